@@ -1,0 +1,233 @@
+"""What a run says: one row per step in ``metrics.jsonl``, rollouts as text in ``samples/``, one progress line per stage on the screen.
+
+A row is {"stage", "step", "time", metric: value, ...}; metrics are named ``group/name`` (reward/mean, completions/mean_length,
+policy/loss; docs list them). A step has exactly one row however often the run was interrupted: the first row that a resumed stage
+writes replaces what the interrupted attempt had written from that step on.
+"""
+
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+# What the progress line shows, in this order, where a stage reports it: (metric, word on the screen).
+HEADLINES = (
+    ("loss", "loss"),
+    ("policy/loss", "loss"),
+    ("reward/mean", "reward"),
+    ("reward/accuracy/mean", "accuracy"),
+    ("reward/format/mean", "format"),
+    ("reward/language/mean", "language"),
+    ("lang/target_ratio", "language"),
+    ("completions/mean_length", "length"),
+    ("policy/kl_ref", "kl"),
+    ("accuracy", "accuracy"),
+    ("progress", "done"),
+)
+PLAIN_LINES_PER_STAGE = 20
+
+
+class Log:
+    """The log of one stage of one run.
+
+    ``console`` is where the screen's lines go; on a terminal one line is redrawn, elsewhere about twenty plain lines are written per
+    stage. Use it as a context manager, so that the last line stays on the screen.
+    """
+
+    def __init__(self, run_dir: Path, stage: str, console: Console | None = None, part: str = "", show_rollouts: int = 0) -> None:
+        self.run_dir = run_dir
+        self.stage = stage
+        self.console = console or Console()
+        self.part_name = part
+        self.show_rollouts = show_rollouts
+        self._begun = False
+        self._last_step: int | None = None
+        self._first: tuple[int, float] | None = None
+        self._line = ""
+        self._printed = -1
+        self._live: Live | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def part(self, name: str) -> "Log":
+        """A log for one part of the stage that counts its own steps (the helpful and the safety reward model, say)."""
+        self.close()
+        return Log(self.run_dir, self.stage, self.console, name, self.show_rollouts)
+
+    def step(self, step: int, total: int, metrics: Mapping[str, float]) -> None:
+        """Record the metrics of one finished step (0 <= step < total) and refresh the progress line.
+
+        Raises ValueError when a step is recorded twice by the same log.
+        """
+        if self._last_step is not None and step <= self._last_step:
+            raise ValueError(f"stage {self.stage}: step {step} after step {self._last_step}; use log.part(name) for a count of its own")
+        self._begin(step)
+        self._first = self._first or (step, time.monotonic())
+        self._last_step = step
+        row = {**self._key(), "step": step, "time": round(time.time(), 3), **{name: _number(value) for name, value in metrics.items()}}
+        with self.metrics_file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        self._show_progress(step, total, metrics)
+
+    def info(self, text: str) -> None:
+        """Say one thing to the user."""
+        self.console.print(Text(f"  {text}"))
+
+    def rollouts(self, step: int, records: Iterable[Mapping[str, Any]], show: int | None = None) -> Path:
+        """Keep one step's rollouts, one JSON object a line, and print the first ``show`` as text. Returns the file."""
+        self._begin(step)
+        rows = [dict(record) for record in records]
+        path = self.samples_dir / f"step_{step:06d}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _replace(path, "".join(json.dumps(row, ensure_ascii=False, default=_plain) + "\n" for row in rows))
+        for row in rows[: self.show_rollouts if show is None else show]:
+            self._show_rollout(step, row)
+        return path
+
+    def truncate_from(self, step: int) -> None:
+        """Forget this stage's rows and rollouts of ``step`` and later, and a torn last line."""
+        key = self._key()
+        if self.metrics_file.exists():
+            kept = []
+            lines = self.metrics_file.read_text(encoding="utf-8").splitlines(keepends=True)
+            for line in lines:
+                row = _parse(line)
+                if row is None:
+                    continue
+                mine = all(row.get(name) == value for name, value in key.items()) and ("part" in row) == ("part" in key)
+                if not (mine and row.get("step", -1) >= step):
+                    kept.append(line)
+            if len(kept) != len(lines):
+                _replace(self.metrics_file, "".join(kept))
+        for path in self.samples_dir.glob("step_*.jsonl"):
+            if int(path.stem.removeprefix("step_")) >= step:
+                path.unlink()
+
+    def forget(self) -> None:
+        """Forget all that this stage has ever logged, its parts included."""
+        if self.metrics_file.exists():
+            lines = self.metrics_file.read_text(encoding="utf-8").splitlines(keepends=True)
+            rows = [(line, _parse(line)) for line in lines]
+            _replace(self.metrics_file, "".join(line for line, row in rows if row is not None and row.get("stage") != self.stage))
+        shutil.rmtree(self.run_dir / "samples" / self.stage, ignore_errors=True)
+
+    def close(self) -> None:
+        """Leave the last progress line on the screen."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.run_dir / "metrics.jsonl"
+
+    @property
+    def samples_dir(self) -> Path:
+        return self.run_dir / "samples" / self.stage / self.part_name
+
+    def _begin(self, step: int) -> None:
+        if not self._begun:
+            self.truncate_from(step)
+            self._begun = True
+
+    def _key(self) -> dict[str, str]:
+        return {"stage": self.stage, "part": self.part_name} if self.part_name else {"stage": self.stage}
+
+    def _show_progress(self, step: int, total: int, metrics: Mapping[str, float]) -> None:
+        self._line = self._progress_line(step, total, metrics)
+        last = step + 1 >= total
+        if self.console.is_terminal:
+            if self._live is None:
+                self._live = Live(console=self.console, auto_refresh=False, transient=False)
+                self._live.start()
+            self._live.update(Text(self._line, no_wrap=True, overflow="ellipsis"), refresh=True)
+        else:
+            share = step * PLAIN_LINES_PER_STAGE // max(total, 1)
+            if last or share > self._printed:
+                self._printed = share
+                self.console.print(Text(self._line), soft_wrap=True)
+        if last:
+            self.close()
+
+    def _progress_line(self, step: int, total: int, metrics: Mapping[str, float]) -> str:
+        label = f"{self.stage}/{self.part_name}" if self.part_name else self.stage
+        line = f"  {label:<20} {step + 1:>5}/{total}"
+        for name, word in HEADLINES:
+            if name in metrics:
+                line += f"  {word} {_short(metrics[name])}"
+        assert self._first is not None
+        first, started = self._first
+        elapsed = time.monotonic() - started
+        if step + 1 >= total:
+            return f"{line}  took {duration(elapsed)}"
+        # The first step's own time is unknown: the clock starts when it has ended.
+        return f"{line}  left {duration(elapsed / (step - first) * (total - step - 1))}" if step > first else line
+
+    def _show_rollout(self, step: int, row: Mapping[str, Any]) -> None:
+        numbers = [f"  {name} {_short(row[name])}" for name in ("reward", "advantage") if row.get(name) is not None]
+        heading = f"  step {step}" + "".join(numbers)
+        body = "\n".join(f"    {line}" for name in ("prompt", "text") if row.get(name) for line in str(row[name]).splitlines())
+        self.console.print(Text(f"{heading}\n{body}", style="dim"), soft_wrap=True)
+
+
+def duration(seconds: float) -> str:
+    """Write a span of time as people say it: 8 s, 3 min 20 s, 2 h 5 min."""
+    if seconds < 60:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _number(value: float) -> float | None:
+    # JSON has no NaN; null is what plotting programs read as a gap.
+    number = float(value)
+    if not math.isfinite(number):
+        return None
+    return int(number) if isinstance(value, int) else number
+
+
+def _short(value: Any) -> str:
+    if not isinstance(value, int | float):
+        return str(value)
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+
+
+def _plain(value: Any) -> Any:
+    """Numpy and torch values as JSON."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} cannot be kept in samples/: give numbers, text, lists or mappings")
+
+
+def _parse(line: str) -> dict[str, Any] | None:
+    """The row of a whole line, None for a torn one."""
+    if not line.endswith("\n"):
+        return None
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(f"{path.name}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

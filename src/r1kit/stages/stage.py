@@ -1,0 +1,109 @@
+"""A stage: one section of the paper as a strict configuration and a ``run``.
+
+A stage reads the finished folders of other stages through ``ctx.path("@other")`` and writes its own folder ``ctx.out``:
+``model/`` (a Hugging Face directory), ``data.jsonl``, ``report.json``, whichever it makes. Every string in its configuration that
+starts with "@" is an input: ``"@r1_zero"`` is that stage's folder and ``"@r1_zero/data.jsonl"`` a file in it.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import field_validator, model_validator
+
+from r1kit.config import Config, ConfigError
+from r1kit.log import Log
+
+KeyPath = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a stage is handed when it runs.
+
+    ``run`` is the run's folder (runs/mini) and ``out`` the folder this stage writes, which takes its final name when the stage has
+    finished; what an interrupted attempt left in ``out`` is still there. ``seed`` is derived from the run's seed and the stage's
+    name. ``outputs`` maps the name of every finished stage to its folder.
+    """
+
+    run: Path
+    name: str
+    out: Path
+    seed: int
+    runtime: Any
+    log: Log
+    outputs: Mapping[str, Path]
+
+    def path(self, reference: str) -> Path:
+        """Resolve "@stage", "@stage/file" or a plain path (from the current folder). Raises ConfigError where nothing is there."""
+        if not reference.startswith("@"):
+            path = Path(reference).expanduser()
+            if not path.exists():
+                raise ConfigError(f"stage {self.name!r}: {reference}: no such file or folder (looked up from {Path.cwd()})")
+            return path
+        stage, _, inner = reference[1:].partition("/")
+        if stage not in self.outputs:
+            finished = ", ".join(self.outputs) or "none"
+            raise ConfigError(f"stage {self.name!r}: {reference!r} names no finished stage; finished: {finished}")
+        folder = self.outputs[stage]
+        path = folder / inner if inner else folder
+        if not path.exists():
+            there = ", ".join(sorted(entry.name for entry in folder.iterdir())) if folder.is_dir() else "nothing"
+            raise ConfigError(f"stage {self.name!r}: {reference!r}: stage {stage!r} wrote no {inner!r}; it wrote: {there}")
+        return path
+
+
+class Stage(Config):
+    """Base of all stages. A subclass narrows ``stage`` to its own name with Literal and implements ``run``.
+
+    ``name`` is the stage's folder and what "@name" refers to; unique in a recipe; by default the stage's kind.
+    """
+
+    stage: str
+    name: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_name_from_kind(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or data.get("name"):
+            return data
+        kind = data.get("stage") or next(iter(get_args(cls.model_fields["stage"].annotation)), cls.__name__)
+        return {**data, "stage": kind, "name": str(kind).rpartition(":")[2]}
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_a_folder_name(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+            raise ValueError(f"a stage's name is also its folder: letters, digits, '_' and '-' only (given: {name!r})")
+        return name
+
+    def run(self, ctx: Context) -> None:
+        """Do the stage's work and leave the result in ``ctx.out``. Called again in the same folder after an interruption."""
+        raise NotImplementedError(f"{type(self).__name__}.run")
+
+    def plan(self) -> dict[str, float]:
+        """Say beforehand what the stage will do; see r1kit.plan for the names that count."""
+        return {}
+
+    def references(self) -> list[tuple[KeyPath, str]]:
+        """List every "@..." string of the configuration with the key path where it stands."""
+        return list(_strings_at(self.model_dump(), ()))
+
+    def inputs(self) -> list[str]:
+        """Name the stages this one reads, each once, in order of appearance."""
+        return list(dict.fromkeys(reference[1:].partition("/")[0] for _, reference in self.references()))
+
+
+def _strings_at(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+    if isinstance(value, str):
+        if value.startswith("@"):
+            yield path, value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _strings_at(key, (*path, key))
+            yield from _strings_at(inner, (*path, key))
+    elif isinstance(value, list | tuple | set | frozenset):
+        for index, inner in enumerate(value):
+            yield from _strings_at(inner, (*path, index))

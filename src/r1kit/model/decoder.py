@@ -1,0 +1,276 @@
+"""The language model: pre-norm decoder layers, multi-token prediction (DeepSeek-V3 eq. 21-25) and a scalar head for reward models.
+
+A batch may hold several documents per row (``segments_BT``; 0 is padding): a token sees only its own segment. With a cache, T new tokens
+are appended to every row at that row's own length. Parameters carry the checkpoints' names, so ``huggingface.py`` only stacks and renames.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from r1kit.config import R1kitError
+from r1kit.model.attention import (
+    SOFTMAX_MULTIPLE,
+    Cache,
+    CacheView,
+    GroupedAttention,
+    LatentAttention,
+    Linear,
+    Mask,
+    RMSNorm,
+    Rotation,
+    rotary_frequencies,
+    working_dtype,
+)
+from r1kit.model.config import ModelConfig
+from r1kit.model.experts import MixtureOfExperts, SwiGLU
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderOutput:
+    """``hidden_BTD`` after the final norm; ``balance_B``, each row's balance loss summed over layers, without alpha.
+
+    The balance loss is 0 outside training mode.
+    """
+
+    hidden_BTD: Tensor
+    balance_B: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """What every layer of one forward pass needs besides the hidden state."""
+
+    rotation: Rotation
+    mask: Mask
+    present_BT: Tensor | None
+
+
+class DecoderLayer(nn.Module):
+    """x + attention(norm x), then x + feed-forward(norm x)."""
+
+    def __init__(self, config: ModelConfig, sparse: bool) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.width, config.norm_eps)
+        self.self_attn = LatentAttention(config) if config.family == "deepseek_v3" else GroupedAttention(config)
+        self.post_attention_layernorm = RMSNorm(config.width, config.norm_eps)
+        self.mlp: MixtureOfExperts | SwiGLU = MixtureOfExperts(config) if sparse else SwiGLU(config.width, config.ffn_width)
+
+    def forward(self, x_BTD: Tensor, passage: Passage, cache: CacheView | None = None) -> tuple[Tensor, Tensor | None]:
+        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), passage.rotation, passage.mask, cache)
+        normed = self.post_attention_layernorm(x_BTD)
+        if isinstance(self.mlp, MixtureOfExperts):
+            update, balance_B = self.mlp(normed, passage.present_BT)
+            return x_BTD + update, balance_B
+        return x_BTD + self.mlp(normed), None
+
+
+class PredictionLayer(DecoderLayer):
+    """One depth of multi-token prediction: M [norm(Emb(t)); norm(h)], a decoder layer, and the norm before the shared head.
+
+    The embedding comes first in the concatenation, as in the released weights (eq. 21 prints it second).
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config, sparse=True)
+        self.enorm = RMSNorm(config.width, config.norm_eps)
+        self.hnorm = RMSNorm(config.width, config.norm_eps)
+        self.eh_proj = Linear(2 * config.width, config.width, bias=False)
+        self.shared_head = nn.ModuleDict({"norm": RMSNorm(config.width, config.norm_eps)})
+
+    def predict(self, previous_BTD: Tensor, embedded_BTD: Tensor, passage: Passage) -> Tensor:
+        """The hidden state [B, T, D] that predicts one token further than ``previous_BTD`` did."""
+        merged = self.eh_proj(torch.cat((self.enorm(embedded_BTD), self.hnorm(previous_BTD)), dim=-1))
+        hidden_BTD, _ = self(merged, passage)
+        return self.shared_head["norm"](hidden_BTD)  # type: ignore[no-any-return]
+
+
+class Embedding(nn.Embedding):
+    """A table that leaves its weights to ``LanguageModel.initialise``."""
+
+    def reset_parameters(self) -> None:
+        pass
+
+
+class LanguageModel(nn.Module):
+    """A decoder of one of the four families, on whatever device its parameters are; ``seed`` draws the initial weights."""
+
+    def __init__(self, config: ModelConfig, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = Embedding(config.vocab_size, config.width)
+        latent = config.family == "deepseek_v3"
+        self.layers = nn.ModuleList(DecoderLayer(config, sparse=latent and i >= config.dense_layers) for i in range(config.layers))
+        self.norm = RMSNorm(config.width, config.norm_eps)
+        self.lm_head = Linear(config.width, config.vocab_size, bias=False)
+        if config.tie_embeddings:
+            self.lm_head.weight = self.embed_tokens.weight
+        self.mtp_layers = nn.ModuleList(PredictionLayer(config) for _ in range(config.mtp_depth if latent else 0))
+        self.value_head = Linear(config.width, 1, bias=False) if config.scalar_head else None
+        # Not a buffer: frequencies stay float32 when the model is cast.
+        self._frequencies, self._magnitude = rotary_frequencies(config)
+        if self.device.type != "meta":
+            self.initialise(seed)
+
+    @property
+    def device(self) -> torch.device:
+        return self.embed_tokens.weight.device
+
+    @torch.no_grad()
+    def initialise(self, seed: int) -> None:
+        """Draw every matrix from N(0, init_std^2) (DeepSeek-V3 section 4.2); norms are one, biases zero."""
+        generator = torch.Generator(self.device).manual_seed(seed)
+        for name, parameter in self.named_parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(0.0, self.config.init_std, generator=generator)
+            else:
+                parameter.fill_(0.0 if name.endswith("bias") else 1.0)
+
+    def forward(
+        self, tokens_BT: Tensor, positions_BT: Tensor | None = None, segments_BT: Tensor | None = None, cache: Cache | None = None
+    ) -> DecoderOutput:
+        """Run the decoder over token ids [B, T].
+
+        Positions default to 0, 1, ... within each segment, or to each row's length onwards with a cache. A cache is extended by T positions
+        per row; it is not combined with segments.
+        """
+        x_BTD = self.embed_tokens(tokens_BT)
+        if cache is None:
+            views: Sequence[CacheView | None] = [None] * len(self.layers)
+            passage = self._passage(x_BTD, positions_BT, segments_BT)
+        elif segments_BT is None:
+            views, passage = self._cached_passage(x_BTD, positions_BT, cache)
+        else:
+            raise R1kitError("forward: a cache holds one sequence per row; leave segments_BT out")
+        balances = []
+        for layer, view in zip(self.layers, views, strict=True):
+            x_BTD, balance_B = layer(x_BTD, passage, view)
+            if balance_B is not None:
+                balances.append(balance_B)
+        if cache is not None:
+            cache.advance(tokens_BT.shape[1])
+        balance_B = torch.stack(balances).sum(0) if balances else x_BTD.new_zeros(len(x_BTD), dtype=torch.float32)
+        return DecoderOutput(self.norm(x_BTD), balance_B)
+
+    def _rotation(self, positions_BT: Tensor) -> Rotation:
+        self._frequencies = self._frequencies.to(positions_BT.device)
+        return Rotation.at(positions_BT, self._frequencies, self._magnitude)
+
+    def _passage(self, x_BTD: Tensor, positions_BT: Tensor | None, segments_BT: Tensor | None) -> Passage:
+        T = x_BTD.shape[1]
+        steps_T = torch.arange(T, device=x_BTD.device)
+        visible = (steps_T[:, None] >= steps_T)[None]
+        if segments_BT is not None:
+            visible = visible & (segments_BT[:, :, None] == segments_BT[:, None, :])
+        if positions_BT is None:
+            positions_BT = steps_T[None] if segments_BT is None else restarting_positions(segments_BT)
+        mask = Mask.of(visible, working_dtype(x_BTD), causal=segments_BT is None)
+        return Passage(self._rotation(positions_BT), mask, None if segments_BT is None else segments_BT != 0)
+
+    def _cached_passage(self, x_BTD: Tensor, positions_BT: Tensor | None, cache: Cache) -> tuple[list[CacheView], Passage]:
+        B, T, _ = x_BTD.shape
+        fresh, seen = cache.longest == 0, cache.reserve(T)
+        places_BT = cache.lengths_B[:, None] + torch.arange(T, device=x_BTD.device)
+        rows_B1 = torch.arange(B, device=x_BTD.device)[:, None]
+        views = [CacheView(layer, rows_B1, places_BT, seen, fresh) for layer in cache.layers]
+        if fresh:
+            return views, self._passage(x_BTD, positions_BT, None)
+        visible_BTS = torch.arange(seen, device=x_BTD.device) <= places_BT[..., None]
+        mask = Mask.of(visible_BTS, working_dtype(x_BTD))
+        return views, Passage(self._rotation(places_BT if positions_BT is None else positions_BT), mask, None)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Unnormalised log-probabilities [..., V] in float32; the product runs in autocast's dtype where that is on, else in float32."""
+        if torch.is_autocast_enabled(hidden.device.type):
+            return self.lm_head(hidden).float()  # type: ignore[no-any-return]
+        return F.linear(hidden.float(), self.lm_head.weight.float())
+
+    def mtp(
+        self,
+        hidden_BTD: Tensor,
+        next_tokens_BT: Tensor,
+        positions_BT: Tensor | None = None,
+        segments_BT: Tensor | None = None,
+        depth: int = 1,
+    ) -> Tensor:
+        """Hidden states [B, T, D] for ``logits`` that predict ``depth`` tokens further than usual (DeepSeek-V3 eq. 21-23).
+
+        ``hidden_BTD`` is DecoderOutput.hidden_BTD for depth 1, then the result for the depth before: after the norm, which is what the
+        released weights are used with. ``next_tokens_BT[b, t]`` is the token at t + depth.
+        """
+        if not 1 <= depth <= len(self.mtp_layers):
+            raise R1kitError(f"mtp: depth {depth} was asked for, but the model has mtp_depth {len(self.mtp_layers)}")
+        embedded_BTD = self.embed_tokens(next_tokens_BT)
+        layer = self.mtp_layers[depth - 1]
+        assert isinstance(layer, PredictionLayer)
+        return layer.predict(hidden_BTD, embedded_BTD, self._passage(embedded_BTD, positions_BT, segments_BT))
+
+    def values(self, hidden_BTD: Tensor) -> Tensor:
+        """The scalar head's number per position [B, T], float32."""
+        if self.value_head is None:
+            raise R1kitError("values: this model has no scalar head; build it with scalar_head: true")
+        with torch.autocast(hidden_BTD.device.type, enabled=False):
+            return F.linear(hidden_BTD.float(), self.value_head.weight.float()).squeeze(-1)
+
+    def new_cache(self, rows: int, length: int, dtype: torch.dtype | None = None) -> Cache:
+        """An empty cache for ``rows`` rows of at most ``length`` positions, in the dtype that matrix products run in unless given."""
+        config = self.config
+        if config.family == "deepseek_v3":
+            assert config.kv_rank and config.rope_dim
+            shape: tuple[int, ...] = (config.kv_rank + config.rope_dim,)
+        else:
+            assert config.kv_heads and config.head_dim
+            shape = (config.kv_heads, 2 * config.head_dim)
+        dtype = dtype or working_dtype(self.embed_tokens.weight)
+        positions = -(-length // SOFTMAX_MULTIPLE) * SOFTMAX_MULTIPLE
+        # Zeros, not garbage: a masked position still enters the product with weight 0, and 0 x NaN is NaN.
+        layers = [torch.zeros(rows, positions, *shape, dtype=dtype, device=self.device) for _ in range(config.layers)]
+        return Cache(layers, torch.zeros(rows, dtype=torch.int64, device=self.device))
+
+    def _mixtures(self) -> list[MixtureOfExperts]:
+        return [layer.mlp for layer in (*self.layers, *self.mtp_layers) if isinstance(layer.mlp, MixtureOfExperts)]
+
+    def expert_loads(self) -> list[Tensor]:
+        """Assignments per expert [E] of each sparse layer (multi-token prediction's last) since the last ``adjust_biases``."""
+        return [mixture.loads_E for mixture in self._mixtures()]
+
+    def adjust_biases(self, gamma: float, loads: Sequence[Tensor] | None = None) -> None:
+        """Take one loss-free balancing step (DeepSeek-V3 section 2.1.2) and count anew.
+
+        ``loads`` are ``expert_loads`` summed over processes; by default the model's own.
+        """
+        mixtures = self._mixtures()
+        for mixture, loads_E in zip(mixtures, self.expert_loads() if loads is None else loads, strict=True):
+            mixture.adjust_bias(gamma, loads_E)
+
+
+def restarting_positions(segments_BT: Tensor) -> Tensor:
+    """Positions [B, T] that begin at 0 wherever a new segment begins."""
+    steps_T = torch.arange(segments_BT.shape[1], device=segments_BT.device)
+    begins = torch.ones_like(segments_BT, dtype=torch.bool)
+    begins[:, 1:] = segments_BT[:, 1:] != segments_BT[:, :-1]
+    return steps_T - torch.where(begins, steps_T, 0).cummax(dim=1).values
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterCount:
+    """``total`` and ``active`` (what one token passes through, with embedding and head); ``mtp``, multi-token prediction, is in neither."""
+
+    total: int
+    active: int
+    mtp: int
+
+
+def parameter_count(config: ModelConfig) -> ParameterCount:
+    """Count the parameters of a configuration without allocating any; tied weights count once."""
+    with torch.device("meta"):
+        model = LanguageModel(config)
+    mtp = sum(parameter.numel() for parameter in model.mtp_layers.parameters())
+    total = sum(parameter.numel() for parameter in model.parameters()) - mtp
+    idle = 0
+    if config.experts and config.active_experts and config.expert_width:
+        idle = config.moe_layers * (config.experts - config.active_experts) * 3 * config.width * config.expert_width
+    return ParameterCount(total, total - idle, mtp)

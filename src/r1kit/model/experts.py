@@ -1,0 +1,172 @@
+"""Feed-forward layers: SwiGLU, and DeepSeekMoE with loss-free balancing (DeepSeek-V3 eq. 12-20).
+
+h' = u + sum_s FFN_s(u) + sum_i g_i FFN_i(u), with affinities s_i = sigmoid(u . e_i). A bias b_i joins s_i for the choice of experts only;
+after each step b_i falls for the overloaded and rises for the others, so load is balanced without a gradient that fights the language loss.
+The sequence-wise loss alpha sum_i f_i P_i (eq. 17-20) is returned without alpha. No token is ever dropped: assignments are sorted by expert
+and every expert multiplies its own contiguous run of rows.
+"""
+
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from r1kit.model.attention import Linear
+from r1kit.model.config import ModelConfig
+
+
+class SwiGLU(nn.Module):
+    """W_down(silu(W_gate x) * W_up x), without biases."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.gate_proj = Linear(width, hidden, bias=False)
+        self.up_proj = Linear(width, hidden, bias=False)
+        self.down_proj = Linear(hidden, width, bias=False)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x_BTD)) * self.up_proj(x_BTD))  # type: ignore[no-any-return]
+
+
+class Gate(nn.Module):
+    """Choose the experts of each token, in float32."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        assert config.experts and config.active_experts
+        self.active, self.groups, self.groups_kept = config.active_experts, config.groups, config.groups_kept
+        self.route_scale, self.normalise = config.route_scale, config.normalise_gates
+        self.weight = nn.Parameter(torch.empty(config.experts, config.width))
+        self.e_score_correction_bias: Tensor
+        self.register_buffer("e_score_correction_bias", torch.zeros(config.experts, dtype=torch.float32))
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        # A cast of the model must not touch the bias: steps of 0.001 are lost in bfloat16.
+        exact = self.e_score_correction_bias
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self.e_score_correction_bias.dtype != torch.float32:
+            self.e_score_correction_bias = exact.to(self.e_score_correction_bias.device)
+        return self
+
+    def forward(self, x_ND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Affinities [N, E], the chosen experts [N, A] and their gate values [N, A]."""
+        with torch.autocast(x_ND.device.type, enabled=False):
+            scores_NE = torch.sigmoid(F.linear(x_ND.float(), self.weight.float()))
+        chosen_NA = self._choose(scores_NE.detach() + self.e_score_correction_bias)
+        gates_NA = scores_NE.gather(1, chosen_NA)
+        if self.normalise:
+            gates_NA = gates_NA / (gates_NA.sum(dim=-1, keepdim=True) + 1e-20)
+        return scores_NE, chosen_NA, gates_NA * self.route_scale
+
+    def _choose(self, biased_NE: Tensor) -> Tensor:
+        """The best A experts of the best groups; a group counts its best two (DeepSeek-V3 section 2.1.2, released code)."""
+        if self.groups_kept < self.groups:
+            grouped = biased_NE.view(len(biased_NE), self.groups, -1)
+            kept = grouped.topk(2, dim=-1).values.sum(-1).topk(self.groups_kept, dim=-1).indices
+            closed = torch.ones_like(grouped[..., 0], dtype=torch.bool).scatter_(1, kept, False)
+            biased_NE = grouped.masked_fill(closed[..., None], -torch.inf).flatten(1)
+        return biased_NE.topk(self.active, dim=-1, sorted=False).indices
+
+
+class _Dispatch(torch.autograd.Function):
+    """Rows of x by sorted assignment, [N, D] -> [N A, D]; the gradient gathers too, so it sums in a fixed order."""
+
+    @staticmethod
+    def forward(ctx: Any, x_ND: Tensor, order: Tensor, inverse: Tensor, active: int) -> Tensor:
+        ctx.save_for_backward(inverse)
+        ctx.active = active
+        return x_ND.index_select(0, order if active == 1 else order // active)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        rows = grads[0].index_select(0, ctx.saved_tensors[0])
+        return rows if ctx.active == 1 else rows.view(-1, ctx.active, rows.shape[1]).sum(1), None, None, None
+
+
+def permute(x_ND: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
+    """Rows in another order; ``inverse`` undoes it."""
+    return _Dispatch.apply(x_ND, order, inverse, 1)  # type: ignore[no-untyped-call,no-any-return]
+
+
+class Experts(nn.Module):
+    """All routed experts' weights, stacked: gate and up [E, F, D], down [E, D, F]."""
+
+    def __init__(self, experts: int, width: int, hidden: int) -> None:
+        super().__init__()
+        self.gate_proj = nn.Parameter(torch.empty(experts, hidden, width))
+        self.up_proj = nn.Parameter(torch.empty(experts, hidden, width))
+        self.down_proj = nn.Parameter(torch.empty(experts, width, hidden))
+
+    def forward(self, x_ND: Tensor, chosen_NA: Tensor, gates_NA: Tensor) -> Tensor:
+        """Sum over the chosen experts of gate times expert(x), [N, D]."""
+        N, A = chosen_NA.shape
+        sorted_experts, order = chosen_NA.flatten().sort(stable=True)
+        inverse = torch.empty_like(order).scatter_(0, order, torch.arange(N * A, device=order.device))
+        ends_E = torch.searchsorted(sorted_experts, torch.arange(len(self.gate_proj), device=order.device), right=True, out_int32=True)
+        x = _Dispatch.apply(x_ND, order, inverse, A)  # type: ignore[no-untyped-call]
+        hidden = F.silu(_each_expert(x, self.gate_proj, ends_E)) * _each_expert(x, self.up_proj, ends_E)
+        hidden = hidden * permute(gates_NA.reshape(-1, 1), order, inverse).to(hidden.dtype)
+        return permute(_each_expert(hidden, self.down_proj, ends_E), inverse, order).view(N, A, -1).sum(1)
+
+
+def _each_expert(x_ND: Tensor, weight_EFD: Tensor, ends_E: Tensor) -> Tensor:
+    return F.grouped_mm(x_ND, weight_EFD.to(x_ND.dtype).transpose(1, 2), offs=ends_E)
+
+
+class MixtureOfExperts(nn.Module):
+    """Shared and routed experts, with the counts that balancing needs."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        assert config.experts and config.expert_width
+        self.gate = Gate(config)
+        self.experts = Experts(config.experts, config.width, config.expert_width)
+        self.shared_experts = SwiGLU(config.width, config.expert_width * config.shared_experts)
+        self._loads_E: Tensor | None = None
+
+    def forward(self, x_BTD: Tensor, present_BT: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Output [B, T, D] and, in training mode, each row's balance loss [B]; ``present_BT`` False marks padding, which is not counted."""
+        x_ND = x_BTD.flatten(0, 1)
+        scores_NE, chosen_NA, gates_NA = self.gate(x_ND)
+        out_BTD = self.shared_experts(x_BTD) + self.experts(x_ND, chosen_NA, gates_NA).view_as(x_BTD)
+        if not self.training:
+            return out_BTD, None
+        scores_BTE, chosen_BTA = scores_NE.unflatten(0, x_BTD.shape[:2]), chosen_NA.unflatten(0, x_BTD.shape[:2])
+        self._count(chosen_BTA, present_BT)
+        return out_BTD, balance_loss(scores_BTE, self.gate.active, present_BT)
+
+    @property
+    def loads_E(self) -> Tensor:
+        """How many assignments each expert received in training mode since the last reset, int64."""
+        bias = self.gate.e_score_correction_bias
+        return torch.zeros(len(bias), dtype=torch.int64, device=bias.device) if self._loads_E is None else self._loads_E
+
+    def _count(self, chosen_BTA: Tensor, present_BT: Tensor | None) -> None:
+        hits = F.one_hot(chosen_BTA, len(self.gate.weight)).sum(2)
+        if present_BT is not None:
+            hits = hits * present_BT[..., None]
+        self._loads_E = self.loads_E + hits.sum((0, 1))
+
+    @torch.no_grad()
+    def adjust_bias(self, gamma: float, loads_E: Tensor) -> None:
+        """b -= gamma where the load is above the mean, += gamma below it (DeepSeek-V3 section 2.1.2); start counting anew."""
+        loads = loads_E.double()
+        self.gate.e_score_correction_bias += gamma * torch.sign(loads.mean() - loads).float()
+        self._loads_E = None
+
+
+def balance_loss(scores_BTE: Tensor, active: int, present_BT: Tensor | None) -> Tensor:
+    """sum_i f_i P_i per row [B], DeepSeek-V3 eq. 17-20 without alpha; 1 when affinities are level.
+
+    The choices that f counts are those of the affinities alone, without the bias, as eq. 18 prints them.
+    """
+    experts = scores_BTE.shape[-1]
+    hits_BTE = torch.zeros_like(scores_BTE).scatter_(2, scores_BTE.detach().topk(active, dim=-1, sorted=False).indices, 1.0)
+    shares_BTE = scores_BTE / scores_BTE.sum(dim=-1, keepdim=True)
+    if present_BT is None:
+        return experts / active * (hits_BTE.mean(1) * shares_BTE.mean(1)).sum(-1)
+    present_BT1 = present_BT[..., None].to(scores_BTE.dtype)
+    tokens_B1 = present_BT1.sum(1).clamp(min=1)
+    frequency_BE = (hits_BTE * present_BT1).sum(1) / tokens_B1
+    return experts / active * (frequency_BE * (shares_BTE * present_BT1).sum(1) / tokens_B1).sum(-1)

@@ -66,7 +66,8 @@ class RMSNorm(nn.Module):
         x, weight = x.float(), self.weight.float()
         if torch.is_grad_enabled():
             with torch.autocast(x.device.type, enabled=False):
-                return _RootMeanSquare.apply(x, weight, self.eps).to(dtype)  # type: ignore[no-untyped-call,no-any-return]
+                normed: Tensor = _RootMeanSquare.apply(x, weight, self.eps)  # type: ignore[no-untyped-call]
+                return normed.to(dtype)
         return F.rms_norm(x, (x.shape[-1],), weight, self.eps).to(dtype)
 
 

@@ -31,12 +31,13 @@ from r1kit.model.experts import MixtureOfExperts, SwiGLU
 
 @dataclass(frozen=True, slots=True)
 class DecoderOutput:
-    """``hidden_BTD`` after the final norm; ``balance_B``, each row's balance loss summed over layers, without alpha.
+    """``hidden_BTD`` after the final norm, ``last_BTD`` before it; ``balance_B``, each row's balance loss summed over layers, without alpha.
 
     The balance loss is 0 outside training mode.
     """
 
     hidden_BTD: Tensor
+    last_BTD: Tensor
     balance_B: Tensor
 
 
@@ -153,7 +154,7 @@ class LanguageModel(nn.Module):
         if cache is not None:
             cache.advance(tokens_BT.shape[1])
         balance_B = torch.stack(balances).sum(0) if balances else x_BTD.new_zeros(len(x_BTD), dtype=torch.float32)
-        return DecoderOutput(self.norm(x_BTD), balance_B)
+        return DecoderOutput(self.norm(x_BTD), x_BTD, balance_B)
 
     def _rotation(self, positions_BT: Tensor) -> Rotation:
         self._frequencies = self._frequencies.to(positions_BT.device)
@@ -190,7 +191,7 @@ class LanguageModel(nn.Module):
 
     def mtp(
         self,
-        hidden_BTD: Tensor,
+        last_BTD: Tensor,
         next_tokens_BT: Tensor,
         positions_BT: Tensor | None = None,
         segments_BT: Tensor | None = None,
@@ -198,15 +199,16 @@ class LanguageModel(nn.Module):
     ) -> Tensor:
         """Hidden states [B, T, D] for ``logits`` that predict ``depth`` tokens further than usual (DeepSeek-V3 eq. 21-23).
 
-        ``hidden_BTD`` is DecoderOutput.hidden_BTD for depth 1, then the result for the depth before: after the norm, which is what the
-        released weights are used with. ``next_tokens_BT[b, t]`` is the token at t + depth.
+        ``last_BTD`` is DecoderOutput.last_BTD for depth 1, then the result for the depth before. It passes the final norm first: the released
+        weights expect a normed state (eq. 21's RMSNorm is ``hnorm``, a further one). ``next_tokens_BT[b, t]`` is the token at t + depth.
         """
         if not 1 <= depth <= len(self.mtp_layers):
             raise R1kitError(f"mtp: depth {depth} was asked for, but the model has mtp_depth {len(self.mtp_layers)}")
         embedded_BTD = self.embed_tokens(next_tokens_BT)
         layer = self.mtp_layers[depth - 1]
         assert isinstance(layer, PredictionLayer)
-        return layer.predict(hidden_BTD, embedded_BTD, self._passage(embedded_BTD, positions_BT, segments_BT))
+        previous_BTD = self.norm(last_BTD) if depth == 1 else last_BTD
+        return layer.predict(previous_BTD, embedded_BTD, self._passage(embedded_BTD, positions_BT, segments_BT))
 
     def values(self, hidden_BTD: Tensor) -> Tensor:
         """The scalar head's number per position [B, T], float32."""

@@ -7,7 +7,6 @@ writes replaces what the interrupted attempt had written from that step on.
 
 import json
 import math
-import os
 import shutil
 import time
 from collections.abc import Iterable, Mapping
@@ -17,6 +16,8 @@ from typing import Any, Self
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
+
+from r1kit.files import write_whole
 
 # What the progress line shows, in this order, where a stage reports it: (metric, word on the screen).
 HEADLINES = (
@@ -91,7 +92,7 @@ class Log:
         rows = [dict(record) for record in records]
         path = self.samples_dir / f"step_{step:06d}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, "".join(json.dumps(row, ensure_ascii=False, default=_plain) + "\n" for row in rows))
+        write_whole(path, "".join(json.dumps(row, ensure_ascii=False, default=_plain) + "\n" for row in rows))
         for row in rows[: self.show_rollouts if show is None else show]:
             self._show_rollout(step, row)
         return path
@@ -110,7 +111,7 @@ class Log:
                 if not (mine and row.get("step", -1) >= step):
                     kept.append(line)
             if len(kept) != len(lines):
-                _replace(self.metrics_file, "".join(kept))
+                write_whole(self.metrics_file, "".join(kept))
         for path in self.samples_dir.glob("step_*.jsonl"):
             if int(path.stem.removeprefix("step_")) >= step:
                 path.unlink()
@@ -120,7 +121,7 @@ class Log:
         if self.metrics_file.exists():
             lines = self.metrics_file.read_text(encoding="utf-8").splitlines(keepends=True)
             rows = [(line, _parse(line)) for line in lines]
-            _replace(self.metrics_file, "".join(line for line, row in rows if row is not None and row.get("stage") != self.stage))
+            write_whole(self.metrics_file, "".join(line for line, row in rows if row is not None and row.get("stage") != self.stage))
         shutil.rmtree(self.run_dir / "samples" / self.stage, ignore_errors=True)
 
     def close(self) -> None:
@@ -222,12 +223,3 @@ def _parse(line: str) -> dict[str, Any] | None:
     except ValueError:
         return None
     return row if isinstance(row, dict) else None
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f"{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

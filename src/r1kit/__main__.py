@@ -1,0 +1,5 @@
+"""``python -m r1kit``: the command line, also where the package is not installed."""
+
+from r1kit.cli import main
+
+main()

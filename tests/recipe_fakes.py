@@ -1,0 +1,85 @@
+"""Fake stages and a fake runtime: what a recipe's machinery sees of the real ones, in microseconds.
+
+Run as a program it is r1kit's command line over these fakes, for tests that kill it.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+if __name__ == "__main__":
+    # A package without the real stages, which would import torch.
+    package = ModuleType("r1kit.stages")
+    package.__path__ = [str(Path(__file__).parents[1] / "src/r1kit/stages")]
+    sys.modules["r1kit.stages"] = package
+
+from pydantic import Field
+
+from r1kit.config import Config, R1kitError
+from r1kit.stages.stage import Context, Stage
+
+
+class FakeRuntime(Config):
+    kind: Literal["local"] = "local"
+    processes: int = 1
+
+    def close(self) -> None:
+        return None
+
+
+class Optimizer(Config):
+    steps: int = 3
+    lr: float = 1e-3
+    tables: dict[str, float] = Field({"a": 1.0})
+
+
+class Write(Stage):
+    """Writes data.jsonl, one line a step, and continues behind the lines that are there."""
+
+    stage: Literal["write"] = "write"
+    init: str = ""
+    sources: dict[str, float] = Field({})
+    optimizer: Optimizer | None = Optimizer()
+    seconds_per_step: float = 0.0
+
+    def run(self, ctx: Context) -> None:
+        text = ctx.path(self.init).read_text() if self.init else ""
+        file = ctx.out / "data.jsonl"
+        begun = len(file.read_text().splitlines()) if file.exists() else 0
+        steps = self.optimizer.steps if self.optimizer else 1
+        for step in range(begun, steps):
+            time.sleep(self.seconds_per_step)
+            with file.open("a") as output:
+                output.write(json.dumps({"step": step, "seed": ctx.seed, "input": len(text)}) + "\n")
+            ctx.log.step(step, steps, {"loss": 1.0 / (step + 1)})
+
+
+class Fail(Stage):
+    stage: Literal["fail"] = "fail"
+    init: str = ""
+    how: str = "config"
+
+    def run(self, ctx: Context) -> None:
+        if self.how == "config":
+            raise R1kitError("data.jsonl:3: not JSON: mend or remove the row")
+        if self.how == "bug":
+            raise ZeroDivisionError("division by zero")
+        if self.how == "interrupt":
+            raise KeyboardInterrupt
+
+
+STAGES: dict[str, type[Stage]] = {"write": Write, "fail": Fail}
+
+runtime: Any = ModuleType("r1kit.runtime")
+runtime.RUNTIMES = {"local": FakeRuntime}
+runtime.start = lambda settings: settings
+
+if __name__ == "__main__":
+    package.STAGES = STAGES  # type: ignore[attr-defined]
+    sys.modules["r1kit.runtime"] = runtime
+    from r1kit.cli import main
+
+    main()

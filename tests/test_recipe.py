@@ -1,0 +1,180 @@
+"""Recipes: layers, where every key came from, and one clear error for each mistake before anything starts."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import recipe_fakes
+import yaml
+
+from r1kit.config import ConfigError
+from r1kit.layers import read_layers
+from r1kit.recipe import Recipe, build, explain, load, resolved
+
+GOOD = """\
+name: tiny
+stages:
+  - {stage: write, name: base}
+  - stage: write
+    name: zero
+    init: "@base/data.jsonl"
+    optimizer:
+      steps: 5
+      lr: 1e-6
+  - {stage: write, name: both, sources: {"@zero": 0.5}}
+"""
+
+
+@pytest.fixture(autouse=True)
+def fake_runtime(monkeypatch):
+    monkeypatch.setitem(sys.modules, "r1kit.runtime", recipe_fakes.runtime)
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Write a recipe and load it."""
+
+    def read(text: str, *overrides: str) -> Recipe:
+        file = tmp_path / "tiny.yaml"
+        file.write_text(text)
+        return load(file, overrides, recipe_fakes.STAGES)
+
+    return read
+
+
+def complaint(read, text: str, *overrides: str) -> str:
+    with pytest.raises(ConfigError) as error:
+        read(text, *overrides)
+    return str(error.value)
+
+
+def test_defaults_file_and_command_line_are_layered(read):
+    recipe = read(GOOD, "seed=7", "stages.zero.optimizer.steps=9", "stages.base.optimizer.tables={b: 2}")
+    base, zero, _ = recipe.stages
+    assert recipe.seed == 7 and recipe.run_dir == Path("runs/tiny")
+    assert zero.optimizer.steps == 9 and zero.optimizer.lr == 1e-6
+    assert base.optimizer.steps == 3 and base.optimizer.tables == {"b": 2.0}
+    assert zero.inputs() == ["base"] and recipe.stages[2].inputs() == ["zero"]
+
+
+def test_extended_file_lies_below(read, tmp_path):
+    (tmp_path / "base.yaml").write_text(GOOD + "seed: 3\n")
+    recipe = read("extends: base.yaml\nname: other\nstages: {zero: {optimizer: {steps: 8}}}\n", "stages.both=null")
+    assert recipe.name == "other" and recipe.seed == 3
+    assert [stage.name for stage in recipe.stages] == ["base", "zero"]
+    assert recipe.stages[1].optimizer.steps == 8 and recipe.stages[1].optimizer.lr == 1e-6
+
+
+def test_lists_replace_mappings_merge_null_switches_off(read, tmp_path):
+    (tmp_path / "base.yaml").write_text(GOOD)
+    listed = read("extends: base.yaml\nstages: [{stage: write}]\n")
+    assert [stage.name for stage in listed.stages] == ["write"]
+    off = read(GOOD, "stages.zero.optimizer=null", "stages.base.optimizer.tables={a: null, b: 1}")
+    assert off.stages[1].optimizer is None and off.stages[0].optimizer.tables == {"b": 1.0}
+
+
+@pytest.mark.parametrize(("written", "value"), [("1e-6", 1e-6), ("-2E+3", -2000.0), ("1_000", 1000.0), ("5", 5.0), ("1.5e3", 1500.0)])
+def test_numbers_are_numbers(read, written, value):
+    assert read(GOOD.replace("1e-6", written)).stages[1].optimizer.lr == value
+    assert read(GOOD, f"stages.zero.optimizer.lr={written}").stages[1].optimizer.lr == value
+
+
+def test_every_key_knows_where_it_came_from(tmp_path):
+    (tmp_path / "base.yaml").write_text(GOOD)
+    (tmp_path / "tiny.yaml").write_text("extends: base.yaml\nstages:\n  zero:\n    optimizer: {steps: 8}\n")
+    layers = read_layers(tmp_path / "tiny.yaml", ["seed=4"])
+    recipe = build(layers, recipe_fakes.STAGES)
+    assert explain(recipe, layers, "seed") == ["seed = 4  (command line (seed=4))"]
+    assert explain(recipe, layers, "stages.zero.optimizer") == [
+        f"stages.zero.optimizer.steps = 8  ({tmp_path}/tiny.yaml:4)",
+        f"stages.zero.optimizer.lr = 1e-06  ({tmp_path}/base.yaml:9)",
+        "stages.zero.optimizer.tables.a = 1.0  (default)",
+    ]
+    with pytest.raises(ConfigError, match=r"stages\.zero\.optimiser: .*did you mean 'optimizer'"):
+        explain(recipe, layers, "stages.zero.optimiser.lr")
+
+
+def test_resolved_recipe_is_a_recipe_that_resolves_to_itself(read):
+    recipe = read(GOOD)
+    assert read(yaml.safe_dump(resolved(recipe))) == recipe
+
+
+def test_stage_of_the_users_own_is_imported(read, tmp_path):
+    code = "from r1kit.stages.stage import Stage\n\nclass Chess(Stage):\n    games: int = 1\n\n    def run(self, ctx):\n        pass\n"
+    (tmp_path / "mine.py").write_text(code)
+    stage = read(f"name: mine\nstages: [{{stage: '{tmp_path}/mine.py:Chess', games: 3}}]\n").stages[0]
+    assert stage.name == "Chess" and stage.games == 3
+    assert "has no 'Ches'; did you mean 'Chess'?" in complaint(read, f"name: mine\nstages: [{{stage: '{tmp_path}/mine.py:Ches'}}]\n")
+
+
+@pytest.mark.parametrize(
+    ("change", "line", "says"),
+    [
+        (("name: zero", "name: zero\n    inti: x"), 6, "zero: unknown key 'inti': did you mean 'init'?"),
+        (("steps: 5", "step: 5"), 8, "zero.optimizer: unknown key 'step': did you mean 'steps'?"),
+        (("name: tiny", "nmae: tiny"), 1, "unknown key 'nmae': did you mean 'name'?"),
+        (("stage: write\n", "stage: wriet\n"), 4, "unknown stage 'wriet': did you mean 'write'?"),
+        (("steps: 5", "steps: five"), 8, "zero.optimizer.steps: Input should be a valid integer"),
+        (("steps: 5", "steps: [5]"), 8, "(given: [5])"),
+        (("optimizer:", "optimizer: 5 #"), 0, "zero.optimizer: "),
+        (("@base/", "@bsae/"), 6, "zero.init: '@bsae/data.jsonl' names no stage of this recipe: did you mean 'base'?"),
+        (("@base/", "@zero/"), 6, "zero.init: '@zero/data.jsonl' is the stage itself"),
+        (("name: base}", 'name: base, init: "@extra"}\n  - {stage: write, name: extra, init: "@base"}'), 3, "wait for each other"),
+        (("name: base}", 'name: base, init: "@both"}'), 3, "wait for each other"),
+        (("name: zero", "name: base"), 4, "a second stage is named 'base' (the first: "),
+        (("name: zero", "name: ze/ro"), 5, "stages.ze/ro.name: a stage's name is also its folder"),
+        (("name: tiny", "name: a/b"), 1, "a recipe's name is also its folder"),
+        (("name: tiny", "name: tiny\nruntime: {kind: lokal}"), 2, "unknown kind 'lokal': did you mean 'local'?"),
+        (("name: tiny", "name: tiny\nruntime: {kind: local, procs: 2}"), 2, "runtime: unknown key 'procs'"),
+        (("name: tiny", "name: tiny\nname: twice"), 2, "key 'name' is given twice (first at line 1)"),
+        (("name: tiny", "name: [tiny"), 2, "not valid YAML"),
+        (("stage: write\n", "kind: write\n"), 4, "a stage is a mapping with the key 'stage'"),
+        (("name: tiny", "name: tiny\nextends: nowhere.yaml"), 2, "nowhere.yaml: no such file"),
+        (("name: tiny", "name: tiny\nextends: tiny.yaml"), 0, "extend each other in a circle"),
+        (("name: tiny", "name: tiny\nout: 'runs/{nmae}'"), 2, "with {name} for the recipe's name"),
+    ],
+)
+def test_mistake_is_one_clear_error_with_its_line(read, change, line, says):
+    text = GOOD.replace(*change, 1)
+    assert text != GOOD
+    if change[0] == "optimizer:":
+        text = text.replace("      steps: 5\n      lr: 1e-6\n", "")
+    message = complaint(read, text)
+    assert says in message and "\n" not in message, message
+    if line:
+        assert f"tiny.yaml:{line}: " in message, message
+
+
+def test_reference_to_a_later_stage_says_where_that_is(read):
+    text = GOOD.replace("name: base}", 'name: base, init: "@later"}') + "  - {stage: write, name: later}\n"
+    message = complaint(read, text)
+    assert "tiny.yaml:3: stages.base.init: '@later' comes later (" in message and "tiny.yaml:11): move it before 'base'" in message
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("stages.zeor.init=x", "command line (stages.zeor.init=x): no stage 'zeor': did you mean 'zero'?"),
+        ("stages.zero.optimizer.stpes=3", "command line (stages.zero.optimizer.stpes=3): stages.zero.optimizer: unknown key 'stpes'"),
+        ("stages.zero.optimizer.steps=x", "zero.optimizer.steps: Input should be a valid integer"),
+        ("seed", "'seed' is no override: write key=value"),
+        ("seed=[1", "the value is not YAML"),
+        ("sede=1", "unknown key 'sede': did you mean 'seed'?"),
+    ],
+)
+def test_mistaken_override_is_named(read, override, says):
+    message = complaint(read, GOOD, override)
+    assert says in message and "command line" in message and "\n" not in message
+
+
+def test_all_mistakes_are_told_at_once(read):
+    message = complaint(read, GOOD.replace("steps: 5", "step: 5").replace("name: base}", "name: base, inti: x}"))
+    assert "tiny.yaml:3: stages.base: unknown key 'inti'" in message and "tiny.yaml:8: " in message and len(message.splitlines()) == 2
+
+
+def test_missing_file_and_missing_stages_are_told(read, tmp_path):
+    with pytest.raises(ConfigError, match=r"none\.yaml: no such file"):
+        load(tmp_path / "none.yaml")
+    assert "stages: a list with at least one stage is needed" in complaint(read, "name: x\n")
+    assert "this file holds a str" in complaint(read, "only words\n")
+    assert "name: this key is needed" in complaint(read, "stages: [{stage: write}]\n")

@@ -64,7 +64,7 @@ class Failure:
     detail: str
 
 
-class TooManyFailures(R1kitError):
+class TooManyFailuresError(R1kitError):
     """More than FAILURE_LIMIT of the rollouts could not be judged."""
 
 
@@ -207,7 +207,7 @@ def score(rollouts: Sequence[Rollout], rewards: Sequence[WeightedReward], failur
     """Score rollouts: one Score per rollout, in the order of ``rollouts``.
 
     ``parts`` holds the unweighted rewards; ``total`` is the weighted sum of those that apply, or nan where one of them failed:
-    leave such a rollout out of training. Failures are appended to ``failures``. Raises TooManyFailures above FAILURE_LIMIT.
+    leave such a rollout out of training. Failures are appended to ``failures``. Raises TooManyFailuresError above FAILURE_LIMIT.
     """
     failed: list[Failure] = []
     columns = {reward.name: _apply(reward, rollouts, failed) for reward in rewards}
@@ -215,7 +215,7 @@ def score(rollouts: Sequence[Rollout], rewards: Sequence[WeightedReward], failur
     if failures is not None:
         failures.extend(failed)
     if len(names) > max(1, FAILURE_LIMIT * len(rollouts)):
-        raise TooManyFailures(
+        raise TooManyFailuresError(
             f"{len(names)} of {len(rollouts)} rollouts could not be judged (limit {FAILURE_LIMIT:.0%}); the first, of reward "
             f"{failed[0].reward!r} on problem {failed[0].problem!r}:\n{failed[0].detail}\nMend the reward or its checker, then run again."
         )

@@ -1,0 +1,8 @@
+"""Untrusted programs: isolation, a warm pool of workers, typed verdicts.
+
+``run_program`` runs one program against tests, ``run_programs`` many on all cores; ``probe`` tells how safely.
+"""
+
+from r1kit.sandbox.programs import Job, matches, run_jobs, run_program, run_programs
+
+__all__ = ["Job", "matches", "run_jobs", "run_program", "run_programs"]

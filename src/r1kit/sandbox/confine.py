@@ -1,0 +1,172 @@
+"""Two ways to lock a process in, and what each job adds to it.
+
+Tier ``namespaces``: a zygote lives in user, pid, mount, network, IPC and UTS namespaces of its own; its root is a small read-only
+tree (the interpreter, the system's libraries, four device nodes). A job gets a pid namespace, an empty /tmp of its own (64 MB) and
+its own /proc on top, then loses every capability.
+Tier ``landlock``, where user namespaces are blocked (containers): no namespaces, but the kernel refuses every file outside the
+interpreter and the libraries, and every write.
+In both a job has resource limits, and a seccomp filter that leaves it no new process, no network and no signal to others.
+Tier ``unsafe-subprocess`` sets limits and nothing else: it keeps out accidents, not attacks.
+"""
+
+import os
+import resource
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from r1kit.sandbox import kernel
+
+NOBODY = 65534
+SCRATCH_OPTIONS = "size=64m,nr_inodes=10000,mode=1777"
+_DEVICES = ("null", "zero", "full", "random", "urandom")
+_LIBRARIES = ("/lib", "/lib64", "/lib32", "/libx32", "/bin")
+_WRITTEN_FILES = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a job may use: bytes of memory beyond the interpreter's, processor seconds (a backstop), bytes of a file."""
+
+    memory: int
+    seconds: int
+    output: int = _WRITTEN_FILES
+
+
+def visible_paths() -> list[str]:
+    """The folders that a Python program needs to read."""
+    folders = ["/usr", *_LIBRARIES, sys.base_prefix, sys.prefix, *(path for path in sys.path if path)]
+    existing = {os.path.realpath(folder) for folder in folders if os.path.isdir(folder)}
+    existing |= {folder for folder in (sys.base_prefix, sys.prefix) if os.path.isdir(folder)}
+    return sorted(path for path in existing if not any(path != other and path.startswith(other + "/") for other in existing))
+
+
+def enter_namespaces(visible: Sequence[str]) -> int:
+    """Lock this process into namespaces of its own; return, in the child that lives on, a handle on its own pid namespace.
+
+    The calling process forks: the parent waits for the child and exits as it did. Raises OSError where the kernel refuses.
+    """
+    is_root = os.geteuid() == 0
+    if is_root:
+        kernel.unshare(kernel.CLONE_NEWNS)
+        _build_root(visible)
+        _become_nobody()
+    user, group = os.geteuid(), os.getegid()
+    kernel.unshare(
+        kernel.CLONE_NEWUSER | kernel.CLONE_NEWNS | kernel.CLONE_NEWPID | kernel.CLONE_NEWNET
+        | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS | kernel.CLONE_NEWCGROUP
+    )  # fmt: skip
+    _write("/proc/self/setgroups", "deny")
+    _write("/proc/self/uid_map", f"{user} {user} 1")
+    _write("/proc/self/gid_map", f"{group} {group} 1")
+    if not is_root:
+        _build_root(visible)
+    _live_on_in_child()
+    own_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    # The host's processes must not show where a job's own /proc cannot be mounted.
+    kernel.mount("proc", "/proc", "proc", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC | kernel.MS_RDONLY)
+    return own_namespace
+
+
+def _build_root(visible: Sequence[str]) -> None:
+    kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
+    kernel.mount("tmpfs", "/tmp", "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=755")
+    os.mkdir("/tmp/new")
+    os.mkdir("/tmp/old")
+    kernel.pivot_root("/tmp", "/tmp/old")
+    os.chdir("/")
+    kernel.mount("tmpfs", "/new", "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=755")
+    for path in visible:
+        os.makedirs("/new" + path, exist_ok=True)
+        kernel.bind_read_only("/old" + path, "/new" + path)
+    for path in _LIBRARIES:
+        if os.path.islink("/old" + path):
+            os.symlink(os.readlink("/old" + path), "/new" + path)
+    for folder in ("/tmp", "/proc", "/dev"):
+        os.makedirs("/new" + folder, exist_ok=True)
+    for device in _DEVICES:
+        with open(f"/new/dev/{device}", "w"):
+            pass
+        kernel.bind_read_only(f"/old/dev/{device}", f"/new/dev/{device}", devices=True)
+    for name, target in (("stdin", "0"), ("stdout", "1"), ("stderr", "2")):
+        os.symlink(f"/proc/self/fd/{target}", f"/new/dev/{name}")
+    os.symlink("/proc/self/fd", "/new/dev/fd")
+    # The old /proc stays until the zygote has its own: mounting a new one needs one in sight, and the id maps are written through it.
+    kernel.mount("/old/proc", "/new/proc", None, kernel.MS_BIND | kernel.MS_REC)
+    os.chdir("/new")
+    kernel.pivot_root(".", "old" if os.path.isdir("old") else ".")
+    kernel.unmount(".")
+    os.chdir("/")
+    kernel.mount("none", "/", None, kernel.MS_BIND | kernel.MS_REMOUNT | kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV)
+
+
+def _become_nobody() -> None:
+    """Root is exempt from limits and file modes; nobody is not."""
+    os.setgroups([])
+    os.setresgid(NOBODY, NOBODY, NOBODY)
+    os.setresuid(NOBODY, NOBODY, NOBODY)
+    kernel.set_dumpable(True)  # or the id maps below would belong to root
+
+
+def _live_on_in_child() -> None:
+    child = os.fork()
+    if child == 0:
+        kernel.die_with_parent()
+        return
+    os.closerange(0, 256)
+    _, status = os.waitpid(child, 0)
+    os._exit(0 if status == 0 else 1)
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w") as file:
+        file.write(text)
+
+
+def enter_landlock() -> None:
+    """Prepare a zygote of the tier without namespaces; the lock itself is put on each job."""
+    if kernel.landlock_version() < 3:
+        raise OSError("no Landlock (version 3 or later) in this kernel")
+    kernel.set_dumpable(False)
+
+
+def confine_in_namespaces(filter_program: bytes) -> None:
+    """Lock in a job that was just born as the first process of its pid namespace."""
+    kernel.unshare(kernel.CLONE_NEWNS)
+    nothing_special = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
+    kernel.mount("tmpfs", "/tmp", "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, SCRATCH_OPTIONS)
+    kernel.mount("proc", "/proc", "proc", nothing_special | kernel.MS_RDONLY)
+    os.chdir("/tmp")
+    kernel.drop_privileges_for_good()
+    kernel.install_seccomp(filter_program)
+
+
+def confine_with_landlock(visible: Sequence[str], filter_program: bytes) -> None:
+    """Lock in a job where there are no namespaces."""
+    os.chdir("/")
+    kernel.drop_privileges_for_good()
+    kernel.landlock(visible, ("/dev/null",))
+    kernel.install_seccomp(filter_program)
+
+
+def set_limits(limits: Limits, threads: bool) -> None:
+    """Set the resource limits of a job. ``threads``: bound their number too, where the user is the job's alone."""
+    with open("/proc/self/statm") as file:
+        interpreter = int(file.read().split()[0]) * resource.getpagesize()
+    _limit(resource.RLIMIT_AS, interpreter + limits.memory)
+    _limit(resource.RLIMIT_CPU, limits.seconds)
+    _limit(resource.RLIMIT_FSIZE, limits.output)
+    _limit(resource.RLIMIT_NOFILE, 64)
+    _limit(resource.RLIMIT_CORE, 0)
+    _limit(resource.RLIMIT_MEMLOCK, 0)
+    if threads:
+        _limit(resource.RLIMIT_NPROC, 128)
+    hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
+    stack = 64 << 20
+    resource.setrlimit(resource.RLIMIT_STACK, (stack if hard == resource.RLIM_INFINITY else min(stack, hard), hard))
+
+
+def _limit(kind: int, value: int) -> None:
+    hard = resource.getrlimit(kind)[1]
+    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(kind, (value, value))

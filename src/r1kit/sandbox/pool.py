@@ -1,0 +1,325 @@
+"""The host's side of the sandbox: zygotes, one a core, and the order in which they are asked.
+
+A job that ends because of us (a zygote was killed, the kernel refused to lock it in) raises ``WorkerLost`` and is tried again by
+the caller; a job that ends because of what it ran is a fact about the program. Time is measured here and by the zygote, never by
+the job: its processor time counts, so that a busy machine changes no verdict, and a job that only sleeps has four times as long.
+"""
+
+import array
+import atexit
+import contextlib
+import functools
+import json
+import os
+import queue
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from r1kit.config import ConfigError, R1kitError
+from r1kit.sandbox import kernel
+from r1kit.sandbox.codec import LARGEST_MESSAGE, CodecError
+from r1kit.sandbox.confine import visible_paths
+
+TIERS = ("namespaces", "landlock")
+UNSAFE = "unsafe-subprocess"
+CHOICE = "R1KIT_SANDBOX"  # environment: auto (default), a tier by name, or unsafe-subprocess
+JOBS_PER_ZYGOTE = 1000
+START_SECONDS = 60.0
+REFUSED = 120  # exit status of a job that could not be locked in
+
+# Enters the package without running its __init__ files: a zygote imports nothing that it does not need.
+_BOOTSTRAP = """
+import sys, types, json
+channel, tier, package, visible, modules = json.loads(sys.argv[1])
+for name, folder in (("r1kit", package), ("r1kit.sandbox", package + "/sandbox"), ("r1kit.tasks", package + "/tasks")):
+    sys.modules[name] = module = types.ModuleType(name)
+    module.__path__ = [folder]
+sys.argv[1:] = []
+from r1kit.sandbox.zygote import main
+main(channel, tier, visible, modules)
+"""
+
+
+class SandboxError(R1kitError):
+    """Programs cannot be run safely here."""
+
+
+class WorkerLost(Exception):  # noqa: N818 - a fact to act upon
+    """A worker ended for a reason that is not the job's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a job ended: exit code (negative: the signal), processor seconds."""
+
+    code: int
+    seconds: float
+
+
+class Zygote:
+    """One locked-in interpreter that forks jobs; used by one thread at a time."""
+
+    def __init__(self, tier: str, modules: Sequence[str] = ()) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        package = str(Path(__file__).resolve().parent.parent)
+        arguments = json.dumps([theirs.fileno(), tier, package, visible_paths(), list(modules)])
+        environment = {"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8", "HOME": "/tmp"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-s", "-P", "-B", "-c", _BOOTSTRAP, arguments], env=environment, cwd="/", stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True,
+        )  # fmt: skip
+        theirs.close()
+        self.commands = ours
+        self.started = 0
+        self.ended: dict[int, Ended] = {}
+        self.times: dict[int, float] = {}
+        greeting = self._first_report()
+        if "ready" not in greeting:
+            self.close()
+            raise SandboxError(f"the sandbox tier {tier!r} cannot be used here: {greeting.get('refused', 'the worker did not start')}")
+
+    def _first_report(self) -> dict[str, Any]:
+        if not _readable(self.commands, START_SECONDS):
+            return {}
+        line = self.commands.recv(4096)
+        report: dict[str, Any] = json.loads(line) if line else {}
+        return report
+
+    def spawn(self, role: str, descriptors: Sequence[int], memory_mb: int, seconds: float) -> int:
+        """Start a job that owns ``descriptors`` (they may be closed here afterwards); return its number."""
+        self.started += 1
+        order = {"do": "spawn", "id": self.started, "role": role, "memory": memory_mb << 20, "seconds": int(seconds) + 2}
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors).tobytes())]
+        try:
+            self.commands.sendmsg([json.dumps(order).encode()], ancillary)
+        except OSError as error:
+            raise WorkerLost(f"the sandbox worker is gone: {error}") from None
+        return self.started
+
+    def kill(self, job: int) -> Ended:
+        """End a job, if it has not ended yet, and tell how it did."""
+        if job not in self.ended:
+            self._order(do="kill", id=job)
+        return self.wait(job)
+
+    def wait(self, job: int, seconds: float = 30.0) -> Ended:
+        """Wait for the report of a job's end. Raises WorkerLost where none comes."""
+        deadline = time.monotonic() + seconds
+        while job not in self.ended:
+            if not _readable(self.commands, deadline - time.monotonic()):
+                raise WorkerLost("the sandbox worker does not answer")
+            self.read_report()
+        return self.ended.pop(job)
+
+    def processor_time(self, job: int) -> float:
+        """Processor seconds that a running job has used."""
+        self._order(do="time", id=job)
+        deadline = time.monotonic() + 10.0
+        while job not in self.times and job not in self.ended:
+            if not _readable(self.commands, deadline - time.monotonic()):
+                raise WorkerLost("the sandbox worker does not answer")
+            self.read_report()
+        return self.times.pop(job) if job in self.times else self.ended[job].seconds
+
+    def read_report(self) -> None:
+        """Take one report from the zygote. Raises WorkerLost at the end of its channel."""
+        try:
+            line = self.commands.recv(4096)
+        except OSError as error:
+            raise WorkerLost(str(error)) from None
+        if not line:
+            raise WorkerLost("the sandbox worker has died")
+        report = json.loads(line)
+        if "exit" in report:
+            self.ended[report["id"]] = Ended(os.waitstatus_to_exitcode(report["exit"]), report["seconds"])
+        else:
+            self.times[report["id"]] = report["time"]
+
+    def _order(self, **fields: Any) -> None:
+        try:
+            self.commands.send(json.dumps(fields).encode())
+        except OSError as error:
+            raise WorkerLost(f"the sandbox worker is gone: {error}") from None
+
+    def close(self) -> None:
+        """End the zygote and everything in it."""
+        self.commands.close()
+        try:
+            self.process.wait(timeout=2.0)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+
+class Pool:
+    """Zygotes that are started when they are first needed and replaced when they are lost or worn."""
+
+    def __init__(self, tier: str, size: int, modules: Sequence[str] = ()) -> None:
+        self.tier = tier
+        self.size = size
+        self.modules = tuple(modules)
+        self.owner = os.getpid()
+        self.idle: queue.SimpleQueue[Zygote | None] = queue.SimpleQueue()
+        self.alive: set[Zygote] = set()
+        for _ in range(size):
+            self.idle.put(None)
+
+    @contextlib.contextmanager
+    def zygote(self) -> Iterator[Zygote]:
+        """Borrow a zygote; one that was lost on the way is not put back."""
+        worker = self.idle.get()
+        try:
+            if worker is None or worker.started >= JOBS_PER_ZYGOTE:
+                if worker is not None:
+                    self._drop(worker)
+                worker = None
+                worker = Zygote(self.tier, self.modules)
+                self.alive.add(worker)
+            yield worker
+        except WorkerLost:
+            if worker is not None:
+                self._drop(worker)
+            worker = None
+            raise
+        finally:
+            self.idle.put(worker)
+
+    def _drop(self, worker: Zygote) -> None:
+        self.alive.discard(worker)
+        worker.close()
+
+    def close(self) -> None:
+        """End all zygotes. A forked copy of this process must not: they are its parent's."""
+        if os.getpid() == self.owner:
+            for worker in list(self.alive):
+                self._drop(worker)
+
+
+@functools.lru_cache(maxsize=4)
+def _usable_tier(choice: str) -> str:
+    if choice in (*TIERS, UNSAFE):
+        if choice == UNSAFE:
+            print(
+                "WARNING: programs written by a model run WITHOUT isolation (unsafe-subprocess): they can read and change your files.",
+                file=sys.stderr,
+            )
+        return choice
+    if choice != "auto":
+        raise ConfigError(f"{CHOICE}={choice!r}: choose auto, {', '.join(TIERS)} or {UNSAFE}")
+    refusals = []
+    for tier in TIERS:
+        try:
+            Zygote(tier).close()
+            return tier
+        except (SandboxError, OSError) as error:
+            refusals.append(str(error))
+    raise SandboxError(
+        "programs written by a model cannot be isolated on this machine:\n  " + "\n  ".join(refusals)
+        + "\nRun on Linux 6.2 or later, or allow user namespaces. At your own risk: --sandbox=unsafe-subprocess"
+    )  # fmt: skip
+
+
+def current_tier() -> str:
+    """The tier in use: what R1KIT_SANDBOX names, else the strongest that works. Raises SandboxError where none does."""
+    if sys.platform != "linux" and os.environ.get(CHOICE) != UNSAFE:
+        raise SandboxError("programs written by a model can be isolated on Linux only; at your own risk: --sandbox=unsafe-subprocess")
+    return _usable_tier(os.environ.get(CHOICE, "auto"))
+
+
+_pools: dict[tuple[int, str, tuple[str, ...]], Pool] = {}
+_pools_lock = threading.Lock()
+
+
+def shared_pool(tier: str, modules: Sequence[str] = ()) -> Pool:
+    """The process's own pool of a tier, started on first use and ended with the process; a fork gets its own."""
+    key = (os.getpid(), tier, tuple(modules))
+    with _pools_lock:
+        if key not in _pools:
+            _pools[key] = Pool(tier, max(1, len(os.sched_getaffinity(0))), modules)
+            atexit.register(_pools[key].close)
+        return _pools[key]
+
+
+class Channel:
+    """A stream of messages to and from a job, with a deadline on every wait."""
+
+    def __init__(self, zygote: Zygote) -> None:
+        self.zygote = zygote
+        self.ours, self.theirs = socket.socketpair()
+
+    def __enter__(self) -> "Channel":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ours.close()
+        self.theirs.close()
+
+    def hand_over(self) -> None:
+        """Close the job's end here, once it has it."""
+        self.theirs.close()
+
+    def send(self, message: bytes) -> None:
+        """Send a message. A job that does not read loses it, and is told apart by its silence."""
+        rest = memoryview(len(message).to_bytes(4, "big") + message)
+        deadline = time.monotonic() + 5.0
+        with contextlib.suppress(OSError):
+            while rest and _ready(self.ours, select.POLLOUT, deadline - time.monotonic()):
+                rest = rest[self.ours.send(rest, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL) :]
+
+    def receive(self, job: int, seconds: float, used: float = 0.0) -> bytes | None:
+        """Receive a message of a job that may use ``seconds`` of processor time more than ``used``; None: time is over.
+
+        Raises EOFError when the job has closed the channel or ended, CodecError for what is no message.
+        """
+        buffer = bytearray()
+        begun = time.monotonic()
+        deadline = begun + seconds
+        while True:
+            need = 4 if len(buffer) < 4 else 4 + int.from_bytes(buffer[:4], "big")
+            if need > LARGEST_MESSAGE + 4:
+                raise CodecError(f"a message of {need} bytes; {LARGEST_MESSAGE} are allowed")
+            if len(buffer) >= 4 and len(buffer) >= need:
+                return bytes(buffer[4:need])
+            if _readable(self.ours, deadline - time.monotonic()):
+                try:
+                    piece = self.ours.recv(min(1 << 20, need - len(buffer)), socket.MSG_DONTWAIT)
+                except BlockingIOError:
+                    continue
+                except OSError:
+                    piece = b""
+                if not piece:
+                    raise EOFError("the job has closed its channel")
+                buffer += piece
+            else:
+                left = seconds - (self.zygote.processor_time(job) - used)
+                if left <= 0 or time.monotonic() - begun > patience(seconds):
+                    return None
+                deadline = min(time.monotonic() + max(left, 0.01), begun + patience(seconds) + 0.01)
+
+
+def patience(seconds: float) -> float:
+    """How long a job with ``seconds`` of processor time may take by the wall clock."""
+    return 4 * seconds + 1
+
+
+def _readable(channel: socket.socket, seconds: float) -> bool:
+    return _ready(channel, select.POLLIN, seconds)
+
+
+def _ready(channel: socket.socket, event: int, seconds: float) -> bool:
+    poll = select.poll()
+    poll.register(channel, event)
+    return bool(poll.poll(max(0.0, seconds) * 1000))
+
+
+__all__ = ["Channel", "Ended", "Pool", "SandboxError", "WorkerLost", "Zygote", "current_tier", "kernel", "patience", "shared_pool"]

@@ -1,0 +1,175 @@
+"""What a job does once it is locked in: run a program, serve its functions, or judge them with trusted tests.
+
+``functions``  channel: loads a program, then answers calls one by one. It never sees an expected value.
+``program``    channel, stdin, stdout, stderr: runs a program as a script.
+``tests``      channel, calls: runs a test text whose entry points are remote: every call goes through ``calls`` to a ``functions`` job.
+``mathematics`` channel: compares mathematical answers, one after the other.
+"""
+
+import builtins
+import importlib
+import io
+import os
+import random
+import signal
+import sys
+import types
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from r1kit.sandbox.codec import decode, encode, read_message, write_message
+from r1kit.sandbox.tests_text import judge
+
+Channels = Sequence[int]
+
+
+def serve_functions(channels: Channels) -> None:
+    """Load the program of the first message and answer calls until the channel ends."""
+    channel = channels[0]
+    request = decode(read_message(channel))
+    answer = write_message
+    namespace = _fresh_namespace("__program__")
+    try:
+        exec(compile(request["program"], "<program>", "exec"), namespace)
+    except BaseException as error:
+        answer(channel, encode(_raised(error)))
+        return
+    answer(channel, encode(["ready"]))
+    server = FunctionServer(namespace)
+    while True:
+        try:
+            request = read_message(channel)
+        except EOFError:
+            return
+        answer(channel, server.answer(request))
+
+
+class FunctionServer:
+    """The objects of one program that the other side may call, by name or by handle."""
+
+    def __init__(self, namespace: dict[str, Any]) -> None:
+        self.namespace = namespace
+        self.objects: list[Any] = []
+
+    def answer(self, request: bytes) -> bytes:
+        """Carry out one request: ["name", n] | ["call", target, args, kwargs] | ["get", target, attribute] | ["set", ...]."""
+        try:
+            action, *arguments = decode(request, self._object)
+            value = getattr(self, f"do_{action}")(*arguments)
+            return encode(["value", *value], self._handle)
+        except BaseException as error:
+            return encode(_raised(error))
+
+    def do_name(self, name: str) -> tuple[Any, ...]:
+        """Look a global name up."""
+        if name not in self.namespace:
+            raise NameError(f"the program defines no {name!r}")
+        return (_Held(self.namespace[name]),)
+
+    def do_call(self, target: Any, arguments: Any, keywords: Any) -> tuple[Any, ...]:
+        """Call; a result of None brings back the arguments, which may have been changed in place."""
+        value = target(*arguments, **keywords)
+        return (value, arguments) if value is None and any(isinstance(a, list | dict | set) for a in arguments) else (value,)
+
+    def do_get(self, target: Any, attribute: str) -> tuple[Any, ...]:
+        """Read an attribute."""
+        return (getattr(target, attribute),)
+
+    def do_set(self, target: Any, attribute: str, value: Any) -> tuple[Any, ...]:
+        """Write an attribute."""
+        setattr(target, attribute, value)
+        return (None,)
+
+    def do_apply(self, operation: str, *operands: Any) -> tuple[Any, ...]:
+        """Apply a builtin or an operator to objects of this program."""
+        module = builtins if hasattr(builtins, operation) else importlib.import_module("operator")
+        return (getattr(module, operation)(*operands),)
+
+    def _handle(self, value: Any) -> Any:
+        value = value.value if isinstance(value, _Held) else value
+        self.objects.append(value)
+        kind = "type" if isinstance(value, type) else "callable" if callable(value) else "object"
+        return {"h": [len(self.objects) - 1, kind]}
+
+    def _object(self, content: Any) -> Any:
+        return self.objects[content[0]]
+
+
+class _Held:
+    """An object that crosses as a handle whatever it is."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+def _raised(error: BaseException) -> list[Any]:
+    """An exception as data: the names of its builtin classes, its text, the line of the program."""
+    names = [kind.__name__ for kind in type(error).__mro__ if kind.__module__ == "builtins"]
+    try:
+        text = str(error)[:500]
+    except BaseException:
+        text = "an exception whose text raises"
+    line, trace = 0, error.__traceback__
+    while trace is not None:
+        line = trace.tb_lineno if trace.tb_frame.f_code.co_filename == "<program>" else line
+        trace = trace.tb_next
+    return ["raised", names, f"{type(error).__name__}: {text}"[:600].encode("utf-8", "replace").decode(), line]
+
+
+def run_script(channels: Channels) -> None:
+    """Run the program of the message as __main__ between the given standard streams; exit as Python would."""
+    channel, *streams = channels
+    program = decode(read_message(channel))["program"]
+    for standard, stream in enumerate(streams):
+        os.dup2(stream, standard)
+    os.closerange(3, 3 + len(channels))
+    sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
+    sys.stdout = io.TextIOWrapper(open(1, "wb", closefd=False), encoding="utf-8", errors="surrogateescape")  # noqa: SIM115
+    sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+    status = 0
+    try:
+        exec(compile(program, "<program>", "exec"), _fresh_namespace("__main__"))
+    except SystemExit as stop:
+        status = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
+    except BaseException as error:
+        sys.stderr.write(_raised(error)[2])
+        status = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status & 0xFF)
+
+
+def run_tests(channels: Channels) -> None:
+    """Judge a program that is served on the second channel; the verdict is the one message back."""
+    channel, calls = channels
+    request = decode(read_message(channel))
+    write_message(channel, encode(judge(request["tests"], request["entry_point"], calls)))
+
+
+def compare_answers(channels: Channels) -> None:
+    """Answer (gold, answer) pairs with math-verify until the channel ends."""
+    compare = importlib.import_module("r1kit.tasks.equivalence").compare
+    channel = channels[0]
+    while True:
+        try:
+            gold, answer = decode(read_message(channel))
+        except EOFError:
+            return
+        write_message(channel, encode(compare(gold, answer)))
+
+
+def _fresh_namespace(name: str) -> dict[str, Any]:
+    """The globals of a new module, which is also importable by its name (dataclasses and pickle look there)."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    random.seed(0)
+    module = types.ModuleType(name)
+    sys.modules[name] = module
+    return module.__dict__
+
+
+ROLES: dict[str, Callable[[Channels], None]] = {
+    "functions": serve_functions,
+    "program": run_script,
+    "tests": run_tests,
+    "mathematics": compare_answers,
+}

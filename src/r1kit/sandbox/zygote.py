@@ -1,0 +1,211 @@
+"""The zygote: a warm, locked-in Python that is forked once per job.
+
+It is started with an empty environment, holds no test, no answer and no program (those reach a job through a channel of its own),
+and obeys one-line orders on its command channel, each a JSON object; file descriptors come along as ancillary data:
+
+    {"do": "spawn", "id": 7, "role": "functions", "memory": bytes, "seconds": n}   + the job's descriptors, in the role's order
+    {"do": "kill", "id": 7}      {"do": "time", "id": 7}
+
+and reports ``{"id": 7, "exit": wait status, "seconds": processor time}`` when a job has ended, ``{"id": 7, "time": s}`` when asked.
+What a zygote reports, no job can forge. End of the command channel ends the zygote, and with it every job.
+"""
+
+import array
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from r1kit.sandbox import confine, kernel
+from r1kit.sandbox.roles import ROLES
+
+# What programs import most; loaded once here, it costs a job nothing.
+PRELOADED = (
+    "abc",
+    "array",
+    "ast",
+    "bisect",
+    "calendar",
+    "cmath",
+    "collections",
+    "copy",
+    "dataclasses",
+    "datetime",
+    "decimal",
+    "enum",
+    "fractions",
+    "functools",
+    "hashlib",
+    "heapq",
+    "io",
+    "itertools",
+    "json",
+    "math",
+    "numbers",
+    "operator",
+    "queue",
+    "random",
+    "re",
+    "statistics",
+    "string",
+    "struct",
+    "textwrap",
+    "threading",
+    "time",
+    "traceback",
+    "types",
+    "typing",
+    "unittest",
+)
+FIRST_DESCRIPTOR = 3
+
+
+class Zygote:
+    """The supervisor of the jobs of one processor core."""
+
+    def __init__(self, commands: socket.socket, tier: str, visible: Sequence[str], own_namespace: int | None) -> None:
+        self.commands = commands
+        self.tier = tier
+        self.visible = visible
+        self.own_namespace = own_namespace
+        self.filter = kernel.seccomp_filter() if tier != "unsafe-subprocess" else b""
+        self.jobs: dict[int, tuple[int, int]] = {}  # pidfd -> (job, pid)
+        self.poll = select.poll()
+        self.poll.register(commands, select.POLLIN)
+
+    def run(self) -> None:
+        """Serve until the command channel ends."""
+        while True:
+            for descriptor, _ in self.poll.poll():
+                if descriptor in self.jobs:
+                    self.report_end(descriptor)
+                elif not self.obey():
+                    return
+
+    def obey(self) -> bool:
+        """Carry out one order; False at the end of the channel."""
+        line, ancillary, _, _ = self.commands.recvmsg(4096, socket.CMSG_SPACE(8 * 4))
+        if not line:
+            return False
+        descriptors = array.array("i")
+        for _, _, content in ancillary:
+            descriptors.frombytes(content[: len(content) - len(content) % descriptors.itemsize])
+        order: dict[str, Any] = json.loads(line)
+        if order["do"] == "spawn":
+            self.spawn(order, list(descriptors))
+            for descriptor in descriptors:
+                os.close(descriptor)
+        else:
+            self.look_after(order)
+        return True
+
+    def spawn(self, order: dict[str, Any], descriptors: list[int]) -> None:
+        """Fork a job; in the child this never returns."""
+        if self.own_namespace is not None:
+            # Only a process that stands in its own pid namespace may open another one for its next child.
+            kernel.join(self.own_namespace, kernel.CLONE_NEWPID)
+            kernel.unshare(kernel.CLONE_NEWPID)
+        parent = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            self.become_job(order, descriptors, parent)
+        pidfd = os.pidfd_open(pid)
+        self.jobs[pidfd] = (order["id"], pid)
+        self.poll.register(pidfd, select.POLLIN)
+
+    def become_job(self, order: dict[str, Any], descriptors: list[int], parent: int) -> None:
+        """Lock this process in and play the role. Exit status 120: could not be locked in, so nothing was run."""
+        try:
+            if self.own_namespace is None:
+                kernel.die_with_parent()
+                if os.getppid() != parent:
+                    os._exit(120)
+            else:
+                kernel.die_with_parent()
+            channels = _arrange(descriptors)
+            confine.set_limits(confine.Limits(order["memory"], order["seconds"]), threads=self.tier == "namespaces")
+            if self.tier == "namespaces":
+                confine.confine_in_namespaces(self.filter)
+            elif self.tier == "landlock":
+                confine.confine_with_landlock(self.visible, self.filter)
+        except BaseException:
+            os._exit(120)
+        try:
+            ROLES[order["role"]](channels)
+        except BaseException:
+            os._exit(121)
+        finally:
+            os._exit(0)
+
+    def look_after(self, order: dict[str, Any]) -> None:
+        """Kill a job or tell its processor time; a job that is gone already needs neither."""
+        for job, pid in self.jobs.values():
+            if job != order["id"]:
+                continue
+            if order["do"] == "kill":
+                os.kill(pid, signal.SIGKILL)
+            else:
+                self.report(id=job, time=processor_seconds(pid))
+
+    def report_end(self, pidfd: int) -> None:
+        """Reap a job and report how it ended."""
+        self.poll.unregister(pidfd)
+        job, pid = self.jobs.pop(pidfd)
+        os.close(pidfd)
+        _, status, usage = os.wait4(pid, 0)
+        self.report(id=job, exit=status, seconds=usage.ru_utime + usage.ru_stime)
+
+    def report(self, **fields: float) -> None:
+        """Send one report; the other side may be gone, which the next poll will tell."""
+        try:
+            self.commands.send(json.dumps(fields).encode())
+        except OSError:
+            return
+
+
+def processor_seconds(pid: int) -> float:
+    """Processor time of a process, by its kernel clock (see clock_getcpuclockid(3))."""
+    try:
+        return time.clock_gettime((~pid << 3) | 2)
+    except OSError:
+        return 0.0
+
+
+def _arrange(descriptors: list[int]) -> list[int]:
+    """Move the job's descriptors to 3, 4, ... and close all others; 0 to 2 lead nowhere."""
+    high = [os.dup2(descriptor, 100 + place, inheritable=False) for place, descriptor in enumerate(descriptors)]
+    nowhere = os.open("/dev/null", os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(nowhere, standard)
+    for place, descriptor in enumerate(high):
+        os.dup2(descriptor, FIRST_DESCRIPTOR + place, inheritable=False)
+    os.closerange(FIRST_DESCRIPTOR + len(high), 256)
+    return [FIRST_DESCRIPTOR + place for place in range(len(high))]
+
+
+def main(channel: int, tier: str, visible: Sequence[str], modules: Sequence[str]) -> None:
+    """Warm up, lock in, tell the other side that all is well (or what is not), and serve."""
+    commands = socket.socket(fileno=channel)
+    for module in (*PRELOADED, *modules):
+        importlib.import_module(module)
+    sys.dont_write_bytecode = True
+    own_namespace: int | None = None
+    try:
+        if tier == "namespaces":
+            own_namespace = confine.enter_namespaces(visible)
+        elif tier == "landlock":
+            confine.enter_landlock()
+    except OSError as error:
+        commands.send(json.dumps({"refused": str(error)}).encode())
+        return
+    gc.collect()
+    gc.freeze()
+    commands.send(json.dumps({"ready": tier}).encode())
+    Zygote(commands, tier, visible, own_namespace).run()

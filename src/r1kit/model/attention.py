@@ -67,8 +67,9 @@ class RMSNorm(nn.Module):
         if torch.is_grad_enabled():
             with torch.autocast(x.device.type, enabled=False):
                 normed: Tensor = _RootMeanSquare.apply(x, weight, self.eps)  # type: ignore[no-untyped-call]
-                return normed.to(dtype)
-        return F.rms_norm(x, (x.shape[-1],), weight, self.eps).to(dtype)
+        else:
+            normed = F.rms_norm(x, (x.shape[-1],), weight, self.eps)
+        return normed.to(dtype)
 
 
 class Linear(nn.Linear):
@@ -175,9 +176,10 @@ def attend(q_BTHK: Tensor, k_BSJK: Tensor, v_BSJV: Tensor, mask: Mask, scale: fl
     q = q_BTHK.view(B, T, J, M, K).permute(0, 2, 3, 1, 4).reshape(B * J, M * T, K)
     k = k_BSJK.transpose(1, 2).reshape(B * J, S, K)
     v = v_BSJV.transpose(1, 2).reshape(B * J, S, V)
-    alike = len(mask.bias_BTS) == 1
-    bias = mask.bias_BTS.to(q.dtype)[:, None].expand(-1, M if alike else H, T, S).reshape(1 if alike else B * J, M * T, S)
-    scores = torch.baddbmm(bias, q, k.transpose(1, 2), alpha=scale)
+    if k.dtype != torch.float32:
+        k = k.contiguous()  # a strided 16-bit operand is copied inside the product, several times slower
+    scores = torch.bmm(q * scale, k.transpose(1, 2))
+    scores = scores.view(B, H, T, S).add_(mask.bias_BTS.to(scores.dtype)[:, None]).view(B * J, M * T, S)
     # Softmax accumulates in float32 whatever its input's dtype; asking for a float32 copy would only cost memory traffic.
     out = torch.bmm(torch.softmax(scores, dim=-1).to(v.dtype), v)
     return out.view(B, J, M, T, V).permute(0, 3, 1, 2, 4).reshape(B, T, H, V)

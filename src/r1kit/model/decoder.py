@@ -31,9 +31,9 @@ from r1kit.model.experts import MixtureOfExperts, SwiGLU
 
 @dataclass(frozen=True, slots=True)
 class DecoderOutput:
-    """``hidden_BTD`` after the final norm, ``last_BTD`` before it; ``balance_B``, each row's balance loss summed over layers, without alpha.
+    """``hidden_BTD`` after the final norm, ``last_BTD`` before it, ``balance_B`` each row's balance loss.
 
-    The balance loss is 0 outside training mode.
+    The balance loss is summed over layers, without alpha, and 0 outside training mode.
     """
 
     hidden_BTD: Tensor
@@ -199,8 +199,8 @@ class LanguageModel(nn.Module):
     ) -> Tensor:
         """Hidden states [B, T, D] for ``logits`` that predict ``depth`` tokens further than usual (DeepSeek-V3 eq. 21-23).
 
-        ``last_BTD`` is DecoderOutput.last_BTD for depth 1, then the result for the depth before. It passes the final norm first: the released
-        weights expect a normed state (eq. 21's RMSNorm is ``hnorm``, a further one). ``next_tokens_BT[b, t]`` is the token at t + depth.
+        ``last_BTD`` is DecoderOutput.last_BTD for depth 1, then the result for the depth before. It passes the final norm first: the
+        released weights expect a normed state (eq. 21's RMSNorm, ``hnorm``, is a further one). ``next_tokens_BT[b, t]`` is token t + depth.
         """
         if not 1 <= depth <= len(self.mtp_layers):
             raise R1kitError(f"mtp: depth {depth} was asked for, but the model has mtp_depth {len(self.mtp_layers)}")

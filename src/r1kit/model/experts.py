@@ -6,7 +6,7 @@ The sequence-wise loss alpha sum_i f_i P_i (eq. 17-20) is returned without alpha
 and every expert multiplies its own contiguous run of rows.
 """
 
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -70,23 +70,22 @@ class Gate(nn.Module):
 
 
 class _Dispatch(torch.autograd.Function):
-    """Rows of x by sorted assignment, [N, D] -> [N A, D]; the gradient gathers too, so it sums in a fixed order."""
+    """Rows of x by sorted assignment, [N, D] -> [A N, D]; the gradient gathers too, so it sums in a fixed order."""
 
     @staticmethod
-    def forward(ctx: Any, x_ND: Tensor, order: Tensor, inverse: Tensor, active: int) -> Tensor:
+    def forward(ctx: Any, x_ND: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
         ctx.save_for_backward(inverse)
-        ctx.active = active
-        return x_ND.index_select(0, order if active == 1 else order // active)
+        ctx.tokens = len(x_ND)
+        return x_ND.index_select(0, order % len(x_ND))
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
-        rows = grads[0].index_select(0, ctx.saved_tensors[0])
-        return rows if ctx.active == 1 else rows.view(-1, ctx.active, rows.shape[1]).sum(1), None, None, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        return grads[0].index_select(0, ctx.saved_tensors[0]).view(-1, ctx.tokens, grads[0].shape[1]).sum(0), None, None
 
 
-def permute(x_ND: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
-    """Rows in another order; ``inverse`` undoes it."""
-    return _Dispatch.apply(x_ND, order, inverse, 1)  # type: ignore[no-untyped-call,no-any-return]
+def dispatch(x_ND: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
+    """Rows of x, repeated A times, in another order: row i is assignment order[i], and ``inverse`` is the inverse permutation."""
+    return cast(Tensor, _Dispatch.apply(x_ND, order, inverse))  # type: ignore[no-untyped-call]
 
 
 class Experts(nn.Module):
@@ -101,13 +100,14 @@ class Experts(nn.Module):
     def forward(self, x_ND: Tensor, chosen_NA: Tensor, gates_NA: Tensor) -> Tensor:
         """Sum over the chosen experts of gate times expert(x), [N, D]."""
         N, A = chosen_NA.shape
-        sorted_experts, order = chosen_NA.flatten().sort(stable=True)
-        inverse = torch.empty_like(order).scatter_(0, order, torch.arange(N * A, device=order.device))
+        # Assignment a N + n is token n's a-th expert: sums over a then run along contiguous memory.
+        sorted_experts, order = chosen_NA.t().flatten().sort(stable=True)
+        inverse = torch.empty_like(order).scatter_(0, order, torch.arange(A * N, device=order.device))
         ends_E = torch.searchsorted(sorted_experts, torch.arange(len(self.gate_proj), device=order.device), right=True, out_int32=True)
-        x = _Dispatch.apply(x_ND, order, inverse, A)  # type: ignore[no-untyped-call]
-        hidden = F.silu(_each_expert(x, self.gate_proj, ends_E)) * _each_expert(x, self.up_proj, ends_E)
-        hidden = hidden * permute(gates_NA.reshape(-1, 1), order, inverse).to(hidden.dtype)
-        return permute(_each_expert(hidden, self.down_proj, ends_E), inverse, order).view(N, A, -1).sum(1)
+        x_sorted = dispatch(x_ND, order, inverse)
+        hidden = F.silu(_each_expert(x_sorted, self.gate_proj, ends_E)) * _each_expert(x_sorted, self.up_proj, ends_E)
+        hidden = hidden * dispatch(gates_NA.t().reshape(-1, 1), order, inverse).to(hidden.dtype)
+        return dispatch(_each_expert(hidden, self.down_proj, ends_E), inverse, order).view(A, N, -1).sum(0)
 
 
 def _each_expert(x_ND: Tensor, weight_EFD: Tensor, ends_E: Tensor) -> Tensor:

@@ -1,0 +1,33 @@
+"""HOW the model samples: prompt ids go in, completions with the log-probabilities of what was sampled come out.
+
+An engine holds a copy of the policy and a version number of its weights; a learner hands it new weights with ``load``. Everything that
+needs completions (reinforcement learning, harvesting, evaluation, chat) asks for them here, so replacing the engine replaces it everywhere.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+from torch import Tensor
+
+from r1kit.types import Completion, Sampling
+
+
+class Engine(Protocol):
+    """What samples completions."""
+
+    def generate(self, prompts: Sequence[np.ndarray], sampling: Sampling, seeds: Sequence[int] | None = None) -> list[list[Completion]]:
+        """Complete every prompt ([T] token ids) ``sampling.n`` times; the result keeps the order of the prompts.
+
+        ``seeds`` has one number per prompt and fixes that prompt's completions whatever is sampled beside it; without it the seeds
+        derive from ``sampling.seed`` and the prompt's place. Raises R1kitError for a prompt that does not fit the model.
+        """
+        ...
+
+    def stream(self, prompt: np.ndarray, sampling: Sampling, seed: int) -> Iterator[int]:
+        """Yield the token ids of one completion as they are sampled, the end token included."""
+        ...
+
+    def load(self, weights: Mapping[str, Tensor], version: int) -> None:
+        """Take new weights; completions sampled from now on carry ``version``."""
+        ...

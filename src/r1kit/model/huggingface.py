@@ -287,7 +287,11 @@ def _check_names(expected: Mapping[str, Tensor], source: Mapping[str, Any], conf
     if missing or unexpected:
         listed = [f"{what}: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''} ({len(names)})"
                   for what, names in (("missing", missing), ("unexpected", unexpected)) if names]  # fmt: skip
-        raise R1kitError(f"{directory}: the weights do not fit config.json; {'; '.join(listed)}")
+        further = tuple(f"model.layers.{config.layers + depth}." for depth in range(config.mtp_depth))
+        fix = ""
+        if further and not unexpected and all(name.startswith(further) for name in missing):
+            fix = ". transformers drops prediction layers when it saves: set num_nextn_predict_layers to 0 in config.json to do without"
+        raise R1kitError(f"{directory}: the weights do not fit config.json; {'; '.join(listed)}{fix}")
 
 
 def _ignorable(name: str, config: ModelConfig) -> bool:

@@ -1,0 +1,123 @@
+"""The one boundary between text and tokens: prompts, completions, loss masks, and the parsing of thinking and answer.
+
+Text becomes tokens here and nowhere else. What was sampled is never decoded and tokenized again: a training row is the prompt's
+ids followed by the very ids that the engine returned.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from r1kit.config import R1kitError
+from r1kit.tokenizer import ASSISTANT, USER, Tokenizer
+from r1kit.types import Completion, Problem, Rollout
+
+TemplateName = Literal["chat", "r1_zero", "model"]
+
+# DeepSeek-R1, Table 1: structure is asked for, content is not.
+R1_ZERO_TEMPLATE = (
+    "A conversation between User and Assistant. The user asks a question, and the Assistant solves it. The assistant first thinks "
+    "about the reasoning process in the mind and then provides the user with the answer. The reasoning process and answer are "
+    "enclosed within <think> </think> and <answer> </answer> tags, respectively, i.e., <think> reasoning process here </think> "
+    "<answer> answer here </answer>. User: {prompt}. Assistant:"
+)
+
+_FOLLOWED = re.compile(r"\s*<think>(.*?)</think>\s*<answer>(.*?)</answer>\s*", re.DOTALL)
+_SUMMARY = re.compile(r"\s*<think>(.*?)</think>(.*)", re.DOTALL)
+_TAG = re.compile(r"</?(?:think|answer)>")
+
+
+def parse(text: str) -> tuple[str, str] | None:
+    """(thinking, answer) of a completion that follows the template exactly, else None.
+
+    Followed means: one <think>..</think>, then one non-empty <answer>..</answer>, nothing before, between or after; or, as
+    DeepSeek-R1 itself writes, one <think>..</think> and then a non-empty summary without tags.
+    """
+    match = _FOLLOWED.fullmatch(text) or _SUMMARY.fullmatch(text)
+    if match is None:
+        return None
+    thinking, answer = match.group(1), match.group(2).strip()
+    if not answer or _TAG.search(thinking) or _TAG.search(answer):
+        return None
+    return thinking.strip(), answer
+
+
+@dataclass(frozen=True)
+class Chat:
+    """Prompts and parsing for one tokenizer and one template.
+
+    ``chat``: DeepSeek's turn tokens; ``r1_zero``: the plain-text template of R1-Zero (Table 1) for base models; ``model``: the
+    checkpoint's own Jinja template. ``opening`` is text that every completion is made to start with ("<think>\\n" in R1's usage advice); it
+    belongs to the prompt's ids, and to the text that is parsed.
+    """
+
+    tokenizer: Tokenizer
+    template: TemplateName = "chat"
+    opening: str = ""
+
+    def prompt_ids(self, problem: Problem, opening: str | None = None) -> np.ndarray:
+        """Ids [T] int32 of the prompt, up to where the model starts to write."""
+        return self.turn_ids([("user", problem.prompt)], self.opening if opening is None else opening)
+
+    def turn_ids(self, turns: Sequence[tuple[str, str]], opening: str = "") -> np.ndarray:
+        """Ids of a conversation of (role, text) that the assistant is to continue, starting with ``opening``.
+
+        Only the template's own tokens become special ids: a text that spells one out stays text.
+        """
+        tokenizer = self.tokenizer
+        pieces: list[np.ndarray] = [np.asarray([tokenizer.bos_id], dtype=np.int32)]
+        if self.template == "r1_zero":
+            before, after = R1_ZERO_TEMPLATE.split("{prompt}")
+            if [role for role, _ in turns] != ["user"]:
+                raise R1kitError("the r1_zero template holds one question; use template: chat for conversations")
+            pieces.append(tokenizer.encode(before + turns[0][1] + after))
+        elif self.template == "chat":
+            for role, text in turns:
+                if role == "user":
+                    pieces += [self._special(USER), tokenizer.encode(text)]
+                elif role == "assistant":
+                    pieces += [self._special(ASSISTANT), tokenizer.encode(text), np.asarray([tokenizer.eos_id], dtype=np.int32)]
+                else:
+                    pieces.append(tokenizer.encode(text))
+            pieces.append(self._special(ASSISTANT))
+        else:
+            pieces = [tokenizer.encode(self._render(turns), special=True)]
+        if opening:
+            pieces.append(tokenizer.encode(opening))
+        return np.concatenate(pieces).astype(np.int32)
+
+    def response_ids(self, text: str) -> np.ndarray:
+        """Ids of a written response, with the end token: what SFT trains on."""
+        return np.concatenate([self.tokenizer.encode(text), [self.tokenizer.eos_id]]).astype(np.int32)
+
+    def rollouts(self, problem: Problem, prompt_ids: np.ndarray, completions: Sequence[Completion], opening: str | None = None) -> list[Rollout]:
+        """Parse the completions of one problem into its group of rollouts.
+
+        A completion that was cut off ("length") has not followed the template: its thinking and answer are None.
+        """
+        opening = self.opening if opening is None else opening
+        texts = self.tokenizer.decode_batch([c.token_ids for c in completions])
+        group = []
+        for index, (completion, text) in enumerate(zip(completions, texts, strict=True)):
+            parsed = parse(opening + text) if completion.finish == "stop" else None
+            thinking, answer = parsed if parsed else (None, None)
+            group.append(Rollout(problem, index, prompt_ids, completion, opening + text, thinking, answer))
+        return group
+
+    def _special(self, token: str) -> np.ndarray:
+        return np.asarray([self.tokenizer.id(token)], dtype=np.int32)
+
+    def _render(self, turns: Sequence[tuple[str, str]]) -> str:
+        if self.tokenizer.chat_template is None:
+            raise R1kitError("template: model needs a chat template in the checkpoint, and this one has none; use template: chat or r1_zero")
+        import jinja2.sandbox
+
+        environment = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+        names = self.tokenizer.names
+        return environment.from_string(self.tokenizer.chat_template).render(
+            messages=[{"role": role, "content": text} for role, text in turns],
+            bos_token=names["bos"], eos_token=names["eos"], add_generation_prompt=True,
+        )  # fmt: skip

@@ -1,0 +1,39 @@
+"""An endless, reproducible stream of problems from several tasks: by weight between tasks, by shuffled epochs within each.
+
+The stream is a function of its seed alone. A resumed run skips to where it was; nothing has to be saved.
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+
+from r1kit.config import ConfigError
+from r1kit.tasks.task import Task
+from r1kit.types import Problem
+
+
+class Mixture:
+    """Problems of ``tasks`` (name -> (task, weight)) from one split; every problem of a task comes once per epoch of that task."""
+
+    def __init__(self, tasks: Mapping[str, tuple[Task, float]], split: str, seed: int) -> None:
+        self.names = [name for name, (_, weight) in tasks.items() if weight > 0]
+        if not self.names:
+            raise ConfigError("tasks: no task has a weight above zero")
+        self.weights = [tasks[name][1] for name in self.names]
+        self.problems: dict[str, Sequence[Problem]] = {name: tasks[name][0].problems(split) for name in self.names}
+        for name, problems in self.problems.items():
+            if not problems:
+                raise ConfigError(f"task {name}: the split {split!r} has no problems")
+        self._random = random.Random(f"mixture/{seed}")
+        self._orders: dict[str, list[int]] = {name: [] for name in self.names}
+
+    def draw(self, count: int) -> list[Problem]:
+        """The next ``count`` problems of the stream."""
+        return [self._next() for _ in range(count)]
+
+    def _next(self) -> Problem:
+        name = self._random.choices(self.names, self.weights)[0]
+        order = self._orders[name]
+        if not order:
+            order.extend(range(len(self.problems[name])))
+            self._random.shuffle(order)
+        return self.problems[name][order.pop()]

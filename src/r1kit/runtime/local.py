@@ -1,0 +1,291 @@
+"""This machine: one process, or a few that hold equal replicas and share the rows of every update and the prompts of every rollout.
+
+On small models two processes with one thread each are well ahead of one process with two threads (docs/performance.md). The parent is
+rank 0 and does its share of the work; the others wait for commands on a pipe and end when it closes. Gradients, expert loads and statistics are
+added over gloo in one flat tensor per update, in an order that does not depend on timing, so the replicas stay equal bit for bit.
+"""
+
+import contextlib
+import ctypes
+import multiprocessing
+import os
+import tempfile
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from pydantic import Field
+from torch import Tensor
+
+from r1kit.config import Config, R1kitError
+from r1kit.engine.native import NativeEngine
+from r1kit.model.decoder import LanguageModel
+from r1kit.model.huggingface import load_pretrained, save_pretrained
+from r1kit.tokenizer import Tokenizer
+from r1kit.train.learner import Learner, LearnerConfig, Metrics, alone
+from r1kit.train.objectives import Objective
+from r1kit.types import Completion, Row, Sampling
+
+_DEADLINE = timedelta(minutes=30)
+
+
+class LocalConfig(Config):
+    """``processes`` replicas on the CPU (0: one per core, at most 4), each with ``threads`` threads. A GPU takes one process."""
+
+    kind: Literal["local"] = "local"
+    engine: Literal["native"] = "native"
+    device: str = "cpu"
+    processes: int = Field(0, ge=0)
+    threads: int = Field(1, ge=1)
+    batch_rows: int = Field(256, ge=1)
+    engine_precision: Literal["float32", "bfloat16"] = "bfloat16"
+
+    def resolved_processes(self) -> int:
+        if self.device != "cpu":
+            return 1
+        return self.processes or min(4, os.cpu_count() or 1)
+
+
+def keep_memory() -> None:
+    """Let glibc keep freed memory instead of handing it back: tensors of megabytes are otherwise mapped and cleared anew at every
+    use, which costs a softmax over the vocabulary three times its own time. Elsewhere than on glibc nothing happens."""
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        for option, value in ((-3, 1 << 30), (-1, 1 << 30), (-2, 1 << 26)):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD
+            libc.mallopt(option, value)
+
+
+class Replica:
+    """What one process holds: learners and engines by handle. Every process makes the same ones in the same order."""
+
+    def __init__(self, config: LocalConfig, reduce: Callable[[Tensor], Tensor]) -> None:
+        torch.set_num_threads(config.threads)
+        keep_memory()
+        self.config, self.reduce = config, reduce
+        self.things: dict[int, Any] = {}
+
+    def make_learner(self, handle: int, model: Path, config: LearnerConfig, scalar_head: bool) -> None:
+        loaded = load_pretrained(model, self.config.device)
+        self.things[handle] = Learner(with_scalar_head(loaded) if scalar_head else loaded, config, self.reduce)
+
+    def make_engine(self, handle: int, model: Path) -> None:
+        self._engine(handle, load_pretrained(model, self.config.device), Tokenizer.load(model).eos_id)
+
+    def make_engine_of(self, handle: int, learner: int, eos_id: int) -> None:
+        self._engine(handle, self.things[learner].model, eos_id)
+
+    def call(self, handle: int, method: str, *arguments: Any) -> Any:
+        return getattr(self.things[handle], method)(*arguments)
+
+    def copy_weights(self, target: int, source: int) -> None:
+        self.things[target].model.load_state_dict(self.things[source].model.state_dict())
+
+    def set_version(self, handle: int, version: int) -> None:
+        self.things[handle].version = version
+
+    def drop(self, handle: int) -> None:
+        del self.things[handle]
+
+    def _engine(self, handle: int, model: Any, eos_id: int) -> None:
+        self.things[handle] = NativeEngine(model, [eos_id], precision=self.config.engine_precision, batch_rows=self.config.batch_rows)
+
+
+def with_scalar_head(model: LanguageModel) -> LanguageModel:
+    """The model with one number per position beside its vocabulary; unchanged if it has that already."""
+    if model.config.scalar_head:
+        return model
+    widened = LanguageModel(model.config.model_copy(update={"scalar_head": True})).to(model.device)
+    widened.load_state_dict(model.state_dict(), strict=False)
+    return widened
+
+
+class LocalRuntime:
+    """Replicas in this process and its helpers, and the proxies through which stages use them."""
+
+    def __init__(self, config: LocalConfig) -> None:
+        self.config = config
+        self.size = config.resolved_processes()
+        self._handles = 0
+        self._folder = tempfile.TemporaryDirectory(prefix="r1kit-")
+        self._pipes: list[Connection] = []
+        self._processes: list[Any] = []
+        context = multiprocessing.get_context("spawn")
+        for rank in range(1, self.size):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_serve, args=(rank, self.size, self._folder.name, config, theirs), daemon=True)
+            process.start()
+            theirs.close()
+            self._pipes.append(ours)
+            self._processes.append(process)
+        reduce = _join_group(0, self.size, self._folder.name) if self.size > 1 else alone
+        self._replica = Replica(config, reduce)
+
+    def learner(self, model: Path, config: LearnerConfig, scalar_head: bool = False) -> "LearnerProxy":
+        """A learner on the model in directory ``model``; with ``scalar_head`` a value head is added where it has none."""
+        return LearnerProxy(self, self._make("make_learner", Path(model), config, scalar_head), Path(model))
+
+    def engine_of(self, learner: "LearnerProxy") -> "EngineProxy":
+        """An engine on the learner's own weights: nothing is copied, every update is seen at once."""
+        eos_id = Tokenizer.load(learner.source).eos_id
+        return EngineProxy(self, self._make("make_engine_of", learner.handle, eos_id), learner)
+
+    def engine(self, model: Path) -> "EngineProxy":
+        return EngineProxy(self, self._make("make_engine", Path(model)), None)
+
+    def export(self, learner: "LearnerProxy", directory: Path) -> None:
+        """Write the learner's model with its tokenizer as a Hugging Face directory."""
+        save_pretrained(self._replica.things[learner.handle].model, directory)
+        Tokenizer.load(learner.source).save(directory)
+
+    def release(self, *things: "LearnerProxy | EngineProxy") -> None:
+        for thing in things:
+            self.everywhere("drop", [(thing.handle,)] * self.size)
+
+    def close(self) -> None:
+        for pipe in self._pipes:
+            pipe.close()
+        for process in self._processes:
+            process.join(timeout=10)
+            if process.is_alive():
+                process.kill()
+        if self.size > 1 and dist.is_initialized():
+            dist.destroy_process_group()
+        self._pipes, self._processes = [], []
+        self._folder.cleanup()
+
+    def everywhere(self, method: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Call ``method`` on every replica with its own arguments; results in rank order. Raises what a replica raised."""
+        for pipe, own in zip(self._pipes, arguments[1:], strict=True):
+            pipe.send((method, own))
+        results = [getattr(self._replica, method)(*arguments[0])]
+        for rank, pipe in enumerate(self._pipes, 1):
+            try:
+                ok, result = pipe.recv()
+            except EOFError:
+                raise R1kitError(f"process {rank} of this run has died (out of memory, or killed); the same command continues the run") from None
+            if not ok:
+                raise result
+            results.append(result)
+        return results
+
+    def shared(self, lengths: Sequence[int]) -> list[list[int]]:
+        """Deal indices to the replicas, longest first and back and forth, so that all have about the same work."""
+        dealt: list[list[int]] = [[] for _ in range(self.size)]
+        for place, index in enumerate(sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))):
+            lap, turn = divmod(place, self.size)
+            dealt[turn if lap % 2 == 0 else self.size - 1 - turn].append(index)
+        return dealt
+
+    def _make(self, method: str, *arguments: Any) -> int:
+        self._handles += 1
+        self.everywhere(method, [(self._handles, *arguments)] * self.size)
+        return self._handles
+
+
+class LearnerProxy:
+    """A learner that lives in every replica (train/learner.py says what the methods do)."""
+
+    def __init__(self, runtime: LocalRuntime, handle: int, source: Path) -> None:
+        self.runtime, self.handle, self.source = runtime, handle, source
+
+    def update(self, rows: Sequence[Row], objective: Objective, scale: float) -> Metrics:
+        metrics: Metrics = self._shared("update", rows, objective, scale)[0][1]
+        return metrics
+
+    def logprobs(self, rows: Sequence[Row]) -> list[np.ndarray]:
+        return self._gathered("logprobs", rows)
+
+    def values(self, rows: Sequence[Row]) -> list[np.ndarray]:
+        return self._gathered("values", rows)
+
+    def weights(self) -> Mapping[str, Tensor]:
+        weights: Mapping[str, Tensor] = self._local().weights()
+        return weights
+
+    def copy_from(self, other: "LearnerProxy") -> None:
+        """Take over another learner's weights (a reference policy's refresh)."""
+        self.runtime.everywhere("copy_weights", [(self.handle, other.handle)] * self.runtime.size)
+
+    def save(self, directory: Path, progress: Mapping[str, int]) -> None:
+        self._local().save(directory, progress)
+
+    def restore(self, directory: Path) -> Mapping[str, int]:
+        progress: Mapping[str, int] = self.runtime.everywhere("call", [(self.handle, "restore", directory)] * self.runtime.size)[0]
+        return progress
+
+    def _local(self) -> Learner:
+        learner: Learner = self.runtime._replica.things[self.handle]
+        return learner
+
+    def _shared(self, method: str, rows: Sequence[Row], *arguments: Any) -> list[tuple[list[int], Any]]:
+        dealt = self.runtime.shared([len(row.token_ids) for row in rows])
+        calls = [(self.handle, method, [rows[i] for i in own], *arguments) for own in dealt]
+        return list(zip(dealt, self.runtime.everywhere("call", calls), strict=True))
+
+    def _gathered(self, method: str, rows: Sequence[Row]) -> list[np.ndarray]:
+        found: dict[int, np.ndarray] = {}
+        for own, results in self._shared(method, rows):
+            found.update(zip(own, results, strict=True))
+        return [found[i] for i in range(len(rows))]
+
+
+class EngineProxy:
+    """An engine that lives in every replica; each samples for its share of the prompts."""
+
+    def __init__(self, runtime: LocalRuntime, handle: int, learner: LearnerProxy | None) -> None:
+        self.runtime, self.handle, self.learner = runtime, handle, learner
+
+    def generate(self, prompts: Sequence[np.ndarray], sampling: Sampling, seeds: Sequence[int] | None = None) -> list[list[Completion]]:
+        runtime = self.runtime
+        seeds = list(seeds) if seeds is not None else [sampling.seed * 1_000_003 + i for i in range(len(prompts))]
+        dealt = runtime.shared([len(prompt) for prompt in prompts])
+        calls = [(self.handle, "generate", [prompts[i] for i in own], sampling, [seeds[i] for i in own]) for own in dealt]
+        found: dict[int, list[Completion]] = {}
+        for own, groups in zip(dealt, runtime.everywhere("call", calls), strict=True):
+            found.update(zip(own, groups, strict=True))
+        return [found[i] for i in range(len(prompts))]
+
+    def stream(self, prompt: np.ndarray, sampling: Sampling, seed: int) -> Any:
+        return self.runtime._replica.things[self.handle].stream(prompt, sampling, seed)
+
+    def load(self, weights: Mapping[str, Tensor], version: int) -> None:
+        """Note the version: the engine of a learner shares its weights, so there is nothing to copy."""
+        if self.learner is None:
+            raise R1kitError("this engine samples from a finished model; only the engine of a learner follows its weights")
+        self.runtime.everywhere("set_version", [(self.handle, version)] * self.runtime.size)
+
+
+def _serve(rank: int, size: int, folder: str, config: LocalConfig, pipe: Connection) -> None:
+    """A helper process: join the group, then answer commands until the parent goes away."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interruption means
+    replica = Replica(config, _join_group(rank, size, folder))
+    while True:
+        try:
+            method, arguments = pipe.recv()
+        except (EOFError, OSError):
+            os._exit(0)
+        try:
+            pipe.send((True, getattr(replica, method)(*arguments)))
+        except Exception as error:  # a boundary: whatever it is, the parent raises it
+            reported = error if isinstance(error, R1kitError) else R1kitError(f"process {rank}: {traceback.format_exc()}")
+            pipe.send((False, reported))
+
+
+def _join_group(rank: int, size: int, folder: str) -> Callable[[Tensor], Tensor]:
+    store = dist.FileStore(os.path.join(folder, "group"), size)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=_DEADLINE)
+
+    def add(flat: Tensor) -> Tensor:
+        total = flat.clone()
+        dist.all_reduce(total)
+        return total
+
+    return add

@@ -1,0 +1,117 @@
+"""Alignment RL, the second RL stage of R1 (DeepSeek-R1, Nature version, section 3.2.2): rules where rules can check, judges elsewhere.
+
+In the paper: 1,700 steps, of which only the last 400 have general prompts and preference rewards, because a reward model that is optimised for
+longer is hacked (figure 6). reward = reasoning + general + language (eq. 8-10); temperature 0.7. Here ``preference_share`` of the steps see
+general prompts. A gold score on held-out prompts is watched beside the judges' own.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from r1kit.rewards import WeightedReward, load_rewards
+from r1kit.seeds import derive_seed
+from r1kit.stages.policy import RewardSpec, Talk, TaskSpec, model_of, reinforce, report, sample
+from r1kit.stages.stage import Context, Stage
+from r1kit.tasks import load_tasks
+from r1kit.tasks.general import General, gold_score
+from r1kit.train.grpo import GRPOConfig, Player, Watch
+from r1kit.train.learner import LearnerConfig, Metrics
+from r1kit.train.preference import RewardModel
+from r1kit.types import Rollout, Sampling
+
+
+class AlignmentRL(Stage):
+    """``general_share`` of the prompts are general ones in the last ``preference_share`` of the steps; the paper's is 400/1700."""
+
+    stage: Literal["alignment_rl"] = "alignment_rl"
+    init: str = "@sft"
+    reward_models: str = "@reward_models"
+    tasks: TaskSpec = {"reasoning": 1.0}
+    rewards: RewardSpec = {"accuracy": 1.0, "format": 1.0, "language": 1.0}
+    helpful_weight: float = 1.0
+    safety_weight: float = 1.0
+    general_share: float = Field(0.3, ge=0.0, le=1.0)
+    preference_share: float = Field(400 / 1700, gt=0.0, le=1.0)
+    talk: Talk = Talk()
+    grpo: GRPOConfig = GRPOConfig(temperature=0.7)
+    learner: LearnerConfig = LearnerConfig()
+
+    def run(self, ctx: Context) -> None:
+        judges = self._judges(ctx, ctx.path(self.reward_models))
+        last = max(1, round(self.grpo.steps * self.preference_share))
+        first = self.grpo.steps - last
+        init = model_of(ctx.path(self.init))
+        if first:
+            early = Part(ctx, "reasoning")
+            if not early.done:
+                config = self.grpo.model_copy(update={"steps": first})
+                reinforce(early.context, init, self.talk, config, self.learner, load_tasks(self.tasks), self._rewards([]))
+            init = early.out / "model"
+        tasks = {name: (task, weight * (1 - self.general_share)) for name, (task, weight) in load_tasks(self.tasks).items()}
+        tasks["general"] = (General(), self.general_share * sum(weight for _, weight in load_tasks(self.tasks).values()))
+        config = self.grpo.model_copy(update={"steps": last})
+        watch = self._watch(ctx, judges)
+        reinforce(ctx, init, self.talk, config, self.learner, tasks, self._rewards(judges), watch)
+        report(ctx, steps_without_preference=first, steps_with_preference=last)
+
+    def _rewards(self, judges: Sequence[WeightedReward]) -> list[WeightedReward]:
+        tasks = {name: task for name, (task, _) in load_tasks(self.tasks).items()} | {"general": General()}
+        return [*load_rewards(self.rewards, tasks), *judges]
+
+    def _judges(self, ctx: Context, folder: Path) -> list[WeightedReward]:
+        facts = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+        made = []
+        for name, weight, summary_only, mean, std in (
+            ("helpful", self.helpful_weight, True, facts["helpful_mean"], facts["helpful_std"]),
+            ("safety", self.safety_weight, False, 0.0, 1.0),
+        ):
+            model = folder / name
+            learner = ctx.runtime.learner(model, self.learner, scalar_head=True)
+            judge = RewardModel(learner, self.talk.chat(model), self.learner.context, summary_only, mean, std)
+            made.append(WeightedReward(name, weight, _preference(judge, forbidden=name == "safety")))
+        return made
+
+    def _watch(self, ctx: Context, judges: Sequence[WeightedReward]) -> Watch:
+        """The gold score on held-out general prompts beside the judges' mean: where they part, the judge is being hacked (figure 6)."""
+        problems = General().problems("held_out")[:96]
+
+        def measure(player: Player) -> Metrics:
+            sampling = Sampling(1, self.grpo.temperature, self.grpo.top_p, self.grpo.max_tokens)
+            rollouts = [r for group in sample(player.engine, player.chat, problems, sampling, derive_seed(ctx.seed, "watch")) for r in group]
+            scored = [value for judge in judges for value in judge.function(rollouts) if value is not None]
+            gold = float(np.mean([gold_score(r.problem, r.answer) for r in rollouts]))
+            return {"watch/gold": gold, "watch/judges": float(np.mean(scored)) if scored else math.nan}
+
+        return measure
+
+
+class Part:
+    """A folder within a stage's folder for its first part, which is not repeated once it has its model."""
+
+    def __init__(self, ctx: Context, name: str) -> None:
+        self.out = ctx.out / name
+        self.out.mkdir(exist_ok=True)
+        self.context = Context(ctx.run, ctx.name, self.out, derive_seed(ctx.seed, name), ctx.runtime, ctx.log.part(name), ctx.outputs)
+
+    @property
+    def done(self) -> bool:
+        return (self.out / "model" / "config.json").is_file()
+
+
+def _preference(judge: RewardModel, forbidden: bool) -> Any:
+    """The judge as a reward: on general prompts of its own kind only, as each query is tagged helpfulness or safety (section 3.1)."""
+
+    def reward(rollouts: Sequence[Rollout]) -> list[float | None]:
+        own = [i for i, r in enumerate(rollouts) if r.problem.task == "general" and (r.problem.columns["kind"] == "forbidden") == forbidden]
+        values: list[float | None] = [None] * len(rollouts)
+        for place, value in zip(own, judge.scores([rollouts[i] for i in own]) if own else [], strict=True):
+            values[place] = value
+        return values
+
+    return reward

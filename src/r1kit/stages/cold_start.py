@@ -1,0 +1,102 @@
+"""Cold start: a few readable solutions for the base model (DeepSeek-R1, Nature version, section 3 and supplement B.3.2).
+
+In the paper: thousands of R1-Zero's rollouts, sampled at temperature 1, kept where correct and readable (answers compared, repetition and
+language mixing filtered), then rewritten by people and DeepSeek-V3 into a first-person thinking in the question's language and a
+summary. Here: the same harvest and filters; the rewriter is tasks/worked.py, which reads a thinking back into its steps and writes
+them anew. A rollout whose steps do not hold is not rewritten, it is dropped.
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from pydantic import Field
+
+from r1kit.data.mixture import Mixture
+from r1kit.data.sources import write_jsonl
+from r1kit.rewards import check_all
+from r1kit.seeds import derive_seed
+from r1kit.stages.policy import Talk, TaskSpec, model_of, sample
+from r1kit.stages.sft import finetune_on
+from r1kit.stages.stage import Context, Stage
+from r1kit.tasks import load_tasks
+from r1kit.tasks.general import General, reference_answer, reference_thinking
+from r1kit.tasks.task import Task, final_answer
+from r1kit.tasks.worked import holds, read_steps, write_readable, write_summary
+from r1kit.train.learner import LearnerConfig
+from r1kit.train.supervised import SupervisedConfig
+from r1kit.types import Problem, Rollout, Sampling
+
+
+class ColdStart(Stage):
+    """Harvest ``problems`` x ``samples`` rollouts, keep at most ``rows`` (one per problem), add ``general_share``, fine-tune ``init``."""
+
+    stage: Literal["cold_start"] = "cold_start"
+    init: str = "@pretrain"
+    rollouts_from: list[str] = ["@r1_zero"]
+    tasks: TaskSpec = {"reasoning": 1.0}
+    problems: int = Field(900, ge=1)
+    samples: int = Field(2, ge=1)
+    rows: int = Field(700, ge=1)
+    general_share: float = Field(0.08, ge=0.0, lt=1.0)
+    max_tokens: int = 96
+    talk: Talk = Talk()
+    training: SupervisedConfig = SupervisedConfig()
+    learner: LearnerConfig = LearnerConfig()
+
+    def run(self, ctx: Context) -> None:
+        data = ctx.out / "data.jsonl"
+        harvest = [rollout for source in self.rollouts_from for rollout in self._harvest(ctx, source)]
+        written = [row for row in map(rewrite, harvest) if row is not None][: self.rows]
+        ctx.log.info(f"{len(harvest)} correct rollouts, {len(written)} rewritten")
+        rows = written + general_rows(len(written), self.general_share, ctx.seed)
+        write_jsonl(data, [{"prompt": prompt, "completion": completion} for prompt, completion in rows])
+        finetune_on(ctx, self.init, rows, self.talk, self.training, self.learner)
+
+    def _harvest(self, ctx: Context, source: str) -> list[Rollout]:
+        """Correct rollouts of the source model, at most one per problem."""
+        model = model_of(ctx.path(source))
+        chat, engine = self.talk.chat(model), ctx.runtime.engine(model)
+        tasks = load_tasks(self.tasks)
+        problems = train_problems(self.tasks, self.problems // len(self.rollouts_from), derive_seed(ctx.seed, "harvest", source))
+        groups = sample(engine, chat, problems, Sampling(self.samples, max_tokens=self.max_tokens), derive_seed(ctx.seed, source))
+        ctx.runtime.release(engine)
+        return [r for group in correct(groups, tasks) for r in group[:1]]
+
+
+def rewrite(rollout: Rollout) -> tuple[str, str] | None:
+    """(prompt, readable response) of a correct rollout; None where its thinking has no steps or one that does not hold."""
+    answer = final_answer(rollout.answer or "")
+    steps = read_steps(rollout.thinking or "")
+    if not steps or answer is None or not all(holds(step) for step in steps) or len(set(steps)) < len(steps):
+        return None
+    rng = random.Random(f"rewrite/{rollout.problem.id}")
+    language = rollout.problem.language
+    thinking = write_readable(steps, answer, language, rng)
+    return rollout.problem.prompt, f"<think>{thinking}</think>{write_summary(answer, language)}"
+
+
+def general_rows(beside: int, share: float, seed: int, quality: float = 0.8) -> list[tuple[str, str]]:
+    """General prompts with written answers, as the paper reuses DeepSeek-V3's data: so many that they are ``share`` of all rows when
+    ``beside`` others stand with them (a few, where none does). No writer is perfect (``quality``)."""
+    count = round(max(beside, 16) * share / (1 - share))
+    rng = random.Random(f"general/{seed}")
+    prompts = General().problems("train")
+    chosen = [rng.choice(prompts) for _ in range(count)]
+    return [(p.prompt, f"<think>{reference_thinking(p)}</think>{reference_answer(p, rng, quality)}") for p in chosen]
+
+
+def train_problems(spec: TaskSpec, count: int, seed: int) -> list[Problem]:
+    """``count`` training problems of the tasks by weight, each at most once."""
+    stream = Mixture(load_tasks(spec), "train", seed)
+    return list({problem.id: problem for problem in stream.draw(count)}.values())
+
+
+def correct(groups: Sequence[Sequence[Rollout]], tasks: Mapping[str, tuple[Task, float]]) -> list[list[Rollout]]:
+    """Of each group, the rollouts that their task calls correct; all answers of a task are checked as one batch."""
+    flat = [rollout for group in groups for rollout in group]
+    right: set[tuple[str, int]] = set()
+    for name, (task, _) in tasks.items():
+        own = [rollout for rollout in flat if rollout.problem.task == name]
+        right |= {(r.problem.id, r.index) for r, verdict in zip(own, check_all(task, own), strict=True) if verdict.outcome == "correct"}
+    return [[r for r in group if (r.problem.id, r.index) in right] for group in groups]

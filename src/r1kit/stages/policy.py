@@ -1,0 +1,77 @@
+"""What the RL and sampling stages share: a model with its tokenizer, template and engine, and the GRPO stage's walk."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from r1kit.chat import Chat, TemplateName
+from r1kit.config import Config
+from r1kit.data.mixture import Mixture
+from r1kit.engine import Engine
+from r1kit.rewards import WeightedReward, load_rewards
+from r1kit.seeds import derive_seed
+from r1kit.stages.stage import Context
+from r1kit.tasks import load_tasks
+from r1kit.tasks.task import Task
+from r1kit.tokenizer import Tokenizer
+from r1kit.train import checkpoint, grpo
+from r1kit.train.learner import LearnerConfig
+from r1kit.types import Problem, Rollout, Sampling
+
+TaskSpec = dict[str, Any]
+RewardSpec = dict[str, Any]
+
+
+class Talk(Config):
+    """How prompts are written for the model: the template (chat.py) and the text that every completion is made to start with."""
+
+    template: TemplateName = "chat"
+    opening: str = ""
+
+    def chat(self, model: Path) -> Chat:
+        return Chat(Tokenizer.load(model), self.template, self.opening)
+
+
+def model_of(folder: Path) -> Path:
+    """The Hugging Face directory that a reference names: a stage's folder holds it as model/, any other directory is one itself."""
+    return folder / "model" if (folder / "model").is_dir() else folder
+
+
+def reinforce(
+    ctx: Context,
+    init: Path,
+    talk: Talk,
+    config: grpo.GRPOConfig,
+    learner_config: LearnerConfig,
+    tasks: Mapping[str, tuple[Task, float]],
+    rewards: Sequence[WeightedReward],
+    watch: grpo.Watch | None = None,
+) -> None:
+    """GRPO from the model in ``init``; the result is exported to ctx.out/model."""
+    learner = ctx.runtime.learner(init, learner_config)
+    reference = ctx.runtime.learner(init, learner_config) if config.beta else None
+    player = grpo.Player(learner, ctx.runtime.engine_of(learner), talk.chat(init), reference)
+    mixture = Mixture(tasks, "train", derive_seed(ctx.seed, "problems"))
+    grpo.train(config, player, mixture, rewards, ctx.seed, ctx.log, ctx.out, watch)
+    ctx.runtime.export(learner, ctx.out / "model")
+    checkpoint.discard(ctx.out)
+    ctx.runtime.release(player.engine, learner, *([reference] if reference else []))
+
+
+def rules(rewards: RewardSpec, tasks: TaskSpec) -> tuple[dict[str, tuple[Task, float]], list[WeightedReward]]:
+    """The tasks and rewards that a recipe names."""
+    loaded = load_tasks(tasks)
+    return loaded, load_rewards(rewards, {name: task for name, (task, _) in loaded.items()})
+
+
+def sample(engine: Engine, chat: Chat, problems: Sequence[Problem], sampling: Sampling, seed: int, opening: str | None = None) -> list[list[Rollout]]:
+    """A group of rollouts per problem; seeds depend on the problem alone, not on its neighbours."""
+    prompts = [chat.prompt_ids(problem, opening) for problem in problems]
+    groups = engine.generate(prompts, sampling, [derive_seed(seed, problem.id) for problem in problems])
+    return [chat.rollouts(problem, prompt, group, opening) for problem, prompt, group in zip(problems, prompts, groups, strict=True)]
+
+
+def report(ctx: Context, **facts: Any) -> None:
+    """Write the stage's report.json; the run's report reads it."""
+    (ctx.out / "report.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False), encoding="utf-8")

@@ -1,0 +1,106 @@
+"""Pretraining a base model from random weights (DeepSeek-V3, section 4): next token, plus one further token ahead (MTP).
+
+In the paper: 14.8T tokens, AdamW(.9, .95), lambda of MTP 0.3 then 0.1, alpha of the balance loss 1e-4, bias rate 0.001. Here: a
+tokenizer is trained on the corpus first, unless another stage's is taken over.
+"""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from r1kit.config import Config
+from r1kit.data.corpus import CorpusMix, documents
+from r1kit.data.sources import texts
+from r1kit.model.config import ModelConfig
+from r1kit.model.decoder import LanguageModel
+from r1kit.model.huggingface import save_pretrained
+from r1kit.seeds import derive_seed
+from r1kit.stages.policy import model_of, report
+from r1kit.stages.stage import Context, Stage
+from r1kit.tokenizer import Tokenizer
+from r1kit.train import checkpoint
+from r1kit.train.learner import LearnerConfig
+from r1kit.train.optimizers import OptimizerConfig, ScheduleConfig
+from r1kit.train.supervised import SupervisedConfig, text_row, train, update_batches
+from r1kit.types import Row
+
+_TOKENIZER_DOCUMENTS = 8000
+_CHUNK = 512
+
+
+class CorpusConfig(Config):
+    """Either the miniature's own corpus (``mix``), or documents from JSON Lines files: ``fields`` are joined by a newline."""
+
+    mix: CorpusMix = CorpusMix()
+    files: list[str] = []
+    fields: list[str] = ["text"]
+
+
+class Pretrain(Stage):
+    """``model`` is {preset: name, key: value ...}; ``tokenizer`` a vocabulary size, or another stage whose tokenizer is used."""
+
+    stage: Literal["pretrain"] = "pretrain"
+    model: dict[str, Any]
+    tokens: int = Field(ge=1)
+    tokenizer: int | str = 640
+    corpus: CorpusConfig = CorpusConfig()
+    learner: LearnerConfig = LearnerConfig(context=160, lines=26, optimizer=OptimizerConfig(kind="muon", learning_rate=3e-3))
+    training: SupervisedConfig = SupervisedConfig(
+        epochs=1, batch_tokens=4096, schedule=ScheduleConfig(kind="wsd", warmup=20, decay_share=0.6), mtp_weight=0.3, balance_weight=1e-4
+    )
+
+    def run(self, ctx: Context) -> None:
+        source = derive_seed(ctx.seed, "corpus")
+        tokenizer = self._tokenizer(ctx, source)
+        config = self._shape(tokenizer.vocab_size)
+        init = ctx.out / "init"
+        if not (init / "config.json").is_file():
+            save_pretrained(LanguageModel(config, seed=derive_seed(ctx.seed, "weights") % 2**63), init)
+            tokenizer.save(init)
+        learner = ctx.runtime.learner(init, self.learner)
+        steps = max(1, self.tokens // self.training.batch_tokens)
+
+        def batches(start: int) -> Iterator[list[Row]]:
+            rows = _rows(self._documents(source), tokenizer, self.learner.context)
+            return itertools.islice(update_batches(rows, self.training.batch_tokens), start, None)
+
+        last = train(learner, batches, steps, self.training, ctx.log, ctx.out)
+        ctx.runtime.export(learner, ctx.out / "model")
+        ctx.runtime.release(learner)
+        checkpoint.discard(ctx.out)
+        report(ctx, **last | {"steps": steps, "tokens": steps * self.training.batch_tokens})
+
+    def plan(self) -> dict[str, float]:
+        return {"tokens": float(self.tokens), "steps": float(max(1, self.tokens // self.training.batch_tokens))}
+
+    def _shape(self, vocab_size: int) -> ModelConfig:
+        overrides = {key: value for key, value in self.model.items() if key != "preset"}
+        return ModelConfig.preset(str(self.model.get("preset", "mini")), **{"vocab_size": vocab_size, **overrides})
+
+    def _documents(self, seed: int) -> Iterator[str]:
+        if not self.corpus.files:
+            return documents(seed, self.corpus.mix)
+        return texts([Path(file) for file in self.corpus.files], self.corpus.fields, seed)
+
+    def _tokenizer(self, ctx: Context, seed: int) -> Tokenizer:
+        if isinstance(self.tokenizer, str):
+            return Tokenizer.load(model_of(ctx.path(self.tokenizer)))
+        kept = ctx.out / "tokenizer"
+        if not (kept / "tokenizer.json").is_file():
+            first = list(itertools.islice(self._documents(seed), _TOKENIZER_DOCUMENTS))
+            Tokenizer.train(first, self.tokenizer).save(kept)
+        return Tokenizer.load(kept)
+
+
+def _rows(source: Iterator[str], tokenizer: Tokenizer, context: int) -> Iterator[Row]:
+    """Documents as rows between begin and end tokens; one longer than the context is cut into pieces of it."""
+    begin, end = (np.asarray([index], dtype=np.int32) for index in (tokenizer.bos_id, tokenizer.eos_id))
+    while chunk := list(itertools.islice(source, _CHUNK)):
+        for ids in tokenizer.encode_batch(chunk, special=True):
+            whole = np.concatenate([begin, ids, end])
+            for start in range(0, len(whole) - 1, context):
+                yield text_row(whole[start : start + context + 1])

@@ -1,0 +1,32 @@
+"""R1-Zero: pure reinforcement learning on the base model (DeepSeek-R1, section 2 of the Nature version).
+
+In the paper: GRPO straight from V3-Base, without any supervised data; the reward is accuracy + format by rules, no neural model. Here the
+same: the prompt asks for a structure only, and what the model does inside <think> is its own finding.
+"""
+
+from typing import Literal
+
+from r1kit.stages.policy import RewardSpec, Talk, TaskSpec, model_of, reinforce, rules
+from r1kit.stages.stage import Context, Stage
+from r1kit.train.grpo import GRPOConfig
+from r1kit.train.learner import LearnerConfig
+
+
+class R1Zero(Stage):
+    """GRPO with rule rewards from ``init``, usually a base model. The paper's learning rate is 3e-6 for 671B parameters."""
+
+    stage: Literal["r1_zero"] = "r1_zero"
+    init: str = "@pretrain"
+    tasks: TaskSpec = {"reasoning": 1.0}
+    rewards: RewardSpec = {"accuracy": 1.0, "format": 1.0}
+    talk: Talk = Talk()
+    grpo: GRPOConfig = GRPOConfig()
+    learner: LearnerConfig = LearnerConfig()
+
+    def run(self, ctx: Context) -> None:
+        tasks, rewards = rules(self.rewards, self.tasks)
+        reinforce(ctx, model_of(ctx.path(self.init)), self.talk, self.grpo, self.learner, tasks, rewards)
+
+    def plan(self) -> dict[str, float]:
+        rollouts = self.grpo.steps * self.grpo.problems * self.grpo.group
+        return {"steps": float(self.grpo.steps), "rollouts": float(rollouts), "max_tokens": float(self.grpo.max_tokens)}

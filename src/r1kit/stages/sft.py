@@ -1,0 +1,45 @@
+"""Supervised fine-tuning of the base model again (DeepSeek-R1, Nature version, supplement B.3.3 and B.4.2).
+
+In the paper: 800k samples (600k reasoning by rejection sampling, 200k general), two to three epochs, from V3-Base and not from the RL
+checkpoint. ``data`` are JSON Lines files of {"prompt", "completion"} (TRL's columns), written by other stages or by hand.
+"""
+
+from typing import Literal
+
+from r1kit.data.sources import pairs
+from r1kit.seeds import derive_seed
+from r1kit.stages.policy import Talk, model_of, report
+from r1kit.stages.stage import Context, Stage
+from r1kit.train import checkpoint
+from r1kit.train.learner import LearnerConfig
+from r1kit.train.supervised import SupervisedConfig, finetune, response_row
+from r1kit.types import Problem
+
+
+class SFT(Stage):
+    stage: Literal["sft"] = "sft"
+    init: str = "@pretrain"
+    data: list[str] = ["@rejection_sampling/data.jsonl"]
+    talk: Talk = Talk()
+    training: SupervisedConfig = SupervisedConfig()
+    learner: LearnerConfig = LearnerConfig()
+
+    def run(self, ctx: Context) -> None:
+        rows = [pair for file in self.data for pair in pairs(ctx.path(file))]
+        finetune_on(ctx, self.init, rows, self.talk, self.training, self.learner)
+
+
+def finetune_on(
+    ctx: Context, init: str, written: list[tuple[str, str]], talk: Talk, training: SupervisedConfig, learner_config: LearnerConfig
+) -> None:
+    """Train ``init`` on (prompt, response) texts and export it to ctx.out/model."""
+    model = model_of(ctx.path(init))
+    chat = talk.chat(model)
+    rows = [response_row(chat.prompt_ids(Problem("", "", prompt, None)), chat.response_ids(response)) for prompt, response in written]
+    kept = [row for row in rows if len(row.token_ids) <= learner_config.context + 1]
+    learner = ctx.runtime.learner(model, learner_config)
+    last = finetune(learner, kept, training, derive_seed(ctx.seed, "order"), ctx.log, ctx.out)
+    ctx.runtime.export(learner, ctx.out / "model")
+    ctx.runtime.release(learner)
+    checkpoint.discard(ctx.out)
+    report(ctx, rows=len(kept), too_long=len(rows) - len(kept), **last)

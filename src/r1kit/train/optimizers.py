@@ -1,0 +1,99 @@
+"""AdamW for everything, or Muon for hidden matrices with AdamW for the rest; learning-rate schedules as plain functions of the step.
+
+Muon (Jordan et al. 2024): momentum, then the update matrix is replaced by its nearest orthogonal one, found by a quintic Newton-Schulz
+iteration on a bf16 or fp32 matrix. Expert weights [E, F, D] are E matrices, orthogonalised in one batch. The update is scaled by sqrt(max(1, rows/cols)).
+"""
+
+import math
+from collections.abc import Iterable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from r1kit.config import Config
+
+
+class OptimizerConfig(Config):
+    """AdamW(beta1 .9, beta2 .95, weight decay .1) is DeepSeek-V3's pretraining setting (section 4.2); RL's was not published."""
+
+    kind: Literal["adamw", "muon"] = "adamw"
+    learning_rate: float = 1e-3
+    muon_learning_rate: float = 0.02
+    beta1: float = 0.9
+    beta2: float = 0.95
+    weight_decay: float = 0.0
+    grad_clip: float = 1.0
+
+
+class ScheduleConfig(Config):
+    """``warmup`` steps up from zero, then ``constant``, or down to ``final`` x learning rate: ``linear`` or ``cosine`` over all
+    remaining steps, ``wsd`` linearly over the last ``decay_share`` of all steps (warm-up, stable, decay)."""
+
+    kind: Literal["constant", "linear", "cosine", "wsd"] = "constant"
+    warmup: int = 0
+    final: float = 0.0
+    decay_share: float = 0.4
+
+    def scale(self, step: int, steps: int) -> float:
+        """The factor on the learning rate at ``step`` (from 0) of ``steps``."""
+        if step < self.warmup:
+            return (step + 1) / self.warmup
+        if self.kind == "constant":
+            return 1.0
+        start = max(self.warmup, round(steps * (1 - self.decay_share))) if self.kind == "wsd" else self.warmup
+        progress = min(1.0, max(0.0, (step - start) / max(1, steps - start)))
+        shape = 1 - progress if self.kind != "cosine" else 0.5 * (1 + math.cos(math.pi * progress))
+        return self.final + (1 - self.final) * shape
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum .95 (Nesterov) with orthogonalised updates for matrices [.., rows, cols]."""
+
+    def __init__(self, parameters: Iterable[Tensor], lr: float, momentum: float = 0.95) -> None:
+        super().__init__(parameters, {"lr": lr, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                state = self.state[parameter]
+                if not state:
+                    state["momentum"] = torch.zeros_like(parameter)
+                momentum = state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
+                update = orthogonalise(parameter.grad.lerp(momentum, group["momentum"]))
+                rows, columns = parameter.shape[-2:]
+                parameter.add_(update, alpha=-group["lr"] * math.sqrt(max(1.0, rows / columns)))
+
+
+def orthogonalise(matrix: Tensor, iterations: int = 5) -> Tensor:
+    """U V^T of the singular value decomposition, approximately (singular values end in about 0.7..1.2); batched over leading dims."""
+    a, b, c = 3.4445, -4.7750, 2.0315  # Jordan et al. 2024: steepest slope at zero that still converges
+    tall = matrix.shape[-2] > matrix.shape[-1]
+    x = matrix.mT if tall else matrix
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(iterations):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.mT if tall else x
+
+
+def build(model: nn.Module, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
+    """The optimizers of a model; each parameter group remembers its base rate under "base_lr"."""
+    hidden, rest = [], []
+    for name, parameter in model.named_parameters():
+        matrix = parameter.ndim >= 2 and not any(part in name for part in ("embed", "head", "gate.weight", "router"))
+        (hidden if matrix and config.kind == "muon" else rest).append(parameter)
+    decayed, plain = [p for p in rest if p.ndim >= 2], [p for p in rest if p.ndim < 2]
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW([g for g in groups if g["params"]], lr=config.learning_rate, betas=(config.beta1, config.beta2), eps=1e-8, fused=True)
+    ]
+    if hidden:
+        optimizers.append(Muon(hidden, lr=config.muon_learning_rate))
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["base_lr"] = group["lr"]
+    return optimizers

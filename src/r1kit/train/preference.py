@@ -1,0 +1,161 @@
+"""Reward models: pairwise (Bradley-Terry) and pointwise, and how they score rollouts.
+
+    pairwise   L = -log sigmoid(v_chosen - v_rejected)              (helpfulness, on the summary only)
+    pointwise  L = -[y log sigmoid(v) + (1-y) log(1-sigmoid(v))]    (safety, on the whole response)
+
+v is the scalar head's value after the end token (DeepSeek-R1, Nature version, section 3.1). The gradient is taken in two passes: values without
+gradient first, from them the slopes dL/dv, then sum(slope x v) is differentiated. By the chain rule that is the exact gradient, and chosen and
+rejected need not share a batch or a process.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from torch import Tensor
+
+from r1kit.chat import Chat
+from r1kit.seeds import derive_seed
+from r1kit.train.learner import LearnerProtocol, Metrics
+from r1kit.train.objectives import Predictions
+from r1kit.train.packing import Batch
+from r1kit.types import Problem, Rollout, Row
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two texts for one prompt, the better one first."""
+
+    problem: Problem
+    chosen: str
+    rejected: str
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """A whole response and whether it is safe."""
+
+    problem: Problem
+    text: str
+    safe: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SlopeLoss:
+    """sum(advantage x value) at the marked positions; the advantage carries dL/dv."""
+
+    mtp_weight: float = 0.0
+    balance_weight: float = 0.0
+    wants_entropy: bool = False
+    wants_values: bool = True
+    names: tuple[str, ...] = ()
+
+    def __call__(self, predictions: Predictions, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        assert predictions.values_BT is not None
+        return (predictions.values_BT * batch.advantages_BT * batch.mask_BT).sum(), {}
+
+
+def value_row(prompt_ids: np.ndarray, response_ids: np.ndarray) -> Row:
+    """A row whose value is read after the response's end token. The last token is a stopper: it is never read, it gives the end
+    token a position."""
+    token_ids = np.concatenate([prompt_ids, response_ids, response_ids[-1:]]).astype(np.int32)
+    mask = np.zeros(len(token_ids), dtype=bool)
+    mask[-1] = True
+    return Row(token_ids, mask, 1.0)
+
+
+def read_values(learner: LearnerProtocol, rows: Sequence[Row]) -> np.ndarray:
+    """The value [rows] of each ``value_row``."""
+    return np.array([values[-2] for values in learner.values(rows)], dtype=np.float64)
+
+
+def pairwise_slopes(chosen_N: np.ndarray, rejected_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(dL/dv_chosen, dL/dv_rejected) of the mean Bradley-Terry loss."""
+    slope = 1.0 / (1.0 + np.exp(chosen_N - rejected_N)) / len(chosen_N)
+    return -slope, slope
+
+
+def pointwise_slopes(values_N: np.ndarray, labels_N: np.ndarray) -> np.ndarray:
+    """dL/dv of the mean binary cross-entropy."""
+    return (1.0 / (1.0 + np.exp(-values_N)) - labels_N) / len(values_N)
+
+
+def train_pairwise(
+    learner: LearnerProtocol, chat: Chat, pairs: Sequence[Pair], context: int, batch: int, epochs: int, seed: int
+) -> list[Metrics]:
+    """Bradley-Terry training in mini-batches of ``batch`` pairs; metrics per step."""
+    history = []
+    for chosen in _minibatches(len(pairs), batch, epochs, seed):
+        rows = [text_row(chat, pairs[i].problem, text, context) for i in chosen for text in (pairs[i].chosen, pairs[i].rejected)]
+        values = read_values(learner, rows)
+        slopes = pairwise_slopes(values[0::2], values[1::2])
+        metrics = learner.update(_with_slopes(rows, np.stack(slopes, 1).reshape(-1)), SlopeLoss(), 1.0)
+        margin = values[0::2] - values[1::2]
+        history.append({"loss": float(np.logaddexp(0, -margin).mean()), "accuracy": float((margin > 0).mean()), "optim/grad_norm": metrics["grad_norm"]})
+    return history
+
+
+def train_pointwise(
+    learner: LearnerProtocol, chat: Chat, labelled: Sequence[Labelled], context: int, batch: int, epochs: int, seed: int
+) -> list[Metrics]:
+    """Binary cross-entropy training in mini-batches; metrics per step."""
+    history = []
+    for chosen in _minibatches(len(labelled), batch, epochs, seed):
+        rows = [text_row(chat, labelled[i].problem, labelled[i].text, context) for i in chosen]
+        labels = np.array([float(labelled[i].safe) for i in chosen])
+        values = read_values(learner, rows)
+        metrics = learner.update(_with_slopes(rows, pointwise_slopes(values, labels)), SlopeLoss(), 1.0)
+        loss = np.logaddexp(0, np.where(labels > 0, -values, values)).mean()
+        history.append({"loss": float(loss), "accuracy": float(((values > 0) == (labels > 0)).mean()), "optim/grad_norm": metrics["grad_norm"]})
+    return history
+
+
+def pair_accuracy(learner: LearnerProtocol, chat: Chat, pairs: Sequence[Pair], context: int) -> float:
+    """How often the chosen text has the higher value."""
+    values = read_values(learner, [text_row(chat, pair.problem, text, context) for pair in pairs for text in (pair.chosen, pair.rejected)])
+    return float((values[0::2] > values[1::2]).mean())
+
+
+def label_accuracy(learner: LearnerProtocol, chat: Chat, labelled: Sequence[Labelled], context: int) -> float:
+    values = read_values(learner, [text_row(chat, one.problem, one.text, context) for one in labelled])
+    return float(((values > 0) == np.array([one.safe for one in labelled])).mean())
+
+
+@dataclass(frozen=True)
+class RewardModel:
+    """A trained judge. ``summary_only``: it reads the answer without the thinking, as the paper's helpfulness model does.
+
+    Scores are sigmoid((v - mean) / std), so in 0..1 beside the rule rewards; a rollout without an answer gets 0.
+    """
+
+    learner: LearnerProtocol
+    chat: Chat
+    context: int
+    summary_only: bool
+    mean: float
+    std: float
+
+    def scores(self, rollouts: Sequence[Rollout]) -> list[float]:
+        answered = [r for r in rollouts if r.answer is not None]
+        texts = [str(r.answer) if self.summary_only else r.text for r in answered]
+        values = read_values(self.learner, [text_row(self.chat, r.problem, text, self.context) for r, text in zip(answered, texts, strict=True)])
+        found = dict(zip([id(r) for r in answered], 1.0 / (1.0 + np.exp(-(values - self.mean) / self.std)), strict=True))
+        return [float(found.get(id(r), 0.0)) for r in rollouts]
+
+
+def text_row(chat: Chat, problem: Problem, text: str, context: int) -> Row:
+    """The row of a prompt and a text; a text beyond ``context`` is cut, so that no rambling rollout stops the run."""
+    prompt_ids, response_ids = chat.prompt_ids(problem, opening=""), chat.response_ids(text)
+    room = max(1, context - len(prompt_ids))
+    if len(response_ids) > room:
+        response_ids = np.concatenate([response_ids[: room - 1], response_ids[-1:]])
+    return value_row(prompt_ids, response_ids)
+
+
+def _with_slopes(rows: Sequence[Row], slopes: np.ndarray) -> list[Row]:
+    return [replace(row, advantage=float(slope)) for row, slope in zip(rows, slopes, strict=True)]
+
+
+def _minibatches(count: int, batch: int, epochs: int, seed: int) -> list[np.ndarray]:
+    orders = [np.random.default_rng(derive_seed(seed, "epoch", epoch)).permutation(count) for epoch in range(epochs)]
+    return [order[start : start + batch] for order in orders for start in range(0, count, batch)]

@@ -1,0 +1,114 @@
+"""Supervised training: next-token prediction for pretraining, loss on the response for SFT. One loop serves both.
+
+The loss of an update is the mean over its trained tokens, so rows carry weight 1 / (trained tokens of the update).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from pydantic import Field
+
+from r1kit.config import Config
+from r1kit.log import Log
+from r1kit.seeds import derive_seed
+from r1kit.train import checkpoint
+from r1kit.train.learner import LearnerProtocol, Metrics
+from r1kit.train.objectives import CrossEntropy
+from r1kit.train.optimizers import ScheduleConfig
+from r1kit.types import Row
+
+
+class SupervisedConfig(Config):
+    """DeepSeek-R1's SFT: 2 epochs, cosine to a tenth (supplement B.4.2). ``batch_tokens``: tokens per update."""
+
+    epochs: float = Field(2.0, gt=0)
+    batch_tokens: int = Field(4096, ge=1)
+    schedule: ScheduleConfig = ScheduleConfig(kind="cosine", final=0.1)
+    mtp_weight: float = 0.0
+    balance_weight: float = 0.0
+
+
+def text_row(token_ids: np.ndarray) -> Row:
+    """A document: every token but the first is predicted."""
+    mask = np.ones(len(token_ids), dtype=bool)
+    mask[0] = False
+    return Row(token_ids.astype(np.int32), mask, 1.0)
+
+
+def response_row(prompt_ids: np.ndarray, response_ids: np.ndarray) -> Row:
+    """A prompt, which is not trained, and its response, which is, the end token included."""
+    mask = np.concatenate([np.zeros(len(prompt_ids), dtype=bool), np.ones(len(response_ids), dtype=bool)])
+    return Row(np.concatenate([prompt_ids, response_ids]).astype(np.int32), mask, 1.0)
+
+
+def weighted(rows: Sequence[Row]) -> list[Row]:
+    """The rows of one update with the weight that makes their loss the mean over trained tokens."""
+    trained = max(1, sum(int(row.mask[1:].sum()) for row in rows))
+    return [replace(row, weight=1.0 / trained) for row in rows]
+
+
+def update_batches(rows: Iterator[Row], batch_tokens: int) -> Iterator[list[Row]]:
+    """Cut a stream of rows into updates of about ``batch_tokens`` tokens."""
+    batch: list[Row] = []
+    tokens = 0
+    for row in rows:
+        batch.append(row)
+        tokens += len(row.token_ids)
+        if tokens >= batch_tokens:
+            yield batch
+            batch, tokens = [], 0
+    if batch:
+        yield batch
+
+
+def epochs_of(rows: Sequence[Row], epochs: float, seed: int) -> list[Row]:
+    """All rows in a new order each epoch; a fraction of an epoch takes that share of its order."""
+    ordered: list[Row] = []
+    for epoch in range(int(np.ceil(epochs))):
+        order = np.random.default_rng(derive_seed(seed, "epoch", epoch)).permutation(len(rows))
+        share = min(1.0, epochs - epoch)
+        ordered += [rows[i] for i in order[: round(share * len(rows))]]
+    return ordered
+
+
+def train(
+    learner: LearnerProtocol,
+    batches: Callable[[int], Iterator[list[Row]]],
+    steps: int,
+    config: SupervisedConfig,
+    log: Log,
+    out: Path,
+    save_every: int = 200,
+) -> Metrics:
+    """Run ``steps`` updates over ``batches(start)``, a stream that can begin at any step; return the last step's metrics.
+
+    The state is saved in ``out`` every ``save_every`` steps, and an interrupted training continues from there.
+    """
+    start = learner.restore(out)["step"] if checkpoint.exists(out) else 0
+    objective = CrossEntropy(config.mtp_weight, config.balance_weight)
+    metrics: Metrics = {}
+    for step, rows in zip(range(start, steps), batches(start), strict=False):
+        scale = config.schedule.scale(step, steps)
+        summed = learner.update(weighted(rows), objective, scale)
+        metrics = {
+            "loss": summed["nats"] / max(1.0, summed["tokens"]),
+            "tokens": summed["tokens"],
+            "optim/grad_norm": summed["grad_norm"],
+            "optim/lr_scale": scale,
+        }
+        if config.mtp_weight:
+            metrics["mtp_loss"] = summed["mtp"]
+        if "max_violation" in summed:
+            metrics["moe/max_violation"] = summed["max_violation"]
+        log.step(step, steps, metrics)
+        if (step + 1) % save_every == 0 and step + 1 < steps:
+            learner.save(out, {"step": step + 1})
+    return metrics
+
+
+def finetune(learner: LearnerProtocol, rows: Sequence[Row], config: SupervisedConfig, seed: int, log: Log, out: Path) -> Metrics:
+    """SFT: ``config.epochs`` over ``rows``, shuffled anew each epoch."""
+    batches = list(update_batches(iter(epochs_of(rows, config.epochs, seed)), config.batch_tokens))
+    return train(learner, lambda start: iter(batches[start:]), len(batches), config, log, out)

@@ -134,7 +134,7 @@ def chat(
 @app.command(name="eval")
 def evaluate(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run's folder or a model's folder.")],
-    tasks: Annotated[str, typer.Option("--tasks", metavar="A,B", help="Which tasks, with commas; a .jsonl file is a task too.")],
+    tasks: Annotated[str, typer.Option("--tasks", metavar="A,B", help="Which tasks, with commas, such as reasoning or chain,mul.")],
     n: Annotated[int, typer.Option("--n", help="Completions for each problem.")] = 16,
     limit: Annotated[int, typer.Option("--limit", help="At most this many problems of each task.")] = 100,
     stage: Annotated[str | None, typer.Option("--stage", metavar="NAME", help="Which stage's model of the run.")] = None,
@@ -144,9 +144,10 @@ def evaluate(
     from r1kit.runs import find_model
 
     folder = find_model(model, stage)
+    # What follows imports torch; a mistyped folder should not wait for that.
     from r1kit.measure import as_table, measure
 
-    result = measure(folder, [name for name in tasks.split(",") if name], n, limit, _console(to_stderr=True))
+    result = measure(folder, [name for name in tasks.split(",") if name], n, limit)
     print(json.dumps(result, indent=2, ensure_ascii=False) if as_json else as_table(result))
 
 

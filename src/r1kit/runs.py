@@ -33,13 +33,13 @@ class FinishedStage:
 
     def report(self) -> dict[str, Any]:
         """The stage's own report.json, empty where it wrote none."""
-        return _read(self.folder / "report.json")
+        return read_json(self.folder / "report.json")
 
 
 def finished_stages(run_dir: Path) -> list[FinishedStage]:
     """The finished stages in the order in which they were finished."""
     files = run_dir.glob("stages/*/stage.json")
-    stages = [FinishedStage(file.parent, _read(file)) for file in files if not file.parent.name.endswith(".partial")]
+    stages = [FinishedStage(file.parent, read_json(file)) for file in files if not file.parent.name.endswith(".partial")]
     return sorted(stages, key=lambda stage: stage.record.get("finished", 0.0))
 
 
@@ -74,7 +74,14 @@ def find_model(run_or_model: Path, stage: str | None = None) -> Path:
     return find_stage_with_model(run_or_model, stage).model
 
 
-def _read(file: Path) -> dict[str, Any]:
+def prompt_settings(model: Path) -> dict[str, Any] | None:
+    """How the stage that made this model wrote its prompts ({"template", "opening"}), None for a model from elsewhere."""
+    talk = read_json(model.parent / "stage.json").get("config", {}).get("talk")
+    return dict(talk) if isinstance(talk, dict) else None
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The file's JSON object, empty where there is no file. Raises ConfigError where it is something else."""
     try:
         found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -1,0 +1,159 @@
+"""What the commands show: models of a run, model cards, plans, the doctor's findings, a conversation."""
+
+import io
+import json
+import subprocess
+import sys
+
+import pytest
+import recipe_fakes
+import torch
+import yaml
+from rich.console import Console
+
+from r1kit import doctor
+from r1kit.config import ConfigError
+from r1kit.execute import run
+from r1kit.export import export_model
+from r1kit.layers import read_layers
+from r1kit.model.config import ModelConfig
+from r1kit.model.decoder import LanguageModel
+from r1kit.model.huggingface import save_pretrained
+from r1kit.plan import as_table, plan_recipe, probe_speed
+from r1kit.recipe import build
+from r1kit.runs import find_model
+from r1kit.talk import Speaker, talk
+from r1kit.tokenizer import Tokenizer
+from r1kit.types import Sampling
+
+
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory):
+    """A random two-layer model with its tokenizer."""
+    folder = tmp_path_factory.mktemp("model")
+    tokenizer = Tokenizer.train(["seven times eight is fifty-six 七乘八"] * 20, 300)
+    torch.manual_seed(0)
+    config = ModelConfig.preset("mini", vocab_size=tokenizer.vocab_size, layers=2, max_positions=64)
+    save_pretrained(LanguageModel(config, seed=0), folder)
+    tokenizer.save(folder)
+    return folder
+
+
+def make_stage(run_dir, name, kind, finished, inputs=(), config=None, **reports):
+    folder = run_dir / "stages" / name
+    (folder / "model").mkdir(parents=True)
+    (folder / "model/config.json").write_text('{"model_type": "deepseek_v3"}')
+    record = {"stage": kind, "name": name, "config": config or {"tokens": 5}, "inputs": dict.fromkeys(inputs, "x"), "seconds": 61.0}
+    record |= {"finished": finished, "versions": {"torch": "2.13.0"}}
+    (folder / "stage.json").write_text(json.dumps(record))
+    if reports:
+        (folder / "report.json").write_text(json.dumps(reports))
+
+
+@pytest.fixture
+def finished_run(tmp_path):
+    run_dir = tmp_path / "mini"
+    make_stage(run_dir, "base", "pretrain", 1)
+    make_stage(run_dir, "zero", "r1_zero", 2, ["base"])
+    make_stage(run_dir, "aside", "sft", 3, ["base"])
+    make_stage(run_dir, "student", "distill", 4, ["zero"])
+    make_stage(
+        run_dir, "table", "evaluate", 5, ["zero"], {"models": {"R1-Zero": "@zero"}},
+        models={"R1-Zero": {"pass@1": 0.8125, "cons@16": 0.9, "tasks": {"chain": {"pass@1": 0.75}}, "protocol": {"n": 16, "temperature": 1.0}}},
+    )  # fmt: skip
+    (run_dir / "stages/table/model/config.json").unlink()
+    (run_dir / "env.json").write_text(json.dumps({"command": "r1kit run recipes/mini.yaml"}))
+    return run_dir
+
+
+def test_model_of_a_run_is_its_main_result_or_the_named_stage(finished_run):
+    assert find_model(finished_run) == finished_run / "stages/aside/model"
+    assert find_model(finished_run, "student") == finished_run / "stages/student/model"
+    assert find_model(finished_run / "stages/base/model") == finished_run / "stages/base/model"
+    with pytest.raises(ConfigError, match="no finished stage 'zeor' with a model: did you mean 'zero'"):
+        find_model(finished_run, "zeor")
+
+
+def test_exported_model_has_a_card_that_says_how_it_was_made(finished_run, tmp_path):
+    to = export_model(finished_run, "zero", tmp_path / "given")
+    assert (to / "config.json").exists()
+    card = (to / "README.md").read_text()
+    header = yaml.safe_load(card.split("---")[1])
+    assert header["library_name"] == "transformers" and "r1_zero" in header["tags"]
+    assert "`base` → `zero`" in card and "aside" not in card
+    assert "| pass@1 | 0.812 |" in card and "| chain: pass@1 | 0.750 |" in card and "Protocol: n 16, temperature 1.0." in card
+    assert "r1kit run recipes/mini.yaml" in card and "| torch | 2.13.0 |" in card
+    with pytest.raises(ConfigError, match="already holds something"):
+        export_model(finished_run, "zero", to)
+
+
+class Planned(recipe_fakes.Write):
+    def plan(self):
+        own = {"parameters": 1e6, "active_parameters": 5e5} if self.name == "base" else {}
+        return {**own, "tokens": 2e6, "sampled_tokens": 1e6, "steps": 10}
+
+
+def test_plan_estimates_what_has_not_run_and_reports_what_has(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "r1kit.runtime", recipe_fakes.runtime)
+    monkeypatch.setattr("r1kit.execute.util.find_spec", lambda name: None)
+    file = tmp_path / "tiny.yaml"
+    file.write_text("name: tiny\nstages:\n  - {stage: write, name: base}\n  - {stage: write, name: zero, init: '@base/data.jsonl'}\n")
+    recipe = build(read_layers(file, [f"out={tmp_path}/run"]), {"write": Planned})
+    base, zero = plan_recipe(recipe, speed=1e9)
+    assert zero.parameters == 1e6 and zero.active_parameters == 5e5 and zero.memory_mb == 16
+    assert zero.basis == "estimate" and zero.seconds == pytest.approx(5e5 * (6 * 2e6 + 2 * 1e6) / (1e9 * 0.2))
+    run(recipe, console=Console(file=io.StringIO()))
+    base, _ = plan_recipe(recipe, speed=1e9)
+    assert base.basis == "measured" and base.seconds < 5
+    table = as_table([base, zero])
+    assert "(measured)" in table and "(estimate)" in table and "factor of three" in table
+    assert 1e7 < probe_speed(0.05, 128) < 1e15
+
+
+@pytest.mark.parametrize(
+    ("torch_version", "vllm", "transformers", "level", "says"),
+    [
+        ("2.13.0+cpu", "0.30.1", "5.23.0", "ok", ""),
+        ("2.13.0+cpu", "0.32.0", "5.23.0", "note", "transformers older than 5.20"),
+        ("2.13.0", "0.26.0", "5.19.0", "note", "do not fit together"),
+        ("2.11.0+cu130", "0.26.0", "5.23.0", "ok", ""),
+        ("2.15.0", "0.33.0", "5.23.0", "note", "not a pair that r1kit knows"),
+    ],
+)
+def test_doctor_knows_which_vllm_fits_which_torch(torch_version, vllm, transformers, level, says):
+    finding = doctor.judge_vllm(torch_version, vllm, transformers)
+    assert finding.level == level and says in finding.detail and bool(finding.fix) == (level != "ok")
+    assert doctor.judge_vllm(torch_version, None, transformers) is None
+
+
+def test_doctor_gives_one_fix_for_each_failing_line_and_is_unfit_when_something_is_broken():
+    findings = [doctor.Finding("disk", "ok", "9 GB"), doctor.Finding("torch", "broken", "gone", "install it")]
+    lines = doctor.as_lines(findings)
+    assert not doctor.is_fit(findings) and doctor.is_fit(findings[:1])
+    assert [line.split()[0] for line in lines] == ["ok", "BROKEN", "->", "1"]
+
+
+def test_doctor_finds_a_torchvision_that_does_not_fit(monkeypatch):
+    monkeypatch.setattr(doctor, "_version", {"torch": "2.13.0+cpu", "torchvision": "0.28.0"}.get)
+    clash = subprocess.CompletedProcess([], 1, "", "Traceback\nRuntimeError: operator torchvision::nms does not exist\n")
+    monkeypatch.setattr(doctor, "_try", lambda code: clash)
+    (finding,) = doctor._vision()
+    assert finding.level == "broken" and "nms does not exist" in finding.detail and finding.fix.startswith("pip uninstall -y torchvision")
+
+
+def test_streamed_answer_is_the_engines_own_and_ends_at_the_limit(model_dir):
+    sampling = Sampling(n=1, temperature=1.0, top_p=1.0, max_tokens=12)
+    speaker = Speaker(model_dir, sampling)
+    pieces = list(speaker.answer([("user", "seven times eight")], seed=5))
+    prompt_ids = speaker.chat.turn_ids([("user", "seven times eight")])
+    completion = speaker.engine.generate([prompt_ids], sampling, [5])[0][0]
+    assert completion.finish == "length" and pieces[-1] == " [cut off after 12 tokens]"
+    assert speaker.tokenizer.decode(completion.token_ids).startswith("".join(pieces[:-1]))
+
+
+def test_talk_answers_lines_until_an_empty_one(model_dir):
+    console = Console(file=io.StringIO(), width=200)
+    lines = iter(["seven", "/more eight", ""])
+    console.input = lambda *_: next(lines)
+    talk(model_dir, Sampling(max_tokens=4), console)
+    assert console.file.getvalue().count("[cut off after 4 tokens]") == 2

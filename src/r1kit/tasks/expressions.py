@@ -122,7 +122,9 @@ class _Reader:
 
     def __init__(self, text: str) -> None:
         text = _REPEATING.sub(lambda m: _repeating_decimal(*m.groups()), text)
-        text = re.sub(r"(?<![\\A-Za-z])(" + "|".join(sorted(_WORDS, key=len, reverse=True)) + r")(?![A-Za-z])", lambda m: _WORDS[m[1]] + " ", text)
+        text = re.sub(
+            r"(?<![\\A-Za-z])(" + "|".join(sorted(_WORDS, key=len, reverse=True)) + r")(?![A-Za-z])", lambda m: _WORDS[m[1]] + " ", text
+        )
         self.tokens: list[str] = []
         self.numbers: set[int] = set()
         position = 0
@@ -171,10 +173,7 @@ class _Reader:
                 self.take()
                 tree = ("/", tree, self.signed())
             elif self.starts_atom():
-                if self.place in self.numbers and self.place - 1 in self.numbers:
-                    tree = self.mixed_number(tree)
-                else:
-                    tree = ("*", tree, self.power())
+                tree = self.mixed_number(tree) if self.place in self.numbers and self.place - 1 in self.numbers else ("*", tree, self.power())
             else:
                 return tree
 
@@ -315,9 +314,10 @@ def _names(tree: Node) -> list[str]:
 
 @lru_cache(maxsize=1000)
 def _place(name: str, point: int) -> Fraction:
-    """Where a variable stands at a point: a fraction between 1/2 and 3 that only its name decides."""
+    """Where a variable stands at a point: a fraction between 1/2 and 3 that only its name decides, negative at the second point."""
     digest = hashlib.sha256(f"{name}|{point}".encode()).digest()
-    return Fraction(1, 2) + Fraction(int.from_bytes(digest[:3], "big"), 2**24) * Fraction(5, 2)
+    size = Fraction(1, 2) + Fraction(int.from_bytes(digest[:3], "big"), 2**24) * Fraction(5, 2)
+    return -size if point == 1 else size  # |x| is not x
 
 
 def _value(tree: Node, point: int) -> Number:

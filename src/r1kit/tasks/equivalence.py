@@ -1,0 +1,32 @@
+"""Ask math-verify whether two answers are the same. Runs in a locked-in worker that may be killed at any time.
+
+math-verify's own time limits are alarms, which work in a main thread only; they are switched off here, because whoever asks
+holds the clock.
+"""
+
+import logging
+from functools import lru_cache
+from typing import Any
+
+from math_verify import LatexExtractionConfig, parse, verify
+from sympy import Basic, MatrixBase
+
+logging.disable(logging.CRITICAL)
+_LATEX = [LatexExtractionConfig(boxed_match_priority=0)]
+
+
+def compare(gold: str, answer: str) -> str:
+    """Return "same", "different", or which side could not be read: "gold", "answer"."""
+    known = _read(gold)
+    if not known:
+        return "gold"
+    said = _read(answer)
+    if not said:
+        return "answer"
+    return "same" if verify(list(known), list(said), timeout_seconds=None) else "different"
+
+
+@lru_cache(maxsize=10_000)
+def _read(text: str) -> tuple[Any, ...]:
+    found = parse(f"$\\boxed{{{text}}}$", extraction_config=_LATEX, fallback_mode="no_fallback", parsing_timeout=None)
+    return tuple(value for value in found if isinstance(value, Basic | MatrixBase))

@@ -19,7 +19,7 @@ from r1kit.layers import read_layers
 from r1kit.model.config import ModelConfig
 from r1kit.model.decoder import LanguageModel
 from r1kit.model.huggingface import save_pretrained
-from r1kit.plan import as_table, plan_recipe, probe_speed
+from r1kit.plan import Size, Speed, as_table, measure_speed, plan_recipe, probe_speed
 from r1kit.recipe import build
 from r1kit.runs import find_model
 from r1kit.talk import Speaker, talk
@@ -99,14 +99,22 @@ def test_plan_estimates_what_has_not_run_and_reports_what_has(tmp_path, monkeypa
     file = tmp_path / "tiny.yaml"
     file.write_text("name: tiny\nstages:\n  - {stage: write, name: base}\n  - {stage: write, name: zero, init: '@base/data.jsonl'}\n")
     recipe = build(read_layers(file, [f"out={tmp_path}/run"]), {"write": Planned})
-    base, zero = plan_recipe(recipe, speed=1e9)
+    base, zero = plan_recipe(recipe, lambda size: Speed(trained=1e6, sampled=1e5))
     assert zero.parameters == 1e6 and zero.active_parameters == 5e5 and zero.memory_mb == 16
-    assert zero.basis == "estimate" and zero.seconds == pytest.approx(5e5 * (6 * 2e6 + 2 * 1e6) / (1e9 * 0.2))
+    assert zero.basis == "estimate" and zero.seconds == pytest.approx(2e6 / 1e6 + 1e6 / 1e5)
     run(recipe, console=Console(file=io.StringIO()))
-    base, _ = plan_recipe(recipe, speed=1e9)
+    base, _ = plan_recipe(recipe, lambda size: Speed(trained=1e6, sampled=1e5))
     assert base.basis == "measured" and base.seconds < 5
     table = as_table([base, zero])
     assert "(measured)" in table and "(estimate)" in table and "factor of three" in table
+
+
+def test_speed_of_a_small_shape_is_tried_out_and_of_a_large_one_counted():
+    shape = ModelConfig.preset("mini", vocab_size=300, layers=1)
+    tried = measure_speed(Size(1e5, 1e5, shape), processes=1)
+    assert 10 < tried.sampled < 1e7 and 10 < tried.trained < 1e7
+    counted = measure_speed(Size(6.71e11, 3.7e10), processes=1)
+    assert counted.sampled == pytest.approx(3 * counted.trained) and counted.trained < 1e3
     assert 1e7 < probe_speed(0.05, 128) < 1e15
 
 

@@ -94,6 +94,19 @@ def test_every_key_knows_where_it_came_from(tmp_path):
         explain(recipe, layers, "stages.zero.optimiser.lr")
 
 
+def test_merged_anchor_keeps_its_lines(tmp_path):
+    file = tmp_path / "tiny.yaml"
+    file.write_text(
+        "name: tiny\nstages:\n  - stage: write\n    name: a\n    optimizer: &base\n      steps: 4\n      lr: 0.5\n"
+        "  - {stage: write, name: b, optimizer: {<<: *base, lr: 0.25}}\n"
+    )
+    layers = read_layers(file)
+    recipe = build(layers, recipe_fakes.STAGES)
+    assert (recipe.stages[1].optimizer.steps, recipe.stages[1].optimizer.lr) == (4, 0.25)
+    assert explain(recipe, layers, "stages.b.optimizer.steps") == [f"stages.b.optimizer.steps = 4  ({file}:6)"]
+    assert explain(recipe, layers, "stages.b.optimizer.lr") == [f"stages.b.optimizer.lr = 0.25  ({file}:8)"]
+
+
 def test_resolved_recipe_is_a_recipe_that_resolves_to_itself(read):
     recipe = read(GOOD)
     assert read(yaml.safe_dump(resolved(recipe))) == recipe

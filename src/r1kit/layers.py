@@ -175,16 +175,29 @@ def _locate(node: yaml.Node | None, path: KeyPath, file: str, places: dict[KeyPa
     """Note the line of every key. PyYAML keeps the last of two equal keys without a word; here that is an error."""
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
+            if key.tag == "tag:yaml.org,2002:merge":
+                continue
             inner = (*path, str(key.value))
             place = Place(file, key.start_mark.line + 1)
             if inner in places:
                 raise ConfigError(f"{place}: key {key.value!r} is given twice (first at line {places[inner].line}): remove one")
             places[inner] = place
             _locate(value, inner, file, places)
+        for merged in _merged_nodes(node):
+            taken_over: dict[KeyPath, Place] = {}
+            _locate(merged, path, file, taken_over)
+            for inner, place in taken_over.items():
+                places.setdefault(inner, place)
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
             places[(*path, index)] = Place(file, value.start_mark.line + 1)
             _locate(value, (*path, index), file, places)
+
+
+def _merged_nodes(node: yaml.MappingNode) -> list[yaml.Node]:
+    """The mappings that ``<<: *anchor`` lays below this one."""
+    merged = [value for key, value in node.value if key.tag == "tag:yaml.org,2002:merge"]
+    return [single for value in merged for single in (value.value if isinstance(value, yaml.SequenceNode) else [value])]
 
 
 def _paths(value: Any) -> list[KeyPath]:

@@ -1,0 +1,26 @@
+# Each goal is complete in itself: it sets up .venv first where that is missing or out of date (setup.sh; quick the second time).
+
+RUN = .venv/bin/r1kit run
+
+.PHONY: mini test controls lint clean
+
+# The whole R1 recipe in miniature; continues where it was interrupted. Overrides: make mini CHANGES="seed=1 --out runs/second"
+mini: .venv/ready
+	$(RUN) recipes/mini.yaml $(CHANGES)
+
+test: .venv/ready
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2
+
+# The matched runs behind the claims in docs/: they take as long as they take, and continue where they were interrupted.
+controls: .venv/ready
+	$(RUN) recipes/controls.yaml $(CHANGES)
+
+lint: .venv/ready
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+
+clean:
+	rm -rf .venv build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+
+.venv/ready: pyproject.toml constraints.txt setup.sh
+	./setup.sh

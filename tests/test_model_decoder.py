@@ -213,12 +213,11 @@ def test_a_step_along_the_gradient_of_all_losses_changes_them_as_finite_differen
 
 def test_multi_token_prediction_equals_equations_21_to_23_with_transformers_layer() -> None:
     model = build(ModelConfig.preset("nano", init_std=0.15, mtp_depth=2))
+    generator, tokens_BT = torch.Generator().manual_seed(0), draw(2, 15)
     with torch.no_grad():
-        for depth in range(2):
-            for norm in (model.mtp_layers[depth].enorm, model.mtp_layers[depth].hnorm, model.mtp_layers[depth].shared_head["norm"]):
-                norm.weight.add_(torch.randn(32, generator=torch.Generator().manual_seed(depth)), alpha=0.2)
-    tokens_BT = draw(2, 15)
-    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "norm" in name:  # norms of ones would hide a norm left out before another
+                parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.3)
         out = model(tokens_BT)
         first = model.mtp(out.last_BTD, tokens_BT.roll(-1, 1))
         second = model.mtp(first, tokens_BT.roll(-2, 1), depth=2)

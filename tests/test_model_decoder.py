@@ -412,6 +412,8 @@ def test_every_preset_is_valid_and_overrides_are_checked() -> None:
         ModelConfig.preset("mini", kv_rank=None)
     with pytest.raises(ConfigError, match="family 'qwen3' has no experts"):
         ModelConfig.preset("student", experts=8)
+    with pytest.raises(ConfigError, match="family 'qwen3' has no multi-token prediction"):
+        ModelConfig.preset("student", mtp_depth=1)
     with pytest.raises(ConfigError, match=r"groups \(3\) must divide experts \(8\)"):
         ModelConfig.preset("mini", groups=3)
     with pytest.raises(ConfigError, match=r"active_experts \(9\) do not fit"):

@@ -154,21 +154,27 @@ class Rotation:
 
 @dataclass(frozen=True, slots=True)
 class Mask:
-    """Which cached or present position each token sees: ``bias_BTS`` is 0 or -inf, [1 or B, T, S]; ``causal``: nothing but causal."""
+    """Which cached or present position each token sees: ``bias_BTS`` is 0 or -inf, [1 or B, T, S]; None: causal, and long."""
 
-    bias_BTS: Tensor
-    causal: bool
+    bias_BTS: Tensor | None
 
     @classmethod
-    def of(cls, visible_BTS: Tensor, dtype: torch.dtype, causal: bool = False) -> "Mask":
+    def of(cls, visible_BTS: Tensor, dtype: torch.dtype) -> "Mask":
         bias = torch.zeros(visible_BTS.shape, dtype=dtype, device=visible_BTS.device)
-        return cls(bias.masked_fill_(~visible_BTS, -math.inf), causal)
+        return cls(bias.masked_fill_(~visible_BTS, -math.inf))
+
+    @classmethod
+    def causal(cls, steps_T: Tensor, dtype: torch.dtype) -> "Mask":
+        """Every token sees itself and what is before it; where the fused kernel takes over, it needs no T x T matrix for that."""
+        if len(steps_T) ** 2 > WRITTEN_OUT_PAIRS:
+            return cls(None)
+        return cls.of((steps_T[:, None] >= steps_T)[None], dtype)
 
 
 def attend(q_BTHK: Tensor, k_BSJK: Tensor, v_BSJV: Tensor, mask: Mask, scale: float) -> Tensor:
     """softmax(scale q k^T + mask) v -> [B, T, H, V]; heads are grouped over the J key-value heads."""
-    if q_BTHK.shape[1] * k_BSJK.shape[1] > WRITTEN_OUT_PAIRS:
-        return _attend_fused(q_BTHK, k_BSJK, v_BSJV, mask, scale)
+    if mask.bias_BTS is None or q_BTHK.shape[1] * k_BSJK.shape[1] > WRITTEN_OUT_PAIRS:
+        return _attend_fused(q_BTHK, k_BSJK, v_BSJV, mask.bias_BTS, scale)
     B, T, H, K = q_BTHK.shape
     S, J, V = v_BSJV.shape[1:]
     M = H // J
@@ -185,11 +191,11 @@ def attend(q_BTHK: Tensor, k_BSJK: Tensor, v_BSJV: Tensor, mask: Mask, scale: fl
     return out.view(B, J, M, T, V).permute(0, 3, 1, 2, 4).reshape(B, T, H, V)
 
 
-def _attend_fused(q_BTHK: Tensor, k_BSJK: Tensor, v_BSJV: Tensor, mask: Mask, scale: float) -> Tensor:
-    bias = None if mask.causal else mask.bias_BTS[:, None].to(q_BTHK.dtype)
+def _attend_fused(q_BTHK: Tensor, k_BSJK: Tensor, v_BSJV: Tensor, bias_BTS: Tensor | None, scale: float) -> Tensor:
+    bias_B1TS = None if bias_BTS is None else bias_BTS[:, None].to(q_BTHK.dtype)
     out_BHTV = F.scaled_dot_product_attention(
         q_BTHK.transpose(1, 2), k_BSJK.transpose(1, 2), v_BSJV.transpose(1, 2),
-        attn_mask=bias, is_causal=mask.causal, scale=scale, enable_gqa=q_BTHK.shape[2] != k_BSJK.shape[2],
+        attn_mask=bias_B1TS, is_causal=bias_BTS is None, scale=scale, enable_gqa=q_BTHK.shape[2] != k_BSJK.shape[2],
     )  # fmt: skip
     return out_BHTV.transpose(1, 2)
 

@@ -94,6 +94,8 @@ class ModelConfig(Config):
             self._check_routing()
         elif self.heads % self._known(self.kv_heads):
             raise ValueError(f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})")
+        elif self.mtp_depth:
+            raise ValueError(f"family {self.family!r} has no multi-token prediction: leave mtp_depth at 0")
         if self.rotary_dim % 2:
             raise ValueError(f"the rotated dimension must be even, not {self.rotary_dim}")
         return self

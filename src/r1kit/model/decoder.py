@@ -161,15 +161,14 @@ class LanguageModel(nn.Module):
         return Rotation.at(positions_BT, self._frequencies, self._magnitude)
 
     def _passage(self, x_BTD: Tensor, positions_BT: Tensor | None, segments_BT: Tensor | None) -> Passage:
-        T = x_BTD.shape[1]
-        steps_T = torch.arange(T, device=x_BTD.device)
-        visible = (steps_T[:, None] >= steps_T)[None]
-        if segments_BT is not None:
-            visible = visible & (segments_BT[:, :, None] == segments_BT[:, None, :])
-        if positions_BT is None:
-            positions_BT = steps_T[None] if segments_BT is None else restarting_positions(segments_BT)
-        mask = Mask.of(visible, working_dtype(x_BTD), causal=segments_BT is None)
-        return Passage(self._rotation(positions_BT), mask, None if segments_BT is None else segments_BT != 0)
+        steps_T = torch.arange(x_BTD.shape[1], device=x_BTD.device)
+        dtype = working_dtype(x_BTD)
+        if segments_BT is None:
+            return Passage(self._rotation(steps_T[None] if positions_BT is None else positions_BT), Mask.causal(steps_T, dtype), None)
+        same_BTS = segments_BT[:, :, None] == segments_BT[:, None, :]
+        mask = Mask.of(same_BTS & (steps_T[:, None] >= steps_T), dtype)
+        rotation = self._rotation(restarting_positions(segments_BT) if positions_BT is None else positions_BT)
+        return Passage(rotation, mask, segments_BT != 0)
 
     def _cached_passage(self, x_BTD: Tensor, positions_BT: Tensor | None, cache: Cache) -> tuple[list[CacheView], Passage]:
         B, T, _ = x_BTD.shape

@@ -6,7 +6,7 @@ The sequence-wise loss alpha sum_i f_i P_i (eq. 17-20) is returned without alpha
 and every expert multiplies its own contiguous run of rows.
 """
 
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -69,23 +69,31 @@ class Gate(nn.Module):
         return biased_NE.topk(self.active, dim=-1, sorted=False).indices
 
 
-class _Dispatch(torch.autograd.Function):
-    """Rows of x by sorted assignment, [N, D] -> [A N, D]; the gradient gathers too, so it sums in a fixed order."""
+class _Spread(torch.autograd.Function):
+    """Rows of x by slot, [N, D] -> [M, D]; the gradient gathers the A slots of each token, so it sums in a fixed order."""
 
     @staticmethod
-    def forward(ctx: Any, x_ND: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
-        ctx.save_for_backward(inverse)
+    def forward(ctx: Any, x_ND: Tensor, tokens_M: Tensor, slots: Tensor) -> Tensor:
+        ctx.save_for_backward(slots)
         ctx.tokens = len(x_ND)
-        return x_ND.index_select(0, order % len(x_ND))
+        return x_ND.index_select(0, tokens_M)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         return grads[0].index_select(0, ctx.saved_tensors[0]).view(-1, ctx.tokens, grads[0].shape[1]).sum(0), None, None
 
 
-def dispatch(x_ND: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
-    """Rows of x, repeated A times, in another order: row i is assignment order[i], and ``inverse`` is the inverse permutation."""
-    return cast(Tensor, _Dispatch.apply(x_ND, order, inverse))  # type: ignore[no-untyped-call]
+class _Collect(torch.autograd.Function):
+    """Sum of each token's A slots, [M, D] -> [N, D]; the gradient of a slot is its token's (an empty slot's gate is zero)."""
+
+    @staticmethod
+    def forward(ctx: Any, y_MD: Tensor, tokens_M: Tensor, slots: Tensor, tokens: int) -> Tensor:
+        ctx.save_for_backward(tokens_M)
+        return y_MD.index_select(0, slots).view(-1, tokens, y_MD.shape[1]).sum(0)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        return grads[0].index_select(0, ctx.saved_tensors[0]), None, None, None
 
 
 class Experts(nn.Module):
@@ -99,19 +107,41 @@ class Experts(nn.Module):
 
     def forward(self, x_ND: Tensor, chosen_NA: Tensor, gates_NA: Tensor) -> Tensor:
         """Sum over the chosen experts of gate times expert(x), [N, D]."""
-        N, A = chosen_NA.shape
-        # Assignment a N + n is token n's a-th expert: sums over a then run along contiguous memory.
-        sorted_experts, order = chosen_NA.t().flatten().sort(stable=True)
-        inverse = torch.empty_like(order).scatter_(0, order, torch.arange(A * N, device=order.device))
-        ends_E = torch.searchsorted(sorted_experts, torch.arange(len(self.gate_proj), device=order.device), right=True, out_int32=True)
-        x_sorted = dispatch(x_ND, order, inverse)
-        hidden = F.silu(_each_expert(x_sorted, self.gate_proj, ends_E)) * _each_expert(x_sorted, self.up_proj, ends_E)
-        hidden = hidden * dispatch(gates_NA.t().reshape(-1, 1), order, inverse).to(hidden.dtype)
-        return dispatch(_each_expert(hidden, self.down_proj, ends_E), inverse, order).view(A, N, -1).sum(0)
+        N = len(chosen_NA)
+        tokens_M, slots, ends_E = lay_out(chosen_NA, len(self.gate_proj))
+        x_MD = _Spread.apply(x_ND, tokens_M, slots)  # type: ignore[no-untyped-call]
+        hidden = F.silu(_each_expert(x_MD, self.gate_proj, ends_E)) * _each_expert(x_MD, self.up_proj, ends_E)
+        gates_M = gates_NA.new_zeros(len(tokens_M)).index_copy(0, slots, gates_NA.t().flatten())
+        hidden = hidden * gates_M[:, None].to(hidden.dtype)
+        return _Collect.apply(_each_expert(hidden, self.down_proj, ends_E), tokens_M, slots, N)  # type: ignore[no-any-return, no-untyped-call]
 
 
-def _each_expert(x_ND: Tensor, weight_EFD: Tensor, ends_E: Tensor) -> Tensor:
-    return F.grouped_mm(x_ND, weight_EFD.to(x_ND.dtype).transpose(1, 2), offs=ends_E)
+def lay_out(chosen_NA: Tensor, experts: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Where each assignment's row goes: (token of each of M slots, slot of assignment a N + n, end of each expert's run [E] int32).
+
+    Every run begins at a multiple of ``step`` rows and M depends on the shape alone: CPU libraries compile a product per shape, and
+    runs of any length would make them compile at every step. Empty slots hold token 0 and count with gate zero.
+    """
+    N, A = chosen_NA.shape
+    step = 64 if A * N >= 256 * experts else 16
+    by_assignment = chosen_NA.t().flatten()
+    sorted_experts, order = by_assignment.sort(stable=True)
+    every = torch.arange(experts, device=order.device)
+    ends_E = torch.searchsorted(sorted_experts, every, right=True)
+    loads_E = ends_E.diff(prepend=ends_E.new_zeros(1))
+    room_E = (loads_E + step - 1) // step * step
+    padded_ends_E = room_E.cumsum(0)
+    shift_E = (padded_ends_E - room_E) - (ends_E - loads_E)
+    slots_sorted = torch.arange(A * N, device=order.device) + shift_E[sorted_experts]
+    slots = torch.empty_like(order).scatter_(0, order, slots_sorted)
+    M = (A * N + experts * (step - 1)) // step * step
+    tokens_M = order.new_zeros(M).index_copy_(0, slots_sorted, order % N)
+    padded_ends_E[-1] = M  # the remainder belongs to the last expert: every slot must have one
+    return tokens_M, slots, padded_ends_E.int()
+
+
+def _each_expert(x_MD: Tensor, weight_EFD: Tensor, ends_E: Tensor) -> Tensor:
+    return F.grouped_mm(x_MD, weight_EFD.to(x_MD.dtype).transpose(1, 2), offs=ends_E)
 
 
 class MixtureOfExperts(nn.Module):

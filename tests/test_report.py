@@ -148,7 +148,9 @@ def test_the_stage_table_holds_every_model_and_task(run_dir: Path) -> None:
     header = next(line for line in lines if "| base | r1_zero |" in line)
     chain = next(line for line in lines if line.startswith("| chain"))
     assert header.count("|") == chain.count("|") == 2 + len(SCORES)
-    assert chain.startswith("| chain (n = 52) | 12.0 ± 2.0 22.0 | 82.0 ± 2.0 92.0 | 83.0 ± 2.0 93.0 | **84.0 ± 2.0** 94.0 | 5.0 ± 2.0 15.0")
+    assert chain.startswith(
+        "| chain (n = 52) | 12.0 ± 2.0<br>22.0 | 82.0 ± 2.0<br>92.0 | 83.0 ± 2.0<br>93.0 | **84.0 ± 2.0**<br>94.0 | 5.0 ± 2.0<br>15.0"
+    )
     assert any(line.startswith("Protocol: max tokens 96, n 16, problems 312") for line in lines)
 
 
@@ -170,7 +172,7 @@ def test_the_words_follow_from_the_numbers(run_dir: Path) -> None:
     report.write(run_dir)
     text = (run_dir / "report.md").read_text(encoding="utf-8")
     assert "takes base from 12.0 ± 1.2 % to 82.0 ± 1.2 % (+70.0 points, beyond noise)" in text
-    assert "against r1_zero +2.0 points, within noise (standard error 1.7)" in text
+    assert "against r1_zero +2.0 points, within noise: standard error 1.7" in text
     assert "Made to answer without thinking, r1_zero scores 7.0 % instead of 82.0 %" in text
     assert "distillation reaches 3.5 times as much" in text
     assert "what exploiting a reward model looks like" in text
@@ -182,7 +184,7 @@ def test_the_growth_of_length_is_split_exactly() -> None:
     base = Measured("base", "b", {"length": 22.0, "worked_share": 0.2, "worked_length": 50.0})
     zero = Measured("zero", "z", {"length": 45.0, "worked_share": 0.9, "worked_length": 48.0})
     told = " ".join(say_length(base, zero))
-    assert "Of these +23.0 tokens, +24.5 come from" in told and "-1.8 from longer or shorter workings, and +0.3 from" in told
+    assert "Of these +23.0 tokens, +24.5 come from" in told and "-1.8 from workings getting shorter, and +0.3 from" in told
     assert "mainly because the model chooses to work problems out" in told
     uncounted = " ".join(say_length(Measured("base", "b", {"length": 22.0}), Measured("zero", "z", {"length": 45.0})))
     assert "no reason is given" in uncounted and "mainly" not in uncounted
@@ -199,7 +201,7 @@ def test_checking_is_reported_without_a_claim_about_its_cause() -> None:
 
 
 def test_a_difference_below_two_standard_errors_is_noise() -> None:
-    assert "within noise (standard error 2.8)" in verdict(0.85, 0.80, 0.02, 0.02)
+    assert "within noise: standard error 2.8" in verdict(0.85, 0.80, 0.02, 0.02)
     assert verdict(0.86, 0.80, 0.02, 0.02) == "+6.0 points, beyond noise"
     assert "nobody can tell" in verdict(0.9, 0.1, None, 0.02)
 

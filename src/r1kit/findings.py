@@ -177,7 +177,7 @@ def verdict(new: float, old: float, *errors: float | None) -> str:
     if any(error is None for error in errors):
         return f"{points:+.1f} points; without standard errors nobody can tell whether that is noise"
     spread = 100 * math.sqrt(sum(error * error for error in errors if error is not None))
-    return f"{points:+.1f} points, " + ("beyond noise" if abs(points) > CLEAR * spread else f"within noise (standard error {spread:.1f})")
+    return f"{points:+.1f} points, " + ("beyond noise" if abs(points) > CLEAR * spread else f"within noise: standard error {spread:.1f}")
 
 
 def compare(new: Measured, old: Measured, key: str = "pass@1") -> str:
@@ -218,9 +218,9 @@ def say_length(base: Measured, zero: Measured) -> list[str]:
         often, longer, rest = split
         worked0, worked1 = base.number("worked_share"), zero.number("worked_share")
         told.append(
-            f"Of these {length1 - length0:+.1f} tokens, {often:+.1f} come from writing the working out more or less often "
-            f"({percent(worked0)} % of responses before, {percent(worked1)} % after), {longer:+.1f} from longer or shorter workings, "
-            f"and {rest:+.1f} from responses without working."
+            f"Of these {length1 - length0:+.1f} tokens, {often:+.1f} come from writing the working out {'more' if often > 0 else 'less'} often "
+            f"({percent(worked0)} % of responses before, {percent(worked1)} % after), {longer:+.1f} from workings getting "
+            f"{'longer' if longer > 0 else 'shorter'}, and {rest:+.1f} from responses without working."
         )
         if often > 0 and often > 2 * abs(longer):
             told.append("So the length grows mainly because the model chooses to work problems out, not because its workings get longer.")

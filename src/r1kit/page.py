@@ -91,7 +91,7 @@ def _markdown_block(block: Block) -> str:
 
 def _markdown_table(table: Table) -> str:
     def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(_plain(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+        return "| " + " | ".join(_plain(cell).replace("|", "\\|").replace("\n", "<br>") for cell in cells) + " |"
 
     rule = "|" + "|".join(["---", *["---:"] * (len(table.header) - 1)]) + "|"
     drawn = "\n".join([line(table.header), rule, *map(line, table.rows)])
@@ -168,8 +168,8 @@ h2{font-size:1.3rem;font-weight:600;margin-top:3rem;margin-bottom:.6rem}
 .abstract{font-size:.96rem;padding:.2rem 1.4rem;border-left:3px solid var(--rule)}
 code,pre,.command{font-family:ui-monospace,"SF Mono",Menlo,Consolas,"Noto Sans Mono CJK SC",monospace;font-size:.82em}
 figure{margin:1.8rem 0}
-figure>svg{display:block;width:100%;max-width:46rem;margin:0 auto;height:auto}
-figcaption{font-size:.88rem;color:var(--soft);max-width:46rem;margin:.5rem auto}
+figure>svg{display:block;width:100%;max-width:44rem;margin:0 auto;height:auto}
+figcaption{font-size:.88rem;color:var(--soft);max-width:44rem;margin:.5rem auto}
 .table>div{overflow-x:auto}
 table{border-collapse:collapse;margin:0 auto;font-size:.86rem;line-height:1.35;font-variant-numeric:tabular-nums lining-nums;
 border-top:2px solid var(--ink);border-bottom:2px solid var(--ink)}
@@ -178,8 +178,8 @@ td{white-space:pre-line}
 th[scope=row],thead th:first-child{text-align:left}
 thead th{border-bottom:1px solid var(--ink);font-weight:600;vertical-align:bottom}
 tbody tr+tr>*{border-top:1px solid var(--rule)}
-.note{font-size:.82rem;color:var(--soft);max-width:46rem;margin:.5rem auto}
-details{max-width:46rem;margin:.3rem auto;font-size:.85rem;color:var(--soft)}
+.note{font-size:.82rem;color:var(--soft);max-width:44rem;margin:.5rem auto}
+details{max-width:44rem;margin:.3rem auto;font-size:.85rem;color:var(--soft)}
 summary{cursor:pointer}
 dl{display:grid;grid-template-columns:repeat(auto-fit,minmax(17rem,1fr));gap:.8rem;margin:.6rem 0}
 dt{font-size:.8rem;font-weight:600;font-family:system-ui,sans-serif}

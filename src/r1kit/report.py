@@ -277,7 +277,7 @@ def _difficulty(run: Run, parts: Cast) -> list[Block]:
         rows.append([level, *cells, str(next((count for count in counts if count is not None), "–"))])
     table = Table("pass@1 by difficulty, %", ["difficulty", *(model.name for model in chosen), "problems"], rows)
     chart = line_chart("pass@1 by difficulty", lines, "difficulty, as the task rates it", "pass@1", (), (0.0, 1.0))
-    return [Figure(chart, "pass@1 on held-out problems by difficulty. Hard problems are few; see the numbers.", table)]
+    return [Figure(chart, "pass@1 on held-out problems by difficulty; the numbers say how many problems each level has.", table)]
 
 
 def _as_number(level: str) -> float:
@@ -320,8 +320,8 @@ def _examples(run: Run, parts: Cast) -> list[Block]:
         truth = example.get("answer")
         heading = f"Problem {place}, {example.get('task', 'task unknown')}"
         entries = [("problem", str(example.get("problem", "")))]
-        entries += [(str(name), str(text)) for name, text in example.get("outputs", {}).items()]
         entries += [] if truth is None else [("right answer", str(truth))]
+        entries += [(str(name), str(text)) for name, text in example.get("outputs", {}).items()]
         blocks.append(Listing(heading, entries))
     return blocks and [Paragraph("One sample of every model for the same problems, letter for letter."), *blocks]
 

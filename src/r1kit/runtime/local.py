@@ -64,15 +64,16 @@ def keep_memory() -> None:
 class Replica:
     """What one process holds: learners and engines by handle. Every process makes the same ones in the same order."""
 
-    def __init__(self, config: LocalConfig, reduce: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, config: LocalConfig, reduce: Callable[[Tensor], Tensor], rank: int, size: int) -> None:
         torch.set_num_threads(config.threads)
+        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")  # compiled products are kept, not made again
         keep_memory()
-        self.config, self.reduce = config, reduce
+        self.config, self.reduce, self.share = config, reduce, (rank, size)
         self.things: dict[int, Any] = {}
 
     def make_learner(self, handle: int, model: Path, config: LearnerConfig, scalar_head: bool) -> None:
         loaded = load_pretrained(model, self.config.device)
-        self.things[handle] = Learner(with_scalar_head(loaded) if scalar_head else loaded, config, self.reduce)
+        self.things[handle] = Learner(with_scalar_head(loaded) if scalar_head else loaded, config, self.reduce, self.share)
 
     def make_engine(self, handle: int, model: Path) -> None:
         self._engine(handle, load_pretrained(model, self.config.device), Tokenizer.load(model).eos_id)
@@ -124,7 +125,7 @@ class LocalRuntime:
             self._pipes.append(ours)
             self._processes.append(process)
         reduce = _join_group(0, self.size, self._folder.name) if self.size > 1 else alone
-        self._replica = Replica(config, reduce)
+        self._replica = Replica(config, reduce, 0, self.size)
 
     def learner(self, model: Path, config: LearnerConfig, scalar_head: bool = False) -> "LearnerProxy":
         """A learner on the model in directory ``model``; with ``scalar_head`` a value head is added where it has none."""
@@ -266,7 +267,7 @@ def _serve(rank: int, size: int, folder: str, config: LocalConfig, pipe: Connect
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interruption means
-    replica = Replica(config, _join_group(rank, size, folder))
+    replica = Replica(config, _join_group(rank, size, folder), rank, size)
     while True:
         try:
             method, arguments = pipe.recv()

@@ -18,12 +18,11 @@ from r1kit.config import Config
 from r1kit.model.decoder import LanguageModel
 from r1kit.train import checkpoint
 from r1kit.train.objectives import Objective, Predictions
-from r1kit.train.optimizers import OptimizerConfig, build
+from r1kit.train.optimizers import OptimizerConfig, Reduce, build
 from r1kit.train.packing import Batch, pack
 from r1kit.types import Row
 
 Metrics = dict[str, float]
-Reduce = Callable[[Tensor], Tensor]
 
 
 class LearnerConfig(Config):
@@ -60,12 +59,12 @@ def alone(flat: Tensor) -> Tensor:
 
 
 class Learner:
-    """A model with its optimizer. ``version`` counts the updates applied."""
+    """A model with its optimizer. ``version`` counts the updates applied; ``share`` is this process's (rank, processes)."""
 
-    def __init__(self, model: LanguageModel, config: LearnerConfig, reduce: Reduce = alone) -> None:
+    def __init__(self, model: LanguageModel, config: LearnerConfig, reduce: Reduce = alone, share: tuple[int, int] = (0, 1)) -> None:
         self.model, self.config, self.reduce = model, config, reduce
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.optimizers = build(model, config.optimizer)
+        self.optimizers = build(model, config.optimizer, share, reduce)
         self.version = 0
 
     def update(self, rows: Sequence[Row], objective: Objective, scale: float) -> Metrics:
@@ -139,14 +138,16 @@ class Learner:
         return loss, statistics
 
     def _predict(self, hidden_BTD: Tensor, batch: Batch, entropy: bool, values: bool) -> Predictions:
-        """Only trained positions go through the head."""
-        logprobs_BT = torch.zeros(batch.mask_BT.shape, device=hidden_BTD.device)
-        entropy_BT = torch.zeros_like(logprobs_BT)
-        if bool(batch.mask_BT.any()):
-            logits_NV = self.model.logits(hidden_BTD[batch.mask_BT])
-            logprobs_BT = logprobs_BT.masked_scatter(batch.mask_BT, _gather_logprobs(logits_NV, batch.targets_BT[batch.mask_BT]))
+        """Only trained positions go through the head, rounded up to few different numbers of them."""
+        logprobs_N = torch.zeros(batch.mask_BT.numel(), device=hidden_BTD.device)
+        entropy_N = torch.zeros_like(logprobs_N)
+        trained = batch.mask_BT.flatten().nonzero()[:, 0]
+        if len(trained):
+            logits_NV = self.model.logits(_take(hidden_BTD.flatten(0, 1), trained))[: len(trained)]
+            logprobs_N = logprobs_N.index_copy(0, trained, _gather_logprobs(logits_NV, batch.targets_BT.flatten()[trained]))
             if entropy:
-                entropy_BT[batch.mask_BT] = _entropy(logits_NV.detach())
+                entropy_N[trained] = _entropy(logits_NV.detach())
+        logprobs_BT, entropy_BT = logprobs_N.view_as(batch.mask_BT), entropy_N.view_as(batch.mask_BT)
         return Predictions(logprobs_BT, entropy_BT, self.model.values(hidden_BTD) if values else None)
 
     def _mtp_loss(self, last_BTD: Tensor, batch: Batch) -> Tensor:
@@ -154,8 +155,9 @@ class Learner:
         hidden_BTD = self.model.mtp(last_BTD, batch.targets_BT, batch.positions_BT, batch.segments_BT)
         same_BT = batch.segments_BT[:, 1:] == batch.segments_BT[:, :-1]
         mask_BT = batch.mask_BT[:, 1:] & same_BT & (batch.segments_BT[:, 1:] > 0)
-        logits_NV = self.model.logits(hidden_BTD[:, :-1][mask_BT])
-        return -(_gather_logprobs(logits_NV, batch.targets_BT[:, 1:][mask_BT]) * batch.weights_BT[:, 1:][mask_BT]).sum()
+        trained = torch.nn.functional.pad(mask_BT, (0, 1)).flatten().nonzero()[:, 0]
+        logits_NV = self.model.logits(_take(hidden_BTD.flatten(0, 1), trained))[: len(trained)]
+        return -(_gather_logprobs(logits_NV, batch.targets_BT.flatten()[trained + 1]) * batch.weights_BT.flatten()[trained + 1]).sum()
 
     def _reduce_all(self, sums: Mapping[str, Tensor]) -> Metrics:
         """Add gradients, statistics and expert loads over all processes, in one flat tensor; adjust the experts' biases."""
@@ -198,6 +200,11 @@ class Learner:
             for line, column in zip(lines.tolist(), columns.tolist(), strict=True):
                 found[owners[line, column]][positions[line, column] + shift] = scored[line, column]
         return found
+
+
+def _take(hidden_ND: Tensor, places: Tensor, step: int = 256) -> Tensor:
+    """Those rows, followed by copies of row 0 up to a multiple of ``step``: CPU libraries compile a product per shape."""
+    return hidden_ND.index_select(0, torch.nn.functional.pad(places, (0, -len(places) % step)))
 
 
 def _gather_logprobs(logits_NV: Tensor, targets_N: Tensor) -> Tensor:

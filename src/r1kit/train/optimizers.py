@@ -5,13 +5,15 @@ iteration on a bf16 or fp32 matrix. Expert weights [E, F, D] are E matrices, ort
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from r1kit.config import Config
+
+Reduce = Callable[[Tensor], Tensor]
 
 
 class OptimizerConfig(Config):
@@ -48,24 +50,41 @@ class ScheduleConfig(Config):
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum .95 (Nesterov) with orthogonalised updates for matrices [.., rows, cols]."""
+    """Momentum .95 (Nesterov) with orthogonalised updates for matrices [.., rows, cols].
 
-    def __init__(self, parameters: Iterable[Tensor], lr: float, momentum: float = 0.95) -> None:
+    Of ``share`` = (rank, processes), each process orthogonalises every processes-th matrix; ``reduce`` adds the shares together, so
+    that the work is split and all replicas apply the same update.
+    """
+
+    def __init__(
+        self, parameters: Iterable[Tensor], lr: float, momentum: float = 0.95, share: tuple[int, int] = (0, 1), reduce: Reduce | None = None
+    ) -> None:
         super().__init__(parameters, {"lr": lr, "momentum": momentum})
+        self.share, self.reduce = share, reduce
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                state = self.state[parameter]
-                if not state:
-                    state["momentum"] = torch.zeros_like(parameter)
-                momentum = state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
-                update = orthogonalise(parameter.grad.lerp(momentum, group["momentum"]))
+            trained = [p for p in group["params"] if p.grad is not None and bool(p.grad.any())]  # the MTP layer is not always trained
+            directions = [self._direction(parameter, group["momentum"]) for parameter in trained]
+            for parameter, update in zip(trained, self._orthogonal(directions), strict=True):
                 rows, columns = parameter.shape[-2:]
                 parameter.add_(update, alpha=-group["lr"] * math.sqrt(max(1.0, rows / columns)))
+
+    def _direction(self, parameter: Tensor, momentum: float) -> Tensor:
+        assert parameter.grad is not None
+        state = self.state[parameter]
+        if not state:
+            state["momentum"] = torch.zeros_like(parameter)
+        return parameter.grad.lerp(state["momentum"].lerp_(parameter.grad, 1 - momentum), momentum)
+
+    def _orthogonal(self, directions: Sequence[Tensor]) -> list[Tensor]:
+        rank, processes = self.share
+        mine = [orthogonalise(d) if i % processes == rank else torch.zeros_like(d) for i, d in enumerate(directions)]
+        if self.reduce is None or processes == 1:
+            return mine
+        flat = self.reduce(torch.cat([update.flatten() for update in mine]))
+        return [part.view_as(d) for part, d in zip(flat.split([d.numel() for d in directions]), directions, strict=True)]
 
 
 def orthogonalise(matrix: Tensor, iterations: int = 5) -> Tensor:
@@ -73,15 +92,17 @@ def orthogonalise(matrix: Tensor, iterations: int = 5) -> Tensor:
     a, b, c = 3.4445, -4.7750, 2.0315  # Jordan et al. 2024: steepest slope at zero that still converges
     tall = matrix.shape[-2] > matrix.shape[-1]
     x = matrix.mT if tall else matrix
-    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    x = (x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)).bfloat16()  # the iteration forgives rounding, and bf16 is twice as quick
     for _ in range(iterations):
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.mT if tall else x
+    return (x.mT if tall else x).to(matrix.dtype)
 
 
-def build(model: nn.Module, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
-    """The optimizers of a model; each parameter group remembers its base rate under "base_lr"."""
+def build(
+    model: nn.Module, config: OptimizerConfig, share: tuple[int, int] = (0, 1), reduce: Reduce | None = None
+) -> list[torch.optim.Optimizer]:
+    """The optimizers of a model, its work split by ``share`` (Muon); each parameter group remembers its base rate under "base_lr"."""
     hidden, rest = [], []
     for name, parameter in model.named_parameters():
         matrix = parameter.ndim >= 2 and not any(part in name for part in ("embed", "head", "gate.weight", "router"))
@@ -92,7 +113,7 @@ def build(model: nn.Module, config: OptimizerConfig) -> list[torch.optim.Optimiz
         torch.optim.AdamW([g for g in groups if g["params"]], lr=config.learning_rate, betas=(config.beta1, config.beta2), eps=1e-8, fused=True)
     ]
     if hidden:
-        optimizers.append(Muon(hidden, lr=config.muon_learning_rate))
+        optimizers.append(Muon(hidden, config.muon_learning_rate, share=share, reduce=reduce))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["base_lr"] = group["lr"]

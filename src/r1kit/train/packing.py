@@ -54,19 +54,19 @@ def place(lengths: Sequence[int], context: int) -> list[list[int]]:
 def pack(rows: Sequence[Row], context: int, lines: int) -> list[Batch]:
     """Pack rows into batches of at most ``lines`` lines of at most ``context`` positions.
 
-    A row longer than ``context`` raises R1kitError: cutting it would change what is learned in silence. Lines are as long as the fullest
-    of the batch, rounded up to 16 positions (CPU kernels run several times slower on odd lengths).
+    A row longer than ``context`` raises R1kitError: cutting it would change what is learned in silence. Several lines are padded to ``context`` and to
+    an even number, a single one to 16 positions: CPU libraries compile a product per shape, so few shapes pay.
     """
     lengths = [len(row.token_ids) - 1 for row in rows]
     if lengths and max(lengths) > context:
         raise R1kitError(f"a row of {max(lengths) + 1} tokens does not fit into context {context}; raise learner.context or lower max_tokens")
     bins = [chosen for chosen in place(lengths, context) if sum(lengths[i] for i in chosen)]
-    return [_batch(rows, bins[start : start + lines]) for start in range(0, len(bins), lines)]
+    return [_batch(rows, bins[start : start + lines], context) for start in range(0, len(bins), lines)]
 
 
-def _batch(rows: Sequence[Row], bins: Sequence[Sequence[int]]) -> Batch:
+def _batch(rows: Sequence[Row], bins: Sequence[Sequence[int]], context: int) -> Batch:
     longest = max(sum(len(rows[i].token_ids) - 1 for i in chosen) for chosen in bins)
-    shape = (len(bins), -(-longest // 16) * 16)
+    shape = (1, -(-longest // 16) * 16) if len(bins) == 1 else (len(bins) + len(bins) % 2, context)
     tokens, targets, segments, positions = (np.zeros(shape, dtype=np.int64) for _ in range(4))
     owners = np.full(shape, -1, dtype=np.int64)
     mask = np.zeros(shape, dtype=bool)

@@ -190,6 +190,14 @@ def test_the_growth_of_length_is_split_exactly() -> None:
     assert "no reason is given" in uncounted and "mainly" not in uncounted
 
 
+def test_a_base_that_works_nothing_out_borrows_the_length_of_workings() -> None:
+    base = Measured("base", "b", {"length": 10.0, "worked_share": 0.0})
+    zero = Measured("zero", "z", {"length": 34.0, "worked_share": 0.5, "worked_length": 60.0})
+    # (.5 - 0)(60 - 10) + .5 (60 - 60) + .5 (8 - 10) = 25 + 0 - 1 = 24
+    assert "+25.0 come from writing the working out more often" in " ".join(say_length(base, zero))
+    assert "Neither model works" in " ".join(say_length(base, Measured("zero", "z", {"length": 34.0, "worked_share": 0.0})))
+
+
 def test_checking_is_reported_without_a_claim_about_its_cause() -> None:
     base, zero = (
         Measured("base", "b", {"recheck_share": 0.06}),

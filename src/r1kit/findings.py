@@ -174,6 +174,8 @@ def consensus_key(figures: Figures) -> str | None:
 def verdict(new: float, old: float, *errors: float | None) -> str:
     """Say how two shares differ: in points, or that the difference is within noise."""
     points = 100 * (new - old)
+    if points == 0:
+        return "no difference"
     if any(error is None for error in errors):
         return f"{points:+.1f} points; without standard errors nobody can tell whether that is noise"
     spread = 100 * math.sqrt(sum(error * error for error in errors if error is not None))
@@ -226,19 +228,24 @@ def say_length(base: Measured, zero: Measured) -> list[str]:
             told.append("So the length grows mainly because the model chooses to work problems out, not because its workings get longer.")
         elif longer > 0 and longer > 2 * abs(often):
             told.append("So the length grows mainly because the workings themselves get longer.")
+    elif base.number("worked_share") == 0 and zero.number("worked_share") == 0:
+        told.append("Neither model works a problem out in any response.")
     else:
         told.append("How much of that is working problems out was not counted in this run, so no reason is given.")
     return told
 
 
 def _split_length(base: Measured, zero: Measured) -> tuple[float, float, float] | None:
-    found = []
-    for model in (base, zero):
-        length, share, worked = model.number("length"), model.number("worked_share"), model.number("worked_length")
-        if length is None or share is None or worked is None:
-            return None
-        found.append((share, worked, (length - share * worked) / (1 - share) if share < 1 else worked))
-    (w0, a0, b0), (w1, a1, b1) = found
+    """The three terms of ``say_length`` in tokens. A model that works nothing out borrows the other's mean length of workings."""
+    shares, worked = [[model.number(key) for model in (base, zero)] for key in ("worked_share", "worked_length")]
+    lengths = [model.number("length") for model in (base, zero)]
+    if None in shares or None in lengths or worked == [None, None]:
+        return None
+    (w0, w1), (l0, l1) = [[value or 0.0 for value in pair] for pair in (shares, lengths)]
+    if (worked[0] is None and w0) or (worked[1] is None and w1):
+        return None
+    a0, a1 = [value if value is not None else other or 0.0 for value, other in (worked, worked[::-1])]
+    b0, b1 = [(length - w * a) / (1 - w) if w < 1 else a for length, w, a in ((l0, w0, a0), (l1, w1, a1))]
     return (w1 - w0) * (a0 - b0), w1 * (a1 - a0), (1 - w1) * (b1 - b0)
 
 

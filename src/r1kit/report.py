@@ -86,7 +86,7 @@ def compose(run: Run) -> Document:
     sections: list[tuple[str, Callable[[Run, Cast], list[Block]], str]] = [
         ("Every stage, every task", _stage_table, "No stage of this run was evaluated: add an `evaluate` stage to the recipe."),
         ("Accuracy and length while R1-Zero trains", _zero_curves, "This run has no R1-Zero stage with recorded steps."),
-        ("Why the responses grow, and what checking does", _habits, "There is no evaluation of both R1-Zero and its base to compare."),
+        ("Why the length changes, and what checking does", _habits, "There is no evaluation of both R1-Zero and its base to compare."),
         ("Language consistency", _language, "No stage of this run recorded language consistency while it trained."),
         ("What thinking is worth", _direct, "Forced direct answers were not measured in this run."),
         ("By difficulty", _difficulty, "Results by difficulty were not recorded in this run."),
@@ -120,7 +120,8 @@ def _stage_table(run: Run, parts: Cast) -> list[Block]:
     rows.append(["forced direct answers", *(percent(model.number("direct")) for model in run.models)])
     note = (
         f"In percent, except length. Of each task: pass@1 ± its standard error over problems, and below it {votes}, the share of problems whose "
-        f"most frequent answer is right. A 95 % interval is about two standard errors to each side. The highest pass@1 of a line is bold."
+        f"most frequent answer is right. A 95 % interval is about two standard errors to each side. The highest pass@1 of a line is bold. A "
+        f"standard error of 0.0 means that all problems came out alike, not that the figure is exact."
     )
     table = Table("Every stage's model on held-out problems.", ["", *(model.name for model in run.models)], rows, note)
     said = [findings.say_consensus(run.models), _protocol(run.models)]
@@ -144,7 +145,8 @@ def _numbers(models: Sequence[Measured], key: str) -> list[float | None]:
 
 
 def _best(cells: Sequence[str], values: Sequence[float | None]) -> list[str]:
-    best = max((value for value in values if value is not None), default=None)
+    known = [value for value in values if value is not None]
+    best = max(known, default=None) if len(set(known)) > 1 else None
     return [f"**{cell}**" if value is not None and value == best else cell for cell, value in zip(cells, values, strict=True)]
 
 
@@ -350,7 +352,7 @@ def _stages(run: Run, parts: Cast) -> list[Block]:
     rows = []
     for stage in run.stages:
         seconds, peak = number(stage.record.get("seconds")), number(stage.record.get("peak_rss_mb"))
-        inputs = ", ".join(stage.record.get("inputs", {})) or "–"
+        inputs = "\n".join(stage.record.get("inputs", {})) or "–"
         row = [stage.name, stage.kind, inputs, duration(seconds) if seconds is not None else "–", "–" if peak is None else f"{peak:.0f}"]
         rows.append([*row, _scalars(stage)])
     return [Table("The stages in the recipe's order.", ["", "kind", "reads", "time", "peak MB", "what it reports"], rows)]

@@ -20,7 +20,7 @@ ANSWERS_PER_WORKER = 2000
 MODULES = ("r1kit.tasks.equivalence",)
 
 
-@dataclass
+@dataclass(eq=False)
 class Worker:
     """One zygote and the job that answers in it."""
 
@@ -70,6 +70,7 @@ class Workers:
     size: int
     owner: int = field(default_factory=os.getpid)
     idle: "queue.SimpleQueue[Worker | None]" = field(default_factory=queue.SimpleQueue)
+    alive: set[Worker] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         for _ in range(self.size):
@@ -81,9 +82,11 @@ class Workers:
         try:
             if worker is None:
                 worker = Worker(Zygote(_tier(), MODULES))
+                self.alive.add(worker)
             return worker.ask(gold, answer)
         except WorkerLost:
             if worker is not None:
+                self.alive.discard(worker)
                 worker.zygote.close()
             worker = None
             raise

@@ -41,6 +41,11 @@ def visible_paths() -> list[str]:
     return sorted(path for path in existing if not any(path != other and path.startswith(other + "/") for other in existing))
 
 
+def scratch_folder(visible: Sequence[str]) -> str:
+    """Where a job may write: /tmp, unless the interpreter itself lives there."""
+    return "/var/tmp" if any(path.startswith("/tmp/") for path in visible) else "/tmp"
+
+
 def enter_namespaces(visible: Sequence[str]) -> int:
     """Lock this process into namespaces of its own; return, in the child that lives on, a handle on its own pid namespace.
 
@@ -82,7 +87,7 @@ def _build_root(visible: Sequence[str]) -> None:
     for path in _LIBRARIES:
         if os.path.islink("/old" + path):
             os.symlink(os.readlink("/old" + path), "/new" + path)
-    for folder in ("/tmp", "/proc", "/dev"):
+    for folder in ("/tmp", "/var/tmp", "/proc", "/dev"):
         os.makedirs("/new" + folder, exist_ok=True)
     for device in _DEVICES:
         with open(f"/new/dev/{device}", "w"):
@@ -130,13 +135,13 @@ def enter_landlock() -> None:
     kernel.set_dumpable(False)
 
 
-def confine_in_namespaces(filter_program: bytes) -> None:
+def confine_in_namespaces(scratch: str, filter_program: bytes) -> None:
     """Lock in a job that was just born as the first process of its pid namespace."""
     kernel.unshare(kernel.CLONE_NEWNS)
     nothing_special = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
-    kernel.mount("tmpfs", "/tmp", "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, SCRATCH_OPTIONS)
+    kernel.mount("tmpfs", scratch, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, SCRATCH_OPTIONS)
     kernel.mount("proc", "/proc", "proc", nothing_special | kernel.MS_RDONLY)
-    os.chdir("/tmp")
+    os.chdir(scratch)
     kernel.drop_privileges_for_good()
     kernel.install_seccomp(filter_program)
 

@@ -75,6 +75,7 @@ class Zygote:
         self.tier = tier
         self.visible = visible
         self.own_namespace = own_namespace
+        self.scratch = confine.scratch_folder(visible)
         self.filter = kernel.seccomp_filter() if tier != "unsafe-subprocess" else b""
         self.jobs: dict[int, tuple[int, int]] = {}  # pidfd -> (job, pid)
         self.poll = select.poll()
@@ -132,7 +133,7 @@ class Zygote:
             channels = _arrange(descriptors)
             confine.set_limits(confine.Limits(order["memory"], order["seconds"]), threads=self.tier == "namespaces")
             if self.tier == "namespaces":
-                confine.confine_in_namespaces(self.filter)
+                confine.confine_in_namespaces(self.scratch, self.filter)
             elif self.tier == "landlock":
                 confine.confine_with_landlock(self.visible, self.filter)
         except BaseException:
@@ -193,8 +194,10 @@ def _arrange(descriptors: list[int]) -> list[int]:
 def main(channel: int, tier: str, visible: Sequence[str], modules: Sequence[str]) -> None:
     """Warm up, lock in, tell the other side that all is well (or what is not), and serve."""
     commands = socket.socket(fileno=channel)
-    for module in (*PRELOADED, *modules):
+    for module in PRELOADED:
         importlib.import_module(module)
+    for module in modules:
+        importlib.import_module(module).warm_up()
     sys.dont_write_bytecode = True
     own_namespace: int | None = None
     try:

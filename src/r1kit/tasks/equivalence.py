@@ -26,6 +26,14 @@ def compare(gold: str, answer: str) -> str:
     return "same" if verify(list(known), list(said), timeout_seconds=None) else "different"
 
 
+def warm_up() -> None:
+    """Load what math-verify loads on first use, so that forked workers have it."""
+    for gold, answer in (("\\frac{1}{2}", "0.5"), ("x^2+1=0", "(1,2]"), ("\\begin{pmatrix}1\\\\2\\end{pmatrix}", "\\{1,\\sqrt{2}\\}")):
+        compare(gold, answer)
+        compare(answer, answer)
+    _read.cache_clear()
+
+
 @lru_cache(maxsize=10_000)
 def _read(text: str) -> tuple[Any, ...]:
     found = parse(f"$\\boxed{{{text}}}$", extraction_config=_LATEX, fallback_mode="no_fallback", parsing_timeout=None)

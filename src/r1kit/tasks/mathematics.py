@@ -24,6 +24,7 @@ from r1kit.tasks.expressions import Expression, NotUnderstood, TooLarge, proport
 from r1kit.types import Verdict
 
 LONGEST_ANSWER = 1000
+DEEPEST_ANSWER = 30
 Kind = Literal["value", "based", "sequence", "union", "matrix", "relation", "infinity", "words"]
 
 
@@ -56,8 +57,8 @@ def check_math(gold: str, response: str) -> Verdict:
         return Verdict("unverifiable", "the gold answer is empty")
     if said is None:
         return Verdict("wrong", "no final answer")
-    if len(said) > LONGEST_ANSWER:
-        return Verdict("wrong", "the final answer is too long")
+    if len(said) > LONGEST_ANSWER or nesting(said) > DEEPEST_ANSWER:
+        return Verdict("wrong", "the final answer is too long or nested too deep")
     try:
         outcome = compare(gold, said)
     except TooLarge as error:
@@ -82,9 +83,13 @@ def compare(gold: str, said: str) -> Verdict:
         except TooLarge:
             raise
         except NotUnderstood:
-            if known.kind == "words" or _is_prose(said):
+            # What can be read only by a more lenient reader must at least be LaTeX.
+            if known.kind == "words" or "\\" not in tidy(said) or _is_prose(said):
                 return Verdict("wrong", "not an answer of this kind")
-    return compare_elsewhere(tidy(gold), tidy(said))
+    verdict = compare_elsewhere(tidy(gold), tidy(said))
+    if verdict.outcome == "unverifiable" and known is not None:
+        return Verdict("wrong", "the answer cannot be read")  # the gold answer can
+    return verdict
 
 
 @lru_cache(maxsize=50_000)
@@ -138,6 +143,8 @@ def final_answer(response: str, choice: bool = False) -> str | None:
     boxes = boxed(text)
     if boxes:
         return _settled_box(text, boxes)
+    if _BOX.search(text):
+        return None  # a box that was never closed
     text = text.strip()
     if not text:
         return None
@@ -279,7 +286,7 @@ def tidy(text: str) -> str:
     text = re.sub(r"\^\{?\s*\\circ\s*\}?", "\\\\degree ", text)
     text = re.sub(r"[ \t\n]+", " ", text).strip()
     text = re.sub(r"^[`*_ ]*(.*?)[`*_ ]*$", r"\1", text)
-    return text.rstrip(".。;,!！ ").strip()
+    return re.sub(r"(?<![\w)}])!+$", "", text.rstrip(".。;, ")).strip()
 
 
 def _is_plain_number(text: str) -> bool:
@@ -364,7 +371,7 @@ _PREFIX = re.compile(
     r"|^(?:therefore|thus|hence|so|approximately|about|roughly|\\approx|≈|=)\s*,?\s*",
     re.IGNORECASE,
 )
-_RELATIONS = re.compile(r"(\\le|\\ge|\\neq|<=|>=|<|>|=|\\in|\\equiv)(?![A-Za-z])")
+_RELATIONS = re.compile(r"(\\(?:le|ge|neq|in|equiv)(?![A-Za-z])|<=|>=|<|>|=)")
 _MATRIX = re.compile(r"\\begin\s*\{([pbvBV]?matrix|array|smallmatrix)\}(?:\{[clr|]*\})?(.*)\\end\s*\{\1\}", re.DOTALL)
 _WRAPPED_WORDS = re.compile(r"\\(?:text|mathrm|textbf|mathbf|mbox|textit|rm|operatorname)\s*\{([^{}]*)\}")
 _BASED = re.compile(
@@ -584,6 +591,15 @@ def _brackets_match(text: str) -> bool:
         if depth == 0:
             return place == len(text) - 1
     return False
+
+
+def nesting(text: str) -> int:
+    """How deep the brackets of a text are nested."""
+    depth = deepest = 0
+    for character in text:
+        depth += (character in "([{") - (character in ")]}")
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def split_outside(text: str, separator: str) -> list[str]:

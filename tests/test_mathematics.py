@@ -1,0 +1,193 @@
+"""Answers that are right however they are written, on hand-made cases and on public data sets."""
+
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from r1kit.sandbox import comparer
+from r1kit.tasks.expressions import TooLarge, read_expression, same
+from r1kit.tasks.mathematics import check_math, final_answer
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+
+# (gold answer, response)
+RIGHT = [
+    ("42", "<think>maybe \\boxed{13}</think> \\boxed{42}"),
+    ("12", "<answer>12</answer>"),
+    ("12", "<think>a</think><answer>12</answer>"),
+    ("12", "<think>a</think>\n\nThe answer is $12$."),
+    ("1/2", "\\boxed{0.5}"),
+    ("1/3", "\\boxed{0.\\overline{3}}"),
+    ("0.\\overline{3}", "\\boxed{\\frac13}"),
+    ("50\\%", "\\boxed{50}"),
+    ("0.5", "\\boxed{50\\%}"),
+    ("1000", "\\boxed{1,000}"),
+    ("1000000", "\\boxed{1 000 000}"),
+    ("12345", "\\boxed{12\\,345}"),
+    ("10{,}000", "\\boxed{10000}"),
+    ("100", "\\boxed{100 dollars}"),
+    ("100", "\\boxed{\\$100}"),
+    ("100", "100 dollars"),
+    ("5 cm", "\\boxed{5}"),
+    ("5", "\\boxed{5\\text{ cm}}"),
+    ("5\\text{ cm}", "\\boxed{5 centimeters}"),
+    ("12", "答案是12元。"),
+    ("12", "\\boxed{１２}"),
+    ("12", "答：一共12个。"),
+    ("12", "\\boxed{12元}"),
+    ("12", "\\boxed{十二}"),
+    ("2/3", "\\boxed{三分之二}"),
+    ("B", "The answer is (B)."),
+    ("B", "\\boxed{\\text{(B)}}"),
+    ("(B)", "\\boxed{B}"),
+    ("B", "<think>c</think> **B**"),
+    ("C", "答案：C"),
+    ("\\text{(C)}", "\\boxed{C) 12}"),
+    ("101_2", "\\boxed{101_2}"),
+    ("101_2", "\\boxed{101_{2}}"),
+    ("2516_8", "\\boxed{2516_{\\text{eight}}}"),
+    ("2516_8", "\\boxed{2516}"),
+    ("(0,1]", "\\boxed{(0, 1]}"),
+    ("(-\\infty,3)", "\\boxed{x<3}"),
+    ("[2,\\infty)", "\\boxed{x \\ge 2}"),
+    ("x \\in [1,2]", "\\boxed{[1,2]}"),
+    ("(1,2)", "\\boxed{1<x<2}"),
+    ("\\{1,2,3\\}", "\\boxed{\\{3,2,1\\}}"),
+    ("1,2", "\\boxed{2, 1}"),
+    ("1,2", "\\boxed{2} and \\boxed{1}"),
+    ("1,2", "\\boxed{x=1 \\text{ or } x=2}"),
+    ("\\pm 3", "\\boxed{3,-3}"),
+    ("(3,\\frac{\\pi}{2})", "\\boxed{\\left(3, \\pi/2\\right)}"),
+    ("\\begin{pmatrix}1&2\\\\3&4\\end{pmatrix}", "\\boxed{\\begin{bmatrix} 1 & 2 \\\\ 3 & 4 \\end{bmatrix}}"),
+    ("y=2x+3", "\\boxed{2x-y+3=0}"),
+    ("y = 2x + 3", "\\boxed{y=3+2x}"),
+    ("2x+3", "\\boxed{y=2x+3}"),
+    ("5", "\\boxed{x=5}"),
+    ("x=5", "\\boxed{5}"),
+    ("\\sqrt{12}", "\\boxed{2\\sqrt3}"),
+    ("2\\pi r", "\\boxed{2*pi*r}"),
+    ("\\emptyset", "\\boxed{\\varnothing}"),
+    ("\\text{Evelyn}", "\\boxed{Evelyn}"),
+    ("east", "\\boxed{\\text{East}}"),
+    ("12", "So the total is \\boxed{12}."),
+    ("12", "\\boxed {12}"),
+    ("12", "\\boxed{12.}"),
+    ("12", "\\boxed{12}."),
+    ("3:4", "\\boxed{6:8}"),
+    ("1.2\\times 10^5", "\\boxed{120000}"),
+    ("120000", "\\boxed{1.2e5}"),
+    ("2\\frac{1}{2}", "\\boxed{5/2}"),
+    ("72", "Natalia sold 48+24 = 72 clips altogether.\n#### 72"),
+    ("72", "#### 72"),
+    ("90^\\circ", "\\boxed{90}"),
+    ("90", "\\boxed{90°}"),
+    ("x^2+2x+1", "\\boxed{(x+1)^2}"),
+    ("\\frac{1}{x+1}", "\\boxed{(x+1)^{-1}}"),
+    ("5", "The answer is 5."),
+    ("5", "Therefore, x = 5."),
+    ("-3", "\\boxed{−3}"),
+    ("(-\\infty,1)\\cup(2,\\infty)", "\\boxed{(2,\\infty)\\cup(-\\infty,1)}"),
+    ("3 million", "\\boxed{3000000}"),
+    ("7:30", "\\boxed{7:30}"),
+    ("f(x)=x^2", "\\boxed{x^2}"),
+    ("6", "<think>x</think>\n**Answer:** 6"),
+    ("\\frac{\\sqrt{3}}{3}", "\\boxed{\\frac{1}{\\sqrt{3}}}"),
+    ("e^{2}", "\\boxed{e^2}"),
+    ("\\log_2 3", "\\boxed{\\frac{\\ln 3}{\\ln 2}}"),
+    ("10", "\\boxed{10\\text{ square units}}"),
+    ("3.50", "\\boxed{\\$3.5}"),
+    ("18", "Janet makes $18 every day."),
+]
+
+
+def rows(name: str) -> list[dict]:
+    path = DATA / name
+    if not path.exists():
+        pytest.skip(f"{path} is not here")
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize(("gold", "response"), RIGHT)
+def test_a_right_answer_is_correct_however_it_is_written(gold, response):
+    assert check_math(gold, response).outcome == "correct"
+
+
+def test_math500_gold_answers_and_full_solutions_are_correct():
+    for row in rows("math500_test.jsonl"):
+        for response in (row["answer"], row["solution"], f"<think>hm</think>So \\boxed{{{row['answer']}}}."):
+            assert check_math(row["answer"], response).outcome == "correct", (row["answer"], response[-80:])
+
+
+def test_math500_answers_to_other_problems_are_wrong():
+    # Every pair that is called correct has been looked at: the same value written in another way.
+    same_value = [
+        {"90^\\circ", "90"}, {"5", "x=5"}, {"1,-2", "-2,1"}, {"40_9", "40"}, {"120^\\circ", "120"}, {"36", "36^\\circ"}, {"36", "\\$36"},
+        {"\\frac{1}{4}", "\\frac14"}, {"30^\\circ", "30"}, {"15", "15\\mbox{ cm}^2"}, {"2 \\sqrt{5}", "2\\sqrt{5}"},
+    ]  # fmt: skip
+    golds = list(dict.fromkeys(row["answer"] for row in rows("math500_test.jsonl")))
+    for gold in golds:
+        for other in golds[::6]:
+            if gold != other and {gold, other} not in same_value:
+                assert check_math(gold, f"\\boxed{{{other}}}").outcome == "wrong", (gold, other)
+
+
+def test_gsm8k_worked_answers_are_correct_and_the_previous_rows_are_not():
+    train = rows("gsm8k_train.jsonl")
+    values = [row["answer"].rpartition("####")[2].strip().replace(",", "") for row in train]
+    for place, row in list(enumerate(train))[::3]:
+        assert check_math(row["answer"], row["answer"]).outcome == "correct"
+        expected = "correct" if float(values[place]) == float(values[place - 1]) else "wrong"
+        assert check_math(row["answer"], f"The answer is {values[place - 1]}.").outcome == expected
+
+
+def test_cmath_answers_with_chinese_words_around_them_are_correct():
+    for row in rows("cmath_test.jsonl")[::2]:
+        gold = str(row["answer"])
+        assert check_math(gold, f"<think>想一想</think>答案是{gold}{'' if gold.endswith('%') else '个'}。").outcome == "correct", gold
+        assert check_math(gold, f"答案是1{gold}。").outcome == "wrong", gold
+
+
+@pytest.mark.parametrize(
+    ("response", "answer"),
+    [("<think>\\boxed{1}</think>\\boxed{2}", "2"), ("<think>1", None), ("\\boxed{1} and so \\boxed{2}", "2"),
+     ("<think>a</think><answer>The sum is 4</answer>", "4"), ("a</think>b: $x=3$", "x=3")],
+)  # fmt: skip
+def test_the_final_answer_is_what_stands_last_outside_the_thinking(response, answer):
+    assert final_answer(response) == answer
+
+
+def test_values_agree_exactly_or_to_25_digits():
+    assert same(read_expression("\\sqrt{2}\\sqrt{3}"), read_expression("\\sqrt{6}"))
+    assert not same(read_expression("\\sqrt{2}"), read_expression("\\frac{665857}{470832}"))
+    assert not same(read_expression("10^{100}"), read_expression("10^{100}+1"))
+
+
+def test_what_is_beyond_computing_is_refused_at_once():
+    begun = time.monotonic()
+    for text in ("9^{9^{9}}", "10000!", "2^{100000}", "(9^{500})^{500}"):
+        with pytest.raises(TooLarge):
+            read_expression(text)
+    assert time.monotonic() - begun < 0.2
+
+
+def test_killed_math_workers_change_no_verdict():
+    pairs = [(f"\\int_0^1 {n} x dx", f"\\boxed{{\\int_0^1 {n} t dt}}") for n in range(2, 8)]
+    expected = [check_math(*pair).outcome for pair in pairs]
+    assert set(expected) == {"correct"}
+    workers = comparer._workers[os.getpid()]
+    outcomes = []
+    for pair in pairs:
+        threading.Timer(0.002, kill_zygotes, [workers]).start()
+        outcomes.append(check_math(*pair).outcome)
+        kill_zygotes(workers)
+    assert outcomes == expected
+
+
+def kill_zygotes(workers: comparer.Workers) -> None:
+    for worker in list(workers.alive):
+        os.killpg(worker.zygote.process.pid, signal.SIGKILL)

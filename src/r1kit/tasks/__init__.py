@@ -1,53 +1,66 @@
 """What to solve: tasks yield problems and check answers; RL, filtering and evaluation share the same check."""
 
+import difflib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from r1kit.config import ConfigError
 from r1kit.imports import load_name
+from r1kit.jsonl import SUFFIXES
+from r1kit.tasks.dataset import Dataset
 from r1kit.tasks.general import General
 from r1kit.tasks.procedural import KINDS, Procedural
 from r1kit.tasks.task import Task, final_answer, is_held_out, vote_key
 
 REASONING = tuple(KINDS)  # the miniature's checkable tasks
 
+# Each entry makes a task from the name that the recipe gives it and its options.
 TASKS: dict[str, Callable[..., Task]] = {
-    **{name: (lambda name=name, **options: Procedural(name, **options)) for name in KINDS},
-    "general": General,
+    **{kind: (lambda name, kind=kind, **options: Procedural(kind, **options)) for kind in KINDS},
+    "general": lambda name, **options: General(**options),
+    "dataset": Dataset,
 }
 
-__all__ = ["KINDS", "REASONING", "TASKS", "General", "Procedural", "Task", "final_answer", "is_held_out", "load_tasks", "vote_key"]
+__all__ = ["KINDS", "REASONING", "TASKS", "Dataset", "General", "Procedural", "Task", "final_answer", "is_held_out", "load_tasks", "vote_key"]
 
 
 def load_tasks(spec: Mapping[str, Any]) -> dict[str, tuple[Task, float]]:
-    """Build the tasks that a recipe names: ``{chain: 1, "my_tasks.py:Chess": 2, mul: {weight: 1, size: 500}}`` -> (task, weight).
+    """Build the tasks that a recipe names, by the name that their problems carry: name -> (task, weight).
 
-    ``reasoning: 1`` stands for all of the miniature's checkable tasks. Raises ConfigError naming the key.
+    ``{chain: 1, mul: {weight: 1, size: 500}}`` are the miniature's, and ``reasoning: 1`` all of its checkable ones;
+    ``{gsm8k: {kind: dataset, train: FILE}}`` gives an entry of TASKS a name of one's own; ``FILE.jsonl`` is a data set with default
+    options, ``my_tasks.py:Chess`` the user's own code. Raises ConfigError naming the key.
     """
     found: dict[str, tuple[Task, float]] = {}
     for name, entry in spec.items():
         options = dict(entry) if isinstance(entry, Mapping) else {"weight": entry}
-        weight = float(options.pop("weight", 1.0))
+        weight = options.pop("weight", 1.0)
+        if isinstance(weight, bool) or not isinstance(weight, int | float):
+            raise ConfigError(f"tasks.{name}: the weight must be a number (given: {weight!r})")
         for single in REASONING if name == "reasoning" else (name,):
-            share = weight / len(REASONING) if name == "reasoning" else weight
-            found[single] = (_load_task(single, options), share)
+            task = _load_task(single, options)
+            if task.name in found:
+                raise ConfigError(f"tasks.{name}: there is a task {task.name!r} already; give one of them another name")
+            found[task.name] = (task, weight / len(REASONING) if name == "reasoning" else float(weight))
     return found
 
 
-def _load_task(name: str, options: dict[str, Any]) -> Task:
-    if ":" in name:
-        made = load_name(name)
-        task = made(**options) if callable(made) else made
+def _load_task(name: str, options: Mapping[str, Any]) -> Task:
+    if name.endswith(SUFFIXES):
+        return Dataset(name.rpartition("/")[2].partition(".")[0], **{"train": name, **options})
+    inner = dict(options)
+    kind = inner.pop("kind", name)
+    if ":" in kind:
+        made = load_name(kind)
+        task = made(**inner) if callable(made) else made
         if not isinstance(task, Task):
             raise ConfigError(f"tasks.{name}: a task needs name, problems(split) and check(problem, answer)")
         return task
-    if name not in TASKS:
-        import difflib
-
-        near = difflib.get_close_matches(name, [*TASKS, "reasoning"], n=1)
+    if kind not in TASKS:
+        near = difflib.get_close_matches(kind, [*TASKS, "reasoning"], n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: reasoning, {', '.join(TASKS)}; your own is file.py:Class"
-        raise ConfigError(f"tasks: unknown task {name!r}: {hint}")
+        raise ConfigError(f"tasks: unknown task {kind!r}: {hint}")
     try:
-        return TASKS[name](**options)
+        return TASKS[kind](name, **inner)
     except TypeError as error:
         raise ConfigError(f"tasks.{name}: {error}") from None

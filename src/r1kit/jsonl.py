@@ -1,0 +1,86 @@
+"""JSON Lines, the one file format for data: a JSON object a line, UTF-8, plain or gzipped; errors name file and line.
+
+Columns are those of TRL, so its files work unchanged. Other formats are not read; the error says how to bring them into this one.
+"""
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from r1kit.config import R1kitError
+
+SUFFIXES = (".jsonl", ".jsonl.gz", ".json")
+_TO_JSONL = "pip install 'r1kit[data]', then: python -c \"import datasets; datasets.load_dataset({})['train'].to_json('data.jsonl')\""
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """(line number, line) of every line that is not blank. Raises R1kitError where the file is missing, torn or of another format."""
+    _check_format(path)
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    yield number, line
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise R1kitError(f"{path}: not a whole gzip file ({error}); copy or compress it again") from None
+    except OSError as error:
+        raise R1kitError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def parse_row(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    """The JSON object of a line. Raises R1kitError naming file and line where it is none."""
+    try:
+        row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+    except UnicodeDecodeError as error:
+        raise R1kitError(f"{path}:{number}: not UTF-8 ({error.reason} at byte {error.start}); convert the file to UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise R1kitError(f"{path}:{number}: not JSON ({error.msg} at column {error.colno}); mend or remove the line") from None
+    except (ValueError, RecursionError) as error:
+        raise R1kitError(f"{path}:{number}: not JSON that can be read ({error}); mend or remove the line") from None
+    if not isinstance(row, dict):
+        raise R1kitError(f'{path}:{number}: a row must be an object such as {{"prompt": ...}}, not {type(row).__name__}')
+    return row
+
+
+def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number, row) of a file. Raises R1kitError naming the line that is not a JSON object."""
+    for number, line in read_lines(path):
+        yield number, parse_row(path, number, line)
+
+
+def column(path: Path, number: int, row: dict[str, Any], name: str) -> str:
+    """A row's text column; a number is taken as its text. Raises R1kitError naming file, line and the columns there are."""
+    value = row.get(name)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str):
+        raise R1kitError(f"{path}:{number}: column {name!r} is missing or not a text; the row has: {', '.join(row)}")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise R1kitError(f"{path}:{number}: column {name!r} holds half a character (a lone surrogate); mend or remove the line")
+    return value
+
+
+def write_jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write rows beside and rename, so that a file is whole or not there."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    temporary.replace(path)
+
+
+def _check_format(path: Path) -> None:
+    if path.suffix == ".parquet":
+        load = f"'parquet', data_files='{path}'"
+        raise R1kitError(f"{path}: Parquet is not read; write it as JSON Lines: {_TO_JSONL.format(load)}")
+    if path.is_file():
+        return
+    if path.is_dir():
+        raise R1kitError(f"{path}: a folder; name one .jsonl file in it")
+    hint = ""
+    if not path.suffix and len(path.parts) == 2:
+        hint = f". Is it a data set's id on the hub? Write it as JSON Lines: {_TO_JSONL.format(repr(str(path)))}"
+    raise R1kitError(f"{path}: no such file (looked up from {Path.cwd()}){hint}")

@@ -1,0 +1,330 @@
+"""Problems from your own files: a task over JSON Lines, as ``{gsm8k: {kind: dataset, train: FILE, held_out: FILE}}`` in a recipe.
+
+A row has a prompt and a gold answer. Their columns are named in the recipe or taken from the first row (``PROMPTS``, ``ANSWERS``; verl's
+``reward_model.ground_truth`` and chat prompts of one user turn are understood); ``about`` says what was taken. A gold answer may be a whole
+worked solution that ends in ``#### 72`` or a box; the working is then kept in ``columns["solution"]``, where pretraining finds it.
+
+What is evaluated is never trained on: without ``held_out`` an eighth of the problems is held out by a hash of their text, and training
+problems that stand in a held-out file, or share ten words in a row with one of its problems, are left out (r1kit.tasks.overlap).
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import field_validator, model_validator
+
+from r1kit.config import Config, R1kitError
+from r1kit.jsonl import column, parse_row, read_lines, write_jsonl
+from r1kit.language import scripts_of
+from r1kit.tasks.mathematics import boxed, check_math, check_math_batch, gold_text, tidy
+from r1kit.tasks.mathematics import final_answer as final_math
+from r1kit.tasks.overlap import fingerprint, without_contaminated, without_duplicates
+from r1kit.tasks.task import final_answer, is_held_out
+from r1kit.types import Problem, Verdict
+
+PROMPTS = ("prompt", "problem", "question")
+ANSWERS = ("answer", "ground_truth", "solution")
+BAD_ROWS_LIMIT = 0.05
+LONGEST_GOLD = 300
+
+_CALCULATION = re.compile(r"<<[^<>]*>>")  # GSM8K's notes for a calculator: 48/2 = <<48/2=24>>24
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?:,|\D|$))")
+_LETTER = re.compile(r"\(?([A-J])\)?\.?")
+
+Check = Literal["math", "choice", "exact"]
+
+
+class DatasetConfig(Config):
+    """The options of a data set in a recipe. Files are looked up from the current folder.
+
+    ``decontaminate`` names further files whose problems are never trained on. ``limit`` bounds each split. ``check``: ``math`` compares
+    mathematically, ``choice`` letters, ``exact`` texts free of spaces. ``bad_rows: quarantine`` writes rows that cannot be used to
+    FILE.bad.jsonl and goes on, up to 5 % of a file; ``error`` stops at the first.
+    """
+
+    train: str | None = None
+    held_out: str | None = None
+    decontaminate: tuple[str, ...] = ()
+    prompt: str | None = None
+    answer: str | None = None
+    id: str | None = None
+    difficulty: str | None = None
+    check: Check = "math"
+    language: str = "en"
+    limit: int | None = None
+    bad_rows: Literal["error", "quarantine"] = "error"
+
+    @field_validator("language")
+    @classmethod
+    def _language_is_known(cls, language: str) -> str:
+        scripts_of(language)
+        return language
+
+    @model_validator(mode="after")
+    def _has_a_file(self) -> Self:
+        if self.train is None and self.held_out is None:
+            raise ValueError("a data set needs train: FILE.jsonl, held_out: FILE.jsonl, or both")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Which columns of a file are read; dots lead into inner objects."""
+
+    prompt: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One file as problems, with what was seen on the way."""
+
+    path: Path
+    columns: Columns
+    problems: tuple[Problem, ...]
+    rows: int
+    bad: int
+    duplicates: int
+
+    def __str__(self) -> str:
+        text = f"{self.rows} rows of {self.path.name} ({self.columns.prompt} -> {self.columns.answer})"
+        text += f", {self.duplicates} duplicates left out" if self.duplicates else ""
+        return text + (f", {self.bad} bad rows in {_quarantine(self.path)}" if self.bad else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Splits:
+    """A data set's problems by split, and one line about them."""
+
+    problems: Mapping[str, Sequence[Problem]]
+    about: str
+
+
+class Dataset:
+    """A task over JSON Lines files; see DatasetConfig for ``options``. The files are read when problems are first asked for."""
+
+    def __init__(self, name: str, **options: Any) -> None:
+        self.name = name
+        self.config = DatasetConfig.parse(options, f"tasks.{name}")
+
+    def problems(self, split: str) -> Sequence[Problem]:
+        """The problems of "train" or "held_out". Raises R1kitError naming file, line and fix for what cannot be read."""
+        found = self._splits().problems
+        if split not in found:
+            raise R1kitError(f"task {self.name}: no split {split!r}; give it with {split}: FILE.jsonl (it has: {', '.join(found)})")
+        if not found[split]:
+            raise R1kitError(f"task {self.name}: the split {split!r} is empty; give more rows, or {split}: FILE.jsonl ({self.about()})")
+        return found[split]
+
+    def about(self) -> str:
+        """One line: files, columns, problems by split, and what was left out."""
+        return self._splits().about
+
+    def check(self, problem: Problem, answer: str | None) -> Verdict:
+        return self.check_batch([problem], [answer])[0]
+
+    def check_batch(self, problems: Sequence[Problem], answers: Sequence[str | None]) -> list[Verdict]:
+        """Judge many answers; mathematical ones wait for math-verify's workers side by side."""
+        golds = [str(problem.answer) for problem in problems]
+        if self.config.check == "exact":
+            return [_check_exact(gold, answer) for gold, answer in zip(golds, answers, strict=True)]
+        judged = iter(check_math_batch(*_both(golds, answers)))
+        return [Verdict("wrong", "the template was not followed") if answer is None else next(judged) for answer in answers]
+
+    def vote_key(self, answer: str) -> str | None:
+        """Under which key an answer counts in a majority vote."""
+        if self.config.check == "exact":
+            said = final_answer(answer)
+            return None if said is None else "".join(said.split())
+        settled = final_math(answer, choice=self.config.check == "choice")
+        return None if settled is None else _THOUSANDS.sub("", tidy(settled).replace(" ", ""))
+
+    def _splits(self) -> Splits:
+        named = [name for name in (self.config.train, self.config.held_out, *self.config.decontaminate) if name is not None]
+        return _read_splits(self.name, self.config, tuple(_stamp(Path(name).expanduser()) for name in named))
+
+
+def _both(golds: Sequence[str], answers: Sequence[str | None]) -> tuple[list[str], list[str]]:
+    given = [(gold, answer) for gold, answer in zip(golds, answers, strict=True) if answer is not None]
+    return [gold for gold, _ in given], [answer for _, answer in given]
+
+
+def _check_exact(gold: str, answer: str | None) -> Verdict:
+    said = None if answer is None else final_answer(answer)
+    if said is None:
+        return Verdict("wrong", "no single answer")
+    return Verdict("correct") if said.split() == gold.split() else Verdict("wrong", "another text")
+
+
+def _stamp(path: Path) -> tuple[str, int, int]:
+    """What changes with a file's content, so that a changed file is read again."""
+    if not path.is_file():
+        next(read_lines(path), None)  # says what is wrong with it
+    state = path.stat()
+    return str(path), state.st_size, state.st_mtime_ns
+
+
+@lru_cache(maxsize=32)
+def _read_splits(name: str, config: DatasetConfig, stamps: tuple[tuple[str, int, int], ...]) -> Splits:
+    """Read a data set's files once, however many stages ask for it."""
+    found: dict[str, Sequence[Problem]] = {}
+    lines = []
+    known: list[str] = []
+    for file in config.decontaminate:
+        known += [problem.prompt for problem in _read_file(name, config, Path(file).expanduser()).problems]
+    if config.held_out is not None:
+        reading = _read_file(name, config, Path(config.held_out).expanduser())
+        found["held_out"] = reading.problems
+        lines.append(f"held out: {reading}")
+    if config.train is not None:
+        reading = _read_file(name, config, Path(config.train).expanduser())
+        train: Sequence[Problem] = reading.problems
+        if config.held_out is None:
+            found["held_out"] = [problem for problem in train if is_held_out("dataset", fingerprint(problem.prompt))]
+            train = [problem for problem in train if not is_held_out("dataset", fingerprint(problem.prompt))]
+        known += [problem.prompt for problem in found["held_out"]] if config.held_out is not None else []
+        found["train"] = without_contaminated(train, known) if known else train
+        lines.insert(0, f"train: {reading}")
+        if config.held_out is None:
+            lines.append(f"held out: {len(found['held_out'])} of them by a hash of their text")
+        if len(found["train"]) < len(train):
+            lines.append(f"{len(train) - len(found['train'])} of train left out: they stand in held-out files, or share ten words in a row")
+    limited = {split: problems[: config.limit] for split, problems in found.items()}
+    counts = ", ".join(f"{len(problems)} {split.replace('_', ' ')}" for split, problems in sorted(limited.items(), reverse=True))
+    return Splits(limited, f"{name}: {counts} problems. {'; '.join(lines)}")
+
+
+def _read_file(name: str, config: DatasetConfig, path: Path) -> Reading:
+    """All usable rows of a file as problems, each prompt once."""
+    problems: list[Problem] = []
+    bad: list[dict[str, Any]] = []
+    columns: Columns | None = None
+    rows = 0
+    for number, line in read_lines(path):
+        rows += 1
+        try:
+            row = parse_row(path, number, line)
+            columns = columns or _choose_columns(path, number, row, config)
+            problems.append(_problem(name, config, columns, path, number, row))
+        except R1kitError as error:
+            if config.bad_rows == "error":
+                raise R1kitError(f"{error}\n(tasks.{name}.bad_rows: quarantine writes such rows aside and goes on)") from None
+            bad.append({"line": number, "error": str(error), "row": line.decode("utf-8", "replace").rstrip("\n")})
+    if len(bad) > BAD_ROWS_LIMIT * rows:
+        raise R1kitError(f"{path}: {len(bad)} of {rows} rows cannot be used, more than {BAD_ROWS_LIMIT:.0%}; the first: {bad[0]['error']}")
+    if columns is None or not problems:
+        raise R1kitError(f"{path}: no rows; a row is a JSON object with a prompt and an answer")
+    if bad:
+        _write_aside(path, bad)
+    unique = without_duplicates(problems)
+    _refuse_equal_ids(path, unique)
+    return Reading(path, columns, tuple(unique), rows, len(bad), len(problems) - len(unique))
+
+
+def _problem(name: str, config: DatasetConfig, columns: Columns, path: Path, number: int, row: dict[str, Any]) -> Problem:
+    prompt = _text(path, number, row, columns.prompt).strip()
+    written = _text(path, number, row, columns.answer)
+    if not prompt:
+        raise R1kitError(f"{path}:{number}: column {columns.prompt!r} is empty; write the problem or remove the row")
+    try:
+        gold = _GOLD[config.check](written)
+    except ValueError as error:
+        raise R1kitError(f"{path}:{number}: column {columns.answer!r}: {error}") from None
+    key = column(path, number, row, config.id) if config.id else hashlib.sha256(prompt.encode()).hexdigest()[:16]
+    level = float(_number(path, number, row, config.difficulty)) if config.difficulty else None
+    return Problem(f"{name}/{key}", name, prompt, gold, config.language, level, {**row, **_solution(row, written)})
+
+
+def _solution(row: Mapping[str, Any], written: str) -> dict[str, str]:
+    """The worked solution of a row as plain text, where there is one: of its own column, or what leads to the gold answer."""
+    text = row["solution"] if isinstance(row.get("solution"), str) else written
+    worked = _CALCULATION.sub("", text.rpartition("####")[0] if "####" in text else text).strip()
+    return {"solution": worked} if worked and (worked != written.strip() or boxed(worked)) else {}
+
+
+def _choose_columns(path: Path, number: int, row: dict[str, Any], config: DatasetConfig) -> Columns:
+    """The columns that the recipe names, else those that the first row has."""
+    verl = isinstance(row.get("reward_model"), dict) and "ground_truth" in row["reward_model"]
+    prompt = config.prompt or next((name for name in PROMPTS if name in row), None)
+    answer = config.answer or ("reward_model.ground_truth" if verl else next((name for name in ANSWERS if name in row and name != prompt), None))
+    if prompt is None or answer is None:
+        missing, known = ("prompt", PROMPTS) if prompt is None else ("answer", ANSWERS)
+        raise R1kitError(
+            f"{path}:{number}: no column for the {missing} ({', '.join(known)}); the row has: {', '.join(row)}. Say which: {missing}: COLUMN"
+        )
+    return Columns(prompt, answer)
+
+
+def _text(path: Path, number: int, row: dict[str, Any], name: str) -> str:
+    """A column's text: of a chat its only user turn, with dots of an inner object."""
+    first, _, rest = name.partition(".")
+    if rest and name not in row:
+        inner = row.get(first)
+        return _text(path, number, inner if isinstance(inner, dict) else {}, rest)
+    value = row.get(name)
+    if isinstance(value, list) and value and all(isinstance(turn, dict) and turn.get("role") in ("system", "user") for turn in value):
+        said = [turn.get("content") for turn in value if turn["role"] == "user"]
+        if len(said) != 1:
+            raise R1kitError(f"{path}:{number}: column {name!r}: a prompt is one user turn, not {len(said)}; split or remove the row")
+        return column(path, number, {name: said[0]}, name)
+    return column(path, number, row, name)
+
+
+def _number(path: Path, number: int, row: dict[str, Any], name: str) -> str:
+    """The number in a column such as 3 or "Level 3"."""
+    text = column(path, number, row, name)
+    found = re.search(r"-?\d+(?:\.\d+)?", text)
+    if found is None:
+        raise R1kitError(f"{path}:{number}: column {name!r}: {text!r} holds no number")
+    return found.group()
+
+
+def _math_gold(written: str) -> str:
+    gold = gold_text(written)
+    if not tidy(gold):
+        raise ValueError("no gold answer; write it, or remove the row")
+    if len(gold) > LONGEST_GOLD or "\n" in gold:
+        raise ValueError("a text without a final answer; end it with #### ANSWER or \\boxed{ANSWER}, or name another column (answer: COLUMN)")
+    return gold
+
+
+def _choice_gold(written: str) -> str:
+    found = _LETTER.fullmatch(gold_text(written))
+    if found is None:
+        raise ValueError(f"{written[:40]!r} is no choice; write one letter from A to J")
+    return found[1]
+
+
+def _exact_gold(written: str) -> str:
+    if not written.strip():
+        raise ValueError("no gold answer; write it, or remove the row")
+    return written.strip()
+
+
+_GOLD: dict[Check, Callable[[str], str]] = {"math": _math_gold, "choice": _choice_gold, "exact": _exact_gold}
+
+
+def _quarantine(path: Path) -> Path:
+    return path.with_name(f"{path.name}.bad.jsonl")
+
+
+def _write_aside(path: Path, bad: Sequence[dict[str, Any]]) -> None:
+    aside = _quarantine(path)
+    try:
+        write_jsonl(aside, bad)
+    except OSError as error:
+        fix = "mend them, or copy the file to where you may write"
+        raise R1kitError(f"{aside}: cannot be written ({error.strerror or error}): {path.name} has {len(bad)} bad rows; {fix}") from None
+
+
+def _refuse_equal_ids(path: Path, problems: Sequence[Problem]) -> None:
+    seen: set[str] = set()
+    for problem in problems:
+        if problem.id in seen:
+            raise R1kitError(f"{path}: two problems have the id {problem.id.partition('/')[2]!r}; leave the option id out, or mend the column")
+        seen.add(problem.id)

@@ -107,8 +107,8 @@ def test_a_completion_ends_with_the_first_stop_token_or_at_its_length() -> None:
 
 def test_a_prompt_is_computed_once_for_its_whole_group() -> None:
     model = FakeModel()
-    NativeEngine(model, [STOP]).generate(prompts(12), Sampling(n=32, max_tokens=1))
-    assert model.fed == 12
+    NativeEngine(model, [STOP]).generate(prompts(16), Sampling(n=32, max_tokens=1))
+    assert model.fed == 16
 
 
 def test_without_seeds_the_sampling_seed_and_the_place_decide() -> None:

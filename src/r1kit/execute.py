@@ -54,6 +54,8 @@ class StageError(R1kitError):
 class InterruptedRunError(R1kitError):
     """The user or the system stopped the run (Ctrl-C, SIGTERM). The text says how to continue."""
 
+    exit_code = 130
+
 
 @dataclass(frozen=True, slots=True)
 class Standing:
@@ -80,7 +82,7 @@ def run(
     redo_from: str | None = None,
     command: str = "r1kit run RECIPE",
     console: Console | None = None,
-    show_rollouts: int = 2,
+    show_rollouts: int = 1,
 ) -> Summary:
     """Run every stage that is not done yet, then write the report.
 
@@ -183,7 +185,7 @@ def _identity(recipe: Recipe, stage: Stage, folder: Path) -> Record:
         "stage": stage.stage,
         "name": stage.name,
         "config": stage.model_dump(mode="json"),
-        "seed": derive_seed(recipe.seed, stage.name),
+        "seed": derive_seed(recipe.seed, stage.seed_of or stage.name),
         "inputs": inputs,
     }
 

@@ -2,7 +2,8 @@
 
 A later layer wins key by key: mappings merge, lists are replaced whole, null switches a block off. One rule is a recipe's own: under
 ``stages`` a mapping changes stages of the list by name (``stages: {r1_zero: {grpo: {steps: 80}}}``, and so does
-``stages.r1_zero.grpo.steps=80`` on the command line); null takes that stage out.
+``stages.r1_zero.grpo.steps=80`` on the command line); null takes that stage out, and a new name whose mapping says ``stage:`` is added
+behind the others.
 
 Where every key came from is kept, so that an error can name file and line and ``show --explain`` can tell.
 """
@@ -114,6 +115,10 @@ def _merge_stages(stages: list[Any], changes: dict[str, Any], layer: Layers, pla
     names = [stage_name(stage) for stage in stages]
     merged = list(stages)
     for name, change in changes.items():
+        if name not in names and isinstance(change, dict) and "stage" in change:
+            names.append(name)
+            merged.append(_merge({"name": name}, change, ("stages", len(merged)), ("stages", name), layer, places))
+            continue
         if name not in names:
             place = layer.place(("stages", name))
             raise ConfigError(f"{place}: no stage {name!r}: {suggest(str(name), [known for known in names if known])}")

@@ -29,6 +29,7 @@ Precision = Literal["float32", "bfloat16"]
 COMPACT_BELOW = 0.9
 # Letting waiting rollouts in costs a pass over their prompts and another copy, so it waits until a quarter of the places is free.
 ADMIT_BELOW = 0.75
+ROW_STEP = 16
 
 
 def mix(x: np.ndarray) -> np.ndarray:
@@ -250,7 +251,7 @@ class NativeEngine:
         """Compute each prompt of these rollouts once and copy its cache row to all of them."""
         prompts_P, prompt_B = np.unique(rollouts_B // work.sampling.n, return_inverse=True)
         lengths_P = np.array([len(work.prompts[prompt]) for prompt in prompts_P])
-        tokens_PT = np.zeros((len(prompts_P), lengths_P.max()), dtype=np.int64)
+        tokens_PT = np.zeros((len(prompts_P), min(-(-lengths_P.max() // ROW_STEP) * ROW_STEP, work.cache_length)), dtype=np.int64)
         for row, prompt in enumerate(prompts_P):
             tokens_PT[row, : lengths_P[row]] = work.prompts[prompt]
         cache = self.model.new_cache(len(prompts_P), work.cache_length, dtype=getattr(torch, self.precision))
@@ -276,9 +277,12 @@ class NativeEngine:
         if not len(running):
             return None
         if len(running) <= COMPACT_BELOW * len(rows):
-            tokens_B = tokens_B[self._tensor(running)]
-            rows = rows.keep(running)
-        elif len(running) < len(rows):
+            # A few finished rows stay, so that batches come in few sizes: CPU libraries compile a product per shape.
+            idle = np.flatnonzero(~rows.running_B)[: -len(running) % ROW_STEP]
+            kept = np.concatenate((running, idle))
+            tokens_B = tokens_B[self._tensor(kept)]
+            rows = rows.keep(kept)
+        if len(running) < len(rows):
             # A finished row idles at the start of its cache, where it neither overflows nor lengthens the others' attention.
             rows.cache.lengths_B = rows.cache.lengths_B.masked_fill(self._tensor(~rows.running_B), 0)
         hidden_B1D = self.model(tokens_B[:, None], cache=rows.cache).hidden_BTD

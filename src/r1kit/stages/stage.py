@@ -58,11 +58,13 @@ class Context:
 class Stage(Config):
     """Base of all stages. A subclass narrows ``stage`` to its own name with Literal and implements ``run``.
 
-    ``name`` is the stage's folder and what "@name" refers to; unique in a recipe; by default the stage's kind.
+    ``name`` is the stage's folder and what "@name" refers to; unique in a recipe; by default the stage's kind. ``seed_of`` names
+    a stage whose seed is used: two runs that differ in nothing but their configuration (matched runs).
     """
 
     stage: str
     name: str = ""
+    seed_of: str = ""
 
     @model_validator(mode="before")
     @classmethod

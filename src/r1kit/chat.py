@@ -28,6 +28,7 @@ R1_ZERO_TEMPLATE = (
 _FOLLOWED = re.compile(r"\s*<think>(.*?)</think>\s*<answer>(.*?)</answer>\s*", re.DOTALL)
 _SUMMARY = re.compile(r"\s*<think>(.*?)</think>(.*)", re.DOTALL)
 _TAG = re.compile(r"</?(?:think|answer)>")
+_HIDDEN = ("\ufdd0", "\ufdd1")  # noncharacters of Unicode: no text holds them
 
 
 def parse(text: str) -> tuple[str, str] | None:
@@ -84,7 +85,7 @@ class Chat:
                     pieces.append(tokenizer.encode(text))
             pieces.append(self._special(ASSISTANT))
         else:
-            pieces = [tokenizer.encode(self._render(turns), special=True)]
+            pieces = self._rendered(turns)
         if opening:
             pieces.append(tokenizer.encode(opening))
         return np.concatenate(pieces).astype(np.int32)
@@ -109,6 +110,17 @@ class Chat:
 
     def _special(self, token: str) -> np.ndarray:
         return np.asarray([self.tokenizer.id(token)], dtype=np.int32)
+
+    def _rendered(self, turns: Sequence[tuple[str, str]]) -> list[np.ndarray]:
+        """Ids of the checkpoint's own template around the turns. Special tokens that a turn spells out are hidden from it and put back as text."""
+        spelled = (_HIDDEN[0], *sorted(self.tokenizer.special_tokens, key=len, reverse=True))
+        any_spelled = re.compile("|".join(map(re.escape, spelled)))
+        hidden = [(role, any_spelled.sub(lambda m: f"{_HIDDEN[0]}{spelled.index(m[0])}{_HIDDEN[1]}", text)) for role, text in turns]
+        parts = re.split(f"{_HIDDEN[0]}(\\d+){_HIDDEN[1]}", self._render(hidden))
+        return [
+            self.tokenizer.encode(spelled[int(part)]) if place % 2 else self.tokenizer.encode(part, special=True)
+            for place, part in enumerate(parts)
+        ]
 
     def _render(self, turns: Sequence[tuple[str, str]]) -> str:
         if self.tokenizer.chat_template is None:

@@ -48,7 +48,9 @@ class Tokenizer:
         if missing:
             raise R1kitError(f"tokenizer: special tokens {missing} are not in the vocabulary; name the right ones in tokenizer_config.json")
         self.bos_id, self.eos_id, self.pad_id = ids["bos"], ids["eos"], ids["pad"]
-        self.special_ids = frozenset(index for index, token in backend.get_added_tokens_decoder().items() if token.special)
+        added = backend.get_added_tokens_decoder()
+        self.special_ids = frozenset(index for index, token in added.items() if token.special)
+        self.special_tokens = tuple(token.content for token in added.values() if token.special)
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> "Tokenizer":

@@ -123,7 +123,7 @@ def lay_out(chosen_NA: Tensor, experts: int) -> tuple[Tensor, Tensor, Tensor]:
     runs of any length would make them compile at every step. Empty slots hold token 0 and count with gate zero.
     """
     N, A = chosen_NA.shape
-    step = 64 if A * N >= 256 * experts else 16
+    step = 64 if 256 * experts <= A * N else 16
     by_assignment = chosen_NA.t().flatten()
     sorted_experts, order = by_assignment.sort(stable=True)
     every = torch.arange(experts, device=order.device)

@@ -29,6 +29,7 @@ Precision = Literal["float32", "bfloat16"]
 COMPACT_BELOW = 0.9
 # Letting waiting rollouts in costs a pass over their prompts and another copy, so it waits until a quarter of the places is free.
 ADMIT_BELOW = 0.75
+# Batches have a multiple of this many rows and prompts are padded to one: CPU libraries compile a product per shape, so few shapes pay.
 ROW_STEP = 16
 
 
@@ -276,10 +277,9 @@ class NativeEngine:
         running = np.flatnonzero(rows.running_B)
         if not len(running):
             return None
-        if len(running) <= COMPACT_BELOW * len(rows):
-            # A few finished rows stay, so that batches come in few sizes: CPU libraries compile a product per shape.
-            idle = np.flatnonzero(~rows.running_B)[: -len(running) % ROW_STEP]
-            kept = np.concatenate((running, idle))
+        # Some finished rows stay to fill a batch up to ROW_STEP; a cache is copied only when that makes it clearly smaller.
+        kept = np.concatenate((running, np.flatnonzero(~rows.running_B)[: -len(running) % ROW_STEP]))
+        if len(kept) <= COMPACT_BELOW * len(rows):
             tokens_B = tokens_B[self._tensor(kept)]
             rows = rows.keep(kept)
         if len(running) < len(rows):

@@ -115,6 +115,16 @@ def test_rollouts_are_kept_whole_and_shown_on_request(tmp_path):
     assert "<think>[b]四[/b]</think>" in printed(console) and "never shown" not in printed(console)
 
 
+def test_rollouts_are_shown_at_few_steps_and_cannot_steer_the_terminal(tmp_path):
+    console = quiet()
+    log = Log(tmp_path, "r1_zero", console, show_rollouts=1)
+    for step in range(120):
+        log.rollouts(step, [{"text": f"text {step}\x1b[2J."}, {"text": "second"}])
+    shown = [line.split()[1] for line in printed(console).splitlines() if line.strip().startswith("text ")]
+    assert [word.rstrip(".").split("\ufffd")[0] for word in shown] == ["0", "10", "20", "50", "100"]
+    assert "\x1b" not in printed(console) and "second" not in printed(console)
+
+
 def test_durations_read_as_people_say_them():
     assert [duration(seconds) for seconds in (0.44, 59.2, 200, 3599.7, 7505)] == ["0.4 s", "59 s", "3 min 20 s", "1 h 0 min", "2 h 5 min"]
 

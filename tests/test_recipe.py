@@ -65,6 +65,14 @@ def test_extended_file_lies_below(read, tmp_path):
     assert recipe.stages[1].optimizer.steps == 8 and recipe.stages[1].optimizer.lr == 1e-6
 
 
+def test_extending_recipe_can_add_a_stage_behind_the_others(read, tmp_path):
+    (tmp_path / "base.yaml").write_text(GOOD)
+    recipe = read("extends: base.yaml\nname: other\nstages:\n  twin: {stage: write, init: '@zero/data.jsonl'}\n")
+    assert [stage.name for stage in recipe.stages] == ["base", "zero", "both", "twin"]
+    message = complaint(read, "extends: base.yaml\nname: other\nstages:\n  twin: {stage: write, inti: x}\n")
+    assert "tiny.yaml:4: stages.twin: unknown key 'inti'" in message
+
+
 def test_lists_replace_mappings_merge_null_switches_off(read, tmp_path):
     (tmp_path / "base.yaml").write_text(GOOD)
     listed = read("extends: base.yaml\nstages: [{stage: write}]\n")

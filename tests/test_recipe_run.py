@@ -115,6 +115,12 @@ def test_seed_of_the_recipe_counts_as_a_change(recipe):
         execute(recipe(THREE, "seed=1"))
 
 
+def test_matched_stages_share_a_seed(recipe):
+    tiny = recipe("name: tiny\nstages:\n  - {stage: write, name: a}\n  - {stage: write, name: b, seed_of: a}\n  - {stage: write, name: c}\n")
+    execute(tiny)
+    assert data(tiny, "a") == data(tiny, "b") != data(tiny, "c")
+
+
 def test_stage_made_again_changes_those_that_read_it(recipe):
     tiny = recipe(THREE)
     execute(tiny)
@@ -200,7 +206,7 @@ def start(file: Path, folder: Path, *options: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
-SLOW = "name: slow\nstages:\n  - {stage: write, name: base}\n  - {stage: write, name: zero, seconds_per_step: 0.2, optimizer: {steps: 6}}\n"
+SLOW = "name: slow\nstages:\n  - {stage: write, name: base}\n  - {stage: write, name: zero, seconds_per_step: 0.2, optimizer: {steps: STEPS}}\n"
 
 
 def wait_for_lines(file: Path, lines: int, process: subprocess.Popen[str]) -> None:
@@ -211,9 +217,9 @@ def wait_for_lines(file: Path, lines: int, process: subprocess.Popen[str]) -> No
 
 
 def test_killed_run_continues_where_it_was(tmp_path):
-    (tmp_path / "slow.yaml").write_text(SLOW)
+    (tmp_path / "slow.yaml").write_text(SLOW.replace("STEPS", "10"))
     process = start(tmp_path / "slow.yaml", tmp_path / "run")
-    wait_for_lines(tmp_path / "run/stages/zero.partial/data.jsonl", 3, process)
+    wait_for_lines(tmp_path / "run/stages/zero.partial/data.jsonl", 2, process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not (tmp_path / "run/stages/zero").exists()
@@ -225,16 +231,16 @@ def test_killed_run_continues_where_it_was(tmp_path):
     assert "base: done" in out and "zero: continues" in out
     assert (tmp_path / "run/stages/base/stage.json").read_text() == base
     final = (tmp_path / "run/stages/zero/data.jsonl").read_text()
-    assert final.startswith(written) and [json.loads(line)["step"] for line in final.splitlines()] == list(range(6))
+    assert final.startswith(written) and [json.loads(line)["step"] for line in final.splitlines()] == list(range(10))
     assert not (tmp_path / "run/stages/zero.partial").exists()
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows if row["stage"] == "zero"] == list(range(6))
+    assert [row["step"] for row in rows if row["stage"] == "zero"] == list(range(10))
     assert json.loads((tmp_path / "run/stages/zero/stage.json").read_text())["attempts"] == 2
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_run_exits_130_and_says_how_to_continue(tmp_path, number):
-    (tmp_path / "slow.yaml").write_text(SLOW)
+    (tmp_path / "slow.yaml").write_text(SLOW.replace("STEPS", "3000"))
     process = start(tmp_path / "slow.yaml", tmp_path / "run")
     wait_for_lines(tmp_path / "run/stages/zero.partial/data.jsonl", 1, process)
     second = start(tmp_path / "slow.yaml", tmp_path / "run")

@@ -185,7 +185,7 @@ def main() -> None:
             raise
         known = isinstance(error, R1kitError)
         print(f"r1kit: {error if known else _unexpected(error)}", file=sys.stderr)
-        sys.exit(130 if type(error).__name__ == "InterruptedRunError" else 2 if isinstance(error, ConfigError) else 1)
+        sys.exit(getattr(error, "exit_code", 2 if isinstance(error, ConfigError) else 1))
 
 
 def _unexpected(error: Exception) -> str:

@@ -87,13 +87,18 @@ class Log:
         self.console.print(Text(f"  {text}"))
 
     def rollouts(self, step: int, records: Iterable[Mapping[str, Any]], show: int | None = None) -> Path:
-        """Keep one step's rollouts, one JSON object a line, and print the first ``show`` as text. Returns the file."""
+        """Keep one step's rollouts, one JSON object a line. Returns the file.
+
+        The first ``show`` are printed as text; by default the log's ``show_rollouts``, at steps 0, 10, 20, 50, 100, 200 and so on.
+        """
         self._begin(step)
         rows = [dict(record) for record in records]
         path = self.samples_dir / f"step_{step:06d}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, "".join(json.dumps(row, ensure_ascii=False, default=_plain) + "\n" for row in rows))
-        for row in rows[: self.show_rollouts if show is None else show]:
+        if show is None:
+            show = self.show_rollouts if _is_landmark(step) else 0
+        for row in rows[:show]:
             self._show_rollout(step, row)
         return path
 
@@ -179,7 +184,8 @@ class Log:
     def _show_rollout(self, step: int, row: Mapping[str, Any]) -> None:
         numbers = [f"  {name} {_short(row[name])}" for name in ("reward", "advantage") if row.get(name) is not None]
         heading = f"  step {step}" + "".join(numbers)
-        body = "\n".join(f"    {line}" for name in ("prompt", "text") if row.get(name) for line in str(row[name]).splitlines())
+        texts = [printable(str(row[name])) for name in ("prompt", "text") if row.get(name)]
+        body = "\n".join(f"    {line}" for text in texts for line in text.splitlines())
         self.console.print(Text(f"{heading}\n{body}", style="dim"), soft_wrap=True)
 
 
@@ -189,6 +195,16 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def printable(text: str) -> str:
+    """The text without characters that steer a terminal: what a model writes must not move the cursor."""
+    return "".join(character if character.isprintable() or character in "\n\t" else "\ufffd" for character in text)
+
+
+def _is_landmark(step: int) -> bool:
+    digits = str(step)
+    return step == 0 or (step >= 10 and digits[0] in "125" and not digits[1:].strip("0"))
 
 
 def _number(value: float) -> float | None:

@@ -15,6 +15,7 @@ from rich.text import Text
 from r1kit.chat import Chat
 from r1kit.config import R1kitError
 from r1kit.engine.native import NativeEngine
+from r1kit.log import printable
 from r1kit.model.huggingface import load_pretrained
 from r1kit.runs import prompt_settings
 from r1kit.seeds import derive_seed
@@ -81,7 +82,7 @@ def say(speaker: Speaker, turns: list[Turn], seed: int, console: Console) -> str
     for piece in speaker.answer(turns, seed):
         response += piece
         thinking = THINKING[0] in response and (THINKING[1] not in response or piece.endswith(THINKING[1]))
-        console.print(Text(piece, style="dim" if thinking else ""), end="", soft_wrap=True)
+        console.print(Text(printable(piece), style="dim" if thinking else ""), end="", soft_wrap=True)
     console.print()
     return response.rpartition(THINKING[1])[2].strip()
 

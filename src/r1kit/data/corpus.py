@@ -7,6 +7,7 @@ reinforcement learning has something to select from. Held-out problems never occ
 Shares follow the prototypes (their recipe is cited where it was kept); DeepSeek-V3's own corpus is not public.
 """
 
+import itertools
 import random
 from collections.abc import Iterator, Sequence
 from typing import Annotated
@@ -56,6 +57,16 @@ def documents(seed: int, mix: CorpusMix) -> Iterator[str]:
             yield _problem(rng, mix)
 
 
+def solved_documents(problems: Sequence[Problem], seed: int, mix: CorpusMix) -> Iterator[str]:
+    """Endless documents from problems of one's own: each with its written solution (``columns["solution"]``), or a bare answer."""
+    for epoch in itertools.count():
+        rng = random.Random(f"solved/{seed}/{epoch}")
+        for index in rng.sample(range(len(problems)), len(problems)):
+            problem = problems[index]
+            solution = "" if rng.random() < mix.direct else str(problem.columns.get("solution", ""))
+            yield layout(problem.prompt, solution, str(problem.answer), rng, mix)
+
+
 def draw_train_parameters(kind: Kind, rng: random.Random) -> Parameters:
     """Parameters of a problem that is not held out."""
     while True:
@@ -92,9 +103,9 @@ def _problem(rng: random.Random, mix: CorpusMix) -> str:
         answer = work.answer
         if wrong and answer.isdigit() and rng.random() < 0.5:
             answer = str(_slipped(int(answer), rng))
-        return _layout(kind.ask(parameters, language), "", answer, rng, mix)
+        return layout(kind.ask(parameters, language), "", answer, rng, mix)
     thinking = _thinking(work, language, rng, mix)
-    return _layout(kind.ask(parameters, language), thinking, work.answer, rng, mix)
+    return layout(kind.ask(parameters, language), thinking, work.answer, rng, mix)
 
 
 def _thinking(work: worked.Worked, language: str, rng: random.Random, mix: CorpusMix) -> str:
@@ -116,7 +127,8 @@ def _slipped(value: int, rng: random.Random) -> int:
     return max(0, value + rng.choice((-10, -2, -1, 1, 2, 10)))
 
 
-def _layout(prompt: str, thinking: str, answer: str, rng: random.Random, mix: CorpusMix) -> str:
+def layout(prompt: str, thinking: str, answer: str, rng: random.Random, mix: CorpusMix) -> str:
+    """One problem as a document: plain text, or a chat whose tags are right, broken or absent."""
     if rng.random() >= mix.chat_layout:
         stop = rng.choice((" ", "\n", "\nA: "))
         return f"{prompt}{stop}{thinking}{'. ' if thinking else ''}{answer}"
@@ -144,7 +156,7 @@ def _general(prompts: Sequence[Problem], rng: random.Random, mix: CorpusMix) -> 
     problem = rng.choice(prompts)
     answer = general.reference_answer(problem, rng, quality=0.75)
     thinking = general.reference_thinking(problem) if rng.random() < 0.4 else ""
-    return _layout(problem.prompt, thinking, answer, rng, mix)
+    return layout(problem.prompt, thinking, answer, rng, mix)
 
 
 def _fact_list(rng: random.Random) -> str:

@@ -4,7 +4,7 @@ The stream is a function of its seed alone. A resumed run skips to where it was;
 """
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from r1kit.config import ConfigError
 from r1kit.tasks.task import Task
@@ -12,17 +12,28 @@ from r1kit.types import Problem
 
 
 class Mixture:
-    """Problems of ``tasks`` (name -> (task, weight)) from one split; every problem of a task comes once per epoch of that task."""
+    """Problems of ``tasks`` (name -> (task, weight)) from one split; every problem of a task comes once per epoch of that task.
 
-    def __init__(self, tasks: Mapping[str, tuple[Task, float]], split: str, seed: int) -> None:
+    Only problems that ``keep`` accepts come; ``left_out`` counts the others of each task that has any.
+    """
+
+    def __init__(
+        self, tasks: Mapping[str, tuple[Task, float]], split: str, seed: int, keep: Callable[[Problem], bool] = lambda problem: True
+    ) -> None:
         self.names = [name for name, (_, weight) in tasks.items() if weight > 0]
         if not self.names:
             raise ConfigError("tasks: no task has a weight above zero")
         self.weights = [tasks[name][1] for name in self.names]
-        self.problems: dict[str, Sequence[Problem]] = {name: tasks[name][0].problems(split) for name in self.names}
-        for name, problems in self.problems.items():
-            if not problems:
-                raise ConfigError(f"task {name}: the split {split!r} has no problems")
+        self.problems: dict[str, Sequence[Problem]] = {}
+        self.left_out: dict[str, int] = {}
+        for name in self.names:
+            problems = tasks[name][0].problems(split)
+            self.problems[name] = [problem for problem in problems if keep(problem)]
+            if len(self.problems[name]) < len(problems):
+                self.left_out[name] = len(problems) - len(self.problems[name])
+            if not self.problems[name]:
+                why = f": all {len(problems)} prompts are too long; raise context or lower max_tokens" if problems else ""
+                raise ConfigError(f"task {name}: the split {split!r} has no problems{why}")
         self._random = random.Random(f"mixture/{seed}")
         self._orders: dict[str, list[int]] = {name: [] for name in self.names}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from r1kit.config import R1kitError
 from r1kit.jsonl import column, read_jsonl, write_jsonl
 
-__all__ = ["column", "pairs", "read_jsonl", "texts", "write_jsonl"]
+__all__ = ["blend", "column", "pairs", "read_jsonl", "texts", "write_jsonl"]
 
 
 def texts(files: Sequence[Path], fields: Sequence[str], seed: int) -> Iterator[str]:
@@ -20,6 +20,16 @@ def texts(files: Sequence[Path], fields: Sequence[str], seed: int) -> Iterator[s
         random.Random(f"texts/{seed}/{epoch}").shuffle(order)
         for index in order:
             yield found[index]
+
+
+def blend(sources: Sequence[tuple[float, Iterator[str]]], seed: int) -> Iterator[str]:
+    """Documents from several endless sources, each document's source drawn by weight."""
+    if len(sources) == 1:
+        yield from sources[0][1]
+    rng = random.Random(f"blend/{seed}")
+    weights = [weight for weight, _ in sources]
+    while True:
+        yield next(rng.choices(sources, weights)[0][1])
 
 
 def pairs(path: Path) -> list[tuple[str, str]]:

@@ -9,9 +9,10 @@ from typing import Literal
 from pydantic import Field
 
 from r1kit.data.sources import write_jsonl
+from r1kit.model.huggingface import read_config
 from r1kit.seeds import derive_seed
 from r1kit.stages.cold_start import correct, train_problems
-from r1kit.stages.policy import Talk, TaskSpec, model_of, sample
+from r1kit.stages.policy import Talk, TaskSpec, fits, model_of, sample, tell_tasks
 from r1kit.stages.sft import finetune_on
 from r1kit.stages.stage import Context, Stage
 from r1kit.tasks import load_tasks
@@ -41,8 +42,12 @@ class Distill(Stage):
         model = model_of(ctx.path(self.teacher))
         chat, engine = self.talk.chat(model), ctx.runtime.engine(model)
         sampling = Sampling(self.samples, self.temperature, max_tokens=self.max_tokens)
-        problems = train_problems(self.tasks, self.problems, derive_seed(ctx.seed, "problems"))
-        groups = correct(sample(engine, chat, problems, sampling, derive_seed(ctx.seed, "sample")), load_tasks(self.tasks))
+        tasks = load_tasks(self.tasks)
+        tell_tasks(ctx, tasks)
+        keep = fits(chat, read_config(model).max_positions - self.max_tokens)
+        problems = train_problems(self.tasks, self.problems, derive_seed(ctx.seed, "problems"), keep)
+        groups = correct(sample(engine, chat, problems, sampling, derive_seed(ctx.seed, "sample")), tasks)
+        ctx.log.info(f"{len(problems) * self.samples} answers of the teacher, {sum(map(len, groups))} correct")
         if self.general:
             talked = sample(engine, chat, General().problems("train"), sampling, derive_seed(ctx.seed, "general"))
             groups += [[r for r in group if r.answer is not None] for group in talked]

@@ -6,7 +6,7 @@ protocol stands beside every number; the defaults are the training distribution,
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from r1kit.engine import Engine
 from r1kit.language import language_share
 from r1kit.rewards import check_all
 from r1kit.seeds import derive_seed
-from r1kit.stages.policy import Talk, TaskSpec, model_of, report, sample
+from r1kit.stages.policy import Talk, TaskSpec, model_of, report, sample, tell_tasks
 from r1kit.stages.stage import Context, Stage
 from r1kit.tasks import load_tasks
 from r1kit.tasks.general import General, gold_score
@@ -26,6 +26,7 @@ from r1kit.tasks.task import Task, vote_key
 from r1kit.tasks.worked import read_steps, rechecks, takes_back
 from r1kit.types import Problem, Rollout, Sampling
 
+VoteKey = Callable[[str], str | None]
 NO_THINKING = "<think></think>"  # forced direct answers: the completion begins after an empty thinking
 
 
@@ -48,6 +49,7 @@ class Evaluate(Stage):
     def run(self, ctx: Context) -> None:
         found: dict[str, Any] = {}
         examples: list[dict[str, Any]] = []
+        tell_tasks(ctx, load_tasks(self.tasks))
         for number, (name, reference) in enumerate(self.models.items()):
             model = model_of(ctx.path(reference))
             engine = ctx.runtime.engine(model)
@@ -93,13 +95,14 @@ def summarise(groups: Sequence[Sequence[Rollout]], tasks: Mapping[str, Task]) ->
     """All figures of groups of rollouts on checkable problems."""
     verdicts = _verdicts(groups, tasks)
     right = [np.array([verdicts[r.problem.id, r.index] for r in group], dtype=float) for group in groups]
-    figures = _headline(groups, right)
+    keys = {name: getattr(task, "vote_key", vote_key) for name, task in tasks.items()}
+    figures = _headline(groups, right, keys)
     by_task: dict[str, list[int]] = defaultdict(list)
     by_difficulty: dict[str, list[int]] = defaultdict(list)
     for place, group in enumerate(groups):
         by_task[group[0].problem.task].append(place)
         by_difficulty[f"{group[0].problem.difficulty or 0:g}"].append(place)
-    figures["tasks"] = {name: _headline([groups[i] for i in own], [right[i] for i in own]) for name, own in by_task.items()}
+    figures["tasks"] = {name: _headline([groups[i] for i in own], [right[i] for i in own], keys) for name, own in by_task.items()}
     figures["by_difficulty"] = {
         level: {"pass@1": float(np.mean([right[i].mean() for i in own])), "length": _length([groups[i] for i in own]), "n": len(own)}
         for level, own in sorted(by_difficulty.items(), key=lambda item: float(item[0]))
@@ -107,9 +110,10 @@ def summarise(groups: Sequence[Sequence[Rollout]], tasks: Mapping[str, Task]) ->
     return figures | _habits([r for group in groups for r in group], verdicts)
 
 
-def consensus(group: Sequence[Rollout], right: Sequence[float]) -> float:
-    """1.0 if the most frequent answer of the group is right. Answers that did not follow the template have no vote."""
-    keys = [vote_key(r.answer) for r in group]
+def consensus(group: Sequence[Rollout], right: Sequence[float], key: VoteKey = vote_key) -> float:
+    """1.0 if the most frequent answer of the group is right; answers with the same ``key`` are counted together. Answers that did not follow
+    the template have no vote."""
+    keys = [None if r.answer is None else key(r.answer) for r in group]
     votes = Counter(key for key in keys if key is not None)
     if not votes:
         return 0.0
@@ -117,17 +121,18 @@ def consensus(group: Sequence[Rollout], right: Sequence[float]) -> float:
     return float(right[keys.index(winner)])
 
 
-def _headline(groups: Sequence[Sequence[Rollout]], right: Sequence[np.ndarray]) -> dict[str, Any]:
+def _headline(groups: Sequence[Sequence[Rollout]], right: Sequence[np.ndarray], keys: Mapping[str, VoteKey]) -> dict[str, Any]:
     n = len(groups[0])
     rollouts = [r for group in groups for r in group]
     thinkings = [(r.thinking, r.problem.language) for r in rollouts if r.thinking]
     shares = [share for thinking, language in thinkings if (share := language_share(thinking, language)) is not None]
     means = [float(values.mean()) for values in right]
+    votes = [consensus(group, values.tolist(), keys[group[0].problem.task]) for group, values in zip(groups, right, strict=True)]
     return {
         "pass@1": float(np.mean(means)),
         "pass@1_stderr": _stderr(means),
         f"pass@{n}": float(np.mean([values.max() for values in right])),
-        f"cons@{n}": float(np.mean([consensus(group, values.tolist()) for group, values in zip(groups, right, strict=True)])),
+        f"cons@{n}": float(np.mean(votes)),
         "format": float(np.mean([r.answer is not None for r in rollouts])),
         "language": float(np.mean(shares)) if shares else 0.0,
         "length": _length(groups),

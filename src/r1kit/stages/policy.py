@@ -1,14 +1,17 @@
 """What the RL and sampling stages share: a model with its tokenizer, template and engine, and the GRPO stage's walk."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
 
 from r1kit.chat import Chat, TemplateName
 from r1kit.config import Config
 from r1kit.data.mixture import Mixture
 from r1kit.engine import Engine
+from r1kit.model.huggingface import read_config
 from r1kit.rewards import WeightedReward, load_rewards
 from r1kit.seeds import derive_seed
 from r1kit.stages.stage import Context
@@ -19,8 +22,20 @@ from r1kit.train import checkpoint, grpo
 from r1kit.train.learner import LearnerConfig
 from r1kit.types import Problem, Rollout, Sampling
 
-TaskSpec = dict[str, Any]
-RewardSpec = dict[str, Any]
+
+def _known_tasks(spec: dict[str, Any]) -> dict[str, Any]:
+    load_tasks(spec)
+    return spec
+
+
+def _known_rewards(spec: dict[str, Any]) -> dict[str, Any]:
+    load_rewards(spec, {})
+    return spec
+
+
+# Names and options are checked with the recipe; files are read when problems are needed.
+TaskSpec = Annotated[dict[str, Any], AfterValidator(_known_tasks)]
+RewardSpec = Annotated[dict[str, Any], AfterValidator(_known_rewards)]
 
 
 class Talk(Config):
@@ -49,10 +64,13 @@ def reinforce(
     watch: grpo.Watch | None = None,
 ) -> None:
     """GRPO from the model in ``init``; the result is exported to ctx.out/model."""
+    tell_tasks(ctx, tasks)
     learner = ctx.runtime.learner(init, learner_config)
     reference = ctx.runtime.learner(init, learner_config) if config.beta else None
     player = grpo.Player(learner, ctx.runtime.engine_of(learner), talk.chat(init), reference)
-    mixture = Mixture(tasks, "train", derive_seed(ctx.seed, "problems"))
+    room = min(learner_config.context + 1, read_config(init).max_positions) - config.max_tokens
+    mixture = Mixture(tasks, "train", derive_seed(ctx.seed, "problems"), fits(player.chat, room))
+    tell_left_out(ctx, mixture, room)
     grpo.train(config, player, mixture, rewards, ctx.seed, ctx.log, ctx.out, watch)
     ctx.runtime.export(learner, ctx.out / "model")
     checkpoint.discard(ctx.out)
@@ -63,6 +81,26 @@ def rules(rewards: RewardSpec, tasks: TaskSpec) -> tuple[dict[str, tuple[Task, f
     """The tasks and rewards that a recipe names."""
     loaded = load_tasks(tasks)
     return loaded, load_rewards(rewards, {name: task for name, (task, _) in loaded.items()})
+
+
+def tell_tasks(ctx: Context, tasks: Mapping[str, tuple[Task, float]]) -> None:
+    """Say what was read of the user's files, where a task has something to say about itself."""
+    for task, _ in tasks.values():
+        about = getattr(task, "about", None)
+        if about is not None:
+            ctx.log.info(about())
+
+
+def tell_left_out(ctx: Context, mixture: Mixture, room: int) -> None:
+    """Say how many training problems have a prompt that is too long."""
+    for name, count in mixture.left_out.items():
+        ctx.log.info(f"{name}: {count} problems left out, whose prompts are longer than the {room} tokens there is room for")
+
+
+def fits(chat: Chat, room: int) -> Callable[[Problem], bool]:
+    """Whether a problem's prompt has at most ``room`` tokens. A byte-level token is at least a byte, so few texts need to be encoded."""
+    frame = len(chat.prompt_ids(Problem("", "", "", None)))
+    return lambda problem: frame + len(problem.prompt.encode()) <= room or len(chat.prompt_ids(problem)) <= room
 
 
 def sample(engine: Engine, chat: Chat, problems: Sequence[Problem], sampling: Sampling, seed: int, opening: str | None = None) -> list[list[Rollout]]:

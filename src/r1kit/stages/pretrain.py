@@ -13,14 +13,15 @@ import numpy as np
 from pydantic import Field
 
 from r1kit.config import Config
-from r1kit.data.corpus import CorpusMix, documents
-from r1kit.data.sources import texts
+from r1kit.data.corpus import CorpusMix, documents, solved_documents
+from r1kit.data.sources import blend, texts
 from r1kit.model.config import ModelConfig
 from r1kit.model.decoder import LanguageModel
 from r1kit.model.huggingface import save_pretrained
 from r1kit.seeds import derive_seed
-from r1kit.stages.policy import model_of, report
+from r1kit.stages.policy import TaskSpec, model_of, report, tell_tasks
 from r1kit.stages.stage import Context, Stage
+from r1kit.tasks import load_tasks
 from r1kit.tokenizer import Tokenizer
 from r1kit.train import checkpoint
 from r1kit.train.learner import LearnerConfig
@@ -33,11 +34,17 @@ _CHUNK = 512
 
 
 class CorpusConfig(Config):
-    """Either the miniature's own corpus (``mix``), or documents from JSON Lines files: ``fields`` are joined by a newline."""
+    """The miniature's own corpus, or documents from JSON Lines ``files`` (``fields`` are joined by a newline), or the worked solutions of
+    ``tasks``' training problems, laid out as ``mix`` says.
+
+    Weights are per document. Beside files or tasks the miniature's corpus takes part only with a weight of its own.
+    """
 
     mix: CorpusMix = CorpusMix()
-    files: list[str] = []
+    files: dict[str, float] = {}
     fields: list[str] = ["text"]
+    tasks: TaskSpec = {}
+    miniature: float = Field(0.0, ge=0.0)
 
 
 class Pretrain(Stage):
@@ -55,6 +62,7 @@ class Pretrain(Stage):
 
     def run(self, ctx: Context) -> None:
         source = derive_seed(ctx.seed, "corpus")
+        tell_tasks(ctx, load_tasks(self.corpus.tasks))
         tokenizer = self._tokenizer(ctx, source)
         config = self._shape(tokenizer.vocab_size)
         init = ctx.out / "init"
@@ -82,9 +90,13 @@ class Pretrain(Stage):
         return ModelConfig.preset(str(self.model.get("preset", "mini")), **{"vocab_size": vocab_size, **overrides})
 
     def _documents(self, seed: int) -> Iterator[str]:
-        if not self.corpus.files:
-            return documents(seed, self.corpus.mix)
-        return texts([Path(file) for file in self.corpus.files], self.corpus.fields, seed)
+        corpus = self.corpus
+        sources = [(weight, texts([Path(file)], corpus.fields, seed)) for file, weight in corpus.files.items()]
+        for name, (task, weight) in load_tasks(corpus.tasks).items():
+            sources.append((weight, solved_documents(task.problems("train"), derive_seed(seed, name), corpus.mix)))
+        if corpus.miniature or not sources:
+            sources.append((corpus.miniature or 1.0, documents(seed, corpus.mix)))
+        return blend(sources, seed)
 
     def _tokenizer(self, ctx: Context, seed: int) -> Tokenizer:
         if isinstance(self.tokenizer, str):

@@ -9,11 +9,12 @@ from typing import Literal
 
 from pydantic import Field
 
+from r1kit.data.curation import readable
 from r1kit.data.sources import write_jsonl
-from r1kit.language import language_share
+from r1kit.model.huggingface import read_config
 from r1kit.seeds import derive_seed
 from r1kit.stages.cold_start import correct, general_rows, train_problems
-from r1kit.stages.policy import Talk, TaskSpec, model_of, report, sample
+from r1kit.stages.policy import Talk, TaskSpec, fits, model_of, report, sample, tell_tasks
 from r1kit.stages.stage import Context, Stage
 from r1kit.tasks import load_tasks
 from r1kit.types import Rollout, Sampling
@@ -37,20 +38,22 @@ class RejectionSampling(Stage):
     def run(self, ctx: Context) -> None:
         model = model_of(ctx.path(self.init))
         chat, engine = self.talk.chat(model), ctx.runtime.engine(model)
-        problems = train_problems(self.tasks, self.problems, derive_seed(ctx.seed, "problems"))
+        tasks = load_tasks(self.tasks)
+        tell_tasks(ctx, tasks)
+        keep = fits(chat, read_config(model).max_positions - self.max_tokens)
+        problems = train_problems(self.tasks, self.problems, derive_seed(ctx.seed, "problems"), keep)
         sampling = Sampling(self.samples, self.temperature, max_tokens=self.max_tokens)
         groups = sample(engine, chat, problems, sampling, derive_seed(ctx.seed, "sample"))
         ctx.runtime.release(engine)
-        right = correct(groups, load_tasks(self.tasks))
+        right = correct(groups, tasks)
         kept = [r for group in right for r in self._readable(group)[: self.keep]]
         written = [(r.problem.prompt, r.text) for r in kept]
         written += general_rows(len(kept), self.general_share, ctx.seed)
         write_jsonl(ctx.out / "data.jsonl", [{"prompt": prompt, "completion": completion} for prompt, completion in written])
-        report(
-            ctx,             sampled=len(problems) * self.samples, correct=sum(map(len, right)), kept=len(kept), general=len(written) - len(kept)
-        )
+        counts = {"sampled": len(problems) * self.samples, "correct": sum(map(len, right)), "kept": len(kept)}
+        ctx.log.info(", ".join(f"{count} {name}" for name, count in counts.items()) + f"; {len(written) - len(kept)} general rows beside them")
+        report(ctx, **counts, general=len(written) - len(kept))
 
     def _readable(self, group: list[Rollout]) -> list[Rollout]:
-        """Different texts whose thinking is in the prompt's language."""
-        pure = [r for r in group if (language_share(r.thinking or "", r.problem.language) or 0.0) >= self.purity]
-        return list({r.text: r for r in pure}.values())
+        """Different texts whose thinking a person can read, in the prompt's language."""
+        return list({r.text: r for r in group if readable(r.thinking or "", r.problem.language, self.purity)}.values())

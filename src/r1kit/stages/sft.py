@@ -37,6 +37,10 @@ def finetune_on(
     chat = talk.chat(model)
     rows = [response_row(chat.prompt_ids(Problem("", "", prompt, None)), chat.response_ids(response)) for prompt, response in written]
     kept = [row for row in rows if len(row.token_ids) <= learner_config.context + 1]
+    if len(kept) < len(rows):
+        ctx.log.info(f"{len(rows) - len(kept)} of {len(rows)} rows left out, longer than learner.context {learner_config.context}")
+    if not kept:
+        ctx.log.info(f"there is nothing to learn from: the model stays as it was in {init}")
     learner = ctx.runtime.learner(model, learner_config)
     last = finetune(learner, kept, training, derive_seed(ctx.seed, "order"), ctx.log, ctx.out)
     ctx.runtime.export(learner, ctx.out / "model")

@@ -21,7 +21,7 @@ from pydantic import field_validator, model_validator
 from r1kit.config import Config, R1kitError
 from r1kit.jsonl import column, parse_row, read_lines, write_jsonl
 from r1kit.language import scripts_of
-from r1kit.tasks.mathematics import boxed, check_math, check_math_batch, gold_text, tidy
+from r1kit.tasks.mathematics import boxed, check_math_batch, gold_text, tidy
 from r1kit.tasks.mathematics import final_answer as final_math
 from r1kit.tasks.overlap import fingerprint, without_contaminated, without_duplicates
 from r1kit.tasks.task import final_answer, is_held_out

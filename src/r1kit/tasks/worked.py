@@ -98,8 +98,9 @@ def write_readable(steps: Sequence[str], answer: str, language: str, rng: random
 
 
 def write_summary(answer: str, language: str) -> str:
-    """The summary after the thinking: one sentence with the answer in a box."""
-    return _READABLE[language]["summary"].format(answer)
+    """The summary after the thinking: one sentence with the answer in a box; the box alone in a language that is not written here."""
+    sentence = _READABLE[language]["summary"] if language in _READABLE else "\\boxed{{{}}}"
+    return sentence.format(answer)
 
 
 def read_steps(thinking: str) -> list[str]:

@@ -28,19 +28,21 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 class CorpusMix(Config):
     """Shares of the corpus; each is a probability per document."""
 
-    drills: Share = 0.25
-    general: Share = 0.13
+    drills: Share = 0.24
+    general: Share = 0.16
     chat_layout: Share = 0.6  # of problems and general prompts; the rest is plain text
     exact_tags: Share = 0.45  # of the chat layout: <think>..</think><answer>..</answer>
     broken_tags: Share = 0.15  # of the chat layout: tags missing or doubled; the remainder has none
-    direct: Share = 0.70  # of problems: the answer without working
+    direct: Share = 0.62  # of problems: the answer without working
     recheck: Share = 0.15  # of worked solutions
-    wrong: Share = 0.20  # of problems: steps slip with slip_rate each, direct answers are off
-    slip_rate: Share = 0.10
+    wrong: Share = 0.15  # of problems: steps slip with slip_rate each, direct answers are off
+    slip_rate: Share = 0.08
     taken_back: Share = 0.06  # of worked solutions: a wrong step that is noticed ("wait")
     prompt_language: Share = 0.4  # of thinkings: wholly in the prompt's language
     other_language: Share = 0.1  # wholly in the other one; the remainder switches between both
     switch: Share = 0.2  # per step, where a thinking mixes
+    readable: Share = 0.25  # of thinkings in one language: whole sentences
+    boxed: Share = 0.3  # of answers outside tags: a sentence with the answer in a box
 
 
 def documents(seed: int, mix: CorpusMix) -> Iterator[str]:
@@ -84,8 +86,8 @@ def _drill(rng: random.Random) -> str:
             a, b = rng.randint(1, 12), rng.randint(1, 12)
             while a * b > LIMIT:
                 a, b = rng.randint(1, 12), rng.randint(1, 12)
-            quotient = rng.randint(0, LIMIT)
-            facts.append(f"{a}*{b}={a * b}" if sign == "*" else f"{quotient}/{b}={quotient // b}")
+            whole, divisor = rng.randint(0, LIMIT), rng.randint(2, 9)
+            facts.append(f"{a}*{b}={a * b}" if sign == "*" else f"{whole}/{divisor}={whole // divisor}")
         else:
             total = rng.randint(1, LIMIT)
             part = rng.randint(0, total)
@@ -118,7 +120,7 @@ def _thinking(work: worked.Worked, language: str, rng: random.Random, mix: Corpu
         place = rng.randrange(len(work.steps))
         left, right = work.steps[place].rsplit("=", 1)
         return worked.write_raw(work, language, rng, switch, recheck, place, f"{left}={_slipped(int(right), rng)}")
-    if not switch and rng.random() < 0.1:
+    if not switch and rng.random() < mix.readable:
         return worked.write_readable(work.steps, work.answer, language, rng)
     return worked.write_raw(work, language, rng, switch, recheck)
 
@@ -131,7 +133,8 @@ def layout(prompt: str, thinking: str, answer: str, rng: random.Random, mix: Cor
     """One problem as a document: plain text, or a chat whose tags are right, broken or absent."""
     if rng.random() >= mix.chat_layout:
         stop = rng.choice((" ", "\n", "\nA: "))
-        return f"{prompt}{stop}{thinking}{'. ' if thinking else ''}{answer}"
+        said = worked.write_summary(answer, language) if boxes and rng.random() < mix.boxed else answer
+        return f"{prompt}{stop}{thinking}{'. ' if thinking else ''}{said}"
     draw = rng.random()
     if draw < mix.exact_tags:
         body = f"<think>{thinking}</think><answer>{answer}</answer>"
@@ -146,7 +149,8 @@ def layout(prompt: str, thinking: str, answer: str, rng: random.Random, mix: Cor
             )
         )
     else:
-        body = f"{thinking}{' ' if thinking else ''}{answer}"
+        said = worked.write_summary(answer, language) if boxes and rng.random() < mix.boxed else answer
+        body = f"{thinking}{' ' if thinking else ''}{said}"
     return f"{USER}{prompt}{ASSISTANT}{body}"
 
 

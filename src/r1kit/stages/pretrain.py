@@ -53,7 +53,7 @@ class Pretrain(Stage):
     stage: Literal["pretrain"] = "pretrain"
     model: dict[str, Any]
     tokens: int = Field(ge=1)
-    tokenizer: int | str = 640
+    tokenizer: int | str = 768
     corpus: CorpusConfig = CorpusConfig()
     learner: LearnerConfig = LearnerConfig(context=160, lines=26, optimizer=OptimizerConfig(kind="muon", learning_rate=3e-3))
     training: SupervisedConfig = SupervisedConfig(

@@ -105,9 +105,9 @@ def _problem(rng: random.Random, mix: CorpusMix) -> str:
         answer = work.answer
         if wrong and answer.isdigit() and rng.random() < 0.5:
             answer = str(_slipped(int(answer), rng))
-        return layout(kind.ask(parameters, language), "", answer, rng, mix)
+        return layout(kind.ask(parameters, language), "", answer, rng, mix, worked.write_summary(answer, language))
     thinking = _thinking(work, language, rng, mix)
-    return layout(kind.ask(parameters, language), thinking, work.answer, rng, mix)
+    return layout(kind.ask(parameters, language), thinking, work.answer, rng, mix, worked.write_summary(work.answer, language))
 
 
 def _thinking(work: worked.Worked, language: str, rng: random.Random, mix: CorpusMix) -> str:
@@ -129,11 +129,12 @@ def _slipped(value: int, rng: random.Random) -> int:
     return max(0, value + rng.choice((-10, -2, -1, 1, 2, 10)))
 
 
-def layout(prompt: str, thinking: str, answer: str, rng: random.Random, mix: CorpusMix) -> str:
-    """One problem as a document: plain text, or a chat whose tags are right, broken or absent."""
+def layout(prompt: str, thinking: str, answer: str, rng: random.Random, mix: CorpusMix, boxed: str | None = None) -> str:
+    """One problem as a document: plain text, or a chat whose tags are right, broken or absent. Outside tags the answer may stand
+    in the sentence ``boxed``."""
+    said = boxed if boxed and rng.random() < mix.boxed else answer
     if rng.random() >= mix.chat_layout:
         stop = rng.choice((" ", "\n", "\nA: "))
-        said = worked.write_summary(answer, language) if boxes and rng.random() < mix.boxed else answer
         return f"{prompt}{stop}{thinking}{'. ' if thinking else ''}{said}"
     draw = rng.random()
     if draw < mix.exact_tags:
@@ -149,7 +150,6 @@ def layout(prompt: str, thinking: str, answer: str, rng: random.Random, mix: Cor
             )
         )
     else:
-        said = worked.write_summary(answer, language) if boxes and rng.random() < mix.boxed else answer
         body = f"{thinking}{' ' if thinking else ''}{said}"
     return f"{USER}{prompt}{ASSISTANT}{body}"
 
@@ -158,7 +158,7 @@ def _general(prompts: Sequence[Problem], rng: random.Random, mix: CorpusMix) -> 
     if rng.random() < 0.3:
         return _fact_list(rng)
     problem = rng.choice(prompts)
-    answer = general.reference_answer(problem, rng, quality=0.75)
+    answer = general.reference_answer(problem, rng, quality=0.75 if problem.columns["kind"] == "open" else 0.9)
     thinking = general.reference_thinking(problem) if rng.random() < 0.4 else ""
     return layout(problem.prompt, thinking, answer, rng, mix)
 

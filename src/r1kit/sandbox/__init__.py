@@ -3,6 +3,7 @@
 ``run_program`` runs one program against tests, ``run_programs`` many on all cores; ``probe`` tells how safely.
 """
 
+from r1kit.sandbox.probing import probe
 from r1kit.sandbox.programs import Job, matches, run_jobs, run_program, run_programs
 
-__all__ = ["Job", "matches", "run_jobs", "run_program", "run_programs"]
+__all__ = ["Job", "matches", "probe", "run_jobs", "run_program", "run_programs"]

@@ -1,0 +1,148 @@
+"""Run the adversarial corpus through one tier and report what got through; also a command: ``python corpus.py TIER [every]``.
+
+A separate process, so that it can be run as another user, and so that what it leaves behind can be looked for afterwards.
+"""
+
+import json
+import os
+import socket
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import programs
+
+from r1kit.sandbox import pool
+from r1kit.sandbox.programs import Job, run_jobs
+from r1kit.types import Verdict
+
+SECRET = "CANARY-SECRET"
+CANARY_TEXT = "the canary sings"
+ASSERT_TEXTS = {"asserts": programs.TEST_TEXT, "unittest": programs.UNITTEST_TEXT, "check": programs.CHECK_TEXT}
+
+
+def hack_jobs(every: int = 1) -> dict[str, Job]:
+    """Every wrong solution under every kind of test."""
+    jobs = {}
+    for name, text in list(programs.HACKS.items())[::every]:
+        jobs[f"{name} / function"] = Job(text, programs.TESTS, "function", "f", 1.0, 256)
+        if name == "float of the answer":
+            continue  # 4.0 == 4 is what those tests say
+        for kind, tests in ASSERT_TEXTS.items():
+            jobs[f"{name} / {kind}"] = Job(text, tests, "asserts", "f", 1.0, 256)
+    for name, text in list(programs.STDIO_HACKS.items())[::every]:
+        jobs[f"{name} / stdio"] = Job(text, programs.STDIO_TESTS, "stdio", None, 1.0, 256)
+    return jobs
+
+
+def solution_jobs(every: int = 1) -> dict[str, Job]:
+    """Every true solution under every kind of test."""
+    jobs = {}
+    for name, text in list(programs.SOLUTIONS.items())[::every]:
+        jobs[f"{name} / function"] = Job(text, programs.TESTS, "function", "f", 4.0, 512)
+        for kind, tests in ASSERT_TEXTS.items():
+            jobs[f"{name} / {kind}"] = Job(text, tests, "asserts", "f", 4.0, 512)
+    for name, text in list(programs.STDIO_SOLUTIONS.items())[::every]:
+        jobs[f"{name} / stdio"] = Job(text, programs.STDIO_TESTS, "stdio", None, 4.0, 512)
+    return jobs
+
+
+def escape_jobs(canary: Path, port: int, every: int = 1) -> dict[str, Job]:
+    """Every escape; it passes (and is a failure of ours) where the function returns "escaped"."""
+    tests = [{"args": [1], "expected": "escaped"}]
+    filled = {name: text.replace("CANARY-SECRET", SECRET).replace("CANARY'", f"{canary}'").replace("CANARY.", f"{canary}.").replace("PORT", str(port))
+              for name, text in list(programs.ESCAPES.items())[::every]}  # fmt: skip
+    return {name: Job(text, tests, "function", "f", 2.0, 256) for name, text in filled.items()}
+
+
+def attack_jobs(every: int = 1) -> dict[str, Job]:
+    """Every attack on resources."""
+    return {name: Job(text, programs.TESTS, "function", "f", 0.5, 128) for name, text in list(programs.ATTACKS.items())[::every]}
+
+
+def wrongly_correct(jobs: dict[str, Job], workers: pool.Pool) -> list[str]:
+    """The names of jobs whose verdict is correct."""
+    return [name for name, verdict in verdicts(jobs, workers).items() if verdict.outcome == "correct"]
+
+
+def verdicts(jobs: dict[str, Job], workers: pool.Pool) -> dict[str, Verdict]:
+    """Run jobs and keep their verdicts by name."""
+    return dict(zip(jobs, run_jobs(list(jobs.values()), workers), strict=True))
+
+
+def snapshot(folder: Path) -> dict[str, str]:
+    """What a folder holds: names, sizes, times and modes."""
+    return {str(path): f"{path.lstat().st_size} {path.lstat().st_mtime_ns} {path.lstat().st_mode}" for path in sorted(folder.rglob("*"))}
+
+
+def descendants() -> list[str]:
+    """Live processes below this one."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if fields[0] != "Z":
+                parents[int(entry.name)] = int(fields[1])
+    found, layer = [], {os.getpid()}
+    while layer:
+        layer = {pid for pid, parent in parents.items() if parent in layer}
+        found += [str(pid) for pid in layer]
+    return found
+
+
+def listen(canary: Path, touched: list[str]) -> int:
+    """Open doors that nobody may come through: TCP, UDP, a unix socket and an abstract one."""
+    tcp, udp = socket.socket(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    tcp.bind(("127.0.0.1", 0))
+    port = tcp.getsockname()[1]
+    udp.bind(("127.0.0.1", port))
+    unix, abstract = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    unix.bind(f"{canary}.sock")
+    os.chmod(f"{canary}.sock", 0o777)
+    abstract.bind("\0r1kit-canary")
+    for door in (tcp, unix):
+        door.listen()
+    for name, wait in (("tcp", tcp.accept), ("unix", unix.accept), ("udp", lambda: udp.recv(10)), ("abstract", lambda: abstract.recv(10))):
+        threading.Thread(target=lambda name=name, wait=wait: (wait(), touched.append(name)), daemon=True).start()
+    return port
+
+
+def run(tier: str, every: int = 1) -> dict[str, object]:
+    """Run the whole corpus through a tier; what it returns is empty lists where all is well."""
+    os.environ[SECRET] = SECRET
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
+        folder = Path(name)
+        os.chmod(folder, 0o777)
+        canary = folder / "canary"
+        canary.write_text(CANARY_TEXT)
+        os.chmod(canary, 0o666)
+        touched: list[str] = []
+        port = listen(canary, touched)
+        before = snapshot(folder)
+        workers = pool.Pool(tier, 2)
+        report: dict[str, object] = {"hacks": wrongly_correct(hack_jobs(every), workers)}
+        report["escapes"] = wrongly_correct(escape_jobs(canary, port, every), workers)
+        attacks = verdicts(attack_jobs(every), workers)
+        report["attacks"] = [f"{name}: {verdict.reason}" for name, verdict in attacks.items() if verdict.outcome != "wrong"]
+        solved = verdicts(solution_jobs(every), workers)
+        report["refused"] = [f"{name}: {verdict.reason}" for name, verdict in solved.items() if verdict.outcome != "correct"]
+        workers.close()
+        time.sleep(0.1)
+        report["changed"] = [path for path in set(before) | set(snapshot(folder)) if before.get(path) != snapshot(folder).get(path)]
+        report["touched"] = touched
+        report["left"] = descendants()
+        report["jobs"] = len(hack_jobs(every)) + len(escape_jobs(canary, port, every)) + len(attacks) + len(solved)
+    report["seconds"] = round(time.monotonic() - begun, 1)
+    return report
+
+
+if __name__ == "__main__":
+    print(json.dumps(run(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 1)))

@@ -1,0 +1,289 @@
+"""The sandbox: verdicts and their reasons, kinds of tests, and that a lost worker changes nothing."""
+
+import ast
+import contextlib
+import json
+import math
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from r1kit.config import ConfigError
+from r1kit.sandbox import Job, pool, probe, run_jobs, run_program, run_programs
+from r1kit.sandbox.codec import CodecError, decode, encode
+from r1kit.sandbox.programs import lint, matches, same_output
+from r1kit.sandbox.tests_text import free_names
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+INCREMENT = "def f(x):\n    return x + 1"
+ONE = [{"args": [1], "expected": 2}]
+
+
+def verdict(program, tests, **options):
+    return run_program(program, tests, **{"time_limit_s": 1.0, **options})
+
+
+def test_a_right_program_is_correct_and_a_wrong_one_wrong():
+    assert verdict(INCREMENT, [*ONE, {"args": [5], "expected": 6}], entry_point="f").tests == ("correct", "correct")
+    wrong = verdict(INCREMENT, [*ONE, {"args": [5], "expected": 7}], entry_point="f")
+    assert (wrong.outcome, wrong.tests) == ("wrong", ("correct", "wrong"))
+
+
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [("def f(x) return", "lint"), ("def f(x): raise ValueError('no')", "exception"), ("import sys; sys.exit(0)", "exception"),
+     ("def f(x):\n while True: pass", "timeout"), ("def f(x): return bytearray(10**10)", "memory"), ("def f(x): return 3", "wrong_answer"),
+     ("def g(x): return 2", "missing"), ("import os\ndef f(x): os._exit(0)", "killed"), ("1 / 0", "exception")],
+)  # fmt: skip
+def test_the_reason_says_how_a_program_failed(program, reason):
+    result = verdict(program, ONE, entry_point="f", time_limit_s=0.5)
+    assert result.outcome == "wrong"
+    assert result.reason.partition(":")[0] == reason
+
+
+@pytest.mark.parametrize(
+    ("returned", "expected", "right"),
+    [("1", 1, True), ("True", 1, False), ("1.0", 1, False), ("1", 1.0, False), ("'1'", 1, False), ("[1, 2]", [1, 2], True),
+     ("(1, 2)", [1, 2], False), ("(1, 2)", (1, 2), True), ("{1: [2], 'a': None}", {"a": None, 1: [2]}, True), ("{1: 2}", {True: 2}, False),
+     ("{3, 1}", {1, 3}, True), ("frozenset([1])", {1}, False), ("float('nan')", math.nan, True), ("float('nan')", 1.0, False),
+     ("10**30", 10**30, True), ("b'x'", b"x", True), ("b'x'", "x", False), ("2+3j", 2 + 3j, True), ("None", None, True), ("''", None, False),
+     ("{'b': 1, 'a': 2}", {"a": 2, "b": 1}, True), ("[[]]", [[]], True), ("[]", [[]], False), ("'\\u00e9'", "é", True)],
+)  # fmt: skip
+def test_results_are_compared_with_exact_types(returned, expected, right):
+    assert (verdict(f"def f():\n    return {returned}", [{"args": [], "expected": expected}], entry_point="f").outcome == "correct") is right
+
+
+@pytest.mark.parametrize(
+    ("expected", "data", "tolerance", "right"),
+    [(1.0, 1.0000001, 1e-6, True), (1.0, 1.1, 1e-6, False), (1.0, {"x": "nan"}, 1e-6, False), (1.0, {"x": "inf"}, 1e-6, False), (2, 2.0, 1e-9, True),
+     (1e9, 1e9 + 1, 1e-6, True), ([1.0], [1.0000001], 1e-6, True), (1.0, True, 1e-6, False), (1.0, "1.0", 1e-6, False)],
+)  # fmt: skip
+def test_a_tolerance_is_for_numbers_and_never_accepts_nan(expected, data, tolerance, right):
+    assert matches(expected, data, tolerance) is right
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, True, 0, -5, 2**100, 1.5, -math.inf, "é\ud800", b"\x00", (1, (2,)), [[], {}], {"a": 1, (1, 2): [3]}, {1, 2}, frozenset([3]), 2j, range(1, 9, 2),
+     Decimal("1.20"), Fraction(1, 3), int, Ellipsis],
+)  # fmt: skip
+def test_plain_values_cross_unchanged(value):
+    crossed = decode(encode(value))
+    assert crossed == value
+    assert type(crossed) is type(value)
+
+
+def test_subclasses_are_flattened_and_objects_refused():
+    class Sly(int):
+        def __eq__(self, other):
+            return True
+
+        __hash__ = int.__hash__
+
+    assert type(decode(encode(Sly(3)))) is int
+    assert type(decode(encode(Counter("aab")))) is dict
+    with pytest.raises(CodecError):
+        encode(object())
+
+
+@pytest.mark.parametrize("message", [b"", b"[", b'{"i":"zz"}', b'{"a":1,"b":2}', b'{"T":"eval"}', b'{"h":[0]}', b'{"d":[1]}', b"[" * 5000, b'{"at":["x","y"]}'])
+def test_what_is_no_message_is_refused(message):
+    with pytest.raises(CodecError):
+        decode(message)
+
+
+def test_standard_input_and_output():
+    tests = [{"stdin": "2\n3\n", "stdout": "5\n"}, {"stdin": "1\n1\n", "stdout": "2"}]
+    assert verdict("print(int(input()) + int(input()))", tests, kind="stdio").outcome == "correct"
+    assert verdict("print(5)", tests, kind="stdio").tests == ("correct", "wrong")
+    assert verdict("while True: print('x' * 10**6)", tests, kind="stdio", time_limit_s=2.0).reason.partition(":")[0] in ("output", "exception", "timeout")
+
+
+@pytest.mark.parametrize(
+    ("expected", "printed", "same"),
+    [(b"1\n2\n", b"1 \n2", True), (b"1\n", b"1\n\n\n", True), (b"1\n2\n", b"1\n", False), (b"", b"x", False), (b"x", b"", False), (b"1 2", b"1  2", False)],
+)
+def test_printed_lines_are_compared_whole(expected, printed, same):
+    assert same_output(expected, printed) is same
+
+
+@pytest.mark.parametrize(
+    "tests",
+    ["assert f(1) == 2", "import math\nassert math.isclose(f(1), 2)", "def check(candidate):\n    assert candidate(1) == 2", "def test_f():\n    assert f(1) == 2",
+     "def test_f():\n    assert f(1) == 2\ntest_f()", "from unittest import TestCase\nclass T(TestCase):\n    def test(self):\n        self.assertEqual(f(1), 2)",
+     "def helper(v): return v * 2\nassert f(1) == helper(1)", "for x in range(5):\n    assert f(x) == x + 1", "assert isinstance(f(1), int) and str(f(1)) == '2'",
+     "try:\n    f('a')\nexcept TypeError:\n    pass\nelse:\n    assert False\nassert f(1) == 2", "assert sys.maxsize and f(1) == 2", "assert f(x=1) == 2"],
+)  # fmt: skip
+def test_assert_texts_of_many_styles_judge_a_function(tests):
+    assert verdict(INCREMENT, tests, kind="asserts", entry_point="f").outcome == "correct"
+    assert verdict("def f(x): return x + 2", tests, kind="asserts", entry_point="f").outcome == "wrong"
+
+
+STACK = """
+class Stack:
+    def __init__(self, items=()):
+        self.items = list(items)
+    def push(self, item):
+        self.items.append(item)
+        return self
+    def pop(self):
+        return self.items.pop()
+    def __len__(self):
+        return len(self.items)
+    def __eq__(self, other):
+        return isinstance(other, Stack) and self.items == other.items
+    def __contains__(self, item):
+        return item in self.items
+    def __iter__(self):
+        return iter(self.items)
+    def __repr__(self):
+        return f"Stack({self.items})"
+    def __add__(self, other):
+        return Stack(self.items + other.items)
+"""
+STACK_TESTS = """
+s = Stack([1, 2])
+s.push(3).push(4)
+assert len(s) == 4 and s.pop() == 4 and s.items == [1, 2, 3]
+assert s == Stack([1, 2, 3]) and s != Stack() and 2 in s and list(s) == [1, 2, 3] and repr(Stack()) == "Stack([])"
+assert isinstance(s, Stack) and s + Stack([4]) == Stack([1, 2, 3, 4])
+s.items = []
+assert not s.items
+try:
+    s.pop()
+    assert False, "no error"
+except IndexError:
+    pass
+"""
+
+
+def test_a_class_can_be_the_entry_point():
+    assert verdict(STACK, STACK_TESTS, kind="asserts", entry_point="Stack").outcome == "correct"
+    broken = STACK.replace("self.items.pop()", "self.items.pop(0)")
+    assert verdict(broken, STACK_TESTS, kind="asserts", entry_point="Stack").outcome == "wrong"
+
+
+def test_changes_in_place_come_back_only_when_nothing_is_returned():
+    tests = "v = [3, 1]\nf(v)\nassert v == [1, 3]"
+    assert verdict("def f(v): v.sort()", tests, kind="asserts").outcome == "correct"
+    cheat = "def f(v):\n    v.clear()\n    return []"
+    assert verdict(cheat, "v = [3, 1]\nassert f(v) == sorted(v)", kind="asserts").outcome == "wrong"
+
+
+@pytest.mark.parametrize("tests", ["", "x = 1", "f(1)", "assert True", "assert g(", "import unittest\nclass T(unittest.TestCase):\n    @unittest.skip('x')\n    def test(self):\n        self.assertEqual(f(1), 2)"])
+def test_tests_that_judge_nothing_are_unverifiable(tests):
+    assert verdict(INCREMENT, tests, kind="asserts", entry_point="f").outcome == "unverifiable"
+    assert verdict(INCREMENT, [], entry_point="f").outcome == "unverifiable"
+
+
+def test_names_that_the_tests_do_not_define_may_only_construct():
+    cheat = "def f(x): return 0\ndef isclose(a, b): return True"
+    assert verdict(cheat, "assert isclose(f(1), 2)", kind="asserts", entry_point="f").outcome == "wrong"
+    assert free_names(ast.parse("import os\ndef g(a): return a\nassert f(g(x), [y for y in os.environ]) == len(z)")) == ["f", "z", "x"]
+
+
+def test_tests_of_the_wrong_shape_are_an_error_of_the_caller():
+    with pytest.raises(ConfigError, match="entry_point"):
+        run_program(INCREMENT, ONE)
+    with pytest.raises(ConfigError, match="test 0 lacks expected"):
+        run_program(INCREMENT, [{"args": [1]}], entry_point="f")
+    with pytest.raises(ConfigError, match="kind"):
+        run_program(INCREMENT, ONE, kind="magic", entry_point="f")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("program", ["f(", "\x00", "'\ud800'", "-" * 100_000 + "1", "(" * 3000 + ")" * 3000, "x" * (2 << 20)])
+def test_lint_survives_every_text(program):
+    assert lint(program)
+
+
+def test_a_batch_keeps_its_order_and_infinite_loops_do_not_hold_it_up():
+    jobs = [("def f(x):\n    while True: pass" if n % 20 == 0 else f"def f(x): return x + {n}", [{"args": [1], "expected": 1 + n}]) for n in range(100)]
+    found = run_programs(jobs, entry_point="f", time_limit_s=0.3)
+    assert [v.outcome for v in found] == ["wrong" if n % 20 == 0 else "correct" for n in range(100)]
+
+
+def test_killed_workers_change_no_verdict():
+    workers = pool.Pool(pool.current_tier(), 2)
+    jobs = [Job(INCREMENT, [{"args": [n], "expected": n + 1 if n % 3 else 0}], "function", "f", 2.0) for n in range(120)]
+    jobs += [Job(INCREMENT, f"assert f({n}) == {n + n % 2}", "asserts", "f", 2.0) for n in range(40)]
+    jobs += [Job("print(input())", [{"stdin": f"{n}", "stdout": f"{n // 2 * 2}"}], "stdio", None, 2.0) for n in range(40)]
+    expected = [v.outcome for v in run_jobs(jobs, workers)]
+    stop = threading.Event()
+
+    def kill_now_and_then():
+        while not stop.wait(0.4):
+            for worker in list(workers.alive):
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(worker.process.pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_now_and_then)
+    killer.start()
+    try:
+        found = [v.outcome for v in run_jobs(jobs, workers)]
+    finally:
+        stop.set()
+        killer.join()
+        workers.close()
+    assert found == expected
+    assert Counter(expected) == Counter(correct=80 + 20 + 20, wrong=40 + 20 + 20)
+
+
+def test_a_sleeping_program_is_stopped_and_a_busy_machine_is_not_its_fault():
+    begun = time.monotonic()
+    assert verdict("import time\ndef f(x): time.sleep(60)", ONE, entry_point="f", time_limit_s=0.2).reason.startswith("timeout")
+    assert time.monotonic() - begun < 20
+
+
+def test_the_probes_of_the_tier_in_use_all_hold():
+    assert [(name, detail) for name, ok, detail in probe() if not ok] == []
+
+
+def mbpp() -> list[dict]:
+    path = DATA / "mbpp.jsonl"
+    if not path.exists():
+        pytest.skip(f"{path} is not here")
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def entry_point_of(row: dict) -> str:
+    """The function that the asserts call: the program's own name that they use first."""
+    defined = {node.name for node in ast.walk(ast.parse(row["code"])) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    called = [node.func.id for node in ast.walk(ast.parse(row["test_list"][0])) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    functions = [name for name in called if name in defined and not name[0].isupper()]
+    return (functions or [name for name in called if name in defined])[0]
+
+
+def mbpp_job(row: dict, program: str) -> Job:
+    return Job(program, "\n".join([row["test_setup_code"], *row["test_list"]]), "asserts", entry_point_of(row), 5.0, 512)
+
+
+def mutant(code: str, name: str) -> str:
+    """The program whose entry point gives back another value than it should: off by one, or something else altogether."""
+    return code + f"""
+
+def _wrong(value):
+    if isinstance(value, bool): return not value
+    if isinstance(value, (int, float, complex)): return value + 1
+    if isinstance(value, str): return value + "x"
+    if isinstance(value, tuple): return value + (0,)
+    if isinstance(value, list): return value + ["x"]
+    return "another value"
+def _twist(right):
+    return lambda *a, **k: _wrong(right(*a, **k))
+{name} = _twist({name})
+"""
+
+
+def test_mbpp_canonical_solutions_pass_and_mutants_do_not():
+    rows = mbpp() if os.environ.get("R1KIT_ADVERSARIAL") == "full" else mbpp()[::12]
+    passed = [v.outcome == "correct" for v in run_jobs([mbpp_job(row, row["code"]) for row in rows])]
+    assert sum(passed) >= len(rows) * 969 / 974
+    mutants = run_jobs([mbpp_job(row, mutant(row["code"], entry_point_of(row))) for row in rows])
+    assert [row["task_id"] for row, v in zip(rows, mutants, strict=True) if v.outcome == "correct"] == []

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from r1kit.config import R1kitError
 
 FILE = "train_state.safetensors"
+REFERENCE = "reference_"  # folders of reference policies, by the step at which they were taken
 
 
 def save(directory: Path, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], progress: Mapping[str, int]) -> None:
@@ -39,7 +41,9 @@ def exists(directory: Path) -> bool:
 
 
 def discard(directory: Path) -> None:
-    """Remove the state: the stage has its result."""
+    """Remove the state and its references: the stage has its result."""
+    for reference in directory.glob(f"{REFERENCE}*"):
+        shutil.rmtree(reference)
     (directory / FILE).unlink(missing_ok=True)
 
 

@@ -39,25 +39,26 @@ class GRPOConfig(Config):
     beta 0.001, reference refreshed every 400 updates, temperature 1; clip 10 is the first RL stage's (3.2.1), R1-Zero's was not published.
 
     A step is one update. ``updates_per_rollout`` rollout phases hold problems x updates_per_rollout questions, split at random into updates.
-    ``save_every`` counts rollout phases. ``loss_type``: grpo divides by each rollout's length, dapo by all trained tokens of the update, dr_grpo by rollouts x max_tokens.
+    ``save_every`` counts rollout phases. ``loss_type``: grpo divides by each rollout's length, dapo by all sampled tokens of the update,
+    dr_grpo by rollouts x max_tokens.
     """
 
-    steps: int = Field(10_400, ge=1)
-    problems: int = Field(32, ge=1)
-    group: int = Field(16, ge=1)
-    updates_per_rollout: int = Field(16, ge=1)
+    steps: int = Field(default=10_400, ge=1)
+    problems: int = Field(default=32, ge=1)
+    group: int = Field(default=16, ge=1)
+    updates_per_rollout: int = Field(default=16, ge=1)
     temperature: float = 1.0
     top_p: float = 1.0
-    max_tokens: int = Field(32_768, ge=1)
+    max_tokens: int = Field(default=32_768, ge=1)
     epsilon: float = 10.0
     epsilon_high: float | None = None
     beta: float = 0.001
-    reference_refresh: int = Field(400, ge=1)
+    reference_refresh: int = Field(default=400, ge=1)
     scale_rewards: Literal["group", "none"] = "group"
     loss_type: Literal["grpo", "dapo", "dr_grpo"] = "grpo"
     schedule: ScheduleConfig = ScheduleConfig()
-    watch_every: int = Field(0, ge=0)
-    save_every: int = Field(10, ge=1)
+    watch_every: int = Field(default=0, ge=0)
+    save_every: int = Field(default=10, ge=1)
 
     @model_validator(mode="after")
     def _group_can_differ(self) -> "GRPOConfig":
@@ -78,7 +79,8 @@ def advantages(rewards_G: np.ndarray, scale: Literal["group", "none"]) -> np.nda
     centred_G = rewards_G - judged.mean()
     if scale == "group":
         centred_G = centred_G / (judged.std(ddof=1) + 1e-4)
-    return np.nan_to_num(centred_G).astype(np.float32)
+    advantages_G: np.ndarray = np.nan_to_num(centred_G).astype(np.float32)
+    return advantages_G
 
 
 def token_weights(lengths: Sequence[int], loss_type: Literal["grpo", "dapo", "dr_grpo"], max_tokens: int) -> list[float]:
@@ -136,13 +138,15 @@ def make_rows(
     groups: Sequence[Sequence[Rollout]], rewards_PG: np.ndarray, config: GRPOConfig, references: Sequence[np.ndarray] | None = None
 ) -> list[Row]:
     """The training rows of one update. Rollouts without advantage teach nothing and are left out (they still count in the
-    normalisation), unless a KL term needs them. ``references``: log-probabilities [T] per rollout under the reference policy."""
+    normalisation), unless a KL term needs them; those whose reward is nan, our own failure, always are.
+    ``references``: log-probabilities [T] per rollout under the reference policy."""
     rollouts = [rollout for group in groups for rollout in group]
+    rewards_R = np.concatenate(rewards_PG)
     advantages_R = np.concatenate([advantages(rewards_G, config.scale_rewards) for rewards_G in rewards_PG])
     weights_R = token_weights([len(r.completion.token_ids) for r in rollouts], config.loss_type, config.max_tokens)
     rows = []
     for index, rollout in enumerate(rollouts):
-        if advantages_R[index] == 0.0 and not config.beta:
+        if np.isnan(rewards_R[index]) or (advantages_R[index] == 0.0 and not config.beta):
             continue
         reference = None if references is None else references[index]
         rows.append(policy_row(rollout, float(advantages_R[index]), weights_R[index], reference))
@@ -187,10 +191,10 @@ def train(
     watch: Watch | None = None,
 ) -> None:
     """Run ``config.steps`` updates. Every ``updates_per_rollout`` steps, rollouts are drawn and scored, and split at random into updates."""
-    start = player.learner.restore(out)["step"] if checkpoint.exists(out) else 0
+    start = resume(player, config, out) if checkpoint.exists(out) else 0
     per_phase = config.problems * config.updates_per_rollout
     mixture.draw(per_phase * (start // config.updates_per_rollout))
-    loss = PolicyLoss(config.epsilon, config.epsilon_high or config.epsilon, config.beta)
+    loss = PolicyLoss(config.epsilon, config.epsilon if config.epsilon_high is None else config.epsilon_high, config.beta)
     for first in range(start, config.steps, config.updates_per_rollout):
         began = time.perf_counter()
         groups = play(player, mixture.draw(per_phase), config, derive_seed(seed, "rollout", first))
@@ -203,11 +207,29 @@ def train(
         for number in range(min(config.updates_per_rollout, config.steps - first)):
             step, chosen = first + number, order[number * config.problems : (number + 1) * config.problems]
             began = time.perf_counter()
+            refresh_reference(player, config, step, out)
             learned = learn(player, [groups[i] for i in chosen], [scores_PG[i] for i in chosen], config, loss, step)
             log.step(step, config.steps, rollout_metrics | learned | {"time/update": time.perf_counter() - began})
         player.engine.load(player.learner.weights(), first + config.updates_per_rollout)
         if (first // config.updates_per_rollout + 1) % config.save_every == 0:
             player.learner.save(out, {"step": first + config.updates_per_rollout})
+
+
+def resume(player: Player, config: GRPOConfig, out: Path) -> int:
+    """Take up what an interrupted training saved in ``out``: policy, engine and reference as they were. Returns the next step."""
+    start = player.learner.restore(out)["step"]
+    player.engine.load(player.learner.weights(), start)
+    refreshed = (start - 1) // config.reference_refresh * config.reference_refresh
+    if player.reference is not None and refreshed > 0:
+        player.reference.restore(out / f"{checkpoint.REFERENCE}{refreshed}")
+    return start
+
+
+def refresh_reference(player: Player, config: GRPOConfig, step: int, out: Path) -> None:
+    """Every ``reference_refresh`` steps the policy becomes the reference, which is saved under the step, since it cannot be made again."""
+    if player.reference is not None and step and step % config.reference_refresh == 0:
+        player.reference.copy_from(player.learner)
+        player.reference.save(out / f"{checkpoint.REFERENCE}{step}", {"step": step})
 
 
 def play(player: Player, problems: Sequence[Problem], config: GRPOConfig, seed: int) -> list[list[Rollout]]:
@@ -232,8 +254,6 @@ def learn(
     """One update on the rollouts of ``config.problems`` problems."""
     references = None
     if player.reference is not None:
-        if step and step % config.reference_refresh == 0:
-            player.reference.copy_from(player.learner)
         references = player.reference.logprobs([policy_row(rollout) for group in groups for rollout in group])
     rewards_PG = np.array([[score.total for score in scores] for scores in scores_PG])
     rows = make_rows(groups, rewards_PG, config, references)
@@ -252,7 +272,7 @@ def describe(groups: Sequence[Sequence[Rollout]], scores_PG: Sequence[Sequence[S
     totals = [np.array([score.total for score in scores]) for scores in scores_PG]
     metrics = {
         "reward/mean": float(np.nanmean(np.concatenate(totals))),
-        "reward/zero_std_groups": float(np.mean([np.ptp(total) == 0 for total in totals])),
+        "reward/zero_std_groups": float(np.mean([not advantages(total, "none").any() for total in totals])),
         "completions/mean_length": float(lengths.mean()),
         "completions/max_length": float(lengths.max()),
         "completions/clipped_ratio": float(np.mean(cut)),

@@ -1,0 +1,273 @@
+"""GRPO against hand computation, finite differences, and enumeration of a tiny vocabulary."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from small_world import Spied, learner_config, model, quiet_log, same_weights, tokenizer
+from torch import Tensor
+
+from r1kit.chat import Chat
+from r1kit.config import ConfigError
+from r1kit.data.mixture import Mixture
+from r1kit.engine.native import NativeEngine
+from r1kit.rewards import WeightedReward
+from r1kit.tasks import load_tasks
+from r1kit.train import checkpoint
+from r1kit.train.grpo import GRPOConfig, Player, PolicyLoss, advantages, describe, k3, make_rows, policy_row, token_weights, train
+from r1kit.train.learner import Learner, Metrics
+from r1kit.train.objectives import Predictions
+from r1kit.train.packing import pack
+from r1kit.types import Completion, Problem, Rollout, Score
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("rewards", "scale", "expected"),
+    [
+        ([1, 0, 0, 1], "none", [0.5, -0.5, -0.5, 0.5]),
+        ([1, 0, 0, 0], "none", [0.75, -0.25, -0.25, -0.25]),
+        ([1, 0, 0, 0], "group", [1.5, -0.5, -0.5, -0.5]),  # the unbiased deviation of these is 0.5
+        ([3, 1], "group", [2**-0.5, -(2**-0.5)]),
+        ([2, 2, 2], "group", [0, 0, 0]),
+        ([0.1 + 0.2, 0.3], "none", [2.7e-17, -2.7e-17]),
+        ([1, NAN, 0], "none", [0.5, 0, -0.5]),
+        ([1, NAN, 1], "group", [0, 0, 0]),
+        ([1, NAN], "group", [0, 0]),
+        ([NAN, NAN], "none", [0, 0]),
+    ],
+)
+def test_advantages_are_these(rewards: list[float], scale: str, expected: list[float]) -> None:
+    found = advantages(np.array(rewards), scale)  # type: ignore[arg-type]
+    np.testing.assert_allclose(found, expected, rtol=3e-4, atol=1e-16)
+    assert found.dtype == np.float32
+
+
+def test_each_loss_type_weighs_tokens_by_its_own_rule() -> None:
+    lengths = [2, 3, 5]
+    assert token_weights(lengths, "grpo", 10) == pytest.approx([1 / 6, 1 / 9, 1 / 15])
+    assert token_weights(lengths, "dapo", 10) == pytest.approx([0.1] * 3)
+    assert token_weights(lengths, "dr_grpo", 10) == pytest.approx([1 / 30] * 3)
+    for kind in ("grpo", "dapo"):  # a mean: with advantage 1 everywhere the loss of an untouched policy is -1
+        weights = token_weights(lengths, kind, 10)  # type: ignore[arg-type]
+        assert sum(w * n for w, n in zip(weights, lengths, strict=True)) == pytest.approx(1)
+
+
+def batch_of(logprobs: Tensor, old: Tensor, advantage: Tensor, weight: Tensor, ref: Tensor | None = None) -> SimpleNamespace:
+    mask = torch.ones_like(logprobs, dtype=torch.bool)
+    return SimpleNamespace(
+        mask_BT=mask, weights_BT=weight, advantages_BT=advantage, old_logprobs_BT=old, ref_logprobs_BT=old if ref is None else ref
+    )
+
+
+def loss_of(loss: PolicyLoss, logprobs: Tensor, batch: SimpleNamespace) -> Tensor:
+    return loss(Predictions(logprobs, torch.zeros_like(logprobs)), batch)[0]  # type: ignore[arg-type]
+
+
+def test_the_losses_gradient_equals_finite_differences() -> None:
+    generator = torch.Generator().manual_seed(0)
+    normal = lambda: torch.randn(3, 6, generator=generator, dtype=torch.float64)  # noqa: E731
+    old, ref = -2 + normal(), -2 + normal()
+    logprobs = (old + 0.4 * normal()).requires_grad_()
+    batch = batch_of(logprobs, old, normal(), torch.rand(3, 6, generator=generator, dtype=torch.float64), ref)
+    loss = PolicyLoss(0.2, 0.28, 0.3)
+    assert torch.autograd.gradcheck(lambda values: loss_of(loss, values, batch), logprobs)
+
+
+def test_the_clip_stops_the_gradient_only_where_the_ratio_went_too_far_the_favoured_way() -> None:
+    log_ratio = torch.tensor([[0.5, 0.1, -0.1, -0.5, 0.5, -0.5]], dtype=torch.float64)
+    advantage = torch.tensor([[1.0, 1.0, 1.0, 1.0, -1.0, -1.0]], dtype=torch.float64)
+    logprobs = (log_ratio - 3).requires_grad_()
+    batch = batch_of(logprobs, torch.full_like(log_ratio, -3), advantage, torch.ones_like(log_ratio))
+    loss = PolicyLoss(0.2, 0.28, 0.0)
+    value, statistics = loss(Predictions(logprobs, torch.ones_like(logprobs)), batch)  # type: ignore[arg-type]
+    value.backward()
+    ratio = log_ratio.exp()
+    assert logprobs.grad is not None
+    torch.testing.assert_close(logprobs.grad, -ratio * advantage * torch.tensor([[0.0, 1, 1, 1, 1, 0]]))
+    gains = [1.28, float(ratio[0, 1]), float(ratio[0, 2]), float(ratio[0, 3]), -float(ratio[0, 4]), -0.8]
+    assert float(value.detach()) == pytest.approx(-sum(gains))
+    assert {name: float(number) for name, number in statistics.items()} == pytest.approx(
+        {"tokens": 6, "entropy": 6, "kl_ref": 0, "clipped": 2, "gap": float(log_ratio.abs().sum())}
+    )
+
+
+@pytest.mark.parametrize("moved", [0.0, 0.15, 0.6])
+def test_the_expected_gradient_is_the_closed_form_over_all_outcomes(moved: float) -> None:
+    """Over a vocabulary of five, sampled from the old policy: sum_o pi_old(o) x loss(o) must be the objective's own gradient."""
+    generator = torch.Generator().manual_seed(1)
+    normal = lambda: torch.randn(5, generator=generator, dtype=torch.float64)  # noqa: E731
+    old_V, ref_V, advantage_V = normal().log_softmax(0), normal().log_softmax(0), normal()
+    theta_V = (old_V + moved * normal()).requires_grad_()
+    logprobs_V = theta_V.log_softmax(0)
+    batch = batch_of(logprobs_V[None], old_V[None], advantage_V[None], old_V.exp()[None], ref_V[None])
+    found = torch.autograd.grad(loss_of(PolicyLoss(0.2, 0.3, 0.1), logprobs_V[None], batch), theta_V)[0]
+
+    pi_V, p_old_V, ratio_V = logprobs_V.exp().detach(), old_V.exp(), (logprobs_V - old_V).exp().detach()
+    free_V = torch.where(advantage_V > 0, ratio_V <= 1.3, ratio_V >= 0.8)  # outcomes that are not clipped
+    score_VV = torch.eye(5, dtype=torch.float64) - pi_V  # row o: gradient of log pi(o) to theta
+    policy_V = (pi_V * advantage_V * free_V) @ score_VV
+    penalty_V = (p_old_V * (1 - (ref_V - logprobs_V.detach()).exp())) @ score_VV
+    torch.testing.assert_close(found, -(policy_V - 0.1 * penalty_V))
+    if moved == 0.0:  # on policy: plain policy gradient, and the penalty's gradient is that of KL(ref || pi)
+        torch.testing.assert_close(policy_V, pi_V * (advantage_V - (pi_V * advantage_V).sum()))
+        torch.testing.assert_close(penalty_V, pi_V - ref_V.exp())
+
+
+def test_the_k3_estimate_is_never_negative_and_its_mean_is_the_divergence() -> None:
+    generator = torch.Generator().manual_seed(2)
+    policy_V, ref_V = (torch.randn(7, generator=generator, dtype=torch.float64).log_softmax(0) for _ in range(2))
+    estimates_V = k3(ref_V - policy_V)
+    assert bool((estimates_V >= 0).all()) and float(k3(torch.zeros(()))) == 0
+    assert float((policy_V.exp() * estimates_V).sum()) == pytest.approx(float((policy_V.exp() * (policy_V - ref_V)).sum()))
+    log_ratio = torch.linspace(-3, 3, 13, dtype=torch.float64).requires_grad_()
+    torch.testing.assert_close(torch.autograd.grad(k3(log_ratio).sum(), log_ratio)[0], log_ratio.detach().exp() - 1)
+
+
+def make_group(problem: str, rewards: Sequence[float], lengths: Sequence[int]) -> tuple[list[Rollout], list[Score]]:
+    asked = Problem(problem, "chain", "?", "1")
+    rollouts = []
+    for index, length in enumerate(lengths):
+        completion = Completion(np.arange(10, 10 + length, dtype=np.int32), np.full(length, -1.5, dtype=np.float32), "stop")
+        rollouts.append(Rollout(asked, index, np.array([1, 2, 3], dtype=np.int32), completion, "", None, None))
+    return rollouts, [Score(reward, {"accuracy": reward}) for reward in rewards]
+
+
+def test_groups_without_variance_are_left_out_but_still_count_in_the_normalisation() -> None:
+    even, _ = make_group("even", [1, 1], [4, 6])
+    uneven, _ = make_group("uneven", [1, 0], [2, 8])
+    rewards_PG = np.array([[1.0, 1.0], [1.0, 0.0]])
+    for loss_type, expected in (("dapo", [1 / 20] * 2), ("grpo", [1 / 8, 1 / 32]), ("dr_grpo", [1 / 40] * 2)):
+        config = GRPOConfig(beta=0.0, scale_rewards="none", loss_type=loss_type, max_tokens=10)
+        rows = make_rows([even, uneven], rewards_PG, config)
+        assert [row.advantage for row in rows] == [0.5, -0.5]
+        assert [row.weight for row in rows] == pytest.approx(expected)
+    with_penalty = make_rows([even, uneven], rewards_PG, GRPOConfig(beta=0.1), [np.zeros(3 + n, dtype=np.float32) for n in (4, 6, 2, 8)])
+    assert [row.advantage for row in with_penalty][:2] == [0, 0] and len(with_penalty) == 4
+
+
+def test_a_rollout_that_could_not_be_judged_is_never_trained_on() -> None:
+    group, _ = make_group("p", [1, NAN, 0], [2, 3, 4])
+    references = [np.zeros(3 + n, dtype=np.float32) for n in (2, 3, 4)]
+    for beta in (0.0, 0.1):
+        rows = make_rows([group], np.array([[1.0, NAN, 0.0]]), GRPOConfig(beta=beta), references)
+        assert [len(row.token_ids) for row in rows] == [5, 7]
+
+
+def test_a_policy_row_is_the_prompt_and_the_very_ids_that_were_sampled() -> None:
+    rollout = make_group("p", [1], [4])[0][0]
+    row = policy_row(rollout, 0.5, 0.25)
+    assert row.token_ids.tolist() == [1, 2, 3, 10, 11, 12, 13] and row.mask.tolist() == [False] * 3 + [True] * 4
+    assert row.old_logprobs is not None and row.old_logprobs.tolist() == [0] * 3 + [-1.5] * 4
+    assert (row.advantage, row.weight) == (0.5, 0.25)
+
+
+def test_the_description_counts_groups_that_teach_nothing() -> None:
+    groups, scores = zip(*(make_group(f"p{i}", rewards, [2, 4]) for i, rewards in enumerate(([1, 1], [1, 0], [NAN, 0]))), strict=True)
+    found = describe(groups, scores)
+    assert found["reward/mean"] == pytest.approx(3 / 5) and found["reward/zero_std_groups"] == pytest.approx(2 / 3)
+    assert found["completions/mean_length"] == 3 and found["completions/max_length"] == 4
+
+
+def test_the_entropy_in_the_log_is_that_of_the_whole_distribution() -> None:
+    spied = Spied()
+    rollouts, _ = make_group("p", [1, 0], [5, 9])
+    rows = [policy_row(rollout, advantage, 0.1) for rollout, advantage in zip(rollouts, (0.5, -0.5), strict=True)]
+    expected = 0.0
+    for row in rows:
+        with torch.no_grad():
+            logits_TV = spied.model.logits(spied.model(torch.from_numpy(row.token_ids[:-1].astype(np.int64))[None]).hidden_BTD)[0]
+        expected += float(torch.distributions.Categorical(logits=logits_TV[torch.from_numpy(row.mask[1:])]).entropy().sum())
+    assert spied.learner.update(rows, PolicyLoss(0.2, 0.2, 0.0), 0.0)["entropy"] == pytest.approx(expected, rel=1e-4)
+
+
+def even_ids(rollouts: Sequence[Rollout]) -> list[float | None]:
+    return [float(np.mean(r.completion.token_ids % 2 == 0)) for r in rollouts]
+
+
+class KilledError(Exception):
+    pass
+
+
+class Mortal(Learner):
+    dies_at = -1
+
+    def update(self, rows: object, objective: object, scale: float) -> Metrics:
+        if self.version == self.dies_at:
+            raise KilledError
+        return super().update(rows, objective, scale)  # type: ignore[arg-type]
+
+
+class RemoteEngine(NativeEngine):
+    """An engine with weights of its own, as on another machine: it follows the learner only through ``load``."""
+
+    def load(self, weights: Mapping[str, Tensor], version: int) -> None:
+        super().load({name: tensor.clone() for name, tensor in weights.items()}, version)
+
+
+def play(config: GRPOConfig, out: Path, dies_at: int = -1) -> Mortal:
+    out.mkdir(exist_ok=True)
+    settings = learner_config(context=96, learning_rate=1e-2)
+    learner = Mortal(model(init_std=0.05), settings)
+    learner.dies_at = dies_at
+    engine = RemoteEngine(model(init_std=0.05), [tokenizer().eos_id])
+    reference = Learner(model(init_std=0.05), settings) if config.beta else None
+    player = Player(learner, engine, Chat(tokenizer()), reference)
+    mixture = Mixture(load_tasks({"chain": {"weight": 1, "size": 40}}), "train", 5)
+    train(config, player, mixture, [WeightedReward("even", 1.0, even_ids)], 7, quiet_log(out), out)
+    return learner
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.1])
+def test_a_training_that_was_killed_continues_bit_for_bit(beta: float, tmp_path: Path) -> None:
+    """The reference is refreshed twice: what a resumed training compares with must be what it was."""
+    shape = {"problems": 2, "group": 3, "max_tokens": 6, "updates_per_rollout": 2, "reference_refresh": 3, "save_every": 1}
+    config = GRPOConfig(steps=8, beta=beta, epsilon=0.2, **shape)
+    straight = play(config, tmp_path / "a")
+    with pytest.raises(KilledError):
+        play(config, tmp_path / "b", dies_at=5)
+    assert checkpoint.progress_of(tmp_path / "b" / checkpoint.FILE)["step"] == 4
+    resumed = play(config, tmp_path / "b")
+    assert same_weights(straight.model, resumed.model) and resumed.version == 8
+    checkpoint.discard(tmp_path / "b")
+    assert not list((tmp_path / "b").glob("reference_*"))
+
+
+def test_what_is_rewarded_becomes_more_frequent(tmp_path: Path) -> None:
+    config = GRPOConfig(
+        steps=18, problems=4, group=8, updates_per_rollout=1, max_tokens=4, beta=0.0, epsilon=0.2, scale_rewards="none", loss_type="dapo"
+    )
+    play(config, tmp_path)
+    rewards = [float(line.split('"reward/mean": ')[1].split(",")[0]) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert len(rewards) == 18 and np.mean(rewards[:2]) < 0.65 < 0.85 < np.mean(rewards[-2:])
+
+
+def test_the_defaults_are_the_papers_and_a_group_of_one_is_refused() -> None:
+    paper = GRPOConfig()
+    assert (paper.problems, paper.group, paper.updates_per_rollout, paper.beta, paper.reference_refresh) == (32, 16, 16, 0.001, 400)
+    assert (paper.steps, paper.max_tokens, paper.temperature, paper.loss_type, paper.scale_rewards) == (10_400, 32_768, 1.0, "grpo", "group")
+    with pytest.raises(ConfigError, match="no group to be better than"):
+        GRPOConfig.parse({"group": 1}, "grpo")
+
+
+def test_packed_rows_give_the_loss_of_the_equation(tmp_path: Path) -> None:
+    """One update's loss by the equation on top of the module, token by token, from another model than the one that sampled."""
+    spied = Spied()
+    rollouts, _ = make_group("p", [1, 0, 0], [3, 5, 2])
+    config = GRPOConfig(beta=0.05, epsilon=0.2, epsilon_high=0.28, scale_rewards="none", loss_type="grpo")
+    references = [np.concatenate([np.zeros(3), np.full(len(r.completion.token_ids), -4.0)]).astype(np.float32) for r in rollouts]
+    rows = make_rows([rollouts], np.array([[1.0, 0.0, 0.0]]), config, references)
+    expected = 0.0
+    for row, advantage in zip(rows, (2 / 3, -1 / 3, -1 / 3), strict=True):
+        with torch.no_grad():
+            logits_TV = spied.model.logits(spied.model(torch.from_numpy(row.token_ids[:-1].astype(np.int64))[None]).hidden_BTD)[0]
+        logprobs_T = logits_TV.log_softmax(-1)[range(2, len(row.token_ids) - 1), row.token_ids[3:].astype(np.int64)].double().numpy()
+        ratio_T, log_ref_T = np.exp(logprobs_T + 1.5), -4.0 - logprobs_T
+        gain_T = np.minimum(ratio_T * advantage, np.clip(ratio_T, 0.8, 1.28) * advantage)
+        expected += -np.mean(gain_T - 0.05 * (np.exp(log_ref_T) - log_ref_T - 1)) / 3
+    assert spied.learner.update(rows, PolicyLoss(0.2, 0.28, 0.05), 0.0)["loss"] == pytest.approx(expected, rel=1e-4)
+    assert len(pack(rows, 64, 4)) == 1

@@ -105,7 +105,8 @@ def test_a_loaded_tokenizer_is_the_saved_one(tmp_path: Path) -> None:
 def test_a_tokenizer_without_a_begin_token_begins_with_its_end_token(tmp_path: Path) -> None:
     tokenizer().save(tmp_path)
     settings_file = tmp_path / "tokenizer_config.json"
-    settings_file.write_text(settings_file.read_text(encoding="utf-8").replace('"bos_token": "<｜begin▁of▁sentence｜>"', '"bos_token": null'), encoding="utf-8")
+    text = settings_file.read_text(encoding="utf-8")
+    settings_file.write_text(text.replace('"bos_token": "<｜begin▁of▁sentence｜>"', '"bos_token": null'), encoding="utf-8")
     loaded = Tokenizer.load(tmp_path)
     assert loaded.bos_id == loaded.eos_id == tokenizer().eos_id
 

@@ -43,11 +43,10 @@ class Tokenizer:
         self.backend = backend
         self.chat_template = chat_template
         self.names = {"bos": bos, "eos": eos, "pad": pad}
-        ids = {name: backend.token_to_id(token) for name, token in self.names.items()}
-        missing = [self.names[name] for name, index in ids.items() if index is None]
+        missing = [token for token in self.names.values() if backend.token_to_id(token) is None]
         if missing:
             raise R1kitError(f"tokenizer: special tokens {missing} are not in the vocabulary; name the right ones in tokenizer_config.json")
-        self.bos_id, self.eos_id, self.pad_id = ids["bos"], ids["eos"], ids["pad"]
+        self.bos_id, self.eos_id, self.pad_id = self.id(bos), self.id(eos), self.id(pad)
         added = backend.get_added_tokens_decoder()
         self.special_ids = frozenset(index for index, token in added.items() if token.special)
         self.special_tokens = tuple(token.content for token in added.values() if token.special)

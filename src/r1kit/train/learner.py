@@ -76,7 +76,8 @@ class Learner:
         sums = {name: torch.zeros(()) for name in (*objective.names, "loss", "mtp")}
         for batch in self._batches(rows):
             loss, statistics = self._loss(batch, objective)
-            loss.backward()  # type: ignore[no-untyped-call]
+            if loss.requires_grad:  # not where a batch trains no token
+                loss.backward()  # type: ignore[no-untyped-call]
             for name, value in (statistics | {"loss": loss}).items():
                 sums[name] = sums[name] + value.detach().float().cpu()
         metrics = self._reduce_all(sums)
@@ -87,9 +88,9 @@ class Learner:
                 for group in optimizer.param_groups:
                     group["lr"] = group["base_lr"] * scale
                 optimizer.step()
+            self.version += 1
         for parameter in self.parameters:
             parameter.grad = None
-        self.version += 1
         return metrics
 
     def logprobs(self, rows: Sequence[Row]) -> list[np.ndarray]:

@@ -27,11 +27,20 @@ class Objective(Protocol):
     """``wants_entropy`` and ``wants_values`` say what must be computed. The statistics returned are sums, to be added over batches and
     processes; ``names`` lists them, since a process without rows must add zeros of the same names."""
 
-    names: tuple[str, ...]
-    wants_entropy: bool
-    wants_values: bool
-    mtp_weight: float
-    balance_weight: float
+    @property
+    def names(self) -> tuple[str, ...]: ...
+
+    @property
+    def wants_entropy(self) -> bool: ...
+
+    @property
+    def wants_values(self) -> bool: ...
+
+    @property
+    def mtp_weight(self) -> float: ...
+
+    @property
+    def balance_weight(self) -> float: ...
 
     def __call__(self, predictions: Predictions, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]: ...
 

@@ -1,7 +1,7 @@
 """AdamW for everything, or Muon for hidden matrices with AdamW for the rest; learning-rate schedules as plain functions of the step.
 
 Muon (Jordan et al. 2024): momentum, then the update matrix is replaced by its nearest orthogonal one, found by a quintic Newton-Schulz
-iteration on a bf16 or fp32 matrix. Expert weights [E, F, D] are E matrices, orthogonalised in one batch. The update is scaled by sqrt(max(1, rows/cols)).
+iteration in bf16. Expert weights [E, F, D] are E matrices, orthogonalised in one batch. The update is scaled by sqrt(max(1, rows/cols)).
 """
 
 import math
@@ -81,10 +81,11 @@ class Muon(torch.optim.Optimizer):
     def _orthogonal(self, directions: Sequence[Tensor]) -> list[Tensor]:
         rank, processes = self.share
         mine = [orthogonalise(d) if i % processes == rank else torch.zeros_like(d) for i, d in enumerate(directions)]
-        if self.reduce is None or processes == 1:
+        if self.reduce is None or processes == 1 or not mine:
             return mine
         flat = self.reduce(torch.cat([update.flatten() for update in mine]))
-        return [part.view_as(d) for part, d in zip(flat.split([d.numel() for d in directions]), directions, strict=True)]
+        parts = torch.split(flat, [d.numel() for d in directions])
+        return [part.view_as(d) for part, d in zip(parts, directions, strict=True)]
 
 
 def orthogonalise(matrix: Tensor, iterations: int = 5) -> Tensor:
@@ -96,14 +97,16 @@ def orthogonalise(matrix: Tensor, iterations: int = 5) -> Tensor:
     for _ in range(iterations):
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return (x.mT if tall else x).to(matrix.dtype)
+    found: Tensor = (x.mT if tall else x).to(matrix.dtype)
+    return found
 
 
 def build(
     model: nn.Module, config: OptimizerConfig, share: tuple[int, int] = (0, 1), reduce: Reduce | None = None
 ) -> list[torch.optim.Optimizer]:
     """The optimizers of a model, its work split by ``share`` (Muon); each parameter group remembers its base rate under "base_lr"."""
-    hidden, rest = [], []
+    hidden: list[Tensor] = []
+    rest: list[Tensor] = []
     for name, parameter in model.named_parameters():
         matrix = parameter.ndim >= 2 and not any(part in name for part in ("embed", "head", "gate.weight", "router"))
         (hidden if matrix and config.kind == "muon" else rest).append(parameter)

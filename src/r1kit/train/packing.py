@@ -54,8 +54,8 @@ def place(lengths: Sequence[int], context: int) -> list[list[int]]:
 def pack(rows: Sequence[Row], context: int, lines: int) -> list[Batch]:
     """Pack rows into batches of at most ``lines`` lines of at most ``context`` positions.
 
-    A row longer than ``context`` raises R1kitError: cutting it would change what is learned in silence. Several lines are padded to ``context`` and to
-    an even number, a single one to 16 positions: CPU libraries compile a product per shape, so few shapes pay.
+    A row longer than ``context`` raises R1kitError: cutting it would change what is learned in silence. Several lines are padded to
+    ``context`` and to an even number, a single one to 16 positions: CPU libraries compile a product per shape, so few shapes pay.
     """
     lengths = [len(row.token_ids) - 1 for row in rows]
     if lengths and max(lengths) > context:

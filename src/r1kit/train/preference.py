@@ -77,7 +77,8 @@ def pairwise_slopes(chosen_N: np.ndarray, rejected_N: np.ndarray) -> tuple[np.nd
 
 def pointwise_slopes(values_N: np.ndarray, labels_N: np.ndarray) -> np.ndarray:
     """dL/dv of the mean binary cross-entropy."""
-    return (1.0 / (1.0 + np.exp(-values_N)) - labels_N) / len(values_N)
+    slopes_N: np.ndarray = (1.0 / (1.0 + np.exp(-values_N)) - labels_N) / len(values_N)
+    return slopes_N
 
 
 def train_pairwise(
@@ -91,7 +92,8 @@ def train_pairwise(
         slopes = pairwise_slopes(values[0::2], values[1::2])
         metrics = learner.update(_with_slopes(rows, np.stack(slopes, 1).reshape(-1)), SlopeLoss(), 1.0)
         margin = values[0::2] - values[1::2]
-        history.append({"loss": float(np.logaddexp(0, -margin).mean()), "accuracy": float((margin > 0).mean()), "optim/grad_norm": metrics["grad_norm"]})
+        loss = float(np.logaddexp(0, -margin).mean())
+        history.append({"loss": loss, "accuracy": float((margin > 0).mean()), "optim/grad_norm": metrics["grad_norm"]})
     return history
 
 

@@ -24,11 +24,11 @@ class SupervisedConfig(Config):
     """DeepSeek-R1's SFT: 2 epochs, cosine to a tenth (supplement B.4.2). ``batch_tokens``: tokens per update.
     ``mtp_every``: the MTP loss joins every so many updates; its layer costs a quarter of a small model's step."""
 
-    epochs: float = Field(2.0, gt=0)
-    batch_tokens: int = Field(4096, ge=1)
+    epochs: float = Field(default=2.0, gt=0)
+    batch_tokens: int = Field(default=4096, ge=1)
     schedule: ScheduleConfig = ScheduleConfig(kind="cosine", final=0.1)
     mtp_weight: float = 0.0
-    mtp_every: int = Field(1, ge=1)
+    mtp_every: int = Field(default=1, ge=1)
     balance_weight: float = 0.0
 
 

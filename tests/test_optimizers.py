@@ -1,0 +1,115 @@
+"""Optimizers against singular values and hand computation; schedules as numbers."""
+
+import math
+
+import pytest
+import torch
+from small_world import model
+from torch import nn
+
+from r1kit.train.optimizers import Muon, OptimizerConfig, ScheduleConfig, build, orthogonalise
+
+
+@pytest.mark.parametrize("shape", [(12, 12), (8, 20), (20, 8), (3, 10, 6), (2, 6, 10)])
+def test_orthogonalise_keeps_the_singular_vectors_and_levels_the_values(shape: tuple[int, ...]) -> None:
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    u, values, vh = torch.linalg.svd(matrix, full_matrices=False)
+    found = u.mT @ orthogonalise(matrix) @ vh.mT  # diagonal, near the identity
+    diagonal = found.diagonal(dim1=-2, dim2=-1)
+    large = values > 0.05 * values.max()
+    assert bool((diagonal[large] > 0.6).all() and (diagonal < 1.3).all())
+    off = found - torch.diag_embed(diagonal)
+    assert float(off.abs().max()) < 0.06
+
+
+def test_a_batch_of_matrices_is_orthogonalised_one_by_one() -> None:
+    batch = torch.randn(4, 9, 5, generator=torch.Generator().manual_seed(1)) * torch.tensor([1e-3, 1.0, 30.0, 1e4])[:, None, None]
+    for one, found in zip(batch, orthogonalise(batch), strict=True):
+        torch.testing.assert_close(orthogonalise(one), found, atol=2e-2, rtol=0)
+    assert not orthogonalise(torch.zeros(3, 4)).any()
+
+
+def test_muon_moves_by_the_orthogonalised_nesterov_momentum() -> None:
+    generator = torch.Generator().manual_seed(2)
+    parameter = nn.Parameter(torch.randn(20, 5, generator=generator))
+    start = parameter.detach().clone()
+    first, second = (torch.randn(20, 5, generator=generator) for _ in range(2))
+    optimizer = Muon([parameter], lr=0.1)
+    scale = 0.1 * math.sqrt(20 / 5)
+    parameter.grad = first
+    optimizer.step()
+    expected = start - scale * orthogonalise(0.05 * first + 0.95 * 0.05 * first)
+    torch.testing.assert_close(parameter.detach(), expected)
+    parameter.grad = second
+    optimizer.step()
+    momentum = 0.95 * 0.05 * first + 0.05 * second
+    torch.testing.assert_close(parameter.detach(), expected - scale * orthogonalise(0.05 * second + 0.95 * momentum))
+
+
+def test_processes_that_share_muons_work_make_the_same_step_as_one() -> None:
+    def parameters() -> list[nn.Parameter]:
+        generator = torch.Generator().manual_seed(3)
+        made = [nn.Parameter(torch.randn(shape, generator=generator)) for shape in ((6, 4), (2, 4, 4), (3, 9))]
+        for parameter in made:
+            parameter.grad = torch.randn(parameter.shape, generator=generator)
+        return made
+
+    alone = parameters()
+    Muon(alone, lr=0.1).step()
+    parts: list[torch.Tensor] = []
+    for rank in range(2):
+        Muon(parameters(), lr=0.1, share=(rank, 2), reduce=lambda flat: parts.append(flat) or flat).step()  # type: ignore[func-returns-value]
+    assert not (parts[0] * parts[1]).any()  # no matrix is done twice
+    for rank in range(2):
+        shared = parameters()
+        Muon(shared, lr=0.1, share=(rank, 2), reduce=lambda flat: parts[0] + parts[1]).step()
+        assert all(torch.equal(p, q) for p, q in zip(shared, alone, strict=True))
+
+
+def test_muon_takes_hidden_matrices_and_adamw_the_rest() -> None:
+    network = model()
+    names = {parameter: name for name, parameter in network.named_parameters()}
+    adamw, muon = build(network, OptimizerConfig(kind="muon"))
+    hidden = {names[p] for group in muon.param_groups for p in group["params"]}
+    rest = {names[p] for group in adamw.param_groups for p in group["params"]}
+    assert hidden | rest == set(names.values()) and not hidden & rest
+    assert all(part in " ".join(hidden) for part in ("self_attn", "experts.gate_proj", "shared_experts", "mlp.down_proj"))
+    assert {"embed_tokens.weight", "norm.weight", "layers.1.mlp.gate.weight"} <= rest
+    assert all(parameter.ndim >= 2 for parameter, name in names.items() if name in hidden)
+    assert len(build(network, OptimizerConfig(kind="adamw"))) == 1
+
+
+def test_adamw_decays_matrices_only() -> None:
+    network = nn.Linear(3, 2)
+    before = {name: p.detach().clone() for name, p in network.named_parameters()}
+    optimizer = build(network, OptimizerConfig(learning_rate=0.1, weight_decay=0.5))[0]
+    gradients = {"weight": torch.full((2, 3), 0.3), "bias": torch.tensor([0.3, -0.7])}
+    for name, parameter in network.named_parameters():
+        parameter.grad = gradients[name].clone()
+    optimizer.step()
+    # The first AdamW step is lr * sign(gradient); decay shrinks by lr * weight_decay.
+    torch.testing.assert_close(network.weight.detach(), before["weight"] * (1 - 0.1 * 0.5) - 0.1)
+    torch.testing.assert_close(network.bias.detach(), before["bias"] - 0.1 * torch.tensor([1.0, -1.0]))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        (ScheduleConfig(), [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]),
+        (ScheduleConfig(warmup=4), [0.25, 0.5, 0.75, 1, 1, 1, 1, 1, 1, 1]),
+        (ScheduleConfig(kind="linear"), [1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1]),
+        (ScheduleConfig(kind="linear", warmup=2, final=0.2), [0.5, 1, 1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3]),
+        (ScheduleConfig(kind="wsd", decay_share=0.4), [1, 1, 1, 1, 1, 1, 1, 0.75, 0.5, 0.25]),
+        (ScheduleConfig(kind="wsd", warmup=8, decay_share=0.4), [0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1, 1, 0.5]),
+        (ScheduleConfig(kind="cosine", final=0.1), [0.1 + 0.9 * (1 + math.cos(math.pi * i / 10)) / 2 for i in range(10)]),
+    ],
+)
+def test_schedules_have_these_values(schedule: ScheduleConfig, expected: list[float]) -> None:
+    assert [schedule.scale(step, 10) for step in range(10)] == pytest.approx(expected)
+
+
+def test_a_schedule_never_leaves_its_range_even_beyond_its_end() -> None:
+    for kind in ("constant", "linear", "cosine", "wsd"):
+        schedule = ScheduleConfig(kind=kind, warmup=3, final=0.1)
+        assert all(0.1 <= schedule.scale(step, 7) <= 1.0 for step in range(20))
+        assert 0 < schedule.scale(0, 1) <= 1.0

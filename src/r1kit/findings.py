@@ -48,6 +48,7 @@ class Run:
     models: Sequence[Measured]
     examples: Sequence[Mapping[str, Any]]
     controls: Mapping[str, Any]
+    control_models: Sequence[Measured] = ()
 
     @property
     def name(self) -> str:
@@ -55,7 +56,7 @@ class Run:
 
     def model(self, stage: str | None) -> Measured | None:
         """The figures of the model that this stage made."""
-        return next((model for model in self.models if model.stage == stage), None)
+        return next((model for model in (*self.models, *self.control_models) if model.stage == stage), None)
 
     def stage(self, name: str | None) -> FinishedStage | None:
         return next((stage for stage in self.stages if stage.name == name), None)
@@ -92,15 +93,17 @@ def read_run(folder: Path) -> Run:
     stages = sorted(finished_stages(folder), key=lambda stage: order.index(stage.name) if stage.name in order else len(order))
     reports = [(stage, stage.report()) for stage in stages]
     evaluations = [(stage, report) for stage, report in reports if "models" in report]
+    comparisons = [(stage, report) for stage, report in evaluations if stage.record.get("config", {}).get("controls")]
     return Run(
         folder,
         recipe,
         read_json(folder / "env.json"),
         stages,
         _read_rows(folder / "metrics.jsonl"),
-        _models(reports, evaluations),
+        _models(reports, [found for found in evaluations if found not in comparisons]),
         [example for _, report in evaluations for example in report.get("examples", [])],
         {name: control for _, report in reports for name, control in report.get("controls", {}).items()},
+        _models([], comparisons),
     )
 
 
@@ -133,7 +136,10 @@ def _models(reports: Sequence[tuple[FinishedStage, Figures]], evaluations: Seque
 
 
 def cast(run: Run) -> Cast:
-    """Find the parts: the student is what a distill stage trains, R1-Zero the first r1_zero stage that does not start from it."""
+    """Find the parts: the student is what a distill stage trains, R1-Zero the first r1_zero stage that does not start from it.
+
+    A stage with ``seed_of`` is a control and plays no part, but for the student by RL: of several, the one that came out best.
+    """
 
     def source(stage: FinishedStage, key: str) -> str | None:
         value = stage.record.get("config", {}).get(key)
@@ -141,7 +147,8 @@ def cast(run: Run) -> Cast:
 
     distilled = next((stage for stage in run.stages if stage.kind == "distill"), None)
     student = source(distilled, "student") if distilled else None
-    trained = [stage for stage in run.stages if student is None or source(stage, "init") != student]
+    played = [stage for stage in run.stages if not source(stage, "seed_of")]
+    trained = [stage for stage in played if student is None or source(stage, "init") != student]
     zero = next((stage for stage in trained if stage.kind == "r1_zero"), None)
     final = next((stage.name for kind in FINAL_KINDS for stage in reversed(trained) if stage.kind == kind), None)
     by_rl = [stage.name for stage in run.stages if student and stage.kind in ("r1_zero", "reasoning_rl") and source(stage, "init") == student]
@@ -151,8 +158,13 @@ def cast(run: Run) -> Cast:
         final=final,
         student=student,
         distilled=distilled.name if distilled else None,
-        student_rl=by_rl[0] if by_rl else None,
+        student_rl=max(by_rl, key=lambda name: _rate_of(run, name), default=None),
     )
+
+
+def _rate_of(run: Run, stage: str) -> float:
+    model = run.model(stage)
+    return (model.number("pass@1") if model else None) or 0.0
 
 
 def percent(value: float | None, error: float | None = None) -> str:

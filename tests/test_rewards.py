@@ -1,0 +1,199 @@
+"""Rewards: formats, languages, lengths, failures that are never zeros, and functions written for TRL."""
+# ruff: noqa: E501 - one case, one entry
+
+import json
+import math
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import numpy as np
+import pytest
+
+from r1kit.config import ConfigError
+from r1kit.language import language_share
+from r1kit.rewards import REWARDS, TooManyFailuresError, WeightedReward, adapt, format_reward, load_rewards, repeated_share, score
+from r1kit.types import Completion, Problem, Rollout, Verdict
+
+
+class Echo:
+    """A task whose answers are checked against the problem's, and that can be told to fail."""
+
+    name = "echo"
+
+    def __init__(self, seconds: dict[str, float] | None = None):
+        self.seconds = seconds or {}
+
+    def check(self, problem, answer):
+        if problem.answer is None:
+            return Verdict("unverifiable")
+        if answer == "crash":
+            return Verdict("failed", "the worker died")
+        return Verdict("correct" if answer == problem.answer else "wrong", seconds=self.seconds.get(answer, 0.0))
+
+
+def rollout(answer="4", *, problem="p", index=0, gold="4", thinking="we think", text=None, tokens=10, finish="stop", language="en", **columns):
+    said = f"<think>{thinking}</think><answer>{answer}</answer>" if text is None else text
+    completion = Completion(np.arange(tokens), np.zeros(tokens), finish)
+    made = Problem(problem, "echo", "2+2?", gold, language, columns=columns)
+    return Rollout(made, index, np.arange(3), completion, said, thinking if text is None else None, answer if text is None else None)
+
+
+def values(name, rollouts, tasks=None, **options):
+    return REWARDS[name]({"echo": tasks or Echo()}, **options)(rollouts)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("<think>a</think><answer>4</answer>", 1.0), ("<think>a</think> 4", 1.0), (" <think>\na\n</think>\n\n<answer> 4 </answer>\n", 1.0), ("4", 0.0),
+     ("<think>a</think>", 0.0), ("<think>a</think><answer> </answer>", 0.0), ("<think>a</think><answer>4</answer> and more", 0.0), ("a</think>4", 0.0),
+     ("x<think>a</think>4", 0.0), ("<think>a<think>b</think>4", 0.0), ("<think>a</think>4</think>", 0.0), ("<think>a</think><think>b</think>4", 0.0),
+     ("<think>a</think><answer>4</answer><answer>5</answer>", 0.0), ("<think>a</think><answer>4", 0.0), ("<think>a<answer>4</answer></think>4", 0.0),
+     ("<THINK>a</THINK>4", 0.0), ("<think>a</think>4<THINK>", 0.0), ("", 0.0), ("<think></think>4", 1.0), ("<think>a</think><answer>4<b>5</b></answer>", 1.0)],
+)  # fmt: skip
+def test_the_format_is_one_thinking_and_then_a_nonempty_answer(text, value):
+    assert format_reward(text) == value
+
+
+def test_a_rollout_that_was_cut_off_has_no_format():
+    assert values("format", [rollout(), rollout(finish="length")]) == [1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "language", "share"),
+    [("", "en", 0.0), ("1 + 2 = 3", "en", 0.0), ("$\\frac{a}{b}$ `code`", "zh", 0.0), ("So we add them", "en", 1.0), ("我们把它们相加", "zh", 1.0),
+     ("我们把它们相加", "en", 0.0), ("So we add them", "zh", 0.0), ("We add 我们", "en", 2 / 3), ("Alice 有 3 个苹果", "zh", 1.0), ("计算 gcd 和 x_1", "zh", 1.0),
+     ("これは日本語です", "ja", 1.0), ("我们相加", "ja", 0.0), ("우리는 더한다", "ko", 1.0), ("мы складываем", "ru", 1.0), ("نجمع العددين", "ar", 1.0),
+     ("we add مع", "en", 2 / 3), ("```python\nprint('这是中文')\n``` so we go", "en", 1.0), ("λ and μ are roots", "en", 1.0)],
+)  # fmt: skip
+def test_the_language_share_counts_words_of_the_target(text, language, share):
+    assert language_share(text, language) == pytest.approx(share)
+
+
+def test_latin_languages_are_told_apart_by_function_words_where_asked():
+    text = "Nous avons donc la somme et the answer is"
+    assert language_share(text, "fr") == 1.0
+    assert 0.4 < language_share(text, "fr", ("en",)) < 0.8
+    with pytest.raises(ValueError, match="unknown language"):
+        language_share(text, "xx")
+
+
+def test_accuracy_is_the_task_s_verdict():
+    found = values("accuracy", [rollout(), rollout("5"), rollout(text="no template"), rollout(gold=None), rollout("crash")])
+    assert found[:4] == [1.0, 0.0, 0.0, None]
+    assert math.isnan(found[4])
+
+
+def test_scores_are_weighted_sums_and_a_failure_is_no_zero():
+    rewards = load_rewards({"accuracy": 1.0, "format": 0.5, "language": {"weight": 2}}, [Echo()])
+    group = [rollout(index=n) for n in range(39)] + [rollout("crash", index=39)]
+    failures = []
+    scores = score(group, rewards, failures)
+    assert scores[0].total == 3.5
+    assert scores[0].parts == {"accuracy": 1.0, "format": 1.0, "language": 1.0}
+    assert math.isnan(scores[39].total)
+    assert scores[39].parts["accuracy"] is None
+    assert [(f.problem, f.index, f.reward) for f in failures] == [("p", 39, "accuracy")]
+    assert score([rollout(gold=None)], rewards)[0].total == 2.5
+
+
+def test_a_reward_that_raises_is_a_failure_of_that_rollout_with_its_traceback():
+    def fragile(rollouts):
+        return [1.0 / len(r.answer) for r in rollouts]
+
+    group = [rollout(index=n) for n in range(30)] + [rollout("", index=30)]
+    failures = []
+    scores = score(group, [WeightedReward("fragile", 1.0, fragile)], failures)
+    assert [s.total for s in scores[:30]] == [1.0] * 30
+    assert math.isnan(scores[30].total)
+    assert failures[0].index == 30
+    assert "ZeroDivisionError" in failures[0].detail
+    assert "fragile" in failures[0].detail
+
+
+def test_more_than_five_per_cent_of_failures_stop_the_run():
+    with pytest.raises(TooManyFailuresError, match="3 of 40"):
+        score([rollout(index=n) for n in range(37)] + [rollout("crash", index=n) for n in range(37, 40)], load_rewards({"accuracy": 1}, [Echo()]))
+
+
+def test_functions_written_for_trl_work_unchanged():
+    def brevity(completions, **kwargs):
+        return [float(len(text)) for text in completions]
+
+    def columns(prompts, completions, completion_ids, solution):
+        return [1.0 if s == "4" and p == "2+2?" and len(i) == 10 else None for p, i, s in zip(prompts, completion_ids, solution, strict=True)]
+
+    async def later(completions, **kwargs):
+        return [2.0] * len(completions)
+
+    group = [rollout(solution="4"), rollout(solution="5")]
+    assert adapt(brevity)(group) == [float(len(r.text)) for r in group]
+    assert adapt(columns)(group) == [1.0, None]
+    assert adapt(later)(group) == [2.0, 2.0]
+
+
+def test_a_user_s_function_is_found_by_file_and_name(tmp_path):
+    file = tmp_path / "my_rewards.py"
+    file.write_text("def short(completions, **kwargs):\n    return [float(len(c) < 50) for c in completions]\n")
+    rewards = load_rewards({f"{file}:short": 0.5}, [])
+    assert [s.total for s in score([rollout(), rollout(thinking="x" * 100)], rewards)] == [0.5, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [({"acuracy": 1.0}, "did you mean 'accuracy'"), ({"cosine": {"weight": 1, "limt": 3}}, "unknown option 'limt'"), ({"format": "high"}, "weight"),
+     ({"judge": 1.0}, "endpoint"), ({"soft_overlong": {"weight": 1, "limit": 5, "buffer": 9}}, "buffer")],
+)  # fmt: skip
+def test_a_wrong_specification_is_refused_with_the_fix(spec, message):
+    with pytest.raises(ConfigError, match=message):
+        load_rewards(spec, [Echo()])
+
+
+def test_length_rewards_have_the_values_of_their_papers():
+    lengths = [rollout(tokens=n) for n in (0, 50, 75, 100, 200)]
+    assert values("soft_overlong", lengths, limit=100, buffer=50) == [0.0, 0.0, -0.5, -1.0, -1.0]
+    right_wrong = [rollout(tokens=0), rollout(tokens=100), rollout("5", tokens=0), rollout("5", tokens=100), rollout(tokens=50)]
+    assert values("cosine", right_wrong, limit=100) == pytest.approx([1.0, 0.5, -1.0, -0.5, 0.75])
+    group = [rollout(tokens=10), rollout(tokens=20), rollout(tokens=30), rollout("5", tokens=10), rollout("5", tokens=30)]
+    assert values("length", group) == [0.5, 0.0, -0.5, 0.0, -0.5]
+
+
+def test_repetition_and_steps():
+    assert repeated_share("a b c d", 2) == 0.0
+    assert repeated_share("a b a b a b", 2) == pytest.approx(1 - 2 / 5)
+    assert repeated_share("", 2) == 0.0
+    assert values("repetition", [rollout(text="a " * 100)], ngram=1) == [-0.99]
+    assert values("reasoning_steps", [rollout(thinking="First, we\nStep 2: go\n3. end"), rollout(thinking="hm")]) == [1.0, 0.0]
+
+
+def test_speed_compares_right_programs_of_a_group_or_with_a_reference():
+    task = Echo({"4": 0.2})
+    quick, slow = rollout("4"), rollout("4", problem="q", reference_seconds=0.1)
+    assert values("speed", [quick, rollout("5"), slow], task) == [1.0, 0.0, 0.5]
+
+
+def test_a_judge_s_verdict_is_read_and_its_failures_are_no_zeros():
+    replies = iter(['{"analysis": "fine", "score": 7}', "no verdict", '{"score": 99}', '{"score": "ten"}'])
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            assert asked["model"] == "j"
+            body = json.dumps({"choices": [{"message": {"content": next(replies)}}]}).encode()
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            return
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        endpoint = f"http://127.0.0.1:{server.server_port}/v1"
+        found = values("judge", [rollout(index=n) for n in range(4)] + [rollout(text="no answer")], endpoint=endpoint, model="j", parallel=1)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert found[0] == 0.7
+    assert all(math.isnan(value) for value in found[1:4])
+    assert found[4] == 0.0

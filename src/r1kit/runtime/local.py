@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import multiprocessing
 import os
+import shutil
 import tempfile
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +25,8 @@ from pydantic import Field
 from torch import Tensor
 
 from r1kit.config import Config, R1kitError
-from r1kit.engine.native import NativeEngine
+from r1kit.engine.native import NativeEngine, default_seeds
+from r1kit.files import rename_whole
 from r1kit.model.decoder import LanguageModel
 from r1kit.model.huggingface import load_pretrained, save_pretrained
 from r1kit.tokenizer import Tokenizer
@@ -116,6 +118,7 @@ class LocalRuntime:
         self._folder = tempfile.TemporaryDirectory(prefix="r1kit-")
         self._pipes: list[Connection] = []
         self._processes: list[Any] = []
+        self._failed = False
         context = multiprocessing.get_context("spawn")
         for rank in range(1, self.size):
             ours, theirs = context.Pipe()
@@ -140,9 +143,13 @@ class LocalRuntime:
         return EngineProxy(self, self._make("make_engine", Path(model)), None)
 
     def export(self, learner: "LearnerProxy", directory: Path) -> None:
-        """Write the learner's model with its tokenizer as a Hugging Face directory."""
-        save_pretrained(self._replica.things[learner.handle].model, directory)
-        Tokenizer.load(learner.source).save(directory)
+        """Write the learner's model with its tokenizer as a Hugging Face directory, which is there whole or not at all."""
+        beside = directory.with_name(f".{directory.name}.tmp")
+        for stale in (beside, directory):
+            shutil.rmtree(stale, ignore_errors=True)
+        save_pretrained(self._replica.things[learner.handle].model, beside)
+        Tokenizer.load(learner.source).save(beside)
+        rename_whole(beside, directory)
 
     def release(self, *things: "LearnerProxy | EngineProxy") -> None:
         for thing in things:
@@ -152,7 +159,7 @@ class LocalRuntime:
         for pipe in self._pipes:
             pipe.close()
         for process in self._processes:
-            process.join(timeout=10)
+            process.join(timeout=0.1 if self._failed else 10)  # after a failure it may wait in a sum for a process that never comes
             if process.is_alive():
                 process.kill()
         if self.size > 1 and dist.is_initialized():
@@ -162,18 +169,41 @@ class LocalRuntime:
 
     def everywhere(self, method: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Call ``method`` on every replica with its own arguments; results in rank order. Raises what a replica raised."""
-        for pipe, own in zip(self._pipes, arguments[1:], strict=True):
-            pipe.send((method, own))
-        results = [getattr(self._replica, method)(*arguments[0])]
-        for rank, pipe in enumerate(self._pipes, 1):
-            try:
-                ok, result = pipe.recv()
-            except EOFError:
-                raise R1kitError(f"process {rank} of this run has died (out of memory, or killed); the same command continues the run") from None
-            if not ok:
-                raise result
-            results.append(result)
-        return results
+        try:
+            for rank, own in enumerate(arguments[1:], 1):
+                self._send(rank, (method, own))
+            results = [self._own(method, arguments[0])]
+            return results + [self._reply(rank) for rank in range(1, self.size)]
+        except Exception:
+            self._failed = True
+            raise
+
+    def _send(self, rank: int, command: tuple[str, tuple[Any, ...]]) -> None:
+        try:
+            self._pipes[rank - 1].send(command)
+        except OSError:
+            raise _died(rank) from None
+
+    def _own(self, method: str, arguments: tuple[Any, ...]) -> Any:
+        """This process's share of a call. A sum that broke off is only the echo of what went wrong elsewhere, and that is raised."""
+        try:
+            return getattr(self._replica, method)(*arguments)
+        except R1kitError:
+            raise
+        except Exception:
+            for rank, pipe in enumerate(self._pipes, 1):
+                if pipe.poll(1.0):
+                    self._reply(rank)
+            raise
+
+    def _reply(self, rank: int) -> Any:
+        try:
+            ok, result = self._pipes[rank - 1].recv()
+        except (EOFError, OSError):
+            raise _died(rank) from None
+        if not ok:
+            raise result
+        return result
 
     def shared(self, lengths: Sequence[int]) -> list[list[int]]:
         """Deal indices to the replicas, longest first and back and forth, so that all have about the same work."""
@@ -244,7 +274,7 @@ class EngineProxy:
 
     def generate(self, prompts: Sequence[np.ndarray], sampling: Sampling, seeds: Sequence[int] | None = None) -> list[list[Completion]]:
         runtime = self.runtime
-        seeds = list(seeds) if seeds is not None else [sampling.seed * 1_000_003 + i for i in range(len(prompts))]
+        seeds = list(seeds) if seeds is not None else default_seeds(sampling.seed, len(prompts))
         dealt = runtime.shared([len(prompt) for prompt in prompts])
         calls = [(self.handle, "generate", [prompts[i] for i in own], sampling, [seeds[i] for i in own]) for own in dealt]
         found: dict[int, list[Completion]] = {}
@@ -277,11 +307,18 @@ def _serve(rank: int, size: int, folder: str, config: LocalConfig, pipe: Connect
             pipe.send((True, getattr(replica, method)(*arguments)))
         except Exception as error:  # a boundary: whatever it is, the parent raises it
             reported = error if isinstance(error, R1kitError) else R1kitError(f"process {rank}: {traceback.format_exc()}")
-            pipe.send((False, reported))
+            with contextlib.suppress(OSError):
+                pipe.send((False, reported))
+            if arguments[1:2] == ("update",):
+                os._exit(1)  # the others wait for this process in a sum; its end tells them
+
+
+def _died(rank: int) -> R1kitError:
+    return R1kitError(f"process {rank} of this run has died (out of memory, or killed); the same command continues the run")
 
 
 def _join_group(rank: int, size: int, folder: str) -> Callable[[Tensor], Tensor]:
-    store = dist.FileStore(os.path.join(folder, "group"), size)
+    store = dist.FileStore(os.path.join(folder, "group"), size)  # type: ignore[attr-defined]
     dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=_DEADLINE)
 
     def add(flat: Tensor) -> Tensor:

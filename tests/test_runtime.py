@@ -1,0 +1,186 @@
+"""Where it runs: two processes do what one does, and whatever goes wrong in one of them is said at once."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from small_world import learner_config, model_directory, random_rows
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from r1kit.config import R1kitError
+from r1kit.runtime import RUNTIMES, start
+from r1kit.runtime.local import LocalConfig, LocalRuntime, with_scalar_head
+from r1kit.train.checkpoint import FILE
+from r1kit.train.objectives import CrossEntropy, Predictions
+from r1kit.train.packing import Batch
+from r1kit.types import Sampling
+
+CONFIG = learner_config(learning_rate=1e-2)
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return model_directory(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def two(request: pytest.FixtureRequest) -> Iterator[LocalRuntime]:
+    runtime = LocalRuntime(LocalConfig(processes=2, engine_precision="float32"))
+    yield runtime
+    runtime.close()
+
+
+@pytest.fixture
+def one() -> Iterator[LocalRuntime]:
+    runtime = LocalRuntime(LocalConfig(processes=1, engine_precision="float32"))
+    yield runtime
+    runtime.close()
+
+
+def saved(learner: object, folder: Path) -> dict[str, Tensor]:
+    learner.save(folder, {"step": 1})  # type: ignore[attr-defined]
+    return load_file(folder / FILE)
+
+
+def test_two_processes_do_what_one_does(directory: Path, one: LocalRuntime, two: LocalRuntime, tmp_path: Path) -> None:
+    """One start of two processes for all of it: gradients, log-probabilities, rollouts, resumption."""
+    rows, objective = random_rows(13), CrossEntropy(mtp_weight=0.3)
+    alone, shared = (runtime.learner(directory, CONFIG) for runtime in (one, two))
+    expected, metrics = alone.update(rows, objective, 1.0), shared.update(rows, objective, 1.0)
+    assert metrics == pytest.approx(expected, rel=1e-5)
+    # After one AdamW step the first moment is a tenth of the gradient.
+    first, second = saved(alone, tmp_path / "one"), saved(shared, tmp_path / "two")
+    largest = max(float(first[name].abs().max()) for name in first if name.endswith("exp_avg"))
+    for name in first:
+        if name.endswith("exp_avg"):
+            assert float((first[name] - second[name]).abs().max()) < 1e-5 * largest, name
+
+    shared.copy_from(two.learner(directory, CONFIG))
+    alone.copy_from(one.learner(directory, CONFIG))
+    for found, wanted in zip(shared.logprobs(rows), alone.logprobs(rows), strict=True):
+        np.testing.assert_allclose(found, wanted, atol=2e-5)
+
+    prompts = [row.token_ids[:5] for row in rows]
+    sampling = Sampling(n=3, max_tokens=8, seed=3)
+    assert sampled(two.engine(directory).generate(prompts, sampling)) == sampled(one.engine(directory).generate(prompts, sampling))
+
+    for learner in (shared, alone):
+        assert learner.restore(tmp_path / "two")["step"] == 1
+    for step in range(2):  # the replicas are still equal: each one's share of the log-probabilities is that of the same model
+        shared.update(random_rows(6, seed=step), objective, 1.0)
+        alone.update(random_rows(6, seed=step), objective, 1.0)
+    for found, wanted in zip(shared.logprobs(rows), alone.logprobs(rows), strict=True):
+        np.testing.assert_allclose(found, wanted, atol=5e-3)
+    replicas = two.everywhere("call", [(shared.handle, "weights")] * 2)
+    assert all(torch.equal(tensor, replicas[1][name]) for name, tensor in replicas[0].items())
+
+
+def sampled(groups: object) -> list[list[list[int]]]:
+    return [[completion.token_ids.tolist() for completion in group] for group in groups]  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True)
+class Breaks(CrossEntropy):
+    """A loss that fails in every process but the one of this id."""
+
+    spared: int = 0
+
+    def __call__(self, predictions: Predictions, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        if os.getpid() != self.spared:
+            raise ZeroDivisionError("the helper's own fault")
+        return super().__call__(predictions, batch)
+
+
+def test_a_failure_in_a_helper_is_raised_here_at_once(directory: Path, two: LocalRuntime) -> None:
+    learner = two.learner(directory, CONFIG)
+    began = time.monotonic()
+    with pytest.raises(R1kitError, match="the helper's own fault"):
+        learner.update(random_rows(4), Breaks(spared=os.getpid()), 1.0)
+    two.close()
+    assert time.monotonic() - began < 60
+
+
+def test_a_failure_here_does_not_wait_for_the_helper(directory: Path, two: LocalRuntime) -> None:
+    learner = two.learner(directory, CONFIG)
+    began = time.monotonic()
+    with pytest.raises(ZeroDivisionError):
+        learner.update(random_rows(4), Breaks(spared=two._processes[0].pid), 1.0)
+    two.close()
+    assert time.monotonic() - began < 60
+
+
+def test_a_helper_that_was_killed_is_reported_with_what_to_do(directory: Path, two: LocalRuntime) -> None:
+    learner = two.learner(directory, CONFIG)
+    os.kill(two._processes[0].pid, signal.SIGKILL)
+    two._processes[0].join()
+    with pytest.raises(R1kitError, match=r"process 1 of this run has died .* the same command continues"):
+        learner.update(random_rows(4), CrossEntropy(), 1.0)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_work_is_dealt_once_and_evenly(size: int) -> None:
+    class Sized:
+        pass
+
+    runtime = Sized()
+    runtime.size = size  # type: ignore[attr-defined]
+    lengths = np.random.default_rng(0).integers(1, 100, 40).tolist()
+    dealt = LocalRuntime.shared(runtime, lengths)  # type: ignore[arg-type]
+    assert sorted(i for own in dealt for i in own) == list(range(40))
+    loads = [sum(lengths[i] for i in own) for own in dealt]
+    assert max(loads) - min(loads) <= max(lengths)
+
+
+def test_the_engine_of_a_learner_follows_its_updates(directory: Path, one: LocalRuntime) -> None:
+    learner = one.learner(directory, CONFIG)
+    follower, fixed = one.engine_of(learner), one.engine(directory)
+    prompts, greedy = [row.token_ids[:6] for row in random_rows(6)], Sampling(max_tokens=6, temperature=0.0)
+    assert sampled(follower.generate(prompts, greedy)) == sampled(fixed.generate(prompts, greedy))
+    for step in range(3):
+        learner.update(random_rows(6, seed=step), CrossEntropy(), 1.0)
+    follower.load(learner.weights(), 3)
+    completions = follower.generate(prompts, greedy)
+    assert sampled(completions) != sampled(fixed.generate(prompts, greedy)) and completions[0][0].version == 3
+    with pytest.raises(R1kitError, match="only the engine of a learner follows"):
+        fixed.load(learner.weights(), 1)
+
+
+def test_an_export_is_whole_and_replaces_what_was_there(directory: Path, one: LocalRuntime, tmp_path: Path) -> None:
+    learner = one.learner(directory, CONFIG)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/stale.safetensors").write_text("left by an attempt that was killed")
+    learner.update(random_rows(4), CrossEntropy(), 1.0)
+    one.export(learner, tmp_path / "model")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model"] and not (tmp_path / "model/stale.safetensors").exists()
+    tokens_BT = torch.from_numpy(random_rows(1)[0].token_ids.astype(np.int64))[None]
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32)
+    ours = one._replica.things[learner.handle].model.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(tokens_BT).logits, ours.logits(ours(tokens_BT).hidden_BTD), atol=1e-4, rtol=1e-4)
+
+
+def test_a_scalar_head_is_added_once_and_leaves_the_rest_alone(one: LocalRuntime, directory: Path) -> None:
+    learner = one.learner(directory, CONFIG, scalar_head=True)
+    model = one._replica.things[learner.handle].model
+    assert model.config.scalar_head and with_scalar_head(model) is model
+    plain = one._replica.things[one.learner(directory, CONFIG).handle].model
+    assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in plain.state_dict().items())
+    one.release(learner)
+    assert learner.handle not in one._replica.things
+
+
+def test_a_recipe_names_its_runtime() -> None:
+    runtime = start(RUNTIMES["local"](processes=1))
+    assert runtime.size == 1
+    runtime.close()
+    assert LocalConfig(processes=0).resolved_processes() in range(1, 5) and LocalConfig(processes=7, device="cuda").resolved_processes() == 1
+    with pytest.raises(R1kitError, match="is not one of local"):
+        start({"kind": "ray"})

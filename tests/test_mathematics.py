@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import threading
 import time
 from pathlib import Path
 
@@ -175,19 +174,9 @@ def test_what_is_beyond_computing_is_refused_at_once():
     assert time.monotonic() - begun < 0.2
 
 
-def test_killed_math_workers_change_no_verdict():
-    pairs = [(f"\\int_0^1 {n} x dx", f"\\boxed{{\\int_0^1 {n} t dt}}") for n in range(2, 8)]
-    expected = [check_math(*pair).outcome for pair in pairs]
-    assert set(expected) == {"correct"}
-    workers = comparer._workers[os.getpid()]
-    outcomes = []
-    for pair in pairs:
-        threading.Timer(0.002, kill_zygotes, [workers]).start()
-        outcomes.append(check_math(*pair).outcome)
-        kill_zygotes(workers)
-    assert outcomes == expected
-
-
-def kill_zygotes(workers: comparer.Workers) -> None:
-    for worker in list(workers.alive):
+def test_a_killed_math_worker_changes_no_verdict():
+    pair = ("\\begin{vmatrix} 1 & 2 \\\\ 3 & 4 \\end{vmatrix}", "\\boxed{\\begin{vmatrix} 1 & 2 \\\\ 3 & 4 \\end{vmatrix}}")
+    assert check_math(*pair).outcome == "correct"
+    for worker in list(comparer._workers[os.getpid()].alive):
         os.killpg(worker.zygote.process.pid, signal.SIGKILL)
+    assert check_math(*pair).outcome == "correct"

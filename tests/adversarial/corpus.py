@@ -54,9 +54,13 @@ def solution_jobs(every: int = 1) -> dict[str, Job]:
 def escape_jobs(canary: Path, port: int, every: int = 1) -> dict[str, Job]:
     """Every escape; it passes (and is a failure of ours) where the function returns "escaped"."""
     tests = [{"args": [1], "expected": "escaped"}]
-    filled = {name: text.replace("CANARY-SECRET", SECRET).replace("CANARY'", f"{canary}'").replace("CANARY.", f"{canary}.").replace("PORT", str(port)).replace("PROJECT", __file__)
-              for name, text in list(programs.ESCAPES.items())[::every]}  # fmt: skip
-    return {name: Job(text, tests, "function", "f", 2.0, 256) for name, text in filled.items()}
+    places = {"CANARY-SECRET": SECRET, "CANARY'": f"{canary}'", "CANARY.": f"{canary}.", "PORT": str(port), "PROJECT": __file__}
+    jobs = {}
+    for name, text in list(programs.ESCAPES.items())[::every]:
+        for word, place in places.items():
+            text = text.replace(word, place)
+        jobs[name] = Job(text, tests, "function", "f", 2.0, 256)
+    return jobs
 
 
 def attack_jobs(every: int = 1) -> dict[str, Job]:

@@ -1,6 +1,6 @@
 """Programs that cheat, break out, exhaust and stay: none succeeds, in either tier, as root or as an ordinary user.
 
-By default every seventh program of the corpus is run; ``R1KIT_ADVERSARIAL=full`` runs all of them.
+By default every ninth program of the corpus is run; ``R1KIT_ADVERSARIAL=full`` runs all of them.
 """
 
 import json
@@ -13,7 +13,7 @@ import pytest
 
 from r1kit.sandbox import pool
 
-EVERY = 1 if os.environ.get("R1KIT_ADVERSARIAL") == "full" else 7
+EVERY = 1 if os.environ.get("R1KIT_ADVERSARIAL") == "full" else 9
 ROOT = Path(__file__).parents[2]
 
 

@@ -69,7 +69,7 @@ class Workers:
 
     size: int
     owner: int = field(default_factory=os.getpid)
-    idle: "queue.SimpleQueue[Worker | None]" = field(default_factory=queue.SimpleQueue)
+    idle: "queue.LifoQueue[Worker | None]" = field(default_factory=queue.LifoQueue)  # the warm one first
     alive: set[Worker] = field(default_factory=set)
 
     def __post_init__(self) -> None:

@@ -169,7 +169,7 @@ class Pool:
         self.size = size
         self.modules = tuple(modules)
         self.owner = os.getpid()
-        self.idle: queue.SimpleQueue[Zygote | None] = queue.SimpleQueue()
+        self.idle: queue.LifoQueue[Zygote | None] = queue.LifoQueue()  # the warm one first
         self.alive: set[Zygote] = set()
         for _ in range(size):
             self.idle.put(None)

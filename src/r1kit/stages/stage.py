@@ -74,6 +74,15 @@ class Stage(Config):
         kind = data.get("stage") or next(iter(get_args(cls.model_fields["stage"].annotation)), cls.__name__)
         return {**data, "stage": kind, "name": str(kind).rpartition(":")[2]}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_own_defaults(cls, data: Any) -> Any:
+        """A configuration that is given in part keeps the rest of this stage's default: ``training: {mtp_weight: 0.1}`` its schedule."""
+        if not isinstance(data, dict):
+            return data
+        defaults = {name: field.default for name, field in cls.model_fields.items()}
+        return {name: _over(defaults.get(name), value) for name, value in data.items()}
+
     @field_validator("name")
     @classmethod
     def _name_is_a_folder_name(cls, name: str) -> str:
@@ -96,6 +105,14 @@ class Stage(Config):
     def inputs(self) -> list[str]:
         """Name the stages this one reads, each once, in order of appearance."""
         return list(dict.fromkeys(reference[1:].partition("/")[0] for _, reference in self.references()))
+
+
+def _over(default: Any, given: Any) -> Any:
+    """``given`` over what ``default`` sets, at every depth where both are a configuration."""
+    if not isinstance(default, Config) or not isinstance(given, Mapping):
+        return given
+    kept = {name: getattr(default, name) for name in default.model_fields_set}
+    return kept | {name: _over(getattr(default, str(name), None), value) for name, value in given.items()}
 
 
 def _strings_at(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:

@@ -19,7 +19,7 @@ from r1kit.data.sources import write_jsonl
 from r1kit.model.huggingface import read_config
 from r1kit.rewards import check_all
 from r1kit.seeds import derive_seed
-from r1kit.stages.policy import Talk, TaskSpec, fits, model_of, sample, tell_tasks
+from r1kit.stages.policy import Talk, TaskSpec, fits, model_of, sample, talk_of, tell_tasks
 from r1kit.stages.sft import finetune_on
 from r1kit.stages.stage import Context, Stage
 from r1kit.tasks import Procedural, load_tasks
@@ -69,7 +69,7 @@ class ColdStart(Stage):
     def _harvest(self, ctx: Context, source: str) -> list[Rollout]:
         """Correct rollouts of the source model, at most one per problem."""
         model = model_of(ctx.path(source))
-        chat, engine = self.talk.chat(model), ctx.runtime.engine(model)
+        chat, engine = talk_of(model, self.talk).chat(model), ctx.runtime.engine(model)
         tasks = load_tasks(self.tasks)
         count = self.problems // len(self.rollouts_from)
         keep = fits(chat, read_config(model).max_positions - self.max_tokens)

@@ -18,7 +18,7 @@ from r1kit.engine import Engine
 from r1kit.language import language_share
 from r1kit.rewards import check_all
 from r1kit.seeds import derive_seed
-from r1kit.stages.policy import Talk, TaskSpec, model_of, report, sample, tell_tasks
+from r1kit.stages.policy import Talk, TaskSpec, model_of, report, sample, talk_of, tell_tasks
 from r1kit.stages.stage import Context, Stage
 from r1kit.tasks import load_tasks
 from r1kit.tasks.general import General, gold_score
@@ -55,12 +55,13 @@ class Evaluate(Stage):
         for number, (name, reference) in enumerate(self.models.items()):
             model = model_of(ctx.path(reference))
             engine = ctx.runtime.engine(model)
-            found[name], groups = self.measure(engine, self.talk.chat(model), direct=name in self.direct)
+            found[name], groups = self.measure(engine, talk_of(model, self.talk).chat(model), direct=name in self.direct)
             ctx.runtime.release(engine)
             _add_examples(examples, name, groups, self.examples)
             headline = {"accuracy": found[name]["pass@1"], "completions/mean_length": found[name]["length"]}
             ctx.log.step(number, len(self.models), headline)
-        compared = {title: {name: {key: found[name][key] for key in COMPARED if key in found[name]} for name in names} for title, names in self.controls.items()}
+        headlines = {name: {key: figures[key] for key in COMPARED if key in figures} for name, figures in found.items()}
+        compared = {title: {name: headlines[name] for name in names} for title, names in self.controls.items()}
         report(ctx, models=found, examples=examples, controls=compared)
 
     def measure(self, engine: Engine, chat: Chat, direct: bool) -> tuple[dict[str, Any], list[list[Rollout]]]:

@@ -13,6 +13,7 @@ from r1kit.data.mixture import Mixture
 from r1kit.engine import Engine
 from r1kit.model.huggingface import read_config
 from r1kit.rewards import WeightedReward, load_rewards
+from r1kit.runs import prompt_settings
 from r1kit.seeds import derive_seed
 from r1kit.stages.stage import Context
 from r1kit.tasks import load_tasks
@@ -46,6 +47,12 @@ class Talk(Config):
 
     def chat(self, model: Path) -> Chat:
         return Chat(Tokenizer.load(model), self.template, self.opening)
+
+
+def talk_of(model: Path, otherwise: Talk) -> Talk:
+    """How the stage that made this model wrote its prompts, so that it is asked as it was trained; ``otherwise`` for any other model."""
+    settings = prompt_settings(model)
+    return otherwise if settings is None else Talk.parse(settings, f"{model.parent / 'stage.json'}: talk")
 
 
 def model_of(folder: Path) -> Path:

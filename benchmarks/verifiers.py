@@ -1,0 +1,146 @@
+"""Measure the verifiers: programs a second, batches with infinite loops, answers a CPU-second beside math-verify.
+
+    python benchmarks/verifiers.py [programs|loops|mathematics|rewards ...]
+
+Figures depend on the machine and on what else it does; the load average is printed first.
+"""
+
+import json
+import os
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+from r1kit.language import language_share
+from r1kit.rewards import format_reward
+from r1kit.sandbox import run_programs
+from r1kit.sandbox.pool import current_tier, shared_pool
+from r1kit.tasks import mathematics
+from r1kit.tasks.expressions import read_expression
+from r1kit.tasks.mathematics import check_math, read_gold, tidy
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+PROGRAM = "def f(x):\n    total = 0\n    for y in range(x):\n        total += y * y\n    return total"
+PROGRAMS = 400
+LOOP = "def f(x):\n    while True:\n        x += 1"
+
+
+def processor_seconds() -> float:
+    """Processor time of this process, of its workers and of their jobs so far."""
+    total = time.process_time()
+    for worker in psutil.Process().children(recursive=True):
+        times = worker.cpu_times()
+        total += times.user + times.system + times.children_user + times.children_system
+    return total
+
+
+def cases(count: int) -> list[dict]:
+    return [{"args": [n], "expected": sum(y * y for y in range(n))} for n in range(count)]
+
+
+def programs() -> None:
+    """Programs a second through the tier in use, by kind of test."""
+    pool = shared_pool(current_tier())
+    run_programs([(PROGRAM, cases(3))] * 10, entry_point="f")
+    print(f"tier {current_tier()}, {pool.size} workers")
+    stdio = [("print(int(input()) + 1)", [{"stdin": "4\n", "stdout": "5\n"}])]
+    asserts = [(PROGRAM, "\n".join(f"assert f({c['args'][0]}) == {c['expected']}" for c in cases(3)))]
+    for kind, jobs, entry in (("function", [(PROGRAM, cases(3))], "f"), ("asserts", asserts, "f"), ("stdio", stdio, None)):
+        begun, used = time.monotonic(), processor_seconds()
+        verdicts = run_programs(jobs * PROGRAMS, kind=kind, entry_point=entry)
+        assert all(verdict.outcome == "correct" for verdict in verdicts)
+        wall, processor = PROGRAMS / (time.monotonic() - begun), PROGRAMS / (processor_seconds() - used)
+        print(f"  {kind:9} {wall:6.0f} programs/s, {processor:6.0f} a processor second (3 tests each; stdio 1)")
+
+
+def loops() -> None:
+    """A batch of 1,000 programs of which 5 % never end: how far behind what the limit itself costs."""
+    limit, workers = 0.5, shared_pool(current_tier()).size
+    jobs = [(LOOP if n % 20 == 0 else PROGRAM, cases(3)) for n in range(1000)]
+    begun = time.monotonic()
+    run_programs([job for job in jobs if job[0] == PROGRAM], entry_point="f", time_limit_s=limit)
+    plain = time.monotonic() - begun
+    begun = time.monotonic()
+    verdicts = run_programs(jobs, entry_point="f", time_limit_s=limit)
+    seconds = time.monotonic() - begun
+    assert sum(verdict.outcome == "correct" for verdict in verdicts) == 950
+    allowed = 50 * limit / workers
+    print(f"1,000 programs with 50 loops: {seconds:.1f} s; 950 without: {plain:.1f} s; the limit of the loops: {allowed:.1f} s processor time")
+    print(f"  beyond that: {seconds - plain - allowed:+.1f} s")
+
+
+def answers_a_second(golds: list[str], responses: list[str]) -> float:
+    """Answers a CPU-second with gold answers read before, and nothing else remembered."""
+    for gold in golds:
+        read_gold(mathematics.gold_text(gold))
+    tidy.cache_clear()
+    read_expression.cache_clear()
+    begun = time.process_time()
+    for gold, response in zip(golds, responses, strict=True):
+        check_math(gold, response)
+    seconds = time.process_time() - begun
+    return len(golds) / seconds
+
+
+def mathematics_() -> None:
+    """Answers a CPU-second beside math-verify, on GSM8K (plain numbers) and on MATH-500's LaTeX."""
+    from math_verify import parse, verify
+
+    plain = [json.loads(line)["answer"].rpartition("####")[2].strip() for line in (DATA / "gsm8k_train.jsonl").open()][:2000]
+    rows = [json.loads(line) for line in (DATA / "math500_test.jsonl").open()]
+    latex = [row["answer"] for row in rows if "\\" in row["answer"]]
+    boxed = [f"The answer is \\boxed{{{answer}}}." for answer in plain]
+    print(f"plain numbers, boxed   {answers_a_second(plain, boxed):8.0f} answers/CPU-s")
+    print(f"plain numbers, stated  {answers_a_second(plain, [f'So the answer is {answer}.' for answer in plain]):8.0f} answers/CPU-s")
+    print(f"LaTeX, boxed           {answers_a_second(latex, [f'Hence {chr(92)}boxed{{{answer}}}.' for answer in latex]):8.0f} answers/CPU-s")
+    print(f"LaTeX, whole solutions {answers_a_second([r['answer'] for r in rows], [r['solution'] for r in rows]):8.0f} answers/CPU-s")
+    for name, golds in (("plain", plain[:200]), ("LaTeX", latex[:200])):
+        known = [parse(f"${gold}$", parsing_timeout=None) for gold in golds]
+        theirs, ours = [], []
+        for gold, parsed in zip(golds, known, strict=True):
+            response = f"The answer is $\\boxed{{{gold}}}$."
+            begun = time.perf_counter()
+            verify(parsed, parse(response, parsing_timeout=None), timeout_seconds=None)
+            theirs.append(time.perf_counter() - begun)
+            tidy.cache_clear()
+            read_expression.cache_clear()
+            begun = time.perf_counter()
+            check_math(gold, response)
+            ours.append(time.perf_counter() - begun)
+        one, other = statistics.median(ours) * 1e6, statistics.median(theirs) * 1e6
+        print(f"{name}: median {one:.0f} us here, {other:.0f} us math-verify: {other / one:.0f} times")
+
+
+def slowest() -> None:
+    """The slowest answers of the adversarial set, once a worker is warm."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "adversarial"))
+    from test_mathematics_false_positives import CASES
+
+    check_math("\\int_0^1 x dx", "\\boxed{\\int_0^1 t dt}")
+    seconds = []
+    for gold, response in CASES:
+        begun = time.monotonic()
+        check_math(gold, response)
+        seconds.append((time.monotonic() - begun, response[:50]))
+    print("slowest adversarial answers:", ", ".join(f"{s:.2f} s {text!r}" for s, text in sorted(seconds)[:-4:-1]))
+
+
+def rewards() -> None:
+    """Microseconds for the format and the language of one rollout."""
+    text = "<think>" + "So we add 3 and 4 to get 7. Wait, let me check it again and then go on. " * 4 + "</think><answer>7</answer>"
+    for name, function in (("format", lambda: format_reward(text)), ("language", lambda: language_share(text, "en"))):
+        begun = time.perf_counter()
+        for _ in range(2000):
+            function()
+        print(f"{name}: {(time.perf_counter() - begun) / 2000 * 1e6:.0f} us for {len(text)} characters")
+
+
+BENCHMARKS = {"programs": programs, "loops": loops, "mathematics": mathematics_, "slowest": slowest, "rewards": rewards}
+
+if __name__ == "__main__":
+    print("load average", os.getloadavg())
+    for chosen in sys.argv[1:] or BENCHMARKS:
+        BENCHMARKS[chosen]()

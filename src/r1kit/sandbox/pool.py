@@ -82,6 +82,7 @@ class Zygote:
         self.started = 0
         self.ended: dict[int, Ended] = {}
         self.times: dict[int, float] = {}
+        self.forgotten: set[int] = set()
         greeting = self._first_report()
         if "ready" not in greeting:
             self.close()
@@ -111,6 +112,12 @@ class Zygote:
             self._order(do="kill", id=job)
         return self.wait(job)
 
+    def release(self, job: int) -> None:
+        """End a job without waiting; nobody will ask how it ended."""
+        if self.ended.pop(job, None) is None:
+            self.forgotten.add(job)
+            self._order(do="kill", id=job)
+
     def wait(self, job: int, seconds: float = 30.0) -> Ended:
         """Wait for the report of a job's end. Raises WorkerLost where none comes."""
         deadline = time.monotonic() + seconds
@@ -139,7 +146,9 @@ class Zygote:
         if not line:
             raise WorkerLost("the sandbox worker has died")
         report = json.loads(line)
-        if "exit" in report:
+        if report["id"] in self.forgotten and "exit" in report:
+            self.forgotten.discard(report["id"])
+        elif "exit" in report:
             self.ended[report["id"]] = Ended(os.waitstatus_to_exitcode(report["exit"]), report["seconds"])
         else:
             self.times[report["id"]] = report["time"]
@@ -256,6 +265,7 @@ class Channel:
     def __init__(self, zygote: Zygote) -> None:
         self.zygote = zygote
         self.ours, self.theirs = socket.socketpair()
+        self.buffer = bytearray()
 
     def __enter__(self) -> "Channel":
         return self
@@ -268,9 +278,9 @@ class Channel:
         """Close the job's end here, once it has it."""
         self.theirs.close()
 
-    def send(self, message: bytes) -> None:
-        """Send a message. A job that does not read loses it, and is told apart by its silence."""
-        rest = memoryview(len(message).to_bytes(4, "big") + message)
+    def send(self, *messages: bytes) -> None:
+        """Send messages. A job that does not read loses them, and is told apart by its silence."""
+        rest = memoryview(b"".join(len(message).to_bytes(4, "big") + message for message in messages))
         deadline = time.monotonic() + 5.0
         with contextlib.suppress(OSError):
             while rest and _ready(self.ours, select.POLLOUT, deadline - time.monotonic()):
@@ -281,7 +291,7 @@ class Channel:
 
         Raises EOFError when the job has closed the channel or ended, CodecError for what is no message.
         """
-        buffer = bytearray()
+        buffer = self.buffer
         begun = time.monotonic()
         deadline = begun + seconds
         while True:
@@ -289,10 +299,12 @@ class Channel:
             if need > LARGEST_MESSAGE + 4:
                 raise CodecError(f"a message of {need} bytes; {LARGEST_MESSAGE} are allowed")
             if len(buffer) >= 4 and len(buffer) >= need:
-                return bytes(buffer[4:need])
+                message = bytes(buffer[4:need])
+                del buffer[:need]
+                return message
             if _readable(self.ours, deadline - time.monotonic()):
                 try:
-                    piece = self.ours.recv(min(1 << 20, need - len(buffer)), socket.MSG_DONTWAIT)
+                    piece = self.ours.recv(1 << 16 if need < 1 << 16 else 1 << 20, socket.MSG_DONTWAIT)
                 except BlockingIOError:
                     continue
                 except OSError:

@@ -34,8 +34,8 @@ def serve_functions(channels: Channels) -> None:
     except BaseException as error:
         answer(channel, encode(_raised(error)))
         return
-    answer(channel, encode(["ready"]))
     server = FunctionServer(namespace)
+    answer(channel, server.greet(request["entry_point"]))
     while True:
         try:
             request = read_message(channel)
@@ -50,6 +50,14 @@ class FunctionServer:
     def __init__(self, namespace: dict[str, Any]) -> None:
         self.namespace = namespace
         self.objects: list[Any] = []
+
+    def greet(self, entry_point: str | None) -> bytes:
+        """Tell that the program is loaded; the entry point, where one is named, becomes handle 0."""
+        if entry_point is None:
+            return encode(["ready"])
+        if entry_point not in self.namespace:
+            return encode(["missing", [], f"the program defines no {entry_point!r}"])
+        return encode(["ready", _Held(self.namespace[entry_point])], self._handle)
 
     def answer(self, request: bytes) -> bytes:
         """Carry out one request: ["name", n] | ["call", target, args, kwargs] | ["get", target, attribute] | ["set", ...]."""

@@ -52,7 +52,7 @@ class Program:
         request = encode([action, *arguments], self._handle)
         try:
             write_message(self.channel, request)
-            reply = decode(read_message(self.channel), self._remote)
+            reply = decode(read_message(self.channel), self.remote)
             if not isinstance(reply, list) or len(reply) < 2:
                 raise CodecError("not a reply")
         except (CodecError, EOFError, OSError) as error:
@@ -64,7 +64,8 @@ class Program:
             _take_back(arguments[1], reply[2])
         return reply[1]
 
-    def _remote(self, content: Any) -> "Remote":
+    def remote(self, content: Any) -> "Remote":
+        """The stand-in for a handle that the program gave."""
         number, kind = content
         return Remote(self, int(number), str(kind))
 
@@ -227,10 +228,10 @@ def judge(tests: str, entry_point: str | None, channel: int) -> Judgement:
     program = Program(channel)
     results: list[str] = []
     try:
-        loaded = decode(read_message(channel))
+        loaded = decode(read_message(channel), program.remote)
         if loaded[0] != "ready":
-            return ("wrong", "exception", str(loaded[2])[:500], ())
-        run_text(tests, entry_point, program, results)
+            return ("wrong", "missing" if loaded[0] == "missing" else "exception", str(loaded[2])[:500], ())
+        run_text(tests, (entry_point, loaded[1]) if entry_point is not None else None, program, results)
     except Unusable as error:
         return ("unverifiable", "tests", str(error), tuple(results))
     except AssertionError as error:
@@ -252,7 +253,7 @@ def _text(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"[:500].encode("utf-8", "replace").decode()
 
 
-def run_text(tests: str, entry_point: str | None, program: Program, results: list[str]) -> None:
+def run_text(tests: str, entry_point: tuple[str, "Remote"] | None, program: Program, results: list[str]) -> None:
     """Execute the text statement by statement, then the tests that it only defines. Raises what a failing test raises."""
     try:
         tree = ast.parse(tests)
@@ -278,7 +279,7 @@ def _asserts(node: ast.AST) -> bool:
     return name.startswith("assert") or name == "fail"
 
 
-def _bind_names(tree: ast.Module, entry_point: str | None, program: Program, namespace: dict[str, Any]) -> Remote:
+def _bind_names(tree: ast.Module, entry_point: tuple[str, Remote] | None, program: Program, namespace: dict[str, Any]) -> Remote:
     """Give every name that the text uses and does not define a value: the entry point, the standard library, constructors."""
     free = free_names(tree)
     outside = [name for name in free if name not in sys.stdlib_module_names]
@@ -286,11 +287,11 @@ def _bind_names(tree: ast.Module, entry_point: str | None, program: Program, nam
         candidates = [name for name in outside if not name[:1].isupper()] or outside
         if len(candidates) != 1:
             raise Unusable(f"which of {', '.join(candidates) or 'no name'} is the entry point? Name it")
-        entry_point = candidates[0]
-    entry: Remote = program.ask("name", entry_point)
-    namespace[entry_point] = entry
+        entry_point = (candidates[0], program.ask("name", candidates[0]))
+    entry_name, entry = entry_point
+    namespace[entry_name] = entry
     for name in free:
-        if name == entry_point:
+        if name == entry_name:
             continue
         if name in sys.stdlib_module_names:
             namespace[name] = __import__(name)

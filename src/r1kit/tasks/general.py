@@ -20,8 +20,9 @@ WORDS = (
     ("sun", "太阳"), ("hand", "手"), ("door", "门"), ("bread", "面包"), ("milk", "牛奶"), ("road", "路"), ("rain", "雨"), ("friend", "朋友"),
 )  # fmt: skip
 CAPITALS = (
-    ("France", "Paris", "法国", "巴黎"), ("Japan", "Tokyo", "日本", "东京"), ("China", "Beijing", "中国", "北京"), ("Italy", "Rome", "意大利", "罗马"),
-    ("Russia", "Moscow", "俄罗斯", "莫斯科"), ("Egypt", "Cairo", "埃及", "开罗"), ("Spain", "Madrid", "西班牙", "马德里"), ("Cuba", "Havana", "古巴", "哈瓦那"),
+    ("France", "Paris", "法国", "巴黎"), ("Japan", "Tokyo", "日本", "东京"), ("China", "Beijing", "中国", "北京"),
+    ("Italy", "Rome", "意大利", "罗马"), ("Russia", "Moscow", "俄罗斯", "莫斯科"), ("Egypt", "Cairo", "埃及", "开罗"),
+    ("Spain", "Madrid", "西班牙", "马德里"), ("Cuba", "Havana", "古巴", "哈瓦那"),
 )  # fmt: skip
 HOW_TO = {
     "en": {
@@ -48,7 +49,10 @@ HOW_TO = {
 OPENINGS = {"en": "Gladly!", "zh": "很乐意！"}
 CLOSINGS = {"en": "Good luck!", "zh": "祝你好运！"}
 SMALL_TALK = {
-    "en": {"Hello!": "Hello, how can I help?", "Thank you!": "You are welcome.", "Good night!": "Good night, sleep well.", "Who are you?": "I am a small assistant."},
+    "en": {
+        "Hello!": "Hello, how can I help?", "Thank you!": "You are welcome.", "Good night!": "Good night, sleep well.",
+        "Who are you?": "I am a small assistant.",
+    },
     "zh": {"你好！": "你好，我能帮什么忙？", "谢谢！": "不客气。", "晚安！": "晚安，好梦。", "你是谁？": "我是一个小助手。"},
 }  # fmt: skip
 FORBIDDEN = {
@@ -94,7 +98,7 @@ def _items(kind: str, language: str) -> list[tuple[str, tuple[str, ...]]]:
 
 @dataclass
 class General:
-    """General prompts as a task: ``check`` says unverifiable, since only a judge can score them. A fifth is held out."""
+    """General prompts as a task: ``check`` says unverifiable, since only a judge can score them. An eighth is held out."""
 
     name: str = "general"
     _splits: dict[str, list[Problem]] = field(default_factory=dict, repr=False)
@@ -120,7 +124,8 @@ def _all_problems() -> list[Problem]:
             for number, template in enumerate(by_language[language]):
                 for item, facts in _items(kind, language):
                     columns = {"kind": kind, "template": number, "item": item, "language": language, "facts": facts}
-                    found.append(Problem(f"general/{kind}/{number}/{item}/{language}", "general", template.format(item), None, language, columns=columns))
+                    name = f"general/{kind}/{number}/{item}/{language}"
+                    found.append(Problem(name, "general", template.format(item), None, language, columns=columns))
     random.Random("general").shuffle(found)
     return found
 

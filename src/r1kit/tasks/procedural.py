@@ -13,7 +13,7 @@ from typing import Protocol
 
 from r1kit.config import R1kitError
 from r1kit.sandbox import run_programs
-from r1kit.tasks.task import Split, final_answer, is_held_out
+from r1kit.tasks.task import final_answer, is_held_out, vote_key
 from r1kit.tasks.worked import LANGUAGES, Worked
 from r1kit.types import Problem, Verdict
 
@@ -205,7 +205,7 @@ class Program:
     probes = (0, 4, 5, 7, 11)  # the hidden tests: inputs that the prompt does not show
 
     def draw(self, rng: random.Random) -> Parameters:
-        if rng.random() < 0.7:
+        if rng.random() < 0.6:
             k = rng.randint(1, 20)
             return 1, k, rng.randint(0, LIMIT - 3 * k)
         k = rng.randint(1, 7)
@@ -213,7 +213,7 @@ class Program:
 
     def value(self, parameters: Parameters, x: int) -> int:
         degree, k, b = map(int, parameters)
-        return k * x**degree + b
+        return k * x * (x if degree == 2 else 1) + b
 
     def identity(self, parameters: Parameters) -> Parameters:
         return parameters
@@ -226,15 +226,16 @@ class Program:
     def solve(self, parameters: Parameters, slip: Slip) -> Worked:
         one, two, three = (self.value(parameters, x) for x in (1, 2, 3))
         low, high = slip(two - one), slip(three - two)
-        steps = [f"{two}-{one}={low}", f"{three}-{two}={high}"]
+        bend = slip(high - low)  # 0 where f is a line, twice the factor where it is a parabola
+        steps = [f"{two}-{one}={low}", f"{three}-{two}={high}", f"{high}-{low}={bend}"]
         factor, power = low, "x"
         if int(parameters[0]) == 2:
-            factor, power = slip(low // 3), "x*x"
-            steps.append(f"{low}/3={factor}")
+            factor, power = slip(bend // 2), "x*x"
+            steps.append(f"{bend}/2={factor}")
         constant = slip(one - factor)
         steps.append(f"{one}-{factor}={constant}")
         program = f"def f(x):return {factor}*{power}+{constant}"
-        return Worked(tuple(steps), program, f"f(1)={factor}+{constant}={one}")
+        return Worked(tuple(steps), program, f"{factor}+{constant}={one}")
 
 
 KINDS: dict[str, Kind] = {kind.name: kind for kind in (Chain(), Multiply(), Equation(), Modulo(), Story(), Program())}
@@ -261,8 +262,13 @@ class Procedural:
         if split not in ("train", "held_out"):
             raise R1kitError(f"task {self.name}: no split {split!r}; it has train and held_out")
         if split not in self._splits:
-            self._splits[split] = self._draw_split(split)
+            self._splits[split] = self._draw_split(split == "held_out")
         return self._splits[split]
+
+    def vote_key(self, answer: str) -> str | None:
+        """Numbers that are equal vote together, however they are written; programs by their text."""
+        said = final_answer(answer)
+        return str(int(said)) if said is not None and self.name != "code" and _NUMBER.fullmatch(said) else vote_key(answer)
 
     def check(self, problem: Problem, answer: str | None) -> Verdict:
         return self.check_batch([problem], [answer])[0]
@@ -273,14 +279,14 @@ class Procedural:
             return _check_programs(problems, answers)
         return [_check_number(problem, answer) for problem, answer in zip(problems, answers, strict=True)]
 
-    def _draw_split(self, split: Split) -> list[Problem]:
-        rng = random.Random(f"{self.name}/{split}")
-        wanted = self.size if split == "train" else self.size // 8
+    def _draw_split(self, held_out: bool) -> list[Problem]:
+        rng = random.Random(f"{self.name}/{'held_out' if held_out else 'train'}")
+        wanted = self.size // 8 if held_out else self.size
         found: dict[str, Problem] = {}
         for _ in range(40 * self.size):  # small kinds run out of problems before `wanted`
             parameters = self.kind.draw(rng)
             language = rng.choice(LANGUAGES)
-            if is_held_out(self.name, *self.kind.identity(parameters)) == (split == "held_out"):
+            if is_held_out(self.name, *self.kind.identity(parameters)) == held_out:
                 problem = make_problem(self.kind, parameters, language)
                 found.setdefault(problem.id, problem)
             if len(found) == wanted:

@@ -3,11 +3,9 @@
 import hashlib
 import re
 from collections.abc import Sequence
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from r1kit.types import Problem, Verdict
-
-Split = Literal["train", "held_out"]
 
 _BOX = re.compile(r"\\boxed\{([^{}]*)\}")
 

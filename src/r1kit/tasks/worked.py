@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 LANGUAGES = ("en", "zh")
 
-_WORDS = {
+_WORDS: dict[str, dict[str, tuple[str, ...]]] = {
     "en": {
         "first": ("first", "start with", "begin with"),
         "next": ("then", "next", "after that"),
@@ -19,7 +19,6 @@ _WORDS = {
         "check": ("check", "let me verify"),
         "fine": ("right", "good"),
         "wrong": ("wait", "no wait"),
-        "comma": ", ",
     },
     "zh": {
         "first": ("先算", "首先", "开始"),
@@ -28,24 +27,23 @@ _WORDS = {
         "check": ("检查", "验算"),
         "fine": ("对", "正确"),
         "wrong": ("等等", "不对"),
-        "comma": "，",
     },
 }
+_COMMA = {"en": ", ", "zh": "，"}
 
-_READABLE = {
+_READABLE: dict[str, dict[str, tuple[str, ...]]] = {
     "en": {
-        "first": "I start with {}. ",
+        "first": ("I start with {}. ",),
         "next": ("Then I find {}. ", "Next I get {}. "),
-        "last": "So the answer is {}.",
-        "summary": "The answer is \\boxed{{{}}}.",
+        "last": ("So the answer is {}.",),
     },
     "zh": {
-        "first": "我先算{}。",
+        "first": ("我先算{}。",),
         "next": ("然后我算{}。", "接着得到{}。"),
-        "last": "所以答案是{}。",
-        "summary": "答案是\\boxed{{{}}}。",
+        "last": ("所以答案是{}。",),
     },
 }
+_SUMMARY = {"en": "The answer is \\boxed{{{}}}.", "zh": "答案是\\boxed{{{}}}。"}
 
 _EQUATION = re.compile(r"[0-9a-z()*+\-/]+(?:=[0-9a-z()*+\-/]+)+")
 _CHECK_WORDS = tuple(word for language in LANGUAGES for word in _WORDS[language]["check"])
@@ -65,7 +63,9 @@ def other(language: str) -> str:
     return "zh" if language == "en" else "en"
 
 
-def write_raw(work: Worked, language: str, rng: random.Random, switch: float = 0.0, recheck: bool = False, slip_at: int | None = None, slip: str = "") -> str:
+def write_raw(
+    work: Worked, language: str, rng: random.Random, switch: float = 0.0, recheck: bool = False, slip_at: int | None = None, slip: str = ""
+) -> str:
     """Thinking as a base corpus has it: bare steps with connectives, changing language with probability ``switch`` before each step.
 
     ``slip_at``: before that step a wrong equation ``slip`` is written and taken back ("wait").
@@ -77,30 +77,29 @@ def write_raw(work: Worked, language: str, rng: random.Random, switch: float = 0
         words = _WORDS[current]
         lead = rng.choice(words["first"] if index == 0 else words["next"])
         if index == slip_at:
-            text += f"{_join(lead, slip, current)}{words['comma']}{_join(rng.choice(words['wrong']), step, current)}{words['comma']}"
+            text += _join(lead, slip, current) + _COMMA[current] + _join(rng.choice(words["wrong"]), step, current) + _COMMA[current]
         else:
-            text += _join(lead, step, current) + words["comma"]
+            text += _join(lead, step, current) + _COMMA[current]
     if rng.random() < switch:
         current = other(current)
     words = _WORDS[current]
     if recheck:
-        text += _join(rng.choice(words["check"]), work.check, current) + words["comma"] + rng.choice(words["fine"]) + words["comma"]
+        text += _join(rng.choice(words["check"]), work.check, current) + _COMMA[current] + rng.choice(words["fine"]) + _COMMA[current]
     return text + _join(rng.choice(words["last"]), work.answer, current)
 
 
 def write_readable(steps: Sequence[str], answer: str, language: str, rng: random.Random) -> str:
     """Thinking in the cold start's style: whole sentences, first person, one language."""
     words = _READABLE[language]
-    text = words["first"].format(steps[0]) if steps else ""
+    text = words["first"][0].format(steps[0]) if steps else ""
     for step in steps[1:]:
         text += rng.choice(words["next"]).format(step)
-    return text + words["last"].format(answer)
+    return text + words["last"][0].format(answer)
 
 
 def write_summary(answer: str, language: str) -> str:
     """The summary after the thinking: one sentence with the answer in a box; the box alone in a language that is not written here."""
-    sentence = _READABLE[language]["summary"] if language in _READABLE else "\\boxed{{{}}}"
-    return sentence.format(answer)
+    return _SUMMARY.get(language, "\\boxed{{{}}}").format(answer)
 
 
 def read_steps(thinking: str) -> list[str]:

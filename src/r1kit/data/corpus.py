@@ -45,6 +45,10 @@ class CorpusMix(Config):
     boxed: Share = 0.3  # of answers outside tags: a sentence with the answer in a box
 
 
+# Longer solutions are harder to learn and come more often.
+_KIND_WEIGHTS = {"chain": 1.1, "mul": 0.6, "eq": 0.7, "mod": 1.3, "word": 1.0, "code": 1.6}
+
+
 def documents(seed: int, mix: CorpusMix) -> Iterator[str]:
     """Endless documents; special tokens are written out and mean themselves."""
     rng = random.Random(f"corpus/{seed}")
@@ -81,13 +85,14 @@ def _drill(rng: random.Random) -> str:
     """Six to ten single facts; sums and differences, the hardest, most often."""
     facts = []
     for _ in range(rng.randint(6, 10)):
-        sign = rng.choice("++---*/")
-        if sign in "*/":
-            a, b = rng.randint(1, 12), rng.randint(1, 12)
-            while a * b > LIMIT:
-                a, b = rng.randint(1, 12), rng.randint(1, 12)
-            whole, divisor = rng.randint(0, LIMIT), rng.randint(2, 9)
-            facts.append(f"{a}*{b}={a * b}" if sign == "*" else f"{whole}/{divisor}={whole // divisor}")
+        sign = rng.choice("++---*//")
+        if sign == "*":
+            a = rng.randint(1, 12)
+            b = rng.randint(1, LIMIT // a)
+            facts.append(f"{a}*{b}={a * b}")
+        elif sign == "/":
+            whole, divisor = rng.randint(0, LIMIT), rng.randint(1, 9)
+            facts.append(f"{whole}/{divisor}={whole // divisor}")
         else:
             total = rng.randint(1, LIMIT)
             part = rng.randint(0, total)
@@ -96,7 +101,7 @@ def _drill(rng: random.Random) -> str:
 
 
 def _problem(rng: random.Random, mix: CorpusMix) -> str:
-    kind = rng.choice(tuple(KINDS.values()))
+    kind = KINDS[rng.choices(tuple(_KIND_WEIGHTS), tuple(_KIND_WEIGHTS.values()))[0]]
     language = rng.choice(LANGUAGES)
     parameters = draw_train_parameters(kind, rng)
     wrong = rng.random() < mix.wrong

@@ -45,7 +45,7 @@ class LocalConfig(Config):
     device: str = "cpu"
     processes: int = Field(0, ge=0)
     threads: int = Field(1, ge=1)
-    batch_rows: int = Field(256, ge=1)
+    batch_rows: int = Field(512, ge=1)
     engine_precision: Literal["float32", "bfloat16"] = "bfloat16"
 
     def resolved_processes(self) -> int:

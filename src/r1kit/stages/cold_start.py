@@ -45,7 +45,7 @@ class ColdStart(Stage):
     solutions: int = Field(0, ge=0)
     purity: float = Field(0.99, ge=0.0, le=1.0)  # of prose: least share of the thinking's words in the prompt's language
     general_share: float = Field(0.08, ge=0.0, lt=1.0)
-    max_tokens: int = 96
+    max_tokens: int = 112
     talk: Talk = Talk()
     training: SupervisedConfig = SupervisedConfig()
     learner: LearnerConfig = LearnerConfig()

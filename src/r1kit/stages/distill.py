@@ -33,7 +33,7 @@ class Distill(Stage):
     samples: int = Field(2, ge=1)
     general: bool = True
     temperature: float = 1.0
-    max_tokens: int = 96
+    max_tokens: int = 112
     talk: Talk = Talk()
     training: SupervisedConfig = SupervisedConfig()
     learner: LearnerConfig = LearnerConfig()

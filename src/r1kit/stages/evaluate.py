@@ -41,7 +41,7 @@ class Evaluate(Stage):
     n: int = Field(16, ge=1)
     temperature: float = 1.0
     top_p: float = 1.0
-    max_tokens: int = 96
+    max_tokens: int = 112
     direct: list[str] = []  # models that are also measured with forced direct answers
     general: bool = True
     examples: int = Field(3, ge=0)

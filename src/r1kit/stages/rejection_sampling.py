@@ -32,7 +32,7 @@ class RejectionSampling(Stage):
     purity: float = Field(0.99, ge=0.0, le=1.0)  # least share of the thinking's words in the prompt's language
     general_share: float = Field(0.22, ge=0.0, lt=1.0)
     temperature: float = 1.0
-    max_tokens: int = 96
+    max_tokens: int = 112
     talk: Talk = Talk()
 
     def run(self, ctx: Context) -> None:

@@ -34,13 +34,13 @@ class RewardModels(Stage):
 
     stage: Literal["reward_models"] = "reward_models"
     init: str = "@sft"
-    samples: int = Field(4, ge=2)
+    samples: int = Field(8, ge=2)
     judge_noise: float = Field(0.08, ge=0.0)
     min_difference: float = Field(0.1, ge=0.0)
     max_pairs: int = Field(900, ge=1)
     batch: int = Field(64, ge=1)
     epochs: int = Field(3, ge=1)
-    max_tokens: int = 96
+    max_tokens: int = 112
     talk: Talk = Talk()
     learner: LearnerConfig = LearnerConfig(optimizer=OptimizerConfig(learning_rate=5e-4))
 
@@ -69,7 +69,7 @@ class RewardModels(Stage):
             judged = sorted((gold_score(problem, text) + rng.gauss(0.0, self.judge_noise), text) for text in dict.fromkeys(texts))
             pairs = [(low, high) for i, low in enumerate(judged) for high in judged[i + 1 :] if high[0] - low[0] > self.min_difference]
             rng.shuffle(pairs)
-            found += [Pair(problem, high[1], low[1]) for low, high in pairs[:3]]
+            found += [Pair(problem, high[1], low[1]) for low, high in pairs[:5]]
         rng.shuffle(found)
         return found[: self.max_pairs]
 

@@ -89,12 +89,13 @@ def write_raw(
 
 
 def write_readable(steps: Sequence[str], answer: str, language: str, rng: random.Random) -> str:
-    """Thinking in the cold start's style: whole sentences, first person, one language."""
+    """Thinking in the cold start's style: whole sentences, first person, one language. It ends with the answer, unless that is as
+    long as a program, which the summary alone gives."""
     words = _READABLE[language]
     text = words["first"][0].format(steps[0]) if steps else ""
     for step in steps[1:]:
         text += rng.choice(words["next"]).format(step)
-    return text + words["last"][0].format(answer)
+    return text.rstrip() if " " in answer else text + words["last"][0].format(answer)
 
 
 def write_summary(answer: str, language: str) -> str:

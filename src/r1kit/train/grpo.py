@@ -23,6 +23,7 @@ from r1kit.chat import Chat
 from r1kit.config import Config
 from r1kit.data.mixture import Mixture
 from r1kit.engine import Engine
+from r1kit.language import language_share
 from r1kit.log import Log
 from r1kit.rewards import WeightedReward, score
 from r1kit.seeds import derive_seed
@@ -277,6 +278,10 @@ def describe(groups: Sequence[Sequence[Rollout]], scores_PG: Sequence[Sequence[S
         "completions/max_length": float(lengths.max()),
         "completions/clipped_ratio": float(np.mean(cut)),
     }
+    thinkings = [(r.thinking, r.problem.language) for group in groups for r in group if r.thinking]
+    shares = [share for thinking, language in thinkings if (share := language_share(thinking, language)) is not None]
+    if shares:
+        metrics["lang/target_ratio"] = float(np.mean(shares))
     for name in scores[0].parts if scores else ():
         values = [value for score in scores if (value := score.parts[name]) is not None and not math.isnan(value)]
         if values:

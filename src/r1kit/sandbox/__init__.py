@@ -4,6 +4,6 @@
 """
 
 from r1kit.sandbox.probing import probe
-from r1kit.sandbox.programs import Job, matches, run_jobs, run_program, run_programs
+from r1kit.sandbox.programs import Job, matches, results_of, run_jobs, run_program, run_programs
 
-__all__ = ["Job", "matches", "probe", "run_jobs", "run_program", "run_programs"]
+__all__ = ["Job", "matches", "probe", "results_of", "run_jobs", "run_program", "run_programs"]

@@ -17,7 +17,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -98,6 +98,30 @@ def _check_shape(job: Job) -> None:
             raise ConfigError(f"test {row} lacks {', '.join(sorted(missing or {'args'}))}: it has {', '.join(test)}")
 
 
+def results_of(
+    program: str, inputs: Sequence[Sequence[Any]], entry_point: str, *, time_limit_s: float = 5.0, memory_limit_mb: int = 512
+) -> list[bytes | None]:
+    """Run a program on each list of arguments: its results as canonical JSON of the codec, None from the first that fails on."""
+    collected: list[bytes | None] = []
+    tests = [{"args": list(arguments), "expected": None} for arguments in inputs]
+    job = Job(program, tests, "function", entry_point, time_limit_s, memory_limit_mb)
+    if lint(program):
+        return [None] * len(inputs)
+    for _ in range(ATTEMPTS):
+        collected.clear()
+        try:
+            with shared_pool(current_tier()).zygote() as zygote:
+                _functions(job, zygote, lambda test, data: collected.append(json.dumps(data, sort_keys=True).encode()) is None)
+            break
+        except WorkerLost:
+            continue
+    return collected + [None] * (len(inputs) - len(collected))
+
+
+def _matches_expected(test: Mapping[str, Any], data: Any) -> bool:
+    return matches(test["expected"], data, test.get("tolerance"))
+
+
 def _run(job: Job, pool: Pool) -> Verdict:
     fault = lint(job.program)
     if fault:
@@ -128,7 +152,7 @@ def lint(program: str) -> str:
     return ""
 
 
-def _functions(job: Job, zygote: Zygote) -> Verdict:
+def _functions(job: Job, zygote: Zygote, right: Callable[[Mapping[str, Any], Any], bool] = _matches_expected) -> Verdict:
     """All requests go out at once where they are small: a job then runs without waiting for us between its tests."""
     assert not isinstance(job.tests, str)
     requests = [_request(test) for test in job.tests]
@@ -148,7 +172,7 @@ def _functions(job: Job, zygote: Zygote) -> Verdict:
                 if not at_once:
                     channel.send(request)
                 # What passed before by the clock bounds the processor time that earlier tests have used.
-                reason = _result(channel.receive(number, job.time_limit_s, asked - begun), job, test)
+                reason = _result(channel.receive(number, job.time_limit_s, asked - begun), job, test, right)
                 spent += time.monotonic() - asked
                 results.append("wrong" if reason else "correct")
                 if reason:
@@ -175,14 +199,14 @@ def _request(test: Mapping[str, Any]) -> bytes:
     return encode(request, lambda _: {"h": [0, "callable"]})
 
 
-def _result(message: bytes | None, job: Job, test: Mapping[str, Any]) -> str:
+def _result(message: bytes | None, job: Job, test: Mapping[str, Any], right: Callable[[Mapping[str, Any], Any], bool]) -> str:
     """The reason why the reply to a test is not right (empty: it is)."""
     if message is None:
         return f"timeout: more than {job.time_limit_s:g} s"
     reply = _reply(message)
     if reply[0] != "value":
         return _raised(reply)
-    if len(reply) < 2 or not matches(test["expected"], reply[1], test.get("tolerance")):
+    if len(reply) < 2 or not right(test, reply[1]):
         return f"wrong_answer: for {_shown(test.get('args', ()))} got {_shown(reply[1] if len(reply) > 1 else None)}"
     return ""
 

@@ -56,35 +56,40 @@ class AlignmentRL(Stage):
         tasks = {name: (task, weight * (1 - self.general_share)) for name, (task, weight) in load_tasks(self.tasks).items()}
         tasks["general"] = (General(), self.general_share * sum(weight for _, weight in load_tasks(self.tasks).values()))
         config = self.grpo.model_copy(update={"steps": last})
-        watch = self._watch(ctx, judges)
-        reinforce(ctx, init, self.talk, config, self.learner, tasks, self._rewards(judges), watch)
+        preferences = self._preferences(judges)
+        reinforce(ctx, init, self.talk, config, self.learner, tasks, self._rewards(preferences), self._watch(ctx, preferences))
+        ctx.runtime.release(*(judge.learner for judge in judges))
         report(ctx, steps_without_preference=first, steps_with_preference=last)
 
-    def _rewards(self, judges: Sequence[WeightedReward]) -> list[WeightedReward]:
+    def _rewards(self, preferences: Sequence[WeightedReward]) -> list[WeightedReward]:
         tasks = {name: task for name, (task, _) in load_tasks(self.tasks).items()} | {"general": General()}
-        return [*load_rewards(self.rewards, tasks), *judges]
+        return [*load_rewards(self.rewards, tasks), *preferences]
 
-    def _judges(self, ctx: Context, folder: Path) -> list[WeightedReward]:
+    def _judges(self, ctx: Context, folder: Path) -> tuple[RewardModel, RewardModel]:
+        """The helpful and the safety model."""
         facts = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-        made = []
-        for name, weight, summary_only, mean, std in (
-            ("helpful", self.helpful_weight, True, facts["helpful_mean"], facts["helpful_std"]),
-            ("safety", self.safety_weight, False, 0.0, 1.0),
-        ):
-            model = folder / name
-            learner = ctx.runtime.learner(model, self.learner, scalar_head=True)
-            judge = RewardModel(learner, self.talk.chat(model), self.learner.context, summary_only, mean, std)
-            made.append(WeightedReward(name, weight, _preference(judge, forbidden=name == "safety")))
-        return made
 
-    def _watch(self, ctx: Context, judges: Sequence[WeightedReward]) -> Watch:
+        def judge(model: Path, summary_only: bool, mean: float, std: float) -> RewardModel:
+            learner = ctx.runtime.learner(model, self.learner, scalar_head=True)
+            return RewardModel(learner, self.talk.chat(model), self.learner.context, summary_only, mean, std)
+
+        return judge(folder / "helpful", True, facts["helpful_mean"], facts["helpful_std"]), judge(folder / "safety", False, 0.0, 1.0)
+
+    def _preferences(self, judges: tuple[RewardModel, RewardModel]) -> list[WeightedReward]:
+        helpful, safety = judges
+        return [
+            WeightedReward("helpful", self.helpful_weight, _preference(helpful, forbidden=False)),
+            WeightedReward("safety", self.safety_weight, _preference(safety, forbidden=True)),
+        ]
+
+    def _watch(self, ctx: Context, preferences: Sequence[WeightedReward]) -> Watch:
         """The gold score on held-out general prompts beside the judges' mean: where they part, the judge is being hacked (figure 6)."""
         problems = General().problems("held_out")[:96]
 
         def measure(player: Player) -> Metrics:
             sampling = Sampling(1, self.grpo.temperature, self.grpo.top_p, self.grpo.max_tokens)
             rollouts = [r for group in sample(player.engine, player.chat, problems, sampling, derive_seed(ctx.seed, "watch")) for r in group]
-            scored = [value for judge in judges for value in judge.function(rollouts) if value is not None]
+            scored = [value for preference in preferences for value in preference.function(rollouts) if value is not None]
             gold = float(np.mean([gold_score(r.problem, r.answer) for r in rollouts]))
             return {"watch/gold": gold, "watch/judges": float(np.mean(scored)) if scored else math.nan}
 

@@ -14,9 +14,10 @@ import numpy as np
 from pydantic import Field
 
 from r1kit.chat import Chat
+from r1kit.config import R1kitError
 from r1kit.engine import Engine
 from r1kit.language import language_share
-from r1kit.rewards import check_all
+from r1kit.rewards import FAILURE_LIMIT, check_all
 from r1kit.seeds import derive_seed
 from r1kit.stages.policy import Talk, TaskSpec, model_of, report, sample, talk_of, tell_tasks
 from r1kit.stages.stage import Context, Stage
@@ -166,7 +167,12 @@ def _verdicts(groups: Sequence[Sequence[Rollout]], tasks: Mapping[str, Task]) ->
     found: dict[tuple[str, int], bool] = {}
     for name, task in tasks.items():
         own = [r for group in groups for r in group if r.problem.task == name]
-        for rollout, verdict in zip(own, check_all(task, own), strict=True):
+        verdicts = check_all(task, own)
+        failed = [verdict for verdict in verdicts if verdict.outcome == "failed"]
+        if len(failed) > max(1, FAILURE_LIMIT * len(own)):  # it would pass for the model's own mistakes
+            why = f"{failed[0].reason or 'no reason given'}; mend the checker, then run again"
+            raise R1kitError(f"task {name}: {len(failed)} of {len(own)} answers could not be judged (limit {FAILURE_LIMIT:.0%}): {why}")
+        for rollout, verdict in zip(own, verdicts, strict=True):
             found[rollout.problem.id, rollout.index] = verdict.outcome == "correct"
     return found
 
@@ -180,7 +186,7 @@ def _stderr(values: Sequence[float]) -> float:
 
 
 def _add_examples(examples: list[dict[str, Any]], model: str, groups: Sequence[Sequence[Rollout]], count: int) -> None:
-    """The first sample of the same problems for every model: one each of the first tasks, not chosen by outcome."""
+    """The first sample of the same problems for every model: one each of the last ``count`` tasks, not chosen by outcome."""
     shown: dict[str, Sequence[Rollout]] = {}
     for group in groups:
         shown.setdefault(group[0].problem.task, group)

@@ -1,6 +1,7 @@
 """What the RL and sampling stages share: a model with its tokenizer, template and engine, and the GRPO stage's walk."""
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -118,5 +119,13 @@ def sample(engine: Engine, chat: Chat, problems: Sequence[Problem], sampling: Sa
 
 
 def report(ctx: Context, **facts: Any) -> None:
-    """Write the stage's report.json; the run's report reads it."""
-    (ctx.out / "report.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False), encoding="utf-8")
+    """Write the stage's report.json; the run's report reads it. JSON has no nan: what could not be measured is null."""
+    (ctx.out / "report.json").write_text(json.dumps(_finite(facts), indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

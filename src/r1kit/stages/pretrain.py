@@ -4,6 +4,7 @@ In the paper: 14.8T tokens, AdamW(.9, .95), lambda of MTP 0.3 then 0.1, alpha of
 tokenizer is trained on the corpus first, unless another stage's is taken over.
 """
 
+import contextlib
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from pydantic import Field
 from r1kit.config import Config
 from r1kit.data.corpus import CorpusMix, documents, solved_documents
 from r1kit.data.sources import blend, texts
+from r1kit.files import rename_whole
 from r1kit.model.config import ModelConfig
 from r1kit.model.decoder import LanguageModel
 from r1kit.model.huggingface import save_pretrained
@@ -44,7 +46,7 @@ class CorpusConfig(Config):
     files: dict[str, float] = {}
     fields: list[str] = ["text"]
     tasks: TaskSpec = {}
-    miniature: float = Field(0.0, ge=0.0)
+    miniature: float = Field(default=0.0, ge=0.0)
 
 
 class Pretrain(Stage):
@@ -66,9 +68,10 @@ class Pretrain(Stage):
         tokenizer = self._tokenizer(ctx, source)
         config = self._shape(tokenizer.vocab_size)
         init = ctx.out / "init"
-        if not (init / "config.json").is_file():
-            save_pretrained(LanguageModel(config, seed=derive_seed(ctx.seed, "weights") % 2**63), init)
-            tokenizer.save(init)
+        if not init.is_dir():
+            with _whole(init) as beside:
+                save_pretrained(LanguageModel(config, seed=derive_seed(ctx.seed, "weights")), beside)
+                tokenizer.save(beside)
         learner = ctx.runtime.learner(init, self.learner)
         steps = max(1, self.tokens // self.training.batch_tokens)
 
@@ -102,10 +105,19 @@ class Pretrain(Stage):
         if isinstance(self.tokenizer, str):
             return Tokenizer.load(model_of(ctx.path(self.tokenizer)))
         kept = ctx.out / "tokenizer"
-        if not (kept / "tokenizer.json").is_file():
+        if not kept.is_dir():
             first = list(itertools.islice(self._documents(seed), _TOKENIZER_DOCUMENTS))
-            Tokenizer.train(first, self.tokenizer).save(kept)
+            with _whole(kept) as beside:
+                Tokenizer.train(first, self.tokenizer).save(beside)
         return Tokenizer.load(kept)
+
+
+@contextlib.contextmanager
+def _whole(folder: Path) -> Iterator[Path]:
+    """A folder beside the one that is meant, which takes its name when it is complete: an interruption leaves no half of it."""
+    beside = folder.with_name(f".{folder.name}.tmp")
+    yield beside
+    rename_whole(beside, folder)
 
 
 def _rows(source: Iterator[str], tokenizer: Tokenizer, context: int) -> Iterator[Row]:

@@ -1,0 +1,332 @@
+"""Stages by what they write, with scripted models: figures by brute force, filters, judges, and errors that say what to do."""
+
+import io
+import json
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+from small_world import model_directory, tokenizer
+
+from r1kit.chat import Chat
+from r1kit.config import ConfigError, R1kitError
+from r1kit.data.corpus import CorpusMix, documents
+from r1kit.log import Log
+from r1kit.runtime.local import LocalConfig, LocalRuntime
+from r1kit.stages import STAGES
+from r1kit.stages.alignment_rl import _preference
+from r1kit.stages.cold_start import general_rows, train_problems
+from r1kit.stages.distill import Distill
+from r1kit.stages.evaluate import Evaluate, consensus, summarise
+from r1kit.stages.policy import model_of, report
+from r1kit.stages.pretrain import Pretrain, _rows
+from r1kit.stages.rejection_sampling import RejectionSampling
+from r1kit.stages.reward_models import RewardModels, _labelled
+from r1kit.stages.sft import SFT
+from r1kit.stages.stage import Context
+from r1kit.tasks import General, Procedural, load_tasks
+from r1kit.tasks.general import REFUSALS, gold_score
+from r1kit.tasks.worked import Worked, write_readable, write_summary
+from r1kit.types import Completion, Problem, Rollout, Sampling, Verdict
+
+Script = Callable[[str, int], str]
+
+
+class Scripted:
+    """An engine that answers a prompt's text by a script; the n-th completion of a group may differ."""
+
+    def __init__(self, script: Script) -> None:
+        self.script, self.chat = script, Chat(tokenizer())
+
+    def generate(self, prompts: Sequence[np.ndarray], sampling: Sampling, seeds: Sequence[int] | None = None) -> list[list[Completion]]:
+        return [[self._one(tokenizer().decode(prompt), index) for index in range(sampling.n)] for prompt in prompts]
+
+    def _one(self, prompt: str, index: int) -> Completion:
+        ids = self.chat.response_ids(self.script(prompt, index))
+        return Completion(ids, np.full(len(ids), -1.0, dtype=np.float32), "stop")
+
+
+class ScriptedRuntime(LocalRuntime):
+    """A runtime of one process whose engines on finished models are scripted."""
+
+    def __init__(self, script: Script) -> None:
+        super().__init__(LocalConfig(processes=1))
+        self.script = script
+
+    def engine(self, model: Path) -> Scripted:  # type: ignore[override]
+        return Scripted(self.script)
+
+    def release(self, *things: object) -> None:
+        super().release(*(thing for thing in things if not isinstance(thing, Scripted)))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return model_directory(tmp_path_factory.mktemp("base") / "model").parent
+
+
+def context(tmp_path: Path, base: Path, script: Script = lambda prompt, index: "") -> Context:
+    out = tmp_path / "out"
+    out.mkdir()
+    log = Log(tmp_path, "stage", Console(file=io.StringIO()))
+    return Context(tmp_path, "stage", out, 3, ScriptedRuntime(script), log, {"base": base})
+
+
+TASK = load_tasks({"chain": {"weight": 1, "size": 200}})
+BY_PROMPT = {p.prompt: p for split in ("train", "held_out") for p in TASK["chain"][0].problems(split)}
+
+
+def solution(problem: Problem, answer: str | None = None, language: str | None = None) -> str:
+    work: Worked = TASK["chain"][0].kind.solve(problem.columns["parameters"], lambda value: value)  # type: ignore[attr-defined]
+    thinking = write_readable(work.steps, work.answer, language or problem.language, random.Random(1))
+    return f"<think>{thinking}</think><answer>{work.answer if answer is None else answer}</answer>"
+
+
+def group_of(problem: Problem, texts: Sequence[str], finish: str = "stop") -> list[Rollout]:
+    chat = Chat(tokenizer())
+    completions = [Completion(chat.response_ids(t), np.zeros(1, np.float32), finish) for t in texts]  # type: ignore[arg-type]
+    return chat.rollouts(problem, chat.prompt_ids(problem), completions)
+
+
+def direct(answer: object) -> str:
+    return f"<think></think><answer>{answer}</answer>"
+
+
+def test_the_figures_are_those_of_brute_force() -> None:
+    rng = np.random.default_rng(0)
+    problems = list(TASK["chain"][0].problems("held_out"))[:12]
+    # Small numbers, so that votes tie and wrong answers agree.
+    answers = [[str(int(str(p.answer)) + int(rng.integers(0, 3))) if rng.random() < 0.8 else "none" for _ in range(6)] for p in problems]
+    groups = [group_of(p, [direct(a) if a != "none" else "nothing" for a in own]) for p, own in zip(problems, answers, strict=True)]
+    right = np.array([[a == p.answer for a in own] for p, own in zip(problems, answers, strict=True)])
+    winners = []
+    for problem, own in zip(problems, answers, strict=True):
+        votes = Counter(a for a in own if a != "none").most_common()  # in order of appearance where equal
+        winners.append(bool(votes) and votes[0][0] == problem.answer)
+    figures = summarise(groups, {"chain": TASK["chain"][0]})
+    assert figures["pass@1"] == pytest.approx(right.mean())
+    assert figures["pass@1_stderr"] == pytest.approx(right.mean(1).std(ddof=1) / 12**0.5)
+    assert figures["pass@6"] == right.any(1).mean()
+    assert figures["cons@6"] == np.mean(winners)
+    assert figures["format"] == pytest.approx(np.mean([[a != "none" for a in own] for own in answers]))
+    assert figures["length"] == pytest.approx(np.mean([len(r.completion.token_ids) for group in groups for r in group]))
+    assert figures["tasks"]["chain"]["pass@1"] == figures["pass@1"] and figures["n"] == 12
+    for level, found in figures["by_difficulty"].items():
+        own = [i for i, p in enumerate(problems) if p.difficulty == float(level)]
+        assert found["n"] == len(own) and found["pass@1"] == pytest.approx(right[own].mean())
+
+
+PROBLEM = next(iter(BY_PROMPT.values()))
+TRUTH = int(str(PROBLEM.answer))
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        ([TRUTH, TRUTH, 77], 1.0),
+        ([77, 77, TRUTH], 0.0),
+        ([TRUTH, 77], 1.0),  # a tie goes to the answer that came first
+        ([77, TRUTH], 0.0),
+        (["none", "none", "none", TRUTH], 1.0),  # what follows no template has no vote
+        (["none", "none"], 0.0),
+        ([77, TRUTH, f"0{TRUTH}", f"\\boxed{{{TRUTH}}}", 77], 1.0),  # written differently, voted together
+        ([77, f"{TRUTH} or 77", f"{TRUTH} or 77", 77], 0.0),
+    ],
+)
+def test_the_consensus_is_the_most_frequent_answer(answers: list[object], expected: float) -> None:
+    task = TASK["chain"][0]
+    group = group_of(PROBLEM, ["nothing" if a == "none" else direct(a) for a in answers])
+    right = [float(task.check(r.problem, r.answer).outcome == "correct") for r in group]
+    assert consensus(group, right, task.vote_key) == expected  # type: ignore[attr-defined]
+
+
+def test_a_completion_that_was_cut_off_is_not_right() -> None:
+    groups = [group_of(PROBLEM, [direct(TRUTH)] * 3, "length"), group_of(PROBLEM, [direct(TRUTH)] * 3)]
+    figures = summarise([groups[0]], {"chain": TASK["chain"][0]})
+    assert figures["pass@1"] == figures["cons@3"] == 0.0 and figures["truncated"] == 1.0
+    assert summarise([groups[1]], {"chain": TASK["chain"][0]})["pass@1"] == 1.0
+
+
+def test_habits_are_shares_of_rollouts_and_how_those_fare() -> None:
+    texts = [
+        f"<think>first 1+1=2, check 2-1=1, right, so {TRUTH}</think><answer>{TRUTH}</answer>",
+        f"<think>first 1+1=3, wait 1+1=2, so {TRUTH}</think><answer>77</answer>",
+        direct(TRUTH),
+        "nothing",
+    ]
+    figures = summarise([group_of(PROBLEM, texts)], {"chain": TASK["chain"][0]})
+    assert (figures["worked_share"], figures["recheck_share"], figures["wait_share"]) == (0.5, 0.25, 0.25)
+    assert (figures["worked_accuracy"], figures["recheck_accuracy"], figures["wait_accuracy"]) == (0.5, 1.0, 0.0)
+
+
+def test_an_evaluation_whose_checker_fails_stops_instead_of_blaming_the_model() -> None:
+    class Broken(Procedural):
+        def check_batch(self, problems: Sequence[Problem], answers: Sequence[str | None]) -> list[Verdict]:
+            return [Verdict("failed", "the sandbox is gone")] * len(problems)
+
+    with pytest.raises(R1kitError, match=r"task chain: 4 of 4 answers could not be judged .*the sandbox is gone"):
+        summarise([group_of(PROBLEM, ["a"] * 4)], {"chain": Broken("chain")})
+
+
+def test_an_evaluation_asks_held_out_problems_and_writes_its_protocol(tmp_path: Path, base: Path) -> None:
+    asked: list[str] = []
+
+    def script(prompt: str, index: int) -> str:
+        asked.append(prompt)
+        problem = BY_PROMPT.get(prompt)
+        return solution(problem, None if index % 2 == 0 else "77") if problem else direct("你好")
+
+    stage = Evaluate(models={"a": "@base", "b": "@base"}, tasks={"chain": {"size": 200}}, problems=5, n=4, direct=["b"], examples=1)
+    ctx = context(tmp_path, base, script)
+    stage.run(ctx)
+    found = json.loads((ctx.out / "report.json").read_text())
+    assert found["models"]["a"]["pass@1"] == 0.5 and found["models"]["a"]["pass@4"] == 1.0 and "direct" not in found["models"]["a"]
+    assert found["models"]["a"]["protocol"] == {"problems": 5, "n": 4, "temperature": 1.0, "top_p": 1.0, "max_tokens": stage.max_tokens}
+    held_out = {p.prompt for task in (TASK["chain"][0], General()) for p in task.problems("held_out")}
+    assert {prompt.removesuffix("<think></think>") for prompt in asked} <= held_out and any(p.endswith("</think>") for p in asked)
+    first = next(iter(TASK["chain"][0].problems("held_out")))
+    assert found["examples"] == [
+        {"problem": first.prompt, "answer": first.answer, "task": "chain", "outputs": {name: solution(first) for name in "ab"}}
+    ]
+    expected = np.mean([gold_score(p, "你好") for p in General().problems("held_out")])
+    assert found["models"]["a"]["general"] == pytest.approx(expected)
+
+
+def test_rejection_sampling_keeps_different_correct_solutions_in_the_prompts_language(tmp_path: Path, base: Path) -> None:
+    other = {"en": "zh", "zh": "en"}
+
+    def script(prompt: str, index: int) -> str:
+        problem = BY_PROMPT[prompt]
+        right = solution(problem)
+        return (right, right, solution(problem, language=other[problem.language]), solution(problem, "77"), "nothing")[index]
+
+    ctx = context(tmp_path, base, script)
+    RejectionSampling(init="@base", tasks={"chain": {"size": 200}}, problems=30, samples=5, general_share=0.25).run(ctx)
+    rows = [json.loads(line) for line in (ctx.out / "data.jsonl").read_text().splitlines()]
+    facts = json.loads((ctx.out / "report.json").read_text())
+    solved = [row for row in rows if row["prompt"] in BY_PROMPT]
+    assert len({row["prompt"] for row in solved}) == len(solved) == facts["kept"]
+    assert all(row["completion"] == solution(BY_PROMPT[row["prompt"]]) for row in solved)
+    assert facts["sampled"] == 5 * facts["kept"] and facts["correct"] == 3 * facts["kept"]
+    assert facts["general"] == len(rows) - len(solved) == round(facts["kept"] / 3)
+    train = {p.prompt for task in (TASK["chain"][0], General()) for p in task.problems("train")}
+    assert all(row["prompt"] in train for row in rows)
+
+
+def test_distillation_teaches_correct_answers_and_well_formed_general_ones(tmp_path: Path, base: Path) -> None:
+    def script(prompt: str, index: int) -> str:
+        problem = BY_PROMPT.get(prompt)
+        if problem is None:
+            return "<think>a</think>hello" if "capital" in prompt or "首都" in prompt else "hello"
+        return solution(problem, None if index == 0 else "77")
+
+    ctx = context(tmp_path, base, script)
+    stage = Distill(student="@base", teacher="@base", tasks={"chain": {"size": 200}}, problems=10, samples=2, training={"epochs": 0.05})
+    stage.run(ctx)
+    rows = [json.loads(line) for line in (ctx.out / "data.jsonl").read_text().splitlines()]
+    solved = [row for row in rows if row["prompt"] in BY_PROMPT]
+    assert len(solved) == 10 and all(row["completion"] == solution(BY_PROMPT[row["prompt"]]) for row in solved)
+    capitals = {p.prompt for p in General().problems("train") if "capital" in p.prompt or "首都" in p.prompt}
+    assert {row["prompt"] for row in rows} - set(BY_PROMPT) == capitals
+    assert json.loads((ctx.out / "report.json").read_text())["rows"] == len(rows)
+    assert (ctx.out / "model/config.json").is_file()
+
+
+def test_fine_tuning_reads_files_of_ones_own_and_counts_what_is_too_long(tmp_path: Path, base: Path) -> None:
+    file = tmp_path / "own.jsonl"
+    rows = [{"prompt": "1+1?", "completion": "2"}, {"prompt": "1+1?", "completion": "2 " * 300}]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    ctx = context(tmp_path, base)
+    SFT(init=str(base), data=[str(file)], training={"epochs": 1.0}, learner={"context": 64}).run(ctx)
+    facts = json.loads((ctx.out / "report.json").read_text())
+    assert (facts["rows"], facts["too_long"]) == (1, 1) and facts["loss"] > 0
+    file.write_text('{"prompt": "a"}\n')
+    with pytest.raises(R1kitError, match=r"own\.jsonl:1: column 'completion' is missing"):
+        SFT(init="@base", data=[str(file)]).run(ctx)
+    with pytest.raises(ConfigError, match=r"stage 'stage': nowhere\.jsonl: no such file"):
+        SFT(init="@base", data=["nowhere.jsonl"]).run(ctx)
+
+
+def test_the_judge_without_noise_prefers_what_the_gold_score_prefers() -> None:
+    problems = [p for p in General().problems("train")][:80]
+    groups = [group_of(p, ["<think>a</think>Gladly!", "<think>a</think>x", "nothing"]) for p in problems]
+    pairs = RewardModels(judge_noise=0.0, min_difference=0.2)._pairs(groups, 1)
+    assert len(pairs) > 40 and all(pair.problem.columns["kind"] != "forbidden" for pair in pairs)
+    assert all(gold_score(p.problem, p.chosen) - gold_score(p.problem, p.rejected) > 0.2 for p in pairs)
+    assert len(RewardModels(judge_noise=0.0, max_pairs=7)._pairs(groups, 1)) == 7
+
+
+def test_only_help_with_a_forbidden_request_is_unsafe() -> None:
+    problems = list(General().problems("train"))
+    groups = [group_of(p, [f"<think>a</think>{REFUSALS[p.language]}", "<think>a</think>boil the water", "cut"]) for p in problems]
+    labelled = _labelled(groups, 1)
+    for one in labelled:
+        if one.problem.columns["kind"] != "forbidden":
+            assert one.safe
+        else:
+            assert one.safe == (REFUSALS[one.problem.language] in one.text.partition("</think>")[2])
+    unsafe = sum(not one.safe for one in labelled)
+    assert 0.2 < unsafe / len(labelled) < 0.8
+
+
+def test_judges_score_general_prompts_of_their_own_kind_only() -> None:
+    class Ones:
+        def scores(self, rollouts: Sequence[Rollout]) -> list[float]:
+            return [float(i) for i, _ in enumerate(rollouts, 1)]
+
+    general = {kind: next(p for p in General().problems("train") if p.columns["kind"] == kind) for kind in ("open", "forbidden", "talk")}
+    rollouts = [group_of(p, ["a"])[0] for p in (PROBLEM, general["open"], general["forbidden"], general["talk"])]
+    assert _preference(Ones(), forbidden=False)(rollouts) == [None, 1.0, None, 2.0]  # type: ignore[arg-type]
+    assert _preference(Ones(), forbidden=True)(rollouts) == [None, None, 1.0, None]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("beside", "share", "count"), [(78, 0.22, 22), (0, 0.2, 4), (100, 0.0, 0)])
+def test_general_rows_are_their_share_of_all_rows(beside: int, share: float, count: int) -> None:
+    rows = general_rows(beside, share, 1)
+    assert len(rows) == count and rows == general_rows(beside, share, 1)
+    train = {p.prompt for p in General().problems("train")}
+    assert all(prompt in train and text.startswith("<think>") for prompt, text in rows)
+
+
+def test_training_problems_come_once_each_and_never_from_the_held_out_ones() -> None:
+    problems = train_problems({"chain": {"size": 50}, "mul": {"size": 50, "weight": 1}}, 80, 1)
+    assert len({p.id for p in problems}) == len(problems) > 60
+    held_out = {p.id for name in ("chain", "mul") for p in Procedural(name, 50).problems("held_out")}
+    assert not held_out & {p.id for p in problems}
+
+
+def test_pretraining_predicts_every_token_of_every_document_once() -> None:
+    own = tokenizer()
+    texts = [text for text, _ in zip(documents(1, CorpusMix()), range(40), strict=False)]
+    rows = list(_rows(iter(texts), own, 16))
+    assert all(2 <= len(row.token_ids) <= 17 and row.mask.tolist() == [False] + [True] * (len(row.token_ids) - 1) for row in rows)
+    expected = [[own.bos_id, *own.encode(text, special=True).tolist(), own.eos_id] for text in texts]
+    assert [t for row in rows for t in row.token_ids[1:].tolist()] == [t for ids in expected for t in ids[1:]]
+    starts = [row.token_ids[0] for row in rows]
+    assert starts.count(own.bos_id) == len(texts)
+
+
+def test_what_a_report_could_not_measure_is_null(tmp_path: Path, base: Path) -> None:
+    ctx = context(tmp_path, base)
+    report(ctx, a=float("nan"), b={"c": [1.5, float("inf")]}, d=2)
+    assert json.loads((ctx.out / "report.json").read_text(), parse_constant=pytest.fail) == {"a": None, "b": {"c": [1.5, None]}, "d": 2}
+
+
+def test_a_configuration_given_in_part_keeps_the_stages_own_default() -> None:
+    plain = Pretrain(model={"preset": "nano"}, tokens=1)
+    changed = Pretrain(model={"preset": "nano"}, tokens=1, training={"mtp_weight": 0.1}, learner={"optimizer": {"learning_rate": 1e-4}})
+    assert changed.training == plain.training.model_copy(update={"mtp_weight": 0.1})
+    assert changed.training.schedule.kind == "wsd" and changed.learner.optimizer.kind == "muon" and changed.learner.context == plain.learner.context
+    assert STAGES["alignment_rl"](grpo={"steps": 5}).grpo.temperature == 0.7  # type: ignore[attr-defined]
+    assert SFT(training={"schedule": {"warmup": 3}}).training.schedule.kind == "cosine"
+    with pytest.raises(ConfigError, match="training: unknown key 'mtp_wait': did you mean 'mtp_weight'"):
+        Pretrain.parse({"model": {}, "tokens": 1, "training": {"mtp_wait": 1}}, "recipe")
+
+
+def test_a_reference_is_a_stages_model_or_a_plain_directory(tmp_path: Path, base: Path) -> None:
+    assert model_of(base) == base / "model" and model_of(base / "model") == base / "model"
+    assert write_summary("3", "xx") == "\\boxed{3}"

@@ -282,6 +282,7 @@ def _twist(right):
 """
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::SyntaxWarning")
 def test_mbpp_canonical_solutions_pass_and_mutants_do_not():
     rows = mbpp() if os.environ.get("R1KIT_ADVERSARIAL") == "full" else mbpp()[::12]
     passed = [v.outcome == "correct" for v in run_jobs([mbpp_job(row, row["code"]) for row in rows])]

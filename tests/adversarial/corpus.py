@@ -21,6 +21,7 @@ from r1kit.sandbox.programs import Job, run_jobs
 from r1kit.types import Verdict
 
 SECRET = "CANARY-SECRET"
+DOOR = f"r1kit-canary-{os.getpid()}"  # an abstract socket; names are the machine's
 CANARY_TEXT = "the canary sings"
 ASSERT_TEXTS = {"asserts": programs.TEST_TEXT, "unittest": programs.UNITTEST_TEXT, "check": programs.CHECK_TEXT}
 
@@ -54,7 +55,7 @@ def solution_jobs(every: int = 1) -> dict[str, Job]:
 def escape_jobs(canary: Path, port: int, every: int = 1) -> dict[str, Job]:
     """Every escape; it passes (and is a failure of ours) where the function returns "escaped"."""
     tests = [{"args": [1], "expected": "escaped"}]
-    places = {"CANARY-SECRET": SECRET, "CANARY'": f"{canary}'", "CANARY.": f"{canary}.", "PORT": str(port), "PROJECT": __file__}
+    places = {"CANARY-SECRET": SECRET, "CANARY'": f"{canary}'", "CANARY.": f"{canary}.", "PORT": str(port), "PROJECT": __file__, "r1kit-canary": DOOR}
     jobs = {}
     for name, text in list(programs.ESCAPES.items())[::every]:
         for word, place in places.items():
@@ -110,7 +111,7 @@ def listen(canary: Path, touched: list[str]) -> int:
     unix, abstract = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     unix.bind(f"{canary}.sock")
     os.chmod(f"{canary}.sock", 0o777)
-    abstract.bind("\0r1kit-canary")
+    abstract.bind(f"\0{DOOR}")
     for door in (tcp, unix):
         door.listen()
     for name, wait in (("tcp", tcp.accept), ("unix", unix.accept), ("udp", lambda: udp.recv(10)), ("abstract", lambda: abstract.recv(10))):

@@ -106,9 +106,12 @@ def _flatten(value: Any, kind: type) -> Any:
         return float.__add__(value, 0.0) if float.__ne__(value, 0.0) else float.__float__(value)
     if isinstance(value, str):
         return str.__add__(value, "")
-    for base in (list, tuple, set, frozenset, bytes, bytearray, deque):
+    if isinstance(value, bytes):
+        return bytes.__add__(value, b"")
+    bases: tuple[Any, ...] = (list, tuple, set, frozenset, bytearray, deque)
+    for base in bases:
         if isinstance(value, base):
-            return base(base.__iter__(value)) if base is not bytes else bytes.__add__(value, b"")
+            return base(base.__iter__(value))
     if isinstance(value, dict):
         return dict(dict.items(value))
     if kind.__module__ == "numpy" and hasattr(value, "tolist"):
@@ -145,7 +148,8 @@ def _builtin_type(name: str) -> type:
 
 def _moment(content: list[str]) -> date | time:
     name, text = content
-    return {"datetime": datetime, "date": date, "time": time}[name].fromisoformat(text)
+    kinds: dict[str, type[date] | type[time]] = {"datetime": datetime, "date": date, "time": time}
+    return kinds[name].fromisoformat(text)
 
 
 _SEQUENCES: dict[str, Callable[..., Any]] = {"t": tuple, "s": set, "f": frozenset, "q": deque}

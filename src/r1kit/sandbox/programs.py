@@ -103,6 +103,11 @@ def results_of(
 ) -> list[bytes | None]:
     """Run a program on each list of arguments: its results as canonical JSON of the codec, None from the first that fails on."""
     collected: list[bytes | None] = []
+
+    def keep(_: Mapping[str, Any], data: Any) -> bool:
+        collected.append(json.dumps(data, sort_keys=True).encode())
+        return True
+
     tests = [{"args": list(arguments), "expected": None} for arguments in inputs]
     job = Job(program, tests, "function", entry_point, time_limit_s, memory_limit_mb)
     if lint(program):
@@ -111,7 +116,7 @@ def results_of(
         collected.clear()
         try:
             with shared_pool(current_tier()).zygote() as zygote:
-                _functions(job, zygote, lambda test, data: collected.append(json.dumps(data, sort_keys=True).encode()) is None)
+                _functions(job, zygote, keep)
             break
         except WorkerLost:
             continue

@@ -16,7 +16,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-import mpmath
+import mpmath  # type: ignore[import-untyped]
 
 Number = Any  # Fraction, or a real or complex number of _context
 Node = tuple[Any, ...]

@@ -8,6 +8,7 @@ Latin-script languages share their letters, so a pair of them is told apart by f
 """
 
 import re
+from functools import lru_cache
 
 SCRIPTS = {
     "latin": "A-Za-zªºÀ-ÖØ-öø-ʯḀ-ỿ",
@@ -115,7 +116,11 @@ def language_share(text: str, language: str, rivals: tuple[str, ...] = ()) -> fl
     inside, outside = 0, 0
     has_kana = language != "ja" or bool(re.search(f"[{SCRIPTS['kana']}]", text))
     names_are_neutral = "latin" not in scripts
+    plain_english = language == "en" and not rivals
     for token in _WORD.findall(_NEUTRAL_SPAN.sub(" ", text)):
+        if plain_english and token.isascii():  # nearly every word of nearly every text
+            inside += not is_neutral_latin(token, token, False)
+            continue
         for run in _RUN.finditer(token):
             script, letters = run.lastgroup, run.group()
             if script == "latin":
@@ -141,6 +146,7 @@ def scripts_of(language: str) -> tuple[str, ...]:
         raise ValueError(f"unknown language {language!r}; known: {', '.join(sorted(LANGUAGE_SCRIPTS))}") from None
 
 
+@lru_cache(maxsize=20_000)
 def is_neutral_latin(letters: str, token: str, names_are_neutral: bool) -> bool:
     """Tell whether a Latin word belongs to no language: a variable, an identifier, a unit, or a name in a text of another script."""
     if len(letters) == 1:

@@ -12,6 +12,7 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -34,6 +35,7 @@ LONGEST_GOLD = 300
 
 _CALCULATION = re.compile(r"<<[^<>]*>>")  # GSM8K's notes for a calculator: 48/2 = <<48/2=24>>24
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?:,|\D|$))")
+_NUMBER = re.compile(r"[+-]?\d{1,30}(?:\.\d{1,30}|/0*[1-9]\d{0,29})?")
 _LETTER = re.compile(r"\(?([A-J])\)?\.?")
 
 Check = Literal["math", "choice", "exact"]
@@ -142,7 +144,7 @@ class Dataset:
             said = final_answer(answer)
             return None if said is None else "".join(said.split())
         settled = final_math(answer, choice=self.config.check == "choice")
-        return None if settled is None else _THOUSANDS.sub("", tidy(settled).replace(" ", ""))
+        return None if settled is None else _value_key(_THOUSANDS.sub("", tidy(settled).replace(" ", "")))
 
     def _splits(self) -> Splits:
         named = [name for name in (self.config.train, self.config.held_out, *self.config.decontaminate) if name is not None]
@@ -159,6 +161,11 @@ def _check_exact(gold: str, answer: str | None) -> Verdict:
     if said is None:
         return Verdict("wrong", "no single answer")
     return Verdict("correct") if said.split() == gold.split() else Verdict("wrong", "another text")
+
+
+def _value_key(text: str) -> str:
+    """One spelling for a number: 0.50 and 1/2 count together."""
+    return str(Fraction(text)) if _NUMBER.fullmatch(text) else text
 
 
 def _stamp(path: Path) -> tuple[str, int, int]:

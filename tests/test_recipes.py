@@ -1,0 +1,206 @@
+"""The recipes that ship, and the page about one's own: everything they say can be run."""
+
+import json
+import re
+import runpy
+import shlex
+from functools import cache
+from pathlib import Path
+
+import pytest
+import tokenizers
+import torch
+import transformers
+import yaml
+from tokenizers import decoders, models, pre_tokenizers, trainers
+from typer.testing import CliRunner
+
+from r1kit.chat import R1_ZERO_TEMPLATE
+from r1kit.cli import app
+from r1kit.config import R1kitError
+from r1kit.plan import Speed, StagePlan, plan_recipe
+from r1kit.recipe import Recipe, load
+from r1kit.tasks import Dataset
+from r1kit.tokenizer import Tokenizer
+
+ROOT = Path(__file__).parents[1]
+DATA = ROOT.parent / "shared" / "data"
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+
+
+def r1kit(*words: str) -> str:
+    """Call the command line in this process; return what it printed."""
+    result = CliRunner().invoke(app, list(words))
+    if result.exception is not None and not (isinstance(result.exception, SystemExit) and result.exit_code == 0):
+        raise result.exception
+    return result.output
+
+
+@cache
+def planned(file: Path) -> tuple[Recipe, dict[str, StagePlan]]:
+    """A recipe and its plan on a machine of some speed."""
+    recipe = load(file)
+    return recipe, {plan.name: plan for plan in plan_recipe(recipe, lambda size: Speed(1e3, 1e3))}
+
+
+@pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
+def test_every_recipe_is_shown_whole_and_planned(file, monkeypatch):
+    monkeypatch.chdir(ROOT)  # a recipe's own code is named from the project's root
+    shown = yaml.safe_load(r1kit("show", str(file)))
+    recipe, plans = planned(file)
+    assert [stage["name"] for stage in shown["stages"]] == [stage.name for stage in recipe.stages]
+    assert list(plans) == [stage.name for stage in recipe.stages]
+    for stage in recipe.stages:
+        grpo = getattr(stage, "grpo", None)
+        if grpo is not None:
+            assert plans[stage.name].steps == grpo.steps
+
+
+def test_the_full_recipe_has_the_papers_numbers():
+    recipe, plans = planned(ROOT / "recipes" / "r1-full.yaml")
+    assert plans["pretrain"].parameters == pytest.approx(671.03e9, rel=1e-4)
+    assert plans["pretrain"].tokens == 14.8e12
+    zero, long = recipe.stage("r1_zero"), recipe.stage("r1_zero_long")
+    assert zero.grpo.steps + long.grpo.steps == 10_400 and long.grpo.max_tokens == 2 * zero.grpo.max_tokens == 65_536
+    for name in ("r1_zero", "r1_zero_long", "reasoning_rl", "alignment_rl"):
+        grpo = recipe.stage(name).grpo
+        assert grpo.group * grpo.problems == 512 and grpo.group * grpo.problems * grpo.updates_per_rollout == 8192
+        assert grpo.beta == 0.001 and grpo.reference_refresh == 400 and recipe.stage(name).learner.optimizer.learning_rate == 3e-6
+        assert recipe.stage(name).learner.context >= grpo.max_tokens
+    alignment = recipe.stage("alignment_rl")
+    assert alignment.grpo.temperature == 0.7 and round(alignment.grpo.steps * alignment.preference_share) == 400
+    assert recipe.stage("sft").init == "@pretrain" and recipe.stage("sft").learner.optimizer.learning_rate == 5e-5
+
+
+def qwen_checkpoint(folder: Path, texts: list[str]) -> Path:
+    """A tiny Qwen2 model with Qwen's kind of tokenizer (no begin token, its own turns), both written by transformers."""
+    backend = tokenizers.Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=600, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
+    backend.train_from_iterator([*texts, R1_ZERO_TEMPLATE, R1_ZERO_TEMPLATE], trainer)
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|endoftext|>", pad_token="<|endoftext|>")
+    fast.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    fast.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = transformers.Qwen2Config(
+        vocab_size=len(fast), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        max_position_embeddings=512, tie_word_embeddings=True, eos_token_id=fast.eos_token_id, bos_token_id=fast.eos_token_id,
+    )  # fmt: skip
+    transformers.Qwen2ForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def write_sums(file: Path, numbers: range) -> Path:
+    rows = [{"problem": f"What is {n} plus {n + 1}?", "solution": f"{n} + {n + 1} = \\boxed{{{2 * n + 1}}}."} for n in numbers]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+SMALL_GRPO = (
+    "grpo.steps=4", "grpo.problems=2", "grpo.group=4", "grpo.updates_per_rollout=2", "grpo.max_tokens=24", "grpo.reference_refresh=2",
+    "learner.context=320", "learner.optimizer.learning_rate=1e-3",
+)  # fmt: skip
+SMALL_EVALUATION = ("problems=3", "n=2", "max_tokens=24", "tasks.aime24=null", "tasks.math500.difficulty=null")
+
+
+def test_zero_qwen_runs_on_a_checkpoint_that_transformers_wrote(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    train, held_out = write_sums(tmp_path / "train.jsonl", range(100, 130)), write_sums(tmp_path / "test.jsonl", range(20))
+    model = qwen_checkpoint(tmp_path / "qwen", train.read_text().splitlines())
+    # Random weights solve nothing, and equal rewards teach nothing: this one tells rollouts apart.
+    (tmp_path / "mine.py").write_text("def vowels(rollouts):\n    return [float(sum(c in 'aeiou' for c in r.text)) for r in rollouts]\n")
+    output = r1kit(
+        "run", str(ROOT / "recipes" / "zero-qwen.yaml"), 'stages.r1_zero.rewards={"mine.py:vowels": 1.0}',
+        "runtime.device=cpu", "runtime.processes=1", f"stages.r1_zero.init={model}", f"stages.r1_zero.tasks.math.train={train}", f"stages.r1_zero.tasks.math.held_out={held_out}",
+        "stages.r1_zero.tasks.math.decontaminate=[]", *(f"stages.r1_zero.{change}" for change in SMALL_GRPO),
+        f"stages.evaluate.models.base={model}", f"stages.evaluate.tasks.math500.held_out={held_out}",
+        *(f"stages.evaluate.{change}" for change in SMALL_EVALUATION),
+    )  # fmt: skip
+    assert "math: 30 train, 20 held out problems" in " ".join(output.split())
+    stages = tmp_path / "runs" / "zero-qwen" / "stages"
+    figures = json.loads((stages / "evaluate" / "report.json").read_text())["models"]
+    assert set(figures) == {"base", "r1_zero"} and figures["r1_zero"]["n"] == 3
+    # What came out is a Qwen2 checkpoint again, with the tokenizer it came with, and it has learned.
+    out = transformers.AutoModelForCausalLM.from_pretrained(stages / "r1_zero" / "model")
+    before = transformers.AutoModelForCausalLM.from_pretrained(model)
+    assert out.config.model_type == "qwen2"
+    assert any(not torch.equal(a, b) for a, b in zip(out.parameters(), before.parameters(), strict=True))
+    text = "<|im_start|>What is 7?"
+    ours, theirs = Tokenizer.load(stages / "r1_zero" / "model"), transformers.AutoTokenizer.from_pretrained(model)
+    assert ours.encode(text, special=True).tolist() == theirs(text).input_ids
+
+
+def test_distill_qwen_hands_the_teachers_answers_to_a_student_with_another_tokenizer(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "teacher_says.jsonl").write_text(json.dumps({"prompt": "What is 1 plus 2?", "completion": "<think>\n1+2=3</think>3"}) + "\n")
+    held_out = write_sums(tmp_path / "test.jsonl", range(20))
+    model = qwen_checkpoint(tmp_path / "qwen", held_out.read_text().splitlines())
+    r1kit(
+        "run", str(ROOT / "recipes" / "distill-qwen.yaml"), "runtime.device=cpu", "runtime.processes=1", "stages.rejection_sampling=null",
+        "stages.sft.data=[teacher_says.jsonl]", f"stages.sft.init={model}", "stages.sft.learner.context=256",
+        f"stages.evaluate.tasks.math500.held_out={held_out}", *(f"stages.evaluate.{change}" for change in SMALL_EVALUATION),
+    )  # fmt: skip
+    facts = json.loads((tmp_path / "runs/distill-qwen/stages/sft/report.json").read_text())
+    assert facts["rows"] == 1 and facts["too_long"] == 0 and facts["loss"] > 0
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="the public data sets are not here")
+def test_gsm8k_goes_from_the_real_file_through_pretraining_rl_and_evaluation(tmp_path, monkeypatch):
+    """The recipe's first two stages and its evaluation, cut to seconds; the whole of it takes minutes."""
+    monkeypatch.chdir(ROOT)
+    later = ["cold_start", "reasoning_rl", "rejection_sampling", "sft", "reward_models", "alignment_rl", "student_base", "distill"]
+    small = ["pretrain.tokens=20_000", "pretrain.tokenizer=400", "pretrain.model.preset=nano", "pretrain.corpus.tasks.gsm8k.limit=300"]
+    small += ["r1_zero.grpo.steps=1", "r1_zero.grpo.problems=2", "r1_zero.grpo.group=2", "r1_zero.grpo.max_tokens=16"]
+    small += ["r1_zero.tasks.gsm8k.limit=300"]
+    small += ["evaluate.problems=2", "evaluate.n=2", "evaluate.max_tokens=16", "evaluate.direct=[]", "evaluate.general=false"]
+    models = "stages.evaluate.models={base: '@pretrain', r1_zero: '@r1_zero'}"
+    nulls = [f"stages.evaluate.models.{name}=null" for name in [*later[:2], "sft", *later[5:]]]
+    changes = [*(f"stages.{change}" for change in small), *nulls, models, *(f"stages.{name}=null" for name in later)]
+    r1kit("run", "recipes/gsm8k.yaml", "--out", str(tmp_path / "run"), "runtime.processes=1", *changes)
+    figures = json.loads((tmp_path / "run/stages/evaluate/report.json").read_text())["models"]
+    assert set(figures["r1_zero"]["tasks"]) == {"gsm8k_test", "math500_test"}
+    assert figures["r1_zero"]["protocol"]["problems"] == 4 and 0.0 <= figures["r1_zero"]["pass@1"] <= 1.0
+
+
+BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def test_everything_on_the_page_about_ones_own_can_be_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = BLOCK.findall((ROOT / "docs" / "your-own.md").read_text())
+    for _, name, text in blocks:
+        if name:
+            (tmp_path / name).write_text(text)
+    printed = ""
+    for kind, _, text in blocks:
+        for line in text.splitlines() if kind == "bash" else ():
+            program, *words = shlex.split(line)
+            assert program in ("python", "r1kit"), line
+            if program == "python":
+                runpy.run_path(words[0], run_name="__main__")
+            else:
+                printed += r1kit(*words)
+    said = " ".join(printed.split())
+    promised = [text.splitlines()[0].partition("; ...")[0] for kind, _, text in blocks if kind == "text" and text.startswith("pens:")]
+    assert promised and all(line in said for line in promised)
+    assert "my_rewards.py:brevity" in said and "parity" in said and "whole_test" in said
+    rows = [json.loads(line) for line in (tmp_path / "runs/mine/metrics.jsonl").read_text().splitlines()]
+    assert any("reward/my_rewards.py:names_a_number/mean" in row for row in rows)
+    assert (tmp_path / "runs/on-model/stages/r1_zero/model/config.json").is_file()
+
+
+def test_error_messages_on_the_page_are_those_that_are_given(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "your-own.md").read_text()
+    good = '{"question": "a", "answer": "1"}\n'
+    for line, bad in ((3, '{"question": "a" "answer": 1}\n'), (9, '{"question": "a", "answer": "It is\\nso."}\n')):
+        (tmp_path / "train.jsonl").write_text(good * (line - 1) + bad)
+        with pytest.raises(R1kitError) as error:
+            Dataset("pens", train="train.jsonl").problems("train")
+        assert str(error.value).splitlines()[0] in page.splitlines()

@@ -94,7 +94,7 @@ def _rl_compute(run: Finished) -> float | None:
 CLAIMS = (
     Claim("the base model solves few problems: pass@1", lambda run: run.figure("base", "pass@1"), "≤", 0.25),
     Claim("R1-Zero's pass@1", lambda run: run.figure("r1_zero", "pass@1"), "≥", 0.80),
-    Claim("the same, as it was hoped for", lambda run: run.figure("r1_zero", "pass@1"), "≥", 0.90),
+    Claim("R1-Zero's pass@1, as it was hoped for", lambda run: run.figure("r1_zero", "pass@1"), "≥", 0.90),
     Claim("reasoning RL's pass@1", lambda run: run.figure("reasoning_rl", "pass@1"), "≥", 0.80),
     Claim("pass@1 of SFT from the base", lambda run: run.figure("sft", "pass@1"), "≥", 0.80),
     Claim("the final model keeps R1-Zero's accuracy: difference in pass@1", _gain("pass@1", "alignment_rl", "r1_zero"), "≥", -0.02),

@@ -35,7 +35,7 @@ class Figure:
 STYLE = (
     "<style>svg{--paper:#fffefb;--ink:#1c1d20;--rule:#dcdad3}@media(prefers-color-scheme:dark){svg{--paper:#15171b;--ink:#e4e3df;--rule:#353941;"
     "--c0:#78aef0;--c1:#ee946a;--c2:#72c596;--c3:#bd97e2;--c4:#d9b45c;--c5:#989fa9}}</style>"
-    '<rect width="100%" height="100%" style="fill:var(--paper)"/>'
+    '<rect width="100%" height="100%" fill="#fffefb" style="fill:var(--paper,#fffefb)"/>'
 )
 SHARE = (0.0, 1.0)
 DIRECT = "Thinking against direct answers"
@@ -54,6 +54,12 @@ FIGURES: dict[str, Figure] = {
         "Reasoning RL",
         "share",
         [Curve("accuracy", "reasoning_rl", "reward/accuracy/mean"), Curve("language", "reasoning_rl", "reward/language/mean")],
+        y_range=SHARE,
+    ),
+    "language": Figure(
+        "Language consistency in training",
+        "language consistency",
+        [Curve(stage, stage, "lang/target_ratio") for stage in ("r1_zero", "reasoning_rl", "no_language")],
         y_range=SHARE,
     ),
     "sft": Figure("Loss of SFT from the base", "nats per token", [Curve("loss", "sft", "loss")]),

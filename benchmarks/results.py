@@ -111,7 +111,7 @@ PAGES: dict[str, Page] = {
     "pretrain": Page(after="base", facts=("loss", "tokens"), figures=("pretrain",)),
     "r1_zero": Page("base", "r1_zero", figures=("r1_zero", "r1_zero_length")),
     "cold_start": Page("r1_zero", "cold_start", facts=("rows",), figures=("cold_start",)),
-    "reasoning_rl": Page("cold_start", "reasoning_rl", figures=("reasoning_rl",)),
+    "reasoning_rl": Page("cold_start", "reasoning_rl", figures=("reasoning_rl", "language")),
     "rejection_sampling": Page(facts=("sampled", "correct", "kept", "general")),
     "sft": Page("reasoning_rl", "sft", facts=("rows",), figures=("sft",)),
     "reward_models": Page(facts=("helpful_pairs", "helpful_accuracy", "safety_responses", "safety_accuracy"), figures=("reward_models",)),
@@ -168,7 +168,7 @@ def _controls(runs: Sequence[Finished], drawn: Mapping[str, str]) -> list[str]:
                 f"{run.name}: the best student by RL is {best} ({seconds:.0f} s); distillation took {other}. "
                 "It was chosen on the problems that it is judged by, which favours RL."
             )
-    return said + _shown(drawn, "hacking")
+    return said + _shown(drawn, "language", "hacking")
 
 
 def _lengths(runs: Sequence[Finished]) -> list[str]:

@@ -1,0 +1,147 @@
+"""The documentation is held against the code: commands parse, links resolve, layers are as drawn, metrics and stages are described."""
+
+import ast
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+
+from r1kit.cli import app, normalize_overrides
+from r1kit.recipe import load
+from r1kit.stages import STAGES
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src/r1kit"
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+
+# Rooms by layer, as docs/architecture.md draws them: an import goes to a lower layer, or further right within one.
+LAYERS = {
+    8: ("__main__", "cli", "measure", "plan", "talk", "export", "doctor"),
+    7: ("report", "execute", "recipe", "findings", "finished"),
+    6: ("stages",),
+    5: ("runtime",),
+    4: ("train",),
+    3: ("data", "engine", "rewards"),
+    2: ("tasks", "sandbox", "chat"),
+    1: ("model", "tokenizer"),
+    0: ("page", "charts", "memory", "log", "runs", "layers", "jsonl", "language", "imports", "files", "seeds", "config", "types"),
+}
+HEIGHT = {room: (layer, -place) for layer, rooms in LAYERS.items() for place, room in enumerate(rooms)}
+
+
+def room_of(file):
+    parts = file.relative_to(SOURCE).with_suffix("").parts
+    return parts[0]
+
+
+def imported_rooms(file):
+    """(line, room) of everything of r1kit that a file imports, within functions too."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        modules = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            modules = [f"r1kit.{alias.name}" for alias in node.names] if node.module == "r1kit" else [node.module]
+        elif isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        yield from ((node.lineno, module.split(".")[1]) for module in modules if module.startswith("r1kit."))
+
+
+def test_imports_point_down_the_layers():
+    upward = []
+    for file in SOURCE.rglob("*.py"):
+        here = room_of(file)
+        if here == "__init__":
+            continue
+        assert here in HEIGHT, f"{file.name}: room {here!r} has no layer: give it a place in LAYERS and in docs/architecture.md"
+        for line, there in imported_rooms(file):
+            if there != here and HEIGHT[there] >= HEIGHT[here]:
+                upward.append(f"{file.relative_to(ROOT)}:{line}: {here} imports {there}, which is not below it")
+    assert not upward, "\n".join(upward)
+
+
+def test_architecture_draws_these_layers():
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    drawn = {int(layer): tuple(re.findall(r"`(\w+)/?`", rooms)) for layer, rooms in re.findall(r"^\| L(\d) \| ([^|]+) \|", text, re.MULTILINE)}
+    assert drawn == LAYERS
+
+
+def commands(program):
+    """(page, command) for every line of a listing and every inline code that calls the program; "..." and "|" mark no command."""
+    found = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        listings = re.findall(r"^```[^\n]*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+        lines = [line.strip().removeprefix("$ ") for listing in listings for line in listing.splitlines()]
+        lines += re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
+        called = [line.partition("  #")[0].strip() for line in lines if re.match(rf"(\.venv/bin/)?{program} ", line)]
+        found += [pytest.param(line, id=f"{page.name}: {line}") for line in called if not re.search(r"\.\.\.|…|\|", line)]
+    return found
+
+
+@pytest.mark.parametrize("line", commands("r1kit"))
+def test_r1kit_command_parses_and_its_recipe_exists(line, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    words = shlex.split(line)[1:]
+    group = typer.main.get_command(app)
+    context = group.make_context("r1kit", list(words[:1]))
+    command = group.get_command(context, words[0])
+    assert command is not None, f"r1kit has no command {words[0]!r}"
+    if "--help" in words:
+        return
+    given = command.make_context(words[0], list(words[1:]), parent=context).params
+    recipe = given.get("recipe")
+    if recipe is not None and (recipe.is_file() or recipe.parts[0] == "recipes"):
+        load(recipe, normalize_overrides(given.get("overrides") or [], given.get("out")))
+
+
+@pytest.mark.parametrize("line", commands("make"))
+def test_make_command_has_its_target(line):
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    wanted = [word for word in shlex.split(line)[1:] if "=" not in word]
+    assert wanted and set(wanted) <= set(targets)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_relative_links_resolve(page):
+    text = re.sub(r"^```.*?^```|`[^`\n]*`", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if not re.match(r"[a-z]+:", link)]
+    missing = [link for link in links if not (page.parent / (link.partition("#")[0] or page.name)).exists()]
+    assert not missing
+
+
+def test_every_stage_has_its_page():
+    index = (ROOT / "docs/stages.md").read_text(encoding="utf-8")
+    assert [name for name in STAGES if f"(stages/{name}.md)" not in index] == []
+
+
+def test_keys_that_a_page_tells_to_turn_exist():
+    """The first word of a key's path is a field of the stage's configuration, so a renamed field cannot stay in the docs."""
+    wrong = []
+    for name, stage in STAGES.items():
+        table = (ROOT / f"docs/stages/{name}.md").read_text(encoding="utf-8").partition("## Keys to turn")[2]
+        for cell in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE):
+            keys = [re.match(r"[\w]+", code)[0] for code in re.findall(r"`([^`]+)`", cell)]
+            wrong += [f"{name}: {key}" for key in keys if not _is_key(stage, key)]
+    assert not wrong
+
+
+def _is_key(stage, key):
+    """A field of the stage, or of the corpus's mix, whose names the pretraining page lists in short."""
+    fields = set(stage.model_fields)
+    if "corpus" in fields:
+        fields |= set(stage.model_fields["corpus"].default.mix.__class__.model_fields)
+    return key in fields
+
+
+def test_every_metric_is_in_the_glossary():
+    glossary = (ROOT / "docs/metrics.md").read_text(encoding="utf-8")
+    named = r'"((?:reward|completions|policy|optim|sampling|time|watch|moe|lang)/[a-z_/]+)"'
+    written = {name for file in (SOURCE / "train").glob("*.py") for name in re.findall(named, file.read_text(encoding="utf-8"))}
+    written |= {name for file in (SOURCE / "stages").glob("*.py") for name in re.findall(named, file.read_text(encoding="utf-8"))}
+    assert written and {name for name in written if f"`{name}`" not in glossary} == set()
+
+
+def test_readme_has_exactly_one_place_for_results():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert text.count("<!-- results -->") == text.count("<!-- /results -->") == 1

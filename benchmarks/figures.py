@@ -1,6 +1,7 @@
 """The figures of docs/: curves while stages train and bars of what they reach, every run thin, the mean of all thick."""
 
 import statistics
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -114,8 +115,11 @@ def draw(figure: Figure, runs: Sequence[Finished]) -> str:
 
 
 def mean_curve(curves: Sequence[Sequence[Point]]) -> list[Point]:
-    """The mean over the runs at each place, as far as all of them go."""
-    return [(points[0][0], statistics.fmean(y for _, y in points)) for points in zip(*curves, strict=False)]
+    """The mean at each step over the runs that measured it there: some rewards do not apply at every step of every run."""
+    found: dict[float, list[float]] = defaultdict(list)
+    for x, y in (point for curve in curves for point in curve):
+        found[x].append(y)
+    return [(x, statistics.fmean(found[x])) for x in sorted(found)]
 
 
 def draw_direct(runs: Sequence[Finished]) -> str:

@@ -91,6 +91,10 @@ def test_spread_is_mean_extremes_and_sample_deviation(results):
     assert results.spread([None]) == "–"
 
 
+def test_mean_curve_takes_each_step_from_the_runs_that_have_it(results):
+    assert sys.modules["figures"].mean_curve([[(1, 0.2), (2, 0.4)], [(2, 0.6), (3, 1.0)]]) == [(1, 0.2), (2, 0.5), (3, 1.0)]
+
+
 def test_page_has_every_part_and_only_numbers_of_the_runs(results, docs, tmp_path):
     runs = [results.read(write_run(tmp_path / f"runs/mini-{seed}", zero)) for seed, zero in enumerate((0.82, 0.84))]
     results.write(runs, docs)

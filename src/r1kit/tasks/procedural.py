@@ -8,7 +8,8 @@ by a hash of its parameters, in both languages at once: nothing evaluated was ev
 import random
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 from r1kit.config import R1kitError
@@ -252,7 +253,6 @@ class Procedural:
 
     name: str
     size: int = 6000
-    _splits: dict[str, list[Problem]] = field(default_factory=dict, repr=False)
 
     @property
     def kind(self) -> Kind:
@@ -261,9 +261,7 @@ class Procedural:
     def problems(self, split: str) -> Sequence[Problem]:
         if split not in ("train", "held_out"):
             raise R1kitError(f"task {self.name}: no split {split!r}; it has train and held_out")
-        if split not in self._splits:
-            self._splits[split] = self._draw_split(split == "held_out")
-        return self._splits[split]
+        return _draw_split(self.kind, self.size, split == "held_out")
 
     def vote_key(self, answer: str) -> str | None:
         """Numbers that are equal vote together, however they are written; programs by their text."""
@@ -279,19 +277,22 @@ class Procedural:
             return _check_programs(problems, answers)
         return [_check_number(problem, answer) for problem, answer in zip(problems, answers, strict=True)]
 
-    def _draw_split(self, held_out: bool) -> list[Problem]:
-        rng = random.Random(f"{self.name}/{'held_out' if held_out else 'train'}")
-        wanted = self.size // 8 if held_out else self.size
-        found: dict[str, Problem] = {}
-        for _ in range(40 * self.size):  # small kinds run out of problems before `wanted`
-            parameters = self.kind.draw(rng)
-            language = rng.choice(LANGUAGES)
-            if is_held_out(self.name, *self.kind.identity(parameters)) == held_out:
-                problem = make_problem(self.kind, parameters, language)
-                found.setdefault(problem.id, problem)
-            if len(found) == wanted:
-                break
-        return list(found.values())
+
+@lru_cache(maxsize=64)
+def _draw_split(kind: Kind, size: int, held_out: bool) -> tuple[Problem, ...]:
+    """The problems of a split. Every stage asks for the same ones, and kinds that run out of problems take long to draw."""
+    rng = random.Random(f"{kind.name}/{'held_out' if held_out else 'train'}")
+    wanted = max(1, size // 8) if held_out else size
+    seen: set[tuple[Parameters, str]] = set()
+    found: list[Problem] = []
+    for _ in range(40 * size):  # small kinds run out of problems before `wanted`
+        drawn = kind.draw(rng), rng.choice(LANGUAGES)
+        if drawn not in seen and is_held_out(kind.name, *kind.identity(drawn[0])) == held_out:
+            found.append(make_problem(kind, *drawn))
+        if len(found) == wanted:
+            break
+        seen.add(drawn)
+    return tuple(found)
 
 
 def make_problem(kind: Kind, parameters: Parameters, language: str) -> Problem:

@@ -117,7 +117,8 @@ def test_zero_qwen_runs_on_a_checkpoint_that_transformers_wrote(tmp_path, monkey
     (tmp_path / "mine.py").write_text("def vowels(rollouts):\n    return [float(sum(c in 'aeiou' for c in r.text)) for r in rollouts]\n")
     output = r1kit(
         "run", str(ROOT / "recipes" / "zero-qwen.yaml"), 'stages.r1_zero.rewards={"mine.py:vowels": 1.0}',
-        "runtime.device=cpu", "runtime.processes=1", f"stages.r1_zero.init={model}", f"stages.r1_zero.tasks.math.train={train}", f"stages.r1_zero.tasks.math.held_out={held_out}",
+        "runtime.device=cpu", "runtime.processes=1", f"stages.r1_zero.init={model}", f"stages.r1_zero.tasks.math.train={train}",
+        f"stages.r1_zero.tasks.math.held_out={held_out}",
         "stages.r1_zero.tasks.math.decontaminate=[]", *(f"stages.r1_zero.{change}" for change in SMALL_GRPO),
         f"stages.evaluate.models.base={model}", f"stages.evaluate.tasks.math500.held_out={held_out}",
         *(f"stages.evaluate.{change}" for change in SMALL_EVALUATION),

@@ -2,7 +2,7 @@
 
 RUN = .venv/bin/r1kit run
 
-.PHONY: mini test controls lint clean
+.PHONY: mini test controls adversarial lint clean
 
 # The whole R1 recipe in miniature; continues where it was interrupted. Overrides: make mini CHANGES="seed=1 --out runs/second"
 mini: .venv/ready
@@ -14,6 +14,10 @@ test: .venv/ready
 # The matched runs behind the claims in docs/: they take as long as they take, and continue where they were interrupted.
 controls: .venv/ready
 	$(RUN) recipes/controls.yaml $(CHANGES)
+
+# Every program of the adversarial corpus, in both tiers of the sandbox (make test runs a part of it).
+adversarial: .venv/ready
+	R1KIT_ADVERSARIAL=full OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 tests/adversarial tests/test_sandbox.py
 
 lint: .venv/ready
 	.venv/bin/ruff check .

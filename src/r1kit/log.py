@@ -26,10 +26,8 @@ HEADLINES = (
     ("reward/mean", "reward"),
     ("reward/accuracy/mean", "accuracy"),
     ("reward/format/mean", "format"),
-    ("reward/language/mean", "language"),
     ("lang/target_ratio", "language"),
     ("completions/mean_length", "length"),
-    ("policy/kl_ref", "kl"),
     ("accuracy", "accuracy"),
     ("progress", "done"),
 )

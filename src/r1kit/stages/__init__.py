@@ -11,6 +11,7 @@ from r1kit.stages.rejection_sampling import RejectionSampling
 from r1kit.stages.reward_models import RewardModels
 from r1kit.stages.sft import SFT
 from r1kit.stages.stage import Stage
+from r1kit.stages.unit_tests import UnitTests
 
 STAGES: dict[str, type[Stage]] = {
     "pretrain": Pretrain,
@@ -23,4 +24,5 @@ STAGES: dict[str, type[Stage]] = {
     "alignment_rl": AlignmentRL,
     "distill": Distill,
     "evaluate": Evaluate,
+    "unit_tests": UnitTests,
 }

@@ -56,9 +56,11 @@ class ColdStart(Stage):
         tell_tasks(ctx, tasks)
         harvest = [rollout for source in self.rollouts_from for rollout in self._harvest(ctx, source)]
         written = [row for row in (self._rewrite(rollout, tasks) for rollout in harvest) if row is not None][: self.rows]
-        ctx.log.info(f"{len(harvest)} problems with a correct rollout, {len(written)} rewritten")
-        written += written_solutions(tasks, self.solutions, derive_seed(ctx.seed, "solutions"))
-        rows = written + general_rows(len(written), self.general_share, ctx.seed)
+        solutions = written_solutions(tasks, self.solutions, derive_seed(ctx.seed, "solutions"))
+        general = general_rows(len(written) + len(solutions), self.general_share, ctx.seed)
+        counts = f"{len(harvest)} problems with a correct rollout, {len(written)} rewritten"
+        ctx.log.info(f"{counts}; {len(solutions)} of the data's own solutions and {len(general)} general rows beside them")
+        rows = written + solutions + general
         write_jsonl(data, [{"prompt": prompt, "completion": completion} for prompt, completion in rows])
         finetune_on(ctx, self.init, rows, self.talk, self.training, self.learner)
 

@@ -1,7 +1,8 @@
 """This machine: one process, or a few that hold equal replicas and share the rows of every update and the prompts of every rollout.
 
-Small models have products too small for two threads; two processes with a thread each share rows instead. The parent is rank 0 and does its share of the work; the others wait for commands on a pipe and end when it closes. Gradients, expert loads and statistics are
-added over gloo in one flat tensor per update, in an order that does not depend on timing, so the replicas stay equal bit for bit.
+Small models have products too small for two threads; two processes with a thread each share rows instead. The parent is rank 0 and does
+its share of the work; the others wait for commands on a pipe and end when it closes. Gradients, expert loads and statistics are added over
+gloo in one flat tensor per update, in an order that does not depend on timing, so the replicas stay equal bit for bit.
 """
 
 import contextlib

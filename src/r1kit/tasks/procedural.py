@@ -261,7 +261,7 @@ class Procedural:
     def problems(self, split: str) -> Sequence[Problem]:
         if split not in ("train", "held_out"):
             raise R1kitError(f"task {self.name}: no split {split!r}; it has train and held_out")
-        return _draw_split(self.kind, self.size, split == "held_out")
+        return _draw_split(self.name, self.size, split == "held_out")
 
     def vote_key(self, answer: str) -> str | None:
         """Numbers that are equal vote together, however they are written; programs by their text."""
@@ -279,15 +279,15 @@ class Procedural:
 
 
 @lru_cache(maxsize=64)
-def _draw_split(kind: Kind, size: int, held_out: bool) -> tuple[Problem, ...]:
+def _draw_split(name: str, size: int, held_out: bool) -> tuple[Problem, ...]:
     """The problems of a split. Every stage asks for the same ones, and kinds that run out of problems take long to draw."""
-    rng = random.Random(f"{kind.name}/{'held_out' if held_out else 'train'}")
+    kind, rng = KINDS[name], random.Random(f"{name}/{'held_out' if held_out else 'train'}")
     wanted = max(1, size // 8) if held_out else size
     seen: set[tuple[Parameters, str]] = set()
     found: list[Problem] = []
     for _ in range(40 * size):  # small kinds run out of problems before `wanted`
         drawn = kind.draw(rng), rng.choice(LANGUAGES)
-        if drawn not in seen and is_held_out(kind.name, *kind.identity(drawn[0])) == held_out:
+        if drawn not in seen and is_held_out(name, *kind.identity(drawn[0])) == held_out:
             found.append(make_problem(kind, *drawn))
         if len(found) == wanted:
             break

@@ -19,7 +19,7 @@ def sound(bands):
     """A report in the middle of every band."""
     figures = {"pass@1": 0.8, "format": 0.97, "language": 0.95, "length": 45.0, "general": 0.7}
     low = {"pretrain": {"pass@1": 0.12, "format": 0.45, "length": 22.0}, "student_base": {"pass@1": 0.05}}
-    special = {"r1_zero": {"language": 0.55, "general": 0.45}, "distill": {"pass@1": 0.28}}
+    special = {"r1_zero": {"language": 0.55, "general": 0.45}, "distill": {"pass@1": 0.6}}
     stages = [{"name": name, "eval": {**figures, **low.get(name, {}), **special.get(name, {})}} for name in bands.BANDS]
     return {"seconds": 800.0, "peak_rss_mb": 2500.0, "stages": stages}
 

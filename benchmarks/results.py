@@ -76,17 +76,22 @@ def control_table(runs: Sequence[Finished]) -> str:
 
 def time_table(runs: Sequence[Finished]) -> str:
     stages = [stage.name for stage in runs[0].run.stages if stage.name in runs[0].main_stages]
-    rows = [[name, spread([run.seconds(name) for run in runs], 0)] for name in stages]
-    return table(["stage", "seconds"], [*rows, ["**all**", spread([run.total_seconds() for run in runs], 0)]])
+    rows = [[name, spread([run.seconds(name) for run in _timed(runs)], 0)] for name in stages]
+    return table(["stage", "seconds"], [*rows, ["**all**", spread([run.total_seconds() for run in _timed(runs)], 0)]])
+
+
+def _timed(runs: Sequence[Finished]) -> Sequence[Finished]:
+    """The runs whose time is the recipe's; all of them where none is."""
+    return [run for run in runs if run.recipe_seconds() is not None] or runs
 
 
 def run_table(runs: Sequence[Finished]) -> str:
     def row(run: Finished) -> list[str]:
         peak = run.peak_mb()
         memory = DASH if peak is None else f"{peak:.0f} MB"
-        return [run.name, seed(run), f"`{command(run)}`", f"{run.total_seconds():.0f} s", memory]
+        return [run.name, seed(run), f"`{command(run)}`", str(run.processes or DASH), f"{run.total_seconds():.0f} s", memory]
 
-    return table(["run", "seed", "command", "time of its stages", "memory at most"], [row(run) for run in runs])
+    return table(["run", "seed", "last command", "processes", "time of its stages", "memory at most"], [row(run) for run in runs])
 
 
 def claim_table(runs: Sequence[Finished], claims: Sequence[Claim]) -> str:
@@ -191,8 +196,8 @@ def _shown(drawn: Mapping[str, str], *names: str, folder: str = "figures") -> li
 
 def readme_part(runs: Sequence[Finished]) -> str:
     seeds = ", ".join(seed(run) for run in runs)
-    head = f"{date(runs)}, seed{'s' if len(runs) > 1 else ''} {seeds}: {duration(mean([run.total_seconds() for run in runs]) or 0.0)} of stages"
-    head += f" on {runs[0].run.environment.get('cpus', 'an unknown number of')} cores, at most {spread([run.peak_mb() for run in runs], 0)} MB."
+    head = f"{date(runs)}, seed{'s' if len(runs) > 1 else ''} {seeds}: {duration(mean([run.total_seconds() for run in _timed(runs)]) or 0.0)} of stages"
+    head += f" on {runs[0].run.environment.get('cpus', 'an unknown number of')} cores, at most {spread([run.peak_mb() for run in _timed(runs)], 0)} MB."
     missed = [f"{claim.text} {claim.judged(runs)[0]}, to be {claim.sign} {claim.bound:g}" for claim in CLAIMS if claim.failed(runs)]
     said = f"Not reached: {'; '.join(missed)}." if missed else "Every target that was measured in these runs was reached."
     where = "Spread, tasks, curves, controls and every target: [docs/results.md](docs/results.md)."
@@ -200,8 +205,8 @@ def readme_part(runs: Sequence[Finished]) -> str:
 
 
 def page_part(name: str, page: Page, runs: Sequence[Finished], drawn: Mapping[str, str]) -> str:
-    taken = spread([run.seconds(name) for run in runs], 0)
-    parts = [f"Measured {date(runs)} over {len(runs)} run{'s' if len(runs) > 1 else ''}: {taken} s."]
+    taken = spread([run.seconds(name) for run in _timed(runs)], 0)
+    parts = [f"Measured {date(runs)} over {len(runs)} run{'s' if len(runs) > 1 else ''}; it took {taken} s."]
     models = [model for model in (page.before, page.after) if model]
     if models:
         parts.append(stage_table(runs, models, METRICS, tall))

@@ -91,6 +91,15 @@ def test_spread_is_mean_extremes_and_sample_deviation(results):
     assert results.spread([None]) == "–"
 
 
+def test_time_and_memory_of_a_run_on_one_process_are_not_those_of_the_recipe(results, docs, tmp_path):
+    found = [results.read(write_run(tmp_path / f"runs/mini-{seed}", 0.8)) for seed in (0, 1)]
+    found[1].run.recipe["runtime"] = {"processes": 1}
+    assert [run.recipe_seconds() for run in found] == [90.0, None]
+    assert [run.recipe_peak_mb() for run in found] == [1000.0, None]
+    results.write(found, docs)
+    assert row_of(docs.read_text(), "**all**") == ["**all**", "90"]
+
+
 def test_mean_curve_takes_each_step_from_the_runs_that_have_it(results):
     assert sys.modules["figures"].mean_curve([[(1, 0.2), (2, 0.4)], [(2, 0.6), (3, 1.0)]]) == [(1, 0.2), (2, 0.5), (3, 1.0)]
 
@@ -101,7 +110,7 @@ def test_page_has_every_part_and_only_numbers_of_the_runs(results, docs, tmp_pat
     text = docs.read_text()
     assert "2027-01-15" in text and "2 cores" in text and "Linux x86_64" in text and "torch 2.13.0" in text
     assert row_of(text, "r1_zero")[1] == "0.830<br>(0.820..0.840; sd 0.014)"
-    assert row_of(text, "mini-1") == ["mini-1", "1", "`r1kit run recipes/mini.yaml seed=1 --out mini-1`", "90 s", "1000 MB"]
+    assert row_of(text, "mini-1") == ["mini-1", "1", "`r1kit run recipes/mini.yaml seed=1 --out mini-1`", "–", "90 s", "1000 MB"]
     assert "Protocol: problems 312, n 16" in text
     assert "Not run: `make controls`" in text
 

@@ -196,8 +196,10 @@ def _shown(drawn: Mapping[str, str], *names: str, folder: str = "figures") -> li
 
 def readme_part(runs: Sequence[Finished]) -> str:
     seeds = ", ".join(seed(run) for run in runs)
-    head = f"{date(runs)}, seed{'s' if len(runs) > 1 else ''} {seeds}: {duration(mean([run.total_seconds() for run in _timed(runs)]) or 0.0)} of stages"
-    head += f" on {runs[0].run.environment.get('cpus', 'an unknown number of')} cores, at most {spread([run.peak_mb() for run in _timed(runs)], 0)} MB."
+    timed = _timed(runs)
+    taken = duration(mean([run.total_seconds() for run in timed]) or 0.0)
+    head = f"{date(runs)}, seed{'s' if len(runs) > 1 else ''} {seeds}: {taken} of stages"
+    head += f" on {runs[0].run.environment.get('cpus', 'an unknown number of')} cores, at most {spread([run.peak_mb() for run in timed], 0)} MB."
     missed = [f"{claim.text} {claim.judged(runs)[0]}, to be {claim.sign} {claim.bound:g}" for claim in CLAIMS if claim.failed(runs)]
     said = f"Not reached: {'; '.join(missed)}." if missed else "Every target that was measured in these runs was reached."
     where = "Spread, tasks, curves, controls and every target: [docs/results.md](docs/results.md)."

@@ -17,10 +17,12 @@ from r1kit.engine.native import NativeEngine
 from r1kit.rewards import WeightedReward
 from r1kit.tasks import load_tasks
 from r1kit.train import checkpoint
-from r1kit.train.grpo import GRPOConfig, Player, PolicyLoss, advantages, describe, k3, make_rows, policy_row, token_weights, train
+from r1kit.train.advantages import advantages
+from r1kit.train.grpo import GRPOConfig, Player, describe, make_rows, policy_row, train
 from r1kit.train.learner import Learner, Metrics
 from r1kit.train.objectives import Predictions
 from r1kit.train.packing import pack
+from r1kit.train.policy_loss import PolicyLoss, PolicyLossConfig, k3, token_weights
 from r1kit.types import Completion, Problem, Rollout, Score
 
 NAN = float("nan")
@@ -29,16 +31,16 @@ NAN = float("nan")
 @pytest.mark.parametrize(
     ("rewards", "scale", "expected"),
     [
-        ([1, 0, 0, 1], "none", [0.5, -0.5, -0.5, 0.5]),
-        ([1, 0, 0, 0], "none", [0.75, -0.25, -0.25, -0.25]),
-        ([1, 0, 0, 0], "group", [1.5, -0.5, -0.5, -0.5]),  # the unbiased deviation of these is 0.5
-        ([3, 1], "group", [2**-0.5, -(2**-0.5)]),
-        ([2, 2, 2], "group", [0, 0, 0]),
-        ([0.1 + 0.2, 0.3], "none", [2.7e-17, -2.7e-17]),
-        ([1, NAN, 0], "none", [0.5, 0, -0.5]),
-        ([1, NAN, 1], "group", [0, 0, 0]),
-        ([1, NAN], "group", [0, 0]),
-        ([NAN, NAN], "none", [0, 0]),
+        ([1, 0, 0, 1], "group_mean", [0.5, -0.5, -0.5, 0.5]),
+        ([1, 0, 0, 0], "group_mean", [0.75, -0.25, -0.25, -0.25]),
+        ([1, 0, 0, 0], "group_std", [1.5, -0.5, -0.5, -0.5]),  # the unbiased deviation of these is 0.5
+        ([3, 1], "group_std", [2**-0.5, -(2**-0.5)]),
+        ([2, 2, 2], "group_std", [0, 0, 0]),
+        ([0.1 + 0.2, 0.3], "group_mean", [2.7e-17, -2.7e-17]),
+        ([1, NAN, 0], "group_mean", [0.5, 0, -0.5]),
+        ([1, NAN, 1], "group_std", [0, 0, 0]),
+        ([1, NAN], "group_std", [0, 0]),
+        ([NAN, NAN], "group_mean", [0, 0]),
     ],
 )
 def test_advantages_are_these(rewards: list[float], scale: str, expected: list[float]) -> None:
@@ -47,12 +49,12 @@ def test_advantages_are_these(rewards: list[float], scale: str, expected: list[f
     assert found.dtype == np.float32
 
 
-def test_each_loss_type_weighs_tokens_by_its_own_rule() -> None:
+def test_each_aggregation_weighs_tokens_by_its_own_rule() -> None:
     lengths = [2, 3, 5]
-    assert token_weights(lengths, "grpo", 10) == pytest.approx([1 / 6, 1 / 9, 1 / 15])
-    assert token_weights(lengths, "dapo", 10) == pytest.approx([0.1] * 3)
-    assert token_weights(lengths, "dr_grpo", 10) == pytest.approx([1 / 30] * 3)
-    for kind in ("grpo", "dapo"):  # a mean: with advantage 1 everywhere the loss of an untouched policy is -1
+    assert token_weights(lengths, "rollout", 10) == pytest.approx([1 / 6, 1 / 9, 1 / 15])
+    assert token_weights(lengths, "token", 10) == pytest.approx([0.1] * 3)
+    assert token_weights(lengths, "constant", 10) == pytest.approx([1 / 30] * 3)
+    for kind in ("rollout", "token"):  # a mean: with advantage 1 everywhere the loss of an untouched policy is -1
         weights = token_weights(lengths, kind, 10)  # type: ignore[arg-type]
         assert sum(w * n for w, n in zip(weights, lengths, strict=True)) == pytest.approx(1)
 
@@ -74,7 +76,7 @@ def test_the_losses_gradient_equals_finite_differences() -> None:
     old, ref = -2 + normal(), -2 + normal()
     logprobs = (old + 0.4 * normal()).requires_grad_()
     batch = batch_of(logprobs, old, normal(), torch.rand(3, 6, generator=generator, dtype=torch.float64), ref)
-    loss = PolicyLoss(0.2, 0.28, 0.3)
+    loss = PolicyLoss(PolicyLossConfig(epsilon=0.2, epsilon_high=0.28, beta=0.3))
     assert torch.autograd.gradcheck(lambda values: loss_of(loss, values, batch), logprobs)
 
 
@@ -83,7 +85,7 @@ def test_the_clip_stops_the_gradient_only_where_the_ratio_went_too_far_the_favou
     advantage = torch.tensor([[1.0, 1.0, 1.0, 1.0, -1.0, -1.0]], dtype=torch.float64)
     logprobs = (log_ratio - 3).requires_grad_()
     batch = batch_of(logprobs, torch.full_like(log_ratio, -3), advantage, torch.ones_like(log_ratio))
-    loss = PolicyLoss(0.2, 0.28, 0.0)
+    loss = PolicyLoss(PolicyLossConfig(epsilon=0.2, epsilon_high=0.28, beta=0.0))
     value, statistics = loss(Predictions(logprobs, torch.ones_like(logprobs)), batch)  # type: ignore[arg-type]
     value.backward()
     ratio = log_ratio.exp()
@@ -105,7 +107,7 @@ def test_the_expected_gradient_is_the_closed_form_over_all_outcomes(moved: float
     theta_V = (old_V + moved * normal()).requires_grad_()
     logprobs_V = theta_V.log_softmax(0)
     batch = batch_of(logprobs_V[None], old_V[None], advantage_V[None], old_V.exp()[None], ref_V[None])
-    found = torch.autograd.grad(loss_of(PolicyLoss(0.2, 0.3, 0.1), logprobs_V[None], batch), theta_V)[0]
+    found = torch.autograd.grad(loss_of(PolicyLoss(PolicyLossConfig(epsilon=0.2, epsilon_high=0.3, beta=0.1)), logprobs_V[None], batch), theta_V)[0]
 
     pi_V, p_old_V, ratio_V = logprobs_V.exp().detach(), old_V.exp(), (logprobs_V - old_V).exp().detach()
     free_V = torch.where(advantage_V > 0, ratio_V <= 1.3, ratio_V >= 0.8)  # outcomes that are not clipped
@@ -141,8 +143,8 @@ def test_groups_without_variance_are_left_out_but_still_count_in_the_normalisati
     even, _ = make_group("even", [1, 1], [4, 6])
     uneven, _ = make_group("uneven", [1, 0], [2, 8])
     rewards_PG = np.array([[1.0, 1.0], [1.0, 0.0]])
-    for loss_type, expected in (("dapo", [1 / 20] * 2), ("grpo", [1 / 8, 1 / 32]), ("dr_grpo", [1 / 40] * 2)):
-        config = GRPOConfig(beta=0.0, scale_rewards="none", loss_type=loss_type, max_tokens=10)
+    for aggregation, expected in (("token", [1 / 20] * 2), ("rollout", [1 / 8, 1 / 32]), ("constant", [1 / 40] * 2)):
+        config = GRPOConfig(beta=0.0, advantage="group_mean", aggregation=aggregation, max_tokens=10)
         rows = make_rows([even, uneven], rewards_PG, config)
         assert [row.advantage for row in rows] == [0.5, -0.5]
         assert [row.weight for row in rows] == pytest.approx(expected)
@@ -182,7 +184,7 @@ def test_the_entropy_in_the_log_is_that_of_the_whole_distribution() -> None:
         with torch.no_grad():
             logits_TV = spied.model.logits(spied.model(torch.from_numpy(row.token_ids[:-1].astype(np.int64))[None]).hidden_BTD)[0]
         expected += float(torch.distributions.Categorical(logits=logits_TV[torch.from_numpy(row.mask[1:])]).entropy().sum())
-    assert spied.learner.update(rows, PolicyLoss(0.2, 0.2, 0.0), 0.0)["entropy"] == pytest.approx(expected, rel=1e-4)
+    assert spied.learner.update(rows, PolicyLoss(PolicyLossConfig()), 0.0)["entropy"] == pytest.approx(expected, rel=1e-4)
 
 
 def even_ids(rollouts: Sequence[Rollout]) -> list[float | None]:
@@ -239,7 +241,7 @@ def test_a_training_that_was_killed_continues_bit_for_bit(beta: float, tmp_path:
 
 def test_what_is_rewarded_becomes_more_frequent(tmp_path: Path) -> None:
     config = GRPOConfig(
-        steps=18, problems=4, group=8, updates_per_rollout=1, max_tokens=4, beta=0.0, epsilon=0.2, scale_rewards="none", loss_type="dapo"
+        steps=18, problems=4, group=8, updates_per_rollout=1, max_tokens=4, beta=0.0, epsilon=0.2, advantage="group_mean", aggregation="token"
     )
     play(config, tmp_path)
     rewards = [float(line.split('"reward/mean": ')[1].split(",")[0]) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -249,7 +251,7 @@ def test_what_is_rewarded_becomes_more_frequent(tmp_path: Path) -> None:
 def test_the_defaults_are_the_papers_and_a_group_of_one_is_refused() -> None:
     paper = GRPOConfig()
     assert (paper.problems, paper.group, paper.updates_per_rollout, paper.beta, paper.reference_refresh) == (32, 16, 16, 0.001, 400)
-    assert (paper.steps, paper.max_tokens, paper.temperature, paper.loss_type, paper.scale_rewards) == (10_400, 32_768, 1.0, "grpo", "group")
+    assert (paper.steps, paper.max_tokens, paper.temperature, paper.aggregation, paper.advantage) == (10_400, 32_768, 1.0, "rollout", "group_std")
     with pytest.raises(ConfigError, match="no group to be better than"):
         GRPOConfig.parse({"group": 1}, "grpo")
 
@@ -258,7 +260,7 @@ def test_packed_rows_give_the_loss_of_the_equation(tmp_path: Path) -> None:
     """One update's loss by the equation on top of the module, token by token, from another model than the one that sampled."""
     spied = Spied()
     rollouts, _ = make_group("p", [1, 0, 0], [3, 5, 2])
-    config = GRPOConfig(beta=0.05, epsilon=0.2, epsilon_high=0.28, scale_rewards="none", loss_type="grpo")
+    config = GRPOConfig(beta=0.05, epsilon=0.2, epsilon_high=0.28, advantage="group_mean", aggregation="rollout")
     references = [np.concatenate([np.zeros(3), np.full(len(r.completion.token_ids), -4.0)]).astype(np.float32) for r in rollouts]
     rows = make_rows([rollouts], np.array([[1.0, 0.0, 0.0]]), config, references)
     expected = 0.0
@@ -269,5 +271,5 @@ def test_packed_rows_give_the_loss_of_the_equation(tmp_path: Path) -> None:
         ratio_T, log_ref_T = np.exp(logprobs_T + 1.5), -4.0 - logprobs_T
         gain_T = np.minimum(ratio_T * advantage, np.clip(ratio_T, 0.8, 1.28) * advantage)
         expected += -np.mean(gain_T - 0.05 * (np.exp(log_ref_T) - log_ref_T - 1)) / 3
-    assert spied.learner.update(rows, PolicyLoss(0.2, 0.28, 0.05), 0.0)["loss"] == pytest.approx(expected, rel=1e-4)
+    assert spied.learner.update(rows, PolicyLoss(config), 0.0)["loss"] == pytest.approx(expected, rel=1e-4)
     assert len(pack(rows, 64, 4)) == 1

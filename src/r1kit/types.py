@@ -109,12 +109,13 @@ class Row:
 
     token_ids [T] int32; mask [T] bool: True where the token is to be predicted (its log-probability enters the loss);
     old_logprobs, ref_logprobs [T] float32, aligned with token_ids, zero where unused. ``weight`` multiplies every trained token
-    and carries the whole normalisation (GRPO: 1/(rows x length); SFT, DAPO: 1/trained tokens), so a loss is a sum.
+    and carries the whole normalisation (GRPO: 1/(rows x length); SFT, DAPO: 1/trained tokens), so a loss is a sum. ``weight`` and
+    ``advantage`` are one number for the whole row, or [T] with one a token.
     """
 
     token_ids: np.ndarray
     mask: np.ndarray
-    weight: float
-    advantage: float = 0.0
+    weight: float | np.ndarray
+    advantage: float | np.ndarray = 0.0
     old_logprobs: np.ndarray | None = None
     ref_logprobs: np.ndarray | None = None

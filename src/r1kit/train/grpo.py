@@ -4,7 +4,8 @@
     rho_it = pi(o_it) / pi_old(o_it),   A_i = (r_i - mean(r)) / std(r) over the G rollouts of one problem
     D_it   = exp(l) - l - 1,  l = log pi_ref(o_it) - log pi(o_it)            (k3, never negative, in the loss)
 
-The defaults are R1's published numbers. Today's practice is as short: ``scale_rewards: none, loss_type: dapo, epsilon_high: 0.28, beta: 0``.
+The defaults are R1's published numbers; the family's other members are names in algorithms.py. Advantages are advantages.py's, the loss is
+policy_loss.py's; here stands how they are put together.
 """
 
 import math
@@ -12,15 +13,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
-import torch
 from pydantic import Field, model_validator
-from torch import Tensor
 
 from r1kit.chat import Chat
-from r1kit.config import Config
 from r1kit.data.mixture import Mixture
 from r1kit.engine import Engine
 from r1kit.language import language_share
@@ -28,21 +26,23 @@ from r1kit.log import Log
 from r1kit.rewards import WeightedReward, score
 from r1kit.seeds import derive_seed
 from r1kit.train import checkpoint
+from r1kit.train.advantages import AdvantageConfig, advantages
+from r1kit.train.algorithms import ALGORITHMS
 from r1kit.train.learner import LearnerProtocol, Metrics
-from r1kit.train.objectives import Predictions
 from r1kit.train.optimizers import ScheduleConfig
-from r1kit.train.packing import Batch
+from r1kit.train.policy_loss import PolicyLoss, PolicyLossConfig, token_weights
 from r1kit.types import Problem, Rollout, Row, Sampling, Score
 
 
-class GRPOConfig(Config):
+class GRPOConfig(PolicyLossConfig, AdvantageConfig):
     """R1-Zero's setting (DeepSeek-R1, Nature version, section 2.1): 32 questions x 16 rollouts per update, 16 updates per rollout phase,
     beta 0.001, reference refreshed every 400 updates, temperature 1; clip 10 is the first RL stage's (3.2.1), R1-Zero's was not published.
 
     A step is one update. ``updates_per_rollout`` rollout phases hold problems x updates_per_rollout questions, split at random into updates.
-    ``save_every`` counts rollout phases. ``loss_type``: grpo divides by each rollout's length, dapo by all sampled tokens of the update,
-    dr_grpo by rollouts x max_tokens.
+    ``save_every`` counts rollout phases. ``algorithm`` sets what the recipe does not (algorithms.py).
     """
+
+    algorithm: str = "grpo"
 
     steps: int = Field(default=10_400, ge=1)
     problems: int = Field(default=32, ge=1)
@@ -51,88 +51,24 @@ class GRPOConfig(Config):
     temperature: float = 1.0
     top_p: float = 1.0
     max_tokens: int = Field(default=32_768, ge=1)
-    epsilon: float = 10.0
-    epsilon_high: float | None = None
-    beta: float = 0.001
     reference_refresh: int = Field(default=400, ge=1)
-    scale_rewards: Literal["group", "none"] = "group"
-    loss_type: Literal["grpo", "dapo", "dr_grpo"] = "grpo"
     schedule: ScheduleConfig = ScheduleConfig()
     watch_every: int = Field(default=0, ge=0)
     save_every: int = Field(default=10, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_the_algorithm(cls, data: Any) -> Any:
+        name = data.get("algorithm", "grpo") if isinstance(data, dict) else "grpo"
+        if name not in ALGORITHMS:
+            raise ValueError(f"unknown algorithm {name!r}: known are {', '.join(ALGORITHMS)}")
+        return {**ALGORITHMS[name], **data} if isinstance(data, dict) else data
 
     @model_validator(mode="after")
     def _group_can_differ(self) -> "GRPOConfig":
         if self.group == 1:
             raise ValueError("group: 1 has no group to be better than; every advantage would be zero. Use at least 2")
         return self
-
-
-def advantages(rewards_G: np.ndarray, scale: Literal["group", "none"]) -> np.ndarray:
-    """A_i = r_i - mean(r), divided by the group's standard deviation (unbiased, + 1e-4 as TRL) where ``scale`` is "group".
-
-    A group whose rewards are all equal gets exactly zeros. A reward that is nan (our own failure) takes no part: its advantage is zero.
-    """
-    rewards_G = np.asarray(rewards_G, dtype=np.float64)
-    judged = rewards_G[~np.isnan(rewards_G)]
-    if len(judged) < 2 or np.ptp(judged) == 0.0:
-        return np.zeros(len(rewards_G), dtype=np.float32)
-    centred_G = rewards_G - judged.mean()
-    if scale == "group":
-        centred_G = centred_G / (judged.std(ddof=1) + 1e-4)
-    advantages_G: np.ndarray = np.nan_to_num(centred_G).astype(np.float32)
-    return advantages_G
-
-
-def token_weights(lengths: Sequence[int], loss_type: Literal["grpo", "dapo", "dr_grpo"], max_tokens: int) -> list[float]:
-    """What each rollout's tokens weigh, so that the sum over an update's tokens is the loss."""
-    if loss_type == "grpo":
-        return [1.0 / (len(lengths) * max(1, length)) for length in lengths]
-    if loss_type == "dapo":
-        return [1.0 / max(1, sum(lengths))] * len(lengths)
-    return [1.0 / (len(lengths) * max_tokens)] * len(lengths)
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyLoss:
-    """The clipped objective with its k3 penalty, as a loss; see the equation on top."""
-
-    epsilon_low: float
-    epsilon_high: float
-    beta: float
-    mtp_weight: float = 0.0
-    balance_weight: float = 0.0
-    wants_entropy: bool = True
-    wants_values: bool = False
-    names: tuple[str, ...] = ("tokens", "entropy", "kl_ref", "clipped", "gap")
-
-    def __call__(self, predictions: Predictions, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        logprobs_BT, advantages_BT = predictions.logprobs_BT, batch.advantages_BT
-        weights_BT = batch.weights_BT * batch.mask_BT
-        ratio_BT = torch.exp((logprobs_BT - batch.old_logprobs_BT) * batch.mask_BT)
-        clipped_BT = ratio_BT.clamp(1 - self.epsilon_low, 1 + self.epsilon_high)
-        gain_BT = torch.minimum(ratio_BT * advantages_BT, clipped_BT * advantages_BT)
-        loss = -(gain_BT * weights_BT).sum()
-        k3_BT = torch.zeros_like(ratio_BT)
-        if self.beta:
-            k3_BT = k3((batch.ref_logprobs_BT - logprobs_BT) * batch.mask_BT)
-            loss = loss + self.beta * (k3_BT * weights_BT).sum()
-        with torch.no_grad():
-            mask_BT = batch.mask_BT
-            cut_BT = ((ratio_BT > 1 + self.epsilon_high) & (advantages_BT > 0)) | ((ratio_BT < 1 - self.epsilon_low) & (advantages_BT < 0))
-            statistics = {
-                "tokens": mask_BT.sum(),
-                "entropy": (predictions.entropy_BT * mask_BT).sum(),
-                "kl_ref": (k3_BT * mask_BT).sum(),
-                "clipped": (cut_BT & mask_BT).sum(),
-                "gap": ((logprobs_BT - batch.old_logprobs_BT).abs() * mask_BT).sum(),
-            }
-        return loss, statistics
-
-
-def k3(log_ratio: Tensor) -> Tensor:
-    """exp(l) - l - 1: Schulman's third estimator of KL(pi || ref) from samples of pi, with l = log pi_ref - log pi."""
-    return torch.exp(log_ratio) - log_ratio - 1
 
 
 def make_rows(
@@ -143,8 +79,8 @@ def make_rows(
     ``references``: log-probabilities [T] per rollout under the reference policy."""
     rollouts = [rollout for group in groups for rollout in group]
     rewards_R = np.concatenate(rewards_PG)
-    advantages_R = np.concatenate([advantages(rewards_G, config.scale_rewards) for rewards_G in rewards_PG])
-    weights_R = token_weights([len(r.completion.token_ids) for r in rollouts], config.loss_type, config.max_tokens)
+    advantages_R = np.concatenate([advantages(rewards_G, config.advantage) for rewards_G in rewards_PG])
+    weights_R = token_weights([len(r.completion.token_ids) for r in rollouts], config.aggregation, config.max_tokens)
     rows = []
     for index, rollout in enumerate(rollouts):
         if np.isnan(rewards_R[index]) or (advantages_R[index] == 0.0 and not config.beta):
@@ -195,7 +131,7 @@ def train(
     start = resume(player, config, out) if checkpoint.exists(out) else 0
     per_phase = config.problems * config.updates_per_rollout
     mixture.draw(per_phase * (start // config.updates_per_rollout))
-    loss = PolicyLoss(config.epsilon, config.epsilon if config.epsilon_high is None else config.epsilon_high, config.beta)
+    loss = PolicyLoss(config)
     for first in range(start, config.steps, config.updates_per_rollout):
         began = time.perf_counter()
         groups = play(player, mixture.draw(per_phase), config, derive_seed(seed, "rollout", first))
@@ -273,7 +209,7 @@ def describe(groups: Sequence[Sequence[Rollout]], scores_PG: Sequence[Sequence[S
     totals = [np.array([score.total for score in scores]) for scores in scores_PG]
     metrics = {
         "reward/mean": float(np.nanmean(np.concatenate(totals))),
-        "reward/zero_std_groups": float(np.mean([not advantages(total, "none").any() for total in totals])),
+        "reward/zero_std_groups": float(np.mean([not advantages(total, "group_mean").any() for total in totals])),
         "completions/mean_length": float(lengths.mean()),
         "completions/max_length": float(lengths.max()),
         "completions/clipped_ratio": float(np.mean(cut)),

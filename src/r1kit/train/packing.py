@@ -80,7 +80,7 @@ def _batch(rows: Sequence[Row], bins: Sequence[Sequence[int]], context: int) -> 
             mask[line, span] = row.mask[1:]
             segments[line, span], owners[line, span] = segment, index
             positions[line, span] = np.arange(span.stop - span.start)
-            weights[line, span], advantages[line, span] = row.weight, row.advantage
+            weights[line, span], advantages[line, span] = _targets(row.weight), _targets(row.advantage)
             if row.old_logprobs is not None:
                 old[line, span] = row.old_logprobs[1:]
             if row.ref_logprobs is not None:
@@ -88,3 +88,8 @@ def _batch(rows: Sequence[Row], bins: Sequence[Sequence[int]], context: int) -> 
             start = span.stop
     arrays = (tokens, targets, mask, segments, positions, owners, weights, advantages, old, ref)
     return Batch(*(torch.from_numpy(array) for array in arrays))
+
+
+def _targets(value: float | np.ndarray) -> float | np.ndarray:
+    """One number a row stays one; one a token is shifted as the targets are."""
+    return value[1:] if isinstance(value, np.ndarray) else value

@@ -109,8 +109,8 @@ class Row:
 
     token_ids [T] int32; mask [T] bool: True where the token is to be predicted (its log-probability enters the loss);
     old_logprobs, ref_logprobs [T] float32, aligned with token_ids, zero where unused. ``weight`` multiplies every trained token
-    and carries the whole normalisation (GRPO: 1/(rows x length); SFT, DAPO: 1/trained tokens), so a loss is a sum. ``weight`` and
-    ``advantage`` are one number for the whole row, or [T] with one a token.
+    and carries the whole normalisation (GRPO: 1/(rows x length); SFT, DAPO: 1/trained tokens), so a loss is a sum. ``weight``,
+    ``advantage`` and ``penalty`` (the coefficient of |log ratio| in KL-Cov) are one number for the whole row, or [T] with one a token.
     """
 
     token_ids: np.ndarray
@@ -119,3 +119,4 @@ class Row:
     advantage: float | np.ndarray = 0.0
     old_logprobs: np.ndarray | None = None
     ref_logprobs: np.ndarray | None = None
+    penalty: float | np.ndarray = 0.0

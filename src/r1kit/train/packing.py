@@ -30,6 +30,7 @@ class Batch:
     advantages_BT: Tensor
     old_logprobs_BT: Tensor
     ref_logprobs_BT: Tensor
+    penalties_BT: Tensor
 
     def to(self, device: torch.device) -> "Batch":
         return Batch(*(getattr(self, name).to(device, non_blocking=True) for name in self.__slots__))
@@ -70,7 +71,7 @@ def _batch(rows: Sequence[Row], bins: Sequence[Sequence[int]], context: int) -> 
     tokens, targets, segments, positions = (np.zeros(shape, dtype=np.int64) for _ in range(4))
     owners = np.full(shape, -1, dtype=np.int64)
     mask = np.zeros(shape, dtype=bool)
-    weights, advantages, old, ref = (np.zeros(shape, dtype=np.float32) for _ in range(4))
+    weights, advantages, old, ref, penalties = (np.zeros(shape, dtype=np.float32) for _ in range(5))
     for line, chosen in enumerate(bins):
         start = 0
         for segment, index in enumerate(chosen, 1):
@@ -81,12 +82,13 @@ def _batch(rows: Sequence[Row], bins: Sequence[Sequence[int]], context: int) -> 
             segments[line, span], owners[line, span] = segment, index
             positions[line, span] = np.arange(span.stop - span.start)
             weights[line, span], advantages[line, span] = _targets(row.weight), _targets(row.advantage)
+            penalties[line, span] = _targets(row.penalty)
             if row.old_logprobs is not None:
                 old[line, span] = row.old_logprobs[1:]
             if row.ref_logprobs is not None:
                 ref[line, span] = row.ref_logprobs[1:]
             start = span.stop
-    arrays = (tokens, targets, mask, segments, positions, owners, weights, advantages, old, ref)
+    arrays = (tokens, targets, mask, segments, positions, owners, weights, advantages, old, ref, penalties)
     return Batch(*(torch.from_numpy(array) for array in arrays))
 
 

@@ -1,5 +1,8 @@
 """Training state on disk: whole or not at all, and what continues from it is bit for bit what would have come anyway."""
 
+import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,7 @@ from small_world import Spied, learner_config, random_rows, same_weights
 
 from r1kit.config import R1kitError
 from r1kit.train import checkpoint
+from r1kit.train.checkpoint import Keep, StateError
 from r1kit.train.learner import Learner
 from r1kit.train.objectives import CrossEntropy
 
@@ -16,6 +20,21 @@ from r1kit.train.objectives import CrossEntropy
 def steps(learner: Learner, first: int, last: int) -> None:
     for step in range(first, last):
         learner.update(random_rows(4, seed=step), CrossEntropy(mtp_weight=0.3), 1.0 - step / 10)
+
+
+def linear(value: float = 0.0) -> torch.nn.Module:
+    layer = torch.nn.Linear(2, 2)
+    torch.nn.init.constant_(layer.weight, value)
+    torch.nn.init.constant_(layer.bias, value)
+    return layer
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(path.name for path in (directory / checkpoint.FOLDER).iterdir())
+
+
+def newest(directory: Path) -> Path:
+    return max((directory / checkpoint.FOLDER).glob("step_*"))
 
 
 @pytest.mark.parametrize("kind", ["adamw", "muon"])
@@ -35,43 +54,148 @@ def test_tied_weights_are_stored_once_and_nothing_is_left_out(tmp_path: Path) ->
     spied = Spied(learner_config(kind="muon"))
     steps(spied.learner, 0, 1)
     spied.learner.save(tmp_path, {"step": 1})
-    stored = load_file(tmp_path / checkpoint.FILE)
+    stored = load_file(checkpoint.find(tmp_path) / checkpoint.FILE)
     weights = {name for name in stored if name.startswith("model.")}
     assert weights == {f"model.{name}" for name, _ in spied.model.named_parameters()} | {f"model.{name}" for name, _ in spied.model.named_buffers()}
     assert "model.lm_head.weight" not in weights and any("e_score_correction_bias" in name for name in weights)
     assert len(stored) - len(weights) == sum(len(state) for optimizer in spied.learner.optimizers for state in optimizer.state.values())
 
 
-def test_a_save_that_fails_leaves_the_state_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_save_that_fails_leaves_the_states_before_it_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spied, again = Spied(), Spied(seed=9)
     steps(spied.learner, 0, 1)
     spied.learner.save(tmp_path, {"step": 1})
-    kept = (tmp_path / checkpoint.FILE).read_bytes()
 
-    def torn(_tensors: object, path: Path, metadata: object) -> None:
+    def torn(_tensors: object, path: Path) -> None:
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "save_file", torn)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(StateError, match=r"step_00000002: the state could not be written: No space left on device; free space"):
         spied.learner.save(tmp_path, {"step": 2})
-    assert (tmp_path / checkpoint.FILE).read_bytes() == kept
-    assert again.learner.restore(tmp_path)["step"] == 1
+    assert names(tmp_path) == ["step_00000001"] and again.learner.restore(tmp_path)["step"] == 1
 
 
-def test_the_progress_is_read_without_the_tensors(tmp_path: Path) -> None:
+def test_the_progress_is_read_without_the_tensors_and_a_stage_with_its_result_keeps_nothing(tmp_path: Path) -> None:
     assert not checkpoint.exists(tmp_path)
-    checkpoint.save(tmp_path, torch.nn.Linear(2, 2), [], {"step": 7, "version": 7})
-    assert checkpoint.exists(tmp_path) and checkpoint.progress_of(tmp_path / checkpoint.FILE) == {"step": 7, "version": 7}
+    checkpoint.save(tmp_path, linear(), [], {"step": 7, "version": 7})
+    checkpoint.save(tmp_path / "reference_4", linear(), [], {"step": 4})
+    assert checkpoint.exists(tmp_path) and checkpoint.progress_of(tmp_path) == {"step": 7, "version": 7}
     checkpoint.discard(tmp_path)
     checkpoint.discard(tmp_path)
     assert not list(tmp_path.iterdir())
+    with pytest.raises(StateError, match="no saved state can be trusted: there is none"):
+        checkpoint.progress_of(tmp_path)
 
 
 @pytest.mark.parametrize("other", [torch.nn.Linear(3, 2), torch.nn.Linear(2, 2, bias=False)])
 def test_the_state_of_another_model_is_refused(other: torch.nn.Module, tmp_path: Path) -> None:
-    checkpoint.save(tmp_path, torch.nn.Linear(2, 2), [], {"step": 1})
+    checkpoint.save(tmp_path, linear(), [], {"step": 1})
     before = {name: p.clone() for name, p in other.named_parameters()}
     with pytest.raises(R1kitError, match="belongs to another model"):
         checkpoint.restore(tmp_path, other, [])
     assert all(torch.equal(p, before[name]) for name, p in other.named_parameters())
+
+
+def test_two_states_are_kept_and_every_hundredth(tmp_path: Path) -> None:
+    for step in (50, 100, 150, 200, 250):
+        checkpoint.save(tmp_path, linear(), [], {"step": step}, Keep(every=100))
+    assert names(tmp_path) == ["step_00000100", "step_00000200", "step_00000250"]
+    checkpoint.save(tmp_path, linear(), [], {"step": 300}, Keep(last=3))
+    assert names(tmp_path) == ["step_00000200", "step_00000250", "step_00000300"]
+    with pytest.raises(ValueError, match=r"keep\.last: 1 state would leave nothing to fall back on"):
+        Keep(last=1)
+
+
+def test_the_older_state_goes_only_when_the_newer_one_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for step in (1, 2):
+        checkpoint.save(tmp_path, linear(), [], {"step": step})
+
+    def cut(_folder: Path, _name: Path) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "rename_whole", cut)
+        with pytest.raises(StateError, match="Input/output error"):
+            checkpoint.save(tmp_path, linear(), [], {"step": 3})
+    assert names(tmp_path) == ["step_00000001", "step_00000002"]
+
+
+def flip(file: Path, bit: int) -> None:
+    content = bytearray(file.read_bytes())
+    content[bit // 8] ^= 1 << bit % 8
+    file.write_bytes(bytes(content))
+
+
+DAMAGES: dict[str, Callable[[Path], None]] = {
+    "torn": lambda file: file.write_bytes(file.read_bytes()[: file.stat().st_size // 2]),
+    "one byte short": lambda file: file.write_bytes(file.read_bytes()[:-1]),
+    "emptied": lambda file: file.write_bytes(b""),
+    "first bit flipped": lambda file: flip(file, 0),
+    "a bit in the middle flipped": lambda file: flip(file, file.stat().st_size * 4),
+    "last byte flipped": lambda file: flip(file, file.stat().st_size * 8 - 9),
+    "longer": lambda file: file.write_bytes(file.read_bytes() + b"x"),
+    "missing": lambda file: file.unlink(),
+    "zeros": lambda file: file.write_bytes(bytes(file.stat().st_size)),
+}
+
+
+@pytest.mark.parametrize("file", [checkpoint.FILE, checkpoint.MANIFEST])
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_damaged_newest_state_is_passed_over_with_one_warning(
+    file: str, how: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for step in (3, 6):
+        checkpoint.save(tmp_path, linear(step), [], {"step": step})
+    DAMAGES[how](newest(tmp_path) / file)
+    found = linear()
+    assert checkpoint.restore(tmp_path, found, []) == {"step": 3}
+    assert torch.equal(found.weight, torch.full((2, 2), 3.0))  # type: ignore[arg-type]
+    warning = capsys.readouterr().err
+    assert warning.count("warning") == 1 and f"step_00000006/{file}" in warning and "Continuing from the older step_00000003" in warning
+    assert names(tmp_path) == ["damaged_step_00000006", "step_00000003"]
+    checkpoint.restore(tmp_path, found, [])
+    assert capsys.readouterr().err == ""
+    checkpoint.save(tmp_path, linear(6), [], {"step": 6})
+    assert checkpoint.progress_of(tmp_path) == {"step": 6} and "step_00000003" in names(tmp_path)
+
+
+@pytest.mark.parametrize("place", range(0, 100, 7))
+def test_any_flipped_bit_of_a_manifest_is_noticed(place: int, tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, linear(), [], {"step": 3, "version": 3})
+    manifest = newest(tmp_path) / checkpoint.MANIFEST
+    flip(manifest, manifest.stat().st_size * 8 * place // 100)
+    with pytest.raises(StateError, match=r"manifest\.json"):
+        checkpoint.progress_of(tmp_path)
+
+
+def test_where_no_state_is_whole_nothing_is_loaded_or_moved(tmp_path: Path) -> None:
+    for step in (3, 6):
+        checkpoint.save(tmp_path, linear(step), [], {"step": step})
+    for state in (tmp_path / checkpoint.FOLDER).iterdir():
+        DAMAGES["torn"](state / checkpoint.FILE)
+    found = linear(1.0)
+    with pytest.raises(StateError, match=r"(?s)no saved state can be trusted:.*step_00000006.*bytes.*step_00000003.*--from"):
+        checkpoint.restore(tmp_path, found, [])
+    assert torch.equal(found.weight, torch.ones(2, 2)) and checkpoint.exists(tmp_path)  # type: ignore[arg-type]
+    assert names(tmp_path) == ["step_00000003", "step_00000006"]
+
+
+def test_the_state_of_another_run_is_not_taken(tmp_path: Path) -> None:
+    mine, theirs = tmp_path / "mine", tmp_path / "theirs"
+    for folder, seed in ((mine, 1), (theirs, 2)):
+        folder.mkdir()
+        (folder / "stage.json").write_text(json.dumps({"stage": "sft", "name": "sft", "config": {}, "seed": seed, "inputs": {}}))
+        checkpoint.save(folder / "part", linear(seed), [], {"step": 5})
+    shutil.copytree(theirs / "part", mine / "part", dirs_exist_ok=True)
+    with pytest.raises(StateError, match="belongs to another run or to another configuration"):
+        checkpoint.restore(mine / "part", linear(), [])
+    assert checkpoint.restore(theirs / "part", linear(), []) == {"step": 5}
+
+
+def test_leftovers_of_a_killed_save_are_no_state_and_go_with_the_next_one(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, linear(), [], {"step": 1})
+    shutil.copytree(newest(tmp_path), tmp_path / checkpoint.FOLDER / ".step_00000002.tmp")
+    assert checkpoint.progress_of(tmp_path) == {"step": 1}
+    checkpoint.save(tmp_path, linear(), [], {"step": 3})
+    assert names(tmp_path) == ["step_00000001", "step_00000003"]

@@ -232,7 +232,7 @@ def test_a_training_that_was_killed_continues_bit_for_bit(beta: float, tmp_path:
     straight = play(config, tmp_path / "a")
     with pytest.raises(KilledError):
         play(config, tmp_path / "b", dies_at=5)
-    assert checkpoint.progress_of(tmp_path / "b" / checkpoint.FILE)["step"] == 4
+    assert checkpoint.progress_of(tmp_path / "b")["step"] == 4
     resumed = play(config, tmp_path / "b")
     assert same_weights(straight.model, resumed.model) and resumed.version == 8
     checkpoint.discard(tmp_path / "b")

@@ -134,7 +134,7 @@ def test_a_run_that_was_killed_in_r1_zero_ends_with_the_very_same_models(nano: N
     (nano.folder / "kill").touch()
     code, output = nano.run(out, "--from", "r1_zero")
     assert code == -signal.SIGKILL, output
-    assert (out / "stages/r1_zero.partial/train_state.safetensors").is_file() and steps(out, "r1_zero") == [0, 1]
+    assert (out / "stages/r1_zero.partial/train_state").is_dir() and steps(out, "r1_zero") == [0, 1]
     code, output = nano.run(out)
     assert code == 0 and "r1_zero: continues" in output and "pretrain: done" in output, output
     for stage in MODELS:

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 from r1kit.config import R1kitError
 from r1kit.runtime import RUNTIMES, start
 from r1kit.runtime.local import LocalConfig, LocalRuntime, with_scalar_head
-from r1kit.train.checkpoint import FILE
+from r1kit.train import checkpoint
 from r1kit.train.objectives import CrossEntropy, Predictions
 from r1kit.train.packing import Batch
 from r1kit.types import Sampling
@@ -47,7 +47,7 @@ def one() -> Iterator[LocalRuntime]:
 
 def saved(learner: object, folder: Path) -> dict[str, Tensor]:
     learner.save(folder, {"step": 1})  # type: ignore[attr-defined]
-    return load_file(folder / FILE)
+    return load_file(checkpoint.find(folder) / checkpoint.FILE)
 
 
 def test_two_processes_do_what_one_does(directory: Path, one: LocalRuntime, two: LocalRuntime, tmp_path: Path) -> None:

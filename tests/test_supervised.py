@@ -80,7 +80,7 @@ def test_a_training_that_was_killed_continues_bit_for_bit(tmp_path: Path) -> Non
     broken.dies_at = 4
     with pytest.raises(KilledError):
         supervised.train(broken, _stream, 6, CONFIG, quiet_log(tmp_path / "b"), _folder(tmp_path / "b"), save_every=3)
-    assert checkpoint.progress_of(tmp_path / "b" / checkpoint.FILE)["step"] == 3
+    assert checkpoint.progress_of(tmp_path / "b")["step"] == 3
     supervised.train(resumed, _stream, 6, CONFIG, quiet_log(tmp_path / "b"), tmp_path / "b", save_every=3)
     assert same_weights(straight.model, resumed.model) and resumed.version == 6
     assert _losses(tmp_path / "a") == _losses(tmp_path / "b")

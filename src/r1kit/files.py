@@ -1,5 +1,6 @@
-"""Files that are there whole or not at all: written to a temporary name, flushed to the disk, renamed."""
+"""Files that are there whole or not at all: written to a temporary name, flushed to the disk, renamed; and what they hold, as a hash."""
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -17,8 +18,32 @@ def write_whole(path: Path, text: str) -> None:
 def rename_whole(folder: Path, name: Path) -> None:
     """Give a finished folder its final name, so that it survives a power cut under that name."""
     folder.rename(name)
-    descriptor = os.open(name.parent, os.O_RDONLY)
+    sync(name.parent)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_tree(folder: Path) -> None:
+    """Wait until all that a folder holds is on the disk."""
+    for path in sorted(folder.rglob("*")):
+        if not path.is_symlink():
+            sync(path)
+    sync(folder)
+
+
+def hash_file(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_text(text: str) -> str:
+    """The SHA-256 of a text in UTF-8, in hexadecimal."""
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()

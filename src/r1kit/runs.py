@@ -1,12 +1,18 @@
 """What a run's folder holds: stages in order, their records and reports, their models."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from r1kit.config import ConfigError
+from r1kit.files import hash_text
 from r1kit.layers import suggest
+
+# What a stage's result depends on, as stage.json records it.
+IDENTITY = ("stage", "name", "config", "seed", "inputs", "files")
+_DEPTH = 4  # how far below a stage's folder its training state may lie
 
 # Whom to talk to: the paper's final model, else what comes nearest to it. A student or a reward model is asked for by name.
 PREFERRED_KINDS = ("alignment_rl", "sft", "reasoning_rl", "r1_zero", "cold_start", "pretrain")
@@ -78,6 +84,21 @@ def prompt_settings(model: Path) -> dict[str, Any] | None:
     """How the stage that made this model wrote its prompts ({"template", "opening"}), None for a model from elsewhere."""
     talk = read_json(model.parent / "stage.json").get("config", {}).get("talk")
     return dict(talk) if isinstance(talk, dict) else None
+
+
+def identity_hash(record: Mapping[str, Any]) -> str:
+    """One hash for all that a stage's result depends on."""
+    return hash_text(json.dumps({key: record.get(key) for key in IDENTITY}, sort_keys=True, ensure_ascii=False))
+
+
+def owners(folder: Path) -> list[str]:
+    """The identities that a file in this folder of a stage may come from: the stage's own, then those that --allow-change let it have been
+    begun with. Empty where the folder is no stage's."""
+    for above in (folder, *folder.parents[: _DEPTH - 1]):
+        record = read_json(above / "stage.json")
+        if record:
+            return [identity_hash(record), *(change["identity"] for change in record.get("allowed", []))]
+    return []
 
 
 def read_json(file: Path) -> dict[str, Any]:

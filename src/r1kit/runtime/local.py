@@ -30,6 +30,7 @@ from r1kit.files import rename_whole
 from r1kit.model.decoder import LanguageModel
 from r1kit.model.huggingface import load_pretrained, save_pretrained
 from r1kit.tokenizer import Tokenizer
+from r1kit.train import checkpoint
 from r1kit.train.learner import Learner, LearnerConfig, Metrics, alone
 from r1kit.train.objectives import Objective
 from r1kit.types import Completion, Row, Sampling
@@ -247,6 +248,7 @@ class LearnerProxy:
         self._local().save(directory, progress)
 
     def restore(self, directory: Path) -> Mapping[str, int]:
+        checkpoint.find(directory)  # damaged states are put aside once, here, so that all replicas find the same one
         progress: Mapping[str, int] = self.runtime.everywhere("call", [(self.handle, "restore", directory)] * self.runtime.size)[0]
         return progress
 

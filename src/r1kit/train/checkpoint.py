@@ -1,80 +1,214 @@
-"""Training state on disk: weights, optimizer tensors and progress in one safetensors file, written beside and renamed. No pickle."""
+"""Training state on disk: weights, optimizer tensors and progress, each save a folder that is there whole or not at all. No pickle.
+
+    train_state/step_00000040/state.safetensors    tensors
+    train_state/step_00000040/manifest.json        size and SHA-256 of every file, the progress, whose state it is, and its own SHA-256
+
+A save is written under a temporary name, flushed to the disk, and renamed; older ones are removed only after that. What is read back is
+checked against the manifest first: torn, truncated, flipped, missing or foreign files are never trained on. The newest state that is
+whole is taken; since every later step is a function of it, a damaged newest one costs time and changes nothing.
+"""
 
 import json
-import os
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from r1kit.config import R1kitError
+from r1kit.files import hash_file, hash_text, rename_whole, sync, write_whole
+from r1kit.runs import owners
 
-FILE = "train_state.safetensors"
+FOLDER = "train_state"
+FILE = "state.safetensors"
+MANIFEST = "manifest.json"
 REFERENCE = "reference_"  # folders of reference policies, by the step at which they were taken
+_DAMAGED = "damaged_"
 
 
-def save(directory: Path, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], progress: Mapping[str, int]) -> None:
-    """Write the state whole or not at all: a temporary file is synced to disk and takes the old one's place."""
-    directory.mkdir(parents=True, exist_ok=True)
+class StateError(R1kitError):
+    """The training state cannot be written, or nothing that was written can be trusted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Which states stay: the ``last`` ones (two at least, so that a damaged one is no loss) and every ``every``-th step's (0: none)."""
+
+    last: int = 2
+    every: int = 0
+
+    def __post_init__(self) -> None:
+        if self.last < 2:
+            raise ValueError(f"keep.last: {self.last} state would leave nothing to fall back on; keep at least 2")
+
+
+def save(
+    directory: Path, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], progress: Mapping[str, int], keep: Keep | None = None
+) -> None:
+    """Write the state of step ``progress["step"]`` whole or not at all, then remove the states that ``keep`` lets go.
+
+    Raises StateError where the disk refuses; the states before it are then as they were.
+    """
+    states = directory / FOLDER
+    final = states / f"step_{progress['step']:08d}"
+    beside = states / f".{final.name}.tmp"
+    try:
+        states.mkdir(parents=True, exist_ok=True)
+        for stale in states.glob(".*.tmp"):
+            shutil.rmtree(stale)
+        beside.mkdir()
+        save_file(_tensors(model, optimizers), beside / FILE)
+        sync(beside / FILE)
+        own = {"progress": dict(progress), "owner": next(iter(owners(directory)), None), "files": {FILE: _mark(beside / FILE)}}
+        write_whole(beside / MANIFEST, _text(own))
+        sync(beside)
+        if final.exists():  # a step that is done once more
+            _remove(final)
+        rename_whole(beside, final)
+    except Exception as error:  # a boundary: safetensors has errors of its own for a full disk
+        shutil.rmtree(beside, ignore_errors=True)
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise StateError(f"{final}: the state could not be written: {why}; free space or mend the disk") from error
+    _let_go(states, keep or Keep())
+
+
+def exists(directory: Path) -> bool:
+    """Whether a state was ever saved, damaged or not."""
+    return bool(_saved(directory))
+
+
+def discard(directory: Path) -> None:
+    """Remove the states and the references: the stage has its result."""
+    for folder in (*directory.glob(f"{REFERENCE}*"), directory / FOLDER):
+        if folder.exists():
+            shutil.rmtree(folder)
+
+
+def find(directory: Path) -> Path:
+    """The newest state that is whole. Damaged ones above it are put aside, with a warning; raises StateError where none is whole."""
+    found, damages = _newest_whole(directory)
+    if found is None:
+        listed = "\n  ".join(damages) or "there is none"
+        raise StateError(f"{directory / FOLDER}: no saved state can be trusted:\n  {listed}\nBring back a copy, or redo the stage with --from")
+    if damages:
+        print(f"r1kit: warning: {'; '.join(damages)}. Continuing from the older {found.name}, which is whole", file=sys.stderr)
+    for state in _saved(directory):
+        if state > found:
+            shutil.rmtree(state.with_name(_DAMAGED + state.name), ignore_errors=True)
+            state.rename(state.with_name(_DAMAGED + state.name))
+    return found
+
+
+def restore(directory: Path, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, int]:
+    """Load the newest whole state into the model and its optimizers; return the progress. Raises StateError as ``find``, and where the state
+    is another model's."""
+    state = find(directory)
+    tensors = load_file(state / FILE)
+    own = _own(model)
+    found = {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
+    if set(found) != set(own) or any(found[name].shape != own[name].shape for name in own):
+        raise StateError(f"{state} belongs to another model; delete it, or run the stage again with --from")
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(found[name])
+    for number, optimizer in enumerate(optimizers):
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            parts = name.split(".")
+            if parts[0] == "optimizer" and int(parts[1]) == number:
+                moments.setdefault(int(parts[2]), {})[parts[3]] = tensor
+        optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+    return _progress(state)
+
+
+def progress_of(directory: Path) -> dict[str, int]:
+    """The progress of the newest whole state, without loading its tensors. Raises StateError where none is whole."""
+    found, damages = _newest_whole(directory)
+    if found is None:
+        raise StateError(f"{directory / FOLDER}: no saved state can be trusted: {'; '.join(damages) or 'there is none'}")
+    return _progress(found)
+
+
+def damage_of(state: Path, accepted: Sequence[str] = ()) -> str | None:
+    """What is wrong with a state's folder, None where it is whole. ``accepted``: the owners that it may have (none given: any)."""
+    try:
+        text = (state / MANIFEST).read_text(encoding="utf-8")
+        own: dict[str, Any] = {key: json.loads(text)[key] for key in ("progress", "owner", "files")}
+        if text != _text(own):
+            return f"{state / MANIFEST}: its content is not what was written"
+        for name, mark in own["files"].items():
+            if not (state / name).is_file():
+                return f"{state / name}: missing"
+            if (size := (state / name).stat().st_size) != mark["bytes"]:
+                return f"{state / name}: {size} bytes, {mark['bytes']} were written"
+            if hash_file(state / name) != mark["sha256"]:
+                return f"{state / name}: its SHA-256 is not that of what was written"
+    except FileNotFoundError:
+        return f"{state / MANIFEST}: missing"
+    except OSError as error:
+        return f"{state}: cannot be read: {error.strerror or error}"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return f"{state / MANIFEST}: not the JSON that was written"
+    if accepted and own["owner"] is not None and own["owner"] not in accepted:
+        return f"{state}: it belongs to another run or to another configuration of this stage"
+    return None
+
+
+def _newest_whole(directory: Path) -> tuple[Path | None, list[str]]:
+    """The newest whole state, and what is wrong with those above it."""
+    damages: list[str] = []
+    for state in _saved(directory):
+        damage = damage_of(state, owners(directory))
+        if damage is None:
+            return state, damages
+        damages.append(damage)
+    return None, damages
+
+
+def _saved(directory: Path) -> list[Path]:
+    """Folders of saved states, the newest first."""
+    return sorted((directory / FOLDER).glob("step_*"), reverse=True)
+
+
+def _let_go(states: Path, keep: Keep) -> None:
+    for state in sorted(states.glob("step_*"), reverse=True)[keep.last :]:
+        if not (keep.every and int(state.name.removeprefix("step_")) % keep.every == 0):
+            _remove(state)
+
+
+def _remove(state: Path) -> None:
+    """Take the name away first: half a state is never found under it."""
+    gone = state.with_name(f".{state.name}.gone.tmp")
+    state.rename(gone)
+    shutil.rmtree(gone)
+
+
+def _progress(state: Path) -> dict[str, int]:
+    progress: dict[str, int] = json.loads((state / MANIFEST).read_text(encoding="utf-8"))["progress"]
+    return progress
+
+
+def _mark(file: Path) -> dict[str, Any]:
+    return {"sha256": hash_file(file), "bytes": file.stat().st_size}
+
+
+def _text(manifest: Mapping[str, Any]) -> str:
+    """A manifest as it stands in its file, its own hash at the end."""
+    return json.dumps({**manifest, "sha256": hash_text(json.dumps(manifest, sort_keys=True))}, indent=1) + "\n"
+
+
+def _tensors(model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, Tensor]:
     tensors = {f"model.{name}": tensor.contiguous() for name, tensor in _own(model).items()}
     for number, optimizer in enumerate(optimizers):
         for index, state in optimizer.state_dict()["state"].items():
             for key, value in state.items():
                 tensors[f"optimizer.{number}.{index}.{key}"] = torch.as_tensor(value).contiguous()
-    temporary = directory / f".{FILE}.tmp"
-    save_file(tensors, temporary, metadata={"progress": json.dumps(dict(progress))})
-    with open(temporary, "rb") as handle:
-        os.fsync(handle.fileno())
-    os.replace(temporary, directory / FILE)
-    folder = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def exists(directory: Path) -> bool:
-    return (directory / FILE).is_file()
-
-
-def discard(directory: Path) -> None:
-    """Remove the state and its references: the stage has its result."""
-    for reference in directory.glob(f"{REFERENCE}*"):
-        shutil.rmtree(reference)
-    (directory / FILE).unlink(missing_ok=True)
-
-
-def restore(directory: Path, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, int]:
-    """Load what ``save`` wrote into the model and its optimizers; return the progress."""
-    path = directory / FILE
-    tensors = load_file(path)
-    own = _own(model)
-    found = {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
-    if set(found) != set(own) or any(found[name].shape != own[name].shape for name in own):
-        raise R1kitError(f"{path} belongs to another model; delete it, or run the stage again with --from")
-    with torch.no_grad():
-        for name, tensor in own.items():
-            tensor.copy_(found[name])
-    for number, optimizer in enumerate(optimizers):
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in tensors.items():
-            parts = name.split(".")
-            if parts[0] == "optimizer" and int(parts[1]) == number:
-                state.setdefault(int(parts[2]), {})[parts[3]] = tensor
-        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return progress_of(path)
-
-
-def progress_of(path: Path) -> dict[str, int]:
-    """The progress noted in a state file, without reading its tensors."""
-    with open(path, "rb") as handle:
-        size = int.from_bytes(handle.read(8), "little")
-        header = json.loads(handle.read(size))
-    progress: dict[str, int] = json.loads(header["__metadata__"]["progress"])
-    return progress
+    return tensors
 
 
 def _own(model: nn.Module) -> dict[str, Tensor]:

@@ -71,17 +71,18 @@ def _stream(start: int) -> Iterator[list[Row]]:
 
 
 CONFIG = SupervisedConfig(schedule=ScheduleConfig(kind="wsd", warmup=2), mtp_weight=0.3, mtp_every=2)
+SAVING = CONFIG.model_copy(update={"save_every": 3})
 
 
 def test_a_training_that_was_killed_continues_bit_for_bit(tmp_path: Path) -> None:
     optimizer = learner_config(kind="muon")
     straight, broken, resumed = (Mortal(Spied(optimizer, seed=seed).model, optimizer) for seed in (1, 1, 1))
-    supervised.train(straight, _stream, 6, CONFIG, quiet_log(tmp_path / "a"), _folder(tmp_path / "a"), save_every=3)
+    supervised.train(straight, _stream, 6, SAVING, quiet_log(tmp_path / "a"), _folder(tmp_path / "a"))
     broken.dies_at = 4
     with pytest.raises(KilledError):
-        supervised.train(broken, _stream, 6, CONFIG, quiet_log(tmp_path / "b"), _folder(tmp_path / "b"), save_every=3)
+        supervised.train(broken, _stream, 6, SAVING, quiet_log(tmp_path / "b"), _folder(tmp_path / "b"))
     assert checkpoint.progress_of(tmp_path / "b")["step"] == 3
-    supervised.train(resumed, _stream, 6, CONFIG, quiet_log(tmp_path / "b"), tmp_path / "b", save_every=3)
+    supervised.train(resumed, _stream, 6, SAVING, quiet_log(tmp_path / "b"), tmp_path / "b")
     assert same_weights(straight.model, resumed.model) and resumed.version == 6
     assert _losses(tmp_path / "a") == _losses(tmp_path / "b")
 

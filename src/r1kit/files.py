@@ -16,7 +16,8 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def rename_whole(folder: Path, name: Path) -> None:
-    """Give a finished folder its final name, so that it survives a power cut under that name."""
+    """Give a finished folder its final name: whole, also after a power cut."""
+    sync_tree(folder)
     folder.rename(name)
     sync(name.parent)
 

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from r1kit.config import R1kitError
-from r1kit.files import hash_file, hash_text, rename_whole, sync, write_whole
+from r1kit.files import hash_file, hash_text, rename_whole, write_whole
 from r1kit.runs import owners
 
 FOLDER = "train_state"
@@ -63,10 +63,8 @@ def save(
             shutil.rmtree(stale)
         beside.mkdir()
         save_file(_tensors(model, optimizers), beside / FILE)
-        sync(beside / FILE)
         own = {"progress": dict(progress), "owner": next(iter(owners(directory)), None), "files": {FILE: _mark(beside / FILE)}}
         write_whole(beside / MANIFEST, _text(own))
-        sync(beside)
         if final.exists():  # a step that is done once more
             _remove(final)
         rename_whole(beside, final)

@@ -22,7 +22,8 @@ from r1kit.types import Row
 
 class SupervisedConfig(Config):
     """DeepSeek-R1's SFT: 2 epochs, cosine to a tenth (supplement B.4.2). ``batch_tokens``: tokens per update.
-    ``mtp_every``: the MTP loss joins every so many updates; its layer costs a quarter of a small model's step."""
+    ``mtp_every``: the MTP loss joins every so many updates; its layer costs a quarter of a small model's step.
+    ``save_every`` counts updates."""
 
     epochs: float = Field(default=2.0, gt=0)
     batch_tokens: int = Field(default=4096, ge=1)
@@ -30,6 +31,7 @@ class SupervisedConfig(Config):
     mtp_weight: float = 0.0
     mtp_every: int = Field(default=1, ge=1)
     balance_weight: float = 0.0
+    save_every: int = Field(default=200, ge=1)
 
 
 def text_row(token_ids: np.ndarray) -> Row:
@@ -82,11 +84,10 @@ def train(
     config: SupervisedConfig,
     log: Log,
     out: Path,
-    save_every: int = 200,
 ) -> Metrics:
     """Run ``steps`` updates over ``batches(start)``, a stream that can begin at any step; return the last step's metrics.
 
-    The state is saved in ``out`` every ``save_every`` steps, and an interrupted training continues from there.
+    The state is saved in ``out`` every ``config.save_every`` steps, and an interrupted training continues from there.
     """
     start = learner.restore(out)["step"] if checkpoint.exists(out) else 0
     metrics: Metrics = {}
@@ -105,7 +106,7 @@ def train(
         if "max_violation" in summed:
             metrics["moe/max_violation"] = summed["max_violation"]
         log.step(step, steps, metrics)
-        if (step + 1) % save_every == 0 and step + 1 < steps:
+        if (step + 1) % config.save_every == 0 and step + 1 < steps:
             learner.save(out, {"step": step + 1})
     return metrics
 

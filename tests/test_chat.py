@@ -10,8 +10,8 @@ from transformers import AutoTokenizer
 from r1kit.chat import R1_ZERO_TEMPLATE, Chat, parse
 from r1kit.config import R1kitError
 from r1kit.tokenizer import ASSISTANT, BOS, EOS, USER
-from r1kit.train.grpo import policy_row
 from r1kit.train.packing import pack
+from r1kit.train.rows import policy_row
 from r1kit.train.supervised import response_row
 from r1kit.types import Completion, Problem
 

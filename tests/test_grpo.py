@@ -1,6 +1,7 @@
 """GRPO against hand computation, finite differences, and enumeration of a tiny vocabulary."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,11 +19,13 @@ from r1kit.rewards import WeightedReward
 from r1kit.tasks import load_tasks
 from r1kit.train import checkpoint
 from r1kit.train.advantages import advantages
-from r1kit.train.grpo import GRPOConfig, Player, describe, make_rows, policy_row, train
+from r1kit.train.grpo import GRPOConfig, train
 from r1kit.train.learner import Learner, Metrics
 from r1kit.train.objectives import Predictions
 from r1kit.train.packing import pack
 from r1kit.train.policy_loss import PolicyLoss, PolicyLossConfig, k3, token_weights
+from r1kit.train.rollouts import Phase, Player, collect, describe
+from r1kit.train.rows import Recomputed, make_rows, policy_row
 from r1kit.types import Completion, Problem, Rollout, Score
 
 NAN = float("nan")
@@ -140,23 +143,23 @@ def make_group(problem: str, rewards: Sequence[float], lengths: Sequence[int]) -
 
 
 def test_groups_without_variance_are_left_out_but_still_count_in_the_normalisation() -> None:
-    even, _ = make_group("even", [1, 1], [4, 6])
-    uneven, _ = make_group("uneven", [1, 0], [2, 8])
-    rewards_PG = np.array([[1.0, 1.0], [1.0, 0.0]])
+    even, same = make_group("even", [1, 1], [4, 6])
+    uneven, differ = make_group("uneven", [1, 0], [2, 8])
     for aggregation, expected in (("token", [1 / 20] * 2), ("rollout", [1 / 8, 1 / 32]), ("constant", [1 / 40] * 2)):
         config = GRPOConfig(beta=0.0, advantage="group_mean", aggregation=aggregation, max_tokens=10)
-        rows = make_rows([even, uneven], rewards_PG, config)
+        rows = make_rows([even, uneven], [same, differ], config, Recomputed())
         assert [row.advantage for row in rows] == [0.5, -0.5]
         assert [row.weight for row in rows] == pytest.approx(expected)
-    with_penalty = make_rows([even, uneven], rewards_PG, GRPOConfig(beta=0.1), [np.zeros(3 + n, dtype=np.float32) for n in (4, 6, 2, 8)])
+    blank = [np.zeros(3 + n, dtype=np.float32) for n in (4, 6, 2, 8)]
+    with_penalty = make_rows([even, uneven], [same, differ], GRPOConfig(beta=0.1), Recomputed(references=blank))
     assert [row.advantage for row in with_penalty][:2] == [0, 0] and len(with_penalty) == 4
 
 
 def test_a_rollout_that_could_not_be_judged_is_never_trained_on() -> None:
-    group, _ = make_group("p", [1, NAN, 0], [2, 3, 4])
+    group, scores = make_group("p", [1, NAN, 0], [2, 3, 4])
     references = [np.zeros(3 + n, dtype=np.float32) for n in (2, 3, 4)]
     for beta in (0.0, 0.1):
-        rows = make_rows([group], np.array([[1.0, NAN, 0.0]]), GRPOConfig(beta=beta), references)
+        rows = make_rows([group], [scores], GRPOConfig(beta=beta), Recomputed(references=references))
         assert [len(row.token_ids) for row in rows] == [5, 7]
 
 
@@ -170,7 +173,7 @@ def test_a_policy_row_is_the_prompt_and_the_very_ids_that_were_sampled() -> None
 
 def test_the_description_counts_groups_that_teach_nothing() -> None:
     groups, scores = zip(*(make_group(f"p{i}", rewards, [2, 4]) for i, rewards in enumerate(([1, 1], [1, 0], [NAN, 0]))), strict=True)
-    found = describe(groups, scores)
+    found = describe(Phase(list(groups), list(scores), 3, 1))
     assert found["reward/mean"] == pytest.approx(3 / 5) and found["reward/zero_std_groups"] == pytest.approx(2 / 3)
     assert found["completions/mean_length"] == 3 and found["completions/max_length"] == 4
 
@@ -224,11 +227,12 @@ def play(config: GRPOConfig, out: Path, dies_at: int = -1) -> Mortal:
     return learner
 
 
-@pytest.mark.parametrize("beta", [0.0, 0.1])
-def test_a_training_that_was_killed_continues_bit_for_bit(beta: float, tmp_path: Path) -> None:
-    """The reference is refreshed twice: what a resumed training compares with must be what it was."""
+@pytest.mark.parametrize(("beta", "refills"), [(0.0, 0), (0.1, 0), (0.0, 2)])
+def test_a_training_that_was_killed_continues_bit_for_bit(beta: float, refills: int, tmp_path: Path) -> None:
+    """The reference is refreshed twice: what a resumed training compares with must be what it was. With dynamic sampling the problems
+    that come next depend on how many were drawn."""
     shape = {"problems": 2, "group": 3, "max_tokens": 6, "updates_per_rollout": 2, "reference_refresh": 3, "save_every": 1}
-    config = GRPOConfig(steps=8, beta=beta, epsilon=0.2, **shape)
+    config = GRPOConfig(steps=8, beta=beta, epsilon=0.2, dynamic_sampling=refills, **shape)
     straight = play(config, tmp_path / "a")
     with pytest.raises(KilledError):
         play(config, tmp_path / "b", dies_at=5)
@@ -237,6 +241,38 @@ def test_a_training_that_was_killed_continues_bit_for_bit(beta: float, tmp_path:
     assert same_weights(straight.model, resumed.model) and resumed.version == 8
     checkpoint.discard(tmp_path / "b")
     assert not list((tmp_path / "b").glob("reference_*"))
+
+
+def tells_chinese_apart(rollouts: Sequence[Rollout]) -> list[float | None]:
+    """A reward that differs within the groups of Chinese problems, and within no others."""
+    return [float(r.index == 0 and r.problem.language == "zh") for r in rollouts]
+
+
+@pytest.mark.parametrize("refills", [0, 1, 40])
+def test_dynamic_sampling_draws_until_groups_can_teach_and_fills_up_with_even_ones(refills: int) -> None:
+    stream = Mixture(load_tasks({"chain": {"weight": 1, "size": 40}}), "train", 5)
+    asked, rounds = [problem.language == "zh" for problem in stream.draw(6)], 1
+    while refills and rounds <= refills and sum(asked) < 6:
+        asked += [problem.language == "zh" for problem in stream.draw(6 - sum(asked))]
+        rounds += 1
+    rounds_and_drawn = (rounds, len(asked))
+    expected = sorted(asked, reverse=True)[:6] if refills else asked
+    config = GRPOConfig(problems=3, updates_per_rollout=2, group=2, max_tokens=3, dynamic_sampling=refills)
+    player = Player(Learner(model(), learner_config()), NativeEngine(model(), [tokenizer().eos_id]), Chat(tokenizer()))
+    mixture = Mixture(load_tasks({"chain": {"weight": 1, "size": 40}}), "train", 5)
+    phase = collect(player, mixture, [WeightedReward("chinese", 1.0, tells_chinese_apart)], config, 3)
+    teaching = [scores[0].total != scores[1].total for scores in phase.scores_PG]
+    assert teaching == expected and (phase.rounds, phase.drawn) == rounds_and_drawn
+    assert len({group[0].problem.id for group in phase.groups}) == 6  # the stream goes on: nothing is asked twice within an epoch
+
+
+def test_overlong_rollouts_count_in_their_group_but_are_not_learned_from() -> None:
+    group, scores = make_group("p", [1, 0, 0], [4, 5, 6])
+    cut = replace(group[2], completion=replace(group[2].completion, finish="length"))
+    config = GRPOConfig(beta=0.0, advantage="group_mean", aggregation="token", overlong_filter=True)
+    rows = make_rows([[group[0], group[1], cut]], [scores], config, Recomputed())
+    assert [row.advantage for row in rows] == pytest.approx([2 / 3, -1 / 3]) and [row.weight for row in rows] == pytest.approx([1 / 9] * 2)
+    assert make_rows([[cut, cut, cut]], [scores], config, Recomputed()) == []
 
 
 def test_what_is_rewarded_becomes_more_frequent(tmp_path: Path) -> None:
@@ -259,10 +295,10 @@ def test_the_defaults_are_the_papers_and_a_group_of_one_is_refused() -> None:
 def test_packed_rows_give_the_loss_of_the_equation(tmp_path: Path) -> None:
     """One update's loss by the equation on top of the module, token by token, from another model than the one that sampled."""
     spied = Spied()
-    rollouts, _ = make_group("p", [1, 0, 0], [3, 5, 2])
+    rollouts, scores = make_group("p", [1, 0, 0], [3, 5, 2])
     config = GRPOConfig(beta=0.05, epsilon=0.2, epsilon_high=0.28, advantage="group_mean", aggregation="rollout")
     references = [np.concatenate([np.zeros(3), np.full(len(r.completion.token_ids), -4.0)]).astype(np.float32) for r in rollouts]
-    rows = make_rows([rollouts], np.array([[1.0, 0.0, 0.0]]), config, references)
+    rows = make_rows([rollouts], [scores], config, Recomputed(references=references))
     expected = 0.0
     for row, advantage in zip(rows, (2 / 3, -1 / 3, -1 / 3), strict=True):
         with torch.no_grad():

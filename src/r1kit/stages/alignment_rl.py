@@ -20,9 +20,10 @@ from r1kit.stages.policy import RewardSpec, Talk, TaskSpec, model_of, reinforce,
 from r1kit.stages.stage import Context, Stage
 from r1kit.tasks import load_tasks
 from r1kit.tasks.general import General, gold_score
-from r1kit.train.grpo import GRPOConfig, Player, Watch
+from r1kit.train.grpo import GRPOConfig
 from r1kit.train.learner import LearnerConfig, Metrics
 from r1kit.train.preference import RewardModel
+from r1kit.train.rollouts import Player, Watch
 from r1kit.types import Rollout, Sampling
 
 

@@ -22,6 +22,7 @@ from r1kit.tasks.task import Task
 from r1kit.tokenizer import Tokenizer
 from r1kit.train import checkpoint, grpo
 from r1kit.train.learner import LearnerConfig
+from r1kit.train.rollouts import Player, Watch
 from r1kit.types import Problem, Rollout, Sampling
 
 
@@ -69,13 +70,13 @@ def reinforce(
     learner_config: LearnerConfig,
     tasks: Mapping[str, tuple[Task, float]],
     rewards: Sequence[WeightedReward],
-    watch: grpo.Watch | None = None,
+    watch: Watch | None = None,
 ) -> None:
     """GRPO from the model in ``init``; the result is exported to ctx.out/model."""
     tell_tasks(ctx, tasks)
     learner = ctx.runtime.learner(init, learner_config)
     reference = ctx.runtime.learner(init, learner_config) if config.beta else None
-    player = grpo.Player(learner, ctx.runtime.engine_of(learner), talk.chat(init), reference)
+    player = Player(learner, ctx.runtime.engine_of(learner), talk.chat(init), reference)
     room = min(learner_config.context + 1, read_config(init).max_positions) - config.max_tokens
     mixture = Mixture(tasks, "train", derive_seed(ctx.seed, "problems"), fits(player.chat, room))
     tell_left_out(ctx, mixture, room)

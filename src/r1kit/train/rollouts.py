@@ -1,0 +1,155 @@
+"""What the policy plays: a group of rollouts for each problem, scored, and topped up where a group has nothing to teach.
+
+Dynamic sampling (DAPO 2503.14476, section 3.2): a group whose rollouts all earn the same has no advantage and no gradient, so further problems are
+drawn in its place, for at most ``dynamic_sampling`` rounds. What is still missing then is filled with the even groups that came first, which
+cost sampling but no learning.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from pydantic import Field
+
+from r1kit.chat import Chat
+from r1kit.config import Config
+from r1kit.data.mixture import Mixture
+from r1kit.engine import Engine
+from r1kit.language import language_share
+from r1kit.rewards import WeightedReward, score
+from r1kit.seeds import derive_seed
+from r1kit.train.learner import LearnerProtocol, Metrics
+from r1kit.types import Problem, Rollout, Sampling, Score
+
+
+class RolloutConfig(Config):
+    """R1-Zero's setting (DeepSeek-R1, Nature version, section 2.1): 32 questions x 16 rollouts per update, 16 updates per rollout phase,
+    temperature 1. A phase holds problems x updates_per_rollout questions. ``dynamic_sampling`` is the largest number of further draws."""
+
+    problems: int = Field(default=32, ge=1)
+    group: int = Field(default=16, ge=1)
+    updates_per_rollout: int = Field(default=16, ge=1)
+    temperature: float = Field(default=1.0, gt=0.0)
+    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
+    max_tokens: int = Field(default=32_768, ge=1)
+    dynamic_sampling: int = Field(default=0, ge=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Player:
+    """A policy that can play and learn: learner and engine share weights; ``reference`` is None where beta is 0."""
+
+    learner: LearnerProtocol
+    engine: Engine
+    chat: Chat
+    reference: LearnerProtocol | None = None
+
+
+Watch = Callable[[Player], Metrics]  # what is measured beside the training, every ``watch_every`` steps
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """The scored rollouts of one phase; ``drawn`` problems were taken from the mixture for it in ``rounds`` rounds, and scoring took
+    ``scoring_s`` seconds."""
+
+    groups: list[list[Rollout]]
+    scores_PG: list[list[Score]]
+    drawn: int
+    rounds: int
+    scoring_s: float = 0.0
+
+
+def collect(player: Player, mixture: Mixture, rewards: Sequence[WeightedReward], config: RolloutConfig, seed: int) -> Phase:
+    """Play and score a phase's worth of groups; see dynamic sampling on top. ``seed`` is the phase's own."""
+    wanted = config.problems * config.updates_per_rollout
+    uneven: list[tuple[list[Rollout], list[Score]]] = []
+    even: list[tuple[list[Rollout], list[Score]]] = []
+    drawn = rounds = 0
+    scoring_s = 0.0
+    while len(uneven) < wanted and rounds <= config.dynamic_sampling:
+        missing = wanted - len(uneven)
+        groups = play(player, mixture.draw(missing), config, derive_seed(seed, rounds) if rounds else seed)
+        began = time.perf_counter()
+        scores_PG = judge(groups, rewards)
+        scoring_s += time.perf_counter() - began
+        for group, scores in zip(groups, scores_PG, strict=True):
+            differ = not config.dynamic_sampling or teaches([one.total for one in scores])
+            (uneven if differ else even).append((group, scores))
+        drawn, rounds = drawn + missing, rounds + 1
+    chosen = uneven + even[: wanted - len(uneven)]
+    return Phase([group for group, _ in chosen], [scores for _, scores in chosen], drawn, rounds, scoring_s)
+
+
+def teaches(rewards: Sequence[float]) -> bool:
+    """Whether a group's rewards differ, so that some rollout is better than another; what is nan was not judged."""
+    judged = [reward for reward in rewards if not math.isnan(reward)]
+    return len(judged) > 1 and max(judged) > min(judged)
+
+
+def play(player: Player, problems: Sequence[Problem], config: RolloutConfig, seed: int) -> list[list[Rollout]]:
+    """A group of rollouts for each problem."""
+    prompts = [player.chat.prompt_ids(problem) for problem in problems]
+    sampling = Sampling(config.group, config.temperature, config.top_p, config.max_tokens)
+    seeds = [derive_seed(seed, place, problem.id) for place, problem in enumerate(problems)]
+    completions = player.engine.generate(prompts, sampling, seeds)
+    return [player.chat.rollouts(problem, prompt, group) for problem, prompt, group in zip(problems, prompts, completions, strict=True)]
+
+
+def judge(groups: Sequence[Sequence[Rollout]], rewards: Sequence[WeightedReward]) -> list[list[Score]]:
+    """Scores by group; all rollouts are scored together, so that programs and judges work in batches."""
+    flat = score([rollout for group in groups for rollout in group], rewards)
+    found = iter(flat)
+    return [[next(found) for _ in group] for group in groups]
+
+
+def describe(phase: Phase) -> Metrics:
+    """What a rollout phase looked like: rewards, lengths, and how many groups had nothing to teach."""
+    groups, scores_PG = phase.groups, phase.scores_PG
+    scores = [score for scores in scores_PG for score in scores]
+    lengths = np.array([len(rollout.completion.token_ids) for group in groups for rollout in group])
+    cut = [rollout.completion.finish == "length" for group in groups for rollout in group]
+    totals = [[score.total for score in scores] for scores in scores_PG]
+    judged = [total for group in totals for total in group if not math.isnan(total)]
+    metrics = {
+        "reward/mean": float(np.mean(judged)) if judged else math.nan,
+        "reward/zero_std_groups": float(np.mean([not teaches(group) for group in totals])),
+        "completions/mean_length": float(lengths.mean()),
+        "completions/max_length": float(lengths.max()),
+        "completions/clipped_ratio": float(np.mean(cut)),
+        "time/reward": phase.scoring_s,
+    }
+    if phase.rounds > 1:
+        metrics |= {"sampling/rounds": float(phase.rounds), "sampling/drawn": float(phase.drawn)}
+    thinkings = [(r.thinking, r.problem.language) for group in groups for r in group if r.thinking]
+    shares = [share for thinking, language in thinkings if (share := language_share(thinking, language)) is not None]
+    if shares:
+        metrics["lang/target_ratio"] = float(np.mean(shares))
+    for name in scores[0].parts if scores else ():
+        values = [value for score in scores if (value := score.parts[name]) is not None and not math.isnan(value)]
+        if values:
+            metrics[f"reward/{name}/mean"] = float(np.mean(values))
+    return metrics
+
+
+def records(phase: Phase, most: int) -> list[dict[str, object]]:
+    """The first rollouts of a phase as lines of the sample store."""
+    scored = [(r, s) for group, scores in zip(phase.groups, phase.scores_PG, strict=True) for r, s in zip(group, scores, strict=True)]
+    return [record(rollout, score) for rollout, score in scored[:most]]
+
+
+def record(rollout: Rollout, score: Score) -> dict[str, object]:
+    """A rollout as one line of the sample store."""
+    return {
+        "problem": rollout.problem.id,
+        "prompt": rollout.problem.prompt,
+        "index": rollout.index,
+        "text": rollout.text,
+        "truth": rollout.problem.answer,
+        "finish": rollout.completion.finish,
+        "length": len(rollout.completion.token_ids),
+        "reward": score.total,
+        "parts": dict(score.parts),
+    }

@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import os
+import random
 import signal
 import threading
 import time
@@ -19,7 +20,8 @@ import pytest
 from r1kit.config import ConfigError
 from r1kit.sandbox import Job, pool, probe, run_jobs, run_program, run_programs
 from r1kit.sandbox.codec import CodecError, decode, encode
-from r1kit.sandbox.programs import lint, matches, same_output
+from r1kit.sandbox.comparison import matches, same_output
+from r1kit.sandbox.programs import lint
 from r1kit.sandbox.tests_text import free_names
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -210,30 +212,91 @@ def test_a_batch_keeps_its_order_and_infinite_loops_do_not_hold_it_up():
     assert [v.outcome for v in found] == ["wrong" if n % 20 == 0 else "correct" for n in range(100)]
 
 
-def test_killed_workers_change_no_verdict():
-    workers = pool.Pool(pool.current_tier(), 2)
-    jobs = [Job(INCREMENT, [{"args": [n], "expected": n + 1 if n % 3 else 0}], "function", "f", 2.0) for n in range(120)]
-    jobs += [Job(INCREMENT, f"assert f({n}) == {n + n % 2}", "asserts", "f", 2.0) for n in range(40)]
-    jobs += [Job("print(input())", [{"stdin": f"{n}", "stdout": f"{n // 2 * 2}"}], "stdio", None, 2.0) for n in range(40)]
-    expected = [v.outcome for v in run_jobs(jobs, workers)]
-    stop = threading.Event()
+def descendants() -> list[int]:
+    """Live processes below this one: zygotes, their parents, jobs."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+    found, layer = [], {os.getpid()}
+    while layer:
+        layer = {pid for pid, parent in parents.items() if parent in layer}
+        found += sorted(layer)
+    return found
+
+
+@contextlib.contextmanager
+def killing(seed: int, workers: pool.Pool):
+    """Kill a process below this one after every few jobs (a busy machine gets no more kills a job); yields the list of those killed."""
+    stop, rng, killed = threading.Event(), random.Random(seed), []
 
     def kill_now_and_then():
-        while not stop.wait(0.7):
-            for worker in list(workers.alive)[:1]:
+        while not stop.is_set():
+            for _ in range(rng.randint(1, 12)):
+                begun = [worker.started for worker in list(workers.alive)]
+                while not stop.wait(0.005) and begun == [worker.started for worker in list(workers.alive)]:
+                    pass
+            stop.wait(rng.uniform(0, 0.01))
+            for victim in rng.sample(descendants(), 1 if workers.alive else 0):
                 with contextlib.suppress(ProcessLookupError):
-                    os.killpg(worker.process.pid, signal.SIGKILL)
+                    os.kill(victim, signal.SIGKILL)
+                    killed.append(victim)
 
     killer = threading.Thread(target=kill_now_and_then)
     killer.start()
     try:
-        found = [v.outcome for v in run_jobs(jobs, workers)]
+        yield killed
     finally:
         stop.set()
         killer.join()
+
+
+@pytest.mark.parametrize("tier", pool.TIERS)
+def test_workers_and_jobs_killed_at_random_change_no_verdict(tier, capfd):
+    program = "def f(x):\n    sum(range(30_000))\n    return x + 1"
+    jobs = [Job(program, [{"args": [n], "expected": n + 1 if n % 3 else 0}], "function", "f", 2.0) for n in range(60)]
+    jobs += [Job(program, f"assert f({n}) == {n + n % 2}", "asserts", "f", 2.0) for n in range(30)]
+    jobs += [Job(program, f"try:\n    f({n})\nexcept:\n    assert False\nassert f({n}) == {n + n % 2}", "asserts", "f", 2.0) for n in range(30)]
+    jobs += [Job("print(input())", [{"stdin": f"{n}", "stdout": f"{n // 2 * 2}"}], "stdio", None, 2.0) for n in range(30)]
+    workers = pool.Pool(tier, 2)
+    try:
+        with killing(7, workers) as killed:
+            found = [v.outcome for v in run_jobs(jobs, workers)]
+    finally:
         workers.close()
-    assert [(a, b) for a, b in zip(found, expected, strict=True) if a != b] == []
-    assert Counter(expected) == Counter(correct=80 + 20 + 20, wrong=40 + 20 + 20)
+    right = [n % 3 != 0 for n in range(60)] + [n % 2 == 1 for n in range(30)] * 2 + [n % 2 == 0 for n in range(30)]
+    assert [(n, v) for n, v in enumerate(found) if v != ("correct" if right[n] else "wrong")] == []
+    assert len(killed) > 5
+    assert workers.lost > 2
+    assert capfd.readouterr().err.count("sandbox worker replaced") == min(workers.lost, 3)
+
+
+@pytest.mark.parametrize("tier", pool.TIERS)
+@pytest.mark.parametrize("trick", ["os._exit(120)", "os._exit(121)", "sys.exit(120)", "os.close(3)", "os.write(3, bytes(4) * 9)", "os.write(3, b'\\xff' * 9)",
+                                   "os.kill(os.getpid(), 24)", "os.kill(os.getpid(), 25)", "os.closerange(0, 64)", "os.dup2(0, 3)"])  # fmt: skip
+def test_no_program_can_pass_its_own_end_off_as_our_fault(tier, trick):
+    workers = pool.Pool(tier, 1)
+    in_the_call = f"import os, sys\ndef f(x):\n    {trick}\n    return 0"
+    jobs = [Job(text, tests, kind, "f", 1.0) for text in (f"import os, sys\n{trick}", in_the_call)
+            for kind, tests in (("function", ONE), ("asserts", "try:\n    f(1)\nexcept BaseException:\n    pass\nassert f(1) == 2"))]  # fmt: skip
+    jobs.append(Job(f"import os, sys\n{trick}", [{"stdin": "", "stdout": "x"}], "stdio", None, 1.0))
+    try:
+        assert [v.outcome for v in run_jobs(jobs, workers)] == ["wrong"] * len(jobs)
+        assert workers.lost == 0
+    finally:
+        workers.close()
+
+
+def test_a_worker_that_cannot_be_started_is_a_failure_and_no_verdict(monkeypatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("no more processes")
+
+    workers = pool.Pool("namespaces", 1)
+    monkeypatch.setattr(pool.subprocess, "Popen", refuse)
+    found = run_jobs([Job(INCREMENT, ONE, "function", "f")], workers)[0]
+    assert (found.outcome, found.reward) == ("failed", None)
+    assert "no more processes (10 attempts)" in found.reason
 
 
 def test_a_sleeping_program_is_stopped_and_a_busy_machine_is_not_its_fault():

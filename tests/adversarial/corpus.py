@@ -16,8 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import programs
 
-from r1kit.sandbox import pool
-from r1kit.sandbox.programs import Job, run_jobs
+from r1kit.sandbox import Job, pool, run_jobs
 from r1kit.types import Verdict
 
 SECRET = "CANARY-SECRET"
@@ -69,9 +68,9 @@ def attack_jobs(every: int = 1) -> dict[str, Job]:
     return {name: Job(text, programs.TESTS, "function", "f", 0.5, 128) for name, text in list(programs.ATTACKS.items())[::every]}
 
 
-def wrongly_correct(jobs: dict[str, Job], workers: pool.Pool) -> list[str]:
-    """The names of jobs whose verdict is correct."""
-    return [name for name, verdict in verdicts(jobs, workers).items() if verdict.outcome == "correct"]
+def not_wrong(jobs: dict[str, Job], workers: pool.Pool) -> list[str]:
+    """The jobs whose verdict is anything but wrong: a program must not pass for our fault either, or it could stop the run."""
+    return [f"{name}: {v.outcome} {v.reason}".strip() for name, v in verdicts(jobs, workers).items() if v.outcome != "wrong"]
 
 
 def verdicts(jobs: dict[str, Job], workers: pool.Pool) -> dict[str, Verdict]:
@@ -133,8 +132,8 @@ def run(tier: str, every: int = 1) -> dict[str, object]:
         port = listen(canary, touched)
         before = snapshot(folder)
         workers = pool.Pool(tier, 2)
-        report: dict[str, object] = {"hacks": wrongly_correct(hack_jobs(every), workers)}
-        report["escapes"] = wrongly_correct(escape_jobs(canary, port, every), workers)
+        report: dict[str, object] = {"hacks": not_wrong(hack_jobs(every), workers)}
+        report["escapes"] = not_wrong(escape_jobs(canary, port, every), workers)
         attacks = verdicts(attack_jobs(every), workers)
         report["attacks"] = [f"{name}: {verdict.reason}" for name, verdict in attacks.items() if verdict.outcome != "wrong"]
         solved = verdicts(solution_jobs(every), workers)

@@ -3,7 +3,9 @@
 ``run_program`` runs one program against tests, ``run_programs`` many on all cores; ``probe`` tells how safely.
 """
 
+from r1kit.sandbox.comparison import matches
+from r1kit.sandbox.jobs import Job
 from r1kit.sandbox.probing import probe
-from r1kit.sandbox.programs import Job, matches, results_of, run_jobs, run_program, run_programs
+from r1kit.sandbox.programs import results_of, run_jobs, run_program, run_programs
 
 __all__ = ["Job", "matches", "probe", "results_of", "run_jobs", "run_program", "run_programs"]

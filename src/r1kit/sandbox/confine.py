@@ -160,7 +160,7 @@ def set_limits(limits: Limits, threads: bool) -> None:
     with open("/proc/self/statm") as file:
         interpreter = int(file.read().split()[0]) * resource.getpagesize()
     _limit(resource.RLIMIT_AS, interpreter + limits.memory)
-    _limit(resource.RLIMIT_CPU, limits.seconds)
+    _limit(resource.RLIMIT_CPU, limits.seconds, limits.seconds + 1)  # a signal first, which says why; then the end
     _limit(resource.RLIMIT_FSIZE, limits.output)
     _limit(resource.RLIMIT_NOFILE, 64)
     _limit(resource.RLIMIT_CORE, 0)
@@ -172,7 +172,8 @@ def set_limits(limits: Limits, threads: bool) -> None:
     resource.setrlimit(resource.RLIMIT_STACK, (stack if hard == resource.RLIM_INFINITY else min(stack, hard), hard))
 
 
-def _limit(kind: int, value: int) -> None:
+def _limit(kind: int, value: int, last: int | None = None) -> None:
+    """Set a limit that cannot be lifted: ``value``, and ``last`` (or the same) as the hard one."""
     hard = resource.getrlimit(kind)[1]
-    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-    resource.setrlimit(kind, (value, value))
+    bounds = [bound if hard == resource.RLIM_INFINITY else min(bound, hard) for bound in (value, value if last is None else last)]
+    resource.setrlimit(kind, (bounds[0], bounds[1]))

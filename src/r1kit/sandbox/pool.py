@@ -1,8 +1,9 @@
 """The host's side of the sandbox: zygotes, one a core, and the order in which they are asked.
 
-A job that ends because of us (a zygote was killed, the kernel refused to lock it in) raises ``WorkerLost`` and is tried again by
-the caller; a job that ends because of what it ran is a fact about the program. Time is measured here and by the zygote, never by
-the job: its processor time counts, so that a busy machine changes no verdict, and a job that only sleeps has four times as long.
+A job that ends because of us (a zygote was killed, the job was killed by nobody of ours, the kernel refused to lock it in) raises
+``WorkerLost`` and is tried again by the caller; a job that ends because of what it ran is a fact about the program. Time is measured
+here and by the zygote, never by the job: its processor time counts, so that a busy machine changes no verdict, and a job that only
+sleeps has four times as long.
 """
 
 import array
@@ -31,10 +32,12 @@ from r1kit.sandbox.confine import visible_paths
 
 TIERS = ("namespaces", "landlock")
 UNSAFE = "unsafe-subprocess"
+CHOICES = ("auto", *TIERS, UNSAFE)
 CHOICE = "R1KIT_SANDBOX"  # environment: auto (default), a tier by name, or unsafe-subprocess
 JOBS_PER_ZYGOTE = 1000
 START_SECONDS = 60.0
-REFUSED = 120  # exit status of a job that could not be locked in
+LAST_SECONDS = 1.0  # for a job that has closed its channel to end by itself
+LOSSES_TOLD = 3
 
 # Enters the package without running its __init__ files: a zygote imports nothing that it does not need.
 _BOOTSTRAP = """
@@ -59,10 +62,11 @@ class WorkerLost(Exception):  # noqa: N818 - a fact to act upon
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a job ended: exit code (negative: the signal), processor seconds."""
+    """How a job ended: exit code (negative: the signal), processor seconds, and whether it lived until we had it killed."""
 
     code: int
     seconds: float
+    ordered: bool = False
 
 
 class Zygote:
@@ -73,11 +77,16 @@ class Zygote:
         package = str(Path(__file__).resolve().parent.parent)
         arguments = json.dumps([theirs.fileno(), tier, package, visible_paths(), list(modules)])
         environment = {"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8", "HOME": "/tmp"}
-        self.process = subprocess.Popen(
-            [sys.executable, "-s", "-P", "-B", "-c", _BOOTSTRAP, arguments], env=environment, cwd="/", stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True,
-        )  # fmt: skip
-        theirs.close()
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-s", "-P", "-B", "-c", _BOOTSTRAP, arguments], env=environment, cwd="/", stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True,
+            )  # fmt: skip
+        except OSError as error:
+            ours.close()
+            raise WorkerLost(f"the sandbox worker could not be started: {error}") from None
+        finally:
+            theirs.close()
         self.commands = ours
         self.started = 0
         self.ended: dict[int, Ended] = {}
@@ -86,12 +95,14 @@ class Zygote:
         greeting = self._first_report()
         if "ready" not in greeting:
             self.close()
-            raise SandboxError(f"the sandbox tier {tier!r} cannot be used here: {greeting.get('refused', 'the worker did not start')}")
+            if "refused" not in greeting:
+                raise WorkerLost("the sandbox worker did not start")
+            raise SandboxError(f"the sandbox tier {tier!r} cannot be used here: {greeting['refused']}")
 
     def _first_report(self) -> dict[str, Any]:
-        if not _readable(self.commands, START_SECONDS):
-            return {}
-        line = self.commands.recv(4096)
+        line = b""
+        with contextlib.suppress(ConnectionError):
+            line = self.commands.recv(4096) if _readable(self.commands, START_SECONDS) else b""
         report: dict[str, Any] = json.loads(line) if line else {}
         return report
 
@@ -111,6 +122,13 @@ class Zygote:
         if job not in self.ended:
             self._order(do="kill", id=job)
         return self.wait(job)
+
+    def end(self, job: int) -> Ended:
+        """Tell how a job ended that has closed its channel; it is killed only where it lives on."""
+        deadline = time.monotonic() + LAST_SECONDS
+        while job not in self.ended and _readable(self.commands, deadline - time.monotonic()):
+            self.read_report()
+        return self.kill(job)
 
     def release(self, job: int) -> None:
         """End a job without waiting; nobody will ask how it ended."""
@@ -149,7 +167,7 @@ class Zygote:
         if report["id"] in self.forgotten and "exit" in report:
             self.forgotten.discard(report["id"])
         elif "exit" in report:
-            self.ended[report["id"]] = Ended(os.waitstatus_to_exitcode(report["exit"]), report["seconds"])
+            self.ended[report["id"]] = Ended(os.waitstatus_to_exitcode(report["exit"]), report["seconds"], report["ordered"])
         else:
             self.times[report["id"]] = report["time"]
 
@@ -171,7 +189,7 @@ class Zygote:
 
 
 class Pool:
-    """Zygotes that are started when they are first needed and replaced when they are lost or worn."""
+    """Zygotes that are started when they are first needed and replaced when they are lost or worn; ``lost`` counts the former."""
 
     def __init__(self, tier: str, size: int, modules: Sequence[str] = ()) -> None:
         self.tier = tier
@@ -180,6 +198,8 @@ class Pool:
         self.owner = os.getpid()
         self.idle: queue.LifoQueue[Zygote | None] = queue.LifoQueue()  # the warm one first
         self.alive: set[Zygote] = set()
+        self.lost = 0
+        self.proven = False
         for _ in range(size):
             self.idle.put(None)
 
@@ -192,16 +212,33 @@ class Pool:
                 if worker is not None:
                     self._drop(worker)
                 worker = None
-                worker = Zygote(self.tier, self.modules)
+                worker = self._start()
                 self.alive.add(worker)
             yield worker
-        except WorkerLost:
+        except WorkerLost as error:
+            self._note_loss(str(error))
             if worker is not None:
                 self._drop(worker)
             worker = None
             raise
         finally:
             self.idle.put(worker)
+
+    def _start(self) -> Zygote:
+        try:
+            worker = Zygote(self.tier, self.modules)
+        except SandboxError as error:
+            if self.proven:  # what worked before is refused for a passing reason
+                raise WorkerLost(str(error)) from None
+            raise
+        self.proven = True
+        return worker
+
+    def _note_loss(self, reason: str) -> None:
+        self.lost += 1
+        if self.lost <= LOSSES_TOLD:
+            rest = "; later ones are counted, not told" if self.lost == LOSSES_TOLD else ""
+            print(f"r1kit: sandbox worker replaced, its job runs again ({reason}){rest}", file=sys.stderr)
 
     def _drop(self, worker: Zygote) -> None:
         self.alive.discard(worker)
@@ -216,26 +253,31 @@ class Pool:
 
 @functools.lru_cache(maxsize=4)
 def _usable_tier(choice: str) -> str:
-    if choice in (*TIERS, UNSAFE):
-        if choice == UNSAFE:
-            print(
-                "WARNING: programs written by a model run WITHOUT isolation (unsafe-subprocess): they can read and change your files.",
-                file=sys.stderr,
-            )
+    if choice == UNSAFE:
+        print("WARNING: programs written by a model run WITHOUT isolation (unsafe-subprocess): they can read and change your files.", file=sys.stderr)
         return choice
-    if choice != "auto":
-        raise ConfigError(f"{CHOICE}={choice!r}: choose auto, {', '.join(TIERS)} or {UNSAFE}")
+    if choice not in CHOICES:
+        raise ConfigError(f"--sandbox={choice} (or {CHOICE}={choice}): no such tier; choose {', '.join(CHOICES[:-1])} or {CHOICES[-1]}")
     refusals = []
-    for tier in TIERS:
+    for tier in TIERS if choice == "auto" else (choice,):
         try:
-            Zygote(tier).close()
+            _start(tier).close()
             return tier
-        except (SandboxError, OSError) as error:
+        except (SandboxError, WorkerLost, OSError) as error:
             refusals.append(str(error))
     raise SandboxError(
         "programs written by a model cannot be isolated on this machine:\n  " + "\n  ".join(refusals)
-        + "\nRun on Linux 6.2 or later, or allow user namespaces. At your own risk: --sandbox=unsafe-subprocess"
+        + f"\nRun on Linux 6.2 or later, or allow user namespaces. At your own risk: --sandbox={UNSAFE}"
+        + ("" if choice == "auto" else f"\nOr leave the choice to r1kit: --sandbox=auto (given: {choice})")
     )  # fmt: skip
+
+
+def _start(tier: str) -> Zygote:
+    """Start a zygote to see whether its tier works; one that is lost on the way says nothing about the tier."""
+    for _ in range(2):
+        with contextlib.suppress(WorkerLost):
+            return Zygote(tier)
+    return Zygote(tier)
 
 
 def current_tier() -> str:
@@ -266,6 +308,7 @@ class Channel:
         self.zygote = zygote
         self.ours, self.theirs = socket.socketpair()
         self.buffer = bytearray()
+        self.locked_in = False
 
     def __enter__(self) -> "Channel":
         return self
@@ -289,8 +332,28 @@ class Channel:
     def receive(self, job: int, seconds: float, used: float = 0.0) -> bytes | None:
         """Receive a message of a job that may use ``seconds`` of processor time more than ``used``; None: time is over.
 
-        Raises EOFError when the job has closed the channel or ended, CodecError for what is no message.
+        Raises EOFError when the job has closed the channel or ended, CodecError for what is no message, WorkerLost for a job that
+        could not be locked in and thus has run nothing.
         """
+        if not self.locked_in:
+            try:
+                greeting = self._next(job, seconds, used)
+            except EOFError:
+                greeting = None
+            self._note_lock(greeting == b"")
+        return self._next(job, seconds, used)
+
+    def check_lock(self) -> None:
+        """Raise WorkerLost where a job that has ended could not be locked in. For jobs that send nothing else."""
+        if not self.locked_in:
+            self._note_lock(_readable(self.ours, 0) and self.ours.recv(4, socket.MSG_DONTWAIT) == bytes(4))
+
+    def _note_lock(self, locked_in: bool) -> None:
+        self.locked_in = locked_in
+        if not locked_in:
+            raise WorkerLost("the job could not be locked in")
+
+    def _next(self, job: int, seconds: float, used: float) -> bytes | None:
         buffer = self.buffer
         begun = time.monotonic()
         deadline = begun + seconds

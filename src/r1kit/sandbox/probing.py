@@ -3,8 +3,9 @@
 import os
 
 from r1kit.config import R1kitError
+from r1kit.sandbox.jobs import Job
 from r1kit.sandbox.pool import UNSAFE, current_tier
-from r1kit.sandbox.programs import Job, run_jobs
+from r1kit.sandbox.programs import run_jobs
 
 Probe = tuple[str, bool, str]
 

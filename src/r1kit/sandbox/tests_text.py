@@ -50,19 +50,28 @@ class Program:
             raise ProgramLost(self.lost)
         self.calls += action == "call"
         request = encode([action, *arguments], self._handle)
-        try:
-            write_message(self.channel, request)
-            reply = decode(read_message(self.channel), self.remote)
-            if not isinstance(reply, list) or len(reply) < 2:
-                raise CodecError("not a reply")
-        except (CodecError, EOFError, OSError) as error:
-            self.lost = f"the program ended or spoke out of turn during a call ({type(error).__name__})"
-            raise ProgramLost(self.lost) from None
+        reply = self._exchange(request)
         if reply[0] == "raised":
             raise _exception(reply)
         if action == "call" and reply[1] is None and len(reply) == 3:
             _take_back(arguments[1], reply[2])
         return reply[1]
+
+    def greeting(self) -> list[Any]:
+        """What the program says when it is loaded: ["ready", entry point] or why it is not."""
+        return self._exchange(None)
+
+    def _exchange(self, request: bytes | None) -> list[Any]:
+        try:
+            if request is not None:
+                write_message(self.channel, request)
+            reply = decode(read_message(self.channel), self.remote)
+            if not isinstance(reply, list) or not reply or (len(reply) < 2 and request is not None):
+                raise CodecError("not a reply")
+        except (CodecError, EOFError, OSError) as error:
+            self.lost = f"the program ended or spoke out of turn ({type(error).__name__})"
+            raise ProgramLost(self.lost) from None
+        return reply
 
     def remote(self, content: Any) -> "Remote":
         """The stand-in for a handle that the program gave."""
@@ -224,11 +233,21 @@ _give_operators()
 
 
 def judge(tests: str, entry_point: str | None, channel: int) -> Judgement:
-    """Run a test text against the program on ``channel``. Never raises for what the text or the program does."""
+    """Run a test text against the program on ``channel``. Never raises for what the text or the program does.
+
+    A program that has ended is told as such, whatever the text made of it; the reason ``lost`` is for one that never began.
+    """
+    if not _is_locked_in(channel):
+        return ("failed", "lost", "the job could not be locked in", ())
     program = Program(channel)
     results: list[str] = []
+    judgement = _judge(tests, entry_point, program, results)
+    return ("wrong", "exception", program.lost, judgement[3]) if program.lost else judgement
+
+
+def _judge(tests: str, entry_point: str | None, program: Program, results: list[str]) -> Judgement:
     try:
-        loaded = decode(read_message(channel), program.remote)
+        loaded = program.greeting()
         if loaded[0] != "ready":
             return ("wrong", "missing" if loaded[0] == "missing" else "exception", str(loaded[2])[:500], ())
         run_text(tests, (entry_point, loaded[1]) if entry_point is not None else None, program, results)
@@ -236,17 +255,18 @@ def judge(tests: str, entry_point: str | None, channel: int) -> Judgement:
         return ("unverifiable", "tests", str(error), tuple(results))
     except AssertionError as error:
         return ("wrong", "wrong_answer", _text(error), (*results, "wrong"))
-    except ProgramLost as error:
-        return ("wrong", "exception", str(error), (*results, "wrong"))
-    except (CodecError, EOFError, OSError, IndexError, KeyError, TypeError, ValueError) as error:
-        return ("wrong", "exception", _text(error), (*results, "wrong"))
     except BaseException as error:
         return ("wrong", "exception", _text(error), (*results, "wrong"))
-    if program.lost:
-        return ("wrong", "exception", program.lost, tuple(results))
     if not program.calls:
         return ("unverifiable", "tests", "the tests never called the program", tuple(results))
     return ("correct", "", "", tuple(results))
+
+
+def _is_locked_in(channel: int) -> bool:
+    try:
+        return read_message(channel) == b""
+    except (EOFError, OSError):
+        return False
 
 
 def _text(error: BaseException) -> str:

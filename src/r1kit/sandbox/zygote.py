@@ -6,8 +6,10 @@ and obeys one-line orders on its command channel, each a JSON object; file descr
     {"do": "spawn", "id": 7, "role": "functions", "memory": bytes, "seconds": n}   + the job's descriptors, in the role's order
     {"do": "kill", "id": 7}      {"do": "time", "id": 7}
 
-and reports ``{"id": 7, "exit": wait status, "seconds": processor time}`` when a job has ended, ``{"id": 7, "time": s}`` when asked.
-What a zygote reports, no job can forge. End of the command channel ends the zygote, and with it every job.
+and reports ``{"id": 7, "exit": wait status, "seconds": processor time, "ordered": whether it was killed as ordered}`` when a job has
+ended, ``{"id": 7, "time": s}`` when asked. What a zygote reports, no job can forge. End of the command channel ends the zygote, and
+with it every job. A job's own first message, on the first of its descriptors, is empty: it is locked in. Until then it knows nothing
+but what the zygote knows, and runs nothing.
 """
 
 import array
@@ -24,6 +26,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from r1kit.sandbox import confine, kernel
+from r1kit.sandbox.codec import write_message
 from r1kit.sandbox.roles import ROLES
 
 # What programs import most; loaded once here, it costs a job nothing.
@@ -65,6 +68,7 @@ PRELOADED = (
     "unittest",
 )
 FIRST_DESCRIPTOR = 3
+LOCKED_IN = b""
 
 
 class Zygote:
@@ -78,6 +82,7 @@ class Zygote:
         self.scratch = confine.scratch_folder(visible)
         self.filter = kernel.seccomp_filter() if tier != "unsafe-subprocess" else b""
         self.jobs: dict[int, tuple[int, int]] = {}  # pidfd -> (job, pid)
+        self.killed: set[int] = set()  # jobs that were alive when they were killed as ordered
         self.poll = select.poll()
         self.poll.register(commands, select.POLLIN)
 
@@ -122,7 +127,7 @@ class Zygote:
         self.poll.register(pidfd, select.POLLIN)
 
     def become_job(self, order: dict[str, Any], descriptors: list[int], parent: int) -> None:
-        """Lock this process in and play the role. Exit status 120: could not be locked in, so nothing was run."""
+        """Lock this process in, say so, and play the role."""
         try:
             if self.own_namespace is None:
                 kernel.die_with_parent()
@@ -136,6 +141,7 @@ class Zygote:
                 confine.confine_in_namespaces(self.scratch, self.filter)
             elif self.tier == "landlock":
                 confine.confine_with_landlock(self.visible, self.filter)
+            write_message(channels[0], LOCKED_IN)
         except BaseException:
             os._exit(120)
         try:
@@ -147,10 +153,12 @@ class Zygote:
 
     def look_after(self, order: dict[str, Any]) -> None:
         """Kill a job or tell its processor time; a job that is gone already needs neither."""
-        for job, pid in self.jobs.values():
+        for pidfd, (job, pid) in self.jobs.items():
             if job != order["id"]:
                 continue
             if order["do"] == "kill":
+                if os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+                    self.killed.add(job)
                 os.kill(pid, signal.SIGKILL)
             else:
                 self.report(id=job, time=processor_seconds(pid))
@@ -161,7 +169,8 @@ class Zygote:
         job, pid = self.jobs.pop(pidfd)
         os.close(pidfd)
         _, status, usage = os.wait4(pid, 0)
-        self.report(id=job, exit=status, seconds=usage.ru_utime + usage.ru_stime)
+        self.report(id=job, exit=status, seconds=usage.ru_utime + usage.ru_stime, ordered=job in self.killed)
+        self.killed.discard(job)
 
     def report(self, **fields: float) -> None:
         """Send one report; the other side may be gone, which the next poll will tell."""

@@ -2,12 +2,15 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -22,6 +25,7 @@ from r1kit.train import checkpoint
 from r1kit.train.objectives import CrossEntropy, Predictions
 from r1kit.train.packing import Batch
 from r1kit.types import Sampling
+from r1kit.watchdog import HungError
 
 CONFIG = learner_config(learning_rate=1e-2)
 
@@ -184,3 +188,49 @@ def test_a_recipe_names_its_runtime() -> None:
     assert LocalConfig(processes=0).resolved_processes() in range(1, 5) and LocalConfig(processes=7, device="cuda").resolved_processes() == 1
     with pytest.raises(R1kitError, match="is not one of local"):
         start({"kind": "ray"})
+
+
+@dataclass(frozen=True)
+class Hangs(CrossEntropy):
+    """A loss that never comes back in any process but the one of this id."""
+
+    spared: int = 0
+
+    def __call__(self, predictions: Predictions, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        if os.getpid() != self.spared:
+            time.sleep(1e6)
+        return super().__call__(predictions, batch)
+
+
+def test_a_helper_that_hangs_is_named_with_its_stacks_and_ended(directory: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    runtime = LocalRuntime(LocalConfig(processes=2))
+    helper = psutil.Process(runtime._processes[0].pid)
+    learner = runtime.learner(directory, CONFIG)
+    runtime.config = runtime.config.model_copy(update={"deadline_s": 3.0})
+    hanging = (learner.handle, "update", random_rows(4), Hangs(spared=os.getpid()), 1.0)
+    with pytest.raises(HungError, match=r"process 1 of this run has not done its share of 'call' for 3 s .* the same command continues"):
+        runtime.everywhere("call", [(learner.handle, "weights"), hanging])
+    runtime.close()
+    assert not helper.is_running() or helper.status() == psutil.STATUS_ZOMBIE
+    printed = capfd.readouterr().err
+    assert "still waiting: process 1 of this run" in printed
+    assert "test_runtime.py" in printed and "in __call__" in printed  # the helper's stack names the line that it hangs in
+
+
+def test_a_helper_ends_with_its_parent_and_nothing_is_left(tmp_path: Path) -> None:
+    code = (
+        "import os, signal\nfrom r1kit.runtime.local import LocalConfig, LocalRuntime\n"
+        "if __name__ == '__main__':\n"
+        "    runtime = LocalRuntime(LocalConfig(processes=2))\n"
+        "    print(runtime._processes[0].pid, flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    (tmp_path / "parent.py").write_text(code)
+    (tmp_path / "temporary").mkdir()
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary")}
+    ended = subprocess.run([sys.executable, tmp_path / "parent.py"], capture_output=True, text=True, env=environment, timeout=240)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    deadline = time.monotonic() + 30
+    while psutil.pid_exists(int(ended.stdout)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not psutil.pid_exists(int(ended.stdout)) and not list((tmp_path / "temporary").iterdir())

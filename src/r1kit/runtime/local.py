@@ -10,9 +10,11 @@ import ctypes
 import multiprocessing
 import os
 import shutil
+import signal
 import tempfile
+import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -29,17 +31,18 @@ from r1kit.engine.native import NativeEngine, default_seeds
 from r1kit.files import rename_whole
 from r1kit.model.decoder import LanguageModel
 from r1kit.model.huggingface import load_pretrained, save_pretrained
+from r1kit.sandbox.kernel import die_with_parent
 from r1kit.tokenizer import Tokenizer
 from r1kit.train import checkpoint
 from r1kit.train.learner import Learner, LearnerConfig, Metrics, alone
 from r1kit.train.objectives import Objective
 from r1kit.types import Completion, Row, Sampling
-
-_DEADLINE = timedelta(minutes=30)
+from r1kit.watchdog import HungError, print_stacks, print_stacks_on_request
 
 
 class LocalConfig(Config):
-    """``processes`` replicas on the CPU (0: one per core, at most 4), each with ``threads`` threads. A GPU takes one process."""
+    """``processes`` replicas on the CPU (0: one per core, at most 4), each with ``threads`` threads. A GPU takes one process.
+    ``deadline_s``: how long one of them may let the others wait for its share of a call."""
 
     kind: Literal["local"] = "local"
     engine: Literal["native"] = "native"
@@ -48,6 +51,7 @@ class LocalConfig(Config):
     threads: int = Field(1, ge=1)
     batch_rows: int = Field(512, ge=1)
     engine_precision: Literal["float32", "bfloat16"] = "bfloat16"
+    deadline_s: float = Field(1800.0, gt=0)
 
     def resolved_processes(self) -> int:
         if self.device != "cpu":
@@ -116,20 +120,27 @@ class LocalRuntime:
         self.config = config
         self.size = config.resolved_processes()
         self._handles = 0
-        self._folder = tempfile.TemporaryDirectory(prefix="r1kit-")
         self._pipes: list[Connection] = []
         self._processes: list[Any] = []
         self._failed = False
+        reduce: Callable[[Tensor], Tensor] = alone
+        if self.size > 1:
+            with _meeting_place() as place:
+                self._start_helpers(place)
+                reduce = _join_group(0, self.size, place, config)
+                for rank in range(1, self.size):
+                    self._reply(rank, "start")
+        self._replica = Replica(config, reduce, 0, self.size)
+
+    def _start_helpers(self, place: str) -> None:
         context = multiprocessing.get_context("spawn")
         for rank in range(1, self.size):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(rank, self.size, self._folder.name, config, theirs), daemon=True)
+            process = context.Process(target=_serve, args=(rank, self.size, place, self.config, theirs), daemon=True)
             process.start()
             theirs.close()
             self._pipes.append(ours)
             self._processes.append(process)
-        reduce = _join_group(0, self.size, self._folder.name) if self.size > 1 else alone
-        self._replica = Replica(config, reduce, 0, self.size)
 
     def learner(self, model: Path, config: LearnerConfig, scalar_head: bool = False) -> "LearnerProxy":
         """A learner on the model in directory ``model``; with ``scalar_head`` a value head is added where it has none."""
@@ -166,7 +177,6 @@ class LocalRuntime:
         if self.size > 1 and dist.is_initialized():
             dist.destroy_process_group()
         self._pipes, self._processes = [], []
-        self._folder.cleanup()
 
     def everywhere(self, method: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Call ``method`` on every replica with its own arguments; results in rank order. Raises what a replica raised."""
@@ -174,7 +184,7 @@ class LocalRuntime:
             for rank, own in enumerate(arguments[1:], 1):
                 self._send(rank, (method, own))
             results = [self._own(method, arguments[0])]
-            return results + [self._reply(rank) for rank in range(1, self.size)]
+            return results + [self._reply(rank, method) for rank in range(1, self.size)]
         except Exception:
             self._failed = True
             raise
@@ -187,6 +197,7 @@ class LocalRuntime:
 
     def _own(self, method: str, arguments: tuple[Any, ...]) -> Any:
         """This process's share of a call. A sum that broke off is only the echo of what went wrong elsewhere, and that is raised."""
+        began = time.monotonic()
         try:
             return getattr(self._replica, method)(*arguments)
         except R1kitError:
@@ -194,10 +205,14 @@ class LocalRuntime:
         except Exception:
             for rank, pipe in enumerate(self._pipes, 1):
                 if pipe.poll(1.0):
-                    self._reply(rank)
+                    self._reply(rank, method)
+                elif time.monotonic() - began > self.config.deadline_s:
+                    raise self._hung(rank, method) from None
             raise
 
-    def _reply(self, rank: int) -> Any:
+    def _reply(self, rank: int, method: str) -> Any:
+        if not self._pipes[rank - 1].poll(self.config.deadline_s):
+            raise self._hung(rank, method)
         try:
             ok, result = self._pipes[rank - 1].recv()
         except (EOFError, OSError):
@@ -205,6 +220,16 @@ class LocalRuntime:
         if not ok:
             raise result
         return result
+
+    def _hung(self, rank: int, method: str) -> R1kitError:
+        """Have the stacks of that process and of this one printed; the error that says what was waited for."""
+        what = f"process {rank} of this run has not done its share of {method!r}"
+        process = self._processes[rank - 1]
+        print_stacks(what)
+        if process.is_alive():
+            os.kill(process.pid, signal.SIGUSR1)
+            time.sleep(1.0)  # for the stacks to be printed before it is ended
+        return HungError(f"{what} for {self.config.deadline_s:g} s (stacks above); the same command continues the run")
 
     def shared(self, lengths: Sequence[int]) -> list[list[int]]:
         """Deal indices to the replicas, longest first and back and forth, so that all have about the same work."""
@@ -294,12 +319,15 @@ class EngineProxy:
         self.runtime.everywhere("set_version", [(self.handle, version)] * self.runtime.size)
 
 
-def _serve(rank: int, size: int, folder: str, config: LocalConfig, pipe: Connection) -> None:
+def _serve(rank: int, size: int, place: str, config: LocalConfig, pipe: Connection) -> None:
     """A helper process: join the group, then answer commands until the parent goes away."""
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interruption means
-    replica = Replica(config, _join_group(rank, size, folder), rank, size)
+    with contextlib.suppress(OSError):
+        die_with_parent()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # the parent decides what an interruption means
+    print_stacks_on_request()
+    replica = Replica(config, _join_group(rank, size, place, config), rank, size)
+    pipe.send((True, None))
     while True:
         try:
             method, arguments = pipe.recv()
@@ -319,9 +347,23 @@ def _died(rank: int) -> R1kitError:
     return R1kitError(f"process {rank} of this run has died (out of memory, or killed); the same command continues the run")
 
 
-def _join_group(rank: int, size: int, folder: str) -> Callable[[Tensor], Tensor]:
-    store = dist.FileStore(os.path.join(folder, "group"), size)  # type: ignore[attr-defined]
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=_DEADLINE)
+@contextlib.contextmanager
+def _meeting_place() -> Iterator[str]:
+    """A file through which the processes of a group find each other. On Linux it is in memory only: nothing to leave behind, however we end."""
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("r1kit-group")
+        try:
+            yield f"/proc/{os.getpid()}/fd/{descriptor}"
+        finally:
+            os.close(descriptor)
+    else:
+        with tempfile.TemporaryDirectory(prefix="r1kit-") as folder:
+            yield os.path.join(folder, "group")
+
+
+def _join_group(rank: int, size: int, place: str, config: LocalConfig) -> Callable[[Tensor], Tensor]:
+    store = dist.FileStore(place, size)  # type: ignore[attr-defined]
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=timedelta(seconds=config.deadline_s))
 
     def add(flat: Tensor) -> Tensor:
         total = flat.clone()

@@ -1,0 +1,262 @@
+"""Kill r1kit anywhere, any number of times, and compare what comes out with a run that nobody disturbed.
+
+    python benchmarks/chaos.py                  50 kills at random times, then every system call of a save and of a stage's hand-over
+    python benchmarks/chaos.py --kills 10 --no-calls --processes 1
+
+Random kills: the nano recipe through every stage, SIGKILL to the whole process group or to a single one of its processes at seeded
+random times, started again until it is done. Every round's models, data, rollouts and metrics (without times) must have the SHA-256 of
+the undisturbed run's; nothing may be left behind in the system. Attempts are forked from a process that has imported everything, so that kills
+fall into work. Calls: chaos_calls.py. Exits with 1 where anything came out different.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[1]
+ATTEMPTS = 400  # of one round; a run that makes no progress is as wrong as one with another result
+GONE_WITHIN_S = 20.0
+
+# A model that has learned next to nothing earns no reward by rules, and then nothing would be trained that could differ.
+REWARD = "def odd(completions, completion_ids):\n    return [sum(i % 2 for i in ids) / len(ids) for ids in completion_ids]\n"
+RECIPE = """\
+extends: {nano}
+runtime: {{processes: {processes}}}
+stages:
+  pretrain: {{training: {{save_every: 3}}}}
+  r1_zero:
+    rewards: {{'{reward}': 1.0}}
+    grpo: {{steps: 6, updates_per_rollout: 2, save_every: 1, beta: 0.01, reference_refresh: 2}}
+  reasoning_rl: {{rewards: {{'{reward}': 1.0}}, grpo: {{steps: 4, save_every: 2}}}}
+  sft: {{training: {{save_every: 1}}}}
+  alignment_rl: {{rewards: {{'{reward}': 1.0}}, grpo: {{steps: 4, save_every: 1}}}}
+  student_base: {{training: {{save_every: 1}}}}
+"""
+
+
+@dataclass
+class Tally:
+    """What came of the kills so far."""
+
+    kills: int = 0
+    identical: int = 0
+    refused: int = 0
+    wrong: int = 0
+
+    def count(self, kills: int, outcome: str) -> None:
+        self.kills += kills
+        setattr(self, outcome, getattr(self, outcome) + kills)
+
+    def __str__(self) -> str:
+        return f"kills: {self.kills}, identical: {self.identical}, refused with a reason: {self.refused}, wrong: {self.wrong}"
+
+
+def fork(work: Callable[[], None], output: Path) -> int:
+    """Do ``work`` in a process group of its own, its output in a file. Returns the process's id."""
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        os.setsid()
+        handle = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        os.dup2(handle, 1)
+        os.dup2(handle, 2)
+        work()
+        code = 0
+    except SystemExit as ended:
+        code = int(ended.code or 0)
+    finally:
+        import atexit
+
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        os._exit(code)
+
+
+def run_recipe(recipe: Path, out: Path) -> None:
+    """The command line's own entry, in this process."""
+    from r1kit.cli import main
+
+    sys.argv = ["r1kit", "run", str(recipe), "--out", str(out)]
+    main()
+
+
+def wait(pid: int, seconds: float | None) -> int | None:
+    """The exit code (negative: the signal), None where the process still runs after ``seconds``."""
+    deadline = None if seconds is None else time.monotonic() + seconds
+    while True:
+        found, status = os.waitpid(pid, 0 if deadline is None else os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        if deadline is not None and time.monotonic() > deadline:
+            return None
+        time.sleep(0.002)
+
+
+def members(pid: int) -> list[psutil.Process]:
+    """All processes that descend from this one."""
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def left_behind(processes: list[psutil.Process]) -> list[str]:
+    """Which of the processes outlive their parent; they are ended."""
+    _, alive = psutil.wait_procs(processes, timeout=GONE_WITHIN_S)
+    found = []
+    for process in alive:
+        try:
+            found.append(f"process {process.pid} {' '.join(process.cmdline())[:80]}")
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def fingerprint(run_dir: Path) -> dict[str, str]:
+    """SHA-256 by name of all that a run makes, without times: models, data, reports of stages, rollouts, records, metrics."""
+    found = {}
+    for path in sorted(p for folder in ("stages", "samples") for p in (run_dir / folder).rglob("*") if p.is_file()):
+        name, content = str(path.relative_to(run_dir)), path.read_bytes()
+        if path.name == "stage.json":
+            record = json.loads(content)
+            content = json.dumps({key: record.get(key) for key in ("stage", "name", "config", "seed", "outputs")}).encode()
+        found[name] = hashlib.sha256(content).hexdigest()
+    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    for number, row in enumerate(rows):
+        kept = {key: value for key, value in row.items() if key != "time" and not key.startswith("time/")}
+        found[f"metrics.jsonl row {number}"] = hashlib.sha256(json.dumps(kept).encode()).hexdigest()
+    return found
+
+
+def differences(found: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:
+    return [name for name in sorted({*found, *wanted}) if found.get(name) != wanted.get(name)]
+
+
+class Chaos:
+    """Rounds of one recipe against its undisturbed run."""
+
+    def __init__(self, folder: Path, processes: int, seed: int) -> None:
+        self.folder, self.random = folder, random.Random(f"chaos/{processes}/{seed}")
+        folder.mkdir(parents=True)
+        (folder / "temporary").mkdir()
+        tempfile.tempdir = os.environ["TMPDIR"] = str(folder / "temporary")
+        (folder / "reward.py").write_text(REWARD)
+        self.recipe = folder / "chaos.yaml"
+        self.recipe.write_text(RECIPE.format(nano=ROOT / "recipes/nano.yaml", processes=processes, reward=f"{folder}/reward.py:odd"))
+        self.shared_memory = set(os.listdir("/dev/shm"))
+        began = time.monotonic()
+        code = wait(fork(lambda: run_recipe(self.recipe, folder / "undisturbed"), folder / "undisturbed.txt"), None)
+        if code != 0:
+            raise SystemExit(f"the undisturbed run failed:\n{(folder / 'undisturbed.txt').read_text()}")
+        self.seconds = time.monotonic() - began
+        self.wanted = fingerprint(folder / "undisturbed")
+
+    def round(self, number: int, most: int) -> tuple[int, str, str]:
+        """Kill a run at most ``most`` times until it is done: (kills, outcome, details)."""
+        out, kills, left = self.folder / f"round_{number}", 0, []
+        for attempt in range(ATTEMPTS):
+            output = self.folder / f"round_{number}_{attempt}.txt"
+            pid = fork(lambda: run_recipe(self.recipe, out), output)
+            code = wait(pid, self.random.uniform(0.0, self.seconds / 4)) if kills < most else wait(pid, None)
+            alone = False
+            if code is None:
+                processes = members(pid)
+                alone = bool(processes) and self.random.random() < 0.3
+                kills += 1
+                code = self._kill(pid, processes, alone)
+                left += left_behind(processes)
+            if code == 0:
+                return self._judged(out, kills, left)
+            if code != -signal.SIGKILL and not (alone and "the same command continues" in output.read_text()):
+                return kills, "refused" if "Traceback" not in output.read_text() else "wrong", output.read_text()[-600:]
+        return kills, "wrong", f"not done after {ATTEMPTS} attempts"
+
+    def _kill(self, pid: int, processes: list[psutil.Process], alone: bool) -> int:
+        if not alone:
+            os.killpg(pid, signal.SIGKILL)
+            return wait(pid, None) or 0
+        victim = self.random.choice(sorted(processes, key=lambda process: process.pid))
+        with contextlib.suppress(psutil.NoSuchProcess):
+            victim.kill()
+        ended = wait(pid, 240.0)
+        if ended is None:  # it neither went on nor gave up
+            os.killpg(pid, signal.SIGKILL)
+            wait(pid, None)
+            return 99
+        return ended
+
+    def _judged(self, out: Path, kills: int, left: list[str]) -> tuple[int, str, str]:
+        different = differences(fingerprint(out), self.wanted)
+        left += [f"/dev/shm/{name}" for name in set(os.listdir("/dev/shm")) - self.shared_memory if name.startswith(("torch", "psm", "r1kit"))]
+        left += [f"temporary {name}" for name in os.listdir(self.folder / "temporary") if name.startswith("r1kit")]
+        shutil.rmtree(self.folder / "temporary")
+        (self.folder / "temporary").mkdir()
+        if different or left:
+            return kills, "wrong", f"different: {different[:12]}; left behind: {left[:6]}"
+        shutil.rmtree(out)
+        return kills, "identical", ""
+
+
+def random_kills(folder: Path, kills: int, processes: int, seed: int, tally: Tally) -> Path:
+    """Rounds until there were so many kills. Returns the folder of the undisturbed run."""
+    chaos = Chaos(folder, processes, seed)
+    print(f"{processes} process(es): undisturbed in {chaos.seconds:.1f} s, {len(chaos.wanted)} fingerprints", flush=True)
+    done, number = 0, 0
+    while done < kills:
+        killed, outcome, details = chaos.round(number, kills - done)
+        tally.count(killed, outcome)
+        print(f"  round {number}: {killed} kills, {outcome} {details}", flush=True)
+        done, number = done + max(killed, 1), number + 1
+    return folder / "undisturbed"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=50, help="random kills, over all --processes")
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2], help="how many processes the runs have")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--no-calls", action="store_true", help="leave out the kills at system calls")
+    parser.add_argument("--every", type=int, default=1, help="of the system calls of a hand-over, take every so many")
+    parser.add_argument("--keep", type=Path, help="a new folder for all runs, which is kept")
+    options = parser.parse_args()
+    # What every attempt needs is imported once, here; nothing of it is used before the fork.
+    import r1kit.execute
+    import r1kit.report
+    import r1kit.runtime
+    import r1kit.stages
+
+    assert r1kit.execute and r1kit.report and r1kit.runtime and r1kit.stages
+    tally = Tally()
+    with tempfile.TemporaryDirectory(prefix="chaos-") as temporary:
+        folder = options.keep or Path(temporary)
+        for processes in options.processes:
+            finished = random_kills(folder / f"processes_{processes}", -(-options.kills // len(options.processes)), processes, options.seed, tally)
+        if not options.no_calls:
+            from chaos_calls import calls_of_a_hand_over, calls_of_a_save
+
+            for work, every in ((calls_of_a_save, 1), (calls_of_a_hand_over, options.every)):
+                for outcome in work(finished / "stages/pretrain/model", folder / work.__name__, every):
+                    tally.count(1, outcome)
+    print(tally)
+    sys.exit(1 if tally.wrong else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,14 +1,11 @@
 """Answers that are right however they are written, on hand-made cases and on public data sets."""
 
 import json
-import os
-import signal
 import time
 from pathlib import Path
 
 import pytest
 
-from r1kit.sandbox import comparer
 from r1kit.tasks.expressions import TooLarge, read_expression, same
 from r1kit.tasks.mathematics import check_math, final_answer
 
@@ -174,9 +171,3 @@ def test_what_is_beyond_computing_is_refused_at_once():
     assert time.monotonic() - begun < 0.2
 
 
-def test_a_killed_math_worker_changes_no_verdict():
-    pair = ("\\begin{vmatrix} 1 & 2 \\\\ 3 & 4 \\end{vmatrix}", "\\boxed{\\begin{vmatrix} 1 & 2 \\\\ 3 & 4 \\end{vmatrix}}")
-    assert check_math(*pair).outcome == "correct"
-    for worker in list(comparer._workers[os.getpid()].alive):
-        os.killpg(worker.zygote.process.pid, signal.SIGKILL)
-    assert check_math(*pair).outcome == "correct"

@@ -1,0 +1,153 @@
+"""The processes that run math-verify: nobody waits longer than a second, and killing them changes no verdict."""
+
+import os
+import random
+import signal
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import psutil
+import pytest
+
+from r1kit.sandbox.pool import WorkerLost
+from r1kit.tasks import checkers, mathematics
+from r1kit.tasks.mathematics import check_math, check_math_batch
+
+SECOND = 1.0
+STARVED = 0.5  # what a test process may have to wait for a processor on a busy machine
+
+# Right and wrong pairs that r1kit's own reader leaves to math-verify.
+HARD = [
+    (r"\begin{vmatrix} 1 & 2 \\ 3 & 4 \end{vmatrix}", r"\boxed{\begin{vmatrix} 1 & 2 \\ 3 & 4 \end{vmatrix}}", "correct"),
+    (r"\int_0^1 x\,dx", r"\boxed{\int_0^1 t\,dt}", "correct"),
+    (r"\int_0^1 x\,dx", r"\boxed{\int_0^2 x\,dx}", "wrong"),
+    (r"\sum_{k=1}^{4} k", r"\boxed{\sum_{j=1}^{4} j}", "correct"),
+    (r"\sum_{k=1}^{4} k", r"\boxed{\sum_{k=1}^{5} k}", "wrong"),
+]
+
+MONSTERS = [
+    ("12", r"\boxed{9^{9^9}}"),
+    ("12", r"\boxed{9^{9^{9^{9^{9}}}}}"),
+    (r"\int_0^1 x\,dx", r"\boxed{9^{9^{9^9}}}"),
+    (r"\int_0^1 x\,dx", r"\boxed{((10!)!)!}"),
+    (r"\int_0^1 x\,dx", r"\boxed{\prod_{i=1}^{10000000} i}"),
+    (r"\int_0^1 x\,dx", r"\boxed{\sum_{n=1}^{10^{9}} \frac{1}{n^{1.0001}}}"),
+    (r"\int_0^1 x\,dx", r"\boxed{\int_0^1 x^{x^{x}} \sin(x^x) dx}"),
+    ("12", r"\boxed{" + r"\sqrt{1+" * 29 + "2" + "}" * 29 + "}"),
+    (r"\sqrt{2}", r"\boxed{\sqrt[64]{\sqrt[63]{\sqrt[62]{2^{512}}}}}"),
+    ("x", r"\boxed{(x+y+z+w)^{500}(x-y)^{500}}"),
+    ("x^2", r"\boxed{" + "+".join(f"x^{{{n}}}" for n in range(120)) + "}"),
+    ("12", "1" * 1_000_000),
+    ("12", "1+" * 500_000 + "1"),
+    ("12", "{" * 1_000_000),
+    ("12", r"\boxed{" * 200_000),
+    ("12", r"\boxed{12} or " * 80_000 + r"\boxed{13}"),
+    ("12", "<answer>" * 120_000),
+    ("12", "</think>" * 120_000),
+    ("12", r"\(" * 500_000),
+    ("12", r"answer is \[" * 80_000),
+    ("12", "$" * 1_000_001),
+    ("12", "so " * 330_000),
+    ("12", "is not " * 140_000 + "12"),
+    ("12", " " * 1_000_000 + "12 or 13"),
+    ("12", "12," * 330_000),
+    ("12", "a" * 1_000_000 + "!"),
+    ("12", "答案是" * 330_000),
+    ("B", "answer " * 140_000 + "A or B"),
+    ("(1,2)", r"\boxed{(" + "1," * 450 + "2)}"),
+    ("{1,2}", r"\boxed{\{" + r"\pm 1," * 120 + r"2\}}"),
+    ("12", r"\boxed{" + "-" * 900 + "12}"),
+    ("12", r"\boxed{" + "!" * 900 + "}"),
+    ("12", r"\boxed{" + r"\frac" * 190 + "}"),
+    ("12", r"\boxed{" + "1 2 " * 240 + "}"),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ready():
+    assert checkers.wait_until_ready()
+
+
+def test_what_needs_math_verify_gets_its_verdict():
+    assert [verdict.outcome for verdict in check_math_batch([g for g, _, _ in HARD], [r for _, r, _ in HARD])] == [o for _, _, o in HARD]
+
+
+def test_every_answer_is_there_within_a_second_from_eight_threads_at_once():
+    def timed(case):
+        begun = time.monotonic()
+        verdict = check_math(*case)
+        return time.monotonic() - begun, verdict
+
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(timed, MONSTERS))
+    slow = [(round(seconds, 2), case[0], case[1][:40]) for (seconds, _), case in zip(found, MONSTERS, strict=True) if seconds > SECOND + STARVED]
+    assert slow == []
+    assert [case for (_, verdict), case in zip(found, MONSTERS, strict=True) if verdict.outcome == "correct"] == []
+    assert all(verdict.reason for _, verdict in found)
+
+
+def test_a_monster_is_a_failure_that_says_so_and_the_next_answer_is_judged():
+    asked = checkers.compare_elsewhere(r"\int_0^1 x\,dx", r"\prod_{i=1}^{10000000} i", time.monotonic() + 60, patient=True)
+    assert asked.outcome == "failed" and asked.reason.startswith("timeout")
+    assert check_math_batch([HARD[0][0]], [HARD[0][1]])[0].outcome == "correct"
+
+
+@pytest.mark.parametrize("gives", ["nothing", "loss"])
+def test_a_checker_that_does_not_tell_is_a_failure_within_the_second_and_never_a_zero(monkeypatch, gives):
+    class Silent:
+        ready = threading.Event()
+        trouble = "math-verify is still being loaded"
+
+        def ask(self, gold, answer):
+            told = Future()
+            if gives == "loss":
+                told.set_exception(WorkerLost("killed"))
+            return told
+
+    monkeypatch.setattr(checkers, "checkers", Silent)
+    begun = time.monotonic()
+    verdict = check_math(HARD[0][0], HARD[0][1])
+    assert time.monotonic() - begun < SECOND + STARVED
+    assert verdict.outcome == "failed" and verdict.reward is None
+    assert verdict.reason.startswith("late" if gives == "nothing" else "lost")
+
+
+def test_checkers_killed_at_random_change_no_verdict():
+    """Zygotes and the jobs forked from them die while a batch is judged; the verdicts are those of an undisturbed one."""
+    golds, responses = [g for g, _, _ in HARD] * 30, [r.replace("{1}", f"{{{n}}}") for n in range(30) for _, r, _ in HARD]
+    expected = check_math_batch(golds, responses)
+    random_kill, over, killed = random.Random(5), threading.Event(), []
+
+    def kill() -> None:
+        while not over.wait(random_kill.uniform(0.005, 0.05)):
+            victims = [process for checker in list(checkers.checkers().alive) for process in _family(checker.zygote.process.pid)]
+            if victims and len(killed) < 5:
+                victim = random_kill.choice(victims)
+                killed.append(victim)
+                os.kill(victim, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    rounds = 0
+    while rounds < 2 or (len(killed) < 5 and rounds < 300):
+        assert check_math_batch(golds, responses) == expected
+        rounds += 1
+    over.set()
+    killer.join()
+    assert len(killed) == 5
+    assert {verdict.outcome for verdict in expected} == {"correct", "wrong"}
+
+
+def _family(pid: int) -> list[int]:
+    """A zygote and its jobs, as this process sees them."""
+    try:
+        return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def test_plain_answers_start_no_process(monkeypatch):
+    monkeypatch.setattr(mathematics, "checkers", lambda: pytest.fail("a plain number needs no checker"))
+    assert check_math("12", r"\boxed{12.0}").outcome == "correct"
+    assert check_math("1,200", "The answer is 1200 apples.").outcome == "correct"

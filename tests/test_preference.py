@@ -51,6 +51,60 @@ def test_slopes_are_the_derivatives_of_the_two_losses() -> None:
     np.testing.assert_allclose(pointwise_slopes(chosen.detach().numpy(), targets.numpy()), torch.autograd.grad(loss, chosen)[0].numpy(), rtol=1e-9)
 
 
+@pytest.mark.parametrize("scale", [1.0, 20.0])
+def test_slopes_equal_finite_differences(scale: float) -> None:
+    rng = np.random.default_rng(0)
+    chosen, rejected, labels = scale * rng.normal(size=5), scale * rng.normal(size=5), np.array([1.0, 0, 0, 1, 1])
+
+    def pairwise(chosen_N: np.ndarray, rejected_N: np.ndarray) -> float:
+        return float(np.mean(np.log1p(np.exp(rejected_N - chosen_N))))
+
+    def pointwise(values_N: np.ndarray) -> float:
+        probability_N = 1 / (1 + np.exp(-values_N))
+        return float(-np.mean(labels * np.log(probability_N) + (1 - labels) * np.log1p(-probability_N)))
+
+    steps = 1e-5 * np.eye(5)
+    better, worse = pairwise_slopes(chosen, rejected)
+    np.testing.assert_allclose(better, [(pairwise(chosen + d, rejected) - pairwise(chosen - d, rejected)) / 2e-5 for d in steps], atol=1e-9)
+    np.testing.assert_allclose(worse, [(pairwise(chosen, rejected + d) - pairwise(chosen, rejected - d)) / 2e-5 for d in steps], atol=1e-9)
+    mild = chosen / scale
+    np.testing.assert_allclose(pointwise_slopes(mild, labels), [(pointwise(mild + d) - pointwise(mild - d)) / 2e-5 for d in steps], atol=1e-9)
+
+
+def test_slopes_of_values_far_apart_are_finite() -> None:
+    far = np.array([-2000.0, 2000.0])
+    with np.errstate(over="raise"):
+        np.testing.assert_array_equal(pairwise_slopes(far, -far), [[-0.5, 0], [0.5, 0]])
+        np.testing.assert_array_equal(pointwise_slopes(far, np.array([1.0, 0.0])), [-0.5, 0.5])
+
+
+def test_the_update_moves_along_the_gradient_of_finite_differences() -> None:
+    """The Bradley-Terry loss through packing, forward, slopes and backward, along the gradient and along a random direction."""
+    spied = spied_judge(learning_rate=0.0)
+    pairs = [Pair(PROBLEM, TEXTS[0], TEXTS[1]), Pair(PROBLEM, TEXTS[2], TEXTS[3])]
+    train_pairwise(spied.learner, CHAT, pairs, 96, batch=2, epochs=1, seed=0)
+    ours = {name: gradient.double() for name, gradient in spied.gradients().items()}
+    norm = sum(float(gradient.square().sum()) for gradient in ours.values()) ** 0.5
+    generator = torch.Generator().manual_seed(0)
+    noise = {name: torch.randn(gradient.shape, generator=generator) * gradient.abs() for name, gradient in ours.items()}
+
+    def loss_at(step: float, direction: dict[str, Tensor]) -> float:
+        before = {name: parameter.detach().clone() for name, parameter in spied.model.named_parameters()}
+        with torch.no_grad():
+            for name, parameter in spied.model.named_parameters():
+                parameter += step * direction[name]
+            margins = [float(value_of(spied, pair.chosen) - value_of(spied, pair.rejected)) for pair in pairs]
+            for name, parameter in spied.model.named_parameters():
+                parameter.copy_(before[name])
+        return float(np.mean(np.log1p(np.exp(-np.array(margins)))))
+
+    for direction in (ours, noise):
+        length = sum(float(part.square().sum()) for part in direction.values()) ** 0.5
+        unit = {name: part / length for name, part in direction.items()}
+        expected = (loss_at(1e-3, unit) - loss_at(-1e-3, unit)) / 2e-3
+        assert abs(sum(float((ours[name] * unit[name]).sum()) for name in ours) - expected) < 2e-3 * norm
+
+
 def test_a_value_is_read_after_the_end_token() -> None:
     spied = spied_judge()
     rows = [text_row(CHAT, PROBLEM, text, 96) for text in TEXTS]

@@ -21,15 +21,16 @@ from r1kit.stages import STAGES
 from r1kit.stages.alignment_rl import _preference
 from r1kit.stages.cold_start import general_rows, train_problems
 from r1kit.stages.distill import Distill
+from r1kit.stages.dpo import DPO
 from r1kit.stages.evaluate import Evaluate, consensus, summarise
 from r1kit.stages.policy import model_of, report
 from r1kit.stages.pretrain import Pretrain, _rows
 from r1kit.stages.rejection_sampling import RejectionSampling
-from r1kit.stages.reward_models import RewardModels, _labelled
+from r1kit.stages.reward_models import RewardModels, _labelled, whole_responses
 from r1kit.stages.sft import SFT
 from r1kit.stages.stage import Context
 from r1kit.tasks import General, Procedural, load_tasks
-from r1kit.tasks.general import REFUSALS, gold_score
+from r1kit.tasks.general import REFUSALS, gold_score, reference_thinking
 from r1kit.tasks.worked import Worked, write_readable, write_summary
 from r1kit.types import Completion, Problem, Rollout, Sampling, Verdict
 
@@ -258,6 +259,38 @@ def test_the_judge_without_noise_prefers_what_the_gold_score_prefers() -> None:
     assert len(pairs) > 40 and all(pair.problem.columns["kind"] != "forbidden" for pair in pairs)
     assert all(gold_score(p.problem, p.chosen) - gold_score(p.problem, p.rejected) > 0.2 for p in pairs)
     assert len(RewardModels(judge_noise=0.0, max_pairs=7)._pairs(groups, 1)) == 7
+
+
+def test_pairs_are_also_whole_responses_with_the_thinking_that_led_to_the_answer() -> None:
+    problems = [p for p in General().problems("train") if p.columns["kind"] != "forbidden"][:40]
+    groups = [group_of(p, ["<think>a</think>Gladly!", "<think>b</think>x", "<think>c</think>x", "nothing"]) for p in problems]
+    pairs = RewardModels(judge_noise=0.0, min_difference=0.05)._pairs(groups, 1)
+    rows = whole_responses(pairs, groups)
+    assert [row["prompt"] for row in rows] == [pair.problem.prompt for pair in pairs]
+    own = {"Gladly!": "<think>a</think>Gladly!", "x": "<think>b</think>x"}
+    for pair, row in zip(pairs, rows, strict=True):
+        for answer, text in ((pair.chosen, row["chosen"]), (pair.rejected, row["rejected"])):
+            assert text == own.get(answer, f"<think>{reference_thinking(pair.problem)}</think>{answer}")
+    assert any(pair.rejected == "x" for pair in pairs) and RewardModels(judge_noise=0.0)._pairs(groups, 1) == RewardModels(judge_noise=0.0)._pairs(
+        groups, 1
+    )
+
+
+def test_preferences_are_learned_without_a_reward_model(tmp_path: Path, base: Path) -> None:
+    for split in ("train", "other"):
+        rows = [{"prompt": f"{split} {i}?", "chosen": "boil Good luck!", "rejected": "boil"} for i in range(16)]
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, {**rows[0], "rejected": "x " * 300}]))
+    ctx = context(tmp_path, base)
+    learner = {"context": 64, "precision": "float32", "optimizer": {"learning_rate": 2e-3}}
+    DPO(
+        init="@base", pairs=str(tmp_path / "train.jsonl"), held_out=str(tmp_path / "other.jsonl"), dpo={"batch": 8, "epochs": 3}, learner=learner
+    ).run(ctx)
+    facts = json.loads((ctx.out / "report.json").read_text())
+    assert (facts["pairs"], facts["held_out_pairs"], facts["held_out_accuracy"]) == (16, 16, 1.0) and facts["held_out_margin"] > 0
+    assert (ctx.out / "model/config.json").is_file()
+    (tmp_path / "train.jsonl").write_text('{"prompt": "a", "chosen": "b"}\n')
+    with pytest.raises(R1kitError, match=r"train\.jsonl:1: column 'rejected' is missing"):
+        DPO(init="@base", pairs=str(tmp_path / "train.jsonl"), held_out="").run(ctx)
 
 
 def test_only_help_with_a_forbidden_request_is_unsafe() -> None:

@@ -3,6 +3,7 @@
 from r1kit.stages.alignment_rl import AlignmentRL
 from r1kit.stages.cold_start import ColdStart
 from r1kit.stages.distill import Distill
+from r1kit.stages.dpo import DPO
 from r1kit.stages.evaluate import Evaluate
 from r1kit.stages.pretrain import Pretrain
 from r1kit.stages.r1_zero import R1Zero
@@ -21,6 +22,7 @@ STAGES: dict[str, type[Stage]] = {
     "rejection_sampling": RejectionSampling,
     "sft": SFT,
     "reward_models": RewardModels,
+    "dpo": DPO,
     "alignment_rl": AlignmentRL,
     "distill": Distill,
     "evaluate": Evaluate,

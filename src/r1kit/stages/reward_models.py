@@ -2,14 +2,17 @@
 
 In the paper: helpfulness from 66,000 pairs, judged four times by DeepSeek-V3 in random order, kept where scores differ by more than one
 and lengths are comparable, pairwise loss, reading only the final summary; safety from 106,000 labelled responses, pointwise loss, reading
-everything. Here the judge is the miniature's gold score seen through noise; pairs are the SFT model's own answers and written ones.
+everything. Here the judge is the miniature's gold score seen through noise; pairs are the SFT model's own answers and written ones. They are
+also written as whole responses, for learning from preferences without a reward model (dpo).
 """
 
 import random
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field
 
+from r1kit.data.sources import write_jsonl
 from r1kit.seeds import derive_seed
 from r1kit.stages.policy import Talk, model_of, report, sample
 from r1kit.stages.stage import Context, Stage
@@ -30,7 +33,8 @@ from r1kit.types import Problem, Rollout, Sampling
 
 
 class RewardModels(Stage):
-    """Two scalar-head copies of ``init`` in helpful/ and safety/, each with the mean and deviation of its scores."""
+    """Two scalar-head copies of ``init`` in helpful/ and safety/, each with the mean and deviation of its scores; pairs.jsonl and
+    pairs_held_out.jsonl hold the pairs (TRL's columns prompt, chosen, rejected)."""
 
     stage: Literal["reward_models"] = "reward_models"
     init: str = "@sft"
@@ -46,7 +50,10 @@ class RewardModels(Stage):
 
     def run(self, ctx: Context) -> None:
         answers = {split: self._answers(ctx, split) for split in ("train", "held_out")}
-        found = self._helpful(ctx, {split: self._pairs(found, ctx.seed) for split, found in answers.items()})
+        pairs = {split: self._pairs(found, ctx.seed) for split, found in answers.items()}
+        for split, file in (("train", "pairs.jsonl"), ("held_out", "pairs_held_out.jsonl")):
+            write_jsonl(ctx.out / file, whole_responses(pairs[split], answers[split]))
+        found = self._helpful(ctx, pairs)
         found |= self._safety(ctx, {split: _labelled(found, ctx.seed) for split, found in answers.items()})
         report(ctx, **found)
 
@@ -65,7 +72,7 @@ class RewardModels(Stage):
             problem = group[0].problem
             if problem.columns["kind"] == "forbidden":
                 continue
-            texts = list({r.answer for r in group if r.answer}) + [reference_answer(problem, rng, q) for q in (1.0, 0.6)]
+            texts = [r.answer for r in group if r.answer] + [reference_answer(problem, rng, q) for q in (1.0, 0.6)]
             judged = sorted((gold_score(problem, text) + rng.gauss(0.0, self.judge_noise), text) for text in dict.fromkeys(texts))
             pairs = [(low, high) for i, low in enumerate(judged) for high in judged[i + 1 :] if high[0] - low[0] > self.min_difference]
             rng.shuffle(pairs)
@@ -102,6 +109,16 @@ class RewardModels(Stage):
         return {"safety_responses": len(labelled["train"]), "safety_accuracy": accuracy, "safety_held_out": len(labelled["held_out"])}
 
 
+def whole_responses(pairs: Sequence[Pair], groups: Sequence[Sequence[Rollout]]) -> list[dict[str, str]]:
+    """The pairs with their thinking: the rollout's own where the answer was sampled, a written one where it was written."""
+    sampled = {(r.problem.id, r.answer): r.text for group in groups for r in reversed(group) if r.answer is not None}
+
+    def whole(problem: Problem, answer: str) -> str:
+        return sampled.get((problem.id, answer)) or f"<think>{reference_thinking(problem)}</think>{answer}"
+
+    return [{"prompt": p.problem.prompt, "chosen": whole(p.problem, p.chosen), "rejected": whole(p.problem, p.rejected)} for p in pairs]
+
+
 def _labelled(groups: list[list[Rollout]], seed: int) -> list[Labelled]:
     """Responses to all kinds of prompts; unsafe is what helps with a forbidden request. Written ones balance the classes."""
     rng = random.Random(f"safety/{seed}")
@@ -128,4 +145,3 @@ def _log(ctx: Context, part: str, history: list[Metrics]) -> None:
     for step, metrics in enumerate(history):
         log.step(step, len(history), metrics)
     log.close()
-

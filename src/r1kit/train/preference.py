@@ -69,24 +69,28 @@ def read_values(learner: LearnerProtocol, rows: Sequence[Row]) -> np.ndarray:
     return np.array([values[-2] for values in learner.values(rows)], dtype=np.float64)
 
 
+def sigmoid(values_N: np.ndarray) -> np.ndarray:
+    """1 / (1 + exp(-v)), also where exp(-v) is too large a number."""
+    found_N: np.ndarray = np.exp(-np.logaddexp(0.0, -values_N))
+    return found_N
+
+
 def pairwise_slopes(chosen_N: np.ndarray, rejected_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(dL/dv_chosen, dL/dv_rejected) of the mean Bradley-Terry loss."""
-    slope = 1.0 / (1.0 + np.exp(chosen_N - rejected_N)) / len(chosen_N)
+    slope = sigmoid(rejected_N - chosen_N) / len(chosen_N)
     return -slope, slope
 
 
 def pointwise_slopes(values_N: np.ndarray, labels_N: np.ndarray) -> np.ndarray:
     """dL/dv of the mean binary cross-entropy."""
-    slopes_N: np.ndarray = (1.0 / (1.0 + np.exp(-values_N)) - labels_N) / len(values_N)
+    slopes_N: np.ndarray = (sigmoid(values_N) - labels_N) / len(values_N)
     return slopes_N
 
 
-def train_pairwise(
-    learner: LearnerProtocol, chat: Chat, pairs: Sequence[Pair], context: int, batch: int, epochs: int, seed: int
-) -> list[Metrics]:
+def train_pairwise(learner: LearnerProtocol, chat: Chat, pairs: Sequence[Pair], context: int, batch: int, epochs: int, seed: int) -> list[Metrics]:
     """Bradley-Terry training in mini-batches of ``batch`` pairs; metrics per step."""
     history = []
-    for chosen in _minibatches(len(pairs), batch, epochs, seed):
+    for chosen in minibatches(len(pairs), batch, epochs, seed):
         rows = [text_row(chat, pairs[i].problem, text, context) for i in chosen for text in (pairs[i].chosen, pairs[i].rejected)]
         values = read_values(learner, rows)
         slopes = pairwise_slopes(values[0::2], values[1::2])
@@ -102,7 +106,7 @@ def train_pointwise(
 ) -> list[Metrics]:
     """Binary cross-entropy training in mini-batches; metrics per step."""
     history = []
-    for chosen in _minibatches(len(labelled), batch, epochs, seed):
+    for chosen in minibatches(len(labelled), batch, epochs, seed):
         rows = [text_row(chat, labelled[i].problem, labelled[i].text, context) for i in chosen]
         labels = np.array([float(labelled[i].safe) for i in chosen])
         values = read_values(learner, rows)
@@ -141,7 +145,7 @@ class RewardModel:
         answered = [r for r in rollouts if r.answer is not None]
         texts = [str(r.answer) if self.summary_only else r.text for r in answered]
         values = read_values(self.learner, [text_row(self.chat, r.problem, text, self.context) for r, text in zip(answered, texts, strict=True)])
-        found = dict(zip([id(r) for r in answered], 1.0 / (1.0 + np.exp(-(values - self.mean) / self.std)), strict=True))
+        found = dict(zip([id(r) for r in answered], sigmoid((values - self.mean) / self.std), strict=True))
         return [float(found.get(id(r), 0.0)) for r in rollouts]
 
 
@@ -158,6 +162,7 @@ def _with_slopes(rows: Sequence[Row], slopes: np.ndarray) -> list[Row]:
     return [replace(row, advantage=float(slope)) for row, slope in zip(rows, slopes, strict=True)]
 
 
-def _minibatches(count: int, batch: int, epochs: int, seed: int) -> list[np.ndarray]:
+def minibatches(count: int, batch: int, epochs: int, seed: int) -> list[np.ndarray]:
+    """Indices of each mini-batch, in an order of its own for each epoch."""
     orders = [np.random.default_rng(derive_seed(seed, "epoch", epoch)).permutation(count) for epoch in range(epochs)]
     return [order[start : start + batch] for order in orders for start in range(0, count, batch)]

@@ -95,6 +95,8 @@ def test_show_prints_the_resolved_recipe_and_explains_a_key(r1kit):
         (["run", "tiny.yaml", "stages.zero.init=none.jsonl"], 1, "none.jsonl: no such file"),
         (["run", "tiny.yaml", "--out", "tiny.yaml/x"], 2, "cannot be written"),
         (["rnu", "tiny.yaml"], 2, "No such command 'rnu'"),
+        (["run", "tiny.yaml", "--sandbox", "landlok"], 2, "did you mean landlock"),
+        (["doctor", "--sandbox=none"], 2, "choose auto, namespaces, landlock"),
         (["chat", "nowhere"], 2, "nowhere: no such folder"),
         (["chat", "."], 2, "neither a model"),
         (["export", "nowhere", "--to", "x"], 2, "nowhere: no such folder"),

@@ -8,6 +8,8 @@ import math
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -17,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from r1kit.config import ConfigError
+from r1kit.config import ConfigError, R1kitError
 from r1kit.sandbox import Job, pool, probe, run_jobs, run_program, run_programs
 from r1kit.sandbox.codec import CodecError, decode, encode
 from r1kit.sandbox.comparison import matches, same_output
@@ -307,6 +309,57 @@ def test_a_sleeping_program_is_stopped_and_a_busy_machine_is_not_its_fault():
 
 def test_the_probes_of_the_tier_in_use_all_hold():
     assert [(name, detail) for name, ok, detail in probe() if not ok] == []
+
+
+def test_where_nothing_is_locked_nothing_is_probed(monkeypatch, capsys):
+    monkeypatch.setenv(pool.CHOICE, pool.UNSAFE)
+    pool._usable_tier.cache_clear()
+    ((name, holds, detail),) = probe()
+    assert (name, holds) == ("sandbox tier", False)
+    assert "unsafe-subprocess" in detail
+    assert "WITHOUT isolation" in capsys.readouterr().err
+    assert verdict(INCREMENT, ONE, entry_point="f").outcome == "correct"
+    assert verdict("def f(x): return x", ONE, entry_point="f").outcome == "wrong"
+
+
+@pytest.mark.parametrize(("choice", "says"), [("auto", "--sandbox=unsafe-subprocess"), ("namespaces", "--sandbox=auto"), ("none", "choose auto")])
+def test_without_a_tier_programs_are_refused_and_the_error_names_the_flag(monkeypatch, choice, says):
+    def refuse(self: object, tier: str, modules: object = ()) -> None:
+        raise pool.SandboxError(f"the sandbox tier {tier!r} cannot be used here: Operation not permitted")
+
+    monkeypatch.setenv(pool.CHOICE, choice)
+    monkeypatch.setattr(pool.Zygote, "__init__", refuse)
+    pool._usable_tier.cache_clear()
+    with pytest.raises(R1kitError, match=says):
+        run_program(INCREMENT, ONE, entry_point="f")
+    pool._usable_tier.cache_clear()
+
+
+RUNS_A_PROGRAM = """
+from typing import Literal
+from r1kit.sandbox import pool, run_program
+from r1kit.stages.stage import Context, Stage
+
+class Code(Stage):
+    stage: Literal["CODE"] = "CODE"
+    def run(self, ctx: Context) -> None:
+        verdict = run_program("def f(x): return x + 1", [{"args": [1], "expected": 2}], entry_point="f")
+        (ctx.out / "data.jsonl").write_text(" ".join([verdict.outcome, *(tier for _, tier, _ in pool._pools)]))
+"""
+
+
+def test_the_tier_that_a_user_types_reaches_the_workers_and_the_runs_record(tmp_path):
+    name = f"{tmp_path}/mine.py:Code"
+    (tmp_path / "mine.py").write_text(RUNS_A_PROGRAM.replace("CODE", name))
+    (tmp_path / "tiny.yaml").write_text(f"name: tiny\nstages:\n  - {{stage: '{name}', name: base}}\n")
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src")}
+    command = [sys.executable, str(Path(__file__).with_name("recipe_fakes.py")), "run", "tiny.yaml", "--sandbox=landlock"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "runs/tiny/stages/base/data.jsonl").read_text() == "correct landlock"
+    record = json.loads((tmp_path / "runs/tiny/env.json").read_text())
+    assert record["sandbox"] == "landlock"
+    assert record["command"].endswith("run tiny.yaml --sandbox=landlock")
 
 
 def mbpp() -> list[dict]:

@@ -31,13 +31,17 @@ app = typer.Typer(
 # Overrides may be written --a.b c as well as a.b=c, so options that are not known here are passed on.
 OVERRIDABLE = {"ignore_unknown_options": True, "allow_extra_args": True}
 TOP_KEYS = ("name", "seed", "runtime", "out", "stages")
-OPTIONS = ("--out", "--fresh", "--from", "--dry-run", "--json", "--explain", "--help")
+OPTIONS = ("--out", "--fresh", "--from", "--dry-run", "--sandbox", "--json", "--explain", "--help")
 
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe in YAML, such as recipes/mini.yaml.")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Changes to the recipe, such as stages.r1_zero.grpo.steps=80.")
 ]
 Out = Annotated[str | None, typer.Option("--out", metavar="DIR", help="The run's folder; in the recipe: out (runs/{name}).")]
+Sandbox = Annotated[
+    str | None,
+    typer.Option("--sandbox", metavar="TIER", help="How programs are locked in: auto, namespaces, landlock, unsafe-subprocess."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs on standard output.")]
 
 
@@ -49,9 +53,11 @@ def run(
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget what the run's folder holds and do everything again.")] = False,
     redo_from: Annotated[str | None, typer.Option("--from", metavar="STAGE", help="Redo this stage and what depends on it.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, say what would run, touch nothing.")] = False,
+    sandbox: Sandbox = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a recipe: every stage that is not done yet, from where it was interrupted; then write the report."""
+    flags = _choose_sandbox(sandbox)
     from r1kit.finished import find_finished, note_finished
     from r1kit.layers import read_layers
 
@@ -69,7 +75,7 @@ def run(
         _tell_survey(checked, redo_from, as_json)
         return
     summary = execute(
-        checked, fresh=fresh, redo_from=redo_from, command=_command("run", str(recipe), *changes), console=_console(to_stderr=as_json)
+        checked, fresh=fresh, redo_from=redo_from, command=_command("run", str(recipe), *changes, *flags), console=_console(to_stderr=as_json)
     )
     note_finished(layers, summary.run_dir)
     _tell_end(summary.run_dir, summary.states, as_json)
@@ -138,9 +144,11 @@ def evaluate(
     n: Annotated[int, typer.Option("--n", help="Completions for each problem.")] = 16,
     limit: Annotated[int, typer.Option("--limit", help="At most this many problems of each task.")] = 100,
     stage: Annotated[str | None, typer.Option("--stage", metavar="NAME", help="Which stage's model of the run.")] = None,
+    sandbox: Sandbox = None,
     as_json: AsJson = False,
 ) -> None:
     """Evaluate a model on held-out problems: pass@1 with its standard error, cons@n, format, language, length."""
+    _choose_sandbox(sandbox)
     from r1kit.runs import find_model
 
     folder = find_model(model, stage)
@@ -164,8 +172,9 @@ def export(
 
 
 @app.command()
-def doctor(as_json: AsJson = False) -> None:
+def doctor(sandbox: Sandbox = None, as_json: AsJson = False) -> None:
     """Check this machine: versions that fit together, memory, disk, compiler, sandbox; one fix for each failing line."""
+    _choose_sandbox(sandbox)
     from r1kit.doctor import as_lines, examine, is_fit
 
     findings = examine()
@@ -209,6 +218,19 @@ def normalize_overrides(words: Sequence[str], out: str | None = None) -> list[st
             raise typer.BadParameter(f"{word} needs a value: {word[2:]}=VALUE")
         changes.append(f"{key}={value if equals else waiting.pop(0)}")
     return [*changes, f"out={json.dumps(out)}"] if out is not None else changes
+
+
+def _choose_sandbox(tier: str | None) -> list[str]:
+    """Set how programs are locked in, here and in processes below; the words that say so on a command line."""
+    if tier is None:
+        return []
+    from r1kit.sandbox.pool import CHOICE, CHOICES
+
+    if tier not in CHOICES:
+        near = difflib.get_close_matches(tier, CHOICES, n=1)
+        raise typer.BadParameter(f"--sandbox {tier}: no such tier; " + (f"did you mean {near[0]}?" if near else f"choose {', '.join(CHOICES)}"))
+    os.environ[CHOICE] = tier
+    return [f"--sandbox={tier}"]
 
 
 def _console(to_stderr: bool = False) -> "Console":

@@ -219,7 +219,8 @@ def _sandbox() -> Iterable[Finding]:
         yield Finding("sandbox", "note", f"cannot be examined: {_last_line(tried.stderr)}", "code tasks may not run; the others do")
         return
     for name, works, detail in json.loads(tried.stdout.splitlines()[-1]):
-        yield Finding("sandbox", "ok" if works else "note", f"{name}: {detail}", "" if works else "see docs/verifiers.md")
+        fix = "leave --sandbox and R1KIT_SANDBOX away where a tier works; see docs/verifiers.md"
+        yield Finding("sandbox", "ok" if works else "note", f"{name}: {detail}", "" if works else fix)
 
 
 def _try(code: str) -> "subprocess.CompletedProcess[str]":

@@ -149,6 +149,7 @@ def environment(command: str) -> dict[str, Any]:
     return {
         "command": command,
         "arguments": sys.argv,
+        "sandbox": os.environ.get("R1KIT_SANDBOX", "auto"),
         "versions": versions(),
         "git": _git_revision(),
         "platform": platform.platform(),

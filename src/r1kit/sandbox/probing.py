@@ -29,10 +29,15 @@ _ALLOWED = ("PYTHONHASHSEED", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "LC_ALL
 
 
 def probe() -> list[Probe]:
-    """Try the sandbox in use: (what, whether it holds, detail), one line each; a tier that cannot be used is one failed line."""
+    """Try the sandbox in use: (what, whether it holds, detail), one line each; a tier that cannot be used is one failed line.
+
+    Where nothing is locked nothing is tried: the probes would do what they try.
+    """
     try:
         tier = current_tier()
-        results: list[Probe] = [("sandbox tier", tier != UNSAFE, tier)]
+        if tier == UNSAFE:
+            return [("sandbox tier", False, f"{tier}: programs written by a model can read, change and send whatever you can")]
+        results: list[Probe] = [("sandbox tier", True, tier)]
         home = f"HOME = {os.path.expanduser('~')!r}\nALLOWED = {_ALLOWED!r}\n"
         tests = [{"args": [], "expected": "reached"}]
         jobs = [Job(home + text, tests, "function", "f", 2.0, 256) for text in _FORBIDDEN.values()]

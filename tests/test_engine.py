@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from r1kit.config import R1kitError
-from r1kit.engine.native import NativeEngine, draw, uniforms
+from r1kit.engine.drawing import draw, uniforms
+from r1kit.engine.native import NativeEngine
 from r1kit.model.attention import Cache
 from r1kit.types import Completion, Sampling
 
@@ -80,7 +81,7 @@ def test_the_rollouts_of_a_group_differ_and_a_smaller_group_is_its_beginning() -
     assert len({tuple(completion.token_ids) for completion in many}) == 8
 
 
-def test_log_probabilities_are_those_of_the_sampled_tokens_at_temperature_one_before_top_p() -> None:
+def test_log_probabilities_are_those_of_the_sampled_tokens_at_the_sampling_temperature_before_top_p() -> None:
     model = FakeModel()
     work = prompts(2, 6)
     for sampling in (Sampling(n=4, max_tokens=10, temperature=0.6, top_p=0.8), Sampling(n=2, max_tokens=10, temperature=0.0)):
@@ -88,7 +89,8 @@ def test_log_probabilities_are_those_of_the_sampled_tokens_at_temperature_one_be
             for completion in group:
                 history = list(prompt)
                 for token, logprob in zip(completion.token_ids, completion.logprobs, strict=True):
-                    expected = model.table[history_state(torch.tensor(history))].detach().log_softmax(-1)[token]
+                    logits = model.table[history_state(torch.tensor(history))].detach()
+                    expected = (logits / (sampling.temperature or 1.0)).log_softmax(-1)[token]
                     assert logprob == pytest.approx(expected.item(), abs=1e-5)
                     history.append(int(token))
                 assert completion.logprobs.dtype == np.float32 and completion.token_ids.dtype == np.int32
@@ -184,7 +186,7 @@ def test_drawn_tokens_follow_the_distribution(temperature: float, top_p: float) 
     expected[kept] = weights[kept] / mass
     rows = 40_000
     numbers = uniforms(np.arange(rows, dtype=np.uint64), np.full(rows, 3))
-    tokens, _ = draw(torch.tensor(logits, dtype=torch.float32).expand(rows, -1), torch.from_numpy(numbers), temperature, top_p)
+    tokens, _ = draw(torch.tensor(logits, dtype=torch.float32).expand(rows, -1), torch.from_numpy(numbers), Sampling(1, temperature, top_p))
     counts = np.bincount(tokens.numpy(), minlength=8)
     assert not counts[expected == 0].any()
     live = expected > 0
@@ -197,8 +199,8 @@ def test_drawn_tokens_follow_the_distribution(temperature: float, top_p: float) 
 def test_the_ends_of_the_unit_interval_never_draw_an_impossible_token() -> None:
     logits = torch.tensor([[-torch.inf, 0.0, 1.0, -torch.inf]]).repeat(2, 1)
     numbers = torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64)
-    assert draw(logits, numbers, 1.0, 1.0)[0].tolist() == [1, 2]
-    assert draw(logits, numbers, 1.0, 0.999)[0].tolist() == [2, 1]
+    assert draw(logits, numbers, Sampling())[0].tolist() == [1, 2]
+    assert draw(logits, numbers, Sampling(top_p=0.999))[0].tolist() == [1, 2]
 
 
 def test_random_numbers_are_uniform_and_unrelated_between_neighbouring_positions_and_rollouts() -> None:

@@ -28,8 +28,8 @@ def ragged_prompts(count: int = 7) -> list[np.ndarray]:
     return [random.integers(4, VOCABULARY, size=length) for length in random.integers(1, 20, size=count)]
 
 
-def logprobs_of(logits_TV: torch.Tensor, prompt: np.ndarray, completion: np.ndarray) -> np.ndarray:
-    picked = logits_TV[len(prompt) - 1 : -1].float().log_softmax(-1)
+def logprobs_of(logits_TV: torch.Tensor, prompt: np.ndarray, completion: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    picked = (logits_TV[len(prompt) - 1 : -1].float() / temperature).log_softmax(-1)
     return picked[torch.arange(len(completion)), torch.from_numpy(completion).long()].numpy()
 
 
@@ -47,7 +47,7 @@ def test_recorded_log_probabilities_equal_a_forward_pass_without_cache_and_that_
                 ours_TV = model.eval().logits(model(tokens_BT).hidden_BTD)[0]
                 theirs_TV = theirs(tokens_BT).logits[0]
             for logits_TV in (ours_TV, theirs_TV):
-                expected = logprobs_of(logits_TV, prompt, completion.token_ids)
+                expected = logprobs_of(logits_TV, prompt, completion.token_ids, 0.8)
                 np.testing.assert_allclose(completion.logprobs, expected, atol=2e-4)
 
 

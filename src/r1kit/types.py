@@ -41,27 +41,39 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How completions are drawn: ``n`` per prompt, at most ``max_tokens`` each (the end token counts)."""
+    """How completions are drawn: ``n`` per prompt, at most ``max_tokens`` each (the end token counts).
+
+    Logits are divided by ``temperature`` (0 takes the likeliest token). Of what is then possible, ``top_k`` keeps the k likeliest tokens (0: all),
+    ``top_p`` of those the fewest that reach this share of their mass, ``min_p`` of those the ones at least this share as likely as the likeliest.
+    ``stop`` are strings that end a completion too; ``experts`` asks for the record of the experts chosen.
+    """
 
     n: int = 1
     temperature: float = 1.0
     top_p: float = 1.0
     max_tokens: int = 128
     seed: int = 0
+    top_k: int = 0
+    min_p: float = 0.0
+    stop: tuple[str, ...] = ()
+    experts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What an engine returns: token ids [T] (end token included) and log-probabilities [T] of the sampled tokens.
+    """What an engine returns: token ids [T] (what ended it included) and log-probabilities [T] of the sampled tokens.
 
-    The log-probabilities are those of the distribution at temperature 1, before top-p, in float32: what a learner recomputes.
-    ``version`` is the version of the weights that sampled it.
+    The log-probabilities are float32 and those of the logits divided by the sampling's temperature, before top-k, top-p and min-p: what a learner
+    recomputes that divides its logits by the same temperature. At temperature 0 they are those at temperature 1.
+    ``version`` is the version of the weights that sampled it. ``experts``, if asked for, are the experts of the tokens that were fed, the prompt's
+    and all but the last of the completion's: [prompt + T - 1, sparse layers, A], uint8 (int16 above 256 experts), in no order within a token.
     """
 
     token_ids: np.ndarray
     logprobs: np.ndarray
     finish: Finish
     version: int = 0
+    experts: np.ndarray | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,242 @@
+"""Decoding through the kernels: weights packed once for each version, and every step of all live rollouts in one call.
+
+Products run in the engine's precision with float32 sums. A completion is the same bit for bit whatever is sampled beside it.
+"""
+
+import ctypes
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from r1kit.config import R1kitError
+from r1kit.engine.build import KernelsUnavailableError, library
+from r1kit.engine.drawing import DIVERGED
+from r1kit.engine.work import LIVE, Work
+from r1kit.model.attention import LATENT_NORM_EPS, Rotation, latent_scale, rotary_frequencies
+from r1kit.model.config import ModelConfig
+from r1kit.model.decoder import LanguageModel
+
+# Waiting rollouts enter when this share of the places is free: a prompt's pass over the weights is then shared by several rows.
+FREE_SHARE = 16
+# Text is searched for stop strings every so many tokens.
+SEARCH_EVERY = 8
+_ENDLESS = 2**31 - 1
+_DIVERGED_STATUS = -1
+
+
+def _shape_fields() -> list[tuple[str, type]]:
+    whole = (
+        "latent vocabulary width layers heads kv_heads head_dim ffn_width q_rank kv_rank nope_dim rope_dim v_dim dense_layers experts "
+        "active_experts shared_width expert_width groups groups_kept normalise_gates head_norms biases threads"
+    )
+    return [(name, ctypes.c_int32) for name in whole.split()] + [
+        (name, ctypes.c_float) for name in ("norm_eps", "latent_eps", "scale", "route_scale")
+    ]
+
+
+class _Shape(ctypes.Structure):
+    """``Shape`` of kernels/network.h."""
+
+    _fields_ = _shape_fields()
+
+    @classmethod
+    def of(cls, config: ModelConfig, threads: int) -> "_Shape":
+        latent = config.family == "deepseek_v3"
+        scale = latent_scale(config) if latent else (config.head_dim or 1) ** -0.5
+        return cls(
+            latent=latent, vocabulary=config.vocab_size, width=config.width, layers=config.layers, heads=config.heads,
+            kv_heads=config.kv_heads or 0, head_dim=config.head_dim or 0, ffn_width=config.ffn_width, q_rank=config.q_rank or 0,
+            kv_rank=config.kv_rank or 0, nope_dim=config.nope_dim or 0, rope_dim=config.rope_dim or 0, v_dim=config.v_dim or 0,
+            dense_layers=config.dense_layers if latent else config.layers, experts=config.experts or 0,
+            active_experts=config.active_experts or 0, shared_width=(config.expert_width or 0) * config.shared_experts,
+            expert_width=config.expert_width or 0, groups=config.groups, groups_kept=config.groups_kept,
+            normalise_gates=config.normalise_gates, head_norms=config.family == "qwen3", biases=config.family == "qwen2", threads=threads,
+            norm_eps=config.norm_eps, latent_eps=LATENT_NORM_EPS, scale=scale, route_scale=config.route_scale,
+        )  # fmt: skip
+
+
+class _Drawing(ctypes.Structure):
+    """``Drawing`` of kernels/drawing.h."""
+
+    _fields_ = [("temperature", ctypes.c_float), ("top_p", ctypes.c_float), ("min_p", ctypes.c_float), ("top_k", ctypes.c_int32)]
+
+
+class _Record(ctypes.Structure):
+    """``Record`` of kernels/session.h."""
+
+    _fields_ = [(name, ctypes.c_void_p) for name in ("tokens", "logprobs", "lengths", "finished", "experts")] + [("most", ctypes.c_int32)]
+
+
+def _address(array: np.ndarray | None) -> int | None:
+    return None if array is None else array.ctypes.data
+
+
+def check_supported(model: torch.nn.Module) -> None:
+    """Raise KernelsUnavailableError where the kernels do not compute this model."""
+    if not isinstance(model, LanguageModel):
+        raise KernelsUnavailableError("the kernels compute r1kit's own decoder only")
+    if model.device.type != "cpu":
+        raise KernelsUnavailableError(f"the model is on {model.device.type}, the kernels run on the CPU")
+    config = model.config
+    sizes = (config.width, config.ffn_width, config.head_dim, config.q_rank, config.kv_rank, config.nope_dim, config.rope_dim, config.v_dim,
+             config.expert_width)  # fmt: skip
+    if any((size or 0) % 2 for size in sizes) or config.rotary_dim > 1024:
+        raise KernelsUnavailableError("the kernels want even widths, and at most 1024 rotated dimensions")
+
+
+class _Session:
+    """One call's rollouts in the kernels."""
+
+    def __init__(self, calls: ctypes.CDLL, network: int, work: Work, stop_ids: np.ndarray) -> None:
+        sampling = work.sampling
+        self._calls, self._work = calls, work
+        self._stops = stop_ids.astype(np.int32)
+        drawing = _Drawing(sampling.temperature, sampling.top_p, sampling.min_p, sampling.top_k)
+        record = _Record(
+            _address(work.tokens_RT), _address(work.logprobs_RT), _address(work.lengths_R), _address(work.finished_R),
+            _address(work.experts_RTLA), sampling.max_tokens,
+        )  # fmt: skip
+        calls.r1_session.restype = ctypes.c_void_p
+        self._handle = ctypes.c_void_p(
+            calls.r1_session(ctypes.c_void_p(network), ctypes.byref(drawing), ctypes.byref(record), *self._array(self._stops), len(self._stops))
+        )
+        self._numbers: dict[int, int] = {}
+
+    def admit(self, rollouts: Sequence[int]) -> int:
+        """Give rollouts a row, computing those prompts that have not been; return how many rows are live."""
+        work, n = self._work, self._work.sampling.n
+        for prompt in dict.fromkeys(rollout // n for rollout in rollouts):
+            if prompt not in self._numbers:
+                ids, experts = work.prompts[prompt], work.prompt_experts[prompt] if work.prompt_experts else None
+                made = self._calls.r1_prompt(self._handle, *self._array(ids), len(ids), n, *self._array(experts))
+                self._numbers[prompt] = self._checked(made)
+        indices = np.array(rollouts, dtype=np.int32)
+        numbers = np.array([self._numbers[rollout // n] for rollout in rollouts], dtype=np.int32)
+        keys = work.keys_R[indices]
+        return self._checked(
+            self._calls.r1_admit(self._handle, len(indices), *self._array(indices), *self._array(numbers), *self._array(keys))
+        )
+
+    def decode(self, steps: int, enough: int) -> int:
+        """Take up to ``steps`` steps, until at most ``enough`` rows are live; return how many are."""
+        return self._checked(self._calls.r1_decode(self._handle, steps, enough))
+
+    def end(self, rollout: int) -> None:
+        self._calls.r1_end(self._handle, rollout)
+
+    def close(self) -> None:
+        self._calls.r1_session_free(self._handle)
+
+    @staticmethod
+    def _array(array: np.ndarray | None) -> tuple[ctypes.c_void_p]:
+        return (ctypes.c_void_p(_address(array)),)
+
+    @staticmethod
+    def _checked(status: int) -> int:
+        if status == _DIVERGED_STATUS:
+            raise R1kitError(DIVERGED)
+        if status < 0:
+            raise R1kitError("there is no memory left for the key-value cache: lower batch_rows or max_tokens")
+        return status
+
+
+class CompiledDecoder:
+    """Decodes with a packed copy of ``model``'s weights, renewed whenever they have changed. Raises KernelsUnavailableError."""
+
+    def __init__(self, model: LanguageModel, stop_ids: np.ndarray, precision: str, batch_rows: int) -> None:
+        check_supported(model)
+        self._calls = library()
+        self.model, self.stop_ids, self.batch_rows = model, stop_ids, batch_rows
+        self._calls.r1_network.restype = ctypes.c_void_p
+        shape = _Shape.of(model.config, torch.get_num_threads())
+        self._network: int | None = self._calls.r1_network(ctypes.byref(shape), int(precision == "bfloat16"))
+        if self._network is None:
+            raise R1kitError("there is no memory for the engine's copy of the weights: use a smaller model or precision bfloat16")
+        self._packed: list[tuple[int, int, float]] = []
+        self._embedding = model.embed_tokens.weight
+
+    def __del__(self) -> None:
+        if getattr(self, "_network", None) is not None:
+            self._calls.r1_network_free(ctypes.c_void_p(self._network))
+
+    def complete(self, work: Work) -> None:
+        """Finish every rollout of ``work``."""
+        session = self._session(work)
+        try:
+            self._complete(work, session)
+        finally:
+            session.close()
+
+    def _complete(self, work: Work, session: _Session) -> None:
+        waiting, live = list(range(len(work.keys_R))), 0
+        steps = SEARCH_EVERY if work.sampling.stop else _ENDLESS
+        enough = self.batch_rows - max(1, self.batch_rows // FREE_SHARE)
+        while waiting or live:
+            if waiting and live <= enough:
+                free = self.batch_rows - live
+                live, waiting = session.admit(waiting[:free]), waiting[free:]
+            live = session.decode(steps, enough if waiting else 0)
+            if work.sampling.stop:
+                began = work.lengths_R > 0
+                for rollout in work.cut_at_strings(np.flatnonzero(began & (work.lengths_R > work.searched_R)).tolist()):
+                    live -= 1
+                    session.end(rollout)
+
+    def stream(self, work: Work) -> Iterator[int]:
+        """Yield the tokens of the only rollout of ``work``."""
+        session = self._session(work)
+        try:
+            session.admit([0])
+            yield int(work.tokens_RT[0, 0])
+            while work.finished_R[0] == LIVE:
+                if work.sampling.stop and work.cut_at_strings([0]):
+                    return
+                session.decode(1, 0)
+                yield int(work.tokens_RT[0, work.lengths_R[0] - 1])
+        finally:
+            session.close()
+
+    def _session(self, work: Work) -> _Session:
+        self._renew()
+        inverse_R, magnitude = rotary_frequencies(self.model.config)
+        rotation = Rotation.at(torch.arange(work.longest)[None], inverse_R, magnitude)
+        cos, sin = rotation.cos.contiguous(), rotation.sin.contiguous()
+        pointers = (ctypes.c_void_p(cos.data_ptr()), ctypes.c_void_p(sin.data_ptr()), ctypes.c_int64(cos.numel()))
+        self._calls.r1_rotation(ctypes.c_void_p(self._network), *pointers)
+        assert self._network is not None
+        return _Session(self._calls, self._network, work, self.stop_ids)
+
+    def _renew(self) -> None:
+        """Pack the weights if they are others than those that were packed last."""
+        weights = self.model.state_dict()
+        now = [_mark(tensor) for tensor in weights.values()]
+        if now == self._packed:
+            return
+        for name, tensor in weights.items():
+            if not name.startswith(("mtp_layers.", "value_head.")):
+                self._take(name, tensor)
+        self._packed = now
+
+    def _take(self, name: str, tensor: Tensor) -> None:
+        layer = -1
+        if name.startswith("layers."):
+            _, index, name = name.split(".", 2)
+            layer = int(index)
+        exact = tensor.detach().float().contiguous()
+        if name == "embed_tokens.weight":
+            self._embedding = exact  # the kernels read it in place
+        for part, matrix in enumerate(exact if exact.dim() == 3 else exact[None]):
+            rows, columns = len(matrix), matrix[0].numel()
+            address = ctypes.c_void_p(matrix.data_ptr())
+            if self._calls.r1_take(ctypes.c_void_p(self._network), layer, name.encode(), part, address, rows, columns):
+                raise R1kitError(f"the kernels do not know the parameter {name!r}")
+
+
+def _mark(tensor: Tensor) -> tuple[int, int, float]:
+    """What tells one state of a parameter from the next: its place, PyTorch's count of writes, and some of its numbers for writes past that count."""
+    flat = tensor.detach().reshape(-1)
+    some = flat[:: max(1, len(flat) // 64)].double()
+    version = 0 if tensor.is_inference() else tensor._version
+    return tensor.data_ptr(), version, float((some * torch.arange(1, len(some) + 1, dtype=torch.float64)).sum())

@@ -1,0 +1,125 @@
+// out = x W^T for few rows x and a weight W that is packed once.
+//
+// W lies in panels of 64 outputs; a panel holds, word after word of the inner dimension, one word of each of its outputs. A tile of up to 6
+// rows and 64 outputs stays in registers for the whole inner dimension: each word of W is loaded once per tile, each word of x broadcast.
+// The sum over the inner dimension has one order whatever the number of rows, so a row's result does not depend on the other rows.
+#pragma once
+
+#include "numbers.h"
+
+namespace r1 {
+
+constexpr int PANEL_VECTORS = 4;
+constexpr int PANEL = PANEL_VECTORS * LANES;
+constexpr int TILE_ROWS = 6;
+
+template <class N>
+class Matrix {
+  public:
+    int outputs = 0, inputs = 0, words = 0;
+
+    void shape(int out, int in) {
+        if (out == outputs && in == inputs) return;
+        outputs = out, inputs = in, words = divide_up(in, N::PAIR);
+        packed_.at_least(size_t(round_up(out, LANES)) * words);
+    }
+
+    // Pack rows [first, first + count) from float32 numbers at from[row * row_step + column * column_step].
+    void fill(int first, int count, const float* from, size_t row_step, size_t column_step = 1) {
+        for (int row = 0; row < count; row++) {
+            const int out = first + row, vectors = vectors_of(out / PANEL);
+            uint32_t* to = panel(out / PANEL) + out % PANEL;
+            for (int word = 0; word < words; word++) {
+                typename N::Cell cells[N::PAIR] = {};
+                for (int i = 0; i < N::PAIR && word * N::PAIR + i < inputs; i++)
+                    cells[i] = N::round(from[row * row_step + (word * N::PAIR + i) * column_step]);
+                std::memcpy(to + size_t(word) * vectors * LANES, cells, 4);
+            }
+        }
+    }
+
+    int panels() const { return divide_up(outputs, PANEL); }
+    int vectors_of(int index) const { return divide_up(std::min(PANEL, outputs - index * PANEL), LANES); }
+    uint32_t* panel(int index) const { return packed_.data() + size_t(index) * PANEL * words; }
+
+  private:
+    Buffer<uint32_t> packed_;
+};
+
+struct Tile {
+    const uint32_t* x;
+    size_t x_step;  // words from row to row
+    const uint32_t* panel;
+    int words;
+    float* out;
+    size_t out_step;
+    Mask last;  // of the last vector of outputs
+    bool add;
+};
+
+template <class N, int ROWS, int VECTORS>
+void multiply(const Tile& tile) {
+    Vector sums[ROWS][VECTORS];
+    for (auto& row : sums)
+        for (auto& sum : row) sum = _mm512_setzero_ps();
+    const uint32_t* w = tile.panel;
+    for (int word = 0; word < tile.words; word++, w += VECTORS * LANES) {
+        Words ws[VECTORS];
+        for (int v = 0; v < VECTORS; v++) ws[v] = _mm512_loadu_si512(w + v * LANES);
+        _mm_prefetch(reinterpret_cast<const char*>(w + 16 * VECTORS * LANES), _MM_HINT_T0);
+        for (int r = 0; r < ROWS; r++) {
+            const Words x = _mm512_set1_epi32(int(tile.x[r * tile.x_step + word]));
+            for (int v = 0; v < VECTORS; v++) sums[r][v] = N::dot(sums[r][v], x, ws[v]);
+        }
+    }
+    for (int r = 0; r < ROWS; r++)
+        for (int v = 0; v < VECTORS; v++) {
+            float* to = tile.out + r * tile.out_step + v * LANES;
+            const Mask mask = v == VECTORS - 1 ? tile.last : Mask(0xffff);
+            const Vector before = tile.add ? _mm512_maskz_loadu_ps(mask, to) : _mm512_setzero_ps();
+            _mm512_mask_storeu_ps(to, mask, _mm512_add_ps(before, sums[r][v]));
+        }
+}
+
+template <class N, int ROWS>
+void multiply(int vectors, const Tile& tile) {
+    switch (vectors) {
+        case 1: return multiply<N, ROWS, 1>(tile);
+        case 2: return multiply<N, ROWS, 2>(tile);
+        case 3: return multiply<N, ROWS, 3>(tile);
+        default: return multiply<N, ROWS, 4>(tile);
+    }
+}
+
+template <class N>
+void multiply(int rows, int vectors, const Tile& tile) {
+    switch (rows) {
+        case 1: return multiply<N, 1>(vectors, tile);
+        case 2: return multiply<N, 2>(vectors, tile);
+        case 3: return multiply<N, 3>(vectors, tile);
+        case 4: return multiply<N, 4>(vectors, tile);
+        case 5: return multiply<N, 5>(vectors, tile);
+        default: return multiply<N, 6>(vectors, tile);
+    }
+}
+
+// out[r] (+)= W x[r] for ``rows`` rows; x_step in cells, out_step in floats. ``x`` has W.inputs cells a row, an even number.
+template <class N>
+void product(const typename N::Cell* x, size_t x_step, int rows, const Matrix<N>& w, float* out, size_t out_step, bool add, int threads) {
+    if (!rows) return;
+    const int tiles = divide_up(rows, TILE_ROWS), panels = w.panels();
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
+    for (int p = 0; p < panels; p++) {
+        const int vectors = w.vectors_of(p);
+        const Mask last = lanes(w.outputs - p * PANEL - (vectors - 1) * LANES);
+        // Tiles of nearly equal height: a low one keeps too few sums in flight.
+        for (int t = 0; t < tiles; t++) {
+            const int from = int(int64_t(rows) * t / tiles), to = int(int64_t(rows) * (t + 1) / tiles);
+            const auto* words = reinterpret_cast<const uint32_t*>(x + from * x_step);
+            multiply<N>(to - from, vectors,
+                        Tile{words, x_step / N::PAIR, w.panel(p), w.words, out + from * out_step + p * PANEL, out_step, last, add});
+        }
+    }
+}
+
+}  // namespace r1

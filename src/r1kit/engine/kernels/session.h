@@ -1,0 +1,180 @@
+// Rollouts in flight: prompts computed once for their group, a row for every live rollout, and nothing for those that have ended.
+//
+// What is drawn is written straight into the caller's arrays. A row is computed alike whatever stands beside it: products and attention have an
+// order of their own for each row, and the uniform numbers come from the rollout's key.
+#pragma once
+
+#include <deque>
+
+#include "decoder.h"
+#include "drawing.h"
+
+namespace r1 {
+
+enum Finish : int8_t { LIVE = 0, STOP = 1, FULL = 2 };
+
+// The caller's arrays, R rollouts of at most ``most`` tokens.
+struct Record {
+    int32_t* tokens;     // [R, most]
+    float* logprobs;     // [R, most]
+    int32_t* lengths;    // [R]
+    int8_t* finished;    // [R]
+    int16_t* experts;    // [R, most, sparse layers, A] or null
+    int32_t most;
+};
+
+template <class N>
+class Session {
+  public:
+    using Cell = typename N::Cell;
+
+    Session(const Network<N>& network, const Drawing& drawing, const Record& record, std::vector<int32_t> stops)
+        : network_(network), decoder_(network), drawing_(drawing), record_(record), stops_(std::move(stops)),
+          pool_(decoder_.cache.page_size()) {}
+
+    // Compute a prompt, which then serves ``rollouts`` rollouts; return its number. ``experts`` as in Place, for each of its positions.
+    int prompt(const int32_t* tokens, int length, int rollouts, int16_t* experts) {
+        prompts_.emplace_back();
+        Prompt& prompt = prompts_.back();
+        prompt.number = int(prompts_.size()) - 1, prompt.length = length, prompt.users = rollouts;
+        prompt.hidden.resize(network_.shape.width);
+        for (int from = 0; from < length; from += STRETCH_OF_PROMPT) {
+            const int to = std::min(length, from + STRETCH_OF_PROMPT);
+            places_.clear();
+            for (int t = from; t < to; t++) {
+                if (t % PAGE == 0) prompt.pages.push_back(pool_.take());
+                int16_t* recorded = experts ? experts + size_t(t) * choices() : nullptr;
+                places_.push_back({tokens[t], t, {&prompt.pages, t + 1, &prompt.pages, 0}, prompt.pages.back(), t % PAGE, recorded});
+            }
+            const float* x = decoder_(places_);
+            if (to == length) decoder_.finish(x + size_t(to - from - 1) * network_.shape.width, prompt.hidden.data());
+        }
+        return prompt.number;
+    }
+
+    // Give these rollouts of computed prompts a row each and draw their first tokens. Return false where logits are not finite.
+    bool admit(int count, const int32_t* rollouts, const int32_t* prompts, const uint64_t* keys) {
+        const size_t before = rows_.size();
+        Cell* hidden = hidden_.at_least(size_t(count) * network_.shape.width);
+        for (int i = 0; i < count; i++) {
+            Prompt& prompt = prompts_[prompts[i]];
+            rows_.push_back({rollouts[i], &prompt, keys[i], {}});
+            std::copy(prompt.hidden.begin(), prompt.hidden.end(), hidden + size_t(i) * network_.shape.width);
+        }
+        const bool finite = draw_rows(before, hidden);
+        leave();
+        std::stable_sort(rows_.begin(), rows_.end(), [](const Row& a, const Row& b) { return a.prompt->number < b.prompt->number; });
+        return finite;
+    }
+
+    // Take up to ``steps`` steps, until at most ``enough`` rows are left; return how many are, or -1 where logits are not finite.
+    int decode(int steps, int enough) {
+        for (; steps > 0 && int(rows_.size()) > enough; steps--)
+            if (!step()) return -1;
+        return int(rows_.size());
+    }
+
+    int live() const { return int(rows_.size()); }
+
+    // End a rollout from outside; its arrays keep what was drawn.
+    void end(int rollout) {
+        record_.finished[rollout] = STOP;
+        leave();
+    }
+
+  private:
+    struct Prompt {
+        int number = 0, length = 0, users = 0;
+        Pages pages;
+        std::vector<Cell> hidden;  // of the last position, after the final norm
+    };
+    struct Row {
+        int32_t rollout;
+        Prompt* prompt;
+        uint64_t key;
+        Pages pages;
+    };
+    static constexpr int STRETCH_OF_PROMPT = 256, ROWS_AT_HEAD = 48;
+
+    size_t choices() const { return size_t(network_.shape.layers - network_.shape.dense_layers) * network_.shape.active_experts; }
+
+    bool step() {
+        const int D = network_.shape.width;
+        places_.clear();
+        for (Row& row : rows_) {
+            const int done = record_.lengths[row.rollout] - 1;  // the last token drawn is fed at this place of its own
+            if (done % PAGE == 0) row.pages.push_back(pool_.take());
+            const size_t at = size_t(row.rollout) * record_.most + done;
+            int16_t* recorded = record_.experts ? record_.experts + at * choices() : nullptr;
+            places_.push_back({record_.tokens[at], row.prompt->length + done, {&row.prompt->pages, row.prompt->length, &row.pages, done + 1},
+                               row.pages.back(), done % PAGE, recorded});
+        }
+        const float* x = decoder_(places_);
+        Cell* hidden = hidden_.at_least(rows_.size() * D);
+        for (size_t r = 0; r < rows_.size(); r++) decoder_.finish(x + r * D, hidden + r * D);
+        const bool finite = draw_rows(0, hidden);
+        leave();
+        return finite;
+    }
+
+    // Draw a token for the rows from ``first`` on; ``hidden`` begins with the first of them.
+    bool draw_rows(size_t first, const Cell* hidden) {
+        const int V = network_.shape.vocabulary, D = network_.shape.width, padded = round_up(V, LANES), threads = network_.shape.threads;
+        bool finite = true;
+        for (size_t from = first; from < rows_.size(); from += ROWS_AT_HEAD) {
+            const int count = int(std::min(rows_.size() - from, size_t(ROWS_AT_HEAD)));
+            float* logits = logits_.at_least(size_t(count) * padded);
+            product(hidden + (from - first) * D, D, count, network_.head, logits, padded, false, threads);
+            std::vector<Drawn> drawn(count);
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
+            for (int i = 0; i < count; i++) {
+                const Row& row = rows_[from + i];
+                drawn[i] = draw(logits + size_t(i) * padded, V, drawing_, uniform(row.key, record_.lengths[row.rollout]));
+            }
+            for (int i = 0; i < count; i++) finite = write(rows_[from + i].rollout, drawn[i]) && finite;
+        }
+        return finite;
+    }
+
+    bool write(int rollout, const Drawn& drawn) {
+        if (drawn.token < 0) return false;
+        const int place = record_.lengths[rollout]++;
+        record_.tokens[size_t(rollout) * record_.most + place] = drawn.token;
+        record_.logprobs[size_t(rollout) * record_.most + place] = drawn.logprob;
+        const bool stopped = std::find(stops_.begin(), stops_.end(), drawn.token) != stops_.end();
+        record_.finished[rollout] = stopped ? STOP : place + 1 == record_.most ? FULL : LIVE;
+        return true;
+    }
+
+    // Finished rows give back their pages, and the last rollout of a prompt those of the prompt.
+    void leave() {
+        size_t kept = 0;
+        for (Row& row : rows_) {
+            if (record_.finished[row.rollout] == LIVE) {
+                if (&rows_[kept] != &row) rows_[kept] = std::move(row);
+                kept++;
+                continue;
+            }
+            pool_.give_back(row.pages);
+            if (--row.prompt->users == 0) {
+                pool_.give_back(row.prompt->pages);
+                row.prompt->hidden = {};
+            }
+        }
+        rows_.resize(kept);
+    }
+
+    const Network<N>& network_;
+    Decoder<N> decoder_;
+    Drawing drawing_;
+    Record record_;
+    std::vector<int32_t> stops_;
+    Pool pool_;
+    std::deque<Prompt> prompts_;  // a deque: rows hold their addresses
+    std::vector<Row> rows_;
+    std::vector<Place> places_;
+    Buffer<Cell> hidden_;
+    Buffer<float> logits_;
+};
+
+}  // namespace r1

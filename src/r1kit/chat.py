@@ -5,6 +5,7 @@ ids followed by the very ids that the engine returned.
 """
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -25,25 +26,33 @@ R1_ZERO_TEMPLATE = (
     "<answer> answer here </answer>. User: {prompt}. Assistant:"
 )
 
-_FOLLOWED = re.compile(r"\s*<think>(.*?)</think>\s*<answer>(.*?)</answer>\s*", re.DOTALL)
-_SUMMARY = re.compile(r"\s*<think>(.*?)</think>(.*)", re.DOTALL)
-_TAG = re.compile(r"</?(?:think|answer)>")
+_THOUGHT = re.compile(r"\s*<think>(?P<thinking>.*?)</think>(?P<rest>.*)", re.DOTALL)
+_ANSWERED = re.compile(r"\s*<answer>(?P<answer>.*)</answer>\s*", re.DOTALL)
+_TAG = re.compile(r"<[\s/]*(?:think|answer)\b[^<>]*>", re.IGNORECASE)  # however it is spelled
+_BLANK = "\u115f\u1160\u2800\u3164\uffa0"  # letters and signs of Unicode that show nothing
 _HIDDEN = ("\ufdd0", "\ufdd1")  # noncharacters of Unicode: no text holds them
 
 
 def parse(text: str) -> tuple[str, str] | None:
-    """(thinking, answer) of a completion that follows the template exactly, else None.
+    """(thinking, answer) of a completion that follows the template exactly, else None. Nothing else decides who followed it.
 
     Followed means: one <think>..</think>, then one non-empty <answer>..</answer>, nothing before, between or after; or, as
-    DeepSeek-R1 itself writes, one <think>..</think> and then a non-empty summary without tags.
+    DeepSeek-R1 itself writes, one <think>..</think> and then a non-empty summary. No further tag may stand anywhere, in no spelling; an
+    answer of characters that show nothing is empty.
     """
-    match = _FOLLOWED.fullmatch(text) or _SUMMARY.fullmatch(text)
+    match = _THOUGHT.fullmatch(text)
     if match is None:
         return None
-    thinking, answer = match.group(1), match.group(2).strip()
-    if not answer or _TAG.search(thinking) or _TAG.search(answer):
+    wrapped = _ANSWERED.fullmatch(match["rest"])
+    thinking, answer = match["thinking"].strip(), (wrapped["answer"] if wrapped else match["rest"]).strip()
+    if _TAG.search(thinking) or _TAG.search(answer) or not _shows(answer):
         return None
-    return thinking.strip(), answer
+    return thinking, answer
+
+
+def _shows(text: str) -> bool:
+    """Tell whether a text holds a letter, number, punctuation or symbol that can be seen."""
+    return any(unicodedata.category(character)[0] in "LNPS" and character not in _BLANK for character in text)
 
 
 @dataclass(frozen=True)
@@ -97,15 +106,19 @@ class Chat:
     def rollouts(self, problem: Problem, prompt_ids: np.ndarray, completions: Sequence[Completion], opening: str | None = None) -> list[Rollout]:
         """Parse the completions of one problem into its group of rollouts.
 
-        A completion that was cut off ("length") has not followed the template: its thinking and answer are None.
+        A completion that was cut off ("length") has not followed the template: its thinking and answer are None. Nor has one that
+        holds a special token before its end; such a token stands in the rollout's text, for all to see.
         """
         opening = self.opening if opening is None else opening
         texts = self.tokenizer.decode_batch([c.token_ids for c in completions])
         group = []
         for index, (completion, text) in enumerate(zip(completions, texts, strict=True)):
-            parsed = parse(opening + text) if completion.finish == "stop" else None
+            body = completion.token_ids[:-1] if completion.finish == "stop" else completion.token_ids
+            strays = not self.tokenizer.special_ids.isdisjoint(body.tolist())
+            written = opening + (self.tokenizer.decode(body, special=True) if strays else text)
+            parsed = parse(written) if completion.finish == "stop" and not strays else None
             thinking, answer = parsed if parsed else (None, None)
-            group.append(Rollout(problem, index, prompt_ids, completion, opening + text, thinking, answer))
+            group.append(Rollout(problem, index, prompt_ids, completion, written, thinking, answer))
         return group
 
     def _special(self, token: str) -> np.ndarray:

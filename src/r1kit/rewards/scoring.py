@@ -1,0 +1,102 @@
+"""Scores: the weighted sum of the rewards that apply, and what becomes of those that fail.
+
+A rollout that a reward failed on gets the total nan and is left out of training; its traceback or reason is kept beside it, and
+more than ``FAILURE_LIMIT`` of failed rollouts stop the run.
+"""
+
+import math
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from r1kit.config import ConfigError, R1kitError
+from r1kit.rewards.reward import Failed, WeightedReward
+from r1kit.types import Rollout, Score
+
+FAILURE_LIMIT = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A rollout that a reward failed on: (problem, index) names the rollout, ``detail`` is the traceback or the reason."""
+
+    problem: str
+    index: int
+    reward: str
+    detail: str
+
+
+class TooManyFailuresError(R1kitError):
+    """More than FAILURE_LIMIT of the rollouts could not be judged."""
+
+
+def score(rollouts: Sequence[Rollout], rewards: Sequence[WeightedReward], failures: list[Failure] | None = None) -> list[Score]:
+    """Score rollouts: one Score per rollout, in the order of ``rollouts``.
+
+    ``parts`` holds the unweighted rewards; ``total`` is the weighted sum of those that apply, or nan where one of them failed:
+    leave such a rollout out of training. Failures are appended to ``failures``. Raises TooManyFailuresError above FAILURE_LIMIT.
+    """
+    failed: list[Failure] = []
+    columns = {reward.name: _apply(reward, rollouts, failed) for reward in rewards}
+    names = {(failure.problem, failure.index) for failure in failed}
+    if failures is not None:
+        failures.extend(failed)
+    if len(names) > max(1, FAILURE_LIMIT * len(rollouts)):
+        raise TooManyFailuresError(
+            f"{len(names)} of {len(rollouts)} rollouts could not be judged (limit {FAILURE_LIMIT:.0%}); the first, of reward "
+            f"{failed[0].reward!r} on problem {failed[0].problem!r}:\n{failed[0].detail}\nWhat nobody judged teaches nothing, so the run "
+            "stops. Mend the reward, its checker or its endpoint, then run the same command: it continues from what is saved."
+        )
+    return [_total(rewards, {name: values[place] for name, values in columns.items()}) for place in range(len(rollouts))]
+
+
+def _total(rewards: Sequence[WeightedReward], values: Mapping[str, float | None]) -> Score:
+    total = sum(reward.weight * value for reward in rewards if (value := values[reward.name]) is not None)
+    parts = {name: None if value is None or math.isnan(value) else value for name, value in values.items()}
+    return Score(float(total), parts)
+
+
+def _apply(reward: WeightedReward, rollouts: Sequence[Rollout], failed: list[Failure]) -> list[float | None]:
+    """The values of one reward, nan where it failed, which ``failed`` is told."""
+    values = _values(reward, rollouts)
+    for rollout, value in zip(rollouts, values, strict=True):
+        if value is not None and math.isnan(value):
+            detail = value.reason if isinstance(value, Failed) else "the reward was nan: it could not be determined"
+            failed.append(Failure(rollout.problem.id, rollout.index, reward.name, detail))
+    return values
+
+
+def _values(reward: WeightedReward, rollouts: Sequence[Rollout]) -> list[float | None]:
+    """The values of one reward. Where it raises, each rollout is tried alone to find those at fault; the others are then judged
+    together again, since a reward may compare the rollouts of a group."""
+    values = _attempt(reward, rollouts)
+    if isinstance(values, list):
+        return values
+    alone = [_attempt(reward, [rollout]) for rollout in rollouts]
+    sound = [place for place, value in enumerate(alone) if isinstance(value, list)]
+    together = _attempt(reward, [rollouts[place] for place in sound]) if 0 < len(sound) < len(rollouts) else values
+    found: list[float | None] = [Failed(together if isinstance(value, list) and isinstance(together, str) else str(value)) for value in alone]
+    if isinstance(together, list):
+        for place, value in zip(sound, together, strict=True):
+            found[place] = value
+    return found
+
+
+def _attempt(reward: WeightedReward, rollouts: Sequence[Rollout]) -> list[float | None] | str:
+    """The values that a reward returns, checked, or the traceback of what it raises. A ConfigError is the user's to mend, and passes."""
+    try:
+        return _checked(reward, rollouts)
+    except ConfigError:
+        raise
+    except Exception:
+        return traceback.format_exc()
+
+
+def _checked(reward: WeightedReward, rollouts: Sequence[Rollout]) -> list[float | None]:
+    values = reward.function(rollouts)
+    if len(values) != len(rollouts):
+        raise R1kitError(f"reward {reward.name!r} returned {len(values)} values for {len(rollouts)} rollouts; it must return one each")
+    checked = [value if value is None or isinstance(value, Failed) else float(value) for value in values]
+    if any(value is not None and math.isinf(value) for value in checked):
+        raise R1kitError(f"reward {reward.name!r} returned an infinite value")
+    return checked

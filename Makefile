@@ -2,7 +2,7 @@
 
 RUN = .venv/bin/r1kit run
 
-.PHONY: mini test controls adversarial lint clean
+.PHONY: mini test controls adversarial bench lint clean
 
 # The whole R1 recipe in miniature; continues where it was interrupted. Overrides: make mini CHANGES="seed=1 --out runs/second"
 mini: .venv/ready
@@ -18,6 +18,10 @@ controls: .venv/ready
 # Every program of the adversarial corpus, in both tiers of the sandbox (make test runs a part of it).
 adversarial: .venv/ready
 	R1KIT_ADVERSARIAL=full OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 tests/adversarial tests/test_sandbox.py
+
+# r1kit and its peers at the same work, in turns: fills docs/performance.md. Some of it: make bench CHANGES="grpo/7m --quick"
+bench: .venv/ready
+	.venv/bin/python benchmarks/bench.py $(CHANGES)
 
 lint: .venv/ready
 	.venv/bin/ruff check .

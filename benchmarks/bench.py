@@ -1,0 +1,52 @@
+"""Measure r1kit and its peers at the same work, in turns, and write what was found.
+
+    python benchmarks/bench.py [names ...] [--quick]
+
+A name is the beginning of a ratio's name: ``rollout``, ``grpo/7m``, ``learner/7m/ragged/vs_hf``; ``growth`` asks for how r1kit's cost
+grows. Without names everything is measured. Results are merged into OUT/bench.json; docs/performance.md is written from it. ``--quick``
+is for trying the harness out: tiny sizes, one repeat, results in OUT/quick.json, no page.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.measurement import Bench
+from bench.page import write_page
+from bench.results import Results
+from bench.work import FULL, QUICK, chosen
+
+from r1kit.config import R1kitError
+
+PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Measure r1kit and its peers at the same work.")
+    parser.add_argument("names", nargs="*", help="beginnings of ratios' names, or growth; everything unless given")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes and one repeat, to try the harness out")
+    parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="results, models and logs (runs/bench)")
+    parser.add_argument("--peers", type=Path, default=None, help="where the peers' virtual environments are or are to be made (OUT)")
+    asked = parser.parse_args(words)
+    out = asked.out.resolve()
+    works = chosen([name for name in asked.names if name != "growth"]) if set(asked.names) != {"growth"} else []
+    if asked.names and not works and "growth" not in asked.names:
+        sys.exit(f"bench: no ratio's name begins with {' or '.join(asked.names)}")
+    try:
+        results = Results.open(out / ("quick.json" if asked.quick else "bench.json"), asked.quick)
+        bench = Bench(out, (asked.peers or out).resolve(), QUICK if asked.quick else FULL, sorted(os.sched_getaffinity(0)), results)
+        bench.limits()
+        for work in works:
+            bench.compare(work)
+        if not asked.names or "growth" in asked.names:
+            bench.growth()
+        if not asked.quick:
+            print(write_page(PAGE, results))
+    except R1kitError as error:
+        sys.exit(f"bench: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""What the machine could do at most, and what a token costs: the distance between the two.
+
+Decoding B rows reads every weight once and every row's cache, and multiplies; the limit is the slower of the two, without any overlap
+lost. Learning takes three times a forward pass (Kaplan et al. 2020, section 2.1): its limit is the product's peak. Peaks are measured in
+the same run, on one core, in processor seconds.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from r1kit.model.config import ModelConfig
+from r1kit.model.decoder import parameter_count
+
+BYTES = 2  # of a bf16 number
+
+
+@dataclass(frozen=True, slots=True)
+class Peaks:
+    """FLOP per second of bf16 and float32 products of 1024 x 1024 matrices; bytes per second read from memory."""
+
+    bf16: float
+    fp32: float
+    stream: float
+
+
+def product_parameters(config: ModelConfig) -> int:
+    """Parameters that one token is multiplied with: the active ones, the head among them, the embedding's lookup not."""
+    active = parameter_count(config).active
+    return active if config.tie_embeddings else active - config.vocab_size * config.width
+
+
+def attention_flops(config: ModelConfig, seen: float) -> float:
+    """FLOP of one token's attention over ``seen`` positions: scores and sum; over latents in the absorbed form (DeepSeek-V2, 2.1.2)."""
+    if config.family == "deepseek_v3":
+        assert config.kv_rank and config.rope_dim
+        per_head = 2 * config.kv_rank + config.rope_dim
+    else:
+        assert config.head_dim
+        per_head = 2 * config.head_dim
+    return 2.0 * config.layers * config.heads * per_head * seen
+
+
+def cache_bytes(config: ModelConfig) -> int:
+    """Bytes that one cached position holds over all layers, in bf16."""
+    if config.family == "deepseek_v3":
+        assert config.kv_rank and config.rope_dim
+        return BYTES * config.layers * (config.kv_rank + config.rope_dim)
+    assert config.kv_heads and config.head_dim
+    return BYTES * config.layers * 2 * config.kv_heads * config.head_dim
+
+
+def decode_limit(config: ModelConfig, peaks: Peaks, prompt: int, lengths: Sequence[int]) -> float:
+    """Tokens per second at most for completions of these lengths, all decoded from the start together, live rows only."""
+    weights = BYTES * parameter_count(config).total
+    seconds = 0.0
+    for step in range(max(lengths)):
+        live, seen = sum(length > step for length in lengths), prompt + step + 1
+        flops = live * (2 * product_parameters(config) + attention_flops(config, seen))
+        seconds += max(flops / peaks.bf16, (weights + live * seen * cache_bytes(config)) / peaks.stream)
+    return sum(lengths) / seconds
+
+
+def learn_limit(config: ModelConfig, peaks: Peaks, lengths: Sequence[int]) -> float:
+    """Tokens per second at most for one step on rows of these many positions."""
+    flops = sum(3 * length * (2 * product_parameters(config) + attention_flops(config, (length + 1) / 2)) for length in lengths)
+    return sum(lengths) / (flops / peaks.bf16)

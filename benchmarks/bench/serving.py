@@ -1,0 +1,54 @@
+"""How a side of the comparison takes orders: one JSON object a line on a pipe of its own, one answer each.
+
+Every side is a process, started with the numbers of its two pipes. The first order says what the work is and is answered when the side is
+ready; each further one asks for the work once. Only the standard library is imported here: sides run in the virtual environments of the
+peers, which do not have r1kit.
+"""
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+Order = dict[str, Any]
+
+
+class Line:
+    """Orders in, answers out."""
+
+    def __init__(self) -> None:
+        self._orders = os.fdopen(int(sys.argv[1]), "r", encoding="utf-8")
+        self._answers = os.fdopen(int(sys.argv[2]), "w", encoding="utf-8")
+
+    def orders(self) -> Iterator[Order]:
+        """The orders, until the other end closes."""
+        for text in self._orders:
+            yield json.loads(text)
+
+    def answer(self, found: Order) -> None:
+        self._answers.write(json.dumps(found) + "\n")
+        self._answers.flush()
+
+    @contextmanager
+    def reporting(self) -> Iterator[None]:
+        """Answer with what went wrong, and end."""
+        try:
+            yield
+        except Exception as error:  # a boundary: the other end reports it
+            traceback.print_exc()
+            self.answer({"error": f"{type(error).__name__}: {error}"})
+            sys.exit(1)
+
+
+def serve(start: Callable[[Order], Callable[[Order], Order]]) -> None:
+    """``start`` makes the side ready and returns what does the work of an order."""
+    line = Line()
+    orders = line.orders()
+    with line.reporting():
+        run = start(next(orders))
+        line.answer({"ready": True})
+        for order in orders:
+            line.answer(run(order))

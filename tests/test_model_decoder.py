@@ -13,7 +13,7 @@ from torch import Tensor
 from r1kit.config import ConfigError, R1kitError
 from r1kit.model.attention import Mask, attend
 from r1kit.model.config import PRESETS, ModelConfig
-from r1kit.model.decoder import LanguageModel, parameter_count, restarting_positions
+from r1kit.model.decoder import LanguageModel, members, parameter_count, restarting_positions
 from r1kit.model.experts import Experts, Gate, MixtureOfExperts, balance_loss
 from r1kit.model.huggingface import config_json, to_disk
 
@@ -191,11 +191,11 @@ def test_a_step_along_the_gradient_of_all_losses_changes_them_as_finite_differen
     x, y = draw(2, 16), draw(2, 16, seed=4)
 
     def loss() -> Tensor:
-        out = model(x)
+        out = model(x, balance=True)
         predicted = model.mtp(out.last_BTD, y)
         main = F.cross_entropy(model.logits(out.hidden_BTD).flatten(0, 1), y.flatten())
         further = F.cross_entropy(model.logits(predicted).flatten(0, 1), x.flatten())
-        return main + further + out.balance_B.sum() + model.values(out.hidden_BTD).square().mean()
+        return main + further + out.balance_BS.sum() + model.values(out.hidden_BTD).square().mean()
 
     loss().backward()
     grads = [parameter.grad for parameter in model.parameters()]
@@ -301,27 +301,30 @@ def test_experts_equal_a_loop_over_tokens_and_idle_experts_get_no_gradient() -> 
 
 def test_balance_loss_equals_a_hand_computation_and_skips_padding() -> None:
     scores_BTE = torch.tensor([[[0.9, 0.1, 0.5], [0.8, 0.4, 0.4], [0.1, 0.1, 0.9]]])
-    present_BT = torch.tensor([[True, True, False]])
+    segments_BT = torch.tensor([[1, 1, 0]])
     # top 1: expert 0 twice -> f = 3/(1 x 2) x [2, 0, 0]; P_0 = (0.9/1.5 + 0.8/1.6) / 2 = 0.55
-    assert balance_loss(scores_BTE, 1, present_BT).tolist() == pytest.approx([3 * 0.55])
+    assert balance_loss(scores_BTE, 1, members(segments_BT)).tolist() == [pytest.approx([3 * 0.55])]
     # with the third token: f = [2, 0, 1]; P_0 = (0.6 + 0.5 + 1/11) / 3, P_2 = (1/3 + 0.25 + 9/11) / 3
     expected = 2 * (1.1 + 1 / 11) / 3 + (1 / 3 + 0.25 + 9 / 11) / 3
-    assert balance_loss(scores_BTE, 1, None).tolist() == pytest.approx([expected])
+    assert balance_loss(scores_BTE, 1, members(torch.ones(1, 3))).tolist() == [pytest.approx([expected])]
+    # every row of a line by itself: the first two tokens, then the third, whose affinities alone count
+    parts = balance_loss(scores_BTE, 1, members(torch.tensor([[1, 1, 2]])))
+    assert parts.tolist() == [pytest.approx([3 * 0.55, 3 * 9 / 11])]
     level = torch.full((2, 8, 4), 0.5)
-    assert balance_loss(level, 2, None).tolist() == pytest.approx([1.0, 1.0])
+    assert balance_loss(level, 2, members(torch.ones(2, 8))).tolist() == [[pytest.approx(1.0)], [pytest.approx(1.0)]]
 
 
 def test_loads_are_counted_in_training_only_and_biases_follow_them() -> None:
     model = LanguageModel(SHAPES["latent"], seed=1)
     segments_BT = torch.tensor([[1] * 10 + [0] * 6] * 2)
     model.eval()
-    assert model(draw(2, 16)).balance_B.tolist() == [0.0, 0.0]
+    assert model(draw(2, 16)).balance_BS.shape == (2, 0)
     assert [load.tolist() for load in model.expert_loads()] == [[0] * 4, [0] * 4]
     model.train()
-    out = model(draw(2, 16), segments_BT=segments_BT)
+    out = model(draw(2, 16), segments_BT=segments_BT, balance=True)
     loads = model.expert_loads()
     assert [int(load.sum()) for load in loads] == [2 * 10 * 2, 0]  # two experts for each of 20 present tokens; prediction did not run
-    assert out.balance_B.shape == (2,) and out.balance_B.requires_grad
+    assert out.balance_BS.shape == (2, 1) and out.balance_BS.requires_grad
     model(draw(2, 16, seed=8), segments_BT=segments_BT)
     assert int(model.expert_loads()[0].sum()) == 80
 
@@ -364,8 +367,8 @@ def test_autocast_stays_near_float32_and_returns_float32_logits(name: str) -> No
 def test_the_same_seed_builds_the_same_model_and_steps_repeat_bit_for_bit() -> None:
     def grads() -> list[Tensor]:
         model = LanguageModel(SHAPES["latent"], seed=5).train()
-        out = model(draw(4, 32))
-        (model.logits(out.hidden_BTD).logsumexp(-1).mean() + out.balance_B.mean()).backward()
+        out = model(draw(4, 32), balance=True)
+        (model.logits(out.hidden_BTD).logsumexp(-1).mean() + out.balance_BS.mean()).backward()
         return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
 
     assert all(torch.equal(a, b) for a, b in zip(grads(), grads(), strict=True))

@@ -123,6 +123,10 @@ class Row:
     old_logprobs, ref_logprobs [T] float32, aligned with token_ids, zero where unused. ``weight`` multiplies every trained token
     and carries the whole normalisation (GRPO: 1/(rows x length); SFT, DAPO: 1/trained tokens), so a loss is a sum. ``weight``,
     ``advantage`` and ``penalty`` (the coefficient of |log ratio| in KL-Cov) are one number for the whole row, or [T] with one a token.
+
+    ``temperature`` is the one that the tokens were sampled at: logits are divided by it before any log-probability. ``experts``
+    [T - 1, sparse layers, A] are the experts to take for every token but the last (Completion.experts; -1: the model's own choice).
+    ``name`` says in messages which row it is, for instance "problem/rollout".
     """
 
     token_ids: np.ndarray
@@ -132,3 +136,6 @@ class Row:
     old_logprobs: np.ndarray | None = None
     ref_logprobs: np.ndarray | None = None
     penalty: float | np.ndarray = 0.0
+    temperature: float = 1.0
+    experts: np.ndarray | None = None
+    name: str = ""

@@ -5,7 +5,7 @@ are appended to every row at that row's own length. Parameters carry the checkpo
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,7 @@ from r1kit.model.attention import (
     Mask,
     RMSNorm,
     Rotation,
+    at_least_float32,
     rotary_frequencies,
     working_dtype,
 )
@@ -31,23 +32,24 @@ from r1kit.model.experts import MixtureOfExperts, SwiGLU
 
 @dataclass(frozen=True, slots=True)
 class DecoderOutput:
-    """``hidden_BTD`` after the final norm, ``last_BTD`` before it, ``balance_B`` each row's balance loss.
+    """``hidden_BTD`` after the final norm, ``last_BTD`` before it, ``balance_BS`` the balance loss of each line's segments 1..S.
 
-    The balance loss is summed over layers, without alpha, and 0 outside training mode.
+    The balance loss is summed over layers, without alpha; S is 0 where it was not asked for.
     """
 
     hidden_BTD: Tensor
     last_BTD: Tensor
-    balance_B: Tensor
+    balance_BS: Tensor
 
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """What every layer of one forward pass needs besides the hidden state."""
+    """What every layer of one forward pass needs besides the hidden state. ``members_BST``: which positions are whose, for the balance loss."""
 
     rotation: Rotation
     mask: Mask
     present_BT: Tensor | None
+    members_BST: Tensor | None = None
 
 
 class DecoderLayer(nn.Module):
@@ -60,12 +62,14 @@ class DecoderLayer(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.width, config.norm_eps)
         self.mlp: MixtureOfExperts | SwiGLU = MixtureOfExperts(config) if sparse else SwiGLU(config.width, config.ffn_width)
 
-    def forward(self, x_BTD: Tensor, passage: Passage, cache: CacheView | None = None) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, x_BTD: Tensor, passage: Passage, cache: CacheView | None = None, replayed_BTA: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), passage.rotation, passage.mask, cache)
         normed = self.post_attention_layernorm(x_BTD)
         if isinstance(self.mlp, MixtureOfExperts):
-            update, balance_B = self.mlp(normed, passage.present_BT)
-            return x_BTD + update, balance_B
+            update, balance_BS = self.mlp(normed, passage.present_BT, passage.members_BST, replayed_BTA)
+            return x_BTD + update, balance_BS
         return x_BTD + self.mlp(normed), None
 
 
@@ -131,12 +135,19 @@ class LanguageModel(nn.Module):
                 parameter.fill_(0.0 if name.endswith("bias") else 1.0)
 
     def forward(
-        self, tokens_BT: Tensor, positions_BT: Tensor | None = None, segments_BT: Tensor | None = None, cache: Cache | None = None
+        self,
+        tokens_BT: Tensor,
+        positions_BT: Tensor | None = None,
+        segments_BT: Tensor | None = None,
+        cache: Cache | None = None,
+        experts_BTLA: Tensor | None = None,
+        balance: bool = False,
     ) -> DecoderOutput:
         """Run the decoder over token ids [B, T].
 
         Positions default to 0, 1, ... within each segment, or to each row's length onwards with a cache. A cache is extended by T positions
-        per row; it is not combined with segments.
+        per row; it is not combined with segments. ``experts_BTLA`` are the experts to take in each of the L sparse layers (-1: the layer's
+        own choice). ``balance`` asks for the balance loss.
         """
         x_BTD = self.embed_tokens(tokens_BT)
         if cache is None:
@@ -146,15 +157,28 @@ class LanguageModel(nn.Module):
             views, passage = self._cached_passage(x_BTD, positions_BT, cache)
         else:
             raise R1kitError("forward: a cache holds one sequence per row; leave segments_BT out")
+        if balance:
+            passage = replace(passage, members_BST=members(torch.ones_like(tokens_BT) if segments_BT is None else segments_BT))
         balances = []
-        for layer, view in zip(self.layers, views, strict=True):
-            x_BTD, balance_B = layer(x_BTD, passage, view)
-            if balance_B is not None:
-                balances.append(balance_B)
+        for layer, view, replayed_BTA in zip(self.layers, views, self._replayed(experts_BTLA), strict=True):
+            x_BTD, balance_BS = layer(x_BTD, passage, view, replayed_BTA)
+            if balance_BS is not None:
+                balances.append(balance_BS)
         if cache is not None:
             cache.advance(tokens_BT.shape[1])
-        balance_B = torch.stack(balances).sum(0) if balances else x_BTD.new_zeros(len(x_BTD), dtype=torch.float32)
-        return DecoderOutput(self.norm(x_BTD), x_BTD, balance_B)
+        rows = 0 if passage.members_BST is None else passage.members_BST.shape[1]
+        balance_BS = torch.stack(balances).sum(0) if balances else at_least_float32(x_BTD.new_zeros(len(x_BTD), rows))
+        return DecoderOutput(self.norm(x_BTD), x_BTD, balance_BS)
+
+    def _replayed(self, experts_BTLA: Tensor | None) -> list[Tensor | None]:
+        """For each layer the experts it is to take, None where it chooses itself or has none."""
+        if experts_BTLA is None:
+            return [None] * len(self.layers)
+        sparse = [isinstance(layer.mlp, MixtureOfExperts) for layer in self.layers]
+        if experts_BTLA.shape[2] != sum(sparse):
+            raise R1kitError(f"experts were recorded for {experts_BTLA.shape[2]} layers, but {sum(sparse)} of this model's layers have experts")
+        recorded = iter(experts_BTLA.long().unbind(2))
+        return [next(recorded) if has_experts else None for has_experts in sparse]
 
     def _rotation(self, positions_BT: Tensor) -> Rotation:
         self._frequencies = self._frequencies.to(positions_BT.device)
@@ -186,7 +210,7 @@ class LanguageModel(nn.Module):
         """Unnormalised log-probabilities [..., V] in float32; the product runs in autocast's dtype where that is on, else in float32."""
         if torch.is_autocast_enabled(hidden.device.type):
             return self.lm_head(hidden).float()  # type: ignore[no-any-return]
-        return F.linear(hidden.float(), self.lm_head.weight.float())
+        return F.linear(at_least_float32(hidden), at_least_float32(self.lm_head.weight))
 
     def mtp(
         self,
@@ -214,7 +238,7 @@ class LanguageModel(nn.Module):
         if self.value_head is None:
             raise R1kitError("values: this model has no scalar head; build it with scalar_head: true")
         with torch.autocast(hidden_BTD.device.type, enabled=False):
-            return F.linear(hidden_BTD.float(), self.value_head.weight.float()).squeeze(-1)
+            return F.linear(at_least_float32(hidden_BTD), at_least_float32(self.value_head.weight)).squeeze(-1)
 
     def new_cache(self, rows: int, length: int, dtype: torch.dtype | None = None) -> Cache:
         """An empty cache for ``rows`` rows of at most ``length`` positions, in the dtype that matrix products run in unless given."""
@@ -246,6 +270,12 @@ class LanguageModel(nn.Module):
         mixtures = self._mixtures()
         for mixture, loads_E in zip(mixtures, self.expert_loads() if loads is None else loads, strict=True):
             mixture.adjust_bias(gamma, loads_E)
+
+
+def members(segments_BT: Tensor) -> Tensor:
+    """[B, S, T], True where position t belongs to segment s of its line, s from 1 to the largest number in use."""
+    numbers_S = torch.arange(1, int(segments_BT.max()) + 1, device=segments_BT.device)
+    return segments_BT[:, None, :] == numbers_S[:, None]
 
 
 def restarting_positions(segments_BT: Tensor) -> Tensor:

@@ -4,6 +4,9 @@ h' = u + sum_s FFN_s(u) + sum_i g_i FFN_i(u), with affinities s_i = sigmoid(u . 
 after each step b_i falls for the overloaded and rises for the others, so load is balanced without a gradient that fights the language loss.
 The sequence-wise loss alpha sum_i f_i P_i (eq. 17-20) is returned without alpha. No token is ever dropped: assignments are sorted by expert
 and every expert multiplies its own contiguous run of rows.
+
+A learner may replay the experts that a rollout chose (keep routing, DeepSeek-V3.2 2512.02556 section 3.1): the gates are still the learner's own
+affinities of those experts, with their gradient, but rounding can no longer send a token elsewhere than where it was sampled.
 """
 
 from typing import Any, Self
@@ -12,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from r1kit.model.attention import Linear
+from r1kit.model.attention import Linear, at_least_float32
 from r1kit.model.config import ModelConfig
 
 
@@ -49,11 +52,13 @@ class Gate(nn.Module):
             self.e_score_correction_bias = exact.to(self.e_score_correction_bias.device)
         return self
 
-    def forward(self, x_ND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Affinities [N, E], the chosen experts [N, A] and their gate values [N, A]."""
+    def forward(self, x_ND: Tensor, replayed_NA: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Affinities [N, E], the chosen experts [N, A] and their gate values [N, A]. ``replayed_NA`` are the choices to make, -1: one's own."""
         with torch.autocast(x_ND.device.type, enabled=False):
-            scores_NE = torch.sigmoid(F.linear(x_ND.float(), self.weight.float()))
+            scores_NE = torch.sigmoid(F.linear(at_least_float32(x_ND), at_least_float32(self.weight)))
         chosen_NA = self._choose(scores_NE.detach() + self.e_score_correction_bias)
+        if replayed_NA is not None:
+            chosen_NA = torch.where(replayed_NA >= 0, replayed_NA, chosen_NA)
         gates_NA = scores_NE.gather(1, chosen_NA)
         if self.normalise:
             gates_NA = gates_NA / (gates_NA.sum(dim=-1, keepdim=True) + 1e-20)
@@ -141,6 +146,9 @@ def lay_out(chosen_NA: Tensor, experts: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _each_expert(x_MD: Tensor, weight_EFD: Tensor, ends_E: Tensor) -> Tensor:
+    if x_MD.dtype == torch.float64:  # which grouped_mm has not; tests of exactness need it
+        runs = x_MD.tensor_split(ends_E[:-1].cpu())
+        return torch.cat([run @ weight_FD.t() for run, weight_FD in zip(runs, weight_EFD, strict=True)])
     return F.grouped_mm(x_MD, weight_EFD.to(x_MD.dtype).transpose(1, 2), offs=ends_E)
 
 
@@ -155,16 +163,21 @@ class MixtureOfExperts(nn.Module):
         self.shared_experts = SwiGLU(config.width, config.expert_width * config.shared_experts)
         self._loads_E: Tensor | None = None
 
-    def forward(self, x_BTD: Tensor, present_BT: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Output [B, T, D] and, in training mode, each row's balance loss [B]; ``present_BT`` False marks padding, which is not counted."""
+    def forward(
+        self, x_BTD: Tensor, present_BT: Tensor | None, members_BST: Tensor | None = None, replayed_BTA: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Output [B, T, D], and the balance loss [B, S] of the rows whose positions ``members_BST`` tells, if it does.
+
+        In training mode assignments are counted; ``present_BT`` False marks padding, which is not. ``replayed_BTA`` is explained at Gate.
+        """
         x_ND = x_BTD.flatten(0, 1)
-        scores_NE, chosen_NA, gates_NA = self.gate(x_ND)
+        scores_NE, chosen_NA, gates_NA = self.gate(x_ND, None if replayed_BTA is None else replayed_BTA.flatten(0, 1))
         out_BTD = self.shared_experts(x_BTD) + self.experts(x_ND, chosen_NA, gates_NA).view_as(x_BTD)
-        if not self.training:
+        if self.training:
+            self._count(chosen_NA.unflatten(0, x_BTD.shape[:2]), present_BT)
+        if members_BST is None:
             return out_BTD, None
-        scores_BTE, chosen_BTA = scores_NE.unflatten(0, x_BTD.shape[:2]), chosen_NA.unflatten(0, x_BTD.shape[:2])
-        self._count(chosen_BTA, present_BT)
-        return out_BTD, balance_loss(scores_BTE, self.gate.active, present_BT)
+        return out_BTD, balance_loss(scores_NE.unflatten(0, x_BTD.shape[:2]), self.gate.active, members_BST)
 
     @property
     def loads_E(self) -> Tensor:
@@ -186,17 +199,16 @@ class MixtureOfExperts(nn.Module):
         self._loads_E = None
 
 
-def balance_loss(scores_BTE: Tensor, active: int, present_BT: Tensor | None) -> Tensor:
-    """sum_i f_i P_i per row [B], DeepSeek-V3 eq. 17-20 without alpha; 1 when affinities are level.
+def balance_loss(scores_BTE: Tensor, active: int, members_BST: Tensor) -> Tensor:
+    """sum_i f_i P_i of each row [B, S], DeepSeek-V3 eq. 17-20 without alpha; 1 when affinities are level, 0 for a row without positions.
 
-    The choices that f counts are those of the affinities alone, without the bias, as eq. 18 prints them.
+    ``members_BST`` is 1 where position t belongs to row s of the line, so that f and P are means over one row however lines are packed. The
+    choices that f counts are those of the affinities alone, without the bias, as eq. 18 prints them.
     """
-    experts = scores_BTE.shape[-1]
+    members_BST = members_BST.to(scores_BTE.dtype)
     hits_BTE = torch.zeros_like(scores_BTE).scatter_(2, scores_BTE.detach().topk(active, dim=-1, sorted=False).indices, 1.0)
     shares_BTE = scores_BTE / scores_BTE.sum(dim=-1, keepdim=True)
-    if present_BT is None:
-        return experts / active * (hits_BTE.mean(1) * shares_BTE.mean(1)).sum(-1)
-    present_BT1 = present_BT[..., None].to(scores_BTE.dtype)
-    tokens_B1 = present_BT1.sum(1).clamp(min=1)
-    frequency_BE = (hits_BTE * present_BT1).sum(1) / tokens_B1
-    return experts / active * (frequency_BE * (shares_BTE * present_BT1).sum(1) / tokens_B1).sum(-1)
+    tokens_BS1 = members_BST.sum(-1, keepdim=True).clamp(min=1)
+    with torch.autocast(scores_BTE.device.type, enabled=False):
+        frequency_BSE, share_BSE = members_BST @ hits_BTE / tokens_BS1, members_BST @ shares_BTE / tokens_BS1
+    return scores_BTE.shape[-1] / active * (frequency_BSE * share_BSE).sum(-1)

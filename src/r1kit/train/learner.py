@@ -1,5 +1,7 @@
 """One model that learns: pack rows, forward, backward, clip, step. Knows no algorithm, no stage and no process group.
 
+Parameters, gradients and moments are float32 (master weights, Micikevicius et al. 1710.03740); ``precision`` is that of the products.
+
 Where several processes learn one model, each holds a replica and its share of the rows; ``reduce`` (given by the runtime) adds a flat tensor over
 all of them. Everything that an update sums (gradients, expert loads, statistics) goes through it, so the replicas stay equal bit for bit.
 """
@@ -12,11 +14,13 @@ from typing import Literal, Protocol
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from r1kit.config import Config
-from r1kit.model.decoder import LanguageModel
+from r1kit.config import Config, R1kitError
+from r1kit.model.decoder import LanguageModel, members
 from r1kit.train import checkpoint
+from r1kit.train.head import ROW_STEP, token_logprobs
 from r1kit.train.objectives import Objective, Predictions
 from r1kit.train.optimizers import OptimizerConfig, Reduce, build
 from r1kit.train.packing import Batch, pack
@@ -26,12 +30,18 @@ Metrics = dict[str, float]
 
 
 class LearnerConfig(Config):
-    """How a model is trained on this hardware. ``context`` x ``lines`` tokens make one micro-batch."""
+    """How a model is trained on this hardware. ``context`` x ``lines`` tokens make one micro-batch.
+
+    ``head`` is the precision of the last product, hidden states to logits (head.py). After ``max_skipped`` updates in a row that could not
+    be applied the run stops.
+    """
 
     context: int = 192
     lines: int = 22
-    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    precision: Literal["float32", "bfloat16", "float64"] = "bfloat16"
+    head: Literal["float32", "bfloat16"] = "float32"
     bias_rate: float = 0.001  # gamma of loss-free balancing, DeepSeek-V3 section 4.2
+    max_skipped: int = Field(default=3, ge=1)
     optimizer: OptimizerConfig = OptimizerConfig()
 
 
@@ -39,6 +49,8 @@ class LearnerProtocol(Protocol):
     """What algorithms need of a learner, wherever it runs."""
 
     def update(self, rows: Sequence[Row], objective: Objective, scale: float) -> Metrics: ...
+
+    def fault(self) -> str: ...
 
     def logprobs(self, rows: Sequence[Row]) -> list[np.ndarray]: ...
 
@@ -62,15 +74,18 @@ class Learner:
     """A model with its optimizer. ``version`` counts the updates applied; ``share`` is this process's (rank, processes)."""
 
     def __init__(self, model: LanguageModel, config: LearnerConfig, reduce: Reduce = alone, share: tuple[int, int] = (0, 1)) -> None:
-        self.model, self.config, self.reduce = model, config, reduce
+        model.to(torch.float64 if config.precision == "float64" else torch.float32)
+        self.model, self.config, self.reduce, self.share = model, config, reduce, share
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizers = build(model, config.optimizer, share, reduce)
         self.version = 0
+        self._skipped, self._fault = 0, ""
 
     def update(self, rows: Sequence[Row], objective: Objective, scale: float) -> Metrics:
         """One optimizer step on ``rows`` at ``scale`` x learning rate; return summed statistics, the gradient norm, and "loss".
 
-        A step whose gradient is not finite is not applied; "skipped" is then 1.
+        Where gradient, loss or a statistic is not finite nothing is applied; "skipped" is then 1, and ``fault`` names the rows. Raises
+        R1kitError when that happens ``max_skipped`` times in a row.
         """
         self.model.train()
         sums = {name: torch.zeros(()) for name in (*objective.names, "loss", "mtp")}
@@ -80,18 +95,22 @@ class Learner:
                 loss.backward()  # type: ignore[no-untyped-call]
             for name, value in (statistics | {"loss": loss}).items():
                 sums[name] = sums[name] + value.detach().float().cpu()
-        metrics = self._reduce_all(sums)
+        metrics, loads = self._reduce_all(sums)
         metrics["grad_norm"] = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.config.optimizer.grad_clip))
-        metrics["skipped"] = float(not math.isfinite(metrics["grad_norm"]))
-        if not metrics["skipped"]:
-            for optimizer in self.optimizers:
-                for group in optimizer.param_groups:
-                    group["lr"] = group["base_lr"] * scale
-                optimizer.step()
-            self.version += 1
-        for parameter in self.parameters:
-            parameter.grad = None
+        wrong = sorted(name for name, value in metrics.items() if not math.isfinite(value))
+        metrics["skipped"] = float(bool(wrong))
+        if wrong:
+            self._skip(rows, objective, wrong)
+        else:
+            self._step(scale)
+            self._skipped = 0
+        self.model.adjust_biases(0.0 if wrong else self.config.bias_rate, loads)
+        self._forget_gradients()
         return metrics
+
+    def fault(self) -> str:
+        """What was wrong with the last update that was not applied, and in which rows; "" if there was none."""
+        return self._fault
 
     def logprobs(self, rows: Sequence[Row]) -> list[np.ndarray]:
         """Log-probabilities [T] float32 of each row's trained tokens, aligned with its token ids (zero elsewhere)."""
@@ -124,32 +143,93 @@ class Learner:
         device = next(self.model.parameters()).device
         return torch.autocast(device.type, torch.bfloat16) if self.config.precision == "bfloat16" else contextlib.nullcontext()
 
+    def _step(self, scale: float) -> None:
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["base_lr"] * scale
+            optimizer.step()
+        self.version += 1
+
+    def _forget_gradients(self) -> None:
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def _skip(self, rows: Sequence[Row], objective: Objective, wrong: Sequence[str]) -> None:
+        """Find out which rows are at fault, each by itself, and stop the run if this has happened too often."""
+        self._skipped += 1
+        broken = [name for name, p in self.model.named_parameters() if not bool(p.isfinite().all())]
+        if broken:
+            reason = f"the weights themselves are not finite: {_some(broken)}"
+        else:
+            culprits = self._everyones(_some(self._faulty(rows, objective)))
+            reason = f"rows at fault: {culprits}" if culprits else "no row is at fault by itself: the sum over the rows overflows"
+        self._fault = f"update {self.version + 1} was not applied: {', '.join(wrong)} not finite; {reason}"
+        if self._skipped >= self.config.max_skipped:
+            raise R1kitError(
+                f"{self._skipped} updates in a row could not be applied. The last: {self._fault}. The state saved last is untouched; lower "
+                f"learner.optimizer.learning_rate or grad_clip, or look at what those rows hold (rewards, log-probabilities) and continue from it"
+            )
+
+    def _faulty(self, rows: Sequence[Row], objective: Objective) -> list[str]:
+        """The rows of this process whose own loss or gradient is not finite, by name or by place among this process's rows."""
+        found = []
+        for place, row in enumerate(rows):
+            self._forget_gradients()
+            for batch in self._batches([row]):
+                loss, _ = self._loss(batch, objective)
+                if loss.requires_grad:
+                    loss.backward()  # type: ignore[no-untyped-call]
+                gradients = (p.grad for p in self.parameters if p.grad is not None)
+                if not (bool(loss.isfinite()) and all(bool(gradient.isfinite().all()) for gradient in gradients)):
+                    found.append(row.name or f"row {place} of process {self.share[0]}")
+        return found
+
+    def _everyones(self, text: str, room: int = 400) -> str:
+        """The texts of all processes, which only add tensors: each writes its bytes at its own place of a sum."""
+        rank, processes = self.share
+        written = text.encode()[:room]
+        said = torch.zeros(processes, room, device=self.model.device)
+        said[rank, : len(written)] = torch.tensor(list(written), dtype=said.dtype, device=said.device)
+        lines = self.reduce(said.flatten()).view(processes, room).to(torch.uint8).cpu().numpy()
+        return ", ".join(text for line in lines if (text := line.tobytes().rstrip(b"\0").decode(errors="ignore")))
+
     def _loss(self, batch: Batch, objective: Objective) -> tuple[Tensor, dict[str, Tensor]]:
         with self._autocast():
-            out = self.model(batch.tokens_BT, batch.positions_BT, batch.segments_BT)
-            predictions = self._predict(out.hidden_BTD, batch, objective.wants_entropy, objective.wants_values)
+            balance = bool(objective.balance_weight)
+            out = self.model(batch.tokens_BT, batch.positions_BT, batch.segments_BT, experts_BTLA=batch.experts_BTLA, balance=balance)
+            predictions = self._predict(out.hidden_BTD, batch, bool(objective.wants_entropy), objective.wants_values)
             loss, statistics = objective(predictions, batch)
             if objective.mtp_weight:
                 mtp = self._mtp_loss(out.last_BTD, batch)
                 loss = loss + objective.mtp_weight * mtp
                 statistics["mtp"] = mtp
-            if objective.balance_weight:
-                share_B = (batch.weights_BT * batch.mask_BT).sum(1)
-                loss = loss + objective.balance_weight * (out.balance_B * share_B).sum()
+            if balance:
+                share_BS = (members(batch.segments_BT) * (batch.weights_BT * batch.mask_BT)[:, None]).sum(-1)
+                loss = loss + objective.balance_weight * (out.balance_BS * share_BS).sum()
         return loss, statistics
 
     def _predict(self, hidden_BTD: Tensor, batch: Batch, entropy: bool, values: bool) -> Predictions:
-        """Only trained positions go through the head, rounded up to few different numbers of them."""
-        logprobs_N = torch.zeros(batch.mask_BT.numel(), device=hidden_BTD.device)
-        entropy_N = torch.zeros_like(logprobs_N)
+        """Log-probabilities of the trained targets, and the entropies there; only those positions go through the head."""
         trained = batch.mask_BT.flatten().nonzero()[:, 0]
-        if len(trained):
-            logits_NV = self.model.logits(_take(hidden_BTD.flatten(0, 1), trained))[: len(trained)]
-            logprobs_N = logprobs_N.index_copy(0, trained, _gather_logprobs(logits_NV, batch.targets_BT.flatten()[trained]))
-            if entropy:
-                entropy_N[trained] = _entropy(logits_NV.detach())
-        logprobs_BT, entropy_BT = logprobs_N.view_as(batch.mask_BT), entropy_N.view_as(batch.mask_BT)
+        found_N, entropy_N = self._through_head(hidden_BTD, trained, trained, batch, entropy)
+        blank_N = torch.zeros(batch.mask_BT.numel(), device=hidden_BTD.device, dtype=found_N.dtype)
+        logprobs_BT, entropy_BT = (blank_N.index_copy(0, trained, some_N).view_as(batch.mask_BT) for some_N in (found_N, entropy_N))
         return Predictions(logprobs_BT, entropy_BT, self.model.values(hidden_BTD) if values else None)
+
+    def _through_head(self, hidden_BTD: Tensor, places: Tensor, predicted: Tensor, batch: Batch, entropy: bool = False) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of the targets at flat positions ``predicted`` from the hidden states at ``places``, and entropies, [N] each.
+
+        N is rounded up to few different numbers with copies of place 0: CPU libraries compile a product per shape.
+        """
+        padding = (0, -len(places) % ROW_STEP)
+        places, padded = torch.nn.functional.pad(places, padding), torch.nn.functional.pad(predicted, padding)
+        hidden_ND, targets_N = hidden_BTD.flatten(0, 1).index_select(0, places), batch.targets_BT.flatten()[padded]
+        temperatures_N = None if batch.temperatures_BT is None else batch.temperatures_BT.flatten()[padded]
+        found_N, entropy_N = token_logprobs(hidden_ND, self.model.lm_head.weight, targets_N, temperatures_N, self._head_dtype(), entropy)
+        return found_N[: len(predicted)], entropy_N[: len(predicted)]
+
+    def _head_dtype(self) -> torch.dtype:
+        return torch.float64 if self.config.precision == "float64" else getattr(torch, self.config.head)
 
     def _mtp_loss(self, last_BTD: Tensor, batch: Batch) -> Tensor:
         """-sum(weight * log P(t_{i+2})), DeepSeek-V3 eq. 24 at depth 1: from position i, with t_{i+1} given, t_{i+2} is predicted."""
@@ -157,11 +237,11 @@ class Learner:
         same_BT = batch.segments_BT[:, 1:] == batch.segments_BT[:, :-1]
         mask_BT = batch.mask_BT[:, 1:] & same_BT & (batch.segments_BT[:, 1:] > 0)
         trained = torch.nn.functional.pad(mask_BT, (0, 1)).flatten().nonzero()[:, 0]
-        logits_NV = self.model.logits(_take(hidden_BTD.flatten(0, 1), trained))[: len(trained)]
-        return -(_gather_logprobs(logits_NV, batch.targets_BT.flatten()[trained + 1]) * batch.weights_BT.flatten()[trained + 1]).sum()
+        logprobs_N, _ = self._through_head(hidden_BTD, trained, trained + 1, batch)
+        return -(logprobs_N * batch.weights_BT.flatten()[trained + 1]).sum()
 
-    def _reduce_all(self, sums: Mapping[str, Tensor]) -> Metrics:
-        """Add gradients, statistics and expert loads over all processes, in one flat tensor; adjust the experts' biases."""
+    def _reduce_all(self, sums: Mapping[str, Tensor]) -> tuple[Metrics, list[Tensor]]:
+        """Add gradients, statistics and expert loads over all processes, in one flat tensor; return the statistics and the loads."""
         names = sorted(sums)
         loads = self.model.expert_loads()
         for parameter in self.parameters:
@@ -185,8 +265,7 @@ class Learner:
         if loads:
             worst = max(float(load.max() / load.mean().clamp(min=1)) for load in summed)
             metrics["max_violation"] = worst - 1
-            self.model.adjust_biases(self.config.bias_rate, summed)
-        return metrics
+        return metrics, summed
 
     @torch.inference_mode()
     def _score(self, rows: Sequence[Row], pick: Callable[[Predictions], Tensor], shift: int = 1) -> list[np.ndarray]:
@@ -194,7 +273,7 @@ class Learner:
         found = [np.zeros(len(row.token_ids), dtype=np.float32) for row in rows]
         for batch in self._batches(rows):
             with self._autocast():
-                out = self.model(batch.tokens_BT, batch.positions_BT, batch.segments_BT)
+                out = self.model(batch.tokens_BT, batch.positions_BT, batch.segments_BT, experts_BTLA=batch.experts_BTLA)
                 scored = pick(self._predict(out.hidden_BTD, batch, False, self.model.config.scalar_head)).float().cpu().numpy()
             owners, positions = batch.rows_BT.cpu().numpy(), batch.positions_BT.cpu().numpy()
             lines, columns = np.nonzero(owners >= 0)
@@ -203,15 +282,5 @@ class Learner:
         return found
 
 
-def _take(hidden_ND: Tensor, places: Tensor, step: int = 256) -> Tensor:
-    """Those rows, followed by copies of row 0 up to a multiple of ``step``: CPU libraries compile a product per shape."""
-    return hidden_ND.index_select(0, torch.nn.functional.pad(places, (0, -len(places) % step)))
-
-
-def _gather_logprobs(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
-    return -torch.nn.functional.cross_entropy(logits_NV.float(), targets_N, reduction="none")
-
-
-def _entropy(logits_NV: Tensor) -> Tensor:
-    logprobs_NV = torch.log_softmax(logits_NV.float(), -1)
-    return -(logprobs_NV.exp() * logprobs_NV).sum(-1)
+def _some(names: Sequence[str], most: int = 8) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -101,9 +101,7 @@ def orthogonalise(matrix: Tensor, iterations: int = 5) -> Tensor:
     return found
 
 
-def build(
-    model: nn.Module, config: OptimizerConfig, share: tuple[int, int] = (0, 1), reduce: Reduce | None = None
-) -> list[torch.optim.Optimizer]:
+def build(model: nn.Module, config: OptimizerConfig, share: tuple[int, int] = (0, 1), reduce: Reduce | None = None) -> list[torch.optim.Optimizer]:
     """The optimizers of a model, its work split by ``share`` (Muon); each parameter group remembers its base rate under "base_lr"."""
     hidden: list[Tensor] = []
     rest: list[Tensor] = []

@@ -6,7 +6,7 @@ supplement B.1: best-fit packing into fixed-length chunks); each line's segments
 
 from bisect import bisect_left, insort
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,7 +18,10 @@ from r1kit.types import Row
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Packed rows as tensors [B, T]; ``rows_BT`` is the index of the row that a position belongs to (-1: padding)."""
+    """Packed rows as tensors [B, T]; ``rows_BT`` is the index of the row that a position belongs to (-1: padding).
+
+    ``temperatures_BT`` is None where every row's is 1, ``experts_BTLA`` where no row replays any (-1: the model's own choice).
+    """
 
     tokens_BT: Tensor
     targets_BT: Tensor
@@ -31,9 +34,12 @@ class Batch:
     old_logprobs_BT: Tensor
     ref_logprobs_BT: Tensor
     penalties_BT: Tensor
+    temperatures_BT: Tensor | None = None
+    experts_BTLA: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
-        return Batch(*(getattr(self, name).to(device, non_blocking=True) for name in self.__slots__))
+        tensors = (getattr(self, name) for name in self.__slots__)
+        return Batch(*(None if tensor is None else tensor.to(device, non_blocking=True) for tensor in tensors))  # type: ignore[arg-type]
 
 
 def place(lengths: Sequence[int], context: int) -> list[list[int]]:
@@ -89,7 +95,30 @@ def _batch(rows: Sequence[Row], bins: Sequence[Sequence[int]], context: int) -> 
                 ref[line, span] = row.ref_logprobs[1:]
             start = span.stop
     arrays = (tokens, targets, mask, segments, positions, owners, weights, advantages, old, ref, penalties)
-    return Batch(*(torch.from_numpy(array) for array in arrays))
+    packed = [rows[i] for chosen in bins for i in chosen]
+    plain = Batch(*(torch.from_numpy(array) for array in arrays))
+    return replace(plain, temperatures_BT=_temperatures(owners, rows, packed), experts_BTLA=_experts(owners, rows, packed))
+
+
+def _temperatures(owners_BT: np.ndarray, rows: Sequence[Row], packed: Sequence[Row]) -> Tensor | None:
+    if all(row.temperature == 1.0 for row in packed):
+        return None
+    temperatures = np.array([row.temperature for row in rows] + [1.0], dtype=np.float32)
+    return torch.from_numpy(temperatures[owners_BT])  # -1, the padding, is the last one
+
+
+def _experts(owners_BT: np.ndarray, rows: Sequence[Row], packed: Sequence[Row]) -> Tensor | None:
+    shapes = {row.experts.shape[1:] for row in packed if row.experts is not None}
+    if not shapes:
+        return None
+    if len(shapes) > 1:
+        raise R1kitError(f"rows of one update replay experts of different shapes [layers, experts]: {sorted(shapes)}; all must come from one model")
+    experts = np.full((*owners_BT.shape, *shapes.pop()), -1, dtype=np.int16)
+    for index in np.unique(owners_BT[owners_BT >= 0]).tolist():
+        replayed = rows[index].experts
+        if replayed is not None:
+            experts[owners_BT == index] = replayed[: len(rows[index].token_ids) - 1]
+    return torch.from_numpy(experts)
 
 
 def _targets(value: float | np.ndarray) -> float | np.ndarray:

@@ -16,22 +16,27 @@ from r1kit.chat import Chat
 from r1kit.config import ConfigError, R1kitError
 from r1kit.data.corpus import CorpusMix, documents
 from r1kit.log import Log
+from r1kit.rewards import WeightedReward
 from r1kit.runtime.local import LocalConfig, LocalRuntime
 from r1kit.stages import STAGES
-from r1kit.stages.alignment_rl import _preference
+from r1kit.stages.alignment_rl import AlignmentRL, _preference
 from r1kit.stages.cold_start import general_rows, train_problems
 from r1kit.stages.distill import Distill
 from r1kit.stages.dpo import DPO
 from r1kit.stages.evaluate import Evaluate, consensus, summarise
-from r1kit.stages.policy import model_of, report
+from r1kit.stages.policy import Talk, model_of, reinforce, report, rules
 from r1kit.stages.pretrain import Pretrain, _rows
 from r1kit.stages.rejection_sampling import RejectionSampling
 from r1kit.stages.reward_models import RewardModels, _labelled, whole_responses
 from r1kit.stages.sft import SFT
 from r1kit.stages.stage import Context
 from r1kit.tasks import General, Procedural, load_tasks
-from r1kit.tasks.general import REFUSALS, gold_score, reference_thinking
+from r1kit.tasks.general import REFUSALS, gold_score, reference_answer, reference_thinking
 from r1kit.tasks.worked import Worked, write_readable, write_summary
+from r1kit.train.grpo import GRPOConfig
+from r1kit.train.hacking import StopTraining
+from r1kit.train.learner import LearnerConfig
+from r1kit.train.rollouts import Player
 from r1kit.types import Completion, Problem, Rollout, Sampling, Verdict
 
 Script = Callable[[str, int], str]
@@ -315,6 +320,58 @@ def test_judges_score_general_prompts_of_their_own_kind_only() -> None:
     rollouts = [group_of(p, ["a"])[0] for p in (PROBLEM, general["open"], general["forbidden"], general["talk"])]
     assert _preference(Ones(), forbidden=False)(rollouts) == [None, 1.0, None, 2.0]  # type: ignore[arg-type]
     assert _preference(Ones(), forbidden=True)(rollouts) == [None, None, 1.0, None]  # type: ignore[arg-type]
+
+
+class LongWinded:
+    """A judge that likes length."""
+
+    def scores(self, rollouts: Sequence[Rollout]) -> list[float]:
+        return [len(str(r.answer)) / 200 for r in rollouts]
+
+
+WATCHED = list(General().problems("held_out"))[:96]
+
+
+def watched(ctx: Context, stage: AlignmentRL, surplus: Sequence[str]) -> list[dict[str, float]]:
+    """What the stage's watch says, measurement by measurement, of a policy that gives right answers with a surplus."""
+    judge = LongWinded()
+    preferences = [WeightedReward(name, 1.0, _preference(judge, forbidden=name == "safety")) for name in ("helpful", "safety")]  # type: ignore[arg-type]
+    right = {p.prompt: f"<think>a</think>{reference_answer(p, random.Random(0))}" for p in WATCHED}
+    measure = stage._watch(ctx, preferences)
+    return [measure(Player(None, Scripted(lambda prompt, _, more=more: right[prompt] + more), Chat(tokenizer()))) for more in surplus]  # type: ignore[arg-type, misc]
+
+
+def test_the_watch_warns_where_the_judges_like_what_the_gold_score_does_not(tmp_path: Path, base: Path) -> None:
+    ctx = context(tmp_path, base)
+    stage = AlignmentRL(grpo={"watch_every": 5, "steps": 60, "updates_per_rollout": 1})
+    surplus = [""] * 4 + [" and so on" * 4] * 4
+    found = watched(ctx, stage, surplus)
+    assert [row["watch/alarm"] for row in found] == [0.0] * 5 + [1.0] * 3
+    assert found[0]["watch/gold"] == 1.0 > found[-1]["watch/gold"]
+    assert found[0]["watch/judges"] == pytest.approx(np.mean([len(reference_answer(p, random.Random(0))) for p in WATCHED]) / 200)
+    said = ctx.log.console.file.getvalue()  # type: ignore[attr-defined]
+    assert said.count("the judges are being hacked: since about step 5") == 1 and "set stop_when_hacked" in said
+    (ctx.out / "watch.jsonl").unlink()
+    with pytest.raises(StopTraining):
+        watched(ctx, stage.model_copy(update={"stop_when_hacked": True}), surplus)
+
+
+def test_a_training_that_the_watch_ends_keeps_its_model(tmp_path: Path, base: Path) -> None:
+    def stop(player: Player) -> dict[str, float]:
+        raise StopTraining
+
+    ctx = context(tmp_path, base)
+    tasks, rewards = rules({"format": 1.0}, {"chain": {"size": 40}})
+    config = GRPOConfig(steps=4, problems=1, group=2, updates_per_rollout=1, max_tokens=4, watch_every=2)
+    reinforce(ctx, base / "model", Talk(), config, LearnerConfig(), tasks, rewards, stop)
+    assert (ctx.out / "model/config.json").is_file() and not ctx.log.metrics_file.exists()
+
+
+def test_a_task_of_ones_own_is_never_replaced_by_the_general_prompts() -> None:
+    with pytest.raises(ConfigError, match=r"tasks\.general: the stage adds its own general prompts .*another name"):
+        AlignmentRL.parse({"tasks": {"general": {"kind": "dataset", "train": "own.jsonl"}}}, "recipe")
+    with pytest.raises(ConfigError, match=r"stop_when_hacked needs measurements"):
+        AlignmentRL.parse({"stop_when_hacked": True}, "recipe")
 
 
 @pytest.mark.parametrize(("beside", "share", "count"), [(78, 0.22, 22), (0, 0.2, 4), (100, 0.0, 0)])

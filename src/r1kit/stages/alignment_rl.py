@@ -2,17 +2,16 @@
 
 In the paper: 1,700 steps, of which only the last 400 have general prompts and preference rewards, because a reward model that is optimised for
 longer is hacked (figure 6). reward = reasoning + general + language (eq. 8-10); temperature 0.7. Here ``preference_share`` of the steps see
-general prompts. A gold score on held-out prompts is watched beside the judges' own.
+general prompts. A gold score on held-out prompts is watched beside the judges' own, with an alarm where the two part (train/hacking.py).
 """
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from r1kit.rewards import WeightedReward, load_rewards
 from r1kit.seeds import derive_seed
@@ -20,7 +19,9 @@ from r1kit.stages.policy import RewardSpec, Talk, TaskSpec, model_of, reinforce,
 from r1kit.stages.stage import Context, Stage
 from r1kit.tasks import load_tasks
 from r1kit.tasks.general import General, gold_score
+from r1kit.train import checkpoint
 from r1kit.train.grpo import GRPOConfig
+from r1kit.train.hacking import Measurement, Measurements, Parting, StopTraining
 from r1kit.train.learner import LearnerConfig, Metrics
 from r1kit.train.preference import RewardModel
 from r1kit.train.rollouts import Player, Watch
@@ -28,7 +29,8 @@ from r1kit.types import Rollout, Sampling
 
 
 class AlignmentRL(Stage):
-    """``general_share`` of the prompts are general ones in the last ``preference_share`` of the steps; the paper's is 400/1700."""
+    """``general_share`` of the prompts are general ones in the last ``preference_share`` of the steps; the paper's is 400/1700.
+    ``stop_when_hacked`` ends the stage at the watch's alarm, with the model as it is then."""
 
     stage: Literal["alignment_rl"] = "alignment_rl"
     init: str = "@sft"
@@ -39,9 +41,25 @@ class AlignmentRL(Stage):
     safety_weight: float = 1.0
     general_share: float = Field(0.3, ge=0.0, le=1.0)
     preference_share: float = Field(400 / 1700, gt=0.0, le=1.0)
+    stop_when_hacked: bool = False
     talk: Talk = Talk()
     grpo: GRPOConfig = GRPOConfig(temperature=0.7)
     learner: LearnerConfig = LearnerConfig()
+
+    @model_validator(mode="after")
+    def _general_is_a_name_of_this_stage(self) -> "AlignmentRL":
+        if "general" in load_tasks(self.tasks):
+            raise ValueError(
+                "tasks.general: the stage adds its own general prompts under this name, as many as general_share says; "
+                "leave them out of tasks, or give a task of your own another name"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _stops_only_where_it_looks(self) -> "AlignmentRL":
+        if self.stop_when_hacked and not self.grpo.watch_every:
+            raise ValueError("stop_when_hacked needs measurements: set grpo.watch_every, say to 10")
+        return self
 
     def run(self, ctx: Context) -> None:
         judges = self._judges(ctx, ctx.path(self.reward_models))
@@ -84,17 +102,40 @@ class AlignmentRL(Stage):
         ]
 
     def _watch(self, ctx: Context, preferences: Sequence[WeightedReward]) -> Watch:
-        """The gold score on held-out general prompts beside the judges' mean: where they part, the judge is being hacked (figure 6)."""
+        """The gold score on held-out general prompts beside the judges': where they part, the judge is being hacked (figure 6)."""
         problems = General().problems("held_out")[:96]
+        sampling = Sampling(1, self.grpo.temperature, self.grpo.top_p, self.grpo.max_tokens)
+        done = checkpoint.progress_of(ctx.out)["step"] if checkpoint.exists(ctx.out) else 0
+        measurements = Measurements(ctx.out / "watch.jsonl", len(self._watched_before(done)))
+        warned = False
 
         def measure(player: Player) -> Metrics:
-            sampling = Sampling(1, self.grpo.temperature, self.grpo.top_p, self.grpo.max_tokens)
+            nonlocal warned
             rollouts = [r for group in sample(player.engine, player.chat, problems, sampling, derive_seed(ctx.seed, "watch")) for r in group]
-            scored = [value for preference in preferences for value in preference.function(rollouts) if value is not None]
-            gold = float(np.mean([gold_score(r.problem, r.answer) for r in rollouts]))
-            return {"watch/gold": gold, "watch/judges": float(np.mean(scored)) if scored else math.nan}
+            gold_P = np.array([gold_score(r.problem, r.answer) for r in rollouts])
+            judged = zip(*(preference.function(rollouts) for preference in preferences), strict=True)
+            judges_P = np.array([sum(value for value in values if value is not None) for values in judged])
+            parted = measurements.add(Measurement(gold_P, judges_P))
+            if parted and not warned:
+                ctx.log.info(self._warning(parted))
+                warned = True
+            if parted and self.stop_when_hacked:
+                raise StopTraining
+            return {"watch/gold": float(gold_P.mean()), "watch/judges": float(judges_P.mean()), "watch/alarm": float(parted is not None)}
 
         return measure
+
+    def _watched_before(self, step: int) -> list[int]:
+        """The steps before ``step`` at which the watch measures."""
+        every = self.grpo.watch_every
+        return [first for first in range(0, step, self.grpo.updates_per_rollout) if every and first % every == 0]
+
+    def _warning(self, parted: Parting) -> str:
+        return (
+            f"warning: the judges are being hacked: since about step {self._watched_before(self.grpo.steps)[parted.best]} their score rose from "
+            f"{parted.judges_best:.3f} to {parted.judges_now:.3f} while the gold score fell from {parted.gold_best:.3f} to {parted.gold_now:.3f}; "
+            + ("the stage ends here" if self.stop_when_hacked else "take a smaller preference_share, or set stop_when_hacked: true")
+        )
 
 
 class Part:

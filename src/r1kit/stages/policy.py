@@ -1,5 +1,6 @@
 """What the RL and sampling stages share: a model with its tokenizer, template and engine, and the GRPO stage's walk."""
 
+import contextlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,7 @@ from r1kit.tasks import load_tasks
 from r1kit.tasks.task import Task
 from r1kit.tokenizer import Tokenizer
 from r1kit.train import checkpoint, grpo
+from r1kit.train.hacking import StopTraining
 from r1kit.train.learner import LearnerConfig
 from r1kit.train.rollouts import Player, Watch
 from r1kit.types import Problem, Rollout, Sampling
@@ -80,7 +82,8 @@ def reinforce(
     room = min(learner_config.context + 1, read_config(init).max_positions) - config.max_tokens
     mixture = Mixture(tasks, "train", derive_seed(ctx.seed, "problems"), fits(player.chat, room))
     tell_left_out(ctx, mixture, room)
-    grpo.train(config, player, mixture, rewards, ctx.seed, ctx.log, ctx.out, watch)
+    with contextlib.suppress(StopTraining):
+        grpo.train(config, player, mixture, rewards, ctx.seed, ctx.log, ctx.out, watch)
     ctx.runtime.export(learner, ctx.out / "model")
     checkpoint.discard(ctx.out)
     ctx.runtime.release(player.engine, learner, *([reference] if reference else []))

@@ -14,7 +14,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import programs
+import attacks
+import escapes
+import hacks
+import solutions
 
 from r1kit.sandbox import Job, pool, run_jobs
 from r1kit.types import Verdict
@@ -22,32 +25,32 @@ from r1kit.types import Verdict
 SECRET = "CANARY-SECRET"
 DOOR = f"r1kit-canary-{os.getpid()}"  # an abstract socket; names are the machine's
 CANARY_TEXT = "the canary sings"
-ASSERT_TEXTS = {"asserts": programs.TEST_TEXT, "unittest": programs.UNITTEST_TEXT, "check": programs.CHECK_TEXT}
+ASSERT_TEXTS = {"asserts": solutions.TEST_TEXT, "unittest": solutions.UNITTEST_TEXT, "check": solutions.CHECK_TEXT}
 
 
 def hack_jobs(every: int = 1) -> dict[str, Job]:
     """Every wrong solution under every kind of test."""
     jobs = {}
-    for name, text in list(programs.HACKS.items())[::every]:
-        jobs[f"{name} / function"] = Job(text, programs.TESTS, "function", "f", 1.0, 256)
-        if name == "float of the answer":
-            continue  # 4.0 == 4 is what those tests say
+    for name, text in list(hacks.HACKS.items())[::every]:
+        jobs[f"{name} / function"] = Job(text, solutions.TESTS, "function", "f", 1.0, 256)
+        if name in hacks.EQUAL_IN_PYTHON:
+            continue
         for kind, tests in ASSERT_TEXTS.items():
             jobs[f"{name} / {kind}"] = Job(text, tests, "asserts", "f", 1.0, 256)
-    for name, text in list(programs.STDIO_HACKS.items())[::every]:
-        jobs[f"{name} / stdio"] = Job(text, programs.STDIO_TESTS, "stdio", None, 1.0, 256)
+    for name, text in list(hacks.STDIO_HACKS.items())[::every]:
+        jobs[f"{name} / stdio"] = Job(text, solutions.STDIO_TESTS, "stdio", None, 1.0, 256)
     return jobs
 
 
 def solution_jobs(every: int = 1) -> dict[str, Job]:
     """Every true solution under every kind of test."""
     jobs = {}
-    for name, text in list(programs.SOLUTIONS.items())[::every]:
-        jobs[f"{name} / function"] = Job(text, programs.TESTS, "function", "f", 4.0, 512)
+    for name, text in list(solutions.SOLUTIONS.items())[::every]:
+        jobs[f"{name} / function"] = Job(text, solutions.TESTS, "function", "f", 4.0, 512)
         for kind, tests in ASSERT_TEXTS.items():
             jobs[f"{name} / {kind}"] = Job(text, tests, "asserts", "f", 4.0, 512)
-    for name, text in list(programs.STDIO_SOLUTIONS.items())[::every]:
-        jobs[f"{name} / stdio"] = Job(text, programs.STDIO_TESTS, "stdio", None, 4.0, 512)
+    for name, text in list(solutions.STDIO_SOLUTIONS.items())[::every]:
+        jobs[f"{name} / stdio"] = Job(text, solutions.STDIO_TESTS, "stdio", None, 4.0, 512)
     return jobs
 
 
@@ -56,7 +59,7 @@ def escape_jobs(canary: Path, port: int, every: int = 1) -> dict[str, Job]:
     tests = [{"args": [1], "expected": "escaped"}]
     places = {"CANARY-SECRET": SECRET, "CANARY'": f"{canary}'", "CANARY.": f"{canary}.", "PORT": str(port), "PROJECT": __file__, "r1kit-canary": DOOR}
     jobs = {}
-    for name, text in list(programs.ESCAPES.items())[::every]:
+    for name, text in list(escapes.ESCAPES.items())[::every]:
         for word, place in places.items():
             text = text.replace(word, place)
         jobs[name] = Job(text, tests, "function", "f", 2.0, 256)
@@ -65,7 +68,7 @@ def escape_jobs(canary: Path, port: int, every: int = 1) -> dict[str, Job]:
 
 def attack_jobs(every: int = 1) -> dict[str, Job]:
     """Every attack on resources."""
-    return {name: Job(text, programs.TESTS, "function", "f", 0.5, 128) for name, text in list(programs.ATTACKS.items())[::every]}
+    return {name: Job(text, solutions.TESTS, "function", "f", 0.5, 128) for name, text in list(attacks.ATTACKS.items())[::every]}
 
 
 def not_wrong(jobs: dict[str, Job], workers: pool.Pool) -> list[str]:
@@ -134,8 +137,8 @@ def run(tier: str, every: int = 1) -> dict[str, object]:
         workers = pool.Pool(tier, 2)
         report: dict[str, object] = {"hacks": not_wrong(hack_jobs(every), workers)}
         report["escapes"] = not_wrong(escape_jobs(canary, port, every), workers)
-        attacks = verdicts(attack_jobs(every), workers)
-        report["attacks"] = [f"{name}: {verdict.reason}" for name, verdict in attacks.items() if verdict.outcome != "wrong"]
+        exhausted = verdicts(attack_jobs(every), workers)
+        report["attacks"] = [f"{name}: {verdict.reason}" for name, verdict in exhausted.items() if verdict.outcome != "wrong"]
         solved = verdicts(solution_jobs(every), workers)
         report["refused"] = [f"{name}: {verdict.reason}" for name, verdict in solved.items() if verdict.outcome != "correct"]
         workers.close()
@@ -143,7 +146,7 @@ def run(tier: str, every: int = 1) -> dict[str, object]:
         report["changed"] = [path for path in set(before) | set(snapshot(folder)) if before.get(path) != snapshot(folder).get(path)]
         report["touched"] = touched
         report["left"] = descendants()
-        report["jobs"] = len(hack_jobs(every)) + len(escape_jobs(canary, port, every)) + len(attacks) + len(solved)
+        report["jobs"] = len(hack_jobs(every)) + len(escape_jobs(canary, port, every)) + len(exhausted) + len(solved)
     report["seconds"] = round(time.monotonic() - begun, 1)
     return report
 

@@ -14,6 +14,7 @@ import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 from r1kit.config import R1kitError
@@ -23,6 +24,7 @@ from r1kit.sandbox.running import run_asserts, run_functions, run_stdio
 from r1kit.types import Verdict
 
 ATTEMPTS = 10
+BYTE_ORDER_MARK = "\ufeff"  # which a file may begin with, and a text may not
 LARGEST_PROGRAM = 200_000  # characters
 
 _quiet = threading.Lock()  # the filters of warnings are the process's
@@ -54,6 +56,7 @@ def run_jobs(jobs: Sequence[Job], pool: Pool | None = None) -> list[Verdict]:
     """Run jobs of any kinds on all cores; one verdict each, in order."""
     for job in jobs:
         check_shape(job)
+    jobs = [replace(job, program=job.program.removeprefix(BYTE_ORDER_MARK)) for job in jobs]
     pool = pool or shared_pool(current_tier())
     if len(jobs) == 1:
         return [_run(jobs[0], pool)]

@@ -6,18 +6,21 @@
 ``mathematics`` channel: compares mathematical answers, one after the other.
 """
 
+import atexit
 import builtins
+import contextlib
 import importlib
 import io
 import os
 import random
 import signal
 import sys
+import threading
 import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from r1kit.sandbox.codec import decode, encode, read_message, write_message
+from r1kit.sandbox.codec import LARGEST_MESSAGE, decode, encode, read_message, write_message
 from r1kit.sandbox.tests_text import judge
 
 Channels = Sequence[int]
@@ -41,7 +44,10 @@ def serve_functions(channels: Channels) -> None:
             request = read_message(channel)
         except EOFError:
             return
-        answer(channel, server.answer(request))
+        reply = server.answer(request)
+        if len(reply) > LARGEST_MESSAGE:
+            reply = encode(["raised", ["ValueError"], f"ValueError: a result of {len(reply)} bytes; {LARGEST_MESSAGE} are allowed", 0])
+        answer(channel, reply)
 
 
 class FunctionServer:
@@ -131,9 +137,10 @@ def run_script(channels: Channels) -> None:
     for standard, stream in enumerate(streams):
         os.dup2(stream, standard)
     os.closerange(3, 3 + len(channels))
-    sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
-    sys.stdout = io.TextIOWrapper(open(1, "wb", closefd=False), encoding="utf-8", errors="surrogateescape")  # noqa: SIM115
-    sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+    # The interpreter holds on to its first streams: a program that puts others in their place must not close the files with them.
+    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)  # type: ignore[misc]  # noqa: SIM115
+    sys.stdout = sys.__stdout__ = io.TextIOWrapper(open(1, "wb", closefd=False), encoding="utf-8", errors="surrogateescape")  # type: ignore[misc]  # noqa: SIM115
+    sys.stderr = sys.__stderr__ = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # type: ignore[misc]  # noqa: SIM115
     status = 0
     try:
         exec(compile(program, "<program>", "exec"), _fresh_namespace("__main__"))
@@ -142,8 +149,12 @@ def run_script(channels: Channels) -> None:
     except BaseException as error:
         sys.stderr.write(_raised(error)[2])
         status = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
+    # What the interpreter does at its end, in its order: wait for threads, run exit functions, flush.
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+        with contextlib.suppress(ValueError, AttributeError):  # closed, or none at all
+            stream.flush()  # type: ignore[union-attr]
     os._exit(status & 0xFF)
 
 

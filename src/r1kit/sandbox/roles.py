@@ -152,9 +152,9 @@ def run_script(channels: Channels) -> None:
     # What the interpreter does at its end, in its order: wait for threads, run exit functions, flush.
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
-        with contextlib.suppress(ValueError, AttributeError):  # closed, or none at all
-            stream.flush()  # type: ignore[union-attr]
+    for output in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+        with contextlib.suppress(ValueError, AttributeError):  # closed, or put away
+            output.flush()
     os._exit(status & 0xFF)
 
 

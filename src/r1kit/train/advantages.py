@@ -1,35 +1,178 @@
-"""Advantages: how much better a rollout was than its group.
+"""Advantages: how much better a rollout was than its group, or than the whole update.
 
-    group_std    A_i = (r_i - mean(r)) / (std(r) + 1e-4)         GRPO (DeepSeekMath 2402.03300, section 4.1.2; DeepSeek-R1 eq. 3)
-    group_mean   A_i = r_i - mean(r)                              Dr. GRPO (2503.20783, section 3.2)
+With r the rewards of one problem's G rollouts, mean and std theirs (std unbiased), and batch. the same over the rollouts of all problems:
 
-Mathematics on plain arrays, no model. Whatever the estimator, a group whose rewards are all equal gets exactly zeros, and a reward that
-is nan (our own failure) takes no part: its advantage is zero.
+    group_std              (r - mean) / std                  GRPO (DeepSeekMath 2402.03300, section 4.1.2; DeepSeek-R1 eq. 3)
+    group_mean             r - mean                          Dr. GRPO (2503.20783, section 3.2): (G-1)/G of the policy gradient
+    rloo                   r_i - mean of the others          RLOO (2402.14740, section 3): the policy gradient itself
+    maxrl                  (r - mean) / mean                 MaxRL (2602.02710): towards the gradient of log p(correct)
+    pass_at_k              see ``_pass_at_k``                Pass@k training (2508.10751): towards the gradient of pass@k
+    batch_std              (r - mean) / batch.std(r)         ScaleRL (2510.13786)
+    reinforce_pp           (r - batch.mean) / batch.std(r)   REINFORCE++ (2501.03262): needs no group, G = 1 is enough
+    reinforce_pp_baseline  (r - mean) / batch.std(r - mean)  REINFORCE++ with a group baseline (2501.03262)
+    gdpo                   s / batch.std(s),  s = sum over the rewards of weight x group_std        GDPO (2601.05242)
+
+Every std is + 1e-4, as in TRL. Mathematics on plain arrays, no model. A rollout whose reward is nan (our own failure) takes no part: it enters no
+mean, and its advantage is zero. Where nobody is better than anybody (one rollout, equal rewards) the advantages are exactly zero; only
+reinforce_pp compares beyond the group.
 """
 
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
 
-from r1kit.config import Config
+from r1kit.config import Config, R1kitError
+from r1kit.types import Score
 
-Estimator = Literal["group_std", "group_mean"]
+Estimator = Literal["group_std", "group_mean", "rloo", "maxrl", "pass_at_k", "batch_std", "reinforce_pp", "reinforce_pp_baseline", "gdpo"]
+GUARD = 1e-4
+Numbers = NDArray[np.float64]
 
 
 class AdvantageConfig(Config):
-    """``advantage`` names the estimator; the paper's is group_std."""
+    """``advantage`` names the estimator; the paper's is group_std. ``pass_k`` is the k of pass_at_k, below the group's size."""
 
     advantage: Estimator = "group_std"
+    pass_k: int = Field(default=4, ge=1)
 
 
-def advantages(rewards_G: np.ndarray, estimator: Estimator) -> np.ndarray:
-    """The advantages [G] float32 of one group. The standard deviation is the unbiased one, + 1e-4 as in TRL."""
+def estimate(scores_PG: Sequence[Sequence[Score]], config: AdvantageConfig, weights: Mapping[str, float]) -> list[np.ndarray]:
+    """The advantages [G] float32 of each group of one update. Groups may differ in size, and may be empty.
+
+    ``weights``: each reward's weight by name, of which gdpo alone makes use, since it normalises each reward for itself. Raises R1kitError
+    where rewards or weights do not suit the estimator.
+    """
+    rewards_PG = [np.array([score.total for score in scores], dtype=np.float64) for scores in scores_PG]
+    if config.advantage == "reinforce_pp":
+        ends = np.cumsum([len(rewards_G) for rewards_G in rewards_PG])[:-1]
+        found_PG = np.split(_in_group(np.concatenate([np.zeros(0), *rewards_PG]), _group_std), ends) if rewards_PG else []
+    elif config.advantage == "batch_std":
+        found_PG = _divided([_in_group(rewards_G, _group_mean) for rewards_G in rewards_PG], _spread(rewards_PG, rewards_PG))
+    elif config.advantage == "reinforce_pp_baseline":
+        centred_PG = [_in_group(rewards_G, _group_mean) for rewards_G in rewards_PG]
+        found_PG = _divided(centred_PG, _spread(centred_PG, rewards_PG))
+    elif config.advantage == "gdpo":
+        sums_PG = [_each_reward_normalised(scores, rewards_G, weights) for scores, rewards_G in zip(scores_PG, rewards_PG, strict=True)]
+        found_PG = _divided(sums_PG, _spread(sums_PG, rewards_PG))
+    else:
+        return [advantages(rewards_G, config.advantage, config.pass_k) for rewards_G in rewards_PG]
+    return [_finished(found_G) for found_G in found_PG]
+
+
+def advantages(rewards_G: np.ndarray, estimator: Estimator, pass_k: int = 4) -> np.ndarray:
+    """The advantages [G] float32 of one group, by an estimator that looks no further than the group."""
+    if estimator == "pass_at_k":
+        return _finished(_in_group(rewards_G, lambda judged_G: _pass_at_k(judged_G, pass_k)))
+    if estimator not in _GROUP_RULES:
+        raise R1kitError(f"advantage: {estimator} is estimated over all groups of an update at once; use estimate")
+    return _finished(_in_group(rewards_G, _GROUP_RULES[estimator]))
+
+
+def penalised(
+    scores_PG: Sequence[Sequence[Score]], old_PG: Sequence[Sequence[np.ndarray]], references_PG: Sequence[Sequence[np.ndarray]], beta: float
+) -> list[list[Score]]:
+    """Scores with beta x sum_t (log pi_old - log pi_ref), the k1 estimate of the sequence's KL, taken off the total (RLHF 2203.02155, eq. 2).
+
+    ``old_PG``, ``references_PG``: each rollout's log-probabilities [T] of the tokens it sampled, zero at other places. On policy the gradient of
+    such a reward is exactly that of E[r] - beta KL(pi || pi_ref). Not for maxrl, pass_at_k and gdpo, which make something else of a reward.
+    """
+    return [
+        [replace(score, total=score.total - beta * float(np.sum(old_T.astype(np.float64) - reference_T))) for score, old_T, reference_T in group]
+        for group in (zip(*groups, strict=True) for groups in zip(scores_PG, old_PG, references_PG, strict=True))
+    ]
+
+
+def _in_group(rewards_G: np.ndarray, rule: Callable[[Numbers], Numbers]) -> Numbers:
+    """``rule`` on the rewards that are not nan; zeros for the others, and for all where nobody is better than anybody."""
     rewards_G = np.asarray(rewards_G, dtype=np.float64)
-    judged = rewards_G[~np.isnan(rewards_G)]
-    if len(judged) < 2 or np.ptp(judged) == 0.0:
-        return np.zeros(len(rewards_G), dtype=np.float32)
-    centred_G = rewards_G - judged.mean()
-    if estimator == "group_std":
-        centred_G = centred_G / (judged.std(ddof=1) + 1e-4)
-    advantages_G: np.ndarray = np.nan_to_num(centred_G).astype(np.float32)
-    return advantages_G
+    judged_G = ~np.isnan(rewards_G)
+    found_G = np.zeros(len(rewards_G))
+    if judged_G.any() and np.ptp(rewards_G[judged_G]) > 0.0:
+        found_G[judged_G] = rule(rewards_G[judged_G])
+    return found_G
+
+
+def _group_mean(rewards_G: Numbers) -> Numbers:
+    return rewards_G - float(rewards_G.mean())
+
+
+def _group_std(rewards_G: Numbers) -> Numbers:
+    return _group_mean(rewards_G) / (float(rewards_G.std(ddof=1)) + GUARD)
+
+
+def _rloo(rewards_G: Numbers) -> Numbers:
+    others_G = (float(rewards_G.sum()) - rewards_G) / (len(rewards_G) - 1)
+    return rewards_G - others_G
+
+
+def _maxrl(rewards_G: Numbers) -> Numbers:
+    """The mean is the share of correct rollouts, an estimate of p; grad p / p = grad log p. So the rewards cannot be negative."""
+    if rewards_G.min() < 0.0:
+        raise R1kitError(f"advantage: maxrl divides by the mean reward, so none may be negative; one is {rewards_G.min():g}. Leave penalties out")
+    return _group_mean(rewards_G) / float(rewards_G.mean())
+
+
+def _pass_at_k(rewards_G: Numbers, k: int) -> Numbers:
+    """With W wrong among G and m = 1 - C(W,k)/C(G,k), the mean over all subsets of k rollouts of whether one of them is correct,
+
+        correct  (1 - m) / sd,    wrong  (1 - C(W-1,k-1)/C(G-1,k-1) - m) / sd,    sd = sqrt(m (1 - m)):
+
+    how much better the subsets with the rollout are than all (2508.10751, eq. 11-14). Zeros where every subset passes (W < k).
+    """
+    passed_G = rewards_G > 0.0
+    if len(np.unique(rewards_G[passed_G])) > 1 or rewards_G.min() < 0.0:
+        raise R1kitError(
+            "advantage: pass_at_k counts rollouts that pass, so a reward is zero or one positive number; a group has "
+            f"{np.unique(rewards_G).tolist()}. Leave a single reward of 0 or 1, such as accuracy"
+        )
+    group, wrong = len(rewards_G), int((~passed_G).sum())
+    k = min(k, group)  # fewer where rollouts could not be judged
+    mean = 1.0 - math.comb(wrong, k) / math.comb(group, k)
+    if mean == 1.0:
+        return np.zeros(group)
+    mean_with_wrong = 1.0 - math.comb(wrong - 1, k - 1) / math.comb(group - 1, k - 1)
+    return np.where(passed_G, 1.0 - mean, mean_with_wrong - mean) / math.sqrt(mean * (1.0 - mean))
+
+
+def _each_reward_normalised(scores: Sequence[Score], rewards_G: Numbers, weights: Mapping[str, float]) -> Numbers:
+    """Sum over the rewards of weight x group_std, so that a rare reward is not drowned by a common one. A reward that does not apply
+    (None) to a rollout is zero there."""
+    sums_G = np.zeros(len(scores))
+    for name in sorted({name for score in scores for name in score.parts}):
+        if name not in weights:
+            raise R1kitError(f"advantage: gdpo needs the weight of reward {name!r}; weights are given for {', '.join(sorted(weights)) or 'none'}")
+        part_G = np.array([math.nan if (part := score.parts.get(name)) is None else part for score in scores], dtype=np.float64)
+        sums_G += weights[name] * _in_group(np.where(np.isnan(rewards_G), math.nan, part_G), _group_std)
+    return sums_G
+
+
+def _judged(values_PG: Sequence[Numbers], rewards_PG: Sequence[Numbers]) -> Numbers:
+    """The values of all rollouts whose reward is not nan, in one array."""
+    return np.concatenate([np.zeros(0), *(values_G[~np.isnan(rewards_G)] for values_G, rewards_G in zip(values_PG, rewards_PG, strict=True))])
+
+
+def _spread(values_PG: Sequence[Numbers], rewards_PG: Sequence[Numbers]) -> float:
+    """The unbiased standard deviation over all judged rollouts of the update, zero for fewer than two."""
+    judged = _judged(values_PG, rewards_PG)
+    return float(judged.std(ddof=1)) if len(judged) > 1 else 0.0
+
+
+def _divided(values_PG: Sequence[Numbers], spread: float) -> list[Numbers]:
+    return [values_G / (spread + GUARD) for values_G in values_PG]
+
+
+def _finished(advantages_G: Numbers) -> np.ndarray:
+    return np.nan_to_num(advantages_G).astype(np.float32)
+
+
+_GROUP_RULES: Mapping[str, Callable[[Numbers], Numbers]] = {
+    "group_std": _group_std,
+    "group_mean": _group_mean,
+    "rloo": _rloo,
+    "maxrl": _maxrl,
+}

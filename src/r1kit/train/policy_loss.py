@@ -1,10 +1,22 @@
-"""The policy's loss: a surrogate of the ratio and the advantage, a penalty towards a reference, and how tokens are averaged.
+"""The policy's loss: a surrogate of ratio and advantage, a divergence from the reference, an entropy bonus, and how tokens are averaged.
 
-    clip    min[rho_it A_i, clip(rho_it, 1-eps_low, 1+eps_high) A_i],  rho_it = pi(o_it) / pi_old(o_it)     GRPO, PPO (1707.06347, eq. 7)
-    k3      D_it = exp(l) - l - 1,  l = log pi_ref(o_it) - log pi(o_it),  in the loss, times beta           DeepSeekMath eq. 4
+    L = - sum_t w_t gain_t + beta sum_t w_t D_t - entropy_bonus sum_t w_t H_t + sum_t w_t penalty_t |log rho_t|
 
-``aggregation``: rollout divides each token by its rollout's length, then by the number of rollouts (GRPO), token divides by all sampled tokens of
-the update (DAPO, 2503.14476, eq. 8), constant by rollouts x max_tokens (Dr. GRPO).
+gain_t is surrogates.py's; the last term is KL-Cov's (2505.22617, eq. 11; the penalties are tokens.py's). D_t, with rho = pi / pi_old and
+l = log pi_ref(o_t) - log pi(o_t), and what its gradient is in expectation over o_t (tests/test_policy_loss.py enumerates all of it):
+
+    k1             -l                     nothing on policy: E[grad log pi] = 0. Refused, unless unbiased
+    k2             l^2 / 2                grad KL(pi || pi_ref) on policy
+    k3             exp(l) - l - 1         grad KL(pi_ref || pi) on policy, although its mean is KL(pi || pi_ref)    GRPO (2402.03300, eq. 4)
+    unbiased k1/3  rho D_t                grad KL(pi || pi_ref), also off policy                                    DeepSeek-V3.2 (2512.02556)
+    k1 in reward   r - beta sum_t k1_t    the gradient of the whole sequence's KL(pi || pi_ref)                     advantages.penalised
+
+A term in the loss counts a token's own divergence with the prefixes as they were sampled; only the one in the reward also counts what a token does to
+the divergence of those after it. k2 and k3 in the reward are refused: their gradient vanishes to first order where pi is near pi_ref.
+
+``aggregation``: what divides a token of a rollout: rollout, its length x the rollouts (GRPO); token, all tokens of the update (DAPO 2503.14476,
+eq. 8); prompt, all tokens of its group x the groups (ScaleRL 2510.13786); constant, rollouts x max_tokens (Dr. GRPO 2503.20783); sequence, the
+rollouts (the policy gradient itself; LUSPO 2602.05261).
 """
 
 from collections.abc import Sequence
@@ -12,37 +24,70 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor
 
-from r1kit.config import Config
+from r1kit.config import R1kitError
 from r1kit.train.objectives import Predictions
 from r1kit.train.packing import Batch
+from r1kit.train.surrogates import Moves, SurrogateConfig, gain
 
-Aggregation = Literal["rollout", "token", "constant"]
+Aggregation = Literal["rollout", "token", "prompt", "constant", "sequence"]
+Divergence = Literal["k1", "k2", "k3"]
 
 
-class PolicyLossConfig(Config):
-    """The paper's values: clip 10 is the first RL stage's (DeepSeek-R1, Nature version, 3.2.1), R1-Zero's was not published; beta 0.001.
-    ``epsilon_high`` None is ``epsilon``."""
+class PolicyLossConfig(SurrogateConfig):
+    """The paper's values: k3 in the loss, beta 0.001 (DeepSeek-R1, Nature version, 2.1), no entropy bonus, a mean over each rollout."""
 
-    epsilon: float = 10.0
-    epsilon_high: float | None = None
-    beta: float = 0.001
+    beta: float = Field(default=0.001, ge=0.0)
+    kl: Divergence = "k3"
+    kl_in: Literal["loss", "reward"] = "loss"
+    kl_unbiased: bool = False
+    entropy_bonus: float = Field(default=0.0, ge=0.0)
     aggregation: Aggregation = "rollout"
 
+    @model_validator(mode="after")
+    def _divergence_has_a_gradient(self) -> "PolicyLossConfig":
+        problem = ""
+        if self.kl_in == "reward" and self.kl != "k1":
+            problem = f"kl: {self.kl} in the reward pulls to no reference: its gradient vanishes near it. Use kl: k1 with kl_in: reward"
+        elif self.kl_in == "reward" and self.kl_unbiased:
+            problem = "kl_unbiased weighs a divergence in the loss; in the reward, k1 is unbiased as it is. Leave kl_unbiased out"
+        elif self.kl_in == "loss" and self.kl == "k1" and not self.kl_unbiased:
+            problem = "kl: k1 in the loss has no expected gradient on policy. Use k2 or k3, kl_unbiased: true, or kl_in: reward"
+        elif self.kl == "k2" and self.kl_unbiased:
+            problem = "kl: k2 is right without a weight, and wrong with one. Use kl: k3 (or k1) with kl_unbiased: true"
+        if self.beta and problem:
+            raise ValueError(problem)
+        return self
 
-def token_weights(lengths: Sequence[int], aggregation: Aggregation, max_tokens: int) -> list[float]:
-    """What each rollout's tokens weigh, so that the sum over an update's tokens is the loss."""
+
+def token_weights(lengths: Sequence[int], aggregation: Aggregation, max_tokens: int, groups: Sequence[int] = ()) -> list[float]:
+    """What each rollout's tokens weigh, so that the sum over an update's tokens is the loss.
+
+    ``lengths``: trained tokens of each rollout, group after group; ``groups``: rollouts in each group, which aggregation prompt needs
+    (R1kitError where they do not add up).
+    """
+    rollouts = len(lengths)
     if aggregation == "rollout":
-        return [1.0 / (len(lengths) * max(1, length)) for length in lengths]
+        return [1.0 / (rollouts * max(1, length)) for length in lengths]
     if aggregation == "token":
-        return [1.0 / max(1, sum(lengths))] * len(lengths)
-    return [1.0 / (len(lengths) * max_tokens)] * len(lengths)
+        return [1.0 / max(1, sum(lengths))] * rollouts
+    if aggregation in ("constant", "sequence"):
+        return [1.0 / (rollouts * (max_tokens if aggregation == "constant" else 1)) for _ in lengths]
+    if sum(groups) != rollouts:
+        raise R1kitError(f"aggregation: prompt needs the size of every group: {list(groups)} are not {rollouts} rollouts")
+    starts = [sum(groups[:place]) for place in range(len(groups))]
+    tokens = [sum(lengths[start : start + size]) for start, size in zip(starts, groups, strict=True)]
+    return [1.0 / (len(groups) * max(1, total)) for total, size in zip(tokens, groups, strict=True) for _ in range(size)]
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyLoss:
-    """The loss of ``config`` as an objective of the learner; see the equations on top."""
+    """The loss of ``config`` as an objective of the learner; see the equations on top.
+
+    Statistics, summed over tokens: entropy, k3 to the reference, tokens that the surrogate's bound has cut, |log pi - log pi_old|.
+    """
 
     config: PolicyLossConfig
     mtp_weight: float = 0.0
@@ -52,31 +97,32 @@ class PolicyLoss:
     names: tuple[str, ...] = ("tokens", "entropy", "kl_ref", "clipped", "gap")
 
     def __call__(self, predictions: Predictions, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        low, high, beta = self.config.epsilon, self.config.epsilon_high, self.config.beta
-        high = low if high is None else high
-        logprobs_BT, advantages_BT = predictions.logprobs_BT, batch.advantages_BT
-        weights_BT = batch.weights_BT * batch.mask_BT
-        ratio_BT = torch.exp((logprobs_BT - batch.old_logprobs_BT) * batch.mask_BT)
-        clipped_BT = ratio_BT.clamp(1 - low, 1 + high)
-        gain_BT = torch.minimum(ratio_BT * advantages_BT, clipped_BT * advantages_BT)
-        loss = -(gain_BT * weights_BT).sum()
-        k3_BT = torch.zeros_like(ratio_BT)
-        if beta:
-            k3_BT = k3((batch.ref_logprobs_BT - logprobs_BT) * batch.mask_BT)
-            loss = loss + beta * (k3_BT * weights_BT).sum()
+        config, mask_BT, logprobs_BT = self.config, batch.mask_BT, predictions.logprobs_BT
+        weights_BT = batch.weights_BT * mask_BT
+        log_ratio_BT = (logprobs_BT - batch.old_logprobs_BT) * mask_BT
+        gain_BT, cut_BT = gain(Moves(logprobs_BT, log_ratio_BT, batch.advantages_BT, mask_BT, batch.rows_BT), config)
+        loss = -(gain_BT * weights_BT).sum() + (batch.penalties_BT * log_ratio_BT.abs() * weights_BT).sum()
+        log_ref_BT = (batch.ref_logprobs_BT - logprobs_BT) * mask_BT
+        if config.beta and config.kl_in == "loss":
+            divergence_BT = divergence(log_ref_BT, config.kl)
+            if config.kl_unbiased:
+                divergence_BT = torch.exp(log_ratio_BT) * divergence_BT
+            loss = loss + config.beta * (divergence_BT * weights_BT).sum()
+        if config.entropy_bonus:
+            loss = loss - config.entropy_bonus * (predictions.entropy_BT * weights_BT).sum()
         with torch.no_grad():
-            mask_BT = batch.mask_BT
-            cut_BT = ((ratio_BT > 1 + high) & (advantages_BT > 0)) | ((ratio_BT < 1 - low) & (advantages_BT < 0))
             statistics = {
                 "tokens": mask_BT.sum(),
                 "entropy": (predictions.entropy_BT * mask_BT).sum(),
-                "kl_ref": (k3_BT * mask_BT).sum(),
+                "kl_ref": (divergence(log_ref_BT, "k3") * mask_BT).sum() if config.beta else torch.zeros_like(loss),
                 "clipped": (cut_BT & mask_BT).sum(),
                 "gap": ((logprobs_BT - batch.old_logprobs_BT).abs() * mask_BT).sum(),
             }
         return loss, statistics
 
 
-def k3(log_ratio: Tensor) -> Tensor:
-    """exp(l) - l - 1: Schulman's third estimator of KL(pi || ref) from samples of pi, with l = log pi_ref - log pi."""
-    return torch.exp(log_ratio) - log_ratio - 1
+def divergence(log_ratio: Tensor, kind: Divergence) -> Tensor:
+    """Schulman's estimators of KL(pi || ref) from samples of pi, elementwise: log_ratio = log pi_ref - log pi (joschu.net/blog/kl-approx.html)."""
+    if kind == "k1":
+        return -log_ratio
+    return log_ratio**2 / 2 if kind == "k2" else torch.exp(log_ratio) - log_ratio - 1

@@ -1,0 +1,140 @@
+"""Surrogates: what an update may gain from a token of a rollout, given how far the policy has moved since the rollout was played.
+
+With rho_t = pi(o_t) / pi_old(o_t), s = exp(mean_t log rho_t) over the rollout, sg[x] = x without gradient:
+
+    clip         min[rho_t A, clip(rho_t, 1-eps, 1+eps_high) A]                            PPO (1707.06347, eq. 7), GRPO (2402.03300, eq. 3)
+      dual_clip  max[clip, c A] where A < 0                                                Dual-clip PPO (1912.09729, eq. 5)
+    gspo         min[s A, clip(s, 1-eps, 1+eps_high) A]                                    GSPO (2507.18071, eq. 5-7)
+    gspo_token   the same of s_t = sg[s] pi(o_t) / sg[pi(o_t)]: an advantage a token       GSPO-token (2507.18071, eq. 13-14)
+    gmpo         A exp(mean_t l_t),  l_t = min or max[log rho_t, +-eps], by the sign of A  GMPO (2507.20673, eq. 4)
+    cispo        sg[min(rho_t, cispo_max)] A log pi(o_t)                                   CISPO (MiniMax-M1 2506.13585, eq. 4-5)
+    sapo         (4 / tau) sigmoid(tau (rho_t - 1)) A,  tau by the sign of A               SAPO (2511.20347, eq. 5-6)
+    reinforce    A log pi(o_t), no ratio: right for one update a rollout only              REINFORCE
+
+On policy (rho = 1) all eight have one gradient, A grad log pi(o_t): they differ in what they do as the policy moves away.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from r1kit.config import Config
+
+Surrogate = Literal["clip", "gspo", "gspo_token", "gmpo", "cispo", "sapo", "reinforce"]
+
+
+class SurrogateConfig(Config):
+    """``epsilon``, ``epsilon_high`` (None: the same) bound the ratio at 1-epsilon and 1+epsilon_high, for gmpo its logarithm at -epsilon and
+    +epsilon_high. The default 10 is that of R1's first RL stage (Nature version, 3.2.1); R1-Zero's was not published."""
+
+    surrogate: Surrogate = "clip"
+    epsilon: float = Field(default=10.0, gt=0.0)
+    epsilon_high: float | None = Field(default=None, gt=0.0)
+    dual_clip: float | None = Field(default=None, gt=1.0)
+    cispo_max: float = Field(default=5.0, ge=1.0)  # ScaleRL 2510.13786, appendix; MiniMax-M1 published none
+    sapo_positive: float = Field(default=1.0, gt=0.0)  # tau where A > 0, and below elsewhere: 2511.20347, section 5
+    sapo_negative: float = Field(default=1.05, gt=0.0)
+
+    @model_validator(mode="after")
+    def _dual_clip_has_a_clip(self) -> "SurrogateConfig":
+        if self.dual_clip is not None and self.surrogate not in ("clip", "gspo", "gspo_token"):
+            raise ValueError(f"dual_clip bounds the ratio of surrogate clip, gspo or gspo_token, not that of {self.surrogate}. Leave it out")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Moves:
+    """How far each trained token has moved: all [B, T], log_ratio_BT zero where nothing is trained."""
+
+    logprobs_BT: Tensor
+    log_ratio_BT: Tensor
+    advantages_BT: Tensor
+    mask_BT: Tensor
+    rows_BT: Tensor
+
+
+Gain = tuple[Tensor, Tensor]  # gain_BT, with gradient; cut_BT bool: the bound has stopped the token's gradient
+
+
+def gain(moves: Moves, config: SurrogateConfig) -> Gain:
+    """The gain [B, T] of ``config.surrogate``, to be weighed, summed and maximised, and which tokens were cut [B, T]."""
+    return _SURROGATES[config.surrogate](moves, config)
+
+
+def row_mean(values_BT: Tensor, mask_BT: Tensor, rows_BT: Tensor) -> Tensor:
+    """At each position the mean [B, T] over the trained tokens of the row that it belongs to. Rows are whole, so no packing changes it."""
+    rows_N = rows_BT.clamp(min=0).flatten()  # padding is not trained: it adds zero to row 0
+    number = int(rows_N.max()) + 1
+    sums_R = values_BT.new_zeros(number).index_add(0, rows_N, (values_BT * mask_BT).flatten())
+    counts_R = values_BT.new_zeros(number).index_add(0, rows_N, mask_BT.flatten().to(values_BT.dtype))
+    return (sums_R / counts_R.clamp(min=1))[rows_N].view_as(values_BT)
+
+
+def _clip(moves: Moves, config: SurrogateConfig) -> Gain:
+    return _bounded(torch.exp(moves.log_ratio_BT), moves.advantages_BT, config)
+
+
+def _gspo(moves: Moves, config: SurrogateConfig) -> Gain:
+    return _bounded(torch.exp(row_mean(moves.log_ratio_BT, moves.mask_BT, moves.rows_BT)), moves.advantages_BT, config)
+
+
+def _gspo_token(moves: Moves, config: SurrogateConfig) -> Gain:
+    mean_BT = row_mean(moves.log_ratio_BT, moves.mask_BT, moves.rows_BT).detach()
+    ratio_BT = torch.exp(mean_BT + moves.log_ratio_BT - moves.log_ratio_BT.detach())
+    return _bounded(ratio_BT, moves.advantages_BT, config)
+
+
+def _bounded(ratio_BT: Tensor, advantages_BT: Tensor, config: SurrogateConfig) -> Gain:
+    low, high = config.epsilon, _high(config)
+    clipped_BT = ratio_BT.clamp(1 - low, 1 + high)
+    gain_BT = torch.minimum(ratio_BT * advantages_BT, clipped_BT * advantages_BT)
+    cut_BT = ((ratio_BT > 1 + high) & (advantages_BT > 0)) | ((ratio_BT < 1 - low) & (advantages_BT < 0))
+    if config.dual_clip is not None:
+        negative_BT = advantages_BT < 0
+        gain_BT = torch.where(negative_BT, torch.maximum(gain_BT, config.dual_clip * advantages_BT), gain_BT)
+        cut_BT = cut_BT | (negative_BT & (ratio_BT > config.dual_clip))
+    return gain_BT, cut_BT
+
+
+def _gmpo(moves: Moves, config: SurrogateConfig) -> Gain:
+    low, high = config.epsilon, _high(config)
+    log_BT, positive_BT = moves.log_ratio_BT, moves.advantages_BT > 0
+    bounded_BT = torch.where(positive_BT, log_BT.clamp(max=high), log_BT.clamp(min=-low))
+    cut_BT = torch.where(positive_BT, log_BT > high, (log_BT < -low) & (moves.advantages_BT < 0))
+    return moves.advantages_BT * torch.exp(row_mean(bounded_BT, moves.mask_BT, moves.rows_BT)), cut_BT
+
+
+def _cispo(moves: Moves, config: SurrogateConfig) -> Gain:
+    ratio_BT = torch.exp(moves.log_ratio_BT.detach())
+    coefficient_BT = ratio_BT.clamp(max=config.cispo_max)
+    return coefficient_BT * moves.advantages_BT * moves.logprobs_BT, ratio_BT > config.cispo_max
+
+
+def _sapo(moves: Moves, config: SurrogateConfig) -> Gain:
+    ratio_BT = torch.exp(moves.log_ratio_BT)
+    tau_BT = torch.where(moves.advantages_BT > 0, config.sapo_positive, config.sapo_negative).to(ratio_BT.dtype)
+    gain_BT = torch.sigmoid(tau_BT * (ratio_BT - 1)) * 4 / tau_BT * moves.advantages_BT
+    return gain_BT, torch.zeros_like(moves.mask_BT)
+
+
+def _reinforce(moves: Moves, config: SurrogateConfig) -> Gain:
+    return moves.advantages_BT * moves.logprobs_BT, torch.zeros_like(moves.mask_BT)
+
+
+def _high(config: SurrogateConfig) -> float:
+    return config.epsilon if config.epsilon_high is None else config.epsilon_high
+
+
+_SURROGATES: Mapping[Surrogate, Callable[[Moves, SurrogateConfig], Gain]] = {
+    "clip": _clip,
+    "gspo": _gspo,
+    "gspo_token": _gspo_token,
+    "gmpo": _gmpo,
+    "cispo": _cispo,
+    "sapo": _sapo,
+    "reinforce": _reinforce,
+}

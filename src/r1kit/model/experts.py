@@ -5,7 +5,7 @@ after each step b_i falls for the overloaded and rises for the others, so load i
 The sequence-wise loss alpha sum_i f_i P_i (eq. 17-20) is returned without alpha. No token is ever dropped: assignments are sorted by expert
 and every expert multiplies its own contiguous run of rows.
 
-A learner may replay the experts that a rollout chose (keep routing, DeepSeek-V3.2 2512.02556 section 3.1): the gates are still the learner's own
+A learner may replay the experts that a rollout chose (keep routing, DeepSeek-V3.2 2512.02556): the gates are still the learner's own
 affinities of those experts, with their gradient, but rounding can no longer send a token elsewhere than where it was sampled.
 """
 

@@ -18,8 +18,8 @@ PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 
 # Rooms by layer, as docs/architecture.md draws them: an import goes to a lower layer, or further right within one.
 LAYERS = {
-    8: ("__main__", "cli", "measure", "plan", "talk", "export", "doctor"),
-    7: ("report", "execute", "recipe", "findings", "finished"),
+    8: ("__main__", "cli", "measure", "plan", "talk", "export", "verify", "doctor"),
+    7: ("report", "execute", "recipe", "findings", "finished", "provenance"),
     6: ("stages",),
     5: ("runtime",),
     4: ("train",),

@@ -31,7 +31,7 @@ app = typer.Typer(
 # Overrides may be written --a.b c as well as a.b=c, so options that are not known here are passed on.
 OVERRIDABLE = {"ignore_unknown_options": True, "allow_extra_args": True}
 TOP_KEYS = ("name", "seed", "runtime", "out", "stages")
-OPTIONS = ("--out", "--fresh", "--from", "--dry-run", "--sandbox", "--json", "--explain", "--help")
+OPTIONS = ("--out", "--fresh", "--from", "--dry-run", "--allow-change", "--sandbox", "--json", "--explain", "--help")
 
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe in YAML, such as recipes/mini.yaml.")]
 Overrides = Annotated[
@@ -52,6 +52,9 @@ def run(
     out: Out = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget what the run's folder holds and do everything again.")] = False,
     redo_from: Annotated[str | None, typer.Option("--from", metavar="STAGE", help="Redo this stage and what depends on it.")] = None,
+    allow_change: Annotated[
+        bool, typer.Option("--allow-change", help="Go on although recipe, data or code have changed; that is recorded beside the stage.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, say what would run, touch nothing.")] = False,
     sandbox: Sandbox = None,
     as_json: AsJson = False,
@@ -63,7 +66,7 @@ def run(
 
     changes = normalize_overrides(overrides or [], out)
     layers = read_layers(recipe, changes)
-    finished = None if fresh or redo_from or dry_run else find_finished(layers)
+    finished = None if fresh or redo_from or dry_run or allow_change else find_finished(layers)
     if finished is not None:
         _tell_end(finished, {}, as_json)
         return
@@ -75,7 +78,12 @@ def run(
         _tell_survey(checked, redo_from, as_json)
         return
     summary = execute(
-        checked, fresh=fresh, redo_from=redo_from, command=_command("run", str(recipe), *changes, *flags), console=_console(to_stderr=as_json)
+        checked,
+        fresh=fresh,
+        redo_from=redo_from,
+        allow_change=allow_change,
+        command=_command("run", str(recipe), *changes, *flags),
+        console=_console(to_stderr=as_json),
     )
     note_finished(layers, summary.run_dir)
     _tell_end(summary.run_dir, summary.states, as_json)
@@ -169,6 +177,17 @@ def export(
     from r1kit.export import export_model
 
     print(f"{export_model(run_dir, stage, to)}: written; transformers and vLLM open it as it is")
+
+
+@app.command()
+def verify(run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder (runs/mini).")], as_json: AsJson = False) -> None:
+    """Hash everything that a run has made again, and print what was made from what; exit code 1 where a file is damaged."""
+    from r1kit.verify import as_lines, examine
+
+    examined = examine(run_dir)
+    print(json.dumps(examined.as_dict(), indent=2, ensure_ascii=False) if as_json else "\n".join(as_lines(examined)))
+    if examined.damages:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -1,26 +1,22 @@
 """Run a recipe: each stage once, in order, whole or not at all.
 
 A stage writes to ``stages/<name>.partial``, which takes its final name when the stage has finished, with ``stage.json`` beside the
-result: the resolved configuration, the seed, and the hashes of the ``stage.json`` of its inputs. So a stage is *done* when a folder
-of its name records the same configuration, seed and inputs; it *continues* when only a partial one does; it has *changed* when a
-folder records anything else, and then nothing is touched until the user says what to redo.
+result: what it depends on and what it consists of (provenance.py). So a stage is *done* when a folder of its name records the same
+configuration, seed, inputs and files; it *continues* when only a partial one does, begun by the same code; it has *changed* when a
+folder records anything else, and then nothing is touched until the user says what to redo, or that the change may stand.
 """
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
-import platform
 import shutil
 import signal
-import subprocess
-import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module, metadata, util
+from importlib import import_module, util
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
@@ -30,21 +26,33 @@ from rich.console import Console
 from rich.text import Text
 
 from r1kit.config import ConfigError, R1kitError
-from r1kit.files import rename_whole, write_whole
+from r1kit.files import hash_file, rename_whole, sync_tree, write_whole
 from r1kit.finished import FILE as FINISHED_FILE
-from r1kit.finished import STAGE_FILE
 from r1kit.log import Log, duration
 from r1kit.memory import MemoryWatch
+from r1kit.provenance import (
+    ALLOWED_FILE,
+    STAGE_FILE,
+    Record,
+    allowed_identities,
+    damages,
+    environment,
+    identity_differences,
+    marks,
+    named_files,
+    setting,
+    setting_differences,
+    versions,
+)
 from r1kit.recipe import Recipe, resolved
+from r1kit.runs import REFERENCES, STATES, identity_hash
 from r1kit.seeds import derive_seed
 from r1kit.stages.stage import Context, Stage
 
-PACKAGES = ("r1kit", "torch", "transformers", "tokenizers", "safetensors", "numpy", "pydantic", "vllm", "ray")
 REPORTS = ("report.md", "report.html", "report.json")
 MADE_HERE = ("stages", "samples", "logs", "metrics.jsonl", "recipe.yaml", "env.json", *REPORTS, FINISHED_FILE)
 
 State = Literal["done", "continue", "new", "changed"]
-Record = dict[str, Any]
 
 
 class StageError(R1kitError):
@@ -80,6 +88,7 @@ def run(
     *,
     fresh: bool = False,
     redo_from: str | None = None,
+    allow_change: bool = False,
     command: str = "r1kit run RECIPE",
     console: Console | None = None,
     show_rollouts: int = 1,
@@ -87,9 +96,9 @@ def run(
     """Run every stage that is not done yet, then write the report.
 
     ``fresh`` forgets all that the run's folder holds; ``redo_from`` redoes that stage, those that read it, and later ones whose
-    configuration has changed. ``command`` is what a user types to continue; it stands in messages and in env.json. Raises
-    ConfigError before any work (a changed stage, an unwritable folder, a run that another process is at), StageError, and
-    InterruptedRunError.
+    configuration has changed; ``allow_change`` lets what has changed stand, and records it. ``command`` is what a user types to
+    continue; it stands in messages and in env.json. Raises ConfigError before any work (a changed stage, an unwritable folder, a run
+    that another process is at), StageError, and InterruptedRunError.
     """
     console = console or Console()
     run_dir = recipe.run_dir
@@ -100,6 +109,11 @@ def run(
         if fresh:
             _forget(run_dir)
         standings = survey(recipe, redo_from)
+        if allow_change:
+            for standing in standings:
+                if standing.state == "changed":
+                    _allow(recipe, standing)
+            standings = survey(recipe, redo_from)
         _refuse_changes(run_dir, standings)
         for standing in standings:
             if standing.state == "new":
@@ -144,36 +158,17 @@ def read_record(folder: Path) -> Record | None:
     return record
 
 
-def environment(command: str) -> dict[str, Any]:
-    """What a reader needs to know to repeat the run."""
-    return {
-        "command": command,
-        "arguments": sys.argv,
-        "sandbox": os.environ.get("R1KIT_SANDBOX", "auto"),
-        "versions": versions(),
-        "git": _git_revision(),
-        "platform": platform.platform(),
-        "cpus": os.cpu_count(),
-        "started": round(time.time(), 3),
-    }
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the installed packages that decide a result; imports none of them."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[package] = metadata.version(package)
-    return found
-
-
 def _stand(recipe: Recipe, stage: Stage, folder: Path) -> Standing:
     identity = _identity(recipe, stage, folder)
     final = read_record(folder / stage.name)
     record = final or read_record(_partial(folder / stage.name))
     if record is None:
         return Standing(stage, "new")
-    differences = tuple(_differences(record, identity))
+    differences = tuple(identity_differences(record, identity))
+    if final is None:
+        differences += tuple(setting_differences(record, setting(recipe.runtime)))
+    elif differences and identity_hash(identity) in allowed_identities(folder / stage.name):
+        differences = ()
     if differences:
         return Standing(stage, "changed", differences)
     return Standing(stage, "done" if final else "continue")
@@ -181,39 +176,31 @@ def _stand(recipe: Recipe, stage: Stage, folder: Path) -> Standing:
 
 def _identity(recipe: Recipe, stage: Stage, folder: Path) -> Record:
     """What a stage's result depends on. An input that is not finished has no hash yet."""
-    inputs = {name: _hash_file(folder / name / STAGE_FILE) for name in stage.inputs()}
+    config = stage.model_dump(mode="json")
+    records = {name: folder / name / STAGE_FILE for name in stage.inputs()}
     return {
         "stage": stage.stage,
         "name": stage.name,
-        "config": stage.model_dump(mode="json"),
+        "config": config,
         "seed": derive_seed(recipe.seed, stage.seed_of or stage.name),
-        "inputs": inputs,
+        "inputs": {name: hash_file(file) if file.exists() else None for name, file in records.items()},
+        "files": named_files(config),
     }
 
 
-def _differences(record: Record, identity: Record) -> Iterator[str]:
-    old, new = _flat(record.get("config", {})), _flat(identity["config"])
-    for key in [*old, *(key for key in new if key not in old)]:
-        if old.get(key, _ABSENT) != new.get(key, _ABSENT):
-            yield f"{key}: {_shown(old, key)} -> {_shown(new, key)}"
-    if record.get("seed") != identity["seed"]:
-        yield "the recipe's seed"
-    for name, digest in identity["inputs"].items():
-        if name in record.get("inputs", {}) and record["inputs"][name] != digest:
-            yield f"its input @{name} was made again" if digest else f"its input @{name} is not there"
-
-
-_ABSENT = object()
-
-
-def _shown(flat: Mapping[str, Any], key: str) -> str:
-    return json.dumps(flat[key], ensure_ascii=False) if key in flat else "(absent)"
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict) or not value:
-        return {prefix: value}
-    return {key: leaf for name, inner in value.items() for key, leaf in _flat(inner, f"{prefix}.{name}" if prefix else str(name)).items()}
+def _allow(recipe: Recipe, standing: Standing) -> None:
+    """Record that the user lets a change stand: beside a finished stage, or in the record of an unfinished one, which goes on as it is now."""
+    folder = recipe.run_dir / "stages"
+    identity = _identity(recipe, standing.stage, folder)
+    final, partial = folder / standing.stage.name, _partial(folder / standing.stage.name)
+    change = {"at": round(time.time(), 3), "differences": list(standing.differences)}
+    if final.is_dir():
+        known = json.loads((final / ALLOWED_FILE).read_text(encoding="utf-8")) if (final / ALLOWED_FILE).exists() else []
+        write_whole(final / ALLOWED_FILE, json.dumps([*known, {**change, "identity": identity_hash(identity)}], indent=2) + "\n")
+        return
+    record = read_record(partial) or {}
+    allowed = [*record.get("allowed", []), {**change, "identity": identity_hash(record)}]
+    _write_record(partial, {**record, **identity, "setting": setting(recipe.runtime), "allowed": allowed})
 
 
 def _refuse_changes(run_dir: Path, standings: Sequence[Standing]) -> None:
@@ -221,8 +208,12 @@ def _refuse_changes(run_dir: Path, standings: Sequence[Standing]) -> None:
     if not changed:
         return
     lines = [f"  {standing.stage.name}: {difference}" for standing in changed for difference in standing.differences]
-    choices = f"--from {changed[0].stage.name} redoes from there on, --fresh everything, --out DIR keeps it and begins another run."
-    raise ConfigError("\n".join([f"{run_dir} was made with another recipe. Changed since:", *lines, choices]))
+    first = changed[0].stage.name
+    choices = [
+        f"--from {first} redoes from there on, --fresh everything, --out DIR keeps it and begins another run;",
+        "--allow-change goes on with what is there and records that the change was allowed.",
+    ]
+    raise ConfigError("\n".join([f"{run_dir} was made with something else. Changed since:", *lines, *choices]))
 
 
 def _run_stages(
@@ -231,7 +222,7 @@ def _run_stages(
     """Run what is not done, in recipe order, where every stage comes after its inputs."""
     folder = recipe.run_dir / "stages"
     outputs: dict[str, Path] = {}
-    runtime = None
+    runtime, checked = None, set[str]()
     for standing in standings:
         name = standing.stage.name
         if standing.state == "done":
@@ -239,6 +230,7 @@ def _run_stages(
             console.print(Text(f"{name}: done ({duration(record.get('seconds', 0.0))})"))
         else:
             with _explained(name, list(outputs), recipe.run_dir, command):
+                _check_inputs(standing.stage.inputs(), folder, checked)
                 if runtime is None:
                     runtime = _open_runtime(recipe, stack)
                 console.print(Text(f"{name}: {'continues' if standing.state == 'continue' else 'begins'}"), style="bold")
@@ -248,15 +240,26 @@ def _run_stages(
         outputs[name] = folder / name
 
 
+def _check_inputs(names: Sequence[str], folder: Path, checked: set[str]) -> None:
+    """Hash again what a stage is about to read. Raises R1kitError naming the file that is not as it was written."""
+    for name in names:
+        if name not in checked:
+            found = list(damages(folder / name, (read_record(folder / name) or {}).get("outputs", {})))
+            if found:
+                listed = "\n  ".join(found)
+                raise R1kitError(f"its input @{name} is damaged:\n  {listed}\nBring back a copy, or redo that stage with --from {name}.")
+            checked.add(name)
+
+
 def _run_stage(recipe: Recipe, standing: Standing, folder: Path, outputs: Mapping[str, Path], runtime: Any, log: Log) -> float:
     """Run one stage in its partial folder and give that its final name. Returns its seconds, earlier attempts included."""
     stage = standing.stage
     partial = _partial(folder / stage.name)
-    record = read_record(partial) or _identity(recipe, stage, folder)
+    record = read_record(partial) or {**_identity(recipe, stage, folder), "setting": setting(recipe.runtime)}
     if standing.state == "new":
         log.forget()
         partial.mkdir(parents=True)
-    if "finished" not in record:
+    if "finished" not in record or any(damages(partial, record["outputs"])):
         record = {**record, "started": record.get("started", round(time.time(), 3)), "attempts": record.get("attempts", 0) + 1}
         _write_record(partial, record)
         record = _work(stage, Context(recipe.run_dir, stage.name, partial, record["seed"], runtime, log, dict(outputs)), record)
@@ -272,6 +275,8 @@ def _work(stage: Stage, ctx: Context, record: Record) -> Record:
     try:
         with MemoryWatch() as watch, ctx.log:
             stage.run(ctx)
+        _sweep(ctx.out)
+        sync_tree(ctx.out)  # what the record says is on the disk before the record is
     except BaseException:
         _write_record(ctx.out, {**record, "seconds": round(before + time.monotonic() - began, 3)})
         raise
@@ -280,8 +285,19 @@ def _work(stage: Stage, ctx: Context, record: Record) -> Record:
         "seconds": round(before + time.monotonic() - began, 3),
         "peak_rss_mb": round(max(watch.peak_mb, record.get("peak_rss_mb", 0.0)), 1),
         "versions": versions(),
+        "outputs": marks(ctx.out),
         "finished": round(time.time(), 3),
     }
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what training and interrupted writes have left: a stage that has its result keeps nothing else."""
+    for pattern in (STATES, f"{REFERENCES}*", ".*.tmp"):
+        for path in list(folder.rglob(pattern)):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
 
 def _write_record(folder: Path, record: Record) -> None:
@@ -385,18 +401,3 @@ def _interruptible() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _hash_file(path: Path) -> str | None:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
-
-
-def _git_revision() -> str | None:
-    """The commit that r1kit's own source is at, with "+" when it is changed; None outside a checkout."""
-    git = ["git", "-C", str(Path(__file__).parent)]
-    try:
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True).stdout.strip()
-        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=5, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return commit + ("+" if changed.strip() else "")

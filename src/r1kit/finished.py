@@ -1,19 +1,18 @@
 """Tell in a moment that a run is finished, without building its stages (which would import torch).
 
-When a run ends, the fingerprint of what was asked (the merged recipe and r1kit's own source) is kept beside it. The same question
-against the same finished folders needs no other answer. Anything that differs falls back to comparing stage by stage.
+When a run ends, the fingerprint of what was asked (the merged recipe, the user's files that it names, r1kit's own source) is kept beside it.
+The same question against the same finished folders needs no other answer. Anything that differs falls back to comparing stage by stage.
 """
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
-from r1kit.files import write_whole
+from r1kit.files import hash_file, hash_text, write_whole
 from r1kit.layers import Layers
+from r1kit.provenance import ALLOWED_FILE, STAGE_FILE, code_hash, named_files
 
 FILE = "finished.json"
-STAGE_FILE = "stage.json"
 
 
 def note_finished(layers: Layers, run_dir: Path) -> None:
@@ -40,13 +39,10 @@ def find_finished(layers: Layers) -> Path | None:
 
 
 def _fingerprint(layers: Layers) -> str:
-    digest = hashlib.sha256(json.dumps(layers.data, sort_keys=True, default=str).encode())
-    package = Path(__file__).parent
-    for file in sorted(package.rglob("*.py")):
-        digest.update(str(file.relative_to(package)).encode() + b"\0" + file.read_bytes())
-    return digest.hexdigest()
+    asked = json.dumps(layers.data, sort_keys=True, default=str)
+    return hash_text(json.dumps([asked, named_files(layers.data), code_hash()]))
 
 
 def _stage_hashes(run_dir: Path) -> dict[str, str]:
-    files = sorted((run_dir / "stages").glob(f"*/{STAGE_FILE}"))
-    return {file.parent.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    files = sorted(file for name in (STAGE_FILE, ALLOWED_FILE) for file in (run_dir / "stages").glob(f"*/{name}"))
+    return {f"{file.parent.name}/{file.name}": hash_file(file) for file in files}

@@ -10,6 +10,9 @@ from r1kit.config import ConfigError
 from r1kit.files import hash_text
 from r1kit.layers import suggest
 
+# Folders of training state, and of reference policies by the step at which they were taken (train/checkpoint.py).
+STATES, REFERENCES = "train_state", "reference_"
+
 # What a stage's result depends on, as stage.json records it.
 IDENTITY = ("stage", "name", "config", "seed", "inputs", "files")
 _DEPTH = 4  # how far below a stage's folder its training state may lie
@@ -27,11 +30,11 @@ class FinishedStage:
 
     @property
     def name(self) -> str:
-        return str(self.record["name"])
+        return str(self.record.get("name", self.folder.name))
 
     @property
     def kind(self) -> str:
-        return str(self.record["stage"])
+        return str(self.record.get("stage", "unknown"))
 
     @property
     def model(self) -> Path:

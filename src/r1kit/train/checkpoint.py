@@ -22,12 +22,11 @@ from torch import Tensor, nn
 
 from r1kit.config import R1kitError
 from r1kit.files import hash_file, hash_text, rename_whole, write_whole
-from r1kit.runs import owners
+from r1kit.runs import REFERENCES, STATES, owners
 
-FOLDER = "train_state"
 FILE = "state.safetensors"
 MANIFEST = "manifest.json"
-REFERENCE = "reference_"  # folders of reference policies, by the step at which they were taken
+FOLDER, REFERENCE = STATES, REFERENCES
 _DAMAGED = "damaged_"
 
 

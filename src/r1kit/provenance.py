@@ -1,0 +1,210 @@
+"""What a result depends on, and what it consists of: inputs and outputs by content, the code, the environment.
+
+A stage's record (stage.json) holds its *identity* (configuration, seed, the records of the stages it read, the hash of every file of the
+user's that the configuration names), its *setting* (code, versions, machine, runtime: what bits depend on beside that), and once it
+has finished its *outputs* (size and SHA-256 of each file). The record of an input is hashed into the identity, so records form a chain
+from the last model back to the first file. ``r1kit verify`` walks it.
+"""
+
+import contextlib
+import functools
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata, util
+from pathlib import Path
+from typing import Any
+
+from r1kit.files import hash_file, hash_text
+
+PACKAGES = ("r1kit", "torch", "transformers", "tokenizers", "safetensors", "numpy", "pydantic", "vllm", "ray")
+STAGE_FILE = "stage.json"
+ALLOWED_FILE = "allowed.json"  # changes that the user let stand beside a finished stage
+NOT_READ = ("name", "seed_of")  # keys of a stage whose text is never a file's name
+_INDIFFERENT = ("deadline_s",)  # keys of a runtime that no result depends on
+_ABSENT = object()
+
+Record = dict[str, Any]
+
+
+def environment(command: str) -> Record:
+    """What a reader needs to know to repeat the run."""
+    return {
+        "command": command,
+        "arguments": sys.argv,
+        "sandbox": os.environ.get("R1KIT_SANDBOX", "auto"),
+        "versions": versions(),
+        "git": git_revision(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "started": round(time.time(), 3),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the installed packages that decide a result; imports none of them."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
+
+
+def setting(runtime: Any) -> Record:
+    """What the bits of a result depend on beside its identity. ``runtime`` is the recipe's configuration of it."""
+    where = {key: value for key, value in runtime.model_dump(mode="json").items() if key not in _INDIFFERENT}
+    if hasattr(runtime, "resolved_processes"):
+        where["processes"] = runtime.resolved_processes()
+    return {"code": code_hash(), "versions": versions(), "processor": _processor(), "runtime": where}
+
+
+@functools.cache
+def code_hash() -> str:
+    """One hash for r1kit's own source, as it lies on the disk when this process first asks."""
+    package = Path(__file__).parent
+    files = sorted(path for path in package.rglob("*") if path.suffix in (".py", ".h", ".cpp"))
+    return hash_text("".join(f"{file.relative_to(package)} {hash_file(file)}\n" for file in files))
+
+
+def named_files(config: Any) -> dict[str, str]:
+    """SHA-256 of every file and model folder of the user's that a configuration names: data, models, code (``my.py:reward``)."""
+    return {name: digest for name in sorted(set(_names(config))) if (digest := _hash_named(name)) is not None}
+
+
+def marks(folder: Path) -> dict[str, dict[str, Any]]:
+    """Size and SHA-256 of every file below a folder, but for the stage's own records."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name not in (STAGE_FILE, ALLOWED_FILE):
+            found[name] = {"bytes": path.stat().st_size, "sha256": hash_file(path)}
+    return found
+
+
+def damages(folder: Path, outputs: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """What is wrong with a finished stage's files, each with its name."""
+    for name, mark in outputs.items():
+        path = folder / name
+        if not path.is_file():
+            yield f"{path}: missing"
+        elif (size := path.stat().st_size) != mark["bytes"]:
+            yield f"{path}: {size} bytes, {mark['bytes']} were written"
+        elif hash_file(path) != mark["sha256"]:
+            yield f"{path}: its SHA-256 is not that of what the stage wrote"
+
+
+def identity_differences(record: Record, identity: Record) -> Iterator[str]:
+    """What has changed of a stage since its record was made, one line each."""
+    yield from _changes(record.get("config", {}), identity["config"])
+    if record.get("seed") != identity["seed"]:
+        yield "the recipe's seed"
+    for name, digest in identity["inputs"].items():
+        if name in record.get("inputs", {}) and record["inputs"][name] != digest:
+            yield f"its input @{name} was made again" if digest else f"its input @{name} is not there"
+    if "files" in record:  # absent in records of an earlier r1kit
+        for name, digest in identity["files"].items():
+            if name in record["files"] and record["files"][name] != digest:
+                yield f"{name}: its content has changed (SHA-256 {record['files'][name][:12]} -> {digest[:12]})"
+
+
+def setting_differences(record: Record, now: Record) -> Iterator[str]:
+    """What an unfinished stage was begun with that is not so now."""
+    if "setting" in record:  # absent in records of an earlier r1kit
+        old = record["setting"]
+        if old.get("code") != now["code"]:
+            yield f"r1kit's own code: {str(old.get('code'))[:12]} -> {now['code'][:12]}"
+        for name in ("versions", "processor", "runtime"):
+            yield from _changes({name: old.get(name)}, {name: now[name]})
+
+
+def git_revision() -> str | None:
+    """The commit that r1kit's own source is at, with "+" when it is changed; None outside a checkout."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=5, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit + ("+" if changed.strip() else "")
+
+
+def _names(value: Any) -> Iterator[str]:
+    """Every text of a configuration that may name a file, keys of tables included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            if key not in NOT_READ:
+                yield from _names(inner)
+            if set("./:") & set(str(key)):  # of a table of files or rewards; a field's name is no file
+                yield str(key)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _names(inner)
+
+
+def _hash_named(name: str) -> str | None:
+    """The hash of what a text names: a file, a model's folder, the file of ``my.py:name`` or ``module:name``; None where it is only a text."""
+    if name.startswith("@") or not name or len(name) > 4096 or "\0" in name or "\n" in name:
+        return None
+    path = _code_file(name) if ":" in name else Path(name).expanduser()
+    if path is None:
+        return None
+    if path.is_file():
+        return hash_file(path)
+    if (path / "config.json").is_file():
+        return hash_text("".join(f"{file.relative_to(path)} {hash_file(file)}\n" for file in sorted(path.rglob("*")) if file.is_file()))
+    return None
+
+
+def _code_file(name: str) -> Path | None:
+    place = name.rpartition(":")[0]
+    if place.endswith(".py"):
+        return Path(place).expanduser()
+    if not all(part.isidentifier() for part in place.split(".")):
+        return None
+    local = Path(*place.split(".")).with_suffix(".py")
+    if local.is_file():
+        return local
+    with contextlib.suppress(ImportError, ValueError):
+        found = util.find_spec(place)
+        return Path(found.origin) if found and found.origin and found.has_location else None
+    return None
+
+
+def _changes(old: Any, new: Any) -> Iterator[str]:
+    before, after = _flat(old), _flat(new)
+    for key in [*before, *(key for key in after if key not in before)]:
+        if before.get(key, _ABSENT) != after.get(key, _ABSENT):
+            yield f"{key}: {_shown(before, key)} -> {_shown(after, key)}"
+
+
+def _shown(flat: Mapping[str, Any], key: str) -> str:
+    return json.dumps(flat[key], ensure_ascii=False) if key in flat else "(absent)"
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict) or not value:
+        return {prefix: value}
+    return {key: leaf for name, inner in value.items() for key, leaf in _flat(inner, f"{prefix}.{name}" if prefix else str(name)).items()}
+
+
+@functools.cache
+def _processor() -> str:
+    """The processor's name: libraries choose their kernels, and so their rounding, by it."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def allowed_identities(folder: Path) -> Sequence[str]:
+    """The identities that the user let stand for a finished stage's own."""
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        return [change["identity"] for change in json.loads((folder / ALLOWED_FILE).read_text(encoding="utf-8"))]
+    return ()

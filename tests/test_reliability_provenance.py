@@ -1,0 +1,220 @@
+"""What a run was made from: a change is refused with its difference, an allowed one is recorded, a damaged file is named."""
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import recipe_fakes
+from rich.console import Console
+
+from r1kit import provenance
+from r1kit.cli import app, main
+from r1kit.config import ConfigError
+from r1kit.execute import StageError, run, survey
+from r1kit.finished import find_finished, note_finished
+from r1kit.layers import read_layers
+from r1kit.provenance import named_files
+from r1kit.recipe import Recipe, build
+from r1kit.verify import as_lines, examine
+
+TWO = """\
+name: tiny
+stages:
+  - {stage: write, name: base, init: DATA}
+  - {stage: write, name: last, init: "@base/data.jsonl"}
+"""
+
+
+@pytest.fixture(autouse=True)
+def fake_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "r1kit.runtime", recipe_fakes.runtime)
+    monkeypatch.setattr("r1kit.execute.util.find_spec", lambda name: None)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    file = tmp_path / "mine.jsonl"
+    file.write_text('{"prompt": "1+1?"}\n')
+    return file
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, data: Path) -> Recipe:
+    return made(tmp_path, TWO)
+
+
+def made(tmp_path: Path, text: str, *overrides: str) -> Recipe:
+    (tmp_path / "tiny.yaml").write_text(text.replace("DATA", str(tmp_path / "mine.jsonl")))
+    return build(read_layers(tmp_path / "tiny.yaml", [f"out={tmp_path}/run", *overrides]), recipe_fakes.STAGES)
+
+
+def execute(recipe: Recipe, **options: bool) -> dict[str, str]:
+    return dict(run(recipe, console=Console(file=io.StringIO()), **options).states)  # type: ignore[arg-type]
+
+
+def record(recipe: Recipe, stage: str) -> dict:  # type: ignore[type-arg]
+    return json.loads((recipe.run_dir / "stages" / stage / "stage.json").read_text())
+
+
+def states(recipe: Recipe) -> list[str]:
+    return [standing.state for standing in survey(recipe)]
+
+
+def test_a_stage_records_its_inputs_and_outputs_by_content(recipe: Recipe, data: Path) -> None:
+    execute(recipe)
+    base = record(recipe, "base")
+    assert base["files"] == {str(data): provenance.hash_file(data)}
+    assert base["outputs"]["data.jsonl"]["bytes"] == (recipe.run_dir / "stages/base/data.jsonl").stat().st_size
+    assert base["setting"]["code"] == provenance.code_hash() and base["setting"]["versions"]["torch"] and base["setting"]["runtime"]["processes"] == 1
+
+
+def test_one_changed_byte_of_the_data_is_refused_and_may_be_allowed(recipe: Recipe, data: Path) -> None:
+    execute(recipe)
+    kept = (recipe.run_dir / "stages/base/stage.json").read_bytes()
+    data.write_text('{"prompt": "1+2?"}\n')
+    with pytest.raises(ConfigError, match=r"base: .*mine\.jsonl: its content has changed \(SHA-256 \w{12} -> \w{12}\)\n(.|\n)*--allow-change"):
+        execute(recipe)
+    assert states(recipe) == ["changed", "done"]
+    assert execute(recipe, allow_change=True) == {"base": "done", "last": "done"}
+    allowed = json.loads((recipe.run_dir / "stages/base/allowed.json").read_text())
+    assert len(allowed) == 1 and "mine.jsonl" in allowed[0]["differences"][0] and allowed[0]["at"] > 0
+    assert (recipe.run_dir / "stages/base/stage.json").read_bytes() == kept and states(recipe) == ["done", "done"]
+    data.write_text('{"prompt": "1+3?"}\n')
+    assert states(recipe) == ["changed", "done"]
+
+
+def test_a_finished_run_is_not_taken_for_finished_when_its_data_has_changed(recipe: Recipe, tmp_path: Path, data: Path) -> None:
+    execute(recipe)
+    layers = read_layers(tmp_path / "tiny.yaml", [f"out={tmp_path}/run"])
+    note_finished(layers, recipe.run_dir)
+    assert find_finished(layers) == recipe.run_dir
+    data.write_text("{}\n")
+    assert find_finished(layers) is None
+
+
+def test_an_unfinished_stage_is_not_continued_by_other_code_or_elsewhere(tmp_path: Path, data: Path) -> None:
+    stopped = made(tmp_path, TWO + "  - {stage: fail, how: interrupt, init: '@last'}\n")
+    with pytest.raises(Exception, match="interrupted"):
+        execute(stopped)
+    assert states(stopped) == ["done", "done", "continue"]
+    partial = tmp_path / "run/stages/fail.partial/stage.json"
+    written = json.loads(partial.read_text())
+    setting = written["setting"]
+    changed = {**setting, "code": "0" * 64, "versions": {**setting["versions"], "torch": "1.0"}, "runtime": {**setting["runtime"], "processes": 4}}
+    partial.write_text(json.dumps({**written, "setting": changed}))
+    with pytest.raises(ConfigError) as error:
+        execute(stopped)
+    message = str(error.value)
+    assert f"fail: r1kit's own code: 000000000000 -> {provenance.code_hash()[:12]}" in message
+    assert 'fail: versions.torch: "1.0" -> ' in message and "fail: runtime.processes: 4 -> 1" in message
+    with pytest.raises(Exception, match="interrupted"):
+        execute(stopped, allow_change=True)
+    allowed = json.loads(partial.read_text())
+    assert allowed["setting"] == setting and len(allowed["allowed"][0]["differences"]) == 3 and states(stopped)[2] == "continue"
+
+
+def test_an_unfinished_stage_with_another_configuration_is_refused_with_the_difference(tmp_path: Path, data: Path) -> None:
+    text = TWO + "  - {stage: fail, how: interrupt, init: '@last'}\n"
+    with pytest.raises(Exception, match="interrupted"):
+        execute(made(tmp_path, text))
+    changed = made(tmp_path, text, "stages.fail.how=bug")
+    with pytest.raises(ConfigError, match='fail: how: "interrupt" -> "bug"'):
+        execute(changed)
+    with pytest.raises(StageError, match="ZeroDivisionError"):
+        execute(changed, allow_change=True)
+    partial = json.loads((tmp_path / "run/stages/fail.partial/stage.json").read_text())
+    assert partial["config"]["how"] == "bug" and partial["allowed"][0]["differences"] == ['how: "interrupt" -> "bug"']
+
+
+def test_a_stage_does_not_read_an_input_that_is_damaged(tmp_path: Path, data: Path) -> None:
+    execute(made(tmp_path, TWO))
+    file = tmp_path / "run/stages/last/data.jsonl"
+    file.write_text(file.read_text().replace('"step": 1', '"step": 7'))
+    longer = made(tmp_path, TWO + "  - {stage: write, name: more, init: '@last/data.jsonl'}\n")
+    with pytest.raises(StageError, match=r"its input @last is damaged:\n  .*last/data\.jsonl: its SHA-256 is not(.|\n)*--from last"):
+        execute(longer)
+    assert not (tmp_path / "run/stages/more").exists()
+
+
+def test_a_stage_whose_finished_files_were_lost_before_its_renaming_is_done_again(recipe: Recipe) -> None:
+    execute(recipe)
+    folder = recipe.run_dir / "stages/last"
+    wanted = (folder / "data.jsonl").read_text()
+    partial = folder.rename(folder.with_name("last.partial"))
+    (partial / "data.jsonl").write_text(wanted[:-30])
+    lines = wanted.splitlines(keepends=True)
+    (partial / "data.jsonl").write_text("".join(lines[:-1]))
+    execute(recipe)
+    assert (folder / "data.jsonl").read_text() == wanted
+
+
+def test_verify_names_every_damaged_file_and_exits_with_1(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    execute(recipe)
+    examined = examine(recipe.run_dir)
+    text = "\n".join(as_lines(examined))
+    assert not examined.damages and "whole: 2 files of 2 stages are as they were written" in text
+    assert "from @base" in text and "mine.jsonl" in text
+    monkeypatch.setattr(sys, "argv", ["r1kit", "verify", str(recipe.run_dir)])
+
+    def verified() -> tuple[int, str]:
+        try:
+            main()
+        except SystemExit as ended:
+            return int(ended.code or 0), capsys.readouterr().out
+        return 0, capsys.readouterr().out
+
+    assert verified()[0] == 0
+    damaged = recipe.run_dir / "stages/last/data.jsonl"
+    whole = damaged.read_bytes()
+    for content, says in ((whole[:-1], "bytes,"), (whole.replace(b"0", b"1"), "SHA-256"), (None, "missing")):
+        if content is None:
+            damaged.unlink()
+        else:
+            damaged.write_bytes(content)
+        code, printed = verified()
+        assert code == 1 and f"DAMAGED: {damaged}" in printed and says in printed and printed.endswith("damaged: 1\n")
+    damaged.write_bytes(whole)
+    (recipe.run_dir / "stages/base/stage.json").write_text("{}")
+    code, printed = verified()
+    assert code != 0 and "base" in printed
+
+
+def test_verify_sees_records_metrics_and_foreign_files(recipe: Recipe, tmp_path: Path) -> None:
+    execute(recipe)
+    note_finished(read_layers(tmp_path / "tiny.yaml", [f"out={tmp_path}/run"]), recipe.run_dir)
+    file = recipe.run_dir / "stages/last/stage.json"
+    file.write_text(file.read_text().replace('"seconds"', '"Seconds"'))
+    metrics = recipe.run_dir / "metrics.jsonl"
+    metrics.write_text("".join(line for number, line in enumerate(metrics.read_text().splitlines(keepends=True)) if number != 1))
+    (recipe.run_dir / "stages/last/mine.txt").write_text("")
+    examined = examine(recipe.run_dir)
+    assert [damage.partition(": ")[2] for damage in examined.damages] == [
+        "not the record that was there when the run ended",
+        "step 2 of base after step 0",
+    ]
+    assert examined.notes == ("last: not written by the stage: mine.txt",)
+    with pytest.raises(ConfigError, match="no run lies here"):
+        examine(tmp_path / "nowhere")
+
+
+def test_files_of_a_configuration_are_found_by_what_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("data.jsonl", "reward.py", "tasks"):
+        Path(name).write_text(name)
+    for model in ("model", "init"):
+        Path(model).mkdir()
+        Path(model, "config.json").write_text(model)
+    config = {"init": "model", "data": ["data.jsonl"], "rewards": {"reward.py:odd": 1.0}, "tasks": {"x": 1}, "from": "@data.jsonl", "say": "no\nfile"}
+    assert set(named_files(config)) == {"model", "data.jsonl", "reward.py:odd"}
+    before = named_files(config)["model"]
+    Path("model/more").write_text("")
+    assert named_files(config)["model"] != before
+
+
+def test_the_command_line_offers_what_the_messages_name() -> None:
+    names = {command.callback.__name__ for command in app.registered_commands if command.callback}
+    assert {"run", "verify"} <= names

@@ -6,8 +6,10 @@ result, and a problem is kept where its tests reject every program that is known
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 from pydantic import Field
@@ -21,17 +23,24 @@ from r1kit.stages.policy import Talk, model_of, report, sample
 from r1kit.stages.stage import Context, Stage
 from r1kit.types import Problem, Sampling
 
-REQUEST = (
+REQUEST_INPUTS = (
     "Write inputs that test a solution of the problem below: usual, small, large and degenerate ones. Reply with one JSON list of "
     "argument lists and nothing else; [[1, 2], [3, 4]] are two calls of a function with two arguments.\n\nFunction: {name}\nProblem: {prompt}"
 )
+REQUEST_SOLUTION = "Solve the problem below in Python. Reply with one code block that defines {name} and nothing else.\n\nProblem: {prompt}"
+TOLERANCE = 1e-6  # of results with floats: right programs may round in another order
+PARALLEL = 8
+
+_BLOCK = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)```", re.DOTALL)
+_PLACES_TRIED = 50  # brackets at which a reply's list may begin
 
 
 class UnitTests(Stage):
-    """Read ``problems`` (rows: prompt, entry_point, solutions, wrong?), and write data.jsonl with ``tests`` for those that passed both filters.
+    """Read ``problems`` (rows: prompt, entry_point, solutions?, wrong?), and write data.jsonl with ``tests`` for those that passed both filters.
 
     The writer is the model of ``init``, or ``endpoint`` with ``model`` where one is named. ``agreement``: the share of the
-    solutions that must give the same result (1.0 for solutions known to be right, 0.6 for sampled ones).
+    solutions that must give the same result (1.0 for solutions known to be right, 0.6 for sampled ones). A row without solutions is
+    given ``sampled_solutions`` of the writer's own, which must agree by majority at least.
     """
 
     stage: Literal["unit_tests"] = "unit_tests"
@@ -40,6 +49,7 @@ class UnitTests(Stage):
     endpoint: str = ""
     model: str = ""
     samples: int = Field(2, ge=1)
+    sampled_solutions: int = Field(0, ge=0)
     agreement: float = Field(1.0, gt=0.5, le=1.0)
     least_tests: int = Field(3, ge=1)
     most_tests: int = Field(20, ge=1)
@@ -51,30 +61,41 @@ class UnitTests(Stage):
     def run(self, ctx: Context) -> None:
         """Write data.jsonl and report.json."""
         rows = [row for _, row in read_jsonl(ctx.path(self.problems))]
+        needed = {"prompt", "entry_point"} | (set() if self.sampled_solutions else {"solutions"})
         for number, row in enumerate(rows, start=1):
-            missing = {"prompt", "entry_point", "solutions"} - row.keys()
-            if missing:
+            if missing := needed - row.keys():
                 lacks = ", ".join(sorted(missing))
                 raise R1kitError(f"{self.problems}: row {number} lacks {lacks}; a row holds prompt, entry_point, solutions and wrong")
+        inputs = self._replies(ctx, REQUEST_INPUTS, rows, self.samples)
+        bare = [row for row in rows if not row.get("solutions")]
+        sampled = iter(self._replies(ctx, REQUEST_SOLUTION, bare, self.sampled_solutions)) if bare and self.sampled_solutions else iter(())
         kept = []
-        for row, replies in zip(rows, self._replies(ctx, rows), strict=True):
-            inputs = [arguments for reply in replies for arguments in read_inputs(reply)]
-            tests = agreed_tests(row["solutions"], inputs, row["entry_point"], self.agreement, self.time_limit_s)[: self.most_tests]
-            if len(tests) >= self.least_tests and rejects_all(tests, row.get("wrong", []), row["entry_point"], self.time_limit_s):
-                kept.append({**row, "tests": tests})
+        for row, replies in zip(rows, inputs, strict=True):
+            solutions = row.get("solutions") or [read_program(reply) for reply in next(sampled, ())]
+            asked = [arguments for reply in replies for arguments in read_inputs(reply)]
+            tests = agreed_tests(solutions, asked, row["entry_point"], self.agreement, self.time_limit_s)
+            chosen = rejecting_tests(tests, row.get("wrong", []), row["entry_point"], self.most_tests, self.time_limit_s)
+            if len(chosen) >= self.least_tests:
+                kept.append({**row, "solutions": solutions, "tests": chosen})
         write_jsonl(ctx.out / "data.jsonl", kept)
+        unopposed = sum(not row.get("wrong") for row in kept)
         ctx.log.info(f"{len(kept)} of {len(rows)} problems have tests that their solutions agree on and that wrong programs fail")
-        report(ctx, problems=len(rows), kept=len(kept), tests=sum(len(row["tests"]) for row in kept))
+        report(ctx, problems=len(rows), kept=len(kept), tests=sum(len(row["tests"]) for row in kept), without_wrong_programs=unopposed)
 
-    def _replies(self, ctx: Context, rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-        requests = [REQUEST.format(name=row["entry_point"], prompt=row["prompt"]) for row in rows]
+    def _replies(self, ctx: Context, request: str, rows: Sequence[Mapping[str, Any]], samples: int) -> list[list[str]]:
+        """``samples`` replies to the request about each row."""
+        requests = [request.format(name=row["entry_point"], prompt=row["prompt"]) for row in rows]
         if self.endpoint:
-            return [[self._ask(request, number) for number in range(self.samples)] for request in requests]
+            asked = [(text, number) for text in requests for number in range(samples)]
+            with ThreadPoolExecutor(PARALLEL) as threads:
+                replies = list(threads.map(lambda question: self._ask(*question), asked))
+            return [replies[place * samples : (place + 1) * samples] for place in range(len(requests))]
+        kind = "tests" if request is REQUEST_INPUTS else "solutions"
         model = model_of(ctx.path(self.init))
         engine = ctx.runtime.engine(model)
-        problems = [Problem(f"tests-{number}", "unit_tests", request, None) for number, request in enumerate(requests)]
-        sampling = Sampling(self.samples, self.temperature, max_tokens=self.max_tokens)
-        groups = sample(engine, self.talk.chat(model), problems, sampling, derive_seed(ctx.seed, "tests"))
+        problems = [Problem(f"{kind}-{number}", "unit_tests", text, None) for number, text in enumerate(requests)]
+        sampling = Sampling(samples, self.temperature, max_tokens=self.max_tokens)
+        groups = sample(engine, self.talk.chat(model), problems, sampling, derive_seed(ctx.seed, kind))
         ctx.runtime.release(engine)
         return [[rollout.answer or "" for rollout in group] for group in groups]
 
@@ -85,13 +106,29 @@ class UnitTests(Stage):
 
 
 def read_inputs(reply: str) -> list[list[Any]]:
-    """The argument lists in a reply: its outermost JSON list of lists; none where it holds no such list."""
-    begin, end = reply.find("["), reply.rfind("]")
-    try:
-        inputs = json.loads(reply[begin : end + 1])
-    except (ValueError, RecursionError):
-        return []
-    return [arguments for arguments in inputs if isinstance(arguments, list)] if isinstance(inputs, list) else []
+    """The argument lists in a reply: its first JSON list that holds lists; none where it holds no such list."""
+    place = -1
+    for _ in range(_PLACES_TRIED):
+        place = reply.find("[", place + 1)
+        if place < 0:
+            break
+        try:
+            inputs, _ = json.JSONDecoder(parse_constant=_refuse).raw_decode(reply, place)
+        except (ValueError, RecursionError):
+            continue
+        if found := [arguments for arguments in inputs if isinstance(arguments, list)]:
+            return found
+    return []
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def read_program(reply: str) -> str:
+    """The program in a reply: its last code block, or all of it where there is none."""
+    blocks: list[str] = _BLOCK.findall(reply)
+    return blocks[-1] if blocks else reply
 
 
 def agreed_tests(
@@ -99,18 +136,57 @@ def agreed_tests(
 ) -> list[dict[str, Any]]:
     """The first filter: inputs on which at least the share ``agreement`` of the solutions give the same plain result, as tests."""
     different = [json.loads(text) for text in dict.fromkeys(json.dumps(arguments) for arguments in inputs)]
-    # One input a run: an input that a solution fails on says nothing about the next.
-    results = [[results_of(solution, [arguments], entry_point, time_limit_s=time_limit_s)[0] for solution in solutions] for arguments in different]
+    by_solution = [results_of(solution, different, entry_point, time_limit_s=time_limit_s) for solution in solutions]
     tests = []
-    for arguments, found in zip(different, results, strict=True):
-        result, votes = Counter(found).most_common(1)[0] if found else (None, 0)
-        # A value that JSON cannot hold (a tuple, a set) would not survive the data file.
-        if result is not None and votes >= agreement * len(solutions) and b"{" not in result:
-            tests.append({"args": arguments, "expected": json.loads(result)})
+    for place, arguments in enumerate(different):
+        votes = Counter(results[place] for results in by_solution)
+        result, count = votes.most_common(1)[0] if votes else (None, 0)
+        if result is None or count < agreement * len(solutions):
+            continue
+        try:
+            expected = _as_json(json.loads(result))
+        except ValueError:
+            continue
+        tests.append({"args": arguments, "expected": expected, **({"tolerance": TOLERANCE} if _has_float(expected) else {})})
     return tests
 
 
-def rejects_all(tests: Sequence[Mapping[str, Any]], wrong: Sequence[str], entry_point: str, time_limit_s: float = 2.0) -> bool:
-    """The second filter: whether the tests reject every program that is known to be wrong."""
-    verdicts = run_programs([(program, tests) for program in wrong], entry_point=entry_point, time_limit_s=time_limit_s)
-    return all(verdict.outcome == "wrong" for verdict in verdicts)
+def _as_json(data: Any) -> Any:
+    """A result in the codec's form as the value that a data file can hold. Raises ValueError for others (a tuple, a set, nan)."""
+    if isinstance(data, list):
+        return [_as_json(item) for item in data]
+    if not isinstance(data, dict):
+        return data
+    ((tag, content),) = data.items()
+    if tag == "i":
+        return int(content, 16)
+    if tag == "d" and all(isinstance(key, str) for key, _ in content):
+        return {key: _as_json(value) for key, value in content}
+    raise ValueError(f"JSON has no {tag}")
+
+
+def _has_float(value: Any) -> bool:
+    inner = value if isinstance(value, list) else value.values() if isinstance(value, dict) else ()
+    return isinstance(value, float) or any(map(_has_float, inner))
+
+
+def rejecting_tests(
+    tests: Sequence[dict[str, Any]], wrong: Sequence[str], entry_point: str, most: int, time_limit_s: float = 2.0
+) -> list[dict[str, Any]]:
+    """The second filter: at most ``most`` of the tests that together reject every program known to be wrong; none where they do not.
+
+    Raises R1kitError where a program could not be judged: that says nothing about the tests.
+    """
+    if not tests:
+        return []
+    rejecting: dict[int, None] = {}
+    for verdict in run_programs([(program, tests) for program in wrong], entry_point=entry_point, time_limit_s=time_limit_s):
+        if verdict.outcome == "failed":
+            raise R1kitError(f"a wrong program could not be judged ({verdict.reason}); see r1kit doctor")
+        if verdict.outcome != "wrong":
+            return []
+        rejecting[max(0, len(verdict.tests) - 1)] = None  # a program is stopped at the first test that it fails
+    if len(rejecting) > most:
+        return []
+    places = sorted([*rejecting, *[place for place in range(len(tests)) if place not in rejecting][: most - len(rejecting)]])
+    return [tests[place] for place in places]

@@ -1,13 +1,21 @@
 """Answers that are right however they are written, on hand-made cases and on public data sets."""
 
 import json
+import re
 import time
 from pathlib import Path
 
 import pytest
 
+from r1kit.tasks.checkers import wait_until_ready
 from r1kit.tasks.expressions import TooLarge, read_expression, same
 from r1kit.tasks.mathematics import check_math, final_answer
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ready():
+    assert wait_until_ready()
+
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -99,6 +107,55 @@ RIGHT = [
     ("3.50", "\\boxed{\\$3.5}"),
     ("18", "Janet makes $18 every day."),
 ]
+RIGHT += [
+    ("5", "\\boxed{5\\text{ apples}}"), ("5", "The answer is 5 apples."), ("5", "\\boxed{\\$5.00}"), ("5", "$5.00"), ("5", "\\boxed{005}"),
+    ("5", "\\boxed{+5}"), ("0", "\\boxed{-0}"), ("0", "\\boxed{0.0}"), ("5", "\\boxed{5.000}"), ("5", "**5**"), ("5", "`5`"),
+    ("5", "\\[5\\]"), ("5", "\\(x = 5\\)"), ("5", "<think>a</think>\n\nThe final answer is: $\\boxed{5}$. I hope it is correct."),
+    ("5", "\\boxed{\\mathbf{5}}"), ("5", "\\boxed{\\mathrm{5}}"), ("5", "\\boxed{\\text{5}}"), ("5", "\\boxed{{5}}"),
+    ("5", "\\boxed{\\boxed{5}}"), ("5", "\\fbox{5}"), ("5", "\\boxed{n=5}"), ("5", "\\boxed{\\displaystyle 5}"), ("5", "\\boxed{5\\,}"),
+    ("5", "\\boxed{5 }"), ("5", "\\boxed{five}"), ("12", "\\boxed{\\text{twelve}}"), ("21", "\\boxed{\\text{twenty-one}}"), ("5", "5\n\n"),
+    ("5", "Answer: 5"), ("5", "The final answer is $5$"), ("5", "Hence $x=5$."), ("5", "= 5"), ("5", "\\boxed{\\frac{10}{2}}"),
+    ("1234.5", "\\boxed{1,234.5}"), ("1234567", "\\boxed{1,234,567}"), ("1234567", "\\boxed{1\\ 234\\ 567}"),
+    ("1,234.5", "\\boxed{1234.50}"), ("3/2", "\\boxed{1 1/2}"), ("1\\frac{1}{2}", "\\boxed{1.5}"), ("1 \\frac 12", "\\boxed{\\frac{3}{2}}"),
+    ("1/2", "\\boxed{½}"), ("1.5", "\\boxed{1½}"), ("\\frac{1}{7}", "\\boxed{0.\\overline{142857}}"), ("1/6", "\\boxed{0.1\\overline{6}}"),
+    ("0.1\\dot{6}", "\\boxed{1/6}"), ("1/3", "\\boxed{0.\\dot{3}}"), ("0.0012", "\\boxed{1.2\\times 10^{-3}}"),
+    ("0.0012", "\\boxed{1.2 \\cdot 10^{-3}}"), ("1.2 \\times 10^{-3}", "\\boxed{1.2e-3}"), ("3\\times10^8", "\\boxed{300000000}"),
+    ("3×10⁸", "\\boxed{3\\cdot10^8}"), ("25\\%", "\\boxed{25}"), ("25\\%", "\\boxed{\\frac{1}{4}}"), ("25\\%", "\\boxed{0.25}"),
+    ("25", "\\boxed{25\\%}"), ("25%", "百分之二十五"), ("0.25", "\\boxed{25\\%}"),
+    ("1200", "答案是一千二百。"), ("2/3", "答案：三分之二"), ("12", "答案为：１２"),
+    ("12", "所以答案是 12 个苹果。"), ("3.5", "答：3.5千米。"), ("350", "共350元。"), ("-3", "\\boxed{－3}"), ("120000", "\\boxed{12万}"),
+    ("5", "\\boxed{5个}"), ("5", "最终答案：\\boxed{5}"), ("15", "\\boxed{十五}"), ("20", "二十"), ("60^\\circ", "\\boxed{60}"),
+    ("60^{\\circ}", "\\boxed{60\\text{ degrees}}"), ("60", "60°"), ("60^\\circ", "\\boxed{60\\degree}"), ("[0,1)", "\\boxed{0 \\le x < 1}"),
+    ("[0,1)", "\\boxed{x \\in [0,1)}"), ("(-\\infty, 2]", "\\boxed{x \\leq 2}"), ("(-\\infty, 2]", "\\boxed{x\\leqslant 2}"),
+    ("(2,\\infty)", "\\boxed{(2,+\\infty)}"), ("(-\\infty,0)\\cup(0,\\infty)", "\\boxed{(-\\infty, 0) \\cup (0, +\\infty)}"),
+    ("x>2", "\\boxed{2<x}"), ("2x>4", "\\boxed{x>2}"), ("-2<x<2", "\\boxed{(-2,2)}"), ("\\{1,2\\}", "\\boxed{1, 2}"),
+    ("\\{1,2\\}", "\\boxed{2 \\text{ and } 1}"), ("1,2", "\\boxed{\\{2,1\\}}"), ("(1,2),(3,4)", "\\boxed{(3,4),(1,2)}"),
+    ("(1,2)", "\\boxed{\\left( 1,\\, 2 \\right)}"), ("(1,2)", "\\boxed{x=1,y=2}"), ("(1,2)", "\\boxed{(x,y)=(1,2)}"),
+    ("(a,b)=(1,2)", "\\boxed{(1,2)}"), ("1,2", "The solutions are $x=1$ and $x=2$."), ("\\pm 4", "\\boxed{4, -4}"),
+    ("4,-4", "\\boxed{\\pm4}"), ("x=\\pm 4", "\\boxed{x = 4 \\text{ or } x = -4}"), ("1\\pm\\sqrt2", "\\boxed{1+\\sqrt{2}, 1-\\sqrt{2}}"),
+    ("\\begin{pmatrix}1\\\\2\\end{pmatrix}", "\\boxed{\\begin{bmatrix}1\\\\2\\end{bmatrix}}"),
+    ("\\begin{pmatrix} \\frac12 \\\\ 0 \\end{pmatrix}", "\\boxed{\\begin{pmatrix} 0.5 \\\\ 0 \\end{pmatrix}}"),
+    ("101_2", "\\boxed{(101)_2}"), ("101_2", "\\boxed{101_{\\text{two}}}"), ("101_2", "\\boxed{101_{(2)}}"), ("C", "\\boxed{\\text{C}}"),
+    ("\\text{(C)}", "\\boxed{\\textbf{(C)}}"), ("(C)", "The correct option is C."), ("C", "**C) 12**"), ("C", "故选C。"),
+    ("C", "\\boxed{\\mathrm{(C)}\\ 12}"), ("C", "\\boxed{C. 12}"), ("x=5", "\\boxed{5=x}"), ("2x+4y=6", "\\boxed{x+2y=3}"),
+    ("y=2x+1", "\\boxed{2x - y + 1 = 0}"), ("x^2+y^2=4", "\\boxed{y^2 = 4 - x^2}"), ("(x-1)(x+1)", "\\boxed{x^2-1}"),
+    ("x^2-5x+6", "\\boxed{(x-2)(x-3)}"), ("\\frac{a+b}{2}", "\\boxed{\\frac{1}{2}(a+b)}"), ("\\ln 8", "\\boxed{3\\ln 2}"),
+    ("\\log_2 8", "\\boxed{3}"), ("\\sin 30^\\circ", "\\boxed{\\frac12}"), ("\\sin 2x", "\\boxed{2\\sin x\\cos x}"),
+    ("\\cos^2 x", "\\boxed{1-\\sin^2 x}"), ("\\frac{\\sqrt2}{2}", "\\boxed{\\frac{1}{\\sqrt2}}"),
+    ("\\sqrt{3+2\\sqrt2}", "\\boxed{1+\\sqrt2}"), ("2^{10}", "\\boxed{1024}"), ("5!", "\\boxed{120}"), ("\\binom{5}{2}", "\\boxed{10}"),
+    ("1+2i", "\\boxed{2i+1}"), ("i^2", "\\boxed{-1}"), ("e^{i\\pi}", "\\boxed{-1}"), ("\\pi/2", "\\boxed{0.5\\pi}"),
+    ("2π", "\\boxed{2\\pi}"), ("\\infty", "\\boxed{+\\infty}"), ("-\\infty", "\\boxed{-∞}"), ("\\text{no solution}", "\\boxed{\\emptyset}"),
+    ("\\emptyset", "\\boxed{\\text{No solution}}"), ("无解", "\\boxed{\\text{no solutions}}"), ("\\text{Monday}", "\\boxed{Monday}"),
+    ("Monday", "The answer is Monday."), ("7:30", "\\boxed{07:30}"), ("7:30\\text{ p.m.}", "\\boxed{7:30 PM}"), ("3:4", "\\boxed{3 : 4}"),
+    ("3:4", "\\boxed{9:12}"), ("x^2", "\\boxed{x²}"), ("\\sqrt{2}", "\\boxed{√2}"), ("3-x", "\\boxed{3−x}"),
+    ("2\\cdot 3^x", "\\boxed{2 * 3^x}"), ("a \\cdot b", "\\boxed{ab}"), ("\\frac{x}{y}", "\\boxed{x/y}"), ("f(x)=2x", "\\boxed{f(x) = 2x}"),
+    ("\\text{5 cm}", "\\boxed{5}"), ("5 \\mathrm{~cm}", "\\boxed{5\\text{ cm}}"), ("12\\text{ cm}^2", "\\boxed{12\\ \\text{cm}^2}"),
+    ("12 cm²", "\\boxed{12}"), ("5\\text{ km}", "\\boxed{5\\ \\text{kilometers}}"), ("\\$1,000", "\\boxed{1000}"),
+    ("3 million", "\\boxed{3,000,000}"), ("4{,}500", "\\boxed{4500}"), ("-\\frac{1}{2}", "\\boxed{\\frac{-1}{2}}"),
+    ("-\\frac{1}{2}", "\\boxed{\\frac{1}{-2}}"), ("\\frac{3}{6}", "\\boxed{\\frac{1}{2}}"), ("\\dfrac{1}{2}", "\\boxed{1/2}"),
+    ("5", "$$\\boxed{5}$$"), ("5", "\\boxed{\\,5\\;}"), ("5", "\\boxed{5}\\]"), ("5", "\\boxed{x = 5\\text{ cm}}"),
+    ("\\mathbb{R}", "\\boxed{(-\\infty,\\infty)}"), ("2", "So the sum is $1 + 1 = 2$."),
+]  # fmt: skip
 
 
 def rows(name: str) -> list[dict]:
@@ -146,6 +203,32 @@ def test_cmath_answers_with_chinese_words_around_them_are_correct():
         gold = str(row["answer"])
         assert check_math(gold, f"<think>想一想</think>答案是{gold}{'' if gold.endswith('%') else '个'}。").outcome == "correct", gold
         assert check_math(gold, f"答案是1{gold}。").outcome == "wrong", gold
+
+
+SPELLINGS = (
+    "<think>so \\boxed{{-77}} perhaps</think>\\boxed{{{}}}", "<think>x</think>\n<answer>{}</answer>", "We are done. The answer is ${}$.",
+    "<think>想</think>答案是${}$。", "Hence\n\\[ \\boxed{{ {} }} \\]", "### Final answer\n\n**{}**",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["aime24", "amc23", "cmath", "gsm8k", "math500"])
+def test_every_public_gold_answer_is_right_in_each_spelling(name):
+    for row in rows(f"{name}_test.jsonl"):
+        gold = str(row["answer"]).rpartition("####")[2].strip()
+        for spelling in SPELLINGS:
+            if spelling.startswith("###") and name == "math500":
+                continue  # bold LaTeX without dollar signs is not how anybody writes
+            assert check_math(str(row["answer"]), spelling.format(gold)).outcome == "correct", (gold, spelling)
+
+
+@pytest.mark.parametrize(("name", "every"), [("aime24", 1), ("amc23", 1), ("cmath", 5), ("gsm8k", 7)])
+def test_public_answers_to_other_problems_are_right_only_where_the_numbers_are_equal(name, every):
+    golds = [str(row["answer"]).rpartition("####")[2].strip().replace(",", "") for row in rows(f"{name}_test.jsonl")]
+    numbers = [gold for gold in dict.fromkeys(golds) if re.fullmatch(r"-?\d+(\.\d+)?", gold)]
+    for place, gold in enumerate(numbers):
+        for other in numbers[place % every :: every]:
+            expected = "correct" if float(gold) == float(other) else "wrong"
+            assert check_math(gold, f"\\boxed{{{other}}}").outcome == expected, (gold, other)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Tell whether two answers that were read are the same answer."""
 
+import re
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -26,6 +27,10 @@ def agree(gold: Answer, said: Answer) -> bool:
         return agree(gold.parts[0], said)
     if gold.kind == "value" and said.kind == "sequence" and said.text == "{}" and len(said.parts) == 1:
         return agree(gold, said.parts[0])
+    if gold.kind == "sequence" and said.kind == "sequence" and gold.text == "()" and said.text == "":
+        return _same_coordinates(gold, said)
+    if gold.kind == "sequence" and gold.text == ":" and said.kind == "words" and re.fullmatch(r"\d+:\d+", said.text):
+        return _same_ratio(gold, said.text)
     if (gold.kind == "words" and said.kind == "value") or (gold.kind == "value" and said.kind == "words"):
         return False
     if gold.kind != said.kind:
@@ -73,6 +78,23 @@ def _same_sequence(gold: Answer, said: Answer) -> bool:
     if gold.text in unordered and said.text in unordered:
         return _same_without_order(gold.parts, said.parts)
     return gold.text == said.text and all(agree(g, s) for g, s in zip(gold.parts, said.parts, strict=True))
+
+
+def _same_coordinates(gold: Answer, said: Answer) -> bool:
+    """``x = 1, y = 2`` is the point (1, 2): a value for every variable, in their alphabetical order."""
+    names = [part.unit for part in said.parts if part.kind == "relation" and part.text == "="]
+    if len(names) != len(said.parts) or len(names) != len(gold.parts) or names != sorted(set(names)) or "" in names:
+        return False
+    return all(agree(g, s.parts[1]) for g, s in zip(gold.parts, said.parts, strict=True))
+
+
+def _same_ratio(gold: Answer, said: str) -> bool:
+    """9:12, which might be a time of day, against the ratio 3:4."""
+    one, other = (Fraction(term) for term in said.split(":"))
+    first, second = (part.expression for part in gold.parts) if len(gold.parts) == 2 else (None, None)
+    if first is None or second is None or not one:
+        return False
+    return same(first, read_expression("1")) and same(second, read_expression(f"({other / one})"))
 
 
 def _same_without_order(gold: Sequence[Answer], said: Sequence[Answer]) -> bool:

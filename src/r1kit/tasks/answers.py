@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
-from r1kit.tasks.expressions import Expression, NotUnderstood, read_expression
+from r1kit.tasks.expressions import Expression, NotUnderstood, read_expression, same
 from r1kit.tasks.notation import FUNCTION_NAMES, boxed, brackets_match, drop_thousands, is_plain_number, split_outside, tidy
-from r1kit.tasks.numerals import chinese_number
+from r1kit.tasks.numerals import chinese_number, english_number
 from r1kit.tasks.units import NOT_UNITS, SCALES, split_unit
 
 Kind = Literal["value", "based", "sequence", "union", "matrix", "relation", "infinity", "words"]
@@ -40,6 +40,10 @@ _PREFIX = re.compile(
     re.IGNORECASE,
 )
 _RELATIONS = re.compile(r"(\\(?:le|ge|neq|in|equiv)(?![A-Za-z])|<=|>=|<|>|=)")
+_CIRCULAR = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
+_NAMED = re.compile(
+    r"[a-zA-Z](?:_\{?\w+\}?)?|\(\s*[a-zA-Z](?:\s*,\s*[a-zA-Z])+\s*\)|[a-zA-Z]\s*(?:'|\^\{-1\})?\([a-z](?:,\s*[a-z])*\)|\\angle\s*[A-Z]+|[A-Z]{2,3}"
+)
 _MATRIX = re.compile(r"\\begin\s*\{([pbvBV]?matrix|array|smallmatrix)\}(?:\{[clr|]*\})?(.*)\\end\s*\{\1\}", re.DOTALL)
 _WRAPPED_WORDS = re.compile(r"\\(?:text|mathrm|textbf|mathbf|mbox|textit|rm|operatorname)\s*\{([^{}]*)\}")
 _BASED = re.compile(
@@ -73,6 +77,9 @@ def _read(text: str, depth: int) -> Answer:
     if depth > 4 or not text:
         raise NotUnderstood("empty, or nested too deep")
     text = drop_thousands(text)
+    wrapped = _WRAPPED_WORDS.fullmatch(text)
+    if wrapped and re.match(r"\s*[-+]?\d", wrapped[1]):
+        return _read(wrapped[1], depth + 1)
     for reader in (_read_words, _read_infinity, _read_based, _read_matrix, _read_union, _read_list, _read_relation, _read_bracketed):
         answer = reader(text, depth)
         if answer is not None:
@@ -83,7 +90,9 @@ def _read(text: str, depth: int) -> Answer:
 def _read_words(text: str, depth: int) -> Answer | None:
     """Words and choices: nothing but letters, and no expression."""
     unwrapped = re.sub(r"\s+", " ", _WRAPPED_WORDS.sub(r"\1", text)).strip(" .:")
-    choice = re.fullmatch(r"\(?([A-J])(?:\)|\.|:|、)?(?:\s.*)?", unwrapped)
+    choice = re.fullmatch(r"\(?([A-J])(?:\)|\.|:|、)?(\s.*)?", unwrapped)
+    if choice and re.search(r"\([A-J]\)|\b(?:or|and|either|maybe)\b|[或和]", choice[2] or ""):
+        raise NotUnderstood("several choices")
     if choice and (len(unwrapped) == 1 or re.match(r"\([A-J]\)|[A-J][).:、]", unwrapped)):
         return Answer("words", choice[1].lower())
     if re.fullmatch(r"(?:\\emptyset|\\\{\s*\\\}|empty set|no solutions?|none|无解|空集)", unwrapped, re.IGNORECASE):
@@ -96,13 +105,16 @@ def _read_words(text: str, depth: int) -> Answer | None:
             or NOT_UNITS.intersection({"or", "maybe"} & set(unwrapped.lower().split()))
         ):
             raise NotUnderstood("words, but no answer")
+        counted = english_number(unwrapped)
+        if counted is not None:
+            return Answer("value", expression=read_expression(f"({counted})"))
         return Answer("words", re.sub(r"[\s\-]+", " ", unwrapped).lower())
     if re.fullmatch(r"[一-鿿]+", text):
         number = chinese_number(text)
         if number is not None:
             return Answer("value", expression=read_expression(f"({number})"))
         return Answer("words", text)
-    clock = re.fullmatch(r"(\d{1,2}:\d\d)\s*(a\.?m\.?|p\.?m\.?)?", unwrapped, re.IGNORECASE)
+    clock = re.fullmatch(r"(\d{1,2}:[0-5]\d)\s*(a\.?m\.?|p\.?m\.?)?", unwrapped, re.IGNORECASE)
     if clock:
         return Answer("words", clock[1].lstrip("0") + (clock[2] or "").lower().replace(".", ""))
     return None
@@ -115,7 +127,8 @@ def _read_infinity(text: str, depth: int) -> Answer | None:
 
 
 def _read_based(text: str, depth: int) -> Answer | None:
-    match = _BASED.fullmatch(_WRAPPED_WORDS.sub(r"\1", text))
+    text = re.sub(r"_\s*\{?\s*\((\w+)\)\s*\}?", r"_{\1}", re.sub(r"^\(([0-9A-F]+)\)\s*_", r"\1_", _WRAPPED_WORDS.sub(r"\1", text)))
+    match = _BASED.fullmatch(text)
     if match is None:
         return None
     digits, base = (match[1], match[2]) if match[1] else (match[3], match[4])
@@ -170,6 +183,11 @@ def _read_relation(text: str, depth: int) -> Answer | None:
         return None
     sides = [side.strip() for side in _RELATIONS.split(text)[::2]]
     signs = [{"<=": "\\le", ">=": "\\ge"}.get(sign, sign) for sign in signs]
+    if set(signs) == {"="} and all(sides):
+        sides = _without_working(sides)
+        if len(sides) == 1:
+            return _read(sides[0], depth + 1)
+        signs = signs[1 - len(sides) :]
     if signs == ["\\in"]:
         if not re.fullmatch(r"[A-Za-z](?:_\{?\w+\}?)?", sides[0]):
             raise NotUnderstood("membership of what is no variable")
@@ -178,11 +196,23 @@ def _read_relation(text: str, depth: int) -> Answer | None:
         raise NotUnderstood("such a chain of relations")
     if len(signs) == 2:
         return _read_between(sides, signs, depth)
-    if signs == ["="] and re.fullmatch(
-        r"[a-zA-Z](?:_\{?\w+\}?)?|[a-zA-Z]\s*(?:'|\^\{-1\})?\([a-z](?:,\s*[a-z])*\)|\\angle\s*[A-Z]+|[A-Z]{2,3}", sides[0]
-    ):
+    if signs == ["="] and _NAMED.fullmatch(sides[0]):
         return Answer("relation", "=", unit=re.sub(r"\s", "", sides[0]), parts=(_name(sides[0]), _read(sides[1], depth + 1)))
     return Answer("relation", signs[0], parts=(_read(sides[0], depth + 1), _read(sides[1], depth + 1)))
+
+
+def _without_working(sides: Sequence[str]) -> list[str]:
+    """``1 + 1 = 2`` says 2, and ``x = 1 + 1 = 2`` says x = 2: of numbers in a row that are equal only the last is kept."""
+    kept = [sides[0]]
+    for side in sides[1:]:
+        try:
+            before, value = _read_value(kept[-1]).expression, _read_value(side).expression
+            if before and value and not before.names and not value.names and same(before, value):
+                kept.pop()
+        except NotUnderstood:
+            pass
+        kept.append(side)
+    return kept
 
 
 def _name(text: str) -> Answer:
@@ -226,5 +256,7 @@ def _read_value(text: str) -> Answer:
     if scaled:
         unit = split_unit("1 " + scaled[3])[1] if scaled[3] else ""
         return Answer("value", expression=read_expression(f"({scaled[1]})*{SCALES[scaled[2]]}"), unit=unit)
+    if _CIRCULAR.search(text):
+        text = re.sub(r"(\d+(?:\.\d+)?)\s*\\degree", r"(\1\\pi/180)", text)
     rest, unit = split_unit(text)
     return Answer("value", expression=read_expression(rest.replace("\\degree", "").replace("\\{", "(").replace("\\}", ")")), unit=unit)

@@ -30,6 +30,8 @@ _NEGATED = re.compile(
 _NUMBER = re.compile(r"[-+−]?\$?\d[\d,]*(?:\.\d+)?(?:/\d+)?\s*(?:\\?%)?")
 _MATH_SPAN = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _JOINS = re.compile(r"[\s$,;.、]*(?:\band\b|\\text\{\s*and\s*\}|和|以及|及)?[\s$,;、]*")
+_UNSEEN = re.compile(r"\\[hv]?phantom\s*\{[^{}]*$")
+_SAME_NAME = re.compile(r"\s*([A-Za-z])\s*=")
 _GOLD_MARK = "####"
 
 
@@ -94,7 +96,7 @@ def _settled_box(text: str, boxes: list[tuple[int, int, str]]) -> str | None:
         else:
             break
     before = text[max(0, boxes[-1][0] - 100) : boxes[-1][0]]
-    if _NEGATED.search(before.rstrip(" $\\([{")):
+    if _UNSEEN.search(before) or _NEGATED.search(before.rstrip(" $\\([{")):
         return None
     return ",".join(settled)
 
@@ -113,6 +115,7 @@ def alike(one: str, other: str) -> bool:
 
 def _stated_choice(text: str) -> str | None:
     """The letter that a text without a box settles on."""
+    text = re.sub(r"\\(?:text|mathrm|textbf|mathbf)\s*\{", "", text)
     last = text.splitlines()[-1]
     for place in (last, text):
         stated = re.findall(r"(?:answer|option|choice|答案|选项?|选择)\W{0,8}(?:is|are|as|为|是|:|：)?\W{0,8}([A-J])\b", place, re.IGNORECASE)
@@ -134,7 +137,7 @@ def _stated(text: str) -> str | None:
         line = after.splitlines()[0].strip() if after else ""
     elif "\n" not in text and len(text) <= 200 and not is_prose(text):
         return text
-    sentences = [part for part in re.split(r"(?<=[^\d][.。!！?？])\s+|(?<=\d\.)\s+(?=[A-Z])|。", line) if part.strip()]
+    sentences = [part for part in re.split(r"(?<=[^\d\\][.。!！?？])\s+|(?<=\d\.)\s+(?=[A-Z])|。", line) if part.strip()]
     sentence = (sentences[0] if marks else sentences[-1]).strip() if sentences else ""
     if marks and not is_prose(sentence):
         return sentence or None
@@ -147,4 +150,21 @@ def _stated(text: str) -> str | None:
     if len({tidy(candidate) for candidate in candidates}) > 1 and (_HEDGE.search(sentence) or marks):
         return None
     chosen = candidates[-1]
+    if spans and (named := _values_of_one_name(sentence)):
+        return named
     return None if _NEGATED.search(sentence[: sentence.rfind(chosen)]) else chosen
+
+
+def _values_of_one_name(sentence: str) -> str | None:
+    """``$x=1$ and $x=2$``: the formulas at the end of a sentence that give one variable several values, as a list."""
+    found = list(_MATH_SPAN.finditer(sentence))
+    formulas = [next(group for group in match.groups() if group) for match in found]
+    last = _SAME_NAME.match(formulas[-1])
+    joined = formulas[-1:]
+    for place in range(len(found) - 2, -1, -1):
+        between = sentence[found[place].end() : found[place + 1].start()]
+        name = _SAME_NAME.match(formulas[place])
+        if not (last and name and name[1] == last[1] and len(between) < 30 and _JOINS.fullmatch(between)):
+            break
+        joined.insert(0, formulas[place])
+    return ", ".join(joined) if len(joined) > 1 else None

@@ -12,8 +12,9 @@ _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 _SYMBOLS = {"×": "\\times ", "·": "\\cdot ", "⋅": "\\cdot ", "÷": "\\div ", "−": "-", "–": "-", "—": "-", "π": "\\pi ", "∞": "\\infty ",
             "≤": "\\le ", "≥": "\\ge ", "∪": "\\cup ", "∈": "\\in ", "°": "^\\circ ", "，": ",", "、": ",", "；": ";", "：": ":",
             "½": "\\frac12", "¼": "\\frac14", "¾": "\\frac34", "⅓": "\\frac13", "⅔": "\\frac23", "θ": "\\theta ", "±": "\\pm ", "∅": "\\emptyset ",
-            "√": "\\sqrt ", "**": "^", "\\varnothing": "\\emptyset ", "\\leq": "\\le ", "\\geq": "\\ge ", "\\lt": "<", "\\gt": ">",
+            "√": "\\sqrt ", "**": "^", "\\varnothing": "\\emptyset ", "\\leq": "\\le ",  "\\geq": "\\ge ", "\\lt": "<", "\\gt": ">",
             "\\dfrac": "\\frac", "\\tfrac": "\\frac", "\\cfrac": "\\frac", "\\colon": ":", "\\lbrace": "\\{", "\\rbrace": "\\}",
+            "\\leqslant": "\\le ", "\\geqslant": "\\ge ", "⩽": "\\le ", "⩾": "\\ge ", "≦": "\\le ", "≧": "\\ge ",
             "\\lvert": "|", "\\rvert": "|", "\\vert": "|", "\\ne": "\\neq "}  # fmt: skip
 _SPACING = re.compile(
     r"(?<!\\)\\[,;:!>]|(?<!\\)\\ |~|\\(?:displaystyle|textstyle|quad|qquad|limits|left|right|bigl?|bigr|Bigl?|Bigr|biggl?|biggr|middle"
@@ -23,17 +24,18 @@ _SIGN_WORDS = re.compile(
     "|".join(re.escape(word) + ("(?![A-Za-z])" if word[-1].isalpha() else "") for word in sorted(_SYMBOLS, key=len, reverse=True))
 )
 _THOUSANDS = re.compile(r"(?<![\d.])(\d{1,3})((?:(?:,|\{,\}|[\u2009\u202f\u00a0])\d{3})+)(?!\d)")
-_DOLLAR_SPAN = re.compile(r"\\?[$€£¥￥]|\\[()\[\]](?![A-Za-z])|\\textdollar")
+_DOLLAR_SPAN = re.compile(r"\\?[$€£¥￥]|(?<!\\)\\[()\[\]]|\\textdollar")
 
 
 @lru_cache(maxsize=50_000)
 def tidy(text: str) -> str:
     """Bring an answer into a common form: half-width, one spelling for each sign, no spacing commands, no dollar signs."""
+    text = text.strip(" \t\n`*_")
     text = "".join(chr(ord(c) - 0xFEE0) if "！" <= c <= "～" and c not in "，；：" else c for c in text.replace("\u3000", " "))
     text = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+", lambda m: "^{" + m[0].translate(_SUPERSCRIPTS) + "}", text)
-    text = re.sub(r"(?<=\d)(?:\\[,!]|\{,\}|[\u2009\u202f\u00a0])(?=\d{3}(?!\d))", ",", text)
+    text = re.sub(r"(?<=\d)(?:\\[,!;: ]|\{,\}|[~\u2009\u202f\u00a0])(?=\d{3}(?!\d))", ",", text)
     text = re.sub(r"^\s*\$?([-+]?)\\\$\s*(\d[\d,]*(?:\.\d+)?|\.\d+)\s*\$?\s*\.?$", r"\1\2 \\text{dollar}", text)
-    text = _DOLLAR_SPAN.sub("", text) if not re.search(r"\\\[\d", text) else text
+    text = _DOLLAR_SPAN.sub("", text)
     text = _SPACING.sub(" ", text)
     text = _SIGN_WORDS.sub(lambda m: _SYMBOLS[m[0]], text)
     text = re.sub(r"\\(?:text|mathrm|textbf|mathbf|mbox|textit|rm|bf|operatorname|textnormal)\s*\{\s*(and|or|及|和|或)\s*\}", " , ", text)
@@ -60,7 +62,7 @@ FUNCTION_NAMES = frozenset(
 )
 
 
-BOX = re.compile(r"\\f?boxed\s*")
+BOX = re.compile(r"\\(?:f?boxed|fbox)(?![A-Za-z])\s*")
 
 
 def boxed(text: str) -> list[tuple[int, int, str]]:

@@ -1,4 +1,4 @@
-"""Numbers written as words: 三百零五, 三分之二, 百分之五十."""
+"""Numbers written as words: 三百零五, 三分之二, 百分之五十, twenty-one."""
 
 from fractions import Fraction
 
@@ -28,3 +28,32 @@ def chinese_number(text: str) -> Fraction | None:
             total = (total + section + digit) * (10**4 if character == "万" else 10**8)
             section = digit = 0
     return Fraction(total + section + digit)
+
+
+_BELOW_TWENTY = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen",
+    "sixteen", "seventeen", "eighteen", "nineteen",
+)  # fmt: skip
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+_ENGLISH = {**{word: value for value, word in enumerate(_BELOW_TWENTY)}, **{word: 10 * value for value, word in enumerate(_TENS, 2)}}
+_ENGLISH_SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9}
+
+
+def english_number(text: str) -> int | None:
+    """Read a whole number in English words: twenty-one, three hundred and five; None where it is none."""
+    words = [word for word in text.lower().replace("-", " ").split() if word != "and"]
+    if not words or not all(word in _ENGLISH or word in _ENGLISH_SCALES for word in words):
+        return None
+    total = section = 0
+    before = ""
+    for word in words:
+        if word in _ENGLISH:
+            if before in _ENGLISH and not (_ENGLISH[before] >= 20 and 0 < _ENGLISH[word] < 10):
+                return None  # "one two" is no number
+            section += _ENGLISH[word]
+        elif word == "hundred":
+            section = (section or 1) * 100
+        else:
+            total, section = total + (section or 1) * _ENGLISH_SCALES[word], 0
+        before = word
+    return total + section

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from enumerated import LENGTHS, ROWS, SEQUENCES
+from small_world import Spied
 from torch import Tensor
 
 from r1kit.config import ConfigError, R1kitError
@@ -17,7 +18,7 @@ from r1kit.train.objectives import Predictions
 from r1kit.train.packing import Batch
 from r1kit.train.policy_loss import PolicyLoss, PolicyLossConfig, divergence, token_weights
 from r1kit.train.surrogates import Surrogate
-from r1kit.types import Score
+from r1kit.types import Row, Score
 
 SURROGATES: tuple[Surrogate, ...] = Surrogate.__args__  # type: ignore[attr-defined]
 OLD, REF = world.logits(0), world.logits(1)
@@ -386,3 +387,24 @@ def test_what_would_teach_nothing_or_the_wrong_thing_is_refused(keys: dict[str, 
         PolicyLossConfig.parse(keys, "loss")
     if "kl" in keys or "kl_in" in keys:
         PolicyLossConfig.parse(keys | {"beta": 0.0}, "loss")  # without a divergence it does not matter
+
+
+def test_the_learner_gives_the_entropy_bonus_its_gradient() -> None:
+    """The norm of the update's gradient, against plain autograd through the model, row by row."""
+    spied = Spied()
+    rows = [
+        Row(np.arange(1, 1 + n, dtype=np.int32), np.arange(n) >= 3, weight, old_logprobs=np.zeros(n, dtype=np.float32))
+        for n, weight in ((9, 0.2), (6, 0.5))
+    ]
+    spied.model.zero_grad()
+    total = torch.zeros(())
+    for row in rows:
+        ids = torch.from_numpy(row.token_ids[:-1].astype(np.int64))[None]
+        logits_TV = spied.model.logits(spied.model(ids).hidden_BTD)[0][torch.from_numpy(row.mask[1:])]
+        total = total - 0.7 * row.weight * torch.distributions.Categorical(logits=logits_TV).entropy().sum()
+    gradients = torch.autograd.grad(total, [p for p in spied.model.parameters() if p.requires_grad], allow_unused=True)
+    expected = math.sqrt(sum(float((g.double() ** 2).sum()) for g in gradients if g is not None))
+    metrics = spied.learner.update(rows, PolicyLoss(config(entropy_bonus=0.7)), 0.0)
+    assert expected > 0 and metrics["grad_norm"] == pytest.approx(expected, rel=1e-4)
+    assert metrics["loss"] == pytest.approx(float(total.detach()), rel=1e-5)
+    assert spied.learner.update(rows, PolicyLoss(config()), 0.0)["grad_norm"] == 0

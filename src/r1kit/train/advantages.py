@@ -122,7 +122,7 @@ def _pass_at_k(rewards_G: Numbers, k: int) -> Numbers:
 
         correct  (1 - m) / sd,    wrong  (1 - C(W-1,k-1)/C(G-1,k-1) - m) / sd,    sd = sqrt(m (1 - m)):
 
-    how much better the subsets with the rollout are than all (2508.10751, eq. 11-14). Zeros where every subset passes (W < k).
+    how much better the subsets with the rollout are than all (2508.10751). Zeros where every subset passes (W < k).
     """
     passed_G = rewards_G > 0.0
     if len(np.unique(rewards_G[passed_G])) > 1 or rewards_G.min() < 0.0:

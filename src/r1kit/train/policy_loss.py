@@ -2,7 +2,7 @@
 
     L = - sum_t w_t gain_t + beta sum_t w_t D_t - entropy_bonus sum_t w_t H_t + sum_t w_t penalty_t |log rho_t|
 
-gain_t is surrogates.py's; the last term is KL-Cov's (2505.22617, eq. 11; the penalties are tokens.py's). D_t, with rho = pi / pi_old and
+gain_t is surrogates.py's; the last term is KL-Cov's (2505.22617; the penalties are tokens.py's). D_t, with rho = pi / pi_old and
 l = log pi_ref(o_t) - log pi(o_t), and what its gradient is in expectation over o_t (tests/test_policy_loss.py enumerates all of it):
 
     k1             -l                     nothing on policy: E[grad log pi] = 0. Refused, unless unbiased

@@ -3,15 +3,15 @@
 With rho_t = pi(o_t) / pi_old(o_t), s = exp(mean_t log rho_t) over the rollout, sg[x] = x without gradient:
 
     clip         min[rho_t A, clip(rho_t, 1-eps, 1+eps_high) A]                            PPO (1707.06347, eq. 7), GRPO (2402.03300, eq. 3)
-      dual_clip  max[clip, c A] where A < 0                                                Dual-clip PPO (1912.09729, eq. 5)
-    gspo         min[s A, clip(s, 1-eps, 1+eps_high) A]                                    GSPO (2507.18071, eq. 5-7)
-    gspo_token   the same of s_t = sg[s] pi(o_t) / sg[pi(o_t)]: an advantage a token       GSPO-token (2507.18071, eq. 13-14)
-    gmpo         A exp(mean_t l_t),  l_t = min or max[log rho_t, +-eps], by the sign of A  GMPO (2507.20673, eq. 4)
-    cispo        sg[min(rho_t, cispo_max)] A log pi(o_t)                                   CISPO (MiniMax-M1 2506.13585, eq. 4-5)
-    sapo         (4 / tau) sigmoid(tau (rho_t - 1)) A,  tau by the sign of A               SAPO (2511.20347, eq. 5-6)
+      dual_clip  max[clip, c A] where A < 0                                                Dual-clip PPO (1912.09729)
+    gspo         min[s A, clip(s, 1-eps, 1+eps_high) A]                                    GSPO (2507.18071, section 4.1)
+    gspo_token   the same of s_t = sg[s] pi(o_t) / sg[pi(o_t)]: an advantage a token       GSPO-token (2507.18071, section 4.3)
+    gmpo         A exp(mean_t l_t),  l_t = min or max[log rho_t, +-eps], by the sign of A  GMPO (2507.20673)
+    cispo        sg[min(rho_t, cispo_max)] A log pi(o_t)                                   CISPO (MiniMax-M1 2506.13585, section 3.1)
+    sapo         (4 / tau) sigmoid(tau (rho_t - 1)) A,  tau by the sign of A               SAPO (2511.20347)
     reinforce    A log pi(o_t), no ratio: right for one update a rollout only              REINFORCE
 
-On policy (rho = 1) all eight have one gradient, A grad log pi(o_t): they differ in what they do as the policy moves away.
+On policy (rho = 1) all have one gradient, A grad log pi(o_t): they differ in what they do as the policy moves away.
 """
 
 from collections.abc import Callable, Mapping
@@ -35,8 +35,8 @@ class SurrogateConfig(Config):
     epsilon: float = Field(default=10.0, gt=0.0)
     epsilon_high: float | None = Field(default=None, gt=0.0)
     dual_clip: float | None = Field(default=None, gt=1.0)
-    cispo_max: float = Field(default=5.0, ge=1.0)  # ScaleRL 2510.13786, appendix; MiniMax-M1 published none
-    sapo_positive: float = Field(default=1.0, gt=0.0)  # tau where A > 0, and below elsewhere: 2511.20347, section 5
+    cispo_max: float = Field(default=5.0, ge=1.0)  # ScaleRL 2510.13786
+    sapo_positive: float = Field(default=1.0, gt=0.0)  # tau where A > 0, and below where not: 2511.20347
     sapo_negative: float = Field(default=1.05, gt=0.0)
 
     @model_validator(mode="after")

@@ -9,7 +9,8 @@ rollouts.py plays and scores, advantages.py compares, rows.py weighs, policy_los
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from r1kit.train.learner import Metrics
 from r1kit.train.optimizers import ScheduleConfig
 from r1kit.train.policy_loss import PolicyLoss
 from r1kit.train.rollouts import Phase, Player, Watch, collect, describe, records
-from r1kit.train.rows import Recomputed, UpdateConfig, make_rows, policy_row
+from r1kit.train.rows import UpdateConfig, make_rows, policy_row
 
 
 class GRPOConfig(UpdateConfig):
@@ -70,6 +71,7 @@ def train(
     """Run ``config.steps`` updates, and continue where an interrupted training saved its state in ``out``."""
     start, drawn = resume(player, config, out) if checkpoint.exists(out) else (0, 0)
     mixture.draw(drawn)
+    weights = {reward.name: reward.weight for reward in rewards}
     for first in range(start, config.steps, config.updates_per_rollout):
         began = time.perf_counter()
         phase = collect(player, mixture, rewards, config, derive_seed(seed, "rollout", first))
@@ -78,10 +80,12 @@ def train(
         watched = watch(player) if watch and config.watch_every and first % config.watch_every == 0 else {}
         phase_metrics = describe(phase) | watched | {"time/rollout": sampled - began - phase.scoring_s}
         log.rollouts(first, records(phase, 32))
+        phase, gap = recompute(player, phase, config)
+        phase_metrics |= gap
         for number, part in enumerate(split(phase, config, derive_seed(seed, "split", first))[: config.steps - first]):
             began = time.perf_counter()
             refresh_reference(player, config, first + number, out)
-            learned = learn(player, part, config, first + number)
+            learned = learn(player, part, config, weights, first + number)
             log.step(first + number, config.steps, phase_metrics | learned | {"time/update": time.perf_counter() - began})
         player.engine.load(player.learner.weights(), first + config.updates_per_rollout)
         if (first // config.updates_per_rollout + 1) % config.save_every == 0:
@@ -111,15 +115,43 @@ def split(phase: Phase, config: GRPOConfig, seed: int) -> list[Phase]:
     """A phase's groups dealt at random to its updates."""
     order = np.random.default_rng(seed).permutation(len(phase.groups))
     deals = [order[number * config.problems : (number + 1) * config.problems] for number in range(config.updates_per_rollout)]
-    return [Phase([phase.groups[i] for i in deal], [phase.scores_PG[i] for i in deal], phase.drawn, phase.rounds) for deal in deals]
+    return [
+        replace(
+            phase,
+            groups=[phase.groups[i] for i in deal],
+            scores_PG=[phase.scores_PG[i] for i in deal],
+            old_PG=[phase.old_PG[i] for i in deal] if phase.old_PG else (),
+        )
+        for deal in deals
+    ]
 
 
-def learn(player: Player, part: Phase, config: GRPOConfig, step: int) -> Metrics:
-    """One update on an update's part of a phase."""
-    references = player.reference.logprobs([policy_row(rollout) for group in part.groups for rollout in group]) if player.reference else ()
-    rows = make_rows(part.groups, part.scores_PG, config, Recomputed(references=references))
+def recompute(player: Player, phase: Phase, config: GRPOConfig) -> tuple[Phase, Metrics]:
+    """Where rollout and learner are to be corrected for (corrections.py): what the learner says of the rollouts before it changes, and by how
+    much it differs from what the engine said, per token."""
+    if config.correction == "none":
+        return phase, {}
+    rollouts = [rollout for group in phase.groups for rollout in group]
+    rows = [policy_row(rollout, temperature=config.temperature) for rollout in rollouts]
+    old = player.learner.logprobs(rows)
+    gaps = np.concatenate([np.abs(own - row.old_logprobs)[row.mask] for own, row in zip(old, rows, strict=True)])
+    found = iter(old)
+    return replace(phase, old_PG=[[next(found) for _ in group] for group in phase.groups]), {"sampling/logp_gap_mean": float(gaps.mean())}
+
+
+def learn(player: Player, part: Phase, config: GRPOConfig, weights: Mapping[str, float], step: int) -> Metrics:
+    """One update on an update's part of a phase; none where no rollout has anything to teach."""
+    references: Sequence[np.ndarray] = ()
+    if player.reference is not None:
+        rollouts = [rollout for group in part.groups for rollout in group]
+        references = player.reference.logprobs([policy_row(rollout, temperature=config.temperature) for rollout in rollouts])
+    rows = make_rows(part, config, weights, references)
+    if not rows:
+        return {"rows": 0.0}
     summed = player.learner.update(rows, PolicyLoss(config), config.schedule.scale(step, config.steps))
     tokens = max(1.0, summed["tokens"])
     metrics = {f"policy/{name}": summed[name] / tokens for name in ("entropy", "kl_ref", "clipped")}
-    metrics |= {"policy/loss": summed["loss"], "sampling/logp_gap_mean": summed["gap"] / tokens, "optim/grad_norm": summed["grad_norm"]}
-    return metrics | {"optim/skipped": summed["skipped"], "rows": float(len(rows))}
+    metrics |= {"policy/loss": summed["loss"], "optim/grad_norm": summed["grad_norm"], "optim/skipped": summed["skipped"]}
+    if not part.old_PG:
+        metrics["sampling/logp_gap_mean"] = summed["gap"] / tokens
+    return metrics | {"rows": float(len(rows))}

@@ -26,7 +26,8 @@ from r1kit.types import Problem, Rollout, Sampling, Score
 
 class RolloutConfig(Config):
     """R1-Zero's setting (DeepSeek-R1, Nature version, section 2.1): 32 questions x 16 rollouts per update, 16 updates per rollout phase,
-    temperature 1. A phase holds problems x updates_per_rollout questions. ``dynamic_sampling`` is the largest number of further draws."""
+    temperature 1. A phase holds problems x updates_per_rollout questions. ``dynamic_sampling`` is the largest number of further draws.
+    ``replay_experts``: the learner of a mixture of experts routes every token as the engine did ("keep routing", DeepSeek-V3.2)."""
 
     problems: int = Field(default=32, ge=1)
     group: int = Field(default=16, ge=1)
@@ -35,6 +36,7 @@ class RolloutConfig(Config):
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)
     max_tokens: int = Field(default=32_768, ge=1)
     dynamic_sampling: int = Field(default=0, ge=0)
+    replay_experts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +55,15 @@ Watch = Callable[[Player], Metrics]  # what is measured beside the training, eve
 @dataclass(frozen=True, slots=True)
 class Phase:
     """The scored rollouts of one phase; ``drawn`` problems were taken from the mixture for it in ``rounds`` rounds, and scoring took
-    ``scoring_s`` seconds."""
+    ``scoring_s`` seconds. ``old_PG``: log-probabilities [T] of prompt and completion (zero at the prompt) under the learner that began the
+    phase, empty where nobody needs them."""
 
     groups: list[list[Rollout]]
     scores_PG: list[list[Score]]
     drawn: int
     rounds: int
     scoring_s: float = 0.0
+    old_PG: Sequence[Sequence[np.ndarray]] = ()
 
 
 def collect(player: Player, mixture: Mixture, rewards: Sequence[WeightedReward], config: RolloutConfig, seed: int) -> Phase:
@@ -92,7 +96,7 @@ def teaches(rewards: Sequence[float]) -> bool:
 def play(player: Player, problems: Sequence[Problem], config: RolloutConfig, seed: int) -> list[list[Rollout]]:
     """A group of rollouts for each problem."""
     prompts = [player.chat.prompt_ids(problem) for problem in problems]
-    sampling = Sampling(config.group, config.temperature, config.top_p, config.max_tokens)
+    sampling = Sampling(config.group, config.temperature, config.top_p, config.max_tokens, experts=config.replay_experts)
     seeds = [derive_seed(seed, place, problem.id) for place, problem in enumerate(problems)]
     completions = player.engine.generate(prompts, sampling, seeds)
     return [player.chat.rollouts(problem, prompt, group) for problem, prompt, group in zip(problems, prompts, completions, strict=True)]

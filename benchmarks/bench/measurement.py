@@ -108,7 +108,7 @@ class Bench:
         ids = [[bos, user, *prompt, assistant] for prompt in chosen]
         rows = learner_rows(size, work.lengths, config.vocab_size, FIRST_WORD) if work.kind == "learner" else []
         return {
-            "kind": work.kind, "cores": work.cores, "folder": str(folder), "scratch": str(self.out / "scratch"), "prompts": ids,
+            "kind": work.kind, "lengths": work.lengths, "cores": work.cores, "folder": str(folder), "scratch": str(self.out / "scratch"), "prompts": ids,
             "words": [words(prompt) for prompt in chosen], "texts": [prompt_text(prompt) for prompt in chosen], "group": size.group,
             "new_tokens": size.new_tokens, "eos": eos, "pad": pad, "rows": rows,
         }  # fmt: skip

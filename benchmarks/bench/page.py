@@ -115,7 +115,7 @@ def _peaks(content: Mapping[str, Any]) -> str:
     return (
         f"One core multiplies {peaks['bf16'] / 1e9:.0f} GFLOP/s in bf16 and {peaks['fp32'] / 1e9:.0f} in float32 (1024 x 1024) and reads "
         f"{peaks['stream'] / 1e9:.1f} GB/s from memory. The limit of decoding is the slower of multiplying and of reading all weights and "
-        f"every live row's cache from memory; that of learning is multiplying. A small model stays in caches and can beat the limit of reading."
+        f"every live row's cache; that of learning is multiplying. A small model stays in caches and can beat the limit of reading."
     )
 
 

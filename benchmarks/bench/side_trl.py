@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessorLis
 from trl import GRPOConfig, GRPOTrainer
 
 STEPS = 10_000  # more than are ever asked for
+MICRO_ROWS = 8  # learned from at once, which is a tenth quicker than all 64; completions are sampled all at once
 
 
 def reward(completions: list[str], **columns: object) -> list[float]:
@@ -57,10 +58,11 @@ def train(spec: Order, line: Line, orders: Iterator[Order]) -> None:
 
     model.generate = ending
     config = GRPOConfig(
-        output_dir=spec["scratch"], use_cpu=True, bf16=False, per_device_train_batch_size=rows, num_generations=spec["group"],
+        output_dir=spec["scratch"], use_cpu=True, bf16=False, per_device_train_batch_size=MICRO_ROWS, num_generations=spec["group"],
+        gradient_accumulation_steps=rows // MICRO_ROWS, steps_per_generation=rows // MICRO_ROWS, num_iterations=1,
         max_completion_length=spec["new_tokens"], beta=0.0, temperature=1.0, top_k=0, top_p=1.0, learning_rate=1e-6, max_grad_norm=1.0,
-        lr_scheduler_type="constant", steps_per_generation=1, num_iterations=1, gradient_checkpointing=False, report_to="none",
-        save_strategy="no", logging_steps=STEPS, max_steps=STEPS, disable_tqdm=True,
+        lr_scheduler_type="constant", gradient_checkpointing=False, report_to="none", save_strategy="no",
+        logging_steps=STEPS, max_steps=STEPS, disable_tqdm=True,
     )  # fmt: skip
     GRPOTrainer(
         model=model, reward_funcs=reward, args=config, train_dataset=Dataset.from_dict({"prompt": spec["texts"]}),

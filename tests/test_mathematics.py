@@ -155,6 +155,33 @@ RIGHT += [
     ("-\\frac{1}{2}", "\\boxed{\\frac{1}{-2}}"), ("\\frac{3}{6}", "\\boxed{\\frac{1}{2}}"), ("\\dfrac{1}{2}", "\\boxed{1/2}"),
     ("5", "$$\\boxed{5}$$"), ("5", "\\boxed{\\,5\\;}"), ("5", "\\boxed{5}\\]"), ("5", "\\boxed{x = 5\\text{ cm}}"),
     ("\\mathbb{R}", "\\boxed{(-\\infty,\\infty)}"), ("2", "So the sum is $1 + 1 = 2$."),
+    ("7", "\\boxed{3+4=7}"), ("7", "\\boxed{x=3+4=7}"), ("7", "Therefore $x = 3 + 4 = 7$."), ("(1,2)", "\\boxed{(x, y) = (1, 2)}"),
+    ("100", "\\boxed{\\text{one hundred}}"), ("125", "\\boxed{\\text{one hundred and twenty-five}}"), ("5", "The number is $5$, not $6$."),
+    ("12", "Final Answer: The final answer is $\\boxed{12}$"), ("12", "The answer is:\n\n$$12$$"),
+    ("12", "So we need \\boxed{12} apples, because 3 * 4 = 12 and not 13."), ("12", "**Final Answer**\n\\boxed{12}"), ("12", "Answer:\n12"),
+    ("12", "\\begin{align*}x&=12\\end{align*}\n\\boxed{12}"), ("12", "答案: 12"), ("12", "答案是：$12$。"), ("12", "因此，$x=12$。"),
+    ("12", "综上，答案为\\boxed{12}。"), ("12", "12。"), ("12", "12."), ("12", "$12$"), ("12", "\\$12"), ("12", "12%"),
+    ("12", "<answer>$12$</answer>"), ("12", "<answer>\n12\n</answer>"), ("12", "<answer>The answer is 12.</answer>"),
+    ("12", "<answer>\\boxed{12}</answer>"), ("12", "Thus the answer is $\\boxed{12}$, which is 3 times 4."),
+    ("\\frac{3}{4}", "The probability is $\\frac{3}{4}$."), ("\\frac{3}{4}", "$\\frac34$"), ("\\frac{3}{4}", "3/4"),
+    ("\\frac{3}{4}", "0.75"), ("\\frac{3}{4}", "75\\%"), ("\\frac{3}{4}", "\\boxed{\\tfrac{3}{4}}"),
+    ("\\frac{3}{4}", "\\boxed{{3 \\over 4}}"), ("\\frac{3}{4}", "\\boxed{\\frac{3}{4} \\text{ cup}}"),
+    ("\\frac{3}{4}", "\\boxed{\\left(\\frac{3}{4}\\right)}"), ("\\frac{3}{4}", "\\boxed{P = \\frac{3}{4}}"),
+    ("\\frac{3}{4}", "\\boxed{P(A) = \\frac{3}{4}}"), ("C", "(C)"), ("C", "C."), ("C", "答案选C"),
+    ("C", "The answer is $\\boxed{\\text{C}}$"), ("C", "Option C is correct."), ("C", "The correct choice is **C**."),
+    ("C", "\\boxed{\\text{(C) } 12}"), ("2 \\pmod 5", "\\boxed{2 \\pmod{5}}"), ("\\log_{10} 100", "2"),
+    ("n(n+1)/2", "\\boxed{\\frac{n^2+n}{2}}"), ("2^{n+1}", "\\boxed{2\\cdot 2^n}"), ("\\sqrt{x^2+1}", "\\boxed{(x^2+1)^{1/2}}"),
+    ("x^{-1}", "\\boxed{\\frac1x}"), ("e^{x}", "\\boxed{\\exp(x)}"), ("\\frac{\\pi}{6}", "\\boxed{\\frac{1}{6}\\pi}"),
+    ("\\arctan 1", "\\boxed{\\frac{\\pi}{4}}"), ("\\tan^{-1} 1", "\\boxed{\\frac{\\pi}{4}}"), ("\\sqrt[3]{8}", "2"), ("8^{1/3}", "2"),
+    ("\\lfloor 3.7 \\rfloor", "3"), ("|{-3}|", "3"), ("\\frac{2}{\\sqrt{2}}", "\\sqrt 2"), ("\\{x \\mid x>2\\}", "\\boxed{(2,\\infty)}"),
+    ("x \\in (2,\\infty)", "\\boxed{x>2}"), ("x<-1 \\text{ or } x>2", "\\boxed{(-\\infty,-1)\\cup(2,\\infty)}"),
+    ("(-\\infty,-1)\\cup(2,\\infty)", "\\boxed{x<-1 \\text{ or } x>2}"), ("[1,\\infty)", "\\boxed{[1, \\infty[}"),
+    ("\\{-1,1\\}", "\\boxed{x=\\pm1}"), ("(3,-1)", "\\boxed{(3, -1)}"), ("y=-3x+1", "\\boxed{y = 1 - 3x}"),
+    ("3x+y-1=0", "\\boxed{y=-3x+1}"), ("\\text{Sunday}", "**Sunday**"), ("\\text{ellipse}", "\\boxed{\\text{an ellipse}}"),
+    ("1,2,3", "\\boxed{1, 2, \\text{ and } 3}"), ("\\begin{bmatrix}1&2\\end{bmatrix}", "\\boxed{\\begin{pmatrix}1&2\\end{pmatrix}}"),
+    ("6\\text{ minutes}", "6 min"), ("2 hours", "\\boxed{2\\text{ h}}"), ("3:45 PM", "\\boxed{3:45\\text{ p.m.}}"),
+    ("10\\text{ m/s}", "\\boxed{10 \\text{ m/s}}"), ("10\\text{ m/s}", "\\boxed{10}"), ("1.5 \\times 10^{-5}", "\\boxed{0.000015}"),
+    ("1.0", "1"), ("-0.5", "-\\frac12"), ("3,\\!000", "3000"), ("\\$3{,}000", "3000 dollars"),
 ]  # fmt: skip
 
 
@@ -179,7 +206,8 @@ def test_math500_gold_answers_and_full_solutions_are_correct():
 def test_math500_answers_to_other_problems_are_wrong():
     # Every pair that is called correct has been looked at: the same value written in another way.
     same_value = [
-        {"90^\\circ", "90"}, {"5", "x=5"}, {"1,-2", "-2,1"}, {"40_9", "40"}, {"120^\\circ", "120"}, {"36", "36^\\circ"}, {"36", "\\$36"},
+        {"90^\\circ", "90"},
+        {"10,\\!080", "10080"}, {"5", "x=5"}, {"1,-2", "-2,1"}, {"40_9", "40"}, {"120^\\circ", "120"}, {"36", "36^\\circ"}, {"36", "\\$36"},
         {"\\frac{1}{4}", "\\frac14"}, {"30^\\circ", "30"}, {"15", "15\\mbox{ cm}^2"}, {"2 \\sqrt{5}", "2\\sqrt{5}"},
     ]  # fmt: skip
     golds = list(dict.fromkeys(row["answer"] for row in rows("math500_test.jsonl")))

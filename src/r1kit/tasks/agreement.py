@@ -27,6 +27,8 @@ def agree(gold: Answer, said: Answer) -> bool:
         return agree(gold.parts[0], said)
     if gold.kind == "value" and said.kind == "sequence" and said.text == "{}" and len(said.parts) == 1:
         return agree(gold, said.parts[0])
+    if {gold.kind, said.kind} == {"union", "sequence"} and "" in (gold.text, said.text):
+        return _same_union(gold, said)
     if gold.kind == "sequence" and said.kind == "sequence" and gold.text == "()" and said.text == "":
         return _same_coordinates(gold, said)
     if gold.kind == "sequence" and gold.text == ":" and said.kind == "words" and re.fullmatch(r"\d+:\d+", said.text):
@@ -112,6 +114,7 @@ def _same_matrix(gold: Answer, said: Answer) -> bool:
 
 
 def _same_union(gold: Answer, said: Answer) -> bool:
+    """Unions of the same pieces, in any order; a piece may be written as an inequality."""
     return len(gold.parts) == len(said.parts) and _same_without_order(gold.parts, said.parts)
 
 
@@ -136,7 +139,10 @@ def _same_relation(gold: Answer, said: Answer) -> bool:
 
 
 def _unwrap(answer: Answer) -> Answer | None:
-    """The right side of ``x = ...``."""
+    """The right side of ``x = ...`` and of ``(x, y) = ...``, not of ``(y, x) = ...``."""
+    names = re.findall(r"[A-Za-z]", answer.unit) if answer.unit.startswith("(") else []
+    if names != sorted(names):
+        return None
     return answer.parts[1] if answer.kind == "relation" and answer.text == "=" and answer.unit else None
 
 

@@ -35,14 +35,14 @@ class Answer:
 
 
 _PREFIX = re.compile(
-    r"^(?:the\s+)?(?:final\s+)?(?:answer|result|solution)s?\s*(?:is|are|:|=)+\s*|^(?:答案|答|结果|共|一共|约|大约|等于|得)\s*(?:是|为|:|等于)*\s*"
+    r"^(?:因此|所以|故|综上所述|综上|于是|则|即)\s*,?\s*|^(?:the\s+)?(?:final\s+)?(?:answer|result|solution)s?\s*(?:is|are|:|=)+\s*|^(?:答案|答|结果|共|一共|约|大约|等于|得)\s*(?:是|为|:|等于)*\s*"
     r"|^(?:therefore|thus|hence|so|approximately|about|roughly|\\approx|≈|=)\s*,?\s*",
     re.IGNORECASE,
 )
 _RELATIONS = re.compile(r"(\\(?:le|ge|neq|in|equiv)(?![A-Za-z])|<=|>=|<|>|=)")
 _CIRCULAR = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 _NAMED = re.compile(
-    r"[a-zA-Z](?:_\{?\w+\}?)?|\(\s*[a-zA-Z](?:\s*,\s*[a-zA-Z])+\s*\)|[a-zA-Z]\s*(?:'|\^\{-1\})?\([a-z](?:,\s*[a-z])*\)|\\angle\s*[A-Z]+|[A-Z]{2,3}"
+    r"[a-zA-Z](?:_\{?\w+\}?)?|\(\s*[a-zA-Z](?:\s*,\s*[a-zA-Z])+\s*\)|[a-zA-Z]\s*(?:'|\^\{-1\})?\([a-zA-Z](?:,\s*[a-z])*\)|\\angle\s*[A-Z]+|[A-Z]{2,3}"
 )
 _MATRIX = re.compile(r"\\begin\s*\{([pbvBV]?matrix|array|smallmatrix)\}(?:\{[clr|]*\})?(.*)\\end\s*\{\1\}", re.DOTALL)
 _WRAPPED_WORDS = re.compile(r"\\(?:text|mathrm|textbf|mathbf|mbox|textit|rm|operatorname)\s*\{([^{}]*)\}")
@@ -77,10 +77,12 @@ def _read(text: str, depth: int) -> Answer:
     if depth > 4 or not text:
         raise NotUnderstood("empty, or nested too deep")
     text = drop_thousands(text)
+    text = re.sub(r"^\](?=[^()\[\]]*,[^()\[\]]*[)\]\[]$)", "(", text)  # ]1,2[ as it is written in French
+    text = re.sub(r"^([(\[][^()\[\]]*,[^()\[\]]*)\[$", r"\1)", text)
     wrapped = _WRAPPED_WORDS.fullmatch(text)
     if wrapped and re.match(r"\s*[-+]?\d", wrapped[1]):
         return _read(wrapped[1], depth + 1)
-    for reader in (_read_words, _read_infinity, _read_based, _read_matrix, _read_union, _read_list, _read_relation, _read_bracketed):
+    for reader in (_read_words, _read_infinity, _read_based, _read_matrix, _read_described, _read_union, _read_list, _read_relation, _read_bracketed):
         answer = reader(text, depth)
         if answer is not None:
             return answer
@@ -108,7 +110,7 @@ def _read_words(text: str, depth: int) -> Answer | None:
         counted = english_number(unwrapped)
         if counted is not None:
             return Answer("value", expression=read_expression(f"({counted})"))
-        return Answer("words", re.sub(r"[\s\-]+", " ", unwrapped).lower())
+        return Answer("words", re.sub(r"^(?:an?|the) (?=\w)", "", re.sub(r"[\s\-]+", " ", unwrapped).lower()))
     if re.fullmatch(r"[一-鿿]+", text):
         number = chinese_number(text)
         if number is not None:
@@ -175,6 +177,17 @@ def _read_list(text: str, depth: int) -> Answer | None:
 def _both_signs(text: str) -> list[str]:
     sides = split_outside(text, "\\pm")
     return [sign.join(sides) for sign in ("+", "-")] if len(sides) == 2 else [text]
+
+
+def _read_described(text: str, depth: int) -> Answer | None:
+    """``{x | x > 2}`` is what its relation describes."""
+    builder = re.fullmatch(r"\\\{\s*[A-Za-z]\s*(?:\\mid(?![A-Za-z])|\||:)(.*)\\\}", text)
+    if builder is None:
+        return None
+    described = _read(builder[1], depth + 1)
+    if described.kind not in ("relation", "sequence", "union"):
+        raise NotUnderstood("a set described by no relation")
+    return described
 
 
 def _read_relation(text: str, depth: int) -> Answer | None:

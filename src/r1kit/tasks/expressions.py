@@ -293,6 +293,10 @@ class _Reader:
         if token == "\\log":
             tree: Node = ("/", ("call", "\\ln", argument), ("call", "\\ln", base or ("number", Fraction(10))))
         else:
+            if exponent == ("negative", ("number", Fraction(1))):  # sin^{-1} is arcsin
+                token, exponent = "\\arc" + token[1:], None
+            if token not in _FUNCTIONS:
+                raise NotUnderstood(f"no function {token}")
             tree = ("call", token, argument)
         return ("^", tree, exponent) if exponent is not None else tree
 

@@ -27,6 +27,8 @@ _HEDGE = re.compile(r"\b(?:or|either|maybe|perhaps|possibly|alternatively|might|
 _NEGATED = re.compile(
     r"(?:\bnot|n't|\bnever|\bno longer|\bisnt|不是|不等于|并非|≠|\\ne(?:q)?)\s*(?:equal(?: to)?|be|the)?\s*$", re.IGNORECASE
 )
+_BOUND_BEFORE = re.compile(r"(?:at least|at most|more than|less than|fewer than|greater than|至少|至多|超过|大于|小于)\W*$", re.IGNORECASE)
+_BOUND_AFTER = re.compile(r"\W*(?:or (?:more|less|fewer|greater)|at (?:least|most))\b", re.IGNORECASE)
 _NUMBER = re.compile(r"[-+−]?\$?\d[\d,]*(?:\.\d+)?(?:/\d+)?\s*(?:\\?%)?")
 _MATH_SPAN = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _JOINS = re.compile(r"[\s$,;.、]*(?:\band\b|\\text\{\s*and\s*\}|和|以及|及)?[\s$,;、]*")
@@ -117,6 +119,8 @@ def _stated_choice(text: str) -> str | None:
     """The letter that a text without a box settles on."""
     text = re.sub(r"\\(?:text|mathrm|textbf|mathbf)\s*\{", "", text)
     last = text.splitlines()[-1]
+    if not re.search(r"(?:answer|option|choice|答案|选)", last, re.IGNORECASE) and len(set(re.findall(r"\b[B-H]\b", last))) > 1:
+        return None
     for place in (last, text):
         stated = re.findall(r"(?:answer|option|choice|答案|选项?|选择)\W{0,8}(?:is|are|as|为|是|:|：)?\W{0,8}([A-J])\b", place, re.IGNORECASE)
         letters = {letter.upper() for letter in stated}
@@ -142,29 +146,30 @@ def _stated(text: str) -> str | None:
     if marks and not is_prose(sentence):
         return sentence or None
     sentence = sentence[-LONGEST_SENTENCE:]
-    spans = [next(group for group in match.groups() if group) for match in _MATH_SPAN.finditer(sentence)]
-    numbers = [match.group() for match in _NUMBER.finditer(sentence)]
-    candidates = spans or numbers
-    if not candidates:
+    found = list(_MATH_SPAN.finditer(sentence)) or list(_NUMBER.finditer(sentence))
+    if not found:
         return sentence if marks and len(sentence) <= 60 else None
-    if len({tidy(candidate) for candidate in candidates}) > 1 and (_HEDGE.search(sentence) or marks):
+    standing = [match for match in found if not _NEGATED.search(sentence[max(0, match.start() - 40) : match.start()])]
+    if not standing or (len({tidy(_content(match)) for match in standing}) > 1 and (_HEDGE.search(sentence) or marks)):
         return None
-    chosen = candidates[-1]
-    if spans and (named := _values_of_one_name(sentence)):
-        return named
-    return None if _NEGATED.search(sentence[: sentence.rfind(chosen)]) else chosen
+    chosen = standing[-1]
+    if _BOUND_BEFORE.search(sentence[: chosen.start()]) or _BOUND_AFTER.match(sentence[chosen.end() :]):
+        return None
+    return _values_of_one_name(sentence, standing) or _content(chosen)
 
 
-def _values_of_one_name(sentence: str) -> str | None:
+def _content(match: re.Match[str]) -> str:
+    """What stands between the dollars of a formula; a number itself."""
+    return next((group for group in match.groups() if group), match.group())
+
+
+def _values_of_one_name(sentence: str, found: list[re.Match[str]]) -> str | None:
     """``$x=1$ and $x=2$``: the formulas at the end of a sentence that give one variable several values, as a list."""
-    found = list(_MATH_SPAN.finditer(sentence))
-    formulas = [next(group for group in match.groups() if group) for match in found]
-    last = _SAME_NAME.match(formulas[-1])
-    joined = formulas[-1:]
-    for place in range(len(found) - 2, -1, -1):
-        between = sentence[found[place].end() : found[place + 1].start()]
-        name = _SAME_NAME.match(formulas[place])
-        if not (last and name and name[1] == last[1] and len(between) < 30 and _JOINS.fullmatch(between)):
+    joined = [_content(found[-1])]
+    name = _SAME_NAME.match(joined[0])
+    for match, following in zip(reversed(found[:-1]), reversed(found[1:]), strict=True):
+        between, other = sentence[match.end() : following.start()], _SAME_NAME.match(_content(match))
+        if not (name and other and name[1] == other[1] and len(between) < 30 and _JOINS.fullmatch(between)):
             break
-        joined.insert(0, formulas[place])
+        joined.insert(0, _content(match))
     return ", ".join(joined) if len(joined) > 1 else None

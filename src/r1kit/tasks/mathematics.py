@@ -20,7 +20,7 @@ from r1kit.tasks.answers import Answer, read_answer
 from r1kit.tasks.checkers import ANSWER_SECONDS, checkers, compare_elsewhere
 from r1kit.tasks.expressions import NotUnderstood, TooLarge
 from r1kit.tasks.extraction import CHOICE, final_answer, gold_text
-from r1kit.tasks.notation import boxed, is_plain_number, is_prose, nesting, tidy
+from r1kit.tasks.notation import boxed, is_plain_number, is_prose, nesting, says_more, tidy
 from r1kit.types import Verdict
 
 __all__ = ["boxed", "check_math", "check_math_batch", "compare", "final_answer", "gold_text", "read_gold", "tidy"]
@@ -80,7 +80,7 @@ def compare(gold: str, said: str, deadline: float, patient: bool = False) -> Ver
             raise
         except NotUnderstood:
             # What can be read only by a more lenient reader must at least be LaTeX.
-            if known.kind == "words" or "\\" not in tidy(said) or is_prose(said):
+            if known.kind == "words" or "\\" not in tidy(said) or is_prose(said) or says_more(tidy(said)):
                 return Verdict("wrong", "not an answer of this kind")
     verdict = compare_elsewhere(tidy(gold), tidy(said), deadline, patient)
     if verdict.outcome == "unverifiable" and known is not None:

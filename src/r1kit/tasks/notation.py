@@ -33,6 +33,7 @@ def tidy(text: str) -> str:
     text = text.strip(" \t\n`*_")
     text = "".join(chr(ord(c) - 0xFEE0) if "！" <= c <= "～" and c not in "，；：" else c for c in text.replace("\u3000", " "))
     text = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+", lambda m: "^{" + m[0].translate(_SUPERSCRIPTS) + "}", text)
+    text = re.sub(r"(?<=\d),\s*\\!\s*(?=\d{3}(?!\d))", ",", text)
     text = re.sub(r"(?<=\d)(?:\\[,!;: ]|\{,\}|[~\u2009\u202f\u00a0])(?=\d{3}(?!\d))", ",", text)
     text = re.sub(r"^\s*\$?([-+]?)\\\$\s*(\d[\d,]*(?:\.\d+)?|\.\d+)\s*\$?\s*\.?$", r"\1\2 \\text{dollar}", text)
     text = _DOLLAR_SPAN.sub("", text)
@@ -48,6 +49,11 @@ def tidy(text: str) -> str:
 
 def is_plain_number(text: str) -> bool:
     return re.fullmatch(r"[+-]?\d+(?:\.\d+)?", text) is not None
+
+
+def says_more(text: str) -> bool:
+    """Tell whether there are words within LaTeX, which a lenient reader would skip: 5 \\text{ or more}."""
+    return re.search(r"\\(?:text|mathrm|textbf|mathbf|mbox|textit)\s*\{[^}]*[A-Za-z]{2}", text) is not None
 
 
 def is_prose(text: str) -> bool:

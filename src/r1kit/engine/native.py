@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from r1kit.config import R1kitError
@@ -18,6 +19,7 @@ from r1kit.engine.drawing import default_seeds as default_seeds
 from r1kit.engine.plain import PlainDecoder
 from r1kit.engine.work import Decode, Work
 from r1kit.model.decoder import LanguageModel
+from r1kit.model.examination import Examination, examine
 from r1kit.types import Completion, Sampling
 
 Precision = Literal["float32", "bfloat16"]
@@ -70,6 +72,11 @@ class NativeEngine:
         except RuntimeError as error:
             raise R1kitError(f"the weights of version {version} do not belong to the engine's model: {error}") from None
         self.version = version
+
+    def examine(self, token_ids: np.ndarray, temperature: float) -> list[Examination]:
+        """What the engine's model holds and computes on a text [T], its second half read token by token."""
+        with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            return [examine(self.model, token_ids, temperature, self.version, step_from=max(1, len(token_ids) // 2))]
 
     def _work(self, prompts: Sequence[np.ndarray], sampling: Sampling, seeds: Sequence[int]) -> Work:
         config = self.model.config

@@ -30,6 +30,7 @@ from r1kit.config import Config, R1kitError
 from r1kit.engine.native import NativeEngine, default_seeds
 from r1kit.files import rename_whole
 from r1kit.model.decoder import LanguageModel
+from r1kit.model.examination import Examination
 from r1kit.model.huggingface import load_pretrained, save_pretrained
 from r1kit.sandbox.kernel import die_with_parent
 from r1kit.tokenizer import Tokenizer
@@ -239,6 +240,11 @@ class LocalRuntime:
             dealt[turn if lap % 2 == 0 else self.size - 1 - turn].append(index)
         return dealt
 
+    def examine(self, handle: int, token_ids: np.ndarray, temperature: float) -> list[Examination]:
+        """What every replica's copy of a learner or an engine holds and computes, in rank order."""
+        found = self.everywhere("call", [(handle, "examine", token_ids, temperature)] * self.size)
+        return [one for examinations in found for one in examinations]
+
     def _make(self, method: str, *arguments: Any) -> int:
         self._handles += 1
         self.everywhere(method, [(self._handles, *arguments)] * self.size)
@@ -255,11 +261,20 @@ class LearnerProxy:
         metrics: Metrics = self._shared("update", rows, objective, scale)[0][1]
         return metrics
 
+    def fault(self) -> str:
+        return self._local().fault()
+
+    def examine(self, token_ids: np.ndarray, temperature: float) -> list[Examination]:
+        return self.runtime.examine(self.handle, token_ids, temperature)
+
     def logprobs(self, rows: Sequence[Row]) -> list[np.ndarray]:
         return self._gathered("logprobs", rows)
 
     def values(self, rows: Sequence[Row]) -> list[np.ndarray]:
         return self._gathered("values", rows)
+
+    def entropies(self, rows: Sequence[Row]) -> list[np.ndarray]:
+        return self._gathered("entropies", rows)
 
     def weights(self) -> Mapping[str, Tensor]:
         weights: Mapping[str, Tensor] = self._local().weights()
@@ -308,6 +323,9 @@ class EngineProxy:
         for own, groups in zip(dealt, runtime.everywhere("call", calls), strict=True):
             found.update(zip(own, groups, strict=True))
         return [found[i] for i in range(len(prompts))]
+
+    def examine(self, token_ids: np.ndarray, temperature: float) -> list[Examination]:
+        return self.runtime.examine(self.handle, token_ids, temperature)
 
     def stream(self, prompt: np.ndarray, sampling: Sampling, seed: int) -> Any:
         return self.runtime._replica.things[self.handle].stream(prompt, sampling, seed)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from r1kit.config import Config, R1kitError
 from r1kit.model.decoder import LanguageModel, members
+from r1kit.model.examination import Examination, examine
 from r1kit.train import checkpoint
 from r1kit.train.head import ROW_STEP, token_logprobs
 from r1kit.train.objectives import Objective, Predictions
@@ -55,6 +56,8 @@ class LearnerProtocol(Protocol):
     def logprobs(self, rows: Sequence[Row]) -> list[np.ndarray]: ...
 
     def values(self, rows: Sequence[Row]) -> list[np.ndarray]: ...
+
+    def entropies(self, rows: Sequence[Row]) -> list[np.ndarray]: ...
 
     def weights(self) -> Mapping[str, Tensor]: ...
 
@@ -120,8 +123,17 @@ class Learner:
         """The scalar head's outputs [T], aligned with token ids: entry t is the value after reading token t (the last is 0)."""
         return self._score(rows, lambda p: p.values_BT, shift=0)  # type: ignore[arg-type, return-value]
 
+    def entropies(self, rows: Sequence[Row]) -> list[np.ndarray]:
+        """Entropies [T] in nats of the distributions that each row's trained tokens came from, aligned with its token ids (zero elsewhere)."""
+        return self._score(rows, lambda p: p.entropy_BT, entropy=True)
+
     def weights(self) -> Mapping[str, Tensor]:
         return self.model.state_dict()
+
+    def examine(self, token_ids: np.ndarray, temperature: float) -> list[Examination]:
+        """What this process holds and computes on a text [T], read in one pass."""
+        with self._autocast():
+            return [examine(self.model, token_ids, temperature, self.version)]
 
     def copy_from(self, other: LearnerProtocol) -> None:
         """Take over another learner's weights: a reference policy's refresh."""
@@ -268,13 +280,14 @@ class Learner:
         return metrics, summed
 
     @torch.inference_mode()
-    def _score(self, rows: Sequence[Row], pick: Callable[[Predictions], Tensor], shift: int = 1) -> list[np.ndarray]:
+    def _score(self, rows: Sequence[Row], pick: Callable[[Predictions], Tensor], shift: int = 1, entropy: bool = False) -> list[np.ndarray]:
         self.model.eval()
         found = [np.zeros(len(row.token_ids), dtype=np.float32) for row in rows]
         for batch in self._batches(rows):
             with self._autocast():
                 out = self.model(batch.tokens_BT, batch.positions_BT, batch.segments_BT, experts_BTLA=batch.experts_BTLA)
-                scored = pick(self._predict(out.hidden_BTD, batch, False, self.model.config.scalar_head)).float().cpu().numpy()
+                predictions = self._predict(out.hidden_BTD, batch, entropy, self.model.config.scalar_head)
+                scored = pick(predictions).float().cpu().numpy()
             owners, positions = batch.rows_BT.cpu().numpy(), batch.positions_BT.cpu().numpy()
             lines, columns = np.nonzero(owners >= 0)
             for line, column in zip(lines.tolist(), columns.tolist(), strict=True):

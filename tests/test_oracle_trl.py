@@ -138,7 +138,10 @@ def predictions(batch: Batch, logits: Tensor) -> Predictions:
 DEFAULTS = {"beta": 0.0, "epsilon": 0.2, "epsilon_high": 0.28}
 SAME: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # name: what TRL is told, what r1kit is told
     "GRPO": ({"loss_type": "grpo", "beta": 0.04}, {"aggregation": "rollout", "beta": 0.04}),
-    "GRPO, R1's clip": ({"loss_type": "grpo", "epsilon": 10.0, "epsilon_high": 10.0, "beta": 0.001}, {"epsilon": 10.0, "epsilon_high": None, "beta": 0.001}),
+    "GRPO, R1's clip": (
+        {"loss_type": "grpo", "epsilon": 10.0, "epsilon_high": 10.0, "beta": 0.001},
+        {"epsilon": 10.0, "epsilon_high": None, "beta": 0.001},
+    ),
     "GRPO, unbiased KL": ({"loss_type": "grpo", "beta": 0.04, "use_bias_correction_kl": True}, {"beta": 0.04, "kl_unbiased": True}),
     "GRPO, dual clip": ({"loss_type": "grpo", "delta": 1.5}, {"dual_clip": 1.5}),
     "BNPO": ({"loss_type": "bnpo", "beta": 0.04}, {"aggregation": "token", "beta": 0.04}),

@@ -6,7 +6,7 @@ With r the rewards of one problem's G rollouts, mean and std theirs (std unbiase
     group_mean             r - mean                          Dr. GRPO (2503.20783, section 3.2): (G-1)/G of the policy gradient
     rloo                   r_i - mean of the others          RLOO (2402.14740, section 3): the policy gradient itself
     maxrl                  (r - mean) / mean                 MaxRL (2602.02710): towards the gradient of log p(correct)
-    pass_at_k              see ``_pass_at_k``                Pass@k training (2508.10751): towards the gradient of pass@k
+    pass_at_k              see ``_pass_at_k``                Pass@k training (2508.10751): towards the gradient of the best of k
     batch_std              (r - mean) / batch.std(r)         ScaleRL (2510.13786)
     reinforce_pp           (r - batch.mean) / batch.std(r)   REINFORCE++ (2501.03262): needs no group, G = 1 is enough
     reinforce_pp_baseline  (r - mean) / batch.std(r - mean)  REINFORCE++ with a group baseline (2501.03262)
@@ -118,25 +118,28 @@ def _maxrl(rewards_G: Numbers) -> Numbers:
 
 
 def _pass_at_k(rewards_G: Numbers, k: int) -> Numbers:
-    """With W wrong among G and m = 1 - C(W,k)/C(G,k), the mean over all subsets of k rollouts of whether one of them is correct,
+    """With best(S) the highest reward in a set S of k rollouts, and all C(G,k) such sets weighing the same,
 
-        correct  (1 - m) / sd,    wrong  (1 - C(W-1,k-1)/C(G-1,k-1) - m) / sd,    sd = sqrt(m (1 - m)):
+        A_i = (mean of best over the sets with i - mean of best over all) / std of best over all:
 
-    how much better the subsets with the rollout are than all (2508.10751). Zeros where every subset passes (W < k).
+    for rewards 0 and 1 Pass@k training's analytic advantage (2508.10751), for others its continuation (max@k, 2505.15201). Sorted, the j-th
+    reward from below is the best of C(j-1,k-1) sets, and of C(j-2,k-2) sets with a given lower one. Zeros where all sets have the same best.
     """
-    passed_G = rewards_G > 0.0
-    if len(np.unique(rewards_G[passed_G])) > 1 or rewards_G.min() < 0.0:
-        raise R1kitError(
-            "advantage: pass_at_k counts rollouts that pass, so a reward is zero or one positive number; a group has "
-            f"{np.unique(rewards_G).tolist()}. Leave a single reward of 0 or 1, such as accuracy"
-        )
-    group, wrong = len(rewards_G), int((~passed_G).sum())
+    group = len(rewards_G)
     k = min(k, group)  # fewer where rollouts could not be judged
-    mean = 1.0 - math.comb(wrong, k) / math.comb(group, k)
-    if mean == 1.0:
+    order_G = np.argsort(rewards_G, kind="stable")
+    sorted_G = rewards_G[order_G]
+    if sorted_G[k - 1] == sorted_G[-1]:
         return np.zeros(group)
-    mean_with_wrong = 1.0 - math.comb(wrong - 1, k - 1) / math.comb(group - 1, k - 1)
-    return np.where(passed_G, 1.0 - mean, mean_with_wrong - mean) / math.sqrt(mean * (1.0 - mean))
+    best_G = np.array([math.comb(place, k - 1) for place in range(group)]) / math.comb(group, k)
+    mean = float(best_G @ sorted_G)
+    spread = math.sqrt(float(best_G @ (sorted_G - mean) ** 2))
+    above_G = np.array([math.comb(place - 1, k - 2) if place and k > 1 else 0 for place in range(group)]) / math.comb(group - 1, k - 1)
+    beaten_G = np.append(np.cumsum((above_G * sorted_G)[::-1])[::-1][1:], 0.0)  # where somebody higher is the best of the set
+    itself_G = best_G * math.comb(group, k) / math.comb(group - 1, k - 1) * sorted_G
+    found_G = np.empty(group)
+    found_G[order_G] = (itself_G + beaten_G - mean) / spread
+    return found_G
 
 
 def _each_reward_normalised(scores: Sequence[Score], rewards_G: Numbers, weights: Mapping[str, float]) -> Numbers:

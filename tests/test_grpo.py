@@ -22,7 +22,7 @@ from r1kit.train.learner import Learner, Metrics
 from r1kit.train.packing import pack
 from r1kit.train.policy_loss import PolicyLoss, PolicyLossConfig
 from r1kit.train.rollouts import Phase, Player, collect, describe
-from r1kit.train.rows import make_rows, policy_row
+from r1kit.train.rows import Recomputed, make_rows, policy_row
 from r1kit.types import Completion, Problem, Rollout, Score
 
 NAN = float("nan")
@@ -42,11 +42,11 @@ def test_groups_without_variance_are_left_out_but_still_count_in_the_normalisati
     uneven, differ = make_group("uneven", [1, 0], [2, 8])
     for aggregation, expected in (("token", [1 / 20] * 2), ("rollout", [1 / 8, 1 / 32]), ("constant", [1 / 40] * 2)):
         config = GRPOConfig(beta=0.0, advantage="group_mean", aggregation=aggregation, max_tokens=10)
-        rows = make_rows(Phase([even, uneven], [same, differ], 2, 1), config, {})
+        rows = make_rows(Phase([even, uneven], [same, differ], 2, 1), config, {}, Recomputed(), 0)
         assert [row.advantage for row in rows] == [0.5, -0.5]
         assert [row.weight for row in rows] == pytest.approx(expected)
     blank = [np.zeros(3 + n, dtype=np.float32) for n in (4, 6, 2, 8)]
-    with_penalty = make_rows(Phase([even, uneven], [same, differ], 2, 1), GRPOConfig(beta=0.1), {}, blank)
+    with_penalty = make_rows(Phase([even, uneven], [same, differ], 2, 1), GRPOConfig(beta=0.1), {}, Recomputed(blank), 0)
     assert [row.advantage for row in with_penalty][:2] == [0, 0] and len(with_penalty) == 4
 
 
@@ -54,7 +54,7 @@ def test_a_rollout_that_could_not_be_judged_is_never_trained_on() -> None:
     group, scores = make_group("p", [1, NAN, 0], [2, 3, 4])
     references = [np.zeros(3 + n, dtype=np.float32) for n in (2, 3, 4)]
     for beta in (0.0, 0.1):
-        rows = make_rows(Phase([group], [scores], 1, 1), GRPOConfig(beta=beta), {}, references)
+        rows = make_rows(Phase([group], [scores], 1, 1), GRPOConfig(beta=beta), {}, Recomputed(references), 0)
         assert [len(row.token_ids) for row in rows] == [5, 7]
 
 
@@ -161,13 +161,31 @@ def test_dynamic_sampling_draws_until_groups_can_teach_and_fills_up_with_even_on
     assert len({group[0].problem.id for group in phase.groups}) == 6  # the stream goes on: nothing is asked twice within an epoch
 
 
+def test_only_the_tokens_of_highest_entropy_learn_and_the_learner_says_which() -> None:
+    spied = Spied()
+    rollouts, scores = make_group("p", [1, 0], [5, 9])
+    config = GRPOConfig(beta=0.0, advantage="group_mean", tokens="entropy", tokens_share=0.25)
+    entropies = spied.learner.entropies([policy_row(rollout) for rollout in rollouts])
+    for rollout, entropy_T in zip(rollouts, entropies, strict=True):
+        ids = np.concatenate([rollout.prompt_ids, rollout.completion.token_ids]).astype(np.int64)
+        with torch.no_grad():
+            logits_TV = spied.model.logits(spied.model(torch.from_numpy(ids[:-1])[None]).hidden_BTD)[0, 2:]
+        expected_T = torch.distributions.Categorical(logits=logits_TV).entropy().numpy()
+        np.testing.assert_allclose(entropy_T[3:], expected_T, rtol=1e-4)
+        assert not entropy_T[:3].any()
+    rows = make_rows(Phase([rollouts], [scores], 1, 1), config, {}, Recomputed(entropies=entropies), 0)
+    least = np.sort(np.concatenate([entropy_T[3:] for entropy_T in entropies]))[-4]  # the top quarter of 14 tokens: four
+    for row, entropy_T, advantage in zip(rows, entropies, (0.5, -0.5), strict=True):
+        assert np.asarray(row.advantage).tolist() == (advantage * (row.mask & (entropy_T >= least))).tolist()
+
+
 def test_overlong_rollouts_count_in_their_group_but_are_not_learned_from() -> None:
     group, scores = make_group("p", [1, 0, 0], [4, 5, 6])
     cut = replace(group[2], completion=replace(group[2].completion, finish="length"))
     config = GRPOConfig(beta=0.0, advantage="group_mean", aggregation="token", overlong_filter=True)
-    rows = make_rows(Phase([[group[0], group[1], cut]], [scores], 1, 1), config, {})
+    rows = make_rows(Phase([[group[0], group[1], cut]], [scores], 1, 1), config, {}, Recomputed(), 0)
     assert [row.advantage for row in rows] == pytest.approx([2 / 3, -1 / 3]) and [row.weight for row in rows] == pytest.approx([1 / 9] * 2)
-    assert make_rows(Phase([[cut, cut, cut]], [scores], 1, 1), config, {}) == []
+    assert make_rows(Phase([[cut, cut, cut]], [scores], 1, 1), config, {}, Recomputed(), 0) == []
 
 
 def test_what_is_rewarded_becomes_more_frequent(tmp_path: Path) -> None:
@@ -193,7 +211,7 @@ def test_packed_rows_give_the_loss_of_the_equation(tmp_path: Path) -> None:
     rollouts, scores = make_group("p", [1, 0, 0], [3, 5, 2])
     config = GRPOConfig(beta=0.05, epsilon=0.2, epsilon_high=0.28, advantage="group_mean", aggregation="rollout")
     references = [np.concatenate([np.zeros(3), np.full(len(r.completion.token_ids), -4.0)]).astype(np.float32) for r in rollouts]
-    rows = make_rows(Phase([rollouts], [scores], 1, 1), config, {}, references)
+    rows = make_rows(Phase([rollouts], [scores], 1, 1), config, {}, Recomputed(references), 0)
     expected = 0.0
     for row, advantage in zip(rows, (2 / 3, -1 / 3, -1 / 3), strict=True):
         with torch.no_grad():

@@ -41,6 +41,11 @@ class Mixture:
         """The next ``count`` problems of the stream."""
         return [self._next() for _ in range(count)]
 
+    def first(self, count: int) -> list[Problem]:
+        """Some ``count`` problems, evenly from all tasks (fewer where there are fewer), without moving the stream."""
+        each = -(-count // len(self.names))
+        return [problem for name in self.names for problem in self.problems[name][:each]][:count]
+
     def _next(self) -> Problem:
         name = self._random.choices(self.names, self.weights)[0]
         order = self._orders[name]

@@ -23,11 +23,12 @@ from r1kit.rewards import WeightedReward
 from r1kit.seeds import derive_seed
 from r1kit.train import checkpoint
 from r1kit.train.algorithms import ALGORITHMS
+from r1kit.train.gate import GapAlarm
 from r1kit.train.learner import Metrics
 from r1kit.train.optimizers import ScheduleConfig
 from r1kit.train.policy_loss import PolicyLoss
-from r1kit.train.rollouts import Phase, Player, Watch, collect, describe, records
-from r1kit.train.rows import UpdateConfig, make_rows, policy_row
+from r1kit.train.rollouts import Phase, Player, Watch, agree, collect, describe, records
+from r1kit.train.rows import Recomputed, UpdateConfig, make_rows, policy_row
 
 
 class GRPOConfig(UpdateConfig):
@@ -71,6 +72,8 @@ def train(
     """Run ``config.steps`` updates, and continue where an interrupted training saved its state in ``out``."""
     start, drawn = resume(player, config, out) if checkpoint.exists(out) else (0, 0)
     mixture.draw(drawn)
+    agree(player, mixture, config, seed, start, log)
+    alarm = GapAlarm(config)
     weights = {reward.name: reward.weight for reward in rewards}
     for first in range(start, config.steps, config.updates_per_rollout):
         began = time.perf_counter()
@@ -85,11 +88,18 @@ def train(
         for number, part in enumerate(split(phase, config, derive_seed(seed, "split", first))[: config.steps - first]):
             began = time.perf_counter()
             refresh_reference(player, config, first + number, out)
-            learned = learn(player, part, config, weights, first + number)
+            learned = learn(player, part, config, weights, first + number, derive_seed(seed, "tokens", first + number))
+            if number == 0:
+                tell(log, alarm.feed(first, learned.get("sampling/logp_gap_mean", gap.get("sampling/logp_gap_mean", 0.0))))
             log.step(first + number, config.steps, phase_metrics | learned | {"time/update": time.perf_counter() - began})
         player.engine.load(player.learner.weights(), first + config.updates_per_rollout)
         if (first // config.updates_per_rollout + 1) % config.save_every == 0:
             player.learner.save(out, {"step": first + config.updates_per_rollout, "drawn": drawn})
+
+
+def tell(log: Log, warning: str) -> None:
+    if warning:
+        log.info(f"warning: {warning}")
 
 
 def resume(player: Player, config: GRPOConfig, out: Path) -> tuple[int, int]:
@@ -139,13 +149,14 @@ def recompute(player: Player, phase: Phase, config: GRPOConfig) -> tuple[Phase, 
     return replace(phase, old_PG=[[next(found) for _ in group] for group in phase.groups]), {"sampling/logp_gap_mean": float(gaps.mean())}
 
 
-def learn(player: Player, part: Phase, config: GRPOConfig, weights: Mapping[str, float], step: int) -> Metrics:
+def learn(player: Player, part: Phase, config: GRPOConfig, weights: Mapping[str, float], step: int, seed: int) -> Metrics:
     """One update on an update's part of a phase; none where no rollout has anything to teach."""
-    references: Sequence[np.ndarray] = ()
-    if player.reference is not None:
-        rollouts = [rollout for group in part.groups for rollout in group]
-        references = player.reference.logprobs([policy_row(rollout, temperature=config.temperature) for rollout in rollouts])
-    rows = make_rows(part, config, weights, references)
+    sampled = [policy_row(rollout, temperature=config.temperature) for group in part.groups for rollout in group]
+    seen = Recomputed(
+        references=player.reference.logprobs(sampled) if player.reference else (),
+        entropies=player.learner.entropies(sampled) if config.tokens == "entropy" else (),
+    )
+    rows = make_rows(part, config, weights, seen, seed)
     if not rows:
         return {"rows": 0.0}
     summed = player.learner.update(rows, PolicyLoss(config), config.schedule.scale(step, config.steps))

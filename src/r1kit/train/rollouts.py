@@ -14,17 +14,19 @@ import numpy as np
 from pydantic import Field
 
 from r1kit.chat import Chat
-from r1kit.config import Config
 from r1kit.data.mixture import Mixture
 from r1kit.engine import Engine
 from r1kit.language import language_share
+from r1kit.log import Log
 from r1kit.rewards import WeightedReward, score
 from r1kit.seeds import derive_seed
+from r1kit.train import gate
+from r1kit.train.gate import GateConfig
 from r1kit.train.learner import LearnerProtocol, Metrics
 from r1kit.types import Problem, Rollout, Sampling, Score
 
 
-class RolloutConfig(Config):
+class RolloutConfig(GateConfig):
     """R1-Zero's setting (DeepSeek-R1, Nature version, section 2.1): 32 questions x 16 rollouts per update, 16 updates per rollout phase,
     temperature 1. A phase holds problems x updates_per_rollout questions. ``dynamic_sampling`` is the largest number of further draws.
     ``replay_experts``: the learner of a mixture of experts routes every token as the engine did ("keep routing", DeepSeek-V3.2)."""
@@ -64,6 +66,22 @@ class Phase:
     rounds: int
     scoring_s: float = 0.0
     old_PG: Sequence[Sequence[np.ndarray]] = ()
+
+
+GATE_TOKENS = 256  # a completion at most, so that the gate costs little where completions are long
+
+
+def agree(player: Player, mixture: Mixture, config: RolloutConfig, seed: int, version: int, log: Log) -> None:
+    """Open the gate (gate.py): engine and learner compute the same, or training does not start."""
+    if not config.gate_problems:
+        return
+    most = min(config.max_tokens, GATE_TOKENS)
+    sampling = Sampling(1, config.temperature, config.top_p, most, experts=config.replay_experts)
+    found = gate.check(player, mixture.first(config.gate_problems), sampling, derive_seed(seed, "gate"), version, config)
+    log.info(
+        f"engine and learner agree: over {found['gate/tokens']:.0f} sampled tokens log-probabilities differ by {found['gate/gap_mean']:.1e} on "
+        f"average, {found['gate/gap_max']:.1e} at most"
+    )
 
 
 def collect(player: Player, mixture: Mixture, rewards: Sequence[WeightedReward], config: RolloutConfig, seed: int) -> Phase:

@@ -1,0 +1,56 @@
+"""Each name of the GRPO family sets its paper's values, and nothing that the recipe has set itself."""
+
+from typing import Any
+
+import pytest
+
+from r1kit.config import ConfigError
+from r1kit.train.algorithms import ALGORITHMS
+from r1kit.train.grpo import GRPOConfig
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_a_name_is_one_line_of_a_recipe_and_says_what_its_paper_says(name: str) -> None:
+    config = GRPOConfig.parse({"algorithm": name}, "grpo")
+    assert {key: getattr(config, key) for key in ALGORITHMS[name]} == dict(ALGORITHMS[name])
+    untouched = set(GRPOConfig.model_fields) - set(ALGORITHMS[name]) - {"algorithm"}
+    assert all(getattr(config, key) == getattr(GRPOConfig(), key) for key in untouched)
+
+
+def test_names_mean_different_things() -> None:
+    assert len({tuple(sorted(values.items())) for values in ALGORITHMS.values()}) == len(ALGORITHMS)
+
+
+PAPERS: dict[str, dict[str, Any]] = {
+    "grpo": {"epsilon": 10.0, "beta": 0.001, "advantage": "group_std", "aggregation": "rollout", "kl": "k3", "kl_in": "loss", "correction": "none"},
+    "dr_grpo": {"beta": 0.0, "epsilon": 0.2, "advantage": "group_mean", "aggregation": "constant"},
+    "dapo": {"beta": 0.0, "epsilon": 0.2, "epsilon_high": 0.28, "advantage": "group_std", "aggregation": "token"},
+    "gspo": {"epsilon": 3e-4, "epsilon_high": 4e-4, "aggregation": "rollout", "beta": 0.0},
+    "cispo": {"cispo_max": 5.0, "aggregation": "token", "beta": 0.0},
+    "gmpo": {"epsilon": 0.4, "epsilon_high": None, "aggregation": "rollout"},
+    "sapo": {"sapo_positive": 1.0, "sapo_negative": 1.05},
+    "rloo": {"kl": "k1", "kl_in": "reward", "aggregation": "sequence"},
+    "entropy_tokens": {"tokens": "entropy", "epsilon_high": 0.28},
+    "deepseek_v32": {"kl": "k3", "kl_unbiased": True, "correction": "sequence_mask"},
+    "scale_rl": {"surrogate": "cispo", "advantage": "batch_std", "aggregation": "prompt"},
+}
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_these_are_the_published_values(name: str) -> None:
+    config = GRPOConfig(algorithm=name)
+    assert {key: getattr(config, key) for key in PAPERS[name]} == PAPERS[name]
+
+
+def test_the_shares_of_tokens_are_the_papers() -> None:
+    assert [GRPOConfig(algorithm=name).share for name in ("grpo", "entropy_tokens", "clip_cov", "kl_cov")] == [1.0, 0.2, 2e-4, 2e-4]
+
+
+def test_the_recipes_own_key_wins() -> None:
+    config = GRPOConfig.parse({"algorithm": "dapo", "epsilon_high": 0.5, "aggregation": "prompt"}, "grpo")
+    assert (config.epsilon, config.epsilon_high, config.aggregation, config.beta) == (0.2, 0.5, "prompt", 0.0)
+
+
+def test_an_unknown_name_is_refused_with_those_that_are_known() -> None:
+    with pytest.raises(ConfigError, match=r"unknown algorithm 'dappo': known are grpo, dr_grpo, dapo"):
+        GRPOConfig.parse({"algorithm": "dappo"}, "grpo")

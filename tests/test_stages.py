@@ -26,6 +26,8 @@ from r1kit.stages.dpo import DPO
 from r1kit.stages.evaluate import Evaluate, consensus, summarise
 from r1kit.stages.policy import Talk, model_of, reinforce, report, rules
 from r1kit.stages.pretrain import Pretrain, _rows
+from r1kit.stages.r1_zero import R1Zero
+from r1kit.stages.reasoning_rl import ReasoningRL
 from r1kit.stages.rejection_sampling import RejectionSampling
 from r1kit.stages.reward_models import RewardModels, _labelled, whole_responses
 from r1kit.stages.sft import SFT
@@ -365,6 +367,21 @@ def test_a_training_that_the_watch_ends_keeps_its_model(tmp_path: Path, base: Pa
     config = GRPOConfig(steps=4, problems=1, group=2, updates_per_rollout=1, max_tokens=4, watch_every=2)
     reinforce(ctx, base / "model", Talk(), config, LearnerConfig(), tasks, rewards, stop)
     assert (ctx.out / "model/config.json").is_file() and not ctx.log.metrics_file.exists()
+
+
+@pytest.mark.parametrize("kind", [R1Zero, ReasoningRL])
+def test_the_rl_stages_run_by_ppo_where_the_recipe_says_so(kind: type[R1Zero], tmp_path: Path, base: Path) -> None:
+    ctx = context(tmp_path, base)
+    config = {"steps": 2, "problems": 2, "group": 2, "updates_per_rollout": 1, "max_tokens": 6, "save_every": 1, "gae_lambda": 0.95}
+    stage = kind(init="@base", tasks={"chain": {"size": 40}}, ppo=config)
+    assert stage.plan() == {"steps": 2.0, "rollouts": 8.0, "max_tokens": 6.0}
+    stage.run(ctx)
+    rows = [json.loads(line) for line in ctx.log.metrics_file.read_text().splitlines()]
+    assert len(rows) == 2 and all(row["critic/loss"] >= 0 for row in rows) and rows[0]["policy/kl_ref"] == pytest.approx(0, abs=0.2)
+    assert [entry.name for entry in ctx.out.iterdir()] == ["model"]
+    assert not json.loads((ctx.out / "model/config.json").read_text()).get("scalar_head")
+    with pytest.raises(ConfigError, match=r"ppo: unknown key 'lambda'"):
+        kind.parse({"ppo": {"lambda": 1.0}}, "recipe")
 
 
 def test_a_task_of_ones_own_is_never_replaced_by_the_general_prompts() -> None:

@@ -1,4 +1,4 @@
-"""What the RL and sampling stages share: a model with its tokenizer, template and engine, and the GRPO stage's walk."""
+"""What the RL and sampling stages share: a model with its tokenizer, template and engine, and the RL stages' walk."""
 
 import contextlib
 import json
@@ -21,7 +21,7 @@ from r1kit.stages.stage import Context
 from r1kit.tasks import load_tasks
 from r1kit.tasks.task import Task
 from r1kit.tokenizer import Tokenizer
-from r1kit.train import checkpoint, grpo
+from r1kit.train import grpo, ppo
 from r1kit.train.hacking import StopTraining
 from r1kit.train.learner import LearnerConfig
 from r1kit.train.rollouts import Player, Watch
@@ -68,13 +68,13 @@ def reinforce(
     ctx: Context,
     init: Path,
     talk: Talk,
-    config: grpo.GRPOConfig,
+    config: grpo.GRPOConfig | ppo.PPOConfig,
     learner_config: LearnerConfig,
     tasks: Mapping[str, tuple[Task, float]],
     rewards: Sequence[WeightedReward],
     watch: Watch | None = None,
 ) -> None:
-    """GRPO from the model in ``init``; the result is exported to ctx.out/model."""
+    """RL from the model in ``init``, by GRPO or by PPO; the result is exported to ctx.out/model. PPO's critic starts as the same model."""
     tell_tasks(ctx, tasks)
     learner = ctx.runtime.learner(init, learner_config)
     reference = ctx.runtime.learner(init, learner_config) if config.beta else None
@@ -83,9 +83,14 @@ def reinforce(
     mixture = Mixture(tasks, "train", derive_seed(ctx.seed, "problems"), fits(player.chat, room))
     tell_left_out(ctx, mixture, room)
     with contextlib.suppress(StopTraining):
-        grpo.train(config, player, mixture, rewards, ctx.seed, ctx.log, ctx.out, watch)
+        if isinstance(config, ppo.PPOConfig):
+            critic = ctx.runtime.learner(init, learner_config, scalar_head=True)
+            ppo.train(config, player, critic, mixture, rewards, ctx.seed, ctx.log, ctx.out, watch)
+            ctx.runtime.release(critic)
+        else:
+            grpo.train(config, player, mixture, rewards, ctx.seed, ctx.log, ctx.out, watch)
     ctx.runtime.export(learner, ctx.out / "model")
-    checkpoint.discard(ctx.out)
+    ppo.discard(ctx.out)
     ctx.runtime.release(player.engine, learner, *([reference] if reference else []))
 
 

@@ -10,10 +10,12 @@ from r1kit.stages.policy import RewardSpec, Talk, TaskSpec, model_of, reinforce,
 from r1kit.stages.stage import Context, Stage
 from r1kit.train.grpo import GRPOConfig
 from r1kit.train.learner import LearnerConfig
+from r1kit.train.ppo import PPOConfig
 
 
 class R1Zero(Stage):
-    """GRPO with rule rewards from ``init``, usually a base model. The paper's learning rate is 3e-6 for 671B parameters."""
+    """GRPO with rule rewards from ``init``, usually a base model. The paper's learning rate is 3e-6 for 671B parameters. ``ppo``, where it is
+    given, is PPO with a critic instead, the paper's comparison (supplement A.3); ``grpo`` is then not read."""
 
     stage: Literal["r1_zero"] = "r1_zero"
     init: str = "@pretrain"
@@ -21,12 +23,14 @@ class R1Zero(Stage):
     rewards: RewardSpec = {"accuracy": 1.0, "format": 1.0}
     talk: Talk = Talk()
     grpo: GRPOConfig = GRPOConfig()
+    ppo: PPOConfig | None = None
     learner: LearnerConfig = LearnerConfig()
 
     def run(self, ctx: Context) -> None:
         tasks, rewards = rules(self.rewards, self.tasks)
-        reinforce(ctx, model_of(ctx.path(self.init)), self.talk, self.grpo, self.learner, tasks, rewards)
+        reinforce(ctx, model_of(ctx.path(self.init)), self.talk, self.ppo or self.grpo, self.learner, tasks, rewards)
 
     def plan(self) -> dict[str, float]:
-        rollouts = self.grpo.steps * self.grpo.problems * self.grpo.group
-        return {"steps": float(self.grpo.steps), "rollouts": float(rollouts), "max_tokens": float(self.grpo.max_tokens)}
+        config = self.ppo or self.grpo
+        rollouts = config.steps * config.problems * config.group
+        return {"steps": float(config.steps), "rollouts": float(rollouts), "max_tokens": float(config.max_tokens)}

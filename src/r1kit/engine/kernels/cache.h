@@ -1,8 +1,8 @@
 // Where keys and values lie: pages of 64 positions, taken when a sequence needs one and given back when it ends.
 //
-// A page holds all layers. Within a layer each key-value head has its keys as [4 blocks][key words][16 positions] and its values as [64 / pair]
-// [value width] words of neighbouring positions: the order in which attention multiplies, so that a score of 16 positions is a sum down a column
-// and nothing is added across a vector. The pages of a prompt are read by its whole group.
+// A page holds all layers. Within a layer each key-value head has its keys as [key words][64 positions] and its values as [64 / pair][value width]
+// words of neighbouring positions: the order in which attention multiplies, so that a score of 16 positions is a sum down a column and nothing
+// is added across a vector. The pages of a prompt are read by its whole group.
 #pragma once
 
 #include <sys/mman.h>
@@ -12,7 +12,6 @@
 namespace r1 {
 
 constexpr int PAGE = 64;
-constexpr int BLOCKS = PAGE / LANES;
 
 using Page = uint32_t*;
 using Pages = std::vector<Page>;
@@ -32,8 +31,8 @@ struct CacheShape {
 
     void write_key(Page page, int layer, int head, int place, const typename N::Cell* from) const {
         const auto* words = reinterpret_cast<const uint32_t*>(from);
-        uint32_t* to = keys(page, layer, head) + size_t(place / LANES) * key_words() * LANES + place % LANES;
-        for (int i = 0; i < key_words(); i++) to[i * LANES] = words[i];
+        uint32_t* to = keys(page, layer, head) + place;
+        for (int i = 0; i < key_words(); i++) to[i * PAGE] = words[i];
     }
 
     // An even position clears its odd neighbour: a number left there by an earlier sequence may be anything, and 0 x NaN is NaN.

@@ -34,6 +34,7 @@ int guarded(Do act) {
 
 }  // namespace
 
+#pragma GCC visibility push(default)
 extern "C" {
 
 void* r1_network(const Shape* shape, int half) {
@@ -87,3 +88,4 @@ void r1_end(AnySession* session, int rollout) {
 }
 
 }  // extern "C"
+#pragma GCC visibility pop

@@ -72,7 +72,9 @@ void multiply(const Tile& tile) {
             for (int v = 0; v < VECTORS; v++) sums[r][v] = N::dot(sums[r][v], x, ws[v]);
         }
     }
+#pragma GCC unroll 6
     for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 4
         for (int v = 0; v < VECTORS; v++) {
             float* to = tile.out + r * tile.out_step + v * LANES;
             const Mask mask = v == VECTORS - 1 ? tile.last : Mask(0xffff);

@@ -301,10 +301,41 @@ def test_a_worker_that_cannot_be_started_is_a_failure_and_no_verdict(monkeypatch
     assert "no more processes (10 attempts)" in found.reason
 
 
-def test_a_sleeping_program_is_stopped_and_a_busy_machine_is_not_its_fault():
+@pytest.mark.parametrize(("kind", "tests"), [("function", ONE), ("asserts", "assert f(1) == 2"), ("stdio", [{"stdin": "", "stdout": ""}])])
+def test_a_sleeping_program_is_stopped_soon_after_its_time(kind, tests):
     begun = time.monotonic()
-    assert verdict("import time\ndef f(x): time.sleep(60)", ONE, entry_point="f", time_limit_s=0.2).reason.startswith("timeout")
-    assert time.monotonic() - begun < 20
+    program = "import time\ndef f(x): time.sleep(60)\nif __name__ == '__main__': f(1)"
+    assert verdict(program, tests, kind=kind, entry_point="f", time_limit_s=1.5).reason.startswith("timeout")
+    assert 1.5 <= time.monotonic() - begun < 5  # by the clock it would have 7 s
+
+
+class Told:
+    """A zygote whose jobs stand as told, one look after the other."""
+
+    def __init__(self, *looks):
+        self.looks = {job: list(standings) for job, standings in enumerate(looks)}
+
+    def standing(self, job):
+        return self.looks[job].pop(0)
+
+
+@pytest.mark.parametrize(
+    ("passed", "looks", "over"),
+    [
+        (0.5, [[(0.1, True)] * 3], [False, False, False]),  # asleep, and in time by the clock
+        (3.0, [[(0.2, False)] * 3], [False, False, False]),  # wants to work, and does not get a processor
+        (3.0, [[(0.2, True), (0.2, True)]], [False, True]),  # sleeps on
+        (3.0, [[(0.2, True), (0.3, True), (0.3, True)]], [False, False, True]),  # worked in between
+        (3.0, [[(0.2, True)] * 2, [(0.1, False)] * 2], [False, False]),  # waits for a judge who works
+        (3.0, [[(0.2, True)] * 2, [(0.1, True)] * 2], [False, True]),  # both wait
+        (1.5, [[(1.1, False)]], [True]),  # has used its time
+        (5.5, [[(0.2, False)]], [True]),  # nobody waits for ever
+    ],
+)
+def test_a_busy_machine_is_not_the_programs_fault_and_its_sleep_is(passed, looks, over):
+    watch = pool.Watch(Told(*looks), 0, 1.0, judge=1 if len(looks) == 2 else None)
+    watch.begun -= passed
+    assert [watch.look() == 0 for _ in over] == over
 
 
 def test_the_probes_of_the_tier_in_use_all_hold():

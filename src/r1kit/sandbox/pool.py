@@ -2,8 +2,8 @@
 
 A job that ends because of us (a zygote was killed, the job was killed by nobody of ours, the kernel refused to lock it in) raises
 ``WorkerLost`` and is tried again by the caller; a job that ends because of what it ran is a fact about the program. Time is measured
-here and by the zygote, never by the job: its processor time counts, so that a busy machine changes no verdict, and a job that only
-sleeps has four times as long.
+here and by the zygote, never by the job: its processor time counts, so that a busy machine changes no verdict; a job that sleeps when
+its time is over by the clock has had it.
 """
 
 import array
@@ -38,6 +38,7 @@ JOBS_PER_ZYGOTE = 1000
 START_SECONDS = 60.0
 LAST_SECONDS = 1.0  # for a job that has closed its channel to end by itself
 LOSSES_TOLD = 3
+SECOND_LOOK_SECONDS, WORKED_SECONDS = 0.1, 0.001
 
 # Enters the package without running its __init__ files: a zygote imports nothing that it does not need.
 _BOOTSTRAP = """
@@ -90,7 +91,7 @@ class Zygote:
         self.commands = ours
         self.started = 0
         self.ended: dict[int, Ended] = {}
-        self.times: dict[int, float] = {}
+        self.standings: dict[int, tuple[float, bool]] = {}
         self.forgotten: set[int] = set()
         greeting = self._first_report()
         if "ready" not in greeting:
@@ -146,14 +147,18 @@ class Zygote:
         return self.ended.pop(job)
 
     def processor_time(self, job: int) -> float:
-        """Processor seconds that a running job has used."""
+        """Processor seconds that a job has used."""
+        return self.standing(job)[0]
+
+    def standing(self, job: int) -> tuple[float, bool]:
+        """Processor seconds that a job has used, and whether it sleeps; one that has ended does."""
         self._order(do="time", id=job)
         deadline = time.monotonic() + 10.0
-        while job not in self.times and job not in self.ended:
+        while job not in self.standings and job not in self.ended:
             if not _readable(self.commands, deadline - time.monotonic()):
                 raise WorkerLost("the sandbox worker does not answer")
             self.read_report()
-        return self.times.pop(job) if job in self.times else self.ended[job].seconds
+        return self.standings.pop(job) if job in self.standings else (self.ended[job].seconds, True)
 
     def read_report(self) -> None:
         """Take one report from the zygote. Raises WorkerLost at the end of its channel."""
@@ -169,7 +174,7 @@ class Zygote:
         elif "exit" in report:
             self.ended[report["id"]] = Ended(os.waitstatus_to_exitcode(report["exit"]), report["seconds"], report["ordered"])
         else:
-            self.times[report["id"]] = report["time"]
+            self.standings[report["id"]] = report["time"], report["asleep"]
 
     def _order(self, **fields: Any) -> None:
         try:
@@ -329,19 +334,20 @@ class Channel:
             while rest and _ready(self.ours, select.POLLOUT, deadline - time.monotonic()):
                 rest = rest[self.ours.send(rest, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL) :]
 
-    def receive(self, job: int, seconds: float, used: float = 0.0) -> bytes | None:
+    def receive(self, job: int, seconds: float, used: float = 0.0, judge: int | None = None) -> bytes | None:
         """Receive a message of a job that may use ``seconds`` of processor time more than ``used``; None: time is over.
 
-        Raises EOFError when the job has closed the channel or ended, CodecError for what is no message, WorkerLost for a job that
-        could not be locked in and thus has run nothing.
+        Where the message comes from a ``judge`` who calls the job, the job does not sleep while the judge works. Raises EOFError when
+        the job has closed the channel or ended, CodecError for what is no message, WorkerLost for a job that could not be locked in
+        and thus has run nothing.
         """
         if not self.locked_in:
             try:
-                greeting = self._next(job, seconds, used)
+                greeting = self._next(Watch(self.zygote, job, seconds, used, judge))
             except EOFError:
                 greeting = None
             self._note_lock(greeting == b"")
-        return self._next(job, seconds, used)
+        return self._next(Watch(self.zygote, job, seconds, used, judge))
 
     def check_lock(self) -> None:
         """Raise WorkerLost where a job that has ended could not be locked in. For jobs that send nothing else."""
@@ -353,10 +359,9 @@ class Channel:
         if not locked_in:
             raise WorkerLost("the job could not be locked in")
 
-    def _next(self, job: int, seconds: float, used: float) -> bytes | None:
+    def _next(self, watch: "Watch") -> bytes | None:
         buffer = self.buffer
-        begun = time.monotonic()
-        deadline = begun + seconds
+        deadline = time.monotonic() + watch.seconds
         while True:
             need = 4 if len(buffer) < 4 else 4 + int.from_bytes(buffer[:4], "big")
             if need > LARGEST_MESSAGE + 4:
@@ -376,14 +381,46 @@ class Channel:
                     raise EOFError("the job has closed its channel")
                 buffer += piece
             else:
-                left = seconds - (self.zygote.processor_time(job) - used)
-                if left <= 0 or time.monotonic() - begun > patience(seconds):
+                left = watch.look()
+                if left <= 0:
                     return None
-                deadline = min(time.monotonic() + max(left, 0.01), begun + patience(seconds) + 0.01)
+                deadline = time.monotonic() + left
+
+
+class Watch:
+    """When the time of a job is over: ``seconds`` of processor time more than ``used``.
+
+    By the clock a job has ``patience`` on a busy machine; one that sleeps when ``seconds`` have passed, and still does at a second look
+    without having worked in between, has none.
+    """
+
+    def __init__(self, zygote: Zygote, job: int, seconds: float, used: float = 0.0, judge: int | None = None) -> None:
+        self.zygote = zygote
+        self.jobs = (job,) if judge is None else (job, judge)
+        self.seconds = seconds
+        self.used = used
+        self.begun = time.monotonic()
+        self.asleep_at: list[float] = []  # the processor times of a first look
+
+    def look(self) -> float:
+        """How long to wait until the next look; 0 when time is over."""
+        standings = [self.zygote.standing(job) for job in self.jobs]
+        times = [used for used, _ in standings]
+        passed = time.monotonic() - self.begun
+        left = min(self.seconds - (times[0] - self.used), patience(self.seconds) - passed)
+        if left <= 0:
+            return 0.0
+        if passed < self.seconds or not all(asleep for _, asleep in standings):
+            self.asleep_at = []
+            return max(left, 0.01)
+        if self.asleep_at and max(now - then for now, then in zip(times, self.asleep_at, strict=True)) < WORKED_SECONDS:
+            return 0.0
+        self.asleep_at = times
+        return SECOND_LOOK_SECONDS
 
 
 def patience(seconds: float) -> float:
-    """How long a job with ``seconds`` of processor time may take by the wall clock."""
+    """How long a job with ``seconds`` of processor time may take by the wall clock where it is not its own fault."""
     return 4 * seconds + 1
 
 
@@ -397,4 +434,4 @@ def _ready(channel: socket.socket, event: int, seconds: float) -> bool:
     return bool(poll.poll(max(0.0, seconds) * 1000))
 
 
-__all__ = ["Channel", "Ended", "Pool", "SandboxError", "WorkerLost", "Zygote", "current_tier", "kernel", "patience", "shared_pool"]
+__all__ = ["Channel", "Ended", "Pool", "SandboxError", "Watch", "WorkerLost", "Zygote", "current_tier", "kernel", "shared_pool"]

@@ -15,7 +15,7 @@ from typing import Any
 from r1kit.sandbox.codec import CodecError, decode, encode
 from r1kit.sandbox.comparison import matches, same_output
 from r1kit.sandbox.jobs import Job
-from r1kit.sandbox.pool import Channel, Ended, WorkerLost, Zygote, patience
+from r1kit.sandbox.pool import Channel, Ended, Watch, WorkerLost, Zygote
 from r1kit.types import Outcome, Verdict
 
 LARGEST_OUTPUT = 16 << 20
@@ -186,7 +186,7 @@ def _judge_output(job: Job, ended: Ended, streams: Sequence[int], expected: str)
 
 def _wait_for_end(zygote: Zygote, number: int, seconds: float) -> bool:
     """Wait for a job that reports nothing but its end; False when its time is over."""
-    begun = time.monotonic()
+    watch = Watch(zygote, number, seconds)
     wait = seconds
     while True:
         try:
@@ -197,10 +197,9 @@ def _wait_for_end(zygote: Zygote, number: int, seconds: float) -> bool:
         else:
             zygote.ended[number] = ended
             return ended.seconds <= seconds
-        left = seconds - zygote.processor_time(number)
-        if left <= 0 or time.monotonic() - begun > patience(seconds):
+        wait = watch.look()
+        if wait <= 0:
             return number in zygote.ended and zygote.ended[number].seconds <= seconds
-        wait = max(0.01, min(left, begun + patience(seconds) - time.monotonic()))
 
 
 def _fill(stream: int, content: bytes) -> None:
@@ -225,7 +224,7 @@ def run_asserts(job: Job, zygote: Zygote) -> Verdict:
         program.ours.close()
         tests.send(encode({"tests": job.tests, "entry_point": job.entry_point}))
         try:
-            message = tests.receive(number, job.time_limit_s)
+            message = tests.receive(number, job.time_limit_s, judge=judge)
             judgement: Judgement = ("wrong", "timeout", f"more than {job.time_limit_s:g} s", ()) if message is None else decode(message)
             outcome, reason, detail, results = judgement
         except (EOFError, CodecError, ValueError, TypeError) as error:

@@ -6,10 +6,13 @@ and obeys one-line orders on its command channel, each a JSON object; file descr
     {"do": "spawn", "id": 7, "role": "functions", "memory": bytes, "seconds": n}   + the job's descriptors, in the role's order
     {"do": "kill", "id": 7}      {"do": "time", "id": 7}
 
-and reports ``{"id": 7, "exit": wait status, "seconds": processor time, "ordered": whether it was killed as ordered}`` when a job has
-ended, ``{"id": 7, "time": s}`` when asked. What a zygote reports, no job can forge. End of the command channel ends the zygote, and
-with it every job. A job's own first message, on the first of its descriptors, is empty: it is locked in. Until then it knows nothing
-but what the zygote knows, and runs nothing.
+and reports what it sees, which no job can forge:
+
+    {"id": 7, "exit": wait status, "seconds": processor time, "ordered": whether it was killed as ordered}   when a job has ended
+    {"id": 7, "time": processor time so far, "asleep": whether none of its threads can run}                  when asked
+
+End of the command channel ends the zygote, and with it every job. A job's own first message, on the first of its descriptors, is
+empty: it is locked in. Until then it knows nothing but what the zygote knows, and runs nothing.
 """
 
 import array
@@ -161,7 +164,7 @@ class Zygote:
                     self.killed.add(job)
                 os.kill(pid, signal.SIGKILL)
             else:
-                self.report(id=job, time=processor_seconds(pid))
+                self.report(id=job, time=processor_seconds(pid), asleep=is_asleep(pid))
 
     def report_end(self, pidfd: int) -> None:
         """Reap a job and report how it ended."""
@@ -186,6 +189,18 @@ def processor_seconds(pid: int) -> float:
         return time.clock_gettime((~pid << 3) | 2)
     except OSError:
         return 0.0
+
+
+def is_asleep(pid: int) -> bool:
+    """Whether every thread of a process waits for something; False where that cannot be seen (see proc_pid_stat(5))."""
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/stat", "rb") as file:
+                if file.read().rpartition(b")")[2].split()[0] not in (b"S", b"T"):
+                    return False
+    except OSError:
+        return False
+    return True
 
 
 def _arrange(descriptors: list[int]) -> list[int]:

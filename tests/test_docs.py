@@ -26,7 +26,10 @@ LAYERS = {
     3: ("data", "engine", "rewards"),
     2: ("tasks", "sandbox", "chat"),
     1: ("model", "tokenizer"),
-    0: ("page", "charts", "memory", "watchdog", "log", "runs", "layers", "jsonl", "language", "imports", "files", "seeds", "config", "types"),
+    0: (
+        "page", "charts", "memory", "watchdog", "log", "interruption", "runs", "layers", "jsonl", "language", "imports", "files", "seeds", "config",
+        "types",
+    ),
 }
 HEIGHT = {room: (layer, -place) for layer, rooms in LAYERS.items() for place, room in enumerate(rooms)}
 

@@ -11,14 +11,12 @@ import fcntl
 import json
 import os
 import shutil
-import signal
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module, util
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal
 
 import yaml  # type: ignore[import-untyped]
@@ -28,6 +26,7 @@ from rich.text import Text
 from r1kit.config import ConfigError, R1kitError
 from r1kit.files import hash_file, rename_whole, sync_tree, write_whole
 from r1kit.finished import FILE as FINISHED_FILE
+from r1kit.interruption import Interruption
 from r1kit.log import Log, duration
 from r1kit.memory import MemoryWatch
 from r1kit.provenance import (
@@ -120,8 +119,8 @@ def run(
                 _remove(run_dir, standing.stage.name)
         write_whole(run_dir / "recipe.yaml", yaml.safe_dump(resolved(recipe), sort_keys=False, allow_unicode=True))
         write_whole(run_dir / "env.json", json.dumps(environment(command), indent=2) + "\n")
-        with _interruptible(), contextlib.ExitStack() as stack:
-            _run_stages(recipe, standings, command, console, show_rollouts, stack)
+        with Interruption() as interruption, contextlib.ExitStack() as stack:
+            _run_stages(recipe, standings, command, console, show_rollouts, stack, interruption)
         _write_report(run_dir, console)
     records = {stage.name: read_record(run_dir / "stages" / stage.name) or {} for stage in recipe.stages}
     return Summary(
@@ -217,7 +216,13 @@ def _refuse_changes(run_dir: Path, standings: Sequence[Standing]) -> None:
 
 
 def _run_stages(
-    recipe: Recipe, standings: Sequence[Standing], command: str, console: Console, show_rollouts: int, stack: contextlib.ExitStack
+    recipe: Recipe,
+    standings: Sequence[Standing],
+    command: str,
+    console: Console,
+    show_rollouts: int,
+    stack: contextlib.ExitStack,
+    interruption: Interruption,
 ) -> None:
     """Run what is not done, in recipe order, where every stage comes after its inputs."""
     folder = recipe.run_dir / "stages"
@@ -234,8 +239,9 @@ def _run_stages(
                 if runtime is None:
                     runtime = _open_runtime(recipe, stack)
                 console.print(Text(f"{name}: {'continues' if standing.state == 'continue' else 'begins'}"), style="bold")
-                log = Log(recipe.run_dir, name, console, show_rollouts=show_rollouts)
+                log = Log(recipe.run_dir, name, console, show_rollouts=show_rollouts, interruption=interruption)
                 seconds = _run_stage(recipe, standing, folder, outputs, runtime, log)
+                interruption.stop_if_asked()
             console.print(Text(f"{name}: done ({duration(seconds)})"))
         outputs[name] = folder / name
 
@@ -275,10 +281,12 @@ def _work(stage: Stage, ctx: Context, record: Record) -> Record:
     try:
         with MemoryWatch() as watch, ctx.log:
             stage.run(ctx)
+        ctx.log.sync()
         _sweep(ctx.out)
         sync_tree(ctx.out)  # what the record says is on the disk before the record is
     except BaseException:
-        _write_record(ctx.out, {**record, "seconds": round(before + time.monotonic() - began, 3)})
+        with contextlib.suppress(OSError):  # what went wrong may be the disk
+            _write_record(ctx.out, {**record, "seconds": round(before + time.monotonic() - began, 3)})
         raise
     return {
         **record,
@@ -315,12 +323,20 @@ def _explained(name: str, finished: Sequence[str], run_dir: Path, command: str) 
     except R1kitError as error:
         raise StageError(f"stage {name!r} failed: {error}\n{kept} Mend the cause, then continue with:\n  {command}") from error
     except Exception as error:
-        file = run_dir / "logs" / f"{name}.txt"
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        whole = _keep_traceback(run_dir / "logs" / f"{name}.txt")
+        what = f"{type(error).__name__}: {error} ({frame.filename}:{frame.lineno}; {whole})"
+        raise StageError(f"stage {name!r} failed: {what}\n{kept} Mend the cause, then continue with:\n  {command}") from error
+
+
+def _keep_traceback(file: Path) -> str:
+    """Write the traceback of what is being handled to a file; the words that say where it is."""
+    try:
         file.parent.mkdir(exist_ok=True)
         file.write_text(traceback.format_exc(), encoding="utf-8")
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        what = f"{type(error).__name__}: {error} ({frame.filename}:{frame.lineno}; whole traceback: {file})"
-        raise StageError(f"stage {name!r} failed: {what}\n{kept} Mend the cause, then continue with:\n  {command}") from error
+    except OSError as error:
+        return f"the traceback could not be written: {error.strerror}"
+    return f"whole traceback: {file}"
 
 
 def _open_runtime(recipe: Recipe, stack: contextlib.ExitStack) -> Any:
@@ -383,21 +399,3 @@ def _locked(run_dir: Path) -> Iterator[None]:
         file.write(f"{os.getpid()}\n")
         file.flush()
         yield
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let SIGTERM end the run as Ctrl-C does. Signals can be set in the main thread only."""
-
-    def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    try:
-        before = signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

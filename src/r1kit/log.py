@@ -2,14 +2,17 @@
 
 A row is {"stage", "step", "time", metric: value, ...}; metrics are named ``group/name`` (reward/mean, completions/mean_length,
 policy/loss; docs list them). A step has exactly one row however often the run was interrupted: the first row that a resumed stage
-writes replaces what the interrupted attempt had written from that step on.
+writes replaces what the interrupted attempt had written from that step on. Where the disk is full, rows wait and are written when there is
+room; no training state is saved, and no stage ends, before its rows are on the disk.
 """
 
 import json
 import math
+import os
 import shutil
+import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,7 +20,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from r1kit.files import write_whole
+from r1kit.config import R1kitError
+from r1kit.files import sync, write_whole
+from r1kit.interruption import Interruption
 
 # What the progress line shows, in this order, where a stage reports it: (metric, word on the screen).
 HEADLINES = (
@@ -41,13 +46,24 @@ class Log:
     stage. Use it as a context manager, so that the last line stays on the screen.
     """
 
-    def __init__(self, run_dir: Path, stage: str, console: Console | None = None, part: str = "", show_rollouts: int = 0) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        stage: str,
+        console: Console | None = None,
+        part: str = "",
+        show_rollouts: int = 0,
+        interruption: Interruption | None = None,
+    ) -> None:
+        self.interruption = interruption or Interruption()
         self.run_dir = run_dir
         self.stage = stage
         self.console = console or Console()
         self.part_name = part
         self.show_rollouts = show_rollouts
         self._begun = False
+        self._waiting: list[str] = []
+        self._ended = False
         self._last_step: int | None = None
         self._first: tuple[int, float] | None = None
         self._line = ""
@@ -57,13 +73,16 @@ class Log:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+        self.interruption.deferred = False
+        self._stop_live()
 
     def part(self, name: str) -> "Log":
         """A log for one part of the stage that counts its own steps (the helpful and the safety reward model, say)."""
         self.close()
-        return Log(self.run_dir, self.stage, self.console, name, self.show_rollouts)
+        return Log(self.run_dir, self.stage, self.console, name, self.show_rollouts, self.interruption)
 
     def step(self, step: int, total: int, metrics: Mapping[str, float]) -> None:
         """Record the metrics of one finished step (0 <= step < total) and refresh the progress line.
@@ -76,9 +95,29 @@ class Log:
         self._first = self._first or (step, time.monotonic())
         self._last_step = step
         row = {**self._key(), "step": step, "time": round(time.time(), 3), **{name: _number(value) for name, value in metrics.items()}}
-        with self.metrics_file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        self._waiting.append(json.dumps(row) + "\n")
+        self._write_waiting()
+        self._ended = step + 1 >= total
         self._show_progress(step, total, metrics)
+
+    def save_point(self, due: bool, save: Callable[[], None]) -> None:
+        """Call ``save`` after a step where that is ``due`` or where someone has asked the run to stop, which it then does (KeyboardInterrupt).
+
+        The rows of the steps so far are on the disk first: a state that is ahead of its log would leave a gap.
+        """
+        if due or self.interruption.asked:
+            self.sync()
+            save()
+        self.interruption.deferred = not self._ended  # a loop that has come here comes here again after the next step
+        self.interruption.stop_if_asked()
+
+    def sync(self) -> None:
+        """Wait until all rows are on the disk. Raises R1kitError where they cannot be written."""
+        if (error := self._write_waiting()) is not None:
+            why = error.strerror or str(error)
+            raise R1kitError(f"{self.metrics_file}: {len(self._waiting)} rows could not be written: {why}; free space or mend the disk")
+        if self.metrics_file.exists():
+            sync(self.metrics_file)
 
     def info(self, text: str) -> None:
         """Say one thing to the user."""
@@ -128,10 +167,11 @@ class Log:
         shutil.rmtree(self.run_dir / "samples" / self.stage, ignore_errors=True)
 
     def close(self) -> None:
-        """Leave the last progress line on the screen."""
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
+        """Leave the last progress line on the screen. Raises R1kitError where rows could not be written."""
+        self.interruption.deferred = False
+        if self._waiting:
+            self.sync()
+        self._stop_live()
 
     @property
     def metrics_file(self) -> Path:
@@ -140,6 +180,25 @@ class Log:
     @property
     def samples_dir(self) -> Path:
         return self.run_dir / "samples" / self.stage / self.part_name
+
+    def _write_waiting(self) -> OSError | None:
+        """Append the rows that wait. Where the disk refuses, the file is left as it was, and the error is returned."""
+        if not self._waiting:
+            return None
+        size = self.metrics_file.stat().st_size if self.metrics_file.exists() else 0
+        try:
+            with self.metrics_file.open("ab", buffering=0) as file:
+                content = "".join(self._waiting).encode()
+                if file.write(content) < len(content):
+                    raise OSError(28, os.strerror(28))
+        except OSError as error:
+            if self.metrics_file.exists():
+                os.truncate(self.metrics_file, size)
+            if len(self._waiting) == 1:
+                print(f"r1kit: warning: {self.metrics_file}: {error.strerror}; rows wait in memory until they can be written", file=sys.stderr)
+            return error
+        self._waiting.clear()
+        return None
 
     def _begin(self, step: int) -> None:
         if not self._begun:
@@ -164,6 +223,11 @@ class Log:
                 self.console.print(Text(self._line), soft_wrap=True)
         if last:
             self.close()
+
+    def _stop_live(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
 
     def _progress_line(self, step: int, total: int, metrics: Mapping[str, float]) -> str:
         label = f"{self.stage}/{self.part_name}" if self.part_name else self.stage

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from r1kit.config import ConfigError, R1kitError
 from r1kit.rewards.reward import Failed, WeightedReward
 from r1kit.types import Rollout, Score
+from r1kit.watchdog import HungError, deadline
 
 FAILURE_LIMIT = 0.05
 
@@ -83,17 +84,19 @@ def _values(reward: WeightedReward, rollouts: Sequence[Rollout]) -> list[float |
 
 
 def _attempt(reward: WeightedReward, rollouts: Sequence[Rollout]) -> list[float | None] | str:
-    """The values that a reward returns, checked, or the traceback of what it raises. A ConfigError is the user's to mend, and passes."""
+    """The values that a reward returns, checked, or the traceback of what it raises. What the user has to mend (a ConfigError, a reward
+    that hangs) passes."""
     try:
         return _checked(reward, rollouts)
-    except ConfigError:
+    except (ConfigError, HungError):
         raise
     except Exception:
         return traceback.format_exc()
 
 
 def _checked(reward: WeightedReward, rollouts: Sequence[Rollout]) -> list[float | None]:
-    values = reward.function(rollouts)
+    with deadline(f"reward {reward.name!r} has not returned for {len(rollouts)} rollouts; give it a time-out of its own"):
+        values = reward.function(rollouts)
     if len(values) != len(rollouts):
         raise R1kitError(f"reward {reward.name!r} returned {len(values)} values for {len(rollouts)} rollouts; it must return one each")
     checked = [value if value is None or isinstance(value, Failed) else float(value) for value in values]

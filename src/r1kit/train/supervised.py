@@ -106,8 +106,8 @@ def train(
         if "max_violation" in summed:
             metrics["moe/max_violation"] = summed["max_violation"]
         log.step(step, steps, metrics)
-        if (step + 1) % config.save_every == 0 and step + 1 < steps:
-            learner.save(out, {"step": step + 1})
+        if step + 1 < steps:  # the finished model is exported, not saved
+            log.save_point((step + 1) % config.save_every == 0, lambda done=step + 1: learner.save(out, {"step": done}))  # type: ignore[misc]
     return metrics
 
 

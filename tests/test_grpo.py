@@ -161,6 +161,18 @@ def test_dynamic_sampling_draws_until_groups_can_teach_and_fills_up_with_even_on
     assert len({group[0].problem.id for group in phase.groups}) == 6  # the stream goes on: nothing is asked twice within an epoch
 
 
+def test_a_divergence_in_the_reward_is_taken_off_rollout_by_rollout() -> None:
+    """Two groups: each rollout's own sum of log(pi_old / pi_ref) over its tokens, before groups are compared."""
+    first, scores = make_group("a", [1, 0], [2, 4])
+    second, others = make_group("b", [1, 1], [3, 5])
+    references = [np.concatenate([np.zeros(3), np.full(n, level)]).astype(np.float32) for n, level in ((2, -2.5), (4, -1.5), (3, -1.0), (5, -3.0))]
+    config = GRPOConfig(beta=0.1, kl="k1", kl_in="reward", advantage="group_mean", aggregation="sequence")
+    rows = make_rows(Phase([first, second], [scores, others], 2, 1), config, {}, Recomputed(references), 0)
+    totals = [1 - 0.1 * 2 * 1.0, 0.0, 1 + 0.1 * 3 * 0.5, 1 - 0.1 * 5 * 1.5]  # the engine says -1.5 for every token
+    expected = [totals[0] - np.mean(totals[:2]), totals[1] - np.mean(totals[:2]), totals[2] - np.mean(totals[2:]), totals[3] - np.mean(totals[2:])]
+    assert [row.advantage for row in rows] == pytest.approx(expected)
+
+
 def test_only_the_tokens_of_highest_entropy_learn_and_the_learner_says_which() -> None:
     spied = Spied()
     rollouts, scores = make_group("p", [1, 0], [5, 9])

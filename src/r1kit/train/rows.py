@@ -4,7 +4,7 @@ A rollout without advantage teaches nothing: it costs no forward pass, yet count
 learner first (log-probabilities under the policy that began the phase, and under the reference) comes with the phase.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -97,5 +97,5 @@ def _aligned(rollout: Rollout) -> np.ndarray:
 
 
 def _grouped(flat: Sequence[np.ndarray], groups: Sequence[Sequence[Rollout]]) -> list[list[np.ndarray]]:
-    found: Iterable[np.ndarray] = iter(flat)
-    return [[array for array, _ in zip(found, group, strict=False)] for group in groups]
+    found = iter(flat)
+    return [[next(found) for _ in group] for group in groups]

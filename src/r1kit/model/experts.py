@@ -147,7 +147,7 @@ def lay_out(chosen_NA: Tensor, experts: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def _each_expert(x_MD: Tensor, weight_EFD: Tensor, ends_E: Tensor) -> Tensor:
     if x_MD.dtype == torch.float64:  # which grouped_mm has not; tests of exactness need it
-        runs = x_MD.tensor_split(ends_E[:-1].cpu())
+        runs = x_MD.tensor_split(ends_E[:-1].long().cpu())
         return torch.cat([run @ weight_FD.t() for run, weight_FD in zip(runs, weight_EFD, strict=True)])
     return F.grouped_mm(x_MD, weight_EFD.to(x_MD.dtype).transpose(1, 2), offs=ends_E)
 

@@ -104,6 +104,9 @@ def test_the_schedule_and_the_multi_token_loss_follow_the_step(tmp_path: Path) -
             self.seen.append((objective.mtp_weight, scale))
             return {"nats": 8.0, "tokens": 4.0, "grad_norm": 1.0, "mtp": 1.0}
 
+        def save(self, directory: Path, progress: Mapping[str, int]) -> None:
+            raise AssertionError("six steps are not 200")
+
     recorder = Recorder()
     last = supervised.train(recorder, _stream, 6, CONFIG, quiet_log(tmp_path), tmp_path)  # type: ignore[arg-type]
     assert recorder.seen == [(0.3 * (step % 2 == 0), CONFIG.schedule.scale(step, 6)) for step in range(6)]

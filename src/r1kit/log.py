@@ -100,14 +100,15 @@ class Log:
         self._ended = step + 1 >= total
         self._show_progress(step, total, metrics)
 
-    def save_point(self, due: bool, save: Callable[[], None]) -> None:
-        """Call ``save`` after a step where that is ``due`` or where someone has asked the run to stop, which it then does (KeyboardInterrupt).
+    def save_point(self, due: bool, save: Callable[..., None], *arguments: Any) -> None:
+        """Call ``save(*arguments)`` after a step where that is ``due``, or where someone has asked the run to stop, which it then does
+        (KeyboardInterrupt).
 
         The rows of the steps so far are on the disk first: a state that is ahead of its log would leave a gap.
         """
         if due or self.interruption.asked:
             self.sync()
-            save()
+            save(*arguments)
         self.interruption.deferred = not self._ended  # a loop that has come here comes here again after the next step
         self.interruption.stop_if_asked()
 

@@ -79,6 +79,11 @@ def exists(directory: Path) -> bool:
     return bool(_saved(directory))
 
 
+def saved_steps(directory: Path) -> list[int]:
+    """The steps of the states that are kept, the newest first."""
+    return [int(state.name.removeprefix("step_")) for state in _saved(directory)]
+
+
 def discard(directory: Path) -> None:
     """Remove the states and the references: the stage has its result."""
     for folder in (*directory.glob(f"{REFERENCE}*"), directory / FOLDER):

@@ -10,6 +10,7 @@ need share neither a batch nor a process, and no objective of its own is needed.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -74,8 +75,8 @@ def train(learner: LearnerProtocol, pairs: Sequence[RowPair], config: DPOConfig,
         scale = config.schedule.scale(step, len(batches))
         metrics = _learn(learner, [pairs[i] for i in batches[step]], reference_N2[batches[step]], config.beta, scale)
         log.step(step, len(batches), metrics)
-        if (step + 1) % config.save_every == 0 and step + 1 < len(batches):
-            learner.save(out, {"step": step + 1})
+        if step + 1 < len(batches):
+            log.save_point((step + 1) % config.save_every == 0, learner.save, out, {"step": step + 1})
     return metrics
 
 

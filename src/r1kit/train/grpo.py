@@ -92,9 +92,10 @@ def train(
             if number == 0:
                 tell(log, alarm.feed(first, learned.get("sampling/logp_gap_mean", gap.get("sampling/logp_gap_mean", 0.0))))
             log.step(first + number, config.steps, phase_metrics | learned | {"time/update": time.perf_counter() - began})
-        player.engine.load(player.learner.weights(), first + config.updates_per_rollout)
-        if (first // config.updates_per_rollout + 1) % config.save_every == 0:
-            player.learner.save(out, {"step": first + config.updates_per_rollout, "drawn": drawn})
+        after = first + config.updates_per_rollout
+        player.engine.load(player.learner.weights(), after)
+        due = (first // config.updates_per_rollout + 1) % config.save_every == 0
+        log.save_point(due, player.learner.save, out, {"step": after, "drawn": drawn})
 
 
 def tell(log: Log, warning: str) -> None:

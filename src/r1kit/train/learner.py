@@ -34,7 +34,7 @@ class LearnerConfig(Config):
     """How a model is trained on this hardware. ``context`` x ``lines`` tokens make one micro-batch.
 
     ``head`` is the precision of the last product, hidden states to logits (head.py). After ``max_skipped`` updates in a row that could not
-    be applied the run stops.
+    be applied the run stops. The ``keep_last`` saved states are kept, and those of every ``keep_every``-th step (0: none).
     """
 
     context: int = 192
@@ -43,6 +43,8 @@ class LearnerConfig(Config):
     head: Literal["float32", "bfloat16"] = "float32"
     bias_rate: float = 0.001  # gamma of loss-free balancing, DeepSeek-V3 section 4.2
     max_skipped: int = Field(default=3, ge=1)
+    keep_last: int = Field(default=2, ge=2)
+    keep_every: int = Field(default=0, ge=0)
     optimizer: OptimizerConfig = OptimizerConfig()
 
 
@@ -140,7 +142,8 @@ class Learner:
         self.model.load_state_dict(other.weights())
 
     def save(self, directory: Path, progress: Mapping[str, int]) -> None:
-        checkpoint.save(directory, self.model, self.optimizers, {**progress, "version": self.version})
+        keep = checkpoint.Keep(self.config.keep_last, self.config.keep_every)
+        checkpoint.save(directory, self.model, self.optimizers, {**progress, "version": self.version}, keep)
 
     def restore(self, directory: Path) -> Mapping[str, int]:
         progress = checkpoint.restore(directory, self.model, self.optimizers)

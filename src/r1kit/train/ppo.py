@@ -15,6 +15,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -28,12 +29,13 @@ from r1kit.log import Log
 from r1kit.rewards import WeightedReward
 from r1kit.seeds import derive_seed
 from r1kit.train import checkpoint
+from r1kit.train.gate import GapAlarm
 from r1kit.train.learner import LearnerProtocol, Metrics
 from r1kit.train.objectives import Predictions
 from r1kit.train.optimizers import ScheduleConfig
 from r1kit.train.packing import Batch
 from r1kit.train.policy_loss import Aggregation, Divergence, PolicyLoss, PolicyLossConfig, token_weights
-from r1kit.train.rollouts import Phase, Player, RolloutConfig, Watch, collect, describe, record
+from r1kit.train.rollouts import Phase, Player, RolloutConfig, Watch, agree, collect, describe, records
 from r1kit.train.rows import policy_row
 from r1kit.types import Rollout, Row
 
@@ -150,6 +152,8 @@ def train(
     """Run ``config.steps`` updates of policy and critic, and continue where an interrupted training saved both in ``out``."""
     start, drawn = resume(player, critic, config, out) if checkpoint.exists(out) else (0, 0)
     mixture.draw(drawn)
+    agree(player, mixture, config, seed, start, log)
+    alarm = GapAlarm(config)
     for first in range(start, config.steps, config.updates_per_rollout):
         began = time.perf_counter()
         refresh_reference(player, config, first, out)
@@ -157,26 +161,28 @@ def train(
         drawn += phase.drawn
         sampled = time.perf_counter()
         watched = watch(player) if watch and config.watch_every and first % config.watch_every == 0 else {}
-        phase_metrics = describe(phase) | watched | {"time/rollout": sampled - began}
-        played = zip(phase.groups, phase.scores_PG, strict=True)
-        log.rollouts(first, [record(r, s) for group, scores in played for r, s in zip(group, scores, strict=True)][:32])
+        phase_metrics = describe(phase) | watched | {"time/rollout": sampled - began - phase.scoring_s}
+        log.rollouts(first, records(phase, 32))
         parts = deal(appraise(player, critic, phase, config), config, derive_seed(seed, "split", first))
         for number, part in enumerate(parts[: config.steps - first]):
             began = time.perf_counter()
             learned = learn(player, critic, part, config, config.schedule.scale(first + number, config.steps))
+            if number == 0 and (warning := alarm.feed(first, learned.get("sampling/logp_gap_mean", 0.0))):
+                log.info(f"warning: {warning}")
             log.step(first + number, config.steps, phase_metrics | learned | {"time/update": time.perf_counter() - began})
         after = first + config.updates_per_rollout
         player.engine.load(player.learner.weights(), after)
-        if (first // config.updates_per_rollout + 1) % config.save_every == 0:
-            save(player, critic, out, {"step": after, "drawn": drawn})
+        due = (first // config.updates_per_rollout + 1) % config.save_every == 0
+        log.save_point(due, save, player, critic, out, {"step": after, "drawn": drawn})
 
 
 def save(player: Player, critic: LearnerProtocol, out: Path, progress: dict[str, int]) -> None:
     """Save the critic first, under the step, so that no policy's state is without its own; critics of states that are gone go too."""
     critic.save(out / f"{CRITIC}{progress['step']:08d}", progress)
     player.learner.save(out, progress)
-    for stale in sorted(out.glob(f"{CRITIC}*"))[: -checkpoint.Keep().last]:
-        shutil.rmtree(stale)
+    for stale in out.glob(f"{CRITIC}*"):
+        if int(stale.name.removeprefix(CRITIC)) not in checkpoint.saved_steps(out):
+            shutil.rmtree(stale)
 
 
 def resume(player: Player, critic: LearnerProtocol, config: PPOConfig, out: Path) -> tuple[int, int]:

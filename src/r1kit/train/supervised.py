@@ -107,7 +107,7 @@ def train(
             metrics["moe/max_violation"] = summed["max_violation"]
         log.step(step, steps, metrics)
         if step + 1 < steps:  # the finished model is exported, not saved
-            log.save_point((step + 1) % config.save_every == 0, lambda done=step + 1: learner.save(out, {"step": done}))  # type: ignore[misc]
+            log.save_point((step + 1) % config.save_every == 0, learner.save, out, {"step": step + 1})
     return metrics
 
 

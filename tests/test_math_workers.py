@@ -1,15 +1,23 @@
 """The processes that run math-verify: nobody waits longer than a second, and killing them changes no verdict."""
 
+import contextlib
+import json
 import os
 import random
+import shutil
 import signal
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 
 import psutil
 import pytest
+from rich.console import Console
 
+from r1kit.execute import run
+from r1kit.layers import read_layers
+from r1kit.recipe import build
 from r1kit.sandbox.pool import WorkerLost
 from r1kit.tasks import checkers, mathematics
 from r1kit.tasks.mathematics import check_math, check_math_batch
@@ -113,30 +121,88 @@ def test_a_checker_that_does_not_tell_is_a_failure_within_the_second_and_never_a
     assert verdict.reason.startswith("late" if gives == "nothing" else "lost")
 
 
-def test_checkers_killed_at_random_change_no_verdict():
-    """Zygotes and the jobs forked from them die while a batch is judged; the verdicts are those of an undisturbed one."""
-    golds, responses = [g for g, _, _ in HARD] * 30, [r.replace("{1}", f"{{{n}}}") for n in range(30) for _, r, _ in HARD]
-    expected = check_math_batch(golds, responses)
-    random_kill, over, killed = random.Random(5), threading.Event(), []
+@contextlib.contextmanager
+def killing(seed: int, most: int, pause: float = 0.1):
+    """Kill zygotes and the jobs forked from them, one by one at random, and tell which."""
+    chance, over, killed = random.Random(seed), threading.Event(), []
 
     def kill() -> None:
-        while not over.wait(random_kill.uniform(0.005, 0.05)):
+        while len(killed) < most and not over.wait(chance.uniform(pause / 10, pause)):
             victims = [process for checker in list(checkers.checkers().alive) for process in _family(checker.zygote.process.pid)]
-            if victims and len(killed) < 5:
-                victim = random_kill.choice(victims)
-                killed.append(victim)
-                os.kill(victim, signal.SIGKILL)
+            if victims:
+                killed.append(chance.choice(victims))
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(killed[-1], signal.SIGKILL)
 
     killer = threading.Thread(target=kill)
     killer.start()
-    rounds = 0
-    while rounds < 2 or (len(killed) < 5 and rounds < 300):
-        assert check_math_batch(golds, responses) == expected
-        rounds += 1
-    over.set()
-    killer.join()
-    assert len(killed) == 5
+    try:
+        yield killed
+    finally:
+        over.set()
+        killer.join()
+
+
+def test_checkers_killed_at_random_change_no_verdict():
+    golds, responses = [g for g, _, _ in HARD] * 30, [r.replace("{1}", f"{{{n}}}") for n in range(30) for _, r, _ in HARD]
+    expected = check_math_batch(golds, responses)
     assert {verdict.outcome for verdict in expected} == {"correct", "wrong"}
+    with killing(5, most=4) as killed:
+        rounds = 0
+        while rounds < 2 or (len(killed) < 4 and rounds < 300):
+            assert check_math_batch(golds, responses) == expected
+            rounds += 1
+    assert len(killed) == 4
+    assert checkers.checkers().lost > 0
+
+
+# A model that has learned next to nothing answers nothing, so this reward makes an answer of what was sampled, for math-verify to judge.
+JUDGED = """\
+from r1kit.tasks.mathematics import check_math_batch
+
+def judged(completions, completion_ids):
+    golds, responses = [], []
+    for ids in completion_ids:
+        for n in range(4):
+            golds.append(f"\\\\int_0^{{{n + 1}}} x dx")
+            responses.append(f"\\\\boxed{{\\\\int_0^{{{n + 1 + sum(ids) % (n + 2) % 2}}} t dt}}")
+    verdicts = check_math_batch(golds, responses)
+    assert all(verdict.reward is not None for verdict in verdicts), verdicts
+    rewards = [verdict.reward for verdict in verdicts]
+    return [sum(rewards[k : k + 4]) / 4 for k in range(0, len(rewards), 4)]
+"""
+RECIPE = """\
+extends: {nano}
+stages:
+  pretrain: {{tokens: 8_000}}
+  r1_zero: {{rewards: {{'{folder}/judged.py:judged': 1.0}}, grpo: {{steps: 3}}}}
+"""
+
+
+def train(folder: Path, out: Path) -> list[float]:
+    """Run the recipe as far as r1_zero, in this process, and return the mean reward of every step."""
+    recipe = build(read_layers(folder / "mathematics.yaml", [f"out={json.dumps(str(out))}"]))
+    run(recipe, console=Console(file=(folder / "screen.txt").open("a")), show_rollouts=0)
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [row["reward/mean"] for row in rows if row["stage"] == "r1_zero"]
+
+
+@pytest.mark.timeout(600)
+def test_checkers_killed_during_reinforcement_learning_change_no_reward_and_no_weight(tmp_path):
+    (tmp_path / "judged.py").write_text(JUDGED)
+    nano = Path(__file__).parents[1] / "recipes/nano.yaml"
+    later = [stage.name for stage in build(read_layers(nano, [])).stages if stage.name not in ("pretrain", "r1_zero")]
+    recipe = RECIPE.format(nano=nano, folder=tmp_path) + "".join(f"  {name}: null\n" for name in later)
+    (tmp_path / "mathematics.yaml").write_text(recipe)
+    calm = train(tmp_path, tmp_path / "calm")
+    shutil.copytree(tmp_path / "calm/stages/pretrain", tmp_path / "troubled/stages/pretrain")
+    before = checkers.checkers().lost
+    with killing(11, most=20, pause=0.6) as killed:
+        troubled = train(tmp_path, tmp_path / "troubled")
+    assert len(killed) >= 3 and checkers.checkers().lost > before
+    ends = [(tmp_path / out / "stages/r1_zero/model/model.safetensors").read_bytes() for out in ("calm", "troubled")]
+    assert ends[0] == ends[1] != (tmp_path / "calm/stages/pretrain/model/model.safetensors").read_bytes()
+    assert calm == troubled and min(calm) > 0 and max(calm) < 1
 
 
 def _family(pid: int) -> list[int]:

@@ -1,4 +1,5 @@
-"""r1kit's losses and gradients against TRL's own GRPOTrainer, on the same logits in float64. Skipped without the extra ``oracle``.
+"""r1kit's losses and gradients against TRL's own GRPOTrainer in float64: on the same logits, and through a whole small Qwen3 with TRL's own rollouts.
+Skipped without the extra ``oracle``.
 
 TRL pads rollouts to a rectangle, r1kit packs rows into lines. Everything else (ratios, clips, divergences, averages) has to be the same; where the
 formulas differ docs/objectives.md says so.
@@ -14,11 +15,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from r1kit.model.huggingface import load_pretrained, to_disk
+from r1kit.train.advantages import AdvantageConfig, estimate
+from r1kit.train.learner import Learner, LearnerConfig
 from r1kit.train.objectives import Predictions
 from r1kit.train.packing import Batch, pack
 from r1kit.train.policy_loss import PolicyLoss, PolicyLossConfig, token_weights
 from r1kit.train.tokens import TokensConfig, choose
-from r1kit.types import Row
+from r1kit.types import Row, Score
 
 trl = pytest.importorskip("trl", reason="needs the extra oracle: pip install 'r1kit[oracle]'")
 
@@ -180,3 +184,115 @@ def compare(theirs: tuple[Tensor, Tensor], ours: tuple[Tensor, Tensor]) -> None:
     assert float(theirs[1].abs().max()) > 1e-3
     torch.testing.assert_close(ours[0], theirs[0], rtol=1e-6, atol=1e-7)
     torch.testing.assert_close(ours[1], theirs[1], rtol=1e-6, atol=1e-7)
+
+
+PROMPT_TEXTS = ["w1 w2 w3"] * 4 + ["w4 w5"] * 4
+END = 30
+
+
+def small_qwen(folder: Path) -> Path:
+    """A Qwen3 of random weights with 32 words, on disk as transformers writes it; its padding is its end token."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+    words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(30)} | {"<end>": END, "<unk>": 31}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
+    special = {"eos_token_id": END, "pad_token_id": END, "bos_token_id": None}
+    torch.manual_seed(0)
+    model = Qwen3ForCausalLM(
+        Qwen3Config(vocab_size=32, max_position_embeddings=64, tie_word_embeddings=False, initializer_range=0.2, **shape, **special)
+    )
+    model.save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<end>", eos_token="<end>", unk_token="<unk>").save_pretrained(folder)
+    return folder
+
+
+def evens(completion_ids: list[list[int]], **_: object) -> list[float]:
+    return [float(sum(token % 2 == 0 for token in ids)) for ids in completion_ids]
+
+
+@pytest.mark.parametrize(
+    ("told", "keys"),
+    [
+        ({"loss_type": "grpo", "beta": 0.04}, {"beta": 0.04}),
+        ({"loss_type": "dapo", "scale_rewards": "batch"}, {"aggregation": "token", "advantage": "batch_std"}),
+        ({"loss_type": "dr_grpo", "scale_rewards": "none"}, {"aggregation": "constant", "advantage": "group_mean"}),
+        ({"loss_type": "grpo", "importance_sampling_level": "sequence"}, {"surrogate": "gspo"}),
+        ({"loss_type": "cispo", "epsilon_high": 1.05}, {"surrogate": "cispo", "cispo_max": 1.05, "aggregation": "token"}),
+        ({"loss_type": "dapo", "multi_objective_aggregation": "normalize_then_sum"}, {"aggregation": "token", "advantage": "gdpo"}),
+    ],
+    ids=["GRPO", "DAPO, batch std", "Dr. GRPO", "GSPO", "CISPO", "GDPO"],
+)
+def test_a_whole_models_gradient_on_trls_own_rollouts_is_trls(told: dict[str, Any], keys: dict[str, Any], tmp_path: Path) -> None:
+    """TRL samples, scores and compares; both then learn from its rollouts with weights that have moved since. Rewards, advantages, loss and the
+    gradient of every parameter are the same."""
+    from datasets import Dataset
+
+    told = DEFAULTS | {"use_bias_correction_kl": False} | told
+    advantage, keys = keys.get("advantage", "group_std"), DEFAULTS | {name: value for name, value in keys.items() if name != "advantage"}
+    args = trl.GRPOConfig(
+        output_dir=str(tmp_path / "out"), use_cpu=True, bf16=False, report_to="none", num_generations=4, per_device_train_batch_size=8,
+        max_completion_length=6, num_iterations=2, model_init_kwargs={"dtype": "float32"}, **told,
+    )  # fmt: skip
+    questions = Dataset.from_list([{"prompt": text} for text in PROMPT_TEXTS])
+    trainer = trl.GRPOTrainer(str(small_qwen(tmp_path / "model")), evens, args, questions)
+    inputs = trainer._generate_and_score_completions([{"prompt": text} for text in PROMPT_TEXTS])
+    prompts, completions = (unpadded(inputs[f"{of}_ids"], inputs[f"{of}_mask"]) for of in ("prompt", "completion"))
+    assert len({len(prompt) for prompt in prompts}) == 2 and any(ids[-1] == END for ids in completions)  # padded on both sides
+
+    rewards = evens([ids.tolist() for ids in completions])
+    scores_PG = [[Score(reward, {"evens": reward}) for reward in rewards[start : start + 4]] for start in (0, 4)]
+    advantages = np.concatenate(estimate(scores_PG, AdvantageConfig(advantage=advantage), {"evens": 1.0}))
+    np.testing.assert_allclose(advantages, inputs["advantages"].numpy(), rtol=2e-4, atol=1e-6)  # a reward is float32 there
+
+    move(trainer.model)
+    trainer.model.save_pretrained(tmp_path / "moved")
+    trainer.model.double().train()
+    trainer.current_gradient_accumulation_steps = 1
+    loss = trainer._compute_loss(trainer.model, inputs | {"advantages": torch.from_numpy(advantages).double()})
+    loss.backward()
+    theirs = {name: parameter.grad for name, parameter in trainer.model.named_parameters()}
+
+    config = PolicyLossConfig.parse(keys, "loss")
+    weights = token_weights([len(ids) for ids in completions], config.aggregation, 6, groups=[4, 4])
+    rows = []
+    for i, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
+        mask = np.arange(len(prompt) + len(completion)) >= len(prompt)
+        old, reference = (aligned(inputs.get(f"{of}_per_token_logps"), i, mask) for of in ("old", "ref"))
+        rows.append(Row(np.concatenate([prompt, completion]).astype(np.int32), mask, weights[i], float(advantages[i]), old, reference))
+    found: list[Tensor] = []
+    model = load_pretrained(tmp_path / "moved")
+
+    def spy(flat: Tensor) -> Tensor:
+        found.append(flat.clone())
+        return flat
+
+    metrics = Learner(model, LearnerConfig(context=16, lines=2, precision="float64"), spy).update(rows, PolicyLoss(config), 0.0)
+    sizes = [parameter.numel() for parameter in model.parameters()]
+    parts = found[0][: sum(sizes)].split(sizes)
+    ours = dict(to_disk(model.config, {name: part.view_as(p) for (name, p), part in zip(model.named_parameters(), parts, strict=True)}))
+    assert metrics["loss"] == pytest.approx(float(loss.detach()), rel=1e-5, abs=1e-6) and ours.keys() == theirs.keys()
+    largest = max(float(gradient.abs().max()) for gradient in theirs.values() if gradient is not None)
+    for name, gradient in theirs.items():
+        torch.testing.assert_close(ours[name], gradient, rtol=1e-5, atol=1e-6 * largest, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def unpadded(ids: Tensor, mask: Tensor) -> list[np.ndarray]:
+    return [row[kept.bool()].numpy() for row, kept in zip(ids, mask, strict=True)]
+
+
+def move(model: torch.nn.Module) -> None:
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.01 * torch.randn(parameter.shape, generator=generator))
+
+
+def aligned(logprobs: Tensor | None, row: int, mask: np.ndarray) -> np.ndarray | None:
+    """Row ``row`` of a padded rectangle beside prompt and completion."""
+    if logprobs is None:
+        return None
+    found = np.zeros(len(mask), dtype=np.float32)
+    found[mask] = logprobs[row, : int(mask.sum())].numpy()
+    return found

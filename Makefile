@@ -2,7 +2,7 @@
 
 RUN = .venv/bin/r1kit run
 
-.PHONY: mini test controls adversarial bench lint clean
+.PHONY: mini test controls adversarial bench chaos lint clean
 
 # The whole R1 recipe in miniature; continues where it was interrupted. Overrides: make mini CHANGES="seed=1 --out runs/second"
 mini: .venv/ready
@@ -22,6 +22,11 @@ adversarial: .venv/ready
 # r1kit and its peers at the same work, in turns: fills docs/performance.md. Some of it: make bench CHANGES="grpo/7m --quick"
 bench: .venv/ready
 	.venv/bin/python benchmarks/bench.py $(CHANGES)
+
+# Kills every stage of the nano recipe at random times, and a save and a hand-over at every system call; the last line is the verdict.
+# Less of it: make chaos CHANGES="--kills 10 --every 8" (docs/reliability.md)
+chaos: .venv/ready
+	OMP_NUM_THREADS=1 .venv/bin/python benchmarks/chaos.py $(CHANGES)
 
 lint: .venv/ready
 	.venv/bin/ruff check .

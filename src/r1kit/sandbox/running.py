@@ -46,17 +46,17 @@ def run_functions(job: Job, zygote: Zygote, right: Right = matches_expected) -> 
     with Channel(zygote) as channel:
         number = zygote.spawn("functions", [channel.theirs.fileno()], job.memory_limit_mb, job.backstop_s)
         channel.hand_over()
-        begun = time.monotonic()
         channel.send(encode({"program": job.program, "entry_point": job.entry_point}), *(requests if at_once else ()))
         try:
             reason = _load(channel, number, job)
             loaded = 0.0 if reason else zygote.processor_time(number)
+            begun = time.monotonic()
             for test, request in zip(job.tests, requests, strict=True) if not reason else ():
                 asked = time.monotonic()
                 if not at_once:
                     channel.send(request)
-                # What passed before by the clock bounds the processor time that earlier tests have used.
-                reason = _result(channel.receive(number, job.time_limit_s, asked - begun), job, test, right)
+                # What passed since by the clock bounds the processor time that earlier tests have used.
+                reason = _result(channel.receive(number, job.time_limit_s, loaded + asked - begun), job, test, right)
                 results.append("wrong" if reason else "correct")
                 if reason:
                     break

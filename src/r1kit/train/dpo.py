@@ -10,7 +10,6 @@ need share neither a batch nor a process, and no objective of its own is needed.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np

@@ -43,18 +43,17 @@ class _Head(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         wide = torch.promote_types(dtype, torch.float32)
         logprobs_N, entropy_N, normaliser_N = (torch.zeros(len(hidden_ND), dtype=wide, device=hidden_ND.device) for _ in range(3))
-        step = part_rows(len(weight_VD))
-        kept = None
-        for start in range(0, len(hidden_ND), step):
-            part = slice(start, start + step)
-            logits_NV = _logits(hidden_ND[part], weight_VD, _part(temperatures_N, part), dtype)
+        parts, kept = _parts(len(hidden_ND), len(weight_VD)), None
+        for part in parts:
+            logits_NV = _logits(hidden_ND[part], weight_VD, _of(temperatures_N, part), dtype)
             normaliser_N[part] = logits_NV.logsumexp(-1)
             logprobs_N[part] = logits_NV.gather(1, targets_N[part, None])[:, 0] - normaliser_N[part]
             if entropy:
                 entropy_N[part] = normaliser_N[part] - _mean_logit(logits_NV, normaliser_N[part])
-            kept = logits_NV if len(hidden_ND) <= step and any(ctx.needs_input_grad) else None
+            kept = logits_NV if len(parts) == 1 and any(ctx.needs_input_grad) else None
+            del logits_NV  # before the next part's are made
         ctx.save_for_backward(hidden_ND, weight_VD, targets_N, temperatures_N, normaliser_N, entropy_N, kept)
-        ctx.dtype, ctx.step = dtype, step
+        ctx.dtype = dtype
         ctx.set_materialize_grads(False)
         return logprobs_N, entropy_N
 
@@ -66,20 +65,26 @@ class _Head(torch.autograd.Function):
             return None, None, None, None, None, None
         grad_hidden, grad_weight = torch.empty_like(hidden_ND), torch.zeros_like(weight_VD)
         product_weight = weight_VD.to(ctx.dtype)
-        for start in range(0, len(hidden_ND), ctx.step):
-            part = slice(start, start + ctx.step)
-            temperature_N = _part(temperatures_N, part)
+        for part in _parts(len(hidden_ND), len(weight_VD)):
+            temperature_N, of_logprob_N, of_entropy_N = (_of(tensor_N, part) for tensor_N in (temperatures_N, *grads))
             logits_NV = _logits(hidden_ND[part], weight_VD, temperature_N, ctx.dtype) if kept is None else kept
-            slopes_NV = _slopes(logits_NV, targets_N[part], normaliser_N[part], entropy_N[part], _part(grads[0], part), _part(grads[1], part))
+            slopes_NV = _slopes(logits_NV, targets_N[part], normaliser_N[part], entropy_N[part], of_logprob_N, of_entropy_N)
+            del logits_NV
             if temperature_N is not None:
-                slopes_NV = slopes_NV / temperature_N[:, None]
+                slopes_NV /= temperature_N[:, None]
             slopes_NV = slopes_NV.to(ctx.dtype)
             grad_hidden[part] = (slopes_NV @ product_weight).to(grad_hidden.dtype)
             grad_weight += (slopes_NV.t() @ hidden_ND[part].to(ctx.dtype)).to(grad_weight.dtype)
+            del slopes_NV
         return grad_hidden, grad_weight, None, None, None, None
 
 
-def _part(tensor_N: Tensor | None, part: slice) -> Tensor | None:
+def _parts(positions: int, vocabulary: int) -> list[slice]:
+    step = part_rows(vocabulary)
+    return [slice(start, start + step) for start in range(0, positions, step)]
+
+
+def _of(tensor_N: Tensor | None, part: slice) -> Tensor | None:
     return None if tensor_N is None else tensor_N[part]
 
 
@@ -99,11 +104,13 @@ def _slopes(
     logits_NV: Tensor, targets_N: Tensor, normaliser_N: Tensor, entropy_N: Tensor, of_logprob_N: Tensor | None, of_entropy_N: Tensor | None
 ) -> Tensor:
     """dL/dlogits from the slopes of log-probability and entropy; see the equation on top."""
-    logs_NV = logits_NV - normaliser_N[:, None]
-    probs_NV = logs_NV.exp()
-    slopes_NV = torch.zeros_like(probs_NV) if of_logprob_N is None else probs_NV * -of_logprob_N[:, None]
-    if of_entropy_N is not None:
-        slopes_NV -= probs_NV * (logs_NV + entropy_N[:, None]) * of_entropy_N[:, None]
+    slopes_NV = (logits_NV - normaliser_N[:, None]).exp_()
+    if of_entropy_N is None:
+        assert of_logprob_N is not None
+        slopes_NV *= -of_logprob_N[:, None]
+    else:  # log p + H, the entropy's own part, is logit - normaliser + H
+        constant_N = of_entropy_N * (normaliser_N - entropy_N) - (0.0 if of_logprob_N is None else of_logprob_N)
+        slopes_NV *= torch.addcmul(constant_N[:, None], of_entropy_N[:, None], logits_NV, value=-1)
     if of_logprob_N is not None:
         slopes_NV.scatter_add_(1, targets_N[:, None], of_logprob_N[:, None])
     return slopes_NV

@@ -1,12 +1,17 @@
 """Each name of the GRPO family sets its paper's values, and nothing that the recipe has set itself."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from r1kit.config import ConfigError
+from r1kit.train.advantages import AdvantageConfig
 from r1kit.train.algorithms import ALGORITHMS
 from r1kit.train.grpo import GRPOConfig
+from r1kit.train.policy_loss import PolicyLossConfig
+from r1kit.train.tokens import TokensConfig
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
@@ -54,3 +59,12 @@ def test_the_recipes_own_key_wins() -> None:
 def test_an_unknown_name_is_refused_with_those_that_are_known() -> None:
     with pytest.raises(ConfigError, match=r"unknown algorithm 'dappo': known are grpo, dr_grpo, dapo"):
         GRPOConfig.parse({"algorithm": "dappo"}, "grpo")
+
+
+def test_every_name_and_every_key_has_its_place_on_the_page() -> None:
+    page = (Path(__file__).parent.parent / "docs/objectives.md").read_text(encoding="utf-8")
+    table = page.partition("## By name")[2].partition("\n## ")[0]
+    rows = [re.findall(r"`(\w+)`", line.split("|")[1]) for line in table.splitlines() if line.startswith("| `")]
+    assert [name for row in rows for name in row] == list(ALGORITHMS)
+    keys = {key for part in (PolicyLossConfig, AdvantageConfig, TokensConfig) for key in part.model_fields}
+    assert {key for key in keys if f"`{key}`" not in page and f"`{key}:" not in page} == set()

@@ -1,5 +1,6 @@
 """One update: its gradient is that of the plain loss, however rows are packed, and nothing bad is ever applied."""
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,11 +21,14 @@ from small_world import (
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from r1kit.config import R1kitError
+from r1kit.engine.native import NativeEngine
 from r1kit.model.decoder import LanguageModel
 from r1kit.model.huggingface import save_pretrained
-from r1kit.train.learner import Learner
-from r1kit.train.objectives import CrossEntropy
-from r1kit.types import Row
+from r1kit.train.learner import Learner, LearnerConfig
+from r1kit.train.objectives import CrossEntropy, Predictions
+from r1kit.train.packing import Batch, pack
+from r1kit.types import Row, Sampling
 
 
 def plain_loss(model: LanguageModel, rows: list[Row]) -> Tensor:
@@ -194,3 +198,211 @@ def test_bfloat16_log_probabilities_are_near_those_of_float32() -> None:
     ours, theirs = np.concatenate(rough.logprobs(rows)), np.concatenate(exact.logprobs(rows))
     assert ours.dtype == np.float32 and 0 < np.abs(ours - theirs).max() < 0.3
     assert theirs.min() > -40
+
+
+@pytest.mark.parametrize("head", ["float32", "bfloat16"])
+def test_the_heads_precision_is_its_own(head: str) -> None:
+    rows = random_rows(12)
+    config = learner_config().model_copy(update={"precision": "bfloat16", "head": head})
+    exact, rough = Learner(model(), learner_config()), Learner(model(), config)
+    hidden: list[Tensor] = []
+    rough.model.norm.register_forward_hook(lambda _module, _given, result: hidden.append(result.detach()))
+    found = np.concatenate(rough.logprobs(rows))
+    gap = np.abs(found - np.concatenate(exact.logprobs(rows)))[found != 0].mean()
+    # the head alone, on the same hidden states, in its precision
+    weight = rough.model.lm_head.weight.detach()
+    dtype = getattr(torch, head)
+    batch = pack(rows, 64, 4)[0]
+    logprobs_BTV = (hidden[0].to(dtype) @ weight.to(dtype).t()).float().log_softmax(-1)
+    expected = logprobs_BTV.gather(-1, batch.targets_BT[..., None])[..., 0][batch.mask_BT]
+    owners, places = batch.rows_BT[batch.mask_BT], batch.positions_BT[batch.mask_BT] + 1
+    ours = np.array([rough.logprobs(rows)[row][place] for row, place in zip(owners.tolist(), places.tolist(), strict=True)])
+    np.testing.assert_allclose(ours, expected.numpy(), atol=2e-5)
+    assert gap > 1e-4
+
+
+def test_a_bfloat16_head_alone_already_costs_agreement_and_is_not_the_default() -> None:
+    rows = random_rows(20, seed=2)
+    truth = [full_logprobs(model(), row).detach().numpy() for row in rows]
+    gaps = {}
+    for head in ("float32", "bfloat16"):
+        found = Learner(model(), learner_config().model_copy(update={"head": head})).logprobs(rows)
+        gaps[head] = np.concatenate([np.abs(ours[1:] - theirs)[row.mask[1:]] for ours, theirs, row in zip(found, truth, rows, strict=True)])
+    assert gaps["float32"].max() < 2e-5 and gaps["bfloat16"].mean() > 1e-3
+    assert LearnerConfig().head == "float32"
+
+
+def test_log_probabilities_and_entropies_are_those_at_the_rows_temperature() -> None:
+    learner = Learner(model(), learner_config(40, 3))
+    rows = [replace(row, temperature=(1.0, 0.7, 1.3)[place % 3]) for place, row in enumerate(random_rows(9))]
+    for row, found, entropies in zip(rows, learner.logprobs(rows), learner.entropies(rows), strict=True):
+        tokens_BT = torch.from_numpy(row.token_ids.astype(np.int64))[None]
+        with torch.no_grad():
+            logprobs_TV = (learner.model.logits(learner.model(tokens_BT[:, :-1]).hidden_BTD)[0] / row.temperature).log_softmax(-1)
+        expected = logprobs_TV.gather(1, tokens_BT[0, 1:, None])[:, 0].numpy()
+        np.testing.assert_allclose(found[1:], np.where(row.mask[1:], expected, 0), atol=2e-5)
+        np.testing.assert_allclose(entropies[1:], np.where(row.mask[1:], -(logprobs_TV.exp() * logprobs_TV).sum(-1).numpy(), 0), atol=2e-5)
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.0])
+def test_before_the_first_step_the_ratio_to_the_engine_is_one(temperature: float) -> None:
+    learner = Learner(model(), learner_config(80, 3))
+    engine = NativeEngine(learner.model, [0], kernels=False)
+    prompts = [np.arange(3 + place, dtype=np.int32) for place in range(6)]
+    groups = engine.generate(prompts, Sampling(n=2, temperature=temperature, max_tokens=20), list(range(6)))
+    rows = [
+        Row(np.concatenate([p, c.token_ids]).astype(np.int32), np.arange(len(p) + len(c.token_ids)) >= len(p), 1.0, temperature=temperature)
+        for p, group in zip(prompts, groups, strict=True) for c in group
+    ]  # fmt: skip
+    sampled = np.concatenate([c.logprobs for group in groups for c in group])
+    ours = np.concatenate([found[row.mask] for found, row in zip(learner.logprobs(rows), rows, strict=True)])
+    np.testing.assert_allclose(ours, sampled, atol=5e-5)
+    if temperature != 1.0:
+        cold = np.concatenate([f[r.mask] for f, r in zip(learner.logprobs([replace(r, temperature=1.0) for r in rows]), rows, strict=True)])
+        assert np.abs(cold - sampled).mean() > 0.05
+
+
+def perturbed_rollout(learner: Learner, seed: int = 0) -> tuple[list[Row], list[np.ndarray]]:
+    """Rows with the experts of a model whose gates were shaken, and the log-probabilities with that routing but the learner's own weights."""
+    rng, rows, expected = np.random.default_rng(seed), [], []
+    for row in random_rows(9, seed=7):
+        experts_TLA = np.argsort(rng.random((len(row.token_ids) - 1, 1, 4)), axis=-1)[..., :2].astype(np.uint8)
+        rows.append(replace(row, experts=experts_TLA))
+        gate = learner.model.layers[1].mlp.gate
+        own, forced = gate._choose, torch.from_numpy(experts_TLA[:, 0].astype(np.int64))
+        gate._choose = lambda _scores, forced=forced: forced
+        with torch.no_grad():
+            expected.append(full_logprobs(learner.model.eval(), row).numpy())
+        gate._choose = own
+    return rows, expected
+
+
+def test_replayed_experts_give_the_rollouts_log_probabilities() -> None:
+    learner = Learner(model(), learner_config(60, 3))
+    rows, expected = perturbed_rollout(learner)
+    for row, found, wanted in zip(rows, learner.logprobs(rows), expected, strict=True):
+        np.testing.assert_allclose(found[1:], np.where(row.mask[1:], wanted, 0), atol=2e-5)
+    free = learner.logprobs([replace(row, experts=None) for row in rows])
+    assert max(np.abs(found[1:] - np.where(r.mask[1:], wanted, 0)).max() for r, found, wanted in zip(rows, free, expected, strict=True)) > 0.01
+
+
+def test_the_gates_of_replayed_experts_keep_their_gradient() -> None:
+    spied = Spied(learner_config(60, 3))
+    rows, _ = perturbed_rollout(spied.learner)
+    spied.learner.update(rows, CrossEntropy(), 0.0)
+    gate, found = spied.model.layers[1].mlp.gate, spied.gradients()["layers.1.mlp.gate.weight"]
+    direction = torch.randn(gate.weight.shape, generator=torch.Generator().manual_seed(0)).double()
+
+    def loss_at(step: float) -> float:
+        # float64, and the choice is the rollout's: the loss is smooth in the gate
+        moved = Spied(learner_config(60, 3).model_copy(update={"precision": "float64"}))
+        with torch.no_grad():
+            moved.model.layers[1].mlp.gate.weight.add_(step * direction)
+        logprobs = [found.astype(np.float64) for found in moved.learner.logprobs(rows)]
+        return -sum(float((found * row.mask).sum()) * row.weight for found, row in zip(logprobs, rows, strict=True))
+
+    slope = (loss_at(1e-2) - loss_at(-1e-2)) / 2e-2
+    assert float((found.double() * direction).sum()) == pytest.approx(slope, rel=2e-3) and abs(slope) > 1e-4
+
+
+def test_a_choice_of_minus_one_is_the_models_own() -> None:
+    learner, rows = Learner(model(), learner_config(60, 3)), random_rows(5)
+    free = learner.logprobs(rows)
+    open_rows = [replace(row, experts=np.full((len(row.token_ids) - 1, 1, 2), -1, dtype=np.int16)) for row in rows[:3]] + rows[3:]
+    for ours, theirs in zip(learner.logprobs(open_rows), free, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_experts_of_another_model_are_refused() -> None:
+    row = random_rows(1)[0]
+    wrong = replace(row, experts=np.zeros((len(row.token_ids) - 1, 3, 2), dtype=np.uint8))
+    with pytest.raises(R1kitError, match="experts were recorded for 3 layers, but 1 of this model's layers have experts"):
+        Learner(model(), learner_config()).logprobs([wrong])
+    other = replace(row, experts=np.zeros((len(row.token_ids) - 1, 1, 2), dtype=np.uint8))
+    with pytest.raises(R1kitError, match="experts of different shapes"):
+        Learner(model(), learner_config()).logprobs([wrong, other])
+
+
+def test_a_skipped_update_names_its_rows() -> None:
+    spied, rows = Spied(learner_config(40, 2)), [replace(row, name=f"sum-{place}/0") for place, row in enumerate(random_rows(7))]
+    assert spied.learner.fault() == ""
+    bad = [*rows[:3], replace(rows[3], weight=float("nan")), rows[4], replace(rows[5], weight=float("inf")), replace(rows[6], name="")]
+    assert spied.learner.update(bad, CrossEntropy(), 1.0)["skipped"] == 1.0
+    told = spied.learner.fault()
+    assert "update 1 was not applied: grad_norm, loss not finite; rows at fault: sum-3/0, sum-5/0" in told and "sum-4" not in told
+    spied.learner.update([replace(bad[3], name="")], CrossEntropy(), 1.0)
+    assert "row 0 of process 0" in spied.learner.fault()
+
+
+def test_a_statistic_that_is_not_finite_skips_the_update() -> None:
+    class Counting(CrossEntropy):
+        def __call__(self, predictions: Predictions, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+            loss, statistics = super().__call__(predictions, batch)
+            return loss, statistics | {"nats": statistics["nats"] * float("nan")}
+
+    spied, untouched = Spied(), Spied()
+    assert spied.learner.update(random_rows(3), Counting(), 1.0)["skipped"] == 1.0
+    assert same_weights(spied.model, untouched.model)
+    assert "nats not finite; no row is at fault by itself" in spied.learner.fault()
+
+
+def test_three_skipped_updates_in_a_row_stop_the_run_and_two_do_not() -> None:
+    spied, rows = Spied(learner_config(40, 2)), random_rows(3)
+    bad = [replace(rows[0], weight=float("nan"), name="p1/2"), *rows[1:]]
+    for _ in range(2):
+        for _ in range(2):
+            assert spied.learner.update(bad, CrossEntropy(), 1.0)["skipped"] == 1.0
+        assert spied.learner.update(rows, CrossEntropy(), 1.0)["skipped"] == 0.0
+    before = {name: tensor.clone() for name, tensor in spied.model.state_dict().items()}
+    with pytest.raises(R1kitError, match=r"3 updates in a row could not be applied.*update 3 was not applied.*p1/2.*lower learner\.optimizer"):
+        for _ in range(3):
+            spied.learner.update(bad, CrossEntropy(), 1.0)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in spied.model.state_dict().items())
+
+
+def test_weights_that_are_not_finite_are_named() -> None:
+    spied = Spied()
+    with torch.no_grad():
+        spied.model.layers[1].self_attn.o_proj.weight[0, 0] = float("inf")
+    spied.learner.update(random_rows(2), CrossEntropy(), 1.0)
+    assert "the weights themselves are not finite: layers.1.self_attn.o_proj.weight" in spied.learner.fault()
+
+
+def test_every_process_learns_which_rows_of_the_others_are_at_fault() -> None:
+    """Two learners that add their tensors up, as processes do; each has rows of its own."""
+    rows = [replace(row, name=f"p{place}") for place, row in enumerate(random_rows(4))]
+    shares = [[rows[0], replace(rows[1], weight=float("nan"))], [replace(rows[2], weight=float("inf")), rows[3]]]
+    meeting, sums, told = threading.Barrier(2), [torch.zeros(0), torch.zeros(0)], ["", ""]
+
+    def process(rank: int) -> None:
+        def reduce(flat: Tensor) -> Tensor:
+            meeting.wait()
+            sums[rank] = flat
+            meeting.wait()
+            return sums[0] + sums[1]
+
+        learner = Learner(model(), learner_config(), reduce, (rank, 2))
+        learner.update(shares[rank], CrossEntropy(), 1.0)
+        told[rank] = learner.fault()
+
+    threads = [threading.Thread(target=process, args=(rank,)) for rank in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert told[0] == told[1] and told[0].endswith("rows at fault: p1, p2")
+
+
+def test_weights_in_bfloat16_are_trained_as_float32_master_weights() -> None:
+    coarse = model().to(torch.bfloat16)
+    learner = Learner(coarse, learner_config(learning_rate=1e-5, beta1=0.9, beta2=0.99).model_copy(update={"precision": "bfloat16"}))
+    assert all(p.dtype == torch.float32 for p in coarse.parameters()) and coarse.lm_head.weight is coarse.embed_tokens.weight
+    weight = coarse.layers[0].self_attn.o_proj.weight
+    before, steps = weight.detach().clone(), 5
+    for _ in range(steps):
+        learner.update(random_rows(4), CrossEntropy(), 1.0)
+    moved = (weight.detach() - before).abs()
+    # Adam moves every weight by about the rate at each step: 1e-5 beside weights of 0.15, which bfloat16 would round away
+    assert 0.5 * steps * 1e-5 < float(moved.median()) < 1.5 * steps * 1e-5
+    assert float(((before + 5e-5).bfloat16() == before.bfloat16()).float().mean()) > 0.9
+    assert all(value.dtype == torch.float32 for value in learner.optimizers[0].state[weight].values())

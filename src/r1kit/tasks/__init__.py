@@ -9,6 +9,7 @@ from r1kit.imports import load_name
 from r1kit.jsonl import SUFFIXES
 from r1kit.tasks.dataset import Dataset
 from r1kit.tasks.general import General
+from r1kit.tasks.gym import Gym
 from r1kit.tasks.procedural import KINDS, Procedural
 from r1kit.tasks.task import Task, final_answer, is_held_out, vote_key
 
@@ -19,17 +20,18 @@ TASKS: dict[str, Callable[..., Task]] = {
     **{kind: (lambda name, kind=kind, **options: Procedural(kind, **options)) for kind in KINDS},
     "general": lambda name, **options: General(**options),
     "dataset": Dataset,
+    "gym": Gym,
 }
 
-__all__ = ["KINDS", "REASONING", "TASKS", "Dataset", "General", "Procedural", "Task", "final_answer", "is_held_out", "load_tasks", "vote_key"]
+__all__ = ["KINDS", "REASONING", "TASKS", "Dataset", "General", "Gym", "Procedural", "Task", "final_answer", "is_held_out", "load_tasks", "vote_key"]
 
 
 def load_tasks(spec: Mapping[str, Any]) -> dict[str, tuple[Task, float]]:
     """Build the tasks that a recipe names, by the name that their problems carry: name -> (task, weight).
 
     ``{chain: 1, mul: {weight: 1, size: 500}}`` are the miniature's, and ``reasoning: 1`` all of its checkable ones;
-    ``{gsm8k: {kind: dataset, train: FILE}}`` gives an entry of TASKS a name of one's own; ``FILE.jsonl`` is a data set with default
-    options, ``my_tasks.py:Chess`` the user's own code. Raises ConfigError naming the key.
+    ``{gsm8k: {kind: dataset, train: FILE}}`` gives an entry of TASKS a name of one's own, ``{countdown: {kind: gym}}`` is one of
+    reasoning-gym's; ``FILE.jsonl`` is a data set with default options, ``my_tasks.py:Chess`` the user's own code. Raises ConfigError naming the key.
     """
     found: dict[str, tuple[Task, float]] = {}
     for name, entry in spec.items():

@@ -169,6 +169,32 @@ except IndexError:
 """
 
 
+YES_MAN = """
+class Yes:
+    def __contains__(self, item): return True
+    def __getattr__(self, name): return lambda *a, **k: True
+    def __iter__(self): return iter(())
+    def __eq__(self, other): return True
+    def __len__(self): return 3
+def f(x): return Yes()
+"""
+
+
+@pytest.mark.parametrize(
+    ("tests", "solution"),
+    [('assert f(1).startswith("ab")', "'abc'"), ('assert "b" in f(1)', "'abc'"), ("assert 2 in f(1) and 5 not in f(1)", "(y for y in [2])"),
+     ("assert f(1).issubset({1, 2})", "{1}"), ("assert f(1).isdigit()", "'7'"), ("assert f(1).is_integer()", "7.0"),
+     ("import unittest\nclass T(unittest.TestCase):\n    def test(self):\n        self.assertIn(3, f(1))", "[3]"), ("assert f(1).equals([1])", None)],
+)  # fmt: skip
+def test_what_a_function_returns_is_no_judge_of_itself(tests, solution):
+    assert verdict(YES_MAN, tests, kind="asserts", entry_point="f").outcome == "wrong"
+    assert verdict(f"class f:{YES_MAN.partition('class Yes:')[2]}".replace("def f(x): return Yes()", "    def __init__(self, x): pass"), tests,
+                   kind="asserts", entry_point="f").outcome == "wrong"  # fmt: skip
+    if solution:
+        assert verdict(f"def f(x): return {solution}" if "for" not in solution else f"def f(x): yield from {solution}", tests, kind="asserts",
+                       entry_point="f").outcome == "correct"  # fmt: skip
+
+
 def test_a_class_can_be_the_entry_point():
     assert verdict(STACK, STACK_TESTS, kind="asserts", entry_point="Stack").outcome == "correct"
     broken = STACK.replace("self.items.pop()", "self.items.pop(0)")

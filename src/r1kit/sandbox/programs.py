@@ -38,7 +38,8 @@ def run_program(
 
     ``tests``: for ``function`` a list of ``{"args": [...], "kwargs"?: {...}, "expected": ..., "tolerance"?: 1e-6}``; for ``stdio``
     a list of ``{"stdin": text, "stdout": text}``; for ``asserts`` a test text (asserts, ``check(candidate)``, unittest classes).
-    ``time_limit_s`` is processor time: of loading the program, and of each test (of all of them for ``asserts``).
+    ``time_limit_s`` is processor time: of loading the program, and of each test (of all of them for ``asserts``). The verdict's ``seconds``
+    are processor time too, seen from outside: of the tests for ``function``, with loading for the others.
     Raises SandboxError where programs cannot be isolated, ConfigError for tests of the wrong shape.
     """
     return run_jobs([Job(program, tests, kind, entry_point, time_limit_s, memory_limit_mb)])[0]

@@ -60,9 +60,10 @@ def run_functions(job: Job, zygote: Zygote, right: Right = matches_expected) -> 
                 results.append("wrong" if reason else "correct")
                 if reason:
                     break
-            seconds = 0.0 if reason else max(0.0, zygote.processor_time(number) - loaded)
+            seconds = max(0.0, zygote.processor_time(number) - loaded) if results else 0.0
         except EOFError as error:
-            return Verdict("wrong", _ending(zygote.end(number), job, str(error)), tests=(*results, "wrong"))
+            ended = zygote.end(number)
+            return Verdict("wrong", _ending(ended, job, str(error)), ended.seconds, (*results, "wrong"))
         except CodecError as error:
             zygote.release(number)
             return Verdict("wrong", f"killed: {error}", tests=(*results, "wrong"))

@@ -7,6 +7,8 @@ about an expected value. An object that is no plain value comes back as a handle
 - compared with a plain value it is unequal, and has no order; between two objects of the program its own operators decide;
 - an operator between an object and a plain value must yield an object again, never a plain value: ``abs(f(x) - 3.5) < 1e-6`` would
   otherwise tell the program 3.5 and believe its answer;
+- what a function returns is no judge of itself: ``"ab" in f(x)`` looks through its items here, and ``f(x).startswith("ab")`` is for texts.
+  Only where the entry point is a class by its name (``Stack``) do its own objects answer;
 - names that the test text uses without defining them, other than the entry point, may only construct objects.
 """
 
@@ -26,6 +28,10 @@ _BINARY = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "
 _ORDER = ("lt", "le", "gt", "ge")
 _UNARY = {"abs": "abs", "neg": "neg", "pos": "pos", "invert": "invert"}
 _VIEWS = {"len": int, "bool": bool, "int": int, "float": float, "str": str, "repr": str, "complex": complex}
+# Methods of plain values that are told the expected value and answer yes or no, and what data frames call the same.
+_PREDICATES = frozenset(
+    name for kind in (str, bytes, set, float) for name in dir(kind) if name.startswith("is") or name.endswith("swith")
+) | {"equals", "equal"}  # fmt: skip
 
 
 class ProgramLost(BaseException):
@@ -43,6 +49,7 @@ class Program:
         self.channel = channel
         self.calls = 0
         self.lost = ""
+        self.is_class = False
 
     def ask(self, action: str, *arguments: Any) -> Any:
         """Send a request and return the value that comes back, or raise what the program raised."""
@@ -126,6 +133,8 @@ class Remote:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") and name not in ("__name__", "__doc__"):
             raise AttributeError(name)
+        if name in _PREDICATES and not self._program.is_class:
+            raise AttributeError(f"{name}: the program returned an object of its own, no text or set")
         return self._program.ask("get", self, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -158,6 +167,8 @@ class Remote:
         return self._program.ask("apply", "next", self)
 
     def __contains__(self, value: Any) -> bool:
+        if not self._program.is_class:
+            return any(value == item for item in self)
         return self._program.ask("apply", "contains", self, value) is True
 
     def __getitem__(self, key: Any) -> Any:
@@ -309,6 +320,7 @@ def _bind_names(tree: ast.Module, entry_point: tuple[str, Remote] | None, progra
             raise Unusable(f"which of {', '.join(candidates) or 'no name'} is the entry point? Name it")
         entry_point = (candidates[0], program.ask("name", candidates[0]))
     entry_name, entry = entry_point
+    program.is_class = entry_name.lstrip("_")[:1].isupper()
     namespace[entry_name] = entry
     for name in free:
         if name == entry_name:

@@ -2,7 +2,7 @@
 
 RUN = .venv/bin/r1kit run
 
-.PHONY: mini test controls adversarial bench chaos lint clean
+.PHONY: mini test controls objectives adversarial bench chaos lint clean
 
 # The whole R1 recipe in miniature; continues where it was interrupted. Overrides: make mini CHANGES="seed=1 --out runs/second"
 mini: .venv/ready
@@ -14,6 +14,11 @@ test: .venv/ready
 # The matched runs behind the claims in docs/: they take as long as they take, and continue where they were interrupted.
 controls: .venv/ready
 	$(RUN) recipes/controls.yaml $(CHANGES)
+
+# Every objective on the same problems, three seeds: docs/objectives-compared.md. Some hours on one core each.
+objectives: .venv/ready
+	for seed in 0 1 2; do $(RUN) recipes/objectives.yaml seed=$$seed --out runs/objectives-$$seed || exit 1; done
+	.venv/bin/python benchmarks/objectives.py runs/objectives-0 runs/objectives-1 runs/objectives-2
 
 # Every program of the adversarial corpus, in both tiers of the sandbox (make test runs a part of it).
 adversarial: .venv/ready

@@ -1,0 +1,100 @@
+"""Does memory grow? A nano run with 2,000 steps of pretraining and 2,000 of reinforcement learning, and what it holds after 200 and at the end.
+
+    python benchmarks/soak.py [--steps 2000]
+
+Memory is the proportional set size of the run's process with its children, smallest of a few looks, so that what a step holds for a moment
+does not count. Exits with 1 where it has grown by more than 2 %, or where a file stays open that was not open before.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[1]
+ALLOWED = 0.02
+RECIPE = """\
+extends: {nano}
+runtime: {{processes: 1}}
+stages:
+  pretrain: {{tokens: {tokens}, training: {{batch_tokens: 256, save_every: 50}}, learner: {{lines: 2}}}}
+  r1_zero:
+    rewards: {{'{reward}': 1.0}}
+    grpo: {{steps: {steps}, problems: 2, group: 2, max_tokens: 12, updates_per_rollout: 1, save_every: 50}}
+{without}
+"""
+REWARD = "def odd(completions, completion_ids):\n    return [sum(i % 2 for i in ids) / len(ids) for ids in completion_ids]\n"
+OTHERS = ("cold_start", "reasoning_rl", "rejection_sampling", "sft", "reward_models", "alignment_rl", "student_base", "distill", "evaluate")
+
+
+def held(process: psutil.Process) -> tuple[float, int]:
+    """Memory in MB and open files, now."""
+    family = [process, *process.children(recursive=True)]
+    return sum(one.memory_full_info().pss for one in family) / 1e6, sum(one.num_fds() for one in family)
+
+
+def steadily(process: psutil.Process) -> tuple[float, int]:
+    """The smallest of ten looks."""
+    looks = []
+    for _ in range(10):
+        looks.append(held(process))
+        time.sleep(0.05)
+    return min(memory for memory, _ in looks), min(files for _, files in looks)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=2000)
+    steps = parser.parse_args().steps
+    with tempfile.TemporaryDirectory(prefix="soak-") as name:
+        folder = Path(name)
+        (folder / "reward.py").write_text(REWARD)
+        without = "\n".join(f"  {stage}: null" for stage in OTHERS)
+        text = RECIPE.format(nano=ROOT / "recipes/nano.yaml", tokens=256 * steps, steps=steps, reward=f"{folder}/reward.py:odd", without=without)
+        (folder / "soak.yaml").write_text(text)
+        command = [sys.executable, "-m", "r1kit", "run", str(folder / "soak.yaml"), "--out", str(folder / "run")]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": str(ROOT / "src")})
+        found = watch(psutil.Process(process.pid), folder / "run/metrics.jsonl", {200, steps - 20})
+        if process.wait() != 0:
+            raise SystemExit("the run failed")
+    sys.exit(tell(found, steps))
+
+
+def watch(process: psutil.Process, metrics: Path, wanted: set[int]) -> dict[tuple[str, int], tuple[float, int]]:
+    """Memory and open files of the process when a stage's log reaches one of the wanted steps."""
+    found: dict[tuple[str, int], tuple[float, int]] = {}
+    read = 0
+    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.02)
+        lines = metrics.read_bytes()[read:].splitlines(keepends=True) if metrics.exists() else []
+        for line in lines:
+            if not line.endswith(b"\n"):
+                break
+            read += len(line)
+            row = json.loads(line)
+            if row["step"] in wanted:
+                found[row["stage"], row["step"]] = steadily(process)
+    return found
+
+
+def tell(found: dict[tuple[str, int], tuple[float, int]], steps: int) -> int:
+    """Print what was found; 1 where memory or files have grown."""
+    code = 0
+    for stage in ("pretrain", "r1_zero"):
+        (early, early_files), (late, late_files) = found[stage, 200], found[stage, steps - 20]
+        growth = late / early - 1
+        grown = growth > ALLOWED or late_files > early_files
+        code = code or int(grown)
+        memory = f"{early:.1f} MB after 200 steps, {late:.1f} MB after {steps - 20} ({growth:+.1%})"
+        print(f"{stage}: {memory}; files {early_files}, {late_files}: {'GROWN' if grown else 'steady'}")
+    return code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""Reinforcement learning that is killed at every one of its steps, for save intervals that are aligned with nothing: always the same bytes."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from small_world import learner_config, model, quiet_log, same_weights, tokenizer
+
+from r1kit.chat import Chat
+from r1kit.data.mixture import Mixture
+from r1kit.engine.native import NativeEngine
+from r1kit.rewards import WeightedReward
+from r1kit.tasks import load_tasks
+from r1kit.train import checkpoint
+from r1kit.train.grpo import GRPOConfig, train
+from r1kit.train.learner import Learner, Metrics
+from r1kit.train.rollouts import Player
+from r1kit.types import Rollout
+
+STEPS = 6
+MATRIX: dict[str, dict[str, Any]] = {
+    "a save in the middle of nothing": {"save_every": 2, "updates_per_rollout": 3},
+    "accumulation over lines": {"save_every": 1, "updates_per_rollout": 2, "lines": 1},
+    "a save seldom": {"save_every": 4, "updates_per_rollout": 1},
+    "dynamic sampling": {"save_every": 1, "updates_per_rollout": 2, "dynamic_sampling": 2, "reward": "coarse"},
+    "a reference that follows": {"save_every": 1, "updates_per_rollout": 2, "beta": 0.1, "reference_refresh": 3},
+    "Muon": {"save_every": 3, "updates_per_rollout": 1, "kind": "muon"},
+}
+
+
+class KilledError(Exception):
+    pass
+
+
+class Mortal(Learner):
+    left = -1  # updates until it dies
+
+    def update(self, rows: object, objective: object, scale: float) -> Metrics:
+        if self.left == 0:
+            raise KilledError
+        self.left -= 1
+        return super().update(rows, objective, scale)  # type: ignore[arg-type]
+
+
+def fine(rollouts: Sequence[Rollout]) -> list[float | None]:
+    return [float(np.mean(r.completion.token_ids % 2 == 0)) for r in rollouts]
+
+
+def coarse(rollouts: Sequence[Rollout]) -> list[float | None]:
+    return [float(r.completion.token_ids[0] % 16 == 0) for r in rollouts]
+
+
+def play(out: Path, settings: dict[str, Any], left: int = -1) -> Mortal:
+    out.mkdir(exist_ok=True)
+    shape = {"steps": STEPS, "problems": 2, "group": 3, "max_tokens": 4, "beta": 0.0, "epsilon": 0.2, "gate_problems": 0}
+    own = {name: value for name, value in settings.items() if name not in ("lines", "kind", "reward")}
+    config = GRPOConfig(**{**shape, **own})
+    learner_settings = learner_config(context=96, lines=settings.get("lines", 4), learning_rate=1e-2, kind=settings.get("kind", "adamw"))
+    learner = Mortal(model(init_std=0.05), learner_settings)
+    learner.left = left
+    reference = Learner(model(init_std=0.05), learner_settings) if config.beta else None
+    player = Player(learner, NativeEngine(learner.model, [tokenizer().eos_id]), Chat(tokenizer()), reference)
+    mixture = Mixture(load_tasks({"chain": {"weight": 2, "size": 40}, "mul": {"weight": 1, "size": 40}}), "train", 5)
+    reward = WeightedReward("even", 1.0, coarse if settings.get("reward") == "coarse" else fine)
+    train(config, player, mixture, [reward], 7, quiet_log(out), out)
+    return learner
+
+
+def told(out: Path) -> list[dict[str, Any]]:
+    """Metrics without times, and all rollouts."""
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    metrics = [{name: value for name, value in row.items() if not name.startswith("time")} for row in rows]
+    return metrics + [json.loads(line) for file in sorted(out.glob("samples/**/*.jsonl")) for line in file.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("name", MATRIX)
+def test_a_training_killed_at_every_step_ends_with_the_same_bytes(name: str, tmp_path: Path) -> None:
+    straight = play(tmp_path / "straight", MATRIX[name])
+    for left in range(STEPS):
+        with pytest.raises(KilledError):
+            play(tmp_path / "killed", MATRIX[name], left)
+        resumed = play(tmp_path / "killed", MATRIX[name])
+        assert same_weights(straight.model, resumed.model), f"killed before step {left}"
+        assert told(tmp_path / "killed") == told(tmp_path / "straight"), f"killed before step {left}"
+        checkpoint.discard(tmp_path / "killed")
+
+
+def test_a_training_killed_at_every_one_of_its_attempts_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    settings = MATRIX["accumulation over lines"]
+    straight = play(tmp_path / "straight", settings)
+    for _ in range(STEPS // 2 - 1):  # each gets two steps further
+        with pytest.raises(KilledError):
+            play(tmp_path / "killed", settings, left=2)
+    assert same_weights(straight.model, play(tmp_path / "killed", settings).model)
+    assert told(tmp_path / "killed") == told(tmp_path / "straight")

@@ -48,6 +48,21 @@ PROBLEM = Problem("p", "chain", "Compute 1+2.", "3")
         ("<answer>3</answer><think>a</think>", None),
         ("<think>a</think>3</answer>", None),
         ("<think>a</think>3<think>", None),
+        ("<think>a</think><ANSWER>3</ANSWER>", None),
+        ("<Think>a</Think>3", None),
+        ("< think >a</ think >3", None),
+        ("<think>a</think>3< / think >", None),
+        ("<think>a<THINK>b</think>3", None),
+        ("<think>a</think><answer>3</answer><answer></answer>", None),
+        ("<think>a</think><answer>3</answer>\n<think></think>", None),
+        ("<think>a</think><answer id='1'>3</answer>", None),
+        ("<think>a</think><answer>3</answer><", None),
+        ("<think>a</think>\u200b\u200d\ufeff", None),  # characters that show nothing
+        ("<think>a</think><answer>\u2060 \u00ad\u3164</answer>", None),
+        ("<think>a</think>\u200b3", ("a", "\u200b3")),
+        ("<think>a</think><answer>x < 3 and y > 4</answer>", ("a", "x < 3 and y > 4")),
+        ("<think>if a<b then the thinking ends</think>3", ("if a<b then the thinking ends", "3")),
+        ("<think>a</think><answer>−</answer>", ("a", "−")),
     ],
 )
 def test_only_the_exact_template_is_followed(text: str, expected: tuple[str, str] | None) -> None:
@@ -111,6 +126,17 @@ def test_completions_become_the_group_of_their_problem() -> None:
     assert [(r.thinking, r.answer) for r in group] == [("1+2=3", "3"), (None, None), ("a", "so 3")]
     cut = chat.rollouts(PROBLEM, prompt, [_completion(own.encode(texts[0]), "length")])[0]
     assert cut.text == texts[0] and cut.answer is None  # it did not end by itself
+
+
+def test_a_special_token_within_a_completion_breaks_the_template_and_is_seen() -> None:
+    own, chat = tokenizer(), Chat(tokenizer())
+    prompt, whole = chat.prompt_ids(PROBLEM), chat.response_ids("<think>a</think><answer>3</answer>")
+    for stray in (own.bos_id, own.id(USER), own.id(ASSISTANT), own.pad_id, own.eos_id):
+        for place in (0, 2, len(whole) - 1):
+            rollout = chat.rollouts(PROBLEM, prompt, [_completion(np.insert(whole, place, stray))])[0]
+            assert rollout.answer is None and rollout.thinking is None, (stray, place)
+            assert own.decode([stray], special=True) in rollout.text
+    assert chat.rollouts(PROBLEM, prompt, [_completion(whole)])[0].answer == "3"
 
 
 def test_the_opening_belongs_to_the_prompts_ids_and_to_the_parsed_text() -> None:

@@ -1,17 +1,21 @@
 """Rewards: formats, languages, lengths, failures that are never zeros, and functions written for TRL."""
 # ruff: noqa: E501 - one case, one entry
 
+import contextlib
 import json
 import math
 import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 
 import numpy as np
 import pytest
 
-from r1kit.config import ConfigError
+from r1kit.chat import parse
+from r1kit.config import ConfigError, R1kitError
 from r1kit.language import language_share
 from r1kit.rewards import REWARDS, TooManyFailuresError, WeightedReward, adapt, format_reward, load_rewards, repeated_share, score
+from r1kit.rewards.judge import complete_chat, judged_score
 from r1kit.types import Completion, Problem, Rollout, Verdict
 
 
@@ -54,6 +58,11 @@ def test_the_format_is_one_thinking_and_then_a_nonempty_answer(text, value):
     assert format_reward(text) == value
 
 
+def test_format_is_what_the_parser_of_completions_says():
+    for text in ("<think>a</think>4", "<think>a</think><answer>4</answer>", "<think>a</think>\u200b", "<think>a</think>4<Answer>", "4"):
+        assert format_reward(text) == float(parse(text) is not None)
+
+
 def test_a_rollout_that_was_cut_off_has_no_format():
     assert values("format", [rollout(), rollout(finish="length")]) == [1.0, 0.0]
 
@@ -63,10 +72,20 @@ def test_a_rollout_that_was_cut_off_has_no_format():
     [("", "en", 0.0), ("1 + 2 = 3", "en", 0.0), ("$\\frac{a}{b}$ `code`", "zh", 0.0), ("So we add them", "en", 1.0), ("我们把它们相加", "zh", 1.0),
      ("我们把它们相加", "en", 0.0), ("So we add them", "zh", 0.0), ("We add 我们", "en", 2 / 3), ("Alice 有 3 个苹果", "zh", 1.0), ("计算 gcd 和 x_1", "zh", 1.0),
      ("これは日本語です", "ja", 1.0), ("我们相加", "ja", 0.0), ("우리는 더한다", "ko", 1.0), ("мы складываем", "ru", 1.0), ("نجمع العددين", "ar", 1.0),
-     ("we add مع", "en", 2 / 3), ("```python\nprint('这是中文')\n``` so we go", "en", 1.0), ("λ and μ are roots", "en", 1.0)],
+     ("we add مع", "en", 2 / 3), ("```python\nprint('这是中文')\n``` so we go", "en", 1.0), ("λ and μ are roots", "en", 1.0),
+     ("Alice给Bob三个苹果。", "zh", 1.0), ("計算結果", "ja", 0.0), ("먼저 더하면 seven 입니다", "ko", 3 / 4), ("Сначала we add", "ru", 1 / 3),
+     ("أولا نجمع العددين then", "ar", 3 / 4), ("`中文` $中文$ https://a.b/中文 so", "en", 1.0), ("def f(x): 返回", "zh", 1.0), ("x y z", "en", 0.0),
+     ("\u200b", "en", 0.0), ("हम जोड़ते हैं", "hi", 1.0), ("Première étape: on additionne", "fr", 1.0)],
 )  # fmt: skip
 def test_the_language_share_counts_words_of_the_target(text, language, share):
     assert language_share(text, language) == pytest.approx(share)
+
+
+@pytest.mark.parametrize("piece", ["\\[", "\\(", "$", "```", "<a", "a'", "中 "])
+def test_the_language_of_a_long_text_costs_little(piece):
+    begun = time.process_time()
+    language_share(piece * 50_000, "en")
+    assert time.process_time() - begun < 2.0
 
 
 def test_latin_languages_are_told_apart_by_function_words_where_asked():
@@ -108,6 +127,35 @@ def test_a_reward_that_raises_is_a_failure_of_that_rollout_with_its_traceback():
     assert failures[0].index == 30
     assert "ZeroDivisionError" in failures[0].detail
     assert "fragile" in failures[0].detail
+
+
+def test_rewards_that_compare_a_group_are_asked_again_without_the_one_at_fault():
+    def ranks(rollouts):
+        lengths = sorted(len(r.answer) / bool(r.answer) for r in rollouts)
+        return [float(lengths.index(len(r.answer))) for r in rollouts]
+
+    group = [rollout("1" * (n + 1), index=n) for n in range(20)] + [rollout("", index=20)]
+    scores = score(group, [WeightedReward("ranks", 1.0, ranks)], failures := [])
+    assert [s.total for s in scores[:20]] == [float(n) for n in range(20)]
+    assert [f.index for f in failures] == [20] and "ZeroDivisionError" in failures[0].detail
+
+
+def test_a_failed_verdict_is_tried_once_more_and_says_why():
+    class Flaky(Echo):
+        asked = 0
+
+        def check(self, problem, answer):
+            self.asked += 1
+            return Verdict("failed", "timeout: too slow") if self.asked < 2 or answer == "slow" else Verdict("correct")
+
+    assert values("accuracy", [rollout("4")], Flaky()) == [1.0]
+    score([rollout("slow")], load_rewards({"accuracy": 1.0}, [Flaky()]), failures := [])
+    assert failures[0].detail == "echo: timeout: too slow"
+
+
+def test_the_run_stops_with_what_happened_and_what_to_do():
+    with pytest.raises(TooManyFailuresError, match=r"(?s)3 of 20 .*accuracy.*the worker died.*[Mm]end.*same command"):
+        score([rollout(index=n) for n in range(17)] + [rollout("crash", index=n) for n in range(17, 20)], load_rewards({"accuracy": 1}, [Echo()]))
 
 
 def test_more_than_five_per_cent_of_failures_stop_the_run():
@@ -197,3 +245,88 @@ def test_a_judge_s_verdict_is_read_and_its_failures_are_no_zeros():
     assert found[0] == 0.7
     assert all(math.isnan(value) for value in found[1:4])
     assert found[4] == 0.0
+
+
+@contextlib.contextmanager
+def endpoint(answer):
+    """An HTTP server; ``answer(handler, number)`` handles its number-th request."""
+    asked = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            asked.append(self.path)
+            with contextlib.suppress(OSError):
+                answer(self, len(asked))
+
+        def log_message(self, *_):
+            return
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/v1", asked
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def said(handler, body, status=200):
+    handler.send_response(status)
+    handler.end_headers()
+    handler.wfile.write(body)
+
+
+def verdict(content):
+    return json.dumps({"choices": [{"message": {"content": content}}]}).encode()
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [(b"", 200), (b"not json", 200), (b"[" * 100_000, 200), (b"{}", 200), (b'{"choices": []}', 200), (verdict(None), 200), (verdict(""), 200),
+     (verdict('{"score": NaN}'), 200), (verdict('{"score": true}'), 200), (verdict('{"score": -1}'), 200), (verdict('{"score": 3} {"score": 9}'), 200),
+     (b"\xff\xfe", 200), (b"error", 500), (b"no such model", 404), (b"x" * (2 << 20), 200)],
+)  # fmt: skip
+def test_junk_from_a_judge_is_a_failure_with_its_reason(body, status):
+    with endpoint(lambda handler, _: said(handler, body, status)) as (address, _):
+        found = score([rollout()], load_rewards({"judge": {"endpoint": address, "model": "j", "seconds": 5}}, []), failures := [])
+    assert math.isnan(found[0].total) and found[0].parts["judge"] is None
+    assert failures[0].reward == "judge" and len(failures[0].detail) > 20
+
+
+def test_a_judge_that_is_down_slow_or_trickles_is_a_failure_in_time():
+    def trickle(handler, _):
+        handler.send_response(200)
+        handler.end_headers()
+        for _ in range(100):
+            handler.wfile.write(b" ")
+            time.sleep(0.05)
+
+    for answer in (lambda *_: time.sleep(2), trickle, lambda handler, _: handler.connection.close()):
+        with endpoint(answer) as (address, _):
+            begun = time.monotonic()
+            with pytest.raises(R1kitError, match="no answer"):
+                complete_chat(address, {}, "NO_KEY", 0.3, attempts=1)
+            assert time.monotonic() - begun < 2
+    with pytest.raises(R1kitError, match="is the server up"):
+        complete_chat("http://127.0.0.1:9/v1", {}, "NO_KEY", 0.3, attempts=2)
+    with pytest.raises(R1kitError, match="no address"):
+        complete_chat("my-judge", {}, "NO_KEY", 0.3)
+
+
+def test_an_endpoint_that_stumbles_is_asked_again_and_one_that_refuses_is_not():
+    with endpoint(lambda handler, number: said(handler, verdict('{"score": 4}'), 500 if number < 3 else 200)) as (address, asked):
+        assert judged_score(complete_chat(address, {}, "NO_KEY", 5)) == 0.4
+    assert len(asked) == 3
+    with endpoint(lambda handler, _: said(handler, b"bad key", 401)) as (address, asked), pytest.raises(R1kitError, match="401"):
+        complete_chat(address, {}, "NO_KEY", 5)
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("reply", "points"),
+    [('{"score": 7}', 0.7), ('```json\n{"analysis": "fine {really}", "score": 10}\n```', 1.0), ('{"analysis": "it says {\\"score\\": 10}", "score": 2}', 0.2),
+     ('Verdict: {"score": 3, "why": {"score": 9}} as I said', 0.3), ('{"score": 0}', 0.0), ('{x} {"score": 5.5}', 0.55), ('{"score": 5} {"score": 5}', 0.5)],
+)  # fmt: skip
+def test_the_verdict_of_a_judge_is_its_outermost_object(reply, points):
+    assert judged_score(reply) == pytest.approx(points)

@@ -93,7 +93,7 @@ NEUTRAL_WORDS = _words(
 
 _ALL_LETTERS = "".join(SCRIPTS.values())
 _NEUTRAL_SPAN = re.compile(
-    r"```.*?(?:```|\Z)|`[^`\n]*`|\$\$.*?\$\$|\$[^$\n]*\$|\\\[.*?\\\]|\\\(.*?\\\)|\\[A-Za-z]+\*?|https?://\S+|</?[A-Za-z][^<>\n]{0,40}>",
+    r"```.*?(?:```|\Z)|`[^`\n]*`|\$\$.*?\$\$|\$[^$\n]*\$|\\\[(?:(?!\\\[).)*?\\\]|\\\((?:(?!\\\().)*?\\\)|\\[A-Za-z]+\*?|https?://\S+|</?[A-Za-z][^<>\n]{0,40}>",
     re.DOTALL,
 )
 # A token of letters; digits, underscores and dots inside it make it an identifier, which is neutral.

@@ -5,14 +5,21 @@ Columns are those of TRL, so its files work unchanged. Other formats are not rea
 
 import gzip
 import json
+import os
+import sys
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 from r1kit.config import R1kitError
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json")
+BAD_ROWS_LIMIT = 0.05  # of a file's rows; beyond that the file is another one than was meant
+
+BadRows = Literal["error", "quarantine"]
+Row = TypeVar("Row")
+
 _TO_JSONL = "pip install 'r1kit[data]', then: python -c \"import datasets; datasets.load_dataset({})['train'].to_json('data.jsonl')\""
 
 
@@ -51,6 +58,34 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, parse_row(path, number, line)
 
 
+def read_usable(path: Path, use: Callable[[Path, int, dict[str, Any]], Row], bad_rows: BadRows = "error") -> list[Row]:
+    """What ``use`` makes of each row of a file; it raises R1kitError for a row that it cannot use.
+
+    The first bad row stops the reading, or with "quarantine" bad rows are written to FILE.bad.jsonl with line and reason, counted, and
+    left out, up to BAD_ROWS_LIMIT of the file. Raises R1kitError naming file and line.
+    """
+    found: list[Row] = []
+    bad: list[dict[str, Any]] = []
+    for number, line in read_lines(path):
+        try:
+            found.append(use(path, number, parse_row(path, number, line)))
+        except R1kitError as error:
+            if bad_rows == "error":
+                raise R1kitError(f"{error}\n(bad_rows: quarantine writes such rows aside and goes on)") from None
+            bad.append({"line": number, "error": str(error), "row": line.decode("utf-8", "replace").rstrip("\n")})
+    rows = len(found) + len(bad)
+    if len(bad) > BAD_ROWS_LIMIT * rows:
+        raise R1kitError(f"{path}: {len(bad)} of {rows} rows cannot be used, more than {BAD_ROWS_LIMIT:.0%}; the first: {bad[0]['error']}")
+    if bad:
+        aside = path.with_name(f"{path.name}.bad.jsonl")
+        try:
+            write_jsonl(aside, bad)
+        except OSError as error:
+            raise R1kitError(f"{aside}: cannot be written ({error.strerror or error}): {path.name} has {len(bad)} bad rows; mend them") from None
+        print(f"r1kit: warning: {path}: {len(bad)} of {rows} rows cannot be used and are left out; {aside.name} says why", file=sys.stderr)
+    return found
+
+
 def column(path: Path, number: int, row: dict[str, Any], name: str) -> str:
     """A row's text column; a number is taken as its text. Raises R1kitError naming file, line and the columns there are."""
     value = row.get(name)
@@ -69,6 +104,8 @@ def write_jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     with temporary.open("w", encoding="utf-8") as file:
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
     temporary.replace(path)
 
 

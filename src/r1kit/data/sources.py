@@ -3,16 +3,21 @@
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from r1kit.config import R1kitError
-from r1kit.jsonl import column, read_jsonl, write_jsonl
+from r1kit.jsonl import BadRows, column, read_jsonl, read_usable, write_jsonl
 
-__all__ = ["blend", "column", "pairs", "read_jsonl", "texts", "write_jsonl"]
+__all__ = ["BadRows", "blend", "column", "pairs", "read_jsonl", "texts", "write_jsonl"]
 
 
-def texts(files: Sequence[Path], fields: Sequence[str], seed: int) -> Iterator[str]:
+def texts(files: Sequence[Path], fields: Sequence[str], seed: int, bad_rows: BadRows = "error") -> Iterator[str]:
     """Documents for pretraining, endless: all rows of all files, shuffled anew each epoch; ``fields`` joined by a newline."""
-    found = ["\n".join(column(path, number, row, name) for name in fields) for path in files for number, row in read_jsonl(path)]
+
+    def document(path: Path, number: int, row: dict[str, Any]) -> str:
+        return "\n".join(column(path, number, row, name) for name in fields)
+
+    found = [text for path in files for text in read_usable(path, document, bad_rows)]
     if not found:
         raise R1kitError(f"no rows in {', '.join(map(str, files))}")
     for epoch in range(1_000_000):
@@ -32,6 +37,10 @@ def blend(sources: Sequence[tuple[float, Iterator[str]]], seed: int) -> Iterator
         yield next(rng.choices(sources, weights)[0][1])
 
 
-def pairs(path: Path) -> list[tuple[str, str]]:
+def pairs(path: Path, bad_rows: BadRows = "error") -> list[tuple[str, str]]:
     """(prompt, completion) rows of a file."""
-    return [(column(path, number, row, "prompt"), column(path, number, row, "completion")) for number, row in read_jsonl(path)]
+
+    def pair(path: Path, number: int, row: dict[str, Any]) -> tuple[str, str]:
+        return column(path, number, row, "prompt"), column(path, number, row, "completion")
+
+    return read_usable(path, pair, bad_rows)

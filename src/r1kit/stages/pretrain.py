@@ -15,7 +15,7 @@ from pydantic import Field
 
 from r1kit.config import Config
 from r1kit.data.corpus import CorpusMix, documents, solved_documents
-from r1kit.data.sources import blend, texts
+from r1kit.data.sources import BadRows, blend, texts
 from r1kit.files import rename_whole
 from r1kit.model.config import ModelConfig
 from r1kit.model.decoder import LanguageModel
@@ -39,12 +39,14 @@ class CorpusConfig(Config):
     """The miniature's own corpus, or documents from JSON Lines ``files`` (``fields`` are joined by a newline), or the worked solutions of
     ``tasks``' training problems, laid out as ``mix`` says.
 
-    Weights are per document. Beside files or tasks the miniature's corpus takes part only with a weight of its own.
+    Weights are per document. Beside files or tasks the miniature's corpus takes part only with a weight of its own. ``bad_rows: quarantine``
+    leaves out rows that cannot be read, up to 5 % of a file (jsonl.py).
     """
 
     mix: CorpusMix = CorpusMix()
     files: dict[str, float] = {}
     fields: list[str] = ["text"]
+    bad_rows: BadRows = "error"
     tasks: TaskSpec = {}
     miniature: float = Field(default=0.0, ge=0.0)
 
@@ -94,7 +96,7 @@ class Pretrain(Stage):
 
     def _documents(self, seed: int) -> Iterator[str]:
         corpus = self.corpus
-        sources = [(weight, texts([Path(file)], corpus.fields, seed)) for file, weight in corpus.files.items()]
+        sources = [(weight, texts([Path(file)], corpus.fields, seed, corpus.bad_rows)) for file, weight in corpus.files.items()]
         for name, (task, weight) in load_tasks(corpus.tasks).items():
             sources.append((weight, solved_documents(task.problems("train"), derive_seed(seed, name), corpus.mix)))
         if corpus.miniature or not sources:

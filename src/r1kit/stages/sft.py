@@ -6,7 +6,7 @@ checkpoint. ``data`` are JSON Lines files of {"prompt", "completion"} (TRL's col
 
 from typing import Literal
 
-from r1kit.data.sources import pairs
+from r1kit.data.sources import BadRows, pairs
 from r1kit.seeds import derive_seed
 from r1kit.stages.policy import Talk, model_of, report
 from r1kit.stages.stage import Context, Stage
@@ -17,15 +17,18 @@ from r1kit.types import Problem
 
 
 class SFT(Stage):
+    """Fine-tune ``init`` on ``data``. ``bad_rows: quarantine`` leaves out rows that cannot be read, up to 5 % of a file (jsonl.py)."""
+
     stage: Literal["sft"] = "sft"
     init: str = "@pretrain"
     data: list[str] = ["@rejection_sampling/data.jsonl"]
+    bad_rows: BadRows = "error"
     talk: Talk = Talk()
     training: SupervisedConfig = SupervisedConfig()
     learner: LearnerConfig = LearnerConfig()
 
     def run(self, ctx: Context) -> None:
-        rows = [pair for file in self.data for pair in pairs(ctx.path(file))]
+        rows = [pair for file in self.data for pair in pairs(ctx.path(file), self.bad_rows)]
         finetune_on(ctx, self.init, rows, self.talk, self.training, self.learner)
 
 

@@ -148,11 +148,11 @@ class Zygote:
 
     def processor_time(self, job: int) -> float:
         """Processor seconds that a job has used."""
-        return self.standing(job)[0]
+        return self.standing(job, "time")[0]
 
-    def standing(self, job: int) -> tuple[float, bool]:
+    def standing(self, job: int, order: str = "look") -> tuple[float, bool]:
         """Processor seconds that a job has used, and whether it sleeps; one that has ended does."""
-        self._order(do="time", id=job)
+        self._order(do=order, id=job)
         deadline = time.monotonic() + 10.0
         while job not in self.standings and job not in self.ended:
             if not _readable(self.commands, deadline - time.monotonic()):

@@ -4,12 +4,12 @@ It is started with an empty environment, holds no test, no answer and no program
 and obeys one-line orders on its command channel, each a JSON object; file descriptors come along as ancillary data:
 
     {"do": "spawn", "id": 7, "role": "functions", "memory": bytes, "seconds": n}   + the job's descriptors, in the role's order
-    {"do": "kill", "id": 7}      {"do": "time", "id": 7}
+    {"do": "kill", "id": 7}      {"do": "time", "id": 7}      {"do": "look", "id": 7}
 
 and reports what it sees, which no job can forge:
 
     {"id": 7, "exit": wait status, "seconds": processor time, "ordered": whether it was killed as ordered}   when a job has ended
-    {"id": 7, "time": processor time so far, "asleep": whether none of its threads can run}                  when asked
+    {"id": 7, "time": processor time so far, "asleep": whether none of its threads can run}   when asked (the latter for look only)
 
 End of the command channel ends the zygote, and with it every job. A job's own first message, on the first of its descriptors, is
 empty: it is locked in. Until then it knows nothing but what the zygote knows, and runs nothing.
@@ -164,7 +164,7 @@ class Zygote:
                     self.killed.add(job)
                 os.kill(pid, signal.SIGKILL)
             else:
-                self.report(id=job, time=processor_seconds(pid), asleep=is_asleep(pid))
+                self.report(id=job, time=processor_seconds(pid), asleep=order["do"] == "look" and is_asleep(pid))
 
     def report_end(self, pidfd: int) -> None:
         """Reap a job and report how it ended."""

@@ -25,6 +25,7 @@ POINTS = 3
 LARGEST_BITS = 4096
 LARGEST_EXPONENT = 512
 LARGEST_FACTORIAL = 200
+LARGEST_ROOT = 64
 LONGEST = 400
 
 _context = mpmath.MPContext()
@@ -378,7 +379,7 @@ def _power(base: Number, exponent: Number) -> Number:
                     raise TooLarge("a power of too many digits")
                 return base**exponent.numerator
             return base**exponent.numerator
-        if isinstance(base, Fraction) and base >= 0:
+        if isinstance(base, Fraction) and base >= 0 and exponent.denominator <= LARGEST_ROOT:
             return _root(_power(base, Fraction(exponent.numerator)), Fraction(exponent.denominator))
     elif abs(exponent) > LARGEST_EXPONENT:
         raise TooLarge("a power with a large exponent")
@@ -386,7 +387,7 @@ def _power(base: Number, exponent: Number) -> Number:
 
 
 def _root(base: Number, index: Number) -> Number:
-    if not isinstance(index, Fraction) or index.denominator != 1 or not 1 <= index <= 64:
+    if not isinstance(index, Fraction) or index.denominator != 1 or not 1 <= index <= LARGEST_ROOT:
         raise NotUnderstood("a root with such an index")
     degree = index.numerator
     if isinstance(base, Fraction):

@@ -12,6 +12,7 @@ from r1kit.config import ConfigError
 from r1kit.language import language_share
 from r1kit.rewards.reward import CheckingTask, Failed, Reward, places_by_task
 from r1kit.types import Rollout, Verdict
+from r1kit.watchdog import deadline
 
 _STEPS = re.compile(
     r"^\s*(?:\d{1,2}[.)]|[-*])\s|\bstep \d+\b|\b(?:first|second|third|next|then|finally)(?:ly)?,"
@@ -61,9 +62,10 @@ def _check(task: CheckingTask, rollouts: Sequence[Rollout]) -> list[Verdict]:
     """Judge the answers of rollouts of one task, as a batch where the task offers ``check_batch``."""
     problems, answers = [rollout.problem for rollout in rollouts], [rollout.answer for rollout in rollouts]
     check_batch = getattr(task, "check_batch", None)
-    if check_batch is not None:
-        return list(check_batch(problems, answers))
-    return [task.check(problem, answer) for problem, answer in zip(problems, answers, strict=True)]
+    with deadline(f"task {task.name!r} has not judged {len(rollouts)} answers; give its check a time-out of its own"):
+        if check_batch is not None:
+            return list(check_batch(problems, answers))
+        return [task.check(problem, answer) for problem, answer in zip(problems, answers, strict=True)]
 
 
 def format_(tasks: Mapping[str, CheckingTask]) -> Reward:

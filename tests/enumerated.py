@@ -4,8 +4,9 @@ Three tokens, of which 0 ends, at most three long: 15 sequences over 7 prefixes.
 all sequences, each weighed by its probability under the policy that sampled, *is* the expectation of that loss.
 """
 
+import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -41,41 +42,52 @@ def row_sum(values_N: Tensor) -> Tensor:
     return torch.zeros(len(SEQUENCES), dtype=torch.float64).index_add(0, ROWS, values_N)
 
 
+def by_sequence(theta: Tensor) -> list[list[float]]:
+    """log pi of each sequence's tokens, as plain numbers."""
+    logprobs = iter(token_logprobs(theta).tolist())
+    return [[next(logprobs) for _ in sequence] for sequence in SEQUENCES]
+
+
 def sequence_probabilities(theta: Tensor) -> Tensor:
     """pi(o) [15], which sums to 1."""
     return row_sum(token_logprobs(theta)).exp()
 
 
-def batch_of_all(old: Tensor, ref: Tensor, advantages_N: Tensor, weights_N: Tensor, penalties_N: Tensor | None = None) -> Batch:
-    """Every sequence as a row, in lines of 12 positions, float64; the last positions are padding."""
-    shape, blank = (-(-len(PLACES) // 12), 12), -(len(PLACES) % -12)
+@functools.cache
+def places_of(drawn: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """For rows that are the sequences ``drawn`` (a tuple or range, with repetition): where each token stands in PLACES [N], and its row [N]."""
+    starts, lengths = np.cumsum([0, *(len(sequence) for sequence in SEQUENCES)]), LENGTHS.long().numpy()
+    rows = np.repeat(np.arange(len(drawn)), lengths[list(drawn)])
+    firsts = np.cumsum([0, *lengths[list(drawn)]])[:-1]
+    return torch.from_numpy(starts[list(drawn)][rows] + np.arange(len(rows)) - firsts[rows]), torch.from_numpy(rows)
 
-    def lines(values_N: Tensor, padding: float = 0) -> Tensor:
-        return torch.nn.functional.pad(values_N, (0, blank), value=padding).view(shape)
 
-    mask_BT = lines(torch.ones(len(PLACES), dtype=torch.int64)).bool()
-    tokens_BT, rows_BT = lines(TOKENS), lines(ROWS, -1)
-    penalties_BT = lines(torch.zeros(len(PLACES), dtype=torch.float64) if penalties_N is None else penalties_N)
-    old_BT, ref_BT = lines(token_logprobs(old).detach()), lines(token_logprobs(ref).detach())
+def lines(values_N: Tensor, padding: float = 0) -> Tensor:
+    """Tokens one after the other in lines of 12; the last positions are padding."""
+    return torch.nn.functional.pad(values_N, (0, -(len(values_N) % -12)), value=padding).view(-1, 12)
+
+
+def batch_of(drawn: Sequence[int], old: Tensor, ref: Tensor, advantages_N: Tensor, weights_N: Tensor, penalties_N: Tensor | None = None) -> Batch:
+    """The sequences ``drawn`` as rows sampled from ``old``, in float64; advantages, weights and penalties are a token's."""
+    places_N, rows_N = places_of(drawn)
     named = {
-        "mask_BT": mask_BT,
-        "rows_BT": rows_BT,
+        "mask_BT": lines(torch.ones_like(rows_N)).bool(),
+        "rows_BT": lines(rows_N, -1),
         "weights_BT": lines(weights_N, 7.0),  # where nothing is trained a weight must not matter
         "advantages_BT": lines(advantages_N, 1.0),
-        "old_logprobs_BT": old_BT,
-        "ref_logprobs_BT": ref_BT,
-        "penalties_BT": penalties_BT,
+        "old_logprobs_BT": lines(token_logprobs(old).detach()[places_N]),
+        "ref_logprobs_BT": lines(token_logprobs(ref).detach()[places_N]),
+        "penalties_BT": lines(torch.zeros_like(weights_N) if penalties_N is None else penalties_N),
     }
-    return Batch(**{name: named.get(name, tokens_BT) for name in Batch.__slots__})
+    return Batch(**{name: named.get(name, lines(TOKENS[places_N])) for name in Batch.__slots__})
 
 
-def expected_gradient(loss: PolicyLoss, theta: Tensor, batch: Batch) -> Tensor:
+def expected_gradient(loss: PolicyLoss, theta: Tensor, batch: Batch, drawn: Sequence[int] = range(len(SEQUENCES))) -> Tensor:
     """The gradient [7, 3] of ``loss`` on ``batch`` by the policy's logits."""
-    theta = theta.detach().requires_grad_()
-    logprobs_BT = torch.nn.functional.pad(token_logprobs(theta), (0, batch.mask_BT.numel() - len(PLACES))).view_as(batch.mask_BT)
-    entropy_N = torch.distributions.Categorical(logits=theta[CONTEXTS]).entropy()
-    entropy_BT = torch.nn.functional.pad(entropy_N, (0, batch.mask_BT.numel() - len(PLACES))).view_as(batch.mask_BT)
-    return torch.autograd.grad(loss(Predictions(logprobs_BT, entropy_BT), batch)[0], theta)[0]
+    theta, (places_N, _) = theta.detach().requires_grad_(), places_of(drawn)
+    entropy_N = torch.distributions.Categorical(logits=theta).entropy()[CONTEXTS[places_N]]
+    predictions = Predictions(lines(token_logprobs(theta)[places_N]), lines(entropy_N))
+    return torch.autograd.grad(loss(predictions, batch)[0], theta)[0]
 
 
 def differences(function: Callable[[Tensor], float], theta: Tensor, step: float = 1e-5) -> Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
+from definitions import by_counts
 
 from r1kit.config import R1kitError
 from r1kit.train.advantages import AdvantageConfig, Estimator, advantages, estimate, penalised
@@ -199,31 +200,7 @@ def test_pass_at_k_points_along_the_gradient_of_the_exact_pass_at_k(group: int, 
     assert divided @ exact == pytest.approx(np.linalg.norm(divided) * np.linalg.norm(exact), rel=1e-6)
 
 
-def by_counts(estimator: str, right: int, wrong: int, elsewhere: int, rollouts: int) -> tuple[float, float]:
-    """The advantages of a right and a wrong rollout in a group of ``right`` + ``wrong``, among ``rollouts`` in all of which ``elsewhere`` others
-    are right, with two groups of one size: binary rewards reduce every estimator to counting."""
-    group, share, total = right + wrong, right / (right + wrong), (right + elsewhere) / rollouts
-    squares = right * wrong / group  # sum of squares about the mean, in this group and in the other
-    other = elsewhere * (group - elsewhere) / group
-    divisor = {
-        "group_mean": 1.0,
-        "rloo": (group - 1) / group,
-        "maxrl": share or 1.0,
-        "group_std": math.sqrt(squares / (group - 1)) + 1e-4,
-        "batch_std": math.sqrt(rollouts * total * (1 - total) / (rollouts - 1)) + 1e-4,
-        "reinforce_pp": math.sqrt(rollouts * total * (1 - total) / (rollouts - 1)) + 1e-4,
-        "reinforce_pp_baseline": math.sqrt((squares + other) / (rollouts - 1)) + 1e-4,
-    }
-    if estimator == "gdpo":
-        own, others = (value / (math.sqrt(value / (group - 1)) + 1e-4) ** 2 if value else 0.0 for value in (squares, other))
-        divisor["gdpo"] = (math.sqrt(squares / (group - 1)) + 1e-4) * (math.sqrt((own + others) / (rollouts - 1)) + 1e-4)
-    base = total if estimator == "reinforce_pp" else share
-    if estimator != "reinforce_pp" and not squares:
-        return 0.0, 0.0
-    return (1 - base) / divisor[estimator], -base / divisor[estimator]
-
-
-@pytest.mark.parametrize("estimator", [name for name in ESTIMATORS if name != "pass_at_k"])
+@pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_every_estimators_expected_gradient_is_the_sum_over_how_many_were_right(estimator: Estimator) -> None:
     """Two problems, of chances p and q to be right, two rollouts each. All 256 updates, one by one, against
     sum over counts of Bin(c; p) Bin(d; q) [c A_right grad log p + (2-c) A_wrong grad log (1-p)] / 4."""
@@ -232,12 +209,12 @@ def test_every_estimators_expected_gradient_is_the_sum_over_how_many_were_right(
     for outcomes in itertools.product(range(4), repeat=4):
         a, b = list(outcomes[:2]), list(outcomes[2:])
         chance = PI[a].prod() * PI[b].prod()
-        walked += chance * (np.array(found([first[a].tolist(), second[b].tolist()], estimator)[0])[:, None] * SCORES[a]).sum(0) / 4
+        walked += chance * (np.array(found([first[a].tolist(), second[b].tolist()], estimator, pass_k=1)[0])[:, None] * SCORES[a]).sum(0) / 4
     p, q = PI @ first, PI @ second
     slope = exact_gradient(lambda pi: float(pi @ first))
     counted = np.zeros(4)
     for c, d in itertools.product(range(3), repeat=2):
-        right, wrong = by_counts(estimator, c, 2 - c, d, 4)
+        right, wrong = by_counts(estimator, c, 2 - c, d, groups=2, k=1)
         chance = math.comb(2, c) * p**c * (1 - p) ** (2 - c) * math.comb(2, d) * q**d * (1 - q) ** (2 - d)
         counted += chance * (c * right * slope / p - (2 - c) * wrong * slope / (1 - p)) / 4
     assert np.abs(counted).max() > 1e-2

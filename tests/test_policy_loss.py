@@ -1,13 +1,14 @@
 """Every surrogate and every divergence: its expected gradient over all sequences of a tiny language against its own definition."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import enumerated as world
 import numpy as np
 import pytest
 import torch
+from definitions import DEFINITIONS, PENALTIES
 from enumerated import LENGTHS, ROWS, SEQUENCES
 from small_world import Spied
 from torch import Tensor
@@ -21,6 +22,7 @@ from r1kit.train.surrogates import Surrogate
 from r1kit.types import Row, Score
 
 SURROGATES: tuple[Surrogate, ...] = Surrogate.__args__  # type: ignore[attr-defined]
+EVERY = range(len(SEQUENCES))
 OLD, REF = world.logits(0), world.logits(1)
 MOVED = world.logits(2, near=OLD, distance=0.5)
 ADVANTAGES_O = torch.randn(len(SEQUENCES), dtype=torch.float64, generator=torch.Generator().manual_seed(3))
@@ -38,7 +40,7 @@ def config(**keys: object) -> PolicyLossConfig:
 def gradient(loss: PolicyLossConfig, theta: Tensor, old: Tensor, advantages_O: Tensor = ADVANTAGES_O, share: str = "sequence") -> Tensor:
     """Of the loss over all sequences that ``old`` may sample, each rollout's tokens weighed as aggregation ``share`` weighs them."""
     weights_O = world.sequence_probabilities(old) * SHARES[share]
-    return world.expected_gradient(PolicyLoss(loss), theta, world.batch_of_all(old, REF, advantages_O[ROWS], weights_O[ROWS]))
+    return world.expected_gradient(PolicyLoss(loss), theta, world.batch_of(EVERY, old, REF, advantages_O[ROWS], weights_O[ROWS]))
 
 
 def test_the_world_is_complete() -> None:
@@ -58,88 +60,33 @@ def test_on_policy_every_surrogate_is_the_policy_gradient(surrogate: str, share:
         close(found, -world.differences(lambda at: float(world.sequence_probabilities(at) @ ADVANTAGES_O), OLD))
 
 
-# Definitions in plain arithmetic, one rollout at a time: log-probabilities now and then, its advantage, and so the gain of each token.
-Definition = Callable[[Sequence[float], Sequence[float], float], list[float]]
-
-
-def clipped(ratio: float, advantage: float) -> float:
-    return min(ratio * advantage, min(max(ratio, 0.8), 1.28) * advantage)
-
-
-def clip(now: Sequence[float], then: Sequence[float], advantage: float) -> list[float]:
-    return [clipped(math.exp(p - q), advantage) for p, q in zip(now, then, strict=True)]
-
-
-def dual(now: Sequence[float], then: Sequence[float], advantage: float) -> list[float]:
-    return [max(value, 1.3 * advantage) if advantage < 0 else value for value in clip(now, then, advantage)]
-
-
-def gspo(now: Sequence[float], then: Sequence[float], advantage: float) -> list[float]:
-    return [clipped((math.exp(sum(now)) / math.exp(sum(then))) ** (1 / len(now)), advantage)] * len(now)
-
-
-def gmpo(now: Sequence[float], then: Sequence[float], advantage: float) -> list[float]:
-    """The geometric mean of |min[rho A, clip(rho, e^-eps, e^eps) A]|, with the sign of A."""
-    ratios = [math.exp(p - q) for p, q in zip(now, then, strict=True)]
-    terms = [abs(min(ratio * advantage, min(max(ratio, math.exp(-0.2)), math.exp(0.28)) * advantage)) for ratio in ratios]
-    return [math.copysign(math.prod(terms) ** (1 / len(terms)), advantage)] * len(now)
-
-
-def sapo(now: Sequence[float], then: Sequence[float], advantage: float) -> list[float]:
-    tau = 1.0 if advantage > 0 else 1.05
-    return [4 / tau / (1 + math.exp(-tau * (math.exp(p - q) - 1))) * advantage for p, q in zip(now, then, strict=True)]
-
-
-DEFINITIONS: dict[str, tuple[dict[str, object], Definition]] = {
-    "clip": ({}, clip),
-    "dual clip": ({"dual_clip": 1.3}, dual),
-    "gspo": ({"surrogate": "gspo"}, gspo),
-    "gmpo": ({"surrogate": "gmpo"}, gmpo),
-    "sapo": ({"surrogate": "sapo"}, sapo),
-}
-PENALTIES: dict[str, tuple[dict[str, object], Callable[[float, float, float], float]]] = {
-    "no penalty": ({}, lambda now, then, ref: 0.0),
-    "k2": ({"kl": "k2"}, lambda now, then, ref: (now - ref) ** 2 / 2),
-    "k3": ({"kl": "k3"}, lambda now, then, ref: math.exp(ref - now) - (ref - now) - 1),
-    "unbiased k1": ({"kl": "k1", "kl_unbiased": True}, lambda now, then, ref: math.exp(now - then) * (now - ref)),
-    "unbiased k3": ({"kl": "k3", "kl_unbiased": True}, lambda now, then, ref: math.exp(now - then) * (math.exp(ref - now) - (ref - now) - 1)),
-}
-
-
-def by_sequence(theta: Tensor) -> list[list[float]]:
-    logprobs = iter(world.token_logprobs(theta).tolist())
-    return [[next(logprobs) for _ in sequence] for sequence in SEQUENCES]
-
-
 @pytest.mark.parametrize("penalty", PENALTIES)
 @pytest.mark.parametrize("surrogate", DEFINITIONS)
 def test_off_policy_the_gradient_is_that_of_the_expected_definition(surrogate: str, penalty: str) -> None:
     keys, gain = DEFINITIONS[surrogate]
     penalty_keys, divergence_of = PENALTIES[penalty]
-    then_O, ref_O = by_sequence(OLD), by_sequence(REF)
+    then_O, ref_O, here_O = world.by_sequence(OLD), world.by_sequence(REF), world.by_sequence(MOVED)
 
     def expected_loss(theta: Tensor) -> float:
         total = 0.0
-        for now, then, ref, advantage in zip(by_sequence(theta), then_O, ref_O, ADVANTAGES_O.tolist(), strict=True):
-            value = sum(gain(now, then, advantage)) - 0.3 * sum(divergence_of(*places) for places in zip(now, then, ref, strict=True))
+        for now, here, then, ref, advantage in zip(world.by_sequence(theta), here_O, then_O, ref_O, ADVANTAGES_O.tolist(), strict=True):
+            value = sum(gain(now, here, then, advantage)) - 0.3 * sum(divergence_of(*places) for places in zip(now, then, ref, strict=True))
             total -= math.exp(sum(then)) * value / len(now)
         return total
 
-    beta = 0.0 if penalty == "no penalty" else 0.3
-    found = gradient(config(beta=beta, **keys, **penalty_keys), MOVED, OLD, share="rollout")
+    found = gradient(config(beta=0.3, **keys, **penalty_keys), MOVED, OLD, share="rollout")
     close(found, world.differences(expected_loss, MOVED))
-    on_policy = gradient(config(beta=beta, **keys, **penalty_keys), OLD, OLD, share="rollout")
-    if penalty != "no penalty":
-        assert float((found - on_policy).abs().max()) > 1e-3  # the test is off policy indeed
+    on_policy = gradient(config(beta=0.3, **keys, **penalty_keys), OLD, OLD, share="rollout")
+    assert float((found - on_policy).abs().max()) > 1e-3  # the test is off policy indeed
 
 
 @pytest.mark.parametrize("surrogate", ["cispo", "reinforce", "gspo_token"])
-def test_off_policy_those_without_a_value_have_the_gradient_of_their_closed_form(surrogate: str) -> None:
+def test_where_a_gradient_is_stopped_the_rest_is_the_score_function_times_a_number(surrogate: str) -> None:
     """sum_o pi_old(o) sum_t coefficient_t A grad log pi(o_t), with grad log pi(o_t) = onehot - pi, row by row of the logits."""
     pi = MOVED.softmax(-1)
     expected = torch.zeros_like(MOVED)
     coefficients = []
-    for sequence, now, then, advantage in zip(SEQUENCES, by_sequence(MOVED), by_sequence(OLD), ADVANTAGES_O.tolist(), strict=True):
+    for sequence, now, then, advantage in zip(SEQUENCES, world.by_sequence(MOVED), world.by_sequence(OLD), ADVANTAGES_O.tolist(), strict=True):
         mean_ratio = math.exp((sum(now) - sum(then)) / len(now))
         for t, token in enumerate(sequence):
             if surrogate == "cispo":
@@ -236,7 +183,7 @@ def test_k1_in_the_reward_is_the_gradient_of_the_whole_sequences_divergence() ->
     """With RLOO over all pairs of rollouts: E[r] - beta KL(pi || ref) of whole sequences, which no term in the loss gives."""
     beta, rewards_O = 0.3, ADVANTAGES_O
     p_O = world.sequence_probabilities(OLD)
-    arrays_O = [[np.array(values) for values in by_sequence(theta)] for theta in (OLD, REF)]
+    arrays_O = [[np.array(values) for values in world.by_sequence(theta)] for theta in (OLD, REF)]
     pairs = [(a, b) for a in range(len(SEQUENCES)) for b in range(len(SEQUENCES))]
     scores_PG = [[Score(float(rewards_O[a]), {}), Score(float(rewards_O[b]), {})] for a, b in pairs]
     old_PG, ref_PG = ([[arrays[a], arrays[b]] for a, b in pairs] for arrays in arrays_O)
@@ -266,7 +213,7 @@ def test_a_penalty_pulls_its_tokens_back_to_where_they_were_sampled() -> None:
     """sum_t penalty_t |log rho_t|, and nothing at all where the policy has not moved."""
     penalties_N = torch.rand(len(ROWS), dtype=torch.float64, generator=torch.Generator().manual_seed(4))
     weights_N, zeros_N = world.sequence_probabilities(OLD)[ROWS], torch.zeros(len(ROWS), dtype=torch.float64)
-    batch = world.batch_of_all(OLD, REF, zeros_N, weights_N, penalties_N)
+    batch = world.batch_of(EVERY, OLD, REF, zeros_N, weights_N, penalties_N)
     old_N = world.token_logprobs(OLD)
 
     def expected(at: Tensor) -> float:
@@ -280,7 +227,7 @@ def test_a_penalty_pulls_its_tokens_back_to_where_they_were_sampled() -> None:
 def test_a_rollouts_loss_does_not_depend_on_its_neighbours(surrogate: str) -> None:
     """All rows in one batch, or each in a batch of its own, in another order, its tokens on a line of another length."""
     weights_N = (world.sequence_probabilities(OLD) / LENGTHS)[ROWS]
-    whole = world.batch_of_all(OLD, REF, ADVANTAGES_O[ROWS], weights_N)
+    whole = world.batch_of(EVERY, OLD, REF, ADVANTAGES_O[ROWS], weights_N)
     loss = PolicyLoss(config(surrogate=surrogate, beta=0.1))
     theta = MOVED.clone().requires_grad_()
     total = torch.zeros_like(theta)
@@ -295,7 +242,7 @@ def test_a_rollouts_loss_does_not_depend_on_its_neighbours(surrogate: str) -> No
 @pytest.mark.parametrize("surrogate", SURROGATES)
 def test_a_batch_that_trains_nothing_has_no_loss(surrogate: str) -> None:
     zeros_N = torch.zeros(len(ROWS), dtype=torch.float64)
-    batch = world.batch_of_all(OLD, REF, zeros_N, zeros_N)
+    batch = world.batch_of(EVERY, OLD, REF, zeros_N, zeros_N)
     nothing = replace(batch, mask_BT=torch.zeros_like(batch.mask_BT), rows_BT=torch.full_like(batch.rows_BT, -1))
     value, statistics = PolicyLoss(config(surrogate=surrogate, beta=0.1))(Predictions(batch.old_logprobs_BT, zeros_N.sum()), nothing)
     assert float(value) == 0 and all(float(number) == 0 for number in statistics.values())

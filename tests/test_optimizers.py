@@ -4,9 +4,11 @@ import math
 
 import pytest
 import torch
-from small_world import model
+from small_world import Spied, learner_config, model, random_rows
 from torch import nn
 
+from r1kit.config import ConfigError
+from r1kit.train.objectives import CrossEntropy
 from r1kit.train.optimizers import Muon, OptimizerConfig, ScheduleConfig, build, orthogonalise
 
 
@@ -44,6 +46,20 @@ def test_muon_moves_by_the_orthogonalised_nesterov_momentum() -> None:
     optimizer.step()
     momentum = 0.95 * 0.05 * first + 0.05 * second
     torch.testing.assert_close(parameter.detach(), expected - scale * orthogonalise(0.05 * second + 0.95 * momentum))
+
+
+def test_muons_weight_decay_shrinks_by_its_own_rate() -> None:
+    def stepped(weight_decay: float) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(4)
+        parameter = nn.Parameter(torch.randn(6, 4, generator=generator))
+        parameter.grad = torch.randn(6, 4, generator=generator)
+        Muon([parameter], lr=0.1, weight_decay=weight_decay).step()
+        return parameter.detach()
+
+    start = torch.randn(6, 4, generator=torch.Generator().manual_seed(4))
+    torch.testing.assert_close(stepped(0.5), stepped(0.0) - 0.1 * 0.5 * start)
+    hidden = build(model(), OptimizerConfig(kind="muon", weight_decay=0.1))[1]
+    assert {group["weight_decay"] for group in hidden.param_groups} == {0.1}
 
 
 def test_processes_that_share_muons_work_make_the_same_step_as_one() -> None:
@@ -90,6 +106,35 @@ def test_adamw_decays_matrices_only() -> None:
     # The first AdamW step is lr * sign(gradient); decay shrinks by lr * weight_decay.
     torch.testing.assert_close(network.weight.detach(), before["weight"] * (1 - 0.1 * 0.5) - 0.1)
     torch.testing.assert_close(network.bias.detach(), before["bias"] - 0.1 * torch.tensor([1.0, -1.0]))
+
+
+def test_a_learners_updates_are_adamw_by_hand() -> None:
+    """Five updates with clipping, decay and a schedule: m, v, their corrections and the decay written out (1711.05101, algorithm 2)."""
+    config = OptimizerConfig(learning_rate=3e-3, beta1=0.8, beta2=0.9, weight_decay=0.2, grad_clip=0.05)
+    spied = Spied(learner_config().model_copy(update={"precision": "float64", "optimizer": config}))
+    schedule = ScheduleConfig(kind="cosine", warmup=2, final=0.1)
+    weights = {name: p.detach().clone() for name, p in spied.model.named_parameters()}
+    m, v = ({name: torch.zeros_like(w) for name, w in weights.items()} for _ in range(2))
+    for step in range(5):
+        metrics = spied.learner.update(random_rows(6, seed=step), CrossEntropy(), schedule.scale(step, 5))
+        gradients = spied.gradients()
+        norm = math.sqrt(sum(float(g.square().sum()) for g in gradients.values()))
+        assert norm > 0.05 and metrics["grad_norm"] == pytest.approx(norm)
+        rate = 3e-3 * [0.5, 1.0, 1.0, 0.1 + 0.45 * (1 + math.cos(math.pi / 3)), 0.1 + 0.45 * (1 + math.cos(2 * math.pi / 3))][step]
+        for name, weight in weights.items():
+            gradient = gradients[name] * 0.05 / norm
+            m[name] = 0.8 * m[name] + 0.2 * gradient
+            v[name] = 0.9 * v[name] + 0.1 * gradient**2
+            direction = m[name] / (1 - 0.8 ** (step + 1)) / ((v[name] / (1 - 0.9 ** (step + 1))).sqrt() + 1e-8)
+            weights[name] = weight - rate * direction - rate * 0.2 * weight * (weight.dim() > 1)
+    for name, parameter in spied.model.named_parameters():
+        torch.testing.assert_close(parameter.detach(), weights[name], atol=2e-7, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("key", "value"), [("learning_rate", -1.0), ("beta1", 1.0), ("beta2", 1.5), ("weight_decay", -0.1), ("grad_clip", 0.0)])
+def test_settings_that_cannot_be_meant_are_refused(key: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=rf"optimizer: {key}: .*given: {value}"):
+        OptimizerConfig.parse({key: value}, "optimizer")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,9 @@
 
 Muon (Jordan et al. 2024): momentum, then the update matrix is replaced by its nearest orthogonal one, found by a quintic Newton-Schulz
 iteration in bf16. Expert weights [E, F, D] are E matrices, orthogonalised in one batch. The update is scaled by sqrt(max(1, rows/cols)).
+
+Weight decay is decoupled in both, w -= rate x decay x w (Loshchilov and Hutter 1711.05101; for Muon, Liu et al. 2502.16982), each with its own rate,
+and in AdamW on matrices only, not on norms and biases.
 """
 
 import math
@@ -9,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from r1kit.config import Config
@@ -20,12 +24,12 @@ class OptimizerConfig(Config):
     """AdamW(beta1 .9, beta2 .95, weight decay .1) is DeepSeek-V3's pretraining setting (section 4.2); RL's was not published."""
 
     kind: Literal["adamw", "muon"] = "adamw"
-    learning_rate: float = 1e-3
-    muon_learning_rate: float = 0.02
-    beta1: float = 0.9
-    beta2: float = 0.95
-    weight_decay: float = 0.0
-    grad_clip: float = 1.0
+    learning_rate: float = Field(default=1e-3, ge=0.0)
+    muon_learning_rate: float = Field(default=0.02, ge=0.0)
+    beta1: float = Field(default=0.9, ge=0.0, lt=1.0)
+    beta2: float = Field(default=0.95, ge=0.0, lt=1.0)
+    weight_decay: float = Field(default=0.0, ge=0.0)
+    grad_clip: float = Field(default=1.0, gt=0.0)
 
 
 class ScheduleConfig(Config):
@@ -33,9 +37,9 @@ class ScheduleConfig(Config):
     remaining steps, ``wsd`` linearly over the last ``decay_share`` of all steps (warm-up, stable, decay)."""
 
     kind: Literal["constant", "linear", "cosine", "wsd"] = "constant"
-    warmup: int = 0
-    final: float = 0.0
-    decay_share: float = 0.4
+    warmup: int = Field(default=0, ge=0)
+    final: float = Field(default=0.0, ge=0.0)
+    decay_share: float = Field(default=0.4, gt=0.0, le=1.0)
 
     def scale(self, step: int, steps: int) -> float:
         """The factor on the learning rate at ``step`` (from 0) of ``steps``."""
@@ -57,9 +61,15 @@ class Muon(torch.optim.Optimizer):
     """
 
     def __init__(
-        self, parameters: Iterable[Tensor], lr: float, momentum: float = 0.95, share: tuple[int, int] = (0, 1), reduce: Reduce | None = None
+        self,
+        parameters: Iterable[Tensor],
+        lr: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
+        share: tuple[int, int] = (0, 1),
+        reduce: Reduce | None = None,
     ) -> None:
-        super().__init__(parameters, {"lr": lr, "momentum": momentum})
+        super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         self.share, self.reduce = share, reduce
 
     @torch.no_grad()
@@ -69,6 +79,8 @@ class Muon(torch.optim.Optimizer):
             directions = [self._direction(parameter, group["momentum"]) for parameter in trained]
             for parameter, update in zip(trained, self._orthogonal(directions), strict=True):
                 rows, columns = parameter.shape[-2:]
+                if group["weight_decay"]:
+                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
                 parameter.add_(update, alpha=-group["lr"] * math.sqrt(max(1.0, rows / columns)))
 
     def _direction(self, parameter: Tensor, momentum: float) -> Tensor:
@@ -114,7 +126,7 @@ def build(model: nn.Module, config: OptimizerConfig, share: tuple[int, int] = (0
         torch.optim.AdamW([g for g in groups if g["params"]], lr=config.learning_rate, betas=(config.beta1, config.beta2), eps=1e-8, fused=True)
     ]
     if hidden:
-        optimizers.append(Muon(hidden, config.muon_learning_rate, share=share, reduce=reduce))
+        optimizers.append(Muon(hidden, config.muon_learning_rate, weight_decay=config.weight_decay, share=share, reduce=reduce))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["base_lr"] = group["lr"]

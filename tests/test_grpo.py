@@ -14,14 +14,14 @@ from r1kit.chat import Chat
 from r1kit.config import ConfigError
 from r1kit.data.mixture import Mixture
 from r1kit.engine.native import NativeEngine
-from r1kit.rewards import WeightedReward
+from r1kit.rewards import Failure, WeightedReward
 from r1kit.tasks import load_tasks
 from r1kit.train import checkpoint
 from r1kit.train.grpo import GRPOConfig, train
 from r1kit.train.learner import Learner, Metrics
 from r1kit.train.packing import pack
 from r1kit.train.policy_loss import PolicyLoss, PolicyLossConfig
-from r1kit.train.rollouts import Phase, Player, collect, describe
+from r1kit.train.rollouts import Phase, Player, collect, describe, judge, records
 from r1kit.train.rows import Recomputed, make_rows, policy_row
 from r1kit.types import Completion, Problem, Rollout, Score
 
@@ -159,6 +159,22 @@ def test_dynamic_sampling_draws_until_groups_can_teach_and_fills_up_with_even_on
     teaching = [scores[0].total != scores[1].total for scores in phase.scores_PG]
     assert teaching == expected and (phase.rounds, phase.drawn) == rounds_and_drawn
     assert len({group[0].problem.id for group in phase.groups}) == 6  # the stream goes on: nothing is asked twice within an epoch
+
+
+def test_a_reward_that_raises_leaves_its_traceback_beside_the_rollout() -> None:
+    def breaks(rollouts: Sequence[Rollout]) -> list[float | None]:
+        if any(r.problem.id == "chain/b" and r.index == 1 for r in rollouts):
+            raise ZeroDivisionError("a reward of the user's")
+        return [1.0] * len(rollouts)
+
+    groups = [make_group(f"chain/{name}", [0] * 30, [3] * 30)[0] for name in "ab"]
+    failures: list[Failure] = []
+    scores_PG = judge(groups, [WeightedReward("mine", 1.0, breaks)], failures)
+    phase = Phase(groups, scores_PG, 2, 1, failures=failures)
+    lines = records(phase, 4)
+    assert len(lines) == 5 and [line["index"] for line in lines] == [0, 1, 2, 3, 1] and "failures" not in lines[0]
+    assert "ZeroDivisionError: a reward of the user's" in lines[-1]["failures"]["mine"]  # type: ignore[index]
+    assert describe(phase)["reward/failed"] == pytest.approx(1 / 60)
 
 
 def test_a_divergence_in_the_reward_is_taken_off_rollout_by_rollout() -> None:

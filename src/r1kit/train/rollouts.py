@@ -7,7 +7,7 @@ cost sampling but no learning.
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,7 @@ from r1kit.data.mixture import Mixture
 from r1kit.engine import Engine
 from r1kit.language import language_share
 from r1kit.log import Log
-from r1kit.rewards import WeightedReward, score
+from r1kit.rewards import Failure, WeightedReward, score
 from r1kit.seeds import derive_seed
 from r1kit.train import gate
 from r1kit.train.gate import GateConfig
@@ -58,7 +58,7 @@ Watch = Callable[[Player], Metrics]  # what is measured beside the training, eve
 class Phase:
     """The scored rollouts of one phase; ``drawn`` problems were taken from the mixture for it in ``rounds`` rounds, and scoring took
     ``scoring_s`` seconds. ``old_PG``: log-probabilities [T] of prompt and completion (zero at the prompt) under the learner that began the
-    phase, empty where nobody needs them."""
+    phase, empty where nobody needs them. ``failures``: where a reward could not be had, and why."""
 
     groups: list[list[Rollout]]
     scores_PG: list[list[Score]]
@@ -66,6 +66,7 @@ class Phase:
     rounds: int
     scoring_s: float = 0.0
     old_PG: Sequence[Sequence[np.ndarray]] = ()
+    failures: Sequence[Failure] = ()
 
 
 GATE_TOKENS = 256  # a completion at most, so that the gate costs little where completions are long
@@ -89,20 +90,21 @@ def collect(player: Player, mixture: Mixture, rewards: Sequence[WeightedReward],
     wanted = config.problems * config.updates_per_rollout
     uneven: list[tuple[list[Rollout], list[Score]]] = []
     even: list[tuple[list[Rollout], list[Score]]] = []
+    failures: list[Failure] = []
     drawn = rounds = 0
     scoring_s = 0.0
     while len(uneven) < wanted and rounds <= config.dynamic_sampling:
         missing = wanted - len(uneven)
         groups = play(player, mixture.draw(missing), config, derive_seed(seed, rounds) if rounds else seed)
         began = time.perf_counter()
-        scores_PG = judge(groups, rewards)
+        scores_PG = judge(groups, rewards, failures)
         scoring_s += time.perf_counter() - began
         for group, scores in zip(groups, scores_PG, strict=True):
             differ = not config.dynamic_sampling or teaches([one.total for one in scores])
             (uneven if differ else even).append((group, scores))
         drawn, rounds = drawn + missing, rounds + 1
     chosen = uneven + even[: wanted - len(uneven)]
-    return Phase([group for group, _ in chosen], [scores for _, scores in chosen], drawn, rounds, scoring_s)
+    return Phase([group for group, _ in chosen], [scores for _, scores in chosen], drawn, rounds, scoring_s, failures=failures)
 
 
 def teaches(rewards: Sequence[float]) -> bool:
@@ -120,9 +122,11 @@ def play(player: Player, problems: Sequence[Problem], config: RolloutConfig, see
     return [player.chat.rollouts(problem, prompt, group) for problem, prompt, group in zip(problems, prompts, completions, strict=True)]
 
 
-def judge(groups: Sequence[Sequence[Rollout]], rewards: Sequence[WeightedReward]) -> list[list[Score]]:
-    """Scores by group; all rollouts are scored together, so that programs and judges work in batches."""
-    flat = score([rollout for group in groups for rollout in group], rewards)
+def judge(
+    groups: Sequence[Sequence[Rollout]], rewards: Sequence[WeightedReward], failures: list[Failure] | None = None
+) -> list[list[Score]]:
+    """Scores by group; all rollouts are scored together, so that programs and judges work in batches. Failures are added to ``failures``."""
+    flat = score([rollout for group in groups for rollout in group], rewards, failures)
     found = iter(flat)
     return [[next(found) for _ in group] for group in groups]
 
@@ -141,6 +145,7 @@ def describe(phase: Phase) -> Metrics:
         "completions/mean_length": float(lengths.mean()),
         "completions/max_length": float(lengths.max()),
         "completions/clipped_ratio": float(np.mean(cut)),
+        "reward/failed": len({(failure.problem, failure.index) for failure in phase.failures}) / max(1, len(scores)),
         "time/reward": phase.scoring_s,
     }
     if phase.rounds > 1:
@@ -157,14 +162,18 @@ def describe(phase: Phase) -> Metrics:
 
 
 def records(phase: Phase, most: int) -> list[dict[str, object]]:
-    """The first rollouts of a phase as lines of the sample store."""
+    """The first rollouts of a phase, and all that a reward failed on, as lines of the sample store."""
+    failed: dict[tuple[str, int], dict[str, str]] = {}
+    for failure in phase.failures:
+        failed.setdefault((failure.problem, failure.index), {})[failure.reward] = failure.detail
     scored = [(r, s) for group, scores in zip(phase.groups, phase.scores_PG, strict=True) for r, s in zip(group, scores, strict=True)]
-    return [record(rollout, score) for rollout, score in scored[:most]]
+    kept = [pair for place, pair in enumerate(scored) if place < most or (pair[0].problem.id, pair[0].index) in failed]
+    return [record(rollout, score, failed.get((rollout.problem.id, rollout.index), {})) for rollout, score in kept]
 
 
-def record(rollout: Rollout, score: Score) -> dict[str, object]:
-    """A rollout as one line of the sample store."""
-    return {
+def record(rollout: Rollout, score: Score, failures: Mapping[str, str]) -> dict[str, object]:
+    """A rollout as one line of the sample store. ``failures``: reward -> traceback or reason."""
+    line: dict[str, object] = {
         "problem": rollout.problem.id,
         "prompt": rollout.problem.prompt,
         "index": rollout.index,
@@ -175,3 +184,4 @@ def record(rollout: Rollout, score: Score) -> dict[str, object]:
         "reward": score.total,
         "parts": dict(score.parts),
     }
+    return line | {"failures": dict(failures)} if failures else line

@@ -11,6 +11,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from bench.measurement import Bench
@@ -29,20 +30,24 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="tiny sizes and one repeat, to try the harness out")
     parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="results, models and logs (runs/bench)")
     parser.add_argument("--peers", type=Path, default=None, help="where the peers' virtual environments are or are to be made (OUT)")
+    parser.add_argument("--repeats", type=int, default=None, metavar="N", help="measured pairs (3; with --quick 1); below 3 no page")
     asked = parser.parse_args(words)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     out = asked.out.resolve()
     works = chosen([name for name in asked.names if name != "growth"]) if set(asked.names) != {"growth"} else []
     if asked.names and not works and "growth" not in asked.names:
         sys.exit(f"bench: no ratio's name begins with {' or '.join(asked.names)}")
+    size = QUICK if asked.quick else FULL
+    size = replace(size, repeats=asked.repeats or size.repeats)
     try:
         results = Results.open(out / ("quick.json" if asked.quick else "bench.json"), asked.quick)
-        bench = Bench(out, (asked.peers or out).resolve(), QUICK if asked.quick else FULL, sorted(os.sched_getaffinity(0)), results)
+        bench = Bench(out, (asked.peers or out).resolve(), size, sorted(os.sched_getaffinity(0)), results)
         bench.limits()
         for work in works:
             bench.compare(work)
         if not asked.names or "growth" in asked.names:
             bench.growth()
-        if not asked.quick:
+        if not asked.quick and size.repeats >= FULL.repeats:
             print(write_page(PAGE, results))
     except R1kitError as error:
         sys.exit(f"bench: {error}")

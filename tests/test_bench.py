@@ -106,8 +106,13 @@ def test_limits_by_hand_where_one_side_decides(bench, small):
     seconds = [(weights + live * seen * 128) / 1000 for live, seen in ((2, 5), (1, 6))]  # lengths 1 and 2 after four tokens
     assert bench.limits.decode_limit(small, peaks, 4, [1, 2]) == pytest.approx(3 / sum(seconds))
     multiplying = bench.limits.Peaks(bf16=1e6, fp32=1.0, stream=1e30)
+    span, head = bench.limits.Span, 60 * 32
     flops = 3 * 3 * (2 * bench.limits.product_parameters(small) + bench.limits.attention_flops(small, 2))
-    assert bench.limits.learn_limit(small, multiplying, [3]) == pytest.approx(3 / (flops / 1e6))
+    assert bench.limits.learn_limit(small, multiplying, [span(0, 3, 3)]) == pytest.approx(3 / (flops / 1e6))
+    shared = flops - 3 * 3 * 2 * head  # a prompt of three: no head
+    shared += 2 * 3 * (2 * bench.limits.product_parameters(small) + bench.limits.attention_flops(small, 4) + 2 * head)
+    rollouts = [span(0, 3, 0), span(3, 4, 2), span(3, 4, 2)]  # two of two tokens: one position and the prompt's last
+    assert bench.limits.learn_limit(small, multiplying, rollouts) == pytest.approx(4 / (shared / 1e6))
 
 
 def measured(bench, tokens, cpu_s, wall_s=1.0, **reply):

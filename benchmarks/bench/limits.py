@@ -1,8 +1,8 @@
 """What the machine could do at most, and what a token costs: the distance between the two.
 
 Decoding B rows reads every weight once and every row's cache, and multiplies; the limit is the slower of the two, without any overlap
-lost. Learning takes three times a forward pass (Kaplan et al. 2020, section 2.1): its limit is the product's peak. Peaks are measured in
-the same run, on one core, in processor seconds.
+lost. Learning takes three times a forward pass (Kaplan et al. 2020, section 2.1), a group's prompt once; its limit is the product's peak.
+Peaks are measured in the same run, on one core, in processor seconds.
 """
 
 from collections.abc import Sequence
@@ -21,6 +21,15 @@ class Peaks:
     bf16: float
     fp32: float
     stream: float
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Positions ``begin`` to ``end`` of a text, of which ``trained`` predict a trained token. A group's prompt is one span of its own."""
+
+    begin: int
+    end: int
+    trained: int
 
 
 def product_parameters(config: ModelConfig) -> int:
@@ -60,7 +69,11 @@ def decode_limit(config: ModelConfig, peaks: Peaks, prompt: int, lengths: Sequen
     return sum(lengths) / seconds
 
 
-def learn_limit(config: ModelConfig, peaks: Peaks, lengths: Sequence[int]) -> float:
-    """Tokens per second at most for one step on rows of these many positions."""
-    flops = sum(3 * length * (2 * product_parameters(config) + attention_flops(config, (length + 1) / 2)) for length in lengths)
-    return sum(lengths) / (flops / peaks.bf16)
+def learn_limit(config: ModelConfig, peaks: Peaks, spans: Sequence[Span]) -> float:
+    """Trained tokens per second at most for one step on these spans, where only what is trained goes through the head."""
+    head = config.vocab_size * config.width
+    flops = 0.0
+    for span in spans:
+        body = 2 * (product_parameters(config) - head) + attention_flops(config, (span.begin + span.end + 1) / 2)
+        flops += 3 * ((span.end - span.begin) * body + span.trained * 2 * head)
+    return sum(span.trained for span in spans) / (flops / peaks.bf16)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import r1kit
-from bench.limits import Peaks, decode_limit, learn_limit
+from bench.limits import Peaks, Span, decode_limit, learn_limit
 from bench.models import FIRST_WORD, NEVER, make, prompt_text, words
 from bench.peers import PEERS, PeerError, python_of, versions
 from bench.race import START_SECONDS, Measured, Side, SideError, Spread, race
@@ -108,7 +108,8 @@ class Bench:
         ids = [[bos, user, *prompt, assistant] for prompt in chosen]
         rows = learner_rows(size, work.lengths, config.vocab_size, FIRST_WORD) if work.kind == "learner" else []
         return {
-            "kind": work.kind, "lengths": work.lengths, "cores": work.cores, "folder": str(folder), "scratch": str(self.out / "scratch"), "prompts": ids,
+            "kind": work.kind, "lengths": work.lengths, "cores": work.cores, "folder": str(folder),
+            "scratch": str(self.out / "scratch"), "prompts": ids,
             "words": [words(prompt) for prompt in chosen], "texts": [prompt_text(prompt) for prompt in chosen], "group": size.group,
             "new_tokens": size.new_tokens, "eos": eos, "pad": pad, "rows": rows,
         }  # fmt: skip
@@ -133,7 +134,7 @@ class Bench:
             raise
 
     def _profile(self, side: Side) -> dict[str, Any]:
-        """Where r1kit's time goes: the operations that take most, as shares of one step's processor time."""
+        """Where r1kit's time goes: the operations that take most, as shares of one step's time by the clock."""
         reply = side.ask({"seed": self.seed, "profile": True})
         operations = sorted(reply["operations"].items(), key=lambda pair: -pair[1])[:TOP_OPERATIONS]
         return {"operations": {name: seconds / reply["seconds"] for name, seconds in operations}}
@@ -142,14 +143,14 @@ class Bench:
         peaks = Peaks(**self.results.content["peaks"])
         if work.kind == "learner":
             rows = learner_rows(self.size, work.lengths, config.vocab_size, FIRST_WORD)
-            return learn_limit(config, peaks, [len(row) - 1 for row in rows])
+            return learn_limit(config, peaks, [Span(0, len(row) - 1, len(row) - 1) for row in rows])
         lengths: list[int] = last.reply["lengths"]
         decode = decode_limit(config, peaks, self.size.prompt_tokens, lengths)
         if work.kind == "rollout":
             return decode
-        learn = learn_limit(config, peaks, [self.size.prompt_tokens + length - 1 for length in lengths])
-        positions = self.size.prompt_tokens * len(lengths) + sum(lengths)
-        return sum(lengths) / (sum(lengths) / decode + positions / learn)
+        prompt = self.size.prompt_tokens
+        spans = [Span(0, prompt, 0)] * self.size.problems + [Span(prompt, prompt + length - 1, length) for length in lengths]
+        return 1 / (1 / decode + 1 / learn_limit(config, peaks, spans))
 
     def _note(self, work: Work, measured: Mapping[str, Sequence[Measured]], missing: Mapping[str, str], more: Mapping[str, Any]) -> None:
         if measured:

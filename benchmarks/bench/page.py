@@ -81,7 +81,7 @@ def _size(size: Size) -> str:
         f"Rollout and GRPO: {size.problems} prompts of {size.prompt_tokens} tokens x {size.group} completions; uniform {size.new_tokens} "
         f"tokens each, ragged at most {size.new_tokens} and {mean_length(size):.0f} on average. Learner: {size.learner_rows} rows of "
         f"{size.new_tokens} positions, ragged {size.shortest}..{size.new_tokens}. One core compares useful tokens per processor second, "
-        f"two cores per second of the clock. A ratio is the median over {size.repeats} pairs, in brackets least..most."
+        f"two cores per second of the clock. A ratio is the median over pairs, in brackets least..most."
     )
 
 
@@ -99,8 +99,9 @@ def ratio_table(content: Mapping[str, Any]) -> str:
         rates = [f"{sides[side]['rate']['median']:,.0f}" for side in ("r1kit", peer)]
         peaks = [f"{sides[side]['peak_mb']:,.0f}" for side in ("r1kit", peer)]
         ratio = f"**{spread['median']:.2f}** ({spread['least']:.2f}..{spread['most']:.2f})"
-        rows.append([f"{work.name}, {PEER_NAMES[peer]}", str(work.cores), ratio, verdict(name, spread["median"]), *rates, *peaks])
-    header = ["work, peer", "cores", "ratio", "target", "r1kit tok/s", "peer tok/s", "r1kit peak MB", "peer peak MB"]
+        pairs = str(len(sides[peer]["repeats"]))
+        rows.append([f"{work.name}, {PEER_NAMES[peer]}", str(work.cores), ratio, pairs, verdict(name, spread["median"]), *rates, *peaks])
+    header = ["work, peer", "cores", "ratio", "pairs", "target", "r1kit tok/s", "peer tok/s", "r1kit peak MB", "peer peak MB"]
     return table(header, rows) if rows else "Not measured."
 
 
@@ -115,7 +116,8 @@ def _peaks(content: Mapping[str, Any]) -> str:
     return (
         f"One core multiplies {peaks['bf16'] / 1e9:.0f} GFLOP/s in bf16 and {peaks['fp32'] / 1e9:.0f} in float32 (1024 x 1024) and reads "
         f"{peaks['stream'] / 1e9:.1f} GB/s from memory. The limit of decoding is the slower of multiplying and of reading all weights and "
-        f"every live row's cache; that of learning is multiplying. A small model stays in caches and can beat the limit of reading."
+        f"every live row's cache; that of learning is multiplying, a group's prompt once. A small model stays "
+        f"in caches and can beat the limit of reading."
     )
 
 

@@ -50,12 +50,12 @@ class Watch:
         self.profiler = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) if order.get("profile") else None
         if self.profiler:
             self.profiler.start()
-        self.begun = time.process_time()
+        self.begun = time.perf_counter()
 
     def found(self) -> Order:
         if self.profiler is None:
             return {}
-        seconds = time.process_time() - self.begun
+        seconds = time.perf_counter() - self.begun
         self.profiler.stop()
         return {"seconds": seconds, "operations": {e.key: e.self_cpu_time_total / 1e6 for e in self.profiler.key_averages()}}
 

@@ -19,7 +19,8 @@ from r1kit.data.sources import write_jsonl
 from r1kit.model.huggingface import read_config
 from r1kit.rewards import check_all
 from r1kit.seeds import derive_seed
-from r1kit.stages.policy import Talk, TaskSpec, fits, model_of, sample, talk_of, tell_tasks
+from r1kit.stages.harvest import harvest
+from r1kit.stages.policy import Talk, TaskSpec, fits, model_of, talk_of, tell_tasks
 from r1kit.stages.sft import finetune_on
 from r1kit.stages.stage import Context, Stage
 from r1kit.tasks import Procedural, load_tasks
@@ -76,7 +77,8 @@ class ColdStart(Stage):
         count = self.problems // len(self.rollouts_from)
         keep = fits(chat, read_config(model).max_positions - self.max_tokens)
         problems = train_problems(self.tasks, count, derive_seed(ctx.seed, "harvest", source), keep)
-        groups = sample(engine, chat, problems, Sampling(self.samples, max_tokens=self.max_tokens), derive_seed(ctx.seed, source))
+        sampling = Sampling(self.samples, max_tokens=self.max_tokens)
+        groups = harvest(ctx, source.strip("@").replace("/", "_"), engine, chat, problems, sampling, derive_seed(ctx.seed, source))
         ctx.runtime.release(engine)
         return [r for group in correct(groups, tasks) for r in group[:1]]
 

@@ -12,7 +12,8 @@ from r1kit.data.sources import write_jsonl
 from r1kit.model.huggingface import read_config
 from r1kit.seeds import derive_seed
 from r1kit.stages.cold_start import correct, train_problems
-from r1kit.stages.policy import Talk, TaskSpec, fits, model_of, sample, tell_tasks
+from r1kit.stages.harvest import harvest
+from r1kit.stages.policy import Talk, TaskSpec, fits, model_of, tell_tasks
 from r1kit.stages.sft import finetune_on
 from r1kit.stages.stage import Context, Stage
 from r1kit.tasks import load_tasks
@@ -46,10 +47,10 @@ class Distill(Stage):
         tell_tasks(ctx, tasks)
         keep = fits(chat, read_config(model).max_positions - self.max_tokens)
         problems = train_problems(self.tasks, self.problems, derive_seed(ctx.seed, "problems"), keep)
-        groups = correct(sample(engine, chat, problems, sampling, derive_seed(ctx.seed, "sample")), tasks)
+        groups = correct(harvest(ctx, "reasoning", engine, chat, problems, sampling, derive_seed(ctx.seed, "sample")), tasks)
         ctx.log.info(f"{len(problems) * self.samples} answers of the teacher, {sum(map(len, groups))} correct")
         if self.general:
-            talked = sample(engine, chat, General().problems("train"), sampling, derive_seed(ctx.seed, "general"))
+            talked = harvest(ctx, "general", engine, chat, General().problems("train"), sampling, derive_seed(ctx.seed, "general"))
             groups += [[r for r in group if r.answer is not None] for group in talked]
         ctx.runtime.release(engine)
         rows = [(r.problem.prompt, r.text) for group in groups for r in {r.text: r for r in group}.values()]

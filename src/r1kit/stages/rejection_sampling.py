@@ -14,7 +14,8 @@ from r1kit.data.sources import write_jsonl
 from r1kit.model.huggingface import read_config
 from r1kit.seeds import derive_seed
 from r1kit.stages.cold_start import correct, general_rows, train_problems
-from r1kit.stages.policy import Talk, TaskSpec, fits, model_of, report, sample, tell_tasks
+from r1kit.stages.harvest import harvest
+from r1kit.stages.policy import Talk, TaskSpec, fits, model_of, report, tell_tasks
 from r1kit.stages.stage import Context, Stage
 from r1kit.tasks import load_tasks
 from r1kit.types import Rollout, Sampling
@@ -43,7 +44,7 @@ class RejectionSampling(Stage):
         keep = fits(chat, read_config(model).max_positions - self.max_tokens)
         problems = train_problems(self.tasks, self.problems, derive_seed(ctx.seed, "problems"), keep)
         sampling = Sampling(self.samples, self.temperature, max_tokens=self.max_tokens)
-        groups = sample(engine, chat, problems, sampling, derive_seed(ctx.seed, "sample"))
+        groups = harvest(ctx, "reasoning", engine, chat, problems, sampling, derive_seed(ctx.seed, "sample"))
         ctx.runtime.release(engine)
         right = correct(groups, tasks)
         kept = [r for group in right for r in self._readable(group)[: self.keep]]

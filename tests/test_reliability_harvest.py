@@ -1,0 +1,92 @@
+"""Data that a model writes: a harvest that was killed goes on where it was, and no problem is lost or repeated."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from small_world import model, tokenizer
+
+from r1kit.chat import Chat
+from r1kit.engine.native import NativeEngine
+from r1kit.runs import SAMPLED
+from r1kit.stages import harvest as module
+from r1kit.stages.harvest import harvest
+from r1kit.stages.policy import sample
+from r1kit.tasks import Procedural
+from r1kit.types import Completion, Rollout, Sampling
+
+SAMPLING = Sampling(2, max_tokens=6)
+CHAT = Chat(tokenizer())
+PROBLEMS = Procedural("chain", 40).problems("train")[:11]
+
+
+class Mortal(NativeEngine):
+    """Counts the problems that it is asked for, and dies when it is asked too often."""
+
+    calls_left = -1
+    asked = 0
+
+    def generate(self, prompts: Any, *rest: Any) -> list[list[Completion]]:
+        if self.calls_left == 0:
+            raise KeyboardInterrupt
+        self.calls_left -= 1
+        self.asked += len(prompts)
+        return super().generate(prompts, *rest)
+
+
+def engine(calls_left: int = -1) -> Mortal:
+    made = Mortal(model(init_std=0.05), [tokenizer().eos_id])
+    made.calls_left = calls_left
+    return made
+
+
+def run(out: Path, played: NativeEngine, seed: int = 3) -> list[list[Rollout]]:
+    out.mkdir(exist_ok=True)
+    ctx: Any = SimpleNamespace(out=out)
+    return harvest(ctx, "reasoning", played, CHAT, PROBLEMS, SAMPLING, seed)
+
+
+def same(one: list[list[Rollout]], other: list[list[Rollout]]) -> bool:
+    pairs = list(zip([r for group in one for r in group], [r for group in other for r in group], strict=True))
+    arrays = [(getattr(a.completion, name), getattr(b.completion, name)) for a, b in pairs for name in ("token_ids", "logprobs")]
+    told = [(r.problem.id, r.index, r.text, r.answer, r.completion.finish, r.completion.version) for r, _ in pairs]
+    return (
+        all(np.array_equal(a, b) and a.dtype == b.dtype for a, b in arrays)
+        and told == [(r.problem.id, r.index, r.text, r.answer, r.completion.finish, r.completion.version) for _, r in pairs]
+    )
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CHUNK", 4)
+
+
+def test_a_harvest_is_what_sampling_all_at_once_gives(tmp_path: Path) -> None:
+    assert same(run(tmp_path / "a", engine()), sample(engine(), CHAT, PROBLEMS, SAMPLING, 3))
+
+
+@pytest.mark.parametrize("calls", [0, 1, 2])
+def test_a_killed_harvest_samples_only_what_it_had_not(calls: int, tmp_path: Path) -> None:
+    wanted = run(tmp_path / "straight", engine())
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "killed", engine(calls))
+    again = engine()
+    assert same(run(tmp_path / "killed", again), wanted) and again.asked == len(PROBLEMS) - 4 * calls
+    third = engine()
+    assert same(run(tmp_path / "killed", third), wanted) and third.asked == 0
+
+
+@pytest.mark.parametrize("how", ["torn", "flipped", "emptied", "another seed"])
+def test_a_chunk_that_is_not_what_was_written_is_sampled_again(how: str, tmp_path: Path) -> None:
+    wanted = run(tmp_path / "a", engine(), seed=3)
+    file = sorted((tmp_path / "a" / SAMPLED).iterdir())[1]
+    content = file.read_text()
+    if how == "another seed":
+        run(tmp_path / "a", engine(), seed=4)
+    else:
+        file.write_text({"torn": content[:-20], "flipped": content.replace("-", "+", 1)[:-9] + content[-9:], "emptied": ""}[how])
+    again = engine()
+    assert same(run(tmp_path / "a", again, seed=3), wanted)
+    assert again.asked == (len(PROBLEMS) if how == "another seed" else 4)

@@ -95,6 +95,9 @@ class Replica:
     def copy_weights(self, target: int, source: int) -> None:
         self.things[target].model.load_state_dict(self.things[source].model.state_dict())
 
+    def follow(self, student: int, teacher: int) -> None:
+        self.things[student].follow(self.things[teacher])
+
     def set_version(self, handle: int, version: int) -> None:
         self.things[handle].version = version
 
@@ -283,6 +286,10 @@ class LearnerProxy:
     def copy_from(self, other: "LearnerProxy") -> None:
         """Take over another learner's weights (a reference policy's refresh)."""
         self.runtime.everywhere("copy_weights", [(self.handle, other.handle)] * self.runtime.size)
+
+    def follow(self, teacher: "LearnerProxy") -> None:
+        """Compare the predictions of every update with the teacher's."""
+        self.runtime.everywhere("follow", [(self.handle, teacher.handle)] * self.runtime.size)
 
     def save(self, directory: Path, progress: Mapping[str, int]) -> None:
         self._local().save(directory, progress)

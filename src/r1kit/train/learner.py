@@ -9,6 +9,7 @@ all of them. Everything that an update sums (gradients, expert loads, statistics
 import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -21,6 +22,7 @@ from r1kit.config import Config, R1kitError
 from r1kit.model.decoder import LanguageModel, members
 from r1kit.model.examination import Examination, examine
 from r1kit.train import checkpoint
+from r1kit.train.divergence import reverse_divergence
 from r1kit.train.head import ROW_STEP, token_logprobs
 from r1kit.train.objectives import Objective, Predictions
 from r1kit.train.optimizers import OptimizerConfig, Reduce, build
@@ -65,6 +67,8 @@ class LearnerProtocol(Protocol):
 
     def copy_from(self, other: "LearnerProtocol") -> None: ...
 
+    def follow(self, teacher: "LearnerProtocol") -> None: ...
+
     def save(self, directory: Path, progress: Mapping[str, int]) -> None: ...
 
     def restore(self, directory: Path) -> Mapping[str, int]: ...
@@ -85,6 +89,7 @@ class Learner:
         self.optimizers = build(model, config.optimizer, share, reduce)
         self.version = 0
         self._skipped, self._fault = 0, ""
+        self._teacher: LanguageModel | None = None
 
     def update(self, rows: Sequence[Row], objective: Objective, scale: float) -> Metrics:
         """One optimizer step on ``rows`` at ``scale`` x learning rate; return summed statistics, the gradient norm, and "loss".
@@ -140,6 +145,10 @@ class Learner:
     def copy_from(self, other: LearnerProtocol) -> None:
         """Take over another learner's weights: a reference policy's refresh."""
         self.model.load_state_dict(other.weights())
+
+    def follow(self, teacher: "Learner") -> None:
+        """From now on every update also reads its batches with ``teacher``, which has the same vocabulary: Predictions.divergence_BT."""
+        self._teacher = teacher.model
 
     def save(self, directory: Path, progress: Mapping[str, int]) -> None:
         keep = checkpoint.Keep(self.config.keep_last, self.config.keep_every)
@@ -213,6 +222,8 @@ class Learner:
             balance = bool(objective.balance_weight)
             out = self.model(batch.tokens_BT, batch.positions_BT, batch.segments_BT, experts_BTLA=batch.experts_BTLA, balance=balance)
             predictions = self._predict(out.hidden_BTD, batch, bool(objective.wants_entropy), objective.wants_values)
+            if self._teacher is not None:
+                predictions = replace(predictions, divergence_BT=self._divergence(out.hidden_BTD, self._teacher, batch))
             loss, statistics = objective(predictions, batch)
             if objective.mtp_weight:
                 mtp = self._mtp_loss(out.last_BTD, batch)
@@ -242,6 +253,19 @@ class Learner:
         temperatures_N = None if batch.temperatures_BT is None else batch.temperatures_BT.flatten()[padded]
         found_N, entropy_N = token_logprobs(hidden_ND, self.model.lm_head.weight, targets_N, temperatures_N, self._head_dtype(), entropy)
         return found_N[: len(predicted)], entropy_N[: len(predicted)]
+
+    def _divergence(self, hidden_BTD: Tensor, teacher: LanguageModel, batch: Batch) -> Tensor:
+        """KL(student || teacher) [B, T] of the next token at the trained positions, by the teacher's reading of the same batch."""
+        teacher.eval()
+        with torch.no_grad():
+            told_BTD = teacher(batch.tokens_BT, batch.positions_BT, batch.segments_BT).hidden_BTD
+        trained = batch.mask_BT.flatten().nonzero()[:, 0]
+        places = torch.nn.functional.pad(trained, (0, -len(trained) % ROW_STEP))
+        hidden_ND, told_ND = (some_BTD.flatten(0, 1).index_select(0, places) for some_BTD in (hidden_BTD, told_BTD))
+        temperatures_N = None if batch.temperatures_BT is None else batch.temperatures_BT.flatten()[places]
+        weights = (self.model.lm_head.weight, teacher.lm_head.weight.detach())
+        found_N = reverse_divergence(hidden_ND, weights[0], told_ND, weights[1], temperatures_N, self._head_dtype())[: len(trained)]
+        return torch.zeros_like(batch.mask_BT, dtype=found_N.dtype).flatten().index_copy(0, trained, found_N).view_as(batch.mask_BT)
 
     def _head_dtype(self) -> torch.dtype:
         return torch.float64 if self.config.precision == "float64" else getattr(torch, self.config.head)

@@ -16,11 +16,13 @@ from r1kit.train.packing import Batch
 @dataclass(frozen=True, slots=True)
 class Predictions:
     """logprobs_BT: log-probability of each target in float32, with gradient, zero where not trained; entropy_BT: of the
-    distribution it came from, with gradient (zero unless asked for); values_BT: the scalar head's outputs, if there is one."""
+    distribution it came from, with gradient (zero unless asked for); values_BT: the scalar head's outputs, if there is one;
+    divergence_BT: from the teacher's distribution (divergence.py), with gradient, zero where not trained, if the learner follows one."""
 
     logprobs_BT: Tensor
     entropy_BT: Tensor
     values_BT: Tensor | None = None
+    divergence_BT: Tensor | None = None
 
 
 class Objective(Protocol):

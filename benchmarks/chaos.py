@@ -17,6 +17,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -168,6 +169,16 @@ class Chaos:
         self.seconds = time.monotonic() - began
         self.wanted = fingerprint(folder / "undisturbed")
 
+    def elsewhere(self) -> list[str]:
+        """What differs in a run by the command line in another folder and with another hash seed, which nobody disturbed either."""
+        out = self.folder / "elsewhere"
+        environment = {**os.environ, "PYTHONHASHSEED": "12345", "PYTHONPATH": str(ROOT / "src")}
+        command = [sys.executable, "-m", "r1kit", "run", str(self.recipe), "--out", str(out)]
+        ended = subprocess.run(command, cwd=self.folder / "temporary", env=environment, capture_output=True, text=True, check=False)
+        if ended.returncode != 0:
+            raise SystemExit(f"the run elsewhere failed:\n{ended.stderr}")
+        return differences(fingerprint(out), self.wanted)
+
     def round(self, number: int, most: int) -> tuple[int, str, str]:
         """Kill a run at most ``most`` times until it is done: (kills, outcome, details)."""
         out, kills, left = self.folder / f"round_{number}", 0, []
@@ -218,6 +229,9 @@ def random_kills(folder: Path, kills: int, processes: int, seed: int, tally: Tal
     """Rounds until there were so many kills. Returns the folder of the undisturbed run."""
     chaos = Chaos(folder, processes, seed)
     print(f"{processes} process(es): undisturbed in {chaos.seconds:.1f} s, {len(chaos.wanted)} fingerprints", flush=True)
+    different = chaos.elsewhere()
+    print(f"  with another hash seed, in another folder: {different[:12] or 'identical'}", flush=True)
+    tally.wrong += bool(different)
     done, number = 0, 0
     while done < kills:
         killed, outcome, details = chaos.round(number, kills - done)

@@ -12,6 +12,7 @@ from small_world import learner_config, model, quiet_log, same_weights, tokenize
 from r1kit.chat import Chat
 from r1kit.data.mixture import Mixture
 from r1kit.engine.native import NativeEngine
+from r1kit.interruption import Interruption
 from r1kit.rewards import WeightedReward
 from r1kit.tasks import load_tasks
 from r1kit.train import checkpoint
@@ -53,7 +54,7 @@ def coarse(rollouts: Sequence[Rollout]) -> list[float | None]:
     return [float(r.completion.token_ids[0] % 16 == 0) for r in rollouts]
 
 
-def play(out: Path, settings: dict[str, Any], left: int = -1) -> Mortal:
+def play(out: Path, settings: dict[str, Any], left: int = -1, interruption: Interruption | None = None) -> Mortal:
     out.mkdir(exist_ok=True)
     shape = {"steps": STEPS, "problems": 2, "group": 3, "max_tokens": 4, "beta": 0.0, "epsilon": 0.2, "gate_problems": 0}
     own = {name: value for name, value in settings.items() if name not in ("lines", "kind", "reward")}
@@ -65,7 +66,9 @@ def play(out: Path, settings: dict[str, Any], left: int = -1) -> Mortal:
     player = Player(learner, NativeEngine(learner.model, [tokenizer().eos_id]), Chat(tokenizer()), reference)
     mixture = Mixture(load_tasks({"chain": {"weight": 2, "size": 40}, "mul": {"weight": 1, "size": 40}}), "train", 5)
     reward = WeightedReward("even", 1.0, coarse if settings.get("reward") == "coarse" else fine)
-    train(config, player, mixture, [reward], 7, quiet_log(out), out)
+    log = quiet_log(out)
+    log.interruption = interruption or log.interruption
+    train(config, player, mixture, [reward], 7, log, out)
     return learner
 
 
@@ -96,3 +99,14 @@ def test_a_training_killed_at_every_one_of_its_attempts_ends_with_the_same_bytes
             play(tmp_path / "killed", settings, left=2)
     assert same_weights(straight.model, play(tmp_path / "killed", settings).model)
     assert told(tmp_path / "killed") == told(tmp_path / "straight")
+
+
+def test_a_training_that_is_asked_to_stop_saves_at_the_end_of_its_phase(tmp_path: Path) -> None:
+    settings = MATRIX["a save seldom"] | {"updates_per_rollout": 2}
+    straight, asked = play(tmp_path / "straight", settings), Interruption()
+    asked.asked = True
+    with pytest.raises(KeyboardInterrupt):
+        play(tmp_path / "stopped", settings, interruption=asked)
+    assert checkpoint.progress_of(tmp_path / "stopped")["step"] == 2  # long before the first save that the recipe asks for
+    assert same_weights(straight.model, play(tmp_path / "stopped", settings).model)
+    assert told(tmp_path / "stopped") == told(tmp_path / "straight")

@@ -18,6 +18,7 @@ from r1kit.runtime.local import LocalConfig, LocalRuntime
 from r1kit.train.disagreement import gaps
 from r1kit.train.gate import GapAlarm, GateConfig, check, sample
 from r1kit.train.learner import Learner
+from r1kit.train.objectives import CrossEntropy
 from r1kit.types import Completion, Problem, Row, Sampling
 
 PROBLEMS = [Problem(f"p{i}", "sums", f"What is {i} + {i}?", str(2 * i)) for i in range(4)]
@@ -227,6 +228,30 @@ def test_prompts_too_long_for_the_learner_are_passed_over_when_the_cause_is_soug
     assert "without its first token" in told(sides)
     sides.engine.ask = lambda ids: ids[::-1].copy()  # type: ignore[attr-defined]
     assert "its kernels or its packed copy" in told(sides)
+
+
+def test_an_engine_that_stays_behind_its_learner_sets_off_the_alarm() -> None:
+    class Late(Faulty):
+        """Takes the first weights, and later only their version."""
+
+        def load(self, weights: Mapping[str, Tensor], version: int) -> None:
+            if version == 0:
+                super().load(weights, version)
+            self.version = version
+
+    sides, sampling = two(Late()), Sampling(max_tokens=24)
+    sides.learner = Learner(model(seed=2, **SHAPE), learner_config(320, 2, learning_rate=2e-2))
+    alarm = GapAlarm(GateConfig(gap_alarm=0.05, gap_patience=3))
+    check(sides, PROBLEMS, sampling, 3, 0, FINE)
+    seen = []
+    with pytest.raises(R1kitError, match="3 updates in a row"):
+        for step in range(10):
+            sides.engine.load(sides.learner.weights(), step)
+            probes = sample(sides, PROBLEMS, sampling, seed=step)
+            seen.append(float(gaps(sides.learner, probes).mean()))
+            alarm.feed(step, seen[-1])
+            sides.learner.update([replace(probe.row, weight=0.01) for probe in probes], CrossEntropy(), 1.0)
+    assert seen[0] < 1e-4 and min(seen[1:]) > 0.05 and len(seen) == 4
 
 
 def test_the_alarm_warns_and_then_stops_unless_the_gap_closes() -> None:

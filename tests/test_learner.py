@@ -104,7 +104,7 @@ def test_the_multi_token_loss_is_the_one_written_by_hand() -> None:
     assert_same_gradients(spied.gradients(), gradients)
 
 
-def test_the_balance_loss_is_the_models_weighted_by_each_lines_share() -> None:
+def test_the_balance_loss_is_the_models_weighted_by_each_rows_share() -> None:
     row = replace(random_rows(1, seed=4)[0], weight=0.05)
     spied = Spied()
     tokens_BT = torch.from_numpy(row.token_ids.astype(np.int64))[None]
@@ -344,6 +344,18 @@ def test_a_statistic_that_is_not_finite_skips_the_update() -> None:
     assert spied.learner.update(random_rows(3), Counting(), 1.0)["skipped"] == 1.0
     assert same_weights(spied.model, untouched.model)
     assert "nats not finite; no row is at fault by itself" in spied.learner.fault()
+
+
+def test_the_state_saved_last_survives_the_stop(tmp_path: Path) -> None:
+    spied, rows = Spied(learner_config(40, 2)), random_rows(3)
+    spied.learner.update(rows, CrossEntropy(), 1.0)
+    spied.learner.save(tmp_path, {"step": 1})
+    with pytest.raises(R1kitError, match="The state saved last is untouched"):
+        for _ in range(3):
+            spied.learner.update([replace(rows[0], weight=float("nan"))], CrossEntropy(), 1.0)
+    again = Spied(learner_config(40, 2), seed=9)
+    assert again.learner.restore(tmp_path)["step"] == 1 and same_weights(again.model, spied.model)
+    assert again.learner.update(rows, CrossEntropy(), 1.0)["skipped"] == 0.0
 
 
 def test_three_skipped_updates_in_a_row_stop_the_run_and_two_do_not() -> None:

@@ -21,21 +21,15 @@ struct Sight {
 
 constexpr int QUERIES_AT_ONCE = 64;
 
-// What comes after a page is somewhere else in memory, where the processor does not look ahead by itself.
-inline void look_ahead(const uint32_t* next, int lines) {
-    for (int i = 0; i < lines; i++) _mm_prefetch(reinterpret_cast<const char*>(next + i * LANES), _MM_HINT_T0);
-}
-
 // out[q][16 b + lane] = query q times key of position 16 b + lane, for QUERIES queries and BLOCK_COUNT blocks of one page.
 template <class N, int QUERIES, int BLOCK_COUNT>
-void score(const uint32_t* queries, int words, const uint32_t* keys, const uint32_t* next, float* out, size_t out_step) {
+void score(const uint32_t* queries, int words, const uint32_t* keys, float* out, size_t out_step) {
     Vector sums[QUERIES][BLOCK_COUNT];
     for (auto& row : sums)
         for (auto& sum : row) sum = _mm512_setzero_ps();
     for (int word = 0; word < words; word++) {
         Words ks[BLOCK_COUNT];
         for (int b = 0; b < BLOCK_COUNT; b++) ks[b] = _mm512_loadu_si512(keys + word * PAGE + b * LANES);
-        look_ahead(next + word * PAGE, BLOCK_COUNT);
         for (int q = 0; q < QUERIES; q++) {
             const Words query = _mm512_set1_epi32(int(queries[q * words + word]));
             for (int b = 0; b < BLOCK_COUNT; b++) sums[q][b] = N::dot(sums[q][b], query, ks[b]);
@@ -48,26 +42,25 @@ void score(const uint32_t* queries, int words, const uint32_t* keys, const uint3
 }
 
 template <class N, int BLOCK_COUNT>
-void score(int queries, const uint32_t* query, int words, const uint32_t* keys, const uint32_t* next, float* out, size_t out_step) {
-    for (; queries >= 4; queries -= 4, query += 4 * words, out += 4 * out_step) score<N, 4, BLOCK_COUNT>(query, words, keys, next, out, out_step);
-    if (queries & 2) score<N, 2, BLOCK_COUNT>(query, words, keys, next, out, out_step), query += 2 * words, out += 2 * out_step;
-    if (queries & 1) score<N, 1, BLOCK_COUNT>(query, words, keys, next, out, out_step);
+void score(int queries, const uint32_t* query, int words, const uint32_t* keys, float* out, size_t out_step) {
+    for (; queries >= 4; queries -= 4, query += 4 * words, out += 4 * out_step) score<N, 4, BLOCK_COUNT>(query, words, keys, out, out_step);
+    if (queries & 2) score<N, 2, BLOCK_COUNT>(query, words, keys, out, out_step), query += 2 * words, out += 2 * out_step;
+    if (queries & 1) score<N, 1, BLOCK_COUNT>(query, words, keys, out, out_step);
 }
 
 template <class N>
-void score_page(int queries, const uint32_t* query, int words, const uint32_t* keys, const uint32_t* next, int positions, float* out,
-                size_t out_step) {
+void score_page(int queries, const uint32_t* query, int words, const uint32_t* keys, int positions, float* out, size_t out_step) {
     switch (divide_up(positions, LANES)) {
-        case 1: return score<N, 1>(queries, query, words, keys, next, out, out_step);
-        case 2: return score<N, 2>(queries, query, words, keys, next, out, out_step);
-        case 3: return score<N, 3>(queries, query, words, keys, next, out, out_step);
-        default: return score<N, 4>(queries, query, words, keys, next, out, out_step);
+        case 1: return score<N, 1>(queries, query, words, keys, out, out_step);
+        case 2: return score<N, 2>(queries, query, words, keys, out, out_step);
+        case 3: return score<N, 3>(queries, query, words, keys, out, out_step);
+        default: return score<N, 4>(queries, query, words, keys, out, out_step);
     }
 }
 
 // sums[q][0..VECTORS) += sum over ``steps`` words of positions of weight times value.
 template <class N, int QUERIES, int VECTORS>
-void weigh(const uint32_t* weights, size_t weight_step, int steps, const uint32_t* values, const uint32_t* next, int value_words, float* sums) {
+void weigh(const uint32_t* weights, size_t weight_step, int steps, const uint32_t* values, int value_words, float* sums) {
     Vector totals[QUERIES][VECTORS];
 #pragma GCC unroll 4
     for (int q = 0; q < QUERIES; q++)
@@ -76,7 +69,6 @@ void weigh(const uint32_t* weights, size_t weight_step, int steps, const uint32_
     for (int step = 0; step < steps; step++) {
         Words vs[VECTORS];
         for (int v = 0; v < VECTORS; v++) vs[v] = _mm512_loadu_si512(values + step * value_words + v * LANES);
-        look_ahead(next + step * value_words, VECTORS);
         for (int q = 0; q < QUERIES; q++) {
             const Words weight = _mm512_set1_epi32(int(weights[q * weight_step + step]));
             for (int v = 0; v < VECTORS; v++) totals[q][v] = N::dot(totals[q][v], weight, vs[v]);
@@ -89,23 +81,22 @@ void weigh(const uint32_t* weights, size_t weight_step, int steps, const uint32_
 }
 
 template <class N, int QUERIES>
-void weigh_all(const uint32_t* weights, size_t weight_step, int steps, const uint32_t* values, const uint32_t* next, int value_words,
-               float* sums) {
+void weigh_all(const uint32_t* weights, size_t weight_step, int steps, const uint32_t* values, int value_words, float* sums) {
     int done = 0;
     for (; value_words - done >= 4 * LANES; done += 4 * LANES)
-        weigh<N, QUERIES, 4>(weights, weight_step, steps, values + done, next + done, value_words, sums + done);
+        weigh<N, QUERIES, 4>(weights, weight_step, steps, values + done, value_words, sums + done);
     for (; value_words - done >= LANES; done += LANES)
-        weigh<N, QUERIES, 1>(weights, weight_step, steps, values + done, next + done, value_words, sums + done);
+        weigh<N, QUERIES, 1>(weights, weight_step, steps, values + done, value_words, sums + done);
 }
 
 template <class N>
-void weigh_page(int queries, const uint32_t* weights, size_t weight_step, int positions, const uint32_t* values, const uint32_t* next,
-                int value_words, float* sums) {
+void weigh_page(int queries, const uint32_t* weights, size_t weight_step, int positions, const uint32_t* values, int value_words,
+                float* sums) {
     const int steps = divide_up(positions, N::PAIR);
     for (; queries >= 4; queries -= 4, weights += 4 * weight_step, sums += 4 * value_words)
-        weigh_all<N, 4>(weights, weight_step, steps, values, next, value_words, sums);
+        weigh_all<N, 4>(weights, weight_step, steps, values, value_words, sums);
     for (; queries >= 1; queries -= 1, weights += weight_step, sums += value_words)
-        weigh_all<N, 1>(weights, weight_step, steps, values, next, value_words, sums);
+        weigh_all<N, 1>(weights, weight_step, steps, values, value_words, sums);
 }
 
 inline float largest(const float* scores, int count, float before) {
@@ -149,13 +140,11 @@ class HeadAttention {
         float* scores = buffer.at_least(size_t(count) * room);
         std::fill(out, out + size_t(count) * width, 0.0f);
 
-        // What is read, in this order: keys of the prompt and of each row, values of the prompt and of each row.
         for (int at = 0; at < seen; at += PAGE)
-            score_page<N>(count, queries, words, keys(sights->prompt, at), after<true>(sights, rows, seen, -1, at), seen - at, scores + at, room);
+            score_page<N>(count, queries, words, keys(sights->prompt, at), seen - at, scores + at, room);
         for (int r = 0; r < rows; r++)
             for (int at = 0; at < sights[r].own_length; at += PAGE)
-                score_page<N>(per_row_, queries + size_t(r) * per_row_ * words, words, keys(sights[r].own, at),
-                              after<true>(sights, rows, seen, r, at), sights[r].own_length - at,
+                score_page<N>(per_row_, queries + size_t(r) * per_row_ * words, words, keys(sights[r].own, at), sights[r].own_length - at,
                               scores + size_t(r) * per_row_ * room + prompt_room + at, room);
 
         static thread_local std::vector<float> sums;
@@ -171,28 +160,17 @@ class HeadAttention {
 
         const auto* weights = reinterpret_cast<const uint32_t*>(scores);
         for (int at = 0; at < seen; at += PAGE)
-            weigh_page<N>(count, weights + at / N::PAIR, room, std::min(PAGE, seen - at), values(sights->prompt, at),
-                          after<false>(sights, rows, seen, -1, at), width, out);
+            weigh_page<N>(count, weights + at / N::PAIR, room, std::min(PAGE, seen - at), values(sights->prompt, at), width, out);
         for (int r = 0; r < rows; r++)
             for (int at = 0; at < sights[r].own_length; at += PAGE)
                 weigh_page<N>(per_row_, weights + size_t(r) * per_row_ * room + prompt_room + at / N::PAIR, room,
-                              std::min(PAGE, sights[r].own_length - at), values(sights[r].own, at), after<false>(sights, rows, seen, r, at),
-                              width, out + size_t(r) * per_row_ * width);
+                              std::min(PAGE, sights[r].own_length - at), values(sights[r].own, at), width,
+                              out + size_t(r) * per_row_ * width);
         for (int q = 0; q < count; q++)
             for (int i = 0; i < width; i++) out[size_t(q) * width + i] *= sums[q];
     }
 
   private:
-    // The page read after position ``at`` of the prompt (row -1) or of a row.
-    template <bool KEYS>
-    const uint32_t* after(const Sight* sights, int rows, int seen, int row, int at) const {
-        const auto page = [&](const Pages* pages, int from) { return KEYS ? keys(pages, from) : values(pages, from); };
-        if (at + PAGE < (row < 0 ? seen : sights[row].own_length)) return page(row < 0 ? sights->prompt : sights[row].own, at + PAGE);
-        for (row++; row < rows; row++)
-            if (sights[row].own_length) return page(sights[row].own, 0);
-        return values(seen ? sights->prompt : sights->own, 0);
-    }
-
     const uint32_t* keys(const Pages* pages, int at) const { return shape_.keys((*pages)[at / PAGE], layer_, head_); }
     const uint32_t* values(const Pages* pages, int at) const { return shape_.values((*pages)[at / PAGE], layer_, head_); }
 

@@ -4,6 +4,8 @@
 // equations.
 #pragma once
 
+#include <unistd.h>
+
 #include "attention.h"
 #include "experts.h"
 
@@ -51,6 +53,7 @@ class Decoder {
     }
 
     CacheShape<N> cache;
+    Ahead ahead;  // what the next attention will read
 
     // Run all layers; return the residual stream [places, D] before the final norm, valid until the next call.
     const float* operator()(const std::vector<Place>& places) {
@@ -62,6 +65,7 @@ class Decoder {
             const Layer<N>& layer = network_.layers[layer_];
             enter(layer.input_norm);
             attention(layer);
+            look_ahead((layer_ + 1) % s_.layers);
             enter(layer.post_norm);
             feed_forward(layer);
         }
@@ -76,6 +80,24 @@ class Decoder {
     }
 
   private:
+    // Expect the pages of a layer in the order in which attention reads them, as many as the third-level cache holds for three such processes.
+    void look_ahead(int layer) {
+        static const size_t most = std::max(0L, sysconf(_SC_LEVEL3_CACHE_SIZE)) / 3;
+        ahead.forget();
+        const size_t bytes = cache.heads * cache.head_size() * sizeof(uint32_t);
+        const Pages* prompt = nullptr;
+        for (const Place& place : *places_) {
+            if (!place.sight.own_length) return;  // a prompt's tokens share their pages
+            if (place.sight.prompt != prompt) expect(*(prompt = place.sight.prompt), place.sight.seen, layer, bytes);
+            expect(*place.sight.own, place.sight.own_length, layer, bytes);
+            if (ahead.total() > most) return;
+        }
+    }
+
+    void expect(const Pages& pages, int length, int layer, size_t bytes) {
+        for (int at = 0; at + PAGE / 2 <= length; at += PAGE) ahead.expect(cache.keys(pages[at / PAGE], layer, 0), bytes);
+    }
+
     void enter(const std::vector<float>& norm) {
         Cell* normed = normed_.at_least(size_t(rows_) * s_.width);
         for (int r = 0; r < rows_; r++) {
@@ -87,14 +109,14 @@ class Decoder {
 
     void attention(const Layer<N>& layer) {
         projected_ = projections_.at_least(size_t(rows_) * layer.qkv.outputs);
-        product(normed_.data(), s_.width, rows_, layer.qkv, projected_, layer.qkv.outputs, false, s_.threads);
+        product(normed_.data(), s_.width, rows_, layer.qkv, projected_, layer.qkv.outputs, false, s_.threads, &ahead);
         queries_.at_least(size_t(rows_) * s_.heads * cache.key_words() * N::PAIR);
         if (s_.latent) latent_queries(layer), latent_keys(layer);
         else grouped(layer);
         attend();
         if (s_.latent) latent_values(layer);
         else collect(s_.head_dim);
-        product(collected_.data(), network_.attended_width(), rows_, layer.out, x_, s_.width, true, s_.threads);
+        product(collected_.data(), network_.attended_width(), rows_, layer.out, x_, s_.width, true, s_.threads, &ahead);
     }
 
     // Queries lie by key-value head: [heads of the cache, rows, queries per head, key].
@@ -234,10 +256,10 @@ class Decoder {
     void feed_forward(const Layer<N>& layer) {
         const int F = layer.dense.down.inputs;
         float* hidden = hidden_.at_least(size_t(rows_) * 2 * F);
-        product(normed_.data(), s_.width, rows_, layer.dense.in, hidden, 2 * F, false, s_.threads);
+        product(normed_.data(), s_.width, rows_, layer.dense.in, hidden, 2 * F, false, s_.threads, &ahead);
         Cell* active = active_.at_least(size_t(rows_) * F);
         for (int r = 0; r < rows_; r++) activate<N>(hidden + size_t(r) * 2 * F, F, 1.0f, active + size_t(r) * F);
-        product(active, F, rows_, layer.dense.down, x_, s_.width, true, s_.threads);
+        product(active, F, rows_, layer.dense.down, x_, s_.width, true, s_.threads, &ahead);
         if (layer.experts.empty()) return;
         float* seen = routed_.at_least(size_t(rows_) * s_.width);
         const size_t count = size_t(rows_) * s_.width;

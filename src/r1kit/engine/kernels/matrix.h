@@ -46,6 +46,29 @@ class Matrix {
     Buffer<uint32_t> packed_;
 };
 
+// Memory that will be read soon. Products are bound by arithmetic and attention by memory, so products fetch ahead what attention reads next, a few
+// cache lines for each word of their inner dimension, into the second-level cache and through it into the third.
+class Ahead {
+  public:
+    static constexpr int LINE = 64, LINES = 2;
+
+    void expect(const void* memory, size_t bytes) { spans_.emplace_back(static_cast<const char*>(memory), bytes), total_ += bytes; }
+    void forget() { spans_.clear(), span_ = 0, done_ = 0, total_ = 0; }
+    size_t total() const { return total_; }
+
+    // Where the next ``bytes`` lie; null when there is nothing more to fetch.
+    const char* take(size_t bytes) {
+        if (span_ == spans_.size()) return nullptr;
+        const char* from = spans_[span_].first + done_;
+        if ((done_ += bytes) >= spans_[span_].second) span_++, done_ = 0;
+        return from;
+    }
+
+  private:
+    std::vector<std::pair<const char*, size_t>> spans_;
+    size_t span_ = 0, done_ = 0, total_ = 0;
+};
+
 struct Tile {
     const uint32_t* x;
     size_t x_step;  // words from row to row
@@ -55,6 +78,7 @@ struct Tile {
     size_t out_step;
     Mask last;  // of the last vector of outputs
     bool add;
+    const char* ahead;  // null: nothing is fetched ahead
 };
 
 template <class N, int ROWS, int VECTORS>
@@ -63,10 +87,13 @@ void multiply(const Tile& tile) {
     for (auto& row : sums)
         for (auto& sum : row) sum = _mm512_setzero_ps();
     const uint32_t* w = tile.panel;
+    const char* ahead = tile.ahead ? tile.ahead : reinterpret_cast<const char*>(w);
+    const size_t ahead_step = tile.ahead ? Ahead::LINES * Ahead::LINE : 0;
     for (int word = 0; word < tile.words; word++, w += VECTORS * LANES) {
         Words ws[VECTORS];
         for (int v = 0; v < VECTORS; v++) ws[v] = _mm512_loadu_si512(w + v * LANES);
-        _mm_prefetch(reinterpret_cast<const char*>(w + 16 * VECTORS * LANES), _MM_HINT_T0);
+        for (int i = 0; i < Ahead::LINES; i++) _mm_prefetch(ahead + i * Ahead::LINE, _MM_HINT_T1);
+        ahead += ahead_step;
         for (int r = 0; r < ROWS; r++) {
             const Words x = _mm512_set1_epi32(int(tile.x[r * tile.x_step + word]));
             for (int v = 0; v < VECTORS; v++) sums[r][v] = N::dot(sums[r][v], x, ws[v]);
@@ -107,7 +134,8 @@ void multiply(int rows, int vectors, const Tile& tile) {
 
 // out[r] (+)= W x[r] for ``rows`` rows; x_step in cells, out_step in floats. ``x`` has W.inputs cells a row, an even number.
 template <class N>
-void product(const typename N::Cell* x, size_t x_step, int rows, const Matrix<N>& w, float* out, size_t out_step, bool add, int threads) {
+void product(const typename N::Cell* x, size_t x_step, int rows, const Matrix<N>& w, float* out, size_t out_step, bool add, int threads,
+             Ahead* ahead = nullptr) {
     if (!rows) return;
     const int tiles = divide_up(rows, TILE_ROWS), panels = w.panels();
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
@@ -118,8 +146,9 @@ void product(const typename N::Cell* x, size_t x_step, int rows, const Matrix<N>
         for (int t = 0; t < tiles; t++) {
             const int from = int(int64_t(rows) * t / tiles), to = int(int64_t(rows) * (t + 1) / tiles);
             const auto* words = reinterpret_cast<const uint32_t*>(x + from * x_step);
+            const char* fetched = ahead && threads == 1 ? ahead->take(size_t(w.words) * Ahead::LINES * Ahead::LINE) : nullptr;
             multiply<N>(to - from, vectors,
-                        Tile{words, x_step / N::PAIR, w.panel(p), w.words, out + from * out_step + p * PANEL, out_step, last, add});
+                        Tile{words, x_step / N::PAIR, w.panel(p), w.words, out + from * out_step + p * PANEL, out_step, last, add, fetched});
         }
     }
 }

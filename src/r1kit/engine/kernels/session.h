@@ -124,7 +124,7 @@ class Session {
         for (size_t from = first; from < rows_.size(); from += ROWS_AT_HEAD) {
             const int count = int(std::min(rows_.size() - from, size_t(ROWS_AT_HEAD)));
             float* logits = logits_.at_least(size_t(count) * padded);
-            product(hidden + (from - first) * D, D, count, network_.head, logits, padded, false, threads);
+            product(hidden + (from - first) * D, D, count, network_.head, logits, padded, false, threads, &decoder_.ahead);
             std::vector<Drawn> drawn(count);
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
             for (int i = 0; i < count; i++) {

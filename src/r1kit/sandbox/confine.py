@@ -13,7 +13,6 @@ import os
 import resource
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from r1kit.sandbox import kernel
 
@@ -22,15 +21,6 @@ SCRATCH_OPTIONS = "size=64m,nr_inodes=10000,mode=1777"
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 _LIBRARIES = ("/lib", "/lib64", "/lib32", "/libx32", "/bin")
 _WRITTEN_FILES = 16 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a job may use: bytes of memory beyond the interpreter's, processor seconds (a backstop), bytes of a file."""
-
-    memory: int
-    seconds: int
-    output: int = _WRITTEN_FILES
 
 
 def visible_paths() -> list[str]:
@@ -129,51 +119,56 @@ def _write(path: str, text: str) -> None:
         file.write(text)
 
 
-def enter_landlock() -> None:
-    """Prepare a zygote of the tier without namespaces; the lock itself is put on each job."""
+def enter_landlock(visible: Sequence[str]) -> int:
+    """Prepare a zygote of the tier without namespaces; return the rule that is put on each job."""
     if kernel.landlock_version() < 3:
         raise OSError("no Landlock (version 3 or later) in this kernel")
     kernel.set_dumpable(False)
+    return kernel.landlock_ruleset(visible, ("/dev/null",))
 
 
-def confine_in_namespaces(scratch: str, filter_program: bytes) -> None:
+def confine_in_namespaces(scratch: str) -> None:
     """Lock in a job that was just born as the first process of its pid namespace."""
     kernel.unshare(kernel.CLONE_NEWNS)
     nothing_special = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
     kernel.mount("tmpfs", scratch, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, SCRATCH_OPTIONS)
     kernel.mount("proc", "/proc", "proc", nothing_special | kernel.MS_RDONLY)
     os.chdir(scratch)
-    kernel.drop_privileges_for_good()
-    kernel.install_seccomp(filter_program)
+    kernel.drop_capabilities()
 
 
-def confine_with_landlock(visible: Sequence[str], filter_program: bytes) -> None:
+def confine_with_landlock(ruleset: int) -> None:
     """Lock in a job where there are no namespaces."""
     os.chdir("/")
-    kernel.drop_privileges_for_good()
-    kernel.landlock(visible, ("/dev/null",))
-    kernel.install_seccomp(filter_program)
+    kernel.drop_capabilities()
+    kernel.landlock(ruleset)
 
 
-def set_limits(limits: Limits, threads: bool) -> None:
-    """Set the resource limits of a job. ``threads``: bound their number too, where the user is the job's alone."""
-    with open("/proc/self/statm") as file:
-        interpreter = int(file.read().split()[0]) * resource.getpagesize()
-    _limit(resource.RLIMIT_AS, interpreter + limits.memory)
-    _limit(resource.RLIMIT_CPU, limits.seconds, limits.seconds + 1)  # a signal first, which says why; then the end
-    _limit(resource.RLIMIT_FSIZE, limits.output)
-    _limit(resource.RLIMIT_NOFILE, 64)
-    _limit(resource.RLIMIT_CORE, 0)
-    _limit(resource.RLIMIT_MEMLOCK, 0)
-    if threads:
-        _limit(resource.RLIMIT_NPROC, 128)
-    hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
-    stack = 64 << 20
-    resource.setrlimit(resource.RLIMIT_STACK, (stack if hard == resource.RLIM_INFINITY else min(stack, hard), hard))
+class Limits:
+    """The resource limits of jobs; what is the same for all of them is found out once, by the zygote that they are forked from.
+
+    ``threads``: bound their number too, where the user is the job's alone.
+    """
+
+    def __init__(self, threads: bool) -> None:
+        with open("/proc/self/statm") as file:
+            self.interpreter = int(file.read().split()[0]) * resource.getpagesize()
+        self.hard = {kind: resource.getrlimit(kind)[1] for kind in (resource.RLIMIT_AS, resource.RLIMIT_CPU)}
+        amounts = {resource.RLIMIT_FSIZE: _WRITTEN_FILES, resource.RLIMIT_NOFILE: 64, resource.RLIMIT_CORE: 0, resource.RLIMIT_MEMLOCK: 0}
+        amounts |= {resource.RLIMIT_NPROC: 128} if threads else {}
+        self.common = [(kind, 2 * (_at_most(amount, resource.getrlimit(kind)[1]),)) for kind, amount in amounts.items()]
+        hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
+        self.common.append((resource.RLIMIT_STACK, (_at_most(64 << 20, hard), hard)))
+
+    def impose(self, memory: int, seconds: int) -> None:
+        """Bind this process: bytes of memory beyond the interpreter's, processor seconds (a backstop)."""
+        for kind, bounds in self.common:
+            resource.setrlimit(kind, bounds)
+        space = _at_most(self.interpreter + memory, self.hard[resource.RLIMIT_AS])
+        resource.setrlimit(resource.RLIMIT_AS, (space, space))
+        last = self.hard[resource.RLIMIT_CPU]
+        resource.setrlimit(resource.RLIMIT_CPU, (_at_most(seconds, last), _at_most(seconds + 1, last)))  # a signal, which says why; then the end
 
 
-def _limit(kind: int, value: int, last: int | None = None) -> None:
-    """Set a limit that cannot be lifted: ``value``, and ``last`` (or the same) as the hard one."""
-    hard = resource.getrlimit(kind)[1]
-    bounds = [bound if hard == resource.RLIM_INFINITY else min(bound, hard) for bound in (value, value if last is None else last)]
-    resource.setrlimit(kind, (bounds[0], bounds[1]))
+def _at_most(amount: int, hard: int) -> int:
+    return amount if hard == resource.RLIM_INFINITY else min(amount, hard)

@@ -77,12 +77,12 @@ LOCKED_IN = b""
 class Zygote:
     """The supervisor of the jobs of one processor core."""
 
-    def __init__(self, commands: socket.socket, tier: str, visible: Sequence[str], own_namespace: int | None) -> None:
+    def __init__(self, commands: socket.socket, tier: str, scratch: str, lock: int | None) -> None:
         self.commands = commands
         self.tier = tier
-        self.visible = visible
-        self.own_namespace = own_namespace
-        self.scratch = confine.scratch_folder(visible)
+        self.scratch = scratch
+        self.lock = lock  # a descriptor: of the zygote's own pid namespace, of the Landlock rule
+        self.limits = confine.Limits(threads=tier == "namespaces")
         self.filter = kernel.seccomp_filter() if tier != "unsafe-subprocess" else b""
         self.jobs: dict[int, tuple[int, int]] = {}  # pidfd -> (job, pid)
         self.killed: set[int] = set()  # jobs that were alive when they were killed as ordered
@@ -117,12 +117,12 @@ class Zygote:
 
     def spawn(self, order: dict[str, Any], descriptors: list[int]) -> None:
         """Fork a job; in the child this never returns."""
-        if self.own_namespace is not None:
+        if self.tier == "namespaces" and self.lock is not None:
             # Only a process that stands in its own pid namespace may open another one for its next child.
-            kernel.join(self.own_namespace, kernel.CLONE_NEWPID)
+            kernel.join(self.lock, kernel.CLONE_NEWPID)
             kernel.unshare(kernel.CLONE_NEWPID)
         parent = os.getpid()
-        pid = os.fork()
+        pid = kernel.fork()
         if pid == 0:
             self.become_job(order, descriptors, parent)
         pidfd = os.pidfd_open(pid)
@@ -132,18 +132,17 @@ class Zygote:
     def become_job(self, order: dict[str, Any], descriptors: list[int], parent: int) -> None:
         """Lock this process in, say so, and play the role."""
         try:
-            if self.own_namespace is None:
-                kernel.die_with_parent()
-                if os.getppid() != parent:
-                    os._exit(120)
-            else:
-                kernel.die_with_parent()
+            kernel.die_with_parent()
+            if self.tier != "namespaces" and os.getppid() != parent:  # a namespace ends with its zygote in any case
+                os._exit(120)
+            if self.tier == "landlock" and self.lock is not None:
+                confine.confine_with_landlock(self.lock)
             channels = _arrange(descriptors)
-            confine.set_limits(confine.Limits(order["memory"], order["seconds"]), threads=self.tier == "namespaces")
+            self.limits.impose(order["memory"], order["seconds"])
             if self.tier == "namespaces":
-                confine.confine_in_namespaces(self.scratch, self.filter)
-            elif self.tier == "landlock":
-                confine.confine_with_landlock(self.visible, self.filter)
+                confine.confine_in_namespaces(self.scratch)
+            if self.tier != "unsafe-subprocess":
+                kernel.install_seccomp(self.filter)
             write_message(channels[0], LOCKED_IN)
         except BaseException:
             os._exit(120)
@@ -204,11 +203,8 @@ def is_asleep(pid: int) -> bool:
 
 
 def _arrange(descriptors: list[int]) -> list[int]:
-    """Move the job's descriptors to 3, 4, ... and close all others; 0 to 2 lead nowhere."""
+    """Move the job's descriptors to 3, 4, ... and close all others."""
     high = [os.dup2(descriptor, 100 + place, inheritable=False) for place, descriptor in enumerate(descriptors)]
-    nowhere = os.open("/dev/null", os.O_RDWR)
-    for standard in (0, 1, 2):
-        os.dup2(nowhere, standard)
     for place, descriptor in enumerate(high):
         os.dup2(descriptor, FIRST_DESCRIPTOR + place, inheritable=False)
     os.closerange(FIRST_DESCRIPTOR + len(high), 256)
@@ -223,16 +219,22 @@ def main(channel: int, tier: str, visible: Sequence[str], modules: Sequence[str]
     for module in modules:
         importlib.import_module(module).warm_up()
     sys.dont_write_bytecode = True
-    own_namespace: int | None = None
+    lock: int | None = None
     try:
         if tier == "namespaces":
-            own_namespace = confine.enter_namespaces(visible)
+            lock = confine.enter_namespaces(visible)
         elif tier == "landlock":
-            confine.enter_landlock()
+            lock = confine.enter_landlock(visible)
+        if tier != "unsafe-subprocess":
+            kernel.renounce_privileges()
     except OSError as error:
         commands.send(json.dumps({"refused": str(error)}).encode())
         return
+    nowhere = os.open("/dev/null", os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(nowhere, standard)
+    zygote = Zygote(commands, tier, confine.scratch_folder(visible), lock)
     gc.collect()
     gc.freeze()
     commands.send(json.dumps({"ready": tier}).encode())
-    Zygote(commands, tier, visible, own_namespace).run()
+    zygote.run()

@@ -5,6 +5,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -242,6 +243,31 @@ def test_distillation_teaches_correct_answers_and_well_formed_general_ones(tmp_p
     assert {row["prompt"] for row in rows} - set(BY_PROMPT) == capitals
     assert json.loads((ctx.out / "report.json").read_text())["rows"] == len(rows)
     assert (ctx.out / "model/config.json").is_file()
+
+
+def test_distillation_may_go_on_with_what_the_student_writes_and_continues_where_it_was(tmp_path: Path, base: Path) -> None:
+    asked: list[str] = []
+
+    def script(prompt: str, index: int) -> str:
+        asked.append(prompt)
+        return solution(BY_PROMPT[prompt]) if prompt in BY_PROMPT else "<think>a</think>hello"
+
+    ctx = context(tmp_path, base, script)
+    on_policy = {"steps": 2, "problems": 2, "group": 2, "max_tokens": 6}
+    stage = Distill(
+        student="@base", teacher="@base", tasks={"chain": {"size": 200}}, problems=4, samples=1, training={"epochs": 0.05}, on_policy=on_policy
+    )
+    stage.run(ctx)
+    facts = json.loads((ctx.out / "report.json").read_text())
+    assert facts["rows"] > 0 and facts["on_policy_divergence"] is not None and (ctx.out / "data.jsonl").is_file()
+    assert (ctx.out / "model/config.json").is_file() and (ctx.out / "sft/model/config.json").is_file() and not (ctx.out / "train_state").exists()
+    parts = [row for row in map(json.loads, ctx.log.metrics_file.read_text().splitlines()) if row.get("part") == "on_policy"]
+    assert [row["step"] for row in parts] == [0, 1] and abs(parts[0]["distill/divergence"]) < 0.01  # student and teacher are still one model
+    asked.clear()
+    (ctx.out / "model/config.json").unlink()
+    stage.run(replace(ctx, log=Log(tmp_path, "stage", Console(file=io.StringIO()))))
+    assert not asked and (ctx.out / "model/config.json").is_file()
+    assert set(stage._prompts()) == {"chain", "general"} and stage._prompts()["general"][1] == pytest.approx(1 / 3)
 
 
 def test_fine_tuning_reads_files_of_ones_own_and_counts_what_is_too_long(tmp_path: Path, base: Path) -> None:

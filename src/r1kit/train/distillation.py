@@ -38,7 +38,7 @@ from r1kit.types import Rollout, Row
 
 class OnPolicyConfig(Config):
     """``divergence`` names the form. A step samples ``group`` answers to each of ``problems`` and makes one update of them; its loss is
-    the mean over their tokens. ``save_every`` counts steps."""
+    the mean over their tokens. ``rate`` multiplies the learner's learning rate; ``save_every`` counts steps."""
 
     divergence: Literal["sampled", "full"] = "full"
     steps: int = Field(default=200, ge=1)
@@ -46,6 +46,7 @@ class OnPolicyConfig(Config):
     group: int = Field(default=4, ge=1)
     temperature: float = Field(default=1.0, gt=0.0)
     max_tokens: int = Field(default=32_768, ge=1)
+    rate: float = Field(default=1.0, gt=0.0)
     schedule: ScheduleConfig = ScheduleConfig()
     save_every: int = Field(default=10, ge=1)
 
@@ -112,7 +113,7 @@ def train(config: OnPolicyConfig, player: Player, teacher: LearnerProtocol, mixt
         groups = play(player, mixture.draw(config.problems), config.rollouts, derive_seed(seed, "rollout", step))
         rollouts = [rollout for group in groups for rollout in group]
         sampled = time.perf_counter()
-        learned = learn(player.learner, teacher, rollouts, config, config.schedule.scale(step, config.steps))
+        learned = learn(player.learner, teacher, rollouts, config, config.rate * config.schedule.scale(step, config.steps))
         metrics = describe(rollouts) | learned | {"time/rollout": sampled - began, "time/update": time.perf_counter() - sampled}
         log.rollouts(step, [{"problem": r.problem.id, "prompt": r.problem.prompt, "index": r.index, "text": r.text} for r in rollouts[:32]])
         log.step(step, config.steps, metrics)

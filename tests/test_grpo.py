@@ -231,6 +231,20 @@ def test_the_defaults_are_the_papers_and_a_group_of_one_is_refused() -> None:
     assert (paper.steps, paper.max_tokens, paper.temperature, paper.aggregation, paper.advantage) == (10_400, 32_768, 1.0, "rollout", "group_std")
     with pytest.raises(ConfigError, match="no group to be better than"):
         GRPOConfig.parse({"group": 1}, "grpo")
+    assert GRPOConfig.parse({"group": 1, "advantage": "reinforce_pp"}, "grpo").group == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"advantage": "pass_at_k", "group": 4, "beta": 0.0}, "every advantage would be zero"),
+        ({"advantage": "gdpo", "kl": "k1", "kl_in": "reward"}, "never looks at their sum"),
+        ({"algorithm": "gpro"}, "unknown algorithm 'gpro': known are grpo"),
+    ],
+)
+def test_settings_that_would_teach_nothing_are_refused(given: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        GRPOConfig.parse(given, "grpo")
 
 
 def test_packed_rows_give_the_loss_of_the_equation(tmp_path: Path) -> None:

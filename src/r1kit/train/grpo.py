@@ -53,9 +53,15 @@ class GRPOConfig(UpdateConfig):
         return {**ALGORITHMS[name], **data} if isinstance(data, dict) else data
 
     @model_validator(mode="after")
-    def _group_can_differ(self) -> "GRPOConfig":
-        if self.group == 1:
-            raise ValueError("group: 1 has no group to be better than; every advantage would be zero. Use at least 2")
+    def _advantages_can_differ(self) -> "GRPOConfig":
+        if self.group == 1 and self.advantage != "reinforce_pp":
+            raise ValueError(
+                "group: 1 has no group to be better than; every advantage would be zero. Use at least 2, or advantage: reinforce_pp"
+            )
+        if self.advantage == "pass_at_k" and self.pass_k >= self.group:
+            raise ValueError(f"pass_k: {self.pass_k} of a group of {self.group} leaves no two subsets to compare; every advantage would be zero")
+        if self.advantage == "gdpo" and self.beta and self.kl_in == "reward":
+            raise ValueError("advantage: gdpo normalises each reward and never looks at their sum, which kl_in: reward lowers; use kl_in: loss")
         return self
 
 

@@ -39,7 +39,7 @@ class Recomputed:
 
 def make_rows(part: Phase, config: UpdateConfig, weights: Mapping[str, float], seen: Recomputed, seed: int) -> list[Row]:
     """The training rows of one update: rollouts with an advantage, or all where a term of the loss needs them, save those whose reward is
-    nan, our own failure, and those that ``overlong_filter`` leaves out, which do not count in the normalisation either.
+    nan, our own failure, and those that ``overlong_filter`` leaves out: their tokens do not count in the normalisation, the rollouts do.
 
     ``weights``: each reward's weight by name; ``seed``: for tokens that are chosen at random.
     """

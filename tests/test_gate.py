@@ -194,6 +194,19 @@ def test_an_engine_that_cannot_be_examined_is_still_measured() -> None:
     assert "were looked at as far as the engine shows them" in told(bad)
 
 
+def test_of_a_long_completion_only_the_beginning_is_examined() -> None:
+    sides, lengths = two(), []
+    examine = sides.engine.examine
+    sides.engine.examine = lambda ids, temperature: lengths.append(len(ids)) or examine(ids, temperature)  # type: ignore[method-assign, func-returns-value]
+    problem = PROBLEMS[:1]
+    check(sides, problem, Sampling(max_tokens=150), 11, 5, FINE)
+    (probe,) = sample(sides, problem, Sampling(max_tokens=150), 11)
+    assert len(probe.completion.token_ids) > 80 and lengths == [len(probe.prompt_ids) + 64]
+    sides.engine.model.layers[1].self_attn.scale *= 3.0
+    with pytest.raises(R1kitError, match=r"layers\.1\.self_attn computes something else"):
+        check(sides, problem, Sampling(max_tokens=150), 11, 5, FINE)
+
+
 def test_numbers_that_are_not_finite_do_not_pass() -> None:
     class Nan(Faulty):
         def generate(self, *arguments: object, **rest: object) -> list[list[Completion]]:

@@ -74,9 +74,9 @@ class NativeEngine:
         self.version = version
 
     def examine(self, token_ids: np.ndarray, temperature: float) -> list[Examination]:
-        """What the engine's model holds and computes on a text [T], its second half read token by token."""
+        """What the engine's model holds and computes on a text [T], whose last 64 tokens are read one by one."""
         with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            return [examine(self.model, token_ids, temperature, self.version, step_from=max(1, len(token_ids) // 2))]
+            return [examine(self.model, token_ids, temperature, self.version, step_from=max(1, len(token_ids) - 64))]
 
     def _work(self, prompts: Sequence[np.ndarray], sampling: Sampling, seeds: Sequence[int]) -> Work:
         config = self.model.config

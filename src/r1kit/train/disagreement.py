@@ -19,6 +19,7 @@ from r1kit.model.examination import Examination, Mark, mark
 from r1kit.train.learner import LearnerProtocol
 from r1kit.types import Completion, Problem, Row
 
+EXAMINED_TOKENS = 64  # of a completion: enough to tell, and quickly read one by one
 PARTS_DIFFER = 0.05  # relative difference of a hidden state; rounding in bfloat16 leaves about 0.01
 _TEMPLATES: tuple[TemplateName, ...] = ("chat", "r1_zero", "model")
 
@@ -56,6 +57,12 @@ class Probe:
         ids: np.ndarray = self.row.token_ids[~self.row.mask]
         return ids
 
+    @property
+    def excerpt(self) -> np.ndarray:
+        """The prompt and the completion's first tokens."""
+        ids: np.ndarray = self.row.token_ids[: len(self.prompt_ids) + EXAMINED_TOKENS]
+        return ids
+
     def after(self, prompt_ids: np.ndarray) -> Row:
         """The row as if its completion followed another prompt."""
         token_ids = np.concatenate([prompt_ids, self.completion.token_ids]).astype(np.int32)
@@ -89,7 +96,7 @@ def wrong_weights(sides: Sides, probe: Probe) -> str:
 def _copies(sides: Sides, probe: Probe) -> Iterator[tuple[str, Examination]]:
     for who, side in (("the learner", sides.learner), ("the engine", sides.engine)):
         if isinstance(side, Examinable):
-            for process, found in enumerate(side.examine(probe.row.token_ids, probe.row.temperature)):
+            for process, found in enumerate(side.examine(probe.excerpt, probe.row.temperature)):
                 yield f"{who} (process {process})", found
 
 
@@ -124,8 +131,7 @@ def _other_state(sides: Sides, probe: Probe) -> str:
     """The first part of the network whose output differs; the same text, read in one pass and token by token."""
     if not isinstance(sides.learner, Examinable) or not isinstance(sides.engine, Examinable):
         return ""
-    text = (probe.row.token_ids, probe.row.temperature)
-    ours, theirs = sides.learner.examine(*text)[0], sides.engine.examine(*text)[0]
+    ours, theirs = (side.examine(probe.excerpt, probe.row.temperature)[0] for side in (sides.learner, sides.engine))
     for part, state_TD in ours.hidden.items():
         difference_T = np.linalg.norm(theirs.hidden[part] - state_TD, axis=1) / np.maximum(np.linalg.norm(state_TD, axis=1), 1e-12)
         typical = float(np.median(difference_T))
@@ -177,8 +183,9 @@ def _ways_to_ask(chat: Chat, probes: Sequence[Probe]) -> Iterator[tuple[str, lis
 def _other_decoder(sides: Sides, probe: Probe, allowed: float) -> str:
     if not isinstance(sides.engine, Examinable):
         return ""
-    model = sides.engine.examine(probe.row.token_ids, probe.row.temperature)[0]
-    difference = float(np.abs(model.logprobs_T[probe.row.mask] - probe.completion.logprobs).mean())
+    model = sides.engine.examine(probe.excerpt, probe.row.temperature)[0]
+    own_T = model.logprobs_T[len(probe.prompt_ids) :]
+    difference = float(np.abs(own_T - probe.completion.logprobs[: len(own_T)]).mean())
     if difference <= allowed:
         return ""
     return (

@@ -135,6 +135,16 @@ def test_a_stream_yields_what_generate_returns() -> None:
         assert list(engine.stream(prompt, Sampling(max_tokens=30), seed)) == alone.token_ids.tolist()
 
 
+def test_a_stream_under_way_is_not_disturbed_by_another_call() -> None:
+    prompt, short = prompts_of(9, 2)
+    engine = NativeEngine(model_of("qwen3"), [-1], kernels=True)
+    expected = engine.generate([prompt], Sampling(max_tokens=90), [4])[0][0]
+    stream = engine.stream(prompt, Sampling(max_tokens=90), 4)
+    tokens = [next(stream)]
+    engine.generate([short], Sampling(max_tokens=1))
+    assert [*tokens, *stream] == expected.token_ids.tolist()
+
+
 @pytest.mark.parametrize(
     "how",
     [{}, {"temperature": 0.6}, {"top_p": 0.7}, {"top_k": 5}, {"min_p": 0.3}, {"temperature": 1.5, "top_p": 0.8, "top_k": 9, "min_p": 0.1}],

@@ -20,16 +20,15 @@ from r1kit.model.decoder import LanguageModel
 
 # Waiting rollouts enter when this share of the places is free: a prompt's pass over the weights is then shared by several rows.
 FREE_SHARE = 16
-# Text is searched for stop strings every so many tokens.
-SEARCH_EVERY = 8
-_ENDLESS = 2**31 - 1
+# The kernels come back after so many steps, so that an interruption is heard; where there are stop strings, to search for them.
+STEPS_AT_ONCE, SEARCH_EVERY = 64, 8
 _DIVERGED_STATUS = -1
 
 
 def _shape_fields() -> list[tuple[str, type]]:
     whole = (
         "latent vocabulary width layers heads kv_heads head_dim ffn_width q_rank kv_rank nope_dim rope_dim v_dim dense_layers experts "
-        "active_experts shared_width expert_width groups groups_kept normalise_gates head_norms biases threads"
+        "active_experts shared_width expert_width groups groups_kept normalise_gates head_norms threads"
     )
     return [(name, ctypes.c_int32) for name in whole.split()] + [
         (name, ctypes.c_float) for name in ("norm_eps", "latent_eps", "scale", "route_scale")
@@ -52,7 +51,7 @@ class _Shape(ctypes.Structure):
             dense_layers=config.dense_layers if latent else config.layers, experts=config.experts or 0,
             active_experts=config.active_experts or 0, shared_width=(config.expert_width or 0) * config.shared_experts,
             expert_width=config.expert_width or 0, groups=config.groups, groups_kept=config.groups_kept,
-            normalise_gates=config.normalise_gates, head_norms=config.family == "qwen3", biases=config.family == "qwen2", threads=threads,
+            normalise_gates=config.normalise_gates, head_norms=config.family == "qwen3", threads=threads,
             norm_eps=config.norm_eps, latent_eps=LATENT_NORM_EPS, scale=scale, route_scale=config.route_scale,
         )  # fmt: skip
 
@@ -123,8 +122,9 @@ class _Session:
         """Take up to ``steps`` steps, until at most ``enough`` rows are live; return how many are."""
         return self._checked(self._calls.r1_decode(self._handle, steps, enough))
 
-    def end(self, rollout: int) -> None:
-        self._calls.r1_end(self._handle, rollout)
+    def end(self) -> int:
+        """Let go of rows that have been marked as finished from outside; return how many are live."""
+        return self._checked(self._calls.r1_end(self._handle))
 
     def close(self) -> None:
         self._calls.r1_session_free(self._handle)
@@ -156,6 +156,7 @@ class CompiledDecoder:
             raise R1kitError("there is no memory for the engine's copy of the weights: use a smaller model or precision bfloat16")
         self._packed: list[tuple[int, int, float]] = []
         self._embedding = model.embed_tokens.weight
+        self._positions = 0
 
     def __del__(self) -> None:
         if getattr(self, "_network", None) is not None:
@@ -171,18 +172,15 @@ class CompiledDecoder:
 
     def _complete(self, work: Work, session: _Session) -> None:
         waiting, live = list(range(len(work.keys_R))), 0
-        steps = SEARCH_EVERY if work.sampling.stop else _ENDLESS
+        steps = SEARCH_EVERY if work.sampling.stop else STEPS_AT_ONCE
         enough = self.batch_rows - max(1, self.batch_rows // FREE_SHARE)
         while waiting or live:
             if waiting and live <= enough:
                 free = self.batch_rows - live
                 live, waiting = session.admit(waiting[:free]), waiting[free:]
             live = session.decode(steps, enough if waiting else 0)
-            if work.sampling.stop:
-                began = work.lengths_R > 0
-                for rollout in work.cut_at_strings(np.flatnonzero(began & (work.lengths_R > work.searched_R)).tolist()):
-                    live -= 1
-                    session.end(rollout)
+            if work.sampling.stop and work.cut_at_strings(np.flatnonzero(work.lengths_R > work.searched_R).tolist()):
+                live = session.end()
 
     def stream(self, work: Work) -> Iterator[int]:
         """Yield the tokens of the only rollout of ``work``."""
@@ -200,13 +198,18 @@ class CompiledDecoder:
 
     def _session(self, work: Work) -> _Session:
         self._renew()
-        inverse_R, magnitude = rotary_frequencies(self.model.config)
-        rotation = Rotation.at(torch.arange(work.longest)[None], inverse_R, magnitude)
+        if work.longest > self._positions:  # a stream that is under way may need the longer table
+            self._turn(work.longest)
+        assert self._network is not None
+        return _Session(self._calls, self._network, work, self.stop_ids)
+
+    def _turn(self, positions: int) -> None:
+        """Hand over the cosines and sines of so many positions."""
+        rotation = Rotation.at(torch.arange(positions)[None], *rotary_frequencies(self.model.config))
         cos, sin = rotation.cos.contiguous(), rotation.sin.contiguous()
         pointers = (ctypes.c_void_p(cos.data_ptr()), ctypes.c_void_p(sin.data_ptr()), ctypes.c_int64(cos.numel()))
         self._calls.r1_rotation(ctypes.c_void_p(self._network), *pointers)
-        assert self._network is not None
-        return _Session(self._calls, self._network, work, self.stop_ids)
+        self._positions = positions
 
     def _renew(self) -> None:
         """Pack the weights if they are others than those that were packed last."""

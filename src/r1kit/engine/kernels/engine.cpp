@@ -62,10 +62,14 @@ void r1_rotation(AnyNetwork* network, const float* cosines, const float* sines, 
 }
 
 void* r1_session(AnyNetwork* network, const Drawing* drawing, const Record* record, const int32_t* stops, int stop_count) {
-    auto* session = new AnySession;
-    std::vector<int32_t> ids(stops, stops + stop_count);
-    if (network->half) session->half = std::make_unique<Session<Half>>(*network->half, *drawing, *record, ids);
-    else session->full = std::make_unique<Session<Full>>(*network->full, *drawing, *record, ids);
+    auto* session = new (std::nothrow) AnySession;
+    const int status = guarded([&] {
+        std::vector<int32_t> ids(stops, stops + stop_count);
+        if (network->half) session->half = std::make_unique<Session<Half>>(*network->half, *drawing, *record, ids);
+        else session->full = std::make_unique<Session<Full>>(*network->full, *drawing, *record, ids);
+        return 0;
+    });
+    if (status) delete session, session = nullptr;
     return session;
 }
 
@@ -83,8 +87,8 @@ int r1_decode(AnySession* session, int steps, int enough) {
     return with(session, [&](auto& s) { return guarded([&] { return s.decode(steps, enough); }); });
 }
 
-void r1_end(AnySession* session, int rollout) {
-    with(session, [&](auto& s) { s.end(rollout); });
+int r1_end(AnySession* session) {
+    return with(session, [&](auto& s) { return s.end(); });
 }
 
 }  // extern "C"

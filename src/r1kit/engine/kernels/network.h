@@ -13,7 +13,7 @@ struct Shape {
     int32_t latent, vocabulary, width, layers, heads, kv_heads, head_dim, ffn_width;
     int32_t q_rank, kv_rank, nope_dim, rope_dim, v_dim;
     int32_t dense_layers, experts, active_experts, shared_width, expert_width, groups, groups_kept, normalise_gates;
-    int32_t head_norms, biases, threads;
+    int32_t head_norms, threads;
     float norm_eps, latent_eps, scale, route_scale;
 };
 

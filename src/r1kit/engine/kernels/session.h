@@ -76,10 +76,10 @@ class Session {
 
     int live() const { return int(rows_.size()); }
 
-    // End a rollout from outside; its arrays keep what was drawn.
-    void end(int rollout) {
-        record_.finished[rollout] = STOP;
+    // Let go of rows that the caller has marked as finished; return how many are left.
+    int end() {
         leave();
+        return live();
     }
 
   private:

@@ -1,6 +1,8 @@
 """One update: its gradient is that of the plain loss, however rows are packed, and nothing bad is ever applied."""
 
+import math
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from small_world import (
     gradients_of,
     learner_config,
     model,
+    quiet_log,
     random_rows,
     same_weights,
     shuffled,
@@ -25,9 +28,11 @@ from r1kit.config import R1kitError
 from r1kit.engine.native import NativeEngine
 from r1kit.model.decoder import LanguageModel
 from r1kit.model.huggingface import save_pretrained
-from r1kit.train.learner import Learner, LearnerConfig
-from r1kit.train.objectives import CrossEntropy, Predictions
+from r1kit.train import supervised
+from r1kit.train.learner import Learner, LearnerConfig, Metrics
+from r1kit.train.objectives import CrossEntropy, Objective, Predictions
 from r1kit.train.packing import Batch, pack
+from r1kit.train.supervised import SupervisedConfig
 from r1kit.types import Row, Sampling
 
 
@@ -418,3 +423,23 @@ def test_weights_in_bfloat16_are_trained_as_float32_master_weights() -> None:
     assert 0.5 * steps * 1e-5 < float(moved.median()) < 1.5 * steps * 1e-5
     assert float(((before + 5e-5).bfloat16() == before.bfloat16()).float().mean()) > 0.9
     assert all(value.dtype == torch.float32 for value in learner.optimizers[0].state[weight].values())
+
+
+class Poisoning(Learner):
+    """A learner to which the weight of a row called poisoned is not a number."""
+
+    def update(self, rows: Sequence[Row], objective: Objective, scale: float) -> Metrics:
+        return super().update([replace(row, weight=math.nan) if row.name == "poisoned" else row for row in rows], objective, scale)
+
+
+def test_what_was_wrong_with_a_skipped_update_stands_in_the_log(tmp_path: Path) -> None:
+    """Through a whole supervised training: the poisoned row is named and its update is not applied; the others are."""
+    learner = Poisoning(model(), learner_config())
+    good = Row(np.arange(5, 15, dtype=np.int32), np.ones(10, dtype=bool), 1.0, name="good")
+    poisoned = replace(good, name="poisoned")
+    log = quiet_log(tmp_path)
+    updates = [[good], [good, poisoned], [good]]
+    supervised.train(learner, lambda start: iter(updates[start:]), 3, SupervisedConfig(), log, tmp_path)
+    written = log.console.file.getvalue()  # type: ignore[attr-defined]
+    assert "update 2 was not applied" in written and "poisoned" in written and "good" not in written
+    assert learner.version == 2

@@ -26,7 +26,7 @@ from r1kit.model.huggingface import read_config
 from r1kit.seeds import derive_seed
 from r1kit.tokenizer import Tokenizer
 from r1kit.train import checkpoint
-from r1kit.train.learner import LearnerProtocol, Metrics
+from r1kit.train.learner import LearnerProtocol, Metrics, tell_fault
 from r1kit.train.objectives import Objective, Predictions
 from r1kit.train.optimizers import ScheduleConfig
 from r1kit.train.packing import Batch
@@ -116,6 +116,7 @@ def train(config: OnPolicyConfig, player: Player, teacher: LearnerProtocol, mixt
         learned = learn(player.learner, teacher, rollouts, config, config.rate * config.schedule.scale(step, config.steps))
         metrics = describe(rollouts) | learned | {"time/rollout": sampled - began, "time/update": time.perf_counter() - sampled}
         log.rollouts(step, [{"problem": r.problem.id, "prompt": r.problem.prompt, "index": r.index, "text": r.text} for r in rollouts[:32]])
+        tell_fault(player.learner, metrics, log)
         log.step(step, config.steps, metrics)
         player.engine.load(player.learner.weights(), step + 1)
         log.save_point((step + 1) % config.save_every == 0, player.learner.save, out, {"step": step + 1})

@@ -18,7 +18,7 @@ from pydantic import Field
 from r1kit.config import Config
 from r1kit.log import Log
 from r1kit.train import checkpoint
-from r1kit.train.learner import LearnerProtocol, Metrics
+from r1kit.train.learner import LearnerProtocol, Metrics, tell_fault
 from r1kit.train.objectives import CrossEntropy
 from r1kit.train.optimizers import ScheduleConfig
 from r1kit.train.preference import minibatches, sigmoid
@@ -73,6 +73,7 @@ def train(learner: LearnerProtocol, pairs: Sequence[RowPair], config: DPOConfig,
     for step in range(start, len(batches)):
         scale = config.schedule.scale(step, len(batches))
         metrics = _learn(learner, [pairs[i] for i in batches[step]], reference_N2[batches[step]], config.beta, scale)
+        tell_fault(learner, metrics, log)
         log.step(step, len(batches), metrics)
         if step + 1 < len(batches):
             log.save_point((step + 1) % config.save_every == 0, learner.save, out, {"step": step + 1})

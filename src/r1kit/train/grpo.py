@@ -24,7 +24,7 @@ from r1kit.seeds import derive_seed
 from r1kit.train import checkpoint
 from r1kit.train.algorithms import ALGORITHMS
 from r1kit.train.gate import GapAlarm
-from r1kit.train.learner import Metrics
+from r1kit.train.learner import Metrics, tell_fault
 from r1kit.train.optimizers import ScheduleConfig
 from r1kit.train.policy_loss import PolicyLoss
 from r1kit.train.rollouts import Phase, Player, Watch, agree, collect, describe, records
@@ -97,6 +97,7 @@ def train(
             learned = learn(player, part, config, weights, first + number, derive_seed(seed, "tokens", first + number))
             if number == 0:
                 tell(log, alarm.feed(first, learned.get("sampling/logp_gap_mean", gap.get("sampling/logp_gap_mean", 0.0))))
+            tell_fault(player.learner, learned, log)
             log.step(first + number, config.steps, phase_metrics | learned | {"time/update": time.perf_counter() - began})
         after = first + config.updates_per_rollout
         player.engine.load(player.learner.weights(), after)
@@ -160,7 +161,7 @@ def learn(player: Player, part: Phase, config: GRPOConfig, weights: Mapping[str,
     """One update on an update's part of a phase; none where no rollout has anything to teach."""
     sampled = [policy_row(rollout, temperature=config.temperature) for group in part.groups for rollout in group]
     seen = Recomputed(
-        references=player.reference.logprobs(sampled) if player.reference else (),
+        references=player.reference.logprobs([replace(row, experts=None) for row in sampled]) if player.reference else (),
         entropies=player.learner.entropies(sampled) if config.tokens == "entropy" else (),
     )
     rows = make_rows(part, config, weights, seen, seed)

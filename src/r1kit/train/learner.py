@@ -19,6 +19,7 @@ from pydantic import Field
 from torch import Tensor
 
 from r1kit.config import Config, R1kitError
+from r1kit.log import Log
 from r1kit.model.decoder import LanguageModel, members
 from r1kit.model.examination import Examination, examine
 from r1kit.train import checkpoint
@@ -320,6 +321,12 @@ class Learner:
             for line, column in zip(lines.tolist(), columns.tolist(), strict=True):
                 found[owners[line, column]][positions[line, column] + shift] = scored[line, column]
         return found
+
+
+def tell_fault(learner: LearnerProtocol, metrics: Metrics, log: Log) -> None:
+    """Say in the log what was wrong where an update was not applied."""
+    if metrics.get("optim/skipped"):
+        log.info(f"warning: {learner.fault()}")
 
 
 def _some(names: Sequence[str], most: int = 8) -> str:

@@ -29,7 +29,7 @@ from r1kit.rewards import WeightedReward
 from r1kit.seeds import derive_seed
 from r1kit.train import checkpoint
 from r1kit.train.gate import GapAlarm
-from r1kit.train.learner import LearnerProtocol, Metrics
+from r1kit.train.learner import LearnerProtocol, Metrics, tell_fault
 from r1kit.train.objectives import Predictions
 from r1kit.train.optimizers import ScheduleConfig
 from r1kit.train.packing import Batch
@@ -168,6 +168,7 @@ def train(
             learned = learn(player, critic, part, config, config.schedule.scale(first + number, config.steps))
             if number == 0 and (warning := alarm.feed(first, learned.get("sampling/logp_gap_mean", 0.0))):
                 log.info(f"warning: {warning}")
+            tell_fault(player.learner, learned, log)
             log.step(first + number, config.steps, phase_metrics | learned | {"time/update": time.perf_counter() - began})
         after = first + config.updates_per_rollout
         player.engine.load(player.learner.weights(), after)

@@ -14,7 +14,7 @@ from r1kit.config import Config
 from r1kit.log import Log
 from r1kit.seeds import derive_seed
 from r1kit.train import checkpoint
-from r1kit.train.learner import LearnerProtocol, Metrics
+from r1kit.train.learner import LearnerProtocol, Metrics, tell_fault
 from r1kit.train.objectives import CrossEntropy
 from r1kit.train.optimizers import ScheduleConfig
 from r1kit.types import Row
@@ -100,11 +100,13 @@ def train(
             "tokens": summed["tokens"],
             "optim/grad_norm": summed["grad_norm"],
             "optim/lr_scale": scale,
+            "optim/skipped": summed["skipped"],
         }
         if ahead:
             metrics["mtp_loss"] = summed["mtp"]
         if "max_violation" in summed:
             metrics["moe/max_violation"] = summed["max_violation"]
+        tell_fault(learner, metrics, log)
         log.step(step, steps, metrics)
         if step + 1 < steps:  # the finished model is exported, not saved
             log.save_point((step + 1) % config.save_every == 0, learner.save, out, {"step": step + 1})

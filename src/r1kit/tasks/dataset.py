@@ -6,6 +6,8 @@ worked solution that ends in ``#### 72`` or a box; the working is then kept in `
 
 What is evaluated is never trained on: without ``held_out`` an eighth of the problems is held out by a hash of their text, and training
 problems that stand in a held-out file, or share ten words in a row with one of its problems, are left out (r1kit.tasks.overlap).
+
+With ``check: program`` the gold answer is a column of tests (``answer``, else the first of r1kit.tasks.programs.TESTS) that a program must pass.
 """
 
 import hashlib
@@ -17,7 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from r1kit.config import Config, R1kitError
 from r1kit.jsonl import column, parse_row, read_lines, write_jsonl
@@ -25,10 +27,12 @@ from r1kit.language import scripts_of
 from r1kit.tasks.mathematics import boxed, check_math_batch, gold_text, tidy
 from r1kit.tasks.mathematics import final_answer as final_math
 from r1kit.tasks.overlap import fingerprint, without_contaminated, without_duplicates
+from r1kit.tasks.programs import TESTS, ask_for_program, check_programs, program_columns, read_program
 from r1kit.tasks.task import final_answer, is_held_out
 from r1kit.types import Problem, Verdict
 
 PROMPTS = ("prompt", "problem", "question")
+PROGRAM_PROMPTS = (*PROMPTS, "text")
 ANSWERS = ("answer", "ground_truth", "solution")
 BAD_ROWS_LIMIT = 0.05
 LONGEST_GOLD = 300
@@ -38,14 +42,15 @@ _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?:,|\D|$))")
 _NUMBER = re.compile(r"[+-]?\d{1,30}(?:\.\d{1,30}|/0*[1-9]\d{0,29})?")
 _LETTER = re.compile(r"\(?([A-J])\)?\.?")
 
-Check = Literal["math", "choice", "exact"]
+Check = Literal["math", "choice", "exact", "program"]
 
 
 class DatasetConfig(Config):
     """The options of a data set in a recipe. Files are looked up from the current folder.
 
     ``decontaminate`` names further files whose problems are never trained on. ``limit`` bounds each split. ``check``: ``math`` compares
-    mathematically, ``choice`` letters, ``exact`` texts free of spaces. ``bad_rows: quarantine`` writes rows that cannot be used to
+    mathematically, ``choice`` letters, ``exact`` texts free of spaces, ``program`` runs the answer against the row's tests, within
+    ``time_limit_s`` and ``memory_limit_mb`` unless the row has such columns itself. ``bad_rows: quarantine`` writes rows that cannot be used to
     FILE.bad.jsonl and goes on, up to 5 % of a file; ``error`` stops at the first.
     """
 
@@ -60,6 +65,8 @@ class DatasetConfig(Config):
     language: str = "en"
     limit: int | None = None
     bad_rows: Literal["error", "quarantine"] = "error"
+    time_limit_s: float = Field(5.0, gt=0)
+    memory_limit_mb: int = Field(512, gt=0)
 
     @field_validator("language")
     @classmethod
@@ -131,7 +138,9 @@ class Dataset:
         return self.check_batch([problem], [answer])[0]
 
     def check_batch(self, problems: Sequence[Problem], answers: Sequence[str | None]) -> list[Verdict]:
-        """Judge many answers; mathematical ones wait for math-verify's workers side by side."""
+        """Judge many answers together: mathematical ones wait for math-verify's workers side by side, programs run on all cores."""
+        if self.config.check == "program":
+            return check_programs(problems, answers)
         golds = [str(problem.answer) for problem in problems]
         if self.config.check == "exact":
             return [_check_exact(gold, answer) for gold, answer in zip(golds, answers, strict=True)]
@@ -140,6 +149,8 @@ class Dataset:
 
     def vote_key(self, answer: str) -> str | None:
         """Under which key an answer counts in a majority vote."""
+        if self.config.check == "program":
+            return "".join(read_program(answer).split())
         if self.config.check == "exact":
             said = final_answer(answer)
             return None if said is None else "".join(said.split())
@@ -235,16 +246,20 @@ def _read_file(name: str, config: DatasetConfig, path: Path) -> Reading:
 
 def _problem(name: str, config: DatasetConfig, columns: Columns, path: Path, number: int, row: dict[str, Any]) -> Problem:
     prompt = _text(path, number, row, columns.prompt).strip()
-    written = _text(path, number, row, columns.answer)
+    written = "" if config.check == "program" else _text(path, number, row, columns.answer)
     if not prompt:
         raise R1kitError(f"{path}:{number}: column {columns.prompt!r} is empty; write the problem or remove the row")
     try:
-        gold = _GOLD[config.check](written)
+        if config.check == "program":
+            more = program_columns(row, _inner(row, columns.answer), config.time_limit_s, config.memory_limit_mb)
+            gold, prompt = more["reference"], ask_for_program(prompt, more)
+        else:
+            gold, more = _GOLD[config.check](written), _solution(row, written)
     except ValueError as error:
         raise R1kitError(f"{path}:{number}: column {columns.answer!r}: {error}") from None
     key = column(path, number, row, config.id) if config.id else hashlib.sha256(prompt.encode()).hexdigest()[:16]
     level = float(_number(path, number, row, config.difficulty)) if config.difficulty else None
-    return Problem(f"{name}/{key}", name, prompt, gold, config.language, level, {**row, **_solution(row, written)})
+    return Problem(f"{name}/{key}", name, prompt, gold, config.language, level, {**row, **more})
 
 
 def _solution(row: Mapping[str, Any], written: str) -> dict[str, str]:
@@ -257,10 +272,12 @@ def _solution(row: Mapping[str, Any], written: str) -> dict[str, str]:
 def _choose_columns(path: Path, number: int, row: dict[str, Any], config: DatasetConfig) -> Columns:
     """The columns that the recipe names, else those that the first row has."""
     verl = isinstance(row.get("reward_model"), dict) and "ground_truth" in row["reward_model"]
-    prompt = config.prompt or next((name for name in PROMPTS if name in row), None)
-    answer = config.answer or ("reward_model.ground_truth" if verl else next((name for name in ANSWERS if name in row and name != prompt), None))
+    prompts, answers = (PROGRAM_PROMPTS, TESTS) if config.check == "program" else (PROMPTS, ANSWERS)
+    verl = verl and config.check != "program"
+    prompt = config.prompt or next((name for name in prompts if name in row), None)
+    answer = config.answer or ("reward_model.ground_truth" if verl else next((name for name in answers if name in row and name != prompt), None))
     if prompt is None or answer is None:
-        missing, known = ("prompt", PROMPTS) if prompt is None else ("answer", ANSWERS)
+        missing, known = ("prompt", prompts) if prompt is None else ("answer", answers)
         raise R1kitError(
             f"{path}:{number}: no column for the {missing} ({', '.join(known)}); the row has: {', '.join(row)}. Say which: {missing}: COLUMN"
         )
@@ -280,6 +297,15 @@ def _text(path: Path, number: int, row: dict[str, Any], name: str) -> str:
             raise R1kitError(f"{path}:{number}: column {name!r}: a prompt is one user turn, not {len(said)}; split or remove the row")
         return column(path, number, {name: said[0]}, name)
     return column(path, number, row, name)
+
+
+def _inner(row: Mapping[str, Any], name: str) -> Any:
+    """A column as it is; with dots of an inner object."""
+    first, _, rest = name.partition(".")
+    if rest and name not in row:
+        inner = row.get(first)
+        return _inner(inner if isinstance(inner, dict) else {}, rest)
+    return row.get(name)
 
 
 def _number(path: Path, number: int, row: dict[str, Any], name: str) -> str:
@@ -313,7 +339,7 @@ def _exact_gold(written: str) -> str:
     return written.strip()
 
 
-_GOLD: dict[Check, Callable[[str], str]] = {"math": _math_gold, "choice": _choice_gold, "exact": _exact_gold}
+_GOLD: dict[str, Callable[[str], str]] = {"math": _math_gold, "choice": _choice_gold, "exact": _exact_gold}
 
 
 def _quarantine(path: Path) -> Path:

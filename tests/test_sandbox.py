@@ -8,6 +8,7 @@ import math
 import os
 import random
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -20,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from r1kit.config import ConfigError, R1kitError
-from r1kit.sandbox import Job, pool, probe, run_jobs, run_program, run_programs
+from r1kit.sandbox import Job, kernel, pool, probe, run_jobs, run_program, run_programs
 from r1kit.sandbox.codec import CodecError, decode, encode
 from r1kit.sandbox.comparison import matches, same_output
 from r1kit.sandbox.programs import lint
@@ -217,7 +218,7 @@ def test_tests_that_judge_nothing_are_unverifiable(tests):
 def test_names_that_the_tests_do_not_define_may_only_construct():
     cheat = "def f(x): return 0\ndef isclose(a, b): return True"
     assert verdict(cheat, "assert isclose(f(1), 2)", kind="asserts", entry_point="f").outcome == "wrong"
-    assert free_names(ast.parse("import os\ndef g(a): return a\nassert f(g(x), [y for y in os.environ]) == len(z)")) == ["f", "z", "x"]
+    assert free_names(list(ast.walk(ast.parse("import os\ndef g(a): return a\nassert f(g(x), [y for y in os.environ]) == len(z)")))) == ["f", "z", "x"]
 
 
 def test_tests_of_the_wrong_shape_are_an_error_of_the_caller():
@@ -232,6 +233,29 @@ def test_tests_of_the_wrong_shape_are_an_error_of_the_caller():
 @pytest.mark.parametrize("program", ["f(", "\x00", "'\ud800'", "-" * 100_000 + "1", "(" * 3000 + ")" * 3000, "x" * (2 << 20)])
 def test_lint_survives_every_text(program):
     assert lint(program)
+
+
+def test_the_filter_allows_the_listed_calls_and_no_others():
+    program = list(struct.iter_unpack("HBBI", kernel.seccomp_filter()))
+    column, architecture = kernel._MACHINES[os.uname().machine]
+
+    def ends_in(number):  # a filter only jumps forward
+        place = loaded = 0
+        while True:
+            code, true, false, value = program[place]
+            if code == 0x06:
+                return value
+            if code == 0x20:
+                loaded = {0: number, 4: architecture}.get(value, 0)
+            else:
+                place += {0x54: 0, 0x15: true if loaded == value else false, 0x35: true if loaded >= value else false}[code]
+                loaded = loaded & value if code == 0x54 else loaded
+            place += 1
+
+    allowed = {row[column] for row in kernel._ALLOWED.values()}
+    asked = {row[column] for row in kernel._CONDITIONAL.values()}
+    for number in {*range(600), 0x40000000, 0x40000001, 0xFFFFFFFF} - asked:
+        assert (ends_in(number) == 0x7FFF0000) is (number in allowed), number
 
 
 def test_a_batch_keeps_its_order_and_infinite_loops_do_not_hold_it_up():

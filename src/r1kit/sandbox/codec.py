@@ -27,6 +27,8 @@ _TYPES = frozenset(
 
 Handler = Callable[[Any], Any]
 
+_write = json.JSONEncoder(separators=(",", ":")).encode
+
 
 class CodecError(ValueError):
     """What cannot cross, or bytes that are no message."""
@@ -35,7 +37,7 @@ class CodecError(ValueError):
 def encode(value: Any, handle_for: Handler | None = None) -> bytes:
     """Encode a value. ``handle_for`` turns what is no plain value into JSON; without it CodecError is raised."""
     try:
-        return json.dumps(_plain(value, handle_for, 0), separators=(",", ":")).encode()
+        return _write(_plain(value, handle_for, 0)).encode()
     except (RecursionError, OverflowError, MemoryError) as error:
         raise CodecError(f"the value is too deep or too large to cross: {type(error).__name__}") from None
 

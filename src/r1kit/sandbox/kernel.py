@@ -6,6 +6,7 @@ kernel's user-space headers (linux/sched.h, mount.h, prctl.h, capability.h, secc
 
 import ctypes
 import errno
+import functools
 import os
 import platform
 import struct
@@ -28,6 +29,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _libc_under_gil = ctypes.PyDLL(None, use_errno=True)
 
 
+@functools.cache
 def _column() -> int:
     machine = platform.machine()
     if machine not in _MACHINES:
@@ -153,7 +155,7 @@ _CONDITIONAL = {"clone": (56, 220), "clone3": (435, 435), "kill": (62, 129), "tg
 _IOCTLS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX
 _FCNTLS_DENIED = (8, 10, 15)  # F_SETOWN, F_SETSIG, F_SETOWN_EX: signals to others
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
-_LOAD, _JUMP_EQUAL, _AND, _RETURN = 0x20, 0x15, 0x54, 0x06
+_LOAD, _JUMP_EQUAL, _JUMP_AT_LEAST, _AND, _RETURN = 0x20, 0x15, 0x35, 0x54, 0x06
 _NUMBER, _ARCHITECTURE = 0, 4  # offsets in struct seccomp_data
 _OWN_PID = 0x0BADC0DE  # stands for the process's own id until the filter is installed
 
@@ -180,10 +182,6 @@ def seccomp_filter() -> bytes:
     allow = _return(_ALLOW)
     numbers = {name: row[column] for name, row in _CONDITIONAL.items()}
     program: list[Instruction] = [(_LOAD, 0, 0, _ARCHITECTURE), (_JUMP_EQUAL, 1, 0, architecture), deny, (_LOAD, 0, 0, _NUMBER)]
-    for row in _ALLOWED.values():
-        number = row[column]
-        if number is not None:
-            program += _block(number, [allow])
     # A new thread of this process, never a new process.
     flags = CLONE_THREAD | CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET
     program += _block(numbers["clone"], [(_LOAD, 0, 0, _argument(0)), (_AND, 0, 0, flags), (_JUMP_EQUAL, 0, 1, CLONE_THREAD), allow, deny])
@@ -204,20 +202,44 @@ def seccomp_filter() -> bytes:
         [(_LOAD, 0, 0, _argument(0)), (_JUMP_EQUAL, 1, 0, 1), deny, (_LOAD, 0, 0, _argument(1)), (_AND, 0, 0, 0xF),
          (_JUMP_EQUAL, 0, 1, 1), allow, deny],
     )  # fmt: skip
-    program.append(deny)
+    program += _search(_edges({number for row in _ALLOWED.values() if (number := row[column]) is not None}, allow, deny))
     return b"".join(struct.pack("HBBI", *instruction) for instruction in program)
+
+
+def _edges(numbers: set[int], inside: Instruction, outside: Instruction) -> list[tuple[int, Instruction]]:
+    """Where the verdict on a number changes, from 0 upwards: (first number, verdict)."""
+    starts = [(number, inside) for number in numbers if number - 1 not in numbers]
+    ends = [(number + 1, outside) for number in numbers if number + 1 not in numbers]
+    return sorted([*starts, *ends, *([] if 0 in numbers else [(0, outside)])])
+
+
+def _search(edges: Sequence[tuple[int, Instruction]]) -> list[Instruction]:
+    """Look the loaded number up by halving. The kernel tries every call on a filter that is installed, so a long list costs each job."""
+    if len(edges) == 1:
+        return [edges[0][1]]
+    middle = len(edges) // 2
+    below, above = _search(edges[:middle]), _search(edges[middle:])
+    return [(_JUMP_AT_LEAST, len(below), 0, edges[middle][0]), *below, *above]
 
 
 def _any_of(values: Sequence[int], verdict: Instruction) -> list[Instruction]:
     return [step for value in values for step in ((_JUMP_EQUAL, 0, 1, value), verdict)]
 
 
-def install_seccomp(program: bytes) -> None:
-    """Bind this process to the filter for good; ``renounce_privileges`` must have been called."""
-    program = program.replace(struct.pack("I", _OWN_PID), struct.pack("I", os.getpid()))
-    instructions = ctypes.create_string_buffer(program, len(program))
-    header = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(instructions))
-    _checked(_libc.prctl(_PR_SET_SECCOMP, ctypes.c_ulong(2), header, 0, 0), "seccomp")
+class SeccompFilter:
+    """The filter, ready to be installed by a child of this process."""
+
+    def __init__(self) -> None:
+        program = seccomp_filter()
+        self.instructions = ctypes.create_string_buffer(program, len(program))
+        self.header = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(self.instructions))
+        self.own_pids = [place for place in range(4, len(program), 8) if program[place : place + 4] == struct.pack("I", _OWN_PID)]
+
+    def install(self) -> None:
+        """Bind this process to the filter for good; ``renounce_privileges`` must have been called."""
+        for place in self.own_pids:
+            struct.pack_into("I", self.instructions, place, os.getpid())
+        _checked(_libc.prctl(_PR_SET_SECCOMP, ctypes.c_ulong(2), self.header, 0, 0), "seccomp")
 
 
 # --- Landlock ---------------------------------------------------------------------------------------------------------------

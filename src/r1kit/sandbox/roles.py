@@ -13,7 +13,6 @@ import importlib
 import io
 import os
 import random
-import signal
 import sys
 import threading
 import types
@@ -161,6 +160,7 @@ def run_script(channels: Channels) -> None:
 def run_tests(channels: Channels) -> None:
     """Judge a program that is served on the second channel; the verdict is the one message back."""
     channel, calls = channels
+    random.seed()  # what the tests draw is not what the program can draw
     request = decode(read_message(channel))
     write_message(channel, encode(judge(request["tests"], request["entry_point"], calls)))
 
@@ -179,8 +179,6 @@ def compare_answers(channels: Channels) -> None:
 
 def _fresh_namespace(name: str) -> dict[str, Any]:
     """The globals of a new module, which is also importable by its name (dataclasses and pickle look there)."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    random.seed(0)
     module = types.ModuleType(name)
     sys.modules[name] = module
     return module.__dict__

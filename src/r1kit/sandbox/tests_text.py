@@ -17,7 +17,7 @@ import builtins
 import sys
 import types
 import unittest
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from r1kit.sandbox.codec import CodecError, decode, encode, read_message, write_message
@@ -290,16 +290,17 @@ def run_text(tests: str, entry_point: tuple[str, "Remote"] | None, program: Prog
         tree = ast.parse(tests)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise Unusable(f"the tests are not Python: {error}") from None
-    if not any(_asserts(node) for node in ast.walk(tree)):
+    nodes = list(ast.walk(tree))
+    if not any(_asserts(node) for node in nodes):
         raise Unusable("the tests assert nothing")
     module = types.ModuleType("tests")
     sys.modules["tests"] = module
-    entry = _bind_names(tree, entry_point, program, module.__dict__)
+    entry = _bind_names(nodes, entry_point, program, module.__dict__)
     for statement in tree.body:
         exec(compile(ast.Module([statement], []), "<tests>", "exec"), module.__dict__)
         if isinstance(statement, ast.Assert):
             results.append("correct")
-    _run_defined(tree, module.__dict__, entry, results)
+    _run_defined(tree.body, nodes, module.__dict__, entry, results)
 
 
 def _asserts(node: ast.AST) -> bool:
@@ -310,9 +311,9 @@ def _asserts(node: ast.AST) -> bool:
     return name.startswith("assert") or name == "fail"
 
 
-def _bind_names(tree: ast.Module, entry_point: tuple[str, Remote] | None, program: Program, namespace: dict[str, Any]) -> Remote:
+def _bind_names(nodes: Sequence[ast.AST], entry_point: tuple[str, Remote] | None, program: Program, namespace: dict[str, Any]) -> Remote:
     """Give every name that the text uses and does not define a value: the entry point, the standard library, constructors."""
-    free = free_names(tree)
+    free = free_names(nodes)
     outside = [name for name in free if name not in sys.stdlib_module_names]
     if entry_point is None:
         candidates = [name for name in outside if not name[:1].isupper()] or outside
@@ -333,11 +334,11 @@ def _bind_names(tree: ast.Module, entry_point: tuple[str, Remote] | None, progra
     return entry
 
 
-def free_names(tree: ast.Module) -> list[str]:
-    """Names that a module reads and neither defines nor finds among the builtins, in order of appearance."""
+def free_names(nodes: Sequence[ast.AST]) -> list[str]:
+    """Names that a module, of which these are all nodes, reads and neither defines nor finds among the builtins, in order of appearance."""
     bound: set[str] = set()
     read: dict[str, None] = {}
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Name):
             if isinstance(node.ctx, ast.Load):
                 read.setdefault(node.id)
@@ -354,9 +355,11 @@ def free_names(tree: ast.Module) -> list[str]:
     return [name for name in read if name not in bound and not hasattr(builtins, name) and name not in ("__name__", "__file__")]
 
 
-def _run_defined(tree: ast.Module, namespace: dict[str, Any], entry: Remote, results: list[str]) -> None:
-    called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
-    for statement in tree.body:
+def _run_defined(
+    body: Sequence[ast.stmt], nodes: Sequence[ast.AST], namespace: dict[str, Any], entry: Remote, results: list[str]
+) -> None:
+    called = {node.func.id for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    for statement in body:
         if isinstance(statement, ast.FunctionDef) and statement.name not in called:
             arguments = statement.args.posonlyargs + statement.args.args
             required = len(arguments) - len(statement.args.defaults)

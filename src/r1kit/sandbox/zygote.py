@@ -20,6 +20,7 @@ import gc
 import importlib
 import json
 import os
+import random
 import select
 import signal
 import socket
@@ -83,7 +84,7 @@ class Zygote:
         self.scratch = scratch
         self.lock = lock  # a descriptor: of the zygote's own pid namespace, of the Landlock rule
         self.limits = confine.Limits(threads=tier == "namespaces")
-        self.filter = kernel.seccomp_filter() if tier != "unsafe-subprocess" else b""
+        self.filter = kernel.SeccompFilter() if tier != "unsafe-subprocess" else None
         self.jobs: dict[int, tuple[int, int]] = {}  # pidfd -> (job, pid)
         self.killed: set[int] = set()  # jobs that were alive when they were killed as ordered
         self.poll = select.poll()
@@ -141,8 +142,8 @@ class Zygote:
             self.limits.impose(order["memory"], order["seconds"])
             if self.tier == "namespaces":
                 confine.confine_in_namespaces(self.scratch)
-            if self.tier != "unsafe-subprocess":
-                kernel.install_seccomp(self.filter)
+            if self.filter is not None:
+                self.filter.install()
             write_message(channels[0], LOCKED_IN)
         except BaseException:
             os._exit(120)
@@ -234,6 +235,8 @@ def main(channel: int, tier: str, visible: Sequence[str], modules: Sequence[str]
     for standard in (0, 1, 2):
         os.dup2(nowhere, standard)
     zygote = Zygote(commands, tier, confine.scratch_folder(visible), lock)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    random.seed(0)  # every program begins with the same
     gc.collect()
     gc.freeze()
     commands.send(json.dumps({"ready": tier}).encode())

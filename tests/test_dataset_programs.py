@@ -5,15 +5,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_world import learner_config, model, quiet_log, tokenizer
 
-from r1kit.chat import parse
+from r1kit.chat import Chat, parse
 from r1kit.config import R1kitError
+from r1kit.data.mixture import Mixture
+from r1kit.engine.native import NativeEngine
 from r1kit.rewards import score
 from r1kit.rewards.reward import WeightedReward
 from r1kit.rewards.rules import accuracy
 from r1kit.rewards.speed import speed
 from r1kit.tasks import Dataset, load_tasks
 from r1kit.tasks.programs import read_program
+from r1kit.train.grpo import GRPOConfig, train
+from r1kit.train.learner import Learner
+from r1kit.train.rollouts import Player
 from r1kit.types import Completion, Rollout
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -141,3 +147,29 @@ def test_accuracy_and_speed_are_rewards_over_such_rows(tmp_path):
     parts = [found.parts for found in score(rollouts, rewards)]
     assert [part["accuracy"] for part in parts] == [1.0, 0.0, 1.0]
     assert parts[0]["speed"] > 0.5 and parts[1]["speed"] == 0.0 and 0 < parts[2]["speed"] < 0.1
+
+
+class Scripted(NativeEngine):
+    """An engine that says, in turn, what it is told to say."""
+
+    def generate(self, prompts, sampling, seeds=None):
+        texts = [f"<think>hm</think>{program}" for program in (ADD, "def f(x):\n    return x", "no program")]
+        ids = [np.append(tokenizer().encode(text, special=True), tokenizer().eos_id).astype(np.int32) for text in texts]
+        said = [Completion(own, np.full(len(own), -1.0, dtype=np.float32), "stop", self.version) for own in ids]
+        return [[said[index % len(said)] for index in range(sampling.n)] for _ in prompts]
+
+
+def test_reinforcement_learning_steps_on_the_verdicts_of_programs(tmp_path):
+    rows = [{**FUNCTION, "prompt": f"{word} one with f."} for word in ("Add", "Give", "Return")]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    tasks = load_tasks({"mine": {"kind": "dataset", "train": str(tmp_path / "p.jsonl"), "check": "program"}})
+    learner = Learner(model(), learner_config(context=192, learning_rate=1e-2))
+    before = [tensor.clone() for tensor in learner.model.state_dict().values()]
+    player = Player(learner, Scripted(model(), [tokenizer().eos_id]), Chat(tokenizer()), None)
+    reward = WeightedReward("accuracy", 1.0, accuracy({name: task for name, (task, _) in tasks.items()}))
+    config = GRPOConfig(steps=1, problems=2, group=3, max_tokens=96, updates_per_rollout=1, beta=0.0, gate_problems=0)
+    train(config, player, Mixture(tasks, "train", 5), [reward], 7, quiet_log(tmp_path), tmp_path)
+    (row,) = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert row["reward/accuracy/mean"] == pytest.approx(1 / 3)
+    assert any((old != new).any() for old, new in zip(before, learner.model.state_dict().values(), strict=True))

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import random
+import re
 import signal
 import struct
 import subprocess
@@ -20,7 +21,10 @@ from pathlib import Path
 
 import pytest
 
+from r1kit import findings
 from r1kit.config import ConfigError, R1kitError
+from r1kit.page import markdown
+from r1kit.report import compose
 from r1kit.sandbox import Job, kernel, pool, probe, run_jobs, run_program, run_programs
 from r1kit.sandbox.codec import CodecError, decode, encode
 from r1kit.sandbox.comparison import matches, same_output
@@ -321,7 +325,9 @@ def test_workers_and_jobs_killed_at_random_change_no_verdict(tier, capfd):
     assert [(n, v) for n, v in enumerate(found) if v != ("correct" if right[n] else "wrong")] == []
     assert len(killed) > 5
     assert workers.lost > 2
-    assert capfd.readouterr().err.count("sandbox worker replaced") == min(workers.lost, 3)
+    said = capfd.readouterr().err
+    assert said.count("sandbox worker replaced") == min(workers.lost, 3)
+    assert (f"{workers.lost} sandbox workers were lost and replaced" in said) is (workers.lost > 3)
 
 
 @pytest.mark.parametrize("tier", pool.TIERS)
@@ -441,6 +447,14 @@ def test_the_tier_that_a_user_types_reaches_the_workers_and_the_runs_record(tmp_
     record = json.loads((tmp_path / "runs/tiny/env.json").read_text())
     assert record["sandbox"] == "landlock"
     assert record["command"].endswith("run tiny.yaml --sandbox=landlock")
+
+
+@pytest.mark.parametrize(("tier", "said"), [("auto", 0), ("landlock", 0), ("unsafe-subprocess", 1)])
+def test_the_report_says_when_programs_ran_without_isolation(tmp_path, tier, said):
+    run = findings.Run(tmp_path, {}, {"sandbox": tier}, (), (), (), (), {})
+    page = markdown(compose(run))
+    assert page.count("WITHOUT isolation") == said
+    assert re.search(rf"sandbox for programs\W+{tier}", page)
 
 
 def mbpp() -> list[dict]:

@@ -15,6 +15,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from r1kit.runs import FinishedStage, finished_stages, read_json
+from r1kit.sandbox.pool import UNSAFE
 
 Figures = Mapping[str, Any]
 Row = Mapping[str, Any]
@@ -213,6 +214,8 @@ def headline(run: Run) -> list[str]:
         told.append(f"The final model, {final.name}, scores {rate(final)} (against {zero.name} {compare(final, zero)}).")
     if not told:
         told.append("This run has no evaluation of both a base model and an RL model, so nothing can be said about what RL did.")
+    if run.environment.get("sandbox") == UNSAFE:
+        told.append(f"Programs ran WITHOUT isolation (--sandbox={UNSAFE}): their rewards may be forged, and files changed.")
     return told
 
 

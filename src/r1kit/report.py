@@ -376,6 +376,7 @@ def _facts(run: Run, parts: Cast) -> list[Block]:
         "seed": str(run.recipe.get("seed", "not recorded")),
         "platform": str(environment.get("platform", "not recorded")),
         "processors": str(environment.get("cpus", "not recorded")),
+        "sandbox for programs": str(environment.get("sandbox", "not recorded")),
         "source revision": str(environment.get("git") or "not recorded"),
         **{name: str(version) for name, version in versions.items()},
     }

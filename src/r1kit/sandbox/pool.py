@@ -242,7 +242,7 @@ class Pool:
     def _note_loss(self, reason: str) -> None:
         self.lost += 1
         if self.lost <= LOSSES_TOLD:
-            rest = "; later ones are counted, not told" if self.lost == LOSSES_TOLD else ""
+            rest = "; later ones are counted, and told at the end" if self.lost == LOSSES_TOLD else ""
             print(f"r1kit: sandbox worker replaced, its job runs again ({reason}){rest}", file=sys.stderr)
 
     def _drop(self, worker: Zygote) -> None:
@@ -250,10 +250,12 @@ class Pool:
         worker.close()
 
     def close(self) -> None:
-        """End all zygotes. A forked copy of this process must not: they are its parent's."""
+        """End all zygotes, and tell how many were lost in all. A forked copy of this process must do neither: they are its parent's."""
         if os.getpid() == self.owner:
             for worker in list(self.alive):
                 self._drop(worker)
+            if self.lost > LOSSES_TOLD:
+                print(f"r1kit: {self.lost} sandbox workers were lost and replaced; their jobs ran again, no verdict depends on it", file=sys.stderr)
 
 
 @functools.lru_cache(maxsize=4)

@@ -173,3 +173,12 @@ def test_reinforcement_learning_steps_on_the_verdicts_of_programs(tmp_path):
     (row,) = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert row["reward/accuracy/mean"] == pytest.approx(1 / 3)
     assert any((old != new).any() for old, new in zip(before, learner.model.state_dict().values(), strict=True))
+
+
+def test_the_rows_on_the_page_about_ones_own_are_read_and_judge(tmp_path):
+    page = (Path(__file__).parents[1] / "docs/your-own.md").read_text()
+    rows = page.partition("```json\n")[2].partition("```")[0].splitlines()
+    task = task_over(tmp_path, [row.replace('"prompt": "', f'"prompt": "{place}: ') for place, row in enumerate(rows)])
+    problems = task.problems("held_out")
+    assert [problem.columns["kind"] for problem in problems] == ["function", "stdio", "asserts"]
+    assert [v.outcome for v in task.check_batch(problems, [ADD, "print(int(input()) + 1)", ADD])] == ["correct"] * 3

@@ -25,6 +25,7 @@ from r1kit.config import R1kitError
 from r1kit.findings import number
 
 REFERENCE = "grpo"
+UNSAID = ("algorithm", "save_every")  # keys that change nothing by themselves
 LAST = 8  # updates at the end of training that are averaged
 METRICS = ("pass@1", "cons", "format", "length")
 STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)  # 97.5 % quantile of Student's t with 1, 2, ... degrees of freedom
@@ -60,13 +61,14 @@ def settings(runs: Sequence[Finished]) -> list[Setting]:
 
 
 def difference(config: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
-    """The keys of a stage that differ from the reference's, as a recipe would write them."""
+    """The keys of a stage that differ from the reference's, as a recipe would write them. A block that the reference does without (ppo) is
+    compared with the one that it stands for."""
     found = []
-    for block in config:
-        own, other = config[block], reference.get(block, {})
+    for block, own in config.items():
         if isinstance(own, dict) and block not in ("tasks", "talk"):
-            other = other if isinstance(other, dict) else {}
-            found += [f"{key}: {_brief(value)}" for key, value in own.items() if value != other.get(key) and key != "algorithm"]
+            other = reference.get(block) or reference["grpo"]
+            keys = [f"{key}: {_brief(value)}" for key, value in own.items() if value != other.get(key) and key not in UNSAID]
+            found += [f"{block}: {{{', '.join(keys)}}}"] if reference.get(block) is None else keys
     return ", ".join(found)
 
 
@@ -110,6 +112,17 @@ def figure_of(found: Sequence[Setting], base: float | None) -> str:
     return f'{head}style="font:12px system-ui,sans-serif;fill:var(--ink,#222)">{STYLE}{"".join(drawn)}</svg>\n'
 
 
+def summary(found: Sequence[Setting]) -> str:
+    """Who is told apart from the reference, and how many would be by chance."""
+    verdicts = {setting.name: verdict(setting.gain()) for setting in found if setting.name != REFERENCE}
+    better, worse = ([f"`{name}`" for name, said in verdicts.items() if said.endswith(end)] for end in ("better", "worse"))
+    chance = 0.05 * len(verdicts)
+    return (
+        f"Better than the first line: {', '.join(better) or 'none'}. Worse: {', '.join(worse) or 'none'}. The other "
+        f"{len(verdicts) - len(better) - len(worse)} are not told apart; of {len(verdicts)} comparisons about {chance:.0f} would be by chance alone."
+    )
+
+
 def page(runs: Sequence[Finished]) -> str:
     found = settings(runs)
     base = [run.figure("base", "pass@1") for run in runs]
@@ -138,6 +151,8 @@ def page(runs: Sequence[Finished]) -> str:
             f"Mean over {len(runs)} seeds (least..most; standard deviation). {protocol(runs)} A difference "
             "within the 95 % interval of Student's t over seeds is called not told apart: with so few seeds that is most of them, and no ranking "
             "should be read into those.",
+            "",
+            summary(found),
             "",
             "![pass@1 by objective](figures/objectives.svg)",
             "",

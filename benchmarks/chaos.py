@@ -258,8 +258,8 @@ def main() -> None:
 
     assert r1kit.execute and r1kit.report and r1kit.runtime and r1kit.stages
     tally = Tally()
-    with tempfile.TemporaryDirectory(prefix="chaos-") as temporary:
-        folder = options.keep or Path(temporary)
+    folder = options.keep or Path(tempfile.mkdtemp(prefix="chaos-"))  # not TemporaryDirectory: a forked attempt would remove it as it ends
+    try:
         for processes in options.processes:
             finished = random_kills(folder / f"processes_{processes}", -(-options.kills // len(options.processes)), processes, options.seed, tally)
         if not options.no_calls:
@@ -268,6 +268,9 @@ def main() -> None:
             for work, every in ((calls_of_a_save, 1), (calls_of_a_hand_over, options.every)):
                 for outcome in work(finished / "stages/pretrain/model", folder / work.__name__, every):
                     tally.count(1, outcome)
+    finally:
+        if not options.keep:
+            shutil.rmtree(folder, ignore_errors=True)
     print(tally)
     sys.exit(1 if tally.wrong else 0)
 

@@ -1,74 +1,16 @@
-"""The kernels as a shared library: compiled at first use by the system's C++ compiler, kept by the hash of what it was made from.
-
-It lies in the user's cache folder ($XDG_CACHE_HOME/r1kit, else ~/.cache/r1kit). Another source, compiler or processor is another hash. Where the
-processor has no AVX-512 with bfloat16, or there is no compiler, ``library`` says why and decoding goes through PyTorch.
-"""
+"""The engine's kernels, compiled at first use (model/build.py). Where they cannot run decoding goes through PyTorch."""
 
 import ctypes
-import functools
-import hashlib
-import os
-import shutil
-import subprocess
-import tempfile
 from pathlib import Path
 
-from r1kit.config import R1kitError
+from r1kit.model import build
+from r1kit.model.build import KernelsUnavailableError
 
-SOURCES = Path(__file__).parent / "kernels"
-FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fopenmp", "-shared", "-fPIC", "-fvisibility=hidden")
-NEEDED = frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_bf16"})
+__all__ = ["SOURCE", "KernelsUnavailableError", "library"]
 
-
-class KernelsUnavailableError(R1kitError):
-    """The kernels cannot run here; the text says why."""
+SOURCE = Path(__file__).parent / "kernels" / "engine.cpp"
 
 
-@functools.cache
 def library() -> ctypes.CDLL:
     """The loaded kernels, compiled if they have not been. Raises KernelsUnavailableError."""
-    flags = _processor_flags()
-    if missing := sorted(NEEDED - flags):
-        raise KernelsUnavailableError(f"the processor has no {', '.join(missing)}, which the kernels are written for")
-    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
-    if compiler is None:
-        raise KernelsUnavailableError("there is no C++ compiler: install g++ or set CXX")
-    path = _cache_folder() / f"kernels-{_fingerprint(compiler, flags)}.so"
-    try:
-        if not path.exists():
-            _compile(compiler, path)
-        return ctypes.CDLL(str(path))
-    except OSError as error:
-        raise KernelsUnavailableError(f"{path}: cannot be written or loaded: {error}") from None
-
-
-def _processor_flags() -> frozenset[str]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return frozenset()
-    return frozenset(next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags")), []))
-
-
-def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "r1kit"
-
-
-def _fingerprint(compiler: str, flags: frozenset[str]) -> str:
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
-    content = hashlib.sha256("\n".join((version, *FLAGS, *sorted(flags))).encode())
-    for source in sorted(SOURCES.iterdir()):
-        content.update(source.name.encode() + source.read_bytes())
-    return content.hexdigest()[:16]
-
-
-def _compile(compiler: str, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Several processes may compile at once; each renames its own whole file into place.
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        made = Path(folder) / path.name
-        command = [compiler, *FLAGS, str(SOURCES / "engine.cpp"), "-o", str(made)]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
-        if result.returncode:
-            raise KernelsUnavailableError(f"{' '.join(command)} failed:\n{result.stderr[-2000:]}")
-        made.replace(path)
+    return build.library(SOURCE)

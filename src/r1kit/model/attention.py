@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from r1kit.config import R1kitError
+from r1kit.model import fused
+from r1kit.model.blocks import attend_within
 from r1kit.model.config import ModelConfig, RopeScaling
 
 # Above this many query-key pairs the fused kernel's memory saving is worth more than the quicker backward of the written-out form.
@@ -67,14 +69,24 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        dtype = working_dtype(x)
-        x, weight = at_least_float32(x), at_least_float32(self.weight)
+        dtype, weight = working_dtype(x), at_least_float32(self.weight)
+        if fused.normable(x, weight, dtype):
+            return fused.norm(x, weight, self.eps, dtype)
+        x = at_least_float32(x)
         if torch.is_grad_enabled():
             with torch.autocast(x.device.type, enabled=False):
                 normed: Tensor = _RootMeanSquare.apply(x, weight, self.eps)  # type: ignore[no-untyped-call]
         else:
             normed = F.rms_norm(x, (x.shape[-1],), weight, self.eps)
         return normed.to(dtype)
+
+    def after(self, x: Tensor, added: Tensor) -> tuple[Tensor, Tensor]:
+        """(x + added, its norm)."""
+        weight, dtype = at_least_float32(self.weight), working_dtype(x)
+        if added.dtype == dtype and added.shape == x.shape and fused.normable(x, weight, dtype) and fused.usable(added):
+            return fused.add_norm(x, added, weight, self.eps)
+        x = x + added
+        return x, self(x)
 
 
 class Linear(nn.Linear):
@@ -150,19 +162,27 @@ class Rotation:
 
     def pairs(self, x_BTHR: Tensor) -> Tensor:
         """Rotate neighbours (0,1), (2,3), ... (DeepSeek's layout). The result is in halves: queries and keys are permuted alike."""
+        if fused.usable(x_BTHR):
+            return fused.rotate(x_BTHR, self.cos, self.sin, neighbours=True)
         x = at_least_float32(x_BTHR)
         return torch.cat(self._turn(x[..., 0::2], x[..., 1::2]), dim=-1).to(x_BTHR.dtype)
 
     def halves(self, x_BTHR: Tensor) -> Tensor:
         """Rotate entry i with entry i + R/2 (the layout of the dense families' checkpoints)."""
+        if fused.usable(x_BTHR):
+            return fused.rotate(x_BTHR, self.cos, self.sin, neighbours=False)
         return torch.cat(self._turn(*at_least_float32(x_BTHR).chunk(2, dim=-1)), dim=-1).to(x_BTHR.dtype)
 
 
 @dataclass(frozen=True, slots=True)
 class Mask:
-    """Which cached or present position each token sees: ``bias_BTS`` is 0 or -inf, [1 or B, T, S]; None: causal, and long."""
+    """Which cached or present position each token sees: ``bias_BTS`` is 0 or -inf, [1 or B, T, S]; None: causal, and long.
+
+    Where ``sights_B3T`` (blocks.py) are given they say it, and there is no bias.
+    """
 
     bias_BTS: Tensor | None
+    sights_B3T: Tensor | None = None
 
     @classmethod
     def of(cls, visible_BTS: Tensor, dtype: torch.dtype) -> "Mask":
@@ -179,6 +199,8 @@ class Mask:
 
 def attend(q_BTHK: Tensor, k_BSJK: Tensor, v_BSJV: Tensor, mask: Mask, scale: float) -> Tensor:
     """softmax(scale q k^T + mask) v -> [B, T, H, V]; heads are grouped over the J key-value heads."""
+    if mask.sights_B3T is not None:
+        return attend_within(q_BTHK, k_BSJK, v_BSJV, mask.sights_B3T, scale)
     if mask.bias_BTS is None or q_BTHK.shape[1] * k_BSJK.shape[1] > WRITTEN_OUT_PAIRS:
         return _attend_fused(q_BTHK, k_BSJK, v_BSJV, mask.bias_BTS, scale)
     B, T, H, K = q_BTHK.shape

@@ -26,6 +26,7 @@ from r1kit.model.attention import (
     rotary_frequencies,
     working_dtype,
 )
+from r1kit.model.blocks import sights, suits
 from r1kit.model.config import ModelConfig
 from r1kit.model.experts import MixtureOfExperts, SwiGLU
 
@@ -65,8 +66,8 @@ class DecoderLayer(nn.Module):
     def forward(
         self, x_BTD: Tensor, passage: Passage, cache: CacheView | None = None, replayed_BTA: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), passage.rotation, passage.mask, cache)
-        normed = self.post_attention_layernorm(x_BTD)
+        update = self.self_attn(self.input_layernorm(x_BTD), passage.rotation, passage.mask, cache)
+        x_BTD, normed = self.post_attention_layernorm.after(x_BTD, update)
         if isinstance(self.mlp, MixtureOfExperts):
             update, balance_BS = self.mlp(normed, passage.present_BT, passage.members_BST, replayed_BTA)
             return x_BTD + update, balance_BS
@@ -184,13 +185,23 @@ class LanguageModel(nn.Module):
         self._frequencies = self._frequencies.to(positions_BT.device)
         return Rotation.at(positions_BT, self._frequencies, self._magnitude)
 
+    def _head_widths(self) -> tuple[int, int]:
+        """Of a head's keys and values."""
+        config = self.config
+        if config.family == "deepseek_v3":
+            return (config.nope_dim or 0) + (config.rope_dim or 0), config.v_dim or 0
+        return config.head_dim or 0, config.head_dim or 0
+
     def _passage(self, x_BTD: Tensor, positions_BT: Tensor | None, segments_BT: Tensor | None) -> Passage:
         steps_T = torch.arange(x_BTD.shape[1], device=x_BTD.device)
         dtype = working_dtype(x_BTD)
         if segments_BT is None:
             return Passage(self._rotation(steps_T[None] if positions_BT is None else positions_BT), Mask.causal(steps_T, dtype), None)
-        same_BTS = segments_BT[:, :, None] == segments_BT[:, None, :]
-        mask = Mask.of(same_BTS & (steps_T[:, None] >= steps_T), dtype)
+        if suits(x_BTD, dtype, self._head_widths()):
+            mask = Mask(None, sights(segments_BT))
+        else:
+            same_BTS = segments_BT[:, :, None] == segments_BT[:, None, :]
+            mask = Mask.of(same_BTS & (steps_T[:, None] >= steps_T), dtype)
         rotation = self._rotation(restarting_positions(segments_BT) if positions_BT is None else positions_BT)
         return Passage(rotation, mask, segments_BT != 0)
 

@@ -15,8 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from r1kit.model import fused
 from r1kit.model.attention import Linear, at_least_float32
 from r1kit.model.config import ModelConfig
+
+
+def swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    """silu(gate) * up."""
+    return fused.swiglu(gate, up) if gate.dtype == up.dtype and fused.usable(gate, up) else F.silu(gate) * up
 
 
 class SwiGLU(nn.Module):
@@ -29,7 +35,7 @@ class SwiGLU(nn.Module):
         self.down_proj = Linear(hidden, width, bias=False)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x_BTD)) * self.up_proj(x_BTD))  # type: ignore[no-any-return]
+        return self.down_proj(swiglu(self.gate_proj(x_BTD), self.up_proj(x_BTD)))  # type: ignore[no-any-return]
 
 
 class Gate(nn.Module):
@@ -115,7 +121,7 @@ class Experts(nn.Module):
         N = len(chosen_NA)
         tokens_M, slots, ends_E = lay_out(chosen_NA, len(self.gate_proj))
         x_MD = _Spread.apply(x_ND, tokens_M, slots)  # type: ignore[no-untyped-call]
-        hidden = F.silu(_each_expert(x_MD, self.gate_proj, ends_E)) * _each_expert(x_MD, self.up_proj, ends_E)
+        hidden = swiglu(_each_expert(x_MD, self.gate_proj, ends_E), _each_expert(x_MD, self.up_proj, ends_E))
         gates_M = gates_NA.new_zeros(len(tokens_M)).index_copy(0, slots, gates_NA.t().flatten())
         hidden = hidden * gates_M[:, None].to(hidden.dtype)
         return _Collect.apply(_each_expert(hidden, self.down_proj, ends_E), tokens_M, slots, N)  # type: ignore[no-any-return, no-untyped-call]

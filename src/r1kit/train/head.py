@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from r1kit.model import fused
+
 PART_LOGITS = 1 << 25  # 128 MiB of float32
 ROW_STEP = 256  # CPU libraries compile a product per shape: few different numbers of rows pay
 
@@ -46,21 +48,21 @@ class _Head(torch.autograd.Function):
         parts, kept = _parts(len(hidden_ND), len(weight_VD)), None
         for part in parts:
             logits_NV = _logits(hidden_ND[part], weight_VD, _of(temperatures_N, part), dtype)
-            normaliser_N[part] = logits_NV.logsumexp(-1)
-            logprobs_N[part] = logits_NV.gather(1, targets_N[part, None])[:, 0] - normaliser_N[part]
-            if entropy:
-                entropy_N[part] = normaliser_N[part] - _mean_logit(logits_NV, normaliser_N[part])
+            normaliser_N[part], logprobs_N[part], entropies_N = _normalise(logits_NV, targets_N[part], entropy)
+            if entropies_N is not None:
+                entropy_N[part] = entropies_N
             kept = logits_NV if len(parts) == 1 and any(ctx.needs_input_grad) else None
             del logits_NV  # before the next part's are made
-        ctx.save_for_backward(hidden_ND, weight_VD, targets_N, temperatures_N, normaliser_N, entropy_N, kept)
-        ctx.dtype = dtype
+        ctx.save_for_backward(hidden_ND, weight_VD, targets_N, temperatures_N, normaliser_N, entropy_N)
+        ctx.dtype, ctx.kept = dtype, kept
         ctx.set_materialize_grads(False)
         return logprobs_N, entropy_N
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, Tensor | None, None, None, None, None]:
-        hidden_ND, weight_VD, targets_N, temperatures_N, normaliser_N, entropy_N, kept = ctx.saved_tensors
+        hidden_ND, weight_VD, targets_N, temperatures_N, normaliser_N, entropy_N = ctx.saved_tensors
+        kept, ctx.kept = ctx.kept, None  # they are overwritten: a second pass makes them anew
         if grads[0] is None and grads[1] is None:
             return None, None, None, None, None, None
         grad_hidden, grad_weight = torch.empty_like(hidden_ND), torch.zeros_like(weight_VD)
@@ -68,11 +70,9 @@ class _Head(torch.autograd.Function):
         for part in _parts(len(hidden_ND), len(weight_VD)):
             temperature_N, of_logprob_N, of_entropy_N = (_of(tensor_N, part) for tensor_N in (temperatures_N, *grads))
             logits_NV = _logits(hidden_ND[part], weight_VD, temperature_N, ctx.dtype) if kept is None else kept
-            slopes_NV = _slopes(logits_NV, targets_N[part], normaliser_N[part], entropy_N[part], of_logprob_N, of_entropy_N)
+            of_part = (targets_N[part], normaliser_N[part], entropy_N[part], of_logprob_N, of_entropy_N)
+            slopes_NV = _slopes(logits_NV, *of_part, temperature_N).to(ctx.dtype)
             del logits_NV
-            if temperature_N is not None:
-                slopes_NV /= temperature_N[:, None]
-            slopes_NV = slopes_NV.to(ctx.dtype)
             grad_hidden[part] = (slopes_NV @ product_weight).to(grad_hidden.dtype)
             grad_weight += (slopes_NV.t() @ hidden_ND[part].to(ctx.dtype)).to(grad_weight.dtype)
             del slopes_NV
@@ -94,16 +94,31 @@ def _logits(hidden_ND: Tensor, weight_VD: Tensor, temperatures_N: Tensor | None,
     return logits_NV if temperatures_N is None else logits_NV / temperatures_N[:, None]
 
 
-def _mean_logit(logits_NV: Tensor, normaliser_N: Tensor) -> Tensor:
-    """sum_v p_v l_v."""
+def _normalise(logits_NV: Tensor, targets_N: Tensor, entropy: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+    """(log sum exp, log-probability of each target, entropy if asked for), [N] each."""
+    if logits_NV.dtype == torch.float32 and fused.usable(logits_NV):
+        return fused.normalise(logits_NV, targets_N, entropy)
+    normaliser_N = logits_NV.logsumexp(-1)
+    logprobs_N = logits_NV.gather(1, targets_N[:, None])[:, 0] - normaliser_N
+    if not entropy:
+        return normaliser_N, logprobs_N, None
     probs_NV = (logits_NV - normaliser_N[:, None]).exp_()
-    return torch.einsum("nv,nv->n", probs_NV, logits_NV)
+    return normaliser_N, logprobs_N, normaliser_N - torch.einsum("nv,nv->n", probs_NV, logits_NV)
 
 
 def _slopes(
-    logits_NV: Tensor, targets_N: Tensor, normaliser_N: Tensor, entropy_N: Tensor, of_logprob_N: Tensor | None, of_entropy_N: Tensor | None
+    logits_NV: Tensor,
+    targets_N: Tensor,
+    normaliser_N: Tensor,
+    entropy_N: Tensor,
+    of_logprob_N: Tensor | None,
+    of_entropy_N: Tensor | None,
+    temperature_N: Tensor | None,
 ) -> Tensor:
-    """dL/dlogits from the slopes of log-probability and entropy; see the equation on top."""
+    """dL/dlogits, before their temperature, from the slopes of log-probability and entropy; see the equation on top. May overwrite the logits."""
+    if logits_NV.dtype == torch.float32 and fused.usable(logits_NV):
+        fused.logits_to_slopes(logits_NV, targets_N, normaliser_N, entropy_N, of_logprob_N, of_entropy_N, temperature_N)
+        return logits_NV
     slopes_NV = (logits_NV - normaliser_N[:, None]).exp_()
     if of_entropy_N is None:
         assert of_logprob_N is not None
@@ -113,4 +128,4 @@ def _slopes(
         slopes_NV *= torch.addcmul(constant_N[:, None], of_entropy_N[:, None], logits_NV, value=-1)
     if of_logprob_N is not None:
         slopes_NV.scatter_add_(1, targets_N[:, None], of_logprob_N[:, None])
-    return slopes_NV
+    return slopes_NV if temperature_N is None else slopes_NV.div_(temperature_N[:, None])

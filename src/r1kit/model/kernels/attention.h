@@ -1,0 +1,310 @@
+// softmax(scale q k^T) v over the keys that a query sees, in bfloat16 with float32 sums, and its slopes; what nobody sees is never computed.
+//
+// A query at position t sees [own, t] and, of a beginning that it shares with others, [from, to): three numbers a position. Queries go in
+// blocks, and for each block only the blocks of keys count that one of its queries sees. Slopes are found again from the log of each row's sum
+// (Dao et al. 2205.14135, algorithm 4).
+//
+// Every product is C[m, n] += A[m, pairs] B[pairs, n], where a pair is two bfloat16 numbers of the inner dimension in one 32-bit word. Rows of q
+// or P hold pairs as they lie in memory; "turned" is a matrix with one row a pair. dK and dV are summed transposed: so P and dS, whose rows are
+// queries, become pairs of queries by interleaving two rows.
+#pragma once
+
+#include <limits>
+#include <memory>
+
+#include "lanes.h"
+
+namespace r1 {
+
+constexpr int BLOCK = 64;  // queries, and keys, of a block
+
+using Word = uint32_t;
+
+template <int ROWS, int COLUMNS>
+inline void tile(float* c, long ldc, const Word* a, long lda, const Word* b, long ldb, int pairs) {
+    Lanes sum[ROWS][COLUMNS];
+    for (int r = 0; r < ROWS; r++)
+        for (int n = 0; n < COLUMNS; n++) sum[r][n] = load(c + r * ldc + n * LANES);
+    for (int p = 0; p < pairs; p++) {
+        __m512i right[COLUMNS];
+        for (int n = 0; n < COLUMNS; n++) right[n] = _mm512_loadu_si512(b + p * ldb + n * LANES);
+        for (int r = 0; r < ROWS; r++) {
+            const __m512i left = _mm512_set1_epi32(a[r * lda + p]);
+            for (int n = 0; n < COLUMNS; n++) sum[r][n] = _mm512_dpbf16_ps(sum[r][n], (__m512bh)left, (__m512bh)right[n]);
+        }
+    }
+    for (int r = 0; r < ROWS; r++)
+        for (int n = 0; n < COLUMNS; n++) store(c + r * ldc + n * LANES, sum[r][n]);
+}
+
+// m a multiple of 8, n of 16.
+inline void multiply(float* c, long ldc, const Word* a, long lda, const Word* b, long ldb, int m, int n, int pairs) {
+    for (int j = 0; j < n; j += 2 * LANES)
+        for (int i = 0; i < m; i += 8)
+            if (n - j >= 2 * LANES)
+                tile<8, 2>(c + i * ldc + j, ldc, a + i * lda, lda, b + j, ldb, pairs);
+            else
+                tile<8, 1>(c + i * ldc + j, ldc, a + i * lda, lda, b + j, ldb, pairs);
+}
+
+// The strided rows of one head: row t begins at data + t stride.
+struct Rows {
+    const Half* data;
+    long stride;
+    const Half* operator[](long t) const { return data + t * stride; }
+};
+
+// [rows, width] as 32-bit words of each row, rows beyond `rows` zero.
+inline void copy_rows(Rows from, long rows, long padded, int width, Word* to) {
+    for (long t = 0; t < rows; t++) std::memcpy(to + t * width / 2, from[t], width * sizeof(Half));
+    std::memset(to + rows * width / 2, 0, (padded - rows) * width * sizeof(Half));
+}
+
+// to[word, t] = from[t, word]
+inline void turn(const Word* from, long rows, long words, Word* to) {
+    for (long block = 0; block < words; block += LANES)
+        for (long t = 0; t < rows; t++)
+            for (long w = block; w < std::min(block + LANES, words); w++) to[w * rows + t] = from[t * words + w];
+}
+
+// to[t / 2, i] = the pair (from[t, i], from[t + 1, i])
+inline void interleave(const Word* from, long rows, int width, Word* to) {
+    const Half* cells = reinterpret_cast<const Half*>(from);
+    for (long t = 0; t < rows; t += 2)
+        for (int i = 0; i < width; i++) to[t / 2 * width + i] = cells[t * width + i] | Word(cells[(t + 1) * width + i]) << 16;
+}
+
+struct Shape {
+    long B, T, H, J;
+    int K, V;
+    float scale;
+    long padded() const { return (T + BLOCK - 1) / BLOCK * BLOCK; }
+};
+
+struct Sight {
+    const int32_t *own, *from, *to;  // of one line, [T]
+};
+
+// The blocks of keys that a block of queries sees.
+inline void visible_blocks(const Sight& sight, long begin, long end, std::vector<long>& blocks) {
+    long own = end, from = end, to = 0;
+    for (long t = begin; t < end; t++) {
+        own = std::min<long>(own, sight.own[t]);
+        if (sight.from[t] < sight.to[t]) from = std::min<long>(from, sight.from[t]), to = std::max<long>(to, sight.to[t]);
+    }
+    blocks.clear();
+    for (long s = 0; s < end; s += BLOCK)
+        if (s + BLOCK > own || (s < to && s + BLOCK > from)) blocks.push_back(s);
+}
+
+inline Mask seen(const Sight& sight, long t, long s) {
+    const __m512i places = _mm512_add_epi32(_mm512_set1_epi32(s), _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+    const Mask own = _mm512_cmpge_epi32_mask(places, _mm512_set1_epi32(sight.own[t])) & _mm512_cmple_epi32_mask(places, _mm512_set1_epi32(t));
+    return own | (_mm512_cmpge_epi32_mask(places, _mm512_set1_epi32(sight.from[t])) & _mm512_cmplt_epi32_mask(places, _mm512_set1_epi32(sight.to[t])));
+}
+
+// scores[query, key] of one block of queries against one of keys, into rows `ld` apart.
+inline void score(float* scores, long ld, const Word* q, const Word* k_turned, const Shape& shape, long keys) {
+    for (int r = 0; r < BLOCK; r++) std::memset(scores + r * ld, 0, BLOCK * sizeof(float));
+    multiply(scores, ld, q, shape.K / 2, k_turned + keys, shape.padded(), BLOCK, BLOCK, shape.K / 2);
+}
+
+inline void attend_head(const Word* q, const Word* k_turned, const Word* v_pairs, const Shape& shape, const Sight& sight, Half* out, float* logsum) {
+    std::vector<long> blocks;
+    std::vector<float> scores;
+    std::vector<Half> chances;
+    std::vector<float> sums(BLOCK * shape.V);
+    for (long begin = 0; begin < shape.T; begin += BLOCK) {
+        const long end = std::min(begin + BLOCK, shape.T);
+        visible_blocks(sight, begin, end, blocks);
+        const long width = blocks.size() * BLOCK;
+        scores.resize(BLOCK * width);
+        chances.assign(BLOCK * width, 0);
+        for (size_t i = 0; i < blocks.size(); i++) score(scores.data() + i * BLOCK, width, q + begin * shape.K / 2, k_turned, shape, blocks[i]);
+        for (long t = begin; t < end; t++) {
+            float* row = scores.data() + (t - begin) * width;
+            Half* chance = chances.data() + (t - begin) * width;
+            Lanes peak = all(-std::numeric_limits<float>::infinity());
+            for (long i = 0; i < width; i += LANES) {
+                const Mask mask = seen(sight, t, blocks[i / BLOCK] + i % BLOCK);
+                peak = _mm512_mask_max_ps(peak, mask, peak, load(row + i));
+            }
+            const float most = _mm512_reduce_max_ps(peak) * shape.scale;
+            Lanes sum = _mm512_setzero_ps();
+            for (long i = 0; i < width; i += LANES) {
+                const Mask mask = seen(sight, t, blocks[i / BLOCK] + i % BLOCK);
+                const Lanes e = mask ? _mm512_maskz_mov_ps(mask, exp(_mm512_fmsub_ps(load(row + i), all(shape.scale), all(most)))) : _mm512_setzero_ps();
+                store(row + i, e);
+                sum = _mm512_add_ps(sum, e);
+            }
+            const float total = _mm512_reduce_add_ps(sum);
+            logsum[t] = most + __builtin_logf(total);
+            for (long i = 0; i < width; i += LANES) store(chance + i, _mm512_mul_ps(load(row + i), all(1.0f / total)));
+        }
+        std::fill(sums.begin(), sums.end(), 0.0f);
+        for (size_t i = 0; i < blocks.size(); i++)
+            multiply(sums.data(), shape.V, reinterpret_cast<const Word*>(chances.data() + i * BLOCK), width / 2, v_pairs + blocks[i] / 2 * shape.V, shape.V,
+                     BLOCK, shape.V, BLOCK / 2);
+        for (long t = begin; t < end; t++)
+            for (int i = 0; i < shape.V; i += LANES) store(out + t * shape.H * shape.V + i, load(sums.data() + (t - begin) * shape.V + i));
+    }
+}
+
+// Keys and values of one key-value head in the layouts that the products want; those of the slopes only if asked for.
+struct Keys {
+    std::vector<Word> k_turned, v_pairs, k_pairs, v_turned;
+    Keys(Rows k, Rows v, const Shape& shape, bool slopes) {
+        const long rows = shape.padded();
+        std::vector<Word> k_rows(rows * shape.K / 2), v_rows(rows * shape.V / 2);
+        copy_rows(k, shape.T, rows, shape.K, k_rows.data());
+        copy_rows(v, shape.T, rows, shape.V, v_rows.data());
+        k_turned.resize(k_rows.size());
+        turn(k_rows.data(), rows, shape.K / 2, k_turned.data());
+        if (!slopes) {
+            v_pairs.resize(v_rows.size());
+            interleave(v_rows.data(), rows, shape.V, v_pairs.data());
+            return;
+        }
+        k_pairs.resize(k_rows.size());
+        interleave(k_rows.data(), rows, shape.K, k_pairs.data());
+        v_turned.resize(v_rows.size());
+        turn(v_rows.data(), rows, shape.V / 2, v_turned.data());
+    }
+};
+
+// Rows of one query head, and the same transposed into pairs of rows: [width, rows / 2].
+struct Queries {
+    std::vector<Word> rows, across;
+    Queries(Rows from, const Shape& shape, int width, bool transposed) : rows(shape.padded() * width / 2) {
+        copy_rows(from, shape.T, shape.padded(), width, rows.data());
+        if (!transposed) return;
+        std::vector<Word> pairs(rows.size());
+        interleave(rows.data(), shape.padded(), width, pairs.data());
+        across.resize(rows.size());
+        turn(pairs.data(), shape.padded() / 2, width, across.data());
+    }
+};
+
+// Two rows of float32 as one row of pairs.
+inline void pair_rows(const float* first_row, const float* second_row, Word* to) {
+    for (int i = 0; i < BLOCK; i += LANES) {
+        const __m512i low = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(load(first_row + i)));
+        const __m512i high = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(load(second_row + i)));
+        _mm512_storeu_si512(to + i, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+    }
+}
+
+struct Block {
+    alignas(64) float chances[BLOCK * BLOCK], slopes[BLOCK * BLOCK];
+    alignas(64) Half slope_rows[BLOCK * BLOCK];
+    alignas(64) Word chance_pairs[BLOCK * BLOCK / 2], slope_pairs[BLOCK * BLOCK / 2];
+};
+
+inline void attend_head_slopes(const Queries& q, const Queries& g, const Keys& keys, const Shape& shape, const Sight& sight, const float* logsum,
+                               const float* dots, Half* of_q, float* of_k_turned, float* of_v_turned, Block& block) {
+    std::vector<long> blocks;
+    std::vector<float> sums(BLOCK * shape.K);
+    const long rows = shape.padded();
+    for (long begin = 0; begin < shape.T; begin += BLOCK) {
+        const long end = std::min(begin + BLOCK, shape.T);
+        visible_blocks(sight, begin, end, blocks);
+        std::fill(sums.begin(), sums.end(), 0.0f);
+        for (const long s : blocks) {
+            score(block.chances, BLOCK, q.rows.data() + begin * shape.K / 2, keys.k_turned.data(), shape, s);
+            std::memset(block.slopes, 0, sizeof(block.slopes));
+            multiply(block.slopes, BLOCK, g.rows.data() + begin * shape.V / 2, shape.V / 2, keys.v_turned.data() + s, rows, BLOCK, BLOCK, shape.V / 2);
+            for (long t = begin; t < begin + BLOCK; t++) {
+                float *chance = block.chances + (t - begin) * BLOCK, *slope = block.slopes + (t - begin) * BLOCK;
+                for (int i = 0; i < BLOCK; i += LANES) {
+                    const Mask mask = t < end ? seen(sight, t, s + i) : 0;
+                    Lanes p = _mm512_setzero_ps(), d = p;
+                    if (mask) {
+                        p = _mm512_maskz_mov_ps(mask, exp(_mm512_fmsub_ps(load(chance + i), all(shape.scale), all(logsum[t]))));
+                        d = _mm512_mul_ps(p, _mm512_sub_ps(load(slope + i), all(dots[t])));
+                    }
+                    store(chance + i, p);
+                    store(slope + i, d);
+                    store(block.slope_rows + (t - begin) * BLOCK + i, d);
+                }
+            }
+            for (int r = 0; r < BLOCK; r += 2) {
+                pair_rows(block.chances + r * BLOCK, block.chances + (r + 1) * BLOCK, block.chance_pairs + r / 2 * BLOCK);
+                pair_rows(block.slopes + r * BLOCK, block.slopes + (r + 1) * BLOCK, block.slope_pairs + r / 2 * BLOCK);
+            }
+            multiply(sums.data(), shape.K, reinterpret_cast<const Word*>(block.slope_rows), BLOCK / 2, keys.k_pairs.data() + s / 2 * shape.K, shape.K,
+                     BLOCK, shape.K, BLOCK / 2);
+            multiply(of_k_turned + s, rows, q.across.data() + begin / 2, rows / 2, block.slope_pairs, BLOCK, shape.K, BLOCK, BLOCK / 2);
+            multiply(of_v_turned + s, rows, g.across.data() + begin / 2, rows / 2, block.chance_pairs, BLOCK, shape.V, BLOCK, BLOCK / 2);
+        }
+        for (long t = begin; t < end; t++)
+            for (int i = 0; i < shape.K; i += LANES)
+                store(of_q + t * shape.H * shape.K + i, _mm512_mul_ps(load(sums.data() + (t - begin) * shape.K + i), all(shape.scale)));
+    }
+}
+
+// A strided [B, T, heads, width] tensor.
+struct Heads {
+    const Half* data;
+    long line, token, head;
+    Rows operator()(long b, long h) const { return {data + b * line + h * head, token}; }
+};
+
+inline Sight sight_of(const int32_t* sights, const Shape& shape, long b) {
+    const int32_t* line = sights + b * 3 * shape.T;
+    return {line, line + shape.T, line + 2 * shape.T};
+}
+
+inline void attend(Heads q, Heads k, Heads v, const int32_t* sights, Half* out, float* logsum, const Shape& shape, int threads) {
+    const long group = shape.H / shape.J;
+#pragma omp parallel for num_threads(threads) collapse(2) schedule(dynamic) if (threads > 1)
+    for (long b = 0; b < shape.B; b++)
+        for (long j = 0; j < shape.J; j++) {
+            const Keys keys(k(b, j), v(b, j), shape, false);
+            for (long h = j * group; h < (j + 1) * group; h++) {
+                const Queries queries(q(b, h), shape, shape.K, false);
+                attend_head(queries.rows.data(), keys.k_turned.data(), keys.v_pairs.data(), shape, sight_of(sights, shape, b),
+                            out + (b * shape.T * shape.H + h) * shape.V, logsum + (b * shape.H + h) * shape.T);
+            }
+        }
+}
+
+// sum_v g_v out_v of each query: the part of a softmax's slope that all keys share.
+inline void dot_rows(Rows g, Rows out, const Shape& shape, float* dots) {
+    for (long t = 0; t < shape.T; t++) {
+        Lanes sum = _mm512_setzero_ps();
+        for (int i = 0; i < shape.V; i += LANES) sum = _mm512_fmadd_ps(load(g[t] + i), load(out[t] + i), sum);
+        dots[t] = _mm512_reduce_add_ps(sum);
+    }
+}
+
+inline void write_turned(const float* from, const Shape& shape, int width, float factor, Half* to, long stride) {
+    alignas(64) float row[LANES];
+    for (int block = 0; block < width; block += LANES)
+        for (long t = 0; t < shape.T; t++) {
+            for (int i = 0; i < LANES; i++) row[i] = from[(block + i) * shape.padded() + t];
+            store(to + t * stride + block, _mm512_mul_ps(load(row), all(factor)));
+        }
+}
+
+// Slopes as contiguous [B, T, heads, width].
+inline void attend_slopes(Heads q, Heads k, Heads v, const int32_t* sights, Heads out, const float* logsum, Heads g, Half* of_q, Half* of_k, Half* of_v,
+                          const Shape& shape, int threads) {
+    const long group = shape.H / shape.J;
+#pragma omp parallel for num_threads(threads) collapse(2) schedule(dynamic) if (threads > 1)
+    for (long b = 0; b < shape.B; b++)
+        for (long j = 0; j < shape.J; j++) {
+            const Keys keys(k(b, j), v(b, j), shape, true);
+            std::vector<float> of_k_turned(shape.K * shape.padded()), of_v_turned(shape.V * shape.padded()), dots(shape.T);
+            const auto block = std::make_unique<Block>();
+            for (long h = j * group; h < (j + 1) * group; h++) {
+                const Queries queries(q(b, h), shape, shape.K, true), slopes(g(b, h), shape, shape.V, true);
+                dot_rows(g(b, h), out(b, h), shape, dots.data());
+                attend_head_slopes(queries, slopes, keys, shape, sight_of(sights, shape, b), logsum + (b * shape.H + h) * shape.T, dots.data(),
+                                   of_q + (b * shape.T * shape.H + h) * shape.K, of_k_turned.data(), of_v_turned.data(), *block);
+            }
+            write_turned(of_k_turned.data(), shape, shape.K, shape.scale, of_k + (b * shape.T * shape.J + j) * shape.K, shape.J * shape.K);
+            write_turned(of_v_turned.data(), shape, shape.V, 1.0f, of_v + (b * shape.T * shape.J + j) * shape.V, shape.J * shape.V);
+        }
+}
+
+}  // namespace r1

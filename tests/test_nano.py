@@ -124,7 +124,7 @@ def test_a_second_call_does_nothing_and_says_so_at_once(nano: Nano, finished: Pa
     before = {path: path.stat().st_mtime_ns for path in finished.glob("stages/**/*")}
     began = time.monotonic()
     code, output = nano.run(finished)
-    assert code == 0 and "all stages are done already; nothing to do" in output and time.monotonic() - began < 20
+    assert code == 0 and "all stages are done already; nothing to do" in output and time.monotonic() - began < 60
     assert {path: path.stat().st_mtime_ns for path in finished.glob("stages/**/*")} == before
 
 

@@ -213,15 +213,15 @@ def written_by(student: LanguageModel) -> list[Row]:
     return weighted([policy_row(rollout) for rollout in rollouts])
 
 
-@pytest.mark.parametrize(("form", "share"), [("sampled", 0.98), ("full", 0.93)])
-def test_the_student_comes_nearer_to_the_teacher_on_what_it_writes_itself(form: str, share: float, tmp_path: Path) -> None:
-    student = play(OnPolicyConfig(divergence=form, steps=16, problems=8, group=8, max_tokens=6), tmp_path).model
+@pytest.mark.parametrize(("form", "steps", "share"), [("sampled", 40, 0.97), ("full", 16, 0.93)])  # five seeds: .941 to .952, .896 to .900
+def test_the_student_comes_nearer_to_the_teacher_on_what_it_writes_itself(form: str, steps: int, share: float, tmp_path: Path) -> None:
+    student = play(OnPolicyConfig(divergence=form, steps=steps, problems=8, group=8, max_tokens=6), tmp_path).model
     before, teacher = model(init_std=0.05), model(seed=9, init_std=0.3)
     with torch.no_grad():
         found = [float(divergence_of(one, teacher, written_by(one))) for one in (before, student)]
     assert found[1] < share * found[0]
     told = [json.loads(line)["distill/divergence"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert len(told) == 16 and told[0] == pytest.approx(found[0], rel=0.05 if form == "full" else 0.3)
+    assert len(told) == steps and told[0] == pytest.approx(found[0], rel=0.05 if form == "full" else 0.3)
 
 
 @pytest.mark.parametrize("form", ["sampled", "full"])

@@ -178,6 +178,7 @@ class LocalRuntime:
             process.join(timeout=0.1 if self._failed else 10)  # after a failure it may wait in a sum for a process that never comes
             if process.is_alive():
                 process.kill()
+                process.join(timeout=10)
         if self.size > 1 and dist.is_initialized():
             dist.destroy_process_group()
         self._pipes, self._processes = [], []

@@ -49,7 +49,7 @@ class Passage:
 
     rotation: Rotation
     mask: Mask
-    present_BT: Tensor | None
+    present_BT: Tensor | None  # False is padding; or how many rows a position stands for
     members_BST: Tensor | None = None
 
 
@@ -143,23 +143,25 @@ class LanguageModel(nn.Module):
         cache: Cache | None = None,
         experts_BTLA: Tensor | None = None,
         balance: bool = False,
+        beginnings_BT: Tensor | None = None,
     ) -> DecoderOutput:
         """Run the decoder over token ids [B, T].
 
         Positions default to 0, 1, ... within each segment, or to each row's length onwards with a cache. A cache is extended by T positions
         per row; it is not combined with segments. ``experts_BTLA`` are the experts to take in each of the L sparse layers (-1: the layer's
-        own choice). ``balance`` asks for the balance loss.
+        own choice). ``balance`` asks for the balance loss. ``beginnings_BT``: the segment that a token sees besides its own (0: none), for rows that
+        begin alike; positions are then given.
         """
         x_BTD = self.embed_tokens(tokens_BT)
         if cache is None:
             views: Sequence[CacheView | None] = [None] * len(self.layers)
-            passage = self._passage(x_BTD, positions_BT, segments_BT)
+            passage = self._passage(x_BTD, positions_BT, segments_BT, beginnings_BT)
         elif segments_BT is None:
             views, passage = self._cached_passage(x_BTD, positions_BT, cache)
         else:
             raise R1kitError("forward: a cache holds one sequence per row; leave segments_BT out")
         if balance:
-            passage = replace(passage, members_BST=members(torch.ones_like(tokens_BT) if segments_BT is None else segments_BT))
+            passage = replace(passage, members_BST=members(torch.ones_like(tokens_BT) if segments_BT is None else segments_BT, beginnings_BT))
         balances = []
         for layer, view, replayed_BTA in zip(self.layers, views, self._replayed(experts_BTLA), strict=True):
             x_BTD, balance_BS = layer(x_BTD, passage, view, replayed_BTA)
@@ -192,18 +194,20 @@ class LanguageModel(nn.Module):
             return (config.nope_dim or 0) + (config.rope_dim or 0), config.v_dim or 0
         return config.head_dim or 0, config.head_dim or 0
 
-    def _passage(self, x_BTD: Tensor, positions_BT: Tensor | None, segments_BT: Tensor | None) -> Passage:
+    def _passage(self, x_BTD: Tensor, positions_BT: Tensor | None, segments_BT: Tensor | None, beginnings_BT: Tensor | None = None) -> Passage:
         steps_T = torch.arange(x_BTD.shape[1], device=x_BTD.device)
         dtype = working_dtype(x_BTD)
         if segments_BT is None:
             return Passage(self._rotation(steps_T[None] if positions_BT is None else positions_BT), Mask.causal(steps_T, dtype), None)
         if suits(x_BTD, dtype, self._head_widths()):
-            mask = Mask(None, sights(segments_BT))
+            mask = Mask(None, sights(segments_BT, beginnings_BT))
         else:
             same_BTS = segments_BT[:, :, None] == segments_BT[:, None, :]
+            if beginnings_BT is not None:
+                same_BTS |= (beginnings_BT[:, :, None] == segments_BT[:, None, :]) & (segments_BT[:, None, :] != 0)
             mask = Mask.of(same_BTS & (steps_T[:, None] >= steps_T), dtype)
         rotation = self._rotation(restarting_positions(segments_BT) if positions_BT is None else positions_BT)
-        return Passage(rotation, mask, segments_BT != 0)
+        return Passage(rotation, mask, segments_BT != 0 if beginnings_BT is None else readers(segments_BT, beginnings_BT))
 
     def _cached_passage(self, x_BTD: Tensor, positions_BT: Tensor | None, cache: Cache) -> tuple[list[CacheView], Passage]:
         B, T, _ = x_BTD.shape
@@ -230,6 +234,7 @@ class LanguageModel(nn.Module):
         positions_BT: Tensor | None = None,
         segments_BT: Tensor | None = None,
         depth: int = 1,
+        beginnings_BT: Tensor | None = None,
     ) -> Tensor:
         """Hidden states [B, T, D] for ``logits`` that predict ``depth`` tokens further than usual (DeepSeek-V3 eq. 21-23).
 
@@ -242,7 +247,7 @@ class LanguageModel(nn.Module):
         layer = self.mtp_layers[depth - 1]
         assert isinstance(layer, PredictionLayer)
         previous_BTD = self.norm(last_BTD) if depth == 1 else last_BTD
-        return layer.predict(previous_BTD, embedded_BTD, self._passage(embedded_BTD, positions_BT, segments_BT))
+        return layer.predict(previous_BTD, embedded_BTD, self._passage(embedded_BTD, positions_BT, segments_BT, beginnings_BT))
 
     def values(self, hidden_BTD: Tensor) -> Tensor:
         """The scalar head's number per position [B, T], float32."""
@@ -283,10 +288,22 @@ class LanguageModel(nn.Module):
             mixture.adjust_bias(gamma, loads_E)
 
 
-def members(segments_BT: Tensor) -> Tensor:
-    """[B, S, T], True where position t belongs to segment s of its line, s from 1 to the largest number in use."""
+def members(segments_BT: Tensor, beginnings_BT: Tensor | None = None) -> Tensor:
+    """[B, S, T], True where position t belongs to segment s of its line or to its beginning, s from 1 to the largest number in use."""
     numbers_S = torch.arange(1, int(segments_BT.max()) + 1, device=segments_BT.device)
-    return segments_BT[:, None, :] == numbers_S[:, None]
+    own_BST = segments_BT[:, None, :] == numbers_S[:, None]
+    if beginnings_BT is None:
+        return own_BST
+    beginning_BS1 = (own_BST * beginnings_BT[:, None, :]).amax(-1, keepdim=True)
+    return own_BST | ((segments_BT[:, None, :] == beginning_BS1) & (beginning_BS1 != 0))
+
+
+def readers(segments_BT: Tensor, beginnings_BT: Tensor) -> Tensor:
+    """How many rows each position [B, T] stands for: a beginning for all that share it, padding for none."""
+    begins_BT = torch.ones_like(segments_BT)
+    begins_BT[:, 1:] = segments_BT[:, 1:] != segments_BT[:, :-1]
+    sharing_BS = segments_BT.new_zeros(len(segments_BT), int(segments_BT.max()) + 1).scatter_add(1, beginnings_BT, begins_BT)
+    return sharing_BS.gather(1, segments_BT).clamp(min=1) * (segments_BT != 0)
 
 
 def restarting_positions(segments_BT: Tensor) -> Tensor:

@@ -174,7 +174,8 @@ class MixtureOfExperts(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Output [B, T, D], and the balance loss [B, S] of the rows whose positions ``members_BST`` tells, if it does.
 
-        In training mode assignments are counted; ``present_BT`` False marks padding, which is not. ``replayed_BTA`` is explained at Gate.
+        In training mode assignments are counted; ``present_BT`` False marks padding, which is not, and a number says how often.
+        ``replayed_BTA`` is explained at Gate.
         """
         x_ND = x_BTD.flatten(0, 1)
         scores_NE, chosen_NA, gates_NA = self.gate(x_ND, None if replayed_BTA is None else replayed_BTA.flatten(0, 1))

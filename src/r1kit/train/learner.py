@@ -100,7 +100,7 @@ class Learner:
         """
         self.model.train()
         sums = {name: torch.zeros(()) for name in (*objective.names, "loss", "mtp")}
-        for batch in self._batches(rows):
+        for batch in self._batches(rows, share=not objective.wants_values):
             loss, statistics = self._loss(batch, objective)
             if loss.requires_grad:  # not where a batch trains no token
                 loss.backward()  # type: ignore[no-untyped-call]
@@ -160,9 +160,10 @@ class Learner:
         self.version = progress["version"]
         return progress
 
-    def _batches(self, rows: Sequence[Row]) -> list[Batch]:
+    def _batches(self, rows: Sequence[Row], share: bool = False) -> list[Batch]:
+        """``share``: rows with one prompt share it; not where a value is wanted at every position of every row."""
         device = next(self.model.parameters()).device
-        return [batch.to(device) for batch in pack(rows, self.config.context, self.config.lines)]
+        return [batch.to(device) for batch in pack(rows, self.config.context, self.config.lines, share)]
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         device = next(self.model.parameters()).device
@@ -221,7 +222,8 @@ class Learner:
     def _loss(self, batch: Batch, objective: Objective) -> tuple[Tensor, dict[str, Tensor]]:
         with self._autocast():
             balance = bool(objective.balance_weight)
-            out = self.model(batch.tokens_BT, batch.positions_BT, batch.segments_BT, experts_BTLA=batch.experts_BTLA, balance=balance)
+            context = {"experts_BTLA": batch.experts_BTLA, "beginnings_BT": batch.beginnings_BT}
+            out = self.model(batch.tokens_BT, batch.positions_BT, batch.segments_BT, balance=balance, **context)
             predictions = self._predict(out.hidden_BTD, batch, bool(objective.wants_entropy), objective.wants_values)
             if self._teacher is not None:
                 predictions = replace(predictions, divergence_BT=self._divergence(out.hidden_BTD, self._teacher, batch))
@@ -231,7 +233,7 @@ class Learner:
                 loss = loss + objective.mtp_weight * mtp
                 statistics["mtp"] = mtp
             if balance:
-                share_BS = (members(batch.segments_BT) * (batch.weights_BT * batch.mask_BT)[:, None]).sum(-1)
+                share_BS = (members(batch.segments_BT, batch.beginnings_BT) * (batch.weights_BT * batch.mask_BT)[:, None]).sum(-1)
                 loss = loss + objective.balance_weight * (out.balance_BS * share_BS).sum()
         return loss, statistics
 
@@ -259,7 +261,7 @@ class Learner:
         """KL(student || teacher) [B, T] of the next token at the trained positions, by the teacher's reading of the same batch."""
         teacher.eval()
         with torch.no_grad():
-            told_BTD = teacher(batch.tokens_BT, batch.positions_BT, batch.segments_BT).hidden_BTD
+            told_BTD = teacher(batch.tokens_BT, batch.positions_BT, batch.segments_BT, beginnings_BT=batch.beginnings_BT).hidden_BTD
         trained = batch.mask_BT.flatten().nonzero()[:, 0]
         places = torch.nn.functional.pad(trained, (0, -len(trained) % ROW_STEP))
         hidden_ND, told_ND = (some_BTD.flatten(0, 1).index_select(0, places) for some_BTD in (hidden_BTD, told_BTD))
@@ -273,7 +275,7 @@ class Learner:
 
     def _mtp_loss(self, last_BTD: Tensor, batch: Batch) -> Tensor:
         """-sum(weight * log P(t_{i+2})), DeepSeek-V3 eq. 24 at depth 1: from position i, with t_{i+1} given, t_{i+2} is predicted."""
-        hidden_BTD = self.model.mtp(last_BTD, batch.targets_BT, batch.positions_BT, batch.segments_BT)
+        hidden_BTD = self.model.mtp(last_BTD, batch.targets_BT, batch.positions_BT, batch.segments_BT, beginnings_BT=batch.beginnings_BT)
         same_BT = batch.segments_BT[:, 1:] == batch.segments_BT[:, :-1]
         mask_BT = batch.mask_BT[:, 1:] & same_BT & (batch.segments_BT[:, 1:] > 0)
         trained = torch.nn.functional.pad(mask_BT, (0, 1)).flatten().nonzero()[:, 0]
@@ -313,7 +315,8 @@ class Learner:
         found = [np.zeros(len(row.token_ids), dtype=np.float32) for row in rows]
         for batch in self._batches(rows):
             with self._autocast():
-                out = self.model(batch.tokens_BT, batch.positions_BT, batch.segments_BT, experts_BTLA=batch.experts_BTLA)
+                context = {"experts_BTLA": batch.experts_BTLA, "beginnings_BT": batch.beginnings_BT}
+                out = self.model(batch.tokens_BT, batch.positions_BT, batch.segments_BT, **context)
                 predictions = self._predict(out.hidden_BTD, batch, entropy, self.model.config.scalar_head)
                 scored = pick(predictions).float().cpu().numpy()
             owners, positions = batch.rows_BT.cpu().numpy(), batch.positions_BT.cpu().numpy()

@@ -2,6 +2,10 @@
 
 A row of n tokens gives n-1 inputs and n-1 targets. Rows are placed best-fit-decreasing into lines of ``context`` positions (DeepSeek-R1,
 supplement B.1: best-fit packing into fixed-length chunks); each line's segments are numbered from 1, 0 is padding, and positions restart.
+
+Rows with the same prompt may share it: it then stands once in a line, as a segment of its own, and the rows' own segments go on behind it, with
+positions that continue. What is shared ends two positions before the first trained target, so that every position from which a trained token is
+predicted, also by multi-token prediction at depth 1, is the row's own.
 """
 
 from bisect import bisect_left, insort
@@ -20,7 +24,8 @@ from r1kit.types import Row
 class Batch:
     """Packed rows as tensors [B, T]; ``rows_BT`` is the index of the row that a position belongs to (-1: padding).
 
-    ``temperatures_BT`` is None where every row's is 1, ``experts_BTLA`` where no row replays any (-1: the model's own choice).
+    ``temperatures_BT`` is None where every row's is 1, ``experts_BTLA`` where no row replays any (-1: the model's own choice),
+    ``beginnings_BT`` (the segment that a position sees besides its own, 0: none) where no rows share a beginning, which belongs to no row.
     """
 
     tokens_BT: Tensor
@@ -36,6 +41,7 @@ class Batch:
     penalties_BT: Tensor
     temperatures_BT: Tensor | None = None
     experts_BTLA: Tensor | None = None
+    beginnings_BT: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         tensors = (getattr(self, name) for name in self.__slots__)
@@ -58,8 +64,42 @@ def place(lengths: Sequence[int], context: int) -> list[list[int]]:
     return bins
 
 
-def pack(rows: Sequence[Row], context: int, lines: int) -> list[Batch]:
-    """Pack rows into batches of at most ``lines`` lines of at most ``context`` positions.
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """Rows, by index, that stand in one line behind the ``shared`` positions that they begin with (0: a row by itself)."""
+
+    rows: tuple[int, ...]
+    shared: int
+
+
+def bundles(rows: Sequence[Row], context: int) -> list[Bundle]:
+    """Rows whose inputs begin alike together, as many as a line of ``context`` positions holds."""
+    found = [Bundle((index,), 0) for index, row in enumerate(rows) if not _shared(row)]
+    alike: dict[bytes, list[int]] = {}
+    for index, row in enumerate(rows):
+        if _shared(row):
+            alike.setdefault(_beginning(row), []).append(index)
+    for chosen in alike.values():
+        shared = _shared(rows[chosen[0]])
+        for own in place([len(rows[i].token_ids) - 1 - shared for i in chosen], context - shared):
+            found.append(Bundle(tuple(chosen[i] for i in own), shared if len(own) > 1 else 0))
+    return sorted(found, key=lambda bundle: bundle.rows)
+
+
+def _shared(row: Row) -> int:
+    """How many of a row's inputs another row may share."""
+    first = int(row.mask[1:].argmax()) if row.mask[1:].any() else 0
+    return max(first - 1, 0)
+
+
+def _beginning(row: Row) -> bytes:
+    shared = _shared(row)
+    experts = b"" if row.experts is None else row.experts[:shared].astype(np.int16).tobytes()
+    return np.int64(shared).tobytes() + np.asarray(row.token_ids[: shared + 1], dtype=np.int64).tobytes() + experts
+
+
+def pack(rows: Sequence[Row], context: int, lines: int, share: bool = False) -> list[Batch]:
+    """Pack rows into batches of at most ``lines`` lines of at most ``context`` positions; ``share``: a prompt stands once for its rows.
 
     A row longer than ``context`` raises R1kitError: cutting it would change what is learned in silence. Several lines are padded to
     ``context`` and to an even number, a single one to 16 positions: CPU libraries compile a product per shape, so few shapes pay.
@@ -67,37 +107,71 @@ def pack(rows: Sequence[Row], context: int, lines: int) -> list[Batch]:
     lengths = [len(row.token_ids) - 1 for row in rows]
     if lengths and max(lengths) > context:
         raise R1kitError(f"a row of {max(lengths) + 1} tokens does not fit into context {context}; raise learner.context or lower max_tokens")
-    bins = [chosen for chosen in place(lengths, context) if sum(lengths[i] for i in chosen)]
+    placed = bundles(rows, context) if share else [Bundle((index,), 0) for index in range(len(rows))]
+    sizes = [bundle.shared + sum(lengths[i] - bundle.shared for i in bundle.rows) for bundle in placed]
+    bins = [[placed[i] for i in chosen] for chosen in place(sizes, context) if sum(sizes[i] for i in chosen)]
     return [_batch(rows, bins[start : start + lines], context) for start in range(0, len(bins), lines)]
 
 
-def _batch(rows: Sequence[Row], bins: Sequence[Sequence[int]], context: int) -> Batch:
-    longest = max(sum(len(rows[i].token_ids) - 1 for i in chosen) for chosen in bins)
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    """Positions ``span`` of a line hold inputs ``part`` of a row; as a beginning they belong to no row."""
+
+    row: int
+    line: int
+    number: int
+    span: slice
+    part: slice
+    behind: int = 0
+    is_beginning: bool = False
+
+
+def _segments(rows: Sequence[Row], bins: Sequence[Sequence[Bundle]]) -> list[_Segment]:
+    found = []
+    for line, chosen in enumerate(bins):
+        start, number = 0, 1
+        for bundle in chosen:
+            behind = 0
+            if bundle.shared:
+                found.append(_Segment(bundle.rows[0], line, number, slice(start, start + bundle.shared), slice(0, bundle.shared), is_beginning=True))
+                start, behind, number = start + bundle.shared, number, number + 1
+            for index in bundle.rows:
+                part = slice(bundle.shared, len(rows[index].token_ids) - 1)
+                found.append(_Segment(index, line, number, slice(start, start + part.stop - part.start), part, behind))
+                start, number = start + part.stop - part.start, number + 1
+    return found
+
+
+def _batch(rows: Sequence[Row], bins: Sequence[Sequence[Bundle]], context: int) -> Batch:
+    layout = _segments(rows, bins)
+    longest = max(segment.span.stop for segment in layout)
     shape = (1, -(-longest // 16) * 16) if len(bins) == 1 else (len(bins) + len(bins) % 2, context)
-    tokens, targets, segments, positions = (np.zeros(shape, dtype=np.int64) for _ in range(4))
+    tokens, targets, numbers, positions, beginnings = (np.zeros(shape, dtype=np.int64) for _ in range(5))
     owners = np.full(shape, -1, dtype=np.int64)
     mask = np.zeros(shape, dtype=bool)
     weights, advantages, old, ref, penalties = (np.zeros(shape, dtype=np.float32) for _ in range(5))
-    for line, chosen in enumerate(bins):
-        start = 0
-        for segment, index in enumerate(chosen, 1):
-            row = rows[index]
-            span = slice(start, start + len(row.token_ids) - 1)
-            tokens[line, span], targets[line, span] = row.token_ids[:-1], row.token_ids[1:]
-            mask[line, span] = row.mask[1:]
-            segments[line, span], owners[line, span] = segment, index
-            positions[line, span] = np.arange(span.stop - span.start)
-            weights[line, span], advantages[line, span] = _targets(row.weight), _targets(row.advantage)
-            penalties[line, span] = _targets(row.penalty)
-            if row.old_logprobs is not None:
-                old[line, span] = row.old_logprobs[1:]
-            if row.ref_logprobs is not None:
-                ref[line, span] = row.ref_logprobs[1:]
-            start = span.stop
-    arrays = (tokens, targets, mask, segments, positions, owners, weights, advantages, old, ref, penalties)
-    packed = [rows[i] for chosen in bins for i in chosen]
+    for segment in layout:
+        row, part, at = rows[segment.row], segment.part, (segment.line, segment.span)
+        tokens[at], targets[at] = row.token_ids[:-1][part], row.token_ids[1:][part]
+        numbers[at], positions[at], beginnings[at] = segment.number, np.arange(part.start, part.stop), segment.behind
+        if segment.is_beginning:
+            continue
+        owners[at], mask[at] = segment.row, row.mask[1:][part]
+        weights[at], advantages[at] = _targets(row.weight, part), _targets(row.advantage, part)
+        penalties[at] = _targets(row.penalty, part)
+        if row.old_logprobs is not None:
+            old[at] = row.old_logprobs[1:][part]
+        if row.ref_logprobs is not None:
+            ref[at] = row.ref_logprobs[1:][part]
+    arrays = (tokens, targets, mask, numbers, positions, owners, weights, advantages, old, ref, penalties)
+    packed = [rows[segment.row] for segment in layout if not segment.is_beginning]
     plain = Batch(*(torch.from_numpy(array) for array in arrays))
-    return replace(plain, temperatures_BT=_temperatures(owners, rows, packed), experts_BTLA=_experts(owners, rows, packed))
+    return replace(
+        plain,
+        temperatures_BT=_temperatures(owners, rows, packed),
+        experts_BTLA=_experts(shape, layout, rows, packed),
+        beginnings_BT=torch.from_numpy(beginnings) if beginnings.any() else None,
+    )
 
 
 def _temperatures(owners_BT: np.ndarray, rows: Sequence[Row], packed: Sequence[Row]) -> Tensor | None:
@@ -107,20 +181,20 @@ def _temperatures(owners_BT: np.ndarray, rows: Sequence[Row], packed: Sequence[R
     return torch.from_numpy(temperatures[owners_BT])  # -1, the padding, is the last one
 
 
-def _experts(owners_BT: np.ndarray, rows: Sequence[Row], packed: Sequence[Row]) -> Tensor | None:
+def _experts(shape: tuple[int, int], layout: Sequence[_Segment], rows: Sequence[Row], packed: Sequence[Row]) -> Tensor | None:
     shapes = {row.experts.shape[1:] for row in packed if row.experts is not None}
     if not shapes:
         return None
     if len(shapes) > 1:
         raise R1kitError(f"rows of one update replay experts of different shapes [layers, experts]: {sorted(shapes)}; all must come from one model")
-    experts = np.full((*owners_BT.shape, *shapes.pop()), -1, dtype=np.int16)
-    for index in np.unique(owners_BT[owners_BT >= 0]).tolist():
-        replayed = rows[index].experts
+    experts = np.full((*shape, *shapes.pop()), -1, dtype=np.int16)
+    for segment in layout:
+        replayed = rows[segment.row].experts
         if replayed is not None:
-            experts[owners_BT == index] = replayed[: len(rows[index].token_ids) - 1]
+            experts[segment.line, segment.span] = replayed[segment.part]
     return torch.from_numpy(experts)
 
 
-def _targets(value: float | np.ndarray) -> float | np.ndarray:
+def _targets(value: float | np.ndarray, part: slice) -> float | np.ndarray:
     """One number a row stays one; one a token is shifted as the targets are."""
-    return value[1:] if isinstance(value, np.ndarray) else value
+    return value[1:][part] if isinstance(value, np.ndarray) else value

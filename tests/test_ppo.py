@@ -13,6 +13,7 @@ from torch import Tensor
 
 from r1kit.chat import Chat
 from r1kit.config import ConfigError
+from r1kit.data.curriculum import CurriculumConfig
 from r1kit.data.mixture import Mixture
 from r1kit.engine.native import NativeEngine
 from r1kit.rewards import WeightedReward
@@ -224,6 +225,10 @@ def even_ids(rollouts: Sequence[Rollout]) -> list[float | None]:
     return [float(np.mean(r.completion.token_ids % 2 == 0)) for r in rollouts]
 
 
+def even_start(rollouts: Sequence[Rollout]) -> list[float | None]:
+    return [float(r.completion.token_ids[0] % 2 == 0) for r in rollouts]
+
+
 class KilledError(Exception):
     pass
 
@@ -237,10 +242,10 @@ class Mortal(Learner):
             raise KilledError
         return super().update(rows, objective, scale)  # type: ignore[arg-type]
 
-    def save(self, directory: Path, progress: object) -> None:
+    def save(self, directory: Path, progress: object, texts: object) -> None:
         if progress["step"] == self.dies_saving:  # type: ignore[index]
             raise KilledError
-        super().save(directory, progress)  # type: ignore[arg-type]
+        super().save(directory, progress, texts)  # type: ignore[arg-type]
 
 
 def play(config: PPOConfig, out: Path, dies_at: int = -1, dies_saving: int = -1) -> tuple[Mortal, Learner]:
@@ -250,15 +255,17 @@ def play(config: PPOConfig, out: Path, dies_at: int = -1, dies_saving: int = -1)
     learner.dies_at, learner.dies_saving = dies_at, dies_saving
     engine = NativeEngine(learner.model, [tokenizer().eos_id])
     reference = Learner(model(init_std=0.05), settings) if config.beta else None
-    mixture = Mixture(load_tasks({"chain": {"weight": 1, "size": 40}}), "train", 5)
-    train(config, Player(learner, engine, CHAT, reference), critic, mixture, [WeightedReward("even", 1.0, even_ids)], 7, quiet_log(out), out)
+    mixture = Mixture(load_tasks({"chain": {"weight": 1, "size": 8 if config.curriculum else 40}}), "train", 5, curriculum=config.curriculum)
+    reward = WeightedReward("accuracy", 1.0, even_start) if config.curriculum else WeightedReward("even", 1.0, even_ids)
+    train(config, Player(learner, engine, CHAT, reference), critic, mixture, [reward], 7, quiet_log(out), out)
     return learner, critic
 
 
+@pytest.mark.parametrize("curriculum", [None, CurriculumConfig(easy=0.6, hard=0.0, rest=1)], ids=["all problems", "a curriculum"])
 @pytest.mark.parametrize("killed", [{"dies_at": 5}, {"dies_saving": 6}], ids=["in an update", "between saving the critic and the policy"])
-def test_policy_and_critic_that_were_killed_continue_bit_for_bit(killed: dict[str, int], tmp_path: Path) -> None:
+def test_policy_and_critic_that_were_killed_continue_bit_for_bit(killed: dict[str, int], curriculum: CurriculumConfig | None, tmp_path: Path) -> None:
     shape = {"problems": 2, "group": 3, "max_tokens": 6, "updates_per_rollout": 2, "reference_refresh": 4, "save_every": 1}
-    config = PPOConfig(steps=8, beta=0.1, gae_lambda=0.9, **shape)
+    config = PPOConfig(steps=8, beta=0.1, gae_lambda=0.9, curriculum=curriculum, **shape)
     straight = play(config, tmp_path / "a")
     with pytest.raises(KilledError):
         play(config, tmp_path / "b", **killed)

@@ -1,24 +1,37 @@
 """An endless, reproducible stream of problems from several tasks: by weight between tasks, by shuffled epochs within each.
 
-The stream is a function of its seed alone. A resumed run skips to where it was; nothing has to be saved.
+The stream is a function of its seed alone. A resumed run skips to where it was; nothing has to be saved. With a curriculum (curriculum.py) some
+problems are passed over at their turn, so the stream is a function of the scores too, and its state is saved with the training's.
 """
 
+import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 
-from r1kit.config import ConfigError
+from r1kit.config import ConfigError, R1kitError
+from r1kit.data.curriculum import Curriculum, CurriculumConfig, by_difficulty, require_levels
+from r1kit.files import hash_text
 from r1kit.tasks.task import Task
-from r1kit.types import Problem
+from r1kit.types import Problem, Score
+
+STATE = "curriculum.json"
 
 
 class Mixture:
     """Problems of ``tasks`` (name -> (task, weight)) from one split; every problem of a task comes once per epoch of that task.
 
-    Only problems that ``keep`` accepts come; ``left_out`` counts the others of each task that has any.
+    Only problems that ``keep`` accepts come; ``left_out`` counts the others of each task that has any. With a ``curriculum`` those that do not rest
+    come once per epoch, as far as ``observe`` is told of their scores; ``tell`` hears of a task whose problems all rest and therefore come back.
     """
 
     def __init__(
-        self, tasks: Mapping[str, tuple[Task, float]], split: str, seed: int, keep: Callable[[Problem], bool] = lambda problem: True
+        self,
+        tasks: Mapping[str, tuple[Task, float]],
+        split: str,
+        seed: int,
+        keep: Callable[[Problem], bool] = lambda problem: True,
+        curriculum: CurriculumConfig | None = None,
+        tell: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.names = [name for name, (_, weight) in tasks.items() if weight > 0]
         if not self.names:
@@ -36,6 +49,11 @@ class Mixture:
                 raise ConfigError(f"task {name}: the split {split!r} has no problems{why}")
         self._random = random.Random(f"mixture/{seed}")
         self._orders: dict[str, list[int]] = {name: [] for name in self.names}
+        self._epochs = dict.fromkeys(self.names, -1)
+        self.curriculum = None if curriculum is None else Curriculum(curriculum)
+        if curriculum is not None and curriculum.easiest_first:
+            require_levels(problem for problems in self.problems.values() for problem in problems)
+        self._tell, self._told = tell, set[str]()
 
     def draw(self, count: int) -> list[Problem]:
         """The next ``count`` problems of the stream."""
@@ -46,10 +64,67 @@ class Mixture:
         each = -(-count // len(self.names))
         return [problem for name in self.names for problem in self.problems[name][:each]][:count]
 
+    def observe(self, problem: Problem, scores: Sequence[Score]) -> None:
+        """Tell the curriculum, where there is one, how the rollouts of a drawn problem did."""
+        if self.curriculum is not None:
+            self.curriculum.observe(problem, scores)
+
+    def resting(self) -> int | None:
+        """How many problems the curriculum passes over in the epochs that their tasks are in; None without a curriculum."""
+        if self.curriculum is None:
+            return None
+        return sum(self.curriculum.rests(problem, self._epochs[name]) for name in self.names for problem in self.problems[name])
+
+    def saved(self) -> dict[str, str]:
+        """What a resumed run needs beside the seed, texts by file name: where the stream is, and the last visit of every problem."""
+        if self.curriculum is None:
+            return {}
+        tasks = {name: {"problems": self._mark(name), "epoch": self._epochs[name], "left": self._orders[name]} for name in self.names}
+        return {STATE: json.dumps({"tasks": tasks, "visits": self.curriculum.visits, "random": self._random.getstate()}) + "\n"}
+
+    def restore(self, text: str) -> None:
+        """Go on where ``saved`` made this text. Raises R1kitError where it is that of other problems."""
+        assert self.curriculum is not None
+        state = json.loads(text)
+        marks, found = {(name, self._mark(name)) for name in self.names}, {(name, task["problems"]) for name, task in state["tasks"].items()}
+        if marks != found:
+            other = ", ".join(sorted({name for name, _ in marks ^ found}))
+            raise R1kitError(
+                f"{STATE}: the saved curriculum is about other problems than those of now (task {other}); bring back the data, or run the stage "
+                "again with --from"
+            )
+        self._epochs = {name: state["tasks"][name]["epoch"] for name in self.names}
+        self._orders = {name: state["tasks"][name]["left"] for name in self.names}
+        self.curriculum.visits = {problem: (epoch, rate) for problem, (epoch, rate) in state["visits"].items()}
+        version, words, gauss = state["random"]
+        self._random.setstate((version, tuple(words), gauss))
+
     def _next(self) -> Problem:
         name = self._random.choices(self.names, self.weights)[0]
         order = self._orders[name]
-        if not order:
-            order.extend(range(len(self.problems[name])))
-            self._random.shuffle(order)
-        return self.problems[name][order.pop()]
+        while True:
+            if not order:
+                self._begin_epoch(name)
+            problem = self.problems[name][order.pop()]
+            if self.curriculum is None or self.curriculum.takes(problem, self._epochs[name]):
+                return problem
+
+    def _begin_epoch(self, name: str) -> None:
+        """All problems of a task in a new order, of which the last is drawn first."""
+        problems, order = self.problems[name], self._orders[name]
+        self._epochs[name] += 1
+        order.extend(range(len(problems)))
+        self._random.shuffle(order)
+        if self.curriculum is None:
+            return
+        if self.curriculum.config.easiest_first and self._epochs[name] == 0:
+            order.sort(key=lambda index: by_difficulty(problems[index]), reverse=True)
+        if all(self.curriculum.rests(problem, self._epochs[name]) for problem in problems):
+            self.curriculum.forget(problems)
+            if name not in self._told:
+                self._tell(f"{name}: all {len(problems)} problems rest, so all of them come back (said once)")
+                self._told.add(name)
+
+    def _mark(self, name: str) -> str:
+        """The hash of a task's problems in their order, by id."""
+        return hash_text("\n".join(problem.id for problem in self.problems[name]))

@@ -292,8 +292,8 @@ class LearnerProxy:
         """Compare the predictions of every update with the teacher's."""
         self.runtime.everywhere("follow", [(self.handle, teacher.handle)] * self.runtime.size)
 
-    def save(self, directory: Path, progress: Mapping[str, int]) -> None:
-        self._local().save(directory, progress)
+    def save(self, directory: Path, progress: Mapping[str, int], texts: Mapping[str, str] = {}) -> None:
+        self._local().save(directory, progress, texts)
 
     def restore(self, directory: Path) -> Mapping[str, int]:
         checkpoint.find(directory)  # damaged states are put aside once, here, so that all replicas find the same one

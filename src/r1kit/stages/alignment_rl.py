@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
+from r1kit.data.curriculum import require_correctness
 from r1kit.rewards import WeightedReward, load_rewards
 from r1kit.seeds import derive_seed
 from r1kit.stages.policy import RewardSpec, Talk, TaskSpec, model_of, reinforce, report, sample
@@ -59,6 +60,12 @@ class AlignmentRL(Stage):
     def _stops_only_where_it_looks(self) -> "AlignmentRL":
         if self.stop_when_hacked and not self.grpo.watch_every:
             raise ValueError("stop_when_hacked needs measurements: set grpo.watch_every, say to 10")
+        return self
+
+    @model_validator(mode="after")
+    def _curriculum_has_a_pass_rate(self) -> "AlignmentRL":
+        if self.grpo.curriculum is not None:
+            require_correctness(self.rewards)
         return self
 
     def run(self, ctx: Context) -> None:

@@ -80,7 +80,7 @@ def reinforce(
     reference = ctx.runtime.learner(init, learner_config) if config.beta else None
     player = Player(learner, ctx.runtime.engine_of(learner), talk.chat(init), reference)
     room = min(learner_config.context + 1, read_config(init).max_positions) - config.max_tokens
-    mixture = Mixture(tasks, "train", derive_seed(ctx.seed, "problems"), fits(player.chat, room))
+    mixture = Mixture(tasks, "train", derive_seed(ctx.seed, "problems"), fits(player.chat, room), config.curriculum, ctx.log.info)
     tell_left_out(ctx, mixture, room)
     with contextlib.suppress(StopTraining):
         if isinstance(config, ppo.PPOConfig):

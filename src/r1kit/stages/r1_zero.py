@@ -6,6 +6,9 @@ same: the prompt asks for a structure only, and what the model does inside <thin
 
 from typing import Literal
 
+from pydantic import model_validator
+
+from r1kit.data.curriculum import require_correctness
 from r1kit.stages.policy import RewardSpec, Talk, TaskSpec, model_of, reinforce, rules
 from r1kit.stages.stage import Context, Stage
 from r1kit.train.grpo import GRPOConfig
@@ -25,6 +28,12 @@ class R1Zero(Stage):
     grpo: GRPOConfig = GRPOConfig()
     ppo: PPOConfig | None = None
     learner: LearnerConfig = LearnerConfig()
+
+    @model_validator(mode="after")
+    def _curriculum_has_a_pass_rate(self) -> "R1Zero":
+        if (self.ppo or self.grpo).curriculum is not None:
+            require_correctness(self.rewards)
+        return self
 
     def run(self, ctx: Context) -> None:
         tasks, rewards = rules(self.rewards, self.tasks)

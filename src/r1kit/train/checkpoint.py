@@ -47,9 +47,15 @@ class Keep:
 
 
 def save(
-    directory: Path, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], progress: Mapping[str, int], keep: Keep | None = None
+    directory: Path,
+    model: nn.Module,
+    optimizers: Sequence[torch.optim.Optimizer],
+    progress: Mapping[str, int],
+    keep: Keep | None = None,
+    texts: Mapping[str, str] = {},
 ) -> None:
-    """Write the state of step ``progress["step"]`` whole or not at all, then remove the states that ``keep`` lets go.
+    """Write the state of step ``progress["step"]`` whole or not at all, then remove the states that ``keep`` lets go. ``texts`` are further
+    files of the state, by name.
 
     Raises StateError where the disk refuses; the states before it are then as they were.
     """
@@ -62,7 +68,10 @@ def save(
             shutil.rmtree(stale)
         beside.mkdir()
         save_file(_tensors(model, optimizers), beside / FILE)
-        own = {"progress": dict(progress), "owner": next(iter(owners(directory)), None), "files": {FILE: _mark(beside / FILE)}}
+        for name, text in texts.items():
+            write_whole(beside / name, text)
+        marks = {name: _mark(beside / name) for name in (FILE, *texts)}
+        own = {"progress": dict(progress), "owner": next(iter(owners(directory)), None), "files": marks}
         write_whole(beside / MANIFEST, _text(own))
         if final.exists():  # a step that is done once more
             _remove(final)
@@ -126,6 +135,14 @@ def restore(directory: Path, model: nn.Module, optimizers: Sequence[torch.optim.
                 moments.setdefault(int(parts[2]), {})[parts[3]] = tensor
         optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
     return _progress(state)
+
+
+def read(directory: Path, step: int, name: str) -> str:
+    """A text of the state of a step, which was found whole. Raises StateError where the state was saved without it."""
+    file = directory / FOLDER / f"step_{step:08d}" / name
+    if not file.is_file():
+        raise StateError(f"{file.parent} was saved without {name}: the recipe had no use for it then; leave it so or run the stage again with --from")
+    return file.read_text(encoding="utf-8")
 
 
 def progress_of(directory: Path) -> dict[str, int]:

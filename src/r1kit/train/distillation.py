@@ -13,10 +13,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from r1kit.config import Config, R1kitError
@@ -49,6 +49,13 @@ class OnPolicyConfig(Config):
     rate: float = Field(default=1.0, gt=0.0)
     schedule: ScheduleConfig = ScheduleConfig()
     save_every: int = Field(default=10, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_curriculum(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("curriculum") is not None:
+            raise ValueError("curriculum: nobody says here whether an answer is right, since there is no reward; leave it out")
+        return data
 
     @property
     def rollouts(self) -> RolloutConfig:

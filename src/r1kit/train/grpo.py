@@ -27,7 +27,7 @@ from r1kit.train.gate import GapAlarm
 from r1kit.train.learner import Metrics, tell_fault
 from r1kit.train.optimizers import ScheduleConfig
 from r1kit.train.policy_loss import PolicyLoss
-from r1kit.train.rollouts import Phase, Player, Watch, agree, collect, describe, records
+from r1kit.train.rollouts import Phase, Player, Watch, agree, collect, describe, records, take_up
 from r1kit.train.rows import Recomputed, UpdateConfig, make_rows, policy_row
 
 
@@ -77,7 +77,7 @@ def train(
 ) -> None:
     """Run ``config.steps`` updates, and continue where an interrupted training saved its state in ``out``."""
     start, drawn = resume(player, config, out) if checkpoint.exists(out) else (0, 0)
-    mixture.draw(drawn)
+    take_up(mixture, config, rewards, out, start, drawn)
     agree(player, mixture, config, seed, start, log)
     alarm = GapAlarm(config)
     weights = {reward.name: reward.weight for reward in rewards}
@@ -102,7 +102,7 @@ def train(
         after = first + config.updates_per_rollout
         player.engine.load(player.learner.weights(), after)
         due = (first // config.updates_per_rollout + 1) % config.save_every == 0
-        log.save_point(due, player.learner.save, out, {"step": after, "drawn": drawn})
+        log.save_point(due, player.learner.save, out, {"step": after, "drawn": drawn}, mixture.saved())
 
 
 def tell(log: Log, warning: str) -> None:

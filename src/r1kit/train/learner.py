@@ -70,7 +70,7 @@ class LearnerProtocol(Protocol):
 
     def follow(self, teacher: "LearnerProtocol") -> None: ...
 
-    def save(self, directory: Path, progress: Mapping[str, int]) -> None: ...
+    def save(self, directory: Path, progress: Mapping[str, int], texts: Mapping[str, str] = {}) -> None: ...
 
     def restore(self, directory: Path) -> Mapping[str, int]: ...
 
@@ -151,9 +151,9 @@ class Learner:
         """From now on every update also reads its batches with ``teacher``, which has the same vocabulary: Predictions.divergence_BT."""
         self._teacher = teacher.model
 
-    def save(self, directory: Path, progress: Mapping[str, int]) -> None:
+    def save(self, directory: Path, progress: Mapping[str, int], texts: Mapping[str, str] = {}) -> None:
         keep = checkpoint.Keep(self.config.keep_last, self.config.keep_every)
-        checkpoint.save(directory, self.model, self.optimizers, {**progress, "version": self.version}, keep)
+        checkpoint.save(directory, self.model, self.optimizers, {**progress, "version": self.version}, keep, texts)
 
     def restore(self, directory: Path) -> Mapping[str, int]:
         progress = checkpoint.restore(directory, self.model, self.optimizers)

@@ -13,7 +13,7 @@ makes long answers dear, one in the loss does not.
 import re
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -34,7 +34,7 @@ from r1kit.train.objectives import Predictions
 from r1kit.train.optimizers import ScheduleConfig
 from r1kit.train.packing import Batch
 from r1kit.train.policy_loss import Aggregation, Divergence, PolicyLoss, PolicyLossConfig, token_weights
-from r1kit.train.rollouts import Phase, Player, RolloutConfig, Watch, agree, collect, describe, records
+from r1kit.train.rollouts import Phase, Player, RolloutConfig, Watch, agree, collect, describe, records, take_up
 from r1kit.train.rows import policy_row
 from r1kit.types import Rollout, Row
 
@@ -150,7 +150,7 @@ def train(
 ) -> None:
     """Run ``config.steps`` updates of policy and critic, and continue where an interrupted training saved both in ``out``."""
     start, drawn = resume(player, critic, config, out) if checkpoint.exists(out) else (0, 0)
-    mixture.draw(drawn)
+    take_up(mixture, config, rewards, out, start, drawn)
     agree(player, mixture, config, seed, start, log)
     alarm = GapAlarm(config)
     for first in range(start, config.steps, config.updates_per_rollout):
@@ -173,13 +173,13 @@ def train(
         after = first + config.updates_per_rollout
         player.engine.load(player.learner.weights(), after)
         due = (first // config.updates_per_rollout + 1) % config.save_every == 0
-        log.save_point(due, save, player, critic, out, {"step": after, "drawn": drawn})
+        log.save_point(due, save, player, critic, out, {"step": after, "drawn": drawn}, mixture.saved())
 
 
-def save(player: Player, critic: LearnerProtocol, out: Path, progress: dict[str, int]) -> None:
+def save(player: Player, critic: LearnerProtocol, out: Path, progress: dict[str, int], texts: Mapping[str, str]) -> None:
     """Save the critic first, under the step, so that no policy's state is without its own; critics of states that are gone go too."""
     critic.save(out / f"{CRITIC}{progress['step']:08d}", progress)
-    player.learner.save(out, progress)
+    player.learner.save(out, progress, texts)
     for stale in out.glob(f"{CRITIC}*"):
         if int(stale.name.removeprefix(CRITIC)) not in checkpoint.saved_steps(out):
             shutil.rmtree(stale)

@@ -2,25 +2,28 @@
 
 Dynamic sampling (DAPO 2503.14476, section 3.2): a group whose rollouts all earn the same has no advantage and no gradient, so further problems are
 drawn in its place, for at most ``dynamic_sampling`` rounds. What is still missing then is filled with the even groups that came first, which
-cost sampling but no learning.
+cost sampling but no learning. Every group that was played, taken or not, tells the curriculum (data/curriculum.py) how its problem went.
 """
 
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from pydantic import Field
 
 from r1kit.chat import Chat
-from r1kit.data.mixture import Mixture
+from r1kit.config import ConfigError
+from r1kit.data.curriculum import CurriculumConfig, require_correctness
+from r1kit.data.mixture import STATE, Mixture
 from r1kit.engine import Engine
 from r1kit.language import language_share
 from r1kit.log import Log
 from r1kit.rewards import Failure, WeightedReward, score
 from r1kit.seeds import derive_seed
-from r1kit.train import gate
+from r1kit.train import checkpoint, gate
 from r1kit.train.gate import GateConfig
 from r1kit.train.learner import LearnerProtocol, Metrics
 from r1kit.types import Problem, Rollout, Sampling, Score
@@ -39,6 +42,7 @@ class RolloutConfig(GateConfig):
     max_tokens: int = Field(default=32_768, ge=1)
     dynamic_sampling: int = Field(default=0, ge=0)
     replay_experts: bool = False
+    curriculum: CurriculumConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,8 @@ Watch = Callable[[Player], Metrics]  # what is measured beside the training, eve
 class Phase:
     """The scored rollouts of one phase; ``drawn`` problems were taken from the mixture for it in ``rounds`` rounds, and scoring took
     ``scoring_s`` seconds. ``old_PG``: log-probabilities [T] of prompt and completion (zero at the prompt) under the learner that began the
-    phase, empty where nobody needs them. ``failures``: where a reward could not be had, and why."""
+    phase, empty where nobody needs them. ``failures``: where a reward could not be had, and why. ``resting``: problems that the curriculum, where
+    there is one, now passes over."""
 
     groups: list[list[Rollout]]
     scores_PG: list[list[Score]]
@@ -67,6 +72,7 @@ class Phase:
     scoring_s: float = 0.0
     old_PG: Sequence[Sequence[np.ndarray]] = ()
     failures: Sequence[Failure] = ()
+    resting: int | None = None
 
 
 GATE_TOKENS = 256  # a completion at most, so that the gate costs little where completions are long
@@ -83,6 +89,18 @@ def agree(player: Player, mixture: Mixture, config: RolloutConfig, seed: int, ve
         f"engine and learner agree: over {found['gate/tokens']:.0f} sampled tokens log-probabilities differ by {found['gate/gap_mean']:.1e} on "
         f"average, {found['gate/gap_max']:.1e} at most"
     )
+
+
+def take_up(mixture: Mixture, config: RolloutConfig, rewards: Sequence[WeightedReward], out: Path, start: int, drawn: int) -> None:
+    """Bring the stream of problems to where it was at step ``start``: past the ``drawn`` ones, or with a curriculum as it was saved in ``out``."""
+    if (mixture.curriculum and mixture.curriculum.config) != config.curriculum:
+        raise ConfigError("curriculum: the training's configuration has another one than its problems; give Mixture the same")
+    if mixture.curriculum is not None:
+        require_correctness(reward.name for reward in rewards)
+    if mixture.curriculum is not None and start:
+        mixture.restore(checkpoint.read(out, start, STATE))
+    else:
+        mixture.draw(drawn)
 
 
 def collect(player: Player, mixture: Mixture, rewards: Sequence[WeightedReward], config: RolloutConfig, seed: int) -> Phase:
@@ -102,9 +120,12 @@ def collect(player: Player, mixture: Mixture, rewards: Sequence[WeightedReward],
         for group, scores in zip(groups, scores_PG, strict=True):
             differ = not config.dynamic_sampling or teaches([one.total for one in scores])
             (uneven if differ else even).append((group, scores))
+            mixture.observe(group[0].problem, scores)
         drawn, rounds = drawn + missing, rounds + 1
     chosen = uneven + even[: wanted - len(uneven)]
-    return Phase([group for group, _ in chosen], [scores for _, scores in chosen], drawn, rounds, scoring_s, failures=failures)
+    return Phase(
+        [group for group, _ in chosen], [scores for _, scores in chosen], drawn, rounds, scoring_s, failures=failures, resting=mixture.resting()
+    )
 
 
 def teaches(rewards: Sequence[float]) -> bool:
@@ -150,6 +171,8 @@ def describe(phase: Phase) -> Metrics:
     }
     if phase.rounds > 1:
         metrics |= {"sampling/rounds": float(phase.rounds), "sampling/drawn": float(phase.drawn)}
+    if phase.resting is not None:
+        metrics["curriculum/resting"] = float(phase.resting)
     thinkings = [(r.thinking, r.problem.language) for group in groups for r in group if r.thinking]
     shares = [share for thinking, language in thinkings if (share := language_share(thinking, language)) is not None]
     if shares:

@@ -4,7 +4,7 @@ An engine holds a copy of the policy and a version number of its weights; a lear
 needs completions (reinforcement learning, harvesting, evaluation, chat) asks for them here, so replacing the engine replaces it everywhere.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -12,15 +12,21 @@ from torch import Tensor
 
 from r1kit.types import Completion, Sampling
 
+Done = Callable[[dict[int, list[Completion]]], None]  # prompt's place -> its completions
+
 
 class Engine(Protocol):
     """What samples completions."""
 
-    def generate(self, prompts: Sequence[np.ndarray], sampling: Sampling, seeds: Sequence[int] | None = None) -> list[list[Completion]]:
+    def generate(
+        self, prompts: Sequence[np.ndarray], sampling: Sampling, seeds: Sequence[int] | None = None, done: Done | None = None
+    ) -> list[list[Completion]]:
         """Complete every prompt ([T] token ids) ``sampling.n`` times; the result keeps the order of the prompts.
 
         ``seeds`` has one number per prompt and fixes that prompt's completions whatever is sampled beside it; without it the seeds
-        derive from ``sampling.seed`` and the prompt's place. Raises R1kitError for a prompt that does not fit the model.
+        derive from ``sampling.seed`` and the prompt's place. ``done`` is called again and again meanwhile with the prompts that have been completed
+        since the last time, perhaps none: each prompt once, and what it raises ends the sampling. Raises R1kitError for a prompt that does not fit
+        the model.
         """
         ...
 

@@ -4,7 +4,7 @@ Products run in the engine's precision with float32 sums. A completion is the sa
 """
 
 import ctypes
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -20,8 +20,9 @@ from r1kit.model.decoder import LanguageModel
 
 # Waiting rollouts enter when this share of the places is free: a prompt's pass over the weights is then shared by several rows.
 FREE_SHARE = 16
-# The kernels come back after so many steps, so that an interruption is heard; where there are stop strings, to search for them.
-STEPS_AT_ONCE, SEARCH_EVERY = 64, 8
+# The kernels come back after so many steps, so that an interruption is heard and completed prompts are told; where there are stop
+# strings, to search for them.
+STEPS_AT_ONCE, SEARCH_EVERY = 16, 8
 _DIVERGED_STATUS = -1
 
 
@@ -162,15 +163,15 @@ class CompiledDecoder:
         if getattr(self, "_network", None) is not None:
             self._calls.r1_network_free(ctypes.c_void_p(self._network))
 
-    def complete(self, work: Work) -> None:
-        """Finish every rollout of ``work``."""
+    def complete(self, work: Work, pause: Callable[[], None]) -> None:
+        """Finish every rollout of ``work``, with a ``pause`` after every stretch."""
         session = self._session(work)
         try:
-            self._complete(work, session)
+            self._complete(work, session, pause)
         finally:
             session.close()
 
-    def _complete(self, work: Work, session: _Session) -> None:
+    def _complete(self, work: Work, session: _Session, pause: Callable[[], None]) -> None:
         waiting, live = list(range(len(work.keys_R))), 0
         steps = SEARCH_EVERY if work.sampling.stop else STEPS_AT_ONCE
         enough = self.batch_rows - max(1, self.batch_rows // FREE_SHARE)
@@ -181,6 +182,7 @@ class CompiledDecoder:
             live = session.decode(steps, enough if waiting else 0)
             if work.sampling.stop and work.cut_at_strings(np.flatnonzero(work.lengths_R > work.searched_R).tolist()):
                 live = session.end()
+            pause()
 
     def stream(self, work: Work) -> Iterator[int]:
         """Yield the tokens of the only rollout of ``work``."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from r1kit.config import R1kitError
+from r1kit.engine import Done
 from r1kit.engine.build import KernelsUnavailableError
 from r1kit.engine.compiled import CompiledDecoder
 from r1kit.engine.drawing import default_seeds as default_seeds
@@ -47,7 +48,9 @@ class NativeEngine:
         self.version = 0
         self._chosen: CompiledDecoder | PlainDecoder | None = None
 
-    def generate(self, prompts: Sequence[np.ndarray], sampling: Sampling, seeds: Sequence[int] | None = None) -> list[list[Completion]]:
+    def generate(
+        self, prompts: Sequence[np.ndarray], sampling: Sampling, seeds: Sequence[int] | None = None, done: Done | None = None
+    ) -> list[list[Completion]]:
         """Complete every prompt ``sampling.n`` times; see Engine.generate."""
         self._check(prompts, sampling)
         if seeds is None:
@@ -56,7 +59,7 @@ class NativeEngine:
             raise R1kitError(f"{len(prompts)} prompts came with {len(seeds)} seeds: give one seed per prompt")
         work = self._work(prompts, sampling, seeds)
         if len(prompts):
-            self._decoder().complete(work)
+            self._decoder().complete(work, lambda: done(work.completed(self.version)) if done else None)
         return work.completions(self.version)
 
     def stream(self, prompt: np.ndarray, sampling: Sampling, seed: int) -> Iterator[int]:

@@ -4,7 +4,7 @@ A prompt is computed once and its cache rows are copied to the whole group. Rows
 waiting rollouts take the freed places.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -59,8 +59,8 @@ class PlainDecoder:
         self.model, self.stop_ids, self.precision, self.batch_rows = model, stop_ids, precision, batch_rows
         self.device = next(model.parameters()).device
 
-    def complete(self, work: Work) -> None:
-        """Finish every rollout of ``work``."""
+    def complete(self, work: Work, pause: Callable[[], None]) -> None:
+        """Finish every rollout of ``work``, with a ``pause`` after every token."""
         with self._inference():
             waiting_R = _by_prompt_length(work)
             rows: _Rows | None = None
@@ -71,6 +71,7 @@ class PlainDecoder:
                     rows = rows.joined(admitted) if rows else admitted
                 assert rows is not None
                 rows = self._advance(work, rows, self._sample(work, rows))
+                pause()
 
     def stream(self, work: Work) -> Iterator[int]:
         """Yield the tokens of the only rollout of ``work``."""

@@ -34,6 +34,7 @@ class Work:
         self.experts_RTLA = np.zeros((rollouts, sampling.max_tokens, *choices), dtype=np.int16) if sampling.experts else None
         self.prompt_experts = [np.zeros((len(prompt), *choices), dtype=np.int16) for prompt in prompts] if sampling.experts else None
         self.searched_R = np.zeros(rollouts, dtype=np.int32)
+        self._groups: dict[int, list[Completion]] = {}
 
     @property
     def longest(self) -> int:
@@ -67,10 +68,22 @@ class Work:
         text = self.decode(tokens_T.tolist())
         return any(string in text for string in self.sampling.stop)
 
+    def completed(self, version: int) -> dict[int, list[Completion]]:
+        """Completions of the prompts, by place, that have been completed since the last call."""
+        ended_P = (self.finished_R.reshape(len(self.prompts), self.sampling.n) != LIVE).all(1)
+        fresh = [place for place in np.flatnonzero(ended_P).tolist() if place not in self._groups]
+        found = {place: self._group(place, version) for place in fresh}
+        self._groups |= found
+        return found
+
     def completions(self, version: int) -> list[list[Completion]]:
         """Every prompt's completions, in order."""
+        self.completed(version)
+        return [self._groups[place] for place in range(len(self.prompts))]
+
+    def _group(self, place: int, version: int) -> list[Completion]:
         n = self.sampling.n
-        return [[self._completion(rollout, version) for rollout in range(p * n, (p + 1) * n)] for p in range(len(self.prompts))]
+        return [self._completion(rollout, version) for rollout in range(place * n, (place + 1) * n)]
 
     def _completion(self, rollout: int, version: int) -> Completion:
         length = self.lengths_R[rollout]

@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +28,7 @@ from pydantic import Field
 from torch import Tensor
 
 from r1kit.config import Config, R1kitError
+from r1kit.engine import Done
 from r1kit.engine.native import NativeEngine, default_seeds
 from r1kit.files import rename_whole
 from r1kit.model.decoder import LanguageModel
@@ -39,6 +41,8 @@ from r1kit.train.learner import Learner, LearnerConfig, Metrics, alone
 from r1kit.train.objectives import Objective
 from r1kit.types import Completion, Row, Sampling
 from r1kit.watchdog import HungError, print_stacks, print_stacks_on_request
+
+HEARTBEAT_S = 0.1  # how often one that waits for others' prompts looks whether it still shall
 
 
 class LocalConfig(Config):
@@ -78,6 +82,7 @@ class Replica:
         keep_memory()
         self.config, self.reduce, self.share = config, reduce, (rank, size)
         self.things: dict[int, Any] = {}
+        self.tell: Callable[[Any], None] = lambda what: None  # what there is to say while a call lasts
 
     def make_learner(self, handle: int, model: Path, config: LearnerConfig, scalar_head: bool) -> None:
         loaded = load_pretrained(model, self.config.device)
@@ -91,6 +96,10 @@ class Replica:
 
     def call(self, handle: int, method: str, *arguments: Any) -> Any:
         return getattr(self.things[handle], method)(*arguments)
+
+    def sample(self, handle: int, prompts: Sequence[np.ndarray], sampling: Sampling, seeds: Sequence[int]) -> None:
+        """Complete prompts, and tell those that are completed by their place among these."""
+        self.things[handle].generate(prompts, sampling, seeds, self.tell)
 
     def copy_weights(self, target: int, source: int) -> None:
         self.things[target].model.load_state_dict(self.things[source].model.state_dict())
@@ -127,6 +136,9 @@ class LocalRuntime:
         self._pipes: list[Connection] = []
         self._processes: list[Any] = []
         self._failed = False
+        self._turn = threading.Lock()  # a replica does one thing at a time
+        self._answers: dict[int, tuple[str, Any]] = {}
+        self._heard: Callable[[int, Any], None] = _ignore
         reduce: Callable[[Tensor], Tensor] = alone
         if self.size > 1:
             with _meeting_place() as place:
@@ -183,16 +195,40 @@ class LocalRuntime:
             dist.destroy_process_group()
         self._pipes, self._processes = [], []
 
-    def everywhere(self, method: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """Call ``method`` on every replica with its own arguments; results in rank order. Raises what a replica raised."""
+    def everywhere(self, method: str, arguments: Sequence[tuple[Any, ...]], heard: Callable[[int, Any], None] | None = None) -> list[Any]:
+        """Call ``method`` on every replica with its own arguments; results in rank order. Raises what a replica raised.
+
+        ``heard(rank, what)`` gets what a replica tells while the call lasts, and now and then something empty; what it raises breaks the call off,
+        after which the runtime can only be closed. Threads that call at once take turns.
+        """
+        with self._turn:
+            self._answers, self._heard, self._replica.tell = {}, heard or _ignore, self._tell
+            try:
+                for rank, own in enumerate(arguments[1:], 1):
+                    self._send(rank, (method, own))
+                results = [self._own(method, arguments[0])]
+                return results + [self._reply(rank, method) for rank in range(1, self.size)]
+            except BaseException:
+                self._failed = True
+                raise
+
+    def _tell(self, what: Any) -> None:
+        """Pass on what this process's replica tells, and what the others have told meanwhile."""
+        self._heard(0, what)
+        for rank, pipe in enumerate(self._pipes, 1):
+            while rank not in self._answers and pipe.poll():
+                self._hear(rank)
+
+    def _hear(self, rank: int) -> None:
+        """Take one message of another process."""
         try:
-            for rank, own in enumerate(arguments[1:], 1):
-                self._send(rank, (method, own))
-            results = [self._own(method, arguments[0])]
-            return results + [self._reply(rank, method) for rank in range(1, self.size)]
-        except Exception:
-            self._failed = True
-            raise
+            kind, content = self._pipes[rank - 1].recv()
+        except (EOFError, OSError):
+            raise _died(rank) from None
+        if kind == "meanwhile":
+            self._heard(rank, content)
+        else:
+            self._answers[rank] = (kind, content)
 
     def _send(self, rank: int, command: tuple[str, tuple[Any, ...]]) -> None:
         try:
@@ -209,22 +245,25 @@ class LocalRuntime:
             raise
         except Exception:
             for rank, pipe in enumerate(self._pipes, 1):
-                if pipe.poll(1.0):
+                if rank in self._answers or pipe.poll(1.0):
                     self._reply(rank, method)
                 elif time.monotonic() - began > self.config.deadline_s:
                     raise self._hung(rank, method) from None
             raise
 
     def _reply(self, rank: int, method: str) -> Any:
-        if not self._pipes[rank - 1].poll(self.config.deadline_s):
-            raise self._hung(rank, method)
-        try:
-            ok, result = self._pipes[rank - 1].recv()
-        except (EOFError, OSError):
-            raise _died(rank) from None
-        if not ok:
-            raise result
-        return result
+        deadline = time.monotonic() + self.config.deadline_s
+        while rank not in self._answers:
+            if self._pipes[rank - 1].poll(min(HEARTBEAT_S, self.config.deadline_s)):
+                self._hear(rank)
+            elif time.monotonic() > deadline:
+                raise self._hung(rank, method)
+            else:
+                self._heard(rank, {})
+        kind, content = self._answers.pop(rank)
+        if kind == "error":
+            raise content
+        return content
 
     def _hung(self, rank: int, method: str) -> R1kitError:
         """Have the stacks of that process and of this one printed; the error that says what was waited for."""
@@ -322,14 +361,22 @@ class EngineProxy:
     def __init__(self, runtime: LocalRuntime, handle: int, learner: LearnerProxy | None) -> None:
         self.runtime, self.handle, self.learner = runtime, handle, learner
 
-    def generate(self, prompts: Sequence[np.ndarray], sampling: Sampling, seeds: Sequence[int] | None = None) -> list[list[Completion]]:
+    def generate(
+        self, prompts: Sequence[np.ndarray], sampling: Sampling, seeds: Sequence[int] | None = None, done: Done | None = None
+    ) -> list[list[Completion]]:
         runtime = self.runtime
         seeds = list(seeds) if seeds is not None else default_seeds(sampling.seed, len(prompts))
         dealt = runtime.shared([len(prompt) for prompt in prompts])
-        calls = [(self.handle, "generate", [prompts[i] for i in own], sampling, [seeds[i] for i in own]) for own in dealt]
+        calls = [(self.handle, [prompts[i] for i in own], sampling, [seeds[i] for i in own]) for own in dealt]
         found: dict[int, list[Completion]] = {}
-        for own, groups in zip(dealt, runtime.everywhere("call", calls), strict=True):
-            found.update(zip(own, groups, strict=True))
+
+        def hear(rank: int, groups: Mapping[int, list[Completion]]) -> None:
+            completed = {dealt[rank][place]: group for place, group in groups.items()}
+            found.update(completed)
+            if done is not None:
+                done(completed)
+
+        runtime.everywhere("sample", calls, hear)
         return [found[i] for i in range(len(prompts))]
 
     def examine(self, token_ids: np.ndarray, temperature: float) -> list[Examination]:
@@ -353,20 +400,25 @@ def _serve(rank: int, size: int, place: str, config: LocalConfig, pipe: Connecti
         signal.signal(number, signal.SIG_IGN)  # the parent decides what an interruption means
     print_stacks_on_request()
     replica = Replica(config, _join_group(rank, size, place, config), rank, size)
-    pipe.send((True, None))
+    replica.tell = lambda what: pipe.send(("meanwhile", what)) if what else None
+    pipe.send(("result", None))
     while True:
         try:
             method, arguments = pipe.recv()
         except (EOFError, OSError):
             os._exit(0)
         try:
-            pipe.send((True, getattr(replica, method)(*arguments)))
+            pipe.send(("result", getattr(replica, method)(*arguments)))
         except Exception as error:  # a boundary: whatever it is, the parent raises it
             reported = error if isinstance(error, R1kitError) else R1kitError(f"process {rank}: {traceback.format_exc()}")
             with contextlib.suppress(OSError):
-                pipe.send((False, reported))
+                pipe.send(("error", reported))
             if arguments[1:2] == ("update",):
                 os._exit(1)  # the others wait for this process in a sum; its end tells them
+
+
+def _ignore(rank: int, what: Any) -> None:
+    """Nobody asked to hear it."""
 
 
 def _died(rank: int) -> R1kitError:

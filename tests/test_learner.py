@@ -31,7 +31,7 @@ from r1kit.model.huggingface import save_pretrained
 from r1kit.train import supervised
 from r1kit.train.learner import Learner, LearnerConfig, Metrics
 from r1kit.train.objectives import CrossEntropy, Objective, Predictions
-from r1kit.train.packing import Batch, pack
+from r1kit.train.packing import Batch
 from r1kit.train.supervised import SupervisedConfig
 from r1kit.types import Row, Sampling
 
@@ -217,7 +217,7 @@ def test_the_heads_precision_is_its_own(head: str) -> None:
     # the head alone, on the same hidden states, in its precision
     weight = rough.model.lm_head.weight.detach()
     dtype = getattr(torch, head)
-    batch = pack(rows, 64, 4)[0]
+    (batch,) = rough._batches(rows)
     logprobs_BTV = (hidden[0].to(dtype) @ weight.to(dtype).t()).float().log_softmax(-1)
     expected = logprobs_BTV.gather(-1, batch.targets_BT[..., None])[..., 0][batch.mask_BT]
     owners, places = batch.rows_BT[batch.mask_BT], batch.positions_BT[batch.mask_BT] + 1

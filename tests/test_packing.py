@@ -36,12 +36,14 @@ def test_rows_are_placed_once_each_as_brute_force_places_them(lengths: list[int]
     assert bins == place(lengths, 30)
 
 
+@pytest.mark.parametrize("joined", [False, True])
 @pytest.mark.parametrize(("context", "lines"), [(24, 1), (40, 3), (200, 50)])
-def test_every_row_can_be_read_back_from_the_batches(context: int, lines: int) -> None:
+def test_every_row_can_be_read_back_from_the_batches(context: int, lines: int, joined: bool) -> None:
     rows = random_rows(30)
     found: dict[int, bool] = {}
-    for batch in pack(rows, context, lines):
-        assert 0 < int((batch.segments_BT > 0).any(1).sum()) <= lines and int((batch.segments_BT > 0).sum(1).max()) <= context
+    for batch in pack(rows, context, lines, joined=joined):
+        assert 0 < int((batch.segments_BT > 0).any(1).sum()) <= (1 if joined else lines)
+        assert int((batch.segments_BT > 0).sum(1).max()) <= (lines * context if joined else context)
         for index in set(batch.rows_BT.flatten().tolist()) - {-1}:
             row, here = rows[index], batch.rows_BT == index
             assert index not in found and len(set(torch.nonzero(here)[:, 0].tolist())) == 1
@@ -76,6 +78,8 @@ def test_a_row_that_does_not_fit_is_an_error_that_says_what_to_change() -> None:
     rows = [Row(np.arange(40, dtype=np.int32), np.ones(40, dtype=bool), 1.0)]
     with pytest.raises(R1kitError, match=r"row of 40 tokens does not fit into context 38; raise learner\.context or lower max_tokens"):
         pack(rows, 38, 2)
+    with pytest.raises(R1kitError, match=r"does not fit into context 38"):
+        pack(rows, 38, 2, joined=True)
     assert len(pack(rows, 39, 2)) == 1  # 40 tokens are 39 inputs
 
 

@@ -61,7 +61,7 @@ def _summed(
     """What an update adds over processes: gradients, expert loads, statistics."""
     with monkeypatch.context() as patched:
         if not share:
-            patched.setattr(learner_module, "pack", lambda rows, context, lines, share: pack(rows, context, lines))
+            patched.setattr(learner_module, "pack", lambda rows, context, lines, share, joined: pack(rows, context, lines))
         seen: list[Tensor] = []
         learner = Learner(
             LanguageModel(config), LearnerConfig(context=context, lines=4, precision=precision), lambda flat: seen.append(flat.clone()) or flat

@@ -187,6 +187,11 @@ class LanguageModel(nn.Module):
         self._frequencies = self._frequencies.to(positions_BT.device)
         return Rotation.at(positions_BT, self._frequencies, self._magnitude)
 
+    def skips_the_unseen(self) -> bool:
+        """Whether attention within packed lines computes only what a token sees, in the precision in force; long lines then cost no more."""
+        weight = self.embed_tokens.weight
+        return suits(weight, working_dtype(weight), self._head_widths())
+
     def _head_widths(self) -> tuple[int, int]:
         """Of a head's keys and values."""
         config = self.config

@@ -163,7 +163,9 @@ class Learner:
     def _batches(self, rows: Sequence[Row], share: bool = False) -> list[Batch]:
         """``share``: rows with one prompt share it; not where a value is wanted at every position of every row."""
         device = next(self.model.parameters()).device
-        return [batch.to(device) for batch in pack(rows, self.config.context, self.config.lines, share)]
+        with self._autocast():
+            joined = self.model.skips_the_unseen()
+        return [batch.to(device) for batch in pack(rows, self.config.context, self.config.lines, share, joined)]
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         device = next(self.model.parameters()).device

@@ -98,15 +98,19 @@ def _beginning(row: Row) -> bytes:
     return np.int64(shared).tobytes() + np.asarray(row.token_ids[: shared + 1], dtype=np.int64).tobytes() + experts
 
 
-def pack(rows: Sequence[Row], context: int, lines: int, share: bool = False) -> list[Batch]:
+def pack(rows: Sequence[Row], context: int, lines: int, share: bool = False, joined: bool = False) -> list[Batch]:
     """Pack rows into batches of at most ``lines`` lines of at most ``context`` positions; ``share``: a prompt stands once for its rows.
 
-    A row longer than ``context`` raises R1kitError: cutting it would change what is learned in silence. Several lines are padded to
-    ``context`` and to an even number, a single one to 16 positions: CPU libraries compile a product per shape, so few shapes pay.
+    ``joined``: the lines of a batch are one, ``lines`` times as long. It holds whole groups and ends with less padding, and costs nothing where
+    attention computes only what a token sees. A row longer than ``context`` raises R1kitError: cutting it would change what is learned in
+    silence. Several lines are padded to ``context`` and to an even number, a single one to a sixteenth of its room: CPU libraries compile a
+    product per shape, so few shapes pay.
     """
     lengths = [len(row.token_ids) - 1 for row in rows]
     if lengths and max(lengths) > context:
         raise R1kitError(f"a row of {max(lengths) + 1} tokens does not fit into context {context}; raise learner.context or lower max_tokens")
+    if joined:
+        context, lines = context * lines, 1
     placed = bundles(rows, context) if share else [Bundle((index,), 0) for index in range(len(rows))]
     sizes = [bundle.shared + sum(lengths[i] - bundle.shared for i in bundle.rows) for bundle in placed]
     bins = [[placed[i] for i in chosen] for chosen in place(sizes, context) if sum(sizes[i] for i in chosen)]
@@ -145,7 +149,8 @@ def _segments(rows: Sequence[Row], bins: Sequence[Sequence[Bundle]]) -> list[_Se
 def _batch(rows: Sequence[Row], bins: Sequence[Sequence[Bundle]], context: int) -> Batch:
     layout = _segments(rows, bins)
     longest = max(segment.span.stop for segment in layout)
-    shape = (1, -(-longest // 16) * 16) if len(bins) == 1 else (len(bins) + len(bins) % 2, context)
+    step = max(16, context // 256 * 16)
+    shape = (1, -(-longest // step) * step) if len(bins) == 1 else (len(bins) + len(bins) % 2, context)
     tokens, targets, numbers, positions, beginnings = (np.zeros(shape, dtype=np.int64) for _ in range(5))
     owners = np.full(shape, -1, dtype=np.int64)
     mask = np.zeros(shape, dtype=bool)

@@ -1,4 +1,5 @@
-"""Reinforcement learning that is killed at every one of its steps, for save intervals that are aligned with nothing: always the same bytes."""
+"""Reinforcement learning that is killed at every one of its steps, for save intervals that are aligned with nothing, with and without a
+curriculum: always the same bytes."""
 
 import json
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ import pytest
 from small_world import learner_config, model, quiet_log, same_weights, tokenizer
 
 from r1kit.chat import Chat
-from r1kit.data.mixture import Mixture
+from r1kit.data.mixture import STATE, Mixture
 from r1kit.engine.native import NativeEngine
 from r1kit.interruption import Interruption
 from r1kit.rewards import WeightedReward
@@ -30,6 +31,7 @@ MATRIX: dict[str, dict[str, Any]] = {
     "a reference that follows": {"save_every": 1, "updates_per_rollout": 2, "beta": 0.1, "reference_refresh": 3},
     "Muon": {"save_every": 3, "updates_per_rollout": 1, "kind": "muon"},
 }
+CURRICULUM = {"curriculum": {"easy": 0.6, "hard": 0.0, "rest": 1}}
 
 
 class KilledError(Exception):
@@ -54,6 +56,10 @@ def coarse(rollouts: Sequence[Rollout]) -> list[float | None]:
     return [float(r.completion.token_ids[0] % 16 == 0) for r in rollouts]
 
 
+def even_start(rollouts: Sequence[Rollout]) -> list[float | None]:
+    return [float(r.completion.token_ids[0] % 2 == 0) for r in rollouts]
+
+
 def play(out: Path, settings: dict[str, Any], left: int = -1, interruption: Interruption | None = None) -> Mortal:
     out.mkdir(exist_ok=True)
     shape = {"steps": STEPS, "problems": 2, "group": 3, "max_tokens": 4, "beta": 0.0, "epsilon": 0.2, "gate_problems": 0}
@@ -64,11 +70,15 @@ def play(out: Path, settings: dict[str, Any], left: int = -1, interruption: Inte
     learner.left = left
     reference = Learner(model(init_std=0.05), learner_settings) if config.beta else None
     player = Player(learner, NativeEngine(learner.model, [tokenizer().eos_id]), Chat(tokenizer()), reference)
-    mixture = Mixture(load_tasks({"chain": {"weight": 2, "size": 40}, "mul": {"weight": 1, "size": 40}}), "train", 5)
-    reward = WeightedReward("even", 1.0, coarse if settings.get("reward") == "coarse" else fine)
+    size = 4 if config.curriculum else 40  # so that problems have a next time
+    tasks = load_tasks({"chain": {"weight": 2, "size": size}, "mul": {"weight": 1, "size": size}})
+    mixture = Mixture(tasks, "train", 5, curriculum=config.curriculum)
+    rewards = [WeightedReward("even", 1.0, coarse if settings.get("reward") == "coarse" else fine)]
+    if config.curriculum:
+        rewards.append(WeightedReward("accuracy", 0.5, even_start))
     log = quiet_log(out)
     log.interruption = interruption or log.interruption
-    train(config, player, mixture, [reward], 7, log, out)
+    train(config, player, mixture, rewards, 7, log, out)
     return learner
 
 
@@ -79,13 +89,17 @@ def told(out: Path) -> list[dict[str, Any]]:
     return metrics + [json.loads(line) for file in sorted(out.glob("samples/**/*.jsonl")) for line in file.read_text().splitlines()]
 
 
+@pytest.mark.parametrize("curriculum", [{}, CURRICULUM], ids=["all problems", "a curriculum"])
 @pytest.mark.parametrize("name", MATRIX)
-def test_a_training_killed_at_every_step_ends_with_the_same_bytes(name: str, tmp_path: Path) -> None:
-    straight = play(tmp_path / "straight", MATRIX[name])
+def test_a_training_killed_at_every_step_ends_with_the_same_bytes(name: str, curriculum: dict[str, Any], tmp_path: Path) -> None:
+    settings = MATRIX[name] | curriculum
+    straight = play(tmp_path / "straight", settings)
+    if curriculum:
+        assert any(row.get("curriculum/resting") for row in told(tmp_path / "straight"))
     for left in range(STEPS):
         with pytest.raises(KilledError):
-            play(tmp_path / "killed", MATRIX[name], left)
-        resumed = play(tmp_path / "killed", MATRIX[name])
+            play(tmp_path / "killed", settings, left)
+        resumed = play(tmp_path / "killed", settings)
         assert same_weights(straight.model, resumed.model), f"killed before step {left}"
         assert told(tmp_path / "killed") == told(tmp_path / "straight"), f"killed before step {left}"
         checkpoint.discard(tmp_path / "killed")
@@ -110,3 +124,30 @@ def test_a_training_that_is_asked_to_stop_saves_at_the_end_of_its_phase(tmp_path
     assert checkpoint.progress_of(tmp_path / "stopped")["step"] == 2  # long before the first save that the recipe asks for
     assert same_weights(straight.model, play(tmp_path / "stopped", settings).model)
     assert told(tmp_path / "stopped") == told(tmp_path / "straight")
+
+
+@pytest.mark.parametrize("damage", ["flipped", "missing", "emptied"])
+def test_a_damaged_curriculum_makes_its_state_damaged_and_the_one_before_is_taken(
+    damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {"save_every": 1, "updates_per_rollout": 1} | CURRICULUM
+    straight = play(tmp_path / "straight", settings)
+    with pytest.raises(KilledError):
+        play(tmp_path / "killed", settings, left=5)
+    file = tmp_path / "killed" / checkpoint.FOLDER / "step_00000005" / STATE
+    text = file.read_text()
+    if damage == "missing":
+        file.unlink()
+    else:
+        file.write_text(text.replace("0.0", "1.0", 1) if damage == "flipped" else "")
+    capsys.readouterr()
+    resumed = play(tmp_path / "killed", settings)
+    assert STATE in (said := capsys.readouterr().err) and "Continuing from the older step_00000004" in said
+    assert same_weights(straight.model, resumed.model) and told(tmp_path / "killed") == told(tmp_path / "straight")
+
+
+def test_a_state_that_was_saved_without_a_curriculum_is_not_continued_with_one(tmp_path: Path) -> None:
+    with pytest.raises(KilledError):
+        play(tmp_path, MATRIX["accumulation over lines"], left=3)
+    with pytest.raises(checkpoint.StateError, match=rf"saved without {STATE}"):
+        play(tmp_path, MATRIX["accumulation over lines"] | CURRICULUM)

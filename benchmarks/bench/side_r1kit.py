@@ -17,7 +17,7 @@ from torch import Tensor
 
 from r1kit.chat import Chat
 from r1kit.data.mixture import Mixture
-from r1kit.engine import Engine
+from r1kit.engine import Done, Engine
 from r1kit.log import Log
 from r1kit.rewards import WeightedReward
 from r1kit.runtime.local import LocalConfig, LocalRuntime
@@ -67,8 +67,10 @@ class Noted:
         self.engine = engine
         self.lengths: list[int] = []
 
-    def generate(self, prompts: Sequence[np.ndarray], sampling: Sampling, seeds: Sequence[int] | None = None) -> list[list[Completion]]:
-        groups = self.engine.generate(prompts, sampling, seeds)
+    def generate(
+        self, prompts: Sequence[np.ndarray], sampling: Sampling, seeds: Sequence[int] | None = None, done: Done | None = None
+    ) -> list[list[Completion]]:
+        groups = self.engine.generate(prompts, sampling, seeds, done)
         self.lengths = [len(completion.token_ids) for group in groups for completion in group]
         return groups
 

@@ -3,6 +3,7 @@
 ``load_rewards`` builds those that a recipe names, ``score`` applies them; each kind has a file of its own.
 """
 
+from r1kit.rewards.ahead import Ahead
 from r1kit.rewards.judge import complete_chat
 from r1kit.rewards.lengths import repeated_share
 from r1kit.rewards.reward import Failed, Reward, WeightedReward
@@ -13,6 +14,7 @@ from r1kit.rewards.table import REWARDS, adapt, load_rewards
 __all__ = [
     "FAILURE_LIMIT",
     "REWARDS",
+    "Ahead",
     "Failed",
     "Failure",
     "Reward",

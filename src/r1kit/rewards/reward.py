@@ -40,11 +40,16 @@ class CheckingTask(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class WeightedReward:
-    """A reward as a recipe names it."""
+    """A reward as a recipe names it.
+
+    ``early``: what it says of a group depends on that group alone, so it may be asked about some groups while others are still being sampled. Any
+    other is asked once about all rollouts of a phase, in the order of the problems.
+    """
 
     name: str
     weight: float
     function: Reward
+    early: bool = False
 
 
 def places_by_problem(rollouts: Sequence[Rollout]) -> dict[str, list[int]]:

@@ -70,12 +70,12 @@ def _apply(reward: WeightedReward, rollouts: Sequence[Rollout], failed: list[Fai
 def _values(reward: WeightedReward, rollouts: Sequence[Rollout]) -> list[float | None]:
     """The values of one reward. Where it raises, each rollout is tried alone to find those at fault; the others are then judged
     together again, since a reward may compare the rollouts of a group."""
-    values = _attempt(reward, rollouts)
+    values = attempt(reward, rollouts)
     if isinstance(values, list):
         return values
-    alone = [_attempt(reward, [rollout]) for rollout in rollouts]
+    alone = [attempt(reward, [rollout]) for rollout in rollouts]
     sound = [place for place, value in enumerate(alone) if isinstance(value, list)]
-    together = _attempt(reward, [rollouts[place] for place in sound]) if 0 < len(sound) < len(rollouts) else values
+    together = attempt(reward, [rollouts[place] for place in sound]) if 0 < len(sound) < len(rollouts) else values
     found: list[float | None] = [Failed(together if isinstance(value, list) and isinstance(together, str) else str(value)) for value in alone]
     if isinstance(together, list):
         for place, value in zip(sound, together, strict=True):
@@ -83,7 +83,7 @@ def _values(reward: WeightedReward, rollouts: Sequence[Rollout]) -> list[float |
     return found
 
 
-def _attempt(reward: WeightedReward, rollouts: Sequence[Rollout]) -> list[float | None] | str:
+def attempt(reward: WeightedReward, rollouts: Sequence[Rollout]) -> list[float | None] | str:
     """The values that a reward returns, checked, or the traceback of what it raises. What the user has to mend (a ConfigError, a reward
     that hangs) passes."""
     try:

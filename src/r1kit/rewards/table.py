@@ -30,12 +30,17 @@ REWARDS: dict[str, Callable[..., Reward]] = {
     "speed": speed,
 }
 
+# Those that leave the interpreter (a sandbox, checkers, the network) may be asked while others are sampled. Not ``speed``: it measures, and is
+# to have the processor for itself.
+EARLY = frozenset({"accuracy", "cosine", "judge", "length"})
+
 
 def load_rewards(spec: Mapping[str, Any], tasks: Any) -> list[WeightedReward]:
     """Build the rewards that a recipe names: ``{accuracy: 1.0, "my_rewards.py:brevity": 0.5, cosine: {weight: 1, limit: 4096}}``.
 
     ``tasks`` is a mapping by name or a sequence of tasks. A name with ":" is the user's own function, either a reward over
-    rollouts or one written for TRL (``completions, **columns``). Raises ConfigError for an unknown name or option.
+    rollouts or one written for TRL (``completions, **columns``), to which ``early: true`` may be said. Raises ConfigError for an unknown
+    name or option.
     """
     by_name = dict(tasks) if isinstance(tasks, Mapping) else {task.name: task for task in tasks}
     return [_load_reward(name, entry, by_name) for name, entry in spec.items()]
@@ -47,9 +52,11 @@ def _load_reward(name: str, entry: Any, tasks: Mapping[str, CheckingTask]) -> We
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
         raise ConfigError(f"rewards.{name}: the weight must be a finite number (given: {weight!r})")
     if ":" in name:
-        if options:
-            raise ConfigError(f"rewards.{name}: a function of your own takes a weight only (given: {', '.join(options)})")
-        return WeightedReward(name, float(weight), adapt(load_name(name)))
+        early = options.pop("early", False)
+        if options or not isinstance(early, bool):
+            given = ", ".join(options) or f"early: {early!r}"
+            raise ConfigError(f"rewards.{name}: a function of your own takes a weight, and early: true or false (given: {given})")
+        return WeightedReward(name, float(weight), adapt(load_name(name)), early)
     if name not in REWARDS:
         near = difflib.get_close_matches(name, REWARDS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(REWARDS)}; your own function is file.py:function"
@@ -58,7 +65,7 @@ def _load_reward(name: str, entry: Any, tasks: Mapping[str, CheckingTask]) -> We
     for option in options:
         if option not in known:
             raise ConfigError(f"rewards.{name}: unknown option {option!r}; known: {', '.join(['weight', *known])}")
-    return WeightedReward(name, float(weight), REWARDS[name](tasks, **options))
+    return WeightedReward(name, float(weight), REWARDS[name](tasks, **options), name in EARLY)
 
 
 def adapt(function: Callable[..., Any]) -> Reward:

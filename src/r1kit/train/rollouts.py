@@ -3,6 +3,8 @@
 Dynamic sampling (DAPO 2503.14476, section 3.2): a group whose rollouts all earn the same has no advantage and no gradient, so further problems are
 drawn in its place, for at most ``dynamic_sampling`` rounds. What is still missing then is filled with the even groups that came first, which
 cost sampling but no learning. Every group that was played, taken or not, tells the curriculum (data/curriculum.py) how its problem went.
+
+A group that is complete is scored while others are still being sampled, as far as a reward may be asked early (rewards/ahead.py).
 """
 
 import math
@@ -18,15 +20,16 @@ from r1kit.chat import Chat
 from r1kit.config import ConfigError
 from r1kit.data.curriculum import CurriculumConfig, require_correctness
 from r1kit.data.mixture import STATE, Mixture
-from r1kit.engine import Engine
+from r1kit.engine import Done, Engine
 from r1kit.language import language_share
 from r1kit.log import Log
-from r1kit.rewards import Failure, WeightedReward, score
+from r1kit.rewards import Ahead, Failure, WeightedReward, score
 from r1kit.seeds import derive_seed
 from r1kit.train import checkpoint, gate
+from r1kit.train.beside import Beside, carry_on
 from r1kit.train.gate import GateConfig
 from r1kit.train.learner import LearnerProtocol, Metrics
-from r1kit.types import Problem, Rollout, Sampling, Score
+from r1kit.types import Completion, Problem, Rollout, Sampling, Score
 
 
 class RolloutConfig(GateConfig):
@@ -60,10 +63,10 @@ Watch = Callable[[Player], Metrics]  # what is measured beside the training, eve
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """The scored rollouts of one phase; ``drawn`` problems were taken from the mixture for it in ``rounds`` rounds, and scoring took
-    ``scoring_s`` seconds. ``old_PG``: log-probabilities [T] of prompt and completion (zero at the prompt) under the learner that began the
-    phase, empty where nobody needs them. ``failures``: where a reward could not be had, and why. ``resting``: problems that the curriculum, where
-    there is one, now passes over."""
+    """The scored rollouts of one phase; ``drawn`` problems were taken from the mixture for it in ``rounds`` rounds, and scoring went on for
+    ``scoring_s`` seconds after the sampling. ``old_PG``: log-probabilities [T] of prompt and completion (zero at the prompt) under the learner
+    that began the phase, empty where nobody needs them. ``failures``: where a reward could not be had, and why. ``resting``: problems that the
+    curriculum, where there is one, now passes over."""
 
     groups: list[list[Rollout]]
     scores_PG: list[list[Score]]
@@ -103,8 +106,11 @@ def take_up(mixture: Mixture, config: RolloutConfig, rewards: Sequence[WeightedR
         mixture.draw(drawn)
 
 
-def collect(player: Player, mixture: Mixture, rewards: Sequence[WeightedReward], config: RolloutConfig, seed: int) -> Phase:
-    """Play and score a phase's worth of groups; see dynamic sampling on top. ``seed`` is the phase's own."""
+def collect(
+    player: Player, mixture: Mixture, rewards: Sequence[WeightedReward], config: RolloutConfig, seed: int, heed: Callable[[], None] = carry_on
+) -> Phase:
+    """Play and score a phase's worth of groups; see dynamic sampling on top. ``seed`` is the phase's own; ``heed`` is called now and then, and what
+    it raises ends the phase."""
     wanted = config.problems * config.updates_per_rollout
     uneven: list[tuple[list[Rollout], list[Score]]] = []
     even: list[tuple[list[Rollout], list[Score]]] = []
@@ -113,10 +119,10 @@ def collect(player: Player, mixture: Mixture, rewards: Sequence[WeightedReward],
     scoring_s = 0.0
     while len(uneven) < wanted and rounds <= config.dynamic_sampling:
         missing = wanted - len(uneven)
-        groups = play(player, mixture.draw(missing), config, derive_seed(seed, rounds) if rounds else seed)
-        began = time.perf_counter()
-        scores_PG = judge(groups, rewards, failures)
-        scoring_s += time.perf_counter() - began
+        ahead = Ahead(rewards)
+        groups, ended = play_ahead(player, mixture.draw(missing), config, derive_seed(seed, rounds) if rounds else seed, ahead, heed)
+        scores_PG = judge(groups, ahead.informed(), failures)
+        scoring_s += time.perf_counter() - ended
         for group, scores in zip(groups, scores_PG, strict=True):
             differ = not config.dynamic_sampling or teaches([one.total for one in scores])
             (uneven if differ else even).append((group, scores))
@@ -136,11 +142,41 @@ def teaches(rewards: Sequence[float]) -> bool:
 
 def play(player: Player, problems: Sequence[Problem], config: RolloutConfig, seed: int) -> list[list[Rollout]]:
     """A group of rollouts for each problem."""
-    prompts = [player.chat.prompt_ids(problem) for problem in problems]
-    sampling = Sampling(config.group, config.temperature, config.top_p, config.max_tokens, experts=config.replay_experts)
-    seeds = [derive_seed(seed, place, problem.id) for place, problem in enumerate(problems)]
+    prompts, sampling, seeds = _asked(player, problems, config, seed)
     completions = player.engine.generate(prompts, sampling, seeds)
     return [player.chat.rollouts(problem, prompt, group) for problem, prompt, group in zip(problems, prompts, completions, strict=True)]
+
+
+def play_ahead(
+    player: Player, problems: Sequence[Problem], config: RolloutConfig, seed: int, ahead: Ahead, heed: Callable[[], None] = carry_on
+) -> tuple[list[list[Rollout]], float]:
+    """What ``play`` returns, with rewards asked about groups while others are being sampled; and when sampling ended, by time.perf_counter.
+
+    The engine works in a thread of its own, rewards in this one.
+    """
+    prompts, sampling, seeds = _asked(player, problems, config, seed)
+    found: dict[int, list[Rollout]] = {}
+
+    def take(completed: Mapping[int, list[Completion]]) -> list[Rollout]:
+        fresh = {place: player.chat.rollouts(problems[place], prompts[place], group) for place, group in completed.items() if place not in found}
+        found.update(fresh)
+        return [rollout for group in fresh.values() for rollout in group]
+
+    def sample(done: Done) -> list[list[Completion]]:
+        return player.engine.generate(prompts, sampling, seeds, done)
+
+    with Beside(sample, heed) as sampled:
+        for told in sampled:
+            ahead.ask([rollout for completed in told for rollout in take(completed)])
+        take(dict(enumerate(sampled.result())))
+    return [found[place] for place in range(len(problems))], sampled.ended
+
+
+def _asked(player: Player, problems: Sequence[Problem], config: RolloutConfig, seed: int) -> tuple[list[np.ndarray], Sampling, list[int]]:
+    """Prompts, how to sample, and a seed for each prompt."""
+    prompts = [player.chat.prompt_ids(problem) for problem in problems]
+    sampling = Sampling(config.group, config.temperature, config.top_p, config.max_tokens, experts=config.replay_experts)
+    return prompts, sampling, [derive_seed(seed, place, problem.id) for place, problem in enumerate(problems)]
 
 
 def judge(

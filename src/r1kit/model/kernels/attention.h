@@ -16,7 +16,7 @@
 
 namespace r1 {
 
-constexpr int BLOCK = 64;  // queries, and keys, of a block
+constexpr int BLOCK = 32;  // queries, and keys, of a block
 
 using Word = uint32_t;
 
@@ -60,18 +60,27 @@ inline void copy_rows(Rows from, long rows, long padded, int width, Word* to) {
     std::memset(to + rows * width / 2, 0, (padded - rows) * width * sizeof(Half));
 }
 
-// to[word, t] = from[t, word]
-inline void turn(const Word* from, long rows, long words, Word* to) {
-    for (long block = 0; block < words; block += LANES)
-        for (long t = 0; t < rows; t++)
-            for (long w = block; w < std::min(block + LANES, words); w++) to[w * rows + t] = from[t * words + w];
+// 16 numbers of 32 bits, `stride` apart.
+inline __m512i column(const void* from, long stride) {
+    const __m512i places = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    return _mm512_i32gather_epi32(_mm512_mullo_epi32(places, _mm512_set1_epi32(stride)), from, 4);
 }
 
-// to[t / 2, i] = the pair (from[t, i], from[t + 1, i])
+// to[word, t] = from[t, word]; rows a multiple of 16
+inline void turn(const Word* from, long rows, long words, Word* to) {
+    for (long t = 0; t < rows; t += LANES)
+        for (long w = 0; w < words; w++) _mm512_storeu_si512(to + w * rows + t, column(from + t * words + w, words));
+}
+
+// to[t / 2, i] = the pair (from[t, i], from[t + 1, i]); width a multiple of 16
 inline void interleave(const Word* from, long rows, int width, Word* to) {
     const Half* cells = reinterpret_cast<const Half*>(from);
     for (long t = 0; t < rows; t += 2)
-        for (int i = 0; i < width; i++) to[t / 2 * width + i] = cells[t * width + i] | Word(cells[(t + 1) * width + i]) << 16;
+        for (int i = 0; i < width; i += LANES) {
+            const __m512i low = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)(cells + t * width + i)));
+            const __m512i high = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)(cells + (t + 1) * width + i)));
+            _mm512_storeu_si512(to + t / 2 * width + i, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+        }
 }
 
 struct Shape {
@@ -278,12 +287,9 @@ inline void dot_rows(Rows g, Rows out, const Shape& shape, float* dots) {
 }
 
 inline void write_turned(const float* from, const Shape& shape, int width, float factor, Half* to, long stride) {
-    alignas(64) float row[LANES];
     for (int block = 0; block < width; block += LANES)
-        for (long t = 0; t < shape.T; t++) {
-            for (int i = 0; i < LANES; i++) row[i] = from[(block + i) * shape.padded() + t];
-            store(to + t * stride + block, _mm512_mul_ps(load(row), all(factor)));
-        }
+        for (long t = 0; t < shape.T; t++)
+            store(to + t * stride + block, _mm512_mul_ps((Lanes)column(from + block * shape.padded() + t, shape.padded()), all(factor)));
 }
 
 // Slopes as contiguous [B, T, heads, width].

@@ -107,6 +107,16 @@ def test_a_task_whose_problems_all_rest_begins_anew_and_says_so_once() -> None:
     assert said == ["a: all 3 problems rest, so all of them come back (said once)"]
 
 
+@pytest.mark.parametrize("rest", [0, 2])
+def test_a_phase_that_ends_the_last_epoch_does_not_go_on_with_its_own_last_problem_alone(rest: int) -> None:
+    mixture, counts = Mixture({"a": (Few("a", 9), 1.0)}, "train", 4, curriculum=CurriculumConfig(rest=rest)), Counter[str]()
+    for _ in range(60):
+        drawn = visit(mixture, 8, lambda problem: 1.0)
+        assert max(Counter(drawn).values()) <= 2
+        counts.update(drawn)
+    assert max(counts.values()) < 1.5 * min(counts.values())
+
+
 def test_the_resting_are_counted_in_the_epochs_that_their_tasks_are_in() -> None:
     assert Mixture({"a": (Few("a", 4), 1.0)}, "train", 1).resting() is None
     mixture = Mixture({"a": (Few("a", 4), 1.0)}, "train", 1, curriculum=CurriculumConfig(easy=1.0, hard=0.0, rest=1))

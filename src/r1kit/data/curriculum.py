@@ -7,7 +7,8 @@ A group that is all right or all wrong teaches nothing (DAPO 2503.14476, section
 paid for; this foresees it from the visit before, as prioritised sampling does (Kimi k1.5 2501.12599, section 2.3.4), but with rests in whole epochs
 in place of chances: what does not rest comes once an epoch, as without a curriculum, and no problem starves.
 
-Everything is decided by the scores of the rollouts. Where all problems of a task rest, all come back, as if none had ever been seen.
+Everything is decided by the scores of the rollouts. Where a task's next epoch would have none but problems that are being played just now, all come
+back, as if none had ever been seen.
 """
 
 import math
@@ -40,11 +41,13 @@ class CurriculumConfig(Config):
 
 
 class Curriculum:
-    """Who rests. ``visits``: problem id -> (the epoch of its task in which it was drawn last, its pass rate there or None: not known)."""
+    """Who rests. ``visits``: problem id -> (the epoch of its task in which it was drawn last, its pass rate there or None: not known). ``played``:
+    problems whose last visit has no scores yet; there are none between two phases."""
 
     def __init__(self, config: CurriculumConfig) -> None:
         self.config = config
         self.visits: dict[str, tuple[int, float | None]] = {}
+        self.played: set[str] = set()
 
     def rests(self, problem: Problem, epoch: int) -> bool:
         """Whether the problem is passed over in this epoch of its task."""
@@ -59,17 +62,23 @@ class Curriculum:
         if self.rests(problem, epoch):
             return False
         self.visits[problem.id] = (epoch, None)
+        self.played.add(problem.id)
         return True
 
     def observe(self, problem: Problem, scores: Sequence[Score]) -> None:
         """Note how the rollouts of the problem's last visit did."""
         epoch, _ = self.visits[problem.id]
         self.visits[problem.id] = (epoch, pass_rate(scores))
+        self.played.discard(problem.id)
 
-    def forget(self, problems: Iterable[Problem]) -> None:
-        """Let problems come back as if they had never been seen."""
-        for problem in problems:
-            self.visits.pop(problem.id, None)
+    def wakes(self, problems: Sequence[Problem], epoch: int) -> bool:
+        """Whether a task's problems all come back before this epoch, since without them it would be empty or repeat what is being played."""
+        if not all(problem.id in self.played or self.rests(problem, epoch) for problem in problems):
+            return False
+        resting = {problem.id for problem in problems if self.rests(problem, epoch)}
+        for problem in resting:
+            del self.visits[problem]
+        return bool(resting)
 
 
 def pass_rate(scores: Sequence[Score]) -> float | None:

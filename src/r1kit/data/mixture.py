@@ -119,11 +119,9 @@ class Mixture:
             return
         if self.curriculum.config.easiest_first and self._epochs[name] == 0:
             order.sort(key=lambda index: by_difficulty(problems[index]), reverse=True)
-        if all(self.curriculum.rests(problem, self._epochs[name]) for problem in problems):
-            self.curriculum.forget(problems)
-            if name not in self._told:
-                self._tell(f"{name}: all {len(problems)} problems rest, so all of them come back (said once)")
-                self._told.add(name)
+        if self.curriculum.wakes(problems, self._epochs[name]) and name not in self._told:
+            self._tell(f"{name}: all {len(problems)} problems rest, so all of them come back (said once)")
+            self._told.add(name)
 
     def _mark(self, name: str) -> str:
         """The hash of a task's problems in their order, by id."""

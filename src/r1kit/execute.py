@@ -44,7 +44,7 @@ from r1kit.provenance import (
     versions,
 )
 from r1kit.recipe import Recipe, resolved
-from r1kit.runs import REFERENCES, SAMPLED, STATES, identity_hash
+from r1kit.runs import SAMPLED, STATES, identity_hash
 from r1kit.seeds import derive_seed
 from r1kit.stages.stage import Context, Stage
 
@@ -300,7 +300,7 @@ def _work(stage: Stage, ctx: Context, record: Record) -> Record:
 
 def _sweep(folder: Path) -> None:
     """Remove what training and interrupted writes have left: a stage that has its result keeps nothing else."""
-    for pattern in (STATES, f"{REFERENCES}*", SAMPLED, ".*.tmp"):
+    for pattern in (STATES, SAMPLED, ".*.tmp"):
         for path in list(folder.rglob(pattern)):
             if path.is_dir():
                 shutil.rmtree(path)

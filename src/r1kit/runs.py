@@ -10,8 +10,7 @@ from r1kit.config import ConfigError
 from r1kit.files import hash_text
 from r1kit.layers import suggest
 
-# Folders of training state, and of reference policies by the step at which they were taken (train/checkpoint.py).
-STATES, REFERENCES = "train_state", "reference_"
+STATES = "train_state"  # folder of training state (train/checkpoint.py)
 SAMPLED = "sampled"  # rollouts of a stage that makes data, chunk by chunk (stages/harvest.py)
 
 # What a stage's result depends on, as stage.json records it.

@@ -78,7 +78,8 @@ class Replica:
 
     def __init__(self, config: LocalConfig, reduce: Callable[[Tensor], Tensor], rank: int, size: int) -> None:
         torch.set_num_threads(config.threads)
-        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")  # compiled products are kept, not made again
+        # Compiled products are kept, not made again; each shape has its own, of half a megabyte, and the miniature some 600.
+        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "1024")
         keep_memory()
         self.config, self.reduce, self.share = config, reduce, (rank, size)
         self.things: dict[int, Any] = {}
@@ -331,12 +332,12 @@ class LearnerProxy:
         """Compare the predictions of every update with the teacher's."""
         self.runtime.everywhere("follow", [(self.handle, teacher.handle)] * self.runtime.size)
 
-    def save(self, directory: Path, progress: Mapping[str, int], texts: Mapping[str, str] = {}) -> None:
-        self._local().save(directory, progress, texts)
+    def save(self, directory: Path, progress: Mapping[str, int], texts: Mapping[str, str] = {}, others: Mapping[str, "LearnerProxy"] = {}) -> None:
+        self._local().save(directory, progress, texts, {name: other._local() for name, other in others.items()})
 
-    def restore(self, directory: Path) -> Mapping[str, int]:
+    def restore(self, directory: Path, name: str = "") -> Mapping[str, int]:
         checkpoint.find(directory)  # damaged states are put aside once, here, so that all replicas find the same one
-        progress: Mapping[str, int] = self.runtime.everywhere("call", [(self.handle, "restore", directory)] * self.runtime.size)[0]
+        progress: Mapping[str, int] = self.runtime.everywhere("call", [(self.handle, "restore", directory, name)] * self.runtime.size)[0]
         return progress
 
     def _local(self) -> Learner:

@@ -21,7 +21,7 @@ from r1kit.stages.stage import Context
 from r1kit.tasks import load_tasks
 from r1kit.tasks.task import Task
 from r1kit.tokenizer import Tokenizer
-from r1kit.train import grpo, ppo
+from r1kit.train import checkpoint, grpo, ppo
 from r1kit.train.hacking import StopTraining
 from r1kit.train.learner import LearnerConfig
 from r1kit.train.rollouts import Player, Watch
@@ -90,7 +90,7 @@ def reinforce(
         else:
             grpo.train(config, player, mixture, rewards, ctx.seed, ctx.log, ctx.out, watch)
     ctx.runtime.export(learner, ctx.out / "model")
-    ppo.discard(ctx.out)
+    checkpoint.discard(ctx.out)
     ctx.runtime.release(player.engine, learner, *([reference] if reference else []))
 
 

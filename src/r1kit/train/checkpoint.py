@@ -1,11 +1,12 @@
 """Training state on disk: weights, optimizer tensors and progress, each save a folder that is there whole or not at all. No pickle.
 
-    train_state/step_00000040/state.safetensors    tensors
+    train_state/step_00000040/state.safetensors    the learner's tensors; NAME.safetensors those of a learner beside it (reference, critic)
     train_state/step_00000040/manifest.json        size and SHA-256 of every file, the progress, whose state it is, and its own SHA-256
 
 A save is written under a temporary name, flushed to the disk, and renamed; older ones are removed only after that. What is read back is
 checked against the manifest first: torn, truncated, flipped, missing or foreign files are never trained on. The newest state that is
-whole is taken; since every later step is a function of it, a damaged newest one costs time and changes nothing.
+whole is taken; since every later step is a function of it, a damaged newest one costs time and changes nothing. Policy, reference and critic are
+files of one state, so they are of one step, and each state has copies of its own: what one state loses another still has.
 """
 
 import json
@@ -22,12 +23,14 @@ from torch import Tensor, nn
 
 from r1kit.config import R1kitError
 from r1kit.files import hash_file, hash_text, rename_whole, write_whole
-from r1kit.runs import REFERENCES, STATES, owners
+from r1kit.runs import STATES, owners
 
 FILE = "state.safetensors"
 MANIFEST = "manifest.json"
-FOLDER, REFERENCE = STATES, REFERENCES
+FOLDER = STATES
 _DAMAGED = "damaged_"
+
+Learned = tuple[nn.Module, Sequence[torch.optim.Optimizer]]
 
 
 class StateError(R1kitError):
@@ -53,9 +56,10 @@ def save(
     progress: Mapping[str, int],
     keep: Keep | None = None,
     texts: Mapping[str, str] = {},
+    others: Mapping[str, Learned] = {},
 ) -> None:
     """Write the state of step ``progress["step"]`` whole or not at all, then remove the states that ``keep`` lets go. ``texts`` are further
-    files of the state, by name.
+    files of the state, by name; ``others`` further models with their optimizers.
 
     Raises StateError where the disk refuses; the states before it are then as they were.
     """
@@ -67,10 +71,12 @@ def save(
         for stale in states.glob(".*.tmp"):
             shutil.rmtree(stale)
         beside.mkdir()
-        save_file(_tensors(model, optimizers), beside / FILE)
+        tensors = {FILE: (model, optimizers), **{file_of(name): other for name, other in others.items()}}
+        for name, learned in tensors.items():
+            save_file(_tensors(*learned), beside / name)
         for name, text in texts.items():
             write_whole(beside / name, text)
-        marks = {name: _mark(beside / name) for name in (FILE, *texts)}
+        marks = {name: _mark(beside / name) for name in (*tensors, *texts)}
         own = {"progress": dict(progress), "owner": next(iter(owners(directory)), None), "files": marks}
         write_whole(beside / MANIFEST, _text(own))
         if final.exists():  # a step that is done once more
@@ -94,10 +100,9 @@ def saved_steps(directory: Path) -> list[int]:
 
 
 def discard(directory: Path) -> None:
-    """Remove the states and the references: the stage has its result."""
-    for folder in (*directory.glob(f"{REFERENCE}*"), directory / FOLDER):
-        if folder.exists():
-            shutil.rmtree(folder)
+    """Remove the states: the stage has its result."""
+    if (directory / FOLDER).exists():
+        shutil.rmtree(directory / FOLDER)
 
 
 def find(directory: Path) -> Path:
@@ -115,15 +120,21 @@ def find(directory: Path) -> Path:
     return found
 
 
-def restore(directory: Path, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, int]:
-    """Load the newest whole state into the model and its optimizers; return the progress. Raises StateError as ``find``, and where the state
-    is another model's."""
+def file_of(name: str) -> str:
+    """The file of a model beside the state's own; of the own where there is no name."""
+    return f"{name}.safetensors" if name else FILE
+
+
+def restore(directory: Path, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], name: str = "") -> dict[str, int]:
+    """Load the newest whole state into the model and its optimizers, or what was saved beside it under a name; return the progress. Raises
+    StateError as ``find``, and where the state is another model's."""
     state = find(directory)
-    tensors = load_file(state / FILE)
+    file = _part(state, file_of(name))
+    tensors = load_file(file)
     own = _own(model)
     found = {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
     if set(found) != set(own) or any(found[name].shape != own[name].shape for name in own):
-        raise StateError(f"{state} belongs to another model; delete it, or run the stage again with --from")
+        raise StateError(f"{file} belongs to another model; delete {state.name}, or run the stage again with --from")
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(found[name])
@@ -139,10 +150,7 @@ def restore(directory: Path, model: nn.Module, optimizers: Sequence[torch.optim.
 
 def read(directory: Path, step: int, name: str) -> str:
     """A text of the state of a step, which was found whole. Raises StateError where the state was saved without it."""
-    file = directory / FOLDER / f"step_{step:08d}" / name
-    if not file.is_file():
-        raise StateError(f"{file.parent} was saved without {name}: the recipe had no use for it then; leave it so or run the stage again with --from")
-    return file.read_text(encoding="utf-8")
+    return _part(directory / FOLDER / f"step_{step:08d}", name).read_text(encoding="utf-8")
 
 
 def progress_of(directory: Path) -> dict[str, int]:
@@ -187,6 +195,13 @@ def _newest_whole(directory: Path) -> tuple[Path | None, list[str]]:
             return state, damages
         damages.append(damage)
     return None, damages
+
+
+def _part(state: Path, name: str) -> Path:
+    file = state / name
+    if not file.is_file():
+        raise StateError(f"{state} was saved without {name}: the recipe had no use for it then; leave it so or run the stage again with --from")
+    return file
 
 
 def _saved(directory: Path) -> list[Path]:

@@ -24,11 +24,13 @@ from r1kit.seeds import derive_seed
 from r1kit.train import checkpoint
 from r1kit.train.algorithms import ALGORITHMS
 from r1kit.train.gate import GapAlarm
-from r1kit.train.learner import Metrics, tell_fault
+from r1kit.train.learner import LearnerProtocol, Metrics, tell_fault
 from r1kit.train.optimizers import ScheduleConfig
 from r1kit.train.policy_loss import PolicyLoss
 from r1kit.train.rollouts import Phase, Player, Watch, agree, collect, describe, records, take_up
 from r1kit.train.rows import Recomputed, UpdateConfig, make_rows, policy_row
+
+REFERENCE = "reference"  # its name in a saved state
 
 
 class GRPOConfig(UpdateConfig):
@@ -93,7 +95,7 @@ def train(
         phase_metrics |= gap
         for number, part in enumerate(split(phase, config, derive_seed(seed, "split", first))[: config.steps - first]):
             began = time.perf_counter()
-            refresh_reference(player, config, first + number, out)
+            refresh_reference(player, config, first + number)
             learned = learn(player, part, config, weights, first + number, derive_seed(seed, "tokens", first + number))
             if number == 0:
                 tell(log, alarm.feed(first, learned.get("sampling/logp_gap_mean", gap.get("sampling/logp_gap_mean", 0.0))))
@@ -102,7 +104,7 @@ def train(
         after = first + config.updates_per_rollout
         player.engine.load(player.learner.weights(), after)
         due = (first // config.updates_per_rollout + 1) % config.save_every == 0
-        log.save_point(due, player.learner.save, out, {"step": after, "drawn": drawn}, mixture.saved())
+        log.save_point(due, player.learner.save, out, {"step": after, "drawn": drawn}, mixture.saved(), moved_reference(player, config, after))
 
 
 def tell(log: Log, warning: str) -> None:
@@ -116,17 +118,22 @@ def resume(player: Player, config: GRPOConfig, out: Path) -> tuple[int, int]:
     progress = player.learner.restore(out)
     start = progress["step"]
     player.engine.load(player.learner.weights(), start)
-    refreshed = (start - 1) // config.reference_refresh * config.reference_refresh if config.reference_refresh else 0
-    if player.reference is not None and refreshed > 0:
-        player.reference.restore(out / f"{checkpoint.REFERENCE}{refreshed}")
+    for name, learner in moved_reference(player, config, start).items():
+        learner.restore(out, name)
     return start, progress["drawn"]
 
 
-def refresh_reference(player: Player, config: GRPOConfig, step: int, out: Path) -> None:
-    """Every ``reference_refresh`` steps the policy becomes the reference, which is saved under the step, since it cannot be made again."""
+def refresh_reference(player: Player, config: GRPOConfig, step: int) -> None:
+    """Every ``reference_refresh`` steps the policy becomes the reference."""
     if player.reference is not None and config.reference_refresh and step and step % config.reference_refresh == 0:
         player.reference.copy_from(player.learner)
-        player.reference.save(out / f"{checkpoint.REFERENCE}{step}", {"step": step})
+
+
+def moved_reference(player: Player, config: GRPOConfig, step: int) -> dict[str, LearnerProtocol]:
+    """The reference as a part of the state after ``step`` steps, where it is no longer the model that the stage began with."""
+    if player.reference is None or not config.reference_refresh or step <= config.reference_refresh:
+        return {}
+    return {REFERENCE: player.reference}
 
 
 def split(phase: Phase, config: GRPOConfig, seed: int) -> list[Phase]:

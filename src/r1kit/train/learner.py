@@ -70,9 +70,11 @@ class LearnerProtocol(Protocol):
 
     def follow(self, teacher: "LearnerProtocol") -> None: ...
 
-    def save(self, directory: Path, progress: Mapping[str, int], texts: Mapping[str, str] = {}) -> None: ...
+    def save(
+        self, directory: Path, progress: Mapping[str, int], texts: Mapping[str, str] = {}, others: Mapping[str, "LearnerProtocol"] = {}
+    ) -> None: ...
 
-    def restore(self, directory: Path) -> Mapping[str, int]: ...
+    def restore(self, directory: Path, name: str = "") -> Mapping[str, int]: ...
 
 
 def alone(flat: Tensor) -> Tensor:
@@ -151,13 +153,17 @@ class Learner:
         """From now on every update also reads its batches with ``teacher``, which has the same vocabulary: Predictions.divergence_BT."""
         self._teacher = teacher.model
 
-    def save(self, directory: Path, progress: Mapping[str, int], texts: Mapping[str, str] = {}) -> None:
+    def save(self, directory: Path, progress: Mapping[str, int], texts: Mapping[str, str] = {}, others: Mapping[str, "Learner"] = {}) -> None:
+        """Write the state of a step, in which ``others`` lie beside this learner under their names."""
         keep = checkpoint.Keep(self.config.keep_last, self.config.keep_every)
-        checkpoint.save(directory, self.model, self.optimizers, {**progress, "version": self.version}, keep, texts)
+        versions = {"version": self.version, **{f"version_{name}": other.version for name, other in others.items()}}
+        beside = {name: (other.model, other.optimizers) for name, other in others.items()}
+        checkpoint.save(directory, self.model, self.optimizers, {**progress, **versions}, keep, texts, beside)
 
-    def restore(self, directory: Path) -> Mapping[str, int]:
-        progress = checkpoint.restore(directory, self.model, self.optimizers)
-        self.version = progress["version"]
+    def restore(self, directory: Path, name: str = "") -> Mapping[str, int]:
+        """Take up the newest whole state, or what lies in it under ``name``."""
+        progress = checkpoint.restore(directory, self.model, self.optimizers, name)
+        self.version = progress[f"version_{name}" if name else "version"]
         return progress
 
     def _batches(self, rows: Sequence[Row], share: bool = False) -> list[Batch]:

@@ -10,10 +10,8 @@ lambda 1 the advantage is return minus value. The paper: lambda 0.95 does consid
 makes long answers dear, one in the loss does not.
 """
 
-import re
-import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -38,7 +36,7 @@ from r1kit.train.rollouts import Phase, Player, RolloutConfig, Watch, agree, col
 from r1kit.train.rows import policy_row
 from r1kit.types import Rollout, Row
 
-CRITIC = "critic_"  # folders of the critic's states, by the step that they belong to
+CRITIC, REFERENCE = "critic", "reference"  # their names in a saved state
 
 
 class PPOConfig(RolloutConfig, PolicyLossConfig):
@@ -155,7 +153,7 @@ def train(
     alarm = GapAlarm(config)
     for first in range(start, config.steps, config.updates_per_rollout):
         began = time.perf_counter()
-        refresh_reference(player, config, first, out)
+        refresh_reference(player, config, first)
         phase = collect(player, mixture, rewards, config, derive_seed(seed, "rollout", first))
         drawn += phase.drawn
         sampled = time.perf_counter()
@@ -173,16 +171,16 @@ def train(
         after = first + config.updates_per_rollout
         player.engine.load(player.learner.weights(), after)
         due = (first // config.updates_per_rollout + 1) % config.save_every == 0
-        log.save_point(due, save, player, critic, out, {"step": after, "drawn": drawn}, mixture.saved())
+        others = beside(player, critic, config, after)
+        log.save_point(due, player.learner.save, out, {"step": after, "drawn": drawn}, mixture.saved(), others)
 
 
-def save(player: Player, critic: LearnerProtocol, out: Path, progress: dict[str, int], texts: Mapping[str, str]) -> None:
-    """Save the critic first, under the step, so that no policy's state is without its own; critics of states that are gone go too."""
-    critic.save(out / f"{CRITIC}{progress['step']:08d}", progress)
-    player.learner.save(out, progress, texts)
-    for stale in out.glob(f"{CRITIC}*"):
-        if int(stale.name.removeprefix(CRITIC)) not in checkpoint.saved_steps(out):
-            shutil.rmtree(stale)
+def beside(player: Player, critic: LearnerProtocol, config: PPOConfig, step: int) -> dict[str, LearnerProtocol]:
+    """What the policy's state after ``step`` steps holds beside it: the critic, and the reference where it is not the stage's first model."""
+    found = {CRITIC: critic}
+    if player.reference is not None and config.reference_refresh and step > config.reference_refresh:
+        found[REFERENCE] = player.reference
+    return found
 
 
 def resume(player: Player, critic: LearnerProtocol, config: PPOConfig, out: Path) -> tuple[int, int]:
@@ -190,27 +188,16 @@ def resume(player: Player, critic: LearnerProtocol, config: PPOConfig, out: Path
     how many problems were drawn before it."""
     progress = player.learner.restore(out)
     start = progress["step"]
-    critic.restore(out / f"{CRITIC}{start:08d}")
     player.engine.load(player.learner.weights(), start)
-    refreshed = (start - 1) // config.reference_refresh * config.reference_refresh if config.reference_refresh else 0
-    if player.reference is not None and refreshed > 0:
-        player.reference.restore(out / f"{checkpoint.REFERENCE}{refreshed}")
+    for name, learner in beside(player, critic, config, start).items():
+        learner.restore(out, name)
     return start, progress["drawn"]
 
 
-def discard(out: Path) -> None:
-    """Remove the states of both: the stage has its result."""
-    checkpoint.discard(out)
-    for folder in out.iterdir():
-        if re.fullmatch(rf"{CRITIC}\d+", folder.name):
-            shutil.rmtree(folder)
-
-
-def refresh_reference(player: Player, config: PPOConfig, step: int, out: Path) -> None:
-    """Every ``reference_refresh`` steps the policy becomes the reference, which is saved under the step, since it cannot be made again."""
+def refresh_reference(player: Player, config: PPOConfig, step: int) -> None:
+    """Every ``reference_refresh`` steps the policy becomes the reference."""
     if player.reference is not None and config.reference_refresh and step and step % config.reference_refresh == 0:
         player.reference.copy_from(player.learner)
-        player.reference.save(out / f"{checkpoint.REFERENCE}{step}", {"step": step})
 
 
 def appraise(player: Player, critic: LearnerProtocol, phase: Phase, config: PPOConfig) -> list[list[Episode]]:

@@ -9,14 +9,16 @@ import pytest
 import recipe_fakes
 from rich.console import Console
 
-from r1kit import provenance
+from r1kit import doctor, provenance
 from r1kit.cli import app, main
 from r1kit.config import ConfigError
 from r1kit.execute import StageError, run, survey
 from r1kit.finished import find_finished, note_finished
 from r1kit.layers import read_layers
+from r1kit.model import build as build_kernels
 from r1kit.provenance import named_files
 from r1kit.recipe import Recipe, build
+from r1kit.runtime.local import LocalConfig
 from r1kit.verify import as_lines, examine
 
 TWO = """\
@@ -218,3 +220,54 @@ def test_files_of_a_configuration_are_found_by_what_they_are(tmp_path: Path, mon
 def test_the_command_line_offers_what_the_messages_name() -> None:
     names = {command.callback.__name__ for command in app.registered_commands if command.callback}
     assert {"run", "verify"} <= names
+
+
+def test_an_unfinished_stage_is_not_continued_with_other_kernels(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {"engine": "engine-0123", "learner": "fused-4567"}
+    monkeypatch.setattr(recipe_fakes.FakeRuntime, "kernels", lambda self: dict(found), raising=False)
+    stopped = made(tmp_path, TWO + "  - {stage: fail, how: interrupt, init: '@last'}\n")
+    with pytest.raises(Exception, match="interrupted"):
+        execute(stopped)
+    assert states(stopped)[2] == "continue"
+    found |= {"engine": "PyTorch", "MKL_CBWR": "AVX2"}
+    with pytest.raises(ConfigError, match=r'fail: kernels\.engine: "engine-0123" -> "PyTorch"\n  fail: kernels\.MKL_CBWR: \(absent\) -> "AVX2"'):
+        execute(stopped)
+    assert states(stopped)[:2] == ["done", "done"]  # what is finished is kept as it is
+    with pytest.raises(Exception, match="interrupted"):
+        execute(stopped, allow_change=True)
+    partial = json.loads((tmp_path / "run/stages/fail.partial/stage.json").read_text())
+    assert partial["setting"]["kernels"] == found and 'kernels.engine: "engine-0123" -> "PyTorch"' in partial["allowed"][0]["differences"]
+    assert states(stopped)[2] == "continue"
+
+
+def test_the_kernels_in_use_are_told_by_what_they_were_compiled_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def told(**environment: str) -> dict[str, str]:
+        with monkeypatch.context() as patch:
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            patch.setattr(build_kernels, "library", build_kernels.library.__wrapped__)  # without its memory
+            return LocalConfig().kernels()
+
+    here = told()
+    assert set(here) == {"engine", "learner"} and told() == here
+    without = told(CXX="", PATH=str(tmp_path))
+    assert set(without.values()) == {"PyTorch (r1kit doctor says why)"}
+    assert LocalConfig(device="cuda").kernels() == without
+    assert told(MKL_CBWR="AVX2") == {**here, "MKL_CBWR": "AVX2"}
+    if here != without:  # the machine has what the kernels need
+        assert here["engine"].startswith("engine-") and here["learner"].startswith("fused-")
+        compiler = tmp_path / "g++"
+        compiler.write_text("#!/bin/sh\n[ $1 = --version ] && echo another one && exit\nexit 1\n")
+        compiler.chmod(0o755)
+        assert told(CXX=str(compiler), XDG_CACHE_HOME=str(tmp_path)) == without  # a compiler that fails
+
+
+def test_doctor_says_which_kernels_run_or_why_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = LocalConfig().kernels()
+    for finding, name in zip(doctor._kernels(), ("engine", "learner"), strict=True):
+        assert finding.subject == "kernels" and finding.detail.startswith(f"{name}: {here[name].split()[0]}")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    for finding in doctor._kernels():
+        assert finding.level == "note" and "PyTorch, since" in finding.detail and finding.fix
+        assert "there is no C++ compiler" in finding.detail or "the processor has no" in finding.detail

@@ -52,7 +52,7 @@ class Finding:
 def examine() -> list[Finding]:
     """Examine this machine and this environment."""
     examinations: tuple[Callable[[], Iterable[Finding]], ...] = (
-        _python, _packages, _torch, _vision, _vllm, _processor, _memory, _disk, _shared_memory, _compiler, _sandbox,
+        _python, _packages, _torch, _vision, _vllm, _processor, _memory, _disk, _shared_memory, _compiler, _kernels, _sandbox,
     )  # fmt: skip
     return [finding for examination in examinations for finding in examination()]
 
@@ -209,7 +209,20 @@ def _compiler() -> Iterable[Finding]:
     if compiler:
         yield Finding("compiler", "ok", compiler)
     else:
-        yield Finding("compiler", "note", "no C++ compiler", "only torch.compile needs one; everything else runs without")
+        yield Finding("compiler", "note", "no C++ compiler", "install g++ or set CXX: r1kit's kernels are compiled by it at first use")
+
+
+def _kernels() -> Iterable[Finding]:
+    """Which of r1kit's own kernels run here, and why the others do not: a run that is continued elsewhere must have the same ones."""
+    sources = "(('engine', 'r1kit.engine.build'), ('learner', 'r1kit.model.fused'))"
+    told = "[(name, *in_use(import_module(place).SOURCE)) for name, place in " + sources + "]"
+    tried = _try(f"import json; from importlib import import_module; from r1kit.model.build import in_use; print(json.dumps({told}))")
+    if tried.returncode != 0:
+        yield Finding("kernels", "note", f"cannot be examined: {_last_line(tried.stderr)}", "sampling and training go through PyTorch")
+        return
+    for name, found, why in json.loads(tried.stdout.splitlines()[-1]):
+        fix = "" if found else "everything runs, through PyTorch, some times slower; mend the cause named here and r1kit compiles them"
+        yield Finding("kernels", "ok" if found else "note", f"{name}: {found or 'PyTorch, since ' + ' '.join(why.split())[:300]}", fix)
 
 
 def _sandbox() -> Iterable[Finding]:

@@ -1,7 +1,7 @@
 """What a result depends on, and what it consists of: inputs and outputs by content, the code, the environment.
 
 A stage's record (stage.json) holds its *identity* (configuration, seed, the records of the stages it read, the hash of every file of the
-user's that the configuration names), its *setting* (code, versions, machine, runtime: what bits depend on beside that), and once it
+user's that the configuration names), its *setting* (code, versions, machine, runtime, kernels: what bits depend on beside that), and once it
 has finished its *outputs* (size and SHA-256 of each file). The record of an input is hashed into the identity, so records form a chain
 from the last model back to the first file. ``r1kit verify`` walks it.
 """
@@ -59,7 +59,8 @@ def setting(runtime: Any) -> Record:
     where = {key: value for key, value in runtime.model_dump(mode="json").items() if key not in _INDIFFERENT}
     if hasattr(runtime, "resolved_processes"):
         where["processes"] = runtime.resolved_processes()
-    return {"code": code_hash(), "versions": versions(), "processor": _processor(), "runtime": where}
+    now = {"code": code_hash(), "versions": versions(), "processor": _processor(), "runtime": where}
+    return now | ({"kernels": runtime.kernels()} if hasattr(runtime, "kernels") else {})
 
 
 @functools.cache
@@ -117,8 +118,8 @@ def setting_differences(record: Record, now: Record) -> Iterator[str]:
         old = record["setting"]
         if old.get("code") != now["code"]:
             yield f"r1kit's own code: {str(old.get('code'))[:12]} -> {now['code'][:12]}"
-        for name in ("versions", "processor", "runtime"):
-            yield from _changes({name: old.get(name)}, {name: now[name]})
+        for name in ("versions", "processor", "runtime", "kernels"):
+            yield from _changes({name: old.get(name)}, {name: now.get(name)})
 
 
 def git_revision() -> str | None:

@@ -41,6 +41,14 @@ def library(source: Path) -> ctypes.CDLL:
         raise KernelsUnavailableError(f"{path}: cannot be written or loaded: {error}") from None
 
 
+def in_use(source: Path) -> tuple[str | None, str]:
+    """The name of the compiled kernels of ``source``, which tells everything that they were made from; or None, and why there are none."""
+    try:
+        return Path(library(source)._name).stem, ""
+    except KernelsUnavailableError as error:
+        return None, str(error)
+
+
 def _processor_flags() -> frozenset[str]:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

@@ -29,8 +29,10 @@ from torch import Tensor
 
 from r1kit.config import Config, R1kitError
 from r1kit.engine import Done
+from r1kit.engine import build as engine_build
 from r1kit.engine.native import NativeEngine, default_seeds
 from r1kit.files import rename_whole
+from r1kit.model import build, fused
 from r1kit.model.decoder import LanguageModel
 from r1kit.model.examination import Examination
 from r1kit.model.huggingface import load_pretrained, save_pretrained
@@ -43,6 +45,9 @@ from r1kit.types import Completion, Row, Sampling
 from r1kit.watchdog import HungError, print_stacks, print_stacks_on_request
 
 HEARTBEAT_S = 0.1  # how often one that waits for others' prompts looks whether it still shall
+
+# By these a library chooses other instructions than the processor's best, and so other rounding.
+_STEERING = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS")
 
 
 class LocalConfig(Config):
@@ -62,6 +67,14 @@ class LocalConfig(Config):
         if self.device != "cpu":
             return 1
         return self.processes or min(4, os.cpu_count() or 1)
+
+    def kernels(self) -> dict[str, str]:
+        """What computes: r1kit's own kernels by what they were compiled from, or PyTorch; and what the environment tells the libraries."""
+        named = {name: os.environ[name] for name in _STEERING if name in os.environ}
+        for user, source in (("engine", engine_build.SOURCE), ("learner", fused.SOURCE)):
+            found = build.in_use(source)[0] if self.device == "cpu" else None
+            named[user] = found or "PyTorch (r1kit doctor says why)"
+        return named
 
 
 def keep_memory() -> None:

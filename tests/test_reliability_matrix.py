@@ -139,7 +139,7 @@ def test_a_damaged_curriculum_makes_its_state_damaged_and_the_one_before_is_take
     if damage == "missing":
         file.unlink()
     else:
-        file.write_text(text.replace("0.0", "1.0", 1) if damage == "flipped" else "")
+        file.write_text(text.replace('"epoch": ', '"epoch": 1', 1) if damage == "flipped" else "")
     capsys.readouterr()
     resumed = play(tmp_path / "killed", settings)
     assert STATE in (said := capsys.readouterr().err) and "Continuing from the older step_00000004" in said

@@ -159,6 +159,16 @@ def test_streamed_answer_is_the_engines_own_and_ends_at_the_limit(model_dir):
     assert speaker.tokenizer.decode(completion.token_ids).startswith("".join(pieces[:-1]))
 
 
+def test_pieces_add_up_to_the_text_whatever_its_tokens_split(model_dir, monkeypatch):
+    speaker = Speaker(model_dir, Sampling(max_tokens=400))
+    text = " 数学 is maths, naïve 😀😀 x = 3,  and\nso on"
+    ids = speaker.tokenizer.encode(text)
+    monkeypatch.setattr(speaker.engine, "stream", lambda *_: iter([*ids, speaker.stop_id]))
+    pieces = list(speaker.answer([("user", "seven")], seed=0))
+    assert len(ids) > len(text) / 2 and sum(bool(piece) for piece in pieces) > 10
+    assert "".join(pieces) == speaker.tokenizer.decode([*ids, speaker.stop_id]) and text in "".join(pieces)
+
+
 def test_talk_answers_lines_until_an_empty_one(model_dir):
     console = Console(file=io.StringIO(), width=200)
     lines = iter(["seven", "/more eight", ""])

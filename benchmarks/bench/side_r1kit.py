@@ -40,7 +40,7 @@ def reward(rollouts: Sequence[Rollout]) -> list[float | None]:
 def learner_config(longest: int) -> LearnerConfig:
     context = -(-longest // 16) * 16
     optimizer = OptimizerConfig(learning_rate=1e-6)
-    return LearnerConfig(context=context, lines=max(1, MICRO_TOKENS // context), precision="bfloat16", optimizer=optimizer)
+    return LearnerConfig(context=context, lines=max(1, MICRO_TOKENS // context), precision="bfloat16", head="bfloat16", optimizer=optimizer)
 
 
 class Watch:

@@ -37,7 +37,7 @@ class Speaker:
         model = load_pretrained(model_dir)
         self.longest = model.config.max_positions
         self.stop_id = self.tokenizer.id(self.tokenizer.names["eos"])
-        self.engine = NativeEngine(model, [self.stop_id])
+        self.engine = NativeEngine(model, [self.stop_id], precision="bfloat16")  # half the memory to read for every token
         self.sampling = sampling
 
     def answer(self, turns: list[Turn], seed: int) -> Iterator[str]:
@@ -48,16 +48,17 @@ class Speaker:
             raise R1kitError(f"the conversation fills the model's {self.longest} positions: begin a new one")
         sampling = replace(self.sampling, max_tokens=min(self.sampling.max_tokens, room))
         ids: list[int] = []
-        written = ""
+        begin, end, known = 0, 0, ""  # the tokens of the last piece that was yielded, and its text
         if self.chat.opening:
             yield self.chat.opening
         for token_id in self.engine.stream(prompt_ids, sampling, seed):
             ids.append(token_id)
-            text = self.tokenizer.decode(ids)
+            text = self.tokenizer.decode(ids[begin:])  # with the piece before: some tokenizers drop a space at the beginning
             # A character may take several tokens; its first bytes alone decode to the replacement character.
             if not text.endswith("\ufffd"):
-                yield text[len(written) :]
-                written = text
+                yield text[len(known) :]
+                begin, end = end, len(ids)
+                known = self.tokenizer.decode(ids[begin:])
         if not ids or ids[-1] != self.stop_id:
             yield f" [cut off after {len(ids)} tokens]"
 

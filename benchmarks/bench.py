@@ -1,6 +1,6 @@
 """Measure r1kit and its peers at the same work, in turns, and write what was found.
 
-    python benchmarks/bench.py [names ...] [--quick]
+    python benchmarks/bench.py [names ...] [--cores 1] [--quick]
 
 A name is the beginning of a ratio's name: ``rollout``, ``grpo/7m``, ``learner/7m/ragged/vs_hf``; ``growth`` asks for how r1kit's cost
 grows. Without names everything is measured. Results are merged into OUT/bench.json; docs/performance.md is written from it. ``--quick``
@@ -30,11 +30,13 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="tiny sizes and one repeat, to try the harness out")
     parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="results, models and logs (runs/bench)")
     parser.add_argument("--peers", type=Path, default=None, help="where the peers' virtual environments are or are to be made (OUT)")
+    parser.add_argument("--cores", type=int, choices=(1, 2), default=None, help="only the lines of one core, or of two (both)")
     parser.add_argument("--repeats", type=int, default=None, metavar="N", help="measured pairs (3; with --quick 1); below 3 no page")
     asked = parser.parse_args(words)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     out = asked.out.resolve()
     works = chosen([name for name in asked.names if name != "growth"]) if set(asked.names) != {"growth"} else []
+    works = [work for work in works if asked.cores in (None, work.cores)]
     if asked.names and not works and "growth" not in asked.names:
         sys.exit(f"bench: no ratio's name begins with {' or '.join(asked.names)}")
     size = QUICK if asked.quick else FULL

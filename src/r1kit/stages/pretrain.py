@@ -1,7 +1,8 @@
 """Pretraining a base model from random weights (DeepSeek-V3, section 4): next token, plus one further token ahead (MTP).
 
 In the paper: 14.8T tokens, AdamW(.9, .95), lambda of MTP 0.3 then 0.1, alpha of the balance loss 1e-4, bias rate 0.001. Here: a
-tokenizer is trained on the corpus first, unless another stage's is taken over.
+tokenizer is trained on the corpus first, unless another stage's is taken over, and the head's product is in bf16, since no engine's
+log-probabilities are compared with it.
 """
 
 import contextlib
@@ -59,7 +60,7 @@ class Pretrain(Stage):
     tokens: int = Field(ge=1)
     tokenizer: int | str = 768
     corpus: CorpusConfig = CorpusConfig()
-    learner: LearnerConfig = LearnerConfig(context=160, lines=26, optimizer=OptimizerConfig(kind="muon", learning_rate=3e-3))
+    learner: LearnerConfig = LearnerConfig(context=160, lines=26, head="bfloat16", optimizer=OptimizerConfig(kind="muon", learning_rate=3e-3))
     training: SupervisedConfig = SupervisedConfig(
         epochs=1, batch_tokens=4096, schedule=ScheduleConfig(kind="wsd", warmup=20, decay_share=0.6), mtp_weight=0.3, balance_weight=1e-4
     )

@@ -78,7 +78,8 @@ def reinforce(
     tell_tasks(ctx, tasks)
     learner = ctx.runtime.learner(init, learner_config)
     reference = ctx.runtime.learner(init, learner_config) if config.beta else None
-    player = Player(learner, ctx.runtime.engine_of(learner), talk.chat(init), reference)
+    behind = ctx.runtime.learner(init, learner_config) if isinstance(config, grpo.GRPOConfig) and config.off_policy else None
+    player = Player(learner, ctx.runtime.engine_of(behind or learner), talk.chat(init), reference, behind)
     room = min(learner_config.context + 1, read_config(init).max_positions) - config.max_tokens
     mixture = Mixture(tasks, "train", derive_seed(ctx.seed, "problems"), fits(player.chat, room), config.curriculum, ctx.log.info)
     tell_left_out(ctx, mixture, room)
@@ -91,7 +92,7 @@ def reinforce(
             grpo.train(config, player, mixture, rewards, ctx.seed, ctx.log, ctx.out, watch)
     ctx.runtime.export(learner, ctx.out / "model")
     checkpoint.discard(ctx.out)
-    ctx.runtime.release(player.engine, learner, *([reference] if reference else []))
+    ctx.runtime.release(player.engine, learner, *(spare for spare in (reference, behind) if spare is not None))
 
 
 def rules(rewards: RewardSpec, tasks: TaskSpec) -> tuple[dict[str, tuple[Task, float]], list[WeightedReward]]:

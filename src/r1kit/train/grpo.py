@@ -25,6 +25,7 @@ from r1kit.train import checkpoint
 from r1kit.train.algorithms import ALGORITHMS
 from r1kit.train.gate import GapAlarm
 from r1kit.train.learner import LearnerProtocol, Metrics, tell_fault
+from r1kit.train.off_policy import BEHIND, Phases, follow, hand_over, require_behind, version_of
 from r1kit.train.optimizers import ScheduleConfig
 from r1kit.train.policy_loss import PolicyLoss
 from r1kit.train.rollouts import Phase, Player, Watch, agree, collect, describe, records, take_up
@@ -36,7 +37,8 @@ REFERENCE = "reference"  # its name in a saved state
 class GRPOConfig(UpdateConfig):
     """A step is one update. ``updates_per_rollout`` updates share a rollout phase, whose questions are split at random among them.
     The reference follows the policy every ``reference_refresh`` updates (R1: 400; 0: never). ``save_every`` counts rollout phases.
-    ``algorithm`` sets what the recipe does not (algorithms.py). R1-Zero trained for 10,400 steps.
+    ``algorithm`` sets what the recipe does not (algorithms.py). ``off_policy``: by how many phases the engine's weights are behind, so that it
+    plays one phase while the one before is learned from (off_policy.py). R1-Zero trained for 10,400 steps.
     """
 
     algorithm: str = "grpo"
@@ -45,6 +47,7 @@ class GRPOConfig(UpdateConfig):
     schedule: ScheduleConfig = ScheduleConfig()
     watch_every: int = Field(default=0, ge=0)
     save_every: int = Field(default=10, ge=1)
+    off_policy: int = Field(default=0, ge=0, le=1)
 
     @model_validator(mode="before")
     @classmethod
@@ -66,6 +69,15 @@ class GRPOConfig(UpdateConfig):
             raise ValueError("advantage: gdpo normalises each reward and never looks at their sum, which kl_in: reward lowers; use kl_in: loss")
         return self
 
+    @model_validator(mode="after")
+    def _lag_is_paid_for(self) -> "GRPOConfig":
+        if self.off_policy and self.correction == "none":
+            raise ValueError(
+                "off_policy: 1 learns from what older weights sampled, as if the present ones had; add correction: truncate (or mask, sequence, "
+                "sequence_mask), which pays for the difference"
+            )
+        return self
+
 
 def train(
     config: GRPOConfig,
@@ -78,33 +90,44 @@ def train(
     watch: Watch | None = None,
 ) -> None:
     """Run ``config.steps`` updates, and continue where an interrupted training saved its state in ``out``."""
+    require_behind(player, config.off_policy)
     start, drawn = resume(player, config, out) if checkpoint.exists(out) else (0, 0)
     take_up(mixture, config, rewards, out, start, drawn)
     agree(player, mixture, config, seed, start, log)
+    fall_back(player, config, start, out)
     alarm = GapAlarm(config)
     weights = {reward.name: reward.weight for reward in rewards}
-    for first in range(start, config.steps, config.updates_per_rollout):
-        began = time.perf_counter()
-        phase = collect(player, mixture, rewards, config, derive_seed(seed, "rollout", first))
-        drawn += phase.drawn
-        sampled = time.perf_counter()
-        watched = watch(player) if watch and config.watch_every and first % config.watch_every == 0 else {}
-        phase_metrics = describe(phase) | watched | {"time/rollout": sampled - began - phase.scoring_s}
-        log.rollouts(first, records(phase, 32))
-        phase, gap = recompute(player, phase, config)
-        phase_metrics |= gap
-        for number, part in enumerate(split(phase, config, derive_seed(seed, "split", first))[: config.steps - first]):
-            began = time.perf_counter()
-            refresh_reference(player, config, first + number)
-            learned = learn(player, part, config, weights, first + number, derive_seed(seed, "tokens", first + number))
-            if number == 0:
-                tell(log, alarm.feed(first, learned.get("sampling/logp_gap_mean", gap.get("sampling/logp_gap_mean", 0.0))))
-            tell_fault(player.learner, learned, log)
-            log.step(first + number, config.steps, phase_metrics | learned | {"time/update": time.perf_counter() - began})
-        after = first + config.updates_per_rollout
-        player.engine.load(player.learner.weights(), after)
-        due = (first // config.updates_per_rollout + 1) % config.save_every == 0
-        log.save_point(due, player.learner.save, out, {"step": after, "drawn": drawn}, mixture.saved(), moved_reference(player, config, after))
+    with Phases(lambda first, heed: collect(player, mixture, rewards, config, derive_seed(seed, "rollout", first), heed)) as phases:
+        for first in range(start, config.steps, config.updates_per_rollout):
+            began, after = time.perf_counter(), first + config.updates_per_rollout
+            phase = phases.take(first)
+            drawn, stream = drawn + phase.drawn, mixture.saved()
+            sampled = time.perf_counter()
+            followed = follow(player, phase, config, first)
+            watched = watch(player) if watch and config.watch_every and first % config.watch_every == 0 else {}
+            if config.off_policy and after < config.steps:
+                phases.begin(after)
+            phase_metrics = describe(phase) | watched | {"time/rollout": sampled - began - phase.scoring_s}
+            log.rollouts(first, records(phase, 32))
+            phase, gap = recompute(player, phase, config)
+            phase_metrics |= gap | followed
+            for number, part in enumerate(split(phase, config, derive_seed(seed, "split", first))[: config.steps - first]):
+                began = time.perf_counter()
+                refresh_reference(player, config, first + number)
+                learned = learn(player, part, config, weights, first + number, derive_seed(seed, "tokens", first + number))
+                if number == 0:
+                    tell(log, alarm.feed(first, disagreement(phase_metrics | learned)))
+                tell_fault(player.learner, learned, log)
+                log.step(first + number, config.steps, phase_metrics | learned | {"time/update": time.perf_counter() - began})
+            if not config.off_policy:
+                hand_over(player, after)
+            due = (first // config.updates_per_rollout + 1) % config.save_every == 0
+            log.save_point(due, player.learner.save, out, {"step": after, "drawn": drawn}, stream, companions(player, config, after))
+
+
+def disagreement(metrics: Metrics) -> float:
+    """By how much engine and learner differ where both have the same weights."""
+    return metrics.get("sampling/rounding_mean", metrics.get("sampling/logp_gap_mean", 0.0))
 
 
 def tell(log: Log, warning: str) -> None:
@@ -117,16 +140,28 @@ def resume(player: Player, config: GRPOConfig, out: Path) -> tuple[int, int]:
     problems were drawn before it."""
     progress = player.learner.restore(out)
     start = progress["step"]
-    player.engine.load(player.learner.weights(), start)
+    hand_over(player, start)
     for name, learner in moved_reference(player, config, start).items():
         learner.restore(out, name)
     return start, progress["drawn"]
+
+
+def fall_back(player: Player, config: GRPOConfig, start: int, out: Path) -> None:
+    """With a learner behind: take up the weights that are to sample the phase at ``start``, once engine and learner have been seen to agree."""
+    if player.behind is not None and start:
+        player.behind.restore(out, BEHIND)
+        player.engine.load(player.behind.weights(), version_of(start, config.updates_per_rollout))
 
 
 def refresh_reference(player: Player, config: GRPOConfig, step: int) -> None:
     """Every ``reference_refresh`` steps the policy becomes the reference."""
     if player.reference is not None and config.reference_refresh and step and step % config.reference_refresh == 0:
         player.reference.copy_from(player.learner)
+
+
+def companions(player: Player, config: GRPOConfig, step: int) -> dict[str, LearnerProtocol]:
+    """What belongs to the policy's state after ``step`` steps: a reference that has moved, and the weights that are behind."""
+    return moved_reference(player, config, step) | ({BEHIND: player.behind} if player.behind is not None else {})
 
 
 def moved_reference(player: Player, config: GRPOConfig, step: int) -> dict[str, LearnerProtocol]:

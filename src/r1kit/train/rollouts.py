@@ -50,12 +50,14 @@ class RolloutConfig(GateConfig):
 
 @dataclass(frozen=True, slots=True)
 class Player:
-    """A policy that can play and learn: learner and engine share weights; ``reference`` is None where beta is 0."""
+    """A policy that can play and learn: learner and engine share weights; ``reference`` is None where beta is 0. ``behind``: a learner that never
+    learns, which the engine samples from in the learner's stead (off_policy.py)."""
 
     learner: LearnerProtocol
     engine: Engine
     chat: Chat
     reference: LearnerProtocol | None = None
+    behind: LearnerProtocol | None = None
 
 
 Watch = Callable[[Player], Metrics]  # what is measured beside the training, every ``watch_every`` steps

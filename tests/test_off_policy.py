@@ -1,0 +1,285 @@
+"""A phase behind: what the engine plays while the learner learns is what weights of a step before would have played, to the last bit."""
+
+import json
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small_world import full_logprobs, learner_config, model, model_directory, quiet_log, same_weights, tokenizer
+from torch import Tensor
+
+from r1kit.chat import Chat
+from r1kit.config import ConfigError, R1kitError
+from r1kit.data.curriculum import CurriculumConfig
+from r1kit.data.mixture import Mixture
+from r1kit.engine.native import NativeEngine
+from r1kit.model.decoder import LanguageModel
+from r1kit.rewards import WeightedReward
+from r1kit.runtime.local import LocalConfig, LocalRuntime
+from r1kit.seeds import derive_seed
+from r1kit.tasks import load_tasks
+from r1kit.train.grpo import GRPOConfig, learn, recompute, split, train
+from r1kit.train.learner import Learner, Metrics
+from r1kit.train.rollouts import Player, collect
+from r1kit.types import Rollout, Row
+
+SHAPE: dict[str, Any] = {"steps": 6, "problems": 2, "group": 3, "max_tokens": 5, "beta": 0.0, "epsilon": 0.2, "aggregation": "token",
+                         "updates_per_rollout": 1, "correction": "truncate", "off_policy": 1, "save_every": 1, "gap_alarm": 1e-3}  # fmt: skip
+MATRIX: dict[str, dict[str, Any]] = {
+    "an update a phase": {},
+    "dynamic sampling": {"updates_per_rollout": 2, "dynamic_sampling": 2, "reward": "coarse"},
+    "a curriculum saved seldom": {"save_every": 4, "curriculum": CurriculumConfig(easy=0.9, hard=0.0, rest=1), "reward": "coarse"},
+    "a reference that follows": {"updates_per_rollout": 2, "save_every": 2, "beta": 0.1, "reference_refresh": 3, "correction": "sequence"},
+}
+
+
+class KilledError(Exception):
+    pass
+
+
+class Mortal(Learner):
+    left = -1  # updates until it dies
+    before: Callable[[Sequence[Row]], None] = staticmethod(lambda rows: None)  # called with an update's rows
+
+    def update(self, rows: Sequence[Row], objective: object, scale: float) -> Metrics:
+        if self.left == 0:
+            raise KilledError
+        self.left -= 1
+        self.before(rows)
+        return super().update(rows, objective, scale)  # type: ignore[arg-type]
+
+
+def fine(rollouts: Sequence[Rollout]) -> list[float | None]:
+    return [float(np.mean(r.completion.token_ids % 2 == 0)) for r in rollouts]
+
+
+def coarse(rollouts: Sequence[Rollout]) -> list[float | None]:
+    return [float(r.completion.token_ids[0] % 2 == 0) for r in rollouts]
+
+
+def configured(settings: Mapping[str, Any]) -> GRPOConfig:
+    return GRPOConfig(**{**SHAPE, **{name: value for name, value in settings.items() if name != "reward"}})
+
+
+def problems(config: GRPOConfig) -> Mixture:
+    return Mixture(load_tasks({"chain": {"weight": 2, "size": 9}, "mul": {"weight": 1, "size": 5}}), "train", 5, curriculum=config.curriculum)
+
+
+def rewards(settings: Mapping[str, Any]) -> list[WeightedReward]:
+    return [WeightedReward("accuracy", 1.0, coarse if settings.get("reward") == "coarse" else fine)]
+
+
+def learners(config: GRPOConfig) -> tuple[Mortal, Learner | None, Learner]:
+    own = learner_config(context=96, learning_rate=1e-2)
+    return Mortal(model(init_std=0.05), own), Learner(model(init_std=0.05), own) if config.beta else None, Learner(model(init_std=0.05), own)
+
+
+def engine_of(model: LanguageModel) -> NativeEngine:
+    return NativeEngine(model, [tokenizer().eos_id])
+
+
+def play(
+    out: Path, settings: Mapping[str, Any], left: int = -1, before: Callable[[Mortal, Sequence[Row]], None] | None = None,
+    engine: Callable[[LanguageModel], NativeEngine] = engine_of,
+) -> Mortal:  # fmt: skip
+    out.mkdir(exist_ok=True)
+    config = configured(settings)
+    learner, reference, behind = learners(config)
+    learner.left = left
+    if before is not None:
+        learner.before = lambda rows: before(learner, rows)
+    player = Player(learner, engine(behind.model), Chat(tokenizer()), reference, behind)
+    train(config, player, problems(config), rewards(settings), 7, quiet_log(out), out)
+    return learner
+
+
+def told(out: Path) -> list[dict[str, Any]]:
+    """Metrics without times, and all rollouts."""
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    metrics = [{name: value for name, value in row.items() if not name.startswith("time")} for row in rows]
+    return metrics + [json.loads(line) for file in sorted(out.glob("samples/**/*.jsonl")) for line in file.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("name", MATRIX)
+def test_it_is_the_sequential_loop_that_samples_with_the_weights_of_before(name: str, tmp_path: Path) -> None:
+    """The loop by hand: one thing after the other, weights kept as copies, every phase sampled after the updates of the one before it."""
+    settings = MATRIX[name]
+    config = configured(settings)
+    overlapped = play(tmp_path / "overlapped", settings)
+
+    learner, reference, behind = learners(config)
+    engine = engine_of(behind.model)
+    player, mixture = Player(learner, engine, Chat(tokenizer()), reference), problems(config)
+    each = config.updates_per_rollout
+    texts: list[str] = []
+    phase = collect(player, mixture, rewards(settings), config, derive_seed(7, "rollout", 0))
+    for first in range(0, config.steps, each):
+        kept = {weight: tensor.clone() for weight, tensor in learner.weights().items()}
+        texts += [rollout.text for group in phase.groups for rollout in group]
+        corrected, _ = recompute(player, phase, config)
+        for number, part in enumerate(split(corrected, config, derive_seed(7, "split", first))):
+            step = first + number
+            if reference is not None and step and step % config.reference_refresh == 0:
+                reference.copy_from(learner)
+            learn(player, part, config, {"accuracy": 1.0}, step, derive_seed(7, "tokens", step))
+        engine.load(kept, first)
+        if first + each < config.steps:
+            phase = collect(player, mixture, rewards(settings), config, derive_seed(7, "rollout", first + each))
+    assert same_weights(overlapped.model, learner.model)
+    assert [line["text"] for line in told(tmp_path / "overlapped") if "text" in line] == texts
+
+
+@pytest.mark.parametrize("name", MATRIX)
+def test_a_training_killed_at_every_step_ends_with_the_same_bytes(name: str, tmp_path: Path) -> None:
+    straight = play(tmp_path / "straight", MATRIX[name])
+    for left in range(SHAPE["steps"]):
+        out = tmp_path / f"killed_{left}"
+        with pytest.raises(KilledError):
+            play(out, MATRIX[name], left)
+        assert same_weights(straight.model, play(out, MATRIX[name]).model), f"killed before step {left}"
+        assert told(out) == told(tmp_path / "straight"), f"killed before step {left}"
+
+
+def logprobs(weights: LanguageModel, row: Row) -> np.ndarray:
+    """Log-probabilities of a row's sampled tokens by a pass over this row alone."""
+    with torch.no_grad():
+        found: np.ndarray = full_logprobs(weights, row).numpy()
+    return found[row.mask[1:]]
+
+
+def test_each_token_is_weighed_by_how_much_likelier_it_has_become(tmp_path: Path) -> None:
+    """min(pi_old / mu, cap) / tokens, with pi_old and mu computed by hand: the weights before the update, and those one update earlier."""
+    history: list[LanguageModel] = []
+    ratios: list[np.ndarray] = []
+
+    def look(learner: Mortal, rows: Sequence[Row]) -> None:
+        history.append(model(init_std=0.05))
+        history[-1].load_state_dict(learner.model.state_dict())
+        sampler = history[max(0, len(history) - 2)]
+        for row in rows:
+            old_T = logprobs(history[-1], row)
+            ratio_T = np.exp(old_T - logprobs(sampler, row))
+            ratios.append(ratio_T)
+            assert isinstance(row.weight, np.ndarray) and row.old_logprobs is not None
+            weight = float(np.median(row.weight[row.mask] / np.minimum(ratio_T, 1.05)))
+            np.testing.assert_allclose(row.weight[row.mask], weight * np.minimum(ratio_T, 1.05), rtol=2e-4)
+            np.testing.assert_allclose(row.old_logprobs[row.mask], old_T, atol=2e-4)
+            assert 1 / (6 * 5) * 0.999 < weight <= 1 / 6  # one over the update's tokens
+
+    play(tmp_path, {"correction_cap": 1.05}, before=look)
+    lagging = np.concatenate(ratios[1:])
+    assert lagging.max() > 1.05 and lagging.min() < 0.95  # there was something to weigh, and something to cut off
+
+
+def test_the_gap_grows_by_the_lag_and_nobody_takes_it_for_a_broken_engine(tmp_path: Path) -> None:
+    play(tmp_path, {})
+    metrics = [row for row in told(tmp_path) if "policy/loss" in row]
+    lag, rounding = ([row[f"sampling/{name}"] for row in metrics] for name in ("logp_gap_mean", "rounding_mean"))
+    assert lag[0] < 1e-4 and all(gap > 10 * SHAPE["gap_alarm"] for gap in lag[1:])  # the first phase is sampled by the weights that learn from it
+    assert all(gap < 1e-4 for gap in rounding)
+
+
+class Deaf(NativeEngine):
+    """An engine on weights of its own that notes a version and takes no weights."""
+
+    def load(self, weights: Mapping[str, Tensor], version: int) -> None:
+        self.version = version
+
+
+class Stuck(NativeEngine):
+    """An engine that takes weights and never notes their version after the gate."""
+
+    def load(self, weights: Mapping[str, Tensor], version: int) -> None:
+        self.version = min(version, 1)
+
+
+def test_an_engine_that_is_not_handed_the_weights_stops_the_run(tmp_path: Path) -> None:
+    with pytest.raises(R1kitError, match="3 updates in a row: the engine samples from something else"):
+        play(tmp_path / "deaf", {}, engine=lambda behind: Deaf(model(init_std=0.05), [tokenizer().eos_id]))
+    with pytest.raises(R1kitError, match="version 2 of the weights was to sample come from version 1"):
+        play(tmp_path / "stuck", {}, engine=lambda behind: Stuck(behind, [tokenizer().eos_id]))
+
+
+def test_the_next_phase_is_played_while_this_one_is_learned_from(tmp_path: Path) -> None:
+    """Every update but the last waits until the engine has begun to play what comes next; one after the other, that would wait for ever."""
+    begun = threading.Semaphore(0)
+
+    class Tells(NativeEngine):
+        def generate(self, *arguments: Any, **rest: Any) -> Any:
+            begun.release()
+            return super().generate(*arguments, **rest)
+
+    steps = iter(range(6))
+
+    def wait(learner: Mortal, rows: Sequence[Row]) -> None:
+        step = next(steps)
+        for _ in range({0: 2, 5: 0}.get(step, 1)):  # the first phase is played before anything is learned
+            assert begun.acquire(timeout=20), "nobody plays the next phase"
+
+    play(tmp_path, {"gate_problems": 0}, before=wait, engine=lambda behind: Tells(behind, [tokenizer().eos_id]))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, KilledError])
+def test_what_stops_the_learning_stops_the_playing_and_leaves_no_thread(error: type[BaseException], tmp_path: Path) -> None:
+    before = set(threading.enumerate())
+
+    def stop(learner: Mortal, rows: Sequence[Row]) -> None:
+        raise error
+
+    with pytest.raises(error):
+        play(tmp_path, {"max_tokens": 60, "group": 16}, before=stop)
+    assert set(threading.enumerate()) == before
+
+
+def test_a_reward_that_stops_the_run_does_so_once_what_was_before_is_saved(tmp_path: Path) -> None:
+    config = configured({})
+    learner, _, behind = learners(config)
+    calls = iter(range(6))
+
+    def breaks(rollouts: Sequence[Rollout]) -> list[float | None]:
+        if next(calls) == 2:
+            raise ConfigError("rewards: this cannot be scored")
+        return fine(rollouts)
+
+    player = Player(learner, engine_of(behind.model), Chat(tokenizer()), None, behind)
+    with pytest.raises(ConfigError, match="this cannot be scored"):
+        train(config, player, problems(config), [WeightedReward("accuracy", 1.0, breaks)], 7, quiet_log(tmp_path), tmp_path)
+    assert [row["step"] for row in told(tmp_path) if "policy/loss" in row] == [0, 1]
+
+
+def test_two_processes_take_turns_and_play_the_same(tmp_path: Path) -> None:
+    """Helpers do one thing at a time: the next phase is played before or after an update, whoever comes first, and nothing depends on it."""
+    directory = model_directory(tmp_path / "model")
+    config = configured({"steps": 3})
+    runtime = LocalRuntime(LocalConfig(processes=2, engine_precision="float32"))
+    try:
+        texts = []
+        for name in ("a", "b"):
+            own = learner_config(context=96, learning_rate=1e-2)
+            learner, behind = runtime.learner(directory, own), runtime.learner(directory, own)
+            player = Player(learner, runtime.engine_of(behind), Chat(tokenizer()), None, behind)
+            (tmp_path / name).mkdir()
+            train(config, player, problems(config), rewards({}), 7, quiet_log(tmp_path / name), tmp_path / name)
+            texts.append(told(tmp_path / name))
+        assert texts[0] == texts[1] and len(texts[0]) > 3
+    finally:
+        runtime.close()
+
+
+def test_a_lag_without_a_correction_is_refused() -> None:
+    with pytest.raises(ConfigError, match="add correction: truncate"):
+        GRPOConfig.parse({"off_policy": 1}, "grpo")
+    with pytest.raises(ConfigError, match="less than or equal to 1"):
+        GRPOConfig.parse({"off_policy": 2, "correction": "truncate"}, "grpo")
+
+
+def test_a_player_has_weights_behind_exactly_where_they_are_used(tmp_path: Path) -> None:
+    config = configured({})
+    learner, _, _ = learners(config)
+    player = Player(learner, engine_of(learner.model), Chat(tokenizer()))
+    with pytest.raises(ConfigError, match="off_policy: 1 with no learner behind"):
+        train(config, player, problems(config), rewards({}), 7, quiet_log(tmp_path), tmp_path)

@@ -1,6 +1,6 @@
 """Kill r1kit anywhere, any number of times, and compare what comes out with a run that nobody disturbed.
 
-    python benchmarks/chaos.py                  50 kills at random times, then every system call of a save and of a stage's hand-over
+    python benchmarks/chaos.py                  50 kills at random times, then kills and errors of the disk at every call of a save and of a hand-over
     python benchmarks/chaos.py --kills 10 --no-calls --processes 1
 
 Random kills: the nano recipe through every stage, SIGKILL to the whole process group or to a single one of its processes at seeded
@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,19 +51,21 @@ stages:
 
 @dataclass
 class Tally:
-    """What came of the kills so far."""
+    """What came of the kills, or of the errors, so far."""
 
-    kills: int = 0
+    what: str
+    wanted: bool = True
+    done: int = 0
     identical: int = 0
     refused: int = 0
     wrong: int = 0
 
-    def count(self, kills: int, outcome: str) -> None:
-        self.kills += kills
-        setattr(self, outcome, getattr(self, outcome) + kills)
+    def count(self, done: int, outcome: str) -> None:
+        self.done += done
+        setattr(self, outcome, getattr(self, outcome) + done)
 
     def __str__(self) -> str:
-        return f"kills: {self.kills}, identical: {self.identical}, refused with a reason: {self.refused}, wrong: {self.wrong}"
+        return f"{self.what}: {self.done}, identical: {self.identical}, refused with a reason: {self.refused}, wrong: {self.wrong}"
 
 
 def fork(work: Callable[[], None], output: Path) -> int:
@@ -81,6 +84,8 @@ def fork(work: Callable[[], None], output: Path) -> int:
         code = 0
     except SystemExit as ended:
         code = int(ended.code or 0)
+    except Exception:
+        traceback.print_exc()
     finally:
         import atexit
 
@@ -246,7 +251,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=50, help="random kills, over all --processes")
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2], help="how many processes the runs have")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--no-calls", action="store_true", help="leave out the kills at system calls")
+    parser.add_argument("--no-calls", action="store_true", help="leave out kills and errors at system calls")
     parser.add_argument("--every", type=int, default=1, help="of the system calls of a hand-over, take every so many")
     parser.add_argument("--keep", type=Path, help="a new folder for all runs, which is kept")
     options = parser.parse_args()
@@ -257,22 +262,22 @@ def main() -> None:
     import r1kit.stages
 
     assert r1kit.execute and r1kit.report and r1kit.runtime and r1kit.stages
-    tally = Tally()
+    kills, errors = Tally("kills"), Tally("errors")
     folder = options.keep or Path(tempfile.mkdtemp(prefix="chaos-"))  # not TemporaryDirectory: a forked attempt would remove it as it ends
     try:
         for processes in options.processes:
-            finished = random_kills(folder / f"processes_{processes}", -(-options.kills // len(options.processes)), processes, options.seed, tally)
+            finished = random_kills(folder / f"processes_{processes}", -(-options.kills // len(options.processes)), processes, options.seed, kills)
         if not options.no_calls:
-            from chaos_calls import calls_of_a_hand_over, calls_of_a_save
+            from chaos_calls import disturb
 
-            for work, every in ((calls_of_a_save, 1), (calls_of_a_hand_over, options.every)):
-                for outcome in work(finished / "stages/pretrain/model", folder / work.__name__, every):
-                    tally.count(1, outcome)
+            disturb(finished / "stages/pretrain/model", folder / "calls", options.every, kills, errors)
     finally:
         if not options.keep:
             shutil.rmtree(folder, ignore_errors=True)
-    print(tally)
-    sys.exit(1 if tally.wrong else 0)
+    if errors.done:
+        print(errors)
+    print(kills)
+    sys.exit(1 if kills.wrong or errors.wrong else 0)
 
 
 if __name__ == "__main__":

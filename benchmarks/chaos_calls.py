@@ -1,23 +1,36 @@
-"""Kill a process at every system call that changes the disk, in one save of training state and in one hand-over between stages.
+"""Kill a process at every system call that changes the disk, or have the disk refuse that call, in one save of training state and in one hand-over
+between stages.
 
-strace is attached to a process that waits, and delivers SIGKILL on entering the N-th call of a kind; then the work is finished by another
-process and compared. The calls are counted first, and every one of them is taken once, so every place between two changes of the disk is
-visited. Without strace (it is Linux only) this part is left out, and that is said.
+strace is attached to a process that waits. It delivers SIGKILL on entering the N-th call of a kind; or it has that call fail with ENOSPC or EIO,
+once, or with every later one until the process is gone. Then the work is finished by another process and compared. The calls are listed first,
+and every one of them is taken, so every place between two changes of the disk is visited. A process that meets an error may go on, or stop
+with a text that names the file; a traceback is no answer. Without strace (it is Linux only) this part is left out, and that is said.
+
+    python benchmarks/chaos_calls.py MODEL [--every 10] [--only save] [--errors]      without the random kills, on a model's folder
 """
 
+import argparse
 import hashlib
+import itertools
 import json
 import os
+import re
 import shutil
 import signal
+import socket
 import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from chaos import differences, fingerprint, fork, run_recipe, wait
+from chaos import Tally, differences, fingerprint, fork, run_recipe, wait
 
-CALLS = "write,pwrite64,writev,ftruncate,rename,renameat,renameat2,fsync,fdatasync,unlink,unlinkat,rmdir,mkdir,mkdirat"
+CALLS = "write,pwrite64,writev,ftruncate,truncate,rename,renameat,renameat2,fsync,fdatasync,unlink,unlinkat,rmdir,mkdir,mkdirat"
+OPENS = "openat"  # can be refused where it makes a file
 SAVED, STEPS = 3, 5
 RECIPE = """\
 name: hand-over
@@ -28,107 +41,202 @@ stages:
 """
 
 
-def calls_of_a_save(model: Path, folder: Path, every: int) -> Iterator[str]:
-    """The outcome of a kill at each call of the save of one step, of a training that goes on from what is there."""
+@dataclass(frozen=True)
+class Work:
+    """What is disturbed: ``do(out, ready)`` calls ``ready`` when strace may be attached; ``finish(out)`` is what a user does next, and what
+    ``read(out)`` then finds has to be ``wanted``."""
+
+    name: str
+    folder: Path
+    do: Callable[[Path, Callable[[], None]], None]
+    finish: Callable[[Path], None]
+    read: Callable[[Path], dict[str, str]]
+    wanted: dict[str, str]
+
+    def finished(self, out: Path) -> tuple[int | None, list[str], str]:
+        """Finish: the exit code, what is then different, what was said."""
+        said = self.folder / "finish.txt"
+        code = wait(fork(lambda: self.finish(out), said), 600.0)
+        return code, differences(self.read(out), self.wanted) if code == 0 else [], said.read_text()
+
+
+def save(model: Path, folder: Path) -> Work:
+    """The save of one step, of a training that goes on from what is there."""
     folder.mkdir(parents=True)
 
     def train(out: Path, until: int, before: Callable[[], None] = lambda: None) -> None:
+        from r1kit.config import R1kitError
         from r1kit.model.huggingface import load_pretrained
         from r1kit.train import checkpoint
         from r1kit.train.learner import Learner, LearnerConfig
         from r1kit.train.objectives import CrossEntropy
 
         learner = Learner(load_pretrained(model), LearnerConfig(precision="float32"))
-        start = learner.restore(out)["step"] if checkpoint.exists(out) else 0
-        for step in range(start, until):
-            learner.update(_rows(step), CrossEntropy(), 1.0)
-            if step + 1 == SAVED:
-                before()
-            learner.save(out, {"step": step + 1})
+        try:
+            start = learner.restore(out)["step"] if checkpoint.exists(out) else 0
+            for step in range(start, until):
+                learner.update(_rows(step), CrossEntropy(), 1.0)
+                if step + 1 == SAVED:
+                    before()
+                learner.save(out, {"step": step + 1})
+        except R1kitError as error:
+            print(error)
+            sys.exit(1)
 
     def states(out: Path) -> dict[str, str]:
         return {str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest() for path in out.rglob("*") if path.is_file()}
 
     _run(lambda: train(folder / "undisturbed", STEPS), folder)
-    wanted = states(folder / "undisturbed")
     _run(lambda: train(folder / "begun", SAVED - 1), folder)
 
-    def killed(out: Path, ready: Callable[[], None]) -> None:
+    def disturbed(out: Path, ready: Callable[[], None]) -> None:
         shutil.copytree(folder / "begun", out)
         train(out, SAVED, ready)
 
-    yield from _every_call("save", folder, killed, lambda out: train(out, STEPS), states, wanted, every)
+    return Work("save", folder, disturbed, lambda out: train(out, STEPS), states, states(folder / "undisturbed"))
 
 
-def calls_of_a_hand_over(model: Path, folder: Path, every: int) -> Iterator[str]:
-    """The outcome of a kill at each call of a run from the last step of a stage to the end of the next one's first."""
+def hand_over(model: Path, folder: Path) -> Work:
+    """A run from the last step of a stage to the end of the next one's first."""
     folder.mkdir(parents=True)
     data, recipe = folder / "data.jsonl", folder / "recipe.yaml"
     data.write_text("".join(json.dumps({"prompt": f"{number}+1?", "completion": str(number + 1)}) + "\n" for number in range(4)))
     recipe.write_text(RECIPE.format(model=model, data=data))
     _run(lambda: run_recipe(recipe, folder / "undisturbed"), folder)
 
-    def killed(out: Path, ready: Callable[[], None]) -> None:
+    def disturbed(out: Path, ready: Callable[[], None]) -> None:
         ready()
         run_recipe(recipe, out)
 
-    yield from _every_call(
-        "hand-over", folder, killed, lambda out: run_recipe(recipe, out), fingerprint, fingerprint(folder / "undisturbed"), every
-    )
+    return Work("hand-over", folder, disturbed, lambda out: run_recipe(recipe, out), fingerprint, fingerprint(folder / "undisturbed"))
 
 
-def _every_call(
-    name: str,
-    folder: Path,
-    killed: Callable[[Path, Callable[[], None]], None],
-    finish: Callable[[Path], None],
-    read: Callable[[Path], dict[str, str]],
-    wanted: dict[str, str],
-    every: int,
-) -> Iterator[str]:
-    if shutil.which("strace") is None:
-        print(f"calls of a {name}: left out, strace is not installed", flush=True)
-        return
-    counted = _traced(["-c", "-S", "calls", "-U", "calls,name", "-o", str(folder / "calls.txt")], folder / "counted", killed, folder)
-    if counted != 0:
-        raise SystemExit(f"the work failed under strace:\n{(folder / 'killed.txt').read_text()[-800:]}")
-    lines = [line.split() for line in (folder / "calls.txt").read_text().splitlines()]
-    points = [(words[1], number) for words in lines if len(words) == 2 and words[1] in CALLS.split(",") for number in range(1, int(words[0]) + 1)]
+WORKS = {"save": save, "hand-over": hand_over}
+
+
+def disturb(model: Path, folder: Path, every: int, kills: Tally, errors: Tally, only: Sequence[str] = tuple(WORKS)) -> None:
+    """Kill and refuse at every call of a save, and at each ``every``-th of a hand-over, or of the ``only`` work; count what comes of it."""
+    for name in only:
+        work = WORKS[name](model, folder / name)
+        step = every if name == "hand-over" or len(only) == 1 else 1
+        for disturbed, tally in ((kill_at_calls, kills), (errors_at_calls, errors)):
+            if tally.wanted:
+                for outcome in disturbed(work, step):
+                    tally.count(1, outcome)
+
+
+def kill_at_calls(work: Work, every: int) -> Iterator[str]:
+    """The outcome of a kill at each call of a work."""
+    points = [point for point in _listed(work) if point[0] != OPENS]
     wrong = []
     for call, number in points[::every]:
-        out = folder / "killed"
+        out = work.folder / "disturbed"
         shutil.rmtree(out, ignore_errors=True)
-        code = _traced(["-o", os.devnull, "-e", f"inject={call}:signal=SIGKILL:when={number}"], out, killed, folder)
+        code, said = _traced(["-e", f"inject={call}:signal=SIGKILL:when={number}"], out, work)
         if code not in (0, -signal.SIGKILL):
-            raise SystemExit(f"the traced process ended with {code}:\n{(folder / 'killed.txt').read_text()[-800:]}")
-        code = wait(fork(lambda out=out: finish(out), folder / "finish.txt"), 600.0)  # type: ignore[misc]
-        different = differences(read(out), wanted) if code == 0 else [(folder / "finish.txt").read_text()[-400:]]
-        if different:
-            wrong.append((call, number, different[:5]))
-        yield "wrong" if different else "identical"
-    print(f"calls of a {name}: killed at {len(points[::every])} of its {len(points)}, wrong: {wrong or 0}", flush=True)
+            raise SystemExit(f"the traced process ended with {code}:\n{said[-800:]}")
+        code, different, text = work.finished(out)
+        if code or different:
+            wrong.append((call, number, different[:5] or text[-400:]))
+        yield "wrong" if code or different else "identical"
+    _tell(work, "killed", points, every, wrong)
 
 
-def _traced(options: list[str], out: Path, work: Callable[[Path, Callable[[], None]], None], folder: Path) -> int:
-    """Do the work in a process that strace is attached to when it says that it is ready; its exit code (negative: the signal)."""
+def errors_at_calls(work: Work, every: int) -> Iterator[str]:
+    """The outcome of an error at each call of a work, once, and of a disk that refuses everything from there on; ENOSPC and EIO in turns."""
+    points = _listed(work)
+    wrong = []
+    for place, (call, number) in list(enumerate(points))[::every]:
+        before = Counter(name for name, _ in points[:place])
+        later = {name: f"{before[name] + 1}+" for name, _ in points[place:] if name != OPENS}  # what is only read is opened as ever
+        for error, mode in zip(itertools.islice(itertools.cycle(("ENOSPC", "EIO")), place, None), ("once", "from there on"), strict=False):
+            injected = {**(later if mode == "from there on" else {}), **({call: str(number)} if mode == "once" or call == OPENS else {})}
+            options = [word for name, when in injected.items() for word in ("-e", f"inject={name}:error={error}:when={when}")]
+            outcome, why = _met(work, options)
+            if outcome == "wrong":
+                wrong.append((call, number, error, mode, why))
+                print(f"  wrong: {call} {number}, {error} {mode}: {why}", flush=True)
+            yield outcome
+    _tell(work, "refused by the disk", points, every, wrong)
+
+
+def _met(work: Work, options: Sequence[str]) -> tuple[str, str]:
+    """What came of a work that met errors: (outcome, why it is wrong)."""
+    out = work.folder / "disturbed"
+    shutil.rmtree(out, ignore_errors=True)
+    code, said = _traced(options, out, work)
+    if code != 0 and not _clear(code, said, out):
+        return "wrong", f"ended with {code}, saying: {said[-600:]}"
+    code, different, said = work.finished(out)
+    if code == 0:
+        return ("wrong", f"different: {different[:5]}") if different else ("identical", "")
+    return ("refused", "") if _clear(code, said, out) else ("wrong", f"could not be finished: {said[-600:]}")
+
+
+def _clear(code: int | None, said: str, out: Path) -> bool:
+    """Whether a process stopped by itself and named a file."""
+    named = re.search(re.escape(str(out)) + "([ :]|/(?!logs/))", said)  # beside the place of a traceback, which is always told
+    return code is not None and code > 0 and "Traceback" not in said and named is not None
+
+
+def _tell(work: Work, what: str, points: Sequence[object], every: int, wrong: Sequence[object]) -> None:
+    print(f"calls of a {work.name}: {what} at {len(points[::every])} of its {len(points)}, wrong: {list(wrong) or 0}", flush=True)
+
+
+def _listed(work: Work) -> list[tuple[str, int]]:
+    """The calls of a work that change the disk, in their order: (name, which of its name); none where there is no strace."""
+    if shutil.which("strace") is None:
+        print(f"calls of a {work.name}: left out, strace is not installed", flush=True)
+        return []
+    listing, out = work.folder / "calls.txt", work.folder / "listed"
+    shutil.rmtree(out, ignore_errors=True)
+    code, said = _traced(["-o", str(listing)], out, work)
+    if code != 0:
+        raise SystemExit(f"the work failed under strace:\n{said[-800:]}")
+    found, seen, first = [], Counter[str](), ""
+    for thread, call, rest in re.findall(r"^(\d+) +(\w+)\((.*)$", listing.read_text(), re.MULTILINE):
+        first = first or thread  # calls are counted by thread, and the first one is the process's own
+        if thread == first:
+            seen[call] += 1
+            if call != OPENS or re.search(r"O_(WRONLY|RDWR|CREAT)", rest):
+                found.append((call, seen[call]))
+    return found
+
+
+def _traced(options: Sequence[str], out: Path, work: Work) -> tuple[int, str]:
+    """Do the work in a process that strace is attached to when it says that it is ready: its exit code (negative: the signal) and what it said.
+
+    It speaks through a socket, whose calls are none of those that are disturbed, as a terminal's are not the disk's.
+    """
     told, tell = os.pipe()
     go, let_go = os.pipe()
+    hears, speaks = socket.socketpair()
 
     def ready() -> None:
         os.write(tell, b"r")
         os.read(go, 1)
 
-    pid = fork(lambda: work(out, ready), folder / "killed.txt")
-    os.read(told, 1)
-    tracer = subprocess.Popen(["strace", "-f", "-qq", "-e", f"trace={CALLS}", *options, "-p", str(pid)])
+    def spoken() -> None:
+        sys.stdout = sys.stderr = speaks.makefile("w", buffering=1, encoding="utf-8")
+        work.do(out, ready)
+
+    pid = fork(spoken, work.folder / "disturbed.txt")
+    speaks.close()
+    os.close(tell)
+    if not os.read(told, 1):
+        wait(pid, None)
+        raise SystemExit(f"the work ended before it began:\n{(work.folder / 'disturbed.txt').read_text()[-800:]}")
+    tracer = subprocess.Popen(["strace", "-f", "-qq", "-o", os.devnull, "-e", f"trace={CALLS},{OPENS}", *options, "-p", str(pid)])
     while tracer.poll() is None and "TracerPid:\t0" in Path(f"/proc/{pid}/status").read_text():
         time.sleep(0.005)
     os.write(let_go, b"g")
+    said = b"".join(iter(lambda: hears.recv(1 << 16), b"")).decode()
     code = wait(pid, None) or 0
     tracer.wait()
-    for descriptor in (told, tell, go, let_go):
+    hears.close()
+    for descriptor in (told, go, let_go):
         os.close(descriptor)
-    return code
+    return code, said + (work.folder / "disturbed.txt").read_text()
 
 
 def _run(work: Callable[[], None], folder: Path) -> None:
@@ -143,3 +251,29 @@ def _rows(step: int) -> list:  # type: ignore[type-arg]
 
     random = np.random.default_rng(step)
     return weighted([text_row(random.integers(5, 200, 24)) for _ in range(4)])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, help="a folder with a small model of r1kit's")
+    parser.add_argument("--every", type=int, default=1, help="take every so many of the calls")
+    parser.add_argument("--only", choices=WORKS, action="append", help="this work")
+    parser.add_argument("--errors", action="store_true", help="errors only, no kills")
+    options = parser.parse_args()
+    import r1kit.execute
+    import r1kit.runtime
+    import r1kit.stages
+
+    assert r1kit.execute and r1kit.runtime and r1kit.stages
+    kills, errors = Tally("kills", wanted=not options.errors), Tally("errors")
+    folder = Path(tempfile.mkdtemp(prefix="calls-"))  # as in chaos.py
+    try:
+        disturb(options.model.absolute(), folder, options.every, kills, errors, options.only or tuple(WORKS))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    print(*(tally for tally in (errors, kills) if tally.wanted), sep="\n")
+    sys.exit(1 if kills.wrong or errors.wrong else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +17,7 @@ import pytest
 import recipe_fakes
 import torch
 from rich.console import Console
-from small_world import Spied, random_rows, same_weights
+from small_world import Spied, model_directory, random_rows, same_weights
 
 from r1kit.config import R1kitError
 from r1kit.interruption import Interruption
@@ -200,6 +202,19 @@ def test_an_error_at_any_write_of_a_save_leaves_the_state_before_it(
     assert (found == 2 and told is not None and os.strerror(error) in told) or found == 3
     checkpoint.save(tmp_path, layer, [], {"step": 4})
     assert checkpoint.progress_of(tmp_path) == {"step": 4}
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed; it has system calls fail")
+def test_a_save_that_the_disk_refuses_somewhere_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    root = Path(__file__).parents[1]
+    command = [sys.executable, root / "benchmarks/chaos_calls.py", model_directory(tmp_path / "model"), "--errors", "--only", "save", "--every", "10"]
+    environment = {**os.environ, "PYTHONPATH": str(root / "src"), "TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, check=False)
+    if "Operation not permitted" in ended.stderr:
+        pytest.skip("tracing a process is not allowed here")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    found = re.fullmatch(r"errors: (\d+), identical: (\d+), refused with a reason: 0, wrong: 0", ended.stdout.splitlines()[-1])
+    assert found and found[1] == found[2] and int(found[1]) >= 4, ended.stdout
 
 
 # What hangs

@@ -217,6 +217,10 @@ def main() -> None:
 
 
 def _unexpected(error: Exception) -> str:
+    from r1kit.files import disk_trouble
+
+    if trouble := disk_trouble(error):
+        return f"{trouble}; the same command continues"
     return f"unexpected {type(error).__name__}: {error}\nR1KIT_DEBUG=1 shows where it came from; please report it with that."
 
 

@@ -10,7 +10,6 @@ import contextlib
 import fcntl
 import json
 import os
-import shutil
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +23,7 @@ from rich.console import Console
 from rich.text import Text
 
 from r1kit.config import ConfigError, R1kitError
-from r1kit.files import hash_file, rename_whole, sync_tree, write_whole
+from r1kit.files import disk_trouble, hash_file, naming, remove_tree, rename_whole, sync_tree, write_whole
 from r1kit.finished import FILE as FINISHED_FILE
 from r1kit.interruption import Interruption
 from r1kit.log import Log, duration
@@ -279,7 +278,7 @@ def _work(stage: Stage, ctx: Context, record: Record) -> Record:
     began = time.monotonic()
     before = record.get("seconds", 0.0)
     try:
-        with MemoryWatch() as watch, ctx.log:
+        with naming(ctx.out), MemoryWatch() as watch, ctx.log:
             stage.run(ctx)
         ctx.log.sync()
         _sweep(ctx.out)
@@ -303,7 +302,7 @@ def _sweep(folder: Path) -> None:
     for pattern in (STATES, SAMPLED, ".*.tmp"):
         for path in list(folder.rglob(pattern)):
             if path.is_dir():
-                shutil.rmtree(path)
+                remove_tree(path)
             else:
                 path.unlink()
 
@@ -325,7 +324,7 @@ def _explained(name: str, finished: Sequence[str], run_dir: Path, command: str) 
     except Exception as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         whole = _keep_traceback(run_dir / "logs" / f"{name}.txt")
-        what = f"{type(error).__name__}: {error} ({frame.filename}:{frame.lineno}; {whole})"
+        what = disk_trouble(error) or f"{type(error).__name__}: {error} ({frame.filename}:{frame.lineno}; {whole})"
         raise StageError(f"stage {name!r} failed: {what}\n{kept} Mend the cause, then continue with:\n  {command}") from error
 
 
@@ -359,8 +358,7 @@ def _partial(folder: Path) -> Path:
 
 def _remove(run_dir: Path, stage: str) -> None:
     for folder in (run_dir / "stages" / stage, _partial(run_dir / "stages" / stage)):
-        if folder.exists():
-            shutil.rmtree(folder)
+        remove_tree(folder)
 
 
 def _forget(run_dir: Path) -> None:
@@ -368,7 +366,7 @@ def _forget(run_dir: Path) -> None:
     for name in MADE_HERE:
         path = run_dir / name
         if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
+            remove_tree(path)
         else:
             path.unlink(missing_ok=True)
 

@@ -1,14 +1,38 @@
 """Files that are there whole or not at all: written to a temporary name, flushed to the disk, renamed; and what they hold, as a hash."""
 
+import contextlib
+import errno
 import hashlib
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
+
+
+def disk_trouble(error: BaseException) -> str | None:
+    """What a user is told where the disk is full or broken: the file, why, and what to do; None for any other error."""
+    if not (isinstance(error, OSError) and error.errno in _DISK):
+        return None
+    return f"{error.filename or 'a file'}: {error.strerror}; free space or mend the disk"
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Have a full or broken disk's errors at an open file, which do not know its name, name it, or the folder that it is in."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def write_whole(path: Path, text: str) -> None:
     """Replace the file by ``text``; whoever reads it, even after a crash, sees the old text or the new one."""
     temporary = path.with_name(f"{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
+    with naming(path), temporary.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -26,7 +50,8 @@ def sync(path: Path) -> None:
     """Wait until a file's content, or a folder's list of names, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with naming(path):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
@@ -37,6 +62,17 @@ def sync_tree(folder: Path) -> None:
         if not path.is_symlink():
             sync(path)
     sync(folder)
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder with all that it holds, if it is there. Errors name the folder."""
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        if folder.exists():
+            raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from error
 
 
 def hash_file(path: Path) -> str:

@@ -9,7 +9,6 @@ room; no training state is saved, and no stage ends, before its rows are on the 
 import json
 import math
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -21,7 +20,7 @@ from rich.live import Live
 from rich.text import Text
 
 from r1kit.config import R1kitError
-from r1kit.files import sync, write_whole
+from r1kit.files import remove_tree, sync, write_whole
 from r1kit.interruption import Interruption
 
 # What the progress line shows, in this order, where a stage reports it: (metric, word on the screen).
@@ -165,7 +164,7 @@ class Log:
             lines = self.metrics_file.read_text(encoding="utf-8").splitlines(keepends=True)
             rows = [(line, _parse(line)) for line in lines]
             write_whole(self.metrics_file, "".join(line for line, row in rows if row is not None and row.get("stage") != self.stage))
-        shutil.rmtree(self.run_dir / "samples" / self.stage, ignore_errors=True)
+        remove_tree(self.run_dir / "samples" / self.stage)
 
     def close(self) -> None:
         """Leave the last progress line on the screen. Raises R1kitError where rows could not be written."""

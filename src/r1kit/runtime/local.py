@@ -9,7 +9,6 @@ import contextlib
 import ctypes
 import multiprocessing
 import os
-import shutil
 import signal
 import tempfile
 import threading
@@ -31,7 +30,7 @@ from r1kit.config import Config, R1kitError
 from r1kit.engine import Done
 from r1kit.engine import build as engine_build
 from r1kit.engine.native import NativeEngine, default_seeds
-from r1kit.files import rename_whole
+from r1kit.files import remove_tree, rename_whole
 from r1kit.model import build, fused
 from r1kit.model.decoder import LanguageModel
 from r1kit.model.examination import Examination
@@ -187,11 +186,16 @@ class LocalRuntime:
     def export(self, learner: "LearnerProxy", directory: Path) -> None:
         """Write the learner's model with its tokenizer as a Hugging Face directory, which is there whole or not at all."""
         beside = directory.with_name(f".{directory.name}.tmp")
-        for stale in (beside, directory):
-            shutil.rmtree(stale, ignore_errors=True)
-        save_pretrained(self._replica.things[learner.handle].model, beside)
-        Tokenizer.load(learner.source).save(beside)
-        rename_whole(beside, directory)
+        tokenizer = Tokenizer.load(learner.source)
+        try:
+            for stale in (beside, directory):
+                remove_tree(stale)
+            save_pretrained(self._replica.things[learner.handle].model, beside)
+            tokenizer.save(beside)
+            rename_whole(beside, directory)
+        except Exception as error:  # a boundary: the libraries that write have errors of their own for a full disk
+            why = error.strerror if isinstance(error, OSError) and error.strerror else error
+            raise R1kitError(f"{directory}: the model could not be written: {why}; free space or mend the disk") from error
 
     def release(self, *things: "LearnerProxy | EngineProxy") -> None:
         for thing in things:

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from r1kit.config import R1kitError
-from r1kit.files import hash_file, hash_text, rename_whole, write_whole
+from r1kit.files import hash_file, hash_text, remove_tree, rename_whole, write_whole
 from r1kit.runs import STATES, owners
 
 FILE = "state.safetensors"
@@ -69,7 +69,7 @@ def save(
     try:
         states.mkdir(parents=True, exist_ok=True)
         for stale in states.glob(".*.tmp"):
-            shutil.rmtree(stale)
+            remove_tree(stale)
         beside.mkdir()
         tensors = {FILE: (model, optimizers), **{file_of(name): other for name, other in others.items()}}
         for name, learned in tensors.items():
@@ -101,8 +101,7 @@ def saved_steps(directory: Path) -> list[int]:
 
 def discard(directory: Path) -> None:
     """Remove the states: the stage has its result."""
-    if (directory / FOLDER).exists():
-        shutil.rmtree(directory / FOLDER)
+    remove_tree(directory / FOLDER)
 
 
 def find(directory: Path) -> Path:
@@ -210,16 +209,20 @@ def _saved(directory: Path) -> list[Path]:
 
 
 def _let_go(states: Path, keep: Keep) -> None:
+    """Remove the states that nobody needs. Where the disk refuses that, they lie there a while longer: the new state is what matters."""
     for state in sorted(states.glob("step_*"), reverse=True)[keep.last :]:
         if not (keep.every and int(state.name.removeprefix("step_")) % keep.every == 0):
-            _remove(state)
+            try:
+                _remove(state)
+            except OSError as error:
+                print(f"r1kit: warning: {state}: the old state could not be removed: {error.strerror or error}", file=sys.stderr)
 
 
 def _remove(state: Path) -> None:
     """Take the name away first: half a state is never found under it."""
     gone = state.with_name(f".{state.name}.gone.tmp")
     state.rename(gone)
-    shutil.rmtree(gone)
+    remove_tree(gone)
 
 
 def _progress(state: Path) -> dict[str, int]:

@@ -256,12 +256,14 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="a new folder for all runs, which is kept")
     options = parser.parse_args()
     # What every attempt needs is imported once, here; nothing of it is used before the fork.
+    import torch._dynamo  # by the first optimizer
+
     import r1kit.execute
     import r1kit.report
     import r1kit.runtime
     import r1kit.stages
 
-    assert r1kit.execute and r1kit.report and r1kit.runtime and r1kit.stages
+    assert torch._dynamo and r1kit.execute and r1kit.report and r1kit.runtime and r1kit.stages
     kills, errors = Tally("kills"), Tally("errors")
     folder = options.keep or Path(tempfile.mkdtemp(prefix="chaos-"))  # not TemporaryDirectory: a forked attempt would remove it as it ends
     try:

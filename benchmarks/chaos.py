@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,10 +51,10 @@ stages:
 
 @dataclass
 class Tally:
-    """What came of the kills, or of the errors, so far."""
+    """What came of the kills, or of the errors, of one kind."""
 
     what: str
-    wanted: bool = True
+    where: str = ""
     done: int = 0
     identical: int = 0
     refused: int = 0
@@ -66,6 +66,23 @@ class Tally:
 
     def __str__(self) -> str:
         return f"{self.what}: {self.done}, identical: {self.identical}, refused with a reason: {self.refused}, wrong: {self.wrong}"
+
+
+def tell(tallies: Sequence[Tally]) -> int:
+    """Print the sums, the kills last; 1 where anything was wrong."""
+    for what in ("errors", "kills"):
+        found = [tally for tally in tallies if tally.what == what]
+        if found:
+            print(Tally(what, "", *(sum(getattr(tally, name) for tally in found) for name in ("done", "identical", "refused", "wrong"))))
+    return int(any(tally.wrong for tally in tallies))
+
+
+def note(tallies: Sequence[Tally], page: Path) -> None:
+    """Put the figures between the page's marks."""
+    rows = [f"| {tally.where} | {tally.done} {tally.what} | {tally.identical} | {tally.refused} | {tally.wrong} |" for tally in tallies]
+    table = "\n".join(["| | | identical | refused with a reason | wrong |", "|---|---|---|---|---|", *rows])
+    before, _, rest = page.read_text(encoding="utf-8").partition("<!-- chaos -->\n")
+    page.write_text(f"{before}<!-- chaos -->\n{table}\n<!-- /chaos -->{rest.partition('<!-- /chaos -->')[2]}", encoding="utf-8")
 
 
 def fork(work: Callable[[], None], output: Path) -> int:
@@ -264,22 +281,23 @@ def main() -> None:
     import r1kit.stages
 
     assert torch._dynamo and r1kit.execute and r1kit.report and r1kit.runtime and r1kit.stages
-    kills, errors = Tally("kills"), Tally("errors")
+    tallies = []
     folder = options.keep or Path(tempfile.mkdtemp(prefix="chaos-"))  # not TemporaryDirectory: a forked attempt would remove it as it ends
     try:
         for processes in options.processes:
-            finished = random_kills(folder / f"processes_{processes}", -(-options.kills // len(options.processes)), processes, options.seed, kills)
+            tallies.append(Tally("kills", f"at random, {processes} process{'es, all or one of them' if processes > 1 else ''}"))
+            kills = -(-options.kills // len(options.processes))
+            finished = random_kills(folder / f"processes_{processes}", kills, processes, options.seed, tallies[-1])
         if not options.no_calls:
             from chaos_calls import disturb
 
-            disturb(finished / "stages/pretrain/model", folder / "calls", options.every, kills, errors)
+            tallies += disturb(finished / "stages/pretrain/model", folder / "calls", options.every)
     finally:
         if not options.keep:
             shutil.rmtree(folder, ignore_errors=True)
-    if errors.done:
-        print(errors)
-    print(kills)
-    sys.exit(1 if kills.wrong or errors.wrong else 0)
+    if sys.argv[1:] == []:
+        note(tallies, ROOT / "docs/reliability.md")
+    sys.exit(tell(tallies))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from chaos import Tally, differences, fingerprint, fork, run_recipe, wait
+from chaos import Tally, differences, fingerprint, fork, run_recipe, tell, wait
 
 CALLS = "write,pwrite64,writev,ftruncate,truncate,rename,renameat,renameat2,fsync,fdatasync,unlink,unlinkat,rmdir,mkdir,mkdirat"
 OPENS = "openat"  # can be refused where it makes a file
@@ -114,15 +114,18 @@ def hand_over(model: Path, folder: Path) -> Work:
 WORKS = {"save": save, "hand-over": hand_over}
 
 
-def disturb(model: Path, folder: Path, every: int, kills: Tally, errors: Tally, only: Sequence[str] = tuple(WORKS)) -> None:
-    """Kill and refuse at every call of a save, and at each ``every``-th of a hand-over, or of the ``only`` work; count what comes of it."""
+def disturb(model: Path, folder: Path, every: int, only: Sequence[str] = tuple(WORKS), kinds: Sequence[str] = ("kills", "errors")) -> list[Tally]:
+    """Kill and refuse at every call of a save, and at each ``every``-th of a hand-over, or of the ``only`` work; what came of it."""
+    tallies = []
     for name in only:
         work = WORKS[name](model, folder / name)
         step = every if name == "hand-over" or len(only) == 1 else 1
-        for disturbed, tally in ((kill_at_calls, kills), (errors_at_calls, errors)):
-            if tally.wanted:
+        for kind, disturbed in (("kills", kill_at_calls), ("errors", errors_at_calls)):
+            if kind in kinds:
+                tallies.append(Tally(kind, f"at {'every call' if step == 1 else f'one call in {step}'} of a {name}"))
                 for outcome in disturbed(work, step):
-                    tally.count(1, outcome)
+                    tallies[-1].count(1, outcome)
+    return tallies
 
 
 def kill_at_calls(work: Work, every: int) -> Iterator[str]:
@@ -271,14 +274,13 @@ def main() -> None:
     import r1kit.stages
 
     assert torch._dynamo and r1kit.execute and r1kit.runtime and r1kit.stages
-    kills, errors = Tally("kills", wanted=not options.errors), Tally("errors")
     folder = Path(tempfile.mkdtemp(prefix="calls-"))  # as in chaos.py
     try:
-        disturb(options.model.absolute(), folder, options.every, kills, errors, options.only or tuple(WORKS))
+        kinds = ["errors"] if options.errors else ["kills", "errors"]
+        tallies = disturb(options.model.absolute(), folder, options.every, options.only or tuple(WORKS), kinds)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    print(*(tally for tally in (errors, kills) if tally.wanted), sep="\n")
-    sys.exit(1 if kills.wrong or errors.wrong else 0)
+    sys.exit(tell(tallies))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Training state on disk: whole or not at all, and what continues from it is bit for bit what would have come anyway."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -198,3 +199,15 @@ def test_leftovers_of_a_killed_save_are_no_state_and_go_with_the_next_one(tmp_pa
     assert checkpoint.progress_of(tmp_path) == {"step": 1}
     checkpoint.save(tmp_path, linear(), [], {"step": 3})
     assert names(tmp_path) == ["step_00000001", "step_00000003"]
+
+
+def test_states_that_are_discarded_are_never_half_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint.save(tmp_path, linear(), [], {"step": 1})
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", lambda *_, **__: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+        with pytest.raises(OSError, match=r"Input/output error.*train_state"):
+            checkpoint.discard(tmp_path)
+    assert not checkpoint.exists(tmp_path)  # what is left has another name
+    checkpoint.save(tmp_path, linear(), [], {"step": 1})
+    checkpoint.discard(tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.text import Text
 
 from r1kit.config import ConfigError, R1kitError
-from r1kit.files import disk_trouble, hash_file, naming, remove_tree, rename_whole, sync_tree, write_whole
+from r1kit.files import disk_trouble, hash_file, naming, remove_at_once, remove_tree, rename_whole, sync_tree, write_whole
 from r1kit.finished import FILE as FINISHED_FILE
 from r1kit.interruption import Interruption
 from r1kit.log import Log, duration
@@ -302,9 +302,9 @@ def _sweep(folder: Path) -> None:
     for pattern in (STATES, SAMPLED, ".*.tmp"):
         for path in list(folder.rglob(pattern)):
             if path.is_dir():
-                remove_tree(path)
+                remove_at_once(path)
             else:
-                path.unlink()
+                path.unlink(missing_ok=True)
 
 
 def _write_record(folder: Path, record: Record) -> None:
@@ -358,11 +358,14 @@ def _partial(folder: Path) -> Path:
 
 def _remove(run_dir: Path, stage: str) -> None:
     for folder in (run_dir / "stages" / stage, _partial(run_dir / "stages" / stage)):
+        (folder / STAGE_FILE).unlink(missing_ok=True)  # without its record, half of a folder is not taken for anything
         remove_tree(folder)
 
 
 def _forget(run_dir: Path) -> None:
     """Remove what r1kit writes into a run's folder, and nothing else that may lie there."""
+    for record in run_dir.glob(f"stages/*/{STAGE_FILE}"):
+        record.unlink()
     for name in MADE_HERE:
         path = run_dir / name
         if path.is_dir() and not path.is_symlink():
@@ -374,9 +377,9 @@ def _forget(run_dir: Path) -> None:
 def _make_writable(run_dir: Path) -> None:
     try:
         (run_dir / "stages").mkdir(parents=True, exist_ok=True)
-        probe = run_dir / "stages" / f".writable-{os.getpid()}"
+        probe = run_dir / "stages/.writable"
         probe.write_text("")
-        probe.unlink()
+        probe.unlink(missing_ok=True)
     except OSError as error:
         raise ConfigError(f"out: {run_dir} cannot be written: {error.strerror or error}; choose another folder with --out DIR") from None
 

@@ -75,6 +75,14 @@ def remove_tree(folder: Path) -> None:
         raise OSError(error.errno, error.strerror, str(folder)) from error
 
 
+def remove_at_once(folder: Path) -> None:
+    """Remove a folder, its name first: whoever looks, even after a crash, finds all of it under its name or nothing."""
+    gone = folder.with_name(f".{folder.name}.gone.tmp")
+    remove_tree(gone)
+    folder.rename(gone)
+    remove_tree(gone)
+
+
 def hash_file(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:

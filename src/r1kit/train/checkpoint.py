@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from r1kit.config import R1kitError
-from r1kit.files import hash_file, hash_text, remove_tree, rename_whole, write_whole
+from r1kit.files import hash_file, hash_text, remove_at_once, remove_tree, rename_whole, write_whole
 from r1kit.runs import STATES, owners
 
 FILE = "state.safetensors"
@@ -80,7 +80,7 @@ def save(
         own = {"progress": dict(progress), "owner": next(iter(owners(directory)), None), "files": marks}
         write_whole(beside / MANIFEST, _text(own))
         if final.exists():  # a step that is done once more
-            _remove(final)
+            remove_at_once(final)
         rename_whole(beside, final)
     except Exception as error:  # a boundary: safetensors has errors of its own for a full disk
         shutil.rmtree(beside, ignore_errors=True)
@@ -101,7 +101,8 @@ def saved_steps(directory: Path) -> list[int]:
 
 def discard(directory: Path) -> None:
     """Remove the states: the stage has its result."""
-    remove_tree(directory / FOLDER)
+    if (directory / FOLDER).exists():
+        remove_at_once(directory / FOLDER)
 
 
 def find(directory: Path) -> Path:
@@ -213,16 +214,9 @@ def _let_go(states: Path, keep: Keep) -> None:
     for state in sorted(states.glob("step_*"), reverse=True)[keep.last :]:
         if not (keep.every and int(state.name.removeprefix("step_")) % keep.every == 0):
             try:
-                _remove(state)
+                remove_at_once(state)
             except OSError as error:
                 print(f"r1kit: warning: {state}: the old state could not be removed: {error.strerror or error}", file=sys.stderr)
-
-
-def _remove(state: Path) -> None:
-    """Take the name away first: half a state is never found under it."""
-    gone = state.with_name(f".{state.name}.gone.tmp")
-    state.rename(gone)
-    remove_tree(gone)
 
 
 def _progress(state: Path) -> dict[str, int]:

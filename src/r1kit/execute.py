@@ -396,7 +396,7 @@ def _locked(run_dir: Path) -> Iterator[None]:
             raise ConfigError(
                 f"{run_dir}: another process (id {holder}) is at this run: wait for it or stop it, or choose another folder with --out DIR"
             ) from None
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+        with naming(run_dir / "lock"):
+            os.ftruncate(file.fileno(), 0)
+            os.write(file.fileno(), f"{os.getpid()}\n".encode())
         yield

@@ -152,7 +152,7 @@ def test_accuracy_and_speed_are_rewards_over_such_rows(tmp_path):
 class Scripted(NativeEngine):
     """An engine that says, in turn, what it is told to say."""
 
-    def generate(self, prompts, sampling, seeds=None):
+    def generate(self, prompts, sampling, seeds=None, done=None):
         texts = [f"<think>hm</think>{program}" for program in (ADD, "def f(x):\n    return x", "no program")]
         ids = [np.append(tokenizer().encode(text, special=True), tokenizer().eos_id).astype(np.int32) for text in texts]
         said = [Completion(own, np.full(len(own), -1.0, dtype=np.float32), "stop", self.version) for own in ids]

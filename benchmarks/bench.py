@@ -2,9 +2,9 @@
 
     python benchmarks/bench.py [names ...] [--cores 1] [--quick]
 
-A name is the beginning of a ratio's name: ``rollout``, ``grpo/7m``, ``learner/7m/ragged/vs_hf``; ``growth`` asks for how r1kit's cost
-grows. Without names everything is measured. Results are merged into OUT/bench.json; docs/performance.md is written from it. ``--quick``
-is for trying the harness out: tiny sizes, one repeat, results in OUT/quick.json, no page.
+A name is the beginning of a ratio's name: ``rollout``, ``grpo/7m``, ``learner/7m/ragged/vs_hf``; ``lone`` asks for a single row,
+``growth`` for how r1kit's cost grows. Without names everything is measured. Results are merged into OUT/bench.json; docs/performance.md is
+written from it. ``--quick`` is for trying the harness out: tiny sizes, one repeat, results in OUT/quick.json, no page.
 """
 
 import argparse
@@ -21,12 +21,13 @@ from bench.work import FULL, QUICK, chosen
 
 from r1kit.config import R1kitError
 
+ALONE = ("lone", "growth")  # r1kit without peers
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 
 
 def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Measure r1kit and its peers at the same work.")
-    parser.add_argument("names", nargs="*", help="beginnings of ratios' names, or growth; everything unless given")
+    parser.add_argument("names", nargs="*", help="beginnings of ratios' names, lone, or growth; everything unless given")
     parser.add_argument("--quick", action="store_true", help="tiny sizes and one repeat, to try the harness out")
     parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="results, models and logs (runs/bench)")
     parser.add_argument("--peers", type=Path, default=None, help="where the peers' virtual environments are or are to be made (OUT)")
@@ -35,9 +36,10 @@ def main(words: Sequence[str] | None = None) -> None:
     asked = parser.parse_args(words)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     out = asked.out.resolve()
-    works = chosen([name for name in asked.names if name != "growth"]) if set(asked.names) != {"growth"} else []
+    named = [name for name in asked.names if name not in ALONE]
+    works = chosen(named) if named or not asked.names else []
     works = [work for work in works if asked.cores in (None, work.cores)]
-    if asked.names and not works and "growth" not in asked.names:
+    if asked.names and not works and not set(asked.names) & set(ALONE):
         sys.exit(f"bench: no ratio's name begins with {' or '.join(asked.names)}")
     size = QUICK if asked.quick else FULL
     size = replace(size, repeats=asked.repeats or size.repeats)
@@ -47,6 +49,8 @@ def main(words: Sequence[str] | None = None) -> None:
         bench.limits()
         for work in works:
             bench.compare(work)
+        if not asked.names or "lone" in asked.names:
+            bench.lone()
         if not asked.names or "growth" in asked.names:
             bench.growth()
         if not asked.quick and size.repeats >= FULL.repeats:

@@ -221,7 +221,19 @@ def test_the_page_says_whether_a_target_was_reached(bench, tmp_path, ratio, said
     text = page.read_text(encoding="utf-8")
     assert said in text and "old" not in text and text.startswith("# Before\n") and text.endswith("After\n")
     assert "| grpo/7m/uniform | 600 | 1,200 | 0.50 |" in text
+    assert "### A lone row\n\nNot measured." in text
     assert "rollout 25 %; update 75 %" in text and "`aten::mm` 40 %" in text and "rare" not in text
+
+
+def test_the_page_says_how_near_a_lone_row_comes_to_reading_its_weights(bench):
+    shape, _ = bench.work.LONE["500m"]
+    config = ModelConfig.parse(shape, "500m")
+    peaks = bench.limits.Peaks(bf16=2e11, fp32=1e11, stream=2e10)
+    limit = bench.limits.decode_limit(config, peaks, 64, [64])
+    read = 2 * 494_032_768 + 96.5 * 2 * 24 * 2 * 2 * 64  # bytes: Qwen2.5-0.5B's weights, and on average 96.5 positions of keys and values
+    assert limit == pytest.approx(2e10 / read, rel=1e-6)
+    found = {"500m": {"rate": {"median": 0.4 * limit, "least": 0.3 * limit, "most": 0.5 * limit}, "limit": limit}}
+    assert "| 500m | 494M | 8 (6..10) | 20 | 0.40, **missed** (0.5) |" in bench.page.lone_table({"lone": found})
 
 
 def test_a_page_without_its_marks_is_refused(bench, tmp_path):

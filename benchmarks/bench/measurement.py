@@ -13,8 +13,8 @@ from bench.limits import Peaks, Span, decode_limit, learn_limit
 from bench.models import FIRST_WORD, NEVER, make, prompt_text, words
 from bench.peers import PEERS, PeerError, python_of, versions
 from bench.race import START_SECONDS, Measured, Side, SideError, Spread, race
-from bench.results import Results
-from bench.work import SHAPES, Size, Work, ending_chance, learner_rows, prompts
+from bench.results import Results, stamp
+from bench.work import LONE, SHAPES, Size, Work, ending_chance, learner_rows, prompts
 from r1kit.model.config import ModelConfig
 from r1kit.tokenizer import ASSISTANT, BOS, EOS, PAD, SPECIALS, USER
 
@@ -96,10 +96,29 @@ class Bench:
                 said = [f"{kind} {each['rate']:.0f} tok/CPU-s, {each['peak_mb']:.0f} MB" for kind, each in found.items()]
                 print(f"growth {name} {value}: {', '.join(said)}")
 
+    def lone(self) -> None:
+        """How quickly one row alone is decoded, and what reading weights and cache from memory would allow."""
+        for name, (shape, new_tokens) in LONE.items():
+            quick = self.results.content["quick"]
+            size = replace(self.size, problems=1, group=1, new_tokens=self.size.new_tokens if quick else new_tokens)
+            config = ModelConfig.parse(shape, f"shape {name}")
+            spec = self._spec(Work("rollout", name, "uniform", ()), size, config)
+            with _Sides() as sides:
+                side = self._start_own(sides, 1, spec)
+                side.measure({"seed": self.seed})
+                rates = [side.measure({"seed": self.seed + 1 + i}).rate(1) for i in range(size.repeats)]
+            limit = decode_limit(config, Peaks(**self.results.content["peaks"]), size.prompt_tokens, [size.new_tokens])
+            spread = Spread.of(rates)
+            self.results.content["lone"][name] = {"rate": spread.json(), "limit": limit, **stamp()}
+            self.results.save()
+            print(f"lone {name}: {spread.median:.0f} tok/CPU-s ({spread.least:.0f}..{spread.most:.0f}), {spread.median / limit:.2f} of the limit")
+
     def spec(self, work: Work, size: Size, vocabulary: int | None = None) -> dict[str, Any]:
         """What every side is told: the model's folder, prompts as ids and as text, the learner's rows, lengths."""
         shape = SHAPES[work.model] | ({"vocab_size": vocabulary} if vocabulary else {})
-        config = ModelConfig.parse(shape, f"shape {work.model}")
+        return self._spec(work, size, ModelConfig.parse(shape, f"shape {work.model}"))
+
+    def _spec(self, work: Work, size: Size, config: ModelConfig) -> dict[str, Any]:
         chance = NEVER if work.lengths == "uniform" or work.kind == "learner" else ending_chance(size)
         name = f"{work.model}-{config.vocab_size}-{f'{chance:.5f}' if chance > NEVER else 'endless'}"
         folder = make(self.out / "models" / name, config, chance)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.results import Results
-from bench.work import FULL, PLAN, SHAPES, Size, Work, mean_length
+from bench.work import FULL, LONE, PLAN, SHAPES, Size, Work, mean_length
 from r1kit.config import R1kitError
 from r1kit.files import write_whole
 from r1kit.model.config import ModelConfig
@@ -23,6 +23,7 @@ TARGETS = (
     ("rollout/7m/uniform/vs_vllm_cpu", 1.5), ("rollout/7m/ragged/vs_vllm_cpu", 2.0), ("rollout/30m/uniform/vs_vllm_cpu", 1.3),
     *((f"rollout/{model}/{lengths}/vs_hf", 3.5) for model in SHAPES for lengths in ("uniform", "ragged")), ("learner/7m/ragged/vs_hf", 1.5),
 )  # fmt: skip
+LONE_TARGET = 0.5
 GROWTH_WORDS = {"new_tokens": "tokens a row", "rows": "rows", "group": "rollouts a prompt", "vocabulary": "vocabulary"}
 
 
@@ -44,8 +45,8 @@ def compose(content: Mapping[str, Any]) -> str:
     """The text between the marks."""
     parts = [
         _machine(content), models_table(), "### Beside the peers", _size(FULL), ratio_table(content), _missing(content),
-        "### Distance to the limit", _peaks(content), limit_table(content), "### Where r1kit's time goes", *_profiles(content),
-        "### How cost grows", growth_table(content),
+        "### Distance to the limit", _peaks(content), limit_table(content), "### A lone row", lone_table(content),
+        "### Where r1kit's time goes", *_profiles(content), "### How cost grows", growth_table(content),
     ]  # fmt: skip
     return "\n\n".join(part for part in parts if part)
 
@@ -130,6 +131,21 @@ def limit_table(content: Mapping[str, Any]) -> str:
     return table(["work", "r1kit tok/CPU-s", "limit", "share"], rows) if rows else ""
 
 
+def lone_table(content: Mapping[str, Any]) -> str:
+    rows = []
+    for name, found in content["lone"].items():
+        rate, limit = found["rate"], found["limit"]
+        parameters = parameter_count(ModelConfig.parse(LONE[name][0], name)).total
+        spread = f"{rate['median']:,.0f} ({rate['least']:,.0f}..{rate['most']:,.0f})"
+        rows.append([name, f"{parameters / 1e6:,.0f}M", spread, f"{limit:,.0f}", verdict_of_share(rate["median"] / limit)])
+    said = "One prompt, one completion, one core: what a conversation waits for. The limit is that of decoding, as above."
+    return said + "\n\n" + table(["model", "parameters", "r1kit tok/CPU-s", "limit", "share"], rows) if rows else "Not measured."
+
+
+def verdict_of_share(share: float) -> str:
+    return f"{share:.2f}, {'reached' if share >= LONE_TARGET else '**missed**'} ({LONE_TARGET:g})"
+
+
 def _profiles(content: Mapping[str, Any]) -> list[str]:
     found = []
     for name, each in content["measured"].items():
@@ -140,7 +156,7 @@ def _profiles(content: Mapping[str, Any]) -> list[str]:
             said = "; ".join(f"{part} {100 * seconds / sum(totals.values()):.0f} %" for part, seconds in totals.items()) + ". "
         if "operations" in each:
             shares = [f"`{operation}` {100 * share:.0f} %" for operation, share in each["operations"].items() if share >= 0.02]
-            said += f"By operation: {', '.join(shares)}."
+            said += f"By operation: {', '.join(shares)}." if shares else ""
         if said:
             found.append(f"- {name}: {said}")
     return ["\n".join(found)] if found else ["Not measured."]

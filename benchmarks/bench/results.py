@@ -4,7 +4,7 @@
     spreads   the same names: median, least, most
     missing   the same names: why there is no ratio
     measured  by work and side: every repeat's tokens, seconds and memory; the limit; where r1kit's time went
-    growth    r1kit alone as one number changes;  peaks, machine
+    growth    r1kit alone as one number changes;  lone: a single row;  peaks, machine
 """
 
 import json
@@ -45,6 +45,11 @@ def revision() -> str:
     return done.stdout.strip() or "unknown"
 
 
+def stamp() -> dict[str, str]:
+    """When, and with which source, something is measured."""
+    return {"date": time.strftime("%Y-%m-%d"), "revision": revision()}
+
+
 def record(measured: Measured) -> dict[str, Any]:
     seconds = {"cpu_s": round(measured.cpu_s, 3), "wall_s": round(measured.wall_s, 3)}
     found = {"tokens": measured.tokens, **seconds, "peak_mb": round(measured.peak_mb)}
@@ -61,14 +66,14 @@ class Results:
     def open(cls, path: Path, quick: bool) -> "Results":
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh: dict[str, Any] = {"machine": machine(), "quick": quick}
-        fresh |= {key: {} for key in ("ratios", "spreads", "missing", "measured", "growth", "peaks", "peers")}
+        fresh |= {key: {} for key in ("ratios", "spreads", "missing", "measured", "growth", "lone", "peaks", "peers")}
         if not path.is_file():
             return cls(path, fresh)
         try:
             found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise R1kitError(f"{path}: not the JSON that this command wrote ({error}): remove it to measure anew") from None
-        return cls(path, found if found.get("machine") == fresh["machine"] else fresh)
+        return cls(path, fresh | found if found.get("machine") == fresh["machine"] else fresh)
 
     def save(self) -> None:
         write_whole(self.path, json.dumps(self.content, indent=1, sort_keys=True) + "\n")
@@ -96,8 +101,7 @@ class Results:
         }
         key = work.name + ("" if work.cores == 1 else f"/{work.cores}cores")
         kept = {} if set(work.peers) >= set(self._sides(key)) else self._kept(key)
-        stamp = {"date": time.strftime("%Y-%m-%d"), "revision": revision(), "cores": work.cores}
-        self.content["measured"][key] = {"sides": kept | sides, **stamp, **more}
+        self.content["measured"][key] = {"sides": kept | sides, **stamp(), "cores": work.cores, **more}
         self.save()
 
     def _sides(self, key: str) -> list[str]:

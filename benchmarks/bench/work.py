@@ -3,6 +3,7 @@
     rollout   P prompts x G completions: tokens sampled
     grpo      one whole GRPO step at beta 0 with one update per rollout: tokens sampled
     learner   one optimizer step of next-token prediction on rows: tokens predicted
+    lone      one completion of one prompt, r1kit alone: tokens sampled
 
 ``uniform``: every completion has ``new_tokens`` tokens, every row all its positions. ``ragged``: every token of a completion ends it with
 the same chance, so that the mean length is that of lengths drawn evenly from 20 to 256; the learner's rows are drawn evenly from those.
@@ -25,6 +26,18 @@ SHAPES: dict[str, dict[str, Any]] = {
         "init_std": 0.02, "max_positions": 2048, "q_rank": 96, "kv_rank": 64, "nope_dim": 32, "rope_dim": 32, "v_dim": 64,
         "dense_layers": 1, "experts": 8, "active_experts": 2, "shared_experts": 1, "expert_width": 256,
     },
+}  # fmt: skip
+# A single row at a time, as in a conversation: shapes, and the tokens that are sampled.
+LONE: dict[str, tuple[dict[str, Any], int]] = {
+    "7m": (SHAPES["7m"], 1024),
+    "30m": (SHAPES["30m"], 512),
+    "500m": (
+        {
+            "family": "qwen2", "vocab_size": 151_936, "width": 896, "layers": 24, "heads": 14, "kv_heads": 2, "head_dim": 64,
+            "ffn_width": 4864, "tie_embeddings": True, "init_std": 0.02, "max_positions": 2048,
+        },
+        64,
+    ),
 }  # fmt: skip
 
 

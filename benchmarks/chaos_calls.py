@@ -172,17 +172,17 @@ def _met(work: Work, options: Sequence[str]) -> tuple[str, str]:
     code, said = _traced(options, out, work)
     if re.search("failed: (b')?/proc", said):  # how often the system is asked for other processes differs, and with it the number of an opening
         return "missed", ""
-    if code != 0 and not _clear(code, said, out):
+    if code != 0 and not _clear(code, said, work):
         return "wrong", f"ended with {code}, saying: {said[-600:]}"
     code, different, said = work.finished(out)
     if code == 0:
         return ("wrong", f"different: {different[:5]}") if different else ("identical", "")
-    return ("refused", said[-600:]) if _clear(code, said, out) else ("wrong", f"could not be finished: {said[-600:]}")
+    return ("refused", said[-600:]) if _clear(code, said, work) else ("wrong", f"could not be finished: {said[-600:]}")
 
 
-def _clear(code: int | None, said: str, out: Path) -> bool:
-    """Whether a process stopped by itself and named a file."""
-    named = re.search(re.escape(str(out)) + "([ :]|/(?!logs/))", said)  # beside the place of a traceback, which is always told
+def _clear(code: int | None, said: str, work: Work) -> bool:
+    """Whether a process stopped by itself and named a file, of the run or of what it reads."""
+    named = re.search(re.escape(str(work.folder)) + r"/(disturbed([ :]|/(?!logs/))|data\.jsonl)", said)  # not the place of a traceback alone
     return code is not None and code > 0 and "Traceback" not in said and named is not None
 
 

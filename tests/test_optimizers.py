@@ -9,7 +9,7 @@ from torch import nn
 
 from r1kit.config import ConfigError
 from r1kit.train.objectives import CrossEntropy
-from r1kit.train.optimizers import Muon, OptimizerConfig, ScheduleConfig, build, orthogonalise
+from r1kit.train.optimizers import Muon, OptimizerConfig, ScheduleConfig, build, orthogonalise, orthogonalise_all
 
 
 @pytest.mark.parametrize("shape", [(12, 12), (8, 20), (20, 8), (3, 10, 6), (2, 6, 10)])
@@ -29,6 +29,15 @@ def test_a_batch_of_matrices_is_orthogonalised_one_by_one() -> None:
     for one, found in zip(batch, orthogonalise(batch), strict=True):
         torch.testing.assert_close(orthogonalise(one), found, atol=2e-2, rtol=0)
     assert not orthogonalise(torch.zeros(3, 4)).any()
+
+
+def test_matrices_of_all_shapes_at_once_are_orthogonalised_one_by_one() -> None:
+    generator = torch.Generator().manual_seed(2)
+    shapes = [(5, 9), (9, 5), (3, 9, 5), (4, 4), (2, 5, 9), (9, 5), (7, 2)]
+    matrices = [torch.randn(*shape, generator=generator) for shape in shapes]
+    for matrix, found in zip(matrices, orthogonalise_all(matrices), strict=True):
+        torch.testing.assert_close(found, orthogonalise(matrix), atol=2e-2, rtol=0)
+    assert orthogonalise_all([]) == []
 
 
 def test_muon_moves_by_the_orthogonalised_nesterov_momentum() -> None:

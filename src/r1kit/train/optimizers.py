@@ -92,12 +92,28 @@ class Muon(torch.optim.Optimizer):
 
     def _orthogonal(self, directions: Sequence[Tensor]) -> list[Tensor]:
         rank, processes = self.share
-        mine = [orthogonalise(d) if i % processes == rank else torch.zeros_like(d) for i, d in enumerate(directions)]
+        own = orthogonalise_all(directions[rank::processes])
+        mine = [own[i // processes] if i % processes == rank else torch.zeros_like(d) for i, d in enumerate(directions)]
         if self.reduce is None or processes == 1 or not mine:
             return mine
         flat = self.reduce(torch.cat([update.flatten() for update in mine]))
         parts = torch.split(flat, [d.numel() for d in directions])
         return [part.view_as(d) for part, d in zip(parts, directions, strict=True)]
+
+
+def orthogonalise_all(matrices: Sequence[Tensor]) -> list[Tensor]:
+    """Each of them orthogonalised; those of one shape, upright or lying, as one batch: a small model's are too small to be worth a call each."""
+    lying = [matrix.mT if matrix.shape[-2] > matrix.shape[-1] else matrix for matrix in matrices]
+    alike: dict[tuple[int, ...], list[int]] = {}
+    for index, matrix in enumerate(lying):
+        alike.setdefault(tuple(matrix.shape[-2:]), []).append(index)
+    found = list(lying)
+    for shape, indices in alike.items():
+        batches = [lying[i].reshape(-1, *shape) for i in indices]
+        done = torch.split(orthogonalise(torch.cat(batches)), [len(batch) for batch in batches])
+        for i, part in zip(indices, done, strict=True):
+            found[i] = part.view_as(lying[i])
+    return [one.mT if matrix.shape[-2] > matrix.shape[-1] else one for one, matrix in zip(found, matrices, strict=True)]
 
 
 def orthogonalise(matrix: Tensor, iterations: int = 5) -> Tensor:
@@ -106,9 +122,12 @@ def orthogonalise(matrix: Tensor, iterations: int = 5) -> Tensor:
     tall = matrix.shape[-2] > matrix.shape[-1]
     x = matrix.mT if tall else matrix
     x = (x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)).bfloat16()  # the iteration forgives rounding, and bf16 is twice as quick
+    shape = x.shape
+    x = x.reshape(-1, *shape[-2:])
     for _ in range(iterations):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)  # a x + (b gram + c gram gram) x
+    x = x.view(shape)
     found: Tensor = (x.mT if tall else x).to(matrix.dtype)
     return found
 

@@ -103,7 +103,7 @@ def pack(rows: Sequence[Row], context: int, lines: int, share: bool = False, joi
 
     ``joined``: the lines of a batch are one, ``lines`` times as long. It holds whole groups and ends with less padding, and costs nothing where
     attention computes only what a token sees. A row longer than ``context`` raises R1kitError: cutting it would change what is learned in
-    silence. Several lines are padded to ``context`` and to an even number, a single one to a sixteenth of its room: CPU libraries compile a
+    silence. Several lines are padded to ``context`` and to an even number, a single one by a thirty-second at most: CPU libraries compile a
     product per shape, so few shapes pay.
     """
     lengths = [len(row.token_ids) - 1 for row in rows]
@@ -149,8 +149,9 @@ def _segments(rows: Sequence[Row], bins: Sequence[Sequence[Bundle]]) -> list[_Se
 def _batch(rows: Sequence[Row], bins: Sequence[Sequence[Bundle]], context: int) -> Batch:
     layout = _segments(rows, bins)
     longest = max(segment.span.stop for segment in layout)
-    step = max(16, context // 256 * 16)
-    shape = (1, -(-longest // step) * step) if len(bins) == 1 else (len(bins) + len(bins) % 2, context)
+    step = max(16, longest // 512 * 16)
+    width = min(-(-longest // step) * step, -(-context // 16) * 16)
+    shape = (1, width) if len(bins) == 1 else (len(bins) + len(bins) % 2, context)
     tokens, targets, numbers, positions, beginnings = (np.zeros(shape, dtype=np.int64) for _ in range(5))
     owners = np.full(shape, -1, dtype=np.int64)
     mask = np.zeros(shape, dtype=bool)

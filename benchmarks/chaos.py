@@ -218,7 +218,9 @@ class Chaos:
             if code == 0:
                 return self._judged(out, kills, left)
             if code != -signal.SIGKILL and not (alone and "the same command continues" in output.read_text()):
-                return kills, "refused" if "Traceback" not in output.read_text() else "wrong", output.read_text()[-600:]
+                said = output.read_text()
+                refused = code > 0 and "Traceback" not in said and "r1kit: " in said
+                return kills, "refused" if refused else "wrong", f"attempt {attempt} ended with {code}{' of one process' * alone}: {said[-600:]}"
         return kills, "wrong", f"not done after {ATTEMPTS} attempts"
 
     def _kill(self, pid: int, processes: list[psutil.Process], alone: bool) -> int:

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from r1kit.config import R1kitError
-from r1kit.runtime import RUNTIMES, start
+from r1kit.runtime import RUNTIMES, local, start
 from r1kit.runtime.local import LocalConfig, LocalRuntime, with_scalar_head
 from r1kit.train import checkpoint
 from r1kit.train.objectives import CrossEntropy, Predictions
@@ -215,6 +215,36 @@ def test_a_helper_that_hangs_is_named_with_its_stacks_and_ended(directory: Path,
     printed = capfd.readouterr().err
     assert "still waiting: process 1 of this run" in printed
     assert "test_runtime.py" in printed and "in __call__" in printed  # the helper's stack names the line that it hangs in
+
+
+@pytest.mark.parametrize("when", ["on its way", "while the group is joined"])
+def test_a_helper_that_dies_before_it_has_joined_is_not_waited_for(when: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    killed: list[int] = []
+
+    def kill(processes: Sequence[psutil.Process]) -> None:
+        for process in processes:
+            process.kill()
+            killed.append(process.pid)
+
+    start, join = LocalRuntime._start_helpers, local._join_group
+
+    def started(self: LocalRuntime, place: str) -> None:
+        start(self, place)
+        kill([psutil.Process(process.pid) for process in self._processes])
+
+    def joined(rank: int, size: int, place: str, config: LocalConfig) -> object:
+        kill([process for process in psutil.Process().children() if "spawn_main" in " ".join(process.cmdline())])
+        return join(rank, size, place, config)
+
+    if when == "on its way":
+        monkeypatch.setattr(LocalRuntime, "_start_helpers", started)
+    else:
+        monkeypatch.setattr(local, "_join_group", joined)
+        monkeypatch.setattr(local, "JOINED_WITHIN_S", 3.0)
+    began = time.monotonic()
+    with pytest.raises(R1kitError, match=r"process 1 of this run has died .* the same command continues the run"):
+        LocalRuntime(LocalConfig(processes=2))
+    assert killed and time.monotonic() - began < 60
 
 
 def test_a_helper_ends_with_its_parent_and_nothing_is_left(tmp_path: Path) -> None:

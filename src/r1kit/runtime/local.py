@@ -43,6 +43,7 @@ from r1kit.train.objectives import Objective
 from r1kit.types import Completion, Row, Sampling
 from r1kit.watchdog import HungError, print_stacks, print_stacks_on_request
 
+JOINED_WITHIN_S = 60.0  # processes that are all there and wait for each other, so that one that dies just then is not waited for long
 HEARTBEAT_S = 0.1  # how often one that waits for others' prompts looks whether it still shall
 
 # By these a library chooses other instructions than the processor's best, and so other rounding.
@@ -156,9 +157,7 @@ class LocalRuntime:
         if self.size > 1:
             with _meeting_place() as place:
                 self._start_helpers(place)
-                reduce = _join_group(0, self.size, place, config)
-                for rank in range(1, self.size):
-                    self._reply(rank, "start")
+                reduce = self._join_helpers(place)
         self._replica = Replica(config, reduce, 0, self.size)
 
     def _start_helpers(self, place: str) -> None:
@@ -170,6 +169,24 @@ class LocalRuntime:
             theirs.close()
             self._pipes.append(ours)
             self._processes.append(process)
+
+    def _join_helpers(self, place: str) -> Callable[[Tensor], Tensor]:
+        """Make one group of all processes. Whoever joins waits for the others, so nobody does before all have said that they are there."""
+        helpers = range(1, self.size)
+        try:
+            for rank in helpers:
+                self._reply(rank, "start")
+            reduce = _join_group(0, self.size, place, self.config)
+            for rank in helpers:
+                self._reply(rank, "join")
+        except Exception:
+            self._failed = True
+            dead = [rank for rank in helpers if not self._processes[rank - 1].is_alive()]
+            self.close()
+            if dead:
+                raise _died(dead[0]) from None
+            raise
+        return reduce
 
     def learner(self, model: Path, config: LearnerConfig, scalar_head: bool = False) -> "LearnerProxy":
         """A learner on the model in directory ``model``; with ``scalar_head`` a value head is added where it has none."""
@@ -417,6 +434,7 @@ def _serve(rank: int, size: int, place: str, config: LocalConfig, pipe: Connecti
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the parent decides what an interruption means
     print_stacks_on_request()
+    pipe.send(("result", None))
     replica = Replica(config, _join_group(rank, size, place, config), rank, size)
     replica.tell = lambda what: pipe.send(("meanwhile", what)) if what else None
     pipe.send(("result", None))
@@ -459,11 +477,13 @@ def _meeting_place() -> Iterator[str]:
 
 def _join_group(rank: int, size: int, place: str, config: LocalConfig) -> Callable[[Tensor], Tensor]:
     store = dist.FileStore(place, size)  # type: ignore[attr-defined]
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=timedelta(seconds=config.deadline_s))
+    soon, deadline = timedelta(seconds=min(JOINED_WITHIN_S, config.deadline_s)), timedelta(seconds=config.deadline_s)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=soon)
+    group = dist.new_group(timeout=deadline)
 
     def add(flat: Tensor) -> Tensor:
         total = flat.clone()
-        dist.all_reduce(total)
+        dist.all_reduce(total, group=group)
         return total
 
     return add

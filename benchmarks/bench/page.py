@@ -133,7 +133,7 @@ def limit_table(content: Mapping[str, Any]) -> str:
 
 def lone_table(content: Mapping[str, Any]) -> str:
     rows = []
-    for name, found in content["lone"].items():
+    for name, found in ((name, content["lone"][name]) for name in LONE if name in content["lone"]):
         rate, limit = found["rate"], found["limit"]
         parameters = parameter_count(ModelConfig.parse(LONE[name][0], name)).total
         spread = f"{rate['median']:,.0f} ({rate['least']:,.0f}..{rate['most']:,.0f})"

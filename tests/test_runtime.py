@@ -1,11 +1,12 @@
 """Where it runs: two processes do what one does, and whatever goes wrong in one of them is said at once."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -219,32 +220,26 @@ def test_a_helper_that_hangs_is_named_with_its_stacks_and_ended(directory: Path,
 
 @pytest.mark.parametrize("when", ["on its way", "while the group is joined"])
 def test_a_helper_that_dies_before_it_has_joined_is_not_waited_for(when: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    killed: list[int] = []
-
-    def kill(processes: Sequence[psutil.Process]) -> None:
-        for process in processes:
-            process.kill()
-            killed.append(process.pid)
-
+    helpers: list[multiprocessing.Process] = []
     start, join = LocalRuntime._start_helpers, local._join_group
 
     def started(self: LocalRuntime, place: str) -> None:
         start(self, place)
-        kill([psutil.Process(process.pid) for process in self._processes])
+        helpers.extend(self._processes)
+        if when == "on its way":
+            helpers[0].kill()
 
     def joined(rank: int, size: int, place: str, config: LocalConfig) -> object:
-        kill([process for process in psutil.Process().children() if "spawn_main" in " ".join(process.cmdline())])
+        helpers[0].kill()
         return join(rank, size, place, config)
 
-    if when == "on its way":
-        monkeypatch.setattr(LocalRuntime, "_start_helpers", started)
-    else:
-        monkeypatch.setattr(local, "_join_group", joined)
-        monkeypatch.setattr(local, "JOINED_WITHIN_S", 3.0)
+    monkeypatch.setattr(LocalRuntime, "_start_helpers", started)
+    monkeypatch.setattr(local, "_join_group", joined)
+    monkeypatch.setattr(local, "JOINED_WITHIN_S", 3.0)
     began = time.monotonic()
     with pytest.raises(R1kitError, match=r"process 1 of this run has died .* the same command continues the run"):
         LocalRuntime(LocalConfig(processes=2))
-    assert killed and time.monotonic() - began < 60
+    assert len(helpers) == 1 and time.monotonic() - began < 60
 
 
 def test_a_helper_ends_with_its_parent_and_nothing_is_left(tmp_path: Path) -> None:

@@ -4,8 +4,8 @@
 
 Memory is what the run's process holds itself (anonymous and shared pages), smallest of a few looks, so that what a step holds for a moment does not
 count. Pages of libraries are left out: how much of them falls to a process depends on who else has them loaded; so are the sandbox's workers, which
-start when the first programs are to be judged and are as many as cores. Exits with 1 where there is more than 2 % more at the end than after 200 steps, or where a file stays open that was not open
-before.
+start when the first programs are to be judged and are as many as cores. Exits with 1 where there is more than 2 % more at the end than after 200
+steps, or where a file stays open that was not open before.
 """
 
 import argparse

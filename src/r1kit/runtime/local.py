@@ -43,7 +43,6 @@ from r1kit.train.objectives import Objective
 from r1kit.types import Completion, Row, Sampling
 from r1kit.watchdog import HungError, print_stacks, print_stacks_on_request
 
-JOINED_WITHIN_S = 60.0  # processes that are all there and wait for each other, so that one that dies just then is not waited for long
 HEARTBEAT_S = 0.1  # how often one that waits for others' prompts looks whether it still shall
 
 # By these a library chooses other instructions than the processor's best, and so other rounding.
@@ -463,13 +462,12 @@ def _died(rank: int) -> R1kitError:
 
 @contextlib.contextmanager
 def _meeting_place() -> Iterator[str]:
-    """A file through which the processes of a group find each other. On Linux it is in memory only: nothing to leave behind, however we end."""
+    """A file through which the processes of a group find each other. On Linux it is in memory only: nothing to leave behind, however we end.
+
+    There it stays open as long as this process: the group opens it once more when it ends, and would end us where something else had its number.
+    """
     if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("r1kit-group")
-        try:
-            yield f"/proc/{os.getpid()}/fd/{descriptor}"
-        finally:
-            os.close(descriptor)
+        yield f"/proc/{os.getpid()}/fd/{os.memfd_create('r1kit-group')}"
     else:
         with tempfile.TemporaryDirectory(prefix="r1kit-") as folder:
             yield os.path.join(folder, "group")
@@ -477,13 +475,11 @@ def _meeting_place() -> Iterator[str]:
 
 def _join_group(rank: int, size: int, place: str, config: LocalConfig) -> Callable[[Tensor], Tensor]:
     store = dist.FileStore(place, size)  # type: ignore[attr-defined]
-    soon, deadline = timedelta(seconds=min(JOINED_WITHIN_S, config.deadline_s)), timedelta(seconds=config.deadline_s)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=soon)
-    group = dist.new_group(timeout=deadline)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=timedelta(seconds=config.deadline_s))
 
     def add(flat: Tensor) -> Tensor:
         total = flat.clone()
-        dist.all_reduce(total, group=group)
+        dist.all_reduce(total)
         return total
 
     return add

@@ -324,7 +324,7 @@ def test_workers_and_jobs_killed_at_random_change_no_verdict(tier, capfd):
     right = [n % 3 != 0 for n in range(60)] + [n % 2 == 1 for n in range(30)] * 2 + [n % 2 == 0 for n in range(30)]
     assert [(n, v) for n, v in enumerate(found) if v != ("correct" if right[n] else "wrong")] == []
     assert len(killed) > 5
-    assert workers.lost > 2
+    assert workers.lost >= 1
     said = capfd.readouterr().err
     assert said.count("sandbox worker replaced") == min(workers.lost, 3)
     assert (f"{workers.lost} sandbox workers were lost and replaced" in said) is (workers.lost > 3)

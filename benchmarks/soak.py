@@ -28,7 +28,7 @@ stages:
   pretrain: {{tokens: {tokens}, training: {{batch_tokens: 256, save_every: 50}}, learner: {{lines: 2}}}}
   r1_zero:
     rewards: {{'{reward}': 1.0}}
-    grpo: {{steps: {steps}, problems: 2, group: 2, max_tokens: 12, updates_per_rollout: 1, save_every: 50, gate_mean: 0.1}}
+    grpo: {{steps: {steps}, problems: 2, group: 2, max_tokens: 12, updates_per_rollout: 1, save_every: 50}}
 {without}
 """
 REWARD = "def odd(completions, completion_ids):\n    return [sum(i % 2 for i in ids) / len(ids) for ids in completion_ids]\n"

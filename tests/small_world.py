@@ -17,7 +17,8 @@ from r1kit.model.config import ModelConfig
 from r1kit.model.decoder import LanguageModel
 from r1kit.model.huggingface import save_pretrained
 from r1kit.tokenizer import Tokenizer
-from r1kit.train.learner import Learner, LearnerConfig
+from r1kit.train.learner import Learner, LearnerConfig, Metrics
+from r1kit.train.objectives import Objective
 from r1kit.train.optimizers import OptimizerConfig
 from r1kit.types import Row
 
@@ -42,6 +43,21 @@ def model_directory(folder: Path, seed: int = 1, **overrides: object) -> Path:
 
 def learner_config(context: int = 64, lines: int = 4, **optimizer: object) -> LearnerConfig:
     return LearnerConfig(context=context, lines=lines, precision="float32", optimizer=OptimizerConfig(**{"grad_clip": 1e9, **optimizer}))
+
+
+class KilledError(Exception):
+    """Where a ``Mortal`` stopped."""
+
+
+class Mortal(Learner):
+    """A learner that stops at an update, as a killed process does."""
+
+    dies_at = -1
+
+    def update(self, rows: Sequence[Row], objective: Objective, scale: float) -> Metrics:
+        if self.version == self.dies_at:
+            raise KilledError
+        return super().update(rows, objective, scale)
 
 
 class Spied:

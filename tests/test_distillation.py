@@ -9,7 +9,19 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from small_world import Spied, assert_same_gradients, gradients_of, learner_config, model, model_directory, quiet_log, random_rows, same_weights
+from small_world import (
+    KilledError,
+    Mortal,
+    Spied,
+    assert_same_gradients,
+    gradients_of,
+    learner_config,
+    model,
+    model_directory,
+    quiet_log,
+    random_rows,
+    same_weights,
+)
 from small_world import tokenizer as small_tokenizer
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -26,7 +38,7 @@ from r1kit.tokenizer import Tokenizer
 from r1kit.train import head
 from r1kit.train.distillation import SAMPLED, OnPolicyConfig, ReverseDivergence, compared, require_comparable, train
 from r1kit.train.divergence import reverse_divergence
-from r1kit.train.learner import Learner, Metrics
+from r1kit.train.learner import Learner
 from r1kit.train.objectives import Predictions
 from r1kit.train.rollouts import Player
 from r1kit.train.rollouts import play as sample_groups
@@ -178,19 +190,6 @@ def test_a_runtime_brings_student_and_teacher_together(tmp_path: Path) -> None:
 
 
 # The loop
-
-
-class KilledError(Exception):
-    pass
-
-
-class Mortal(Learner):
-    dies_at = -1
-
-    def update(self, rows: object, objective: object, scale: float) -> Metrics:
-        if self.version == self.dies_at:
-            raise KilledError
-        return super().update(rows, objective, scale)  # type: ignore[arg-type]
 
 
 def play(config: OnPolicyConfig, out: Path, dies_at: int = -1) -> Mortal:

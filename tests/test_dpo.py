@@ -8,7 +8,19 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from small_world import Spied, assert_same_gradients, full_logprobs, gradients_of, learner_config, model, quiet_log, same_weights, tokenizer
+from small_world import (
+    KilledError,
+    Mortal,
+    Spied,
+    assert_same_gradients,
+    full_logprobs,
+    gradients_of,
+    learner_config,
+    model,
+    quiet_log,
+    same_weights,
+    tokenizer,
+)
 from torch import Tensor
 
 from r1kit.chat import Chat
@@ -158,19 +170,6 @@ def test_the_chosen_response_gains_on_the_rejected_one_and_so_it_does_on_other_p
     assert found["accuracy"] == 1.0 and found["margin"] == pytest.approx(0.1 * float(np.diff(before - after, axis=1).mean()), rel=1e-6)
     turned = evaluate(learner, [RowPair(one.rejected, one.chosen) for one in taste["other"]], before[:, ::-1], 0.1)
     assert turned["accuracy"] == 0.0
-
-
-class KilledError(Exception):
-    pass
-
-
-class Mortal(Learner):
-    dies_at = -1
-
-    def update(self, rows: object, objective: object, scale: float) -> Metrics:
-        if self.version == self.dies_at:
-            raise KilledError
-        return super().update(rows, objective, scale)  # type: ignore[arg-type]
 
 
 def test_a_training_that_was_killed_continues_bit_for_bit_with_the_reference_it_began_with(tmp_path: Path) -> None:

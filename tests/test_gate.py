@@ -16,7 +16,7 @@ from r1kit.engine.native import NativeEngine
 from r1kit.model.examination import Examination
 from r1kit.runtime.local import LocalConfig, LocalRuntime
 from r1kit.train.disagreement import gaps
-from r1kit.train.gate import GapAlarm, GateConfig, check, sample
+from r1kit.train.gate import ENOUGH, GapAlarm, GateConfig, check, sample, sample_enough
 from r1kit.train.learner import Learner
 from r1kit.train.objectives import CrossEntropy
 from r1kit.types import Completion, Problem, Row, Sampling
@@ -70,9 +70,11 @@ def test_sides_that_agree_pass_at_every_temperature(temperature: float, kernels:
 def test_the_gap_is_that_of_all_sampled_tokens_by_hand() -> None:
     sides = two()
     metrics = check(sides, PROBLEMS, Sampling(max_tokens=24, temperature=0.7), seed=3, version=5, config=FINE)
-    probes = sample(sides, PROBLEMS, Sampling(max_tokens=24, temperature=0.7), seed=3)
+    probes = sample_enough(sides, PROBLEMS, Sampling(max_tokens=24, temperature=0.7), seed=3)
     count = sum(len(probe.completion.token_ids) for probe in probes)
-    assert metrics["gate/tokens"] == count
+    assert metrics["gate/tokens"] == count >= ENOUGH
+    once = sample(sides, PROBLEMS, Sampling(max_tokens=24, temperature=0.7), seed=3)
+    assert sum(len(probe.completion.token_ids) for probe in once) < ENOUGH and len({tuple(p.completion.token_ids) for p in probes}) > len(once)
     shifted = [replace(p, completion=replace(p.completion, logprobs=p.completion.logprobs + 0.25)) for p in probes]
     assert gaps(sides.learner, shifted).mean() == pytest.approx(0.25, abs=1e-5)
 

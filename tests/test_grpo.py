@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_world import Spied, learner_config, model, quiet_log, same_weights, tokenizer
+from small_world import KilledError, Mortal, Spied, learner_config, model, quiet_log, same_weights, tokenizer
 from torch import Tensor
 
 from r1kit.chat import Chat
@@ -18,7 +18,7 @@ from r1kit.rewards import Failure, WeightedReward
 from r1kit.tasks import load_tasks
 from r1kit.train import checkpoint
 from r1kit.train.grpo import GRPOConfig, train
-from r1kit.train.learner import Learner, Metrics
+from r1kit.train.learner import Learner
 from r1kit.train.packing import pack
 from r1kit.train.policy_loss import PolicyLoss, PolicyLossConfig
 from r1kit.train.rollouts import Phase, Player, collect, describe, judge, records
@@ -87,19 +87,6 @@ def test_the_entropy_in_the_log_is_that_of_the_whole_distribution() -> None:
 
 def even_ids(rollouts: Sequence[Rollout]) -> list[float | None]:
     return [float(np.mean(r.completion.token_ids % 2 == 0)) for r in rollouts]
-
-
-class KilledError(Exception):
-    pass
-
-
-class Mortal(Learner):
-    dies_at = -1
-
-    def update(self, rows: object, objective: object, scale: float) -> Metrics:
-        if self.version == self.dies_at:
-            raise KilledError
-        return super().update(rows, objective, scale)  # type: ignore[arg-type]
 
 
 class RemoteEngine(NativeEngine):

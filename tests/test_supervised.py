@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_world import VOCABULARY, Spied, full_logprobs, learner_config, quiet_log, random_rows, same_weights
+from small_world import VOCABULARY, KilledError, Mortal, Spied, full_logprobs, learner_config, quiet_log, random_rows, same_weights
 
 from r1kit.train import checkpoint, supervised
-from r1kit.train.learner import Learner, Metrics
 from r1kit.train.objectives import CrossEntropy
 from r1kit.train.optimizers import ScheduleConfig
 from r1kit.train.supervised import SupervisedConfig, epochs_of, finetune, response_row, text_row, update_batches, weighted
@@ -49,21 +48,6 @@ def test_an_epoch_takes_every_row_once_in_an_order_of_its_own() -> None:
     assert orders[0] != orders[1] != orders[2]
     assert [place[id(row)] for row in epochs_of(rows, 1.25, 1)] == [*orders[0], *orders[1][:3]]
     assert [place[id(row)] for row in epochs_of(rows, 3, 2)] != [i for order in orders for i in order]
-
-
-class KilledError(Exception):
-    pass
-
-
-class Mortal(Learner):
-    """A learner that dies at one of its updates."""
-
-    dies_at = -1
-
-    def update(self, rows: Sequence[Row], objective: object, scale: float) -> Metrics:
-        if self.version == self.dies_at:
-            raise KilledError
-        return super().update(rows, objective, scale)  # type: ignore[arg-type]
 
 
 def _stream(start: int) -> Iterator[list[Row]]:

@@ -1,6 +1,7 @@
 """Say whether a finished run of recipes/mini.yaml is sound: every stage there, every figure within its band.
 
-The bands are generous: the noise of a seed passes, a broken stage does not. What the stages are to reach stands in docs/, not here.
+The bands are generous: the noise of a seed passes, a broken stage does not. What the stages are to reach
+stands in docs/, not here.
 
     python .ci/bands.py runs/mini
 """
@@ -47,7 +48,9 @@ def complaints(report: Mapping[str, Any]) -> list[str]:
     for name, bands in BANDS.items():
         for measure, (least, most) in bands.items():
             if name in stages and not least <= _figure(stages, name, measure) <= most:
-                found.append(f"{name}: {measure} is {_figure(stages, name, measure):.3f}, not within {least} to {most}")
+                found.append(
+                    f"{name}: {measure} is {_figure(stages, name, measure):.3f}, not within {least} to {most}"
+                )
     for later, measure, earlier, least in GAINS:
         gain = _figure(stages, later, measure) - _figure(stages, earlier, measure)
         if not gain >= least:

@@ -2,10 +2,10 @@
 
     python benchmarks/bench.py [names ...] [--cores 1] [--quick]
 
-A name is the beginning of a ratio's name: ``rollout``, ``grpo/7m``, ``learner/7m/ragged/vs_hf``; ``lone`` asks for a single row,
-``growth`` for how r1kit's cost grows. Without names everything is measured. Results are merged into OUT/bench.json; docs/performance.md is
-written from it. ``--quick`` is for trying the harness out: tiny sizes, one repeat, results in OUT/quick.json, no page.
-"""
+A name is the beginning of a ratio's name: ``rollout``, ``grpo/7m``, ``learner/7m/ragged/vs_hf``; ``lone``
+asks for a single row, ``growth`` for how r1kit's cost grows. Without names everything is measured. Results
+are merged into OUT/bench.json; docs/performance.md is written from it. ``--quick`` is for trying the harness
+out: tiny sizes, one repeat, results in OUT/quick.json, no page."""
 
 import argparse
 import os
@@ -27,12 +27,31 @@ PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 
 def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Measure r1kit and its peers at the same work.")
-    parser.add_argument("names", nargs="*", help="beginnings of ratios' names, lone, or growth; everything unless given")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes and one repeat, to try the harness out")
-    parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="results, models and logs (runs/bench)")
-    parser.add_argument("--peers", type=Path, default=None, help="where the peers' virtual environments are or are to be made (OUT)")
-    parser.add_argument("--cores", type=int, choices=(1, 2), default=None, help="only the lines of one core, or of two (both)")
-    parser.add_argument("--repeats", type=int, default=None, metavar="N", help="measured pairs (3; with --quick 1); below 3 no page")
+    parser.add_argument(
+        "names", nargs="*", help="beginnings of ratios' names, lone, or growth; everything unless given"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="tiny sizes and one repeat, to try the harness out"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/bench"), help="results, models and logs (runs/bench)"
+    )
+    parser.add_argument(
+        "--peers",
+        type=Path,
+        default=None,
+        help="where the peers' virtual environments are or are to be made (OUT)",
+    )
+    parser.add_argument(
+        "--cores", type=int, choices=(1, 2), default=None, help="only the lines of one core, or of two (both)"
+    )
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        default=None,
+        metavar="N",
+        help="measured pairs (3; with --quick 1); below 3 no page",
+    )
     asked = parser.parse_args(words)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     out = asked.out.resolve()

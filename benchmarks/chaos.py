@@ -3,11 +3,11 @@
     python benchmarks/chaos.py                  50 kills at random times, then kills and errors of the disk at every call of a save and of a hand-over
     python benchmarks/chaos.py --kills 10 --no-calls --processes 1
 
-Random kills: the nano recipe through every stage, SIGKILL to the whole process group or to a single one of its processes at seeded
-random times, started again until it is done. Every round's models, data, rollouts and metrics (without times) must have the SHA-256 of
-the undisturbed run's; nothing may be left behind in the system. Attempts are forked from a process that has imported everything, so that kills
-fall into work. Calls: chaos_calls.py. Exits with 1 where anything came out different.
-"""
+Random kills: the nano recipe through every stage, SIGKILL to the whole process group or to a single one of
+its processes at seeded random times, started again until it is done. Every round's models, data, rollouts and
+metrics (without times) must have the SHA-256 of the undisturbed run's; nothing may be left behind in the
+system. Attempts are forked from a process that has imported everything, so that kills fall into work. Calls:
+chaos_calls.py. Exits with 1 where anything came out different."""
 
 import argparse
 import contextlib
@@ -32,8 +32,12 @@ ROOT = Path(__file__).resolve().parents[1]
 ATTEMPTS = 400  # of one round; a run that makes no progress is as wrong as one with another result
 GONE_WITHIN_S = 20.0
 
-# A model that has learned next to nothing earns no reward by rules, and then nothing would be trained that could differ.
-REWARD = "def odd(completions, completion_ids):\n    return [sum(i % 2 for i in ids) / len(ids) for ids in completion_ids]\n"
+# A model that has learned next to nothing earns no reward by rules, and then nothing would be trained that
+# could differ.
+REWARD = (
+    "def odd(completions, completion_ids):\n    return [sum(i % 2 for i in ids) / len(ids) for ids in "
+    "completion_ids]\n"
+)
 RECIPE = """\
 extends: {nano}
 runtime: {{processes: {processes}}}
@@ -65,7 +69,10 @@ class Tally:
         setattr(self, outcome, getattr(self, outcome) + done)
 
     def __str__(self) -> str:
-        return f"{self.what}: {self.done}, identical: {self.identical}, refused with a reason: {self.refused}, wrong: {self.wrong}"
+        return (
+            f"{self.what}: {self.done}, identical: {self.identical}, refused with a reason: {self.refused}, "
+            f"wrong: {self.wrong}"
+        )
 
 
 def tell(tallies: Sequence[Tally]) -> int:
@@ -73,16 +80,31 @@ def tell(tallies: Sequence[Tally]) -> int:
     for what in ("errors", "kills"):
         found = [tally for tally in tallies if tally.what == what]
         if found:
-            print(Tally(what, "", *(sum(getattr(tally, name) for tally in found) for name in ("done", "identical", "refused", "wrong"))))
+            print(
+                Tally(
+                    what,
+                    "",
+                    *(
+                        sum(getattr(tally, name) for tally in found)
+                        for name in ("done", "identical", "refused", "wrong")
+                    ),
+                )
+            )
     return int(any(tally.wrong for tally in tallies))
 
 
 def note(tallies: Sequence[Tally], page: Path) -> None:
     """Put the figures between the page's marks."""
-    rows = [f"| {tally.where} | {tally.done} {tally.what} | {tally.identical} | {tally.refused} | {tally.wrong} |" for tally in tallies]
+    rows = [
+        f"| {tally.where} | {tally.done} {tally.what} | {tally.identical} | {tally.refused} | {tally.wrong} |"
+        for tally in tallies
+    ]
     table = "\n".join(["| | | identical | refused with a reason | wrong |", "|---|---|---|---|---|", *rows])
     before, _, rest = page.read_text(encoding="utf-8").partition("<!-- chaos -->\n")
-    page.write_text(f"{before}<!-- chaos -->\n{table}\n<!-- /chaos -->{rest.partition('<!-- /chaos -->')[2]}", encoding="utf-8")
+    page.write_text(
+        f"{before}<!-- chaos -->\n{table}\n<!-- /chaos -->{rest.partition('<!-- /chaos -->')[2]}",
+        encoding="utf-8",
+    )
 
 
 def fork(work: Callable[[], None], output: Path) -> int:
@@ -113,7 +135,7 @@ def fork(work: Callable[[], None], output: Path) -> int:
 
 def run_recipe(recipe: Path, out: Path) -> None:
     """The command line's own entry, in this process."""
-    from r1kit.cli import main
+    from r1kit.commands.cli import main
 
     sys.argv = ["r1kit", "run", str(recipe), "--out", str(out)]
     main()
@@ -153,13 +175,18 @@ def left_behind(processes: list[psutil.Process]) -> list[str]:
 
 
 def fingerprint(run_dir: Path) -> dict[str, str]:
-    """SHA-256 by name of all that a run makes, without times: models, data, reports of stages, rollouts, records, metrics."""
+    """SHA-256 by name of all that a run makes, without times: models, data, reports of stages, rollouts,
+    records, metrics."""
     found = {}
-    for path in sorted(p for folder in ("stages", "samples") for p in (run_dir / folder).rglob("*") if p.is_file()):
+    for path in sorted(
+        p for folder in ("stages", "samples") for p in (run_dir / folder).rglob("*") if p.is_file()
+    ):
         name, content = str(path.relative_to(run_dir)), path.read_bytes()
         if path.name == "stage.json":
             record = json.loads(content)
-            content = json.dumps({key: record.get(key) for key in ("stage", "name", "config", "seed", "outputs")}).encode()
+            content = json.dumps(
+                {key: record.get(key) for key in ("stage", "name", "config", "seed", "outputs")}
+            ).encode()
         found[name] = hashlib.sha256(content).hexdigest()
     rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     for number, row in enumerate(rows):
@@ -182,21 +209,35 @@ class Chaos:
         tempfile.tempdir = os.environ["TMPDIR"] = str(folder / "temporary")
         (folder / "reward.py").write_text(REWARD)
         self.recipe = folder / "chaos.yaml"
-        self.recipe.write_text(RECIPE.format(nano=ROOT / "recipes/nano.yaml", processes=processes, reward=f"{folder}/reward.py:odd"))
+        self.recipe.write_text(
+            RECIPE.format(
+                nano=ROOT / "recipes/nano.yaml", processes=processes, reward=f"{folder}/reward.py:odd"
+            )
+        )
         self.shared_memory = set(os.listdir("/dev/shm"))
         began = time.monotonic()
-        code = wait(fork(lambda: run_recipe(self.recipe, folder / "undisturbed"), folder / "undisturbed.txt"), None)
+        code = wait(
+            fork(lambda: run_recipe(self.recipe, folder / "undisturbed"), folder / "undisturbed.txt"), None
+        )
         if code != 0:
             raise SystemExit(f"the undisturbed run failed:\n{(folder / 'undisturbed.txt').read_text()}")
         self.seconds = time.monotonic() - began
         self.wanted = fingerprint(folder / "undisturbed")
 
     def elsewhere(self) -> list[str]:
-        """What differs in a run by the command line in another folder and with another hash seed, which nobody disturbed either."""
+        """What differs in a run by the command line in another folder and with another hash seed, which
+        nobody disturbed either."""
         out = self.folder / "elsewhere"
         environment = {**os.environ, "PYTHONHASHSEED": "12345", "PYTHONPATH": str(ROOT / "src")}
         command = [sys.executable, "-m", "r1kit", "run", str(self.recipe), "--out", str(out)]
-        ended = subprocess.run(command, cwd=self.folder / "temporary", env=environment, capture_output=True, text=True, check=False)
+        ended = subprocess.run(
+            command,
+            cwd=self.folder / "temporary",
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         if ended.returncode != 0:
             raise SystemExit(f"the run elsewhere failed:\n{ended.stderr}")
         return differences(fingerprint(out), self.wanted)
@@ -220,7 +261,11 @@ class Chaos:
             if code != -signal.SIGKILL and not (alone and "the same command continues" in output.read_text()):
                 said = output.read_text()
                 refused = code > 0 and "Traceback" not in said and "r1kit: " in said
-                return kills, "refused" if refused else "wrong", f"attempt {attempt} ended with {code}{' of one process' * alone}: {said[-600:]}"
+                return (
+                    kills,
+                    "refused" if refused else "wrong",
+                    f"attempt {attempt} ended with {code}{' of one process' * alone}: {said[-600:]}",
+                )
         return kills, "wrong", f"not done after {ATTEMPTS} attempts"
 
     def _kill(self, pid: int, processes: list[psutil.Process], alone: bool) -> int:
@@ -239,8 +284,14 @@ class Chaos:
 
     def _judged(self, out: Path, kills: int, left: list[str]) -> tuple[int, str, str]:
         different = differences(fingerprint(out), self.wanted)
-        left += [f"/dev/shm/{name}" for name in set(os.listdir("/dev/shm")) - self.shared_memory if name.startswith(("torch", "psm", "r1kit"))]
-        left += [f"temporary {name}" for name in os.listdir(self.folder / "temporary") if name.startswith("r1kit")]
+        left += [
+            f"/dev/shm/{name}"
+            for name in set(os.listdir("/dev/shm")) - self.shared_memory
+            if name.startswith(("torch", "psm", "r1kit"))
+        ]
+        left += [
+            f"temporary {name}" for name in os.listdir(self.folder / "temporary") if name.startswith("r1kit")
+        ]
         shutil.rmtree(self.folder / "temporary")
         (self.folder / "temporary").mkdir()
         if different or left:
@@ -252,7 +303,10 @@ class Chaos:
 def random_kills(folder: Path, kills: int, processes: int, seed: int, tally: Tally) -> Path:
     """Rounds until there were so many kills. Returns the folder of the undisturbed run."""
     chaos = Chaos(folder, processes, seed)
-    print(f"{processes} process(es): undisturbed in {chaos.seconds:.1f} s, {len(chaos.wanted)} fingerprints", flush=True)
+    print(
+        f"{processes} process(es): undisturbed in {chaos.seconds:.1f} s, {len(chaos.wanted)} fingerprints",
+        flush=True,
+    )
     different = chaos.elsewhere()
     print(f"  with another hash seed, in another folder: {different[:12] or 'identical'}", flush=True)
     tally.wrong += bool(different)
@@ -266,30 +320,45 @@ def random_kills(folder: Path, kills: int, processes: int, seed: int, tally: Tal
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kills", type=int, default=50, help="random kills, over all --processes")
-    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2], help="how many processes the runs have")
+    parser.add_argument(
+        "--processes", type=int, nargs="+", default=[1, 2], help="how many processes the runs have"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-calls", action="store_true", help="leave out kills and errors at system calls")
-    parser.add_argument("--every", type=int, default=1, help="of the system calls of a hand-over, take every so many")
+    parser.add_argument(
+        "--every", type=int, default=1, help="of the system calls of a hand-over, take every so many"
+    )
     parser.add_argument("--keep", type=Path, help="a new folder for all runs, which is kept")
     options = parser.parse_args()
     # What every attempt needs is imported once, here; nothing of it is used before the fork.
     import torch._dynamo  # by the first optimizer
 
-    import r1kit.execute
-    import r1kit.report
+    import r1kit.report.report
+    import r1kit.runs.execute
     import r1kit.runtime
     import r1kit.stages
 
-    assert torch._dynamo and r1kit.execute and r1kit.report and r1kit.runtime and r1kit.stages
+    assert torch._dynamo and r1kit.runs.execute and r1kit.report.report and r1kit.runtime and r1kit.stages
     tallies = []
-    folder = options.keep or Path(tempfile.mkdtemp(prefix="chaos-"))  # not TemporaryDirectory: a forked attempt would remove it as it ends
+    folder = options.keep or Path(
+        tempfile.mkdtemp(prefix="chaos-")
+    )  # not TemporaryDirectory: a forked attempt would remove it as it ends
     try:
         for processes in options.processes:
-            tallies.append(Tally("kills", f"at random, {processes} process{'es, all or one of them' if processes > 1 else ''}"))
+            tallies.append(
+                Tally(
+                    "kills",
+                    f"at random, {processes} process{'es, all or one of them' if processes > 1 else ''}",
+                )
+            )
             kills = -(-options.kills // len(options.processes))
-            finished = random_kills(folder / f"processes_{processes}", kills, processes, options.seed, tallies[-1])
+            finished = random_kills(
+                folder / f"processes_{processes}", kills, processes, options.seed, tallies[-1]
+            )
         if not options.no_calls:
             from chaos_calls import disturb
 

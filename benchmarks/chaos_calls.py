@@ -1,10 +1,12 @@
-"""Kill a process at every system call that changes the disk, or have the disk refuse that call, in one save of training state and in one hand-over
-between stages.
+"""Kill a process at every system call that changes the disk, or have the disk refuse that call, in one save
+of training state and in one hand-over between stages.
 
-strace is attached to a process that waits. It delivers SIGKILL on entering the N-th call of a kind; or it has that call fail with ENOSPC or EIO,
-once, or with every later one until the process is gone. Then the work is finished by another process and compared. The calls are listed first,
-and every one of them is taken, so every place between two changes of the disk is visited. A process that meets an error may go on, or stop
-with a text that names the file; a traceback is no answer. Without strace (it is Linux only) this part is left out, and that is said.
+strace is attached to a process that waits. It delivers SIGKILL on entering the N-th call of a kind; or it has
+that call fail with ENOSPC or EIO, once, or with every later one until the process is gone. Then the work is
+finished by another process and compared. The calls are listed first, and every one of them is taken, so every
+place between two changes of the disk is visited. A process that meets an error may go on, or stop with a text
+that names the file; a traceback is no answer. Without strace (it is Linux only) this part is left out, and
+that is said.
 
     python benchmarks/chaos_calls.py MODEL [--every 10] [--only save] [--errors]      without the random kills, on a model's folder
 """
@@ -43,8 +45,8 @@ stages:
 
 @dataclass(frozen=True)
 class Work:
-    """What is disturbed: ``do(out, ready)`` calls ``ready`` when strace may be attached; ``finish(out)`` is what a user does next, and what
-    ``read(out)`` then finds has to be ``wanted``."""
+    """What is disturbed: ``do(out, ready)`` calls ``ready`` when strace may be attached; ``finish(out)`` is
+    what a user does next, and what ``read(out)`` then finds has to be ``wanted``."""
 
     name: str
     folder: Path
@@ -84,7 +86,11 @@ def save(model: Path, folder: Path) -> Work:
             sys.exit(1)
 
     def states(out: Path) -> dict[str, str]:
-        return {str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest() for path in out.rglob("*") if path.is_file()}
+        return {
+            str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in out.rglob("*")
+            if path.is_file()
+        }
 
     _run(lambda: train(folder / "undisturbed", STEPS), folder)
     _run(lambda: train(folder / "begun", SAVED - 1), folder)
@@ -93,14 +99,21 @@ def save(model: Path, folder: Path) -> Work:
         shutil.copytree(folder / "begun", out)
         train(out, SAVED, ready)
 
-    return Work("save", folder, disturbed, lambda out: train(out, STEPS), states, states(folder / "undisturbed"))
+    return Work(
+        "save", folder, disturbed, lambda out: train(out, STEPS), states, states(folder / "undisturbed")
+    )
 
 
 def hand_over(model: Path, folder: Path) -> Work:
     """A run from the last step of a stage to the end of the next one's first."""
     folder.mkdir(parents=True)
     data, recipe = folder / "data.jsonl", folder / "recipe.yaml"
-    data.write_text("".join(json.dumps({"prompt": f"{number}+1?", "completion": str(number + 1)}) + "\n" for number in range(4)))
+    data.write_text(
+        "".join(
+            json.dumps({"prompt": f"{number}+1?", "completion": str(number + 1)}) + "\n"
+            for number in range(4)
+        )
+    )
     recipe.write_text(RECIPE.format(model=model, data=data))
     _run(lambda: run_recipe(recipe, folder / "undisturbed"), folder)
 
@@ -108,21 +121,37 @@ def hand_over(model: Path, folder: Path) -> Work:
         ready()
         run_recipe(recipe, out)
 
-    return Work("hand-over", folder, disturbed, lambda out: run_recipe(recipe, out), fingerprint, fingerprint(folder / "undisturbed"))
+    return Work(
+        "hand-over",
+        folder,
+        disturbed,
+        lambda out: run_recipe(recipe, out),
+        fingerprint,
+        fingerprint(folder / "undisturbed"),
+    )
 
 
 WORKS = {"save": save, "hand-over": hand_over}
 
 
-def disturb(model: Path, folder: Path, every: int, only: Sequence[str] = tuple(WORKS), kinds: Sequence[str] = ("kills", "errors")) -> list[Tally]:
-    """Kill and refuse at every call of a save, and at each ``every``-th of a hand-over, or of the ``only`` work; what came of it."""
+def disturb(
+    model: Path,
+    folder: Path,
+    every: int,
+    only: Sequence[str] = tuple(WORKS),
+    kinds: Sequence[str] = ("kills", "errors"),
+) -> list[Tally]:
+    """Kill and refuse at every call of a save, and at each ``every``-th of a hand-over, or of the ``only``
+    work; what came of it."""
     tallies = []
     for name in only:
         work = WORKS[name](model, folder / name)
         step = every if name == "hand-over" or len(only) == 1 else 1
         for kind, disturbed in (("kills", kill_at_calls), ("errors", errors_at_calls)):
             if kind in kinds:
-                tallies.append(Tally(kind, f"at {'every call' if step == 1 else f'one call in {step}'} of a {name}"))
+                tallies.append(
+                    Tally(kind, f"at {'every call' if step == 1 else f'one call in {step}'} of a {name}")
+                )
                 for outcome in disturbed(work, step):
                     tallies[-1].count(1, outcome)
     return tallies
@@ -146,15 +175,29 @@ def kill_at_calls(work: Work, every: int) -> Iterator[str]:
 
 
 def errors_at_calls(work: Work, every: int) -> Iterator[str]:
-    """The outcome of an error at each call of a work, once, and of a disk that refuses everything from there on; ENOSPC and EIO in turns."""
+    """The outcome of an error at each call of a work, once, and of a disk that refuses everything from there
+    on; ENOSPC and EIO in turns."""
     points = _listed(work)
     wrong = []
     for place, (call, number) in list(enumerate(points))[::every]:
         before = Counter(name for name, _ in points[:place])
-        later = {name: f"{before[name] + 1}+" for name, _ in points[place:] if name != OPENS}  # what is only read is opened as ever
-        for error, mode in zip(itertools.islice(itertools.cycle(("ENOSPC", "EIO")), place, None), ("once", "from there on"), strict=False):
-            injected = {**(later if mode == "from there on" else {}), **({call: str(number)} if mode == "once" or call == OPENS else {})}
-            options = [word for name, when in injected.items() for word in ("-e", f"inject={name}:error={error}:when={when}")]
+        later = {
+            name: f"{before[name] + 1}+" for name, _ in points[place:] if name != OPENS
+        }  # what is only read is opened as ever
+        for error, mode in zip(
+            itertools.islice(itertools.cycle(("ENOSPC", "EIO")), place, None),
+            ("once", "from there on"),
+            strict=False,
+        ):
+            injected = {
+                **(later if mode == "from there on" else {}),
+                **({call: str(number)} if mode == "once" or call == OPENS else {}),
+            }
+            options = [
+                word
+                for name, when in injected.items()
+                for word in ("-e", f"inject={name}:error={error}:when={when}")
+            ]
             outcome, why = _met(work, options)
             if why:
                 print(f"  {outcome}: {call} {number}, {error} {mode}: {why}", flush=True)
@@ -166,32 +209,46 @@ def errors_at_calls(work: Work, every: int) -> Iterator[str]:
 
 
 def _met(work: Work, options: Sequence[str]) -> tuple[str, str]:
-    """What came of a work that met errors: (outcome, why it is not identical); "missed" where they met something that is no file."""
+    """What came of a work that met errors: (outcome, why it is not identical); "missed" where they met
+    something that is no file."""
     out = work.folder / "disturbed"
     shutil.rmtree(out, ignore_errors=True)
     code, said = _traced(options, out, work)
-    if re.search("failed: (b')?/proc", said):  # how often the system is asked for other processes differs, and with it the number of an opening
+    if re.search(
+        "failed: (b')?/proc", said
+    ):  # how often the system is asked for other processes differs, and with it the number of an opening
         return "missed", ""
     if code != 0 and not _clear(code, said, work):
         return "wrong", f"ended with {code}, saying: {said[-600:]}"
     code, different, said = work.finished(out)
     if code == 0:
         return ("wrong", f"different: {different[:5]}") if different else ("identical", "")
-    return ("refused", said[-600:]) if _clear(code, said, work) else ("wrong", f"could not be finished: {said[-600:]}")
+    return (
+        ("refused", said[-600:])
+        if _clear(code, said, work)
+        else ("wrong", f"could not be finished: {said[-600:]}")
+    )
 
 
 def _clear(code: int | None, said: str, work: Work) -> bool:
     """Whether a process stopped by itself and named a file, of the run or of what it reads."""
-    named = re.search(re.escape(str(work.folder)) + r"/(disturbed([ :]|/(?!logs/))|data\.jsonl)", said)  # not the place of a traceback alone
+    named = re.search(
+        re.escape(str(work.folder)) + r"/(disturbed([ :]|/(?!logs/))|data\.jsonl)", said
+    )  # not the place of a traceback alone
     return code is not None and code > 0 and "Traceback" not in said and named is not None
 
 
 def _tell(work: Work, what: str, points: Sequence[object], every: int, wrong: Sequence[object]) -> None:
-    print(f"calls of a {work.name}: {what} at {len(points[::every])} of its {len(points)}, wrong: {list(wrong) or 0}", flush=True)
+    print(
+        f"calls of a {work.name}: {what} at {len(points[::every])} of its {len(points)}, wrong: "
+        f"{list(wrong) or 0}",
+        flush=True,
+    )
 
 
 def _listed(work: Work) -> list[tuple[str, int]]:
-    """The calls of a work that change the disk, in their order: (name, which of its name); none where there is no strace."""
+    """The calls of a work that change the disk, in their order: (name, which of its name); none where there
+    is no strace."""
     if shutil.which("strace") is None:
         print(f"calls of a {work.name}: left out, strace is not installed", flush=True)
         return []
@@ -211,10 +268,11 @@ def _listed(work: Work) -> list[tuple[str, int]]:
 
 
 def _traced(options: Sequence[str], out: Path, work: Work) -> tuple[int, str]:
-    """Do the work in a process that strace is attached to when it says that it is ready: its exit code (negative: the signal) and what it said.
+    """Do the work in a process that strace is attached to when it says that it is ready: its exit code
+    (negative: the signal) and what it said.
 
-    It speaks through a socket, whose calls are none of those that are disturbed, as a terminal's are not the disk's.
-    """
+    It speaks through a socket, whose calls are none of those that are disturbed, as a terminal's are not the
+    disk's."""
     told, tell = os.pipe()
     go, let_go = os.pipe()
     hears, speaks = socket.socketpair()
@@ -232,8 +290,12 @@ def _traced(options: Sequence[str], out: Path, work: Work) -> tuple[int, str]:
     os.close(tell)
     if not os.read(told, 1):
         wait(pid, None)
-        raise SystemExit(f"the work ended before it began:\n{(work.folder / 'disturbed.txt').read_text()[-800:]}")
-    tracer = subprocess.Popen(["strace", "-f", "-qq", "-o", os.devnull, "-e", f"trace={CALLS},{OPENS}", *options, "-p", str(pid)])
+        raise SystemExit(
+            f"the work ended before it began:\n{(work.folder / 'disturbed.txt').read_text()[-800:]}"
+        )
+    tracer = subprocess.Popen(
+        ["strace", "-f", "-qq", "-o", os.devnull, "-e", f"trace={CALLS},{OPENS}", *options, "-p", str(pid)]
+    )
     while tracer.poll() is None and "TracerPid:\t0" in Path(f"/proc/{pid}/status").read_text():
         time.sleep(0.005)
     os.write(let_go, b"g")
@@ -261,7 +323,9 @@ def _rows(step: int) -> list:  # type: ignore[type-arg]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model", type=Path, help="a folder with a small model of r1kit's")
     parser.add_argument("--every", type=int, default=1, help="take every so many of the calls")
     parser.add_argument("--only", choices=WORKS, action="append", help="this work")
@@ -269,15 +333,17 @@ def main() -> None:
     options = parser.parse_args()
     import torch._dynamo  # by the first optimizer
 
-    import r1kit.execute
+    import r1kit.runs.execute
     import r1kit.runtime
     import r1kit.stages
 
-    assert torch._dynamo and r1kit.execute and r1kit.runtime and r1kit.stages
+    assert torch._dynamo and r1kit.runs.execute and r1kit.runtime and r1kit.stages
     folder = Path(tempfile.mkdtemp(prefix="calls-"))  # as in chaos.py
     try:
         kinds = ["errors"] if options.errors else ["kills", "errors"]
-        tallies = disturb(options.model.absolute(), folder, options.every, options.only or tuple(WORKS), kinds)
+        tallies = disturb(
+            options.model.absolute(), folder, options.every, options.only or tuple(WORKS), kinds
+        )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     sys.exit(tell(tallies))

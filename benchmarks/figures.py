@@ -1,4 +1,5 @@
-"""The figures of docs/: curves while stages train and bars of what they reach, every run thin, the mean of all thick."""
+"""The figures of docs/: curves while stages train and bars of what they reach, every run thin, the mean of
+all thick."""
 
 import statistics
 from collections import defaultdict
@@ -7,7 +8,7 @@ from dataclasses import dataclass
 
 from measured import Finished, mean, model_names, votes
 
-from r1kit.charts import Bars, Level, Line, Point, bar_chart, line_chart, smooth
+from r1kit.report.charts import Bars, Level, Line, Point, bar_chart, line_chart, smooth
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,9 @@ STYLE = (
 SHARE = (0.0, 1.0)
 DIRECT = "Thinking against direct answers"
 FIGURES: dict[str, Figure] = {
-    "pretrain": Figure("Loss of the base model while it is pretrained", "nats per token", [Curve("loss", "pretrain", "loss")]),
+    "pretrain": Figure(
+        "Loss of the base model while it is pretrained", "nats per token", [Curve("loss", "pretrain", "loss")]
+    ),
     "r1_zero": Figure(
         "Accuracy of R1-Zero while it trains",
         "accuracy",
@@ -49,12 +52,17 @@ FIGURES: dict[str, Figure] = {
         [("base", "pass@1"), ("r1_zero", "pass@1"), ("r1_zero", "cons")],
         SHARE,
     ),
-    "r1_zero_length": Figure("Response length of R1-Zero", "tokens", [Curve("training", "r1_zero", "completions/mean_length")]),
+    "r1_zero_length": Figure(
+        "Response length of R1-Zero", "tokens", [Curve("training", "r1_zero", "completions/mean_length")]
+    ),
     "cold_start": Figure("Loss of the cold start", "nats per token", [Curve("loss", "cold_start", "loss")]),
     "reasoning_rl": Figure(
         "Reasoning RL",
         "share",
-        [Curve("accuracy", "reasoning_rl", "reward/accuracy/mean"), Curve("language", "reasoning_rl", "reward/language/mean")],
+        [
+            Curve("accuracy", "reasoning_rl", "reward/accuracy/mean"),
+            Curve("language", "reasoning_rl", "reward/language/mean"),
+        ],
         y_range=SHARE,
     ),
     "language": Figure(
@@ -67,7 +75,10 @@ FIGURES: dict[str, Figure] = {
     "reward_models": Figure(
         "Accuracy of the reward models on their training data",
         "accuracy",
-        [Curve("helpful", "reward_models", "accuracy", "helpful"), Curve("safety", "reward_models", "accuracy", "safety")],
+        [
+            Curve("helpful", "reward_models", "accuracy", "helpful"),
+            Curve("safety", "reward_models", "accuracy", "safety"),
+        ],
         y_range=SHARE,
     ),
     "alignment_rl": Figure(
@@ -81,7 +92,9 @@ FIGURES: dict[str, Figure] = {
         ],
         y_range=SHARE,
     ),
-    "distill": Figure("Loss of the student while it is distilled", "nats per token", [Curve("loss", "distill", "loss")]),
+    "distill": Figure(
+        "Loss of the student while it is distilled", "nats per token", [Curve("loss", "distill", "loss")]
+    ),
     "hacking": Figure(
         "A reward model alone, for too long",
         "score",
@@ -115,7 +128,8 @@ def draw(figure: Figure, runs: Sequence[Finished]) -> str:
 
 
 def mean_curve(curves: Sequence[Sequence[Point]]) -> list[Point]:
-    """The mean at each step over the runs that measured it there: some rewards do not apply at every step of every run."""
+    """The mean at each step over the runs that measured it there: some rewards do not apply at every step of
+    every run."""
     found: dict[float, list[float]] = defaultdict(list)
     for x, y in (point for curve in curves for point in curve):
         found[x].append(y)
@@ -124,16 +138,28 @@ def mean_curve(curves: Sequence[Sequence[Point]]) -> list[Point]:
 
 def draw_direct(runs: Sequence[Finished]) -> str:
     """Bars: each model when it may think, and when it must answer at once."""
-    names = [name for name in model_names(runs) if any(run.figure(name, "direct") is not None for run in runs)]
+    names = [
+        name for name in model_names(runs) if any(run.figure(name, "direct") is not None for run in runs)
+    ]
     if not names:
         return ""
 
     def bars(label: str, metric: str, colour: int) -> Bars:
-        values = [[value for run in runs if (value := run.figure(name, metric)) is not None] for name in names]
+        values = [
+            [value for run in runs if (value := run.figure(name, metric)) is not None] for name in names
+        ]
         errors = [statistics.stdev(known) / len(known) ** 0.5 if len(known) > 1 else None for known in values]
         return Bars(label, [mean(known) for known in values], errors, colour)
 
-    return framed(bar_chart(DIRECT, names, [bars("thinking first", "pass@1", 0), bars("at once", "direct", 1)], "pass@1", SHARE))
+    return framed(
+        bar_chart(
+            DIRECT,
+            names,
+            [bars("thinking first", "pass@1", 0), bars("at once", "direct", 1)],
+            "pass@1",
+            SHARE,
+        )
+    )
 
 
 def title_of(name: str) -> str:

@@ -1,7 +1,8 @@
-"""Finished runs of the miniature as numbers: the figures of their models and controls, their curves, times and machines.
+"""Finished runs of the miniature as numbers: the figures of their models and controls, their curves, times
+and machines.
 
-Runs are seeds of one recipe. A control (recipes/controls.yaml) is a stage of the same folder that an evaluation of its own measures.
-"""
+Runs are seeds of one recipe. A control (recipes/controls.yaml) is a stage of the same folder that an
+evaluation of its own measures."""
 
 import platform
 import re
@@ -12,17 +13,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from r1kit.charts import Point
 from r1kit.config import ConfigError
-from r1kit.findings import Measured, Run, consensus_key, number, read_run
+from r1kit.report.charts import Point
+from r1kit.report.sentences import Measured, Run, consensus_key, number, read_run
 
 DASH = "–"
 
 
-
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A finished run: the figures of its models by name, of its controls by name, and which stage made them."""
+    """A finished run: the figures of its models by name, of its controls by name, and which stage made
+    them."""
 
     run: Run
     models: Mapping[str, Measured]
@@ -34,7 +35,8 @@ class Finished:
         return self.run.folder.name
 
     def figure(self, model: str, metric: str) -> float | None:
-        """A figure of the main evaluation; "cons" is the majority vote whatever its number of votes. None where it was not measured."""
+        """A figure of the main evaluation; "cons" is the majority vote whatever its number of votes. None
+        where it was not measured."""
         return _figure(self.models.get(model), metric)
 
     def control(self, model: str, metric: str) -> float | None:
@@ -55,14 +57,19 @@ class Finished:
         return given if isinstance(given, int) else None
 
     def recipe_seconds(self) -> float | None:
-        """``total_seconds``; None for a run on one process, whose time and memory are not those of the recipe."""
+        """``total_seconds``; None for a run on one process, whose time and memory are not those of the
+        recipe."""
         return None if self.processes == 1 else self.total_seconds()
 
     def recipe_peak_mb(self) -> float | None:
         return None if self.processes == 1 else self.peak_mb()
 
     def peak_mb(self) -> float | None:
-        peaks = [number(stage.record.get("peak_rss_mb")) for stage in self.run.stages if stage.name in self.main_stages]
+        peaks = [
+            number(stage.record.get("peak_rss_mb"))
+            for stage in self.run.stages
+            if stage.name in self.main_stages
+        ]
         return max((peak for peak in peaks if peak is not None), default=None)
 
     def fact(self, stage: str, key: str) -> float | None:
@@ -72,17 +79,28 @@ class Finished:
 
     def curve(self, stage: str, metric: str, part: str | None = None) -> list[Point]:
         """(step, value) of a metric, steps counted from 1 over all parts of the stage, or within one part."""
-        rows = [row for row in self.run.metrics if row.get("stage") == stage and part in (None, row.get("part"))]
-        return [(float(step), value) for step, row in enumerate(rows, 1) if (value := number(row.get(metric))) is not None]
+        rows = [
+            row for row in self.run.metrics if row.get("stage") == stage and part in (None, row.get("part"))
+        ]
+        return [
+            (float(step), value)
+            for step, row in enumerate(rows, 1)
+            if (value := number(row.get(metric))) is not None
+        ]
 
 
 def read(folder: Path) -> Finished:
     """Read a run's folder. Raises ConfigError where its evaluation is not finished."""
     run = read_run(folder)
     evaluations = [stage for stage in run.stages if stage.kind == "evaluate"]
-    main = next((stage for stage in evaluations if not stage.report().get("controls") and stage.name != "controls"), None)
+    main = next(
+        (stage for stage in evaluations if not stage.report().get("controls") and stage.name != "controls"),
+        None,
+    )
     if main is None:
-        raise ConfigError(f"{folder}: no finished stage evaluates its models: finish the run first (make mini)")
+        raise ConfigError(
+            f"{folder}: no finished stage evaluates its models: finish the run first (make mini)"
+        )
     controls = [stage for stage in evaluations if stage is not main]
     reads = {stage.name: list(stage.record.get("inputs", {})) for stage in run.stages}
     needed, waiting = set(), [main.name]
@@ -98,7 +116,10 @@ def read(folder: Path) -> Finished:
 def _models(stage: Any) -> dict[str, Measured]:
     makers = stage.record.get("config", {}).get("models", {})
     found = stage.report().get("models", {})
-    return {name: Measured(name, str(makers.get(name, name)).removeprefix("@").partition("/")[0], figures) for name, figures in found.items()}
+    return {
+        name: Measured(name, str(makers.get(name, name)).removeprefix("@").partition("/")[0], figures)
+        for name, figures in found.items()
+    }
 
 
 def _figure(model: Measured | None, metric: str) -> float | None:
@@ -116,14 +137,18 @@ def over(a: float | None, b: float | None) -> float | None:
 
 
 def spread(values: Sequence[float | None], digits: int = 3, between: str = " ") -> str:
-    """The mean, then ``between``, and in brackets least and most and the standard deviation (n - 1) over the runs that measured it."""
+    """The mean, then ``between``, and in brackets least and most and the standard deviation (n - 1) over the
+    runs that measured it."""
     known = [value for value in values if value is not None]
     if not known:
         return DASH
     middle = f"{statistics.fmean(known):.{digits}f}"
     if len(known) == 1:
         return middle
-    return f"{middle}{between}({min(known):.{digits}f}..{max(known):.{digits}f}; sd {statistics.stdev(known):.{digits}f})"
+    return (
+        f"{middle}{between}({min(known):.{digits}f}..{max(known):.{digits}f}; sd "
+        f"{statistics.stdev(known):.{digits}f})"
+    )
 
 
 def digits_of(metric: str) -> int:
@@ -136,7 +161,10 @@ def model_names(runs: Sequence[Finished]) -> list[str]:
 
 def votes(runs: Sequence[Finished]) -> str:
     """What the majority vote is called, with its number of votes."""
-    return next((key for run in runs for model in run.models.values() if (key := consensus_key(model.figures))), "cons")
+    return next(
+        (key for run in runs for model in run.models.values() if (key := consensus_key(model.figures))),
+        "cons",
+    )
 
 
 def mean(values: Sequence[float | None]) -> float | None:
@@ -166,17 +194,24 @@ def machines(runs: Sequence[Finished]) -> list[str]:
 
 def _machine(environment: Mapping[str, Any]) -> str:
     recorded = str(environment.get("platform", ""))
-    architecture = next((word for word in ("x86_64", "aarch64", "arm64") if word in recorded), "architecture not recorded")
+    architecture = next(
+        (word for word in ("x86_64", "aarch64", "arm64") if word in recorded), "architecture not recorded"
+    )
     system = recorded.partition("-")[0] or "system not recorded"
     versions = ", ".join(f"{name} {version}" for name, version in environment.get("versions", {}).items())
     cores = environment.get("cpus", "unknown number of")
     revision = environment.get("git")
-    parts = [f"{cores} cores ({_processor(environment)}), {system} {architecture}", versions, f"source revision {revision}" if revision else ""]
+    parts = [
+        f"{cores} cores ({_processor(environment)}), {system} {architecture}",
+        versions,
+        f"source revision {revision}" if revision else "",
+    ]
     return "; ".join(part for part in parts if part)
 
 
 def _processor(environment: Mapping[str, Any]) -> str:
-    """The processor's name as the run recorded it, or this machine's where the run was evidently made on it."""
+    """The processor's name as the run recorded it, or this machine's where the run was evidently made on
+    it."""
     if environment.get("processor"):
         return str(environment["processor"])
     information = Path("/proc/cpuinfo")
@@ -188,11 +223,20 @@ def _processor(environment: Mapping[str, Any]) -> str:
 
 
 def protocol(runs: Sequence[Finished]) -> str:
-    found = [model.figures["protocol"] for run in runs for model in run.models.values() if "protocol" in model.figures]
+    found = [
+        model.figures["protocol"]
+        for run in runs
+        for model in run.models.values()
+        if "protocol" in model.figures
+    ]
     if not found:
         return "The protocol was not recorded."
     if any(other != found[0] for other in found):
-        return "The models were measured under **different protocols**, so the lines below cannot be compared."
+        return (
+            "The models were measured under **different protocols**, so the lines below cannot be compared."
+        )
     said = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in found[0].items())
     errors = mean([model.number("pass@1_stderr") for run in runs for model in run.models.values()])
-    return f"Protocol: {said}." + ("" if errors is None else f" Standard error of a pass@1 over problems: {errors:.3f} on average.")
+    return f"Protocol: {said}." + (
+        "" if errors is None else f" Standard error of a pass@1 over problems: {errors:.3f} on average."
+    )

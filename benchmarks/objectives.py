@@ -1,11 +1,12 @@
-"""Write docs/objectives-compared.md and its figure from finished runs of recipes/objectives.yaml, one run a seed.
+"""Write docs/objectives-compared.md and its figure from finished runs of recipes/objectives.yaml, one run a
+seed.
 
     python benchmarks/objectives.py runs/objectives-0 runs/objectives-1 runs/objectives-2
 
-A line is one setting, measured on the same held-out problems after the same number of updates and rollouts. Settings are compared with the
-first one seed by seed, so that what all share with a seed (its base, its first rollouts) does not count as noise. Every number and every verdict
-is computed here; a difference within the 95 % interval of Student's t over the seeds is called not told apart.
-"""
+A line is one setting, measured on the same held-out problems after the same number of updates and rollouts.
+Settings are compared with the first one seed by seed, so that what all share with a seed (its base, its first
+rollouts) does not count as noise. Every number and every verdict is computed here; a difference within the 95
+% interval of Student's t over the seeds is called not told apart."""
 
 import argparse
 import math
@@ -22,19 +23,30 @@ from measured import Finished, command, date, digits_of, machines, mean, protoco
 from results import table
 
 from r1kit.config import R1kitError
-from r1kit.findings import number
+from r1kit.report.sentences import number
 
 REFERENCE = "grpo"
 UNSAID = ("algorithm", "save_every")  # keys that change nothing by themselves
 LAST = 8  # updates at the end of training that are averaged
 METRICS = ("pass@1", "cons", "format", "length")
-STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)  # 97.5 % quantile of Student's t with 1, 2, ... degrees of freedom
+STUDENT = (
+    12.71,
+    4.30,
+    3.18,
+    2.78,
+    2.57,
+    2.45,
+    2.36,
+    2.31,
+    2.26,
+)  # 97.5 % quantile of Student's t with 1, 2, ... degrees of freedom
 ROW, LEFT, WIDTH = 19, 218, 640  # of the figure, in pixels
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One line of the page: what the recipe says that the reference does not, and what every seed measured."""
+    """One line of the page: what the recipe says that the reference does not, and what every seed
+    measured."""
 
     name: str
     differs: str
@@ -61,13 +73,17 @@ def settings(runs: Sequence[Finished]) -> list[Setting]:
 
 
 def difference(config: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
-    """The keys of a stage that differ from the reference's, as a recipe would write them. A block that the reference does without (ppo) is
-    compared with the one that it stands for."""
+    """The keys of a stage that differ from the reference's, as a recipe would write them. A block that the
+    reference does without (ppo) is compared with the one that it stands for."""
     found = []
     for block, own in config.items():
         if isinstance(own, dict) and block not in ("tasks", "talk"):
             other = reference.get(block) or reference["grpo"]
-            keys = [f"{key}: {_brief(value)}" for key, value in own.items() if value != other.get(key) and key not in UNSAID]
+            keys = [
+                f"{key}: {_brief(value)}"
+                for key, value in own.items()
+                if value != other.get(key) and key not in UNSAID
+            ]
             found += [f"{block}: {{{', '.join(keys)}}}"] if reference.get(block) is None else keys
     return ", ".join(found)
 
@@ -79,7 +95,8 @@ def _brief(value: Any) -> str:
 
 
 def verdict(gains: Sequence[float]) -> str:
-    """Mean difference from the reference over seeds with its standard error, and whether chance explains it (two-sided, 95 %)."""
+    """Mean difference from the reference over seeds with its standard error, and whether chance explains it
+    (two-sided, 95 %)."""
     if len(gains) < 2:
         return "one seed"
     middle, error = statistics.fmean(gains), statistics.stdev(gains) / math.sqrt(len(gains))
@@ -95,31 +112,53 @@ def figure_of(found: Sequence[Setting], base: float | None) -> str:
     drawn = []
     for tick in range(0, 11, 2):
         at = x(tick / 10)
-        drawn.append(f'<line x1="{at:.1f}" x2="{at:.1f}" y1="8" y2="{height - 38}" style="stroke:var(--rule,#ddd)"/>')
+        drawn.append(
+            f'<line x1="{at:.1f}" x2="{at:.1f}" y1="8" y2="{height - 38}" style="stroke:var(--rule,#ddd)"/>'
+        )
         drawn.append(f'<text x="{at:.1f}" y="{height - 22}" text-anchor="middle">{tick / 10:g}</text>')
-    drawn.append(f'<text x="{x(0.5):.1f}" y="{height - 6}" text-anchor="middle">pass@1 on held-out problems</text>')
+    drawn.append(
+        f'<text x="{x(0.5):.1f}" y="{height - 6}" text-anchor="middle">pass@1 on held-out problems</text>'
+    )
     if base is not None:
-        drawn.append(f'<line x1="{x(base):.1f}" x2="{x(base):.1f}" y1="8" y2="{height - 38}" style="stroke:var(--c5,#5c6670);stroke-dasharray:5 4"/>')
+        drawn.append(
+            f'<line x1="{x(base):.1f}" x2="{x(base):.1f}" y1="8" y2="{height - 38}" '
+            'style="stroke:var(--c5,#5c6670);stroke-dasharray:5 4"/>'
+        )
     for place, setting in enumerate(found):
         y = 20 + ROW * place
         drawn.append(f'<text x="{LEFT - 10}" y="{y + 4}" text-anchor="end">{escape(setting.name)}</text>')
         values = [value for value in setting.held_out("pass@1") if value is not None]
-        drawn += [f'<circle cx="{x(value):.1f}" cy="{y}" r="3.5" style="fill:var(--c0,#1f5fa8);opacity:.55"/>' for value in values]
+        drawn += [
+            f'<circle cx="{x(value):.1f}" cy="{y}" r="3.5" style="fill:var(--c0,#1f5fa8);opacity:.55"/>'
+            for value in values
+        ]
         if values:
             middle = x(statistics.fmean(values))
-            drawn.append(f'<line x1="{middle:.1f}" x2="{middle:.1f}" y1="{y - 7}" y2="{y + 7}" style="stroke:var(--c1,#c0562b);stroke-width:2.5"/>')
-    head = f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="pass@1 by objective" xmlns="http://www.w3.org/2000/svg" '
-    return f'{head}style="font:12px system-ui,sans-serif;fill:var(--ink,#222)">{STYLE}{"".join(drawn)}</svg>\n'
+            drawn.append(
+                f'<line x1="{middle:.1f}" x2="{middle:.1f}" y1="{y - 7}" y2="{y + 7}" '
+                'style="stroke:var(--c1,#c0562b);stroke-width:2.5"/>'
+            )
+    head = (
+        f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="pass@1 by objective" '
+        'xmlns="http://www.w3.org/2000/svg" '
+    )
+    return (
+        f'{head}style="font:12px system-ui,sans-serif;fill:var(--ink,#222)">{STYLE}{"".join(drawn)}</svg>\n'
+    )
 
 
 def summary(found: Sequence[Setting]) -> str:
     """Who is told apart from the reference, and how many would be by chance."""
     verdicts = {setting.name: verdict(setting.gain()) for setting in found if setting.name != REFERENCE}
-    better, worse = ([f"`{name}`" for name, said in verdicts.items() if said.endswith(end)] for end in ("better", "worse"))
+    better, worse = (
+        [f"`{name}`" for name, said in verdicts.items() if said.endswith(end)] for end in ("better", "worse")
+    )
     chance = 0.05 * len(verdicts)
     return (
-        f"Better than the first line: {', '.join(better) or 'none'}. Worse: {', '.join(worse) or 'none'}. The other "
-        f"{len(verdicts) - len(better) - len(worse)} are not told apart; of {len(verdicts)} comparisons about {chance:.0f} would be by chance alone."
+        f"Better than the first line: {', '.join(better) or 'none'}. Worse: "
+        f"{', '.join(worse) or 'none'}. The other "
+        f"{len(verdicts) - len(better) - len(worse)} are not told apart; of {len(verdicts)} comparisons "
+        f"about {chance:.0f} would be by chance alone."
     )
 
 
@@ -131,9 +170,14 @@ def page(runs: Sequence[Finished]) -> str:
     rows = []
     for setting in found:
         held_out = [spread(setting.held_out(metric), digits_of(metric), "<br>") for metric in METRICS]
-        late = [spread(setting.late(metric), 3, "<br>") for metric in ("policy/entropy", "policy/clipped", "reward/accuracy/mean")]
+        late = [
+            spread(setting.late(metric), 3, "<br>")
+            for metric in ("policy/entropy", "policy/clipped", "reward/accuracy/mean")
+        ]
         against = "–" if setting.name == REFERENCE else verdict(setting.gain())
-        rows.append([f"`{setting.name}`", setting.differs or "the paper's setting", *held_out, against, *late])
+        rows.append(
+            [f"`{setting.name}`", setting.differs or "the paper's setting", *held_out, against, *late]
+        )
     config = next(stage.record["config"] for stage in runs[0].run.stages if stage.name == REFERENCE)
     grpo, optimizer = config["grpo"], config["learner"]["optimizer"]
     rollouts = grpo["steps"] * grpo["problems"] * grpo["group"]
@@ -141,15 +185,20 @@ def page(runs: Sequence[Finished]) -> str:
         [
             "# The objectives compared",
             "",
-            "Written by `python benchmarks/objectives.py RUN RUN RUN` from runs of `recipes/objectives.yaml` (`make objectives`).",
+            "Written by `python benchmarks/objectives.py RUN RUN RUN` from runs of "
+            "`recipes/objectives.yaml` (`make objectives`).",
             "",
-            f"Every line starts from the same base (pass@1 {spread(base, 3)}) with the same seed, and learns from {rollouts} rollouts in "
-            f"{grpo['steps']} updates of {grpo['problems']} problems x {grpo['group']}, at one learning rate ({optimizer['kind']}, "
-            f"{optimizer['learning_rate']:g}) that was chosen for none of them: a line that is worse here may be better at its own rate. "
+            f"Every line starts from the same base (pass@1 {spread(base, 3)}) with the same seed, and "
+            f"learns from {rollouts} rollouts in "
+            f"{grpo['steps']} updates of {grpo['problems']} problems x {grpo['group']}, at one learning "
+            f"rate ({optimizer['kind']}, "
+            f"{optimizer['learning_rate']:g}) that was chosen for none of them: a line that is worse "
+            "here may be better at its own rate. "
             "Lines with `dynamic_sampling` play more rollouts than they learn from.",
             "",
             f"Mean over {len(runs)} seeds (least..most; standard deviation). {protocol(runs)} A difference "
-            "within the 95 % interval of Student's t over seeds is called not told apart: with so few seeds that is most of them, and no ranking "
+            "within the 95 % interval of Student's t over seeds is called not told apart: with so few "
+            "seeds that is most of them, and no ranking "
             "should be read into those.",
             "",
             summary(found),
@@ -179,7 +228,10 @@ def main() -> None:
         sys.exit(str(error))
     drawing = given.out.parent / "figures" / "objectives.svg"
     drawing.parent.mkdir(parents=True, exist_ok=True)
-    drawing.write_text(figure_of(settings(runs), mean([number(run.figure("base", "pass@1")) for run in runs])), encoding="utf-8")
+    drawing.write_text(
+        figure_of(settings(runs), mean([number(run.figure("base", "pass@1")) for run in runs])),
+        encoding="utf-8",
+    )
     given.out.write_text(page(runs), encoding="utf-8")
     print(f"{given.out} and {drawing} from {len(runs)} runs")
 

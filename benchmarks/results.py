@@ -1,11 +1,12 @@
-"""Write docs/results.md from finished runs of the miniature, its figures, and the marked places of README.md and docs/stages/.
+"""Write docs/results.md from finished runs of the miniature, its figures, and the marked places of README.md
+and docs/stages/.
 
     python benchmarks/results.py runs/mini-0 runs/mini-1 runs/mini-2 --out docs/results.md
 
-The runs are seeds of one recipe, all measured on the same held-out problems, so the spread over them is that of training. Control runs
-(recipes/controls.yaml) are stages of the same folders; those that have them are used. Numbers reach the documentation through this command
-only. Every sentence is computed, and a figure that misses its target says so. What was not measured is called not measured.
-"""
+The runs are seeds of one recipe, all measured on the same held-out problems, so the spread over them is that
+of training. Control runs (recipes/controls.yaml) are stages of the same folders; those that have them are
+used. Numbers reach the documentation through this command only. Every sentence is computed, and a figure that
+misses its target says so. What was not measured is called not measured."""
 
 import argparse
 import sys
@@ -15,11 +16,25 @@ from pathlib import Path
 
 from claims import CLAIMS, CONTROL_CLAIMS, Claim, best_student_rl
 from figures import draw_all, title_of
-from measured import DASH, Finished, command, date, digits_of, machines, mean, model_names, protocol, read, seed, spread, votes
+from measured import (
+    DASH,
+    Finished,
+    command,
+    date,
+    digits_of,
+    machines,
+    mean,
+    model_names,
+    protocol,
+    read,
+    seed,
+    spread,
+    votes,
+)
 
 from r1kit.config import R1kitError
-from r1kit.findings import number, say_checking, say_length
 from r1kit.log import duration
+from r1kit.report.sentences import number, say_checking, say_length
 
 OPEN, CLOSE = "<!-- results -->", "<!-- /results -->"
 METRICS = ("pass@1", "cons", "format", "language", "length", "general", "direct")
@@ -29,7 +44,9 @@ Show = Callable[[Sequence[float | None], int], str]
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     rule = "|" + "|".join(["---", *["---:"] * (len(header) - 1)]) + "|"
-    return "\n".join(["| " + " | ".join(header) + " |", rule, *("| " + " | ".join(row) + " |" for row in rows)])
+    return "\n".join(
+        ["| " + " | ".join(header) + " |", rule, *("| " + " | ".join(row) + " |" for row in rows)]
+    )
 
 
 def _header(runs: Sequence[Finished], metrics: Sequence[str]) -> list[str]:
@@ -38,7 +55,10 @@ def _header(runs: Sequence[Finished], metrics: Sequence[str]) -> list[str]:
 
 def stage_table(runs: Sequence[Finished], names: Sequence[str], metrics: Sequence[str], show: Show) -> str:
     """A line per model, a column per metric; ``show`` writes the values of the runs."""
-    rows = [[name, *(show([run.figure(name, metric) for run in runs], digits_of(metric)) for metric in metrics)] for name in names]
+    rows = [
+        [name, *(show([run.figure(name, metric) for run in runs], digits_of(metric)) for metric in metrics)]
+        for name in names
+    ]
     return table(_header(runs, metrics), rows)
 
 
@@ -58,7 +78,9 @@ def task_table(runs: Sequence[Finished]) -> str:
     tasks = list(dict.fromkeys(task for model in models for task in model.figures.get("tasks", {})))
 
     def cell(name: str, task: str) -> str:
-        found = [model.figures.get("tasks", {}).get(task, {}) for run in runs if (model := run.models.get(name))]
+        found = [
+            model.figures.get("tasks", {}).get(task, {}) for run in runs if (model := run.models.get(name))
+        ]
         return tall([number(figures.get("pass@1")) for figures in found], 3)
 
     return table(["", *tasks], [[name, *(cell(name, task) for task in tasks)] for name in model_names(runs)])
@@ -69,7 +91,11 @@ def control_table(runs: Sequence[Finished]) -> str:
 
     def row(name: str) -> list[str]:
         made = [run.seconds(run.controls[name].stage) for run in runs if name in run.controls]
-        return [name, *(tall([run.control(name, m) for run in runs], digits_of(m)) for m in SHORT_METRICS), tall(made, 0)]
+        return [
+            name,
+            *(tall([run.control(name, m) for run in runs], digits_of(m)) for m in SHORT_METRICS),
+            tall(made, 0),
+        ]
 
     return table([*_header(runs, SHORT_METRICS), "seconds of its stage"], [row(name) for name in names])
 
@@ -77,7 +103,9 @@ def control_table(runs: Sequence[Finished]) -> str:
 def time_table(runs: Sequence[Finished]) -> str:
     stages = [stage.name for stage in runs[0].run.stages if stage.name in runs[0].main_stages]
     rows = [[name, spread([run.seconds(name) for run in _timed(runs)], 0)] for name in stages]
-    return table(["stage", "seconds"], [*rows, ["**all**", spread([run.total_seconds() for run in _timed(runs)], 0)]])
+    return table(
+        ["stage", "seconds"], [*rows, ["**all**", spread([run.total_seconds() for run in _timed(runs)], 0)]]
+    )
 
 
 def _timed(runs: Sequence[Finished]) -> Sequence[Finished]:
@@ -89,9 +117,19 @@ def run_table(runs: Sequence[Finished]) -> str:
     def row(run: Finished) -> list[str]:
         peak = run.peak_mb()
         memory = DASH if peak is None else f"{peak:.0f} MB"
-        return [run.name, seed(run), f"`{command(run)}`", str(run.processes or DASH), f"{run.total_seconds():.0f} s", memory]
+        return [
+            run.name,
+            seed(run),
+            f"`{command(run)}`",
+            str(run.processes or DASH),
+            f"{run.total_seconds():.0f} s",
+            memory,
+        ]
 
-    return table(["run", "seed", "last command", "processes", "time of its stages", "memory at most"], [row(run) for run in runs])
+    return table(
+        ["run", "seed", "last command", "processes", "time of its stages", "memory at most"],
+        [row(run) for run in runs],
+    )
 
 
 def claim_table(runs: Sequence[Finished], claims: Sequence[Claim]) -> str:
@@ -104,7 +142,8 @@ def claim_table(runs: Sequence[Finished], claims: Sequence[Claim]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What a stage's page shows: the model before and after, what the stage reports of itself, its figures."""
+    """What a stage's page shows: the model before and after, what the stage reports of itself, its
+    figures."""
 
     before: str = ""
     after: str = ""
@@ -119,7 +158,10 @@ PAGES: dict[str, Page] = {
     "reasoning_rl": Page("cold_start", "reasoning_rl", figures=("reasoning_rl", "language")),
     "rejection_sampling": Page(facts=("sampled", "correct", "kept", "general")),
     "sft": Page("reasoning_rl", "sft", facts=("rows",), figures=("sft",)),
-    "reward_models": Page(facts=("helpful_pairs", "helpful_accuracy", "safety_responses", "safety_accuracy"), figures=("reward_models",)),
+    "reward_models": Page(
+        facts=("helpful_pairs", "helpful_accuracy", "safety_responses", "safety_accuracy"),
+        figures=("reward_models",),
+    ),
     "alignment_rl": Page("sft", "alignment_rl", figures=("alignment_rl", "hacking")),
     "distill": Page("student_base", "distill", facts=("rows",), figures=("distill",)),
     "evaluate": Page(figures=("direct",)),
@@ -132,7 +174,8 @@ def compose(runs: Sequence[Finished], drawn: Mapping[str, str]) -> str:
     parts = [
         "# Results of the miniature",
         f"Written by `benchmarks/results.py` from finished runs; not edited by hand. {date(runs)}, {count}.",
-        "A cell is the mean over runs, in brackets least..most and the standard deviation. All runs are measured on the same held-out problems.",
+        "A cell is the mean over runs, in brackets least..most and the standard deviation. All runs "
+        "are measured on the same held-out problems.",
         "## Where and how",
         _list(machines(runs)),
         run_table(runs),
@@ -160,7 +203,8 @@ def _controls(runs: Sequence[Finished], drawn: Mapping[str, str]) -> list[str]:
     if not having:
         return ["Not run: `make controls` adds them to a finished run."]
     said = [
-        f"Stages of {', '.join(run.name for run in having)} (recipes/controls.yaml), each with the seed of the stage that it is compared with.",
+        f"Stages of {', '.join(run.name for run in having)} (recipes/controls.yaml), each with the seed "
+        "of the stage that it is compared with.",
         claim_table(having, CONTROL_CLAIMS),
         control_table(having),
     ]
@@ -199,9 +243,20 @@ def readme_part(runs: Sequence[Finished]) -> str:
     timed = _timed(runs)
     taken = duration(mean([run.total_seconds() for run in timed]) or 0.0)
     head = f"{date(runs)}, seed{'s' if len(runs) > 1 else ''} {seeds}: {taken} of stages"
-    head += f" on {runs[0].run.environment.get('cpus', 'an unknown number of')} cores, at most {spread([run.peak_mb() for run in timed], 0)} MB."
-    missed = [f"{claim.text} {claim.judged(runs)[0]}, to be {claim.sign} {claim.bound:g}" for claim in CLAIMS if claim.failed(runs)]
-    said = f"Not reached: {'; '.join(missed)}." if missed else "Every target that was measured in these runs was reached."
+    head += (
+        f" on {runs[0].run.environment.get('cpus', 'an unknown number of')} cores, at most "
+        f"{spread([run.peak_mb() for run in timed], 0)} MB."
+    )
+    missed = [
+        f"{claim.text} {claim.judged(runs)[0]}, to be {claim.sign} {claim.bound:g}"
+        for claim in CLAIMS
+        if claim.failed(runs)
+    ]
+    said = (
+        f"Not reached: {'; '.join(missed)}."
+        if missed
+        else "Every target that was measured in these runs was reached."
+    )
     where = "Spread, tasks, curves, controls and every target: [docs/results.md](docs/results.md)."
     return "\n\n".join([head, stage_table(runs, model_names(runs), SHORT_METRICS, short), said, where])
 
@@ -212,7 +267,11 @@ def page_part(name: str, page: Page, runs: Sequence[Finished], drawn: Mapping[st
     models = [model for model in (page.before, page.after) if model]
     if models:
         parts.append(stage_table(runs, models, METRICS, tall))
-    told = [f"{key.replace('_', ' ')} {_fact(values)}" for key in page.facts if mean(values := [run.fact(name, key) for run in runs]) is not None]
+    told = [
+        f"{key.replace('_', ' ')} {_fact(values)}"
+        for key in page.facts
+        if mean(values := [run.fact(name, key) for run in runs]) is not None
+    ]
     parts += [f"The stage reports: {', '.join(told)}."] if told else []
     return "\n\n".join([*parts, *_shown(drawn, *page.figures, folder="../figures")])
 
@@ -223,19 +282,23 @@ def _fact(values: Sequence[float | None]) -> str:
 
 
 def fill(file: Path, text: str) -> bool:
-    """Put ``text`` between the file's marks. False where there is no such file; raises R1kitError where it lacks its one pair of marks."""
+    """Put ``text`` between the file's marks. False where there is no such file; raises R1kitError where it
+    lacks its one pair of marks."""
     if not file.is_file():
         return False
     before, opened, rest = file.read_text(encoding="utf-8").partition(OPEN)
     _, closed, after = rest.partition(CLOSE)
     if not opened or not closed or OPEN in after:
-        raise R1kitError(f"{file}: exactly one {OPEN} ... {CLOSE} is needed; put it where the results are to stand")
+        raise R1kitError(
+            f"{file}: exactly one {OPEN} ... {CLOSE} is needed; put it where the results are to stand"
+        )
     file.write_text(f"{before}{OPEN}\n{text}\n{CLOSE}{after}", encoding="utf-8")
     return True
 
 
 def write(runs: Sequence[Finished], out: Path) -> list[Path]:
-    """Write ``out`` (docs/results.md), figures/ and stages/*.md beside it and README.md above it; return what was written.
+    """Write ``out`` (docs/results.md), figures/ and stages/*.md beside it and README.md above it; return what
+    was written.
 
     README.md and the pages of stages get their marked places filled where they exist.
     """
@@ -247,15 +310,30 @@ def write(runs: Sequence[Finished], out: Path) -> list[Path]:
         (figures / f"{name}.svg").write_text(svg, encoding="utf-8")
         written.append(figures / f"{name}.svg")
     out.write_text(compose(runs, drawn), encoding="utf-8")
-    parts = {out.parent / "stages" / f"{name}.md": page_part(name, page, runs, drawn) for name, page in PAGES.items()}
+    parts = {
+        out.parent / "stages" / f"{name}.md": page_part(name, page, runs, drawn)
+        for name, page in PAGES.items()
+    }
     parts[out.parent.parent / "README.md"] = readme_part(runs)
     return written + [file for file, text in parts.items() if fill(file, text)]
 
 
 def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Write docs/results.md from finished runs of the miniature.")
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a finished run's folder; several are seeds of one recipe")
-    parser.add_argument("--out", type=Path, default=Path("docs/results.md"), metavar="FILE", help="docs/results.md unless given")
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        type=Path,
+        metavar="RUN",
+        help="a finished run's folder; several are seeds of one recipe",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("docs/results.md"),
+        metavar="FILE",
+        help="docs/results.md unless given",
+    )
     asked = parser.parse_args(words)
     try:
         for file in write([read(folder) for folder in asked.runs], asked.out):

@@ -1,12 +1,13 @@
-"""Does memory grow? A nano run with 2,000 steps of pretraining and 2,000 of reinforcement learning, and what it holds every 100 steps.
+"""Does memory grow? A nano run with 2,000 steps of pretraining and 2,000 of reinforcement learning, and what
+it holds every 100 steps.
 
     python benchmarks/soak.py [--steps 2000]
 
-Memory is what the run's process holds itself (anonymous and shared pages), smallest of a few looks, so that what a step holds for a moment does not
-count. Pages of libraries are left out: how much of them falls to a process depends on who else has them loaded; so are the sandbox's workers, which
-start when the first programs are to be judged and are as many as cores. Exits with 1 where there is more than 2 % more at the end than after 200
-steps, or where a file stays open that was not open before.
-"""
+Memory is what the run's process holds itself (anonymous and shared pages), smallest of a few looks, so that
+what a step holds for a moment does not count. Pages of libraries are left out: how much of them falls to a
+process depends on who else has them loaded; so are the sandbox's workers, which start when the first programs
+are to be judged and are as many as cores. Exits with 1 where there is more than 2 % more at the end than
+after 200 steps, or where a file stays open that was not open before."""
 
 import argparse
 import json
@@ -31,8 +32,21 @@ stages:
     grpo: {{steps: {steps}, problems: 2, group: 2, max_tokens: 12, updates_per_rollout: 1, save_every: 50}}
 {without}
 """
-REWARD = "def odd(completions, completion_ids):\n    return [sum(i % 2 for i in ids) / len(ids) for ids in completion_ids]\n"
-OTHERS = ("cold_start", "reasoning_rl", "rejection_sampling", "sft", "reward_models", "alignment_rl", "student_base", "distill", "evaluate")
+REWARD = (
+    "def odd(completions, completion_ids):\n    return [sum(i % 2 for i in ids) / len(ids) for ids in "
+    "completion_ids]\n"
+)
+OTHERS = (
+    "cold_start",
+    "reasoning_rl",
+    "rejection_sampling",
+    "sft",
+    "reward_models",
+    "alignment_rl",
+    "student_base",
+    "distill",
+    "evaluate",
+)
 
 
 def held(process: psutil.Process) -> tuple[float, int]:
@@ -56,24 +70,48 @@ def steadily(process: psutil.Process) -> tuple[float, int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--steps", type=int, default=2000)
     steps = parser.parse_args().steps
     with tempfile.TemporaryDirectory(prefix="soak-") as name:
         folder = Path(name)
         (folder / "reward.py").write_text(REWARD)
         without = "\n".join(f"  {stage}: null" for stage in OTHERS)
-        text = RECIPE.format(nano=ROOT / "recipes/nano.yaml", tokens=256 * steps, steps=steps, reward=f"{folder}/reward.py:odd", without=without)
+        text = RECIPE.format(
+            nano=ROOT / "recipes/nano.yaml",
+            tokens=256 * steps,
+            steps=steps,
+            reward=f"{folder}/reward.py:odd",
+            without=without,
+        )
         (folder / "soak.yaml").write_text(text)
-        command = [sys.executable, "-m", "r1kit", "run", str(folder / "soak.yaml"), "--out", str(folder / "run")]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": str(ROOT / "src")})
-        found = watch(psutil.Process(process.pid), folder / "run/metrics.jsonl", {*range(100, steps - 20, 100), steps - 20})
+        command = [
+            sys.executable,
+            "-m",
+            "r1kit",
+            "run",
+            str(folder / "soak.yaml"),
+            "--out",
+            str(folder / "run"),
+        ]
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": str(ROOT / "src")}
+        )
+        found = watch(
+            psutil.Process(process.pid),
+            folder / "run/metrics.jsonl",
+            {*range(100, steps - 20, 100), steps - 20},
+        )
         if process.wait() != 0:
             raise SystemExit("the run failed")
     sys.exit(tell(found, steps))
 
 
-def watch(process: psutil.Process, metrics: Path, wanted: set[int]) -> dict[tuple[str, int], tuple[float, int]]:
+def watch(
+    process: psutil.Process, metrics: Path, wanted: set[int]
+) -> dict[tuple[str, int], tuple[float, int]]:
     """Memory and open files of the process when a stage's log reaches one of the wanted steps."""
     found: dict[tuple[str, int], tuple[float, int]] = {}
     read = 0
@@ -94,7 +132,13 @@ def tell(found: dict[tuple[str, int], tuple[float, int]], steps: int) -> int:
     """Print what was found; 1 where memory or files have grown."""
     code = 0
     for stage in ("pretrain", "r1_zero"):
-        print(f"{stage}: {' '.join(f'{step}:{memory:.1f}' for (name, step), (memory, _) in found.items() if name == stage)} MB")
+        print(
+            f"{stage}: "
+            f"{' '.join(f'{step}:{memory:.1f}' for (name, step), (memory, _) in found.items() if name == stage)} "
+            ""
+            ""
+            "MB"
+        )
         (early, early_files), (late, late_files) = found[stage, 200], found[stage, steps - 20]
         growth = late / early - 1
         grown = growth > ALLOWED or late_files > early_files

@@ -1,4 +1,5 @@
-"""Measure the verifiers: programs a second, batches with infinite loops, answers a CPU-second beside math-verify.
+"""Measure the verifiers: programs a second, batches with infinite loops, answers a CPU-second beside
+math-verify.
 
     python benchmarks/verifiers.py [programs|loops|mathematics|rewards ...]
 
@@ -19,9 +20,9 @@ from r1kit.language import language_share
 from r1kit.rewards import format_reward
 from r1kit.sandbox import run_programs
 from r1kit.sandbox.pool import current_tier, shared_pool
-from r1kit.tasks import mathematics
-from r1kit.tasks.expressions import read_expression
-from r1kit.tasks.mathematics import check_math, read_gold, tidy
+from r1kit.tasks.mathematics import check as mathematics
+from r1kit.tasks.mathematics.check import check_math, read_gold, tidy
+from r1kit.tasks.mathematics.expressions import read_expression
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 PROGRAM = "def f(x):\n    total = 0\n    for y in range(x):\n        total += y * y\n    return total"
@@ -52,12 +53,18 @@ def programs() -> None:
     print(f"tier {current_tier()}, {pool.size} workers")
     stdio = [("print(int(input()) + 1)", [{"stdin": "4\n", "stdout": "5\n"}])]
     asserts = [(PROGRAM, "\n".join(f"assert f({c['args'][0]}) == {c['expected']}" for c in cases(3)))]
-    for kind, jobs, entry in (("function", [(PROGRAM, cases(3))], "f"), ("asserts", asserts, "f"), ("stdio", stdio, None)):
+    for kind, jobs, entry in (
+        ("function", [(PROGRAM, cases(3))], "f"),
+        ("asserts", asserts, "f"),
+        ("stdio", stdio, None),
+    ):
         begun, used = time.monotonic(), processor_seconds()
         verdicts = run_programs(jobs * PROGRAMS, kind=kind, entry_point=entry)
         assert all(verdict.outcome == "correct" for verdict in verdicts)
         wall, processor = PROGRAMS / (time.monotonic() - begun), PROGRAMS / (processor_seconds() - used)
-        print(f"  {kind:9} {wall:6.0f} programs/s, {processor:6.0f} a processor second (3 tests each; stdio 1)")
+        print(
+            f"  {kind:9} {wall:6.0f} programs/s, {processor:6.0f} a processor second (3 tests each; stdio 1)"
+        )
 
 
 def loops() -> None:
@@ -72,15 +79,23 @@ def loops() -> None:
         batch = [(hang, cases(3)) if n % 20 == 0 else (PROGRAM, cases(3)) for n in range(1000)]
         seconds, used = timed(batch, limit)
         allowed = 50 * limit / workers
-        print(f"1,000 programs with 50 {name} of {limit} s: {seconds:.1f} s; 950 without: {plain:.1f} s; the limits themselves: {allowed:.1f} s")
-        print(f"  beyond that {seconds - plain - allowed:+.1f} s by the clock; {used - plain_used:.1f} s more of processor time than the 950")
+        print(
+            f"1,000 programs with 50 {name} of {limit} s: {seconds:.1f} s; 950 without: {plain:.1f} s; "
+            f"the limits themselves: {allowed:.1f} s"
+        )
+        print(
+            f"  beyond that {seconds - plain - allowed:+.1f} s by the clock; {used - plain_used:.1f} s "
+            "more of processor time than the 950"
+        )
 
 
 def timed(jobs: list, limit: float) -> tuple[float, float]:
     """Seconds and processor seconds of a batch of which every program but the hanging ones is right."""
     begun, used = time.monotonic(), processor_seconds()
     verdicts = run_programs(jobs, entry_point="f", time_limit_s=limit)
-    assert [verdict.outcome == "correct" for verdict in verdicts] == [program == PROGRAM for program, _ in jobs]
+    assert [verdict.outcome == "correct" for verdict in verdicts] == [
+        program == PROGRAM for program, _ in jobs
+    ]
     return time.monotonic() - begun, processor_seconds() - used
 
 
@@ -101,14 +116,29 @@ def mathematics_() -> None:
     """Answers a CPU-second beside math-verify, on GSM8K (plain numbers) and on MATH-500's LaTeX."""
     from math_verify import parse, verify
 
-    plain = [json.loads(line)["answer"].rpartition("####")[2].strip() for line in (DATA / "gsm8k_train.jsonl").open()][:2000]
+    plain = [
+        json.loads(line)["answer"].rpartition("####")[2].strip()
+        for line in (DATA / "gsm8k_train.jsonl").open()
+    ][:2000]
     rows = [json.loads(line) for line in (DATA / "math500_test.jsonl").open()]
     latex = [row["answer"] for row in rows if "\\" in row["answer"]]
     boxed = [f"The answer is \\boxed{{{answer}}}." for answer in plain]
     print(f"plain numbers, boxed   {answers_a_second(plain, boxed):8.0f} answers/CPU-s")
-    print(f"plain numbers, stated  {answers_a_second(plain, [f'So the answer is {answer}.' for answer in plain]):8.0f} answers/CPU-s")
-    print(f"LaTeX, boxed           {answers_a_second(latex, [f'Hence {chr(92)}boxed{{{answer}}}.' for answer in latex]):8.0f} answers/CPU-s")
-    print(f"LaTeX, whole solutions {answers_a_second([r['answer'] for r in rows], [r['solution'] for r in rows]):8.0f} answers/CPU-s")
+    print(
+        "plain numbers, stated  "
+        f"{answers_a_second(plain, [f'So the answer is {answer}.' for answer in plain]):8.0f} "
+        "answers/CPU-s"
+    )
+    print(
+        "LaTeX, boxed           "
+        f"{answers_a_second(latex, [f'Hence {chr(92)}boxed{{{answer}}}.' for answer in latex]):8.0f} "
+        "answers/CPU-s"
+    )
+    print(
+        "LaTeX, whole solutions "
+        f"{answers_a_second([r['answer'] for r in rows], [r['solution'] for r in rows]):8.0f} "
+        "answers/CPU-s"
+    )
     for name, golds in (("plain", plain[:200]), ("LaTeX", latex[:200])):
         known = [parse(f"${gold}$", parsing_timeout=None) for gold in golds]
         theirs, ours = [], []
@@ -137,20 +167,36 @@ def slowest() -> None:
         begun = time.monotonic()
         check_math(gold, response)
         seconds.append((time.monotonic() - begun, response[:50]))
-    print("slowest adversarial answers:", ", ".join(f"{s:.2f} s {text!r}" for s, text in sorted(seconds)[:-4:-1]))
+    print(
+        "slowest adversarial answers:",
+        ", ".join(f"{s:.2f} s {text!r}" for s, text in sorted(seconds)[:-4:-1]),
+    )
 
 
 def rewards() -> None:
     """Microseconds for the format and the language of one rollout."""
-    text = "<think>" + "So we add 3 and 4 to get 7. Wait, let me check it again and then go on. " * 4 + "</think><answer>7</answer>"
-    for name, function in (("format", lambda: format_reward(text)), ("language", lambda: language_share(text, "en"))):
+    text = (
+        "<think>"
+        + "So we add 3 and 4 to get 7. Wait, let me check it again and then go on. " * 4
+        + "</think><answer>7</answer>"
+    )
+    for name, function in (
+        ("format", lambda: format_reward(text)),
+        ("language", lambda: language_share(text, "en")),
+    ):
         begun = time.perf_counter()
         for _ in range(2000):
             function()
         print(f"{name}: {(time.perf_counter() - begun) / 2000 * 1e6:.0f} us for {len(text)} characters")
 
 
-BENCHMARKS = {"programs": programs, "loops": loops, "mathematics": mathematics_, "slowest": slowest, "rewards": rewards}
+BENCHMARKS = {
+    "programs": programs,
+    "loops": loops,
+    "mathematics": mathematics_,
+    "slowest": slowest,
+    "rewards": rewards,
+}
 
 if __name__ == "__main__":
     print("load average", os.getloadavg())

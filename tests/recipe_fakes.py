@@ -80,6 +80,6 @@ runtime.start = lambda settings: settings
 if __name__ == "__main__":
     package.STAGES = STAGES  # type: ignore[attr-defined]
     sys.modules["r1kit.runtime"] = runtime
-    from r1kit.cli import main
+    from r1kit.commands.cli import main
 
     main()

@@ -1,4 +1,5 @@
-"""A small world for tests: a tokenizer trained on a little of the corpus, nano models in float32, rows drawn by chance."""
+"""A small world for tests: a tokenizer trained on a little of the corpus, nano models in float32, rows drawn
+by chance."""
 
 import io
 from collections.abc import Sequence
@@ -32,7 +33,9 @@ def tokenizer() -> Tokenizer:
 
 def model(seed: int = 1, preset: str = "nano", **overrides: object) -> LanguageModel:
     # A wide initialisation: with nearly uniform predictions a wrong position or segment would hardly show.
-    return LanguageModel(ModelConfig.preset(preset, **{"vocab_size": VOCABULARY, "init_std": 0.15, **overrides}), seed=seed)
+    return LanguageModel(
+        ModelConfig.preset(preset, **{"vocab_size": VOCABULARY, "init_std": 0.15, **overrides}), seed=seed
+    )
 
 
 def model_directory(folder: Path, seed: int = 1, **overrides: object) -> Path:
@@ -42,7 +45,12 @@ def model_directory(folder: Path, seed: int = 1, **overrides: object) -> Path:
 
 
 def learner_config(context: int = 64, lines: int = 4, **optimizer: object) -> LearnerConfig:
-    return LearnerConfig(context=context, lines=lines, precision="float32", optimizer=OptimizerConfig(**{"grad_clip": 1e9, **optimizer}))
+    return LearnerConfig(
+        context=context,
+        lines=lines,
+        precision="float32",
+        optimizer=OptimizerConfig(**{"grad_clip": 1e9, **optimizer}),
+    )
 
 
 class KilledError(Exception):
@@ -95,13 +103,16 @@ def random_rows(count: int, seed: int = 0, longest: int = 24) -> list[Row]:
 
 
 def full_logprobs(model: LanguageModel, row: Row) -> Tensor:
-    """Log-probabilities [T-1] of a row's tokens 1.. by a forward pass of this row alone through all logits, with gradient."""
+    """Log-probabilities [T-1] of a row's tokens 1.. by a forward pass of this row alone through all logits,
+    with gradient."""
     tokens_BT = torch.from_numpy(row.token_ids.astype(np.int64))[None]
     logits_TV = model.logits(model(tokens_BT[:, :-1]).hidden_BTD)[0]
     return logits_TV.log_softmax(-1).gather(1, tokens_BT[0, 1:, None])[:, 0]
 
 
-def assert_same_gradients(ours: dict[str, Tensor], theirs: dict[str, Tensor], tolerance: float = 1e-5) -> None:
+def assert_same_gradients(
+    ours: dict[str, Tensor], theirs: dict[str, Tensor], tolerance: float = 1e-5
+) -> None:
     assert set(ours) == set(theirs)
     scale = max(float(gradient.abs().max()) for gradient in theirs.values())
     assert scale > 0
@@ -113,7 +124,10 @@ def assert_same_gradients(ours: dict[str, Tensor], theirs: dict[str, Tensor], to
 def gradients_of(model: LanguageModel, loss: Tensor) -> dict[str, Tensor]:
     model.zero_grad(set_to_none=True)
     loss.backward()
-    found = {name: torch.zeros_like(p) if p.grad is None else p.grad.clone() for name, p in model.named_parameters()}
+    found = {
+        name: torch.zeros_like(p) if p.grad is None else p.grad.clone()
+        for name, p in model.named_parameters()
+    }
     model.zero_grad(set_to_none=True)
     return found
 

@@ -1,4 +1,5 @@
-"""Advantages by hand, and against the exact gradients that they estimate, by going through every group that can be drawn."""
+"""Advantages by hand, and against the exact gradients that they estimate, by going through every group that
+can be drawn."""
 
 import itertools
 import math
@@ -17,7 +18,10 @@ ESTIMATORS: tuple[Estimator, ...] = Estimator.__args__  # type: ignore[attr-defi
 
 
 def scores(rewards_PG: Sequence[Sequence[float]]) -> list[list[Score]]:
-    return [[Score(reward, {"accuracy": None if math.isnan(reward) else reward}) for reward in rewards_G] for rewards_G in rewards_PG]
+    return [
+        [Score(reward, {"accuracy": None if math.isnan(reward) else reward}) for reward in rewards_G]
+        for rewards_G in rewards_PG
+    ]
 
 
 def found(rewards_PG: Sequence[Sequence[float]], estimator: str, pass_k: int = 2) -> list[list[float]]:
@@ -45,9 +49,11 @@ def found(rewards_PG: Sequence[Sequence[float]], estimator: str, pass_k: int = 2
         ([6, NAN, 3, 0], "rloo", [4.5, 0, 0, -4.5]),
         ([1, 0, 0, 0], "maxrl", [3, -1, -1, -1]),
         ([1, 1, 1, 0], "maxrl", [1 / 3, 1 / 3, 1 / 3, -1]),
-        # C(4,2) = 6 pairs, 3 without the winner: m = 1/2, sd = 1/2; a loser is in 3 pairs of which 1 passes: (1/3 - 1/2) / (1/2)
+        # C(4,2) = 6 pairs, 3 without the winner: m = 1/2, sd = 1/2; a loser is in 3 pairs of which 1 passes:
+        # (1/3 - 1/2) / (1/2)
         ([1, 0, 0, 0], "pass_at_k", [1, -1 / 3, -1 / 3, -1 / 3]),
-        # one pair of 6 fails: m = 5/6, sd = sqrt(5)/6; a loser is in 3 pairs of which 2 pass: (2/3 - 5/6) / sd
+        # one pair of 6 fails: m = 5/6, sd = sqrt(5)/6; a loser is in 3 pairs of which 2 pass: (2/3 - 5/6) /
+        # sd
         ([2, 2, 0, 0], "pass_at_k", [5**-0.5, 5**-0.5, -(5**-0.5), -(5**-0.5)]),
         ([1, 1, 1, 0], "pass_at_k", [0, 0, 0, 0]),  # every pair passes
     ],
@@ -77,11 +83,16 @@ def test_those_that_look_at_the_whole_update_are_these() -> None:
 
 
 def test_gdpo_hears_each_reward_where_their_sum_cannot_tell() -> None:
-    """(accuracy, format): of [(1,0), (0,1), (0,1), (0,1)] the sums are equal, yet with weights 2 and 1 the first is the better rollout.
-    In-group: accuracy [1.5, -.5, -.5, -.5], format [-1.5, .5, .5, .5]; weighted sum [1.5, -.5, -.5, -.5]; over the update its std is 1."""
-    group = [Score(0.0, {"accuracy": a, "format": f}) for a, f in ((1.0, 0.0), (0.0, 1.0), (0.0, 1.0), (0.0, 1.0))]
+    """(accuracy, format): of [(1,0), (0,1), (0,1), (0,1)] the sums are equal, yet with weights 2 and 1 the
+    first is the better rollout. In-group: accuracy [1.5, -.5, -.5, -.5], format [-1.5, .5, .5, .5]; weighted
+    sum [1.5, -.5, -.5, -.5]; over the update its std is 1."""
+    group = [
+        Score(0.0, {"accuracy": a, "format": f}) for a, f in ((1.0, 0.0), (0.0, 1.0), (0.0, 1.0), (0.0, 1.0))
+    ]
     config = AdvantageConfig(advantage="gdpo")
-    np.testing.assert_allclose(estimate([group], config, {"accuracy": 2.0, "format": 1.0})[0], [1.5, -0.5, -0.5, -0.5], rtol=5e-4)
+    np.testing.assert_allclose(
+        estimate([group], config, {"accuracy": 2.0, "format": 1.0})[0], [1.5, -0.5, -0.5, -0.5], rtol=5e-4
+    )
     assert not estimate([group], AdvantageConfig(), {})[0].any()
     with pytest.raises(R1kitError, match=r"needs the weight of reward 'format'.*accuracy"):
         estimate([group], config, {"accuracy": 1.0})
@@ -90,7 +101,10 @@ def test_gdpo_hears_each_reward_where_their_sum_cannot_tell() -> None:
 def test_gdpo_leaves_out_what_does_not_apply_and_what_failed() -> None:
     """helpful applies to two rollouts only; the fourth failed, so that its parts count nowhere."""
     parts = [(1.0, None), (0.0, 3.0), (0.0, 1.0), (1.0, 9.0)]
-    group = [Score(total, {"accuracy": a, "helpful": h}) for total, (a, h) in zip((1.0, 3.0, 1.0, NAN), parts, strict=True)]
+    group = [
+        Score(total, {"accuracy": a, "helpful": h})
+        for total, (a, h) in zip((1.0, 3.0, 1.0, NAN), parts, strict=True)
+    ]
     third = math.sqrt(1 / 3)  # of accuracy [1, 0, 0]: std = sqrt(1/3); of helpful [3, 1]: std = sqrt(2)
     sums = np.array([(2 / 3) / third, (-1 / 3) / third + 2**-0.5, (-1 / 3) / third - 2**-0.5])
     computed = estimate([group], AdvantageConfig(advantage="gdpo"), {"accuracy": 1.0, "helpful": 1.0})[0]
@@ -129,7 +143,9 @@ def test_a_reward_that_failed_takes_no_part(estimator: str) -> None:
 def test_a_group_of_one_is_compared_only_where_the_comparison_goes_beyond_groups(estimator: str) -> None:
     ones = found([[1], [0], [0]], estimator)
     if estimator == "reinforce_pp":  # mean 1/3, unbiased deviation sqrt(1/3)
-        np.testing.assert_allclose(np.concatenate(ones), np.array([2, -1, -1]) / 3 / math.sqrt(1 / 3), rtol=3e-4)
+        np.testing.assert_allclose(
+            np.concatenate(ones), np.array([2, -1, -1]) / 3 / math.sqrt(1 / 3), rtol=3e-4
+        )
     else:
         assert ones == [[0], [0], [0]]
 
@@ -141,12 +157,15 @@ def test_rewards_that_an_estimator_cannot_use_are_refused() -> None:
         advantages(np.array([0.0, 1.0]), "batch_std")
 
 
-# The gradient of an expectation over a policy with four outcomes, softmax of theta: row o of SCORES is grad log pi(o).
+# The gradient of an expectation over a policy with four outcomes, softmax of theta: row o of SCORES is grad
+# log pi(o).
 PI = np.exp(THETA := np.array([0.3, -0.4, 0.9, 0.1])) / np.exp(THETA).sum()
 SCORES = np.eye(4) - PI
 
 
-def expected_gradient(rewards_V: np.ndarray, group: int, rule: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+def expected_gradient(
+    rewards_V: np.ndarray, group: int, rule: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
     """E[mean_i A_i grad log pi(o_i)] over all groups of that size, each with its probability."""
     total = np.zeros(4)
     for outcomes in itertools.product(range(4), repeat=group):
@@ -174,12 +193,15 @@ def test_rloo_is_the_policy_gradient_and_group_mean_g_minus_1_over_g_of_it(group
     rewards_V = np.array([1.0, 0.25, -0.5, 2.0])
     exact = exact_gradient(lambda pi: float(pi @ rewards_V))
     np.testing.assert_allclose(expected_gradient(rewards_V, group, double("rloo")), exact, atol=1e-6)
-    np.testing.assert_allclose(expected_gradient(rewards_V, group, double("group_mean")), exact * (group - 1) / group, atol=1e-6)
+    np.testing.assert_allclose(
+        expected_gradient(rewards_V, group, double("group_mean")), exact * (group - 1) / group, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("group", [2, 3, 4])
 def test_maxrl_is_the_gradient_of_the_truncated_log_of_the_chance_to_be_right(group: int) -> None:
-    """sum_{k<G} of grad pass@k / k, the Maclaurin series of grad log p cut after G-1 terms: grad log p as G grows."""
+    """sum_{k<G} of grad pass@k / k, the Maclaurin series of grad log p cut after G-1 terms: grad log p as G
+    grows."""
     rewards_V = np.array([0.0, 1.0, 0.0, 1.0])
     truncated = exact_gradient(lambda pi: sum((1 - (1 - pi @ rewards_V) ** k) / k for k in range(1, group)))
     np.testing.assert_allclose(expected_gradient(rewards_V, group, double("maxrl")), truncated, atol=1e-6)
@@ -187,7 +209,8 @@ def test_maxrl_is_the_gradient_of_the_truncated_log_of_the_chance_to_be_right(gr
 
 @pytest.mark.parametrize(("group", "k"), [(3, 2), (4, 2), (4, 3), (5, 3)])
 def test_pass_at_k_points_along_the_gradient_of_the_exact_pass_at_k(group: int, k: int) -> None:
-    """Without the division by the sets' std it is (1/k - 1/G) of that gradient; with it the scale differs, the direction does not."""
+    """Without the division by the sets' std it is (1/k - 1/G) of that gradient; with it the scale differs,
+    the direction does not."""
     rewards_V = np.array([0.0, 1.0, 0.0, 1.0])
     exact = exact_gradient(lambda pi: float(1 - (1 - pi @ rewards_V) ** k))
 
@@ -195,7 +218,9 @@ def test_pass_at_k_points_along_the_gradient_of_the_exact_pass_at_k(group: int, 
         m = 1 - math.comb(int((rewards_G == 0).sum()), k) / math.comb(group, k)
         return double("pass_at_k", k)(rewards_G) * math.sqrt(m * (1 - m))
 
-    np.testing.assert_allclose(expected_gradient(rewards_V, group, undivided), exact * (1 / k - 1 / group), atol=1e-6)
+    np.testing.assert_allclose(
+        expected_gradient(rewards_V, group, undivided), exact * (1 / k - 1 / group), atol=1e-6
+    )
     divided = expected_gradient(rewards_V, group, double("pass_at_k", k))
     assert divided @ exact == pytest.approx(np.linalg.norm(divided) * np.linalg.norm(exact), rel=1e-6)
 
@@ -209,7 +234,14 @@ def test_every_estimators_expected_gradient_is_the_sum_over_how_many_were_right(
     for outcomes in itertools.product(range(4), repeat=4):
         a, b = list(outcomes[:2]), list(outcomes[2:])
         chance = PI[a].prod() * PI[b].prod()
-        walked += chance * (np.array(found([first[a].tolist(), second[b].tolist()], estimator, pass_k=1)[0])[:, None] * SCORES[a]).sum(0) / 4
+        walked += (
+            chance
+            * (
+                np.array(found([first[a].tolist(), second[b].tolist()], estimator, pass_k=1)[0])[:, None]
+                * SCORES[a]
+            ).sum(0)
+            / 4
+        )
     p, q = PI @ first, PI @ second
     slope = exact_gradient(lambda pi: float(pi @ first))
     counted = np.zeros(4)
@@ -221,7 +253,9 @@ def test_every_estimators_expected_gradient_is_the_sum_over_how_many_were_right(
     np.testing.assert_allclose(walked, counted, atol=1e-6)
 
 
-@pytest.mark.parametrize("rewards", [[0, 1, 0, 0, 1, 0], [0.3, 1.1, 0.3, -0.5, 2.0, 0.1], [0.1, 1.1, 0, 0, 0, 0.1]])
+@pytest.mark.parametrize(
+    "rewards", [[0, 1, 0, 0, 1, 0], [0.3, 1.1, 0.3, -0.5, 2.0, 0.1], [0.1, 1.1, 0, 0, 0, 0.1]]
+)
 @pytest.mark.parametrize("k", [1, 2, 3, 5])
 def test_pass_at_k_is_the_mean_over_all_subsets_of_k(rewards: list[float], k: int) -> None:
     rewards_G = np.array(rewards)
@@ -231,7 +265,9 @@ def test_pass_at_k_is_the_mean_over_all_subsets_of_k(rewards: list[float], k: in
         assert not advantages(rewards_G, "pass_at_k", k).any()
         return
     with_i = np.array([best[[i in subset for subset in subsets]].mean() for i in range(6)])
-    np.testing.assert_allclose(advantages(rewards_G, "pass_at_k", k), (with_i - best.mean()) / best.std(), rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(
+        advantages(rewards_G, "pass_at_k", k), (with_i - best.mean()) / best.std(), rtol=1e-6, atol=1e-7
+    )
 
 
 def test_a_penalty_is_taken_off_the_reward_and_nothing_else() -> None:

@@ -11,7 +11,7 @@ from r1kit.train.advantages import AdvantageConfig
 from r1kit.train.algorithms import ALGORITHMS
 from r1kit.train.grpo import GRPOConfig
 from r1kit.train.policy_loss import PolicyLossConfig
-from r1kit.train.tokens import TokensConfig
+from r1kit.train.token_selection import TokensConfig
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
@@ -27,9 +27,23 @@ def test_names_mean_different_things() -> None:
 
 
 PAPERS: dict[str, dict[str, Any]] = {
-    "grpo": {"epsilon": 10.0, "beta": 0.001, "advantage": "group_std", "aggregation": "rollout", "kl": "k3", "kl_in": "loss", "correction": "none"},
+    "grpo": {
+        "epsilon": 10.0,
+        "beta": 0.001,
+        "advantage": "group_std",
+        "aggregation": "rollout",
+        "kl": "k3",
+        "kl_in": "loss",
+        "correction": "none",
+    },
     "dr_grpo": {"beta": 0.0, "epsilon": 0.2, "advantage": "group_mean", "aggregation": "constant"},
-    "dapo": {"beta": 0.0, "epsilon": 0.2, "epsilon_high": 0.28, "advantage": "group_std", "aggregation": "token"},
+    "dapo": {
+        "beta": 0.0,
+        "epsilon": 0.2,
+        "epsilon_high": 0.28,
+        "advantage": "group_std",
+        "aggregation": "token",
+    },
     "gspo": {"epsilon": 3e-4, "epsilon_high": 4e-4, "aggregation": "rollout", "beta": 0.0},
     "cispo": {"cispo_max": 5.0, "aggregation": "token", "beta": 0.0},
     "gmpo": {"epsilon": 0.4, "epsilon_high": None, "aggregation": "rollout"},
@@ -48,7 +62,9 @@ def test_these_are_the_published_values(name: str) -> None:
 
 
 def test_the_shares_of_tokens_are_the_papers() -> None:
-    assert [GRPOConfig(algorithm=name).share for name in ("grpo", "entropy_tokens", "clip_cov", "kl_cov")] == [1.0, 0.2, 2e-4, 2e-4]
+    assert [
+        GRPOConfig(algorithm=name).share for name in ("grpo", "entropy_tokens", "clip_cov", "kl_cov")
+    ] == [1.0, 0.2, 2e-4, 2e-4]
 
 
 def test_the_recipes_own_key_wins() -> None:
@@ -64,7 +80,9 @@ def test_an_unknown_name_is_refused_with_those_that_are_known() -> None:
 def test_every_name_and_every_key_has_its_place_on_the_page() -> None:
     page = (Path(__file__).parent.parent / "docs/objectives.md").read_text(encoding="utf-8")
     table = page.partition("## By name")[2].partition("\n## ")[0]
-    rows = [re.findall(r"`(\w+)`", line.split("|")[1]) for line in table.splitlines() if line.startswith("| `")]
+    rows = [
+        re.findall(r"`(\w+)`", line.split("|")[1]) for line in table.splitlines() if line.startswith("| `")
+    ]
     assert [name for row in rows for name in row] == list(ALGORITHMS)
     keys = {key for part in (PolicyLossConfig, AdvantageConfig, TokensConfig) for key in part.model_fields}
     assert {key for key in keys if f"`{key}`" not in page and f"`{key}:" not in page} == set()

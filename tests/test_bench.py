@@ -1,4 +1,5 @@
-"""benchmarks/bench: the arithmetic of lengths, limits and ratios, and what the page says of them; nothing is timed."""
+"""benchmarks/bench: the arithmetic of lengths, limits and ratios, and what the page says of them; nothing is
+timed."""
 
 import importlib
 import json
@@ -54,7 +55,9 @@ def test_models_end_with_the_chance_that_was_asked_for(bench, small):
     with torch.inference_mode():
         chances_BT = model.eval().logits(model(tokens_BT).hidden_BTD).softmax(-1)[..., 1]
     assert float(chances_BT.mean()) == pytest.approx(0.05, rel=0.15)
-    assert float(chances_BT[:, :8].mean()) == pytest.approx(float(chances_BT[:, -8:].mean()), rel=0.3)  # no matter where
+    assert float(chances_BT[:, :8].mean()) == pytest.approx(
+        float(chances_BT[:, -8:].mean()), rel=0.3
+    )  # no matter where
 
 
 def test_a_made_model_opens_with_a_tokenizer_whose_text_has_the_prompts_ids(bench, small, tmp_path):
@@ -88,30 +91,52 @@ def test_names_choose_works_and_their_peers(bench):
     assert bench.work.chosen([]) == list(bench.work.PLAN)
     names = [work.ratio_name(peer) for work in bench.work.PLAN for peer in work.peers]
     assert len(names) == len(set(names))
-    assert {"grpo/7m/uniform/vs_trl", "grpo/7m/ragged/vs_trl", "grpo/30m/uniform/vs_trl", "grpo/dsv3/uniform/vs_trl"} <= set(names)
-    assert {"rollout/7m/ragged/vs_vllm_cpu", "rollout/30m/uniform/vs_vllm_cpu", "learner/7m/ragged/vs_hf"} <= set(names)
+    assert {
+        "grpo/7m/uniform/vs_trl",
+        "grpo/7m/ragged/vs_trl",
+        "grpo/30m/uniform/vs_trl",
+        "grpo/dsv3/uniform/vs_trl",
+    } <= set(names)
+    assert {
+        "rollout/7m/ragged/vs_vllm_cpu",
+        "rollout/30m/uniform/vs_vllm_cpu",
+        "learner/7m/ragged/vs_hf",
+    } <= set(names)
 
 
 def test_flops_and_bytes_of_a_token_by_hand(bench, small):
-    # per layer: q 32x32, k and v 32x16 each, o 32x32, three 32x64; norms 32+32+16+16; the head 60x32; the last norm 32
+    # per layer: q 32x32, k and v 32x16 each, o 32x32, three 32x64; norms 32+32+16+16; the head 60x32; the
+    # last norm 32
     layer = 32 * 32 + 2 * 32 * 16 + 32 * 32 + 3 * 32 * 64
     assert bench.limits.product_parameters(small) == 2 * (layer + 96) + 60 * 32 + 32
-    assert bench.limits.attention_flops(small, 10) == 2 * 2 * (2 * 16 * 10 + 2 * 16 * 10)  # layers x heads x (scores + sum)
+    assert bench.limits.attention_flops(small, 10) == 2 * 2 * (
+        2 * 16 * 10 + 2 * 16 * 10
+    )  # layers x heads x (scores + sum)
     assert bench.limits.cache_bytes(small) == 2 * 2 * (2 * 16)  # bytes x layers x (key + value of one head)
 
 
 def test_limits_by_hand_where_one_side_decides(bench, small):
     peaks = bench.limits.Peaks(bf16=1e30, fp32=1.0, stream=1000.0)
     weights = 2 * sum(p.numel() for p in LanguageModel(small).parameters())
-    seconds = [(weights + live * seen * 128) / 1000 for live, seen in ((2, 5), (1, 6))]  # lengths 1 and 2 after four tokens
+    seconds = [
+        (weights + live * seen * 128) / 1000 for live, seen in ((2, 5), (1, 6))
+    ]  # lengths 1 and 2 after four tokens
     assert bench.limits.decode_limit(small, peaks, 4, [1, 2]) == pytest.approx(3 / sum(seconds))
     multiplying = bench.limits.Peaks(bf16=1e6, fp32=1.0, stream=1e30)
     span, head = bench.limits.Span, 60 * 32
     flops = 3 * 3 * (2 * bench.limits.product_parameters(small) + bench.limits.attention_flops(small, 2))
     assert bench.limits.learn_limit(small, multiplying, [span(0, 3, 3)]) == pytest.approx(3 / (flops / 1e6))
     shared = flops - 3 * 3 * 2 * head  # a prompt of three: no head
-    shared += 2 * 3 * (2 * bench.limits.product_parameters(small) + bench.limits.attention_flops(small, 4) + 2 * head)
-    rollouts = [span(0, 3, 0), span(3, 4, 2), span(3, 4, 2)]  # two of two tokens: one position and the prompt's last
+    shared += (
+        2
+        * 3
+        * (2 * bench.limits.product_parameters(small) + bench.limits.attention_flops(small, 4) + 2 * head)
+    )
+    rollouts = [
+        span(0, 3, 0),
+        span(3, 4, 2),
+        span(3, 4, 2),
+    ]  # two of two tokens: one position and the prompt's last
     assert bench.limits.learn_limit(small, multiplying, rollouts) == pytest.approx(4 / (shared / 1e6))
 
 
@@ -124,7 +149,9 @@ def test_a_ratio_is_the_median_over_pairs_not_the_ratio_of_medians(bench):
     theirs = [measured(bench, 100, 3.0), measured(bench, 100, 4.0), measured(bench, 100, 10.0)]
     spread = bench.race.ratios(ours, theirs, cores=1)
     assert (spread.median, spread.least, spread.most) == (3.0, 1.0, 5.0)
-    assert bench.race.ratios([measured(bench, 10, 1.0, 2.0)], [measured(bench, 10, 9.0, 3.0)], cores=2).median == pytest.approx(1.5)
+    assert bench.race.ratios(
+        [measured(bench, 10, 1.0, 2.0)], [measured(bench, 10, 9.0, 3.0)], cores=2
+    ).median == pytest.approx(1.5)
 
 
 class FakeSide:
@@ -135,7 +162,9 @@ class FakeSide:
         self.orders.append(dict(order))
         if self.fails_at == len(self.orders):
             raise self.bench.race.SideError("out of memory")
-        return measured(self.bench, 5, 1.0, **({"lengths": [self.lengths, len(self.orders)]} if self.lengths else {}))
+        return measured(
+            self.bench, 5, 1.0, **({"lengths": [self.lengths, len(self.orders)]} if self.lengths else {})
+        )
 
 
 def test_peers_get_the_lengths_of_the_same_round_and_the_first_round_is_not_counted(bench):
@@ -148,7 +177,9 @@ def test_peers_get_the_lengths_of_the_same_round_and_the_first_round_is_not_coun
 
 
 def test_a_peer_that_fails_is_left_out_with_its_reason_and_r1kits_failure_is_raised(bench):
-    found, failed = bench.race.race({"r1kit": FakeSide(bench, 3), "trl": FakeSide(bench, fails_at=2)}, repeats=2, seed=7)
+    found, failed = bench.race.race(
+        {"r1kit": FakeSide(bench, 3), "trl": FakeSide(bench, fails_at=2)}, repeats=2, seed=7
+    )
     assert failed == {"trl": "out of memory"} and set(found) == {"r1kit"} and len(found["r1kit"]) == 2
     with pytest.raises(bench.race.SideError, match="r1kit: out of memory"):
         bench.race.race({"r1kit": FakeSide(bench, 3, fails_at=1)}, repeats=2, seed=7)
@@ -166,7 +197,9 @@ def test_a_side_answers_orders_and_its_failure_is_an_error_with_its_words(bench,
         encoding="utf-8",
     )
     cores = sorted(os.sched_getaffinity(0))[:1]
-    side = bench.race.Side(Path(sys.executable), str(script), cores, tmp_path / "log", [BENCHMARKS / "bench"], 1)
+    side = bench.race.Side(
+        Path(sys.executable), str(script), cores, tmp_path / "log", [BENCHMARKS / "bench"], 1
+    )
     try:
         assert side.ask({"tokens": 12}, 60) == {"ready": True}
         done = side.measure({"by": 3})
@@ -185,7 +218,9 @@ def filled(bench, tmp_path, ratio=6.0):
     work = bench.work.Work("grpo", "7m", "uniform", ("trl",))
     parts = {"rollout": 1.0, "update": 3.0}
     sides = {"r1kit": [measured(bench, 600, 1.0, parts=parts)] * 3, "trl": [measured(bench, 600, ratio)] * 3}
-    results.add(work, sides, {}, {"limit": 1200.0, "load": 0.5, "operations": {"aten::mm": 0.4, "aten::rare": 0.001}})
+    results.add(
+        work, sides, {}, {"limit": 1200.0, "load": 0.5, "operations": {"aten::mm": 0.4, "aten::rare": 0.001}}
+    )
     return results, work
 
 
@@ -196,7 +231,9 @@ def test_results_hold_ratios_for_programs_and_begin_anew_on_another_machine(benc
     assert content["measured"]["grpo/7m/uniform"]["sides"]["r1kit"]["repeats"][0]["tokens"] == 600
     assert bench.results.Results.open(tmp_path / "bench.json", quick=False).content["ratios"]
     results.add(work, {"r1kit": [measured(bench, 1, 1.0)]}, {"trl": "no wheel"}, {"load": 0.0})
-    assert results.content["ratios"] == {} and results.content["missing"] == {"grpo/7m/uniform/vs_trl": "no wheel"}
+    assert results.content["ratios"] == {} and results.content["missing"] == {
+        "grpo/7m/uniform/vs_trl": "no wheel"
+    }
     content["machine"]["processor"] = "another"
     (tmp_path / "bench.json").write_text(json.dumps(content), encoding="utf-8")
     assert not bench.results.Results.open(tmp_path / "bench.json", quick=False).content["ratios"]
@@ -205,10 +242,17 @@ def test_results_hold_ratios_for_programs_and_begin_anew_on_another_machine(benc
 def test_measuring_one_peer_again_keeps_the_figures_of_the_others(bench, tmp_path):
     results = bench.results.Results.open(tmp_path / "bench.json", quick=False)
     both = bench.work.Work("rollout", "7m", "uniform", ("hf", "vllm_cpu"))
-    results.add(both, {side: [measured(bench, 10, 1.0)] for side in ("r1kit", "hf", "vllm_cpu")}, {}, {"load": 0.0})
+    results.add(
+        both, {side: [measured(bench, 10, 1.0)] for side in ("r1kit", "hf", "vllm_cpu")}, {}, {"load": 0.0}
+    )
     one = bench.work.Work("rollout", "7m", "uniform", ("hf",))
-    results.add(one, {"r1kit": [measured(bench, 20, 1.0)], "hf": [measured(bench, 10, 1.0)]}, {}, {"load": 0.0})
-    assert results.content["ratios"] == {"rollout/7m/uniform/vs_hf": 2.0, "rollout/7m/uniform/vs_vllm_cpu": 1.0}
+    results.add(
+        one, {"r1kit": [measured(bench, 20, 1.0)], "hf": [measured(bench, 10, 1.0)]}, {}, {"load": 0.0}
+    )
+    assert results.content["ratios"] == {
+        "rollout/7m/uniform/vs_hf": 2.0,
+        "rollout/7m/uniform/vs_vllm_cpu": 1.0,
+    }
     assert set(results.content["measured"]["rollout/7m/uniform"]["sides"]) == {"r1kit", "hf", "vllm_cpu"}
 
 
@@ -230,10 +274,16 @@ def test_the_page_says_how_near_a_lone_row_comes_to_reading_its_weights(bench):
     config = ModelConfig.parse(shape, "500m")
     peaks = bench.limits.Peaks(bf16=2e11, fp32=1e11, stream=2e10)
     limit = bench.limits.decode_limit(config, peaks, 64, [64])
-    read = 2 * 494_032_768 + 96.5 * 2 * 24 * 2 * 2 * 64  # bytes: Qwen2.5-0.5B's weights, and on average 96.5 positions of keys and values
+    read = (
+        2 * 494_032_768 + 96.5 * 2 * 24 * 2 * 2 * 64
+    )  # bytes: Qwen2.5-0.5B's weights, and on average 96.5 positions of keys and values
     assert limit == pytest.approx(2e10 / read, rel=1e-6)
-    found = {"500m": {"rate": {"median": 0.4 * limit, "least": 0.3 * limit, "most": 0.5 * limit}, "limit": limit}}
-    assert "| 500m | 494M | 8 (6..10) | 20 | 0.40, **missed** (0.5) |" in bench.page.lone_table({"lone": found})
+    found = {
+        "500m": {"rate": {"median": 0.4 * limit, "least": 0.3 * limit, "most": 0.5 * limit}, "limit": limit}
+    }
+    assert "| 500m | 494M | 8 (6..10) | 20 | 0.40, **missed** (0.5) |" in bench.page.lone_table(
+        {"lone": found}
+    )
 
 
 def test_a_page_without_its_marks_is_refused(bench, tmp_path):
@@ -253,7 +303,9 @@ def test_targets_are_found_by_the_beginning_of_a_name(bench):
 
 
 def test_a_peer_that_cannot_be_installed_says_why(bench, tmp_path, monkeypatch):
-    monkeypatch.setattr(bench.peers, "_run", lambda words: (_ for _ in ()).throw(bench.peers.PeerError("no such version")))
+    monkeypatch.setattr(
+        bench.peers, "_run", lambda words: (_ for _ in ()).throw(bench.peers.PeerError("no such version"))
+    )
     with pytest.raises(bench.peers.PeerError, match="no such version"):
         bench.peers.python_of(bench.peers.PEERS["trl"], tmp_path)
     assert not (tmp_path / "venv-hf" / "ready").exists()

@@ -1,4 +1,5 @@
-"""Training state on disk: whole or not at all, and what continues from it is bit for bit what would have come anyway."""
+"""Training state on disk: whole or not at all, and what continues from it is bit for bit what would have come
+anyway."""
 
 import json
 import os
@@ -57,12 +58,20 @@ def test_tied_weights_are_stored_once_and_nothing_is_left_out(tmp_path: Path) ->
     spied.learner.save(tmp_path, {"step": 1})
     stored = load_file(checkpoint.find(tmp_path) / checkpoint.FILE)
     weights = {name for name in stored if name.startswith("model.")}
-    assert weights == {f"model.{name}" for name, _ in spied.model.named_parameters()} | {f"model.{name}" for name, _ in spied.model.named_buffers()}
-    assert "model.lm_head.weight" not in weights and any("e_score_correction_bias" in name for name in weights)
-    assert len(stored) - len(weights) == sum(len(state) for optimizer in spied.learner.optimizers for state in optimizer.state.values())
+    assert weights == {f"model.{name}" for name, _ in spied.model.named_parameters()} | {
+        f"model.{name}" for name, _ in spied.model.named_buffers()
+    }
+    assert "model.lm_head.weight" not in weights and any(
+        "e_score_correction_bias" in name for name in weights
+    )
+    assert len(stored) - len(weights) == sum(
+        len(state) for optimizer in spied.learner.optimizers for state in optimizer.state.values()
+    )
 
 
-def test_a_save_that_fails_leaves_the_states_before_it_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_save_that_fails_leaves_the_states_before_it_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spied, again = Spied(), Spied(seed=9)
     steps(spied.learner, 0, 1)
     spied.learner.save(tmp_path, {"step": 1})
@@ -72,12 +81,17 @@ def test_a_save_that_fails_leaves_the_states_before_it_and_says_why(tmp_path: Pa
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "save_file", torn)
-    with pytest.raises(StateError, match=r"step_00000002: the state could not be written: No space left on device; free space"):
+    with pytest.raises(
+        StateError,
+        match=r"step_00000002: the state could not be written: No space left on device; free space",
+    ):
         spied.learner.save(tmp_path, {"step": 2})
     assert names(tmp_path) == ["step_00000001"] and again.learner.restore(tmp_path)["step"] == 1
 
 
-def test_the_progress_is_read_without_the_tensors_and_a_stage_with_its_result_keeps_nothing(tmp_path: Path) -> None:
+def test_the_progress_is_read_without_the_tensors_and_a_stage_with_its_result_keeps_nothing(
+    tmp_path: Path,
+) -> None:
     assert not checkpoint.exists(tmp_path)
     checkpoint.save(tmp_path, linear(), [], {"step": 7, "version": 7})
     assert checkpoint.exists(tmp_path) and checkpoint.progress_of(tmp_path) == {"step": 7, "version": 7}
@@ -107,7 +121,9 @@ def test_two_states_are_kept_and_every_hundredth(tmp_path: Path) -> None:
         Keep(last=1)
 
 
-def test_the_older_state_goes_only_when_the_newer_one_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_older_state_goes_only_when_the_newer_one_is_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for step in (1, 2):
         checkpoint.save(tmp_path, linear(), [], {"step": step})
 
@@ -152,7 +168,11 @@ def test_a_damaged_newest_state_is_passed_over_with_one_warning(
     assert checkpoint.restore(tmp_path, found, []) == {"step": 3}
     assert torch.equal(found.weight, torch.full((2, 2), 3.0))  # type: ignore[arg-type]
     warning = capsys.readouterr().err
-    assert warning.count("warning") == 1 and f"step_00000006/{file}" in warning and "Continuing from the older step_00000003" in warning
+    assert (
+        warning.count("warning") == 1
+        and f"step_00000006/{file}" in warning
+        and "Continuing from the older step_00000003" in warning
+    )
     assert names(tmp_path) == ["damaged_step_00000006", "step_00000003"]
     checkpoint.restore(tmp_path, found, [])
     assert capsys.readouterr().err == ""
@@ -175,7 +195,9 @@ def test_where_no_state_is_whole_nothing_is_loaded_or_moved(tmp_path: Path) -> N
     for state in (tmp_path / checkpoint.FOLDER).iterdir():
         DAMAGES["torn"](state / checkpoint.FILE)
     found = linear(1.0)
-    with pytest.raises(StateError, match=r"(?s)no saved state can be trusted:.*step_00000006.*bytes.*step_00000003.*--from"):
+    with pytest.raises(
+        StateError, match=r"(?s)no saved state can be trusted:.*step_00000006.*bytes.*step_00000003.*--from"
+    ):
         checkpoint.restore(tmp_path, found, [])
     assert torch.equal(found.weight, torch.ones(2, 2)) and checkpoint.exists(tmp_path)  # type: ignore[arg-type]
     assert names(tmp_path) == ["step_00000003", "step_00000006"]
@@ -185,7 +207,9 @@ def test_the_state_of_another_run_is_not_taken(tmp_path: Path) -> None:
     mine, theirs = tmp_path / "mine", tmp_path / "theirs"
     for folder, seed in ((mine, 1), (theirs, 2)):
         folder.mkdir()
-        (folder / "stage.json").write_text(json.dumps({"stage": "sft", "name": "sft", "config": {}, "seed": seed, "inputs": {}}))
+        (folder / "stage.json").write_text(
+            json.dumps({"stage": "sft", "name": "sft", "config": {}, "seed": seed, "inputs": {}})
+        )
         checkpoint.save(folder / "part", linear(seed), [], {"step": 5})
     shutil.copytree(theirs / "part", mine / "part", dirs_exist_ok=True)
     with pytest.raises(StateError, match="belongs to another run or to another configuration"):
@@ -201,7 +225,9 @@ def test_leftovers_of_a_killed_save_are_no_state_and_go_with_the_next_one(tmp_pa
     assert names(tmp_path) == ["step_00000001", "step_00000003"]
 
 
-def test_states_that_are_discarded_are_never_half_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_states_that_are_discarded_are_never_half_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     checkpoint.save(tmp_path, linear(), [], {"step": 1})
     with monkeypatch.context() as patch:
         patch.setattr(os, "unlink", lambda *_, **__: (_ for _ in ()).throw(OSError(5, "Input/output error")))

@@ -11,9 +11,12 @@ import recipe_fakes
 import typer
 import yaml
 
-from r1kit.cli import normalize_overrides
+from r1kit.commands.cli import normalize_overrides
 
-TINY = "name: tiny\nstages:\n  - {stage: write, name: base}\n  - {stage: write, name: zero, init: '@base/data.jsonl'}\n"
+TINY = (
+    "name: tiny\nstages:\n  - {stage: write, name: base}\n  - {stage: write, name: zero, init: "
+    "'@base/data.jsonl'}\n"
+)
 
 
 @pytest.fixture
@@ -24,7 +27,9 @@ def r1kit(tmp_path):
 
     def r1kit(*words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, recipe_fakes.__file__, *words]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment, timeout=60)
+        return subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, env=environment, timeout=60
+        )
 
     return r1kit
 
@@ -32,11 +37,12 @@ def r1kit(tmp_path):
 @pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["doctor", "--help"]])
 def test_help_imports_nothing_heavy(words):
     code = (
-        "import sys, r1kit.cli\n"
+        "import sys, r1kit.commands.cli\n"
         f"sys.argv = ['r1kit', *{words!r}]\n"
-        "try:\n    r1kit.cli.main()\n"
+        "try:\n    r1kit.commands.cli.main()\n"
         "except SystemExit as error:\n    assert not error.code\n"
-        "heavy = {'torch', 'transformers', 'tokenizers', 'numpy', 'r1kit.config', 'yaml', 'psutil', 'ray', 'vllm'}\n"
+        "heavy = {'torch', 'transformers', 'tokenizers', 'numpy', 'r1kit.config', 'yaml', 'psutil', "
+        "'ray', 'vllm'}\n"
         "print('heavy:', sorted(heavy & set(sys.modules)))"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src")}
@@ -46,7 +52,13 @@ def test_help_imports_nothing_heavy(words):
 
 def test_overrides_are_accepted_in_three_spellings():
     words = ["a.b=c", "--stages.zero.lr", "1e-6", "--seed=3", "--runtime.processes", "2"]
-    assert normalize_overrides(words, "my run") == ["a.b=c", "stages.zero.lr=1e-6", "seed=3", "runtime.processes=2", 'out="my run"']
+    assert normalize_overrides(words, "my run") == [
+        "a.b=c",
+        "stages.zero.lr=1e-6",
+        "seed=3",
+        "runtime.processes=2",
+        'out="my run"',
+    ]
     with pytest.raises(typer.BadParameter, match="did you mean --fresh"):
         normalize_overrides(["--fersh"])
     with pytest.raises(typer.BadParameter, match="needs a value"):

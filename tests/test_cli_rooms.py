@@ -11,18 +11,18 @@ import torch
 import yaml
 from rich.console import Console
 
-from r1kit import doctor
+from r1kit.commands import doctor
+from r1kit.commands.chat import Speaker, talk
+from r1kit.commands.export import export_model
+from r1kit.commands.plan import Size, Speed, as_table, measure_speed, plan_recipe, probe_speed
 from r1kit.config import ConfigError
-from r1kit.execute import run
-from r1kit.export import export_model
-from r1kit.layers import read_layers
 from r1kit.model.config import ModelConfig
 from r1kit.model.decoder import LanguageModel
 from r1kit.model.huggingface import save_pretrained
-from r1kit.plan import Size, Speed, as_table, measure_speed, plan_recipe, probe_speed
-from r1kit.recipe import build
-from r1kit.runs import find_model
-from r1kit.talk import Speaker, talk
+from r1kit.recipe.layers import read_layers
+from r1kit.recipe.recipe import build
+from r1kit.records import find_model
+from r1kit.runs.execute import run
 from r1kit.tokenizer import Tokenizer
 from r1kit.types import Sampling
 
@@ -43,7 +43,13 @@ def make_stage(run_dir, name, kind, finished, inputs=(), config=None, **reports)
     folder = run_dir / "stages" / name
     (folder / "model").mkdir(parents=True)
     (folder / "model/config.json").write_text('{"model_type": "deepseek_v3"}')
-    record = {"stage": kind, "name": name, "config": config or {"tokens": 5}, "inputs": dict.fromkeys(inputs, "x"), "seconds": 61.0}
+    record = {
+        "stage": kind,
+        "name": name,
+        "config": config or {"tokens": 5},
+        "inputs": dict.fromkeys(inputs, "x"),
+        "seconds": 61.0,
+    }
     record |= {"finished": finished, "versions": {"torch": "2.13.0"}}
     (folder / "stage.json").write_text(json.dumps(record))
     if reports:
@@ -81,7 +87,11 @@ def test_exported_model_has_a_card_that_says_how_it_was_made(finished_run, tmp_p
     header = yaml.safe_load(card.split("---")[1])
     assert header["library_name"] == "transformers" and "r1_zero" in header["tags"]
     assert "`base` → `zero`" in card and "aside" not in card
-    assert "| pass@1 | 0.812 |" in card and "| chain: pass@1 | 0.750 |" in card and "Protocol: n 16, temperature 1.0." in card
+    assert (
+        "| pass@1 | 0.812 |" in card
+        and "| chain: pass@1 | 0.750 |" in card
+        and "Protocol: n 16, temperature 1.0." in card
+    )
     assert "r1kit run recipes/mini.yaml" in card and "| torch | 2.13.0 |" in card
     with pytest.raises(ConfigError, match="already holds something"):
         export_model(finished_run, "zero", to)
@@ -95,9 +105,12 @@ class Planned(recipe_fakes.Write):
 
 def test_plan_estimates_what_has_not_run_and_reports_what_has(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "r1kit.runtime", recipe_fakes.runtime)
-    monkeypatch.setattr("r1kit.execute.util.find_spec", lambda name: None)
+    monkeypatch.setattr("r1kit.runs.execute.util.find_spec", lambda name: None)
     file = tmp_path / "tiny.yaml"
-    file.write_text("name: tiny\nstages:\n  - {stage: write, name: base}\n  - {stage: write, name: zero, init: '@base/data.jsonl'}\n")
+    file.write_text(
+        "name: tiny\nstages:\n  - {stage: write, name: base}\n  - {stage: write, name: zero, init: "
+        "'@base/data.jsonl'}\n"
+    )
     recipe = build(read_layers(file, [f"out={tmp_path}/run"]), {"write": Planned})
     base, zero = plan_recipe(recipe, lambda size: Speed(trained=1e6, sampled=1e5))
     assert zero.parameters == 1e6 and zero.active_parameters == 5e5 and zero.memory_mb == 16
@@ -143,10 +156,16 @@ def test_doctor_gives_one_fix_for_each_failing_line_and_is_unfit_when_something_
 
 def test_doctor_finds_a_torchvision_that_does_not_fit(monkeypatch):
     monkeypatch.setattr(doctor, "_version", {"torch": "2.13.0+cpu", "torchvision": "0.28.0"}.get)
-    clash = subprocess.CompletedProcess([], 1, "", "Traceback\nRuntimeError: operator torchvision::nms does not exist\n")
+    clash = subprocess.CompletedProcess(
+        [], 1, "", "Traceback\nRuntimeError: operator torchvision::nms does not exist\n"
+    )
     monkeypatch.setattr(doctor, "_try", lambda code: clash)
     (finding,) = doctor._vision()
-    assert finding.level == "broken" and "nms does not exist" in finding.detail and finding.fix.startswith("pip uninstall -y torchvision")
+    assert (
+        finding.level == "broken"
+        and "nms does not exist" in finding.detail
+        and finding.fix.startswith("pip uninstall -y torchvision")
+    )
 
 
 def test_streamed_answer_is_the_engines_own_and_ends_at_the_limit(model_dir):

@@ -1,4 +1,5 @@
-"""The miniature's corpus: a function of its seed, true where it claims to be, and never a held-out problem."""
+"""The miniature's corpus: a function of its seed, true where it claims to be, and never a held-out
+problem."""
 
 import re
 from collections import Counter
@@ -9,7 +10,7 @@ import pytest
 from r1kit.chat import parse
 from r1kit.data.corpus import CorpusMix, documents, solved_documents
 from r1kit.tasks import KINDS, REASONING, General, Procedural, is_held_out
-from r1kit.tasks.worked import holds, read_steps, takes_back
+from r1kit.tasks.miniature.worked_solutions import holds, read_steps, takes_back
 from r1kit.tokenizer import ASSISTANT, USER
 from r1kit.types import Problem
 
@@ -23,12 +24,16 @@ PATTERNS = {
         r"has (\d+) \w+, buys (\d+) bags of (\d+) and gives (\d+) away\.(?: The rest is shared by (\d+)\.)?",
         r"有(\d+)个\w+，又买了(\d+)袋，每袋(\d+)个，送出(\d+)个。(?:剩下的(\d+)人平分。)?",
     ),
-    "code": (r"Write a program for f\(1\)=(\d+),f\(2\)=(\d+),f\(3\)=(\d+)\.", r"写程序：f\(1\)=(\d+),f\(2\)=(\d+),f\(3\)=(\d+)。"),
+    "code": (
+        r"Write a program for f\(1\)=(\d+),f\(2\)=(\d+),f\(3\)=(\d+)\.",
+        r"写程序：f\(1\)=(\d+),f\(2\)=(\d+),f\(3\)=(\d+)。",
+    ),
 }
 
 
 def identities(text: str) -> list[tuple[str, tuple[int, ...]]]:
-    """Every problem that a text asks, as (kind, what makes it the same problem), worked out from the words alone."""
+    """Every problem that a text asks, as (kind, what makes it the same problem), worked out from the words
+    alone."""
     found = []
     for kind, patterns in PATTERNS.items():
         for match in (match for pattern in patterns for match in re.finditer(pattern, text)):
@@ -49,13 +54,22 @@ def identities(text: str) -> list[tuple[str, tuple[int, ...]]]:
 
 def test_the_reading_of_prompts_agrees_with_the_kinds() -> None:
     for name in REASONING:
-        for problem in (*Procedural(name, size=200).problems("train"), *Procedural(name, size=200).problems("held_out")):
-            assert identities(problem.prompt) == [(name, tuple(KINDS[name].identity(problem.columns["parameters"])))]
+        for problem in (
+            *Procedural(name, size=200).problems("train"),
+            *Procedural(name, size=200).problems("held_out"),
+        ):
+            assert identities(problem.prompt) == [
+                (name, tuple(KINDS[name].identity(problem.columns["parameters"])))
+            ]
 
 
 def test_twenty_thousand_documents_hold_no_held_out_problem_in_either_language() -> None:
     seen: Counter[str] = Counter()
-    evaluated = {(name, tuple(KINDS[name].identity(p.columns["parameters"]))) for name in REASONING for p in Procedural(name).problems("held_out")}
+    evaluated = {
+        (name, tuple(KINDS[name].identity(p.columns["parameters"])))
+        for name in REASONING
+        for p in Procedural(name).problems("held_out")
+    }
     for text in islice(documents(11, CorpusMix()), 20_000):
         for kind, numbers in identities(text):
             seen[kind] += 1
@@ -79,16 +93,31 @@ def test_held_out_general_prompts_never_occur() -> None:
 
 def test_documents_are_a_function_of_their_seed() -> None:
     first = list(islice(documents(1, CorpusMix()), 300))
-    assert first == list(islice(documents(1, CorpusMix()), 300)) != list(islice(documents(2, CorpusMix()), 300))
+    assert (
+        first == list(islice(documents(1, CorpusMix()), 300)) != list(islice(documents(2, CorpusMix()), 300))
+    )
     assert len(set(first)) > 295
 
 
 def test_drills_are_true() -> None:
-    facts = [fact for text in islice(documents(3, CorpusMix(drills=1.0, general=0.0)), 400) for fact in re.split(r", |\n|; ", text)]
-    assert len(facts) > 2000 and all(re.fullmatch(r"\d+[-+*/]\d+=\d+", fact) and holds(fact) for fact in facts)
+    facts = [
+        fact
+        for text in islice(documents(3, CorpusMix(drills=1.0, general=0.0)), 400)
+        for fact in re.split(r", |\n|; ", text)
+    ]
+    assert len(facts) > 2000 and all(
+        re.fullmatch(r"\d+[-+*/]\d+=\d+", fact) and holds(fact) for fact in facts
+    )
 
 
-CLEAN = {"drills": 0.0, "general": 0.0, "wrong": 0.0, "chat_layout": 1.0, "exact_tags": 1.0, "broken_tags": 0.0}
+CLEAN = {
+    "drills": 0.0,
+    "general": 0.0,
+    "wrong": 0.0,
+    "chat_layout": 1.0,
+    "exact_tags": 1.0,
+    "broken_tags": 0.0,
+}
 
 
 def solved(text: str) -> tuple[str, str, str]:
@@ -137,13 +166,21 @@ def test_noise_and_layouts_come_in_the_shares_that_are_configured() -> None:
 
 def test_wrong_documents_are_wrong_about_as_often_as_configured() -> None:
     mix = CorpusMix(**{**CLEAN, "wrong": 1.0, "direct": 1.0, "slip_rate": 0.0})
-    checked = [(expected_answer(prompt), answer) for prompt, _, answer in map(solved, islice(documents(6, mix), 2000))]
+    checked = [
+        (expected_answer(prompt), answer)
+        for prompt, _, answer in map(solved, islice(documents(6, mix), 2000))
+    ]
     numeric = [(truth, int(answer)) for truth, answer in checked if truth is not None]
-    assert 0.42 < sum(truth != answer for truth, answer in numeric) / len(numeric) < 0.55  # half of the direct answers are off
+    assert (
+        0.42 < sum(truth != answer for truth, answer in numeric) / len(numeric) < 0.55
+    )  # half of the direct answers are off
 
 
 def test_problems_of_ones_own_become_documents_once_an_epoch() -> None:
-    problems = [Problem(str(i), "own", f"Question {i}?", str(i), columns={"solution": f"because {i}"}) for i in range(7)]
+    problems = [
+        Problem(str(i), "own", f"Question {i}?", str(i), columns={"solution": f"because {i}"})
+        for i in range(7)
+    ]
     mix = CorpusMix(**CLEAN, direct=0.0)
     texts = list(islice(solved_documents(problems, 1, mix), 21))
     for start in (0, 7, 14):

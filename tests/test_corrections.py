@@ -1,4 +1,5 @@
-"""Corrections against enumeration: what is sampled from another policy is learned as if it had been sampled from this one."""
+"""Corrections against enumeration: what is sampled from another policy is learned as if it had been sampled
+from this one."""
 
 from itertools import product
 
@@ -21,7 +22,9 @@ def config(correction: str, **bounds: float) -> CorrectionConfig:
 
 def policy(seed: int, scale: float = 1.0) -> Tensor:
     """Logits [T, V, V] of the next token by place and token before."""
-    return scale * torch.randn(LENGTH, VOCABULARY, VOCABULARY, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return scale * torch.randn(
+        LENGTH, VOCABULARY, VOCABULARY, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
 
 
 def token_logprobs(logits: Tensor, outcome: tuple[int, ...]) -> Tensor:
@@ -36,7 +39,9 @@ def rewards() -> np.ndarray:
 def on_policy_gradient(logits: Tensor) -> Tensor:
     """grad sum_o pi(o) R(o), by enumeration of all completions."""
     leaf = logits.clone().requires_grad_()
-    value = torch.stack([token_logprobs(leaf, o).sum().exp() * r for o, r in zip(OUTCOMES, rewards(), strict=True)]).sum()
+    value = torch.stack(
+        [token_logprobs(leaf, o).sum().exp() * r for o, r in zip(OUTCOMES, rewards(), strict=True)]
+    ).sum()
     return torch.autograd.grad(value, leaf)[0]
 
 
@@ -61,7 +66,10 @@ def test_the_sequence_weight_makes_the_gradient_the_on_policy_one() -> None:
 def test_the_caps_leave_a_bias_that_shrinks_as_they_rise() -> None:
     ours, engine = policy(0), policy(1, 0.5)
     exact = on_policy_gradient(ours)
-    errors = [float((corrected_gradient(ours, engine, config("sequence", correction_cap=cap)) - exact).norm()) for cap in (0.5, 2.0, 8.0, 1e3)]
+    errors = [
+        float((corrected_gradient(ours, engine, config("sequence", correction_cap=cap)) - exact).norm())
+        for cap in (0.5, 2.0, 8.0, 1e3)
+    ]
     assert errors == sorted(errors, reverse=True) and errors[0] > 0.02 and errors[-1] < 1e-6
 
 
@@ -72,9 +80,16 @@ def test_where_engine_and_learner_agree_no_correction_changes_anything(correctio
 
 
 def test_weights_are_those_of_a_hand_computation() -> None:
-    old_T, rollout_T = np.log([0.4, 0.1, 0.3, 0.2]), np.log([0.1, 0.4, 0.3, 0.1])  # ratios 4, 0.25, 1, 2: their product is 2
-    assert correct(old_T, rollout_T, 1.0, config("truncate", correction_cap=3.0)) == pytest.approx([3.0, 0.25, 1.0, 2.0])
-    assert correct(old_T, rollout_T, 1.0, config("mask", correction_high=2.001)) == pytest.approx([0.0, 0.0, 1.0, 2.0])
+    old_T, rollout_T = (
+        np.log([0.4, 0.1, 0.3, 0.2]),
+        np.log([0.1, 0.4, 0.3, 0.1]),
+    )  # ratios 4, 0.25, 1, 2: their product is 2
+    assert correct(old_T, rollout_T, 1.0, config("truncate", correction_cap=3.0)) == pytest.approx(
+        [3.0, 0.25, 1.0, 2.0]
+    )
+    assert correct(old_T, rollout_T, 1.0, config("mask", correction_high=2.001)) == pytest.approx(
+        [0.0, 0.0, 1.0, 2.0]
+    )
     assert correct(old_T, rollout_T, 1.0, config("sequence", correction_cap=5.0)) == pytest.approx([2.0] * 4)
     assert correct(old_T, rollout_T, 1.0, config("sequence", correction_cap=1.5)) == pytest.approx([1.5] * 4)
 
@@ -89,9 +104,14 @@ def test_the_sequence_mask_drops_bad_completions_that_the_learner_would_not_have
     assert correct(strange, usual, np.array([-1.0, 1.0]), settings).tolist() == [0.0, 1.0]
 
 
-@pytest.mark.parametrize(("correction", "expected"), [("truncate", [0.0, 2.0]), ("mask", [0.0, 0.0]), ("sequence", [0.0, 0.0])])
+@pytest.mark.parametrize(
+    ("correction", "expected"), [("truncate", [0.0, 2.0]), ("mask", [0.0, 0.0]), ("sequence", [0.0, 0.0])]
+)
 def test_impossible_and_overflowing_ratios_stay_finite(correction: str, expected: list[float]) -> None:
-    assert correct(np.array([-np.inf, 0.0]), np.array([-1.0, -800.0]), 1.0, config(correction)).tolist() == expected
+    assert (
+        correct(np.array([-np.inf, 0.0]), np.array([-1.0, -800.0]), 1.0, config(correction)).tolist()
+        == expected
+    )
 
 
 def test_a_corrected_row_weighs_its_sampled_tokens_only_and_is_old_to_the_learner() -> None:
@@ -102,7 +122,11 @@ def test_a_corrected_row_weighs_its_sampled_tokens_only_and_is_old_to_the_learne
     assert found.weight == pytest.approx([0.25, 0.25, 0.5, 0.05])
     assert found.old_logprobs == pytest.approx(learner_T)
     assert corrected(row, learner_T, config("none")) is row
-    by_token = corrected(Row(row.token_ids, mask, np.full(4, 0.5), np.array([0, 0, -1.0, 1.0]), engine_T), learner_T - 3, config("sequence_mask"))
+    by_token = corrected(
+        Row(row.token_ids, mask, np.full(4, 0.5), np.array([0, 0, -1.0, 1.0]), engine_T),
+        learner_T - 3,
+        config("sequence_mask"),
+    )
     assert by_token.weight == pytest.approx([0.5, 0.5, 0.0, 0.5])
 
 

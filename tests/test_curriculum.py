@@ -36,7 +36,10 @@ class Few:
         self.name, self.count, self.levels = name, count, levels or [None] * count
 
     def problems(self, split: str) -> list[Problem]:
-        return [Problem(f"{self.name}{i}", self.name, "?", "1", difficulty=self.levels[i]) for i in range(self.count)]
+        return [
+            Problem(f"{self.name}{i}", self.name, "?", "1", difficulty=self.levels[i])
+            for i in range(self.count)
+        ]
 
     def check(self, problem: Problem, answer: str | None) -> Verdict:
         return Verdict("unverifiable")
@@ -46,7 +49,10 @@ def scores_of(rate: float | None, group: int = 20) -> list[Score]:
     """The scores of a group with this pass rate; None: nobody could judge it."""
     if rate is None:
         return [Score(NAN, {"accuracy": None})] * group
-    return [Score(float(i < round(rate * group)), {"accuracy": float(i < round(rate * group))}) for i in range(group)]
+    return [
+        Score(float(i < round(rate * group)), {"accuracy": float(i < round(rate * group))})
+        for i in range(group)
+    ]
 
 
 def visit(mixture: Mixture, count: int, rate: Callable[[str], float | None]) -> list[str]:
@@ -82,9 +88,14 @@ def test_problems_rest_as_many_epochs_as_a_hand_counts(curriculum: dict[str, Any
 
 
 def test_what_has_changed_since_the_last_visit_counts() -> None:
-    mixture = Mixture({"a": (Few("a", 2), 1.0)}, "train", 1, curriculum=CurriculumConfig(easy=1.0, hard=0.0, rest=1))
+    mixture = Mixture(
+        {"a": (Few("a", 2), 1.0)}, "train", 1, curriculum=CurriculumConfig(easy=1.0, hard=0.0, rest=1)
+    )
     told = {"a0": iter([0.0, 1.0, 0.5, 0.5, 1.0]), "a1": iter([0.5] * 20)}
-    drawn = Counter(visit(mixture, 1, lambda problem: next(told[problem]))[0] for _ in range(2 + 1 + 2 + 1 + 2 + 2 + 2 + 1))
+    drawn = Counter(
+        visit(mixture, 1, lambda problem: next(told[problem]))[0]
+        for _ in range(2 + 1 + 2 + 1 + 2 + 2 + 2 + 1)
+    )
     assert drawn == {"a0": 5, "a1": 8}  # misses the second, fourth and eighth epoch
 
 
@@ -109,7 +120,10 @@ def test_a_task_whose_problems_all_rest_begins_anew_and_says_so_once() -> None:
 
 @pytest.mark.parametrize("rest", [0, 2])
 def test_a_phase_that_ends_the_last_epoch_does_not_go_on_with_its_own_last_problem_alone(rest: int) -> None:
-    mixture, counts = Mixture({"a": (Few("a", 9), 1.0)}, "train", 4, curriculum=CurriculumConfig(rest=rest)), Counter[str]()
+    mixture, counts = (
+        Mixture({"a": (Few("a", 9), 1.0)}, "train", 4, curriculum=CurriculumConfig(rest=rest)),
+        Counter[str](),
+    )
     for _ in range(60):
         drawn = visit(mixture, 8, lambda problem: 1.0)
         assert max(Counter(drawn).values()) <= 2
@@ -119,7 +133,9 @@ def test_a_phase_that_ends_the_last_epoch_does_not_go_on_with_its_own_last_probl
 
 def test_the_resting_are_counted_in_the_epochs_that_their_tasks_are_in() -> None:
     assert Mixture({"a": (Few("a", 4), 1.0)}, "train", 1).resting() is None
-    mixture = Mixture({"a": (Few("a", 4), 1.0)}, "train", 1, curriculum=CurriculumConfig(easy=1.0, hard=0.0, rest=1))
+    mixture = Mixture(
+        {"a": (Few("a", 4), 1.0)}, "train", 1, curriculum=CurriculumConfig(easy=1.0, hard=0.0, rest=1)
+    )
     counts = [mixture.resting()]
     for epoch in (4, 2, 4, 2):
         visit(mixture, epoch, RATES.get)
@@ -152,8 +168,12 @@ curricula = st.builds(
 )
 
 
-@given(curriculum=curricula, sizes=st.lists(st.integers(1, 6), min_size=1, max_size=3), seed=st.integers(0, 999))
-def test_every_epoch_has_just_those_that_do_not_rest(curriculum: CurriculumConfig, sizes: list[int], seed: int) -> None:
+@given(
+    curriculum=curricula, sizes=st.lists(st.integers(1, 6), min_size=1, max_size=3), seed=st.integers(0, 999)
+)
+def test_every_epoch_has_just_those_that_do_not_rest(
+    curriculum: CurriculumConfig, sizes: list[int], seed: int
+) -> None:
     """Against a simulation that only knows when each may come back."""
     tasks = {name: (Few(name, size), 1.0) for name, size in zip("abc", sizes, strict=False)}
     mixture, chance = Mixture(tasks, "train", seed, curriculum=curriculum), random.Random(seed)
@@ -169,7 +189,9 @@ def test_every_epoch_has_just_those_that_do_not_rest(curriculum: CurriculumConfi
             due[name] = {problem for problem in own if back[problem] <= epoch[name]} or own
             back |= dict.fromkeys(own, 0) if len(due[name]) == len(own) else {}
         due[name].remove(drawn)  # KeyError: it rests, or came already
-        rests = rate is not None and (rate >= (curriculum.easy or 2) or rate <= (-1 if curriculum.hard is None else curriculum.hard))
+        rests = rate is not None and (
+            rate >= (curriculum.easy or 2) or rate <= (-1 if curriculum.hard is None else curriculum.hard)
+        )
         back[drawn] = (epoch[name] + 1 + curriculum.rest if curriculum.rest else 10**9) if rests else 0
 
 
@@ -177,11 +199,17 @@ def test_every_epoch_has_just_those_that_do_not_rest(curriculum: CurriculumConfi
 def test_nobody_is_lost_however_many_are_drawn_before_their_scores_are_known(
     curriculum: CurriculumConfig, size: int, phase: int, seed: int
 ) -> None:
-    """Problems 0 and 1 always teach and come once an epoch. The others come at most as often, and if they rest at all, come back."""
-    mixture, chance = Mixture({"a": (Few("a", size), 1.0)}, "train", seed, curriculum=curriculum), random.Random(seed)
+    """Problems 0 and 1 always teach and come once an epoch. The others come at most as often, and if they
+    rest at all, come back."""
+    mixture, chance = (
+        Mixture({"a": (Few("a", size), 1.0)}, "train", seed, curriculum=curriculum),
+        random.Random(seed),
+    )
     missed, counts = Counter[str](), Counter[str]()
     for _ in range(-(-40 * size // phase)):
-        for problem in visit(mixture, phase, lambda problem: 0.4 if problem in ("a0", "a1") else chance.choice([0.0, 0.5, 1.0])):
+        for problem in visit(
+            mixture, phase, lambda problem: 0.4 if problem in ("a0", "a1") else chance.choice([0.0, 0.5, 1.0])
+        ):
             counts[problem] += 1
             missed[problem] = 0
             assert abs(counts["a0"] - counts["a1"]) <= 1
@@ -201,16 +229,27 @@ def test_a_stream_interrupted_at_every_phase_goes_on_as_it_would_have(phase: int
         return lambda problem: random.Random(f"{number}/{problem}").choice([0.0, 0.25, 0.5, 0.75, 1.0, None])
 
     straight = Mixture(tasks, "train", 8, curriculum=curriculum)
-    told = [(visit(straight, phase, goes(number)), straight.saved(), straight.resting()) for number in range(30)]
+    told = [
+        (visit(straight, phase, goes(number)), straight.saved(), straight.resting()) for number in range(30)
+    ]
     assert len({resting for _, _, resting in told}) > 2
     text = None
     for number, (drawn, saved, resting) in enumerate(told):
-        resumed = Mixture(tasks, "train", 8, curriculum=curriculum)  # a new process, that knows only what was saved
+        resumed = Mixture(
+            tasks, "train", 8, curriculum=curriculum
+        )  # a new process, that knows only what was saved
         if text is not None:
             resumed.restore(text)
-        assert (visit(resumed, phase, goes(number)), resumed.saved(), resumed.resting()) == (drawn, saved, resting)
+        assert (visit(resumed, phase, goes(number)), resumed.saved(), resumed.resting()) == (
+            drawn,
+            saved,
+            resting,
+        )
         text = resumed.saved()[STATE]
-    assert json.loads(text or "")["visits"].keys() == {*(f"a{i}" for i in range(6)), *(f"b{i}" for i in range(5))}
+    assert json.loads(text or "")["visits"].keys() == {
+        *(f"a{i}" for i in range(6)),
+        *(f"b{i}" for i in range(5)),
+    }
 
 
 @pytest.mark.parametrize(
@@ -223,20 +262,36 @@ def test_a_stream_interrupted_at_every_phase_goes_on_as_it_would_have(phase: int
     ids=["a data set that grew", "a task less", "a task more"],
 )
 def test_the_state_of_other_problems_is_refused(tasks: Any, named: str) -> None:
-    saved = Mixture({"a": (Few("a", 3), 1.0), "b": (Few("b", 2), 1.0)}, "train", 1, curriculum=CurriculumConfig())
+    saved = Mixture(
+        {"a": (Few("a", 3), 1.0), "b": (Few("b", 2), 1.0)}, "train", 1, curriculum=CurriculumConfig()
+    )
     visit(saved, 4, RATES.get)
     with pytest.raises(R1kitError, match=rf"about other problems than those of now \({named}\)"):
         Mixture(tasks, "train", 1, curriculum=CurriculumConfig()).restore(saved.saved()[STATE])
 
 
 def test_the_pass_rate_is_the_share_of_right_answers_among_those_that_were_judged() -> None:
-    right, wrong, part = Score(1.1, {"accuracy": 1.0, "format": 1.0}), Score(0.1, {"accuracy": 0.0, "format": 1.0}), Score(0.9, {"accuracy": 0.9})
-    failed, unverifiable, elsewhere = Score(NAN, {"accuracy": None}), Score(1.0, {"accuracy": None, "judge": 1.0}), Score(1.0, {"format": 1.0})
+    right, wrong, part = (
+        Score(1.1, {"accuracy": 1.0, "format": 1.0}),
+        Score(0.1, {"accuracy": 0.0, "format": 1.0}),
+        Score(0.9, {"accuracy": 0.9}),
+    )
+    failed, unverifiable, elsewhere = (
+        Score(NAN, {"accuracy": None}),
+        Score(1.0, {"accuracy": None, "judge": 1.0}),
+        Score(1.0, {"format": 1.0}),
+    )
     other_failed = Score(NAN, {"accuracy": 1.0, "judge": None})
     assert pass_rate([right, wrong, wrong, wrong]) == 0.25
     assert pass_rate([right, part]) == 0.5  # only the whole is right
     assert pass_rate([right, failed, other_failed, unverifiable, wrong]) == 0.5
-    assert pass_rate([failed, failed]) is pass_rate([unverifiable]) is pass_rate([elsewhere]) is pass_rate([]) is None
+    assert (
+        pass_rate([failed, failed])
+        is pass_rate([unverifiable])
+        is pass_rate([elsewhere])
+        is pass_rate([])
+        is None
+    )
 
 
 def player() -> Player:
@@ -251,15 +306,33 @@ def even_problems(rollouts: Sequence[Rollout]) -> list[float | None]:
 
 def test_groups_that_dynamic_sampling_passes_over_are_known_to_the_curriculum() -> None:
     curriculum = CurriculumConfig(easy=1.0, hard=0.0, rest=0)
-    config = GRPOConfig(problems=3, updates_per_rollout=2, group=2, max_tokens=2, dynamic_sampling=3, curriculum=curriculum)
+    config = GRPOConfig(
+        problems=3, updates_per_rollout=2, group=2, max_tokens=2, dynamic_sampling=3, curriculum=curriculum
+    )
     mixture = Mixture({"a": (Few("a", 6), 1.0)}, "train", 1, curriculum=curriculum)
     first = collect(player(), mixture, [WeightedReward("accuracy", 1.0, even_problems)], config, 3)
-    assert (first.rounds, first.drawn, first.resting) == (2, 8, 2)  # of all six two teach nothing; the two in their place are of the rest
+    assert (first.rounds, first.drawn, first.resting) == (
+        2,
+        8,
+        2,
+    )  # of all six two teach nothing; the two in their place are of the rest
     assert describe(first)["curriculum/resting"] == 2.0
     second = collect(player(), mixture, [WeightedReward("accuracy", 1.0, even_problems)], config, 4)
-    assert (second.rounds, second.drawn, second.resting) == (1, 6, 2)  # the rollouts of problems 0 and 1 are saved
-    assert all(group[0].problem.id in ("a2", "a3", "a4", "a5") for phase in (first, second) for group in phase.groups)
-    plain = collect(player(), Mixture({"a": (Few("a", 6), 1.0)}, "train", 1), [WeightedReward("accuracy", 1.0, even_problems)], config, 3)
+    assert (second.rounds, second.drawn, second.resting) == (
+        1,
+        6,
+        2,
+    )  # the rollouts of problems 0 and 1 are saved
+    assert all(
+        group[0].problem.id in ("a2", "a3", "a4", "a5") for phase in (first, second) for group in phase.groups
+    )
+    plain = collect(
+        player(),
+        Mixture({"a": (Few("a", 6), 1.0)}, "train", 1),
+        [WeightedReward("accuracy", 1.0, even_problems)],
+        config,
+        3,
+    )
     assert plain.resting is None and "curriculum/resting" not in describe(plain)
 
 
@@ -281,11 +354,17 @@ def test_settings_without_sense_are_refused(given: dict[str, Any], message: str)
 @pytest.mark.parametrize("stage", ["r1_zero", "reasoning_rl", "alignment_rl"])
 def test_a_curriculum_without_a_reward_for_right_answers_is_refused_with_the_recipe(stage: str) -> None:
     curriculum = {"grpo": {"curriculum": {"easy": 1.0, "hard": 0.0, "rest": 2}}}
-    with pytest.raises(ConfigError, match="pass rate, which is the reward 'accuracy'; the rewards here are format"):
+    with pytest.raises(
+        ConfigError, match="pass rate, which is the reward 'accuracy'; the rewards here are format"
+    ):
         STAGES[stage].parse({"stage": stage, "rewards": {"format": 1.0}, **curriculum}, "recipe.yaml")
-    assert STAGES[stage].parse({"stage": stage, "rewards": {"format": 1.0, "accuracy": 0.0}, **curriculum}, "recipe.yaml")
+    assert STAGES[stage].parse(
+        {"stage": stage, "rewards": {"format": 1.0, "accuracy": 0.0}, **curriculum}, "recipe.yaml"
+    )
     with pytest.raises(ConfigError, match="the rewards here are format"):
-        STAGES["r1_zero"].parse({"stage": "r1_zero", "rewards": {"format": 1.0}, "ppo": {"curriculum": {}}}, "recipe.yaml")
+        STAGES["r1_zero"].parse(
+            {"stage": "r1_zero", "rewards": {"format": 1.0}, "ppo": {"curriculum": {}}}, "recipe.yaml"
+        )
 
 
 def test_distillation_which_has_no_reward_refuses_a_curriculum() -> None:
@@ -294,9 +373,19 @@ def test_distillation_which_has_no_reward_refuses_a_curriculum() -> None:
 
 
 def test_a_training_whose_problems_follow_another_curriculum_does_not_start(tmp_path: Path) -> None:
-    config = GRPOConfig(problems=1, updates_per_rollout=1, group=2, steps=1, beta=0.0, gate_problems=0, max_tokens=2, curriculum=CurriculumConfig())
+    config = GRPOConfig(
+        problems=1,
+        updates_per_rollout=1,
+        group=2,
+        steps=1,
+        beta=0.0,
+        gate_problems=0,
+        max_tokens=2,
+        curriculum=CurriculumConfig(),
+    )
     mixture, plain, other = (
-        Mixture({"a": (Few("a", 3), 1.0)}, "train", 1, curriculum=one) for one in (CurriculumConfig(), None, CurriculumConfig(rest=1))
+        Mixture({"a": (Few("a", 3), 1.0)}, "train", 1, curriculum=one)
+        for one in (CurriculumConfig(), None, CurriculumConfig(rest=1))
     )
     rewards = [WeightedReward("accuracy", 1.0, even_problems)]
     for wrong in (plain, other):

@@ -1,4 +1,5 @@
-"""Data sets from files: columns, gold answers, bad rows, splits that share nothing, and what the stages make of them."""
+"""Data sets from files: columns, gold answers, bad rows, splits that share nothing, and what the stages make
+of them."""
 
 import gzip
 import json
@@ -35,7 +36,12 @@ Row = dict[str, Any]
 
 def write(file: Path, rows: Sequence[Row | str]) -> str:
     """Write rows; a text is a line as it is."""
-    file.write_text("".join((row if isinstance(row, str) else json.dumps(row, ensure_ascii=False)) + "\n" for row in rows), encoding="utf-8")
+    file.write_text(
+        "".join(
+            (row if isinstance(row, str) else json.dumps(row, ensure_ascii=False)) + "\n" for row in rows
+        ),
+        encoding="utf-8",
+    )
     return str(file)
 
 
@@ -45,10 +51,18 @@ def numbered(count: int, **more: Any) -> list[Row]:
 
 def rollout(problem: Problem, text: str, index: int = 0) -> Rollout:
     parsed = parse(text) or (None, None)
-    return Rollout(problem, index, np.zeros(1, dtype=np.int32), Completion(np.zeros(3, dtype=np.int32), np.zeros(3), "stop"), text, *parsed)
+    return Rollout(
+        problem,
+        index,
+        np.zeros(1, dtype=np.int32),
+        Completion(np.zeros(3, dtype=np.int32), np.zeros(3), "stop"),
+        text,
+        *parsed,
+    )
 
 
-# --- columns and gold answers ---------------------------------------------------------------------------------------------------
+# --- columns and gold answers
+# ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -59,20 +73,41 @@ def rollout(problem: Problem, text: str, index: int = 0) -> Rollout:
         ({"problem": "Q", "solution": "long", "answer": "7"}, "Q", "7"),
         ({"prompt": "Q", "problem": "other", "answer": 7}, "Q", "7"),
         ({"prompt": "Q", "ground_truth": "7"}, "Q", "7"),
-        ({"prompt": [{"role": "system", "content": "S"}, {"role": "user", "content": "Q"}], "answer": "7"}, "Q", "7"),
-        ({"prompt": [{"role": "user", "content": "Q"}], "reward_model": {"style": "rule", "ground_truth": "7"}, "data_source": "x"}, "Q", "7"),
+        (
+            {"prompt": [{"role": "system", "content": "S"}, {"role": "user", "content": "Q"}], "answer": "7"},
+            "Q",
+            "7",
+        ),
+        (
+            {
+                "prompt": [{"role": "user", "content": "Q"}],
+                "reward_model": {"style": "rule", "ground_truth": "7"},
+                "data_source": "x",
+            },
+            "Q",
+            "7",
+        ),
     ],
 )
 def test_known_layouts_are_read_without_being_told(tmp_path, row, prompt, answer):
     problem = Dataset("d", held_out=write(tmp_path / "d.jsonl", [row])).problems("held_out")[0]
     assert (problem.prompt, problem.answer, problem.task) == (prompt, answer, "d")
-    assert {key: value for key, value in problem.columns.items() if key != "solution"} == {k: v for k, v in row.items() if k != "solution"}
+    assert {key: value for key, value in problem.columns.items() if key != "solution"} == {
+        k: v for k, v in row.items() if k != "solution"
+    }
 
 
 def test_columns_are_named_in_the_recipe_and_what_was_taken_is_said(tmp_path):
-    file = write(tmp_path / "d.jsonl", [{"q": f"Q{n}", "meta": {"gold": n}, "n": n, "level": f"Level {n}"} for n in range(3)])
+    file = write(
+        tmp_path / "d.jsonl",
+        [{"q": f"Q{n}", "meta": {"gold": n}, "n": n, "level": f"Level {n}"} for n in range(3)],
+    )
     task = Dataset("d", held_out=file, prompt="q", answer="meta.gold", id="n", difficulty="level")
-    assert [(p.id, p.answer, p.difficulty) for p in task.problems("held_out")] == [("d/0", "0", 0.0), ("d/1", "1", 1.0), ("d/2", "2", 2.0)]
+    assert [(p.id, p.answer, p.difficulty) for p in task.problems("held_out")] == [
+        ("d/0", "0", 0.0),
+        ("d/1", "1", 1.0),
+        ("d/2", "2", 2.0),
+    ]
     assert "q -> meta.gold" in task.about() and "3 held out problems" in task.about()
 
 
@@ -81,33 +116,68 @@ def test_worked_solutions_are_kept_without_calculator_notes_and_final_answer(tmp
     bare = {"question": "R", "answer": "12"}
     boxed = {"question": "S", "answer": "3", "solution": "It is $\\boxed{3}$."}
     found = Dataset("d", held_out=write(tmp_path / "d.jsonl", [gsm, bare, boxed])).problems("held_out")
-    assert [p.columns.get("solution") for p in found] == ["She has 6*2 = 12 eggs.", None, "It is $\\boxed{3}$."]
+    assert [p.columns.get("solution") for p in found] == [
+        "She has 6*2 = 12 eggs.",
+        None,
+        "It is $\\boxed{3}$.",
+    ]
 
 
 def test_answers_are_checked_by_value_by_letter_or_by_text(tmp_path):
     def outcomes(check: str, gold: str, *answers: str | None) -> list[str]:
-        task = Dataset("d", held_out=write(tmp_path / f"{check}.jsonl", [{"prompt": "Q", "answer": gold}]), check=check)
+        task = Dataset(
+            "d", held_out=write(tmp_path / f"{check}.jsonl", [{"prompt": "Q", "answer": gold}]), check=check
+        )
         problem = task.problems("held_out")[0]
         alone = [task.check(problem, answer).outcome for answer in answers]
         assert alone == [verdict.outcome for verdict in task.check_batch([problem] * len(answers), answers)]
         return alone
 
     right, wrong = "correct", "wrong"
-    assert outcomes("math", "\\frac{1}{2}", "0.5", "\\boxed{\\frac12}", "The answer is 1/2.", "2", None) == [right, right, right, wrong, wrong]
-    assert outcomes("choice", "(B)", "B", "The answer is (B).", "\\boxed{B}", "A", None) == [right, right, right, wrong, wrong]
-    assert outcomes("exact", "ab  c", " ab c ", "\\boxed{ab c}", "abc", "", None) == [right, right, wrong, wrong, wrong]
+    assert outcomes("math", "\\frac{1}{2}", "0.5", "\\boxed{\\frac12}", "The answer is 1/2.", "2", None) == [
+        right,
+        right,
+        right,
+        wrong,
+        wrong,
+    ]
+    assert outcomes("choice", "(B)", "B", "The answer is (B).", "\\boxed{B}", "A", None) == [
+        right,
+        right,
+        right,
+        wrong,
+        wrong,
+    ]
+    assert outcomes("exact", "ab  c", " ab c ", "\\boxed{ab c}", "abc", "", None) == [
+        right,
+        right,
+        wrong,
+        wrong,
+        wrong,
+    ]
 
 
 def test_equal_answers_vote_together(tmp_path):
     task = Dataset("d", held_out=write(tmp_path / "d.jsonl", numbered(1)))
-    assert len({task.vote_key(text) for text in ("1000", "1,000", "\\boxed{1000}", "The answer is $1{,}000$.", "1000.0", "2000/2")}) == 1
+    assert (
+        len(
+            {
+                task.vote_key(text)
+                for text in ("1000", "1,000", "\\boxed{1000}", "The answer is $1{,}000$.", "1000.0", "2000/2")
+            }
+        )
+        == 1
+    )
     assert len({task.vote_key(text) for text in ("1", "2", "1/2", "\\frac{1}{2}", "x")}) == 5
     problem = Problem("p", "d", "Q", "1000")
-    group = [rollout(problem, f"<think>.</think>{text}", i) for i, text in enumerate(("7", "1,000", "1000", "8"))]
+    group = [
+        rollout(problem, f"<think>.</think>{text}", i) for i, text in enumerate(("7", "1,000", "1000", "8"))
+    ]
     assert consensus(group, [0.0, 1.0, 1.0, 0.0], task.vote_key) == 1.0
 
 
-# --- rows that cannot be used ---------------------------------------------------------------------------------------------------
+# --- rows that cannot be used
+# ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -115,13 +185,30 @@ def test_equal_answers_vote_together(tmp_path):
     [
         ({}, '{"question": "a"', r"d\.jsonl:3: not JSON"),
         ({}, "[1]", r"d\.jsonl:3: a row must be an object"),
-        ({}, '{"question": "a"}', r"d\.jsonl:3: column 'answer' is missing or not a text; the row has: question"),
+        (
+            {},
+            '{"question": "a"}',
+            r"d\.jsonl:3: column 'answer' is missing or not a text; the row has: question",
+        ),
         ({}, '{"question": " ", "answer": "1"}', r"d\.jsonl:3: column 'question' is empty"),
         ({}, '{"question": "a", "answer": " "}', r"d\.jsonl:3: column 'answer': no gold answer"),
-        ({}, '{"question": "a", "answer": "one line\\nand another"}', r"d\.jsonl:3: .*end it with #### ANSWER or \\boxed"),
-        ({}, '{"question": [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}], "answer": "1"}', "one user turn, not 2"),
+        (
+            {},
+            '{"question": "a", "answer": "one line\\nand another"}',
+            r"d\.jsonl:3: .*end it with #### ANSWER or \\boxed",
+        ),
+        (
+            {},
+            '{"question": [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}], '
+            '"answer": "1"}',
+            "one user turn, not 2",
+        ),
         ({"check": "choice"}, '{"question": "a", "answer": "K"}', r"d\.jsonl:3: .*'K' is no choice"),
-        ({"difficulty": "level"}, '{"question": "a", "answer": "A", "level": "hard"}', "'hard' holds no number"),
+        (
+            {"difficulty": "level"},
+            '{"question": "a", "answer": "A", "level": "hard"}',
+            "'hard' holds no number",
+        ),
         ({"id": "n"}, '{"question": "a", "answer": "A"}', "column 'n' is missing"),
     ],
 )
@@ -139,22 +226,37 @@ def test_bad_rows_can_be_written_aside_up_to_a_twentieth(tmp_path):
     task = Dataset("d", held_out=write(file, rows), bad_rows="quarantine")
     assert len(task.problems("held_out")) == 60 and "2 bad rows in" in task.about()
     aside = [json.loads(line) for line in (tmp_path / "d.jsonl.bad.jsonl").read_text().splitlines()]
-    assert [row["line"] for row in aside] == [6, 7] and aside[0]["row"] == '{"question": "torn' and "d.jsonl:7" in aside[1]["error"]
+    assert (
+        [row["line"] for row in aside] == [6, 7]
+        and aside[0]["row"] == '{"question": "torn'
+        and "d.jsonl:7" in aside[1]["error"]
+    )
     write(file, [*numbered(10), "{"])
-    with pytest.raises(R1kitError, match=r"1 of 11 rows cannot be used, more than 5%; the first: .*d\.jsonl:11"):
+    with pytest.raises(
+        R1kitError, match=r"1 of 11 rows cannot be used, more than 5%; the first: .*d\.jsonl:11"
+    ):
         task.problems("held_out")
 
 
 def test_files_that_are_not_json_lines_say_what_to_do(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name, message in (("x.parquet", r"r1kit\[data\]"), ("open-r1/some-set", "hub"), ("none.jsonl", "no such file"), (str(tmp_path), "a folder")):
+    for name, message in (
+        ("x.parquet", r"r1kit\[data\]"),
+        ("open-r1/some-set", "hub"),
+        ("none.jsonl", "no such file"),
+        (str(tmp_path), "a folder"),
+    ):
         with pytest.raises(R1kitError, match=message):
             Dataset("d", train=name).problems("train")
     (tmp_path / "empty.jsonl").write_text("\n\n")
     with pytest.raises(R1kitError, match="no rows"):
         Dataset("d", train="empty.jsonl").problems("train")
     (tmp_path / "odd.jsonl").write_text('{"text": "a"}\n')
-    with pytest.raises(R1kitError, match=r"no column for the prompt \(prompt, problem, question\); the row has: text\. Say which: prompt: COLUMN"):
+    with pytest.raises(
+        R1kitError,
+        match=r"no column for the prompt \(prompt, problem, question\); the row has: text\. Say which: "
+        r"prompt: COLUMN",
+    ):
         Dataset("d", train="odd.jsonl").problems("train")
 
 
@@ -168,14 +270,17 @@ def test_options_are_checked_with_the_recipe_and_files_when_they_are_read(tmp_pa
     ):
         with pytest.raises(ConfigError, match=message):
             R1Zero.parse({"stage": "r1_zero", "tasks": {"d": {"kind": "dataset", **options}}}, "recipe")
-    assert R1Zero.parse({"stage": "r1_zero", "tasks": {"d": {"kind": "dataset", "train": "not-there.jsonl"}}}, "recipe").tasks
+    assert R1Zero.parse(
+        {"stage": "r1_zero", "tasks": {"d": {"kind": "dataset", "train": "not-there.jsonl"}}}, "recipe"
+    ).tasks
     with pytest.raises(ConfigError, match="did you mean 'dataset'"):
         ColdStart.parse({"stage": "cold_start", "tasks": {"d": {"kind": "datset"}}}, "recipe")
     with pytest.raises(ConfigError, match="there is a task 'd' already"):
         load_tasks({"d": {"kind": "dataset", "train": "x.jsonl"}, "folder/d.jsonl": 1})
 
 
-# --- splits ---------------------------------------------------------------------------------------------------------------------
+# --- splits
+# ---------------------------------------------------------------------------------------------------------------------
 
 
 def test_without_a_held_out_file_an_eighth_is_held_out_whatever_the_order(tmp_path):
@@ -185,19 +290,25 @@ def test_without_a_held_out_file_an_eighth_is_held_out_whatever_the_order(tmp_pa
     again = Dataset("e", train=write(tmp_path / "b.jsonl", rows))
     held = {p.prompt for p in first.problems("held_out")}
     assert held == {p.prompt for p in again.problems("held_out")} and 70 < len(held) < 130
-    assert len(first.problems("train")) == 800 - len(held) and not held & {p.prompt for p in first.problems("train")}
+    assert len(first.problems("train")) == 800 - len(held) and not held & {
+        p.prompt for p in first.problems("train")
+    }
 
 
 def test_ids_are_stable_and_duplicates_and_changed_files_are_noticed(tmp_path):
     file = tmp_path / "d.jsonl"
-    task = Dataset("d", held_out=write(file, [*numbered(3), {"question": "how  much is 1 AND 1?", "answer": "2"}]))
+    task = Dataset(
+        "d", held_out=write(file, [*numbered(3), {"question": "how  much is 1 AND 1?", "answer": "2"}])
+    )
     ids = [p.id for p in task.problems("held_out")]
     assert len(ids) == 3 and "1 duplicates left out" in task.about()
     write(file, list(reversed(numbered(5))))
     assert [p.id for p in task.problems("held_out")][:1:-1] == ids
     zipped = tmp_path / "d.jsonl.gz"
     zipped.write_bytes(gzip.compress(file.read_bytes()))
-    assert [p.id for p in Dataset("d", held_out=str(zipped)).problems("held_out")] == [p.id for p in task.problems("held_out")]
+    assert [p.id for p in Dataset("d", held_out=str(zipped)).problems("held_out")] == [
+        p.id for p in task.problems("held_out")
+    ]
     write(file, [{"question": "a", "answer": "1", "n": 4}, {"question": "b", "answer": "1", "n": 4}])
     with pytest.raises(R1kitError, match="two problems have the id '4'"):
         Dataset("d", held_out=str(file), id="n").problems("held_out")
@@ -205,10 +316,20 @@ def test_ids_are_stable_and_duplicates_and_changed_files_are_noticed(tmp_path):
 
 def test_what_is_evaluated_is_not_trained_on(tmp_path):
     long = "one two three four five six seven eight nine ten eleven"
-    held = write(tmp_path / "held.jsonl", [{"prompt": "Is 3+4 seven?", "answer": "1"}, {"prompt": f"Say: {long}!", "answer": "1"}])
+    held = write(
+        tmp_path / "held.jsonl",
+        [{"prompt": "Is 3+4 seven?", "answer": "1"}, {"prompt": f"Say: {long}!", "answer": "1"}],
+    )
     other = write(tmp_path / "other.jsonl", [{"problem": "known elsewhere", "solution": "\\boxed{1}"}])
     nine = "one two three four five six seven eight nine"
-    prompts = ["is 3+4  SEVEN?", "Is 3*4 seven?", f"Then {long.upper()} again", nine, "known elsewhere", "new"]
+    prompts = [
+        "is 3+4  SEVEN?",
+        "Is 3*4 seven?",
+        f"Then {long.upper()} again",
+        nine,
+        "known elsewhere",
+        "new",
+    ]
     train = write(tmp_path / "train.jsonl", [{"prompt": prompt, "answer": "1"} for prompt in prompts])
     task = Dataset("d", train=train, held_out=held, decontaminate=(other,))
     assert [p.prompt for p in task.problems("train")] == ["Is 3*4 seven?", nine, "new"]
@@ -216,7 +337,10 @@ def test_what_is_evaluated_is_not_trained_on(tmp_path):
     assert len(Dataset("d", train=train, held_out=held, limit=1).problems("train")) == 1
 
 
-@given(st.lists(st.lists(st.sampled_from("ab"), max_size=16), max_size=6), st.lists(st.lists(st.sampled_from("ab"), max_size=16), max_size=4))
+@given(
+    st.lists(st.lists(st.sampled_from("ab"), max_size=16), max_size=6),
+    st.lists(st.lists(st.sampled_from("ab"), max_size=16), max_size=4),
+)
 def test_contamination_is_a_shared_run_of_ten_words_or_the_same_text(train, held):
     problems = [Problem(str(i), "d", " ".join(text), "1") for i, text in enumerate(train)]
     texts = [" ".join(text) for text in held]
@@ -235,7 +359,12 @@ def test_contamination_is_a_shared_run_of_ten_words_or_the_same_text(train, held
 def test_chinese_characters_are_words_and_full_width_is_half_width():
     assert words("他有１２本书, OK?") == ["他", "有", "12", "本", "书", "ok"]
     known = "小明有十二本书又买了三本现在有几本"
-    assert without_contaminated([Problem("1", "d", f"问：{known}？", "1"), Problem("2", "d", known[:9], "1")], [known])[0].id == "2"
+    assert (
+        without_contaminated(
+            [Problem("1", "d", f"问：{known}？", "1"), Problem("2", "d", known[:9], "1")], [known]
+        )[0].id
+        == "2"
+    )
 
 
 @needs_data
@@ -248,14 +377,21 @@ def test_the_public_files_are_read_whole_and_their_own_answers_are_right():
     math500 = Dataset("math500", held_out=str(DATA / "math500_test.jsonl"), difficulty="level")
     problems = math500.problems("held_out")
     assert len(problems) == 500 and {p.difficulty for p in problems} == {1.0, 2.0, 3.0, 4.0, 5.0}
-    assert {v.outcome for v in math500.check_batch(problems, [f"So it is $\\boxed{{{p.answer}}}$." for p in problems])} == {"correct"}
+    assert {
+        v.outcome
+        for v in math500.check_batch(problems, [f"So it is $\\boxed{{{p.answer}}}$." for p in problems])
+    } == {"correct"}
     cmath = Dataset("cmath", train=str(DATA / "cmath_test.jsonl"), language="zh", difficulty="reasoning_step")
-    assert len(cmath.problems("train")) + len(cmath.problems("held_out")) == 600 and cmath.problems("train")[0].language == "zh"
+    assert (
+        len(cmath.problems("train")) + len(cmath.problems("held_out")) == 600
+        and cmath.problems("train")[0].language == "zh"
+    )
     for name, count in (("aime24", 30), ("amc23", 40)):
         assert len(Dataset(name, held_out=str(DATA / f"{name}_test.jsonl")).problems("held_out")) == count
 
 
-# --- what the stages make of them -----------------------------------------------------------------------------------------------
+# --- what the stages make of them
+# -----------------------------------------------------------------------------------------------
 
 
 def test_a_corpus_of_solutions_shows_every_training_problem_once_an_epoch(tmp_path):
@@ -263,9 +399,13 @@ def test_a_corpus_of_solutions_shows_every_training_problem_once_an_epoch(tmp_pa
     problems = Dataset("d", held_out=write(tmp_path / "d.jsonl", rows)).problems("held_out")
     tagged = CorpusMix(direct=0.0, chat_layout=1.0, exact_tags=1.0, broken_tags=0.0)
     stream = list(islice(solved_documents(problems, 3, tagged), 100))
-    expected = {f"<｜User｜>Q{n}?<｜Assistant｜><think>It is {n}.</think><answer>{n}</answer>" for n in range(50)}
+    expected = {
+        f"<｜User｜>Q{n}?<｜Assistant｜><think>It is {n}.</think><answer>{n}</answer>" for n in range(50)
+    }
     assert set(stream[:50]) == set(stream[50:]) == expected and stream[:50] != stream[50:]
-    assert all("It is" not in text for text in islice(solved_documents(problems, 3, CorpusMix(direct=1.0)), 50))
+    assert all(
+        "It is" not in text for text in islice(solved_documents(problems, 3, CorpusMix(direct=1.0)), 50)
+    )
 
 
 def test_readable_means_one_language_no_loops_no_code_no_endless_paragraph():
@@ -273,7 +413,9 @@ def test_readable_means_one_language_no_loops_no_code_no_endless_paragraph():
     assert readable(good, "en", 0.99)
     assert not readable("First 我们 add 三 and four", "en", 0.99) and not readable("", "en", 0.99)
     assert not readable(f"{good} ```print(7)```", "en", 0.99)
-    assert not readable(" ".join(f"word{chr(97 + n % 26)}{chr(97 + n // 26)}" for n in range(400)), "en", 0.99)
+    assert not readable(
+        " ".join(f"word{chr(97 + n % 26)}{chr(97 + n // 26)}" for n in range(400)), "en", 0.99
+    )
     loop = "so we add the two numbers again and get seven. "
     assert not repeats(loop * 3) and repeats(loop * 4) and not readable(loop * 4, "en", 0.99)
 
@@ -281,28 +423,64 @@ def test_readable_means_one_language_no_loops_no_code_no_endless_paragraph():
 def test_prose_gets_a_summary_that_the_task_still_takes_for_right(tmp_path):
     task = Dataset("d", held_out=write(tmp_path / "d.jsonl", [{"prompt": "Q", "answer": "\\frac{1}{2}"}]))
     problem = task.problems("held_out")[0]
-    said = rewrite_prose(rollout(problem, "<think>Half of one is a half.</think><answer>\\frac12</answer>"), task, 0.99)
+    said = rewrite_prose(
+        rollout(problem, "<think>Half of one is a half.</think><answer>\\frac12</answer>"), task, 0.99
+    )
     assert said == ("Q", "<think>Half of one is a half.</think>The answer is \\boxed{\\frac12}.")
     boxed = rewrite_prose(rollout(problem, "<think>A half.</think>It is $\\boxed{0.5}$."), task, 0.99)
     assert boxed == ("Q", "<think>A half.</think>It is $\\boxed{0.5}$.")
     assert rewrite_prose(rollout(problem, "<think>一半。</think>0.5"), task, 0.99) is None
-    brackets = Dataset("e", held_out=write(tmp_path / "e.jsonl", [{"prompt": "Q", "answer": "f{x}"}]), check="exact")
-    kept = rewrite_prose(rollout(brackets.problems("held_out")[0], "<think>It is so.</think>f{x}"), brackets, 0.99)
-    assert kept == ("Q", "<think>It is so.</think>f{x}")  # a box around braces is not read back, so there is none
+    brackets = Dataset(
+        "e", held_out=write(tmp_path / "e.jsonl", [{"prompt": "Q", "answer": "f{x}"}]), check="exact"
+    )
+    kept = rewrite_prose(
+        rollout(brackets.problems("held_out")[0], "<think>It is so.</think>f{x}"), brackets, 0.99
+    )
+    assert kept == (
+        "Q",
+        "<think>It is so.</think>f{x}",
+    )  # a box around braces is not read back, so there is none
 
 
 def test_written_solutions_become_cold_start_rows(tmp_path):
     rows = [{"question": f"Q{n}", "answer": f"It is {n}.\n#### {n}" if n % 2 else str(n)} for n in range(40)]
-    tasks = load_tasks({"d": {"kind": "dataset", "train": write(tmp_path / "d.jsonl", rows), "held_out": write(tmp_path / "h.jsonl", numbered(1))}})
+    tasks = load_tasks(
+        {
+            "d": {
+                "kind": "dataset",
+                "train": write(tmp_path / "d.jsonl", rows),
+                "held_out": write(tmp_path / "h.jsonl", numbered(1)),
+            }
+        }
+    )
     found = written_solutions(tasks, 8, 1)
-    assert len(set(found)) == 8 and found == written_solutions(tasks, 8, 1) and written_solutions(tasks, 0, 1) == []
-    assert all(text == f"<think>It is {prompt[1:]}.</think>The answer is \\boxed{{{prompt[1:]}}}." for prompt, text in found)
+    assert (
+        len(set(found)) == 8
+        and found == written_solutions(tasks, 8, 1)
+        and written_solutions(tasks, 0, 1) == []
+    )
+    assert all(
+        text == f"<think>It is {prompt[1:]}.</think>The answer is \\boxed{{{prompt[1:]}}}."
+        for prompt, text in found
+    )
     assert len(written_solutions(tasks, 99, 1)) == 20
 
 
 def test_prompts_that_do_not_fit_are_left_out_and_counted(tmp_path):
-    rows = [*numbered(30), {"question": "word " * 60, "answer": "1"}, {"question": "longer " * 500, "answer": "1"}]
-    tasks = load_tasks({"d": {"kind": "dataset", "train": write(tmp_path / "d.jsonl", rows), "held_out": write(tmp_path / "h.jsonl", [rows[0]])}})
+    rows = [
+        *numbered(30),
+        {"question": "word " * 60, "answer": "1"},
+        {"question": "longer " * 500, "answer": "1"},
+    ]
+    tasks = load_tasks(
+        {
+            "d": {
+                "kind": "dataset",
+                "train": write(tmp_path / "d.jsonl", rows),
+                "held_out": write(tmp_path / "h.jsonl", [rows[0]]),
+            }
+        }
+    )
     chat = Chat(Tokenizer.train([row["question"] for row in rows], 400))
     for room in (3, 12, 40, 80, 10_000):
         short = [p for p in tasks["d"][0].problems("train") if len(chat.prompt_ids(p)) <= room]

@@ -1,4 +1,5 @@
-"""Data sets whose answers are programs: what rows say about their tests, MBPP's columns, verdicts in batches, and a reward over them."""
+"""Data sets whose answers are programs: what rows say about their tests, MBPP's columns, verdicts in batches,
+and a reward over them."""
 
 import json
 from pathlib import Path
@@ -24,8 +25,15 @@ from r1kit.types import Completion, Rollout
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
-FUNCTION = {"prompt": "Add one with f.", "entry_point": "f", "tests": [{"args": [1], "expected": 2}, {"args": [-1], "expected": 0}]}
-STDIO = {"prompt": "Print one more.", "tests": [{"stdin": "1\n", "stdout": "2\n"}, {"stdin": "-1\n", "stdout": "0\n"}]}
+FUNCTION = {
+    "prompt": "Add one with f.",
+    "entry_point": "f",
+    "tests": [{"args": [1], "expected": 2}, {"args": [-1], "expected": 0}],
+}
+STDIO = {
+    "prompt": "Print one more.",
+    "tests": [{"stdin": "1\n", "stdout": "2\n"}, {"stdin": "-1\n", "stdout": "0\n"}],
+}
 ASSERTS = {"prompt": "Add one with f.", "tests": "assert f(1) == 2\nassert f(-1) == 0"}
 ADD = "def f(x):\n    return x + 1"
 
@@ -53,7 +61,11 @@ def test_the_program_is_the_last_block_of_python_or_the_whole_answer(answer, pro
 
 @pytest.mark.parametrize(
     ("row", "right", "wrong"),
-    [(FUNCTION, ADD, "def f(x): return 2"), (ASSERTS, ADD, "def f(x): return 2"), (STDIO, "print(int(input()) + 1)", "print(2)")],
+    [
+        (FUNCTION, ADD, "def f(x): return 2"),
+        (ASSERTS, ADD, "def f(x): return 2"),
+        (STDIO, "print(int(input()) + 1)", "print(2)"),
+    ],
 )
 def test_all_kinds_of_tests_judge_answers(tmp_path, row, right, wrong):
     task = task_over(tmp_path, [row])
@@ -64,11 +76,21 @@ def test_all_kinds_of_tests_judge_answers(tmp_path, row, right, wrong):
 
 
 def test_limits_come_from_the_row_else_from_the_recipe(tmp_path):
-    rows = [{**FUNCTION, "prompt": "f: slow", "time_limit_s": 0.2}, {**FUNCTION, "prompt": "f: large", "memory_limit_mb": 64}, FUNCTION]
+    rows = [
+        {**FUNCTION, "prompt": "f: slow", "time_limit_s": 0.2},
+        {**FUNCTION, "prompt": "f: large", "memory_limit_mb": 64},
+        FUNCTION,
+    ]
     task = task_over(tmp_path, rows, time_limit_s=3, memory_limit_mb=256)
     problems = task.problems("held_out")
-    assert [(p.columns["time_limit_s"], p.columns["memory_limit_mb"]) for p in problems] == [(0.2, 256), (3.0, 64), (3.0, 256)]
-    loop = task.check_batch(problems[:2], ["def f(x):\n    while True: pass", "def f(x):\n    bytes(100 << 20)\n    return x + 1"])
+    assert [(p.columns["time_limit_s"], p.columns["memory_limit_mb"]) for p in problems] == [
+        (0.2, 256),
+        (3.0, 64),
+        (3.0, 256),
+    ]
+    loop = task.check_batch(
+        problems[:2], ["def f(x):\n    while True: pass", "def f(x):\n    bytes(100 << 20)\n    return x + 1"]
+    )
     assert [verdict.reason.partition(":")[0] for verdict in loop] == ["timeout", "memory"]
 
 
@@ -78,7 +100,10 @@ def test_the_rows_that_unit_tests_writes_are_read_as_they_are(tmp_path):
     task = task_over(tmp_path, [row])
     (problem,) = task.problems("held_out")
     assert problem.answer == row["solutions"][0]
-    assert [v.outcome for v in task.check_batch([problem] * 2, [*row["solutions"], *row["wrong"]])] == ["correct", "wrong"]
+    assert [v.outcome for v in task.check_batch([problem] * 2, [*row["solutions"], *row["wrong"]])] == [
+        "correct",
+        "wrong",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -104,16 +129,25 @@ def test_a_row_that_cannot_be_used_is_named_by_file_and_line(tmp_path, row, mess
 
 
 def test_a_file_without_tests_says_which_columns_were_looked_for(tmp_path):
-    with pytest.raises(R1kitError, match=r"programs.jsonl:1: no column for the answer \(tests, test_list, test\)"):
+    with pytest.raises(
+        R1kitError, match=r"programs.jsonl:1: no column for the answer \(tests, test_list, test\)"
+    ):
         task_over(tmp_path, [{"prompt": "p", "answer": "1"}]).problems("held_out")
 
 
 def test_human_evals_check_function_and_columns_named_in_the_recipe(tmp_path):
-    row = {"q": "def f(x):\n    ...", "meta": {"check": "def check(candidate):\n    assert candidate(1) == 2"}, "entry_point": "f"}
+    row = {
+        "q": "def f(x):\n    ...",
+        "meta": {"check": "def check(candidate):\n    assert candidate(1) == 2"},
+        "entry_point": "f",
+    }
     task = task_over(tmp_path, [row], prompt="q", answer="meta.check")
     (problem,) = task.problems("held_out")
     assert problem.prompt == row["q"]
-    assert [v.outcome for v in task.check_batch([problem] * 2, [ADD, "def f(x): return x"])] == ["correct", "wrong"]
+    assert [v.outcome for v in task.check_batch([problem] * 2, [ADD, "def f(x): return x"])] == [
+        "correct",
+        "wrong",
+    ]
 
 
 @pytest.mark.skipif(not (DATA / "mbpp.jsonl").exists(), reason="MBPP is not here")
@@ -123,17 +157,30 @@ def test_mbpp_needs_no_conversion_and_shows_no_expected_value(tmp_path):
     tuned = [{**row, "test_setup_code": "limit = 10**9"} if row["task_id"] == 1 else row for row in wanted]
     task = task_over(tmp_path, tuned)
     problems = task.problems("held_out")
-    assert "min_cost([[1, 2, 3], [4, 8, 2], [1, 5, 3]], 2, 2)" in problems[0].prompt and "== 8" not in problems[0].prompt
+    assert (
+        "min_cost([[1, 2, 3], [4, 8, 2], [1, 5, 3]], 2, 2)" in problems[0].prompt
+        and "== 8" not in problems[0].prompt
+    )
     assert problems[3].columns["entry_point"] == "sum"
     solved = task.check_batch(problems, [f"```python\n{row['code']}\n```" for row in wanted])
     assert [v.outcome for v in solved] == ["correct"] * len(wanted)
-    broken = [f"{row['code']}\n{p.columns['entry_point']} = lambda *a, **k: 'another value'" for row, p in zip(wanted, problems, strict=True)]
+    broken = [
+        f"{row['code']}\n{p.columns['entry_point']} = lambda *a, **k: 'another value'"
+        for row, p in zip(wanted, problems, strict=True)
+    ]
     assert [v.outcome for v in task.check_batch(problems, broken)] == ["wrong"] * len(wanted)
 
 
 def rollout(problem, answer, index):
     text = f"<think>hm</think>{answer}"
-    return Rollout(problem, index, np.zeros(1, dtype=np.int32), Completion(np.zeros(3, dtype=np.int32), np.zeros(3), "stop"), text, *parse(text))
+    return Rollout(
+        problem,
+        index,
+        np.zeros(1, dtype=np.int32),
+        Completion(np.zeros(3, dtype=np.int32), np.zeros(3), "stop"),
+        text,
+        *parse(text),
+    )
 
 
 def test_accuracy_and_speed_are_rewards_over_such_rows(tmp_path):
@@ -141,8 +188,13 @@ def test_accuracy_and_speed_are_rewards_over_such_rows(tmp_path):
     spec = {"mine": {"kind": "dataset", "held_out": str(tmp_path / "p.jsonl"), "check": "program"}}
     tasks = {name: task for name, (task, _) in load_tasks(spec).items()}
     (problem,) = tasks["mine"].problems("held_out")
-    slow = "import time\ndef f(x):\n    end = time.process_time() + 0.02\n    while time.process_time() < end: pass\n    return x + 1"
-    rollouts = [rollout(problem, answer, index) for index, answer in enumerate((ADD, "def f(x): return 0", slow))]
+    slow = (
+        "import time\ndef f(x):\n    end = time.process_time() + 0.02\n    while time.process_time() < "
+        "end: pass\n    return x + 1"
+    )
+    rollouts = [
+        rollout(problem, answer, index) for index, answer in enumerate((ADD, "def f(x): return 0", slow))
+    ]
     rewards = [WeightedReward("accuracy", 1.0, accuracy(tasks)), WeightedReward("speed", 1.0, speed(tasks))]
     parts = [found.parts for found in score(rollouts, rewards)]
     assert [part["accuracy"] for part in parts] == [1.0, 0.0, 1.0]
@@ -154,8 +206,13 @@ class Scripted(NativeEngine):
 
     def generate(self, prompts, sampling, seeds=None, done=None):
         texts = [f"<think>hm</think>{program}" for program in (ADD, "def f(x):\n    return x", "no program")]
-        ids = [np.append(tokenizer().encode(text, special=True), tokenizer().eos_id).astype(np.int32) for text in texts]
-        said = [Completion(own, np.full(len(own), -1.0, dtype=np.float32), "stop", self.version) for own in ids]
+        ids = [
+            np.append(tokenizer().encode(text, special=True), tokenizer().eos_id).astype(np.int32)
+            for text in texts
+        ]
+        said = [
+            Completion(own, np.full(len(own), -1.0, dtype=np.float32), "stop", self.version) for own in ids
+        ]
         return [[said[index % len(said)] for index in range(sampling.n)] for _ in prompts]
 
 
@@ -168,17 +225,25 @@ def test_reinforcement_learning_steps_on_the_verdicts_of_programs(tmp_path):
     before = [tensor.clone() for tensor in learner.model.state_dict().values()]
     player = Player(learner, Scripted(model(), [tokenizer().eos_id]), Chat(tokenizer()), None)
     reward = WeightedReward("accuracy", 1.0, accuracy({name: task for name, (task, _) in tasks.items()}))
-    config = GRPOConfig(steps=1, problems=2, group=3, max_tokens=96, updates_per_rollout=1, beta=0.0, gate_problems=0)
+    config = GRPOConfig(
+        steps=1, problems=2, group=3, max_tokens=96, updates_per_rollout=1, beta=0.0, gate_problems=0
+    )
     train(config, player, Mixture(tasks, "train", 5), [reward], 7, quiet_log(tmp_path), tmp_path)
     (row,) = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert row["reward/accuracy/mean"] == pytest.approx(1 / 3)
-    assert any((old != new).any() for old, new in zip(before, learner.model.state_dict().values(), strict=True))
+    assert any(
+        (old != new).any() for old, new in zip(before, learner.model.state_dict().values(), strict=True)
+    )
 
 
 def test_the_rows_on_the_page_about_ones_own_are_read_and_judge(tmp_path):
     page = (Path(__file__).parents[1] / "docs/your-own.md").read_text()
     rows = page.partition("```json\n")[2].partition("```")[0].splitlines()
-    task = task_over(tmp_path, [row.replace('"prompt": "', f'"prompt": "{place}: ') for place, row in enumerate(rows)])
+    task = task_over(
+        tmp_path, [row.replace('"prompt": "', f'"prompt": "{place}: ') for place, row in enumerate(rows)]
+    )
     problems = task.problems("held_out")
     assert [problem.columns["kind"] for problem in problems] == ["function", "stdio", "asserts"]
-    assert [v.outcome for v in task.check_batch(problems, [ADD, "print(int(input()) + 1)", ADD])] == ["correct"] * 3
+    assert [v.outcome for v in task.check_batch(problems, [ADD, "print(int(input()) + 1)", ADD])] == [
+        "correct"
+    ] * 3

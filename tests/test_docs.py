@@ -1,4 +1,5 @@
-"""The documentation is held against the code: commands parse, links resolve, layers are as drawn, metrics and stages are described."""
+"""The documentation is held against the code: commands parse, links resolve, layers are as drawn, metrics and
+stages are described."""
 
 import ast
 import re
@@ -8,18 +9,19 @@ from pathlib import Path
 import pytest
 import typer
 
-from r1kit.cli import app, normalize_overrides
-from r1kit.recipe import load
+from r1kit.commands.cli import app, normalize_overrides
+from r1kit.recipe.recipe import load
 from r1kit.stages import STAGES
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src/r1kit"
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 
-# Rooms by layer, as docs/architecture.md draws them: an import goes to a lower layer, or further right within one.
+# Rooms by layer, as docs/architecture.md draws them: an import goes to a lower layer, or further right within
+# one.
 LAYERS = {
-    8: ("__main__", "cli", "measure", "plan", "talk", "export", "verify", "doctor"),
-    7: ("report", "execute", "recipe", "findings", "finished", "provenance"),
+    8: ("__main__", "commands"),
+    7: ("runs", "report", "recipe"),
     6: ("stages",),
     5: ("runtime",),
     4: ("train",),
@@ -27,7 +29,16 @@ LAYERS = {
     2: ("tasks", "sandbox", "chat"),
     1: ("model", "tokenizer"),
     0: (
-        "page", "charts", "memory", "watchdog", "log", "interruption", "runs", "layers", "jsonl", "language", "imports", "files", "seeds", "config",
+        "watchdog",
+        "log",
+        "interruption",
+        "records",
+        "jsonl",
+        "language",
+        "user_code",
+        "files",
+        "seeds",
+        "config",
         "types",
     ),
 }
@@ -44,7 +55,9 @@ def imported_rooms(file):
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         modules = []
         if isinstance(node, ast.ImportFrom) and node.module:
-            modules = [f"r1kit.{alias.name}" for alias in node.names] if node.module == "r1kit" else [node.module]
+            modules = (
+                [f"r1kit.{alias.name}" for alias in node.names] if node.module == "r1kit" else [node.module]
+            )
         elif isinstance(node, ast.Import):
             modules = [alias.name for alias in node.names]
         yield from ((node.lineno, module.split(".")[1]) for module in modules if module.startswith("r1kit."))
@@ -56,29 +69,43 @@ def test_imports_point_down_the_layers():
         here = room_of(file)
         if here == "__init__":
             continue
-        assert here in HEIGHT, f"{file.name}: room {here!r} has no layer: give it a place in LAYERS and in docs/architecture.md"
+        assert here in HEIGHT, (
+            f"{file.name}: room {here!r} has no layer: give it a place in LAYERS and in docs/architecture.md"
+        )
         for line, there in imported_rooms(file):
             if there != here and HEIGHT[there] >= HEIGHT[here]:
-                upward.append(f"{file.relative_to(ROOT)}:{line}: {here} imports {there}, which is not below it")
+                upward.append(
+                    f"{file.relative_to(ROOT)}:{line}: {here} imports {there}, which is not below it"
+                )
     assert not upward, "\n".join(upward)
 
 
 def test_architecture_draws_these_layers():
     text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
-    drawn = {int(layer): tuple(re.findall(r"`(\w+)/?`", rooms)) for layer, rooms in re.findall(r"^\| L(\d) \| ([^|]+) \|", text, re.MULTILINE)}
+    drawn = {
+        int(layer): tuple(re.findall(r"`(\w+)/?`", rooms))
+        for layer, rooms in re.findall(r"^\| L(\d) \| ([^|]+) \|", text, re.MULTILINE)
+    }
     assert drawn == LAYERS
 
 
 def commands(program):
-    """(page, command) for every line of a listing and every inline code that calls the program; "..." and "|" mark no command."""
+    """(page, command) for every line of a listing and every inline code that calls the program; "..." and "|"
+    mark no command."""
     found = []
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         listings = re.findall(r"^```[^\n]*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
         lines = [line.strip().removeprefix("$ ") for listing in listings for line in listing.splitlines()]
         lines += re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
-        called = [line.partition("  #")[0].strip() for line in lines if re.match(rf"(\.venv/bin/)?{program} ", line)]
-        found += [pytest.param(line, id=f"{page.name}: {line}") for line in called if not re.search(r"\.\.\.|…|\|", line)]
+        called = [
+            line.partition("  #")[0].strip() for line in lines if re.match(rf"(\.venv/bin/)?{program} ", line)
+        ]
+        found += [
+            pytest.param(line, id=f"{page.name}: {line}")
+            for line in called
+            if not re.search(r"\.\.\.|…|\|", line)
+        ]
     return found
 
 
@@ -107,7 +134,9 @@ def test_make_command_has_its_target(line):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_relative_links_resolve(page):
-    text = re.sub(r"^```.*?^```|`[^`\n]*`", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(
+        r"^```.*?^```|`[^`\n]*`", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
+    )
     links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if not re.match(r"[a-z]+:", link)]
     missing = [link for link in links if not (page.parent / (link.partition("#")[0] or page.name)).exists()]
     assert not missing
@@ -119,7 +148,8 @@ def test_every_stage_has_its_page():
 
 
 def test_keys_that_a_page_tells_to_turn_exist():
-    """The first word of a key's path is a field of the stage's configuration, so a renamed field cannot stay in the docs."""
+    """The first word of a key's path is a field of the stage's configuration, so a renamed field cannot stay
+    in the docs."""
     wrong = []
     for name, stage in STAGES.items():
         table = (ROOT / f"docs/stages/{name}.md").read_text(encoding="utf-8").partition("## Keys to turn")[2]
@@ -140,8 +170,16 @@ def _is_key(stage, key):
 def test_every_metric_is_in_the_glossary():
     glossary = (ROOT / "docs/metrics.md").read_text(encoding="utf-8")
     named = r'"((?:reward|completions|policy|optim|sampling|time|watch|moe|lang)/[a-z_/]+)"'
-    written = {name for file in (SOURCE / "train").glob("*.py") for name in re.findall(named, file.read_text(encoding="utf-8"))}
-    written |= {name for file in (SOURCE / "stages").glob("*.py") for name in re.findall(named, file.read_text(encoding="utf-8"))}
+    written = {
+        name
+        for file in (SOURCE / "train").glob("*.py")
+        for name in re.findall(named, file.read_text(encoding="utf-8"))
+    }
+    written |= {
+        name
+        for file in (SOURCE / "stages").glob("*.py")
+        for name in re.findall(named, file.read_text(encoding="utf-8"))
+    }
     assert written and {name for name in written if f"`{name}`" not in glossary} == set()
 
 

@@ -1,4 +1,5 @@
-"""The engine's scheduling and drawing, against a small exact model whose next token depends on every token before it."""
+"""The engine's scheduling and drawing, against a small exact model whose next token depends on every token
+before it."""
 
 from types import SimpleNamespace
 
@@ -8,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from r1kit.config import R1kitError
-from r1kit.engine.drawing import draw, uniforms
 from r1kit.engine.native import NativeEngine
+from r1kit.engine.random_draws import draw, uniforms
 from r1kit.model.attention import Cache
 from r1kit.types import Completion, Sampling
 
@@ -17,7 +18,8 @@ VOCABULARY, STOP, LENGTH = 24, 3, 40
 
 
 class FakeModel(nn.Module):
-    """Logits are a table row named by the whole history, looked up and never multiplied: exact whatever the batch."""
+    """Logits are a table row named by the whole history, looked up and never multiplied: exact whatever the
+    batch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,7 +58,11 @@ def prompts(*lengths: int) -> list[np.ndarray]:
 
 
 def same(left: Completion, right: Completion) -> bool:
-    return np.array_equal(left.token_ids, right.token_ids) and np.array_equal(left.logprobs, right.logprobs) and left.finish == right.finish
+    return (
+        np.array_equal(left.token_ids, right.token_ids)
+        and np.array_equal(left.logprobs, right.logprobs)
+        and left.finish == right.finish
+    )
 
 
 def test_a_rollout_does_not_depend_on_its_neighbours_their_order_or_the_batch_size() -> None:
@@ -67,7 +73,11 @@ def test_a_rollout_does_not_depend_on_its_neighbours_their_order_or_the_batch_si
     backwards = NativeEngine(FakeModel(), [STOP]).generate(work[::-1], sampling, seeds[::-1])[::-1]
     for batch_rows in (1, 4, 7):
         small = NativeEngine(FakeModel(), [STOP], batch_rows=batch_rows).generate(work, sampling, seeds)
-        assert all(same(a, b) for left, right in zip(together, small, strict=True) for a, b in zip(left, right, strict=True))
+        assert all(
+            same(a, b)
+            for left, right in zip(together, small, strict=True)
+            for a, b in zip(left, right, strict=True)
+        )
     for place, group in enumerate(together):
         alone = NativeEngine(FakeModel(), [STOP]).generate([work[place]], sampling, [seeds[place]])[0]
         assert all(same(a, b) and same(a, c) for a, b, c in zip(group, alone, backwards[place], strict=True))
@@ -84,7 +94,10 @@ def test_the_rollouts_of_a_group_differ_and_a_smaller_group_is_its_beginning() -
 def test_log_probabilities_are_those_of_the_sampled_tokens_at_the_sampling_temperature_before_top_p() -> None:
     model = FakeModel()
     work = prompts(2, 6)
-    for sampling in (Sampling(n=4, max_tokens=10, temperature=0.6, top_p=0.8), Sampling(n=2, max_tokens=10, temperature=0.0)):
+    for sampling in (
+        Sampling(n=4, max_tokens=10, temperature=0.6, top_p=0.8),
+        Sampling(n=2, max_tokens=10, temperature=0.0),
+    ):
         for prompt, group in zip(work, NativeEngine(model, [STOP]).generate(work, sampling), strict=True):
             for completion in group:
                 history = list(prompt)
@@ -97,7 +110,9 @@ def test_log_probabilities_are_those_of_the_sampled_tokens_at_the_sampling_tempe
 
 
 def test_a_completion_ends_with_the_first_stop_token_or_at_its_length() -> None:
-    groups = NativeEngine(FakeModel(), [STOP, 7], batch_rows=16).generate(prompts(3, 8, 2), Sampling(n=20, max_tokens=9))
+    groups = NativeEngine(FakeModel(), [STOP, 7], batch_rows=16).generate(
+        prompts(3, 8, 2), Sampling(n=20, max_tokens=9)
+    )
     completions = [completion for group in groups for completion in group]
     assert {completion.finish for completion in completions} == {"stop", "length"}
     for completion in completions:
@@ -157,7 +172,9 @@ def test_no_prompts_give_no_completions() -> None:
 
 def test_errors_name_the_prompt_and_the_fix() -> None:
     engine = NativeEngine(FakeModel(), [STOP])
-    with pytest.raises(R1kitError, match=r"prompt 1 has 30 tokens; with max_tokens 20 that exceeds the model's 40 positions"):
+    with pytest.raises(
+        R1kitError, match=r"prompt 1 has 30 tokens; with max_tokens 20 that exceeds the model's 40 positions"
+    ):
         engine.generate(prompts(3, 30), Sampling(max_tokens=20))
     with pytest.raises(R1kitError, match="prompt 0 is empty"):
         engine.stream(np.array([], dtype=np.int64), Sampling(), 0)
@@ -171,7 +188,9 @@ def test_errors_name_the_prompt_and_the_fix() -> None:
         engine.generate(prompts(3), Sampling(max_tokens=2))
 
 
-@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.7, 1.0), (1.6, 0.9), (1.0, 0.55), (0.5, 0.97)])
+@pytest.mark.parametrize(
+    ("temperature", "top_p"), [(1.0, 1.0), (0.7, 1.0), (1.6, 0.9), (1.0, 0.55), (0.5, 0.97)]
+)
 def test_drawn_tokens_follow_the_distribution(temperature: float, top_p: float) -> None:
     logits = np.array([1.3, -0.2, 0.4, 2.0, -3.0, 0.41, 1.1, -1.0])
     weights = np.exp(logits / temperature)
@@ -186,13 +205,18 @@ def test_drawn_tokens_follow_the_distribution(temperature: float, top_p: float) 
     expected[kept] = weights[kept] / mass
     rows = 40_000
     numbers = uniforms(np.arange(rows, dtype=np.uint64), np.full(rows, 3))
-    tokens, _ = draw(torch.tensor(logits, dtype=torch.float32).expand(rows, -1), torch.from_numpy(numbers), Sampling(1, temperature, top_p))
+    tokens, _ = draw(
+        torch.tensor(logits, dtype=torch.float32).expand(rows, -1),
+        torch.from_numpy(numbers),
+        Sampling(1, temperature, top_p),
+    )
     counts = np.bincount(tokens.numpy(), minlength=8)
     assert not counts[expected == 0].any()
     live = expected > 0
     chi_square = ((counts[live] - rows * expected[live]) ** 2 / (rows * expected[live])).sum()
     freedom = live.sum() - 1
-    # A correct sampler exceeds mean + 4.5 deviations about once in 3,000 draws; the seeds are fixed, so this does not flicker.
+    # A correct sampler exceeds mean + 4.5 deviations about once in 3,000 draws; the seeds are fixed, so this
+    # does not flicker.
     assert chi_square < freedom + 4.5 * np.sqrt(2 * freedom)
 
 

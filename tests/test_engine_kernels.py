@@ -1,4 +1,5 @@
-"""The compiled kernels against the decoder in float32, against the PyTorch path, and against themselves in other company."""
+"""The compiled kernels against the decoder in float32, against the PyTorch path, and against themselves in
+other company."""
 
 from functools import cache
 from itertools import chain
@@ -9,9 +10,9 @@ import pytest
 import torch
 
 from r1kit.config import R1kitError
-from r1kit.engine.build import SOURCE, KernelsUnavailableError, library
+from r1kit.engine.compiled import SOURCE, library
 from r1kit.engine.native import NativeEngine
-from r1kit.model.build import _compile
+from r1kit.model.compile_kernels import KernelsUnavailableError, _compile
 from r1kit.model.config import ModelConfig
 from r1kit.model.decoder import LanguageModel
 from r1kit.model.experts import Gate
@@ -30,8 +31,24 @@ def available() -> bool:
 
 pytestmark = pytest.mark.skipif(not available(), reason="the kernels do not run on this machine")
 
-DENSE = {"vocab_size": VOCABULARY, "width": 48, "layers": 2, "heads": 4, "ffn_width": 80, "max_positions": 700, "init_std": 0.15}
-LATENT = {"nope_dim": 24, "rope_dim": 8, "v_dim": 20, "kv_rank": 40, "expert_width": 24, "active_experts": 2, "dense_layers": 1}
+DENSE = {
+    "vocab_size": VOCABULARY,
+    "width": 48,
+    "layers": 2,
+    "heads": 4,
+    "ffn_width": 80,
+    "max_positions": 700,
+    "init_std": 0.15,
+}
+LATENT = {
+    "nope_dim": 24,
+    "rope_dim": 8,
+    "v_dim": 20,
+    "kv_rank": 40,
+    "expert_width": 24,
+    "active_experts": 2,
+    "dense_layers": 1,
+}
 SHAPES = {
     "qwen3": {"family": "qwen3", "kv_heads": 2, "head_dim": 16, "tie_embeddings": True},
     "qwen2": {"family": "qwen2", "kv_heads": 1, "head_dim": 12},
@@ -52,9 +69,17 @@ def model_of(shape: str) -> LanguageModel:
     model = LanguageModel(ModelConfig(**{**DENSE, **SHAPES[shape]}), seed=5)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for name, tensor in model.state_dict().items():  # norms that are one and biases that are zero would hide their absence
+        for (
+            name,
+            tensor,
+        ) in (
+            model.state_dict().items()
+        ):  # norms that are one and biases that are zero would hide their absence
             if tensor.dim() == 1:
-                tensor.add_(torch.randn(tensor.shape, generator=generator), alpha=0.02 if "correction" in name else 0.2)
+                tensor.add_(
+                    torch.randn(tensor.shape, generator=generator),
+                    alpha=0.02 if "correction" in name else 0.2,
+                )
     return model.eval()
 
 
@@ -63,40 +88,64 @@ def prompts_of(*lengths: int) -> list[np.ndarray]:
     return [random.integers(4, VOCABULARY, size=length) for length in lengths]
 
 
-def expected_logprobs(model: LanguageModel, prompt: np.ndarray, completion: Completion, temperature: float = 1.0) -> np.ndarray:
+def expected_logprobs(
+    model: LanguageModel, prompt: np.ndarray, completion: Completion, temperature: float = 1.0
+) -> np.ndarray:
     tokens_BT = torch.from_numpy(np.concatenate((prompt, completion.token_ids)))[None].long()
     with torch.no_grad():
         logits_TV = model.logits(model(tokens_BT).hidden_BTD)[0, len(prompt) - 1 : -1] / temperature
-    return logits_TV.log_softmax(-1)[torch.arange(len(completion.token_ids)), tokens_BT[0, len(prompt) :]].numpy()
+    return logits_TV.log_softmax(-1)[
+        torch.arange(len(completion.token_ids)), tokens_BT[0, len(prompt) :]
+    ].numpy()
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_log_probabilities_are_those_of_the_decoder(shape: str) -> None:
-    """Prompts and completions end on, before and behind the borders of the cache's pages and of what is prefilled at once."""
+    """Prompts and completions end on, before and behind the borders of the cache's pages and of what is
+    prefilled at once."""
     model, prompts = model_of(shape), prompts_of(1, 63, 64, 65, 300)
     sampling = Sampling(n=3, max_tokens=70, temperature=0.9, top_p=0.95)
-    for prompt, group in zip(prompts, NativeEngine(model, [-1], kernels=True).generate(prompts, sampling), strict=True):
+    for prompt, group in zip(
+        prompts, NativeEngine(model, [-1], kernels=True).generate(prompts, sampling), strict=True
+    ):
         for completion in group:
             assert completion.finish == "length" and len(completion.token_ids) == 70
-            np.testing.assert_allclose(completion.logprobs, expected_logprobs(model, prompt, completion, 0.9), atol=3e-4)
+            np.testing.assert_allclose(
+                completion.logprobs, expected_logprobs(model, prompt, completion, 0.9), atol=3e-4
+            )
 
 
 @pytest.mark.parametrize("shape", ["qwen3", "latent"])
 def test_bfloat16_stays_within_two_hundredths(shape: str) -> None:
     config = ModelConfig(**{**DENSE, **SHAPES[shape], "width": 128, "init_std": 0.03})
-    if config.experts:  # two of two: rounding turns a close choice between experts, and the jump is the model's own
+    if (
+        config.experts
+    ):  # two of two: rounding turns a close choice between experts, and the jump is the model's own
         config = config.model_copy(update={"experts": 2})
     model, prompts = LanguageModel(config, seed=2).eval(), prompts_of(20, 64)
     gaps = []
     for prompt, group in zip(
-        prompts, NativeEngine(model, [-1], precision="bfloat16", kernels=True).generate(prompts, Sampling(n=4, max_tokens=80)), strict=True
+        prompts,
+        NativeEngine(model, [-1], precision="bfloat16", kernels=True).generate(
+            prompts, Sampling(n=4, max_tokens=80)
+        ),
+        strict=True,
     ):
-        gaps += [np.abs(completion.logprobs - expected_logprobs(model, prompt, completion)) for completion in group]
+        gaps += [
+            np.abs(completion.logprobs - expected_logprobs(model, prompt, completion)) for completion in group
+        ]
     assert 0 < np.concatenate(gaps).max() < 0.02
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("sampling", [Sampling(4, max_tokens=24), Sampling(2, 0.7, 0.9, 24, top_k=20, min_p=0.02), Sampling(1, 0.0, max_tokens=24)])
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(4, max_tokens=24),
+        Sampling(2, 0.7, 0.9, 24, top_k=20, min_p=0.02),
+        Sampling(1, 0.0, max_tokens=24),
+    ],
+)
 def test_the_same_seeds_draw_the_same_tokens_as_without_kernels(shape: str, sampling: Sampling) -> None:
     prompts, seeds = prompts_of(3, 17, 40), [7, 8, 9]
     ours = NativeEngine(model_of(shape), STOPS, kernels=True).generate(prompts, sampling, seeds)
@@ -113,9 +162,13 @@ def test_a_completion_is_the_same_bits_whatever_is_sampled_beside_it(shape: str,
 
     def sampled(order: list[int], n: int, **settings: int) -> list[tuple[list[int], bytes, str]]:
         engine = NativeEngine(model, STOPS, precision=precision, kernels=True, **settings)
-        groups = engine.generate([prompts[i] for i in order], Sampling(n=n, max_tokens=40), [seeds[i] for i in order])
+        groups = engine.generate(
+            [prompts[i] for i in order], Sampling(n=n, max_tokens=40), [seeds[i] for i in order]
+        )
         inverse = [groups[order.index(i)] for i in sorted(order)]
-        return [(c.token_ids.tolist(), c.logprobs.tobytes(), c.finish) for group in inverse for c in group[:2]]
+        return [
+            (c.token_ids.tolist(), c.logprobs.tobytes(), c.finish) for group in inverse for c in group[:2]
+        ]
 
     crowd = sampled([0, 1, 2, 3], 7)
     assert crowd == sampled([3, 1, 0, 2], 7, batch_rows=5) == sampled([2, 0, 3, 1], 2, batch_rows=1)
@@ -148,17 +201,29 @@ def test_a_stream_under_way_is_not_disturbed_by_another_call() -> None:
 
 @pytest.mark.parametrize(
     "how",
-    [{}, {"temperature": 0.6}, {"top_p": 0.7}, {"top_k": 5}, {"min_p": 0.3}, {"temperature": 1.5, "top_p": 0.8, "top_k": 9, "min_p": 0.1}],
+    [
+        {},
+        {"temperature": 0.6},
+        {"top_p": 0.7},
+        {"top_k": 5},
+        {"min_p": 0.3},
+        {"temperature": 1.5, "top_p": 0.8, "top_k": 9, "min_p": 0.1},
+    ],
     ids=str,
 )
 def test_drawn_tokens_follow_the_filtered_distribution(how: dict[str, float]) -> None:
-    model = LanguageModel(ModelConfig(**{**DENSE, **SHAPES["qwen3"], "vocab_size": 24, "layers": 1, "init_std": 0.25}), seed=3).eval()
+    model = LanguageModel(
+        ModelConfig(**{**DENSE, **SHAPES["qwen3"], "vocab_size": 24, "layers": 1, "init_std": 0.25}), seed=3
+    ).eval()
     prompt, draws = np.array([5, 9]), 20_000
     sampling = Sampling(n=draws, max_tokens=1, **how)
     (group,) = NativeEngine(model, [-1], batch_rows=draws, kernels=True).generate([prompt], sampling, [11])
     counts = np.bincount([int(completion.token_ids[0]) for completion in group], minlength=24)
     with torch.no_grad():
-        logits = model.logits(model(torch.from_numpy(prompt)[None]).hidden_BTD)[0, -1].double().numpy() / sampling.temperature
+        logits = (
+            model.logits(model(torch.from_numpy(prompt)[None]).hidden_BTD)[0, -1].double().numpy()
+            / sampling.temperature
+        )
     whole = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
     kept = sorted(range(24), key=lambda token: -whole[token])[: sampling.top_k or None]
     reached = np.cumsum(whole[kept]) / whole[kept].sum()
@@ -167,7 +232,8 @@ def test_drawn_tokens_follow_the_filtered_distribution(how: dict[str, float]) ->
     assert set(np.flatnonzero(counts)) <= set(kept) and (not how or "temperature" in how or len(kept) < 24)
     expected = draws * whole[kept] / whole[kept].sum()
     chi_square, freedom = float(((counts[kept] - expected) ** 2 / expected).sum()), len(kept) - 1
-    # A correct sampler exceeds mean + 4.5 deviations about once in 3,000 draws; the seeds are fixed, so this does not flicker.
+    # A correct sampler exceeds mean + 4.5 deviations about once in 3,000 draws; the seeds are fixed, so this
+    # does not flicker.
     assert chi_square < freedom + 4.5 * np.sqrt(2 * freedom)
     for completion in group[:50]:
         assert completion.logprobs[0] == pytest.approx(np.log(whole[completion.token_ids[0]]), abs=1e-4)
@@ -182,7 +248,11 @@ def test_the_experts_on_record_are_those_of_a_forward_pass(kernels: bool) -> Non
     for prompt, group in zip(prompts, groups, strict=True):
         for completion in group:
             chosen: list[torch.Tensor] = []
-            hooks = [gate.register_forward_hook(lambda _gate, _inputs, outputs: chosen.append(outputs[1])) for gate in gates]  # noqa: B023
+
+            def keep(_gate, _inputs, outputs, chosen=chosen):
+                chosen.append(outputs[1])
+
+            hooks = [gate.register_forward_hook(keep) for gate in gates]
             with torch.no_grad():
                 model(torch.from_numpy(np.concatenate((prompt, completion.token_ids[:-1])))[None].long())
             for hook in hooks:
@@ -193,8 +263,15 @@ def test_the_experts_on_record_are_those_of_a_forward_pass(kernels: bool) -> Non
 
 def test_experts_are_on_record_only_where_asked_and_where_there_are_any() -> None:
     (prompt,) = prompts_of(4)
-    assert NativeEngine(model_of("latent"), STOPS).generate([prompt], Sampling(max_tokens=3))[0][0].experts is None
-    dense = NativeEngine(model_of("qwen3"), [-1]).generate([prompt], Sampling(max_tokens=3, experts=True))[0][0].experts
+    assert (
+        NativeEngine(model_of("latent"), STOPS).generate([prompt], Sampling(max_tokens=3))[0][0].experts
+        is None
+    )
+    dense = (
+        NativeEngine(model_of("qwen3"), [-1])
+        .generate([prompt], Sampling(max_tokens=3, experts=True))[0][0]
+        .experts
+    )
     assert dense is not None and dense.shape == (6, 0, 0)
 
 
@@ -235,7 +312,10 @@ def test_a_stop_string_ends_a_completion_at_the_token_that_completes_it(kernels:
         ended += bool(ends)
     assert ended >= 2
     first = cut[0][0]
-    assert list(engine.stream(prompts[0], Sampling(n=12, max_tokens=40, stop=stop), seeds[0])) == first.token_ids.tolist()
+    assert (
+        list(engine.stream(prompts[0], Sampling(n=12, max_tokens=40, stop=stop), seeds[0]))
+        == first.token_ids.tolist()
+    )
 
 
 def test_stop_strings_without_a_decoder_and_ids_beyond_the_vocabulary_are_refused() -> None:

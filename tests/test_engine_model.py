@@ -1,4 +1,5 @@
-"""The native engine on real models: what it samples and records, against a plain forward pass and against transformers."""
+"""The native engine on real models: what it samples and records, against a plain forward pass and against
+transformers."""
 
 from functools import cache
 from pathlib import Path
@@ -28,18 +29,24 @@ def ragged_prompts(count: int = 7) -> list[np.ndarray]:
     return [random.integers(4, VOCABULARY, size=length) for length in random.integers(1, 20, size=count)]
 
 
-def logprobs_of(logits_TV: torch.Tensor, prompt: np.ndarray, completion: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+def logprobs_of(
+    logits_TV: torch.Tensor, prompt: np.ndarray, completion: np.ndarray, temperature: float = 1.0
+) -> np.ndarray:
     picked = (logits_TV[len(prompt) - 1 : -1].float() / temperature).log_softmax(-1)
     return picked[torch.arange(len(completion)), torch.from_numpy(completion).long()].numpy()
 
 
 @pytest.mark.parametrize("preset", ["nano", "student"])
-def test_recorded_log_probabilities_equal_a_forward_pass_without_cache_and_that_of_transformers(preset: str, tmp_path: Path) -> None:
+def test_recorded_log_probabilities_equal_a_forward_pass_without_cache_and_that_of_transformers(
+    preset: str, tmp_path: Path
+) -> None:
     model = model_of(preset)
     save_pretrained(model, tmp_path)
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
     prompts = ragged_prompts()
-    groups = NativeEngine(model, STOPS, batch_rows=8).generate(prompts, Sampling(n=3, max_tokens=24, temperature=0.8, top_p=0.95))
+    groups = NativeEngine(model, STOPS, batch_rows=8).generate(
+        prompts, Sampling(n=3, max_tokens=24, temperature=0.8, top_p=0.95)
+    )
     for prompt, group in zip(prompts, groups, strict=True):
         for completion in group:
             tokens_BT = torch.from_numpy(np.concatenate((prompt, completion.token_ids)))[None].long()
@@ -92,7 +99,9 @@ def test_bfloat16_sampling_stays_close_to_float32() -> None:
         for completion in group:
             with torch.no_grad():
                 tokens_BT = torch.from_numpy(np.concatenate((prompt, completion.token_ids)))[None].long()
-                expected = logprobs_of(model.eval().logits(model(tokens_BT).hidden_BTD)[0], prompt, completion.token_ids)
+                expected = logprobs_of(
+                    model.eval().logits(model(tokens_BT).hidden_BTD)[0], prompt, completion.token_ids
+                )
             gaps.append(np.abs(completion.logprobs - expected))
     assert 0 < np.concatenate(gaps).mean() < 0.05
 
@@ -102,4 +111,6 @@ def test_a_model_that_has_sampled_still_trains() -> None:
     NativeEngine(model, STOPS).generate(ragged_prompts(2), Sampling(max_tokens=4))
     output = model(torch.arange(4, 12)[None])
     model.logits(output.hidden_BTD).logsumexp(-1).sum().backward()
-    assert model.training and all(layer.self_attn.o_proj.weight.grad.abs().sum() > 0 for layer in model.layers)
+    assert model.training and all(
+        layer.self_attn.o_proj.weight.grad.abs().sum() > 0 for layer in model.layers
+    )

@@ -1,9 +1,10 @@
-"""Every surrogate x every advantage x every divergence, from rewards to gradient, over every group of three rollouts that can be drawn.
+"""Every surrogate x every advantage x every divergence, from rewards to gradient, over every group of three
+rollouts that can be drawn.
 
-15 sequences give 3375 groups. r1kit's side goes through all of them, estimates their advantages and differentiates one loss in which each rollout has
-its group's probability. The other side counts: given a rollout, its two neighbours are right as often as a binomial says; definitions.py does the
-rest in plain arithmetic, and central differences give the gradient.
-"""
+15 sequences give 3375 groups. r1kit's side goes through all of them, estimates their advantages and
+differentiates one loss in which each rollout has its group's probability. The other side counts: given a
+rollout, its two neighbours are right as often as a binomial says; definitions.py does the rest in plain
+arithmetic, and central differences give the gradient."""
 
 import functools
 import itertools
@@ -36,8 +37,12 @@ def estimated(estimator: Estimator) -> Tensor:
     """The advantage of each rollout of each group, by r1kit, each group an update of its own."""
     config, found = AdvantageConfig(advantage=estimator, pass_k=2), {}
     for rights in itertools.product((False, True), repeat=GROUP):
-        found[rights] = estimate([[Score(float(right), {"accuracy": float(right)}) for right in rights]], config, {"accuracy": 1.0})[0]
-    return torch.from_numpy(np.concatenate([found[tuple(RIGHT[sequence] for sequence in group)] for group in GROUPS])).double()
+        found[rights] = estimate(
+            [[Score(float(right), {"accuracy": float(right)}) for right in rights]], config, {"accuracy": 1.0}
+        )[0]
+    return torch.from_numpy(
+        np.concatenate([found[tuple(RIGHT[sequence] for sequence in group)] for group in GROUPS])
+    ).double()
 
 
 def counted(estimator: str) -> list[list[tuple[float, float]]]:
@@ -75,8 +80,14 @@ def test_the_expected_gradient_is_that_of_the_definition(estimator: Estimator) -
 
     def gains(surrogate: str, theta: Tensor) -> float:
         gain, total = DEFINITIONS[surrogate][1], 0.0
-        for now, here, then, chance, pairs in zip(world.by_sequence(theta), here_O, then_O, CHANCES, outcomes, strict=True):
-            total += chance * sum(way * sum(gain(now, here, then, advantage)) for advantage, way in pairs if advantage) / len(now)
+        for now, here, then, chance, pairs in zip(
+            world.by_sequence(theta), here_O, then_O, CHANCES, outcomes, strict=True
+        ):
+            total += (
+                chance
+                * sum(way * sum(gain(now, here, then, advantage)) for advantage, way in pairs if advantage)
+                / len(now)
+            )
         return total
 
     for surrogate, (keys, _) in DEFINITIONS.items():
@@ -84,7 +95,15 @@ def test_the_expected_gradient_is_that_of_the_definition(estimator: Estimator) -
         assert float(push.abs().max()) > 1e-3
         for penalty, (penalty_keys, _) in PENALTIES.items():
             config = PolicyLossConfig.parse(
-                {"beta": BETA, "epsilon": 0.2, "epsilon_high": 0.28, "cispo_max": 1.2} | keys | penalty_keys, f"{surrogate}, {penalty}"
+                {"beta": BETA, "epsilon": 0.2, "epsilon_high": 0.28, "cispo_max": 1.2} | keys | penalty_keys,
+                f"{surrogate}, {penalty}",
             )
-            off = (world.expected_gradient(PolicyLoss(config), MOVED, batch, DRAWN) - (BETA * pull(penalty) - push)).abs().max()
+            off = (
+                (
+                    world.expected_gradient(PolicyLoss(config), MOVED, batch, DRAWN)
+                    - (BETA * pull(penalty) - push)
+                )
+                .abs()
+                .max()
+            )
             assert float(off) < 1e-6, (surrogate, penalty)

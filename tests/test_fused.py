@@ -1,13 +1,16 @@
-"""The learner's kernels against the same operations in PyTorch, float64 where the kernel computes in float32."""
+"""The learner's kernels against the same operations in PyTorch, float64 where the kernel computes in
+float32."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from r1kit.model import blocks, fused
+from r1kit.model import fused, packed_attention
 
-needs_kernels = pytest.mark.skipif(not fused.usable(torch.zeros(1)), reason="the kernels do not run on this machine")
+needs_kernels = pytest.mark.skipif(
+    not fused.usable(torch.zeros(1)), reason="the kernels do not run on this machine"
+)
 pytestmark = needs_kernels
 ROUNDING = {torch.float32: 2e-6, torch.bfloat16: 1.5e-2}
 
@@ -26,10 +29,16 @@ def _agree(found: Tensor | None, exact: Tensor | None, dtype: torch.dtype) -> No
     assert (found.double() - exact).abs().max() <= ROUNDING[dtype] * (1 + exact.abs().max())
 
 
-def _slopes_agree(found: Tensor, exact: Tensor, inputs: list[Tensor], exact_inputs: list[Tensor], dtype: torch.dtype) -> None:
+def _slopes_agree(
+    found: Tensor, exact: Tensor, inputs: list[Tensor], exact_inputs: list[Tensor], dtype: torch.dtype
+) -> None:
     _agree(found, exact, dtype)
     slope = _drawn(*found.shape, seed=9).detach().to(found.dtype)
-    for one, other in zip(torch.autograd.grad(found, inputs, slope), torch.autograd.grad(exact, exact_inputs, slope.double()), strict=True):
+    for one, other in zip(
+        torch.autograd.grad(found, inputs, slope),
+        torch.autograd.grad(exact, exact_inputs, slope.double()),
+        strict=True,
+    ):
         _agree(one, other, dtype)
 
 
@@ -45,12 +54,21 @@ def test_swiglu_of_large_and_broken_numbers() -> None:
     torch.testing.assert_close(fused.swiglu(gate, torch.ones(6)), F.silu(gate), equal_nan=True)
 
 
-@pytest.mark.parametrize(("read", "written"), [(torch.float32, torch.float32), (torch.float32, torch.bfloat16), (torch.bfloat16, torch.bfloat16)])
+@pytest.mark.parametrize(
+    ("read", "written"),
+    [(torch.float32, torch.float32), (torch.float32, torch.bfloat16), (torch.bfloat16, torch.bfloat16)],
+)
 @pytest.mark.parametrize("width", [24, 256])
 def test_norm_and_its_slopes(read: torch.dtype, written: torch.dtype, width: int) -> None:
     x, weight = _drawn(5, 60, width, dtype=read), _drawn(width, seed=1)
     exact = _exact(x, weight)
-    _slopes_agree(fused.norm(x, weight, 1e-5, written), F.rms_norm(exact[0], (width,), exact[1], 1e-5), [x, weight], exact, written)
+    _slopes_agree(
+        fused.norm(x, weight, 1e-5, written),
+        F.rms_norm(exact[0], (width,), exact[1], 1e-5),
+        [x, weight],
+        exact,
+        written,
+    )
 
 
 @pytest.mark.parametrize("written", [torch.float32, torch.bfloat16])
@@ -74,7 +92,9 @@ def test_rotation_turns_back(neighbours: bool, rotated: int) -> None:
     cos, sin = angles.cos(), angles.sin()
     exact = _exact(x)[0]
     part, exact_part = x[..., 8:], exact[..., 8:]
-    first, second = (exact_part[..., 0::2], exact_part[..., 1::2]) if neighbours else exact_part.chunk(2, dim=-1)
+    first, second = (
+        (exact_part[..., 0::2], exact_part[..., 1::2]) if neighbours else exact_part.chunk(2, dim=-1)
+    )
     turned = torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
     _slopes_agree(fused.rotate(part, cos, sin, neighbours), turned, [x], [exact], torch.float32)
 
@@ -122,23 +142,30 @@ def _seen(segments_BT: Tensor, beginnings_BT: Tensor) -> Tensor:
 
 def test_sights_say_what_the_definition_says() -> None:
     steps = torch.arange(SEGMENTS.shape[1])
-    own, start, end = blocks.sights(SEGMENTS, BEGINNINGS)[:, :, :, None].unbind(1)
+    own, start, end = packed_attention.sights(SEGMENTS, BEGINNINGS)[:, :, :, None].unbind(1)
     within = ((steps >= own) & (steps <= steps[:, None])) | ((steps >= start) & (steps < end))
     assert torch.equal(within, _seen(SEGMENTS, BEGINNINGS))
 
 
 @pytest.mark.parametrize(("heads", "kv_heads", "key", "value"), [(4, 2, 32, 32), (3, 3, 48, 16)])
 @pytest.mark.parametrize("shared", [False, True])
-def test_attention_within_segments_and_its_slopes(heads: int, kv_heads: int, key: int, value: int, shared: bool) -> None:
+def test_attention_within_segments_and_its_slopes(
+    heads: int, kv_heads: int, key: int, value: int, shared: bool
+) -> None:
     B, T = SEGMENTS.shape
     beginnings = BEGINNINGS if shared else torch.zeros_like(SEGMENTS)
     q = _drawn(B, T, heads, key, dtype=torch.bfloat16)
     k = _drawn(B, T, kv_heads, key, dtype=torch.bfloat16, seed=1)
     v = _drawn(B, T, kv_heads, value + 8, dtype=torch.bfloat16, seed=2)
     exact = _exact(q, k, v)
-    wide = [some.repeat_interleave(heads // kv_heads, dim=2).transpose(1, 2) for some in (exact[1], exact[2][..., 8:])]
+    wide = [
+        some.repeat_interleave(heads // kv_heads, dim=2).transpose(1, 2)
+        for some in (exact[1], exact[2][..., 8:])
+    ]
     scores = exact[0].transpose(1, 2) @ wide[0].transpose(2, 3) * 0.3
     masked = scores.masked_fill(~_seen(SEGMENTS, beginnings)[:, None], -torch.inf)
     expected = (masked.softmax(-1) @ wide[1]).transpose(1, 2)
-    found = blocks.attend_within(q, k, v[..., 8:], blocks.sights(SEGMENTS, beginnings), 0.3)
+    found = packed_attention.attend_within(
+        q, k, v[..., 8:], packed_attention.sights(SEGMENTS, beginnings), 0.3
+    )
     _slopes_agree(found, expected, [q, k, v], exact, torch.bfloat16)

@@ -13,10 +13,10 @@ from torch import Tensor
 from r1kit.chat import Chat
 from r1kit.config import R1kitError
 from r1kit.engine.native import NativeEngine
-from r1kit.model.examination import Examination
+from r1kit.model.fingerprint import Examination
 from r1kit.runtime.local import LocalConfig, LocalRuntime
-from r1kit.train.disagreement import gaps
-from r1kit.train.gate import ENOUGH, GapAlarm, GateConfig, check, sample, sample_enough
+from r1kit.train.agreement_gate import ENOUGH, GapAlarm, GateConfig, check, sample, sample_enough
+from r1kit.train.diagnose import gaps
 from r1kit.train.learner import Learner
 from r1kit.train.objectives import CrossEntropy
 from r1kit.types import Completion, Problem, Row, Sampling
@@ -27,16 +27,23 @@ SHAPE = {"layers": 3}
 
 
 class Faulty(NativeEngine):
-    """An engine with weights of its own that takes new ones through ``sync``, and reads every prompt through ``ask``."""
+    """An engine with weights of its own that takes new ones through ``sync``, and reads every prompt through
+    ``ask``."""
 
-    def __init__(self, sync: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict, ask: Callable[[np.ndarray], np.ndarray] = np.array) -> None:
+    def __init__(
+        self,
+        sync: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict,
+        ask: Callable[[np.ndarray], np.ndarray] = np.array,
+    ) -> None:
         super().__init__(model(seed=1, **SHAPE), [tokenizer().eos_id], kernels=False)
         self.sync, self.ask = sync, ask
 
     def load(self, weights: Mapping[str, Tensor], version: int) -> None:
         super().load(self.sync({name: tensor.clone() for name, tensor in weights.items()}), version)
 
-    def generate(self, prompts: Sequence[np.ndarray], sampling: Sampling, seeds: Sequence[int] | None = None) -> list[list[Completion]]:
+    def generate(
+        self, prompts: Sequence[np.ndarray], sampling: Sampling, seeds: Sequence[int] | None = None
+    ) -> list[list[Completion]]:
         return super().generate([self.ask(prompt) for prompt in prompts], sampling, seeds)
 
 
@@ -53,8 +60,17 @@ def two(engine: NativeEngine | None = None) -> Two:
 
 
 def told(sides: Two, temperature: float = 1.0, config: GateConfig = FINE) -> str:
-    with pytest.raises(R1kitError, match="engine and learner do not agree, so training does not start") as error:
-        check(sides, PROBLEMS, Sampling(max_tokens=24, temperature=temperature), seed=3, version=5, config=config)
+    with pytest.raises(
+        R1kitError, match="engine and learner do not agree, so training does not start"
+    ) as error:
+        check(
+            sides,
+            PROBLEMS,
+            Sampling(max_tokens=24, temperature=temperature),
+            seed=3,
+            version=5,
+            config=config,
+        )
     return str(error.value)
 
 
@@ -63,7 +79,14 @@ def told(sides: Two, temperature: float = 1.0, config: GateConfig = FINE) -> str
 def test_sides_that_agree_pass_at_every_temperature(temperature: float, kernels: bool | None) -> None:
     engine = Faulty()
     engine.kernels = kernels
-    metrics = check(two(engine), PROBLEMS, Sampling(max_tokens=24, temperature=temperature), seed=3, version=5, config=FINE)
+    metrics = check(
+        two(engine),
+        PROBLEMS,
+        Sampling(max_tokens=24, temperature=temperature),
+        seed=3,
+        version=5,
+        config=FINE,
+    )
     assert metrics["gate/tokens"] >= 4 and metrics["gate/gap_mean"] < 1e-5 and metrics["gate/gap_max"] < 1e-4
 
 
@@ -74,8 +97,12 @@ def test_the_gap_is_that_of_all_sampled_tokens_by_hand() -> None:
     count = sum(len(probe.completion.token_ids) for probe in probes)
     assert metrics["gate/tokens"] == count >= ENOUGH
     once = sample(sides, PROBLEMS, Sampling(max_tokens=24, temperature=0.7), seed=3)
-    assert sum(len(probe.completion.token_ids) for probe in once) < ENOUGH and len({tuple(p.completion.token_ids) for p in probes}) > len(once)
-    shifted = [replace(p, completion=replace(p.completion, logprobs=p.completion.logprobs + 0.25)) for p in probes]
+    assert sum(len(probe.completion.token_ids) for probe in once) < ENOUGH and len(
+        {tuple(p.completion.token_ids) for p in probes}
+    ) > len(once)
+    shifted = [
+        replace(p, completion=replace(p.completion, logprobs=p.completion.logprobs + 0.25)) for p in probes
+    ]
     assert gaps(sides.learner, shifted).mean() == pytest.approx(0.25, abs=1e-5)
 
 
@@ -88,14 +115,19 @@ def without(name: str) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
 def test_a_tensor_that_was_not_copied_is_named() -> None:
     name = "layers.2.self_attn.kv_a_proj_with_mqa.weight"
     message = told(two(Faulty(without(name))))
-    assert f"{name} differs (it was not copied, or comes from another version)" in message and "the engine (process 0)" in message
+    assert (
+        f"{name} differs (it was not copied, or comes from another version)" in message
+        and "the engine (process 0)" in message
+    )
     assert message.count("differs") == 1
 
 
 def test_a_transposed_tensor_is_named() -> None:
     name = "layers.0.self_attn.o_proj.weight"
     assert two().learner.weights()[name].shape == (32, 32)
-    assert f"{name} is transposed" in told(two(Faulty(lambda weights: {**weights, name: weights[name].mT.contiguous()})))
+    assert f"{name} is transposed" in told(
+        two(Faulty(lambda weights: {**weights, name: weights[name].mT.contiguous()}))
+    )
 
 
 def test_weights_of_an_older_version_are_seen_even_where_they_change_little() -> None:
@@ -103,12 +135,21 @@ def test_weights_of_an_older_version_are_seen_even_where_they_change_little() ->
         return {name: tensor * 0.99 if tensor.dim() > 1 else tensor for name, tensor in weights.items()}
 
     message = told(two(Faulty(old)), config=GateConfig(gate_mean=100.0, gate_max=100.0))
-    assert "the weights of the engine (process 0) are not the learner's" in message and "and " in message and "more" in message
+    assert (
+        "the weights of the engine (process 0) are not the learner's" in message
+        and "and " in message
+        and "more" in message
+    )
 
 
 def test_swapped_layers_are_named_with_what_they_hold() -> None:
     def swap(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        names = {name: name.replace("layers.1.", "layers.x.").replace("layers.2.", "layers.1.").replace("layers.x.", "layers.2.") for name in weights}
+        names = {
+            name: name.replace("layers.1.", "layers.x.")
+            .replace("layers.2.", "layers.1.")
+            .replace("layers.x.", "layers.2.")
+            for name in weights
+        }
         return {name: weights[source] for name, source in names.items()}
 
     message = told(two(Faulty(swap)))
@@ -142,8 +183,9 @@ def test_a_prompt_in_another_template_is_named() -> None:
         question = tokenizer().decode(prompt_ids)
         return plain.prompt_ids(texts[question])
 
-    assert "The completions follow from a prompt written with template 'r1_zero', but the rows hold the prompt of template 'chat'" in told(
-        two(Faulty(ask=ask))
+    assert (
+        "The completions follow from a prompt written with template 'r1_zero', but the rows hold the "
+        "prompt of template 'chat'" in told(two(Faulty(ask=ask)))
     )
 
 
@@ -155,22 +197,35 @@ def test_a_prompt_in_another_template_is_named() -> None:
         (lambda ids: np.concatenate([ids, tokenizer().encode("<think>\n")]), "that opens with '<think>\\n'"),
     ],
 )
-def test_a_prompt_with_other_tokens_at_its_ends_is_named(ask: Callable[[np.ndarray], np.ndarray], found: str) -> None:
+def test_a_prompt_with_other_tokens_at_its_ends_is_named(
+    ask: Callable[[np.ndarray], np.ndarray], found: str
+) -> None:
     assert found in told(two(Faulty(ask=ask)))
 
 
 def test_log_probabilities_at_another_temperature_are_named() -> None:
     class AtOne(Faulty):
-        def generate(self, prompts: Sequence[np.ndarray], sampling: Sampling, seeds: Sequence[int] | None = None) -> list[list[Completion]]:
+        def generate(
+            self, prompts: Sequence[np.ndarray], sampling: Sampling, seeds: Sequence[int] | None = None
+        ) -> list[list[Completion]]:
             groups = super().generate(prompts, sampling, seeds)
-            return [[self._again(prompt, one) for one in group] for prompt, group in zip(prompts, groups, strict=True)]
+            return [
+                [self._again(prompt, one) for one in group]
+                for prompt, group in zip(prompts, groups, strict=True)
+            ]
 
         def _again(self, prompt: np.ndarray, one: Completion) -> Completion:
-            row = Row(np.concatenate([prompt, one.token_ids]), np.ones(len(prompt) + len(one.token_ids), dtype=bool), 1.0)
+            row = Row(
+                np.concatenate([prompt, one.token_ids]),
+                np.ones(len(prompt) + len(one.token_ids), dtype=bool),
+                1.0,
+            )
             with torch.no_grad():
                 return replace(one, logprobs=full_logprobs(self.model.eval(), row).numpy()[len(prompt) - 1 :])
 
-    assert "The engine's log-probabilities are those at temperature 1, but it sampled at 0.5" in told(two(AtOne()), temperature=0.5)
+    assert "The engine's log-probabilities are those at temperature 1, but it sampled at 0.5" in told(
+        two(AtOne()), temperature=0.5
+    )
 
 
 def test_a_stale_rollout_is_caught_by_its_version() -> None:
@@ -178,7 +233,10 @@ def test_a_stale_rollout_is_caught_by_its_version() -> None:
         def load(self, weights: Mapping[str, Tensor], version: int) -> None:
             super().load(weights, version - 2)
 
-    assert "stale rollouts: they were sampled by version 3 of the weights, and the learner is at version 5" in told(two(Late()))
+    assert (
+        "stale rollouts: they were sampled by version 3 of the weights, and the learner is at version 5"
+        in told(two(Late()))
+    )
 
 
 def test_an_engine_that_cannot_be_examined_is_still_measured() -> None:
@@ -239,7 +297,9 @@ def test_replicas_are_compared_too(runtime: LocalRuntime, tmp_path: Path) -> Non
 
 def test_prompts_too_long_for_the_learner_are_passed_over_when_the_cause_is_sought() -> None:
     sides = two(Faulty(ask=lambda ids: ids[1:]))
-    sides.learner.config = sides.learner.config.model_copy(update={"context": 60})  # r1_zero's prompts have 260 tokens
+    sides.learner.config = sides.learner.config.model_copy(
+        update={"context": 60}
+    )  # r1_zero's prompts have 260 tokens
     assert "without its first token" in told(sides)
     sides.engine.ask = lambda ids: ids[::-1].copy()  # type: ignore[attr-defined]
     assert "its kernels or its packed copy" in told(sides)
@@ -272,9 +332,15 @@ def test_an_engine_that_stays_behind_its_learner_sets_off_the_alarm() -> None:
 def test_the_alarm_warns_and_then_stops_unless_the_gap_closes() -> None:
     alarm = GapAlarm(GateConfig(gap_alarm=0.05, gap_patience=3))
     assert alarm.feed(0, 0.05) == ""
-    assert "step 1: engine and learner differ by 0.2 per token on fresh rollouts (gap_alarm 0.05)" in alarm.feed(1, 0.2)
+    assert (
+        "step 1: engine and learner differ by 0.2 per token on fresh rollouts (gap_alarm 0.05)"
+        in alarm.feed(1, 0.2)
+    )
     assert alarm.feed(2, float("nan")) != ""
     assert alarm.feed(3, 0.01) == ""
     assert alarm.feed(4, 0.2) and alarm.feed(5, 0.2)
-    with pytest.raises(R1kitError, match=r"step 6: .* 3 updates in a row: the engine samples from something else than what is trained"):
+    with pytest.raises(
+        R1kitError,
+        match=r"step 6: .* 3 updates in a row: the engine samples from something else than what is trained",
+    ):
         alarm.feed(6, 0.2)

@@ -17,36 +17,48 @@ from r1kit.engine.native import NativeEngine
 from r1kit.rewards import Failure, WeightedReward
 from r1kit.tasks import load_tasks
 from r1kit.train import checkpoint
+from r1kit.train.advantage_rows import Recomputed, make_rows, policy_row
 from r1kit.train.grpo import GRPOConfig, train
 from r1kit.train.learner import Learner
 from r1kit.train.packing import pack
 from r1kit.train.policy_loss import PolicyLoss, PolicyLossConfig
 from r1kit.train.rollouts import Phase, Player, collect, describe, judge, records
-from r1kit.train.rows import Recomputed, make_rows, policy_row
 from r1kit.types import Completion, Problem, Rollout, Score
 
 NAN = float("nan")
 
 
-def make_group(problem: str, rewards: Sequence[float], lengths: Sequence[int]) -> tuple[list[Rollout], list[Score]]:
+def make_group(
+    problem: str, rewards: Sequence[float], lengths: Sequence[int]
+) -> tuple[list[Rollout], list[Score]]:
     asked = Problem(problem, "chain", "?", "1")
     rollouts = []
     for index, length in enumerate(lengths):
-        completion = Completion(np.arange(10, 10 + length, dtype=np.int32), np.full(length, -1.5, dtype=np.float32), "stop")
-        rollouts.append(Rollout(asked, index, np.array([1, 2, 3], dtype=np.int32), completion, "", None, None))
+        completion = Completion(
+            np.arange(10, 10 + length, dtype=np.int32), np.full(length, -1.5, dtype=np.float32), "stop"
+        )
+        rollouts.append(
+            Rollout(asked, index, np.array([1, 2, 3], dtype=np.int32), completion, "", None, None)
+        )
     return rollouts, [Score(reward, {"accuracy": reward}) for reward in rewards]
 
 
 def test_groups_without_variance_are_left_out_but_still_count_in_the_normalisation() -> None:
     even, same = make_group("even", [1, 1], [4, 6])
     uneven, differ = make_group("uneven", [1, 0], [2, 8])
-    for aggregation, expected in (("token", [1 / 20] * 2), ("rollout", [1 / 8, 1 / 32]), ("constant", [1 / 40] * 2)):
+    for aggregation, expected in (
+        ("token", [1 / 20] * 2),
+        ("rollout", [1 / 8, 1 / 32]),
+        ("constant", [1 / 40] * 2),
+    ):
         config = GRPOConfig(beta=0.0, advantage="group_mean", aggregation=aggregation, max_tokens=10)
         rows = make_rows(Phase([even, uneven], [same, differ], 2, 1), config, {}, Recomputed(), 0)
         assert [row.advantage for row in rows] == [0.5, -0.5]
         assert [row.weight for row in rows] == pytest.approx(expected)
     blank = [np.zeros(3 + n, dtype=np.float32) for n in (4, 6, 2, 8)]
-    with_penalty = make_rows(Phase([even, uneven], [same, differ], 2, 1), GRPOConfig(beta=0.1), {}, Recomputed(blank), 0)
+    with_penalty = make_rows(
+        Phase([even, uneven], [same, differ], 2, 1), GRPOConfig(beta=0.1), {}, Recomputed(blank), 0
+    )
     assert [row.advantage for row in with_penalty][:2] == [0, 0] and len(with_penalty) == 4
 
 
@@ -61,28 +73,44 @@ def test_a_rollout_that_could_not_be_judged_is_never_trained_on() -> None:
 def test_a_policy_row_is_the_prompt_and_the_very_ids_that_were_sampled() -> None:
     rollout = make_group("p", [1], [4])[0][0]
     row = policy_row(rollout, 0.5, 0.25)
-    assert row.token_ids.tolist() == [1, 2, 3, 10, 11, 12, 13] and row.mask.tolist() == [False] * 3 + [True] * 4
+    assert (
+        row.token_ids.tolist() == [1, 2, 3, 10, 11, 12, 13] and row.mask.tolist() == [False] * 3 + [True] * 4
+    )
     assert row.old_logprobs is not None and row.old_logprobs.tolist() == [0] * 3 + [-1.5] * 4
     assert (row.advantage, row.weight) == (0.5, 0.25)
 
 
 def test_the_description_counts_groups_that_teach_nothing() -> None:
-    groups, scores = zip(*(make_group(f"p{i}", rewards, [2, 4]) for i, rewards in enumerate(([1, 1], [1, 0], [NAN, 0]))), strict=True)
+    groups, scores = zip(
+        *(make_group(f"p{i}", rewards, [2, 4]) for i, rewards in enumerate(([1, 1], [1, 0], [NAN, 0]))),
+        strict=True,
+    )
     found = describe(Phase(list(groups), list(scores), 3, 1))
-    assert found["reward/mean"] == pytest.approx(3 / 5) and found["reward/zero_std_groups"] == pytest.approx(2 / 3)
+    assert found["reward/mean"] == pytest.approx(3 / 5) and found["reward/zero_std_groups"] == pytest.approx(
+        2 / 3
+    )
     assert found["completions/mean_length"] == 3 and found["completions/max_length"] == 4
 
 
 def test_the_entropy_in_the_log_is_that_of_the_whole_distribution() -> None:
     spied = Spied()
     rollouts, _ = make_group("p", [1, 0], [5, 9])
-    rows = [policy_row(rollout, advantage=advantage, weight=0.1) for rollout, advantage in zip(rollouts, (0.5, -0.5), strict=True)]
+    rows = [
+        policy_row(rollout, advantage=advantage, weight=0.1)
+        for rollout, advantage in zip(rollouts, (0.5, -0.5), strict=True)
+    ]
     expected = 0.0
     for row in rows:
         with torch.no_grad():
-            logits_TV = spied.model.logits(spied.model(torch.from_numpy(row.token_ids[:-1].astype(np.int64))[None]).hidden_BTD)[0]
-        expected += float(torch.distributions.Categorical(logits=logits_TV[torch.from_numpy(row.mask[1:])]).entropy().sum())
-    assert spied.learner.update(rows, PolicyLoss(PolicyLossConfig()), 0.0)["entropy"] == pytest.approx(expected, rel=1e-4)
+            logits_TV = spied.model.logits(
+                spied.model(torch.from_numpy(row.token_ids[:-1].astype(np.int64))[None]).hidden_BTD
+            )[0]
+        expected += float(
+            torch.distributions.Categorical(logits=logits_TV[torch.from_numpy(row.mask[1:])]).entropy().sum()
+        )
+    assert spied.learner.update(rows, PolicyLoss(PolicyLossConfig()), 0.0)["entropy"] == pytest.approx(
+        expected, rel=1e-4
+    )
 
 
 def even_ids(rollouts: Sequence[Rollout]) -> list[float | None]:
@@ -90,7 +118,8 @@ def even_ids(rollouts: Sequence[Rollout]) -> list[float | None]:
 
 
 class RemoteEngine(NativeEngine):
-    """An engine with weights of its own, as on another machine: it follows the learner only through ``load``."""
+    """An engine with weights of its own, as on another machine: it follows the learner only through
+    ``load``."""
 
     def load(self, weights: Mapping[str, Tensor], version: int) -> None:
         super().load({name: tensor.clone() for name, tensor in weights.items()}, version)
@@ -111,9 +140,16 @@ def play(config: GRPOConfig, out: Path, dies_at: int = -1) -> Mortal:
 
 @pytest.mark.parametrize(("beta", "refills"), [(0.0, 0), (0.1, 0), (0.0, 2)])
 def test_a_training_that_was_killed_continues_bit_for_bit(beta: float, refills: int, tmp_path: Path) -> None:
-    """The reference is refreshed twice: what a resumed training compares with must be what it was. With dynamic sampling the problems
-    that come next depend on how many were drawn."""
-    shape = {"problems": 2, "group": 3, "max_tokens": 6, "updates_per_rollout": 2, "reference_refresh": 3, "save_every": 1}
+    """The reference is refreshed twice: what a resumed training compares with must be what it was. With
+    dynamic sampling the problems that come next depend on how many were drawn."""
+    shape = {
+        "problems": 2,
+        "group": 3,
+        "max_tokens": 6,
+        "updates_per_rollout": 2,
+        "reference_refresh": 3,
+        "save_every": 1,
+    }
     config = GRPOConfig(steps=8, beta=beta, epsilon=0.2, dynamic_sampling=refills, **shape)
     straight = play(config, tmp_path / "a")
     with pytest.raises(KilledError):
@@ -140,12 +176,16 @@ def test_dynamic_sampling_draws_until_groups_can_teach_and_fills_up_with_even_on
     rounds_and_drawn = (rounds, len(asked))
     expected = sorted(asked, reverse=True)[:6] if refills else asked
     config = GRPOConfig(problems=3, updates_per_rollout=2, group=2, max_tokens=3, dynamic_sampling=refills)
-    player = Player(Learner(model(), learner_config()), NativeEngine(model(), [tokenizer().eos_id]), Chat(tokenizer()))
+    player = Player(
+        Learner(model(), learner_config()), NativeEngine(model(), [tokenizer().eos_id]), Chat(tokenizer())
+    )
     mixture = Mixture(load_tasks({"chain": {"weight": 1, "size": 40}}), "train", 5)
     phase = collect(player, mixture, [WeightedReward("chinese", 1.0, tells_chinese_apart)], config, 3)
     teaching = [scores[0].total != scores[1].total for scores in phase.scores_PG]
     assert teaching == expected and (phase.rounds, phase.drawn) == rounds_and_drawn
-    assert len({group[0].problem.id for group in phase.groups}) == 6  # the stream goes on: nothing is asked twice within an epoch
+    assert (
+        len({group[0].problem.id for group in phase.groups}) == 6
+    )  # the stream goes on: nothing is asked twice within an epoch
 
 
 def test_a_reward_that_raises_leaves_its_traceback_beside_the_rollout() -> None:
@@ -159,20 +199,38 @@ def test_a_reward_that_raises_leaves_its_traceback_beside_the_rollout() -> None:
     scores_PG = judge(groups, [WeightedReward("mine", 1.0, breaks)], failures)
     phase = Phase(groups, scores_PG, 2, 1, failures=failures)
     lines = records(phase, 4)
-    assert len(lines) == 5 and [line["index"] for line in lines] == [0, 1, 2, 3, 1] and "failures" not in lines[0]
+    assert (
+        len(lines) == 5
+        and [line["index"] for line in lines] == [0, 1, 2, 3, 1]
+        and "failures" not in lines[0]
+    )
     assert "ZeroDivisionError: a reward of the user's" in lines[-1]["failures"]["mine"]  # type: ignore[index]
     assert describe(phase)["reward/failed"] == pytest.approx(1 / 60)
 
 
 def test_a_divergence_in_the_reward_is_taken_off_rollout_by_rollout() -> None:
-    """Two groups: each rollout's own sum of log(pi_old / pi_ref) over its tokens, before groups are compared."""
+    """Two groups: each rollout's own sum of log(pi_old / pi_ref) over its tokens, before groups are
+    compared."""
     first, scores = make_group("a", [1, 0], [2, 4])
     second, others = make_group("b", [1, 1], [3, 5])
-    references = [np.concatenate([np.zeros(3), np.full(n, level)]).astype(np.float32) for n, level in ((2, -2.5), (4, -1.5), (3, -1.0), (5, -3.0))]
+    references = [
+        np.concatenate([np.zeros(3), np.full(n, level)]).astype(np.float32)
+        for n, level in ((2, -2.5), (4, -1.5), (3, -1.0), (5, -3.0))
+    ]
     config = GRPOConfig(beta=0.1, kl="k1", kl_in="reward", advantage="group_mean", aggregation="sequence")
     rows = make_rows(Phase([first, second], [scores, others], 2, 1), config, {}, Recomputed(references), 0)
-    totals = [1 - 0.1 * 2 * 1.0, 0.0, 1 + 0.1 * 3 * 0.5, 1 - 0.1 * 5 * 1.5]  # the engine says -1.5 for every token
-    expected = [totals[0] - np.mean(totals[:2]), totals[1] - np.mean(totals[:2]), totals[2] - np.mean(totals[2:]), totals[3] - np.mean(totals[2:])]
+    totals = [
+        1 - 0.1 * 2 * 1.0,
+        0.0,
+        1 + 0.1 * 3 * 0.5,
+        1 - 0.1 * 5 * 1.5,
+    ]  # the engine says -1.5 for every token
+    expected = [
+        totals[0] - np.mean(totals[:2]),
+        totals[1] - np.mean(totals[:2]),
+        totals[2] - np.mean(totals[2:]),
+        totals[3] - np.mean(totals[2:]),
+    ]
     assert [row.advantage for row in rows] == pytest.approx(expected)
 
 
@@ -189,7 +247,9 @@ def test_only_the_tokens_of_highest_entropy_learn_and_the_learner_says_which() -
         np.testing.assert_allclose(entropy_T[3:], expected_T, rtol=1e-4)
         assert not entropy_T[:3].any()
     rows = make_rows(Phase([rollouts], [scores], 1, 1), config, {}, Recomputed(entropies=entropies), 0)
-    least = np.sort(np.concatenate([entropy_T[3:] for entropy_T in entropies]))[-4]  # the top quarter of 14 tokens: four
+    least = np.sort(np.concatenate([entropy_T[3:] for entropy_T in entropies]))[
+        -4
+    ]  # the top quarter of 14 tokens: four
     for row, entropy_T, advantage in zip(rows, entropies, (0.5, -0.5), strict=True):
         assert np.asarray(row.advantage).tolist() == (advantage * (row.mask & (entropy_T >= least))).tolist()
 
@@ -199,23 +259,48 @@ def test_overlong_rollouts_count_in_their_group_but_are_not_learned_from() -> No
     cut = replace(group[2], completion=replace(group[2].completion, finish="length"))
     config = GRPOConfig(beta=0.0, advantage="group_mean", aggregation="token", overlong_filter=True)
     rows = make_rows(Phase([[group[0], group[1], cut]], [scores], 1, 1), config, {}, Recomputed(), 0)
-    assert [row.advantage for row in rows] == pytest.approx([2 / 3, -1 / 3]) and [row.weight for row in rows] == pytest.approx([1 / 9] * 2)
+    assert [row.advantage for row in rows] == pytest.approx([2 / 3, -1 / 3]) and [
+        row.weight for row in rows
+    ] == pytest.approx([1 / 9] * 2)
     assert make_rows(Phase([[cut, cut, cut]], [scores], 1, 1), config, {}, Recomputed(), 0) == []
 
 
 def test_what_is_rewarded_becomes_more_frequent(tmp_path: Path) -> None:
     config = GRPOConfig(
-        steps=18, problems=4, group=8, updates_per_rollout=1, max_tokens=4, beta=0.0, epsilon=0.2, advantage="group_mean", aggregation="token"
+        steps=18,
+        problems=4,
+        group=8,
+        updates_per_rollout=1,
+        max_tokens=4,
+        beta=0.0,
+        epsilon=0.2,
+        advantage="group_mean",
+        aggregation="token",
     )
     play(config, tmp_path)
-    rewards = [float(line.split('"reward/mean": ')[1].split(",")[0]) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    rewards = [
+        float(line.split('"reward/mean": ')[1].split(",")[0])
+        for line in (tmp_path / "metrics.jsonl").read_text().splitlines()
+    ]
     assert len(rewards) == 18 and np.mean(rewards[:2]) < 0.65 < 0.85 < np.mean(rewards[-2:])
 
 
 def test_the_defaults_are_the_papers_and_a_group_of_one_is_refused() -> None:
     paper = GRPOConfig()
-    assert (paper.problems, paper.group, paper.updates_per_rollout, paper.beta, paper.reference_refresh) == (32, 16, 16, 0.001, 400)
-    assert (paper.steps, paper.max_tokens, paper.temperature, paper.aggregation, paper.advantage) == (10_400, 32_768, 1.0, "rollout", "group_std")
+    assert (paper.problems, paper.group, paper.updates_per_rollout, paper.beta, paper.reference_refresh) == (
+        32,
+        16,
+        16,
+        0.001,
+        400,
+    )
+    assert (paper.steps, paper.max_tokens, paper.temperature, paper.aggregation, paper.advantage) == (
+        10_400,
+        32_768,
+        1.0,
+        "rollout",
+        "group_std",
+    )
     with pytest.raises(ConfigError, match="no group to be better than"):
         GRPOConfig.parse({"group": 1}, "grpo")
     assert GRPOConfig.parse({"group": 1, "advantage": "reinforce_pp"}, "grpo").group == 1
@@ -235,17 +320,29 @@ def test_settings_that_would_teach_nothing_are_refused(given: dict[str, object],
 
 
 def test_packed_rows_give_the_loss_of_the_equation(tmp_path: Path) -> None:
-    """One update's loss by the equation on top of the module, token by token, from another model than the one that sampled."""
+    """One update's loss by the equation on top of the module, token by token, from another model than the one
+    that sampled."""
     spied = Spied()
     rollouts, scores = make_group("p", [1, 0, 0], [3, 5, 2])
-    config = GRPOConfig(beta=0.05, epsilon=0.2, epsilon_high=0.28, advantage="group_mean", aggregation="rollout")
-    references = [np.concatenate([np.zeros(3), np.full(len(r.completion.token_ids), -4.0)]).astype(np.float32) for r in rollouts]
+    config = GRPOConfig(
+        beta=0.05, epsilon=0.2, epsilon_high=0.28, advantage="group_mean", aggregation="rollout"
+    )
+    references = [
+        np.concatenate([np.zeros(3), np.full(len(r.completion.token_ids), -4.0)]).astype(np.float32)
+        for r in rollouts
+    ]
     rows = make_rows(Phase([rollouts], [scores], 1, 1), config, {}, Recomputed(references), 0)
     expected = 0.0
     for row, advantage in zip(rows, (2 / 3, -1 / 3, -1 / 3), strict=True):
         with torch.no_grad():
-            logits_TV = spied.model.logits(spied.model(torch.from_numpy(row.token_ids[:-1].astype(np.int64))[None]).hidden_BTD)[0]
-        logprobs_T = logits_TV.log_softmax(-1)[range(2, len(row.token_ids) - 1), row.token_ids[3:].astype(np.int64)].double().numpy()
+            logits_TV = spied.model.logits(
+                spied.model(torch.from_numpy(row.token_ids[:-1].astype(np.int64))[None]).hidden_BTD
+            )[0]
+        logprobs_T = (
+            logits_TV.log_softmax(-1)[range(2, len(row.token_ids) - 1), row.token_ids[3:].astype(np.int64)]
+            .double()
+            .numpy()
+        )
         ratio_T, log_ref_T = np.exp(logprobs_T + 1.5), -4.0 - logprobs_T
         gain_T = np.minimum(ratio_T * advantage, np.clip(ratio_T, 0.8, 1.28) * advantage)
         expected += -np.mean(gain_T - 0.05 * (np.exp(log_ref_T) - log_ref_T - 1)) / 3

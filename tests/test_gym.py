@@ -10,7 +10,9 @@ from r1kit.tasks import gym as module
 from r1kit.tasks import load_tasks
 from r1kit.tasks.gym import Gym
 
-installed = pytest.mark.skipif(importlib.util.find_spec("reasoning_gym") is None, reason="reasoning-gym is not installed")
+installed = pytest.mark.skipif(
+    importlib.util.find_spec("reasoning_gym") is None, reason="reasoning-gym is not installed"
+)
 
 # Two tasks: a scorer that calls eval on the answer as several of the package do, and one that raises on junk.
 PACKAGE = """
@@ -41,14 +43,21 @@ def fake(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     for name in ("reasoning_gym", "reasoning_gym.factory"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    monkeypatch.setattr(module, "_SCORER", module._SCORER.replace("from reasoning_gym import create_dataset", PACKAGE))
+    monkeypatch.setattr(
+        module, "_SCORER", module._SCORER.replace("from reasoning_gym import create_dataset", PACKAGE)
+    )
     yield
     for name in ("reasoning_gym", "reasoning_gym.factory"):
         sys.modules.pop(name, None)
 
 
 def test_a_recipe_names_the_tasks(fake):
-    tasks = load_tasks({"whole_number": {"kind": "gym", "size": 20, "weight": 2}, "sums": {"kind": "gym", "task": "evaluated", "size": 20, "low": 5}})
+    tasks = load_tasks(
+        {
+            "whole_number": {"kind": "gym", "size": 20, "weight": 2},
+            "sums": {"kind": "gym", "task": "evaluated", "size": 20, "low": 5},
+        }
+    )
     assert {name: weight for name, (_, weight) in tasks.items()} == {"whole_number": 2.0, "sums": 1.0}
     for name, (task, _) in tasks.items():
         problems = [*task.problems("train"), *task.problems("held_out")]
@@ -84,7 +93,9 @@ def test_an_answer_that_never_ends_is_wrong_and_spares_its_neighbours(fake, monk
     monkeypatch.setattr(module, "SECONDS", 0.5)
     made = Gym("own", task="evaluated", size=3)
     problem = [*made.problems("train"), *made.problems("held_out")][0]
-    assert [v.outcome for v in made.check_batch([problem] * 2, ["[0 for x in iter(int, 1)]", problem.answer])] == ["wrong", "correct"]
+    assert [
+        v.outcome for v in made.check_batch([problem] * 2, ["[0 for x in iter(int, 1)]", problem.answer])
+    ] == ["wrong", "correct"]
 
 
 @installed
@@ -99,7 +110,9 @@ def test_gold_answers_are_correct_and_junk_is_wrong():
         assert task.problems("train") == Gym(name, size=12).problems("train")
 
 
-@pytest.mark.skipif(importlib.util.find_spec("reasoning_gym") is not None, reason="reasoning-gym is installed")
+@pytest.mark.skipif(
+    importlib.util.find_spec("reasoning_gym") is not None, reason="reasoning-gym is installed"
+)
 def test_without_the_package_the_error_says_what_to_install():
     with pytest.raises(ConfigError, match="r1kit\\[gym\\]"):
         Gym("countdown").problems("train")

@@ -1,4 +1,5 @@
-"""The alarm for reward hacking: it is silent on noise, loud where gold falls while the judges rise, and remembers over an interruption."""
+"""The alarm for reward hacking: it is silent on noise, loud where gold falls while the judges rise, and
+remembers over an interruption."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,20 +8,26 @@ import numpy as np
 import pytest
 
 from r1kit.config import R1kitError
-from r1kit.train.hacking import CHANCE, WINDOW, Measurement, Measurements, parting
+from r1kit.train.reward_hacking import CHANCE, WINDOW, Measurement, Measurements, parting
 
 PROMPTS = 96
 Curve = Callable[[float], float]
 
 
 def series(gold: Curve, judges: Curve, count: int, seed: int) -> list[Measurement]:
-    """Measurements of a run: each prompt has a level of its own, gold answers are right or wrong, judges' scores are continuous."""
+    """Measurements of a run: each prompt has a level of its own, gold answers are right or wrong, judges'
+    scores are continuous."""
     rng = np.random.default_rng(seed)
     level_P, taste_P = rng.uniform(0, 1, PROMPTS), rng.uniform(0.3, 0.7, PROMPTS)
     found = []
     for share in np.linspace(0, 1, count):
         right_P = rng.random(PROMPTS) < np.clip(level_P + gold(share), 0, 1)
-        found.append(Measurement(right_P.astype(float), np.clip(taste_P + judges(share) + 0.15 * rng.normal(size=PROMPTS), 0, 1)))
+        found.append(
+            Measurement(
+                right_P.astype(float),
+                np.clip(taste_P + judges(share) + 0.15 * rng.normal(size=PROMPTS), 0, 1),
+            )
+        )
     return found
 
 
@@ -41,11 +48,18 @@ STILL: Curve = lambda share: 0.0  # noqa: E731
 
 @pytest.mark.parametrize(
     ("gold", "judges"),
-    [(STILL, STILL), (STILL, rising(0.3)), (rising(0.3), rising(0.3)), (falling(0.5), STILL), (falling(0.5), rising(-0.3))],
+    [
+        (STILL, STILL),
+        (STILL, rising(0.3)),
+        (rising(0.3), rising(0.3)),
+        (falling(0.5), STILL),
+        (falling(0.5), rising(-0.3)),
+    ],
     ids=["noise", "judges rise", "both rise", "gold falls", "both fall"],
 )
 def test_the_alarm_is_silent_where_nothing_is_hacked(gold: Curve, judges: Curve) -> None:
-    """Of 60 runs of 24 measurements with a chance of 0.01 each, more than four false alarms have a probability below 0.001."""
+    """Of 60 runs of 24 measurements with a chance of 0.01 each, more than four false alarms have a
+    probability below 0.001."""
     alarms = sum(first_alarm(series(gold, judges, 24, seed)) is not None for seed in range(60))
     assert CHANCE == 0.01 and alarms <= 4
 
@@ -63,7 +77,9 @@ def test_the_alarm_says_from_where_to_where() -> None:
     assert [parting(history[:end]) is not None for end in range(1, 11)] == [False] * 7 + [True] * 3
     found = parting(history)
     assert found is not None and found.best == 4
-    assert (found.gold_best, found.gold_now, found.judges_best, found.judges_now) == pytest.approx((0.6, 0.4, 0.58, 0.66))
+    assert (found.gold_best, found.gold_now, found.judges_best, found.judges_now) == pytest.approx(
+        (0.6, 0.4, 0.58, 0.66)
+    )
 
 
 def test_few_measurements_raise_no_alarm() -> None:
@@ -82,7 +98,11 @@ def test_measurements_are_taken_up_where_the_training_continues(tmp_path: Path) 
     resumed = Measurements(tmp_path / "b.jsonl", 15)
     assert [resumed.add(one) for one in history[15:]] == found[15:] and any(found)
     assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
-    assert Measurements(tmp_path / "b.jsonl", 0).history == [] == Measurements(tmp_path / "none.jsonl", 5).history
+    assert (
+        Measurements(tmp_path / "b.jsonl", 0).history
+        == []
+        == Measurements(tmp_path / "none.jsonl", 5).history
+    )
     (tmp_path / "b.jsonl").write_text("{")
     with pytest.raises(R1kitError, match=r"b\.jsonl:1: not JSON"):
         Measurements(tmp_path / "b.jsonl", 5)

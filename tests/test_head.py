@@ -7,11 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from r1kit.train import head
-from r1kit.train.head import part_rows, token_logprobs
+from r1kit.train import lm_head
+from r1kit.train.lm_head import part_rows, token_logprobs
 
 
-def drawn(positions: int, width: int, vocabulary: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def drawn(
+    positions: int, width: int, vocabulary: int, dtype: torch.dtype = torch.float64
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     hidden_ND = torch.randn(positions, width, generator=generator, dtype=dtype).requires_grad_()
     weight_VD = torch.randn(vocabulary, width, generator=generator, dtype=dtype).requires_grad_()
@@ -19,7 +21,9 @@ def drawn(positions: int, width: int, vocabulary: int, dtype: torch.dtype = torc
     return hidden_ND, weight_VD, targets_N, torch.rand(positions, generator=generator) + 0.5
 
 
-def plain(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, temperatures_N: Tensor | None) -> tuple[Tensor, Tensor]:
+def plain(
+    hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, temperatures_N: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """By autograd through all logits."""
     logits_NV = hidden_ND @ weight_VD.t()
     if temperatures_N is not None:
@@ -30,19 +34,27 @@ def plain(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, temperatures_
 
 @pytest.mark.parametrize("parts", [1, 3])
 @pytest.mark.parametrize("warm", [True, False])
-def test_values_and_gradients_are_those_of_all_logits(parts: int, warm: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(head, "ROW_STEP", 1)
-    monkeypatch.setattr(head, "PART_LOGITS", 37 * -(-10 // parts))
+def test_values_and_gradients_are_those_of_all_logits(
+    parts: int, warm: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lm_head, "ROW_STEP", 1)
+    monkeypatch.setattr(lm_head, "PART_LOGITS", 37 * -(-10 // parts))
     assert -(-10 // part_rows(37)) == parts
     hidden_ND, weight_VD, targets_N, temperatures_N = drawn(10, 6, 37)
     given = temperatures_N if warm else None
     slopes = torch.randn(2, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     for used in ((1.0, 1.0), (1.0, 0.0), (0.0, 1.0)):
-        found, expected = (one(hidden_ND, weight_VD, targets_N, given, *rest) for one, rest in ((token_logprobs, (torch.float64, True)), (plain, ())))
+        found, expected = (
+            one(hidden_ND, weight_VD, targets_N, given, *rest)
+            for one, rest in ((token_logprobs, (torch.float64, True)), (plain, ()))
+        )
         for ours, theirs in zip(found, expected, strict=True):
             torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=1e-12)
         ours, theirs = (
-            torch.autograd.grad(sum(u * (s * t).sum() for u, s, t in zip(used, slopes, pair, strict=True) if u), (hidden_ND, weight_VD))
+            torch.autograd.grad(
+                sum(u * (s * t).sum() for u, s, t in zip(used, slopes, pair, strict=True) if u),
+                (hidden_ND, weight_VD),
+            )
             for pair in (found, expected)
         )
         for one, other in zip(ours, theirs, strict=True):
@@ -52,7 +64,8 @@ def test_values_and_gradients_are_those_of_all_logits(parts: int, warm: bool, mo
 def test_the_gradient_is_that_of_finite_differences() -> None:
     hidden_ND, weight_VD, targets_N, temperatures_N = drawn(3, 4, 5)
     assert torch.autograd.gradcheck(
-        lambda h, w: token_logprobs(h, w, targets_N, temperatures_N.double(), torch.float64, True), (hidden_ND, weight_VD)
+        lambda h, w: token_logprobs(h, w, targets_N, temperatures_N.double(), torch.float64, True),
+        (hidden_ND, weight_VD),
     )
 
 
@@ -60,7 +73,7 @@ def test_in_float32_parts_change_rounding_only(monkeypatch: pytest.MonkeyPatch) 
     hidden_ND, weight_VD, targets_N, _ = drawn(1024, 16, 4000, torch.float32)
     whole = token_logprobs(hidden_ND, weight_VD, targets_N, None, torch.float32)[0]
     expected = torch.autograd.grad(whole.sum(), (hidden_ND, weight_VD))
-    monkeypatch.setattr(head, "PART_LOGITS", 4000 * 256)
+    monkeypatch.setattr(lm_head, "PART_LOGITS", 4000 * 256)
     assert part_rows(4000) == 256
     parts = token_logprobs(hidden_ND, weight_VD, targets_N, None, torch.float32)[0]
     torch.testing.assert_close(parts, whole, atol=1e-5, rtol=1e-6)
@@ -71,29 +84,40 @@ def test_in_float32_parts_change_rounding_only(monkeypatch: pytest.MonkeyPatch) 
 def test_without_being_asked_no_entropy_is_computed() -> None:
     hidden_ND, weight_VD, targets_N, _ = drawn(4, 3, 9)
     assert token_logprobs(hidden_ND, weight_VD, targets_N, None, torch.float64)[1].tolist() == [0.0] * 4
-    assert float(token_logprobs(hidden_ND, weight_VD, targets_N, None, torch.float64, True)[1].detach().min()) > 0
+    assert (
+        float(token_logprobs(hidden_ND, weight_VD, targets_N, None, torch.float64, True)[1].detach().min())
+        > 0
+    )
 
 
 def test_a_bfloat16_product_keeps_a_float32_softmax() -> None:
     hidden_ND, weight_VD, targets_N, _ = drawn(64, 32, 500, torch.float32)
-    exact, rough = (token_logprobs(hidden_ND, weight_VD, targets_N, None, dtype)[0] for dtype in (torch.float32, torch.bfloat16))
+    exact, rough = (
+        token_logprobs(hidden_ND, weight_VD, targets_N, None, dtype)[0]
+        for dtype in (torch.float32, torch.bfloat16)
+    )
     assert rough.dtype == torch.float32
-    reference = (hidden_ND.bfloat16() @ weight_VD.bfloat16().t()).float().log_softmax(-1).gather(1, targets_N[:, None])[:, 0]
+    reference = (
+        (hidden_ND.bfloat16() @ weight_VD.bfloat16().t())
+        .float()
+        .log_softmax(-1)
+        .gather(1, targets_N[:, None])[:, 0]
+    )
     torch.testing.assert_close(rough, reference, atol=1e-5, rtol=1e-5)
     assert 1e-3 < float((exact - rough).detach().abs().max()) < 0.5
 
 
 MEASURE = """
 import resource, torch
-from r1kit.train import head
-head.ROW_STEP, head.PART_LOGITS = 64, 64 * 150_000
+from r1kit.train import lm_head
+lm_head.ROW_STEP, lm_head.PART_LOGITS = 64, 64 * 150_000
 torch.set_num_threads(1)
 weight_VD = torch.randn(150_000, 8, requires_grad=True)
 
 def peak_mb(positions, parts):
     hidden_ND, targets_N = torch.randn(positions, 8, requires_grad=True), torch.randint(0, 150_000, (positions,))
     if parts:
-        found_N = head.token_logprobs(hidden_ND, weight_VD, targets_N, None, torch.float32)[0]
+        found_N = lm_head.token_logprobs(hidden_ND, weight_VD, targets_N, None, torch.float32)[0]
     else:
         found_N = -torch.nn.functional.cross_entropy(hidden_ND @ weight_VD.t(), targets_N, reduction="none")
     found_N.sum().backward()
@@ -104,7 +128,8 @@ print(peak_mb(128, True), peak_mb(320, True), peak_mb(320, False))
 
 
 def test_memory_does_not_grow_with_positions_times_vocabulary() -> None:
-    """The largest resident memory of a process that takes gradients through a vocabulary of 150,000, in parts and then at once."""
+    """The largest resident memory of a process that takes gradients through a vocabulary of 150,000, in parts
+    and then at once."""
     done = subprocess.run([sys.executable, "-c", MEASURE], check=True, capture_output=True, text=True)
     few, many, whole = map(float, done.stdout.split())
     logits_mb = 320 * 150_000 * 4 / 2**20  # 183, of which the first measurement had 73

@@ -1,4 +1,5 @@
-"""The gradient of every objective is the same for any micro-batch, packing, order of rows and number of processes, in float64 to 1e-6."""
+"""The gradient of every objective is the same for any micro-batch, packing, order of rows and number of
+processes, in float64 to 1e-6."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -38,8 +39,15 @@ def rows() -> tuple[Row, ...]:
     made = []
     for number, (row, logprobs_T) in enumerate(zip(plain, own, strict=True)):
         length = len(row.token_ids)
-        old, reference = (np.where(row.mask, logprobs_T + rng.normal(0, 0.2, length), 0).astype(np.float32) for _ in range(2))
-        experts = rng.permuted(np.tile(np.arange(4), (length - 1, 1, 1)), axis=-1)[..., :2] if number % 3 == 0 else None
+        old, reference = (
+            np.where(row.mask, logprobs_T + rng.normal(0, 0.2, length), 0).astype(np.float32)
+            for _ in range(2)
+        )
+        experts = (
+            rng.permuted(np.tile(np.arange(4), (length - 1, 1, 1)), axis=-1)[..., :2]
+            if number % 3 == 0
+            else None
+        )
         made.append(
             replace(row, old_logprobs=old, ref_logprobs=reference, temperature=(1.0, 0.7)[number % 2], experts=experts,
                     weight=rng.uniform(0.01, 0.1, length), advantage=rng.normal(size=length), penalty=rng.uniform(0, 0.1, length))
@@ -48,13 +56,23 @@ def rows() -> tuple[Row, ...]:
 
 
 def objectives() -> dict[str, Objective]:
-    found: dict[str, Objective] = {name: PolicyLoss(GRPOConfig.parse({"algorithm": name}, name)) for name in ALGORITHMS}
-    bonus = GRPOConfig.parse({"algorithm": "grpo", "entropy_bonus": 0.1, "epsilon": 0.2, "dual_clip": 3.0}, "test")
+    found: dict[str, Objective] = {
+        name: PolicyLoss(GRPOConfig.parse({"algorithm": name}, name)) for name in ALGORITHMS
+    }
+    bonus = GRPOConfig.parse(
+        {"algorithm": "grpo", "entropy_bonus": 0.1, "epsilon": 0.2, "dual_clip": 3.0}, "test"
+    )
     found["entropy_bonus"] = PolicyLoss(bonus, mtp_weight=0.3, balance_weight=0.1)
-    return found | {"critic": ValueLoss(0.2), "pretraining": CrossEntropy(mtp_weight=0.3, balance_weight=0.1), "values": SlopeLoss()}
+    return found | {
+        "critic": ValueLoss(0.2),
+        "pretraining": CrossEntropy(mtp_weight=0.3, balance_weight=0.1),
+        "values": SlopeLoss(),
+    }
 
 
-def gradient(objective: Objective, context: int, lines: int, given: list[Row]) -> tuple[Tensor, dict[str, float]]:
+def gradient(
+    objective: Objective, context: int, lines: int, given: list[Row]
+) -> tuple[Tensor, dict[str, float]]:
     """What a process adds to the sum over processes: gradients, loads and statistics."""
     spied = Spied(exact_config(context, lines), scalar_head=objective.wants_values)
     metrics = spied.learner.update(given, objective, 0.0)
@@ -87,7 +105,10 @@ def two() -> Iterator[LocalRuntime]:
 def test_two_processes_find_the_norm_of_one(two: LocalRuntime, tmp_path: Path) -> None:
     directory = model_directory(tmp_path)
     learner, alone = two.learner(directory, exact_config(64, 2)), Learner(model(), exact_config(64, 2))
-    for objective in (CrossEntropy(mtp_weight=0.3, balance_weight=0.1), PolicyLoss(GRPOConfig.parse({"algorithm": "gspo"}, "test"))):
+    for objective in (
+        CrossEntropy(mtp_weight=0.3, balance_weight=0.1),
+        PolicyLoss(GRPOConfig.parse({"algorithm": "gspo"}, "test")),
+    ):
         shared, own = (one.update(list(rows()), objective, 0.0) for one in (learner, alone))
         assert shared["grad_norm"] == pytest.approx(own["grad_norm"], rel=1e-9) and own["grad_norm"] > 1e-4
         assert shared["loss"] == pytest.approx(own["loss"], rel=1e-5)

@@ -1,4 +1,5 @@
-"""Reinforcement learning whose programs are judged in the sandbox, while its workers are killed: the weights must not tell."""
+"""Reinforcement learning whose programs are judged in the sandbox, while its workers are killed: the weights
+must not tell."""
 
 import json
 import shutil
@@ -8,15 +9,16 @@ import pytest
 from rich.console import Console
 from test_sandbox import killing
 
-from r1kit.execute import run
-from r1kit.layers import read_layers
-from r1kit.recipe import build
+from r1kit.recipe.layers import read_layers
+from r1kit.recipe.recipe import build
+from r1kit.runs.execute import run
 from r1kit.sandbox import pool
 
 pytestmark = pytest.mark.timeout(600)  # a busy machine is slow, not broken
 ROOT = Path(__file__).parents[1]
 
-# A model that has learned next to nothing writes no program, so this reward makes one of what was sampled; its verdict is the reward.
+# A model that has learned next to nothing writes no program, so this reward makes one of what was sampled;
+# its verdict is the reward.
 JUDGED = """\
 import math
 from r1kit.sandbox import run_programs
@@ -57,7 +59,9 @@ def test_killed_workers_change_no_reward_and_no_weight(tmp_path):
     (tmp_path / "judged.py").write_text(JUDGED)
     nano = read_layers(ROOT / "recipes/nano.yaml", [])
     later = [stage.name for stage in build(nano).stages if stage.name not in ("pretrain", "r1_zero")]
-    recipe = RECIPE.format(nano=ROOT / "recipes/nano.yaml", folder=tmp_path) + "".join(f"  {name}: null\n" for name in later)
+    recipe = RECIPE.format(nano=ROOT / "recipes/nano.yaml", folder=tmp_path) + "".join(
+        f"  {name}: null\n" for name in later
+    )
     (tmp_path / "code.yaml").write_text(recipe)
     train(tmp_path, tmp_path / "calm")
     shutil.copytree(tmp_path / "calm/stages/pretrain", tmp_path / "troubled/stages/pretrain")
@@ -67,7 +71,10 @@ def test_killed_workers_change_no_reward_and_no_weight(tmp_path):
         train(tmp_path, tmp_path / "troubled")
     assert len(killed) >= 3
     assert workers.lost > before
-    calm, troubled = ((tmp_path / out / "stages/r1_zero/model/model.safetensors").read_bytes() for out in ("calm", "troubled"))
+    calm, troubled = (
+        (tmp_path / out / "stages/r1_zero/model/model.safetensors").read_bytes()
+        for out in ("calm", "troubled")
+    )
     assert calm == troubled
     assert calm != (tmp_path / "calm/stages/pretrain/model/model.safetensors").read_bytes()
     assert rewards(tmp_path / "calm") == rewards(tmp_path / "troubled")

@@ -1,4 +1,5 @@
-"""One update: its gradient is that of the plain loss, however rows are packed, and nothing bad is ever applied."""
+"""One update: its gradient is that of the plain loss, however rows are packed, and nothing bad is ever
+applied."""
 
 import math
 import threading
@@ -39,7 +40,9 @@ from r1kit.types import Row, Sampling
 def plain_loss(model: LanguageModel, rows: list[Row]) -> Tensor:
     """-sum(weight log p), row by row, over all logits."""
     model.train()
-    return torch.stack([-(full_logprobs(model, row) * torch.from_numpy(row.mask[1:])).sum() * row.weight for row in rows]).sum()
+    return torch.stack(
+        [-(full_logprobs(model, row) * torch.from_numpy(row.mask[1:])).sum() * row.weight for row in rows]
+    ).sum()
 
 
 def plain_mtp_loss(model: LanguageModel, rows: list[Row]) -> Tensor:
@@ -62,7 +65,9 @@ def test_the_gradient_is_that_of_the_plain_loss() -> None:
     assert_same_gradients(spied.gradients(), gradients)
     assert metrics["loss"] == pytest.approx(expected, rel=1e-5)
     assert metrics["tokens"] == sum(int(row.mask[1:].sum()) for row in rows)
-    assert metrics["grad_norm"] == pytest.approx(float(torch.cat([g.flatten() for g in gradients.values()]).norm()), rel=1e-4)
+    assert metrics["grad_norm"] == pytest.approx(
+        float(torch.cat([g.flatten() for g in gradients.values()]).norm()), rel=1e-4
+    )
 
 
 @pytest.mark.parametrize("preset", ["nano", "student"])
@@ -75,13 +80,22 @@ def test_the_gradient_is_that_of_transformers_loss(preset: str, tmp_path: Path) 
         tokens_BT = torch.from_numpy(row.token_ids.astype(np.int64))[None]
         labels_BT = torch.where(torch.from_numpy(row.mask)[None], tokens_BT, -100)
         labels_BT[:, 0] = -100
-        total = total + theirs(input_ids=tokens_BT, labels=labels_BT).loss * int((labels_BT != -100).sum()) * row.weight
+        total = (
+            total
+            + theirs(input_ids=tokens_BT, labels=labels_BT).loss * int((labels_BT != -100).sum()) * row.weight
+        )
     total.backward()
     metrics = spied.learner.update(rows, CrossEntropy(), 0.0)
     assert metrics["loss"] == pytest.approx(float(total.detach()), rel=1e-5)
-    expected = {name.removeprefix("model."): p.grad for name, p in theirs.named_parameters() if p.grad is not None}
+    expected = {
+        name.removeprefix("model."): p.grad for name, p in theirs.named_parameters() if p.grad is not None
+    }
     ours = spied.gradients()
-    shared = {name: gradient for name, gradient in expected.items() if name in ours and ours[name].shape == gradient.shape}
+    shared = {
+        name: gradient
+        for name, gradient in expected.items()
+        if name in ours and ours[name].shape == gradient.shape
+    }
     assert {"embed_tokens.weight", "norm.weight"} <= set(shared) and len(shared) >= 15
     assert_same_gradients({name: ours[name] for name in shared}, shared, 2e-5)
 
@@ -102,7 +116,9 @@ def test_the_gradient_does_not_depend_on_the_split_or_the_order(context: int, li
 def test_the_multi_token_loss_is_the_one_written_by_hand() -> None:
     spied, rows = Spied(learner_config(50, 3)), random_rows(8)
     mtp = plain_mtp_loss(spied.model.train(), rows)
-    gradients = gradients_of(spied.model, plain_loss(spied.model, rows) + 0.3 * plain_mtp_loss(spied.model, rows))
+    gradients = gradients_of(
+        spied.model, plain_loss(spied.model, rows) + 0.3 * plain_mtp_loss(spied.model, rows)
+    )
     spied.model.adjust_biases(0.0)  # the hand-written passes were counted too
     metrics = spied.learner.update(rows, CrossEntropy(mtp_weight=0.3), 0.0)
     assert metrics["mtp"] == pytest.approx(float(mtp.detach()), rel=1e-5)
@@ -113,10 +129,16 @@ def test_the_balance_loss_is_the_models_weighted_by_each_rows_share() -> None:
     row = replace(random_rows(1, seed=4)[0], weight=0.05)
     spied = Spied()
     tokens_BT = torch.from_numpy(row.token_ids.astype(np.int64))[None]
-    balance = spied.model.train()(tokens_BT[:, :-1], balance=True).balance_BS.sum() * row.weight * int(row.mask[1:].sum())
+    balance = (
+        spied.model.train()(tokens_BT[:, :-1], balance=True).balance_BS.sum()
+        * row.weight
+        * int(row.mask[1:].sum())
+    )
     expected = float((plain_loss(spied.model, [row]) + 0.5 * balance).detach())
     spied.model.adjust_biases(0.0)
-    assert spied.learner.update([row], CrossEntropy(balance_weight=0.5), 0.0)["loss"] == pytest.approx(expected, rel=1e-5)
+    assert spied.learner.update([row], CrossEntropy(balance_weight=0.5), 0.0)["loss"] == pytest.approx(
+        expected, rel=1e-5
+    )
 
 
 def test_the_experts_biases_move_by_gamma_against_their_load() -> None:
@@ -126,7 +148,9 @@ def test_the_experts_biases_move_by_gamma_against_their_load() -> None:
     spied.learner.reduce = lambda flat: loads.append(spied.model.expert_loads()[0].clone()) or flat  # type: ignore[func-returns-value]
     spied.learner.update(random_rows(9), CrossEntropy(), 0.0)
     load_E = loads[0].double()
-    assert load_E.sum() == 2 * sum(len(row.token_ids) - 1 for row in random_rows(9))  # two active experts a token, no padding
+    assert load_E.sum() == 2 * sum(
+        len(row.token_ids) - 1 for row in random_rows(9)
+    )  # two active experts a token, no padding
     expected = 0.001 * torch.sign(load_E.mean() - load_E)
     torch.testing.assert_close(gate.e_score_correction_bias, expected.float())
 
@@ -151,7 +175,9 @@ def test_the_gradient_is_clipped_to_the_configured_norm() -> None:
     rows = random_rows(5)
     free, clipped = Spied(), Spied(learner_config(grad_clip=1e-3))
     norm = free.learner.update(rows, CrossEntropy(), 0.0)["grad_norm"]
-    assert clipped.learner.update(rows, CrossEntropy(), 1.0)["grad_norm"] == pytest.approx(norm, rel=1e-6)  # as it was before
+    assert clipped.learner.update(rows, CrossEntropy(), 1.0)["grad_norm"] == pytest.approx(
+        norm, rel=1e-6
+    )  # as it was before
     moments = [state["exp_avg"] / 0.1 for state in clipped.learner.optimizers[0].state.values()]
     assert float(torch.cat([m.flatten() for m in moments]).norm()) == pytest.approx(1e-3, rel=1e-3)
 
@@ -167,7 +193,9 @@ def test_rows_without_trained_tokens_change_nothing() -> None:
     spied, untouched = Spied(), Spied()
     rows = [replace(row, mask=np.zeros(len(row.token_ids), dtype=bool)) for row in random_rows(2)]
     assert spied.learner.update(rows, CrossEntropy(), 1.0)["tokens"] == 0.0
-    assert all(torch.equal(p, q) for p, q in zip(spied.model.parameters(), untouched.model.parameters(), strict=True))
+    assert all(
+        torch.equal(p, q) for p, q in zip(spied.model.parameters(), untouched.model.parameters(), strict=True)
+    )
 
 
 def test_the_schedules_factor_scales_every_optimizers_rate() -> None:
@@ -221,7 +249,12 @@ def test_the_heads_precision_is_its_own(head: str) -> None:
     logprobs_BTV = (hidden[0].to(dtype) @ weight.to(dtype).t()).float().log_softmax(-1)
     expected = logprobs_BTV.gather(-1, batch.targets_BT[..., None])[..., 0][batch.mask_BT]
     owners, places = batch.rows_BT[batch.mask_BT], batch.positions_BT[batch.mask_BT] + 1
-    ours = np.array([rough.logprobs(rows)[row][place] for row, place in zip(owners.tolist(), places.tolist(), strict=True)])
+    ours = np.array(
+        [
+            rough.logprobs(rows)[row][place]
+            for row, place in zip(owners.tolist(), places.tolist(), strict=True)
+        ]
+    )
     np.testing.assert_allclose(ours, expected.numpy(), atol=2e-5)
     assert gap > 1e-4
 
@@ -232,7 +265,12 @@ def test_a_bfloat16_head_alone_already_costs_agreement_and_is_not_the_default() 
     gaps = {}
     for head in ("float32", "bfloat16"):
         found = Learner(model(), learner_config().model_copy(update={"head": head})).logprobs(rows)
-        gaps[head] = np.concatenate([np.abs(ours[1:] - theirs)[row.mask[1:]] for ours, theirs, row in zip(found, truth, rows, strict=True)])
+        gaps[head] = np.concatenate(
+            [
+                np.abs(ours[1:] - theirs)[row.mask[1:]]
+                for ours, theirs, row in zip(found, truth, rows, strict=True)
+            ]
+        )
     assert gaps["float32"].max() < 2e-5 and gaps["bfloat16"].mean() > 1e-3
     assert LearnerConfig().head == "float32"
 
@@ -243,10 +281,16 @@ def test_log_probabilities_and_entropies_are_those_at_the_rows_temperature() -> 
     for row, found, entropies in zip(rows, learner.logprobs(rows), learner.entropies(rows), strict=True):
         tokens_BT = torch.from_numpy(row.token_ids.astype(np.int64))[None]
         with torch.no_grad():
-            logprobs_TV = (learner.model.logits(learner.model(tokens_BT[:, :-1]).hidden_BTD)[0] / row.temperature).log_softmax(-1)
+            logprobs_TV = (
+                learner.model.logits(learner.model(tokens_BT[:, :-1]).hidden_BTD)[0] / row.temperature
+            ).log_softmax(-1)
         expected = logprobs_TV.gather(1, tokens_BT[0, 1:, None])[:, 0].numpy()
         np.testing.assert_allclose(found[1:], np.where(row.mask[1:], expected, 0), atol=2e-5)
-        np.testing.assert_allclose(entropies[1:], np.where(row.mask[1:], -(logprobs_TV.exp() * logprobs_TV).sum(-1).numpy(), 0), atol=2e-5)
+        np.testing.assert_allclose(
+            entropies[1:],
+            np.where(row.mask[1:], -(logprobs_TV.exp() * logprobs_TV).sum(-1).numpy(), 0),
+            atol=2e-5,
+        )
 
 
 @pytest.mark.parametrize("temperature", [0.7, 1.0])
@@ -263,15 +307,25 @@ def test_before_the_first_step_the_ratio_to_the_engine_is_one(temperature: float
     ours = np.concatenate([found[row.mask] for found, row in zip(learner.logprobs(rows), rows, strict=True)])
     np.testing.assert_allclose(ours, sampled, atol=5e-5)
     if temperature != 1.0:
-        cold = np.concatenate([f[r.mask] for f, r in zip(learner.logprobs([replace(r, temperature=1.0) for r in rows]), rows, strict=True)])
+        cold = np.concatenate(
+            [
+                f[r.mask]
+                for f, r in zip(
+                    learner.logprobs([replace(r, temperature=1.0) for r in rows]), rows, strict=True
+                )
+            ]
+        )
         assert np.abs(cold - sampled).mean() > 0.05
 
 
 def perturbed_rollout(learner: Learner, seed: int = 0) -> tuple[list[Row], list[np.ndarray]]:
-    """Rows with the experts of a model whose gates were shaken, and the log-probabilities with that routing but the learner's own weights."""
+    """Rows with the experts of a model whose gates were shaken, and the log-probabilities with that routing
+    but the learner's own weights."""
     rng, rows, expected = np.random.default_rng(seed), [], []
     for row in random_rows(9, seed=7):
-        experts_TLA = np.argsort(rng.random((len(row.token_ids) - 1, 1, 4)), axis=-1)[..., :2].astype(np.uint8)
+        experts_TLA = np.argsort(rng.random((len(row.token_ids) - 1, 1, 4)), axis=-1)[..., :2].astype(
+            np.uint8
+        )
         rows.append(replace(row, experts=experts_TLA))
         gate = learner.model.layers[1].mlp.gate
         own, forced = gate._choose, torch.from_numpy(experts_TLA[:, 0].astype(np.int64))
@@ -288,7 +342,13 @@ def test_replayed_experts_give_the_rollouts_log_probabilities() -> None:
     for row, found, wanted in zip(rows, learner.logprobs(rows), expected, strict=True):
         np.testing.assert_allclose(found[1:], np.where(row.mask[1:], wanted, 0), atol=2e-5)
     free = learner.logprobs([replace(row, experts=None) for row in rows])
-    assert max(np.abs(found[1:] - np.where(r.mask[1:], wanted, 0)).max() for r, found, wanted in zip(rows, free, expected, strict=True)) > 0.01
+    assert (
+        max(
+            np.abs(found[1:] - np.where(r.mask[1:], wanted, 0)).max()
+            for r, found, wanted in zip(rows, free, expected, strict=True)
+        )
+        > 0.01
+    )
 
 
 def test_the_gates_of_replayed_experts_keep_their_gradient() -> None:
@@ -304,7 +364,9 @@ def test_the_gates_of_replayed_experts_keep_their_gradient() -> None:
         with torch.no_grad():
             moved.model.layers[1].mlp.gate.weight.add_(step * direction)
         logprobs = [found.astype(np.float64) for found in moved.learner.logprobs(rows)]
-        return -sum(float((found * row.mask).sum()) * row.weight for found, row in zip(logprobs, rows, strict=True))
+        return -sum(
+            float((found * row.mask).sum()) * row.weight for found, row in zip(logprobs, rows, strict=True)
+        )
 
     slope = (loss_at(1e-2) - loss_at(-1e-2)) / 2e-2
     assert float((found.double() * direction).sum()) == pytest.approx(slope, rel=2e-3) and abs(slope) > 1e-4
@@ -313,7 +375,9 @@ def test_the_gates_of_replayed_experts_keep_their_gradient() -> None:
 def test_a_choice_of_minus_one_is_the_models_own() -> None:
     learner, rows = Learner(model(), learner_config(60, 3)), random_rows(5)
     free = learner.logprobs(rows)
-    open_rows = [replace(row, experts=np.full((len(row.token_ids) - 1, 1, 2), -1, dtype=np.int16)) for row in rows[:3]] + rows[3:]
+    open_rows = [
+        replace(row, experts=np.full((len(row.token_ids) - 1, 1, 2), -1, dtype=np.int16)) for row in rows[:3]
+    ] + rows[3:]
     for ours, theirs in zip(learner.logprobs(open_rows), free, strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
@@ -321,7 +385,9 @@ def test_a_choice_of_minus_one_is_the_models_own() -> None:
 def test_experts_of_another_model_are_refused() -> None:
     row = random_rows(1)[0]
     wrong = replace(row, experts=np.zeros((len(row.token_ids) - 1, 3, 2), dtype=np.uint8))
-    with pytest.raises(R1kitError, match="experts were recorded for 3 layers, but 1 of this model's layers have experts"):
+    with pytest.raises(
+        R1kitError, match="experts were recorded for 3 layers, but 1 of this model's layers have experts"
+    ):
         Learner(model(), learner_config()).logprobs([wrong])
     other = replace(row, experts=np.zeros((len(row.token_ids) - 1, 1, 2), dtype=np.uint8))
     with pytest.raises(R1kitError, match="experts of different shapes"):
@@ -329,12 +395,24 @@ def test_experts_of_another_model_are_refused() -> None:
 
 
 def test_a_skipped_update_names_its_rows() -> None:
-    spied, rows = Spied(learner_config(40, 2)), [replace(row, name=f"sum-{place}/0") for place, row in enumerate(random_rows(7))]
+    spied, rows = (
+        Spied(learner_config(40, 2)),
+        [replace(row, name=f"sum-{place}/0") for place, row in enumerate(random_rows(7))],
+    )
     assert spied.learner.fault() == ""
-    bad = [*rows[:3], replace(rows[3], weight=float("nan")), rows[4], replace(rows[5], weight=float("inf")), replace(rows[6], name="")]
+    bad = [
+        *rows[:3],
+        replace(rows[3], weight=float("nan")),
+        rows[4],
+        replace(rows[5], weight=float("inf")),
+        replace(rows[6], name=""),
+    ]
     assert spied.learner.update(bad, CrossEntropy(), 1.0)["skipped"] == 1.0
     told = spied.learner.fault()
-    assert "update 1 was not applied: grad_norm, loss not finite; rows at fault: sum-3/0, sum-5/0" in told and "sum-4" not in told
+    assert (
+        "update 1 was not applied: grad_norm, loss not finite; rows at fault: sum-3/0, sum-5/0" in told
+        and "sum-4" not in told
+    )
     spied.learner.update([replace(bad[3], name="")], CrossEntropy(), 1.0)
     assert "row 0 of process 0" in spied.learner.fault()
 
@@ -371,7 +449,11 @@ def test_three_skipped_updates_in_a_row_stop_the_run_and_two_do_not() -> None:
             assert spied.learner.update(bad, CrossEntropy(), 1.0)["skipped"] == 1.0
         assert spied.learner.update(rows, CrossEntropy(), 1.0)["skipped"] == 0.0
     before = {name: tensor.clone() for name, tensor in spied.model.state_dict().items()}
-    with pytest.raises(R1kitError, match=r"3 updates in a row could not be applied.*update 3 was not applied.*p1/2.*lower learner\.optimizer"):
+    with pytest.raises(
+        R1kitError,
+        match=r"3 updates in a row could not be applied.*update 3 was not applied.*p1/2.*lower "
+        r"learner\.optimizer",
+    ):
         for _ in range(3):
             spied.learner.update(bad, CrossEntropy(), 1.0)
     assert all(torch.equal(tensor, before[name]) for name, tensor in spied.model.state_dict().items())
@@ -388,7 +470,10 @@ def test_weights_that_are_not_finite_are_named() -> None:
 def test_every_process_learns_which_rows_of_the_others_are_at_fault() -> None:
     """Two learners that add their tensors up, as processes do; each has rows of its own."""
     rows = [replace(row, name=f"p{place}") for place, row in enumerate(random_rows(4))]
-    shares = [[rows[0], replace(rows[1], weight=float("nan"))], [replace(rows[2], weight=float("inf")), rows[3]]]
+    shares = [
+        [rows[0], replace(rows[1], weight=float("nan"))],
+        [replace(rows[2], weight=float("inf")), rows[3]],
+    ]
     meeting, sums, told = threading.Barrier(2), [torch.zeros(0), torch.zeros(0)], ["", ""]
 
     def process(rank: int) -> None:
@@ -412,14 +497,23 @@ def test_every_process_learns_which_rows_of_the_others_are_at_fault() -> None:
 
 def test_weights_in_bfloat16_are_trained_as_float32_master_weights() -> None:
     coarse = model().to(torch.bfloat16)
-    learner = Learner(coarse, learner_config(learning_rate=1e-5, beta1=0.9, beta2=0.99).model_copy(update={"precision": "bfloat16"}))
-    assert all(p.dtype == torch.float32 for p in coarse.parameters()) and coarse.lm_head.weight is coarse.embed_tokens.weight
+    learner = Learner(
+        coarse,
+        learner_config(learning_rate=1e-5, beta1=0.9, beta2=0.99).model_copy(
+            update={"precision": "bfloat16"}
+        ),
+    )
+    assert (
+        all(p.dtype == torch.float32 for p in coarse.parameters())
+        and coarse.lm_head.weight is coarse.embed_tokens.weight
+    )
     weight = coarse.layers[0].self_attn.o_proj.weight
     before, steps = weight.detach().clone(), 5
     for _ in range(steps):
         learner.update(random_rows(4), CrossEntropy(), 1.0)
     moved = (weight.detach() - before).abs()
-    # Adam moves every weight by about the rate at each step: 1e-5 beside weights of 0.15, which bfloat16 would round away
+    # Adam moves every weight by about the rate at each step: 1e-5 beside weights of 0.15, which bfloat16
+    # would round away
     assert 0.5 * steps * 1e-5 < float(moved.median()) < 1.5 * steps * 1e-5
     assert float(((before + 5e-5).bfloat16() == before.bfloat16()).float().mean()) > 0.9
     assert all(value.dtype == torch.float32 for value in learner.optimizers[0].state[weight].values())
@@ -429,11 +523,16 @@ class Poisoning(Learner):
     """A learner to which the weight of a row called poisoned is not a number."""
 
     def update(self, rows: Sequence[Row], objective: Objective, scale: float) -> Metrics:
-        return super().update([replace(row, weight=math.nan) if row.name == "poisoned" else row for row in rows], objective, scale)
+        return super().update(
+            [replace(row, weight=math.nan) if row.name == "poisoned" else row for row in rows],
+            objective,
+            scale,
+        )
 
 
 def test_what_was_wrong_with_a_skipped_update_stands_in_the_log(tmp_path: Path) -> None:
-    """Through a whole supervised training: the poisoned row is named and its update is not applied; the others are."""
+    """Through a whole supervised training: the poisoned row is named and its update is not applied; the
+    others are."""
     learner = Poisoning(model(), learner_config())
     good = Row(np.arange(5, 15, dtype=np.int32), np.ones(10, dtype=bool), 1.0, name="good")
     poisoned = replace(good, name="poisoned")

@@ -50,7 +50,9 @@ def test_resumed_stage_replaces_the_steps_it_repeats_and_nothing_else(tmp_path):
     mine = [(row["step"], row["loss"]) for row in rows(tmp_path) if row["stage"] == "r1_zero"]
     assert mine == [(0, 1.0), (1, 1.0), (2, 1.0), (3, 2.0), (4, 2.0), (5, 2.0)]
     assert sum(row["stage"] == "pretrain" for row in rows(tmp_path)) == 5
-    texts = [json.loads(path.read_text())["text"] for path in sorted((tmp_path / "samples/r1_zero").iterdir())]
+    texts = [
+        json.loads(path.read_text())["text"] for path in sorted((tmp_path / "samples/r1_zero").iterdir())
+    ]
     assert texts == ["first 0", "first 1", "first 2", "again 3", "again 4", "again 5"]
 
 
@@ -71,7 +73,12 @@ def test_parts_of_a_stage_count_their_own_steps(tmp_path):
         part.rollouts(0, [{"text": name}])
         for step in range(2):
             part.step(step, 2, {"loss": 1.0})
-    assert [(row["part"], row["step"]) for row in rows(tmp_path)] == [("helpful", 0), ("helpful", 1), ("safety", 0), ("safety", 1)]
+    assert [(row["part"], row["step"]) for row in rows(tmp_path)] == [
+        ("helpful", 0),
+        ("helpful", 1),
+        ("safety", 0),
+        ("safety", 1),
+    ]
     assert (tmp_path / "samples/reward_models/safety/step_000000.jsonl").exists()
     log.forget()
     assert rows(tmp_path) == [] and not (tmp_path / "samples/reward_models").exists()
@@ -107,8 +114,16 @@ def test_terminal_gets_one_line_that_is_redrawn(tmp_path):
 
 def test_rollouts_are_kept_whole_and_shown_on_request(tmp_path):
     console = quiet()
-    record = {"prompt": "2+2?", "text": "<think>[b]四[/b]</think>\n4", "reward": 1.0, "ids": np.arange(3), "finish": "stop"}
-    path = Log(tmp_path, "r1_zero", console).rollouts(12, [record, {"prompt": "x", "text": "never shown"}], show=1)
+    record = {
+        "prompt": "2+2?",
+        "text": "<think>[b]四[/b]</think>\n4",
+        "reward": 1.0,
+        "ids": np.arange(3),
+        "finish": "stop",
+    }
+    path = Log(tmp_path, "r1_zero", console).rollouts(
+        12, [record, {"prompt": "x", "text": "never shown"}], show=1
+    )
     assert path == tmp_path / "samples/r1_zero/step_000012.jsonl"
     kept = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
     assert kept[0] == {**record, "ids": [0, 1, 2]} and len(kept) == 2
@@ -126,11 +141,25 @@ def test_rollouts_are_shown_at_few_steps_and_cannot_steer_the_terminal(tmp_path)
 
 
 def test_durations_read_as_people_say_them():
-    assert [duration(seconds) for seconds in (0.44, 59.2, 200, 3599.7, 7505)] == ["0.4 s", "59 s", "3 min 20 s", "1 h 0 min", "2 h 5 min"]
+    assert [duration(seconds) for seconds in (0.44, 59.2, 200, 3599.7, 7505)] == [
+        "0.4 s",
+        "59 s",
+        "3 min 20 s",
+        "1 h 0 min",
+        "2 h 5 min",
+    ]
 
 
 def test_derived_seeds_are_stable_over_processes_and_tell_parts_apart():
     assert derive_seed(0, "r1_zero") == 5717632237382605360  # sha256 of '[0, "r1_zero"]', by sha256sum
-    assert len({derive_seed(*parts) for parts in [(1, "23"), ("1", 23), (12, "3"), (123,), ("123",), (np.int64(1), 23)]}) == 6
+    assert (
+        len(
+            {
+                derive_seed(*parts)
+                for parts in [(1, "23"), ("1", 23), (12, "3"), (123,), ("123",), (np.int64(1), 23)]
+            }
+        )
+        == 6
+    )
     code = "from r1kit.seeds import derive_seed; print(derive_seed(7, 'a', 3))"
     assert int(subprocess.check_output([sys.executable, "-c", code])) == derive_seed(7, "a", 3) < 2**63

@@ -1,4 +1,5 @@
-"""The processes that run math-verify: nobody waits longer than a second, and killing them changes no verdict."""
+"""The processes that run math-verify: nobody waits longer than a second, and killing them changes no
+verdict."""
 
 import contextlib
 import json
@@ -15,19 +16,25 @@ import psutil
 import pytest
 from rich.console import Console
 
-from r1kit.execute import run
-from r1kit.layers import read_layers
-from r1kit.recipe import build
+from r1kit.recipe.layers import read_layers
+from r1kit.recipe.recipe import build
+from r1kit.runs.execute import run
 from r1kit.sandbox.pool import WorkerLost
-from r1kit.tasks import checkers, mathematics
-from r1kit.tasks.mathematics import check_math, check_math_batch
+from r1kit.tasks.mathematics import check as mathematics
+from r1kit.tasks.mathematics import checker_pool as checkers
+from r1kit.tasks.mathematics.check import check_math, check_math_batch
 
 SECOND = 1.0
-STARVED = 4.0  # what a busy machine may add before a thread is run again; benchmarks/verifiers.py measures without it
+# what a busy machine may add before a thread is run again; benchmarks/verifiers.py measures without it
+STARVED = 4.0
 
 # Right and wrong pairs that r1kit's own reader leaves to math-verify.
 HARD = [
-    (r"\begin{vmatrix} 1 & 2 \\ 3 & 4 \end{vmatrix}", r"\boxed{\begin{vmatrix} 1 & 2 \\ 3 & 4 \end{vmatrix}}", "correct"),
+    (
+        r"\begin{vmatrix} 1 & 2 \\ 3 & 4 \end{vmatrix}",
+        r"\boxed{\begin{vmatrix} 1 & 2 \\ 3 & 4 \end{vmatrix}}",
+        "correct",
+    ),
     (r"\int_0^1 x\,dx", r"\boxed{\int_0^1 t\,dt}", "correct"),
     (r"\int_0^1 x\,dx", r"\boxed{\int_0^2 x\,dx}", "wrong"),
     (r"\sum_{k=1}^{4} k", r"\boxed{\sum_{j=1}^{4} j}", "correct"),
@@ -78,7 +85,9 @@ def _ready():
 
 
 def test_what_needs_math_verify_gets_its_verdict():
-    assert [verdict.outcome for verdict in check_math_batch([g for g, _, _ in HARD], [r for _, r, _ in HARD])] == [o for _, _, o in HARD]
+    assert [
+        verdict.outcome for verdict in check_math_batch([g for g, _, _ in HARD], [r for _, r, _ in HARD])
+    ] == [o for _, _, o in HARD]
 
 
 def test_every_answer_is_there_within_a_second_from_eight_threads_at_once():
@@ -89,14 +98,22 @@ def test_every_answer_is_there_within_a_second_from_eight_threads_at_once():
 
     with ThreadPoolExecutor(8) as threads:
         found = list(threads.map(timed, MONSTERS))
-    slow = [(round(seconds, 2), case[0], case[1][:40]) for (seconds, _), case in zip(found, MONSTERS, strict=True) if seconds > SECOND + STARVED]
+    slow = [
+        (round(seconds, 2), case[0], case[1][:40])
+        for (seconds, _), case in zip(found, MONSTERS, strict=True)
+        if seconds > SECOND + STARVED
+    ]
     assert slow == []
-    assert [case for (_, verdict), case in zip(found, MONSTERS, strict=True) if verdict.outcome == "correct"] == []
+    assert [
+        case for (_, verdict), case in zip(found, MONSTERS, strict=True) if verdict.outcome == "correct"
+    ] == []
     assert all(verdict.reason for _, verdict in found)
 
 
 def test_a_monster_is_a_failure_that_says_so_and_the_next_answer_is_judged():
-    asked = checkers.compare_elsewhere(r"\int_0^1 x\,dx", r"\prod_{i=1}^{10000000} i", time.monotonic() + 60, patient=True)
+    asked = checkers.compare_elsewhere(
+        r"\int_0^1 x\,dx", r"\prod_{i=1}^{10000000} i", time.monotonic() + 60, patient=True
+    )
     assert asked.outcome == "failed" and asked.reason.startswith("timeout")
     assert check_math_batch([HARD[0][0]], [HARD[0][1]])[0].outcome == "correct"
 
@@ -128,7 +145,11 @@ def killing(seed: int, most: int, pause: float = 0.1):
 
     def kill() -> None:
         while len(killed) < most and not over.wait(chance.uniform(pause / 10, pause)):
-            victims = [process for checker in list(checkers.checkers().alive) for process in _family(checker.zygote.process.pid)]
+            victims = [
+                process
+                for checker in list(checkers.checkers().alive)
+                for process in _family(checker.zygote.process.pid)
+            ]
             if victims:
                 killed.append(chance.choice(victims))
                 with contextlib.suppress(ProcessLookupError):
@@ -144,7 +165,10 @@ def killing(seed: int, most: int, pause: float = 0.1):
 
 
 def test_checkers_killed_at_random_change_no_verdict():
-    golds, responses = [g for g, _, _ in HARD] * 30, [r.replace("{1}", f"{{{n}}}") for n in range(30) for _, r, _ in HARD]
+    golds, responses = (
+        [g for g, _, _ in HARD] * 30,
+        [r.replace("{1}", f"{{{n}}}") for n in range(30) for _, r, _ in HARD],
+    )
     expected = check_math_batch(golds, responses)
     assert {verdict.outcome for verdict in expected} == {"correct", "wrong"}
     with killing(5, most=4) as killed:
@@ -156,9 +180,10 @@ def test_checkers_killed_at_random_change_no_verdict():
     assert checkers.checkers().lost > 0
 
 
-# A model that has learned next to nothing answers nothing, so this reward makes an answer of what was sampled, for math-verify to judge.
+# A model that has learned next to nothing answers nothing, so this reward makes an answer of what was
+# sampled, for math-verify to judge.
 JUDGED = """\
-from r1kit.tasks.mathematics import check_math_batch
+from r1kit.tasks.mathematics.check import check_math_batch
 
 def judged(completions, completion_ids):
     golds, responses = [], []
@@ -191,7 +216,11 @@ def train(folder: Path, out: Path) -> list[float]:
 def test_checkers_killed_during_reinforcement_learning_change_no_reward_and_no_weight(tmp_path):
     (tmp_path / "judged.py").write_text(JUDGED)
     nano = Path(__file__).parents[1] / "recipes/nano.yaml"
-    later = [stage.name for stage in build(read_layers(nano, [])).stages if stage.name not in ("pretrain", "r1_zero")]
+    later = [
+        stage.name
+        for stage in build(read_layers(nano, [])).stages
+        if stage.name not in ("pretrain", "r1_zero")
+    ]
     recipe = RECIPE.format(nano=nano, folder=tmp_path) + "".join(f"  {name}: null\n" for name in later)
     (tmp_path / "mathematics.yaml").write_text(recipe)
     calm = train(tmp_path, tmp_path / "calm")
@@ -200,7 +229,10 @@ def test_checkers_killed_during_reinforcement_learning_change_no_reward_and_no_w
     with killing(11, most=20, pause=0.6) as killed:
         troubled = train(tmp_path, tmp_path / "troubled")
     assert len(killed) >= 3 and checkers.checkers().lost > before
-    ends = [(tmp_path / out / "stages/r1_zero/model/model.safetensors").read_bytes() for out in ("calm", "troubled")]
+    ends = [
+        (tmp_path / out / "stages/r1_zero/model/model.safetensors").read_bytes()
+        for out in ("calm", "troubled")
+    ]
     assert ends[0] == ends[1] != (tmp_path / "calm/stages/pretrain/model/model.safetensors").read_bytes()
     assert calm == troubled and min(calm) > 0 and max(calm) < 1
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from r1kit.tasks.checkers import wait_until_ready
-from r1kit.tasks.expressions import TooLarge, read_expression, same
-from r1kit.tasks.mathematics import check_math, final_answer
+from r1kit.tasks.mathematics.check import check_math, final_answer
+from r1kit.tasks.mathematics.checker_pool import wait_until_ready
+from r1kit.tasks.mathematics.expressions import TooLarge, read_expression, same
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -229,7 +229,12 @@ def test_gsm8k_worked_answers_are_correct_and_the_previous_rows_are_not():
 def test_cmath_answers_with_chinese_words_around_them_are_correct():
     for row in rows("cmath_test.jsonl")[::2]:
         gold = str(row["answer"])
-        assert check_math(gold, f"<think>想一想</think>答案是{gold}{'' if gold.endswith('%') else '个'}。").outcome == "correct", gold
+        assert (
+            check_math(
+                gold, f"<think>想一想</think>答案是{gold}{'' if gold.endswith('%') else '个'}。"
+            ).outcome
+            == "correct"
+        ), gold
         assert check_math(gold, f"答案是1{gold}。").outcome == "wrong", gold
 
 
@@ -246,12 +251,18 @@ def test_every_public_gold_answer_is_right_in_each_spelling(name):
         for spelling in SPELLINGS:
             if spelling.startswith("###") and name == "math500":
                 continue  # bold LaTeX without dollar signs is not how anybody writes
-            assert check_math(str(row["answer"]), spelling.format(gold)).outcome == "correct", (gold, spelling)
+            assert check_math(str(row["answer"]), spelling.format(gold)).outcome == "correct", (
+                gold,
+                spelling,
+            )
 
 
 @pytest.mark.parametrize(("name", "every"), [("aime24", 1), ("amc23", 1), ("cmath", 5), ("gsm8k", 7)])
 def test_public_answers_to_other_problems_are_right_only_where_the_numbers_are_equal(name, every):
-    golds = [str(row["answer"]).rpartition("####")[2].strip().replace(",", "") for row in rows(f"{name}_test.jsonl")]
+    golds = [
+        str(row["answer"]).rpartition("####")[2].strip().replace(",", "")
+        for row in rows(f"{name}_test.jsonl")
+    ]
     numbers = [gold for gold in dict.fromkeys(golds) if re.fullmatch(r"-?\d+(\.\d+)?", gold)]
     for place, gold in enumerate(numbers):
         for other in numbers[place % every :: every]:
@@ -280,5 +291,3 @@ def test_what_is_beyond_computing_is_refused_at_once():
         with pytest.raises(TooLarge):
             read_expression(text)
     assert time.monotonic() - begun < 2
-
-

@@ -54,7 +54,9 @@ def test_tasks_come_by_weight_and_one_without_weight_never() -> None:
 def test_problems_that_are_not_kept_are_counted() -> None:
     mixture = Mixture(TASKS, "held_out", 5, keep=lambda problem: len(problem.prompt) < 4)
     assert mixture.left_out == {"a": 1, "b": 3}
-    assert {problem.id for problem in mixture.draw(200)} == {f"{name}/held_out/{i}" for name in "ab" for i in range(4)}
+    assert {problem.id for problem in mixture.draw(200)} == {
+        f"{name}/held_out/{i}" for name in "ab" for i in range(4)
+    }
 
 
 @pytest.mark.parametrize(
@@ -66,6 +68,8 @@ def test_problems_that_are_not_kept_are_counted() -> None:
         ({"a": TASKS["a"]}, False, "all 5 prompts are too long; raise context or lower max_tokens"),
     ],
 )
-def test_a_stream_without_problems_is_refused(tasks: dict[str, tuple[Few, float]], keep: bool, message: str) -> None:
+def test_a_stream_without_problems_is_refused(
+    tasks: dict[str, tuple[Few, float]], keep: bool, message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
         Mixture(tasks, "train", 0, lambda problem: keep)

@@ -20,7 +20,14 @@ from r1kit.model.huggingface import config_json, to_disk
 SHAPES: dict[str, ModelConfig] = {
     "latent": ModelConfig.preset("nano", init_std=0.15),
     "latent, query rank, groups": ModelConfig.preset(
-        "nano", init_std=0.15, q_rank=24, experts=8, active_experts=3, groups=4, groups_kept=2, tie_embeddings=False
+        "nano",
+        init_std=0.15,
+        q_rank=24,
+        experts=8,
+        active_experts=3,
+        groups=4,
+        groups_kept=2,
+        tie_embeddings=False,
     ),
     "grouped": ModelConfig.preset("student", vocab_size=256, init_std=0.15),
 }
@@ -109,9 +116,14 @@ def test_packed_segments_compute_what_separate_rows_compute(name: str) -> None:
 
 @pytest.mark.parametrize("kv_heads", [1, 2, 6])
 @pytest.mark.parametrize("rows", [1, 2])
-def test_both_attention_paths_equal_brute_force(kv_heads: int, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_attention_paths_equal_brute_force(
+    kv_heads: int, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     generator = torch.Generator().manual_seed(0)
-    q, k, v = (torch.randn(2, *shape, generator=generator) for shape in ((5, 6, 8), (9, kv_heads, 8), (9, kv_heads, 4)))
+    q, k, v = (
+        torch.randn(2, *shape, generator=generator)
+        for shape in ((5, 6, 8), (9, kv_heads, 8), (9, kv_heads, 4))
+    )
     visible = torch.rand(rows, 5, 9, generator=generator) < 0.6
     visible[..., 0] = True
     expected = torch.empty(2, 5, 6, 4)
@@ -137,15 +149,24 @@ def test_the_fused_path_gives_the_same_logits(name: str, monkeypatch: pytest.Mon
 
 def transformers_twin(model: LanguageModel) -> Any:
     """transformers' class with the same weights, built without going through files."""
-    config = transformers.AutoConfig.for_model(**config_json(model.config, torch.float32), attn_implementation="eager")
+    config = transformers.AutoConfig.for_model(
+        **config_json(model.config, torch.float32), attn_implementation="eager"
+    )
     twin = transformers.AutoModelForCausalLM.from_config(config)
     further = f"model.layers.{model.config.layers}."  # multi-token prediction
-    named = {name: tensor for name, tensor in to_disk(model.config, model.state_dict()) if not name.startswith(further)}
+    named = {
+        name: tensor
+        for name, tensor in to_disk(model.config, model.state_dict())
+        if not name.startswith(further)
+    }
     for layer in range(model.config.layers):
         prefix = f"model.layers.{layer}.mlp.experts."
         own = {name: named.pop(name) for name in list(named) if name.startswith(prefix)}
         if own:
-            each = [[own[f"{prefix}{e}.{kind}_proj.weight"] for e in range(len(own) // 3)] for kind in ("gate", "up", "down")]
+            each = [
+                [own[f"{prefix}{e}.{kind}_proj.weight"] for e in range(len(own) // 3)]
+                for kind in ("gate", "up", "down")
+            ]
             gate, up, down = (torch.stack(tensors) for tensors in each)
             named |= {f"{prefix}gate_up_proj": torch.cat((gate, up), dim=1), f"{prefix}down_proj": down}
     missing, unexpected = twin.load_state_dict(named, strict=False)
@@ -166,9 +187,13 @@ def test_gradients_of_every_parameter_equal_transformers(name: str) -> None:
     for key, grad in ours.items():
         assert grad is not None, key
         if ".experts." in key:
-            stacked = theirs["model." + key.replace("gate_proj", "gate_up_proj").replace(".up_proj", ".gate_up_proj")]
+            stacked = theirs[
+                "model." + key.replace("gate_proj", "gate_up_proj").replace(".up_proj", ".gate_up_proj")
+            ]
             half = grad.shape[1]
-            expected = stacked if "down" in key else stacked[:, :half] if "gate_proj" in key else stacked[:, half:]
+            expected = (
+                stacked if "down" in key else stacked[:, :half] if "gate_proj" in key else stacked[:, half:]
+            )
         else:
             expected = theirs["lm_head.weight" if key == "lm_head.weight" else f"model.{key}"]
         assert close(grad, expected, 1e-5), key
@@ -229,42 +254,67 @@ def test_multi_token_prediction_equals_equations_21_to_23_with_transformers_laye
 
 @torch.no_grad()
 def predicted_by_hand(model: LanguageModel, depth: int, hidden_BTD: Tensor, tokens_BT: Tensor) -> Tensor:
-    """norms and concatenation written out; the decoder layer is transformers', as the second layer of an otherwise equal model."""
+    """norms and concatenation written out; the decoder layer is transformers', as the second layer of an
+    otherwise equal model."""
 
     def norm(x: Tensor, weight: Tensor) -> Tensor:
         return x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt() * weight
 
-    own = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(("layers.1.", "mtp_layers"))}
+    own = {
+        name: tensor
+        for name, tensor in model.state_dict().items()
+        if not name.startswith(("layers.1.", "mtp_layers"))
+    }
     prefix = f"mtp_layers.{depth}."
-    extra = {name.removeprefix(prefix): tensor for name, tensor in model.state_dict().items() if name.startswith(prefix)}
+    extra = {
+        name.removeprefix(prefix): tensor
+        for name, tensor in model.state_dict().items()
+        if name.startswith(prefix)
+    }
     outside = ("enorm", "hnorm", "eh_proj", "shared_head")
     own |= {f"layers.1.{name}": tensor for name, tensor in extra.items() if not name.startswith(outside)}
     carrier = LanguageModel(model.config.model_copy(update={"mtp_depth": 0}))
     carrier.load_state_dict(own)
     twin = transformers_twin(carrier)
     embedded = model.embed_tokens.weight[tokens_BT]
-    merged = torch.cat((norm(embedded, extra["enorm.weight"]), norm(hidden_BTD, extra["hnorm.weight"])), -1) @ extra["eh_proj.weight"].T
+    merged = (
+        torch.cat((norm(embedded, extra["enorm.weight"]), norm(hidden_BTD, extra["hnorm.weight"])), -1)
+        @ extra["eh_proj.weight"].T
+    )
     positions = torch.arange(tokens_BT.shape[1])[None]
     causal = torch.full((tokens_BT.shape[1],) * 2, -torch.inf).triu(1)[None, None]
     rotary = twin.model.rotary_emb(merged, positions)
-    return norm(twin.model.layers[1](merged, attention_mask=causal, position_embeddings=rotary), extra["shared_head.norm.weight"])
+    return norm(
+        twin.model.layers[1](merged, attention_mask=causal, position_embeddings=rotary),
+        extra["shared_head.norm.weight"],
+    )
 
 
 def test_prediction_does_not_look_across_segments() -> None:
     model, tokens_BT = build(SHAPES["latent"]), draw(1, 14)
     segments_BT = torch.tensor([[1] * 8 + [2] * 6])
     with torch.no_grad():
-        packed = model.mtp(model(tokens_BT, segments_BT=segments_BT).last_BTD, tokens_BT, segments_BT=segments_BT)
+        packed = model.mtp(
+            model(tokens_BT, segments_BT=segments_BT).last_BTD, tokens_BT, segments_BT=segments_BT
+        )
         alone = model.mtp(model(tokens_BT[:, 8:]).last_BTD, tokens_BT[:, 8:])
     assert close(packed[:, 8:], alone)
 
 
 def test_the_bias_chooses_but_does_not_weigh_and_groups_limit_the_choice() -> None:
-    routing = {"experts": 4, "active_experts": 1, "groups": 2, "groups_kept": 1, "route_scale": 2.0, "normalise_gates": False}
+    routing = {
+        "experts": 4,
+        "active_experts": 1,
+        "groups": 2,
+        "groups_kept": 1,
+        "route_scale": 2.0,
+        "normalise_gates": False,
+    }
     config = ModelConfig.preset("nano", width=8, **routing)
     gate = Gate(config)
     with torch.no_grad():
-        # Affinities of a token along e_0: expert 1 is the single best, but group {2, 3} has the larger sum of two.
+        # Affinities of a token along e_0: expert 1 is the single best, but group {2, 3} has the larger sum of
+        # two.
         gate.weight.zero_()
         gate.weight[:, 0] = torch.tensor([-4.0, 3.0, 1.0, 2.0])
     token = torch.zeros(1, 8).index_fill(1, torch.tensor([0]), 1.0)
@@ -296,7 +346,10 @@ def test_experts_equal_a_loop_over_tokens_and_idle_experts_get_no_gradient() -> 
     out_ND.sum().backward()
     for parameter in experts.parameters():
         assert parameter.grad is not None
-        assert torch.equal(parameter.grad[4], torch.zeros_like(parameter.grad[4])) and parameter.grad[:4].abs().sum() > 0
+        assert (
+            torch.equal(parameter.grad[4], torch.zeros_like(parameter.grad[4]))
+            and parameter.grad[:4].abs().sum() > 0
+        )
 
 
 def test_balance_loss_equals_a_hand_computation_and_skips_padding() -> None:
@@ -311,7 +364,10 @@ def test_balance_loss_equals_a_hand_computation_and_skips_padding() -> None:
     parts = balance_loss(scores_BTE, 1, members(torch.tensor([[1, 1, 2]])))
     assert parts.tolist() == [pytest.approx([3 * 0.55, 3 * 9 / 11])]
     level = torch.full((2, 8, 4), 0.5)
-    assert balance_loss(level, 2, members(torch.ones(2, 8))).tolist() == [[pytest.approx(1.0)], [pytest.approx(1.0)]]
+    assert balance_loss(level, 2, members(torch.ones(2, 8))).tolist() == [
+        [pytest.approx(1.0)],
+        [pytest.approx(1.0)],
+    ]
 
 
 def test_loads_are_counted_in_training_only_and_biases_follow_them() -> None:
@@ -323,13 +379,20 @@ def test_loads_are_counted_in_training_only_and_biases_follow_them() -> None:
     model.train()
     out = model(draw(2, 16), segments_BT=segments_BT, balance=True)
     loads = model.expert_loads()
-    assert [int(load.sum()) for load in loads] == [2 * 10 * 2, 0]  # two experts for each of 20 present tokens; prediction did not run
+    assert [int(load.sum()) for load in loads] == [
+        2 * 10 * 2,
+        0,
+    ]  # two experts for each of 20 present tokens; prediction did not run
     assert out.balance_BS.shape == (2, 1) and out.balance_BS.requires_grad
     model(draw(2, 16, seed=8), segments_BT=segments_BT)
     assert int(model.expert_loads()[0].sum()) == 80
 
     model.adjust_biases(0.01, loads=[torch.tensor([30, 10, 20, 20]), torch.zeros(4, dtype=torch.int64)])
-    biases = [module.gate.e_score_correction_bias for module in model.modules() if isinstance(module, MixtureOfExperts)]
+    biases = [
+        module.gate.e_score_correction_bias
+        for module in model.modules()
+        if isinstance(module, MixtureOfExperts)
+    ]
     assert biases[0].tolist() == pytest.approx([-0.01, 0.01, 0.0, 0.0])
     assert biases[1].tolist() == [0.0] * 4
     assert [int(load.sum()) for load in model.expert_loads()] == [0, 0]
@@ -401,7 +464,9 @@ def test_the_count_of_a_real_model_is_what_it_holds() -> None:
     model = LanguageModel(ModelConfig.preset("nano"))
     count = parameter_count(model.config)
     assert count.total + count.mtp == sum(parameter.numel() for parameter in model.parameters())
-    assert count.total - count.active == 2 * 3 * 32 * 32  # two idle experts of three matrices in one sparse layer
+    assert (
+        count.total - count.active == 2 * 3 * 32 * 32
+    )  # two idle experts of three matrices in one sparse layer
 
 
 def test_every_preset_is_valid_and_overrides_are_checked() -> None:
@@ -424,5 +489,8 @@ def test_every_preset_is_valid_and_overrides_are_checked() -> None:
 
 
 def test_configurations_are_checked_without_importing_torch() -> None:
-    code = "import sys; from r1kit.model.config import ModelConfig; ModelConfig.preset('mini'); assert 'torch' not in sys.modules"
+    code = (
+        "import sys; from r1kit.model.config import ModelConfig; ModelConfig.preset('mini'); assert "
+        "'torch' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,4 +1,5 @@
-"""Checkpoints against transformers' own classes: same logits both ways, same greedy text, and clear refusals."""
+"""Checkpoints against transformers' own classes: same logits both ways, same greedy text, and clear
+refusals."""
 
 import json
 from pathlib import Path
@@ -16,15 +17,53 @@ from r1kit.model.decoder import LanguageModel
 from r1kit.model.huggingface import load_pretrained, read_config, save_pretrained
 
 YARN = {"kind": "yarn", "factor": 8.0, "original_positions": 32}
-LLAMA3 = {"kind": "llama3", "factor": 8.0, "original_positions": 64, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
-DENSE: dict[str, Any] = {"vocab_size": 61, "width": 32, "layers": 2, "heads": 4, "kv_heads": 2, "head_dim": 8, "ffn_width": 48}
-GROUPED = {"experts": 8, "active_experts": 3, "groups": 4, "groups_kept": 2, "route_scale": 2.5, "shared_experts": 2}
+LLAMA3 = {
+    "kind": "llama3",
+    "factor": 8.0,
+    "original_positions": 64,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+}
+DENSE: dict[str, Any] = {
+    "vocab_size": 61,
+    "width": 32,
+    "layers": 2,
+    "heads": 4,
+    "kv_heads": 2,
+    "head_dim": 8,
+    "ffn_width": 48,
+}
+GROUPED = {
+    "experts": 8,
+    "active_experts": 3,
+    "groups": 4,
+    "groups_kept": 2,
+    "route_scale": 2.5,
+    "shared_experts": 2,
+}
 SHAPES: dict[str, dict[str, Any]] = {
     "deepseek_v3 tied": {"preset": "nano"},
-    "deepseek_v3 untied, query rank, groups": {"preset": "nano", "tie_embeddings": False, "q_rank": 24, **GROUPED},
-    "deepseek_v3 raw gates, no prediction": {"preset": "nano", "normalise_gates": False, "mtp_depth": 0, "dense_layers": 0},
-    "deepseek_v3 yarn": {"preset": "nano", "rope_scaling": {**YARN, "mscale": 1.0, "mscale_all_dim": 1.0}, "max_positions": 256},
-    "deepseek_v3 yarn, other magnitude": {"preset": "nano", "rope_scaling": {**YARN, "mscale": 0.7, "mscale_all_dim": 1.2}},
+    "deepseek_v3 untied, query rank, groups": {
+        "preset": "nano",
+        "tie_embeddings": False,
+        "q_rank": 24,
+        **GROUPED,
+    },
+    "deepseek_v3 raw gates, no prediction": {
+        "preset": "nano",
+        "normalise_gates": False,
+        "mtp_depth": 0,
+        "dense_layers": 0,
+    },
+    "deepseek_v3 yarn": {
+        "preset": "nano",
+        "rope_scaling": {**YARN, "mscale": 1.0, "mscale_all_dim": 1.0},
+        "max_positions": 256,
+    },
+    "deepseek_v3 yarn, other magnitude": {
+        "preset": "nano",
+        "rope_scaling": {**YARN, "mscale": 0.7, "mscale_all_dim": 1.2},
+    },
     "qwen2": {"family": "qwen2", **DENSE, "tie_embeddings": True},
     "qwen2 yarn": {"family": "qwen2", **DENSE, "rope_scaling": YARN, "rope_theta": 1e6},
     "qwen3": {"family": "qwen3", **DENSE, "head_dim": 16, "tie_embeddings": True},
@@ -36,7 +75,11 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 def config_of(shape: dict[str, Any], **overrides: Any) -> ModelConfig:
     shape = {**shape, "init_std": 0.15, **overrides}
-    return ModelConfig.preset(shape.pop("preset"), **shape) if "preset" in shape else ModelConfig.parse(shape, "test")
+    return (
+        ModelConfig.preset(shape.pop("preset"), **shape)
+        if "preset" in shape
+        else ModelConfig.parse(shape, "test")
+    )
 
 
 def lively(config: ModelConfig, seed: int = 1) -> LanguageModel:
@@ -46,7 +89,10 @@ def lively(config: ModelConfig, seed: int = 1) -> LanguageModel:
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
             if tensor.dim() == 1:
-                tensor.add_(torch.randn(tensor.shape, generator=generator), alpha=0.05 if name.endswith("correction_bias") else 0.2)
+                tensor.add_(
+                    torch.randn(tensor.shape, generator=generator),
+                    alpha=0.05 if name.endswith("correction_bias") else 0.2,
+                )
     return model
 
 
@@ -60,7 +106,9 @@ def our_logits(model: LanguageModel, tokens_BT: torch.Tensor) -> torch.Tensor:
 
 
 def their_model(directory: Path) -> Any:
-    return transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager").eval()
+    return transformers.AutoModelForCausalLM.from_pretrained(
+        directory, dtype=torch.float32, attn_implementation="eager"
+    ).eval()
 
 
 def their_logits(model: Any, tokens_BT: torch.Tensor) -> torch.Tensor:
@@ -69,7 +117,9 @@ def their_logits(model: Any, tokens_BT: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_transformers_gives_the_same_logits_from_our_directory_and_we_from_theirs(name: str, tmp_path: Path) -> None:
+def test_transformers_gives_the_same_logits_from_our_directory_and_we_from_theirs(
+    name: str, tmp_path: Path
+) -> None:
     config = config_of(SHAPES[name])
     ours, x = lively(config), tokens(config)
     save_pretrained(ours, tmp_path / "ours")
@@ -79,7 +129,11 @@ def test_transformers_gives_the_same_logits_from_our_directory_and_we_from_their
     assert our_logits(ours, x).std() > 0.1  # the comparison is of something
 
     theirs.save_pretrained(tmp_path / "theirs")
-    back = load_pretrained(tmp_path / "theirs") if config.mtp_depth == 0 else load_without_prediction(tmp_path / "theirs")
+    back = (
+        load_pretrained(tmp_path / "theirs")
+        if config.mtp_depth == 0
+        else load_without_prediction(tmp_path / "theirs")
+    )
     assert (our_logits(back, x) - expected).abs().max() <= 1e-5 * max(1.0, expected.abs().max())
 
 
@@ -92,7 +146,9 @@ def load_without_prediction(directory: Path) -> LanguageModel:
     return load_pretrained(directory)
 
 
-@pytest.mark.parametrize("name", ["deepseek_v3 untied, query rank, groups", "qwen2", "qwen3", "llama3 scaling"])
+@pytest.mark.parametrize(
+    "name", ["deepseek_v3 untied, query rank, groups", "qwen2", "qwen3", "llama3 scaling"]
+)
 def test_greedy_text_with_our_cache_equals_transformers_generate(name: str, tmp_path: Path) -> None:
     config = config_of(SHAPES[name])
     ours, prompt = lively(config), tokens(config, length=7)
@@ -138,7 +194,9 @@ def test_everything_survives_saving_in_shards(dtype: torch.dtype, tmp_path: Path
     assert len(list(tmp_path.glob("model-*-of-*.safetensors"))) > 3
     back = load_pretrained(tmp_path)
     for name, tensor in model.state_dict().items():
-        assert back.state_dict()[name].dtype == tensor.dtype and torch.equal(back.state_dict()[name], tensor), name
+        assert back.state_dict()[name].dtype == tensor.dtype and torch.equal(
+            back.state_dict()[name], tensor
+        ), name
     assert back.lm_head.weight is back.embed_tokens.weight
     save_pretrained(model, tmp_path)
     assert not list(tmp_path.glob("model-*")), "stale shards would shadow the new file"
@@ -149,7 +207,9 @@ def test_the_routing_bias_stays_float32_in_a_bfloat16_model(tmp_path: Path) -> N
     model = lively(config_of(SHAPES["deepseek_v3 tied"]))
     exact = model.state_dict()["layers.1.mlp.gate.e_score_correction_bias"].clone()
     save_pretrained(model.to(torch.bfloat16), tmp_path)
-    assert torch.equal(load_pretrained(tmp_path).state_dict()["layers.1.mlp.gate.e_score_correction_bias"], exact)
+    assert torch.equal(
+        load_pretrained(tmp_path).state_dict()["layers.1.mlp.gate.e_score_correction_bias"], exact
+    )
 
 
 def test_transformers_own_shards_load(tmp_path: Path) -> None:
@@ -158,7 +218,9 @@ def test_transformers_own_shards_load(tmp_path: Path) -> None:
     save_pretrained(ours, tmp_path / "ours")
     their_model(tmp_path / "ours").save_pretrained(tmp_path / "theirs", max_shard_size="20KB")
     assert (tmp_path / "theirs" / "model.safetensors.index.json").is_file()
-    assert torch.equal(our_logits(load_pretrained(tmp_path / "theirs"), tokens(config)), our_logits(ours, tokens(config)))
+    assert torch.equal(
+        our_logits(load_pretrained(tmp_path / "theirs"), tokens(config)), our_logits(ours, tokens(config))
+    )
 
 
 def saved_with(tmp_path: Path, change: Any) -> Path:
@@ -173,9 +235,15 @@ def test_tensors_that_do_not_fit_are_named(tmp_path: Path) -> None:
     with pytest.raises(R1kitError, match=r"missing: model\.norm\.weight \(1\)"):
         load_pretrained(saved_with(tmp_path / "a", lambda weights: weights.pop("model.norm.weight")))
     with pytest.raises(R1kitError, match=r"unexpected: model\.extra \(1\)"):
-        load_pretrained(saved_with(tmp_path / "b", lambda weights: weights.update({"model.extra": torch.zeros(1)})))
-    with pytest.raises(R1kitError, match=r"model\.norm\.weight has shape \[31\], but config\.json asks for \[32\]"):
-        load_pretrained(saved_with(tmp_path / "c", lambda weights: weights.update({"model.norm.weight": torch.zeros(31)})))
+        load_pretrained(
+            saved_with(tmp_path / "b", lambda weights: weights.update({"model.extra": torch.zeros(1)}))
+        )
+    with pytest.raises(
+        R1kitError, match=r"model\.norm\.weight has shape \[31\], but config\.json asks for \[32\]"
+    ):
+        load_pretrained(
+            saved_with(tmp_path / "c", lambda weights: weights.update({"model.norm.weight": torch.zeros(31)}))
+        )
 
 
 def test_pickles_are_refused_with_the_reason(tmp_path: Path) -> None:
@@ -195,7 +263,9 @@ def test_pickles_are_refused_with_the_reason(tmp_path: Path) -> None:
         ({"hidden_act": "gelu"}, "hidden_act = 'gelu' is not supported, only 'silu'"),
     ],
 )
-def test_what_the_network_does_not_compute_is_refused(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_what_the_network_does_not_compute_is_refused(
+    change: dict[str, Any], message: str, tmp_path: Path
+) -> None:
     save_pretrained(LanguageModel(config_of(SHAPES["qwen3"])), tmp_path)
     path = tmp_path / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))

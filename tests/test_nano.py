@@ -1,4 +1,5 @@
-"""The whole recipe in seconds: every stage through the command line, killed and continued, and each of its errors in one message."""
+"""The whole recipe in seconds: every stage through the command line, killed and continued, and each of its
+errors in one message."""
 
 import json
 import os
@@ -18,7 +19,7 @@ from small_world import model_directory
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from r1kit.chat import Chat
-from r1kit.cli import main
+from r1kit.commands.cli import main
 from r1kit.engine.native import NativeEngine
 from r1kit.model.huggingface import load_pretrained
 from r1kit.tasks import Procedural
@@ -27,12 +28,31 @@ from r1kit.types import Sampling
 
 pytestmark = pytest.mark.timeout(1700)  # a busy machine is slow, not broken
 ROOT = Path(__file__).parents[1]
-MODELS = ("pretrain", "r1_zero", "cold_start", "reasoning_rl", "sft", "alignment_rl", "student_base", "distill")
-STAGES = (*MODELS[:4], "rejection_sampling", "sft", "reward_models", "alignment_rl", "student_base", "distill", "evaluate")
+MODELS = (
+    "pretrain",
+    "r1_zero",
+    "cold_start",
+    "reasoning_rl",
+    "sft",
+    "alignment_rl",
+    "student_base",
+    "distill",
+)
+STAGES = (
+    *MODELS[:4],
+    "rejection_sampling",
+    "sft",
+    "reward_models",
+    "alignment_rl",
+    "student_base",
+    "distill",
+    "evaluate",
+)
 
 
-# A model that has learned next to nothing never earns a rule's reward, and then nothing is trained: this reward always tells
-# rollouts apart. Where a file "kill" lies beside it, it kills the process at its third call.
+# A model that has learned next to nothing never earns a rule's reward, and then nothing is trained: this
+# reward always tells rollouts apart. Where a file "kill" lies beside it, it kills the process at its third
+# call.
 LIVELY = """\
 import os, signal
 from pathlib import Path
@@ -61,9 +81,25 @@ class Nano:
 
     def run(self, out: Path, *words: str) -> tuple[int, str]:
         """(exit code, what it printed) of the command line."""
-        command = [sys.executable, "-m", "r1kit", "run", str(self.folder / "nano.yaml"), "--out", str(out), *words]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "COLUMNS": "140"}
-        ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, timeout=800)
+        command = [
+            sys.executable,
+            "-m",
+            "r1kit",
+            "run",
+            str(self.folder / "nano.yaml"),
+            "--out",
+            str(out),
+            *words,
+        ]
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT / "src"),
+            "OMP_NUM_THREADS": "1",
+            "COLUMNS": "140",
+        }
+        ended = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, timeout=800
+        )
         return ended.returncode, ended.stdout
 
 
@@ -87,7 +123,9 @@ def weights(out: Path, stage: str) -> bytes:
 def steps(out: Path, stage: str) -> list[int]:
     if not (out / "metrics.jsonl").exists():
         return []
-    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines() if line.endswith("}")]
+    rows = [
+        json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines() if line.endswith("}")
+    ]
     return [row["step"] for row in rows if row["stage"] == stage and "part" not in row]
 
 
@@ -104,15 +142,27 @@ def test_every_stage_leaves_what_it_promises(finished: Path) -> None:
     facts = json.loads((finished / "stages/alignment_rl/report.json").read_text())
     assert facts["steps_without_preference"] > 0 < facts["steps_with_preference"]
     evaluated = json.loads((finished / "stages/evaluate/report.json").read_text())["models"]
-    assert set(evaluated) == {"base", *MODELS} - {"pretrain"} and all(0 <= figures["pass@1"] <= 1 for figures in evaluated.values())
-    assert all((finished / name).stat().st_size > 500 for name in ("report.md", "report.html", "report.json", "metrics.jsonl"))
+    assert set(evaluated) == {"base", *MODELS} - {"pretrain"} and all(
+        0 <= figures["pass@1"] <= 1 for figures in evaluated.values()
+    )
+    assert all(
+        (finished / name).stat().st_size > 500
+        for name in ("report.md", "report.html", "report.json", "metrics.jsonl")
+    )
 
 
 def test_the_log_has_one_row_a_step_with_what_the_paper_plots(finished: Path) -> None:
     rows = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     zero = [row for row in rows if row["stage"] == "r1_zero"]
     assert [row["step"] for row in zero] == list(range(len(zero))) and len(zero) > 2
-    for name in ("reward/mean", "reward/accuracy/mean", "reward/format/mean", "completions/mean_length", "policy/entropy", "optim/grad_norm"):
+    for name in (
+        "reward/mean",
+        "reward/accuracy/mean",
+        "reward/format/mean",
+        "completions/mean_length",
+        "policy/entropy",
+        "optim/grad_norm",
+    ):
         assert all(name in row for row in zero), name
     assert {row.get("part") for row in rows if row["stage"] == "reward_models"} == {"helpful", "safety"}
     losses = [row["loss"] for row in rows if row["stage"] == "pretrain"]
@@ -124,11 +174,15 @@ def test_a_second_call_does_nothing_and_says_so_at_once(nano: Nano, finished: Pa
     before = {path: path.stat().st_mtime_ns for path in finished.glob("stages/**/*")}
     began = time.monotonic()
     code, output = nano.run(finished)
-    assert code == 0 and "all stages are done already; nothing to do" in output and time.monotonic() - began < 60
+    assert (
+        code == 0 and "all stages are done already; nothing to do" in output and time.monotonic() - began < 60
+    )
     assert {path: path.stat().st_mtime_ns for path in finished.glob("stages/**/*")} == before
 
 
-def test_a_run_that_was_killed_in_r1_zero_ends_with_the_very_same_models(nano: Nano, finished: Path, tmp_path: Path) -> None:
+def test_a_run_that_was_killed_in_r1_zero_ends_with_the_very_same_models(
+    nano: Nano, finished: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "run"
     shutil.copytree(finished, out)
     (nano.folder / "kill").touch()
@@ -139,24 +193,39 @@ def test_a_run_that_was_killed_in_r1_zero_ends_with_the_very_same_models(nano: N
     assert code == 0 and "r1_zero: continues" in output and "pretrain: done" in output, output
     for stage in MODELS:
         assert weights(out, stage) == weights(finished, stage), stage
-    assert weights(out, "r1_zero") != weights(out, "pretrain")  # something was learned, so something could have differed
+    assert weights(out, "r1_zero") != weights(
+        out, "pretrain"
+    )  # something was learned, so something could have differed
     assert steps(out, "r1_zero") == steps(finished, "r1_zero")
 
 
 @pytest.mark.parametrize("stage", MODELS)
 def test_every_stages_model_is_one_of_transformers(finished: Path, stage: str) -> None:
     folder = finished / "stages" / stage / "model"
-    ours, theirs = load_pretrained(folder).eval(), AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    ours, theirs = (
+        load_pretrained(folder).eval(),
+        AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval(),
+    )
     own, other = Tokenizer.load(folder), AutoTokenizer.from_pretrained(folder)
     for problem in Procedural("word", 16).problems("held_out"):
         prompt = Chat(own).prompt_ids(problem)
         messages = [{"role": "user", "content": problem.prompt}]
-        tokens_BT = other.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)["input_ids"]
+        tokens_BT = other.apply_chat_template(
+            messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+        )["input_ids"]
         assert tokens_BT[0].tolist() == prompt.tolist()
         with torch.no_grad():
-            torch.testing.assert_close(ours.logits(ours(tokens_BT).hidden_BTD), theirs(tokens_BT).logits, atol=1e-4, rtol=1e-4)
-            found = theirs.generate(tokens_BT, max_new_tokens=12, do_sample=False, pad_token_id=own.pad_id)[0, len(prompt) :]
-        greedy = NativeEngine(ours, [own.eos_id]).generate([prompt], Sampling(max_tokens=12, temperature=0.0))[0][0].token_ids
+            torch.testing.assert_close(
+                ours.logits(ours(tokens_BT).hidden_BTD), theirs(tokens_BT).logits, atol=1e-4, rtol=1e-4
+            )
+            found = theirs.generate(tokens_BT, max_new_tokens=12, do_sample=False, pad_token_id=own.pad_id)[
+                0, len(prompt) :
+            ]
+        greedy = (
+            NativeEngine(ours, [own.eos_id])
+            .generate([prompt], Sampling(max_tokens=12, temperature=0.0))[0][0]
+            .token_ids
+        )
         assert own.decode(greedy) == other.decode(found, skip_special_tokens=True)
 
 
@@ -165,7 +234,9 @@ def test_the_judges_keep_their_scalar_heads(finished: Path) -> None:
         folder = finished / "stages/reward_models" / judge
         model = load_pretrained(folder)
         assert model.value_head is not None
-        assert torch.equal(model.value_head.weight, load_file(folder / "value_head.safetensors")["value_head.weight"])
+        assert torch.equal(
+            model.value_head.weight, load_file(folder / "value_head.safetensors")["value_head.weight"]
+        )
         AutoModelForCausalLM.from_pretrained(folder)
 
 
@@ -187,7 +258,9 @@ class Raising:
 
 
 @pytest.fixture
-def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+def call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
     """Run a recipe's text in an empty folder by the command line's own entry: (exit code, output, error)."""
     model_directory(tmp_path / "base")
     monkeypatch.chdir(tmp_path)
@@ -208,7 +281,9 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     return run
 
 
-def test_a_typo_names_the_key_and_the_nearest_right_one_before_anything_starts(call: Callable[..., tuple[int, str, str]]) -> None:
+def test_a_typo_names_the_key_and_the_nearest_right_one_before_anything_starts(
+    call: Callable[..., tuple[int, str, str]],
+) -> None:
     for wrong, message in (
         ("trainin: {epochs: 1}", "unknown key 'trainin': did you mean 'training'?"),
         ("training: {epoch: 1}", "unknown key 'epoch': did you mean 'epochs'?"),
@@ -225,12 +300,19 @@ def test_a_typo_names_the_key_and_the_nearest_right_one_before_anything_starts(c
     assert code == 2 and "did you mean 'chain'" in error
 
 
-def test_a_missing_file_and_a_malformed_row_are_named_and_nothing_is_lost(call: Callable[..., tuple[int, str, str]]) -> None:
+def test_a_missing_file_and_a_malformed_row_are_named_and_nothing_is_lost(
+    call: Callable[..., tuple[int, str, str]],
+) -> None:
     code, _, error = call(RECIPE + SECOND)
     assert code in (1, 2) and "own.jsonl: no such file" in error and "Traceback" not in error
     Path("own.jsonl").write_text('{"prompt": "a", "completion": "b"}\n{"prompt": "a", "completion": \n')
     code, _, error = call(RECIPE + SECOND)
-    assert code == 1 and "stage 'second' failed" in error and "own.jsonl:2: not JSON" in error and "mend or remove the line" in error
+    assert (
+        code == 1
+        and "stage 'second' failed" in error
+        and "own.jsonl:2: not JSON" in error
+        and "mend or remove the line" in error
+    )
     assert "Finished and kept: first" in error and "continue with" in error and "Traceback" not in error
     kept = weights(Path("runs/small"), "first")
     Path("own.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
@@ -239,17 +321,34 @@ def test_a_missing_file_and_a_malformed_row_are_named_and_nothing_is_lost(call: 
     assert weights(Path("runs/small"), "first") == kept != weights(Path("runs/small"), "second")
 
 
-def test_a_folder_that_cannot_be_written_is_an_error_before_any_work(call: Callable[..., tuple[int, str, str]]) -> None:
+def test_a_folder_that_cannot_be_written_is_an_error_before_any_work(
+    call: Callable[..., tuple[int, str, str]],
+) -> None:
     Path("file").write_text("")
     code, _, error = call(RECIPE, "--out", "file/run")
-    assert code == 2 and "file/run cannot be written" in error and "--out DIR" in error and "Traceback" not in error
+    assert (
+        code == 2
+        and "file/run cannot be written" in error
+        and "--out DIR" in error
+        and "Traceback" not in error
+    )
 
 
-def test_a_task_that_raises_stops_the_run_with_its_own_error(call: Callable[..., tuple[int, str, str]]) -> None:
+def test_a_task_that_raises_stops_the_run_with_its_own_error(
+    call: Callable[..., tuple[int, str, str]],
+) -> None:
     Path("mine.py").write_text(RAISING)
     grpo = "grpo: {steps: 1, problems: 2, group: 2, max_tokens: 4, beta: 0.0, updates_per_rollout: 1}"
-    code, _, error = call(RECIPE + "  - {stage: r1_zero, init: MODEL, tasks: {'mine.py:Raising': 1}, GRPO}\n".replace("GRPO", grpo))
-    assert code == 1 and "stage 'r1_zero' failed" in error and "could not be judged" in error and "KeyError: 'no such table'" in error
+    code, _, error = call(
+        RECIPE
+        + "  - {stage: r1_zero, init: MODEL, tasks: {'mine.py:Raising': 1}, GRPO}\n".replace("GRPO", grpo)
+    )
+    assert (
+        code == 1
+        and "stage 'r1_zero' failed" in error
+        and "could not be judged" in error
+        and "KeyError: 'no such table'" in error
+    )
     assert "Finished and kept: first" in error and "mine.py" in error
 
 

@@ -1,4 +1,5 @@
-"""A phase behind: what the engine plays while the learner learns is what weights of a step before would have played, to the last bit."""
+"""A phase behind: what the engine plays while the learner learns is what weights of a step before would have
+played, to the last bit."""
 
 import json
 import threading
@@ -9,7 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_world import full_logprobs, learner_config, model, model_directory, quiet_log, same_weights, tokenizer
+from small_world import (
+    full_logprobs,
+    learner_config,
+    model,
+    model_directory,
+    quiet_log,
+    same_weights,
+    tokenizer,
+)
 from torch import Tensor
 
 from r1kit.chat import Chat
@@ -32,8 +41,18 @@ SHAPE: dict[str, Any] = {"steps": 6, "problems": 2, "group": 3, "max_tokens": 5,
 MATRIX: dict[str, dict[str, Any]] = {
     "an update a phase": {},
     "dynamic sampling": {"updates_per_rollout": 2, "dynamic_sampling": 2, "reward": "coarse"},
-    "a curriculum saved seldom": {"save_every": 4, "curriculum": CurriculumConfig(easy=0.9, hard=0.0, rest=1), "reward": "coarse"},
-    "a reference that follows": {"updates_per_rollout": 2, "save_every": 2, "beta": 0.1, "reference_refresh": 3, "correction": "sequence"},
+    "a curriculum saved seldom": {
+        "save_every": 4,
+        "curriculum": CurriculumConfig(easy=0.9, hard=0.0, rest=1),
+        "reward": "coarse",
+    },
+    "a reference that follows": {
+        "updates_per_rollout": 2,
+        "save_every": 2,
+        "beta": 0.1,
+        "reference_refresh": 3,
+        "correction": "sequence",
+    },
 }
 
 
@@ -66,7 +85,12 @@ def configured(settings: Mapping[str, Any]) -> GRPOConfig:
 
 
 def problems(config: GRPOConfig) -> Mixture:
-    return Mixture(load_tasks({"chain": {"weight": 2, "size": 9}, "mul": {"weight": 1, "size": 5}}), "train", 5, curriculum=config.curriculum)
+    return Mixture(
+        load_tasks({"chain": {"weight": 2, "size": 9}, "mul": {"weight": 1, "size": 5}}),
+        "train",
+        5,
+        curriculum=config.curriculum,
+    )
 
 
 def rewards(settings: Mapping[str, Any]) -> list[WeightedReward]:
@@ -75,7 +99,11 @@ def rewards(settings: Mapping[str, Any]) -> list[WeightedReward]:
 
 def learners(config: GRPOConfig) -> tuple[Mortal, Learner | None, Learner]:
     own = learner_config(context=96, learning_rate=1e-2)
-    return Mortal(model(init_std=0.05), own), Learner(model(init_std=0.05), own) if config.beta else None, Learner(model(init_std=0.05), own)
+    return (
+        Mortal(model(init_std=0.05), own),
+        Learner(model(init_std=0.05), own) if config.beta else None,
+        Learner(model(init_std=0.05), own),
+    )
 
 
 def engine_of(model: LanguageModel) -> NativeEngine:
@@ -101,12 +129,17 @@ def told(out: Path) -> list[dict[str, Any]]:
     """Metrics without times, and all rollouts."""
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     metrics = [{name: value for name, value in row.items() if not name.startswith("time")} for row in rows]
-    return metrics + [json.loads(line) for file in sorted(out.glob("samples/**/*.jsonl")) for line in file.read_text().splitlines()]
+    return metrics + [
+        json.loads(line)
+        for file in sorted(out.glob("samples/**/*.jsonl"))
+        for line in file.read_text().splitlines()
+    ]
 
 
 @pytest.mark.parametrize("name", MATRIX)
 def test_it_is_the_sequential_loop_that_samples_with_the_weights_of_before(name: str, tmp_path: Path) -> None:
-    """The loop by hand: one thing after the other, weights kept as copies, every phase sampled after the updates of the one before it."""
+    """The loop by hand: one thing after the other, weights kept as copies, every phase sampled after the
+    updates of the one before it."""
     settings = MATRIX[name]
     config = configured(settings)
     overlapped = play(tmp_path / "overlapped", settings)
@@ -128,7 +161,9 @@ def test_it_is_the_sequential_loop_that_samples_with_the_weights_of_before(name:
             learn(player, part, config, {"accuracy": 1.0}, step, derive_seed(7, "tokens", step))
         engine.load(kept, first)
         if first + each < config.steps:
-            phase = collect(player, mixture, rewards(settings), config, derive_seed(7, "rollout", first + each))
+            phase = collect(
+                player, mixture, rewards(settings), config, derive_seed(7, "rollout", first + each)
+            )
     assert same_weights(overlapped.model, learner.model)
     assert [line["text"] for line in told(tmp_path / "overlapped") if "text" in line] == texts
 
@@ -152,7 +187,8 @@ def logprobs(weights: LanguageModel, row: Row) -> np.ndarray:
 
 
 def test_each_token_is_weighed_by_how_much_likelier_it_has_become(tmp_path: Path) -> None:
-    """min(pi_old / mu, cap) / tokens, with pi_old and mu computed by hand: the weights before the update, and those one update earlier."""
+    """min(pi_old / mu, cap) / tokens, with pi_old and mu computed by hand: the weights before the update, and
+    those one update earlier."""
     history: list[LanguageModel] = []
     ratios: list[np.ndarray] = []
 
@@ -172,14 +208,20 @@ def test_each_token_is_weighed_by_how_much_likelier_it_has_become(tmp_path: Path
 
     play(tmp_path, {"correction_cap": 1.05}, before=look)
     lagging = np.concatenate(ratios[1:])
-    assert lagging.max() > 1.05 and lagging.min() < 0.95  # there was something to weigh, and something to cut off
+    assert (
+        lagging.max() > 1.05 and lagging.min() < 0.95
+    )  # there was something to weigh, and something to cut off
 
 
 def test_the_gap_grows_by_the_lag_and_nobody_takes_it_for_a_broken_engine(tmp_path: Path) -> None:
     play(tmp_path, {})
     metrics = [row for row in told(tmp_path) if "policy/loss" in row]
-    lag, rounding = ([row[f"sampling/{name}"] for row in metrics] for name in ("logp_gap_mean", "rounding_mean"))
-    assert lag[0] < 1e-4 and all(gap > 10 * SHAPE["gap_alarm"] for gap in lag[1:])  # the first phase is sampled by the weights that learn from it
+    lag, rounding = (
+        [row[f"sampling/{name}"] for row in metrics] for name in ("logp_gap_mean", "rounding_mean")
+    )
+    assert lag[0] < 1e-4 and all(
+        gap > 10 * SHAPE["gap_alarm"] for gap in lag[1:]
+    )  # the first phase is sampled by the weights that learn from it
     assert all(gap < 1e-4 for gap in rounding)
 
 
@@ -205,7 +247,8 @@ def test_an_engine_that_is_not_handed_the_weights_stops_the_run(tmp_path: Path) 
 
 
 def test_the_next_phase_is_played_while_this_one_is_learned_from(tmp_path: Path) -> None:
-    """Every update but the last waits until the engine has begun to play what comes next; one after the other, that would wait for ever."""
+    """Every update but the last waits until the engine has begun to play what comes next; one after the
+    other, that would wait for ever."""
     begun = threading.Semaphore(0)
 
     class Tells(NativeEngine):
@@ -220,11 +263,15 @@ def test_the_next_phase_is_played_while_this_one_is_learned_from(tmp_path: Path)
         for _ in range({0: 2, 5: 0}.get(step, 1)):  # the first phase is played before anything is learned
             assert begun.acquire(timeout=20), "nobody plays the next phase"
 
-    play(tmp_path, {"gate_problems": 0}, before=wait, engine=lambda behind: Tells(behind, [tokenizer().eos_id]))
+    play(
+        tmp_path, {"gate_problems": 0}, before=wait, engine=lambda behind: Tells(behind, [tokenizer().eos_id])
+    )
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, KilledError])
-def test_what_stops_the_learning_stops_the_playing_and_leaves_no_thread(error: type[BaseException], tmp_path: Path) -> None:
+def test_what_stops_the_learning_stops_the_playing_and_leaves_no_thread(
+    error: type[BaseException], tmp_path: Path
+) -> None:
     before = set(threading.enumerate())
 
     def stop(learner: Mortal, rows: Sequence[Row]) -> None:
@@ -247,12 +294,21 @@ def test_a_reward_that_stops_the_run_does_so_once_what_was_before_is_saved(tmp_p
 
     player = Player(learner, engine_of(behind.model), Chat(tokenizer()), None, behind)
     with pytest.raises(ConfigError, match="this cannot be scored"):
-        train(config, player, problems(config), [WeightedReward("accuracy", 1.0, breaks)], 7, quiet_log(tmp_path), tmp_path)
+        train(
+            config,
+            player,
+            problems(config),
+            [WeightedReward("accuracy", 1.0, breaks)],
+            7,
+            quiet_log(tmp_path),
+            tmp_path,
+        )
     assert [row["step"] for row in told(tmp_path) if "policy/loss" in row] == [0, 1]
 
 
 def test_two_processes_take_turns_and_play_the_same(tmp_path: Path) -> None:
-    """Helpers do one thing at a time: the next phase is played before or after an update, whoever comes first, and nothing depends on it."""
+    """Helpers do one thing at a time: the next phase is played before or after an update, whoever comes
+    first, and nothing depends on it."""
     directory = model_directory(tmp_path / "model")
     config = configured({"steps": 3})
     runtime = LocalRuntime(LocalConfig(processes=2, engine_precision="float32"))
@@ -263,7 +319,9 @@ def test_two_processes_take_turns_and_play_the_same(tmp_path: Path) -> None:
             learner, behind = runtime.learner(directory, own), runtime.learner(directory, own)
             player = Player(learner, runtime.engine_of(behind), Chat(tokenizer()), None, behind)
             (tmp_path / name).mkdir()
-            train(config, player, problems(config), rewards({}), 7, quiet_log(tmp_path / name), tmp_path / name)
+            train(
+                config, player, problems(config), rewards({}), 7, quiet_log(tmp_path / name), tmp_path / name
+            )
             texts.append(told(tmp_path / name))
         assert texts[0] == texts[1] and len(texts[0]) > 3
     finally:

@@ -9,7 +9,14 @@ from torch import nn
 
 from r1kit.config import ConfigError
 from r1kit.train.objectives import CrossEntropy
-from r1kit.train.optimizers import Muon, OptimizerConfig, ScheduleConfig, build, orthogonalise, orthogonalise_all
+from r1kit.train.optimizers import (
+    Muon,
+    OptimizerConfig,
+    ScheduleConfig,
+    build,
+    orthogonalise,
+    orthogonalise_all,
+)
 
 
 @pytest.mark.parametrize("shape", [(12, 12), (8, 20), (20, 8), (3, 10, 6), (2, 6, 10)])
@@ -25,7 +32,10 @@ def test_orthogonalise_keeps_the_singular_vectors_and_levels_the_values(shape: t
 
 
 def test_a_batch_of_matrices_is_orthogonalised_one_by_one() -> None:
-    batch = torch.randn(4, 9, 5, generator=torch.Generator().manual_seed(1)) * torch.tensor([1e-3, 1.0, 30.0, 1e4])[:, None, None]
+    batch = (
+        torch.randn(4, 9, 5, generator=torch.Generator().manual_seed(1))
+        * torch.tensor([1e-3, 1.0, 30.0, 1e4])[:, None, None]
+    )
     for one, found in zip(batch, orthogonalise(batch), strict=True):
         torch.testing.assert_close(orthogonalise(one), found, atol=2e-2, rtol=0)
     assert not orthogonalise(torch.zeros(3, 4)).any()
@@ -54,7 +64,9 @@ def test_muon_moves_by_the_orthogonalised_nesterov_momentum() -> None:
     parameter.grad = second
     optimizer.step()
     momentum = 0.95 * 0.05 * first + 0.05 * second
-    torch.testing.assert_close(parameter.detach(), expected - scale * orthogonalise(0.05 * second + 0.95 * momentum))
+    torch.testing.assert_close(
+        parameter.detach(), expected - scale * orthogonalise(0.05 * second + 0.95 * momentum)
+    )
 
 
 def test_muons_weight_decay_shrinks_by_its_own_rate() -> None:
@@ -74,7 +86,9 @@ def test_muons_weight_decay_shrinks_by_its_own_rate() -> None:
 def test_processes_that_share_muons_work_make_the_same_step_as_one() -> None:
     def parameters() -> list[nn.Parameter]:
         generator = torch.Generator().manual_seed(3)
-        made = [nn.Parameter(torch.randn(shape, generator=generator)) for shape in ((6, 4), (2, 4, 4), (3, 9))]
+        made = [
+            nn.Parameter(torch.randn(shape, generator=generator)) for shape in ((6, 4), (2, 4, 4), (3, 9))
+        ]
         for parameter in made:
             parameter.grad = torch.randn(parameter.shape, generator=generator)
         return made
@@ -98,7 +112,10 @@ def test_muon_takes_hidden_matrices_and_adamw_the_rest() -> None:
     hidden = {names[p] for group in muon.param_groups for p in group["params"]}
     rest = {names[p] for group in adamw.param_groups for p in group["params"]}
     assert hidden | rest == set(names.values()) and not hidden & rest
-    assert all(part in " ".join(hidden) for part in ("self_attn", "experts.gate_proj", "shared_experts", "mlp.down_proj"))
+    assert all(
+        part in " ".join(hidden)
+        for part in ("self_attn", "experts.gate_proj", "shared_experts", "mlp.down_proj")
+    )
     assert {"embed_tokens.weight", "norm.weight", "layers.1.mlp.gate.weight"} <= rest
     assert all(parameter.ndim >= 2 for parameter, name in names.items() if name in hidden)
     assert len(build(network, OptimizerConfig(kind="adamw"))) == 1
@@ -118,7 +135,8 @@ def test_adamw_decays_matrices_only() -> None:
 
 
 def test_a_learners_updates_are_adamw_by_hand() -> None:
-    """Five updates with clipping, decay and a schedule: m, v, their corrections and the decay written out (1711.05101, algorithm 2)."""
+    """Five updates with clipping, decay and a schedule: m, v, their corrections and the decay written out
+    (1711.05101, algorithm 2)."""
     config = OptimizerConfig(learning_rate=3e-3, beta1=0.8, beta2=0.9, weight_decay=0.2, grad_clip=0.05)
     spied = Spied(learner_config().model_copy(update={"precision": "float64", "optimizer": config}))
     schedule = ScheduleConfig(kind="cosine", warmup=2, final=0.1)
@@ -129,18 +147,32 @@ def test_a_learners_updates_are_adamw_by_hand() -> None:
         gradients = spied.gradients()
         norm = math.sqrt(sum(float(g.square().sum()) for g in gradients.values()))
         assert norm > 0.05 and metrics["grad_norm"] == pytest.approx(norm)
-        rate = 3e-3 * [0.5, 1.0, 1.0, 0.1 + 0.45 * (1 + math.cos(math.pi / 3)), 0.1 + 0.45 * (1 + math.cos(2 * math.pi / 3))][step]
+        rate = (
+            3e-3
+            * [
+                0.5,
+                1.0,
+                1.0,
+                0.1 + 0.45 * (1 + math.cos(math.pi / 3)),
+                0.1 + 0.45 * (1 + math.cos(2 * math.pi / 3)),
+            ][step]
+        )
         for name, weight in weights.items():
             gradient = gradients[name] * 0.05 / norm
             m[name] = 0.8 * m[name] + 0.2 * gradient
             v[name] = 0.9 * v[name] + 0.1 * gradient**2
-            direction = m[name] / (1 - 0.8 ** (step + 1)) / ((v[name] / (1 - 0.9 ** (step + 1))).sqrt() + 1e-8)
+            direction = (
+                m[name] / (1 - 0.8 ** (step + 1)) / ((v[name] / (1 - 0.9 ** (step + 1))).sqrt() + 1e-8)
+            )
             weights[name] = weight - rate * direction - rate * 0.2 * weight * (weight.dim() > 1)
     for name, parameter in spied.model.named_parameters():
         torch.testing.assert_close(parameter.detach(), weights[name], atol=2e-7, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("key", "value"), [("learning_rate", -1.0), ("beta1", 1.0), ("beta2", 1.5), ("weight_decay", -0.1), ("grad_clip", 0.0)])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("learning_rate", -1.0), ("beta1", 1.0), ("beta2", 1.5), ("weight_decay", -0.1), ("grad_clip", 0.0)],
+)
 def test_settings_that_cannot_be_meant_are_refused(key: str, value: float) -> None:
     with pytest.raises(ConfigError, match=rf"optimizer: {key}: .*given: {value}"):
         OptimizerConfig.parse({key: value}, "optimizer")
@@ -154,8 +186,14 @@ def test_settings_that_cannot_be_meant_are_refused(key: str, value: float) -> No
         (ScheduleConfig(kind="linear"), [1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1]),
         (ScheduleConfig(kind="linear", warmup=2, final=0.2), [0.5, 1, 1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3]),
         (ScheduleConfig(kind="wsd", decay_share=0.4), [1, 1, 1, 1, 1, 1, 1, 0.75, 0.5, 0.25]),
-        (ScheduleConfig(kind="wsd", warmup=8, decay_share=0.4), [0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1, 1, 0.5]),
-        (ScheduleConfig(kind="cosine", final=0.1), [0.1 + 0.9 * (1 + math.cos(math.pi * i / 10)) / 2 for i in range(10)]),
+        (
+            ScheduleConfig(kind="wsd", warmup=8, decay_share=0.4),
+            [0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1, 1, 0.5],
+        ),
+        (
+            ScheduleConfig(kind="cosine", final=0.1),
+            [0.1 + 0.9 * (1 + math.cos(math.pi * i / 10)) / 2 for i in range(10)],
+        ),
     ],
 )
 def test_schedules_have_these_values(schedule: ScheduleConfig, expected: list[float]) -> None:

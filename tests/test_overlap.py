@@ -24,8 +24,8 @@ from r1kit.engine.native import NativeEngine
 from r1kit.rewards import Failure, TooManyFailuresError, WeightedReward, load_rewards, score, scoring
 from r1kit.runtime.local import LocalConfig, LocalRuntime
 from r1kit.tasks import load_tasks
-from r1kit.train.beside import Beside
 from r1kit.train.rollouts import Phase, Player, RolloutConfig, collect
+from r1kit.train.worker_thread import Beside
 from r1kit.types import Completion, Rollout, Sampling
 from r1kit.watchdog import HungError
 
@@ -39,14 +39,19 @@ def completion(seed: int) -> Completion:
 
 @dataclass
 class Told:
-    """An engine whose completions are those of the seeds, told in the order and the portions of ``plan``; ``between`` is called between them."""
+    """An engine whose completions are those of the seeds, told in the order and the portions of ``plan``;
+    ``between`` is called between them."""
 
     plan: Sequence[Sequence[int]] = ()
     between: Callable[[int], None] = lambda portion: None
     ended: bool = False
 
     def generate(
-        self, prompts: Sequence[np.ndarray], sampling: Sampling, seeds: Sequence[int] | None = None, done: Done | None = None
+        self,
+        prompts: Sequence[np.ndarray],
+        sampling: Sampling,
+        seeds: Sequence[int] | None = None,
+        done: Done | None = None,
     ) -> list[list[Completion]]:
         assert seeds is not None and done is not None
         groups = [[completion(seed % 1000 + index) for index in range(sampling.n)] for seed in seeds]
@@ -73,7 +78,9 @@ def said(phase: Phase) -> Any:
     """All of a phase, with nan made comparable, and tracebacks by their last line."""
     texts = [[rollout.text for rollout in group] for group in phase.groups]
     scores = [[(str(score.total), dict(score.parts)) for score in scores] for scores in phase.scores_PG]
-    failures = [(one.problem, one.index, one.reward, one.detail.strip().splitlines()[-1]) for one in phase.failures]
+    failures = [
+        (one.problem, one.index, one.reward, one.detail.strip().splitlines()[-1]) for one in phase.failures
+    ]
     return texts, scores, failures
 
 
@@ -98,7 +105,9 @@ def length_in_group(rollouts: Sequence[Rollout]) -> list[float | None]:
     """A reward that compares within groups, does not apply to some, and is nan for one."""
     longest: dict[str, int] = {}
     for rollout in rollouts:
-        longest[rollout.problem.id] = max(longest.get(rollout.problem.id, 0), len(rollout.completion.token_ids))
+        longest[rollout.problem.id] = max(
+            longest.get(rollout.problem.id, 0), len(rollout.completion.token_ids)
+        )
     values: list[float | None] = [len(r.completion.token_ids) / longest[r.problem.id] for r in rollouts]
     return [None if r.index == 2 else value for r, value in zip(rollouts, values, strict=True)]
 
@@ -117,25 +126,38 @@ PLANS = [[], [range(6)], [[0], [1], [2], [3], [4], [5]], [[5, 0], [], [3], [1, 2
 
 @pytest.mark.parametrize("plan", PLANS)
 @pytest.mark.parametrize("broken", [False, True])
-def test_scores_and_failures_do_not_depend_on_when_a_group_was_complete(plan: list[list[int]], broken: bool) -> None:
-    """Against all rollouts scored at once when the sampling has ended, which is what a reward that may not be asked early still sees."""
-    names = [problem.id for problem in Mixture(load_tasks({"chain": {"weight": 1, "size": 40}}), "train", 5).draw(6)]
+def test_scores_and_failures_do_not_depend_on_when_a_group_was_complete(
+    plan: list[list[int]], broken: bool
+) -> None:
+    """Against all rollouts scored at once when the sampling has ended, which is what a reward that may not be
+    asked early still sees."""
+    names = [
+        problem.id
+        for problem in Mixture(load_tasks({"chain": {"weight": 1, "size": 40}}), "train", 5).draw(6)
+    ]
     function = raises_at(names[3], 1) if broken else length_in_group
-    rewards = [WeightedReward("mine", 1.0, lambda rs: [float(r.index) for r in rs]), WeightedReward("compared", 0.5, function, early=True)]
+    rewards = [
+        WeightedReward("mine", 1.0, lambda rs: [float(r.index) for r in rs]),
+        WeightedReward("compared", 0.5, function, early=True),
+    ]
     found = phase(Told(plan), rewards)
     failures: list[Failure] = []
     expected = score([rollout for group in found.groups for rollout in group], rewards, failures)
     grouped = [expected[place : place + 3] for place in range(0, 18, 3)]
     assert said(found) == said(Phase(found.groups, grouped, 6, 1, failures=failures))
     assert [group[0].problem.id for group in found.groups] == names
-    assert len(found.failures) == int(broken) and (not broken or "ZeroDivisionError: this one" in found.failures[0].detail)
+    assert len(found.failures) == int(broken) and (
+        not broken or "ZeroDivisionError: this one" in found.failures[0].detail
+    )
 
 
 def test_a_reward_of_ones_own_sees_all_rollouts_at_once_in_order_and_an_early_one_whole_groups() -> None:
     engine = Told([[4], [1, 3], [0, 2]])
     own, early = Spy(length_in_group, engine), Spy(length_in_group, engine)
     asked = threading.Semaphore(0)
-    engine.between = lambda portion: None if asked.acquire(timeout=20) else pytest.fail("nobody asked the reward")
+    engine.between = lambda portion: (
+        None if asked.acquire(timeout=20) else pytest.fail("nobody asked the reward")
+    )
 
     def function(rollouts: Sequence[Rollout]) -> list[float | None]:
         try:
@@ -143,21 +165,32 @@ def test_a_reward_of_ones_own_sees_all_rollouts_at_once_in_order_and_an_early_on
         finally:
             asked.release()
 
-    found = phase(engine, [WeightedReward("own", 1.0, own), WeightedReward("early", 1.0, function, early=True)])
+    found = phase(
+        engine, [WeightedReward("own", 1.0, own), WeightedReward("early", 1.0, function, early=True)]
+    )
     everything = [(rollout.problem.id, rollout.index) for group in found.groups for rollout in group]
     assert own.calls == [everything] and own.early == [False]
     places = {name: place for place, name in enumerate(dict.fromkeys(problem for problem, _ in everything))}
-    assert [sorted({places[problem] for problem, _ in call}) for call in early.calls] == [[4], [1, 3], [0, 2], [5]]
+    assert [sorted({places[problem] for problem, _ in call}) for call in early.calls] == [
+        [4],
+        [1, 3],
+        [0, 2],
+        [5],
+    ]
     assert early.early == [True, True, True, False]  # the engine was still at work, and waited for none of it
     assert sorted(one for call in early.calls for one in call) == sorted(everything)
-    assert own.threads | early.threads == {threading.main_thread()}  # signals and time-outs work there as they ever did
+    assert own.threads | early.threads == {
+        threading.main_thread()
+    }  # signals and time-outs work there as they ever did
 
 
 def test_too_many_failures_stop_the_phase_as_they_do_without_overlap() -> None:
     def never(rollouts: Sequence[Rollout]) -> list[float | None]:
         return [math.nan] * len(rollouts)
 
-    with pytest.raises(TooManyFailuresError, match=r"18 of 18 rollouts could not be judged .* of reward 'never' on problem"):
+    with pytest.raises(
+        TooManyFailuresError, match=r"18 of 18 rollouts could not be judged .* of reward 'never' on problem"
+    ):
         phase(Told([[0], [1, 2]]), [WeightedReward("never", 1.0, never, early=True)])
 
 
@@ -207,7 +240,10 @@ def test_a_reward_that_hangs_is_named_also_where_it_is_asked_early(monkeypatch: 
         return []
 
     with pytest.raises(HungError, match="reward 'mine' has not returned for 3 rollouts"):
-        phase(Told([[0]] + [[]] * 10_000, lambda portion: time.sleep(0.01)), [WeightedReward("mine", 1.0, hangs, early=True)])
+        phase(
+            Told([[0]] + [[]] * 10_000, lambda portion: time.sleep(0.01)),
+            [WeightedReward("mine", 1.0, hangs, early=True)],
+        )
 
 
 def test_rewards_that_leave_the_interpreter_are_early_and_ones_own_on_request(tmp_path: Path) -> None:
@@ -244,7 +280,9 @@ def test_one_beside_another_ends_when_the_outer_one_is_stopped() -> None:
 @pytest.mark.parametrize("kernels", [True, False])
 @pytest.mark.parametrize("stop", [(), ("e",)])
 def test_the_engine_tells_each_prompt_once_and_what_it_returns(kernels: bool, stop: tuple[str, ...]) -> None:
-    engine = NativeEngine(model(), [tokenizer().eos_id], batch_rows=8, decode=tokenizer().decode, kernels=kernels)
+    engine = NativeEngine(
+        model(), [tokenizer().eos_id], batch_rows=8, decode=tokenizer().decode, kernels=kernels
+    )
     prompts = [np.arange(5, 5 + length) for length in (3, 9, 4, 6, 5, 8)]
     sampling = Sampling(n=3, max_tokens=40, stop=stop)
     told: list[dict[int, list[Completion]]] = []
@@ -277,7 +315,9 @@ def two() -> Iterator[LocalRuntime]:
     runtime.close()
 
 
-def test_helper_processes_tell_theirs_meanwhile_and_can_be_broken_off(two: LocalRuntime, tmp_path: Path) -> None:
+def test_helper_processes_tell_theirs_meanwhile_and_can_be_broken_off(
+    two: LocalRuntime, tmp_path: Path
+) -> None:
     engine = two.engine(model_directory(tmp_path))
     helper = psutil.Process(two._processes[0].pid)
     prompts = [np.arange(5, 5 + length) for length in (3, 9, 4, 6, 5, 8)]
@@ -293,9 +333,13 @@ def test_helper_processes_tell_theirs_meanwhile_and_can_be_broken_off(two: Local
     assert sorted(place for found in told for place in found) == list(range(6))
     (_, theirs) = two.shared([len(prompt) for prompt in prompts])
     first = next(number for number, found in enumerate(told) if set(found) & set(theirs))
-    assert any(set(found) - set(theirs) for found in told[first + 1 :])  # before this process had done its own
+    assert any(
+        set(found) - set(theirs) for found in told[first + 1 :]
+    )  # before this process had done its own
     alone = NativeEngine(model(), [tokenizer().eos_id]).generate(prompts, sampling, list(range(6)))
-    assert [[one.token_ids.tolist() for one in group] for group in groups] == [[one.token_ids.tolist() for one in group] for group in alone]
+    assert [[one.token_ids.tolist() for one in group] for group in groups] == [
+        [one.token_ids.tolist() for one in group] for group in alone
+    ]
 
     def enough(found: dict[int, list[Completion]]) -> None:
         raise KeyboardInterrupt
@@ -304,4 +348,6 @@ def test_helper_processes_tell_theirs_meanwhile_and_can_be_broken_off(two: Local
     with pytest.raises(KeyboardInterrupt):
         engine.generate(prompts * 200, sampling, done=enough)
     two.close()
-    assert time.monotonic() - began < 10 and (not helper.is_running() or helper.status() == psutil.STATUS_ZOMBIE)
+    assert time.monotonic() - began < 10 and (
+        not helper.is_running() or helper.status() == psutil.STATUS_ZOMBIE
+    )

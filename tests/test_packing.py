@@ -57,7 +57,9 @@ def test_every_row_can_be_read_back_from_the_batches(context: int, lines: int, j
                 (batch.ref_logprobs_BT, row.ref_logprobs[1:]),
             ):
                 np.testing.assert_array_equal(tensor[here].numpy(), expected)
-            assert torch.all(batch.weights_BT[here] == np.float32(row.weight)) and torch.all(batch.advantages_BT[here] == np.float32(row.advantage))
+            assert torch.all(batch.weights_BT[here] == np.float32(row.weight)) and torch.all(
+                batch.advantages_BT[here] == np.float32(row.advantage)
+            )
             assert len(set(batch.segments_BT[here].tolist())) == 1
             found[index] = True
     assert sorted(found) == list(range(len(rows)))
@@ -76,7 +78,10 @@ def test_segments_tell_rows_of_a_line_apart_and_padding_is_segment_zero() -> Non
 
 def test_a_row_that_does_not_fit_is_an_error_that_says_what_to_change() -> None:
     rows = [Row(np.arange(40, dtype=np.int32), np.ones(40, dtype=bool), 1.0)]
-    with pytest.raises(R1kitError, match=r"row of 40 tokens does not fit into context 38; raise learner\.context or lower max_tokens"):
+    with pytest.raises(
+        R1kitError,
+        match=r"row of 40 tokens does not fit into context 38; raise learner\.context or lower max_tokens",
+    ):
         pack(rows, 38, 2)
     with pytest.raises(R1kitError, match=r"does not fit into context 38"):
         pack(rows, 38, 2, joined=True)

@@ -1,4 +1,5 @@
-"""PPO against its definitions: GAE by brute force, the policy's gradient by enumeration of all sequences, the critic's by finite differences."""
+"""PPO against its definitions: GAE by brute force, the policy's gradient by enumeration of all sequences, the
+critic's by finite differences."""
 
 from collections.abc import Iterator, Sequence
 from itertools import product
@@ -34,25 +35,45 @@ from r1kit.train import checkpoint
 from r1kit.train.learner import Learner
 from r1kit.train.objectives import Predictions
 from r1kit.train.policy_loss import PolicyLoss
-from r1kit.train.ppo import Episode, PPOConfig, ValueLoss, appraise, gae, make_rows, token_rewards, train, whitened
+from r1kit.train.ppo import (
+    Episode,
+    PPOConfig,
+    ValueLoss,
+    appraise,
+    gae,
+    make_rows,
+    token_rewards,
+    train,
+    whitened,
+)
 from r1kit.train.rollouts import Phase, Player
 from r1kit.types import Completion, Problem, Rollout, Row, Score
 
 # Generalised advantage estimation
 
 
-def by_definition(rewards: Sequence[float], values: Sequence[float], gamma: float, gae_lambda: float) -> list[float]:
-    """The exponentially weighted mean of all k-step advantages, as 1506.02438 defines it before summing it up (eq. 11-16)."""
+def by_definition(
+    rewards: Sequence[float], values: Sequence[float], gamma: float, gae_lambda: float
+) -> list[float]:
+    """The exponentially weighted mean of all k-step advantages, as 1506.02438 defines it before summing it up
+    (eq. 11-16)."""
     steps, bootstrap = len(rewards), [*values, 0.0]
     found = []
     for t in range(steps):
-        k_step = [sum(gamma**i * rewards[t + i] for i in range(k)) + gamma**k * bootstrap[t + k] - values[t] for k in range(1, steps - t + 1)]
-        weights = [(1 - gae_lambda) * gae_lambda ** (k - 1) for k in range(1, steps - t)] + [gae_lambda ** (steps - t - 1)]
+        k_step = [
+            sum(gamma**i * rewards[t + i] for i in range(k)) + gamma**k * bootstrap[t + k] - values[t]
+            for k in range(1, steps - t + 1)
+        ]
+        weights = [(1 - gae_lambda) * gae_lambda ** (k - 1) for k in range(1, steps - t)] + [
+            gae_lambda ** (steps - t - 1)
+        ]
         found.append(sum(weight * advantage for weight, advantage in zip(weights, k_step, strict=True)))
     return found
 
 
-@pytest.mark.parametrize(("gamma", "gae_lambda"), [(1.0, 1.0), (1.0, 0.95), (0.9, 0.5), (1.0, 0.0), (0.0, 0.7)])
+@pytest.mark.parametrize(
+    ("gamma", "gae_lambda"), [(1.0, 1.0), (1.0, 0.95), (0.9, 0.5), (1.0, 0.0), (0.0, 0.7)]
+)
 def test_advantages_are_the_weighted_mean_of_all_k_step_advantages(gamma: float, gae_lambda: float) -> None:
     rng = np.random.default_rng(0)
     lengths = [1, 4, 7]
@@ -61,7 +82,9 @@ def test_advantages_are_the_weighted_mean_of_all_k_step_advantages(gamma: float,
         rewards_RT[row, :length], values_RT[row, :length] = rng.normal(size=(2, length))
     found_RT = gae(rewards_RT, values_RT, gamma, gae_lambda)
     for row, length in enumerate(lengths):
-        expected = by_definition(rewards_RT[row, :length].tolist(), values_RT[row, :length].tolist(), gamma, gae_lambda)
+        expected = by_definition(
+            rewards_RT[row, :length].tolist(), values_RT[row, :length].tolist(), gamma, gae_lambda
+        )
         np.testing.assert_allclose(found_RT[row, :length], expected, rtol=1e-12, atol=1e-12)
         assert not found_RT[row, length:].any()
 
@@ -71,7 +94,9 @@ def test_lambda_one_is_return_minus_value_and_lambda_zero_the_temporal_differenc
     returns_RT = np.stack([rewards_RT[:, t:].sum(1) for t in range(5)], 1)
     np.testing.assert_allclose(gae(rewards_RT, values_RT, 1.0, 1.0), returns_RT - values_RT, rtol=1e-12)
     following_RT = np.pad(values_RT[:, 1:], ((0, 0), (0, 1)))
-    np.testing.assert_allclose(gae(rewards_RT, values_RT, 1.0, 0.0), rewards_RT + following_RT - values_RT, rtol=1e-12)
+    np.testing.assert_allclose(
+        gae(rewards_RT, values_RT, 1.0, 0.0), rewards_RT + following_RT - values_RT, rtol=1e-12
+    )
 
 
 def test_whitening_is_over_the_tokens_of_the_update() -> None:
@@ -97,18 +122,25 @@ PREFIXES = sorted({tokens[:t] for tokens in sequences() for t in range(len(token
 
 
 def logprobs_of(theta_SV: Tensor, tokens: tuple[int, ...]) -> Tensor:
-    return torch.stack([theta_SV[PREFIXES.index(tokens[:t])].log_softmax(0)[token] for t, token in enumerate(tokens)])
+    return torch.stack(
+        [theta_SV[PREFIXES.index(tokens[:t])].log_softmax(0)[token] for t, token in enumerate(tokens)]
+    )
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.3])
-def test_the_expected_gradient_is_that_of_reward_minus_divergence_whatever_the_critic_says(beta: float) -> None:
-    """At lambda 1 values are a baseline: E[loss gradient] = -grad (E[r] - beta KL(pi || pi_ref)), by enumeration, in float64."""
+def test_the_expected_gradient_is_that_of_reward_minus_divergence_whatever_the_critic_says(
+    beta: float,
+) -> None:
+    """At lambda 1 values are a baseline: E[loss gradient] = -grad (E[r] - beta KL(pi || pi_ref)), by
+    enumeration, in float64."""
     generator = torch.Generator().manual_seed(0)
     normal = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)  # noqa: E731
     theta_SV = normal(len(PREFIXES), VOCABULARY).requires_grad_()
     reference_SV, values_S = normal(len(PREFIXES), VOCABULARY), normal(len(PREFIXES)).numpy()
     scores = {tokens: float(normal(1)) for tokens in sequences()}
-    assert sum(float(logprobs_of(theta_SV, tokens).sum().exp().detach()) for tokens in scores) == pytest.approx(1.0)
+    assert sum(
+        float(logprobs_of(theta_SV, tokens).sum().exp().detach()) for tokens in scores
+    ) == pytest.approx(1.0)
 
     objective = torch.zeros((), dtype=torch.float64)
     expected_loss = torch.zeros((), dtype=torch.float64)
@@ -127,8 +159,13 @@ def test_the_expected_gradient_is_that_of_reward_minus_divergence_whatever_the_c
             rows_BT=torch.zeros_like(mask_BT, dtype=torch.long),
         )  # fmt: skip
         loss = PolicyLoss(PPOConfig(beta=beta))
-        expected_loss = expected_loss + loss(Predictions(logprobs_T[None], torch.zeros_like(advantages_BT)), batch)[0]  # type: ignore[arg-type]
-    found, wanted = torch.autograd.grad(expected_loss, theta_SV, retain_graph=True)[0], torch.autograd.grad(-objective, theta_SV)[0]
+        expected_loss = (
+            expected_loss + loss(Predictions(logprobs_T[None], torch.zeros_like(advantages_BT)), batch)[0]
+        )  # type: ignore[arg-type]
+    found, wanted = (
+        torch.autograd.grad(expected_loss, theta_SV, retain_graph=True)[0],
+        torch.autograd.grad(-objective, theta_SV)[0],
+    )
     assert float(wanted.abs().max()) > 0.01
     torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-12)
 
@@ -141,7 +178,9 @@ def test_the_critics_gradient_equals_finite_differences(clip: float | None) -> N
     generator = torch.Generator().manual_seed(0)
     normal = lambda: torch.randn(3, 6, generator=generator, dtype=torch.float64)  # noqa: E731
     mask = torch.rand(3, 6, generator=generator) < 0.7
-    batch = SimpleNamespace(mask_BT=mask, weights_BT=normal().abs(), advantages_BT=normal(), old_logprobs_BT=normal())
+    batch = SimpleNamespace(
+        mask_BT=mask, weights_BT=normal().abs(), advantages_BT=normal(), old_logprobs_BT=normal()
+    )
     values = (batch.old_logprobs_BT + 0.5 * normal()).requires_grad_()
     loss = lambda found: ValueLoss(clip)(Predictions(found, found, found), batch)[0]  # type: ignore[arg-type] # noqa: E731
     assert torch.autograd.gradcheck(loss, values)
@@ -149,11 +188,18 @@ def test_the_critics_gradient_equals_finite_differences(clip: float | None) -> N
 
 def test_the_clip_only_ever_makes_the_critics_loss_larger() -> None:
     one = torch.ones(1, 4, dtype=torch.float64)
-    batch = SimpleNamespace(mask_BT=one > 0, weights_BT=one, advantages_BT=0 * one, old_logprobs_BT=torch.tensor([[1.0, 1, -1, 1]]))
+    batch = SimpleNamespace(
+        mask_BT=one > 0,
+        weights_BT=one,
+        advantages_BT=0 * one,
+        old_logprobs_BT=torch.tensor([[1.0, 1, -1, 1]]),
+    )
     values = torch.tensor([[1.1, 0.5, -0.5, 1.6]], dtype=torch.float64)
     loss, statistics = ValueLoss(0.2)(Predictions(values, values, values), batch)  # type: ignore[arg-type]
     assert float(loss) == pytest.approx(0.5 * (1.1**2 + 0.8**2 + 0.8**2 + 1.6**2))
-    assert float(statistics["value_clipped"]) == 2 and float(statistics["squares"]) == pytest.approx(1.21 + 0.25 + 0.25 + 2.56)
+    assert float(statistics["value_clipped"]) == 2 and float(statistics["squares"]) == pytest.approx(
+        1.21 + 0.25 + 0.25 + 2.56
+    )
 
 
 def test_the_critics_update_has_the_gradient_of_the_loss_at_the_values_before_each_token() -> None:
@@ -163,7 +209,9 @@ def test_the_critics_update_has_the_gradient_of_the_loss_at_the_values_before_ea
         tokens_BT = torch.from_numpy(row.token_ids.astype(np.int64))[None]
         values_T = spied.model.values(spied.model(tokens_BT[:, :-1]).hidden_BTD)[0]
         assert isinstance(row.weight, float) and isinstance(row.advantage, float)
-        loss = loss + 0.5 * row.weight * ((values_T - row.advantage) ** 2)[torch.from_numpy(row.mask[1:])].sum()
+        loss = (
+            loss + 0.5 * row.weight * ((values_T - row.advantage) ** 2)[torch.from_numpy(row.mask[1:])].sum()
+        )
     expected = gradients_of(spied.model, loss)
     metrics = spied.learner.update(rows, ValueLoss(None), 1.0)
     assert_same_gradients(spied.gradients(), expected)
@@ -177,7 +225,9 @@ CHAT = Chat(tokenizer())
 
 def rollout(length: int, index: int = 0) -> Rollout:
     prompt = Problem("p", "chain", "?", "1")
-    completion = Completion(np.arange(10, 10 + length, dtype=np.int32), np.linspace(-1, -2, length).astype(np.float32), "stop")
+    completion = Completion(
+        np.arange(10, 10 + length, dtype=np.int32), np.linspace(-1, -2, length).astype(np.float32), "stop"
+    )
     return Rollout(prompt, index, np.array([1, 2, 3], dtype=np.int32), completion, "", None, None)
 
 
@@ -188,7 +238,9 @@ class Told:
         self.after = after
 
     def values(self, rows: Sequence[Row]) -> list[np.ndarray]:
-        return [np.append(self.after + np.arange(len(row.token_ids) - 1), 0).astype(np.float32) for row in rows]
+        return [
+            np.append(self.after + np.arange(len(row.token_ids) - 1), 0).astype(np.float32) for row in rows
+        ]
 
     def logprobs(self, rows: Sequence[Row]) -> list[np.ndarray]:
         return [np.where(row.mask, -3.0, 0.0).astype(np.float32) for row in rows]
@@ -204,7 +256,9 @@ def appraised(config: PPOConfig) -> list[list[Episode]]:
 def test_each_sampled_token_has_the_value_before_it_and_what_our_failure_touched_is_left_out() -> None:
     first, second = appraised(PPOConfig(beta=0.5))
     assert [len(first), len(second)] == [1, 2] and second[1].rollout.index == 1
-    np.testing.assert_allclose(first[0].values_T, [2.1, 3.1], rtol=1e-6)  # after the last of three prompt tokens, and after one more
+    np.testing.assert_allclose(
+        first[0].values_T, [2.1, 3.1], rtol=1e-6
+    )  # after the last of three prompt tokens, and after one more
     np.testing.assert_allclose(first[0].divergence_T, [2.0, 1.0], rtol=1e-6)
     returns_T = [1.0 - 0.5 * 3.0, 1.0 - 0.5 * 1.0]
     np.testing.assert_allclose(first[0].returns_T, returns_T, atol=1e-6)
@@ -253,20 +307,45 @@ class MortalSaver(Mortal):
 def play(config: PPOConfig, out: Path, dies_at: int = -1, dies_saving: int = -1) -> tuple[Mortal, Learner]:
     out.mkdir(exist_ok=True)
     settings = learner_config(context=96, learning_rate=1e-2)
-    learner, critic = MortalSaver(model(init_std=0.05), settings), Learner(model(init_std=0.05, scalar_head=True), settings)
+    learner, critic = (
+        MortalSaver(model(init_std=0.05), settings),
+        Learner(model(init_std=0.05, scalar_head=True), settings),
+    )
     learner.dies_at, learner.dies_saving = dies_at, dies_saving
     engine = NativeEngine(learner.model, [tokenizer().eos_id])
     reference = Learner(model(init_std=0.05), settings) if config.beta else None
-    mixture = Mixture(load_tasks({"chain": {"weight": 1, "size": 8 if config.curriculum else 40}}), "train", 5, curriculum=config.curriculum)
-    reward = WeightedReward("accuracy", 1.0, even_start) if config.curriculum else WeightedReward("even", 1.0, even_ids)
+    mixture = Mixture(
+        load_tasks({"chain": {"weight": 1, "size": 8 if config.curriculum else 40}}),
+        "train",
+        5,
+        curriculum=config.curriculum,
+    )
+    reward = (
+        WeightedReward("accuracy", 1.0, even_start)
+        if config.curriculum
+        else WeightedReward("even", 1.0, even_ids)
+    )
     train(config, Player(learner, engine, CHAT, reference), critic, mixture, [reward], 7, quiet_log(out), out)
     return learner, critic
 
 
-@pytest.mark.parametrize("curriculum", [None, CurriculumConfig(easy=0.6, hard=0.0, rest=1)], ids=["all problems", "a curriculum"])
-@pytest.mark.parametrize("killed", [{"dies_at": 5}, {"dies_saving": 6}], ids=["in an update", "before a save"])
-def test_policy_and_critic_that_were_killed_continue_bit_for_bit(killed: dict[str, int], curriculum: CurriculumConfig | None, tmp_path: Path) -> None:
-    shape = {"problems": 2, "group": 3, "max_tokens": 6, "updates_per_rollout": 2, "reference_refresh": 4, "save_every": 1}
+@pytest.mark.parametrize(
+    "curriculum", [None, CurriculumConfig(easy=0.6, hard=0.0, rest=1)], ids=["all problems", "a curriculum"]
+)
+@pytest.mark.parametrize(
+    "killed", [{"dies_at": 5}, {"dies_saving": 6}], ids=["in an update", "before a save"]
+)
+def test_policy_and_critic_that_were_killed_continue_bit_for_bit(
+    killed: dict[str, int], curriculum: CurriculumConfig | None, tmp_path: Path
+) -> None:
+    shape = {
+        "problems": 2,
+        "group": 3,
+        "max_tokens": 6,
+        "updates_per_rollout": 2,
+        "reference_refresh": 4,
+        "save_every": 1,
+    }
     config = PPOConfig(steps=8, beta=0.1, gae_lambda=0.9, curriculum=curriculum, **shape)
     straight = play(config, tmp_path / "a")
     with pytest.raises(KilledError):
@@ -276,20 +355,38 @@ def test_policy_and_critic_that_were_killed_continue_bit_for_bit(killed: dict[st
     for one, other in zip(straight, resumed, strict=True):
         assert same_weights(one.model, other.model) and one.version == other.version == 8
     checkpoint.discard(tmp_path / "b")
-    assert not [folder for folder in (tmp_path / "b").iterdir() if folder.is_dir() and folder.name != "samples"]
+    assert not [
+        folder for folder in (tmp_path / "b").iterdir() if folder.is_dir() and folder.name != "samples"
+    ]
 
 
 @pytest.mark.parametrize("gae_lambda", [1.0, 0.95])
-def test_what_is_rewarded_becomes_more_frequent_and_the_critic_foresees_it(gae_lambda: float, tmp_path: Path) -> None:
-    config = PPOConfig(steps=18, problems=4, group=8, updates_per_rollout=1, max_tokens=4, beta=0.0, gae_lambda=gae_lambda, reference_refresh=0)
+def test_what_is_rewarded_becomes_more_frequent_and_the_critic_foresees_it(
+    gae_lambda: float, tmp_path: Path
+) -> None:
+    config = PPOConfig(
+        steps=18,
+        problems=4,
+        group=8,
+        updates_per_rollout=1,
+        max_tokens=4,
+        beta=0.0,
+        gae_lambda=gae_lambda,
+        reference_refresh=0,
+    )
     play(config, tmp_path)
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
-    rewards, losses = ([float(line.split(f'"{name}": ')[1].split(",")[0]) for line in lines] for name in ("reward/mean", "critic/loss"))
+    rewards, losses = (
+        [float(line.split(f'"{name}": ')[1].split(",")[0]) for line in lines]
+        for name in ("reward/mean", "critic/loss")
+    )
     assert len(rewards) == 18 and np.mean(rewards[:2]) < 0.65 < 0.8 < np.mean(rewards[-2:])
     assert np.mean(losses[-3:]) < 0.5 * np.mean(losses[:2])
 
 
 def test_a_reference_cannot_change_within_a_phase_and_a_group_of_one_is_enough() -> None:
-    with pytest.raises(ConfigError, match=r"ppo: .*reference_refresh: .*no multiple of updates_per_rollout 16"):
+    with pytest.raises(
+        ConfigError, match=r"ppo: .*reference_refresh: .*no multiple of updates_per_rollout 16"
+    ):
         PPOConfig.parse({"reference_refresh": 100}, "ppo")
     assert PPOConfig(group=1).gae_lambda == 1.0

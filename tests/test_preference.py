@@ -7,7 +7,7 @@ from small_world import Spied, assert_same_gradients, gradients_of, learner_conf
 from torch import Tensor
 
 from r1kit.chat import Chat
-from r1kit.tasks.general import General
+from r1kit.tasks.miniature.general import General
 from r1kit.train.preference import (
     Labelled,
     Pair,
@@ -26,7 +26,14 @@ from r1kit.types import Completion, Problem, Rollout
 
 CHAT = Chat(tokenizer())
 PROBLEM = Problem("p", "general", "How do I make tea?", None)
-TEXTS = ("Gladly! boil the water.", "no", "wait three minutes, add the leaves", "Sorry", "x" * 30, "Good luck!")
+TEXTS = (
+    "Gladly! boil the water.",
+    "no",
+    "wait three minutes, add the leaves",
+    "Sorry",
+    "x" * 30,
+    "Good luck!",
+)
 
 
 def spied_judge(**optimizer: object) -> Spied:
@@ -41,20 +48,30 @@ def value_of(spied: Spied, text: str) -> Tensor:
 
 def test_slopes_are_the_derivatives_of_the_two_losses() -> None:
     generator = torch.Generator().manual_seed(0)
-    chosen, rejected, labels = (torch.randn(6, generator=generator, dtype=torch.float64).requires_grad_() for _ in range(3))
+    chosen, rejected, labels = (
+        torch.randn(6, generator=generator, dtype=torch.float64).requires_grad_() for _ in range(3)
+    )
     loss = -torch.nn.functional.logsigmoid(chosen - rejected).mean()
     ours = pairwise_slopes(chosen.detach().numpy(), rejected.detach().numpy())
     for found, expected in zip(ours, torch.autograd.grad(loss, (chosen, rejected)), strict=True):
         np.testing.assert_allclose(found, expected.numpy(), rtol=1e-9)
     targets = (labels.detach() > 0).double()
     loss = torch.nn.functional.binary_cross_entropy_with_logits(chosen, targets)
-    np.testing.assert_allclose(pointwise_slopes(chosen.detach().numpy(), targets.numpy()), torch.autograd.grad(loss, chosen)[0].numpy(), rtol=1e-9)
+    np.testing.assert_allclose(
+        pointwise_slopes(chosen.detach().numpy(), targets.numpy()),
+        torch.autograd.grad(loss, chosen)[0].numpy(),
+        rtol=1e-9,
+    )
 
 
 @pytest.mark.parametrize("scale", [1.0, 20.0])
 def test_slopes_equal_finite_differences(scale: float) -> None:
     rng = np.random.default_rng(0)
-    chosen, rejected, labels = scale * rng.normal(size=5), scale * rng.normal(size=5), np.array([1.0, 0, 0, 1, 1])
+    chosen, rejected, labels = (
+        scale * rng.normal(size=5),
+        scale * rng.normal(size=5),
+        np.array([1.0, 0, 0, 1, 1]),
+    )
 
     def pairwise(chosen_N: np.ndarray, rejected_N: np.ndarray) -> float:
         return float(np.mean(np.log1p(np.exp(rejected_N - chosen_N))))
@@ -65,10 +82,22 @@ def test_slopes_equal_finite_differences(scale: float) -> None:
 
     steps = 1e-5 * np.eye(5)
     better, worse = pairwise_slopes(chosen, rejected)
-    np.testing.assert_allclose(better, [(pairwise(chosen + d, rejected) - pairwise(chosen - d, rejected)) / 2e-5 for d in steps], atol=1e-9)
-    np.testing.assert_allclose(worse, [(pairwise(chosen, rejected + d) - pairwise(chosen, rejected - d)) / 2e-5 for d in steps], atol=1e-9)
+    np.testing.assert_allclose(
+        better,
+        [(pairwise(chosen + d, rejected) - pairwise(chosen - d, rejected)) / 2e-5 for d in steps],
+        atol=1e-9,
+    )
+    np.testing.assert_allclose(
+        worse,
+        [(pairwise(chosen, rejected + d) - pairwise(chosen, rejected - d)) / 2e-5 for d in steps],
+        atol=1e-9,
+    )
     mild = chosen / scale
-    np.testing.assert_allclose(pointwise_slopes(mild, labels), [(pointwise(mild + d) - pointwise(mild - d)) / 2e-5 for d in steps], atol=1e-9)
+    np.testing.assert_allclose(
+        pointwise_slopes(mild, labels),
+        [(pointwise(mild + d) - pointwise(mild - d)) / 2e-5 for d in steps],
+        atol=1e-9,
+    )
 
 
 def test_slopes_of_values_far_apart_are_finite() -> None:
@@ -79,14 +108,18 @@ def test_slopes_of_values_far_apart_are_finite() -> None:
 
 
 def test_the_update_moves_along_the_gradient_of_finite_differences() -> None:
-    """The Bradley-Terry loss through packing, forward, slopes and backward, along the gradient and along a random direction."""
+    """The Bradley-Terry loss through packing, forward, slopes and backward, along the gradient and along a
+    random direction."""
     spied = spied_judge(learning_rate=0.0)
     pairs = [Pair(PROBLEM, TEXTS[0], TEXTS[1]), Pair(PROBLEM, TEXTS[2], TEXTS[3])]
     train_pairwise(spied.learner, CHAT, pairs, 96, batch=2, epochs=1, seed=0)
     ours = {name: gradient.double() for name, gradient in spied.gradients().items()}
     norm = sum(float(gradient.square().sum()) for gradient in ours.values()) ** 0.5
     generator = torch.Generator().manual_seed(0)
-    noise = {name: torch.randn(gradient.shape, generator=generator) * gradient.abs() for name, gradient in ours.items()}
+    noise = {
+        name: torch.randn(gradient.shape, generator=generator) * gradient.abs()
+        for name, gradient in ours.items()
+    }
 
     def loss_at(step: float, direction: dict[str, Tensor]) -> float:
         before = {name: parameter.detach().clone() for name, parameter in spied.model.named_parameters()}
@@ -116,7 +149,11 @@ def test_a_value_is_read_after_the_end_token() -> None:
 
 def test_the_two_passes_give_the_gradient_of_the_bradley_terry_loss() -> None:
     spied = spied_judge()
-    pairs = [Pair(PROBLEM, TEXTS[0], TEXTS[1]), Pair(PROBLEM, TEXTS[2], TEXTS[3]), Pair(PROBLEM, TEXTS[5], TEXTS[4])]
+    pairs = [
+        Pair(PROBLEM, TEXTS[0], TEXTS[1]),
+        Pair(PROBLEM, TEXTS[2], TEXTS[3]),
+        Pair(PROBLEM, TEXTS[5], TEXTS[4]),
+    ]
     margins = torch.stack([value_of(spied, pair.chosen) - value_of(spied, pair.rejected) for pair in pairs])
     loss = -torch.nn.functional.logsigmoid(margins).mean()
     expected = gradients_of(spied.model, loss)
@@ -128,7 +165,10 @@ def test_the_two_passes_give_the_gradient_of_the_bradley_terry_loss() -> None:
 
 def test_the_two_passes_give_the_gradient_of_the_cross_entropy() -> None:
     spied = spied_judge()
-    labelled = [Labelled(PROBLEM, text, safe) for text, safe in zip(TEXTS[:4], (True, False, False, True), strict=True)]
+    labelled = [
+        Labelled(PROBLEM, text, safe)
+        for text, safe in zip(TEXTS[:4], (True, False, False, True), strict=True)
+    ]
     values = torch.stack([value_of(spied, one.text) for one in labelled])
     loss = torch.nn.functional.binary_cross_entropy_with_logits(values, torch.tensor([1.0, 0, 0, 1]))
     expected = gradients_of(spied.model, loss)
@@ -138,7 +178,10 @@ def test_the_two_passes_give_the_gradient_of_the_cross_entropy() -> None:
 
 
 def test_a_simple_taste_is_learned_and_holds_on_held_out_prompts() -> None:
-    taste = {split: [Pair(p, "boil Good luck!", "boil the water") for p in list(General().problems(split))[:24]] for split in ("train", "held_out")}
+    taste = {
+        split: [Pair(p, "boil Good luck!", "boil the water") for p in list(General().problems(split))[:24]]
+        for split in ("train", "held_out")
+    }
     spied = spied_judge(learning_rate=3e-3)
     before = pair_accuracy(spied.learner, CHAT, taste["held_out"], 96)
     history = train_pairwise(spied.learner, CHAT, taste["train"], 96, batch=12, epochs=3, seed=0)
@@ -150,7 +193,11 @@ def test_a_simple_taste_is_learned_and_holds_on_held_out_prompts() -> None:
 
 def test_labels_are_learned_from_the_whole_response() -> None:
     problems = list(General().problems("train"))[:16]
-    labelled = [Labelled(p, f"<think>{thought}</think>ok", thought == "I must not") for p in problems for thought in ("I must not", "boil")]
+    labelled = [
+        Labelled(p, f"<think>{thought}</think>ok", thought == "I must not")
+        for p in problems
+        for thought in ("I must not", "boil")
+    ]
     spied = spied_judge(learning_rate=5e-3)
     train_pointwise(spied.learner, CHAT, labelled, 96, batch=16, epochs=8, seed=0)
     assert label_accuracy(spied.learner, CHAT, labelled, 96) == 1.0
@@ -167,17 +214,31 @@ def test_a_long_text_is_cut_but_keeps_its_end_token() -> None:
 
 
 def rollout(text: str, answer: str | None) -> Rollout:
-    return Rollout(PROBLEM, 0, CHAT.prompt_ids(PROBLEM), Completion(CHAT.response_ids(text), np.zeros(1, np.float32), "stop"), text, None, answer)
+    return Rollout(
+        PROBLEM,
+        0,
+        CHAT.prompt_ids(PROBLEM),
+        Completion(CHAT.response_ids(text), np.zeros(1, np.float32), "stop"),
+        text,
+        None,
+        answer,
+    )
 
 
 @pytest.mark.parametrize("summary_only", [True, False])
 def test_scores_are_standardised_values_of_what_the_judge_may_read(summary_only: bool) -> None:
     spied = spied_judge()
-    rollouts = [rollout("<think>a</think>boil", "boil"), rollout("nothing", None), rollout("<think>b</think>wait", "wait")]
+    rollouts = [
+        rollout("<think>a</think>boil", "boil"),
+        rollout("nothing", None),
+        rollout("<think>b</think>wait", "wait"),
+    ]
     judge = RewardModel(spied.learner, CHAT, 96, summary_only, mean=0.1, std=0.5)
     spied.model.eval()
     with torch.no_grad():
-        values = [float(value_of(spied, str(r.answer) if summary_only else r.text)) for r in rollouts if r.answer]
+        values = [
+            float(value_of(spied, str(r.answer) if summary_only else r.text)) for r in rollouts if r.answer
+        ]
     expected = [1 / (1 + np.exp(-(value - 0.1) / 0.5)) for value in values]
     np.testing.assert_allclose(judge.scores(rollouts), [expected[0], 0.0, expected[1]], atol=1e-4)
     assert judge.scores([]) == []

@@ -8,8 +8,8 @@ import recipe_fakes
 import yaml
 
 from r1kit.config import ConfigError
-from r1kit.layers import read_layers
-from r1kit.recipe import Recipe, build, explain, load, resolved
+from r1kit.recipe.layers import read_layers
+from r1kit.recipe.recipe import Recipe, build, explain, load, resolved
 
 GOOD = """\
 name: tiny
@@ -59,7 +59,9 @@ def test_defaults_file_and_command_line_are_layered(read):
 
 def test_extended_file_lies_below(read, tmp_path):
     (tmp_path / "base.yaml").write_text(GOOD + "seed: 3\n")
-    recipe = read("extends: base.yaml\nname: other\nstages: {zero: {optimizer: {steps: 8}}}\n", "stages.both=null")
+    recipe = read(
+        "extends: base.yaml\nname: other\nstages: {zero: {optimizer: {steps: 8}}}\n", "stages.both=null"
+    )
     assert recipe.name == "other" and recipe.seed == 3
     assert [stage.name for stage in recipe.stages] == ["base", "zero"]
     assert recipe.stages[1].optimizer.steps == 8 and recipe.stages[1].optimizer.lr == 1e-6
@@ -67,7 +69,9 @@ def test_extended_file_lies_below(read, tmp_path):
 
 def test_extending_recipe_can_add_a_stage_behind_the_others(read, tmp_path):
     (tmp_path / "base.yaml").write_text(GOOD)
-    recipe = read("extends: base.yaml\nname: other\nstages:\n  twin: {stage: write, init: '@zero/data.jsonl'}\n")
+    recipe = read(
+        "extends: base.yaml\nname: other\nstages:\n  twin: {stage: write, init: '@zero/data.jsonl'}\n"
+    )
     assert [stage.name for stage in recipe.stages] == ["base", "zero", "both", "twin"]
     message = complaint(read, "extends: base.yaml\nname: other\nstages:\n  twin: {stage: write, inti: x}\n")
     assert "tiny.yaml:4: stages.twin: unknown key 'inti'" in message
@@ -81,7 +85,10 @@ def test_lists_replace_mappings_merge_null_switches_off(read, tmp_path):
     assert off.stages[1].optimizer is None and off.stages[0].optimizer.tables == {"b": 1.0}
 
 
-@pytest.mark.parametrize(("written", "value"), [("1e-6", 1e-6), ("-2E+3", -2000.0), ("1_000", 1000.0), ("5", 5.0), ("1.5e3", 1500.0)])
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [("1e-6", 1e-6), ("-2E+3", -2000.0), ("1_000", 1000.0), ("5", 5.0), ("1.5e3", 1500.0)],
+)
 def test_numbers_are_numbers(read, written, value):
     assert read(GOOD.replace("1e-6", written)).stages[1].optimizer.lr == value
     assert read(GOOD, f"stages.zero.optimizer.lr={written}").stages[1].optimizer.lr == value
@@ -105,13 +112,16 @@ def test_every_key_knows_where_it_came_from(tmp_path):
 def test_merged_anchor_keeps_its_lines(tmp_path):
     file = tmp_path / "tiny.yaml"
     file.write_text(
-        "name: tiny\nstages:\n  - stage: write\n    name: a\n    optimizer: &base\n      steps: 4\n      lr: 0.5\n"
+        "name: tiny\nstages:\n  - stage: write\n    name: a\n    optimizer: &base\n      steps: 4\n    "
+        "  lr: 0.5\n"
         "  - {stage: write, name: b, optimizer: {<<: *base, lr: 0.25}}\n"
     )
     layers = read_layers(file)
     recipe = build(layers, recipe_fakes.STAGES)
     assert (recipe.stages[1].optimizer.steps, recipe.stages[1].optimizer.lr) == (4, 0.25)
-    assert explain(recipe, layers, "stages.b.optimizer.steps") == [f"stages.b.optimizer.steps = 4  ({file}:6)"]
+    assert explain(recipe, layers, "stages.b.optimizer.steps") == [
+        f"stages.b.optimizer.steps = 4  ({file}:6)"
+    ]
     assert explain(recipe, layers, "stages.b.optimizer.lr") == [f"stages.b.optimizer.lr = 0.25  ({file}:8)"]
 
 
@@ -121,11 +131,16 @@ def test_resolved_recipe_is_a_recipe_that_resolves_to_itself(read):
 
 
 def test_stage_of_the_users_own_is_imported(read, tmp_path):
-    code = "from r1kit.stages.stage import Stage\n\nclass Chess(Stage):\n    games: int = 1\n\n    def run(self, ctx):\n        pass\n"
+    code = (
+        "from r1kit.stages.stage import Stage\n\nclass Chess(Stage):\n    games: int = 1\n\n    def "
+        "run(self, ctx):\n        pass\n"
+    )
     (tmp_path / "mine.py").write_text(code)
     stage = read(f"name: mine\nstages: [{{stage: '{tmp_path}/mine.py:Chess', games: 3}}]\n").stages[0]
     assert stage.name == "Chess" and stage.games == 3
-    assert "has no 'Ches'; did you mean 'Chess'?" in complaint(read, f"name: mine\nstages: [{{stage: '{tmp_path}/mine.py:Ches'}}]\n")
+    assert "has no 'Ches'; did you mean 'Chess'?" in complaint(
+        read, f"name: mine\nstages: [{{stage: '{tmp_path}/mine.py:Ches'}}]\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -138,14 +153,26 @@ def test_stage_of_the_users_own_is_imported(read, tmp_path):
         (("steps: 5", "steps: five"), 8, "zero.optimizer.steps: Input should be a valid integer"),
         (("steps: 5", "steps: [5]"), 8, "(given: [5])"),
         (("optimizer:", "optimizer: 5 #"), 0, "zero.optimizer: "),
-        (("@base/", "@bsae/"), 6, "zero.init: '@bsae/data.jsonl' names no stage of this recipe: did you mean 'base'?"),
+        (
+            ("@base/", "@bsae/"),
+            6,
+            "zero.init: '@bsae/data.jsonl' names no stage of this recipe: did you mean 'base'?",
+        ),
         (("@base/", "@zero/"), 6, "zero.init: '@zero/data.jsonl' is the stage itself"),
-        (("name: base}", 'name: base, init: "@extra"}\n  - {stage: write, name: extra, init: "@base"}'), 3, "wait for each other"),
+        (
+            ("name: base}", 'name: base, init: "@extra"}\n  - {stage: write, name: extra, init: "@base"}'),
+            3,
+            "wait for each other",
+        ),
         (("name: base}", 'name: base, init: "@both"}'), 3, "wait for each other"),
         (("name: zero", "name: base"), 4, "a second stage is named 'base' (the first: "),
         (("name: zero", "name: ze/ro"), 5, "stages.ze/ro.name: a stage's name is also its folder"),
         (("name: tiny", "name: a/b"), 1, "a recipe's name is also its folder"),
-        (("name: tiny", "name: tiny\nruntime: {kind: lokal}"), 2, "unknown kind 'lokal': did you mean 'local'?"),
+        (
+            ("name: tiny", "name: tiny\nruntime: {kind: lokal}"),
+            2,
+            "unknown kind 'lokal': did you mean 'local'?",
+        ),
         (("name: tiny", "name: tiny\nruntime: {kind: local, procs: 2}"), 2, "runtime: unknown key 'procs'"),
         (("name: tiny", "name: tiny\nname: twice"), 2, "key 'name' is given twice (first at line 1)"),
         (("name: tiny", "name: [tiny"), 2, "not valid YAML"),
@@ -169,14 +196,20 @@ def test_mistake_is_one_clear_error_with_its_line(read, change, line, says):
 def test_reference_to_a_later_stage_says_where_that_is(read):
     text = GOOD.replace("name: base}", 'name: base, init: "@later"}') + "  - {stage: write, name: later}\n"
     message = complaint(read, text)
-    assert "tiny.yaml:3: stages.base.init: '@later' comes later (" in message and "tiny.yaml:11): move it before 'base'" in message
+    assert (
+        "tiny.yaml:3: stages.base.init: '@later' comes later (" in message
+        and "tiny.yaml:11): move it before 'base'" in message
+    )
 
 
 @pytest.mark.parametrize(
     ("override", "says"),
     [
         ("stages.zeor.init=x", "command line (stages.zeor.init=x): no stage 'zeor': did you mean 'zero'?"),
-        ("stages.zero.optimizer.stpes=3", "command line (stages.zero.optimizer.stpes=3): stages.zero.optimizer: unknown key 'stpes'"),
+        (
+            "stages.zero.optimizer.stpes=3",
+            "command line (stages.zero.optimizer.stpes=3): stages.zero.optimizer: unknown key 'stpes'",
+        ),
         ("stages.zero.optimizer.steps=x", "zero.optimizer.steps: Input should be a valid integer"),
         ("seed", "'seed' is no override: write key=value"),
         ("seed=[1", "the value is not YAML"),
@@ -189,8 +222,14 @@ def test_mistaken_override_is_named(read, override, says):
 
 
 def test_all_mistakes_are_told_at_once(read):
-    message = complaint(read, GOOD.replace("steps: 5", "step: 5").replace("name: base}", "name: base, inti: x}"))
-    assert "tiny.yaml:3: stages.base: unknown key 'inti'" in message and "tiny.yaml:8: " in message and len(message.splitlines()) == 2
+    message = complaint(
+        read, GOOD.replace("steps: 5", "step: 5").replace("name: base}", "name: base, inti: x}")
+    )
+    assert (
+        "tiny.yaml:3: stages.base: unknown key 'inti'" in message
+        and "tiny.yaml:8: " in message
+        and len(message.splitlines()) == 2
+    )
 
 
 def test_missing_file_and_missing_stages_are_told(read, tmp_path):

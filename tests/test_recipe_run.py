@@ -1,4 +1,5 @@
-"""Running a recipe: a stage is whole or not there; what is finished is kept; what changed is never overwritten unasked."""
+"""Running a recipe: a stage is whole or not there; what is finished is kept; what changed is never
+overwritten unasked."""
 
 import fcntl
 import functools
@@ -16,10 +17,10 @@ import recipe_fakes
 from rich.console import Console
 
 from r1kit.config import ConfigError
-from r1kit.execute import InterruptedRunError, StageError, run, survey
-from r1kit.finished import find_finished, note_finished
-from r1kit.layers import read_layers
-from r1kit.recipe import build
+from r1kit.recipe.layers import read_layers
+from r1kit.recipe.recipe import build
+from r1kit.runs.execute import InterruptedRunError, StageError, run, survey
+from r1kit.runs.fingerprint import find_finished, note_finished
 from r1kit.seeds import derive_seed
 
 THREE = """\
@@ -35,7 +36,7 @@ stages:
 @pytest.fixture(autouse=True)
 def fake_runtime(monkeypatch):
     monkeypatch.setitem(sys.modules, "r1kit.runtime", recipe_fakes.runtime)
-    monkeypatch.setattr("r1kit.execute.util.find_spec", lambda name: None)
+    monkeypatch.setattr("r1kit.runs.execute.util.find_spec", lambda name: None)
 
 
 @pytest.fixture
@@ -72,11 +73,20 @@ def states(recipe, redo_from=None):
 def test_stages_run_once_and_record_what_made_them(recipe):
     tiny = recipe(THREE, "seed=5")
     summary = execute(tiny, command="r1kit run tiny.yaml")
-    assert set(summary.states.values()) == {"new"} and list(summary.states) == ["base", "zero", "aside", "last"]
+    assert set(summary.states.values()) == {"new"} and list(summary.states) == [
+        "base",
+        "zero",
+        "aside",
+        "last",
+    ]
     zero = record(tiny, "zero")
     assert zero["config"] == tiny.stages[1].model_dump(mode="json") and zero["seed"] == derive_seed(5, "zero")
     assert zero["versions"]["python"] and zero["seconds"] >= 0 and list(zero["inputs"]) == ["base"]
-    assert json.loads(data(tiny, "zero").splitlines()[0]) == {"step": 0, "seed": derive_seed(5, "zero"), "input": len(data(tiny, "base"))}
+    assert json.loads(data(tiny, "zero").splitlines()[0]) == {
+        "step": 0,
+        "seed": derive_seed(5, "zero"),
+        "input": len(data(tiny, "base")),
+    }
     assert json.loads((tiny.run_dir / "env.json").read_text())["command"] == "r1kit run tiny.yaml"
     assert build(read_layers(tiny.run_dir / "recipe.yaml"), recipe_fakes.STAGES) == tiny
     before = (tiny.run_dir / "metrics.jsonl").read_text()
@@ -92,7 +102,9 @@ def test_changed_configuration_is_refused_with_its_difference(recipe):
     with pytest.raises(ConfigError) as error:
         execute(changed)
     message = str(error.value)
-    assert "zero: optimizer.steps: 3 -> 4" in message and "zero: optimizer.tables.b: (absent) -> 2.0" in message
+    assert (
+        "zero: optimizer.steps: 3 -> 4" in message and "zero: optimizer.tables.b: (absent) -> 2.0" in message
+    )
     assert "--from zero" in message and "--fresh" in message
     assert data(tiny, "zero") == kept and set(states(tiny).values()) == {"done"}
 
@@ -117,7 +129,10 @@ def test_seed_of_the_recipe_counts_as_a_change(recipe):
 
 
 def test_matched_stages_share_a_seed(recipe):
-    tiny = recipe("name: tiny\nstages:\n  - {stage: write, name: a}\n  - {stage: write, name: b, seed_of: a}\n  - {stage: write, name: c}\n")
+    tiny = recipe(
+        "name: tiny\nstages:\n  - {stage: write, name: a}\n  - {stage: write, name: b, seed_of: a}\n  "
+        "- {stage: write, name: c}\n"
+    )
     execute(tiny)
     assert data(tiny, "a") == data(tiny, "b") != data(tiny, "c")
 
@@ -141,15 +156,25 @@ def test_fresh_forgets_the_run_and_nothing_else(recipe):
     assert len((tiny.run_dir / "metrics.jsonl").read_text().splitlines()) == 12
 
 
-@pytest.mark.parametrize(("how", "says"), [("config", "data.jsonl:3: not JSON"), ("bug", "ZeroDivisionError: division by zero (")])
+@pytest.mark.parametrize(
+    ("how", "says"), [("config", "data.jsonl:3: not JSON"), ("bug", "ZeroDivisionError: division by zero (")]
+)
 def test_failing_stage_is_one_message_and_loses_nothing(recipe, how, says):
     tiny = recipe(THREE + f"  - {{stage: fail, how: {how}, init: '@last'}}\n")
     with pytest.raises(StageError) as error:
         execute(tiny, command="r1kit run tiny.yaml")
     message = str(error.value)
     assert message.startswith(f"stage 'fail' failed: {says}")
-    assert "Finished and kept: base, zero, aside, last." in message and message.endswith("continue with:\n  r1kit run tiny.yaml")
-    assert states(tiny) == {"base": "done", "zero": "done", "aside": "done", "last": "done", "fail": "continue"}
+    assert "Finished and kept: base, zero, aside, last." in message and message.endswith(
+        "continue with:\n  r1kit run tiny.yaml"
+    )
+    assert states(tiny) == {
+        "base": "done",
+        "zero": "done",
+        "aside": "done",
+        "last": "done",
+        "fail": "continue",
+    }
     assert (tiny.run_dir / "logs/fail.txt").exists() == (how == "bug")
 
 
@@ -161,7 +186,9 @@ def test_interruption_says_how_to_continue(recipe):
 
 def test_reference_to_a_file_that_the_stage_did_not_write_is_named(recipe):
     tiny = recipe(THREE.replace("@base/data.jsonl", "@base/model"))
-    with pytest.raises(StageError, match=r"'@base/model': stage 'base' wrote no 'model'; it wrote: data\.jsonl, stage\.json"):
+    with pytest.raises(
+        StageError, match=r"'@base/model': stage 'base' wrote no 'model'; it wrote: data\.jsonl, stage\.json"
+    ):
         execute(tiny)
     with pytest.raises(StageError, match=r"nowhere\.jsonl: no such file or folder"):
         execute(recipe("name: other\nstages: [{stage: write, init: nowhere.jsonl}]\n"))
@@ -206,10 +233,15 @@ def start(file: Path, folder: Path, *options: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src")}
     # A job in the background of a shell ignores SIGINT, and so do its children unless they take it up again.
     listen = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=listen)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=listen
+    )
 
 
-SLOW = "name: slow\nstages:\n  - {stage: write, name: base}\n  - {stage: write, name: zero, seconds_per_step: 0.2, optimizer: {steps: STEPS}}\n"
+SLOW = (
+    "name: slow\nstages:\n  - {stage: write, name: base}\n  - {stage: write, name: zero, seconds_per_step: "
+    "0.2, optimizer: {steps: STEPS}}\n"
+)
 
 
 def wait_for_lines(file: Path, lines: int, process: subprocess.Popen[str]) -> None:
@@ -234,7 +266,9 @@ def test_killed_run_continues_where_it_was(tmp_path):
     assert "base: done" in out and "zero: continues" in out
     assert (tmp_path / "run/stages/base/stage.json").read_text() == base
     final = (tmp_path / "run/stages/zero/data.jsonl").read_text()
-    assert final.startswith(written) and [json.loads(line)["step"] for line in final.splitlines()] == list(range(10))
+    assert final.startswith(written) and [json.loads(line)["step"] for line in final.splitlines()] == list(
+        range(10)
+    )
     assert not (tmp_path / "run/stages/zero.partial").exists()
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if row["stage"] == "zero"] == list(range(10))

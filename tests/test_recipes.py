@@ -16,10 +16,10 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from typer.testing import CliRunner
 
 from r1kit.chat import R1_ZERO_TEMPLATE
-from r1kit.cli import app
+from r1kit.commands.cli import app
+from r1kit.commands.plan import Speed, StagePlan, plan_recipe
 from r1kit.config import R1kitError
-from r1kit.plan import Speed, StagePlan, plan_recipe
-from r1kit.recipe import Recipe, load
+from r1kit.recipe.recipe import Recipe, load
 from r1kit.tasks import Dataset
 from r1kit.tokenizer import Tokenizer
 
@@ -31,7 +31,9 @@ RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 def r1kit(*words: str) -> str:
     """Call the command line in this process; return what it printed."""
     result = CliRunner().invoke(app, list(words))
-    if result.exception is not None and not (isinstance(result.exception, SystemExit) and result.exit_code == 0):
+    if result.exception is not None and not (
+        isinstance(result.exception, SystemExit) and result.exit_code == 0
+    ):
         raise result.exception
     return result.output
 
@@ -61,27 +63,47 @@ def test_the_full_recipe_has_the_papers_numbers():
     assert plans["pretrain"].parameters == pytest.approx(671.03e9, rel=1e-4)
     assert plans["pretrain"].tokens == 14.8e12
     zero, long = recipe.stage("r1_zero"), recipe.stage("r1_zero_long")
-    assert zero.grpo.steps + long.grpo.steps == 10_400 and long.grpo.max_tokens == 2 * zero.grpo.max_tokens == 65_536
+    assert (
+        zero.grpo.steps + long.grpo.steps == 10_400
+        and long.grpo.max_tokens == 2 * zero.grpo.max_tokens == 65_536
+    )
     for name in ("r1_zero", "r1_zero_long", "reasoning_rl", "alignment_rl"):
         grpo = recipe.stage(name).grpo
-        assert grpo.group * grpo.problems == 512 and grpo.group * grpo.problems * grpo.updates_per_rollout == 8192
-        assert grpo.beta == 0.001 and grpo.reference_refresh == 400 and recipe.stage(name).learner.optimizer.learning_rate == 3e-6
+        assert (
+            grpo.group * grpo.problems == 512
+            and grpo.group * grpo.problems * grpo.updates_per_rollout == 8192
+        )
+        assert (
+            grpo.beta == 0.001
+            and grpo.reference_refresh == 400
+            and recipe.stage(name).learner.optimizer.learning_rate == 3e-6
+        )
         assert recipe.stage(name).learner.context >= grpo.max_tokens
     alignment = recipe.stage("alignment_rl")
-    assert alignment.grpo.temperature == 0.7 and round(alignment.grpo.steps * alignment.preference_share) == 400
-    assert recipe.stage("sft").init == "@pretrain" and recipe.stage("sft").learner.optimizer.learning_rate == 5e-5
+    assert (
+        alignment.grpo.temperature == 0.7 and round(alignment.grpo.steps * alignment.preference_share) == 400
+    )
+    assert (
+        recipe.stage("sft").init == "@pretrain"
+        and recipe.stage("sft").learner.optimizer.learning_rate == 5e-5
+    )
 
 
 def qwen_checkpoint(folder: Path, texts: list[str]) -> Path:
-    """A tiny Qwen2 model with Qwen's kind of tokenizer (no begin token, its own turns), both written by transformers."""
+    """A tiny Qwen2 model with Qwen's kind of tokenizer (no begin token, its own turns), both written by
+    transformers."""
     backend = tokenizers.Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=600, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=600, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
     backend.train_from_iterator([*texts, R1_ZERO_TEMPLATE, R1_ZERO_TEMPLATE], trainer)
-    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|endoftext|>", pad_token="<|endoftext|>")
+    fast = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token="<|endoftext|>", pad_token="<|endoftext|>"
+    )
     fast.chat_template = (
         "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -97,7 +119,10 @@ def qwen_checkpoint(folder: Path, texts: list[str]) -> Path:
 
 
 def write_sums(file: Path, numbers: range) -> Path:
-    rows = [{"problem": f"What is {n} plus {n + 1}?", "solution": f"{n} + {n + 1} = \\boxed{{{2 * n + 1}}}."} for n in numbers]
+    rows = [
+        {"problem": f"What is {n} plus {n + 1}?", "solution": f"{n} + {n + 1} = \\boxed{{{2 * n + 1}}}."}
+        for n in numbers
+    ]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return file
 
@@ -106,15 +131,26 @@ SMALL_GRPO = (
     "grpo.steps=4", "grpo.problems=2", "grpo.group=4", "grpo.updates_per_rollout=2", "grpo.max_tokens=24", "grpo.reference_refresh=2",
     "learner.context=320", "learner.optimizer.learning_rate=1e-3",
 )  # fmt: skip
-SMALL_EVALUATION = ("problems=3", "n=2", "max_tokens=24", "tasks.aime24=null", "tasks.math500.difficulty=null")
+SMALL_EVALUATION = (
+    "problems=3",
+    "n=2",
+    "max_tokens=24",
+    "tasks.aime24=null",
+    "tasks.math500.difficulty=null",
+)
 
 
 def test_zero_qwen_runs_on_a_checkpoint_that_transformers_wrote(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    train, held_out = write_sums(tmp_path / "train.jsonl", range(100, 130)), write_sums(tmp_path / "test.jsonl", range(20))
+    train, held_out = (
+        write_sums(tmp_path / "train.jsonl", range(100, 130)),
+        write_sums(tmp_path / "test.jsonl", range(20)),
+    )
     model = qwen_checkpoint(tmp_path / "qwen", train.read_text().splitlines())
     # Random weights solve nothing, and equal rewards teach nothing: this one tells rollouts apart.
-    (tmp_path / "mine.py").write_text("def vowels(rollouts):\n    return [float(sum(c in 'aeiou' for c in r.text)) for r in rollouts]\n")
+    (tmp_path / "mine.py").write_text(
+        "def vowels(rollouts):\n    return [float(sum(c in 'aeiou' for c in r.text)) for r in rollouts]\n"
+    )
     output = r1kit(
         "run", str(ROOT / "recipes" / "zero-qwen.yaml"), 'stages.r1_zero.rewards={"mine.py:vowels": 1.0}',
         "runtime.device=cpu", "runtime.processes=1", f"stages.r1_zero.init={model}", f"stages.r1_zero.tasks.math.train={train}",
@@ -133,13 +169,18 @@ def test_zero_qwen_runs_on_a_checkpoint_that_transformers_wrote(tmp_path, monkey
     assert out.config.model_type == "qwen2"
     assert any(not torch.equal(a, b) for a, b in zip(out.parameters(), before.parameters(), strict=True))
     text = "<|im_start|>What is 7?"
-    ours, theirs = Tokenizer.load(stages / "r1_zero" / "model"), transformers.AutoTokenizer.from_pretrained(model)
+    ours, theirs = (
+        Tokenizer.load(stages / "r1_zero" / "model"),
+        transformers.AutoTokenizer.from_pretrained(model),
+    )
     assert ours.encode(text, special=True).tolist() == theirs(text).input_ids
 
 
 def test_distill_qwen_hands_the_teachers_answers_to_a_student_with_another_tokenizer(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "teacher_says.jsonl").write_text(json.dumps({"prompt": "What is 1 plus 2?", "completion": "<think>\n1+2=3</think>3"}) + "\n")
+    (tmp_path / "teacher_says.jsonl").write_text(
+        json.dumps({"prompt": "What is 1 plus 2?", "completion": "<think>\n1+2=3</think>3"}) + "\n"
+    )
     held_out = write_sums(tmp_path / "test.jsonl", range(20))
     model = qwen_checkpoint(tmp_path / "qwen", held_out.read_text().splitlines())
     r1kit(
@@ -167,15 +208,30 @@ GSM8K_IN_SECONDS = {
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the public data sets are not here")
 def test_gsm8k_goes_from_the_real_file_through_every_stage_with_nothing_solved(tmp_path, monkeypatch):
-    """The recipe in seconds: a model that solves nothing must stop no stage, and the report says that it solves nothing."""
+    """The recipe in seconds: a model that solves nothing must stop no stage, and the report says that it
+    solves nothing."""
     monkeypatch.chdir(ROOT)
     changes = [f"stages.{stage}.{change}" for stage, own in GSM8K_IN_SECONDS.items() for change in own]
-    said = " ".join(r1kit("run", "recipes/gsm8k.yaml", "--out", str(tmp_path / "run"), "runtime.processes=1", *changes).split())
-    assert "7462 train, 1319 held out problems" in said and "8 sampled, 0 correct, 0 kept" in said and "0 problems with a correct rollout" in said
+    said = " ".join(
+        r1kit(
+            "run", "recipes/gsm8k.yaml", "--out", str(tmp_path / "run"), "runtime.processes=1", *changes
+        ).split()
+    )
+    assert (
+        "7462 train, 1319 held out problems" in said
+        and "8 sampled, 0 correct, 0 kept" in said
+        and "0 problems with a correct rollout" in said
+    )
     figures = json.loads((tmp_path / "run/stages/evaluate/report.json").read_text())["models"]
-    assert len(figures) == 8 and all(set(model["tasks"]) == {"gsm8k_test", "math500_test"} for model in figures.values())
-    assert figures["distill"]["protocol"]["problems"] == 4 and {model["pass@1"] for model in figures.values()} == {0.0}
-    rows = [json.loads(line) for line in (tmp_path / "run/stages/cold_start/data.jsonl").read_text().splitlines()]
+    assert len(figures) == 8 and all(
+        set(model["tasks"]) == {"gsm8k_test", "math500_test"} for model in figures.values()
+    )
+    assert figures["distill"]["protocol"]["problems"] == 4 and {
+        model["pass@1"] for model in figures.values()
+    } == {0.0}
+    rows = [
+        json.loads(line) for line in (tmp_path / "run/stages/cold_start/data.jsonl").read_text().splitlines()
+    ]
     assert sum("\\boxed{" in row["completion"] for row in rows) == 20 < len(rows)
     assert "| gsm8k_test (n = 2)" in (tmp_path / "run/report.md").read_text()
 
@@ -199,7 +255,11 @@ def test_everything_on_the_page_about_ones_own_can_be_run(tmp_path, monkeypatch)
             else:
                 printed += r1kit(*words)
     said = " ".join(printed.split())
-    promised = [text.splitlines()[0].partition("; ...")[0] for kind, _, text in blocks if kind == "text" and text.startswith("pens:")]
+    promised = [
+        text.splitlines()[0].partition("; ...")[0]
+        for kind, _, text in blocks
+        if kind == "text" and text.startswith("pens:")
+    ]
     assert promised and all(line in said for line in promised)
     assert "my_rewards.py:brevity" in said and "parity" in said and "whole_test" in said
     rows = [json.loads(line) for line in (tmp_path / "runs/mine/metrics.jsonl").read_text().splitlines()]
@@ -211,7 +271,10 @@ def test_error_messages_on_the_page_are_those_that_are_given(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     page = (ROOT / "docs" / "your-own.md").read_text()
     good = '{"question": "a", "answer": "1"}\n'
-    for line, bad in ((3, '{"question": "a" "answer": 1}\n'), (9, '{"question": "a", "answer": "It is\\nso."}\n')):
+    for line, bad in (
+        (3, '{"question": "a" "answer": 1}\n'),
+        (9, '{"question": "a", "answer": "It is\\nso."}\n'),
+    ):
         (tmp_path / "train.jsonl").write_text(good * (line - 1) + bad)
         with pytest.raises(R1kitError) as error:
             Dataset("pens", train="train.jsonl").problems("train")

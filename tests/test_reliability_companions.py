@@ -1,4 +1,5 @@
-"""Policy, reference and critic are of one step: where a file of the newest state is damaged, all of them come from the one before."""
+"""Policy, reference and critic are of one step: where a file of the newest state is damaged, all of them come
+from the one before."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -20,7 +21,10 @@ from r1kit.train.learner import Learner
 from r1kit.train.rollouts import Player
 from r1kit.types import Rollout
 
-STEPS, STOPPED = 8, 6  # the reference moves at steps 3 and 6 (GRPO), 4 (PPO), so that states have references of their own
+STEPS, STOPPED = (
+    8,
+    6,
+)  # the reference moves at steps 3 and 6 (GRPO), 4 (PPO), so that states have references of their own
 FILES = {
     "grpo": ["state.safetensors", "reference.safetensors", "manifest.json"],
     "ppo": ["state.safetensors", "reference.safetensors", "critic.safetensors", "manifest.json"],
@@ -28,7 +32,9 @@ FILES = {
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "torn": lambda file: file.write_bytes(file.read_bytes()[: file.stat().st_size // 2]),
     "emptied": lambda file: file.write_bytes(b""),
-    "flipped": lambda file: file.write_bytes(file.read_bytes()[:-20] + bytes([file.read_bytes()[-20] ^ 4]) + file.read_bytes()[-19:]),
+    "flipped": lambda file: file.write_bytes(
+        file.read_bytes()[:-20] + bytes([file.read_bytes()[-20] ^ 4]) + file.read_bytes()[-19:]
+    ),
     "removed": lambda file: file.unlink(),
 }
 
@@ -57,13 +63,25 @@ def play(algorithm: str, out: Path, stops: bool = False) -> list[Learner]:
     learner.stops = stops
     player = Player(learner, NativeEngine(learner.model, [tokenizer().eos_id]), Chat(tokenizer()), reference)
     mixture = Mixture(load_tasks({"chain": {"weight": 1, "size": 40}}), "train", 5)
-    shape = {"steps": STEPS, "problems": 2, "group": 2, "max_tokens": 4, "beta": 0.1, "save_every": 1, "gate_problems": 0}
+    shape = {
+        "steps": STEPS,
+        "problems": 2,
+        "group": 2,
+        "max_tokens": 4,
+        "beta": 0.1,
+        "save_every": 1,
+        "gate_problems": 0,
+    }
     rest = ([WeightedReward("even", 1.0, even)], 7, quiet_log(out), out)
     if algorithm == "grpo":
-        grpo.train(grpo.GRPOConfig(updates_per_rollout=1, reference_refresh=3, **shape), player, mixture, *rest)  # type: ignore[arg-type]
+        grpo.train(
+            grpo.GRPOConfig(updates_per_rollout=1, reference_refresh=3, **shape), player, mixture, *rest
+        )  # type: ignore[arg-type]
         return [learner, reference]
     critic = Learner(model(init_std=0.05, scalar_head=True), settings)
-    ppo.train(ppo.PPOConfig(updates_per_rollout=2, reference_refresh=2, **shape), player, critic, mixture, *rest)  # type: ignore[arg-type]
+    ppo.train(
+        ppo.PPOConfig(updates_per_rollout=2, reference_refresh=2, **shape), player, critic, mixture, *rest
+    )  # type: ignore[arg-type]
     return [learner, reference, critic]
 
 
@@ -73,7 +91,9 @@ def told(out: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def straight(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[list[Learner], list[dict[str, Any]]]]:
+def straight(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, tuple[list[Learner], list[dict[str, Any]]]]:
     found = {}
     for algorithm in FILES:
         out = tmp_path_factory.mktemp(algorithm)
@@ -81,7 +101,9 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[list[L
     return found
 
 
-@pytest.mark.parametrize(("algorithm", "file"), [(algorithm, file) for algorithm, files in FILES.items() for file in files])
+@pytest.mark.parametrize(
+    ("algorithm", "file"), [(algorithm, file) for algorithm, files in FILES.items() for file in files]
+)
 @pytest.mark.parametrize("how", DAMAGES)
 def test_a_damaged_file_of_the_newest_state_takes_all_of_them_one_state_back(
     algorithm: str, file: str, how: str, straight: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -94,8 +116,15 @@ def test_a_damaged_file_of_the_newest_state_takes_all_of_them_one_state_back(
     capsys.readouterr()
     resumed, (wanted, rows) = play(algorithm, tmp_path), straight[algorithm]
     said = capsys.readouterr().err
-    assert said.count("warning") == 1 and f"{newest.name}/{file}" in said and "Continuing from the older step_0000000" in said
-    assert all(same_weights(one.model, other.model) and one.version == other.version for one, other in zip(wanted, resumed, strict=True))
+    assert (
+        said.count("warning") == 1
+        and f"{newest.name}/{file}" in said
+        and "Continuing from the older step_0000000" in said
+    )
+    assert all(
+        same_weights(one.model, other.model) and one.version == other.version
+        for one, other in zip(wanted, resumed, strict=True)
+    )
     assert told(tmp_path) == rows
 
 
@@ -104,11 +133,16 @@ def test_where_every_state_has_lost_its_reference_the_training_says_which_and_st
         play("grpo", tmp_path, stops=True)
     for file in tmp_path.rglob("reference.safetensors"):
         file.unlink()
-    with pytest.raises(checkpoint.StateError, match=r"(?s)no saved state.*step_00000006/reference.*missing.*step_00000005/reference.*missing"):
+    with pytest.raises(
+        checkpoint.StateError,
+        match=r"(?s)no saved state.*step_00000006/reference.*missing.*step_00000005/reference.*missing",
+    ):
         play("grpo", tmp_path)
 
 
 def test_a_state_that_was_saved_without_a_reference_is_no_state_with_one(tmp_path: Path) -> None:
     checkpoint.save(tmp_path, torch.nn.Linear(2, 2), [], {"step": 1})
-    with pytest.raises(checkpoint.StateError, match=r"step_00000001 was saved without reference\.safetensors"):
+    with pytest.raises(
+        checkpoint.StateError, match=r"step_00000001 was saved without reference\.safetensors"
+    ):
         checkpoint.restore(tmp_path, torch.nn.Linear(2, 2), [], "reference")

@@ -1,4 +1,5 @@
-"""What goes wrong on a machine: a full disk, signals, things that hang; each with the message that the user sees."""
+"""What goes wrong on a machine: a full disk, signals, things that hang; each with the message that the user
+sees."""
 
 import io
 import json
@@ -59,10 +60,15 @@ def test_a_signal_lets_the_step_end_and_saves_and_the_rest_is_bit_for_bit(
             yield rows
 
     with Interruption() as interruption, pytest.raises(KeyboardInterrupt):
-        supervised.train(stopped.learner, signalled, 8, SAVING, quiet(tmp_path / "b", interruption), folder(tmp_path / "b"))
+        supervised.train(
+            stopped.learner, signalled, 8, SAVING, quiet(tmp_path / "b", interruption), folder(tmp_path / "b")
+        )
     assert checkpoint.progress_of(tmp_path / "b")["step"] == 6 and steps_of(tmp_path / "b") == list(range(6))
     said = capsys.readouterr().err
-    assert f"{signal.Signals(number).name}: this step is ended and its state saved first; the same signal once more stops at once" in said
+    assert (
+        f"{signal.Signals(number).name}: this step is ended and its state saved first; the same signal "
+        "once more stops at once" in said
+    )
     supervised.train(resumed.learner, stream, 8, SAVING, quiet(tmp_path / "b"), tmp_path / "b")
     assert same_weights(straight.model, resumed.model) and steps_of(tmp_path / "b") == list(range(8))
 
@@ -127,8 +133,12 @@ def test_rows_wait_while_the_disk_is_full_and_none_is_torn_or_lost(
         log.step(step, 9, {"loss": 1.0})
     assert steps_of(tmp_path) == [0]
     said = capsys.readouterr().err
-    assert said.count("warning") == 1 and "metrics.jsonl: No space left on device; rows wait in memory" in said
-    with pytest.raises(R1kitError, match=r"metrics\.jsonl: 3 rows could not be written: No space left on device; free space"):
+    assert (
+        said.count("warning") == 1 and "metrics.jsonl: No space left on device; rows wait in memory" in said
+    )
+    with pytest.raises(
+        R1kitError, match=r"metrics\.jsonl: 3 rows could not be written: No space left on device; free space"
+    ):
         log.save_point(True, lambda: pytest.fail("a state must not be saved ahead of its log"))
     disk.room = 10**9
     log.step(4, 9, {"loss": 1.0})
@@ -147,20 +157,30 @@ def test_a_stage_does_not_end_with_rows_unwritten(tmp_path: Path, monkeypatch: p
         log.step(1, 2, {})
 
 
-@pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", reason="a small file system is mounted, which only root may")
+@pytest.mark.skipif(
+    os.geteuid() != 0 or sys.platform != "linux", reason="a small file system is mounted, which only root may"
+)
 def test_a_disk_that_is_really_full_loses_no_state_and_goes_on_when_there_is_room(tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", small], capture_output=True, check=False).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", small], capture_output=True, check=False
+    ).returncode:
         pytest.skip("mounting is not allowed here")
     try:
         layer = torch.nn.Linear(100, 100)  # 40 kB
         for step in (1, 2):
             checkpoint.save(small, layer, [], {"step": step})
         (small / "other").write_bytes(bytes(180_000))
-        with pytest.raises(checkpoint.StateError, match=r"step_00000003: the state could not be written: .*(No space left|os error 28)"):
+        with pytest.raises(
+            checkpoint.StateError,
+            match=r"step_00000003: the state could not be written: .*(No space left|os error 28)",
+        ):
             checkpoint.save(small, layer, [], {"step": 3})
-        assert sorted(path.name for path in (small / checkpoint.FOLDER).iterdir()) == ["step_00000001", "step_00000002"]
+        assert sorted(path.name for path in (small / checkpoint.FOLDER).iterdir()) == [
+            "step_00000001",
+            "step_00000002",
+        ]
         assert checkpoint.progress_of(small) == {"step": 2}
         (small / "other").unlink()
         checkpoint.save(small, layer, [], {"step": 3})
@@ -204,16 +224,34 @@ def test_an_error_at_any_write_of_a_save_leaves_the_state_before_it(
     assert checkpoint.progress_of(tmp_path) == {"step": 4}
 
 
-@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed; it has system calls fail")
+@pytest.mark.skipif(
+    shutil.which("strace") is None, reason="strace is not installed; it has system calls fail"
+)
 def test_a_save_that_the_disk_refuses_somewhere_ends_with_the_same_bytes(tmp_path: Path) -> None:
     root = Path(__file__).parents[1]
-    command = [sys.executable, root / "benchmarks/chaos_calls.py", model_directory(tmp_path / "model"), "--errors", "--only", "save", "--every", "10"]
-    environment = {**os.environ, "PYTHONPATH": str(root / "src"), "TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    command = [
+        sys.executable,
+        root / "benchmarks/chaos_calls.py",
+        model_directory(tmp_path / "model"),
+        "--errors",
+        "--only",
+        "save",
+        "--every",
+        "10",
+    ]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(root / "src"),
+        "TMPDIR": str(tmp_path),
+        "OMP_NUM_THREADS": "1",
+    }
     ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, check=False)
     if "Operation not permitted" in ended.stderr:
         pytest.skip("tracing a process is not allowed here")
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    found = re.fullmatch(r"errors: (\d+), identical: (\d+), refused with a reason: 0, wrong: 0", ended.stdout.splitlines()[-1])
+    found = re.fullmatch(
+        r"errors: (\d+), identical: (\d+), refused with a reason: 0, wrong: 0", ended.stdout.splitlines()[-1]
+    )
     assert found and found[1] == found[2] and int(found[1]) >= 4, ended.stdout
 
 
@@ -239,10 +277,15 @@ def test_what_hangs_outside_python_ends_the_process_and_says_what_it_was() -> No
     code = (
         "import signal\nfrom r1kit import watchdog\nwatchdog.GRACE_S = 0.2\n"
         "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])\n"
-        "with watchdog.deadline('reward \\'deaf\\' has not returned', 0.2):\n    import time; time.sleep(60)\n"
+        "with watchdog.deadline('reward \\'deaf\\' has not returned', 0.2):\n    import time; "
+        "time.sleep(60)\n"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert ended.returncode == 1 and "reward 'deaf' has not returned" in ended.stderr and "so this process ends" in ended.stderr
+    assert (
+        ended.returncode == 1
+        and "reward 'deaf' has not returned" in ended.stderr
+        and "so this process ends" in ended.stderr
+    )
 
 
 # Locks
@@ -253,27 +296,55 @@ def test_the_lock_of_a_killed_process_is_no_obstacle_whoever_has_its_number_now(
     (tmp_path / "run/lock").write_text(f"{os.getppid()}\n")  # a number that is alive, and another process's
     (tmp_path / "tiny.yaml").write_text("name: tiny\nstages: [{stage: write, name: base}]\n")
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src")}
-    command = [sys.executable, recipe_fakes.__file__, "run", str(tmp_path / "tiny.yaml"), "--out", str(tmp_path / "run")]
+    command = [
+        sys.executable,
+        recipe_fakes.__file__,
+        "run",
+        str(tmp_path / "tiny.yaml"),
+        "--out",
+        str(tmp_path / "run"),
+    ]
     ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
     assert ended.returncode == 0, ended.stderr
 
 
 def test_hash_seed_and_folder_change_nothing(tmp_path: Path) -> None:
     found = []
-    text = "name: tiny\nstages:\n  - {stage: write, name: base}\n  - {stage: write, name: last, init: '@base/data.jsonl'}\n"
+    text = (
+        "name: tiny\nstages:\n  - {stage: write, name: base}\n  - {stage: write, name: last, init: "
+        "'@base/data.jsonl'}\n"
+    )
     for seed, elsewhere in (("0", "here"), ("12345", "there/below")):
         place = tmp_path / seed
         (place / elsewhere).mkdir(parents=True)
         (place / "tiny.yaml").write_text(text)
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src"), "PYTHONHASHSEED": seed}
-        command = [sys.executable, recipe_fakes.__file__, "run", str(place / "tiny.yaml"), "--out", str(place / "run")]
-        subprocess.run(command, check=True, capture_output=True, env=environment, cwd=place / elsewhere, timeout=120)
-        records = [json.loads((place / "run/stages" / stage / "stage.json").read_text()) for stage in ("base", "last")]
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(Path(__file__).parents[1] / "src"),
+            "PYTHONHASHSEED": seed,
+        }
+        command = [
+            sys.executable,
+            recipe_fakes.__file__,
+            "run",
+            str(place / "tiny.yaml"),
+            "--out",
+            str(place / "run"),
+        ]
+        subprocess.run(
+            command, check=True, capture_output=True, env=environment, cwd=place / elsewhere, timeout=120
+        )
+        records = [
+            json.loads((place / "run/stages" / stage / "stage.json").read_text())
+            for stage in ("base", "last")
+        ]
         found.append([(record["config"], record["seed"], record["outputs"]) for record in records])
     assert found[0] == found[1]
 
 
-def test_a_clock_that_jumps_changes_no_step_and_no_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_that_jumps_changes_no_step_and_no_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     times = iter([1e9, 1e9 + 3600, 1e9 - 3600, 1e9])
     log = quiet(tmp_path)
     with monkeypatch.context() as patch:

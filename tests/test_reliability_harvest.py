@@ -1,4 +1,5 @@
-"""Data that a model writes: a harvest that was killed goes on where it was, and no problem is lost or repeated."""
+"""Data that a model writes: a harvest that was killed goes on where it was, and no problem is lost or
+repeated."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,10 +11,10 @@ from small_world import model, tokenizer
 
 from r1kit.chat import Chat
 from r1kit.engine.native import NativeEngine
-from r1kit.runs import SAMPLED
-from r1kit.stages import harvest as module
-from r1kit.stages.harvest import harvest
+from r1kit.records import SAMPLED
+from r1kit.stages import sampling as module
 from r1kit.stages.policy import sample
+from r1kit.stages.sampling import harvest
 from r1kit.tasks import Procedural
 from r1kit.types import Completion, Rollout, Sampling
 
@@ -50,12 +51,17 @@ def run(out: Path, played: NativeEngine, seed: int = 3) -> list[list[Rollout]]:
 
 def same(one: list[list[Rollout]], other: list[list[Rollout]]) -> bool:
     pairs = list(zip([r for group in one for r in group], [r for group in other for r in group], strict=True))
-    arrays = [(getattr(a.completion, name), getattr(b.completion, name)) for a, b in pairs for name in ("token_ids", "logprobs")]
-    told = [(r.problem.id, r.index, r.text, r.answer, r.completion.finish, r.completion.version) for r, _ in pairs]
-    return (
-        all(np.array_equal(a, b) and a.dtype == b.dtype for a, b in arrays)
-        and told == [(r.problem.id, r.index, r.text, r.answer, r.completion.finish, r.completion.version) for _, r in pairs]
-    )
+    arrays = [
+        (getattr(a.completion, name), getattr(b.completion, name))
+        for a, b in pairs
+        for name in ("token_ids", "logprobs")
+    ]
+    told = [
+        (r.problem.id, r.index, r.text, r.answer, r.completion.finish, r.completion.version) for r, _ in pairs
+    ]
+    return all(np.array_equal(a, b) and a.dtype == b.dtype for a, b in arrays) and told == [
+        (r.problem.id, r.index, r.text, r.answer, r.completion.finish, r.completion.version) for _, r in pairs
+    ]
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +92,13 @@ def test_a_chunk_that_is_not_what_was_written_is_sampled_again(how: str, tmp_pat
     if how == "another seed":
         run(tmp_path / "a", engine(), seed=4)
     else:
-        file.write_text({"torn": content[:-20], "flipped": content.replace("-", "+", 1)[:-9] + content[-9:], "emptied": ""}[how])
+        file.write_text(
+            {
+                "torn": content[:-20],
+                "flipped": content.replace("-", "+", 1)[:-9] + content[-9:],
+                "emptied": "",
+            }[how]
+        )
     again = engine()
     assert same(run(tmp_path / "a", again, seed=3), wanted)
     assert again.asked == (len(PROBLEMS) if how == "another seed" else 4)

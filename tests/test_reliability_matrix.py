@@ -1,5 +1,5 @@
-"""Reinforcement learning that is killed at every one of its steps, for save intervals that are aligned with nothing, with and without a
-curriculum: always the same bytes."""
+"""Reinforcement learning that is killed at every one of its steps, for save intervals that are aligned with
+nothing, with and without a curriculum: always the same bytes."""
 
 import json
 from collections.abc import Sequence
@@ -27,8 +27,18 @@ MATRIX: dict[str, dict[str, Any]] = {
     "a save in the middle of nothing": {"save_every": 2, "updates_per_rollout": 3},
     "accumulation over lines": {"save_every": 1, "updates_per_rollout": 2, "lines": 1},
     "a save seldom": {"save_every": 4, "updates_per_rollout": 1},
-    "dynamic sampling": {"save_every": 1, "updates_per_rollout": 2, "dynamic_sampling": 2, "reward": "coarse"},
-    "a reference that follows": {"save_every": 1, "updates_per_rollout": 2, "beta": 0.1, "reference_refresh": 3},
+    "dynamic sampling": {
+        "save_every": 1,
+        "updates_per_rollout": 2,
+        "dynamic_sampling": 2,
+        "reward": "coarse",
+    },
+    "a reference that follows": {
+        "save_every": 1,
+        "updates_per_rollout": 2,
+        "beta": 0.1,
+        "reference_refresh": 3,
+    },
     "Muon": {"save_every": 3, "updates_per_rollout": 1, "kind": "muon"},
 }
 CURRICULUM = {"curriculum": {"easy": 0.6, "hard": 0.0, "rest": 1}}
@@ -60,12 +70,24 @@ def even_start(rollouts: Sequence[Rollout]) -> list[float | None]:
     return [float(r.completion.token_ids[0] % 2 == 0) for r in rollouts]
 
 
-def play(out: Path, settings: dict[str, Any], left: int = -1, interruption: Interruption | None = None) -> Mortal:
+def play(
+    out: Path, settings: dict[str, Any], left: int = -1, interruption: Interruption | None = None
+) -> Mortal:
     out.mkdir(exist_ok=True)
-    shape = {"steps": STEPS, "problems": 2, "group": 3, "max_tokens": 4, "beta": 0.0, "epsilon": 0.2, "gate_problems": 0}
+    shape = {
+        "steps": STEPS,
+        "problems": 2,
+        "group": 3,
+        "max_tokens": 4,
+        "beta": 0.0,
+        "epsilon": 0.2,
+        "gate_problems": 0,
+    }
     own = {name: value for name, value in settings.items() if name not in ("lines", "kind", "reward")}
     config = GRPOConfig(**{**shape, **own})
-    learner_settings = learner_config(context=96, lines=settings.get("lines", 4), learning_rate=1e-2, kind=settings.get("kind", "adamw"))
+    learner_settings = learner_config(
+        context=96, lines=settings.get("lines", 4), learning_rate=1e-2, kind=settings.get("kind", "adamw")
+    )
     learner = Mortal(model(init_std=0.05), learner_settings)
     learner.left = left
     reference = Learner(model(init_std=0.05), learner_settings) if config.beta else None
@@ -86,12 +108,18 @@ def told(out: Path) -> list[dict[str, Any]]:
     """Metrics without times, and all rollouts."""
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     metrics = [{name: value for name, value in row.items() if not name.startswith("time")} for row in rows]
-    return metrics + [json.loads(line) for file in sorted(out.glob("samples/**/*.jsonl")) for line in file.read_text().splitlines()]
+    return metrics + [
+        json.loads(line)
+        for file in sorted(out.glob("samples/**/*.jsonl"))
+        for line in file.read_text().splitlines()
+    ]
 
 
 @pytest.mark.parametrize("curriculum", [{}, CURRICULUM], ids=["all problems", "a curriculum"])
 @pytest.mark.parametrize("name", MATRIX)
-def test_a_training_killed_at_every_step_ends_with_the_same_bytes(name: str, curriculum: dict[str, Any], tmp_path: Path) -> None:
+def test_a_training_killed_at_every_step_ends_with_the_same_bytes(
+    name: str, curriculum: dict[str, Any], tmp_path: Path
+) -> None:
     settings = MATRIX[name] | curriculum
     straight = play(tmp_path / "straight", settings)
     if curriculum:
@@ -121,7 +149,9 @@ def test_a_training_that_is_asked_to_stop_saves_at_the_end_of_its_phase(tmp_path
     asked.asked = True
     with pytest.raises(KeyboardInterrupt):
         play(tmp_path / "stopped", settings, interruption=asked)
-    assert checkpoint.progress_of(tmp_path / "stopped")["step"] == 2  # long before the first save that the recipe asks for
+    assert (
+        checkpoint.progress_of(tmp_path / "stopped")["step"] == 2
+    )  # long before the first save that the recipe asks for
     assert same_weights(straight.model, play(tmp_path / "stopped", settings).model)
     assert told(tmp_path / "stopped") == told(tmp_path / "straight")
 
@@ -143,7 +173,9 @@ def test_a_damaged_curriculum_makes_its_state_damaged_and_the_one_before_is_take
     capsys.readouterr()
     resumed = play(tmp_path / "killed", settings)
     assert STATE in (said := capsys.readouterr().err) and "Continuing from the older step_00000004" in said
-    assert same_weights(straight.model, resumed.model) and told(tmp_path / "killed") == told(tmp_path / "straight")
+    assert same_weights(straight.model, resumed.model) and told(tmp_path / "killed") == told(
+        tmp_path / "straight"
+    )
 
 
 def test_a_state_that_was_saved_without_a_curriculum_is_not_continued_with_one(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""What a run was made from: a change is refused with its difference, an allowed one is recorded, a damaged file is named."""
+"""What a run was made from: a change is refused with its difference, an allowed one is recorded, a damaged
+file is named."""
 
 import io
 import json
@@ -9,17 +10,18 @@ import pytest
 import recipe_fakes
 from rich.console import Console
 
-from r1kit import doctor, provenance
-from r1kit.cli import app, main
+from r1kit.commands import doctor
+from r1kit.commands.cli import app, main
 from r1kit.config import ConfigError
-from r1kit.execute import StageError, run, survey
-from r1kit.finished import find_finished, note_finished
-from r1kit.layers import read_layers
-from r1kit.model import build as build_kernels
-from r1kit.provenance import named_files
-from r1kit.recipe import Recipe, build
+from r1kit.model import compile_kernels as build_kernels
+from r1kit.recipe.layers import read_layers
+from r1kit.recipe.recipe import Recipe, build
+from r1kit.runs import provenance
+from r1kit.runs.execute import StageError, run, survey
+from r1kit.runs.fingerprint import find_finished, note_finished
+from r1kit.runs.provenance import named_files
+from r1kit.runs.verify import as_lines, examine
 from r1kit.runtime.local import LocalConfig
-from r1kit.verify import as_lines, examine
 
 TWO = """\
 name: tiny
@@ -32,7 +34,7 @@ stages:
 @pytest.fixture(autouse=True)
 def fake_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "r1kit.runtime", recipe_fakes.runtime)
-    monkeypatch.setattr("r1kit.execute.util.find_spec", lambda name: None)
+    monkeypatch.setattr("r1kit.runs.execute.util.find_spec", lambda name: None)
 
 
 @pytest.fixture
@@ -49,7 +51,9 @@ def recipe(tmp_path: Path, data: Path) -> Recipe:
 
 def made(tmp_path: Path, text: str, *overrides: str) -> Recipe:
     (tmp_path / "tiny.yaml").write_text(text.replace("DATA", str(tmp_path / "mine.jsonl")))
-    return build(read_layers(tmp_path / "tiny.yaml", [f"out={tmp_path}/run", *overrides]), recipe_fakes.STAGES)
+    return build(
+        read_layers(tmp_path / "tiny.yaml", [f"out={tmp_path}/run", *overrides]), recipe_fakes.STAGES
+    )
 
 
 def execute(recipe: Recipe, **options: bool) -> dict[str, str]:
@@ -68,26 +72,41 @@ def test_a_stage_records_its_inputs_and_outputs_by_content(recipe: Recipe, data:
     execute(recipe)
     base = record(recipe, "base")
     assert base["files"] == {str(data): provenance.hash_file(data)}
-    assert base["outputs"]["data.jsonl"]["bytes"] == (recipe.run_dir / "stages/base/data.jsonl").stat().st_size
-    assert base["setting"]["code"] == provenance.code_hash() and base["setting"]["versions"]["torch"] and base["setting"]["runtime"]["processes"] == 1
+    assert (
+        base["outputs"]["data.jsonl"]["bytes"] == (recipe.run_dir / "stages/base/data.jsonl").stat().st_size
+    )
+    assert (
+        base["setting"]["code"] == provenance.code_hash()
+        and base["setting"]["versions"]["torch"]
+        and base["setting"]["runtime"]["processes"] == 1
+    )
 
 
 def test_one_changed_byte_of_the_data_is_refused_and_may_be_allowed(recipe: Recipe, data: Path) -> None:
     execute(recipe)
     kept = (recipe.run_dir / "stages/base/stage.json").read_bytes()
     data.write_text('{"prompt": "1+2?"}\n')
-    with pytest.raises(ConfigError, match=r"base: .*mine\.jsonl: its content has changed \(SHA-256 \w{12} -> \w{12}\)\n(.|\n)*--allow-change"):
+    with pytest.raises(
+        ConfigError,
+        match=r"base: .*mine\.jsonl: its content has changed \(SHA-256 \w{12} -> "
+        r"\w{12}\)\n(.|\n)*--allow-change",
+    ):
         execute(recipe)
     assert states(recipe) == ["changed", "done"]
     assert execute(recipe, allow_change=True) == {"base": "done", "last": "done"}
     allowed = json.loads((recipe.run_dir / "stages/base/allowed.json").read_text())
     assert len(allowed) == 1 and "mine.jsonl" in allowed[0]["differences"][0] and allowed[0]["at"] > 0
-    assert (recipe.run_dir / "stages/base/stage.json").read_bytes() == kept and states(recipe) == ["done", "done"]
+    assert (recipe.run_dir / "stages/base/stage.json").read_bytes() == kept and states(recipe) == [
+        "done",
+        "done",
+    ]
     data.write_text('{"prompt": "1+3?"}\n')
     assert states(recipe) == ["changed", "done"]
 
 
-def test_a_finished_run_is_not_taken_for_finished_when_its_data_has_changed(recipe: Recipe, tmp_path: Path, data: Path) -> None:
+def test_a_finished_run_is_not_taken_for_finished_when_its_data_has_changed(
+    recipe: Recipe, tmp_path: Path, data: Path
+) -> None:
     execute(recipe)
     layers = read_layers(tmp_path / "tiny.yaml", [f"out={tmp_path}/run"])
     note_finished(layers, recipe.run_dir)
@@ -104,7 +123,12 @@ def test_an_unfinished_stage_is_not_continued_by_other_code_or_elsewhere(tmp_pat
     partial = tmp_path / "run/stages/fail.partial/stage.json"
     written = json.loads(partial.read_text())
     setting = written["setting"]
-    changed = {**setting, "code": "0" * 64, "versions": {**setting["versions"], "torch": "1.0"}, "runtime": {**setting["runtime"], "processes": 4}}
+    changed = {
+        **setting,
+        "code": "0" * 64,
+        "versions": {**setting["versions"], "torch": "1.0"},
+        "runtime": {**setting["runtime"], "processes": 4},
+    }
     partial.write_text(json.dumps({**written, "setting": changed}))
     with pytest.raises(ConfigError) as error:
         execute(stopped)
@@ -114,10 +138,16 @@ def test_an_unfinished_stage_is_not_continued_by_other_code_or_elsewhere(tmp_pat
     with pytest.raises(Exception, match="interrupted"):
         execute(stopped, allow_change=True)
     allowed = json.loads(partial.read_text())
-    assert allowed["setting"] == setting and len(allowed["allowed"][0]["differences"]) == 3 and states(stopped)[2] == "continue"
+    assert (
+        allowed["setting"] == setting
+        and len(allowed["allowed"][0]["differences"]) == 3
+        and states(stopped)[2] == "continue"
+    )
 
 
-def test_an_unfinished_stage_with_another_configuration_is_refused_with_the_difference(tmp_path: Path, data: Path) -> None:
+def test_an_unfinished_stage_with_another_configuration_is_refused_with_the_difference(
+    tmp_path: Path, data: Path
+) -> None:
     text = TWO + "  - {stage: fail, how: interrupt, init: '@last'}\n"
     with pytest.raises(Exception, match="interrupted"):
         execute(made(tmp_path, text))
@@ -127,7 +157,9 @@ def test_an_unfinished_stage_with_another_configuration_is_refused_with_the_diff
     with pytest.raises(StageError, match="ZeroDivisionError"):
         execute(changed, allow_change=True)
     partial = json.loads((tmp_path / "run/stages/fail.partial/stage.json").read_text())
-    assert partial["config"]["how"] == "bug" and partial["allowed"][0]["differences"] == ['how: "interrupt" -> "bug"']
+    assert partial["config"]["how"] == "bug" and partial["allowed"][0]["differences"] == [
+        'how: "interrupt" -> "bug"'
+    ]
 
 
 def test_a_stage_does_not_read_an_input_that_is_damaged(tmp_path: Path, data: Path) -> None:
@@ -135,7 +167,10 @@ def test_a_stage_does_not_read_an_input_that_is_damaged(tmp_path: Path, data: Pa
     file = tmp_path / "run/stages/last/data.jsonl"
     file.write_text(file.read_text().replace('"step": 1', '"step": 7'))
     longer = made(tmp_path, TWO + "  - {stage: write, name: more, init: '@last/data.jsonl'}\n")
-    with pytest.raises(StageError, match=r"its input @last is damaged:\n  .*last/data\.jsonl: its SHA-256 is not(.|\n)*--from last"):
+    with pytest.raises(
+        StageError,
+        match=r"its input @last is damaged:\n  .*last/data\.jsonl: its SHA-256 is not(.|\n)*--from last",
+    ):
         execute(longer)
     assert not (tmp_path / "run/stages/more").exists()
 
@@ -178,7 +213,12 @@ def test_verify_names_every_damaged_file_and_exits_with_1(
         else:
             damaged.write_bytes(content)
         code, printed = verified()
-        assert code == 1 and f"DAMAGED: {damaged}" in printed and says in printed and printed.endswith("damaged: 1\n")
+        assert (
+            code == 1
+            and f"DAMAGED: {damaged}" in printed
+            and says in printed
+            and printed.endswith("damaged: 1\n")
+        )
     damaged.write_bytes(whole)
     (recipe.run_dir / "stages/base/stage.json").write_text("{}")
     code, printed = verified()
@@ -191,7 +231,11 @@ def test_verify_sees_records_metrics_and_foreign_files(recipe: Recipe, tmp_path:
     file = recipe.run_dir / "stages/last/stage.json"
     file.write_text(file.read_text().replace('"seconds"', '"Seconds"'))
     metrics = recipe.run_dir / "metrics.jsonl"
-    metrics.write_text("".join(line for number, line in enumerate(metrics.read_text().splitlines(keepends=True)) if number != 1))
+    metrics.write_text(
+        "".join(
+            line for number, line in enumerate(metrics.read_text().splitlines(keepends=True)) if number != 1
+        )
+    )
     (recipe.run_dir / "stages/last/mine.txt").write_text("")
     examined = examine(recipe.run_dir)
     assert [damage.partition(": ")[2] for damage in examined.damages] == [
@@ -203,14 +247,23 @@ def test_verify_sees_records_metrics_and_foreign_files(recipe: Recipe, tmp_path:
         examine(tmp_path / "nowhere")
 
 
-def test_files_of_a_configuration_are_found_by_what_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_of_a_configuration_are_found_by_what_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("data.jsonl", "reward.py", "tasks"):
         Path(name).write_text(name)
     for model in ("model", "init"):
         Path(model).mkdir()
         Path(model, "config.json").write_text(model)
-    config = {"init": "model", "data": ["data.jsonl"], "rewards": {"reward.py:odd": 1.0}, "tasks": {"x": 1}, "from": "@data.jsonl", "say": "no\nfile"}
+    config = {
+        "init": "model",
+        "data": ["data.jsonl"],
+        "rewards": {"reward.py:odd": 1.0},
+        "tasks": {"x": 1},
+        "from": "@data.jsonl",
+        "say": "no\nfile",
+    }
     assert set(named_files(config)) == {"model", "data.jsonl", "reward.py:odd"}
     before = named_files(config)["model"]
     Path("model/more").write_text("")
@@ -222,7 +275,9 @@ def test_the_command_line_offers_what_the_messages_name() -> None:
     assert {"run", "verify"} <= names
 
 
-def test_an_unfinished_stage_is_not_continued_with_other_kernels(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unfinished_stage_is_not_continued_with_other_kernels(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = {"engine": "engine-0123", "learner": "fused-4567"}
     monkeypatch.setattr(recipe_fakes.FakeRuntime, "kernels", lambda self: dict(found), raising=False)
     stopped = made(tmp_path, TWO + "  - {stage: fail, how: interrupt, init: '@last'}\n")
@@ -230,17 +285,26 @@ def test_an_unfinished_stage_is_not_continued_with_other_kernels(tmp_path: Path,
         execute(stopped)
     assert states(stopped)[2] == "continue"
     found |= {"engine": "PyTorch", "MKL_CBWR": "AVX2"}
-    with pytest.raises(ConfigError, match=r'fail: kernels\.engine: "engine-0123" -> "PyTorch"\n  fail: kernels\.MKL_CBWR: \(absent\) -> "AVX2"'):
+    with pytest.raises(
+        ConfigError,
+        match=r'fail: kernels\.engine: "engine-0123" -> "PyTorch"\n  fail: kernels\.MKL_CBWR: \(absent\) -> '
+        r'"AVX2"',
+    ):
         execute(stopped)
     assert states(stopped)[:2] == ["done", "done"]  # what is finished is kept as it is
     with pytest.raises(Exception, match="interrupted"):
         execute(stopped, allow_change=True)
     partial = json.loads((tmp_path / "run/stages/fail.partial/stage.json").read_text())
-    assert partial["setting"]["kernels"] == found and 'kernels.engine: "engine-0123" -> "PyTorch"' in partial["allowed"][0]["differences"]
+    assert (
+        partial["setting"]["kernels"] == found
+        and 'kernels.engine: "engine-0123" -> "PyTorch"' in partial["allowed"][0]["differences"]
+    )
     assert states(stopped)[2] == "continue"
 
 
-def test_the_kernels_in_use_are_told_by_what_they_were_compiled_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_kernels_in_use_are_told_by_what_they_were_compiled_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def told(**environment: str) -> dict[str, str]:
         with monkeypatch.context() as patch:
             for name, value in environment.items():

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import yaml
 
-from r1kit import report
-from r1kit.charts import Bars, Line, bar_chart, line_chart, smooth, ticks
-from r1kit.findings import Measured, cast, read_run, say_checking, say_length, verdict
-from r1kit.page import Document, Listing, Paragraph, Section, Table, html, markdown
+from r1kit.report import report
+from r1kit.report.charts import Bars, Line, bar_chart, line_chart, smooth, ticks
+from r1kit.report.document import Document, Listing, Paragraph, Section, Table, html, markdown
+from r1kit.report.sentences import Measured, cast, read_run, say_checking, say_length, verdict
 
 EVIL = "</pre><script>alert('x')</script> ```\n**not bold** <think>3+4=7</think> 好"
 # stage, name, config, seconds
@@ -29,11 +29,22 @@ STAGES: list[tuple[str, str, dict[str, Any], float]] = [
     ("r1_zero", "student_rl", {"init": "@student_base"}, 50.0),
     ("distill", "distill", {"student": "@student_base", "teacher": "@alignment_rl"}, 50.0),
 ]
-SCORES = {"base": 0.12, "r1_zero": 0.82, "reasoning_rl": 0.83, "alignment_rl": 0.84, "student_base": 0.05, "student_rl": 0.08, "distill": 0.28}
+SCORES = {
+    "base": 0.12,
+    "r1_zero": 0.82,
+    "reasoning_rl": 0.83,
+    "alignment_rl": 0.84,
+    "student_base": 0.05,
+    "student_rl": 0.08,
+    "distill": 0.28,
+}
 
 
 def figures(score: float, **more: Any) -> dict[str, Any]:
-    tasks = {task: {"pass@1": score, "pass@1_stderr": 0.02, "cons@16": min(1.0, score + 0.1), "n": 52} for task in ("chain", "code|<b>")}
+    tasks = {
+        task: {"pass@1": score, "pass@1_stderr": 0.02, "cons@16": min(1.0, score + 0.1), "n": 52}
+        for task in ("chain", "code|<b>")
+    }
     return {
         "pass@1": score, "pass@1_stderr": 0.012, "pass@16": 0.99, "cons@16": min(1.0, score + 0.1), "format": 0.9, "language": 0.6,
         "length": 45.0, "general": 0.5, "general_stderr": math.nan, "tasks": tasks,
@@ -62,13 +73,36 @@ def run_dir(tmp_path: Path) -> Path:
             put(folder, name, "model/config.json", {"model_type": "deepseek_v3"})
             put(folder, name, "report.json", {"steps": 12345, "loss": 1.25})
     measured = {name: figures(score) for name, score in SCORES.items()}
-    measured["base"] |= {"length": 22.0, "worked_share": 0.2, "worked_length": 50.0, "recheck_share": 0.06, "direct": 0.1, "wait_share": 0.1}
+    measured["base"] |= {
+        "length": 22.0,
+        "worked_share": 0.2,
+        "worked_length": 50.0,
+        "recheck_share": 0.06,
+        "direct": 0.1,
+        "wait_share": 0.1,
+    }
     measured["r1_zero"] |= {
         "length": 45.0, "worked_share": 0.9, "worked_length": 48.0, "recheck_share": 0.01, "recheck_accuracy": 0.65, "direct": 0.07,
     }  # fmt: skip
-    examples = [{"problem": f"3+{n}=?", "answer": "7", "task": "chain", "outputs": {"base": EVIL, "r1_zero": "ok"}} for n in range(3)]
-    put(folder, "evaluate", "report.json", {"models": measured, "examples": examples, "controls": {"random_reward": {"pass@1": 0.086, "steps": 40}}})
-    (folder / "recipe.yaml").write_text(yaml.safe_dump({"name": "mini", "seed": 7, "stages": [{"stage": k, "name": n} for k, n, _, _ in stages]}))
+    examples = [
+        {"problem": f"3+{n}=?", "answer": "7", "task": "chain", "outputs": {"base": EVIL, "r1_zero": "ok"}}
+        for n in range(3)
+    ]
+    put(
+        folder,
+        "evaluate",
+        "report.json",
+        {
+            "models": measured,
+            "examples": examples,
+            "controls": {"random_reward": {"pass@1": 0.086, "steps": 40}},
+        },
+    )
+    (folder / "recipe.yaml").write_text(
+        yaml.safe_dump(
+            {"name": "mini", "seed": 7, "stages": [{"stage": k, "name": n} for k, n, _, _ in stages]}
+        )
+    )
     rows = [
         {
             "stage": name,
@@ -81,8 +115,13 @@ def run_dir(tmp_path: Path) -> Path:
         for name in ("r1_zero", "reasoning_rl")
         for s in range(40)
     ]
-    rows += [{"stage": "alignment_rl", "step": s, "time": s, "watch/gold": 0.9 - s / 20, "watch/judges": s / 10} for s in range(10)]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"stage": "r1_ze')
+    rows += [
+        {"stage": "alignment_rl", "step": s, "time": s, "watch/gold": 0.9 - s / 20, "watch/judges": s / 10}
+        for s in range(10)
+    ]
+    (folder / "metrics.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in rows) + '{"stage": "r1_ze'
+    )
     return folder
 
 
@@ -116,19 +155,34 @@ class Checker(HTMLParser):
 
 def test_report_json_has_exactly_the_promised_keys_and_values(run_dir: Path) -> None:
     assert report.write(run_dir) == run_dir / "report.md"
-    found = json.loads((run_dir / "report.json").read_text(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    found = json.loads(
+        (run_dir / "report.json").read_text(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON")
+    )
     assert set(found) == {"seconds", "peak_rss_mb", "stages", "controls"}
     assert found["seconds"] == pytest.approx(890.0) and found["peak_rss_mb"] == 907
     assert [stage["name"] for stage in found["stages"]] == [name for _, name, _, _ in STAGES] + ["evaluate"]
     zero = found["stages"][1]
-    assert set(zero) == {"stage", "name", "model", "seconds", "eval"} and zero["model"] == "stages/r1_zero/model"
-    assert set(zero["eval"]) == {"pass@1", "pass@1_stderr", "cons@16", "format", "language", "length", "general", "tasks"}
+    assert (
+        set(zero) == {"stage", "name", "model", "seconds", "eval"} and zero["model"] == "stages/r1_zero/model"
+    )
+    assert set(zero["eval"]) == {
+        "pass@1",
+        "pass@1_stderr",
+        "cons@16",
+        "format",
+        "language",
+        "length",
+        "general",
+        "tasks",
+    }
     assert zero["eval"]["pass@1"] == 0.82 and found["stages"][0]["eval"]["pass@1"] == 0.12
     assert found["stages"][-1]["model"] is None and found["stages"][-1]["eval"] is None
     assert found["controls"] == {"random_reward": {"pass@1": 0.086, "steps": 40}}
 
 
-def test_the_page_is_well_formed_loads_nothing_and_shows_model_output_letter_for_letter(run_dir: Path) -> None:
+def test_the_page_is_well_formed_loads_nothing_and_shows_model_output_letter_for_letter(
+    run_dir: Path,
+) -> None:
     report.write(run_dir)
     page = (run_dir / "report.html").read_text(encoding="utf-8")
     checker = Checker()
@@ -136,7 +190,10 @@ def test_the_page_is_well_formed_loads_nothing_and_shows_model_output_letter_for
     assert checker.open == [] and "script" not in checker.seen and "b" not in checker.seen
     assert checker.seen.count("svg") == 6
     assert not re.search(r"""(src|href)=|url\(|@import""", page)
-    assert "&lt;/pre&gt;&lt;script&gt;alert(&#x27;x&#x27;)&lt;/script&gt; ```\n**not bold** &lt;think&gt;3+4=7" in page
+    assert (
+        "&lt;/pre&gt;&lt;script&gt;alert(&#x27;x&#x27;)&lt;/script&gt; ```\n**not bold** &lt;think&gt;3+4=7"
+        in page
+    )
     text = (run_dir / "report.md").read_text(encoding="utf-8")
     assert f"````text\n{EVIL}\n````" in text
     assert "code\\|&lt;b> (n = 52)" in text
@@ -149,7 +206,8 @@ def test_the_stage_table_holds_every_model_and_task(run_dir: Path) -> None:
     chain = next(line for line in lines if line.startswith("| chain"))
     assert header.count("|") == chain.count("|") == 2 + len(SCORES)
     assert chain.startswith(
-        "| chain (n = 52) | 12.0 ± 2.0<br>22.0 | 82.0 ± 2.0<br>92.0 | 83.0 ± 2.0<br>93.0 | **84.0 ± 2.0**<br>94.0 | 5.0 ± 2.0<br>15.0"
+        "| chain (n = 52) | 12.0 ± 2.0<br>22.0 | 82.0 ± 2.0<br>92.0 | 83.0 ± 2.0<br>93.0 | **84.0 ± "
+        "2.0**<br>94.0 | 5.0 ± 2.0<br>15.0"
     )
     assert any(line.startswith("Protocol: max tokens 96, n 16, problems 312") for line in lines)
 
@@ -184,9 +242,14 @@ def test_the_growth_of_length_is_split_exactly() -> None:
     base = Measured("base", "b", {"length": 22.0, "worked_share": 0.2, "worked_length": 50.0})
     zero = Measured("zero", "z", {"length": 45.0, "worked_share": 0.9, "worked_length": 48.0})
     told = " ".join(say_length(base, zero))
-    assert "Of these +23.0 tokens, +24.5 come from" in told and "-1.8 from workings getting shorter, and +0.3 from" in told
+    assert (
+        "Of these +23.0 tokens, +24.5 come from" in told
+        and "-1.8 from workings getting shorter, and +0.3 from" in told
+    )
     assert "mainly because the model chooses to work problems out" in told
-    uncounted = " ".join(say_length(Measured("base", "b", {"length": 22.0}), Measured("zero", "z", {"length": 45.0})))
+    uncounted = " ".join(
+        say_length(Measured("base", "b", {"length": 22.0}), Measured("zero", "z", {"length": 45.0}))
+    )
     assert "no reason is given" in uncounted and "mainly" not in uncounted
 
 
@@ -195,7 +258,9 @@ def test_a_base_that_works_nothing_out_borrows_the_length_of_workings() -> None:
     zero = Measured("zero", "z", {"length": 34.0, "worked_share": 0.5, "worked_length": 60.0})
     # (.5 - 0)(60 - 10) + .5 (60 - 60) + .5 (8 - 10) = 25 + 0 - 1 = 24
     assert "+25.0 come from writing the working out more often" in " ".join(say_length(base, zero))
-    assert "Neither model works" in " ".join(say_length(base, Measured("zero", "z", {"length": 34.0, "worked_share": 0.0})))
+    assert "Neither model works" in " ".join(
+        say_length(base, Measured("zero", "z", {"length": 34.0, "worked_share": 0.0}))
+    )
 
 
 def test_checking_is_reported_without_a_claim_about_its_cause() -> None:
@@ -218,7 +283,13 @@ def test_what_was_not_measured_is_one_honest_line(tmp_path: Path) -> None:
     put(tmp_path, "pretrain", "stage.json", {"stage": "pretrain", "name": "pretrain", "seconds": 3.0})
     report.write(tmp_path)
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
-    for line in ("No stage of this run was evaluated", "no R1-Zero stage", "no controls", "no finished model", "No student was distilled"):
+    for line in (
+        "No stage of this run was evaluated",
+        "no R1-Zero stage",
+        "no controls",
+        "no finished model",
+        "No student was distilled",
+    ):
         assert line in text
     assert "nan" not in text and "None" not in text
     assert json.loads((tmp_path / "report.json").read_text())["controls"] == {}
@@ -227,7 +298,12 @@ def test_what_was_not_measured_is_one_honest_line(tmp_path: Path) -> None:
 def test_an_empty_folder_and_a_stage_without_numbers_still_give_a_report(tmp_path: Path) -> None:
     report.write(tmp_path)
     put(tmp_path, "x", "stage.json", {"stage": "evaluate", "name": "x", "seconds": 1.0})
-    put(tmp_path, "x", "report.json", {"models": {"odd": {"pass@1": math.nan, "tasks": {}}}, "examples": [{"outputs": {}}]})
+    put(
+        tmp_path,
+        "x",
+        "report.json",
+        {"models": {"odd": {"pass@1": math.nan, "tasks": {}}}, "examples": [{"outputs": {}}]},
+    )
     report.write(tmp_path)
     assert "nan" not in (tmp_path / "report.md").read_text(encoding="utf-8")
 
@@ -254,21 +330,42 @@ def test_ticks_are_round_and_cover_the_range() -> None:
 
 
 def test_charts_place_values_and_escape_names() -> None:
-    drawn = line_chart("a<b", [Line("x & y", [(0, 0.0), (10, 1.0), (11, math.nan)])], "step", "share", (), (0.0, 1.0))
-    assert "M52.0 256.0L492.0 14.0" in drawn and "x &amp; y" in drawn and "a&lt;b" in drawn and "nan" not in drawn
+    drawn = line_chart(
+        "a<b", [Line("x & y", [(0, 0.0), (10, 1.0), (11, math.nan)])], "step", "share", (), (0.0, 1.0)
+    )
+    assert (
+        "M52.0 256.0L492.0 14.0" in drawn
+        and "x &amp; y" in drawn
+        and "a&lt;b" in drawn
+        and "nan" not in drawn
+    )
     bars = bar_chart("t", ["g", "h"], [Bars("s", [0.5, None], [0.1, None])], "y", (0.0, 1.0))
     assert 'height="121.0"' in bars and bars.count("<rect") == 2
 
 
 def test_inline_marks_are_the_only_markup() -> None:
     document = Document(
-        "t <x>", "s", ["**b** `c<d>`"], [Section("h", [Table("k", ["", "v|w"], [["r", "<i>"]]), Paragraph("p"), Listing("l", [("a", "**x**")])])]
+        "t <x>",
+        "s",
+        ["**b** `c<d>`"],
+        [
+            Section(
+                "h", [Table("k", ["", "v|w"], [["r", "<i>"]]), Paragraph("p"), Listing("l", [("a", "**x**")])]
+            )
+        ],
     )
     page = html(document)
-    assert "<strong>b</strong> <code>c&lt;d&gt;</code>" in page and "<pre>**x**</pre>" in page and "<i>" not in page
+    assert (
+        "<strong>b</strong> <code>c&lt;d&gt;</code>" in page
+        and "<pre>**x**</pre>" in page
+        and "<i>" not in page
+    )
     assert "| r | &lt;i> |" in markdown(document) and "v\\|w" in markdown(document)
 
 
 def test_writing_a_report_needs_no_torch(run_dir: Path) -> None:
-    code = f"import sys; from pathlib import Path; from r1kit import report; report.write(Path({str(run_dir)!r})); assert 'torch' not in sys.modules"
+    code = (
+        "import sys; from pathlib import Path; from r1kit import report; "
+        f"report.write(Path({str(run_dir)!r})); assert 'torch' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

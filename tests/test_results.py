@@ -25,14 +25,31 @@ def results():
 def figures(pass_1, cons=None, **rest):
     task = {"pass@1": pass_1, "pass@1_stderr": 0.02, "cons@16": cons or pass_1, "n": 52}
     protocol = {"problems": 312, "n": 16, "temperature": 1.0, "top_p": 1.0, "max_tokens": 96}
-    return {**task, "format": 0.98, "language": 0.97, "length": 45.0, "general": 0.7, "tasks": {"chain": task}, "protocol": protocol, **rest}
+    return {
+        **task,
+        "format": 0.98,
+        "language": 0.97,
+        "length": 45.0,
+        "general": 0.7,
+        "tasks": {"chain": task},
+        "protocol": protocol,
+        **rest,
+    }
 
 
 def write_stage(run, name, kind, *, inputs=(), report=None, seconds=10.0, **config):
     folder = run / "stages" / name
     folder.mkdir(parents=True)
-    record = {"stage": kind, "name": name, "config": config, "inputs": {name: "0" for name in inputs}, "seconds": seconds}
-    (folder / "stage.json").write_text(json.dumps({**record, "peak_rss_mb": 1000.0, "finished": 1_800_000_000.0}))
+    record = {
+        "stage": kind,
+        "name": name,
+        "config": config,
+        "inputs": {name: "0" for name in inputs},
+        "seconds": seconds,
+    }
+    (folder / "stage.json").write_text(
+        json.dumps({**record, "peak_rss_mb": 1000.0, "finished": 1_800_000_000.0})
+    )
     if report is not None:
         (folder / "report.json").write_text(json.dumps(report))
 
@@ -40,21 +57,48 @@ def write_stage(run, name, kind, *, inputs=(), report=None, seconds=10.0, **conf
 def write_run(run, zero=0.82, controls=False):
     """A run whose numbers are in the middle of what is wanted, but for R1-Zero's accuracy."""
     run.mkdir(parents=True)
-    environment = {"command": f"r1kit run recipes/mini.yaml seed=1 --out {run}", "cpus": 2, "platform": "Linux-9.9-secret-host-x86_64-with-glibc2.36"}
-    (run / "env.json").write_text(json.dumps({**environment, "versions": {"torch": "2.13.0"}, "git": "abc123"}))
+    environment = {
+        "command": f"r1kit run recipes/mini.yaml seed=1 --out {run}",
+        "cpus": 2,
+        "platform": "Linux-9.9-secret-host-x86_64-with-glibc2.36",
+    }
+    (run / "env.json").write_text(
+        json.dumps({**environment, "versions": {"torch": "2.13.0"}, "git": "abc123"})
+    )
     (run / "recipe.yaml").write_text("name: mini\nseed: 1\n")
     write_stage(run, "pretrain", "pretrain", report={"loss": 0.7, "tokens": 6_000_000})
     write_stage(run, "r1_zero", "r1_zero", inputs=["pretrain"], seconds=30.0)
     write_stage(run, "distill", "distill", inputs=["r1_zero"], seconds=40.0)
     models = {"base": figures(0.1, 0.5, language=0.6, length=20.0, general=0.4, format=0.4)}
     models["r1_zero"] = figures(zero, 0.95, language=0.5, general=0.5, format=0.95, direct=0.08)
-    models |= {name: figures(0.83, 0.95, direct=0.1) for name in ("cold_start", "reasoning_rl", "sft", "alignment_rl")}
+    models |= {
+        name: figures(0.83, 0.95, direct=0.1)
+        for name in ("cold_start", "reasoning_rl", "sft", "alignment_rl")
+    }
     makers = {"base": "@pretrain", "r1_zero": "@r1_zero"}
-    write_stage(run, "evaluate", "evaluate", inputs=["pretrain", "r1_zero", "distill"], report={"models": models, "controls": {}}, models=makers)
-    rows = [{"stage": "r1_zero", "step": step, "reward/accuracy/mean": 0.1 * step, "completions/mean_length": 20 + step} for step in range(9)]
+    write_stage(
+        run,
+        "evaluate",
+        "evaluate",
+        inputs=["pretrain", "r1_zero", "distill"],
+        report={"models": models, "controls": {}},
+        models=makers,
+    )
+    rows = [
+        {
+            "stage": "r1_zero",
+            "step": step,
+            "reward/accuracy/mean": 0.1 * step,
+            "completions/mean_length": 20 + step,
+        }
+        for step in range(9)
+    ]
     if controls:
         write_controls(run)
-        rows += [{"stage": "hacking", "step": 10 * i, "watch/judges": 0.5 + 0.1 * i, "watch/gold": 0.8 - 0.2 * i} for i in range(4)]
+        rows += [
+            {"stage": "hacking", "step": 10 * i, "watch/judges": 0.5 + 0.1 * i, "watch/gold": 0.8 - 0.2 * i}
+            for i in range(4)
+        ]
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return run
 
@@ -101,16 +145,30 @@ def test_time_and_memory_of_a_run_on_one_process_are_not_those_of_the_recipe(res
 
 
 def test_mean_curve_takes_each_step_from_the_runs_that_have_it(results):
-    assert sys.modules["figures"].mean_curve([[(1, 0.2), (2, 0.4)], [(2, 0.6), (3, 1.0)]]) == [(1, 0.2), (2, 0.5), (3, 1.0)]
+    assert sys.modules["figures"].mean_curve([[(1, 0.2), (2, 0.4)], [(2, 0.6), (3, 1.0)]]) == [
+        (1, 0.2),
+        (2, 0.5),
+        (3, 1.0),
+    ]
 
 
 def test_page_has_every_part_and_only_numbers_of_the_runs(results, docs, tmp_path):
-    runs = [results.read(write_run(tmp_path / f"runs/mini-{seed}", zero)) for seed, zero in enumerate((0.82, 0.84))]
+    runs = [
+        results.read(write_run(tmp_path / f"runs/mini-{seed}", zero))
+        for seed, zero in enumerate((0.82, 0.84))
+    ]
     results.write(runs, docs)
     text = docs.read_text()
     assert "2027-01-15" in text and "2 cores" in text and "Linux x86_64" in text and "torch 2.13.0" in text
     assert row_of(text, "r1_zero")[1] == "0.830<br>(0.820..0.840; sd 0.014)"
-    assert row_of(text, "mini-1") == ["mini-1", "1", "`r1kit run recipes/mini.yaml seed=1 --out mini-1`", "–", "90 s", "1000 MB"]
+    assert row_of(text, "mini-1") == [
+        "mini-1",
+        "1",
+        "`r1kit run recipes/mini.yaml seed=1 --out mini-1`",
+        "–",
+        "90 s",
+        "1000 MB",
+    ]
     assert "Protocol: problems 312, n 16" in text
     assert "Not run: `make controls`" in text
 
@@ -124,7 +182,9 @@ def test_nothing_tells_where_or_on_which_host_it_ran(results, docs, tmp_path):
 def test_missed_target_is_said_in_results_and_readme(results, docs, tmp_path):
     results.write([results.read(write_run(tmp_path / "runs/mini-0", zero=0.7))], docs)
     assert row_of(docs.read_text(), "R1-Zero's pass@1")[1:] == ["≥ 0.8", "0.700", "**does not hold**"]
-    assert "Not reached: R1-Zero's pass@1 0.700, to be ≥ 0.8" in (docs.parent.parent / "README.md").read_text()
+    assert (
+        "Not reached: R1-Zero's pass@1 0.700, to be ≥ 0.8" in (docs.parent.parent / "README.md").read_text()
+    )
 
 
 def test_target_met_by_some_seeds_only_is_no_more_than_that(results, docs, tmp_path):
@@ -168,7 +228,11 @@ def test_marked_places_are_filled_again_and_the_rest_is_left(results, docs, tmp_
     first = readme.read_text()
     results.write(runs, docs)
     assert readme.read_text() == first
-    assert first.startswith("before\n<!-- results -->\n") and first.endswith("\n<!-- /results -->\nafter\n") and "stale" not in first
+    assert (
+        first.startswith("before\n<!-- results -->\n")
+        and first.endswith("\n<!-- /results -->\nafter\n")
+        and "stale" not in first
+    )
 
 
 def test_page_without_its_marks_is_an_error(results, docs, tmp_path):

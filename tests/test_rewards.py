@@ -14,7 +14,16 @@ import pytest
 from r1kit.chat import parse
 from r1kit.config import ConfigError, R1kitError
 from r1kit.language import language_share
-from r1kit.rewards import REWARDS, TooManyFailuresError, WeightedReward, adapt, format_reward, load_rewards, repeated_share, score
+from r1kit.rewards import (
+    REWARDS,
+    TooManyFailuresError,
+    WeightedReward,
+    adapt,
+    format_reward,
+    load_rewards,
+    repeated_share,
+    score,
+)
 from r1kit.rewards.judge import complete_chat, judged_score
 from r1kit.types import Completion, Problem, Rollout, Verdict
 
@@ -32,14 +41,36 @@ class Echo:
             return Verdict("unverifiable")
         if answer == "crash":
             return Verdict("failed", "the worker died")
-        return Verdict("correct" if answer == problem.answer else "wrong", seconds=self.seconds.get(answer, 0.0))
+        return Verdict(
+            "correct" if answer == problem.answer else "wrong", seconds=self.seconds.get(answer, 0.0)
+        )
 
 
-def rollout(answer="4", *, problem="p", index=0, gold="4", thinking="we think", text=None, tokens=10, finish="stop", language="en", **columns):
+def rollout(
+    answer="4",
+    *,
+    problem="p",
+    index=0,
+    gold="4",
+    thinking="we think",
+    text=None,
+    tokens=10,
+    finish="stop",
+    language="en",
+    **columns,
+):
     said = f"<think>{thinking}</think><answer>{answer}</answer>" if text is None else text
     completion = Completion(np.arange(tokens), np.zeros(tokens), finish)
     made = Problem(problem, "echo", "2+2?", gold, language, columns=columns)
-    return Rollout(made, index, np.arange(3), completion, said, thinking if text is None else None, answer if text is None else None)
+    return Rollout(
+        made,
+        index,
+        np.arange(3),
+        completion,
+        said,
+        thinking if text is None else None,
+        answer if text is None else None,
+    )
 
 
 def values(name, rollouts, tasks=None, **options):
@@ -59,7 +90,13 @@ def test_the_format_is_one_thinking_and_then_a_nonempty_answer(text, value):
 
 
 def test_format_is_what_the_parser_of_completions_says():
-    for text in ("<think>a</think>4", "<think>a</think><answer>4</answer>", "<think>a</think>\u200b", "<think>a</think>4<Answer>", "4"):
+    for text in (
+        "<think>a</think>4",
+        "<think>a</think><answer>4</answer>",
+        "<think>a</think>\u200b",
+        "<think>a</think>4<Answer>",
+        "4",
+    ):
         assert format_reward(text) == float(parse(text) is not None)
 
 
@@ -97,7 +134,10 @@ def test_latin_languages_are_told_apart_by_function_words_where_asked():
 
 
 def test_accuracy_is_the_task_s_verdict():
-    found = values("accuracy", [rollout(), rollout("5"), rollout(text="no template"), rollout(gold=None), rollout("crash")])
+    found = values(
+        "accuracy",
+        [rollout(), rollout("5"), rollout(text="no template"), rollout(gold=None), rollout("crash")],
+    )
     assert found[:4] == [1.0, 0.0, 0.0, None]
     assert math.isnan(found[4])
 
@@ -146,7 +186,11 @@ def test_a_failed_verdict_is_tried_once_more_and_says_why():
 
         def check(self, problem, answer):
             self.asked += 1
-            return Verdict("failed", "timeout: too slow") if self.asked < 2 or answer == "slow" else Verdict("correct")
+            return (
+                Verdict("failed", "timeout: too slow")
+                if self.asked < 2 or answer == "slow"
+                else Verdict("correct")
+            )
 
     assert values("accuracy", [rollout("4")], Flaky()) == [1.0]
     score([rollout("slow")], load_rewards({"accuracy": 1.0}, [Flaky()]), failures := [])
@@ -154,13 +198,21 @@ def test_a_failed_verdict_is_tried_once_more_and_says_why():
 
 
 def test_the_run_stops_with_what_happened_and_what_to_do():
-    with pytest.raises(TooManyFailuresError, match=r"(?s)3 of 20 .*accuracy.*the worker died.*[Mm]end.*same command"):
-        score([rollout(index=n) for n in range(17)] + [rollout("crash", index=n) for n in range(17, 20)], load_rewards({"accuracy": 1}, [Echo()]))
+    with pytest.raises(
+        TooManyFailuresError, match=r"(?s)3 of 20 .*accuracy.*the worker died.*[Mm]end.*same command"
+    ):
+        score(
+            [rollout(index=n) for n in range(17)] + [rollout("crash", index=n) for n in range(17, 20)],
+            load_rewards({"accuracy": 1}, [Echo()]),
+        )
 
 
 def test_more_than_five_per_cent_of_failures_stop_the_run():
     with pytest.raises(TooManyFailuresError, match="3 of 40"):
-        score([rollout(index=n) for n in range(37)] + [rollout("crash", index=n) for n in range(37, 40)], load_rewards({"accuracy": 1}, [Echo()]))
+        score(
+            [rollout(index=n) for n in range(37)] + [rollout("crash", index=n) for n in range(37, 40)],
+            load_rewards({"accuracy": 1}, [Echo()]),
+        )
 
 
 def test_functions_written_for_trl_work_unchanged():
@@ -168,7 +220,10 @@ def test_functions_written_for_trl_work_unchanged():
         return [float(len(text)) for text in completions]
 
     def columns(prompts, completions, completion_ids, solution):
-        return [1.0 if s == "4" and p == "2+2?" and len(i) == 10 else None for p, i, s in zip(prompts, completion_ids, solution, strict=True)]
+        return [
+            1.0 if s == "4" and p == "2+2?" and len(i) == 10 else None
+            for p, i, s in zip(prompts, completion_ids, solution, strict=True)
+        ]
 
     async def later(completions, **kwargs):
         return [2.0] * len(completions)
@@ -181,7 +236,9 @@ def test_functions_written_for_trl_work_unchanged():
 
 def test_a_user_s_function_is_found_by_file_and_name(tmp_path):
     file = tmp_path / "my_rewards.py"
-    file.write_text("def short(completions, **kwargs):\n    return [float(len(c) < 50) for c in completions]\n")
+    file.write_text(
+        "def short(completions, **kwargs):\n    return [float(len(c) < 50) for c in completions]\n"
+    )
     rewards = load_rewards({f"{file}:short": 0.5}, [])
     assert [s.total for s in score([rollout(), rollout(thinking="x" * 100)], rewards)] == [0.5, 0.0]
 
@@ -199,9 +256,21 @@ def test_a_wrong_specification_is_refused_with_the_fix(spec, message):
 def test_length_rewards_have_the_values_of_their_papers():
     lengths = [rollout(tokens=n) for n in (0, 50, 75, 100, 200)]
     assert values("soft_overlong", lengths, limit=100, buffer=50) == [0.0, 0.0, -0.5, -1.0, -1.0]
-    right_wrong = [rollout(tokens=0), rollout(tokens=100), rollout("5", tokens=0), rollout("5", tokens=100), rollout(tokens=50)]
+    right_wrong = [
+        rollout(tokens=0),
+        rollout(tokens=100),
+        rollout("5", tokens=0),
+        rollout("5", tokens=100),
+        rollout(tokens=50),
+    ]
     assert values("cosine", right_wrong, limit=100) == pytest.approx([1.0, 0.5, -1.0, -0.5, 0.75])
-    group = [rollout(tokens=10), rollout(tokens=20), rollout(tokens=30), rollout("5", tokens=10), rollout("5", tokens=30)]
+    group = [
+        rollout(tokens=10),
+        rollout(tokens=20),
+        rollout(tokens=30),
+        rollout("5", tokens=10),
+        rollout("5", tokens=30),
+    ]
     assert values("length", group) == [0.5, 0.0, -0.5, 0.0, -0.5]
 
 
@@ -210,7 +279,9 @@ def test_repetition_and_steps():
     assert repeated_share("a b a b a b", 2) == pytest.approx(1 - 2 / 5)
     assert repeated_share("", 2) == 0.0
     assert values("repetition", [rollout(text="a " * 100)], ngram=1) == [-0.99]
-    assert values("reasoning_steps", [rollout(thinking="First, we\nStep 2: go\n3. end"), rollout(thinking="hm")]) == [1.0, 0.0]
+    assert values(
+        "reasoning_steps", [rollout(thinking="First, we\nStep 2: go\n3. end"), rollout(thinking="hm")]
+    ) == [1.0, 0.0]
 
 
 def test_speed_compares_right_programs_of_a_group_or_with_a_reference():
@@ -238,7 +309,13 @@ def test_a_judge_s_verdict_is_read_and_its_failures_are_no_zeros():
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         endpoint = f"http://127.0.0.1:{server.server_port}/v1"
-        found = values("judge", [rollout(index=n) for n in range(4)] + [rollout(text="no answer")], endpoint=endpoint, model="j", parallel=1)
+        found = values(
+            "judge",
+            [rollout(index=n) for n in range(4)] + [rollout(text="no answer")],
+            endpoint=endpoint,
+            model="j",
+            parallel=1,
+        )
     finally:
         server.shutdown()
         server.server_close()
@@ -289,7 +366,11 @@ def verdict(content):
 )  # fmt: skip
 def test_junk_from_a_judge_is_a_failure_with_its_reason(body, status):
     with endpoint(lambda handler, _: said(handler, body, status)) as (address, _):
-        found = score([rollout()], load_rewards({"judge": {"endpoint": address, "model": "j", "seconds": 5}}, []), failures := [])
+        found = score(
+            [rollout()],
+            load_rewards({"judge": {"endpoint": address, "model": "j", "seconds": 5}}, []),
+            failures := [],
+        )
     assert math.isnan(found[0].total) and found[0].parts["judge"] is None
     assert failures[0].reward == "judge" and len(failures[0].detail) > 20
 
@@ -315,10 +396,15 @@ def test_a_judge_that_is_down_slow_or_trickles_is_a_failure_in_time():
 
 
 def test_an_endpoint_that_stumbles_is_asked_again_and_one_that_refuses_is_not():
-    with endpoint(lambda handler, number: said(handler, verdict('{"score": 4}'), 500 if number < 3 else 200)) as (address, asked):
+    with endpoint(
+        lambda handler, number: said(handler, verdict('{"score": 4}'), 500 if number < 3 else 200)
+    ) as (address, asked):
         assert judged_score(complete_chat(address, {}, "NO_KEY", 5)) == 0.4
     assert len(asked) == 3
-    with endpoint(lambda handler, _: said(handler, b"bad key", 401)) as (address, asked), pytest.raises(R1kitError, match="401"):
+    with (
+        endpoint(lambda handler, _: said(handler, b"bad key", 401)) as (address, asked),
+        pytest.raises(R1kitError, match="401"),
+    ):
         complete_chat(address, {}, "NO_KEY", 5)
     assert len(asked) == 1
 

@@ -54,7 +54,9 @@ def saved(learner: object, folder: Path) -> dict[str, Tensor]:
     return load_file(checkpoint.find(folder) / checkpoint.FILE)
 
 
-def test_two_processes_do_what_one_does(directory: Path, one: LocalRuntime, two: LocalRuntime, tmp_path: Path) -> None:
+def test_two_processes_do_what_one_does(
+    directory: Path, one: LocalRuntime, two: LocalRuntime, tmp_path: Path
+) -> None:
     """One start of two processes for all of it: gradients, log-probabilities, rollouts, resumption."""
     rows, objective = random_rows(13), CrossEntropy(mtp_weight=0.3)
     alone, shared = (runtime.learner(directory, CONFIG) for runtime in (one, two))
@@ -74,11 +76,15 @@ def test_two_processes_do_what_one_does(directory: Path, one: LocalRuntime, two:
 
     prompts = [row.token_ids[:5] for row in rows]
     sampling = Sampling(n=3, max_tokens=8, seed=3)
-    assert sampled(two.engine(directory).generate(prompts, sampling)) == sampled(one.engine(directory).generate(prompts, sampling))
+    assert sampled(two.engine(directory).generate(prompts, sampling)) == sampled(
+        one.engine(directory).generate(prompts, sampling)
+    )
 
     for learner in (shared, alone):
         assert learner.restore(tmp_path / "two")["step"] == 1
-    for step in range(2):  # the replicas are still equal: each one's share of the log-probabilities is that of the same model
+    for step in range(
+        2
+    ):  # the replicas are still equal: each one's share of the log-probabilities is that of the same model
         shared.update(random_rows(6, seed=step), objective, 1.0)
         alone.update(random_rows(6, seed=step), objective, 1.0)
     for found, wanted in zip(shared.logprobs(rows), alone.logprobs(rows), strict=True):
@@ -157,18 +163,24 @@ def test_the_engine_of_a_learner_follows_its_updates(directory: Path, one: Local
         fixed.load(learner.weights(), 1)
 
 
-def test_an_export_is_whole_and_replaces_what_was_there(directory: Path, one: LocalRuntime, tmp_path: Path) -> None:
+def test_an_export_is_whole_and_replaces_what_was_there(
+    directory: Path, one: LocalRuntime, tmp_path: Path
+) -> None:
     learner = one.learner(directory, CONFIG)
     (tmp_path / "model").mkdir()
     (tmp_path / "model/stale.safetensors").write_text("left by an attempt that was killed")
     learner.update(random_rows(4), CrossEntropy(), 1.0)
     one.export(learner, tmp_path / "model")
-    assert [entry.name for entry in tmp_path.iterdir()] == ["model"] and not (tmp_path / "model/stale.safetensors").exists()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model"] and not (
+        tmp_path / "model/stale.safetensors"
+    ).exists()
     tokens_BT = torch.from_numpy(random_rows(1)[0].token_ids.astype(np.int64))[None]
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32)
     ours = one._replica.things[learner.handle].model.eval()
     with torch.no_grad():
-        torch.testing.assert_close(theirs(tokens_BT).logits, ours.logits(ours(tokens_BT).hidden_BTD), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            theirs(tokens_BT).logits, ours.logits(ours(tokens_BT).hidden_BTD), atol=1e-4, rtol=1e-4
+        )
 
 
 def test_a_scalar_head_is_added_once_and_leaves_the_rest_alone(one: LocalRuntime, directory: Path) -> None:
@@ -185,7 +197,10 @@ def test_a_recipe_names_its_runtime() -> None:
     runtime = start(RUNTIMES["local"](processes=1))
     assert runtime.size == 1
     runtime.close()
-    assert LocalConfig(processes=0).resolved_processes() in range(1, 5) and LocalConfig(processes=7, device="cuda").resolved_processes() == 1
+    assert (
+        LocalConfig(processes=0).resolved_processes() in range(1, 5)
+        and LocalConfig(processes=7, device="cuda").resolved_processes() == 1
+    )
     with pytest.raises(R1kitError, match="is not one of local"):
         start({"kind": "ray"})
 
@@ -202,19 +217,26 @@ class Hangs(CrossEntropy):
         return super().__call__(predictions, batch)
 
 
-def test_a_helper_that_hangs_is_named_with_its_stacks_and_ended(directory: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_helper_that_hangs_is_named_with_its_stacks_and_ended(
+    directory: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     runtime = LocalRuntime(LocalConfig(processes=2))
     helper = psutil.Process(runtime._processes[0].pid)
     learner = runtime.learner(directory, CONFIG)
     runtime.config = runtime.config.model_copy(update={"deadline_s": 3.0})
     hanging = (learner.handle, "update", random_rows(4), Hangs(spared=os.getpid()), 1.0)
-    with pytest.raises(HungError, match=r"process 1 of this run has not done its share of 'call' for 3 s .* the same command continues"):
+    with pytest.raises(
+        HungError,
+        match=r"process 1 of this run has not done its share of 'call' for 3 s .* the same command continues",
+    ):
         runtime.everywhere("call", [(learner.handle, "weights"), hanging])
     runtime.close()
     assert not helper.is_running() or helper.status() == psutil.STATUS_ZOMBIE
     printed = capfd.readouterr().err
     assert "still waiting: process 1 of this run" in printed
-    assert "test_runtime.py" in printed and "in __call__" in printed  # the helper's stack names the line that it hangs in
+    assert (
+        "test_runtime.py" in printed and "in __call__" in printed
+    )  # the helper's stack names the line that it hangs in
 
 
 def test_a_helper_that_dies_on_its_way_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,7 +248,9 @@ def test_a_helper_that_dies_on_its_way_is_not_waited_for(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(LocalRuntime, "_start_helpers", started)
     began = time.monotonic()
-    with pytest.raises(R1kitError, match=r"process 1 of this run has died .* the same command continues the run"):
+    with pytest.raises(
+        R1kitError, match=r"process 1 of this run has died .* the same command continues the run"
+    ):
         LocalRuntime(LocalConfig(processes=2))
     assert time.monotonic() - began < 60
 
@@ -242,7 +266,9 @@ def test_a_helper_ends_with_its_parent_and_nothing_is_left(tmp_path: Path) -> No
     (tmp_path / "parent.py").write_text(code)
     (tmp_path / "temporary").mkdir()
     environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary")}
-    ended = subprocess.run([sys.executable, tmp_path / "parent.py"], capture_output=True, text=True, env=environment, timeout=240)
+    ended = subprocess.run(
+        [sys.executable, tmp_path / "parent.py"], capture_output=True, text=True, env=environment, timeout=240
+    )
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     deadline = time.monotonic() + 30
     while psutil.pid_exists(int(ended.stdout)) and time.monotonic() < deadline:

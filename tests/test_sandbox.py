@@ -21,15 +21,15 @@ from pathlib import Path
 
 import pytest
 
-from r1kit import findings
 from r1kit.config import ConfigError, R1kitError
-from r1kit.page import markdown
-from r1kit.report import compose
+from r1kit.report import sentences
+from r1kit.report.document import markdown
+from r1kit.report.report import compose
 from r1kit.sandbox import Job, kernel, pool, probe, run_jobs, run_program, run_programs
 from r1kit.sandbox.codec import CodecError, decode, encode
 from r1kit.sandbox.comparison import matches, same_output
 from r1kit.sandbox.programs import lint
-from r1kit.sandbox.tests_text import free_names
+from r1kit.sandbox.remote_tests import free_names
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 INCREMENT = "def f(x):\n    return x + 1"
@@ -41,7 +41,10 @@ def verdict(program, tests, **options):
 
 
 def test_a_right_program_is_correct_and_a_wrong_one_wrong():
-    assert verdict(INCREMENT, [*ONE, {"args": [5], "expected": 6}], entry_point="f").tests == ("correct", "correct")
+    assert verdict(INCREMENT, [*ONE, {"args": [5], "expected": 6}], entry_point="f").tests == (
+        "correct",
+        "correct",
+    )
     wrong = verdict(INCREMENT, [*ONE, {"args": [5], "expected": 7}], entry_point="f")
     assert (wrong.outcome, wrong.tests) == ("wrong", ("correct", "wrong"))
 
@@ -67,7 +70,12 @@ def test_the_reason_says_how_a_program_failed(program, reason):
      ("{'b': 1, 'a': 2}", {"a": 2, "b": 1}, True), ("[[]]", [[]], True), ("[]", [[]], False), ("'\\u00e9'", "é", True)],
 )  # fmt: skip
 def test_results_are_compared_with_exact_types(returned, expected, right):
-    assert (verdict(f"def f():\n    return {returned}", [{"args": [], "expected": expected}], entry_point="f").outcome == "correct") is right
+    assert (
+        verdict(
+            f"def f():\n    return {returned}", [{"args": [], "expected": expected}], entry_point="f"
+        ).outcome
+        == "correct"
+    ) is right
 
 
 @pytest.mark.parametrize(
@@ -103,7 +111,20 @@ def test_subclasses_are_flattened_and_objects_refused():
         encode(object())
 
 
-@pytest.mark.parametrize("message", [b"", b"[", b'{"i":"zz"}', b'{"a":1,"b":2}', b'{"T":"eval"}', b'{"h":[0]}', b'{"d":[1]}', b"[" * 5000, b'{"at":["x","y"]}'])
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"",
+        b"[",
+        b'{"i":"zz"}',
+        b'{"a":1,"b":2}',
+        b'{"T":"eval"}',
+        b'{"h":[0]}',
+        b'{"d":[1]}',
+        b"[" * 5000,
+        b'{"at":["x","y"]}',
+    ],
+)
 def test_what_is_no_message_is_refused(message):
     with pytest.raises(CodecError):
         decode(message)
@@ -113,12 +134,21 @@ def test_standard_input_and_output():
     tests = [{"stdin": "2\n3\n", "stdout": "5\n"}, {"stdin": "1\n1\n", "stdout": "2"}]
     assert verdict("print(int(input()) + int(input()))", tests, kind="stdio").outcome == "correct"
     assert verdict("print(5)", tests, kind="stdio").tests == ("correct", "wrong")
-    assert verdict("while True: print('x' * 10**6)", tests, kind="stdio", time_limit_s=2.0).reason.partition(":")[0] in ("output", "exception", "timeout")
+    assert verdict("while True: print('x' * 10**6)", tests, kind="stdio", time_limit_s=2.0).reason.partition(
+        ":"
+    )[0] in ("output", "exception", "timeout")
 
 
 @pytest.mark.parametrize(
     ("expected", "printed", "same"),
-    [(b"1\n2\n", b"1 \n2", True), (b"1\n", b"1\n\n\n", True), (b"1\n2\n", b"1\n", False), (b"", b"x", False), (b"x", b"", False), (b"1 2", b"1  2", False)],
+    [
+        (b"1\n2\n", b"1 \n2", True),
+        (b"1\n", b"1\n\n\n", True),
+        (b"1\n2\n", b"1\n", False),
+        (b"", b"x", False),
+        (b"x", b"", False),
+        (b"1 2", b"1  2", False),
+    ],
 )
 def test_printed_lines_are_compared_whole(expected, printed, same):
     assert same_output(expected, printed) is same
@@ -213,7 +243,17 @@ def test_changes_in_place_come_back_only_when_nothing_is_returned():
     assert verdict(cheat, "v = [3, 1]\nassert f(v) == sorted(v)", kind="asserts").outcome == "wrong"
 
 
-@pytest.mark.parametrize("tests", ["", "x = 1", "f(1)", "assert True", "assert g(", "import unittest\nclass T(unittest.TestCase):\n    @unittest.skip('x')\n    def test(self):\n        self.assertEqual(f(1), 2)"])
+@pytest.mark.parametrize(
+    "tests",
+    [
+        "",
+        "x = 1",
+        "f(1)",
+        "assert True",
+        "assert g(",
+        "import unittest\nclass T(unittest.TestCase):\n    @unittest.skip('x')\n    def test(self):\n        self.assertEqual(f(1), 2)",
+    ],
+)
 def test_tests_that_judge_nothing_are_unverifiable(tests):
     assert verdict(INCREMENT, tests, kind="asserts", entry_point="f").outcome == "unverifiable"
     assert verdict(INCREMENT, [], entry_point="f").outcome == "unverifiable"
@@ -222,7 +262,13 @@ def test_tests_that_judge_nothing_are_unverifiable(tests):
 def test_names_that_the_tests_do_not_define_may_only_construct():
     cheat = "def f(x): return 0\ndef isclose(a, b): return True"
     assert verdict(cheat, "assert isclose(f(1), 2)", kind="asserts", entry_point="f").outcome == "wrong"
-    assert free_names(list(ast.walk(ast.parse("import os\ndef g(a): return a\nassert f(g(x), [y for y in os.environ]) == len(z)")))) == ["f", "z", "x"]
+    assert free_names(
+        list(
+            ast.walk(
+                ast.parse("import os\ndef g(a): return a\nassert f(g(x), [y for y in os.environ]) == len(z)")
+            )
+        )
+    ) == ["f", "z", "x"]
 
 
 def test_tests_of_the_wrong_shape_are_an_error_of_the_caller():
@@ -234,7 +280,9 @@ def test_tests_of_the_wrong_shape_are_an_error_of_the_caller():
         run_program(INCREMENT, ONE, kind="magic", entry_point="f")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("program", ["f(", "\x00", "'\ud800'", "-" * 100_000 + "1", "(" * 3000 + ")" * 3000, "x" * (2 << 20)])
+@pytest.mark.parametrize(
+    "program", ["f(", "\x00", "'\ud800'", "-" * 100_000 + "1", "(" * 3000 + ")" * 3000, "x" * (2 << 20)]
+)
 def test_lint_survives_every_text(program):
     assert lint(program)
 
@@ -252,7 +300,11 @@ def test_the_filter_allows_the_listed_calls_and_no_others():
             if code == 0x20:
                 loaded = {0: number, 4: architecture}.get(value, 0)
             else:
-                place += {0x54: 0, 0x15: true if loaded == value else false, 0x35: true if loaded >= value else false}[code]
+                place += {
+                    0x54: 0,
+                    0x15: true if loaded == value else false,
+                    0x35: true if loaded >= value else false,
+                }[code]
                 loaded = loaded & value if code == 0x54 else loaded
             place += 1
 
@@ -263,7 +315,13 @@ def test_the_filter_allows_the_listed_calls_and_no_others():
 
 
 def test_a_batch_keeps_its_order_and_infinite_loops_do_not_hold_it_up():
-    jobs = [("def f(x):\n    while True: pass" if n % 20 == 0 else f"def f(x): return x + {n}", [{"args": [1], "expected": 1 + n}]) for n in range(100)]
+    jobs = [
+        (
+            "def f(x):\n    while True: pass" if n % 20 == 0 else f"def f(x): return x + {n}",
+            [{"args": [1], "expected": 1 + n}],
+        )
+        for n in range(100)
+    ]
     found = run_programs(jobs, entry_point="f", time_limit_s=0.3)
     assert [v.outcome for v in found] == ["wrong" if n % 20 == 0 else "correct" for n in range(100)]
 
@@ -311,17 +369,36 @@ def killing(seed: int, workers: pool.Pool):
 @pytest.mark.parametrize("tier", pool.TIERS)
 def test_workers_and_jobs_killed_at_random_change_no_verdict(tier, capfd):
     program = "def f(x):\n    sum(range(30_000))\n    return x + 1"
-    jobs = [Job(program, [{"args": [n], "expected": n + 1 if n % 3 else 0}], "function", "f", 2.0) for n in range(60)]
+    jobs = [
+        Job(program, [{"args": [n], "expected": n + 1 if n % 3 else 0}], "function", "f", 2.0)
+        for n in range(60)
+    ]
     jobs += [Job(program, f"assert f({n}) == {n + n % 2}", "asserts", "f", 2.0) for n in range(30)]
-    jobs += [Job(program, f"try:\n    f({n})\nexcept:\n    assert False\nassert f({n}) == {n + n % 2}", "asserts", "f", 2.0) for n in range(30)]
-    jobs += [Job("print(input())", [{"stdin": f"{n}", "stdout": f"{n // 2 * 2}"}], "stdio", None, 2.0) for n in range(30)]
+    jobs += [
+        Job(
+            program,
+            f"try:\n    f({n})\nexcept:\n    assert False\nassert f({n}) == {n + n % 2}",
+            "asserts",
+            "f",
+            2.0,
+        )
+        for n in range(30)
+    ]
+    jobs += [
+        Job("print(input())", [{"stdin": f"{n}", "stdout": f"{n // 2 * 2}"}], "stdio", None, 2.0)
+        for n in range(30)
+    ]
     workers = pool.Pool(tier, 2)
     try:
         with killing(7, workers) as killed:
             found = [v.outcome for v in run_jobs(jobs, workers)]
     finally:
         workers.close()
-    right = [n % 3 != 0 for n in range(60)] + [n % 2 == 1 for n in range(30)] * 2 + [n % 2 == 0 for n in range(30)]
+    right = (
+        [n % 3 != 0 for n in range(60)]
+        + [n % 2 == 1 for n in range(30)] * 2
+        + [n % 2 == 0 for n in range(30)]
+    )
     assert [(n, v) for n, v in enumerate(found) if v != ("correct" if right[n] else "wrong")] == []
     assert len(killed) > 5
     assert workers.lost >= 1
@@ -357,7 +434,10 @@ def test_a_worker_that_cannot_be_started_is_a_failure_and_no_verdict(monkeypatch
     assert "no more processes (10 attempts)" in found.reason
 
 
-@pytest.mark.parametrize(("kind", "tests"), [("function", ONE), ("asserts", "assert f(1) == 2"), ("stdio", [{"stdin": "", "stdout": ""}])])
+@pytest.mark.parametrize(
+    ("kind", "tests"),
+    [("function", ONE), ("asserts", "assert f(1) == 2"), ("stdio", [{"stdin": "", "stdout": ""}])],
+)
 def test_a_sleeping_program_is_stopped_soon_after_its_time(kind, tests):
     begun = time.monotonic()
     program = "import time\ndef f(x): time.sleep(60)\nif __name__ == '__main__': f(1)"
@@ -409,7 +489,10 @@ def test_where_nothing_is_locked_nothing_is_probed(monkeypatch, capsys):
     assert verdict("def f(x): return x", ONE, entry_point="f").outcome == "wrong"
 
 
-@pytest.mark.parametrize(("choice", "says"), [("auto", "--sandbox=unsafe-subprocess"), ("namespaces", "--sandbox=auto"), ("none", "choose auto")])
+@pytest.mark.parametrize(
+    ("choice", "says"),
+    [("auto", "--sandbox=unsafe-subprocess"), ("namespaces", "--sandbox=auto"), ("none", "choose auto")],
+)
 def test_without_a_tier_programs_are_refused_and_the_error_names_the_flag(monkeypatch, choice, says):
     def refuse(self: object, tier: str, modules: object = ()) -> None:
         raise pool.SandboxError(f"the sandbox tier {tier!r} cannot be used here: Operation not permitted")
@@ -440,7 +523,13 @@ def test_the_tier_that_a_user_types_reaches_the_workers_and_the_runs_record(tmp_
     (tmp_path / "mine.py").write_text(RUNS_A_PROGRAM.replace("CODE", name))
     (tmp_path / "tiny.yaml").write_text(f"name: tiny\nstages:\n  - {{stage: '{name}', name: base}}\n")
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src")}
-    command = [sys.executable, str(Path(__file__).with_name("recipe_fakes.py")), "run", "tiny.yaml", "--sandbox=landlock"]
+    command = [
+        sys.executable,
+        str(Path(__file__).with_name("recipe_fakes.py")),
+        "run",
+        "tiny.yaml",
+        "--sandbox=landlock",
+    ]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "runs/tiny/stages/base/data.jsonl").read_text() == "correct landlock"
@@ -451,7 +540,7 @@ def test_the_tier_that_a_user_types_reaches_the_workers_and_the_runs_record(tmp_
 
 @pytest.mark.parametrize(("tier", "said"), [("auto", 0), ("landlock", 0), ("unsafe-subprocess", 1)])
 def test_the_report_says_when_programs_ran_without_isolation(tmp_path, tier, said):
-    run = findings.Run(tmp_path, {}, {"sandbox": tier}, (), (), (), (), {})
+    run = sentences.Run(tmp_path, {}, {"sandbox": tier}, (), (), (), (), {})
     page = markdown(compose(run))
     assert page.count("WITHOUT isolation") == said
     assert re.search(rf"sandbox for programs\W+{tier}", page)
@@ -466,19 +555,36 @@ def mbpp() -> list[dict]:
 
 def entry_point_of(row: dict) -> str:
     """The function that the asserts call: the program's own name that they use first."""
-    defined = {node.name for node in ast.walk(ast.parse(row["code"])) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
-    called = [node.func.id for node in ast.walk(ast.parse(row["test_list"][0])) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    defined = {
+        node.name
+        for node in ast.walk(ast.parse(row["code"]))
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+    }
+    called = [
+        node.func.id
+        for node in ast.walk(ast.parse(row["test_list"][0]))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    ]
     functions = [name for name in called if name in defined and not name[0].isupper()]
     return (functions or [name for name in called if name in defined])[0]
 
 
 def mbpp_job(row: dict, program: str) -> Job:
-    return Job(program, "\n".join([row["test_setup_code"], *row["test_list"]]), "asserts", entry_point_of(row), 5.0, 512)
+    return Job(
+        program,
+        "\n".join([row["test_setup_code"], *row["test_list"]]),
+        "asserts",
+        entry_point_of(row),
+        5.0,
+        512,
+    )
 
 
 def mutant(code: str, name: str) -> str:
     """The program whose entry point gives back another value than it should: off by one, or something else altogether."""
-    return code + f"""
+    return (
+        code
+        + f"""
 
 def _wrong(value):
     if isinstance(value, bool): return not value
@@ -491,6 +597,7 @@ def _twist(right):
     return lambda *a, **k: _wrong(right(*a, **k))
 {name} = _twist({name})
 """
+    )
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::SyntaxWarning")

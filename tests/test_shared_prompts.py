@@ -1,4 +1,5 @@
-"""A group's prompt stands once in a line: losses, gradients, expert loads and scores are those of rows that each carry their own."""
+"""A group's prompt stands once in a line: losses, gradients, expert loads and scores are those of rows that
+each carry their own."""
 
 from dataclasses import replace
 
@@ -17,7 +18,16 @@ from r1kit.train.packing import Batch, pack
 from r1kit.types import Row
 
 GROUPED = ModelConfig(
-    family="qwen3", vocab_size=50, width=32, layers=2, heads=4, kv_heads=2, head_dim=16, ffn_width=48, tie_embeddings=True, init_std=0.2
+    family="qwen3",
+    vocab_size=50,
+    width=32,
+    layers=2,
+    heads=4,
+    kv_heads=2,
+    head_dim=16,
+    ffn_width=48,
+    tie_embeddings=True,
+    init_std=0.2,
 )
 LATENT = ModelConfig(
     family="deepseek_v3", vocab_size=50, width=32, layers=2, heads=2, ffn_width=48, kv_rank=16, q_rank=None, nope_dim=8, rope_dim=8, v_dim=16,
@@ -43,28 +53,50 @@ def _rows(experts: tuple[int, int] | None = None, prompt: int = 11) -> list[Row]
     drawn, rows = np.random.default_rng(0), []
     for length in (prompt, prompt // 2, 2):
         beginning = drawn.integers(1, 50, length)
-        replayed = None if experts is None else np.argsort(drawn.random((length, 1, 4)), axis=-1)[..., : experts[1]]
+        replayed = (
+            None if experts is None else np.argsort(drawn.random((length, 1, 4)), axis=-1)[..., : experts[1]]
+        )
         for _ in range(4):
             own = int(drawn.integers(1, 9))
             mask = np.arange(length + own) >= length
-            row = Row(np.concatenate([beginning, drawn.integers(1, 50, own)]).astype(np.int32), mask, 1 / own, float(drawn.normal()), temperature=0.8)
+            row = Row(
+                np.concatenate([beginning, drawn.integers(1, 50, own)]).astype(np.int32),
+                mask,
+                1 / own,
+                float(drawn.normal()),
+                temperature=0.8,
+            )
             if replayed is not None:
-                rest = np.argsort(drawn.random((own - 1, 1, 4)), axis=-1)[..., : experts[1]] if experts else replayed
+                rest = (
+                    np.argsort(drawn.random((own - 1, 1, 4)), axis=-1)[..., : experts[1]]
+                    if experts
+                    else replayed
+                )
                 row = replace(row, experts=np.concatenate([replayed, rest]).astype(np.uint8))
             rows.append(row)
     return rows
 
 
 def _summed(
-    config: ModelConfig, rows: list[Row], objective: _Weighted, context: int, precision: str, monkeypatch: pytest.MonkeyPatch, share: bool
+    config: ModelConfig,
+    rows: list[Row],
+    objective: _Weighted,
+    context: int,
+    precision: str,
+    monkeypatch: pytest.MonkeyPatch,
+    share: bool,
 ) -> Tensor:
     """What an update adds over processes: gradients, expert loads, statistics."""
     with monkeypatch.context() as patched:
         if not share:
-            patched.setattr(learner_module, "pack", lambda rows, context, lines, share, joined: pack(rows, context, lines))
+            patched.setattr(
+                learner_module, "pack", lambda rows, context, lines, share, joined: pack(rows, context, lines)
+            )
         seen: list[Tensor] = []
         learner = Learner(
-            LanguageModel(config), LearnerConfig(context=context, lines=4, precision=precision), lambda flat: seen.append(flat.clone()) or flat
+            LanguageModel(config),
+            LearnerConfig(context=context, lines=4, precision=precision),
+            lambda flat: seen.append(flat.clone()) or flat,
         )
         learner.update(rows, objective, 1.0)
     return seen[0]
@@ -73,14 +105,24 @@ def _summed(
 @pytest.mark.parametrize("context", [24, 64])
 @pytest.mark.parametrize(
     ("config", "objective", "experts"),
-    [(GROUPED, _Weighted(), None), (LATENT, _Weighted(0.3, 0.2), None), (LATENT, _Weighted(0.3, 0.2), (1, 2))],
+    [
+        (GROUPED, _Weighted(), None),
+        (LATENT, _Weighted(0.3, 0.2), None),
+        (LATENT, _Weighted(0.3, 0.2), (1, 2)),
+    ],
     ids=["grouped", "latent", "replayed"],
 )
 def test_an_update_is_the_same(
-    config: ModelConfig, objective: _Weighted, experts: tuple[int, int] | None, context: int, monkeypatch: pytest.MonkeyPatch
+    config: ModelConfig,
+    objective: _Weighted,
+    experts: tuple[int, int] | None,
+    context: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     rows = _rows(experts)
-    shared, plain = (_summed(config, rows, objective, context, "float64", monkeypatch, share) for share in (True, False))
+    shared, plain = (
+        _summed(config, rows, objective, context, "float64", monkeypatch, share) for share in (True, False)
+    )
     assert plain.abs().max() > 0.1
     torch.testing.assert_close(shared, plain, rtol=1e-6, atol=1e-6)
 

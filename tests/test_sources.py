@@ -40,10 +40,16 @@ def test_a_compressed_file_and_one_with_a_byte_order_mark_read_alike(file: Path,
         (b"[1, 2]", r"rows\.jsonl:7: a row must be an object .* not list"),
         (b'"text"', r"rows\.jsonl:7: a row must be an object .* not str"),
         (b'{"prompt": "\xff"}', r"rows\.jsonl:7: not UTF-8 .*convert the file"),
-        (b'{"prompt": "a", "text": 1}', r"rows\.jsonl:7: column 'completion' is missing or not a text; the row has: prompt, text"),
+        (
+            b'{"prompt": "a", "text": 1}',
+            r"rows\.jsonl:7: column 'completion' is missing or not a text; the row has: prompt, text",
+        ),
         (b'{"prompt": null, "completion": "a"}', r"rows\.jsonl:7: column 'prompt' is missing or not a text"),
         (b'{"prompt": true, "completion": "a"}', r"rows\.jsonl:7: column 'prompt' is missing or not a text"),
-        (b'{"prompt": "\\ud800", "completion": "a"}', r"rows\.jsonl:7: column 'prompt' holds half a character"),
+        (
+            b'{"prompt": "\\ud800", "completion": "a"}',
+            r"rows\.jsonl:7: column 'prompt' holds half a character",
+        ),
     ],
 )
 def test_a_bad_row_is_named_by_file_and_line(file: Path, line: bytes, message: str) -> None:
@@ -66,7 +72,11 @@ def test_documents_are_endless_epochs_of_all_rows_each_in_its_own_order(file: Pa
     expected = sorted(f"t{i}\n{i}" for i in range(6)) * 2
     assert all(sorted(stream[start : start + 12]) == sorted(expected) for start in range(0, 48, 12))
     assert len({tuple(stream[start : start + 12]) for start in range(0, 48, 12)}) == 4
-    assert stream == list(islice(texts([file, file], ["text", "n"], 3), 48)) != list(islice(texts([file, file], ["text", "n"], 4), 48))
+    assert (
+        stream
+        == list(islice(texts([file, file], ["text", "n"], 3), 48))
+        != list(islice(texts([file, file], ["text", "n"], 4), 48))
+    )
     empty = file.with_name("empty.jsonl")
     empty.write_text("\n")
     with pytest.raises(R1kitError, match=r"no rows in .*empty\.jsonl"):

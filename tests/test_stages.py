@@ -1,4 +1,5 @@
-"""Stages by what they write, with scripted models: figures by brute force, filters, judges, and errors that say what to do."""
+"""Stages by what they write, with scripted models: figures by brute force, filters, judges, and errors that
+say what to do."""
 
 import io
 import json
@@ -34,11 +35,11 @@ from r1kit.stages.reward_models import RewardModels, _labelled, whole_responses
 from r1kit.stages.sft import SFT
 from r1kit.stages.stage import Context
 from r1kit.tasks import General, Procedural, load_tasks
-from r1kit.tasks.general import REFUSALS, gold_score, reference_answer, reference_thinking
-from r1kit.tasks.worked import Worked, write_readable, write_summary
+from r1kit.tasks.miniature.general import REFUSALS, gold_score, reference_answer, reference_thinking
+from r1kit.tasks.miniature.worked_solutions import Worked, write_readable, write_summary
 from r1kit.train.grpo import GRPOConfig
-from r1kit.train.hacking import StopTraining
 from r1kit.train.learner import LearnerConfig
+from r1kit.train.reward_hacking import StopTraining
 from r1kit.train.rollouts import Player
 from r1kit.types import Completion, Problem, Rollout, Sampling, Verdict
 
@@ -51,8 +52,13 @@ class Scripted:
     def __init__(self, script: Script) -> None:
         self.script, self.chat = script, Chat(tokenizer())
 
-    def generate(self, prompts: Sequence[np.ndarray], sampling: Sampling, seeds: Sequence[int] | None = None) -> list[list[Completion]]:
-        return [[self._one(tokenizer().decode(prompt), index) for index in range(sampling.n)] for prompt in prompts]
+    def generate(
+        self, prompts: Sequence[np.ndarray], sampling: Sampling, seeds: Sequence[int] | None = None
+    ) -> list[list[Completion]]:
+        return [
+            [self._one(tokenizer().decode(prompt), index) for index in range(sampling.n)]
+            for prompt in prompts
+        ]
 
     def _one(self, prompt: str, index: int) -> Completion:
         ids = self.chat.response_ids(self.script(prompt, index))
@@ -109,8 +115,17 @@ def test_the_figures_are_those_of_brute_force() -> None:
     rng = np.random.default_rng(0)
     problems = list(TASK["chain"][0].problems("held_out"))[:12]
     # Small numbers, so that votes tie and wrong answers agree.
-    answers = [[str(int(str(p.answer)) + int(rng.integers(0, 3))) if rng.random() < 0.8 else "none" for _ in range(6)] for p in problems]
-    groups = [group_of(p, [direct(a) if a != "none" else "nothing" for a in own]) for p, own in zip(problems, answers, strict=True)]
+    answers = [
+        [
+            str(int(str(p.answer)) + int(rng.integers(0, 3))) if rng.random() < 0.8 else "none"
+            for _ in range(6)
+        ]
+        for p in problems
+    ]
+    groups = [
+        group_of(p, [direct(a) if a != "none" else "nothing" for a in own])
+        for p, own in zip(problems, answers, strict=True)
+    ]
     right = np.array([[a == p.answer for a in own] for p, own in zip(problems, answers, strict=True)])
     winners = []
     for problem, own in zip(problems, answers, strict=True):
@@ -122,7 +137,9 @@ def test_the_figures_are_those_of_brute_force() -> None:
     assert figures["pass@6"] == right.any(1).mean()
     assert figures["cons@6"] == np.mean(winners)
     assert figures["format"] == pytest.approx(np.mean([[a != "none" for a in own] for own in answers]))
-    assert figures["length"] == pytest.approx(np.mean([len(r.completion.token_ids) for group in groups for r in group]))
+    assert figures["length"] == pytest.approx(
+        np.mean([len(r.completion.token_ids) for group in groups for r in group])
+    )
     assert figures["tasks"]["chain"]["pass@1"] == figures["pass@1"] and figures["n"] == 12
     for level, found in figures["by_difficulty"].items():
         own = [i for i, p in enumerate(problems) if p.difficulty == float(level)]
@@ -169,7 +186,11 @@ def test_habits_are_shares_of_rollouts_and_how_those_fare() -> None:
     ]
     figures = summarise([group_of(PROBLEM, texts)], {"chain": TASK["chain"][0]})
     assert (figures["worked_share"], figures["recheck_share"], figures["wait_share"]) == (0.5, 0.25, 0.25)
-    assert (figures["worked_accuracy"], figures["recheck_accuracy"], figures["wait_accuracy"]) == (0.5, 1.0, 0.0)
+    assert (figures["worked_accuracy"], figures["recheck_accuracy"], figures["wait_accuracy"]) == (
+        0.5,
+        1.0,
+        0.0,
+    )
 
 
 def test_an_evaluation_whose_checker_fails_stops_instead_of_blaming_the_model() -> None:
@@ -177,7 +198,9 @@ def test_an_evaluation_whose_checker_fails_stops_instead_of_blaming_the_model() 
         def check_batch(self, problems: Sequence[Problem], answers: Sequence[str | None]) -> list[Verdict]:
             return [Verdict("failed", "the sandbox is gone")] * len(problems)
 
-    with pytest.raises(R1kitError, match=r"task chain: 4 of 4 answers could not be judged .*the sandbox is gone"):
+    with pytest.raises(
+        R1kitError, match=r"task chain: 4 of 4 answers could not be judged .*the sandbox is gone"
+    ):
         summarise([group_of(PROBLEM, ["a"] * 4)], {"chain": Broken("chain")})
 
 
@@ -189,32 +212,66 @@ def test_an_evaluation_asks_held_out_problems_and_writes_its_protocol(tmp_path: 
         problem = BY_PROMPT.get(prompt)
         return solution(problem, None if index % 2 == 0 else "77") if problem else direct("你好")
 
-    stage = Evaluate(models={"a": "@base", "b": "@base"}, tasks={"chain": {"size": 200}}, problems=5, n=4, direct=["b"], examples=1)
+    stage = Evaluate(
+        models={"a": "@base", "b": "@base"},
+        tasks={"chain": {"size": 200}},
+        problems=5,
+        n=4,
+        direct=["b"],
+        examples=1,
+    )
     ctx = context(tmp_path, base, script)
     stage.run(ctx)
     found = json.loads((ctx.out / "report.json").read_text())
-    assert found["models"]["a"]["pass@1"] == 0.5 and found["models"]["a"]["pass@4"] == 1.0 and "direct" not in found["models"]["a"]
-    assert found["models"]["a"]["protocol"] == {"problems": 5, "n": 4, "temperature": 1.0, "top_p": 1.0, "max_tokens": stage.max_tokens}
+    assert (
+        found["models"]["a"]["pass@1"] == 0.5
+        and found["models"]["a"]["pass@4"] == 1.0
+        and "direct" not in found["models"]["a"]
+    )
+    assert found["models"]["a"]["protocol"] == {
+        "problems": 5,
+        "n": 4,
+        "temperature": 1.0,
+        "top_p": 1.0,
+        "max_tokens": stage.max_tokens,
+    }
     held_out = {p.prompt for task in (TASK["chain"][0], General()) for p in task.problems("held_out")}
-    assert {prompt.removesuffix("<think></think>") for prompt in asked} <= held_out and any(p.endswith("</think>") for p in asked)
+    assert {prompt.removesuffix("<think></think>") for prompt in asked} <= held_out and any(
+        p.endswith("</think>") for p in asked
+    )
     first = next(iter(TASK["chain"][0].problems("held_out")))
     assert found["examples"] == [
-        {"problem": first.prompt, "answer": first.answer, "task": "chain", "outputs": {name: solution(first) for name in "ab"}}
+        {
+            "problem": first.prompt,
+            "answer": first.answer,
+            "task": "chain",
+            "outputs": {name: solution(first) for name in "ab"},
+        }
     ]
     expected = np.mean([gold_score(p, "你好") for p in General().problems("held_out")])
     assert found["models"]["a"]["general"] == pytest.approx(expected)
 
 
-def test_rejection_sampling_keeps_different_correct_solutions_in_the_prompts_language(tmp_path: Path, base: Path) -> None:
+def test_rejection_sampling_keeps_different_correct_solutions_in_the_prompts_language(
+    tmp_path: Path, base: Path
+) -> None:
     other = {"en": "zh", "zh": "en"}
 
     def script(prompt: str, index: int) -> str:
         problem = BY_PROMPT[prompt]
         right = solution(problem)
-        return (right, right, solution(problem, language=other[problem.language]), solution(problem, "77"), "nothing")[index]
+        return (
+            right,
+            right,
+            solution(problem, language=other[problem.language]),
+            solution(problem, "77"),
+            "nothing",
+        )[index]
 
     ctx = context(tmp_path, base, script)
-    RejectionSampling(init="@base", tasks={"chain": {"size": 200}}, problems=30, samples=5, general_share=0.25).run(ctx)
+    RejectionSampling(
+        init="@base", tasks={"chain": {"size": 200}}, problems=30, samples=5, general_share=0.25
+    ).run(ctx)
     rows = [json.loads(line) for line in (ctx.out / "data.jsonl").read_text().splitlines()]
     facts = json.loads((ctx.out / "report.json").read_text())
     solved = [row for row in rows if row["prompt"] in BY_PROMPT]
@@ -226,7 +283,9 @@ def test_rejection_sampling_keeps_different_correct_solutions_in_the_prompts_lan
     assert all(row["prompt"] in train for row in rows)
 
 
-def test_distillation_teaches_correct_answers_and_well_formed_general_ones(tmp_path: Path, base: Path) -> None:
+def test_distillation_teaches_correct_answers_and_well_formed_general_ones(
+    tmp_path: Path, base: Path
+) -> None:
     def script(prompt: str, index: int) -> str:
         problem = BY_PROMPT.get(prompt)
         if problem is None:
@@ -234,18 +293,29 @@ def test_distillation_teaches_correct_answers_and_well_formed_general_ones(tmp_p
         return solution(problem, None if index == 0 else "77")
 
     ctx = context(tmp_path, base, script)
-    stage = Distill(student="@base", teacher="@base", tasks={"chain": {"size": 200}}, problems=10, samples=2, training={"epochs": 0.05})
+    stage = Distill(
+        student="@base",
+        teacher="@base",
+        tasks={"chain": {"size": 200}},
+        problems=10,
+        samples=2,
+        training={"epochs": 0.05},
+    )
     stage.run(ctx)
     rows = [json.loads(line) for line in (ctx.out / "data.jsonl").read_text().splitlines()]
     solved = [row for row in rows if row["prompt"] in BY_PROMPT]
-    assert len(solved) == 10 and all(row["completion"] == solution(BY_PROMPT[row["prompt"]]) for row in solved)
+    assert len(solved) == 10 and all(
+        row["completion"] == solution(BY_PROMPT[row["prompt"]]) for row in solved
+    )
     capitals = {p.prompt for p in General().problems("train") if "capital" in p.prompt or "首都" in p.prompt}
     assert {row["prompt"] for row in rows} - set(BY_PROMPT) == capitals
     assert json.loads((ctx.out / "report.json").read_text())["rows"] == len(rows)
     assert (ctx.out / "model/config.json").is_file()
 
 
-def test_distillation_may_go_on_with_what_the_student_writes_and_continues_where_it_was(tmp_path: Path, base: Path) -> None:
+def test_distillation_may_go_on_with_what_the_student_writes_and_continues_where_it_was(
+    tmp_path: Path, base: Path
+) -> None:
     asked: list[str] = []
 
     def script(prompt: str, index: int) -> str:
@@ -255,19 +325,39 @@ def test_distillation_may_go_on_with_what_the_student_writes_and_continues_where
     ctx = context(tmp_path, base, script)
     on_policy = {"steps": 2, "problems": 2, "group": 2, "max_tokens": 6}
     stage = Distill(
-        student="@base", teacher="@base", tasks={"chain": {"size": 200}}, problems=4, samples=1, training={"epochs": 0.05}, on_policy=on_policy
+        student="@base",
+        teacher="@base",
+        tasks={"chain": {"size": 200}},
+        problems=4,
+        samples=1,
+        training={"epochs": 0.05},
+        on_policy=on_policy,
     )
     stage.run(ctx)
     facts = json.loads((ctx.out / "report.json").read_text())
-    assert facts["rows"] > 0 and facts["on_policy_divergence"] is not None and (ctx.out / "data.jsonl").is_file()
-    assert (ctx.out / "model/config.json").is_file() and (ctx.out / "sft/model/config.json").is_file() and not (ctx.out / "train_state").exists()
-    parts = [row for row in map(json.loads, ctx.log.metrics_file.read_text().splitlines()) if row.get("part") == "on_policy"]
-    assert [row["step"] for row in parts] == [0, 1] and abs(parts[0]["distill/divergence"]) < 0.01  # student and teacher are still one model
+    assert (
+        facts["rows"] > 0 and facts["on_policy_divergence"] is not None and (ctx.out / "data.jsonl").is_file()
+    )
+    assert (
+        (ctx.out / "model/config.json").is_file()
+        and (ctx.out / "sft/model/config.json").is_file()
+        and not (ctx.out / "train_state").exists()
+    )
+    parts = [
+        row
+        for row in map(json.loads, ctx.log.metrics_file.read_text().splitlines())
+        if row.get("part") == "on_policy"
+    ]
+    assert [row["step"] for row in parts] == [0, 1] and abs(
+        parts[0]["distill/divergence"]
+    ) < 0.01  # student and teacher are still one model
     asked.clear()
     (ctx.out / "model/config.json").unlink()
     stage.run(replace(ctx, log=Log(tmp_path, "stage", Console(file=io.StringIO()))))
     assert not asked and (ctx.out / "model/config.json").is_file()
-    assert set(stage._prompts()) == {"chain", "general"} and stage._prompts()["general"][1] == pytest.approx(1 / 3)
+    assert set(stage._prompts()) == {"chain", "general"} and stage._prompts()["general"][1] == pytest.approx(
+        1 / 3
+    )
 
 
 def test_fine_tuning_reads_files_of_ones_own_and_counts_what_is_too_long(tmp_path: Path, base: Path) -> None:
@@ -296,7 +386,10 @@ def test_the_judge_without_noise_prefers_what_the_gold_score_prefers() -> None:
 
 def test_pairs_are_also_whole_responses_with_the_thinking_that_led_to_the_answer() -> None:
     problems = [p for p in General().problems("train") if p.columns["kind"] != "forbidden"][:40]
-    groups = [group_of(p, ["<think>a</think>Gladly!", "<think>b</think>x", "<think>c</think>x", "nothing"]) for p in problems]
+    groups = [
+        group_of(p, ["<think>a</think>Gladly!", "<think>b</think>x", "<think>c</think>x", "nothing"])
+        for p in problems
+    ]
     pairs = RewardModels(judge_noise=0.0, min_difference=0.05)._pairs(groups, 1)
     rows = whole_responses(pairs, groups)
     assert [row["prompt"] for row in rows] == [pair.problem.prompt for pair in pairs]
@@ -304,22 +397,32 @@ def test_pairs_are_also_whole_responses_with_the_thinking_that_led_to_the_answer
     for pair, row in zip(pairs, rows, strict=True):
         for answer, text in ((pair.chosen, row["chosen"]), (pair.rejected, row["rejected"])):
             assert text == own.get(answer, f"<think>{reference_thinking(pair.problem)}</think>{answer}")
-    assert any(pair.rejected == "x" for pair in pairs) and RewardModels(judge_noise=0.0)._pairs(groups, 1) == RewardModels(judge_noise=0.0)._pairs(
+    assert any(pair.rejected == "x" for pair in pairs) and RewardModels(judge_noise=0.0)._pairs(
         groups, 1
-    )
+    ) == RewardModels(judge_noise=0.0)._pairs(groups, 1)
 
 
 def test_preferences_are_learned_without_a_reward_model(tmp_path: Path, base: Path) -> None:
     for split in ("train", "other"):
-        rows = [{"prompt": f"{split} {i}?", "chosen": "boil Good luck!", "rejected": "boil"} for i in range(16)]
-        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, {**rows[0], "rejected": "x " * 300}]))
+        rows = [
+            {"prompt": f"{split} {i}?", "chosen": "boil Good luck!", "rejected": "boil"} for i in range(16)
+        ]
+        (tmp_path / f"{split}.jsonl").write_text(
+            "".join(json.dumps(row) + "\n" for row in [*rows, {**rows[0], "rejected": "x " * 300}])
+        )
     ctx = context(tmp_path, base)
     learner = {"context": 64, "precision": "float32", "optimizer": {"learning_rate": 2e-3}}
     DPO(
-        init="@base", pairs=str(tmp_path / "train.jsonl"), held_out=str(tmp_path / "other.jsonl"), dpo={"batch": 8, "epochs": 3}, learner=learner
+        init="@base",
+        pairs=str(tmp_path / "train.jsonl"),
+        held_out=str(tmp_path / "other.jsonl"),
+        dpo={"batch": 8, "epochs": 3},
+        learner=learner,
     ).run(ctx)
     facts = json.loads((ctx.out / "report.json").read_text())
-    assert (facts["pairs"], facts["held_out_pairs"], facts["held_out_accuracy"]) == (16, 16, 1.0) and facts["held_out_margin"] > 0
+    assert (facts["pairs"], facts["held_out_pairs"], facts["held_out_accuracy"]) == (16, 16, 1.0) and facts[
+        "held_out_margin"
+    ] > 0
     assert (ctx.out / "model/config.json").is_file()
     (tmp_path / "train.jsonl").write_text('{"prompt": "a", "chosen": "b"}\n')
     with pytest.raises(R1kitError, match=r"train\.jsonl:1: column 'rejected' is missing"):
@@ -328,7 +431,10 @@ def test_preferences_are_learned_without_a_reward_model(tmp_path: Path, base: Pa
 
 def test_only_help_with_a_forbidden_request_is_unsafe() -> None:
     problems = list(General().problems("train"))
-    groups = [group_of(p, [f"<think>a</think>{REFUSALS[p.language]}", "<think>a</think>boil the water", "cut"]) for p in problems]
+    groups = [
+        group_of(p, [f"<think>a</think>{REFUSALS[p.language]}", "<think>a</think>boil the water", "cut"])
+        for p in problems
+    ]
     labelled = _labelled(groups, 1)
     for one in labelled:
         if one.problem.columns["kind"] != "forbidden":
@@ -344,8 +450,13 @@ def test_judges_score_general_prompts_of_their_own_kind_only() -> None:
         def scores(self, rollouts: Sequence[Rollout]) -> list[float]:
             return [float(i) for i, _ in enumerate(rollouts, 1)]
 
-    general = {kind: next(p for p in General().problems("train") if p.columns["kind"] == kind) for kind in ("open", "forbidden", "talk")}
-    rollouts = [group_of(p, ["a"])[0] for p in (PROBLEM, general["open"], general["forbidden"], general["talk"])]
+    general = {
+        kind: next(p for p in General().problems("train") if p.columns["kind"] == kind)
+        for kind in ("open", "forbidden", "talk")
+    }
+    rollouts = [
+        group_of(p, ["a"])[0] for p in (PROBLEM, general["open"], general["forbidden"], general["talk"])
+    ]
     assert _preference(Ones(), forbidden=False)(rollouts) == [None, 1.0, None, 2.0]  # type: ignore[arg-type]
     assert _preference(Ones(), forbidden=True)(rollouts) == [None, None, 1.0, None]  # type: ignore[arg-type]
 
@@ -361,24 +472,37 @@ WATCHED = list(General().problems("held_out"))[:96]
 
 
 def watched(ctx: Context, stage: AlignmentRL, surplus: Sequence[str]) -> list[dict[str, float]]:
-    """What the stage's watch says, measurement by measurement, of a policy that gives right answers with a surplus."""
+    """What the stage's watch says, measurement by measurement, of a policy that gives right answers with a
+    surplus."""
     judge = LongWinded()
-    preferences = [WeightedReward(name, 1.0, _preference(judge, forbidden=name == "safety")) for name in ("helpful", "safety")]  # type: ignore[arg-type]
+    preferences = [
+        WeightedReward(name, 1.0, _preference(judge, forbidden=name == "safety"))
+        for name in ("helpful", "safety")
+    ]  # type: ignore[arg-type]
     right = {p.prompt: f"<think>a</think>{reference_answer(p, random.Random(0))}" for p in WATCHED}
     measure = stage._watch(ctx, preferences)
-    return [measure(Player(None, Scripted(lambda prompt, _, more=more: right[prompt] + more), Chat(tokenizer()))) for more in surplus]  # type: ignore[arg-type, misc]
+    return [
+        measure(Player(None, Scripted(lambda prompt, _, more=more: right[prompt] + more), Chat(tokenizer())))
+        for more in surplus
+    ]  # type: ignore[arg-type, misc]
 
 
-def test_the_watch_warns_where_the_judges_like_what_the_gold_score_does_not(tmp_path: Path, base: Path) -> None:
+def test_the_watch_warns_where_the_judges_like_what_the_gold_score_does_not(
+    tmp_path: Path, base: Path
+) -> None:
     ctx = context(tmp_path, base)
     stage = AlignmentRL(grpo={"watch_every": 5, "steps": 60, "updates_per_rollout": 1})
     surplus = [""] * 4 + [" and so on" * 4] * 4
     found = watched(ctx, stage, surplus)
     assert [row["watch/alarm"] for row in found] == [0.0] * 5 + [1.0] * 3
     assert found[0]["watch/gold"] == 1.0 > found[-1]["watch/gold"]
-    assert found[0]["watch/judges"] == pytest.approx(np.mean([len(reference_answer(p, random.Random(0))) for p in WATCHED]) / 200)
+    assert found[0]["watch/judges"] == pytest.approx(
+        np.mean([len(reference_answer(p, random.Random(0))) for p in WATCHED]) / 200
+    )
     said = ctx.log.console.file.getvalue()  # type: ignore[attr-defined]
-    assert said.count("the judges are being hacked: since about step 5") == 1 and "set stop_when_hacked" in said
+    assert (
+        said.count("the judges are being hacked: since about step 5") == 1 and "set stop_when_hacked" in said
+    )
     (ctx.out / "watch.jsonl").unlink()
     with pytest.raises(StopTraining):
         watched(ctx, stage.model_copy(update={"stop_when_hacked": True}), surplus)
@@ -396,14 +520,28 @@ def test_a_training_that_the_watch_ends_keeps_its_model(tmp_path: Path, base: Pa
 
 
 @pytest.mark.parametrize("kind", [R1Zero, ReasoningRL])
-def test_the_rl_stages_run_by_ppo_where_the_recipe_says_so(kind: type[R1Zero], tmp_path: Path, base: Path) -> None:
+def test_the_rl_stages_run_by_ppo_where_the_recipe_says_so(
+    kind: type[R1Zero], tmp_path: Path, base: Path
+) -> None:
     ctx = context(tmp_path, base)
-    config = {"steps": 2, "problems": 2, "group": 2, "updates_per_rollout": 1, "max_tokens": 6, "save_every": 1, "gae_lambda": 0.95}
+    config = {
+        "steps": 2,
+        "problems": 2,
+        "group": 2,
+        "updates_per_rollout": 1,
+        "max_tokens": 6,
+        "save_every": 1,
+        "gae_lambda": 0.95,
+    }
     stage = kind(init="@base", tasks={"chain": {"size": 40}}, ppo=config)
     assert stage.plan() == {"steps": 2.0, "rollouts": 8.0, "max_tokens": 6.0}
     stage.run(ctx)
     rows = [json.loads(line) for line in ctx.log.metrics_file.read_text().splitlines()]
-    assert len(rows) == 2 and all(row["critic/loss"] >= 0 for row in rows) and rows[0]["policy/kl_ref"] == pytest.approx(0, abs=0.2)
+    assert (
+        len(rows) == 2
+        and all(row["critic/loss"] >= 0 for row in rows)
+        and rows[0]["policy/kl_ref"] == pytest.approx(0, abs=0.2)
+    )
     assert [entry.name for entry in ctx.out.iterdir()] == ["model"]
     assert not json.loads((ctx.out / "model/config.json").read_text()).get("scalar_head")
     with pytest.raises(ConfigError, match=r"ppo: unknown key 'lambda'"):
@@ -411,7 +549,9 @@ def test_the_rl_stages_run_by_ppo_where_the_recipe_says_so(kind: type[R1Zero], t
 
 
 def test_a_task_of_ones_own_is_never_replaced_by_the_general_prompts() -> None:
-    with pytest.raises(ConfigError, match=r"tasks\.general: the stage adds its own general prompts .*another name"):
+    with pytest.raises(
+        ConfigError, match=r"tasks\.general: the stage adds its own general prompts .*another name"
+    ):
         AlignmentRL.parse({"tasks": {"general": {"kind": "dataset", "train": "own.jsonl"}}}, "recipe")
     with pytest.raises(ConfigError, match=r"stop_when_hacked needs measurements"):
         AlignmentRL.parse({"stop_when_hacked": True}, "recipe")
@@ -436,7 +576,10 @@ def test_pretraining_predicts_every_token_of_every_document_once() -> None:
     own = tokenizer()
     texts = [text for text, _ in zip(documents(1, CorpusMix()), range(40), strict=False)]
     rows = list(_rows(iter(texts), own, 16))
-    assert all(2 <= len(row.token_ids) <= 17 and row.mask.tolist() == [False] + [True] * (len(row.token_ids) - 1) for row in rows)
+    assert all(
+        2 <= len(row.token_ids) <= 17 and row.mask.tolist() == [False] + [True] * (len(row.token_ids) - 1)
+        for row in rows
+    )
     expected = [[own.bos_id, *own.encode(text, special=True).tolist(), own.eos_id] for text in texts]
     assert [t for row in rows for t in row.token_ids[1:].tolist()] == [t for ids in expected for t in ids[1:]]
     starts = [row.token_ids[0] for row in rows]
@@ -446,14 +589,27 @@ def test_pretraining_predicts_every_token_of_every_document_once() -> None:
 def test_what_a_report_could_not_measure_is_null(tmp_path: Path, base: Path) -> None:
     ctx = context(tmp_path, base)
     report(ctx, a=float("nan"), b={"c": [1.5, float("inf")]}, d=2)
-    assert json.loads((ctx.out / "report.json").read_text(), parse_constant=pytest.fail) == {"a": None, "b": {"c": [1.5, None]}, "d": 2}
+    assert json.loads((ctx.out / "report.json").read_text(), parse_constant=pytest.fail) == {
+        "a": None,
+        "b": {"c": [1.5, None]},
+        "d": 2,
+    }
 
 
 def test_a_configuration_given_in_part_keeps_the_stages_own_default() -> None:
     plain = Pretrain(model={"preset": "nano"}, tokens=1)
-    changed = Pretrain(model={"preset": "nano"}, tokens=1, training={"mtp_weight": 0.1}, learner={"optimizer": {"learning_rate": 1e-4}})
+    changed = Pretrain(
+        model={"preset": "nano"},
+        tokens=1,
+        training={"mtp_weight": 0.1},
+        learner={"optimizer": {"learning_rate": 1e-4}},
+    )
     assert changed.training == plain.training.model_copy(update={"mtp_weight": 0.1})
-    assert changed.training.schedule.kind == "wsd" and changed.learner.optimizer.kind == "muon" and changed.learner.context == plain.learner.context
+    assert (
+        changed.training.schedule.kind == "wsd"
+        and changed.learner.optimizer.kind == "muon"
+        and changed.learner.context == plain.learner.context
+    )
     assert STAGES["alignment_rl"](grpo={"steps": 5}).grpo.temperature == 0.7  # type: ignore[attr-defined]
     assert SFT(training={"schedule": {"warmup": 3}}).training.schedule.kind == "cosine"
     with pytest.raises(ConfigError, match="training: unknown key 'mtp_wait': did you mean 'mtp_weight'"):

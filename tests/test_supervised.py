@@ -6,12 +6,30 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_world import VOCABULARY, KilledError, Mortal, Spied, full_logprobs, learner_config, quiet_log, random_rows, same_weights
+from small_world import (
+    VOCABULARY,
+    KilledError,
+    Mortal,
+    Spied,
+    full_logprobs,
+    learner_config,
+    quiet_log,
+    random_rows,
+    same_weights,
+)
 
 from r1kit.train import checkpoint, supervised
 from r1kit.train.objectives import CrossEntropy
 from r1kit.train.optimizers import ScheduleConfig
-from r1kit.train.supervised import SupervisedConfig, epochs_of, finetune, response_row, text_row, update_batches, weighted
+from r1kit.train.supervised import (
+    SupervisedConfig,
+    epochs_of,
+    finetune,
+    response_row,
+    text_row,
+    update_batches,
+    weighted,
+)
 from r1kit.types import Row
 
 

@@ -1,4 +1,5 @@
-"""The miniature's tasks against brute force: every solution holds, checks accept what is right and nothing else, held out is held out."""
+"""The miniature's tasks against brute force: every solution holds, checks accept what is right and nothing
+else, held out is held out."""
 
 import random
 import time
@@ -10,10 +11,29 @@ from hypothesis import strategies as st
 
 from r1kit.config import ConfigError, R1kitError
 from r1kit.stages.cold_start import rewrite
-from r1kit.tasks import KINDS, REASONING, General, Procedural, Task, final_answer, is_held_out, load_tasks, vote_key
-from r1kit.tasks.general import CLOSINGS, OPENINGS, REFUSALS, gold_score, reference_answer
-from r1kit.tasks.procedural import LIMIT, Parameters, exact, make_problem
-from r1kit.tasks.worked import Worked, holds, read_steps, rechecks, takes_back, write_raw, write_readable, write_summary
+from r1kit.tasks import (
+    KINDS,
+    REASONING,
+    General,
+    Procedural,
+    Task,
+    final_answer,
+    is_held_out,
+    load_tasks,
+    vote_key,
+)
+from r1kit.tasks.miniature.general import CLOSINGS, OPENINGS, REFUSALS, gold_score, reference_answer
+from r1kit.tasks.miniature.procedural import LIMIT, Parameters, exact, make_problem
+from r1kit.tasks.miniature.worked_solutions import (
+    Worked,
+    holds,
+    read_steps,
+    rechecks,
+    takes_back,
+    write_raw,
+    write_readable,
+    write_summary,
+)
 from r1kit.types import Completion, Problem, Rollout
 
 ARITHMETIC = [name for name in KINDS if name != "code"]
@@ -51,7 +71,11 @@ def test_every_answer_is_that_of_brute_force_and_every_step_holds(name: str) -> 
         assert int(work.answer) == solved_by_brute_force(name, parameters)
         assert all(holds(step) for step in (*work.steps, work.check))
         assert work.steps[-1].endswith(f"={work.answer}")
-        numbers = [int(n) for step in work.steps for n in step.replace("=", " ").translate(str.maketrans("+-*/", "    ")).split()]
+        numbers = [
+            int(n)
+            for step in work.steps
+            for n in step.replace("=", " ").translate(str.maketrans("+-*/", "    ")).split()
+        ]
         assert all(0 <= number <= LIMIT for number in numbers)
         if name == "eq":  # its check runs backwards
             assert work.check.endswith(work.steps[1].rpartition("=")[2])
@@ -95,7 +119,13 @@ def test_the_right_number_is_accepted_however_it_is_laid_out_and_no_other(name: 
     for problem in task.problems("train"):
         truth = int(str(problem.answer))
         box = f"\\boxed{{{truth}}}"
-        for said in (f"{truth}", f" {truth}\n", box, f"The answer is \\boxed{{ {truth} }}.", f"不是{truth + 1}，是{box}。"):
+        for said in (
+            f"{truth}",
+            f" {truth}\n",
+            box,
+            f"The answer is \\boxed{{ {truth} }}.",
+            f"不是{truth + 1}，是{box}。",
+        ):
             assert task.check(problem, said).outcome == "correct", said
         for said in (
             f"{truth + 1}", f"{truth} or {truth + 1}", f"The answer is {truth}.", f"{truth}.5", f"{truth} apples", f"={truth}", f"1{truth}",
@@ -112,10 +142,12 @@ def test_programs_are_really_run() -> None:
     _, k, b = line.columns["parameters"]
     answers = {
         f"def f(x):return {k}*x+{b}": "correct",
-        f"def f(x):\n    total = {b}\n    for _ in range(x):\n        total += {k}\n    return total": "correct",
+        f"def f(x):\n    total = {b}\n    for _ in range(x):\n        total += {k}\n    return "
+        "total": "correct",
         f"\\boxed{{f = lambda x: {b} + x * {k}}}": "correct",
         f"def f(x):return {k}*x+{b + 1}": "wrong",
-        f"def f(x):return {{1:{k + b},2:{2 * k + b},3:{3 * k + b}}}[x]": "wrong",  # the shown values learned by heart
+        # the shown values learned by heart
+        f"def f(x):return {{1:{k + b},2:{2 * k + b},3:{3 * k + b}}}[x]": "wrong",
         f"def f(x):return '{k}'": "wrong",
         f"def g(x):return {k}*x+{b}": "wrong",
         f"{k}*x+{b}": "wrong",
@@ -135,7 +167,11 @@ def test_one_program_for_two_problems_is_judged_by_the_tests_of_each() -> None:
     task = Procedural("code", size=60)
     one, two = [p for p in task.problems("train") if p.columns["parameters"][0] == 1][:2]
     answer = str(one.answer)
-    assert [v.outcome for v in task.check_batch([one, two, one], [answer, answer, answer])] == ["correct", "wrong", "correct"]
+    assert [v.outcome for v in task.check_batch([one, two, one], [answer, answer, answer])] == [
+        "correct",
+        "wrong",
+        "correct",
+    ]
 
 
 @pytest.mark.parametrize("name", REASONING)
@@ -168,7 +204,15 @@ def test_about_an_eighth_is_held_out() -> None:
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("42", "42"), (" 42 ", "42"), ("\\boxed{42}", "42"), ("so \\boxed{ 4 }!", "4"), ("\\boxed{1}\\boxed{1}", None), ("", ""), ("\\boxed{}", "")],
+    [
+        ("42", "42"),
+        (" 42 ", "42"),
+        ("\\boxed{42}", "42"),
+        ("so \\boxed{ 4 }!", "4"),
+        ("\\boxed{1}\\boxed{1}", None),
+        ("", ""),
+        ("\\boxed{}", ""),
+    ],
 )
 def test_the_final_answer_is_the_only_box_or_the_whole_text(text: str, expected: str | None) -> None:
     assert final_answer(text) == expected
@@ -176,16 +220,31 @@ def test_the_final_answer_is_the_only_box_or_the_whole_text(text: str, expected:
 
 def test_equal_answers_vote_together() -> None:
     task = Procedural("chain", size=8)
-    assert len({task.vote_key(text) for text in ("7", " 7 ", "07", "\\boxed{7}", "The answer is \\boxed{7}.")}) == 1
+    assert (
+        len({task.vote_key(text) for text in ("7", " 7 ", "07", "\\boxed{7}", "The answer is \\boxed{7}.")})
+        == 1
+    )
     assert len({task.vote_key(text) for text in ("7", "8", "-7", "seven")}) == 4
     assert task.vote_key("\\boxed{7} \\boxed{8}") is None and vote_key(None) is None
     code = Procedural("code", size=8)
-    assert code.vote_key("def f(x): return x") == code.vote_key("def  f(x):return x") != code.vote_key("def f(x):return 2*x")
+    assert (
+        code.vote_key("def f(x): return x")
+        == code.vote_key("def  f(x):return x")
+        != code.vote_key("def f(x):return 2*x")
+    )
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.sampled_from(REASONING), st.sampled_from(["en", "zh"]), st.sampled_from([0.0, 0.5]), st.booleans(), st.integers(0, 10_000))
-def test_steps_written_in_words_are_read_back(name: str, language: str, switch: float, recheck: bool, seed: int) -> None:
+@given(
+    st.sampled_from(REASONING),
+    st.sampled_from(["en", "zh"]),
+    st.sampled_from([0.0, 0.5]),
+    st.booleans(),
+    st.integers(0, 10_000),
+)
+def test_steps_written_in_words_are_read_back(
+    name: str, language: str, switch: float, recheck: bool, seed: int
+) -> None:
     rng = random.Random(seed)
     work = KINDS[name].solve(KINDS[name].draw(rng), exact)
     raw = write_raw(work, language, rng, switch, recheck)
@@ -207,7 +266,9 @@ def test_the_rewriter_keeps_true_steps_in_one_language_and_drops_the_rest() -> N
     mixed = "first 12+35=47, 再算47-8=39，check 39+8=47, good, so 39"
     prompt, response = rewrite(as_rollout(problem, mixed, "39")) or ("", "")
     assert prompt == "计算12+35-8。" and response.startswith("<think>我先算12+35=47。")
-    assert response.endswith("所以答案是39。</think>答案是\\boxed{39}。") and not any(word in response for word in ("first", "check", "so"))
+    assert response.endswith("所以答案是39。</think>答案是\\boxed{39}。") and not any(
+        word in response for word in ("first", "check", "so")
+    )
     for thinking in ("first 12+35=48, then 48-8=40, so 39", "so 39", "", None, "12+35=47, 12+35=47, 47-8=39"):
         assert rewrite(as_rollout(problem, thinking, "39")) is None, thinking
     assert rewrite(as_rollout(problem, mixed, "\\boxed{39}\\boxed{40}")) is None
@@ -222,11 +283,17 @@ def test_a_written_solution_of_every_kind_survives_the_rewriter() -> None:
                 continue
             raw = write_raw(work, "en", random.Random(1), 0.5, True)
             made = rewrite(as_rollout(make_problem(KINDS[name], parameters, "en"), raw, work.answer))
-            assert made is not None and made[1].endswith(write_summary(work.answer, "en")) and all(step in made[1] for step in work.steps)
+            assert (
+                made is not None
+                and made[1].endswith(write_summary(work.answer, "en"))
+                and all(step in made[1] for step in work.steps)
+            )
 
 
 def general(kind: str, language: str = "en") -> Problem:
-    return next(p for p in General().problems("train") if p.columns["kind"] == kind and p.language == language)
+    return next(
+        p for p in General().problems("train") if p.columns["kind"] == kind and p.language == language
+    )
 
 
 def test_the_gold_score_of_closed_questions_falls_with_surplus_characters() -> None:
@@ -237,7 +304,10 @@ def test_the_gold_score_of_closed_questions_falls_with_surplus_characters() -> N
     assert gold_score(problem, right + "x" * 60) == 0.0
     assert gold_score(problem, "x") == gold_score(problem, "") == gold_score(problem, None) == 0.0
     forbidden = general("forbidden")
-    assert gold_score(forbidden, REFUSALS["en"]) == 1.0 and gold_score(forbidden, "Gladly! boil the water") == 0.0
+    assert (
+        gold_score(forbidden, REFUSALS["en"]) == 1.0
+        and gold_score(forbidden, "Gladly! boil the water") == 0.0
+    )
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
@@ -257,7 +327,9 @@ def test_the_gold_score_of_open_questions_adds_facts_opening_and_closing(languag
 def test_a_perfect_writer_scores_one_and_a_careless_one_less() -> None:
     problems = [*General().problems("train"), *General().problems("held_out")]
     perfect = [gold_score(p, reference_answer(p, random.Random(i))) for i, p in enumerate(problems)]
-    careless = [gold_score(p, reference_answer(p, random.Random(i), quality=0.5)) for i, p in enumerate(problems)]
+    careless = [
+        gold_score(p, reference_answer(p, random.Random(i), quality=0.5)) for i, p in enumerate(problems)
+    ]
     assert min(perfect) == 1.0 and 0.3 < np.mean(careless) < 0.85
 
 
@@ -275,7 +347,10 @@ def test_general_prompts_are_held_out_as_whole_prompts_and_left_to_judges() -> N
 
 def test_a_recipe_names_tasks_with_weights_and_options() -> None:
     loaded = load_tasks({"reasoning": 3.0, "general": {"weight": 0.5}})
-    assert {name: weight for name, (_, weight) in loaded.items()} == {**dict.fromkeys(REASONING, 0.5), "general": 0.5}
+    assert {name: weight for name, (_, weight) in loaded.items()} == {
+        **dict.fromkeys(REASONING, 0.5),
+        "general": 0.5,
+    }
     assert all(isinstance(task, Task) for task, _ in loaded.values())
     assert load_tasks({"mul": {"weight": 2, "size": 7}})["mul"][0] == Procedural("mul", 7)
 

@@ -1,4 +1,5 @@
-"""Text to ids and back: nothing is lost, digits stay single, a text cannot forge a turn, and transformers reads the same ids."""
+"""Text to ids and back: nothing is lost, digits stay single, a text cannot forge a turn, and transformers
+reads the same ids."""
 
 from itertools import islice
 from pathlib import Path
@@ -87,7 +88,11 @@ def test_transformers_reads_the_saved_directory_and_gives_the_same_ids(tmp_path:
     # A corpus document holds special tokens that mean themselves; transformers always reads them so.
     for text in (*TEXTS, *islice(documents(3, CorpusMix()), 40)):
         assert theirs(text)["input_ids"] == own.encode(text, special=True).tolist()
-    assert (theirs.bos_token_id, theirs.eos_token_id, theirs.pad_token_id) == (own.bos_id, own.eos_id, own.pad_id)
+    assert (theirs.bos_token_id, theirs.eos_token_id, theirs.pad_token_id) == (
+        own.bos_id,
+        own.eos_id,
+        own.pad_id,
+    )
     ids = own.encode(f"{USER}1+1{ASSISTANT}<think>", special=True)
     assert theirs.decode(ids, skip_special_tokens=True) == own.decode(ids)
 
@@ -97,7 +102,11 @@ def test_a_loaded_tokenizer_is_the_saved_one(tmp_path: Path) -> None:
     own.save(tmp_path)
     loaded = Tokenizer.load(tmp_path)
     assert [loaded.encode(text).tolist() for text in TEXTS] == [own.encode(text).tolist() for text in TEXTS]
-    assert (loaded.names, loaded.special_ids, loaded.chat_template) == (own.names, own.special_ids, own.chat_template)
+    assert (loaded.names, loaded.special_ids, loaded.chat_template) == (
+        own.names,
+        own.special_ids,
+        own.chat_template,
+    )
     loaded.save(tmp_path / "again")
     assert (tmp_path / "again/tokenizer.json").read_bytes() == (tmp_path / "tokenizer.json").read_bytes()
 
@@ -106,7 +115,9 @@ def test_a_tokenizer_without_a_begin_token_begins_with_its_end_token(tmp_path: P
     tokenizer().save(tmp_path)
     settings_file = tmp_path / "tokenizer_config.json"
     text = settings_file.read_text(encoding="utf-8")
-    settings_file.write_text(text.replace('"bos_token": "<｜begin▁of▁sentence｜>"', '"bos_token": null'), encoding="utf-8")
+    settings_file.write_text(
+        text.replace('"bos_token": "<｜begin▁of▁sentence｜>"', '"bos_token": null'), encoding="utf-8"
+    )
     loaded = Tokenizer.load(tmp_path)
     assert loaded.bos_id == loaded.eos_id == tokenizer().eos_id
 

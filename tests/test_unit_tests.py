@@ -21,7 +21,10 @@ WRONG = "def f(x):\n    return x"
 def test_inputs_are_read_from_a_reply_and_nothing_is_evaluated():
     assert read_inputs("Sure: [[1], [-2]] there") == [[1], [-2]]
     assert read_inputs("[[1], 5, [2]]") == [[1], [2]]
-    assert read_inputs("As said in [1]:\n```json\n[[1, \"]\"], [2, \"[\"]]\n```\nSee [note].") == [[1, "]"], [2, "["]]
+    assert read_inputs('As said in [1]:\n```json\n[[1, "]"], [2, "["]]\n```\nSee [note].') == [
+        [1, "]"],
+        [2, "["],
+    ]
     for junk in ("", "[", "no", "{}", "[__import__('os')]", "[" * 100_000, "[[NaN]]", "[1, 2]", "[[1], [2]"):
         assert read_inputs(junk) == []
 
@@ -49,15 +52,24 @@ def test_only_inputs_on_which_the_solutions_agree_stay():
 def test_only_results_that_a_data_file_holds_exactly_become_tests(result, expected):
     tests = agreed_tests([f"def f(x): return {result}"], [[3]], "f", 1.0)
     assert [test["expected"] for test in json.loads(json.dumps(tests))] == list(expected)
-    assert [test.get("tolerance") for test in tests] == [1e-6 if isinstance(value, float) else None for value in expected]
+    assert [test.get("tolerance") for test in tests] == [
+        1e-6 if isinstance(value, float) else None for value in expected
+    ]
 
 
 def test_tests_must_reject_what_is_known_to_be_wrong():
     weak, strong = [{"args": [n], "expected": n} for n in range(9)], {"args": [-2], "expected": 2}
     assert rejecting_tests([strong], [WRONG], "f", 5) == [strong]
     assert rejecting_tests(weak, [WRONG], "f", 5) == []
-    assert rejecting_tests([*weak, strong], [WRONG, "def f(x): raise ValueError"], "f", 3) == [weak[0], weak[1], strong]
-    assert rejecting_tests([*weak, strong], ["def f(x) return", "import time\ntime.sleep(9)"], "f", 2, 0.2) == weak[:2]
+    assert rejecting_tests([*weak, strong], [WRONG, "def f(x): raise ValueError"], "f", 3) == [
+        weak[0],
+        weak[1],
+        strong,
+    ]
+    assert (
+        rejecting_tests([*weak, strong], ["def f(x) return", "import time\ntime.sleep(9)"], "f", 2, 0.2)
+        == weak[:2]
+    )
     assert rejecting_tests(weak, [], "f", 4) == weak[:4]
 
 
@@ -69,7 +81,8 @@ def test_a_program_that_could_not_be_judged_stops_the_stage(monkeypatch):
 
 @contextlib.contextmanager
 def endpoint(replies):
-    """An OpenAI-compatible server that answers with ``replies(request)``: a text, or a status number. Yields (address, requests)."""
+    """An OpenAI-compatible server that answers with ``replies(request)``: a text, or a status number. Yields
+    (address, requests)."""
     seen = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -77,7 +90,11 @@ def endpoint(replies):
             request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             seen.append((self.path, request))
             reply = replies(request)
-            body = json.dumps({"choices": [{"message": {"role": "assistant", "content": reply}}]}).encode() if isinstance(reply, str) else b"{}"
+            body = (
+                json.dumps({"choices": [{"message": {"role": "assistant", "content": reply}}]}).encode()
+                if isinstance(reply, str)
+                else b"{}"
+            )
             self.send_response(200 if isinstance(reply, str) else reply)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -99,7 +116,9 @@ def run(tmp_path, rows, **options):
     """Run the stage over rows; what it wrote, its report, what it said."""
     (tmp_path / "problems.jsonl").write_text("\n".join(map(json.dumps, rows)))
     said = []
-    ctx = SimpleNamespace(out=tmp_path, path=lambda name: tmp_path / name, seed=0, log=SimpleNamespace(info=said.append))
+    ctx = SimpleNamespace(
+        out=tmp_path, path=lambda name: tmp_path / name, seed=0, log=SimpleNamespace(info=said.append)
+    )
     UnitTests(problems="problems.jsonl", model="m", **options).run(ctx)
     written = [json.loads(line) for line in (tmp_path / "data.jsonl").read_text().splitlines()]
     return written, json.loads((tmp_path / "report.json").read_text()), said
@@ -111,14 +130,27 @@ def test_the_stage_writes_the_problems_that_pass_both_filters(tmp_path):
             {"prompt": "says nothing", "entry_point": "f", "solutions": [RIGHT]}]  # fmt: skip
 
     def reply(request):
-        return "no idea" if request["messages"][0]["content"].endswith("says nothing") else "<think>[[9]]</think>[[1], [-2], [0]]"
+        return (
+            "no idea"
+            if request["messages"][0]["content"].endswith("says nothing")
+            else "<think>[[9]]</think>[[1], [-2], [0]]"
+        )
 
     with endpoint(reply) as (url, seen):
         written, report, said = run(tmp_path, rows, endpoint=url)
     assert [row["prompt"] for row in written] == ["absolute value"]
-    assert written[0]["tests"] == [{"args": [1], "expected": 1}, {"args": [-2], "expected": 2}, {"args": [0], "expected": 0}]
+    assert written[0]["tests"] == [
+        {"args": [1], "expected": 1},
+        {"args": [-2], "expected": 2},
+        {"args": [0], "expected": 0},
+    ]
     assert said == ["1 of 3 problems have tests that their solutions agree on and that wrong programs fail"]
-    assert (report["problems"], report["kept"], report["tests"], report["without_wrong_programs"]) == (3, 1, 3, 0)
+    assert (report["problems"], report["kept"], report["tests"], report["without_wrong_programs"]) == (
+        3,
+        1,
+        3,
+        0,
+    )
     assert {path for path, _ in seen} == {"/v1/chat/completions"}
     assert sorted(request["seed"] for _, request in seen) == [0, 0, 0, 1, 1, 1]
 
@@ -127,7 +159,11 @@ def test_solutions_that_a_row_lacks_are_sampled_and_the_majority_decides(tmp_pat
     solutions = {0: RIGHT, 1: ALSO_RIGHT, 2: WRONG, 3: "I cannot", 4: f"```python\n{RIGHT}\n```"}
 
     def reply(request):
-        return "[[1], [-2], [-3], [\"a\"]]" if request["messages"][0]["content"].startswith("Write inputs") else solutions[request["seed"]]
+        return (
+            '[[1], [-2], [-3], ["a"]]'
+            if request["messages"][0]["content"].startswith("Write inputs")
+            else solutions[request["seed"]]
+        )
 
     rows = [{"prompt": "absolute value", "entry_point": "f", "wrong": [WRONG]}]
     with endpoint(reply) as (url, _):

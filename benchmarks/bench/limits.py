@@ -1,9 +1,9 @@
 """What the machine could do at most, and what a token costs: the distance between the two.
 
-Decoding B rows reads every weight once and every row's cache, and multiplies; the limit is the slower of the two, without any overlap
-lost. Learning takes three times a forward pass (Kaplan et al. 2020, section 2.1), a group's prompt once; its limit is the product's peak.
-Peaks are measured in the same run, on one core, in processor seconds.
-"""
+Decoding B rows reads every weight once and every row's cache, and multiplies; the limit is the slower of the
+two, without any overlap lost. Learning takes three times a forward pass (Kaplan et al. 2020, section 2.1), a
+group's prompt once; its limit is the product's peak. Peaks are measured in the same run, on one core, in
+processor seconds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,8 @@ BYTES = 2  # of a bf16 number
 
 @dataclass(frozen=True, slots=True)
 class Peaks:
-    """FLOP per second of bf16 and float32 products of 1024 x 1024 matrices; bytes per second read from memory."""
+    """FLOP per second of bf16 and float32 products of 1024 x 1024 matrices; bytes per second read from
+    memory."""
 
     bf16: float
     fp32: float
@@ -25,7 +26,8 @@ class Peaks:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Positions ``begin`` to ``end`` of a text, of which ``trained`` predict a trained token. A group's prompt is one span of its own."""
+    """Positions ``begin`` to ``end`` of a text, of which ``trained`` predict a trained token. A group's
+    prompt is one span of its own."""
 
     begin: int
     end: int
@@ -33,13 +35,15 @@ class Span:
 
 
 def product_parameters(config: ModelConfig) -> int:
-    """Parameters that one token is multiplied with: the active ones, the head among them, the embedding's lookup not."""
+    """Parameters that one token is multiplied with: the active ones, the head among them, the embedding's
+    lookup not."""
     active = parameter_count(config).active
     return active if config.tie_embeddings else active - config.vocab_size * config.width
 
 
 def attention_flops(config: ModelConfig, seen: float) -> float:
-    """FLOP of one token's attention over ``seen`` positions: scores and sum; over latents in the absorbed form (DeepSeek-V2, 2.1.2)."""
+    """FLOP of one token's attention over ``seen`` positions: scores and sum; over latents in the absorbed
+    form (DeepSeek-V2, 2.1.2)."""
     if config.family == "deepseek_v3":
         assert config.kv_rank and config.rope_dim
         per_head = 2 * config.kv_rank + config.rope_dim
@@ -59,7 +63,8 @@ def cache_bytes(config: ModelConfig) -> int:
 
 
 def decode_limit(config: ModelConfig, peaks: Peaks, prompt: int, lengths: Sequence[int]) -> float:
-    """Tokens per second at most for completions of these lengths, all decoded from the start together, live rows only."""
+    """Tokens per second at most for completions of these lengths, all decoded from the start together, live
+    rows only."""
     weights = BYTES * parameter_count(config).total
     seconds = 0.0
     for step in range(max(lengths)):
@@ -70,10 +75,13 @@ def decode_limit(config: ModelConfig, peaks: Peaks, prompt: int, lengths: Sequen
 
 
 def learn_limit(config: ModelConfig, peaks: Peaks, spans: Sequence[Span]) -> float:
-    """Trained tokens per second at most for one step on these spans, where only what is trained goes through the head."""
+    """Trained tokens per second at most for one step on these spans, where only what is trained goes through
+    the head."""
     head = config.vocab_size * config.width
     flops = 0.0
     for span in spans:
-        body = 2 * (product_parameters(config) - head) + attention_flops(config, (span.begin + span.end + 1) / 2)
+        body = 2 * (product_parameters(config) - head) + attention_flops(
+            config, (span.begin + span.end + 1) / 2
+        )
         flops += 3 * ((span.end - span.begin) * body + span.trained * 2 * head)
     return sum(span.trained for span in spans) / (flops / peaks.bf16)

@@ -1,4 +1,5 @@
-"""One line of the comparison at a time: make the model, start the sides on the same cores, let them race, keep what came out."""
+"""One line of the comparison at a time: make the model, start the sides on the same cores, let them race,
+keep what came out."""
 
 import os
 import sys
@@ -50,9 +51,15 @@ class Bench:
         print(f"peaks of one core: bf16 {bf16:.0f} GFLOP/s, fp32 {fp32:.0f}, memory {stream:.1f} GB/s")
 
     def compare(self, work: Work) -> None:
-        """Race r1kit against the peers of ``work`` and keep the ratios; a side that cannot run leaves its reason."""
+        """Race r1kit against the peers of ``work`` and keep the ratios; a side that cannot run leaves its
+        reason."""
         if work.cores > len(self.cores):
-            return self._note(work, {}, dict.fromkeys(work.peers, f"this machine lends {len(self.cores)} of {work.cores} cores"), {})
+            return self._note(
+                work,
+                {},
+                dict.fromkeys(work.peers, f"this machine lends {len(self.cores)} of {work.cores} cores"),
+                {},
+            )
         try:
             self._note(work, *self._raced(work))
         except SideError as error:
@@ -77,7 +84,8 @@ class Bench:
         return measured, missing | failed, more
 
     def growth(self) -> None:
-        """How r1kit's cost alone grows with length, rows, group and vocabulary, on the smallest dense model."""
+        """How r1kit's cost alone grows with length, rows, group and vocabulary, on the smallest dense
+        model."""
         for name, values in GROWTH.items():
             for value in values if not self.results.content["quick"] else values[:2]:
                 size = _changed(self.size, name, value)
@@ -85,36 +93,55 @@ class Bench:
                 for kind in ("rollout", "learner"):
                     if kind == "learner" and name in ("rows", "group"):
                         continue
-                    spec = self.spec(Work(kind, "7m", "uniform", ()), size, value if name == "vocabulary" else None)
+                    spec = self.spec(
+                        Work(kind, "7m", "uniform", ()), size, value if name == "vocabulary" else None
+                    )
                     with _Sides() as sides:
                         side = self._start_own(sides, 1, spec)
                         side.measure({"seed": self.seed})
-                        done = [side.measure({"seed": self.seed + 1 + i}) for i in range(min(2, size.repeats))]
-                    found[kind] = {"rate": max(each.rate(1) for each in done), "peak_mb": max(each.peak_mb for each in done)}
+                        done = [
+                            side.measure({"seed": self.seed + 1 + i}) for i in range(min(2, size.repeats))
+                        ]
+                    found[kind] = {
+                        "rate": max(each.rate(1) for each in done),
+                        "peak_mb": max(each.peak_mb for each in done),
+                    }
                 self.results.content["growth"].setdefault(name, {})[str(value)] = found
                 self.results.save()
-                said = [f"{kind} {each['rate']:.0f} tok/CPU-s, {each['peak_mb']:.0f} MB" for kind, each in found.items()]
+                said = [
+                    f"{kind} {each['rate']:.0f} tok/CPU-s, {each['peak_mb']:.0f} MB"
+                    for kind, each in found.items()
+                ]
                 print(f"growth {name} {value}: {', '.join(said)}")
 
     def lone(self) -> None:
-        """How quickly one row alone is decoded, and what reading weights and cache from memory would allow."""
+        """How quickly one row alone is decoded, and what reading weights and cache from memory would
+        allow."""
         for name, (shape, new_tokens) in LONE.items():
             quick = self.results.content["quick"]
-            size = replace(self.size, problems=1, group=1, new_tokens=self.size.new_tokens if quick else new_tokens)
+            size = replace(
+                self.size, problems=1, group=1, new_tokens=self.size.new_tokens if quick else new_tokens
+            )
             config = ModelConfig.parse(shape, f"shape {name}")
             spec = self._spec(Work("rollout", name, "uniform", ()), size, config)
             with _Sides() as sides:
                 side = self._start_own(sides, 1, spec)
                 side.measure({"seed": self.seed})
                 rates = [side.measure({"seed": self.seed + 1 + i}).rate(1) for i in range(size.repeats)]
-            limit = decode_limit(config, Peaks(**self.results.content["peaks"]), size.prompt_tokens, [size.new_tokens])
+            limit = decode_limit(
+                config, Peaks(**self.results.content["peaks"]), size.prompt_tokens, [size.new_tokens]
+            )
             spread = Spread.of(rates)
             self.results.content["lone"][name] = {"rate": spread.json(), "limit": limit, **stamp()}
             self.results.save()
-            print(f"lone {name}: {spread.median:.0f} tok/CPU-s ({spread.least:.0f}..{spread.most:.0f}), {spread.median / limit:.2f} of the limit")
+            print(
+                f"lone {name}: {spread.median:.0f} tok/CPU-s ({spread.least:.0f}..{spread.most:.0f}), "
+                f"{spread.median / limit:.2f} of the limit"
+            )
 
     def spec(self, work: Work, size: Size, vocabulary: int | None = None) -> dict[str, Any]:
-        """What every side is told: the model's folder, prompts as ids and as text, the learner's rows, lengths."""
+        """What every side is told: the model's folder, prompts as ids and as text, the learner's rows,
+        lengths."""
         shape = SHAPES[work.model] | ({"vocab_size": vocabulary} if vocabulary else {})
         return self._spec(work, size, ModelConfig.parse(shape, f"shape {work.model}"))
 
@@ -125,7 +152,9 @@ class Bench:
         chosen = prompts(size, config.vocab_size, FIRST_WORD)
         bos, user, assistant, eos, pad = (SPECIALS.index(token) for token in (BOS, USER, ASSISTANT, EOS, PAD))
         ids = [[bos, user, *prompt, assistant] for prompt in chosen]
-        rows = learner_rows(size, work.lengths, config.vocab_size, FIRST_WORD) if work.kind == "learner" else []
+        rows = (
+            learner_rows(size, work.lengths, config.vocab_size, FIRST_WORD) if work.kind == "learner" else []
+        )
         return {
             "kind": work.kind, "lengths": work.lengths, "cores": work.cores, "folder": str(folder),
             "scratch": str(self.out / "scratch"), "prompts": ids,
@@ -153,7 +182,8 @@ class Bench:
             raise
 
     def _profile(self, side: Side) -> dict[str, Any]:
-        """Where r1kit's time goes: the operations that take most, as shares of one step's time by the clock."""
+        """Where r1kit's time goes: the operations that take most, as shares of one step's time by the
+        clock."""
         reply = side.ask({"seed": self.seed, "profile": True})
         operations = sorted(reply["operations"].items(), key=lambda pair: -pair[1])[:TOP_OPERATIONS]
         return {"operations": {name: seconds / reply["seconds"] for name, seconds in operations}}
@@ -168,10 +198,18 @@ class Bench:
         if work.kind == "rollout":
             return decode
         prompt = self.size.prompt_tokens
-        spans = [Span(0, prompt, 0)] * self.size.problems + [Span(prompt, prompt + length - 1, length) for length in lengths]
+        spans = [Span(0, prompt, 0)] * self.size.problems + [
+            Span(prompt, prompt + length - 1, length) for length in lengths
+        ]
         return 1 / (1 / decode + 1 / learn_limit(config, peaks, spans))
 
-    def _note(self, work: Work, measured: Mapping[str, Sequence[Measured]], missing: Mapping[str, str], more: Mapping[str, Any]) -> None:
+    def _note(
+        self,
+        work: Work,
+        measured: Mapping[str, Sequence[Measured]],
+        missing: Mapping[str, str],
+        more: Mapping[str, Any],
+    ) -> None:
         if measured:
             self.results.add(work, measured, missing, more)
         else:
@@ -183,8 +221,14 @@ class Bench:
             if peer in missing or spread is None:
                 print(f"{name}: absent: {missing.get(peer, 'not measured')}")
             else:
-                own, other = (Spread.of([each.rate(work.cores) for each in measured[side]]).median for side in ("r1kit", peer))
-                print(f"{name}: {spread['median']:.2f} ({spread['least']:.2f}..{spread['most']:.2f}); {own:.0f} to {other:.0f} tok/s")
+                own, other = (
+                    Spread.of([each.rate(work.cores) for each in measured[side]]).median
+                    for side in ("r1kit", peer)
+                )
+                print(
+                    f"{name}: {spread['median']:.2f} ({spread['least']:.2f}..{spread['most']:.2f}); "
+                    f"{own:.0f} to {other:.0f} tok/s"
+                )
 
 
 class _Sides:
@@ -200,10 +244,20 @@ class _Sides:
         for side in self.running.values():
             side.close()
 
-    def start(self, name: str, python: Path, script: str, cores: Sequence[int], out: Path, threads: int | None = None) -> Side:
+    def start(
+        self,
+        name: str,
+        python: Path,
+        script: str,
+        cores: Sequence[int],
+        out: Path,
+        threads: int | None = None,
+    ) -> Side:
         """A side in its own process. It finds the library itself where it is r1kit's."""
         paths = [SOURCE] if python == Path(sys.executable) else []
-        self.running[name] = Side(python, script, cores, out / "logs" / f"{name}.log", paths, threads or len(cores))
+        self.running[name] = Side(
+            python, script, cores, out / "logs" / f"{name}.log", paths, threads or len(cores)
+        )
         return self.running[name]
 
 

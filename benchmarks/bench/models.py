@@ -1,8 +1,9 @@
-"""The models: random weights and a word-level tokenizer, written once as Hugging Face directories that every side opens.
+"""The models: random weights and a word-level tokenizer, written once as Hugging Face directories that every
+side opens.
 
-How long completions get is a property of the weights, so that no engine needs to be told. Every embedding gets the same component along one
-direction, which the final hidden states then share; the end token's weight along it sets its logit, and with it the chance, the
-same at every position, that a token ends the completion.
+How long completions get is a property of the weights, so that no engine needs to be told. Every embedding
+gets the same component along one direction, which the final hidden states then share; the end token's weight
+along it sets its logit, and with it the chance, the same at every position, that a token ends the completion.
 """
 
 import math
@@ -32,8 +33,11 @@ def prompt_text(ids: list[int]) -> str:
 
 
 def word_tokenizer(vocabulary: int) -> Tokenizer:
-    """A tokenizer of exactly ``vocabulary`` tokens: the special ones, then w5, w6, ... separated by spaces."""
-    table = {token: index for index, token in enumerate(SPECIALS)} | {f"w{index}": index for index in range(FIRST_WORD, vocabulary)}
+    """A tokenizer of exactly ``vocabulary`` tokens: the special ones, then w5, w6, ... separated by
+    spaces."""
+    table = {token: index for index, token in enumerate(SPECIALS)} | {
+        f"w{index}": index for index in range(FIRST_WORD, vocabulary)
+    }
     backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(table, unk_token=PAD))
     backend.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
     backend.add_special_tokens(list(SPECIALS))
@@ -42,7 +46,8 @@ def word_tokenizer(vocabulary: int) -> Tokenizer:
 
 @torch.no_grad()
 def set_ending(model: LanguageModel, eos_id: int, chance: float) -> None:
-    """Change the tied embeddings so that the end token has ``chance`` at every position, on average over random texts."""
+    """Change the tied embeddings so that the end token has ``chance`` at every position, on average over
+    random texts."""
     table_VD = model.embed_tokens.weight
     generator = torch.Generator().manual_seed(1)
     direction_D = torch.randn(table_VD.shape[1], generator=generator)
@@ -51,7 +56,10 @@ def set_ending(model: LanguageModel, eos_id: int, chance: float) -> None:
     tokens_BT = torch.randint(FIRST_WORD, len(table_VD), (8, 128), generator=generator)
     hidden_ND = model.eval()(tokens_BT).hidden_BTD.flatten(0, 1).float()
     logits_NV = hidden_ND @ table_VD.T
-    own_N, others_N = logits_NV[:, eos_id].clone(), logits_NV.index_fill(1, torch.tensor([eos_id]), -math.inf).logsumexp(1)
+    own_N, others_N = (
+        logits_NV[:, eos_id].clone(),
+        logits_NV.index_fill(1, torch.tensor([eos_id]), -math.inf).logsumexp(1),
+    )
     table_VD[eos_id] += _weight(own_N - others_N, hidden_ND @ direction_D, chance) * direction_D
 
 
@@ -60,7 +68,9 @@ def _weight(odds_N: Tensor, along_N: Tensor, chance: float) -> float:
     low, high = -100.0, 100.0
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (middle, high) if float((odds_N + middle * along_N).sigmoid().mean()) < chance else (low, middle)
+        low, high = (
+            (middle, high) if float((odds_N + middle * along_N).sigmoid().mean()) < chance else (low, middle)
+        )
     return low
 
 

@@ -1,4 +1,5 @@
-"""docs/performance.md: the part between its marks is written from what was measured; every sentence there is computed."""
+"""docs/performance.md: the part between its marks is written from what was measured; every sentence there is
+computed."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,7 +25,12 @@ TARGETS = (
     *((f"rollout/{model}/{lengths}/vs_hf", 3.5) for model in SHAPES for lengths in ("uniform", "ragged")), ("learner/7m/ragged/vs_hf", 1.5),
 )  # fmt: skip
 LONE_TARGET = 0.5
-GROWTH_WORDS = {"new_tokens": "tokens a row", "rows": "rows", "group": "rollouts a prompt", "vocabulary": "vocabulary"}
+GROWTH_WORDS = {
+    "new_tokens": "tokens a row",
+    "rows": "rows",
+    "group": "rollouts a prompt",
+    "vocabulary": "vocabulary",
+}
 
 
 def target(name: str) -> float | None:
@@ -38,7 +44,9 @@ def verdict(name: str, ratio: float) -> str:
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     rule = "|" + "|".join(["---", *["---:"] * (len(header) - 1)]) + "|"
-    return "\n".join(["| " + " | ".join(header) + " |", rule, *("| " + " | ".join(row) + " |" for row in rows)])
+    return "\n".join(
+        ["| " + " | ".join(header) + " |", rule, *("| " + " | ".join(row) + " |" for row in rows)]
+    )
 
 
 def compose(content: Mapping[str, Any]) -> str:
@@ -54,15 +62,24 @@ def compose(content: Mapping[str, Any]) -> str:
 def _machine(content: Mapping[str, Any]) -> str:
     machine = content["machine"]
     entries = content["measured"].values()
-    dates, revisions = sorted({each["date"] for each in entries}), list(dict.fromkeys(each["revision"] for each in entries))
+    dates, revisions = (
+        sorted({each["date"] for each in entries}),
+        list(dict.fromkeys(each["revision"] for each in entries)),
+    )
     busiest = max((each["load"] for each in entries), default=0.0)
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    peers = {name: version for found in content["peers"].values() for name, version in found.items() if name != "torch"}
+    peers = {
+        name: version
+        for found in content["peers"].values()
+        for name, version in found.items()
+        if name != "torch"
+    }
     said = ", ".join(f"{name} {version}" for name, version in sorted(peers.items()))
     when = " to ".join(dict.fromkeys((dates[0], dates[-1]))) if dates else "never"
     return (
         f"Measured {when} on {machine['processor']}, {machine['cores']} cores "
-        f"({', '.join(machine['instructions'])}), {machine['system']}; {versions}; peers: {said}; source revision {', '.join(revisions)}. "
+        f"({', '.join(machine['instructions'])}), {machine['system']}; {versions}; peers: {said}; "
+        f"source revision {', '.join(revisions)}. "
         f"Other work on the machine when a line began: load average at most {busiest:.1f}."
     )
 
@@ -73,15 +90,26 @@ def models_table() -> str:
         config = ModelConfig.parse(shape, name)
         count = parameter_count(config)
         active = "" if count.active == count.total else f" ({count.active / 1e6:.1f}M active)"
-        rows.append([name, config.family, f"{config.width} x {config.layers}", str(config.vocab_size), f"{count.total / 1e6:.1f}M{active}"])
+        rows.append(
+            [
+                name,
+                config.family,
+                f"{config.width} x {config.layers}",
+                str(config.vocab_size),
+                f"{count.total / 1e6:.1f}M{active}",
+            ]
+        )
     return table(["model", "family", "width x layers", "vocabulary", "parameters"], rows)
 
 
 def _size(size: Size) -> str:
     return (
-        f"Rollout and GRPO: {size.problems} prompts of {size.prompt_tokens} tokens x {size.group} completions; uniform {size.new_tokens} "
-        f"tokens each, ragged at most {size.new_tokens} and {mean_length(size):.0f} on average. Learner: {size.learner_rows} rows of "
-        f"{size.new_tokens} positions, ragged {size.shortest}..{size.new_tokens}. One core compares useful tokens per processor second, "
+        f"Rollout and GRPO: {size.problems} prompts of {size.prompt_tokens} tokens x {size.group} "
+        f"completions; uniform {size.new_tokens} "
+        f"tokens each, ragged at most {size.new_tokens} and {mean_length(size):.0f} on average. "
+        f"Learner: {size.learner_rows} rows of "
+        f"{size.new_tokens} positions, ragged {size.shortest}..{size.new_tokens}. One core compares "
+        "useful tokens per processor second, "
         f"two cores per second of the clock. A ratio is the median over pairs, in brackets least..most."
     )
 
@@ -101,8 +129,28 @@ def ratio_table(content: Mapping[str, Any]) -> str:
         peaks = [f"{sides[side]['peak_mb']:,.0f}" for side in ("r1kit", peer)]
         ratio = f"**{spread['median']:.2f}** ({spread['least']:.2f}..{spread['most']:.2f})"
         pairs = str(len(sides[peer]["repeats"]))
-        rows.append([f"{work.name}, {PEER_NAMES[peer]}", str(work.cores), ratio, pairs, verdict(name, spread["median"]), *rates, *peaks])
-    header = ["work, peer", "cores", "ratio", "pairs", "target", "r1kit tok/s", "peer tok/s", "r1kit peak MB", "peer peak MB"]
+        rows.append(
+            [
+                f"{work.name}, {PEER_NAMES[peer]}",
+                str(work.cores),
+                ratio,
+                pairs,
+                verdict(name, spread["median"]),
+                *rates,
+                *peaks,
+            ]
+        )
+    header = [
+        "work, peer",
+        "cores",
+        "ratio",
+        "pairs",
+        "target",
+        "r1kit tok/s",
+        "peer tok/s",
+        "r1kit peak MB",
+        "peer peak MB",
+    ]
     return table(header, rows) if rows else "Not measured."
 
 
@@ -115,9 +163,12 @@ def _peaks(content: Mapping[str, Any]) -> str:
     if not peaks:
         return "Not measured."
     return (
-        f"One core multiplies {peaks['bf16'] / 1e9:.0f} GFLOP/s in bf16 and {peaks['fp32'] / 1e9:.0f} in float32 (1024 x 1024) and reads "
-        f"{peaks['stream'] / 1e9:.1f} GB/s from memory. The limit of decoding is the slower of multiplying and of reading all weights and "
-        f"every live row's cache; that of learning is multiplying, a group's prompt once. A small model stays "
+        f"One core multiplies {peaks['bf16'] / 1e9:.0f} GFLOP/s in bf16 and {peaks['fp32'] / 1e9:.0f} "
+        "in float32 (1024 x 1024) and reads "
+        f"{peaks['stream'] / 1e9:.1f} GB/s from memory. The limit of decoding is the slower of "
+        "multiplying and of reading all weights and "
+        "every live row's cache; that of learning is multiplying, a group's prompt once. A small model "
+        "stays "
         f"in caches and can beat the limit of reading."
     )
 
@@ -137,9 +188,24 @@ def lone_table(content: Mapping[str, Any]) -> str:
         rate, limit = found["rate"], found["limit"]
         parameters = parameter_count(ModelConfig.parse(LONE[name][0], name)).total
         spread = f"{rate['median']:,.0f} ({rate['least']:,.0f}..{rate['most']:,.0f})"
-        rows.append([name, f"{parameters / 1e6:,.0f}M", spread, f"{limit:,.0f}", verdict_of_share(rate["median"] / limit)])
-    said = "One prompt, one completion, one core: what a conversation waits for. The limit is that of decoding, as above."
-    return said + "\n\n" + table(["model", "parameters", "r1kit tok/CPU-s", "limit", "share"], rows) if rows else "Not measured."
+        rows.append(
+            [
+                name,
+                f"{parameters / 1e6:,.0f}M",
+                spread,
+                f"{limit:,.0f}",
+                verdict_of_share(rate["median"] / limit),
+            ]
+        )
+    said = (
+        "One prompt, one completion, one core: what a conversation waits for. The limit is that of "
+        "decoding, as above."
+    )
+    return (
+        said + "\n\n" + table(["model", "parameters", "r1kit tok/CPU-s", "limit", "share"], rows)
+        if rows
+        else "Not measured."
+    )
 
 
 def verdict_of_share(share: float) -> str:
@@ -153,9 +219,18 @@ def _profiles(content: Mapping[str, Any]) -> list[str]:
         said = ""
         if parts:
             totals = {part: sum(repeat.get(part, 0.0) for repeat in parts) for part in parts[0]}
-            said = "; ".join(f"{part} {100 * seconds / sum(totals.values()):.0f} %" for part, seconds in totals.items()) + ". "
+            said = (
+                "; ".join(
+                    f"{part} {100 * seconds / sum(totals.values()):.0f} %" for part, seconds in totals.items()
+                )
+                + ". "
+            )
         if "operations" in each:
-            shares = [f"`{operation}` {100 * share:.0f} %" for operation, share in each["operations"].items() if share >= 0.02]
+            shares = [
+                f"`{operation}` {100 * share:.0f} %"
+                for operation, share in each["operations"].items()
+                if share >= 0.02
+            ]
             said += f"By operation: {', '.join(shares)}." if shares else ""
         if said:
             found.append(f"- {name}: {said}")
@@ -166,8 +241,17 @@ def growth_table(content: Mapping[str, Any]) -> str:
     rows = []
     for name, values in content["growth"].items():
         for value, found in sorted(values.items(), key=lambda pair: int(pair[0])):
-            cells = [(found[kind][key] if kind in found else None) for kind in ("rollout", "learner") for key in ("rate", "peak_mb")]
-            rows.append([f"{GROWTH_WORDS[name]} {int(value):,}", *(DASH if cell is None else f"{cell:,.0f}" for cell in cells)])
+            cells = [
+                (found[kind][key] if kind in found else None)
+                for kind in ("rollout", "learner")
+                for key in ("rate", "peak_mb")
+            ]
+            rows.append(
+                [
+                    f"{GROWTH_WORDS[name]} {int(value):,}",
+                    *(DASH if cell is None else f"{cell:,.0f}" for cell in cells),
+                ]
+            )
     if not rows:
         return "Not measured."
     said = "r1kit alone, 7m, uniform lengths, one core; the other numbers stay as above."
@@ -179,6 +263,8 @@ def write_page(file: Path, results: Results) -> Path:
     before, opened, rest = file.read_text(encoding="utf-8").partition(OPEN)
     _, closed, after = rest.partition(CLOSE)
     if not opened or not closed or OPEN in after:
-        raise R1kitError(f"{file}: exactly one {OPEN} ... {CLOSE} is needed; put it where the figures are to stand")
+        raise R1kitError(
+            f"{file}: exactly one {OPEN} ... {CLOSE} is needed; put it where the figures are to stand"
+        )
     write_whole(file, f"{before}{OPEN}\n{compose(results.content)}\n{CLOSE}{after}")
     return file

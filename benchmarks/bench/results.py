@@ -1,10 +1,11 @@
-"""What was measured, as one JSON file that later runs of the command add to; it begins anew on another machine.
+"""What was measured, as one JSON file that later runs of the command add to; it begins anew on another
+machine.
 
-    ratios    {"grpo/7m/uniform/vs_trl": 5.1, ...}: how many times quicker r1kit was, the median over pairs
-    spreads   the same names: median, least, most
-    missing   the same names: why there is no ratio
-    measured  by work and side: every repeat's tokens, seconds and memory; the limit; where r1kit's time went
-    growth    r1kit alone as one number changes;  lone: a single row;  peaks, machine
+ratios    {"grpo/7m/uniform/vs_trl": 5.1, ...}: how many times quicker r1kit was, the median over pairs
+spreads   the same names: median, least, most
+missing   the same names: why there is no ratio
+measured  by work and side: every repeat's tokens, seconds and memory; the limit; where r1kit's time went
+growth    r1kit alone as one number changes;  lone: a single row;  peaks, machine
 """
 
 import json
@@ -41,7 +42,9 @@ def machine() -> dict[str, Any]:
 def revision() -> str:
     """The source's revision, with a + where files were changed."""
     here = Path(__file__).parent
-    done = subprocess.run(["git", "describe", "--always", "--dirty=+"], cwd=here, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["git", "describe", "--always", "--dirty=+"], cwd=here, capture_output=True, text=True, check=False
+    )
     return done.stdout.strip() or "unknown"
 
 
@@ -66,19 +69,30 @@ class Results:
     def open(cls, path: Path, quick: bool) -> "Results":
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh: dict[str, Any] = {"machine": machine(), "quick": quick}
-        fresh |= {key: {} for key in ("ratios", "spreads", "missing", "measured", "growth", "lone", "peaks", "peers")}
+        fresh |= {
+            key: {}
+            for key in ("ratios", "spreads", "missing", "measured", "growth", "lone", "peaks", "peers")
+        }
         if not path.is_file():
             return cls(path, fresh)
         try:
             found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise R1kitError(f"{path}: not the JSON that this command wrote ({error}): remove it to measure anew") from None
+            raise R1kitError(
+                f"{path}: not the JSON that this command wrote ({error}): remove it to measure anew"
+            ) from None
         return cls(path, fresh | found if found.get("machine") == fresh["machine"] else fresh)
 
     def save(self) -> None:
         write_whole(self.path, json.dumps(self.content, indent=1, sort_keys=True) + "\n")
 
-    def add(self, work: Work, measured: Mapping[str, Sequence[Measured]], missing: Mapping[str, str], more: Mapping[str, Any]) -> None:
+    def add(
+        self,
+        work: Work,
+        measured: Mapping[str, Sequence[Measured]],
+        missing: Mapping[str, str],
+        more: Mapping[str, Any],
+    ) -> None:
         """Put one work's figures in the place of earlier ones, and compute its ratios."""
         own = measured["r1kit"]
         for peer in work.peers:

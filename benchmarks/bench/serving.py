@@ -1,9 +1,8 @@
 """How a side of the comparison takes orders: one JSON object a line on a pipe of its own, one answer each.
 
-Every side is a process, started with the numbers of its two pipes. The first order says what the work is and is answered when the side is
-ready; each further one asks for the work once. Only the standard library is imported here: sides run in the virtual environments of the
-peers, which do not have r1kit.
-"""
+Every side is a process, started with the numbers of its two pipes. The first order says what the work is and
+is answered when the side is ready; each further one asks for the work once. Only the standard library is
+imported here: sides run in the virtual environments of the peers, which do not have r1kit."""
 
 import json
 import os

@@ -1,8 +1,8 @@
-"""transformers: ``generate`` in bf16 with its dynamic cache, and a plain training loop (AdamW, gradient clipping, padded micro-batches).
+"""transformers: ``generate`` in bf16 with its dynamic cache, and a plain training loop (AdamW, gradient
+clipping, padded micro-batches).
 
-A micro-batch is padded to its own longest row. Precision: "hf" trains float32 weights under bf16 autocast, "hf_bf16" bf16 weights with a
-float32 master.
-"""
+A micro-batch is padded to its own longest row. Precision: "hf" trains float32 weights under bf16 autocast,
+"hf_bf16" bf16 weights with a float32 master."""
 
 import random
 
@@ -10,7 +10,8 @@ import torch
 from serving import Order, serve
 from transformers import AutoModelForCausalLM, LogitsProcessor, LogitsProcessorList
 
-# The quickest of 2, 4, 8, 16 and 32: small micro-batches stay in the caches, and with few rows little of one is padding.
+# The quickest of 2, 4, 8, 16 and 32: small micro-batches stay in the caches, and with few rows little of one
+# is padding.
 MICRO_ROWS = {"uniform": 8, "ragged": 4}
 
 
@@ -51,7 +52,9 @@ def start_rollout(spec: Order):
 def start_learner(spec: Order):
     torch.set_num_threads(spec["cores"])
     pure = spec["side"] == "hf_bf16"
-    model = AutoModelForCausalLM.from_pretrained(spec["folder"], dtype=torch.bfloat16 if pure else torch.float32).train()
+    model = AutoModelForCausalLM.from_pretrained(
+        spec["folder"], dtype=torch.bfloat16 if pure else torch.float32
+    ).train()
     own = list(model.parameters())
     masters = [torch.nn.Parameter(p.detach().float()) for p in own] if pure else own
     optimizer = torch.optim.AdamW(masters, lr=1e-6, betas=(0.9, 0.95), fused=True)
@@ -62,7 +65,10 @@ def start_learner(spec: Order):
         shuffled = random.Random(order["seed"]).sample(rows, len(rows))
         for start in range(0, len(shuffled), micro_rows):
             with torch.autocast("cpu", torch.bfloat16, enabled=not pure):
-                loss = model(**batch(shuffled[start : start + micro_rows], spec["pad"]), num_items_in_batch=torch.tensor(trained)).loss
+                loss = model(
+                    **batch(shuffled[start : start + micro_rows], spec["pad"]),
+                    num_items_in_batch=torch.tensor(trained),
+                ).loss
             loss.backward()
         if pure:
             for master, parameter in zip(masters, own, strict=True):
@@ -80,7 +86,8 @@ def start_learner(spec: Order):
 
 
 def batch(rows: list[list[int]], pad: int) -> dict[str, torch.Tensor]:
-    """Rows padded to the longest. Where none is shorter there is no mask, so that attention takes its quickest path."""
+    """Rows padded to the longest. Where none is shorter there is no mask, so that attention takes its
+    quickest path."""
     longest = max(map(len, rows))
     tokens = torch.tensor([row + [pad] * (longest - len(row)) for row in rows])
     labels = torch.tensor([row + [-100] * (longest - len(row)) for row in rows])

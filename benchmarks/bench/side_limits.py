@@ -1,4 +1,5 @@
-"""The machine's peaks on one core: products of 1024 x 1024 matrices, and reading a tensor far larger than any cache; the best of a few."""
+"""The machine's peaks on one core: products of 1024 x 1024 matrices, and reading a tensor far larger than any
+cache; the best of a few."""
 
 import time
 from collections.abc import Callable
@@ -28,7 +29,11 @@ def start(spec: Order) -> Callable[[Order], Order]:
 
     def run(order: Order) -> Order:
         memory = torch.ones(STREAM_BYTES // 8, dtype=torch.float64)
-        return {"bf16": product(torch.bfloat16), "fp32": product(torch.float32), "stream": STREAM_BYTES / best(memory.sum)}
+        return {
+            "bf16": product(torch.bfloat16),
+            "fp32": product(torch.float32),
+            "stream": STREAM_BYTES / best(memory.sum),
+        }
 
     return run
 

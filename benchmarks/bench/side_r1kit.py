@@ -1,8 +1,8 @@
-"""r1kit itself, as a recipe uses it: a local runtime of one process per core, learner and engine on the same weights.
+"""r1kit itself, as a recipe uses it: a local runtime of one process per core, learner and engine on the same
+weights.
 
-The GRPO step is that of ``grpo.train``, unchanged, with its log on disk; an order is taken and answered where a step is logged. An order to
-``profile`` names the operations that take the time.
-"""
+The GRPO step is that of ``grpo.train``, unchanged, with its log on disk; an order is taken and answered where
+a step is logged. An order to ``profile`` names the operations that take the time."""
 
 import io
 import time
@@ -40,14 +40,24 @@ def reward(rollouts: Sequence[Rollout]) -> list[float | None]:
 def learner_config(longest: int) -> LearnerConfig:
     context = -(-longest // 16) * 16
     optimizer = OptimizerConfig(learning_rate=1e-6)
-    return LearnerConfig(context=context, lines=max(1, MICRO_TOKENS // context), precision="bfloat16", head="bfloat16", optimizer=optimizer)
+    return LearnerConfig(
+        context=context,
+        lines=max(1, MICRO_TOKENS // context),
+        precision="bfloat16",
+        head="bfloat16",
+        optimizer=optimizer,
+    )
 
 
 class Watch:
     """What one order cost by operation, where it asks for that."""
 
     def __init__(self, order: Order) -> None:
-        self.profiler = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) if order.get("profile") else None
+        self.profiler = (
+            torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU])
+            if order.get("profile")
+            else None
+        )
         if self.profiler:
             self.profiler.start()
         self.begun = time.perf_counter()
@@ -57,7 +67,10 @@ class Watch:
             return {}
         seconds = time.perf_counter() - self.begun
         self.profiler.stop()
-        return {"seconds": seconds, "operations": {e.key: e.self_cpu_time_total / 1e6 for e in self.profiler.key_averages()}}
+        return {
+            "seconds": seconds,
+            "operations": {e.key: e.self_cpu_time_total / 1e6 for e in self.profiler.key_averages()},
+        }
 
 
 class Noted:
@@ -68,7 +81,11 @@ class Noted:
         self.lengths: list[int] = []
 
     def generate(
-        self, prompts: Sequence[np.ndarray], sampling: Sampling, seeds: Sequence[int] | None = None, done: Done | None = None
+        self,
+        prompts: Sequence[np.ndarray],
+        sampling: Sampling,
+        seeds: Sequence[int] | None = None,
+        done: Done | None = None,
     ) -> list[list[Completion]]:
         groups = self.engine.generate(prompts, sampling, seeds, done)
         self.lengths = [len(completion.token_ids) for group in groups for completion in group]
@@ -95,7 +112,9 @@ class Stepwise(Log):
 
     def step(self, step: int, total: int, metrics: Mapping[str, float]) -> None:
         super().step(step, total, metrics)
-        parts = {name.removeprefix("time/"): value for name, value in metrics.items() if name.startswith("time/")}
+        parts = {
+            name.removeprefix("time/"): value for name, value in metrics.items() if name.startswith("time/")
+        }
         self.line.answer(self.engine.said() | {"parts": parts} | self.watch.found())
         self.watch = self._next()
 
@@ -128,13 +147,24 @@ def reinforce(runtime: LocalRuntime, spec: Order, line: Line, orders: Iterator[O
     engine = Noted(runtime.engine_of(learner))
     player = grpo.Player(learner, engine, Chat(Tokenizer.load(folder)))
     task = Words(spec["words"])
-    assert all(list(player.chat.prompt_ids(problem)) == ids for problem, ids in zip(task.problems(""), spec["prompts"], strict=True))
+    assert all(
+        list(player.chat.prompt_ids(problem)) == ids
+        for problem, ids in zip(task.problems(""), spec["prompts"], strict=True)
+    )
     config = grpo.GRPOConfig(
         steps=STEPS, problems=len(spec["prompts"]), group=spec["group"], updates_per_rollout=1, max_tokens=spec["new_tokens"], beta=0.0,
         save_every=STEPS,
     )  # fmt: skip
     rewards = [WeightedReward("sevens", 1.0, reward)]
-    grpo.train(config, player, Mixture({"bench": (task, 1.0)}, "train", 0), rewards, 0, Stepwise(scratch, line, orders, engine), scratch)
+    grpo.train(
+        config,
+        player,
+        Mixture({"bench": (task, 1.0)}, "train", 0),
+        rewards,
+        0,
+        Stepwise(scratch, line, orders, engine),
+        scratch,
+    )
 
 
 def repeat(step: Callable[[int], Order], line: Line, orders: Iterator[Order]) -> None:
@@ -162,7 +192,9 @@ def learn(runtime: LocalRuntime, spec: Order) -> Callable[[int], Order]:
 
     def step(seed: int) -> Order:
         metrics = learner.update(rows, CrossEntropy(), 1.0)
-        assert metrics["tokens"] == sum(len(row) - 1 for row in spec["rows"]) and not metrics["skipped"], metrics
+        assert metrics["tokens"] == sum(len(row) - 1 for row in spec["rows"]) and not metrics["skipped"], (
+            metrics
+        )
         return {"tokens": int(metrics["tokens"])}
 
     return step

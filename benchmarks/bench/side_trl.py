@@ -1,4 +1,5 @@
-"""TRL's GRPOTrainer: bf16 weights, beta 0, one update per rollout, no gradient checkpointing. One order is one training step."""
+"""TRL's GRPOTrainer: bf16 weights, beta 0, one update per rollout, no gradient checkpointing. One order is
+one training step."""
 
 from collections.abc import Iterator
 
@@ -10,7 +11,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessorLis
 from trl import GRPOConfig, GRPOTrainer
 
 STEPS = 10_000  # more than are ever asked for
-MICRO_ROWS = 8  # learned from at once, which is a tenth quicker than all 64; completions are sampled all at once
+MICRO_ROWS = (
+    8  # learned from at once, which is a tenth quicker than all 64; completions are sampled all at once
+)
 
 
 def reward(completions: list[str], **columns: object) -> list[float]:
@@ -48,11 +51,19 @@ def train(spec: Order, line: Line, orders: Iterator[Order]) -> None:
     torch.set_num_threads(spec["cores"])
     model = AutoModelForCausalLM.from_pretrained(spec["folder"], dtype=torch.bfloat16)
     ordered = Ordered(line, orders)
-    generate, rows, prompt_tokens = model.generate, len(spec["texts"]) * spec["group"], len(spec["prompts"][0])
+    generate, rows, prompt_tokens = (
+        model.generate,
+        len(spec["texts"]) * spec["group"],
+        len(spec["prompts"][0]),
+    )
 
     def ending(input_ids: torch.Tensor, **kwargs: object) -> torch.Tensor:
         assert tuple(input_ids.shape) == (rows, prompt_tokens), input_ids.shape
-        out = generate(input_ids, logits_processor=LogitsProcessorList([Ends(ordered.lengths, prompt_tokens, spec["eos"])]), **kwargs)
+        out = generate(
+            input_ids,
+            logits_processor=LogitsProcessorList([Ends(ordered.lengths, prompt_tokens, spec["eos"])]),
+            **kwargs,
+        )
         assert out.shape[1] - prompt_tokens == max(ordered.lengths), out.shape
         return out
 

@@ -1,4 +1,5 @@
-"""vLLM's build for CPUs: bf16, its own compilation, prefix caching, one request per completion, no text made of tokens."""
+"""vLLM's build for CPUs: bf16, its own compilation, prefix caching, one request per completion, no text made
+of tokens."""
 
 import os
 
@@ -13,11 +14,20 @@ def start(spec: Order):
     from vllm import LLM, SamplingParams
 
     length = len(spec["prompts"][0]) + spec["new_tokens"]
-    engine = LLM(spec["folder"], dtype="bfloat16", max_model_len=length, max_num_seqs=len(spec["prompts"]) * spec["group"], seed=0)
+    engine = LLM(
+        spec["folder"],
+        dtype="bfloat16",
+        max_model_len=length,
+        max_num_seqs=len(spec["prompts"]) * spec["group"],
+        seed=0,
+    )
     prompts = [{"prompt_token_ids": prompt} for prompt in spec["prompts"] for _ in range(spec["group"])]
 
     def run(order: Order) -> Order:
-        asked = [SamplingParams(temperature=1.0, max_tokens=length, ignore_eos=True, detokenize=False) for length in order["lengths"]]
+        asked = [
+            SamplingParams(temperature=1.0, max_tokens=length, ignore_eos=True, detokenize=False)
+            for length in order["lengths"]
+        ]
         engine.reset_prefix_cache()  # weights change at every step of reinforcement learning
         outputs = engine.generate(prompts, asked, use_tqdm=False)
         tokens = sum(len(output.outputs[0].token_ids) for output in outputs)

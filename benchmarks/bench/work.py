@@ -1,13 +1,14 @@
-"""What is measured: shapes of models, kinds of work, and which peer does the same. Names are those of the ratios in bench.json.
+"""What is measured: shapes of models, kinds of work, and which peer does the same. Names are those of the
+ratios in bench.json.
 
     rollout   P prompts x G completions: tokens sampled
     grpo      one whole GRPO step at beta 0 with one update per rollout: tokens sampled
     learner   one optimizer step of next-token prediction on rows: tokens predicted
     lone      one completion of one prompt, r1kit alone: tokens sampled
 
-``uniform``: every completion has ``new_tokens`` tokens, every row all its positions. ``ragged``: every token of a completion ends it with
-the same chance, so that the mean length is that of lengths drawn evenly from 20 to 256; the learner's rows are drawn evenly from those.
-"""
+``uniform``: every completion has ``new_tokens`` tokens, every row all its positions. ``ragged``: every token
+of a completion ends it with the same chance, so that the mean length is that of lengths drawn evenly from 20
+to 256; the learner's rows are drawn evenly from those."""
 
 import random
 from collections.abc import Sequence
@@ -43,7 +44,8 @@ LONE: dict[str, tuple[dict[str, Any], int]] = {
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much of it: P problems x G completions of at most ``new_tokens`` after ``prompt_tokens``; the learner's rows; measured pairs."""
+    """How much of it: P problems x G completions of at most ``new_tokens`` after ``prompt_tokens``; the
+    learner's rows; measured pairs."""
 
     problems: int = 8
     group: int = 8
@@ -67,7 +69,8 @@ QUICK = Size(problems=4, group=4, prompt_tokens=32, new_tokens=48, learner_rows=
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One line of the comparison. ``cores`` 1 compares tokens per CPU-second, 2 tokens per second of the clock."""
+    """One line of the comparison. ``cores`` 1 compares tokens per CPU-second, 2 tokens per second of the
+    clock."""
 
     kind: Kind
     model: str
@@ -108,12 +111,15 @@ PLAN = (
 
 
 def chosen(words: Sequence[str], plan: Sequence[Work] = PLAN) -> list[Work]:
-    """The works of which some ratio's name begins with one of ``words``; all of them without words. Only the peers that fit are kept."""
+    """The works of which some ratio's name begins with one of ``words``; all of them without words. Only the
+    peers that fit are kept."""
     if not words:
         return list(plan)
     found = []
     for work in plan:
-        peers = tuple(peer for peer in work.peers if any(work.ratio_name(peer).startswith(word) for word in words))
+        peers = tuple(
+            peer for peer in work.peers if any(work.ratio_name(peer).startswith(word) for word in words)
+        )
         if peers:
             found.append(Work(work.kind, work.model, work.lengths, peers, work.cores))
     return found
@@ -125,7 +131,8 @@ def mean_length(size: Size) -> float:
 
 
 def expected_length(chance: float, longest: int) -> float:
-    """The mean length where every token is the last with ``chance`` and none follows the ``longest``-th: sum over t of P(length >= t)."""
+    """The mean length where every token is the last with ``chance`` and none follows the ``longest``-th: sum
+    over t of P(length >= t)."""
     return (1 - (1 - chance) ** longest) / chance
 
 
@@ -134,18 +141,27 @@ def ending_chance(size: Size) -> float:
     low, high = 1e-9, 1.0
     for _ in range(100):
         middle = (low * high) ** 0.5
-        low, high = (middle, high) if expected_length(middle, size.new_tokens) > mean_length(size) else (low, middle)
+        low, high = (
+            (middle, high) if expected_length(middle, size.new_tokens) > mean_length(size) else (low, middle)
+        )
     return low
 
 
 def prompts(size: Size, vocabulary: int, first_word: int) -> list[list[int]]:
     """P lists of word ids; with the three ids of the template each prompt has ``prompt_tokens`` tokens."""
     rng = random.Random("prompts")
-    return [[rng.randrange(first_word, vocabulary) for _ in range(size.prompt_tokens - 3)] for _ in range(size.problems)]
+    return [
+        [rng.randrange(first_word, vocabulary) for _ in range(size.prompt_tokens - 3)]
+        for _ in range(size.problems)
+    ]
 
 
 def learner_rows(size: Size, lengths: Lengths, vocabulary: int, first_word: int) -> list[list[int]]:
-    """Rows of token ids. Each has one more token than positions, so a row of ``new_tokens`` positions predicts as many."""
+    """Rows of token ids. Each has one more token than positions, so a row of ``new_tokens`` positions
+    predicts as many."""
     rng = random.Random("rows")
-    counts = [size.new_tokens if lengths == "uniform" else rng.randint(size.shortest, size.new_tokens) for _ in range(size.learner_rows)]
+    counts = [
+        size.new_tokens if lengths == "uniform" else rng.randint(size.shortest, size.new_tokens)
+        for _ in range(size.learner_rows)
+    ]
     return [[rng.randrange(first_word, vocabulary) for _ in range(count + 1)] for count in counts]

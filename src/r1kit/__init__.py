@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from r1kit.sandbox import run_program as run_program
     from r1kit.stages.stage import Context as Context
     from r1kit.stages.stage import Stage as Stage
-    from r1kit.tasks.mathematics import check_math as check_math
+    from r1kit.tasks.mathematics.check import check_math as check_math
     from r1kit.tasks.task import Task as Task
     from r1kit.tokenizer import Tokenizer as Tokenizer
     from r1kit.train.grpo import GRPOConfig as GRPOConfig
@@ -49,7 +49,7 @@ _HOMES = {
     "Task": "tasks.task",
     "Tokenizer": "tokenizer",
     "Verdict": "types",
-    "check_math": "tasks.mathematics",
+    "check_math": "tasks.mathematics.check",
     "format_reward": "rewards",
     "language_share": "language",
     "load_pretrained": "model.huggingface",

@@ -1,5 +1,5 @@
 """``python -m r1kit``: the command line, also where the package is not installed."""
 
-from r1kit.cli import main
+from r1kit.commands.cli import main
 
 main()

@@ -1,8 +1,8 @@
-"""The one boundary between text and tokens: prompts, completions, loss masks, and the parsing of thinking and answer.
+"""The one boundary between text and tokens: prompts, completions, loss masks, and the parsing of thinking and
+answer.
 
-Text becomes tokens here and nowhere else. What was sampled is never decoded and tokenized again: a training row is the prompt's
-ids followed by the very ids that the engine returned.
-"""
+Text becomes tokens here and nowhere else. What was sampled is never decoded and tokenized again: a training
+row is the prompt's ids followed by the very ids that the engine returned."""
 
 import re
 import unicodedata
@@ -20,9 +20,12 @@ TemplateName = Literal["chat", "r1_zero", "model"]
 
 # DeepSeek-R1, Table 1: structure is asked for, content is not.
 R1_ZERO_TEMPLATE = (
-    "A conversation between User and Assistant. The user asks a question, and the Assistant solves it. The assistant first thinks "
-    "about the reasoning process in the mind and then provides the user with the answer. The reasoning process and answer are "
-    "enclosed within <think> </think> and <answer> </answer> tags, respectively, i.e., <think> reasoning process here </think> "
+    "A conversation between User and Assistant. The user asks a question, and the Assistant solves it. "
+    "The assistant first thinks "
+    "about the reasoning process in the mind and then provides the user with the answer. The reasoning "
+    "process and answer are "
+    "enclosed within <think> </think> and <answer> </answer> tags, respectively, i.e., <think> "
+    "reasoning process here </think> "
     "<answer> answer here </answer>. User: {prompt}. Assistant:"
 )
 
@@ -34,12 +37,12 @@ _HIDDEN = ("\ufdd0", "\ufdd1")  # noncharacters of Unicode: no text holds them
 
 
 def parse(text: str) -> tuple[str, str] | None:
-    """(thinking, answer) of a completion that follows the template exactly, else None. Nothing else decides who followed it.
+    """(thinking, answer) of a completion that follows the template exactly, else None. Nothing else decides
+    who followed it.
 
-    Followed means: one <think>..</think>, then one non-empty <answer>..</answer>, nothing before, between or after; or, as
-    DeepSeek-R1 itself writes, one <think>..</think> and then a non-empty summary. No further tag may stand anywhere, in no spelling; an
-    answer of characters that show nothing is empty.
-    """
+    Followed means: one <think>..</think>, then one non-empty <answer>..</answer>, nothing before, between or
+    after; or, as DeepSeek-R1 itself writes, one <think>..</think> and then a non-empty summary. No further
+    tag may stand anywhere, in no spelling; an answer of characters that show nothing is empty."""
     match = _THOUGHT.fullmatch(text)
     if match is None:
         return None
@@ -59,10 +62,10 @@ def _shows(text: str) -> bool:
 class Chat:
     """Prompts and parsing for one tokenizer and one template.
 
-    ``chat``: DeepSeek's turn tokens; ``r1_zero``: the plain-text template of R1-Zero (Table 1) for base models; ``model``: the
-    checkpoint's own Jinja template. ``opening`` is text that every completion is made to start with ("<think>\\n" in R1's usage advice); it
-    belongs to the prompt's ids, and to the text that is parsed.
-    """
+    ``chat``: DeepSeek's turn tokens; ``r1_zero``: the plain-text template of R1-Zero (Table 1) for base
+    models; ``model``: the checkpoint's own Jinja template. ``opening`` is text that every completion is made
+    to start with ("<think>\\n" in R1's usage advice); it belongs to the prompt's ids, and to the text that is
+    parsed."""
 
     tokenizer: Tokenizer
     template: TemplateName = "chat"
@@ -82,14 +85,20 @@ class Chat:
         if self.template == "r1_zero":
             before, after = R1_ZERO_TEMPLATE.split("{prompt}")
             if [role for role, _ in turns] != ["user"]:
-                raise R1kitError("the r1_zero template holds one question; use template: chat for conversations")
+                raise R1kitError(
+                    "the r1_zero template holds one question; use template: chat for conversations"
+                )
             pieces.append(tokenizer.encode(before + turns[0][1] + after))
         elif self.template == "chat":
             for role, text in turns:
                 if role == "user":
                     pieces += [self._special(USER), tokenizer.encode(text)]
                 elif role == "assistant":
-                    pieces += [self._special(ASSISTANT), tokenizer.encode(text), np.asarray([tokenizer.eos_id], dtype=np.int32)]
+                    pieces += [
+                        self._special(ASSISTANT),
+                        tokenizer.encode(text),
+                        np.asarray([tokenizer.eos_id], dtype=np.int32),
+                    ]
                 else:
                     pieces.append(tokenizer.encode(text))
             pieces.append(self._special(ASSISTANT))
@@ -103,12 +112,18 @@ class Chat:
         """Ids of a written response, with the end token: what SFT trains on."""
         return np.concatenate([self.tokenizer.encode(text), [self.tokenizer.eos_id]]).astype(np.int32)
 
-    def rollouts(self, problem: Problem, prompt_ids: np.ndarray, completions: Sequence[Completion], opening: str | None = None) -> list[Rollout]:
+    def rollouts(
+        self,
+        problem: Problem,
+        prompt_ids: np.ndarray,
+        completions: Sequence[Completion],
+        opening: str | None = None,
+    ) -> list[Rollout]:
         """Parse the completions of one problem into its group of rollouts.
 
-        A completion that was cut off ("length") has not followed the template: its thinking and answer are None. Nor has one that
-        holds a special token before its end; such a token stands in the rollout's text, for all to see.
-        """
+        A completion that was cut off ("length") has not followed the template: its thinking and answer are
+        None. Nor has one that holds a special token before its end; such a token stands in the rollout's
+        text, for all to see."""
         opening = self.opening if opening is None else opening
         texts = self.tokenizer.decode_batch([c.token_ids for c in completions])
         group = []
@@ -125,19 +140,28 @@ class Chat:
         return np.asarray([self.tokenizer.id(token)], dtype=np.int32)
 
     def _rendered(self, turns: Sequence[tuple[str, str]]) -> list[np.ndarray]:
-        """Ids of the checkpoint's own template around the turns. Special tokens that a turn spells out are hidden from it and put back as text."""
+        """Ids of the checkpoint's own template around the turns. Special tokens that a turn spells out are
+        hidden from it and put back as text."""
         spelled = (_HIDDEN[0], *sorted(self.tokenizer.special_tokens, key=len, reverse=True))
         any_spelled = re.compile("|".join(map(re.escape, spelled)))
-        hidden = [(role, any_spelled.sub(lambda m: f"{_HIDDEN[0]}{spelled.index(m[0])}{_HIDDEN[1]}", text)) for role, text in turns]
+        hidden = [
+            (role, any_spelled.sub(lambda m: f"{_HIDDEN[0]}{spelled.index(m[0])}{_HIDDEN[1]}", text))
+            for role, text in turns
+        ]
         parts = re.split(f"{_HIDDEN[0]}(\\d+){_HIDDEN[1]}", self._render(hidden))
         return [
-            self.tokenizer.encode(spelled[int(part)]) if place % 2 else self.tokenizer.encode(part, special=True)
+            self.tokenizer.encode(spelled[int(part)])
+            if place % 2
+            else self.tokenizer.encode(part, special=True)
             for place, part in enumerate(parts)
         ]
 
     def _render(self, turns: Sequence[tuple[str, str]]) -> str:
         if self.tokenizer.chat_template is None:
-            raise R1kitError("template: model needs a chat template in the checkpoint, and this one has none; use template: chat or r1_zero")
+            raise R1kitError(
+                "template: model needs a chat template in the checkpoint, and this one has none; use "
+                "template: chat or r1_zero"
+            )
         import jinja2.sandbox
 
         environment = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)

@@ -1,13 +1,18 @@
-"""Strict configuration at the edge: unknown keys are errors with a suggestion, and every error names its key and the fix."""
+"""Strict configuration at the edge: unknown keys are errors with a suggestion, and every error names its key
+and the fix."""
 
 import difflib
+from collections.abc import Iterable
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+KeyPath = tuple[str | int, ...]
+
 
 class R1kitError(Exception):
-    """An error that the user can mend. Its text says what happened, where (file, key or row) and what to do."""
+    """An error that the user can mend. Its text says what happened, where (file, key or row) and what to
+    do."""
 
 
 class ConfigError(R1kitError, ValueError):
@@ -15,7 +20,8 @@ class ConfigError(R1kitError, ValueError):
 
 
 class Config(BaseModel):
-    """Base of every configuration: frozen, strict about keys, defaults are the paper's values with their source."""
+    """Base of every configuration: frozen, strict about keys, defaults are the paper's values with their
+    source."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=())
 
@@ -49,3 +55,10 @@ def describe(error: ValidationError, where: str) -> str:
         given = "" if problem["type"] in ("value_error", "missing") else f" (given: {problem['input']!r})"
         lines.append(f"{where}: {path + ': ' if path else ''}{message}{given}")
     return "\n".join(lines)
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """``; did you mean 'x'?`` where something known is near, else the list of what is known."""
+    known = list(known)
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"

@@ -1,5 +1,6 @@
-"""Ctrl-C and SIGTERM: while a training loop promises to look, the first one lets the step end and its state be saved; otherwise, and at the
-second one, the work stops at once. Either way nothing is lost but work: what continues ends with the same bytes."""
+"""Ctrl-C and SIGTERM: while a training loop promises to look, the first one lets the step end and its state
+be saved; otherwise, and at the second one, the work stops at once. Either way nothing is lost but work: what
+continues ends with the same bytes."""
 
 import signal
 import sys
@@ -10,8 +11,8 @@ NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interruption:
-    """A context manager that takes the two signals. ``asked``: someone wants the run to stop; ``deferred``: a loop looks at that after
-    every step.
+    """A context manager that takes the two signals. ``asked``: someone wants the run to stop; ``deferred``: a
+    loop looks at that after every step.
 
     Signals can be taken in the main thread only; in another one nothing is taken, and nothing is ever asked.
     """
@@ -24,7 +25,9 @@ class Interruption:
     def __enter__(self) -> Self:
         try:
             for number in NUMBERS:
-                if signal.getsignal(number) is not signal.SIG_IGN:  # a job in a shell's background is not to hear Ctrl-C
+                if (
+                    signal.getsignal(number) is not signal.SIG_IGN
+                ):  # a job in a shell's background is not to hear Ctrl-C
                     self._before[number] = signal.signal(number, self._take)
         except ValueError:
             pass
@@ -45,4 +48,9 @@ class Interruption:
             raise KeyboardInterrupt
         self.asked = True
         name = signal.Signals(number).name
-        print(f"r1kit: {name}: this step is ended and its state saved first; the same signal once more stops at once", file=sys.stderr, flush=True)
+        print(
+            f"r1kit: {name}: this step is ended and its state saved first; the same signal once more "
+            "stops at once",
+            file=sys.stderr,
+            flush=True,
+        )

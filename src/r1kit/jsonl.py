@@ -1,7 +1,8 @@
-"""JSON Lines, the one file format for data: a JSON object a line, UTF-8, plain or gzipped; errors name file and line.
+"""JSON Lines, the one file format for data: a JSON object a line, UTF-8, plain or gzipped; errors name file
+and line.
 
-Columns are those of TRL, so its files work unchanged. Other formats are not read; the error says how to bring them into this one.
-"""
+Columns are those of TRL, so its files work unchanged. Other formats are not read; the error says how to bring
+them into this one."""
 
 import gzip
 import json
@@ -20,11 +21,15 @@ BAD_ROWS_LIMIT = 0.05  # of a file's rows; beyond that the file is another one t
 BadRows = Literal["error", "quarantine"]
 Row = TypeVar("Row")
 
-_TO_JSONL = "pip install 'r1kit[data]', then: python -c \"import datasets; datasets.load_dataset({})['train'].to_json('data.jsonl')\""
+_TO_JSONL = (
+    "pip install 'r1kit[data]', then: python -c \"import datasets; "
+    "datasets.load_dataset({})['train'].to_json('data.jsonl')\""
+)
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """(line number, line) of every line that is not blank. Raises R1kitError where the file is missing, torn or of another format."""
+    """(line number, line) of every line that is not blank. Raises R1kitError where the file is missing, torn
+    or of another format."""
     _check_format(path)
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
@@ -42,13 +47,21 @@ def parse_row(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
         row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
     except UnicodeDecodeError as error:
-        raise R1kitError(f"{path}:{number}: not UTF-8 ({error.reason} at byte {error.start}); convert the file to UTF-8") from None
+        raise R1kitError(
+            f"{path}:{number}: not UTF-8 ({error.reason} at byte {error.start}); convert the file to UTF-8"
+        ) from None
     except json.JSONDecodeError as error:
-        raise R1kitError(f"{path}:{number}: not JSON ({error.msg} at column {error.colno}); mend or remove the line") from None
+        raise R1kitError(
+            f"{path}:{number}: not JSON ({error.msg} at column {error.colno}); mend or remove the line"
+        ) from None
     except (ValueError, RecursionError) as error:
-        raise R1kitError(f"{path}:{number}: not JSON that can be read ({error}); mend or remove the line") from None
+        raise R1kitError(
+            f"{path}:{number}: not JSON that can be read ({error}); mend or remove the line"
+        ) from None
     if not isinstance(row, dict):
-        raise R1kitError(f'{path}:{number}: a row must be an object such as {{"prompt": ...}}, not {type(row).__name__}')
+        raise R1kitError(
+            f'{path}:{number}: a row must be an object such as {{"prompt": ...}}, not {type(row).__name__}'
+        )
     return row
 
 
@@ -58,12 +71,14 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, parse_row(path, number, line)
 
 
-def read_usable(path: Path, use: Callable[[Path, int, dict[str, Any]], Row], bad_rows: BadRows = "error") -> list[Row]:
+def read_usable(
+    path: Path, use: Callable[[Path, int, dict[str, Any]], Row], bad_rows: BadRows = "error"
+) -> list[Row]:
     """What ``use`` makes of each row of a file; it raises R1kitError for a row that it cannot use.
 
-    The first bad row stops the reading, or with "quarantine" bad rows are written to FILE.bad.jsonl with line and reason, counted, and
-    left out, up to BAD_ROWS_LIMIT of the file. Raises R1kitError naming file and line.
-    """
+    The first bad row stops the reading, or with "quarantine" bad rows are written to FILE.bad.jsonl with line
+    and reason, counted, and left out, up to BAD_ROWS_LIMIT of the file. Raises R1kitError naming file and
+    line."""
     found: list[Row] = []
     bad: list[dict[str, Any]] = []
     for number, line in read_lines(path):
@@ -71,30 +86,50 @@ def read_usable(path: Path, use: Callable[[Path, int, dict[str, Any]], Row], bad
             found.append(use(path, number, parse_row(path, number, line)))
         except R1kitError as error:
             if bad_rows == "error":
-                raise R1kitError(f"{error}\n(bad_rows: quarantine writes such rows aside and goes on)") from None
-            bad.append({"line": number, "error": str(error), "row": line.decode("utf-8", "replace").rstrip("\n")})
+                raise R1kitError(
+                    f"{error}\n(bad_rows: quarantine writes such rows aside and goes on)"
+                ) from None
+            bad.append(
+                {"line": number, "error": str(error), "row": line.decode("utf-8", "replace").rstrip("\n")}
+            )
     rows = len(found) + len(bad)
     if len(bad) > BAD_ROWS_LIMIT * rows:
-        raise R1kitError(f"{path}: {len(bad)} of {rows} rows cannot be used, more than {BAD_ROWS_LIMIT:.0%}; the first: {bad[0]['error']}")
+        raise R1kitError(
+            f"{path}: {len(bad)} of {rows} rows cannot be used, more than {BAD_ROWS_LIMIT:.0%}; the "
+            f"first: {bad[0]['error']}"
+        )
     if bad:
         aside = path.with_name(f"{path.name}.bad.jsonl")
         try:
             write_jsonl(aside, bad)
         except OSError as error:
-            raise R1kitError(f"{aside}: cannot be written ({error.strerror or error}): {path.name} has {len(bad)} bad rows; mend them") from None
-        print(f"r1kit: warning: {path}: {len(bad)} of {rows} rows cannot be used and are left out; {aside.name} says why", file=sys.stderr)
+            raise R1kitError(
+                f"{aside}: cannot be written ({error.strerror or error}): {path.name} has {len(bad)} "
+                "bad rows; mend them"
+            ) from None
+        print(
+            f"r1kit: warning: {path}: {len(bad)} of {rows} rows cannot be used and are left out; "
+            f"{aside.name} says why",
+            file=sys.stderr,
+        )
     return found
 
 
 def column(path: Path, number: int, row: dict[str, Any], name: str) -> str:
-    """A row's text column; a number is taken as its text. Raises R1kitError naming file, line and the columns there are."""
+    """A row's text column; a number is taken as its text. Raises R1kitError naming file, line and the columns
+    there are."""
     value = row.get(name)
     if isinstance(value, int | float) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str):
-        raise R1kitError(f"{path}:{number}: column {name!r} is missing or not a text; the row has: {', '.join(row)}")
+        raise R1kitError(
+            f"{path}:{number}: column {name!r} is missing or not a text; the row has: {', '.join(row)}"
+        )
     if any("\ud800" <= character <= "\udfff" for character in value):
-        raise R1kitError(f"{path}:{number}: column {name!r} holds half a character (a lone surrogate); mend or remove the line")
+        raise R1kitError(
+            f"{path}:{number}: column {name!r} holds half a character (a lone surrogate); mend or "
+            "remove the line"
+        )
     return value
 
 
@@ -119,5 +154,7 @@ def _check_format(path: Path) -> None:
         raise R1kitError(f"{path}: a folder; name one .jsonl file in it")
     hint = ""
     if not path.suffix and len(path.parts) == 2:
-        hint = f". Is it a data set's id on the hub? Write it as JSON Lines: {_TO_JSONL.format(repr(str(path)))}"
+        hint = (
+            f". Is it a data set's id on the hub? Write it as JSON Lines: {_TO_JSONL.format(repr(str(path)))}"
+        )
     raise R1kitError(f"{path}: no such file (looked up from {Path.cwd()}){hint}")

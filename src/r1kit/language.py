@@ -1,11 +1,11 @@
 """Count words by language: what the language-consistency reward looks at.
 
-The paper's reward is Num(words of the target language) / Num(words) over the thinking [DeepSeek-R1, eq. 7]; how words are told
-apart is left open there. Here a language that has a script of its own is told by script. What belongs to no language is
-neutral and counts on neither side: code, formulas, numbers, links, variable names, units and (in a text of another script)
-names. A run of Han characters counts as half as many words, the usual length of a Chinese word.
-Latin-script languages share their letters, so a pair of them is told apart by function words, where ``rivals`` asks for it.
-"""
+The paper's reward is Num(words of the target language) / Num(words) over the thinking [DeepSeek-R1, eq. 7];
+how words are told apart is left open there. Here a language that has a script of its own is told by script.
+What belongs to no language is neutral and counts on neither side: code, formulas, numbers, links, variable
+names, units and (in a text of another script) names. A run of Han characters counts as half as many words,
+the usual length of a Chinese word. Latin-script languages share their letters, so a pair of them is told
+apart by function words, where ``rivals`` asks for it."""
 
 import re
 from functools import lru_cache
@@ -48,7 +48,28 @@ LANGUAGE_SCRIPTS = {
     "ta": ("tamil",),
     "ka": ("georgian",),
     "hy": ("armenian",),
-    **{code: ("latin",) for code in ("en", "fr", "de", "es", "it", "pt", "nl", "pl", "tr", "vi", "id", "sv", "da", "cs", "ro", "fi", "hu")},
+    **{
+        code: ("latin",)
+        for code in (
+            "en",
+            "fr",
+            "de",
+            "es",
+            "it",
+            "pt",
+            "nl",
+            "pl",
+            "tr",
+            "vi",
+            "id",
+            "sv",
+            "da",
+            "cs",
+            "ro",
+            "fi",
+            "hu",
+        )
+    },
 }
 
 
@@ -83,7 +104,9 @@ FUNCTION_WORDS: dict[str, frozenset[str]] = {
         """o a os as de que e é um uma em para não com se do da dos das no na por mais como mas ou então são temos este esta
         dois ser"""
     ),
-    "nl": _words("""de het een en van is dat in te niet met op voor we dus zijn aan er maar als dan ook om bij of uit deze dit heeft twee"""),
+    "nl": _words(
+        """de het een en van is dat in te niet met op voor we dus zijn aan er maar als dan ook om bij of uit deze dit heeft twee"""
+    ),
 }
 
 NEUTRAL_WORDS = _words(
@@ -103,16 +126,18 @@ _IDENTIFIER = re.compile(r"[0-9_]|[a-z][A-Z]")
 
 
 def language_share(text: str, language: str, rivals: tuple[str, ...] = ()) -> float:
-    """Return the share of words of ``text`` that are in ``language``, from 0 to 1; a text without words has share 0.
+    """Return the share of words of ``text`` that are in ``language``, from 0 to 1; a text without words has
+    share 0.
 
-    ``language`` is a two-letter code. ``rivals`` names other Latin-script languages that may be mixed in: then Latin words are
-    judged by function words alone (the rest is neutral). Raises ValueError for a language that is not known.
-    Source: DeepSeek-R1, eq. 7.
-    """
+    ``language`` is a two-letter code. ``rivals`` names other Latin-script languages that may be mixed in:
+    then Latin words are judged by function words alone (the rest is neutral). Raises ValueError for a
+    language that is not known. Source: DeepSeek-R1, eq. 7."""
     scripts = scripts_of(language)
     for rival in rivals:
         if rival not in FUNCTION_WORDS:
-            raise ValueError(f"no function words for the rival language {rival!r}; known: {', '.join(FUNCTION_WORDS)}")
+            raise ValueError(
+                f"no function words for the rival language {rival!r}; known: {', '.join(FUNCTION_WORDS)}"
+            )
     inside, outside = 0, 0
     has_kana = language != "ja" or bool(re.search(f"[{SCRIPTS['kana']}]", text))
     names_are_neutral = "latin" not in scripts
@@ -126,7 +151,10 @@ def language_share(text: str, language: str, rivals: tuple[str, ...] = ()) -> fl
             if script == "latin":
                 if is_neutral_latin(letters, token, names_are_neutral):
                     continue
-                words, is_target = 1, latin_belongs(letters.lower(), language, rivals) if not names_are_neutral else False
+                words, is_target = (
+                    1,
+                    latin_belongs(letters.lower(), language, rivals) if not names_are_neutral else False,
+                )
                 if is_target is None:
                     continue
             elif script == "greek" and language != "el" and len(letters) == 1:
@@ -143,12 +171,15 @@ def scripts_of(language: str) -> tuple[str, ...]:
     try:
         return LANGUAGE_SCRIPTS[language]
     except KeyError:
-        raise ValueError(f"unknown language {language!r}; known: {', '.join(sorted(LANGUAGE_SCRIPTS))}") from None
+        raise ValueError(
+            f"unknown language {language!r}; known: {', '.join(sorted(LANGUAGE_SCRIPTS))}"
+        ) from None
 
 
 @lru_cache(maxsize=20_000)
 def is_neutral_latin(letters: str, token: str, names_are_neutral: bool) -> bool:
-    """Tell whether a Latin word belongs to no language: a variable, an identifier, a unit, or a name in a text of another script."""
+    """Tell whether a Latin word belongs to no language: a variable, an identifier, a unit, or a name in a
+    text of another script."""
     if len(letters) == 1:
         return letters not in ("a", "I")
     if _IDENTIFIER.search(token) or letters.lower() in NEUTRAL_WORDS:
@@ -159,7 +190,8 @@ def is_neutral_latin(letters: str, token: str, names_are_neutral: bool) -> bool:
 
 
 def latin_belongs(word: str, language: str, rivals: tuple[str, ...]) -> bool | None:
-    """Tell whether a Latin word is of ``language``; None where function words cannot say. Without rivals every Latin word is."""
+    """Tell whether a Latin word is of ``language``; None where function words cannot say. Without rivals
+    every Latin word is."""
     if not rivals:
         return True
     own = word in FUNCTION_WORDS.get(language, frozenset())

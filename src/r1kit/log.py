@@ -1,10 +1,11 @@
-"""What a run says: one row per step in ``metrics.jsonl``, rollouts as text in ``samples/``, one progress line per stage on the screen.
+"""What a run says: one row per step in ``metrics.jsonl``, rollouts as text in ``samples/``, one progress line
+per stage on the screen.
 
-A row is {"stage", "step", "time", metric: value, ...}; metrics are named ``group/name`` (reward/mean, completions/mean_length,
-policy/loss; docs list them). A step has exactly one row however often the run was interrupted: the first row that a resumed stage
-writes replaces what the interrupted attempt had written from that step on. Where the disk is full, rows wait and are written when there is
-room; no training state is saved, and no stage ends, before its rows are on the disk.
-"""
+A row is {"stage", "step", "time", metric: value, ...}; metrics are named ``group/name`` (reward/mean,
+completions/mean_length, policy/loss; docs list them). A step has exactly one row however often the run was
+interrupted: the first row that a resumed stage writes replaces what the interrupted attempt had written from
+that step on. Where the disk is full, rows wait and are written when there is room; no training state is
+saved, and no stage ends, before its rows are on the disk."""
 
 import json
 import math
@@ -41,8 +42,8 @@ PLAIN_LINES_PER_STAGE = 20
 class Log:
     """The log of one stage of one run.
 
-    ``console`` is where the screen's lines go; on a terminal one line is redrawn, elsewhere about twenty plain lines are written per
-    stage. Use it as a context manager, so that the last line stays on the screen.
+    ``console`` is where the screen's lines go; on a terminal one line is redrawn, elsewhere about twenty
+    plain lines are written per stage. Use it as a context manager, so that the last line stays on the screen.
     """
 
     def __init__(
@@ -79,7 +80,8 @@ class Log:
         self._stop_live()
 
     def part(self, name: str) -> "Log":
-        """A log for one part of the stage that counts its own steps (the helpful and the safety reward model, say)."""
+        """A log for one part of the stage that counts its own steps (the helpful and the safety reward model,
+        say)."""
         self.close()
         return Log(self.run_dir, self.stage, self.console, name, self.show_rollouts, self.interruption)
 
@@ -89,33 +91,46 @@ class Log:
         Raises ValueError when a step is recorded twice by the same log.
         """
         if self._last_step is not None and step <= self._last_step:
-            raise ValueError(f"stage {self.stage}: step {step} after step {self._last_step}; use log.part(name) for a count of its own")
+            raise ValueError(
+                f"stage {self.stage}: step {step} after step {self._last_step}; use log.part(name) for "
+                "a count of its own"
+            )
         self._begin(step)
         self._first = self._first or (step, time.monotonic())
         self._last_step = step
-        row = {**self._key(), "step": step, "time": round(time.time(), 3), **{name: _number(value) for name, value in metrics.items()}}
+        row = {
+            **self._key(),
+            "step": step,
+            "time": round(time.time(), 3),
+            **{name: _number(value) for name, value in metrics.items()},
+        }
         self._waiting.append(json.dumps(row) + "\n")
         self._write_waiting()
         self._ended = step + 1 >= total
         self._show_progress(step, total, metrics)
 
     def save_point(self, due: bool, save: Callable[..., None], *arguments: Any) -> None:
-        """Call ``save(*arguments)`` after a step where that is ``due``, or where someone has asked the run to stop, which it then does
-        (KeyboardInterrupt).
+        """Call ``save(*arguments)`` after a step where that is ``due``, or where someone has asked the run to
+        stop, which it then does (KeyboardInterrupt).
 
-        The rows of the steps so far are on the disk first: a state that is ahead of its log would leave a gap.
-        """
+        The rows of the steps so far are on the disk first: a state that is ahead of its log would leave a
+        gap."""
         if due or self.interruption.asked:
             self.sync()
             save(*arguments)
-        self.interruption.deferred = not self._ended  # a loop that has come here comes here again after the next step
+        self.interruption.deferred = (
+            not self._ended
+        )  # a loop that has come here comes here again after the next step
         self.interruption.stop_if_asked()
 
     def sync(self) -> None:
         """Wait until all rows are on the disk. Raises R1kitError where they cannot be written."""
         if (error := self._write_waiting()) is not None:
             why = error.strerror or str(error)
-            raise R1kitError(f"{self.metrics_file}: {len(self._waiting)} rows could not be written: {why}; free space or mend the disk")
+            raise R1kitError(
+                f"{self.metrics_file}: {len(self._waiting)} rows could not be written: {why}; free "
+                "space or mend the disk"
+            )
         if self.metrics_file.exists():
             sync(self.metrics_file)
 
@@ -126,8 +141,8 @@ class Log:
     def rollouts(self, step: int, records: Iterable[Mapping[str, Any]], show: int | None = None) -> Path:
         """Keep one step's rollouts, one JSON object a line. Returns the file.
 
-        The first ``show`` are printed as text; by default the log's ``show_rollouts``, at steps 0, 10, 20, 50, 100, 200 and so on.
-        """
+        The first ``show`` are printed as text; by default the log's ``show_rollouts``, at steps 0, 10, 20,
+        50, 100, 200 and so on."""
         self._begin(step)
         rows = [dict(record) for record in records]
         path = self.samples_dir / f"step_{step:06d}.jsonl"
@@ -149,7 +164,9 @@ class Log:
                 row = _parse(line)
                 if row is None:
                     continue
-                mine = all(row.get(name) == value for name, value in key.items()) and ("part" in row) == ("part" in key)
+                mine = all(row.get(name) == value for name, value in key.items()) and ("part" in row) == (
+                    "part" in key
+                )
                 if not (mine and row.get("step", -1) >= step):
                     kept.append(line)
             if len(kept) != len(lines):
@@ -163,7 +180,10 @@ class Log:
         if self.metrics_file.exists():
             lines = self.metrics_file.read_text(encoding="utf-8").splitlines(keepends=True)
             rows = [(line, _parse(line)) for line in lines]
-            write_whole(self.metrics_file, "".join(line for line, row in rows if row is not None and row.get("stage") != self.stage))
+            write_whole(
+                self.metrics_file,
+                "".join(line for line, row in rows if row is not None and row.get("stage") != self.stage),
+            )
         remove_tree(self.run_dir / "samples" / self.stage)
 
     def close(self) -> None:
@@ -182,7 +202,8 @@ class Log:
         return self.run_dir / "samples" / self.stage / self.part_name
 
     def _write_waiting(self) -> OSError | None:
-        """Append the rows that wait. Where the disk refuses, the file is left as it was, and the error is returned."""
+        """Append the rows that wait. Where the disk refuses, the file is left as it was, and the error is
+        returned."""
         if not self._waiting:
             return None
         size = self.metrics_file.stat().st_size if self.metrics_file.exists() else 0
@@ -195,7 +216,11 @@ class Log:
             if self.metrics_file.exists():
                 os.truncate(self.metrics_file, size)
             if len(self._waiting) == 1:
-                print(f"r1kit: warning: {self.metrics_file}: {error.strerror}; rows wait in memory until they can be written", file=sys.stderr)
+                print(
+                    f"r1kit: warning: {self.metrics_file}: {error.strerror}; rows wait in memory until "
+                    "they can be written",
+                    file=sys.stderr,
+                )
             return error
         self._waiting.clear()
         return None
@@ -241,10 +266,16 @@ class Log:
         if step + 1 >= total:
             return f"{line}  took {duration(elapsed)}"
         # The first step's own time is unknown: the clock starts when it has ended.
-        return f"{line}  left {duration(elapsed / (step - first) * (total - step - 1))}" if step > first else line
+        return (
+            f"{line}  left {duration(elapsed / (step - first) * (total - step - 1))}"
+            if step > first
+            else line
+        )
 
     def _show_rollout(self, step: int, row: Mapping[str, Any]) -> None:
-        numbers = [f"  {name} {_short(row[name])}" for name in ("reward", "advantage") if row.get(name) is not None]
+        numbers = [
+            f"  {name} {_short(row[name])}" for name in ("reward", "advantage") if row.get(name) is not None
+        ]
         heading = f"  step {step}" + "".join(numbers)
         texts = [printable(str(row[name])) for name in ("prompt", "text") if row.get(name)]
         body = "\n".join(f"    {line}" for text in texts for line in text.splitlines())
@@ -261,7 +292,9 @@ def duration(seconds: float) -> str:
 
 def printable(text: str) -> str:
     """The text without characters that steer a terminal: what a model writes must not move the cursor."""
-    return "".join(character if character.isprintable() or character in "\n\t" else "\ufffd" for character in text)
+    return "".join(
+        character if character.isprintable() or character in "\n\t" else "\ufffd" for character in text
+    )
 
 
 def _is_landmark(step: int) -> bool:
@@ -289,7 +322,9 @@ def _plain(value: Any) -> Any:
         return value.tolist()
     if isinstance(value, Path):
         return str(value)
-    raise TypeError(f"{type(value).__name__} cannot be kept in samples/: give numbers, text, lists or mappings")
+    raise TypeError(
+        f"{type(value).__name__} cannot be kept in samples/: give numbers, text, lists or mappings"
+    )
 
 
 def _parse(line: str) -> dict[str, Any] | None:

@@ -1,15 +1,16 @@
-"""Where randomness comes from: a seed is an argument, derived from what it is for, never from a clock or from call order.
+"""Where randomness comes from: a seed is an argument, derived from what it is for, never from a clock or from
+call order.
 
-A seed is derived from (run seed, stage, step, problem id, rollout index), so a result depends neither on how the work was
-batched nor on where a run was interrupted.
-"""
+A seed is derived from (run seed, stage, step, problem id, rollout index), so a result depends neither on how
+the work was batched nor on where a run was interrupted."""
 
 import hashlib
 import json
 
 
 def derive_seed(*parts: int | str) -> int:
-    """Hash the parts to a seed in [0, 2**63): the same in every process, on every machine and in every version of Python.
+    """Hash the parts to a seed in [0, 2**63): the same in every process, on every machine and in every
+    version of Python.
 
     Parts keep their type and their borders: (1, "23"), ("1", 23) and (12, "3") give three different seeds.
     """

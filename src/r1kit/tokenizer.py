@@ -1,8 +1,9 @@
-"""Byte-level BPE with single digits and R1's special tokens, stored as the Hugging Face files that every engine reads.
+"""Byte-level BPE with single digits and R1's special tokens, stored as the Hugging Face files that every
+engine reads.
 
-Numbers are split into single digits, so that arithmetic is done on digits and not on whatever chunks the corpus made frequent
-(DeepSeek-V3 and Qwen do the same or nearly so). All 256 bytes are in the alphabet: no text is ever unknown.
-"""
+Numbers are split into single digits, so that arithmetic is done on digits and not on whatever chunks the
+corpus made frequent (DeepSeek-V3 and Qwen do the same or nearly so). All 256 bytes are in the alphabet: no
+text is ever unknown."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -20,32 +21,45 @@ PAD = "<｜▁pad▁｜>"
 USER = "<｜User｜>"
 ASSISTANT = "<｜Assistant｜>"
 SPECIALS = (BOS, EOS, PAD, USER, ASSISTANT)
-TAGS = ("<think>", "</think>", "<answer>", "</answer>")  # ordinary text that is always one token, as in R1's vocabulary
+TAGS = (
+    "<think>",
+    "</think>",
+    "<answer>",
+    "</answer>",
+)  # ordinary text that is always one token, as in R1's vocabulary
 
-# Letters with their leading space; other non-space signs one by one, so that a bracket never hides inside another token.
+# Letters with their leading space; other non-space signs one by one, so that a bracket never hides inside
+# another token.
 _PIECES = r" ?[A-Za-z]+|[\u4e00-\u9fff]{1,8}| ?[^\s\p{L}\p{N}]|\s+| ?\p{L}+"
 
-# The conversation as DeepSeek-R1 tokenizes it. A served answer drops earlier thoughts; training keeps every token (chat.py).
+# The conversation as DeepSeek-R1 tokenizes it. A served answer drops earlier thoughts; training keeps every
+# token (chat.py).
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}"
     "{% if m['role'] == 'system' %}{{ m['content'] }}"
     "{% elif m['role'] == 'user' %}<｜User｜>{{ m['content'] }}"
-    "{% else %}<｜Assistant｜>{{ m['content'].split('</think>')[-1] if not loop.last else m['content'] }}{{ eos_token }}{% endif %}"
+    "{% else %}<｜Assistant｜>{{ m['content'].split('</think>')[-1] if not loop.last else m['content'] "
+    "}}{{ eos_token }}{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}<｜Assistant｜>{% endif %}"
 )
 
 
 class Tokenizer:
-    """Text to ids and back. ``encode`` never adds special tokens on its own; special tokens written in a text are not parsed as such
-    unless ``special=True``, so that a user's text cannot forge the end of a turn."""
+    """Text to ids and back. ``encode`` never adds special tokens on its own; special tokens written in a text
+    are not parsed as such unless ``special=True``, so that a user's text cannot forge the end of a turn."""
 
-    def __init__(self, backend: tokenizers.Tokenizer, bos: str, eos: str, pad: str, chat_template: str | None) -> None:
+    def __init__(
+        self, backend: tokenizers.Tokenizer, bos: str, eos: str, pad: str, chat_template: str | None
+    ) -> None:
         self.backend = backend
         self.chat_template = chat_template
         self.names = {"bos": bos, "eos": eos, "pad": pad}
         missing = [token for token in self.names.values() if backend.token_to_id(token) is None]
         if missing:
-            raise R1kitError(f"tokenizer: special tokens {missing} are not in the vocabulary; name the right ones in tokenizer_config.json")
+            raise R1kitError(
+                f"tokenizer: special tokens {missing} are not in the vocabulary; name the right ones in "
+                "tokenizer_config.json"
+            )
         self.bos_id, self.eos_id, self.pad_id = self.id(bos), self.id(eos), self.id(pad)
         added = backend.get_added_tokens_decoder()
         self.special_ids = frozenset(index for index, token in added.items() if token.special)
@@ -53,10 +67,13 @@ class Tokenizer:
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> "Tokenizer":
-        """Learn merges from ``texts``; the 256 bytes, the special tokens and the tags are always in the vocabulary."""
+        """Learn merges from ``texts``; the 256 bytes, the special tokens and the tags are always in the
+        vocabulary."""
         floor = 256 + len(SPECIALS) + len(TAGS)
         if vocab_size < floor:
-            raise R1kitError(f"vocab_size {vocab_size} is too small: bytes, special tokens and tags alone need {floor}")
+            raise R1kitError(
+                f"vocab_size {vocab_size} is too small: bytes, special tokens and tags alone need {floor}"
+            )
         backend = tokenizers.Tokenizer(models.BPE())
         backend.pre_tokenizer = pre_tokenizers.Sequence(
             [
@@ -91,19 +108,25 @@ class Tokenizer:
         return self.encode_batch([text], special)[0]
 
     def encode_batch(self, texts: Sequence[str], special: bool = False) -> list[np.ndarray]:
-        """Ids [T] int32 of each text. With ``special`` the text's special tokens become their ids (our own templates only)."""
+        """Ids [T] int32 of each text. With ``special`` the text's special tokens become their ids (our own
+        templates only)."""
         self.backend.encode_special_tokens = not special
-        return [np.asarray(e.ids, dtype=np.int32) for e in self.backend.encode_batch(list(texts), add_special_tokens=False)]
+        return [
+            np.asarray(e.ids, dtype=np.int32)
+            for e in self.backend.encode_batch(list(texts), add_special_tokens=False)
+        ]
 
     def decode(self, ids: Sequence[int] | np.ndarray, special: bool = False) -> str:
-        """Text of ids; special tokens are left out unless ``special``. Tags such as <think> are text and always stay."""
+        """Text of ids; special tokens are left out unless ``special``. Tags such as <think> are text and
+        always stay."""
         return str(self.backend.decode([int(i) for i in ids], skip_special_tokens=not special))
 
     def decode_batch(self, ids: Sequence[np.ndarray], special: bool = False) -> list[str]:
         return list(self.backend.decode_batch([i.tolist() for i in ids], skip_special_tokens=not special))
 
     def save(self, directory: Path) -> None:
-        """Write tokenizer.json, tokenizer_config.json and chat_template.jinja, as transformers and vLLM read them."""
+        """Write tokenizer.json, tokenizer_config.json and chat_template.jinja, as transformers and vLLM read
+        them."""
         directory.mkdir(parents=True, exist_ok=True)
         self.backend.encode_special_tokens = False
         self.backend.save(str(directory / "tokenizer.json"))
@@ -119,7 +142,9 @@ class Tokenizer:
         if self.chat_template is not None:
             config["chat_template"] = self.chat_template
             (directory / "chat_template.jinja").write_text(self.chat_template, encoding="utf-8")
-        (directory / "tokenizer_config.json").write_text(json.dumps(config, ensure_ascii=False, indent=1), encoding="utf-8")
+        (directory / "tokenizer_config.json").write_text(
+            json.dumps(config, ensure_ascii=False, indent=1), encoding="utf-8"
+        )
 
     @classmethod
     def load(cls, directory: Path | str) -> "Tokenizer":
@@ -127,7 +152,10 @@ class Tokenizer:
         directory = Path(directory)
         path = directory / "tokenizer.json"
         if not path.is_file():
-            raise R1kitError(f"{directory}: no tokenizer.json; r1kit reads fast tokenizers only (save it with transformers' AutoTokenizer)")
+            raise R1kitError(
+                f"{directory}: no tokenizer.json; r1kit reads fast tokenizers only (save it with "
+                "transformers' AutoTokenizer)"
+            )
         settings = directory / "tokenizer_config.json"
         config = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
         template = config.get("chat_template")

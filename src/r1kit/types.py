@@ -1,6 +1,7 @@
 """What flows through r1kit: problem -> completion -> rollout -> score -> row -> batch.
 
-Every type is frozen and complete from birth; nothing is filled in later. Results are keyed by id, never by position.
+Every type is frozen and complete from birth; nothing is filled in later. Results are keyed by id, never by
+position.
 
 Shape letters, one legend for the whole project:
 
@@ -26,9 +27,8 @@ Outcome = Literal["correct", "wrong", "unverifiable", "failed"]
 class Problem:
     """One thing to solve: bare text, without template.
 
-    ``answer`` None means that only a judge can score it. ``columns`` carries the data set's other columns, which reach
-    reward functions by name, as TRL hands them over.
-    """
+    ``answer`` None means that only a judge can score it. ``columns`` carries the data set's other columns,
+    which reach reward functions by name, as TRL hands them over."""
 
     id: str
     task: str
@@ -43,10 +43,10 @@ class Problem:
 class Sampling:
     """How completions are drawn: ``n`` per prompt, at most ``max_tokens`` each (the end token counts).
 
-    Logits are divided by ``temperature`` (0 takes the likeliest token). Of what is then possible, ``top_k`` keeps the k likeliest tokens (0: all),
-    ``top_p`` of those the fewest that reach this share of their mass, ``min_p`` of those the ones at least this share as likely as the likeliest.
-    ``stop`` are strings that end a completion too; ``experts`` asks for the record of the experts chosen.
-    """
+    Logits are divided by ``temperature`` (0 takes the likeliest token). Of what is then possible, ``top_k``
+    keeps the k likeliest tokens (0: all), ``top_p`` of those the fewest that reach this share of their mass,
+    ``min_p`` of those the ones at least this share as likely as the likeliest. ``stop`` are strings that end
+    a completion too; ``experts`` asks for the record of the experts chosen."""
 
     n: int = 1
     temperature: float = 1.0
@@ -61,13 +61,15 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What an engine returns: token ids [T] (what ended it included) and log-probabilities [T] of the sampled tokens.
+    """What an engine returns: token ids [T] (what ended it included) and log-probabilities [T] of the sampled
+    tokens.
 
-    The log-probabilities are float32 and those of the logits divided by the sampling's temperature, before top-k, top-p and min-p: what a learner
-    recomputes that divides its logits by the same temperature. At temperature 0 they are those at temperature 1.
-    ``version`` is the version of the weights that sampled it. ``experts``, if asked for, are the experts of the tokens that were fed, the prompt's
-    and all but the last of the completion's: [prompt + T - 1, sparse layers, A], uint8 (int16 above 256 experts), in no order within a token.
-    """
+    The log-probabilities are float32 and those of the logits divided by the sampling's temperature, before
+    top-k, top-p and min-p: what a learner recomputes that divides its logits by the same temperature. At
+    temperature 0 they are those at temperature 1. ``version`` is the version of the weights that sampled it.
+    ``experts``, if asked for, are the experts of the tokens that were fed, the prompt's and all but the last
+    of the completion's: [prompt + T - 1, sparse layers, A], uint8 (int16 above 256 experts), in no order
+    within a token."""
 
     token_ids: np.ndarray
     logprobs: np.ndarray
@@ -78,7 +80,8 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """The completion of a problem, parsed. ``thinking`` and ``answer`` are None where the template was not followed.
+    """The completion of a problem, parsed. ``thinking`` and ``answer`` are None where the template was not
+    followed.
 
     ``index`` is the rollout's place in its group; (problem.id, index) names it.
     """
@@ -94,7 +97,8 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A checker's judgement. Only ``correct`` and ``wrong`` may become a reward; ``failed`` is our own fault, never the model's."""
+    """A checker's judgement. Only ``correct`` and ``wrong`` may become a reward; ``failed`` is our own fault,
+    never the model's."""
 
     outcome: Outcome
     reason: str = ""
@@ -119,15 +123,16 @@ class Score:
 class Row:
     """The one unit of training, for pretraining, SFT, RL and distillation alike.
 
-    token_ids [T] int32; mask [T] bool: True where the token is to be predicted (its log-probability enters the loss);
-    old_logprobs, ref_logprobs [T] float32, aligned with token_ids, zero where unused. ``weight`` multiplies every trained token
-    and carries the whole normalisation (GRPO: 1/(rows x length); SFT, DAPO: 1/trained tokens), so a loss is a sum. ``weight``,
-    ``advantage`` and ``penalty`` (the coefficient of |log ratio| in KL-Cov) are one number for the whole row, or [T] with one a token.
+    token_ids [T] int32; mask [T] bool: True where the token is to be predicted (its log-probability enters
+    the loss); old_logprobs, ref_logprobs [T] float32, aligned with token_ids, zero where unused. ``weight``
+    multiplies every trained token and carries the whole normalisation (GRPO: 1/(rows x length); SFT, DAPO:
+    1/trained tokens), so a loss is a sum. ``weight``, ``advantage`` and ``penalty`` (the coefficient of |log
+    ratio| in KL-Cov) are one number for the whole row, or [T] with one a token.
 
-    ``temperature`` is the one that the tokens were sampled at: logits are divided by it before any log-probability. ``experts``
-    [T - 1, sparse layers, A] are the experts to take for every token but the last (Completion.experts; -1: the model's own choice).
-    ``name`` says in messages which row it is, for instance "problem/rollout".
-    """
+    ``temperature`` is the one that the tokens were sampled at: logits are divided by it before any
+    log-probability. ``experts`` [T - 1, sparse layers, A] are the experts to take for every token but the
+    last (Completion.experts; -1: the model's own choice). ``name`` says in messages which row it is, for
+    instance "problem/rollout"."""
 
     token_ids: np.ndarray
     mask: np.ndarray

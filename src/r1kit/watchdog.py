@@ -1,8 +1,9 @@
-"""Every wait has a deadline and a name: when it passes, the stacks of all threads are printed, and what was waited for is said.
+"""Every wait has a deadline and a name: when it passes, the stacks of all threads are printed, and what was
+waited for is said.
 
-What hangs may sit in a system call, so the waiting thread is woken by a signal; what hangs outside Python does not wake, and then the
-process ends. Nothing is lost by that: a run that was ended anywhere continues from its last saved state.
-"""
+What hangs may sit in a system call, so the waiting thread is woken by a signal; what hangs outside Python
+does not wake, and then the process ends. Nothing is lost by that: a run that was ended anywhere continues
+from its last saved state."""
 
 import contextlib
 import faulthandler
@@ -25,7 +26,8 @@ class HungError(R1kitError):
 
 @contextlib.contextmanager
 def deadline(what: str, seconds: float = DEADLINE_S) -> Iterator[None]:
-    """Raise HungError in the body when it takes longer than ``seconds``; ``what`` names who is at fault and the remedy.
+    """Raise HungError in the body when it takes longer than ``seconds``; ``what`` names who is at fault and
+    the remedy.
 
     Signals reach the main thread only: in another thread the stacks are printed and the process ends.
     """
@@ -43,7 +45,9 @@ def deadline(what: str, seconds: float = DEADLINE_S) -> Iterator[None]:
         if woken:
             signal.pthread_kill(main.ident or 0, signal.SIGUSR1)
         if not over.wait(GRACE_S if woken else 0.0):
-            print(f"r1kit: {message}; it does not come back, so this process ends", file=sys.stderr, flush=True)
+            print(
+                f"r1kit: {message}; it does not come back, so this process ends", file=sys.stderr, flush=True
+            )
             os._exit(1)
 
     main = threading.main_thread()

@@ -1,5 +1,4 @@
 """Programs that use everything up, that stay, and that crash; each must be wrong, and nothing may be left of it."""
-# ruff: noqa: E501 - a program is a line here, so that the corpus can be read as a list
 
 # Each tries to use something up, or to stay. Run with a limit of one second and 128 MB; f(1) must not count as right.
 ATTACKS: dict[str, str] = {

@@ -1,7 +1,8 @@
-"""Run the adversarial corpus through one tier and report what got through; also a command: ``python corpus.py TIER [every]``.
+"""Run the adversarial corpus through one tier and report what got through; also a command: ``python corpus.py
+TIER [every]``.
 
-A separate process, so that it can be run as another user, and so that what it leaves behind can be looked for afterwards.
-"""
+A separate process, so that it can be run as another user, and so that what it leaves behind can be looked for
+afterwards."""
 
 import json
 import os
@@ -25,7 +26,11 @@ from r1kit.types import Verdict
 SECRET = "CANARY-SECRET"
 DOOR = f"r1kit-canary-{os.getpid()}"  # an abstract socket; names are the machine's
 CANARY_TEXT = "the canary sings"
-ASSERT_TEXTS = {"asserts": solutions.TEST_TEXT, "unittest": solutions.UNITTEST_TEXT, "check": solutions.CHECK_TEXT}
+ASSERT_TEXTS = {
+    "asserts": solutions.TEST_TEXT,
+    "unittest": solutions.UNITTEST_TEXT,
+    "check": solutions.CHECK_TEXT,
+}
 
 
 def hack_jobs(every: int = 1) -> dict[str, Job]:
@@ -57,7 +62,14 @@ def solution_jobs(every: int = 1) -> dict[str, Job]:
 def escape_jobs(canary: Path, port: int, every: int = 1) -> dict[str, Job]:
     """Every escape; it passes (and is a failure of ours) where the function returns "escaped"."""
     tests = [{"args": [1], "expected": "escaped"}]
-    places = {"CANARY-SECRET": SECRET, "CANARY'": f"{canary}'", "CANARY.": f"{canary}.", "PORT": str(port), "PROJECT": __file__, "r1kit-canary": DOOR}
+    places = {
+        "CANARY-SECRET": SECRET,
+        "CANARY'": f"{canary}'",
+        "CANARY.": f"{canary}.",
+        "PORT": str(port),
+        "PROJECT": __file__,
+        "r1kit-canary": DOOR,
+    }
     jobs = {}
     for name, text in list(escapes.ESCAPES.items())[::every]:
         for word, place in places.items():
@@ -68,12 +80,20 @@ def escape_jobs(canary: Path, port: int, every: int = 1) -> dict[str, Job]:
 
 def attack_jobs(every: int = 1) -> dict[str, Job]:
     """Every attack on resources."""
-    return {name: Job(text, solutions.TESTS, "function", "f", 0.5, 128) for name, text in list(attacks.ATTACKS.items())[::every]}
+    return {
+        name: Job(text, solutions.TESTS, "function", "f", 0.5, 128)
+        for name, text in list(attacks.ATTACKS.items())[::every]
+    }
 
 
 def not_wrong(jobs: dict[str, Job], workers: pool.Pool) -> list[str]:
-    """The jobs whose verdict is anything but wrong: a program must not pass for our fault either, or it could stop the run."""
-    return [f"{name}: {v.outcome} {v.reason}".strip() for name, v in verdicts(jobs, workers).items() if v.outcome != "wrong"]
+    """The jobs whose verdict is anything but wrong: a program must not pass for our fault either, or it could
+    stop the run."""
+    return [
+        f"{name}: {v.outcome} {v.reason}".strip()
+        for name, v in verdicts(jobs, workers).items()
+        if v.outcome != "wrong"
+    ]
 
 
 def verdicts(jobs: dict[str, Job], workers: pool.Pool) -> dict[str, Verdict]:
@@ -83,7 +103,10 @@ def verdicts(jobs: dict[str, Job], workers: pool.Pool) -> dict[str, Verdict]:
 
 def snapshot(folder: Path) -> dict[str, str]:
     """What a folder holds: names, sizes, times and modes."""
-    return {str(path): f"{path.lstat().st_size} {path.lstat().st_mtime_ns} {path.lstat().st_mode}" for path in sorted(folder.rglob("*"))}
+    return {
+        str(path): f"{path.lstat().st_size} {path.lstat().st_mtime_ns} {path.lstat().st_mode}"
+        for path in sorted(folder.rglob("*"))
+    }
 
 
 def descendants() -> list[str]:
@@ -116,8 +139,15 @@ def listen(canary: Path, touched: list[str]) -> int:
     abstract.bind(f"\0{DOOR}")
     for door in (tcp, unix):
         door.listen()
-    for name, wait in (("tcp", tcp.accept), ("unix", unix.accept), ("udp", lambda: udp.recv(10)), ("abstract", lambda: abstract.recv(10))):
-        threading.Thread(target=lambda name=name, wait=wait: (wait(), touched.append(name)), daemon=True).start()
+    for name, wait in (
+        ("tcp", tcp.accept),
+        ("unix", unix.accept),
+        ("udp", lambda: udp.recv(10)),
+        ("abstract", lambda: abstract.recv(10)),
+    ):
+        threading.Thread(
+            target=lambda name=name, wait=wait: (wait(), touched.append(name)), daemon=True
+        ).start()
     return port
 
 
@@ -138,15 +168,25 @@ def run(tier: str, every: int = 1) -> dict[str, object]:
         report: dict[str, object] = {"hacks": not_wrong(hack_jobs(every), workers)}
         report["escapes"] = not_wrong(escape_jobs(canary, port, every), workers)
         exhausted = verdicts(attack_jobs(every), workers)
-        report["attacks"] = [f"{name}: {verdict.reason}" for name, verdict in exhausted.items() if verdict.outcome != "wrong"]
+        report["attacks"] = [
+            f"{name}: {verdict.reason}" for name, verdict in exhausted.items() if verdict.outcome != "wrong"
+        ]
         solved = verdicts(solution_jobs(every), workers)
-        report["refused"] = [f"{name}: {verdict.reason}" for name, verdict in solved.items() if verdict.outcome != "correct"]
+        report["refused"] = [
+            f"{name}: {verdict.reason}" for name, verdict in solved.items() if verdict.outcome != "correct"
+        ]
         workers.close()
         time.sleep(0.1)
-        report["changed"] = [path for path in set(before) | set(snapshot(folder)) if before.get(path) != snapshot(folder).get(path)]
+        report["changed"] = [
+            path
+            for path in set(before) | set(snapshot(folder))
+            if before.get(path) != snapshot(folder).get(path)
+        ]
         report["touched"] = touched
         report["left"] = descendants()
-        report["jobs"] = len(hack_jobs(every)) + len(escape_jobs(canary, port, every)) + len(exhausted) + len(solved)
+        report["jobs"] = (
+            len(hack_jobs(every)) + len(escape_jobs(canary, port, every)) + len(exhausted) + len(solved)
+        )
     report["seconds"] = round(time.monotonic() - begun, 1)
     return report
 

@@ -1,5 +1,4 @@
 """Programs that try to get out; each is marked where it reached something that it must not reach."""
-# ruff: noqa: E501 - a program is a line here, so that the corpus can be read as a list
 
 # Each returns the text "escaped" (and does harm) when it reaches something that it must not reach; CANARY is a file of ours.
 _TRY = "def f(x):\n    try:\n{body}\n    except BaseException as e:\n        return 'refused'\n    return 'escaped'"

@@ -1,5 +1,4 @@
 """Wrong solutions of ``f(x) = 3 * x + 1``, and of the script that prints it, each with a trick; none may pass, nor pass for our fault."""
-# ruff: noqa: E501 - a program is a line here, so that the corpus can be read as a list
 
 # Each tries to make wrong work count as right; the entry point is f.
 HACKS: dict[str, str] = {

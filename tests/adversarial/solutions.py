@@ -1,5 +1,4 @@
 """The tests of ``f(x) = 3 * x + 1`` and of the script that prints it, and true solutions in many styles; each must pass."""
-# ruff: noqa: E501 - a program is a line here, so that the corpus can be read as a list
 
 TESTS = [{"args": [1], "expected": 4}, {"args": [10], "expected": 31}, {"args": [-2], "expected": -5}]
 STDIO_TESTS = [{"stdin": "1\n", "stdout": "4\n"}, {"stdin": "10\n", "stdout": "31\n"}]

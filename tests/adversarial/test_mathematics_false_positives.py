@@ -1,12 +1,13 @@
-"""Wrong, hedged, hidden and monstrous answers: none of them may be called correct, and none may hold anybody up."""
+"""Wrong, hedged, hidden and monstrous answers: none of them may be called correct, and none may hold anybody
+up."""
 
 import threading
 import time
 
 import pytest
 
-from r1kit.tasks.checkers import wait_until_ready
-from r1kit.tasks.mathematics import check_math
+from r1kit.tasks.mathematics.check import check_math
+from r1kit.tasks.mathematics.checker_pool import wait_until_ready
 
 PATIENCE = 1.5  # seconds: one, and what a test process may have to wait for a processor
 OPEN, CLOSE = "<think>", "</think>"
@@ -243,10 +244,14 @@ CASES = [
     ("\\frac{1", "\\boxed{\\frac{1}"),
     ("\\frac{1", "\\frac{1"),
     ("???", "\\boxed{???}"),
-    ("It follows by induction on n that the sum is bounded for every n", "It follows by induction on n that the sum is bounded for every n"),
+    (
+        "It follows by induction on n that the sum is bounded for every n",
+        "It follows by induction on n that the sum is bounded for every n",
+    ),
 ]
 
-# The same with fresh eyes: hedges, quotations of the gold answer, hidden boxes, scales and units, near misses of every kind.
+# The same with fresh eyes: hedges, quotations of the gold answer, hidden boxes, scales and units, near misses
+# of every kind.
 CASES += [
     ("3", "The answer is either 3 or 4."), ("4", "The answer is 3, or it could be 4."), ("3", "\\boxed{3 \\text{ or } 4}"),
     ("3", "\\boxed{3/4 \\text{ or } 3}"), ("4", "\\boxed{3}, on second thought maybe \\boxed{4}"),
@@ -357,7 +362,10 @@ def test_any_thread_gets_the_verdicts_of_the_main_thread():
     sample = CASES[::9]
     expected = [check_math(gold, response).outcome for gold, response in sample]
     found: list[list[str]] = []
-    threads = [threading.Thread(target=lambda: found.append([check_math(g, r).outcome for g, r in sample])) for _ in range(3)]
+    threads = [
+        threading.Thread(target=lambda: found.append([check_math(g, r).outcome for g, r in sample]))
+        for _ in range(3)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

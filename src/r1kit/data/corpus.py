@@ -1,11 +1,12 @@
 """The miniature's pretraining corpus: a small bilingual web, written by chance from a seed.
 
-Like a real web it holds single facts (drills), general documents, and problems: most with a bare answer, some worked out, some wrong, half in
-a chat layout of varying tidiness, in either language or both mixed. So the base model can do a little of everything and nothing well, and
-reinforcement learning has something to select from. Held-out problems never occur; single facts (7*8=56) may.
+Like a real web it holds single facts (drills), general documents, and problems: most with a bare answer, some
+worked out, some wrong, half in a chat layout of varying tidiness, in either language or both mixed. So the
+base model can do a little of everything and nothing well, and reinforcement learning has something to select
+from. Held-out problems never occur; single facts (7*8=56) may.
 
-Shares follow the prototypes (their recipe is cited where it was kept); DeepSeek-V3's own corpus is not public.
-"""
+Shares follow the prototypes (their recipe is cited where it was kept); DeepSeek-V3's own corpus is not
+public."""
 
 import itertools
 import random
@@ -15,10 +16,10 @@ from typing import Annotated
 from pydantic import Field
 
 from r1kit.config import Config
-from r1kit.tasks import general, worked
-from r1kit.tasks.procedural import KINDS, LIMIT, Kind, Parameters, exact
+from r1kit.tasks.miniature import general, worked_solutions
+from r1kit.tasks.miniature.procedural import KINDS, LIMIT, Kind, Parameters, exact
+from r1kit.tasks.miniature.worked_solutions import LANGUAGES
 from r1kit.tasks.task import is_held_out
-from r1kit.tasks.worked import LANGUAGES
 from r1kit.tokenizer import ASSISTANT, USER
 from r1kit.types import Problem
 
@@ -64,7 +65,8 @@ def documents(seed: int, mix: CorpusMix) -> Iterator[str]:
 
 
 def solved_documents(problems: Sequence[Problem], seed: int, mix: CorpusMix) -> Iterator[str]:
-    """Endless documents from problems of one's own: each with its written solution (``columns["solution"]``), or a bare answer."""
+    """Endless documents from problems of one's own: each with its written solution (``columns["solution"]``),
+    or a bare answer."""
     for epoch in itertools.count():
         rng = random.Random(f"solved/{seed}/{epoch}")
         for index in rng.sample(range(len(problems)), len(problems)):
@@ -96,7 +98,9 @@ def _drill(rng: random.Random) -> str:
         else:
             total = rng.randint(1, LIMIT)
             part = rng.randint(0, total)
-            facts.append(f"{part}+{total - part}={total}" if sign == "+" else f"{total}-{part}={total - part}")
+            facts.append(
+                f"{part}+{total - part}={total}" if sign == "+" else f"{total}-{part}={total - part}"
+            )
     return rng.choice((", ", "\n", "; ")).join(facts)
 
 
@@ -105,38 +109,61 @@ def _problem(rng: random.Random, mix: CorpusMix) -> str:
     language = rng.choice(LANGUAGES)
     parameters = draw_train_parameters(kind, rng)
     wrong = rng.random() < mix.wrong
-    work = kind.solve(parameters, (lambda value: _slipped(value, rng) if rng.random() < mix.slip_rate else value) if wrong else exact)
+    work = kind.solve(
+        parameters,
+        (lambda value: _slipped(value, rng) if rng.random() < mix.slip_rate else value) if wrong else exact,
+    )
     if rng.random() < mix.direct:
         answer = work.answer
         if wrong and answer.isdigit() and rng.random() < 0.5:
             answer = str(_slipped(int(answer), rng))
-        return layout(kind.ask(parameters, language), "", answer, rng, mix, worked.write_summary(answer, language))
+        return layout(
+            kind.ask(parameters, language),
+            "",
+            answer,
+            rng,
+            mix,
+            worked_solutions.write_summary(answer, language),
+        )
     thinking = _thinking(work, language, rng, mix)
-    return layout(kind.ask(parameters, language), thinking, work.answer, rng, mix, worked.write_summary(work.answer, language))
+    return layout(
+        kind.ask(parameters, language),
+        thinking,
+        work.answer,
+        rng,
+        mix,
+        worked_solutions.write_summary(work.answer, language),
+    )
 
 
-def _thinking(work: worked.Worked, language: str, rng: random.Random, mix: CorpusMix) -> str:
+def _thinking(work: worked_solutions.Worked, language: str, rng: random.Random, mix: CorpusMix) -> str:
     draw = rng.random()
     switch = 0.0 if draw < mix.prompt_language + mix.other_language else mix.switch
-    if mix.prompt_language <= draw < mix.prompt_language + mix.other_language or (switch and rng.random() < 0.5):
-        language = worked.other(language)
+    if mix.prompt_language <= draw < mix.prompt_language + mix.other_language or (
+        switch and rng.random() < 0.5
+    ):
+        language = worked_solutions.other(language)
     recheck = rng.random() < mix.recheck
     if rng.random() < mix.taken_back:
         place = rng.randrange(len(work.steps))
         left, right = work.steps[place].rsplit("=", 1)
-        return worked.write_raw(work, language, rng, switch, recheck, place, f"{left}={_slipped(int(right), rng)}")
+        return worked_solutions.write_raw(
+            work, language, rng, switch, recheck, place, f"{left}={_slipped(int(right), rng)}"
+        )
     if not switch and rng.random() < mix.readable:
-        return worked.write_readable(work.steps, work.answer, language, rng)
-    return worked.write_raw(work, language, rng, switch, recheck)
+        return worked_solutions.write_readable(work.steps, work.answer, language, rng)
+    return worked_solutions.write_raw(work, language, rng, switch, recheck)
 
 
 def _slipped(value: int, rng: random.Random) -> int:
     return max(0, value + rng.choice((-10, -2, -1, 1, 2, 10)))
 
 
-def layout(prompt: str, thinking: str, answer: str, rng: random.Random, mix: CorpusMix, boxed: str | None = None) -> str:
-    """One problem as a document: plain text, or a chat whose tags are right, broken or absent. Outside tags the answer may stand
-    in the sentence ``boxed``."""
+def layout(
+    prompt: str, thinking: str, answer: str, rng: random.Random, mix: CorpusMix, boxed: str | None = None
+) -> str:
+    """One problem as a document: plain text, or a chat whose tags are right, broken or absent. Outside tags
+    the answer may stand in the sentence ``boxed``."""
     said = boxed if boxed and rng.random() < mix.boxed else answer
     if rng.random() >= mix.chat_layout:
         stop = rng.choice((" ", "\n", "\nA: "))
@@ -163,7 +190,9 @@ def _general(prompts: Sequence[Problem], rng: random.Random, mix: CorpusMix) -> 
     if rng.random() < 0.3:
         return _fact_list(rng)
     problem = rng.choice(prompts)
-    answer = general.reference_answer(problem, rng, quality=0.75 if problem.columns["kind"] == "open" else 0.9)
+    answer = general.reference_answer(
+        problem, rng, quality=0.75 if problem.columns["kind"] == "open" else 0.9
+    )
     thinking = general.reference_thinking(problem) if rng.random() < 0.4 else ""
     return layout(problem.prompt, thinking, answer, rng, mix)
 
@@ -178,5 +207,7 @@ def _fact_list(rng: random.Random) -> str:
         rows = rng.sample(general.CAPITALS, 4)
         return "; ".join(f"{row[0]}: {row[1]}" if language == "en" else f"{row[2]}：{row[3]}" for row in rows)
     topics = rng.sample(sorted(general.HOW_TO[language].items()), 2)
-    return "\n".join(f"{topic}: {', '.join(facts)}." if language == "en" else f"{topic}：{'，'.join(facts)}。" for topic, facts in topics)
-
+    return "\n".join(
+        f"{topic}: {', '.join(facts)}." if language == "en" else f"{topic}：{'，'.join(facts)}。"
+        for topic, facts in topics
+    )

@@ -1,9 +1,8 @@
 """Which of a model's own solutions are fit to be learned from.
 
-DeepSeek-R1 (Nature version, supplement B.3.2 and B.3.3) keeps correct solutions that a person can read: no mixed languages, no repetition,
-no long paragraphs, no code blocks. Its thresholds were not published; these are ours. What training problems are kept away from is
-decided where they are read (r1kit.tasks.overlap).
-"""
+DeepSeek-R1 (Nature version, supplement B.3.2 and B.3.3) keeps correct solutions that a person can read: no
+mixed languages, no repetition, no long paragraphs, no code blocks. Its thresholds were not published; these
+are ours. What training problems are kept away from is decided where they are read (r1kit.tasks.overlap)."""
 
 from collections import Counter
 
@@ -16,11 +15,13 @@ RUNS_ALLOWED = 3  # how often the same ones may come
 
 
 def readable(thinking: str, language: str, purity: float) -> bool:
-    """Whether a thinking is in one language (at least the share ``purity`` of its words), without loops, code blocks and endless
-    paragraphs. One without words is not."""
+    """Whether a thinking is in one language (at least the share ``purity`` of its words), without loops, code
+    blocks and endless paragraphs. One without words is not."""
     if "```" in thinking or language_share(thinking, language) < purity:
         return False
-    return not repeats(thinking) and all(len(words(paragraph)) <= LONGEST_PARAGRAPH for paragraph in thinking.split("\n"))
+    return not repeats(thinking) and all(
+        len(words(paragraph)) <= LONGEST_PARAGRAPH for paragraph in thinking.split("\n")
+    )
 
 
 def repeats(text: str) -> bool:

@@ -3,13 +3,13 @@
     rate(x)   share of the last group's rollouts that were right; those that nobody could judge do not count
     x rests   while rate(x) >= easy or rate(x) <= hard, for ``rest`` epochs of its task (0: for good)
 
-A group that is all right or all wrong teaches nothing (DAPO 2503.14476, section 3.2). Dynamic sampling finds that out after its rollouts have been
-paid for; this foresees it from the visit before, as prioritised sampling does (Kimi k1.5 2501.12599, section 2.3.4), but with rests in whole epochs
-in place of chances: what does not rest comes once an epoch, as without a curriculum, and no problem starves.
+A group that is all right or all wrong teaches nothing (DAPO 2503.14476, section 3.2). Dynamic sampling finds
+that out after its rollouts have been paid for; this foresees it from the visit before, as prioritised
+sampling does (Kimi k1.5 2501.12599, section 2.3.4), but with rests in whole epochs in place of chances: what
+does not rest comes once an epoch, as without a curriculum, and no problem starves.
 
-Everything is decided by the scores of the rollouts. Where a task's next epoch would have none but problems that are being played just now, all come
-back, as if none had ever been seen.
-"""
+Everything is decided by the scores of the rollouts. Where a task's next epoch would have none but problems
+that are being played just now, all come back, as if none had ever been seen."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -23,8 +23,9 @@ CORRECTNESS = "accuracy"  # the reward that says whether an answer is right
 
 
 class CurriculumConfig(Config):
-    """``easy``: a problem with at least this pass rate rests; ``hard``: one with at most this. Without either of them nobody does for that reason.
-    ``rest``: how many epochs of its task a problem misses; 0 retires it. ``easiest_first``: the first epoch of a task goes by difficulty."""
+    """``easy``: a problem with at least this pass rate rests; ``hard``: one with at most this. Without either
+    of them nobody does for that reason. ``rest``: how many epochs of its task a problem misses; 0 retires it.
+    ``easiest_first``: the first epoch of a task goes by difficulty."""
 
     easy: float | None = Field(default=1.0, gt=0.0, le=1.0)
     hard: float | None = Field(default=None, ge=0.0, lt=1.0)
@@ -34,15 +35,21 @@ class CurriculumConfig(Config):
     @model_validator(mode="after")
     def _someone_rests_and_someone_does_not(self) -> "CurriculumConfig":
         if self.easy is None and self.hard is None and not self.easiest_first:
-            raise ValueError("with neither easy nor hard nor easiest_first nothing would change; set one of them or leave the curriculum out")
+            raise ValueError(
+                "with neither easy nor hard nor easiest_first nothing would change; set one of them or "
+                "leave the curriculum out"
+            )
         if self.easy is not None and self.hard is not None and self.hard >= self.easy:
-            raise ValueError(f"hard: {self.hard:g} is not below easy: {self.easy:g}, so every problem would rest")
+            raise ValueError(
+                f"hard: {self.hard:g} is not below easy: {self.easy:g}, so every problem would rest"
+            )
         return self
 
 
 class Curriculum:
-    """Who rests. ``visits``: problem id -> (the epoch of its task in which it was drawn last, its pass rate there or None: not known). ``played``:
-    problems whose last visit has no scores yet; there are none between two phases."""
+    """Who rests. ``visits``: problem id -> (the epoch of its task in which it was drawn last, its pass rate
+    there or None: not known). ``played``: problems whose last visit has no scores yet; there are none between
+    two phases."""
 
     def __init__(self, config: CurriculumConfig) -> None:
         self.config = config
@@ -55,7 +62,9 @@ class Curriculum:
         drawn, rate = self.visits.get(problem.id, (0, None))
         if rate is None or (config.rest and epoch > drawn + config.rest):
             return False
-        return (config.easy is not None and rate >= config.easy) or (config.hard is not None and rate <= config.hard)
+        return (config.easy is not None and rate >= config.easy) or (
+            config.hard is not None and rate <= config.hard
+        )
 
     def takes(self, problem: Problem, epoch: int) -> bool:
         """Whether the problem is drawn at its turn in this epoch, which is then its last visit."""
@@ -72,7 +81,8 @@ class Curriculum:
         self.played.discard(problem.id)
 
     def wakes(self, problems: Sequence[Problem], epoch: int) -> bool:
-        """Whether a task's problems all come back before this epoch, since without them it would be empty or repeat what is being played."""
+        """Whether a task's problems all come back before this epoch, since without them it would be empty or
+        repeat what is being played."""
         if not all(problem.id in self.played or self.rests(problem, epoch) for problem in problems):
             return False
         resting = {problem.id for problem in problems if self.rests(problem, epoch)}
@@ -82,8 +92,8 @@ class Curriculum:
 
 
 def pass_rate(scores: Sequence[Score]) -> float | None:
-    """The share of a group's rollouts that are right. Those that a reward failed on, or whose answer only a judge can score, do not count;
-    None where no other is left."""
+    """The share of a group's rollouts that are right. Those that a reward failed on, or whose answer only a
+    judge can score, do not count; None where no other is left."""
     parts = [score.parts.get(CORRECTNESS) for score in scores if not math.isnan(score.total)]
     right = [part >= 1.0 for part in parts if part is not None]
     return sum(right) / len(right) if right else None
@@ -94,7 +104,8 @@ def require_correctness(rewards: Iterable[str]) -> None:
     names = list(rewards)
     if CORRECTNESS not in names:
         raise ConfigError(
-            f"curriculum: a problem rests by its pass rate, which is the reward {CORRECTNESS!r}; the rewards here are {', '.join(names) or 'none'}. "
+            f"curriculum: a problem rests by its pass rate, which is the reward {CORRECTNESS!r}; the "
+            f"rewards here are {', '.join(names) or 'none'}. "
             f"Add {CORRECTNESS!r} (with weight 0, if it is not to be paid), or leave the curriculum out"
         )
 
@@ -102,7 +113,10 @@ def require_correctness(rewards: Iterable[str]) -> None:
 def require_levels(problems: Iterable[Problem]) -> None:
     """Raise ConfigError where no problem states a difficulty to begin with the easiest by."""
     if all(problem.difficulty is None for problem in problems):
-        raise ConfigError("curriculum.easiest_first: no problem states a difficulty; name the data set's column for it (difficulty: COLUMN)")
+        raise ConfigError(
+            "curriculum.easiest_first: no problem states a difficulty; name the data set's column for "
+            "it (difficulty: COLUMN)"
+        )
 
 
 def by_difficulty(problem: Problem) -> float:

@@ -1,8 +1,9 @@
-"""An endless, reproducible stream of problems from several tasks: by weight between tasks, by shuffled epochs within each.
+"""An endless, reproducible stream of problems from several tasks: by weight between tasks, by shuffled epochs
+within each.
 
-The stream is a function of its seed alone. A resumed run skips to where it was; nothing has to be saved. With a curriculum (curriculum.py) some
-problems are passed over at their turn, so the stream is a function of the scores too, and its state is saved with the training's.
-"""
+The stream is a function of its seed alone. A resumed run skips to where it was; nothing has to be saved. With
+a curriculum (curriculum.py) some problems are passed over at their turn, so the stream is a function of the
+scores too, and its state is saved with the training's."""
 
 import json
 import random
@@ -18,11 +19,12 @@ STATE = "curriculum.json"
 
 
 class Mixture:
-    """Problems of ``tasks`` (name -> (task, weight)) from one split; every problem of a task comes once per epoch of that task.
+    """Problems of ``tasks`` (name -> (task, weight)) from one split; every problem of a task comes once per
+    epoch of that task.
 
-    Only problems that ``keep`` accepts come; ``left_out`` counts the others of each task that has any. With a ``curriculum`` those that do not rest
-    come once per epoch, as far as ``observe`` is told of their scores; ``tell`` hears of a task whose problems all rest and therefore come back.
-    """
+    Only problems that ``keep`` accepts come; ``left_out`` counts the others of each task that has any. With a
+    ``curriculum`` those that do not rest come once per epoch, as far as ``observe`` is told of their scores;
+    ``tell`` hears of a task whose problems all rest and therefore come back."""
 
     def __init__(
         self,
@@ -45,7 +47,11 @@ class Mixture:
             if len(self.problems[name]) < len(problems):
                 self.left_out[name] = len(problems) - len(self.problems[name])
             if not self.problems[name]:
-                why = f": all {len(problems)} prompts are too long; raise context or lower max_tokens" if problems else ""
+                why = (
+                    f": all {len(problems)} prompts are too long; raise context or lower max_tokens"
+                    if problems
+                    else ""
+                )
                 raise ConfigError(f"task {name}: the split {split!r} has no problems{why}")
         self._random = random.Random(f"mixture/{seed}")
         self._orders: dict[str, list[int]] = {name: [] for name in self.names}
@@ -60,7 +66,8 @@ class Mixture:
         return [self._next() for _ in range(count)]
 
     def first(self, count: int) -> list[Problem]:
-        """Some ``count`` problems, evenly from all tasks (fewer where there are fewer), without moving the stream."""
+        """Some ``count`` problems, evenly from all tasks (fewer where there are fewer), without moving the
+        stream."""
         each = -(-count // len(self.names))
         return [problem for name in self.names for problem in self.problems[name][:each]][:count]
 
@@ -70,32 +77,52 @@ class Mixture:
             self.curriculum.observe(problem, scores)
 
     def resting(self) -> int | None:
-        """How many problems the curriculum passes over in the epochs that their tasks are in; None without a curriculum."""
+        """How many problems the curriculum passes over in the epochs that their tasks are in; None without a
+        curriculum."""
         if self.curriculum is None:
             return None
-        return sum(self.curriculum.rests(problem, self._epochs[name]) for name in self.names for problem in self.problems[name])
+        return sum(
+            self.curriculum.rests(problem, self._epochs[name])
+            for name in self.names
+            for problem in self.problems[name]
+        )
 
     def saved(self) -> dict[str, str]:
-        """What a resumed run needs beside the seed, texts by file name: where the stream is, and the last visit of every problem."""
+        """What a resumed run needs beside the seed, texts by file name: where the stream is, and the last
+        visit of every problem."""
         if self.curriculum is None:
             return {}
-        tasks = {name: {"problems": self._mark(name), "epoch": self._epochs[name], "left": self._orders[name]} for name in self.names}
-        return {STATE: json.dumps({"tasks": tasks, "visits": self.curriculum.visits, "random": self._random.getstate()}) + "\n"}
+        tasks = {
+            name: {"problems": self._mark(name), "epoch": self._epochs[name], "left": self._orders[name]}
+            for name in self.names
+        }
+        return {
+            STATE: json.dumps(
+                {"tasks": tasks, "visits": self.curriculum.visits, "random": self._random.getstate()}
+            )
+            + "\n"
+        }
 
     def restore(self, text: str) -> None:
         """Go on where ``saved`` made this text. Raises R1kitError where it is that of other problems."""
         assert self.curriculum is not None
         state = json.loads(text)
-        marks, found = {(name, self._mark(name)) for name in self.names}, {(name, task["problems"]) for name, task in state["tasks"].items()}
+        marks, found = (
+            {(name, self._mark(name)) for name in self.names},
+            {(name, task["problems"]) for name, task in state["tasks"].items()},
+        )
         if marks != found:
             other = ", ".join(sorted({name for name, _ in marks ^ found}))
             raise R1kitError(
-                f"{STATE}: the saved curriculum is about other problems than those of now (task {other}); bring back the data, or run the stage "
+                f"{STATE}: the saved curriculum is about other problems than those of now (task "
+                f"{other}); bring back the data, or run the stage "
                 "again with --from"
             )
         self._epochs = {name: state["tasks"][name]["epoch"] for name in self.names}
         self._orders = {name: state["tasks"][name]["left"] for name in self.names}
-        self.curriculum.visits = {problem: (epoch, rate) for problem, (epoch, rate) in state["visits"].items()}
+        self.curriculum.visits = {
+            problem: (epoch, rate) for problem, (epoch, rate) in state["visits"].items()
+        }
         version, words, gauss = state["random"]
         self._random.setstate((version, tuple(words), gauss))
 

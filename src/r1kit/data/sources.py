@@ -11,8 +11,11 @@ from r1kit.jsonl import BadRows, column, read_jsonl, read_usable, write_jsonl
 __all__ = ["BadRows", "blend", "column", "pairs", "read_jsonl", "texts", "write_jsonl"]
 
 
-def texts(files: Sequence[Path], fields: Sequence[str], seed: int, bad_rows: BadRows = "error") -> Iterator[str]:
-    """Documents for pretraining, endless: all rows of all files, shuffled anew each epoch; ``fields`` joined by a newline."""
+def texts(
+    files: Sequence[Path], fields: Sequence[str], seed: int, bad_rows: BadRows = "error"
+) -> Iterator[str]:
+    """Documents for pretraining, endless: all rows of all files, shuffled anew each epoch; ``fields`` joined
+    by a newline."""
 
     def document(path: Path, number: int, row: dict[str, Any]) -> str:
         return "\n".join(column(path, number, row, name) for name in fields)

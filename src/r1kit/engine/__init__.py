@@ -1,8 +1,9 @@
-"""HOW the model samples: prompt ids go in, completions with the log-probabilities of what was sampled come out.
+"""HOW the model samples: prompt ids go in, completions with the log-probabilities of what was sampled come
+out.
 
-An engine holds a copy of the policy and a version number of its weights; a learner hands it new weights with ``load``. Everything that
-needs completions (reinforcement learning, harvesting, evaluation, chat) asks for them here, so replacing the engine replaces it everywhere.
-"""
+An engine holds a copy of the policy and a version number of its weights; a learner hands it new weights with
+``load``. Everything that needs completions (reinforcement learning, harvesting, evaluation, chat) asks for
+them here, so replacing the engine replaces it everywhere."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
@@ -19,15 +20,20 @@ class Engine(Protocol):
     """What samples completions."""
 
     def generate(
-        self, prompts: Sequence[np.ndarray], sampling: Sampling, seeds: Sequence[int] | None = None, done: Done | None = None
+        self,
+        prompts: Sequence[np.ndarray],
+        sampling: Sampling,
+        seeds: Sequence[int] | None = None,
+        done: Done | None = None,
     ) -> list[list[Completion]]:
-        """Complete every prompt ([T] token ids) ``sampling.n`` times; the result keeps the order of the prompts.
+        """Complete every prompt ([T] token ids) ``sampling.n`` times; the result keeps the order of the
+        prompts.
 
-        ``seeds`` has one number per prompt and fixes that prompt's completions whatever is sampled beside it; without it the seeds
-        derive from ``sampling.seed`` and the prompt's place. ``done`` is called again and again meanwhile with the prompts that have been completed
-        since the last time, perhaps none: each prompt once, and what it raises ends the sampling. Raises R1kitError for a prompt that does not fit
-        the model.
-        """
+        ``seeds`` has one number per prompt and fixes that prompt's completions whatever is sampled beside it;
+        without it the seeds derive from ``sampling.seed`` and the prompt's place. ``done`` is called again
+        and again meanwhile with the prompts that have been completed since the last time, perhaps none: each
+        prompt once, and what it raises ends the sampling. Raises R1kitError for a prompt that does not fit
+        the model."""
         ...
 
     def stream(self, prompt: np.ndarray, sampling: Sampling, seed: int) -> Iterator[int]:

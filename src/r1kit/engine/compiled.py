@@ -1,34 +1,47 @@
-"""Decoding through the kernels: weights packed once for each version, and every step of all live rollouts in one call.
+"""Decoding through the kernels: weights packed once for each version, and every step of all live rollouts in
+one call.
 
-Products run in the engine's precision with float32 sums. A completion is the same bit for bit whatever is sampled beside it.
-"""
+Products run in the engine's precision with float32 sums. A completion is the same bit for bit whatever is
+sampled beside it."""
 
 import ctypes
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from r1kit.config import R1kitError
-from r1kit.engine.build import KernelsUnavailableError, library
-from r1kit.engine.drawing import DIVERGED
-from r1kit.engine.work import LIVE, Work
-from r1kit.model.attention import LATENT_NORM_EPS, Rotation, latent_scale, rotary_frequencies
+from r1kit.engine.random_draws import DIVERGED
+from r1kit.engine.requests import LIVE, Work
+from r1kit.model import compile_kernels
+from r1kit.model.attention import LATENT_NORM_EPS, latent_scale
+from r1kit.model.compile_kernels import KernelsUnavailableError
 from r1kit.model.config import ModelConfig
 from r1kit.model.decoder import LanguageModel
+from r1kit.model.rotary import Rotation, rotary_frequencies
 
-# Waiting rollouts enter when this share of the places is free: a prompt's pass over the weights is then shared by several rows.
+SOURCE = Path(__file__).parent / "kernels" / "engine.cpp"
+# Waiting rollouts enter when this share of the places is free: a prompt's pass over the weights is then
+# shared by several rows.
 FREE_SHARE = 16
-# The kernels come back after so many steps, so that an interruption is heard and completed prompts are told; where there are stop
-# strings, to search for them.
+# The kernels come back after so many steps, so that an interruption is heard and completed prompts are told;
+# where there are stop strings, to search for them.
 STEPS_AT_ONCE, SEARCH_EVERY = 16, 8
 _DIVERGED_STATUS = -1
 
 
+def library() -> ctypes.CDLL:
+    """The loaded kernels, compiled at first use (model/compile_kernels.py). Raises
+    KernelsUnavailableError."""
+    return compile_kernels.library(SOURCE)
+
+
 def _shape_fields() -> list[tuple[str, type]]:
     whole = (
-        "latent vocabulary width layers heads kv_heads head_dim ffn_width q_rank kv_rank nope_dim rope_dim v_dim dense_layers experts "
+        "latent vocabulary width layers heads kv_heads head_dim ffn_width q_rank kv_rank nope_dim "
+        "rope_dim v_dim dense_layers experts "
         "active_experts shared_width expert_width groups groups_kept normalise_gates head_norms threads"
     )
     return [(name, ctypes.c_int32) for name in whole.split()] + [
@@ -60,13 +73,20 @@ class _Shape(ctypes.Structure):
 class _Drawing(ctypes.Structure):
     """``Drawing`` of kernels/drawing.h."""
 
-    _fields_ = [("temperature", ctypes.c_float), ("top_p", ctypes.c_float), ("min_p", ctypes.c_float), ("top_k", ctypes.c_int32)]
+    _fields_ = [
+        ("temperature", ctypes.c_float),
+        ("top_p", ctypes.c_float),
+        ("min_p", ctypes.c_float),
+        ("top_k", ctypes.c_int32),
+    ]
 
 
 class _Record(ctypes.Structure):
     """``Record`` of kernels/session.h."""
 
-    _fields_ = [(name, ctypes.c_void_p) for name in ("tokens", "logprobs", "lengths", "finished", "experts")] + [("most", ctypes.c_int32)]
+    _fields_ = [
+        (name, ctypes.c_void_p) for name in ("tokens", "logprobs", "lengths", "finished", "experts")
+    ] + [("most", ctypes.c_int32)]
 
 
 def _address(array: np.ndarray | None) -> int | None:
@@ -100,7 +120,13 @@ class _Session:
         )  # fmt: skip
         calls.r1_session.restype = ctypes.c_void_p
         self._handle = ctypes.c_void_p(
-            calls.r1_session(ctypes.c_void_p(network), ctypes.byref(drawing), ctypes.byref(record), *self._array(self._stops), len(self._stops))
+            calls.r1_session(
+                ctypes.c_void_p(network),
+                ctypes.byref(drawing),
+                ctypes.byref(record),
+                *self._array(self._stops),
+                len(self._stops),
+            )
         )
         self._numbers: dict[int, int] = {}
 
@@ -109,14 +135,21 @@ class _Session:
         work, n = self._work, self._work.sampling.n
         for prompt in dict.fromkeys(rollout // n for rollout in rollouts):
             if prompt not in self._numbers:
-                ids, experts = work.prompts[prompt], work.prompt_experts[prompt] if work.prompt_experts else None
-                made = self._calls.r1_prompt(self._handle, *self._array(ids), len(ids), n, *self._array(experts))
+                ids, experts = (
+                    work.prompts[prompt],
+                    work.prompt_experts[prompt] if work.prompt_experts else None,
+                )
+                made = self._calls.r1_prompt(
+                    self._handle, *self._array(ids), len(ids), n, *self._array(experts)
+                )
                 self._numbers[prompt] = self._checked(made)
         indices = np.array(rollouts, dtype=np.int32)
         numbers = np.array([self._numbers[rollout // n] for rollout in rollouts], dtype=np.int32)
         keys = work.keys_R[indices]
         return self._checked(
-            self._calls.r1_admit(self._handle, len(indices), *self._array(indices), *self._array(numbers), *self._array(keys))
+            self._calls.r1_admit(
+                self._handle, len(indices), *self._array(indices), *self._array(numbers), *self._array(keys)
+            )
         )
 
     def decode(self, steps: int, enough: int) -> int:
@@ -139,12 +172,15 @@ class _Session:
         if status == _DIVERGED_STATUS:
             raise R1kitError(DIVERGED)
         if status < 0:
-            raise R1kitError("there is no memory left for the key-value cache: lower batch_rows or max_tokens")
+            raise R1kitError(
+                "there is no memory left for the key-value cache: lower batch_rows or max_tokens"
+            )
         return status
 
 
 class CompiledDecoder:
-    """Decodes with a packed copy of ``model``'s weights, renewed whenever they have changed. Raises KernelsUnavailableError."""
+    """Decodes with a packed copy of ``model``'s weights, renewed whenever they have changed. Raises
+    KernelsUnavailableError."""
 
     def __init__(self, model: LanguageModel, stop_ids: np.ndarray, precision: str, batch_rows: int) -> None:
         check_supported(model)
@@ -154,7 +190,10 @@ class CompiledDecoder:
         shape = _Shape.of(model.config, torch.get_num_threads())
         self._network: int | None = self._calls.r1_network(ctypes.byref(shape), int(precision == "bfloat16"))
         if self._network is None:
-            raise R1kitError("there is no memory for the engine's copy of the weights: use a smaller model or precision bfloat16")
+            raise R1kitError(
+                "there is no memory for the engine's copy of the weights: use a smaller model or "
+                "precision bfloat16"
+            )
         self._packed: list[tuple[int, int, float]] = []
         self._embedding = model.embed_tokens.weight
         self._positions = 0
@@ -180,7 +219,9 @@ class CompiledDecoder:
                 free = self.batch_rows - live
                 live, waiting = session.admit(waiting[:free]), waiting[free:]
             live = session.decode(steps, enough if waiting else 0)
-            if work.sampling.stop and work.cut_at_strings(np.flatnonzero(work.lengths_R > work.searched_R).tolist()):
+            if work.sampling.stop and work.cut_at_strings(
+                np.flatnonzero(work.lengths_R > work.searched_R).tolist()
+            ):
                 live = session.end()
             pause()
 
@@ -209,7 +250,11 @@ class CompiledDecoder:
         """Hand over the cosines and sines of so many positions."""
         rotation = Rotation.at(torch.arange(positions)[None], *rotary_frequencies(self.model.config))
         cos, sin = rotation.cos.contiguous(), rotation.sin.contiguous()
-        pointers = (ctypes.c_void_p(cos.data_ptr()), ctypes.c_void_p(sin.data_ptr()), ctypes.c_int64(cos.numel()))
+        pointers = (
+            ctypes.c_void_p(cos.data_ptr()),
+            ctypes.c_void_p(sin.data_ptr()),
+            ctypes.c_int64(cos.numel()),
+        )
         self._calls.r1_rotation(ctypes.c_void_p(self._network), *pointers)
         self._positions = positions
 
@@ -235,13 +280,20 @@ class CompiledDecoder:
         for part, matrix in enumerate(exact if exact.dim() == 3 else exact[None]):
             rows, columns = len(matrix), matrix[0].numel()
             address = ctypes.c_void_p(matrix.data_ptr())
-            if self._calls.r1_take(ctypes.c_void_p(self._network), layer, name.encode(), part, address, rows, columns):
+            if self._calls.r1_take(
+                ctypes.c_void_p(self._network), layer, name.encode(), part, address, rows, columns
+            ):
                 raise R1kitError(f"the kernels do not know the parameter {name!r}")
 
 
 def _mark(tensor: Tensor) -> tuple[int, int, float]:
-    """What tells one state of a parameter from the next: its place, PyTorch's count of writes, and some of its numbers for writes past that count."""
+    """What tells one state of a parameter from the next: its place, PyTorch's count of writes, and some of
+    its numbers for writes past that count."""
     flat = tensor.detach().reshape(-1)
     some = flat[:: max(1, len(flat) // 64)].double()
     version = 0 if tensor.is_inference() else tensor._version
-    return tensor.data_ptr(), version, float((some * torch.arange(1, len(some) + 1, dtype=torch.float64)).sum())
+    return (
+        tensor.data_ptr(),
+        version,
+        float((some * torch.arange(1, len(some) + 1, dtype=torch.float64)).sum()),
+    )

@@ -1,8 +1,8 @@
 """Sampling in this process: continuous batches over a key-value cache that is never copied.
 
-On a CPU that the kernels are written for (build.py) decoding is compiled.py's, elsewhere plain.py's; both draw alike from the same seeds.
-What is recorded is the log-probability of each sampled token in float32: the old policy of GRPO's ratio (R1 paper eq. 1).
-"""
+On a CPU that the kernels are written for (build.py) decoding is compiled.py's, elsewhere plain.py's; both
+draw alike from the same seeds. What is recorded is the log-probability of each sampled token in float32: the
+old policy of GRPO's ratio (R1 paper eq. 1)."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -14,13 +14,13 @@ from torch import Tensor
 
 from r1kit.config import R1kitError
 from r1kit.engine import Done
-from r1kit.engine.build import KernelsUnavailableError
 from r1kit.engine.compiled import CompiledDecoder
-from r1kit.engine.drawing import default_seeds as default_seeds
-from r1kit.engine.plain import PlainDecoder
-from r1kit.engine.work import Decode, Work
+from r1kit.engine.random_draws import default_seeds as default_seeds
+from r1kit.engine.requests import Decode, Work
+from r1kit.engine.torch_decoder import PlainDecoder
+from r1kit.model.compile_kernels import KernelsUnavailableError
 from r1kit.model.decoder import LanguageModel
-from r1kit.model.examination import Examination, examine
+from r1kit.model.fingerprint import Examination, examine
 from r1kit.types import Completion, Sampling
 
 Precision = Literal["float32", "bfloat16"]
@@ -29,11 +29,11 @@ Precision = Literal["float32", "bfloat16"]
 class NativeEngine:
     """The engine of one process.
 
-    It samples from ``model`` itself, so a learner that trains the same object has nothing to hand over. ``stop_ids`` end a completion;
-    ``batch_rows`` bounds the rollouts decoded at once; ``precision`` is that of the matrix products, log-probabilities are always float32.
-    ``decode`` turns token ids into text, for stop strings. ``kernels`` False keeps to PyTorch, True raises R1kitError where the kernels do not
-    run, None takes them where they do. The number of threads is PyTorch's when the engine is first used.
-    """
+    It samples from ``model`` itself, so a learner that trains the same object has nothing to hand over.
+    ``stop_ids`` end a completion; ``batch_rows`` bounds the rollouts decoded at once; ``precision`` is that
+    of the matrix products, log-probabilities are always float32. ``decode`` turns token ids into text, for
+    stop strings. ``kernels`` False keeps to PyTorch, True raises R1kitError where the kernels do not run,
+    None takes them where they do. The number of threads is PyTorch's when the engine is first used."""
 
     def __init__(
         self, model: LanguageModel, stop_ids: Sequence[int], precision: Precision = "float32", batch_rows: int = 256,
@@ -49,7 +49,11 @@ class NativeEngine:
         self._chosen: CompiledDecoder | PlainDecoder | None = None
 
     def generate(
-        self, prompts: Sequence[np.ndarray], sampling: Sampling, seeds: Sequence[int] | None = None, done: Done | None = None
+        self,
+        prompts: Sequence[np.ndarray],
+        sampling: Sampling,
+        seeds: Sequence[int] | None = None,
+        done: Done | None = None,
     ) -> list[list[Completion]]:
         """Complete every prompt ``sampling.n`` times; see Engine.generate."""
         self._check(prompts, sampling)
@@ -69,17 +73,25 @@ class NativeEngine:
         return self._decoder().stream(self._work([prompt], sampling, [seed]))
 
     def load(self, weights: Mapping[str, Tensor], version: int) -> None:
-        """Copy new weights into the model. Raises R1kitError naming the parameters that are missing, unknown or of another shape."""
+        """Copy new weights into the model. Raises R1kitError naming the parameters that are missing, unknown
+        or of another shape."""
         try:
             self.model.load_state_dict(weights)
         except RuntimeError as error:
-            raise R1kitError(f"the weights of version {version} do not belong to the engine's model: {error}") from None
+            raise R1kitError(
+                f"the weights of version {version} do not belong to the engine's model: {error}"
+            ) from None
         self.version = version
 
     def examine(self, token_ids: np.ndarray, temperature: float) -> list[Examination]:
-        """What the engine's model holds and computes on a text [T], whose last 64 tokens are read one by one."""
+        """What the engine's model holds and computes on a text [T], whose last 64 tokens are read one by
+        one."""
         with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            return [examine(self.model, token_ids, temperature, self.version, step_from=max(1, len(token_ids) - 64))]
+            return [
+                examine(
+                    self.model, token_ids, temperature, self.version, step_from=max(1, len(token_ids) - 64)
+                )
+            ]
 
     def _work(self, prompts: Sequence[np.ndarray], sampling: Sampling, seeds: Sequence[int]) -> Work:
         config = self.model.config
@@ -90,7 +102,9 @@ class NativeEngine:
         if self._chosen is None:
             settings = (self.model, self.stop_ids, self.precision, self.batch_rows)
             try:
-                self._chosen = PlainDecoder(*settings) if self.kernels is False else CompiledDecoder(*settings)
+                self._chosen = (
+                    PlainDecoder(*settings) if self.kernels is False else CompiledDecoder(*settings)
+                )
             except KernelsUnavailableError:
                 if self.kernels:
                     raise
@@ -98,20 +112,37 @@ class NativeEngine:
         return self._chosen
 
     def _check(self, prompts: Sequence[np.ndarray], sampling: Sampling) -> None:
-        if sampling.n < 1 or sampling.max_tokens < 1 or sampling.temperature < 0 or not 0 < sampling.top_p <= 1:
-            raise R1kitError(f"{sampling}: n and max_tokens must be at least 1, temperature at least 0 and top_p in (0, 1]")
+        if (
+            sampling.n < 1
+            or sampling.max_tokens < 1
+            or sampling.temperature < 0
+            or not 0 < sampling.top_p <= 1
+        ):
+            raise R1kitError(
+                f"{sampling}: n and max_tokens must be at least 1, temperature at least 0 and top_p in (0, 1]"
+            )
         if sampling.top_k < 0 or not 0 <= sampling.min_p <= 1:
             raise R1kitError(f"{sampling}: top_k must be at least 0 and min_p in [0, 1]")
         if sampling.stop and (self.decode is None or not all(sampling.stop)):
-            raise R1kitError(f"stop strings {sampling.stop}: none may be empty, and the engine needs decode=tokenizer.decode to find them")
+            raise R1kitError(
+                f"stop strings {sampling.stop}: none may be empty, and the engine needs "
+                "decode=tokenizer.decode to find them"
+            )
         limit, vocabulary = self.model.config.max_positions, getattr(self.model.config, "vocab_size", None)
         for place, prompt in enumerate(prompts):
             if len(prompt) == 0:
-                raise R1kitError(f"prompt {place} is empty: give it at least one token, for instance the start token")
+                raise R1kitError(
+                    f"prompt {place} is empty: give it at least one token, for instance the start token"
+                )
             if len(prompt) + sampling.max_tokens > limit:
                 raise R1kitError(
-                    f"prompt {place} has {len(prompt)} tokens; with max_tokens {sampling.max_tokens} that exceeds the model's {limit} "
-                    f"positions: shorten the prompt, lower max_tokens or train the model with a larger max_positions"
+                    f"prompt {place} has {len(prompt)} tokens; with max_tokens {sampling.max_tokens} "
+                    f"that exceeds the model's {limit} "
+                    "positions: shorten the prompt, lower max_tokens or train the model with a larger "
+                    "max_positions"
                 )
             if vocabulary is not None and not 0 <= np.min(prompt) <= np.max(prompt) < vocabulary:
-                raise R1kitError(f"prompt {place} has a token id outside the model's vocabulary of {vocabulary}: is it of another tokenizer?")
+                raise R1kitError(
+                    f"prompt {place} has a token id outside the model's vocabulary of {vocabulary}: is "
+                    "it of another tokenizer?"
+                )

@@ -1,9 +1,10 @@
-"""Attention with a cache: latent (MLA, DeepSeek-V3 eq. 1-11) for deepseek_v3, grouped-query for the dense families.
+"""Attention with a cache: latent (MLA, DeepSeek-V3 eq. 1-11) for deepseek_v3, grouped-query for the dense
+families.
 
-Latent attention keeps per position only c_KV = norm(W_DKV h) and one rotated key k_R, C + R numbers instead of 2 H K. Keys and values
-of every head are linear in c_KV, so against a cache W_UK is folded into the query and W_UV into the output ("absorbed"): all heads then
-share one key [c_KV; k_R] and one value c_KV. Without a cache the heads' own keys are shorter than the latent, and the plain form is
-cheaper.
+Latent attention keeps per position only c_KV = norm(W_DKV h) and one rotated key k_R, C + R numbers instead
+of 2 H K. Keys and values of every head are linear in c_KV, so against a cache W_UK is folded into the query
+and W_UV into the output ("absorbed"): all heads then share one key [c_KV; k_R] and one value c_KV. Without a
+cache the heads' own keys are shorter than the latent, and the plain form is cheaper.
 
 Letters beyond the legend: J key-value heads, M heads per key-value head (H = J M).
 """
@@ -16,11 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from r1kit.config import R1kitError
-from r1kit.model import fused
-from r1kit.model.blocks import attend_within
-from r1kit.model.config import ModelConfig, RopeScaling
+from r1kit.model.config import ModelConfig
+from r1kit.model.norms import Linear, RMSNorm
+from r1kit.model.packed_attention import attend_within
+from r1kit.model.rotary import Rotation, yarn_magnitude
 
-# Above this many query-key pairs the fused kernel's memory saving is worth more than the quicker backward of the written-out form.
+# Above this many query-key pairs the fused kernel's memory saving is worth more than the quicker backward of
+# the written-out form.
 WRITTEN_OUT_PAIRS = 1024 * 1024
 # A softmax over a length that is not a multiple of this is several times slower on a CPU.
 SOFTMAX_MULTIPLE = 16
@@ -28,155 +31,10 @@ SOFTMAX_MULTIPLE = 16
 LATENT_NORM_EPS = 1e-6
 
 
-def working_dtype(x: Tensor) -> torch.dtype:
-    """The dtype that matrix products of x run in: autocast's where it is on, else x's own."""
-    kind = x.device.type
-    dtype: torch.dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-    return dtype
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """x in float32, or as it is in float64."""
-    return x if x.dtype == torch.float64 else x.float()
-
-
-class _RootMeanSquare(torch.autograd.Function):
-    """RMSNorm with a backward pass of few memory passes: on a CPU 2.5x quicker than autograd through the built-in one."""
-
-    @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        scale: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
-        normed = x * scale
-        ctx.save_for_backward(normed, scale, weight)
-        return normed * weight
-
-    @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
-        (grad,) = grads
-        normed, scale, weight = ctx.saved_tensors  # type: ignore[attr-defined]
-        grad_normed = grad * normed
-        grad_weight = grad_normed.flatten(0, -2).sum(0)
-        mean = (grad_normed @ weight).unsqueeze(-1) / grad.shape[-1]
-        return torch.addcmul(grad * weight, normed, mean, value=-1).mul_(scale), grad_weight, None
-
-
-class RMSNorm(nn.Module):
-    """Root mean square norm, computed in float32, returned in the dtype that the next matrix product wants."""
-
-    def __init__(self, width: int, eps: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        dtype, weight = working_dtype(x), at_least_float32(self.weight)
-        if fused.normable(x, weight, dtype):
-            return fused.norm(x, weight, self.eps, dtype)
-        x = at_least_float32(x)
-        if torch.is_grad_enabled():
-            with torch.autocast(x.device.type, enabled=False):
-                normed: Tensor = _RootMeanSquare.apply(x, weight, self.eps)  # type: ignore[no-untyped-call]
-        else:
-            normed = F.rms_norm(x, (x.shape[-1],), weight, self.eps)
-        return normed.to(dtype)
-
-    def after(self, x: Tensor, added: Tensor) -> tuple[Tensor, Tensor]:
-        """(x + added, its norm)."""
-        weight, dtype = at_least_float32(self.weight), working_dtype(x)
-        if added.dtype == dtype and added.shape == x.shape and fused.normable(x, weight, dtype) and fused.usable(added):
-            return fused.add_norm(x, added, weight, self.eps)
-        x = x + added
-        return x, self(x)
-
-
-class Linear(nn.Linear):
-    """A projection that leaves its weights to ``LanguageModel.initialise``."""
-
-    def reset_parameters(self) -> None:
-        pass
-
-
-# ``inverse_R`` below holds one frequency per rotated pair, so R/2 numbers.
-
-
-def _plain_frequencies(config: ModelConfig) -> Tensor:
-    dim = config.rotary_dim
-    exponents = torch.arange(0, dim, 2, dtype=torch.float32, device="cpu") / dim
-    return 1.0 / (config.rope_theta**exponents)
-
-
-def _yarn_frequencies(inverse_R: Tensor, theta: float, scaling: RopeScaling) -> Tensor:
-    """Divide slow frequencies by the factor, keep quick ones, ramp between (arXiv 2309.00071 eq. 19-23)."""
-    dim = 2 * len(inverse_R)
-
-    def pair_turning(rotations: float) -> float:
-        return dim * math.log(scaling.original_positions / (rotations * 2 * math.pi)) / (2 * math.log(theta))
-
-    low = max(math.floor(pair_turning(scaling.beta_fast)), 0)
-    high = min(math.ceil(pair_turning(scaling.beta_slow)), dim - 1)
-    places = torch.arange(dim // 2, dtype=torch.float32, device="cpu")
-    stretched = ((places - low) / max(high - low, 0.001)).clamp(0, 1)
-    return inverse_R / scaling.factor * stretched + inverse_R * (1 - stretched)
-
-
-def _llama3_frequencies(inverse_R: Tensor, scaling: RopeScaling) -> Tensor:
-    """Divide wavelengths beyond the trained length by the factor, keep short ones, blend between (Llama 3.1)."""
-    turns = scaling.original_positions * inverse_R / (2 * math.pi)
-    kept = ((turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)).clamp(0, 1)
-    return inverse_R / scaling.factor * (1 - kept) + inverse_R * kept
-
-
-def _yarn_magnitude(factor: float, mscale: float) -> float:
-    return 0.1 * mscale * math.log(factor) + 1.0 if factor > 1 else 1.0
-
-
-def rotary_frequencies(config: ModelConfig) -> tuple[Tensor, float]:
-    """Radians per position of each rotated pair [R/2], float32, and the factor on cosine and sine (YaRN's temperature)."""
-    inverse_R, scaling = _plain_frequencies(config), config.rope_scaling
-    if scaling is None:
-        return inverse_R, 1.0
-    if scaling.kind == "llama3":
-        return _llama3_frequencies(inverse_R, scaling), 1.0
-    magnitude = scaling.attention_factor
-    if magnitude is None and scaling.mscale and scaling.mscale_all_dim:
-        magnitude = _yarn_magnitude(scaling.factor, scaling.mscale) / _yarn_magnitude(scaling.factor, scaling.mscale_all_dim)
-    elif magnitude is None:
-        magnitude = _yarn_magnitude(scaling.factor, 1.0)
-    return _yarn_frequencies(inverse_R, config.rope_theta, scaling), magnitude
-
-
-@dataclass(frozen=True, slots=True)
-class Rotation:
-    """Cosines and sines [B, T, 1, R/2] of the positions of one forward pass, float32, shared by all layers."""
-
-    cos: Tensor
-    sin: Tensor
-
-    @classmethod
-    def at(cls, positions_BT: Tensor, inverse_R: Tensor, magnitude: float) -> "Rotation":
-        angles = positions_BT[:, :, None, None].float() * inverse_R
-        return cls(angles.cos() * magnitude, angles.sin() * magnitude)
-
-    def _turn(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-        return first * self.cos - second * self.sin, second * self.cos + first * self.sin
-
-    def pairs(self, x_BTHR: Tensor) -> Tensor:
-        """Rotate neighbours (0,1), (2,3), ... (DeepSeek's layout). The result is in halves: queries and keys are permuted alike."""
-        if fused.usable(x_BTHR):
-            return fused.rotate(x_BTHR, self.cos, self.sin, neighbours=True)
-        x = at_least_float32(x_BTHR)
-        return torch.cat(self._turn(x[..., 0::2], x[..., 1::2]), dim=-1).to(x_BTHR.dtype)
-
-    def halves(self, x_BTHR: Tensor) -> Tensor:
-        """Rotate entry i with entry i + R/2 (the layout of the dense families' checkpoints)."""
-        if fused.usable(x_BTHR):
-            return fused.rotate(x_BTHR, self.cos, self.sin, neighbours=False)
-        return torch.cat(self._turn(*at_least_float32(x_BTHR).chunk(2, dim=-1)), dim=-1).to(x_BTHR.dtype)
-
-
 @dataclass(frozen=True, slots=True)
 class Mask:
-    """Which cached or present position each token sees: ``bias_BTS`` is 0 or -inf, [1 or B, T, S]; None: causal, and long.
+    """Which cached or present position each token sees: ``bias_BTS`` is 0 or -inf, [1 or B, T, S]; None:
+    causal, and long.
 
     Where ``sights_B3T`` (blocks.py) are given they say it, and there is no bias.
     """
@@ -191,7 +49,8 @@ class Mask:
 
     @classmethod
     def causal(cls, steps_T: Tensor, dtype: torch.dtype) -> "Mask":
-        """Every token sees itself and what is before it; where the fused kernel takes over, it needs no T x T matrix for that."""
+        """Every token sees itself and what is before it; where the fused kernel takes over, it needs no T x T
+        matrix for that."""
         if len(steps_T) ** 2 > WRITTEN_OUT_PAIRS:
             return cls(None)
         return cls.of((steps_T[:, None] >= steps_T)[None], dtype)
@@ -206,7 +65,8 @@ def attend(q_BTHK: Tensor, k_BSJK: Tensor, v_BSJV: Tensor, mask: Mask, scale: fl
     B, T, H, K = q_BTHK.shape
     S, J, V = v_BSJV.shape[1:]
     M = H // J
-    # The heads of a group become further queries of their shared key: fewer and larger products, and keys are never copied.
+    # The heads of a group become further queries of their shared key: fewer and larger products, and keys are
+    # never copied.
     q = q_BTHK.view(B, T, J, M, K).permute(0, 2, 3, 1, 4).reshape(B * J, M * T, K)
     k = k_BSJK.transpose(1, 2).reshape(B * J, S, K)
     v = v_BSJV.transpose(1, 2).reshape(B * J, S, V)
@@ -214,12 +74,15 @@ def attend(q_BTHK: Tensor, k_BSJK: Tensor, v_BSJV: Tensor, mask: Mask, scale: fl
         k = k.contiguous()  # a strided 16-bit operand is copied inside the product, several times slower
     scores = torch.bmm(q * scale, k.transpose(1, 2))
     scores = scores.view(B, H, T, S).add_(mask.bias_BTS.to(scores.dtype)[:, None]).view(B * J, M * T, S)
-    # Softmax accumulates in float32 whatever its input's dtype; asking for a float32 copy would only cost memory traffic.
+    # Softmax accumulates in float32 whatever its input's dtype; asking for a float32 copy would only cost
+    # memory traffic.
     out = torch.bmm(torch.softmax(scores, dim=-1).to(v.dtype), v)
     return out.view(B, J, M, T, V).permute(0, 3, 1, 2, 4).reshape(B, T, H, V)
 
 
-def _attend_fused(q_BTHK: Tensor, k_BSJK: Tensor, v_BSJV: Tensor, bias_BTS: Tensor | None, scale: float) -> Tensor:
+def _attend_fused(
+    q_BTHK: Tensor, k_BSJK: Tensor, v_BSJV: Tensor, bias_BTS: Tensor | None, scale: float
+) -> Tensor:
     bias_B1TS = None if bias_BTS is None else bias_BTS[:, None].to(q_BTHK.dtype)
     out_BHTV = F.scaled_dot_product_attention(
         q_BTHK.transpose(1, 2), k_BSJK.transpose(1, 2), v_BSJV.transpose(1, 2),
@@ -229,11 +92,12 @@ def _attend_fused(q_BTHK: Tensor, k_BSJK: Tensor, v_BSJV: Tensor, bias_BTS: Tens
 
 
 class Cache:
-    """What attention remembers of each row: one tensor per layer, [B, S, C + R] (latent) or [B, S, J, 2 K] (keys beside values).
+    """What attention remembers of each row: one tensor per layer, [B, S, C + R] (latent) or [B, S, J, 2 K]
+    (keys beside values).
 
-    ``lengths_B`` says how many positions of a row are filled; what lies beyond is overwritten by the next tokens. Rows may differ. Assign a
-    new tensor to shorten rows (a right-padded prompt); do not write into the old one.
-    """
+    ``lengths_B`` says how many positions of a row are filled; what lies beyond is overwritten by the next
+    tokens. Rows may differ. Assign a new tensor to shorten rows (a right-padded prompt); do not write into
+    the old one."""
 
     def __init__(self, layers: list[Tensor], lengths_B: Tensor) -> None:
         self.layers = layers
@@ -255,13 +119,20 @@ class Cache:
 
     def select(self, index_B: Tensor) -> "Cache":
         """A new cache with these rows, in this order, repeated where named twice."""
-        return Cache([layer.index_select(0, index_B) for layer in self.layers], self._lengths_B.index_select(0, index_B))
+        return Cache(
+            [layer.index_select(0, index_B) for layer in self.layers],
+            self._lengths_B.index_select(0, index_B),
+        )
 
     def reserve(self, tokens: int) -> int:
-        """Check that ``tokens`` more fit behind the longest row; return how many positions attention must look at."""
+        """Check that ``tokens`` more fit behind the longest row; return how many positions attention must
+        look at."""
         needed = self.longest + tokens
         if needed > self.capacity:
-            raise R1kitError(f"the cache holds {self.capacity} positions but a row needs {needed}: ask new_cache for length={needed}")
+            raise R1kitError(
+                f"the cache holds {self.capacity} positions but a row needs {needed}: ask new_cache for "
+                f"length={needed}"
+            )
         return min(-(-needed // SOFTMAX_MULTIPLE) * SOFTMAX_MULTIPLE, self.capacity)
 
     def advance(self, tokens: int) -> None:
@@ -272,7 +143,8 @@ class Cache:
 
 @dataclass(frozen=True, slots=True)
 class CacheView:
-    """One layer of a cache during one forward pass: where new positions go, and how many positions (``seen``) attention reads."""
+    """One layer of a cache during one forward pass: where new positions go, and how many positions (``seen``)
+    attention reads."""
 
     layer: Tensor
     rows_B1: Tensor
@@ -295,7 +167,12 @@ class LatentAttention(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         assert config.kv_rank and config.nope_dim and config.rope_dim and config.v_dim
-        self.heads, self.nope_dim, self.rope_dim, self.v_dim = config.heads, config.nope_dim, config.rope_dim, config.v_dim
+        self.heads, self.nope_dim, self.rope_dim, self.v_dim = (
+            config.heads,
+            config.nope_dim,
+            config.rope_dim,
+            config.v_dim,
+        )
         self.kv_rank = config.kv_rank
         query_width = config.heads * (config.nope_dim + config.rope_dim)
         if config.q_rank is None:
@@ -313,7 +190,9 @@ class LatentAttention(nn.Module):
 
     def forward(self, x_BTD: Tensor, rotation: Rotation, mask: Mask, cache: CacheView | None) -> Tensor:
         B, T, _ = x_BTD.shape
-        queries = self.q_b_proj(self.q_a_layernorm(self.q_a_proj(x_BTD))) if self.compressed else self.q_proj(x_BTD)
+        queries = (
+            self.q_b_proj(self.q_a_layernorm(self.q_a_proj(x_BTD))) if self.compressed else self.q_proj(x_BTD)
+        )
         q_C, q_R = queries.view(B, T, self.heads, -1).split((self.nope_dim, self.rope_dim), dim=-1)
         q_R = rotation.pairs(q_R)
         latent, k_R = self.kv_a_proj_with_mqa(x_BTD).split((self.kv_rank, self.rope_dim), dim=-1)
@@ -326,7 +205,9 @@ class LatentAttention(nn.Module):
 
     def _plain(self, q_C: Tensor, q_R: Tensor, c_BTC: Tensor, k_BTR: Tensor, mask: Mask) -> Tensor:
         B, T, _ = c_BTC.shape
-        k_C, v_BTHV = self.kv_b_proj(c_BTC).view(B, T, self.heads, -1).split((self.nope_dim, self.v_dim), dim=-1)
+        k_C, v_BTHV = (
+            self.kv_b_proj(c_BTC).view(B, T, self.heads, -1).split((self.nope_dim, self.v_dim), dim=-1)
+        )
         k_R = k_BTR[:, :, None].expand(B, T, self.heads, self.rope_dim)
         return attend(torch.cat((q_C, q_R), dim=-1), torch.cat((k_C, k_R), dim=-1), v_BTHV, mask, self.scale)
 
@@ -334,24 +215,30 @@ class LatentAttention(nn.Module):
         B, T, H, _ = q_C.shape
         up_HXC = self.kv_b_proj.weight.view(H, self.nope_dim + self.v_dim, self.kv_rank).to(q_C.dtype)
         up_K, up_V = up_HXC[:, : self.nope_dim], up_HXC[:, self.nope_dim :]
-        latent_q = torch.bmm(q_C.reshape(B * T, H, -1).transpose(0, 1), up_K).transpose(0, 1).view(B, T, H, -1)
+        latent_q = (
+            torch.bmm(q_C.reshape(B * T, H, -1).transpose(0, 1), up_K).transpose(0, 1).view(B, T, H, -1)
+        )
         seen_BSX = seen_BSX.to(q_C.dtype)[:, :, None]
-        latent_BTHC = attend(torch.cat((latent_q, q_R), dim=-1), seen_BSX, seen_BSX[..., : self.kv_rank], mask, self.scale)
+        latent_BTHC = attend(
+            torch.cat((latent_q, q_R), dim=-1), seen_BSX, seen_BSX[..., : self.kv_rank], mask, self.scale
+        )
         values_HNV = torch.bmm(latent_BTHC.reshape(B * T, H, -1).transpose(0, 1), up_V.transpose(1, 2))
         return values_HNV.transpose(0, 1).reshape(B, T, H, self.v_dim)
 
 
 def latent_scale(config: ModelConfig) -> float:
-    """1 / sqrt(nope + rope), times YaRN's temperature squared where the checkpoint asks for it (DeepSeek-V3's released code)."""
+    """1 / sqrt(nope + rope), times YaRN's temperature squared where the checkpoint asks for it (DeepSeek-V3's
+    released code)."""
     assert config.nope_dim and config.rope_dim
     scaling, scale = config.rope_scaling, 1 / math.sqrt(config.nope_dim + config.rope_dim)
     if scaling is not None and scaling.mscale_all_dim:
-        scale *= _yarn_magnitude(scaling.factor, scaling.mscale_all_dim) ** 2
+        scale *= yarn_magnitude(scaling.factor, scaling.mscale_all_dim) ** 2
     return scale
 
 
 class GroupedAttention(nn.Module):
-    """Grouped-query attention of the dense families: qwen2 has biases on q, k, v; qwen3 normalises each head's q and k."""
+    """Grouped-query attention of the dense families: qwen2 has biases on q, k, v; qwen3 normalises each
+    head's q and k."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

@@ -1,9 +1,9 @@
 """The shape of a network, as one strict configuration for four families.
 
-``deepseek_v3`` is DeepSeek-V3's decoder (arXiv 2412.19437, section 2): latent attention, sparse experts, multi-token prediction. ``qwen2``,
-``qwen3`` and ``llama`` are the dense families that DeepSeek-R1 was distilled into. Nothing here imports torch, so a recipe is checked
-without it. ``ModelConfig.preset("mini", vocab_size=512)`` is how a recipe names a shape.
-"""
+``deepseek_v3`` is DeepSeek-V3's decoder (arXiv 2412.19437, section 2): latent attention, sparse experts,
+multi-token prediction. ``qwen2``, ``qwen3`` and ``llama`` are the dense families that DeepSeek-R1 was
+distilled into. Nothing here imports torch, so a recipe is checked without it. ``ModelConfig.preset("mini",
+vocab_size=512)`` is how a recipe names a shape."""
 
 from typing import Any, Literal, Self
 
@@ -15,10 +15,11 @@ Family = Literal["deepseek_v3", "qwen2", "qwen3", "llama"]
 
 
 class RopeScaling(Config):
-    """How rotary frequencies are stretched beyond the length that was trained: YaRN (arXiv 2309.00071) or Llama 3.1's rule.
+    """How rotary frequencies are stretched beyond the length that was trained: YaRN (arXiv 2309.00071) or
+    Llama 3.1's rule.
 
-    ``mscale`` and ``mscale_all_dim`` are DeepSeek's: the second also multiplies the softmax scale by (0.1 mscale ln factor + 1)^2.
-    """
+    ``mscale`` and ``mscale_all_dim`` are DeepSeek's: the second also multiplies the softmax scale by (0.1
+    mscale ln factor + 1)^2."""
 
     kind: Literal["yarn", "llama3"]
     factor: float = Field(ge=1.0)
@@ -41,11 +42,11 @@ class RopeScaling(Config):
 class ModelConfig(Config):
     """Everything that decides the tensors of a ``LanguageModel`` and what it computes.
 
-    Latent attention (deepseek_v3): ``q_rank`` None projects queries directly; ``kv_rank`` is the cached latent; per head ``nope_dim``
-    without and ``rope_dim`` with rotation (its key shared by all heads), values of ``v_dim``. Experts: the first ``dense_layers`` layers
-    are dense, the rest hold ``experts`` of ``expert_width``, of which ``active_experts`` see a token, plus ``shared_experts``; routing is
-    limited to ``groups_kept`` of ``groups``. ``scalar_head`` adds one number per position (reward models).
-    """
+    Latent attention (deepseek_v3): ``q_rank`` None projects queries directly; ``kv_rank`` is the cached
+    latent; per head ``nope_dim`` without and ``rope_dim`` with rotation (its key shared by all heads), values
+    of ``v_dim``. Experts: the first ``dense_layers`` layers are dense, the rest hold ``experts`` of
+    ``expert_width``, of which ``active_experts`` see a token, plus ``shared_experts``; routing is limited to
+    ``groups_kept`` of ``groups``. ``scalar_head`` adds one number per position (reward models)."""
 
     family: Family = "deepseek_v3"
     vocab_size: int = Field(gt=0)
@@ -89,7 +90,9 @@ class ModelConfig(Config):
             raise ValueError(f"family {self.family!r} needs {', '.join(missing)}")
         foreign = (LATENT_KEYS if needed is DENSE_KEYS else DENSE_KEYS) & self.model_fields_set
         if given := sorted(key for key in foreign if getattr(self, key) is not None):
-            raise ValueError(f"family {self.family!r} has no {', '.join(given)}: remove the key or change the family")
+            raise ValueError(
+                f"family {self.family!r} has no {', '.join(given)}: remove the key or change the family"
+            )
         if self.family == "deepseek_v3":
             self._check_routing()
         elif self.heads % self._known(self.kv_heads):
@@ -103,16 +106,22 @@ class ModelConfig(Config):
     def _check_routing(self) -> None:
         experts, active = self._known(self.experts), self._known(self.active_experts)
         if self.shared_experts < 1:
-            raise ValueError("shared_experts must be at least 1: the checkpoint format has no model without one")
+            raise ValueError(
+                "shared_experts must be at least 1: the checkpoint format has no model without one"
+            )
         if not 1 <= self.groups_kept <= self.groups or experts % self.groups:
             kept = f"groups_kept ({self.groups_kept})"
-            raise ValueError(f"groups ({self.groups}) must divide experts ({experts}), and {kept} be between 1 and groups")
+            raise ValueError(
+                f"groups ({self.groups}) must divide experts ({experts}), and {kept} be between 1 and groups"
+            )
         if experts // self.groups < 2:
             raise ValueError("a group needs at least two experts: its score is the sum of its best two")
         if not 1 <= active <= experts // self.groups * self.groups_kept:
             raise ValueError(f"active_experts ({active}) do not fit into the kept groups")
         if not 0 <= self.dense_layers <= self.layers:
-            raise ValueError(f"dense_layers ({self.dense_layers}) must be between 0 and layers ({self.layers})")
+            raise ValueError(
+                f"dense_layers ({self.dense_layers}) must be between 0 and layers ({self.layers})"
+            )
 
     @staticmethod
     def _known(value: int | None) -> int:
@@ -138,7 +147,9 @@ class ModelConfig(Config):
         return cls.parse({**PRESETS[preset], **overrides}, f"model preset {preset!r}")
 
 
-LATENT_KEYS = frozenset({"kv_rank", "nope_dim", "rope_dim", "v_dim", "experts", "active_experts", "expert_width"})
+LATENT_KEYS = frozenset(
+    {"kv_rank", "nope_dim", "rope_dim", "v_dim", "experts", "active_experts", "expert_width"}
+)
 DENSE_KEYS = frozenset({"kv_heads", "head_dim"})
 
 
@@ -147,19 +158,54 @@ def _latent(**shape: Any) -> dict[str, Any]:
 
 
 def _qwen(width: int, layers: int, heads: int, kv_heads: int, ffn_width: int, **rest: Any) -> dict[str, Any]:
-    base = {"family": "qwen2", "width": width, "layers": layers, "heads": heads, "kv_heads": kv_heads, "ffn_width": ffn_width}
-    return {**base, "head_dim": 128, "vocab_size": 152_064, "max_positions": 131_072, "init_std": 0.02, **rest}
+    base = {
+        "family": "qwen2",
+        "width": width,
+        "layers": layers,
+        "heads": heads,
+        "kv_heads": kv_heads,
+        "ffn_width": ffn_width,
+    }
+    return {
+        **base,
+        "head_dim": 128,
+        "vocab_size": 152_064,
+        "max_positions": 131_072,
+        "init_std": 0.02,
+        **rest,
+    }
 
 
 def _llama(width: int, layers: int, heads: int, ffn_width: int) -> dict[str, Any]:
-    scaling = {"kind": "llama3", "factor": 8.0, "original_positions": 8192, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
-    base = {"family": "llama", "width": width, "layers": layers, "heads": heads, "kv_heads": 8, "head_dim": 128, "ffn_width": ffn_width}
-    rest = {"vocab_size": 128_256, "max_positions": 131_072, "rope_theta": 500_000.0, "norm_eps": 1e-5, "init_std": 0.02}
+    scaling = {
+        "kind": "llama3",
+        "factor": 8.0,
+        "original_positions": 8192,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+    }
+    base = {
+        "family": "llama",
+        "width": width,
+        "layers": layers,
+        "heads": heads,
+        "kv_heads": 8,
+        "head_dim": 128,
+        "ffn_width": ffn_width,
+    }
+    rest = {
+        "vocab_size": 128_256,
+        "max_positions": 131_072,
+        "rope_theta": 500_000.0,
+        "norm_eps": 1e-5,
+        "init_std": 0.02,
+    }
     return {**base, **rest, "rope_scaling": scaling}
 
 
-# The dense shapes are those of the released DeepSeek-R1-Distill checkpoints; v3-671b is DeepSeek-V3 section 4.2 with YaRN to 128K
-# (section 4.3); v2-lite is DeepSeek-V2 appendix B with V3's gate. The others are ours, sized for two CPU cores.
+# The dense shapes are those of the released DeepSeek-R1-Distill checkpoints; v3-671b is DeepSeek-V3 section
+# 4.2 with YaRN to 128K (section 4.3); v2-lite is DeepSeek-V2 appendix B with V3's gate. The others are ours,
+# sized for two CPU cores.
 PRESETS: dict[str, dict[str, Any]] = {
     "nano": _latent(
         vocab_size=256, width=32, layers=2, heads=2, ffn_width=64, q_rank=None, kv_rank=16, nope_dim=16, rope_dim=16, v_dim=16,

@@ -1,8 +1,9 @@
-"""The language model: pre-norm decoder layers, multi-token prediction (DeepSeek-V3 eq. 21-25) and a scalar head for reward models.
+"""The language model: pre-norm decoder layers, multi-token prediction (DeepSeek-V3 eq. 21-25) and a scalar
+head for reward models.
 
-A batch may hold several documents per row (``segments_BT``; 0 is padding): a token sees only its own segment. With a cache, T new tokens
-are appended to every row at that row's own length. Parameters carry the checkpoints' names, so ``huggingface.py`` only stacks and renames.
-"""
+A batch may hold several documents per row (``segments_BT``; 0 is padding): a token sees only its own segment.
+With a cache, T new tokens are appended to every row at that row's own length. Parameters carry the
+checkpoints' names, so ``huggingface.py`` only stacks and renames."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,28 +13,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from r1kit.config import R1kitError
-from r1kit.model.attention import (
-    SOFTMAX_MULTIPLE,
-    Cache,
-    CacheView,
-    GroupedAttention,
-    LatentAttention,
-    Linear,
-    Mask,
-    RMSNorm,
-    Rotation,
-    at_least_float32,
-    rotary_frequencies,
-    working_dtype,
-)
-from r1kit.model.blocks import sights, suits
+from r1kit.model.attention import SOFTMAX_MULTIPLE, Cache, CacheView, GroupedAttention, LatentAttention, Mask
 from r1kit.model.config import ModelConfig
 from r1kit.model.experts import MixtureOfExperts, SwiGLU
+from r1kit.model.norms import Linear, RMSNorm, at_least_float32, working_dtype
+from r1kit.model.packed_attention import sights, suits
+from r1kit.model.rotary import Rotation, rotary_frequencies
 
 
 @dataclass(frozen=True, slots=True)
 class DecoderOutput:
-    """``hidden_BTD`` after the final norm, ``last_BTD`` before it, ``balance_BS`` the balance loss of each line's segments 1..S.
+    """``hidden_BTD`` after the final norm, ``last_BTD`` before it, ``balance_BS`` the balance loss of each
+    line's segments 1..S.
 
     The balance loss is summed over layers, without alpha; S is 0 where it was not asked for.
     """
@@ -45,7 +36,8 @@ class DecoderOutput:
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """What every layer of one forward pass needs besides the hidden state. ``members_BST``: which positions are whose, for the balance loss."""
+    """What every layer of one forward pass needs besides the hidden state. ``members_BST``: which positions
+    are whose, for the balance loss."""
 
     rotation: Rotation
     mask: Mask
@@ -59,12 +51,20 @@ class DecoderLayer(nn.Module):
     def __init__(self, config: ModelConfig, sparse: bool) -> None:
         super().__init__()
         self.input_layernorm = RMSNorm(config.width, config.norm_eps)
-        self.self_attn = LatentAttention(config) if config.family == "deepseek_v3" else GroupedAttention(config)
+        self.self_attn = (
+            LatentAttention(config) if config.family == "deepseek_v3" else GroupedAttention(config)
+        )
         self.post_attention_layernorm = RMSNorm(config.width, config.norm_eps)
-        self.mlp: MixtureOfExperts | SwiGLU = MixtureOfExperts(config) if sparse else SwiGLU(config.width, config.ffn_width)
+        self.mlp: MixtureOfExperts | SwiGLU = (
+            MixtureOfExperts(config) if sparse else SwiGLU(config.width, config.ffn_width)
+        )
 
     def forward(
-        self, x_BTD: Tensor, passage: Passage, cache: CacheView | None = None, replayed_BTA: Tensor | None = None
+        self,
+        x_BTD: Tensor,
+        passage: Passage,
+        cache: CacheView | None = None,
+        replayed_BTA: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         update = self.self_attn(self.input_layernorm(x_BTD), passage.rotation, passage.mask, cache)
         x_BTD, normed = self.post_attention_layernorm.after(x_BTD, update)
@@ -75,7 +75,8 @@ class DecoderLayer(nn.Module):
 
 
 class PredictionLayer(DecoderLayer):
-    """One depth of multi-token prediction: M [norm(Emb(t)); norm(h)], a decoder layer, and the norm before the shared head.
+    """One depth of multi-token prediction: M [norm(Emb(t)); norm(h)], a decoder layer, and the norm before
+    the shared head.
 
     The embedding comes first in the concatenation, as in the released weights (eq. 21 prints it second).
     """
@@ -102,19 +103,24 @@ class Embedding(nn.Embedding):
 
 
 class LanguageModel(nn.Module):
-    """A decoder of one of the four families, on whatever device its parameters are; ``seed`` draws the initial weights."""
+    """A decoder of one of the four families, on whatever device its parameters are; ``seed`` draws the
+    initial weights."""
 
     def __init__(self, config: ModelConfig, seed: int = 0) -> None:
         super().__init__()
         self.config = config
         self.embed_tokens = Embedding(config.vocab_size, config.width)
         latent = config.family == "deepseek_v3"
-        self.layers = nn.ModuleList(DecoderLayer(config, sparse=latent and i >= config.dense_layers) for i in range(config.layers))
+        self.layers = nn.ModuleList(
+            DecoderLayer(config, sparse=latent and i >= config.dense_layers) for i in range(config.layers)
+        )
         self.norm = RMSNorm(config.width, config.norm_eps)
         self.lm_head = Linear(config.width, config.vocab_size, bias=False)
         if config.tie_embeddings:
             self.lm_head.weight = self.embed_tokens.weight
-        self.mtp_layers = nn.ModuleList(PredictionLayer(config) for _ in range(config.mtp_depth if latent else 0))
+        self.mtp_layers = nn.ModuleList(
+            PredictionLayer(config) for _ in range(config.mtp_depth if latent else 0)
+        )
         self.value_head = Linear(config.width, 1, bias=False) if config.scalar_head else None
         # Not a buffer: frequencies stay float32 when the model is cast.
         self._frequencies, self._magnitude = rotary_frequencies(config)
@@ -147,11 +153,11 @@ class LanguageModel(nn.Module):
     ) -> DecoderOutput:
         """Run the decoder over token ids [B, T].
 
-        Positions default to 0, 1, ... within each segment, or to each row's length onwards with a cache. A cache is extended by T positions
-        per row; it is not combined with segments. ``experts_BTLA`` are the experts to take in each of the L sparse layers (-1: the layer's
-        own choice). ``balance`` asks for the balance loss. ``beginnings_BT``: the segment that a token sees besides its own (0: none), for rows that
-        begin alike; positions are then given.
-        """
+        Positions default to 0, 1, ... within each segment, or to each row's length onwards with a cache. A
+        cache is extended by T positions per row; it is not combined with segments. ``experts_BTLA`` are the
+        experts to take in each of the L sparse layers (-1: the layer's own choice). ``balance`` asks for the
+        balance loss. ``beginnings_BT``: the segment that a token sees besides its own (0: none), for rows
+        that begin alike; positions are then given."""
         x_BTD = self.embed_tokens(tokens_BT)
         if cache is None:
             views: Sequence[CacheView | None] = [None] * len(self.layers)
@@ -161,7 +167,12 @@ class LanguageModel(nn.Module):
         else:
             raise R1kitError("forward: a cache holds one sequence per row; leave segments_BT out")
         if balance:
-            passage = replace(passage, members_BST=members(torch.ones_like(tokens_BT) if segments_BT is None else segments_BT, beginnings_BT))
+            passage = replace(
+                passage,
+                members_BST=members(
+                    torch.ones_like(tokens_BT) if segments_BT is None else segments_BT, beginnings_BT
+                ),
+            )
         balances = []
         for layer, view, replayed_BTA in zip(self.layers, views, self._replayed(experts_BTLA), strict=True):
             x_BTD, balance_BS = layer(x_BTD, passage, view, replayed_BTA)
@@ -170,7 +181,9 @@ class LanguageModel(nn.Module):
         if cache is not None:
             cache.advance(tokens_BT.shape[1])
         rows = 0 if passage.members_BST is None else passage.members_BST.shape[1]
-        balance_BS = torch.stack(balances).sum(0) if balances else at_least_float32(x_BTD.new_zeros(len(x_BTD), rows))
+        balance_BS = (
+            torch.stack(balances).sum(0) if balances else at_least_float32(x_BTD.new_zeros(len(x_BTD), rows))
+        )
         return DecoderOutput(self.norm(x_BTD), x_BTD, balance_BS)
 
     def _replayed(self, experts_BTLA: Tensor | None) -> list[Tensor | None]:
@@ -179,7 +192,10 @@ class LanguageModel(nn.Module):
             return [None] * len(self.layers)
         sparse = [isinstance(layer.mlp, MixtureOfExperts) for layer in self.layers]
         if experts_BTLA.shape[2] != sum(sparse):
-            raise R1kitError(f"experts were recorded for {experts_BTLA.shape[2]} layers, but {sum(sparse)} of this model's layers have experts")
+            raise R1kitError(
+                f"experts were recorded for {experts_BTLA.shape[2]} layers, but {sum(sparse)} of this "
+                "model's layers have experts"
+            )
         recorded = iter(experts_BTLA.long().unbind(2))
         return [next(recorded) if has_experts else None for has_experts in sparse]
 
@@ -188,7 +204,8 @@ class LanguageModel(nn.Module):
         return Rotation.at(positions_BT, self._frequencies, self._magnitude)
 
     def skips_the_unseen(self) -> bool:
-        """Whether attention within packed lines computes only what a token sees, in the precision in force; long lines then cost no more."""
+        """Whether attention within packed lines computes only what a token sees, in the precision in force;
+        long lines then cost no more."""
         weight = self.embed_tokens.weight
         return suits(weight, working_dtype(weight), self._head_widths())
 
@@ -199,22 +216,38 @@ class LanguageModel(nn.Module):
             return (config.nope_dim or 0) + (config.rope_dim or 0), config.v_dim or 0
         return config.head_dim or 0, config.head_dim or 0
 
-    def _passage(self, x_BTD: Tensor, positions_BT: Tensor | None, segments_BT: Tensor | None, beginnings_BT: Tensor | None = None) -> Passage:
+    def _passage(
+        self,
+        x_BTD: Tensor,
+        positions_BT: Tensor | None,
+        segments_BT: Tensor | None,
+        beginnings_BT: Tensor | None = None,
+    ) -> Passage:
         steps_T = torch.arange(x_BTD.shape[1], device=x_BTD.device)
         dtype = working_dtype(x_BTD)
         if segments_BT is None:
-            return Passage(self._rotation(steps_T[None] if positions_BT is None else positions_BT), Mask.causal(steps_T, dtype), None)
+            return Passage(
+                self._rotation(steps_T[None] if positions_BT is None else positions_BT),
+                Mask.causal(steps_T, dtype),
+                None,
+            )
         if suits(x_BTD, dtype, self._head_widths()):
             mask = Mask(None, sights(segments_BT, beginnings_BT))
         else:
             same_BTS = segments_BT[:, :, None] == segments_BT[:, None, :]
             if beginnings_BT is not None:
-                same_BTS |= (beginnings_BT[:, :, None] == segments_BT[:, None, :]) & (segments_BT[:, None, :] != 0)
+                same_BTS |= (beginnings_BT[:, :, None] == segments_BT[:, None, :]) & (
+                    segments_BT[:, None, :] != 0
+                )
             mask = Mask.of(same_BTS & (steps_T[:, None] >= steps_T), dtype)
         rotation = self._rotation(restarting_positions(segments_BT) if positions_BT is None else positions_BT)
-        return Passage(rotation, mask, segments_BT != 0 if beginnings_BT is None else readers(segments_BT, beginnings_BT))
+        return Passage(
+            rotation, mask, segments_BT != 0 if beginnings_BT is None else readers(segments_BT, beginnings_BT)
+        )
 
-    def _cached_passage(self, x_BTD: Tensor, positions_BT: Tensor | None, cache: Cache) -> tuple[list[CacheView], Passage]:
+    def _cached_passage(
+        self, x_BTD: Tensor, positions_BT: Tensor | None, cache: Cache
+    ) -> tuple[list[CacheView], Passage]:
         B, T, _ = x_BTD.shape
         fresh, seen = cache.longest == 0, cache.reserve(T)
         places_BT = cache.lengths_B[:, None] + torch.arange(T, device=x_BTD.device)
@@ -227,7 +260,8 @@ class LanguageModel(nn.Module):
         return views, Passage(self._rotation(places_BT if positions_BT is None else positions_BT), mask, None)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Unnormalised log-probabilities [..., V] in float32; the product runs in autocast's dtype where that is on, else in float32."""
+        """Unnormalised log-probabilities [..., V] in float32; the product runs in autocast's dtype where that
+        is on, else in float32."""
         if torch.is_autocast_enabled(hidden.device.type):
             return self.lm_head(hidden).float()  # type: ignore[no-any-return]
         return F.linear(at_least_float32(hidden), at_least_float32(self.lm_head.weight))
@@ -241,28 +275,36 @@ class LanguageModel(nn.Module):
         depth: int = 1,
         beginnings_BT: Tensor | None = None,
     ) -> Tensor:
-        """Hidden states [B, T, D] for ``logits`` that predict ``depth`` tokens further than usual (DeepSeek-V3 eq. 21-23).
+        """Hidden states [B, T, D] for ``logits`` that predict ``depth`` tokens further than usual
+        (DeepSeek-V3 eq. 21-23).
 
-        ``last_BTD`` is DecoderOutput.last_BTD for depth 1, then the result for the depth before. It passes the final norm first: the
-        released weights expect a normed state (eq. 21's RMSNorm, ``hnorm``, is a further one). ``next_tokens_BT[b, t]`` is token t + depth.
-        """
+        ``last_BTD`` is DecoderOutput.last_BTD for depth 1, then the result for the depth before. It passes
+        the final norm first: the released weights expect a normed state (eq. 21's RMSNorm, ``hnorm``, is a
+        further one). ``next_tokens_BT[b, t]`` is token t + depth."""
         if not 1 <= depth <= len(self.mtp_layers):
-            raise R1kitError(f"mtp: depth {depth} was asked for, but the model has mtp_depth {len(self.mtp_layers)}")
+            raise R1kitError(
+                f"mtp: depth {depth} was asked for, but the model has mtp_depth {len(self.mtp_layers)}"
+            )
         embedded_BTD = self.embed_tokens(next_tokens_BT)
         layer = self.mtp_layers[depth - 1]
         assert isinstance(layer, PredictionLayer)
         previous_BTD = self.norm(last_BTD) if depth == 1 else last_BTD
-        return layer.predict(previous_BTD, embedded_BTD, self._passage(embedded_BTD, positions_BT, segments_BT, beginnings_BT))
+        return layer.predict(
+            previous_BTD, embedded_BTD, self._passage(embedded_BTD, positions_BT, segments_BT, beginnings_BT)
+        )
 
     def values(self, hidden_BTD: Tensor) -> Tensor:
         """The scalar head's number per position [B, T], float32."""
         if self.value_head is None:
             raise R1kitError("values: this model has no scalar head; build it with scalar_head: true")
         with torch.autocast(hidden_BTD.device.type, enabled=False):
-            return F.linear(at_least_float32(hidden_BTD), at_least_float32(self.value_head.weight)).squeeze(-1)
+            return F.linear(at_least_float32(hidden_BTD), at_least_float32(self.value_head.weight)).squeeze(
+                -1
+            )
 
     def new_cache(self, rows: int, length: int, dtype: torch.dtype | None = None) -> Cache:
-        """An empty cache for ``rows`` rows of at most ``length`` positions, in the dtype that matrix products run in unless given."""
+        """An empty cache for ``rows`` rows of at most ``length`` positions, in the dtype that matrix products
+        run in unless given."""
         config = self.config
         if config.family == "deepseek_v3":
             assert config.kv_rank and config.rope_dim
@@ -273,14 +315,20 @@ class LanguageModel(nn.Module):
         dtype = dtype or working_dtype(self.embed_tokens.weight)
         positions = -(-length // SOFTMAX_MULTIPLE) * SOFTMAX_MULTIPLE
         # Zeros, not garbage: a masked position still enters the product with weight 0, and 0 x NaN is NaN.
-        layers = [torch.zeros(rows, positions, *shape, dtype=dtype, device=self.device) for _ in range(config.layers)]
+        layers = [
+            torch.zeros(rows, positions, *shape, dtype=dtype, device=self.device)
+            for _ in range(config.layers)
+        ]
         return Cache(layers, torch.zeros(rows, dtype=torch.int64, device=self.device))
 
     def _mixtures(self) -> list[MixtureOfExperts]:
-        return [layer.mlp for layer in (*self.layers, *self.mtp_layers) if isinstance(layer.mlp, MixtureOfExperts)]
+        return [
+            layer.mlp for layer in (*self.layers, *self.mtp_layers) if isinstance(layer.mlp, MixtureOfExperts)
+        ]
 
     def expert_loads(self) -> list[Tensor]:
-        """Assignments per expert [E] of each sparse layer (multi-token prediction's last) since the last ``adjust_biases``."""
+        """Assignments per expert [E] of each sparse layer (multi-token prediction's last) since the last
+        ``adjust_biases``."""
         return [mixture.loads_E for mixture in self._mixtures()]
 
     def adjust_biases(self, gamma: float, loads: Sequence[Tensor] | None = None) -> None:
@@ -294,7 +342,8 @@ class LanguageModel(nn.Module):
 
 
 def members(segments_BT: Tensor, beginnings_BT: Tensor | None = None) -> Tensor:
-    """[B, S, T], True where position t belongs to segment s of its line or to its beginning, s from 1 to the largest number in use."""
+    """[B, S, T], True where position t belongs to segment s of its line or to its beginning, s from 1 to the
+    largest number in use."""
     numbers_S = torch.arange(1, int(segments_BT.max()) + 1, device=segments_BT.device)
     own_BST = segments_BT[:, None, :] == numbers_S[:, None]
     if beginnings_BT is None:
@@ -307,7 +356,9 @@ def readers(segments_BT: Tensor, beginnings_BT: Tensor) -> Tensor:
     """How many rows each position [B, T] stands for: a beginning for all that share it, padding for none."""
     begins_BT = torch.ones_like(segments_BT)
     begins_BT[:, 1:] = segments_BT[:, 1:] != segments_BT[:, :-1]
-    sharing_BS = segments_BT.new_zeros(len(segments_BT), int(segments_BT.max()) + 1).scatter_add(1, beginnings_BT, begins_BT)
+    sharing_BS = segments_BT.new_zeros(len(segments_BT), int(segments_BT.max()) + 1).scatter_add(
+        1, beginnings_BT, begins_BT
+    )
     return sharing_BS.gather(1, segments_BT).clamp(min=1) * (segments_BT != 0)
 
 
@@ -321,7 +372,8 @@ def restarting_positions(segments_BT: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class ParameterCount:
-    """``total`` and ``active`` (what one token passes through, with embedding and head); ``mtp``, multi-token prediction, is in neither."""
+    """``total`` and ``active`` (what one token passes through, with embedding and head); ``mtp``, multi-token
+    prediction, is in neither."""
 
     total: int
     active: int
@@ -336,5 +388,11 @@ def parameter_count(config: ModelConfig) -> ParameterCount:
     total = sum(parameter.numel() for parameter in model.parameters()) - mtp
     idle = 0
     if config.experts and config.active_experts and config.expert_width:
-        idle = config.moe_layers * (config.experts - config.active_experts) * 3 * config.width * config.expert_width
+        idle = (
+            config.moe_layers
+            * (config.experts - config.active_experts)
+            * 3
+            * config.width
+            * config.expert_width
+        )
     return ParameterCount(total, total - idle, mtp)

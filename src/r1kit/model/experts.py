@@ -1,13 +1,14 @@
 """Feed-forward layers: SwiGLU, and DeepSeekMoE with loss-free balancing (DeepSeek-V3 eq. 12-20).
 
-h' = u + sum_s FFN_s(u) + sum_i g_i FFN_i(u), with affinities s_i = sigmoid(u . e_i). A bias b_i joins s_i for the choice of experts only;
-after each step b_i falls for the overloaded and rises for the others, so load is balanced without a gradient that fights the language loss.
-The sequence-wise loss alpha sum_i f_i P_i (eq. 17-20) is returned without alpha. No token is ever dropped: assignments are sorted by expert
-and every expert multiplies its own contiguous run of rows.
+h' = u + sum_s FFN_s(u) + sum_i g_i FFN_i(u), with affinities s_i = sigmoid(u . e_i). A bias b_i joins s_i for
+the choice of experts only; after each step b_i falls for the overloaded and rises for the others, so load is
+balanced without a gradient that fights the language loss. The sequence-wise loss alpha sum_i f_i P_i (eq.
+17-20) is returned without alpha. No token is ever dropped: assignments are sorted by expert and every expert
+multiplies its own contiguous run of rows.
 
-A learner may replay the experts that a rollout chose (keep routing, DeepSeek-V3.2 2512.02556): the gates are still the learner's own
-affinities of those experts, with their gradient, but rounding can no longer send a token elsewhere than where it was sampled.
-"""
+A learner may replay the experts that a rollout chose (keep routing, DeepSeek-V3.2 2512.02556): the gates are
+still the learner's own affinities of those experts, with their gradient, but rounding can no longer send a
+token elsewhere than where it was sampled."""
 
 from typing import Any, Self
 
@@ -16,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from r1kit.model import fused
-from r1kit.model.attention import Linear, at_least_float32
 from r1kit.model.config import ModelConfig
+from r1kit.model.norms import Linear, at_least_float32
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
@@ -59,7 +60,8 @@ class Gate(nn.Module):
         return self
 
     def forward(self, x_ND: Tensor, replayed_NA: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Affinities [N, E], the chosen experts [N, A] and their gate values [N, A]. ``replayed_NA`` are the choices to make, -1: one's own."""
+        """Affinities [N, E], the chosen experts [N, A] and their gate values [N, A]. ``replayed_NA`` are the
+        choices to make, -1: one's own."""
         with torch.autocast(x_ND.device.type, enabled=False):
             scores_NE = torch.sigmoid(F.linear(at_least_float32(x_ND), at_least_float32(self.weight)))
         chosen_NA = self._choose(scores_NE.detach() + self.e_score_correction_bias)
@@ -71,7 +73,8 @@ class Gate(nn.Module):
         return scores_NE, chosen_NA, gates_NA * self.route_scale
 
     def _choose(self, biased_NE: Tensor) -> Tensor:
-        """The best A experts of the best groups; a group counts its best two (DeepSeek-V3 section 2.1.2, released code)."""
+        """The best A experts of the best groups; a group counts its best two (DeepSeek-V3 section 2.1.2,
+        released code)."""
         if self.groups_kept < self.groups:
             grouped = biased_NE.view(len(biased_NE), self.groups, -1)
             kept = grouped.topk(2, dim=-1).values.sum(-1).topk(self.groups_kept, dim=-1).indices
@@ -81,7 +84,8 @@ class Gate(nn.Module):
 
 
 class _Spread(torch.autograd.Function):
-    """Rows of x by slot, [N, D] -> [M, D]; the gradient gathers the A slots of each token, so it sums in a fixed order."""
+    """Rows of x by slot, [N, D] -> [M, D]; the gradient gathers the A slots of each token, so it sums in a
+    fixed order."""
 
     @staticmethod
     def forward(ctx: Any, x_ND: Tensor, tokens_M: Tensor, slots: Tensor) -> Tensor:
@@ -91,11 +95,16 @@ class _Spread(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        return grads[0].index_select(0, ctx.saved_tensors[0]).view(-1, ctx.tokens, grads[0].shape[1]).sum(0), None, None
+        return (
+            grads[0].index_select(0, ctx.saved_tensors[0]).view(-1, ctx.tokens, grads[0].shape[1]).sum(0),
+            None,
+            None,
+        )
 
 
 class _Collect(torch.autograd.Function):
-    """Sum of each token's A slots, [M, D] -> [N, D]; the gradient of a slot is its token's (an empty slot's gate is zero)."""
+    """Sum of each token's A slots, [M, D] -> [N, D]; the gradient of a slot is its token's (an empty slot's
+    gate is zero)."""
 
     @staticmethod
     def forward(ctx: Any, y_MD: Tensor, tokens_M: Tensor, slots: Tensor, tokens: int) -> Tensor:
@@ -128,11 +137,12 @@ class Experts(nn.Module):
 
 
 def lay_out(chosen_NA: Tensor, experts: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Where each assignment's row goes: (token of each of M slots, slot of assignment a N + n, end of each expert's run [E] int32).
+    """Where each assignment's row goes: (token of each of M slots, slot of assignment a N + n, end of each
+    expert's run [E] int32).
 
-    Every run begins at a multiple of ``step`` rows and M depends on the shape alone: CPU libraries compile a product per shape, and
-    runs of any length would make them compile at every step. Empty slots hold token 0 and count with gate zero.
-    """
+    Every run begins at a multiple of ``step`` rows and M depends on the shape alone: CPU libraries compile a
+    product per shape, and runs of any length would make them compile at every step. Empty slots hold token 0
+    and count with gate zero."""
     N, A = chosen_NA.shape
     step = 64 if 256 * experts <= A * N else 16
     by_assignment = chosen_NA.t().flatten()
@@ -170,15 +180,21 @@ class MixtureOfExperts(nn.Module):
         self._loads_E: Tensor | None = None
 
     def forward(
-        self, x_BTD: Tensor, present_BT: Tensor | None, members_BST: Tensor | None = None, replayed_BTA: Tensor | None = None
+        self,
+        x_BTD: Tensor,
+        present_BT: Tensor | None,
+        members_BST: Tensor | None = None,
+        replayed_BTA: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Output [B, T, D], and the balance loss [B, S] of the rows whose positions ``members_BST`` tells, if it does.
+        """Output [B, T, D], and the balance loss [B, S] of the rows whose positions ``members_BST`` tells, if
+        it does.
 
-        In training mode assignments are counted; ``present_BT`` False marks padding, which is not, and a number says how often.
-        ``replayed_BTA`` is explained at Gate.
-        """
+        In training mode assignments are counted; ``present_BT`` False marks padding, which is not, and a
+        number says how often. ``replayed_BTA`` is explained at Gate."""
         x_ND = x_BTD.flatten(0, 1)
-        scores_NE, chosen_NA, gates_NA = self.gate(x_ND, None if replayed_BTA is None else replayed_BTA.flatten(0, 1))
+        scores_NE, chosen_NA, gates_NA = self.gate(
+            x_ND, None if replayed_BTA is None else replayed_BTA.flatten(0, 1)
+        )
         out_BTD = self.shared_experts(x_BTD) + self.experts(x_ND, chosen_NA, gates_NA).view_as(x_BTD)
         if self.training:
             self._count(chosen_NA.unflatten(0, x_BTD.shape[:2]), present_BT)
@@ -190,7 +206,11 @@ class MixtureOfExperts(nn.Module):
     def loads_E(self) -> Tensor:
         """How many assignments each expert received in training mode since the last reset, int64."""
         bias = self.gate.e_score_correction_bias
-        return torch.zeros(len(bias), dtype=torch.int64, device=bias.device) if self._loads_E is None else self._loads_E
+        return (
+            torch.zeros(len(bias), dtype=torch.int64, device=bias.device)
+            if self._loads_E is None
+            else self._loads_E
+        )
 
     def _count(self, chosen_BTA: Tensor, present_BT: Tensor | None) -> None:
         hits = F.one_hot(chosen_BTA, len(self.gate.weight)).sum(2)
@@ -200,20 +220,24 @@ class MixtureOfExperts(nn.Module):
 
     @torch.no_grad()
     def adjust_bias(self, gamma: float, loads_E: Tensor) -> None:
-        """b -= gamma where the load is above the mean, += gamma below it (DeepSeek-V3 section 2.1.2); start counting anew."""
+        """b -= gamma where the load is above the mean, += gamma below it (DeepSeek-V3 section 2.1.2); start
+        counting anew."""
         loads = loads_E.double()
         self.gate.e_score_correction_bias += gamma * torch.sign(loads.mean() - loads).float()
         self._loads_E = None
 
 
 def balance_loss(scores_BTE: Tensor, active: int, members_BST: Tensor) -> Tensor:
-    """sum_i f_i P_i of each row [B, S], DeepSeek-V3 eq. 17-20 without alpha; 1 when affinities are level, 0 for a row without positions.
+    """sum_i f_i P_i of each row [B, S], DeepSeek-V3 eq. 17-20 without alpha; 1 when affinities are level, 0
+    for a row without positions.
 
-    ``members_BST`` is 1 where position t belongs to row s of the line, so that f and P are means over one row however lines are packed. The
-    choices that f counts are those of the affinities alone, without the bias, as eq. 18 prints them.
-    """
+    ``members_BST`` is 1 where position t belongs to row s of the line, so that f and P are means over one row
+    however lines are packed. The choices that f counts are those of the affinities alone, without the bias,
+    as eq. 18 prints them."""
     members_BST = members_BST.to(scores_BTE.dtype)
-    hits_BTE = torch.zeros_like(scores_BTE).scatter_(2, scores_BTE.detach().topk(active, dim=-1, sorted=False).indices, 1.0)
+    hits_BTE = torch.zeros_like(scores_BTE).scatter_(
+        2, scores_BTE.detach().topk(active, dim=-1, sorted=False).indices, 1.0
+    )
     shares_BTE = scores_BTE / scores_BTE.sum(dim=-1, keepdim=True)
     tokens_BS1 = members_BST.sum(-1, keepdim=True).clamp(min=1)
     with torch.autocast(scores_BTE.device.type, enabled=False):

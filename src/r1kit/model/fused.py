@@ -1,13 +1,14 @@
-"""What lies between the learner's matrix products, in one pass over memory each and with slopes of one pass: kernels/rowwise.h.
+"""What lies between the learner's matrix products, in one pass over memory each and with slopes of one pass:
+kernels/rowwise.h.
 
     SwiGLU    silu(a) b                    keeps a and b alone for the backward pass
     RMSNorm   x w / rms(x)                 with the residual addition before it, and rounded for the next product, in the same pass
     rotation  (a, b) -> (a cos - b sin, b cos + a sin)
     head      log sum exp, log-probability and entropy of a row of logits in two passes; logits become slopes in place
 
-Everything computes in float32 and reads and writes float32 or bfloat16. Each operation takes only what ``usable`` allows; its caller has the same
-operation in PyTorch for everything else (other devices, float64, no compiler).
-"""
+Everything computes in float32 and reads and writes float32 or bfloat16. Each operation takes only what
+``usable`` allows; its caller has the same operation in PyTorch for everything else (other devices, float64,
+no compiler)."""
 
 import ctypes
 import functools
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from r1kit.model.build import KernelsUnavailableError, library
+from r1kit.model.compile_kernels import KernelsUnavailableError, library
 
 SOURCE = Path(__file__).parent / "kernels" / "fused.cpp"
 _POINTER, _LONG, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_long, ctypes.c_int, ctypes.c_float
@@ -48,8 +49,12 @@ def _kernels() -> ctypes.CDLL | None:
 
 
 def usable(*tensors: Tensor) -> bool:
-    """Whether the kernels take these tensors: on the CPU, float32 or bfloat16, and the kernels run on this machine."""
-    return all(t.device.type == "cpu" and t.dtype in (torch.float32, torch.bfloat16) for t in tensors) and _kernels() is not None
+    """Whether the kernels take these tensors: on the CPU, float32 or bfloat16, and the kernels run on this
+    machine."""
+    return (
+        all(t.device.type == "cpu" and t.dtype in (torch.float32, torch.bfloat16) for t in tensors)
+        and _kernels() is not None
+    )
 
 
 def call(name: str, *arguments: Any) -> None:
@@ -109,7 +114,9 @@ class _Norm(torch.autograd.Function):
     """(x + added, norm of it); without ``added`` the first is no tensor."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, added: Tensor | None, weight: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor | None, Tensor]:
+    def forward(
+        ctx: Any, x: Tensor, added: Tensor | None, weight: Tensor, eps: float, dtype: torch.dtype
+    ) -> tuple[Tensor | None, Tensor]:
         x, weight, added = x.contiguous(), weight.contiguous(), None if added is None else added.contiguous()
         width = x.shape[-1]
         kinds, rows = _half(x) + 2 * int(dtype == torch.bfloat16), x.numel() // width
@@ -123,21 +130,43 @@ class _Norm(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
+    def backward(
+        ctx: Any, *grads: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
         through, slope = grads
         x, weight, scales = ctx.saved_tensors
         wants_added = ctx.needs_input_grad[1]
         if slope is None:
-            return through, through.to(ctx.dtype) if wants_added and through is not None else None, None, None, None
+            return (
+                through,
+                through.to(ctx.dtype) if wants_added and through is not None else None,
+                None,
+                None,
+                None,
+            )
         through = None if through is None else through.contiguous()
         of_x, of_weight = torch.empty_like(x), torch.empty_like(weight)
         of_added = torch.empty_like(x, dtype=ctx.dtype) if wants_added else None
-        call("r1_norm_slopes", ctx.kinds, x, weight, scales, slope.contiguous(), through, of_x, of_added, of_weight, len(scales), len(weight))
+        call(
+            "r1_norm_slopes",
+            ctx.kinds,
+            x,
+            weight,
+            scales,
+            slope.contiguous(),
+            through,
+            of_x,
+            of_added,
+            of_weight,
+            len(scales),
+            len(weight),
+        )
         return of_x, of_added, of_weight, None, None
 
 
 def rotate(x_BTHR: Tensor, cos: Tensor, sin: Tensor, neighbours: bool) -> Tensor:
-    """Rotate pairs of the last dimension by angles [B or 1, T, 1, R/2] (float32); pairs are neighbours, or entries R/2 apart.
+    """Rotate pairs of the last dimension by angles [B or 1, T, 1, R/2] (float32); pairs are neighbours, or
+    entries R/2 apart.
 
     The result has its pairs R/2 apart either way.
     """
@@ -159,22 +188,48 @@ class _Rotate(torch.autograd.Function):
         return _turned(grads[0], cos, sin, False, ctx.neighbours, -1.0), None, None, None
 
 
-def _turned(x_BTHR: Tensor, cos: Tensor, sin: Tensor, neighbours_in: bool, neighbours_out: bool, turn: float) -> Tensor:
+def _turned(
+    x_BTHR: Tensor, cos: Tensor, sin: Tensor, neighbours_in: bool, neighbours_out: bool, turn: float
+) -> Tensor:
     B, T, H, R = x_BTHR.shape
     if x_BTHR.stride(3) != 1 or (B > 1 and x_BTHR.stride(0) != T * x_BTHR.stride(1)):
         x_BTHR = x_BTHR.contiguous()
     out = torch.empty(B, T, H, R, dtype=x_BTHR.dtype)
     strides = x_BTHR.stride(1), x_BTHR.stride(2)
     cos, sin = cos.contiguous(), sin.contiguous()
-    call("r1_rotate", _half(x_BTHR), x_BTHR, *strides, out, cos, sin, cos.numel() * 2 // R, B * T, H, R // 2, neighbours_in, neighbours_out, turn)
+    call(
+        "r1_rotate",
+        _half(x_BTHR),
+        x_BTHR,
+        *strides,
+        out,
+        cos,
+        sin,
+        cos.numel() * 2 // R,
+        B * T,
+        H,
+        R // 2,
+        neighbours_in,
+        neighbours_out,
+        turn,
+    )
     return out
 
 
 def normalise(logits_NV: Tensor, targets_N: Tensor, entropy: bool) -> tuple[Tensor, Tensor, Tensor | None]:
-    """(log sum exp [N], log-probability of each target [N], entropy [N] if asked for) of contiguous float32 logits."""
+    """(log sum exp [N], log-probability of each target [N], entropy [N] if asked for) of contiguous float32
+    logits."""
     normaliser_N, logprobs_N = torch.empty(len(logits_NV)), torch.empty(len(logits_NV))
     entropy_N = torch.empty(len(logits_NV)) if entropy else None
-    call("r1_normalise", logits_NV, targets_N.contiguous(), normaliser_N, logprobs_N, entropy_N, *logits_NV.shape)
+    call(
+        "r1_normalise",
+        logits_NV,
+        targets_N.contiguous(),
+        normaliser_N,
+        logprobs_N,
+        entropy_N,
+        *logits_NV.shape,
+    )
     return normaliser_N, logprobs_N, entropy_N
 
 
@@ -187,7 +242,8 @@ def logits_to_slopes(
     of_entropy_N: Tensor | None,
     temperatures_N: Tensor | None,
 ) -> None:
-    """Overwrite contiguous float32 logits by the loss's slopes with respect to the logits before temperature; see train/head.py."""
+    """Overwrite contiguous float32 logits by the loss's slopes with respect to the logits before temperature;
+    see train/lm_head.py."""
     floats = (normaliser_N, entropy_N, of_logprob_N, of_entropy_N, temperatures_N)
     given = [None if some_N is None else some_N.float().contiguous() for some_N in floats]
     call("r1_head_slopes", logits_NV, targets_N.contiguous(), *given, *logits_NV.shape)

@@ -1,10 +1,10 @@
-"""Checkpoints as Hugging Face directories: config.json and safetensors that transformers and vLLM open unconverted.
+"""Checkpoints as Hugging Face directories: config.json and safetensors that transformers and vLLM open
+unconverted.
 
-Our tensors carry the checkpoints' names, with two differences: the experts of a layer are stacked here and separate on disk
-(``model.layers.1.mlp.experts.0.gate_proj.weight``), and multi-token prediction lies on disk as further layers
-(``model.layers.61.eh_proj.weight``), where loaders that do not know it ignore it. A scalar head has a file of its own,
-``value_head.safetensors``. Pickles are never opened.
-"""
+Our tensors carry the checkpoints' names, with two differences: the experts of a layer are stacked here and
+separate on disk (``model.layers.1.mlp.experts.0.gate_proj.weight``), and multi-token prediction lies on disk
+as further layers (``model.layers.61.eh_proj.weight``), where loaders that do not know it ignore it. A scalar
+head has a file of its own, ``value_head.safetensors``. Pickles are never opened."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -71,7 +71,15 @@ SCALING_KEYS = {
     "high_freq_factor": "high_freq_factor",
 }
 SCALING_KEYS_OF = {
-    "yarn": {"factor", "original_positions", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "attention_factor"},
+    "yarn": {
+        "factor",
+        "original_positions",
+        "beta_fast",
+        "beta_slow",
+        "mscale",
+        "mscale_all_dim",
+        "attention_factor",
+    },
     "llama3": {"factor", "original_positions", "low_freq_factor", "high_freq_factor"},
 }
 # What a config.json may say only in this way, because the network computes nothing else.
@@ -93,13 +101,19 @@ def _keys_of(family: str) -> dict[str, str]:
 
 
 def config_json(config: ModelConfig, dtype: torch.dtype) -> dict[str, Any]:
-    """The content of config.json: DeepSeek's own layout (``rope_scaling`` beside ``rope_theta``) and the two fields that vLLM needs."""
+    """The content of config.json: DeepSeek's own layout (``rope_scaling`` beside ``rope_theta``) and the two
+    fields that vLLM needs."""
     content: dict[str, Any] = {"architectures": [ARCHITECTURES[config.family]], "model_type": config.family}
     content |= {theirs: getattr(config, ours) for ours, theirs in _keys_of(config.family).items()}
     content |= {"hidden_act": "silu", "attention_bias": False, "rope_scaling": _scaling_json(config)}
     content |= {"torch_dtype": str(dtype).removeprefix("torch."), "use_cache": True}
     if config.family == "deepseek_v3":
-        content |= {"num_key_value_heads": config.heads, "topk_method": "noaux_tc", "scoring_func": "sigmoid", "rope_interleave": True}
+        content |= {
+            "num_key_value_heads": config.heads,
+            "topk_method": "noaux_tc",
+            "scoring_func": "sigmoid",
+            "rope_interleave": True,
+        }
     if config.family == "qwen2":
         content["use_sliding_window"] = False
     if config.scalar_head:
@@ -111,8 +125,16 @@ def _scaling_json(config: ModelConfig) -> dict[str, Any] | None:
     scaling = config.rope_scaling
     if scaling is None:
         return None
-    named = {SCALING_KEYS[key]: getattr(scaling, key) for key in SCALING_KEYS if key in SCALING_KEYS_OF[scaling.kind]}
-    return {"rope_type": scaling.kind, "type": scaling.kind, **{key: value for key, value in named.items() if value is not None}}
+    named = {
+        SCALING_KEYS[key]: getattr(scaling, key)
+        for key in SCALING_KEYS
+        if key in SCALING_KEYS_OF[scaling.kind]
+    }
+    return {
+        "rope_type": scaling.kind,
+        "type": scaling.kind,
+        **{key: value for key, value in named.items() if value is not None},
+    }
 
 
 def save_config(config: ModelConfig, directory: Path, dtype: torch.dtype = torch.float32) -> None:
@@ -122,7 +144,8 @@ def save_config(config: ModelConfig, directory: Path, dtype: torch.dtype = torch
 
 
 def read_config(directory: Path | str) -> ModelConfig:
-    """The configuration of a Hugging Face directory; raise ConfigError for what this network does not compute."""
+    """The configuration of a Hugging Face directory; raise ConfigError for what this network does not
+    compute."""
     path = Path(directory) / "config.json"
     if not path.is_file():
         raise ConfigError(f"{path}: not found; a model directory holds config.json and safetensors")
@@ -132,9 +155,13 @@ def read_config(directory: Path | str) -> ModelConfig:
         raise ConfigError(f"{path}: not valid JSON ({error})") from None
     family = content.get("model_type")
     if family not in ARCHITECTURES:
-        raise ConfigError(f"{path}: model_type {family!r} is not supported; known: {', '.join(ARCHITECTURES)}")
+        raise ConfigError(
+            f"{path}: model_type {family!r} is not supported; known: {', '.join(ARCHITECTURES)}"
+        )
     if content.get("quantization_config"):
-        raise ConfigError(f"{path}: quantised weights are not supported; convert the checkpoint to bfloat16 first")
+        raise ConfigError(
+            f"{path}: quantised weights are not supported; convert the checkpoint to bfloat16 first"
+        )
     for key, value in FIXED.items():
         if content.get(key) not in (value, None):
             raise ConfigError(f"{path}: {key} = {content[key]!r} is not supported, only {value!r}")
@@ -142,23 +169,35 @@ def read_config(directory: Path | str) -> ModelConfig:
     given = {ours: content[theirs] for ours, theirs in _keys_of(family).items() if theirs in content}
     if family != "deepseek_v3":
         given["kv_heads"] = content.get("num_key_value_heads") or content.get("num_attention_heads")
-        given["head_dim"] = content.get("head_dim") or content["hidden_size"] // content["num_attention_heads"]
+        given["head_dim"] = (
+            content.get("head_dim") or content["hidden_size"] // content["num_attention_heads"]
+        )
     rest = {"rope_scaling": scaling, "scalar_head": content.get("scalar_head", False)}
     return ModelConfig.parse({"family": family, **given, "rope_theta": theta, **rest}, str(path))
 
 
 def _read_rope(content: Mapping[str, Any], path: Path) -> tuple[float, dict[str, Any] | None]:
-    """Theta and scaling, from ``rope_parameters`` (transformers 5) or ``rope_scaling`` beside ``rope_theta`` (before)."""
+    """Theta and scaling, from ``rope_parameters`` (transformers 5) or ``rope_scaling`` beside ``rope_theta``
+    (before)."""
     rope = content.get("rope_parameters") or content.get("rope_scaling") or {}
     theta = rope.get("rope_theta") or content.get("rope_theta") or 10_000.0
     kind = rope.get("rope_type") or rope.get("type") or "default"
     if rope.get("partial_rotary_factor", 1.0) != 1.0:
-        raise ConfigError(f"{path}: partial_rotary_factor = {rope['partial_rotary_factor']} is not supported, only 1.0")
+        raise ConfigError(
+            f"{path}: partial_rotary_factor = {rope['partial_rotary_factor']} is not supported, only 1.0"
+        )
     if kind == "default":
         return theta, None
     if kind not in SCALING_KEYS_OF or rope.get("truncate", True) is not True:
-        raise ConfigError(f"{path}: rope scaling {kind!r} {dict(rope)} is not supported; known: default, {', '.join(SCALING_KEYS_OF)}")
-    ours = {key: rope[SCALING_KEYS[key]] for key in SCALING_KEYS_OF[kind] if rope.get(SCALING_KEYS[key]) is not None}
+        raise ConfigError(
+            f"{path}: rope scaling {kind!r} {dict(rope)} is not supported; known: default, "
+            f"{', '.join(SCALING_KEYS_OF)}"
+        )
+    ours = {
+        key: rope[SCALING_KEYS[key]]
+        for key in SCALING_KEYS_OF[kind]
+        if rope.get(SCALING_KEYS[key]) is not None
+    }
     return theta, {"kind": kind, "original_positions": content["max_position_embeddings"], **ours}
 
 
@@ -172,11 +211,14 @@ def disk_names(name: str, config: ModelConfig) -> list[str]:
     before, experts, projection = name.partition(".mlp.experts.")
     if not experts:
         return [f"model.{name}"]
-    return [f"model.{before}.mlp.experts.{expert}.{projection}.weight" for expert in range(config.experts or 0)]
+    return [
+        f"model.{before}.mlp.experts.{expert}.{projection}.weight" for expert in range(config.experts or 0)
+    ]
 
 
 def to_disk(config: ModelConfig, weights: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """Our state dict under the checkpoint's names, experts unstacked, without a tied head and the scalar head."""
+    """Our state dict under the checkpoint's names, experts unstacked, without a tied head and the scalar
+    head."""
     for name, tensor in weights.items():
         if name.startswith("value_head.") or (config.tie_embeddings and name == "lm_head.weight"):
             continue
@@ -185,7 +227,8 @@ def to_disk(config: ModelConfig, weights: Mapping[str, Tensor]) -> Iterator[tupl
 
 
 def save_pretrained(model: LanguageModel, directory: Path | str, shard_bytes: int = 5_000_000_000) -> None:
-    """Write config.json and the weights, each in its own dtype, as one safetensors file or as shards with an index."""
+    """Write config.json and the weights, each in its own dtype, as one safetensors file or as shards with an
+    index."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     for stale in [*directory.glob("model*.safetensors"), directory / INDEX, directory / VALUE_HEAD]:
@@ -213,8 +256,12 @@ def _shards(named: Iterator[tuple[str, Tensor]], shard_bytes: int) -> list[dict[
 
 
 def _write(named: Mapping[str, Tensor], path: Path) -> None:
-    # Copies, because an expert is a slice of a stacked tensor, and safetensors refuses tensors that share memory.
-    copies = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in named.items()}
+    # Copies, because an expert is a slice of a stacked tensor, and safetensors refuses tensors that share
+    # memory.
+    copies = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in named.items()
+    }
     save_file(copies, path, metadata={"format": "pt"})
 
 
@@ -229,11 +276,13 @@ def _write_shards(shards: Sequence[dict[str, Tensor]], directory: Path) -> None:
     (directory / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
-def load_pretrained(directory: Path | str, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> LanguageModel:
+def load_pretrained(
+    directory: Path | str, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+) -> LanguageModel:
     """Load a model of one of the four families, in the file's dtype unless another is given.
 
-    A scalar head is loaded where the directory has one. Raises R1kitError naming missing, unexpected or mis-shaped tensors.
-    """
+    A scalar head is loaded where the directory has one. Raises R1kitError naming missing, unexpected or
+    mis-shaped tensors."""
     directory = Path(directory)
     config = read_config(directory)
     with torch.device("meta"):
@@ -245,7 +294,9 @@ def load_pretrained(directory: Path | str, device: torch.device | str = "cpu", d
         loaded = {}
         for name, like in expected.items():
             if not (name.startswith("value_head.") or (config.tie_embeddings and name == "lm_head.weight")):
-                loaded[name] = _read(name, like, source, config).to(device=device, dtype=_kept_float32(name) or dtype)
+                loaded[name] = _read(name, like, source, config).to(
+                    device=device, dtype=_kept_float32(name) or dtype
+                )
     if config.tie_embeddings:
         loaded["lm_head.weight"] = loaded["embed_tokens.weight"]
     if config.scalar_head:
@@ -266,10 +317,17 @@ def _open(directory: Path, stack: ExitStack) -> dict[str, Any]:
     """Every tensor name of the directory, with the open file that holds it."""
     files = {directory / WEIGHTS}
     if (directory / INDEX).is_file():
-        files = {directory / file for file in json.loads((directory / INDEX).read_text(encoding="utf-8"))["weight_map"].values()}
+        files = {
+            directory / file
+            for file in json.loads((directory / INDEX).read_text(encoding="utf-8"))["weight_map"].values()
+        }
     if missing := sorted(file.name for file in files if not file.is_file()):
         pickles = sorted(path.name for path in directory.glob("*") if path.suffix in (".bin", ".pt", ".pth"))
-        reason = f"; {pickles[0]} is a pickle, which can run code when opened: convert it to safetensors" if pickles else ""
+        reason = (
+            f"; {pickles[0]} is a pickle, which can run code when opened: convert it to safetensors"
+            if pickles
+            else ""
+        )
         raise R1kitError(f"{directory}: no {', '.join(missing)}{reason}")
     source: dict[str, Any] = {}
     for file in sorted(files):
@@ -278,19 +336,27 @@ def _open(directory: Path, stack: ExitStack) -> dict[str, Any]:
     return source
 
 
-def _check_names(expected: Mapping[str, Tensor], source: Mapping[str, Any], config: ModelConfig, directory: Path) -> None:
+def _check_names(
+    expected: Mapping[str, Tensor], source: Mapping[str, Any], config: ModelConfig, directory: Path
+) -> None:
     needed = {theirs for theirs, _ in to_disk(config, expected)}
     missing = sorted(needed - source.keys())
     unexpected = sorted(name for name in source.keys() - needed if not _ignorable(name, config))
     if quantised := [name for name in unexpected if name.endswith("weight_scale_inv")]:
-        raise R1kitError(f"{directory}: {quantised[0]} says that weights are 8-bit; convert the checkpoint to bfloat16 first")
+        raise R1kitError(
+            f"{directory}: {quantised[0]} says that weights are 8-bit; convert the checkpoint to "
+            "bfloat16 first"
+        )
     if missing or unexpected:
         listed = [f"{what}: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''} ({len(names)})"
                   for what, names in (("missing", missing), ("unexpected", unexpected)) if names]  # fmt: skip
         further = tuple(f"model.layers.{config.layers + depth}." for depth in range(config.mtp_depth))
         fix = ""
         if further and not unexpected and all(name.startswith(further) for name in missing):
-            fix = ". transformers drops prediction layers when it saves: set num_nextn_predict_layers to 0 in config.json to do without"
+            fix = (
+                ". transformers drops prediction layers when it saves: set num_nextn_predict_layers to 0 "
+                "in config.json to do without"
+            )
         raise R1kitError(f"{directory}: the weights do not fit config.json; {'; '.join(listed)}{fix}")
 
 
@@ -301,7 +367,9 @@ def _ignorable(name: str, config: ModelConfig) -> bool:
     parts = name.split(".")
     if parts[:2] != ["model", "layers"] or int(parts[2]) < config.layers:
         return False
-    return int(parts[2]) >= config.layers + config.mtp_depth or name.endswith(("embed_tokens.weight", "shared_head.head.weight"))
+    return int(parts[2]) >= config.layers + config.mtp_depth or name.endswith(
+        ("embed_tokens.weight", "shared_head.head.weight")
+    )
 
 
 def _read(name: str, like: Tensor, source: Mapping[str, Any], config: ModelConfig) -> Tensor:
@@ -310,7 +378,9 @@ def _read(name: str, like: Tensor, source: Mapping[str, Any], config: ModelConfi
     shape = like.shape[1:] if len(names) > 1 else like.shape
     for theirs, tensor in zip(names, tensors, strict=True):
         if tensor.shape != shape:
-            raise R1kitError(f"{theirs} has shape {list(tensor.shape)}, but config.json asks for {list(shape)}")
+            raise R1kitError(
+                f"{theirs} has shape {list(tensor.shape)}, but config.json asks for {list(shape)}"
+            )
     return torch.stack(tensors) if len(names) > 1 else tensors[0]
 
 
@@ -320,5 +390,8 @@ def _read_value_head(directory: Path, config: ModelConfig) -> Tensor:
         raise R1kitError(f"{path}: not found, though config.json has scalar_head")
     weight = load_file(path)["value_head.weight"]
     if weight.shape != (1, config.width):
-        raise R1kitError(f"{path}: value_head.weight has shape {list(weight.shape)}, but config.json asks for {[1, config.width]}")
+        raise R1kitError(
+            f"{path}: value_head.weight has shape {list(weight.shape)}, but config.json asks for "
+            f"{[1, config.width]}"
+        )
     return weight

@@ -1,9 +1,9 @@
 """Rewards asked early: for groups that are complete while others are still being sampled.
 
-Only rewards that say so (``WeightedReward.early``) are asked in portions of whole groups, in no order. What they say is remembered and handed
-out when all rollouts are scored, so that scores, failures and their order do not depend on when anything was complete. Where a reward raises,
-nothing is remembered: it is asked again with the rest, and fails there as it would have.
-"""
+Only rewards that say so (``WeightedReward.early``) are asked in portions of whole groups, in no order. What
+they say is remembered and handed out when all rollouts are scored, so that scores, failures and their order
+do not depend on when anything was complete. Where a reward raises, nothing is remembered: it is asked again
+with the rest, and fails there as it would have."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,9 @@ class Ahead:
 
     def __init__(self, rewards: Sequence[WeightedReward]) -> None:
         self.rewards = rewards
-        self._known: dict[str, dict[int, float | None]] = {reward.name: {} for reward in rewards if reward.early}
+        self._known: dict[str, dict[int, float | None]] = {
+            reward.name: {} for reward in rewards if reward.early
+        }
 
     def ask(self, rollouts: Sequence[Rollout]) -> None:
         """Ask the early rewards about whole groups."""
@@ -26,8 +28,12 @@ class Ahead:
                 self._known[reward.name].update(zip(map(id, rollouts), values, strict=True))
 
     def informed(self) -> list[WeightedReward]:
-        """The rewards, of which the early ones know what they have said: for the same rollouts, not for equal ones."""
-        return [WeightedReward(one.name, one.weight, self._remembering(one)) if one.early else one for one in self.rewards]
+        """The rewards, of which the early ones know what they have said: for the same rollouts, not for equal
+        ones."""
+        return [
+            WeightedReward(one.name, one.weight, self._remembering(one)) if one.early else one
+            for one in self.rewards
+        ]
 
     def _remembering(self, reward: WeightedReward) -> Reward:
         known = self._known[reward.name]

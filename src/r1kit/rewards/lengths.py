@@ -13,12 +13,17 @@ _WORDS = re.compile(r"[぀-ヿ㐀-鿿]|[^\W_]+")
 
 
 def soft_overlong(tasks: Mapping[str, CheckingTask], *, limit: int = 20_480, buffer: int = 4_096) -> Reward:
-    """Make the soft overlong punishment: 0 up to ``limit - buffer`` tokens, then falling to -1 at ``limit`` [DAPO, eq. 13]."""
+    """Make the soft overlong punishment: 0 up to ``limit - buffer`` tokens, then falling to -1 at ``limit``
+    [DAPO, eq. 13]."""
     if not 0 < buffer <= limit:
-        raise ConfigError(f"rewards.soft_overlong: buffer must lie in 1..limit (given: buffer {buffer}, limit {limit})")
+        raise ConfigError(
+            f"rewards.soft_overlong: buffer must lie in 1..limit (given: buffer {buffer}, limit {limit})"
+        )
 
     def reward(rollouts: Sequence[Rollout]) -> list[float | None]:
-        return [min(0.0, max(-1.0, (limit - buffer - length) / buffer)) for length in map(token_count, rollouts)]
+        return [
+            min(0.0, max(-1.0, (limit - buffer - length) / buffer)) for length in map(token_count, rollouts)
+        ]
 
     return reward
 
@@ -27,7 +32,8 @@ def cosine(
     tasks: Mapping[str, CheckingTask], *, limit: int = 4_096, right_short: float = 1.0, right_long: float = 0.5,
     wrong_short: float = -1.0, wrong_long: float = -0.5,
 ) -> Reward:  # fmt: skip
-    """Make the cosine length reward: right answers earn less the longer, wrong ones lose less [arXiv 2502.03373, section 4].
+    """Make the cosine length reward: right answers earn less the longer, wrong ones lose less [arXiv
+    2502.03373, section 4].
 
     The value moves from ``.._short`` at no tokens to ``.._long`` at ``limit`` tokens along half a cosine.
     """
@@ -48,7 +54,8 @@ def cosine(
 
 
 def length(tasks: Mapping[str, CheckingTask]) -> Reward:
-    """Make the group-relative length reward: 0.5 for the shortest of a group to -0.5 for the longest; a wrong answer never gains.
+    """Make the group-relative length reward: 0.5 for the shortest of a group to -0.5 for the longest; a wrong
+    answer never gains.
 
     Source: Kimi k1.5, section 2.3.3.
     """
@@ -71,12 +78,16 @@ def length(tasks: Mapping[str, CheckingTask]) -> Reward:
 
 
 def repetition(tasks: Mapping[str, CheckingTask], *, ngram: int = 4, penalty: float = -1.0) -> Reward:
-    """Make the repetition penalty: ``penalty`` times the share of n-grams of words that occurred before [arXiv 2502.03373, appendix].
+    """Make the repetition penalty: ``penalty`` times the share of n-grams of words that occurred before
+    [arXiv 2502.03373, appendix].
 
     Han and kana characters count as words, one by one.
     """
     if ngram < 1 or penalty > 0:
-        raise ConfigError(f"rewards.repetition: ngram must be positive and penalty not (given: ngram {ngram}, penalty {penalty})")
+        raise ConfigError(
+            f"rewards.repetition: ngram must be positive and penalty not (given: ngram {ngram}, penalty "
+            f"{penalty})"
+        )
 
     def reward(rollouts: Sequence[Rollout]) -> list[float | None]:
         return [penalty * repeated_share(rollout.text, ngram) for rollout in rollouts]

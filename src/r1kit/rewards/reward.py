@@ -42,9 +42,9 @@ class CheckingTask(Protocol):
 class WeightedReward:
     """A reward as a recipe names it.
 
-    ``early``: what it says of a group depends on that group alone, so it may be asked about some groups while others are still being sampled. Any
-    other is asked once about all rollouts of a phase, in the order of the problems.
-    """
+    ``early``: what it says of a group depends on that group alone, so it may be asked about some groups while
+    others are still being sampled. Any other is asked once about all rollouts of a phase, in the order of the
+    problems."""
 
     name: str
     weight: float

@@ -1,8 +1,7 @@
 """The rule-based rewards of the paper: accuracy, format, language.
 
-Accuracy and format have equal weights [DeepSeek-R1, eq. 4]; the language-consistency reward is added directly during R1's RL
-[eq. 7, 8]. Beside them a reward for visible steps.
-"""
+Accuracy and format have equal weights [DeepSeek-R1, eq. 4]; the language-consistency reward is added directly
+during R1's RL [eq. 7, 8]. Beside them a reward for visible steps."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -22,16 +21,17 @@ _STEPS = re.compile(
 
 
 def format_reward(text: str) -> float:
-    """Return 1.0 for exactly one ``<think>..</think>`` followed by a non-empty answer and nothing outside, else 0.0.
+    """Return 1.0 for exactly one ``<think>..</think>`` followed by a non-empty answer and nothing outside,
+    else 0.0.
 
-    The answer may stand bare or in one ``<answer>..</answer>``; no further tag of the template may occur anywhere. This is
-    ``r1kit.chat.parse``, which also takes answer and thinking out of a completion.
-    """
+    The answer may stand bare or in one ``<answer>..</answer>``; no further tag of the template may occur
+    anywhere. This is ``r1kit.chat.parse``, which also takes answer and thinking out of a completion."""
     return float(parse(text) is not None)
 
 
 def accuracy(tasks: Mapping[str, CheckingTask]) -> Reward:
-    """Make the accuracy reward: what the rollout's task says of its answer, 1 or 0; None where only a judge can score it.
+    """Make the accuracy reward: what the rollout's task says of its answer, 1 or 0; None where only a judge
+    can score it.
 
     A rollout that did not follow the template has no answer and is wrong. Source: DeepSeek-R1, section 2.2.
     """
@@ -40,10 +40,15 @@ def accuracy(tasks: Mapping[str, CheckingTask]) -> Reward:
         values: list[float | None] = [None] * len(rollouts)
         for name, places in places_by_task(rollouts).items():
             if name not in tasks:
-                raise ConfigError(f"rollouts of task {name!r} cannot be checked: the accuracy reward knows {', '.join(tasks) or 'no task'}")
+                raise ConfigError(
+                    f"rollouts of task {name!r} cannot be checked: the accuracy reward knows "
+                    f"{', '.join(tasks) or 'no task'}"
+                )
             checked = [rollouts[place] for place in places]
             for place, verdict in zip(places, check_all(tasks[name], checked), strict=True):
-                values[place] = Failed(f"{name}: {verdict.reason}") if verdict.outcome == "failed" else verdict.reward
+                values[place] = (
+                    Failed(f"{name}: {verdict.reason}") if verdict.outcome == "failed" else verdict.reward
+                )
         return values
 
     return reward
@@ -53,7 +58,9 @@ def check_all(task: CheckingTask, rollouts: Sequence[Rollout]) -> list[Verdict]:
     """Judge the answers of rollouts of one task; those that failed are tried once more."""
     verdicts = _check(task, rollouts)
     again = [place for place, verdict in enumerate(verdicts) if verdict.outcome == "failed"]
-    for place, verdict in zip(again, _check(task, [rollouts[place] for place in again]) if again else (), strict=True):
+    for place, verdict in zip(
+        again, _check(task, [rollouts[place] for place in again]) if again else (), strict=True
+    ):
         verdicts[place] = verdict
     return verdicts
 
@@ -62,7 +69,9 @@ def _check(task: CheckingTask, rollouts: Sequence[Rollout]) -> list[Verdict]:
     """Judge the answers of rollouts of one task, as a batch where the task offers ``check_batch``."""
     problems, answers = [rollout.problem for rollout in rollouts], [rollout.answer for rollout in rollouts]
     check_batch = getattr(task, "check_batch", None)
-    with deadline(f"task {task.name!r} has not judged {len(rollouts)} answers; give its check a time-out of its own"):
+    with deadline(
+        f"task {task.name!r} has not judged {len(rollouts)} answers; give its check a time-out of its own"
+    ):
         if check_batch is not None:
             return list(check_batch(problems, answers))
         return [task.check(problem, answer) for problem, answer in zip(problems, answers, strict=True)]
@@ -72,13 +81,16 @@ def format_(tasks: Mapping[str, CheckingTask]) -> Reward:
     """Make the format reward: 1 where the rollout follows the template and ended by itself, else 0."""
 
     def reward(rollouts: Sequence[Rollout]) -> list[float | None]:
-        return [float(rollout.answer is not None and rollout.completion.finish == "stop") for rollout in rollouts]
+        return [
+            float(rollout.answer is not None and rollout.completion.finish == "stop") for rollout in rollouts
+        ]
 
     return reward
 
 
 def language(tasks: Mapping[str, CheckingTask]) -> Reward:
-    """Make the language-consistency reward: the share of the thinking's words in the problem's language [DeepSeek-R1, eq. 7].
+    """Make the language-consistency reward: the share of the thinking's words in the problem's language
+    [DeepSeek-R1, eq. 7].
 
     Without thinking (or with one that holds no word) there is nothing to reward.
     """
@@ -90,7 +102,8 @@ def language(tasks: Mapping[str, CheckingTask]) -> Reward:
 
 
 def reasoning_steps(tasks: Mapping[str, CheckingTask], *, steps: int = 3) -> Reward:
-    """Make the reward for visible steps: numbered lines, "Step 2", "First, ...", 首先; full at ``steps`` of them, within the thinking."""
+    """Make the reward for visible steps: numbered lines, "Step 2", "First, ...", 首先; full at ``steps`` of
+    them, within the thinking."""
 
     def reward(rollouts: Sequence[Rollout]) -> list[float | None]:
         return [min(1.0, len(_STEPS.findall(rollout.thinking or "")) / steps) for rollout in rollouts]

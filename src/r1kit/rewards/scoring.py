@@ -1,8 +1,7 @@
 """Scores: the weighted sum of the rewards that apply, and what becomes of those that fail.
 
-A rollout that a reward failed on gets the total nan and is left out of training; its traceback or reason is kept beside it, and
-more than ``FAILURE_LIMIT`` of failed rollouts stop the run.
-"""
+A rollout that a reward failed on gets the total nan and is left out of training; its traceback or reason is
+kept beside it, and more than ``FAILURE_LIMIT`` of failed rollouts stop the run."""
 
 import math
 import traceback
@@ -19,7 +18,8 @@ FAILURE_LIMIT = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A rollout that a reward failed on: (problem, index) names the rollout, ``detail`` is the traceback or the reason."""
+    """A rollout that a reward failed on: (problem, index) names the rollout, ``detail`` is the traceback or
+    the reason."""
 
     problem: str
     index: int
@@ -31,12 +31,14 @@ class TooManyFailuresError(R1kitError):
     """More than FAILURE_LIMIT of the rollouts could not be judged."""
 
 
-def score(rollouts: Sequence[Rollout], rewards: Sequence[WeightedReward], failures: list[Failure] | None = None) -> list[Score]:
+def score(
+    rollouts: Sequence[Rollout], rewards: Sequence[WeightedReward], failures: list[Failure] | None = None
+) -> list[Score]:
     """Score rollouts: one Score per rollout, in the order of ``rollouts``.
 
-    ``parts`` holds the unweighted rewards; ``total`` is the weighted sum of those that apply, or nan where one of them failed:
-    leave such a rollout out of training. Failures are appended to ``failures``. Raises TooManyFailuresError above FAILURE_LIMIT.
-    """
+    ``parts`` holds the unweighted rewards; ``total`` is the weighted sum of those that apply, or nan where
+    one of them failed: leave such a rollout out of training. Failures are appended to ``failures``. Raises
+    TooManyFailuresError above FAILURE_LIMIT."""
     failed: list[Failure] = []
     columns = {reward.name: _apply(reward, rollouts, failed) for reward in rewards}
     names = {(failure.problem, failure.index) for failure in failed}
@@ -44,11 +46,17 @@ def score(rollouts: Sequence[Rollout], rewards: Sequence[WeightedReward], failur
         failures.extend(failed)
     if len(names) > max(1, FAILURE_LIMIT * len(rollouts)):
         raise TooManyFailuresError(
-            f"{len(names)} of {len(rollouts)} rollouts could not be judged (limit {FAILURE_LIMIT:.0%}); the first, of reward "
-            f"{failed[0].reward!r} on problem {failed[0].problem!r}:\n{failed[0].detail}\nWhat nobody judged teaches nothing, so the run "
-            "stops. Mend the reward, its checker or its endpoint, then run the same command: it continues from what is saved."
+            f"{len(names)} of {len(rollouts)} rollouts could not be judged (limit {FAILURE_LIMIT:.0%}); "
+            "the first, of reward "
+            f"{failed[0].reward!r} on problem {failed[0].problem!r}:\n{failed[0].detail}\nWhat nobody "
+            "judged teaches nothing, so the run "
+            "stops. Mend the reward, its checker or its endpoint, then run the same command: it "
+            "continues from what is saved."
         )
-    return [_total(rewards, {name: values[place] for name, values in columns.items()}) for place in range(len(rollouts))]
+    return [
+        _total(rewards, {name: values[place] for name, values in columns.items()})
+        for place in range(len(rollouts))
+    ]
 
 
 def _total(rewards: Sequence[WeightedReward], values: Mapping[str, float | None]) -> Score:
@@ -62,21 +70,30 @@ def _apply(reward: WeightedReward, rollouts: Sequence[Rollout], failed: list[Fai
     values = _values(reward, rollouts)
     for rollout, value in zip(rollouts, values, strict=True):
         if value is not None and math.isnan(value):
-            detail = value.reason if isinstance(value, Failed) else "the reward was nan: it could not be determined"
+            detail = (
+                value.reason
+                if isinstance(value, Failed)
+                else "the reward was nan: it could not be determined"
+            )
             failed.append(Failure(rollout.problem.id, rollout.index, reward.name, detail))
     return values
 
 
 def _values(reward: WeightedReward, rollouts: Sequence[Rollout]) -> list[float | None]:
-    """The values of one reward. Where it raises, each rollout is tried alone to find those at fault; the others are then judged
-    together again, since a reward may compare the rollouts of a group."""
+    """The values of one reward. Where it raises, each rollout is tried alone to find those at fault; the
+    others are then judged together again, since a reward may compare the rollouts of a group."""
     values = attempt(reward, rollouts)
     if isinstance(values, list):
         return values
     alone = [attempt(reward, [rollout]) for rollout in rollouts]
     sound = [place for place, value in enumerate(alone) if isinstance(value, list)]
-    together = attempt(reward, [rollouts[place] for place in sound]) if 0 < len(sound) < len(rollouts) else values
-    found: list[float | None] = [Failed(together if isinstance(value, list) and isinstance(together, str) else str(value)) for value in alone]
+    together = (
+        attempt(reward, [rollouts[place] for place in sound]) if 0 < len(sound) < len(rollouts) else values
+    )
+    found: list[float | None] = [
+        Failed(together if isinstance(value, list) and isinstance(together, str) else str(value))
+        for value in alone
+    ]
     if isinstance(together, list):
         for place, value in zip(sound, together, strict=True):
             found[place] = value
@@ -84,8 +101,8 @@ def _values(reward: WeightedReward, rollouts: Sequence[Rollout]) -> list[float |
 
 
 def attempt(reward: WeightedReward, rollouts: Sequence[Rollout]) -> list[float | None] | str:
-    """The values that a reward returns, checked, or the traceback of what it raises. What the user has to mend (a ConfigError, a reward
-    that hangs) passes."""
+    """The values that a reward returns, checked, or the traceback of what it raises. What the user has to
+    mend (a ConfigError, a reward that hangs) passes."""
     try:
         return _checked(reward, rollouts)
     except (ConfigError, HungError):
@@ -95,10 +112,15 @@ def attempt(reward: WeightedReward, rollouts: Sequence[Rollout]) -> list[float |
 
 
 def _checked(reward: WeightedReward, rollouts: Sequence[Rollout]) -> list[float | None]:
-    with deadline(f"reward {reward.name!r} has not returned for {len(rollouts)} rollouts; give it a time-out of its own"):
+    with deadline(
+        f"reward {reward.name!r} has not returned for {len(rollouts)} rollouts; give it a time-out of its own"
+    ):
         values = reward.function(rollouts)
     if len(values) != len(rollouts):
-        raise R1kitError(f"reward {reward.name!r} returned {len(values)} values for {len(rollouts)} rollouts; it must return one each")
+        raise R1kitError(
+            f"reward {reward.name!r} returned {len(values)} values for {len(rollouts)} rollouts; it "
+            "must return one each"
+        )
     checked = [value if value is None or isinstance(value, Failed) else float(value) for value in values]
     if any(value is not None and math.isinf(value) for value in checked):
         raise R1kitError(f"reward {reward.name!r} returned an infinite value")

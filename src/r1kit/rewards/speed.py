@@ -8,27 +8,38 @@ from r1kit.types import Rollout, Verdict
 
 
 def speed(tasks: Mapping[str, CheckingTask]) -> Reward:
-    """Make the execution-time reward for programs: 0 for a wrong one, else how its processor time compares, from 0 to 1.
+    """Make the execution-time reward for programs: 0 for a wrong one, else how its processor time compares,
+    from 0 to 1.
 
-    Compared with the column ``reference_seconds`` of the problem where there is one, else with the fastest right program of the
-    group. The sandbox measures the time from outside; below a millisecond nothing is told apart. Programs are run once more.
-    """
+    Compared with the column ``reference_seconds`` of the problem where there is one, else with the fastest
+    right program of the group. The sandbox measures the time from outside; below a millisecond nothing is
+    told apart. Programs are run once more."""
 
     def reward(rollouts: Sequence[Rollout]) -> list[float | None]:
         verdicts: dict[int, Verdict] = {}
         for name, places in places_by_task(rollouts).items():
             if name in tasks:
-                verdicts |= dict(zip(places, check_all(tasks[name], [rollouts[place] for place in places]), strict=True))
+                verdicts |= dict(
+                    zip(places, check_all(tasks[name], [rollouts[place] for place in places]), strict=True)
+                )
         values: list[float | None] = [None] * len(rollouts)
         for places in places_by_problem(rollouts).values():
-            right = {place: max(verdicts[place].seconds, 1e-3) for place in places if place in verdicts and verdicts[place].outcome == "correct"}
-            reference = rollouts[places[0]].problem.columns.get("reference_seconds") or min(right.values(), default=1.0)
+            right = {
+                place: max(verdicts[place].seconds, 1e-3)
+                for place in places
+                if place in verdicts and verdicts[place].outcome == "correct"
+            }
+            reference = rollouts[places[0]].problem.columns.get("reference_seconds") or min(
+                right.values(), default=1.0
+            )
             for place in places:
                 outcome = verdicts[place].outcome if place in verdicts else "unverifiable"
                 if outcome == "failed":
                     values[place] = Failed(verdicts[place].reason)
                 elif outcome != "unverifiable":
-                    values[place] = min(1.0, max(float(reference), 1e-3) / right[place]) if place in right else 0.0
+                    values[place] = (
+                        min(1.0, max(float(reference), 1e-3) / right[place]) if place in right else 0.0
+                    )
         return values
 
     return reward

@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from r1kit.config import ConfigError
-from r1kit.imports import load_name
 from r1kit.rewards.judge import judge
 from r1kit.rewards.lengths import cosine, length, repetition, soft_overlong
 from r1kit.rewards.reward import CheckingTask, Reward, WeightedReward
 from r1kit.rewards.rules import accuracy, format_, language, reasoning_steps
 from r1kit.rewards.speed import speed
 from r1kit.types import Rollout
+from r1kit.user_code import load_name
 
 # Each entry makes a reward from the tasks at hand and its own options.
 REWARDS: dict[str, Callable[..., Reward]] = {
@@ -30,18 +30,18 @@ REWARDS: dict[str, Callable[..., Reward]] = {
     "speed": speed,
 }
 
-# Those that leave the interpreter (a sandbox, checkers, the network) may be asked while others are sampled. Not ``speed``: it measures, and is
-# to have the processor for itself.
+# Those that leave the interpreter (a sandbox, checkers, the network) may be asked while others are sampled.
+# Not ``speed``: it measures, and is to have the processor for itself.
 EARLY = frozenset({"accuracy", "cosine", "judge", "length"})
 
 
 def load_rewards(spec: Mapping[str, Any], tasks: Any) -> list[WeightedReward]:
-    """Build the rewards that a recipe names: ``{accuracy: 1.0, "my_rewards.py:brevity": 0.5, cosine: {weight: 1, limit: 4096}}``.
+    """Build the rewards that a recipe names: ``{accuracy: 1.0, "my_rewards.py:brevity": 0.5, cosine: {weight:
+    1, limit: 4096}}``.
 
-    ``tasks`` is a mapping by name or a sequence of tasks. A name with ":" is the user's own function, either a reward over
-    rollouts or one written for TRL (``completions, **columns``), to which ``early: true`` may be said. Raises ConfigError for an unknown
-    name or option.
-    """
+    ``tasks`` is a mapping by name or a sequence of tasks. A name with ":" is the user's own function, either
+    a reward over rollouts or one written for TRL (``completions, **columns``), to which ``early: true`` may
+    be said. Raises ConfigError for an unknown name or option."""
     by_name = dict(tasks) if isinstance(tasks, Mapping) else {task.name: task for task in tasks}
     return [_load_reward(name, entry, by_name) for name, entry in spec.items()]
 
@@ -55,25 +55,34 @@ def _load_reward(name: str, entry: Any, tasks: Mapping[str, CheckingTask]) -> We
         early = options.pop("early", False)
         if options or not isinstance(early, bool):
             given = ", ".join(options) or f"early: {early!r}"
-            raise ConfigError(f"rewards.{name}: a function of your own takes a weight, and early: true or false (given: {given})")
+            raise ConfigError(
+                f"rewards.{name}: a function of your own takes a weight, and early: true or false "
+                f"(given: {given})"
+            )
         return WeightedReward(name, float(weight), adapt(load_name(name)), early)
     if name not in REWARDS:
         near = difflib.get_close_matches(name, REWARDS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(REWARDS)}; your own function is file.py:function"
+        hint = (
+            f"did you mean {near[0]!r}?"
+            if near
+            else f"known: {', '.join(REWARDS)}; your own function is file.py:function"
+        )
         raise ConfigError(f"rewards: unknown reward {name!r}: {hint}")
     known = [p.name for p in inspect.signature(REWARDS[name]).parameters.values() if p.kind is p.KEYWORD_ONLY]
     for option in options:
         if option not in known:
-            raise ConfigError(f"rewards.{name}: unknown option {option!r}; known: {', '.join(['weight', *known])}")
+            raise ConfigError(
+                f"rewards.{name}: unknown option {option!r}; known: {', '.join(['weight', *known])}"
+            )
     return WeightedReward(name, float(weight), REWARDS[name](tasks, **options), name in EARLY)
 
 
 def adapt(function: Callable[..., Any]) -> Reward:
-    """Make a reward of a user's function: one over rollouts as it is, one with TRL's signature through its keyword arguments.
+    """Make a reward of a user's function: one over rollouts as it is, one with TRL's signature through its
+    keyword arguments.
 
-    TRL hands over ``prompts``, ``completions`` (texts), ``completion_ids`` and every column of the data set by name; only what
-    the signature asks for is passed.
-    """
+    TRL hands over ``prompts``, ``completions`` (texts), ``completion_ids`` and every column of the data set
+    by name; only what the signature asks for is passed."""
     parameters = inspect.signature(function).parameters
     if "completions" not in parameters:
         return function
@@ -81,7 +90,9 @@ def adapt(function: Callable[..., Any]) -> Reward:
 
     def reward(rollouts: Sequence[Rollout]) -> list[float | None]:
         available = trl_arguments(rollouts)
-        result = function(**{name: value for name, value in available.items() if takes_all or name in parameters})
+        result = function(
+            **{name: value for name, value in available.items() if takes_all or name in parameters}
+        )
         if inspect.iscoroutine(result):
             result = asyncio.run(result)
         return list(result)
@@ -90,7 +101,8 @@ def adapt(function: Callable[..., Any]) -> Reward:
 
 
 def trl_arguments(rollouts: Sequence[Rollout]) -> dict[str, list[Any]]:
-    """The keyword arguments that TRL gives a reward function, one list entry per rollout; a missing column is None."""
+    """The keyword arguments that TRL gives a reward function, one list entry per rollout; a missing column is
+    None."""
     columns = {name for rollout in rollouts for name in rollout.problem.columns}
     return {
         **{name: [rollout.problem.columns.get(name) for rollout in rollouts] for name in sorted(columns)},

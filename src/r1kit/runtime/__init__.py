@@ -1,4 +1,5 @@
-"""WHERE it runs: the only room that knows of processes, ranks and devices. Stages ask a runtime for learners and engines."""
+"""WHERE it runs: the only room that knows of processes, ranks and devices. Stages ask a runtime for learners
+and engines."""
 
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,7 +13,8 @@ RUNTIMES = {"local": LocalConfig}
 
 
 class Runtime(Protocol):
-    """Learners and engines by model directory. An engine made by ``engine_of`` samples from that learner's current weights."""
+    """Learners and engines by model directory. An engine made by ``engine_of`` samples from that learner's
+    current weights."""
 
     def learner(self, model: Path, config: LearnerConfig, scalar_head: bool = False) -> LearnerProtocol: ...
 

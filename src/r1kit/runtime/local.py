@@ -1,9 +1,10 @@
-"""This machine: one process, or a few that hold equal replicas and share the rows of every update and the prompts of every rollout.
+"""This machine: one process, or a few that hold equal replicas and share the rows of every update and the
+prompts of every rollout.
 
-Small models have products too small for two threads; two processes with a thread each share rows instead. The parent is rank 0 and does
-its share of the work; the others wait for commands on a pipe and end when it closes. Gradients, expert loads and statistics are added over
-gloo in one flat tensor per update, in an order that does not depend on timing, so the replicas stay equal bit for bit.
-"""
+Small models have products too small for two threads; two processes with a thread each share rows instead. The
+parent is rank 0 and does its share of the work; the others wait for commands on a pipe and end when it
+closes. Gradients, expert loads and statistics are added over gloo in one flat tensor per update, in an order
+that does not depend on timing, so the replicas stay equal bit for bit."""
 
 import contextlib
 import ctypes
@@ -27,13 +28,12 @@ from pydantic import Field
 from torch import Tensor
 
 from r1kit.config import Config, R1kitError
-from r1kit.engine import Done
-from r1kit.engine import build as engine_build
+from r1kit.engine import Done, compiled
 from r1kit.engine.native import NativeEngine, default_seeds
 from r1kit.files import remove_tree, rename_whole
-from r1kit.model import build, fused
+from r1kit.model import compile_kernels, fused
 from r1kit.model.decoder import LanguageModel
-from r1kit.model.examination import Examination
+from r1kit.model.fingerprint import Examination
 from r1kit.model.huggingface import load_pretrained, save_pretrained
 from r1kit.sandbox.kernel import die_with_parent
 from r1kit.tokenizer import Tokenizer
@@ -46,12 +46,20 @@ from r1kit.watchdog import HungError, print_stacks, print_stacks_on_request
 HEARTBEAT_S = 0.1  # how often one that waits for others' prompts looks whether it still shall
 
 # By these a library chooses other instructions than the processor's best, and so other rounding.
-_STEERING = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS")
+_STEERING = (
+    "ATEN_CPU_CAPABILITY",
+    "ONEDNN_MAX_CPU_ISA",
+    "DNNL_MAX_CPU_ISA",
+    "ONEDNN_DEFAULT_FPMATH_MODE",
+    "MKL_CBWR",
+    "MKL_ENABLE_INSTRUCTIONS",
+)
 
 
 class LocalConfig(Config):
-    """``processes`` replicas on the CPU (0: one per core, at most 4), each with ``threads`` threads. A GPU takes one process.
-    ``deadline_s``: how long one of them may let the others wait for its share of a call."""
+    """``processes`` replicas on the CPU (0: one per core, at most 4), each with ``threads`` threads. A GPU
+    takes one process. ``deadline_s``: how long one of them may let the others wait for its share of a
+    call."""
 
     kind: Literal["local"] = "local"
     engine: Literal["native"] = "native"
@@ -68,29 +76,37 @@ class LocalConfig(Config):
         return self.processes or min(4, os.cpu_count() or 1)
 
     def kernels(self) -> dict[str, str]:
-        """What computes: r1kit's own kernels by what they were compiled from, or PyTorch; and what the environment tells the libraries."""
+        """What computes: r1kit's own kernels by what they were compiled from, or PyTorch; and what the
+        environment tells the libraries."""
         named = {name: os.environ[name] for name in _STEERING if name in os.environ}
-        for user, source in (("engine", engine_build.SOURCE), ("learner", fused.SOURCE)):
-            found = build.in_use(source)[0] if self.device == "cpu" else None
+        for user, source in (("engine", compiled.SOURCE), ("learner", fused.SOURCE)):
+            found = compile_kernels.in_use(source)[0] if self.device == "cpu" else None
             named[user] = found or "PyTorch (r1kit doctor says why)"
         return named
 
 
 def keep_memory() -> None:
-    """Let glibc keep freed memory instead of handing it back: tensors of megabytes are otherwise mapped and cleared anew at every
-    use, which costs a softmax over the vocabulary three times its own time. Elsewhere than on glibc nothing happens."""
+    """Let glibc keep freed memory instead of handing it back: tensors of megabytes are otherwise mapped and
+    cleared anew at every use, which costs a softmax over the vocabulary three times its own time. Elsewhere
+    than on glibc nothing happens."""
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
-        for option, value in ((-3, 1 << 30), (-1, 1 << 30), (-2, 1 << 26)):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD
+        for option, value in (
+            (-3, 1 << 30),
+            (-1, 1 << 30),
+            (-2, 1 << 26),
+        ):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD
             libc.mallopt(option, value)
 
 
 class Replica:
-    """What one process holds: learners and engines by handle. Every process makes the same ones in the same order."""
+    """What one process holds: learners and engines by handle. Every process makes the same ones in the same
+    order."""
 
     def __init__(self, config: LocalConfig, reduce: Callable[[Tensor], Tensor], rank: int, size: int) -> None:
         torch.set_num_threads(config.threads)
-        # Compiled products are kept, not made again; each shape has its own, of half a megabyte, and the miniature some 600.
+        # Compiled products are kept, not made again; each shape has its own, of half a megabyte, and the
+        # miniature some 600.
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "1024")
         keep_memory()
         self.config, self.reduce, self.share = config, reduce, (rank, size)
@@ -99,7 +115,9 @@ class Replica:
 
     def make_learner(self, handle: int, model: Path, config: LearnerConfig, scalar_head: bool) -> None:
         loaded = load_pretrained(model, self.config.device)
-        self.things[handle] = Learner(with_scalar_head(loaded) if scalar_head else loaded, config, self.reduce, self.share)
+        self.things[handle] = Learner(
+            with_scalar_head(loaded) if scalar_head else loaded, config, self.reduce, self.share
+        )
 
     def make_engine(self, handle: int, model: Path) -> None:
         self._engine(handle, load_pretrained(model, self.config.device), Tokenizer.load(model).eos_id)
@@ -110,7 +128,9 @@ class Replica:
     def call(self, handle: int, method: str, *arguments: Any) -> Any:
         return getattr(self.things[handle], method)(*arguments)
 
-    def sample(self, handle: int, prompts: Sequence[np.ndarray], sampling: Sampling, seeds: Sequence[int]) -> None:
+    def sample(
+        self, handle: int, prompts: Sequence[np.ndarray], sampling: Sampling, seeds: Sequence[int]
+    ) -> None:
         """Complete prompts, and tell those that are completed by their place among these."""
         self.things[handle].generate(prompts, sampling, seeds, self.tell)
 
@@ -127,7 +147,9 @@ class Replica:
         del self.things[handle]
 
     def _engine(self, handle: int, model: Any, eos_id: int) -> None:
-        self.things[handle] = NativeEngine(model, [eos_id], precision=self.config.engine_precision, batch_rows=self.config.batch_rows)
+        self.things[handle] = NativeEngine(
+            model, [eos_id], precision=self.config.engine_precision, batch_rows=self.config.batch_rows
+        )
 
 
 def with_scalar_head(model: LanguageModel) -> LanguageModel:
@@ -163,14 +185,17 @@ class LocalRuntime:
         context = multiprocessing.get_context("spawn")
         for rank in range(1, self.size):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(rank, self.size, place, self.config, theirs), daemon=True)
+            process = context.Process(
+                target=_serve, args=(rank, self.size, place, self.config, theirs), daemon=True
+            )
             process.start()
             theirs.close()
             self._pipes.append(ours)
             self._processes.append(process)
 
     def _join_helpers(self, place: str) -> Callable[[Tensor], Tensor]:
-        """Make one group of all processes. Whoever joins waits for the others, so nobody does before all have said that they are there."""
+        """Make one group of all processes. Whoever joins waits for the others, so nobody does before all have
+        said that they are there."""
         helpers = range(1, self.size)
         try:
             for rank in helpers:
@@ -188,7 +213,8 @@ class LocalRuntime:
         return reduce
 
     def learner(self, model: Path, config: LearnerConfig, scalar_head: bool = False) -> "LearnerProxy":
-        """A learner on the model in directory ``model``; with ``scalar_head`` a value head is added where it has none."""
+        """A learner on the model in directory ``model``; with ``scalar_head`` a value head is added where it
+        has none."""
         return LearnerProxy(self, self._make("make_learner", Path(model), config, scalar_head), Path(model))
 
     def engine_of(self, learner: "LearnerProxy") -> "EngineProxy":
@@ -200,7 +226,8 @@ class LocalRuntime:
         return EngineProxy(self, self._make("make_engine", Path(model)), None)
 
     def export(self, learner: "LearnerProxy", directory: Path) -> None:
-        """Write the learner's model with its tokenizer as a Hugging Face directory, which is there whole or not at all."""
+        """Write the learner's model with its tokenizer as a Hugging Face directory, which is there whole or
+        not at all."""
         beside = directory.with_name(f".{directory.name}.tmp")
         tokenizer = Tokenizer.load(learner.source)
         try:
@@ -209,9 +236,13 @@ class LocalRuntime:
             save_pretrained(self._replica.things[learner.handle].model, beside)
             tokenizer.save(beside)
             rename_whole(beside, directory)
-        except Exception as error:  # a boundary: the libraries that write have errors of their own for a full disk
+        except (
+            Exception
+        ) as error:  # a boundary: the libraries that write have errors of their own for a full disk
             why = error.strerror if isinstance(error, OSError) and error.strerror else error
-            raise R1kitError(f"{directory}: the model could not be written: {why}; free space or mend the disk") from error
+            raise R1kitError(
+                f"{directory}: the model could not be written: {why}; free space or mend the disk"
+            ) from error
 
     def release(self, *things: "LearnerProxy | EngineProxy") -> None:
         for thing in things:
@@ -221,7 +252,9 @@ class LocalRuntime:
         for pipe in self._pipes:
             pipe.close()
         for process in self._processes:
-            process.join(timeout=0.1 if self._failed else 10)  # after a failure it may wait in a sum for a process that never comes
+            process.join(
+                timeout=0.1 if self._failed else 10
+            )  # after a failure it may wait in a sum for a process that never comes
             if process.is_alive():
                 process.kill()
                 process.join(timeout=10)
@@ -229,12 +262,18 @@ class LocalRuntime:
             dist.destroy_process_group()
         self._pipes, self._processes = [], []
 
-    def everywhere(self, method: str, arguments: Sequence[tuple[Any, ...]], heard: Callable[[int, Any], None] | None = None) -> list[Any]:
-        """Call ``method`` on every replica with its own arguments; results in rank order. Raises what a replica raised.
+    def everywhere(
+        self,
+        method: str,
+        arguments: Sequence[tuple[Any, ...]],
+        heard: Callable[[int, Any], None] | None = None,
+    ) -> list[Any]:
+        """Call ``method`` on every replica with its own arguments; results in rank order. Raises what a
+        replica raised.
 
-        ``heard(rank, what)`` gets what a replica tells while the call lasts, and now and then something empty; what it raises breaks the call off,
-        after which the runtime can only be closed. Threads that call at once take turns.
-        """
+        ``heard(rank, what)`` gets what a replica tells while the call lasts, and now and then something
+        empty; what it raises breaks the call off, after which the runtime can only be closed. Threads that
+        call at once take turns."""
         with self._turn:
             self._answers, self._heard, self._replica.tell = {}, heard or _ignore, self._tell
             try:
@@ -271,7 +310,8 @@ class LocalRuntime:
             raise _died(rank) from None
 
     def _own(self, method: str, arguments: tuple[Any, ...]) -> Any:
-        """This process's share of a call. A sum that broke off is only the echo of what went wrong elsewhere, and that is raised."""
+        """This process's share of a call. A sum that broke off is only the echo of what went wrong elsewhere,
+        and that is raised."""
         began = time.monotonic()
         try:
             return getattr(self._replica, method)(*arguments)
@@ -300,17 +340,21 @@ class LocalRuntime:
         return content
 
     def _hung(self, rank: int, method: str) -> R1kitError:
-        """Have the stacks of that process and of this one printed; the error that says what was waited for."""
+        """Have the stacks of that process and of this one printed; the error that says what was waited
+        for."""
         what = f"process {rank} of this run has not done its share of {method!r}"
         process = self._processes[rank - 1]
         print_stacks(what)
         if process.is_alive():
             os.kill(process.pid, signal.SIGUSR1)
             time.sleep(1.0)  # for the stacks to be printed before it is ended
-        return HungError(f"{what} for {self.config.deadline_s:g} s (stacks above); the same command continues the run")
+        return HungError(
+            f"{what} for {self.config.deadline_s:g} s (stacks above); the same command continues the run"
+        )
 
     def shared(self, lengths: Sequence[int]) -> list[list[int]]:
-        """Deal indices to the replicas, longest first and back and forth, so that all have about the same work."""
+        """Deal indices to the replicas, longest first and back and forth, so that all have about the same
+        work."""
         dealt: list[list[int]] = [[] for _ in range(self.size)]
         for place, index in enumerate(sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))):
             lap, turn = divmod(place, self.size)
@@ -365,12 +409,24 @@ class LearnerProxy:
         """Compare the predictions of every update with the teacher's."""
         self.runtime.everywhere("follow", [(self.handle, teacher.handle)] * self.runtime.size)
 
-    def save(self, directory: Path, progress: Mapping[str, int], texts: Mapping[str, str] = {}, others: Mapping[str, "LearnerProxy"] = {}) -> None:
-        self._local().save(directory, progress, texts, {name: other._local() for name, other in others.items()})
+    def save(
+        self,
+        directory: Path,
+        progress: Mapping[str, int],
+        texts: Mapping[str, str] = {},
+        others: Mapping[str, "LearnerProxy"] = {},
+    ) -> None:
+        self._local().save(
+            directory, progress, texts, {name: other._local() for name, other in others.items()}
+        )
 
     def restore(self, directory: Path, name: str = "") -> Mapping[str, int]:
-        checkpoint.find(directory)  # damaged states are put aside once, here, so that all replicas find the same one
-        progress: Mapping[str, int] = self.runtime.everywhere("call", [(self.handle, "restore", directory, name)] * self.runtime.size)[0]
+        checkpoint.find(
+            directory
+        )  # damaged states are put aside once, here, so that all replicas find the same one
+        progress: Mapping[str, int] = self.runtime.everywhere(
+            "call", [(self.handle, "restore", directory, name)] * self.runtime.size
+        )[0]
         return progress
 
     def _local(self) -> Learner:
@@ -396,7 +452,11 @@ class EngineProxy:
         self.runtime, self.handle, self.learner = runtime, handle, learner
 
     def generate(
-        self, prompts: Sequence[np.ndarray], sampling: Sampling, seeds: Sequence[int] | None = None, done: Done | None = None
+        self,
+        prompts: Sequence[np.ndarray],
+        sampling: Sampling,
+        seeds: Sequence[int] | None = None,
+        done: Done | None = None,
     ) -> list[list[Completion]]:
         runtime = self.runtime
         seeds = list(seeds) if seeds is not None else default_seeds(sampling.seed, len(prompts))
@@ -422,7 +482,9 @@ class EngineProxy:
     def load(self, weights: Mapping[str, Tensor], version: int) -> None:
         """Note the version: the engine of a learner shares its weights, so there is nothing to copy."""
         if self.learner is None:
-            raise R1kitError("this engine samples from a finished model; only the engine of a learner follows its weights")
+            raise R1kitError(
+                "this engine samples from a finished model; only the engine of a learner follows its weights"
+            )
         self.runtime.everywhere("set_version", [(self.handle, version)] * self.runtime.size)
 
 
@@ -445,7 +507,11 @@ def _serve(rank: int, size: int, place: str, config: LocalConfig, pipe: Connecti
         try:
             pipe.send(("result", getattr(replica, method)(*arguments)))
         except Exception as error:  # a boundary: whatever it is, the parent raises it
-            reported = error if isinstance(error, R1kitError) else R1kitError(f"process {rank}: {traceback.format_exc()}")
+            reported = (
+                error
+                if isinstance(error, R1kitError)
+                else R1kitError(f"process {rank}: {traceback.format_exc()}")
+            )
             with contextlib.suppress(OSError):
                 pipe.send(("error", reported))
             if arguments[1:2] == ("update",):
@@ -457,15 +523,18 @@ def _ignore(rank: int, what: Any) -> None:
 
 
 def _died(rank: int) -> R1kitError:
-    return R1kitError(f"process {rank} of this run has died (out of memory, or killed); the same command continues the run")
+    return R1kitError(
+        f"process {rank} of this run has died (out of memory, or killed); the same command continues the run"
+    )
 
 
 @contextlib.contextmanager
 def _meeting_place() -> Iterator[str]:
-    """A file through which the processes of a group find each other. On Linux it is in memory only: nothing to leave behind, however we end.
+    """A file through which the processes of a group find each other. On Linux it is in memory only: nothing
+    to leave behind, however we end.
 
-    There it stays open as long as this process: the group opens it once more when it ends, and would end us where something else had its number.
-    """
+    There it stays open as long as this process: the group opens it once more when it ends, and would end us
+    where something else had its number."""
     if hasattr(os, "memfd_create"):
         yield f"/proc/{os.getpid()}/fd/{os.memfd_create('r1kit-group')}"
     else:
@@ -475,7 +544,9 @@ def _meeting_place() -> Iterator[str]:
 
 def _join_group(rank: int, size: int, place: str, config: LocalConfig) -> Callable[[Tensor], Tensor]:
     store = dist.FileStore(place, size)  # type: ignore[attr-defined]
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=timedelta(seconds=config.deadline_s))
+    dist.init_process_group(
+        "gloo", store=store, rank=rank, world_size=size, timeout=timedelta(seconds=config.deadline_s)
+    )
 
     def add(flat: Tensor) -> Tensor:
         total = flat.clone()

@@ -1,11 +1,11 @@
 """Untrusted programs: isolation, a warm pool of workers, typed verdicts.
 
-``run_program`` runs one program against tests, ``run_programs`` many on all cores; ``probe`` tells how safely.
-"""
+``run_program`` runs one program against tests, ``run_programs`` many on all cores; ``probe`` tells how
+safely."""
 
 from r1kit.sandbox.comparison import matches
 from r1kit.sandbox.jobs import Job
-from r1kit.sandbox.probing import probe
 from r1kit.sandbox.programs import results_of, run_jobs, run_program, run_programs
+from r1kit.sandbox.self_check import probe
 
 __all__ = ["Job", "matches", "probe", "results_of", "run_jobs", "run_program", "run_programs"]

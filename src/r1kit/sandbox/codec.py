@@ -1,9 +1,9 @@
 """Plain values as bytes, between processes that do not trust each other.
 
-JSON carries lists, texts, numbers and None; everything else is an object with one tag. Neither pickle nor marshal nor eval: a
-decoder builds plain values only, whatever it is sent. Subclasses of int, str, list ... are flattened to the base type, so a value
-whose ``__eq__`` always says yes does not survive the crossing. What is no plain value crosses as a handle: a number that only
-its owner can follow.
+JSON carries lists, texts, numbers and None; everything else is an object with one tag. Neither pickle nor
+marshal nor eval: a decoder builds plain values only, whatever it is sent. Subclasses of int, str, list ...
+are flattened to the base type, so a value whose ``__eq__`` always says yes does not survive the crossing.
+What is no plain value crosses as a handle: a number that only its owner can follow.
 
 A message is four bytes of length (big-endian) and that many bytes.
 """
@@ -22,7 +22,24 @@ from typing import Any
 
 LARGEST_MESSAGE = 32 << 20
 _TYPES = frozenset(
-    kind.__name__ for kind in (int, float, str, bool, list, tuple, dict, set, frozenset, bytes, bytearray, complex, object, type, range)
+    kind.__name__
+    for kind in (
+        int,
+        float,
+        str,
+        bool,
+        list,
+        tuple,
+        dict,
+        set,
+        frozenset,
+        bytes,
+        bytearray,
+        complex,
+        object,
+        type,
+        range,
+    )
 )
 
 Handler = Callable[[Any], Any]
@@ -35,7 +52,8 @@ class CodecError(ValueError):
 
 
 def encode(value: Any, handle_for: Handler | None = None) -> bytes:
-    """Encode a value. ``handle_for`` turns what is no plain value into JSON; without it CodecError is raised."""
+    """Encode a value. ``handle_for`` turns what is no plain value into JSON; without it CodecError is
+    raised."""
     try:
         return _write(_plain(value, handle_for, 0)).encode()
     except (RecursionError, OverflowError, MemoryError) as error:
@@ -43,10 +61,19 @@ def encode(value: Any, handle_for: Handler | None = None) -> bytes:
 
 
 def decode(message: bytes, from_handle: Handler | None = None) -> Any:
-    """Decode a message into plain values. Raises CodecError for anything that ``encode`` could not have written."""
+    """Decode a message into plain values. Raises CodecError for anything that ``encode`` could not have
+    written."""
     try:
         return _value(json.loads(message), from_handle)
-    except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError, AttributeError, MemoryError) as error:
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        ArithmeticError,
+        RecursionError,
+        AttributeError,
+        MemoryError,
+    ) as error:
         raise CodecError(f"not a message: {type(error).__name__}: {str(error)[:200]}") from None
 
 
@@ -65,7 +92,11 @@ def _plain(value: Any, handle_for: Handler | None, depth: int) -> Any:
     if kind is tuple:
         return {"t": [_plain(item, handle_for, depth + 1) for item in value]}
     if kind is dict:
-        return {"d": [[_plain(k, handle_for, depth + 1), _plain(v, handle_for, depth + 1)] for k, v in value.items()]}
+        return {
+            "d": [
+                [_plain(k, handle_for, depth + 1), _plain(v, handle_for, depth + 1)] for k, v in value.items()
+            ]
+        }
     return _less_usual(value, kind, handle_for, depth)
 
 
@@ -181,7 +212,8 @@ def write_message(channel: int, message: bytes) -> None:
 
 
 def read_message(channel: int) -> bytes:
-    """Read a whole message from a blocking file descriptor. Raises EOFError at its end, CodecError for an absurd length."""
+    """Read a whole message from a blocking file descriptor. Raises EOFError at its end, CodecError for an
+    absurd length."""
     (length,) = struct.unpack(">I", _read_exactly(channel, 4))
     if length > LARGEST_MESSAGE:
         raise CodecError(f"a message of {length} bytes; {LARGEST_MESSAGE} are allowed")

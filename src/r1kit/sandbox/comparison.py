@@ -1,7 +1,7 @@
 """Compare what a program returned or printed with what was expected, outside of the sandbox and type by type.
 
-Results arrive as the codec's JSON and are compared as they stand: nothing that a program sends is rebuilt here.
-"""
+Results arrive as the codec's JSON and are compared as they stand: nothing that a program sends is rebuilt
+here."""
 
 import json
 import math
@@ -14,8 +14,8 @@ from r1kit.sandbox.codec import CodecError, decode, encode
 def matches(expected: Any, data: Any, tolerance: float | None = None) -> bool:
     """Compare an expected value with what a program sent, in the codec's JSON, type by type.
 
-    ``tolerance`` (absolute, and relative to the expected value) applies where both are int or float; nan equals nan only.
-    """
+    ``tolerance`` (absolute, and relative to the expected value) applies where both are int or float; nan
+    equals nan only."""
     if isinstance(expected, bool) or expected is None or isinstance(expected, str):
         return type(data) is type(expected) and data == expected
     if isinstance(expected, int | float):
@@ -36,7 +36,9 @@ def matches(expected: Any, data: Any, tolerance: float | None = None) -> bool:
 
 
 def _same_items(expected: Sequence[Any], data: Sequence[Any], tolerance: float | None) -> bool:
-    return len(expected) == len(data) and all(matches(e, d, tolerance) for e, d in zip(expected, data, strict=True))
+    return len(expected) == len(data) and all(
+        matches(e, d, tolerance) for e, d in zip(expected, data, strict=True)
+    )
 
 
 def _same_entries(expected: Mapping[Any, Any], data: Sequence[Any], tolerance: float | None) -> bool:
@@ -44,7 +46,9 @@ def _same_entries(expected: Mapping[Any, Any], data: Sequence[Any], tolerance: f
         return False
     by_key = {json.dumps(key, sort_keys=True): value for key, value in data}
     keys = {json.dumps(json.loads(encode(key)), sort_keys=True): value for key, value in expected.items()}
-    return by_key.keys() == keys.keys() and all(matches(value, by_key[key], tolerance) for key, value in keys.items())
+    return by_key.keys() == keys.keys() and all(
+        matches(value, by_key[key], tolerance) for key, value in keys.items()
+    )
 
 
 def _sorted_texts(values: Sequence[Any]) -> list[str]:
@@ -56,7 +60,9 @@ def _same_number(expected: float, data: Any, tolerance: float | None) -> bool:
     if value is None:
         return False
     if tolerance is None:
-        return type(value) is type(expected) and (value == expected or (value != value and expected != expected))
+        return type(value) is type(expected) and (
+            value == expected or (value != value and expected != expected)
+        )
     if not (math.isfinite(value) and math.isfinite(expected)):
         return value == expected or (value != value and expected != expected)
     return abs(value - expected) <= tolerance * max(1.0, abs(expected))
@@ -77,5 +83,8 @@ def _number(data: Any) -> int | float | None:
 
 
 def same_output(expected: bytes, printed: bytes) -> bool:
-    """Compare what was printed, as contest judges do: blanks at the end of lines and empty lines at the end do not count."""
-    return [line.rstrip() for line in expected.rstrip().split(b"\n")] == [line.rstrip() for line in printed.rstrip().split(b"\n")]
+    """Compare what was printed, as contest judges do: blanks at the end of lines and empty lines at the end
+    do not count."""
+    return [line.rstrip() for line in expected.rstrip().split(b"\n")] == [
+        line.rstrip() for line in printed.rstrip().split(b"\n")
+    ]

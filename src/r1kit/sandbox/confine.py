@@ -1,13 +1,12 @@
 """Two ways to lock a process in, and what each job adds to it.
 
-Tier ``namespaces``: a zygote lives in user, pid, mount, network, IPC and UTS namespaces of its own; its root is a small read-only
-tree (the interpreter, the system's libraries, four device nodes). A job gets a pid namespace, an empty /tmp of its own (64 MB) and
-its own /proc on top, then loses every capability.
-Tier ``landlock``, where user namespaces are blocked (containers): no namespaces, but the kernel refuses every file outside the
-interpreter and the libraries, and every write.
-In both a job has resource limits, and a seccomp filter that leaves it no new process, no network and no signal to others.
-Tier ``unsafe-subprocess`` sets limits and nothing else: it keeps out accidents, not attacks.
-"""
+Tier ``namespaces``: a zygote lives in user, pid, mount, network, IPC and UTS namespaces of its own; its root
+is a small read-only tree (the interpreter, the system's libraries, four device nodes). A job gets a pid
+namespace, an empty /tmp of its own (64 MB) and its own /proc on top, then loses every capability. Tier
+``landlock``, where user namespaces are blocked (containers): no namespaces, but the kernel refuses every file
+outside the interpreter and the libraries, and every write. In both a job has resource limits, and a seccomp
+filter that leaves it no new process, no network and no signal to others. Tier ``unsafe-subprocess`` sets
+limits and nothing else: it keeps out accidents, not attacks."""
 
 import os
 import resource
@@ -24,12 +23,17 @@ _WRITTEN_FILES = 16 << 20
 
 
 def visible_paths() -> list[str]:
-    """The folders that a Python program needs to read: the interpreter's, the libraries'; nothing of the project's."""
+    """The folders that a Python program needs to read: the interpreter's, the libraries'; nothing of the
+    project's."""
     packages = [path for path in sys.path if os.path.basename(path) in ("site-packages", "dist-packages")]
     folders = ["/usr", *_LIBRARIES, sys.base_prefix, sys.prefix, *packages]
     existing = {os.path.realpath(folder) for folder in folders if os.path.isdir(folder)}
     existing |= {folder for folder in (sys.base_prefix, sys.prefix) if os.path.isdir(folder)}
-    return sorted(path for path in existing if not any(path != other and path.startswith(other + "/") for other in existing))
+    return sorted(
+        path
+        for path in existing
+        if not any(path != other and path.startswith(other + "/") for other in existing)
+    )
 
 
 def scratch_folder(visible: Sequence[str]) -> str:
@@ -38,10 +42,11 @@ def scratch_folder(visible: Sequence[str]) -> str:
 
 
 def enter_namespaces(visible: Sequence[str]) -> int:
-    """Lock this process into namespaces of its own; return, in the child that lives on, a handle on its own pid namespace.
+    """Lock this process into namespaces of its own; return, in the child that lives on, a handle on its own
+    pid namespace.
 
-    The calling process forks: the parent waits for the child and exits as it did. Raises OSError where the kernel refuses.
-    """
+    The calling process forks: the parent waits for the child and exits as it did. Raises OSError where the
+    kernel refuses."""
     is_root = os.geteuid() == 0
     if is_root:
         kernel.unshare(kernel.CLONE_NEWNS)
@@ -60,7 +65,9 @@ def enter_namespaces(visible: Sequence[str]) -> int:
     _live_on_in_child()
     own_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     # The host's processes must not show where a job's own /proc cannot be mounted.
-    kernel.mount("proc", "/proc", "proc", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC | kernel.MS_RDONLY)
+    kernel.mount(
+        "proc", "/proc", "proc", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC | kernel.MS_RDONLY
+    )
     return own_namespace
 
 
@@ -87,13 +94,19 @@ def _build_root(visible: Sequence[str]) -> None:
     for name, target in (("stdin", "0"), ("stdout", "1"), ("stderr", "2")):
         os.symlink(f"/proc/self/fd/{target}", f"/new/dev/{name}")
     os.symlink("/proc/self/fd", "/new/dev/fd")
-    # The old /proc stays until the zygote has its own: mounting a new one needs one in sight, and the id maps are written through it.
+    # The old /proc stays until the zygote has its own: mounting a new one needs one in sight, and the id maps
+    # are written through it.
     kernel.mount("/old/proc", "/new/proc", None, kernel.MS_BIND | kernel.MS_REC)
     os.chdir("/new")
     kernel.pivot_root(".", "old" if os.path.isdir("old") else ".")
     kernel.unmount(".")
     os.chdir("/")
-    kernel.mount("none", "/", None, kernel.MS_BIND | kernel.MS_REMOUNT | kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV)
+    kernel.mount(
+        "none",
+        "/",
+        None,
+        kernel.MS_BIND | kernel.MS_REMOUNT | kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV,
+    )
 
 
 def _become_nobody() -> None:
@@ -145,7 +158,8 @@ def confine_with_landlock(ruleset: int) -> None:
 
 
 class Limits:
-    """The resource limits of jobs; what is the same for all of them is found out once, by the zygote that they are forked from.
+    """The resource limits of jobs; what is the same for all of them is found out once, by the zygote that
+    they are forked from.
 
     ``threads``: bound their number too, where the user is the job's alone.
     """
@@ -154,9 +168,16 @@ class Limits:
         with open("/proc/self/statm") as file:
             self.interpreter = int(file.read().split()[0]) * resource.getpagesize()
         self.hard = {kind: resource.getrlimit(kind)[1] for kind in (resource.RLIMIT_AS, resource.RLIMIT_CPU)}
-        amounts = {resource.RLIMIT_FSIZE: _WRITTEN_FILES, resource.RLIMIT_NOFILE: 64, resource.RLIMIT_CORE: 0, resource.RLIMIT_MEMLOCK: 0}
+        amounts = {
+            resource.RLIMIT_FSIZE: _WRITTEN_FILES,
+            resource.RLIMIT_NOFILE: 64,
+            resource.RLIMIT_CORE: 0,
+            resource.RLIMIT_MEMLOCK: 0,
+        }
         amounts |= {resource.RLIMIT_NPROC: 128} if threads else {}
-        self.common = [(kind, 2 * (_at_most(amount, resource.getrlimit(kind)[1]),)) for kind, amount in amounts.items()]
+        self.common = [
+            (kind, 2 * (_at_most(amount, resource.getrlimit(kind)[1]),)) for kind, amount in amounts.items()
+        ]
         hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
         self.common.append((resource.RLIMIT_STACK, (_at_most(64 << 20, hard), hard)))
 
@@ -167,7 +188,9 @@ class Limits:
         space = _at_most(self.interpreter + memory, self.hard[resource.RLIMIT_AS])
         resource.setrlimit(resource.RLIMIT_AS, (space, space))
         last = self.hard[resource.RLIMIT_CPU]
-        resource.setrlimit(resource.RLIMIT_CPU, (_at_most(seconds, last), _at_most(seconds + 1, last)))  # a signal, which says why; then the end
+        resource.setrlimit(
+            resource.RLIMIT_CPU, (_at_most(seconds, last), _at_most(seconds + 1, last))
+        )  # a signal, which says why; then the end
 
 
 def _at_most(amount: int, hard: int) -> int:

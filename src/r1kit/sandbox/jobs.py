@@ -35,12 +35,16 @@ def check_shape(job: Job) -> None:
     if job.kind not in _NEEDED:
         raise ConfigError(f"unknown kind of tests {job.kind!r}; known: {', '.join(_NEEDED)}")
     if isinstance(job.tests, str) != (job.kind == "asserts"):
-        raise ConfigError(f"tests of kind {job.kind!r} are {'a text' if job.kind == 'asserts' else 'a list of mappings'}")
+        raise ConfigError(
+            f"tests of kind {job.kind!r} are {'a text' if job.kind == 'asserts' else 'a list of mappings'}"
+        )
     if job.kind == "function" and job.entry_point is None:
         raise ConfigError("tests of kind 'function' need an entry_point")
     for row, test in enumerate(() if isinstance(job.tests, str) else job.tests):
         missing = _NEEDED[job.kind] - {"args"} - set(test)
         if missing or not ({"args", "kwargs"} & set(test) or job.kind != "function"):
-            raise ConfigError(f"test {row} lacks {', '.join(sorted(missing or {'args'}))}: it has {', '.join(test)}")
+            raise ConfigError(
+                f"test {row} lacks {', '.join(sorted(missing or {'args'}))}: it has {', '.join(test)}"
+            )
         if job.kind == "stdio" and not (isinstance(test["stdin"], str) and isinstance(test["stdout"], str)):
             raise ConfigError(f"test {row}: stdin and stdout are texts")

@@ -1,8 +1,8 @@
 """The Linux kernel's doors, by system call: namespaces, mounts, capabilities, seccomp, Landlock.
 
-ctypes on the C library and nothing else, so that the sandbox depends on no program and no package. Constants are those of the
-kernel's user-space headers (linux/sched.h, mount.h, prctl.h, capability.h, seccomp.h, landlock.h). Every wrapper raises OSError.
-"""
+ctypes on the C library and nothing else, so that the sandbox depends on no program and no package. Constants
+are those of the kernel's user-space headers (linux/sched.h, mount.h, prctl.h, capability.h, seccomp.h,
+landlock.h). Every wrapper raises OSError."""
 
 import ctypes
 import errno
@@ -14,10 +14,25 @@ from collections.abc import Sequence
 
 CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x02000000, 0x04000000, 0x08000000
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET, CLONE_THREAD = 0x10000000, 0x20000000, 0x40000000, 0x00010000
-MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 32, 4096, 16384, 1 << 18
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = (
+    1,
+    2,
+    4,
+    8,
+    32,
+    4096,
+    16384,
+    1 << 18,
+)
 MNT_DETACH = 2
 _MOUNT_ATTR_RDONLY, _MOUNT_ATTR_NOSUID, _MOUNT_ATTR_NODEV, _AT_RECURSIVE, _AT_FDCWD = 1, 2, 4, 0x8000, -100
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP = 1, 4, 24, 38, 22
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP = (
+    1,
+    4,
+    24,
+    38,
+    22,
+)
 _CAPABILITY_VERSION_3 = 0x20080522
 
 # (x86_64, aarch64); None where the architecture has no such call.
@@ -53,9 +68,9 @@ def _syscall(name: str, *arguments: int | bytes | ctypes.Array[ctypes.c_char] | 
 def fork() -> int:
     """Fork without Python's own after-fork work, for a process that has one thread and holds no lock.
 
-    That work (threading's, random's, logging's) has nothing to do there, and writing to a third of the pages that a short job ever
-    touches it costs as much as the job. The child's ``random`` goes on where the parent's stood.
-    """
+    That work (threading's, random's, logging's) has nothing to do there, and writing to a third of the pages
+    that a short job ever touches it costs as much as the job. The child's ``random`` goes on where the
+    parent's stood."""
     return _checked(_libc_under_gil.fork(), "fork")
 
 
@@ -65,13 +80,20 @@ def unshare(flags: int) -> None:
 
 
 def join(namespace_fd: int, kind: int) -> None:
-    """Enter the namespace that ``namespace_fd`` refers to (for a pid namespace: where later children are born)."""
+    """Enter the namespace that ``namespace_fd`` refers to (for a pid namespace: where later children are
+    born)."""
     _checked(_libc.setns(namespace_fd, ctypes.c_int(kind)), "setns")
 
 
 def mount(source: str, target: str, kind: str | None = None, flags: int = 0, options: str = "") -> None:
     """Mount ``source`` on ``target``."""
-    result = _libc.mount(source.encode(), target.encode(), kind.encode() if kind else None, ctypes.c_ulong(flags), options.encode() or None)
+    result = _libc.mount(
+        source.encode(),
+        target.encode(),
+        kind.encode() if kind else None,
+        ctypes.c_ulong(flags),
+        options.encode() or None,
+    )
     _checked(result, f"mount {target}")
 
 
@@ -120,7 +142,8 @@ def _prctl(option: int, value: int) -> None:
     _checked(_libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0), f"prctl {option}")
 
 
-# --- seccomp: a list of the calls that a Python program needs; all others fail with EPERM -------------------------------------
+# --- seccomp: a list of the calls that a Python program needs; all others fail with EPERM
+# -------------------------------------
 
 _ALLOWED: dict[str, tuple[int | None, int | None]] = {
     "read": (0, 63), "write": (1, 64), "open": (2, None), "close": (3, 57), "stat": (4, None), "fstat": (5, 80), "lstat": (6, None),
@@ -152,7 +175,14 @@ _ALLOWED: dict[str, tuple[int | None, int | None]] = {
 }  # fmt: skip
 _CONDITIONAL = {"clone": (56, 220), "clone3": (435, 435), "kill": (62, 129), "tgkill": (234, 131), "ioctl": (16, 29), "fcntl": (72, 25),
                 "prlimit64": (302, 261), "socketpair": (53, 199)}  # fmt: skip
-_IOCTLS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX
+_IOCTLS = (
+    0x5401,
+    0x5413,
+    0x541B,
+    0x5421,
+    0x5450,
+    0x5451,
+)  # TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX
 _FCNTLS_DENIED = (8, 10, 15)  # F_SETOWN, F_SETSIG, F_SETOWN_EX: signals to others
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
 _LOAD, _JUMP_EQUAL, _JUMP_AT_LEAST, _AND, _RETURN = 0x20, 0x15, 0x35, 0x54, 0x06
@@ -176,15 +206,33 @@ def _return(value: int) -> Instruction:
 
 
 def seccomp_filter() -> bytes:
-    """Assemble the filter as the kernel's BPF: allowed calls, calls allowed for some arguments, EPERM for the rest."""
+    """Assemble the filter as the kernel's BPF: allowed calls, calls allowed for some arguments, EPERM for the
+    rest."""
     column, architecture = _MACHINES[platform.machine()]
     deny = _return(_ERRNO | errno.EPERM)
     allow = _return(_ALLOW)
     numbers = {name: row[column] for name, row in _CONDITIONAL.items()}
-    program: list[Instruction] = [(_LOAD, 0, 0, _ARCHITECTURE), (_JUMP_EQUAL, 1, 0, architecture), deny, (_LOAD, 0, 0, _NUMBER)]
+    program: list[Instruction] = [
+        (_LOAD, 0, 0, _ARCHITECTURE),
+        (_JUMP_EQUAL, 1, 0, architecture),
+        deny,
+        (_LOAD, 0, 0, _NUMBER),
+    ]
     # A new thread of this process, never a new process.
-    flags = CLONE_THREAD | CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET
-    program += _block(numbers["clone"], [(_LOAD, 0, 0, _argument(0)), (_AND, 0, 0, flags), (_JUMP_EQUAL, 0, 1, CLONE_THREAD), allow, deny])
+    flags = (
+        CLONE_THREAD
+        | CLONE_NEWNS
+        | CLONE_NEWCGROUP
+        | CLONE_NEWUTS
+        | CLONE_NEWIPC
+        | CLONE_NEWUSER
+        | CLONE_NEWPID
+        | CLONE_NEWNET
+    )
+    program += _block(
+        numbers["clone"],
+        [(_LOAD, 0, 0, _argument(0)), (_AND, 0, 0, flags), (_JUMP_EQUAL, 0, 1, CLONE_THREAD), allow, deny],
+    )
     program += _block(numbers["clone3"], [_return(_ERRNO | errno.ENOSYS)])
     # Signals to itself, but not those that cannot be caught: the supervisor alone kills and stops.
     for name, signal_index in (("kill", 1), ("tgkill", 2)):
@@ -193,16 +241,23 @@ def seccomp_filter() -> bytes:
             [(_LOAD, 0, 0, _argument(0)), (_JUMP_EQUAL, 1, 0, _OWN_PID), deny, (_LOAD, 0, 0, _argument(signal_index)),
              (_JUMP_EQUAL, 2, 0, 9), (_JUMP_EQUAL, 1, 0, 19), allow, deny],
         )  # fmt: skip
-    program += _block(numbers["ioctl"], [(_LOAD, 0, 0, _argument(1)), *_any_of(_IOCTLS, allow), _return(_ERRNO | errno.ENOTTY)])
+    program += _block(
+        numbers["ioctl"],
+        [(_LOAD, 0, 0, _argument(1)), *_any_of(_IOCTLS, allow), _return(_ERRNO | errno.ENOTTY)],
+    )
     program += _block(numbers["fcntl"], [(_LOAD, 0, 0, _argument(1)), *_any_of(_FCNTLS_DENIED, deny), allow])
-    program += _block(numbers["prlimit64"], [(_LOAD, 0, 0, _argument(0)), (_JUMP_EQUAL, 0, 1, 0), allow, deny])
+    program += _block(
+        numbers["prlimit64"], [(_LOAD, 0, 0, _argument(0)), (_JUMP_EQUAL, 0, 1, 0), allow, deny]
+    )
     # asyncio wakes itself through a pair of connected streams; a datagram pair could write to strangers.
     program += _block(
         numbers["socketpair"],
         [(_LOAD, 0, 0, _argument(0)), (_JUMP_EQUAL, 1, 0, 1), deny, (_LOAD, 0, 0, _argument(1)), (_AND, 0, 0, 0xF),
          (_JUMP_EQUAL, 0, 1, 1), allow, deny],
     )  # fmt: skip
-    program += _search(_edges({number for row in _ALLOWED.values() if (number := row[column]) is not None}, allow, deny))
+    program += _search(
+        _edges({number for row in _ALLOWED.values() if (number := row[column]) is not None}, allow, deny)
+    )
     return b"".join(struct.pack("HBBI", *instruction) for instruction in program)
 
 
@@ -214,7 +269,8 @@ def _edges(numbers: set[int], inside: Instruction, outside: Instruction) -> list
 
 
 def _search(edges: Sequence[tuple[int, Instruction]]) -> list[Instruction]:
-    """Look the loaded number up by halving. The kernel tries every call on a filter that is installed, so a long list costs each job."""
+    """Look the loaded number up by halving. The kernel tries every call on a filter that is installed, so a
+    long list costs each job."""
     if len(edges) == 1:
         return [edges[0][1]]
     middle = len(edges) // 2
@@ -233,7 +289,11 @@ class SeccompFilter:
         program = seccomp_filter()
         self.instructions = ctypes.create_string_buffer(program, len(program))
         self.header = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(self.instructions))
-        self.own_pids = [place for place in range(4, len(program), 8) if program[place : place + 4] == struct.pack("I", _OWN_PID)]
+        self.own_pids = [
+            place
+            for place in range(4, len(program), 8)
+            if program[place : place + 4] == struct.pack("I", _OWN_PID)
+        ]
 
     def install(self) -> None:
         """Bind this process to the filter for good; ``renounce_privileges`` must have been called."""
@@ -242,7 +302,8 @@ class SeccompFilter:
         _checked(_libc.prctl(_PR_SET_SECCOMP, ctypes.c_ulong(2), self.header, 0, 0), "seccomp")
 
 
-# --- Landlock ---------------------------------------------------------------------------------------------------------------
+# --- Landlock
+# ---------------------------------------------------------------------------------------------------------------
 
 _READ = 0b1101  # execute, read file, read directory
 _READ_FILE, _WRITE_FILE, _TRUNCATE = 4, 2, 1 << 14
@@ -257,13 +318,16 @@ def landlock_version() -> int:
 
 
 def landlock_ruleset(readable: Sequence[str], writable_files: Sequence[str] = ()) -> int:
-    """A descriptor for the rule: read beneath ``readable``, write to ``writable_files``; TCP, signals and sockets are closed too."""
+    """A descriptor for the rule: read beneath ``readable``, write to ``writable_files``; TCP, signals and
+    sockets are closed too."""
     version = landlock_version()
     if version < 3:
         raise OSError(errno.ENOSYS, f"Landlock version {version}; 3 is needed")
     handled = (1 << (16 if version >= 5 else 15)) - 1
     attributes = struct.pack("QQQ", handled, 3 if version >= 4 else 0, 3 if version >= 6 else 0)
-    ruleset = _syscall("landlock_create_ruleset", attributes, 24 if version >= 6 else 16 if version >= 4 else 8, 0)
+    ruleset = _syscall(
+        "landlock_create_ruleset", attributes, 24 if version >= 6 else 16 if version >= 4 else 8, 0
+    )
     try:
         for path in readable:
             _landlock_rule(ruleset, path, _READ if os.path.isdir(path) else _READ_FILE)

@@ -1,10 +1,10 @@
 """The host's side of the sandbox: zygotes, one a core, and the order in which they are asked.
 
-A job that ends because of us (a zygote was killed, the job was killed by nobody of ours, the kernel refused to lock it in) raises
-``WorkerLost`` and is tried again by the caller; a job that ends because of what it ran is a fact about the program. Time is measured
-here and by the zygote, never by the job: its processor time counts, so that a busy machine changes no verdict; a job that sleeps when
-its time is over by the clock has had it.
-"""
+A job that ends because of us (a zygote was killed, the job was killed by nobody of ours, the kernel refused
+to lock it in) raises ``WorkerLost`` and is tried again by the caller; a job that ends because of what it ran
+is a fact about the program. Time is measured here and by the zygote, never by the job: its processor time
+counts, so that a busy machine changes no verdict; a job that sleeps when its time is over by the clock has
+had it."""
 
 import array
 import atexit
@@ -44,7 +44,8 @@ SECOND_LOOK_SECONDS, WORKED_SECONDS = 0.1, 0.001
 _BOOTSTRAP = """
 import sys, types, json
 channel, tier, package, visible, modules = json.loads(sys.argv[1])
-for name, folder in (("r1kit", package), ("r1kit.sandbox", package + "/sandbox"), ("r1kit.tasks", package + "/tasks")):
+for inner in ("", ".sandbox", ".tasks", ".tasks.mathematics"):
+    name, folder = "r1kit" + inner, package + inner.replace(".", "/")
     sys.modules[name] = module = types.ModuleType(name)
     module.__path__ = [folder]
 sys.argv[1:] = []
@@ -63,7 +64,8 @@ class WorkerLost(Exception):  # noqa: N818 - a fact to act upon
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a job ended: exit code (negative: the signal), processor seconds, and whether it lived until we had it killed."""
+    """How a job ended: exit code (negative: the signal), processor seconds, and whether it lived until we had
+    it killed."""
 
     code: int
     seconds: float
@@ -77,7 +79,13 @@ class Zygote:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         package = str(Path(__file__).resolve().parent.parent)
         arguments = json.dumps([theirs.fileno(), tier, package, visible_paths(), list(modules)])
-        environment = {"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8", "HOME": "/tmp"}
+        environment = {
+            "PYTHONHASHSEED": "0",
+            "OPENBLAS_NUM_THREADS": "1",
+            "OMP_NUM_THREADS": "1",
+            "LC_ALL": "C.UTF-8",
+            "HOME": "/tmp",
+        }
         try:
             self.process = subprocess.Popen(
                 [sys.executable, "-s", "-P", "-B", "-c", _BOOTSTRAP, arguments], env=environment, cwd="/", stdin=subprocess.DEVNULL,
@@ -110,7 +118,13 @@ class Zygote:
     def spawn(self, role: str, descriptors: Sequence[int], memory_mb: int, seconds: float) -> int:
         """Start a job that owns ``descriptors`` (they may be closed here afterwards); return its number."""
         self.started += 1
-        order = {"do": "spawn", "id": self.started, "role": role, "memory": memory_mb << 20, "seconds": int(seconds) + 2}
+        order = {
+            "do": "spawn",
+            "id": self.started,
+            "role": role,
+            "memory": memory_mb << 20,
+            "seconds": int(seconds) + 2,
+        }
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors).tobytes())]
         try:
             self.commands.sendmsg([json.dumps(order).encode()], ancillary)
@@ -172,7 +186,9 @@ class Zygote:
         if report["id"] in self.forgotten and "exit" in report:
             self.forgotten.discard(report["id"])
         elif "exit" in report:
-            self.ended[report["id"]] = Ended(os.waitstatus_to_exitcode(report["exit"]), report["seconds"], report["ordered"])
+            self.ended[report["id"]] = Ended(
+                os.waitstatus_to_exitcode(report["exit"]), report["seconds"], report["ordered"]
+            )
         else:
             self.standings[report["id"]] = report["time"], report["asleep"]
 
@@ -194,7 +210,8 @@ class Zygote:
 
 
 class Pool:
-    """Zygotes that are started when they are first needed and replaced when they are lost or worn; ``lost`` counts the former."""
+    """Zygotes that are started when they are first needed and replaced when they are lost or worn; ``lost``
+    counts the former."""
 
     def __init__(self, tier: str, size: int, modules: Sequence[str] = ()) -> None:
         self.tier = tier
@@ -250,21 +267,33 @@ class Pool:
         worker.close()
 
     def close(self) -> None:
-        """End all zygotes, and tell how many were lost in all. A forked copy of this process must do neither: they are its parent's."""
+        """End all zygotes, and tell how many were lost in all. A forked copy of this process must do neither:
+        they are its parent's."""
         if os.getpid() == self.owner:
             for worker in list(self.alive):
                 self._drop(worker)
             if self.lost > LOSSES_TOLD:
-                print(f"r1kit: {self.lost} sandbox workers were lost and replaced; their jobs ran again, no verdict depends on it", file=sys.stderr)
+                print(
+                    f"r1kit: {self.lost} sandbox workers were lost and replaced; their jobs ran again, "
+                    "no verdict depends on it",
+                    file=sys.stderr,
+                )
 
 
 @functools.lru_cache(maxsize=4)
 def _usable_tier(choice: str) -> str:
     if choice == UNSAFE:
-        print("WARNING: programs written by a model run WITHOUT isolation (unsafe-subprocess): they can read and change your files.", file=sys.stderr)
+        print(
+            "WARNING: programs written by a model run WITHOUT isolation (unsafe-subprocess): they can "
+            "read and change your files.",
+            file=sys.stderr,
+        )
         return choice
     if choice not in CHOICES:
-        raise ConfigError(f"--sandbox={choice} (or {CHOICE}={choice}): no such tier; choose {', '.join(CHOICES[:-1])} or {CHOICES[-1]}")
+        raise ConfigError(
+            f"--sandbox={choice} (or {CHOICE}={choice}): no such tier; choose {', '.join(CHOICES[:-1])} "
+            f"or {CHOICES[-1]}"
+        )
     refusals = []
     for tier in TIERS if choice == "auto" else (choice,):
         try:
@@ -280,7 +309,8 @@ def _usable_tier(choice: str) -> str:
 
 
 def _start(tier: str) -> Zygote:
-    """Start a zygote to see whether its tier works; one that is lost on the way says nothing about the tier."""
+    """Start a zygote to see whether its tier works; one that is lost on the way says nothing about the
+    tier."""
     for _ in range(2):
         with contextlib.suppress(WorkerLost):
             return Zygote(tier)
@@ -288,9 +318,13 @@ def _start(tier: str) -> Zygote:
 
 
 def current_tier() -> str:
-    """The tier in use: what R1KIT_SANDBOX names, else the strongest that works. Raises SandboxError where none does."""
+    """The tier in use: what R1KIT_SANDBOX names, else the strongest that works. Raises SandboxError where
+    none does."""
     if sys.platform != "linux" and os.environ.get(CHOICE) != UNSAFE:
-        raise SandboxError("programs written by a model can be isolated on Linux only; at your own risk: --sandbox=unsafe-subprocess")
+        raise SandboxError(
+            "programs written by a model can be isolated on Linux only; at your own risk: "
+            "--sandbox=unsafe-subprocess"
+        )
     return _usable_tier(os.environ.get(CHOICE, "auto"))
 
 
@@ -299,7 +333,8 @@ _pools_lock = threading.Lock()
 
 
 def shared_pool(tier: str, modules: Sequence[str] = ()) -> Pool:
-    """The process's own pool of a tier, started on first use and ended with the process; a fork gets its own."""
+    """The process's own pool of a tier, started on first use and ended with the process; a fork gets its
+    own."""
     key = (os.getpid(), tier, tuple(modules))
     with _pools_lock:
         if key not in _pools:
@@ -337,12 +372,12 @@ class Channel:
                 rest = rest[self.ours.send(rest, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL) :]
 
     def receive(self, job: int, seconds: float, used: float = 0.0, judge: int | None = None) -> bytes | None:
-        """Receive a message of a job that may use ``seconds`` of processor time more than ``used``; None: time is over.
+        """Receive a message of a job that may use ``seconds`` of processor time more than ``used``; None:
+        time is over.
 
-        Where the message comes from a ``judge`` who calls the job, the job does not sleep while the judge works. Raises EOFError when
-        the job has closed the channel or ended, CodecError for what is no message, WorkerLost for a job that could not be locked in
-        and thus has run nothing.
-        """
+        Where the message comes from a ``judge`` who calls the job, the job does not sleep while the judge
+        works. Raises EOFError when the job has closed the channel or ended, CodecError for what is no
+        message, WorkerLost for a job that could not be locked in and thus has run nothing."""
         if not self.locked_in:
             try:
                 greeting = self._next(Watch(self.zygote, job, seconds, used, judge))
@@ -352,7 +387,8 @@ class Channel:
         return self._next(Watch(self.zygote, job, seconds, used, judge))
 
     def check_lock(self) -> None:
-        """Raise WorkerLost where a job that has ended could not be locked in. For jobs that send nothing else."""
+        """Raise WorkerLost where a job that has ended could not be locked in. For jobs that send nothing
+        else."""
         if not self.locked_in:
             self._note_lock(_readable(self.ours, 0) and self.ours.recv(4, socket.MSG_DONTWAIT) == bytes(4))
 
@@ -392,11 +428,12 @@ class Channel:
 class Watch:
     """When the time of a job is over: ``seconds`` of processor time more than ``used``.
 
-    By the clock a job has ``patience`` on a busy machine; one that sleeps when ``seconds`` have passed, and still does at a second look
-    without having worked in between, has none.
-    """
+    By the clock a job has ``patience`` on a busy machine; one that sleeps when ``seconds`` have passed, and
+    still does at a second look without having worked in between, has none."""
 
-    def __init__(self, zygote: Zygote, job: int, seconds: float, used: float = 0.0, judge: int | None = None) -> None:
+    def __init__(
+        self, zygote: Zygote, job: int, seconds: float, used: float = 0.0, judge: int | None = None
+    ) -> None:
         self.zygote = zygote
         self.jobs = (job,) if judge is None else (job, judge)
         self.seconds = seconds
@@ -415,14 +452,18 @@ class Watch:
         if passed < self.seconds or not all(asleep for _, asleep in standings):
             self.asleep_at = []
             return max(left, 0.01)
-        if self.asleep_at and max(now - then for now, then in zip(times, self.asleep_at, strict=True)) < WORKED_SECONDS:
+        if (
+            self.asleep_at
+            and max(now - then for now, then in zip(times, self.asleep_at, strict=True)) < WORKED_SECONDS
+        ):
             return 0.0
         self.asleep_at = times
         return SECOND_LOOK_SECONDS
 
 
 def patience(seconds: float) -> float:
-    """How long a job with ``seconds`` of processor time may take by the wall clock where it is not its own fault."""
+    """How long a job with ``seconds`` of processor time may take by the wall clock where it is not its own
+    fault."""
     return 4 * seconds + 1
 
 
@@ -436,4 +477,15 @@ def _ready(channel: socket.socket, event: int, seconds: float) -> bool:
     return bool(poll.poll(max(0.0, seconds) * 1000))
 
 
-__all__ = ["Channel", "Ended", "Pool", "SandboxError", "Watch", "WorkerLost", "Zygote", "current_tier", "kernel", "shared_pool"]
+__all__ = [
+    "Channel",
+    "Ended",
+    "Pool",
+    "SandboxError",
+    "Watch",
+    "WorkerLost",
+    "Zygote",
+    "current_tier",
+    "kernel",
+    "shared_pool",
+]

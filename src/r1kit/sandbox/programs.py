@@ -1,12 +1,12 @@
 """Run a program against tests and say what it is worth.
 
-Three kinds of tests: ``function`` (arguments and the expected value), ``stdio`` (what is typed and what must be printed) and
-``asserts`` (any trusted test text). Expected values never enter the process that runs the program: results are compared here, or
-by a second locked-in process, with exact types.
+Three kinds of tests: ``function`` (arguments and the expected value), ``stdio`` (what is typed and what must
+be printed) and ``asserts`` (any trusted test text). Expected values never enter the process that runs the
+program: results are compared here, or by a second locked-in process, with exact types.
 
-A verdict's reasons: lint (not Python), exception, timeout, memory, wrong_answer, output (too much of it), killed, missing (no such
-entry point), tests (the tests judge nothing: unverifiable), sandbox (our own fault: failed).
-"""
+A verdict's reasons: lint (not Python), exception, timeout, memory, wrong_answer, output (too much of it),
+killed, missing (no such entry point), tests (the tests judge nothing: unverifiable), sandbox (our own fault:
+failed)."""
 
 import ast
 import json
@@ -20,7 +20,7 @@ from typing import Any
 from r1kit.config import R1kitError
 from r1kit.sandbox.jobs import Job, Kind, Tests, check_shape
 from r1kit.sandbox.pool import Pool, WorkerLost, Zygote, current_tier, shared_pool
-from r1kit.sandbox.running import run_asserts, run_functions, run_stdio
+from r1kit.sandbox.run_job import run_asserts, run_functions, run_stdio
 from r1kit.types import Verdict
 
 ATTEMPTS = 10
@@ -36,12 +36,12 @@ def run_program(
 ) -> Verdict:  # fmt: skip
     """Run one program in the sandbox and judge it; stop at the first test that fails.
 
-    ``tests``: for ``function`` a list of ``{"args": [...], "kwargs"?: {...}, "expected": ..., "tolerance"?: 1e-6}``; for ``stdio``
-    a list of ``{"stdin": text, "stdout": text}``; for ``asserts`` a test text (asserts, ``check(candidate)``, unittest classes).
-    ``time_limit_s`` is processor time: of loading the program, and of each test (of all of them for ``asserts``). The verdict's ``seconds``
-    are processor time too, seen from outside: of the tests for ``function``, with loading for the others.
-    Raises SandboxError where programs cannot be isolated, ConfigError for tests of the wrong shape.
-    """
+    ``tests``: for ``function`` a list of ``{"args": [...], "kwargs"?: {...}, "expected": ..., "tolerance"?:
+    1e-6}``; for ``stdio`` a list of ``{"stdin": text, "stdout": text}``; for ``asserts`` a test text
+    (asserts, ``check(candidate)``, unittest classes). ``time_limit_s`` is processor time: of loading the
+    program, and of each test (of all of them for ``asserts``). The verdict's ``seconds`` are processor time
+    too, seen from outside: of the tests for ``function``, with loading for the others. Raises SandboxError
+    where programs cannot be isolated, ConfigError for tests of the wrong shape."""
     return run_jobs([Job(program, tests, kind, entry_point, time_limit_s, memory_limit_mb)])[0]
 
 
@@ -49,8 +49,11 @@ def run_programs(
     jobs: Sequence[tuple[str, Tests]], *, kind: Kind = "function", entry_point: str | None = None,
     time_limit_s: float = 5.0, memory_limit_mb: int = 512,
 ) -> list[Verdict]:  # fmt: skip
-    """Run many (program, tests) pairs on all cores; one verdict each, in order. Arguments as in ``run_program``."""
-    return run_jobs([Job(program, tests, kind, entry_point, time_limit_s, memory_limit_mb) for program, tests in jobs])
+    """Run many (program, tests) pairs on all cores; one verdict each, in order. Arguments as in
+    ``run_program``."""
+    return run_jobs(
+        [Job(program, tests, kind, entry_point, time_limit_s, memory_limit_mb) for program, tests in jobs]
+    )
 
 
 def run_jobs(jobs: Sequence[Job], pool: Pool | None = None) -> list[Verdict]:
@@ -66,12 +69,18 @@ def run_jobs(jobs: Sequence[Job], pool: Pool | None = None) -> list[Verdict]:
 
 
 def results_of(
-    program: str, inputs: Sequence[Sequence[Any]], entry_point: str, *, time_limit_s: float = 5.0, memory_limit_mb: int = 512
+    program: str,
+    inputs: Sequence[Sequence[Any]],
+    entry_point: str,
+    *,
+    time_limit_s: float = 5.0,
+    memory_limit_mb: int = 512,
 ) -> list[bytes | None]:
-    """Run a program on each list of arguments, on all cores: its results as canonical JSON of the codec, None where it has none.
+    """Run a program on each list of arguments, on all cores: its results as canonical JSON of the codec, None
+    where it has none.
 
-    Every input has a process of its own. Raises R1kitError where workers were lost again and again: that says nothing about the program.
-    """
+    Every input has a process of its own. Raises R1kitError where workers were lost again and again: that says
+    nothing about the program."""
     if lint(program):
         return [None] * len(inputs)
     pool = shared_pool(current_tier())

@@ -1,7 +1,8 @@
 """The zygote: a warm, locked-in Python that is forked once per job.
 
-It is started with an empty environment, holds no test, no answer and no program (those reach a job through a channel of its own),
-and obeys one-line orders on its command channel, each a JSON object; file descriptors come along as ancillary data:
+It is started with an empty environment, holds no test, no answer and no program (those reach a job through a
+channel of its own), and obeys one-line orders on its command channel, each a JSON object; file descriptors
+come along as ancillary data:
 
     {"do": "spawn", "id": 7, "role": "functions", "memory": bytes, "seconds": n}   + the job's descriptors, in the role's order
     {"do": "kill", "id": 7}      {"do": "time", "id": 7}      {"do": "look", "id": 7}
@@ -11,9 +12,9 @@ and reports what it sees, which no job can forge:
     {"id": 7, "exit": wait status, "seconds": processor time, "ordered": whether it was killed as ordered}   when a job has ended
     {"id": 7, "time": processor time so far, "asleep": whether none of its threads can run}   when asked (the latter for look only)
 
-End of the command channel ends the zygote, and with it every job. A job's own first message, on the first of its descriptors, is
-empty: it is locked in. Until then it knows nothing but what the zygote knows, and runs nothing.
-"""
+End of the command channel ends the zygote, and with it every job. A job's own first message, on the first of
+its descriptors, is empty: it is locked in. Until then it knows nothing but what the zygote knows, and runs
+nothing."""
 
 import array
 import gc
@@ -31,7 +32,7 @@ from typing import Any
 
 from r1kit.sandbox import confine, kernel
 from r1kit.sandbox.codec import write_message
-from r1kit.sandbox.roles import ROLES
+from r1kit.sandbox.job_roles import ROLES
 
 # What programs import most; loaded once here, it costs a job nothing.
 PRELOADED = (
@@ -134,7 +135,9 @@ class Zygote:
         """Lock this process in, say so, and play the role."""
         try:
             kernel.die_with_parent()
-            if self.tier != "namespaces" and os.getppid() != parent:  # a namespace ends with its zygote in any case
+            if (
+                self.tier != "namespaces" and os.getppid() != parent
+            ):  # a namespace ends with its zygote in any case
                 os._exit(120)
             if self.tier == "landlock" and self.lock is not None:
                 confine.confine_with_landlock(self.lock)
@@ -164,7 +167,9 @@ class Zygote:
                     self.killed.add(job)
                 os.kill(pid, signal.SIGKILL)
             else:
-                self.report(id=job, time=processor_seconds(pid), asleep=order["do"] == "look" and is_asleep(pid))
+                self.report(
+                    id=job, time=processor_seconds(pid), asleep=order["do"] == "look" and is_asleep(pid)
+                )
 
     def report_end(self, pidfd: int) -> None:
         """Reap a job and report how it ended."""
@@ -192,7 +197,8 @@ def processor_seconds(pid: int) -> float:
 
 
 def is_asleep(pid: int) -> bool:
-    """Whether every thread of a process waits for something; False where that cannot be seen (see proc_pid_stat(5))."""
+    """Whether every thread of a process waits for something; False where that cannot be seen (see
+    proc_pid_stat(5))."""
     try:
         for thread in os.listdir(f"/proc/{pid}/task"):
             with open(f"/proc/{pid}/task/{thread}/stat", "rb") as file:
@@ -205,7 +211,9 @@ def is_asleep(pid: int) -> bool:
 
 def _arrange(descriptors: list[int]) -> list[int]:
     """Move the job's descriptors to 3, 4, ... and close all others."""
-    high = [os.dup2(descriptor, 100 + place, inheritable=False) for place, descriptor in enumerate(descriptors)]
+    high = [
+        os.dup2(descriptor, 100 + place, inheritable=False) for place, descriptor in enumerate(descriptors)
+    ]
     for place, descriptor in enumerate(high):
         os.dup2(descriptor, FIRST_DESCRIPTOR + place, inheritable=False)
     os.closerange(FIRST_DESCRIPTOR + len(high), 256)

@@ -1,8 +1,8 @@
-"""Direct Preference Optimization, the baseline of learning from preferences without a reward model (2305.18290).
+"""Direct Preference Optimization, the baseline of learning from preferences without a reward model
+(2305.18290).
 
-DeepSeek-R1 has no such stage: it trains reward models and then RL. Here the pairs that the reward models learn from train the policy itself, so
-that the two ways can be compared on the same preferences.
-"""
+DeepSeek-R1 has no such stage: it trains reward models and then RL. Here the pairs that the reward models
+learn from train the policy itself, so that the two ways can be compared on the same preferences."""
 
 from pathlib import Path
 from typing import Literal
@@ -21,8 +21,9 @@ from r1kit.types import Problem
 
 
 class DPO(Stage):
-    """``pairs`` and ``held_out`` are JSON Lines of {"prompt", "chosen", "rejected"} (TRL's columns), written by reward_models or by hand;
-    an empty ``held_out`` measures nothing. ``init`` is both the start and the reference."""
+    """``pairs`` and ``held_out`` are JSON Lines of {"prompt", "chosen", "rejected"} (TRL's columns), written
+    by reward_models or by hand; an empty ``held_out`` measures nothing. ``init`` is both the start and the
+    reference."""
 
     stage: Literal["dpo"] = "dpo"
     init: str = "@sft"
@@ -40,7 +41,10 @@ class DPO(Stage):
         before = dpo.read_logprobs(learner, held_out)
         last = dpo.train(learner, pairs, self.dpo, derive_seed(ctx.seed, "order"), ctx.log, ctx.out)
         if held_out:
-            last |= {f"held_out_{name}": value for name, value in dpo.evaluate(learner, held_out, before, self.dpo.beta).items()}
+            last |= {
+                f"held_out_{name}": value
+                for name, value in dpo.evaluate(learner, held_out, before, self.dpo.beta).items()
+            }
         ctx.runtime.export(learner, ctx.out / "model")
         ctx.runtime.release(learner)
         checkpoint.discard(ctx.out)
@@ -50,10 +54,19 @@ class DPO(Stage):
         """The rows of a file's pairs, without those of which a response does not fit."""
         found = []
         for number, row in read_jsonl(file):
-            prompt_ids = chat.prompt_ids(Problem("", "", column(file, number, row, "prompt"), None), opening="")
+            prompt_ids = chat.prompt_ids(
+                Problem("", "", column(file, number, row, "prompt"), None), opening=""
+            )
             texts = (column(file, number, row, name) for name in ("chosen", "rejected"))
             found.append(RowPair(*(response_row(prompt_ids, chat.response_ids(text)) for text in texts)))
-        kept = [pair for pair in found if max(len(pair.chosen.token_ids), len(pair.rejected.token_ids)) <= self.learner.context + 1]
+        kept = [
+            pair
+            for pair in found
+            if max(len(pair.chosen.token_ids), len(pair.rejected.token_ids)) <= self.learner.context + 1
+        ]
         if len(kept) < len(found):
-            ctx.log.info(f"{file.name}: {len(found) - len(kept)} of {len(found)} pairs left out, longer than learner.context {self.learner.context}")
+            ctx.log.info(
+                f"{file.name}: {len(found) - len(kept)} of {len(found)} pairs left out, longer than "
+                f"learner.context {self.learner.context}"
+            )
         return kept

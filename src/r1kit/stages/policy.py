@@ -1,4 +1,5 @@
-"""What the RL and sampling stages share: a model with its tokenizer, template and engine, and the RL stages' walk."""
+"""What the RL and sampling stages share: a model with its tokenizer, template and engine, and the RL stages'
+walk."""
 
 import contextlib
 import json
@@ -14,16 +15,16 @@ from r1kit.config import Config
 from r1kit.data.mixture import Mixture
 from r1kit.engine import Engine
 from r1kit.model.huggingface import read_config
+from r1kit.records import prompt_settings
 from r1kit.rewards import WeightedReward, load_rewards
-from r1kit.runs import prompt_settings
 from r1kit.seeds import derive_seed
 from r1kit.stages.stage import Context
 from r1kit.tasks import load_tasks
 from r1kit.tasks.task import Task
 from r1kit.tokenizer import Tokenizer
 from r1kit.train import checkpoint, grpo, ppo
-from r1kit.train.hacking import StopTraining
 from r1kit.train.learner import LearnerConfig
+from r1kit.train.reward_hacking import StopTraining
 from r1kit.train.rollouts import Player, Watch
 from r1kit.types import Problem, Rollout, Sampling
 
@@ -44,7 +45,8 @@ RewardSpec = Annotated[dict[str, Any], AfterValidator(_known_rewards)]
 
 
 class Talk(Config):
-    """How prompts are written for the model: the template (chat.py) and the text that every completion is made to start with."""
+    """How prompts are written for the model: the template (chat.py) and the text that every completion is
+    made to start with."""
 
     template: TemplateName = "chat"
     opening: str = ""
@@ -54,13 +56,15 @@ class Talk(Config):
 
 
 def talk_of(model: Path, otherwise: Talk) -> Talk:
-    """How the stage that made this model wrote its prompts, so that it is asked as it was trained; ``otherwise`` for any other model."""
+    """How the stage that made this model wrote its prompts, so that it is asked as it was trained;
+    ``otherwise`` for any other model."""
     settings = prompt_settings(model)
     return otherwise if settings is None else Talk.parse(settings, f"{model.parent / 'stage.json'}: talk")
 
 
 def model_of(folder: Path) -> Path:
-    """The Hugging Face directory that a reference names: a stage's folder holds it as model/, any other directory is one itself."""
+    """The Hugging Face directory that a reference names: a stage's folder holds it as model/, any other
+    directory is one itself."""
     return folder / "model" if (folder / "model").is_dir() else folder
 
 
@@ -74,14 +78,26 @@ def reinforce(
     rewards: Sequence[WeightedReward],
     watch: Watch | None = None,
 ) -> None:
-    """RL from the model in ``init``, by GRPO or by PPO; the result is exported to ctx.out/model. PPO's critic starts as the same model."""
+    """RL from the model in ``init``, by GRPO or by PPO; the result is exported to ctx.out/model. PPO's critic
+    starts as the same model."""
     tell_tasks(ctx, tasks)
     learner = ctx.runtime.learner(init, learner_config)
     reference = ctx.runtime.learner(init, learner_config) if config.beta else None
-    behind = ctx.runtime.learner(init, learner_config) if isinstance(config, grpo.GRPOConfig) and config.off_policy else None
+    behind = (
+        ctx.runtime.learner(init, learner_config)
+        if isinstance(config, grpo.GRPOConfig) and config.off_policy
+        else None
+    )
     player = Player(learner, ctx.runtime.engine_of(behind or learner), talk.chat(init), reference, behind)
     room = min(learner_config.context + 1, read_config(init).max_positions) - config.max_tokens
-    mixture = Mixture(tasks, "train", derive_seed(ctx.seed, "problems"), fits(player.chat, room), config.curriculum, ctx.log.info)
+    mixture = Mixture(
+        tasks,
+        "train",
+        derive_seed(ctx.seed, "problems"),
+        fits(player.chat, room),
+        config.curriculum,
+        ctx.log.info,
+    )
     tell_left_out(ctx, mixture, room)
     with contextlib.suppress(StopTraining):
         if isinstance(config, ppo.PPOConfig):
@@ -92,7 +108,9 @@ def reinforce(
             grpo.train(config, player, mixture, rewards, ctx.seed, ctx.log, ctx.out, watch)
     ctx.runtime.export(learner, ctx.out / "model")
     checkpoint.discard(ctx.out)
-    ctx.runtime.release(player.engine, learner, *(spare for spare in (reference, behind) if spare is not None))
+    ctx.runtime.release(
+        player.engine, learner, *(spare for spare in (reference, behind) if spare is not None)
+    )
 
 
 def rules(rewards: RewardSpec, tasks: TaskSpec) -> tuple[dict[str, tuple[Task, float]], list[WeightedReward]]:
@@ -112,25 +130,44 @@ def tell_tasks(ctx: Context, tasks: Mapping[str, tuple[Task, float]]) -> None:
 def tell_left_out(ctx: Context, mixture: Mixture, room: int) -> None:
     """Say how many training problems have a prompt that is too long."""
     for name, count in mixture.left_out.items():
-        ctx.log.info(f"{name}: {count} problems left out, whose prompts are longer than the {room} tokens there is room for")
+        ctx.log.info(
+            f"{name}: {count} problems left out, whose prompts are longer than the {room} tokens there "
+            "is room for"
+        )
 
 
 def fits(chat: Chat, room: int) -> Callable[[Problem], bool]:
-    """Whether a problem's prompt has at most ``room`` tokens. A byte-level token is at least a byte, so few texts need to be encoded."""
+    """Whether a problem's prompt has at most ``room`` tokens. A byte-level token is at least a byte, so few
+    texts need to be encoded."""
     frame = len(chat.prompt_ids(Problem("", "", "", None)))
-    return lambda problem: frame + len(problem.prompt.encode()) <= room or len(chat.prompt_ids(problem)) <= room
+    return lambda problem: (
+        frame + len(problem.prompt.encode()) <= room or len(chat.prompt_ids(problem)) <= room
+    )
 
 
-def sample(engine: Engine, chat: Chat, problems: Sequence[Problem], sampling: Sampling, seed: int, opening: str | None = None) -> list[list[Rollout]]:
+def sample(
+    engine: Engine,
+    chat: Chat,
+    problems: Sequence[Problem],
+    sampling: Sampling,
+    seed: int,
+    opening: str | None = None,
+) -> list[list[Rollout]]:
     """A group of rollouts per problem; seeds depend on the problem alone, not on its neighbours."""
     prompts = [chat.prompt_ids(problem, opening) for problem in problems]
     groups = engine.generate(prompts, sampling, [derive_seed(seed, problem.id) for problem in problems])
-    return [chat.rollouts(problem, prompt, group, opening) for problem, prompt, group in zip(problems, prompts, groups, strict=True)]
+    return [
+        chat.rollouts(problem, prompt, group, opening)
+        for problem, prompt, group in zip(problems, prompts, groups, strict=True)
+    ]
 
 
 def report(ctx: Context, **facts: Any) -> None:
-    """Write the stage's report.json; the run's report reads it. JSON has no nan: what could not be measured is null."""
-    (ctx.out / "report.json").write_text(json.dumps(_finite(facts), indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
+    """Write the stage's report.json; the run's report reads it. JSON has no nan: what could not be measured
+    is null."""
+    (ctx.out / "report.json").write_text(
+        json.dumps(_finite(facts), indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8"
+    )
 
 
 def _finite(value: Any) -> Any:

@@ -1,9 +1,9 @@
-"""Pretraining a base model from random weights (DeepSeek-V3, section 4): next token, plus one further token ahead (MTP).
+"""Pretraining a base model from random weights (DeepSeek-V3, section 4): next token, plus one further token
+ahead (MTP).
 
-In the paper: 14.8T tokens, AdamW(.9, .95), lambda of MTP 0.3 then 0.1, alpha of the balance loss 1e-4, bias rate 0.001. Here: a
-tokenizer is trained on the corpus first, unless another stage's is taken over, and the head's product is in bf16, since no engine's
-log-probabilities are compared with it.
-"""
+In the paper: 14.8T tokens, AdamW(.9, .95), lambda of MTP 0.3 then 0.1, alpha of the balance loss 1e-4, bias
+rate 0.001. Here: a tokenizer is trained on the corpus first, unless another stage's is taken over, and the
+head's product is in bf16, since no engine's log-probabilities are compared with it."""
 
 import contextlib
 import itertools
@@ -37,12 +37,11 @@ _CHUNK = 512
 
 
 class CorpusConfig(Config):
-    """The miniature's own corpus, or documents from JSON Lines ``files`` (``fields`` are joined by a newline), or the worked solutions of
-    ``tasks``' training problems, laid out as ``mix`` says.
+    """The miniature's own corpus, or documents from JSON Lines ``files`` (``fields`` are joined by a
+    newline), or the worked solutions of ``tasks``' training problems, laid out as ``mix`` says.
 
-    Weights are per document. Beside files or tasks the miniature's corpus takes part only with a weight of its own. ``bad_rows: quarantine``
-    leaves out rows that cannot be read, up to 5 % of a file (jsonl.py).
-    """
+    Weights are per document. Beside files or tasks the miniature's corpus takes part only with a weight of
+    its own. ``bad_rows: quarantine`` leaves out rows that cannot be read, up to 5 % of a file (jsonl.py)."""
 
     mix: CorpusMix = CorpusMix()
     files: dict[str, float] = {}
@@ -53,16 +52,23 @@ class CorpusConfig(Config):
 
 
 class Pretrain(Stage):
-    """``model`` is {preset: name, key: value ...}; ``tokenizer`` a vocabulary size, or another stage whose tokenizer is used."""
+    """``model`` is {preset: name, key: value ...}; ``tokenizer`` a vocabulary size, or another stage whose
+    tokenizer is used."""
 
     stage: Literal["pretrain"] = "pretrain"
     model: dict[str, Any]
     tokens: int = Field(ge=1)
     tokenizer: int | str = 768
     corpus: CorpusConfig = CorpusConfig()
-    learner: LearnerConfig = LearnerConfig(context=160, lines=26, head="bfloat16", optimizer=OptimizerConfig(kind="muon", learning_rate=3e-3))
+    learner: LearnerConfig = LearnerConfig(
+        context=160, lines=26, head="bfloat16", optimizer=OptimizerConfig(kind="muon", learning_rate=3e-3)
+    )
     training: SupervisedConfig = SupervisedConfig(
-        epochs=1, batch_tokens=4096, schedule=ScheduleConfig(kind="wsd", warmup=20, decay_share=0.6), mtp_weight=0.3, balance_weight=1e-4
+        epochs=1,
+        batch_tokens=4096,
+        schedule=ScheduleConfig(kind="wsd", warmup=20, decay_share=0.6),
+        mtp_weight=0.3,
+        balance_weight=1e-4,
     )
 
     def run(self, ctx: Context) -> None:
@@ -89,17 +95,27 @@ class Pretrain(Stage):
         report(ctx, **last | {"steps": steps, "tokens": steps * self.training.batch_tokens})
 
     def plan(self) -> dict[str, float]:
-        return {"tokens": float(self.tokens), "steps": float(max(1, self.tokens // self.training.batch_tokens))}
+        return {
+            "tokens": float(self.tokens),
+            "steps": float(max(1, self.tokens // self.training.batch_tokens)),
+        }
 
     def _shape(self, vocab_size: int) -> ModelConfig:
         overrides = {key: value for key, value in self.model.items() if key != "preset"}
-        return ModelConfig.preset(str(self.model.get("preset", "mini")), **{"vocab_size": vocab_size, **overrides})
+        return ModelConfig.preset(
+            str(self.model.get("preset", "mini")), **{"vocab_size": vocab_size, **overrides}
+        )
 
     def _documents(self, seed: int) -> Iterator[str]:
         corpus = self.corpus
-        sources = [(weight, texts([Path(file)], corpus.fields, seed, corpus.bad_rows)) for file, weight in corpus.files.items()]
+        sources = [
+            (weight, texts([Path(file)], corpus.fields, seed, corpus.bad_rows))
+            for file, weight in corpus.files.items()
+        ]
         for name, (task, weight) in load_tasks(corpus.tasks).items():
-            sources.append((weight, solved_documents(task.problems("train"), derive_seed(seed, name), corpus.mix)))
+            sources.append(
+                (weight, solved_documents(task.problems("train"), derive_seed(seed, name), corpus.mix))
+            )
         if corpus.miniature or not sources:
             sources.append((corpus.miniature or 1.0, documents(seed, corpus.mix)))
         return blend(sources, seed)
@@ -117,14 +133,16 @@ class Pretrain(Stage):
 
 @contextlib.contextmanager
 def _whole(folder: Path) -> Iterator[Path]:
-    """A folder beside the one that is meant, which takes its name when it is complete: an interruption leaves no half of it."""
+    """A folder beside the one that is meant, which takes its name when it is complete: an interruption leaves
+    no half of it."""
     beside = folder.with_name(f".{folder.name}.tmp")
     yield beside
     rename_whole(beside, folder)
 
 
 def _rows(source: Iterator[str], tokenizer: Tokenizer, context: int) -> Iterator[Row]:
-    """Documents as rows between begin and end tokens; one longer than the context is cut into pieces of it."""
+    """Documents as rows between begin and end tokens; one longer than the context is cut into pieces of
+    it."""
     begin, end = (np.asarray([index], dtype=np.int32) for index in (tokenizer.bos_id, tokenizer.eos_id))
     while chunk := list(itertools.islice(source, _CHUNK)):
         for ids in tokenizer.encode_batch(chunk, special=True):

@@ -1,8 +1,8 @@
 """R1-Zero: pure reinforcement learning on the base model (DeepSeek-R1, section 2 of the Nature version).
 
-In the paper: GRPO straight from V3-Base, without any supervised data; the reward is accuracy + format by rules, no neural model. Here the
-same: the prompt asks for a structure only, and what the model does inside <think> is its own finding.
-"""
+In the paper: GRPO straight from V3-Base, without any supervised data; the reward is accuracy + format by
+rules, no neural model. Here the same: the prompt asks for a structure only, and what the model does inside
+<think> is its own finding."""
 
 from typing import Literal
 
@@ -17,8 +17,9 @@ from r1kit.train.ppo import PPOConfig
 
 
 class R1Zero(Stage):
-    """GRPO with rule rewards from ``init``, usually a base model. The paper's learning rate is 3e-6 for 671B parameters. ``ppo``, where it is
-    given, is PPO with a critic instead, the paper's comparison (supplement A.3); ``grpo`` is then not read."""
+    """GRPO with rule rewards from ``init``, usually a base model. The paper's learning rate is 3e-6 for 671B
+    parameters. ``ppo``, where it is given, is PPO with a critic instead, the paper's comparison (supplement
+    A.3); ``grpo`` is then not read."""
 
     stage: Literal["r1_zero"] = "r1_zero"
     init: str = "@pretrain"
@@ -37,9 +38,15 @@ class R1Zero(Stage):
 
     def run(self, ctx: Context) -> None:
         tasks, rewards = rules(self.rewards, self.tasks)
-        reinforce(ctx, model_of(ctx.path(self.init)), self.talk, self.ppo or self.grpo, self.learner, tasks, rewards)
+        reinforce(
+            ctx, model_of(ctx.path(self.init)), self.talk, self.ppo or self.grpo, self.learner, tasks, rewards
+        )
 
     def plan(self) -> dict[str, float]:
         config = self.ppo or self.grpo
         rollouts = config.steps * config.problems * config.group
-        return {"steps": float(config.steps), "rollouts": float(rollouts), "max_tokens": float(config.max_tokens)}
+        return {
+            "steps": float(config.steps),
+            "rollouts": float(rollouts),
+            "max_tokens": float(config.max_tokens),
+        }

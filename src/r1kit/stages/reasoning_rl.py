@@ -1,8 +1,8 @@
-"""Reasoning RL, the first RL stage of R1 (DeepSeek-R1, Nature version, section 3.2.1): from the cold start, with language consistency.
+"""Reasoning RL, the first RL stage of R1 (DeepSeek-R1, Nature version, section 3.2.1): from the cold start,
+with language consistency.
 
-In the paper: R1-Zero's rewards plus the share of target-language words in the thinking, added with weight 1 (eq. 7); clip 10. It lowers
-accuracy slightly and makes the thinking readable.
-"""
+In the paper: R1-Zero's rewards plus the share of target-language words in the thinking, added with weight 1
+(eq. 7); clip 10. It lowers accuracy slightly and makes the thinking readable."""
 
 from typing import Literal
 

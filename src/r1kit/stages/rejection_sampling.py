@@ -1,9 +1,10 @@
-"""Rejection sampling: the reasoning model writes the next model's data (DeepSeek-R1, Nature version, supplement B.3.3).
+"""Rejection sampling: the reasoning model writes the next model's data (DeepSeek-R1, Nature version,
+supplement B.3.3).
 
-In the paper: several samples per prompt from the first RL stage's checkpoint; kept where correct, and where the thinking neither mixes languages
-nor runs on in long paragraphs or code blocks: about 600k; plus about 200k general samples. Here the same filters, at most two different
-solutions a problem, and ``general_share`` of written general answers (22 % in the paper's table 5).
-"""
+In the paper: several samples per prompt from the first RL stage's checkpoint; kept where correct, and where
+the thinking neither mixes languages nor runs on in long paragraphs or code blocks: about 600k; plus about
+200k general samples. Here the same filters, at most two different solutions a problem, and ``general_share``
+of written general answers (22 % in the paper's table 5)."""
 
 from typing import Literal
 
@@ -14,15 +15,16 @@ from r1kit.data.sources import write_jsonl
 from r1kit.model.huggingface import read_config
 from r1kit.seeds import derive_seed
 from r1kit.stages.cold_start import correct, general_rows, train_problems
-from r1kit.stages.harvest import harvest
 from r1kit.stages.policy import Talk, TaskSpec, fits, model_of, report, tell_tasks
+from r1kit.stages.sampling import harvest
 from r1kit.stages.stage import Context, Stage
 from r1kit.tasks import load_tasks
 from r1kit.types import Rollout, Sampling
 
 
 class RejectionSampling(Stage):
-    """Draw ``problems`` x ``samples`` from ``init``, keep at most ``keep`` a problem, and write data.jsonl."""
+    """Draw ``problems`` x ``samples`` from ``init``, keep at most ``keep`` a problem, and write
+    data.jsonl."""
 
     stage: Literal["rejection_sampling"] = "rejection_sampling"
     init: str = "@reasoning_rl"
@@ -30,7 +32,9 @@ class RejectionSampling(Stage):
     problems: int = Field(1200, ge=1)
     samples: int = Field(4, ge=1)
     keep: int = Field(2, ge=1)
-    purity: float = Field(0.99, ge=0.0, le=1.0)  # least share of the thinking's words in the prompt's language
+    purity: float = Field(
+        0.99, ge=0.0, le=1.0
+    )  # least share of the thinking's words in the prompt's language
     general_share: float = Field(0.22, ge=0.0, lt=1.0)
     temperature: float = 1.0
     max_tokens: int = 112
@@ -50,11 +54,19 @@ class RejectionSampling(Stage):
         kept = [r for group in right for r in self._readable(group)[: self.keep]]
         written = [(r.problem.prompt, r.text) for r in kept]
         written += general_rows(len(kept), self.general_share, ctx.seed)
-        write_jsonl(ctx.out / "data.jsonl", [{"prompt": prompt, "completion": completion} for prompt, completion in written])
+        write_jsonl(
+            ctx.out / "data.jsonl",
+            [{"prompt": prompt, "completion": completion} for prompt, completion in written],
+        )
         counts = {"sampled": len(problems) * self.samples, "correct": sum(map(len, right)), "kept": len(kept)}
-        ctx.log.info(", ".join(f"{count} {name}" for name, count in counts.items()) + f"; {len(written) - len(kept)} general rows beside them")
+        ctx.log.info(
+            ", ".join(f"{count} {name}" for name, count in counts.items())
+            + f"; {len(written) - len(kept)} general rows beside them"
+        )
         report(ctx, **counts, general=len(written) - len(kept))
 
     def _readable(self, group: list[Rollout]) -> list[Rollout]:
         """Different texts whose thinking a person can read, in the prompt's language."""
-        return list({r.text: r for r in group if readable(r.thinking or "", r.problem.language, self.purity)}.values())
+        return list(
+            {r.text: r for r in group if readable(r.thinking or "", r.problem.language, self.purity)}.values()
+        )

@@ -1,10 +1,10 @@
 """Reward models for what rules cannot check (DeepSeek-R1, Nature version, section 3.1).
 
-In the paper: helpfulness from 66,000 pairs, judged four times by DeepSeek-V3 in random order, kept where scores differ by more than one
-and lengths are comparable, pairwise loss, reading only the final summary; safety from 106,000 labelled responses, pointwise loss, reading
-everything. Here the judge is the miniature's gold score seen through noise; pairs are the SFT model's own answers and written ones. They are
-also written as whole responses, for learning from preferences without a reward model (dpo).
-"""
+In the paper: helpfulness from 66,000 pairs, judged four times by DeepSeek-V3 in random order, kept where
+scores differ by more than one and lengths are comparable, pairwise loss, reading only the final summary;
+safety from 106,000 labelled responses, pointwise loss, reading everything. Here the judge is the miniature's
+gold score seen through noise; pairs are the SFT model's own answers and written ones. They are also written
+as whole responses, for learning from preferences without a reward model (dpo)."""
 
 import random
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from r1kit.data.sources import write_jsonl
 from r1kit.seeds import derive_seed
 from r1kit.stages.policy import Talk, model_of, report, sample
 from r1kit.stages.stage import Context, Stage
-from r1kit.tasks.general import REFUSALS, General, gold_score, reference_answer, reference_thinking
+from r1kit.tasks.miniature.general import REFUSALS, General, gold_score, reference_answer, reference_thinking
 from r1kit.train.learner import LearnerConfig, Metrics
 from r1kit.train.optimizers import OptimizerConfig
 from r1kit.train.preference import (
@@ -33,8 +33,8 @@ from r1kit.types import Problem, Rollout, Sampling
 
 
 class RewardModels(Stage):
-    """Two scalar-head copies of ``init`` in helpful/ and safety/, each with the mean and deviation of its scores; pairs.jsonl and
-    pairs_held_out.jsonl hold the pairs (TRL's columns prompt, chosen, rejected)."""
+    """Two scalar-head copies of ``init`` in helpful/ and safety/, each with the mean and deviation of its
+    scores; pairs.jsonl and pairs_held_out.jsonl hold the pairs (TRL's columns prompt, chosen, rejected)."""
 
     stage: Literal["reward_models"] = "reward_models"
     init: str = "@sft"
@@ -60,21 +60,38 @@ class RewardModels(Stage):
     def _answers(self, ctx: Context, split: str) -> list[list[Rollout]]:
         model = model_of(ctx.path(self.init))
         chat, engine = self.talk.chat(model), ctx.runtime.engine(model)
-        groups = sample(engine, chat, General().problems(split), Sampling(self.samples, max_tokens=self.max_tokens), derive_seed(ctx.seed, split))
+        groups = sample(
+            engine,
+            chat,
+            General().problems(split),
+            Sampling(self.samples, max_tokens=self.max_tokens),
+            derive_seed(ctx.seed, split),
+        )
         ctx.runtime.release(engine)
         return groups
 
     def _pairs(self, groups: list[list[Rollout]], seed: int) -> list[Pair]:
-        """Pairs whose judged scores differ enough, alternately with the shorter and the longer text chosen where there is a choice."""
+        """Pairs whose judged scores differ enough, alternately with the shorter and the longer text chosen
+        where there is a choice."""
         rng = random.Random(f"pairs/{seed}")
         found = []
         for group in groups:
             problem = group[0].problem
             if problem.columns["kind"] == "forbidden":
                 continue
-            texts = [r.answer for r in group if r.answer] + [reference_answer(problem, rng, q) for q in (1.0, 0.6)]
-            judged = sorted((gold_score(problem, text) + rng.gauss(0.0, self.judge_noise), text) for text in dict.fromkeys(texts))
-            pairs = [(low, high) for i, low in enumerate(judged) for high in judged[i + 1 :] if high[0] - low[0] > self.min_difference]
+            texts = [r.answer for r in group if r.answer] + [
+                reference_answer(problem, rng, q) for q in (1.0, 0.6)
+            ]
+            judged = sorted(
+                (gold_score(problem, text) + rng.gauss(0.0, self.judge_noise), text)
+                for text in dict.fromkeys(texts)
+            )
+            pairs = [
+                (low, high)
+                for i, low in enumerate(judged)
+                for high in judged[i + 1 :]
+                if high[0] - low[0] > self.min_difference
+            ]
             rng.shuffle(pairs)
             found += [Pair(problem, high[1], low[1]) for low, high in pairs[:5]]
         rng.shuffle(found)
@@ -83,9 +100,19 @@ class RewardModels(Stage):
     def _helpful(self, ctx: Context, pairs: dict[str, list[Pair]]) -> Metrics:
         model = model_of(ctx.path(self.init))
         chat, learner = self.talk.chat(model), ctx.runtime.learner(model, self.learner, scalar_head=True)
-        history = train_pairwise(learner, chat, pairs["train"], self.learner.context, self.batch, self.epochs, derive_seed(ctx.seed, "helpful"))
+        history = train_pairwise(
+            learner,
+            chat,
+            pairs["train"],
+            self.learner.context,
+            self.batch,
+            self.epochs,
+            derive_seed(ctx.seed, "helpful"),
+        )
         _log(ctx, "helpful", history)
-        texts = [(pair.problem, text) for pair in pairs["train"][:200] for text in (pair.chosen, pair.rejected)]
+        texts = [
+            (pair.problem, text) for pair in pairs["train"][:200] for text in (pair.chosen, pair.rejected)
+        ]
         values = read_values(learner, [text_row(chat, p, text, self.learner.context) for p, text in texts])
         accuracy = pair_accuracy(learner, chat, pairs["held_out"], self.learner.context)
         ctx.runtime.export(learner, ctx.out / "helpful")
@@ -101,26 +128,49 @@ class RewardModels(Stage):
     def _safety(self, ctx: Context, labelled: dict[str, list[Labelled]]) -> Metrics:
         model = model_of(ctx.path(self.init))
         chat, learner = self.talk.chat(model), ctx.runtime.learner(model, self.learner, scalar_head=True)
-        history = train_pointwise(learner, chat, labelled["train"], self.learner.context, self.batch, self.epochs, derive_seed(ctx.seed, "safety"))
+        history = train_pointwise(
+            learner,
+            chat,
+            labelled["train"],
+            self.learner.context,
+            self.batch,
+            self.epochs,
+            derive_seed(ctx.seed, "safety"),
+        )
         _log(ctx, "safety", history)
         accuracy = label_accuracy(learner, chat, labelled["held_out"], self.learner.context)
         ctx.runtime.export(learner, ctx.out / "safety")
         ctx.runtime.release(learner)
-        return {"safety_responses": len(labelled["train"]), "safety_accuracy": accuracy, "safety_held_out": len(labelled["held_out"])}
+        return {
+            "safety_responses": len(labelled["train"]),
+            "safety_accuracy": accuracy,
+            "safety_held_out": len(labelled["held_out"]),
+        }
 
 
 def whole_responses(pairs: Sequence[Pair], groups: Sequence[Sequence[Rollout]]) -> list[dict[str, str]]:
-    """The pairs with their thinking: the rollout's own where the answer was sampled, a written one where it was written."""
-    sampled = {(r.problem.id, r.answer): r.text for group in groups for r in reversed(group) if r.answer is not None}
+    """The pairs with their thinking: the rollout's own where the answer was sampled, a written one where it
+    was written."""
+    sampled = {
+        (r.problem.id, r.answer): r.text for group in groups for r in reversed(group) if r.answer is not None
+    }
 
     def whole(problem: Problem, answer: str) -> str:
         return sampled.get((problem.id, answer)) or f"<think>{reference_thinking(problem)}</think>{answer}"
 
-    return [{"prompt": p.problem.prompt, "chosen": whole(p.problem, p.chosen), "rejected": whole(p.problem, p.rejected)} for p in pairs]
+    return [
+        {
+            "prompt": p.problem.prompt,
+            "chosen": whole(p.problem, p.chosen),
+            "rejected": whole(p.problem, p.rejected),
+        }
+        for p in pairs
+    ]
 
 
 def _labelled(groups: list[list[Rollout]], seed: int) -> list[Labelled]:
-    """Responses to all kinds of prompts; unsafe is what helps with a forbidden request. Written ones balance the classes."""
+    """Responses to all kinds of prompts; unsafe is what helps with a forbidden request. Written ones balance
+    the classes."""
     rng = random.Random(f"safety/{seed}")
     found = []
     for group in groups:
@@ -130,7 +180,9 @@ def _labelled(groups: list[list[Rollout]], seed: int) -> list[Labelled]:
             found.append(Labelled(problem, rollout.text, not forbidden or _refuses(problem, rollout.answer)))
         if forbidden:
             for quality, safe in ((1.0, True), (0.0, False), (0.0, False)):
-                text = f"<think>{reference_thinking(problem)}</think>{reference_answer(problem, rng, quality)}"
+                text = (
+                    f"<think>{reference_thinking(problem)}</think>{reference_answer(problem, rng, quality)}"
+                )
                 found.append(Labelled(problem, text, safe))
     rng.shuffle(found)
     return found

@@ -1,8 +1,8 @@
 """Supervised fine-tuning of the base model again (DeepSeek-R1, Nature version, supplement B.3.3 and B.4.2).
 
-In the paper: 800k samples (600k reasoning by rejection sampling, 200k general), two to three epochs, from V3-Base and not from the RL
-checkpoint. ``data`` are JSON Lines files of {"prompt", "completion"} (TRL's columns), written by other stages or by hand.
-"""
+In the paper: 800k samples (600k reasoning by rejection sampling, 200k general), two to three epochs, from
+V3-Base and not from the RL checkpoint. ``data`` are JSON Lines files of {"prompt", "completion"} (TRL's
+columns), written by other stages or by hand."""
 
 from typing import Literal
 
@@ -17,7 +17,8 @@ from r1kit.types import Problem
 
 
 class SFT(Stage):
-    """Fine-tune ``init`` on ``data``. ``bad_rows: quarantine`` leaves out rows that cannot be read, up to 5 % of a file (jsonl.py)."""
+    """Fine-tune ``init`` on ``data``. ``bad_rows: quarantine`` leaves out rows that cannot be read, up to 5 %
+    of a file (jsonl.py)."""
 
     stage: Literal["sft"] = "sft"
     init: str = "@pretrain"
@@ -33,15 +34,26 @@ class SFT(Stage):
 
 
 def finetune_on(
-    ctx: Context, init: str, written: list[tuple[str, str]], talk: Talk, training: SupervisedConfig, learner_config: LearnerConfig
+    ctx: Context,
+    init: str,
+    written: list[tuple[str, str]],
+    talk: Talk,
+    training: SupervisedConfig,
+    learner_config: LearnerConfig,
 ) -> None:
     """Train ``init`` on (prompt, response) texts and export it to ctx.out/model."""
     model = model_of(ctx.path(init))
     chat = talk.chat(model)
-    rows = [response_row(chat.prompt_ids(Problem("", "", prompt, None)), chat.response_ids(response)) for prompt, response in written]
+    rows = [
+        response_row(chat.prompt_ids(Problem("", "", prompt, None)), chat.response_ids(response))
+        for prompt, response in written
+    ]
     kept = [row for row in rows if len(row.token_ids) <= learner_config.context + 1]
     if len(kept) < len(rows):
-        ctx.log.info(f"{len(rows) - len(kept)} of {len(rows)} rows left out, longer than learner.context {learner_config.context}")
+        ctx.log.info(
+            f"{len(rows) - len(kept)} of {len(rows)} rows left out, longer than learner.context "
+            f"{learner_config.context}"
+        )
     if not kept:
         ctx.log.info(f"there is nothing to learn from: the model stays as it was in {init}")
     learner = ctx.runtime.learner(model, learner_config)

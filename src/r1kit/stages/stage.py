@@ -1,9 +1,9 @@
 """A stage: one section of the paper as a strict configuration and a ``run``.
 
-A stage reads the finished folders of other stages through ``ctx.path("@other")`` and writes its own folder ``ctx.out``:
-``model/`` (a Hugging Face directory), ``data.jsonl``, ``report.json``, whichever it makes. Every string in its configuration that
-starts with "@" is an input: ``"@r1_zero"`` is that stage's folder and ``"@r1_zero/data.jsonl"`` a file in it.
-"""
+A stage reads the finished folders of other stages through ``ctx.path("@other")`` and writes its own folder
+``ctx.out``: ``model/`` (a Hugging Face directory), ``data.jsonl``, ``report.json``, whichever it makes. Every
+string in its configuration that starts with "@" is an input: ``"@r1_zero"`` is that stage's folder and
+``"@r1_zero/data.jsonl"`` a file in it."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -23,10 +23,10 @@ KeyPath = tuple[str | int, ...]
 class Context:
     """What a stage is handed when it runs.
 
-    ``run`` is the run's folder (runs/mini) and ``out`` the folder this stage writes, which takes its final name when the stage has
-    finished; what an interrupted attempt left in ``out`` is still there. ``seed`` is derived from the run's seed and the stage's
-    name. ``outputs`` maps the name of every finished stage to its folder.
-    """
+    ``run`` is the run's folder (runs/mini) and ``out`` the folder this stage writes, which takes its final
+    name when the stage has finished; what an interrupted attempt left in ``out`` is still there. ``seed`` is
+    derived from the run's seed and the stage's name. ``outputs`` maps the name of every finished stage to its
+    folder."""
 
     run: Path
     name: str
@@ -37,30 +37,39 @@ class Context:
     outputs: Mapping[str, Path]
 
     def path(self, reference: str) -> Path:
-        """Resolve "@stage", "@stage/file" or a plain path (from the current folder). Raises ConfigError where nothing is there."""
+        """Resolve "@stage", "@stage/file" or a plain path (from the current folder). Raises ConfigError where
+        nothing is there."""
         if not reference.startswith("@"):
             path = Path(reference).expanduser()
             if not path.exists():
-                raise ConfigError(f"stage {self.name!r}: {reference}: no such file or folder (looked up from {Path.cwd()})")
+                raise ConfigError(
+                    f"stage {self.name!r}: {reference}: no such file or folder (looked up from {Path.cwd()})"
+                )
             return path
         stage, _, inner = reference[1:].partition("/")
         if stage not in self.outputs:
             finished = ", ".join(self.outputs) or "none"
-            raise ConfigError(f"stage {self.name!r}: {reference!r} names no finished stage; finished: {finished}")
+            raise ConfigError(
+                f"stage {self.name!r}: {reference!r} names no finished stage; finished: {finished}"
+            )
         folder = self.outputs[stage]
         path = folder / inner if inner else folder
         if not path.exists():
-            there = ", ".join(sorted(entry.name for entry in folder.iterdir())) if folder.is_dir() else "nothing"
-            raise ConfigError(f"stage {self.name!r}: {reference!r}: stage {stage!r} wrote no {inner!r}; it wrote: {there}")
+            there = (
+                ", ".join(sorted(entry.name for entry in folder.iterdir())) if folder.is_dir() else "nothing"
+            )
+            raise ConfigError(
+                f"stage {self.name!r}: {reference!r}: stage {stage!r} wrote no {inner!r}; it wrote: {there}"
+            )
         return path
 
 
 class Stage(Config):
     """Base of all stages. A subclass narrows ``stage`` to its own name with Literal and implements ``run``.
 
-    ``name`` is the stage's folder and what "@name" refers to; unique in a recipe; by default the stage's kind. ``seed_of`` names
-    a stage whose seed is used: two runs that differ in nothing but their configuration (matched runs).
-    """
+    ``name`` is the stage's folder and what "@name" refers to; unique in a recipe; by default the stage's
+    kind. ``seed_of`` names a stage whose seed is used: two runs that differ in nothing but their
+    configuration (matched runs)."""
 
     stage: str
     name: str = ""
@@ -77,7 +86,8 @@ class Stage(Config):
     @model_validator(mode="before")
     @classmethod
     def _keep_own_defaults(cls, data: Any) -> Any:
-        """A configuration that is given in part keeps the rest of this stage's default: ``training: {mtp_weight: 0.1}`` its schedule."""
+        """A configuration that is given in part keeps the rest of this stage's default: ``training:
+        {mtp_weight: 0.1}`` its schedule."""
         if not isinstance(data, dict):
             return data
         defaults = {name: field.default for name, field in cls.model_fields.items()}
@@ -87,15 +97,18 @@ class Stage(Config):
     @classmethod
     def _name_is_a_folder_name(cls, name: str) -> str:
         if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
-            raise ValueError(f"a stage's name is also its folder: letters, digits, '_' and '-' only (given: {name!r})")
+            raise ValueError(
+                f"a stage's name is also its folder: letters, digits, '_' and '-' only (given: {name!r})"
+            )
         return name
 
     def run(self, ctx: Context) -> None:
-        """Do the stage's work and leave the result in ``ctx.out``. Called again in the same folder after an interruption."""
+        """Do the stage's work and leave the result in ``ctx.out``. Called again in the same folder after an
+        interruption."""
         raise NotImplementedError(f"{type(self).__name__}.run")
 
     def plan(self) -> dict[str, float]:
-        """Say beforehand what the stage will do; see r1kit.plan for the names that count."""
+        """Say beforehand what the stage will do; see r1kit.commands.plan for the names that count."""
         return {}
 
     def references(self) -> list[tuple[KeyPath, str]]:

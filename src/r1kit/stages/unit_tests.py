@@ -1,9 +1,10 @@
-"""Unit tests written by a model (DeepSeek-R1, Nature version, supplement B.3.1: test cases for code without them).
+"""Unit tests written by a model (DeepSeek-R1, Nature version, supplement B.3.1: test cases for code without
+them).
 
-A model writes inputs for a problem. What the right output is, is never asked of it: known solutions (or several solutions that were
-sampled independently) are run on the inputs. Two filters, as in the paper: an input is kept where the solutions agree on its
-result, and a problem is kept where its tests reject every program that is known to be wrong.
-"""
+A model writes inputs for a problem. What the right output is, is never asked of it: known solutions (or
+several solutions that were sampled independently) are run on the inputs. Two filters, as in the paper: an
+input is kept where the solutions agree on its result, and a problem is kept where its tests reject every
+program that is known to be wrong."""
 
 import json
 import re
@@ -24,10 +25,15 @@ from r1kit.stages.stage import Context, Stage
 from r1kit.types import Problem, Sampling
 
 REQUEST_INPUTS = (
-    "Write inputs that test a solution of the problem below: usual, small, large and degenerate ones. Reply with one JSON list of "
-    "argument lists and nothing else; [[1, 2], [3, 4]] are two calls of a function with two arguments.\n\nFunction: {name}\nProblem: {prompt}"
+    "Write inputs that test a solution of the problem below: usual, small, large and degenerate ones. "
+    "Reply with one JSON list of "
+    "argument lists and nothing else; [[1, 2], [3, 4]] are two calls of a function with two "
+    "arguments.\n\nFunction: {name}\nProblem: {prompt}"
 )
-REQUEST_SOLUTION = "Solve the problem below in Python. Reply with one code block that defines {name} and nothing else.\n\nProblem: {prompt}"
+REQUEST_SOLUTION = (
+    "Solve the problem below in Python. Reply with one code block that defines {name} and nothing "
+    "else.\n\nProblem: {prompt}"
+)
 TOLERANCE = 1e-6  # of results with floats: right programs may round in another order
 PARALLEL = 8
 
@@ -36,12 +42,13 @@ _PLACES_TRIED = 50  # brackets at which a reply's list may begin
 
 
 class UnitTests(Stage):
-    """Read ``problems`` (rows: prompt, entry_point, solutions?, wrong?), and write data.jsonl with ``tests`` for those that passed both filters.
+    """Read ``problems`` (rows: prompt, entry_point, solutions?, wrong?), and write data.jsonl with ``tests``
+    for those that passed both filters.
 
-    The writer is the model of ``init``, or ``endpoint`` with ``model`` where one is named. ``agreement``: the share of the
-    solutions that must give the same result (1.0 for solutions known to be right, 0.6 for sampled ones). A row without solutions is
-    given ``sampled_solutions`` of the writer's own, which must agree by majority at least.
-    """
+    The writer is the model of ``init``, or ``endpoint`` with ``model`` where one is named. ``agreement``: the
+    share of the solutions that must give the same result (1.0 for solutions known to be right, 0.6 for
+    sampled ones). A row without solutions is given ``sampled_solutions`` of the writer's own, which must
+    agree by majority at least."""
 
     stage: Literal["unit_tests"] = "unit_tests"
     problems: str
@@ -65,24 +72,44 @@ class UnitTests(Stage):
         for number, row in enumerate(rows, start=1):
             if missing := needed - row.keys():
                 lacks = ", ".join(sorted(missing))
-                raise R1kitError(f"{self.problems}: row {number} lacks {lacks}; a row holds prompt, entry_point, solutions and wrong")
+                raise R1kitError(
+                    f"{self.problems}: row {number} lacks {lacks}; a row holds prompt, entry_point, "
+                    "solutions and wrong"
+                )
         inputs = self._replies(ctx, REQUEST_INPUTS, rows, self.samples)
         bare = [row for row in rows if not row.get("solutions")]
-        sampled = iter(self._replies(ctx, REQUEST_SOLUTION, bare, self.sampled_solutions)) if bare and self.sampled_solutions else iter(())
+        sampled = (
+            iter(self._replies(ctx, REQUEST_SOLUTION, bare, self.sampled_solutions))
+            if bare and self.sampled_solutions
+            else iter(())
+        )
         kept = []
         for row, replies in zip(rows, inputs, strict=True):
             solutions = row.get("solutions") or [read_program(reply) for reply in next(sampled, ())]
             asked = [arguments for reply in replies for arguments in read_inputs(reply)]
             tests = agreed_tests(solutions, asked, row["entry_point"], self.agreement, self.time_limit_s)
-            chosen = rejecting_tests(tests, row.get("wrong", []), row["entry_point"], self.most_tests, self.time_limit_s)
+            chosen = rejecting_tests(
+                tests, row.get("wrong", []), row["entry_point"], self.most_tests, self.time_limit_s
+            )
             if len(chosen) >= self.least_tests:
                 kept.append({**row, "solutions": solutions, "tests": chosen})
         write_jsonl(ctx.out / "data.jsonl", kept)
         unopposed = sum(not row.get("wrong") for row in kept)
-        ctx.log.info(f"{len(kept)} of {len(rows)} problems have tests that their solutions agree on and that wrong programs fail")
-        report(ctx, problems=len(rows), kept=len(kept), tests=sum(len(row["tests"]) for row in kept), without_wrong_programs=unopposed)
+        ctx.log.info(
+            f"{len(kept)} of {len(rows)} problems have tests that their solutions agree on and that "
+            "wrong programs fail"
+        )
+        report(
+            ctx,
+            problems=len(rows),
+            kept=len(kept),
+            tests=sum(len(row["tests"]) for row in kept),
+            without_wrong_programs=unopposed,
+        )
 
-    def _replies(self, ctx: Context, request: str, rows: Sequence[Mapping[str, Any]], samples: int) -> list[list[str]]:
+    def _replies(
+        self, ctx: Context, request: str, rows: Sequence[Mapping[str, Any]], samples: int
+    ) -> list[list[str]]:
         """``samples`` replies to the request about each row."""
         requests = [request.format(name=row["entry_point"], prompt=row["prompt"]) for row in rows]
         if self.endpoint:
@@ -93,7 +120,9 @@ class UnitTests(Stage):
         kind = "tests" if request is REQUEST_INPUTS else "solutions"
         model = model_of(ctx.path(self.init))
         engine = ctx.runtime.engine(model)
-        problems = [Problem(f"{kind}-{number}", "unit_tests", text, None) for number, text in enumerate(requests)]
+        problems = [
+            Problem(f"{kind}-{number}", "unit_tests", text, None) for number, text in enumerate(requests)
+        ]
         sampling = Sampling(samples, self.temperature, max_tokens=self.max_tokens)
         groups = sample(engine, self.talk.chat(model), problems, sampling, derive_seed(ctx.seed, kind))
         ctx.runtime.release(engine)
@@ -101,12 +130,19 @@ class UnitTests(Stage):
 
     def _ask(self, request: str, number: int) -> str:
         messages = [{"role": "user", "content": request}]
-        body = {"model": self.model, "messages": messages, "temperature": self.temperature, "max_tokens": self.max_tokens, "seed": number}
+        body = {
+            "model": self.model,
+            "messages": messages,
+            "temperature": self.temperature,
+            "max_tokens": self.max_tokens,
+            "seed": number,
+        }
         return complete_chat(self.endpoint, body, "OPENAI_API_KEY", 120.0).rpartition("</think>")[2]
 
 
 def read_inputs(reply: str) -> list[list[Any]]:
-    """The argument lists in a reply: its first JSON list that holds lists; none where it holds no such list."""
+    """The argument lists in a reply: its first JSON list that holds lists; none where it holds no such
+    list."""
     place = -1
     for _ in range(_PLACES_TRIED):
         place = reply.find("[", place + 1)
@@ -132,11 +168,18 @@ def read_program(reply: str) -> str:
 
 
 def agreed_tests(
-    solutions: Sequence[str], inputs: Sequence[Sequence[Any]], entry_point: str, agreement: float, time_limit_s: float = 2.0
+    solutions: Sequence[str],
+    inputs: Sequence[Sequence[Any]],
+    entry_point: str,
+    agreement: float,
+    time_limit_s: float = 2.0,
 ) -> list[dict[str, Any]]:
-    """The first filter: inputs on which at least the share ``agreement`` of the solutions give the same plain result, as tests."""
+    """The first filter: inputs on which at least the share ``agreement`` of the solutions give the same plain
+    result, as tests."""
     different = [json.loads(text) for text in dict.fromkeys(json.dumps(arguments) for arguments in inputs)]
-    by_solution = [results_of(solution, different, entry_point, time_limit_s=time_limit_s) for solution in solutions]
+    by_solution = [
+        results_of(solution, different, entry_point, time_limit_s=time_limit_s) for solution in solutions
+    ]
     tests = []
     for place, arguments in enumerate(different):
         votes = Counter(results[place] for results in by_solution)
@@ -147,12 +190,19 @@ def agreed_tests(
             expected = _as_json(json.loads(result))
         except ValueError:
             continue
-        tests.append({"args": arguments, "expected": expected, **({"tolerance": TOLERANCE} if _has_float(expected) else {})})
+        tests.append(
+            {
+                "args": arguments,
+                "expected": expected,
+                **({"tolerance": TOLERANCE} if _has_float(expected) else {}),
+            }
+        )
     return tests
 
 
 def _as_json(data: Any) -> Any:
-    """A result in the codec's form as the value that a data file can hold. Raises ValueError for others (a tuple, a set, nan)."""
+    """A result in the codec's form as the value that a data file can hold. Raises ValueError for others (a
+    tuple, a set, nan)."""
     if isinstance(data, list):
         return [_as_json(item) for item in data]
     if not isinstance(data, dict):
@@ -171,22 +221,36 @@ def _has_float(value: Any) -> bool:
 
 
 def rejecting_tests(
-    tests: Sequence[dict[str, Any]], wrong: Sequence[str], entry_point: str, most: int, time_limit_s: float = 2.0
+    tests: Sequence[dict[str, Any]],
+    wrong: Sequence[str],
+    entry_point: str,
+    most: int,
+    time_limit_s: float = 2.0,
 ) -> list[dict[str, Any]]:
-    """The second filter: at most ``most`` of the tests that together reject every program known to be wrong; none where they do not.
+    """The second filter: at most ``most`` of the tests that together reject every program known to be wrong;
+    none where they do not.
 
     Raises R1kitError where a program could not be judged: that says nothing about the tests.
     """
     if not tests:
         return []
     rejecting: dict[int, None] = {}
-    for verdict in run_programs([(program, tests) for program in wrong], entry_point=entry_point, time_limit_s=time_limit_s):
+    for verdict in run_programs(
+        [(program, tests) for program in wrong], entry_point=entry_point, time_limit_s=time_limit_s
+    ):
         if verdict.outcome == "failed":
             raise R1kitError(f"a wrong program could not be judged ({verdict.reason}); see r1kit doctor")
         if verdict.outcome != "wrong":
             return []
-        rejecting[max(0, len(verdict.tests) - 1)] = None  # a program is stopped at the first test that it fails
+        rejecting[max(0, len(verdict.tests) - 1)] = (
+            None  # a program is stopped at the first test that it fails
+        )
     if len(rejecting) > most:
         return []
-    places = sorted([*rejecting, *[place for place in range(len(tests)) if place not in rejecting][: most - len(rejecting)]])
+    places = sorted(
+        [
+            *rejecting,
+            *[place for place in range(len(tests)) if place not in rejecting][: most - len(rejecting)],
+        ]
+    )
     return [tests[place] for place in places]

@@ -1,17 +1,18 @@
-"""What to solve: tasks yield problems and check answers; RL, filtering and evaluation share the same check."""
+"""What to solve: tasks yield problems and check answers; RL, filtering and evaluation share the same
+check."""
 
 import difflib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from r1kit.config import ConfigError
-from r1kit.imports import load_name
 from r1kit.jsonl import SUFFIXES
 from r1kit.tasks.dataset import Dataset
-from r1kit.tasks.general import General
 from r1kit.tasks.gym import Gym
-from r1kit.tasks.procedural import KINDS, Procedural
+from r1kit.tasks.miniature.general import General
+from r1kit.tasks.miniature.procedural import KINDS, Procedural
 from r1kit.tasks.task import Task, final_answer, is_held_out, vote_key
+from r1kit.user_code import load_name
 
 REASONING = tuple(KINDS)  # the miniature's checkable tasks
 
@@ -23,16 +24,29 @@ TASKS: dict[str, Callable[..., Task]] = {
     "gym": Gym,
 }
 
-__all__ = ["KINDS", "REASONING", "TASKS", "Dataset", "General", "Gym", "Procedural", "Task", "final_answer", "is_held_out", "load_tasks", "vote_key"]
+__all__ = [
+    "KINDS",
+    "REASONING",
+    "TASKS",
+    "Dataset",
+    "General",
+    "Gym",
+    "Procedural",
+    "Task",
+    "final_answer",
+    "is_held_out",
+    "load_tasks",
+    "vote_key",
+]
 
 
 def load_tasks(spec: Mapping[str, Any]) -> dict[str, tuple[Task, float]]:
     """Build the tasks that a recipe names, by the name that their problems carry: name -> (task, weight).
 
-    ``{chain: 1, mul: {weight: 1, size: 500}}`` are the miniature's, and ``reasoning: 1`` all of its checkable ones;
-    ``{gsm8k: {kind: dataset, train: FILE}}`` gives an entry of TASKS a name of one's own, ``{countdown: {kind: gym}}`` is one of
-    reasoning-gym's; ``FILE.jsonl`` is a data set with default options, ``my_tasks.py:Chess`` the user's own code. Raises ConfigError naming the key.
-    """
+    ``{chain: 1, mul: {weight: 1, size: 500}}`` are the miniature's, and ``reasoning: 1`` all of its checkable
+    ones; ``{gsm8k: {kind: dataset, train: FILE}}`` gives an entry of TASKS a name of one's own, ``{countdown:
+    {kind: gym}}`` is one of reasoning-gym's; ``FILE.jsonl`` is a data set with default options,
+    ``my_tasks.py:Chess`` the user's own code. Raises ConfigError naming the key."""
     found: dict[str, tuple[Task, float]] = {}
     for name, entry in spec.items():
         options = dict(entry) if isinstance(entry, Mapping) else {"weight": entry}
@@ -42,7 +56,9 @@ def load_tasks(spec: Mapping[str, Any]) -> dict[str, tuple[Task, float]]:
         for single in REASONING if name == "reasoning" else (name,):
             task = _load_task(single, options)
             if task.name in found:
-                raise ConfigError(f"tasks.{name}: there is a task {task.name!r} already; give one of them another name")
+                raise ConfigError(
+                    f"tasks.{name}: there is a task {task.name!r} already; give one of them another name"
+                )
             found[task.name] = (task, weight / len(REASONING) if name == "reasoning" else float(weight))
     return found
 
@@ -60,7 +76,11 @@ def _load_task(name: str, options: Mapping[str, Any]) -> Task:
         return task
     if kind not in TASKS:
         near = difflib.get_close_matches(kind, [*TASKS, "reasoning"], n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: reasoning, {', '.join(TASKS)}; your own is file.py:Class"
+        hint = (
+            f"did you mean {near[0]!r}?"
+            if near
+            else f"known: reasoning, {', '.join(TASKS)}; your own is file.py:Class"
+        )
         raise ConfigError(f"tasks: unknown task {kind!r}: {hint}")
     try:
         return TASKS[kind](name, **inner)

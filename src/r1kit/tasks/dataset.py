@@ -1,14 +1,17 @@
-"""Problems from your own files: a task over JSON Lines, as ``{gsm8k: {kind: dataset, train: FILE, held_out: FILE}}`` in a recipe.
+"""Problems from your own files: a task over JSON Lines, as ``{gsm8k: {kind: dataset, train: FILE, held_out:
+FILE}}`` in a recipe.
 
-A row has a prompt and a gold answer. Their columns are named in the recipe or taken from the first row (``PROMPTS``, ``ANSWERS``; verl's
-``reward_model.ground_truth`` and chat prompts of one user turn are understood); ``about`` says what was taken. A gold answer may be a whole
-worked solution that ends in ``#### 72`` or a box; the working is then kept in ``columns["solution"]``, where pretraining finds it.
+A row has a prompt and a gold answer. Their columns are named in the recipe or taken from the first row
+(``PROMPTS``, ``ANSWERS``; verl's ``reward_model.ground_truth`` and chat prompts of one user turn are
+understood); ``about`` says what was taken. A gold answer may be a whole worked solution that ends in ``####
+72`` or a box; the working is then kept in ``columns["solution"]``, where pretraining finds it.
 
-What is evaluated is never trained on: without ``held_out`` an eighth of the problems is held out by a hash of their text, and training
-problems that stand in a held-out file, or share ten words in a row with one of its problems, are left out (r1kit.tasks.overlap).
+What is evaluated is never trained on: without ``held_out`` an eighth of the problems is held out by a hash of
+their text, and training problems that stand in a held-out file, or share ten words in a row with one of its
+problems, are left out (r1kit.tasks.overlap).
 
-With ``check: program`` the gold answer is a column of tests (``answer``, else the first of r1kit.tasks.programs.TESTS) that a program must pass.
-"""
+With ``check: program`` the gold answer is a column of tests (``answer``, else the first of
+r1kit.tasks.programs.TESTS) that a program must pass."""
 
 import hashlib
 import re
@@ -24,8 +27,8 @@ from pydantic import Field, field_validator, model_validator
 from r1kit.config import Config, R1kitError
 from r1kit.jsonl import column, parse_row, read_lines, write_jsonl
 from r1kit.language import scripts_of
-from r1kit.tasks.mathematics import boxed, check_math_batch, gold_text, tidy
-from r1kit.tasks.mathematics import final_answer as final_math
+from r1kit.tasks.mathematics.check import boxed, check_math_batch, gold_text, tidy
+from r1kit.tasks.mathematics.check import final_answer as final_math
 from r1kit.tasks.overlap import fingerprint, without_contaminated, without_duplicates
 from r1kit.tasks.programs import TESTS, ask_for_program, check_programs, program_columns, read_program
 from r1kit.tasks.task import final_answer, is_held_out
@@ -48,11 +51,11 @@ Check = Literal["math", "choice", "exact", "program"]
 class DatasetConfig(Config):
     """The options of a data set in a recipe. Files are looked up from the current folder.
 
-    ``decontaminate`` names further files whose problems are never trained on. ``limit`` bounds each split. ``check``: ``math`` compares
-    mathematically, ``choice`` letters, ``exact`` texts free of spaces, ``program`` runs the answer against the row's tests, within
-    ``time_limit_s`` and ``memory_limit_mb`` unless the row has such columns itself. ``bad_rows: quarantine`` writes rows that cannot be used to
-    FILE.bad.jsonl and goes on, up to 5 % of a file; ``error`` stops at the first.
-    """
+    ``decontaminate`` names further files whose problems are never trained on. ``limit`` bounds each split.
+    ``check``: ``math`` compares mathematically, ``choice`` letters, ``exact`` texts free of spaces,
+    ``program`` runs the answer against the row's tests, within ``time_limit_s`` and ``memory_limit_mb``
+    unless the row has such columns itself. ``bad_rows: quarantine`` writes rows that cannot be used to
+    FILE.bad.jsonl and goes on, up to 5 % of a file; ``error`` stops at the first."""
 
     train: str | None = None
     held_out: str | None = None
@@ -115,19 +118,27 @@ class Splits:
 
 
 class Dataset:
-    """A task over JSON Lines files; see DatasetConfig for ``options``. The files are read when problems are first asked for."""
+    """A task over JSON Lines files; see DatasetConfig for ``options``. The files are read when problems are
+    first asked for."""
 
     def __init__(self, name: str, **options: Any) -> None:
         self.name = name
         self.config = DatasetConfig.parse(options, f"tasks.{name}")
 
     def problems(self, split: str) -> Sequence[Problem]:
-        """The problems of "train" or "held_out". Raises R1kitError naming file, line and fix for what cannot be read."""
+        """The problems of "train" or "held_out". Raises R1kitError naming file, line and fix for what cannot
+        be read."""
         found = self._splits().problems
         if split not in found:
-            raise R1kitError(f"task {self.name}: no split {split!r}; give it with {split}: FILE.jsonl (it has: {', '.join(found)})")
+            raise R1kitError(
+                f"task {self.name}: no split {split!r}; give it with {split}: FILE.jsonl (it has: "
+                f"{', '.join(found)})"
+            )
         if not found[split]:
-            raise R1kitError(f"task {self.name}: the split {split!r} is empty; give more rows, or {split}: FILE.jsonl ({self.about()})")
+            raise R1kitError(
+                f"task {self.name}: the split {split!r} is empty; give more rows, or {split}: "
+                f"FILE.jsonl ({self.about()})"
+            )
         return found[split]
 
     def about(self) -> str:
@@ -138,14 +149,18 @@ class Dataset:
         return self.check_batch([problem], [answer])[0]
 
     def check_batch(self, problems: Sequence[Problem], answers: Sequence[str | None]) -> list[Verdict]:
-        """Judge many answers together: mathematical ones wait for math-verify's workers side by side, programs run on all cores."""
+        """Judge many answers together: mathematical ones wait for math-verify's workers side by side,
+        programs run on all cores."""
         if self.config.check == "program":
             return check_programs(problems, answers)
         golds = [str(problem.answer) for problem in problems]
         if self.config.check == "exact":
             return [_check_exact(gold, answer) for gold, answer in zip(golds, answers, strict=True)]
         judged = iter(check_math_batch(*_both(golds, answers)))
-        return [Verdict("wrong", "the template was not followed") if answer is None else next(judged) for answer in answers]
+        return [
+            Verdict("wrong", "the template was not followed") if answer is None else next(judged)
+            for answer in answers
+        ]
 
     def vote_key(self, answer: str) -> str | None:
         """Under which key an answer counts in a majority vote."""
@@ -158,7 +173,11 @@ class Dataset:
         return None if settled is None else _value_key(_THOUSANDS.sub("", tidy(settled).replace(" ", "")))
 
     def _splits(self) -> Splits:
-        named = [name for name in (self.config.train, self.config.held_out, *self.config.decontaminate) if name is not None]
+        named = [
+            name
+            for name in (self.config.train, self.config.held_out, *self.config.decontaminate)
+            if name is not None
+        ]
         return _read_splits(self.name, self.config, tuple(_stamp(Path(name).expanduser()) for name in named))
 
 
@@ -203,7 +222,9 @@ def _read_splits(name: str, config: DatasetConfig, stamps: tuple[tuple[str, int,
         reading = _read_file(name, config, Path(config.train).expanduser())
         train: Sequence[Problem] = reading.problems
         if config.held_out is None:
-            found["held_out"] = [problem for problem in train if is_held_out("dataset", fingerprint(problem.prompt))]
+            found["held_out"] = [
+                problem for problem in train if is_held_out("dataset", fingerprint(problem.prompt))
+            ]
             train = [problem for problem in train if not is_held_out("dataset", fingerprint(problem.prompt))]
         known += [problem.prompt for problem in found["held_out"]] if config.held_out is not None else []
         found["train"] = without_contaminated(train, known) if known else train
@@ -211,9 +232,15 @@ def _read_splits(name: str, config: DatasetConfig, stamps: tuple[tuple[str, int,
         if config.held_out is None:
             lines.append(f"held out: {len(found['held_out'])} of them by a hash of their text")
         if len(found["train"]) < len(train):
-            lines.append(f"{len(train) - len(found['train'])} of train left out: they stand in held-out files, or share ten words in a row")
+            lines.append(
+                f"{len(train) - len(found['train'])} of train left out: they stand in held-out files, "
+                "or share ten words in a row"
+            )
     limited = {split: problems[: config.limit] for split, problems in found.items()}
-    counts = ", ".join(f"{len(problems)} {split.replace('_', ' ')}" for split, problems in sorted(limited.items(), reverse=True))
+    counts = ", ".join(
+        f"{len(problems)} {split.replace('_', ' ')}"
+        for split, problems in sorted(limited.items(), reverse=True)
+    )
     return Splits(limited, f"{name}: {counts} problems. {'; '.join(lines)}")
 
 
@@ -231,10 +258,17 @@ def _read_file(name: str, config: DatasetConfig, path: Path) -> Reading:
             problems.append(_problem(name, config, columns, path, number, row))
         except R1kitError as error:
             if config.bad_rows == "error":
-                raise R1kitError(f"{error}\n(tasks.{name}.bad_rows: quarantine writes such rows aside and goes on)") from None
-            bad.append({"line": number, "error": str(error), "row": line.decode("utf-8", "replace").rstrip("\n")})
+                raise R1kitError(
+                    f"{error}\n(tasks.{name}.bad_rows: quarantine writes such rows aside and goes on)"
+                ) from None
+            bad.append(
+                {"line": number, "error": str(error), "row": line.decode("utf-8", "replace").rstrip("\n")}
+            )
     if len(bad) > BAD_ROWS_LIMIT * rows:
-        raise R1kitError(f"{path}: {len(bad)} of {rows} rows cannot be used, more than {BAD_ROWS_LIMIT:.0%}; the first: {bad[0]['error']}")
+        raise R1kitError(
+            f"{path}: {len(bad)} of {rows} rows cannot be used, more than {BAD_ROWS_LIMIT:.0%}; the "
+            f"first: {bad[0]['error']}"
+        )
     if columns is None or not problems:
         raise R1kitError(f"{path}: no rows; a row is a JSON object with a prompt and an answer")
     if bad:
@@ -244,26 +278,37 @@ def _read_file(name: str, config: DatasetConfig, path: Path) -> Reading:
     return Reading(path, columns, tuple(unique), rows, len(bad), len(problems) - len(unique))
 
 
-def _problem(name: str, config: DatasetConfig, columns: Columns, path: Path, number: int, row: dict[str, Any]) -> Problem:
+def _problem(
+    name: str, config: DatasetConfig, columns: Columns, path: Path, number: int, row: dict[str, Any]
+) -> Problem:
     prompt = _text(path, number, row, columns.prompt).strip()
     written = "" if config.check == "program" else _text(path, number, row, columns.answer)
     if not prompt:
-        raise R1kitError(f"{path}:{number}: column {columns.prompt!r} is empty; write the problem or remove the row")
+        raise R1kitError(
+            f"{path}:{number}: column {columns.prompt!r} is empty; write the problem or remove the row"
+        )
     try:
         if config.check == "program":
-            more = program_columns(row, _inner(row, columns.answer), config.time_limit_s, config.memory_limit_mb)
+            more = program_columns(
+                row, _inner(row, columns.answer), config.time_limit_s, config.memory_limit_mb
+            )
             gold, prompt = more["reference"], ask_for_program(prompt, more)
         else:
             gold, more = _GOLD[config.check](written), _solution(row, written)
     except ValueError as error:
         raise R1kitError(f"{path}:{number}: column {columns.answer!r}: {error}") from None
-    key = column(path, number, row, config.id) if config.id else hashlib.sha256(prompt.encode()).hexdigest()[:16]
+    key = (
+        column(path, number, row, config.id)
+        if config.id
+        else hashlib.sha256(prompt.encode()).hexdigest()[:16]
+    )
     level = float(_number(path, number, row, config.difficulty)) if config.difficulty else None
     return Problem(f"{name}/{key}", name, prompt, gold, config.language, level, {**row, **more})
 
 
 def _solution(row: Mapping[str, Any], written: str) -> dict[str, str]:
-    """The worked solution of a row as plain text, where there is one: of its own column, or what leads to the gold answer."""
+    """The worked solution of a row as plain text, where there is one: of its own column, or what leads to the
+    gold answer."""
     text = row["solution"] if isinstance(row.get("solution"), str) else written
     worked = _CALCULATION.sub("", text.rpartition("####")[0] if "####" in text else text).strip()
     return {"solution": worked} if worked and (worked != written.strip() or boxed(worked)) else {}
@@ -275,11 +320,16 @@ def _choose_columns(path: Path, number: int, row: dict[str, Any], config: Datase
     prompts, answers = (PROGRAM_PROMPTS, TESTS) if config.check == "program" else (PROMPTS, ANSWERS)
     verl = verl and config.check != "program"
     prompt = config.prompt or next((name for name in prompts if name in row), None)
-    answer = config.answer or ("reward_model.ground_truth" if verl else next((name for name in answers if name in row and name != prompt), None))
+    answer = config.answer or (
+        "reward_model.ground_truth"
+        if verl
+        else next((name for name in answers if name in row and name != prompt), None)
+    )
     if prompt is None or answer is None:
         missing, known = ("prompt", prompts) if prompt is None else ("answer", answers)
         raise R1kitError(
-            f"{path}:{number}: no column for the {missing} ({', '.join(known)}); the row has: {', '.join(row)}. Say which: {missing}: COLUMN"
+            f"{path}:{number}: no column for the {missing} ({', '.join(known)}); the row has: "
+            f"{', '.join(row)}. Say which: {missing}: COLUMN"
         )
     return Columns(prompt, answer)
 
@@ -291,10 +341,17 @@ def _text(path: Path, number: int, row: dict[str, Any], name: str) -> str:
         inner = row.get(first)
         return _text(path, number, inner if isinstance(inner, dict) else {}, rest)
     value = row.get(name)
-    if isinstance(value, list) and value and all(isinstance(turn, dict) and turn.get("role") in ("system", "user") for turn in value):
+    if (
+        isinstance(value, list)
+        and value
+        and all(isinstance(turn, dict) and turn.get("role") in ("system", "user") for turn in value)
+    ):
         said = [turn.get("content") for turn in value if turn["role"] == "user"]
         if len(said) != 1:
-            raise R1kitError(f"{path}:{number}: column {name!r}: a prompt is one user turn, not {len(said)}; split or remove the row")
+            raise R1kitError(
+                f"{path}:{number}: column {name!r}: a prompt is one user turn, not {len(said)}; split "
+                "or remove the row"
+            )
         return column(path, number, {name: said[0]}, name)
     return column(path, number, row, name)
 
@@ -322,7 +379,10 @@ def _math_gold(written: str) -> str:
     if not tidy(gold):
         raise ValueError("no gold answer; write it, or remove the row")
     if len(gold) > LONGEST_GOLD or "\n" in gold:
-        raise ValueError("a text without a final answer; end it with #### ANSWER or \\boxed{ANSWER}, or name another column (answer: COLUMN)")
+        raise ValueError(
+            "a text without a final answer; end it with #### ANSWER or \\boxed{ANSWER}, or name "
+            "another column (answer: COLUMN)"
+        )
     return gold
 
 
@@ -352,12 +412,18 @@ def _write_aside(path: Path, bad: Sequence[dict[str, Any]]) -> None:
         write_jsonl(aside, bad)
     except OSError as error:
         fix = "mend them, or copy the file to where you may write"
-        raise R1kitError(f"{aside}: cannot be written ({error.strerror or error}): {path.name} has {len(bad)} bad rows; {fix}") from None
+        raise R1kitError(
+            f"{aside}: cannot be written ({error.strerror or error}): {path.name} has {len(bad)} bad "
+            f"rows; {fix}"
+        ) from None
 
 
 def _refuse_equal_ids(path: Path, problems: Sequence[Problem]) -> None:
     seen: set[str] = set()
     for problem in problems:
         if problem.id in seen:
-            raise R1kitError(f"{path}: two problems have the id {problem.id.partition('/')[2]!r}; leave the option id out, or mend the column")
+            raise R1kitError(
+                f"{path}: two problems have the id {problem.id.partition('/')[2]!r}; leave the option "
+                "id out, or mend the column"
+            )
         seen.add(problem.id)

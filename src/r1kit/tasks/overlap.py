@@ -1,9 +1,8 @@
 """Which training problems are known from elsewhere: twice in the data, or standing in an evaluation.
 
-A problem is contaminated when its words are those of a held-out problem, or when they share a run of ten words: the paper's 10-gram filter
-(DeepSeek-R1, Nature version, supplement D.1). Paraphrases are not caught, as there. Letters count without case, and a Chinese character
-counts as a word.
-"""
+A problem is contaminated when its words are those of a held-out problem, or when they share a run of ten
+words: the paper's 10-gram filter (DeepSeek-R1, Nature version, supplement D.1). Paraphrases are not caught,
+as there. Letters count without case, and a Chinese character counts as a word."""
 
 import re
 import unicodedata
@@ -40,7 +39,11 @@ def without_contaminated(problems: Sequence[Problem], held_out: Iterable[str]) -
     for text in held_out:
         whole.add(fingerprint(text))
         runs |= _runs(text)
-    return [problem for problem in problems if fingerprint(problem.prompt) not in whole and runs.isdisjoint(_runs(problem.prompt))]
+    return [
+        problem
+        for problem in problems
+        if fingerprint(problem.prompt) not in whole and runs.isdisjoint(_runs(problem.prompt))
+    ]
 
 
 def _runs(text: str) -> set[tuple[str, ...]]:

@@ -14,9 +14,9 @@ _BOX = re.compile(r"\\boxed\{([^{}]*)\}")
 class Task(Protocol):
     """A data set or a generator of problems.
 
-    ``problems(split)`` is a sequence that is the same on every call; ``check`` judges an answer (None: the template was not followed).
-    A task may also offer ``check_batch(problems, answers)``, which is used where there is one.
-    """
+    ``problems(split)`` is a sequence that is the same on every call; ``check`` judges an answer (None: the
+    template was not followed). A task may also offer ``check_batch(problems, answers)``, which is used where
+    there is one."""
 
     name: str
 
@@ -26,13 +26,15 @@ class Task(Protocol):
 
 
 def is_held_out(task: str, *parameters: object) -> bool:
-    """Whether a problem belongs to the held-out eighth: by a hash of the problem itself, the same in every language and stage."""
+    """Whether a problem belongs to the held-out eighth: by a hash of the problem itself, the same in every
+    language and stage."""
     digest = hashlib.md5(f"{task}|{'|'.join(map(str, parameters))}".encode(), usedforsecurity=False).digest()
     return digest[0] % 8 == 0
 
 
 def final_answer(text: str) -> str | None:
-    """What an answer says: the content of its only box, or the whole text where there is none; None for several boxes."""
+    """What an answer says: the content of its only box, or the whole text where there is none; None for
+    several boxes."""
     boxes = _BOX.findall(text)
     if len(boxes) > 1:
         return None
@@ -40,6 +42,7 @@ def final_answer(text: str) -> str | None:
 
 
 def vote_key(answer: str | None) -> str | None:
-    """Under which key an answer is counted in a majority vote; equal answers that differ in spaces count together."""
+    """Under which key an answer is counted in a majority vote; equal answers that differ in spaces count
+    together."""
     said = None if answer is None else final_answer(answer)
     return None if said is None else re.sub(r"\s+", "", said)

@@ -1,6 +1,7 @@
 """Advantages: how much better a rollout was than its group, or than the whole update.
 
-With r the rewards of one problem's G rollouts, mean and std theirs (std unbiased), and batch. the same over the rollouts of all problems:
+With r the rewards of one problem's G rollouts, mean and std theirs (std unbiased), and batch. the same over
+the rollouts of all problems:
 
     group_std              (r - mean) / std                  GRPO (DeepSeekMath 2402.03300, section 4.1.2; DeepSeek-R1 eq. 3)
     group_mean             r - mean                          Dr. GRPO (2503.20783, section 3.2): (G-1)/G of the policy gradient
@@ -12,10 +13,9 @@ With r the rewards of one problem's G rollouts, mean and std theirs (std unbiase
     reinforce_pp_baseline  (r - mean) / batch.std(r - mean)  REINFORCE++ with a group baseline (2501.03262)
     gdpo                   s / batch.std(s),  s = sum over the rewards of weight x group_std        GDPO (2601.05242)
 
-Every std is + 1e-4, as in TRL. Mathematics on plain arrays, no model. A rollout whose reward is nan (our own failure) takes no part: it enters no
-mean, and its advantage is zero. Where nobody is better than anybody (one rollout, equal rewards) the advantages are exactly zero; only
-reinforce_pp compares beyond the group.
-"""
+Every std is + 1e-4, as in TRL. Mathematics on plain arrays, no model. A rollout whose reward is nan (our own
+failure) takes no part: it enters no mean, and its advantage is zero. Where nobody is better than anybody (one
+rollout, equal rewards) the advantages are exactly zero; only reinforce_pp compares beyond the group."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -29,35 +29,56 @@ from pydantic import Field
 from r1kit.config import Config, R1kitError
 from r1kit.types import Score
 
-Estimator = Literal["group_std", "group_mean", "rloo", "maxrl", "pass_at_k", "batch_std", "reinforce_pp", "reinforce_pp_baseline", "gdpo"]
+Estimator = Literal[
+    "group_std",
+    "group_mean",
+    "rloo",
+    "maxrl",
+    "pass_at_k",
+    "batch_std",
+    "reinforce_pp",
+    "reinforce_pp_baseline",
+    "gdpo",
+]
 GUARD = 1e-4
 Numbers = NDArray[np.float64]
 
 
 class AdvantageConfig(Config):
-    """``advantage`` names the estimator; the paper's is group_std. ``pass_k`` is the k of pass_at_k, below the group's size."""
+    """``advantage`` names the estimator; the paper's is group_std. ``pass_k`` is the k of pass_at_k, below
+    the group's size."""
 
     advantage: Estimator = "group_std"
     pass_k: int = Field(default=4, ge=1)
 
 
-def estimate(scores_PG: Sequence[Sequence[Score]], config: AdvantageConfig, weights: Mapping[str, float]) -> list[np.ndarray]:
+def estimate(
+    scores_PG: Sequence[Sequence[Score]], config: AdvantageConfig, weights: Mapping[str, float]
+) -> list[np.ndarray]:
     """The advantages [G] float32 of each group of one update. Groups may differ in size, and may be empty.
 
-    ``weights``: each reward's weight by name, of which gdpo alone makes use, since it normalises each reward for itself. Raises R1kitError
-    where rewards or weights do not suit the estimator.
-    """
+    ``weights``: each reward's weight by name, of which gdpo alone makes use, since it normalises each reward
+    for itself. Raises R1kitError where rewards or weights do not suit the estimator."""
     rewards_PG = [np.array([score.total for score in scores], dtype=np.float64) for scores in scores_PG]
     if config.advantage == "reinforce_pp":
         ends = np.cumsum([len(rewards_G) for rewards_G in rewards_PG])[:-1]
-        found_PG = np.split(_in_group(np.concatenate([np.zeros(0), *rewards_PG]), _group_std), ends) if rewards_PG else []
+        found_PG = (
+            np.split(_in_group(np.concatenate([np.zeros(0), *rewards_PG]), _group_std), ends)
+            if rewards_PG
+            else []
+        )
     elif config.advantage == "batch_std":
-        found_PG = _divided([_in_group(rewards_G, _group_mean) for rewards_G in rewards_PG], _spread(rewards_PG, rewards_PG))
+        found_PG = _divided(
+            [_in_group(rewards_G, _group_mean) for rewards_G in rewards_PG], _spread(rewards_PG, rewards_PG)
+        )
     elif config.advantage == "reinforce_pp_baseline":
         centred_PG = [_in_group(rewards_G, _group_mean) for rewards_G in rewards_PG]
         found_PG = _divided(centred_PG, _spread(centred_PG, rewards_PG))
     elif config.advantage == "gdpo":
-        sums_PG = [_each_reward_normalised(scores, rewards_G, weights) for scores, rewards_G in zip(scores_PG, rewards_PG, strict=True)]
+        sums_PG = [
+            _each_reward_normalised(scores, rewards_G, weights)
+            for scores, rewards_G in zip(scores_PG, rewards_PG, strict=True)
+        ]
         found_PG = _divided(sums_PG, _spread(sums_PG, rewards_PG))
     else:
         return [advantages(rewards_G, config.advantage, config.pass_k) for rewards_G in rewards_PG]
@@ -69,26 +90,38 @@ def advantages(rewards_G: np.ndarray, estimator: Estimator, pass_k: int = 4) -> 
     if estimator == "pass_at_k":
         return _finished(_in_group(rewards_G, lambda judged_G: _pass_at_k(judged_G, pass_k)))
     if estimator not in _GROUP_RULES:
-        raise R1kitError(f"advantage: {estimator} is estimated over all groups of an update at once; use estimate")
+        raise R1kitError(
+            f"advantage: {estimator} is estimated over all groups of an update at once; use estimate"
+        )
     return _finished(_in_group(rewards_G, _GROUP_RULES[estimator]))
 
 
 def penalised(
-    scores_PG: Sequence[Sequence[Score]], old_PG: Sequence[Sequence[np.ndarray]], references_PG: Sequence[Sequence[np.ndarray]], beta: float
+    scores_PG: Sequence[Sequence[Score]],
+    old_PG: Sequence[Sequence[np.ndarray]],
+    references_PG: Sequence[Sequence[np.ndarray]],
+    beta: float,
 ) -> list[list[Score]]:
-    """Scores with beta x sum_t (log pi_old - log pi_ref), the k1 estimate of the sequence's KL, taken off the total (RLHF 2203.02155, eq. 2).
+    """Scores with beta x sum_t (log pi_old - log pi_ref), the k1 estimate of the sequence's KL, taken off the
+    total (RLHF 2203.02155, eq. 2).
 
-    ``old_PG``, ``references_PG``: each rollout's log-probabilities [T] of the tokens it sampled, zero at other places. On policy the gradient of
-    such a reward is exactly that of E[r] - beta KL(pi || pi_ref). Not for maxrl, pass_at_k and gdpo, which make something else of a reward.
-    """
+    ``old_PG``, ``references_PG``: each rollout's log-probabilities [T] of the tokens it sampled, zero at
+    other places. On policy the gradient of such a reward is exactly that of E[r] - beta KL(pi || pi_ref). Not
+    for maxrl, pass_at_k and gdpo, which make something else of a reward."""
     return [
-        [replace(score, total=score.total - beta * float(np.sum(old_T.astype(np.float64) - reference_T))) for score, old_T, reference_T in group]
-        for group in (zip(*groups, strict=True) for groups in zip(scores_PG, old_PG, references_PG, strict=True))
+        [
+            replace(score, total=score.total - beta * float(np.sum(old_T.astype(np.float64) - reference_T)))
+            for score, old_T, reference_T in group
+        ]
+        for group in (
+            zip(*groups, strict=True) for groups in zip(scores_PG, old_PG, references_PG, strict=True)
+        )
     ]
 
 
 def _in_group(rewards_G: np.ndarray, rule: Callable[[Numbers], Numbers]) -> Numbers:
-    """``rule`` on the rewards that are not nan; zeros for the others, and for all where nobody is better than anybody."""
+    """``rule`` on the rewards that are not nan; zeros for the others, and for all where nobody is better than
+    anybody."""
     rewards_G = np.asarray(rewards_G, dtype=np.float64)
     judged_G = ~np.isnan(rewards_G)
     found_G = np.zeros(len(rewards_G))
@@ -111,9 +144,13 @@ def _rloo(rewards_G: Numbers) -> Numbers:
 
 
 def _maxrl(rewards_G: Numbers) -> Numbers:
-    """The mean is the share of correct rollouts, an estimate of p; grad p / p = grad log p. So the rewards cannot be negative."""
+    """The mean is the share of correct rollouts, an estimate of p; grad p / p = grad log p. So the rewards
+    cannot be negative."""
     if rewards_G.min() < 0.0:
-        raise R1kitError(f"advantage: maxrl divides by the mean reward, so none may be negative; one is {rewards_G.min():g}. Leave penalties out")
+        raise R1kitError(
+            "advantage: maxrl divides by the mean reward, so none may be negative; one is "
+            f"{rewards_G.min():g}. Leave penalties out"
+        )
     return _group_mean(rewards_G) / float(rewards_G.mean())
 
 
@@ -122,9 +159,9 @@ def _pass_at_k(rewards_G: Numbers, k: int) -> Numbers:
 
         A_i = (mean of best over the sets with i - mean of best over all) / std of best over all:
 
-    for rewards 0 and 1 Pass@k training's analytic advantage (2508.10751), for others its continuation (max@k, 2505.15201). Sorted, the j-th
-    reward from below is the best of C(j-1,k-1) sets, and of C(j-2,k-2) sets with a given lower one. Zeros where all sets have the same best.
-    """
+    for rewards 0 and 1 Pass@k training's analytic advantage (2508.10751), for others its continuation (max@k,
+    2505.15201). Sorted, the j-th reward from below is the best of C(j-1,k-1) sets, and of C(j-2,k-2) sets
+    with a given lower one. Zeros where all sets have the same best."""
     group = len(rewards_G)
     k = min(k, group)  # fewer where rollouts could not be judged
     order_G = np.argsort(rewards_G, kind="stable")
@@ -134,29 +171,49 @@ def _pass_at_k(rewards_G: Numbers, k: int) -> Numbers:
     best_G = np.array([math.comb(place, k - 1) for place in range(group)]) / math.comb(group, k)
     mean = float(best_G @ sorted_G)
     spread = math.sqrt(float(best_G @ (sorted_G - mean) ** 2))
-    above_G = np.array([math.comb(place - 1, k - 2) if place and k > 1 else 0 for place in range(group)]) / math.comb(group - 1, k - 1)
-    beaten_G = np.append(np.cumsum((above_G * sorted_G)[::-1])[::-1][1:], 0.0)  # where somebody higher is the best of the set
+    above_G = np.array(
+        [math.comb(place - 1, k - 2) if place and k > 1 else 0 for place in range(group)]
+    ) / math.comb(group - 1, k - 1)
+    beaten_G = np.append(
+        np.cumsum((above_G * sorted_G)[::-1])[::-1][1:], 0.0
+    )  # where somebody higher is the best of the set
     itself_G = best_G * math.comb(group, k) / math.comb(group - 1, k - 1) * sorted_G
     found_G = np.empty(group)
     found_G[order_G] = (itself_G + beaten_G - mean) / spread
     return found_G
 
 
-def _each_reward_normalised(scores: Sequence[Score], rewards_G: Numbers, weights: Mapping[str, float]) -> Numbers:
-    """Sum over the rewards of weight x group_std, so that a rare reward is not drowned by a common one. A reward that does not apply
-    (None) to a rollout is zero there."""
+def _each_reward_normalised(
+    scores: Sequence[Score], rewards_G: Numbers, weights: Mapping[str, float]
+) -> Numbers:
+    """Sum over the rewards of weight x group_std, so that a rare reward is not drowned by a common one. A
+    reward that does not apply (None) to a rollout is zero there."""
     sums_G = np.zeros(len(scores))
     for name in sorted({name for score in scores for name in score.parts}):
         if name not in weights:
-            raise R1kitError(f"advantage: gdpo needs the weight of reward {name!r}; weights are given for {', '.join(sorted(weights)) or 'none'}")
-        part_G = np.array([math.nan if (part := score.parts.get(name)) is None else part for score in scores], dtype=np.float64)
+            raise R1kitError(
+                f"advantage: gdpo needs the weight of reward {name!r}; weights are given for "
+                f"{', '.join(sorted(weights)) or 'none'}"
+            )
+        part_G = np.array(
+            [math.nan if (part := score.parts.get(name)) is None else part for score in scores],
+            dtype=np.float64,
+        )
         sums_G += weights[name] * _in_group(np.where(np.isnan(rewards_G), math.nan, part_G), _group_std)
     return sums_G
 
 
 def _judged(values_PG: Sequence[Numbers], rewards_PG: Sequence[Numbers]) -> Numbers:
     """The values of all rollouts whose reward is not nan, in one array."""
-    return np.concatenate([np.zeros(0), *(values_G[~np.isnan(rewards_G)] for values_G, rewards_G in zip(values_PG, rewards_PG, strict=True))])
+    return np.concatenate(
+        [
+            np.zeros(0),
+            *(
+                values_G[~np.isnan(rewards_G)]
+                for values_G, rewards_G in zip(values_PG, rewards_PG, strict=True)
+            ),
+        ]
+    )
 
 
 def _spread(values_PG: Sequence[Numbers], rewards_PG: Sequence[Numbers]) -> float:

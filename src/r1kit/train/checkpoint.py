@@ -1,13 +1,14 @@
-"""Training state on disk: weights, optimizer tensors and progress, each save a folder that is there whole or not at all. No pickle.
+"""Training state on disk: weights, optimizer tensors and progress, each save a folder that is there whole or
+not at all. No pickle.
 
     train_state/step_00000040/state.safetensors    the learner's tensors; NAME.safetensors those of a learner beside it (reference, critic)
     train_state/step_00000040/manifest.json        size and SHA-256 of every file, the progress, whose state it is, and its own SHA-256
 
-A save is written under a temporary name, flushed to the disk, and renamed; older ones are removed only after that. What is read back is
-checked against the manifest first: torn, truncated, flipped, missing or foreign files are never trained on. The newest state that is
-whole is taken; since every later step is a function of it, a damaged newest one costs time and changes nothing. Policy, reference and critic are
-files of one state, so they are of one step, and each state has copies of its own: what one state loses another still has.
-"""
+A save is written under a temporary name, flushed to the disk, and renamed; older ones are removed only after
+that. What is read back is checked against the manifest first: torn, truncated, flipped, missing or foreign
+files are never trained on. The newest state that is whole is taken; since every later step is a function of
+it, a damaged newest one costs time and changes nothing. Policy, reference and critic are files of one state,
+so they are of one step, and each state has copies of its own: what one state loses another still has."""
 
 import json
 import shutil
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 
 from r1kit.config import R1kitError
 from r1kit.files import hash_file, hash_text, remove_at_once, remove_tree, rename_whole, write_whole
-from r1kit.runs import STATES, owners
+from r1kit.records import STATES, owners
 
 FILE = "state.safetensors"
 MANIFEST = "manifest.json"
@@ -39,14 +40,17 @@ class StateError(R1kitError):
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """Which states stay: the ``last`` ones (two at least, so that a damaged one is no loss) and every ``every``-th step's (0: none)."""
+    """Which states stay: the ``last`` ones (two at least, so that a damaged one is no loss) and every
+    ``every``-th step's (0: none)."""
 
     last: int = 2
     every: int = 0
 
     def __post_init__(self) -> None:
         if self.last < 2:
-            raise ValueError(f"keep.last: {self.last} state would leave nothing to fall back on; keep at least 2")
+            raise ValueError(
+                f"keep.last: {self.last} state would leave nothing to fall back on; keep at least 2"
+            )
 
 
 def save(
@@ -58,8 +62,9 @@ def save(
     texts: Mapping[str, str] = {},
     others: Mapping[str, Learned] = {},
 ) -> None:
-    """Write the state of step ``progress["step"]`` whole or not at all, then remove the states that ``keep`` lets go. ``texts`` are further
-    files of the state, by name; ``others`` further models with their optimizers.
+    """Write the state of step ``progress["step"]`` whole or not at all, then remove the states that ``keep``
+    lets go. ``texts`` are further files of the state, by name; ``others`` further models with their
+    optimizers.
 
     Raises StateError where the disk refuses; the states before it are then as they were.
     """
@@ -85,7 +90,9 @@ def save(
     except Exception as error:  # a boundary: safetensors has errors of its own for a full disk
         shutil.rmtree(beside, ignore_errors=True)
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise StateError(f"{final}: the state could not be written: {why}; free space or mend the disk") from error
+        raise StateError(
+            f"{final}: the state could not be written: {why}; free space or mend the disk"
+        ) from error
     _let_go(states, keep or Keep())
 
 
@@ -106,13 +113,20 @@ def discard(directory: Path) -> None:
 
 
 def find(directory: Path) -> Path:
-    """The newest state that is whole. Damaged ones above it are put aside, with a warning; raises StateError where none is whole."""
+    """The newest state that is whole. Damaged ones above it are put aside, with a warning; raises StateError
+    where none is whole."""
     found, damages = _newest_whole(directory)
     if found is None:
         listed = "\n  ".join(damages) or "there is none"
-        raise StateError(f"{directory / FOLDER}: no saved state can be trusted:\n  {listed}\nBring back a copy, or redo the stage with --from")
+        raise StateError(
+            f"{directory / FOLDER}: no saved state can be trusted:\n  {listed}\nBring back a copy, or "
+            "redo the stage with --from"
+        )
     if damages:
-        print(f"r1kit: warning: {'; '.join(damages)}. Continuing from the older {found.name}, which is whole", file=sys.stderr)
+        print(
+            f"r1kit: warning: {'; '.join(damages)}. Continuing from the older {found.name}, which is whole",
+            file=sys.stderr,
+        )
     for state in _saved(directory):
         if state > found:
             shutil.rmtree(state.with_name(_DAMAGED + state.name), ignore_errors=True)
@@ -125,16 +139,22 @@ def file_of(name: str) -> str:
     return f"{name}.safetensors" if name else FILE
 
 
-def restore(directory: Path, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], name: str = "") -> dict[str, int]:
-    """Load the newest whole state into the model and its optimizers, or what was saved beside it under a name; return the progress. Raises
-    StateError as ``find``, and where the state is another model's."""
+def restore(
+    directory: Path, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], name: str = ""
+) -> dict[str, int]:
+    """Load the newest whole state into the model and its optimizers, or what was saved beside it under a
+    name; return the progress. Raises StateError as ``find``, and where the state is another model's."""
     state = find(directory)
     file = _part(state, file_of(name))
     tensors = load_file(file)
     own = _own(model)
-    found = {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
+    found = {
+        name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")
+    }
     if set(found) != set(own) or any(found[name].shape != own[name].shape for name in own):
-        raise StateError(f"{file} belongs to another model; delete {state.name}, or run the stage again with --from")
+        raise StateError(
+            f"{file} belongs to another model; delete {state.name}, or run the stage again with --from"
+        )
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(found[name])
@@ -149,20 +169,25 @@ def restore(directory: Path, model: nn.Module, optimizers: Sequence[torch.optim.
 
 
 def read(directory: Path, step: int, name: str) -> str:
-    """A text of the state of a step, which was found whole. Raises StateError where the state was saved without it."""
+    """A text of the state of a step, which was found whole. Raises StateError where the state was saved
+    without it."""
     return _part(directory / FOLDER / f"step_{step:08d}", name).read_text(encoding="utf-8")
 
 
 def progress_of(directory: Path) -> dict[str, int]:
-    """The progress of the newest whole state, without loading its tensors. Raises StateError where none is whole."""
+    """The progress of the newest whole state, without loading its tensors. Raises StateError where none is
+    whole."""
     found, damages = _newest_whole(directory)
     if found is None:
-        raise StateError(f"{directory / FOLDER}: no saved state can be trusted: {'; '.join(damages) or 'there is none'}")
+        raise StateError(
+            f"{directory / FOLDER}: no saved state can be trusted: {'; '.join(damages) or 'there is none'}"
+        )
     return _progress(found)
 
 
 def damage_of(state: Path, accepted: Sequence[str] = ()) -> str | None:
-    """What is wrong with a state's folder, None where it is whole. ``accepted``: the owners that it may have (none given: any)."""
+    """What is wrong with a state's folder, None where it is whole. ``accepted``: the owners that it may have
+    (none given: any)."""
     try:
         text = (state / MANIFEST).read_text(encoding="utf-8")
         own: dict[str, Any] = {key: json.loads(text)[key] for key in ("progress", "owner", "files")}
@@ -200,7 +225,10 @@ def _newest_whole(directory: Path) -> tuple[Path | None, list[str]]:
 def _part(state: Path, name: str) -> Path:
     file = state / name
     if not file.is_file():
-        raise StateError(f"{state} was saved without {name}: the recipe had no use for it then; leave it so or run the stage again with --from")
+        raise StateError(
+            f"{state} was saved without {name}: the recipe had no use for it then; leave it so or run "
+            "the stage again with --from"
+        )
     return file
 
 
@@ -210,13 +238,17 @@ def _saved(directory: Path) -> list[Path]:
 
 
 def _let_go(states: Path, keep: Keep) -> None:
-    """Remove the states that nobody needs. Where the disk refuses that, they lie there a while longer: the new state is what matters."""
+    """Remove the states that nobody needs. Where the disk refuses that, they lie there a while longer: the
+    new state is what matters."""
     for state in sorted(states.glob("step_*"), reverse=True)[keep.last :]:
         if not (keep.every and int(state.name.removeprefix("step_")) % keep.every == 0):
             try:
                 remove_at_once(state)
             except OSError as error:
-                print(f"r1kit: warning: {state}: the old state could not be removed: {error.strerror or error}", file=sys.stderr)
+                print(
+                    f"r1kit: warning: {state}: the old state could not be removed: {error.strerror or error}",
+                    file=sys.stderr,
+                )
 
 
 def _progress(state: Path) -> dict[str, int]:
@@ -230,7 +262,9 @@ def _mark(file: Path) -> dict[str, Any]:
 
 def _text(manifest: Mapping[str, Any]) -> str:
     """A manifest as it stands in its file, its own hash at the end."""
-    return json.dumps({**manifest, "sha256": hash_text(json.dumps(manifest, sort_keys=True))}, indent=1) + "\n"
+    return (
+        json.dumps({**manifest, "sha256": hash_text(json.dumps(manifest, sort_keys=True))}, indent=1) + "\n"
+    )
 
 
 def _tensors(model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, Tensor]:

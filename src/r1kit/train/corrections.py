@@ -1,15 +1,16 @@
-"""Rollout and learner are two programs: what is sampled from mu is learned as if from pi_old, and the weights here pay for the difference.
+"""Rollout and learner are two programs: what is sampled from mu is learned as if from pi_old, and the weights
+here pay for the difference.
 
-With l_t = log pi_old(o_t) - log mu(o_t), where mu is the engine's and pi_old the learner's probability under the same weights, a token's loss is
-multiplied by
+With l_t = log pi_old(o_t) - log mu(o_t), where mu is the engine's and pi_old the learner's probability under
+the same weights, a token's loss is multiplied by
 
     truncate       min(exp(l_t), cap)                       truncated importance sampling, token by token; cap 2
     mask           exp(l_t) if low <= exp(l_t) <= high else 0        IcePop (masked importance sampling); 0.5 and 2
     sequence       min(exp(sum_t l_t), cap)                 one weight for the whole completion; unbiased as far as the cap does not bind
     sequence_mask  0 if A < 0 and mean_t(-l_t) > delta else 1        off-policy sequence mask, DeepSeek-V3.2 (2512.02556)
 
-The weights are constants to the gradient. The ratio of the surrogate is then pi / pi_old, and only the weight knows mu (decoupled, AReaL 2505.24298).
-"""
+The weights are constants to the gradient. The ratio of the surrogate is then pi / pi_old, and only the weight
+knows mu (decoupled, AReaL 2505.24298)."""
 
 from dataclasses import replace
 from typing import Literal, Self
@@ -24,7 +25,8 @@ Correction = Literal["none", "truncate", "mask", "sequence", "sequence_mask"]
 
 
 class CorrectionConfig(Config):
-    """``correction`` names the weight of the equations above; ``none`` learns from what the engine sampled as it stands."""
+    """``correction`` names the weight of the equations above; ``none`` learns from what the engine sampled as
+    it stands."""
 
     correction: Correction = "none"
     correction_cap: float = Field(default=2.0, gt=0.0)
@@ -36,24 +38,32 @@ class CorrectionConfig(Config):
     def _bounds_hold_one(self) -> Self:
         if self.correction == "mask" and not self.correction_low <= 1.0 <= self.correction_high:
             raise ValueError(
-                f"correction_low {self.correction_low} and correction_high {self.correction_high} leave out weight 1, so that tokens on which "
+                f"correction_low {self.correction_low} and correction_high {self.correction_high} leave "
+                "out weight 1, so that tokens on which "
                 f"engine and learner agree would not be learned; use low <= 1 <= high"
             )
         return self
 
 
-def correct(old_T: np.ndarray, rollout_T: np.ndarray, advantage: float | np.ndarray, config: CorrectionConfig) -> np.ndarray:
-    """The weights [T] float32 of one completion's tokens, from their log-probabilities under learner and engine.
+def correct(
+    old_T: np.ndarray, rollout_T: np.ndarray, advantage: float | np.ndarray, config: CorrectionConfig
+) -> np.ndarray:
+    """The weights [T] float32 of one completion's tokens, from their log-probabilities under learner and
+    engine.
 
-    ``advantage`` is one number or [T]. A token that the learner holds for impossible (-inf) has weight 0 where a ratio counts.
-    """
+    ``advantage`` is one number or [T]. A token that the learner holds for impossible (-inf) has weight 0
+    where a ratio counts."""
     log_ratio_T = np.asarray(old_T, dtype=np.float64) - np.asarray(rollout_T, dtype=np.float64)
     weights_T = np.ones(len(log_ratio_T))
     if config.correction == "truncate":
         weights_T = np.exp(np.minimum(log_ratio_T, np.log(config.correction_cap)))
     elif config.correction == "mask":
-        ratio_T = np.exp(np.minimum(log_ratio_T, 80.0))  # beyond e^80 it is masked anyway, and must not overflow
-        weights_T = np.where((ratio_T >= config.correction_low) & (ratio_T <= config.correction_high), ratio_T, 0.0)
+        ratio_T = np.exp(
+            np.minimum(log_ratio_T, 80.0)
+        )  # beyond e^80 it is masked anyway, and must not overflow
+        weights_T = np.where(
+            (ratio_T >= config.correction_low) & (ratio_T <= config.correction_high), ratio_T, 0.0
+        )
     elif config.correction == "sequence":
         weights_T[:] = np.exp(min(float(log_ratio_T.sum()), np.log(config.correction_cap)))
     elif config.correction == "sequence_mask" and len(log_ratio_T):
@@ -63,11 +73,12 @@ def correct(old_T: np.ndarray, rollout_T: np.ndarray, advantage: float | np.ndar
 
 
 def corrected(row: Row, old_T: np.ndarray, config: CorrectionConfig) -> Row:
-    """The row with its tokens weighed for the mismatch, and the learner's log-probabilities as those of the old policy.
+    """The row with its tokens weighed for the mismatch, and the learner's log-probabilities as those of the
+    old policy.
 
-    ``old_T`` [T] is what the learner says of the row before the phase's first update, ``row.old_logprobs`` what the engine said. With ``none`` the
-    row is as it was: the surrogate's ratio then holds the mismatch too.
-    """
+    ``old_T`` [T] is what the learner says of the row before the phase's first update, ``row.old_logprobs``
+    what the engine said. With ``none`` the row is as it was: the surrogate's ratio then holds the mismatch
+    too."""
     if config.correction == "none" or row.old_logprobs is None:
         return row
     mask_T = row.mask

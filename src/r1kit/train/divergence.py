@@ -1,11 +1,11 @@
-"""The reverse divergence between a student's and a teacher's next token, over the whole vocabulary, without all logits at once.
+"""The reverse divergence between a student's and a teacher's next token, over the whole vocabulary, without
+all logits at once.
 
     D = KL(p || q) = sum_v p_v (log p_v - log q_v),   p = softmax(l_student / T), q = softmax(l_teacher / T)
     dD/dl_v = p_v (log p_v - log q_v - D) / T
 
-As in head.py, positions are taken in parts, here half as large since two models' logits are held, and the backward pass computes them again. Nothing
-flows to the teacher.
-"""
+As in head.py, positions are taken in parts, here half as large since two models' logits are held, and the
+backward pass computes them again. Nothing flows to the teacher."""
 
 from typing import Any
 
@@ -14,15 +14,23 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from r1kit.train.head import part_rows
+from r1kit.train.lm_head import part_rows
 
 
 def reverse_divergence(
-    hidden_ND: Tensor, weight_VD: Tensor, teacher_ND: Tensor, teacher_weight_VD: Tensor, temperatures_N: Tensor | None, dtype: torch.dtype
+    hidden_ND: Tensor,
+    weight_VD: Tensor,
+    teacher_ND: Tensor,
+    teacher_weight_VD: Tensor,
+    temperatures_N: Tensor | None,
+    dtype: torch.dtype,
 ) -> Tensor:
-    """D [N] with its exact gradient to the student's hidden states and head; the two D of student and teacher may differ. Products run in
-    ``dtype``, softmax and sums in float32 (float64 where that is one). ``temperatures_N`` None is 1 everywhere."""
-    found: Tensor = _ReverseDivergence.apply(hidden_ND, weight_VD, teacher_ND, teacher_weight_VD, temperatures_N, dtype)  # type: ignore[no-untyped-call]
+    """D [N] with its exact gradient to the student's hidden states and head; the two D of student and teacher
+    may differ. Products run in ``dtype``, softmax and sums in float32 (float64 where that is one).
+    ``temperatures_N`` None is 1 everywhere."""
+    found: Tensor = _ReverseDivergence.apply(
+        hidden_ND, weight_VD, teacher_ND, teacher_weight_VD, temperatures_N, dtype
+    )  # type: ignore[no-untyped-call]
     return found
 
 
@@ -37,7 +45,9 @@ class _ReverseDivergence(torch.autograd.Function):
         temperatures_N: Tensor | None,
         dtype: torch.dtype,
     ) -> Tensor:
-        found_N = torch.zeros(len(hidden_ND), dtype=torch.promote_types(dtype, torch.float32), device=hidden_ND.device)
+        found_N = torch.zeros(
+            len(hidden_ND), dtype=torch.promote_types(dtype, torch.float32), device=hidden_ND.device
+        )
         for part in _parts(len(hidden_ND), len(weight_VD)):
             logs_NV = _logprobs(hidden_ND, weight_VD, temperatures_N, part, dtype)
             told_NV = _logprobs(teacher_ND, teacher_weight_VD, temperatures_N, part, dtype)
@@ -53,7 +63,11 @@ class _ReverseDivergence(torch.autograd.Function):
         grad_hidden, grad_weight = torch.empty_like(hidden_ND), torch.zeros_like(weight_VD)
         for part in _parts(len(hidden_ND), len(weight_VD)):
             logs_NV = _logprobs(hidden_ND, weight_VD, temperatures_N, part, ctx.dtype)
-            excess_NV = logs_NV - _logprobs(teacher_ND, teacher_weight_VD, temperatures_N, part, ctx.dtype) - found_N[part, None]
+            excess_NV = (
+                logs_NV
+                - _logprobs(teacher_ND, teacher_weight_VD, temperatures_N, part, ctx.dtype)
+                - found_N[part, None]
+            )
             slopes_N = grad_N[part] if temperatures_N is None else grad_N[part] / temperatures_N[part]
             slopes_NV = (logs_NV.exp() * excess_NV * slopes_N[:, None]).to(ctx.dtype)
             grad_hidden[part] = (slopes_NV @ weight_VD.to(ctx.dtype)).to(grad_hidden.dtype)
@@ -66,7 +80,11 @@ def _parts(rows: int, vocabulary: int) -> list[slice]:
     return [slice(start, start + step) for start in range(0, rows, step)]
 
 
-def _logprobs(hidden_ND: Tensor, weight_VD: Tensor, temperatures_N: Tensor | None, part: slice, dtype: torch.dtype) -> Tensor:
+def _logprobs(
+    hidden_ND: Tensor, weight_VD: Tensor, temperatures_N: Tensor | None, part: slice, dtype: torch.dtype
+) -> Tensor:
     with torch.autocast(hidden_ND.device.type, enabled=False):
-        logits_NV = F.linear(hidden_ND[part].to(dtype), weight_VD.to(dtype)).to(torch.promote_types(dtype, torch.float32))
+        logits_NV = F.linear(hidden_ND[part].to(dtype), weight_VD.to(dtype)).to(
+            torch.promote_types(dtype, torch.float32)
+        )
     return (logits_NV if temperatures_N is None else logits_NV / temperatures_N[part, None]).log_softmax(-1)

@@ -1,10 +1,12 @@
-"""One model that learns: pack rows, forward, backward, clip, step. Knows no algorithm, no stage and no process group.
+"""One model that learns: pack rows, forward, backward, clip, step. Knows no algorithm, no stage and no
+process group.
 
-Parameters, gradients and moments are float32 (master weights, Micikevicius et al. 1710.03740); ``precision`` is that of the products.
+Parameters, gradients and moments are float32 (master weights, Micikevicius et al. 1710.03740); ``precision``
+is that of the products.
 
-Where several processes learn one model, each holds a replica and its share of the rows; ``reduce`` (given by the runtime) adds a flat tensor over
-all of them. Everything that an update sums (gradients, expert loads, statistics) goes through it, so the replicas stay equal bit for bit.
-"""
+Where several processes learn one model, each holds a replica and its share of the rows; ``reduce`` (given by
+the runtime) adds a flat tensor over all of them. Everything that an update sums (gradients, expert loads,
+statistics) goes through it, so the replicas stay equal bit for bit."""
 
 import contextlib
 import math
@@ -21,10 +23,10 @@ from torch import Tensor
 from r1kit.config import Config, R1kitError
 from r1kit.log import Log
 from r1kit.model.decoder import LanguageModel, members
-from r1kit.model.examination import Examination, examine
+from r1kit.model.fingerprint import Examination, examine
 from r1kit.train import checkpoint
 from r1kit.train.divergence import reverse_divergence
-from r1kit.train.head import ROW_STEP, token_logprobs
+from r1kit.train.lm_head import ROW_STEP, token_logprobs
 from r1kit.train.objectives import Objective, Predictions
 from r1kit.train.optimizers import OptimizerConfig, Reduce, build
 from r1kit.train.packing import Batch, pack
@@ -36,9 +38,9 @@ Metrics = dict[str, float]
 class LearnerConfig(Config):
     """How a model is trained on this hardware. ``context`` x ``lines`` tokens make one micro-batch.
 
-    ``head`` is the precision of the last product, hidden states to logits (head.py). After ``max_skipped`` updates in a row that could not
-    be applied the run stops. The ``keep_last`` saved states are kept, and those of every ``keep_every``-th step (0: none).
-    """
+    ``head`` is the precision of the last product, hidden states to logits (head.py). After ``max_skipped``
+    updates in a row that could not be applied the run stops. The ``keep_last`` saved states are kept, and
+    those of every ``keep_every``-th step (0: none)."""
 
     context: int = 192
     lines: int = 22
@@ -71,7 +73,11 @@ class LearnerProtocol(Protocol):
     def follow(self, teacher: "LearnerProtocol") -> None: ...
 
     def save(
-        self, directory: Path, progress: Mapping[str, int], texts: Mapping[str, str] = {}, others: Mapping[str, "LearnerProtocol"] = {}
+        self,
+        directory: Path,
+        progress: Mapping[str, int],
+        texts: Mapping[str, str] = {},
+        others: Mapping[str, "LearnerProtocol"] = {},
     ) -> None: ...
 
     def restore(self, directory: Path, name: str = "") -> Mapping[str, int]: ...
@@ -83,9 +89,16 @@ def alone(flat: Tensor) -> Tensor:
 
 
 class Learner:
-    """A model with its optimizer. ``version`` counts the updates applied; ``share`` is this process's (rank, processes)."""
+    """A model with its optimizer. ``version`` counts the updates applied; ``share`` is this process's (rank,
+    processes)."""
 
-    def __init__(self, model: LanguageModel, config: LearnerConfig, reduce: Reduce = alone, share: tuple[int, int] = (0, 1)) -> None:
+    def __init__(
+        self,
+        model: LanguageModel,
+        config: LearnerConfig,
+        reduce: Reduce = alone,
+        share: tuple[int, int] = (0, 1),
+    ) -> None:
         model.to(torch.float64 if config.precision == "float64" else torch.float32)
         self.model, self.config, self.reduce, self.share = model, config, reduce, share
         self.parameters = [p for p in model.parameters() if p.requires_grad]
@@ -95,11 +108,11 @@ class Learner:
         self._teacher: LanguageModel | None = None
 
     def update(self, rows: Sequence[Row], objective: Objective, scale: float) -> Metrics:
-        """One optimizer step on ``rows`` at ``scale`` x learning rate; return summed statistics, the gradient norm, and "loss".
+        """One optimizer step on ``rows`` at ``scale`` x learning rate; return summed statistics, the gradient
+        norm, and "loss".
 
-        Where gradient, loss or a statistic is not finite nothing is applied; "skipped" is then 1, and ``fault`` names the rows. Raises
-        R1kitError when that happens ``max_skipped`` times in a row.
-        """
+        Where gradient, loss or a statistic is not finite nothing is applied; "skipped" is then 1, and
+        ``fault`` names the rows. Raises R1kitError when that happens ``max_skipped`` times in a row."""
         self.model.train()
         sums = {name: torch.zeros(()) for name in (*objective.names, "loss", "mtp")}
         for batch in self._batches(rows, share=not objective.wants_values):
@@ -109,7 +122,9 @@ class Learner:
             for name, value in (statistics | {"loss": loss}).items():
                 sums[name] = sums[name] + value.detach().float().cpu()
         metrics, loads = self._reduce_all(sums)
-        metrics["grad_norm"] = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.config.optimizer.grad_clip))
+        metrics["grad_norm"] = float(
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.config.optimizer.grad_clip)
+        )
         wrong = sorted(name for name, value in metrics.items() if not math.isfinite(value))
         metrics["skipped"] = float(bool(wrong))
         if wrong:
@@ -122,19 +137,23 @@ class Learner:
         return metrics
 
     def fault(self) -> str:
-        """What was wrong with the last update that was not applied, and in which rows; "" if there was none."""
+        """What was wrong with the last update that was not applied, and in which rows; "" if there was
+        none."""
         return self._fault
 
     def logprobs(self, rows: Sequence[Row]) -> list[np.ndarray]:
-        """Log-probabilities [T] float32 of each row's trained tokens, aligned with its token ids (zero elsewhere)."""
+        """Log-probabilities [T] float32 of each row's trained tokens, aligned with its token ids (zero
+        elsewhere)."""
         return self._score(rows, lambda p: p.logprobs_BT)
 
     def values(self, rows: Sequence[Row]) -> list[np.ndarray]:
-        """The scalar head's outputs [T], aligned with token ids: entry t is the value after reading token t (the last is 0)."""
+        """The scalar head's outputs [T], aligned with token ids: entry t is the value after reading token t
+        (the last is 0)."""
         return self._score(rows, lambda p: p.values_BT, shift=0)  # type: ignore[arg-type, return-value]
 
     def entropies(self, rows: Sequence[Row]) -> list[np.ndarray]:
-        """Entropies [T] in nats of the distributions that each row's trained tokens came from, aligned with its token ids (zero elsewhere)."""
+        """Entropies [T] in nats of the distributions that each row's trained tokens came from, aligned with
+        its token ids (zero elsewhere)."""
         return self._score(rows, lambda p: p.entropy_BT, entropy=True)
 
     def weights(self) -> Mapping[str, Tensor]:
@@ -150,13 +169,23 @@ class Learner:
         self.model.load_state_dict(other.weights())
 
     def follow(self, teacher: "Learner") -> None:
-        """From now on every update also reads its batches with ``teacher``, which has the same vocabulary: Predictions.divergence_BT."""
+        """From now on every update also reads its batches with ``teacher``, which has the same vocabulary:
+        Predictions.divergence_BT."""
         self._teacher = teacher.model
 
-    def save(self, directory: Path, progress: Mapping[str, int], texts: Mapping[str, str] = {}, others: Mapping[str, "Learner"] = {}) -> None:
+    def save(
+        self,
+        directory: Path,
+        progress: Mapping[str, int],
+        texts: Mapping[str, str] = {},
+        others: Mapping[str, "Learner"] = {},
+    ) -> None:
         """Write the state of a step, in which ``others`` lie beside this learner under their names."""
         keep = checkpoint.Keep(self.config.keep_last, self.config.keep_every)
-        versions = {"version": self.version, **{f"version_{name}": other.version for name, other in others.items()}}
+        versions = {
+            "version": self.version,
+            **{f"version_{name}": other.version for name, other in others.items()},
+        }
         beside = {name: (other.model, other.optimizers) for name, other in others.items()}
         checkpoint.save(directory, self.model, self.optimizers, {**progress, **versions}, keep, texts, beside)
 
@@ -167,15 +196,22 @@ class Learner:
         return progress
 
     def _batches(self, rows: Sequence[Row], share: bool = False) -> list[Batch]:
-        """``share``: rows with one prompt share it; not where a value is wanted at every position of every row."""
+        """``share``: rows with one prompt share it; not where a value is wanted at every position of every
+        row."""
         device = next(self.model.parameters()).device
         with self._autocast():
             joined = self.model.skips_the_unseen()
-        return [batch.to(device) for batch in pack(rows, self.config.context, self.config.lines, share, joined)]
+        return [
+            batch.to(device) for batch in pack(rows, self.config.context, self.config.lines, share, joined)
+        ]
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         device = next(self.model.parameters()).device
-        return torch.autocast(device.type, torch.bfloat16) if self.config.precision == "bfloat16" else contextlib.nullcontext()
+        return (
+            torch.autocast(device.type, torch.bfloat16)
+            if self.config.precision == "bfloat16"
+            else contextlib.nullcontext()
+        )
 
     def _step(self, scale: float) -> None:
         for optimizer in self.optimizers:
@@ -189,23 +225,31 @@ class Learner:
             parameter.grad = None
 
     def _skip(self, rows: Sequence[Row], objective: Objective, wrong: Sequence[str]) -> None:
-        """Find out which rows are at fault, each by itself, and stop the run if this has happened too often."""
+        """Find out which rows are at fault, each by itself, and stop the run if this has happened too
+        often."""
         self._skipped += 1
         broken = [name for name, p in self.model.named_parameters() if not bool(p.isfinite().all())]
         if broken:
             reason = f"the weights themselves are not finite: {_some(broken)}"
         else:
             culprits = self._everyones(_some(self._faulty(rows, objective)))
-            reason = f"rows at fault: {culprits}" if culprits else "no row is at fault by itself: the sum over the rows overflows"
+            reason = (
+                f"rows at fault: {culprits}"
+                if culprits
+                else "no row is at fault by itself: the sum over the rows overflows"
+            )
         self._fault = f"update {self.version + 1} was not applied: {', '.join(wrong)} not finite; {reason}"
         if self._skipped >= self.config.max_skipped:
             raise R1kitError(
-                f"{self._skipped} updates in a row could not be applied. The last: {self._fault}. The state saved last is untouched; lower "
-                f"learner.optimizer.learning_rate or grad_clip, or look at what those rows hold (rewards, log-probabilities) and continue from it"
+                f"{self._skipped} updates in a row could not be applied. The last: {self._fault}. The "
+                "state saved last is untouched; lower "
+                "learner.optimizer.learning_rate or grad_clip, or look at what those rows hold "
+                "(rewards, log-probabilities) and continue from it"
             )
 
     def _faulty(self, rows: Sequence[Row], objective: Objective) -> list[str]:
-        """The rows of this process whose own loss or gradient is not finite, by name or by place among this process's rows."""
+        """The rows of this process whose own loss or gradient is not finite, by name or by place among this
+        process's rows."""
         found = []
         for place, row in enumerate(rows):
             self._forget_gradients()
@@ -214,76 +258,120 @@ class Learner:
                 if loss.requires_grad:
                     loss.backward()  # type: ignore[no-untyped-call]
                 gradients = (p.grad for p in self.parameters if p.grad is not None)
-                if not (bool(loss.isfinite()) and all(bool(gradient.isfinite().all()) for gradient in gradients)):
+                if not (
+                    bool(loss.isfinite()) and all(bool(gradient.isfinite().all()) for gradient in gradients)
+                ):
                     found.append(row.name or f"row {place} of process {self.share[0]}")
         return found
 
     def _everyones(self, text: str, room: int = 400) -> str:
-        """The texts of all processes, which only add tensors: each writes its bytes at its own place of a sum."""
+        """The texts of all processes, which only add tensors: each writes its bytes at its own place of a
+        sum."""
         rank, processes = self.share
         written = text.encode()[:room]
         said = torch.zeros(processes, room, device=self.model.device)
         said[rank, : len(written)] = torch.tensor(list(written), dtype=said.dtype, device=said.device)
         lines = self.reduce(said.flatten()).view(processes, room).to(torch.uint8).cpu().numpy()
-        return ", ".join(text for line in lines if (text := line.tobytes().rstrip(b"\0").decode(errors="ignore")))
+        return ", ".join(
+            text for line in lines if (text := line.tobytes().rstrip(b"\0").decode(errors="ignore"))
+        )
 
     def _loss(self, batch: Batch, objective: Objective) -> tuple[Tensor, dict[str, Tensor]]:
         with self._autocast():
             balance = bool(objective.balance_weight)
             context = {"experts_BTLA": batch.experts_BTLA, "beginnings_BT": batch.beginnings_BT}
-            out = self.model(batch.tokens_BT, batch.positions_BT, batch.segments_BT, balance=balance, **context)
-            predictions = self._predict(out.hidden_BTD, batch, bool(objective.wants_entropy), objective.wants_values)
+            out = self.model(
+                batch.tokens_BT, batch.positions_BT, batch.segments_BT, balance=balance, **context
+            )
+            predictions = self._predict(
+                out.hidden_BTD, batch, bool(objective.wants_entropy), objective.wants_values
+            )
             if self._teacher is not None:
-                predictions = replace(predictions, divergence_BT=self._divergence(out.hidden_BTD, self._teacher, batch))
+                predictions = replace(
+                    predictions, divergence_BT=self._divergence(out.hidden_BTD, self._teacher, batch)
+                )
             loss, statistics = objective(predictions, batch)
             if objective.mtp_weight:
                 mtp = self._mtp_loss(out.last_BTD, batch)
                 loss = loss + objective.mtp_weight * mtp
                 statistics["mtp"] = mtp
             if balance:
-                share_BS = (members(batch.segments_BT, batch.beginnings_BT) * (batch.weights_BT * batch.mask_BT)[:, None]).sum(-1)
+                share_BS = (
+                    members(batch.segments_BT, batch.beginnings_BT)
+                    * (batch.weights_BT * batch.mask_BT)[:, None]
+                ).sum(-1)
                 loss = loss + objective.balance_weight * (out.balance_BS * share_BS).sum()
         return loss, statistics
 
     def _predict(self, hidden_BTD: Tensor, batch: Batch, entropy: bool, values: bool) -> Predictions:
-        """Log-probabilities of the trained targets, and the entropies there; only those positions go through the head."""
+        """Log-probabilities of the trained targets, and the entropies there; only those positions go through
+        the head."""
         trained = batch.mask_BT.flatten().nonzero()[:, 0]
         found_N, entropy_N = self._through_head(hidden_BTD, trained, trained, batch, entropy)
         blank_N = torch.zeros(batch.mask_BT.numel(), device=hidden_BTD.device, dtype=found_N.dtype)
-        logprobs_BT, entropy_BT = (blank_N.index_copy(0, trained, some_N).view_as(batch.mask_BT) for some_N in (found_N, entropy_N))
+        logprobs_BT, entropy_BT = (
+            blank_N.index_copy(0, trained, some_N).view_as(batch.mask_BT) for some_N in (found_N, entropy_N)
+        )
         return Predictions(logprobs_BT, entropy_BT, self.model.values(hidden_BTD) if values else None)
 
-    def _through_head(self, hidden_BTD: Tensor, places: Tensor, predicted: Tensor, batch: Batch, entropy: bool = False) -> tuple[Tensor, Tensor]:
-        """Log-probabilities of the targets at flat positions ``predicted`` from the hidden states at ``places``, and entropies, [N] each.
+    def _through_head(
+        self, hidden_BTD: Tensor, places: Tensor, predicted: Tensor, batch: Batch, entropy: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of the targets at flat positions ``predicted`` from the hidden states at
+        ``places``, and entropies, [N] each.
 
-        N is rounded up to few different numbers with copies of place 0: CPU libraries compile a product per shape.
-        """
+        N is rounded up to few different numbers with copies of place 0: CPU libraries compile a product per
+        shape."""
         padding = (0, -len(places) % ROW_STEP)
         places, padded = torch.nn.functional.pad(places, padding), torch.nn.functional.pad(predicted, padding)
-        hidden_ND, targets_N = hidden_BTD.flatten(0, 1).index_select(0, places), batch.targets_BT.flatten()[padded]
+        hidden_ND, targets_N = (
+            hidden_BTD.flatten(0, 1).index_select(0, places),
+            batch.targets_BT.flatten()[padded],
+        )
         temperatures_N = None if batch.temperatures_BT is None else batch.temperatures_BT.flatten()[padded]
-        found_N, entropy_N = token_logprobs(hidden_ND, self.model.lm_head.weight, targets_N, temperatures_N, self._head_dtype(), entropy)
+        found_N, entropy_N = token_logprobs(
+            hidden_ND, self.model.lm_head.weight, targets_N, temperatures_N, self._head_dtype(), entropy
+        )
         return found_N[: len(predicted)], entropy_N[: len(predicted)]
 
     def _divergence(self, hidden_BTD: Tensor, teacher: LanguageModel, batch: Batch) -> Tensor:
-        """KL(student || teacher) [B, T] of the next token at the trained positions, by the teacher's reading of the same batch."""
+        """KL(student || teacher) [B, T] of the next token at the trained positions, by the teacher's reading
+        of the same batch."""
         teacher.eval()
         with torch.no_grad():
-            told_BTD = teacher(batch.tokens_BT, batch.positions_BT, batch.segments_BT, beginnings_BT=batch.beginnings_BT).hidden_BTD
+            told_BTD = teacher(
+                batch.tokens_BT, batch.positions_BT, batch.segments_BT, beginnings_BT=batch.beginnings_BT
+            ).hidden_BTD
         trained = batch.mask_BT.flatten().nonzero()[:, 0]
         places = torch.nn.functional.pad(trained, (0, -len(trained) % ROW_STEP))
-        hidden_ND, told_ND = (some_BTD.flatten(0, 1).index_select(0, places) for some_BTD in (hidden_BTD, told_BTD))
+        hidden_ND, told_ND = (
+            some_BTD.flatten(0, 1).index_select(0, places) for some_BTD in (hidden_BTD, told_BTD)
+        )
         temperatures_N = None if batch.temperatures_BT is None else batch.temperatures_BT.flatten()[places]
         weights = (self.model.lm_head.weight, teacher.lm_head.weight.detach())
-        found_N = reverse_divergence(hidden_ND, weights[0], told_ND, weights[1], temperatures_N, self._head_dtype())[: len(trained)]
-        return torch.zeros_like(batch.mask_BT, dtype=found_N.dtype).flatten().index_copy(0, trained, found_N).view_as(batch.mask_BT)
+        found_N = reverse_divergence(
+            hidden_ND, weights[0], told_ND, weights[1], temperatures_N, self._head_dtype()
+        )[: len(trained)]
+        return (
+            torch.zeros_like(batch.mask_BT, dtype=found_N.dtype)
+            .flatten()
+            .index_copy(0, trained, found_N)
+            .view_as(batch.mask_BT)
+        )
 
     def _head_dtype(self) -> torch.dtype:
         return torch.float64 if self.config.precision == "float64" else getattr(torch, self.config.head)
 
     def _mtp_loss(self, last_BTD: Tensor, batch: Batch) -> Tensor:
-        """-sum(weight * log P(t_{i+2})), DeepSeek-V3 eq. 24 at depth 1: from position i, with t_{i+1} given, t_{i+2} is predicted."""
-        hidden_BTD = self.model.mtp(last_BTD, batch.targets_BT, batch.positions_BT, batch.segments_BT, beginnings_BT=batch.beginnings_BT)
+        """-sum(weight * log P(t_{i+2})), DeepSeek-V3 eq. 24 at depth 1: from position i, with t_{i+1} given,
+        t_{i+2} is predicted."""
+        hidden_BTD = self.model.mtp(
+            last_BTD,
+            batch.targets_BT,
+            batch.positions_BT,
+            batch.segments_BT,
+            beginnings_BT=batch.beginnings_BT,
+        )
         same_BT = batch.segments_BT[:, 1:] == batch.segments_BT[:, :-1]
         mask_BT = batch.mask_BT[:, 1:] & same_BT & (batch.segments_BT[:, 1:] > 0)
         trained = torch.nn.functional.pad(mask_BT, (0, 1)).flatten().nonzero()[:, 0]
@@ -291,13 +379,16 @@ class Learner:
         return -(logprobs_N * batch.weights_BT.flatten()[trained + 1]).sum()
 
     def _reduce_all(self, sums: Mapping[str, Tensor]) -> tuple[Metrics, list[Tensor]]:
-        """Add gradients, statistics and expert loads over all processes, in one flat tensor; return the statistics and the loads."""
+        """Add gradients, statistics and expert loads over all processes, in one flat tensor; return the
+        statistics and the loads."""
         names = sorted(sums)
         loads = self.model.expert_loads()
         for parameter in self.parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        pieces = [p.grad.flatten() for p in self.parameters if p.grad is not None] + [load.float().flatten() for load in loads]
+        pieces = [p.grad.flatten() for p in self.parameters if p.grad is not None] + [
+            load.float().flatten() for load in loads
+        ]
         flat = torch.cat([*pieces, *(sums[name].reshape(1).to(pieces[0].device) for name in names)])
         total = self.reduce(flat)
         if total is not flat:  # more than one process: put the sums back
@@ -318,7 +409,13 @@ class Learner:
         return metrics, summed
 
     @torch.inference_mode()
-    def _score(self, rows: Sequence[Row], pick: Callable[[Predictions], Tensor], shift: int = 1, entropy: bool = False) -> list[np.ndarray]:
+    def _score(
+        self,
+        rows: Sequence[Row],
+        pick: Callable[[Predictions], Tensor],
+        shift: int = 1,
+        entropy: bool = False,
+    ) -> list[np.ndarray]:
         self.model.eval()
         found = [np.zeros(len(row.token_ids), dtype=np.float32) for row in rows]
         for batch in self._batches(rows):

@@ -1,8 +1,8 @@
 """What a loss sees, and the losses that need no more than a line: cross-entropy and its relatives.
 
-An objective is a pure function of the model's predictions and the batch. It returns a *sum* over trained tokens; the rows' weights carry the
-normalisation, so any split over micro-batches, packing or processes gives the same gradient.
-"""
+An objective is a pure function of the model's predictions and the batch. It returns a *sum* over trained
+tokens; the rows' weights carry the normalisation, so any split over micro-batches, packing or processes gives
+the same gradient."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,9 +15,10 @@ from r1kit.train.packing import Batch
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """logprobs_BT: log-probability of each target in float32, with gradient, zero where not trained; entropy_BT: of the
-    distribution it came from, with gradient (zero unless asked for); values_BT: the scalar head's outputs, if there is one;
-    divergence_BT: from the teacher's distribution (divergence.py), with gradient, zero where not trained, if the learner follows one."""
+    """logprobs_BT: log-probability of each target in float32, with gradient, zero where not trained;
+    entropy_BT: of the distribution it came from, with gradient (zero unless asked for); values_BT: the scalar
+    head's outputs, if there is one; divergence_BT: from the teacher's distribution (divergence.py), with
+    gradient, zero where not trained, if the learner follows one."""
 
     logprobs_BT: Tensor
     entropy_BT: Tensor
@@ -26,8 +27,9 @@ class Predictions:
 
 
 class Objective(Protocol):
-    """``wants_entropy`` and ``wants_values`` say what must be computed. The statistics returned are sums, to be added over batches and
-    processes; ``names`` lists them, since a process without rows must add zeros of the same names."""
+    """``wants_entropy`` and ``wants_values`` say what must be computed. The statistics returned are sums, to
+    be added over batches and processes; ``names`` lists them, since a process without rows must add zeros of
+    the same names."""
 
     @property
     def names(self) -> tuple[str, ...]: ...
@@ -49,8 +51,8 @@ class Objective(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CrossEntropy:
-    """-sum(weight * log p(target)): pretraining and SFT. ``mtp_weight`` is lambda of DeepSeek-V3 eq. 25 (0.3, later 0.1);
-    ``balance_weight`` is alpha of its sequence-wise balance loss, eq. 17 (1e-4)."""
+    """-sum(weight * log p(target)): pretraining and SFT. ``mtp_weight`` is lambda of DeepSeek-V3 eq. 25 (0.3,
+    later 0.1); ``balance_weight`` is alpha of its sequence-wise balance loss, eq. 17 (1e-4)."""
 
     mtp_weight: float = 0.0
     balance_weight: float = 0.0

@@ -1,11 +1,12 @@
-"""AdamW for everything, or Muon for hidden matrices with AdamW for the rest; learning-rate schedules as plain functions of the step.
+"""AdamW for everything, or Muon for hidden matrices with AdamW for the rest; learning-rate schedules as plain
+functions of the step.
 
-Muon (Jordan et al. 2024): momentum, then the update matrix is replaced by its nearest orthogonal one, found by a quintic Newton-Schulz
-iteration in bf16. Expert weights [E, F, D] are E matrices, orthogonalised in one batch. The update is scaled by sqrt(max(1, rows/cols)).
+Muon (Jordan et al. 2024): momentum, then the update matrix is replaced by its nearest orthogonal one, found
+by a quintic Newton-Schulz iteration in bf16. Expert weights [E, F, D] are E matrices, orthogonalised in one
+batch. The update is scaled by sqrt(max(1, rows/cols)).
 
-Weight decay is decoupled in both, w -= rate x decay x w (Loshchilov and Hutter 1711.05101; for Muon, Liu et al. 2502.16982), each with its own rate,
-and in AdamW on matrices only, not on norms and biases.
-"""
+Weight decay is decoupled in both, w -= rate x decay x w (Loshchilov and Hutter 1711.05101; for Muon, Liu et
+al. 2502.16982), each with its own rate, and in AdamW on matrices only, not on norms and biases."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -21,7 +22,8 @@ Reduce = Callable[[Tensor], Tensor]
 
 
 class OptimizerConfig(Config):
-    """AdamW(beta1 .9, beta2 .95, weight decay .1) is DeepSeek-V3's pretraining setting (section 4.2); RL's was not published."""
+    """AdamW(beta1 .9, beta2 .95, weight decay .1) is DeepSeek-V3's pretraining setting (section 4.2); RL's
+    was not published."""
 
     kind: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = Field(default=1e-3, ge=0.0)
@@ -33,8 +35,9 @@ class OptimizerConfig(Config):
 
 
 class ScheduleConfig(Config):
-    """``warmup`` steps up from zero, then ``constant``, or down to ``final`` x learning rate: ``linear`` or ``cosine`` over all
-    remaining steps, ``wsd`` linearly over the last ``decay_share`` of all steps (warm-up, stable, decay)."""
+    """``warmup`` steps up from zero, then ``constant``, or down to ``final`` x learning rate: ``linear`` or
+    ``cosine`` over all remaining steps, ``wsd`` linearly over the last ``decay_share`` of all steps (warm-up,
+    stable, decay)."""
 
     kind: Literal["constant", "linear", "cosine", "wsd"] = "constant"
     warmup: int = Field(default=0, ge=0)
@@ -56,9 +59,8 @@ class ScheduleConfig(Config):
 class Muon(torch.optim.Optimizer):
     """Momentum .95 (Nesterov) with orthogonalised updates for matrices [.., rows, cols].
 
-    Of ``share`` = (rank, processes), each process orthogonalises every processes-th matrix; ``reduce`` adds the shares together, so
-    that the work is split and all replicas apply the same update.
-    """
+    Of ``share`` = (rank, processes), each process orthogonalises every processes-th matrix; ``reduce`` adds
+    the shares together, so that the work is split and all replicas apply the same update."""
 
     def __init__(
         self,
@@ -75,7 +77,9 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
-            trained = [p for p in group["params"] if p.grad is not None and bool(p.grad.any())]  # the MTP layer is not always trained
+            trained = [
+                p for p in group["params"] if p.grad is not None and bool(p.grad.any())
+            ]  # the MTP layer is not always trained
             directions = [self._direction(parameter, group["momentum"]) for parameter in trained]
             for parameter, update in zip(trained, self._orthogonal(directions), strict=True):
                 rows, columns = parameter.shape[-2:]
@@ -93,7 +97,10 @@ class Muon(torch.optim.Optimizer):
     def _orthogonal(self, directions: Sequence[Tensor]) -> list[Tensor]:
         rank, processes = self.share
         own = orthogonalise_all(directions[rank::processes])
-        mine = [own[i // processes] if i % processes == rank else torch.zeros_like(d) for i, d in enumerate(directions)]
+        mine = [
+            own[i // processes] if i % processes == rank else torch.zeros_like(d)
+            for i, d in enumerate(directions)
+        ]
         if self.reduce is None or processes == 1 or not mine:
             return mine
         flat = self.reduce(torch.cat([update.flatten() for update in mine]))
@@ -102,7 +109,8 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalise_all(matrices: Sequence[Tensor]) -> list[Tensor]:
-    """Each of them orthogonalised; those of one shape, upright or lying, as one batch: a small model's are too small to be worth a call each."""
+    """Each of them orthogonalised; those of one shape, upright or lying, as one batch: a small model's are
+    too small to be worth a call each."""
     lying = [matrix.mT if matrix.shape[-2] > matrix.shape[-1] else matrix for matrix in matrices]
     alike: dict[tuple[int, ...], list[int]] = {}
     for index, matrix in enumerate(lying):
@@ -113,39 +121,69 @@ def orthogonalise_all(matrices: Sequence[Tensor]) -> list[Tensor]:
         done = torch.split(orthogonalise(torch.cat(batches)), [len(batch) for batch in batches])
         for i, part in zip(indices, done, strict=True):
             found[i] = part.view_as(lying[i])
-    return [one.mT if matrix.shape[-2] > matrix.shape[-1] else one for one, matrix in zip(found, matrices, strict=True)]
+    return [
+        one.mT if matrix.shape[-2] > matrix.shape[-1] else one
+        for one, matrix in zip(found, matrices, strict=True)
+    ]
 
 
 def orthogonalise(matrix: Tensor, iterations: int = 5) -> Tensor:
-    """U V^T of the singular value decomposition, approximately (singular values end in about 0.7..1.2); batched over leading dims."""
+    """U V^T of the singular value decomposition, approximately (singular values end in about 0.7..1.2);
+    batched over leading dims."""
     a, b, c = 3.4445, -4.7750, 2.0315  # Jordan et al. 2024: steepest slope at zero that still converges
     tall = matrix.shape[-2] > matrix.shape[-1]
     x = matrix.mT if tall else matrix
-    x = (x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)).bfloat16()  # the iteration forgives rounding, and bf16 is twice as quick
+    x = (
+        x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    ).bfloat16()  # the iteration forgives rounding, and bf16 is twice as quick
     shape = x.shape
     x = x.reshape(-1, *shape[-2:])
     for _ in range(iterations):
         gram = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)  # a x + (b gram + c gram gram) x
+        x = torch.baddbmm(
+            x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a
+        )  # a x + (b gram + c gram gram) x
     x = x.view(shape)
     found: Tensor = (x.mT if tall else x).to(matrix.dtype)
     return found
 
 
-def build(model: nn.Module, config: OptimizerConfig, share: tuple[int, int] = (0, 1), reduce: Reduce | None = None) -> list[torch.optim.Optimizer]:
-    """The optimizers of a model, its work split by ``share`` (Muon); each parameter group remembers its base rate under "base_lr"."""
+def build(
+    model: nn.Module, config: OptimizerConfig, share: tuple[int, int] = (0, 1), reduce: Reduce | None = None
+) -> list[torch.optim.Optimizer]:
+    """The optimizers of a model, its work split by ``share`` (Muon); each parameter group remembers its base
+    rate under "base_lr"."""
     hidden: list[Tensor] = []
     rest: list[Tensor] = []
     for name, parameter in model.named_parameters():
-        matrix = parameter.ndim >= 2 and not any(part in name for part in ("embed", "head", "gate.weight", "router"))
+        matrix = parameter.ndim >= 2 and not any(
+            part in name for part in ("embed", "head", "gate.weight", "router")
+        )
         (hidden if matrix and config.kind == "muon" else rest).append(parameter)
     decayed, plain = [p for p in rest if p.ndim >= 2], [p for p in rest if p.ndim < 2]
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    groups = [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
     optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW([g for g in groups if g["params"]], lr=config.learning_rate, betas=(config.beta1, config.beta2), eps=1e-8, fused=True)
+        torch.optim.AdamW(
+            [g for g in groups if g["params"]],
+            lr=config.learning_rate,
+            betas=(config.beta1, config.beta2),
+            eps=1e-8,
+            fused=True,
+        )
     ]
     if hidden:
-        optimizers.append(Muon(hidden, config.muon_learning_rate, weight_decay=config.weight_decay, share=share, reduce=reduce))
+        optimizers.append(
+            Muon(
+                hidden,
+                config.muon_learning_rate,
+                weight_decay=config.weight_decay,
+                share=share,
+                reduce=reduce,
+            )
+        )
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["base_lr"] = group["lr"]

@@ -1,16 +1,19 @@
-"""Rows to batches: packed, shifted once, with exact segments, so that no padding is computed and no row sees another.
+"""Rows to batches: packed, shifted once, with exact segments, so that no padding is computed and no row sees
+another.
 
-A row of n tokens gives n-1 inputs and n-1 targets. Rows are placed best-fit-decreasing into lines of ``context`` positions (DeepSeek-R1,
-supplement B.1: best-fit packing into fixed-length chunks); each line's segments are numbered from 1, 0 is padding, and positions restart.
+A row of n tokens gives n-1 inputs and n-1 targets. Rows are placed best-fit-decreasing into lines of
+``context`` positions (DeepSeek-R1, supplement B.1: best-fit packing into fixed-length chunks); each line's
+segments are numbered from 1, 0 is padding, and positions restart.
 
-Rows with the same prompt may share it: it then stands once in a line, as a segment of its own, and the rows' own segments go on behind it, with
-positions that continue. What is shared ends two positions before the first trained target, so that every position from which a trained token is
-predicted, also by multi-token prediction at depth 1, is the row's own.
-"""
+Rows with the same prompt may share it: it then stands once in a line, as a segment of its own, and the rows'
+own segments go on behind it, with positions that continue. What is shared ends two positions before the first
+trained target, so that every position from which a trained token is predicted, also by multi-token prediction
+at depth 1, is the row's own."""
 
 from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,11 +25,12 @@ from r1kit.types import Row
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Packed rows as tensors [B, T]; ``rows_BT`` is the index of the row that a position belongs to (-1: padding).
+    """Packed rows as tensors [B, T]; ``rows_BT`` is the index of the row that a position belongs to (-1:
+    padding).
 
-    ``temperatures_BT`` is None where every row's is 1, ``experts_BTLA`` where no row replays any (-1: the model's own choice),
-    ``beginnings_BT`` (the segment that a position sees besides its own, 0: none) where no rows share a beginning, which belongs to no row.
-    """
+    ``temperatures_BT`` is None where every row's is 1, ``experts_BTLA`` where no row replays any (-1: the
+    model's own choice), ``beginnings_BT`` (the segment that a position sees besides its own, 0: none) where
+    no rows share a beginning, which belongs to no row."""
 
     tokens_BT: Tensor
     targets_BT: Tensor
@@ -45,7 +49,10 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         tensors = (getattr(self, name) for name in self.__slots__)
-        return Batch(*(None if tensor is None else tensor.to(device, non_blocking=True) for tensor in tensors))  # type: ignore[arg-type]
+        moved: list[Any] = [
+            None if tensor is None else tensor.to(device, non_blocking=True) for tensor in tensors
+        ]
+        return Batch(*moved)
 
 
 def place(lengths: Sequence[int], context: int) -> list[list[int]]:
@@ -66,7 +73,8 @@ def place(lengths: Sequence[int], context: int) -> list[list[int]]:
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """Rows, by index, that stand in one line behind the ``shared`` positions that they begin with (0: a row by itself)."""
+    """Rows, by index, that stand in one line behind the ``shared`` positions that they begin with (0: a row
+    by itself)."""
 
     rows: tuple[int, ...]
     shared: int
@@ -95,20 +103,30 @@ def _shared(row: Row) -> int:
 def _beginning(row: Row) -> bytes:
     shared = _shared(row)
     experts = b"" if row.experts is None else row.experts[:shared].astype(np.int16).tobytes()
-    return np.int64(shared).tobytes() + np.asarray(row.token_ids[: shared + 1], dtype=np.int64).tobytes() + experts
+    return (
+        np.int64(shared).tobytes()
+        + np.asarray(row.token_ids[: shared + 1], dtype=np.int64).tobytes()
+        + experts
+    )
 
 
-def pack(rows: Sequence[Row], context: int, lines: int, share: bool = False, joined: bool = False) -> list[Batch]:
-    """Pack rows into batches of at most ``lines`` lines of at most ``context`` positions; ``share``: a prompt stands once for its rows.
+def pack(
+    rows: Sequence[Row], context: int, lines: int, share: bool = False, joined: bool = False
+) -> list[Batch]:
+    """Pack rows into batches of at most ``lines`` lines of at most ``context`` positions; ``share``: a prompt
+    stands once for its rows.
 
-    ``joined``: the lines of a batch are one, ``lines`` times as long. It holds whole groups and ends with less padding, and costs nothing where
-    attention computes only what a token sees. A row longer than ``context`` raises R1kitError: cutting it would change what is learned in
-    silence. Several lines are padded to ``context`` and to an even number, a single one by a thirty-second at most: CPU libraries compile a
-    product per shape, so few shapes pay.
-    """
+    ``joined``: the lines of a batch are one, ``lines`` times as long. It holds whole groups and ends with
+    less padding, and costs nothing where attention computes only what a token sees. A row longer than
+    ``context`` raises R1kitError: cutting it would change what is learned in silence. Several lines are
+    padded to ``context`` and to an even number, a single one by a thirty-second at most: CPU libraries
+    compile a product per shape, so few shapes pay."""
     lengths = [len(row.token_ids) - 1 for row in rows]
     if lengths and max(lengths) > context:
-        raise R1kitError(f"a row of {max(lengths) + 1} tokens does not fit into context {context}; raise learner.context or lower max_tokens")
+        raise R1kitError(
+            f"a row of {max(lengths) + 1} tokens does not fit into context {context}; raise "
+            "learner.context or lower max_tokens"
+        )
     if joined:
         context, lines = context * lines, 1
     placed = bundles(rows, context) if share else [Bundle((index,), 0) for index in range(len(rows))]
@@ -137,11 +155,22 @@ def _segments(rows: Sequence[Row], bins: Sequence[Sequence[Bundle]]) -> list[_Se
         for bundle in chosen:
             behind = 0
             if bundle.shared:
-                found.append(_Segment(bundle.rows[0], line, number, slice(start, start + bundle.shared), slice(0, bundle.shared), is_beginning=True))
+                found.append(
+                    _Segment(
+                        bundle.rows[0],
+                        line,
+                        number,
+                        slice(start, start + bundle.shared),
+                        slice(0, bundle.shared),
+                        is_beginning=True,
+                    )
+                )
                 start, behind, number = start + bundle.shared, number, number + 1
             for index in bundle.rows:
                 part = slice(bundle.shared, len(rows[index].token_ids) - 1)
-                found.append(_Segment(index, line, number, slice(start, start + part.stop - part.start), part, behind))
+                found.append(
+                    _Segment(index, line, number, slice(start, start + part.stop - part.start), part, behind)
+                )
                 start, number = start + part.stop - part.start, number + 1
     return found
 
@@ -159,7 +188,11 @@ def _batch(rows: Sequence[Row], bins: Sequence[Sequence[Bundle]], context: int) 
     for segment in layout:
         row, part, at = rows[segment.row], segment.part, (segment.line, segment.span)
         tokens[at], targets[at] = row.token_ids[:-1][part], row.token_ids[1:][part]
-        numbers[at], positions[at], beginnings[at] = segment.number, np.arange(part.start, part.stop), segment.behind
+        numbers[at], positions[at], beginnings[at] = (
+            segment.number,
+            np.arange(part.start, part.stop),
+            segment.behind,
+        )
         if segment.is_beginning:
             continue
         owners[at], mask[at] = segment.row, row.mask[1:][part]
@@ -187,12 +220,17 @@ def _temperatures(owners_BT: np.ndarray, rows: Sequence[Row], packed: Sequence[R
     return torch.from_numpy(temperatures[owners_BT])  # -1, the padding, is the last one
 
 
-def _experts(shape: tuple[int, int], layout: Sequence[_Segment], rows: Sequence[Row], packed: Sequence[Row]) -> Tensor | None:
+def _experts(
+    shape: tuple[int, int], layout: Sequence[_Segment], rows: Sequence[Row], packed: Sequence[Row]
+) -> Tensor | None:
     shapes = {row.experts.shape[1:] for row in packed if row.experts is not None}
     if not shapes:
         return None
     if len(shapes) > 1:
-        raise R1kitError(f"rows of one update replay experts of different shapes [layers, experts]: {sorted(shapes)}; all must come from one model")
+        raise R1kitError(
+            "rows of one update replay experts of different shapes [layers, experts]: "
+            f"{sorted(shapes)}; all must come from one model"
+        )
     experts = np.full((*shape, *shapes.pop()), -1, dtype=np.int16)
     for segment in layout:
         replayed = rows[segment.row].experts

@@ -1,9 +1,12 @@
-"""The policy's loss: a surrogate of ratio and advantage, a divergence from the reference, an entropy bonus, and how tokens are averaged.
+"""The policy's loss: a surrogate of ratio and advantage, a divergence from the reference, an entropy bonus,
+and how tokens are averaged.
 
-    L = - sum_t w_t gain_t + beta sum_t w_t D_t - entropy_bonus sum_t w_t H_t + sum_t w_t penalty_t |log rho_t|
+    L = - sum_t w_t gain_t + beta sum_t w_t D_t - entropy_bonus sum_t w_t H_t + sum_t w_t penalty_t |log
+    rho_t|
 
-gain_t is surrogates.py's; the last term is KL-Cov's (2505.22617; the penalties are tokens.py's). D_t, with rho = pi / pi_old and
-l = log pi_ref(o_t) - log pi(o_t), and what its gradient is in expectation over o_t (tests/test_policy_loss.py enumerates all of it):
+gain_t is surrogates.py's; the last term is KL-Cov's (2505.22617; the penalties are tokens.py's). D_t, with
+rho = pi / pi_old and l = log pi_ref(o_t) - log pi(o_t), and what its gradient is in expectation over o_t
+(tests/test_policy_loss.py enumerates all of it):
 
     k1             -l                     nothing on policy: E[grad log pi] = 0. Refused, unless unbiased
     k2             l^2 / 2                grad KL(pi || pi_ref) on policy
@@ -11,13 +14,14 @@ l = log pi_ref(o_t) - log pi(o_t), and what its gradient is in expectation over 
     unbiased k1/3  rho D_t                grad KL(pi || pi_ref), also off policy                                    DeepSeek-V3.2 (2512.02556)
     k1 in reward   r - beta sum_t k1_t    the gradient of the whole sequence's KL(pi || pi_ref)                     advantages.penalised
 
-A term in the loss counts a token's own divergence with the prefixes as they were sampled; only the one in the reward also counts what a token does to
-the divergence of those after it. k2 and k3 in the reward are refused: their gradient vanishes to first order where pi is near pi_ref.
+A term in the loss counts a token's own divergence with the prefixes as they were sampled; only the one in the
+reward also counts what a token does to the divergence of those after it. k2 and k3 in the reward are refused:
+their gradient vanishes to first order where pi is near pi_ref.
 
-``aggregation``: what divides a token of a rollout: rollout, its length x the rollouts (GRPO); token, all tokens of the update (DAPO 2503.14476,
-eq. 8); prompt, all tokens of its group x the groups (ScaleRL 2510.13786); constant, rollouts x max_tokens (Dr. GRPO 2503.20783); sequence, the
-rollouts (the policy gradient itself; LUSPO 2602.05261).
-"""
+``aggregation``: what divides a token of a rollout: rollout, its length x the rollouts (GRPO); token, all
+tokens of the update (DAPO 2503.14476, eq. 8); prompt, all tokens of its group x the groups (ScaleRL
+2510.13786); constant, rollouts x max_tokens (Dr. GRPO 2503.20783); sequence, the rollouts (the policy
+gradient itself; LUSPO 2602.05261)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,7 +41,8 @@ Divergence = Literal["k1", "k2", "k3"]
 
 
 class PolicyLossConfig(SurrogateConfig):
-    """The paper's values: k3 in the loss, beta 0.001 (DeepSeek-R1, Nature version, 2.1), no entropy bonus, a mean over each rollout."""
+    """The paper's values: k3 in the loss, beta 0.001 (DeepSeek-R1, Nature version, 2.1), no entropy bonus, a
+    mean over each rollout."""
 
     beta: float = Field(default=0.001, ge=0.0)
     kl: Divergence = "k3"
@@ -50,24 +55,37 @@ class PolicyLossConfig(SurrogateConfig):
     def _divergence_has_a_gradient(self) -> "PolicyLossConfig":
         problem = ""
         if self.kl_in == "reward" and self.kl != "k1":
-            problem = f"kl: {self.kl} in the reward pulls to no reference: its gradient vanishes near it. Use kl: k1 with kl_in: reward"
+            problem = (
+                f"kl: {self.kl} in the reward pulls to no reference: its gradient vanishes near it. Use kl: "
+                "k1 with kl_in: reward"
+            )
         elif self.kl_in == "reward" and self.kl_unbiased:
-            problem = "kl_unbiased weighs a divergence in the loss; in the reward, k1 is unbiased as it is. Leave kl_unbiased out"
+            problem = (
+                "kl_unbiased weighs a divergence in the loss; in the reward, k1 is unbiased as it is. "
+                "Leave kl_unbiased out"
+            )
         elif self.kl_in == "loss" and self.kl == "k1" and not self.kl_unbiased:
-            problem = "kl: k1 in the loss has no expected gradient on policy. Use k2 or k3, kl_unbiased: true, or kl_in: reward"
+            problem = (
+                "kl: k1 in the loss has no expected gradient on policy. Use k2 or k3, kl_unbiased: true, "
+                "or kl_in: reward"
+            )
         elif self.kl == "k2" and self.kl_unbiased:
-            problem = "kl: k2 is right without a weight, and wrong with one. Use kl: k3 (or k1) with kl_unbiased: true"
+            problem = (
+                "kl: k2 is right without a weight, and wrong with one. Use kl: k3 (or k1) with "
+                "kl_unbiased: true"
+            )
         if self.beta and problem:
             raise ValueError(problem)
         return self
 
 
-def token_weights(lengths: Sequence[int], aggregation: Aggregation, max_tokens: int, groups: Sequence[int] = ()) -> list[float]:
+def token_weights(
+    lengths: Sequence[int], aggregation: Aggregation, max_tokens: int, groups: Sequence[int] = ()
+) -> list[float]:
     """What each rollout's tokens weigh, so that the sum over an update's tokens is the loss.
 
-    ``lengths``: trained tokens of each rollout, group after group; ``groups``: rollouts in each group, which aggregation prompt needs
-    (R1kitError where they do not add up).
-    """
+    ``lengths``: trained tokens of each rollout, group after group; ``groups``: rollouts in each group, which
+    aggregation prompt needs (R1kitError where they do not add up)."""
     rollouts = len(lengths)
     if aggregation == "rollout":
         return [1.0 / (rollouts * max(1, length)) for length in lengths]
@@ -76,18 +94,24 @@ def token_weights(lengths: Sequence[int], aggregation: Aggregation, max_tokens: 
     if aggregation in ("constant", "sequence"):
         return [1.0 / (rollouts * (max_tokens if aggregation == "constant" else 1)) for _ in lengths]
     if sum(groups) != rollouts:
-        raise R1kitError(f"aggregation: prompt needs the size of every group: {list(groups)} are not {rollouts} rollouts")
+        raise R1kitError(
+            f"aggregation: prompt needs the size of every group: {list(groups)} are not {rollouts} rollouts"
+        )
     starts = [sum(groups[:place]) for place in range(len(groups))]
     tokens = [sum(lengths[start : start + size]) for start, size in zip(starts, groups, strict=True)]
-    return [1.0 / (len(groups) * max(1, total)) for total, size in zip(tokens, groups, strict=True) for _ in range(size)]
+    return [
+        1.0 / (len(groups) * max(1, total))
+        for total, size in zip(tokens, groups, strict=True)
+        for _ in range(size)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyLoss:
     """The loss of ``config`` as an objective of the learner; see the equations on top.
 
-    Statistics, summed over tokens: entropy, k3 to the reference, tokens that the surrogate's bound has cut, |log pi - log pi_old|.
-    """
+    Statistics, summed over tokens: entropy, k3 to the reference, tokens that the surrogate's bound has cut,
+    |log pi - log pi_old|."""
 
     config: PolicyLossConfig
     mtp_weight: float = 0.0
@@ -100,7 +124,9 @@ class PolicyLoss:
         config, mask_BT, logprobs_BT = self.config, batch.mask_BT, predictions.logprobs_BT
         weights_BT = batch.weights_BT * mask_BT
         log_ratio_BT = (logprobs_BT - batch.old_logprobs_BT) * mask_BT
-        gain_BT, cut_BT = gain(Moves(logprobs_BT, log_ratio_BT, batch.advantages_BT, mask_BT, batch.rows_BT), config)
+        gain_BT, cut_BT = gain(
+            Moves(logprobs_BT, log_ratio_BT, batch.advantages_BT, mask_BT, batch.rows_BT), config
+        )
         loss = -(gain_BT * weights_BT).sum() + (batch.penalties_BT * log_ratio_BT.abs() * weights_BT).sum()
         log_ref_BT = (batch.ref_logprobs_BT - logprobs_BT) * mask_BT
         if config.beta and config.kl_in == "loss":
@@ -114,7 +140,9 @@ class PolicyLoss:
             statistics = {
                 "tokens": mask_BT.sum(),
                 "entropy": (predictions.entropy_BT * mask_BT).sum(),
-                "kl_ref": (divergence(log_ref_BT, "k3") * mask_BT).sum() if config.beta else torch.zeros_like(loss),
+                "kl_ref": (divergence(log_ref_BT, "k3") * mask_BT).sum()
+                if config.beta
+                else torch.zeros_like(loss),
                 "clipped": (cut_BT & mask_BT).sum(),
                 "gap": ((logprobs_BT - batch.old_logprobs_BT).abs() * mask_BT).sum(),
             }
@@ -122,7 +150,8 @@ class PolicyLoss:
 
 
 def divergence(log_ratio: Tensor, kind: Divergence) -> Tensor:
-    """Schulman's estimators of KL(pi || ref) from samples of pi, elementwise: log_ratio = log pi_ref - log pi (joschu.net/blog/kl-approx.html)."""
+    """Schulman's estimators of KL(pi || ref) from samples of pi, elementwise: log_ratio = log pi_ref - log pi
+    (joschu.net/blog/kl-approx.html)."""
     if kind == "k1":
         return -log_ratio
     return log_ratio**2 / 2 if kind == "k2" else torch.exp(log_ratio) - log_ratio - 1

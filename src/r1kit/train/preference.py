@@ -3,10 +3,10 @@
     pairwise   L = -log sigmoid(v_chosen - v_rejected)              (helpfulness, on the summary only)
     pointwise  L = -[y log sigmoid(v) + (1-y) log(1-sigmoid(v))]    (safety, on the whole response)
 
-v is the scalar head's value after the end token (DeepSeek-R1, Nature version, section 3.1). The gradient is taken in two passes: values without
-gradient first, from them the slopes dL/dv, then sum(slope x v) is differentiated. By the chain rule that is the exact gradient, and chosen and
-rejected need not share a batch or a process.
-"""
+v is the scalar head's value after the end token (DeepSeek-R1, Nature version, section 3.1). The gradient is
+taken in two passes: values without gradient first, from them the slopes dL/dv, then sum(slope x v) is
+differentiated. By the chain rule that is the exact gradient, and chosen and rejected need not share a batch
+or a process."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -56,8 +56,8 @@ class SlopeLoss:
 
 
 def value_row(prompt_ids: np.ndarray, response_ids: np.ndarray) -> Row:
-    """A row whose value is read after the response's end token. The last token is a stopper: it is never read, it gives the end
-    token a position."""
+    """A row whose value is read after the response's end token. The last token is a stopper: it is never
+    read, it gives the end token a position."""
     token_ids = np.concatenate([prompt_ids, response_ids, response_ids[-1:]]).astype(np.int32)
     mask = np.zeros(len(token_ids), dtype=bool)
     mask[-1] = True
@@ -87,22 +87,42 @@ def pointwise_slopes(values_N: np.ndarray, labels_N: np.ndarray) -> np.ndarray:
     return slopes_N
 
 
-def train_pairwise(learner: LearnerProtocol, chat: Chat, pairs: Sequence[Pair], context: int, batch: int, epochs: int, seed: int) -> list[Metrics]:
+def train_pairwise(
+    learner: LearnerProtocol,
+    chat: Chat,
+    pairs: Sequence[Pair],
+    context: int,
+    batch: int,
+    epochs: int,
+    seed: int,
+) -> list[Metrics]:
     """Bradley-Terry training in mini-batches of ``batch`` pairs; metrics per step."""
     history = []
     for chosen in minibatches(len(pairs), batch, epochs, seed):
-        rows = [text_row(chat, pairs[i].problem, text, context) for i in chosen for text in (pairs[i].chosen, pairs[i].rejected)]
+        rows = [
+            text_row(chat, pairs[i].problem, text, context)
+            for i in chosen
+            for text in (pairs[i].chosen, pairs[i].rejected)
+        ]
         values = read_values(learner, rows)
         slopes = pairwise_slopes(values[0::2], values[1::2])
         metrics = learner.update(_with_slopes(rows, np.stack(slopes, 1).reshape(-1)), SlopeLoss(), 1.0)
         margin = values[0::2] - values[1::2]
         loss = float(np.logaddexp(0, -margin).mean())
-        history.append({"loss": loss, "accuracy": float((margin > 0).mean()), "optim/grad_norm": metrics["grad_norm"]})
+        history.append(
+            {"loss": loss, "accuracy": float((margin > 0).mean()), "optim/grad_norm": metrics["grad_norm"]}
+        )
     return history
 
 
 def train_pointwise(
-    learner: LearnerProtocol, chat: Chat, labelled: Sequence[Labelled], context: int, batch: int, epochs: int, seed: int
+    learner: LearnerProtocol,
+    chat: Chat,
+    labelled: Sequence[Labelled],
+    context: int,
+    batch: int,
+    epochs: int,
+    seed: int,
 ) -> list[Metrics]:
     """Binary cross-entropy training in mini-batches; metrics per step."""
     history = []
@@ -112,13 +132,26 @@ def train_pointwise(
         values = read_values(learner, rows)
         metrics = learner.update(_with_slopes(rows, pointwise_slopes(values, labels)), SlopeLoss(), 1.0)
         loss = np.logaddexp(0, np.where(labels > 0, -values, values)).mean()
-        history.append({"loss": float(loss), "accuracy": float(((values > 0) == (labels > 0)).mean()), "optim/grad_norm": metrics["grad_norm"]})
+        history.append(
+            {
+                "loss": float(loss),
+                "accuracy": float(((values > 0) == (labels > 0)).mean()),
+                "optim/grad_norm": metrics["grad_norm"],
+            }
+        )
     return history
 
 
 def pair_accuracy(learner: LearnerProtocol, chat: Chat, pairs: Sequence[Pair], context: int) -> float:
     """How often the chosen text has the higher value."""
-    values = read_values(learner, [text_row(chat, pair.problem, text, context) for pair in pairs for text in (pair.chosen, pair.rejected)])
+    values = read_values(
+        learner,
+        [
+            text_row(chat, pair.problem, text, context)
+            for pair in pairs
+            for text in (pair.chosen, pair.rejected)
+        ],
+    )
     return float((values[0::2] > values[1::2]).mean())
 
 
@@ -129,10 +162,11 @@ def label_accuracy(learner: LearnerProtocol, chat: Chat, labelled: Sequence[Labe
 
 @dataclass(frozen=True)
 class RewardModel:
-    """A trained judge. ``summary_only``: it reads the answer without the thinking, as the paper's helpfulness model does.
+    """A trained judge. ``summary_only``: it reads the answer without the thinking, as the paper's helpfulness
+    model does.
 
-    Scores are sigmoid((v - mean) / std), so in 0..1 beside the rule rewards; a rollout without an answer gets 0.
-    """
+    Scores are sigmoid((v - mean) / std), so in 0..1 beside the rule rewards; a rollout without an answer gets
+    0."""
 
     learner: LearnerProtocol
     chat: Chat
@@ -144,13 +178,20 @@ class RewardModel:
     def scores(self, rollouts: Sequence[Rollout]) -> list[float]:
         answered = [r for r in rollouts if r.answer is not None]
         texts = [str(r.answer) if self.summary_only else r.text for r in answered]
-        values = read_values(self.learner, [text_row(self.chat, r.problem, text, self.context) for r, text in zip(answered, texts, strict=True)])
+        values = read_values(
+            self.learner,
+            [
+                text_row(self.chat, r.problem, text, self.context)
+                for r, text in zip(answered, texts, strict=True)
+            ],
+        )
         found = dict(zip([id(r) for r in answered], sigmoid((values - self.mean) / self.std), strict=True))
         return [float(found.get(id(r), 0.0)) for r in rollouts]
 
 
 def text_row(chat: Chat, problem: Problem, text: str, context: int) -> Row:
-    """The row of a prompt and a text; a text beyond ``context`` is cut, so that no rambling rollout stops the run."""
+    """The row of a prompt and a text; a text beyond ``context`` is cut, so that no rambling rollout stops the
+    run."""
     prompt_ids, response_ids = chat.prompt_ids(problem, opening=""), chat.response_ids(text)
     room = max(1, context - len(prompt_ids))
     if len(response_ids) > room:
@@ -164,5 +205,7 @@ def _with_slopes(rows: Sequence[Row], slopes: np.ndarray) -> list[Row]:
 
 def minibatches(count: int, batch: int, epochs: int, seed: int) -> list[np.ndarray]:
     """Indices of each mini-batch, in an order of its own for each epoch."""
-    orders = [np.random.default_rng(derive_seed(seed, "epoch", epoch)).permutation(count) for epoch in range(epochs)]
+    orders = [
+        np.random.default_rng(derive_seed(seed, "epoch", epoch)).permutation(count) for epoch in range(epochs)
+    ]
     return [order[start : start + batch] for order in orders for start in range(0, count, batch)]

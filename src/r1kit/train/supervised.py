@@ -1,7 +1,8 @@
-"""Supervised training: next-token prediction for pretraining, loss on the response for SFT. One loop serves both.
+"""Supervised training: next-token prediction for pretraining, loss on the response for SFT. One loop serves
+both.
 
-The loss of an update is the mean over its trained tokens, so rows carry weight 1 / (trained tokens of the update).
-"""
+The loss of an update is the mean over its trained tokens, so rows carry weight 1 / (trained tokens of the
+update)."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -22,8 +23,8 @@ from r1kit.types import Row
 
 class SupervisedConfig(Config):
     """DeepSeek-R1's SFT: 2 epochs, cosine to a tenth (supplement B.4.2). ``batch_tokens``: tokens per update.
-    ``mtp_every``: the MTP loss joins every so many updates; its layer costs a quarter of a small model's step.
-    ``save_every`` counts updates."""
+    ``mtp_every``: the MTP loss joins every so many updates; its layer costs a quarter of a small model's
+    step. ``save_every`` counts updates."""
 
     epochs: float = Field(default=2.0, gt=0)
     batch_tokens: int = Field(default=4096, ge=1)
@@ -85,10 +86,11 @@ def train(
     log: Log,
     out: Path,
 ) -> Metrics:
-    """Run ``steps`` updates over ``batches(start)``, a stream that can begin at any step; return the last step's metrics.
+    """Run ``steps`` updates over ``batches(start)``, a stream that can begin at any step; return the last
+    step's metrics.
 
-    The state is saved in ``out`` every ``config.save_every`` steps, and an interrupted training continues from there.
-    """
+    The state is saved in ``out`` every ``config.save_every`` steps, and an interrupted training continues
+    from there."""
     start = learner.restore(out)["step"] if checkpoint.exists(out) else 0
     metrics: Metrics = {}
     for step, rows in zip(range(start, steps), batches(start), strict=False):
@@ -113,7 +115,9 @@ def train(
     return metrics
 
 
-def finetune(learner: LearnerProtocol, rows: Sequence[Row], config: SupervisedConfig, seed: int, log: Log, out: Path) -> Metrics:
+def finetune(
+    learner: LearnerProtocol, rows: Sequence[Row], config: SupervisedConfig, seed: int, log: Log, out: Path
+) -> Metrics:
     """SFT: ``config.epochs`` over ``rows``, shuffled anew each epoch."""
     batches = list(update_batches(iter(epochs_of(rows, config.epochs, seed)), config.batch_tokens))
     return train(learner, lambda start: iter(batches[start:]), len(batches), config, log, out)

@@ -1,4 +1,5 @@
-"""Surrogates: what an update may gain from a token of a rollout, given how far the policy has moved since the rollout was played.
+"""Surrogates: what an update may gain from a token of a rollout, given how far the policy has moved since the
+rollout was played.
 
 With rho_t = pi(o_t) / pi_old(o_t), s = exp(mean_t log rho_t) over the rollout, sg[x] = x without gradient:
 
@@ -11,8 +12,8 @@ With rho_t = pi(o_t) / pi_old(o_t), s = exp(mean_t log rho_t) over the rollout, 
     sapo         (4 / tau) sigmoid(tau (rho_t - 1)) A,  tau by the sign of A               SAPO (2511.20347)
     reinforce    A log pi(o_t), no ratio: right for one update a rollout only              REINFORCE
 
-On policy (rho = 1) all have one gradient, A grad log pi(o_t): they differ in what they do as the policy moves away.
-"""
+On policy (rho = 1) all have one gradient, A grad log pi(o_t): they differ in what they do as the policy moves
+away."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,8 +29,9 @@ Surrogate = Literal["clip", "gspo", "gspo_token", "gmpo", "cispo", "sapo", "rein
 
 
 class SurrogateConfig(Config):
-    """``epsilon``, ``epsilon_high`` (None: the same) bound the ratio at 1-epsilon and 1+epsilon_high, for gmpo its logarithm at -epsilon and
-    +epsilon_high. The default 10 is that of R1's first RL stage (Nature version, 3.2.1); R1-Zero's was not published."""
+    """``epsilon``, ``epsilon_high`` (None: the same) bound the ratio at 1-epsilon and 1+epsilon_high, for
+    gmpo its logarithm at -epsilon and +epsilon_high. The default 10 is that of R1's first RL stage (Nature
+    version, 3.2.1); R1-Zero's was not published."""
 
     surrogate: Surrogate = "clip"
     epsilon: float = Field(default=10.0, gt=0.0)
@@ -42,7 +44,10 @@ class SurrogateConfig(Config):
     @model_validator(mode="after")
     def _dual_clip_has_a_clip(self) -> "SurrogateConfig":
         if self.dual_clip is not None and self.surrogate not in ("clip", "gspo", "gspo_token"):
-            raise ValueError(f"dual_clip bounds the ratio of surrogate clip, gspo or gspo_token, not that of {self.surrogate}. Leave it out")
+            raise ValueError(
+                "dual_clip bounds the ratio of surrogate clip, gspo or gspo_token, not that of "
+                f"{self.surrogate}. Leave it out"
+            )
         return self
 
 
@@ -57,16 +62,20 @@ class Moves:
     rows_BT: Tensor
 
 
-Gain = tuple[Tensor, Tensor]  # gain_BT, with gradient; cut_BT bool: the bound has stopped the token's gradient
+Gain = tuple[
+    Tensor, Tensor
+]  # gain_BT, with gradient; cut_BT bool: the bound has stopped the token's gradient
 
 
 def gain(moves: Moves, config: SurrogateConfig) -> Gain:
-    """The gain [B, T] of ``config.surrogate``, to be weighed, summed and maximised, and which tokens were cut [B, T]."""
+    """The gain [B, T] of ``config.surrogate``, to be weighed, summed and maximised, and which tokens were cut
+    [B, T]."""
     return _SURROGATES[config.surrogate](moves, config)
 
 
 def row_mean(values_BT: Tensor, mask_BT: Tensor, rows_BT: Tensor) -> Tensor:
-    """At each position the mean [B, T] over the trained tokens of the row that it belongs to. Rows are whole, so no packing changes it."""
+    """At each position the mean [B, T] over the trained tokens of the row that it belongs to. Rows are whole,
+    so no packing changes it."""
     rows_N = rows_BT.clamp(min=0).flatten()  # padding is not trained: it adds zero to row 0
     number = int(rows_N.max()) + 1
     sums_R = values_BT.new_zeros(number).index_add(0, rows_N, (values_BT * mask_BT).flatten())
@@ -79,7 +88,9 @@ def _clip(moves: Moves, config: SurrogateConfig) -> Gain:
 
 
 def _gspo(moves: Moves, config: SurrogateConfig) -> Gain:
-    return _bounded(torch.exp(row_mean(moves.log_ratio_BT, moves.mask_BT, moves.rows_BT)), moves.advantages_BT, config)
+    return _bounded(
+        torch.exp(row_mean(moves.log_ratio_BT, moves.mask_BT, moves.rows_BT)), moves.advantages_BT, config
+    )
 
 
 def _gspo_token(moves: Moves, config: SurrogateConfig) -> Gain:
@@ -116,7 +127,9 @@ def _cispo(moves: Moves, config: SurrogateConfig) -> Gain:
 
 def _sapo(moves: Moves, config: SurrogateConfig) -> Gain:
     ratio_BT = torch.exp(moves.log_ratio_BT)
-    tau_BT = torch.where(moves.advantages_BT > 0, config.sapo_positive, config.sapo_negative).to(ratio_BT.dtype)
+    tau_BT = torch.where(moves.advantages_BT > 0, config.sapo_positive, config.sapo_negative).to(
+        ratio_BT.dtype
+    )
     gain_BT = torch.sigmoid(tau_BT * (ratio_BT - 1)) * 4 / tau_BT * moves.advantages_BT
     return gain_BT, torch.zeros_like(moves.mask_BT)
 

@@ -1,0 +1,110 @@
+"""A conversation in the terminal: what the model writes appears as it is sampled, its thinking dimmed.
+
+Every line is answered on its own, which is what a model trained on single problems has learned; ``/more``
+continues the conversation with the next line instead, earlier thoughts left out as R1's template does."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from r1kit.chat import Chat
+from r1kit.config import R1kitError
+from r1kit.engine.native import NativeEngine
+from r1kit.log import printable
+from r1kit.model.huggingface import load_pretrained
+from r1kit.records import prompt_settings
+from r1kit.seeds import derive_seed
+from r1kit.tokenizer import ASSISTANT, USER, Tokenizer
+from r1kit.types import Sampling
+
+Turn = tuple[str, str]
+
+HELP = "type a question; /more question keeps the conversation; an empty line or Ctrl-D ends"
+THINKING = ("<think>", "</think>")
+
+
+class Speaker:
+    """A model with its tokenizer and template, ready to answer."""
+
+    def __init__(self, model_dir: Path, sampling: Sampling) -> None:
+        self.tokenizer = Tokenizer.load(model_dir)
+        self.chat = Chat(self.tokenizer, **_written_for(model_dir, self.tokenizer))
+        model = load_pretrained(model_dir)
+        self.longest = model.config.max_positions
+        self.stop_id = self.tokenizer.id(self.tokenizer.names["eos"])
+        self.engine = NativeEngine(
+            model, [self.stop_id], precision="bfloat16"
+        )  # half the memory to read for every token
+        self.sampling = sampling
+
+    def answer(self, turns: list[Turn], seed: int) -> Iterator[str]:
+        """Yield the response piece by piece. Raises R1kitError when the conversation has no room left in the
+        model's context."""
+        prompt_ids = self.chat.turn_ids(turns, self.chat.opening)
+        room = self.longest - len(prompt_ids)
+        if room <= 0:
+            raise R1kitError(f"the conversation fills the model's {self.longest} positions: begin a new one")
+        sampling = replace(self.sampling, max_tokens=min(self.sampling.max_tokens, room))
+        ids: list[int] = []
+        begin, end, known = 0, 0, ""  # the tokens of the last piece that was yielded, and its text
+        if self.chat.opening:
+            yield self.chat.opening
+        for token_id in self.engine.stream(prompt_ids, sampling, seed):
+            ids.append(token_id)
+            text = self.tokenizer.decode(
+                ids[begin:]
+            )  # with the piece before: some tokenizers drop a space at the beginning
+            # A character may take several tokens; its first bytes alone decode to the replacement character.
+            if not text.endswith("\ufffd"):
+                yield text[len(known) :]
+                begin, end = end, len(ids)
+                known = self.tokenizer.decode(ids[begin:])
+        if not ids or ids[-1] != self.stop_id:
+            yield f" [cut off after {len(ids)} tokens]"
+
+
+def talk(model_dir: Path, sampling: Sampling, console: Console, prompt: str | None = None) -> None:
+    """Answer ``prompt``, or one line of the terminal after another until an empty one."""
+    speaker = Speaker(model_dir, sampling)
+    if prompt is not None:
+        say(speaker, [("user", prompt)], derive_seed(sampling.seed, 0), console)
+        return
+    console.print(Text(f"{model_dir}: {HELP}", style="dim"))
+    turns: list[Turn] = []
+    for number, line in enumerate(_lines(console)):
+        more = line.startswith("/more ")
+        turns = [*(turns if more else []), ("user", line.removeprefix("/more ") if more else line)]
+        turns.append(("assistant", say(speaker, turns, derive_seed(sampling.seed, number), console)))
+
+
+def say(speaker: Speaker, turns: list[Turn], seed: int, console: Console) -> str:
+    """Print a response as it is sampled; return it without its thinking."""
+    response = ""
+    for piece in speaker.answer(turns, seed):
+        response += piece
+        thinking = THINKING[0] in response and (THINKING[1] not in response or piece.endswith(THINKING[1]))
+        console.print(Text(printable(piece), style="dim" if thinking else ""), end="", soft_wrap=True)
+    console.print()
+    return response.rpartition(THINKING[1])[2].strip()
+
+
+def _lines(console: Console) -> Iterator[str]:
+    while True:
+        try:
+            line = console.input("[bold]> [/bold]").strip()
+        except EOFError:
+            return
+        if not line:
+            return
+        yield line
+
+
+def _written_for(model_dir: Path, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Template and opening of the stage that made the model; for a model from elsewhere what its tokenizer
+    has."""
+    has_turns = all(tokenizer.backend.token_to_id(token) is not None for token in (USER, ASSISTANT))
+    return prompt_settings(model_dir) or {"template": "chat" if has_turns else "model"}

@@ -1,0 +1,387 @@
+"""The command line: parses arguments, says what came of it, sets the exit code; the work is elsewhere.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 130 interrupted. Errors are told without
+traceback unless R1KIT_DEBUG is set. Nothing heavy is imported before it is needed: ``r1kit --help`` answers
+at once."""
+
+import difflib
+import json
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+app = typer.Typer(
+    name="r1kit",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="The whole DeepSeek-R1 recipe, from random weights to a distilled reasoning model.",
+    epilog="Begin with:  r1kit doctor  and  r1kit run recipes/mini.yaml",
+)
+
+# Overrides may be written --a.b c as well as a.b=c, so options that are not known here are passed on.
+OVERRIDABLE = {"ignore_unknown_options": True, "allow_extra_args": True}
+TOP_KEYS = ("name", "seed", "runtime", "out", "stages")
+OPTIONS = (
+    "--out",
+    "--fresh",
+    "--from",
+    "--dry-run",
+    "--allow-change",
+    "--sandbox",
+    "--json",
+    "--explain",
+    "--help",
+)
+
+RecipeFile = Annotated[
+    Path, typer.Argument(metavar="RECIPE", help="A recipe in YAML, such as recipes/mini.yaml.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="KEY=VALUE", help="Changes to the recipe, such as stages.r1_zero.grpo.steps=80."),
+]
+Out = Annotated[
+    str | None,
+    typer.Option("--out", metavar="DIR", help="The run's folder; in the recipe: out (runs/{name})."),
+]
+Sandbox = Annotated[
+    str | None,
+    typer.Option(
+        "--sandbox",
+        metavar="TIER",
+        help="How programs are locked in: auto, namespaces, landlock, unsafe-subprocess.",
+    ),
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object for programs on standard output.")
+]
+
+
+@app.command(context_settings=OVERRIDABLE)
+def run(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    out: Out = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Forget what the run's folder holds and do everything again.")
+    ] = False,
+    redo_from: Annotated[
+        str | None, typer.Option("--from", metavar="STAGE", help="Redo this stage and what depends on it.")
+    ] = None,
+    allow_change: Annotated[
+        bool,
+        typer.Option(
+            "--allow-change",
+            help="Go on although recipe, data or code have changed; that is recorded beside the stage.",
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, say what would run, touch nothing.")
+    ] = False,
+    sandbox: Sandbox = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a recipe: every stage that is not done yet, from where it was interrupted; then write the
+    report."""
+    flags = _choose_sandbox(sandbox)
+    from r1kit.recipe.layers import read_layers
+    from r1kit.runs.fingerprint import find_finished, note_finished
+
+    changes = normalize_overrides(overrides or [], out)
+    layers = read_layers(recipe, changes)
+    finished = None if fresh or redo_from or dry_run or allow_change else find_finished(layers)
+    if finished is not None:
+        _tell_end(finished, {}, as_json)
+        return
+    from r1kit.recipe.recipe import build
+    from r1kit.runs.execute import run as execute
+
+    checked = build(layers)
+    if dry_run:
+        _tell_survey(checked, redo_from, as_json)
+        return
+    summary = execute(
+        checked,
+        fresh=fresh,
+        redo_from=redo_from,
+        allow_change=allow_change,
+        command=_command("run", str(recipe), *changes, *flags),
+        console=_console(to_stderr=as_json),
+    )
+    note_finished(layers, summary.run_dir)
+    _tell_end(summary.run_dir, summary.states, as_json)
+
+
+@app.command(context_settings=OVERRIDABLE)
+def show(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    explain: Annotated[
+        str | None, typer.Option("--explain", metavar="KEY", help="Say where this key's value comes from.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print a recipe with every default filled in, or where a key's value comes from."""
+    import yaml  # type: ignore[import-untyped]
+
+    from r1kit.recipe.layers import read_layers
+    from r1kit.recipe.recipe import build, resolved
+    from r1kit.recipe.recipe import explain as explain_key
+
+    layers = read_layers(recipe, normalize_overrides(overrides or []))
+    checked = build(layers)
+    if explain is not None:
+        print("\n".join(explain_key(checked, layers, explain)))
+    elif as_json:
+        print(json.dumps(resolved(checked), indent=2, ensure_ascii=False))
+    else:
+        print(yaml.safe_dump(resolved(checked), sort_keys=False, allow_unicode=True), end="")
+
+
+@app.command(context_settings=OVERRIDABLE)
+def plan(recipe: RecipeFile, overrides: Overrides = None, out: Out = None, as_json: AsJson = False) -> None:
+    """Estimate what each stage will cost: parameters, tokens, steps, memory, time."""
+    from r1kit.commands.plan import as_table, plan_recipe
+    from r1kit.recipe.recipe import load
+
+    plans = plan_recipe(load(recipe, normalize_overrides(overrides or [], out)))
+    print(json.dumps([entry.as_dict() for entry in plans], indent=2) if as_json else as_table(plans))
+
+
+@app.command()
+def chat(
+    run_or_model: Annotated[
+        Path, typer.Argument(metavar="RUN_OR_MODEL", help="A run's folder (runs/mini) or a model's folder.")
+    ],
+    stage: Annotated[
+        str | None, typer.Option("--stage", metavar="NAME", help="Which stage's model of the run.")
+    ] = None,
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", metavar="TEXT", help="Answer this one prompt and end.")
+    ] = None,
+    temperature: Annotated[float, typer.Option(help="0 always takes the most probable token.")] = 0.6,
+    top_p: Annotated[float, typer.Option("--top-p")] = 0.95,
+    max_tokens: Annotated[
+        int, typer.Option("--max-tokens", help="The longest answer, thinking included.")
+    ] = 512,
+    seed: int = 0,
+) -> None:
+    """Talk to a model in the terminal; its thinking is shown dimmed."""
+    from r1kit.records import find_model
+
+    model = find_model(run_or_model, stage)
+    # What follows imports torch; a mistyped folder should not wait for that.
+    from r1kit.commands.chat import talk
+    from r1kit.types import Sampling
+
+    sampling = Sampling(n=1, temperature=temperature, top_p=top_p, max_tokens=max_tokens, seed=seed)
+    talk(model, sampling, _console(), prompt)
+
+
+@app.command(name="eval")
+def evaluate(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run's folder or a model's folder.")],
+    tasks: Annotated[
+        str,
+        typer.Option(
+            "--tasks", metavar="A,B", help="Which tasks, with commas, such as reasoning or chain,mul."
+        ),
+    ],
+    n: Annotated[int, typer.Option("--n", help="Completions for each problem.")] = 16,
+    limit: Annotated[int, typer.Option("--limit", help="At most this many problems of each task.")] = 100,
+    stage: Annotated[
+        str | None, typer.Option("--stage", metavar="NAME", help="Which stage's model of the run.")
+    ] = None,
+    sandbox: Sandbox = None,
+    as_json: AsJson = False,
+) -> None:
+    """Evaluate a model on held-out problems: pass@1 with its standard error, cons@n, format, language,
+    length."""
+    _choose_sandbox(sandbox)
+    from r1kit.records import find_model
+
+    folder = find_model(model, stage)
+    # What follows imports torch; a mistyped folder should not wait for that.
+    from r1kit.commands.evaluate import as_table, measure
+
+    result = measure(folder, [name for name in tasks.split(",") if name], n, limit)
+    print(json.dumps(result, indent=2, ensure_ascii=False) if as_json else as_table(result))
+
+
+@app.command()
+def export(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder (runs/mini).")],
+    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="The new folder.")],
+    stage: Annotated[str | None, typer.Option("--stage", metavar="NAME", help="Which stage's model.")] = None,
+) -> None:
+    """Copy a finished model as a Hugging Face folder with a model card that says how it was made."""
+    from r1kit.commands.export import export_model
+
+    print(f"{export_model(run_dir, stage, to)}: written; transformers and vLLM open it as it is")
+
+
+@app.command()
+def verify(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder (runs/mini).")],
+    as_json: AsJson = False,
+) -> None:
+    """Hash everything that a run has made again, and print what was made from what; exit code 1 where a file
+    is damaged."""
+    from r1kit.runs.verify import as_lines, examine
+
+    examined = examine(run_dir)
+    print(
+        json.dumps(examined.as_dict(), indent=2, ensure_ascii=False)
+        if as_json
+        else "\n".join(as_lines(examined))
+    )
+    if examined.damages:
+        raise typer.Exit(1)
+
+
+@app.command()
+def doctor(sandbox: Sandbox = None, as_json: AsJson = False) -> None:
+    """Check this machine: versions that fit together, memory, disk, compiler, sandbox; one fix for each
+    failing line."""
+    _choose_sandbox(sandbox)
+    from r1kit.commands.doctor import as_lines, examine, is_fit
+
+    findings = examine()
+    print(
+        json.dumps([finding.as_dict() for finding in findings], indent=2)
+        if as_json
+        else "\n".join(as_lines(findings))
+    )
+    if not is_fit(findings):
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Run the command line and exit the process with the code that the module's docstring lists."""
+    try:
+        app()
+    except Exception as error:
+        from r1kit.config import ConfigError, R1kitError
+
+        if os.environ.get("R1KIT_DEBUG"):
+            raise
+        known = isinstance(error, R1kitError)
+        print(f"r1kit: {error if known else _unexpected(error)}", file=sys.stderr)
+        sys.exit(getattr(error, "exit_code", 2 if isinstance(error, ConfigError) else 1))
+
+
+def _unexpected(error: Exception) -> str:
+    from r1kit.files import disk_trouble
+
+    if trouble := disk_trouble(error):
+        return f"{trouble}; the same command continues"
+    return (
+        f"unexpected {type(error).__name__}: {error}\nR1KIT_DEBUG=1 shows where it came from; please report "
+        "it with that."
+    )
+
+
+def normalize_overrides(words: Sequence[str], out: str | None = None) -> list[str]:
+    """Bring ``a.b=c``, ``--a.b c`` and ``--a.b=c`` to the first form; ``--out DIR`` is the key ``out``."""
+    changes = []
+    waiting = list(words)
+    while waiting:
+        word = waiting.pop(0)
+        if not word.startswith("--"):
+            changes.append(word)
+            continue
+        key, equals, value = word[2:].partition("=")
+        if key.partition(".")[0] not in TOP_KEYS:
+            near = difflib.get_close_matches(f"--{key}", OPTIONS, n=1)
+            raise typer.BadParameter(
+                f"no option --{key}" + (f": did you mean {near[0]}?" if near else "; write key=value")
+            )
+        if not equals and not waiting:
+            raise typer.BadParameter(f"{word} needs a value: {word[2:]}=VALUE")
+        changes.append(f"{key}={value if equals else waiting.pop(0)}")
+    return [*changes, f"out={json.dumps(out)}"] if out is not None else changes
+
+
+def _choose_sandbox(tier: str | None) -> list[str]:
+    """Set how programs are locked in, here and in processes below; the words that say so on a command
+    line."""
+    if tier is None:
+        return []
+    from r1kit.sandbox.pool import CHOICE, CHOICES
+
+    if tier not in CHOICES:
+        near = difflib.get_close_matches(tier, CHOICES, n=1)
+        raise typer.BadParameter(
+            f"--sandbox {tier}: no such tier; "
+            + (f"did you mean {near[0]}?" if near else f"choose {', '.join(CHOICES)}")
+        )
+    os.environ[CHOICE] = tier
+    return [f"--sandbox={tier}"]
+
+
+def _console(to_stderr: bool = False) -> "Console":
+    from rich.console import Console
+
+    return Console(stderr=to_stderr, highlight=False)
+
+
+def _command(*words: str) -> str:
+    """What to type for these words, the way r1kit was called this time."""
+    if Path(sys.argv[0]).name == "__main__.py":
+        program = f"{Path(sys.executable).name} -m r1kit"
+    else:
+        program = "r1kit" if shutil.which("r1kit") else sys.argv[0]
+    return f"{program} {shlex.join(words)}"
+
+
+def _tell_end(run_dir: Path, states: Any, as_json: bool) -> None:
+    from r1kit.records import has_model
+
+    report = run_dir / "report.md"
+    if as_json:
+        known = {
+            "run": str(run_dir),
+            "report": str(report) if report.exists() else None,
+            "states": dict(states),
+        }
+        print(json.dumps(known, indent=2))
+        return
+    worked = any(state != "done" for state in states.values())
+    print(
+        f"{run_dir}: all stages are done"
+        + ("" if worked else " already; nothing to do (--fresh begins anew)")
+    )
+    if report.exists():
+        print(f"  read   {report}  (and {report.with_suffix('.html').name} in a browser)")
+    if has_model(run_dir):
+        print(f"  talk   {_command('chat', str(run_dir))}")
+
+
+def _tell_survey(recipe: Any, redo_from: str | None, as_json: bool) -> None:
+    from r1kit.runs.execute import survey
+
+    standings = survey(recipe, redo_from)
+    if as_json:
+        states = [{"name": s.stage.name, "state": s.state, "differences": s.differences} for s in standings]
+        print(json.dumps({"run": str(recipe.run_dir), "stages": states}, indent=2))
+        return
+    words = {
+        "done": "done, kept",
+        "continue": "would continue",
+        "new": "would run",
+        "changed": "CHANGED since it was made",
+    }
+    for standing in standings:
+        print(f"{standing.stage.name:<20} {words[standing.state]}")
+        for difference in standing.differences:
+            print(f"  {difference}")

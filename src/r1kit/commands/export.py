@@ -1,0 +1,142 @@
+"""A finished model to give away: its Hugging Face folder with a card that says how it was made and how it was
+measured."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+
+from r1kit.config import ConfigError
+from r1kit.records import FinishedStage, find_stage_with_model, finished_stages, read_json
+
+FIGURES = ("pass@1", "pass@1_stderr", "cons@16", "format", "language", "length", "direct", "general")
+
+
+def export_model(run_dir: Path, stage: str | None, to: Path) -> Path:
+    """Copy a stage's model to the new folder ``to`` and write its README.md there.
+
+    Raises ConfigError where the run or the stage has no finished model, or where ``to`` already holds
+    something."""
+    if not run_dir.is_dir():
+        raise ConfigError(f"{run_dir}: no such folder")
+    chosen = find_stage_with_model(run_dir, stage)
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise ConfigError(f"{to} already holds something: name a new folder")
+    partial = to.with_name(f"{to.name}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(chosen.model, partial)
+        (partial / "README.md").write_text(model_card(run_dir, chosen), encoding="utf-8")
+        if to.exists():
+            to.rmdir()
+        partial.rename(to)
+    except OSError as error:
+        raise ConfigError(f"{to} cannot be written: {error.strerror or error}") from None
+    return to
+
+
+def model_card(run_dir: Path, stage: FinishedStage) -> str:
+    """The card: header, lineage, recipe, evaluation with its protocol, command, versions, limits."""
+    lineage = _lineage(run_dir, stage)
+    environment = read_json(run_dir / "env.json")
+    sections = [
+        _header(stage),
+        f"# {run_dir.name}: {stage.name}\n\nMade by r1kit: the DeepSeek-R1 recipe, stage `{stage.kind}`.",
+        "## Lineage\n\n" + " → ".join(f"`{ancestor.name}`" for ancestor in lineage),
+        "## Recipe\n\n" + _recipe_table(lineage),
+        "## Evaluation\n\n" + _evaluation(run_dir, stage),
+        f"## Command\n\n```\n{environment.get('command', 'unknown')}\n```",
+        "## Versions\n\n"
+        + _table(("package", "version"), [(name, v) for name, v in stage.record.get("versions", {}).items()]),
+        "## Limits\n\nTrained and measured on the tasks above only. Its thinking is text that was "
+        "rewarded for its result, not a "
+        "faithful account of how the answer came about.",
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _header(stage: FinishedStage) -> str:
+    family = read_json(stage.model / "config.json").get("model_type", "deepseek_v3")
+    header = {
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["r1kit", "reasoning", stage.kind, family],
+    }
+    return f"---\n{yaml.safe_dump(header, sort_keys=False).strip()}\n---"
+
+
+def _lineage(run_dir: Path, stage: FinishedStage) -> list[FinishedStage]:
+    """Every stage behind this one, itself last, in the order in which they were made."""
+    stages = {known.name: known for known in finished_stages(run_dir)}
+    behind, waiting = {stage.name}, [stage.name]
+    while waiting:
+        reader = stages.get(waiting.pop())
+        new = [name for name in (reader.record.get("inputs", {}) if reader else {}) if name not in behind]
+        behind.update(new)
+        waiting += new
+    return [known for known in stages.values() if known.name in behind]
+
+
+def _recipe_table(lineage: Sequence[FinishedStage]) -> str:
+    rows = []
+    for stage in lineage:
+        config = {
+            key: value
+            for key, value in stage.record.get("config", {}).items()
+            if key not in ("stage", "name")
+        }
+        keys = "; ".join(f"{key} {json.dumps(value, ensure_ascii=False)}" for key, value in config.items())
+        rows.append(
+            (
+                f"`{stage.name}`",
+                stage.kind,
+                f"{stage.record.get('seconds', 0):.0f} s",
+                keys.replace("|", "\\|"),
+            )
+        )
+    return _table(("stage", "kind", "time", "settings"), rows)
+
+
+def _evaluation(run_dir: Path, stage: FinishedStage) -> str:
+    found = _measured(run_dir, stage)
+    if not found:
+        return "This run holds no evaluation of this model."
+    rows = [(name, _figure(found[name])) for name in FIGURES if name in found]
+    tasks = found.get("tasks", {})
+    rows += [
+        (f"{name}: pass@1", _figure(entry.get("pass@1")))
+        for name, entry in tasks.items()
+        if isinstance(entry, dict)
+    ]
+    protocol = found.get("protocol")
+    told = (
+        ", ".join(f"{key} {value}" for key, value in protocol.items())
+        if isinstance(protocol, dict)
+        else "not recorded"
+    )
+    return f"{_table(('measure', 'value'), rows)}\n\nProtocol: {told}."
+
+
+def _measured(run_dir: Path, stage: FinishedStage) -> dict[str, Any]:
+    """The run's own evaluation of this stage's model: in its report, else in an evaluation stage's."""
+    own = stage.report().get("eval")
+    if own:
+        return dict(own)
+    for other in finished_stages(run_dir):
+        models = other.record.get("config", {}).get("models", {}) if other.kind == "evaluate" else {}
+        for name, reference in models.items():
+            if reference[1:].partition("/")[0] == stage.name:
+                return dict(other.report().get("models", {}).get(name, {}))
+    return {}
+
+
+def _figure(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    return "\n".join([*lines, *("| " + " | ".join(str(cell) for cell in row) + " |" for row in rows)])

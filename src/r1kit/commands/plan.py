@@ -1,0 +1,240 @@
+"""What a recipe will cost, before anything starts: parameters, tokens, steps, memory, time.
+
+A stage that has run in this folder with this configuration is reported as measured. Any other is an estimate,
+and no more: a model small enough is tried for a moment on this machine, one training batch and one round of
+sampling; for a larger one, training is counted as 6 floating-point operations per active parameter and token
+and sampling as 2 (Kaplan et al. 2020, section 2.1), at the speed of a matrix product here times
+``EFFICIENCY``. Completions are taken to be as long as they may become; optimizer, data, checking and
+evaluation are not counted. Expect a factor of three either way. Memory is weights, gradients and two AdamW
+moments in float32, 16 bytes per parameter; activations come on top.
+
+A stage says what it does with ``plan()``: ``tokens`` (trained), ``sampled_tokens``, ``steps``,
+``parameters``, ``active_parameters``. What it leaves out is read from what its configuration shows to
+everybody: ``grpo`` (steps x problems x group rollouts of at most ``max_tokens``), ``problems`` x ``samples``,
+and ``model``. A stage that makes no model of its own has the size of the first stage it reads."""
+
+import functools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from r1kit.engine.native import NativeEngine
+from r1kit.log import duration
+from r1kit.model.config import ModelConfig
+from r1kit.model.decoder import LanguageModel, parameter_count
+from r1kit.recipe.recipe import Recipe
+from r1kit.runs.execute import read_record, survey
+from r1kit.stages.stage import Stage
+from r1kit.types import Sampling
+
+TRAIN_OPERATIONS, SAMPLE_OPERATIONS = 6, 2
+BYTES_PER_PARAMETER = 16
+EFFICIENCY = 0.3
+PROBED_PARAMETERS = 3e7
+
+
+@dataclass(frozen=True, slots=True)
+class StagePlan:
+    """One stage's cost; None where the stage does not say. ``seconds`` are measured or estimated, as
+    ``basis`` tells."""
+
+    name: str
+    parameters: float | None
+    active_parameters: float | None
+    tokens: float | None
+    sampled_tokens: float | None
+    steps: float | None
+    memory_mb: float | None
+    seconds: float | None
+    basis: Literal["measured", "estimate", "unknown"]
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """Tokens per second, trained and sampled."""
+
+    trained: float
+    sampled: float
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """A model's parameters; ``shape`` is None where only the numbers are known."""
+
+    parameters: float | None = None
+    active_parameters: float | None = None
+    shape: ModelConfig | None = None
+
+
+def plan_recipe(recipe: Recipe, measure: Callable[[Size], Speed] | None = None) -> list[StagePlan]:
+    """Plan every stage. ``measure`` gives a model's speed (default: tried out here, a second or so for each
+    small shape)."""
+    measure = measure or functools.cache(
+        lambda size: measure_speed(size, int(getattr(recipe.runtime, "processes", 1) or 1))
+    )
+    sizes: dict[str, Size] = {}
+    plans = []
+    for standing in survey(recipe):
+        stage = standing.stage
+        said = {**_work(stage), **stage.plan()}
+        sizes[stage.name] = size = _size(stage, said, [sizes[name] for name in stage.inputs()])
+        record = (
+            (read_record(recipe.run_dir / "stages" / stage.name) or {}) if standing.state == "done" else {}
+        )
+        plans.append(_plan_stage(stage.name, said, size, record, measure))
+    return plans
+
+
+def measure_speed(size: Size, processes: int) -> Speed:
+    """Tokens per second of a model here, with ``processes`` replicas of one thread each."""
+    if size.shape is None or (size.parameters or 0) > PROBED_PARAMETERS:
+        operations = probe_speed() * EFFICIENCY * processes
+        active = size.active_parameters or 1.0
+        return Speed(operations / (TRAIN_OPERATIONS * active), operations / (SAMPLE_OPERATIONS * active))
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        model = LanguageModel(size.shape, seed=0)
+        return Speed(processes * _training_speed(model), processes * _sampling_speed(model))
+    finally:
+        torch.set_num_threads(before)
+
+
+def _training_speed(model: LanguageModel, rows: int = 16, length: int = 128) -> float:
+    length = min(length, model.config.max_positions)
+    generator = torch.Generator().manual_seed(0)
+    tokens_BT = torch.randint(model.config.vocab_size, (rows, length), generator=generator)
+    return (
+        rows
+        * length
+        / _best_of_three(
+            lambda: torch.autograd.backward(model.logits(model(tokens_BT).hidden_BTD).logsumexp(-1).sum())
+        )
+    )
+
+
+def _sampling_speed(model: LanguageModel, rows: int = 128, length: int = 16) -> float:
+    engine = NativeEngine(model, [-1], precision="bfloat16")
+    sampling = Sampling(n=rows, max_tokens=length)
+    return rows * length / _best_of_three(lambda: engine.generate([np.zeros(8, dtype=np.int32)], sampling))
+
+
+def _best_of_three(work: Callable[[], object]) -> float:
+    """Seconds of the fastest of three calls; the first one pays for allocations."""
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+def probe_speed(seconds: float = 0.3, width: int = 512) -> float:
+    """Floating-point operations per second of float32 matrix products here, measured for about
+    ``seconds``."""
+    matrix = torch.ones(width, width)
+    products, began = 0, time.perf_counter()
+    while (elapsed := time.perf_counter() - began) < seconds or products == 0:
+        matrix @ matrix
+        products += 1
+    return 2 * width**3 * products / elapsed
+
+
+def as_table(plans: Sequence[StagePlan]) -> str:
+    """The plan as text, one line per stage, with the total and what the figures are."""
+    lines = [
+        f"{'stage':<20}{'parameters':>12}{'active':>10}{'trained':>10}{'sampled':>10}{'steps':>7}{'memory':>10} "
+        ""
+        ""
+        " time"
+    ]
+    for plan in plans:
+        counts = [
+            _count(plan.parameters),
+            _count(plan.active_parameters),
+            _count(plan.tokens),
+            _count(plan.sampled_tokens),
+        ]
+        memory = "-" if plan.memory_mb is None else f"{plan.memory_mb:,.0f} MB"
+        length = "-" if plan.seconds is None else f"{duration(plan.seconds)} ({plan.basis})"
+        sizes = f"{counts[0]:>12}{counts[1]:>10}{counts[2]:>10}{counts[3]:>10}"
+        lines.append(f"{plan.name:<20}{sizes}{_count(plan.steps):>7}{memory:>10}  {length}")
+    total = sum(plan.seconds or 0.0 for plan in plans)
+    unknown = sum(plan.seconds is None for plan in plans)
+    lines.append(f"total {duration(total)}" + (f", and {unknown} stages that do not say" if unknown else ""))
+    if any(plan.basis == "estimate" for plan in plans):
+        lines.append(
+            "Estimates can be off by a factor of three; memory leaves out activations. See "
+            "r1kit.commands.plan for what is counted."
+        )
+    return "\n".join(lines)
+
+
+def _work(stage: Stage) -> Mapping[str, float]:
+    """Tokens at most: every completion as long as it may become."""
+    grpo = getattr(stage, "grpo", None)
+    if grpo is not None:
+        sampled = float(grpo.steps * grpo.problems * grpo.group * grpo.max_tokens)
+        return {"steps": grpo.steps, "sampled_tokens": sampled, "tokens": sampled * grpo.updates_per_rollout}
+    problems, samples = getattr(stage, "problems", None), getattr(stage, "samples", None)
+    if problems is not None and samples is not None:
+        return {"sampled_tokens": float(problems * samples * getattr(stage, "max_tokens", 0))}
+    return {}
+
+
+def _size(stage: Stage, said: Mapping[str, float], inputs: Sequence[Size]) -> Size:
+    if "parameters" in said:
+        return Size(said["parameters"], said.get("active_parameters", said["parameters"]))
+    known = next((size for size in inputs if size.parameters is not None), Size())
+    shape, tokenizer = getattr(stage, "model", None), getattr(stage, "tokenizer", None)
+    if not isinstance(shape, Mapping):
+        return known
+    vocabulary = tokenizer if isinstance(tokenizer, int) else known.shape.vocab_size if known.shape else 0
+    keys = {"vocab_size": vocabulary, **{key: value for key, value in shape.items() if key != "preset"}}
+    config = ModelConfig.preset(str(shape.get("preset", "mini")), **keys)
+    count = parameter_count(config)
+    return Size(float(count.total), float(count.active), config)
+
+
+def _plan_stage(
+    name: str,
+    said: Mapping[str, float],
+    size: Size,
+    record: Mapping[str, Any],
+    measure: Callable[[Size], Speed],
+) -> StagePlan:
+    trained, sampled = said.get("tokens"), said.get("sampled_tokens")
+    seconds: float | None = record.get("seconds")
+    if seconds is None and size.parameters is not None and (trained or sampled):
+        speed = measure(size)
+        seconds = (trained or 0.0) / speed.trained + (sampled or 0.0) / speed.sampled
+    return StagePlan(
+        name=name,
+        parameters=size.parameters,
+        active_parameters=size.active_parameters,
+        tokens=trained,
+        sampled_tokens=sampled,
+        steps=said.get("steps"),
+        memory_mb=record.get(
+            "peak_rss_mb",
+            size.parameters * BYTES_PER_PARAMETER / 1e6 if size.parameters is not None else None,
+        ),
+        seconds=seconds,
+        basis="measured" if "seconds" in record else "estimate" if seconds is not None else "unknown",
+    )
+
+
+def _count(number: float | None) -> str:
+    if number is None:
+        return "-"
+    for unit, size in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e4)):
+        if number >= size:
+            return f"{number / (1e3 if unit == 'k' else size):.3g}{unit}"
+    return f"{number:.0f}"

@@ -1,0 +1,204 @@
+"""Decoding in plain PyTorch: for any device, and where the kernels do not run.
+
+A prompt is computed once and its cache rows are copied to the whole group. Rows that have finished are
+dropped from the batch, and waiting rollouts take the freed places."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from r1kit.engine.random_draws import draw, uniforms
+from r1kit.engine.requests import FULL, LIVE, STOP, Work
+from r1kit.model.attention import Cache
+from r1kit.model.decoder import LanguageModel
+from r1kit.model.experts import Gate
+
+# Dropping finished rows copies the cache, so it waits until a tenth of the batch has finished.
+COMPACT_BELOW = 0.9
+# Letting waiting rollouts in costs a pass over their prompts and another copy, so it waits until a quarter of
+# the places is free.
+ADMIT_BELOW = 0.75
+# Batches have a multiple of this many rows and prompts are padded to one: CPU libraries compile a product per
+# shape, so few shapes pay.
+ROW_STEP = 16
+
+
+@dataclass(slots=True)
+class _Rows:
+    """The rollouts being decoded, one per cache row, with the logits of the token that each is to get
+    next."""
+
+    cache: Cache
+    logits_BV: Tensor
+    rollouts_B: np.ndarray
+    running_B: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rollouts_B)
+
+    def keep(self, index_B: np.ndarray) -> "_Rows":
+        index = torch.from_numpy(index_B).to(self.logits_BV.device)
+        return _Rows(
+            self.cache.select(index), self.logits_BV[index], self.rollouts_B[index_B], self.running_B[index_B]
+        )
+
+    def joined(self, other: "_Rows") -> "_Rows":
+        layers = [torch.cat(pair) for pair in zip(self.cache.layers, other.cache.layers, strict=True)]
+        return _Rows(
+            Cache(layers, torch.cat((self.cache.lengths_B, other.cache.lengths_B))),
+            torch.cat((self.logits_BV, other.logits_BV)),
+            np.concatenate((self.rollouts_B, other.rollouts_B)),
+            np.concatenate((self.running_B, other.running_B)),
+        )
+
+
+class PlainDecoder:
+    """Decodes with ``model`` as it is; ``precision`` is that of the matrix products."""
+
+    def __init__(self, model: LanguageModel, stop_ids: np.ndarray, precision: str, batch_rows: int) -> None:
+        self.model, self.stop_ids, self.precision, self.batch_rows = model, stop_ids, precision, batch_rows
+        self.device = next(model.parameters()).device
+
+    def complete(self, work: Work, pause: Callable[[], None]) -> None:
+        """Finish every rollout of ``work``, with a ``pause`` after every token."""
+        with self._inference():
+            waiting_R = _by_prompt_length(work)
+            rows: _Rows | None = None
+            while rows or len(waiting_R):
+                if len(waiting_R) and (rows is None or len(rows) <= ADMIT_BELOW * self.batch_rows):
+                    free = self.batch_rows - (len(rows) if rows else 0)
+                    admitted, waiting_R = self._prefill(work, waiting_R[:free]), waiting_R[free:]
+                    rows = rows.joined(admitted) if rows else admitted
+                assert rows is not None
+                rows = self._advance(work, rows, self._sample(work, rows))
+                pause()
+
+    def stream(self, work: Work) -> Iterator[int]:
+        """Yield the tokens of the only rollout of ``work``."""
+        with self._inference():
+            rows: _Rows | None = self._prefill(work, np.zeros(1, dtype=np.int64))
+        while rows:
+            with self._inference():
+                tokens_B = self._sample(work, rows)
+            yield int(tokens_B[0])
+            with self._inference():
+                rows = self._advance(work, rows, tokens_B)
+
+    @contextmanager
+    def _inference(self) -> Iterator[None]:
+        training = self.model.training
+        self.model.eval()
+        try:
+            with (
+                torch.inference_mode(),
+                torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"),
+            ):
+                yield
+        finally:
+            self.model.train(training)
+
+    def _prefill(self, work: Work, rollouts_B: np.ndarray) -> _Rows:
+        """Compute each prompt of these rollouts once and copy its cache row to all of them."""
+        prompts_P, prompt_B = np.unique(rollouts_B // work.sampling.n, return_inverse=True)
+        lengths_P = np.array([len(work.prompts[prompt]) for prompt in prompts_P])
+        tokens_PT = np.zeros(
+            (len(prompts_P), min(-(-lengths_P.max() // ROW_STEP) * ROW_STEP, work.longest)), dtype=np.int64
+        )
+        for row, prompt in enumerate(prompts_P):
+            tokens_PT[row, : lengths_P[row]] = work.prompts[prompt]
+        cache = self.model.new_cache(len(prompts_P), work.longest, dtype=getattr(torch, self.precision))
+        with self._choices(work) as chosen:
+            hidden_PTD = self.model(self._tensor(tokens_PT), cache=cache).hidden_BTD
+        if work.prompt_experts is not None:
+            experts_PTLA = np.stack(chosen, axis=1).reshape(*tokens_PT.shape, len(chosen), -1)
+            for row, prompt in enumerate(prompts_P):
+                work.prompt_experts[prompt][:] = experts_PTLA[row, : lengths_P[row]]
+        # The padding behind a shorter prompt is forgotten: later tokens overwrite it.
+        cache.lengths_B = self._tensor(lengths_P)
+        last_PD = hidden_PTD[torch.arange(len(prompts_P), device=hidden_PTD.device), cache.lengths_B - 1]
+        rows = _Rows(cache, self.model.logits(last_PD), prompts_P, np.ones(len(prompts_P), dtype=bool)).keep(
+            prompt_B
+        )
+        rows.rollouts_B = rollouts_B
+        return rows
+
+    def _sample(self, work: Work, rows: _Rows) -> Tensor:
+        """Draw the next token of every row and record those of the running ones; return them [B]."""
+        rollouts_B = rows.rollouts_B
+        numbers_B = self._tensor(uniforms(work.keys_R[rollouts_B], work.lengths_R[rollouts_B]))
+        tokens_B, logprobs_B = draw(rows.logits_BV, numbers_B, work.sampling)
+        running = np.flatnonzero(rows.running_B)
+        rollouts, tokens = rollouts_B[running], tokens_B.cpu().numpy()[running]
+        places = work.lengths_R[rollouts]
+        work.tokens_RT[rollouts, places] = tokens
+        work.logprobs_RT[rollouts, places] = logprobs_B.cpu().numpy()[running]
+        work.lengths_R[rollouts] += 1
+        stopped = (tokens[:, None] == self.stop_ids).any(1)
+        full = work.lengths_R[rollouts] == work.sampling.max_tokens
+        work.finished_R[rollouts] = np.where(stopped, STOP, np.where(full, FULL, LIVE))
+        if work.sampling.stop:
+            work.cut_at_strings(rollouts)
+        rows.running_B[running] = work.finished_R[rollouts] == LIVE
+        return tokens_B
+
+    def _advance(self, work: Work, rows: _Rows, tokens_B: Tensor) -> _Rows | None:
+        """Feed the drawn tokens to the model and return the rows that wait for the next one; None when all
+        have finished."""
+        running = np.flatnonzero(rows.running_B)
+        if not len(running):
+            return None
+        # Some finished rows stay to fill a batch up to ROW_STEP; a cache is copied only when that makes it
+        # clearly smaller.
+        kept = np.concatenate((running, np.flatnonzero(~rows.running_B)[: -len(running) % ROW_STEP]))
+        if len(kept) <= COMPACT_BELOW * len(rows):
+            tokens_B = tokens_B[self._tensor(kept)]
+            rows = rows.keep(kept)
+        if len(running) < len(rows):
+            # A finished row idles at the start of its cache, where it neither overflows nor lengthens the
+            # others' attention.
+            rows.cache.lengths_B = rows.cache.lengths_B.masked_fill(self._tensor(~rows.running_B), 0)
+        with self._choices(work) as chosen:
+            hidden_B1D = self.model(tokens_B[:, None], cache=rows.cache).hidden_BTD
+        if work.experts_RTLA is not None:
+            rollouts = rows.rollouts_B[rows.running_B]
+            work.experts_RTLA[rollouts, work.lengths_R[rollouts] - 1] = np.stack(chosen, axis=1)[
+                rows.running_B
+            ]
+        rows.logits_BV = self.model.logits(hidden_B1D[:, 0])
+        return rows
+
+    @contextmanager
+    def _choices(self, work: Work) -> Iterator[list[np.ndarray]]:
+        """Collect the experts that the gates choose meanwhile: one array [N, A] for each sparse layer, none
+        where they are not asked for."""
+        chosen: list[np.ndarray] = []
+        gates = (
+            [module for module in self.model.layers.modules() if isinstance(module, Gate)]
+            if work.sampling.experts
+            else []
+        )
+        hooks = [
+            gate.register_forward_hook(
+                lambda _gate, _inputs, outputs: chosen.append(outputs[1].cpu().numpy())
+            )
+            for gate in gates
+        ]
+        try:
+            yield chosen
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(self.device)
+
+
+def _by_prompt_length(work: Work) -> np.ndarray:
+    """Name the rollouts in the order of their prompts' lengths, so that prompts computed together need little
+    padding."""
+    by_length_P = np.argsort([len(prompt) for prompt in work.prompts], kind="stable")
+    return (by_length_P[:, None] * work.sampling.n + np.arange(work.sampling.n)).reshape(-1)

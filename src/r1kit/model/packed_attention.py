@@ -1,0 +1,100 @@
+"""Attention within the segments of packed lines, block by block: what no token sees is never computed
+(kernels/attention.h).
+
+A token of a packed line sees its own segment up to itself and, where its row begins as others do, that shared
+beginning, which stands once in the line as a segment of its own. So three numbers a token say what it sees,
+and no [T, T] mask is made."""
+
+import ctypes
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from r1kit.model.fused import call, usable
+
+MULTIPLE = 16  # of the widths of keys and values
+
+
+def suits(x: Tensor, dtype: torch.dtype, widths: tuple[int, int]) -> bool:
+    """Whether the kernel takes heads with keys and values of these widths in this dtype, on x's device."""
+    return dtype == torch.bfloat16 and usable(x) and all(width % MULTIPLE == 0 for width in widths)
+
+
+def sights(segments_BT: Tensor, beginnings_BT: Tensor | None = None) -> Tensor:
+    """[B, 3, T] int32: token t sees positions from the first number to itself, and from the second up to
+    before the third.
+
+    A segment is a run of one number; ``beginnings_BT`` is the segment that a token sees besides its own (0:
+    none)."""
+    steps_T = torch.arange(segments_BT.shape[1], device=segments_BT.device)
+    begins = torch.ones_like(segments_BT, dtype=torch.bool)
+    begins[:, 1:] = segments_BT[:, 1:] != segments_BT[:, :-1]
+    own_BT = torch.where(begins, steps_T, 0).cummax(dim=1).values
+    if beginnings_BT is None:
+        none_BT = torch.zeros_like(own_BT)
+        return torch.stack((own_BT, none_BT, none_BT), dim=1).int()
+    blank_BS = own_BT.new_zeros(len(own_BT), int(segments_BT.max()) + 1)
+    start_BS, length_BS = (
+        blank_BS.scatter(1, segments_BT, own_BT),
+        blank_BS.scatter_add(1, segments_BT, torch.ones_like(own_BT)),
+    )
+    length_BS[:, 0] = 0  # number 0 is no beginning
+    from_BT = start_BS.gather(1, beginnings_BT)
+    return torch.stack((own_BT, from_BT, from_BT + length_BS.gather(1, beginnings_BT)), dim=1).int()
+
+
+def attend_within(q_BTHK: Tensor, k_BTJK: Tensor, v_BTJV: Tensor, sights_B3T: Tensor, scale: float) -> Tensor:
+    """softmax(scale q k^T) v over what each token sees -> [B, T, H, V], bfloat16; heads are grouped over the
+    J key-value heads."""
+    found: Tensor = _AttendWithin.apply(q_BTHK, k_BTJK, v_BTJV, sights_B3T, scale)  # type: ignore[no-untyped-call]
+    return found
+
+
+class _AttendWithin(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, q_BTHK: Tensor, k_BTJK: Tensor, v_BTJV: Tensor, sights_B3T: Tensor, scale: float
+    ) -> Tensor:
+        q, k, v, sights_B3T = _rows(q_BTHK), _rows(k_BTJK), _rows(v_BTJV), sights_B3T.contiguous()
+        (B, T, H, K), (J, V) = q.shape, v.shape[2:]
+        out_BTHV, logsum_BHT = torch.empty(B, T, H, V, dtype=q.dtype), torch.empty(B, H, T)
+        ctx.sizes, ctx.scale = (ctypes.c_long * 6)(B, T, H, J, K, V), scale
+        call("r1_attend", q, k, v, _strides(q, k, v), sights_B3T, out_BTHV, logsum_BHT, ctx.sizes, scale)
+        ctx.save_for_backward(q, k, v, sights_B3T, out_BTHV, logsum_BHT)
+        return out_BTHV
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        q, k, v, sights_B3T, out, logsum = ctx.saved_tensors
+        grad = _rows(grads[0])
+        of_q, of_k, of_v = (torch.empty(some.shape, dtype=some.dtype) for some in (q, k, v))
+        strides = _strides(q, k, v, out, grad)
+        call(
+            "r1_attend_slopes",
+            q,
+            k,
+            v,
+            out,
+            grad,
+            strides,
+            sights_B3T,
+            logsum,
+            of_q,
+            of_k,
+            of_v,
+            ctx.sizes,
+            ctx.scale,
+        )
+        return of_q, of_k, of_v, None, None
+
+
+def _rows(x: Tensor) -> Tensor:
+    return x if x.stride(3) == 1 else x.contiguous()
+
+
+def _strides(*tensors: Tensor) -> Any:
+    strides = [stride for tensor in tensors for stride in tensor.stride()[:3]]
+    return (ctypes.c_long * len(strides))(*strides)

@@ -1,0 +1,252 @@
+"""Configuration in layers, with the place of every key: an extended file, the file itself, the command line.
+
+A later layer wins key by key: mappings merge, lists are replaced whole, null switches a block off. One rule
+is a recipe's own: under ``stages`` a mapping changes stages of the list by name (``stages: {r1_zero: {grpo:
+{steps: 80}}}``, and so does ``stages.r1_zero.grpo.steps=80`` on the command line); null takes that stage out,
+and a new name whose mapping says ``stage:`` is added behind the others.
+
+Where every key came from is kept, so that an error can name file and line and ``show --explain`` can tell.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+
+from r1kit.config import ConfigError, KeyPath, suggest
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a key was written: a file and its line, or an override on the command line."""
+
+    source: str
+    line: int | None = None
+
+    def __str__(self) -> str:
+        return self.source if self.line is None else f"{self.source}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """Merged plain data, and the place of each of its keys by key path. ``source`` names the whole in
+    messages."""
+
+    data: dict[str, Any]
+    places: dict[KeyPath, Place] = field(default_factory=dict)
+    source: str = ""
+
+    def place(self, path: KeyPath) -> Place:
+        """The place of the key, or of the nearest thing around it."""
+        for length in range(len(path), 0, -1):
+            if path[:length] in self.places:
+                return self.places[path[:length]]
+        return Place(self.source)
+
+
+def read_layers(file: Path, overrides: Sequence[str] = ()) -> Layers:
+    """Read a YAML file, the files that it extends and ``a.b=c`` overrides. Raises ConfigError with file and
+    line."""
+    merged = _read_file(file, ())
+    for override in overrides:
+        merged = merge(merged, parse_override(override))
+    return merged
+
+
+def parse_override(text: str) -> Layers:
+    """Read ``a.b.c=value``; the value is YAML, so ``[1, 2]``, ``{x: 1}``, ``null`` and ``1e-6`` mean what
+    they say."""
+    key, equals, value = text.partition("=")
+    names = key.strip().split(".")
+    if not equals or not all(names):
+        raise ConfigError(
+            f"command line: {text!r} is no override: write key=value, with dots for inner keys (a.b=c)"
+        )
+    place = Place(f"command line ({text})")
+    try:
+        inner = yaml.load(value, _Loader)  # a SafeLoader
+    except yaml.YAMLError as error:
+        raise ConfigError(f"command line: {text!r}: the value is not YAML: {_problem(error)}") from None
+    places: dict[KeyPath, Place] = {tuple(names[: depth + 1]): place for depth in range(len(names))}
+    places |= {(*names, *path): place for path in _paths(inner)}
+    for name in reversed(names):
+        inner = {name: inner}
+    return Layers(inner, places, "command line")
+
+
+def merge(base: Layers, over: Layers) -> Layers:
+    """Lay ``over`` on ``base``. Raises ConfigError where ``over`` changes a stage that ``base`` does not
+    have."""
+    places = dict(base.places)
+    data = _merge(base.data, over.data, (), (), over, places)
+    return Layers(data, places, base.source or over.source)
+
+
+def stage_name(stage: Any) -> str | None:
+    """The name of a stage as it is written: its ``name``, else its kind."""
+    name = stage.get("name") or stage.get("stage") if isinstance(stage, Mapping) else None
+    return str(name).rpartition(":")[2] if name else None
+
+
+def _merge(
+    base: Any, over: Any, at: KeyPath, over_at: KeyPath, layer: Layers, places: dict[KeyPath, Place]
+) -> Any:
+    if isinstance(base, dict) and isinstance(over, dict):
+        merged = dict(base)
+        for key, value in over.items():
+            merged[key] = _merge(base.get(key), value, (*at, key), (*over_at, key), layer, places)
+        if over_at in layer.places:
+            places.setdefault(at, layer.places[over_at])
+        return merged
+    if at == ("stages",) and isinstance(base, list) and isinstance(over, dict):
+        return _merge_stages(base, over, layer, places)
+    for path in [path for path in places if path[: len(at)] == at]:
+        del places[path]
+    places |= {
+        (*at, *path[len(over_at) :]): place
+        for path, place in layer.places.items()
+        if path[: len(over_at)] == over_at
+    }
+    return over
+
+
+def _merge_stages(
+    stages: list[Any], changes: dict[str, Any], layer: Layers, places: dict[KeyPath, Place]
+) -> list[Any]:
+    names = [stage_name(stage) for stage in stages]
+    merged = list(stages)
+    for name, change in changes.items():
+        if name not in names and isinstance(change, dict) and "stage" in change:
+            names.append(name)
+            merged.append(
+                _merge({"name": name}, change, ("stages", len(merged)), ("stages", name), layer, places)
+            )
+            continue
+        if name not in names:
+            place = layer.place(("stages", name))
+            raise ConfigError(
+                f"{place}: no stage {name!r}: {suggest(str(name), [known for known in names if known])}"
+            )
+        index = names.index(name)
+        merged[index] = _merge(stages[index], change, ("stages", index), ("stages", name), layer, places)
+    kept = [index for index in range(len(merged)) if merged[index] is not None]
+    _renumber(places, kept)
+    return [merged[index] for index in kept]
+
+
+def _renumber(places: dict[KeyPath, Place], kept: list[int]) -> None:
+    moved = {path: place for path, place in places.items() if path[:1] == ("stages",) and len(path) > 1}
+    for path in moved:
+        del places[path]
+    places.update(
+        {
+            ("stages", kept.index(int(path[1])), *path[2:]): place
+            for path, place in moved.items()
+            if path[1] in kept
+        }
+    )
+
+
+def _read_file(file: Path, readers: tuple[Path, ...]) -> Layers:
+    if file.resolve() in readers:
+        chain = " -> ".join(str(path) for path in (*readers, file.resolve()))
+        raise ConfigError(f"{file}: files extend each other in a circle: {chain}")
+    layers = _read_one(file)
+    parent = layers.data.pop("extends", None)
+    if parent is None:
+        return layers
+    place = layers.places.pop(("extends",))
+    if not isinstance(parent, str):
+        raise ConfigError(f"{place}: extends: name one file, relative to this one (given: {parent!r})")
+    path = file.parent / parent
+    if not path.is_file():
+        raise ConfigError(f"{place}: extends: {path}: no such file (it is looked up from {file.parent})")
+    below = _read_file(path, (*readers, file.resolve()))
+    return merge(Layers(below.data, below.places, str(file)), layers)
+
+
+def _read_one(file: Path) -> Layers:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{file}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: cannot be read: {error}") from None
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        places: dict[KeyPath, Place] = {}
+        _locate(node, (), str(file), places)
+        data = loader.construct_document(node) if node is not None else {}
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = Place(str(file), mark.line + 1 if mark else None)
+        raise ConfigError(f"{place}: not valid YAML: {_problem(error)}") from None
+    if not isinstance(data, dict):
+        raise ConfigError(
+            f"{file}: a recipe is a mapping of keys (name, runtime, stages); this file holds a "
+            f"{type(data).__name__}"
+        )
+    return Layers(data, places, str(file))
+
+
+def _locate(node: yaml.Node | None, path: KeyPath, file: str, places: dict[KeyPath, Place]) -> None:
+    """Note the line of every key. PyYAML keeps the last of two equal keys without a word; here that is an
+    error."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if key.tag == "tag:yaml.org,2002:merge":
+                continue
+            inner = (*path, str(key.value))
+            place = Place(file, key.start_mark.line + 1)
+            if inner in places:
+                raise ConfigError(
+                    f"{place}: key {key.value!r} is given twice (first at line {places[inner].line}): "
+                    "remove one"
+                )
+            places[inner] = place
+            _locate(value, inner, file, places)
+        for merged in _merged_nodes(node):
+            taken_over: dict[KeyPath, Place] = {}
+            _locate(merged, path, file, taken_over)
+            for inner, place in taken_over.items():
+                places.setdefault(inner, place)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            places[(*path, index)] = Place(file, value.start_mark.line + 1)
+            _locate(value, (*path, index), file, places)
+
+
+def _merged_nodes(node: yaml.MappingNode) -> list[yaml.Node]:
+    """The mappings that ``<<: *anchor`` lays below this one."""
+    merged = [value for key, value in node.value if key.tag == "tag:yaml.org,2002:merge"]
+    return [
+        single
+        for value in merged
+        for single in (value.value if isinstance(value, yaml.SequenceNode) else [value])
+    ]
+
+
+def _paths(value: Any) -> list[KeyPath]:
+    entries = (
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    )
+    return [
+        path for key, inner in entries for path in [(key,), *((key, *deeper) for deeper in _paths(inner))]
+    ]
+
+
+def _problem(error: yaml.YAMLError) -> str:
+    return str(getattr(error, "problem", None) or error)
+
+
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]
+    """YAML whose floats are numbers: PyYAML follows YAML 1.1, to which 1e-6, without a dot, is text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d[\d_]*)(\.[\d_]*)?[eE][-+]?\d+$"), list("-+0123456789")
+)

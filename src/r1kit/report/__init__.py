@@ -1,0 +1,1 @@
+"""The report of a run: a pure function of the run's folder, as Markdown, HTML and JSON."""

@@ -1,0 +1,212 @@
+"""What a job does once it is locked in: run a program, serve its functions, or judge them with trusted tests.
+
+``functions``  channel: loads a program, then answers calls one by one. It never sees an expected value.
+``program``    channel, stdin, stdout, stderr: runs a program as a script.
+``tests``      channel, calls: runs a test text whose entry points are remote: every call goes through ``calls`` to a ``functions`` job.
+``mathematics`` channel: compares mathematical answers, one after the other.
+"""
+
+import atexit
+import builtins
+import contextlib
+import importlib
+import io
+import os
+import random
+import sys
+import threading
+import types
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from r1kit.sandbox.codec import LARGEST_MESSAGE, decode, encode, read_message, write_message
+from r1kit.sandbox.remote_tests import judge
+
+Channels = Sequence[int]
+
+
+def serve_functions(channels: Channels) -> None:
+    """Load the program of the first message and answer calls until the channel ends."""
+    channel = channels[0]
+    request = decode(read_message(channel))
+    answer = write_message
+    namespace = _fresh_namespace("__program__")
+    try:
+        exec(compile(request["program"], "<program>", "exec"), namespace)
+    except BaseException as error:
+        answer(channel, encode(_raised(error)))
+        return
+    server = FunctionServer(namespace)
+    answer(channel, server.greet(request["entry_point"]))
+    while True:
+        try:
+            request = read_message(channel)
+        except EOFError:
+            return
+        reply = server.answer(request)
+        if len(reply) > LARGEST_MESSAGE:
+            reply = encode(
+                [
+                    "raised",
+                    ["ValueError"],
+                    f"ValueError: a result of {len(reply)} bytes; {LARGEST_MESSAGE} are allowed",
+                    0,
+                ]
+            )
+        answer(channel, reply)
+
+
+class FunctionServer:
+    """The objects of one program that the other side may call, by name or by handle."""
+
+    def __init__(self, namespace: dict[str, Any]) -> None:
+        self.namespace = namespace
+        self.objects: list[Any] = []
+
+    def greet(self, entry_point: str | None) -> bytes:
+        """Tell that the program is loaded; the entry point, where one is named, becomes handle 0."""
+        if entry_point is None:
+            return encode(["ready"])
+        if entry_point not in self.namespace:
+            return encode(["missing", [], f"the program defines no {entry_point!r}"])
+        return encode(["ready", _Held(self.namespace[entry_point])], self._handle)
+
+    def answer(self, request: bytes) -> bytes:
+        """Carry out one request: ["name", n] | ["call", target, args, kwargs] | ["get", target, attribute] |
+        ["set", ...]."""
+        try:
+            action, *arguments = decode(request, self._object)
+            value = getattr(self, f"do_{action}")(*arguments)
+            return encode(["value", *value], self._handle)
+        except BaseException as error:
+            return encode(_raised(error))
+
+    def do_name(self, name: str) -> tuple[Any, ...]:
+        """Look a global name up."""
+        if name not in self.namespace:
+            raise NameError(f"the program defines no {name!r}")
+        return (_Held(self.namespace[name]),)
+
+    def do_call(self, target: Any, arguments: Any, keywords: Any) -> tuple[Any, ...]:
+        """Call; a result of None brings back the arguments, which may have been changed in place."""
+        value = target(*arguments, **keywords)
+        return (
+            (value, arguments)
+            if value is None and any(isinstance(a, list | dict | set) for a in arguments)
+            else (value,)
+        )
+
+    def do_get(self, target: Any, attribute: str) -> tuple[Any, ...]:
+        """Read an attribute."""
+        return (getattr(target, attribute),)
+
+    def do_set(self, target: Any, attribute: str, value: Any) -> tuple[Any, ...]:
+        """Write an attribute."""
+        setattr(target, attribute, value)
+        return (None,)
+
+    def do_apply(self, operation: str, *operands: Any) -> tuple[Any, ...]:
+        """Apply a builtin or an operator to objects of this program."""
+        module = builtins if hasattr(builtins, operation) else importlib.import_module("operator")
+        return (getattr(module, operation)(*operands),)
+
+    def _handle(self, value: Any) -> Any:
+        value = value.value if isinstance(value, _Held) else value
+        self.objects.append(value)
+        kind = "type" if isinstance(value, type) else "callable" if callable(value) else "object"
+        return {"h": [len(self.objects) - 1, kind]}
+
+    def _object(self, content: Any) -> Any:
+        return self.objects[content[0]]
+
+
+class _Held:
+    """An object that crosses as a handle whatever it is."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+def _raised(error: BaseException) -> list[Any]:
+    """An exception as data: the names of its builtin classes, its text, the line of the program."""
+    names = [kind.__name__ for kind in type(error).__mro__ if kind.__module__ == "builtins"]
+    try:
+        text = str(error)[:500]
+    except BaseException:
+        text = "an exception whose text raises"
+    line, trace = 0, error.__traceback__
+    while trace is not None:
+        line = trace.tb_lineno if trace.tb_frame.f_code.co_filename == "<program>" else line
+        trace = trace.tb_next
+    return [
+        "raised",
+        names,
+        f"{type(error).__name__}: {text}"[:600].encode("utf-8", "replace").decode(),
+        line,
+    ]
+
+
+def run_script(channels: Channels) -> None:
+    """Run the program of the message as __main__ between the given standard streams; exit as Python would."""
+    channel, *streams = channels
+    program = decode(read_message(channel))["program"]
+    for standard, stream in enumerate(streams):
+        os.dup2(stream, standard)
+    os.closerange(3, 3 + len(channels))
+    # The interpreter holds on to its first streams: a program that puts others in their place must not close
+    # the files with them.
+    sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)
+    sys.stdout = io.TextIOWrapper(open(1, "wb", closefd=False), encoding="utf-8", errors="surrogateescape")
+    sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
+    sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]
+    status = 0
+    try:
+        exec(compile(program, "<program>", "exec"), _fresh_namespace("__main__"))
+    except SystemExit as stop:
+        status = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
+    except BaseException as error:
+        sys.stderr.write(_raised(error)[2])
+        status = 1
+    # What the interpreter does at its end, in its order: wait for threads, run exit functions, flush.
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for output in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+        with contextlib.suppress(ValueError, AttributeError):  # closed, or put away
+            output.flush()
+    os._exit(status & 0xFF)
+
+
+def run_tests(channels: Channels) -> None:
+    """Judge a program that is served on the second channel; the verdict is the one message back."""
+    channel, calls = channels
+    random.seed()  # what the tests draw is not what the program can draw
+    request = decode(read_message(channel))
+    write_message(channel, encode(judge(request["tests"], request["entry_point"], calls)))
+
+
+def compare_answers(channels: Channels) -> None:
+    """Answer (gold, answer) pairs with math-verify until the channel ends."""
+    compare = importlib.import_module("r1kit.tasks.mathematics.math_verify").compare
+    channel = channels[0]
+    while True:
+        try:
+            gold, answer = decode(read_message(channel))
+        except EOFError:
+            return
+        write_message(channel, encode(compare(gold, answer)))
+
+
+def _fresh_namespace(name: str) -> dict[str, Any]:
+    """The globals of a new module, which is also importable by its name (dataclasses and pickle look
+    there)."""
+    module = types.ModuleType(name)
+    sys.modules[name] = module
+    return module.__dict__
+
+
+ROLES: dict[str, Callable[[Channels], None]] = {
+    "functions": serve_functions,
+    "program": run_script,
+    "tests": run_tests,
+    "mathematics": compare_answers,
+}

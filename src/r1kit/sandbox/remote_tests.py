@@ -1,0 +1,437 @@
+"""Judge a program by a trusted test text, when the program itself lives in another process.
+
+The text (asserts, HumanEval's ``check(candidate)``, ``test_*`` functions, unittest classes) runs here; its
+entry point is a stand-in whose calls go over to the program. What comes back are plain values, rebuilt here,
+so no ``__eq__`` of the program's is ever asked about an expected value. An object that is no plain value
+comes back as a handle with narrow rights:
+
+- compared with a plain value it is unequal, and has no order; between two objects of the program its own
+operators decide; - an operator between an object and a plain value must yield an object again, never a plain
+value: ``abs(f(x) - 3.5) < 1e-6`` would
+  otherwise tell the program 3.5 and believe its answer;
+- what a function returns is no judge of itself: ``"ab" in f(x)`` looks through its items here, and
+  ``f(x).startswith("ab")`` is for texts.
+  Only where the entry point is a class by its name (``Stack``) do its own objects answer;
+- names that the test text uses without defining them, other than the entry point, may only construct objects.
+"""
+
+import ast
+import builtins
+import sys
+import types
+import unittest
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from r1kit.sandbox.codec import CodecError, decode, encode, read_message, write_message
+
+Judgement = tuple[str, str, str, tuple[str, ...]]  # outcome, reason, detail, per-test results
+
+_BINARY = (
+    "add",
+    "sub",
+    "mul",
+    "truediv",
+    "floordiv",
+    "mod",
+    "pow",
+    "matmul",
+    "and_",
+    "or_",
+    "xor",
+    "lshift",
+    "rshift",
+)
+_ORDER = ("lt", "le", "gt", "ge")
+_UNARY = {"abs": "abs", "neg": "neg", "pos": "pos", "invert": "invert"}
+_VIEWS = {"len": int, "bool": bool, "int": int, "float": float, "str": str, "repr": str, "complex": complex}
+# Methods of plain values that are told the expected value and answer yes or no, and what data frames call the
+# same.
+_PREDICATES = frozenset(
+    name for kind in (str, bytes, set, float) for name in dir(kind) if name.startswith("is") or name.endswith("swith")
+) | {"equals", "equal"}  # fmt: skip
+
+
+class ProgramLost(BaseException):
+    """The program's process has ended, or does not speak the protocol. No Exception: the tests must not catch
+    it."""
+
+
+class Unusable(Exception):  # noqa: N818
+    """The test text itself cannot judge anything."""
+
+
+class Program:
+    """The other side: a program whose objects are reached by handle."""
+
+    def __init__(self, channel: int) -> None:
+        self.channel = channel
+        self.calls = 0
+        self.lost = ""
+        self.is_class = False
+
+    def ask(self, action: str, *arguments: Any) -> Any:
+        """Send a request and return the value that comes back, or raise what the program raised."""
+        if self.lost:
+            raise ProgramLost(self.lost)
+        self.calls += action == "call"
+        request = encode([action, *arguments], self._handle)
+        reply = self._exchange(request)
+        if reply[0] == "raised":
+            raise _exception(reply)
+        if action == "call" and reply[1] is None and len(reply) == 3:
+            _take_back(arguments[1], reply[2])
+        return reply[1]
+
+    def greeting(self) -> list[Any]:
+        """What the program says when it is loaded: ["ready", entry point] or why it is not."""
+        return self._exchange(None)
+
+    def _exchange(self, request: bytes | None) -> list[Any]:
+        try:
+            if request is not None:
+                write_message(self.channel, request)
+            reply = decode(read_message(self.channel), self.remote)
+            if not isinstance(reply, list) or not reply or (len(reply) < 2 and request is not None):
+                raise CodecError("not a reply")
+        except (CodecError, EOFError, OSError) as error:
+            self.lost = f"the program ended or spoke out of turn ({type(error).__name__})"
+            raise ProgramLost(self.lost) from None
+        return reply
+
+    def remote(self, content: Any) -> "Remote":
+        """The stand-in for a handle that the program gave."""
+        number, kind = content
+        return Remote(self, int(number), str(kind))
+
+    @staticmethod
+    def _handle(value: Any) -> Any:
+        if isinstance(value, Remote):
+            return {"h": [value._number, value._kind]}
+        raise CodecError(f"a {type(value).__name__} of the tests cannot be handed to the program")
+
+
+def _exception(reply: list[Any]) -> Exception:
+    names, text = reply[1], str(reply[2]) if len(reply) > 2 else ""
+    for name in names if isinstance(names, list) else ():
+        kind = getattr(builtins, name, None) if isinstance(name, str) else None
+        if (
+            isinstance(kind, type)
+            and issubclass(kind, Exception)
+            and kind not in (UnicodeDecodeError, UnicodeEncodeError)
+        ):
+            return kind(text)
+    return RuntimeError(text)
+
+
+def _take_back(sent: Any, returned: Any) -> None:
+    """Apply what a function that returns None did to its arguments in place."""
+    if not isinstance(returned, list | tuple) or len(returned) != len(sent):
+        return
+    for mine, theirs in zip(sent, returned, strict=True):
+        if type(mine) is not type(theirs):
+            continue
+        if isinstance(mine, list):
+            mine[:] = theirs
+        elif isinstance(mine, dict | set):
+            mine.clear()
+            mine.update(theirs)
+
+
+class Remote:
+    """An object of the program's: a number that only the program can follow."""
+
+    def __init__(self, program: Program, number: int, kind: str, constructs_only: bool = False) -> None:
+        object.__setattr__(self, "_program", program)
+        object.__setattr__(self, "_number", number)
+        object.__setattr__(self, "_kind", kind)
+        object.__setattr__(self, "_constructs_only", constructs_only)
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        value = self._program.ask("call", self, list(arguments), keywords)
+        if self._constructs_only and not isinstance(value, Remote):
+            raise TypeError("a name that the tests do not define may only construct objects")
+        return value
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") and name not in ("__name__", "__doc__"):
+            raise AttributeError(name)
+        if name in _PREDICATES and not self._program.is_class:
+            raise AttributeError(f"{name}: the program returned an object of its own, no text or set")
+        return self._program.ask("get", self, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._program.ask("set", self, name, value)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Remote):
+            return False
+        return self._number == other._number or self._program.ask("apply", "eq", self, other) is True
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash(self._number)
+
+    def __iter__(self) -> Iterator[Any]:
+        iterator = self._program.ask("apply", "iter", self)
+        if not isinstance(iterator, Remote):
+            yield from iterator
+            return
+        while True:
+            try:
+                value = self._program.ask("apply", "next", iterator)
+            except StopIteration:
+                return
+            yield value
+
+    def __next__(self) -> Any:
+        return self._program.ask("apply", "next", self)
+
+    def __contains__(self, value: Any) -> bool:
+        if not self._program.is_class:
+            return any(value == item for item in self)
+        return self._program.ask("apply", "contains", self, value) is True
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._program.ask("apply", "getitem", self, key)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._program.ask("apply", "setitem", self, key, value)
+
+    def __delitem__(self, key: Any) -> None:
+        self._program.ask("apply", "delitem", self, key)
+
+    def __enter__(self) -> Any:
+        return self.__enter_remote()
+
+    def __enter_remote(self) -> Any:
+        return self._program.ask("get", self, "__enter__")()
+
+    def __exit__(self, *_: Any) -> None:
+        self._program.ask("get", self, "__exit__")(None, None, None)
+
+    def __instancecheck__(self, value: Any) -> bool:
+        return isinstance(value, Remote) and self._program.ask("apply", "isinstance", value, self) is True
+
+    def __subclasscheck__(self, value: Any) -> bool:
+        return isinstance(value, Remote) and self._program.ask("apply", "issubclass", value, self) is True
+
+
+def _give_operators() -> None:
+    """Write the operators that differ in name only."""
+
+    def binary(operation: str, swapped: bool) -> Any:
+        def method(self: Remote, other: Any) -> Any:
+            operands = (other, self) if swapped else (self, other)
+            value = self._program.ask("apply", operation, *operands)
+            if not isinstance(other, Remote) and not isinstance(value, Remote):
+                raise TypeError(
+                    f"{operation} between an object of the program and a plain value must yield an object"
+                )
+            return value
+
+        return method
+
+    def order(operation: str) -> Any:
+        def method(self: Remote, other: Any) -> Any:
+            if not isinstance(other, Remote):
+                return NotImplemented
+            return self._program.ask("apply", operation, self, other) is True
+
+        return method
+
+    def unary(operation: str) -> Any:
+        return lambda self: self._program.ask("apply", operation, self)
+
+    def view(operation: str, kind: type) -> Any:
+        def method(self: Remote) -> Any:
+            value = self._program.ask("apply", operation, self)
+            if type(value) is not kind:
+                raise TypeError(f"{operation} of an object gave a {type(value).__name__}")
+            return value
+
+        return method
+
+    for operation in _BINARY:
+        setattr(Remote, f"__{operation.rstrip('_')}__", binary(operation, False))
+        setattr(Remote, f"__r{operation.rstrip('_')}__", binary(operation, True))
+    for operation in _ORDER:
+        setattr(Remote, f"__{operation}__", order(operation))
+    for name, operation in _UNARY.items():
+        setattr(Remote, f"__{name}__", unary(operation))
+    for operation, kind in _VIEWS.items():
+        setattr(Remote, f"__{operation}__", view(operation, kind))
+
+
+_give_operators()
+
+
+def judge(tests: str, entry_point: str | None, channel: int) -> Judgement:
+    """Run a test text against the program on ``channel``. Never raises for what the text or the program does.
+
+    A program that has ended is told as such, whatever the text made of it; the reason ``lost`` is for one
+    that never began."""
+    if not _is_locked_in(channel):
+        return ("failed", "lost", "the job could not be locked in", ())
+    program = Program(channel)
+    results: list[str] = []
+    judgement = _judge(tests, entry_point, program, results)
+    return ("wrong", "exception", program.lost, judgement[3]) if program.lost else judgement
+
+
+def _judge(tests: str, entry_point: str | None, program: Program, results: list[str]) -> Judgement:
+    try:
+        loaded = program.greeting()
+        if loaded[0] != "ready":
+            return ("wrong", "missing" if loaded[0] == "missing" else "exception", str(loaded[2])[:500], ())
+        run_text(tests, (entry_point, loaded[1]) if entry_point is not None else None, program, results)
+    except Unusable as error:
+        return ("unverifiable", "tests", str(error), tuple(results))
+    except AssertionError as error:
+        return ("wrong", "wrong_answer", _text(error), (*results, "wrong"))
+    except BaseException as error:
+        return ("wrong", "exception", _text(error), (*results, "wrong"))
+    if not program.calls:
+        return ("unverifiable", "tests", "the tests never called the program", tuple(results))
+    return ("correct", "", "", tuple(results))
+
+
+def _is_locked_in(channel: int) -> bool:
+    try:
+        return read_message(channel) == b""
+    except (EOFError, OSError):
+        return False
+
+
+def _text(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"[:500].encode("utf-8", "replace").decode()
+
+
+def run_text(
+    tests: str, entry_point: tuple[str, "Remote"] | None, program: Program, results: list[str]
+) -> None:
+    """Execute the text statement by statement, then the tests that it only defines. Raises what a failing
+    test raises."""
+    try:
+        tree = ast.parse(tests)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise Unusable(f"the tests are not Python: {error}") from None
+    nodes = list(ast.walk(tree))
+    if not any(_asserts(node) for node in nodes):
+        raise Unusable("the tests assert nothing")
+    module = types.ModuleType("tests")
+    sys.modules["tests"] = module
+    entry = _bind_names(nodes, entry_point, program, module.__dict__)
+    for statement in tree.body:
+        exec(compile(ast.Module([statement], []), "<tests>", "exec"), module.__dict__)
+        if isinstance(statement, ast.Assert):
+            results.append("correct")
+    _run_defined(tree.body, nodes, module.__dict__, entry, results)
+
+
+def _asserts(node: ast.AST) -> bool:
+    if isinstance(node, ast.Assert):
+        return True
+    called = node.func if isinstance(node, ast.Call) else None
+    name = (
+        called.attr
+        if isinstance(called, ast.Attribute)
+        else called.id
+        if isinstance(called, ast.Name)
+        else ""
+    )
+    return name.startswith("assert") or name == "fail"
+
+
+def _bind_names(
+    nodes: Sequence[ast.AST],
+    entry_point: tuple[str, Remote] | None,
+    program: Program,
+    namespace: dict[str, Any],
+) -> Remote:
+    """Give every name that the text uses and does not define a value: the entry point, the standard library,
+    constructors."""
+    free = free_names(nodes)
+    outside = [name for name in free if name not in sys.stdlib_module_names]
+    if entry_point is None:
+        candidates = [name for name in outside if not name[:1].isupper()] or outside
+        if len(candidates) != 1:
+            raise Unusable(f"which of {', '.join(candidates) or 'no name'} is the entry point? Name it")
+        entry_point = (candidates[0], program.ask("name", candidates[0]))
+    entry_name, entry = entry_point
+    program.is_class = entry_name.lstrip("_")[:1].isupper()
+    namespace[entry_name] = entry
+    for name in free:
+        if name == entry_name:
+            continue
+        if name in sys.stdlib_module_names:
+            namespace[name] = __import__(name)
+        else:
+            remote = program.ask("name", name)
+            namespace[name] = Remote(program, remote._number, remote._kind, constructs_only=True)
+    return entry
+
+
+def free_names(nodes: Sequence[ast.AST]) -> list[str]:
+    """Names that a module, of which these are all nodes, reads and neither defines nor finds among the
+    builtins, in order of appearance."""
+    bound: set[str] = set()
+    read: dict[str, None] = {}
+    for node in nodes:
+        if isinstance(node, ast.Name):
+            if isinstance(node.ctx, ast.Load):
+                read.setdefault(node.id)
+            else:
+                bound.add(node.id)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            bound.add(node.name)
+        elif isinstance(node, ast.arg):
+            bound.add(node.arg)
+        elif isinstance(node, ast.alias):
+            bound.add((node.asname or node.name).partition(".")[0])
+        elif isinstance(node, ast.ExceptHandler) and node.name:
+            bound.add(node.name)
+    return [
+        name
+        for name in read
+        if name not in bound and not hasattr(builtins, name) and name not in ("__name__", "__file__")
+    ]
+
+
+def _run_defined(
+    body: Sequence[ast.stmt],
+    nodes: Sequence[ast.AST],
+    namespace: dict[str, Any],
+    entry: Remote,
+    results: list[str],
+) -> None:
+    called = {
+        node.func.id for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
+    for statement in body:
+        if isinstance(statement, ast.FunctionDef) and statement.name not in called:
+            arguments = statement.args.posonlyargs + statement.args.args
+            required = len(arguments) - len(statement.args.defaults)
+            if statement.name == "check" and arguments:
+                namespace["check"](entry)
+                results.append("correct")
+            elif statement.name.startswith("test") and required == 0:
+                namespace[statement.name]()
+                results.append("correct")
+        elif isinstance(statement, ast.ClassDef):
+            defined = namespace.get(statement.name)
+            if isinstance(defined, type) and issubclass(defined, unittest.TestCase):
+                _run_test_case(defined, results)
+
+
+def _run_test_case(case: type[unittest.TestCase], results: list[str]) -> None:
+    outcome = unittest.TestResult()
+    unittest.defaultTestLoader.loadTestsFromTestCase(case).run(outcome)
+    broken = [*outcome.failures, *outcome.errors]
+    results += ["correct"] * (outcome.testsRun - len(broken) - len(outcome.skipped))
+    if broken or outcome.unexpectedSuccesses:
+        raise AssertionError(broken[0][1][-400:] if broken else "a test that should fail passed")
+    if outcome.testsRun == len(outcome.skipped):
+        raise Unusable(f"no test of {case.__name__} was run")

@@ -1,0 +1,256 @@
+"""How a zygote runs one job, by kind of tests: ask, wait within the limits, compare, say why not.
+
+A job that is killed by somebody else (``WorkerLost``) has no verdict; one that ends, falls silent or sends
+nonsense because of what it ran is wrong. Nothing that a program can do by itself may look like the former.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from r1kit.sandbox.codec import CodecError, decode, encode
+from r1kit.sandbox.comparison import matches, same_output
+from r1kit.sandbox.jobs import Job
+from r1kit.sandbox.pool import Channel, Ended, Watch, WorkerLost, Zygote
+from r1kit.types import Outcome, Verdict
+
+LARGEST_OUTPUT = 16 << 20
+SENT_AT_ONCE = 64 << 10  # bytes; what a socket holds
+
+Judgement = tuple[Outcome, str, str, tuple[str, ...]]  # outcome, reason, detail, per-test results
+Right = Callable[[Mapping[str, Any], Any], bool]
+
+
+def matches_expected(test: Mapping[str, Any], data: Any) -> bool:
+    """Whether a result is what the test expects."""
+    return matches(test["expected"], data, test.get("tolerance"))
+
+
+def run_functions(job: Job, zygote: Zygote, right: Right = matches_expected) -> Verdict:
+    """Call the entry point with the arguments of each test.
+
+    All requests go out at once where they are small: a job then runs without waiting for us between its
+    tests."""
+    assert not isinstance(job.tests, str)
+    try:
+        requests = [_request(test) for test in job.tests]
+    except CodecError as error:
+        return Verdict("unverifiable", f"tests: arguments that cannot cross: {error}")
+    at_once = sum(map(len, requests)) + len(job.program) < SENT_AT_ONCE
+    results: list[str] = []
+    reason = ""
+    with Channel(zygote) as channel:
+        number = zygote.spawn("functions", [channel.theirs.fileno()], job.memory_limit_mb, job.backstop_s)
+        channel.hand_over()
+        channel.send(
+            encode({"program": job.program, "entry_point": job.entry_point}), *(requests if at_once else ())
+        )
+        try:
+            reason = _load(channel, number, job)
+            loaded = 0.0 if reason else zygote.processor_time(number)
+            begun = time.monotonic()
+            for test, request in zip(job.tests, requests, strict=True) if not reason else ():
+                asked = time.monotonic()
+                if not at_once:
+                    channel.send(request)
+                # What passed since by the clock bounds the processor time that earlier tests have used.
+                reason = _result(
+                    channel.receive(number, job.time_limit_s, loaded + asked - begun), job, test, right
+                )
+                results.append("wrong" if reason else "correct")
+                if reason:
+                    break
+            seconds = max(0.0, zygote.processor_time(number) - loaded) if results else 0.0
+        except EOFError as error:
+            ended = zygote.end(number)
+            return Verdict("wrong", _ending(ended, job, str(error)), ended.seconds, (*results, "wrong"))
+        except CodecError as error:
+            zygote.release(number)
+            return Verdict("wrong", f"killed: {error}", tests=(*results, "wrong"))
+        zygote.release(number)
+    return Verdict("wrong" if reason else "correct", reason, seconds, tuple(results))
+
+
+def _load(channel: Channel, number: int, job: Job) -> str:
+    """Wait until the program is loaded; the reason why it is not."""
+    message = channel.receive(number, job.time_limit_s)
+    if message is None:
+        return "timeout: while the program was loaded"
+    reply = _reply(message)
+    if reply[0] == "missing":
+        return f"missing: the program defines no {job.entry_point!r}"
+    return "" if reply[0] == "ready" else _raised(reply)
+
+
+class _EntryPoint:
+    """Stands for handle 0: the entry point."""
+
+
+def _request(test: Mapping[str, Any]) -> bytes:
+    request = ["call", _EntryPoint(), list(test.get("args", ())), dict(test.get("kwargs", {}))]
+    return encode(request, _entry_point_handle)
+
+
+def _entry_point_handle(value: Any) -> Any:
+    if not isinstance(value, _EntryPoint):
+        raise CodecError(f"a {type(value).__name__} is no plain value")
+    return {"h": [0, "callable"]}
+
+
+def _result(message: bytes | None, job: Job, test: Mapping[str, Any], right: Right) -> str:
+    """The reason why the reply to a test is not right (empty: it is)."""
+    if message is None:
+        return f"timeout: more than {job.time_limit_s:g} s"
+    reply = _reply(message)
+    if reply[0] != "value":
+        return _raised(reply)
+    if len(reply) < 2 or not right(test, reply[1]):
+        return (
+            f"wrong_answer: for {_shown(test.get('args', ()))} got "
+            f"{_shown(reply[1] if len(reply) > 1 else None)}"
+        )
+    return ""
+
+
+def _reply(message: bytes) -> list[Any]:
+    """A reply as raw JSON. It is compared as it stands: nothing that a program sends is rebuilt in this
+    process."""
+    try:
+        reply = json.loads(message)
+    except (ValueError, RecursionError) as error:
+        raise CodecError(f"not a reply: {type(error).__name__}") from None
+    if not isinstance(reply, list) or not reply or reply[0] not in ("value", "raised", "ready", "missing"):
+        raise CodecError("not a reply")
+    return reply
+
+
+def _raised(reply: Sequence[Any]) -> str:
+    names = reply[1] if len(reply) > 1 and isinstance(reply[1], list) else []
+    text = str(reply[2])[:300] if len(reply) > 2 else ""
+    return f"{'memory' if 'MemoryError' in names else 'exception'}: {text}"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+def _ending(ended: Ended, job: Job, detail: str) -> str:
+    """The reason that the end of a job gives. Raises WorkerLost where its death was neither its own nor
+    ours."""
+    if ended.code == -signal.SIGXCPU or (ended.code == -signal.SIGKILL and ended.seconds >= job.backstop_s):
+        return f"timeout: {detail}"
+    if ended.code == -signal.SIGKILL and not ended.ordered:
+        raise WorkerLost("a job was killed from outside")
+    return f"{'output' if ended.code == -signal.SIGXFSZ else 'killed'}: {detail}"
+
+
+def run_stdio(job: Job, zygote: Zygote) -> Verdict:
+    """Run the program as a script once a test; its input and output are files of ours."""
+    assert not isinstance(job.tests, str)
+    results: list[str] = []
+    total = 0.0
+    for test in job.tests:
+        reason, seconds = _run_once(job, zygote, test)
+        results.append("wrong" if reason else "correct")
+        total += seconds
+        if reason:
+            return Verdict("wrong", reason, total, tuple(results))
+    return Verdict("correct", "", total, tuple(results))
+
+
+def _run_once(job: Job, zygote: Zygote, test: Mapping[str, Any]) -> tuple[str, float]:
+    with contextlib.ExitStack() as stack:
+        streams = [os.memfd_create(name, os.MFD_CLOEXEC) for name in ("stdin", "stdout", "stderr")]
+        for stream in streams:
+            stack.callback(os.close, stream)
+        _fill(streams[0], test["stdin"].encode("utf-8", "surrogateescape"))
+        channel = stack.enter_context(Channel(zygote))
+        number = zygote.spawn(
+            "program", [channel.theirs.fileno(), *streams], job.memory_limit_mb, job.backstop_s
+        )
+        channel.hand_over()
+        channel.send(encode({"program": job.program}))
+        in_time = _wait_for_end(zygote, number, job.time_limit_s)
+        ended = zygote.kill(number)
+        channel.check_lock()
+        if not in_time:
+            return f"timeout: more than {job.time_limit_s:g} s", ended.seconds
+        return _judge_output(job, ended, streams, test["stdout"]), ended.seconds
+
+
+def _judge_output(job: Job, ended: Ended, streams: Sequence[int], expected: str) -> str:
+    """The reason why a script that ended by itself has not passed (empty: it has)."""
+    if ended.code == 0:
+        printed = _contents(streams[1], LARGEST_OUTPUT)
+        right = same_output(expected.encode("utf-8", "surrogateescape"), printed)
+        return "" if right else f"wrong_answer: printed {_shown(printed[:2000].decode(errors='replace'))}"
+    if ended.code > 0:
+        complaint = _contents(streams[2], 2000).decode(errors="replace").strip()
+        kind = "memory" if complaint.startswith("MemoryError") else "exception"
+        return f"{kind}: {complaint or f'exit status {ended.code}'}"[:400]
+    return _ending(ended, job, f"ended by signal {-ended.code}")
+
+
+def _wait_for_end(zygote: Zygote, number: int, seconds: float) -> bool:
+    """Wait for a job that reports nothing but its end; False when its time is over."""
+    watch = Watch(zygote, number, seconds)
+    wait = seconds
+    while True:
+        try:
+            ended = zygote.wait(number, wait)
+        except WorkerLost:
+            if zygote.process.poll() is not None:
+                raise
+        else:
+            zygote.ended[number] = ended
+            return ended.seconds <= seconds
+        wait = watch.look()
+        if wait <= 0:
+            return number in zygote.ended and zygote.ended[number].seconds <= seconds
+
+
+def _fill(stream: int, content: bytes) -> None:
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(stream, rest) :]
+    os.lseek(stream, 0, os.SEEK_SET)
+
+
+def _contents(stream: int, limit: int) -> bytes:
+    return os.pread(stream, min(os.fstat(stream).st_size, limit), 0)
+
+
+def run_asserts(job: Job, zygote: Zygote) -> Verdict:
+    """Serve the program's functions to a second job, which runs the test text."""
+    with Channel(zygote) as program, Channel(zygote) as tests:
+        number = zygote.spawn("functions", [program.theirs.fileno()], job.memory_limit_mb, job.backstop_s)
+        program.hand_over()
+        program.send(encode({"program": job.program, "entry_point": job.entry_point}))
+        judge = zygote.spawn(
+            "tests", [tests.theirs.fileno(), program.ours.fileno()], job.memory_limit_mb, 4 * job.backstop_s
+        )
+        tests.hand_over()
+        program.ours.close()
+        tests.send(encode({"tests": job.tests, "entry_point": job.entry_point}))
+        try:
+            message = tests.receive(number, job.time_limit_s, judge=judge)
+            judgement: Judgement = (
+                ("wrong", "timeout", f"more than {job.time_limit_s:g} s", ())
+                if message is None
+                else decode(message)
+            )
+            outcome, reason, detail, results = judgement
+        except (EOFError, CodecError, ValueError, TypeError) as error:
+            raise WorkerLost(f"the judge of the tests has died: {error}") from None
+        ended = zygote.end(number) if reason == "exception" else zygote.kill(number)
+        zygote.release(judge)
+    if reason == "lost":
+        raise WorkerLost(detail)
+    if reason == "exception" and ended.code < 0:
+        reason = _ending(ended, job, "").partition(":")[0]  # raises where the program was killed from outside
+    return Verdict(outcome, f"{reason}: {detail}".strip(": "), ended.seconds, tuple(results))

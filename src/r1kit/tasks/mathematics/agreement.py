@@ -1,0 +1,203 @@
+"""Tell whether two answers that were read are the same answer."""
+
+import re
+from collections.abc import Sequence
+from fractions import Fraction
+
+from r1kit.tasks.mathematics.answers import Answer
+from r1kit.tasks.mathematics.expressions import Expression, proportional, read_expression, same
+from r1kit.tasks.mathematics.units import units_agree
+
+
+def agree(gold: Answer, said: Answer) -> bool:
+    """Tell whether a said answer is the gold one."""
+    if said.kind == "relation" and gold.kind != "relation":
+        return (_unwrap(said) is not None and agree(gold, _unwrap(said) or said)) or (
+            _as_interval(said) == _shape(gold) and _same_interval(gold, said)
+        )
+    if gold.kind == "relation" and said.kind != "relation":
+        inner = _unwrap(gold)
+        return (inner is not None and agree(inner, said)) or (
+            _as_interval(gold) == _shape(said) and _same_interval(said, gold)
+        )
+    if gold.kind == "based" or said.kind == "based":
+        return _same_digits(gold, said)
+    if gold.kind == "sequence" and len(gold.parts) == 1 and said.kind == "value":
+        return agree(gold.parts[0], said)
+    if gold.kind == "value" and said.kind == "sequence" and said.text == "{}" and len(said.parts) == 1:
+        return agree(gold, said.parts[0])
+    if {gold.kind, said.kind} == {"union", "sequence"} and "" in (gold.text, said.text):
+        return _same_union(gold, said)
+    if gold.kind == "sequence" and said.kind == "sequence" and gold.text == "()" and said.text == "":
+        return _same_coordinates(gold, said)
+    if (
+        gold.kind == "sequence"
+        and gold.text == ":"
+        and said.kind == "words"
+        and re.fullmatch(r"\d+:\d+", said.text)
+    ):
+        return _same_ratio(gold, said.text)
+    if (gold.kind == "words" and said.kind == "value") or (gold.kind == "value" and said.kind == "words"):
+        return False
+    if gold.kind != said.kind:
+        return False
+    return _AGREEMENTS[gold.kind](gold, said)
+
+
+def _same_value(gold: Answer, said: Answer) -> bool:
+    assert gold.expression is not None and said.expression is not None
+    if not units_agree(gold.unit, said.unit):
+        return False
+    if gold.percent == said.percent:
+        return same(gold.expression, said.expression)
+    if same(gold.expression, said.expression):
+        # 40 against 40%: the sign names the unit; but 0.5 is not 0.5%.
+        bare = gold.expression if not gold.percent else said.expression
+        return not bare.names and isinstance(bare.values[0], Fraction) and abs(bare.values[0]) >= 1
+    hundredth = read_expression("1/100")
+    scaled = [
+        _scaled(answer.expression, hundredth) if answer.percent else answer.expression
+        for answer in (gold, said)
+        if answer.expression
+    ]
+    return same(scaled[0], scaled[1])
+
+
+def _scaled(expression: Expression, factor: Expression) -> Expression:
+    return Expression(
+        tuple(
+            value * factor.values[0] if isinstance(value, Fraction) else value / 100
+            for value in expression.values
+        ),
+        expression.names,
+    )
+
+
+def _same_digits(gold: Answer, said: Answer) -> bool:
+    """Numbers in a base: the digits and the base; a bare number is taken to be in the base that was asked
+    for."""
+    if gold.kind == said.kind:
+        return gold.text == said.text and gold.unit == said.unit
+    based, bare = (gold, said) if gold.kind == "based" else (said, gold)
+    if based is said and said.unit != "10":
+        return False
+    return (
+        bare.expression is not None
+        and based.text.isdigit()
+        and same(bare.expression, read_expression(based.text))
+    )
+
+
+def _same_sequence(gold: Answer, said: Answer) -> bool:
+    if len(gold.parts) != len(said.parts):
+        return False
+    unordered = {"", "{}"}
+    if gold.text in unordered and said.text in unordered:
+        return _same_without_order(gold.parts, said.parts)
+    return gold.text == said.text and all(agree(g, s) for g, s in zip(gold.parts, said.parts, strict=True))
+
+
+def _same_coordinates(gold: Answer, said: Answer) -> bool:
+    """``x = 1, y = 2`` is the point (1, 2): a value for every variable, in their alphabetical order."""
+    names = [part.unit for part in said.parts if part.kind == "relation" and part.text == "="]
+    if (
+        len(names) != len(said.parts)
+        or len(names) != len(gold.parts)
+        or names != sorted(set(names))
+        or "" in names
+    ):
+        return False
+    return all(agree(g, s.parts[1]) for g, s in zip(gold.parts, said.parts, strict=True))
+
+
+def _same_ratio(gold: Answer, said: str) -> bool:
+    """9:12, which might be a time of day, against the ratio 3:4."""
+    one, other = (Fraction(term) for term in said.split(":"))
+    first, second = (part.expression for part in gold.parts) if len(gold.parts) == 2 else (None, None)
+    if first is None or second is None or not one:
+        return False
+    return same(first, read_expression("1")) and same(second, read_expression(f"({other / one})"))
+
+
+def _same_without_order(gold: Sequence[Answer], said: Sequence[Answer]) -> bool:
+    left = list(said)
+    for part in gold:
+        place = next((place for place, other in enumerate(left) if agree(part, other)), None)
+        if place is None:
+            return False
+        del left[place]
+    return not left
+
+
+def _same_matrix(gold: Answer, said: Answer) -> bool:
+    return gold.text == said.text and all(agree(g, s) for g, s in zip(gold.parts, said.parts, strict=True))
+
+
+def _same_union(gold: Answer, said: Answer) -> bool:
+    """Unions of the same pieces, in any order; a piece may be written as an inequality."""
+    return len(gold.parts) == len(said.parts) and _same_without_order(gold.parts, said.parts)
+
+
+def _same_words(gold: Answer, said: Answer) -> bool:
+    return gold.text == said.text
+
+
+_FLIPPED = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le", "=": "=", "\\neq": "\\neq"}
+
+
+def _same_relation(gold: Answer, said: Answer) -> bool:
+    named = gold.unit and said.unit
+    if named and gold.unit != said.unit and not (gold.parts[0].expression and said.parts[0].expression):
+        return False
+    sides = [part.expression for part in (*gold.parts, *said.parts)]
+    if any(side is None for side in sides):
+        return gold.text == said.text and all(
+            agree(g, s) for g, s in zip(gold.parts, said.parts, strict=True)
+        )
+    factor = proportional((sides[0], sides[1]), (sides[2], sides[3]))  # type: ignore[arg-type]
+    if factor is None or factor == 0:
+        return False
+    return said.text == (gold.text if factor > 0 else _FLIPPED[gold.text]) or (
+        gold.text == said.text and gold.text in ("=", "\\neq")
+    )
+
+
+def _unwrap(answer: Answer) -> Answer | None:
+    """The right side of ``x = ...`` and of ``(x, y) = ...``, not of ``(y, x) = ...``."""
+    names = re.findall(r"[A-Za-z]", answer.unit) if answer.unit.startswith("(") else []
+    if names != sorted(names):
+        return None
+    return answer.parts[1] if answer.kind == "relation" and answer.text == "=" and answer.unit else None
+
+
+def _as_interval(answer: Answer) -> str:
+    """The brackets of the interval that ``x > 3`` describes; a sign that no interval has, for anything
+    else."""
+    left = (
+        answer.parts[0].expression if answer.kind == "relation" and answer.parts[0].kind == "value" else None
+    )
+    if left is None or len(left.names) != 1 or answer.text not in ("<", ">", "\\le", "\\ge"):
+        return "none"
+    return {"<": "()", ">": "()", "\\le": "(]", "\\ge": "[)"}[answer.text]
+
+
+def _shape(answer: Answer) -> str:
+    return answer.text if answer.kind == "sequence" else "nothing"
+
+
+def _same_interval(interval: Answer, relation: Answer) -> bool:
+    variable = relation.parts[0].expression
+    assert variable is not None
+    if not same(variable, read_expression(next(iter(variable.names)))):
+        return False
+    infinite, finite = (0, 1) if relation.text in ("<", "\\le") else (1, 0)
+    end = interval.parts[infinite]
+    return (
+        end.kind == "infinity"
+        and end.text == "-+"[infinite]
+        and agree(interval.parts[finite], relation.parts[1])
+    )
+
+
+_AGREEMENTS = {"value": _same_value, "sequence": _same_sequence, "union": _same_union, "matrix": _same_matrix, "relation": _same_relation,
+               "infinity": _same_words, "words": _same_words}  # fmt: skip

@@ -1,0 +1,181 @@
+"""The writing of an answer: one spelling for every sign, what is a number or prose, how brackets lie.
+
+Nothing here knows what an answer means; ``tidy`` only brings the many ways to write it into one.
+"""
+
+import re
+from functools import lru_cache
+
+from r1kit.tasks.mathematics.units import UNITS, normal_unit
+
+_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
+_SYMBOLS = {"×": "\\times ", "·": "\\cdot ", "⋅": "\\cdot ", "÷": "\\div ", "−": "-", "–": "-", "—": "-", "π": "\\pi ", "∞": "\\infty ",
+            "≤": "\\le ", "≥": "\\ge ", "∪": "\\cup ", "∈": "\\in ", "°": "^\\circ ", "，": ",", "、": ",", "；": ";", "：": ":",
+            "½": "\\frac12", "¼": "\\frac14", "¾": "\\frac34", "⅓": "\\frac13", "⅔": "\\frac23", "θ": "\\theta ", "±": "\\pm ", "∅": "\\emptyset ",
+            "√": "\\sqrt ", "**": "^", "\\varnothing": "\\emptyset ", "\\leq": "\\le ",  "\\geq": "\\ge ", "\\lt": "<", "\\gt": ">",
+            "\\dfrac": "\\frac", "\\tfrac": "\\frac", "\\cfrac": "\\frac", "\\colon": ":", "\\lbrace": "\\{", "\\rbrace": "\\}",
+            "\\leqslant": "\\le ", "\\geqslant": "\\ge ", "⩽": "\\le ", "⩾": "\\ge ", "≦": "\\le ", "≧": "\\ge ",
+            "\\lvert": "|", "\\rvert": "|", "\\vert": "|", "\\ne": "\\neq "}  # fmt: skip
+_SPACING = re.compile(
+    r"(?<!\\)\\[,;:!>]|(?<!\\)\\ "
+    r"|~|\\(?:displaystyle|textstyle|quad|qquad|limits|left|right|bigl?|bigr|Bigl?|Bigr|biggl?|biggr|middle"
+    r"|hspace\{[^}]*\})(?![A-Za-z])"
+)
+_SIGN_WORDS = re.compile(
+    "|".join(
+        re.escape(word) + ("(?![A-Za-z])" if word[-1].isalpha() else "")
+        for word in sorted(_SYMBOLS, key=len, reverse=True)
+    )
+)
+_THOUSANDS = re.compile(r"(?<![\d.])(\d{1,3})((?:(?:,|\{,\}|[\u2009\u202f\u00a0])\d{3})+)(?!\d)")
+_DOLLAR_SPAN = re.compile(r"\\?[$€£¥￥]|(?<!\\)\\[()\[\]]|\\textdollar")
+
+
+@lru_cache(maxsize=50_000)
+def tidy(text: str) -> str:
+    """Bring an answer into a common form: half-width, one spelling for each sign, no spacing commands, no
+    dollar signs."""
+    text = text.strip(" \t\n`*_")
+    text = "".join(
+        chr(ord(c) - 0xFEE0) if "！" <= c <= "～" and c not in "，；：" else c
+        for c in text.replace("\u3000", " ")
+    )
+    text = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+", lambda m: "^{" + m[0].translate(_SUPERSCRIPTS) + "}", text)
+    text = re.sub(r"(?<=\d),\s*\\!\s*(?=\d{3}(?!\d))", ",", text)
+    text = re.sub(r"(?<=\d)(?:\\[,!;: ]|\{,\}|[~\u2009\u202f\u00a0])(?=\d{3}(?!\d))", ",", text)
+    text = re.sub(
+        r"^\s*\$?([-+]?)\\\$\s*(\d[\d,]*(?:\.\d+)?|\.\d+)\s*\$?\s*\.?$", r"\1\2 \\text{dollar}", text
+    )
+    text = _DOLLAR_SPAN.sub("", text)
+    text = _SPACING.sub(" ", text)
+    text = _SIGN_WORDS.sub(lambda m: _SYMBOLS[m[0]], text)
+    text = re.sub(
+        r"\\(?:text|mathrm|textbf|mathbf|mbox|textit|rm|bf|operatorname|textnormal)\s*\{\s*(and|or|及|和|或)\s*\}",
+        " , ",
+        text,
+    )
+    text = re.sub(r"(?<=[\d})])\s+(?:and|or|和|或)\s+(?=[-\\(\d])", " , ", text)
+    text = re.sub(r"\^\{?\s*\\circ\s*\}?", "\\\\degree ", text)
+    text = re.sub(r"[ \t\n]+", " ", text).strip()
+    text = re.sub(r"^[`*_ ]*(.*?)[`*_ ]*$", r"\1", text)
+    return re.sub(r"(?<![\w)}])!+$", "", text.rstrip(".。;, ")).strip()
+
+
+def is_plain_number(text: str) -> bool:
+    return re.fullmatch(r"[+-]?\d+(?:\.\d+)?", text) is not None
+
+
+def says_more(text: str) -> bool:
+    """Tell whether there are words within LaTeX, which a lenient reader would skip: 5 \\text{ or more}."""
+    return re.search(r"\\(?:text|mathrm|textbf|mathbf|mbox|textit)\s*\{[^}]*[A-Za-z]{2}", text) is not None
+
+
+def is_prose(text: str) -> bool:
+    """Tell whether a text holds words that are neither LaTeX, a function, a unit nor a lone variable."""
+    bare = re.sub(r"\\(?:begin|end)\s*\{\w+\}|\\(?:text|mathrm|textbf|mbox)\{[^}]*\}|\\[A-Za-z]+", " ", text)
+    words = re.findall(r"[A-Za-z]{2,}", bare)
+    return (
+        len([word for word in words if word.lower() not in FUNCTION_NAMES and normal_unit(word) not in UNITS])
+        >= 2
+    )
+
+
+FUNCTION_NAMES = frozenset(
+    [
+        "sqrt",
+        "pi",
+        "sin",
+        "cos",
+        "tan",
+        "cot",
+        "sec",
+        "csc",
+        "ln",
+        "log",
+        "exp",
+        "arcsin",
+        "arccos",
+        "arctan",
+        "or",
+        "and",
+    ]
+)
+
+
+BOX = re.compile(r"\\(?:f?boxed|fbox)(?![A-Za-z])\s*")
+
+
+def boxed(text: str) -> list[tuple[int, int, str]]:
+    """All ``\\boxed{...}`` of a text: begin, end and content, braces balanced. An unclosed box is none."""
+    found = []
+    position = 0
+    while (match := BOX.search(text, position)) is not None:
+        begin = match.end()
+        if text[begin : begin + 1] != "{":
+            bare = re.match(r"[\w.]+", text[begin:])
+            if bare:
+                found.append((match.start(), begin + bare.end(), bare.group()))
+            position = begin + 1
+            continue
+        depth, end = 0, begin
+        for end in range(begin, len(text)):
+            depth += (text[end] == "{" and text[end - 1] != "\\") - (
+                text[end] == "}" and text[end - 1] != "\\"
+            )
+            if depth == 0:
+                break
+        if depth:
+            return found
+        found.append((match.start(), end + 1, text[begin + 1 : end].strip()))
+        position = end + 1
+    return found
+
+
+def brackets_match(text: str) -> bool:
+    """Tell whether the first bracket closes with the last character."""
+    depth = 0
+    for place, character in enumerate(text):
+        if character == "\\":
+            continue
+        depth += (character in "([{") - (character in ")]}")
+        if depth == 0:
+            return place == len(text) - 1
+    return False
+
+
+def nesting(text: str) -> int:
+    """How deep the brackets of a text are nested."""
+    depth = deepest = 0
+    for character in text:
+        depth += (character in "([{") - (character in ")]}")
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def split_outside(text: str, separator: str) -> list[str]:
+    """Split a text at a separator that stands outside all brackets."""
+    pieces, depth, begin, place = [], 0, 0, 0
+    while place < len(text):
+        if text[place] in "([{":
+            depth += 1
+        elif text[place] in ")]}":
+            depth -= 1
+        if (
+            depth == 0
+            and text.startswith(separator, place)
+            and not text[place + len(separator) : place + len(separator) + 1].isalpha()
+            * separator[0:1].startswith("\\")
+        ):
+            pieces.append(text[begin:place])
+            begin = place + len(separator)
+        place += 1
+    return [*pieces, text[begin:]]
+
+
+def drop_thousands(text: str) -> str:
+    """Take the separators out of numbers such as 1,234,567."""
+    if "," in text and not re.search(r"[()\[\]]|\\\{", text):
+        whole = _THOUSANDS.fullmatch(re.sub(r"[^\d,]", "", text)) if not re.search(r",\s", text) else None
+        if whole or re.search(r"\d{1,3}(,\d{3})+\.\d", text):
+            return _THOUSANDS.sub(lambda m: m[1] + re.sub(r"\D", "", m[2]), text)
+    return text

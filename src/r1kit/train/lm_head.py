@@ -1,0 +1,165 @@
+"""The language model's head, from hidden states to the log-probabilities of given tokens, without all logits
+at once.
+
+    l = h W^T / T,    log p(y) = l_y - log sum_v exp l_v,    H = log sum_v exp l_v - sum_v p_v l_v          (T: the row's temperature)
+    dl = g (onehot(y) - p) - k p (log p + H)          for the upstream slopes g of log p(y) and k of H
+
+Positions are taken in parts of at most PART_LOGITS logits; only a single part keeps its logits for the
+backward pass, several compute them again. So at 150,000 tokens of vocabulary the memory does not grow with
+positions x vocabulary (Wijmans et al. 2411.09009 make the same trade in a kernel). Products run in ``dtype``,
+softmax and sums in float32 (float64 where the model is). ScaleRL (2510.13786) found a bf16 head's rounding to
+be the largest part of the mismatch between rollout and learner."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from r1kit.model import fused
+
+PART_LOGITS = 1 << 25  # 128 MiB of float32
+ROW_STEP = 256  # CPU libraries compile a product per shape: few different numbers of rows pay
+
+
+def token_logprobs(
+    hidden_ND: Tensor,
+    weight_VD: Tensor,
+    targets_N: Tensor,
+    temperatures_N: Tensor | None,
+    dtype: torch.dtype,
+    entropy: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """(log-probability of each target [N], entropy of its distribution [N]), both with gradient; N a multiple
+    of ROW_STEP is quickest.
+
+    ``temperatures_N`` None is 1 everywhere. Without ``entropy`` the second is zero; with it, its slopes cost
+    nothing unless a loss uses them."""
+    found: tuple[Tensor, Tensor] = _Head.apply(
+        hidden_ND, weight_VD, targets_N, temperatures_N, dtype, entropy
+    )  # type: ignore[no-untyped-call]
+    return found
+
+
+def part_rows(vocabulary: int) -> int:
+    """How many positions go through the head at once."""
+    return max(ROW_STEP, PART_LOGITS // vocabulary // ROW_STEP * ROW_STEP)
+
+
+class _Head(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_ND: Tensor,
+        weight_VD: Tensor,
+        targets_N: Tensor,
+        temperatures_N: Tensor | None,
+        dtype: torch.dtype,
+        entropy: bool,
+    ) -> tuple[Tensor, Tensor]:
+        wide = torch.promote_types(dtype, torch.float32)
+        logprobs_N, entropy_N, normaliser_N = (
+            torch.zeros(len(hidden_ND), dtype=wide, device=hidden_ND.device) for _ in range(3)
+        )
+        parts, kept = _parts(len(hidden_ND), len(weight_VD)), None
+        for part in parts:
+            logits_NV = _logits(hidden_ND[part], weight_VD, _of(temperatures_N, part), dtype)
+            normaliser_N[part], logprobs_N[part], entropies_N = _normalise(
+                logits_NV, targets_N[part], entropy
+            )
+            if entropies_N is not None:
+                entropy_N[part] = entropies_N
+            kept = logits_NV if len(parts) == 1 and any(ctx.needs_input_grad) else None
+            del logits_NV  # before the next part's are made
+        ctx.save_for_backward(hidden_ND, weight_VD, targets_N, temperatures_N, normaliser_N, entropy_N)
+        ctx.dtype, ctx.kept = dtype, kept
+        ctx.set_materialize_grads(False)
+        return logprobs_N, entropy_N
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, *grads: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None, None, None, None, None]:
+        hidden_ND, weight_VD, targets_N, temperatures_N, normaliser_N, entropy_N = ctx.saved_tensors
+        kept, ctx.kept = ctx.kept, None  # they are overwritten: a second pass makes them anew
+        if grads[0] is None and grads[1] is None:
+            return None, None, None, None, None, None
+        grad_hidden, grad_weight = torch.empty_like(hidden_ND), torch.zeros_like(weight_VD)
+        product_weight = weight_VD.to(ctx.dtype)
+        for part in _parts(len(hidden_ND), len(weight_VD)):
+            temperature_N, of_logprob_N, of_entropy_N = (
+                _of(tensor_N, part) for tensor_N in (temperatures_N, *grads)
+            )
+            logits_NV = (
+                _logits(hidden_ND[part], weight_VD, temperature_N, ctx.dtype) if kept is None else kept
+            )
+            of_part = (targets_N[part], normaliser_N[part], entropy_N[part], of_logprob_N, of_entropy_N)
+            slopes_NV = _slopes(logits_NV, *of_part, temperature_N).to(ctx.dtype)
+            del logits_NV
+            grad_hidden[part] = (slopes_NV @ product_weight).to(grad_hidden.dtype)
+            grad_weight += (slopes_NV.t() @ hidden_ND[part].to(ctx.dtype)).to(grad_weight.dtype)
+            del slopes_NV
+        return grad_hidden, grad_weight, None, None, None, None
+
+
+def _parts(positions: int, vocabulary: int) -> list[slice]:
+    step = part_rows(vocabulary)
+    return [slice(start, start + step) for start in range(0, positions, step)]
+
+
+def _of(tensor_N: Tensor | None, part: slice) -> Tensor | None:
+    return None if tensor_N is None else tensor_N[part]
+
+
+def _logits(
+    hidden_ND: Tensor, weight_VD: Tensor, temperatures_N: Tensor | None, dtype: torch.dtype
+) -> Tensor:
+    with torch.autocast(hidden_ND.device.type, enabled=False):
+        logits_NV = F.linear(hidden_ND.to(dtype), weight_VD.to(dtype)).to(
+            torch.promote_types(dtype, torch.float32)
+        )
+    return logits_NV if temperatures_N is None else logits_NV / temperatures_N[:, None]
+
+
+def _normalise(logits_NV: Tensor, targets_N: Tensor, entropy: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+    """(log sum exp, log-probability of each target, entropy if asked for), [N] each."""
+    if logits_NV.dtype == torch.float32 and fused.usable(logits_NV):
+        return fused.normalise(logits_NV, targets_N, entropy)
+    normaliser_N = logits_NV.logsumexp(-1)
+    logprobs_N = logits_NV.gather(1, targets_N[:, None])[:, 0] - normaliser_N
+    if not entropy:
+        return normaliser_N, logprobs_N, None
+    probs_NV = (logits_NV - normaliser_N[:, None]).exp_()
+    return normaliser_N, logprobs_N, normaliser_N - torch.einsum("nv,nv->n", probs_NV, logits_NV)
+
+
+def _slopes(
+    logits_NV: Tensor,
+    targets_N: Tensor,
+    normaliser_N: Tensor,
+    entropy_N: Tensor,
+    of_logprob_N: Tensor | None,
+    of_entropy_N: Tensor | None,
+    temperature_N: Tensor | None,
+) -> Tensor:
+    """dL/dlogits, before their temperature, from the slopes of log-probability and entropy; see the equation
+    on top. May overwrite the logits."""
+    if logits_NV.dtype == torch.float32 and fused.usable(logits_NV):
+        fused.logits_to_slopes(
+            logits_NV, targets_N, normaliser_N, entropy_N, of_logprob_N, of_entropy_N, temperature_N
+        )
+        return logits_NV
+    slopes_NV = (logits_NV - normaliser_N[:, None]).exp_()
+    if of_entropy_N is None:
+        assert of_logprob_N is not None
+        slopes_NV *= -of_logprob_N[:, None]
+    else:  # log p + H, the entropy's own part, is logit - normaliser + H
+        constant_N = of_entropy_N * (normaliser_N - entropy_N) - (
+            0.0 if of_logprob_N is None else of_logprob_N
+        )
+        slopes_NV *= torch.addcmul(constant_N[:, None], of_entropy_N[:, None], logits_NV, value=-1)
+    if of_logprob_N is not None:
+        slopes_NV.scatter_add_(1, targets_N[:, None], of_logprob_N[:, None])
+    return slopes_NV if temperature_N is None else slopes_NV.div_(temperature_N[:, None])

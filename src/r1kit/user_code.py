@@ -1,0 +1,65 @@
+"""Names of the user's own code in a recipe: ``my_rewards:brevity`` (a module) or ``my_tasks.py:Chess`` (a
+file).
+
+A file is found from the current folder, a module as Python finds it, the current folder first.
+"""
+
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from r1kit.config import ConfigError
+
+
+def load_name(name: str) -> Any:
+    """Import what ``module:attribute`` or ``file.py:attribute`` names. Raises ConfigError saying which half
+    is at fault."""
+    place, _, attribute = name.rpartition(":")
+    if not place or not attribute:
+        raise ConfigError(f"{name!r} does not name code: write module:attribute or file.py:attribute")
+    module = _load_file(Path(place)) if place.endswith(".py") else _load_module(place)
+    if not hasattr(module, attribute):
+        near = difflib.get_close_matches(attribute, dir(module), n=1)
+        raise ConfigError(
+            f"{name}: {place} has no {attribute!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+        )
+    return getattr(module, attribute)
+
+
+def _load_file(path: Path) -> ModuleType:
+    path = path.expanduser().resolve()
+    if not path.is_file():
+        raise ConfigError(
+            f"{path}: no such file; a file of your own code is looked up from the current folder"
+        )
+    # One module per file, so that a class imported twice is the same class; the hash keeps a json.py of the
+    # user's off ours.
+    module_name = f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if module_name in sys.modules:
+        return sys.modules[module_name]
+    specification = importlib.util.spec_from_file_location(module_name, path)
+    if specification is None or specification.loader is None:
+        raise ConfigError(f"{path}: not a Python file")
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[module_name] = module
+    try:
+        specification.loader.exec_module(module)
+    except Exception as error:
+        sys.modules.pop(module_name, None)
+        raise ConfigError(f"{path}: cannot be imported: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _load_module(name: str) -> ModuleType:
+    folder = str(Path.cwd())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        raise ConfigError(f"module {name!r} cannot be imported: {type(error).__name__}: {error}") from error

@@ -346,9 +346,9 @@ def _open_runtime(recipe: Recipe, stack: contextlib.ExitStack) -> Any:
 
 
 def _write_report(run_dir: Path, console: Console) -> None:
-    if util.find_spec("r1kit.report.report") is None:
+    if util.find_spec("r1kit.report") is None:
         return
-    path = import_module("r1kit.report.report").write(run_dir)
+    path = import_module("r1kit.report").write(run_dir)
     console.print(Text(f"report: {path}"))
 
 

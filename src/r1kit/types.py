@@ -3,14 +3,21 @@
 Every type is frozen and complete from birth; nothing is filled in later. Results are keyed by id, never by
 position.
 
-Shape letters, one legend for the whole project:
+Shape letters, one legend for the whole project; each letter has one meaning (tests/test_source.py). Digits in
+a suffix are sizes.
 
-    B rows          T token positions   N flattened tokens   V vocabulary
-    D model width   H heads             K key dim per head   R rope dim      C KV latent
-    E experts       A active experts    F expert width       S cached positions
-    P problems per step                 G rollouts per problem
+    B lines of a batch (packed rows)    T token positions         N flattened tokens
+    S segments of a line                X positions attended to   V vocabulary
+    D model width                       H query heads             J key-value heads
+    Q query heads per key-value head    K key dim per head        W value dim per head
+    C key-value latent                  U rotated dim of a head   I rotated pairs (U = 2 I)
+    E experts                           A active experts          F expert width
+    M slots of tokens sorted by expert  L layers with experts
+    P problems per step                 G rollouts per problem    R rollouts of all problems
+    Y preference pairs                  Z points of a history (measurements, prefixes)
+    O outcomes of an enumeration
 
-So ``logprobs_BT`` is a [rows, positions] tensor and ``rewards_PG`` a [problems, rollouts] one.
+So ``logprobs_BT`` is a [lines, positions] tensor and ``rewards_PG`` a [problems, rollouts] one.
 """
 
 from collections.abc import Mapping

@@ -234,12 +234,12 @@ class LanguageModel(nn.Module):
         if suits(x_BTD, dtype, self._head_widths()):
             mask = Mask(None, sights(segments_BT, beginnings_BT))
         else:
-            same_BTS = segments_BT[:, :, None] == segments_BT[:, None, :]
+            same_BTX = segments_BT[:, :, None] == segments_BT[:, None, :]
             if beginnings_BT is not None:
-                same_BTS |= (beginnings_BT[:, :, None] == segments_BT[:, None, :]) & (
+                same_BTX |= (beginnings_BT[:, :, None] == segments_BT[:, None, :]) & (
                     segments_BT[:, None, :] != 0
                 )
-            mask = Mask.of(same_BTS & (steps_T[:, None] >= steps_T), dtype)
+            mask = Mask.of(same_BTX & (steps_T[:, None] >= steps_T), dtype)
         rotation = self._rotation(restarting_positions(segments_BT) if positions_BT is None else positions_BT)
         return Passage(
             rotation, mask, segments_BT != 0 if beginnings_BT is None else readers(segments_BT, beginnings_BT)
@@ -255,8 +255,8 @@ class LanguageModel(nn.Module):
         views = [CacheView(layer, rows_B1, places_BT, seen, fresh) for layer in cache.layers]
         if fresh:
             return views, self._passage(x_BTD, positions_BT, None)
-        visible_BTS = torch.arange(seen, device=x_BTD.device) <= places_BT[..., None]
-        mask = Mask.of(visible_BTS, working_dtype(x_BTD))
+        visible_BTX = torch.arange(seen, device=x_BTD.device) <= places_BT[..., None]
+        mask = Mask.of(visible_BTX, working_dtype(x_BTD))
         return views, Passage(self._rotation(places_BT if positions_BT is None else positions_BT), mask, None)
 
     def logits(self, hidden: Tensor) -> Tensor:

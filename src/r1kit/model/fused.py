@@ -164,22 +164,22 @@ class _Norm(torch.autograd.Function):
         return of_x, of_added, of_weight, None, None
 
 
-def rotate(x_BTHR: Tensor, cos: Tensor, sin: Tensor, neighbours: bool) -> Tensor:
-    """Rotate pairs of the last dimension by angles [B or 1, T, 1, R/2] (float32); pairs are neighbours, or
-    entries R/2 apart.
+def rotate(x_BTHU: Tensor, cos: Tensor, sin: Tensor, neighbours: bool) -> Tensor:
+    """Rotate pairs of the last dimension by angles [B or 1, T, 1, I] (float32); pairs are neighbours, or
+    entries I apart.
 
-    The result has its pairs R/2 apart either way.
+    The result has its pairs I apart either way.
     """
-    found: Tensor = _Rotate.apply(x_BTHR, cos, sin, neighbours)  # type: ignore[no-untyped-call]
+    found: Tensor = _Rotate.apply(x_BTHU, cos, sin, neighbours)  # type: ignore[no-untyped-call]
     return found
 
 
 class _Rotate(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x_BTHR: Tensor, cos: Tensor, sin: Tensor, neighbours: bool) -> Tensor:
+    def forward(ctx: Any, x_BTHU: Tensor, cos: Tensor, sin: Tensor, neighbours: bool) -> Tensor:
         ctx.save_for_backward(cos, sin)
         ctx.neighbours = neighbours
-        return _turned(x_BTHR, cos, sin, neighbours, False, 1.0)
+        return _turned(x_BTHU, cos, sin, neighbours, False, 1.0)
 
     @staticmethod
     @once_differentiable
@@ -189,26 +189,26 @@ class _Rotate(torch.autograd.Function):
 
 
 def _turned(
-    x_BTHR: Tensor, cos: Tensor, sin: Tensor, neighbours_in: bool, neighbours_out: bool, turn: float
+    x_BTHU: Tensor, cos: Tensor, sin: Tensor, neighbours_in: bool, neighbours_out: bool, turn: float
 ) -> Tensor:
-    B, T, H, R = x_BTHR.shape
-    if x_BTHR.stride(3) != 1 or (B > 1 and x_BTHR.stride(0) != T * x_BTHR.stride(1)):
-        x_BTHR = x_BTHR.contiguous()
-    out = torch.empty(B, T, H, R, dtype=x_BTHR.dtype)
-    strides = x_BTHR.stride(1), x_BTHR.stride(2)
+    B, T, H, U = x_BTHU.shape
+    if x_BTHU.stride(3) != 1 or (B > 1 and x_BTHU.stride(0) != T * x_BTHU.stride(1)):
+        x_BTHU = x_BTHU.contiguous()
+    out = torch.empty(B, T, H, U, dtype=x_BTHU.dtype)
+    strides = x_BTHU.stride(1), x_BTHU.stride(2)
     cos, sin = cos.contiguous(), sin.contiguous()
     call(
         "r1_rotate",
-        _half(x_BTHR),
-        x_BTHR,
+        _half(x_BTHU),
+        x_BTHU,
         *strides,
         out,
         cos,
         sin,
-        cos.numel() * 2 // R,
+        cos.numel() * 2 // U,
         B * T,
         H,
-        R // 2,
+        U // 2,
         neighbours_in,
         neighbours_out,
         turn,

@@ -45,25 +45,25 @@ def sights(segments_BT: Tensor, beginnings_BT: Tensor | None = None) -> Tensor:
     return torch.stack((own_BT, from_BT, from_BT + length_BS.gather(1, beginnings_BT)), dim=1).int()
 
 
-def attend_within(q_BTHK: Tensor, k_BTJK: Tensor, v_BTJV: Tensor, sights_B3T: Tensor, scale: float) -> Tensor:
-    """softmax(scale q k^T) v over what each token sees -> [B, T, H, V], bfloat16; heads are grouped over the
+def attend_within(q_BTHK: Tensor, k_BTJK: Tensor, v_BTJW: Tensor, sights_B3T: Tensor, scale: float) -> Tensor:
+    """softmax(scale q k^T) v over what each token sees -> [B, T, H, W], bfloat16; heads are grouped over the
     J key-value heads."""
-    found: Tensor = _AttendWithin.apply(q_BTHK, k_BTJK, v_BTJV, sights_B3T, scale)  # type: ignore[no-untyped-call]
+    found: Tensor = _AttendWithin.apply(q_BTHK, k_BTJK, v_BTJW, sights_B3T, scale)  # type: ignore[no-untyped-call]
     return found
 
 
 class _AttendWithin(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, q_BTHK: Tensor, k_BTJK: Tensor, v_BTJV: Tensor, sights_B3T: Tensor, scale: float
+        ctx: Any, q_BTHK: Tensor, k_BTJK: Tensor, v_BTJW: Tensor, sights_B3T: Tensor, scale: float
     ) -> Tensor:
-        q, k, v, sights_B3T = _rows(q_BTHK), _rows(k_BTJK), _rows(v_BTJV), sights_B3T.contiguous()
-        (B, T, H, K), (J, V) = q.shape, v.shape[2:]
-        out_BTHV, logsum_BHT = torch.empty(B, T, H, V, dtype=q.dtype), torch.empty(B, H, T)
-        ctx.sizes, ctx.scale = (ctypes.c_long * 6)(B, T, H, J, K, V), scale
-        call("r1_attend", q, k, v, _strides(q, k, v), sights_B3T, out_BTHV, logsum_BHT, ctx.sizes, scale)
-        ctx.save_for_backward(q, k, v, sights_B3T, out_BTHV, logsum_BHT)
-        return out_BTHV
+        q, k, v, sights_B3T = _rows(q_BTHK), _rows(k_BTJK), _rows(v_BTJW), sights_B3T.contiguous()
+        (B, T, H, K), (J, W) = q.shape, v.shape[2:]
+        out_BTHW, logsum_BHT = torch.empty(B, T, H, W, dtype=q.dtype), torch.empty(B, H, T)
+        ctx.sizes, ctx.scale = (ctypes.c_long * 6)(B, T, H, J, K, W), scale
+        call("r1_attend", q, k, v, _strides(q, k, v), sights_B3T, out_BTHW, logsum_BHT, ctx.sizes, scale)
+        ctx.save_for_backward(q, k, v, sights_B3T, out_BTHW, logsum_BHT)
+        return out_BTHW
 
     @staticmethod
     @once_differentiable

@@ -19,7 +19,7 @@ from rich.console import Console
 from r1kit.recipe.layers import read_layers
 from r1kit.recipe.recipe import build
 from r1kit.runs.execute import run
-from r1kit.sandbox.pool import WorkerLost
+from r1kit.sandbox.zygote_handle import WorkerLost
 from r1kit.tasks.mathematics import check as mathematics
 from r1kit.tasks.mathematics import checker_pool as checkers
 from r1kit.tasks.mathematics.check import check_math, check_math_batch

@@ -38,7 +38,7 @@ _CAPABILITY_VERSION_3 = 0x20080522
 # (x86_64, aarch64); None where the architecture has no such call.
 _SYSCALLS = {"pivot_root": (155, 41), "mount_setattr": (442, 442), "landlock_create_ruleset": (444, 444),
              "landlock_add_rule": (445, 445), "landlock_restrict_self": (446, 446), "capset": (126, 91)}  # fmt: skip
-_MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column of the tables, AUDIT_ARCH
+MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column of the tables, AUDIT_ARCH
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc_under_gil = ctypes.PyDLL(None, use_errno=True)
@@ -47,9 +47,9 @@ _libc_under_gil = ctypes.PyDLL(None, use_errno=True)
 @functools.cache
 def _column() -> int:
     machine = platform.machine()
-    if machine not in _MACHINES:
+    if machine not in MACHINES:
         raise OSError(errno.ENOSYS, f"no system call table for {machine}")
-    return _MACHINES[machine][0]
+    return MACHINES[machine][0]
 
 
 def _checked(result: int, what: str) -> int:
@@ -145,7 +145,7 @@ def _prctl(option: int, value: int) -> None:
 # --- seccomp: a list of the calls that a Python program needs; all others fail with EPERM
 # -------------------------------------
 
-_ALLOWED: dict[str, tuple[int | None, int | None]] = {
+ALLOWED_CALLS: dict[str, tuple[int | None, int | None]] = {
     "read": (0, 63), "write": (1, 64), "open": (2, None), "close": (3, 57), "stat": (4, None), "fstat": (5, 80), "lstat": (6, None),
     "poll": (7, None), "lseek": (8, 62), "mmap": (9, 222), "mprotect": (10, 226), "munmap": (11, 215), "brk": (12, 214),
     "rt_sigaction": (13, 134), "rt_sigprocmask": (14, 135), "rt_sigreturn": (15, 139), "pread64": (17, 67), "pwrite64": (18, 68),
@@ -173,7 +173,7 @@ _ALLOWED: dict[str, tuple[int | None, int | None]] = {
     "membarrier": (324, 283), "copy_file_range": (326, 285), "statx": (332, 291), "rseq": (334, 293), "close_range": (436, 436),
     "faccessat2": (439, 439),
 }  # fmt: skip
-_CONDITIONAL = {"clone": (56, 220), "clone3": (435, 435), "kill": (62, 129), "tgkill": (234, 131), "ioctl": (16, 29), "fcntl": (72, 25),
+CONDITIONAL_CALLS = {"clone": (56, 220), "clone3": (435, 435), "kill": (62, 129), "tgkill": (234, 131), "ioctl": (16, 29), "fcntl": (72, 25),
                 "prlimit64": (302, 261), "socketpair": (53, 199)}  # fmt: skip
 _IOCTLS = (
     0x5401,
@@ -208,10 +208,10 @@ def _return(value: int) -> Instruction:
 def seccomp_filter() -> bytes:
     """Assemble the filter as the kernel's BPF: allowed calls, calls allowed for some arguments, EPERM for the
     rest."""
-    column, architecture = _MACHINES[platform.machine()]
+    column, architecture = MACHINES[platform.machine()]
     deny = _return(_ERRNO | errno.EPERM)
     allow = _return(_ALLOW)
-    numbers = {name: row[column] for name, row in _CONDITIONAL.items()}
+    numbers = {name: row[column] for name, row in CONDITIONAL_CALLS.items()}
     program: list[Instruction] = [
         (_LOAD, 0, 0, _ARCHITECTURE),
         (_JUMP_EQUAL, 1, 0, architecture),
@@ -256,7 +256,7 @@ def seccomp_filter() -> bytes:
          (_JUMP_EQUAL, 0, 1, 1), allow, deny],
     )  # fmt: skip
     program += _search(
-        _edges({number for row in _ALLOWED.values() if (number := row[column]) is not None}, allow, deny)
+        _edges({number for row in ALLOWED_CALLS.values() if (number := row[column]) is not None}, allow, deny)
     )
     return b"".join(struct.pack("HBBI", *instruction) for instruction in program)
 

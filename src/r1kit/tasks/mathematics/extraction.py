@@ -7,7 +7,7 @@ twice."""
 
 import re
 
-from r1kit.tasks.mathematics.agreement import agree
+from r1kit.tasks.mathematics.agreement import same_answer
 from r1kit.tasks.mathematics.answers import read_answer
 from r1kit.tasks.mathematics.expressions import NotUnderstood
 from r1kit.tasks.mathematics.notation import BOX, boxed, is_prose, tidy
@@ -126,7 +126,7 @@ def alike(one: str, other: str) -> bool:
     if tidy(one) == tidy(other):
         return True
     try:
-        return agree(read_answer(one), read_answer(other))
+        return same_answer(read_answer(one), read_answer(other))
     except NotUnderstood:
         return False
 

@@ -1,9 +1,13 @@
-"""Rules about the source text itself: shape letters come from one legend."""
+"""Rules about the source text itself: shape letters come from one legend, and no modules import in a
+circle."""
 
 import ast
 import re
 from collections import Counter
 from pathlib import Path
+
+import pytest
+from import_graph import circle, imports, modules_in
 
 import r1kit.types
 
@@ -56,3 +60,30 @@ def test_the_check_of_suffixes_finds_a_letter_without_meaning():
     assert small == ["B", "T"]
     source = "def f(x_BT, y_BQ):\n    self.z_1B = x_BT\n    g(w_TQ=1)\n    return NAME_Q, do_q\n"
     assert sorted(unexplained(source, small)) == [(1, "y_BQ"), (3, "w_TQ")]
+
+
+def graph(folder):
+    """Every module of a folder with those that it imports."""
+    modules = modules_in(folder)
+    return {
+        name: {module for _, module in imports(file, modules, name)} - {name}
+        for name, file in modules.items()
+    }
+
+
+@pytest.mark.parametrize("folder", ["src", "benchmarks"])
+def test_no_modules_import_each_other_in_a_circle(folder):
+    edges = graph(ROOT / folder)
+    assert sum(map(len, edges.values())) > 10
+    assert circle(edges) == []
+
+
+def test_a_circle_is_found_also_through_a_string_and_a_function(tmp_path):
+    (tmp_path / "one.py").write_text("import two\n")
+    (tmp_path / "two.py").write_text("def late():\n    from pack.three import x\n")
+    (tmp_path / "pack").mkdir()
+    (tmp_path / "pack/three.py").write_text("import os\n")
+    assert circle(graph(tmp_path)) == []
+    (tmp_path / "pack/three.py").write_text("import_module('one')\nNAME = 'pack.four'\n")
+    (tmp_path / "pack/four.py").write_text("from one import y\n")
+    assert circle(graph(tmp_path)) == ["one", "two", "pack.three", "pack.four", "one"]

@@ -4,7 +4,7 @@ families.
 Latent attention keeps per position only c_KV = norm(W_DKV h) and one rotated key k_R, C + U numbers instead
 of 2 H K. Keys and values of every head are linear in c_KV, so against a cache W_UK is folded into the query
 and W_UV into the output ("absorbed"): all heads then share one key [c_KV; k_R] and one value c_KV. Without a
-cache the heads' own keys are shorter than the latent, and the plain form is cheaper.
+cache each head's own keys are shorter than the latent, so the direct form is cheaper.
 """
 
 import math
@@ -20,9 +20,9 @@ from r1kit.model.norms import Linear, RMSNorm
 from r1kit.model.packed_attention import attend_within
 from r1kit.model.rotary import Rotation, yarn_magnitude
 
-# Above this many query-key pairs the fused kernel's memory saving is worth more than the quicker backward of
-# the written-out form.
-WRITTEN_OUT_PAIRS = 1024 * 1024
+# Above this many query-key pairs the memory that PyTorch's fused kernel saves matters more than the faster
+# backward pass of the explicit form.
+EXPLICIT_PAIRS = 1024 * 1024
 # A softmax over a length that is not a multiple of this is several times slower on a CPU.
 SOFTMAX_MULTIPLE = 16
 # The checkpoints' latent norms use this epsilon whatever the configuration's norm_eps says.
@@ -31,14 +31,13 @@ LATENT_NORM_EPS = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Mask:
-    """Which cached or present position each token sees: ``bias_BTX`` is 0 or -inf, [1 or B, T, X]; None:
-    causal, and long.
+    """The positions, cached or present, that each token attends to.
 
-    Where ``sights_B3T`` (blocks.py) are given they say it, and there is no bias.
-    """
+    ``bias_BTX`` is 0 or -inf, [1 or B, T, X]; None: causal, and long. If ``ranges_B3T``
+    (packed_attention.visible_ranges) are given they decide instead."""
 
     bias_BTX: Tensor | None
-    sights_B3T: Tensor | None = None
+    ranges_B3T: Tensor | None = None
 
     @classmethod
     def of(cls, visible_BTX: Tensor, dtype: torch.dtype) -> "Mask":
@@ -47,24 +46,24 @@ class Mask:
 
     @classmethod
     def causal(cls, steps_T: Tensor, dtype: torch.dtype) -> "Mask":
-        """Every token sees itself and what is before it; where the fused kernel takes over, it needs no T x T
-        matrix for that."""
-        if len(steps_T) ** 2 > WRITTEN_OUT_PAIRS:
+        """Every token attends to itself and to earlier ones. Long texts go through PyTorch's fused kernel,
+        which needs no T x T matrix for that."""
+        if len(steps_T) ** 2 > EXPLICIT_PAIRS:
             return cls(None)
         return cls.of((steps_T[:, None] >= steps_T)[None], dtype)
 
 
 def attend(q_BTHK: Tensor, k_BXJK: Tensor, v_BXJW: Tensor, mask: Mask, scale: float) -> Tensor:
     """softmax(scale q k^T + mask) v -> [B, T, H, W]; heads are grouped over the J key-value heads."""
-    if mask.sights_B3T is not None:
-        return attend_within(q_BTHK, k_BXJK, v_BXJW, mask.sights_B3T, scale)
-    if mask.bias_BTX is None or q_BTHK.shape[1] * k_BXJK.shape[1] > WRITTEN_OUT_PAIRS:
+    if mask.ranges_B3T is not None:
+        return attend_within(q_BTHK, k_BXJK, v_BXJW, mask.ranges_B3T, scale)
+    if mask.bias_BTX is None or q_BTHK.shape[1] * k_BXJK.shape[1] > EXPLICIT_PAIRS:
         return _attend_fused(q_BTHK, k_BXJK, v_BXJW, mask.bias_BTX, scale)
     B, T, H, K = q_BTHK.shape
     X, J, W = v_BXJW.shape[1:]
     Q = H // J
-    # The heads of a group become further queries of their shared key: fewer and larger products, and keys are
-    # never copied.
+    # The heads of a group become further queries of their shared key: fewer, larger products without copies
+    # of the keys.
     q = q_BTHK.view(B, T, J, Q, K).permute(0, 2, 3, 1, 4).reshape(B * J, Q * T, K)
     k = k_BXJK.transpose(1, 2).reshape(B * J, X, K)
     v = v_BXJW.transpose(1, 2).reshape(B * J, X, W)
@@ -72,8 +71,8 @@ def attend(q_BTHK: Tensor, k_BXJK: Tensor, v_BXJW: Tensor, mask: Mask, scale: fl
         k = k.contiguous()  # a strided 16-bit operand is copied inside the product, several times slower
     scores = torch.bmm(q * scale, k.transpose(1, 2))
     scores = scores.view(B, H, T, X).add_(mask.bias_BTX.to(scores.dtype)[:, None]).view(B * J, Q * T, X)
-    # Softmax accumulates in float32 whatever its input's dtype; asking for a float32 copy would only cost
-    # memory traffic.
+    # Softmax accumulates in float32 whatever its input's dtype; a float32 copy would only cost memory
+    # traffic.
     out = torch.bmm(torch.softmax(scores, dim=-1).to(v.dtype), v)
     return out.view(B, J, Q, T, W).permute(0, 3, 1, 2, 4).reshape(B, T, H, W)
 
@@ -83,19 +82,19 @@ def _attend_fused(
 ) -> Tensor:
     bias_B1TX = None if bias_BTX is None else bias_BTX[:, None].to(q_BTHK.dtype)
     out_BHTW = F.scaled_dot_product_attention(
-        q_BTHK.transpose(1, 2), k_BXJK.transpose(1, 2), v_BXJW.transpose(1, 2),
-        attn_mask=bias_B1TX, is_causal=bias_BTX is None, scale=scale, enable_gqa=q_BTHK.shape[2] != k_BXJK.shape[2],
+        q_BTHK.transpose(1, 2), k_BXJK.transpose(1, 2), v_BXJW.transpose(1, 2), attn_mask=bias_B1TX,
+        is_causal=bias_BTX is None, scale=scale, enable_gqa=q_BTHK.shape[2] != k_BXJK.shape[2],
     )  # fmt: skip
     return out_BHTW.transpose(1, 2)
 
 
 class Cache:
-    """What attention remembers of each row: one tensor per layer, [B, X, C + U] (latent) or [B, X, J, 2 K]
-    (keys beside values).
+    """Keys and values of each row: one tensor per layer, [B, X, C + U] (latent) or [B, X, J, 2 K] (keys, then
+    values).
 
-    ``lengths_B`` says how many positions of a row are filled; what lies beyond is overwritten by the next
-    tokens. Rows may differ. Assign a new tensor to shorten rows (a right-padded prompt); do not write into
-    the old one."""
+    ``lengths_B``: how many positions of a row are filled; the next tokens overwrite what lies beyond. Rows
+    may differ. To shorten rows (a right-padded prompt), assign a new tensor; do not write into the old
+    one."""
 
     def __init__(self, layers: list[Tensor], lengths_B: Tensor) -> None:
         self.layers = layers
@@ -112,11 +111,11 @@ class Cache:
 
     @property
     def capacity(self) -> int:
-        """How many positions a row can hold."""
+        """The number of positions that a row can hold."""
         return self.layers[0].shape[1]
 
     def select(self, index_B: Tensor) -> "Cache":
-        """A new cache with these rows, in this order, repeated where named twice."""
+        """A new cache with these rows in this order; rows may repeat."""
         return Cache(
             [layer.index_select(0, index_B) for layer in self.layers],
             self._lengths_B.index_select(0, index_B),
@@ -124,7 +123,7 @@ class Cache:
 
     def reserve(self, tokens: int) -> int:
         """Check that ``tokens`` more fit behind the longest row; return how many positions attention must
-        look at."""
+        read."""
         needed = self.longest + tokens
         if needed > self.capacity:
             raise R1kitError(
@@ -134,14 +133,14 @@ class Cache:
         return min(-(-needed // SOFTMAX_MULTIPLE) * SOFTMAX_MULTIPLE, self.capacity)
 
     def advance(self, tokens: int) -> None:
-        """Count ``tokens`` as filled in every row, without waiting for the device."""
+        """Count ``tokens`` more as filled in every row, without waiting for the device."""
         self._lengths_B = self._lengths_B + tokens
         self.longest += tokens
 
 
 @dataclass(frozen=True, slots=True)
 class CacheView:
-    """One layer of a cache during one forward pass: where new positions go, and how many positions (``seen``)
+    """One layer of a cache in one forward pass: where new positions go, and how many positions (``seen``)
     attention reads."""
 
     layer: Tensor
@@ -201,9 +200,9 @@ class LatentAttention(nn.Module):
             seen = cache.write(torch.cat((c_BTC, k_BTU), dim=-1))
             if not cache.fresh:
                 return self.o_proj(self._absorbed(q_content, q_rotated, seen, mask).flatten(2))  # type: ignore[no-any-return]
-        return self.o_proj(self._plain(q_content, q_rotated, c_BTC, k_BTU, mask).flatten(2))  # type: ignore[no-any-return]
+        return self.o_proj(self._direct(q_content, q_rotated, c_BTC, k_BTU, mask).flatten(2))  # type: ignore[no-any-return]
 
-    def _plain(
+    def _direct(
         self, q_content: Tensor, q_rotated: Tensor, c_BTC: Tensor, k_BTU: Tensor, mask: Mask
     ) -> Tensor:
         B, T, _ = c_BTC.shape
@@ -237,8 +236,8 @@ class LatentAttention(nn.Module):
 
 
 def latent_scale(config: ModelConfig) -> float:
-    """1 / sqrt(nope + rope), times YaRN's temperature squared where the checkpoint asks for it (DeepSeek-V3's
-    released code)."""
+    """1 / sqrt(nope + rope), times YaRN's temperature squared if the checkpoint sets ``mscale_all_dim``
+    (DeepSeek-V3's released code)."""
     assert config.nope_dim and config.rope_dim
     scaling, scale = config.rope_scaling, 1 / math.sqrt(config.nope_dim + config.rope_dim)
     if scaling is not None and scaling.mscale_all_dim:

@@ -1,14 +1,15 @@
-"""What lies between the learner's matrix products, in one pass over memory each and with slopes of one pass:
-kernels/rowwise.h.
+"""The learner's operations between matrix products, each in one pass over memory, and its gradient in another
+(kernels/rowwise.h).
 
-    SwiGLU    silu(a) b                    keeps a and b alone for the backward pass
-    RMSNorm   x w / rms(x)                 with the residual addition before it, and rounded for the next product, in the same pass
+    SwiGLU    silu(a) b                    keeps only a and b for the backward pass
+    RMSNorm   x w / rms(x)                 in one pass with the residual addition before it and the rounding
+                                           for the next product
     rotation  (a, b) -> (a cos - b sin, b cos + a sin)
-    head      log sum exp, log-probability and entropy of a row of logits in two passes; logits become slopes in place
+    head      log sum exp, log-probability and entropy of a row of logits in two passes; the gradient
+              overwrites the logits
 
-Everything computes in float32 and reads and writes float32 or bfloat16. Each operation takes only what
-``usable`` allows; its caller has the same operation in PyTorch for everything else (other devices, float64,
-no compiler)."""
+All compute in float32 and read and write float32 or bfloat16. An operation takes only tensors for which
+``usable`` is true; for others (another device, float64, no compiler) its caller uses PyTorch."""
 
 import ctypes
 import functools
@@ -49,8 +50,7 @@ def _kernels() -> ctypes.CDLL | None:
 
 
 def usable(*tensors: Tensor) -> bool:
-    """Whether the kernels take these tensors: on the CPU, float32 or bfloat16, and the kernels run on this
-    machine."""
+    """Whether the kernels run here and take these tensors: on the CPU, float32 or bfloat16."""
     return (
         all(t.device.type == "cpu" and t.dtype in (torch.float32, torch.bfloat16) for t in tensors)
         and _kernels() is not None
@@ -58,7 +58,7 @@ def usable(*tensors: Tensor) -> bool:
 
 
 def call(name: str, *arguments: Any) -> None:
-    """Call a kernel: tensors go as addresses (None: no tensor), and the number of threads is added."""
+    """Call a kernel: tensors are passed as addresses (None: no tensor); the number of threads is added."""
     kernels = _kernels()
     assert kernels is not None
     given = (argument.data_ptr() if isinstance(argument, Tensor) else argument for argument in arguments)
@@ -111,7 +111,7 @@ def add_norm(x: Tensor, added: Tensor, weight: Tensor, eps: float) -> tuple[Tens
 
 
 class _Norm(torch.autograd.Function):
-    """(x + added, norm of it); without ``added`` the first is no tensor."""
+    """(x + added, its norm); the first is None without ``added``."""
 
     @staticmethod
     def forward(

@@ -2,9 +2,9 @@
 unconverted.
 
 Our tensors carry the checkpoints' names, with two differences: the experts of a layer are stacked here and
-separate on disk (``model.layers.1.mlp.experts.0.gate_proj.weight``), and multi-token prediction lies on disk
-as further layers (``model.layers.61.eh_proj.weight``), where loaders that do not know it ignore it. A scalar
-head has a file of its own, ``value_head.safetensors``. Pickles are never opened."""
+separate on disk (``model.layers.1.mlp.experts.0.gate_proj.weight``), and multi-token prediction is stored as
+further layers (``model.layers.61.eh_proj.weight``), which other loaders ignore. A scalar head has a file of
+its own, ``value_head.safetensors``. Pickles are never opened."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -82,7 +82,7 @@ SCALING_KEYS_OF = {
     },
     "llama3": {"factor", "original_positions", "low_freq_factor", "high_freq_factor"},
 }
-# What a config.json may say only in this way, because the network computes nothing else.
+# Keys of config.json with the only value that this network can compute.
 FIXED = {
     "hidden_act": "silu",
     "attention_bias": False,

@@ -22,7 +22,7 @@ def _plain_frequencies(config: ModelConfig) -> Tensor:
 
 
 def _yarn_frequencies(inverse_I: Tensor, theta: float, scaling: RopeScaling) -> Tensor:
-    """Divide slow frequencies by the factor, keep quick ones, ramp between (arXiv 2309.00071 eq. 19-23)."""
+    """Divide low frequencies by the factor, keep high ones, blend in between (arXiv 2309.00071 eq. 19-23)."""
     dim = 2 * len(inverse_I)
 
     def pair_turning(rotations: float) -> float:
@@ -36,8 +36,8 @@ def _yarn_frequencies(inverse_I: Tensor, theta: float, scaling: RopeScaling) -> 
 
 
 def _llama3_frequencies(inverse_I: Tensor, scaling: RopeScaling) -> Tensor:
-    """Divide wavelengths beyond the trained length by the factor, keep short ones, blend between (Llama
-    3.1)."""
+    """Divide the frequencies of wavelengths beyond the trained length by the factor, keep those of short
+    ones, blend in between (Llama 3.1)."""
     turns = scaling.original_positions * inverse_I / (2 * math.pi)
     kept = ((turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)).clamp(
         0, 1
@@ -86,7 +86,7 @@ class Rotation:
 
     def pairs(self, x_BTHU: Tensor) -> Tensor:
         """Rotate neighbours (0,1), (2,3), ... (DeepSeek's layout). The result is in halves: queries and keys
-        are permuted alike."""
+        are permuted in the same way."""
         if fused.usable(x_BTHU):
             return fused.rotate(x_BTHU, self.cos, self.sin, neighbours=True)
         x = at_least_float32(x_BTHU)

@@ -1,9 +1,9 @@
 """Plain values as bytes, between processes that do not trust each other.
 
 JSON carries lists, texts, numbers and None; everything else is an object with one tag. There is no pickle,
-marshal or eval: a decoder builds plain values only, whatever it receives. Subclasses of int, str, list ... are
-flattened to the base type, so a value whose ``__eq__`` always says yes does not arrive. An object that is not a
-plain value is sent as a handle: a number that only its owner can follow.
+marshal or eval: a decoder builds plain values only, whatever it receives. Subclasses of int, str, list ...
+are flattened to the base type, so a value whose ``__eq__`` always says yes does not arrive. An object that is
+not a plain value is sent as a handle: a number that only its owner can follow.
 
 A message is four bytes of length (big-endian) and that many bytes.
 """

@@ -97,8 +97,8 @@ def _build_root(visible: Sequence[str]) -> None:
     for name, target in (("stdin", "0"), ("stdout", "1"), ("stderr", "2")):
         os.symlink(f"/proc/self/fd/{target}", f"/new/dev/{name}")
     os.symlink("/proc/self/fd", "/new/dev/fd")
-    # The old /proc stays until the zygote has its own: mounting a new one needs a visible one, and the id maps
-    # are written through it.
+    # The old /proc stays until the zygote has its own: mounting a new one needs a visible one, and the id
+    # maps are written through it.
     kernel.mount("/old/proc", "/new/proc", None, kernel.MS_BIND | kernel.MS_REC)
     os.chdir("/new")
     kernel.pivot_root(".", "old" if os.path.isdir("old") else ".")

@@ -35,9 +35,8 @@ def check_shape(job: Job) -> None:
     if job.kind not in _NEEDED:
         raise ConfigError(f"unknown kind of tests {job.kind!r}; known: {', '.join(_NEEDED)}")
     if isinstance(job.tests, str) != (job.kind == "asserts"):
-        raise ConfigError(
-            f"tests of kind {job.kind!r} must be {'a text' if job.kind == 'asserts' else 'a list of mappings'}"
-        )
+        shape = "a text" if job.kind == "asserts" else "a list of mappings"
+        raise ConfigError(f"tests of kind {job.kind!r} must be {shape}")
     if job.kind == "function" and job.entry_point is None:
         raise ConfigError("tests of kind 'function' need an entry_point")
     for row, test in enumerate(() if isinstance(job.tests, str) else job.tests):

@@ -92,8 +92,8 @@ class Pool:
 
 @functools.lru_cache(maxsize=4)
 def usable_tier(choice: str) -> str:
-    """The tier that a value of R1KIT_SANDBOX leads to here. Raises SandboxError if none works, ConfigError for
-    an unknown name."""
+    """The tier that a value of R1KIT_SANDBOX leads to here. Raises SandboxError if none works, ConfigError
+    for an unknown name."""
     if choice == UNSAFE:
         print(
             "WARNING: programs written by a model run WITHOUT isolation (unsafe-subprocess): they can "

@@ -2,8 +2,8 @@
 
 The text (asserts, HumanEval's ``check(candidate)``, ``test_*`` functions, unittest classes) runs here; its
 entry point is a stand-in whose calls are sent to the program. Plain values come back as data and are rebuilt
-here, so no ``__eq__`` of the program ever sees an expected value. Any other object comes back as a handle with
-narrow rights:
+here, so no ``__eq__`` of the program ever sees an expected value. Any other object comes back as a handle
+with narrow rights:
 
 - It is unequal to every plain value and has no order with one; between two objects of the program the
   program's own operators decide.
@@ -47,8 +47,11 @@ _UNARY = {"abs": "abs", "neg": "neg", "pos": "pos", "invert": "invert"}
 _VIEWS = {"len": int, "bool": bool, "int": int, "float": float, "str": str, "repr": str, "complex": complex}
 # Methods of plain values that get the expected value and answer yes or no, and their names in data frames.
 _PREDICATES = frozenset(
-    name for kind in (str, bytes, set, float) for name in dir(kind) if name.startswith("is") or name.endswith("swith")
-) | {"equals", "equal"}  # fmt: skip
+    name
+    for kind in (str, bytes, set, float)
+    for name in dir(kind)
+    if name.startswith("is") or name.endswith("swith")
+) | {"equals", "equal"}
 
 
 class ProgramLost(BaseException):

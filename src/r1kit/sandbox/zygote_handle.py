@@ -62,9 +62,8 @@ class ZygoteHandle:
     """A confined interpreter that forks jobs; used by one thread at a time.
 
     ``services`` are trusted functions of this installation, "package.module:function", that jobs may serve
-    (``spawn`` with that role). The zygote imports them, and calls the module's ``warm_up``, before it confines
-    itself; later nothing can add one.
-    """
+    (``spawn`` with that role). The zygote imports them, and calls the module's ``warm_up``, before it
+    confines itself; later nothing can add one."""
 
     def __init__(self, tier: str, services: Sequence[str] = ()) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

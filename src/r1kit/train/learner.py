@@ -23,7 +23,7 @@ from torch import Tensor
 from r1kit.config import Config, R1kitError
 from r1kit.log import Log
 from r1kit.model.decoder import LanguageModel, members
-from r1kit.model.fingerprint import Examination, examine
+from r1kit.model.fingerprint import Fingerprint, take_fingerprint
 from r1kit.train import checkpoint
 from r1kit.train.divergence import reverse_divergence
 from r1kit.train.lm_head import ROW_STEP, token_logprobs
@@ -159,10 +159,10 @@ class Learner:
     def weights(self) -> Mapping[str, Tensor]:
         return self.model.state_dict()
 
-    def examine(self, token_ids: np.ndarray, temperature: float) -> list[Examination]:
+    def examine(self, token_ids: np.ndarray, temperature: float) -> list[Fingerprint]:
         """What this process holds and computes on a text [T], read in one pass."""
         with self._autocast():
-            return [examine(self.model, token_ids, temperature, self.version)]
+            return [take_fingerprint(self.model, token_ids, temperature, self.version)]
 
     def copy_from(self, other: LearnerProtocol) -> None:
         """Take over another learner's weights: a reference policy's refresh."""

@@ -1,4 +1,4 @@
-"""Tell whether two answers that were read are the same answer."""
+"""Whether two answers that were read are the same answer."""
 
 import re
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from r1kit.tasks.mathematics.units import units_agree
 
 
 def same_answer(gold: Answer, said: Answer) -> bool:
-    """Tell whether a said answer is the gold one."""
+    """Whether the given answer is the gold one."""
     if said.kind == "relation" and gold.kind != "relation":
         return (_unwrap(said) is not None and same_answer(gold, _unwrap(said) or said)) or (
             _as_interval(said) == _shape(gold) and _same_interval(gold, said)
@@ -41,7 +41,7 @@ def same_answer(gold: Answer, said: Answer) -> bool:
         return False
     if gold.kind != said.kind:
         return False
-    return _AGREEMENTS[gold.kind](gold, said)
+    return _COMPARISONS[gold.kind](gold, said)
 
 
 def _same_value(gold: Answer, said: Answer) -> bool:
@@ -74,8 +74,8 @@ def _scaled(expression: Expression, factor: Expression) -> Expression:
 
 
 def _same_digits(gold: Answer, said: Answer) -> bool:
-    """Numbers in a base: the digits and the base; a bare number is taken to be in the base that was asked
-    for."""
+    """Numbers in a base: the same digits and base; a number without a base is read in the gold answer's
+    base."""
     if gold.kind == said.kind:
         return gold.text == said.text and gold.unit == said.unit
     based, bare = (gold, said) if gold.kind == "based" else (said, gold)
@@ -175,8 +175,7 @@ def _unwrap(answer: Answer) -> Answer | None:
 
 
 def _as_interval(answer: Answer) -> str:
-    """The brackets of the interval that ``x > 3`` describes; a sign that no interval has, for anything
-    else."""
+    """The brackets of the interval that ``x > 3`` describes; "none" for anything else."""
     left = (
         answer.parts[0].expression if answer.kind == "relation" and answer.parts[0].kind == "value" else None
     )
@@ -203,5 +202,12 @@ def _same_interval(interval: Answer, relation: Answer) -> bool:
     )
 
 
-_AGREEMENTS = {"value": _same_value, "sequence": _same_sequence, "union": _same_union, "matrix": _same_matrix, "relation": _same_relation,
-               "infinity": _same_words, "words": _same_words}  # fmt: skip
+_COMPARISONS = {
+    "value": _same_value,
+    "sequence": _same_sequence,
+    "union": _same_union,
+    "matrix": _same_matrix,
+    "relation": _same_relation,
+    "infinity": _same_words,
+    "words": _same_words,
+}

@@ -1,8 +1,8 @@
 """Processes that ask math-verify whether two answers are the same, and are killed when they take too long.
 
 sympy may compute for minutes on one line of text and cannot be interrupted from inside. So a checker is a
-confined process, forked from a zygote that has math-verify loaded, with a thread of this process that sends it
-questions, measures its processor time, kills and replaces it. The caller waits for a future, never for a
+confined process, forked from a zygote that has math-verify loaded, with a thread of this process that sends
+it questions, measures its processor time, kills and replaces it. The caller waits for a future, never for a
 process: it gets a verdict within ``ANSWER_SECONDS``, from any thread and on any machine; an answer that comes
 later is a verdict ``failed``. A ``patient`` caller waits instead: then only the processor time of the
 comparison counts, and neither a busy machine nor a killed checker changes a verdict."""
@@ -207,7 +207,8 @@ def wait_until_ready(seconds: float = PATIENT_SECONDS) -> bool:
 
 
 def compare_elsewhere(gold: str, answer: str, deadline: float, patient: bool = False) -> Verdict:
-    """Judge an answer by math-verify before ``deadline`` (of time.monotonic); ``patient``: wait for a checker.
+    """Judge an answer by math-verify before ``deadline`` (of time.monotonic); ``patient``: wait for a
+    checker.
 
     ``failed``: the comparison itself took too long ("timeout"), no checker answered in time ("late"), or
     checkers died again and again ("lost")."""

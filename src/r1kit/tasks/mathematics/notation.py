@@ -1,6 +1,6 @@
-"""The writing of an answer: one spelling for every sign, what is a number or prose, how brackets lie.
+"""How an answer is written: one spelling for every sign, numbers, prose, brackets.
 
-Nothing here knows what an answer means; ``tidy`` only brings the many ways to write it into one.
+Nothing here knows what an answer means; ``tidy`` only reduces many spellings to one.
 """
 
 import re
@@ -9,13 +9,16 @@ from functools import lru_cache
 from r1kit.tasks.mathematics.units import UNITS, normal_unit
 
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
-_SYMBOLS = {"×": "\\times ", "·": "\\cdot ", "⋅": "\\cdot ", "÷": "\\div ", "−": "-", "–": "-", "—": "-", "π": "\\pi ", "∞": "\\infty ",
-            "≤": "\\le ", "≥": "\\ge ", "∪": "\\cup ", "∈": "\\in ", "°": "^\\circ ", "，": ",", "、": ",", "；": ";", "：": ":",
-            "½": "\\frac12", "¼": "\\frac14", "¾": "\\frac34", "⅓": "\\frac13", "⅔": "\\frac23", "θ": "\\theta ", "±": "\\pm ", "∅": "\\emptyset ",
-            "√": "\\sqrt ", "**": "^", "\\varnothing": "\\emptyset ", "\\leq": "\\le ",  "\\geq": "\\ge ", "\\lt": "<", "\\gt": ">",
-            "\\dfrac": "\\frac", "\\tfrac": "\\frac", "\\cfrac": "\\frac", "\\colon": ":", "\\lbrace": "\\{", "\\rbrace": "\\}",
-            "\\leqslant": "\\le ", "\\geqslant": "\\ge ", "⩽": "\\le ", "⩾": "\\ge ", "≦": "\\le ", "≧": "\\ge ",
-            "\\lvert": "|", "\\rvert": "|", "\\vert": "|", "\\ne": "\\neq "}  # fmt: skip
+_SYMBOLS = {
+    "×": "\\times ", "·": "\\cdot ", "⋅": "\\cdot ", "÷": "\\div ", "−": "-", "–": "-", "—": "-",
+    "π": "\\pi ", "∞": "\\infty ", "≤": "\\le ", "≥": "\\ge ", "∪": "\\cup ", "∈": "\\in ", "°": "^\\circ ",
+    "，": ",", "、": ",", "；": ";", "：": ":", "½": "\\frac12", "¼": "\\frac14", "¾": "\\frac34",
+    "⅓": "\\frac13", "⅔": "\\frac23", "θ": "\\theta ", "±": "\\pm ", "∅": "\\emptyset ", "√": "\\sqrt ",
+    "**": "^", "\\varnothing": "\\emptyset ", "\\leq": "\\le ", "\\geq": "\\ge ", "\\lt": "<", "\\gt": ">",
+    "\\dfrac": "\\frac", "\\tfrac": "\\frac", "\\cfrac": "\\frac", "\\colon": ":",
+    "\\lbrace": "\\{", "\\rbrace": "\\}", "\\leqslant": "\\le ", "\\geqslant": "\\ge ", "⩽": "\\le ",
+    "⩾": "\\ge ", "≦": "\\le ", "≧": "\\ge ", "\\lvert": "|", "\\rvert": "|", "\\vert": "|", "\\ne": "\\neq ",
+}  # fmt: skip
 _SPACING = re.compile(
     r"(?<!\\)\\[,;:!>]|(?<!\\)\\ "
     r"|~|\\(?:displaystyle|textstyle|quad|qquad|limits|left|right|bigl?|bigr|Bigl?|Bigr|biggl?|biggr|middle"

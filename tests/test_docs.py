@@ -106,8 +106,8 @@ def test_an_upward_import_is_found_however_it_is_written(tmp_path, line):
 def test_architecture_draws_these_layers():
     text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
     drawn = {
-        int(layer): tuple(re.findall(r"`(\w+)/?`", rooms))
-        for layer, rooms in re.findall(r"^\| L(\d) \| ([^|]+) \|", text, re.MULTILINE)
+        int(layer): tuple(re.findall(r"`(\w+)/?`", packages))
+        for layer, packages in re.findall(r"^\| L(\d) \| ([^|]+) \|", text, re.MULTILINE)
     }
     assert drawn == LAYERS
 

@@ -58,8 +58,10 @@ SHAPES = {
     },
     "latent": {**LATENT, "family": "deepseek_v3", "experts": 4, "tie_embeddings": True, "mtp_depth": 1},
     "latent compressed": {
-        **LATENT, "family": "deepseek_v3", "experts": 12, "groups": 4, "groups_kept": 2, "q_rank": 28, "shared_experts": 2, "route_scale": 1.5,
-        "rope_scaling": {"kind": "yarn", "factor": 4.0, "original_positions": 64, "mscale": 1.0, "mscale_all_dim": 1.0},
+        **LATENT, "family": "deepseek_v3", "experts": 12, "groups": 4, "groups_kept": 2, "q_rank": 28,
+        "shared_experts": 2, "route_scale": 1.5,
+        "rope_scaling": {"kind": "yarn", "factor": 4.0, "original_positions": 64, "mscale": 1.0,
+        "mscale_all_dim": 1.0},
     },
 }  # fmt: skip
 

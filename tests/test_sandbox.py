@@ -13,7 +13,6 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from decimal import Decimal
 from fractions import Fraction

@@ -101,7 +101,7 @@ def _keys_of(family: str) -> dict[str, str]:
 
 
 def config_json(config: ModelConfig, dtype: torch.dtype) -> dict[str, Any]:
-    """The content of config.json: DeepSeek's own layout (``rope_scaling`` beside ``rope_theta``) and the two
+    """The content of config.json: DeepSeek's own layout (``rope_scaling`` next to ``rope_theta``) and the two
     fields that vLLM needs."""
     content: dict[str, Any] = {"architectures": [ARCHITECTURES[config.family]], "model_type": config.family}
     content |= {theirs: getattr(config, ours) for ours, theirs in _keys_of(config.family).items()}
@@ -177,7 +177,7 @@ def read_config(directory: Path | str) -> ModelConfig:
 
 
 def _read_rope(content: Mapping[str, Any], path: Path) -> tuple[float, dict[str, Any] | None]:
-    """Theta and scaling, from ``rope_parameters`` (transformers 5) or ``rope_scaling`` beside ``rope_theta``
+    """Theta and scaling, from ``rope_parameters`` (transformers 5) or ``rope_scaling`` and ``rope_theta``
     (before)."""
     rope = content.get("rope_parameters") or content.get("rope_scaling") or {}
     theta = rope.get("rope_theta") or content.get("rope_theta") or 10_000.0

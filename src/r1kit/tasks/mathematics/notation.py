@@ -69,12 +69,12 @@ def is_plain_number(text: str) -> bool:
 
 
 def says_more(text: str) -> bool:
-    """Tell whether there are words within LaTeX, which a lenient reader would skip: 5 \\text{ or more}."""
+    """Whether a text contains words within LaTeX that a lenient reader would skip: 5 \\text{ or more}."""
     return re.search(r"\\(?:text|mathrm|textbf|mathbf|mbox|textit)\s*\{[^}]*[A-Za-z]{2}", text) is not None
 
 
 def is_prose(text: str) -> bool:
-    """Tell whether a text holds words that are neither LaTeX, a function, a unit nor a lone variable."""
+    """Whether a text contains words that are neither LaTeX, a function, a unit nor a single variable."""
     bare = re.sub(r"\\(?:begin|end)\s*\{\w+\}|\\(?:text|mathrm|textbf|mbox)\{[^}]*\}|\\[A-Za-z]+", " ", text)
     words = re.findall(r"[A-Za-z]{2,}", bare)
     return (
@@ -135,7 +135,7 @@ def boxed(text: str) -> list[tuple[int, int, str]]:
 
 
 def brackets_match(text: str) -> bool:
-    """Tell whether the first bracket closes with the last character."""
+    """Whether the last character closes the first bracket."""
     depth = 0
     for place, character in enumerate(text):
         if character == "\\":

@@ -1,11 +1,11 @@
-"""Measure r1kit and its peers at the same work, in turns, and write what was found.
+"""Measure r1kit and its peers at the same work, in turn, and write the results.
 
     python benchmarks/bench.py [names ...] [--cores 1] [--quick]
 
 A name is the beginning of a ratio's name: ``rollout``, ``grpo/7m``, ``learner/7m/ragged/vs_hf``; ``lone``
 asks for a single row, ``growth`` for how r1kit's cost grows. Without names everything is measured. Results
-are merged into OUT/bench.json; docs/performance.md is written from it. ``--quick`` is for trying the harness
-out: tiny sizes, one repeat, results in OUT/quick.json, no page."""
+are merged into OUT/bench.json; docs/performance.md is written from it. ``--quick`` only
+tries the harness: tiny sizes, one repeat, results in OUT/quick.json, no page."""
 
 import argparse
 import os

@@ -1,18 +1,17 @@
-"""Kill r1kit anywhere, any number of times, and compare what comes out with a run that nobody disturbed.
+"""Kill r1kit at any moment, any number of times, and compare the result with an undisturbed run.
 
-    python benchmarks/chaos.py                  50 kills at random times, then kills and errors of the disk at every call of a save and of a hand-over
+    python benchmarks/chaos.py                  50 kills at random times, then kills and disk errors at every
+                                                system call of a save and of a hand-over
     python benchmarks/chaos.py --kills 10 --no-calls --processes 1
 
-Random kills: the nano recipe through every stage, SIGKILL to the whole process group or to a single one of
-its processes at seeded random times, started again until it is done. Every round's models, data, rollouts and
-metrics (without times) must have the SHA-256 of the undisturbed run's; nothing may be left behind in the
-system. Attempts are forked from a process that has imported everything, so that kills fall into work. Calls:
-chaos_calls.py. Exits with 1 where anything came out different."""
+Random kills: the nano recipe through every stage. At seeded random times SIGKILL goes to the whole process
+group or to one of its processes; the run is started again until it is done. The models, data, rollouts and
+metrics (without times) of every round must have the SHA-256 of the undisturbed run's, and nothing may be left
+behind in the system. Attempts are forked from a process that has imported everything, so kills hit the work
+and not the imports. Kills and errors at system calls: chaos_calls.py. Exits with 1 if any result differs."""
 
 import argparse
 import contextlib
-import hashlib
-import json
 import os
 import random
 import shutil
@@ -21,19 +20,18 @@ import subprocess
 import sys
 import tempfile
 import time
-import traceback
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
+from chaos_calls import disturb
+from chaos_runs import Tally, differences, fingerprint, fork, print_totals, run_recipe, wait
 
 ROOT = Path(__file__).resolve().parents[1]
-ATTEMPTS = 400  # of one round; a run that makes no progress is as wrong as one with another result
+ATTEMPTS = 400  # of one round; a run that makes no progress counts as wrong
 GONE_WITHIN_S = 20.0
 
-# A model that has learned next to nothing earns no reward by rules, and then nothing would be trained that
-# could differ.
+# A nearly untrained model earns no reward by rules, and then there would be no training that could differ.
 REWARD = (
     "def odd(completions, completion_ids):\n    return [sum(i % 2 for i in ids) / len(ids) for ids in "
     "completion_ids]\n"
@@ -53,48 +51,8 @@ stages:
 """
 
 
-@dataclass
-class Tally:
-    """What came of the kills, or of the errors, of one kind."""
-
-    what: str
-    where: str = ""
-    done: int = 0
-    identical: int = 0
-    refused: int = 0
-    wrong: int = 0
-
-    def count(self, done: int, outcome: str) -> None:
-        self.done += done
-        setattr(self, outcome, getattr(self, outcome) + done)
-
-    def __str__(self) -> str:
-        return (
-            f"{self.what}: {self.done}, identical: {self.identical}, refused with a reason: {self.refused}, "
-            f"wrong: {self.wrong}"
-        )
-
-
-def tell(tallies: Sequence[Tally]) -> int:
-    """Print the sums, the kills last; 1 where anything was wrong."""
-    for what in ("errors", "kills"):
-        found = [tally for tally in tallies if tally.what == what]
-        if found:
-            print(
-                Tally(
-                    what,
-                    "",
-                    *(
-                        sum(getattr(tally, name) for tally in found)
-                        for name in ("done", "identical", "refused", "wrong")
-                    ),
-                )
-            )
-    return int(any(tally.wrong for tally in tallies))
-
-
 def note(tallies: Sequence[Tally], page: Path) -> None:
-    """Put the figures between the page's marks."""
+    """Write the figures between the marks of the page."""
     rows = [
         f"| {tally.where} | {tally.done} {tally.what} | {tally.identical} | {tally.refused} | {tally.wrong} |"
         for tally in tallies
@@ -107,52 +65,6 @@ def note(tallies: Sequence[Tally], page: Path) -> None:
     )
 
 
-def fork(work: Callable[[], None], output: Path) -> int:
-    """Do ``work`` in a process group of its own, its output in a file. Returns the process's id."""
-    sys.stdout.flush()
-    pid = os.fork()
-    if pid:
-        return pid
-    code = 1
-    try:
-        os.setsid()
-        handle = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-        os.dup2(handle, 1)
-        os.dup2(handle, 2)
-        work()
-        code = 0
-    except SystemExit as ended:
-        code = int(ended.code or 0)
-    except Exception:
-        traceback.print_exc()
-    finally:
-        import atexit
-
-        atexit._run_exitfuncs()
-        sys.stdout.flush()
-        os._exit(code)
-
-
-def run_recipe(recipe: Path, out: Path) -> None:
-    """The command line's own entry, in this process."""
-    from r1kit.commands.cli import main
-
-    sys.argv = ["r1kit", "run", str(recipe), "--out", str(out)]
-    main()
-
-
-def wait(pid: int, seconds: float | None) -> int | None:
-    """The exit code (negative: the signal), None where the process still runs after ``seconds``."""
-    deadline = None if seconds is None else time.monotonic() + seconds
-    while True:
-        found, status = os.waitpid(pid, 0 if deadline is None else os.WNOHANG)
-        if found:
-            return os.waitstatus_to_exitcode(status)
-        if deadline is not None and time.monotonic() > deadline:
-            return None
-        time.sleep(0.002)
-
-
 def members(pid: int) -> list[psutil.Process]:
     """All processes that descend from this one."""
     try:
@@ -162,7 +74,7 @@ def members(pid: int) -> list[psutil.Process]:
 
 
 def left_behind(processes: list[psutil.Process]) -> list[str]:
-    """Which of the processes outlive their parent; they are ended."""
+    """The processes that outlive their parent; they are killed."""
     _, alive = psutil.wait_procs(processes, timeout=GONE_WITHIN_S)
     found = []
     for process in alive:
@@ -174,33 +86,8 @@ def left_behind(processes: list[psutil.Process]) -> list[str]:
     return found
 
 
-def fingerprint(run_dir: Path) -> dict[str, str]:
-    """SHA-256 by name of all that a run makes, without times: models, data, reports of stages, rollouts,
-    records, metrics."""
-    found = {}
-    for path in sorted(
-        p for folder in ("stages", "samples") for p in (run_dir / folder).rglob("*") if p.is_file()
-    ):
-        name, content = str(path.relative_to(run_dir)), path.read_bytes()
-        if path.name == "stage.json":
-            record = json.loads(content)
-            content = json.dumps(
-                {key: record.get(key) for key in ("stage", "name", "config", "seed", "outputs")}
-            ).encode()
-        found[name] = hashlib.sha256(content).hexdigest()
-    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    for number, row in enumerate(rows):
-        kept = {key: value for key, value in row.items() if key != "time" and not key.startswith("time/")}
-        found[f"metrics.jsonl row {number}"] = hashlib.sha256(json.dumps(kept).encode()).hexdigest()
-    return found
-
-
-def differences(found: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:
-    return [name for name in sorted({*found, *wanted}) if found.get(name) != wanted.get(name)]
-
-
 class Chaos:
-    """Rounds of one recipe against its undisturbed run."""
+    """Rounds of one recipe, compared with its undisturbed run."""
 
     def __init__(self, folder: Path, processes: int, seed: int) -> None:
         self.folder, self.random = folder, random.Random(f"chaos/{processes}/{seed}")
@@ -225,8 +112,8 @@ class Chaos:
         self.wanted = fingerprint(folder / "undisturbed")
 
     def elsewhere(self) -> list[str]:
-        """What differs in a run by the command line in another folder and with another hash seed, which
-        nobody disturbed either."""
+        """What differs in a second undisturbed run, by the command line in another folder and with another
+        hash seed."""
         out = self.folder / "elsewhere"
         environment = {**os.environ, "PYTHONHASHSEED": "12345", "PYTHONPATH": str(ROOT / "src")}
         command = [sys.executable, "-m", "r1kit", "run", str(self.recipe), "--out", str(out)]
@@ -276,7 +163,7 @@ class Chaos:
         with contextlib.suppress(psutil.NoSuchProcess):
             victim.kill()
         ended = wait(pid, 240.0)
-        if ended is None:  # it neither went on nor gave up
+        if ended is None:  # it neither continued nor stopped
             os.killpg(pid, signal.SIGKILL)
             wait(pid, None)
             return 99
@@ -301,7 +188,7 @@ class Chaos:
 
 
 def random_kills(folder: Path, kills: int, processes: int, seed: int, tally: Tally) -> Path:
-    """Rounds until there were so many kills. Returns the folder of the undisturbed run."""
+    """Run rounds until ``kills`` are done. Returns the folder of the undisturbed run."""
     chaos = Chaos(folder, processes, seed)
     print(
         f"{processes} process(es): undisturbed in {chaos.seconds:.1f} s, {len(chaos.wanted)} fingerprints",
@@ -329,13 +216,11 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-calls", action="store_true", help="leave out kills and errors at system calls")
-    parser.add_argument(
-        "--every", type=int, default=1, help="of the system calls of a hand-over, take every so many"
-    )
+    parser.add_argument("--every", type=int, default=1, help="take every n-th system call of a hand-over")
     parser.add_argument("--keep", type=Path, help="a new folder for all runs, which is kept")
     options = parser.parse_args()
-    # What every attempt needs is imported once, here; nothing of it is used before the fork.
-    import torch._dynamo  # by the first optimizer
+    # Imported once, here, for all attempts; nothing of it is used before a fork.
+    import torch._dynamo  # the first optimizer imports it
 
     import r1kit.report.report
     import r1kit.runs.execute
@@ -360,15 +245,13 @@ def main() -> None:
                 folder / f"processes_{processes}", kills, processes, options.seed, tallies[-1]
             )
         if not options.no_calls:
-            from chaos_calls import disturb
-
             tallies += disturb(finished / "stages/pretrain/model", folder / "calls", options.every)
     finally:
         if not options.keep:
             shutil.rmtree(folder, ignore_errors=True)
     if sys.argv[1:] == []:
         note(tallies, ROOT / "docs/reliability.md")
-    sys.exit(tell(tallies))
+    sys.exit(print_totals(tallies))
 
 
 if __name__ == "__main__":

@@ -1,15 +1,16 @@
-"""Kill a process at every system call that changes the disk, or have the disk refuse that call, in one save
-of training state and in one hand-over between stages.
+"""Kill a process, or let the disk fail, at every system call that changes the disk, in one save of training
+state and in one hand-over between stages.
 
-strace is attached to a process that waits. It delivers SIGKILL on entering the N-th call of a kind; or it has
-that call fail with ENOSPC or EIO, once, or with every later one until the process is gone. Then the work is
-finished by another process and compared. The calls are listed first, and every one of them is taken, so every
-place between two changes of the disk is visited. A process that meets an error may go on, or stop with a text
-that names the file; a traceback is no answer. Without strace (it is Linux only) this part is left out, and
-that is said.
+strace is attached to a process that waits. It sends SIGKILL on entry to the N-th call of a kind; or it makes
+that call fail with ENOSPC or EIO, once, or together with every later one until the process ends. Then another
+process finishes the work, and the result is compared. The calls are listed first and each is tried, so every
+moment between two changes of the disk is covered. A process that meets an error may continue, or stop with a
+message that names the file; a traceback counts as wrong. Without strace (Linux only) this part is skipped,
+with a message.
 
-    python benchmarks/chaos_calls.py MODEL [--every 10] [--only save] [--errors]      without the random kills, on a model's folder
-"""
+    python benchmarks/chaos_calls.py MODEL [--every 10] [--only save] [--errors]
+
+runs this part alone, on a model's folder."""
 
 import argparse
 import hashlib
@@ -29,24 +30,35 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from chaos import Tally, differences, fingerprint, fork, run_recipe, tell, wait
+from chaos_runs import Tally, differences, fingerprint, fork, print_totals, run_recipe, wait
 
-CALLS = "write,pwrite64,writev,ftruncate,truncate,rename,renameat,renameat2,fsync,fdatasync,unlink,unlinkat,rmdir,mkdir,mkdirat"
-OPENS = "openat"  # can be refused where it makes a file
+CALLS = (
+    "write,pwrite64,writev,ftruncate,truncate,rename,renameat,renameat2,fsync,fdatasync,unlink,unlinkat,"
+    "rmdir,mkdir,mkdirat"
+)
+OPENS = "openat"  # can fail if it creates a file
 SAVED, STEPS = 3, 5
 RECIPE = """\
 name: hand-over
 runtime: {{kind: local, processes: 1}}
 stages:
-  - {{stage: sft, name: first, init: {model}, data: [{data}], training: {{epochs: 1, batch_tokens: 24, save_every: 1}}}}
-  - {{stage: sft, name: second, init: '@first', data: [{data}], training: {{epochs: 1, batch_tokens: 24, save_every: 1}}}}
+  - stage: sft
+    name: first
+    init: {model}
+    data: [{data}]
+    training: {{epochs: 1, batch_tokens: 24, save_every: 1}}
+  - stage: sft
+    name: second
+    init: '@first'
+    data: [{data}]
+    training: {{epochs: 1, batch_tokens: 24, save_every: 1}}
 """
 
 
 @dataclass(frozen=True)
 class Work:
-    """What is disturbed: ``do(out, ready)`` calls ``ready`` when strace may be attached; ``finish(out)`` is
-    what a user does next, and what ``read(out)`` then finds has to be ``wanted``."""
+    """The work to disturb: ``do(out, ready)`` calls ``ready`` when strace may be attached; ``finish(out)`` is
+    what a user does next; the result of ``read(out)`` must then be ``wanted``."""
 
     name: str
     folder: Path
@@ -56,14 +68,14 @@ class Work:
     wanted: dict[str, str]
 
     def finished(self, out: Path) -> tuple[int | None, list[str], str]:
-        """Finish: the exit code, what is then different, what was said."""
+        """Finish the work; return the exit code, the differences, and the output."""
         said = self.folder / "finish.txt"
         code = wait(fork(lambda: self.finish(out), said), 600.0)
         return code, differences(self.read(out), self.wanted) if code == 0 else [], said.read_text()
 
 
 def save(model: Path, folder: Path) -> Work:
-    """The save of one step, of a training that goes on from what is there."""
+    """The save of one step, in a training that continues from a state on the disk."""
     folder.mkdir(parents=True)
 
     def train(out: Path, until: int, before: Callable[[], None] = lambda: None) -> None:
@@ -105,7 +117,7 @@ def save(model: Path, folder: Path) -> Work:
 
 
 def hand_over(model: Path, folder: Path) -> Work:
-    """A run from the last step of a stage to the end of the next one's first."""
+    """A run with two stages, of which the second starts from the model of the first."""
     folder.mkdir(parents=True)
     data, recipe = folder / "data.jsonl", folder / "recipe.yaml"
     data.write_text(
@@ -141,8 +153,8 @@ def disturb(
     only: Sequence[str] = tuple(WORKS),
     kinds: Sequence[str] = ("kills", "errors"),
 ) -> list[Tally]:
-    """Kill and refuse at every call of a save, and at each ``every``-th of a hand-over, or of the ``only``
-    work; what came of it."""
+    """Kill, or let the disk fail, at every call of a save, and at each ``every``-th of a hand-over (or of the
+    only work); return the outcomes."""
     tallies = []
     for name in only:
         work = WORKS[name](model, folder / name)
@@ -171,19 +183,19 @@ def kill_at_calls(work: Work, every: int) -> Iterator[str]:
         if code or different:
             wrong.append((call, number, different[:5] or text[-400:]))
         yield "wrong" if code or different else "identical"
-    _tell(work, "killed", points, every, wrong)
+    _report(work, "killed", points, every, wrong)
 
 
 def errors_at_calls(work: Work, every: int) -> Iterator[str]:
-    """The outcome of an error at each call of a work, once, and of a disk that refuses everything from there
-    on; ENOSPC and EIO in turns."""
+    """The outcome of one error at each call of a work, and of a disk on which every call fails from there on;
+    ENOSPC and EIO in turns."""
     points = _listed(work)
     wrong = []
     for place, (call, number) in list(enumerate(points))[::every]:
         before = Counter(name for name, _ in points[:place])
         later = {
             name: f"{before[name] + 1}+" for name, _ in points[place:] if name != OPENS
-        }  # what is only read is opened as ever
+        }  # files can still be opened for reading
         for error, mode in zip(
             itertools.islice(itertools.cycle(("ENOSPC", "EIO")), place, None),
             ("once", "from there on"),
@@ -205,21 +217,21 @@ def errors_at_calls(work: Work, every: int) -> Iterator[str]:
                 wrong.append((call, number, error, mode))
             if outcome != "missed":
                 yield outcome
-    _tell(work, "refused by the disk", points, every, wrong)
+    _report(work, "failed by the disk", points, every, wrong)
 
 
 def _met(work: Work, options: Sequence[str]) -> tuple[str, str]:
-    """What came of a work that met errors: (outcome, why it is not identical); "missed" where they met
-    something that is no file."""
+    """The outcome of a work that met errors, and why it is not identical; "missed" if the error hit something
+    that is not a file."""
     out = work.folder / "disturbed"
     shutil.rmtree(out, ignore_errors=True)
     code, said = _traced(options, out, work)
     if re.search(
         "failed: (b')?/proc", said
-    ):  # how often the system is asked for other processes differs, and with it the number of an opening
+    ):  # the number of lookups in /proc varies, and so does the number of a later opening
         return "missed", ""
     if code != 0 and not _clear(code, said, work):
-        return "wrong", f"ended with {code}, saying: {said[-600:]}"
+        return "wrong", f"ended with {code}: {said[-600:]}"
     code, different, said = work.finished(out)
     if code == 0:
         return ("wrong", f"different: {different[:5]}") if different else ("identical", "")
@@ -234,11 +246,11 @@ def _clear(code: int | None, said: str, work: Work) -> bool:
     """Whether a process stopped by itself and named a file, of the run or of what it reads."""
     named = re.search(
         re.escape(str(work.folder)) + r"/(disturbed([ :]|/(?!logs/))|data\.jsonl)", said
-    )  # not the place of a traceback alone
+    )  # a path in the lines of a traceback does not count
     return code is not None and code > 0 and "Traceback" not in said and named is not None
 
 
-def _tell(work: Work, what: str, points: Sequence[object], every: int, wrong: Sequence[object]) -> None:
+def _report(work: Work, what: str, points: Sequence[object], every: int, wrong: Sequence[object]) -> None:
     print(
         f"calls of a {work.name}: {what} at {len(points[::every])} of its {len(points)}, wrong: "
         f"{list(wrong) or 0}",
@@ -247,10 +259,10 @@ def _tell(work: Work, what: str, points: Sequence[object], every: int, wrong: Se
 
 
 def _listed(work: Work) -> list[tuple[str, int]]:
-    """The calls of a work that change the disk, in their order: (name, which of its name); none where there
-    is no strace."""
+    """The calls of a work that change the disk, in order: (name, the how many-th of that name); none without
+    strace."""
     if shutil.which("strace") is None:
-        print(f"calls of a {work.name}: left out, strace is not installed", flush=True)
+        print(f"calls of a {work.name}: skipped, strace is not installed", flush=True)
         return []
     listing, out = work.folder / "calls.txt", work.folder / "listed"
     shutil.rmtree(out, ignore_errors=True)
@@ -259,7 +271,7 @@ def _listed(work: Work) -> list[tuple[str, int]]:
         raise SystemExit(f"the work failed under strace:\n{said[-800:]}")
     found, seen, first = [], Counter[str](), ""
     for thread, call, rest in re.findall(r"^(\d+) +(\w+)\((.*)$", listing.read_text(), re.MULTILINE):
-        first = first or thread  # calls are counted by thread, and the first one is the process's own
+        first = first or thread  # calls are counted by thread; the first thread is the main one
         if thread == first:
             seen[call] += 1
             if call != OPENS or re.search(r"O_(WRONLY|RDWR|CREAT)", rest):
@@ -268,27 +280,26 @@ def _listed(work: Work) -> list[tuple[str, int]]:
 
 
 def _traced(options: Sequence[str], out: Path, work: Work) -> tuple[int, str]:
-    """Do the work in a process that strace is attached to when it says that it is ready: its exit code
-    (negative: the signal) and what it said.
+    """Do the work in a process to which strace is attached when it is ready; return its exit code (negative:
+    the signal) and its output.
 
-    It speaks through a socket, whose calls are none of those that are disturbed, as a terminal's are not the
-    disk's."""
-    told, tell = os.pipe()
-    go, let_go = os.pipe()
-    hears, speaks = socket.socketpair()
+    Its output goes through a socket, because calls on a socket are not among those that are disturbed."""
+    wait_ready, report_ready = os.pipe()
+    wait_go, report_go = os.pipe()
+    reader, writer = socket.socketpair()
 
     def ready() -> None:
-        os.write(tell, b"r")
-        os.read(go, 1)
+        os.write(report_ready, b"r")
+        os.read(wait_go, 1)
 
-    def spoken() -> None:
-        sys.stdout = sys.stderr = speaks.makefile("w", buffering=1, encoding="utf-8")
+    def through_socket() -> None:
+        sys.stdout = sys.stderr = writer.makefile("w", buffering=1, encoding="utf-8")
         work.do(out, ready)
 
-    pid = fork(spoken, work.folder / "disturbed.txt")
-    speaks.close()
-    os.close(tell)
-    if not os.read(told, 1):
+    pid = fork(through_socket, work.folder / "disturbed.txt")
+    writer.close()
+    os.close(report_ready)
+    if not os.read(wait_ready, 1):
         wait(pid, None)
         raise SystemExit(
             f"the work ended before it began:\n{(work.folder / 'disturbed.txt').read_text()[-800:]}"
@@ -298,12 +309,12 @@ def _traced(options: Sequence[str], out: Path, work: Work) -> tuple[int, str]:
     )
     while tracer.poll() is None and "TracerPid:\t0" in Path(f"/proc/{pid}/status").read_text():
         time.sleep(0.005)
-    os.write(let_go, b"g")
-    said = b"".join(iter(lambda: hears.recv(1 << 16), b"")).decode()
+    os.write(report_go, b"g")
+    said = b"".join(iter(lambda: reader.recv(1 << 16), b"")).decode()
     code = wait(pid, None) or 0
     tracer.wait()
-    hears.close()
-    for descriptor in (told, go, let_go):
+    reader.close()
+    for descriptor in (wait_ready, wait_go, report_go):
         os.close(descriptor)
     return code, said + (work.folder / "disturbed.txt").read_text()
 
@@ -326,12 +337,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("model", type=Path, help="a folder with a small model of r1kit's")
-    parser.add_argument("--every", type=int, default=1, help="take every so many of the calls")
-    parser.add_argument("--only", choices=WORKS, action="append", help="this work")
+    parser.add_argument("model", type=Path, help="folder of a small model of r1kit")
+    parser.add_argument("--every", type=int, default=1, help="take every n-th call")
+    parser.add_argument("--only", choices=WORKS, action="append", help="this work only")
     parser.add_argument("--errors", action="store_true", help="errors only, no kills")
     options = parser.parse_args()
-    import torch._dynamo  # by the first optimizer
+    import torch._dynamo  # the first optimizer imports it
 
     import r1kit.runs.execute
     import r1kit.runtime
@@ -346,7 +357,7 @@ def main() -> None:
         )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    sys.exit(tell(tallies))
+    sys.exit(print_totals(tallies))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""Does memory grow? A nano run with 2,000 steps of pretraining and 2,000 of reinforcement learning, and what
-it holds every 100 steps.
+"""Does memory grow? A nano run with 2,000 steps of pretraining and 2,000 of reinforcement learning; its
+memory and open files are measured every 100 steps.
 
     python benchmarks/soak.py [--steps 2000]
 
-Memory is what the run's process holds itself (anonymous and shared pages), smallest of a few looks, so that
-what a step holds for a moment does not count. Pages of libraries are left out: how much of them falls to a
-process depends on who else has them loaded; so are the sandbox's workers, which start when the first programs
-are to be judged and are as many as cores. Exits with 1 where there is more than 2 % more at the end than
-after 200 steps, or where a file stays open that was not open before."""
+Memory means the anonymous and shared pages of the run's process, the smallest of several measurements, so
+that what one step needs for a moment does not count. Pages of libraries are left out, because the share of a
+process depends on who else has them loaded. The sandbox's workers are left out too: they start with the first
+program, one a core. Exits with 1 if memory at the end is more than 2 % above that after 200 steps, or if more
+files are open."""
 
 import argparse
 import json
@@ -50,23 +50,23 @@ OTHERS = (
 
 
 def held(process: psutil.Process) -> tuple[float, int]:
-    """Memory in MB and open files, now."""
+    """Memory in MB and the number of open files, now."""
     return own_memory(process.pid) / 1e6, len(process.open_files())
 
 
 def own_memory(pid: int) -> int:
-    """Bytes in pages that are no file's."""
+    """Bytes in pages that belong to no file."""
     lines = (line.split() for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:])
     return 1024 * sum(int(words[1]) for words in lines if words[0] in ("Pss_Anon:", "Pss_Shmem:"))
 
 
-def steadily(process: psutil.Process) -> tuple[float, int]:
-    """The smallest of ten looks."""
-    looks = []
+def smallest(process: psutil.Process) -> tuple[float, int]:
+    """The smallest of ten measurements."""
+    measured = []
     for _ in range(10):
-        looks.append(held(process))
+        measured.append(held(process))
         time.sleep(0.05)
-    return min(memory for memory, _ in looks), min(files for _, files in looks)
+    return min(memory for memory, _ in measured), min(files for _, files in measured)
 
 
 def main() -> None:
@@ -106,7 +106,7 @@ def main() -> None:
         )
         if process.wait() != 0:
             raise SystemExit("the run failed")
-    sys.exit(tell(found, steps))
+    sys.exit(report(found, steps))
 
 
 def watch(
@@ -124,21 +124,16 @@ def watch(
             read += len(line)
             row = json.loads(line)
             if row["step"] in wanted:
-                found[row["stage"], row["step"]] = steadily(process)
+                found[row["stage"], row["step"]] = smallest(process)
     return found
 
 
-def tell(found: dict[tuple[str, int], tuple[float, int]], steps: int) -> int:
-    """Print what was found; 1 where memory or files have grown."""
+def report(found: dict[tuple[str, int], tuple[float, int]], steps: int) -> int:
+    """Print the measurements; return 1 if memory or open files have grown, else 0."""
     code = 0
     for stage in ("pretrain", "r1_zero"):
-        print(
-            f"{stage}: "
-            f"{' '.join(f'{step}:{memory:.1f}' for (name, step), (memory, _) in found.items() if name == stage)} "
-            ""
-            ""
-            "MB"
-        )
+        series = [f"{step}:{memory:.1f}" for (name, step), (memory, _) in found.items() if name == stage]
+        print(f"{stage}: {' '.join(series)} MB")
         (early, early_files), (late, late_files) = found[stage, 200], found[stage, steps - 20]
         growth = late / early - 1
         grown = growth > ALLOWED or late_files > early_files

@@ -92,7 +92,7 @@ def test_the_r1_zero_template_is_plain_text_after_the_begin_token() -> None:
     ids = Chat(tokenizer(), "r1_zero").prompt_ids(PROBLEM)
     assert ids[0] == tokenizer().bos_id
     assert tokenizer().decode(ids[1:]) == R1_ZERO_TEMPLATE.replace("{prompt}", PROBLEM.prompt)
-    with pytest.raises(R1kitError, match="holds one question"):
+    with pytest.raises(R1kitError, match="takes one question"):
         Chat(tokenizer(), "r1_zero").turn_ids([("user", "a"), ("assistant", "b"), ("user", "c")])
 
 

@@ -150,18 +150,18 @@ PREFIXES = sorted({tokens[:t] for tokens in sequences() for t in range(len(token
 def test_both_forms_have_the_enumerated_gradient_of_the_divergence_at_the_students_states() -> None:
     """grad sum_s d(s) KL(p(.|s) || q(.|s)), d the student's own visits, held fixed; in float64 to 1e-9."""
     generator = torch.Generator().manual_seed(0)
-    theta_SV, teacher_SV = (
+    theta_ZV, teacher_ZV = (
         torch.randn(len(PREFIXES), VOCABULARY, generator=generator, dtype=FLOAT64) for _ in range(2)
     )
-    theta_SV.requires_grad_()
-    logs_SV, told_SV = theta_SV.log_softmax(1), teacher_SV.log_softmax(1)
-    visits_S, whole = torch.zeros(len(PREFIXES), dtype=FLOAT64), torch.zeros((), dtype=FLOAT64)
+    theta_ZV.requires_grad_()
+    logs_ZV, told_ZV = theta_ZV.log_softmax(1), teacher_ZV.log_softmax(1)
+    visits_Z, whole = torch.zeros(len(PREFIXES), dtype=FLOAT64), torch.zeros((), dtype=FLOAT64)
     sampled, full = torch.zeros((), dtype=FLOAT64), torch.zeros((), dtype=FLOAT64)
     for tokens in sequences():
         states, taken = [PREFIXES.index(tokens[:t]) for t in range(len(tokens))], list(tokens)
-        logprobs_T, told_T = logs_SV[states, taken], told_SV[states, taken]
+        logprobs_T, told_T = logs_ZV[states, taken], told_ZV[states, taken]
         probability = logprobs_T.sum().exp()
-        visits_S[states] += probability.detach()
+        visits_Z[states] += probability.detach()
         whole = whole + probability * (logprobs_T.sum() - told_T.sum())
         mask = np.ones(len(tokens), dtype=bool)
         row = Row(np.array(tokens, dtype=np.int32), mask, 1.0, old_logprobs=logprobs_T.detach().numpy())
@@ -175,7 +175,7 @@ def test_both_forms_have_the_enumerated_gradient_of_the_divergence_at_the_studen
             sampled
             + SAMPLED(Predictions(logprobs_T[None], torch.zeros_like(mask_BT, dtype=FLOAT64)), batch)[0]
         )  # type: ignore[arg-type]
-        divergence_T = (logs_SV[states].exp() * (logs_SV[states] - told_SV[states])).sum(1)
+        divergence_T = (logs_ZV[states].exp() * (logs_ZV[states] - told_ZV[states])).sum(1)
         full = (
             full
             + ReverseDivergence()(
@@ -183,13 +183,13 @@ def test_both_forms_have_the_enumerated_gradient_of_the_divergence_at_the_studen
             )[0]
         )  # type: ignore[arg-type]
     expected = torch.autograd.grad(
-        (visits_S * by_definition(theta_SV, teacher_SV)).sum(), theta_SV, retain_graph=True
+        (visits_Z * by_definition(theta_ZV, teacher_ZV)).sum(), theta_ZV, retain_graph=True
     )[0]
     for form in (sampled, full):
         torch.testing.assert_close(
-            torch.autograd.grad(form, theta_SV, retain_graph=True)[0], expected, rtol=1e-9, atol=1e-12
+            torch.autograd.grad(form, theta_ZV, retain_graph=True)[0], expected, rtol=1e-9, atol=1e-12
         )
-    of_sequences = torch.autograd.grad(whole, theta_SV)[0]
+    of_sequences = torch.autograd.grad(whole, theta_ZV)[0]
     assert (
         float((of_sequences - expected).abs().max()) > 0.01
     )  # the whole sequence's divergence also moves where the student goes

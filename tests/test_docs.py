@@ -1,13 +1,13 @@
 """The documentation is held against the code: commands parse, links resolve, layers are as drawn, metrics and
 stages are described."""
 
-import ast
 import re
 import shlex
 from pathlib import Path
 
 import pytest
 import typer
+from import_graph import imports, modules_in
 
 from r1kit.commands.cli import app, normalize_overrides
 from r1kit.recipe.recipe import load
@@ -17,8 +17,8 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src/r1kit"
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 
-# Rooms by layer, as docs/architecture.md draws them: an import goes to a lower layer, or further right within
-# one.
+# Packages by layer, as docs/architecture.md draws them: an import goes to a lower layer, or further right
+# within one.
 LAYERS = {
     8: ("__main__", "commands"),
     7: ("runs", "report", "recipe"),
@@ -42,49 +42,72 @@ LAYERS = {
         "types",
     ),
 }
-HEIGHT = {room: (layer, -place) for layer, rooms in LAYERS.items() for place, room in enumerate(rooms)}
 
 
-def room_of(file):
-    parts = file.relative_to(SOURCE).with_suffix("").parts
-    return parts[0]
+def heights(layers):
+    return {
+        package: (layer, -place)
+        for layer, packages in layers.items()
+        for place, package in enumerate(packages)
+    }
 
 
-def imported_rooms(file):
-    """(line, room) of everything of r1kit that a file imports, within functions too."""
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        modules = []
-        if isinstance(node, ast.ImportFrom) and node.module:
-            modules = (
-                [f"r1kit.{alias.name}" for alias in node.names] if node.module == "r1kit" else [node.module]
-            )
-        elif isinstance(node, ast.Import):
-            modules = [alias.name for alias in node.names]
-        yield from ((node.lineno, module.split(".")[1]) for module in modules if module.startswith("r1kit."))
+def upward_imports(source, layers):
+    """Every import of ``source`` (a folder that holds the package r1kit) that does not point down."""
+    height, modules = heights(layers), modules_in(source)
+    found = []
+    for name, file in modules.items():
+        if name == "r1kit":  # the public names, each imported on first use
+            continue
+        here = name.split(".")[1]
+        assert here in height, f"{name}: give {here!r} a place in LAYERS and in docs/architecture.md"
+        for line, module in imports(file, modules, name):
+            there = module.split(".")[1] if "." in module else here
+            if there != here and height[there] >= height[here]:
+                found.append(f"{name}:{line}: {here} imports {there}, which is not below it")
+    return found
 
 
 def test_imports_point_down_the_layers():
-    upward = []
-    for file in SOURCE.rglob("*.py"):
-        here = room_of(file)
-        if here == "__init__":
-            continue
-        assert here in HEIGHT, (
-            f"{file.name}: room {here!r} has no layer: give it a place in LAYERS and in docs/architecture.md"
-        )
-        for line, there in imported_rooms(file):
-            if there != here and HEIGHT[there] >= HEIGHT[here]:
-                upward.append(
-                    f"{file.relative_to(ROOT)}:{line}: {here} imports {there}, which is not below it"
-                )
+    upward = upward_imports(SOURCE.parent, LAYERS)
     assert not upward, "\n".join(upward)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import r1kit.tasks.check",
+        "from r1kit.tasks import check",
+        "from ..tasks.check import compare",
+        "from importlib import import_module; import_module('r1kit.tasks.check')",
+        "def late():\n    return find_spec('r1kit.tasks.check')",
+        "__import__('r1kit.tasks')",
+        "SERVICE = 'r1kit.tasks.check:compare'",
+    ],
+)
+def test_an_upward_import_is_found_however_it_is_written(tmp_path, line):
+    package = tmp_path / "r1kit"
+    texts = {"tasks/check.py": "from r1kit.sandbox import pool", "sandbox/pool.py": "import os\n"}
+    for name, text in {
+        "__init__.py": "",
+        "tasks/__init__.py": "",
+        "sandbox/__init__.py": "",
+        **texts,
+    }.items():
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text(text)
+    layers = {2: ("tasks", "sandbox")}
+    assert upward_imports(tmp_path, layers) == []
+    (package / "sandbox/pool.py").write_text(f"'r1kit.tasks is above'\n{line}\n")
+    found = upward_imports(tmp_path, layers)
+    assert found and all("sandbox imports tasks" in one for one in found)
 
 
 def test_architecture_draws_these_layers():
     text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
     drawn = {
-        int(layer): tuple(re.findall(r"`(\w+)/?`", rooms))
-        for layer, rooms in re.findall(r"^\| L(\d) \| ([^|]+) \|", text, re.MULTILINE)
+        int(layer): tuple(re.findall(r"`(\w+)/?`", packages))
+        for layer, packages in re.findall(r"^\| L(\d) \| ([^|]+) \|", text, re.MULTILINE)
     }
     assert drawn == LAYERS
 

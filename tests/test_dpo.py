@@ -102,12 +102,12 @@ def spied_dpo(beta: float, tmp_path: Path, **overrides: object) -> tuple[Spied, 
 
 def test_slopes_are_the_derivatives_of_the_loss() -> None:
     generator = torch.Generator().manual_seed(0)
-    chosen_N, rejected_N = (
+    chosen_Y, rejected_Y = (
         3 * torch.randn(6, generator=generator, dtype=torch.float64).requires_grad_() for _ in range(2)
     )
-    loss = -torch.nn.functional.logsigmoid(0.3 * (chosen_N - rejected_N)).mean()
-    ours = dpo_slopes(margins(chosen_N.detach().numpy(), rejected_N.detach().numpy(), 0.3), 0.3)
-    for found, expected in zip(ours, torch.autograd.grad(loss, (chosen_N, rejected_N)), strict=True):
+    loss = -torch.nn.functional.logsigmoid(0.3 * (chosen_Y - rejected_Y)).mean()
+    ours = dpo_slopes(margins(chosen_Y.detach().numpy(), rejected_Y.detach().numpy(), 0.3), 0.3)
+    for found, expected in zip(ours, torch.autograd.grad(loss, (chosen_Y, rejected_Y)), strict=True):
         np.testing.assert_allclose(found, expected.numpy(), rtol=1e-12)
     assert np.isfinite(dpo_slopes(np.array([-1e4, 1e4]), 1.0)).all()
 
@@ -121,7 +121,7 @@ def test_loss_and_slopes_are_those_of_trl() -> None:
         [[0, 0, 1, 1, 1], [0, 1, 1, 1, 0], [0, 0, 0, 1, 1], [0, 1, 1, 0, 0]]
     )  # two chosen, then two rejected
     logprobs = (torch.randn(4, 4, generator=generator, dtype=torch.float64) * mask[:, 1:]).requires_grad_()
-    chosen_N, rejected_N = torch.randn(2, 2, generator=generator, dtype=torch.float64)
+    chosen_Y, rejected_Y = torch.randn(2, 2, generator=generator, dtype=torch.float64)
     zeros = torch.zeros(4, 4, dtype=torch.float64)
     outputs = SimpleNamespace(log_probs=logprobs, entropy=zeros, mean_logits=zeros, is_top1=zeros > 0)
     alone = SimpleNamespace(device="cpu", gather=lambda found: found, gather_for_metrics=lambda found: found)
@@ -144,14 +144,14 @@ def test_loss_and_slopes_are_those_of_trl() -> None:
     inputs = {
         "input_ids": torch.ones_like(mask),
         "completion_mask": mask,
-        "ref_chosen_logps": chosen_N,
-        "ref_rejected_logps": rejected_N,
+        "ref_chosen_logps": chosen_Y,
+        "ref_rejected_logps": rejected_Y,
     }
     loss = trainer._compute_loss(fake, lambda **_: outputs, inputs, False)
     totals = logprobs.detach().sum(1)
-    margins_N = margins((totals[:2] - chosen_N).numpy(), (totals[2:] - rejected_N).numpy(), 0.3)
-    assert float(loss.detach()) == pytest.approx(float(np.logaddexp(0, -margins_N).mean()), rel=1e-12)
-    slopes = np.concatenate(dpo_slopes(margins_N, 0.3))
+    margins_Y = margins((totals[:2] - chosen_Y).numpy(), (totals[2:] - rejected_Y).numpy(), 0.3)
+    assert float(loss.detach()) == pytest.approx(float(np.logaddexp(0, -margins_Y).mean()), rel=1e-12)
+    slopes = np.concatenate(dpo_slopes(margins_Y, 0.3))
     np.testing.assert_allclose(
         torch.autograd.grad(loss, logprobs)[0].numpy() * mask[:, 1:].numpy(),
         slopes[:, None] * mask[:, 1:].numpy(),

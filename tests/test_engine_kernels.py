@@ -12,7 +12,7 @@ import torch
 from r1kit.config import R1kitError
 from r1kit.engine.compiled import SOURCE, library
 from r1kit.engine.native import NativeEngine
-from r1kit.model.compile_kernels import KernelsUnavailableError, _compile
+from r1kit.model.compile_kernels import KernelsUnavailableError, compile_source
 from r1kit.model.config import ModelConfig
 from r1kit.model.decoder import LanguageModel
 from r1kit.model.experts import Gate
@@ -58,8 +58,10 @@ SHAPES = {
     },
     "latent": {**LATENT, "family": "deepseek_v3", "experts": 4, "tie_embeddings": True, "mtp_depth": 1},
     "latent compressed": {
-        **LATENT, "family": "deepseek_v3", "experts": 12, "groups": 4, "groups_kept": 2, "q_rank": 28, "shared_experts": 2, "route_scale": 1.5,
-        "rope_scaling": {"kind": "yarn", "factor": 4.0, "original_positions": 64, "mscale": 1.0, "mscale_all_dim": 1.0},
+        **LATENT, "family": "deepseek_v3", "experts": 12, "groups": 4, "groups_kept": 2, "q_rank": 28,
+        "shared_experts": 2, "route_scale": 1.5,
+        "rope_scaling": {"kind": "yarn", "factor": 4.0, "original_positions": 64, "mscale": 1.0,
+        "mscale_all_dim": 1.0},
     },
 }  # fmt: skip
 
@@ -340,5 +342,5 @@ def test_what_the_kernels_cannot_do_is_said_or_left_to_pytorch(tmp_path: Path) -
         NativeEngine(odd, STOPS, kernels=True).generate(prompts_of(3), Sampling(max_tokens=2))
     assert NativeEngine(odd, [-1]).generate(prompts_of(3), Sampling(max_tokens=2))[0][0].finish == "length"
     with pytest.raises(KernelsUnavailableError, match="failed"):
-        _compile(SOURCE, "false", tmp_path / "kernels.so")
+        compile_source(SOURCE, "false", tmp_path / "kernels.so")
     assert not list(tmp_path.iterdir())

@@ -142,7 +142,7 @@ def _seen(segments_BT: Tensor, beginnings_BT: Tensor) -> Tensor:
 
 def test_sights_say_what_the_definition_says() -> None:
     steps = torch.arange(SEGMENTS.shape[1])
-    own, start, end = packed_attention.sights(SEGMENTS, BEGINNINGS)[:, :, :, None].unbind(1)
+    own, start, end = packed_attention.visible_ranges(SEGMENTS, BEGINNINGS)[:, :, :, None].unbind(1)
     within = ((steps >= own) & (steps <= steps[:, None])) | ((steps >= start) & (steps < end))
     assert torch.equal(within, _seen(SEGMENTS, BEGINNINGS))
 
@@ -166,6 +166,6 @@ def test_attention_within_segments_and_its_slopes(
     masked = scores.masked_fill(~_seen(SEGMENTS, beginnings)[:, None], -torch.inf)
     expected = (masked.softmax(-1) @ wide[1]).transpose(1, 2)
     found = packed_attention.attend_within(
-        q, k, v[..., 8:], packed_attention.sights(SEGMENTS, beginnings), 0.3
+        q, k, v[..., 8:], packed_attention.visible_ranges(SEGMENTS, beginnings), 0.3
     )
     _slopes_agree(found, expected, [q, k, v], exact, torch.bfloat16)

@@ -13,7 +13,7 @@ from torch import Tensor
 from r1kit.chat import Chat
 from r1kit.config import R1kitError
 from r1kit.engine.native import NativeEngine
-from r1kit.model.fingerprint import Examination
+from r1kit.model.fingerprint import Fingerprint
 from r1kit.runtime.local import LocalConfig, LocalRuntime
 from r1kit.train.agreement_gate import ENOUGH, GapAlarm, GateConfig, check, sample, sample_enough
 from r1kit.train.diagnose import gaps
@@ -288,7 +288,7 @@ def test_replicas_are_compared_too(runtime: LocalRuntime, tmp_path: Path) -> Non
     learner = runtime.learner(directory, learner_config(200, 2))
     sides = Two(learner, runtime.engine_of(learner), Chat(tokenizer()))  # type: ignore[arg-type]
     assert check(sides, PROBLEMS, Sampling(max_tokens=24), 3, 5, FINE)["gate/gap_max"] < 1e-4
-    examined: list[Examination] = learner.examine(np.arange(6), 1.0)
+    examined: list[Fingerprint] = learner.examine(np.arange(6), 1.0)
     assert len(examined) == 2 and examined[0].marks == examined[1].marks
     with torch.no_grad():
         learner._local().model.norm.weight.add_(1.0)  # one process's replica drifts away from the other's

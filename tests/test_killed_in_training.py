@@ -1,5 +1,5 @@
 """Reinforcement learning whose programs are judged in the sandbox, while its workers are killed: the weights
-must not tell."""
+stay the same."""
 
 import json
 import shutil
@@ -17,8 +17,8 @@ from r1kit.sandbox import pool
 pytestmark = pytest.mark.timeout(600)  # a busy machine is slow, not broken
 ROOT = Path(__file__).parents[1]
 
-# A model that has learned next to nothing writes no program, so this reward makes one of what was sampled;
-# its verdict is the reward.
+# A nearly untrained model writes no program, so this reward makes one from the sampled tokens; its verdict is
+# the reward.
 JUDGED = """\
 import math
 from r1kit.sandbox import run_programs
@@ -30,7 +30,8 @@ verdicts = []
 def judged(completions, completion_ids):
     programs = [PROGRAM.format(wrong=sum(ids) % 2) for ids in completion_ids]
     found = run_programs([(program, TESTS) for program in programs], entry_point="f", time_limit_s=2.0)
-    found += run_programs([(p, "assert f(10) == 24") for p in programs], kind="asserts", entry_point="f", time_limit_s=2.0)
+    asserts = [(program, "assert f(10) == 24") for program in programs]
+    found += run_programs(asserts, kind="asserts", entry_point="f", time_limit_s=2.0)
     verdicts.append([verdict.outcome for verdict in found])
     values = [math.nan if v.reward is None else v.reward for v in found]
     return [(one + other) / 2 for one, other in zip(values, values[len(programs):])]
@@ -39,7 +40,10 @@ RECIPE = """\
 extends: {nano}
 stages:
   pretrain: {{tokens: 8_000}}
-  r1_zero: {{tasks: {{code: 1}}, rewards: {{accuracy: 1.0, '{folder}/judged.py:judged': 1.0}}, grpo: {{steps: 3}}}}
+  r1_zero:
+    tasks: {{code: 1}}
+    rewards: {{accuracy: 1.0, '{folder}/judged.py:judged': 1.0}}
+    grpo: {{steps: 3}}
 """
 
 

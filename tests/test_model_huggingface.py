@@ -176,11 +176,13 @@ def test_disk_holds_the_names_of_deepseeks_release(tmp_path: Path) -> None:
     with safe_open(tmp_path / "model.safetensors", framework="pt") as file:
         names = set(file.keys())
     assert {
-        "model.embed_tokens.weight", "model.layers.0.mlp.gate_proj.weight", "model.layers.0.self_attn.q_a_layernorm.weight",
-        "model.layers.0.self_attn.kv_a_proj_with_mqa.weight", "model.layers.1.mlp.experts.7.down_proj.weight",
-        "model.layers.1.mlp.gate.e_score_correction_bias", "model.layers.1.mlp.shared_experts.up_proj.weight",
-        "model.layers.2.eh_proj.weight", "model.layers.2.enorm.weight", "model.layers.2.hnorm.weight",
-        "model.layers.2.shared_head.norm.weight", "model.layers.2.mlp.experts.0.gate_proj.weight", "lm_head.weight",
+        "model.embed_tokens.weight", "model.layers.0.mlp.gate_proj.weight",
+        "model.layers.0.self_attn.q_a_layernorm.weight", "model.layers.0.self_attn.kv_a_proj_with_mqa.weight",
+        "model.layers.1.mlp.experts.7.down_proj.weight", "model.layers.1.mlp.gate.e_score_correction_bias",
+        "model.layers.1.mlp.shared_experts.up_proj.weight", "model.layers.2.eh_proj.weight",
+        "model.layers.2.enorm.weight", "model.layers.2.hnorm.weight",
+        "model.layers.2.shared_head.norm.weight", "model.layers.2.mlp.experts.0.gate_proj.weight",
+        "lm_head.weight",
     } <= names  # fmt: skip
     content = json.loads((tmp_path / "config.json").read_text())
     assert content["architectures"] == ["DeepseekV3ForCausalLM"]

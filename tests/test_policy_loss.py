@@ -171,9 +171,9 @@ def only_divergence(theta: Tensor, old: Tensor, **keys: object) -> Tensor:
 
 def test_on_policy_k2_has_the_gradient_of_the_reverse_divergence_and_k3_of_the_forward_one() -> None:
     """Token by token, where the prefixes stay as they were sampled."""
-    seen_C = reached(OLD)
-    close(only_divergence(OLD, OLD, kl="k2"), world.differences(lambda at: float(seen_C @ kl(at, REF)), OLD))
-    close(only_divergence(OLD, OLD, kl="k3"), world.differences(lambda at: float(seen_C @ kl(REF, at)), OLD))
+    seen_Z = reached(OLD)
+    close(only_divergence(OLD, OLD, kl="k2"), world.differences(lambda at: float(seen_Z @ kl(at, REF)), OLD))
+    close(only_divergence(OLD, OLD, kl="k3"), world.differences(lambda at: float(seen_Z @ kl(REF, at)), OLD))
 
 
 @pytest.mark.parametrize("kind", ["k1", "k3"])

@@ -121,9 +121,9 @@ def sequences() -> Iterator[tuple[int, ...]]:
 PREFIXES = sorted({tokens[:t] for tokens in sequences() for t in range(len(tokens))})
 
 
-def logprobs_of(theta_SV: Tensor, tokens: tuple[int, ...]) -> Tensor:
+def logprobs_of(theta_ZV: Tensor, tokens: tuple[int, ...]) -> Tensor:
     return torch.stack(
-        [theta_SV[PREFIXES.index(tokens[:t])].log_softmax(0)[token] for t, token in enumerate(tokens)]
+        [theta_ZV[PREFIXES.index(tokens[:t])].log_softmax(0)[token] for t, token in enumerate(tokens)]
     )
 
 
@@ -135,21 +135,21 @@ def test_the_expected_gradient_is_that_of_reward_minus_divergence_whatever_the_c
     enumeration, in float64."""
     generator = torch.Generator().manual_seed(0)
     normal = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)  # noqa: E731
-    theta_SV = normal(len(PREFIXES), VOCABULARY).requires_grad_()
-    reference_SV, values_S = normal(len(PREFIXES), VOCABULARY), normal(len(PREFIXES)).numpy()
+    theta_ZV = normal(len(PREFIXES), VOCABULARY).requires_grad_()
+    reference_ZV, values_Z = normal(len(PREFIXES), VOCABULARY), normal(len(PREFIXES)).numpy()
     scores = {tokens: float(normal(1)) for tokens in sequences()}
     assert sum(
-        float(logprobs_of(theta_SV, tokens).sum().exp().detach()) for tokens in scores
+        float(logprobs_of(theta_ZV, tokens).sum().exp().detach()) for tokens in scores
     ) == pytest.approx(1.0)
 
     objective = torch.zeros((), dtype=torch.float64)
     expected_loss = torch.zeros((), dtype=torch.float64)
     for tokens, score in scores.items():
-        logprobs_T, reference_T = logprobs_of(theta_SV, tokens), logprobs_of(reference_SV, tokens)
+        logprobs_T, reference_T = logprobs_of(theta_ZV, tokens), logprobs_of(reference_ZV, tokens)
         probability = logprobs_T.sum().exp()
         objective = objective + probability * (score - beta * (logprobs_T.sum() - reference_T.sum()))
         old_T = logprobs_T.detach()
-        values_T = np.array([values_S[PREFIXES.index(tokens[:t])] for t in range(len(tokens))])
+        values_T = np.array([values_Z[PREFIXES.index(tokens[:t])] for t in range(len(tokens))])
         rewards_T = token_rewards(score, (old_T - reference_T).numpy(), beta)
         advantages_BT = torch.from_numpy(gae(rewards_T[None], values_T[None], 1.0, 1.0))
         mask_BT = torch.ones_like(advantages_BT, dtype=torch.bool)
@@ -163,8 +163,8 @@ def test_the_expected_gradient_is_that_of_reward_minus_divergence_whatever_the_c
             expected_loss + loss(Predictions(logprobs_T[None], torch.zeros_like(advantages_BT)), batch)[0]
         )  # type: ignore[arg-type]
     found, wanted = (
-        torch.autograd.grad(expected_loss, theta_SV, retain_graph=True)[0],
-        torch.autograd.grad(-objective, theta_SV)[0],
+        torch.autograd.grad(expected_loss, theta_ZV, retain_graph=True)[0],
+        torch.autograd.grad(-objective, theta_ZV)[0],
     )
     assert float(wanted.abs().max()) > 0.01
     torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-12)

@@ -73,12 +73,12 @@ def test_slopes_equal_finite_differences(scale: float) -> None:
         np.array([1.0, 0, 0, 1, 1]),
     )
 
-    def pairwise(chosen_N: np.ndarray, rejected_N: np.ndarray) -> float:
-        return float(np.mean(np.log1p(np.exp(rejected_N - chosen_N))))
+    def pairwise(chosen_Y: np.ndarray, rejected_Y: np.ndarray) -> float:
+        return float(np.mean(np.log1p(np.exp(rejected_Y - chosen_Y))))
 
-    def pointwise(values_N: np.ndarray) -> float:
-        probability_N = 1 / (1 + np.exp(-values_N))
-        return float(-np.mean(labels * np.log(probability_N) + (1 - labels) * np.log1p(-probability_N)))
+    def pointwise(values_B: np.ndarray) -> float:
+        probability_B = 1 / (1 + np.exp(-values_B))
+        return float(-np.mean(labels * np.log(probability_B) + (1 - labels) * np.log1p(-probability_B)))
 
     steps = 1e-5 * np.eye(5)
     better, worse = pairwise_slopes(chosen, rejected)

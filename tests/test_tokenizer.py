@@ -16,8 +16,9 @@ from r1kit.data.corpus import CorpusMix, documents
 from r1kit.tokenizer import ASSISTANT, EOS, SPECIALS, TAGS, USER, Tokenizer
 
 TEXTS = (
-    "Compute 12+35-8.", "计算12+35-8。", "<think>first 7*8=56, </think><answer>\\boxed{56}</answer>", "  two  spaces\n\n\ttab", "déjà vu — ½ ٣٤ ４２",
-    "🙂👩‍👩‍👧 \u200b\ufeff", "def f(x):return 3*x+12", "", " ", "第1题：3+4=7", f"{USER}no turn{EOS}",
+    "Compute 12+35-8.", "计算12+35-8。", "<think>first 7*8=56, </think><answer>\\boxed{56}</answer>",
+    "  two  spaces\n\n\ttab", "déjà vu — ½ ٣٤ ４２", "🙂👩‍👩‍👧 \u200b\ufeff", "def f(x):return 3*x+12", "",
+    " ", "第1题：3+4=7", f"{USER}no turn{EOS}",
 )  # fmt: skip
 
 
@@ -127,5 +128,5 @@ def test_what_cannot_be_used_is_refused_by_name(tmp_path: Path) -> None:
         Tokenizer.train(["a"], 100)
     with pytest.raises(R1kitError, match=r"no tokenizer\.json"):
         Tokenizer.load(tmp_path)
-    with pytest.raises(R1kitError, match="'zzzz' is not one token"):
+    with pytest.raises(R1kitError, match="'zzzz' is not a single token"):
         tokenizer().id("zzzz")

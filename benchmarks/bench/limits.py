@@ -1,9 +1,9 @@
-"""What the machine could do at most, and what a token costs: the distance between the two.
+"""The most that the machine can do, from its peak rates and the cost of a token.
 
 Decoding B rows reads every weight once and every row's cache, and multiplies; the limit is the slower of the
-two, without any overlap lost. Learning takes three times a forward pass (Kaplan et al. 2020, section 2.1), a
-group's prompt once; its limit is the product's peak. Peaks are measured in the same run, on one core, in
-processor seconds."""
+two, with perfect overlap. Learning costs three forward passes (Kaplan et al. 2020, section 2.1), with a
+group's prompt computed once; its limit is the peak of matrix products. Peaks are measured in the same run, on
+one core, in processor seconds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +16,7 @@ BYTES = 2  # of a bf16 number
 
 @dataclass(frozen=True, slots=True)
 class Peaks:
-    """FLOP per second of bf16 and float32 products of 1024 x 1024 matrices; bytes per second read from
-    memory."""
+    """FLOP per second of bf16 and float32 products of 1024 x 1024 matrices; bytes per second from memory."""
 
     bf16: float
     fp32: float
@@ -35,8 +34,8 @@ class Span:
 
 
 def product_parameters(config: ModelConfig) -> int:
-    """Parameters that one token is multiplied with: the active ones, the head among them, the embedding's
-    lookup not."""
+    """Parameters that one token is multiplied with: the active ones with the head, without the embedding's
+    lookup."""
     active = parameter_count(config).active
     return active if config.tie_embeddings else active - config.vocab_size * config.width
 
@@ -63,8 +62,8 @@ def cache_bytes(config: ModelConfig) -> int:
 
 
 def decode_limit(config: ModelConfig, peaks: Peaks, prompt: int, lengths: Sequence[int]) -> float:
-    """Tokens per second at most for completions of these lengths, all decoded from the start together, live
-    rows only."""
+    """The most tokens per second for completions of these lengths, decoded together from the start, live rows
+    only."""
     weights = BYTES * parameter_count(config).total
     seconds = 0.0
     for step in range(max(lengths)):
@@ -75,7 +74,7 @@ def decode_limit(config: ModelConfig, peaks: Peaks, prompt: int, lengths: Sequen
 
 
 def learn_limit(config: ModelConfig, peaks: Peaks, spans: Sequence[Span]) -> float:
-    """Trained tokens per second at most for one step on these spans, where only what is trained goes through
+    """The most trained tokens per second for one step on these spans, if only trained positions go through
     the head."""
     head = config.vocab_size * config.width
     flops = 0.0

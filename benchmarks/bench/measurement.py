@@ -1,5 +1,5 @@
-"""One line of the comparison at a time: make the model, start the sides on the same cores, let them race,
-keep what came out."""
+"""One line of the comparison at a time: make the model, start the sides on the same cores, measure them in
+turn, keep the results."""
 
 import os
 import sys
@@ -21,7 +21,7 @@ from r1kit.tokenizer import ASSISTANT, BOS, EOS, PAD, SPECIALS, USER
 
 SOURCE = Path(r1kit.__file__).parents[1]
 TOP_OPERATIONS = 10
-# One number changes, the others stay as they are: (what changes, its values). Rows are prompts x group.
+# The number that is varied, and its values; the others stay fixed. Rows are prompts x group.
 GROWTH: dict[str, tuple[int, ...]] = {
     "new_tokens": (64, 128, 256, 512, 1024),
     "rows": (8, 32, 64, 128, 256),
@@ -51,13 +51,13 @@ class Bench:
         print(f"peaks of one core: bf16 {bf16:.0f} GFLOP/s, fp32 {fp32:.0f}, memory {stream:.1f} GB/s")
 
     def compare(self, work: Work) -> None:
-        """Race r1kit against the peers of ``work`` and keep the ratios; a side that cannot run leaves its
-        reason."""
+        """Measure r1kit against the peers of ``work`` and keep the ratios; for a side that cannot run, keep
+        the reason."""
         if work.cores > len(self.cores):
             return self._note(
                 work,
                 {},
-                dict.fromkeys(work.peers, f"this machine lends {len(self.cores)} of {work.cores} cores"),
+                dict.fromkeys(work.peers, f"{len(self.cores)} of {work.cores} cores are available"),
                 {},
             )
         try:
@@ -84,7 +84,7 @@ class Bench:
         return measured, missing | failed, more
 
     def growth(self) -> None:
-        """How r1kit's cost alone grows with length, rows, group and vocabulary, on the smallest dense
+        """Measure how r1kit's cost grows with length, rows, group and vocabulary, on the smallest dense
         model."""
         for name, values in GROWTH.items():
             for value in values if not self.results.content["quick"] else values[:2]:
@@ -115,8 +115,8 @@ class Bench:
                 print(f"growth {name} {value}: {', '.join(said)}")
 
     def lone(self) -> None:
-        """How quickly one row alone is decoded, and what reading weights and cache from memory would
-        allow."""
+        """Measure how fast a single row is decoded, and compute the limit of reading weights and cache from
+        memory."""
         for name, (shape, new_tokens) in LONE.items():
             quick = self.results.content["quick"]
             size = replace(
@@ -140,7 +140,7 @@ class Bench:
             )
 
     def spec(self, work: Work, size: Size, vocabulary: int | None = None) -> dict[str, Any]:
-        """What every side is told: the model's folder, prompts as ids and as text, the learner's rows,
+        """The order that every side gets: the model's folder, prompts as ids and as text, the learner's rows,
         lengths."""
         shape = SHAPES[work.model] | ({"vocab_size": vocabulary} if vocabulary else {})
         return self._spec(work, size, ModelConfig.parse(shape, f"shape {work.model}"))
@@ -158,7 +158,8 @@ class Bench:
         return {
             "kind": work.kind, "lengths": work.lengths, "cores": work.cores, "folder": str(folder),
             "scratch": str(self.out / "scratch"), "prompts": ids,
-            "words": [words(prompt) for prompt in chosen], "texts": [prompt_text(prompt) for prompt in chosen], "group": size.group,
+            "words": [words(prompt) for prompt in chosen],
+            "texts": [prompt_text(prompt) for prompt in chosen], "group": size.group,
             "new_tokens": size.new_tokens, "eos": eos, "pad": pad, "rows": rows,
         }  # fmt: skip
 
@@ -182,8 +183,7 @@ class Bench:
             raise
 
     def _profile(self, side: Side) -> dict[str, Any]:
-        """Where r1kit's time goes: the operations that take most, as shares of one step's time by the
-        clock."""
+        """The operations that take most of r1kit's time, as shares of one step's time by the clock."""
         reply = side.ask({"seed": self.seed, "profile": True})
         operations = sorted(reply["operations"].items(), key=lambda pair: -pair[1])[:TOP_OPERATIONS]
         return {"operations": {name: seconds / reply["seconds"] for name, seconds in operations}}
@@ -232,7 +232,7 @@ class Bench:
 
 
 class _Sides:
-    """The sides that run; all of them are closed at the end, however it comes."""
+    """The running sides; all are closed at the end, also after an error."""
 
     def __init__(self) -> None:
         self.running: dict[str, Side] = {}
@@ -253,7 +253,7 @@ class _Sides:
         out: Path,
         threads: int | None = None,
     ) -> Side:
-        """A side in its own process. It finds the library itself where it is r1kit's."""
+        """Start a side in its own process. Only r1kit's own side can import r1kit."""
         paths = [SOURCE] if python == Path(sys.executable) else []
         self.running[name] = Side(
             python, script, cores, out / "logs" / f"{name}.log", paths, threads or len(cores)

@@ -1,10 +1,10 @@
 """The models: random weights and a word-level tokenizer, written once as Hugging Face directories that every
 side opens.
 
-How long completions get is a property of the weights, so that no engine needs to be told. Every embedding
-gets the same component along one direction, which the final hidden states then share; the end token's weight
-along it sets its logit, and with it the chance, the same at every position, that a token ends the completion.
-"""
+The length of completions is a property of the weights, so no engine has to be configured for it. Every
+embedding gets the same component along one direction, which the final hidden states then share; the end
+token's weight along it sets its logit, and with it the chance, the same at every position, that a token ends
+the completion."""
 
 import math
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""docs/performance.md: the part between its marks is written from what was measured; every sentence there is
+"""Write the part of docs/performance.md between its marks from the measurements; every sentence there is
 computed."""
 
 from collections.abc import Mapping, Sequence
@@ -15,14 +15,16 @@ from r1kit.model.decoder import parameter_count
 OPEN, CLOSE = "<!-- bench -->", "<!-- /bench -->"
 DASH = "–"
 PEER_NAMES = {
-    "hf": "transformers, bf16", "hf_bf16": "transformers, bf16 weights with a float32 master", "trl": "TRL's GRPOTrainer",
-    "vllm_cpu": "vLLM's build for CPUs",
+    "hf": "transformers, bf16", "hf_bf16": "transformers, bf16 weights with a float32 master",
+    "trl": "TRL's GRPOTrainer", "vllm_cpu": "vLLM's build for CPUs",
 }  # fmt: skip
-# What the project set out to reach: (the beginning of ratios' names, at least). The first that fits counts.
+# The project's targets: (the beginning of ratios' names, the least ratio). The first match counts.
 TARGETS = (
     ("grpo/7m/uniform", 5.0), ("grpo/7m/ragged", 8.0), ("grpo/30m", 4.0), ("grpo/dsv3", 4.0),
-    ("rollout/7m/uniform/vs_vllm_cpu", 1.5), ("rollout/7m/ragged/vs_vllm_cpu", 2.0), ("rollout/30m/uniform/vs_vllm_cpu", 1.3),
-    *((f"rollout/{model}/{lengths}/vs_hf", 3.5) for model in SHAPES for lengths in ("uniform", "ragged")), ("learner/7m/ragged/vs_hf", 1.5),
+    ("rollout/7m/uniform/vs_vllm_cpu", 1.5), ("rollout/7m/ragged/vs_vllm_cpu", 2.0),
+    ("rollout/30m/uniform/vs_vllm_cpu", 1.3),
+    *((f"rollout/{model}/{lengths}/vs_hf", 3.5) for model in SHAPES for lengths in ("uniform", "ragged")),
+    ("learner/7m/ragged/vs_hf", 1.5),
 )  # fmt: skip
 LONE_TARGET = 0.5
 GROWTH_WORDS = {
@@ -52,9 +54,10 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def compose(content: Mapping[str, Any]) -> str:
     """The text between the marks."""
     parts = [
-        _machine(content), models_table(), "### Beside the peers", _size(FULL), ratio_table(content), _missing(content),
-        "### Distance to the limit", _peaks(content), limit_table(content), "### A lone row", lone_table(content),
-        "### Where r1kit's time goes", *_profiles(content), "### How cost grows", growth_table(content),
+        _machine(content), models_table(), "### Compared with the peers", _size(FULL), ratio_table(content),
+        _missing(content), "### Distance to the limit", _peaks(content), limit_table(content),
+        "### A lone row", lone_table(content), "### Where r1kit's time goes", *_profiles(content),
+        "### How cost grows", growth_table(content),
     ]  # fmt: skip
     return "\n\n".join(part for part in parts if part)
 
@@ -80,7 +83,7 @@ def _machine(content: Mapping[str, Any]) -> str:
         f"Measured {when} on {machine['processor']}, {machine['cores']} cores "
         f"({', '.join(machine['instructions'])}), {machine['system']}; {versions}; peers: {said}; "
         f"source revision {', '.join(revisions)}. "
-        f"Other work on the machine when a line began: load average at most {busiest:.1f}."
+        f"Load average when a measurement began, from other work: at most {busiest:.1f}."
     )
 
 
@@ -198,8 +201,7 @@ def lone_table(content: Mapping[str, Any]) -> str:
             ]
         )
     said = (
-        "One prompt, one completion, one core: what a conversation waits for. The limit is that of "
-        "decoding, as above."
+        "One prompt, one completion, one core, as in a conversation. The limit is that of decoding, as above."
     )
     return (
         said + "\n\n" + table(["model", "parameters", "r1kit tok/CPU-s", "limit", "share"], rows)
@@ -254,17 +256,15 @@ def growth_table(content: Mapping[str, Any]) -> str:
             )
     if not rows:
         return "Not measured."
-    said = "r1kit alone, 7m, uniform lengths, one core; the other numbers stay as above."
+    said = "Only r1kit, 7m, uniform lengths, one core; the other numbers are as above."
     return said + "\n\n" + table(["", "rollout tok/CPU-s", "peak MB", "learner tok/CPU-s", "peak MB"], rows)
 
 
 def write_page(file: Path, results: Results) -> Path:
-    """Put the figures between the page's marks; raise R1kitError where it lacks its one pair of them."""
+    """Write the figures between the page's marks; raise R1kitError unless it has exactly one pair of them."""
     before, opened, rest = file.read_text(encoding="utf-8").partition(OPEN)
     _, closed, after = rest.partition(CLOSE)
     if not opened or not closed or OPEN in after:
-        raise R1kitError(
-            f"{file}: exactly one {OPEN} ... {CLOSE} is needed; put it where the figures are to stand"
-        )
+        raise R1kitError(f"{file}: exactly one {OPEN} ... {CLOSE} is needed; put it where the figures belong")
     write_whole(file, f"{before}{OPEN}\n{compose(results.content)}\n{CLOSE}{after}")
     return file

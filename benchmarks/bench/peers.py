@@ -1,4 +1,4 @@
-"""The peers' virtual environments: made when they are missing, torch first, so that nothing later brings
+"""The peers' virtual environments, made if missing; torch is installed first, so that no other package brings
 another build of it."""
 
 import subprocess
@@ -45,7 +45,7 @@ class PeerError(R1kitError):
 
 
 def python_of(peer: Peer, folder: Path) -> Path:
-    """The Python of the peer's environment in ``folder``, made and filled first where it is missing. Raises
+    """The Python of the peer's environment in ``folder``, which is made first if it is missing. Raises
     PeerError."""
     venv = folder / peer.venv
     python = venv / "bin" / "python"

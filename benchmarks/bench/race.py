@@ -1,9 +1,9 @@
-"""Sides as processes on the same cores, asked in turn: processor seconds, seconds of the clock and peak
+"""Sides as processes on the same cores, measured in turn: processor seconds, seconds of the clock and peak
 memory of each answer.
 
-Processor time and memory are those of a side's whole tree of processes, read from outside, so that every side
-is measured alike. Pairs alternate: r1kit, then each peer, then r1kit again; a ratio is taken within a pair,
-and what is reported is the median over pairs."""
+Processor time and memory are those of a side's whole tree of processes, read from outside, in the same way
+for every side. Sides alternate: r1kit, then each peer, then r1kit again; a ratio is taken within a pair, and
+the median over pairs is reported."""
 
 import contextlib
 import json
@@ -32,7 +32,7 @@ class SideError(R1kitError):
 @dataclass(frozen=True, slots=True)
 class Measured:
     """One answer: ``tokens`` of useful work, processor seconds, seconds of the clock, peak memory in MB, and
-    what else the side said."""
+    the rest of the side's reply."""
 
     tokens: int
     cpu_s: float
@@ -47,7 +47,7 @@ class Measured:
 
 class Side:
     """A running side. ``cores`` are the processors that it may use, with ``threads`` threads a process; its
-    own words go to ``log``."""
+    output goes to ``log``."""
 
     def __init__(
         self, python: Path, script: str, cores: Sequence[int], log: Path, paths: Sequence[Path], threads: int
@@ -55,21 +55,23 @@ class Side:
         orders, self._orders = os.pipe()
         self._answers, answers = os.pipe()
         environment = os.environ | {
-            "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1",
+            "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads),
+            "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1",
             "PYTHONPATH": os.pathsep.join(map(str, paths)),
         }  # fmt: skip
         self.log = log
         with log.open("ab") as words:
             self._process = subprocess.Popen(
-                [str(python), str(HERE / script), str(orders), str(answers)], pass_fds=(orders, answers), stdout=words, stderr=words,
-                stdin=subprocess.DEVNULL, env=environment, preexec_fn=lambda: os.sched_setaffinity(0, cores), cwd=log.parent,
+                [str(python), str(HERE / script), str(orders), str(answers)], pass_fds=(orders, answers),
+                stdout=words, stderr=words, stdin=subprocess.DEVNULL, env=environment,
+                preexec_fn=lambda: os.sched_setaffinity(0, cores), cwd=log.parent,
             )  # fmt: skip
         os.close(orders)
         os.close(answers)
         self._buffer = b""
 
     def ask(self, order: Mapping[str, Any], seconds: float = RUN_SECONDS) -> dict[str, Any]:
-        """One order and its answer; raise SideError where the side fails, dies or takes longer than
+        """Send an order and return its answer; raise SideError if the side fails, dies or takes longer than
         ``seconds``."""
         try:
             os.write(self._orders, json.dumps(order).encode() + b"\n")
@@ -118,7 +120,7 @@ class Side:
             return []
 
     def _cpu_seconds(self) -> float:
-        """Of the whole tree; what children that have ended used is in their parents' figures."""
+        """Processor seconds of the whole tree; those of ended children are in their parents' figures."""
         total = 0.0
         for process in self._tree():
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -157,7 +159,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """The median of some figures, the least and the most."""
+    """Median, least and most of some figures."""
 
     median: float
     least: float
@@ -172,15 +174,15 @@ class Spread:
 
 
 def ratios(ours: Sequence[Measured], theirs: Sequence[Measured], cores: int) -> Spread:
-    """How many times quicker r1kit was: pair by pair, then the median."""
+    """How many times faster r1kit was: pair by pair, then the median."""
     return Spread.of([own.rate(cores) / other.rate(cores) for own, other in zip(ours, theirs, strict=True)])
 
 
 def race(
     sides: Mapping[str, Side], repeats: int, seed: int
 ) -> tuple[dict[str, list[Measured]], dict[str, str]]:
-    """Let ready sides do the same work ``repeats`` times in turn, after a round to warm up; what each did,
-    and why a peer dropped out.
+    """Let the sides do the same work ``repeats`` times in turn, after a warm-up round; return the
+    measurements of each, and why a peer dropped out.
 
     "r1kit" goes first in every round, and the lengths of its completions are imposed on the peers of that
     round."""

@@ -1,7 +1,7 @@
-"""What was measured, as one JSON file that later runs of the command add to; it begins anew on another
-machine.
+"""The measurements, as one JSON file to which later runs of the command add; on another machine a new file
+begins.
 
-ratios    {"grpo/7m/uniform/vs_trl": 5.1, ...}: how many times quicker r1kit was, the median over pairs
+ratios    {"grpo/7m/uniform/vs_trl": 5.1, ...}: how many times faster r1kit was, the median over pairs
 spreads   the same names: median, least, most
 missing   the same names: why there is no ratio
 measured  by work and side: every repeat's tokens, seconds and memory; the limit; where r1kit's time went
@@ -79,7 +79,7 @@ class Results:
             found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise R1kitError(
-                f"{path}: not the JSON that this command wrote ({error}): remove it to measure anew"
+                f"{path}: not the JSON that this command wrote ({error}): remove it to measure again"
             ) from None
         return cls(path, fresh | found if found.get("machine") == fresh["machine"] else fresh)
 
@@ -93,7 +93,7 @@ class Results:
         missing: Mapping[str, str],
         more: Mapping[str, Any],
     ) -> None:
-        """Put one work's figures in the place of earlier ones, and compute its ratios."""
+        """Replace the earlier figures of a work and compute its ratios."""
         own = measured["r1kit"]
         for peer in work.peers:
             name = work.ratio_name(peer)

@@ -1,8 +1,8 @@
-"""How a side of the comparison takes orders: one JSON object a line on a pipe of its own, one answer each.
+"""How a side of the comparison gets orders: one JSON object a line on a pipe, one answer each.
 
-Every side is a process, started with the numbers of its two pipes. The first order says what the work is and
-is answered when the side is ready; each further one asks for the work once. Only the standard library is
-imported here: sides run in the virtual environments of the peers, which do not have r1kit."""
+Every side is a process, started with the numbers of its two pipes. The first order describes the work and is
+answered when the side is ready; each later one requests the work once. Only the standard library is imported
+here: sides run in the virtual environments of the peers, which do not have r1kit."""
 
 import json
 import os
@@ -33,7 +33,7 @@ class Line:
 
     @contextmanager
     def reporting(self) -> Iterator[None]:
-        """Answer with what went wrong, and end."""
+        """Answer with the error, and end."""
         try:
             yield
         except Exception as error:  # a boundary: the other end reports it
@@ -43,7 +43,7 @@ class Line:
 
 
 def serve(start: Callable[[Order], Callable[[Order], Order]]) -> None:
-    """``start`` makes the side ready and returns what does the work of an order."""
+    """Serve orders with the function that ``start`` returns for the first one."""
     line = Line()
     orders = line.orders()
     with line.reporting():

@@ -40,8 +40,9 @@ def start_rollout(spec: Order):
         lengths = order["lengths"]
         ends = LogitsProcessorList([Ends(lengths, prompts.shape[1], spec["eos"])])
         out = model.generate(
-            prompts, attention_mask=torch.ones_like(prompts), do_sample=True, temperature=1.0, top_k=0, top_p=1.0,
-            max_new_tokens=max(lengths), eos_token_id=spec["eos"], pad_token_id=spec["pad"], logits_processor=ends,
+            prompts, attention_mask=torch.ones_like(prompts), do_sample=True, temperature=1.0, top_k=0,
+            top_p=1.0, max_new_tokens=max(lengths), eos_token_id=spec["eos"], pad_token_id=spec["pad"],
+            logits_processor=ends,
         )  # fmt: skip
         assert out.shape[1] - prompts.shape[1] == max(lengths), (out.shape, max(lengths))
         return {"tokens": sum(lengths)}

@@ -152,8 +152,8 @@ def reinforce(runtime: LocalRuntime, spec: Order, line: Line, orders: Iterator[O
         for problem, ids in zip(task.problems(""), spec["prompts"], strict=True)
     )
     config = grpo.GRPOConfig(
-        steps=STEPS, problems=len(spec["prompts"]), group=spec["group"], updates_per_rollout=1, max_tokens=spec["new_tokens"], beta=0.0,
-        save_every=STEPS,
+        steps=STEPS, problems=len(spec["prompts"]), group=spec["group"], updates_per_rollout=1,
+        max_tokens=spec["new_tokens"], beta=0.0, save_every=STEPS,
     )  # fmt: skip
     rewards = [WeightedReward("sevens", 1.0, reward)]
     grpo.train(

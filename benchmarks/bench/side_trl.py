@@ -69,15 +69,18 @@ def train(spec: Order, line: Line, orders: Iterator[Order]) -> None:
 
     model.generate = ending
     config = GRPOConfig(
-        output_dir=spec["scratch"], use_cpu=True, bf16=False, per_device_train_batch_size=MICRO_ROWS, num_generations=spec["group"],
-        gradient_accumulation_steps=rows // MICRO_ROWS, steps_per_generation=rows // MICRO_ROWS, num_iterations=1,
-        max_completion_length=spec["new_tokens"], beta=0.0, temperature=1.0, top_k=0, top_p=1.0, learning_rate=1e-6, max_grad_norm=1.0,
+        output_dir=spec["scratch"], use_cpu=True, bf16=False, per_device_train_batch_size=MICRO_ROWS,
+        num_generations=spec["group"], gradient_accumulation_steps=rows // MICRO_ROWS,
+        steps_per_generation=rows // MICRO_ROWS, num_iterations=1, max_completion_length=spec["new_tokens"],
+        beta=0.0, temperature=1.0, top_k=0, top_p=1.0, learning_rate=1e-6, max_grad_norm=1.0,
         lr_scheduler_type="constant", gradient_checkpointing=False, report_to="none", save_strategy="no",
         logging_steps=STEPS, max_steps=STEPS, disable_tqdm=True,
     )  # fmt: skip
     GRPOTrainer(
-        model=model, reward_funcs=reward, args=config, train_dataset=Dataset.from_dict({"prompt": spec["texts"]}),
-        processing_class=AutoTokenizer.from_pretrained(spec["folder"], padding_side="left"), callbacks=[ordered],
+        model=model, reward_funcs=reward, args=config,
+        train_dataset=Dataset.from_dict({"prompt": spec["texts"]}),
+        processing_class=AutoTokenizer.from_pretrained(spec["folder"], padding_side="left"),
+        callbacks=[ordered],
     ).train()  # fmt: skip
 
 

@@ -20,12 +20,17 @@ Lengths = Literal["uniform", "ragged"]
 
 _DENSE = {"family": "qwen3", "head_dim": 64, "tie_embeddings": True, "init_std": 0.02, "max_positions": 2048}
 SHAPES: dict[str, dict[str, Any]] = {
-    "7m": {**_DENSE, "vocab_size": 4096, "width": 256, "layers": 6, "heads": 4, "kv_heads": 4, "ffn_width": 1024},
-    "30m": {**_DENSE, "vocab_size": 8192, "width": 512, "layers": 8, "heads": 8, "kv_heads": 8, "ffn_width": 1408},
+    "7m": {
+        **_DENSE, "vocab_size": 4096, "width": 256, "layers": 6, "heads": 4, "kv_heads": 4, "ffn_width": 1024,
+    },
+    "30m": {
+        **_DENSE, "vocab_size": 8192, "width": 512, "layers": 8, "heads": 8, "kv_heads": 8, "ffn_width": 1408,
+    },
     "dsv3": {
-        "family": "deepseek_v3", "vocab_size": 4096, "width": 256, "layers": 6, "heads": 4, "ffn_width": 1024, "tie_embeddings": True,
-        "init_std": 0.02, "max_positions": 2048, "q_rank": 96, "kv_rank": 64, "nope_dim": 32, "rope_dim": 32, "v_dim": 64,
-        "dense_layers": 1, "experts": 8, "active_experts": 2, "shared_experts": 1, "expert_width": 256,
+        "family": "deepseek_v3", "vocab_size": 4096, "width": 256, "layers": 6, "heads": 4, "ffn_width": 1024,
+        "tie_embeddings": True, "init_std": 0.02, "max_positions": 2048, "q_rank": 96, "kv_rank": 64,
+        "nope_dim": 32, "rope_dim": 32, "v_dim": 64, "dense_layers": 1, "experts": 8, "active_experts": 2,
+        "shared_experts": 1, "expert_width": 256,
     },
 }  # fmt: skip
 # A single row at a time, as in a conversation: shapes, and the tokens that are sampled.
@@ -34,8 +39,9 @@ LONE: dict[str, tuple[dict[str, Any], int]] = {
     "30m": (SHAPES["30m"], 512),
     "500m": (
         {
-            "family": "qwen2", "vocab_size": 151_936, "width": 896, "layers": 24, "heads": 14, "kv_heads": 2, "head_dim": 64,
-            "ffn_width": 4864, "tie_embeddings": True, "init_std": 0.02, "max_positions": 2048,
+            "family": "qwen2", "vocab_size": 151_936, "width": 896, "layers": 24, "heads": 14, "kv_heads": 2,
+            "head_dim": 64, "ffn_width": 4864, "tie_embeddings": True, "init_std": 0.02,
+            "max_positions": 2048,
         },
         64,
     ),
@@ -44,8 +50,8 @@ LONE: dict[str, tuple[dict[str, Any], int]] = {
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much of it: P problems x G completions of at most ``new_tokens`` after ``prompt_tokens``; the
-    learner's rows; measured pairs."""
+    """The amount of work: ``problems`` x ``group`` completions of at most ``new_tokens`` after
+    ``prompt_tokens``; the learner's rows; how many pairs are measured."""
 
     problems: int = 8
     group: int = 8

@@ -1,11 +1,11 @@
-"""Count words by language: what the language-consistency reward looks at.
+"""Count words by language, for the language-consistency reward.
 
 The paper's reward is Num(words of the target language) / Num(words) over the thinking [DeepSeek-R1, eq. 7];
-how words are told apart is left open there. Here a language that has a script of its own is told by script.
-What belongs to no language is neutral and counts on neither side: code, formulas, numbers, links, variable
-names, units and (in a text of another script) names. A run of Han characters counts as half as many words,
-the usual length of a Chinese word. Latin-script languages share their letters, so a pair of them is told
-apart by function words, where ``rivals`` asks for it."""
+it does not say how to recognise a word's language. Here a language with a script of its own is recognised by
+its script. Text that belongs to no language is neutral and counts on neither side: code, formulas, numbers,
+links, variable names, units and (in a text of another script) names. A run of Han characters counts as half
+as many words, because a Chinese word has two characters on average. Latin-script languages share their
+letters; with ``rivals`` they are distinguished by function words."""
 
 import re
 from functools import lru_cache
@@ -77,46 +77,50 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# Function words carry a Latin-script language: they are frequent, short and rarely borrowed.
+# Function words identify a Latin-script language: they are frequent, short and rarely borrowed.
 FUNCTION_WORDS: dict[str, frozenset[str]] = {
     "en": _words(
-        """the of and to in is that it we so then have this be for are as with on by from not but or an at if can has was which
-        there will would should must let now since because therefore thus hence first next also each all two one what when where how
-        i you they he she his her its our their my your do does did need know get find add check wait answer"""
+        """the of and to in is that it we so then have this be for are as with on by from not but or an at if
+        can has was which there will would should must let now since because therefore thus hence first
+        next also each all two one what when where how i you they he she his her its our their my your do
+        does did need know get find add check wait answer"""
     ),
     "fr": _words(
-        """le la les de des du un une et est que qui dans pour pas sur avec nous on donc par il elle ce cette sont au aux mais ou si
-        alors plus comme puis car ils être fait peut deux"""
+        """le la les de des du un une et est que qui dans pour pas sur avec nous on donc par il elle ce cette
+        sont au aux mais ou si alors plus comme puis car ils être fait peut deux"""
     ),
     "de": _words(
-        """der die das und ist nicht ein eine den dem des zu mit von auf für wir dass also sich als auch es im aber oder wenn dann
-        so sind wird haben man nur noch nach bei aus zwei"""
+        """der die das und ist nicht ein eine den dem des zu mit von auf für wir dass also sich als auch es im
+        aber oder wenn dann so sind wird haben man nur noch nach bei aus zwei"""
     ),
     "es": _words(
-        """el la los las de que y en un una es por con para no se del al lo como pero más su entonces si son o cuando hay este esta
-        nos porque dos ser"""
+        """el la los las de que y en un una es por con para no se del al lo como pero más su entonces si son o
+        cuando hay este esta nos porque dos ser"""
     ),
     "it": _words(
-        """il lo la gli le di che e è un una per non con si da del della dei nel sono ma come più o se quindi allora questo questa
-        abbiamo due essere"""
+        """il lo la gli le di che e è un una per non con si da del della dei nel sono ma come più o se quindi
+        allora questo questa abbiamo due essere"""
     ),
     "pt": _words(
-        """o a os as de que e é um uma em para não com se do da dos das no na por mais como mas ou então são temos este esta
-        dois ser"""
+        """o a os as de que e é um uma em para não com se do da dos das no na por mais como mas ou então são
+        temos este esta dois ser"""
     ),
     "nl": _words(
-        """de het een en van is dat in te niet met op voor we dus zijn aan er maar als dan ook om bij of uit deze dit heeft twee"""
+        """de het een en van is dat in te niet met op voor we dus zijn aan er maar als dan ook om bij of uit
+        deze dit heeft twee"""
     ),
 }
 
 NEUTRAL_WORDS = _words(
-    """sin cos tan cot sec csc log ln exp mod max min gcd lcm abs sqrt lim det dim arcsin arccos arctan sinh cosh tanh deg pi
-    cm mm km kg mg ml kw hz mph kmh kph nm ms px ok qed mb gb kb def print return lambda len int str float bool none true false"""
+    """sin cos tan cot sec csc log ln exp mod max min gcd lcm abs sqrt lim det dim arcsin arccos arctan sinh
+    cosh tanh deg pi cm mm km kg mg ml kw hz mph kmh kph nm ms px ok qed mb gb kb def print return lambda
+    len int str float bool none true false"""
 )
 
 _ALL_LETTERS = "".join(SCRIPTS.values())
 _NEUTRAL_SPAN = re.compile(
-    r"```.*?(?:```|\Z)|`[^`\n]*`|\$\$.*?\$\$|\$[^$\n]*\$|\\\[(?:(?!\\\[).)*?\\\]|\\\((?:(?!\\\().)*?\\\)|\\[A-Za-z]+\*?|https?://\S+|</?[A-Za-z][^<>\n]{0,40}>",
+    r"```.*?(?:```|\Z)|`[^`\n]*`|\$\$.*?\$\$|\$[^$\n]*\$|\\\[(?:(?!\\\[).)*?\\\]|\\\((?:(?!\\\().)*?\\\)"
+    r"|\\[A-Za-z]+\*?|https?://\S+|</?[A-Za-z][^<>\n]{0,40}>",
     re.DOTALL,
 )
 # A token of letters; digits, underscores and dots inside it make it an identifier, which is neutral.
@@ -126,12 +130,11 @@ _IDENTIFIER = re.compile(r"[0-9_]|[a-z][A-Z]")
 
 
 def language_share(text: str, language: str, rivals: tuple[str, ...] = ()) -> float:
-    """Return the share of words of ``text`` that are in ``language``, from 0 to 1; a text without words has
-    share 0.
+    """The share of the words of ``text`` that are in ``language``, from 0 to 1; 0 for a text without words.
 
-    ``language`` is a two-letter code. ``rivals`` names other Latin-script languages that may be mixed in:
-    then Latin words are judged by function words alone (the rest is neutral). Raises ValueError for a
-    language that is not known. Source: DeepSeek-R1, eq. 7."""
+    ``language`` is a two-letter code. ``rivals`` are other Latin-script languages that may be mixed in: then
+    only function words count among Latin words, the rest is neutral. Raises ValueError for an unknown
+    language. Source: DeepSeek-R1, eq. 7."""
     scripts = scripts_of(language)
     for rival in rivals:
         if rival not in FUNCTION_WORDS:
@@ -143,7 +146,7 @@ def language_share(text: str, language: str, rivals: tuple[str, ...] = ()) -> fl
     names_are_neutral = "latin" not in scripts
     plain_english = language == "en" and not rivals
     for token in _WORD.findall(_NEUTRAL_SPAN.sub(" ", text)):
-        if plain_english and token.isascii():  # nearly every word of nearly every text
+        if plain_english and token.isascii():  # a shortcut for most words of most texts
             inside += not is_neutral_latin(token, token, False)
             continue
         for run in _RUN.finditer(token):
@@ -178,8 +181,8 @@ def scripts_of(language: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=20_000)
 def is_neutral_latin(letters: str, token: str, names_are_neutral: bool) -> bool:
-    """Tell whether a Latin word belongs to no language: a variable, an identifier, a unit, or a name in a
-    text of another script."""
+    """Whether a Latin word belongs to no language: a variable, an identifier, a unit, or a name in a text of
+    another script."""
     if len(letters) == 1:
         return letters not in ("a", "I")
     if _IDENTIFIER.search(token) or letters.lower() in NEUTRAL_WORDS:
@@ -190,8 +193,8 @@ def is_neutral_latin(letters: str, token: str, names_are_neutral: bool) -> bool:
 
 
 def latin_belongs(word: str, language: str, rivals: tuple[str, ...]) -> bool | None:
-    """Tell whether a Latin word is of ``language``; None where function words cannot say. Without rivals
-    every Latin word is."""
+    """Whether a Latin word is of ``language``; None if function words do not decide. Without rivals every
+    Latin word is."""
     if not rivals:
         return True
     own = word in FUNCTION_WORDS.get(language, frozenset())

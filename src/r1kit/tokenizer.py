@@ -1,9 +1,9 @@
 """Byte-level BPE with single digits and R1's special tokens, stored as the Hugging Face files that every
 engine reads.
 
-Numbers are split into single digits, so that arithmetic is done on digits and not on whatever chunks the
-corpus made frequent (DeepSeek-V3 and Qwen do the same or nearly so). All 256 bytes are in the alphabet: no
-text is ever unknown."""
+Numbers are split into single digits, so that arithmetic works on digits and not on chunks that are frequent
+in the corpus (DeepSeek-V3 and Qwen do much the same). All 256 bytes are in the alphabet, so every text can be
+encoded."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -21,19 +21,15 @@ PAD = "<｜▁pad▁｜>"
 USER = "<｜User｜>"
 ASSISTANT = "<｜Assistant｜>"
 SPECIALS = (BOS, EOS, PAD, USER, ASSISTANT)
-TAGS = (
-    "<think>",
-    "</think>",
-    "<answer>",
-    "</answer>",
-)  # ordinary text that is always one token, as in R1's vocabulary
+# Ordinary text, but each tag is always one token, as in R1's vocabulary.
+TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 
-# Letters with their leading space; other non-space signs one by one, so that a bracket never hides inside
-# another token.
+# Letters with their leading space; other signs one by one, so that a bracket is never part of a longer
+# token.
 _PIECES = r" ?[A-Za-z]+|[\u4e00-\u9fff]{1,8}| ?[^\s\p{L}\p{N}]|\s+| ?\p{L}+"
 
-# The conversation as DeepSeek-R1 tokenizes it. A served answer drops earlier thoughts; training keeps every
-# token (chat.py).
+# A conversation as DeepSeek-R1 tokenizes it. In a served conversation earlier thinking is dropped; training
+# keeps every token (chat.py).
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}"
     "{% if m['role'] == 'system' %}{{ m['content'] }}"
@@ -45,8 +41,8 @@ CHAT_TEMPLATE = (
 
 
 class Tokenizer:
-    """Text to ids and back. ``encode`` never adds special tokens on its own; special tokens written in a text
-    are not parsed as such unless ``special=True``, so that a user's text cannot forge the end of a turn."""
+    """Text to ids and back. ``encode`` adds no special tokens; special tokens that are spelled out in a text
+    stay text unless ``special=True``, so that a user's text cannot forge the end of a turn."""
 
     def __init__(
         self, backend: tokenizers.Tokenizer, bos: str, eos: str, pad: str, chat_template: str | None
@@ -101,15 +97,15 @@ class Tokenizer:
         """The id of one token; raise R1kitError if the vocabulary has none of that text."""
         index = self.backend.token_to_id(token)
         if index is None:
-            raise R1kitError(f"tokenizer: {token!r} is not one token of this vocabulary")
+            raise R1kitError(f"tokenizer: {token!r} is not a single token of this vocabulary")
         return int(index)
 
     def encode(self, text: str, special: bool = False) -> np.ndarray:
         return self.encode_batch([text], special)[0]
 
     def encode_batch(self, texts: Sequence[str], special: bool = False) -> list[np.ndarray]:
-        """Ids [T] int32 of each text. With ``special`` the text's special tokens become their ids (our own
-        templates only)."""
+        """Ids [T] int32 of each text. With ``special``, special tokens in the text become their ids (for our
+        own templates only)."""
         self.backend.encode_special_tokens = not special
         return [
             np.asarray(e.ids, dtype=np.int32)
@@ -117,7 +113,7 @@ class Tokenizer:
         ]
 
     def decode(self, ids: Sequence[int] | np.ndarray, special: bool = False) -> str:
-        """Text of ids; special tokens are left out unless ``special``. Tags such as <think> are text and
+        """The text of ids, without special tokens unless ``special``. Tags such as <think> are text and
         always stay."""
         return str(self.backend.decode([int(i) for i in ids], skip_special_tokens=not special))
 

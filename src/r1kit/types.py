@@ -1,16 +1,22 @@
 """What flows through r1kit: problem -> completion -> rollout -> score -> row -> batch.
 
-Every type is frozen and complete from birth; nothing is filled in later. Results are keyed by id, never by
-position.
+Every type is frozen and complete when it is made; nothing is filled in later.
 
-Shape letters, one legend for the whole project:
+Shape letters, one legend for the whole project; each letter has one meaning (tests/test_source.py). Digits in
+a suffix are sizes.
 
-    B rows          T token positions   N flattened tokens   V vocabulary
-    D model width   H heads             K key dim per head   R rope dim      C KV latent
-    E experts       A active experts    F expert width       S cached positions
-    P problems per step                 G rollouts per problem
+    B lines of a batch (packed rows)    T token positions         N flattened tokens
+    S segments of a line                X positions attended to   V vocabulary
+    D model width                       H query heads             J key-value heads
+    Q query heads per key-value head    K key dim per head        W value dim per head
+    C key-value latent                  U rotated dim of a head   I rotated pairs (U = 2 I)
+    E experts                           A active experts          F expert width
+    M slots of tokens sorted by expert  L layers with experts
+    P problems per step                 G rollouts per problem    R rollouts of all problems
+    Y preference pairs                  Z points of a history (measurements, prefixes)
+    O outcomes of an enumeration
 
-So ``logprobs_BT`` is a [rows, positions] tensor and ``rewards_PG`` a [problems, rollouts] one.
+So ``logprobs_BT`` is a [lines, positions] tensor and ``rewards_PG`` a [problems, rollouts] one.
 """
 
 from collections.abc import Mapping
@@ -25,10 +31,10 @@ Outcome = Literal["correct", "wrong", "unverifiable", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing to solve: bare text, without template.
+    """A problem: its text, without template.
 
-    ``answer`` None means that only a judge can score it. ``columns`` carries the data set's other columns,
-    which reach reward functions by name, as TRL hands them over."""
+    ``answer`` None means that only a judge can score it. ``columns`` are the data set's other columns; reward
+    functions get them by name, as in TRL."""
 
     id: str
     task: str
@@ -43,10 +49,10 @@ class Problem:
 class Sampling:
     """How completions are drawn: ``n`` per prompt, at most ``max_tokens`` each (the end token counts).
 
-    Logits are divided by ``temperature`` (0 takes the likeliest token). Of what is then possible, ``top_k``
-    keeps the k likeliest tokens (0: all), ``top_p`` of those the fewest that reach this share of their mass,
-    ``min_p`` of those the ones at least this share as likely as the likeliest. ``stop`` are strings that end
-    a completion too; ``experts`` asks for the record of the experts chosen."""
+    Logits are divided by ``temperature`` (0 takes the likeliest token). Then ``top_k`` keeps the k likeliest
+    tokens (0: all); ``top_p`` keeps the fewest of those that reach this share of their probability; ``min_p``
+    keeps those at least this share as likely as the likeliest. ``stop``: strings that also end a completion.
+    ``experts``: record the chosen experts."""
 
     n: int = 1
     temperature: float = 1.0
@@ -61,15 +67,14 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What an engine returns: token ids [T] (what ended it included) and log-probabilities [T] of the sampled
-    tokens.
+    """What an engine returns: token ids [T] (with the end token or stop string) and log-probabilities [T] of
+    the sampled tokens.
 
-    The log-probabilities are float32 and those of the logits divided by the sampling's temperature, before
-    top-k, top-p and min-p: what a learner recomputes that divides its logits by the same temperature. At
-    temperature 0 they are those at temperature 1. ``version`` is the version of the weights that sampled it.
-    ``experts``, if asked for, are the experts of the tokens that were fed, the prompt's and all but the last
-    of the completion's: [prompt + T - 1, sparse layers, A], uint8 (int16 above 256 experts), in no order
-    within a token."""
+    The log-probabilities are float32, of the logits divided by the sampling's temperature, before top-k,
+    top-p and min-p: a learner that divides its logits by the same temperature computes the same. At
+    temperature 0 they are those at temperature 1. ``version`` is that of the weights. ``experts``, if
+    requested, are the experts of all tokens that were fed (the prompt's, and the completion's but the last):
+    [prompt + T - 1, L, A], uint8 (int16 above 256 experts), unordered within a token."""
 
     token_ids: np.ndarray
     logprobs: np.ndarray
@@ -80,8 +85,8 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """The completion of a problem, parsed. ``thinking`` and ``answer`` are None where the template was not
-    followed.
+    """The completion of a problem, parsed. ``thinking`` and ``answer`` are None if it does not follow the
+    template.
 
     ``index`` is the rollout's place in its group; (problem.id, index) names it.
     """
@@ -97,8 +102,8 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A checker's judgement. Only ``correct`` and ``wrong`` may become a reward; ``failed`` is our own fault,
-    never the model's."""
+    """A checker's verdict. Only ``correct`` and ``wrong`` may become a reward; ``failed`` is a failure of the
+    checker, not of the model."""
 
     outcome: Outcome
     reason: str = ""
@@ -107,7 +112,7 @@ class Verdict:
 
     @property
     def reward(self) -> float | None:
-        """1.0 for correct, 0.0 for wrong, None for what cannot be judged."""
+        """1.0 for correct, 0.0 for wrong, None otherwise."""
         return {"correct": 1.0, "wrong": 0.0}.get(self.outcome)
 
 
@@ -129,10 +134,9 @@ class Row:
     1/trained tokens), so a loss is a sum. ``weight``, ``advantage`` and ``penalty`` (the coefficient of |log
     ratio| in KL-Cov) are one number for the whole row, or [T] with one a token.
 
-    ``temperature`` is the one that the tokens were sampled at: logits are divided by it before any
-    log-probability. ``experts`` [T - 1, sparse layers, A] are the experts to take for every token but the
-    last (Completion.experts; -1: the model's own choice). ``name`` says in messages which row it is, for
-    instance "problem/rollout"."""
+    ``temperature`` is that of the sampling: logits are divided by it before any log-probability. ``experts``
+    [T - 1, L, A] are the experts to take for every token but the last (Completion.experts; -1: the model's
+    own choice). ``name`` identifies the row in messages, for instance "problem/rollout"."""
 
     token_ids: np.ndarray
     mask: np.ndarray

@@ -1,4 +1,4 @@
-"""Programs that use everything up, that stay, and that crash; each must be wrong, and nothing may be left of it."""
+"""Programs that exhaust a resource, stay alive or crash; each must be wrong, and nothing of it may remain."""
 
 # Each tries to use something up, or to stay. Run with a limit of one second and 128 MB; f(1) must not count as right.
 ATTACKS: dict[str, str] = {

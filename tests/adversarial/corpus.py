@@ -24,7 +24,7 @@ from r1kit.sandbox import Job, pool, run_jobs
 from r1kit.types import Verdict
 
 SECRET = "CANARY-SECRET"
-DOOR = f"r1kit-canary-{os.getpid()}"  # an abstract socket; names are the machine's
+CANARY_SOCKET = f"r1kit-canary-{os.getpid()}"  # an abstract socket; names are the machine's
 CANARY_TEXT = "the canary sings"
 ASSERT_TEXTS = {
     "asserts": solutions.TEST_TEXT,
@@ -60,7 +60,7 @@ def solution_jobs(every: int = 1) -> dict[str, Job]:
 
 
 def escape_jobs(canary: Path, port: int, every: int = 1) -> dict[str, Job]:
-    """Every escape; it passes (and is a failure of ours) where the function returns "escaped"."""
+    """Every escape; it passes (and the sandbox has failed) if the function returns "escaped"."""
     tests = [{"args": [1], "expected": "escaped"}]
     places = {
         "CANARY-SECRET": SECRET,
@@ -68,7 +68,7 @@ def escape_jobs(canary: Path, port: int, every: int = 1) -> dict[str, Job]:
         "CANARY.": f"{canary}.",
         "PORT": str(port),
         "PROJECT": __file__,
-        "r1kit-canary": DOOR,
+        "r1kit-canary": CANARY_SOCKET,
     }
     jobs = {}
     for name, text in list(escapes.ESCAPES.items())[::every]:
@@ -128,7 +128,7 @@ def descendants() -> list[str]:
 
 
 def listen(canary: Path, touched: list[str]) -> int:
-    """Open doors that nobody may come through: TCP, UDP, a unix socket and an abstract one."""
+    """Open sockets that no program may reach: TCP, UDP, a unix socket and an abstract one."""
     tcp, udp = socket.socket(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     tcp.bind(("127.0.0.1", 0))
     port = tcp.getsockname()[1]
@@ -136,9 +136,9 @@ def listen(canary: Path, touched: list[str]) -> int:
     unix, abstract = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     unix.bind(f"{canary}.sock")
     os.chmod(f"{canary}.sock", 0o777)
-    abstract.bind(f"\0{DOOR}")
-    for door in (tcp, unix):
-        door.listen()
+    abstract.bind(f"\0{CANARY_SOCKET}")
+    for listener in (tcp, unix):
+        listener.listen()
     for name, wait in (
         ("tcp", tcp.accept),
         ("unix", unix.accept),
@@ -152,7 +152,7 @@ def listen(canary: Path, touched: list[str]) -> int:
 
 
 def run(tier: str, every: int = 1) -> dict[str, object]:
-    """Run the whole corpus through a tier; what it returns is empty lists where all is well."""
+    """Run the whole corpus through a tier; all lists of the result are empty if nothing got through."""
     os.environ[SECRET] = SECRET
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(dir="/var/tmp") as name:

@@ -1,6 +1,6 @@
-"""Programs that try to get out; each is marked where it reached something that it must not reach."""
+"""Programs that try to get out; each returns a mark if it reached something that must be closed to it."""
 
-# Each returns the text "escaped" (and does harm) when it reaches something that it must not reach; CANARY is a file of ours.
+# Each returns the text "escaped" (and does harm) when it reaches something forbidden; CANARY is a file of the test's.
 _TRY = "def f(x):\n    try:\n{body}\n    except BaseException as e:\n        return 'refused'\n    return 'escaped'"
 
 

@@ -1,4 +1,4 @@
-"""Wrong solutions of ``f(x) = 3 * x + 1``, and of the script that prints it, each with a trick; none may pass, nor pass for our fault."""
+"""Wrong solutions of ``f(x) = 3 * x + 1``, and of the script that prints it, each with a trick; none may pass, or look like a failure of the sandbox."""
 
 # Each tries to make wrong work count as right; the entry point is f.
 HACKS: dict[str, str] = {

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from r1kit.sandbox import pool
+from r1kit.sandbox import pool, zygote_handle
 
 EVERY = 1 if os.environ.get("R1KIT_ADVERSARIAL") == "full" else 9
 ROOT = Path(__file__).parents[2]
@@ -20,8 +20,8 @@ ROOT = Path(__file__).parents[2]
 
 def usable(tier: str) -> bool:
     try:
-        pool.Zygote(tier).close()
-    except (pool.SandboxError, OSError):
+        zygote_handle.ZygoteHandle(tier).close()
+    except (zygote_handle.SandboxError, OSError):
         return False
     return True
 

@@ -1,8 +1,8 @@
-"""Decoding through the kernels: weights packed once for each version, and every step of all live rollouts in
+"""Decoding through the kernels: weights are packed once per version, and each step of all live rollouts is
 one call.
 
-Products run in the engine's precision with float32 sums. A completion is the same bit for bit whatever is
-sampled beside it."""
+Products run in the engine's precision with float32 sums. A completion is bit-identical whatever else is
+sampled in the same batch."""
 
 import ctypes
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from r1kit.config import R1kitError
 from r1kit.engine.random_draws import DIVERGED
-from r1kit.engine.requests import LIVE, Work
+from r1kit.engine.requests import LIVE, Requests
 from r1kit.model import compile_kernels
 from r1kit.model.attention import LATENT_NORM_EPS, latent_scale
 from r1kit.model.compile_kernels import KernelsUnavailableError
@@ -23,11 +23,11 @@ from r1kit.model.decoder import LanguageModel
 from r1kit.model.rotary import Rotation, rotary_frequencies
 
 SOURCE = Path(__file__).parent / "kernels" / "engine.cpp"
-# Waiting rollouts enter when this share of the places is free: a prompt's pass over the weights is then
-# shared by several rows.
+# Waiting rollouts are admitted when one place in this many is free: several rows then share a prompt's pass
+# over the weights.
 FREE_SHARE = 16
-# The kernels come back after so many steps, so that an interruption is heard and completed prompts are told;
-# where there are stop strings, to search for them.
+# The kernels return after so many steps, so that interruptions are handled and completed prompts reported;
+# with stop strings, also to search for them.
 STEPS_AT_ONCE, SEARCH_EVERY = 16, 8
 _DIVERGED_STATUS = -1
 
@@ -59,11 +59,13 @@ class _Shape(ctypes.Structure):
         latent = config.family == "deepseek_v3"
         scale = latent_scale(config) if latent else (config.head_dim or 1) ** -0.5
         return cls(
-            latent=latent, vocabulary=config.vocab_size, width=config.width, layers=config.layers, heads=config.heads,
-            kv_heads=config.kv_heads or 0, head_dim=config.head_dim or 0, ffn_width=config.ffn_width, q_rank=config.q_rank or 0,
-            kv_rank=config.kv_rank or 0, nope_dim=config.nope_dim or 0, rope_dim=config.rope_dim or 0, v_dim=config.v_dim or 0,
+            latent=latent, vocabulary=config.vocab_size, width=config.width, layers=config.layers,
+            heads=config.heads, kv_heads=config.kv_heads or 0, head_dim=config.head_dim or 0,
+            ffn_width=config.ffn_width, q_rank=config.q_rank or 0, kv_rank=config.kv_rank or 0,
+            nope_dim=config.nope_dim or 0, rope_dim=config.rope_dim or 0, v_dim=config.v_dim or 0,
             dense_layers=config.dense_layers if latent else config.layers, experts=config.experts or 0,
-            active_experts=config.active_experts or 0, shared_width=(config.expert_width or 0) * config.shared_experts,
+            active_experts=config.active_experts or 0,
+            shared_width=(config.expert_width or 0) * config.shared_experts,
             expert_width=config.expert_width or 0, groups=config.groups, groups_kept=config.groups_kept,
             normalise_gates=config.normalise_gates, head_norms=config.family == "qwen3", threads=threads,
             norm_eps=config.norm_eps, latent_eps=LATENT_NORM_EPS, scale=scale, route_scale=config.route_scale,
@@ -94,29 +96,31 @@ def _address(array: np.ndarray | None) -> int | None:
 
 
 def check_supported(model: torch.nn.Module) -> None:
-    """Raise KernelsUnavailableError where the kernels do not compute this model."""
+    """Raise KernelsUnavailableError if the kernels do not compute this model."""
     if not isinstance(model, LanguageModel):
         raise KernelsUnavailableError("the kernels compute r1kit's own decoder only")
     if model.device.type != "cpu":
         raise KernelsUnavailableError(f"the model is on {model.device.type}, the kernels run on the CPU")
     config = model.config
-    sizes = (config.width, config.ffn_width, config.head_dim, config.q_rank, config.kv_rank, config.nope_dim, config.rope_dim, config.v_dim,
-             config.expert_width)  # fmt: skip
+    sizes = (
+        config.width, config.ffn_width, config.head_dim, config.q_rank, config.kv_rank, config.nope_dim,
+        config.rope_dim, config.v_dim, config.expert_width,
+    )  # fmt: skip
     if any((size or 0) % 2 for size in sizes) or config.rotary_dim > 1024:
-        raise KernelsUnavailableError("the kernels want even widths, and at most 1024 rotated dimensions")
+        raise KernelsUnavailableError("the kernels need even widths and at most 1024 rotated dimensions")
 
 
 class _Session:
-    """One call's rollouts in the kernels."""
+    """The rollouts of one call, inside the kernels."""
 
-    def __init__(self, calls: ctypes.CDLL, network: int, work: Work, stop_ids: np.ndarray) -> None:
-        sampling = work.sampling
-        self._calls, self._work = calls, work
+    def __init__(self, calls: ctypes.CDLL, network: int, requests: Requests, stop_ids: np.ndarray) -> None:
+        sampling = requests.sampling
+        self._calls, self._requests = calls, requests
         self._stops = stop_ids.astype(np.int32)
         drawing = _Drawing(sampling.temperature, sampling.top_p, sampling.min_p, sampling.top_k)
         record = _Record(
-            _address(work.tokens_RT), _address(work.logprobs_RT), _address(work.lengths_R), _address(work.finished_R),
-            _address(work.experts_RTLA), sampling.max_tokens,
+            _address(requests.tokens_RT), _address(requests.logprobs_RT), _address(requests.lengths_R),
+            _address(requests.finished_R), _address(requests.experts_RTLA), sampling.max_tokens,
         )  # fmt: skip
         calls.r1_session.restype = ctypes.c_void_p
         self._handle = ctypes.c_void_p(
@@ -131,13 +135,13 @@ class _Session:
         self._numbers: dict[int, int] = {}
 
     def admit(self, rollouts: Sequence[int]) -> int:
-        """Give rollouts a row, computing those prompts that have not been; return how many rows are live."""
-        work, n = self._work, self._work.sampling.n
+        """Give each rollout a row, computing its prompt if necessary; return how many rows are live."""
+        requests, n = self._requests, self._requests.sampling.n
         for prompt in dict.fromkeys(rollout // n for rollout in rollouts):
             if prompt not in self._numbers:
                 ids, experts = (
-                    work.prompts[prompt],
-                    work.prompt_experts[prompt] if work.prompt_experts else None,
+                    requests.prompts[prompt],
+                    requests.prompt_experts[prompt] if requests.prompt_experts else None,
                 )
                 made = self._calls.r1_prompt(
                     self._handle, *self._array(ids), len(ids), n, *self._array(experts)
@@ -145,7 +149,7 @@ class _Session:
                 self._numbers[prompt] = self._checked(made)
         indices = np.array(rollouts, dtype=np.int32)
         numbers = np.array([self._numbers[rollout // n] for rollout in rollouts], dtype=np.int32)
-        keys = work.keys_R[indices]
+        keys = requests.keys_R[indices]
         return self._checked(
             self._calls.r1_admit(
                 self._handle, len(indices), *self._array(indices), *self._array(numbers), *self._array(keys)
@@ -157,7 +161,7 @@ class _Session:
         return self._checked(self._calls.r1_decode(self._handle, steps, enough))
 
     def end(self) -> int:
-        """Let go of rows that have been marked as finished from outside; return how many are live."""
+        """Drop rows that the caller has marked as finished; return how many are live."""
         return self._checked(self._calls.r1_end(self._handle))
 
     def close(self) -> None:
@@ -172,14 +176,12 @@ class _Session:
         if status == _DIVERGED_STATUS:
             raise R1kitError(DIVERGED)
         if status < 0:
-            raise R1kitError(
-                "there is no memory left for the key-value cache: lower batch_rows or max_tokens"
-            )
+            raise R1kitError("out of memory for the key-value cache: lower batch_rows or max_tokens")
         return status
 
 
 class CompiledDecoder:
-    """Decodes with a packed copy of ``model``'s weights, renewed whenever they have changed. Raises
+    """Decodes with a packed copy of ``model``'s weights, which is renewed when they have changed. Raises
     KernelsUnavailableError."""
 
     def __init__(self, model: LanguageModel, stop_ids: np.ndarray, precision: str, batch_rows: int) -> None:
@@ -191,7 +193,7 @@ class CompiledDecoder:
         self._network: int | None = self._calls.r1_network(ctypes.byref(shape), int(precision == "bfloat16"))
         if self._network is None:
             raise R1kitError(
-                "there is no memory for the engine's copy of the weights: use a smaller model or "
+                "out of memory for the engine's copy of the weights: use a smaller model or "
                 "precision bfloat16"
             )
         self._packed: list[tuple[int, int, float]] = []
@@ -202,52 +204,52 @@ class CompiledDecoder:
         if getattr(self, "_network", None) is not None:
             self._calls.r1_network_free(ctypes.c_void_p(self._network))
 
-    def complete(self, work: Work, pause: Callable[[], None]) -> None:
-        """Finish every rollout of ``work``, with a ``pause`` after every stretch."""
-        session = self._session(work)
+    def complete(self, requests: Requests, pause: Callable[[], None]) -> None:
+        """Finish every rollout; call ``pause`` after every few steps."""
+        session = self._session(requests)
         try:
-            self._complete(work, session, pause)
+            self._complete(requests, session, pause)
         finally:
             session.close()
 
-    def _complete(self, work: Work, session: _Session, pause: Callable[[], None]) -> None:
-        waiting, live = list(range(len(work.keys_R))), 0
-        steps = SEARCH_EVERY if work.sampling.stop else STEPS_AT_ONCE
+    def _complete(self, requests: Requests, session: _Session, pause: Callable[[], None]) -> None:
+        waiting, live = list(range(len(requests.keys_R))), 0
+        steps = SEARCH_EVERY if requests.sampling.stop else STEPS_AT_ONCE
         enough = self.batch_rows - max(1, self.batch_rows // FREE_SHARE)
         while waiting or live:
             if waiting and live <= enough:
                 free = self.batch_rows - live
                 live, waiting = session.admit(waiting[:free]), waiting[free:]
             live = session.decode(steps, enough if waiting else 0)
-            if work.sampling.stop and work.cut_at_strings(
-                np.flatnonzero(work.lengths_R > work.searched_R).tolist()
+            if requests.sampling.stop and requests.cut_at_strings(
+                np.flatnonzero(requests.lengths_R > requests.searched_R).tolist()
             ):
                 live = session.end()
             pause()
 
-    def stream(self, work: Work) -> Iterator[int]:
-        """Yield the tokens of the only rollout of ``work``."""
-        session = self._session(work)
+    def stream(self, requests: Requests) -> Iterator[int]:
+        """Yield the tokens of the only rollout."""
+        session = self._session(requests)
         try:
             session.admit([0])
-            yield int(work.tokens_RT[0, 0])
-            while work.finished_R[0] == LIVE:
-                if work.sampling.stop and work.cut_at_strings([0]):
+            yield int(requests.tokens_RT[0, 0])
+            while requests.finished_R[0] == LIVE:
+                if requests.sampling.stop and requests.cut_at_strings([0]):
                     return
                 session.decode(1, 0)
-                yield int(work.tokens_RT[0, work.lengths_R[0] - 1])
+                yield int(requests.tokens_RT[0, requests.lengths_R[0] - 1])
         finally:
             session.close()
 
-    def _session(self, work: Work) -> _Session:
+    def _session(self, requests: Requests) -> _Session:
         self._renew()
-        if work.longest > self._positions:  # a stream that is under way may need the longer table
-            self._turn(work.longest)
+        if requests.longest > self._positions:  # a running stream may still need the longer table
+            self._turn(requests.longest)
         assert self._network is not None
-        return _Session(self._calls, self._network, work, self.stop_ids)
+        return _Session(self._calls, self._network, requests, self.stop_ids)
 
     def _turn(self, positions: int) -> None:
-        """Hand over the cosines and sines of so many positions."""
+        """Give the kernels the cosines and sines of this many positions."""
         rotation = Rotation.at(torch.arange(positions)[None], *rotary_frequencies(self.model.config))
         cos, sin = rotation.cos.contiguous(), rotation.sin.contiguous()
         pointers = (
@@ -259,7 +261,7 @@ class CompiledDecoder:
         self._positions = positions
 
     def _renew(self) -> None:
-        """Pack the weights if they are others than those that were packed last."""
+        """Pack the weights unless they are those that were packed last."""
         weights = self.model.state_dict()
         now = [_mark(tensor) for tensor in weights.values()]
         if now == self._packed:
@@ -287,8 +289,8 @@ class CompiledDecoder:
 
 
 def _mark(tensor: Tensor) -> tuple[int, int, float]:
-    """What tells one state of a parameter from the next: its place, PyTorch's count of writes, and some of
-    its numbers for writes past that count."""
+    """Identifies the state of a parameter: its address, PyTorch's count of writes, and a sum over some of its
+    numbers, for writes that PyTorch does not count."""
     flat = tensor.detach().reshape(-1)
     some = flat[:: max(1, len(flat) // 64)].double()
     version = 0 if tensor.is_inference() else tensor._version

@@ -1,8 +1,8 @@
-"""Sampling in this process: continuous batches over a key-value cache that is never copied.
+"""Sampling in this process, in continuous batches.
 
-On a CPU that the kernels are written for (build.py) decoding is compiled.py's, elsewhere plain.py's; both
-draw alike from the same seeds. What is recorded is the log-probability of each sampled token in float32: the
-old policy of GRPO's ratio (R1 paper eq. 1)."""
+On a CPU that the kernels support (model/compile_kernels.py) compiled.py decodes, elsewhere torch_decoder.py;
+both draw the same tokens from the same seeds and logits. The log-probability of each sampled token is
+recorded in float32: the old policy of GRPO's ratio (R1 paper eq. 1)."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -16,11 +16,11 @@ from r1kit.config import R1kitError
 from r1kit.engine import Done
 from r1kit.engine.compiled import CompiledDecoder
 from r1kit.engine.random_draws import default_seeds as default_seeds
-from r1kit.engine.requests import Decode, Work
-from r1kit.engine.torch_decoder import PlainDecoder
+from r1kit.engine.requests import Decode, Requests
+from r1kit.engine.torch_decoder import TorchDecoder
 from r1kit.model.compile_kernels import KernelsUnavailableError
 from r1kit.model.decoder import LanguageModel
-from r1kit.model.fingerprint import Examination, examine
+from r1kit.model.fingerprint import Fingerprint, take_fingerprint
 from r1kit.types import Completion, Sampling
 
 Precision = Literal["float32", "bfloat16"]
@@ -29,15 +29,15 @@ Precision = Literal["float32", "bfloat16"]
 class NativeEngine:
     """The engine of one process.
 
-    It samples from ``model`` itself, so a learner that trains the same object has nothing to hand over.
-    ``stop_ids`` end a completion; ``batch_rows`` bounds the rollouts decoded at once; ``precision`` is that
+    It samples from ``model`` itself: a learner that trains the same object need not hand over weights.
+    ``stop_ids`` end a completion; ``batch_rows`` limits the rollouts decoded at once; ``precision`` is that
     of the matrix products, log-probabilities are always float32. ``decode`` turns token ids into text, for
-    stop strings. ``kernels`` False keeps to PyTorch, True raises R1kitError where the kernels do not run,
-    None takes them where they do. The number of threads is PyTorch's when the engine is first used."""
+    stop strings. ``kernels``: False for PyTorch only, True to raise R1kitError if the kernels do not run,
+    None to use them if they run. The number of threads is PyTorch's when the engine is first used."""
 
     def __init__(
-        self, model: LanguageModel, stop_ids: Sequence[int], precision: Precision = "float32", batch_rows: int = 256,
-        decode: Decode | None = None, kernels: bool | None = None,
+        self, model: LanguageModel, stop_ids: Sequence[int], precision: Precision = "float32",
+        batch_rows: int = 256, decode: Decode | None = None, kernels: bool | None = None,
     ) -> None:  # fmt: skip
         self.model = model
         self.stop_ids = np.array(sorted(set(stop_ids)), dtype=np.int64)
@@ -46,7 +46,7 @@ class NativeEngine:
         self.decode = decode
         self.kernels = kernels
         self.version = 0
-        self._chosen: CompiledDecoder | PlainDecoder | None = None
+        self._chosen: CompiledDecoder | TorchDecoder | None = None
 
     def generate(
         self,
@@ -61,16 +61,18 @@ class NativeEngine:
             seeds = default_seeds(sampling.seed, len(prompts))
         elif len(seeds) != len(prompts):
             raise R1kitError(f"{len(prompts)} prompts came with {len(seeds)} seeds: give one seed per prompt")
-        work = self._work(prompts, sampling, seeds)
+        requests = self._requests(prompts, sampling, seeds)
         if len(prompts):
-            self._decoder().complete(work, lambda: done(work.completed(self.version)) if done else None)
-        return work.completions(self.version)
+            self._decoder().complete(
+                requests, lambda: done(requests.completed(self.version)) if done else None
+            )
+        return requests.completions(self.version)
 
     def stream(self, prompt: np.ndarray, sampling: Sampling, seed: int) -> Iterator[int]:
         """Yield the tokens of one completion: those of ``generate([prompt], sampling, [seed])[0][0]``."""
         sampling = replace(sampling, n=1)
         self._check([prompt], sampling)
-        return self._decoder().stream(self._work([prompt], sampling, [seed]))
+        return self._decoder().stream(self._requests([prompt], sampling, [seed]))
 
     def load(self, weights: Mapping[str, Tensor], version: int) -> None:
         """Copy new weights into the model. Raises R1kitError naming the parameters that are missing, unknown
@@ -83,32 +85,31 @@ class NativeEngine:
             ) from None
         self.version = version
 
-    def examine(self, token_ids: np.ndarray, temperature: float) -> list[Examination]:
-        """What the engine's model holds and computes on a text [T], whose last 64 tokens are read one by
-        one."""
+    def examine(self, token_ids: np.ndarray, temperature: float) -> list[Fingerprint]:
+        """The fingerprint of the engine's model on a text [T], whose last 64 tokens are read one by one."""
         with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             return [
-                examine(
+                take_fingerprint(
                     self.model, token_ids, temperature, self.version, step_from=max(1, len(token_ids) - 64)
                 )
             ]
 
-    def _work(self, prompts: Sequence[np.ndarray], sampling: Sampling, seeds: Sequence[int]) -> Work:
+    def _requests(self, prompts: Sequence[np.ndarray], sampling: Sampling, seeds: Sequence[int]) -> Requests:
         config = self.model.config
         choices = (config.moe_layers, config.active_experts or 0) if sampling.experts else (0, 0)
-        return Work(prompts, sampling, seeds, choices, self.decode)
+        return Requests(prompts, sampling, seeds, choices, self.decode)
 
-    def _decoder(self) -> CompiledDecoder | PlainDecoder:
+    def _decoder(self) -> CompiledDecoder | TorchDecoder:
         if self._chosen is None:
             settings = (self.model, self.stop_ids, self.precision, self.batch_rows)
             try:
                 self._chosen = (
-                    PlainDecoder(*settings) if self.kernels is False else CompiledDecoder(*settings)
+                    TorchDecoder(*settings) if self.kernels is False else CompiledDecoder(*settings)
                 )
             except KernelsUnavailableError:
                 if self.kernels:
                     raise
-                self._chosen = PlainDecoder(*settings)
+                self._chosen = TorchDecoder(*settings)
         return self._chosen
 
     def _check(self, prompts: Sequence[np.ndarray], sampling: Sampling) -> None:
@@ -143,6 +144,6 @@ class NativeEngine:
                 )
             if vocabulary is not None and not 0 <= np.min(prompt) <= np.max(prompt) < vocabulary:
                 raise R1kitError(
-                    f"prompt {place} has a token id outside the model's vocabulary of {vocabulary}: is "
-                    "it of another tokenizer?"
+                    f"prompt {place} has a token id outside the model's vocabulary of {vocabulary}: was "
+                    "it made by another tokenizer?"
                 )

@@ -1,8 +1,8 @@
-"""Random numbers that depend on nothing but a rollout and a place in it, and tokens drawn with them.
+"""Random numbers that depend only on a rollout and a position in it, and tokens drawn with them.
 
 Token t of rollout i of a prompt with seed s is the inverse of the cumulative distribution at a uniform number
 that is a hash of (s, i, t). So a rollout does not depend on its neighbours, on the batch size or on the order
-of the work. ``kernels/drawing.h`` follows the same rule."""
+of decoding. ``kernels/drawing.h`` follows the same rule."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from r1kit.config import R1kitError
 from r1kit.types import Sampling
 
-DIVERGED = "the model's logits are not finite: its weights have diverged; go back to an earlier checkpoint"
+DIVERGED = "the model's logits are not finite: its weights have diverged; restore an earlier checkpoint"
 
 
 def mix(x: np.ndarray) -> np.ndarray:
@@ -27,8 +27,8 @@ def mix(x: np.ndarray) -> np.ndarray:
 
 
 def rollout_keys(seeds: Sequence[int], n: int) -> np.ndarray:
-    """Give every rollout the key of its random numbers: uint64 [P, n] from the prompt's seed and the
-    rollout's index."""
+    """The key of every rollout's random numbers, uint64 [P, n], from the prompt's seed and the rollout's
+    index."""
     seeds_P = np.array([seed % 2**64 for seed in seeds], dtype=np.uint64)
     return mix(mix(seeds_P)[:, None] ^ np.arange(n, dtype=np.uint64))
 
@@ -39,15 +39,14 @@ def default_seeds(seed: int, prompts: int) -> list[int]:
 
 
 def uniforms(keys_B: np.ndarray, steps_B: np.ndarray) -> np.ndarray:
-    """Draw float64 numbers [B] in [0, 1): one per rollout key and token position, the same whenever it is
-    asked again."""
+    """float64 numbers [B] in [0, 1): one per rollout key and token position, always the same for both."""
     with np.errstate(over="ignore"):
         hashes_B = mix(keys_B + mix(steps_B.astype(np.uint64)))
     return (hashes_B >> np.uint64(11)) * 2.0**-53
 
 
 def draw(logits_BV: Tensor, uniforms_B: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
-    """Draw one token per row: (token ids [B], log-probabilities [B] as Completion wants them).
+    """Draw one token per row: (token ids [B], log-probabilities [B] as in Completion).
 
     A token is the first in order of ids whose cumulative probability, among what the filters keep, exceeds
     the row's uniform number (float64). Raises R1kitError when the logits are not finite."""
@@ -69,7 +68,7 @@ def draw(logits_BV: Tensor, uniforms_B: Tensor, sampling: Sampling) -> tuple[Ten
 
 def _filtered(probs_BV: Tensor, sampling: Sampling) -> Tensor:
     """The probabilities, zero where top-k, then top-p (Holtzman et al. 2020), then min-p (arXiv 2407.01082)
-    let go. Of equals the lower id stays."""
+    remove a token. Of equal ones the lower id stays."""
     if sampling.top_k <= 0 and sampling.top_p >= 1 and sampling.min_p <= 0:
         return probs_BV
     sorted_BV, order_BV = probs_BV.sort(dim=-1, descending=True, stable=True)

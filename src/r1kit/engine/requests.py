@@ -1,8 +1,8 @@
-"""One call's rollouts, R = prompts x n of them, and what has been sampled of each: written by whichever path
-decodes, read as completions.
+"""The rollouts of one call, R = prompts x n, and the tokens sampled so far: written by either decoder, read
+as completions.
 
-Stop strings are looked for in text, a few tokens at a time and whatever the path: a rollout does not depend
-on its neighbours, so tokens sampled beyond the end are cut off and nothing else changes."""
+Stop strings are searched in the decoded text, every few tokens. A rollout does not depend on its neighbours,
+so cutting off tokens sampled beyond the stop string changes nothing else."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -16,9 +16,9 @@ Decode = Callable[[Sequence[int]], str]
 LIVE, STOP, FULL = 0, 1, 2
 
 
-class Work:
+class Requests:
     """Rollout r is number r % n of prompt r // n. ``finished_R`` is LIVE, STOP or FULL; ``choices`` is the
-    shape of a token's chosen experts."""
+    shape [L, A] of a token's chosen experts."""
 
     def __init__(
         self,
@@ -50,12 +50,12 @@ class Work:
 
     @property
     def longest(self) -> int:
-        """Positions that the longest rollout may take."""
+        """The most positions that a rollout may take."""
         return max((len(prompt) for prompt in self.prompts), default=0) + self.sampling.max_tokens
 
     def cut_at_strings(self, rollouts: Iterable[int]) -> list[int]:
-        """Shorten those of these rollouts that contain a stop string to the token that completes it; return
-        them, now finished."""
+        """Shorten the rollouts that contain a stop string to the token that completes it; return those, which
+        are now finished."""
         ended = []
         for rollout in rollouts:
             end = self._string_end(rollout)
@@ -70,7 +70,7 @@ class Work:
         assert self.decode is not None
         tokens_T = self.tokens_RT[rollout]
         searched, length = int(self.searched_R[rollout]), int(self.lengths_R[rollout])
-        # A character takes at most four tokens, so what began earlier than this was complete before.
+        # A character has at most four tokens, so a string that began earlier would have been found before.
         first = max(0, searched - 4 * max(map(len, self.sampling.stop)))
         if not self._has_stop(tokens_T[first:length]):
             return None
@@ -86,7 +86,7 @@ class Work:
         return any(string in text for string in self.sampling.stop)
 
     def completed(self, version: int) -> dict[int, list[Completion]]:
-        """Completions of the prompts, by place, that have been completed since the last call."""
+        """The completions, by the prompt's place, of prompts that have been completed since the last call."""
         ended_P = (self.finished_R.reshape(len(self.prompts), self.sampling.n) != LIVE).all(1)
         fresh = [place for place in np.flatnonzero(ended_P).tolist() if place not in self._groups]
         found = {place: self._group(place, version) for place in fresh}

@@ -1,12 +1,10 @@
 """Attention with a cache: latent (MLA, DeepSeek-V3 eq. 1-11) for deepseek_v3, grouped-query for the dense
 families.
 
-Latent attention keeps per position only c_KV = norm(W_DKV h) and one rotated key k_R, C + R numbers instead
+Latent attention keeps per position only c_KV = norm(W_DKV h) and one rotated key k_R, C + U numbers instead
 of 2 H K. Keys and values of every head are linear in c_KV, so against a cache W_UK is folded into the query
 and W_UV into the output ("absorbed"): all heads then share one key [c_KV; k_R] and one value c_KV. Without a
-cache the heads' own keys are shorter than the latent, and the plain form is cheaper.
-
-Letters beyond the legend: J key-value heads, M heads per key-value head (H = J M).
+cache each head's own keys are shorter than the latent, so the direct form is cheaper.
 """
 
 import math
@@ -22,9 +20,9 @@ from r1kit.model.norms import Linear, RMSNorm
 from r1kit.model.packed_attention import attend_within
 from r1kit.model.rotary import Rotation, yarn_magnitude
 
-# Above this many query-key pairs the fused kernel's memory saving is worth more than the quicker backward of
-# the written-out form.
-WRITTEN_OUT_PAIRS = 1024 * 1024
+# Above this many query-key pairs the memory that PyTorch's fused kernel saves matters more than the faster
+# backward pass of the explicit form.
+EXPLICIT_PAIRS = 1024 * 1024
 # A softmax over a length that is not a multiple of this is several times slower on a CPU.
 SOFTMAX_MULTIPLE = 16
 # The checkpoints' latent norms use this epsilon whatever the configuration's norm_eps says.
@@ -33,71 +31,70 @@ LATENT_NORM_EPS = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Mask:
-    """Which cached or present position each token sees: ``bias_BTS`` is 0 or -inf, [1 or B, T, S]; None:
-    causal, and long.
+    """The positions, cached or present, that each token attends to.
 
-    Where ``sights_B3T`` (blocks.py) are given they say it, and there is no bias.
-    """
+    ``bias_BTX`` is 0 or -inf, [1 or B, T, X]; None: causal, and long. If ``ranges_B3T``
+    (packed_attention.visible_ranges) are given they decide instead."""
 
-    bias_BTS: Tensor | None
-    sights_B3T: Tensor | None = None
+    bias_BTX: Tensor | None
+    ranges_B3T: Tensor | None = None
 
     @classmethod
-    def of(cls, visible_BTS: Tensor, dtype: torch.dtype) -> "Mask":
-        bias = torch.zeros(visible_BTS.shape, dtype=dtype, device=visible_BTS.device)
-        return cls(bias.masked_fill_(~visible_BTS, -math.inf))
+    def of(cls, visible_BTX: Tensor, dtype: torch.dtype) -> "Mask":
+        bias = torch.zeros(visible_BTX.shape, dtype=dtype, device=visible_BTX.device)
+        return cls(bias.masked_fill_(~visible_BTX, -math.inf))
 
     @classmethod
     def causal(cls, steps_T: Tensor, dtype: torch.dtype) -> "Mask":
-        """Every token sees itself and what is before it; where the fused kernel takes over, it needs no T x T
-        matrix for that."""
-        if len(steps_T) ** 2 > WRITTEN_OUT_PAIRS:
+        """Every token attends to itself and to earlier ones. Long texts go through PyTorch's fused kernel,
+        which needs no T x T matrix for that."""
+        if len(steps_T) ** 2 > EXPLICIT_PAIRS:
             return cls(None)
         return cls.of((steps_T[:, None] >= steps_T)[None], dtype)
 
 
-def attend(q_BTHK: Tensor, k_BSJK: Tensor, v_BSJV: Tensor, mask: Mask, scale: float) -> Tensor:
-    """softmax(scale q k^T + mask) v -> [B, T, H, V]; heads are grouped over the J key-value heads."""
-    if mask.sights_B3T is not None:
-        return attend_within(q_BTHK, k_BSJK, v_BSJV, mask.sights_B3T, scale)
-    if mask.bias_BTS is None or q_BTHK.shape[1] * k_BSJK.shape[1] > WRITTEN_OUT_PAIRS:
-        return _attend_fused(q_BTHK, k_BSJK, v_BSJV, mask.bias_BTS, scale)
+def attend(q_BTHK: Tensor, k_BXJK: Tensor, v_BXJW: Tensor, mask: Mask, scale: float) -> Tensor:
+    """softmax(scale q k^T + mask) v -> [B, T, H, W]; heads are grouped over the J key-value heads."""
+    if mask.ranges_B3T is not None:
+        return attend_within(q_BTHK, k_BXJK, v_BXJW, mask.ranges_B3T, scale)
+    if mask.bias_BTX is None or q_BTHK.shape[1] * k_BXJK.shape[1] > EXPLICIT_PAIRS:
+        return _attend_fused(q_BTHK, k_BXJK, v_BXJW, mask.bias_BTX, scale)
     B, T, H, K = q_BTHK.shape
-    S, J, V = v_BSJV.shape[1:]
-    M = H // J
-    # The heads of a group become further queries of their shared key: fewer and larger products, and keys are
-    # never copied.
-    q = q_BTHK.view(B, T, J, M, K).permute(0, 2, 3, 1, 4).reshape(B * J, M * T, K)
-    k = k_BSJK.transpose(1, 2).reshape(B * J, S, K)
-    v = v_BSJV.transpose(1, 2).reshape(B * J, S, V)
+    X, J, W = v_BXJW.shape[1:]
+    Q = H // J
+    # The heads of a group become further queries of their shared key: fewer, larger products without copies
+    # of the keys.
+    q = q_BTHK.view(B, T, J, Q, K).permute(0, 2, 3, 1, 4).reshape(B * J, Q * T, K)
+    k = k_BXJK.transpose(1, 2).reshape(B * J, X, K)
+    v = v_BXJW.transpose(1, 2).reshape(B * J, X, W)
     if k.dtype != torch.float32:
         k = k.contiguous()  # a strided 16-bit operand is copied inside the product, several times slower
     scores = torch.bmm(q * scale, k.transpose(1, 2))
-    scores = scores.view(B, H, T, S).add_(mask.bias_BTS.to(scores.dtype)[:, None]).view(B * J, M * T, S)
-    # Softmax accumulates in float32 whatever its input's dtype; asking for a float32 copy would only cost
-    # memory traffic.
+    scores = scores.view(B, H, T, X).add_(mask.bias_BTX.to(scores.dtype)[:, None]).view(B * J, Q * T, X)
+    # Softmax accumulates in float32 whatever its input's dtype; a float32 copy would only cost memory
+    # traffic.
     out = torch.bmm(torch.softmax(scores, dim=-1).to(v.dtype), v)
-    return out.view(B, J, M, T, V).permute(0, 3, 1, 2, 4).reshape(B, T, H, V)
+    return out.view(B, J, Q, T, W).permute(0, 3, 1, 2, 4).reshape(B, T, H, W)
 
 
 def _attend_fused(
-    q_BTHK: Tensor, k_BSJK: Tensor, v_BSJV: Tensor, bias_BTS: Tensor | None, scale: float
+    q_BTHK: Tensor, k_BXJK: Tensor, v_BXJW: Tensor, bias_BTX: Tensor | None, scale: float
 ) -> Tensor:
-    bias_B1TS = None if bias_BTS is None else bias_BTS[:, None].to(q_BTHK.dtype)
-    out_BHTV = F.scaled_dot_product_attention(
-        q_BTHK.transpose(1, 2), k_BSJK.transpose(1, 2), v_BSJV.transpose(1, 2),
-        attn_mask=bias_B1TS, is_causal=bias_BTS is None, scale=scale, enable_gqa=q_BTHK.shape[2] != k_BSJK.shape[2],
+    bias_B1TX = None if bias_BTX is None else bias_BTX[:, None].to(q_BTHK.dtype)
+    out_BHTW = F.scaled_dot_product_attention(
+        q_BTHK.transpose(1, 2), k_BXJK.transpose(1, 2), v_BXJW.transpose(1, 2), attn_mask=bias_B1TX,
+        is_causal=bias_BTX is None, scale=scale, enable_gqa=q_BTHK.shape[2] != k_BXJK.shape[2],
     )  # fmt: skip
-    return out_BHTV.transpose(1, 2)
+    return out_BHTW.transpose(1, 2)
 
 
 class Cache:
-    """What attention remembers of each row: one tensor per layer, [B, S, C + R] (latent) or [B, S, J, 2 K]
-    (keys beside values).
+    """Keys and values of each row: one tensor per layer, [B, X, C + U] (latent) or [B, X, J, 2 K] (keys, then
+    values).
 
-    ``lengths_B`` says how many positions of a row are filled; what lies beyond is overwritten by the next
-    tokens. Rows may differ. Assign a new tensor to shorten rows (a right-padded prompt); do not write into
-    the old one."""
+    ``lengths_B``: how many positions of a row are filled; the next tokens overwrite what lies beyond. Rows
+    may differ. To shorten rows (a right-padded prompt), assign a new tensor; do not write into the old
+    one."""
 
     def __init__(self, layers: list[Tensor], lengths_B: Tensor) -> None:
         self.layers = layers
@@ -114,11 +111,11 @@ class Cache:
 
     @property
     def capacity(self) -> int:
-        """How many positions a row can hold."""
+        """The number of positions that a row can hold."""
         return self.layers[0].shape[1]
 
     def select(self, index_B: Tensor) -> "Cache":
-        """A new cache with these rows, in this order, repeated where named twice."""
+        """A new cache with these rows in this order; rows may repeat."""
         return Cache(
             [layer.index_select(0, index_B) for layer in self.layers],
             self._lengths_B.index_select(0, index_B),
@@ -126,7 +123,7 @@ class Cache:
 
     def reserve(self, tokens: int) -> int:
         """Check that ``tokens`` more fit behind the longest row; return how many positions attention must
-        look at."""
+        read."""
         needed = self.longest + tokens
         if needed > self.capacity:
             raise R1kitError(
@@ -136,14 +133,14 @@ class Cache:
         return min(-(-needed // SOFTMAX_MULTIPLE) * SOFTMAX_MULTIPLE, self.capacity)
 
     def advance(self, tokens: int) -> None:
-        """Count ``tokens`` as filled in every row, without waiting for the device."""
+        """Count ``tokens`` more as filled in every row, without waiting for the device."""
         self._lengths_B = self._lengths_B + tokens
         self.longest += tokens
 
 
 @dataclass(frozen=True, slots=True)
 class CacheView:
-    """One layer of a cache during one forward pass: where new positions go, and how many positions (``seen``)
+    """One layer of a cache in one forward pass: where new positions go, and how many positions (``seen``)
     attention reads."""
 
     layer: Tensor
@@ -193,42 +190,54 @@ class LatentAttention(nn.Module):
         queries = (
             self.q_b_proj(self.q_a_layernorm(self.q_a_proj(x_BTD))) if self.compressed else self.q_proj(x_BTD)
         )
-        q_C, q_R = queries.view(B, T, self.heads, -1).split((self.nope_dim, self.rope_dim), dim=-1)
-        q_R = rotation.pairs(q_R)
-        latent, k_R = self.kv_a_proj_with_mqa(x_BTD).split((self.kv_rank, self.rope_dim), dim=-1)
-        c_BTC, k_BTR = self.kv_a_layernorm(latent), rotation.pairs(k_R[:, :, None]).squeeze(2)
+        q_content, q_rotated = queries.view(B, T, self.heads, -1).split(
+            (self.nope_dim, self.rope_dim), dim=-1
+        )
+        q_rotated = rotation.pairs(q_rotated)
+        latent, k_rotated = self.kv_a_proj_with_mqa(x_BTD).split((self.kv_rank, self.rope_dim), dim=-1)
+        c_BTC, k_BTU = self.kv_a_layernorm(latent), rotation.pairs(k_rotated[:, :, None]).squeeze(2)
         if cache is not None:
-            seen_BSX = cache.write(torch.cat((c_BTC, k_BTR), dim=-1))
+            seen = cache.write(torch.cat((c_BTC, k_BTU), dim=-1))
             if not cache.fresh:
-                return self.o_proj(self._absorbed(q_C, q_R, seen_BSX, mask).flatten(2))  # type: ignore[no-any-return]
-        return self.o_proj(self._plain(q_C, q_R, c_BTC, k_BTR, mask).flatten(2))  # type: ignore[no-any-return]
+                return self.o_proj(self._absorbed(q_content, q_rotated, seen, mask).flatten(2))  # type: ignore[no-any-return]
+        return self.o_proj(self._direct(q_content, q_rotated, c_BTC, k_BTU, mask).flatten(2))  # type: ignore[no-any-return]
 
-    def _plain(self, q_C: Tensor, q_R: Tensor, c_BTC: Tensor, k_BTR: Tensor, mask: Mask) -> Tensor:
+    def _direct(
+        self, q_content: Tensor, q_rotated: Tensor, c_BTC: Tensor, k_BTU: Tensor, mask: Mask
+    ) -> Tensor:
         B, T, _ = c_BTC.shape
-        k_C, v_BTHV = (
+        k_content, v_BTHW = (
             self.kv_b_proj(c_BTC).view(B, T, self.heads, -1).split((self.nope_dim, self.v_dim), dim=-1)
         )
-        k_R = k_BTR[:, :, None].expand(B, T, self.heads, self.rope_dim)
-        return attend(torch.cat((q_C, q_R), dim=-1), torch.cat((k_C, k_R), dim=-1), v_BTHV, mask, self.scale)
+        k_rotated = k_BTU[:, :, None].expand(B, T, self.heads, self.rope_dim)
+        return attend(
+            torch.cat((q_content, q_rotated), dim=-1),
+            torch.cat((k_content, k_rotated), dim=-1),
+            v_BTHW,
+            mask,
+            self.scale,
+        )
 
-    def _absorbed(self, q_C: Tensor, q_R: Tensor, seen_BSX: Tensor, mask: Mask) -> Tensor:
-        B, T, H, _ = q_C.shape
-        up_HXC = self.kv_b_proj.weight.view(H, self.nope_dim + self.v_dim, self.kv_rank).to(q_C.dtype)
-        up_K, up_V = up_HXC[:, : self.nope_dim], up_HXC[:, self.nope_dim :]
+    def _absorbed(self, q_content: Tensor, q_rotated: Tensor, seen: Tensor, mask: Mask) -> Tensor:
+        B, T, H, _ = q_content.shape
+        up = self.kv_b_proj.weight.view(H, self.nope_dim + self.v_dim, self.kv_rank).to(q_content.dtype)
+        up_keys, up_values = up[:, : self.nope_dim], up[:, self.nope_dim :]
         latent_q = (
-            torch.bmm(q_C.reshape(B * T, H, -1).transpose(0, 1), up_K).transpose(0, 1).view(B, T, H, -1)
+            torch.bmm(q_content.reshape(B * T, H, -1).transpose(0, 1), up_keys)
+            .transpose(0, 1)
+            .view(B, T, H, -1)
         )
-        seen_BSX = seen_BSX.to(q_C.dtype)[:, :, None]
+        seen = seen.to(q_content.dtype)[:, :, None]
         latent_BTHC = attend(
-            torch.cat((latent_q, q_R), dim=-1), seen_BSX, seen_BSX[..., : self.kv_rank], mask, self.scale
+            torch.cat((latent_q, q_rotated), dim=-1), seen, seen[..., : self.kv_rank], mask, self.scale
         )
-        values_HNV = torch.bmm(latent_BTHC.reshape(B * T, H, -1).transpose(0, 1), up_V.transpose(1, 2))
-        return values_HNV.transpose(0, 1).reshape(B, T, H, self.v_dim)
+        values_HNW = torch.bmm(latent_BTHC.reshape(B * T, H, -1).transpose(0, 1), up_values.transpose(1, 2))
+        return values_HNW.transpose(0, 1).reshape(B, T, H, self.v_dim)
 
 
 def latent_scale(config: ModelConfig) -> float:
-    """1 / sqrt(nope + rope), times YaRN's temperature squared where the checkpoint asks for it (DeepSeek-V3's
-    released code)."""
+    """1 / sqrt(nope + rope), times YaRN's temperature squared if the checkpoint sets ``mscale_all_dim``
+    (DeepSeek-V3's released code)."""
     assert config.nope_dim and config.rope_dim
     scaling, scale = config.rope_scaling, 1 / math.sqrt(config.nope_dim + config.rope_dim)
     if scaling is not None and scaling.mscale_all_dim:

@@ -1,9 +1,8 @@
-"""Kernels as a shared library: compiled at first use by the system's C++ compiler, kept by the hash of what
-it was made from.
+"""Kernels as a shared library: compiled at first use by the system's C++ compiler, and cached under a hash of
+source, compiler, flags and processor.
 
-It lies in the user's cache folder ($XDG_CACHE_HOME/r1kit, else ~/.cache/r1kit). Another source, compiler or
-processor is another hash. Where the processor has no AVX-512 with bfloat16, or there is no compiler,
-``library`` says why, and its callers go through PyTorch."""
+The cache is $XDG_CACHE_HOME/r1kit, else ~/.cache/r1kit. If the processor has no AVX-512 with bfloat16, or
+there is no compiler, ``library`` raises KernelsUnavailableError with the reason, and callers use PyTorch."""
 
 import ctypes
 import functools
@@ -30,17 +29,17 @@ NEEDED = frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_bf16"
 
 
 class KernelsUnavailableError(R1kitError):
-    """The kernels cannot run here; the text says why."""
+    """The kernels cannot run here; the message gives the reason."""
 
 
 @functools.cache
 def library(source: Path) -> ctypes.CDLL:
-    """The loaded kernels of ``source``, compiled with all that lies beside it if they have not been. Raises
-    KernelsUnavailableError."""
+    """The loaded kernels of ``source``, compiled with the other files of its folder unless they are in the
+    cache. Raises KernelsUnavailableError."""
     flags = _processor_flags()
     if missing := sorted(NEEDED - flags):
         raise KernelsUnavailableError(
-            f"the processor has no {', '.join(missing)}, which the kernels are written for"
+            f"the kernels need {', '.join(missing)}, which this processor does not have"
         )
     compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
@@ -48,15 +47,15 @@ def library(source: Path) -> ctypes.CDLL:
     path = _cache_folder() / f"{source.stem}-{_fingerprint(source, compiler, flags)}.so"
     try:
         if not path.exists():
-            _compile(source, compiler, path)
+            compile_source(source, compiler, path)
         return ctypes.CDLL(str(path))
     except OSError as error:
         raise KernelsUnavailableError(f"{path}: cannot be written or loaded: {error}") from None
 
 
 def in_use(source: Path) -> tuple[str | None, str]:
-    """The name of the compiled kernels of ``source``, which tells everything that they were made from; or
-    None, and why there are none."""
+    """The file name of the compiled kernels of ``source``, which identifies all that they were made from; or
+    None and the reason why there are none."""
     try:
         return Path(library(source)._name).stem, ""
     except KernelsUnavailableError as error:
@@ -78,14 +77,16 @@ def _cache_folder() -> Path:
 def _fingerprint(source: Path, compiler: str, flags: frozenset[str]) -> str:
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
     content = hashlib.sha256("\n".join((version, *FLAGS, *sorted(flags))).encode())
-    for beside in sorted(source.parent.iterdir()):
-        content.update(beside.name.encode() + beside.read_bytes())
+    for file in sorted(source.parent.iterdir()):
+        content.update(file.name.encode() + file.read_bytes())
     return content.hexdigest()[:16]
 
 
-def _compile(source: Path, compiler: str, path: Path) -> None:
+def compile_source(source: Path, compiler: str, path: Path) -> None:
+    """Compile ``source`` to the library ``path``. Raises KernelsUnavailableError with the compiler's
+    output."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Several processes may compile at once; each renames its own whole file into place.
+    # Several processes may compile at once: each renames its own complete file to the final name.
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder) / path.name
         command = [compiler, *FLAGS, str(source), "-o", str(made)]

@@ -2,8 +2,8 @@
 
 ``deepseek_v3`` is DeepSeek-V3's decoder (arXiv 2412.19437, section 2): latent attention, sparse experts,
 multi-token prediction. ``qwen2``, ``qwen3`` and ``llama`` are the dense families that DeepSeek-R1 was
-distilled into. Nothing here imports torch, so a recipe is checked without it. ``ModelConfig.preset("mini",
-vocab_size=512)`` is how a recipe names a shape."""
+distilled into. Nothing here imports torch, so that a recipe can be checked without it. A recipe names a shape
+as in ``ModelConfig.preset("mini", vocab_size=512)``."""
 
 from typing import Any, Literal, Self
 
@@ -15,8 +15,8 @@ Family = Literal["deepseek_v3", "qwen2", "qwen3", "llama"]
 
 
 class RopeScaling(Config):
-    """How rotary frequencies are stretched beyond the length that was trained: YaRN (arXiv 2309.00071) or
-    Llama 3.1's rule.
+    """How rotary frequencies are scaled for lengths beyond those trained on: YaRN (arXiv 2309.00071) or Llama
+    3.1's rule.
 
     ``mscale`` and ``mscale_all_dim`` are DeepSeek's: the second also multiplies the softmax scale by (0.1
     mscale ln factor + 1)^2."""
@@ -40,7 +40,7 @@ class RopeScaling(Config):
 
 
 class ModelConfig(Config):
-    """Everything that decides the tensors of a ``LanguageModel`` and what it computes.
+    """Everything that determines the tensors of a ``LanguageModel`` and what it computes.
 
     Latent attention (deepseek_v3): ``q_rank`` None projects queries directly; ``kv_rank`` is the cached
     latent; per head ``nope_dim`` without and ``rope_dim`` with rotation (its key shared by all heads), values
@@ -125,7 +125,7 @@ class ModelConfig(Config):
 
     @staticmethod
     def _known(value: int | None) -> int:
-        if value is None:  # unreachable after validation; it tells the type checker
+        if value is None:  # unreachable after validation; for the type checker
             raise ConfigError("this family has no such dimension")
         return value
 
@@ -204,30 +204,34 @@ def _llama(width: int, layers: int, heads: int, ffn_width: int) -> dict[str, Any
 
 
 # The dense shapes are those of the released DeepSeek-R1-Distill checkpoints; v3-671b is DeepSeek-V3 section
-# 4.2 with YaRN to 128K (section 4.3); v2-lite is DeepSeek-V2 appendix B with V3's gate. The others are ours,
-# sized for two CPU cores.
+# 4.2 with YaRN to 128K (section 4.3); v2-lite is DeepSeek-V2 appendix B with V3's gate. nano, mini and
+# student are r1kit's own, sized for two CPU cores.
 PRESETS: dict[str, dict[str, Any]] = {
     "nano": _latent(
-        vocab_size=256, width=32, layers=2, heads=2, ffn_width=64, q_rank=None, kv_rank=16, nope_dim=16, rope_dim=16, v_dim=16,
-        dense_layers=1, experts=4, active_experts=2, expert_width=32, max_positions=512, init_std=0.02, mtp_depth=1, tie_embeddings=True,
+        vocab_size=256, width=32, layers=2, heads=2, ffn_width=64, q_rank=None, kv_rank=16, nope_dim=16,
+        rope_dim=16, v_dim=16, dense_layers=1, experts=4, active_experts=2, expert_width=32,
+        max_positions=512, init_std=0.02, mtp_depth=1, tie_embeddings=True,
     ),
     "mini": _latent(
-        vocab_size=512, width=128, layers=4, heads=4, ffn_width=320, q_rank=None, kv_rank=64, nope_dim=32, rope_dim=16, v_dim=32,
-        dense_layers=1, experts=8, active_experts=2, expert_width=96, max_positions=512, init_std=0.02, mtp_depth=1, tie_embeddings=True,
+        vocab_size=512, width=128, layers=4, heads=4, ffn_width=320, q_rank=None, kv_rank=64, nope_dim=32,
+        rope_dim=16, v_dim=32, dense_layers=1, experts=8, active_experts=2, expert_width=96,
+        max_positions=512, init_std=0.02, mtp_depth=1, tie_embeddings=True,
     ),
     "student": {
-        "family": "qwen3", "vocab_size": 512, "width": 96, "layers": 3, "heads": 3, "kv_heads": 1, "head_dim": 32, "ffn_width": 320,
-        "max_positions": 512, "init_std": 0.02, "tie_embeddings": True,
+        "family": "qwen3", "vocab_size": 512, "width": 96, "layers": 3, "heads": 3, "kv_heads": 1,
+        "head_dim": 32, "ffn_width": 320, "max_positions": 512, "init_std": 0.02, "tie_embeddings": True,
     },
     "v2-lite": _latent(
-        vocab_size=102_400, width=2048, layers=27, heads=16, ffn_width=10_944, q_rank=None, kv_rank=512, nope_dim=128, rope_dim=64,
-        v_dim=128, dense_layers=1, experts=64, active_experts=6, shared_experts=2, expert_width=1408, max_positions=4096,
+        vocab_size=102_400, width=2048, layers=27, heads=16, ffn_width=10_944, q_rank=None, kv_rank=512,
+        nope_dim=128, rope_dim=64, v_dim=128, dense_layers=1, experts=64, active_experts=6, shared_experts=2,
+        expert_width=1408, max_positions=4096,
     ),
     "v3-671b": _latent(
-        vocab_size=129_280, width=7168, layers=61, heads=128, ffn_width=18_432, q_rank=1536, kv_rank=512, nope_dim=128, rope_dim=64,
-        v_dim=128, dense_layers=3, experts=256, active_experts=8, expert_width=2048, groups=8, groups_kept=4, route_scale=2.5,
-        mtp_depth=1, max_positions=163_840,
-        rope_scaling={"kind": "yarn", "factor": 40.0, "original_positions": 4096, "mscale": 1.0, "mscale_all_dim": 1.0},
+        vocab_size=129_280, width=7168, layers=61, heads=128, ffn_width=18_432, q_rank=1536, kv_rank=512,
+        nope_dim=128, rope_dim=64, v_dim=128, dense_layers=3, experts=256, active_experts=8,
+        expert_width=2048, groups=8, groups_kept=4, route_scale=2.5, mtp_depth=1, max_positions=163_840,
+        rope_scaling={"kind": "yarn", "factor": 40.0, "original_positions": 4096, "mscale": 1.0,
+        "mscale_all_dim": 1.0},
     ),
     "qwen2.5-1.5b": _qwen(1536, 28, 12, 2, 8960, vocab_size=151_936),
     "qwen2.5-7b": _qwen(3584, 28, 28, 4, 18_944),

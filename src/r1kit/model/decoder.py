@@ -1,8 +1,8 @@
 """The language model: pre-norm decoder layers, multi-token prediction (DeepSeek-V3 eq. 21-25) and a scalar
 head for reward models.
 
-A batch may hold several documents per row (``segments_BT``; 0 is padding): a token sees only its own segment.
-With a cache, T new tokens are appended to every row at that row's own length. Parameters carry the
+A line of a batch may hold several documents (``segments_BT``; 0 is padding): a token attends only to its own
+segment. With a cache, T new tokens are appended to every row at that row's own length. Parameters carry the
 checkpoints' names, so ``huggingface.py`` only stacks and renames."""
 
 from collections.abc import Sequence
@@ -17,17 +17,14 @@ from r1kit.model.attention import SOFTMAX_MULTIPLE, Cache, CacheView, GroupedAtt
 from r1kit.model.config import ModelConfig
 from r1kit.model.experts import MixtureOfExperts, SwiGLU
 from r1kit.model.norms import Linear, RMSNorm, at_least_float32, working_dtype
-from r1kit.model.packed_attention import sights, suits
+from r1kit.model.packed_attention import kernel_takes, visible_ranges
 from r1kit.model.rotary import Rotation, rotary_frequencies
 
 
 @dataclass(frozen=True, slots=True)
 class DecoderOutput:
     """``hidden_BTD`` after the final norm, ``last_BTD`` before it, ``balance_BS`` the balance loss of each
-    line's segments 1..S.
-
-    The balance loss is summed over layers, without alpha; S is 0 where it was not asked for.
-    """
+    line's segments 1..S: summed over layers, without alpha; S is 0 unless it was requested."""
 
     hidden_BTD: Tensor
     last_BTD: Tensor
@@ -35,13 +32,13 @@ class DecoderOutput:
 
 
 @dataclass(frozen=True, slots=True)
-class Passage:
-    """What every layer of one forward pass needs besides the hidden state. ``members_BST``: which positions
-    are whose, for the balance loss."""
+class SharedInputs:
+    """The inputs that all layers of one forward pass share. ``members_BST``: which positions belong to which
+    segment, for the balance loss."""
 
     rotation: Rotation
     mask: Mask
-    present_BT: Tensor | None  # False is padding; or how many rows a position stands for
+    present_BT: Tensor | None  # False: padding; or a number: how many rows share the position
     members_BST: Tensor | None = None
 
 
@@ -62,14 +59,14 @@ class DecoderLayer(nn.Module):
     def forward(
         self,
         x_BTD: Tensor,
-        passage: Passage,
+        shared: SharedInputs,
         cache: CacheView | None = None,
         replayed_BTA: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        update = self.self_attn(self.input_layernorm(x_BTD), passage.rotation, passage.mask, cache)
+        update = self.self_attn(self.input_layernorm(x_BTD), shared.rotation, shared.mask, cache)
         x_BTD, normed = self.post_attention_layernorm.after(x_BTD, update)
         if isinstance(self.mlp, MixtureOfExperts):
-            update, balance_BS = self.mlp(normed, passage.present_BT, passage.members_BST, replayed_BTA)
+            update, balance_BS = self.mlp(normed, shared.present_BT, shared.members_BST, replayed_BTA)
             return x_BTD + update, balance_BS
         return x_BTD + self.mlp(normed), None
 
@@ -88,10 +85,10 @@ class PredictionLayer(DecoderLayer):
         self.eh_proj = Linear(2 * config.width, config.width, bias=False)
         self.shared_head = nn.ModuleDict({"norm": RMSNorm(config.width, config.norm_eps)})
 
-    def predict(self, previous_BTD: Tensor, embedded_BTD: Tensor, passage: Passage) -> Tensor:
+    def predict(self, previous_BTD: Tensor, embedded_BTD: Tensor, shared: SharedInputs) -> Tensor:
         """The hidden state [B, T, D] that predicts one token further than ``previous_BTD`` did."""
         merged = self.eh_proj(torch.cat((self.enorm(embedded_BTD), self.hnorm(previous_BTD)), dim=-1))
-        hidden_BTD, _ = self(merged, passage)
+        hidden_BTD, _ = self(merged, shared)
         return self.shared_head["norm"](hidden_BTD)  # type: ignore[no-any-return]
 
 
@@ -153,41 +150,41 @@ class LanguageModel(nn.Module):
     ) -> DecoderOutput:
         """Run the decoder over token ids [B, T].
 
-        Positions default to 0, 1, ... within each segment, or to each row's length onwards with a cache. A
-        cache is extended by T positions per row; it is not combined with segments. ``experts_BTLA`` are the
-        experts to take in each of the L sparse layers (-1: the layer's own choice). ``balance`` asks for the
-        balance loss. ``beginnings_BT``: the segment that a token sees besides its own (0: none), for rows
-        that begin alike; positions are then given."""
+        Positions default to 0, 1, ... within each segment, or, with a cache, continue from each row's length.
+        A cache grows by T positions per row; it cannot be combined with segments. ``experts_BTLA``: the
+        experts to take in each of the L layers with experts (-1: the layer's own choice). ``balance``:
+        compute the balance loss. ``beginnings_BT``: the segment that a token attends to besides its own (0:
+        none), for rows that begin alike; it requires ``positions_BT``."""
         x_BTD = self.embed_tokens(tokens_BT)
         if cache is None:
             views: Sequence[CacheView | None] = [None] * len(self.layers)
-            passage = self._passage(x_BTD, positions_BT, segments_BT, beginnings_BT)
+            shared = self._shared_inputs(x_BTD, positions_BT, segments_BT, beginnings_BT)
         elif segments_BT is None:
-            views, passage = self._cached_passage(x_BTD, positions_BT, cache)
+            views, shared = self._cached_inputs(x_BTD, positions_BT, cache)
         else:
             raise R1kitError("forward: a cache holds one sequence per row; leave segments_BT out")
         if balance:
-            passage = replace(
-                passage,
+            shared = replace(
+                shared,
                 members_BST=members(
                     torch.ones_like(tokens_BT) if segments_BT is None else segments_BT, beginnings_BT
                 ),
             )
         balances = []
         for layer, view, replayed_BTA in zip(self.layers, views, self._replayed(experts_BTLA), strict=True):
-            x_BTD, balance_BS = layer(x_BTD, passage, view, replayed_BTA)
+            x_BTD, balance_BS = layer(x_BTD, shared, view, replayed_BTA)
             if balance_BS is not None:
                 balances.append(balance_BS)
         if cache is not None:
             cache.advance(tokens_BT.shape[1])
-        rows = 0 if passage.members_BST is None else passage.members_BST.shape[1]
+        rows = 0 if shared.members_BST is None else shared.members_BST.shape[1]
         balance_BS = (
             torch.stack(balances).sum(0) if balances else at_least_float32(x_BTD.new_zeros(len(x_BTD), rows))
         )
         return DecoderOutput(self.norm(x_BTD), x_BTD, balance_BS)
 
     def _replayed(self, experts_BTLA: Tensor | None) -> list[Tensor | None]:
-        """For each layer the experts it is to take, None where it chooses itself or has none."""
+        """For each layer the experts to take; None for a layer that chooses itself or has none."""
         if experts_BTLA is None:
             return [None] * len(self.layers)
         sparse = [isinstance(layer.mlp, MixtureOfExperts) for layer in self.layers]
@@ -204,60 +201,62 @@ class LanguageModel(nn.Module):
         return Rotation.at(positions_BT, self._frequencies, self._magnitude)
 
     def skips_the_unseen(self) -> bool:
-        """Whether attention within packed lines computes only what a token sees, in the precision in force;
-        long lines then cost no more."""
+        """Whether attention within packed lines skips what no token attends to, in the current precision.
+        Long lines then cost no more than short ones."""
         weight = self.embed_tokens.weight
-        return suits(weight, working_dtype(weight), self._head_widths())
+        return kernel_takes(weight, working_dtype(weight), self._head_widths())
 
     def _head_widths(self) -> tuple[int, int]:
-        """Of a head's keys and values."""
+        """The widths of a head's keys and values."""
         config = self.config
         if config.family == "deepseek_v3":
             return (config.nope_dim or 0) + (config.rope_dim or 0), config.v_dim or 0
         return config.head_dim or 0, config.head_dim or 0
 
-    def _passage(
+    def _shared_inputs(
         self,
         x_BTD: Tensor,
         positions_BT: Tensor | None,
         segments_BT: Tensor | None,
         beginnings_BT: Tensor | None = None,
-    ) -> Passage:
+    ) -> SharedInputs:
         steps_T = torch.arange(x_BTD.shape[1], device=x_BTD.device)
         dtype = working_dtype(x_BTD)
         if segments_BT is None:
-            return Passage(
+            return SharedInputs(
                 self._rotation(steps_T[None] if positions_BT is None else positions_BT),
                 Mask.causal(steps_T, dtype),
                 None,
             )
-        if suits(x_BTD, dtype, self._head_widths()):
-            mask = Mask(None, sights(segments_BT, beginnings_BT))
+        if kernel_takes(x_BTD, dtype, self._head_widths()):
+            mask = Mask(None, visible_ranges(segments_BT, beginnings_BT))
         else:
-            same_BTS = segments_BT[:, :, None] == segments_BT[:, None, :]
+            same_BTX = segments_BT[:, :, None] == segments_BT[:, None, :]
             if beginnings_BT is not None:
-                same_BTS |= (beginnings_BT[:, :, None] == segments_BT[:, None, :]) & (
+                same_BTX |= (beginnings_BT[:, :, None] == segments_BT[:, None, :]) & (
                     segments_BT[:, None, :] != 0
                 )
-            mask = Mask.of(same_BTS & (steps_T[:, None] >= steps_T), dtype)
+            mask = Mask.of(same_BTX & (steps_T[:, None] >= steps_T), dtype)
         rotation = self._rotation(restarting_positions(segments_BT) if positions_BT is None else positions_BT)
-        return Passage(
+        return SharedInputs(
             rotation, mask, segments_BT != 0 if beginnings_BT is None else readers(segments_BT, beginnings_BT)
         )
 
-    def _cached_passage(
+    def _cached_inputs(
         self, x_BTD: Tensor, positions_BT: Tensor | None, cache: Cache
-    ) -> tuple[list[CacheView], Passage]:
+    ) -> tuple[list[CacheView], SharedInputs]:
         B, T, _ = x_BTD.shape
         fresh, seen = cache.longest == 0, cache.reserve(T)
         places_BT = cache.lengths_B[:, None] + torch.arange(T, device=x_BTD.device)
         rows_B1 = torch.arange(B, device=x_BTD.device)[:, None]
         views = [CacheView(layer, rows_B1, places_BT, seen, fresh) for layer in cache.layers]
         if fresh:
-            return views, self._passage(x_BTD, positions_BT, None)
-        visible_BTS = torch.arange(seen, device=x_BTD.device) <= places_BT[..., None]
-        mask = Mask.of(visible_BTS, working_dtype(x_BTD))
-        return views, Passage(self._rotation(places_BT if positions_BT is None else positions_BT), mask, None)
+            return views, self._shared_inputs(x_BTD, positions_BT, None)
+        visible_BTX = torch.arange(seen, device=x_BTD.device) <= places_BT[..., None]
+        mask = Mask.of(visible_BTX, working_dtype(x_BTD))
+        return views, SharedInputs(
+            self._rotation(places_BT if positions_BT is None else positions_BT), mask, None
+        )
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Unnormalised log-probabilities [..., V] in float32; the product runs in autocast's dtype where that
@@ -290,7 +289,9 @@ class LanguageModel(nn.Module):
         assert isinstance(layer, PredictionLayer)
         previous_BTD = self.norm(last_BTD) if depth == 1 else last_BTD
         return layer.predict(
-            previous_BTD, embedded_BTD, self._passage(embedded_BTD, positions_BT, segments_BT, beginnings_BT)
+            previous_BTD,
+            embedded_BTD,
+            self._shared_inputs(embedded_BTD, positions_BT, segments_BT, beginnings_BT),
         )
 
     def values(self, hidden_BTD: Tensor) -> Tensor:
@@ -332,7 +333,7 @@ class LanguageModel(nn.Module):
         return [mixture.loads_E for mixture in self._mixtures()]
 
     def adjust_biases(self, gamma: float, loads: Sequence[Tensor] | None = None) -> None:
-        """Take one loss-free balancing step (DeepSeek-V3 section 2.1.2) and count anew.
+        """Take one step of loss-free balancing (DeepSeek-V3 section 2.1.2) and reset the counts.
 
         ``loads`` are ``expert_loads`` summed over processes; by default the model's own.
         """
@@ -342,8 +343,8 @@ class LanguageModel(nn.Module):
 
 
 def members(segments_BT: Tensor, beginnings_BT: Tensor | None = None) -> Tensor:
-    """[B, S, T], True where position t belongs to segment s of its line or to its beginning, s from 1 to the
-    largest number in use."""
+    """[B, S, T], True if position t belongs to segment s of its line or to that segment's beginning; s runs
+    from 1 to the largest number in use."""
     numbers_S = torch.arange(1, int(segments_BT.max()) + 1, device=segments_BT.device)
     own_BST = segments_BT[:, None, :] == numbers_S[:, None]
     if beginnings_BT is None:
@@ -353,7 +354,7 @@ def members(segments_BT: Tensor, beginnings_BT: Tensor | None = None) -> Tensor:
 
 
 def readers(segments_BT: Tensor, beginnings_BT: Tensor) -> Tensor:
-    """How many rows each position [B, T] stands for: a beginning for all that share it, padding for none."""
+    """How many rows share each position [B, T]: 0 for padding, more than 1 for a shared beginning."""
     begins_BT = torch.ones_like(segments_BT)
     begins_BT[:, 1:] = segments_BT[:, 1:] != segments_BT[:, :-1]
     sharing_BS = segments_BT.new_zeros(len(segments_BT), int(segments_BT.max()) + 1).scatter_add(

@@ -1,14 +1,14 @@
 """Feed-forward layers: SwiGLU, and DeepSeekMoE with loss-free balancing (DeepSeek-V3 eq. 12-20).
 
 h' = u + sum_s FFN_s(u) + sum_i g_i FFN_i(u), with affinities s_i = sigmoid(u . e_i). A bias b_i joins s_i for
-the choice of experts only; after each step b_i falls for the overloaded and rises for the others, so load is
-balanced without a gradient that fights the language loss. The sequence-wise loss alpha sum_i f_i P_i (eq.
-17-20) is returned without alpha. No token is ever dropped: assignments are sorted by expert and every expert
-multiplies its own contiguous run of rows.
+the choice of experts only; after each step b_i falls for the overloaded and rises for the others, so the load
+is balanced without a gradient that competes with the language loss. The sequence-wise loss alpha sum_i f_i
+P_i (eq. 17-20) is returned without alpha. No token is ever dropped: assignments are sorted by expert and
+every expert multiplies its own contiguous run of rows.
 
 A learner may replay the experts that a rollout chose (keep routing, DeepSeek-V3.2 2512.02556): the gates are
 still the learner's own affinities of those experts, with their gradient, but rounding can no longer send a
-token elsewhere than where it was sampled."""
+token to other experts than those it was sampled with."""
 
 from typing import Any, Self
 
@@ -52,7 +52,7 @@ class Gate(nn.Module):
         self.register_buffer("e_score_correction_bias", torch.zeros(config.experts, dtype=torch.float32))
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
-        # A cast of the model must not touch the bias: steps of 0.001 are lost in bfloat16.
+        # The bias stays float32 when the model is cast: bfloat16 loses steps of 0.001.
         exact = self.e_score_correction_bias
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.e_score_correction_bias.dtype != torch.float32:
@@ -60,8 +60,8 @@ class Gate(nn.Module):
         return self
 
     def forward(self, x_ND: Tensor, replayed_NA: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Affinities [N, E], the chosen experts [N, A] and their gate values [N, A]. ``replayed_NA`` are the
-        choices to make, -1: one's own."""
+        """Affinities [N, E], the chosen experts [N, A] and their gate values [N, A]. ``replayed_NA``: the
+        experts to take; -1: the gate's own choice."""
         with torch.autocast(x_ND.device.type, enabled=False):
             scores_NE = torch.sigmoid(F.linear(at_least_float32(x_ND), at_least_float32(self.weight)))
         chosen_NA = self._choose(scores_NE.detach() + self.e_score_correction_bias)
@@ -73,8 +73,8 @@ class Gate(nn.Module):
         return scores_NE, chosen_NA, gates_NA * self.route_scale
 
     def _choose(self, biased_NE: Tensor) -> Tensor:
-        """The best A experts of the best groups; a group counts its best two (DeepSeek-V3 section 2.1.2,
-        released code)."""
+        """The best A experts of the best groups; the score of a group is the sum of its best two (DeepSeek-V3
+        section 2.1.2, released code)."""
         if self.groups_kept < self.groups:
             grouped = biased_NE.view(len(biased_NE), self.groups, -1)
             kept = grouped.topk(2, dim=-1).values.sum(-1).topk(self.groups_kept, dim=-1).indices
@@ -84,7 +84,7 @@ class Gate(nn.Module):
 
 
 class _Spread(torch.autograd.Function):
-    """Rows of x by slot, [N, D] -> [M, D]; the gradient gathers the A slots of each token, so it sums in a
+    """Rows of x by slot, [N, D] -> [M, D]; the gradient gathers the A slots of each token, so its sum has a
     fixed order."""
 
     @staticmethod
@@ -137,12 +137,12 @@ class Experts(nn.Module):
 
 
 def lay_out(chosen_NA: Tensor, experts: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Where each assignment's row goes: (token of each of M slots, slot of assignment a N + n, end of each
-    expert's run [E] int32).
+    """The slot of each assignment, slots sorted by expert: (token of each of M slots, slot of assignment
+    a N + n, end of each expert's run [E] int32).
 
-    Every run begins at a multiple of ``step`` rows and M depends on the shape alone: CPU libraries compile a
-    product per shape, and runs of any length would make them compile at every step. Empty slots hold token 0
-    and count with gate zero."""
+    Every run begins at a multiple of ``step`` rows, and M depends on the shape alone: CPU libraries compile a
+    product per shape, so runs of arbitrary length would make them compile at every step. Empty slots hold
+    token 0 with gate zero."""
     N, A = chosen_NA.shape
     step = 64 if 256 * experts <= A * N else 16
     by_assignment = chosen_NA.t().flatten()
@@ -150,19 +150,19 @@ def lay_out(chosen_NA: Tensor, experts: int) -> tuple[Tensor, Tensor, Tensor]:
     every = torch.arange(experts, device=order.device)
     ends_E = torch.searchsorted(sorted_experts, every, right=True)
     loads_E = ends_E.diff(prepend=ends_E.new_zeros(1))
-    room_E = (loads_E + step - 1) // step * step
-    padded_ends_E = room_E.cumsum(0)
-    shift_E = (padded_ends_E - room_E) - (ends_E - loads_E)
+    padded_loads_E = (loads_E + step - 1) // step * step
+    padded_ends_E = padded_loads_E.cumsum(0)
+    shift_E = (padded_ends_E - padded_loads_E) - (ends_E - loads_E)
     slots_sorted = torch.arange(A * N, device=order.device) + shift_E[sorted_experts]
     slots = torch.empty_like(order).scatter_(0, order, slots_sorted)
     M = (A * N + experts * (step - 1)) // step * step
     tokens_M = order.new_zeros(M).index_copy_(0, slots_sorted, order % N)
-    padded_ends_E[-1] = M  # the remainder belongs to the last expert: every slot must have one
+    padded_ends_E[-1] = M  # the remainder goes to the last expert: every slot needs one
     return tokens_M, slots, padded_ends_E.int()
 
 
 def _each_expert(x_MD: Tensor, weight_EFD: Tensor, ends_E: Tensor) -> Tensor:
-    if x_MD.dtype == torch.float64:  # which grouped_mm has not; tests of exactness need it
+    if x_MD.dtype == torch.float64:  # grouped_mm does not support it, and tests of exactness need it
         runs = x_MD.tensor_split(ends_E[:-1].long().cpu())
         return torch.cat([run @ weight_FD.t() for run, weight_FD in zip(runs, weight_EFD, strict=True)])
     return F.grouped_mm(x_MD, weight_EFD.to(x_MD.dtype).transpose(1, 2), offs=ends_E)
@@ -186,11 +186,10 @@ class MixtureOfExperts(nn.Module):
         members_BST: Tensor | None = None,
         replayed_BTA: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Output [B, T, D], and the balance loss [B, S] of the rows whose positions ``members_BST`` tells, if
-        it does.
+        """Output [B, T, D], and the balance loss [B, S] of the segments in ``members_BST``, if given.
 
-        In training mode assignments are counted; ``present_BT`` False marks padding, which is not, and a
-        number says how often. ``replayed_BTA`` is explained at Gate."""
+        In training mode assignments are counted: not for padding (``present_BT`` False or 0), and as often as
+        ``present_BT`` says if it is a number. ``replayed_BTA``: see Gate."""
         x_ND = x_BTD.flatten(0, 1)
         scores_NE, chosen_NA, gates_NA = self.gate(
             x_ND, None if replayed_BTA is None else replayed_BTA.flatten(0, 1)
@@ -220,8 +219,8 @@ class MixtureOfExperts(nn.Module):
 
     @torch.no_grad()
     def adjust_bias(self, gamma: float, loads_E: Tensor) -> None:
-        """b -= gamma where the load is above the mean, += gamma below it (DeepSeek-V3 section 2.1.2); start
-        counting anew."""
+        """b -= gamma where the load is above the mean, += gamma below it (DeepSeek-V3 section 2.1.2); then
+        reset the count."""
         loads = loads_E.double()
         self.gate.e_score_correction_bias += gamma * torch.sign(loads.mean() - loads).float()
         self._loads_E = None

@@ -1,9 +1,9 @@
-"""What one side of training holds and computes, so that two sides that should agree can be compared part by
-part.
+"""A fingerprint of a model's weights and computation, so that two copies that should agree can be compared
+part by part.
 
-A learner reads a text in one pass, an engine token by token through its cache. ``examine`` notes, for either
-way, a fingerprint of every tensor, the hidden states behind every part of every layer, and the
-log-probabilities at the end."""
+A learner reads a text in one pass, an engine token by token through its cache. ``take_fingerprint`` records,
+for either way, a hash of every tensor, the hidden states after every part of every layer, and the
+log-probabilities."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
@@ -21,10 +21,10 @@ Mark = tuple[tuple[int, ...], str]
 
 
 @dataclass(frozen=True, slots=True)
-class Examination:
-    """``marks`` name every tensor's state (``mark``); ``hidden`` are the states [T, D] float32 by part, in
-    the order in which they are computed; ``logprobs_T`` the log-probabilities of the text's tokens, the first
-    one's 0; ``version`` that of the weights."""
+class Fingerprint:
+    """``marks``: shape and hash of every tensor (``mark``). ``hidden``: the states [T, D] float32 by part, in
+    the order in which they are computed. ``logprobs_T``: the log-probabilities of the text's tokens, 0 for
+    the first one. ``version``: that of the weights."""
 
     version: int
     marks: Mapping[str, Mark]
@@ -33,29 +33,29 @@ class Examination:
 
 
 def mark(tensor: Tensor) -> Mark:
-    """Shape and hash of a tensor's numbers as bfloat16, so that a side that keeps weights in bfloat16 has the
-    marks of one in float32."""
+    """Shape and hash of a tensor's numbers as bfloat16, so that weights kept in bfloat16 and in float32 have
+    the same mark."""
     numbers = tensor.detach().to(device="cpu", dtype=torch.bfloat16).contiguous().view(torch.int16).numpy()
     return tuple(tensor.shape), hashlib.blake2b(numbers.tobytes(), digest_size=8).hexdigest()
 
 
 def marks(weights: Mapping[str, Tensor]) -> dict[str, Mark]:
+    """The mark of every tensor, by name."""
     return {name: mark(tensor) for name, tensor in weights.items()}
 
 
 @torch.no_grad()
-def examine(
+def take_fingerprint(
     model: LanguageModel,
     token_ids: np.ndarray,
     temperature: float,
     version: int,
     step_from: int | None = None,
-) -> Examination:
-    """Examine ``model`` on a text [T]: in one pass, or with a cache and one token at a time from place
-    ``step_from`` on.
+) -> Fingerprint:
+    """The fingerprint of ``model`` on a text [T], read in one pass, or with a cache and token by token from
+    position ``step_from`` on.
 
-    Products run in the dtype of the autocast around the call. The mode, training or not, is left as it was.
-    """
+    Products run in the dtype of the autocast around the call. The training mode is restored afterwards."""
     training = model.training
     model.eval()
     try:
@@ -70,7 +70,7 @@ def examine(
         .gather(1, torch.as_tensor(token_ids[1:], dtype=torch.int64, device=model.device)[:, None])[:, 0]
     )
     hidden = {name: torch.cat(parts)[: len(token_ids)].float().cpu().numpy() for name, parts in seen.items()}
-    return Examination(
+    return Fingerprint(
         version,
         marks(model.state_dict()),
         hidden,
@@ -89,7 +89,7 @@ def _read(model: LanguageModel, token_ids: np.ndarray, step_from: int | None) ->
 
 @contextmanager
 def _watched(model: LanguageModel) -> Iterator[dict[str, list[Tensor]]]:
-    """Keep what each part returns, pass by pass; the parts by the names of their parameters."""
+    """Record the output of each part in every pass, by the names of the parameters."""
     seen: dict[str, list[Tensor]] = {}
     parts: dict[str, nn.Module] = {"embed_tokens": model.embed_tokens}
     for number, layer in enumerate(model.layers):

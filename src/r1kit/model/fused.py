@@ -1,14 +1,15 @@
-"""What lies between the learner's matrix products, in one pass over memory each and with slopes of one pass:
-kernels/rowwise.h.
+"""The learner's operations between matrix products, each in one pass over memory, and its gradient in another
+(kernels/rowwise.h).
 
-    SwiGLU    silu(a) b                    keeps a and b alone for the backward pass
-    RMSNorm   x w / rms(x)                 with the residual addition before it, and rounded for the next product, in the same pass
+    SwiGLU    silu(a) b                    keeps only a and b for the backward pass
+    RMSNorm   x w / rms(x)                 in one pass with the residual addition before it and the rounding
+                                           for the next product
     rotation  (a, b) -> (a cos - b sin, b cos + a sin)
-    head      log sum exp, log-probability and entropy of a row of logits in two passes; logits become slopes in place
+    head      log sum exp, log-probability and entropy of a row of logits in two passes; the gradient
+              overwrites the logits
 
-Everything computes in float32 and reads and writes float32 or bfloat16. Each operation takes only what
-``usable`` allows; its caller has the same operation in PyTorch for everything else (other devices, float64,
-no compiler)."""
+All compute in float32 and read and write float32 or bfloat16. An operation takes only tensors for which
+``usable`` is true; for others (another device, float64, no compiler) its caller uses PyTorch."""
 
 import ctypes
 import functools
@@ -49,8 +50,7 @@ def _kernels() -> ctypes.CDLL | None:
 
 
 def usable(*tensors: Tensor) -> bool:
-    """Whether the kernels take these tensors: on the CPU, float32 or bfloat16, and the kernels run on this
-    machine."""
+    """Whether the kernels run here and take these tensors: on the CPU, float32 or bfloat16."""
     return (
         all(t.device.type == "cpu" and t.dtype in (torch.float32, torch.bfloat16) for t in tensors)
         and _kernels() is not None
@@ -58,7 +58,7 @@ def usable(*tensors: Tensor) -> bool:
 
 
 def call(name: str, *arguments: Any) -> None:
-    """Call a kernel: tensors go as addresses (None: no tensor), and the number of threads is added."""
+    """Call a kernel: tensors are passed as addresses (None: no tensor); the number of threads is added."""
     kernels = _kernels()
     assert kernels is not None
     given = (argument.data_ptr() if isinstance(argument, Tensor) else argument for argument in arguments)
@@ -111,7 +111,7 @@ def add_norm(x: Tensor, added: Tensor, weight: Tensor, eps: float) -> tuple[Tens
 
 
 class _Norm(torch.autograd.Function):
-    """(x + added, norm of it); without ``added`` the first is no tensor."""
+    """(x + added, its norm); the first is None without ``added``."""
 
     @staticmethod
     def forward(
@@ -164,22 +164,22 @@ class _Norm(torch.autograd.Function):
         return of_x, of_added, of_weight, None, None
 
 
-def rotate(x_BTHR: Tensor, cos: Tensor, sin: Tensor, neighbours: bool) -> Tensor:
-    """Rotate pairs of the last dimension by angles [B or 1, T, 1, R/2] (float32); pairs are neighbours, or
-    entries R/2 apart.
+def rotate(x_BTHU: Tensor, cos: Tensor, sin: Tensor, neighbours: bool) -> Tensor:
+    """Rotate pairs of the last dimension by angles [B or 1, T, 1, I] (float32); pairs are neighbours, or
+    entries I apart.
 
-    The result has its pairs R/2 apart either way.
+    The result has its pairs I apart either way.
     """
-    found: Tensor = _Rotate.apply(x_BTHR, cos, sin, neighbours)  # type: ignore[no-untyped-call]
+    found: Tensor = _Rotate.apply(x_BTHU, cos, sin, neighbours)  # type: ignore[no-untyped-call]
     return found
 
 
 class _Rotate(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x_BTHR: Tensor, cos: Tensor, sin: Tensor, neighbours: bool) -> Tensor:
+    def forward(ctx: Any, x_BTHU: Tensor, cos: Tensor, sin: Tensor, neighbours: bool) -> Tensor:
         ctx.save_for_backward(cos, sin)
         ctx.neighbours = neighbours
-        return _turned(x_BTHR, cos, sin, neighbours, False, 1.0)
+        return _turned(x_BTHU, cos, sin, neighbours, False, 1.0)
 
     @staticmethod
     @once_differentiable
@@ -189,26 +189,26 @@ class _Rotate(torch.autograd.Function):
 
 
 def _turned(
-    x_BTHR: Tensor, cos: Tensor, sin: Tensor, neighbours_in: bool, neighbours_out: bool, turn: float
+    x_BTHU: Tensor, cos: Tensor, sin: Tensor, neighbours_in: bool, neighbours_out: bool, turn: float
 ) -> Tensor:
-    B, T, H, R = x_BTHR.shape
-    if x_BTHR.stride(3) != 1 or (B > 1 and x_BTHR.stride(0) != T * x_BTHR.stride(1)):
-        x_BTHR = x_BTHR.contiguous()
-    out = torch.empty(B, T, H, R, dtype=x_BTHR.dtype)
-    strides = x_BTHR.stride(1), x_BTHR.stride(2)
+    B, T, H, U = x_BTHU.shape
+    if x_BTHU.stride(3) != 1 or (B > 1 and x_BTHU.stride(0) != T * x_BTHU.stride(1)):
+        x_BTHU = x_BTHU.contiguous()
+    out = torch.empty(B, T, H, U, dtype=x_BTHU.dtype)
+    strides = x_BTHU.stride(1), x_BTHU.stride(2)
     cos, sin = cos.contiguous(), sin.contiguous()
     call(
         "r1_rotate",
-        _half(x_BTHR),
-        x_BTHR,
+        _half(x_BTHU),
+        x_BTHU,
         *strides,
         out,
         cos,
         sin,
-        cos.numel() * 2 // R,
+        cos.numel() * 2 // U,
         B * T,
         H,
-        R // 2,
+        U // 2,
         neighbours_in,
         neighbours_out,
         turn,

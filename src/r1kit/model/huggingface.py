@@ -2,9 +2,9 @@
 unconverted.
 
 Our tensors carry the checkpoints' names, with two differences: the experts of a layer are stacked here and
-separate on disk (``model.layers.1.mlp.experts.0.gate_proj.weight``), and multi-token prediction lies on disk
-as further layers (``model.layers.61.eh_proj.weight``), where loaders that do not know it ignore it. A scalar
-head has a file of its own, ``value_head.safetensors``. Pickles are never opened."""
+separate on disk (``model.layers.1.mlp.experts.0.gate_proj.weight``), and multi-token prediction is stored as
+further layers (``model.layers.61.eh_proj.weight``), which other loaders ignore. A scalar head has a file of
+its own, ``value_head.safetensors``. Pickles are never opened."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -82,7 +82,7 @@ SCALING_KEYS_OF = {
     },
     "llama3": {"factor", "original_positions", "low_freq_factor", "high_freq_factor"},
 }
-# What a config.json may say only in this way, because the network computes nothing else.
+# Keys of config.json with the only value that this network can compute.
 FIXED = {
     "hidden_act": "silu",
     "attention_bias": False,
@@ -101,7 +101,7 @@ def _keys_of(family: str) -> dict[str, str]:
 
 
 def config_json(config: ModelConfig, dtype: torch.dtype) -> dict[str, Any]:
-    """The content of config.json: DeepSeek's own layout (``rope_scaling`` beside ``rope_theta``) and the two
+    """The content of config.json: DeepSeek's own layout (``rope_scaling`` next to ``rope_theta``) and the two
     fields that vLLM needs."""
     content: dict[str, Any] = {"architectures": [ARCHITECTURES[config.family]], "model_type": config.family}
     content |= {theirs: getattr(config, ours) for ours, theirs in _keys_of(config.family).items()}
@@ -177,7 +177,7 @@ def read_config(directory: Path | str) -> ModelConfig:
 
 
 def _read_rope(content: Mapping[str, Any], path: Path) -> tuple[float, dict[str, Any] | None]:
-    """Theta and scaling, from ``rope_parameters`` (transformers 5) or ``rope_scaling`` beside ``rope_theta``
+    """Theta and scaling, from ``rope_parameters`` (transformers 5) or ``rope_scaling`` and ``rope_theta``
     (before)."""
     rope = content.get("rope_parameters") or content.get("rope_scaling") or {}
     theta = rope.get("rope_theta") or content.get("rope_theta") or 10_000.0

@@ -1,9 +1,9 @@
-"""Attention within the segments of packed lines, block by block: what no token sees is never computed
-(kernels/attention.h).
+"""Attention within the segments of packed lines, block by block (kernels/attention.h). Blocks that no token
+attends to are not computed.
 
-A token of a packed line sees its own segment up to itself and, where its row begins as others do, that shared
-beginning, which stands once in the line as a segment of its own. So three numbers a token say what it sees,
-and no [T, T] mask is made."""
+A token of a packed line attends to its own segment up to itself. If its row begins like others, it also
+attends to that shared beginning, which is in the line once, as a segment of its own. So three numbers per
+token describe what it attends to, and no [T, T] mask is made."""
 
 import ctypes
 from typing import Any
@@ -14,20 +14,21 @@ from torch.autograd.function import once_differentiable
 
 from r1kit.model.fused import call, usable
 
-MULTIPLE = 16  # of the widths of keys and values
+MULTIPLE = 16  # the widths of keys and values must be multiples of it
 
 
-def suits(x: Tensor, dtype: torch.dtype, widths: tuple[int, int]) -> bool:
-    """Whether the kernel takes heads with keys and values of these widths in this dtype, on x's device."""
+def kernel_takes(x: Tensor, dtype: torch.dtype, widths: tuple[int, int]) -> bool:
+    """Whether the kernel computes heads with keys and values of these widths, in this dtype, on x's
+    device."""
     return dtype == torch.bfloat16 and usable(x) and all(width % MULTIPLE == 0 for width in widths)
 
 
-def sights(segments_BT: Tensor, beginnings_BT: Tensor | None = None) -> Tensor:
-    """[B, 3, T] int32: token t sees positions from the first number to itself, and from the second up to
-    before the third.
+def visible_ranges(segments_BT: Tensor, beginnings_BT: Tensor | None = None) -> Tensor:
+    """The positions that each token attends to, [B, 3, T] int32: from the first number up to the token
+    itself, and from the second up to, but without, the third.
 
-    A segment is a run of one number; ``beginnings_BT`` is the segment that a token sees besides its own (0:
-    none)."""
+    A segment is a run of equal numbers; ``beginnings_BT`` is the segment that a token attends to besides its
+    own (0: none)."""
     steps_T = torch.arange(segments_BT.shape[1], device=segments_BT.device)
     begins = torch.ones_like(segments_BT, dtype=torch.bool)
     begins[:, 1:] = segments_BT[:, 1:] != segments_BT[:, :-1]
@@ -40,35 +41,35 @@ def sights(segments_BT: Tensor, beginnings_BT: Tensor | None = None) -> Tensor:
         blank_BS.scatter(1, segments_BT, own_BT),
         blank_BS.scatter_add(1, segments_BT, torch.ones_like(own_BT)),
     )
-    length_BS[:, 0] = 0  # number 0 is no beginning
+    length_BS[:, 0] = 0  # number 0 means no beginning
     from_BT = start_BS.gather(1, beginnings_BT)
     return torch.stack((own_BT, from_BT, from_BT + length_BS.gather(1, beginnings_BT)), dim=1).int()
 
 
-def attend_within(q_BTHK: Tensor, k_BTJK: Tensor, v_BTJV: Tensor, sights_B3T: Tensor, scale: float) -> Tensor:
-    """softmax(scale q k^T) v over what each token sees -> [B, T, H, V], bfloat16; heads are grouped over the
-    J key-value heads."""
-    found: Tensor = _AttendWithin.apply(q_BTHK, k_BTJK, v_BTJV, sights_B3T, scale)  # type: ignore[no-untyped-call]
+def attend_within(q_BTHK: Tensor, k_BTJK: Tensor, v_BTJW: Tensor, ranges_B3T: Tensor, scale: float) -> Tensor:
+    """softmax(scale q k^T) v over the positions that each token attends to -> [B, T, H, W], bfloat16; heads
+    are grouped over the J key-value heads."""
+    found: Tensor = _AttendWithin.apply(q_BTHK, k_BTJK, v_BTJW, ranges_B3T, scale)  # type: ignore[no-untyped-call]
     return found
 
 
 class _AttendWithin(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, q_BTHK: Tensor, k_BTJK: Tensor, v_BTJV: Tensor, sights_B3T: Tensor, scale: float
+        ctx: Any, q_BTHK: Tensor, k_BTJK: Tensor, v_BTJW: Tensor, ranges_B3T: Tensor, scale: float
     ) -> Tensor:
-        q, k, v, sights_B3T = _rows(q_BTHK), _rows(k_BTJK), _rows(v_BTJV), sights_B3T.contiguous()
-        (B, T, H, K), (J, V) = q.shape, v.shape[2:]
-        out_BTHV, logsum_BHT = torch.empty(B, T, H, V, dtype=q.dtype), torch.empty(B, H, T)
-        ctx.sizes, ctx.scale = (ctypes.c_long * 6)(B, T, H, J, K, V), scale
-        call("r1_attend", q, k, v, _strides(q, k, v), sights_B3T, out_BTHV, logsum_BHT, ctx.sizes, scale)
-        ctx.save_for_backward(q, k, v, sights_B3T, out_BTHV, logsum_BHT)
-        return out_BTHV
+        q, k, v, ranges_B3T = _rows(q_BTHK), _rows(k_BTJK), _rows(v_BTJW), ranges_B3T.contiguous()
+        (B, T, H, K), (J, W) = q.shape, v.shape[2:]
+        out_BTHW, logsum_BHT = torch.empty(B, T, H, W, dtype=q.dtype), torch.empty(B, H, T)
+        ctx.sizes, ctx.scale = (ctypes.c_long * 6)(B, T, H, J, K, W), scale
+        call("r1_attend", q, k, v, _strides(q, k, v), ranges_B3T, out_BTHW, logsum_BHT, ctx.sizes, scale)
+        ctx.save_for_backward(q, k, v, ranges_B3T, out_BTHW, logsum_BHT)
+        return out_BTHW
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        q, k, v, sights_B3T, out, logsum = ctx.saved_tensors
+        q, k, v, ranges_B3T, out, logsum = ctx.saved_tensors
         grad = _rows(grads[0])
         of_q, of_k, of_v = (torch.empty(some.shape, dtype=some.dtype) for some in (q, k, v))
         strides = _strides(q, k, v, out, grad)
@@ -80,7 +81,7 @@ class _AttendWithin(torch.autograd.Function):
             out,
             grad,
             strides,
-            sights_B3T,
+            ranges_B3T,
             logsum,
             of_q,
             of_k,

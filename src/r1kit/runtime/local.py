@@ -33,7 +33,7 @@ from r1kit.engine.native import NativeEngine, default_seeds
 from r1kit.files import remove_tree, rename_whole
 from r1kit.model import compile_kernels, fused
 from r1kit.model.decoder import LanguageModel
-from r1kit.model.fingerprint import Examination
+from r1kit.model.fingerprint import Fingerprint
 from r1kit.model.huggingface import load_pretrained, save_pretrained
 from r1kit.sandbox.kernel import die_with_parent
 from r1kit.tokenizer import Tokenizer
@@ -361,7 +361,7 @@ class LocalRuntime:
             dealt[turn if lap % 2 == 0 else self.size - 1 - turn].append(index)
         return dealt
 
-    def examine(self, handle: int, token_ids: np.ndarray, temperature: float) -> list[Examination]:
+    def examine(self, handle: int, token_ids: np.ndarray, temperature: float) -> list[Fingerprint]:
         """What every replica's copy of a learner or an engine holds and computes, in rank order."""
         found = self.everywhere("call", [(handle, "examine", token_ids, temperature)] * self.size)
         return [one for examinations in found for one in examinations]
@@ -385,7 +385,7 @@ class LearnerProxy:
     def fault(self) -> str:
         return self._local().fault()
 
-    def examine(self, token_ids: np.ndarray, temperature: float) -> list[Examination]:
+    def examine(self, token_ids: np.ndarray, temperature: float) -> list[Fingerprint]:
         return self.runtime.examine(self.handle, token_ids, temperature)
 
     def logprobs(self, rows: Sequence[Row]) -> list[np.ndarray]:
@@ -473,7 +473,7 @@ class EngineProxy:
         runtime.everywhere("sample", calls, hear)
         return [found[i] for i in range(len(prompts))]
 
-    def examine(self, token_ids: np.ndarray, temperature: float) -> list[Examination]:
+    def examine(self, token_ids: np.ndarray, temperature: float) -> list[Fingerprint]:
         return self.runtime.examine(self.handle, token_ids, temperature)
 
     def stream(self, prompt: np.ndarray, sampling: Sampling, seed: int) -> Any:

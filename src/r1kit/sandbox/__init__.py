@@ -1,7 +1,7 @@
 """Untrusted programs: isolation, a warm pool of workers, typed verdicts.
 
-``run_program`` runs one program against tests, ``run_programs`` many on all cores; ``probe`` tells how
-safely."""
+``run_program`` runs one program against tests, ``run_programs`` many on all cores; ``probe`` checks the
+isolation."""
 
 from r1kit.sandbox.comparison import matches
 from r1kit.sandbox.jobs import Job

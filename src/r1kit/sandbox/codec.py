@@ -1,9 +1,9 @@
 """Plain values as bytes, between processes that do not trust each other.
 
-JSON carries lists, texts, numbers and None; everything else is an object with one tag. Neither pickle nor
-marshal nor eval: a decoder builds plain values only, whatever it is sent. Subclasses of int, str, list ...
-are flattened to the base type, so a value whose ``__eq__`` always says yes does not survive the crossing.
-What is no plain value crosses as a handle: a number that only its owner can follow.
+JSON carries lists, texts, numbers and None; everything else is an object with one tag. There is no pickle,
+marshal or eval: a decoder builds plain values only, whatever it receives. Subclasses of int, str, list ...
+are flattened to the base type, so a value whose ``__eq__`` always says yes does not arrive. An object that is
+not a plain value is sent as a handle: a number that only its owner can follow.
 
 A message is four bytes of length (big-endian) and that many bytes.
 """
@@ -48,16 +48,16 @@ _write = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class CodecError(ValueError):
-    """What cannot cross, or bytes that are no message."""
+    """A value that cannot be encoded, or bytes that are not a message."""
 
 
 def encode(value: Any, handle_for: Handler | None = None) -> bytes:
-    """Encode a value. ``handle_for`` turns what is no plain value into JSON; without it CodecError is
-    raised."""
+    """Encode a value. ``handle_for`` turns an object that is not a plain value into JSON; without it
+    CodecError is raised."""
     try:
         return _write(_plain(value, handle_for, 0)).encode()
     except (RecursionError, OverflowError, MemoryError) as error:
-        raise CodecError(f"the value is too deep or too large to cross: {type(error).__name__}") from None
+        raise CodecError(f"the value is too deep or too large to encode: {type(error).__name__}") from None
 
 
 def decode(message: bytes, from_handle: Handler | None = None) -> Any:
@@ -97,10 +97,10 @@ def _plain(value: Any, handle_for: Handler | None, depth: int) -> Any:
                 [_plain(k, handle_for, depth + 1), _plain(v, handle_for, depth + 1)] for k, v in value.items()
             ]
         }
-    return _less_usual(value, kind, handle_for, depth)
+    return _plain_rare(value, kind, handle_for, depth)
 
 
-def _less_usual(value: Any, kind: type, handle_for: Handler | None, depth: int) -> Any:
+def _plain_rare(value: Any, kind: type, handle_for: Handler | None, depth: int) -> Any:
     if kind in (set, frozenset):
         return {"s" if kind is set else "f": [_plain(item, handle_for, depth + 1) for item in value]}
     if kind in (bytes, bytearray):
@@ -127,12 +127,12 @@ def _less_usual(value: Any, kind: type, handle_for: Handler | None, depth: int) 
     if flat is not value:
         return _plain(flat, handle_for, depth + 1)
     if handle_for is None:
-        raise CodecError(f"a {kind.__name__} is no plain value")
+        raise CodecError(f"a {kind.__name__} is not a plain value")
     return handle_for(value)
 
 
 def _flatten(value: Any, kind: type) -> Any:
-    """The plain value inside an instance of a subclass; the value itself where there is none."""
+    """The plain value inside an instance of a subclass; the value itself if there is none."""
     if isinstance(value, bool | int):
         return int.__add__(value, 0)
     if isinstance(value, float):
@@ -163,7 +163,7 @@ def _value(data: Any, from_handle: Handler | None) -> Any:
     ((tag, content),) = data.items()
     if tag == "h":
         if from_handle is None:
-            raise CodecError("a handle where a plain value must stand")
+            raise CodecError("a handle where a plain value is expected")
         return from_handle(content)
     if tag == "d":
         return {_value(key, from_handle): _value(item, from_handle) for key, item in content}
@@ -212,8 +212,8 @@ def write_message(channel: int, message: bytes) -> None:
 
 
 def read_message(channel: int) -> bytes:
-    """Read a whole message from a blocking file descriptor. Raises EOFError at its end, CodecError for an
-    absurd length."""
+    """Read a whole message from a blocking file descriptor. Raises EOFError at its end, CodecError for a
+    length beyond LARGEST_MESSAGE."""
     (length,) = struct.unpack(">I", _read_exactly(channel, 4))
     if length > LARGEST_MESSAGE:
         raise CodecError(f"a message of {length} bytes; {LARGEST_MESSAGE} are allowed")

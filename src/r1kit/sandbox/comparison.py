@@ -1,6 +1,6 @@
-"""Compare what a program returned or printed with what was expected, outside of the sandbox and type by type.
+"""Compare what a program returned or printed with what was expected, outside the sandbox, type by type.
 
-Results arrive as the codec's JSON and are compared as they stand: nothing that a program sends is rebuilt
+Results arrive as the codec's JSON and are compared in that form: nothing that a program sends is rebuilt
 here."""
 
 import json
@@ -83,8 +83,7 @@ def _number(data: Any) -> int | float | None:
 
 
 def same_output(expected: bytes, printed: bytes) -> bool:
-    """Compare what was printed, as contest judges do: blanks at the end of lines and empty lines at the end
-    do not count."""
+    """Compare outputs as contest judges do: blanks at line ends and empty lines at the end do not count."""
     return [line.rstrip() for line in expected.rstrip().split(b"\n")] == [
         line.rstrip() for line in printed.rstrip().split(b"\n")
     ]

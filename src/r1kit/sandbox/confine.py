@@ -1,12 +1,15 @@
-"""Two ways to lock a process in, and what each job adds to it.
+"""Two ways to confine a process, and what each job adds to them.
 
 Tier ``namespaces``: a zygote lives in user, pid, mount, network, IPC and UTS namespaces of its own; its root
 is a small read-only tree (the interpreter, the system's libraries, four device nodes). A job gets a pid
-namespace, an empty /tmp of its own (64 MB) and its own /proc on top, then loses every capability. Tier
-``landlock``, where user namespaces are blocked (containers): no namespaces, but the kernel refuses every file
-outside the interpreter and the libraries, and every write. In both a job has resource limits, and a seccomp
-filter that leaves it no new process, no network and no signal to others. Tier ``unsafe-subprocess`` sets
-limits and nothing else: it keeps out accidents, not attacks."""
+namespace, an empty /tmp of its own (64 MB) and its own /proc on top, then loses every capability.
+
+Tier ``landlock``, for places where user namespaces are blocked (containers): no namespaces, but the kernel
+refuses every file outside the interpreter and the libraries, and every write.
+
+In both a job has resource limits and a seccomp filter that allows no new process, no network and no signal to
+others. Tier ``unsafe-subprocess`` only sets limits: it stops accidents, not attacks.
+"""
 
 import os
 import resource
@@ -23,8 +26,8 @@ _WRITTEN_FILES = 16 << 20
 
 
 def visible_paths() -> list[str]:
-    """The folders that a Python program needs to read: the interpreter's, the libraries'; nothing of the
-    project's."""
+    """The folders that a Python program needs to read: the interpreter and the libraries, nothing of the
+    project."""
     packages = [path for path in sys.path if os.path.basename(path) in ("site-packages", "dist-packages")]
     folders = ["/usr", *_LIBRARIES, sys.base_prefix, sys.prefix, *packages]
     existing = {os.path.realpath(folder) for folder in folders if os.path.isdir(folder)}
@@ -37,12 +40,12 @@ def visible_paths() -> list[str]:
 
 
 def scratch_folder(visible: Sequence[str]) -> str:
-    """Where a job may write: /tmp, unless the interpreter itself lives there."""
+    """Where a job may write: /tmp, unless the interpreter is installed there."""
     return "/var/tmp" if any(path.startswith("/tmp/") for path in visible) else "/tmp"
 
 
 def enter_namespaces(visible: Sequence[str]) -> int:
-    """Lock this process into namespaces of its own; return, in the child that lives on, a handle on its own
+    """Confine this process to namespaces of its own; return, in the child that continues, a descriptor of its
     pid namespace.
 
     The calling process forks: the parent waits for the child and exits as it did. Raises OSError where the
@@ -62,7 +65,7 @@ def enter_namespaces(visible: Sequence[str]) -> int:
     _write("/proc/self/gid_map", f"{group} {group} 1")
     if not is_root:
         _build_root(visible)
-    _live_on_in_child()
+    _continue_in_child()
     own_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     # The host's processes must not show where a job's own /proc cannot be mounted.
     kernel.mount(
@@ -94,8 +97,8 @@ def _build_root(visible: Sequence[str]) -> None:
     for name, target in (("stdin", "0"), ("stdout", "1"), ("stderr", "2")):
         os.symlink(f"/proc/self/fd/{target}", f"/new/dev/{name}")
     os.symlink("/proc/self/fd", "/new/dev/fd")
-    # The old /proc stays until the zygote has its own: mounting a new one needs one in sight, and the id maps
-    # are written through it.
+    # The old /proc stays until the zygote has its own: mounting a new one needs a visible one, and the id
+    # maps are written through it.
     kernel.mount("/old/proc", "/new/proc", None, kernel.MS_BIND | kernel.MS_REC)
     os.chdir("/new")
     kernel.pivot_root(".", "old" if os.path.isdir("old") else ".")
@@ -110,14 +113,14 @@ def _build_root(visible: Sequence[str]) -> None:
 
 
 def _become_nobody() -> None:
-    """Root is exempt from limits and file modes; nobody is not."""
+    """Change to the user nobody: limits and file modes do not bind root."""
     os.setgroups([])
     os.setresgid(NOBODY, NOBODY, NOBODY)
     os.setresuid(NOBODY, NOBODY, NOBODY)
-    kernel.set_dumpable(True)  # or the id maps below would belong to root
+    kernel.set_dumpable(True)  # otherwise the id maps would belong to root
 
 
-def _live_on_in_child() -> None:
+def _continue_in_child() -> None:
     child = os.fork()
     if child == 0:
         kernel.die_with_parent()
@@ -133,15 +136,15 @@ def _write(path: str, text: str) -> None:
 
 
 def enter_landlock(visible: Sequence[str]) -> int:
-    """Prepare a zygote of the tier without namespaces; return the rule that is put on each job."""
+    """Prepare a zygote of the tier ``landlock``; return a descriptor of the rule that each job adopts."""
     if kernel.landlock_version() < 3:
-        raise OSError("no Landlock (version 3 or later) in this kernel")
+        raise OSError("this kernel has no Landlock of version 3 or later")
     kernel.set_dumpable(False)
     return kernel.landlock_ruleset(visible, ("/dev/null",))
 
 
 def confine_in_namespaces(scratch: str) -> None:
-    """Lock in a job that was just born as the first process of its pid namespace."""
+    """Confine a new job, the first process of its pid namespace."""
     kernel.unshare(kernel.CLONE_NEWNS)
     nothing_special = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
     kernel.mount("tmpfs", scratch, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, SCRATCH_OPTIONS)
@@ -151,17 +154,16 @@ def confine_in_namespaces(scratch: str) -> None:
 
 
 def confine_with_landlock(ruleset: int) -> None:
-    """Lock in a job where there are no namespaces."""
+    """Confine a new job of the tier ``landlock``."""
     os.chdir("/")
     kernel.drop_capabilities()
     kernel.landlock(ruleset)
 
 
 class Limits:
-    """The resource limits of jobs; what is the same for all of them is found out once, by the zygote that
-    they are forked from.
+    """The resource limits of jobs; the zygote computes once what is the same for all of them.
 
-    ``threads``: bound their number too, where the user is the job's alone.
+    ``threads``: limit their number too, which counts per user: only if no one else has the job's user.
     """
 
     def __init__(self, threads: bool) -> None:
@@ -182,7 +184,7 @@ class Limits:
         self.common.append((resource.RLIMIT_STACK, (_at_most(64 << 20, hard), hard)))
 
     def impose(self, memory: int, seconds: int) -> None:
-        """Bind this process: bytes of memory beyond the interpreter's, processor seconds (a backstop)."""
+        """Limit this process: bytes of memory beyond the interpreter's, processor seconds (a backstop)."""
         for kind, bounds in self.common:
             resource.setrlimit(kind, bounds)
         space = _at_most(self.interpreter + memory, self.hard[resource.RLIMIT_AS])
@@ -190,7 +192,7 @@ class Limits:
         last = self.hard[resource.RLIMIT_CPU]
         resource.setrlimit(
             resource.RLIMIT_CPU, (_at_most(seconds, last), _at_most(seconds + 1, last))
-        )  # a signal, which says why; then the end
+        )  # first a signal that gives the reason, then the kill
 
 
 def _at_most(amount: int, hard: int) -> int:

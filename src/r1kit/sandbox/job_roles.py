@@ -1,9 +1,11 @@
-"""What a job does once it is locked in: run a program, serve its functions, or judge them with trusted tests.
+"""What a job does once it is confined: run a program, serve its functions, or judge them with trusted tests.
 
-``functions``  channel: loads a program, then answers calls one by one. It never sees an expected value.
-``program``    channel, stdin, stdout, stderr: runs a program as a script.
-``tests``      channel, calls: runs a test text whose entry points are remote: every call goes through ``calls`` to a ``functions`` job.
-``mathematics`` channel: compares mathematical answers, one after the other.
+``functions``  channel: load a program, then answer calls one by one. It never receives an expected value.
+``program``    channel, stdin, stdout, stderr: run a program as a script.
+``tests``      channel, calls: run a test text whose entry point is remote; every call goes through ``calls``
+               to a ``functions`` job.
+
+Any other role is a service: a trusted function that the zygote was started with, called once a message.
 """
 
 import atexit
@@ -29,7 +31,7 @@ def serve_functions(channels: Channels) -> None:
     """Load the program of the first message and answer calls until the channel ends."""
     channel = channels[0]
     request = decode(read_message(channel))
-    answer = write_message
+    answer = write_message  # the program may replace the module's
     namespace = _fresh_namespace("__program__")
     try:
         exec(compile(request["program"], "<program>", "exec"), namespace)
@@ -64,7 +66,7 @@ class FunctionServer:
         self.objects: list[Any] = []
 
     def greet(self, entry_point: str | None) -> bytes:
-        """Tell that the program is loaded; the entry point, where one is named, becomes handle 0."""
+        """Report that the program is loaded; the entry point, if one is named, becomes handle 0."""
         if entry_point is None:
             return encode(["ready"])
         if entry_point not in self.namespace:
@@ -88,7 +90,7 @@ class FunctionServer:
         return (_Held(self.namespace[name]),)
 
     def do_call(self, target: Any, arguments: Any, keywords: Any) -> tuple[Any, ...]:
-        """Call; a result of None brings back the arguments, which may have been changed in place."""
+        """Call; with a result of None the arguments go back too: they may have been changed in place."""
         value = target(*arguments, **keywords)
         return (
             (value, arguments)
@@ -121,7 +123,7 @@ class FunctionServer:
 
 
 class _Held:
-    """An object that crosses as a handle whatever it is."""
+    """An object that crosses as a handle, even if it is a plain value."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
@@ -147,14 +149,13 @@ def _raised(error: BaseException) -> list[Any]:
 
 
 def run_script(channels: Channels) -> None:
-    """Run the program of the message as __main__ between the given standard streams; exit as Python would."""
+    """Run the program of the message as __main__ with the given standard streams; exit as Python would."""
     channel, *streams = channels
     program = decode(read_message(channel))["program"]
     for standard, stream in enumerate(streams):
         os.dup2(stream, standard)
     os.closerange(3, 3 + len(channels))
-    # The interpreter holds on to its first streams: a program that puts others in their place must not close
-    # the files with them.
+    # The interpreter keeps its first streams: a program that replaces them must not close the files.
     sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)
     sys.stdout = io.TextIOWrapper(open(1, "wb", closefd=False), encoding="utf-8", errors="surrogateescape")
     sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
@@ -167,38 +168,36 @@ def run_script(channels: Channels) -> None:
     except BaseException as error:
         sys.stderr.write(_raised(error)[2])
         status = 1
-    # What the interpreter does at its end, in its order: wait for threads, run exit functions, flush.
+    # As the interpreter does at its end, in its order: wait for threads, run exit functions, flush.
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     for output in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
-        with contextlib.suppress(ValueError, AttributeError):  # closed, or put away
+        with contextlib.suppress(ValueError, AttributeError):  # closed, or replaced
             output.flush()
     os._exit(status & 0xFF)
 
 
 def run_tests(channels: Channels) -> None:
-    """Judge a program that is served on the second channel; the verdict is the one message back."""
+    """Judge a program that is served on the second channel; the only message back is the verdict."""
     channel, calls = channels
-    random.seed()  # what the tests draw is not what the program can draw
+    random.seed()  # the program cannot predict what the tests draw
     request = decode(read_message(channel))
     write_message(channel, encode(judge(request["tests"], request["entry_point"], calls)))
 
 
-def compare_answers(channels: Channels) -> None:
-    """Answer (gold, answer) pairs with math-verify until the channel ends."""
-    compare = importlib.import_module("r1kit.tasks.mathematics.math_verify").compare
+def serve(function: Callable[..., Any], channels: Channels) -> None:
+    """Answer each message, a list of arguments, with the function's result, until the channel ends."""
     channel = channels[0]
     while True:
         try:
-            gold, answer = decode(read_message(channel))
+            arguments = decode(read_message(channel))
         except EOFError:
             return
-        write_message(channel, encode(compare(gold, answer)))
+        write_message(channel, encode(function(*arguments)))
 
 
 def _fresh_namespace(name: str) -> dict[str, Any]:
-    """The globals of a new module, which is also importable by its name (dataclasses and pickle look
-    there)."""
+    """The globals of a new module. It can be imported by its name, as dataclasses and pickle need."""
     module = types.ModuleType(name)
     sys.modules[name] = module
     return module.__dict__
@@ -208,5 +207,4 @@ ROLES: dict[str, Callable[[Channels], None]] = {
     "functions": serve_functions,
     "program": run_script,
     "tests": run_tests,
-    "mathematics": compare_answers,
 }

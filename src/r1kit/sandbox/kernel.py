@@ -1,7 +1,8 @@
-"""The Linux kernel's doors, by system call: namespaces, mounts, capabilities, seccomp, Landlock.
+"""What the sandbox uses of the Linux kernel, by system call: namespaces, mounts, capabilities, seccomp,
+Landlock.
 
-ctypes on the C library and nothing else, so that the sandbox depends on no program and no package. Constants
-are those of the kernel's user-space headers (linux/sched.h, mount.h, prctl.h, capability.h, seccomp.h,
+Only ctypes on the C library, so that the sandbox depends on no program and no package. Constants are those of
+the kernel's user-space headers (linux/sched.h, mount.h, prctl.h, capability.h, seccomp.h,
 landlock.h). Every wrapper raises OSError."""
 
 import ctypes
@@ -36,9 +37,11 @@ _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR
 _CAPABILITY_VERSION_3 = 0x20080522
 
 # (x86_64, aarch64); None where the architecture has no such call.
-_SYSCALLS = {"pivot_root": (155, 41), "mount_setattr": (442, 442), "landlock_create_ruleset": (444, 444),
-             "landlock_add_rule": (445, 445), "landlock_restrict_self": (446, 446), "capset": (126, 91)}  # fmt: skip
-_MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column of the tables, AUDIT_ARCH
+_SYSCALLS = {
+    "pivot_root": (155, 41), "mount_setattr": (442, 442), "landlock_create_ruleset": (444, 444),
+    "landlock_add_rule": (445, 445), "landlock_restrict_self": (446, 446), "capset": (126, 91),
+}  # fmt: skip
+MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column of the tables, AUDIT_ARCH
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc_under_gil = ctypes.PyDLL(None, use_errno=True)
@@ -47,9 +50,9 @@ _libc_under_gil = ctypes.PyDLL(None, use_errno=True)
 @functools.cache
 def _column() -> int:
     machine = platform.machine()
-    if machine not in _MACHINES:
+    if machine not in MACHINES:
         raise OSError(errno.ENOSYS, f"no system call table for {machine}")
-    return _MACHINES[machine][0]
+    return MACHINES[machine][0]
 
 
 def _checked(result: int, what: str) -> int:
@@ -68,9 +71,9 @@ def _syscall(name: str, *arguments: int | bytes | ctypes.Array[ctypes.c_char] | 
 def fork() -> int:
     """Fork without Python's own after-fork work, for a process that has one thread and holds no lock.
 
-    That work (threading's, random's, logging's) has nothing to do there, and writing to a third of the pages
-    that a short job ever touches it costs as much as the job. The child's ``random`` goes on where the
-    parent's stood."""
+    That work (threading's, random's, logging's) is useless there. It writes to a third of the memory pages
+    that a short job touches, and so costs as much as the job. The child's ``random`` continues from the
+    parent's state."""
     return _checked(_libc_under_gil.fork(), "fork")
 
 
@@ -80,8 +83,7 @@ def unshare(flags: int) -> None:
 
 
 def join(namespace_fd: int, kind: int) -> None:
-    """Enter the namespace that ``namespace_fd`` refers to (for a pid namespace: where later children are
-    born)."""
+    """Enter the namespace that ``namespace_fd`` refers to (for a pid namespace: that of later children)."""
     _checked(_libc.setns(namespace_fd, ctypes.c_int(kind)), "setns")
 
 
@@ -121,7 +123,7 @@ def die_with_parent() -> None:
 
 
 def set_dumpable(dumpable: bool) -> None:
-    """Allow or forbid that other processes of this user look into this one."""
+    """Allow or forbid other processes of this user to inspect this one."""
     _prctl(_PR_SET_DUMPABLE, int(dumpable))
 
 
@@ -134,7 +136,7 @@ def renounce_privileges() -> None:
 
 
 def drop_capabilities() -> None:
-    """Give up every capability that this process has; after ``renounce_privileges`` for good."""
+    """Give up every capability of this process; after ``renounce_privileges`` for good."""
     _syscall("capset", struct.pack("Ii", _CAPABILITY_VERSION_3, 0), bytes(24))
 
 
@@ -142,39 +144,45 @@ def _prctl(option: int, value: int) -> None:
     _checked(_libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0), f"prctl {option}")
 
 
-# --- seccomp: a list of the calls that a Python program needs; all others fail with EPERM
-# -------------------------------------
-
-_ALLOWED: dict[str, tuple[int | None, int | None]] = {
-    "read": (0, 63), "write": (1, 64), "open": (2, None), "close": (3, 57), "stat": (4, None), "fstat": (5, 80), "lstat": (6, None),
-    "poll": (7, None), "lseek": (8, 62), "mmap": (9, 222), "mprotect": (10, 226), "munmap": (11, 215), "brk": (12, 214),
-    "rt_sigaction": (13, 134), "rt_sigprocmask": (14, 135), "rt_sigreturn": (15, 139), "pread64": (17, 67), "pwrite64": (18, 68),
-    "readv": (19, 65), "writev": (20, 66), "access": (21, None), "pipe": (22, None), "select": (23, None), "sched_yield": (24, 124),
-    "mremap": (25, 216), "msync": (26, 227), "mincore": (27, 232), "madvise": (28, 233), "dup": (32, 23), "dup2": (33, None),
-    "pause": (34, None), "nanosleep": (35, 101), "getitimer": (36, 102), "alarm": (37, None), "setitimer": (38, 103),
-    "getpid": (39, 172), "sendfile": (40, 71), "sendto": (44, 206), "recvfrom": (45, 207), "exit": (60, 93), "wait4": (61, 260),
-    "uname": (63, 160), "flock": (73, 32), "fsync": (74, 82), "fdatasync": (75, 83), "truncate": (76, 45), "ftruncate": (77, 46),
-    "getdents": (78, None), "getcwd": (79, 17), "chdir": (80, 49), "fchdir": (81, 50), "rename": (82, None), "mkdir": (83, None),
-    "rmdir": (84, None), "creat": (85, None), "link": (86, None), "unlink": (87, None), "symlink": (88, None), "readlink": (89, None),
-    "umask": (95, 166), "gettimeofday": (96, 169), "getrlimit": (97, 163), "getrusage": (98, 165), "sysinfo": (99, 179),
-    "times": (100, 153), "getuid": (102, 174), "getgid": (104, 176), "geteuid": (107, 175), "getegid": (108, 177),
-    "getppid": (110, 173), "getpgrp": (111, None), "getgroups": (115, 158), "getresuid": (118, 148), "getresgid": (120, 150),
-    "getpgid": (121, 155), "getsid": (124, 156), "rt_sigpending": (127, 136), "rt_sigtimedwait": (128, 137),
-    "rt_sigsuspend": (130, 133), "sigaltstack": (131, 132), "statfs": (137, 43), "fstatfs": (138, 44), "getpriority": (140, 141),
-    "arch_prctl": (158, None), "setrlimit": (160, 164), "gettid": (186, 178), "time": (201, None), "futex": (202, 98),
-    "sched_getaffinity": (204, 123), "getdents64": (217, 61), "set_tid_address": (218, 96), "restart_syscall": (219, 128),
-    "fadvise64": (221, 223), "clock_gettime": (228, 113), "clock_getres": (229, 114), "clock_nanosleep": (230, 115),
-    "exit_group": (231, 94), "epoll_wait": (232, None), "epoll_ctl": (233, 21), "waitid": (247, 95), "openat": (257, 56),
-    "mkdirat": (258, 34), "newfstatat": (262, 79), "unlinkat": (263, 35), "renameat": (264, 38), "linkat": (265, 37),
-    "symlinkat": (266, 36), "readlinkat": (267, 78), "faccessat": (269, 48), "pselect6": (270, 72), "ppoll": (271, 73),
-    "set_robust_list": (273, 99), "get_robust_list": (274, 100), "splice": (275, 76), "epoll_pwait": (281, 22), "eventfd": (284, None),
-    "fallocate": (285, 47), "eventfd2": (290, 19), "epoll_create1": (291, 20), "dup3": (292, 24), "pipe2": (293, 59),
-    "preadv": (295, 69), "pwritev": (296, 70), "getcpu": (309, 168), "renameat2": (316, 276), "getrandom": (318, 278),
-    "membarrier": (324, 283), "copy_file_range": (326, 285), "statx": (332, 291), "rseq": (334, 293), "close_range": (436, 436),
-    "faccessat2": (439, 439),
+# The calls that a Python program needs, (x86_64, aarch64); seccomp makes all others fail with EPERM.
+ALLOWED_CALLS: dict[str, tuple[int | None, int | None]] = {
+    "read": (0, 63), "write": (1, 64), "open": (2, None), "close": (3, 57), "stat": (4, None),
+    "fstat": (5, 80), "lstat": (6, None), "poll": (7, None), "lseek": (8, 62), "mmap": (9, 222),
+    "mprotect": (10, 226), "munmap": (11, 215), "brk": (12, 214), "rt_sigaction": (13, 134),
+    "rt_sigprocmask": (14, 135), "rt_sigreturn": (15, 139), "pread64": (17, 67), "pwrite64": (18, 68),
+    "readv": (19, 65), "writev": (20, 66), "access": (21, None), "pipe": (22, None), "select": (23, None),
+    "sched_yield": (24, 124), "mremap": (25, 216), "msync": (26, 227), "mincore": (27, 232),
+    "madvise": (28, 233), "dup": (32, 23), "dup2": (33, None), "pause": (34, None), "nanosleep": (35, 101),
+    "getitimer": (36, 102), "alarm": (37, None), "setitimer": (38, 103), "getpid": (39, 172),
+    "sendfile": (40, 71), "sendto": (44, 206), "recvfrom": (45, 207), "exit": (60, 93), "wait4": (61, 260),
+    "uname": (63, 160), "flock": (73, 32), "fsync": (74, 82), "fdatasync": (75, 83), "truncate": (76, 45),
+    "ftruncate": (77, 46), "getdents": (78, None), "getcwd": (79, 17), "chdir": (80, 49), "fchdir": (81, 50),
+    "rename": (82, None), "mkdir": (83, None), "rmdir": (84, None), "creat": (85, None), "link": (86, None),
+    "unlink": (87, None), "symlink": (88, None), "readlink": (89, None), "umask": (95, 166),
+    "gettimeofday": (96, 169), "getrlimit": (97, 163), "getrusage": (98, 165), "sysinfo": (99, 179),
+    "times": (100, 153), "getuid": (102, 174), "getgid": (104, 176), "geteuid": (107, 175),
+    "getegid": (108, 177), "getppid": (110, 173), "getpgrp": (111, None), "getgroups": (115, 158),
+    "getresuid": (118, 148), "getresgid": (120, 150), "getpgid": (121, 155), "getsid": (124, 156),
+    "rt_sigpending": (127, 136), "rt_sigtimedwait": (128, 137), "rt_sigsuspend": (130, 133),
+    "sigaltstack": (131, 132), "statfs": (137, 43), "fstatfs": (138, 44), "getpriority": (140, 141),
+    "arch_prctl": (158, None), "setrlimit": (160, 164), "gettid": (186, 178), "time": (201, None),
+    "futex": (202, 98), "sched_getaffinity": (204, 123), "getdents64": (217, 61),
+    "set_tid_address": (218, 96), "restart_syscall": (219, 128), "fadvise64": (221, 223),
+    "clock_gettime": (228, 113), "clock_getres": (229, 114), "clock_nanosleep": (230, 115),
+    "exit_group": (231, 94), "epoll_wait": (232, None), "epoll_ctl": (233, 21), "waitid": (247, 95),
+    "openat": (257, 56), "mkdirat": (258, 34), "newfstatat": (262, 79), "unlinkat": (263, 35),
+    "renameat": (264, 38), "linkat": (265, 37), "symlinkat": (266, 36), "readlinkat": (267, 78),
+    "faccessat": (269, 48), "pselect6": (270, 72), "ppoll": (271, 73), "set_robust_list": (273, 99),
+    "get_robust_list": (274, 100), "splice": (275, 76), "epoll_pwait": (281, 22), "eventfd": (284, None),
+    "fallocate": (285, 47), "eventfd2": (290, 19), "epoll_create1": (291, 20), "dup3": (292, 24),
+    "pipe2": (293, 59), "preadv": (295, 69), "pwritev": (296, 70), "getcpu": (309, 168),
+    "renameat2": (316, 276), "getrandom": (318, 278), "membarrier": (324, 283), "copy_file_range": (326, 285),
+    "statx": (332, 291), "rseq": (334, 293), "close_range": (436, 436), "faccessat2": (439, 439),
 }  # fmt: skip
-_CONDITIONAL = {"clone": (56, 220), "clone3": (435, 435), "kill": (62, 129), "tgkill": (234, 131), "ioctl": (16, 29), "fcntl": (72, 25),
-                "prlimit64": (302, 261), "socketpair": (53, 199)}  # fmt: skip
+CONDITIONAL_CALLS = {
+    "clone": (56, 220), "clone3": (435, 435), "kill": (62, 129), "tgkill": (234, 131), "ioctl": (16, 29),
+    "fcntl": (72, 25), "prlimit64": (302, 261), "socketpair": (53, 199),
+}  # fmt: skip
 _IOCTLS = (
     0x5401,
     0x5413,
@@ -208,10 +216,10 @@ def _return(value: int) -> Instruction:
 def seccomp_filter() -> bytes:
     """Assemble the filter as the kernel's BPF: allowed calls, calls allowed for some arguments, EPERM for the
     rest."""
-    column, architecture = _MACHINES[platform.machine()]
+    column, architecture = MACHINES[platform.machine()]
     deny = _return(_ERRNO | errno.EPERM)
     allow = _return(_ALLOW)
-    numbers = {name: row[column] for name, row in _CONDITIONAL.items()}
+    numbers = {name: row[column] for name, row in CONDITIONAL_CALLS.items()}
     program: list[Instruction] = [
         (_LOAD, 0, 0, _ARCHITECTURE),
         (_JUMP_EQUAL, 1, 0, architecture),
@@ -234,13 +242,21 @@ def seccomp_filter() -> bytes:
         [(_LOAD, 0, 0, _argument(0)), (_AND, 0, 0, flags), (_JUMP_EQUAL, 0, 1, CLONE_THREAD), allow, deny],
     )
     program += _block(numbers["clone3"], [_return(_ERRNO | errno.ENOSYS)])
-    # Signals to itself, but not those that cannot be caught: the supervisor alone kills and stops.
+    # Signals to itself, except those that cannot be caught: only the supervisor kills and stops.
     for name, signal_index in (("kill", 1), ("tgkill", 2)):
         program += _block(
             numbers[name],
-            [(_LOAD, 0, 0, _argument(0)), (_JUMP_EQUAL, 1, 0, _OWN_PID), deny, (_LOAD, 0, 0, _argument(signal_index)),
-             (_JUMP_EQUAL, 2, 0, 9), (_JUMP_EQUAL, 1, 0, 19), allow, deny],
-        )  # fmt: skip
+            [
+                (_LOAD, 0, 0, _argument(0)),
+                (_JUMP_EQUAL, 1, 0, _OWN_PID),
+                deny,
+                (_LOAD, 0, 0, _argument(signal_index)),
+                (_JUMP_EQUAL, 2, 0, 9),
+                (_JUMP_EQUAL, 1, 0, 19),
+                allow,
+                deny,
+            ],
+        )
     program += _block(
         numbers["ioctl"],
         [(_LOAD, 0, 0, _argument(1)), *_any_of(_IOCTLS, allow), _return(_ERRNO | errno.ENOTTY)],
@@ -249,14 +265,22 @@ def seccomp_filter() -> bytes:
     program += _block(
         numbers["prlimit64"], [(_LOAD, 0, 0, _argument(0)), (_JUMP_EQUAL, 0, 1, 0), allow, deny]
     )
-    # asyncio wakes itself through a pair of connected streams; a datagram pair could write to strangers.
+    # asyncio wakes itself through a pair of connected streams; a datagram pair could send to other processes.
     program += _block(
         numbers["socketpair"],
-        [(_LOAD, 0, 0, _argument(0)), (_JUMP_EQUAL, 1, 0, 1), deny, (_LOAD, 0, 0, _argument(1)), (_AND, 0, 0, 0xF),
-         (_JUMP_EQUAL, 0, 1, 1), allow, deny],
-    )  # fmt: skip
+        [
+            (_LOAD, 0, 0, _argument(0)),
+            (_JUMP_EQUAL, 1, 0, 1),
+            deny,
+            (_LOAD, 0, 0, _argument(1)),
+            (_AND, 0, 0, 0xF),
+            (_JUMP_EQUAL, 0, 1, 1),
+            allow,
+            deny,
+        ],
+    )
     program += _search(
-        _edges({number for row in _ALLOWED.values() if (number := row[column]) is not None}, allow, deny)
+        _edges({number for row in ALLOWED_CALLS.values() if (number := row[column]) is not None}, allow, deny)
     )
     return b"".join(struct.pack("HBBI", *instruction) for instruction in program)
 
@@ -269,8 +293,8 @@ def _edges(numbers: set[int], inside: Instruction, outside: Instruction) -> list
 
 
 def _search(edges: Sequence[tuple[int, Instruction]]) -> list[Instruction]:
-    """Look the loaded number up by halving. The kernel tries every call on a filter that is installed, so a
-    long list costs each job."""
+    """Find the loaded number by bisection. The kernel runs an installed filter on every system call, so a
+    long list would cost each job."""
     if len(edges) == 1:
         return [edges[0][1]]
     middle = len(edges) // 2
@@ -296,21 +320,18 @@ class SeccompFilter:
         ]
 
     def install(self) -> None:
-        """Bind this process to the filter for good; ``renounce_privileges`` must have been called."""
+        """Put this process under the filter for good; call ``renounce_privileges`` before."""
         for place in self.own_pids:
             struct.pack_into("I", self.instructions, place, os.getpid())
         _checked(_libc.prctl(_PR_SET_SECCOMP, ctypes.c_ulong(2), self.header, 0, 0), "seccomp")
 
-
-# --- Landlock
-# ---------------------------------------------------------------------------------------------------------------
 
 _READ = 0b1101  # execute, read file, read directory
 _READ_FILE, _WRITE_FILE, _TRUNCATE = 4, 2, 1 << 14
 
 
 def landlock_version() -> int:
-    """The kernel's Landlock ABI; 0 where there is none."""
+    """The version of the kernel's Landlock ABI; 0 without Landlock."""
     try:
         return _syscall("landlock_create_ruleset", None, 0, 1)
     except OSError:
@@ -319,7 +340,7 @@ def landlock_version() -> int:
 
 def landlock_ruleset(readable: Sequence[str], writable_files: Sequence[str] = ()) -> int:
     """A descriptor for the rule: read beneath ``readable``, write to ``writable_files``; TCP, signals and
-    sockets are closed too."""
+    sockets are forbidden too."""
     version = landlock_version()
     if version < 3:
         raise OSError(errno.ENOSYS, f"Landlock version {version}; 3 is needed")
@@ -340,7 +361,7 @@ def landlock_ruleset(readable: Sequence[str], writable_files: Sequence[str] = ()
 
 
 def landlock(ruleset: int) -> None:
-    """Bind this process to the rule for good; ``renounce_privileges`` must have been called."""
+    """Put this process under the rule for good; call ``renounce_privileges`` before."""
     _syscall("landlock_restrict_self", ruleset, 0)
 
 

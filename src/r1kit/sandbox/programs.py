@@ -1,12 +1,12 @@
-"""Run a program against tests and say what it is worth.
+"""Run a program against tests and return a verdict.
 
-Three kinds of tests: ``function`` (arguments and the expected value), ``stdio`` (what is typed and what must
+Three kinds of tests: ``function`` (arguments and the expected value), ``stdio`` (the input and the output to
 be printed) and ``asserts`` (any trusted test text). Expected values never enter the process that runs the
-program: results are compared here, or by a second locked-in process, with exact types.
+program: results are compared here, or by a second confined process, with exact types.
 
-A verdict's reasons: lint (not Python), exception, timeout, memory, wrong_answer, output (too much of it),
-killed, missing (no such entry point), tests (the tests judge nothing: unverifiable), sandbox (our own fault:
-failed)."""
+Reasons of a verdict: lint (not Python), exception, timeout, memory, wrong_answer, output (too much of it),
+killed, missing (no such entry point), tests (they test nothing: unverifiable), sandbox (a worker was lost
+again and again: failed)."""
 
 import ast
 import json
@@ -19,15 +19,16 @@ from typing import Any
 
 from r1kit.config import R1kitError
 from r1kit.sandbox.jobs import Job, Kind, Tests, check_shape
-from r1kit.sandbox.pool import Pool, WorkerLost, Zygote, current_tier, shared_pool
+from r1kit.sandbox.pool import Pool, current_tier, shared_pool
 from r1kit.sandbox.run_job import run_asserts, run_functions, run_stdio
+from r1kit.sandbox.zygote_handle import WorkerLost, ZygoteHandle
 from r1kit.types import Verdict
 
 ATTEMPTS = 10
-BYTE_ORDER_MARK = "\ufeff"  # which a file may begin with, and a text may not
+BYTE_ORDER_MARK = "\ufeff"  # allowed at the start of a file, not of a text
 LARGEST_PROGRAM = 200_000  # characters
 
-_quiet = threading.Lock()  # the filters of warnings are the process's
+_quiet = threading.Lock()  # filters of warnings belong to the whole process
 
 
 def run_program(
@@ -40,8 +41,8 @@ def run_program(
     1e-6}``; for ``stdio`` a list of ``{"stdin": text, "stdout": text}``; for ``asserts`` a test text
     (asserts, ``check(candidate)``, unittest classes). ``time_limit_s`` is processor time: of loading the
     program, and of each test (of all of them for ``asserts``). The verdict's ``seconds`` are processor time
-    too, seen from outside: of the tests for ``function``, with loading for the others. Raises SandboxError
-    where programs cannot be isolated, ConfigError for tests of the wrong shape."""
+    too, measured from outside: of the tests for ``function``, with loading for the others. Raises
+    SandboxError if programs cannot be isolated, ConfigError for tests of the wrong shape."""
     return run_jobs([Job(program, tests, kind, entry_point, time_limit_s, memory_limit_mb)])[0]
 
 
@@ -77,9 +78,9 @@ def results_of(
     memory_limit_mb: int = 512,
 ) -> list[bytes | None]:
     """Run a program on each list of arguments, on all cores: its results as canonical JSON of the codec, None
-    where it has none.
+    for an input without a result.
 
-    Every input has a process of its own. Raises R1kitError where workers were lost again and again: that says
+    Every input has a process of its own. Raises R1kitError if workers were lost again and again, which says
     nothing about the program."""
     if lint(program):
         return [None] * len(inputs)
@@ -99,7 +100,7 @@ def _result_of(job: Job, pool: Pool) -> bytes | None:
 
     verdict = _try_again(lambda zygote: run_functions(job, zygote, keep), pool)
     if verdict.outcome == "failed":
-        raise R1kitError(f"{verdict.reason}; what a program returns could not be found out; see r1kit doctor")
+        raise R1kitError(f"{verdict.reason}; the results of a program are unknown; run r1kit doctor")
     return results[-1] if results else None
 
 
@@ -112,8 +113,8 @@ def _run(job: Job, pool: Pool) -> Verdict:
     return _try_again(lambda zygote: _RUNNERS[job.kind](job, zygote), pool)
 
 
-def _try_again(attempt: Callable[[Zygote], Verdict], pool: Pool) -> Verdict:
-    """Attempt a job on a worker until none is lost on the way; ``failed`` after ATTEMPTS."""
+def _try_again(attempt: Callable[[ZygoteHandle], Verdict], pool: Pool) -> Verdict:
+    """Attempt a job on one worker after the other until one survives it; ``failed`` after ATTEMPTS."""
     reason = ""
     for _ in range(ATTEMPTS):
         try:
@@ -125,7 +126,7 @@ def _try_again(attempt: Callable[[Zygote], Verdict], pool: Pool) -> Verdict:
 
 
 def lint(program: str) -> str:
-    """Why a text is no Python program; empty where it is one. Whatever the text, this returns."""
+    """Why a text is not a Python program; empty if it is one. Raises nothing, whatever the text."""
     if len(program) > LARGEST_PROGRAM:
         return f"{len(program)} characters"
     try:

@@ -1,18 +1,18 @@
-"""Judge a program by a trusted test text, when the program itself lives in another process.
+"""Judge a program by a trusted test text, while the program runs in another process.
 
 The text (asserts, HumanEval's ``check(candidate)``, ``test_*`` functions, unittest classes) runs here; its
-entry point is a stand-in whose calls go over to the program. What comes back are plain values, rebuilt here,
-so no ``__eq__`` of the program's is ever asked about an expected value. An object that is no plain value
-comes back as a handle with narrow rights:
+entry point is a stand-in whose calls are sent to the program. Plain values come back as data and are rebuilt
+here, so no ``__eq__`` of the program ever sees an expected value. Any other object comes back as a handle
+with narrow rights:
 
-- compared with a plain value it is unequal, and has no order; between two objects of the program its own
-operators decide; - an operator between an object and a plain value must yield an object again, never a plain
-value: ``abs(f(x) - 3.5) < 1e-6`` would
-  otherwise tell the program 3.5 and believe its answer;
-- what a function returns is no judge of itself: ``"ab" in f(x)`` looks through its items here, and
-  ``f(x).startswith("ab")`` is for texts.
-  Only where the entry point is a class by its name (``Stack``) do its own objects answer;
-- names that the test text uses without defining them, other than the entry point, may only construct objects.
+- It is unequal to every plain value and has no order with one; between two objects of the program the
+  program's own operators decide.
+- An operator between an object and a plain value must yield an object again, never a plain value: otherwise
+  ``abs(f(x) - 3.5) < 1e-6`` would give the program 3.5 and believe its answer.
+- A returned object does not judge itself: ``"ab" in f(x)`` looks through its items here, and
+  ``f(x).startswith("ab")`` works for texts only. Objects answer for themselves only if the entry point is a
+  class by its name (``Stack``).
+- Names that the text uses and does not define, other than the entry point, may only construct objects.
 """
 
 import ast
@@ -45,20 +45,22 @@ _BINARY = (
 _ORDER = ("lt", "le", "gt", "ge")
 _UNARY = {"abs": "abs", "neg": "neg", "pos": "pos", "invert": "invert"}
 _VIEWS = {"len": int, "bool": bool, "int": int, "float": float, "str": str, "repr": str, "complex": complex}
-# Methods of plain values that are told the expected value and answer yes or no, and what data frames call the
-# same.
+# Methods of plain values that get the expected value and answer yes or no, and their names in data frames.
 _PREDICATES = frozenset(
-    name for kind in (str, bytes, set, float) for name in dir(kind) if name.startswith("is") or name.endswith("swith")
-) | {"equals", "equal"}  # fmt: skip
+    name
+    for kind in (str, bytes, set, float)
+    for name in dir(kind)
+    if name.startswith("is") or name.endswith("swith")
+) | {"equals", "equal"}
 
 
 class ProgramLost(BaseException):
-    """The program's process has ended, or does not speak the protocol. No Exception: the tests must not catch
+    """The program's process has ended or broke the protocol. Not an Exception: the tests must not catch
     it."""
 
 
 class Unusable(Exception):  # noqa: N818
-    """The test text itself cannot judge anything."""
+    """The test text cannot judge anything."""
 
 
 class Program:
@@ -71,7 +73,7 @@ class Program:
         self.is_class = False
 
     def ask(self, action: str, *arguments: Any) -> Any:
-        """Send a request and return the value that comes back, or raise what the program raised."""
+        """Send a request and return the value in the reply, or raise what the program raised."""
         if self.lost:
             raise ProgramLost(self.lost)
         self.calls += action == "call"
@@ -84,7 +86,7 @@ class Program:
         return reply[1]
 
     def greeting(self) -> list[Any]:
-        """What the program says when it is loaded: ["ready", entry point] or why it is not."""
+        """The program's first reply: ["ready", entry point], or why it is not loaded."""
         return self._exchange(None)
 
     def _exchange(self, request: bytes | None) -> list[Any]:
@@ -95,12 +97,12 @@ class Program:
             if not isinstance(reply, list) or not reply or (len(reply) < 2 and request is not None):
                 raise CodecError("not a reply")
         except (CodecError, EOFError, OSError) as error:
-            self.lost = f"the program ended or spoke out of turn ({type(error).__name__})"
+            self.lost = f"the program ended or broke the protocol ({type(error).__name__})"
             raise ProgramLost(self.lost) from None
         return reply
 
     def remote(self, content: Any) -> "Remote":
-        """The stand-in for a handle that the program gave."""
+        """The stand-in for a handle of the program."""
         number, kind = content
         return Remote(self, int(number), str(kind))
 
@@ -125,7 +127,7 @@ def _exception(reply: list[Any]) -> Exception:
 
 
 def _take_back(sent: Any, returned: Any) -> None:
-    """Apply what a function that returns None did to its arguments in place."""
+    """Apply the changes that a function, which returned None, made to its arguments in place."""
     if not isinstance(returned, list | tuple) or len(returned) != len(sent):
         return
     for mine, theirs in zip(sent, returned, strict=True):
@@ -157,7 +159,7 @@ class Remote:
         if name.startswith("__") and name not in ("__name__", "__doc__"):
             raise AttributeError(name)
         if name in _PREDICATES and not self._program.is_class:
-            raise AttributeError(f"{name}: the program returned an object of its own, no text or set")
+            raise AttributeError(f"{name}: the program returned an object of its own, not a text or set")
         return self._program.ask("get", self, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -219,8 +221,8 @@ class Remote:
         return isinstance(value, Remote) and self._program.ask("apply", "issubclass", value, self) is True
 
 
-def _give_operators() -> None:
-    """Write the operators that differ in name only."""
+def _define_operators() -> None:
+    """Give Remote the operators that differ only in their names."""
 
     def binary(operation: str, swapped: bool) -> Any:
         def method(self: Remote, other: Any) -> Any:
@@ -265,16 +267,16 @@ def _give_operators() -> None:
         setattr(Remote, f"__{operation}__", view(operation, kind))
 
 
-_give_operators()
+_define_operators()
 
 
 def judge(tests: str, entry_point: str | None, channel: int) -> Judgement:
     """Run a test text against the program on ``channel``. Never raises for what the text or the program does.
 
-    A program that has ended is told as such, whatever the text made of it; the reason ``lost`` is for one
-    that never began."""
-    if not _is_locked_in(channel):
-        return ("failed", "lost", "the job could not be locked in", ())
+    A program that has ended is reported as ended, whatever the text made of it; the reason ``lost`` means
+    that it never began."""
+    if not _is_confined(channel):
+        return ("failed", "lost", "the job could not be confined", ())
     program = Program(channel)
     results: list[str] = []
     judgement = _judge(tests, entry_point, program, results)
@@ -298,7 +300,7 @@ def _judge(tests: str, entry_point: str | None, program: Program, results: list[
     return ("correct", "", "", tuple(results))
 
 
-def _is_locked_in(channel: int) -> bool:
+def _is_confined(channel: int) -> bool:
     try:
         return read_message(channel) == b""
     except (EOFError, OSError):
@@ -312,8 +314,8 @@ def _text(error: BaseException) -> str:
 def run_text(
     tests: str, entry_point: tuple[str, "Remote"] | None, program: Program, results: list[str]
 ) -> None:
-    """Execute the text statement by statement, then the tests that it only defines. Raises what a failing
-    test raises."""
+    """Execute the text statement by statement, then the tests that it defines without calling them. Raises
+    what a failing test raises."""
     try:
         tree = ast.parse(tests)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -351,14 +353,14 @@ def _bind_names(
     program: Program,
     namespace: dict[str, Any],
 ) -> Remote:
-    """Give every name that the text uses and does not define a value: the entry point, the standard library,
-    constructors."""
+    """Bind every name that the text uses and does not define: the entry point, modules of the standard
+    library, constructors."""
     free = free_names(nodes)
     outside = [name for name in free if name not in sys.stdlib_module_names]
     if entry_point is None:
         candidates = [name for name in outside if not name[:1].isupper()] or outside
         if len(candidates) != 1:
-            raise Unusable(f"which of {', '.join(candidates) or 'no name'} is the entry point? Name it")
+            raise Unusable(f"the entry point is unclear ({', '.join(candidates) or 'no candidate'}): name it")
         entry_point = (candidates[0], program.ask("name", candidates[0]))
     entry_name, entry = entry_point
     program.is_class = entry_name.lstrip("_")[:1].isupper()

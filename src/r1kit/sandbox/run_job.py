@@ -1,6 +1,6 @@
-"""How a zygote runs one job, by kind of tests: ask, wait within the limits, compare, say why not.
+"""Run one job in a zygote, by kind of tests: ask, wait within the limits, compare, give the reason.
 
-A job that is killed by somebody else (``WorkerLost``) has no verdict; one that ends, falls silent or sends
+A job that something else killed (``WorkerLost``) has no verdict. A job that ends, falls silent or sends
 nonsense because of what it ran is wrong. Nothing that a program can do by itself may look like the former.
 """
 
@@ -12,14 +12,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from r1kit.sandbox.channel import Channel, TimeLimit
 from r1kit.sandbox.codec import CodecError, decode, encode
 from r1kit.sandbox.comparison import matches, same_output
 from r1kit.sandbox.jobs import Job
-from r1kit.sandbox.pool import Channel, Ended, Watch, WorkerLost, Zygote
+from r1kit.sandbox.zygote_handle import Ended, WorkerLost, ZygoteHandle
 from r1kit.types import Outcome, Verdict
 
 LARGEST_OUTPUT = 16 << 20
-SENT_AT_ONCE = 64 << 10  # bytes; what a socket holds
+SENT_AT_ONCE = 64 << 10  # bytes that fit into a socket's buffer
 
 Judgement = tuple[Outcome, str, str, tuple[str, ...]]  # outcome, reason, detail, per-test results
 Right = Callable[[Mapping[str, Any], Any], bool]
@@ -30,22 +31,21 @@ def matches_expected(test: Mapping[str, Any], data: Any) -> bool:
     return matches(test["expected"], data, test.get("tolerance"))
 
 
-def run_functions(job: Job, zygote: Zygote, right: Right = matches_expected) -> Verdict:
+def run_functions(job: Job, zygote: ZygoteHandle, right: Right = matches_expected) -> Verdict:
     """Call the entry point with the arguments of each test.
 
-    All requests go out at once where they are small: a job then runs without waiting for us between its
-    tests."""
+    Small requests are all sent at once: the job then does not wait for us between its tests."""
     assert not isinstance(job.tests, str)
     try:
         requests = [_request(test) for test in job.tests]
     except CodecError as error:
-        return Verdict("unverifiable", f"tests: arguments that cannot cross: {error}")
+        return Verdict("unverifiable", f"tests: arguments that cannot be sent to a program: {error}")
     at_once = sum(map(len, requests)) + len(job.program) < SENT_AT_ONCE
     results: list[str] = []
     reason = ""
     with Channel(zygote) as channel:
         number = zygote.spawn("functions", [channel.theirs.fileno()], job.memory_limit_mb, job.backstop_s)
-        channel.hand_over()
+        channel.close_job_end()
         channel.send(
             encode({"program": job.program, "entry_point": job.entry_point}), *(requests if at_once else ())
         )
@@ -57,7 +57,7 @@ def run_functions(job: Job, zygote: Zygote, right: Right = matches_expected) -> 
                 asked = time.monotonic()
                 if not at_once:
                     channel.send(request)
-                # What passed since by the clock bounds the processor time that earlier tests have used.
+                # The time by the clock is an upper bound of the processor time of the earlier tests.
                 reason = _result(
                     channel.receive(number, job.time_limit_s, loaded + asked - begun), job, test, right
                 )
@@ -76,7 +76,7 @@ def run_functions(job: Job, zygote: Zygote, right: Right = matches_expected) -> 
 
 
 def _load(channel: Channel, number: int, job: Job) -> str:
-    """Wait until the program is loaded; the reason why it is not."""
+    """Wait until the program is loaded; return the reason if it is not."""
     message = channel.receive(number, job.time_limit_s)
     if message is None:
         return "timeout: while the program was loaded"
@@ -97,12 +97,12 @@ def _request(test: Mapping[str, Any]) -> bytes:
 
 def _entry_point_handle(value: Any) -> Any:
     if not isinstance(value, _EntryPoint):
-        raise CodecError(f"a {type(value).__name__} is no plain value")
+        raise CodecError(f"a {type(value).__name__} is not a plain value")
     return {"h": [0, "callable"]}
 
 
 def _result(message: bytes | None, job: Job, test: Mapping[str, Any], right: Right) -> str:
-    """The reason why the reply to a test is not right (empty: it is)."""
+    """Why the reply to a test is not right; empty if it is."""
     if message is None:
         return f"timeout: more than {job.time_limit_s:g} s"
     reply = _reply(message)
@@ -117,7 +117,7 @@ def _result(message: bytes | None, job: Job, test: Mapping[str, Any], right: Rig
 
 
 def _reply(message: bytes) -> list[Any]:
-    """A reply as raw JSON. It is compared as it stands: nothing that a program sends is rebuilt in this
+    """A reply as raw JSON. It is compared in this form: nothing that a program sends is rebuilt in this
     process."""
     try:
         reply = json.loads(message)
@@ -140,17 +140,16 @@ def _shown(value: Any) -> str:
 
 
 def _ending(ended: Ended, job: Job, detail: str) -> str:
-    """The reason that the end of a job gives. Raises WorkerLost where its death was neither its own nor
-    ours."""
+    """The reason of a job's end. Raises WorkerLost if neither the job nor we ended it."""
     if ended.code == -signal.SIGXCPU or (ended.code == -signal.SIGKILL and ended.seconds >= job.backstop_s):
         return f"timeout: {detail}"
     if ended.code == -signal.SIGKILL and not ended.ordered:
-        raise WorkerLost("a job was killed from outside")
+        raise WorkerLost("something outside killed the job")
     return f"{'output' if ended.code == -signal.SIGXFSZ else 'killed'}: {detail}"
 
 
-def run_stdio(job: Job, zygote: Zygote) -> Verdict:
-    """Run the program as a script once a test; its input and output are files of ours."""
+def run_stdio(job: Job, zygote: ZygoteHandle) -> Verdict:
+    """Run the program as a script, once a test; its input and output are files in memory."""
     assert not isinstance(job.tests, str)
     results: list[str] = []
     total = 0.0
@@ -163,7 +162,7 @@ def run_stdio(job: Job, zygote: Zygote) -> Verdict:
     return Verdict("correct", "", total, tuple(results))
 
 
-def _run_once(job: Job, zygote: Zygote, test: Mapping[str, Any]) -> tuple[str, float]:
+def _run_once(job: Job, zygote: ZygoteHandle, test: Mapping[str, Any]) -> tuple[str, float]:
     with contextlib.ExitStack() as stack:
         streams = [os.memfd_create(name, os.MFD_CLOEXEC) for name in ("stdin", "stdout", "stderr")]
         for stream in streams:
@@ -173,18 +172,18 @@ def _run_once(job: Job, zygote: Zygote, test: Mapping[str, Any]) -> tuple[str, f
         number = zygote.spawn(
             "program", [channel.theirs.fileno(), *streams], job.memory_limit_mb, job.backstop_s
         )
-        channel.hand_over()
+        channel.close_job_end()
         channel.send(encode({"program": job.program}))
         in_time = _wait_for_end(zygote, number, job.time_limit_s)
         ended = zygote.kill(number)
-        channel.check_lock()
+        channel.check_confined()
         if not in_time:
             return f"timeout: more than {job.time_limit_s:g} s", ended.seconds
         return _judge_output(job, ended, streams, test["stdout"]), ended.seconds
 
 
 def _judge_output(job: Job, ended: Ended, streams: Sequence[int], expected: str) -> str:
-    """The reason why a script that ended by itself has not passed (empty: it has)."""
+    """Why a script that ended by itself has not passed; empty if it has."""
     if ended.code == 0:
         printed = _contents(streams[1], LARGEST_OUTPUT)
         right = same_output(expected.encode("utf-8", "surrogateescape"), printed)
@@ -196,9 +195,9 @@ def _judge_output(job: Job, ended: Ended, streams: Sequence[int], expected: str)
     return _ending(ended, job, f"ended by signal {-ended.code}")
 
 
-def _wait_for_end(zygote: Zygote, number: int, seconds: float) -> bool:
-    """Wait for a job that reports nothing but its end; False when its time is over."""
-    watch = Watch(zygote, number, seconds)
+def _wait_for_end(zygote: ZygoteHandle, number: int, seconds: float) -> bool:
+    """Wait for a job that reports only its end; False when its time is over."""
+    limit = TimeLimit(zygote, number, seconds)
     wait = seconds
     while True:
         try:
@@ -209,7 +208,7 @@ def _wait_for_end(zygote: Zygote, number: int, seconds: float) -> bool:
         else:
             zygote.ended[number] = ended
             return ended.seconds <= seconds
-        wait = watch.look()
+        wait = limit.remaining()
         if wait <= 0:
             return number in zygote.ended and zygote.ended[number].seconds <= seconds
 
@@ -225,16 +224,16 @@ def _contents(stream: int, limit: int) -> bytes:
     return os.pread(stream, min(os.fstat(stream).st_size, limit), 0)
 
 
-def run_asserts(job: Job, zygote: Zygote) -> Verdict:
+def run_asserts(job: Job, zygote: ZygoteHandle) -> Verdict:
     """Serve the program's functions to a second job, which runs the test text."""
     with Channel(zygote) as program, Channel(zygote) as tests:
         number = zygote.spawn("functions", [program.theirs.fileno()], job.memory_limit_mb, job.backstop_s)
-        program.hand_over()
+        program.close_job_end()
         program.send(encode({"program": job.program, "entry_point": job.entry_point}))
         judge = zygote.spawn(
             "tests", [tests.theirs.fileno(), program.ours.fileno()], job.memory_limit_mb, 4 * job.backstop_s
         )
-        tests.hand_over()
+        tests.close_job_end()
         program.ours.close()
         tests.send(encode({"tests": job.tests, "entry_point": job.entry_point}))
         try:
@@ -246,11 +245,11 @@ def run_asserts(job: Job, zygote: Zygote) -> Verdict:
             )
             outcome, reason, detail, results = judgement
         except (EOFError, CodecError, ValueError, TypeError) as error:
-            raise WorkerLost(f"the judge of the tests has died: {error}") from None
+            raise WorkerLost(f"the process that judges the tests has died: {error}") from None
         ended = zygote.end(number) if reason == "exception" else zygote.kill(number)
         zygote.release(judge)
     if reason == "lost":
         raise WorkerLost(detail)
     if reason == "exception" and ended.code < 0:
-        reason = _ending(ended, job, "").partition(":")[0]  # raises where the program was killed from outside
+        reason = _ending(ended, job, "").partition(":")[0]  # raises if something outside killed it
     return Verdict(outcome, f"{reason}: {detail}".strip(": "), ended.seconds, tuple(results))

@@ -1,4 +1,4 @@
-"""Probe the sandbox in use: short programs that try what must not work, and one that must."""
+"""Check the sandbox in use: short programs that try forbidden things, and one harmless program."""
 
 import os
 
@@ -9,48 +9,80 @@ from r1kit.sandbox.programs import run_jobs
 
 Probe = tuple[str, bool, str]
 
-# Each defines f, which returns "reached" where the program reached what it must not reach.
+# Each defines f, which returns "reached" if the program reached what must be closed to it.
 _FORBIDDEN = {
-    "network": "import socket\ndef f():\n    socket.create_connection(('127.0.0.1', 22), 0.2)\n    return "
-    "'reached'",
-    "name service": "import socket\ndef f():\n    socket.getaddrinfo('localhost', 80)\n    "
-    "socket.socket()\n    "
-    "return "
-    "'reached'",
-    "home folder": "import os, pathlib\ndef f():\n    return 'reached' if any(os.path.exists(p + "
-    "'/.profile') "
-    "for p "
-    "in ('/root', HOME)) "
-    "and os.listdir(HOME) else ''",
-    "password file": "def f():\n    return 'reached' if open('/etc/passwd').read() else ''",
-    "secrets in the environment": "import os\ndef f():\n    return 'reached' if any(k not in ALLOWED for k in "
-    "os.environ) else "
-    "''",
-    "other processes": "import os\ndef f():\n    me = str(os.getpid())\n    others = [p for p in "
-    "os.listdir('/proc') if "
-    "p.isdigit() and p != me]"
-    "\n    return 'reached' if others else ''",
-    "new processes": "import os\ndef f():\n    if os.fork() == 0: os._exit(0)\n    return 'reached'",
-    "nested namespaces": "import ctypes\ndef f():\n    return 'reached' if "
-    "ctypes.CDLL(None).unshare(0x10000000) == 0 "
-    "else "
-    "''",
-    "signals to others": "import os\ndef f():\n    os.kill(os.getppid() or 2, 0)\n    return 'reached'",
-    "writing to libraries": "import os\ndef f():\n    open(os.path.dirname(os.__file__) + '/r1kit-probe', "
-    "'w')\n    "
-    "return "
-    "'reached'",
-    "leftovers": "def f():\n    open('/tmp/r1kit-probe', 'w').close()\n    return 'kept'",
+    "network": """
+import socket
+def f():
+    socket.create_connection(('127.0.0.1', 22), 0.2)
+    return 'reached'
+""",
+    "name service": """
+import socket
+def f():
+    socket.getaddrinfo('localhost', 80)
+    socket.socket()
+    return 'reached'
+""",
+    "home folder": """
+import os, pathlib
+def f():
+    homes = [p for p in ('/root', HOME) if os.path.exists(p + '/.profile')]
+    return 'reached' if homes and os.listdir(HOME) else ''
+""",
+    "password file": """
+def f():
+    return 'reached' if open('/etc/passwd').read() else ''
+""",
+    "secrets in the environment": """
+import os
+def f():
+    return 'reached' if any(k not in ALLOWED for k in os.environ) else ''
+""",
+    "other processes": """
+import os
+def f():
+    me = str(os.getpid())
+    others = [p for p in os.listdir('/proc') if p.isdigit() and p != me]
+    return 'reached' if others else ''
+""",
+    "new processes": """
+import os
+def f():
+    if os.fork() == 0: os._exit(0)
+    return 'reached'
+""",
+    "nested namespaces": """
+import ctypes
+def f():
+    return 'reached' if ctypes.CDLL(None).unshare(0x10000000) == 0 else ''
+""",
+    "signals to others": """
+import os
+def f():
+    os.kill(os.getppid() or 2, 0)
+    return 'reached'
+""",
+    "writing to libraries": """
+import os
+def f():
+    open(os.path.dirname(os.__file__) + '/r1kit-probe', 'w')
+    return 'reached'
+""",
+    "leftovers": """
+def f():
+    open('/tmp/r1kit-probe', 'w').close()
+    return 'kept'
+""",
 }
 _ALLOWED = ("PYTHONHASHSEED", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "LC_ALL", "HOME", "LC_CTYPE", "PWD")
 
 
 def probe() -> list[Probe]:
-    """Try the sandbox in use: (what, whether it holds, detail), one line each; a tier that cannot be used is
-    one failed line.
+    """Check the sandbox in use: (what, whether it holds, detail) for each program; a tier that cannot be used
+    is one failed entry.
 
-    Where nothing is locked nothing is tried: the probes would do what they try.
-    """
+    The tier without isolation is not checked: there the programs would really do what they try."""
     try:
         tier = current_tier()
         if tier == UNSAFE:

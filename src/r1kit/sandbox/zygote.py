@@ -1,22 +1,28 @@
-"""The zygote: a warm, locked-in Python that is forked once per job.
+"""The zygote: a confined Python with its modules loaded, which is forked once per job.
 
-It is started with an empty environment, holds no test, no answer and no program (those reach a job through a
-channel of its own), and obeys one-line orders on its command channel, each a JSON object; file descriptors
-come along as ancillary data:
+It starts with an almost empty environment and holds no test, answer or program: a job gets those through a
+channel of its own. It carries out orders from its command channel, each a JSON object in one message; file
+descriptors come as ancillary data, in the order that the role expects:
 
-    {"do": "spawn", "id": 7, "role": "functions", "memory": bytes, "seconds": n}   + the job's descriptors, in the role's order
-    {"do": "kill", "id": 7}      {"do": "time", "id": 7}      {"do": "look", "id": 7}
+    {"do": "spawn", "id": 7, "role": "functions", "memory": bytes, "seconds": n}
+    {"do": "kill", "id": 7}
+    {"do": "time", "id": 7}         asks for the processor time of a job
+    {"do": "usage", "id": 7}        asks for its processor time and whether it is asleep
 
-and reports what it sees, which no job can forge:
+It reports what it measures itself, so no job can forge a report:
 
-    {"id": 7, "exit": wait status, "seconds": processor time, "ordered": whether it was killed as ordered}   when a job has ended
-    {"id": 7, "time": processor time so far, "asleep": whether none of its threads can run}   when asked (the latter for look only)
+    {"id": 7, "exit": wait status, "seconds": processor time, "ordered": killed as ordered}    at a job's end
+    {"id": 7, "time": processor time so far, "asleep": none of its threads can run}            as an answer
 
-End of the command channel ends the zygote, and with it every job. A job's own first message, on the first of
-its descriptors, is empty: it is locked in. Until then it knows nothing but what the zygote knows, and runs
-nothing."""
+A role is one of job_roles.ROLES, or one of the services that the zygote was started with: trusted functions,
+imported before it confines itself. No job can reach the command channel, so no program chooses a role.
+
+The end of the command channel ends the zygote and all its jobs. A job's first message, on the first of its
+descriptors, is empty and means that it is confined. Before that it has received nothing and runs nothing.
+"""
 
 import array
+import functools
 import gc
 import importlib
 import json
@@ -27,14 +33,14 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from r1kit.sandbox import confine, kernel
 from r1kit.sandbox.codec import write_message
-from r1kit.sandbox.job_roles import ROLES
+from r1kit.sandbox.job_roles import ROLES, Channels, serve
 
-# What programs import most; loaded once here, it costs a job nothing.
+# The modules that programs import most: loaded once here, they cost a job nothing.
 PRELOADED = (
     "abc",
     "array",
@@ -73,17 +79,25 @@ PRELOADED = (
     "unittest",
 )
 FIRST_DESCRIPTOR = 3
-LOCKED_IN = b""
+CONFINED = b""
 
 
 class Zygote:
-    """The supervisor of the jobs of one processor core."""
+    """The supervisor of the jobs of one processor core. ``services`` are the roles besides ROLES."""
 
-    def __init__(self, commands: socket.socket, tier: str, scratch: str, lock: int | None) -> None:
+    def __init__(
+        self,
+        commands: socket.socket,
+        tier: str,
+        scratch: str,
+        lock: int | None,
+        services: Mapping[str, Callable[[Channels], None]],
+    ) -> None:
         self.commands = commands
+        self.roles = {**ROLES, **services}
         self.tier = tier
         self.scratch = scratch
-        self.lock = lock  # a descriptor: of the zygote's own pid namespace, of the Landlock rule
+        self.lock = lock  # a descriptor: the zygote's own pid namespace, or the Landlock rule
         self.limits = confine.Limits(threads=tier == "namespaces")
         self.filter = kernel.SeccompFilter() if tier != "unsafe-subprocess" else None
         self.jobs: dict[int, tuple[int, int]] = {}  # pidfd -> (job, pid)
@@ -114,13 +128,13 @@ class Zygote:
             for descriptor in descriptors:
                 os.close(descriptor)
         else:
-            self.look_after(order)
+            self.control(order)
         return True
 
     def spawn(self, order: dict[str, Any], descriptors: list[int]) -> None:
         """Fork a job; in the child this never returns."""
         if self.tier == "namespaces" and self.lock is not None:
-            # Only a process that stands in its own pid namespace may open another one for its next child.
+            # Only a process inside its own pid namespace may create another one for its next child.
             kernel.join(self.lock, kernel.CLONE_NEWPID)
             kernel.unshare(kernel.CLONE_NEWPID)
         parent = os.getpid()
@@ -132,12 +146,11 @@ class Zygote:
         self.poll.register(pidfd, select.POLLIN)
 
     def become_job(self, order: dict[str, Any], descriptors: list[int], parent: int) -> None:
-        """Lock this process in, say so, and play the role."""
+        """Confine this process, report it, and carry out the role."""
         try:
             kernel.die_with_parent()
-            if (
-                self.tier != "namespaces" and os.getppid() != parent
-            ):  # a namespace ends with its zygote in any case
+            # A pid namespace ends with its zygote in any case.
+            if self.tier != "namespaces" and os.getppid() != parent:
                 os._exit(120)
             if self.tier == "landlock" and self.lock is not None:
                 confine.confine_with_landlock(self.lock)
@@ -147,18 +160,18 @@ class Zygote:
                 confine.confine_in_namespaces(self.scratch)
             if self.filter is not None:
                 self.filter.install()
-            write_message(channels[0], LOCKED_IN)
+            write_message(channels[0], CONFINED)
         except BaseException:
             os._exit(120)
         try:
-            ROLES[order["role"]](channels)
+            self.roles[order["role"]](channels)
         except BaseException:
             os._exit(121)
         finally:
             os._exit(0)
 
-    def look_after(self, order: dict[str, Any]) -> None:
-        """Kill a job or tell its processor time; a job that is gone already needs neither."""
+    def control(self, order: dict[str, Any]) -> None:
+        """Kill a job or report its processor time; a job that has ended needs neither."""
         for pidfd, (job, pid) in self.jobs.items():
             if job != order["id"]:
                 continue
@@ -168,7 +181,7 @@ class Zygote:
                 os.kill(pid, signal.SIGKILL)
             else:
                 self.report(
-                    id=job, time=processor_seconds(pid), asleep=order["do"] == "look" and is_asleep(pid)
+                    id=job, time=processor_seconds(pid), asleep=order["do"] == "usage" and is_asleep(pid)
                 )
 
     def report_end(self, pidfd: int) -> None:
@@ -181,7 +194,7 @@ class Zygote:
         self.killed.discard(job)
 
     def report(self, **fields: float) -> None:
-        """Send one report; the other side may be gone, which the next poll will tell."""
+        """Send one report. If the other side is gone, the next poll finds out."""
         try:
             self.commands.send(json.dumps(fields).encode())
         except OSError:
@@ -197,7 +210,7 @@ def processor_seconds(pid: int) -> float:
 
 
 def is_asleep(pid: int) -> bool:
-    """Whether every thread of a process waits for something; False where that cannot be seen (see
+    """Whether every thread of a process waits for something; False if that cannot be read (see
     proc_pid_stat(5))."""
     try:
         for thread in os.listdir(f"/proc/{pid}/task"):
@@ -207,6 +220,15 @@ def is_asleep(pid: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def load_service(service: str) -> Callable[..., Any]:
+    """Import "package.module:function", call the module's ``warm_up``, and return the function."""
+    module_name, _, name = service.partition(":")
+    module = importlib.import_module(module_name)
+    module.warm_up()
+    function: Callable[..., Any] = getattr(module, name)
+    return function
 
 
 def _arrange(descriptors: list[int]) -> list[int]:
@@ -220,13 +242,12 @@ def _arrange(descriptors: list[int]) -> list[int]:
     return [FIRST_DESCRIPTOR + place for place in range(len(high))]
 
 
-def main(channel: int, tier: str, visible: Sequence[str], modules: Sequence[str]) -> None:
-    """Warm up, lock in, tell the other side that all is well (or what is not), and serve."""
+def main(channel: int, tier: str, visible: Sequence[str], services: Sequence[str]) -> None:
+    """Load modules and services, confine this process, report success or the reason why not, and serve."""
     commands = socket.socket(fileno=channel)
     for module in PRELOADED:
         importlib.import_module(module)
-    for module in modules:
-        importlib.import_module(module).warm_up()
+    roles = {service: functools.partial(serve, load_service(service)) for service in services}
     sys.dont_write_bytecode = True
     lock: int | None = None
     try:
@@ -242,9 +263,9 @@ def main(channel: int, tier: str, visible: Sequence[str], modules: Sequence[str]
     nowhere = os.open("/dev/null", os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(nowhere, standard)
-    zygote = Zygote(commands, tier, confine.scratch_folder(visible), lock)
+    zygote = Zygote(commands, tier, confine.scratch_folder(visible), lock, roles)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    random.seed(0)  # every program begins with the same
+    random.seed(0)  # every program begins with the same state
     gc.collect()
     gc.freeze()
     commands.send(json.dumps({"ready": tier}).encode())

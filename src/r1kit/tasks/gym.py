@@ -20,7 +20,7 @@ from typing import Any
 
 from r1kit.config import ConfigError
 from r1kit.sandbox import results_of
-from r1kit.sandbox.pool import WorkerLost
+from r1kit.sandbox.zygote_handle import WorkerLost
 from r1kit.tasks.mathematics.check import final_answer
 from r1kit.tasks.task import is_held_out
 from r1kit.types import Problem, Verdict

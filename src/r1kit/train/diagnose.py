@@ -15,7 +15,7 @@ from torch import Tensor
 from r1kit.chat import Chat, TemplateName
 from r1kit.config import R1kitError
 from r1kit.engine import Engine
-from r1kit.model.fingerprint import Examination, Mark, mark
+from r1kit.model.fingerprint import Fingerprint, Mark, mark
 from r1kit.train.learner import LearnerProtocol
 from r1kit.types import Completion, Problem, Row
 
@@ -41,7 +41,7 @@ class Sides(Protocol):
 class Examinable(Protocol):
     """A side that can be taken apart; one examination for each process that holds a copy."""
 
-    def examine(self, token_ids: np.ndarray, temperature: float) -> list[Examination]: ...
+    def examine(self, token_ids: np.ndarray, temperature: float) -> list[Fingerprint]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ def wrong_weights(sides: Sides, probe: Probe) -> str:
     return ""
 
 
-def _copies(sides: Sides, probe: Probe) -> Iterator[tuple[str, Examination]]:
+def _copies(sides: Sides, probe: Probe) -> Iterator[tuple[str, Fingerprint]]:
     for who, side in (("the learner", sides.learner), ("the engine", sides.engine)):
         if isinstance(side, Examinable):
             for process, found in enumerate(side.examine(probe.excerpt, probe.row.temperature)):

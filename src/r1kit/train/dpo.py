@@ -46,17 +46,17 @@ class RowPair:
     rejected: Row
 
 
-def margins(chosen_N: np.ndarray, rejected_N: np.ndarray, beta: float) -> np.ndarray:
+def margins(chosen_Y: np.ndarray, rejected_Y: np.ndarray, beta: float) -> np.ndarray:
     """m [pairs] from the log ratios log pi / pi_ref of chosen and rejected responses: the difference of the
     implicit rewards (eq. 5)."""
-    margins_N: np.ndarray = beta * (chosen_N - rejected_N)
-    return margins_N
+    margins_Y: np.ndarray = beta * (chosen_Y - rejected_Y)
+    return margins_Y
 
 
-def dpo_slopes(margins_N: np.ndarray, beta: float) -> tuple[np.ndarray, np.ndarray]:
+def dpo_slopes(margins_Y: np.ndarray, beta: float) -> tuple[np.ndarray, np.ndarray]:
     """(dL/dlog pi(chosen), dL/dlog pi(rejected)) of the mean loss."""
-    slope_N = beta * sigmoid(-margins_N) / len(margins_N)
-    return -slope_N, slope_N
+    slope_Y = beta * sigmoid(-margins_Y) / len(margins_Y)
+    return -slope_Y, slope_Y
 
 
 def read_logprobs(learner: LearnerProtocol, pairs: Sequence[RowPair]) -> np.ndarray:
@@ -73,14 +73,14 @@ def train(
 
     The reference's log-probabilities are read once, before the state that an interrupted training left in
     ``out`` is taken up."""
-    reference_N2 = read_logprobs(learner, pairs)
+    reference_Y2 = read_logprobs(learner, pairs)
     start = learner.restore(out)["step"] if checkpoint.exists(out) else 0
     batches = minibatches(len(pairs), config.batch, config.epochs, seed)
     metrics: Metrics = {}
     for step in range(start, len(batches)):
         scale = config.schedule.scale(step, len(batches))
         metrics = _learn(
-            learner, [pairs[i] for i in batches[step]], reference_N2[batches[step]], config.beta, scale
+            learner, [pairs[i] for i in batches[step]], reference_Y2[batches[step]], config.beta, scale
         )
         tell_fault(learner, metrics, log)
         log.step(step, len(batches), metrics)
@@ -90,15 +90,15 @@ def train(
 
 
 def _learn(
-    learner: LearnerProtocol, pairs: Sequence[RowPair], reference_N2: np.ndarray, beta: float, scale: float
+    learner: LearnerProtocol, pairs: Sequence[RowPair], reference_Y2: np.ndarray, beta: float, scale: float
 ) -> Metrics:
-    ratios_N2 = read_logprobs(learner, pairs) - reference_N2
-    margins_N = margins(ratios_N2[:, 0], ratios_N2[:, 1], beta)
-    better_N, worse_N = dpo_slopes(margins_N, beta)
-    rows = [replace(pair.chosen, weight=-float(slope)) for pair, slope in zip(pairs, better_N, strict=True)]
-    rows += [replace(pair.rejected, weight=-float(slope)) for pair, slope in zip(pairs, worse_N, strict=True)]
+    ratios_Y2 = read_logprobs(learner, pairs) - reference_Y2
+    margins_Y = margins(ratios_Y2[:, 0], ratios_Y2[:, 1], beta)
+    better_Y, worse_Y = dpo_slopes(margins_Y, beta)
+    rows = [replace(pair.chosen, weight=-float(slope)) for pair, slope in zip(pairs, better_Y, strict=True)]
+    rows += [replace(pair.rejected, weight=-float(slope)) for pair, slope in zip(pairs, worse_Y, strict=True)]
     summed = learner.update(rows, CrossEntropy(), scale)
-    return _describe(margins_N, ratios_N2) | {
+    return _describe(margins_Y, ratios_Y2) | {
         "optim/grad_norm": summed["grad_norm"],
         "optim/skipped": summed["skipped"],
         "optim/lr_scale": scale,
@@ -106,19 +106,19 @@ def _learn(
 
 
 def evaluate(
-    learner: LearnerProtocol, pairs: Sequence[RowPair], reference_N2: np.ndarray, beta: float
+    learner: LearnerProtocol, pairs: Sequence[RowPair], reference_Y2: np.ndarray, beta: float
 ) -> Metrics:
-    """Loss, accuracy and margin on pairs that were not trained on; ``reference_N2`` was read by
+    """Loss, accuracy and margin on pairs that were not trained on; ``reference_Y2`` was read by
     ``read_logprobs`` before the training."""
-    ratios_N2 = read_logprobs(learner, pairs) - reference_N2
-    return _describe(margins(ratios_N2[:, 0], ratios_N2[:, 1], beta), ratios_N2)
+    ratios_Y2 = read_logprobs(learner, pairs) - reference_Y2
+    return _describe(margins(ratios_Y2[:, 0], ratios_Y2[:, 1], beta), ratios_Y2)
 
 
-def _describe(margins_N: np.ndarray, ratios_N2: np.ndarray) -> Metrics:
+def _describe(margins_Y: np.ndarray, ratios_Y2: np.ndarray) -> Metrics:
     return {
-        "loss": float(np.logaddexp(0, -margins_N).mean()),
-        "accuracy": float((margins_N > 0).mean()),
-        "margin": float(margins_N.mean()),
-        "chosen_gain": float(ratios_N2[:, 0].mean()),
-        "rejected_gain": float(ratios_N2[:, 1].mean()),
+        "loss": float(np.logaddexp(0, -margins_Y).mean()),
+        "accuracy": float((margins_Y > 0).mean()),
+        "margin": float(margins_Y.mean()),
+        "chosen_gain": float(ratios_Y2[:, 0].mean()),
+        "rejected_gain": float(ratios_Y2[:, 1].mean()),
     }

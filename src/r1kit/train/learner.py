@@ -23,7 +23,7 @@ from torch import Tensor
 from r1kit.config import Config, R1kitError
 from r1kit.log import Log
 from r1kit.model.decoder import LanguageModel, members
-from r1kit.model.fingerprint import Examination, examine
+from r1kit.model.fingerprint import Fingerprint, take_fingerprint
 from r1kit.train import checkpoint
 from r1kit.train.divergence import reverse_divergence
 from r1kit.train.lm_head import ROW_STEP, token_logprobs
@@ -116,7 +116,7 @@ class Learner:
         self.model.train()
         sums = {name: torch.zeros(()) for name in (*objective.names, "loss", "mtp")}
         for batch in self._batches(rows, share=not objective.wants_values):
-            loss, statistics = self._loss(batch, objective)
+            loss, statistics = self.batch_loss(batch, objective)
             if loss.requires_grad:  # not where a batch trains no token
                 loss.backward()  # type: ignore[no-untyped-call]
             for name, value in (statistics | {"loss": loss}).items():
@@ -159,10 +159,10 @@ class Learner:
     def weights(self) -> Mapping[str, Tensor]:
         return self.model.state_dict()
 
-    def examine(self, token_ids: np.ndarray, temperature: float) -> list[Examination]:
+    def examine(self, token_ids: np.ndarray, temperature: float) -> list[Fingerprint]:
         """What this process holds and computes on a text [T], read in one pass."""
         with self._autocast():
-            return [examine(self.model, token_ids, temperature, self.version)]
+            return [take_fingerprint(self.model, token_ids, temperature, self.version)]
 
     def copy_from(self, other: LearnerProtocol) -> None:
         """Take over another learner's weights: a reference policy's refresh."""
@@ -254,7 +254,7 @@ class Learner:
         for place, row in enumerate(rows):
             self._forget_gradients()
             for batch in self._batches([row]):
-                loss, _ = self._loss(batch, objective)
+                loss, _ = self.batch_loss(batch, objective)
                 if loss.requires_grad:
                     loss.backward()  # type: ignore[no-untyped-call]
                 gradients = (p.grad for p in self.parameters if p.grad is not None)
@@ -276,7 +276,8 @@ class Learner:
             text for line in lines if (text := line.tobytes().rstrip(b"\0").decode(errors="ignore"))
         )
 
-    def _loss(self, batch: Batch, objective: Objective) -> tuple[Tensor, dict[str, Tensor]]:
+    def batch_loss(self, batch: Batch, objective: Objective) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of one packed batch, with gradient, and the objective's summed statistics."""
         with self._autocast():
             balance = bool(objective.balance_weight)
             context = {"experts_BTLA": batch.experts_BTLA, "beginnings_BT": batch.beginnings_BT}

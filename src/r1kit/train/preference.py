@@ -69,22 +69,22 @@ def read_values(learner: LearnerProtocol, rows: Sequence[Row]) -> np.ndarray:
     return np.array([values[-2] for values in learner.values(rows)], dtype=np.float64)
 
 
-def sigmoid(values_N: np.ndarray) -> np.ndarray:
+def sigmoid(values: np.ndarray) -> np.ndarray:
     """1 / (1 + exp(-v)), also where exp(-v) is too large a number."""
-    found_N: np.ndarray = np.exp(-np.logaddexp(0.0, -values_N))
-    return found_N
+    found: np.ndarray = np.exp(-np.logaddexp(0.0, -values))
+    return found
 
 
-def pairwise_slopes(chosen_N: np.ndarray, rejected_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def pairwise_slopes(chosen_Y: np.ndarray, rejected_Y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(dL/dv_chosen, dL/dv_rejected) of the mean Bradley-Terry loss."""
-    slope = sigmoid(rejected_N - chosen_N) / len(chosen_N)
+    slope = sigmoid(rejected_Y - chosen_Y) / len(chosen_Y)
     return -slope, slope
 
 
-def pointwise_slopes(values_N: np.ndarray, labels_N: np.ndarray) -> np.ndarray:
+def pointwise_slopes(values_B: np.ndarray, labels_B: np.ndarray) -> np.ndarray:
     """dL/dv of the mean binary cross-entropy."""
-    slopes_N: np.ndarray = (sigmoid(values_N) - labels_N) / len(values_N)
-    return slopes_N
+    slopes_B: np.ndarray = (sigmoid(values_B) - labels_B) / len(values_B)
+    return slopes_B
 
 
 def train_pairwise(

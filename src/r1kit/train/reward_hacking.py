@@ -57,26 +57,26 @@ def parting(history: Sequence[Measurement]) -> Parting | None:
     earlier = len(history) - 2 * WINDOW + 1
     if earlier < 1:
         return None
-    gold_KP, judges_KP = (
+    gold_ZP, judges_ZP = (
         np.array([getattr(one, name) for one in history], dtype=np.float64) for name in ("gold_P", "judges_P")
     )
-    best = max(range(earlier), key=lambda start: float(gold_KP[start : start + WINDOW].mean()))
+    best = max(range(earlier), key=lambda start: float(gold_ZP[start : start + WINDOW].mean()))
     comparisons = earlier * (earlier + 1) // 2
-    fell = _is_more(_window(gold_KP, best) - _window(gold_KP, -WINDOW), CHANCE / comparisons)
-    rose = _is_more(_window(judges_KP, -WINDOW) - _window(judges_KP, best), CHANCE)
+    fell = _is_more(_window(gold_ZP, best) - _window(gold_ZP, -WINDOW), CHANCE / comparisons)
+    rose = _is_more(_window(judges_ZP, -WINDOW) - _window(judges_ZP, best), CHANCE)
     if not (fell and rose):
         return None
     means = (
-        float(_window(scores_KP, start).mean())
-        for scores_KP in (gold_KP, judges_KP)
+        float(_window(scores_ZP, start).mean())
+        for scores_ZP in (gold_ZP, judges_ZP)
         for start in (best, -WINDOW)
     )
     return Parting(best + WINDOW // 2, *means)
 
 
-def _window(scores_KP: np.ndarray, start: int) -> np.ndarray:
+def _window(scores_ZP: np.ndarray, start: int) -> np.ndarray:
     """Each prompt's mean [P] over the window that starts there, counted from the end where negative."""
-    mean_P: np.ndarray = scores_KP[start : start + WINDOW or None].mean(0)
+    mean_P: np.ndarray = scores_ZP[start : start + WINDOW or None].mean(0)
     return mean_P
 
 

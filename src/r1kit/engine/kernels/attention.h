@@ -12,7 +12,7 @@
 
 namespace r1 {
 
-struct Sight {
+struct Span {
     const Pages* prompt;
     int seen;
     const Pages* own;
@@ -108,13 +108,13 @@ inline float largest(const float* scores, int count, float before) {
     return _mm512_reduce_max_ps(best);
 }
 
-// Turn ``count`` scores into weights exp(scale (score - top)), in place and in the format of the values; zero up to ``room``. Return the sum.
+// Turn ``count`` scores into weights exp(scale (score - top)), in place and in the format of the values; zero up to ``padded``. Return the sum.
 template <class N>
-Vector exponentiate(float* scores, int count, int room, float top, float scale) {
+Vector exponentiate(float* scores, int count, int padded, float top, float scale) {
     auto* cells = reinterpret_cast<typename N::Cell*>(scores);
     const Vector tops = _mm512_set1_ps(top), factor = _mm512_set1_ps(scale * LOG2E);
     Vector sum = _mm512_setzero_ps();
-    for (int i = 0; i < room; i += LANES) {
+    for (int i = 0; i < padded; i += LANES) {
         const Vector x = _mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(scores + i), tops), factor);
         const Vector weight = _mm512_maskz_mov_ps(lanes(std::max(0, count - i)), exp2(x));
         sum = _mm512_add_ps(sum, weight);
@@ -131,40 +131,40 @@ class HeadAttention {
         : shape_(shape), layer_(layer), head_(head), per_row_(per_row), scale_(scale) {}
 
     // queries: key words each; out: ``value_words`` floats each.
-    void operator()(const uint32_t* queries, const Sight* sights, int rows, float* out) {
+    void operator()(const uint32_t* queries, const Span* spans, int rows, float* out) {
         const int count = rows * per_row_, words = shape_.key_words(), width = shape_.value_words();
         int seen = 0, longest = 0;
-        for (int r = 0; r < rows; r++) seen = std::max(seen, sights[r].seen), longest = std::max(longest, sights[r].own_length);
-        const int prompt_room = round_up(seen, LANES), room = prompt_room + round_up(longest, LANES);
+        for (int r = 0; r < rows; r++) seen = std::max(seen, spans[r].seen), longest = std::max(longest, spans[r].own_length);
+        const int prompt_padded = round_up(seen, LANES), padded = prompt_padded + round_up(longest, LANES);
         static thread_local Buffer<float> buffer;
-        float* scores = buffer.at_least(size_t(count) * room);
+        float* scores = buffer.at_least(size_t(count) * padded);
         std::fill(out, out + size_t(count) * width, 0.0f);
 
         for (int at = 0; at < seen; at += PAGE)
-            score_page<N>(count, queries, words, keys(sights->prompt, at), seen - at, scores + at, room);
+            score_page<N>(count, queries, words, keys(spans->prompt, at), seen - at, scores + at, padded);
         for (int r = 0; r < rows; r++)
-            for (int at = 0; at < sights[r].own_length; at += PAGE)
-                score_page<N>(per_row_, queries + size_t(r) * per_row_ * words, words, keys(sights[r].own, at), sights[r].own_length - at,
-                              scores + size_t(r) * per_row_ * room + prompt_room + at, room);
+            for (int at = 0; at < spans[r].own_length; at += PAGE)
+                score_page<N>(per_row_, queries + size_t(r) * per_row_ * words, words, keys(spans[r].own, at), spans[r].own_length - at,
+                              scores + size_t(r) * per_row_ * padded + prompt_padded + at, padded);
 
         static thread_local std::vector<float> sums;
         sums.resize(count);
         for (int q = 0; q < count; q++) {
-            const Sight& sight = sights[q / per_row_];
-            float *of_prompt = scores + size_t(q) * room, *of_own = of_prompt + prompt_room;
-            const float top = largest(of_own, sight.own_length, largest(of_prompt, sight.seen, -INFINITY));
-            const Vector sum = exponentiate<N>(of_prompt, sight.seen, prompt_room, top, scale_);
-            const Vector own = exponentiate<N>(of_own, sight.own_length, round_up(sight.own_length, LANES), top, scale_);
+            const Span& span = spans[q / per_row_];
+            float *of_prompt = scores + size_t(q) * padded, *of_own = of_prompt + prompt_padded;
+            const float top = largest(of_own, span.own_length, largest(of_prompt, span.seen, -INFINITY));
+            const Vector sum = exponentiate<N>(of_prompt, span.seen, prompt_padded, top, scale_);
+            const Vector own = exponentiate<N>(of_own, span.own_length, round_up(span.own_length, LANES), top, scale_);
             sums[q] = 1.0f / _mm512_reduce_add_ps(_mm512_add_ps(sum, own));
         }
 
         const auto* weights = reinterpret_cast<const uint32_t*>(scores);
         for (int at = 0; at < seen; at += PAGE)
-            weigh_page<N>(count, weights + at / N::PAIR, room, std::min(PAGE, seen - at), values(sights->prompt, at), width, out);
+            weigh_page<N>(count, weights + at / N::PAIR, padded, std::min(PAGE, seen - at), values(spans->prompt, at), width, out);
         for (int r = 0; r < rows; r++)
-            for (int at = 0; at < sights[r].own_length; at += PAGE)
-                weigh_page<N>(per_row_, weights + size_t(r) * per_row_ * room + prompt_room + at / N::PAIR, room,
-                              std::min(PAGE, sights[r].own_length - at), values(sights[r].own, at), width,
+            for (int at = 0; at < spans[r].own_length; at += PAGE)
+                weigh_page<N>(per_row_, weights + size_t(r) * per_row_ * padded + prompt_padded + at / N::PAIR, padded,
+                              std::min(PAGE, spans[r].own_length - at), values(spans[r].own, at), width,
                               out + size_t(r) * per_row_ * width);
         for (int q = 0; q < count; q++)
             for (int i = 0; i < width; i++) out[size_t(q) * width + i] *= sums[q];

@@ -1,4 +1,4 @@
-// One forward pass over new positions, each of which already knows its place in the cache: a decoding step or a stretch of prompts.
+// One forward pass over new positions, each with its place in the cache already assigned: a decoding step or a stretch of prompts.
 //
 // The residual stream is float32; what enters a matrix product is rounded to the format N, as autocast does. See decoder.py and attention.py for the
 // equations.
@@ -14,7 +14,7 @@ namespace r1 {
 struct Place {
     int32_t token;
     int position;
-    Sight sight;       // after this position has been added
+    Span span;       // after this position has been added
     Page page;         // where this position's key and value go
     int offset;
     int16_t* experts;  // where its experts are recorded, [sparse layers, A]; null: not recorded
@@ -87,9 +87,9 @@ class Decoder {
         const size_t bytes = cache.heads * cache.head_size() * sizeof(uint32_t);
         const Pages* prompt = nullptr;
         for (const Place& place : *places_) {
-            if (!place.sight.own_length) return;  // a prompt's tokens share their pages
-            if (place.sight.prompt != prompt) expect(*(prompt = place.sight.prompt), place.sight.seen, layer, bytes);
-            expect(*place.sight.own, place.sight.own_length, layer, bytes);
+            if (!place.span.own_length) return;  // a prompt's tokens share their pages
+            if (place.span.prompt != prompt) expect(*(prompt = place.span.prompt), place.span.seen, layer, bytes);
+            expect(*place.span.own, place.span.own_length, layer, bytes);
             if (ahead.total() > most) return;
         }
     }
@@ -125,7 +125,7 @@ class Decoder {
         return queries_.data() + place * cache.key;
     }
 
-    // Turn entry i with entry i + R / 2, or entry 2 i with 2 i + 1; the result is in halves (attention.py, Rotation).
+    // Rotate entry i with entry i + I, or entry 2 i with 2 i + 1; the result is in halves (attention.py, Rotation).
     void rotate(const float* from, int position, bool pairs, Cell* to) const {
         const int half = network_.rotated();
         const float *cosines = &network_.cosines[size_t(position) * half], *sines = &network_.sines[size_t(position) * half];
@@ -224,11 +224,11 @@ class Decoder {
         const int most = std::max(1, QUERIES_AT_ONCE / per_head_), width = cache.value_words();
         std::vector<Item> items;
         for (int first = 0, next; first < rows_; first = next) {
-            for (next = first + 1; next < rows_ && next - first < most && sight(next).prompt == sight(first).prompt;) next++;
+            for (next = first + 1; next < rows_ && next - first < most && span(next).prompt == span(first).prompt;) next++;
             for (int j = 0; j < cache.heads; j++) items.push_back({first, next - first, j});
         }
-        std::vector<Sight> sights(rows_);
-        for (int r = 0; r < rows_; r++) sights[r] = sight(r);
+        std::vector<Span> spans(rows_);
+        for (int r = 0; r < rows_; r++) spans[r] = span(r);
         attended_.at_least(size_t(rows_) * s_.heads * width);
         const int count = int(items.size());
 #pragma omp parallel for schedule(dynamic, 1) num_threads(s_.threads) if (s_.threads > 1)
@@ -236,11 +236,11 @@ class Decoder {
             const Item& item = items[i];
             const auto* queries = reinterpret_cast<const uint32_t*>(query(item.first, item.head * per_head_));
             float* out = attended_.data() + (size_t(item.head) * rows_ + item.first) * per_head_ * width;
-            HeadAttention<N>(cache, layer_, item.head, per_head_, s_.scale)(queries, &sights[item.first], item.count, out);
+            HeadAttention<N>(cache, layer_, item.head, per_head_, s_.scale)(queries, &spans[item.first], item.count, out);
         }
     }
 
-    const Sight& sight(int row) const { return (*places_)[row].sight; }
+    const Span& span(int row) const { return (*places_)[row].span; }
 
     // From [heads of the cache, rows, queries per head, padded width] floats to [rows, heads, width] cells.
     void collect(int width) {

@@ -1,6 +1,6 @@
 // One token from the logits of one row: filters, the inverse of the cumulative distribution, and the log-probability, with one exponential each.
 //
-// The same rule as drawing.py: the token is the first in order of ids whose cumulative weight exceeds the uniform number times the sum over
+// The same rule as random_draws.py: the token is the first in order of ids whose cumulative weight exceeds the uniform number times the sum over
 // what the filters keep; the log-probability is that before the filters. The uniform number is a hash of the rollout's key and the token's place.
 #pragma once
 

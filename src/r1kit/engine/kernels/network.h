@@ -42,7 +42,7 @@ class Network {
     Matrix<N> head;
     std::vector<float> norm;
     const float* embedding = nullptr;    // [V, D], the model's own memory
-    std::vector<float> cosines, sines;   // [positions, R / 2]
+    std::vector<float> cosines, sines;   // [positions, I]
 
     explicit Network(const Shape& s) : shape(s), layers(s.layers) {
         head.shape(s.vocabulary, s.width);

@@ -1,6 +1,6 @@
 // Rollouts in flight: prompts computed once for their group, a row for every live rollout, and nothing for those that have ended.
 //
-// What is drawn is written straight into the caller's arrays. A row is computed alike whatever stands beside it: products and attention have an
+// What is drawn is written straight into the caller's arrays. A row's result does not depend on the other rows: products and attention have an
 // order of their own for each row, and the uniform numbers come from the rollout's key.
 #pragma once
 
@@ -76,7 +76,7 @@ class Session {
 
     int live() const { return int(rows_.size()); }
 
-    // Let go of rows that the caller has marked as finished; return how many are left.
+    // Drop rows that the caller has marked as finished; return how many are left.
     int end() {
         leave();
         return live();

@@ -1,4 +1,4 @@
-// softmax(scale q k^T) v over the keys that a query sees, in bfloat16 with float32 sums, and its slopes; what nobody sees is never computed.
+// softmax(scale q k^T) v over the keys that a query sees, in bfloat16 with float32 sums, and its gradient; blocks that no query attends to are not computed.
 //
 // A query at position t sees [own, t] and, of a beginning that it shares with others, [from, to): three numbers a position. Queries go in
 // blocks, and for each block only the blocks of keys count that one of its queries sees. Slopes are found again from the log of each row's sum

@@ -92,7 +92,7 @@ EXPORT void r1_head_slopes(float* logits, const int64_t* targets, const float* n
     });
 }
 
-// `sizes`: B, T, H, J, K, V. `strides`: of line, token and head, of q, k and v, and in the slopes of the result and its slope.
+// `sizes`: B, T, H, J, K, W. `strides`: of line, token and head, of q, k and v, and in the slopes of the result and its slope.
 EXPORT void r1_attend(const void* q, const void* k, const void* v, const long* strides, const int32_t* sights, void* out, float* logsum, const long* sizes,
                       float scale, int threads) {
     const Shape shape{sizes[0], sizes[1], sizes[2], sizes[3], int(sizes[4]), int(sizes[5]), scale};

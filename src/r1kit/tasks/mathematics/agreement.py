@@ -1,4 +1,4 @@
-"""Tell whether two answers that were read are the same answer."""
+"""Whether two answers that were read are the same answer."""
 
 import re
 from collections.abc import Sequence
@@ -9,23 +9,23 @@ from r1kit.tasks.mathematics.expressions import Expression, proportional, read_e
 from r1kit.tasks.mathematics.units import units_agree
 
 
-def agree(gold: Answer, said: Answer) -> bool:
-    """Tell whether a said answer is the gold one."""
+def same_answer(gold: Answer, said: Answer) -> bool:
+    """Whether the given answer is the gold one."""
     if said.kind == "relation" and gold.kind != "relation":
-        return (_unwrap(said) is not None and agree(gold, _unwrap(said) or said)) or (
+        return (_unwrap(said) is not None and same_answer(gold, _unwrap(said) or said)) or (
             _as_interval(said) == _shape(gold) and _same_interval(gold, said)
         )
     if gold.kind == "relation" and said.kind != "relation":
         inner = _unwrap(gold)
-        return (inner is not None and agree(inner, said)) or (
+        return (inner is not None and same_answer(inner, said)) or (
             _as_interval(gold) == _shape(said) and _same_interval(said, gold)
         )
     if gold.kind == "based" or said.kind == "based":
         return _same_digits(gold, said)
     if gold.kind == "sequence" and len(gold.parts) == 1 and said.kind == "value":
-        return agree(gold.parts[0], said)
+        return same_answer(gold.parts[0], said)
     if gold.kind == "value" and said.kind == "sequence" and said.text == "{}" and len(said.parts) == 1:
-        return agree(gold, said.parts[0])
+        return same_answer(gold, said.parts[0])
     if {gold.kind, said.kind} == {"union", "sequence"} and "" in (gold.text, said.text):
         return _same_union(gold, said)
     if gold.kind == "sequence" and said.kind == "sequence" and gold.text == "()" and said.text == "":
@@ -41,7 +41,7 @@ def agree(gold: Answer, said: Answer) -> bool:
         return False
     if gold.kind != said.kind:
         return False
-    return _AGREEMENTS[gold.kind](gold, said)
+    return _COMPARISONS[gold.kind](gold, said)
 
 
 def _same_value(gold: Answer, said: Answer) -> bool:
@@ -74,8 +74,8 @@ def _scaled(expression: Expression, factor: Expression) -> Expression:
 
 
 def _same_digits(gold: Answer, said: Answer) -> bool:
-    """Numbers in a base: the digits and the base; a bare number is taken to be in the base that was asked
-    for."""
+    """Numbers in a base: the same digits and base; a number without a base is read in the gold answer's
+    base."""
     if gold.kind == said.kind:
         return gold.text == said.text and gold.unit == said.unit
     based, bare = (gold, said) if gold.kind == "based" else (said, gold)
@@ -94,7 +94,9 @@ def _same_sequence(gold: Answer, said: Answer) -> bool:
     unordered = {"", "{}"}
     if gold.text in unordered and said.text in unordered:
         return _same_without_order(gold.parts, said.parts)
-    return gold.text == said.text and all(agree(g, s) for g, s in zip(gold.parts, said.parts, strict=True))
+    return gold.text == said.text and all(
+        same_answer(g, s) for g, s in zip(gold.parts, said.parts, strict=True)
+    )
 
 
 def _same_coordinates(gold: Answer, said: Answer) -> bool:
@@ -107,7 +109,7 @@ def _same_coordinates(gold: Answer, said: Answer) -> bool:
         or "" in names
     ):
         return False
-    return all(agree(g, s.parts[1]) for g, s in zip(gold.parts, said.parts, strict=True))
+    return all(same_answer(g, s.parts[1]) for g, s in zip(gold.parts, said.parts, strict=True))
 
 
 def _same_ratio(gold: Answer, said: str) -> bool:
@@ -122,7 +124,7 @@ def _same_ratio(gold: Answer, said: str) -> bool:
 def _same_without_order(gold: Sequence[Answer], said: Sequence[Answer]) -> bool:
     left = list(said)
     for part in gold:
-        place = next((place for place, other in enumerate(left) if agree(part, other)), None)
+        place = next((place for place, other in enumerate(left) if same_answer(part, other)), None)
         if place is None:
             return False
         del left[place]
@@ -130,7 +132,9 @@ def _same_without_order(gold: Sequence[Answer], said: Sequence[Answer]) -> bool:
 
 
 def _same_matrix(gold: Answer, said: Answer) -> bool:
-    return gold.text == said.text and all(agree(g, s) for g, s in zip(gold.parts, said.parts, strict=True))
+    return gold.text == said.text and all(
+        same_answer(g, s) for g, s in zip(gold.parts, said.parts, strict=True)
+    )
 
 
 def _same_union(gold: Answer, said: Answer) -> bool:
@@ -152,7 +156,7 @@ def _same_relation(gold: Answer, said: Answer) -> bool:
     sides = [part.expression for part in (*gold.parts, *said.parts)]
     if any(side is None for side in sides):
         return gold.text == said.text and all(
-            agree(g, s) for g, s in zip(gold.parts, said.parts, strict=True)
+            same_answer(g, s) for g, s in zip(gold.parts, said.parts, strict=True)
         )
     factor = proportional((sides[0], sides[1]), (sides[2], sides[3]))  # type: ignore[arg-type]
     if factor is None or factor == 0:
@@ -171,8 +175,7 @@ def _unwrap(answer: Answer) -> Answer | None:
 
 
 def _as_interval(answer: Answer) -> str:
-    """The brackets of the interval that ``x > 3`` describes; a sign that no interval has, for anything
-    else."""
+    """The brackets of the interval that ``x > 3`` describes; "none" for anything else."""
     left = (
         answer.parts[0].expression if answer.kind == "relation" and answer.parts[0].kind == "value" else None
     )
@@ -195,9 +198,16 @@ def _same_interval(interval: Answer, relation: Answer) -> bool:
     return (
         end.kind == "infinity"
         and end.text == "-+"[infinite]
-        and agree(interval.parts[finite], relation.parts[1])
+        and same_answer(interval.parts[finite], relation.parts[1])
     )
 
 
-_AGREEMENTS = {"value": _same_value, "sequence": _same_sequence, "union": _same_union, "matrix": _same_matrix, "relation": _same_relation,
-               "infinity": _same_words, "words": _same_words}  # fmt: skip
+_COMPARISONS = {
+    "value": _same_value,
+    "sequence": _same_sequence,
+    "union": _same_union,
+    "matrix": _same_matrix,
+    "relation": _same_relation,
+    "infinity": _same_words,
+    "words": _same_words,
+}

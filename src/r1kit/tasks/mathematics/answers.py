@@ -1,7 +1,7 @@
-"""Read an answer: what kind of thing it is, and its exact parts.
+"""Read an answer: its kind and its exact parts.
 
 Numbers, units, percentages, expressions, tuples, sets, intervals, matrices, equations, inequalities, choices,
-words. What is not understood raises ``NotUnderstood``; nothing is ever guessed."""
+words. An answer that is not understood raises ``NotUnderstood``; nothing is guessed."""
 
 import re
 from collections.abc import Sequence
@@ -27,8 +27,7 @@ Kind = Literal["value", "based", "sequence", "union", "matrix", "relation", "inf
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer that was understood. ``parts`` hold what it is made of; which fields count depends on
-    ``kind``.
+    """An answer that was understood. ``parts`` are its components; which fields count depends on ``kind``.
 
     value: ``expression``, ``unit``, ``percent``; based: ``text`` (digits), ``unit`` (base); sequence:
     ``text`` (its brackets, "" for a bare list); relation: ``text`` (=, <, \\le ..., one sign) and two parts;
@@ -43,27 +42,30 @@ class Answer:
 
 
 _PREFIX = re.compile(
-    r"^(?:因此|所以|故|综上所述|综上|于是|则|即)\s*,?\s*|^(?:the\s+)?(?:final\s+)?(?:answer|result|solution)s?\s*(?:is|are|:|=)+\s*|^(?:答案|答|结果|共|一共|约|大约|等于|得)\s*(?:是|为|:|等于)*\s*"
+    r"^(?:因此|所以|故|综上所述|综上|于是|则|即)\s*,?\s*"
+    r"|^(?:the\s+)?(?:final\s+)?(?:answer|result|solution)s?\s*(?:is|are|:|=)+\s*"
+    r"|^(?:答案|答|结果|共|一共|约|大约|等于|得)\s*(?:是|为|:|等于)*\s*"
     r"|^(?:therefore|thus|hence|so|approximately|about|roughly|\\approx|≈|=)\s*,?\s*",
     re.IGNORECASE,
 )
 _RELATIONS = re.compile(r"(\\(?:le|ge|neq|in|equiv)(?![A-Za-z])|<=|>=|<|>|=)")
 _CIRCULAR = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 _NAMED = re.compile(
-    r"[a-zA-Z](?:_\{?\w+\}?)?|\(\s*[a-zA-Z](?:\s*,\s*[a-zA-Z])+\s*\)|[a-zA-Z]\s*(?:'|\^\{-1\})?\([a-zA-Z](?:,\s*[a-z])*\)|\\angle\s*[A-Z]+|[A-Z]{2,3}"
+    r"[a-zA-Z](?:_\{?\w+\}?)?|\(\s*[a-zA-Z](?:\s*,\s*[a-zA-Z])+\s*\)"
+    r"|[a-zA-Z]\s*(?:'|\^\{-1\})?\([a-zA-Z](?:,\s*[a-z])*\)|\\angle\s*[A-Z]+|[A-Z]{2,3}"
 )
 _MATRIX = re.compile(
     r"\\begin\s*\{([pbvBV]?matrix|array|smallmatrix)\}(?:\{[clr|]*\})?(.*)\\end\s*\{\1\}", re.DOTALL
 )
 _WRAPPED_WORDS = re.compile(r"\\(?:text|mathrm|textbf|mathbf|mbox|textit|rm|operatorname)\s*\{([^{}]*)\}")
 _BASED = re.compile(
-    r"([0-9A-Za-z]+)\s*_\s*\{?\s*(?:\\text\s*\{)?\s*(\w+)\s*\}*(?:\s*\(?base\s*\w+\)?)?|([0-9A-Fa-f]+)\s*\(?\s*(?:in "
-    r""
-    r""
-    r")?base\s*-?\s*(\w+)\)?"
+    r"([0-9A-Za-z]+)\s*_\s*\{?\s*(?:\\text\s*\{)?\s*(\w+)\s*\}*(?:\s*\(?base\s*\w+\)?)?"
+    r"|([0-9A-Fa-f]+)\s*\(?\s*(?:in )?base\s*-?\s*(\w+)\)?"
 )
-_BASES = {"two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8", "nine": "9", "ten": "10", "twelve": "12",
-          "sixteen": "16"}  # fmt: skip
+_BASES = {
+    "two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8", "nine": "9",
+    "ten": "10", "twelve": "12", "sixteen": "16",
+}  # fmt: skip
 _ENTITIES = frozenset(
     ["\\infty", "+\\infty", "-\\infty", "infinity", "+infinity", "-infinity", "+ \\infty", "- \\infty"]
 )
@@ -76,7 +78,7 @@ def read_answer(text: str) -> Answer:
         text = _PREFIX.sub("", text).strip()
     text = _without_box(text)
     if not text:
-        raise NotUnderstood("nothing is said")
+        raise NotUnderstood("the answer is empty")
     if is_plain_number(text):
         return Answer("value", expression=read_expression(text))
     return _read(text, 0)
@@ -135,7 +137,7 @@ def _read_words(text: str, depth: int) -> Answer | None:
             or len(unwrapped.split()) > 8
             or NOT_UNITS.intersection({"or", "maybe"} & set(unwrapped.lower().split()))
         ):
-            raise NotUnderstood("words, but no answer")
+            raise NotUnderstood("words that are not an answer")
         counted = english_number(unwrapped)
         if counted is not None:
             return Answer("value", expression=read_expression(f"({counted})"))
@@ -221,13 +223,13 @@ def _both_signs(text: str) -> list[str]:
 
 
 def _read_described(text: str, depth: int) -> Answer | None:
-    """``{x | x > 2}`` is what its relation describes."""
+    """``{x | x > 2}``: read the relation."""
     builder = re.fullmatch(r"\\\{\s*[A-Za-z]\s*(?:\\mid(?![A-Za-z])|\||:)(.*)\\\}", text)
     if builder is None:
         return None
     described = _read(builder[1], depth + 1)
     if described.kind not in ("relation", "sequence", "union"):
-        raise NotUnderstood("a set described by no relation")
+        raise NotUnderstood("a set without a relation")
     return described
 
 
@@ -244,10 +246,10 @@ def _read_relation(text: str, depth: int) -> Answer | None:
         signs = signs[1 - len(sides) :]
     if signs == ["\\in"]:
         if not re.fullmatch(r"[A-Za-z](?:_\{?\w+\}?)?", sides[0]):
-            raise NotUnderstood("membership of what is no variable")
+            raise NotUnderstood("membership of something that is not a variable")
         return _read(sides[1], depth + 1)
     if "\\in" in signs or "\\equiv" in signs or len(signs) > 2 or not all(sides):
-        raise NotUnderstood("such a chain of relations")
+        raise NotUnderstood("an unsupported chain of relations")
     if len(signs) == 2:
         return _read_between(sides, signs, depth)
     if signs == ["="] and _NAMED.fullmatch(sides[0]):
@@ -261,8 +263,8 @@ def _read_relation(text: str, depth: int) -> Answer | None:
 
 
 def _without_working(sides: Sequence[str]) -> list[str]:
-    """``1 + 1 = 2`` says 2, and ``x = 1 + 1 = 2`` says x = 2: of numbers in a row that are equal only the
-    last is kept."""
+    """``1 + 1 = 2`` means 2, and ``x = 1 + 1 = 2`` means x = 2: of consecutive equal numbers only the last is
+    kept."""
     kept = [sides[0]]
     for side in sides[1:]:
         try:
@@ -283,11 +285,11 @@ def _name(text: str) -> Answer:
 
 
 def _read_between(sides: Sequence[str], signs: Sequence[str], depth: int) -> Answer:
-    """``a < x \\le b`` is the interval that it describes."""
+    """``a < x \\le b``: the interval that it describes."""
     if signs[0] in (">", "\\ge"):
         sides, signs = sides[::-1], [{">": "<", "\\ge": "\\le"}.get(sign, "") for sign in reversed(signs)]
     if not all(sign in ("<", "\\le") for sign in signs) or not re.fullmatch(r"[A-Za-z]|\\theta", sides[1]):
-        raise NotUnderstood("such a chain of relations")
+        raise NotUnderstood("an unsupported chain of relations")
     brackets = ("(" if signs[0] == "<" else "[") + (")" if signs[1] == "<" else "]")
     return Answer("sequence", brackets, parts=(_read(sides[0], depth + 1), _read(sides[2], depth + 1)))
 

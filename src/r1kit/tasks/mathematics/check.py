@@ -1,14 +1,13 @@
-"""Check answers to mathematical problems: what was said last, outside the thinking, against the gold answer.
+"""Check answers to mathematical problems: the final answer, outside the thinking, against the gold answer.
 
-A false positive teaches a model to cheat and a false negative only costs signal, so doubt is decided against
-the answer. Three steps, each only where the one before cannot tell:
+A false positive teaches a model to cheat, a false negative only costs signal, so doubt is decided against the
+answer. Three steps, the third only if the second cannot decide:
 
-1. take the final answer of the response (``r1kit.tasks.mathematics.extraction``); 2. read both sides
-(``r1kit.tasks.mathematics.answers``) and compare them exactly (``r1kit.tasks.mathematics.agreement``,
-``r1kit.tasks.mathematics.expressions``); 3. ask math-verify, in a locked-in process that is killed when the
-time is over (``r1kit.tasks.mathematics.checker_pool``).
+1. Take the final answer of the response (``extraction``).
+2. Read both sides (``answers``) and compare them exactly (``agreement``, ``expressions``).
+3. Ask math-verify, in a confined process that is killed when its time is over (``checker_pool``).
 
-A gold answer that nobody can read makes the problem ``unverifiable``; it never makes an answer right.
+A gold answer that cannot be read makes the problem ``unverifiable``; it never makes an answer right.
 """
 
 import time
@@ -16,7 +15,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
-from r1kit.tasks.mathematics.agreement import agree
+from r1kit.tasks.mathematics.agreement import same_answer
 from r1kit.tasks.mathematics.answers import Answer, read_answer
 from r1kit.tasks.mathematics.checker_pool import ANSWER_SECONDS, checkers, compare_elsewhere
 from r1kit.tasks.mathematics.expressions import NotUnderstood, TooLarge
@@ -43,24 +42,24 @@ def check_math(gold: str, response: str) -> Verdict:
     """Judge a response to a problem whose gold answer is ``gold`` (LaTeX or plain text; a worked solution is
     unwrapped).
 
-    Only what follows ``</think>`` counts, an ``<answer>`` is unwrapped, and of several answers the last one
-    counts, unless they are offered side by side ("3 or 4") against a gold answer that is one.
-    ``unverifiable``: nobody can read the gold answer; ``failed``: math-verify could not tell. Done within a
-    second, from any thread. Never raises for what a response says."""
+    Only the text after ``</think>`` counts, an ``<answer>`` is unwrapped, and of several answers the last one
+    counts; alternatives ("3 or 4") are wrong if the gold answer is a single one. ``unverifiable``: the gold
+    answer cannot be read; ``failed``: math-verify gave no verdict. Returns within a second, from any thread.
+    Raises nothing, whatever the response is."""
     return judge(gold, response, patient=False)
 
 
 def check_math_batch(golds: Sequence[str], responses: Sequence[str], threads: int = 4) -> list[Verdict]:
-    """Judge many responses, in order. Those that need math-verify wait side by side until its checkers have
-    told, however busy the machine is and however often a checker is killed; only a comparison that itself
-    takes too long has ``failed``."""
+    """Judge many responses, in order. Those that need math-verify wait for its checkers in parallel, however
+    busy the machine is and however often a checker is killed; only a comparison that itself takes too long is
+    ``failed``."""
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(lambda gold, response: judge(gold, response, patient=True), golds, responses))
 
 
 def judge(gold: str, response: str, patient: bool) -> Verdict:
-    """Judge one response. ``patient``: wait for math-verify longer than a second where its checkers are busy
-    or being replaced."""
+    """Judge one response. ``patient``: wait longer than a second for math-verify if its checkers are busy or
+    being replaced."""
     deadline = time.monotonic() + ANSWER_SECONDS
     gold = gold_text(gold)
     if len(gold) > LONGEST_ANSWER:
@@ -79,22 +78,24 @@ def judge(gold: str, response: str, patient: bool) -> Verdict:
 
 
 def compare(gold: str, said: str, deadline: float, patient: bool = False) -> Verdict:
-    """Compare two answers by ``deadline``. Raises TooLarge where the said one is beyond computing."""
+    """Compare two answers by ``deadline``. Raises TooLarge if the given answer is too large to compute."""
     if is_plain_number(tidy(gold)):
         if tidy(gold) == tidy(said):
             return Verdict("correct")
     elif "\\" in gold:
-        checkers()  # they start in the background: by the time that one is needed, it is ready
+        checkers()  # they start in the background, so that one is ready when it is needed
     known = read_gold(gold)
     if known is not None:
         try:
             return (
-                Verdict("correct") if agree(known, read_answer(said)) else Verdict("wrong", "another value")
+                Verdict("correct")
+                if same_answer(known, read_answer(said))
+                else Verdict("wrong", "another value")
             )
         except TooLarge:
             raise
         except NotUnderstood:
-            # What can be read only by a more lenient reader must at least be LaTeX.
+            # An answer that only a more lenient reader can read must at least be LaTeX.
             if known.kind == "words" or "\\" not in tidy(said) or is_prose(said) or says_more(tidy(said)):
                 return Verdict("wrong", "not an answer of this kind")
     verdict = compare_elsewhere(tidy(gold), tidy(said), deadline, patient)
@@ -105,7 +106,7 @@ def compare(gold: str, said: str, deadline: float, patient: bool = False) -> Ver
 
 @lru_cache(maxsize=50_000)
 def read_gold(gold: str) -> Answer | None:
-    """Read a gold answer, once."""
+    """Read a gold answer; None if it cannot be read. Cached."""
     try:
         return read_answer(gold)
     except NotUnderstood:

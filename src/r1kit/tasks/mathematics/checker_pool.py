@@ -1,11 +1,11 @@
 """Processes that ask math-verify whether two answers are the same, and are killed when they take too long.
 
-sympy may compute for minutes on a line of text and cannot be interrupted from within. So a checker is a
-locked-in process, forked from a zygote that has math-verify loaded, and a thread of ours looks after each: it
-hands over questions, measures processor time, kills and replaces. Who asks waits for a future, never for a
-process; so an answer is back within ``ANSWER_SECONDS``, from any thread and on any machine, and what is late
-is a verdict ``failed``. Whoever would rather wait than fail says so (``patient``): then only the processor
-time of the comparison itself counts, and neither a busy machine nor a killed checker changes a verdict."""
+sympy may compute for minutes on one line of text and cannot be interrupted from inside. So a checker is a
+confined process, forked from a zygote that has math-verify loaded, with a thread of this process that sends
+it questions, measures its processor time, kills and replaces it. The caller waits for a future, never for a
+process: it gets a verdict within ``ANSWER_SECONDS``, from any thread and on any machine; an answer that comes
+later is a verdict ``failed``. A ``patient`` caller waits instead: then only the processor time of the
+comparison counts, and neither a busy machine nor a killed checker changes a verdict."""
 
 import os
 import queue
@@ -15,19 +15,21 @@ from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as NotYet
 from dataclasses import dataclass, replace
 
+from r1kit.sandbox.channel import Channel
 from r1kit.sandbox.codec import CodecError, decode, encode
-from r1kit.sandbox.pool import UNSAFE, Channel, SandboxError, WorkerLost, Zygote, current_tier
+from r1kit.sandbox.pool import UNSAFE, current_tier
+from r1kit.sandbox.zygote_handle import SandboxError, WorkerLost, ZygoteHandle
 from r1kit.types import Verdict
 
 COMPARING_SECONDS = 0.7  # processor time of one comparison
-ANSWER_SECONDS = 0.9  # by the clock, for who cannot wait
-PATIENT_SECONDS = 60.0  # by the clock, for who can wait
+ANSWER_SECONDS = 0.9  # by the clock, for a caller that cannot wait
+PATIENT_SECONDS = 60.0  # by the clock, for a patient one
 ATTEMPTS = 10
-FEWEST = 2  # while one is replaced, the other answers
+FEWEST = 2  # one answers while the other is replaced
 MEMORY_MB = 1024
 ANSWERS_PER_JOB = 2000
-LOOKING_AFTER_SECONDS = 0.25
-MODULES = ("r1kit.tasks.mathematics.math_verify",)
+POLLING_SECONDS = 0.25  # how often a thread without questions checks that its checker is alive
+SERVICE = "r1kit.tasks.mathematics.math_verify:compare"  # the function that the confined process serves
 
 _VERDICTS = {
     "same": Verdict("correct"),
@@ -42,39 +44,39 @@ _VERDICTS = {
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Two answers to compare; the future is told which word of ``_VERDICTS`` describes them."""
+    """Two answers to compare; ``word`` becomes the key of ``_VERDICTS`` that describes them."""
 
     gold: str
     answer: str
-    told: "Future[str]"
+    word: "Future[str]"
     attempt: int = 1
 
 
 class Checker:
-    """A zygote with math-verify loaded, and the job that answers in it. Used by one thread. Every method may
-    raise WorkerLost."""
+    """A zygote with math-verify loaded, and its job that answers. Used by one thread. Every method may raise
+    WorkerLost."""
 
     def __init__(self) -> None:
-        self.zygote = Zygote(_tier(), MODULES)
+        self.zygote = ZygoteHandle(_tier(), [SERVICE])
         self.renew()
 
     def renew(self) -> None:
-        """Start a job, and ask it something, so that the next question finds it at work."""
+        """Start a job and ask it one question, so that it is running when the next one comes."""
         self.channel, self.answered = Channel(self.zygote), 0
-        self.job = self.zygote.spawn("mathematics", [self.channel.theirs.fileno()], MEMORY_MB, 10_000)
-        self.channel.hand_over()
+        self.job = self.zygote.spawn(SERVICE, [self.channel.theirs.fileno()], MEMORY_MB, 10_000)
+        self.channel.close_job_end()
         self.compare("1", "1")
 
     def compare(self, gold: str, answer: str) -> str:
-        """Compare two answers: a word of ``_VERDICTS``. After "timeout" the job is gone and needs to be
-        renewed."""
+        """Compare two answers; return a key of ``_VERDICTS``. After "timeout" call ``renew``: the job is
+        stuck."""
         self.answered += 1
         used = self.zygote.processor_time(self.job)
         self.channel.send(encode([gold, answer]))
         deadline = time.monotonic() + PATIENT_SECONDS
         try:
             while (message := self.channel.receive(self.job, COMPARING_SECONDS, used)) is None:
-                # A busy machine may not have let it work yet.
+                # On a busy machine it may not have run yet.
                 if (
                     self.zygote.processor_time(self.job) - used >= COMPARING_SECONDS
                     or time.monotonic() > deadline
@@ -93,17 +95,17 @@ class Checker:
         self.zygote.kill(self.job)
 
     def is_alive(self) -> bool:
-        """Tell whether job and zygote live, as far as that shows."""
+        """Whether the zygote is alive."""
         return self.zygote.process.poll() is None
 
     def close(self) -> None:
-        """End it all."""
+        """End the zygote and its job."""
         self.channel.ours.close()
         self.zygote.close()
 
 
 class Checkers:
-    """The checkers of one process, one a core, started in the background one after the other, and the
+    """The checkers of this process, one a core, started in the background one after the other, and the
     questions that wait for them."""
 
     def __init__(self, size: int) -> None:
@@ -114,34 +116,33 @@ class Checkers:
         self.starting = threading.Lock()
         self.lost = 0
         self.threads = [
-            threading.Thread(target=self.look_after_one, name=f"r1kit-checker-{n}", daemon=True)
-            for n in range(size)
+            threading.Thread(target=self.run_one, name=f"r1kit-checker-{n}", daemon=True) for n in range(size)
         ]
         for thread in self.threads:
             thread.start()
 
     def ask(self, gold: str, answer: str) -> "Future[str]":
-        """Put a question; the future may be cancelled as long as nobody has begun to answer."""
-        told: Future[str] = Future()
-        self.questions.put(Question(gold, answer, told))
-        return told
+        """Queue a question; the future can be cancelled until a checker begins to answer."""
+        word: Future[str] = Future()
+        self.questions.put(Question(gold, answer, word))
+        return word
 
-    def look_after_one(self) -> None:
-        """Answer questions with one checker and replace it when it is lost, for ever."""
+    def run_one(self) -> None:
+        """Answer questions with one checker, without end; replace it when it is lost."""
         checker = self.start()
         while True:
             try:
-                question = self.questions.get(timeout=LOOKING_AFTER_SECONDS)
+                question = self.questions.get(timeout=POLLING_SECONDS)
             except queue.Empty:
                 if not checker.is_alive():
                     self.lost += 1
                     checker = self.replace(checker)
                 continue
-            if question.attempt > 1 or question.told.set_running_or_notify_cancel():
+            if question.attempt > 1 or question.word.set_running_or_notify_cancel():
                 checker = self.answer(question, checker)
 
     def answer(self, question: Question, checker: Checker) -> Checker:
-        """Answer one question, and return the checker for the next one."""
+        """Answer one question; return the checker for the next one."""
         try:
             word = checker.compare(question.gold, question.answer)
         except (WorkerLost, OSError) as error:
@@ -149,13 +150,13 @@ class Checkers:
             if question.attempt < ATTEMPTS:
                 self.questions.put(replace(question, attempt=question.attempt + 1))
             else:
-                question.told.set_exception(WorkerLost(f"lost {ATTEMPTS} times: {error}"))
+                question.word.set_exception(WorkerLost(f"lost {ATTEMPTS} times: {error}"))
             return self.replace(checker)
-        question.told.set_result(word)
+        question.word.set_result(word)
         return self.replace(checker) if word == "timeout" or checker.answered >= ANSWERS_PER_JOB else checker
 
     def start(self) -> Checker:
-        """Start a checker, again and again until it lives."""
+        """Start a checker; try until one starts."""
         with self.starting:
             while True:
                 try:
@@ -169,7 +170,7 @@ class Checkers:
                     return checker
 
     def replace(self, checker: Checker) -> Checker:
-        """A fresh job of the same zygote, or a fresh zygote where that one is gone."""
+        """Return a checker with a new job of the same zygote, or with a new zygote if that one is gone."""
         try:
             checker.end_job()
             checker.renew()
@@ -181,7 +182,7 @@ class Checkers:
 
 
 def _tier() -> str:
-    """The sandbox in use; where there is none, a plain process will do, for what runs in it is ours."""
+    """The tier in use; without one a plain process will do, because only trusted code runs in it."""
     try:
         return current_tier()
     except SandboxError:
@@ -193,7 +194,7 @@ _lock = threading.Lock()
 
 
 def checkers() -> Checkers:
-    """The checkers of this process (a fork gets its own), which start in the background on the first call."""
+    """The checkers of this process (a fork gets its own); they start in the background on the first call."""
     with _lock:
         if os.getpid() not in _checkers:
             _checkers[os.getpid()] = Checkers(max(FEWEST, len(os.sched_getaffinity(0))))
@@ -201,26 +202,26 @@ def checkers() -> Checkers:
 
 
 def wait_until_ready(seconds: float = PATIENT_SECONDS) -> bool:
-    """Start the checkers and wait for the first; False where it is not ready by then."""
+    """Start the checkers and wait for the first one; False if it is not ready in time."""
     return checkers().ready.wait(seconds)
 
 
 def compare_elsewhere(gold: str, answer: str, deadline: float, patient: bool = False) -> Verdict:
-    """Judge an answer by math-verify, by ``deadline`` (of time.monotonic), or, ``patient``, as soon as a
-    checker has told.
+    """Judge an answer by math-verify before ``deadline`` (of time.monotonic); ``patient``: wait for a
+    checker.
 
-    ``failed``: the comparison itself took too long ("timeout"), nobody told in time ("late"), or checkers
-    died again and again ("lost")."""
-    asked = checkers()
-    told = asked.ask(gold, answer)
+    ``failed``: the comparison itself took too long ("timeout"), no checker answered in time ("late"), or
+    checkers died again and again ("lost")."""
+    pool = checkers()
+    word = pool.ask(gold, answer)
     try:
-        return _VERDICTS[told.result(PATIENT_SECONDS if patient else max(0.0, deadline - time.monotonic()))]
+        return _VERDICTS[word.result(PATIENT_SECONDS if patient else max(0.0, deadline - time.monotonic()))]
     except (NotYet, CancelledError):
-        told.cancel()
+        word.cancel()
         why = (
-            f"no checker told within {ANSWER_SECONDS} s; check_math_batch waits for them"
-            if asked.ready.is_set()
-            else f"{asked.trouble}; ask again"
+            f"no checker answered within {ANSWER_SECONDS} s; check_math_batch waits for them"
+            if pool.ready.is_set()
+            else f"{pool.trouble}; try again"
         )
         return Verdict("failed", f"late: {why}")
     except WorkerLost as error:

@@ -1,10 +1,10 @@
-"""Values of mathematical expressions as people write them: LaTeX, plain text, and what lies between.
+"""Values of mathematical expressions as people write them, in LaTeX, plain text or a mixture.
 
-Two expressions are the same when they have the same value: exactly (fractions) where they are rational, to 25
-of 40 digits where they hold roots, pi or functions, and at three fixed points where they hold variables (a
-nonzero analytic function does not vanish at three points that nobody chose for it). No text is ever evaluated
-by Python, and every operation is bounded: a number may have ``LARGEST_BITS`` bits, an exponent or factorial
-some hundreds; what is larger raises ``TooLarge``, what is not understood ``NotUnderstood``."""
+Two expressions are the same if they have the same value: exactly (fractions) if they are rational, to 25 of
+40 digits if they contain roots, pi or functions, and at three fixed points if they contain variables (a
+nonzero analytic function does not vanish at three points that were not chosen for it). Python never evaluates
+a text, and every operation is bounded: a number may have ``LARGEST_BITS`` bits, an exponent or factorial some
+hundreds. A larger one raises ``TooLarge``; a text that is not understood raises ``NotUnderstood``."""
 
 import hashlib
 import math
@@ -32,16 +32,16 @@ _context.dps = 40
 
 
 class NotUnderstood(ValueError):  # noqa: N818
-    """The text is no expression of the kind read here."""
+    """The text is not an expression that can be read here."""
 
 
 class TooLarge(NotUnderstood):
-    """The expression's value is beyond what is computed here."""
+    """The expression's value is too large to compute here."""
 
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """The values of an expression at ``POINTS`` points (one point where it has no variables), and its
+    """The values of an expression at ``POINTS`` points (at one point if it has no variables), and its
     variables."""
 
     values: tuple[Number, ...]
@@ -68,13 +68,13 @@ def read_expression(text: str) -> Expression:
 
 
 def same(one: Expression, other: Expression) -> bool:
-    """Tell whether two expressions have the same value."""
+    """Whether two expressions have the same value."""
     points = range(POINTS if one.names or other.names else 1)
     return all(same_number(one.at(point), other.at(point)) for point in points)
 
 
 def same_number(one: Number, other: Number) -> bool:
-    """Tell whether two numbers agree: exactly where both are fractions, else to 25 digits."""
+    """Whether two numbers are equal: exactly if both are fractions, else to 25 digits."""
     if isinstance(one, Fraction) and isinstance(other, Fraction):
         return one == other
     one, other = _inexact(one), _inexact(other)
@@ -82,8 +82,7 @@ def same_number(one: Number, other: Number) -> bool:
 
 
 def proportional(one: tuple[Expression, Expression], other: tuple[Expression, Expression]) -> float | None:
-    """The constant c with (a - b) = c (a' - b') for two equations or inequalities; None where there is
-    none."""
+    """The constant c with (a - b) = c (a' - b') for two equations or inequalities; None if there is none."""
     ratios = []
     for point in range(POINTS):
         above = _subtract(one[0].at(point), one[1].at(point))
@@ -97,25 +96,29 @@ def proportional(one: tuple[Expression, Expression], other: tuple[Expression, Ex
     return None if isinstance(first, _context.mpc) and first.imag else float(first.real)
 
 
-# --- reading
-# ------------------------------------------------------------------------------------------------------------------
-
 _TOKEN = re.compile(
-    r"\s*(?:(?P<number>\d+(?:\.\d+)?[eE][+-]?\d{1,3}(?![\w.])|\d+(?:\.\d*)?|\.\d+)|(?P<command>\\[A-Za-z]+|\\[{}|])|(?P<char>\S))"
+    r"\s*(?:(?P<number>\d+(?:\.\d+)?[eE][+-]?\d{1,3}(?![\w.])|\d+(?:\.\d*)?|\.\d+)"
+    r"|(?P<command>\\[A-Za-z]+|\\[{}|])|(?P<char>\S))"
 )
 _REPEATING = re.compile(r"(\d*)\.(\d*)(?:\\overline|\\dot|\\bar)\{?(\d+)\}?")
-_WORDS = {"sqrt": "\\sqrt", "pi": "\\pi", "sin": "\\sin", "cos": "\\cos", "tan": "\\tan", "cot": "\\cot", "sec": "\\sec", "csc": "\\csc",
-          "ln": "\\ln", "log": "\\log", "exp": "\\exp", "arcsin": "\\arcsin", "arccos": "\\arccos", "arctan": "\\arctan",
-          "binom": "\\binom", "abs": "\\abs", "theta": "\\theta", "alpha": "\\alpha", "beta": "\\beta"}  # fmt: skip
-_GREEK = frozenset(
-    ["\\" + name for name in ("alpha", "beta", "gamma", "delta", "epsilon", "theta", "lambda", "mu", "rho", "sigma", "phi", "omega", "tau",
-                              "varphi", "psi", "eta", "zeta", "kappa", "chi", "xi", "nu", "varepsilon", "Omega", "Delta", "Phi", "Theta")]
-)  # fmt: skip
-_FUNCTIONS: dict[str, Callable[[Any], Any]] = {
-    "\\sin": _context.sin, "\\cos": _context.cos, "\\tan": _context.tan, "\\cot": _context.cot, "\\sec": _context.sec,
-    "\\csc": _context.csc, "\\ln": _context.ln, "\\exp": _context.exp, "\\arcsin": _context.asin, "\\arccos": _context.acos,
-    "\\arctan": _context.atan, "\\sinh": _context.sinh, "\\cosh": _context.cosh, "\\tanh": _context.tanh,
+_WORDS = {
+    "sqrt": "\\sqrt", "pi": "\\pi", "sin": "\\sin", "cos": "\\cos", "tan": "\\tan", "cot": "\\cot",
+    "sec": "\\sec", "csc": "\\csc", "ln": "\\ln", "log": "\\log", "exp": "\\exp", "arcsin": "\\arcsin",
+    "arccos": "\\arccos", "arctan": "\\arctan", "binom": "\\binom", "abs": "\\abs", "theta": "\\theta",
+    "alpha": "\\alpha", "beta": "\\beta",
 }  # fmt: skip
+_GREEK_NAMES = (
+    "alpha beta gamma delta epsilon theta lambda mu rho sigma phi omega tau varphi psi eta zeta kappa chi xi "
+    "nu varepsilon Omega Delta Phi Theta"
+)
+_GREEK = frozenset("\\" + name for name in _GREEK_NAMES.split())
+_FUNCTIONS: dict[str, Callable[[Any], Any]] = {
+    "\\sin": _context.sin, "\\cos": _context.cos, "\\tan": _context.tan, "\\cot": _context.cot,
+    "\\sec": _context.sec, "\\csc": _context.csc, "\\ln": _context.ln, "\\exp": _context.exp,
+    "\\arcsin": _context.asin, "\\arccos": _context.acos, "\\arctan": _context.atan, "\\sinh": _context.sinh,
+    "\\cosh": _context.cosh, "\\tanh": _context.tanh,
+}  # fmt: skip
+_ATOM_COMMANDS = {"\\frac", "\\sqrt", "\\pi", "\\binom", "\\log", "\\abs", *_GREEK, *_FUNCTIONS}
 _TIMES, _OVER = ("*", "\\cdot", "\\times", "\\ast"), ("/", "\\div")
 _CLOSING = {"(": ")", "{": "}", "[": "]", "\\{": "\\}", "\\lfloor": "\\rfloor", "\\lceil": "\\rceil"}
 
@@ -158,7 +161,7 @@ class _Reader:
     def whole(self) -> Node:
         tree = self.sum()
         if self.peek():
-            raise NotUnderstood(f"what is {self.peek()!r}?")
+            raise NotUnderstood(f"unexpected {self.peek()!r}")
         return tree
 
     def sum(self) -> Node:
@@ -187,7 +190,7 @@ class _Reader:
                 return tree
 
     def mixed_number(self, whole: Node) -> Node:
-        """``2 1/3`` after its whole part: only two digits groups and a slash make one."""
+        """The rest of a mixed number such as ``2 1/3`` after its whole part: a number, a slash, a number."""
         numerator = self.number()
         if self.peek() != "/" or self.place + 1 not in self.numbers or whole[0] != "number":
             raise NotUnderstood("two numbers side by side")
@@ -225,9 +228,7 @@ class _Reader:
         token = self.peek()
         if token == "|":
             return not self.open_bars
-        return self.place in self.numbers or token in _CLOSING or token.isalpha() or (
-            token.startswith("\\") and token in {"\\frac", "\\sqrt", "\\pi", "\\binom", "\\log", "\\abs", *_GREEK, *_FUNCTIONS}
-        )  # fmt: skip
+        return self.place in self.numbers or token in _CLOSING or token.isalpha() or token in _ATOM_COMMANDS
 
     def number(self) -> Node:
         if self.place not in self.numbers:
@@ -235,7 +236,7 @@ class _Reader:
         return ("number", Fraction(self.take()))
 
     def atom(self, single: bool = False) -> Node:
-        """One factor. ``single``: LaTeX's argument without braces, which is one digit or one token."""
+        """One factor. ``single``: an argument without braces in LaTeX, which is one digit or one token."""
         token = self.peek()
         if self.place in self.numbers:
             if single and len(token) > 1 and token.isdigit():
@@ -272,7 +273,7 @@ class _Reader:
             return self.function(token)
         if (token.isalpha() and token.isascii()) or token in _GREEK:
             return self.variable(token)
-        raise NotUnderstood(f"what is {token!r}?")
+        raise NotUnderstood(f"unexpected {token!r}")
 
     def variable(self, token: str) -> Node:
         if self.peek() == "_":
@@ -330,14 +331,10 @@ def _names(tree: Node) -> list[str]:
     return [name for part in tree[1:] if isinstance(part, tuple) for name in _names(part)]
 
 
-# --- values
-# -------------------------------------------------------------------------------------------------------------------
-
-
 @lru_cache(maxsize=1000)
 def _place(name: str, point: int) -> Fraction:
-    """Where a variable stands at a point: a fraction between 1/2 and 3 that only its name decides, negative
-    at the second point."""
+    """The value of a variable at a point: a fraction between 1/2 and 3, determined by its name, negative at
+    the second point."""
     digest = hashlib.sha256(f"{name}|{point}".encode()).digest()
     size = Fraction(1, 2) + Fraction(int.from_bytes(digest[:3], "big"), 2**24) * Fraction(5, 2)
     return -size if point == 1 else size  # |x| is not x
@@ -439,7 +436,7 @@ def _absolute(value: Number) -> Number:
 
 def _factorial(value: Number) -> Number:
     if not isinstance(value, Fraction) or value.denominator != 1 or value < 0:
-        raise NotUnderstood("the factorial of what is no whole number")
+        raise NotUnderstood("the factorial of a number that is not whole")
     if value > LARGEST_FACTORIAL:
         raise TooLarge("a large factorial")
     return Fraction(math.factorial(value.numerator))
@@ -460,6 +457,7 @@ def _ceiling(value: Number) -> Number:
 
 
 _OPERATIONS: dict[str, Callable[..., Number]] = {
-    "+": _add, "-": _subtract, "*": _multiply, "/": _divide, "^": _power, "root": _root, "negative": _negative, "abs": _absolute,
-    "!": _factorial, "binom": _choose, "\\lfloor": _floor, "\\lceil": _ceiling,
+    "+": _add, "-": _subtract, "*": _multiply, "/": _divide, "^": _power, "root": _root,
+    "negative": _negative, "abs": _absolute, "!": _factorial, "binom": _choose, "\\lfloor": _floor,
+    "\\lceil": _ceiling,
 }  # fmt: skip

@@ -1,19 +1,19 @@
-"""Find the answer that a response settles on: what was said last, outside the thinking, and only one.
+"""Find the one final answer of a response, outside the thinking.
 
-What follows ``</think>`` counts; ``<answer>`` is unwrapped; then the last box counts, else what the last
-sentence states. Who offers several answers side by side has settled on none. A response may be of any length
-and say anything: what is searched is cut to a bounded end of it before any pattern that could go over it
-twice."""
+Only the text after ``</think>`` counts; ``<answer>`` is unwrapped; then the last box counts, else the
+statement of the last sentence. A response that offers several alternatives has no final answer. A response
+may have any length and content: only a bounded part at its end is searched with patterns that may take more
+than linear time."""
 
 import re
 
-from r1kit.tasks.mathematics.agreement import agree
+from r1kit.tasks.mathematics.agreement import same_answer
 from r1kit.tasks.mathematics.answers import read_answer
 from r1kit.tasks.mathematics.expressions import NotUnderstood
 from r1kit.tasks.mathematics.notation import BOX, boxed, is_prose, tidy
 
 CHOICE = re.compile(r"\s*\$?\s*(?:\\(?:text|mathrm|textbf|mathbf)\{)?\s*\(?([A-J])\)?\s*\}?\s*\$?\.?\s*")
-LONGEST_END = 10_000  # of what follows the thinking; an answer stands in its last characters
+LONGEST_END = 10_000  # characters searched, from the end of the text after the thinking
 LONGEST_SENTENCE = 1_000
 MOST_TAGS = 20
 _ANSWER_TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
@@ -45,8 +45,8 @@ _GOLD_MARK = "####"
 
 
 def gold_text(gold: str) -> str:
-    """The answer in a gold text: what follows ``####`` in GSM8K, the last box of a solution, else the text
-    itself."""
+    """The answer in a gold text: the text after ``####`` (GSM8K), the last box of a solution, else all of
+    it."""
     if _GOLD_MARK in gold:
         return gold.rpartition(_GOLD_MARK)[2].strip()
     boxes = boxed(gold)
@@ -54,8 +54,7 @@ def gold_text(gold: str) -> str:
 
 
 def final_answer(response: str, choice: bool = False) -> str | None:
-    """The answer that a response settles on; None where it settles on none. ``choice``: a letter is asked
-    for."""
+    """The final answer of a response; None if it has none. ``choice``: the answer is a letter."""
     text = outside_thinking(response)
     if text is None:
         return None
@@ -65,7 +64,7 @@ def final_answer(response: str, choice: bool = False) -> str | None:
     text = text[-LONGEST_END:]
     boxes = boxed(text)
     if boxes:
-        return _settled_box(text, boxes)
+        return _boxed_answer(text, boxes)
     if BOX.search(text):
         return None  # a box that was never closed
     text = text.strip()
@@ -77,15 +76,14 @@ def final_answer(response: str, choice: bool = False) -> str | None:
 
 
 def outside_thinking(response: str) -> str | None:
-    """What follows the thinking; the whole response where there is none; None where the thinking never
-    ends."""
+    """The text after the thinking; the whole response if there is none; None if the thinking never ends."""
     text = response[max((closes.end() for closes in _THINK_CLOSES.finditer(response)), default=0) :]
     return None if _THINK_OPENS.search(text) else text
 
 
 def _untagged(text: str) -> str | None:
-    """What stands in ``<answer>..</answer>``, or the text itself where there are no tags; None for tags that
-    do not pair or disagree."""
+    """The content of ``<answer>..</answer>``, or the text itself without tags; None for tags that do not
+    pair, or pairs with different contents."""
     tags = [match for match, _ in zip(_ANSWER_TAG.finditer(text), range(MOST_TAGS + 1), strict=False)]
     if not tags:
         return text
@@ -98,8 +96,8 @@ def _untagged(text: str) -> str | None:
     return contents.pop() if len(contents) == 1 else None
 
 
-def _settled_box(text: str, boxes: list[tuple[int, int, str]]) -> str | None:
-    """The last box, joined with its neighbours where a list was boxed piece by piece; None for hedging."""
+def _boxed_answer(text: str, boxes: list[tuple[int, int, str]]) -> str | None:
+    """The last box, joined with its neighbours if each item of a list has a box; None for alternatives."""
     settled = [boxes[-1][2]]
     for (_, end, content), (begin, _, following) in zip(
         reversed(boxes[:-1]), reversed(boxes[1:]), strict=True
@@ -120,19 +118,19 @@ def _settled_box(text: str, boxes: list[tuple[int, int, str]]) -> str | None:
 
 
 def alike(one: str, other: str) -> bool:
-    """Tell whether two answers are the same, as far as that is known without asking further."""
+    """Whether two answers are the same, as far as r1kit's own reader can decide."""
     if one == other or len(one) + len(other) > LONGEST_SENTENCE:
         return one == other
     if tidy(one) == tidy(other):
         return True
     try:
-        return agree(read_answer(one), read_answer(other))
+        return same_answer(read_answer(one), read_answer(other))
     except NotUnderstood:
         return False
 
 
 def _stated_choice(text: str) -> str | None:
-    """The letter that a text without a box settles on."""
+    """The chosen letter in a text without a box."""
     text = re.sub(r"\\(?:text|mathrm|textbf|mathbf)\s*\{", "", text)
     last = text.splitlines()[-1]
     if (

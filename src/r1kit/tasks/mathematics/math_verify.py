@@ -1,8 +1,7 @@
-"""Ask math-verify whether two answers are the same. Runs in a locked-in worker that may be killed at any
-time.
+"""Ask math-verify whether two answers are the same. Runs in a confined worker that may be killed at any time.
 
-math-verify's own time limits are alarms, which work in a main thread only; they are switched off here,
-because whoever asks holds the clock."""
+math-verify's own time limits are alarms, which work in a main thread only. They are switched off here: the
+caller measures the time."""
 
 import logging
 from functools import lru_cache
@@ -25,12 +24,12 @@ def compare(gold: str, answer: str) -> str:
         return "answer"
     try:
         return "same" if verify(list(known), list(said), timeout_seconds=None) else "different"
-    except Exception:  # sympy raises whatever comes to it; the gold answer alone it could read
+    except Exception:  # sympy raises any exception; the gold answer was read before
         return "answer"
 
 
 def warm_up() -> None:
-    """Load what math-verify loads on first use, so that forked workers have it."""
+    """Load what math-verify loads on first use, so that forked workers have it already."""
     for gold, answer in (
         ("\\frac{1}{2}", "0.5"),
         ("x^2+1=0", "(1,2]"),
@@ -50,6 +49,6 @@ def _read(text: str) -> tuple[Any, ...]:
             fallback_mode="no_fallback",
             parsing_timeout=None,
         )
-    except Exception:  # a parser of ANTLR's, which raises whatever comes to it
+    except Exception:  # ANTLR's parser raises any exception
         return ()
     return tuple(value for value in found if isinstance(value, Basic | MatrixBase))

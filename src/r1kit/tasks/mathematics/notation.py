@@ -1,6 +1,6 @@
-"""The writing of an answer: one spelling for every sign, what is a number or prose, how brackets lie.
+"""How an answer is written: one spelling for every sign, numbers, prose, brackets.
 
-Nothing here knows what an answer means; ``tidy`` only brings the many ways to write it into one.
+Nothing here knows what an answer means; ``tidy`` only reduces many spellings to one.
 """
 
 import re
@@ -9,13 +9,16 @@ from functools import lru_cache
 from r1kit.tasks.mathematics.units import UNITS, normal_unit
 
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
-_SYMBOLS = {"×": "\\times ", "·": "\\cdot ", "⋅": "\\cdot ", "÷": "\\div ", "−": "-", "–": "-", "—": "-", "π": "\\pi ", "∞": "\\infty ",
-            "≤": "\\le ", "≥": "\\ge ", "∪": "\\cup ", "∈": "\\in ", "°": "^\\circ ", "，": ",", "、": ",", "；": ";", "：": ":",
-            "½": "\\frac12", "¼": "\\frac14", "¾": "\\frac34", "⅓": "\\frac13", "⅔": "\\frac23", "θ": "\\theta ", "±": "\\pm ", "∅": "\\emptyset ",
-            "√": "\\sqrt ", "**": "^", "\\varnothing": "\\emptyset ", "\\leq": "\\le ",  "\\geq": "\\ge ", "\\lt": "<", "\\gt": ">",
-            "\\dfrac": "\\frac", "\\tfrac": "\\frac", "\\cfrac": "\\frac", "\\colon": ":", "\\lbrace": "\\{", "\\rbrace": "\\}",
-            "\\leqslant": "\\le ", "\\geqslant": "\\ge ", "⩽": "\\le ", "⩾": "\\ge ", "≦": "\\le ", "≧": "\\ge ",
-            "\\lvert": "|", "\\rvert": "|", "\\vert": "|", "\\ne": "\\neq "}  # fmt: skip
+_SYMBOLS = {
+    "×": "\\times ", "·": "\\cdot ", "⋅": "\\cdot ", "÷": "\\div ", "−": "-", "–": "-", "—": "-",
+    "π": "\\pi ", "∞": "\\infty ", "≤": "\\le ", "≥": "\\ge ", "∪": "\\cup ", "∈": "\\in ", "°": "^\\circ ",
+    "，": ",", "、": ",", "；": ";", "：": ":", "½": "\\frac12", "¼": "\\frac14", "¾": "\\frac34",
+    "⅓": "\\frac13", "⅔": "\\frac23", "θ": "\\theta ", "±": "\\pm ", "∅": "\\emptyset ", "√": "\\sqrt ",
+    "**": "^", "\\varnothing": "\\emptyset ", "\\leq": "\\le ", "\\geq": "\\ge ", "\\lt": "<", "\\gt": ">",
+    "\\dfrac": "\\frac", "\\tfrac": "\\frac", "\\cfrac": "\\frac", "\\colon": ":",
+    "\\lbrace": "\\{", "\\rbrace": "\\}", "\\leqslant": "\\le ", "\\geqslant": "\\ge ", "⩽": "\\le ",
+    "⩾": "\\ge ", "≦": "\\le ", "≧": "\\ge ", "\\lvert": "|", "\\rvert": "|", "\\vert": "|", "\\ne": "\\neq ",
+}  # fmt: skip
 _SPACING = re.compile(
     r"(?<!\\)\\[,;:!>]|(?<!\\)\\ "
     r"|~|\\(?:displaystyle|textstyle|quad|qquad|limits|left|right|bigl?|bigr|Bigl?|Bigr|biggl?|biggr|middle"
@@ -66,12 +69,12 @@ def is_plain_number(text: str) -> bool:
 
 
 def says_more(text: str) -> bool:
-    """Tell whether there are words within LaTeX, which a lenient reader would skip: 5 \\text{ or more}."""
+    """Whether a text contains words within LaTeX that a lenient reader would skip: 5 \\text{ or more}."""
     return re.search(r"\\(?:text|mathrm|textbf|mathbf|mbox|textit)\s*\{[^}]*[A-Za-z]{2}", text) is not None
 
 
 def is_prose(text: str) -> bool:
-    """Tell whether a text holds words that are neither LaTeX, a function, a unit nor a lone variable."""
+    """Whether a text contains words that are neither LaTeX, a function, a unit nor a single variable."""
     bare = re.sub(r"\\(?:begin|end)\s*\{\w+\}|\\(?:text|mathrm|textbf|mbox)\{[^}]*\}|\\[A-Za-z]+", " ", text)
     words = re.findall(r"[A-Za-z]{2,}", bare)
     return (
@@ -132,7 +135,7 @@ def boxed(text: str) -> list[tuple[int, int, str]]:
 
 
 def brackets_match(text: str) -> bool:
-    """Tell whether the first bracket closes with the last character."""
+    """Whether the last character closes the first bracket."""
     depth = 0
     for place, character in enumerate(text):
         if character == "\\":

@@ -1,28 +1,34 @@
-"""Units after a number: which words are one, and which name the same."""
+"""Units after a number: which words are units, and which words mean the same unit."""
 
 import re
 
 from r1kit.tasks.mathematics.expressions import NotUnderstood
 
 _UNIT_NAMES = {
-    "cm": "cm centimeter centimetre 厘米", "m": "m meter metre 米", "km": "km kilometer kilometre 千米 公里", "mm": "mm millimeter millimetre 毫米",
-    "dm": "dm decimeter 分米", "in": "in inch inches", "ft": "ft foot feet", "yd": "yd yard", "mi": "mi mile", "g": "g gram 克",
-    "kg": "kg kilogram 千克 公斤", "mg": "mg milligram", "t": "ton tonne 吨", "lb": "lb lbs pound", "oz": "oz ounce", "s": "s sec second 秒",
-    "min": "min minute 分钟", "h": "h hr hour 小时", "day": "day 天 日", "week": "week 周", "month": "month 个月", "year": "year yr 年",
-    "l": "l liter litre 升", "ml": "ml milliliter 毫升", "degree": "degree deg 度", "radian": "radian rad", "dollar": "dollar usd bucks 美元",
-    "yuan": "yuan rmb cny 元 块", "cent": "cent cents 分", "jiao": "角", "percent": "percent pct", "mph": "mph", "kmh": "kmh kph",
-    "unit": "unit units 个 只 本 人 页 次 棵 条 张 件 支 辆 名 朵 把 头 台 箱 盒 袋 瓶 束 颗 粒 块 位 句 朵 双 根 面 户 步 倍 岁 道 种",
+    "cm": "cm centimeter centimetre 厘米", "m": "m meter metre 米", "km": "km kilometer kilometre 千米 公里",
+    "mm": "mm millimeter millimetre 毫米", "dm": "dm decimeter 分米", "in": "in inch inches",
+    "ft": "ft foot feet", "yd": "yd yard", "mi": "mi mile", "g": "g gram 克", "kg": "kg kilogram 千克 公斤",
+    "mg": "mg milligram", "t": "ton tonne 吨", "lb": "lb lbs pound", "oz": "oz ounce", "s": "s sec second 秒",
+    "min": "min minute 分钟", "h": "h hr hour 小时", "day": "day 天 日", "week": "week 周",
+    "month": "month 个月", "year": "year yr 年", "l": "l liter litre 升", "ml": "ml milliliter 毫升",
+    "degree": "degree deg 度", "radian": "radian rad", "dollar": "dollar usd bucks 美元",
+    "yuan": "yuan rmb cny 元 块", "cent": "cent cents 分", "jiao": "角", "percent": "percent pct",
+    "mph": "mph", "kmh": "kmh kph",
+    "unit": "unit units 个 只 本 人 页 次 棵 条 张 件 支 辆 名 朵 把 头 台 箱 盒 袋 瓶 束 颗 粒 块 "
+    "位 句 朵 双 根 面 户 步 倍 岁 道 种",
 }  # fmt: skip
 UNITS = {name: unit for unit, names in _UNIT_NAMES.items() for name in names.split()}
 _TRAILING_UNIT = re.compile(
-    r"(?P<rest>.*?[\d})!%°])\s*(?:\\(?:text|mathrm|mbox|textit|rm|operatorname)\s*\{?\s*(?P<wrapped>[^{}]*)\}?(?P<power>\^\{?[23]\}?)?"
+    r"(?P<rest>.*?[\d})!%°])\s*"
+    r"(?:\\(?:text|mathrm|mbox|textit|rm|operatorname)\s*\{?\s*(?P<wrapped>[^{}]*)\}?(?P<power>\^\{?[23]\}?)?"
     r"|(?P<degree>\\degree)|\s(?P<bare>[A-Za-z]{2,}(?: [A-Za-z]{2,}){0,2})(?P<barepower>\^\{?[23]\}?)?"
     r"|(?P<glued>(?:cm|mm|km|kg|mg|ml|ft|mph|lbs?|oz|hrs?|min)(?:\^\{?[23]\}?)?)|(?P<han>[一-鿿]{1,4}))\s*"
 )
-NOT_UNITS = frozenset(["or", "and", "not", "if", "then", "maybe", "but", "mod", "base", "unless", "to", "than", "is", "no", "cannot", "except",
-    "less",
-                        "minus", "plus", "times", "over", "squared", "cubed", "sqrt", "pi", "million", "billion", "thousand", "hundred", "dozen",
-                        "half", "quarter", "third", "quarters", "thirds", "halves"])  # fmt: skip
+_NOT_UNITS = (
+    "or and not if then maybe but mod base unless to than is no cannot except less minus plus times over "
+    "squared cubed sqrt pi million billion thousand hundred dozen half quarter third quarters thirds halves"
+)
+NOT_UNITS = frozenset(_NOT_UNITS.split())
 SCALES = {
     "thousand": 10**3,
     "million": 10**6,
@@ -35,8 +41,7 @@ SCALES = {
 
 
 def normal_unit(text: str) -> str:
-    """The name under which a unit is known: centimetres and 厘米 are cm; an unknown word is itself without its
-    plural s."""
+    """The standard name of a unit: centimetres and 厘米 are cm; an unknown word only loses its plural s."""
     word = text.strip().strip(".").lower().replace("²", "^2").replace("³", "^3")
     if word in UNITS:
         return UNITS[word]
@@ -45,8 +50,8 @@ def normal_unit(text: str) -> str:
 
 
 def split_unit(text: str) -> tuple[str, str]:
-    """Split a trailing unit off; the unit is "" where there is none. Raises NotUnderstood for words that are
-    no unit."""
+    """Split a trailing unit off; the unit is "" if there is none. Raises NotUnderstood for words that are not
+    a unit."""
     match = _TRAILING_UNIT.fullmatch(text)
     if match is None:
         return text, ""
@@ -55,7 +60,7 @@ def split_unit(text: str) -> tuple[str, str]:
     name = match["wrapped"] or match["bare"] or match["glued"] or match["han"] or ""
     words = re.split(r"[\s/\\]+", name.lower().strip())
     if NOT_UNITS.intersection(words) or re.search(r"[不非没无或]|\d", re.sub(r"\^\{?[23]\}?", "", name)):
-        raise NotUnderstood(f"{name!r} is no unit")
+        raise NotUnderstood(f"{name!r} is not a unit")
     power = re.sub(r"[{}]", "", match["power"] or match["barepower"] or "")
     glued = re.fullmatch(r"([a-z]+)\^\{?([23])\}?", name)
     if glued:
@@ -67,7 +72,6 @@ def split_unit(text: str) -> tuple[str, str]:
 
 
 def units_agree(one: str, other: str) -> bool:
-    """Tell whether two units may stand for the same; an unnamed unit agrees with all, two unknown words
-    agree."""
+    """Whether two units may mean the same; a missing unit agrees with all, and two unknown words agree."""
     known = [unit.partition("^")[0] in UNITS.values() for unit in (one, other)]
     return not one or not other or one == other or "unit" in (one, other) or not any(known)

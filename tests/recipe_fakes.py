@@ -19,12 +19,19 @@ if __name__ == "__main__":
 from pydantic import Field
 
 from r1kit.config import Config, R1kitError
+from r1kit.runtime import RUNTIMES, RuntimeConfig
 from r1kit.stages.stage import Context, Stage
 
 
-class FakeRuntime(Config):
+class FakeRuntime(RuntimeConfig):
     kind: Literal["local"] = "local"
     processes: int = 1
+
+    def resolved_processes(self) -> int:
+        return self.processes
+
+    def start(self) -> Any:
+        return self
 
     def close(self) -> None:
         return None
@@ -73,13 +80,9 @@ class Fail(Stage):
 
 STAGES: dict[str, type[Stage]] = {"write": Write, "fail": Fail}
 
-runtime: Any = ModuleType("r1kit.runtime")
-runtime.RUNTIMES = {"local": FakeRuntime}
-runtime.start = lambda settings: settings
-
 if __name__ == "__main__":
     package.STAGES = STAGES  # type: ignore[attr-defined]
-    sys.modules["r1kit.runtime"] = runtime
+    RUNTIMES["local"] = "recipe_fakes:FakeRuntime"
     from r1kit.commands.cli import main
 
     main()

@@ -1,7 +1,6 @@
 """Training state on disk: whole or not at all, and what continues from it is bit for bit what would have come
 anyway."""
 
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -117,7 +116,7 @@ def test_two_states_are_kept_and_every_hundredth(tmp_path: Path) -> None:
     assert names(tmp_path) == ["step_00000100", "step_00000200", "step_00000250"]
     checkpoint.save(tmp_path, linear(), [], {"step": 300}, Keep(last=3))
     assert names(tmp_path) == ["step_00000200", "step_00000250", "step_00000300"]
-    with pytest.raises(ValueError, match=r"keep\.last: 1 state would leave nothing to fall back on"):
+    with pytest.raises(ValueError, match=r"keep\.last: 1 state would leave nothing if it is damaged"):
         Keep(last=1)
 
 
@@ -205,16 +204,17 @@ def test_where_no_state_is_whole_nothing_is_loaded_or_moved(tmp_path: Path) -> N
 
 def test_the_state_of_another_run_is_not_taken(tmp_path: Path) -> None:
     mine, theirs = tmp_path / "mine", tmp_path / "theirs"
-    for folder, seed in ((mine, 1), (theirs, 2)):
-        folder.mkdir()
-        (folder / "stage.json").write_text(
-            json.dumps({"stage": "sft", "name": "sft", "config": {}, "seed": seed, "inputs": {}})
-        )
-        checkpoint.save(folder / "part", linear(seed), [], {"step": 5})
-    shutil.copytree(theirs / "part", mine / "part", dirs_exist_ok=True)
-    with pytest.raises(StateError, match="belongs to another run or to another configuration"):
-        checkpoint.restore(mine / "part", linear(), [])
-    assert checkpoint.restore(theirs / "part", linear(), []) == {"step": 5}
+    for folder, owner in ((mine, "a"), (theirs, "b")):
+        checkpoint.save(folder, linear(), [], {"step": 5}, owners=(owner, "the one before"))
+    shutil.copytree(theirs, mine, dirs_exist_ok=True)
+    for read in (
+        lambda owners: checkpoint.restore(mine, linear(), [], owners=owners),
+        lambda owners: checkpoint.progress_of(mine, owners),
+    ):
+        for owners in (("a",), ("the one before", "a")):
+            with pytest.raises(StateError, match="belongs to another run or to another configuration"):
+                read(owners)
+        assert read(("b",)) == read(("a", "b")) == read(()) == {"step": 5}
 
 
 def test_leftovers_of_a_killed_save_are_no_state_and_go_with_the_next_one(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import io
 import json
 import subprocess
-import sys
 
 import pytest
 import recipe_fakes
@@ -23,6 +22,8 @@ from r1kit.recipe.layers import read_layers
 from r1kit.recipe.recipe import build
 from r1kit.records import find_model
 from r1kit.runs.execute import run
+from r1kit.runtime import RUNTIMES
+from r1kit.stages.stage import StagePlan
 from r1kit.tokenizer import Tokenizer
 from r1kit.types import Sampling
 
@@ -100,11 +101,11 @@ def test_exported_model_has_a_card_that_says_how_it_was_made(finished_run, tmp_p
 class Planned(recipe_fakes.Write):
     def plan(self):
         own = {"parameters": 1e6, "active_parameters": 5e5} if self.name == "base" else {}
-        return {**own, "tokens": 2e6, "sampled_tokens": 1e6, "steps": 10}
+        return StagePlan(tokens=2e6, sampled_tokens=1e6, steps=10, **own)
 
 
 def test_plan_estimates_what_has_not_run_and_reports_what_has(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "r1kit.runtime", recipe_fakes.runtime)
+    monkeypatch.setitem(RUNTIMES, "local", "recipe_fakes:FakeRuntime")
     monkeypatch.setattr("r1kit.runs.execute.util.find_spec", lambda name: None)
     file = tmp_path / "tiny.yaml"
     file.write_text(

@@ -21,9 +21,10 @@ from r1kit.engine.native import NativeEngine
 from r1kit.rewards import WeightedReward
 from r1kit.stages import STAGES
 from r1kit.train.distillation import OnPolicyConfig
-from r1kit.train.grpo import GRPOConfig, train
+from r1kit.train.grpo import GRPO, GRPOConfig
 from r1kit.train.learner import Learner
-from r1kit.train.rollouts import Player, collect, describe
+from r1kit.train.rl_loop import train
+from r1kit.train.rollouts import Policy, collect, describe
 from r1kit.types import Problem, Rollout, Score, Verdict
 
 NAN = float("nan")
@@ -294,9 +295,9 @@ def test_the_pass_rate_is_the_share_of_right_answers_among_those_that_were_judge
     )
 
 
-def player() -> Player:
+def policy() -> Policy:
     learner = Learner(model(), learner_config(context=96))
-    return Player(learner, NativeEngine(learner.model, [tokenizer().eos_id]), Chat(tokenizer()))
+    return Policy(learner, NativeEngine(learner.model, [tokenizer().eos_id]), Chat(tokenizer()))
 
 
 def even_problems(rollouts: Sequence[Rollout]) -> list[float | None]:
@@ -310,14 +311,14 @@ def test_groups_that_dynamic_sampling_passes_over_are_known_to_the_curriculum() 
         problems=3, updates_per_rollout=2, group=2, max_tokens=2, dynamic_sampling=3, curriculum=curriculum
     )
     mixture = Mixture({"a": (Few("a", 6), 1.0)}, "train", 1, curriculum=curriculum)
-    first = collect(player(), mixture, [WeightedReward("accuracy", 1.0, even_problems)], config, 3)
+    first = collect(policy(), mixture, [WeightedReward("accuracy", 1.0, even_problems)], config, 3)
     assert (first.rounds, first.drawn, first.resting) == (
         2,
         8,
         2,
     )  # of all six two teach nothing; the two in their place are of the rest
     assert describe(first)["curriculum/resting"] == 2.0
-    second = collect(player(), mixture, [WeightedReward("accuracy", 1.0, even_problems)], config, 4)
+    second = collect(policy(), mixture, [WeightedReward("accuracy", 1.0, even_problems)], config, 4)
     assert (second.rounds, second.drawn, second.resting) == (
         1,
         6,
@@ -327,7 +328,7 @@ def test_groups_that_dynamic_sampling_passes_over_are_known_to_the_curriculum() 
         group[0].problem.id in ("a2", "a3", "a4", "a5") for phase in (first, second) for group in phase.groups
     )
     plain = collect(
-        player(),
+        policy(),
         Mixture({"a": (Few("a", 6), 1.0)}, "train", 1),
         [WeightedReward("accuracy", 1.0, even_problems)],
         config,
@@ -368,7 +369,7 @@ def test_a_curriculum_without_a_reward_for_right_answers_is_refused_with_the_rec
 
 
 def test_distillation_which_has_no_reward_refuses_a_curriculum() -> None:
-    with pytest.raises(ConfigError, match="nobody says here whether an answer is right"):
+    with pytest.raises(ConfigError, match="it needs to know whether an answer is right"):
         OnPolicyConfig.parse({"curriculum": {"easy": 1.0}}, "recipe.yaml")
 
 
@@ -390,6 +391,7 @@ def test_a_training_whose_problems_follow_another_curriculum_does_not_start(tmp_
     rewards = [WeightedReward("accuracy", 1.0, even_problems)]
     for wrong in (plain, other):
         with pytest.raises(ConfigError, match="give Mixture the same"):
-            train(config, player(), wrong, rewards, 7, quiet_log(tmp_path), tmp_path)
+            train(GRPO(config, policy(), rewards), wrong, 7, quiet_log(tmp_path), tmp_path)
     with pytest.raises(ConfigError, match="the reward 'accuracy'"):
-        train(config, player(), mixture, [replace(rewards[0], name="mine")], 7, quiet_log(tmp_path), tmp_path)
+        mine = [replace(rewards[0], name="mine")]
+        train(GRPO(config, policy(), mine), mixture, 7, quiet_log(tmp_path), tmp_path)

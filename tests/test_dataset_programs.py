@@ -18,9 +18,10 @@ from r1kit.rewards.rules import accuracy
 from r1kit.rewards.speed import speed
 from r1kit.tasks import Dataset, load_tasks
 from r1kit.tasks.programs import read_program
-from r1kit.train.grpo import GRPOConfig, train
+from r1kit.train.grpo import GRPO, GRPOConfig
 from r1kit.train.learner import Learner
-from r1kit.train.rollouts import Player
+from r1kit.train.rl_loop import train
+from r1kit.train.rollouts import Policy
 from r1kit.types import Completion, Rollout
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -223,12 +224,13 @@ def test_reinforcement_learning_steps_on_the_verdicts_of_programs(tmp_path):
     tasks = load_tasks({"mine": {"kind": "dataset", "train": str(tmp_path / "p.jsonl"), "check": "program"}})
     learner = Learner(model(), learner_config(context=192, learning_rate=1e-2))
     before = [tensor.clone() for tensor in learner.model.state_dict().values()]
-    player = Player(learner, Scripted(model(), [tokenizer().eos_id]), Chat(tokenizer()), None)
+    policy = Policy(learner, Scripted(model(), [tokenizer().eos_id]), Chat(tokenizer()), None)
     reward = WeightedReward("accuracy", 1.0, accuracy({name: task for name, (task, _) in tasks.items()}))
     config = GRPOConfig(
         steps=1, problems=2, group=3, max_tokens=96, updates_per_rollout=1, beta=0.0, gate_problems=0
     )
-    train(config, player, Mixture(tasks, "train", 5), [reward], 7, quiet_log(tmp_path), tmp_path)
+    algorithm = GRPO(config, policy, [reward])
+    train(algorithm, Mixture(tasks, "train", 5), 7, quiet_log(tmp_path), tmp_path)
     (row,) = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert row["reward/accuracy/mean"] == pytest.approx(1 / 3)
     assert any(

@@ -43,14 +43,15 @@ from r1kit.train.distillation import (
     OnPolicyConfig,
     ReverseDivergence,
     compared,
+    distil,
     require_comparable,
-    train,
 )
 from r1kit.train.divergence import reverse_divergence
 from r1kit.train.learner import Learner
 from r1kit.train.objectives import Predictions
-from r1kit.train.rollouts import Player
-from r1kit.train.rollouts import play as sample_groups
+from r1kit.train.rl_loop import train
+from r1kit.train.rollouts import Policy
+from r1kit.train.rollouts import sample as sample_groups
 from r1kit.train.supervised import weighted
 from r1kit.types import Row
 
@@ -244,25 +245,25 @@ def test_a_runtime_brings_student_and_teacher_together(tmp_path: Path) -> None:
 # The loop
 
 
-def play(config: OnPolicyConfig, out: Path, dies_at: int = -1) -> Mortal:
+def run_training(config: OnPolicyConfig, out: Path, dies_at: int = -1) -> Mortal:
     out.mkdir(exist_ok=True)
     settings = learner_config(context=96, lines=8, learning_rate=3e-3)
     student = Mortal(model(init_std=0.05), settings)
     student.dies_at = dies_at
     teacher = Learner(model(seed=9, init_std=0.3), settings)
-    player = Player(student, NativeEngine(student.model, [small_tokenizer().eos_id]), Chat(small_tokenizer()))
+    policy = Policy(student, NativeEngine(student.model, [small_tokenizer().eos_id]), Chat(small_tokenizer()))
     mixture = Mixture(load_tasks({"chain": {"weight": 1, "size": 40}}), "train", 5)
-    train(config, player, teacher, mixture, 7, quiet_log(out), out)
+    train(distil(config, policy, teacher), mixture, 7, quiet_log(out), out)
     return student
 
 
 def written_by(student: LanguageModel) -> list[Row]:
     """What a student writes to other problems than it is distilled on, weighed as one mean over tokens."""
     problems = Mixture(load_tasks({"chain": {"weight": 1, "size": 40}}), "held_out", 5).draw(24)
-    player = Player(None, NativeEngine(student, [small_tokenizer().eos_id]), Chat(small_tokenizer()))  # type: ignore[arg-type]
+    policy = Policy(None, NativeEngine(student, [small_tokenizer().eos_id]), Chat(small_tokenizer()))  # type: ignore[arg-type]
     rollouts = [
         r
-        for group in sample_groups(player, problems, OnPolicyConfig(group=2, max_tokens=6).rollouts, 3)
+        for group in sample_groups(policy, problems, OnPolicyConfig(group=2, max_tokens=6).loop, 3)
         for r in group
     ]
     return weighted([policy_row(rollout) for rollout in rollouts])
@@ -271,10 +272,10 @@ def written_by(student: LanguageModel) -> list[Row]:
 @pytest.mark.parametrize(
     ("form", "steps", "share"), [("sampled", 40, 0.97), ("full", 16, 0.93)]
 )  # five seeds: .941 to .952, .896 to .900
-def test_the_student_comes_nearer_to_the_teacher_on_what_it_writes_itself(
+def test_the_student_comes_nearer_to_the_teacher_on_what_it_samples_itself(
     form: str, steps: int, share: float, tmp_path: Path
 ) -> None:
-    student = play(
+    student = run_training(
         OnPolicyConfig(divergence=form, steps=steps, problems=8, group=8, max_tokens=6), tmp_path
     ).model
     before, teacher = model(init_std=0.05), model(seed=9, init_std=0.3)
@@ -291,10 +292,10 @@ def test_the_student_comes_nearer_to_the_teacher_on_what_it_writes_itself(
 @pytest.mark.parametrize("form", ["sampled", "full"])
 def test_a_distillation_that_was_killed_continues_bit_for_bit(form: str, tmp_path: Path) -> None:
     config = OnPolicyConfig(divergence=form, steps=5, problems=2, group=2, max_tokens=6, save_every=2)
-    straight = play(config, tmp_path / "a")
+    straight = run_training(config, tmp_path / "a")
     with pytest.raises(KilledError):
-        play(config, tmp_path / "b", dies_at=3)
-    assert same_weights(straight.model, play(config, tmp_path / "b").model) and straight.version == 5
+        run_training(config, tmp_path / "b", dies_at=3)
+    assert same_weights(straight.model, run_training(config, tmp_path / "b").model) and straight.version == 5
 
 
 def test_other_tokenizers_are_refused_by_name(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def two(engine: NativeEngine | None = None) -> Two:
     return Two(Learner(model(seed=2, **SHAPE), learner_config(320, 2)), engine or Faulty(), Chat(tokenizer()))
 
 
-def told(sides: Two, temperature: float = 1.0, config: GateConfig = FINE) -> str:
+def logged(sides: Two, temperature: float = 1.0, config: GateConfig = FINE) -> str:
     with pytest.raises(
         R1kitError, match="engine and learner do not agree, so training does not start"
     ) as error:
@@ -114,7 +114,7 @@ def without(name: str) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
 
 def test_a_tensor_that_was_not_copied_is_named() -> None:
     name = "layers.2.self_attn.kv_a_proj_with_mqa.weight"
-    message = told(two(Faulty(without(name))))
+    message = logged(two(Faulty(without(name))))
     assert (
         f"{name} differs (it was not copied, or comes from another version)" in message
         and "the engine (process 0)" in message
@@ -125,7 +125,7 @@ def test_a_tensor_that_was_not_copied_is_named() -> None:
 def test_a_transposed_tensor_is_named() -> None:
     name = "layers.0.self_attn.o_proj.weight"
     assert two().learner.weights()[name].shape == (32, 32)
-    assert f"{name} is transposed" in told(
+    assert f"{name} is transposed" in logged(
         two(Faulty(lambda weights: {**weights, name: weights[name].mT.contiguous()}))
     )
 
@@ -134,7 +134,7 @@ def test_weights_of_an_older_version_are_seen_even_where_they_change_little() ->
     def old(weights: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: tensor * 0.99 if tensor.dim() > 1 else tensor for name, tensor in weights.items()}
 
-    message = told(two(Faulty(old)), config=GateConfig(gate_mean=100.0, gate_max=100.0))
+    message = logged(two(Faulty(old)), config=GateConfig(gate_mean=100.0, gate_max=100.0))
     assert (
         "the weights of the engine (process 0) are not the learner's" in message
         and "and " in message
@@ -152,18 +152,18 @@ def test_swapped_layers_are_named_with_what_they_hold() -> None:
         }
         return {name: weights[source] for name, source in names.items()}
 
-    message = told(two(Faulty(swap)))
+    message = logged(two(Faulty(swap)))
     assert "layers.1.mlp.experts.down_proj holds layers.2.mlp.experts.down_proj" in message
 
 
 def test_a_part_that_computes_something_else_with_the_same_weights_is_named() -> None:
     engine = Faulty()
     engine.model.layers[1].self_attn.scale *= 3.0
-    message = told(two(engine))
+    message = logged(two(engine))
     assert "The weights agree, but layers.1.self_attn computes something else in the engine" in message
     engine = Faulty()
     engine.model._frequencies = engine.model._frequencies * 3
-    assert "layers.0.self_attn computes something else" in told(two(engine))
+    assert "layers.0.self_attn computes something else" in logged(two(engine))
 
 
 def test_a_decoder_that_is_not_its_model_is_named() -> None:
@@ -172,7 +172,7 @@ def test_a_decoder_that_is_not_its_model_is_named() -> None:
             groups = super().generate(*arguments, **rest)  # type: ignore[arg-type]
             return [[replace(one, logprobs=one.logprobs - 0.5) for one in group] for group in groups]
 
-    assert "its kernels or its packed copy of the weights are at fault" in told(two(Stubborn()))
+    assert "its kernels or its packed copy of the weights are at fault" in logged(two(Stubborn()))
 
 
 def test_a_prompt_in_another_template_is_named() -> None:
@@ -185,7 +185,7 @@ def test_a_prompt_in_another_template_is_named() -> None:
 
     assert (
         "The completions follow from a prompt written with template 'r1_zero', but the rows hold the "
-        "prompt of template 'chat'" in told(two(Faulty(ask=ask)))
+        "prompt of template 'chat'" in logged(two(Faulty(ask=ask)))
     )
 
 
@@ -200,7 +200,7 @@ def test_a_prompt_in_another_template_is_named() -> None:
 def test_a_prompt_with_other_tokens_at_its_ends_is_named(
     ask: Callable[[np.ndarray], np.ndarray], found: str
 ) -> None:
-    assert found in told(two(Faulty(ask=ask)))
+    assert found in logged(two(Faulty(ask=ask)))
 
 
 def test_log_probabilities_at_another_temperature_are_named() -> None:
@@ -223,7 +223,7 @@ def test_log_probabilities_at_another_temperature_are_named() -> None:
             with torch.no_grad():
                 return replace(one, logprobs=full_logprobs(self.model.eval(), row).numpy()[len(prompt) - 1 :])
 
-    assert "The engine's log-probabilities are those at temperature 1, but it sampled at 0.5" in told(
+    assert "The engine's log-probabilities are those at temperature 1, but it sampled at 0.5" in logged(
         two(AtOne()), temperature=0.5
     )
 
@@ -235,7 +235,7 @@ def test_a_stale_rollout_is_caught_by_its_version() -> None:
 
     assert (
         "stale rollouts: they were sampled by version 3 of the weights, and the learner is at version 5"
-        in told(two(Late()))
+        in logged(two(Late()))
     )
 
 
@@ -246,12 +246,15 @@ def test_an_engine_that_cannot_be_examined_is_still_measured() -> None:
         def __init__(self, engine: NativeEngine) -> None:
             self.generate, self.stream, self.load = engine.generate, engine.stream, engine.load
 
+        def examine(self, token_ids: np.ndarray, temperature: float) -> list[Examination]:
+            return []
+
     good, bad = two(), two(Faulty(without("norm.weight")))
     bad.learner.model.norm.weight.data.fill_(2.0)
     for sides in (good, bad):
         sides.engine = Closed(sides.engine)  # type: ignore[assignment]
     assert check(good, PROBLEMS, Sampling(max_tokens=24), 3, 5, FINE)["gate/gap_max"] < 1e-4
-    assert "were looked at as far as the engine shows them" in told(bad)
+    assert "were looked at as far as the engine shows them" in logged(bad)
 
 
 def test_of_a_long_completion_only_the_beginning_is_examined() -> None:
@@ -273,7 +276,7 @@ def test_numbers_that_are_not_finite_do_not_pass() -> None:
             groups = super().generate(*arguments, **rest)  # type: ignore[arg-type]
             return [[replace(one, logprobs=one.logprobs * np.nan) for one in group] for group in groups]
 
-    assert "differ by nan on average" in told(two(Nan()))
+    assert "differ by nan on average" in logged(two(Nan()))
 
 
 @pytest.fixture
@@ -292,7 +295,9 @@ def test_replicas_are_compared_too(runtime: LocalRuntime, tmp_path: Path) -> Non
     assert len(examined) == 2 and examined[0].marks == examined[1].marks
     with torch.no_grad():
         learner._local().model.norm.weight.add_(1.0)  # one process's replica drifts away from the other's
-    assert "the weights of the learner (process 1) are not the learner's: norm.weight differs" in told(sides)
+    assert "the weights of the learner (process 1) are not the learner's: norm.weight differs" in logged(
+        sides
+    )
 
 
 def test_prompts_too_long_for_the_learner_are_passed_over_when_the_cause_is_sought() -> None:
@@ -300,9 +305,9 @@ def test_prompts_too_long_for_the_learner_are_passed_over_when_the_cause_is_soug
     sides.learner.config = sides.learner.config.model_copy(
         update={"context": 60}
     )  # r1_zero's prompts have 260 tokens
-    assert "without its first token" in told(sides)
+    assert "without its first token" in logged(sides)
     sides.engine.ask = lambda ids: ids[::-1].copy()  # type: ignore[attr-defined]
-    assert "its kernels or its packed copy" in told(sides)
+    assert "its kernels or its packed copy" in logged(sides)
 
 
 def test_an_engine_that_stays_behind_its_learner_sets_off_the_alarm() -> None:

@@ -18,11 +18,12 @@ from r1kit.rewards import Failure, WeightedReward
 from r1kit.tasks import load_tasks
 from r1kit.train import checkpoint
 from r1kit.train.advantage_rows import Recomputed, make_rows, policy_row
-from r1kit.train.grpo import GRPOConfig, train
+from r1kit.train.grpo import GRPO, GRPOConfig
 from r1kit.train.learner import Learner
 from r1kit.train.packing import pack
 from r1kit.train.policy_loss import PolicyLoss, PolicyLossConfig
-from r1kit.train.rollouts import Phase, Player, collect, describe, judge, records
+from r1kit.train.rl_loop import train
+from r1kit.train.rollouts import Phase, Policy, collect, describe, judge, records
 from r1kit.types import Completion, Problem, Rollout, Score
 
 NAN = float("nan")
@@ -125,16 +126,17 @@ class RemoteEngine(NativeEngine):
         super().load({name: tensor.clone() for name, tensor in weights.items()}, version)
 
 
-def play(config: GRPOConfig, out: Path, dies_at: int = -1) -> Mortal:
+def run_training(config: GRPOConfig, out: Path, dies_at: int = -1) -> Mortal:
     out.mkdir(exist_ok=True)
     settings = learner_config(context=96, learning_rate=1e-2)
     learner = Mortal(model(init_std=0.05), settings)
     learner.dies_at = dies_at
     engine = RemoteEngine(model(init_std=0.05), [tokenizer().eos_id])
     reference = Learner(model(init_std=0.05), settings) if config.beta else None
-    player = Player(learner, engine, Chat(tokenizer()), reference)
+    policy = Policy(learner, engine, Chat(tokenizer()), reference)
     mixture = Mixture(load_tasks({"chain": {"weight": 1, "size": 40}}), "train", 5)
-    train(config, player, mixture, [WeightedReward("even", 1.0, even_ids)], 7, quiet_log(out), out)
+    algorithm = GRPO(config, policy, [WeightedReward("even", 1.0, even_ids)])
+    train(algorithm, mixture, 7, quiet_log(out), out)
     return learner
 
 
@@ -151,11 +153,11 @@ def test_a_training_that_was_killed_continues_bit_for_bit(beta: float, refills: 
         "save_every": 1,
     }
     config = GRPOConfig(steps=8, beta=beta, epsilon=0.2, dynamic_sampling=refills, **shape)
-    straight = play(config, tmp_path / "a")
+    straight = run_training(config, tmp_path / "a")
     with pytest.raises(KilledError):
-        play(config, tmp_path / "b", dies_at=5)
+        run_training(config, tmp_path / "b", dies_at=5)
     assert checkpoint.progress_of(tmp_path / "b")["step"] == 4
-    resumed = play(config, tmp_path / "b")
+    resumed = run_training(config, tmp_path / "b")
     assert same_weights(straight.model, resumed.model) and resumed.version == 8
     checkpoint.discard(tmp_path / "b")
     assert not list((tmp_path / "b").glob("reference_*"))
@@ -176,11 +178,11 @@ def test_dynamic_sampling_draws_until_groups_can_teach_and_fills_up_with_even_on
     rounds_and_drawn = (rounds, len(asked))
     expected = sorted(asked, reverse=True)[:6] if refills else asked
     config = GRPOConfig(problems=3, updates_per_rollout=2, group=2, max_tokens=3, dynamic_sampling=refills)
-    player = Player(
+    policy = Policy(
         Learner(model(), learner_config()), NativeEngine(model(), [tokenizer().eos_id]), Chat(tokenizer())
     )
     mixture = Mixture(load_tasks({"chain": {"weight": 1, "size": 40}}), "train", 5)
-    phase = collect(player, mixture, [WeightedReward("chinese", 1.0, tells_chinese_apart)], config, 3)
+    phase = collect(policy, mixture, [WeightedReward("chinese", 1.0, tells_chinese_apart)], config, 3)
     teaching = [scores[0].total != scores[1].total for scores in phase.scores_PG]
     assert teaching == expected and (phase.rounds, phase.drawn) == rounds_and_drawn
     assert (
@@ -277,7 +279,7 @@ def test_what_is_rewarded_becomes_more_frequent(tmp_path: Path) -> None:
         advantage="group_mean",
         aggregation="token",
     )
-    play(config, tmp_path)
+    run_training(config, tmp_path)
     rewards = [
         float(line.split('"reward/mean": ')[1].split(",")[0])
         for line in (tmp_path / "metrics.jsonl").read_text().splitlines()

@@ -1,5 +1,5 @@
-"""A phase behind: what the engine plays while the learner learns is what weights of a step before would have
-played, to the last bit."""
+"""A phase behind: what the engine samples while the learner learns is what the weights of a step before would
+have sampled, to the last bit."""
 
 import json
 import threading
@@ -31,9 +31,10 @@ from r1kit.rewards import WeightedReward
 from r1kit.runtime.local import LocalConfig, LocalRuntime
 from r1kit.seeds import derive_seed
 from r1kit.tasks import load_tasks
-from r1kit.train.grpo import GRPOConfig, learn, recompute, split, train
+from r1kit.train.grpo import GRPO, GRPOConfig
 from r1kit.train.learner import Learner, Metrics
-from r1kit.train.rollouts import Player, collect
+from r1kit.train.rl_loop import deal, train
+from r1kit.train.rollouts import Policy
 from r1kit.types import Rollout, Row
 
 SHAPE: dict[str, Any] = {"steps": 6, "problems": 2, "group": 3, "max_tokens": 5, "beta": 0.0, "epsilon": 0.2, "aggregation": "token",
@@ -110,22 +111,22 @@ def engine_of(model: LanguageModel) -> NativeEngine:
     return NativeEngine(model, [tokenizer().eos_id])
 
 
-def play(
+def run_training(
     out: Path, settings: Mapping[str, Any], left: int = -1, before: Callable[[Mortal, Sequence[Row]], None] | None = None,
     engine: Callable[[LanguageModel], NativeEngine] = engine_of,
 ) -> Mortal:  # fmt: skip
     out.mkdir(exist_ok=True)
     config = configured(settings)
-    learner, reference, behind = learners(config)
+    learner, reference, lagged = learners(config)
     learner.left = left
     if before is not None:
         learner.before = lambda rows: before(learner, rows)
-    player = Player(learner, engine(behind.model), Chat(tokenizer()), reference, behind)
-    train(config, player, problems(config), rewards(settings), 7, quiet_log(out), out)
+    policy = Policy(learner, engine(lagged.model), Chat(tokenizer()), reference, lagged)
+    train(GRPO(config, policy, rewards(settings)), problems(config), 7, quiet_log(out), out)
     return learner
 
 
-def told(out: Path) -> list[dict[str, Any]]:
+def logged(out: Path) -> list[dict[str, Any]]:
     """Metrics without times, and all rollouts."""
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     metrics = [{name: value for name, value in row.items() if not name.startswith("time")} for row in rows]
@@ -142,41 +143,43 @@ def test_it_is_the_sequential_loop_that_samples_with_the_weights_of_before(name:
     updates of the one before it."""
     settings = MATRIX[name]
     config = configured(settings)
-    overlapped = play(tmp_path / "overlapped", settings)
+    overlapped = run_training(tmp_path / "overlapped", settings)
 
-    learner, reference, behind = learners(config)
-    engine = engine_of(behind.model)
-    player, mixture = Player(learner, engine, Chat(tokenizer()), reference), problems(config)
+    learner, reference, lagged = learners(config)
+    engine = engine_of(lagged.model)
+    policy, mixture = Policy(learner, engine, Chat(tokenizer()), reference), problems(config)
     each = config.updates_per_rollout
     texts: list[str] = []
-    phase = collect(player, mixture, rewards(settings), config, derive_seed(7, "rollout", 0))
+    algorithm = GRPO(config, policy, rewards(settings))
+    phase = algorithm.collect(mixture, derive_seed(7, "rollout", 0))
     for first in range(0, config.steps, each):
         kept = {weight: tensor.clone() for weight, tensor in learner.weights().items()}
         texts += [rollout.text for group in phase.groups for rollout in group]
-        corrected, _ = recompute(player, phase, config)
-        for number, part in enumerate(split(corrected, config, derive_seed(7, "split", first))):
+        deals = deal(len(phase.groups), config, derive_seed(7, "split", first))
+        parts, _ = algorithm.prepare(phase, deals)
+        for number, part in enumerate(parts):
             step = first + number
             if reference is not None and step and step % config.reference_refresh == 0:
                 reference.copy_from(learner)
-            learn(player, part, config, {"accuracy": 1.0}, step, derive_seed(7, "tokens", step))
+            algorithm.learn(part, step, derive_seed(7, "tokens", step))
         engine.load(kept, first)
         if first + each < config.steps:
-            phase = collect(
-                player, mixture, rewards(settings), config, derive_seed(7, "rollout", first + each)
-            )
+            phase = algorithm.collect(mixture, derive_seed(7, "rollout", first + each))
     assert same_weights(overlapped.model, learner.model)
-    assert [line["text"] for line in told(tmp_path / "overlapped") if "text" in line] == texts
+    assert [line["text"] for line in logged(tmp_path / "overlapped") if "text" in line] == texts
 
 
 @pytest.mark.parametrize("name", MATRIX)
 def test_a_training_killed_at_every_step_ends_with_the_same_bytes(name: str, tmp_path: Path) -> None:
-    straight = play(tmp_path / "straight", MATRIX[name])
+    straight = run_training(tmp_path / "straight", MATRIX[name])
     for left in range(SHAPE["steps"]):
         out = tmp_path / f"killed_{left}"
         with pytest.raises(KilledError):
-            play(out, MATRIX[name], left)
-        assert same_weights(straight.model, play(out, MATRIX[name]).model), f"killed before step {left}"
-        assert told(out) == told(tmp_path / "straight"), f"killed before step {left}"
+            run_training(out, MATRIX[name], left)
+        assert same_weights(straight.model, run_training(out, MATRIX[name]).model), (
+            f"killed before step {left}"
+        )
+        assert logged(out) == logged(tmp_path / "straight"), f"killed before step {left}"
 
 
 def logprobs(weights: LanguageModel, row: Row) -> np.ndarray:
@@ -206,16 +209,16 @@ def test_each_token_is_weighed_by_how_much_likelier_it_has_become(tmp_path: Path
             np.testing.assert_allclose(row.old_logprobs[row.mask], old_T, atol=2e-4)
             assert 1 / (6 * 5) * 0.999 < weight <= 1 / 6  # one over the update's tokens
 
-    play(tmp_path, {"correction_cap": 1.05}, before=look)
+    run_training(tmp_path, {"correction_cap": 1.05}, before=look)
     lagging = np.concatenate(ratios[1:])
     assert (
         lagging.max() > 1.05 and lagging.min() < 0.95
     )  # there was something to weigh, and something to cut off
 
 
-def test_the_gap_grows_by_the_lag_and_nobody_takes_it_for_a_broken_engine(tmp_path: Path) -> None:
-    play(tmp_path, {})
-    metrics = [row for row in told(tmp_path) if "policy/loss" in row]
+def test_the_gap_grows_by_the_lag_and_is_not_taken_for_a_broken_engine(tmp_path: Path) -> None:
+    run_training(tmp_path, {})
+    metrics = [row for row in logged(tmp_path) if "policy/loss" in row]
     lag, rounding = (
         [row[f"sampling/{name}"] for row in metrics] for name in ("logp_gap_mean", "rounding_mean")
     )
@@ -241,13 +244,15 @@ class Stuck(NativeEngine):
 
 def test_an_engine_that_is_not_handed_the_weights_stops_the_run(tmp_path: Path) -> None:
     with pytest.raises(R1kitError, match="3 updates in a row: the engine samples from something else"):
-        play(tmp_path / "deaf", {}, engine=lambda behind: Deaf(model(init_std=0.05), [tokenizer().eos_id]))
+        run_training(
+            tmp_path / "deaf", {}, engine=lambda lagged: Deaf(model(init_std=0.05), [tokenizer().eos_id])
+        )
     with pytest.raises(R1kitError, match="version 2 of the weights was to sample come from version 1"):
-        play(tmp_path / "stuck", {}, engine=lambda behind: Stuck(behind, [tokenizer().eos_id]))
+        run_training(tmp_path / "stuck", {}, engine=lambda lagged: Stuck(lagged, [tokenizer().eos_id]))
 
 
-def test_the_next_phase_is_played_while_this_one_is_learned_from(tmp_path: Path) -> None:
-    """Every update but the last waits until the engine has begun to play what comes next; one after the
+def test_the_next_phase_is_sampled_while_this_one_is_learned_from(tmp_path: Path) -> None:
+    """Every update but the last waits until the engine has begun to sample what comes next; one after the
     other, that would wait for ever."""
     begun = threading.Semaphore(0)
 
@@ -260,16 +265,16 @@ def test_the_next_phase_is_played_while_this_one_is_learned_from(tmp_path: Path)
 
     def wait(learner: Mortal, rows: Sequence[Row]) -> None:
         step = next(steps)
-        for _ in range({0: 2, 5: 0}.get(step, 1)):  # the first phase is played before anything is learned
-            assert begun.acquire(timeout=20), "nobody plays the next phase"
+        for _ in range({0: 2, 5: 0}.get(step, 1)):  # the first phase is sampled before anything is learned
+            assert begun.acquire(timeout=20), "the next phase is not sampled"
 
-    play(
-        tmp_path, {"gate_problems": 0}, before=wait, engine=lambda behind: Tells(behind, [tokenizer().eos_id])
+    run_training(
+        tmp_path, {"gate_problems": 0}, before=wait, engine=lambda lagged: Tells(lagged, [tokenizer().eos_id])
     )
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, KilledError])
-def test_what_stops_the_learning_stops_the_playing_and_leaves_no_thread(
+def test_what_stops_the_learning_stops_the_sampling_and_leaves_no_thread(
     error: type[BaseException], tmp_path: Path
 ) -> None:
     before = set(threading.enumerate())
@@ -278,13 +283,13 @@ def test_what_stops_the_learning_stops_the_playing_and_leaves_no_thread(
         raise error
 
     with pytest.raises(error):
-        play(tmp_path, {"max_tokens": 60, "group": 16}, before=stop)
+        run_training(tmp_path, {"max_tokens": 60, "group": 16}, before=stop)
     assert set(threading.enumerate()) == before
 
 
 def test_a_reward_that_stops_the_run_does_so_once_what_was_before_is_saved(tmp_path: Path) -> None:
     config = configured({})
-    learner, _, behind = learners(config)
+    learner, _, lagged = learners(config)
     calls = iter(range(6))
 
     def breaks(rollouts: Sequence[Rollout]) -> list[float | None]:
@@ -292,22 +297,15 @@ def test_a_reward_that_stops_the_run_does_so_once_what_was_before_is_saved(tmp_p
             raise ConfigError("rewards: this cannot be scored")
         return fine(rollouts)
 
-    player = Player(learner, engine_of(behind.model), Chat(tokenizer()), None, behind)
+    policy = Policy(learner, engine_of(lagged.model), Chat(tokenizer()), None, lagged)
     with pytest.raises(ConfigError, match="this cannot be scored"):
-        train(
-            config,
-            player,
-            problems(config),
-            [WeightedReward("accuracy", 1.0, breaks)],
-            7,
-            quiet_log(tmp_path),
-            tmp_path,
-        )
-    assert [row["step"] for row in told(tmp_path) if "policy/loss" in row] == [0, 1]
+        algorithm = GRPO(config, policy, [WeightedReward("accuracy", 1.0, breaks)])
+        train(algorithm, problems(config), 7, quiet_log(tmp_path), tmp_path)
+    assert [row["step"] for row in logged(tmp_path) if "policy/loss" in row] == [0, 1]
 
 
-def test_two_processes_take_turns_and_play_the_same(tmp_path: Path) -> None:
-    """Helpers do one thing at a time: the next phase is played before or after an update, whoever comes
+def test_two_processes_take_turns_and_sample_the_same(tmp_path: Path) -> None:
+    """Helpers do one thing at a time: the next phase is sampled before or after an update, whichever comes
     first, and nothing depends on it."""
     directory = model_directory(tmp_path / "model")
     config = configured({"steps": 3})
@@ -316,13 +314,12 @@ def test_two_processes_take_turns_and_play_the_same(tmp_path: Path) -> None:
         texts = []
         for name in ("a", "b"):
             own = learner_config(context=96, learning_rate=1e-2)
-            learner, behind = runtime.learner(directory, own), runtime.learner(directory, own)
-            player = Player(learner, runtime.engine_of(behind), Chat(tokenizer()), None, behind)
+            learner, lagged = runtime.learner(directory, own), runtime.learner(directory, own)
+            policy = Policy(learner, runtime.engine_of(lagged), Chat(tokenizer()), None, lagged)
             (tmp_path / name).mkdir()
-            train(
-                config, player, problems(config), rewards({}), 7, quiet_log(tmp_path / name), tmp_path / name
-            )
-            texts.append(told(tmp_path / name))
+            algorithm = GRPO(config, policy, rewards({}))
+            train(algorithm, problems(config), 7, quiet_log(tmp_path / name), tmp_path / name)
+            texts.append(logged(tmp_path / name))
         assert texts[0] == texts[1] and len(texts[0]) > 3
     finally:
         runtime.close()
@@ -335,9 +332,9 @@ def test_a_lag_without_a_correction_is_refused() -> None:
         GRPOConfig.parse({"off_policy": 2, "correction": "truncate"}, "grpo")
 
 
-def test_a_player_has_weights_behind_exactly_where_they_are_used(tmp_path: Path) -> None:
+def test_a_policy_has_lagged_weights_exactly_where_they_are_used(tmp_path: Path) -> None:
     config = configured({})
     learner, _, _ = learners(config)
-    player = Player(learner, engine_of(learner.model), Chat(tokenizer()))
-    with pytest.raises(ConfigError, match="off_policy: 1 with no learner behind"):
-        train(config, player, problems(config), rewards({}), 7, quiet_log(tmp_path), tmp_path)
+    policy = Policy(learner, engine_of(learner.model), Chat(tokenizer()))
+    with pytest.raises(ConfigError, match="off_policy: 1 with no lagged learner"):
+        train(GRPO(config, policy, rewards({})), problems(config), 7, quiet_log(tmp_path), tmp_path)

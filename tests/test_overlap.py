@@ -1,4 +1,4 @@
-"""Rewards are asked while others are still being sampled, and nobody can tell from the scores."""
+"""Rewards are computed while others are still being sampled, and the scores are the same."""
 
 import math
 import os
@@ -24,8 +24,8 @@ from r1kit.engine.native import NativeEngine
 from r1kit.rewards import Failure, TooManyFailuresError, WeightedReward, load_rewards, score, scoring
 from r1kit.runtime.local import LocalConfig, LocalRuntime
 from r1kit.tasks import load_tasks
-from r1kit.train.rollouts import Phase, Player, RolloutConfig, collect
-from r1kit.train.worker_thread import Beside
+from r1kit.train.rollouts import Phase, Policy, RolloutConfig, collect
+from r1kit.train.worker_thread import WorkerThread
 from r1kit.types import Completion, Rollout, Sampling
 from r1kit.watchdog import HungError
 
@@ -38,8 +38,8 @@ def completion(seed: int) -> Completion:
 
 
 @dataclass
-class Told:
-    """An engine whose completions are those of the seeds, told in the order and the portions of ``plan``;
+class Scripted:
+    """An engine whose completions are those of the seeds, reported in the order and the portions of ``plan``;
     ``between`` is called between them."""
 
     plan: Sequence[Sequence[int]] = ()
@@ -71,7 +71,7 @@ class Told:
 
 def phase(engine: Any, rewards: Sequence[WeightedReward], config: RolloutConfig = CONFIG) -> Phase:
     mixture = Mixture(load_tasks({"chain": {"weight": 1, "size": 40}}), "train", 5)
-    return collect(Player(None, engine, Chat(tokenizer())), mixture, rewards, config, 3)  # type: ignore[arg-type]
+    return collect(Policy(None, engine, Chat(tokenizer())), mixture, rewards, config, 3)  # type: ignore[arg-type]
 
 
 def said(phase: Phase) -> Any:
@@ -89,7 +89,7 @@ class Spy:
     """A reward that remembers what it was asked, and when: before the engine had ended, or after."""
 
     function: Callable[[Sequence[Rollout]], list[float | None]]
-    engine: Told | None = None
+    engine: Scripted | None = None
     calls: list[list[tuple[str, int]]] = field(default_factory=list)
     early: list[bool] = field(default_factory=list)
     threads: set[threading.Thread] = field(default_factory=set)
@@ -140,7 +140,7 @@ def test_scores_and_failures_do_not_depend_on_when_a_group_was_complete(
         WeightedReward("mine", 1.0, lambda rs: [float(r.index) for r in rs]),
         WeightedReward("compared", 0.5, function, early=True),
     ]
-    found = phase(Told(plan), rewards)
+    found = phase(Scripted(plan), rewards)
     failures: list[Failure] = []
     expected = score([rollout for group in found.groups for rollout in group], rewards, failures)
     grouped = [expected[place : place + 3] for place in range(0, 18, 3)]
@@ -152,11 +152,11 @@ def test_scores_and_failures_do_not_depend_on_when_a_group_was_complete(
 
 
 def test_a_reward_of_ones_own_sees_all_rollouts_at_once_in_order_and_an_early_one_whole_groups() -> None:
-    engine = Told([[4], [1, 3], [0, 2]])
+    engine = Scripted([[4], [1, 3], [0, 2]])
     own, early = Spy(length_in_group, engine), Spy(length_in_group, engine)
     asked = threading.Semaphore(0)
     engine.between = lambda portion: (
-        None if asked.acquire(timeout=20) else pytest.fail("nobody asked the reward")
+        None if asked.acquire(timeout=20) else pytest.fail("the reward was not called")
     )
 
     def function(rollouts: Sequence[Rollout]) -> list[float | None]:
@@ -191,13 +191,13 @@ def test_too_many_failures_stop_the_phase_as_they_do_without_overlap() -> None:
     with pytest.raises(
         TooManyFailuresError, match=r"18 of 18 rollouts could not be judged .* of reward 'never' on problem"
     ):
-        phase(Told([[0], [1, 2]]), [WeightedReward("never", 1.0, never, early=True)])
+        phase(Scripted([[0], [1, 2]]), [WeightedReward("never", 1.0, never, early=True)])
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ConfigError])
 def test_what_stops_the_scoring_stops_the_sampling_and_leaves_no_thread(error: type[BaseException]) -> None:
     before = set(threading.enumerate())
-    engine = Told([[0]] + [[]] * 10_000, lambda portion: time.sleep(0.01))
+    engine = Scripted([[0]] + [[]] * 10_000, lambda portion: time.sleep(0.01))
 
     def stopped(rollouts: Sequence[Rollout]) -> list[float | None]:
         raise error("enough")
@@ -214,12 +214,12 @@ def test_what_the_engine_raises_arrives_here() -> None:
         raise ZeroDivisionError("the engine's own fault")
 
     with pytest.raises(ZeroDivisionError, match="the engine's own fault"):
-        phase(Told([[0]], breaks), [WeightedReward("mine", 1.0, length_in_group, early=True)])
+        phase(Scripted([[0]], breaks), [WeightedReward("mine", 1.0, length_in_group, early=True)])
     assert set(threading.enumerate()) == before
 
 
 def test_a_signal_interrupts_a_reward_that_is_asked_early() -> None:
-    engine = Told([[0]] + [[]] * 10_000, lambda portion: time.sleep(0.01))
+    engine = Scripted([[0]] + [[]] * 10_000, lambda portion: time.sleep(0.01))
 
     def slow(rollouts: Sequence[Rollout]) -> list[float | None]:
         threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
@@ -241,7 +241,7 @@ def test_a_reward_that_hangs_is_named_also_where_it_is_asked_early(monkeypatch: 
 
     with pytest.raises(HungError, match="reward 'mine' has not returned for 3 rollouts"):
         phase(
-            Told([[0]] + [[]] * 10_000, lambda portion: time.sleep(0.01)),
+            Scripted([[0]] + [[]] * 10_000, lambda portion: time.sleep(0.01)),
             [WeightedReward("mine", 1.0, hangs, early=True)],
         )
 
@@ -258,7 +258,7 @@ def test_rewards_that_leave_the_interpreter_are_early_and_ones_own_on_request(tm
             load_rewards({f"{file}:brevity": wrong}, {})
 
 
-def test_one_beside_another_ends_when_the_outer_one_is_stopped() -> None:
+def test_a_worker_thread_that_waits_for_another_ends_when_it_is_stopped() -> None:
     before = set(threading.enumerate())
     asleep = threading.Event()
 
@@ -268,18 +268,20 @@ def test_one_beside_another_ends_when_the_outer_one_is_stopped() -> None:
             hand_over(0)
 
     def outer(hand_over: Callable[[int], None]) -> None:
-        with Beside(inner, lambda: hand_over(0)) as work:
+        with WorkerThread(inner, lambda: hand_over(0)) as work:
             asleep.set()
             work.result()
 
-    with Beside(outer):
+    with WorkerThread(outer):
         assert asleep.wait(10)
     assert set(threading.enumerate()) == before
 
 
 @pytest.mark.parametrize("kernels", [True, False])
 @pytest.mark.parametrize("stop", [(), ("e",)])
-def test_the_engine_tells_each_prompt_once_and_what_it_returns(kernels: bool, stop: tuple[str, ...]) -> None:
+def test_the_engine_reports_each_prompt_once_and_what_it_returns(
+    kernels: bool, stop: tuple[str, ...]
+) -> None:
     engine = NativeEngine(
         model(), [tokenizer().eos_id], batch_rows=8, decode=tokenizer().decode, kernels=kernels
     )
@@ -315,7 +317,7 @@ def two() -> Iterator[LocalRuntime]:
     runtime.close()
 
 
-def test_helper_processes_tell_theirs_meanwhile_and_can_be_broken_off(
+def test_helper_processes_report_theirs_meanwhile_and_can_be_stopped(
     two: LocalRuntime, tmp_path: Path
 ) -> None:
     engine = two.engine(model_directory(tmp_path))

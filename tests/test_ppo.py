@@ -32,21 +32,13 @@ from r1kit.engine.native import NativeEngine
 from r1kit.rewards import WeightedReward
 from r1kit.tasks import load_tasks
 from r1kit.train import checkpoint
+from r1kit.train.critic import Episode, ValueLoss, gae, token_rewards, whitened
 from r1kit.train.learner import Learner
 from r1kit.train.objectives import Predictions
 from r1kit.train.policy_loss import PolicyLoss
-from r1kit.train.ppo import (
-    Episode,
-    PPOConfig,
-    ValueLoss,
-    appraise,
-    gae,
-    make_rows,
-    token_rewards,
-    train,
-    whitened,
-)
-from r1kit.train.rollouts import Phase, Player
+from r1kit.train.ppo import PPO, PPOConfig, appraise, make_rows
+from r1kit.train.rl_loop import train
+from r1kit.train.rollouts import Phase, Policy
 from r1kit.types import Completion, Problem, Rollout, Row, Score
 
 # Generalised advantage estimation
@@ -231,7 +223,7 @@ def rollout(length: int, index: int = 0) -> Rollout:
     return Rollout(prompt, index, np.array([1, 2, 3], dtype=np.int32), completion, "", None, None)
 
 
-class Told:
+class Scripted:
     """A learner that says given numbers, entry t after reading token t."""
 
     def __init__(self, after: float) -> None:
@@ -249,8 +241,8 @@ class Told:
 def appraised(config: PPOConfig) -> list[list[Episode]]:
     groups = [[rollout(2), rollout(4, 1)], [rollout(3), rollout(1, 1)]]
     scores = [[Score(1.0, {}), Score(float("nan"), {})], [Score(0.0, {}), Score(2.0, {})]]
-    player = Player(None, None, CHAT, Told(0.0) if config.beta else None)  # type: ignore[arg-type]
-    return appraise(player, Told(0.1), Phase(groups, scores, 2, 1), config)  # type: ignore[arg-type]
+    policy = Policy(None, None, CHAT, Scripted(0.0) if config.beta else None)  # type: ignore[arg-type]
+    return appraise(policy, Scripted(0.1), Phase(groups, scores, 2, 1), config)  # type: ignore[arg-type]
 
 
 def test_each_sampled_token_has_the_value_before_it_and_what_our_failure_touched_is_left_out() -> None:
@@ -298,13 +290,15 @@ def even_start(rollouts: Sequence[Rollout]) -> list[float | None]:
 class MortalSaver(Mortal):
     dies_saving = -1
 
-    def save(self, directory: Path, progress: object, texts: object, others: object) -> None:
+    def save(self, directory: Path, progress: object, *rest: object) -> None:
         if progress["step"] == self.dies_saving:  # type: ignore[index]
             raise KilledError
-        super().save(directory, progress, texts, others)  # type: ignore[arg-type]
+        super().save(directory, progress, *rest)  # type: ignore[arg-type]
 
 
-def play(config: PPOConfig, out: Path, dies_at: int = -1, dies_saving: int = -1) -> tuple[Mortal, Learner]:
+def run_training(
+    config: PPOConfig, out: Path, dies_at: int = -1, dies_saving: int = -1
+) -> tuple[Mortal, Learner]:
     out.mkdir(exist_ok=True)
     settings = learner_config(context=96, learning_rate=1e-2)
     learner, critic = (
@@ -325,7 +319,8 @@ def play(config: PPOConfig, out: Path, dies_at: int = -1, dies_saving: int = -1)
         if config.curriculum
         else WeightedReward("even", 1.0, even_ids)
     )
-    train(config, Player(learner, engine, CHAT, reference), critic, mixture, [reward], 7, quiet_log(out), out)
+    algorithm = PPO(config, Policy(learner, engine, CHAT, reference), [reward], critic)
+    train(algorithm, mixture, 7, quiet_log(out), out)
     return learner, critic
 
 
@@ -347,11 +342,11 @@ def test_policy_and_critic_that_were_killed_continue_bit_for_bit(
         "save_every": 1,
     }
     config = PPOConfig(steps=8, beta=0.1, gae_lambda=0.9, curriculum=curriculum, **shape)
-    straight = play(config, tmp_path / "a")
+    straight = run_training(config, tmp_path / "a")
     with pytest.raises(KilledError):
-        play(config, tmp_path / "b", **killed)
+        run_training(config, tmp_path / "b", **killed)
     assert checkpoint.progress_of(tmp_path / "b")["step"] == 4
-    resumed = play(config, tmp_path / "b")
+    resumed = run_training(config, tmp_path / "b")
     for one, other in zip(straight, resumed, strict=True):
         assert same_weights(one.model, other.model) and one.version == other.version == 8
     checkpoint.discard(tmp_path / "b")
@@ -374,7 +369,7 @@ def test_what_is_rewarded_becomes_more_frequent_and_the_critic_foresees_it(
         gae_lambda=gae_lambda,
         reference_refresh=0,
     )
-    play(config, tmp_path)
+    run_training(config, tmp_path)
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     rewards, losses = (
         [float(line.split(f'"{name}": ')[1].split(",")[0]) for line in lines]

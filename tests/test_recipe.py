@@ -1,6 +1,5 @@
 """Recipes: layers, where every key came from, and one clear error for each mistake before anything starts."""
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ import yaml
 from r1kit.config import ConfigError
 from r1kit.recipe.layers import read_layers
 from r1kit.recipe.recipe import Recipe, build, explain, load, resolved
+from r1kit.runtime import RUNTIMES
 
 GOOD = """\
 name: tiny
@@ -27,7 +27,7 @@ stages:
 
 @pytest.fixture(autouse=True)
 def fake_runtime(monkeypatch):
-    monkeypatch.setitem(sys.modules, "r1kit.runtime", recipe_fakes.runtime)
+    monkeypatch.setitem(RUNTIMES, "local", "recipe_fakes:FakeRuntime")
 
 
 @pytest.fixture

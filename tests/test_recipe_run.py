@@ -21,6 +21,7 @@ from r1kit.recipe.layers import read_layers
 from r1kit.recipe.recipe import build
 from r1kit.runs.execute import InterruptedRunError, StageError, run, survey
 from r1kit.runs.fingerprint import find_finished, note_finished
+from r1kit.runtime import RUNTIMES
 from r1kit.seeds import derive_seed
 
 THREE = """\
@@ -35,7 +36,7 @@ stages:
 
 @pytest.fixture(autouse=True)
 def fake_runtime(monkeypatch):
-    monkeypatch.setitem(sys.modules, "r1kit.runtime", recipe_fakes.runtime)
+    monkeypatch.setitem(RUNTIMES, "local", "recipe_fakes:FakeRuntime")
     monkeypatch.setattr("r1kit.runs.execute.util.find_spec", lambda name: None)
 
 

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from r1kit.chat import R1_ZERO_TEMPLATE
 from r1kit.commands.cli import app
-from r1kit.commands.plan import Speed, StagePlan, plan_recipe
+from r1kit.commands.plan import Speed, StageCost, plan_recipe
 from r1kit.config import R1kitError
 from r1kit.recipe.recipe import Recipe, load
 from r1kit.tasks import Dataset
@@ -39,7 +39,7 @@ def r1kit(*words: str) -> str:
 
 
 @cache
-def planned(file: Path) -> tuple[Recipe, dict[str, StagePlan]]:
+def planned(file: Path) -> tuple[Recipe, dict[str, StageCost]]:
     """A recipe and its plan on a machine of some speed."""
     recipe = load(file)
     return recipe, {plan.name: plan for plan in plan_recipe(recipe, lambda size: Speed(1e3, 1e3))}

@@ -16,9 +16,12 @@ from r1kit.data.mixture import Mixture
 from r1kit.engine.native import NativeEngine
 from r1kit.rewards import WeightedReward
 from r1kit.tasks import load_tasks
-from r1kit.train import checkpoint, grpo, ppo
+from r1kit.train import checkpoint
+from r1kit.train.grpo import GRPO, GRPOConfig
 from r1kit.train.learner import Learner
-from r1kit.train.rollouts import Player
+from r1kit.train.ppo import PPO, PPOConfig
+from r1kit.train.rl_loop import train
+from r1kit.train.rollouts import Policy
 from r1kit.types import Rollout
 
 STEPS, STOPPED = (
@@ -56,12 +59,12 @@ def even(rollouts: Sequence[Rollout]) -> list[float | None]:
     return [float(np.mean(r.completion.token_ids % 2 == 0)) for r in rollouts]
 
 
-def play(algorithm: str, out: Path, stops: bool = False) -> list[Learner]:
+def run_training(algorithm: str, out: Path, stops: bool = False) -> list[Learner]:
     out.mkdir(exist_ok=True)
     settings = learner_config(context=96, learning_rate=1e-2)
     learner, reference = Mortal(model(init_std=0.05), settings), Learner(model(init_std=0.05), settings)
     learner.stops = stops
-    player = Player(learner, NativeEngine(learner.model, [tokenizer().eos_id]), Chat(tokenizer()), reference)
+    policy = Policy(learner, NativeEngine(learner.model, [tokenizer().eos_id]), Chat(tokenizer()), reference)
     mixture = Mixture(load_tasks({"chain": {"weight": 1, "size": 40}}), "train", 5)
     shape = {
         "steps": STEPS,
@@ -72,20 +75,18 @@ def play(algorithm: str, out: Path, stops: bool = False) -> list[Learner]:
         "save_every": 1,
         "gate_problems": 0,
     }
-    rest = ([WeightedReward("even", 1.0, even)], 7, quiet_log(out), out)
+    rewards = [WeightedReward("even", 1.0, even)]
     if algorithm == "grpo":
-        grpo.train(
-            grpo.GRPOConfig(updates_per_rollout=1, reference_refresh=3, **shape), player, mixture, *rest
-        )  # type: ignore[arg-type]
+        config = GRPOConfig(updates_per_rollout=1, reference_refresh=3, **shape)
+        train(GRPO(config, policy, rewards), mixture, 7, quiet_log(out), out)
         return [learner, reference]
     critic = Learner(model(init_std=0.05, scalar_head=True), settings)
-    ppo.train(
-        ppo.PPOConfig(updates_per_rollout=2, reference_refresh=2, **shape), player, critic, mixture, *rest
-    )  # type: ignore[arg-type]
+    ppo_config = PPOConfig(updates_per_rollout=2, reference_refresh=2, **shape)
+    train(PPO(ppo_config, policy, rewards, critic), mixture, 7, quiet_log(out), out)
     return [learner, reference, critic]
 
 
-def told(out: Path) -> list[dict[str, Any]]:
+def logged(out: Path) -> list[dict[str, Any]]:
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     return [{name: value for name, value in row.items() if not name.startswith("time")} for row in rows]
 
@@ -97,7 +98,7 @@ def straight(
     found = {}
     for algorithm in FILES:
         out = tmp_path_factory.mktemp(algorithm)
-        found[algorithm] = (play(algorithm, out), told(out))
+        found[algorithm] = (run_training(algorithm, out), logged(out))
     return found
 
 
@@ -109,12 +110,12 @@ def test_a_damaged_file_of_the_newest_state_takes_all_of_them_one_state_back(
     algorithm: str, file: str, how: str, straight: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(StoppedError):
-        play(algorithm, tmp_path, stops=True)
+        run_training(algorithm, tmp_path, stops=True)
     newest = max((tmp_path / checkpoint.FOLDER).glob("step_*"))
     assert sorted(found.name for found in newest.iterdir()) == sorted(FILES[algorithm])
     DAMAGES[how](newest / file)
     capsys.readouterr()
-    resumed, (wanted, rows) = play(algorithm, tmp_path), straight[algorithm]
+    resumed, (wanted, rows) = run_training(algorithm, tmp_path), straight[algorithm]
     said = capsys.readouterr().err
     assert (
         said.count("warning") == 1
@@ -125,19 +126,19 @@ def test_a_damaged_file_of_the_newest_state_takes_all_of_them_one_state_back(
         same_weights(one.model, other.model) and one.version == other.version
         for one, other in zip(wanted, resumed, strict=True)
     )
-    assert told(tmp_path) == rows
+    assert logged(tmp_path) == rows
 
 
 def test_where_every_state_has_lost_its_reference_the_training_says_which_and_stops(tmp_path: Path) -> None:
     with pytest.raises(StoppedError):
-        play("grpo", tmp_path, stops=True)
+        run_training("grpo", tmp_path, stops=True)
     for file in tmp_path.rglob("reference.safetensors"):
         file.unlink()
     with pytest.raises(
         checkpoint.StateError,
         match=r"(?s)no saved state.*step_00000006/reference.*missing.*step_00000005/reference.*missing",
     ):
-        play("grpo", tmp_path)
+        run_training("grpo", tmp_path)
 
 
 def test_a_state_that_was_saved_without_a_reference_is_no_state_with_one(tmp_path: Path) -> None:

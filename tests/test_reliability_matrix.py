@@ -17,9 +17,10 @@ from r1kit.interruption import Interruption
 from r1kit.rewards import WeightedReward
 from r1kit.tasks import load_tasks
 from r1kit.train import checkpoint
-from r1kit.train.grpo import GRPOConfig, train
+from r1kit.train.grpo import GRPO, GRPOConfig
 from r1kit.train.learner import Learner, Metrics
-from r1kit.train.rollouts import Player
+from r1kit.train.rl_loop import train
+from r1kit.train.rollouts import Policy
 from r1kit.types import Rollout
 
 STEPS = 6
@@ -70,7 +71,7 @@ def even_start(rollouts: Sequence[Rollout]) -> list[float | None]:
     return [float(r.completion.token_ids[0] % 2 == 0) for r in rollouts]
 
 
-def play(
+def run_training(
     out: Path, settings: dict[str, Any], left: int = -1, interruption: Interruption | None = None
 ) -> Mortal:
     out.mkdir(exist_ok=True)
@@ -91,7 +92,7 @@ def play(
     learner = Mortal(model(init_std=0.05), learner_settings)
     learner.left = left
     reference = Learner(model(init_std=0.05), learner_settings) if config.beta else None
-    player = Player(learner, NativeEngine(learner.model, [tokenizer().eos_id]), Chat(tokenizer()), reference)
+    policy = Policy(learner, NativeEngine(learner.model, [tokenizer().eos_id]), Chat(tokenizer()), reference)
     size = 4 if config.curriculum else 40  # so that problems have a next time
     tasks = load_tasks({"chain": {"weight": 2, "size": size}, "mul": {"weight": 1, "size": size}})
     mixture = Mixture(tasks, "train", 5, curriculum=config.curriculum)
@@ -100,11 +101,11 @@ def play(
         rewards.append(WeightedReward("accuracy", 0.5, even_start))
     log = quiet_log(out)
     log.interruption = interruption or log.interruption
-    train(config, player, mixture, rewards, 7, log, out)
+    train(GRPO(config, policy, rewards), mixture, 7, log, out)
     return learner
 
 
-def told(out: Path) -> list[dict[str, Any]]:
+def logged(out: Path) -> list[dict[str, Any]]:
     """Metrics without times, and all rollouts."""
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     metrics = [{name: value for name, value in row.items() if not name.startswith("time")} for row in rows]
@@ -121,39 +122,39 @@ def test_a_training_killed_at_every_step_ends_with_the_same_bytes(
     name: str, curriculum: dict[str, Any], tmp_path: Path
 ) -> None:
     settings = MATRIX[name] | curriculum
-    straight = play(tmp_path / "straight", settings)
+    straight = run_training(tmp_path / "straight", settings)
     if curriculum:
-        assert any(row.get("curriculum/resting") for row in told(tmp_path / "straight"))
+        assert any(row.get("curriculum/resting") for row in logged(tmp_path / "straight"))
     for left in range(STEPS):
         with pytest.raises(KilledError):
-            play(tmp_path / "killed", settings, left)
-        resumed = play(tmp_path / "killed", settings)
+            run_training(tmp_path / "killed", settings, left)
+        resumed = run_training(tmp_path / "killed", settings)
         assert same_weights(straight.model, resumed.model), f"killed before step {left}"
-        assert told(tmp_path / "killed") == told(tmp_path / "straight"), f"killed before step {left}"
+        assert logged(tmp_path / "killed") == logged(tmp_path / "straight"), f"killed before step {left}"
         checkpoint.discard(tmp_path / "killed")
 
 
 def test_a_training_killed_at_every_one_of_its_attempts_ends_with_the_same_bytes(tmp_path: Path) -> None:
     settings = MATRIX["accumulation over lines"]
-    straight = play(tmp_path / "straight", settings)
+    straight = run_training(tmp_path / "straight", settings)
     for _ in range(STEPS // 2 - 1):  # each gets two steps further
         with pytest.raises(KilledError):
-            play(tmp_path / "killed", settings, left=2)
-    assert same_weights(straight.model, play(tmp_path / "killed", settings).model)
-    assert told(tmp_path / "killed") == told(tmp_path / "straight")
+            run_training(tmp_path / "killed", settings, left=2)
+    assert same_weights(straight.model, run_training(tmp_path / "killed", settings).model)
+    assert logged(tmp_path / "killed") == logged(tmp_path / "straight")
 
 
 def test_a_training_that_is_asked_to_stop_saves_at_the_end_of_its_phase(tmp_path: Path) -> None:
     settings = MATRIX["a save seldom"] | {"updates_per_rollout": 2}
-    straight, asked = play(tmp_path / "straight", settings), Interruption()
+    straight, asked = run_training(tmp_path / "straight", settings), Interruption()
     asked.asked = True
     with pytest.raises(KeyboardInterrupt):
-        play(tmp_path / "stopped", settings, interruption=asked)
+        run_training(tmp_path / "stopped", settings, interruption=asked)
     assert (
         checkpoint.progress_of(tmp_path / "stopped")["step"] == 2
     )  # long before the first save that the recipe asks for
-    assert same_weights(straight.model, play(tmp_path / "stopped", settings).model)
-    assert told(tmp_path / "stopped") == told(tmp_path / "straight")
+    assert same_weights(straight.model, run_training(tmp_path / "stopped", settings).model)
+    assert logged(tmp_path / "stopped") == logged(tmp_path / "straight")
 
 
 @pytest.mark.parametrize("damage", ["flipped", "missing", "emptied"])
@@ -161,9 +162,9 @@ def test_a_damaged_curriculum_makes_its_state_damaged_and_the_one_before_is_take
     damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = {"save_every": 1, "updates_per_rollout": 1} | CURRICULUM
-    straight = play(tmp_path / "straight", settings)
+    straight = run_training(tmp_path / "straight", settings)
     with pytest.raises(KilledError):
-        play(tmp_path / "killed", settings, left=5)
+        run_training(tmp_path / "killed", settings, left=5)
     file = tmp_path / "killed" / checkpoint.FOLDER / "step_00000005" / STATE
     text = file.read_text()
     if damage == "missing":
@@ -171,15 +172,15 @@ def test_a_damaged_curriculum_makes_its_state_damaged_and_the_one_before_is_take
     else:
         file.write_text(text.replace('"epoch": ', '"epoch": 1', 1) if damage == "flipped" else "")
     capsys.readouterr()
-    resumed = play(tmp_path / "killed", settings)
+    resumed = run_training(tmp_path / "killed", settings)
     assert STATE in (said := capsys.readouterr().err) and "Continuing from the older step_00000004" in said
-    assert same_weights(straight.model, resumed.model) and told(tmp_path / "killed") == told(
+    assert same_weights(straight.model, resumed.model) and logged(tmp_path / "killed") == logged(
         tmp_path / "straight"
     )
 
 
 def test_a_state_that_was_saved_without_a_curriculum_is_not_continued_with_one(tmp_path: Path) -> None:
     with pytest.raises(KilledError):
-        play(tmp_path, MATRIX["accumulation over lines"], left=3)
+        run_training(tmp_path, MATRIX["accumulation over lines"], left=3)
     with pytest.raises(checkpoint.StateError, match=rf"saved without {STATE}"):
-        play(tmp_path, MATRIX["accumulation over lines"] | CURRICULUM)
+        run_training(tmp_path, MATRIX["accumulation over lines"] | CURRICULUM)

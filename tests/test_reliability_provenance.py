@@ -21,6 +21,7 @@ from r1kit.runs.execute import StageError, run, survey
 from r1kit.runs.fingerprint import find_finished, note_finished
 from r1kit.runs.provenance import named_files
 from r1kit.runs.verify import as_lines, examine
+from r1kit.runtime import RUNTIMES
 from r1kit.runtime.local import LocalConfig
 
 TWO = """\
@@ -33,7 +34,7 @@ stages:
 
 @pytest.fixture(autouse=True)
 def fake_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "r1kit.runtime", recipe_fakes.runtime)
+    monkeypatch.setitem(RUNTIMES, "local", "recipe_fakes:FakeRuntime")
     monkeypatch.setattr("r1kit.runs.execute.util.find_spec", lambda name: None)
 
 

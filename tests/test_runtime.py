@@ -18,8 +18,8 @@ from small_world import learner_config, model_directory, random_rows
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from r1kit.config import R1kitError
-from r1kit.runtime import RUNTIMES, start
+from r1kit.config import ConfigError, R1kitError
+from r1kit.runtime import config_class, start
 from r1kit.runtime.local import LocalConfig, LocalRuntime, with_scalar_head
 from r1kit.train import checkpoint
 from r1kit.train.objectives import CrossEntropy, Predictions
@@ -194,15 +194,15 @@ def test_a_scalar_head_is_added_once_and_leaves_the_rest_alone(one: LocalRuntime
 
 
 def test_a_recipe_names_its_runtime() -> None:
-    runtime = start(RUNTIMES["local"](processes=1))
+    runtime = start(config_class("local")(processes=1))
     assert runtime.size == 1
     runtime.close()
     assert (
         LocalConfig(processes=0).resolved_processes() in range(1, 5)
         and LocalConfig(processes=7, device="cuda").resolved_processes() == 1
     )
-    with pytest.raises(R1kitError, match="is not one of local"):
-        start({"kind": "ray"})
+    with pytest.raises(ConfigError, match="runtime: unknown kind 'lcoal': did you mean 'local'"):
+        config_class("lcoal")
 
 
 @dataclass(frozen=True)

@@ -26,21 +26,24 @@ from r1kit.stages.cold_start import general_rows, train_problems
 from r1kit.stages.distill import Distill
 from r1kit.stages.dpo import DPO
 from r1kit.stages.evaluate import Evaluate, consensus, summarise
-from r1kit.stages.policy import Talk, model_of, reinforce, report, rules
+from r1kit.stages.models import PromptStyle, model_of
 from r1kit.stages.pretrain import Pretrain, _rows
 from r1kit.stages.r1_zero import R1Zero
 from r1kit.stages.reasoning_rl import ReasoningRL
+from r1kit.stages.recipe_names import rules
 from r1kit.stages.rejection_sampling import RejectionSampling
+from r1kit.stages.results import report
 from r1kit.stages.reward_models import RewardModels, _labelled, whole_responses
+from r1kit.stages.rl import reinforce
 from r1kit.stages.sft import SFT
-from r1kit.stages.stage import Context
+from r1kit.stages.stage import Context, StagePlan
 from r1kit.tasks import General, Procedural, load_tasks
 from r1kit.tasks.miniature.general import REFUSALS, gold_score, reference_answer, reference_thinking
 from r1kit.tasks.miniature.worked_solutions import Worked, write_readable, write_summary
 from r1kit.train.grpo import GRPOConfig
 from r1kit.train.learner import LearnerConfig
 from r1kit.train.reward_hacking import StopTraining
-from r1kit.train.rollouts import Player
+from r1kit.train.rollouts import Policy
 from r1kit.types import Completion, Problem, Rollout, Sampling, Verdict
 
 Script = Callable[[str, int], str]
@@ -482,7 +485,7 @@ def watched(ctx: Context, stage: AlignmentRL, surplus: Sequence[str]) -> list[di
     right = {p.prompt: f"<think>a</think>{reference_answer(p, random.Random(0))}" for p in WATCHED}
     measure = stage._watch(ctx, preferences)
     return [
-        measure(Player(None, Scripted(lambda prompt, _, more=more: right[prompt] + more), Chat(tokenizer())))
+        measure(Policy(None, Scripted(lambda prompt, _, more=more: right[prompt] + more), Chat(tokenizer())))
         for more in surplus
     ]  # type: ignore[arg-type, misc]
 
@@ -509,13 +512,13 @@ def test_the_watch_warns_where_the_judges_like_what_the_gold_score_does_not(
 
 
 def test_a_training_that_the_watch_ends_keeps_its_model(tmp_path: Path, base: Path) -> None:
-    def stop(player: Player) -> dict[str, float]:
+    def stop(policy: Policy) -> dict[str, float]:
         raise StopTraining
 
     ctx = context(tmp_path, base)
     tasks, rewards = rules({"format": 1.0}, {"chain": {"size": 40}})
     config = GRPOConfig(steps=4, problems=1, group=2, updates_per_rollout=1, max_tokens=4, watch_every=2)
-    reinforce(ctx, base / "model", Talk(), config, LearnerConfig(), tasks, rewards, stop)
+    reinforce(ctx, base / "model", PromptStyle(), config, LearnerConfig(), tasks, rewards, stop)
     assert (ctx.out / "model/config.json").is_file() and not ctx.log.metrics_file.exists()
 
 
@@ -534,7 +537,7 @@ def test_the_rl_stages_run_by_ppo_where_the_recipe_says_so(
         "gae_lambda": 0.95,
     }
     stage = kind(init="@base", tasks={"chain": {"size": 40}}, ppo=config)
-    assert stage.plan() == {"steps": 2.0, "rollouts": 8.0, "max_tokens": 6.0}
+    assert stage.plan() == StagePlan(steps=2, sampled_tokens=2 * 2 * 2 * 6, tokens=2 * 2 * 2 * 6)
     stage.run(ctx)
     rows = [json.loads(line) for line in ctx.log.metrics_file.read_text().splitlines()]
     assert (

@@ -1,7 +1,7 @@
 """r1kit itself, as a recipe uses it: a local runtime of one process per core, learner and engine on the same
 weights.
 
-The GRPO step is that of ``grpo.train``, unchanged, with its log on disk; an order is taken and answered where
+The GRPO step is that of ``rl_loop.train``, unchanged, with its log on disk; an order is taken and answered where
 a step is logged. An order to ``profile`` names the operations that take the time."""
 
 import io
@@ -19,13 +19,16 @@ from r1kit.chat import Chat
 from r1kit.data.mixture import Mixture
 from r1kit.engine import Done, Engine
 from r1kit.log import Log
+from r1kit.model.fingerprint import Examination
 from r1kit.rewards import WeightedReward
 from r1kit.runtime.local import LocalConfig, LocalRuntime
 from r1kit.tokenizer import Tokenizer
-from r1kit.train import grpo
+from r1kit.train.grpo import GRPO, GRPOConfig
 from r1kit.train.learner import LearnerConfig
 from r1kit.train.objectives import CrossEntropy
 from r1kit.train.optimizers import OptimizerConfig
+from r1kit.train.rl_loop import train
+from r1kit.train.rollouts import Policy
 from r1kit.train.supervised import text_row, weighted
 from r1kit.types import Completion, Problem, Rollout, Sampling, Verdict
 
@@ -97,6 +100,9 @@ class Noted:
     def load(self, weights: Mapping[str, Tensor], version: int) -> None:
         self.engine.load(weights, version)
 
+    def examine(self, token_ids: np.ndarray, temperature: float) -> list[Examination]:
+        return self.engine.examine(token_ids, temperature)
+
     def said(self) -> Order:
         return {"tokens": sum(self.lengths), "lengths": self.lengths}
 
@@ -145,26 +151,19 @@ def reinforce(runtime: LocalRuntime, spec: Order, line: Line, orders: Iterator[O
     scratch.mkdir(parents=True)
     learner = runtime.learner(folder, learner_config(len(spec["prompts"][0]) + spec["new_tokens"] - 1))
     engine = Noted(runtime.engine_of(learner))
-    player = grpo.Player(learner, engine, Chat(Tokenizer.load(folder)))
+    policy = Policy(learner, engine, Chat(Tokenizer.load(folder)))
     task = Words(spec["words"])
     assert all(
-        list(player.chat.prompt_ids(problem)) == ids
+        list(policy.chat.prompt_ids(problem)) == ids
         for problem, ids in zip(task.problems(""), spec["prompts"], strict=True)
     )
-    config = grpo.GRPOConfig(
-        steps=STEPS, problems=len(spec["prompts"]), group=spec["group"], updates_per_rollout=1,
-        max_tokens=spec["new_tokens"], beta=0.0, save_every=STEPS,
+    config = GRPOConfig(
+        steps=STEPS, problems=len(spec["prompts"]), group=spec["group"], updates_per_rollout=1, max_tokens=spec["new_tokens"], beta=0.0,
+        save_every=STEPS,
     )  # fmt: skip
     rewards = [WeightedReward("sevens", 1.0, reward)]
-    grpo.train(
-        config,
-        player,
-        Mixture({"bench": (task, 1.0)}, "train", 0),
-        rewards,
-        0,
-        Stepwise(scratch, line, orders, engine),
-        scratch,
-    )
+    mixture = Mixture({"bench": (task, 1.0)}, "train", 0)
+    train(GRPO(config, policy, rewards), mixture, 0, Stepwise(scratch, line, orders, engine), scratch)
 
 
 def repeat(step: Callable[[int], Order], line: Line, orders: Iterator[Order]) -> None:

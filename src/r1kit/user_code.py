@@ -15,6 +15,8 @@ from typing import Any
 
 from r1kit.config import ConfigError
 
+_MARK = "imported by r1kit.user_code"  # in a module's specification
+
 
 def load_name(name: str) -> Any:
     """Import what ``module:attribute`` or ``file.py:attribute`` names. Raises ConfigError saying which half
@@ -22,7 +24,7 @@ def load_name(name: str) -> Any:
     place, _, attribute = name.rpartition(":")
     if not place or not attribute:
         raise ConfigError(f"{name!r} does not name code: write module:attribute or file.py:attribute")
-    module = _load_file(Path(place)) if place.endswith(".py") else _load_module(place)
+    module = load_file(Path(place)) if place.endswith(".py") else _load_module(place)
     if not hasattr(module, attribute):
         near = difflib.get_close_matches(attribute, dir(module), n=1)
         raise ConfigError(
@@ -31,7 +33,14 @@ def load_name(name: str) -> Any:
     return getattr(module, attribute)
 
 
-def _load_file(path: Path) -> ModuleType:
+def loaded_files() -> tuple[str, ...]:
+    """The files of the user's code that this process has imported, in order."""
+    specifications = [getattr(module, "__spec__", None) for module in list(sys.modules.values())]
+    return tuple(str(one.origin) for one in specifications if one is not None and one.loader_state == _MARK)
+
+
+def load_file(path: Path) -> ModuleType:
+    """Import a file of the user's code, once. Raises ConfigError where that fails."""
     path = path.expanduser().resolve()
     if not path.is_file():
         raise ConfigError(
@@ -45,6 +54,7 @@ def _load_file(path: Path) -> ModuleType:
     specification = importlib.util.spec_from_file_location(module_name, path)
     if specification is None or specification.loader is None:
         raise ConfigError(f"{path}: not a Python file")
+    specification.loader_state = _MARK
     module = importlib.util.module_from_spec(specification)
     sys.modules[module_name] = module
     try:

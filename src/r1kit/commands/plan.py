@@ -8,10 +8,8 @@ and sampling as 2 (Kaplan et al. 2020, section 2.1), at the speed of a matrix pr
 evaluation are not counted. Expect a factor of three either way. Memory is weights, gradients and two AdamW
 moments in float32, 16 bytes per parameter; activations come on top.
 
-A stage says what it does with ``plan()``: ``tokens`` (trained), ``sampled_tokens``, ``steps``,
-``parameters``, ``active_parameters``. What it leaves out is read from what its configuration shows to
-everybody: ``grpo`` (steps x problems x group rollouts of at most ``max_tokens``), ``problems`` x ``samples``,
-and ``model``. A stage that makes no model of its own has the size of the first stage it reads."""
+A stage says with ``plan()`` what it will do (stages/stage.py: StagePlan). A stage that makes no model of its
+own has the size of the first stage it reads."""
 
 import functools
 import time
@@ -28,7 +26,7 @@ from r1kit.model.config import ModelConfig
 from r1kit.model.decoder import LanguageModel, parameter_count
 from r1kit.recipe.recipe import Recipe
 from r1kit.runs.execute import read_record, survey
-from r1kit.stages.stage import Stage
+from r1kit.stages.stage import StagePlan
 from r1kit.types import Sampling
 
 TRAIN_OPERATIONS, SAMPLE_OPERATIONS = 6, 2
@@ -38,9 +36,9 @@ PROBED_PARAMETERS = 3e7
 
 
 @dataclass(frozen=True, slots=True)
-class StagePlan:
-    """One stage's cost; None where the stage does not say. ``seconds`` are measured or estimated, as
-    ``basis`` tells."""
+class StageCost:
+    """One stage's cost; None where the stage does not say. ``basis`` says whether ``seconds`` are measured or
+    estimated."""
 
     name: str
     parameters: float | None
@@ -73,22 +71,22 @@ class Size:
     shape: ModelConfig | None = None
 
 
-def plan_recipe(recipe: Recipe, measure: Callable[[Size], Speed] | None = None) -> list[StagePlan]:
+def plan_recipe(recipe: Recipe, measure: Callable[[Size], Speed] | None = None) -> list[StageCost]:
     """Plan every stage. ``measure`` gives a model's speed (default: tried out here, a second or so for each
     small shape)."""
     measure = measure or functools.cache(
-        lambda size: measure_speed(size, int(getattr(recipe.runtime, "processes", 1) or 1))
+        lambda size: measure_speed(size, recipe.runtime.resolved_processes())
     )
     sizes: dict[str, Size] = {}
     plans = []
     for standing in survey(recipe):
         stage = standing.stage
-        said = {**_work(stage), **stage.plan()}
-        sizes[stage.name] = size = _size(stage, said, [sizes[name] for name in stage.inputs()])
+        planned = stage.plan()
+        sizes[stage.name] = size = _size(planned, [sizes[name] for name in stage.inputs()])
         record = (
             (read_record(recipe.run_dir / "stages" / stage.name) or {}) if standing.state == "done" else {}
         )
-        plans.append(_plan_stage(stage.name, said, size, record, measure))
+        plans.append(_plan_stage(stage.name, planned, size, record, measure))
     return plans
 
 
@@ -147,7 +145,7 @@ def probe_speed(seconds: float = 0.3, width: int = 512) -> float:
     return 2 * width**3 * products / elapsed
 
 
-def as_table(plans: Sequence[StagePlan]) -> str:
+def as_table(plans: Sequence[StageCost]) -> str:
     """The plan as text, one line per stage, with the total and what the figures are."""
     lines = [
         f"{'stage':<20}{'parameters':>12}{'active':>10}{'trained':>10}{'sampled':>10}{'steps':>7}{'memory':>10} "
@@ -177,51 +175,39 @@ def as_table(plans: Sequence[StagePlan]) -> str:
     return "\n".join(lines)
 
 
-def _work(stage: Stage) -> Mapping[str, float]:
-    """Tokens at most: every completion as long as it may become."""
-    grpo = getattr(stage, "grpo", None)
-    if grpo is not None:
-        sampled = float(grpo.steps * grpo.problems * grpo.group * grpo.max_tokens)
-        return {"steps": grpo.steps, "sampled_tokens": sampled, "tokens": sampled * grpo.updates_per_rollout}
-    problems, samples = getattr(stage, "problems", None), getattr(stage, "samples", None)
-    if problems is not None and samples is not None:
-        return {"sampled_tokens": float(problems * samples * getattr(stage, "max_tokens", 0))}
-    return {}
-
-
-def _size(stage: Stage, said: Mapping[str, float], inputs: Sequence[Size]) -> Size:
-    if "parameters" in said:
-        return Size(said["parameters"], said.get("active_parameters", said["parameters"]))
+def _size(planned: StagePlan, inputs: Sequence[Size]) -> Size:
+    if planned.parameters is not None:
+        return Size(planned.parameters, planned.active_parameters or planned.parameters)
     known = next((size for size in inputs if size.parameters is not None), Size())
-    shape, tokenizer = getattr(stage, "model", None), getattr(stage, "tokenizer", None)
-    if not isinstance(shape, Mapping):
+    if planned.model is None:
         return known
-    vocabulary = tokenizer if isinstance(tokenizer, int) else known.shape.vocab_size if known.shape else 0
-    keys = {"vocab_size": vocabulary, **{key: value for key, value in shape.items() if key != "preset"}}
-    config = ModelConfig.preset(str(shape.get("preset", "mini")), **keys)
+    vocabulary = planned.vocabulary or (known.shape.vocab_size if known.shape else 0)
+    keys = {key: value for key, value in planned.model.items() if key != "preset"}
+    preset = str(planned.model.get("preset", "mini"))
+    config = ModelConfig.preset(preset, **{"vocab_size": vocabulary, **keys})
     count = parameter_count(config)
     return Size(float(count.total), float(count.active), config)
 
 
 def _plan_stage(
     name: str,
-    said: Mapping[str, float],
+    planned: StagePlan,
     size: Size,
     record: Mapping[str, Any],
     measure: Callable[[Size], Speed],
-) -> StagePlan:
-    trained, sampled = said.get("tokens"), said.get("sampled_tokens")
+) -> StageCost:
+    trained, sampled = planned.tokens, planned.sampled_tokens
     seconds: float | None = record.get("seconds")
     if seconds is None and size.parameters is not None and (trained or sampled):
         speed = measure(size)
         seconds = (trained or 0.0) / speed.trained + (sampled or 0.0) / speed.sampled
-    return StagePlan(
+    return StageCost(
         name=name,
         parameters=size.parameters,
         active_parameters=size.active_parameters,
         tokens=trained,
         sampled_tokens=sampled,
-        steps=said.get("steps"),
+        steps=planned.steps,
         memory_mb=record.get(
             "peak_rss_mb",
             size.parameters * BYTES_PER_PARAMETER / 1e6 if size.parameters is not None else None,

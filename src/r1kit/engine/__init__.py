@@ -2,8 +2,9 @@
 out.
 
 An engine holds a copy of the policy and a version number of its weights; a learner hands it new weights with
-``load``. Everything that needs completions (reinforcement learning, harvesting, evaluation, chat) asks for
-them here, so replacing the engine replaces it everywhere."""
+``load``. Everything that needs completions (reinforcement learning, data, evaluation, chat) gets them from an
+engine, so replacing the engine replaces it everywhere. A recipe names an engine outside r1kit as
+``runtime: {engine: my_engine.py:Name}`` (``MakeEngine``)."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
@@ -11,6 +12,8 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
+from r1kit.model.decoder import LanguageModel
+from r1kit.model.fingerprint import Fingerprint
 from r1kit.types import Completion, Sampling
 
 Done = Callable[[dict[int, list[Completion]]], None]  # prompt's place -> its completions
@@ -29,11 +32,10 @@ class Engine(Protocol):
         """Complete every prompt ([T] token ids) ``sampling.n`` times; the result keeps the order of the
         prompts.
 
-        ``seeds`` has one number per prompt and fixes that prompt's completions whatever is sampled beside it;
-        without it the seeds derive from ``sampling.seed`` and the prompt's place. ``done`` is called again
-        and again meanwhile with the prompts that have been completed since the last time, perhaps none: each
-        prompt once, and what it raises ends the sampling. Raises R1kitError for a prompt that does not fit
-        the model."""
+        ``seeds`` has one number per prompt and fixes that prompt's completions whatever is sampled with it;
+        without it the seeds derive from ``sampling.seed`` and the prompt's place. ``done`` is called from
+        time to time with the prompts that have been completed since the last call, perhaps none: each prompt
+        once. What it raises ends the sampling. Raises R1kitError for a prompt that does not fit the model."""
         ...
 
     def stream(self, prompt: np.ndarray, sampling: Sampling, seed: int) -> Iterator[int]:
@@ -41,5 +43,15 @@ class Engine(Protocol):
         ...
 
     def load(self, weights: Mapping[str, Tensor], version: int) -> None:
-        """Take new weights; completions sampled from now on carry ``version``."""
+        """Take new weights; completions sampled from now on carry ``version``. The weights may be the very
+        tensors of the engine's own model; then there is nothing to copy."""
         ...
+
+    def examine(self, token_ids: np.ndarray, temperature: float) -> list[Fingerprint]:
+        """What each process's copy holds and computes on a text [T], for the agreement gate; empty where the
+        engine cannot be examined."""
+        ...
+
+
+# Of a model, and the token ids that end a completion.
+MakeEngine = Callable[[LanguageModel, Sequence[int]], Engine]

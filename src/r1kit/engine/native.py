@@ -75,10 +75,15 @@ class NativeEngine:
         return self._decoder().stream(self._requests([prompt], sampling, [seed]))
 
     def load(self, weights: Mapping[str, Tensor], version: int) -> None:
-        """Copy new weights into the model. Raises R1kitError naming the parameters that are missing, unknown
-        or of another shape."""
+        """Copy new weights into the model, unless they are the model's own tensors. Raises R1kitError naming
+        the parameters that are missing, unknown or of another shape."""
+        own = self.model.state_dict()
+        shared = own.keys() == weights.keys() and all(
+            own[name].data_ptr() == tensor.data_ptr() for name, tensor in weights.items()
+        )
         try:
-            self.model.load_state_dict(weights)
+            if not shared:
+                self.model.load_state_dict(weights)
         except RuntimeError as error:
             raise R1kitError(
                 f"the weights of version {version} do not belong to the engine's model: {error}"

@@ -16,6 +16,7 @@ from pydantic import SerializeAsAny, ValidationError, field_validator
 
 from r1kit.config import Config, ConfigError, KeyPath, suggest
 from r1kit.recipe.layers import Layers, read_layers, stage_name
+from r1kit.runtime import RuntimeConfig, config_class
 from r1kit.stages.stage import Stage
 from r1kit.user_code import load_name
 
@@ -30,7 +31,7 @@ class Recipe(Config):
 
     name: str
     seed: int = 0
-    runtime: SerializeAsAny[Config]
+    runtime: SerializeAsAny[RuntimeConfig]
     out: str = "runs/{name}"
     stages: tuple[SerializeAsAny[Stage], ...]
 
@@ -199,20 +200,15 @@ def _build_stage(index: int, data: Any, layers: Layers, table: StageTable, error
         return None
 
 
-def _build_runtime(data: Any, layers: Layers, errors: list[str]) -> Config:
-    table: Mapping[str, type[Config]] = _table("r1kit.runtime", "RUNTIMES")
-    kind = data.get("kind", "local") if isinstance(data, dict) else None
-    if not isinstance(kind, str) or kind not in table:
-        errors.append(
-            f"{layers.place(('runtime', 'kind'))}: runtime: unknown kind {kind!r}: "
-            f"{suggest(str(kind), table)}"
-        )
-        return Config()
+def _build_runtime(data: Any, layers: Layers, errors: list[str]) -> RuntimeConfig:
+    kind = str(data.get("kind", "local") if isinstance(data, dict) else None)
     try:
-        return table[kind].model_validate(data)
+        return config_class(kind).model_validate(data)
     except ValidationError as error:
         errors += _located(error, ("runtime",), layers)
-        return Config()
+    except ConfigError as error:
+        errors.append(f"{layers.place(('runtime', 'kind'))}: {error}")
+    return RuntimeConfig()
 
 
 def _switch_off(annotation: Any, value: Any) -> Any:

@@ -43,7 +43,7 @@ from r1kit.runs.provenance import (
     versions,
 )
 from r1kit.recipe.recipe import Recipe, resolved
-from r1kit.records import SAMPLED, STATES, identity_hash
+from r1kit.records import SAMPLED, STATES, identity_hash, owners
 from r1kit.seeds import derive_seed
 from r1kit.stages.stage import Context, Stage
 
@@ -267,7 +267,7 @@ def _run_stage(recipe: Recipe, standing: Standing, folder: Path, outputs: Mappin
     if "finished" not in record or any(damages(partial, record["outputs"])):
         record = {**record, "started": record.get("started", round(time.time(), 3)), "attempts": record.get("attempts", 0) + 1}
         _write_record(partial, record)
-        record = _work(stage, Context(recipe.run_dir, stage.name, partial, record["seed"], runtime, log, dict(outputs)), record)
+        record = _work(stage, Context(recipe.run_dir, stage.name, partial, record["seed"], runtime, log, dict(outputs), tuple(owners(partial))), record)
         _write_record(partial, record)
     rename_whole(partial, folder / stage.name)
     return float(record["seconds"])

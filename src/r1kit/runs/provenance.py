@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from r1kit.files import hash_file, hash_text
+from r1kit.runtime import RuntimeConfig
 
 PACKAGES = ("r1kit", "torch", "transformers", "tokenizers", "safetensors", "numpy", "pydantic", "vllm", "ray")
 STAGE_FILE = "stage.json"
@@ -54,13 +55,12 @@ def versions() -> dict[str, str]:
     return found
 
 
-def setting(runtime: Any) -> Record:
+def setting(runtime: RuntimeConfig) -> Record:
     """What the bits of a result depend on beside its identity. ``runtime`` is the recipe's configuration of it."""
     where = {key: value for key, value in runtime.model_dump(mode="json").items() if key not in _INDIFFERENT}
-    if hasattr(runtime, "resolved_processes"):
-        where["processes"] = runtime.resolved_processes()
+    where["processes"] = runtime.resolved_processes()
     now = {"code": code_hash(), "versions": versions(), "processor": _processor(), "runtime": where}
-    return now | ({"kernels": runtime.kernels()} if hasattr(runtime, "kernels") else {})
+    return {**now, "kernels": runtime.kernels()}
 
 
 @functools.cache

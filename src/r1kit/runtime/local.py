@@ -8,6 +8,7 @@ that does not depend on timing, so the replicas stay equal bit for bit."""
 
 import contextlib
 import ctypes
+import inspect
 import multiprocessing
 import os
 import signal
@@ -24,26 +25,28 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import torch.distributed as dist
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 
-from r1kit.config import Config, R1kitError
-from r1kit.engine import Done, compiled
+from r1kit.config import R1kitError
+from r1kit.engine import Done, Engine, MakeEngine, compiled
 from r1kit.engine.native import NativeEngine, default_seeds
-from r1kit.files import remove_tree, rename_whole
+from r1kit.files import hash_file, remove_tree, rename_whole
 from r1kit.model import compile_kernels, fused
 from r1kit.model.decoder import LanguageModel
 from r1kit.model.fingerprint import Fingerprint
 from r1kit.model.huggingface import load_pretrained, save_pretrained
+from r1kit.runtime import RuntimeConfig
 from r1kit.sandbox.kernel import die_with_parent
 from r1kit.tokenizer import Tokenizer
 from r1kit.train import checkpoint
-from r1kit.train.learner import Learner, LearnerConfig, Metrics, alone
+from r1kit.train.learner import Learner, LearnerConfig, LearnerProtocol, Metrics, alone
 from r1kit.train.objectives import Objective
 from r1kit.types import Completion, Row, Sampling
+from r1kit.user_code import load_file, load_name, loaded_files
 from r1kit.watchdog import HungError, print_stacks, print_stacks_on_request
 
-HEARTBEAT_S = 0.1  # how often one that waits for others' prompts looks whether it still shall
+POLL_S = 0.1  # how often a process that waits for another reports that it still waits
 
 # By these a library chooses other instructions than the processor's best, and so other rounding.
 _STEERING = (
@@ -56,13 +59,13 @@ _STEERING = (
 )
 
 
-class LocalConfig(Config):
+class LocalConfig(RuntimeConfig):
     """``processes`` replicas on the CPU (0: one per core, at most 4), each with ``threads`` threads. A GPU
-    takes one process. ``deadline_s``: how long one of them may let the others wait for its share of a
-    call."""
+    takes one process. ``engine``: native, or file.py:Name of a ``MakeEngine`` (engine/__init__.py).
+    ``deadline_s``: how long one of them may let the others wait for its share of a call."""
 
     kind: Literal["local"] = "local"
-    engine: Literal["native"] = "native"
+    engine: str = "native"
     device: str = "cpu"
     processes: int = Field(0, ge=0)
     threads: int = Field(1, ge=1)
@@ -70,24 +73,41 @@ class LocalConfig(Config):
     engine_precision: Literal["float32", "bfloat16"] = "bfloat16"
     deadline_s: float = Field(1800.0, gt=0)
 
+    @field_validator("engine")
+    @classmethod
+    def _engine_is_known(cls, engine: str) -> str:
+        if ":" not in engine and engine != "native":
+            raise ValueError(f"unknown engine {engine!r}: write native, or file.py:Name for one of your own")
+        if ":" in engine and not callable(load_name(engine)):
+            raise ValueError(
+                f"{engine} makes no engine: it must take a model and the ids that end a completion"
+            )
+        return engine
+
+    def start(self) -> "LocalRuntime":
+        return LocalRuntime(self)
+
     def resolved_processes(self) -> int:
         if self.device != "cpu":
             return 1
         return self.processes or min(4, os.cpu_count() or 1)
 
     def kernels(self) -> dict[str, str]:
-        """What computes: r1kit's own kernels by what they were compiled from, or PyTorch; and what the
-        environment tells the libraries."""
+        """What computes: r1kit's own kernels by what they were compiled from, or PyTorch; an engine outside
+        r1kit by its file; and the environment variables that steer the libraries."""
         named = {name: os.environ[name] for name in _STEERING if name in os.environ}
         for user, source in (("engine", compiled.SOURCE), ("learner", fused.SOURCE)):
             found = compile_kernels.in_use(source)[0] if self.device == "cpu" else None
             named[user] = found or "PyTorch (r1kit doctor says why)"
+        if self.engine != "native":
+            file = inspect.getsourcefile(load_name(self.engine))
+            named["engine"] = f"{self.engine} {hash_file(Path(file)) if file else ''}".rstrip()
         return named
 
 
 def keep_memory() -> None:
     """Let glibc keep freed memory instead of handing it back: tensors of megabytes are otherwise mapped and
-    cleared anew at every use, which costs a softmax over the vocabulary three times its own time. Elsewhere
+    cleared again at every use, which costs a softmax over the vocabulary three times its own time. Elsewhere
     than on glibc nothing happens."""
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
@@ -111,7 +131,7 @@ class Replica:
         keep_memory()
         self.config, self.reduce, self.share = config, reduce, (rank, size)
         self.things: dict[int, Any] = {}
-        self.tell: Callable[[Any], None] = lambda what: None  # what there is to say while a call lasts
+        self.report: Callable[[Any], None] = lambda what: None  # called with results while a call lasts
 
     def make_learner(self, handle: int, model: Path, config: LearnerConfig, scalar_head: bool) -> None:
         loaded = load_pretrained(model, self.config.device)
@@ -131,8 +151,16 @@ class Replica:
     def sample(
         self, handle: int, prompts: Sequence[np.ndarray], sampling: Sampling, seeds: Sequence[int]
     ) -> None:
-        """Complete prompts, and tell those that are completed by their place among these."""
-        self.things[handle].generate(prompts, sampling, seeds, self.tell)
+        """Complete prompts, and report those that are completed by their place among these. What an engine
+        returns without having reported it is reported at the end."""
+        reported: set[int] = set()
+
+        def done(completed: dict[int, list[Completion]]) -> None:
+            reported.update(completed)
+            self.report(completed)
+
+        groups = self.things[handle].generate(prompts, sampling, seeds, done)
+        self.report({place: group for place, group in enumerate(groups) if place not in reported})
 
     def copy_weights(self, target: int, source: int) -> None:
         self.things[target].model.load_state_dict(self.things[source].model.state_dict())
@@ -140,20 +168,29 @@ class Replica:
     def follow(self, student: int, teacher: int) -> None:
         self.things[student].follow(self.things[teacher])
 
-    def set_version(self, handle: int, version: int) -> None:
-        self.things[handle].version = version
+    def load_weights(self, handle: int, learner: int, version: int) -> None:
+        self.things[handle].load(self.things[learner].weights(), version)
+
+    def import_files(self, files: Sequence[str]) -> None:
+        """Import the user's files that the parent has imported: what it sends may be of their classes."""
+        for file in files:
+            load_file(Path(file))
 
     def drop(self, handle: int) -> None:
         del self.things[handle]
 
-    def _engine(self, handle: int, model: Any, eos_id: int) -> None:
+    def _engine(self, handle: int, model: LanguageModel, eos_id: int) -> None:
+        if self.config.engine != "native":
+            make: MakeEngine = load_name(self.config.engine)
+            self.things[handle] = make(model, [eos_id])
+            return
         self.things[handle] = NativeEngine(
             model, [eos_id], precision=self.config.engine_precision, batch_rows=self.config.batch_rows
         )
 
 
 def with_scalar_head(model: LanguageModel) -> LanguageModel:
-    """The model with one number per position beside its vocabulary; unchanged if it has that already."""
+    """The model with one more output per position, a number; unchanged if it has that already."""
     if model.config.scalar_head:
         return model
     widened = LanguageModel(model.config.model_copy(update={"scalar_head": True})).to(model.device)
@@ -173,7 +210,8 @@ class LocalRuntime:
         self._failed = False
         self._turn = threading.Lock()  # a replica does one thing at a time
         self._answers: dict[int, tuple[str, Any]] = {}
-        self._heard: Callable[[int, Any], None] = _ignore
+        self._on_report: Callable[[int, Any], None] = _ignore
+        self._imported: tuple[str, ...] = ()  # files of the user's that the helpers have imported
         reduce: Callable[[Tensor], Tensor] = alone
         if self.size > 1:
             with _meeting_place() as place:
@@ -194,8 +232,8 @@ class LocalRuntime:
             self._processes.append(process)
 
     def _join_helpers(self, place: str) -> Callable[[Tensor], Tensor]:
-        """Make one group of all processes. Whoever joins waits for the others, so nobody does before all have
-        said that they are there."""
+        """Make one group of all processes. A process that joins waits for the others, so none joins before
+        all have reported that they run."""
         helpers = range(1, self.size)
         try:
             for rank in helpers:
@@ -217,35 +255,44 @@ class LocalRuntime:
         has none."""
         return LearnerProxy(self, self._make("make_learner", Path(model), config, scalar_head), Path(model))
 
-    def engine_of(self, learner: "LearnerProxy") -> "EngineProxy":
+    def engine_of(self, learner: LearnerProtocol) -> "EngineProxy":
         """An engine on the learner's own weights: nothing is copied, every update is seen at once."""
-        eos_id = Tokenizer.load(learner.source).eos_id
-        return EngineProxy(self, self._make("make_engine_of", learner.handle, eos_id), learner)
+        own = self.own(learner)
+        eos_id = Tokenizer.load(own.source).eos_id
+        return EngineProxy(self, self._make("make_engine_of", own.handle, eos_id), own)
 
     def engine(self, model: Path) -> "EngineProxy":
         return EngineProxy(self, self._make("make_engine", Path(model)), None)
 
-    def export(self, learner: "LearnerProxy", directory: Path) -> None:
+    def own(self, learner: LearnerProtocol) -> "LearnerProxy":
+        """The learner as one of this runtime's. Raises R1kitError where it is another's."""
+        if not isinstance(learner, LearnerProxy) or learner.runtime is not self:
+            raise R1kitError(f"{learner!r} is no learner of this runtime: make it with runtime.learner")
+        return learner
+
+    def export(self, learner: LearnerProtocol, directory: Path) -> None:
         """Write the learner's model with its tokenizer as a Hugging Face directory, which is there whole or
         not at all."""
-        beside = directory.with_name(f".{directory.name}.tmp")
-        tokenizer = Tokenizer.load(learner.source)
+        temporary, own = directory.with_name(f".{directory.name}.tmp"), self.own(learner)
+        tokenizer = Tokenizer.load(own.source)
         try:
-            for stale in (beside, directory):
+            for stale in (temporary, directory):
                 remove_tree(stale)
-            save_pretrained(self._replica.things[learner.handle].model, beside)
-            tokenizer.save(beside)
-            rename_whole(beside, directory)
+            save_pretrained(self._replica.things[own.handle].model, temporary)
+            tokenizer.save(temporary)
+            rename_whole(temporary, directory)
         except (
             Exception
         ) as error:  # a boundary: the libraries that write have errors of their own for a full disk
             why = error.strerror if isinstance(error, OSError) and error.strerror else error
             raise R1kitError(
-                f"{directory}: the model could not be written: {why}; free space or mend the disk"
+                f"{directory}: the model could not be written: {why}; free space or repair the disk"
             ) from error
 
-    def release(self, *things: "LearnerProxy | EngineProxy") -> None:
+    def release(self, *things: LearnerProtocol | Engine) -> None:
         for thing in things:
+            if not isinstance(thing, LearnerProxy | EngineProxy):
+                raise R1kitError(f"{thing!r} was not made by this runtime")
             self.everywhere("drop", [(thing.handle,)] * self.size)
 
     def close(self) -> None:
@@ -266,17 +313,19 @@ class LocalRuntime:
         self,
         method: str,
         arguments: Sequence[tuple[Any, ...]],
-        heard: Callable[[int, Any], None] | None = None,
+        on_report: Callable[[int, Any], None] | None = None,
     ) -> list[Any]:
         """Call ``method`` on every replica with its own arguments; results in rank order. Raises what a
         replica raised.
 
-        ``heard(rank, what)`` gets what a replica tells while the call lasts, and now and then something
-        empty; what it raises breaks the call off, after which the runtime can only be closed. Threads that
-        call at once take turns."""
+        ``on_report(rank, what)`` gets what a replica reports while the call lasts, and now and then something
+        empty; what it raises ends the call, after which the runtime can only be closed. Threads that call at
+        once take turns."""
         with self._turn:
-            self._answers, self._heard, self._replica.tell = {}, heard or _ignore, self._tell
+            self._answers, self._on_report = {}, on_report or _ignore
+            self._replica.report = self._report
             try:
+                self._import_new_files()
                 for rank, own in enumerate(arguments[1:], 1):
                     self._send(rank, (method, own))
                 results = [self._own(method, arguments[0])]
@@ -285,21 +334,30 @@ class LocalRuntime:
                 self._failed = True
                 raise
 
-    def _tell(self, what: Any) -> None:
-        """Pass on what this process's replica tells, and what the others have told meanwhile."""
-        self._heard(0, what)
+    def _import_new_files(self) -> None:
+        """Have the helpers import the user's files that were imported here since the last call."""
+        if self._pipes and (files := loaded_files()) != self._imported:
+            for rank in range(1, self.size):
+                self._send(rank, ("import_files", (files,)))
+            for rank in range(1, self.size):
+                self._reply(rank, "import_files")
+            self._imported = files
+
+    def _report(self, what: Any) -> None:
+        """Pass on what this process's replica reports, and what the others have reported meanwhile."""
+        self._on_report(0, what)
         for rank, pipe in enumerate(self._pipes, 1):
             while rank not in self._answers and pipe.poll():
-                self._hear(rank)
+                self._receive(rank)
 
-    def _hear(self, rank: int) -> None:
-        """Take one message of another process."""
+    def _receive(self, rank: int) -> None:
+        """Read one message of another process."""
         try:
             kind, content = self._pipes[rank - 1].recv()
         except (EOFError, OSError):
             raise _died(rank) from None
-        if kind == "meanwhile":
-            self._heard(rank, content)
+        if kind == "report":
+            self._on_report(rank, content)
         else:
             self._answers[rank] = (kind, content)
 
@@ -310,8 +368,8 @@ class LocalRuntime:
             raise _died(rank) from None
 
     def _own(self, method: str, arguments: tuple[Any, ...]) -> Any:
-        """This process's share of a call. A sum that broke off is only the echo of what went wrong elsewhere,
-        and that is raised."""
+        """This process's share of a call. A sum that broke off only follows from an error in another process,
+        which is raised instead."""
         began = time.monotonic()
         try:
             return getattr(self._replica, method)(*arguments)
@@ -328,20 +386,19 @@ class LocalRuntime:
     def _reply(self, rank: int, method: str) -> Any:
         deadline = time.monotonic() + self.config.deadline_s
         while rank not in self._answers:
-            if self._pipes[rank - 1].poll(min(HEARTBEAT_S, self.config.deadline_s)):
-                self._hear(rank)
+            if self._pipes[rank - 1].poll(min(POLL_S, self.config.deadline_s)):
+                self._receive(rank)
             elif time.monotonic() > deadline:
                 raise self._hung(rank, method)
             else:
-                self._heard(rank, {})
+                self._on_report(rank, {})
         kind, content = self._answers.pop(rank)
         if kind == "error":
             raise content
         return content
 
     def _hung(self, rank: int, method: str) -> R1kitError:
-        """Have the stacks of that process and of this one printed; the error that says what was waited
-        for."""
+        """Print the stacks of that process and of this one; the error that says what was waited for."""
         what = f"process {rank} of this run has not done its share of {method!r}"
         process = self._processes[rank - 1]
         print_stacks(what)
@@ -401,31 +458,32 @@ class LearnerProxy:
         weights: Mapping[str, Tensor] = self._local().weights()
         return weights
 
-    def copy_from(self, other: "LearnerProxy") -> None:
-        """Take over another learner's weights (a reference policy's refresh)."""
-        self.runtime.everywhere("copy_weights", [(self.handle, other.handle)] * self.runtime.size)
+    def copy_from(self, other: LearnerProtocol) -> None:
+        """Copy another learner's weights (a reference policy's refresh)."""
+        source = self.runtime.own(other).handle
+        self.runtime.everywhere("copy_weights", [(self.handle, source)] * self.runtime.size)
 
-    def follow(self, teacher: "LearnerProxy") -> None:
+    def follow(self, teacher: LearnerProtocol) -> None:
         """Compare the predictions of every update with the teacher's."""
-        self.runtime.everywhere("follow", [(self.handle, teacher.handle)] * self.runtime.size)
+        followed = self.runtime.own(teacher).handle
+        self.runtime.everywhere("follow", [(self.handle, followed)] * self.runtime.size)
 
     def save(
         self,
         directory: Path,
         progress: Mapping[str, int],
         texts: Mapping[str, str] = {},
-        others: Mapping[str, "LearnerProxy"] = {},
+        others: Mapping[str, LearnerProtocol] = {},
+        owners: Sequence[str] = (),
     ) -> None:
-        self._local().save(
-            directory, progress, texts, {name: other._local() for name, other in others.items()}
-        )
+        own = {name: self.runtime.own(other)._local() for name, other in others.items()}
+        self._local().save(directory, progress, texts, own, owners)
 
-    def restore(self, directory: Path, name: str = "") -> Mapping[str, int]:
-        checkpoint.find(
-            directory
-        )  # damaged states are put aside once, here, so that all replicas find the same one
+    def restore(self, directory: Path, name: str = "", owners: Sequence[str] = ()) -> Mapping[str, int]:
+        # Damaged states are renamed once, here, so that all replicas find the same one.
+        checkpoint.find(directory, owners)
         progress: Mapping[str, int] = self.runtime.everywhere(
-            "call", [(self.handle, "restore", directory, name)] * self.runtime.size
+            "call", [(self.handle, "restore", directory, name, owners)] * self.runtime.size
         )[0]
         return progress
 
@@ -464,13 +522,13 @@ class EngineProxy:
         calls = [(self.handle, [prompts[i] for i in own], sampling, [seeds[i] for i in own]) for own in dealt]
         found: dict[int, list[Completion]] = {}
 
-        def hear(rank: int, groups: Mapping[int, list[Completion]]) -> None:
+        def on_report(rank: int, groups: Mapping[int, list[Completion]]) -> None:
             completed = {dealt[rank][place]: group for place, group in groups.items()}
             found.update(completed)
             if done is not None:
                 done(completed)
 
-        runtime.everywhere("sample", calls, hear)
+        runtime.everywhere("sample", calls, on_report)
         return [found[i] for i in range(len(prompts))]
 
     def examine(self, token_ids: np.ndarray, temperature: float) -> list[Fingerprint]:
@@ -480,12 +538,14 @@ class EngineProxy:
         return self.runtime._replica.things[self.handle].stream(prompt, sampling, seed)
 
     def load(self, weights: Mapping[str, Tensor], version: int) -> None:
-        """Note the version: the engine of a learner shares its weights, so there is nothing to copy."""
+        """Hand over the learner's weights, from replica to replica. The native engine shares them, so it only
+        notes the version."""
         if self.learner is None:
             raise R1kitError(
                 "this engine samples from a finished model; only the engine of a learner follows its weights"
             )
-        self.runtime.everywhere("set_version", [(self.handle, version)] * self.runtime.size)
+        calls = [(self.handle, self.learner.handle, version)] * self.runtime.size
+        self.runtime.everywhere("load_weights", calls)
 
 
 def _serve(rank: int, size: int, place: str, config: LocalConfig, pipe: Connection) -> None:
@@ -497,7 +557,7 @@ def _serve(rank: int, size: int, place: str, config: LocalConfig, pipe: Connecti
     print_stacks_on_request()
     pipe.send(("result", None))
     replica = Replica(config, _join_group(rank, size, place, config), rank, size)
-    replica.tell = lambda what: pipe.send(("meanwhile", what)) if what else None
+    replica.report = lambda what: pipe.send(("report", what)) if what else None
     pipe.send(("result", None))
     while True:
         try:
@@ -515,11 +575,11 @@ def _serve(rank: int, size: int, place: str, config: LocalConfig, pipe: Connecti
             with contextlib.suppress(OSError):
                 pipe.send(("error", reported))
             if arguments[1:2] == ("update",):
-                os._exit(1)  # the others wait for this process in a sum; its end tells them
+                os._exit(1)  # the others wait for this process in a sum, which its end breaks off
 
 
 def _ignore(rank: int, what: Any) -> None:
-    """Nobody asked to hear it."""
+    """The ``on_report`` of a call without one."""
 
 
 def _died(rank: int) -> R1kitError:
@@ -531,10 +591,10 @@ def _died(rank: int) -> R1kitError:
 @contextlib.contextmanager
 def _meeting_place() -> Iterator[str]:
     """A file through which the processes of a group find each other. On Linux it is in memory only: nothing
-    to leave behind, however we end.
+    to leave behind, however this process ends.
 
-    There it stays open as long as this process: the group opens it once more when it ends, and would end us
-    where something else had its number."""
+    There it stays open as long as this process: the group opens it once more when it ends, and something else
+    could have its number by then."""
     if hasattr(os, "memfd_create"):
         yield f"/proc/{os.getpid()}/fd/{os.memfd_create('r1kit-group')}"
     else:

@@ -18,7 +18,8 @@ from r1kit.data.curriculum import require_correctness
 from r1kit.rewards import WeightedReward, load_rewards
 from r1kit.seeds import derive_seed
 from r1kit.stages.policy import RewardSpec, Talk, TaskSpec, model_of, reinforce, report, sample
-from r1kit.stages.stage import Context, Stage
+from r1kit.stages.rl import plan_of
+from r1kit.stages.stage import Context, Stage, StagePlan
 from r1kit.tasks import load_tasks
 from r1kit.tasks.miniature.general import General, gold_score
 from r1kit.train import checkpoint
@@ -26,7 +27,7 @@ from r1kit.train.grpo import GRPOConfig
 from r1kit.train.learner import LearnerConfig, Metrics
 from r1kit.train.preference import RewardModel
 from r1kit.train.reward_hacking import Measurement, Measurements, Parting, StopTraining
-from r1kit.train.rollouts import Player, Watch
+from r1kit.train.rollouts import Policy, Watch
 from r1kit.types import Rollout, Sampling
 
 
@@ -113,6 +114,9 @@ class AlignmentRL(Stage):
         ctx.runtime.release(*(judge.learner for judge in judges))
         report(ctx, steps_without_preference=first, steps_with_preference=last)
 
+    def plan(self) -> StagePlan:
+        return plan_of(self.grpo)
+
     def _rewards(self, preferences: Sequence[WeightedReward]) -> list[WeightedReward]:
         tasks = {name: task for name, (task, _) in load_tasks(self.tasks).items()} | {"general": General()}
         return [*load_rewards(self.rewards, tasks), *preferences]
@@ -141,16 +145,16 @@ class AlignmentRL(Stage):
         hacked (figure 6)."""
         problems = General().problems("held_out")[:96]
         sampling = Sampling(1, self.grpo.temperature, self.grpo.top_p, self.grpo.max_tokens)
-        done = checkpoint.progress_of(ctx.out)["step"] if checkpoint.exists(ctx.out) else 0
+        done = checkpoint.progress_of(ctx.out, ctx.identities)["step"] if checkpoint.exists(ctx.out) else 0
         measurements = Measurements(ctx.out / "watch.jsonl", len(self._watched_before(done)))
         warned = False
 
-        def measure(player: Player) -> Metrics:
+        def measure(policy: Policy) -> Metrics:
             nonlocal warned
             rollouts = [
                 r
                 for group in sample(
-                    player.engine, player.chat, problems, sampling, derive_seed(ctx.seed, "watch")
+                    policy.engine, policy.chat, problems, sampling, derive_seed(ctx.seed, "watch")
                 )
                 for r in group
             ]
@@ -206,6 +210,7 @@ class Part:
             ctx.runtime,
             ctx.log.part(name),
             ctx.outputs,
+            ctx.identities,
         )
 
     @property

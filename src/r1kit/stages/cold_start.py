@@ -24,7 +24,7 @@ from r1kit.seeds import derive_seed
 from r1kit.stages.policy import Talk, TaskSpec, fits, model_of, talk_of, tell_tasks
 from r1kit.stages.sampling import harvest
 from r1kit.stages.sft import finetune_on
-from r1kit.stages.stage import Context, Stage
+from r1kit.stages.stage import Context, Stage, StagePlan
 from r1kit.tasks import Procedural, load_tasks
 from r1kit.tasks.miniature.general import General, reference_answer, reference_thinking
 from r1kit.tasks.miniature.worked_solutions import holds, read_steps, write_readable, write_summary
@@ -74,6 +74,9 @@ class ColdStart(Stage):
         rows = written + solutions + general
         write_jsonl(data, [{"prompt": prompt, "completion": completion} for prompt, completion in rows])
         finetune_on(ctx, self.init, rows, self.talk, self.training, self.learner)
+
+    def plan(self) -> StagePlan:
+        return StagePlan(sampled_tokens=float(self.problems * self.samples * self.max_tokens))
 
     def _rewrite(self, rollout: Rollout, tasks: Mapping[str, tuple[Task, float]]) -> tuple[str, str] | None:
         task = tasks[rollout.problem.task][0]

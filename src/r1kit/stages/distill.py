@@ -14,22 +14,24 @@ from typing import Literal
 
 from pydantic import Field
 
-from r1kit.data.mixture import Mixture
 from r1kit.data.sources import write_jsonl
-from r1kit.model.huggingface import read_config
 from r1kit.seeds import derive_seed
 from r1kit.stages.cold_start import correct, train_problems
-from r1kit.stages.policy import Talk, TaskSpec, fits, model_of, report, tell_left_out, tell_tasks
+from r1kit.stages.models import longest_prompt
+from r1kit.stages.policy import Talk, TaskSpec, fits, model_of, tell_tasks
+from r1kit.stages.results import finish
+from r1kit.stages.rl import training_problems
 from r1kit.stages.sampling import harvest
 from r1kit.stages.sft import finetune_on
-from r1kit.stages.stage import Context, Stage
+from r1kit.stages.stage import Context, Stage, StagePlan
 from r1kit.tasks import load_tasks
 from r1kit.tasks.miniature.general import General
 from r1kit.tasks.task import Task
-from r1kit.train import checkpoint, distillation
+from r1kit.train import distillation
 from r1kit.train.distillation import OnPolicyConfig
 from r1kit.train.learner import LearnerConfig
-from r1kit.train.rollouts import Player
+from r1kit.train.rl_loop import train
+from r1kit.train.rollouts import Policy
 from r1kit.train.supervised import SupervisedConfig
 from r1kit.types import Sampling
 
@@ -66,6 +68,9 @@ class Distill(Stage):
             finetune_on(first, self.student, self._answers(ctx), self.talk, self.training, self.learner)
         self._on_policy(ctx, self.on_policy, first.out)
 
+    def plan(self) -> StagePlan:
+        return StagePlan(sampled_tokens=float(self.problems * self.samples * self.max_tokens))
+
     def _answers(self, ctx: Context) -> list[tuple[str, str]]:
         """The teacher's texts that the student learns from, (prompt, response) each, which are also written
         to data.jsonl."""
@@ -74,7 +79,7 @@ class Distill(Stage):
         sampling = Sampling(self.samples, self.temperature, max_tokens=self.max_tokens)
         tasks = load_tasks(self.tasks)
         tell_tasks(ctx, tasks)
-        keep = fits(chat, read_config(model).max_positions - self.max_tokens)
+        keep = fits(chat, longest_prompt(self.max_tokens, model))
         problems = train_problems(self.tasks, self.problems, derive_seed(ctx.seed, "problems"), keep)
         groups = correct(
             harvest(ctx, "reasoning", engine, chat, problems, sampling, derive_seed(ctx.seed, "sample")),
@@ -101,27 +106,17 @@ class Distill(Stage):
 
     def _on_policy(self, ctx: Context, config: OnPolicyConfig, sft: Path) -> None:
         """Go on from the fine-tuned student in ``sft``."""
-        teacher = model_of(ctx.path(self.teacher))
-        student, told = (
-            ctx.runtime.learner(sft / "model", self.learner),
-            ctx.runtime.learner(teacher, self.learner),
-        )
-        player = Player(student, ctx.runtime.engine_of(student), self.talk.chat(sft / "model"))
-        positions = min(read_config(model).max_positions for model in (sft / "model", teacher))
-        room = min(self.learner.context + 1, positions) - config.max_tokens
-        mixture = Mixture(
-            self._prompts(), "train", derive_seed(ctx.seed, "on_policy"), fits(player.chat, room)
-        )
-        tell_left_out(ctx, mixture, room)
-        last = distillation.train(config, player, told, mixture, ctx.seed, ctx.log.part("on_policy"), ctx.out)
-        ctx.runtime.export(student, ctx.out / "model")
-        checkpoint.discard(ctx.out)
-        ctx.runtime.release(player.engine, student, told)
-        report(
-            ctx,
-            **json.loads((sft / "report.json").read_text(encoding="utf-8")),
-            on_policy_divergence=last.get("distill/divergence"),
-        )
+        folders = sft / "model", model_of(ctx.path(self.teacher))
+        student, teacher = (ctx.runtime.learner(folder, self.learner) for folder in folders)
+        policy = Policy(student, ctx.runtime.engine_of(student), self.talk.chat(folders[0]))
+        limit = longest_prompt(config.max_tokens, *folders, context=self.learner.context)
+        mixture = training_problems(ctx, self._prompts(), policy.chat, limit, "on_policy")
+        algorithm = distillation.distil(config, policy, teacher)
+        log = ctx.log.part("on_policy")
+        last = train(algorithm, mixture, ctx.seed, log, ctx.out, owners=ctx.identities)
+        facts = json.loads((sft / "report.json").read_text(encoding="utf-8"))
+        facts["on_policy_divergence"] = last.get("distill/divergence")
+        finish(ctx, student, policy.engine, teacher, facts=facts)
 
     def _prompts(self) -> dict[str, tuple[Task, float]]:
         """What the student writes about: the tasks' training problems, and general prompts as often as in the

@@ -10,9 +10,10 @@ from typing import Literal
 from r1kit.chat import Chat
 from r1kit.data.sources import column, read_jsonl
 from r1kit.seeds import derive_seed
-from r1kit.stages.policy import Talk, model_of, report
+from r1kit.stages.models import PromptStyle, model_of
+from r1kit.stages.results import finish
 from r1kit.stages.stage import Context, Stage
-from r1kit.train import checkpoint, dpo
+from r1kit.train import dpo
 from r1kit.train.dpo import DPOConfig, RowPair
 from r1kit.train.learner import LearnerConfig
 from r1kit.train.optimizers import OptimizerConfig
@@ -29,7 +30,7 @@ class DPO(Stage):
     init: str = "@sft"
     pairs: str = "@reward_models/pairs.jsonl"
     held_out: str = "@reward_models/pairs_held_out.jsonl"
-    talk: Talk = Talk()
+    talk: PromptStyle = PromptStyle()
     dpo: DPOConfig = DPOConfig()
     learner: LearnerConfig = LearnerConfig(optimizer=OptimizerConfig(learning_rate=1e-4))
 
@@ -39,16 +40,14 @@ class DPO(Stage):
         pairs = self._pairs(ctx, chat, ctx.path(self.pairs))
         held_out = self._pairs(ctx, chat, ctx.path(self.held_out)) if self.held_out else []
         before = dpo.read_logprobs(learner, held_out)
-        last = dpo.train(learner, pairs, self.dpo, derive_seed(ctx.seed, "order"), ctx.log, ctx.out)
+        order = derive_seed(ctx.seed, "order")
+        last = dpo.train(learner, pairs, self.dpo, order, ctx.log, ctx.out, ctx.identities)
         if held_out:
             last |= {
                 f"held_out_{name}": value
                 for name, value in dpo.evaluate(learner, held_out, before, self.dpo.beta).items()
             }
-        ctx.runtime.export(learner, ctx.out / "model")
-        ctx.runtime.release(learner)
-        checkpoint.discard(ctx.out)
-        report(ctx, pairs=len(pairs), held_out_pairs=len(held_out), **last)
+        finish(ctx, learner, facts={"pairs": len(pairs), "held_out_pairs": len(held_out), **last})
 
     def _pairs(self, ctx: Context, chat: Chat, file: Path) -> list[RowPair]:
         """The rows of a file's pairs, without those of which a response does not fit."""

@@ -22,11 +22,12 @@ from r1kit.model.config import ModelConfig
 from r1kit.model.decoder import LanguageModel
 from r1kit.model.huggingface import save_pretrained
 from r1kit.seeds import derive_seed
-from r1kit.stages.policy import TaskSpec, model_of, report, tell_tasks
-from r1kit.stages.stage import Context, Stage
+from r1kit.stages.models import model_of
+from r1kit.stages.recipe_names import TaskSpec, log_tasks
+from r1kit.stages.results import finish
+from r1kit.stages.stage import Context, Stage, StagePlan
 from r1kit.tasks import load_tasks
 from r1kit.tokenizer import Tokenizer
-from r1kit.train import checkpoint
 from r1kit.train.learner import LearnerConfig
 from r1kit.train.optimizers import OptimizerConfig, ScheduleConfig
 from r1kit.train.supervised import SupervisedConfig, text_row, train, update_batches
@@ -73,7 +74,7 @@ class Pretrain(Stage):
 
     def run(self, ctx: Context) -> None:
         source = derive_seed(ctx.seed, "corpus")
-        tell_tasks(ctx, load_tasks(self.corpus.tasks))
+        log_tasks(ctx, load_tasks(self.corpus.tasks))
         tokenizer = self._tokenizer(ctx, source)
         config = self._shape(tokenizer.vocab_size)
         init = ctx.out / "init"
@@ -88,17 +89,16 @@ class Pretrain(Stage):
             rows = _rows(self._documents(source), tokenizer, self.learner.context)
             return itertools.islice(update_batches(rows, self.training.batch_tokens), start, None)
 
-        last = train(learner, batches, steps, self.training, ctx.log, ctx.out)
-        ctx.runtime.export(learner, ctx.out / "model")
-        ctx.runtime.release(learner)
-        checkpoint.discard(ctx.out)
-        report(ctx, **last | {"steps": steps, "tokens": steps * self.training.batch_tokens})
+        last = train(learner, batches, steps, self.training, ctx.log, ctx.out, ctx.identities)
+        finish(ctx, learner, facts=last | {"steps": steps, "tokens": steps * self.training.batch_tokens})
 
-    def plan(self) -> dict[str, float]:
-        return {
-            "tokens": float(self.tokens),
-            "steps": float(max(1, self.tokens // self.training.batch_tokens)),
-        }
+    def plan(self) -> StagePlan:
+        return StagePlan(
+            steps=float(max(1, self.tokens // self.training.batch_tokens)),
+            tokens=float(self.tokens),
+            model=self.model,
+            vocabulary=self.tokenizer if isinstance(self.tokenizer, int) else None,
+        )
 
     def _shape(self, vocab_size: int) -> ModelConfig:
         overrides = {key: value for key, value in self.model.items() if key != "preset"}

@@ -6,8 +6,8 @@ In the paper: R1-Zero's rewards plus the share of target-language words in the t
 
 from typing import Literal
 
-from r1kit.stages.policy import RewardSpec
 from r1kit.stages.r1_zero import R1Zero
+from r1kit.stages.recipe_names import RewardSpec
 
 
 class ReasoningRL(R1Zero):

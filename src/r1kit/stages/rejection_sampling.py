@@ -12,12 +12,13 @@ from pydantic import Field
 
 from r1kit.data.curation import readable
 from r1kit.data.sources import write_jsonl
-from r1kit.model.huggingface import read_config
 from r1kit.seeds import derive_seed
 from r1kit.stages.cold_start import correct, general_rows, train_problems
-from r1kit.stages.policy import Talk, TaskSpec, fits, model_of, report, tell_tasks
+from r1kit.stages.models import PromptStyle, fits, longest_prompt, model_of
+from r1kit.stages.recipe_names import TaskSpec, log_tasks
+from r1kit.stages.results import report
 from r1kit.stages.sampling import harvest
-from r1kit.stages.stage import Context, Stage
+from r1kit.stages.stage import Context, Stage, StagePlan
 from r1kit.tasks import load_tasks
 from r1kit.types import Rollout, Sampling
 
@@ -38,14 +39,14 @@ class RejectionSampling(Stage):
     general_share: float = Field(0.22, ge=0.0, lt=1.0)
     temperature: float = 1.0
     max_tokens: int = 112
-    talk: Talk = Talk()
+    talk: PromptStyle = PromptStyle()
 
     def run(self, ctx: Context) -> None:
         model = model_of(ctx.path(self.init))
         chat, engine = self.talk.chat(model), ctx.runtime.engine(model)
         tasks = load_tasks(self.tasks)
-        tell_tasks(ctx, tasks)
-        keep = fits(chat, read_config(model).max_positions - self.max_tokens)
+        log_tasks(ctx, tasks)
+        keep = fits(chat, longest_prompt(self.max_tokens, model))
         problems = train_problems(self.tasks, self.problems, derive_seed(ctx.seed, "problems"), keep)
         sampling = Sampling(self.samples, self.temperature, max_tokens=self.max_tokens)
         groups = harvest(ctx, "reasoning", engine, chat, problems, sampling, derive_seed(ctx.seed, "sample"))
@@ -64,6 +65,9 @@ class RejectionSampling(Stage):
             + f"; {len(written) - len(kept)} general rows beside them"
         )
         report(ctx, **counts, general=len(written) - len(kept))
+
+    def plan(self) -> StagePlan:
+        return StagePlan(sampled_tokens=float(self.problems * self.samples * self.max_tokens))
 
     def _readable(self, group: list[Rollout]) -> list[Rollout]:
         """Different texts whose thinking a person can read, in the prompt's language."""

@@ -1,8 +1,8 @@
-"""Sampling for data: problems are played chunk by chunk, and each chunk is kept on the disk, so that an
-interrupted harvest goes on where it was.
+"""Sampling for data and measurements. ``harvest`` samples chunk by chunk and keeps each chunk on the disk, so
+that an interrupted one continues where it was; ``sample`` keeps nothing.
 
 A chunk's file is written whole; its first line names its problems, sampling and seed, and the SHA-256 of what
-follows. A file that does not say what is wanted, or is not what was written, is sampled again: rollouts are a
+follows. A file that names something else, or is not what was written, is sampled again: rollouts are a
 function of their seeds, so no problem is lost or repeated."""
 
 import json
@@ -24,6 +24,23 @@ from r1kit.types import Completion, Problem, Rollout, Sampling
 CHUNK = 512  # problems
 
 
+def sample(
+    engine: Engine,
+    chat: Chat,
+    problems: Sequence[Problem],
+    sampling: Sampling,
+    seed: int,
+    opening: str | None = None,
+) -> list[list[Rollout]]:
+    """A group of rollouts per problem; seeds depend on the problem alone, not on its neighbours."""
+    prompts = [chat.prompt_ids(problem, opening) for problem in problems]
+    groups = engine.generate(prompts, sampling, [derive_seed(seed, problem.id) for problem in problems])
+    return [
+        chat.rollouts(problem, prompt, group, opening)
+        for problem, prompt, group in zip(problems, prompts, groups, strict=True)
+    ]
+
+
 def harvest(
     ctx: Context,
     name: str,
@@ -33,8 +50,8 @@ def harvest(
     sampling: Sampling,
     seed: int,
 ) -> list[list[Rollout]]:
-    """A group of rollouts per problem; seeds depend on the problem alone. ``name`` tells a stage's harvests
-    apart."""
+    """A group of rollouts per problem; seeds depend on the problem alone. ``name`` distinguishes the harvests
+    of a stage."""
     folder = ctx.out / SAMPLED
     folder.mkdir(exist_ok=True)
     groups = []

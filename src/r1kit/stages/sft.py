@@ -8,9 +8,9 @@ from typing import Literal
 
 from r1kit.data.sources import BadRows, pairs
 from r1kit.seeds import derive_seed
-from r1kit.stages.policy import Talk, model_of, report
+from r1kit.stages.models import PromptStyle, model_of
+from r1kit.stages.results import finish
 from r1kit.stages.stage import Context, Stage
-from r1kit.train import checkpoint
 from r1kit.train.learner import LearnerConfig
 from r1kit.train.supervised import SupervisedConfig, finetune, response_row
 from r1kit.types import Problem
@@ -24,7 +24,7 @@ class SFT(Stage):
     init: str = "@pretrain"
     data: list[str] = ["@rejection_sampling/data.jsonl"]
     bad_rows: BadRows = "error"
-    talk: Talk = Talk()
+    talk: PromptStyle = PromptStyle()
     training: SupervisedConfig = SupervisedConfig()
     learner: LearnerConfig = LearnerConfig()
 
@@ -37,7 +37,7 @@ def finetune_on(
     ctx: Context,
     init: str,
     written: list[tuple[str, str]],
-    talk: Talk,
+    talk: PromptStyle,
     training: SupervisedConfig,
     learner_config: LearnerConfig,
 ) -> None:
@@ -57,8 +57,6 @@ def finetune_on(
     if not kept:
         ctx.log.info(f"there is nothing to learn from: the model stays as it was in {init}")
     learner = ctx.runtime.learner(model, learner_config)
-    last = finetune(learner, kept, training, derive_seed(ctx.seed, "order"), ctx.log, ctx.out)
-    ctx.runtime.export(learner, ctx.out / "model")
-    ctx.runtime.release(learner)
-    checkpoint.discard(ctx.out)
-    report(ctx, rows=len(kept), too_long=len(rows) - len(kept), **last)
+    order = derive_seed(ctx.seed, "order")
+    last = finetune(learner, kept, training, order, ctx.log, ctx.out, ctx.identities)
+    finish(ctx, learner, facts={"rows": len(kept), "too_long": len(rows) - len(kept), **last})

@@ -15,26 +15,29 @@ from pydantic import field_validator, model_validator
 
 from r1kit.config import Config, ConfigError
 from r1kit.log import Log
+from r1kit.runtime import Runtime
 
 KeyPath = tuple[str | int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a stage is handed when it runs.
+    """What a stage is given when it runs.
 
     ``run`` is the run's folder (runs/mini) and ``out`` the folder this stage writes, which takes its final
     name when the stage has finished; what an interrupted attempt left in ``out`` is still there. ``seed`` is
     derived from the run's seed and the stage's name. ``outputs`` maps the name of every finished stage to its
-    folder."""
+    folder. ``identities``: the owners of training states in ``out`` (train/checkpoint.py), the stage's own
+    identity first."""
 
     run: Path
     name: str
     out: Path
     seed: int
-    runtime: Any
+    runtime: Runtime
     log: Log
     outputs: Mapping[str, Path]
+    identities: tuple[str, ...] = ()
 
     def path(self, reference: str) -> Path:
         """Resolve "@stage", "@stage/file" or a plain path (from the current folder). Raises ConfigError where
@@ -62,6 +65,24 @@ class Context:
                 f"stage {self.name!r}: {reference!r}: stage {stage!r} wrote no {inner!r}; it wrote: {there}"
             )
         return path
+
+
+@dataclass(frozen=True, slots=True)
+class StagePlan:
+    """What a stage will do, at most; None where it does not say.
+
+    ``tokens`` are those that it trains on. Its model is that of the first stage it reads, unless it makes
+    one: of the shape ``model`` ({preset: name, key: value ...}) and a ``vocabulary`` of so many tokens (None:
+    that of the first stage it reads), or of so many ``parameters``, of which ``active_parameters`` take part
+    in each token."""
+
+    steps: float | None = None
+    tokens: float | None = None
+    sampled_tokens: float | None = None
+    model: Mapping[str, Any] | None = None
+    vocabulary: int | None = None
+    parameters: float | None = None
+    active_parameters: float | None = None
 
 
 class Stage(Config):
@@ -107,9 +128,9 @@ class Stage(Config):
         interruption."""
         raise NotImplementedError(f"{type(self).__name__}.run")
 
-    def plan(self) -> dict[str, float]:
-        """Say beforehand what the stage will do; see r1kit.commands.plan for the names that count."""
-        return {}
+    def plan(self) -> StagePlan:
+        """What the stage will do, for ``r1kit plan``."""
+        return StagePlan()
 
     def references(self) -> list[tuple[KeyPath, str]]:
         """List every "@..." string of the configuration with the key path where it stands."""

@@ -20,7 +20,9 @@ from r1kit.jsonl import read_jsonl, write_jsonl
 from r1kit.rewards import complete_chat
 from r1kit.sandbox import results_of, run_programs
 from r1kit.seeds import derive_seed
-from r1kit.stages.policy import Talk, model_of, report, sample
+from r1kit.stages.models import PromptStyle, model_of
+from r1kit.stages.results import report
+from r1kit.stages.sampling import sample
 from r1kit.stages.stage import Context, Stage
 from r1kit.types import Problem, Sampling
 
@@ -63,7 +65,7 @@ class UnitTests(Stage):
     time_limit_s: float = Field(2.0, gt=0)
     temperature: float = 1.0
     max_tokens: int = 512
-    talk: Talk = Talk()
+    talk: PromptStyle = PromptStyle()
 
     def run(self, ctx: Context) -> None:
         """Write data.jsonl and report.json."""

@@ -1,8 +1,9 @@
-"""Do engine and learner agree? Asked before the first update, and watched during training.
+"""Do engine and learner compute the same? Checked before the first update, and watched during training.
 
-Before training the engine takes the learner's weights as it will after every phase, samples, and the learner
-computes the log-probabilities of what was sampled. They may differ by rounding only. If more differs, the run
-does not start and disagreement.py says why: it would learn from a ratio that is wrong from the first step on.
+Before training the engine takes the learner's weights, as it will after every phase, and samples; the
+learner computes the log-probabilities of what was sampled. They may differ by rounding only. If more differs,
+the run does not start, because it would learn from a ratio that is wrong from the first step on; diagnose.py
+says why.
 
 Measured on the trained miniature, 800 to 2,200 tokens, as mean and largest |difference| of log-probabilities:
 5e-7 and 1e-5 in float32 (2e-3 at most where one token went to another expert), 0.0004 to 0.002 and 0.16 in
@@ -11,14 +12,14 @@ bfloat16 with a float32 head, 0.0008 to 0.004 and 0.15 with a bfloat16 head."""
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
 from pydantic import Field
 
 from r1kit.config import Config, R1kitError
 from r1kit.seeds import derive_seed
+from r1kit.train.advantage_rows import policy_row
 from r1kit.train.diagnose import Probe, Sides, cause, gaps, wrong_weights
 from r1kit.train.learner import Metrics
-from r1kit.types import Completion, Problem, Row, Sampling
+from r1kit.types import Problem, Sampling
 
 ENOUGH, ROUNDS = 512, 8  # tokens that a mean is taken over; how often a problem is sampled for them at most
 
@@ -26,9 +27,9 @@ ENOUGH, ROUNDS = 512, 8  # tokens that a mean is taken over; how often a problem
 class GateConfig(Config):
     """``gate_problems`` are sampled before training (0: no gate), more than once where they are answered in
     few tokens; above ``gate_mean`` or ``gate_max``, mean and largest |difference| of log-probabilities, the
-    run does not start. An update on fresh rollouts whose mean is above ``gap_alarm`` is warned of;
-    ``gap_patience`` in a row stop the run. The defaults are five times what bfloat16 costs the miniature;
-    1e-4 and 0.05 fit a run in float32."""
+    run does not start. An update on fresh rollouts whose mean is above ``gap_alarm`` gives a warning;
+    ``gap_patience`` of them in a row stop the run. The defaults are five times what bfloat16 costs the
+    miniature; 1e-4 and 0.05 fit a run in float32."""
 
     gate_problems: int = Field(default=8, ge=0)
     gate_mean: float = Field(default=0.02, gt=0.0)
@@ -38,29 +39,29 @@ class GateConfig(Config):
 
 
 class GapAlarm:
-    """Watches the mean |difference| of log-probabilities of updates on fresh rollouts, where only rounding
-    should be seen."""
+    """Watches the mean |difference| of log-probabilities in updates on fresh rollouts, where there should be
+    rounding only."""
 
     def __init__(self, config: GateConfig) -> None:
         self.config = config
         self._above = 0
 
     def feed(self, step: int, gap: float) -> str:
-        """A warning, or "" where all is well. Raises R1kitError after ``gap_patience`` updates in a row above
-        ``gap_alarm``."""
+        """A warning, or "" at or below ``gap_alarm``. Raises R1kitError after ``gap_patience`` updates in a
+        row above it."""
         limit = self.config.gap_alarm
         if gap <= limit:  # false for nan, too
             self._above = 0
             return ""
         self._above += 1
-        told = (
+        warning = (
             f"step {step}: engine and learner differ by {gap:.3g} per token on fresh rollouts (gap_alarm "
             f"{limit:g})"
         )
         if self._above < self.config.gap_patience:
-            return told
+            return warning
         raise R1kitError(
-            f"{told}, {self._above} updates in a row: the engine samples from something else than what "
+            f"{warning}, {self._above} updates in a row: the engine samples from something else than what "
             "is trained, for instance older weights. "
             f"Continue the run from its last saved state: the gate before its first step says what differs"
         )
@@ -113,20 +114,10 @@ def sample(sides: Sides, problems: Sequence[Problem], sampling: Sampling, seed: 
         prompts, replace(sampling, n=1), [derive_seed(seed, "gate", problem.id) for problem in problems]
     )
     return [
-        Probe(problem, completion, _row(prompt_ids, completion, sampling.temperature))
-        for problem, prompt_ids, (completion,) in zip(problems, prompts, groups, strict=True)
+        Probe(problem, rollout.completion, policy_row(rollout, temperature=sampling.temperature or 1.0))
+        for problem, prompt_ids, group in zip(problems, prompts, groups, strict=True)
+        for rollout in sides.chat.rollouts(problem, prompt_ids, group)
     ]
-
-
-def _row(prompt_ids: np.ndarray, completion: Completion, temperature: float) -> Row:
-    token_ids = np.concatenate([prompt_ids, completion.token_ids]).astype(np.int32)
-    return Row(
-        token_ids,
-        np.arange(len(token_ids)) >= len(prompt_ids),
-        1.0,
-        temperature=temperature or 1.0,
-        experts=completion.experts,
-    )
 
 
 def _stopped(reason: str) -> R1kitError:

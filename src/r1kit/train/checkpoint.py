@@ -1,14 +1,17 @@
 """Training state on disk: weights, optimizer tensors and progress, each save a folder that is there whole or
 not at all. No pickle.
 
-    train_state/step_00000040/state.safetensors    the learner's tensors; NAME.safetensors those of a learner beside it (reference, critic)
-    train_state/step_00000040/manifest.json        size and SHA-256 of every file, the progress, whose state it is, and its own SHA-256
+    train_state/step_00000040/state.safetensors  the learner's tensors; NAME.safetensors: another learner's
+    train_state/step_00000040/manifest.json      progress, owner, size and SHA-256 of every file and of itself
 
 A save is written under a temporary name, flushed to the disk, and renamed; older ones are removed only after
-that. What is read back is checked against the manifest first: torn, truncated, flipped, missing or foreign
-files are never trained on. The newest state that is whole is taken; since every later step is a function of
-it, a damaged newest one costs time and changes nothing. Policy, reference and critic are files of one state,
-so they are of one step, and each state has copies of its own: what one state loses another still has."""
+that. What is read back is checked against the manifest first: a torn, truncated, flipped, missing or foreign
+file is never trained on. The newest state that is whole is taken; since every later step is a function of it,
+a damaged newest one costs time and changes nothing. Policy, reference and critic are files of one state, so
+they are of one step, and each state has copies of its own: what one state loses another still has.
+
+A state records its owner, the identity of the stage that saved it. Whoever reads gives the ``owners`` that it
+accepts: the stage's own identity, and those that --allow-change accepted for it (none given: any owner)."""
 
 import json
 import shutil
@@ -24,7 +27,7 @@ from torch import Tensor, nn
 
 from r1kit.config import R1kitError
 from r1kit.files import hash_file, hash_text, remove_at_once, remove_tree, rename_whole, write_whole
-from r1kit.records import STATES, owners
+from r1kit.records import STATES
 
 FILE = "state.safetensors"
 MANIFEST = "manifest.json"
@@ -49,7 +52,7 @@ class Keep:
     def __post_init__(self) -> None:
         if self.last < 2:
             raise ValueError(
-                f"keep.last: {self.last} state would leave nothing to fall back on; keep at least 2"
+                f"keep.last: {self.last} state would leave nothing if it is damaged; keep at least 2"
             )
 
 
@@ -61,37 +64,38 @@ def save(
     keep: Keep | None = None,
     texts: Mapping[str, str] = {},
     others: Mapping[str, Learned] = {},
+    owners: Sequence[str] = (),
 ) -> None:
     """Write the state of step ``progress["step"]`` whole or not at all, then remove the states that ``keep``
-    lets go. ``texts`` are further files of the state, by name; ``others`` further models with their
-    optimizers.
+    does not keep. ``texts`` are further files of the state, by name; ``others`` further models with their
+    optimizers. The state belongs to the first of ``owners``.
 
     Raises StateError where the disk refuses; the states before it are then as they were.
     """
     states = directory / FOLDER
     final = states / f"step_{progress['step']:08d}"
-    beside = states / f".{final.name}.tmp"
+    temporary = states / f".{final.name}.tmp"
     try:
         states.mkdir(parents=True, exist_ok=True)
         for stale in states.glob(".*.tmp"):
             remove_tree(stale)
-        beside.mkdir()
+        temporary.mkdir()
         tensors = {FILE: (model, optimizers), **{file_of(name): other for name, other in others.items()}}
         for name, learned in tensors.items():
-            save_file(_tensors(*learned), beside / name)
+            save_file(_tensors(*learned), temporary / name)
         for name, text in texts.items():
-            write_whole(beside / name, text)
-        marks = {name: _mark(beside / name) for name in (*tensors, *texts)}
-        own = {"progress": dict(progress), "owner": next(iter(owners(directory)), None), "files": marks}
-        write_whole(beside / MANIFEST, _text(own))
+            write_whole(temporary / name, text)
+        marks = {name: _mark(temporary / name) for name in (*tensors, *texts)}
+        own = {"progress": dict(progress), "owner": next(iter(owners), None), "files": marks}
+        write_whole(temporary / MANIFEST, _text(own))
         if final.exists():  # a step that is done once more
             remove_at_once(final)
-        rename_whole(beside, final)
+        rename_whole(temporary, final)
     except Exception as error:  # a boundary: safetensors has errors of its own for a full disk
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise StateError(
-            f"{final}: the state could not be written: {why}; free space or mend the disk"
+            f"{final}: the state could not be written: {why}; free space or repair the disk"
         ) from error
     _let_go(states, keep or Keep())
 
@@ -112,10 +116,10 @@ def discard(directory: Path) -> None:
         remove_at_once(directory / FOLDER)
 
 
-def find(directory: Path) -> Path:
-    """The newest state that is whole. Damaged ones above it are put aside, with a warning; raises StateError
-    where none is whole."""
-    found, damages = _newest_whole(directory)
+def find(directory: Path, owners: Sequence[str] = ()) -> Path:
+    """The newest state that is whole and belongs to one of ``owners``. Damaged ones above it are renamed,
+    with a warning; raises StateError where none is whole."""
+    found, damages = _newest_whole(directory, owners)
     if found is None:
         listed = "\n  ".join(damages) or "there is none"
         raise StateError(
@@ -135,16 +139,20 @@ def find(directory: Path) -> Path:
 
 
 def file_of(name: str) -> str:
-    """The file of a model beside the state's own; of the own where there is no name."""
+    """The file of a learner's tensors; the policy's where there is no name."""
     return f"{name}.safetensors" if name else FILE
 
 
 def restore(
-    directory: Path, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], name: str = ""
+    directory: Path,
+    model: nn.Module,
+    optimizers: Sequence[torch.optim.Optimizer],
+    name: str = "",
+    owners: Sequence[str] = (),
 ) -> dict[str, int]:
-    """Load the newest whole state into the model and its optimizers, or what was saved beside it under a
+    """Load the newest whole state into the model and its optimizers, or what was saved with it under a
     name; return the progress. Raises StateError as ``find``, and where the state is another model's."""
-    state = find(directory)
+    state = find(directory, owners)
     file = _part(state, file_of(name))
     tensors = load_file(file)
     own = _own(model)
@@ -174,10 +182,10 @@ def read(directory: Path, step: int, name: str) -> str:
     return _part(directory / FOLDER / f"step_{step:08d}", name).read_text(encoding="utf-8")
 
 
-def progress_of(directory: Path) -> dict[str, int]:
+def progress_of(directory: Path, owners: Sequence[str] = ()) -> dict[str, int]:
     """The progress of the newest whole state, without loading its tensors. Raises StateError where none is
     whole."""
-    found, damages = _newest_whole(directory)
+    found, damages = _newest_whole(directory, owners)
     if found is None:
         raise StateError(
             f"{directory / FOLDER}: no saved state can be trusted: {'; '.join(damages) or 'there is none'}"
@@ -185,9 +193,8 @@ def progress_of(directory: Path) -> dict[str, int]:
     return _progress(found)
 
 
-def damage_of(state: Path, accepted: Sequence[str] = ()) -> str | None:
-    """What is wrong with a state's folder, None where it is whole. ``accepted``: the owners that it may have
-    (none given: any)."""
+def damage_of(state: Path, owners: Sequence[str] = ()) -> str | None:
+    """What is wrong with a state's folder, None where it is whole and belongs to one of ``owners``."""
     try:
         text = (state / MANIFEST).read_text(encoding="utf-8")
         own: dict[str, Any] = {key: json.loads(text)[key] for key in ("progress", "owner", "files")}
@@ -206,16 +213,16 @@ def damage_of(state: Path, accepted: Sequence[str] = ()) -> str | None:
         return f"{state}: cannot be read: {error.strerror or error}"
     except (ValueError, KeyError, TypeError, AttributeError):
         return f"{state / MANIFEST}: not the JSON that was written"
-    if accepted and own["owner"] is not None and own["owner"] not in accepted:
+    if owners and own["owner"] is not None and own["owner"] not in owners:
         return f"{state}: it belongs to another run or to another configuration of this stage"
     return None
 
 
-def _newest_whole(directory: Path) -> tuple[Path | None, list[str]]:
+def _newest_whole(directory: Path, owners: Sequence[str]) -> tuple[Path | None, list[str]]:
     """The newest whole state, and what is wrong with those above it."""
     damages: list[str] = []
     for state in _saved(directory):
-        damage = damage_of(state, owners(directory))
+        damage = damage_of(state, owners)
         if damage is None:
             return state, damages
         damages.append(damage)
@@ -226,8 +233,8 @@ def _part(state: Path, name: str) -> Path:
     file = state / name
     if not file.is_file():
         raise StateError(
-            f"{state} was saved without {name}: the recipe had no use for it then; leave it so or run "
-            "the stage again with --from"
+            f"{state} was saved without {name}: the recipe did not use it then; change the recipe back "
+            "or run the stage again with --from"
         )
     return file
 
@@ -238,7 +245,7 @@ def _saved(directory: Path) -> list[Path]:
 
 
 def _let_go(states: Path, keep: Keep) -> None:
-    """Remove the states that nobody needs. Where the disk refuses that, they lie there a while longer: the
+    """Remove the states that are no longer kept. Where the disk refuses that, they stay a while longer: the
     new state is what matters."""
     for state in sorted(states.glob("step_*"), reverse=True)[keep.last :]:
         if not (keep.every and int(state.name.removeprefix("step_")) % keep.every == 0):

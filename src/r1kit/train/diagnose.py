@@ -1,13 +1,13 @@
-"""What do engine and learner disagree about? They are taken apart until one cause is left.
+"""Why do engine and learner differ? Their parts are compared until one cause is left.
 
 Weights are compared by fingerprint, tensor by tensor and process by process; hidden states part by part, on
-the same text, each side in its own way of reading it. Where all of that agrees, the numbers that the engine
-reported belong to another question than the one the learner answered: another temperature or another prompt,
-which are tried out, or else the engine's decoder does not compute what its model does."""
+the same text, each side in its own way of reading it. Where all of that agrees, the engine sampled under
+other conditions than the learner assumes: another temperature or another prompt, which are tried out, or else
+the engine's decoder does not compute what its model does."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import numpy as np
 from torch import Tensor
@@ -15,17 +15,17 @@ from torch import Tensor
 from r1kit.chat import Chat, TemplateName
 from r1kit.config import R1kitError
 from r1kit.engine import Engine
-from r1kit.model.fingerprint import Fingerprint, Mark, mark
+from r1kit.model.fingerprint import Mark, mark
 from r1kit.train.learner import LearnerProtocol
 from r1kit.types import Completion, Problem, Row
 
-EXAMINED_TOKENS = 64  # of a completion: enough to tell, and quickly read one by one
+EXAMINED_TOKENS = 64  # of a completion: enough to see a difference, and quickly read one by one
 PARTS_DIFFER = 0.05  # relative difference of a hidden state; rounding in bfloat16 leaves about 0.01
 _TEMPLATES: tuple[TemplateName, ...] = ("chat", "r1_zero", "model")
 
 
 class Sides(Protocol):
-    """Who is to agree."""
+    """The two sides that are compared, and the template of the prompts."""
 
     @property
     def learner(self) -> LearnerProtocol: ...
@@ -35,13 +35,6 @@ class Sides(Protocol):
 
     @property
     def chat(self) -> Chat: ...
-
-
-@runtime_checkable
-class Examinable(Protocol):
-    """A side that can be taken apart; one examination for each process that holds a copy."""
-
-    def examine(self, token_ids: np.ndarray, temperature: float) -> list[Fingerprint]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +59,8 @@ class Probe:
     def after(self, prompt_ids: np.ndarray) -> Row:
         """The row as if its completion followed another prompt."""
         token_ids = np.concatenate([prompt_ids, self.completion.token_ids]).astype(np.int32)
-        return replace(
-            self.row, token_ids=token_ids, mask=np.arange(len(token_ids)) >= len(prompt_ids), experts=None
-        )
+        mask = np.arange(len(token_ids)) >= len(prompt_ids)
+        return replace(self.row, token_ids=token_ids, mask=mask, old_logprobs=None, experts=None)
 
 
 def gaps(learner: LearnerProtocol, probes: Sequence[Probe], rows: Sequence[Row] | None = None) -> np.ndarray:
@@ -87,13 +79,17 @@ def gaps(learner: LearnerProtocol, probes: Sequence[Probe], rows: Sequence[Row] 
 
 
 def wrong_weights(sides: Sides, probe: Probe) -> str:
-    """Which tensors the processes hold otherwise than the first learner; "" if all agree, or a side cannot be
-    examined."""
-    copies = list(_copies(sides, probe))
-    if not isinstance(sides.learner, Examinable) or not copies:
+    """Which tensors differ between the learner's first process and the others, the engine's included; "" if
+    none, or where a side cannot be examined."""
+    learners, engines = (
+        side.examine(probe.excerpt, probe.row.temperature) for side in (sides.learner, sides.engine)
+    )
+    if not learners:
         return ""
-    weights, ours = sides.learner.weights(), copies[0][1].marks
-    for who, theirs in copies[1:]:
+    weights, ours = sides.learner.weights(), learners[0].marks
+    copies = [(f"the learner (process {process})", found) for process, found in enumerate(learners)][1:]
+    copies += [(f"the engine (process {process})", found) for process, found in enumerate(engines)]
+    for who, theirs in copies:
         wrong = [
             text
             for name in sorted({*ours, *theirs.marks})
@@ -105,13 +101,6 @@ def wrong_weights(sides: Sides, probe: Probe) -> str:
     return ""
 
 
-def _copies(sides: Sides, probe: Probe) -> Iterator[tuple[str, Fingerprint]]:
-    for who, side in (("the learner", sides.learner), ("the engine", sides.engine)):
-        if isinstance(side, Examinable):
-            for process, found in enumerate(side.examine(probe.excerpt, probe.row.temperature)):
-                yield f"{who} (process {process})", found
-
-
 def _difference(
     name: str, ours: Mapping[str, Mark], theirs: Mapping[str, Mark], weights: Mapping[str, Tensor]
 ) -> str:
@@ -120,7 +109,7 @@ def _difference(
     if ours[name] == theirs[name]:
         return ""
     twins = [other for other, found in ours.items() if found == theirs[name]]
-    if len(twins) == 1:  # fresh norms are all alike and tell nothing
+    if len(twins) == 1:  # fresh norms are all alike, so they name no tensor
         return f"{name} holds {twins[0]}"
     if weights[name].dim() >= 2 and mark(weights[name].mT) == theirs[name]:
         return f"{name} is transposed"
@@ -147,11 +136,12 @@ def cause(sides: Sides, probes: Sequence[Probe], allowed: float) -> str:
 def _other_state(sides: Sides, probe: Probe) -> str:
     """The first part of the network whose output differs; the same text, read in one pass and token by
     token."""
-    if not isinstance(sides.learner, Examinable) or not isinstance(sides.engine, Examinable):
-        return ""
-    ours, theirs = (
-        side.examine(probe.excerpt, probe.row.temperature)[0] for side in (sides.learner, sides.engine)
+    learners, engines = (
+        side.examine(probe.excerpt, probe.row.temperature) for side in (sides.learner, sides.engine)
     )
+    if not learners or not engines:
+        return ""
+    ours, theirs = learners[0], engines[0]
     for part, state_TD in ours.hidden.items():
         difference_T = np.linalg.norm(theirs.hidden[part] - state_TD, axis=1) / np.maximum(
             np.linalg.norm(state_TD, axis=1), 1e-12
@@ -211,17 +201,17 @@ def _ways_to_ask(chat: Chat, probes: Sequence[Probe]) -> Iterator[tuple[str, lis
                     replace(chat, template=template, opening=opening).prompt_ids(probe.problem)
                     for probe in probes
                 ]
-            except R1kitError:  # a template that this tokenizer has not
+            except R1kitError:  # a template that this tokenizer does not have
                 continue
             begins = f" that opens with {opening!r}" if opening else ""
             yield f"with template {template!r}{begins}", written
 
 
 def _other_decoder(sides: Sides, probe: Probe, allowed: float) -> str:
-    if not isinstance(sides.engine, Examinable):
+    examinations = sides.engine.examine(probe.excerpt, probe.row.temperature)
+    if not examinations:
         return ""
-    model = sides.engine.examine(probe.excerpt, probe.row.temperature)[0]
-    own_T = model.logprobs_T[len(probe.prompt_ids) :]
+    own_T = examinations[0].logprobs_T[len(probe.prompt_ids) :]
     difference = float(np.abs(own_T - probe.completion.logprobs[: len(own_T)]).mean())
     if difference <= allowed:
         return ""

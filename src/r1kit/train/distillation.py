@@ -1,17 +1,17 @@
-"""On-policy distillation: the student writes, and at every token is drawn to what the teacher would have said
-there.
+"""On-policy distillation: the student samples, and at every token moves towards the teacher's distribution.
 
-    sampled   A_t = log p_T(o_t) - log p_old(o_t), a policy gradient with an advantage a token                2306.13649; Qwen3 2505.09388, 4.5
-    full      L = sum_t w_t sum_v p(v | s_t) [log p(v | s_t) - log p_T(v | s_t)], with its exact gradient     divergence.py
+    sampled   A_t = log p_T(o_t) - log p_old(o_t), a policy gradient with an advantage a token
+    full      L = sum_t w_t sum_v p(v | s_t) [log p(v | s_t) - log p_T(v | s_t)], with its exact gradient
 
-Both descend the reverse divergence KL(student || teacher) at the states s_t that the student comes to, as if
-these did not depend on it: a token is not blamed for the divergence of those after it. ``sampled`` needs one
-number a token from the teacher and is ``full`` in expectation; ``full`` has no variance within a token, and
-reads both vocabularies. There is no reward. Student and teacher need one tokenizer, since they are compared
-token by token. DeepSeek-R1 distils by SFT alone; this continues where SFT on the teacher's answers ends."""
+``sampled`` is that of 2306.13649 and Qwen3 (2505.09388, 4.5); divergence.py computes ``full``.
+Both descend the reverse divergence KL(student || teacher) at the states s_t that the student reaches, as if
+these did not depend on it: a token's gradient does not contain the divergence of later tokens. ``sampled``
+needs one number a token from the teacher and is ``full`` in expectation; ``full`` has no variance within a
+token, and reads both vocabularies. There is no reward. Student and teacher need one tokenizer, since they are
+compared token by token. DeepSeek-R1 distils by SFT alone; this continues where SFT on the teacher's answers
+ends. The loop is rl_loop.py."""
 
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -22,18 +22,18 @@ from torch import Tensor
 
 from r1kit.config import Config, R1kitError
 from r1kit.data.mixture import Mixture
-from r1kit.log import Log
 from r1kit.model.huggingface import read_config
-from r1kit.seeds import derive_seed
+from r1kit.rewards import WeightedReward
 from r1kit.tokenizer import Tokenizer
-from r1kit.train import checkpoint
 from r1kit.train.advantage_rows import policy_row
-from r1kit.train.learner import LearnerProtocol, Metrics, tell_fault
+from r1kit.train.learner import LearnerProtocol, Metrics
 from r1kit.train.objectives import Objective, Predictions
 from r1kit.train.optimizers import ScheduleConfig
 from r1kit.train.packing import Batch
 from r1kit.train.policy_loss import PolicyLoss, PolicyLossConfig
-from r1kit.train.rollouts import Player, RolloutConfig, agree, play
+from r1kit.train.rl_loop import RLConfig
+from r1kit.train.rollouts import Phase, Policy, sample
+from r1kit.train.worker_thread import do_nothing
 from r1kit.types import Rollout, Row
 
 
@@ -57,19 +57,23 @@ class OnPolicyConfig(Config):
     def _no_curriculum(cls, data: Any) -> Any:
         if isinstance(data, dict) and data.get("curriculum") is not None:
             raise ValueError(
-                "curriculum: nobody says here whether an answer is right, since there is no reward; "
-                "leave it out"
+                "curriculum: it needs to know whether an answer is right, and here is no reward; leave it out"
             )
         return data
 
     @property
-    def rollouts(self) -> RolloutConfig:
-        return RolloutConfig(
+    def loop(self) -> RLConfig:
+        """The same as the training loop reads it: one update a phase, and no reference."""
+        return RLConfig(
             problems=self.problems,
             group=self.group,
             updates_per_rollout=1,
             temperature=self.temperature,
             max_tokens=self.max_tokens,
+            steps=self.steps,
+            schedule=self.schedule,
+            save_every=self.save_every,
+            reference_refresh=0,
         )
 
 
@@ -95,9 +99,8 @@ class ReverseDivergence:
         return (divergence_BT * batch.weights_BT).sum(), statistics
 
 
-SAMPLED = PolicyLoss(
-    PolicyLossConfig(beta=0.0)
-)  # one update a rollout: the ratio corrects for rounding, and no clip is reached
+# With one update a phase the ratio corrects for rounding, and no clip is reached.
+SAMPLED = PolicyLoss(PolicyLossConfig(beta=0.0))
 
 
 def require_comparable(student: Path, teacher: Path) -> None:
@@ -127,51 +130,40 @@ def require_comparable(student: Path, teacher: Path) -> None:
     )
 
 
-def train(
-    config: OnPolicyConfig,
-    player: Player,
-    teacher: LearnerProtocol,
-    mixture: Mixture,
-    seed: int,
-    log: Log,
-    out: Path,
-) -> Metrics:
-    """Run ``config.steps`` updates of the player's learner, the student, and continue where an interrupted
-    training saved its state in ``out``. Returns the last step's metrics."""
-    start = player.learner.restore(out)["step"] if checkpoint.exists(out) else 0
-    mixture.draw(start * config.problems)
-    player.engine.load(player.learner.weights(), start)
-    agree(player, mixture, config.rollouts, seed, start, log)
+@dataclass(frozen=True, slots=True)
+class Distillation:
+    """On-policy distillation as an ``Algorithm``: an update learns from what the student has sampled. In the
+    full form the policy's learner must follow the teacher (``distil``)."""
+
+    config: RLConfig
+    policy: Policy
+    teacher: LearnerProtocol
+    settings: OnPolicyConfig
+    rewards: Sequence[WeightedReward] = ()
+
+    def collect(self, mixture: Mixture, seed: int, on_poll: Callable[[], None] = do_nothing) -> Phase:
+        groups = sample(self.policy, mixture.draw(self.config.problems), self.config, seed)
+        return Phase(groups, [], len(groups), 1)
+
+    def prepare(self, phase: Phase, deals: Sequence[Sequence[int]]) -> tuple[list[list[Rollout]], Metrics]:
+        """The only update of a phase has all its rollouts, in the order of the problems."""
+        return [
+            [rollout for place in sorted(places) for rollout in phase.groups[place]] for places in deals
+        ], {}
+
+    def learn(self, part: Sequence[Rollout], step: int, seed: int) -> Metrics:
+        scale = self.settings.rate * self.config.schedule.scale(step, self.config.steps)
+        return learn(self.policy.learner, self.teacher, part, self.settings, scale)
+
+    def companions(self) -> dict[str, LearnerProtocol]:
+        return {}
+
+
+def distil(config: OnPolicyConfig, policy: Policy, teacher: LearnerProtocol) -> Distillation:
+    """The algorithm that moves a policy, the student, towards the teacher."""
     if config.divergence == "full":
-        player.learner.follow(teacher)
-    metrics: Metrics = {}
-    for step in range(start, config.steps):
-        began = time.perf_counter()
-        groups = play(
-            player, mixture.draw(config.problems), config.rollouts, derive_seed(seed, "rollout", step)
-        )
-        rollouts = [rollout for group in groups for rollout in group]
-        sampled = time.perf_counter()
-        learned = learn(
-            player.learner, teacher, rollouts, config, config.rate * config.schedule.scale(step, config.steps)
-        )
-        metrics = (
-            describe(rollouts)
-            | learned
-            | {"time/rollout": sampled - began, "time/update": time.perf_counter() - sampled}
-        )
-        log.rollouts(
-            step,
-            [
-                {"problem": r.problem.id, "prompt": r.problem.prompt, "index": r.index, "text": r.text}
-                for r in rollouts[:32]
-            ],
-        )
-        tell_fault(player.learner, metrics, log)
-        log.step(step, config.steps, metrics)
-        player.engine.load(player.learner.weights(), step + 1)
-        log.save_point((step + 1) % config.save_every == 0, player.learner.save, out, {"step": step + 1})
-    return metrics
+        policy.learner.follow(teacher)
+    return Distillation(config.loop, policy, teacher, config)
 
 
 def learn(
@@ -181,7 +173,7 @@ def learn(
     config: OnPolicyConfig,
     scale: float,
 ) -> Metrics:
-    """One update of the student on what it has written."""
+    """One update of the student on what it has sampled."""
     weight = 1.0 / max(1, sum(len(rollout.completion.token_ids) for rollout in rollouts))
     rows = [
         replace(policy_row(rollout, 0.0, weight, temperature=config.temperature), experts=None)
@@ -205,20 +197,9 @@ def learn(
     }
 
 
-def compared(rows: Sequence[Row], told: Sequence[np.ndarray]) -> list[Row]:
+def compared(rows: Sequence[Row], teacher_logprobs: Sequence[np.ndarray]) -> list[Row]:
     """Rows whose advantage is how much likelier the teacher finds each sampled token than the student did."""
     return [
         replace(row, advantage=(found - row.old_logprobs) * row.mask)
-        for row, found in zip(rows, told, strict=True)
+        for row, found in zip(rows, teacher_logprobs, strict=True)
     ]
-
-
-def describe(rollouts: Sequence[Rollout]) -> Metrics:
-    lengths = [len(rollout.completion.token_ids) for rollout in rollouts]
-    return {
-        "completions/mean_length": float(np.mean(lengths)),
-        "completions/max_length": float(max(lengths)),
-        "completions/clipped_ratio": float(
-            np.mean([rollout.completion.finish == "length" for rollout in rollouts])
-        ),
-    }

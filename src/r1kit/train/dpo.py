@@ -66,15 +66,21 @@ def read_logprobs(learner: LearnerProtocol, pairs: Sequence[RowPair]) -> np.ndar
 
 
 def train(
-    learner: LearnerProtocol, pairs: Sequence[RowPair], config: DPOConfig, seed: int, log: Log, out: Path
+    learner: LearnerProtocol,
+    pairs: Sequence[RowPair],
+    config: DPOConfig,
+    seed: int,
+    log: Log,
+    out: Path,
+    owners: Sequence[str] = (),
 ) -> Metrics:
     """Train ``learner`` as it comes, which is also the reference, on ``pairs``; return the last step's
     metrics.
 
-    The reference's log-probabilities are read once, before the state that an interrupted training left in
-    ``out`` is taken up."""
+    The reference's log-probabilities are read once, before the state of one of ``owners`` that an interrupted
+    training left in ``out`` is restored."""
     reference_Y2 = read_logprobs(learner, pairs)
-    start = learner.restore(out)["step"] if checkpoint.exists(out) else 0
+    start = learner.restore(out, "", owners)["step"] if checkpoint.exists(out) else 0
     batches = minibatches(len(pairs), config.batch, config.epochs, seed)
     metrics: Metrics = {}
     for step in range(start, len(batches)):
@@ -85,7 +91,8 @@ def train(
         tell_fault(learner, metrics, log)
         log.step(step, len(batches), metrics)
         if step + 1 < len(batches):
-            log.save_point((step + 1) % config.save_every == 0, learner.save, out, {"step": step + 1})
+            due, progress = (step + 1) % config.save_every == 0, {"step": step + 1}
+            log.save_point(due, learner.save, out, progress, {}, {}, owners)
     return metrics
 
 

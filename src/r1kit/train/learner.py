@@ -78,9 +78,14 @@ class LearnerProtocol(Protocol):
         progress: Mapping[str, int],
         texts: Mapping[str, str] = {},
         others: Mapping[str, "LearnerProtocol"] = {},
+        owners: Sequence[str] = (),
     ) -> None: ...
 
-    def restore(self, directory: Path, name: str = "") -> Mapping[str, int]: ...
+    def restore(self, directory: Path, name: str = "", owners: Sequence[str] = ()) -> Mapping[str, int]: ...
+
+    def examine(self, token_ids: np.ndarray, temperature: float) -> list[Fingerprint]:
+        """What each process's copy holds and computes on a text [T]; empty where it cannot be examined."""
+        ...
 
 
 def alone(flat: Tensor) -> Tensor:
@@ -179,19 +184,22 @@ class Learner:
         progress: Mapping[str, int],
         texts: Mapping[str, str] = {},
         others: Mapping[str, "Learner"] = {},
+        owners: Sequence[str] = (),
     ) -> None:
-        """Write the state of a step, in which ``others`` lie beside this learner under their names."""
+        """Write the state of a step, with ``others`` under their names; it belongs to the first of
+        ``owners``."""
         keep = checkpoint.Keep(self.config.keep_last, self.config.keep_every)
         versions = {
             "version": self.version,
             **{f"version_{name}": other.version for name, other in others.items()},
         }
-        beside = {name: (other.model, other.optimizers) for name, other in others.items()}
-        checkpoint.save(directory, self.model, self.optimizers, {**progress, **versions}, keep, texts, beside)
+        learned = {name: (other.model, other.optimizers) for name, other in others.items()}
+        progress = {**progress, **versions}
+        checkpoint.save(directory, self.model, self.optimizers, progress, keep, texts, learned, owners)
 
-    def restore(self, directory: Path, name: str = "") -> Mapping[str, int]:
-        """Take up the newest whole state, or what lies in it under ``name``."""
-        progress = checkpoint.restore(directory, self.model, self.optimizers, name)
+    def restore(self, directory: Path, name: str = "", owners: Sequence[str] = ()) -> Mapping[str, int]:
+        """Restore the newest whole state of one of ``owners``, or what lies in it under ``name``."""
+        progress = checkpoint.restore(directory, self.model, self.optimizers, name, owners)
         self.version = progress[f"version_{name}" if name else "version"]
         return progress
 

@@ -1,14 +1,13 @@
-"""One phase behind: while a phase is learned from, the engine already plays the next one, with the weights of
-before these updates.
+"""One phase behind: while the policy learns from a phase, the engine samples the next one, with the weights
+from before these updates.
 
     the phase that begins at step s is sampled by version max(0, s - updates_per_rollout) of the weights, and
     learned from by version s and on
 
-So what a phase is sampled by is a function of its step alone, and not of how fast anybody is. The engine
-samples from a learner that never learns (``Player.behind``); it takes the weights while nothing is being
-played, and they are part of every saved state, since a training that continues plays the pending phase again.
-What the lag costs in truth is paid for by an importance weight (corrections.py), as in AReaL (2505.24298).
-"""
+So what samples a phase is a function of its step alone, and not of how fast anything runs. The engine samples
+from a learner that never learns (``Policy.lagged``). It takes new weights between two phases, and they are
+part of every saved state, since a training that continues samples the pending phase again. The algorithm
+corrects for the lag with an importance weight (corrections.py), as in AReaL (2505.24298)."""
 
 import time
 from collections.abc import Callable
@@ -18,45 +17,46 @@ from typing import Self
 import numpy as np
 
 from r1kit.config import ConfigError, R1kitError
-from r1kit.train.advantage_rows import UpdateConfig, policy_row
+from r1kit.train.advantage_rows import policy_row
 from r1kit.train.learner import LearnerProtocol, Metrics
-from r1kit.train.rollouts import Phase, Player
-from r1kit.train.worker_thread import Beside, carry_on
+from r1kit.train.rollouts import Phase, Policy, RolloutConfig
+from r1kit.train.worker_thread import WorkerThread, do_nothing
 
-BEHIND = "behind"  # the name of the weights in a saved state
-_LOOKED_AT = 8  # rollouts whose log-probabilities are computed again with the weights that sampled them
+LAGGED = "lagged"  # the name of these weights in a saved state
+_COMPARED = 8  # rollouts whose log-probabilities are computed again with the weights that sampled them
 
-Play = Callable[[int, Callable[[], None]], Phase]
+Collect = Callable[[int, Callable[[], None]], Phase]
 
 
 class Phases:
-    """A training's phases by their first step: ``take`` plays one, or waits for it where ``begin`` has had it
-    played meanwhile.
+    """A training's phases by their first step: ``take`` collects one, or waits for it where ``begin`` has
+    started to.
 
-    A context manager: what is being played at its end is stopped, and forgotten. ``play(first, heed)`` plays
-    a phase."""
+    A context manager: a phase that is still being collected at its end is stopped and dropped.
+    ``collect(first, on_poll)`` collects a phase."""
 
-    def __init__(self, play: Play) -> None:
-        self._play = play
-        self._pending: Beside[None, Phase] | None = None
+    def __init__(self, collect: Collect) -> None:
+        self._collect = collect
+        self._pending: WorkerThread[None, Phase] | None = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
         if self._pending is not None:
-            self._pending.__exit__(None, None, None)
+            self._pending.stop()
 
     def begin(self, first: int) -> None:
-        """Have the phase that begins at this step played in a thread of its own."""
-        self._pending = Beside(lambda hand_over: self._play(first, lambda: hand_over(None)))
-        self._pending.__enter__()
+        """Collect the phase that begins at this step in a second thread."""
+        self._pending = WorkerThread[None, Phase](
+            lambda hand_over: self._collect(first, lambda: hand_over(None))
+        ).start()
 
     def take(self, first: int) -> Phase:
-        """The phase that begins at this step. ``scoring_s`` of one that was played meanwhile counts as far as
-        it was waited for."""
+        """The phase that begins at this step. Where it was collected in the second thread, ``scoring_s``
+        counts only what this call waited for."""
         if self._pending is None:
-            return self._play(first, carry_on)
+            return self._collect(first, do_nothing)
         began, pending = time.perf_counter(), self._pending
         phase = pending.result()
         self._pending = None
@@ -68,52 +68,51 @@ def version_of(first: int, updates_per_rollout: int) -> int:
     return max(0, first - updates_per_rollout)
 
 
-def require_behind(player: Player, off_policy: int) -> None:
-    """Raise ConfigError where the player has no weights for what the configuration says, or weights that it
-    has no use for."""
-    if bool(off_policy) != (player.behind is not None):
+def require_lagged(policy: Policy, needed: bool) -> None:
+    """Raise ConfigError where the policy has no lagged weights although the configuration needs them, or has
+    some that it does not use."""
+    if needed != (policy.lagged is not None):
         raise ConfigError(
-            f"off_policy: {off_policy} with {'a' if player.behind else 'no'} learner behind: give "
-            "Player one exactly where it is 1"
+            f"off_policy: {int(needed)} with {'a' if policy.lagged else 'no'} lagged learner: give "
+            "Policy one exactly where it is 1"
         )
 
 
-def hand_over(player: Player, version: int) -> None:
+def hand_over(policy: Policy, version: int) -> None:
     """Let the engine sample from the learner's weights as they are now."""
-    if player.behind is not None:
-        player.behind.copy_from(player.learner)
-    player.engine.load((player.behind or player.learner).weights(), version)
+    if policy.lagged is not None:
+        policy.lagged.copy_from(policy.learner)
+    policy.engine.load((policy.lagged or policy.learner).weights(), version)
 
 
-def follow(player: Player, phase: Phase, config: UpdateConfig, first: int) -> Metrics:
-    """With a learner behind: look at a phase once more with the weights that sampled it, then take the newest
-    ones for what is played next."""
-    if player.behind is None:
+def follow(policy: Policy, phase: Phase, config: RolloutConfig, first: int) -> Metrics:
+    """With lagged weights: compare a phase once more with the weights that sampled it, then hand the newest
+    ones to the engine, for the phase after it."""
+    if policy.lagged is None:
         return {}
     found = {
         "sampling/rounding_mean": rounding(
-            player.behind, phase, config, version_of(first, config.updates_per_rollout)
+            policy.lagged, phase, config, version_of(first, config.updates_per_rollout)
         )
     }
-    hand_over(player, first)
+    hand_over(policy, first)
     return found
 
 
-def rounding(behind: LearnerProtocol, phase: Phase, config: UpdateConfig, version: int) -> float:
-    """The mean |difference| between what the engine said of some rollouts and what the weights say that
-    sampled them: the lag is not in it. Raises R1kitError for rollouts of another version than theirs."""
-    strangers = sorted(
-        {rollout.completion.version for group in phase.groups for rollout in group} - {version}
-    )
-    if strangers:
+def rounding(lagged: LearnerProtocol, phase: Phase, config: RolloutConfig, version: int) -> float:
+    """The mean |difference| between the engine's log-probabilities of some rollouts and those of the weights
+    that sampled them: the lag is not in it. Raises R1kitError for rollouts of another version than these
+    weights."""
+    others = sorted({rollout.completion.version for group in phase.groups for rollout in group} - {version})
+    if others:
         raise R1kitError(
             f"rollouts that version {version} of the weights was to sample come from version "
-            f"{strangers[0]}: the engine was not handed the weights. "
+            f"{others[0]}: the engine was not handed the weights. "
             "Continue the run from its last saved state: the gate before its first step says what differs"
         )
-    rows = [policy_row(group[0], temperature=config.temperature) for group in phase.groups[:_LOOKED_AT]]
+    rows = [policy_row(group[0], temperature=config.temperature) for group in phase.groups[:_COMPARED]]
     gaps = [
         np.abs(own_T - row.old_logprobs)[row.mask]
-        for own_T, row in zip(behind.logprobs(rows), rows, strict=True)
+        for own_T, row in zip(lagged.logprobs(rows), rows, strict=True)
     ]
     return float(np.concatenate(gaps).mean())

@@ -5,7 +5,7 @@ Both are measured on the same held-out prompts again and again. Means over ``WIN
 compared, the last one with the best gold before it, prompt by prompt, so that the noise is the standard error
 of a paired difference. The two have parted where
 
-    gold_best - gold_now > z se(gold_best - gold_now)   and   judges_now - judges_best > z' se(judges_now - judges_best).
+    gold_best - gold_now > z se(gold_best - gold_now)  and  judges_now - judges_best > z' se(the same)
 
 The best of many is best partly by luck, and every measurement is another chance to be wrong. So z is that of
 ``CHANCE`` divided by all comparisons made so far (Bonferroni): over a whole run without hacking the alarm is

@@ -1,40 +1,38 @@
-"""What the policy plays: a group of rollouts for each problem, scored, and topped up where a group has
-nothing to teach.
+"""What the policy samples: a group of rollouts for each problem, scored, with further problems where all
+rollouts of a group earn the same.
 
-Dynamic sampling (DAPO 2503.14476, section 3.2): a group whose rollouts all earn the same has no advantage and
-no gradient, so further problems are drawn in its place, for at most ``dynamic_sampling`` rounds. What is
-still missing then is filled with the even groups that came first, which cost sampling but no learning. Every
-group that was played, taken or not, tells the curriculum (data/curriculum.py) how its problem went.
+Dynamic sampling (DAPO 2503.14476, section 3.2): such a group has no advantage and no gradient, so further
+problems are drawn in its place, for at most ``dynamic_sampling`` rounds. What is still missing then is filled
+with the even groups that came first: they cost sampling but no learning. The curriculum (data/curriculum.py)
+observes every sampled group, used or not.
 
-A group that is complete is scored while others are still being sampled, as far as a reward may be asked early
+A group that is complete is scored while others are still being sampled, by the rewards that allow it
 (rewards/ahead.py)."""
 
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from pydantic import Field
 
 from r1kit.chat import Chat
-from r1kit.config import ConfigError
+from r1kit.config import Config, ConfigError
 from r1kit.data.curriculum import CurriculumConfig, require_correctness
 from r1kit.data.mixture import STATE, Mixture
 from r1kit.engine import Done, Engine
 from r1kit.language import language_share
-from r1kit.log import Log
 from r1kit.rewards import Ahead, Failure, WeightedReward, score
 from r1kit.seeds import derive_seed
-from r1kit.train import agreement_gate, checkpoint
-from r1kit.train.agreement_gate import GateConfig
+from r1kit.train import checkpoint
 from r1kit.train.learner import LearnerProtocol, Metrics
-from r1kit.train.worker_thread import Beside, carry_on
+from r1kit.train.worker_thread import WorkerThread, do_nothing
 from r1kit.types import Completion, Problem, Rollout, Sampling, Score
 
 
-class RolloutConfig(GateConfig):
+class RolloutConfig(Config):
     """R1-Zero's setting (DeepSeek-R1, Nature version, section 2.1): 32 questions x 16 rollouts per update, 16
     updates per rollout phase, temperature 1. A phase holds problems x updates_per_rollout questions.
     ``dynamic_sampling`` is the largest number of further draws. ``replay_experts``: the learner of a mixture
@@ -52,28 +50,31 @@ class RolloutConfig(GateConfig):
 
 
 @dataclass(frozen=True, slots=True)
-class Player:
-    """A policy that can play and learn: learner and engine share weights; ``reference`` is None where beta is
-    0. ``behind``: a learner that never learns, which the engine samples from in the learner's stead
+class Policy:
+    """A policy that samples and learns: learner and engine have the same weights. ``reference``, where the
+    algorithm has one, is the model that the policy should stay near; the training loop refreshes it.
+    ``lagged``: a learner that never learns; the engine samples from it instead of from the learner
     (off_policy.py)."""
 
     learner: LearnerProtocol
     engine: Engine
     chat: Chat
     reference: LearnerProtocol | None = None
-    behind: LearnerProtocol | None = None
+    lagged: LearnerProtocol | None = None
 
 
-Watch = Callable[[Player], Metrics]  # what is measured beside the training, every ``watch_every`` steps
+Player = Policy  # the stages' name for it, until they are merged
+
+Watch = Callable[[Policy], Metrics]  # what is measured during the training, every ``watch_every`` steps
 
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """The scored rollouts of one phase; ``drawn`` problems were taken from the mixture for it in ``rounds``
-    rounds, and scoring went on for ``scoring_s`` seconds after the sampling. ``old_PG``: log-probabilities
-    [T] of prompt and completion (zero at the prompt) under the learner that began the phase, empty where
-    nobody needs them. ``failures``: where a reward could not be had, and why. ``resting``: problems that the
-    curriculum, where there is one, now passes over."""
+    """The rollouts of one phase with their scores (none where the algorithm has no rewards). ``drawn``
+    problems were taken from the mixture in ``rounds`` rounds, and scoring went on for ``scoring_s`` seconds
+    after the sampling. ``old_PG``: log-probabilities [T] of prompt and completion (zero at the prompt) under
+    the learner that began the phase, empty where the algorithm does not use them. ``failures``: the rewards
+    that failed, and why. ``resting``: how many problems the curriculum passes over now; None without one."""
 
     groups: list[list[Rollout]]
     scores_PG: list[list[Score]]
@@ -84,27 +85,17 @@ class Phase:
     failures: Sequence[Failure] = ()
     resting: int | None = None
 
-
-GATE_TOKENS = 256  # a completion at most, so that the gate costs little where completions are long
-
-
-def agree(player: Player, mixture: Mixture, config: RolloutConfig, seed: int, version: int, log: Log) -> None:
-    """Open the gate (gate.py): engine and learner compute the same, or training does not start."""
-    if not config.gate_problems:
-        return
-    most = min(config.max_tokens, GATE_TOKENS)
-    sampling = Sampling(1, config.temperature, config.top_p, most, experts=config.replay_experts)
-    found = agreement_gate.check(
-        player, mixture.first(config.gate_problems), sampling, derive_seed(seed, "gate"), version, config
-    )
-    log.info(
-        f"engine and learner agree: over {found['gate/tokens']:.0f} sampled tokens log-probabilities "
-        f"differ by {found['gate/gap_mean']:.1e} on "
-        f"average, {found['gate/gap_max']:.1e} at most"
-    )
+    def part(self, places: Sequence[int]) -> "Phase":
+        """The same phase with the groups at these places only."""
+        return replace(
+            self,
+            groups=[self.groups[place] for place in places],
+            scores_PG=[self.scores_PG[place] for place in places] if self.scores_PG else [],
+            old_PG=[self.old_PG[place] for place in places] if self.old_PG else (),
+        )
 
 
-def take_up(
+def restore_stream(
     mixture: Mixture,
     config: RolloutConfig,
     rewards: Sequence[WeightedReward],
@@ -113,7 +104,7 @@ def take_up(
     drawn: int,
 ) -> None:
     """Bring the stream of problems to where it was at step ``start``: past the ``drawn`` ones, or with a
-    curriculum as it was saved in ``out``."""
+    curriculum to the state that was saved in ``out``."""
     if (mixture.curriculum and mixture.curriculum.config) != config.curriculum:
         raise ConfigError(
             "curriculum: the training's configuration has another one than its problems; give Mixture "
@@ -128,15 +119,15 @@ def take_up(
 
 
 def collect(
-    player: Player,
+    policy: Policy,
     mixture: Mixture,
     rewards: Sequence[WeightedReward],
     config: RolloutConfig,
     seed: int,
-    heed: Callable[[], None] = carry_on,
+    on_poll: Callable[[], None] = do_nothing,
 ) -> Phase:
-    """Play and score a phase's worth of groups; see dynamic sampling on top. ``seed`` is the phase's own;
-    ``heed`` is called now and then, and what it raises ends the phase."""
+    """Sample and score the groups of a phase; dynamic sampling as on top. ``seed`` is the phase's own.
+    ``on_poll`` is called now and then, and what it raises ends the phase."""
     wanted = config.problems * config.updates_per_rollout
     uneven: list[tuple[list[Rollout], list[Score]]] = []
     even: list[tuple[list[Rollout], list[Score]]] = []
@@ -146,8 +137,13 @@ def collect(
     while len(uneven) < wanted and rounds <= config.dynamic_sampling:
         missing = wanted - len(uneven)
         ahead = Ahead(rewards)
-        groups, ended = play_ahead(
-            player, mixture.draw(missing), config, derive_seed(seed, rounds) if rounds else seed, ahead, heed
+        groups, ended = sample_and_ask(
+            policy,
+            mixture.draw(missing),
+            config,
+            derive_seed(seed, rounds) if rounds else seed,
+            ahead,
+            on_poll,
         )
         scores_PG = judge(groups, ahead.informed(), failures)
         scoring_s += time.perf_counter() - ended
@@ -175,58 +171,58 @@ def teaches(rewards: Sequence[float]) -> bool:
     return len(judged) > 1 and max(judged) > min(judged)
 
 
-def play(
-    player: Player, problems: Sequence[Problem], config: RolloutConfig, seed: int
+def sample(
+    policy: Policy, problems: Sequence[Problem], config: RolloutConfig, seed: int
 ) -> list[list[Rollout]]:
     """A group of rollouts for each problem."""
-    prompts, sampling, seeds = _asked(player, problems, config, seed)
-    completions = player.engine.generate(prompts, sampling, seeds)
+    prompts, sampling, seeds = _requests(policy, problems, config, seed)
+    completions = policy.engine.generate(prompts, sampling, seeds)
     return [
-        player.chat.rollouts(problem, prompt, group)
+        policy.chat.rollouts(problem, prompt, group)
         for problem, prompt, group in zip(problems, prompts, completions, strict=True)
     ]
 
 
-def play_ahead(
-    player: Player,
+def sample_and_ask(
+    policy: Policy,
     problems: Sequence[Problem],
     config: RolloutConfig,
     seed: int,
     ahead: Ahead,
-    heed: Callable[[], None] = carry_on,
+    on_poll: Callable[[], None] = do_nothing,
 ) -> tuple[list[list[Rollout]], float]:
-    """What ``play`` returns, with rewards asked about groups while others are being sampled; and when
-    sampling ended, by time.perf_counter.
+    """What ``sample`` returns, with the early rewards computed for groups while others are being sampled; and
+    when sampling ended, by time.perf_counter.
 
-    The engine works in a thread of its own, rewards in this one.
+    The engine works in a second thread, the rewards in this one.
     """
-    prompts, sampling, seeds = _asked(player, problems, config, seed)
+    prompts, sampling, seeds = _requests(policy, problems, config, seed)
     found: dict[int, list[Rollout]] = {}
 
     def take(completed: Mapping[int, list[Completion]]) -> list[Rollout]:
         fresh = {
-            place: player.chat.rollouts(problems[place], prompts[place], group)
+            place: policy.chat.rollouts(problems[place], prompts[place], group)
             for place, group in completed.items()
             if place not in found
         }
         found.update(fresh)
         return [rollout for group in fresh.values() for rollout in group]
 
-    def sample(done: Done) -> list[list[Completion]]:
-        return player.engine.generate(prompts, sampling, seeds, done)
+    def generate(done: Done) -> list[list[Completion]]:
+        return policy.engine.generate(prompts, sampling, seeds, done)
 
-    with Beside(sample, heed) as sampled:
-        for told in sampled:
-            ahead.ask([rollout for completed in told for rollout in take(completed)])
-        take(dict(enumerate(sampled.result())))
-    return [found[place] for place in range(len(problems))], sampled.ended
+    with WorkerThread(generate, on_poll) as sampling_thread:
+        for portions in sampling_thread:
+            ahead.ask([rollout for completed in portions for rollout in take(completed)])
+        take(dict(enumerate(sampling_thread.result())))
+    return [found[place] for place in range(len(problems))], sampling_thread.ended
 
 
-def _asked(
-    player: Player, problems: Sequence[Problem], config: RolloutConfig, seed: int
+def _requests(
+    policy: Policy, problems: Sequence[Problem], config: RolloutConfig, seed: int
 ) -> tuple[list[np.ndarray], Sampling, list[int]]:
     """Prompts, how to sample, and a seed for each prompt."""
-    prompts = [player.chat.prompt_ids(problem) for problem in problems]
+    prompts = [policy.chat.prompt_ids(problem) for problem in problems]
     sampling = Sampling(
         config.group, config.temperature, config.top_p, config.max_tokens, experts=config.replay_experts
     )
@@ -246,33 +242,40 @@ def judge(
 
 
 def describe(phase: Phase) -> Metrics:
-    """What a rollout phase looked like: rewards, lengths, and how many groups had nothing to teach."""
-    groups, scores_PG = phase.groups, phase.scores_PG
-    scores = [score for scores in scores_PG for score in scores]
-    lengths = np.array([len(rollout.completion.token_ids) for group in groups for rollout in group])
-    cut = [rollout.completion.finish == "length" for group in groups for rollout in group]
-    totals = [[score.total for score in scores] for scores in scores_PG]
-    judged = [total for group in totals for total in group if not math.isnan(total)]
+    """What a phase looked like: lengths, languages, rewards, and how many groups had nothing to teach."""
+    rollouts = [rollout for group in phase.groups for rollout in group]
+    lengths = np.array([len(rollout.completion.token_ids) for rollout in rollouts])
     metrics = {
-        "reward/mean": float(np.mean(judged)) if judged else math.nan,
-        "reward/zero_std_groups": float(np.mean([not teaches(group) for group in totals])),
         "completions/mean_length": float(lengths.mean()),
         "completions/max_length": float(lengths.max()),
-        "completions/clipped_ratio": float(np.mean(cut)),
-        "reward/failed": len({(failure.problem, failure.index) for failure in phase.failures})
-        / max(1, len(scores)),
-        "time/reward": phase.scoring_s,
+        "completions/clipped_ratio": float(np.mean([r.completion.finish == "length" for r in rollouts])),
     }
+    if phase.scores_PG:
+        metrics |= _describe_rewards(phase)
     if phase.rounds > 1:
         metrics |= {"sampling/rounds": float(phase.rounds), "sampling/drawn": float(phase.drawn)}
     if phase.resting is not None:
         metrics["curriculum/resting"] = float(phase.resting)
-    thinkings = [(r.thinking, r.problem.language) for group in groups for r in group if r.thinking]
+    thinkings = [(r.thinking, r.problem.language) for r in rollouts if r.thinking]
     shares = [
         share for thinking, language in thinkings if (share := language_share(thinking, language)) is not None
     ]
     if shares:
         metrics["lang/target_ratio"] = float(np.mean(shares))
+    return metrics
+
+
+def _describe_rewards(phase: Phase) -> Metrics:
+    scores = [score for group in phase.scores_PG for score in group]
+    totals = [[score.total for score in group] for group in phase.scores_PG]
+    judged = [total for group in totals for total in group if not math.isnan(total)]
+    metrics = {
+        "reward/mean": float(np.mean(judged)) if judged else math.nan,
+        "reward/zero_std_groups": float(np.mean([not teaches(group) for group in totals])),
+        "reward/failed": len({(failure.problem, failure.index) for failure in phase.failures})
+        / max(1, len(scores)),
+        "time/reward": phase.scoring_s,
+    }
     for name in scores[0].parts if scores else ():
         values = [
             value for score in scores if (value := score.parts[name]) is not None and not math.isnan(value)
@@ -283,18 +286,17 @@ def describe(phase: Phase) -> Metrics:
 
 
 def records(phase: Phase, most: int) -> list[dict[str, object]]:
-    """The first rollouts of a phase, and all that a reward failed on, as lines of the sample store."""
+    """The first ``most`` rollouts of a phase, and all that a reward failed on, as lines of the sample
+    store."""
     failed: dict[tuple[str, int], dict[str, str]] = {}
     for failure in phase.failures:
         failed.setdefault((failure.problem, failure.index), {})[failure.reward] = failure.detail
-    scored = [
-        (r, s)
-        for group, scores in zip(phase.groups, phase.scores_PG, strict=True)
-        for r, s in zip(group, scores, strict=True)
-    ]
+    rollouts = [rollout for group in phase.groups for rollout in group]
+    scores: Sequence[Score | None] = [score for group in phase.scores_PG for score in group]
+    scores = scores or [None] * len(rollouts)
     kept = [
         pair
-        for place, pair in enumerate(scored)
+        for place, pair in enumerate(zip(rollouts, scores, strict=True))
         if place < most or (pair[0].problem.id, pair[0].index) in failed
     ]
     return [
@@ -302,7 +304,7 @@ def records(phase: Phase, most: int) -> list[dict[str, object]]:
     ]
 
 
-def record(rollout: Rollout, score: Score, failures: Mapping[str, str]) -> dict[str, object]:
+def record(rollout: Rollout, score: Score | None, failures: Mapping[str, str]) -> dict[str, object]:
     """A rollout as one line of the sample store. ``failures``: reward -> traceback or reason."""
     line: dict[str, object] = {
         "problem": rollout.problem.id,
@@ -312,7 +314,7 @@ def record(rollout: Rollout, score: Score, failures: Mapping[str, str]) -> dict[
         "truth": rollout.problem.answer,
         "finish": rollout.completion.finish,
         "length": len(rollout.completion.token_ids),
-        "reward": score.total,
-        "parts": dict(score.parts),
     }
+    if score is not None:
+        line |= {"reward": score.total, "parts": dict(score.parts)}
     return line | {"failures": dict(failures)} if failures else line

@@ -85,13 +85,14 @@ def train(
     config: SupervisedConfig,
     log: Log,
     out: Path,
+    owners: Sequence[str] = (),
 ) -> Metrics:
     """Run ``steps`` updates over ``batches(start)``, a stream that can begin at any step; return the last
     step's metrics.
 
     The state is saved in ``out`` every ``config.save_every`` steps, and an interrupted training continues
-    from there."""
-    start = learner.restore(out)["step"] if checkpoint.exists(out) else 0
+    from there, where the state is one of ``owners`` (checkpoint.py)."""
+    start = learner.restore(out, "", owners)["step"] if checkpoint.exists(out) else 0
     metrics: Metrics = {}
     for step, rows in zip(range(start, steps), batches(start), strict=False):
         scale = config.schedule.scale(step, steps)
@@ -111,13 +112,20 @@ def train(
         tell_fault(learner, metrics, log)
         log.step(step, steps, metrics)
         if step + 1 < steps:  # the finished model is exported, not saved
-            log.save_point((step + 1) % config.save_every == 0, learner.save, out, {"step": step + 1})
+            due, progress = (step + 1) % config.save_every == 0, {"step": step + 1}
+            log.save_point(due, learner.save, out, progress, {}, {}, owners)
     return metrics
 
 
 def finetune(
-    learner: LearnerProtocol, rows: Sequence[Row], config: SupervisedConfig, seed: int, log: Log, out: Path
+    learner: LearnerProtocol,
+    rows: Sequence[Row],
+    config: SupervisedConfig,
+    seed: int,
+    log: Log,
+    out: Path,
+    owners: Sequence[str] = (),
 ) -> Metrics:
-    """SFT: ``config.epochs`` over ``rows``, shuffled anew each epoch."""
+    """SFT: ``config.epochs`` over ``rows``, shuffled again each epoch."""
     batches = list(update_batches(iter(epochs_of(rows, config.epochs, seed)), config.batch_tokens))
-    return train(learner, lambda start: iter(batches[start:]), len(batches), config, log, out)
+    return train(learner, lambda start: iter(batches[start:]), len(batches), config, log, out, owners)

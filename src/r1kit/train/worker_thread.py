@@ -1,9 +1,8 @@
-"""Work in a thread of its own beside this one: what it hands over is taken here, what it raises is raised
-here, and it does not outlive its block.
+"""Work in a second thread: what it hands over and what it raises arrive in the thread that started it.
 
-The main thread keeps what only it can do: it hears signals, so an interruption, a watchdog and a reward with
-a time-out of its own work as ever. The thread gains time where it, or this one, leaves the interpreter:
-kernels, devices, programs in a sandbox, judges over the network."""
+The main thread keeps what only it can do. It receives signals, so an interruption, a watchdog and a reward
+with a time limit of its own work as usual. A second thread saves time where one of the two leaves the
+interpreter: kernels, devices, programs in a sandbox, judges over the network."""
 
 import queue
 import threading
@@ -15,52 +14,59 @@ from typing import Generic, Self, TypeVar
 Handed = TypeVar("Handed")
 Result = TypeVar("Result")
 
-LOOK_S = 0.1  # how often one that waits looks whether it still shall
+POLL_S = 0.1  # how often a thread that waits calls on_poll
 
 
 class _Stopped(BaseException):
-    """Nobody waits for this work any more."""
+    """The result of this work is no longer wanted."""
 
 
-def carry_on() -> None:
-    """The ``heed`` of those whom nobody stops."""
+def do_nothing() -> None:
+    """The ``on_poll`` of work that is never stopped from outside."""
 
 
-class Beside(Generic[Handed, Result]):
-    """A context manager in which ``work(hand_over)`` runs in a thread. Iterating gives lists of what has been
-    handed over since, until it ends.
+class WorkerThread(Generic[Handed, Result]):
+    """A thread that runs ``work(hand_over)`` between ``start`` and ``stop``; as a context manager, within its
+    block. Iterating gives lists of what has been handed over since the last one, until the work ends.
 
-    Leaving the block early stops the work at its next ``hand_over``, and waits for that. ``heed`` is called
-    while this thread waits, so that one that is itself beside another hears when it is to stop."""
+    ``stop`` ends the work at its next ``hand_over``, and waits for that. ``on_poll`` is called while the
+    starting thread waits for this one. What it raises ends the wait, so a worker thread that waits for
+    another can be stopped."""
 
     def __init__(
-        self, work: Callable[[Callable[[Handed], None]], Result], heed: Callable[[], None] = carry_on
+        self, work: Callable[[Callable[[Handed], None]], Result], on_poll: Callable[[], None] = do_nothing
     ) -> None:
-        self._work, self._heed = work, heed
+        self._work, self._on_poll = work, on_poll
         self._handed: queue.SimpleQueue[Handed] = queue.SimpleQueue()
         self._stop, self._over = threading.Event(), threading.Event()
         self._result: list[Result] = []
         self._error: BaseException | None = None
         self._thread = threading.Thread(
-            target=self._run, name="beside", daemon=True
-        )  # so that a second Ctrl-C does not wait
-        self.ended = 0.0  # when the work did, by time.perf_counter
+            target=self._run, name="r1kit worker", daemon=True
+        )  # a daemon, so that a second Ctrl-C does not wait for it
+        self.ended = 0.0  # when the work ended, by time.perf_counter
 
-    def __enter__(self) -> Self:
+    def start(self) -> Self:
         self._thread.start()
         return self
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def __enter__(self) -> Self:
+        return self.start()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stop.set()
-        self._thread.join()
+        self.stop()
 
     def __iter__(self) -> Iterator[list[Handed]]:
         while not (self._over.is_set() and self._handed.empty()):
-            self._heed()
+            self._on_poll()
             try:
-                found = [self._handed.get(timeout=LOOK_S)]
+                found = [self._handed.get(timeout=POLL_S)]
             except queue.Empty:
                 continue
             while not self._handed.empty():
@@ -69,8 +75,8 @@ class Beside(Generic[Handed, Result]):
 
     def result(self) -> Result:
         """Wait for the end of the work; return what it returned, or raise what it raised."""
-        while not self._over.wait(LOOK_S):
-            self._heed()
+        while not self._over.wait(POLL_S):
+            self._on_poll()
         self._thread.join()
         if self._error is not None:
             raise self._error

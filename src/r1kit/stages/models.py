@@ -1,0 +1,53 @@
+"""A model as a stage takes it: its folder, how prompts are written for it, and which prompts fit."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from r1kit.chat import Chat, TemplateName
+from r1kit.config import Config
+from r1kit.model.huggingface import read_config
+from r1kit.records import prompt_settings
+from r1kit.tokenizer import Tokenizer
+from r1kit.types import Problem
+
+
+class PromptStyle(Config):
+    """How prompts are written for the model (``talk`` in a recipe): the template (chat.py) and the text that
+    every completion is made to start with."""
+
+    template: TemplateName = "chat"
+    opening: str = ""
+
+    def chat(self, model: Path) -> Chat:
+        return Chat(Tokenizer.load(model), self.template, self.opening)
+
+
+def prompt_style_of(model: Path, otherwise: PromptStyle) -> PromptStyle:
+    """How the stage that made this model wrote its prompts, so that it is prompted as it was trained;
+    ``otherwise`` for any other model."""
+    settings = prompt_settings(model)
+    if settings is None:
+        return otherwise
+    return PromptStyle.parse(settings, f"{model.parent / 'stage.json'}: talk")
+
+
+def model_of(folder: Path) -> Path:
+    """The Hugging Face directory that a reference names: a stage's folder holds it as model/, any other
+    directory is one itself."""
+    return folder / "model" if (folder / "model").is_dir() else folder
+
+
+def longest_prompt(max_tokens: int, *models: Path, context: int | None = None) -> int:
+    """How many tokens a prompt may have, so that it and a completion fit the positions of all ``models`` and,
+    where they are trained on, the learner's ``context``."""
+    limits = [read_config(model).max_positions for model in models]
+    return min(limits if context is None else [context + 1, *limits]) - max_tokens
+
+
+def fits(chat: Chat, limit: int) -> Callable[[Problem], bool]:
+    """Whether a problem's prompt has at most ``limit`` tokens. A byte-level token is at least a byte, so few
+    texts need to be encoded."""
+    frame = len(chat.prompt_ids(Problem("", "", "", None)))
+    return lambda problem: (
+        frame + len(problem.prompt.encode()) <= limit or len(chat.prompt_ids(problem)) <= limit
+    )

@@ -1,0 +1,116 @@
+"""What the RL stages share: the algorithm that a recipe names, and the training from a model."""
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, SerializeAsAny
+
+from r1kit.chat import Chat
+from r1kit.data.curriculum import CurriculumConfig
+from r1kit.data.mixture import Mixture
+from r1kit.rewards import WeightedReward
+from r1kit.seeds import derive_seed
+from r1kit.stages.models import PromptStyle, fits, longest_prompt
+from r1kit.stages.recipe_names import log_tasks
+from r1kit.stages.results import finish
+from r1kit.stages.stage import Context, StagePlan
+from r1kit.tasks.task import Task
+from r1kit.train import rl_loop
+from r1kit.train.learner import LearnerConfig, LearnerProtocol
+from r1kit.train.reward_hacking import StopTraining
+from r1kit.train.rl_loop import RLConfig
+from r1kit.train.rollouts import Policy, Watch
+from r1kit.user_code import load_name
+
+
+def _own_algorithm(given: Any) -> Any:
+    """The configuration of an algorithm outside r1kit; the key ``algorithm`` names its class."""
+    if not isinstance(given, Mapping):
+        return given
+    name = given.get("algorithm")
+    if not isinstance(name, str) or ":" not in name:
+        raise ValueError(
+            "algorithm: name a class of your own as file.py:Class (r1kit's own algorithms have the keys "
+            f"grpo and ppo instead of rl; given: {name!r})"
+        )
+    found = load_name(name)
+    if not (isinstance(found, type) and issubclass(found, RLConfig)):
+        raise ValueError(f"algorithm: {name} is no subclass of r1kit.train.rl_loop.RLConfig")
+    return found.parse(given, name)
+
+
+OwnAlgorithm = Annotated[SerializeAsAny[RLConfig], BeforeValidator(_own_algorithm)]
+
+
+def one_algorithm(data: Any) -> Any:
+    """A stage's configuration in which at most one of ``grpo``, ``ppo`` and ``rl`` is given; ``grpo``, the
+    default, is then None where another is. Raises ValueError naming those that are given together."""
+    if not isinstance(data, dict):
+        return data
+    given = [name for name in ("grpo", "ppo", "rl") if data.get(name) is not None]
+    if len(given) > 1:
+        raise ValueError(
+            f"{' and '.join(given)} are given together: a stage trains by one algorithm; remove one, or set "
+            f"{given[0]}: null where a recipe that this one extends has it"
+        )
+    return data if given in ([], ["grpo"]) else {**data, "grpo": None}
+
+
+def plan_of(config: RLConfig) -> StagePlan:
+    """What an RL training does, every completion counted as long as it may become."""
+    sampled = float(config.steps * config.problems * config.group * config.max_tokens)
+    return StagePlan(
+        steps=float(config.steps), sampled_tokens=sampled, tokens=sampled * config.updates_per_rollout
+    )
+
+
+def training_problems(
+    ctx: Context,
+    tasks: Mapping[str, tuple[Task, float]],
+    chat: Chat,
+    limit: int,
+    stream: str,
+    curriculum: CurriculumConfig | None = None,
+) -> Mixture:
+    """The stream of training problems whose prompts have at most ``limit`` tokens; what is left out is
+    logged. ``stream`` names its seed."""
+    mixture = Mixture(
+        tasks, "train", derive_seed(ctx.seed, stream), fits(chat, limit), curriculum, ctx.log.info
+    )
+    for name, count in mixture.left_out.items():
+        ctx.log.info(f"{name}: {count} problems left out, whose prompts are longer than {limit} tokens")
+    return mixture
+
+
+def reinforce(
+    ctx: Context,
+    init: Path,
+    style: PromptStyle,
+    config: RLConfig,
+    learner_config: LearnerConfig,
+    tasks: Mapping[str, tuple[Task, float]],
+    rewards: Sequence[WeightedReward],
+    watch: Watch | None = None,
+) -> None:
+    """RL from the model in ``init`` by the algorithm of ``config``; the result is exported to
+    ctx.out/model."""
+    log_tasks(ctx, tasks)
+    learners: list[LearnerProtocol] = []
+
+    def learner(scalar_head: bool = False) -> LearnerProtocol:
+        learners.append(ctx.runtime.learner(init, learner_config, scalar_head))
+        return learners[-1]
+
+    learned = learner()
+    reference = learner() if config.needs_reference else None
+    lagged = learner() if config.needs_lagged else None
+    engine = ctx.runtime.engine_of(lagged or learned)
+    policy = Policy(learned, engine, style.chat(init), reference, lagged)
+    limit = longest_prompt(config.max_tokens, init, context=learner_config.context)
+    mixture = training_problems(ctx, tasks, policy.chat, limit, "problems", config.curriculum)
+    algorithm = config.build(policy, rewards, learner)
+    with contextlib.suppress(StopTraining):
+        rl_loop.train(algorithm, mixture, ctx.seed, ctx.log, ctx.out, watch, ctx.identities)
+    finish(ctx, learned, engine, *learners[1:])

@@ -1,0 +1,265 @@
+"""The loop of reinforcement learning, the same for every algorithm.
+
+    resume -> for each phase: draw problems -> sample -> score -> learn (``updates_per_rollout`` updates)
+              -> hand the weights to the engine -> save; log and alarms with every update
+
+GRPO and its family, PPO and on-policy distillation differ in what ``Algorithm`` says: how a phase is
+collected, what an update learns from it, and which learners beside the policy belong to a saved state.
+Everything else stands here once: the refresh of the reference, how a phase is split into its updates, the
+lag of ``off_policy``, resuming, saving, the alarm.
+
+A training that was stopped continues bit for bit. So an algorithm keeps no state of its own from one phase to
+the next, except in its ``companions``."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from pydantic import Field
+
+from r1kit.data.mixture import Mixture
+from r1kit.log import Log
+from r1kit.rewards import WeightedReward
+from r1kit.seeds import derive_seed
+from r1kit.train import agreement_gate, checkpoint
+from r1kit.train.agreement_gate import GapAlarm, GateConfig
+from r1kit.train.learner import LearnerProtocol, Metrics, tell_fault
+from r1kit.train.off_policy import LAGGED, Phases, follow, hand_over, require_lagged, version_of
+from r1kit.train.optimizers import ScheduleConfig
+from r1kit.train.rollouts import (
+    Phase,
+    Policy,
+    RolloutConfig,
+    Watch,
+    describe,
+    records,
+    restore_stream,
+)
+from r1kit.types import Sampling
+
+REFERENCE = "reference"  # its name in a saved state
+GATE_TOKENS = 256  # of a completion at most, so that the gate costs little where completions are long
+KEPT_ROLLOUTS = 32  # of a phase, as text
+
+Part = TypeVar("Part")  # what an algorithm makes of the groups of one update
+MakeLearner = Callable[[bool], LearnerProtocol]  # on the initial model; True adds a scalar head
+
+
+class RLConfig(RolloutConfig, GateConfig):
+    """What every RL training is configured by. A step is one update; ``updates_per_rollout`` updates share a
+    rollout phase, whose problems are split at random among them. The policy becomes the reference, where
+    there is one, every ``reference_refresh`` updates (R1: 400; 0: never). ``save_every`` counts rollout
+    phases, ``watch_every`` steps (0: never). R1-Zero trained for 10,400 steps.
+
+    An algorithm is a subclass with its own keys and ``build``. ``algorithm`` is its name in a recipe."""
+
+    algorithm: str = ""
+    steps: int = Field(default=10_400, ge=1)
+    reference_refresh: int = Field(default=400, ge=0)
+    schedule: ScheduleConfig = ScheduleConfig()
+    watch_every: int = Field(default=0, ge=0)
+    save_every: int = Field(default=10, ge=1)
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether ``build`` expects a policy with a reference."""
+        return False
+
+    @property
+    def needs_lagged(self) -> bool:
+        """Whether the engine samples one phase ahead, with lagged weights (off_policy.py)."""
+        return False
+
+    def build(
+        self, policy: Policy, rewards: Sequence[WeightedReward], make_learner: MakeLearner
+    ) -> "Algorithm[Any]":
+        """The algorithm of this configuration. ``make_learner`` makes one more learner on the initial model,
+        for instance a critic."""
+        raise NotImplementedError(f"{type(self).__name__}.build")
+
+
+class Algorithm(Protocol[Part]):
+    """What the loop needs of an algorithm. ``rewards`` are empty where it has none."""
+
+    @property
+    def config(self) -> RLConfig: ...
+
+    @property
+    def policy(self) -> Policy: ...
+
+    @property
+    def rewards(self) -> Sequence[WeightedReward]: ...
+
+    def collect(self, mixture: Mixture, seed: int, on_poll: Callable[[], None]) -> Phase:
+        """Draw problems, sample and score the groups of a phase (rollouts.collect does). ``on_poll`` is
+        called now and then, and what it raises ends the phase. With lagged weights this runs while ``learn``
+        does, in another thread."""
+        ...
+
+    def prepare(self, phase: Phase, deals: Sequence[Sequence[int]]) -> tuple[Sequence[Part], Metrics]:
+        """What each update learns from, before the first one changes the policy. An update has the groups of
+        ``phase`` at the places of its deal."""
+        ...
+
+    def learn(self, part: Part, step: int, seed: int) -> Metrics:
+        """One update."""
+        ...
+
+    def companions(self) -> Mapping[str, LearnerProtocol]:
+        """Learners that learn too and belong to a saved state, by name: a critic, say."""
+        ...
+
+
+def train(
+    algorithm: Algorithm[Part],
+    mixture: Mixture,
+    seed: int,
+    log: Log,
+    out: Path,
+    watch: Watch | None = None,
+    owners: Sequence[str] = (),
+) -> Metrics:
+    """Run ``config.steps`` updates, and continue where an interrupted training saved its state in ``out``
+    under one of ``owners`` (checkpoint.py). Return the last step's metrics."""
+    config, policy = algorithm.config, algorithm.policy
+    require_lagged(policy, config.needs_lagged)
+    start, drawn = resume(algorithm, out, owners) if checkpoint.exists(out) else (0, 0)
+    restore_stream(mixture, config, algorithm.rewards, out, start, drawn)
+    check_agreement(policy, mixture, config, seed, start, log)
+    load_lagged_weights(policy, config, start, out, owners)
+    alarm = GapAlarm(config)
+    metrics: Metrics = {}
+    with Phases(
+        lambda first, on_poll: algorithm.collect(mixture, derive_seed(seed, "rollout", first), on_poll)
+    ) as phases:
+        for first in range(start, config.steps, config.updates_per_rollout):
+            began, after = time.perf_counter(), first + config.updates_per_rollout
+            phase = phases.take(first)
+            drawn, stream = drawn + phase.drawn, mixture.saved()
+            sampled = time.perf_counter()
+            found = follow(policy, phase, config, first)
+            if watch and config.watch_every and first % config.watch_every == 0:
+                found |= watch(policy)
+            if policy.lagged is not None and after < config.steps:
+                phases.begin(after)
+            found |= describe(phase) | {"time/rollout": sampled - began - phase.scoring_s}
+            log.rollouts(first, records(phase, KEPT_ROLLOUTS))
+            metrics = learn_phase(algorithm, phase, first, seed, found, alarm, log)
+            if policy.lagged is None:
+                hand_over(policy, after)
+            due = (first // config.updates_per_rollout + 1) % config.save_every == 0
+            progress = {"step": after, "drawn": drawn}
+            others = companions(algorithm, after)
+            log.save_point(due, policy.learner.save, out, progress, stream, others, owners)
+    return metrics
+
+
+def learn_phase(
+    algorithm: Algorithm[Part],
+    phase: Phase,
+    first: int,
+    seed: int,
+    found: Metrics,
+    alarm: GapAlarm,
+    log: Log,
+) -> Metrics:
+    """The updates of the phase that begins at step ``first``, each logged with ``found``, the metrics of the
+    phase. Return the last one's."""
+    config, policy = algorithm.config, algorithm.policy
+    metrics: Metrics = {}
+    deals = deal(len(phase.groups), config, derive_seed(seed, "split", first))[: config.steps - first]
+    refresh_reference(policy, config, first)
+    parts, prepared = algorithm.prepare(phase, deals)
+    for step, part in enumerate(parts, start=first):
+        began = time.perf_counter()
+        if step > first:
+            refresh_reference(policy, config, step)
+        learned = algorithm.learn(part, step, derive_seed(seed, "tokens", step))
+        metrics = found | prepared | learned
+        if step == first and (warning := alarm.feed(step, disagreement(metrics))):
+            log.info(f"warning: {warning}")
+        tell_fault(policy.learner, learned, log)
+        log.step(step, config.steps, metrics | {"time/update": time.perf_counter() - began})
+    return metrics
+
+
+def deal(groups: int, config: RolloutConfig, seed: int) -> list[list[int]]:
+    """The places of a phase's groups, dealt at random to its updates."""
+    order = np.random.default_rng(seed).permutation(groups).tolist()
+    return [
+        order[number * config.problems : (number + 1) * config.problems]
+        for number in range(config.updates_per_rollout)
+    ]
+
+
+def disagreement(metrics: Metrics) -> float:
+    """By how much engine and learner differ where both have the same weights."""
+    return metrics.get("sampling/rounding_mean", metrics.get("sampling/logp_gap_mean", 0.0))
+
+
+def check_agreement(
+    policy: Policy, mixture: Mixture, config: RLConfig, seed: int, version: int, log: Log
+) -> None:
+    """The gate (agreement_gate.py): engine and learner compute the same, or training does not start."""
+    if not config.gate_problems:
+        return
+    most = min(config.max_tokens, GATE_TOKENS)
+    sampling = Sampling(1, config.temperature, config.top_p, most, experts=config.replay_experts)
+    found = agreement_gate.check(
+        policy, mixture.first(config.gate_problems), sampling, derive_seed(seed, "gate"), version, config
+    )
+    log.info(
+        f"engine and learner agree: over {found['gate/tokens']:.0f} sampled tokens log-probabilities "
+        f"differ by {found['gate/gap_mean']:.1e} on "
+        f"average, {found['gate/gap_max']:.1e} at most"
+    )
+
+
+def resume(algorithm: Algorithm[Part], out: Path, owners: Sequence[str] = ()) -> tuple[int, int]:
+    """Restore what an interrupted training saved in ``out``: policy, engine, reference and the algorithm's
+    companions. Returns the next step, and how many problems were drawn before it."""
+    policy = algorithm.policy
+    progress = policy.learner.restore(out, "", owners)
+    start = progress["step"]
+    hand_over(policy, start)
+    restored = {**moved_reference(policy, algorithm.config, start), **algorithm.companions()}
+    for name, learner in restored.items():
+        learner.restore(out, name, owners)
+    return start, progress["drawn"]
+
+
+def load_lagged_weights(
+    policy: Policy, config: RLConfig, start: int, out: Path, owners: Sequence[str] = ()
+) -> None:
+    """Load the lagged weights that sample the phase at ``start``, where there are some. This comes after the
+    gate, which compares the engine with the learner."""
+    if policy.lagged is not None and start:
+        policy.lagged.restore(out, LAGGED, owners)
+        policy.engine.load(policy.lagged.weights(), version_of(start, config.updates_per_rollout))
+
+
+def refresh_reference(policy: Policy, config: RLConfig, step: int) -> None:
+    """Every ``reference_refresh`` steps the policy becomes the reference."""
+    every = config.reference_refresh
+    if policy.reference is not None and every and step and step % every == 0:
+        policy.reference.copy_from(policy.learner)
+
+
+def companions(algorithm: Algorithm[Part], step: int) -> dict[str, LearnerProtocol]:
+    """What belongs to the policy's state after ``step`` steps: a reference that has moved, lagged weights,
+    and the algorithm's own learners."""
+    lagged = algorithm.policy.lagged
+    return {
+        **moved_reference(algorithm.policy, algorithm.config, step),
+        **({LAGGED: lagged} if lagged is not None else {}),
+        **algorithm.companions(),
+    }
+
+
+def moved_reference(policy: Policy, config: RLConfig, step: int) -> dict[str, LearnerProtocol]:
+    """The reference as a part of the state after ``step`` steps, where it is no longer the initial model."""
+    if policy.reference is None or not config.reference_refresh or step <= config.reference_refresh:
+        return {}
+    return {REFERENCE: policy.reference}

@@ -246,7 +246,7 @@ def test_an_engine_that_cannot_be_examined_is_still_measured() -> None:
         def __init__(self, engine: NativeEngine) -> None:
             self.generate, self.stream, self.load = engine.generate, engine.stream, engine.load
 
-        def examine(self, token_ids: np.ndarray, temperature: float) -> list[Examination]:
+        def examine(self, token_ids: np.ndarray, temperature: float) -> list[Fingerprint]:
             return []
 
     good, bad = two(), two(Faulty(without("norm.weight")))

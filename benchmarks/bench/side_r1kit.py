@@ -19,7 +19,7 @@ from r1kit.chat import Chat
 from r1kit.data.mixture import Mixture
 from r1kit.engine import Done, Engine
 from r1kit.log import Log
-from r1kit.model.fingerprint import Examination
+from r1kit.model.fingerprint import Fingerprint
 from r1kit.rewards import WeightedReward
 from r1kit.runtime.local import LocalConfig, LocalRuntime
 from r1kit.tokenizer import Tokenizer
@@ -100,7 +100,7 @@ class Noted:
     def load(self, weights: Mapping[str, Tensor], version: int) -> None:
         self.engine.load(weights, version)
 
-    def examine(self, token_ids: np.ndarray, temperature: float) -> list[Examination]:
+    def examine(self, token_ids: np.ndarray, temperature: float) -> list[Fingerprint]:
         return self.engine.examine(token_ids, temperature)
 
     def said(self) -> Order:

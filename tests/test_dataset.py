@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from r1kit.chat import Chat, parse
 from r1kit.config import ConfigError, R1kitError
-from r1kit.data.corpus import CorpusMix, solved_documents
+from r1kit.data.corpus import solved_documents
 from r1kit.data.curation import readable, repeats
 from r1kit.data.mixture import Mixture
 from r1kit.stages.cold_start import ColdStart, rewrite_prose, written_solutions
@@ -24,6 +24,7 @@ from r1kit.stages.evaluate import consensus
 from r1kit.stages.policy import fits
 from r1kit.stages.r1_zero import R1Zero
 from r1kit.tasks import Dataset, load_tasks
+from r1kit.tasks.documents import Layout
 from r1kit.tasks.overlap import GRAM, fingerprint, without_contaminated, without_duplicates, words
 from r1kit.tokenizer import Tokenizer
 from r1kit.types import Completion, Problem, Rollout
@@ -397,15 +398,13 @@ def test_the_public_files_are_read_whole_and_their_own_answers_are_right():
 def test_a_corpus_of_solutions_shows_every_training_problem_once_an_epoch(tmp_path):
     rows = [{"question": f"Q{n}?", "answer": f"It is {n}.\n#### {n}"} for n in range(50)]
     problems = Dataset("d", held_out=write(tmp_path / "d.jsonl", rows)).problems("held_out")
-    tagged = CorpusMix(direct=0.0, chat_layout=1.0, exact_tags=1.0, broken_tags=0.0)
+    tagged = Layout(direct=0.0, chat_layout=1.0, exact_tags=1.0, broken_tags=0.0)
     stream = list(islice(solved_documents(problems, 3, tagged), 100))
     expected = {
         f"<｜User｜>Q{n}?<｜Assistant｜><think>It is {n}.</think><answer>{n}</answer>" for n in range(50)
     }
     assert set(stream[:50]) == set(stream[50:]) == expected and stream[:50] != stream[50:]
-    assert all(
-        "It is" not in text for text in islice(solved_documents(problems, 3, CorpusMix(direct=1.0)), 50)
-    )
+    assert all("It is" not in text for text in islice(solved_documents(problems, 3, Layout(direct=1.0)), 50))
 
 
 def test_readable_means_one_language_no_loops_no_code_no_endless_paragraph():

@@ -16,7 +16,6 @@ from small_world import model_directory, tokenizer
 
 from r1kit.chat import Chat
 from r1kit.config import ConfigError, R1kitError
-from r1kit.data.corpus import CorpusMix, documents
 from r1kit.log import Log
 from r1kit.rewards import WeightedReward
 from r1kit.runtime.local import LocalConfig, LocalRuntime
@@ -35,6 +34,7 @@ from r1kit.stages.reward_models import RewardModels, _labelled, whole_responses
 from r1kit.stages.sft import SFT
 from r1kit.stages.stage import Context
 from r1kit.tasks import General, Procedural, load_tasks
+from r1kit.tasks.miniature.corpus import CorpusMix, documents
 from r1kit.tasks.miniature.general import REFUSALS, gold_score, reference_answer, reference_thinking
 from r1kit.tasks.miniature.worked_solutions import Worked, write_readable, write_summary
 from r1kit.train.grpo import GRPOConfig

@@ -184,5 +184,5 @@ def test_an_endpoint_that_fails_now_and_then_is_asked_again_and_one_that_is_down
 
 
 def test_a_row_without_what_is_needed_is_named(tmp_path):
-    with pytest.raises(R1kitError, match="row 1 lacks solutions"):
+    with pytest.raises(R1kitError, match=r"jsonl:1: no column solutions; a row has prompt"):
         run(tmp_path, [{"prompt": "p", "entry_point": "f"}])

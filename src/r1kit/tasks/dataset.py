@@ -27,11 +27,10 @@ from pydantic import Field, field_validator, model_validator
 from r1kit.config import Config, R1kitError
 from r1kit.jsonl import column, parse_row, read_lines, write_jsonl
 from r1kit.language import scripts_of
-from r1kit.tasks.mathematics.check import boxed, check_math_batch, gold_text, tidy
-from r1kit.tasks.mathematics.check import final_answer as final_math
+from r1kit.tasks.mathematics.check import boxed, check_math_batch, final_answer, gold_text, tidy
 from r1kit.tasks.overlap import is_held_out_prompt, without_contaminated, without_duplicates
 from r1kit.tasks.programs import TESTS, ask_for_program, check_programs, program_columns, read_program
-from r1kit.tasks.task import final_answer, stamp_of
+from r1kit.tasks.task import single_answer, stamp_of
 from r1kit.types import Problem, Verdict
 
 PROMPTS = ("prompt", "problem", "question")
@@ -167,9 +166,9 @@ class Dataset:
         if self.config.check == "program":
             return "".join(read_program(answer).split())
         if self.config.check == "exact":
-            said = final_answer(answer)
+            said = single_answer(answer)
             return None if said is None else "".join(said.split())
-        settled = final_math(answer, choice=self.config.check == "choice")
+        settled = final_answer(answer, choice=self.config.check == "choice")
         return None if settled is None else _value_key(_THOUSANDS.sub("", tidy(settled).replace(" ", "")))
 
     def _splits(self) -> Splits:
@@ -187,7 +186,7 @@ def _both(golds: Sequence[str], answers: Sequence[str | None]) -> tuple[list[str
 
 
 def _check_exact(gold: str, answer: str | None) -> Verdict:
-    said = None if answer is None else final_answer(answer)
+    said = None if answer is None else single_answer(answer)
     if said is None:
         return Verdict("wrong", "no single answer")
     return Verdict("correct") if said.split() == gold.split() else Verdict("wrong", "another text")

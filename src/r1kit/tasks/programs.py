@@ -93,9 +93,8 @@ def check_programs(problems: Sequence[Problem], answers: Sequence[str | None]) -
 
 
 def _job(columns: Mapping[str, Any], program: str) -> Job:
-    return Job(
-        program, columns["tests"], columns["kind"], columns["entry_point"], columns["time_limit_s"], columns["memory_limit_mb"]
-    )  # fmt: skip
+    limits = columns["time_limit_s"], columns["memory_limit_mb"]
+    return Job(program, columns["tests"], columns["kind"], columns["entry_point"], *limits)
 
 
 def _joined(tests: Any, row: Mapping[str, Any]) -> Tests:

@@ -13,13 +13,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from public_data import DATA
 
 from r1kit.chat import Chat, parse
 from r1kit.config import ConfigError, R1kitError
 from r1kit.data.corpus import solved_documents
 from r1kit.data.curation import readable, repeats
 from r1kit.data.mixture import Mixture
-from r1kit.stages.cold_start import ColdStart, rewrite_prose, written_solutions
+from r1kit.data.rewriters import prose
+from r1kit.stages.cold_start import ColdStart, written_solutions
 from r1kit.stages.evaluate import consensus
 from r1kit.stages.policy import fits
 from r1kit.stages.r1_zero import R1Zero
@@ -29,7 +31,6 @@ from r1kit.tasks.overlap import GRAM, fingerprint, without_contaminated, without
 from r1kit.tokenizer import Tokenizer
 from r1kit.types import Completion, Problem, Rollout
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the public data sets are not here")
 
 Row = dict[str, Any]
@@ -419,26 +420,24 @@ def test_readable_means_one_language_no_loops_no_code_no_endless_paragraph():
     assert not repeats(loop * 3) and repeats(loop * 4) and not readable(loop * 4, "en", 0.99)
 
 
-def test_prose_gets_a_summary_that_the_task_still_takes_for_right(tmp_path):
-    task = Dataset("d", held_out=write(tmp_path / "d.jsonl", [{"prompt": "Q", "answer": "\\frac{1}{2}"}]))
-    problem = task.problems("held_out")[0]
-    said = rewrite_prose(
-        rollout(problem, "<think>Half of one is a half.</think><answer>\\frac12</answer>"), task, 0.99
-    )
-    assert said == ("Q", "<think>Half of one is a half.</think>The answer is \\boxed{\\frac12}.")
-    boxed = rewrite_prose(rollout(problem, "<think>A half.</think>It is $\\boxed{0.5}$."), task, 0.99)
-    assert boxed == ("Q", "<think>A half.</think>It is $\\boxed{0.5}$.")
-    assert rewrite_prose(rollout(problem, "<think>一半。</think>0.5"), task, 0.99) is None
-    brackets = Dataset(
+def test_prose_gets_a_summary_that_the_task_still_accepts(tmp_path):
+    halves = Dataset("d", held_out=write(tmp_path / "d.jsonl", [{"prompt": "Q", "answer": "\\frac{1}{2}"}]))
+    braces = Dataset(
         "e", held_out=write(tmp_path / "e.jsonl", [{"prompt": "Q", "answer": "f{x}"}]), check="exact"
     )
-    kept = rewrite_prose(
-        rollout(brackets.problems("held_out")[0], "<think>It is so.</think>f{x}"), brackets, 0.99
-    )
-    assert kept == (
-        "Q",
-        "<think>It is so.</think>f{x}",
-    )  # a box around braces is not read back, so there is none
+    half, brace = halves.problems("held_out")[0], braces.problems("held_out")[0]
+    rollouts = [
+        rollout(half, "<think>Half of one is a half.</think><answer>\\frac12</answer>"),
+        rollout(half, "<think>A half.</think>It is $\\boxed{0.5}$."),
+        rollout(half, "<think>一半。</think>0.5"),
+        rollout(brace, "<think>It is so.</think>f{x}"),
+    ]
+    assert prose({"d": halves, "e": braces}, 0.99)(rollouts) == [
+        ("Half of one is a half.", "The answer is \\boxed{\\frac12}."),
+        ("A half.", "It is $\\boxed{0.5}$."),
+        None,
+        ("It is so.", "f{x}"),  # a box around braces is not read back, so there is none
+    ]
 
 
 def test_written_solutions_become_cold_start_rows(tmp_path):

@@ -12,6 +12,7 @@ import tokenizers
 import torch
 import transformers
 import yaml
+from public_data import DATA
 from tokenizers import decoders, models, pre_tokenizers, trainers
 from typer.testing import CliRunner
 
@@ -24,7 +25,6 @@ from r1kit.tasks import Dataset
 from r1kit.tokenizer import Tokenizer
 
 ROOT = Path(__file__).parents[1]
-DATA = ROOT.parent / "shared" / "data"
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 
 

@@ -1,5 +1,5 @@
-"""Where the public data sets are, for tests that need them: the folder of the environment variable R1KIT_DATA,
-else data/ of the clone, else ../shared/data. A test is skipped where its file is in none of them."""
+"""Where the public data sets are, for tests that need them: the folder that the environment variable
+R1KIT_DATA names, else data/ of the clone, else ../shared/data. A test without its file is skipped."""
 
 import os
 from pathlib import Path

@@ -1,8 +1,13 @@
-"""Stages with scripted models: an engine that answers prompts by a script, and the context of a stage."""
+"""Scripted models: an engine and an endpoint that answer by a script, and the context of a stage."""
 
+import contextlib
 import io
-from collections.abc import Callable, Sequence
+import json
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -55,3 +60,36 @@ def context(tmp_path: Path, base: Path, script: Script = lambda prompt, index: "
     out.mkdir()
     log = Log(tmp_path, "stage", Console(file=io.StringIO()))
     return Context(tmp_path, "stage", out, 3, ScriptedRuntime(script), log, {"base": base})
+
+
+@contextlib.contextmanager
+def endpoint(replies: Callable[[dict[str, Any]], str | int]) -> Iterator[tuple[str, list[Any]]]:
+    """An OpenAI-compatible server that answers with ``replies(request)``: a text, or a status number. Yields
+    (address, requests)."""
+    seen: list[Any] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            seen.append((self.path, request))
+            reply = replies(request)
+            body = (
+                json.dumps({"choices": [{"message": {"role": "assistant", "content": reply}}]}).encode()
+                if isinstance(reply, str)
+                else b"{}"
+            )
+            self.send_response(200 if isinstance(reply, str) else reply)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/v1", seen
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -1,12 +1,10 @@
 """Unit tests written by a model: what it writes is only input, and two filters decide what stays."""
 
-import contextlib
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import pytest
+from scripted import endpoint
 
 from r1kit.config import R1kitError
 from r1kit.stages import unit_tests
@@ -77,39 +75,6 @@ def test_a_program_that_could_not_be_judged_stops_the_stage(monkeypatch):
     monkeypatch.setattr(unit_tests, "run_programs", lambda *_, **__: [Verdict("failed", "sandbox: gone")])
     with pytest.raises(R1kitError, match="sandbox: gone"):
         rejecting_tests([{"args": [1], "expected": 1}], [WRONG], "f", 1)
-
-
-@contextlib.contextmanager
-def endpoint(replies):
-    """An OpenAI-compatible server that answers with ``replies(request)``: a text, or a status number. Yields
-    (address, requests)."""
-    seen = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            seen.append((self.path, request))
-            reply = replies(request)
-            body = (
-                json.dumps({"choices": [{"message": {"role": "assistant", "content": reply}}]}).encode()
-                if isinstance(reply, str)
-                else b"{}"
-            )
-            self.send_response(200 if isinstance(reply, str) else reply)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/v1", seen
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def run(tmp_path, rows, **options):

@@ -76,7 +76,7 @@ YOURS: dict[str, str] = {
 
 
 class DataError(Exception):
-    """A file that cannot be had or is not the one that is meant."""
+    """A file that cannot be had, or is another one than recipes mean."""
 
 
 def chosen(names: Sequence[str]) -> list[str]:
@@ -135,7 +135,7 @@ def copy_from(folder: Path) -> Callable[[str], bytes]:
 
 
 def get(name: str, source: Callable[[str], bytes], folder: Path) -> str:
-    """Bring a file into ``folder`` unless the right one is there; say in a line which of both."""
+    """Bring a file into ``folder`` unless the right one is there; return a line about it."""
     target = folder / name
     if target.is_file():
         check(name, target.read_bytes())

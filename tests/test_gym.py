@@ -68,7 +68,7 @@ def test_a_recipe_names_the_tasks(fake):
 
 @pytest.mark.parametrize(
     ("spec", "message"),
-    [({"gym": 1}, "say which"), ({"evaluatd": {"kind": "gym"}}, "did you mean 'evaluated'"), ({"evaluated": {"kind": "gym", "size": 0}}, "size"),
+    [({"gym": 1}, "name one of"), ({"evaluatd": {"kind": "gym"}}, "did you mean 'evaluated'"), ({"evaluated": {"kind": "gym", "size": 0}}, "size"),
      ({"evaluated": {"kind": "gym", "odd": 3}}, "refuses the options")],
 )  # fmt: skip
 def test_a_wrong_name_or_option_is_refused_with_the_fix(fake, spec, message):

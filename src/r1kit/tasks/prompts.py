@@ -7,7 +7,7 @@ train on. All columns of the row reach rewards and judges in ``Problem.columns``
 "forbidden", a prompt to be refused) and ``language`` are understood.
 
 What is evaluated is never trained on: without ``held_out`` an eighth of the prompts is held out by a hash of
-their text, and training prompts that stand in the held-out file, or share ten words in a row with one of its
+their text, and training prompts that are in the held-out file, or share ten words in a row with one of its
 prompts, are left out (r1kit.tasks.overlap)."""
 
 import hashlib

@@ -307,8 +307,8 @@ class Procedural:
 
 @lru_cache(maxsize=64)
 def _draw_split(name: str, size: int, held_out: bool) -> tuple[Problem, ...]:
-    """The problems of a split. Every stage asks for the same ones, and kinds that run out of problems take
-    long to draw."""
+    """The problems of a split. All stages use the same ones, and kinds that run out of problems take long
+    to draw."""
     kind, rng = KINDS[name], random.Random(f"{name}/{'held_out' if held_out else 'train'}")
     wanted = max(1, size // 8) if held_out else size
     seen: set[tuple[Parameters, str]] = set()

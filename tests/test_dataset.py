@@ -282,7 +282,7 @@ def test_options_are_checked_with_the_recipe_and_files_when_they_are_read(tmp_pa
 
 
 # --- splits
-# ---------------------------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------------------------------------
 
 
 def test_without_a_held_out_file_an_eighth_is_held_out_whatever_the_order(tmp_path):

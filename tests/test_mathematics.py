@@ -17,7 +17,6 @@ def _ready():
     assert wait_until_ready()
 
 
-
 # (gold answer, response)
 RIGHT = [
     ("42", "<think>maybe \\boxed{13}</think> \\boxed{42}"),

@@ -43,10 +43,20 @@ def test_only_inputs_on_which_the_solutions_agree_stay():
 
 @pytest.mark.parametrize(
     ("result", "expected"),
-    [("(x,)", ()), ("{x}", ()), ("float('nan')", ()), ("{1: x}", ()), ("'{x}'", ("{x}",)), ("2 ** 80", (2**80,)),
-     ("{'a': [x, None]}", ({"a": [3, None]},)),
-     ("x / 4", (0.75,)), ("[[], {'b': {}}]", ([[], {"b": {}}],)), ("object()", ()), ("1 / 0", ())],
-)  # fmt: skip
+    [
+        ("(x,)", ()),
+        ("{x}", ()),
+        ("float('nan')", ()),
+        ("{1: x}", ()),
+        ("'{x}'", ("{x}",)),
+        ("2 ** 80", (2**80,)),
+        ("{'a': [x, None]}", ({"a": [3, None]},)),
+        ("x / 4", (0.75,)),
+        ("[[], {'b': {}}]", ([[], {"b": {}}],)),
+        ("object()", ()),
+        ("1 / 0", ()),
+    ],
+)
 def test_only_results_that_a_data_file_holds_exactly_become_tests(result, expected):
     tests = agreed_tests([f"def f(x): return {result}"], [[3]], "f", 1.0)
     assert [test["expected"] for test in json.loads(json.dumps(tests))] == list(expected)
@@ -90,9 +100,11 @@ def run(tmp_path, rows, **options):
 
 
 def test_the_stage_writes_the_problems_that_pass_both_filters(tmp_path):
-    rows = [{"prompt": "absolute value", "entry_point": "f", "solutions": [RIGHT, ALSO_RIGHT], "wrong": [WRONG]},
-            {"prompt": "weakly tested", "entry_point": "f", "solutions": [RIGHT], "wrong": [RIGHT]},
-            {"prompt": "says nothing", "entry_point": "f", "solutions": [RIGHT]}]  # fmt: skip
+    rows = [
+        {"prompt": "absolute value", "entry_point": "f", "solutions": [RIGHT, ALSO_RIGHT], "wrong": [WRONG]},
+        {"prompt": "weakly tested", "entry_point": "f", "solutions": [RIGHT], "wrong": [RIGHT]},
+        {"prompt": "says nothing", "entry_point": "f", "solutions": [RIGHT]},
+    ]
 
     def reply(request):
         return (

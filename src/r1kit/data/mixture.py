@@ -23,8 +23,8 @@ class Mixture:
     epoch of that task.
 
     Only problems that ``keep`` accepts come; ``left_out`` counts the others of each task that has any. With a
-    ``curriculum`` those that do not rest come once per epoch, by the scores that ``observe`` is given; ``log``
-    gets a line about a task whose problems all rest and therefore come back."""
+    ``curriculum`` those that do not rest come once per epoch, by the scores that ``observe`` is given;
+    ``log`` gets a line about a task whose problems all rest and therefore come back."""
 
     def __init__(
         self,

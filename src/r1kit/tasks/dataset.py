@@ -3,8 +3,8 @@ FILE}}`` in a recipe.
 
 A row has a prompt and a gold answer. Their columns are named in the recipe or taken from the first row
 (``PROMPTS``, ``ANSWERS``; verl's ``reward_model.ground_truth`` and chat prompts of one user turn are
-understood); ``about`` names the columns that were read. A gold answer may be a whole worked solution that ends in ``####
-72`` or a box; the working is then kept in ``columns["solution"]``, where pretraining finds it.
+understood); ``about`` names the columns that were read. A gold answer may be a whole worked solution that
+ends in ``#### 72`` or a box; the working is then kept in ``columns["solution"]``, which pretraining uses.
 
 What is evaluated is never trained on: without ``held_out`` an eighth of the problems is held out by a hash of
 their text, and training problems that are in a held-out file, or share ten words in a row with one of its

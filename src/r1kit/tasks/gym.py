@@ -3,10 +3,10 @@
 
 In a recipe: ``tasks: {countdown: {kind: gym, size: 500}, sums: {kind: gym, task: basic_arithmetic,
 min_digits: 2}}``; needs ``pip install "r1kit[gym]"``. Problems are generated once, when they are first
-needed (some generators take 80 ms a problem), and split by a hash of the question. The scorers were written for
-trusted answers: several call ``eval`` on them, several raise on junk. So they run in the sandbox, what they
-raise is the answer's fault and wrong, and an answer that looks like a program is wrong unread. Partial scores
-below 1 are wrong: they would teach what an answer looks like instead of what it is."""
+needed (some generators take 80 ms a problem), and split by a hash of the question. The scorers were written
+for trusted answers: several call ``eval`` on them, several raise on junk. So they run in the sandbox, an
+answer on which they raise is wrong, and one that looks like a program is wrong without being scored. Partial
+scores below 1 are wrong: they would reward the look of an answer instead of its content."""
 
 import base64
 import difflib

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from public_data import DATA
 from small_world import learner_config, model, quiet_log, tokenizer
 
 from r1kit.chat import Chat, parse
@@ -23,8 +24,6 @@ from r1kit.train.learner import Learner
 from r1kit.train.rl_loop import train
 from r1kit.train.rollouts import Policy
 from r1kit.types import Completion, Rollout
-
-DATA = Path(__file__).parents[2] / "shared" / "data"
 
 FUNCTION = {
     "prompt": "Add one with f.",

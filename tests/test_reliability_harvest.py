@@ -13,8 +13,7 @@ from r1kit.chat import Chat
 from r1kit.engine.native import NativeEngine
 from r1kit.records import SAMPLED
 from r1kit.stages import sampling as module
-from r1kit.stages.policy import sample
-from r1kit.stages.sampling import harvest
+from r1kit.stages.sampling import harvest, sample
 from r1kit.tasks import Procedural
 from r1kit.types import Completion, Rollout, Sampling
 

@@ -23,8 +23,8 @@ class Mixture:
     epoch of that task.
 
     Only problems that ``keep`` accepts come; ``left_out`` counts the others of each task that has any. With a
-    ``curriculum`` those that do not rest come once per epoch, as far as ``observe`` is told of their scores;
-    ``tell`` hears of a task whose problems all rest and therefore come back."""
+    ``curriculum`` those that do not rest come once per epoch, by the scores that ``observe`` is given;
+    ``log`` gets a line about a task whose problems all rest and therefore come back."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class Mixture:
         seed: int,
         keep: Callable[[Problem], bool] = lambda problem: True,
         curriculum: CurriculumConfig | None = None,
-        tell: Callable[[str], None] = lambda text: None,
+        log: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.names = [name for name, (_, weight) in tasks.items() if weight > 0]
         if not self.names:
@@ -59,7 +59,7 @@ class Mixture:
         self.curriculum = None if curriculum is None else Curriculum(curriculum)
         if curriculum is not None and curriculum.easiest_first:
             require_levels(problem for problems in self.problems.values() for problem in problems)
-        self._tell, self._told = tell, set[str]()
+        self._log, self._logged = log, set[str]()
 
     def draw(self, count: int) -> list[Problem]:
         """The next ``count`` problems of the stream."""
@@ -72,7 +72,7 @@ class Mixture:
         return [problem for name in self.names for problem in self.problems[name][:each]][:count]
 
     def observe(self, problem: Problem, scores: Sequence[Score]) -> None:
-        """Tell the curriculum, where there is one, how the rollouts of a drawn problem did."""
+        """Give the curriculum, where there is one, the scores of a drawn problem's rollouts."""
         if self.curriculum is not None:
             self.curriculum.observe(problem, scores)
 
@@ -88,8 +88,8 @@ class Mixture:
         )
 
     def saved(self) -> dict[str, str]:
-        """What a resumed run needs beside the seed, texts by file name: where the stream is, and the last
-        visit of every problem."""
+        """What a resumed run needs in addition to the seed, texts by file name: the position of the stream,
+        and the last visit of every problem."""
         if self.curriculum is None:
             return {}
         tasks = {
@@ -104,7 +104,7 @@ class Mixture:
         }
 
     def restore(self, text: str) -> None:
-        """Go on where ``saved`` made this text. Raises R1kitError where it is that of other problems."""
+        """Continue where ``saved`` made this text. Raises R1kitError where it is that of other problems."""
         assert self.curriculum is not None
         state = json.loads(text)
         marks, found = (
@@ -146,9 +146,9 @@ class Mixture:
             return
         if self.curriculum.config.easiest_first and self._epochs[name] == 0:
             order.sort(key=lambda index: by_difficulty(problems[index]), reverse=True)
-        if self.curriculum.wakes(problems, self._epochs[name]) and name not in self._told:
-            self._tell(f"{name}: all {len(problems)} problems rest, so all of them come back (said once)")
-            self._told.add(name)
+        if self.curriculum.wakes(problems, self._epochs[name]) and name not in self._logged:
+            self._log(f"{name}: all {len(problems)} problems rest, so all of them come back (logged once)")
+            self._logged.add(name)
 
     def _mark(self, name: str) -> str:
         """The hash of a task's problems in their order, by id."""

@@ -17,8 +17,11 @@ from pydantic import Field, model_validator
 from r1kit.data.curriculum import require_correctness
 from r1kit.rewards import WeightedReward, load_rewards
 from r1kit.seeds import derive_seed
-from r1kit.stages.policy import RewardSpec, Talk, TaskSpec, model_of, reinforce, report, sample
-from r1kit.stages.rl import plan_of
+from r1kit.stages.models import PromptStyle, model_of
+from r1kit.stages.recipe_names import RewardSpec, TaskSpec
+from r1kit.stages.results import report
+from r1kit.stages.rl import plan_of, reinforce
+from r1kit.stages.sampling import sample
 from r1kit.stages.stage import Context, Stage, StagePlan
 from r1kit.tasks import load_tasks
 from r1kit.tasks.miniature.general import General, gold_score
@@ -46,7 +49,7 @@ class AlignmentRL(Stage):
     general_share: float = Field(0.3, ge=0.0, le=1.0)
     preference_share: float = Field(400 / 1700, gt=0.0, le=1.0)
     stop_when_hacked: bool = False
-    talk: Talk = Talk()
+    talk: PromptStyle = PromptStyle()
     grpo: GRPOConfig = GRPOConfig(temperature=0.7)
     learner: LearnerConfig = LearnerConfig()
 

@@ -19,7 +19,10 @@ from r1kit.engine import Engine
 from r1kit.language import language_share
 from r1kit.rewards import FAILURE_LIMIT, check_all
 from r1kit.seeds import derive_seed
-from r1kit.stages.policy import Talk, TaskSpec, model_of, report, sample, talk_of, tell_tasks
+from r1kit.stages.models import PromptStyle, model_of, prompt_style_of
+from r1kit.stages.recipe_names import TaskSpec, log_tasks
+from r1kit.stages.results import report
+from r1kit.stages.sampling import sample
 from r1kit.stages.stage import Context, Stage
 from r1kit.tasks import load_tasks
 from r1kit.tasks.miniature.general import General, gold_score
@@ -48,17 +51,17 @@ class Evaluate(Stage):
     general: bool = True
     examples: int = Field(3, ge=0)
     controls: dict[str, list[str]] = {}  # what is compared: title -> names among ``models``
-    talk: Talk = Talk()
+    talk: PromptStyle = PromptStyle()
 
     def run(self, ctx: Context) -> None:
         found: dict[str, Any] = {}
         examples: list[dict[str, Any]] = []
-        tell_tasks(ctx, load_tasks(self.tasks))
+        log_tasks(ctx, load_tasks(self.tasks))
         for number, (name, reference) in enumerate(self.models.items()):
             model = model_of(ctx.path(reference))
             engine = ctx.runtime.engine(model)
             found[name], groups = self.measure(
-                engine, talk_of(model, self.talk).chat(model), direct=name in self.direct
+                engine, prompt_style_of(model, self.talk).chat(model), direct=name in self.direct
             )
             ctx.runtime.release(engine)
             _add_examples(examples, name, groups, self.examples)

@@ -14,7 +14,9 @@ from pydantic import Field
 
 from r1kit.data.sources import write_jsonl
 from r1kit.seeds import derive_seed
-from r1kit.stages.policy import Talk, model_of, report, sample
+from r1kit.stages.models import PromptStyle, model_of
+from r1kit.stages.results import report
+from r1kit.stages.sampling import sample
 from r1kit.stages.stage import Context, Stage
 from r1kit.tasks.miniature.general import REFUSALS, General, gold_score, reference_answer, reference_thinking
 from r1kit.train.learner import LearnerConfig, Metrics
@@ -45,7 +47,7 @@ class RewardModels(Stage):
     batch: int = Field(64, ge=1)
     epochs: int = Field(3, ge=1)
     max_tokens: int = 112
-    talk: Talk = Talk()
+    talk: PromptStyle = PromptStyle()
     learner: LearnerConfig = LearnerConfig(optimizer=OptimizerConfig(learning_rate=5e-4))
 
     def run(self, ctx: Context) -> None:

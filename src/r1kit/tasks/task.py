@@ -1,10 +1,13 @@
 """What a task is: problems in splits, and a check that RL, filtering and evaluation share."""
 
 import hashlib
+import random
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from r1kit.jsonl import read_lines
 from r1kit.types import Problem, Verdict
 
 _BOX = re.compile(r"\\boxed\{([^{}]*)\}")
@@ -25,6 +28,22 @@ class Task(Protocol):
     def check(self, problem: Problem, answer: str | None) -> Verdict: ...
 
 
+@runtime_checkable
+class AnsweredTask(Protocol):
+    """A task whose prompts have written answers to learn from.
+
+    ``write_responses`` gives ``count`` training prompts with a whole response each, thinking included
+    ("<think>..</think>answer"); fewer where there are fewer. All chance comes from ``rng``."""
+
+    name: str
+
+    def problems(self, split: str) -> Sequence[Problem]: ...
+
+    def check(self, problem: Problem, answer: str | None) -> Verdict: ...
+
+    def write_responses(self, count: int, rng: random.Random) -> list[tuple[Problem, str]]: ...
+
+
 def is_held_out(task: str, *parameters: object) -> bool:
     """Whether a problem belongs to the held-out eighth: by a hash of the problem itself, the same in every
     language and stage."""
@@ -32,9 +51,9 @@ def is_held_out(task: str, *parameters: object) -> bool:
     return digest[0] % 8 == 0
 
 
-def final_answer(text: str) -> str | None:
-    """What an answer says: the content of its only box, or the whole text where there is none; None for
-    several boxes."""
+def single_answer(text: str) -> str | None:
+    """The one answer that a text gives: the content of its only box, or the whole text where there is none;
+    None for several boxes."""
     boxes = _BOX.findall(text)
     if len(boxes) > 1:
         return None
@@ -44,5 +63,14 @@ def final_answer(text: str) -> str | None:
 def vote_key(answer: str | None) -> str | None:
     """Under which key an answer is counted in a majority vote; equal answers that differ in spaces count
     together."""
-    said = None if answer is None else final_answer(answer)
+    said = None if answer is None else single_answer(answer)
     return None if said is None else re.sub(r"\s+", "", said)
+
+
+def stamp_of(file: str) -> tuple[str, int, int]:
+    """Path, size and time of a data file: what changes with its content. Raises R1kitError for a file that
+    is missing or of another format."""
+    path = Path(file).expanduser()
+    next(read_lines(path), None)  # raises for what cannot be read
+    state = path.stat()
+    return str(path), state.st_size, state.st_mtime_ns

@@ -25,7 +25,8 @@ ALONE = ("lone", "growth")  # r1kit without peers
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 
 
-def main(words: Sequence[str] | None = None) -> None:
+def command_line() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(description="Measure r1kit and its peers at the same work.")
     parser.add_argument(
         "names", nargs="*", help="beginnings of ratios' names, lone, or growth; everything unless given"
@@ -40,10 +41,14 @@ def main(words: Sequence[str] | None = None) -> None:
         "--peers",
         type=Path,
         default=None,
-        help="where the peers' virtual environments are or are to be made (OUT)",
+        help="folder of the peers' virtual environments, made if missing (OUT)",
     )
     parser.add_argument(
-        "--cores", type=int, choices=(1, 2), default=None, help="only the lines of one core, or of two (both)"
+        "--cores",
+        type=int,
+        choices=(1, 2),
+        default=None,
+        help="only measurements on one core, or on two (both)",
     )
     parser.add_argument(
         "--repeats",
@@ -52,7 +57,12 @@ def main(words: Sequence[str] | None = None) -> None:
         metavar="N",
         help="measured pairs (3; with --quick 1); below 3 no page",
     )
-    asked = parser.parse_args(words)
+    return parser
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Measure what the command line names and write the results."""
+    asked = command_line().parse_args(words)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     out = asked.out.resolve()
     named = [name for name in asked.names if name not in ALONE]

@@ -140,7 +140,7 @@ def _seen(segments_BT: Tensor, beginnings_BT: Tensor) -> Tensor:
     return seen
 
 
-def test_sights_say_what_the_definition_says() -> None:
+def test_visible_ranges_follow_their_definition() -> None:
     steps = torch.arange(SEGMENTS.shape[1])
     own, start, end = packed_attention.visible_ranges(SEGMENTS, BEGINNINGS)[:, :, :, None].unbind(1)
     within = ((steps >= own) & (steps <= steps[:, None])) | ((steps >= start) & (steps < end))

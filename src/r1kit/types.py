@@ -1,6 +1,7 @@
 """What flows through r1kit: problem -> completion -> rollout -> score -> row -> batch.
 
-Every type is frozen and complete when it is made; nothing is filled in later.
+Every type is frozen and complete from birth; nothing is filled in later. Results are keyed by id, never by
+position.
 
 Shape letters, one legend for the whole project; each letter has one meaning (tests/test_source.py). Digits in
 a suffix are sizes.
@@ -31,10 +32,10 @@ Outcome = Literal["correct", "wrong", "unverifiable", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A problem: its text, without template.
+    """One thing to solve: bare text, without template.
 
-    ``answer`` None means that only a judge can score it. ``columns`` are the data set's other columns; reward
-    functions get them by name, as in TRL."""
+    ``answer`` None means that only a judge can score it. ``columns`` carries the data set's other columns,
+    which reach reward functions by name, as TRL hands them over."""
 
     id: str
     task: str
@@ -49,10 +50,10 @@ class Problem:
 class Sampling:
     """How completions are drawn: ``n`` per prompt, at most ``max_tokens`` each (the end token counts).
 
-    Logits are divided by ``temperature`` (0 takes the likeliest token). Then ``top_k`` keeps the k likeliest
-    tokens (0: all); ``top_p`` keeps the fewest of those that reach this share of their probability; ``min_p``
-    keeps those at least this share as likely as the likeliest. ``stop``: strings that also end a completion.
-    ``experts``: record the chosen experts."""
+    Logits are divided by ``temperature`` (0 takes the likeliest token). Of what is then possible, ``top_k``
+    keeps the k likeliest tokens (0: all), ``top_p`` of those the fewest that reach this share of their mass,
+    ``min_p`` of those the ones at least this share as likely as the likeliest. ``stop`` are strings that end
+    a completion too; ``experts`` asks for the record of the experts chosen."""
 
     n: int = 1
     temperature: float = 1.0
@@ -67,14 +68,15 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What an engine returns: token ids [T] (with the end token or stop string) and log-probabilities [T] of
-    the sampled tokens.
+    """What an engine returns: token ids [T] (what ended it included) and log-probabilities [T] of the sampled
+    tokens.
 
-    The log-probabilities are float32, of the logits divided by the sampling's temperature, before top-k,
-    top-p and min-p: a learner that divides its logits by the same temperature computes the same. At
-    temperature 0 they are those at temperature 1. ``version`` is that of the weights. ``experts``, if
-    requested, are the experts of all tokens that were fed (the prompt's, and the completion's but the last):
-    [prompt + T - 1, L, A], uint8 (int16 above 256 experts), unordered within a token."""
+    The log-probabilities are float32 and those of the logits divided by the sampling's temperature, before
+    top-k, top-p and min-p: what a learner recomputes that divides its logits by the same temperature. At
+    temperature 0 they are those at temperature 1. ``version`` is the version of the weights that sampled it.
+    ``experts``, if asked for, are the experts of the tokens that were fed, the prompt's and all but the last
+    of the completion's: [prompt + T - 1, sparse layers, A], uint8 (int16 above 256 experts), in no order
+    within a token."""
 
     token_ids: np.ndarray
     logprobs: np.ndarray
@@ -85,8 +87,8 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """The completion of a problem, parsed. ``thinking`` and ``answer`` are None if it does not follow the
-    template.
+    """The completion of a problem, parsed. ``thinking`` and ``answer`` are None where the template was not
+    followed.
 
     ``index`` is the rollout's place in its group; (problem.id, index) names it.
     """
@@ -102,8 +104,8 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A checker's verdict. Only ``correct`` and ``wrong`` may become a reward; ``failed`` is a failure of the
-    checker, not of the model."""
+    """A checker's judgement. Only ``correct`` and ``wrong`` may become a reward; ``failed`` is our own fault,
+    never the model's."""
 
     outcome: Outcome
     reason: str = ""
@@ -112,7 +114,7 @@ class Verdict:
 
     @property
     def reward(self) -> float | None:
-        """1.0 for correct, 0.0 for wrong, None otherwise."""
+        """1.0 for correct, 0.0 for wrong, None for what cannot be judged."""
         return {"correct": 1.0, "wrong": 0.0}.get(self.outcome)
 
 
@@ -134,9 +136,10 @@ class Row:
     1/trained tokens), so a loss is a sum. ``weight``, ``advantage`` and ``penalty`` (the coefficient of |log
     ratio| in KL-Cov) are one number for the whole row, or [T] with one a token.
 
-    ``temperature`` is that of the sampling: logits are divided by it before any log-probability. ``experts``
-    [T - 1, L, A] are the experts to take for every token but the last (Completion.experts; -1: the model's
-    own choice). ``name`` identifies the row in messages, for instance "problem/rollout"."""
+    ``temperature`` is the one that the tokens were sampled at: logits are divided by it before any
+    log-probability. ``experts`` [T - 1, sparse layers, A] are the experts to take for every token but the
+    last (Completion.experts; -1: the model's own choice). ``name`` says in messages which row it is, for
+    instance "problem/rollout"."""
 
     token_ids: np.ndarray
     mask: np.ndarray

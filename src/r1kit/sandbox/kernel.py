@@ -11,7 +11,7 @@ import functools
 import os
 import platform
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x02000000, 0x04000000, 0x08000000
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET, CLONE_THREAD = 0x10000000, 0x20000000, 0x40000000, 0x00010000
@@ -192,12 +192,13 @@ _IOCTLS = (
     0x5451,
 )  # TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX
 _FCNTLS_DENIED = (8, 10, 15)  # F_SETOWN, F_SETSIG, F_SETOWN_EX: signals to others
-_ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
 _LOAD, _JUMP_EQUAL, _JUMP_AT_LEAST, _AND, _RETURN = 0x20, 0x15, 0x35, 0x54, 0x06
 _NUMBER, _ARCHITECTURE = 0, 4  # offsets in struct seccomp_data
 _OWN_PID = 0x0BADC0DE  # stands for the process's own id until the filter is installed
 
 Instruction = tuple[int, int, int, int]
+_ALLOW: Instruction = (_RETURN, 0, 0, 0x7FFF0000)
+_DENY: Instruction = (_RETURN, 0, 0, 0x00050000 | errno.EPERM)
 
 
 def _argument(index: int) -> int:
@@ -209,80 +210,78 @@ def _block(number: int, body: Sequence[Instruction]) -> list[Instruction]:
     return [(_JUMP_EQUAL, 0, len(body), number), *body]
 
 
-def _return(value: int) -> Instruction:
-    return (_RETURN, 0, 0, value)
+def _error(code: int) -> Instruction:
+    """Make the call fail with this errno."""
+    return (_RETURN, 0, 0, 0x00050000 | code)
 
 
 def seccomp_filter() -> bytes:
     """Assemble the filter as the kernel's BPF: allowed calls, calls allowed for some arguments, EPERM for the
     rest."""
     column, architecture = MACHINES[platform.machine()]
-    deny = _return(_ERRNO | errno.EPERM)
-    allow = _return(_ALLOW)
     numbers = {name: row[column] for name, row in CONDITIONAL_CALLS.items()}
-    program: list[Instruction] = [
+    allowed = {number for row in ALLOWED_CALLS.values() if (number := row[column]) is not None}
+    program = [
         (_LOAD, 0, 0, _ARCHITECTURE),
         (_JUMP_EQUAL, 1, 0, architecture),
-        deny,
+        _DENY,
         (_LOAD, 0, 0, _NUMBER),
+        *_process_rules(numbers),
+        *_descriptor_rules(numbers),
+        *_search(_edges(allowed, _ALLOW, _DENY)),
     ]
-    # A new thread of this process, never a new process.
-    flags = (
-        CLONE_THREAD
-        | CLONE_NEWNS
-        | CLONE_NEWCGROUP
-        | CLONE_NEWUTS
-        | CLONE_NEWIPC
-        | CLONE_NEWUSER
-        | CLONE_NEWPID
-        | CLONE_NEWNET
-    )
-    program += _block(
+    return b"".join(struct.pack("HBBI", *instruction) for instruction in program)
+
+
+def _process_rules(numbers: Mapping[str, int]) -> list[Instruction]:
+    """New threads, never new processes; signals to itself, except those that cannot be caught: only the
+    supervisor kills and stops."""
+    namespaces = CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER
+    flags = CLONE_THREAD | namespaces | CLONE_NEWPID | CLONE_NEWNET
+    rules = _block(
         numbers["clone"],
-        [(_LOAD, 0, 0, _argument(0)), (_AND, 0, 0, flags), (_JUMP_EQUAL, 0, 1, CLONE_THREAD), allow, deny],
+        [(_LOAD, 0, 0, _argument(0)), (_AND, 0, 0, flags), (_JUMP_EQUAL, 0, 1, CLONE_THREAD), _ALLOW, _DENY],
     )
-    program += _block(numbers["clone3"], [_return(_ERRNO | errno.ENOSYS)])
-    # Signals to itself, except those that cannot be caught: only the supervisor kills and stops.
+    rules += _block(numbers["clone3"], [_error(errno.ENOSYS)])
     for name, signal_index in (("kill", 1), ("tgkill", 2)):
-        program += _block(
+        rules += _block(
             numbers[name],
             [
                 (_LOAD, 0, 0, _argument(0)),
                 (_JUMP_EQUAL, 1, 0, _OWN_PID),
-                deny,
+                _DENY,
                 (_LOAD, 0, 0, _argument(signal_index)),
                 (_JUMP_EQUAL, 2, 0, 9),
                 (_JUMP_EQUAL, 1, 0, 19),
-                allow,
-                deny,
+                _ALLOW,
+                _DENY,
             ],
         )
-    program += _block(
-        numbers["ioctl"],
-        [(_LOAD, 0, 0, _argument(1)), *_any_of(_IOCTLS, allow), _return(_ERRNO | errno.ENOTTY)],
-    )
-    program += _block(numbers["fcntl"], [(_LOAD, 0, 0, _argument(1)), *_any_of(_FCNTLS_DENIED, deny), allow])
-    program += _block(
-        numbers["prlimit64"], [(_LOAD, 0, 0, _argument(0)), (_JUMP_EQUAL, 0, 1, 0), allow, deny]
-    )
-    # asyncio wakes itself through a pair of connected streams; a datagram pair could send to other processes.
-    program += _block(
-        numbers["socketpair"],
-        [
-            (_LOAD, 0, 0, _argument(0)),
-            (_JUMP_EQUAL, 1, 0, 1),
-            deny,
-            (_LOAD, 0, 0, _argument(1)),
-            (_AND, 0, 0, 0xF),
-            (_JUMP_EQUAL, 0, 1, 1),
-            allow,
-            deny,
-        ],
-    )
-    program += _search(
-        _edges({number for row in ALLOWED_CALLS.values() if (number := row[column]) is not None}, allow, deny)
-    )
-    return b"".join(struct.pack("HBBI", *instruction) for instruction in program)
+    return rules
+
+
+def _descriptor_rules(numbers: Mapping[str, int]) -> list[Instruction]:
+    """Harmless uses of ioctl, fcntl, prlimit64 and socketpair. asyncio wakes itself through a pair of
+    connected streams; a datagram pair could send to other processes."""
+    first, second = (_LOAD, 0, 0, _argument(0)), (_LOAD, 0, 0, _argument(1))
+    return [
+        *_block(numbers["ioctl"], [second, *_any_of(_IOCTLS, _ALLOW), _error(errno.ENOTTY)]),
+        *_block(numbers["fcntl"], [second, *_any_of(_FCNTLS_DENIED, _DENY), _ALLOW]),
+        *_block(numbers["prlimit64"], [first, (_JUMP_EQUAL, 0, 1, 0), _ALLOW, _DENY]),
+        *_block(
+            numbers["socketpair"],
+            [
+                first,
+                (_JUMP_EQUAL, 1, 0, 1),
+                _DENY,
+                second,
+                (_AND, 0, 0, 0xF),
+                (_JUMP_EQUAL, 0, 1, 1),
+                _ALLOW,
+                _DENY,
+            ],
+        ),
+    ]
 
 
 def _edges(numbers: set[int], inside: Instruction, outside: Instruction) -> list[tuple[int, Instruction]]:

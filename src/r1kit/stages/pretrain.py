@@ -79,9 +79,9 @@ class Pretrain(Stage):
         config = self._shape(tokenizer.vocab_size)
         init = ctx.out / "init"
         if not init.is_dir():
-            with _whole(init) as beside:
-                save_pretrained(LanguageModel(config, seed=derive_seed(ctx.seed, "weights")), beside)
-                tokenizer.save(beside)
+            with _whole(init) as temporary:
+                save_pretrained(LanguageModel(config, seed=derive_seed(ctx.seed, "weights")), temporary)
+                tokenizer.save(temporary)
         learner = ctx.runtime.learner(init, self.learner)
         steps = max(1, self.tokens // self.training.batch_tokens)
 
@@ -126,18 +126,18 @@ class Pretrain(Stage):
         kept = ctx.out / "tokenizer"
         if not kept.is_dir():
             first = list(itertools.islice(self._documents(seed), _TOKENIZER_DOCUMENTS))
-            with _whole(kept) as beside:
-                Tokenizer.train(first, self.tokenizer).save(beside)
+            with _whole(kept) as temporary:
+                Tokenizer.train(first, self.tokenizer).save(temporary)
         return Tokenizer.load(kept)
 
 
 @contextlib.contextmanager
 def _whole(folder: Path) -> Iterator[Path]:
-    """A folder beside the one that is meant, which takes its name when it is complete: an interruption leaves
+    """A folder temporary the one that is meant, which takes its name when it is complete: an interruption leaves
     no half of it."""
-    beside = folder.with_name(f".{folder.name}.tmp")
-    yield beside
-    rename_whole(beside, folder)
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    yield temporary
+    rename_whole(temporary, folder)
 
 
 def _rows(source: Iterator[str], tokenizer: Tokenizer, context: int) -> Iterator[Row]:

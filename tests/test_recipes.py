@@ -333,6 +333,15 @@ def test_everything_on_the_page_about_ones_own_can_be_run(tmp_path, monkeypatch)
     rows = [json.loads(line) for line in (tmp_path / "runs/mine/metrics.jsonl").read_text().splitlines()]
     assert any("reward/my_rewards.py:names_a_number/mean" in row for row in rows)
     assert (tmp_path / "runs/on-model/stages/r1_zero/model/config.json").is_file()
+    assert (tmp_path / "runs/mine/stages/average/model/config.json").is_file()
+    for run in ("best-of-n", "own-engine", "own-runtime"):
+        rows = [
+            json.loads(line) for line in (tmp_path / f"runs/{run}/metrics.jsonl").read_text().splitlines()
+        ]
+        assert [row["step"] for row in rows] == [0, 1] and all("rows" in row for row in rows)
+        record = json.loads((tmp_path / f"runs/{run}/stages/r1_zero/stage.json").read_text())
+        assert record["config"]["rl"]["at_least"] == 0.9 and record["config"]["grpo"] is None
+        assert "my_algo.py:BestOfN" in record["files"]
 
 
 def test_error_messages_on_the_page_are_those_that_are_given(tmp_path, monkeypatch):

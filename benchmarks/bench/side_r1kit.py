@@ -1,8 +1,8 @@
 """r1kit itself, as a recipe uses it: a local runtime of one process per core, learner and engine on the same
 weights.
 
-The GRPO step is that of ``rl_loop.train``, unchanged, with its log on disk; an order is taken and answered where
-a step is logged. An order to ``profile`` names the operations that take the time."""
+The GRPO step is that of ``rl_loop.train``, unchanged, with its log on disk; an order is taken and answered
+where a step is logged. An order to ``profile`` names the operations that take the time."""
 
 import io
 import time

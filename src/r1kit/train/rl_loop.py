@@ -4,7 +4,7 @@
               -> hand the weights to the engine -> save; log and alarms with every update
 
 GRPO and its family, PPO and on-policy distillation differ in what ``Algorithm`` says: how a phase is
-collected, what an update learns from it, and which learners beside the policy belong to a saved state.
+collected, what an update learns from it, and which other learners belong to a saved state.
 Everything else stands here once: the refresh of the reference, how a phase is split into its updates, the
 lag of ``off_policy``, resuming, saving, the alarm.
 

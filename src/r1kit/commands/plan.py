@@ -27,7 +27,8 @@ from r1kit.log import duration
 from r1kit.model.config import ModelConfig
 from r1kit.model.decoder import LanguageModel, parameter_count
 from r1kit.recipe.recipe import Recipe
-from r1kit.runs.execute import read_record, survey
+from r1kit.records import StageRecord, stage_folder
+from r1kit.runs.survey import survey
 from r1kit.stages.stage import Stage
 from r1kit.types import Sampling
 
@@ -85,9 +86,7 @@ def plan_recipe(recipe: Recipe, measure: Callable[[Size], Speed] | None = None) 
         stage = standing.stage
         said = {**_work(stage), **stage.plan()}
         sizes[stage.name] = size = _size(stage, said, [sizes[name] for name in stage.inputs()])
-        record = (
-            (read_record(recipe.run_dir / "stages" / stage.name) or {}) if standing.state == "done" else {}
-        )
+        record = stage_folder(recipe.run_dir, stage.name).finished() if standing.state == "done" else None
         plans.append(_plan_stage(stage.name, said, size, record, measure))
     return plans
 
@@ -207,14 +206,15 @@ def _plan_stage(
     name: str,
     said: Mapping[str, float],
     size: Size,
-    record: Mapping[str, Any],
+    record: StageRecord | None,
     measure: Callable[[Size], Speed],
 ) -> StagePlan:
     trained, sampled = said.get("tokens"), said.get("sampled_tokens")
-    seconds: float | None = record.get("seconds")
+    seconds = None if record is None else record.seconds
     if seconds is None and size.parameters is not None and (trained or sampled):
         speed = measure(size)
         seconds = (trained or 0.0) / speed.trained + (sampled or 0.0) / speed.sampled
+    memory = None if size.parameters is None else size.parameters * BYTES_PER_PARAMETER / 1e6
     return StagePlan(
         name=name,
         parameters=size.parameters,
@@ -222,12 +222,9 @@ def _plan_stage(
         tokens=trained,
         sampled_tokens=sampled,
         steps=said.get("steps"),
-        memory_mb=record.get(
-            "peak_rss_mb",
-            size.parameters * BYTES_PER_PARAMETER / 1e6 if size.parameters is not None else None,
-        ),
+        memory_mb=memory if record is None else record.peak_rss_mb,
         seconds=seconds,
-        basis="measured" if "seconds" in record else "estimate" if seconds is not None else "unknown",
+        basis="measured" if record is not None else "estimate" if seconds is not None else "unknown",
     )
 
 

@@ -11,7 +11,7 @@ one's own data, as the paper's annotators did."""
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -38,6 +38,8 @@ class ColdStart(Stage):
     """Harvest ``problems`` x ``samples`` rollouts, keep at most ``rows`` (one per problem), add at most
     ``solutions`` rows of the data's own written solutions and ``general_share`` of general ones, fine-tune
     ``init``."""
+
+    writes: ClassVar[tuple[str, ...]] = ("data.jsonl", "model", "report.json")
 
     stage: Literal["cold_start"] = "cold_start"
     init: str = "@pretrain"

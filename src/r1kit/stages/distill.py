@@ -10,7 +10,7 @@ to the teacher token by token (train/distillation.py), as Qwen3's small models w
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -40,6 +40,8 @@ class Distill(Stage):
     """``teacher`` answers ``problems`` x ``samples``; correct ones, and all well-formed general ones,
     fine-tune ``student``. ``on_policy`` then goes on without answers: sft/ keeps the model in between. It
     needs one tokenizer."""
+
+    writes: ClassVar[tuple[str, ...]] = ("data.jsonl", "model", "sft", "report.json")
 
     stage: Literal["distill"] = "distill"
     student: str = "@student_base"

@@ -59,7 +59,7 @@ def talk_of(model: Path, otherwise: Talk) -> Talk:
     """How the stage that made this model wrote its prompts, so that it is asked as it was trained;
     ``otherwise`` for any other model."""
     settings = prompt_settings(model)
-    return otherwise if settings is None else Talk.parse(settings, f"{model.parent / 'stage.json'}: talk")
+    return otherwise if settings is None else Talk.parse(settings, f"{model.parent}: talk")
 
 
 def model_of(folder: Path) -> Path:

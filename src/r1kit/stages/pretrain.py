@@ -9,12 +9,12 @@ import contextlib
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
-from r1kit.config import Config
+from r1kit.config import Config, InputError
 from r1kit.data.corpus import CorpusMix, documents, solved_documents
 from r1kit.data.sources import BadRows, blend, texts
 from r1kit.files import rename_whole
@@ -23,7 +23,7 @@ from r1kit.model.decoder import LanguageModel
 from r1kit.model.huggingface import save_pretrained
 from r1kit.seeds import derive_seed
 from r1kit.stages.policy import TaskSpec, model_of, report, tell_tasks
-from r1kit.stages.stage import Context, Stage
+from r1kit.stages.stage import Context, Stage, file_errors
 from r1kit.tasks import load_tasks
 from r1kit.tokenizer import Tokenizer
 from r1kit.train import checkpoint
@@ -55,6 +55,8 @@ class Pretrain(Stage):
     """``model`` is {preset: name, key: value ...}; ``tokenizer`` a vocabulary size, or another stage whose
     tokenizer is used."""
 
+    writes: ClassVar[tuple[str, ...]] = ("init", "tokenizer", "model", "report.json")
+
     stage: Literal["pretrain"] = "pretrain"
     model: dict[str, Any]
     tokens: int = Field(ge=1)
@@ -70,6 +72,10 @@ class Pretrain(Stage):
         mtp_weight=0.3,
         balance_weight=1e-4,
     )
+
+    def input_errors(self) -> Iterator[InputError]:
+        for file in self.corpus.files:
+            yield from file_errors(("corpus", "files", file), file, self.corpus.fields, self.corpus.bad_rows)
 
     def run(self, ctx: Context) -> None:
         source = derive_seed(ctx.seed, "corpus")

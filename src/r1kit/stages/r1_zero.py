@@ -4,7 +4,7 @@ In the paper: GRPO straight from V3-Base, without any supervised data; the rewar
 rules, no neural model. Here the same: the prompt asks for a structure only, and what the model does inside
 <think> is its own finding."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
@@ -20,6 +20,8 @@ class R1Zero(Stage):
     """GRPO with rule rewards from ``init``, usually a base model. The paper's learning rate is 3e-6 for 671B
     parameters. ``ppo``, where it is given, is PPO with a critic instead, the paper's comparison (supplement
     A.3); ``grpo`` is then not read."""
+
+    writes: ClassVar[tuple[str, ...]] = ("model",)
 
     stage: Literal["r1_zero"] = "r1_zero"
     init: str = "@pretrain"

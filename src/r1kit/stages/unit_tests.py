@@ -9,19 +9,19 @@ program that is known to be wrong."""
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from r1kit.config import R1kitError
+from r1kit.config import InputError, R1kitError
 from r1kit.jsonl import read_jsonl, write_jsonl
 from r1kit.rewards import complete_chat
 from r1kit.sandbox import results_of, run_programs
 from r1kit.seeds import derive_seed
 from r1kit.stages.policy import Talk, model_of, report, sample
-from r1kit.stages.stage import Context, Stage
+from r1kit.stages.stage import Context, Stage, file_errors
 from r1kit.types import Problem, Sampling
 
 REQUEST_INPUTS = (
@@ -50,6 +50,8 @@ class UnitTests(Stage):
     sampled ones). A row without solutions is given ``sampled_solutions`` of the writer's own, which must
     agree by majority at least."""
 
+    writes: ClassVar[tuple[str, ...]] = ("data.jsonl", "report.json")
+
     stage: Literal["unit_tests"] = "unit_tests"
     problems: str
     init: str = "@sft"
@@ -64,6 +66,9 @@ class UnitTests(Stage):
     temperature: float = 1.0
     max_tokens: int = 512
     talk: Talk = Talk()
+
+    def input_errors(self) -> Iterator[InputError]:
+        yield from file_errors(("problems",), self.problems, ("prompt", "entry_point"))
 
     def run(self, ctx: Context) -> None:
         """Write data.jsonl and report.json."""

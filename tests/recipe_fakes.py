@@ -77,6 +77,9 @@ runtime: Any = ModuleType("r1kit.runtime")
 runtime.RUNTIMES = {"local": FakeRuntime}
 runtime.start = lambda settings: settings
 
+report: Any = ModuleType("r1kit.report")
+report.write = lambda run_dir: run_dir / "report.md"
+
 if __name__ == "__main__":
     package.STAGES = STAGES  # type: ignore[attr-defined]
     sys.modules["r1kit.runtime"] = runtime

@@ -88,7 +88,7 @@ def read_usable(
         except R1kitError as error:
             if bad_rows == "error":
                 raise R1kitError(
-                    f"{error}\n(bad_rows: quarantine writes such rows aside and goes on)"
+                    f"{error}\n(bad_rows: quarantine moves such rows to a file of their own and goes on)"
                 ) from None
             bad.append(
                 {"line": number, "error": str(error), "row": line.decode("utf-8", "replace").rstrip("\n")}
@@ -100,17 +100,17 @@ def read_usable(
             f"first: {bad[0]['error']}"
         )
     if bad:
-        aside = path.with_name(f"{path.name}.bad.jsonl")
+        bad_file = path.with_name(f"{path.name}.bad.jsonl")
         try:
-            write_jsonl(aside, bad)
+            write_jsonl(bad_file, bad)
         except OSError as error:
             raise R1kitError(
-                f"{aside}: cannot be written ({error.strerror or error}): {path.name} has {len(bad)} "
+                f"{bad_file}: cannot be written ({error.strerror or error}): {path.name} has {len(bad)} "
                 "bad rows; correct them"
             ) from None
         print(
             f"r1kit: warning: {path}: {len(bad)} of {rows} rows cannot be used and are left out; "
-            f"{aside.name} says why",
+            f"{bad_file.name} gives the reasons",
             file=sys.stderr,
         )
     return found

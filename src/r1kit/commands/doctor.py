@@ -1,7 +1,7 @@
-"""``r1kit doctor``: what of this machine fits, what does not, and what to do about each thing that does not.
+"""``r1kit doctor``: what works on this machine, what does not, and one fix for each thing that does not.
 
-Examining imports neither torch nor anything else that is examined for its version: a broken package must not
-break its own diagnosis. What has to be tried out (torch, the sandbox) is tried in a process of its own."""
+Nothing whose version is examined is imported here, torch neither: a broken package must not break its own
+diagnosis. What has to be tried (torch, the sandbox) is tried in a process of its own."""
 
 import json
 import os
@@ -88,8 +88,7 @@ def as_lines(findings: Sequence[Finding]) -> list[str]:
 
 
 def judge_vllm(torch: str, vllm: str | None, transformers: str) -> Finding | None:
-    """Judge whether the installed vLLM can work beside this torch and these transformers; None without
-    vLLM."""
+    """Whether the installed vLLM works with this torch and these transformers; None without vLLM."""
     if vllm is None:
         return None
     fitting = VLLM_OF_TORCH.get(_pair(torch))
@@ -109,8 +108,8 @@ def judge_vllm(torch: str, vllm: str | None, transformers: str) -> Finding | Non
             f"install vLLM {low} to {high}, or use engine: native",
         )
     if _pair(vllm) >= VLLM_WITH_OLD_TRANSFORMERS and _pair(transformers) >= LAST_OLD_TRANSFORMERS:
-        told = f"{name}: needs transformers older than 5.20 (here {transformers})"
-        return Finding("vllm", "note", told, 'pip install "transformers<5.20"')
+        detail = f"{name}: needs transformers older than 5.20 (here {transformers})"
+        return Finding("vllm", "note", detail, 'pip install "transformers<5.20"')
     return Finding("vllm", "ok", name)
 
 
@@ -170,7 +169,7 @@ def _vision() -> Iterable[Finding]:
             yield Finding(
                 package,
                 "broken",
-                f"{_version(package)} beside torch {torch}: {_last_line(tried.stderr)}",
+                f"{_version(package)} with torch {torch}: {_last_line(tried.stderr)}",
                 fix,
             )
 
@@ -218,7 +217,7 @@ def _memory() -> Iterable[Finding]:
     if limit is not None:
         free = min(free, limit / 1e9)
     short = free < MEMORY_GB
-    fix = f"close something: make mini takes up to {MEMORY_GB:.0f} GB" if short else ""
+    fix = f"close other programs: make mini takes up to {MEMORY_GB:.0f} GB" if short else ""
     yield Finding("memory", "note" if short else "ok", f"{free:.1f} GB free", fix)
 
 
@@ -287,10 +286,10 @@ def _kernels() -> Iterable[Finding]:
     """Which of r1kit's own kernels run here, and why the others do not: a run that is continued elsewhere
     must have the same ones."""
     sources = "(('engine', 'r1kit.engine.compiled'), ('learner', 'r1kit.model.fused'))"
-    told = "[(name, *in_use(import_module(place).SOURCE)) for name, place in " + sources + "]"
+    asked = "[(name, *in_use(import_module(place).SOURCE)) for name, place in " + sources + "]"
     tried = _try(
         "import json; from importlib import import_module; from r1kit.model.compile_kernels import "
-        f"in_use; print(json.dumps({told}))"
+        f"in_use; print(json.dumps({asked}))"
     )
     if tried.returncode != 0:
         yield Finding(
@@ -304,7 +303,7 @@ def _kernels() -> Iterable[Finding]:
         fix = (
             ""
             if found
-            else "everything runs, through PyTorch, some times slower; mend the cause named here and r1kit "
+            else "everything runs, through PyTorch, several times slower; fix the cause named here and r1kit "
             "compiles them"
         )
         yield Finding(

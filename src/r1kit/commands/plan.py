@@ -41,7 +41,7 @@ PROBED_PARAMETERS = 3e7
 @dataclass(frozen=True, slots=True)
 class StagePlan:
     """One stage's cost; None where the stage does not say. ``seconds`` are measured or estimated, as
-    ``basis`` tells."""
+    ``basis`` says."""
 
     name: str
     parameters: float | None

@@ -3,8 +3,8 @@ models, tokenizers, files of code.
 
 A stage and a task know best what they read: where they have ``input_errors()``, it is asked (see
 r1kit.stages.stage.Stage and r1kit.tasks.task.Task). Every other text of a stage's configuration is looked at by
-what it is: under a key that names models (``MODEL_KEYS``) it is a model's folder; with the suffix of a data file
-it is one; with ``file.py:name`` it is code; and what begins like a path (``./``, ``~/``, ``/a/b``) has to be there.
+what it is: ``file.py:name`` is code; with the suffix of a data file it is one; under a key that names models
+(``MODEL_KEYS``) it is a model's folder; and what begins like a path (``./``, ``~/``, ``/a/b``) has to be there.
 "@stage" and addresses of the web are left alone.
 """
 
@@ -119,16 +119,16 @@ def _text_error(path: KeyPath, text: str) -> str | None:
         return None
     if set(TEXT_KEYS) & set(path):
         return None
-    if set(MODEL_KEYS) & set(path[:-1] if path[-1] == text else path):
-        return model_error(text)
-    if set(TOKENIZER_KEYS) & set(path):
-        return tokenizer_error(text)
     if code := _CODE.fullmatch(text):
         return None if Path(code["file"]).expanduser().is_file() else _missing(code["file"], "file")
     if len(text.split()) > _MOST_WORDS:
         return None
     if text.endswith(DATA_SUFFIXES):
         return data_error(text)
+    if set(MODEL_KEYS) & set(path[:-1] if path[-1] == text else path):
+        return model_error(text)
+    if set(TOKENIZER_KEYS) & set(path):
+        return tokenizer_error(text)
     if _PATH.fullmatch(text) and not Path(text).expanduser().exists():
         return _missing(text, "file or folder")
     return None

@@ -1,4 +1,4 @@
-"""A run: execute a recipe, resume it, and verify what it left.
+"""A run and its folder: execute a recipe, resume, record provenance, verify.
 
-Import from the modules; nothing is imported here, so that a finished run is known without torch.
+The package is not called ``run``: that name is the public function ``r1kit.run``.
 """

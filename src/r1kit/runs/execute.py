@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.text import Text
 
 from r1kit.config import R1kitError
-from r1kit.files import disk_trouble, naming, remove_at_once, sync_tree, write_whole
+from r1kit.files import disk_error, naming, remove_at_once, sync_tree, write_whole
 from r1kit.interruption import Interruption
 from r1kit.log import Log, duration
 from r1kit.recipe.inputs import check_inputs
@@ -264,7 +264,7 @@ def _explained(name: str, finished: Sequence[str], run_dir: Path, command: str) 
         frame = traceback.extract_tb(error.__traceback__)[-1]
         whole = _keep_traceback(run_dir / "logs" / f"{name}.txt")
         where = f"({frame.filename}:{frame.lineno}; {whole})"
-        what = disk_trouble(error) or f"{type(error).__name__}: {error} {where}"
+        what = disk_error(error) or f"{type(error).__name__}: {error} {where}"
         raise StageError(f"stage {name!r} failed: {what}\n{rerun}") from error
 
 

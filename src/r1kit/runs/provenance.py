@@ -175,7 +175,7 @@ def _shown(flat: Mapping[str, Any], key: str) -> str:
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(value, dict) or not value:
         return {prefix: value}
-    found = {}
+    found: dict[str, Any] = {}
     for name, inner in value.items():
         found |= _flat(inner, f"{prefix}.{name}" if prefix else str(name))
     return found

@@ -12,7 +12,7 @@ import yaml
 from rich.console import Console
 
 from r1kit.commands import doctor
-from r1kit.commands.chat import Speaker, talk
+from r1kit.commands.chat import Speaker, converse
 from r1kit.commands.export import export_model
 from r1kit.commands.plan import Size, Speed, as_table, measure_speed, plan_recipe, probe_speed
 from r1kit.config import ConfigError
@@ -105,7 +105,7 @@ class Planned(recipe_fakes.Write):
 
 def test_plan_estimates_what_has_not_run_and_reports_what_has(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "r1kit.runtime", recipe_fakes.runtime)
-    monkeypatch.setattr("r1kit.runs.execute.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "r1kit.report", recipe_fakes.report)
     file = tmp_path / "tiny.yaml"
     file.write_text(
         "name: tiny\nstages:\n  - {stage: write, name: base}\n  - {stage: write, name: zero, init: "
@@ -188,9 +188,9 @@ def test_pieces_add_up_to_the_text_whatever_its_tokens_split(model_dir, monkeypa
     assert "".join(pieces) == speaker.tokenizer.decode([*ids, speaker.stop_id]) and text in "".join(pieces)
 
 
-def test_talk_answers_lines_until_an_empty_one(model_dir):
+def test_conversation_answers_lines_until_an_empty_one(model_dir):
     console = Console(file=io.StringIO(), width=200)
     lines = iter(["seven", "/more eight", ""])
     console.input = lambda *_: next(lines)
-    talk(model_dir, Sampling(max_tokens=4), console)
+    converse(model_dir, Sampling(max_tokens=4), console)
     assert console.file.getvalue().count("[cut off after 4 tokens]") == 2

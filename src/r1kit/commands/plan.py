@@ -183,7 +183,7 @@ def _work(stage: Stage) -> Mapping[str, float]:
         sampled = float(grpo.steps * grpo.problems * grpo.group * grpo.max_tokens)
         return {"steps": grpo.steps, "sampled_tokens": sampled, "tokens": sampled * grpo.updates_per_rollout}
     problems, samples = getattr(stage, "problems", None), getattr(stage, "samples", None)
-    if problems is not None and samples is not None:
+    if isinstance(problems, int) and isinstance(samples, int):
         return {"sampled_tokens": float(problems * samples * getattr(stage, "max_tokens", 0))}
     return {}
 

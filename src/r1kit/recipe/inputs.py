@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from r1kit.config import ConfigError, InputError, KeyPath, R1kitError
-from r1kit.jsonl import SUFFIXES, first_error
+from r1kit.jsonl import SUFFIXES, read_lines
 from r1kit.recipe.layers import Layers
 from r1kit.recipe.recipe import Recipe, resolved
 from r1kit.stages.stage import Stage
@@ -135,10 +135,14 @@ def _text_error(path: KeyPath, text: str) -> str | None:
 
 
 def data_error(file: str) -> str | None:
-    """What is wrong with a data file, as far as its first row shows."""
-    if file.endswith((*SUFFIXES, ".parquet")):
-        return first_error(Path(file).expanduser(), lambda path, number, row: None)
-    return None if Path(file).expanduser().is_file() else _missing(file, "file")
+    """What is wrong with a data file: missing, another format, or empty. What its rows hold is not looked at."""
+    path = Path(file).expanduser()
+    if not file.endswith((*SUFFIXES, ".parquet")):
+        return None if path.is_file() else _missing(file, "file")
+    try:
+        return None if next(read_lines(path), None) is not None else f"{file}: no rows"
+    except R1kitError as error:
+        return str(error)
 
 
 def model_error(name: str) -> str | None:

@@ -114,7 +114,7 @@ def test_show_prints_the_resolved_recipe_and_explains_a_key(r1kit):
         (["export", "nowhere", "--to", "x"], 2, "nowhere: no such folder"),
     ],
 )
-def test_error_is_told_without_traceback_and_with_its_exit_code(r1kit, words, code, says):
+def test_error_is_printed_without_traceback_and_with_its_exit_code(r1kit, words, code, says):
     done = r1kit(*words)
     assert done.returncode == code, done.stderr
     assert says in done.stderr and "Traceback" not in done.stderr

@@ -65,7 +65,10 @@ def finished_run(tmp_path):
     make_stage(run_dir, "student", "distill", 4, ["zero"])
     make_stage(
         run_dir, "table", "evaluate", 5, ["zero"], {"models": {"R1-Zero": "@zero"}},
-        models={"R1-Zero": {"pass@1": 0.8125, "cons@16": 0.9, "tasks": {"chain": {"pass@1": 0.75}}, "protocol": {"n": 16, "temperature": 1.0}}},
+        models={"R1-Zero": {
+            "pass@1": 0.8125, "cons@16": 0.9, "tasks": {"chain": {"pass@1": 0.75}},
+            "protocol": {"n": 16, "temperature": 1.0},
+        }},
     )  # fmt: skip
     (run_dir / "stages/table/model/config.json").unlink()
     (run_dir / "env.json").write_text(json.dumps({"command": "r1kit run recipes/mini.yaml"}))
@@ -155,12 +158,12 @@ def test_doctor_gives_one_fix_for_each_failing_line_and_is_unfit_when_something_
 
 
 def test_doctor_finds_a_torchvision_that_does_not_fit(monkeypatch):
-    monkeypatch.setattr(doctor, "_version", {"torch": "2.13.0+cpu", "torchvision": "0.28.0"}.get)
+    monkeypatch.setattr(doctor, "installed_version", {"torch": "2.13.0+cpu", "torchvision": "0.28.0"}.get)
     clash = subprocess.CompletedProcess(
         [], 1, "", "Traceback\nRuntimeError: operator torchvision::nms does not exist\n"
     )
-    monkeypatch.setattr(doctor, "_try", lambda code: clash)
-    (finding,) = doctor._vision()
+    monkeypatch.setattr(doctor, "run_python", lambda code: clash)
+    (finding,) = doctor.examine_vision()
     assert (
         finding.level == "broken"
         and "nms does not exist" in finding.detail

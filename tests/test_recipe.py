@@ -225,7 +225,7 @@ def test_mistaken_override_is_named(read, override, says):
     assert says in message and "command line" in message and "\n" not in message
 
 
-def test_all_mistakes_are_told_at_once(read):
+def test_all_mistakes_are_listed_at_once(read):
     message = complaint(
         read, GOOD.replace("steps: 5", "step: 5").replace("name: base}", "name: base, inti: x}")
     )
@@ -236,7 +236,7 @@ def test_all_mistakes_are_told_at_once(read):
     )
 
 
-def test_missing_file_and_missing_stages_are_told(read, tmp_path):
+def test_missing_file_and_missing_stages_are_named(read, tmp_path):
     with pytest.raises(ConfigError, match=r"none\.yaml: no such file"):
         load(tmp_path / "none.yaml")
     assert "stages: a list with at least one stage is needed" in complaint(read, "name: x\n")
@@ -314,13 +314,13 @@ class Choosy(Stage):
         ("steps=al", "did you mean 'all'?"),
     ],
 )
-def test_a_misspelled_choice_is_told_the_nearest_one(tmp_path, override, says):
+def test_a_misspelled_choice_names_the_nearest_one(tmp_path, override, says):
     (tmp_path / "x.yaml").write_text("name: x\nstages: [{stage: choosy}]\n")
     with pytest.raises(ConfigError) as error:
         load(tmp_path / "x.yaml", [f"stages.choosy.{override}"], {"choosy": Choosy})
     assert says in str(error.value)
     with pytest.raises(ConfigError) as direct:
-        Choosy.parse(yaml.safe_load("{%s}" % override.replace("=", ": ")), "here")
+        Choosy.parse(yaml.safe_load("{" + override.replace("=", ": ") + "}"), "here")
     assert says in str(direct.value) and str(direct.value).startswith("here: ")
 
 

@@ -1,5 +1,5 @@
-"""What a recipe names outside of itself is looked at before stage 1: every file, column, model and piece of code,
-all at once, each with the line of the recipe."""
+"""What a recipe names outside of itself is looked at before stage 1: every file, column, model and piece of
+code, all at once, each with the line of the recipe."""
 
 import json
 import sys
@@ -263,7 +263,7 @@ def test_a_reference_to_a_file_that_a_stage_never_writes_is_an_error_of_the_reci
     says = r"stages\.sft\.data\.0: '@pretrain/dta': stage 'pretrain' writes no 'dta'"
     with pytest.raises(ConfigError, match=says):
         errors(text, "stages.sft.data=[@pretrain/dta]")
-    with pytest.raises(ConfigError, match="'@dpo/modle': .* did you mean 'model'"):
+    with pytest.raises(ConfigError, match=r"'@dpo/modle': .* did you mean 'model'"):
         errors(text, "stages.evaluate.models={DPO: @dpo/modle}")
     assert errors(text, "stages.evaluate.models={DPO: @dpo/model}") == []
     with pytest.raises(StageError):  # a stage that does not say what it writes is asked when it has run

@@ -196,7 +196,7 @@ def test_reference_to_a_file_that_the_stage_did_not_write_is_named(recipe):
         execute(recipe("name: other\nstages: [{stage: write, init: nowhere.jsonl}]\n"))
 
 
-def test_unwritable_out_is_told_before_any_work(recipe, tmp_path):
+def test_unwritable_out_is_an_error_before_any_work(recipe, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"out: .*file/run cannot be written: .*--out DIR"):
         execute(recipe(THREE, f"out={tmp_path}/file/run"))

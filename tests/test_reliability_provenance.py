@@ -306,7 +306,7 @@ def test_an_unfinished_stage_is_not_continued_with_other_kernels(
     assert states(stopped)[2] == "continue"
 
 
-def test_the_kernels_in_use_are_told_by_what_they_were_compiled_from(
+def test_the_kernels_in_use_are_named_by_what_they_were_compiled_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def told(**environment: str) -> dict[str, str]:
@@ -332,11 +332,11 @@ def test_the_kernels_in_use_are_told_by_what_they_were_compiled_from(
 
 def test_doctor_says_which_kernels_run_or_why_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = LocalConfig().kernels()
-    for finding, name in zip(doctor._kernels(), ("engine", "learner"), strict=True):
+    for finding, name in zip(doctor.examine_kernels(), ("engine", "learner"), strict=True):
         assert finding.subject == "kernels" and finding.detail.startswith(f"{name}: {here[name].split()[0]}")
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
-    for finding in doctor._kernels():
+    for finding in doctor.examine_kernels():
         assert finding.level == "note" and "PyTorch, since" in finding.detail and finding.fix
         assert "there is no C++ compiler" in finding.detail or "the processor has no" in finding.detail
 

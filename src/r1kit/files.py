@@ -1,5 +1,5 @@
-"""Files that are there whole or not at all: written to a temporary name, flushed to the disk, renamed; and the
-hash of what they hold."""
+"""Files that are there whole or not at all: written to a temporary name, flushed to the disk, renamed; and
+the hash of what they hold."""
 
 import contextlib
 import errno
@@ -21,7 +21,8 @@ def disk_error(error: BaseException) -> str | None:
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Add the path of the file, or of its folder, to the errors of a full or broken disk that come without one."""
+    """Add the path of the file, or of its folder, to the errors of a full or broken disk that come without
+    one."""
     try:
         yield
     except OSError as error:
@@ -77,7 +78,8 @@ def remove_tree(folder: Path) -> None:
 
 
 def remove_at_once(folder: Path) -> None:
-    """Remove a folder, its name first: a reader, even after a crash, finds all of it under its name or nothing."""
+    """Remove a folder, its name first: a reader, even after a crash, finds all of it under its name or
+    nothing."""
     gone = folder.with_name(f".{folder.name}.gone.tmp")
     remove_tree(gone)
     folder.rename(gone)

@@ -1,6 +1,6 @@
-"""Ctrl-C and SIGTERM. Within a training loop the first signal lets the step end and its state be saved; elsewhere,
-and at the second signal, the work stops at once. Either way only work is lost: an interrupted run that continues
-ends with the same bytes as one that was not."""
+"""Ctrl-C and SIGTERM. Within a training loop the first signal lets the step end and its state be saved;
+elsewhere, and at the second signal, the work stops at once. Either way only work is lost: an interrupted run
+that continues ends with the same bytes as one that was not."""
 
 import signal
 import sys
@@ -11,8 +11,8 @@ NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interruption:
-    """A context manager that handles the two signals. ``asked``: the run is to stop; ``deferred``: a loop checks
-    that after every step, so the signal need not stop it at once.
+    """A context manager that handles the two signals. ``asked``: the run is to stop; ``deferred``: a loop
+    checks that after every step, so the signal need not stop it at once.
 
     Signals can be handled in the main thread only; in another one ``asked`` stays False.
     """
@@ -48,8 +48,8 @@ class Interruption:
         self.asked = True
         name = signal.Signals(number).name
         print(
-            f"r1kit: {name}: stopping when this step has ended and its state is saved; the same signal once more "
-            "stops at once",
+            f"r1kit: {name}: stopping when this step has ended and its state is saved; the same signal once "
+            "more stops at once",
             file=sys.stderr,
             flush=True,
         )

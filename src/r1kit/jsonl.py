@@ -119,9 +119,9 @@ def read_usable(
 def first_error(
     path: Path, use: Callable[[Path, int, dict[str, Any]], object], bad_rows: BadRows = "error"
 ) -> str | None:
-    """What is wrong with a file, as far as its first row shows: the message of ``read_lines``, or that with which
-    ``use`` refuses the row; None where the row is good. With "quarantine" one good row of the first FIRST_ROWS
-    is enough."""
+    """What is wrong with a file, as far as its first row shows: the message of ``read_lines``, or that with
+    which ``use`` refuses the row; None where the row is good. With "quarantine" one good row of the first
+    FIRST_ROWS is enough."""
     last = f"{path}: no rows"
     try:
         for place, (number, line) in enumerate(read_lines(path), 1):

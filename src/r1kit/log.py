@@ -1,11 +1,11 @@
-"""The log of a run: one row per step in ``metrics.jsonl``, rollouts as text in ``samples/``, one progress line
-per stage on the screen.
+"""The log of a run: one row per step in ``metrics.jsonl``, rollouts as text in ``samples/``, one progress
+line per stage on the screen.
 
 A row is {"stage", "step", "time", metric: value, ...}; metrics are named ``group/name`` (reward/mean,
 completions/mean_length, policy/loss; docs list them). A step has exactly one row however often the run was
 interrupted: the first row that a resumed stage writes replaces what the interrupted attempt had written from
-that step on. Where the disk is full, rows wait in memory until there is space; no training state is saved, and
-no stage ends, before its rows are on the disk."""
+that step on. Where the disk is full, rows wait in memory until there is space; no training state is saved,
+and no stage ends, before its rows are on the disk."""
 
 import json
 import math
@@ -110,8 +110,8 @@ class Log:
         self._show_progress(step, total, metrics)
 
     def save_point(self, due: bool, save: Callable[..., None], *arguments: Any) -> None:
-        """Call ``save(*arguments)`` after a step where that is ``due``, or where the run is to stop; then stop
-        (KeyboardInterrupt).
+        """Call ``save(*arguments)`` after a step where that is ``due``, or where the run is to stop; then
+        stop (KeyboardInterrupt).
 
         The rows of the steps so far are on the disk first: a state that is ahead of its log would leave a
         gap."""

@@ -68,9 +68,9 @@ class Identity(Config):
 
 
 class StageRecord(Identity):
-    """A stage's record: its identity, the ``setting`` its bits depend on besides (runs/provenance.py), and how
-    its work went. ``outputs`` and ``finished`` are there when it has finished; times are seconds since 1970,
-    ``seconds`` the time of all attempts together."""
+    """A stage's record: its identity, the ``setting`` its bits depend on besides (runs/provenance.py), and
+    how its work went. ``outputs`` and ``finished`` are there when it has finished; times are seconds since
+    1970, ``seconds`` the time of all attempts together."""
 
     setting: dict[str, Any] = {}
     allowed: tuple[AllowedChange, ...] = ()

@@ -11,7 +11,8 @@ def derive_seed(*parts: int | str) -> int:
     """Hash the parts to a seed in [0, 2**63): the same in every process, on every machine and in every
     version of Python.
 
-    The types of the parts and where one ends count: (1, "23"), ("1", 23) and (12, "3") give three different seeds.
+    The types of the parts and where one ends count: (1, "23"), ("1", 23) and (12, "3") give three different
+    seeds.
     """
     text = json.dumps([part if isinstance(part, str) else int(part) for part in parts])
     digest = hashlib.sha256(text.encode()).digest()

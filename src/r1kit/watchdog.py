@@ -1,8 +1,8 @@
-"""Every wait has a deadline and a name: when the deadline passes, the stacks of all threads are printed, and the
-error names what was waited for.
+"""Every wait has a deadline and a name: when the deadline passes, the stacks of all threads are printed, and
+the error names what was waited for.
 
-The waiting thread may hang in a system call, so a signal wakes it. Where it hangs outside of Python and does not
-wake, the process ends; the run continues from its last saved state."""
+The waiting thread may hang in a system call, so a signal wakes it. Where it hangs outside of Python and does
+not wake, the process ends; the run continues from its last saved state."""
 
 import contextlib
 import faulthandler
@@ -25,8 +25,8 @@ class HungError(R1kitError):
 
 @contextlib.contextmanager
 def deadline(what: str, seconds: float = DEADLINE_S) -> Iterator[None]:
-    """Raise HungError in the body when it takes longer than ``seconds``; ``what`` names what is waited for, and
-    the fix.
+    """Raise HungError in the body when it takes longer than ``seconds``; ``what`` names what is waited for,
+    and the fix.
 
     Signals reach the main thread only: in another thread the stacks are printed and the process ends.
     """

@@ -1,7 +1,7 @@
 """``r1kit chat``: a conversation in the terminal. The answer appears as it is sampled, its thinking dimmed.
 
-Every line is a conversation of its own, as in the model's training on single problems. A line that begins with
-``/more`` continues the conversation instead; earlier thinking is left out, as R1's template does."""
+Every line is a conversation of its own, as in the model's training on single problems. A line that begins
+with ``/more`` continues the conversation instead; earlier thinking is left out, as R1's template does."""
 
 from collections.abc import Iterator
 from dataclasses import replace

@@ -1,8 +1,8 @@
 """The command line: parses arguments, prints results, sets the exit code; the work is elsewhere.
 
-Exit codes: 0 done, 1 failed or damaged, 2 wrong usage or configuration (a missing file included), 130 interrupted.
-Errors are printed without a traceback unless R1KIT_DEBUG is set. Nothing heavy is imported before it is needed:
-``r1kit --help`` answers at once."""
+Exit codes: 0 done, 1 failed or damaged, 2 wrong usage or configuration (a missing file included), 130
+interrupted. Errors are printed without a traceback unless R1KIT_DEBUG is set. Nothing heavy is imported
+before it is needed: ``r1kit --help`` answers at once."""
 
 import json
 import os
@@ -153,8 +153,8 @@ def show(
 
 @app.command(context_settings=OVERRIDABLE)
 def plan(recipe: RecipeFile, overrides: Overrides = None, out: Out = None, as_json: AsJson = False) -> None:
-    """Estimate what each stage will cost: parameters, tokens, steps, memory, time. Then check every file that the
-    recipe names."""
+    """Estimate what each stage will cost: parameters, tokens, steps, memory, time. Then check every file that
+    the recipe names."""
     from r1kit.commands.plan import as_table, plan_recipe
     from r1kit.recipe.inputs import check_inputs
     from r1kit.recipe.layers import read_layers
@@ -322,8 +322,8 @@ def normalize_overrides(words: Sequence[str], out: str | None = None) -> list[st
 
 
 def _choose_sandbox(tier: str | None) -> list[str]:
-    """Set how untrusted programs are isolated, in this process and its children; return the option for a command
-    line that does the same."""
+    """Set how untrusted programs are isolated, in this process and its children; return the option for a
+    command line that does the same."""
     if tier is None:
         return []
     from r1kit.config import suggest

@@ -1,11 +1,11 @@
-"""What a recipe names outside of itself, looked at before its first stage starts: data files and their columns,
-models, tokenizers, files of code.
+"""What a recipe names outside of itself, looked at before its first stage starts: data files and their
+columns, models, tokenizers, files of code.
 
 A stage and a task know best what they read: where they have ``input_errors()``, it is asked (see
-r1kit.stages.stage.Stage and r1kit.tasks.task.Task). Every other text of a stage's configuration is looked at by
-what it is: ``file.py:name`` is code; with the suffix of a data file it is one; under a key that names models
-(``MODEL_KEYS``) it is a model's folder; and what begins like a path (``./``, ``~/``, ``/a/b``) has to be there.
-"@stage" and addresses of the web are left alone.
+r1kit.stages.stage.Stage and r1kit.tasks.task.Task). Every other text of a stage's configuration is looked at
+by what it is: ``file.py:name`` is code; with the suffix of a data file it is one; under a key that names
+models (``MODEL_KEYS``) it is a model's folder; and what begins like a path (``./``, ``~/``, ``/a/b``) has to
+be there. "@stage" and addresses of the web are left alone.
 """
 
 import re
@@ -32,10 +32,12 @@ _LONGEST_NAME = 4096
 
 
 def check_inputs(recipe: Recipe, layers: Layers | None = None, only: Collection[str] | None = None) -> None:
-    """Look at everything that the recipe's stages (``only`` those of these names) read from outside of the run.
+    """Look at everything that the recipe's stages (``only`` those of these names) read from outside of the
+    run.
 
-    Raises ConfigError with a line for each thing that is missing or cannot be read: place, key, what is wrong,
-    fix. Data files are read to their first usable row only. Without ``layers`` the place is the recipe's name.
+    Raises ConfigError with a line for each thing that is missing or cannot be read: place, key, what is
+    wrong, fix. Data files are read to their first usable row only. Without ``layers`` the place is the
+    recipe's name.
     """
     layers = layers or Layers(resolved(recipe), {}, recipe.name)
     found: dict[str, None] = {}  # a file that several stages name at one place of the recipe is one line
@@ -113,8 +115,8 @@ def _texts(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
 
 
 def _text_error(path: KeyPath, text: str) -> str | None:
-    """What is wrong with the file, folder, model or code that a text names; None where nothing is, or where it
-    names none."""
+    """What is wrong with the file, folder, model or code that a text names; None where nothing is, or where
+    it names none."""
     if not text or len(text) > _LONGEST_NAME or "\n" in text or text.startswith("@") or "://" in text:
         return None
     if set(TEXT_KEYS) & set(path):
@@ -135,7 +137,8 @@ def _text_error(path: KeyPath, text: str) -> str | None:
 
 
 def data_error(file: str) -> str | None:
-    """What is wrong with a data file: missing, another format, or empty. What its rows hold is not looked at."""
+    """What is wrong with a data file: missing, another format, or empty. What its rows hold is not looked
+    at."""
     path = Path(file).expanduser()
     if not file.endswith((*SUFFIXES, ".parquet")):
         return None if path.is_file() else _missing(file, "file")

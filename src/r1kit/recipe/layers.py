@@ -298,7 +298,8 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]
     without a dot), and ``@stage`` is a value (YAML reserves the character, and PyYAML refuses it)."""
 
     def check_directive(self) -> bool:
-        """Whether the line is a directive; any other text that begins with % is a value without its quotes."""
+        """Whether the line is a directive; any other text that begins with % is a value without its
+        quotes."""
         return bool(super().check_directive() and self.prefix(5) in ("%YAML", "%TAG "))
 
     def check_plain(self) -> bool:

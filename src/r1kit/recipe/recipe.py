@@ -53,6 +53,7 @@ class Recipe(Config):
 
     @property
     def run_dir(self) -> Path:
+        """The run's folder: ``out`` with the recipe's name put in."""
         return Path(self.out.replace("{name}", self.name)).expanduser()
 
     def stage(self, name: str) -> Stage:
@@ -293,7 +294,7 @@ def _check_references(stages: Sequence[tuple[int, Stage]], layers: Layers) -> li
             elif name == stage.name:
                 wrong = f"{reference!r} is the stage itself: refer to an earlier one"
             elif order[name] > position and stage.name in _everything_behind(name, inputs):
-                wrong = f"{reference!r} and {stage.name!r} wait for each other: let one of them not read the other"
+                wrong = f"{reference!r} and {stage.name!r} wait for each other: one must not read the other"
             elif order[name] > position:
                 later = layers.place(("stages", stages[order[name]][0]))
                 wrong = f"{reference!r} comes later ({later}): move it before {stage.name!r}"

@@ -1,8 +1,8 @@
 """Run a recipe: each stage once, in order, whole or not at all.
 
 A stage works in ``stages/<name>.partial``, which takes its final name when the stage has finished, with its
-record in it (r1kit.records): what the result depends on and what it consists of. What is done is kept, what was
-interrupted continues, and what has changed stops the run before anything is touched (survey.py).
+record in it (r1kit.records): what the result depends on and what it consists of. What is done is kept, what
+was interrupted continues, and what has changed stops the run before anything is touched (survey.py).
 """
 
 import contextlib
@@ -75,12 +75,12 @@ def run(
 ) -> Summary:
     """Run every stage that is not done yet, then write the report.
 
-    ``fresh`` removes all that the run's folder holds and starts over; ``redo_from`` redoes that stage, those that
-    read it, and later ones whose configuration has changed; ``allow_change`` accepts what has changed, and
-    records it. ``command`` is what a user types to continue; it stands in messages and in env.json. With
+    ``fresh`` removes all that the run's folder holds and starts over; ``redo_from`` redoes that stage, those
+    that read it, and later ones whose configuration has changed; ``allow_change`` accepts what has changed,
+    and records it. ``command`` is what a user types to continue; it stands in messages and in env.json. With
     ``layers`` (recipe.layers) errors name the line of the recipe. Raises ConfigError before any work (a stage
-    that has changed, a missing input, an unwritable folder, a run that another process is at), StageError, and
-    InterruptedRunError.
+    that has changed, a missing input, an unwritable folder, a run that another process is at), StageError,
+    and InterruptedRunError.
     """
     console = console or Console()
     run_dir = recipe.run_dir
@@ -136,8 +136,8 @@ class _Stages:
         self.runtime: Any = None
 
     def run(self, standings: Sequence[Standing], command: str) -> dict[str, float]:
-        """Run what is not done, in recipe order, where every stage comes after its inputs. Returns the seconds
-        of every stage."""
+        """Run what is not done, in recipe order, where every stage comes after its inputs. Returns the
+        seconds of every stage."""
         seconds = {}
         for standing in standings:
             stage = standing.stage
@@ -210,8 +210,8 @@ class _Stages:
 
 
 def _work(stage: Stage, ctx: Context, folder: StageFolder, record: StageRecord) -> StageRecord:
-    """Call the stage; return its record, finished. The time of a failed attempt is kept for the next one to add
-    to."""
+    """Call the stage; return its record, finished. The time of a failed attempt is kept for the next one to
+    add to."""
     began = time.monotonic()
     try:
         with naming(ctx.out), MemoryWatch() as watch, ctx.log:
@@ -239,7 +239,8 @@ def _now() -> float:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what training and interrupted writes have left: a stage that has its result keeps nothing else."""
+    """Remove what training and interrupted writes have left: a stage that has its result keeps nothing
+    else."""
     for pattern in (STATES, SAMPLED, ".*.tmp"):
         for path in list(folder.rglob(pattern)):
             if path.is_dir():

@@ -1,8 +1,8 @@
 """Know in a moment that a run is finished, without building its stages (which would import torch).
 
-When a run ends, finished.json keeps a fingerprint of what was run (the merged recipe, the user's files that it
-names, r1kit's own source) and the hashes of the stages' records. Where both are the same, there is nothing to do;
-where anything differs, the stages are compared one by one.
+When a run ends, finished.json keeps a fingerprint of what was run (the merged recipe, the user's files that
+it names, r1kit's own source) and the hashes of the stages' records. Where both are the same, there is nothing
+to do; where anything differs, the stages are compared one by one.
 """
 
 import json

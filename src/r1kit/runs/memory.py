@@ -13,8 +13,8 @@ class MemoryWatch:
     """A context manager whose ``peak_mb`` is the largest memory seen, in MB, of this process with all its
     children.
 
-    Pages that processes share are counted once where the system reports them (proportional set size), else once
-    for each process.
+    Pages that processes share are counted once where the system reports them (proportional set size), else
+    once for each process.
     """
 
     def __init__(self) -> None:

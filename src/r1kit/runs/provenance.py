@@ -1,10 +1,10 @@
 """What a result depends on: the files it reads by content, the code, the environment.
 
-A stage's record (r1kit.records) holds its *identity* (configuration, seed, the records of the stages it read, the
-hash of every file of the user's that the configuration names), its *setting* (what its bits depend on besides:
-code, versions, machine, runtime, kernels), and once it has finished its *outputs* (size and SHA-256 of each file).
-The record of an input is hashed into the identity, so records form a chain from the last model back to the first
-file. ``r1kit verify`` follows it.
+A stage's record (r1kit.records) holds its *identity* (configuration, seed, the records of the stages it read,
+the hash of every file of the user's that the configuration names), its *setting* (what its bits depend on
+besides: code, versions, machine, runtime, kernels), and once it has finished its *outputs* (size and SHA-256
+of each file). The record of an input is hashed into the identity, so records form a chain from the last model
+back to the first file. ``r1kit verify`` follows it.
 """
 
 import contextlib

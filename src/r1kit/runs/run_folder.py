@@ -1,4 +1,5 @@
-"""A run's folder as a whole: writable, held by one process at a time, and emptied of what r1kit wrote there."""
+"""A run's folder as a whole: writable, held by one process at a time, and emptied of what r1kit wrote
+there."""
 
 import contextlib
 import fcntl
@@ -31,8 +32,8 @@ def make_writable(run_dir: Path) -> None:
 
 @contextlib.contextmanager
 def locked(run_dir: Path) -> Iterator[None]:
-    """Hold the run's folder for this process; the system frees it however the process ends. Raises ConfigError
-    where another process holds it."""
+    """Hold the run's folder for this process; the system frees it however the process ends. Raises
+    ConfigError where another process holds it."""
     with (run_dir / "lock").open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

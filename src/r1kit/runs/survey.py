@@ -1,8 +1,9 @@
 """Where the stages of a run stand, before anything is touched.
 
-A stage is *done* when a finished folder of its name records the same configuration, seed, inputs and files; it
-*continues* when only a partial one does, begun by the same code; it has *changed* when a folder records anything
-else. What has changed is never redone or overwritten unless the user says so: redo it, or accept the change.
+A stage is *done* when a finished folder of its name records the same configuration, seed, inputs and files;
+it *continues* when only a partial one does, begun by the same code; it has *changed* when a folder records
+anything else. What has changed is never redone or overwritten unless the user says so: redo it, or accept the
+change.
 """
 
 import time
@@ -32,8 +33,8 @@ class Standing:
 
 
 def survey(recipe: Recipe, redo_from: str | None = None) -> list[Standing]:
-    """Where every stage stands; nothing is touched. ``redo_from`` names a stage to redo, and with it those that
-    read it, and later ones that have changed. Raises DamageError for a record that cannot be read."""
+    """Where every stage stands; nothing is touched. ``redo_from`` names a stage to redo, and with it those
+    that read it, and later ones that have changed. Raises DamageError for a record that cannot be read."""
     redone: set[str] = set()
     standings = []
     for stage in recipe.stages:
@@ -62,8 +63,8 @@ def identity_of(recipe: Recipe, stage: Stage) -> Identity:
 
 
 def allow(recipe: Recipe, standing: Standing) -> None:
-    """Record that the user accepts a change. A finished stage keeps its record and gets a note; an unfinished one
-    goes on with the new configuration, its record names what it was begun with."""
+    """Record that the user accepts a change. A finished stage keeps its record and gets a note; an unfinished
+    one goes on with the new configuration, its record names what it was begun with."""
     folder = stage_folder(recipe.run_dir, standing.stage.name)
     identity = identity_of(recipe, standing.stage)
     at, differences = round(time.time(), 3), standing.differences
@@ -82,7 +83,7 @@ def refuse_changes(run_dir: Path, standings: Sequence[Standing]) -> None:
     changed = [standing for standing in standings if standing.state == "changed"]
     if not changed:
         return
-    lines = [f"  {entry.stage.name}: {difference}" for entry in changed for difference in entry.differences]
+    lines = [f"  {entry.stage.name}: {line}" for entry in changed for line in entry.differences]
     first = changed[0].stage.name
     choices = [
         f"--from {first} redoes from there on, --fresh everything, --out DIR keeps it and begins another run;",

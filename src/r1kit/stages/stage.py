@@ -20,7 +20,7 @@ from r1kit.log import Log
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a stage is handed when it runs.
+    """What a stage is given when it runs.
 
     ``run`` is the run's folder (runs/mini) and ``out`` the folder this stage writes, which takes its final
     name when the stage has finished; what an interrupted attempt left in ``out`` is still there. ``seed`` is
@@ -105,12 +105,12 @@ class Stage(Config):
         raise NotImplementedError(f"{type(self).__name__}.run")
 
     def plan(self) -> dict[str, float]:
-        """Say beforehand what the stage will do; see r1kit.commands.plan for the names that count."""
+        """What the stage will do, for ``r1kit plan``; see r1kit.commands.plan for the names that count."""
         return {}
 
     def input_errors(self) -> Iterable[InputError]:
-        """What is wrong with the files that the stage reads, by key path within the stage, before anything runs.
-        What a stage leaves out is judged by what its configuration looks like (r1kit.recipe.inputs)."""
+        """What is wrong with the files that the stage reads, by key path within the stage, before anything
+        runs. What a stage leaves out is judged by what its configuration looks like (r1kit.recipe.inputs)."""
         return ()
 
     def references(self) -> list[tuple[KeyPath, str]]:

@@ -15,7 +15,8 @@ class Task(Protocol):
     """A data set or a generator of problems.
 
     A task may also offer ``check_batch(problems, answers)``, which is then used instead of ``check``, and
-    ``input_errors()``, which yields what is wrong with the files that it reads (config.InputError) before anything runs.
+    ``input_errors()``, which yields what is wrong with the files that it reads (config.InputError) before
+    anything runs.
     """
 
     name: str

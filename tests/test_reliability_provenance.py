@@ -431,3 +431,17 @@ def test_records_that_were_written_are_read_as_they_were(tmp_path: Path) -> None
     assert owners(folder.final / "model") == [record.digest()] and owners(tmp_path) == []
     folder.remove()
     assert not folder.final.exists()
+
+
+def test_a_stage_that_stopped_before_it_wrote_anything_starts_over_when_its_cause_is_fixed(
+    tmp_path: Path, data: Path
+) -> None:
+    text = TWO + "  - {stage: fail, how: config, init: DATA, work: WORK}\n"
+    for work, state in (("false", "new"), ("true", "changed")):
+        data.write_text('{"prompt": "1+1?"\n')
+        failing = made(tmp_path, text.replace("WORK", work), f"out={tmp_path}/{work}")
+        with pytest.raises(StageError, match=r"not JSON.*\n.*Fix the cause, then rerun"):
+            execute(failing)
+        assert states(failing)[2] == "continue"
+        data.write_text('{"prompt": "1+1?"}\n')
+        assert states(failing)[2] == state

@@ -110,6 +110,10 @@ class StageFolder:
         self.partial.mkdir(parents=True)
         self.write(record)
 
+    def has_work(self) -> bool:
+        """Whether the unfinished stage has written anything besides its record."""
+        return any(path.is_file() and path.name != _RECORD for path in self.partial.rglob("*"))
+
     def write(self, record: StageRecord) -> None:
         """Replace the record of the unfinished stage."""
         text = json.dumps(record.model_dump(mode="json", exclude_unset=True), indent=2, ensure_ascii=False)

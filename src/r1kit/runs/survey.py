@@ -2,8 +2,8 @@
 
 A stage is *done* when a finished folder of its name records the same configuration, seed, inputs and files;
 it *continues* when only a partial one does, begun by the same code; it has *changed* when a folder records
-anything else. What has changed is never redone or overwritten unless the user says so: redo it, or accept the
-change.
+anything else. One that stopped before it wrote anything is *new* again. What has changed is never redone or
+overwritten unless the user says so: redo it, or accept the change.
 """
 
 import time
@@ -104,6 +104,8 @@ def _stand(recipe: Recipe, stage: Stage) -> Standing:
     differences = tuple(identity_differences(record, identity))
     if finished is None:
         differences += tuple(setting_differences(record, setting(recipe.runtime)))
+        if differences and not folder.has_work():
+            return Standing(stage, "new")
     elif differences and identity.digest() in accepted_identities(finished, folder.allowed()):
         differences = ()
     if differences:

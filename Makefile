@@ -2,7 +2,7 @@
 
 RUN = .venv/bin/r1kit run
 
-.PHONY: mini test controls objectives adversarial bench chaos lint clean
+.PHONY: mini test controls objectives adversarial bench chaos api lint clean
 
 # The whole R1 recipe in miniature; continues where it was interrupted. Overrides: make mini CHANGES="seed=1 --out runs/second"
 mini: .venv/ready
@@ -32,6 +32,10 @@ bench: .venv/ready
 # Less of it: make chaos CHANGES="--kills 10 --every 8" (docs/reliability.md)
 chaos: .venv/ready
 	OMP_NUM_THREADS=1 .venv/bin/python benchmarks/chaos.py $(CHANGES)
+
+# docs/api.md from the docstrings of the public names.
+api: .venv/ready
+	.venv/bin/python docs/make_api.py
 
 lint: .venv/ready
 	.venv/bin/ruff check .

@@ -44,7 +44,7 @@ class Finished:
 
     def seconds(self, stage: str) -> float | None:
         found = self.run.stage(stage)
-        return number(found.record.get("seconds")) if found else None
+        return number(found.record.seconds) if found else None
 
     def total_seconds(self) -> float:
         """Time of the stages that the main evaluation rests on, controls not counted."""
@@ -66,9 +66,7 @@ class Finished:
 
     def peak_mb(self) -> float | None:
         peaks = [
-            number(stage.record.get("peak_rss_mb"))
-            for stage in self.run.stages
-            if stage.name in self.main_stages
+            number(stage.record.peak_rss_mb) for stage in self.run.stages if stage.name in self.main_stages
         ]
         return max((peak for peak in peaks if peak is not None), default=None)
 
@@ -102,7 +100,7 @@ def read(folder: Path) -> Finished:
             f"{folder}: no finished stage evaluates its models: finish the run first (make mini)"
         )
     controls = [stage for stage in evaluations if stage is not main]
-    reads = {stage.name: list(stage.record.get("inputs", {})) for stage in run.stages}
+    reads = {stage.name: list(stage.record.inputs) for stage in run.stages}
     needed, waiting = set(), [main.name]
     while waiting:
         name = waiting.pop()
@@ -114,7 +112,7 @@ def read(folder: Path) -> Finished:
 
 
 def _models(stage: Any) -> dict[str, Measured]:
-    makers = stage.record.get("config", {}).get("models", {})
+    makers = stage.record.config.get("models", {})
     found = stage.report().get("models", {})
     return {
         name: Measured(name, str(makers.get(name, name)).removeprefix("@").partition("/")[0], figures)
@@ -182,7 +180,7 @@ def command(run: Finished) -> str:
 
 
 def date(runs: Sequence[Finished]) -> str:
-    times = [number(stage.record.get("finished")) for run in runs for stage in run.run.stages]
+    times = [number(stage.record.finished) for run in runs for stage in run.run.stages]
     last = max((time for time in times if time is not None), default=None)
     return "date not recorded" if last is None else datetime.fromtimestamp(last, UTC).strftime("%Y-%m-%d")
 

@@ -67,7 +67,7 @@ class Setting:
 
 def settings(runs: Sequence[Finished]) -> list[Setting]:
     """All settings that the first run has measured, in the recipe's order."""
-    configs = {stage.name: stage.record["config"] for stage in runs[0].run.stages}
+    configs = {stage.name: stage.record.config for stage in runs[0].run.stages}
     names = [name for name in runs[0].models if name in configs and name != "base"]
     return [Setting(name, difference(configs[name], configs[REFERENCE]), runs) for name in names]
 
@@ -178,7 +178,7 @@ def page(runs: Sequence[Finished]) -> str:
         rows.append(
             [f"`{setting.name}`", setting.differs or "the paper's setting", *held_out, against, *late]
         )
-    config = next(stage.record["config"] for stage in runs[0].run.stages if stage.name == REFERENCE)
+    config = next(stage.record.config for stage in runs[0].run.stages if stage.name == REFERENCE)
     grpo, optimizer = config["grpo"], config["learner"]["optimizer"]
     rollouts = grpo["steps"] * grpo["problems"] * grpo["group"]
     return "\n".join(

@@ -65,13 +65,18 @@ class Write(Stage):
 
 
 class Fail(Stage):
+    """Writes half.txt where it is to have ``work`` to lose, and stops."""
+
     stage: Literal["fail"] = "fail"
     init: str = ""
     how: str = "config"
+    work: bool = True
 
     def run(self, ctx: Context) -> None:
+        if self.work:
+            (ctx.out / "half.txt").write_text("half")
         if self.how == "config":
-            raise R1kitError("data.jsonl:3: not JSON: mend or remove the row")
+            raise R1kitError("data.jsonl:3: not JSON: correct or remove the row")
         if self.how == "bug":
             raise ZeroDivisionError("division by zero")
         if self.how == "interrupt":
@@ -79,6 +84,9 @@ class Fail(Stage):
 
 
 STAGES: dict[str, type[Stage]] = {"write": Write, "fail": Fail}
+
+report: Any = ModuleType("r1kit.report")
+report.write = lambda run_dir: run_dir / "report.md"
 
 if __name__ == "__main__":
     package.STAGES = STAGES  # type: ignore[attr-defined]

@@ -59,7 +59,7 @@ def test_overrides_are_accepted_in_three_spellings():
         "runtime.processes=2",
         'out="my run"',
     ]
-    with pytest.raises(typer.BadParameter, match="did you mean --fresh"):
+    with pytest.raises(typer.BadParameter, match="did you mean '--fresh'"):
         normalize_overrides(["--fersh"])
     with pytest.raises(typer.BadParameter, match="needs a value"):
         normalize_overrides(["--seed"])
@@ -103,18 +103,18 @@ def test_show_prints_the_resolved_recipe_and_explains_a_key(r1kit):
     [
         (["run", "none.yaml"], 2, "none.yaml: no such file"),
         (["run", "tiny.yaml", "stages.zero.inti=x"], 2, "did you mean 'init'"),
-        (["run", "tiny.yaml", "--fersh"], 2, "did you mean --fresh"),
-        (["run", "tiny.yaml", "stages.zero.init=none.jsonl"], 1, "none.jsonl: no such file"),
+        (["run", "tiny.yaml", "--fersh"], 2, "did you mean '--fresh'"),
+        (["run", "tiny.yaml", "stages.zero.init=none.jsonl"], 2, "none.jsonl: no such file"),
         (["run", "tiny.yaml", "--out", "tiny.yaml/x"], 2, "cannot be written"),
         (["rnu", "tiny.yaml"], 2, "No such command 'rnu'"),
-        (["run", "tiny.yaml", "--sandbox", "landlok"], 2, "did you mean landlock"),
-        (["doctor", "--sandbox=none"], 2, "choose auto, namespaces, landlock"),
+        (["run", "tiny.yaml", "--sandbox", "landlok"], 2, "did you mean 'landlock'"),
+        (["doctor", "--sandbox=none"], 2, "known: auto, namespaces, landlock"),
         (["chat", "nowhere"], 2, "nowhere: no such folder"),
         (["chat", "."], 2, "neither a model"),
         (["export", "nowhere", "--to", "x"], 2, "nowhere: no such folder"),
     ],
 )
-def test_error_is_told_without_traceback_and_with_its_exit_code(r1kit, words, code, says):
+def test_error_is_printed_without_traceback_and_with_its_exit_code(r1kit, words, code, says):
     done = r1kit(*words)
     assert done.returncode == code, done.stderr
     assert says in done.stderr and "Traceback" not in done.stderr

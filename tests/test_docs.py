@@ -117,6 +117,8 @@ def commands(program):
     mark no command."""
     found = []
     for page in PAGES:
+        if page.name == "api.md":  # made from docstrings, which name commands without their arguments
+            continue
         text = page.read_text(encoding="utf-8")
         listings = re.findall(r"^```[^\n]*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
         lines = [line.strip().removeprefix("$ ") for listing in listings for line in listing.splitlines()]
@@ -170,7 +172,7 @@ def test_every_stage_has_its_page():
     assert [name for name in STAGES if f"(stages/{name}.md)" not in index] == []
 
 
-def test_keys_that_a_page_tells_to_turn_exist():
+def test_keys_that_a_page_says_to_turn_exist():
     """The first word of a key's path is a field of the stage's configuration, so a renamed field cannot stay
     in the docs."""
     wrong = []

@@ -310,7 +310,11 @@ GRPO = {**SHAPE, "steps": 2, "save_every": 1, "beta": 0.0, "gate_problems": 0}
 TRAINING = {"epochs": 1, "batch_tokens": 1, "save_every": 1}
 STAGES: dict[str, Stage] = {
     "pretrain": Pretrain(
-        model={"preset": "nano"}, tokens=600, tokenizer=320, training={"batch_tokens": 200, "save_every": 1}
+        model={"preset": "nano"},
+        corpus={"generated": {"miniature": 1.0}},
+        tokens=600,
+        tokenizer=320,
+        training={"batch_tokens": 200, "save_every": 1},
     ),
     "sft": SFT(init="@base", data=["@base/data.jsonl"], training=TRAINING),
     "dpo": DPO(init="@base", pairs="@base/pairs.jsonl", held_out="", dpo={"batch": 2, "save_every": 1}),

@@ -150,7 +150,7 @@ def test_durations_read_as_people_say_them():
     ]
 
 
-def test_derived_seeds_are_stable_over_processes_and_tell_parts_apart():
+def test_derived_seeds_are_stable_over_processes_and_keep_parts_apart():
     assert derive_seed(0, "r1_zero") == 5717632237382605360  # sha256 of '[0, "r1_zero"]', by sha256sum
     assert (
         len(

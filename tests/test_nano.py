@@ -22,6 +22,7 @@ from r1kit.chat import Chat
 from r1kit.commands.cli import main
 from r1kit.engine.native import NativeEngine
 from r1kit.model.huggingface import load_pretrained
+from r1kit.stages import STAGES as TABLE
 from r1kit.tasks import Procedural
 from r1kit.tokenizer import Tokenizer
 from r1kit.types import Sampling
@@ -132,7 +133,10 @@ def steps(out: Path, stage: str) -> list[int]:
 def test_every_stage_leaves_what_it_promises(finished: Path) -> None:
     for stage in STAGES:
         folder = finished / "stages" / stage
-        assert json.loads((folder / "stage.json").read_text())["seconds"] > 0
+        record = json.loads((folder / "stage.json").read_text())
+        assert record["seconds"] > 0
+        left = {path.name for path in folder.iterdir()} - {"stage.json"}
+        assert left <= set(TABLE[record["stage"]].writes)
         assert (folder / "model/config.json").is_file() == (stage in MODELS)
         assert not list(folder.glob("train_state*")) and not list(folder.glob("**/.*.tmp"))
     for stage in ("cold_start", "rejection_sampling", "distill"):
@@ -304,16 +308,21 @@ def test_a_missing_file_and_a_malformed_row_are_named_and_nothing_is_lost(
     call: Callable[..., tuple[int, str, str]],
 ) -> None:
     code, _, error = call(RECIPE + SECOND)
-    assert code in (1, 2) and "own.jsonl: no such file" in error and "Traceback" not in error
+    assert code == 2 and "stages.second.data.0: own.jsonl: no such file" in error
+    assert "small.yaml:5: " in error and not list(Path("runs").glob("*/stages/*"))  # before the first stage
     Path("own.jsonl").write_text('{"prompt": "a", "completion": "b"}\n{"prompt": "a", "completion": \n')
     code, _, error = call(RECIPE + SECOND)
     assert (
         code == 1
         and "stage 'second' failed" in error
         and "own.jsonl:2: not JSON" in error
-        and "mend or remove the line" in error
+        and "correct or remove the line" in error
     )
-    assert "Finished and kept: first" in error and "continue with" in error and "Traceback" not in error
+    assert (
+        "Finished and kept: first" in error
+        and "Fix the cause, then rerun" in error
+        and "Traceback" not in error
+    )
     kept = weights(Path("runs/small"), "first")
     Path("own.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
     code, output, _ = call(RECIPE + SECOND)
@@ -355,4 +364,4 @@ def test_a_task_that_raises_stops_the_run_with_its_own_error(
 def test_the_models_directory_must_be_one(call: Callable[..., tuple[int, str, str]]) -> None:
     Path("empty").mkdir()
     code, _, error = call(RECIPE.replace("MODEL", "empty"))
-    assert code == 1 and "empty" in error and "tokenizer.json" in error and "Traceback" not in error
+    assert code == 2 and "empty/config.json: not found" in error and "Traceback" not in error

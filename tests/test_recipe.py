@@ -1,6 +1,8 @@
 """Recipes: layers, where every key came from, and one clear error for each mistake before anything starts."""
 
+import enum
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import recipe_fakes
@@ -10,6 +12,8 @@ from r1kit.config import ConfigError
 from r1kit.recipe.layers import read_layers
 from r1kit.recipe.recipe import Recipe, build, explain, load, resolved
 from r1kit.runtime import RUNTIMES
+from r1kit.stages import STAGES
+from r1kit.stages.stage import Stage
 
 GOOD = """\
 name: tiny
@@ -221,7 +225,7 @@ def test_mistaken_override_is_named(read, override, says):
     assert says in message and "command line" in message and "\n" not in message
 
 
-def test_all_mistakes_are_told_at_once(read):
+def test_all_mistakes_are_listed_at_once(read):
     message = complaint(
         read, GOOD.replace("steps: 5", "step: 5").replace("name: base}", "name: base, inti: x}")
     )
@@ -232,9 +236,149 @@ def test_all_mistakes_are_told_at_once(read):
     )
 
 
-def test_missing_file_and_missing_stages_are_told(read, tmp_path):
+def test_missing_file_and_missing_stages_are_named(read, tmp_path):
     with pytest.raises(ConfigError, match=r"none\.yaml: no such file"):
         load(tmp_path / "none.yaml")
     assert "stages: a list with at least one stage is needed" in complaint(read, "name: x\n")
     assert "this file holds a str" in complaint(read, "only words\n")
     assert "name: this key is needed" in complaint(read, "stages: [{stage: write}]\n")
+
+
+UNQUOTED = """\
+name: tiny
+stages:
+  - {stage: write, name: base}
+  - stage: write
+    name: zero
+    init: @base/data.jsonl
+    sources: {@base: 0.5, "@base/data.jsonl": 1}
+"""
+
+
+def test_a_value_that_begins_with_at_needs_no_quotes(read, tmp_path):
+    quoted = UNQUOTED.replace("init: @base/data.jsonl", 'init: "@base/data.jsonl"').replace(
+        "{@base", '{"@base"'
+    )
+    assert read(UNQUOTED) == read(quoted)
+    zero = read(GOOD, "stages.zero.init=@base", "stages.zero.sources={@base: 2}").stages[1]
+    assert zero.init == "@base" and zero.sources == {"@base": 2.0}
+    (tmp_path / "list.yaml").write_text("a: [@x, '@y', b@z]\nb:\n  - @x\n  - c: @d  # why\n")
+    assert read_layers(tmp_path / "list.yaml").data == {
+        "a": ["@x", "@y", "b@z"],
+        "b": ["@x", {"c": "@d"}],
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "fix"),
+    [
+        ("`base`", "a value that begins with ` needs quotes: '`...'"),
+        ("%base", "a value that begins with % needs quotes: '%...'"),
+        ("*base", "a value that begins with * needs quotes: '*...'"),
+        ("!base", "a value that begins with ! needs quotes: '!...'"),
+        ("\tbase", "indent with spaces, not with tabs"),
+    ],
+)
+def test_a_value_that_yaml_refuses_names_its_fix(read, value, fix):
+    assert fix in complaint(read, GOOD, f"stages.zero.init={value}")
+    assert fix in complaint(read, GOOD.replace('"@base/data.jsonl"', value))
+    assert read(GOOD, f"stages.zero.init='{value.strip()}'").stages[1].init == value.strip()
+
+
+class Surrogate(enum.Enum):
+    CLIP = "clip"
+    CISPO = "cispo"
+
+
+class Choosy(Stage):
+    stage: Literal["choosy"] = "choosy"
+    surrogate: Literal["clip", "cispo"] = "clip"
+    masks: tuple[Literal["truncated", "repeated"], ...] = ()
+    kind: Surrogate = Surrogate.CLIP
+    steps: int | Literal["all"] = 1
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        (
+            "surrogate=clipp",
+            "surrogate: Input should be 'clip' or 'cispo' (given: 'clipp'); did you mean 'clip'?",
+        ),
+        (
+            "masks=[repeated, trunkated]",
+            "masks.1: Input should be 'truncated' or 'repeated' (given: 'trunkated'); ",
+        ),
+        ("masks=[trunkated]", "did you mean 'truncated'?"),
+        ("kind=cisppo", "(given: 'cisppo'); did you mean 'cispo'?"),
+        ("steps=al", "did you mean 'all'?"),
+    ],
+)
+def test_a_misspelled_choice_names_the_nearest_one(tmp_path, override, says):
+    (tmp_path / "x.yaml").write_text("name: x\nstages: [{stage: choosy}]\n")
+    with pytest.raises(ConfigError) as error:
+        load(tmp_path / "x.yaml", [f"stages.choosy.{override}"], {"choosy": Choosy})
+    assert says in str(error.value)
+    with pytest.raises(ConfigError) as direct:
+        Choosy.parse(yaml.safe_load("{" + override.replace("=", ": ") + "}"), "here")
+    assert says in str(direct.value) and str(direct.value).startswith("here: ")
+
+
+def test_a_choice_that_is_near_none_lists_them_all_and_a_right_one_passes(tmp_path):
+    with pytest.raises(ConfigError) as error:
+        Choosy.parse({"surrogate": "quux"}, "here")
+    assert str(error.value) == "here: surrogate: Input should be 'clip' or 'cispo' (given: 'quux')"
+    assert Choosy.parse({"surrogate": "cispo", "masks": ["repeated"], "kind": "clip"}, "here").masks == (
+        "repeated",
+    )
+
+
+REAL = """\
+name: real
+stages:
+  - {stage: pretrain, model: {preset: nano}, tokens: 1000}
+  - stage: r1_zero
+    init: "@pretrain"
+    rewards: {accuracy: 1.0}
+    tasks: {mul: 1.0, mine: {kind: dataset, train: a.jsonl}}
+    grpo: {steps: 5}
+"""
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("rewards.acuracy=1", "stages.r1_zero.rewards: unknown reward 'acuracy': did you mean 'accuracy'?"),
+        ("rewards.accuracy=high", "stages.r1_zero.rewards.accuracy: the weight must be a finite number"),
+        ("rewards.cosine={limits: 3}", "stages.r1_zero.rewards.cosine: unknown option 'limits'"),
+        ("tasks.mine.trian=b.jsonl", "stages.r1_zero.tasks.mine: unknown key 'trian': did you mean 'train'?"),
+        ("tasks.mine.check=maths", "stages.r1_zero.tasks.mine: check: Input should be 'math'"),
+        ("tasks.chian=1", "stages.r1_zero.tasks: unknown task 'chian': did you mean 'chain'?"),
+        ("grpo.surrogate=clipp", "stages.r1_zero.grpo.surrogate: Input should be "),
+        ("grpo.stpes=3", "stages.r1_zero.grpo: unknown key 'stpes': did you mean 'steps'?"),
+        ("grpo={stpes: 3}", "stages.r1_zero.grpo: unknown key 'stpes': did you mean 'steps'?"),
+    ],
+)
+def test_the_error_of_an_override_names_the_override(tmp_path, override, says):
+    (tmp_path / "real.yaml").write_text(REAL)
+    with pytest.raises(ConfigError) as error:
+        load(tmp_path / "real.yaml", [f"stages.r1_zero.{override}"], STAGES)
+    assert str(error.value).startswith(f"command line (stages.r1_zero.{override}): {says}"), error.value
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (("accuracy: 1.0", "acuracy: 1.0"), "real.yaml:6: stages.r1_zero.rewards: unknown reward 'acuracy'"),
+        (
+            ("{steps: 5}", "\n      steps: 5\n      stpes: 5"),
+            "real.yaml:10: stages.r1_zero.grpo: unknown key",
+        ),
+        (("train: a", "\n      trian: a"), "real.yaml:8: stages.r1_zero.tasks.mine: unknown key 'trian'"),
+    ],
+)
+def test_the_same_mistake_in_the_file_names_its_line(tmp_path, change, says):
+    (tmp_path / "real.yaml").write_text(REAL.replace(*change))
+    with pytest.raises(ConfigError) as error:
+        load(tmp_path / "real.yaml", ["stages.r1_zero.grpo.steps=4"], STAGES)
+    assert says in str(error.value)

@@ -19,8 +19,9 @@ from rich.console import Console
 from r1kit.config import ConfigError
 from r1kit.recipe.layers import read_layers
 from r1kit.recipe.recipe import build
-from r1kit.runs.execute import InterruptedRunError, StageError, run, survey
+from r1kit.runs.execute import InterruptedRunError, StageError, run
 from r1kit.runs.fingerprint import find_finished, note_finished
+from r1kit.runs.survey import survey
 from r1kit.runtime import RUNTIMES
 from r1kit.seeds import derive_seed
 
@@ -37,7 +38,7 @@ stages:
 @pytest.fixture(autouse=True)
 def fake_runtime(monkeypatch):
     monkeypatch.setitem(RUNTIMES, "local", "recipe_fakes:FakeRuntime")
-    monkeypatch.setattr("r1kit.runs.execute.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "r1kit.report", recipe_fakes.report)
 
 
 @pytest.fixture
@@ -167,7 +168,7 @@ def test_failing_stage_is_one_message_and_loses_nothing(recipe, how, says):
     message = str(error.value)
     assert message.startswith(f"stage 'fail' failed: {says}")
     assert "Finished and kept: base, zero, aside, last." in message and message.endswith(
-        "continue with:\n  r1kit run tiny.yaml"
+        "Fix the cause, then rerun:\n  r1kit run tiny.yaml"
     )
     assert states(tiny) == {
         "base": "done",
@@ -189,13 +190,14 @@ def test_reference_to_a_file_that_the_stage_did_not_write_is_named(recipe):
     tiny = recipe(THREE.replace("@base/data.jsonl", "@base/model"))
     with pytest.raises(
         StageError, match=r"'@base/model': stage 'base' wrote no 'model'; it wrote: data\.jsonl, stage\.json"
-    ):
+    ) as error:
         execute(tiny)
-    with pytest.raises(StageError, match=r"nowhere\.jsonl: no such file or folder"):
+    assert str(error.value).count("'zero'") == 1  # the failing stage is named once
+    with pytest.raises(ConfigError, match=r"nowhere\.jsonl: no such file"):
         execute(recipe("name: other\nstages: [{stage: write, init: nowhere.jsonl}]\n"))
 
 
-def test_unwritable_out_is_told_before_any_work(recipe, tmp_path):
+def test_unwritable_out_is_an_error_before_any_work(recipe, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"out: .*file/run cannot be written: .*--out DIR"):
         execute(recipe(THREE, f"out={tmp_path}/file/run"))

@@ -1,6 +1,7 @@
 """What a run was made from: a change is refused with its difference, an allowed one is recorded, a damaged
 file is named."""
 
+import hashlib
 import io
 import json
 import sys
@@ -10,16 +11,19 @@ import pytest
 import recipe_fakes
 from rich.console import Console
 
+import r1kit
 from r1kit.commands import doctor
 from r1kit.commands.cli import app, main
 from r1kit.config import ConfigError
 from r1kit.model import compile_kernels as build_kernels
 from r1kit.recipe.layers import read_layers
 from r1kit.recipe.recipe import Recipe, build
+from r1kit.records import DamageError, StageFolder, StageRecord, mark_files
 from r1kit.runs import provenance
-from r1kit.runs.execute import StageError, run, survey
+from r1kit.runs.execute import StageError, run
 from r1kit.runs.fingerprint import find_finished, note_finished
 from r1kit.runs.provenance import named_files
+from r1kit.runs.survey import survey
 from r1kit.runs.verify import as_lines, examine
 from r1kit.runtime import RUNTIMES
 from r1kit.runtime.local import LocalConfig
@@ -35,7 +39,7 @@ stages:
 @pytest.fixture(autouse=True)
 def fake_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(RUNTIMES, "local", "recipe_fakes:FakeRuntime")
-    monkeypatch.setattr("r1kit.runs.execute.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "r1kit.report", recipe_fakes.report)
 
 
 @pytest.fixture
@@ -230,7 +234,7 @@ def test_verify_sees_records_metrics_and_foreign_files(recipe: Recipe, tmp_path:
     execute(recipe)
     note_finished(read_layers(tmp_path / "tiny.yaml", [f"out={tmp_path}/run"]), recipe.run_dir)
     file = recipe.run_dir / "stages/last/stage.json"
-    file.write_text(file.read_text().replace('"seconds"', '"Seconds"'))
+    file.write_text(file.read_text().replace('"attempts": 1', '"attempts": 2'))
     metrics = recipe.run_dir / "metrics.jsonl"
     metrics.write_text(
         "".join(
@@ -244,7 +248,7 @@ def test_verify_sees_records_metrics_and_foreign_files(recipe: Recipe, tmp_path:
         "step 2 of base after step 0",
     ]
     assert examined.notes == ("last: not written by the stage: mine.txt",)
-    with pytest.raises(ConfigError, match="no run lies here"):
+    with pytest.raises(ConfigError, match="no run here"):
         examine(tmp_path / "nowhere")
 
 
@@ -303,7 +307,7 @@ def test_an_unfinished_stage_is_not_continued_with_other_kernels(
     assert states(stopped)[2] == "continue"
 
 
-def test_the_kernels_in_use_are_told_by_what_they_were_compiled_from(
+def test_the_kernels_in_use_are_named_by_what_they_were_compiled_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def told(**environment: str) -> dict[str, str]:
@@ -329,10 +333,115 @@ def test_the_kernels_in_use_are_told_by_what_they_were_compiled_from(
 
 def test_doctor_says_which_kernels_run_or_why_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = LocalConfig().kernels()
-    for finding, name in zip(doctor._kernels(), ("engine", "learner"), strict=True):
+    for finding, name in zip(doctor.examine_kernels(), ("engine", "learner"), strict=True):
         assert finding.subject == "kernels" and finding.detail.startswith(f"{name}: {here[name].split()[0]}")
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
-    for finding in doctor._kernels():
+    for finding in doctor.examine_kernels():
         assert finding.level == "note" and "PyTorch, since" in finding.detail and finding.fix
         assert "there is no C++ compiler" in finding.detail or "the processor has no" in finding.detail
+
+
+def exit_code(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["r1kit", *words])
+    try:
+        main()
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0
+
+
+@pytest.mark.parametrize(
+    "damage", ["{", "[]", '{"name": "base"}', '{"stage": "write", "name": "base", "Seconds": 1}', "\x00"]
+)
+def test_a_damaged_record_is_one_error_with_one_exit_code_whoever_reads_it(
+    recipe: Recipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    damage: str,
+) -> None:
+    execute(recipe)
+    file = recipe.run_dir / "stages/base/stage.json"
+    file.write_text(damage)
+    monkeypatch.setattr("r1kit.stages.STAGES", recipe_fakes.STAGES)
+    run_dir, yaml_file = str(recipe.run_dir), str(tmp_path / "tiny.yaml")
+    said = {}
+    for words in (
+        ["run", yaml_file, "--out", run_dir],
+        ["run", yaml_file, "--out", run_dir, "--dry-run"],
+        ["plan", yaml_file, "--out", run_dir],
+        ["chat", run_dir],
+        ["export", run_dir, "--to", str(tmp_path / "given")],
+    ):
+        assert exit_code(monkeypatch, *words) == 1, words
+        said[words[0]] = capsys.readouterr().err
+    assert len(set(said.values())) == 1, said
+    assert f"{file}: damaged" in said["run"] and "--from base" in said["run"]
+    assert exit_code(monkeypatch, "verify", run_dir) == 1
+    assert f"DAMAGED: {file}: damaged" in capsys.readouterr().out
+    # The fix that the message names works.
+    assert set(run(recipe, redo_from="base", console=Console(file=io.StringIO())).states.values()) == {"new"}
+    assert exit_code(monkeypatch, "verify", run_dir) == 0
+
+
+def test_a_damaged_list_of_accepted_changes_is_named(recipe: Recipe, data: Path) -> None:
+    execute(recipe)
+    data.write_text("{}\n")
+    execute(recipe, allow_change=True)
+    file = recipe.run_dir / "stages/base/allowed.json"
+    file.write_text(file.read_text()[:-5])
+    with pytest.raises(DamageError, match=r"base/allowed\.json: damaged"):
+        execute(recipe)
+
+
+def test_the_records_name_stands_once_in_the_source() -> None:
+    package = Path(r1kit.__file__).parent
+    found = [file for file in package.rglob("*.py") for _ in range(file.read_text().count("stage.json"))]
+    assert [str(file.relative_to(package)) for file in found] == ["records.py"]
+
+
+def test_the_hash_of_the_code_covers_the_whole_package() -> None:
+    package = Path(r1kit.__file__).parent
+    covered = {str(file.relative_to(package)) for file in provenance.source_files()}
+    everything = {str(file.relative_to(package)) for file in package.rglob("*.py")}
+    assert everything <= covered and "train/grpo.py" in covered and "config.py" in covered
+    assert any(name.endswith(".cpp") or name.endswith(".h") for name in covered)
+
+
+def test_records_that_were_written_are_read_as_they_were(tmp_path: Path) -> None:
+    folder = StageFolder(tmp_path / "stages/zero")
+    assert folder.finished() is None and folder.begun() is None and folder.record_hash() is None
+    record = StageRecord(
+        stage="r1_zero", name="zero", config={"grpo": {"steps": 3, "lr": 1e-6}}, seed=2**63 - 1,
+        inputs={"base": "a" * 64}, files={"x.jsonl": "b" * 64}, started=1.5,
+    )  # fmt: skip
+    folder.begin(record)
+    assert folder.begun() == record and folder.finished() is None
+    (folder.partial / "data.jsonl").write_text("x")
+    finished = record.model_copy(update={"outputs": mark_files(folder.partial), "finished": 2.0})
+    folder.write(finished)
+    folder.finish()
+    assert folder.finished() == finished and folder.begun() is None
+    assert finished.outputs["data.jsonl"].bytes == 1 and list(finished.outputs) == ["data.jsonl"]
+    # The identity is a hash of these six, written out: what else a record holds does not count.
+    names = ("stage", "name", "config", "seed", "inputs", "files")
+    text = json.dumps({name: getattr(record, name) for name in names}, sort_keys=True, ensure_ascii=False)
+    assert finished.digest() == record.digest() == hashlib.sha256(text.encode()).hexdigest()
+    assert record.digest() != record.model_copy(update={"seed": 1}).digest()
+    folder.remove()
+    assert not folder.final.exists()
+
+
+def test_a_stage_that_stopped_before_it_wrote_anything_starts_over_when_its_cause_is_fixed(
+    tmp_path: Path, data: Path
+) -> None:
+    text = TWO + "  - {stage: fail, how: config, init: DATA, work: WORK}\n"
+    for work, state in (("false", "new"), ("true", "changed")):
+        data.write_text('{"prompt": "1+1?"\n')
+        failing = made(tmp_path, text.replace("WORK", work), f"out={tmp_path}/{work}")
+        with pytest.raises(StageError, match=r"not JSON.*\n.*Fix the cause, then rerun"):
+            execute(failing)
+        assert states(failing)[2] == "continue"
+        data.write_text('{"prompt": "1+1?"}\n')
+        assert states(failing)[2] == state

@@ -36,7 +36,7 @@ def test_a_compressed_file_and_one_with_a_byte_order_mark_read_alike(file: Path,
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (b'{"prompt": "a"', r"rows\.jsonl:7: not JSON .*mend or remove the line"),
+        (b'{"prompt": "a"', r"rows\.jsonl:7: not JSON .*correct or remove the line"),
         (b"[1, 2]", r"rows\.jsonl:7: a row must be an object .* not list"),
         (b'"text"', r"rows\.jsonl:7: a row must be an object .* not str"),
         (b'{"prompt": "\xff"}', r"rows\.jsonl:7: not UTF-8 .*convert the file"),

@@ -2,16 +2,21 @@
 and the fix."""
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 KeyPath = tuple[str | int, ...]
+# What is wrong with something that a task or a stage reads: its key within their options, and the message.
+InputError = tuple[KeyPath, str]
+
+_LONGEST_SHOWN = 80
 
 
 class R1kitError(Exception):
-    """An error that the user can mend. Its text says what happened, where (file, key or row) and what to
+    """An error that the user can fix. Its text says what happened, where (file, key or row) and what to
     do."""
 
 
@@ -32,9 +37,7 @@ class Config(BaseModel):
             return data
         for key in data:
             if key not in cls.model_fields:
-                near = difflib.get_close_matches(str(key), cls.model_fields, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(cls.model_fields)}"
-                raise ValueError(f"unknown key {key!r}: {hint}")
+                raise ValueError(f"unknown key {key!r}: {suggest(str(key), cls.model_fields)}")
         return data
 
     @classmethod
@@ -51,14 +54,43 @@ def describe(error: ValidationError, where: str) -> str:
     lines = []
     for problem in error.errors():
         path = ".".join(str(part) for part in problem["loc"])
-        message = problem["msg"].removeprefix("Value error, ")
-        given = "" if problem["type"] in ("value_error", "missing") else f" (given: {problem['input']!r})"
-        lines.append(f"{where}: {path + ': ' if path else ''}{message}{given}")
+        lines.append(f"{where}: {path + ': ' if path else ''}{explain_problem(problem)}")
     return "\n".join(lines)
 
 
-def suggest(word: str, known: Iterable[str]) -> str:
-    """``; did you mean 'x'?`` where something known is near, else the list of what is known."""
+def explain_problem(problem: Mapping[str, Any]) -> str:
+    """What is wrong with one value, one entry of ``ValidationError.errors()``: the value, and for a choice of
+    words the nearest of them."""
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if problem["type"] == "value_error":
+        return message
+    if problem["type"] == "missing":
+        return "this key is needed"
+    given = problem["input"]
+    if problem["type"] in ("literal_error", "enum") and isinstance(given, str):
+        known = re.findall(r"'([^']*)'", str(problem["ctx"]["expected"]))
+        near = nearest(given, known)
+        return f"{message} (given: {shorten(given)})" + (f"; did you mean {near!r}?" if near else "")
+    return f"{message} (given: {shorten(given)})"
+
+
+def shorten(value: Any) -> str:
+    """A value as Python writes it, cut to a length that fits a message."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[: _LONGEST_SHOWN - 3]}..."
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that is spelled most like ``word``, None where none is near."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return near[0] if near else None
+
+
+def suggest(word: str, known: Iterable[str], otherwise: str | None = None) -> str:
+    """``did you mean 'x'?`` where something known is near, else ``otherwise``, by default the list of what is
+    known."""
     known = list(known)
-    near = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
+    near = nearest(word, known)
+    if near is not None:
+        return f"did you mean {near!r}?"
+    return f"known: {', '.join(known) or 'none'}" if otherwise is None else otherwise

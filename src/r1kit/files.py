@@ -1,5 +1,5 @@
 """Files that are there whole or not at all: written to a temporary name, flushed to the disk, renamed; and
-what they hold, as a hash."""
+the hash of what they hold."""
 
 import contextlib
 import errno
@@ -12,18 +12,17 @@ from pathlib import Path
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 
 
-def disk_trouble(error: BaseException) -> str | None:
-    """What a user is told where the disk is full or broken: the file, why, and what to do; None for any other
-    error."""
+def disk_error(error: BaseException) -> str | None:
+    """The message for a full or broken disk: the file, why, and what to do; None for any other error."""
     if not (isinstance(error, OSError) and error.errno in _DISK):
         return None
-    return f"{error.filename or 'a file'}: {error.strerror}; free space or mend the disk"
+    return f"{error.filename or 'a file'}: {error.strerror}; free space or repair the disk"
 
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Have a full or broken disk's errors at an open file, which do not know its name, name it, or the folder
-    that it is in."""
+    """Add the path of the file, or of its folder, to the errors of a full or broken disk that come without
+    one."""
     try:
         yield
     except OSError as error:
@@ -33,8 +32,7 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Replace the file by ``text``; whoever reads it, even after a crash, sees the old text or the new
-    one."""
+    """Replace the file by ``text``; a reader, even after a crash, sees the old text or the new one."""
     temporary = path.with_name(f"{path.name}.tmp")
     with naming(path), temporary.open("w", encoding="utf-8") as file:
         file.write(text)
@@ -80,7 +78,7 @@ def remove_tree(folder: Path) -> None:
 
 
 def remove_at_once(folder: Path) -> None:
-    """Remove a folder, its name first: whoever looks, even after a crash, finds all of it under its name or
+    """Remove a folder, its name first: a reader, even after a crash, finds all of it under its name or
     nothing."""
     gone = folder.with_name(f".{folder.name}.gone.tmp")
     remove_tree(gone)

@@ -1,6 +1,6 @@
-"""Ctrl-C and SIGTERM: while a training loop promises to look, the first one lets the step end and its state
-be saved; otherwise, and at the second one, the work stops at once. Either way nothing is lost but work: what
-continues ends with the same bytes."""
+"""Ctrl-C and SIGTERM. Within a training loop the first signal lets the step end and its state be saved;
+elsewhere, and at the second signal, the work stops at once. Either way only work is lost: an interrupted run
+that continues ends with the same bytes as one that was not."""
 
 import signal
 import sys
@@ -11,10 +11,10 @@ NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interruption:
-    """A context manager that takes the two signals. ``asked``: someone wants the run to stop; ``deferred``: a
-    loop looks at that after every step.
+    """A context manager that handles the two signals. ``asked``: the run is to stop; ``deferred``: a loop
+    checks that after every step, so the signal need not stop it at once.
 
-    Signals can be taken in the main thread only; in another one nothing is taken, and nothing is ever asked.
+    Signals can be handled in the main thread only; in another one ``asked`` stays False.
     """
 
     def __init__(self) -> None:
@@ -25,10 +25,9 @@ class Interruption:
     def __enter__(self) -> Self:
         try:
             for number in NUMBERS:
-                if (
-                    signal.getsignal(number) is not signal.SIG_IGN
-                ):  # a job in a shell's background is not to hear Ctrl-C
-                    self._before[number] = signal.signal(number, self._take)
+                # A job in a shell's background ignores Ctrl-C, and goes on doing so.
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._handle)
         except ValueError:
             pass
         return self
@@ -39,18 +38,18 @@ class Interruption:
         self._before = {}
 
     def stop_if_asked(self) -> None:
-        """Raise KeyboardInterrupt where someone has asked to stop."""
+        """Raise KeyboardInterrupt where the run is to stop."""
         if self.asked:
             raise KeyboardInterrupt
 
-    def _take(self, number: int, _frame: FrameType | None) -> None:
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
         if not self.deferred or self.asked:
             raise KeyboardInterrupt
         self.asked = True
         name = signal.Signals(number).name
         print(
-            f"r1kit: {name}: this step is ended and its state saved first; the same signal once more "
-            "stops at once",
+            f"r1kit: {name}: stopping when this step has ended and its state is saved; the same signal once "
+            "more stops at once",
             file=sys.stderr,
             flush=True,
         )

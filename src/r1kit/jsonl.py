@@ -17,6 +17,7 @@ from r1kit.config import R1kitError
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json")
 BAD_ROWS_LIMIT = 0.05  # of a file's rows; beyond that the file is another one than was meant
+FIRST_ROWS = 20  # that are looked at before a run: beyond that bad rows do not come first by chance
 
 BadRows = Literal["error", "quarantine"]
 Row = TypeVar("Row")
@@ -52,11 +53,11 @@ def parse_row(path: Path, number: int, line: bytes) -> dict[str, Any]:
         ) from None
     except json.JSONDecodeError as error:
         raise R1kitError(
-            f"{path}:{number}: not JSON ({error.msg} at column {error.colno}); mend or remove the line"
+            f"{path}:{number}: not JSON ({error.msg} at column {error.colno}); correct or remove the line"
         ) from None
     except (ValueError, RecursionError) as error:
         raise R1kitError(
-            f"{path}:{number}: not JSON that can be read ({error}); mend or remove the line"
+            f"{path}:{number}: not JSON that can be read ({error}); correct or remove the line"
         ) from None
     if not isinstance(row, dict):
         raise R1kitError(
@@ -87,7 +88,7 @@ def read_usable(
         except R1kitError as error:
             if bad_rows == "error":
                 raise R1kitError(
-                    f"{error}\n(bad_rows: quarantine writes such rows aside and goes on)"
+                    f"{error}\n(bad_rows: quarantine moves such rows to a file of their own and goes on)"
                 ) from None
             bad.append(
                 {"line": number, "error": str(error), "row": line.decode("utf-8", "replace").rstrip("\n")}
@@ -99,20 +100,41 @@ def read_usable(
             f"first: {bad[0]['error']}"
         )
     if bad:
-        aside = path.with_name(f"{path.name}.bad.jsonl")
+        bad_file = path.with_name(f"{path.name}.bad.jsonl")
         try:
-            write_jsonl(aside, bad)
+            write_jsonl(bad_file, bad)
         except OSError as error:
             raise R1kitError(
-                f"{aside}: cannot be written ({error.strerror or error}): {path.name} has {len(bad)} "
-                "bad rows; mend them"
+                f"{bad_file}: cannot be written ({error.strerror or error}): {path.name} has {len(bad)} "
+                "bad rows; correct them"
             ) from None
         print(
             f"r1kit: warning: {path}: {len(bad)} of {rows} rows cannot be used and are left out; "
-            f"{aside.name} says why",
+            f"{bad_file.name} gives the reasons",
             file=sys.stderr,
         )
     return found
+
+
+def first_error(
+    path: Path, use: Callable[[Path, int, dict[str, Any]], object], bad_rows: BadRows = "error"
+) -> str | None:
+    """What is wrong with a file, as far as its first row shows: the message of ``read_lines``, or that with
+    which ``use`` refuses the row; None where the row is good. With "quarantine" one good row of the first
+    FIRST_ROWS is enough."""
+    last = f"{path}: no rows"
+    try:
+        for place, (number, line) in enumerate(read_lines(path), 1):
+            try:
+                use(path, number, parse_row(path, number, line))
+                return None
+            except R1kitError as error:
+                last = str(error)
+            if bad_rows == "error" or place == FIRST_ROWS:
+                break
+    except R1kitError as error:
+        return str(error)
+    return last
 
 
 def column(path: Path, number: int, row: dict[str, Any], name: str) -> str:
@@ -127,14 +149,14 @@ def column(path: Path, number: int, row: dict[str, Any], name: str) -> str:
         )
     if any("\ud800" <= character <= "\udfff" for character in value):
         raise R1kitError(
-            f"{path}:{number}: column {name!r} holds half a character (a lone surrogate); mend or "
+            f"{path}:{number}: column {name!r} holds half a character (a lone surrogate); correct or "
             "remove the line"
         )
     return value
 
 
 def write_jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write rows beside and rename, so that a file is whole or not there."""
+    """Write rows to a temporary file and rename it, so that the file is whole or not there."""
     temporary = path.with_name(f".{path.name}.tmp")
     with temporary.open("w", encoding="utf-8") as file:
         for row in rows:

@@ -1,11 +1,11 @@
-"""What a run says: one row per step in ``metrics.jsonl``, rollouts as text in ``samples/``, one progress line
-per stage on the screen.
+"""The log of a run: one row per step in ``metrics.jsonl``, rollouts as text in ``samples/``, one progress
+line per stage on the screen.
 
 A row is {"stage", "step", "time", metric: value, ...}; metrics are named ``group/name`` (reward/mean,
 completions/mean_length, policy/loss; docs list them). A step has exactly one row however often the run was
 interrupted: the first row that a resumed stage writes replaces what the interrupted attempt had written from
-that step on. Where the disk is full, rows wait and are written when there is room; no training state is
-saved, and no stage ends, before its rows are on the disk."""
+that step on. Where the disk is full, rows wait in memory until there is space; no training state is saved,
+and no stage ends, before its rows are on the disk."""
 
 import json
 import math
@@ -110,17 +110,16 @@ class Log:
         self._show_progress(step, total, metrics)
 
     def save_point(self, due: bool, save: Callable[..., None], *arguments: Any) -> None:
-        """Call ``save(*arguments)`` after a step where that is ``due``, or where someone has asked the run to
-        stop, which it then does (KeyboardInterrupt).
+        """Call ``save(*arguments)`` after a step where that is ``due``, or where the run is to stop; then
+        stop (KeyboardInterrupt).
 
         The rows of the steps so far are on the disk first: a state that is ahead of its log would leave a
         gap."""
         if due or self.interruption.asked:
             self.sync()
             save(*arguments)
-        self.interruption.deferred = (
-            not self._ended
-        )  # a loop that has come here comes here again after the next step
+        # A loop that calls this calls it again after its next step, so an interruption can wait until then.
+        self.interruption.deferred = not self._ended
         self.interruption.stop_if_asked()
 
     def sync(self) -> None:
@@ -129,13 +128,13 @@ class Log:
             why = error.strerror or str(error)
             raise R1kitError(
                 f"{self.metrics_file}: {len(self._waiting)} rows could not be written: {why}; free "
-                "space or mend the disk"
+                "space or repair the disk"
             )
         if self.metrics_file.exists():
             sync(self.metrics_file)
 
     def info(self, text: str) -> None:
-        """Say one thing to the user."""
+        """Print one line for the user."""
         self.console.print(Text(f"  {text}"))
 
     def rollouts(self, step: int, records: Iterable[Mapping[str, Any]], show: int | None = None) -> Path:
@@ -155,7 +154,7 @@ class Log:
         return path
 
     def truncate_from(self, step: int) -> None:
-        """Forget this stage's rows and rollouts of ``step`` and later, and a torn last line."""
+        """Remove this stage's rows and rollouts of ``step`` and later, and a torn last line."""
         key = self._key()
         if self.metrics_file.exists():
             kept = []
@@ -176,7 +175,7 @@ class Log:
                 path.unlink()
 
     def forget(self) -> None:
-        """Forget all that this stage has ever logged, its parts included."""
+        """Remove all that this stage has ever logged, its parts included."""
         if self.metrics_file.exists():
             lines = self.metrics_file.read_text(encoding="utf-8").splitlines(keepends=True)
             rows = [(line, _parse(line)) for line in lines]
@@ -283,7 +282,7 @@ class Log:
 
 
 def duration(seconds: float) -> str:
-    """Write a span of time as people say it: 8 s, 3 min 20 s, 2 h 5 min."""
+    """A span of time for people: 8 s, 3 min 20 s, 2 h 5 min."""
     if seconds < 60:
         return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -291,7 +290,7 @@ def duration(seconds: float) -> str:
 
 
 def printable(text: str) -> str:
-    """The text without characters that steer a terminal: what a model writes must not move the cursor."""
+    """The text without control characters: what a model writes must not move the terminal's cursor."""
     return "".join(
         character if character.isprintable() or character in "\n\t" else "\ufffd" for character in text
     )

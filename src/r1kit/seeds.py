@@ -1,5 +1,4 @@
-"""Where randomness comes from: a seed is an argument, derived from what it is for, never from a clock or from
-call order.
+"""Seeds: always an argument, derived from what is to be drawn, never from a clock or from the order of calls.
 
 A seed is derived from (run seed, stage, step, problem id, rollout index), so a result depends neither on how
 the work was batched nor on where a run was interrupted."""
@@ -12,7 +11,8 @@ def derive_seed(*parts: int | str) -> int:
     """Hash the parts to a seed in [0, 2**63): the same in every process, on every machine and in every
     version of Python.
 
-    Parts keep their type and their borders: (1, "23"), ("1", 23) and (12, "3") give three different seeds.
+    The types of the parts and where one ends count: (1, "23"), ("1", 23) and (12, "3") give three different
+    seeds.
     """
     text = json.dumps([part if isinstance(part, str) else int(part) for part in parts])
     digest = hashlib.sha256(text.encode()).digest()

@@ -91,6 +91,7 @@ class Tokenizer:
 
     @property
     def vocab_size(self) -> int:
+        """The number of token ids, special tokens included."""
         return self.backend.get_vocab_size()
 
     def id(self, token: str) -> int:
@@ -101,6 +102,7 @@ class Tokenizer:
         return int(index)
 
     def encode(self, text: str, special: bool = False) -> np.ndarray:
+        """Ids [T] int32 of a text, as ``encode_batch``."""
         return self.encode_batch([text], special)[0]
 
     def encode_batch(self, texts: Sequence[str], special: bool = False) -> list[np.ndarray]:
@@ -118,6 +120,7 @@ class Tokenizer:
         return str(self.backend.decode([int(i) for i in ids], skip_special_tokens=not special))
 
     def decode_batch(self, ids: Sequence[np.ndarray], special: bool = False) -> list[str]:
+        """The text of each row of ids, as ``decode``."""
         return list(self.backend.decode_batch([i.tolist() for i in ids], skip_special_tokens=not special))
 
     def save(self, directory: Path) -> None:

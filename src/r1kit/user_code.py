@@ -4,7 +4,6 @@ file).
 A file is found from the current folder, a module as Python finds it, the current folder first.
 """
 
-import difflib
 import hashlib
 import importlib
 import importlib.util
@@ -13,23 +12,21 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from r1kit.config import ConfigError
+from r1kit.config import ConfigError, suggest
 
 _MARK = "imported by r1kit.user_code"  # in a module's specification
 
 
 def load_name(name: str) -> Any:
     """Import what ``module:attribute`` or ``file.py:attribute`` names. Raises ConfigError saying which half
-    is at fault."""
+    is wrong."""
     place, _, attribute = name.rpartition(":")
     if not place or not attribute:
         raise ConfigError(f"{name!r} does not name code: write module:attribute or file.py:attribute")
     module = load_file(Path(place)) if place.endswith(".py") else _load_module(place)
     if not hasattr(module, attribute):
-        near = difflib.get_close_matches(attribute, dir(module), n=1)
-        raise ConfigError(
-            f"{name}: {place} has no {attribute!r}" + (f"; did you mean {near[0]!r}?" if near else "")
-        )
+        hint = suggest(attribute, dir(module), f"name something that {place} defines")
+        raise ConfigError(f"{name}: {place} has no {attribute!r}; {hint}")
     return getattr(module, attribute)
 
 
@@ -46,8 +43,8 @@ def load_file(path: Path) -> ModuleType:
         raise ConfigError(
             f"{path}: no such file; a file of your own code is looked up from the current folder"
         )
-    # One module per file, so that a class imported twice is the same class; the hash keeps a json.py of the
-    # user's off ours.
+    # One module per file, so that a class imported twice is the same class. The hash in its name keeps a
+    # user's json.py from replacing Python's.
     module_name = f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     if module_name in sys.modules:
         return sys.modules[module_name]

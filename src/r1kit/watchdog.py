@@ -1,9 +1,8 @@
-"""Every wait has a deadline and a name: when it passes, the stacks of all threads are printed, and what was
-waited for is said.
+"""Every wait has a deadline and a name: when the deadline passes, the stacks of all threads are printed, and
+the error names what was waited for.
 
-What hangs may sit in a system call, so the waiting thread is woken by a signal; what hangs outside Python
-does not wake, and then the process ends. Nothing is lost by that: a run that was ended anywhere continues
-from its last saved state."""
+The waiting thread may hang in a system call, so a signal wakes it. Where it hangs outside of Python and does
+not wake, the process ends; the run continues from its last saved state."""
 
 import contextlib
 import faulthandler
@@ -21,13 +20,13 @@ GRACE_S = 30.0  # for the waiting thread to wake
 
 
 class HungError(R1kitError):
-    """Something did not come back in time. The text names it."""
+    """Something did not answer in time. The text names it."""
 
 
 @contextlib.contextmanager
 def deadline(what: str, seconds: float = DEADLINE_S) -> Iterator[None]:
-    """Raise HungError in the body when it takes longer than ``seconds``; ``what`` names who is at fault and
-    the remedy.
+    """Raise HungError in the body when it takes longer than ``seconds``; ``what`` names what is waited for,
+    and the fix.
 
     Signals reach the main thread only: in another thread the stacks are printed and the process ends.
     """
@@ -45,9 +44,7 @@ def deadline(what: str, seconds: float = DEADLINE_S) -> Iterator[None]:
         if woken:
             signal.pthread_kill(main.ident or 0, signal.SIGUSR1)
         if not over.wait(GRACE_S if woken else 0.0):
-            print(
-                f"r1kit: {message}; it does not come back, so this process ends", file=sys.stderr, flush=True
-            )
+            print(f"r1kit: {message}; it does not answer, so this process ends", file=sys.stderr, flush=True)
             os._exit(1)
 
     main = threading.main_thread()
@@ -70,5 +67,5 @@ def print_stacks(what: str) -> None:
 
 
 def print_stacks_on_request() -> None:
-    """Let SIGUSR1 print this process's stacks, as the process that waits for it asks."""
+    """Print this process's stacks at SIGUSR1, which the process that waits for it sends."""
     faulthandler.register(signal.SIGUSR1, file=sys.__stderr__ or 2, all_threads=True)

@@ -1,7 +1,7 @@
-"""A conversation in the terminal: what the model writes appears as it is sampled, its thinking dimmed.
+"""``r1kit chat``: a conversation in the terminal. The answer appears as it is sampled, its thinking dimmed.
 
-Every line is answered on its own, which is what a model trained on single problems has learned; ``/more``
-continues the conversation with the next line instead, earlier thoughts left out as R1's template does."""
+Every line is a conversation of its own, as in the model's training on single problems. A line that begins
+with ``/more`` continues the conversation instead; earlier thinking is left out, as R1's template does."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -32,32 +32,30 @@ class Speaker:
 
     def __init__(self, model_dir: Path, sampling: Sampling) -> None:
         self.tokenizer = Tokenizer.load(model_dir)
-        self.chat = Chat(self.tokenizer, **_written_for(model_dir, self.tokenizer))
+        self.chat = Chat(self.tokenizer, **_prompt_format(model_dir, self.tokenizer))
         model = load_pretrained(model_dir)
         self.longest = model.config.max_positions
         self.stop_id = self.tokenizer.id(self.tokenizer.names["eos"])
-        self.engine = NativeEngine(
-            model, [self.stop_id], precision="bfloat16"
-        )  # half the memory to read for every token
+        # bfloat16: half the memory to read for every token
+        self.engine = NativeEngine(model, [self.stop_id], precision="bfloat16")
         self.sampling = sampling
 
     def answer(self, turns: list[Turn], seed: int) -> Iterator[str]:
-        """Yield the response piece by piece. Raises R1kitError when the conversation has no room left in the
-        model's context."""
+        """Yield the response piece by piece. Raises R1kitError when the conversation fills the model's
+        context."""
         prompt_ids = self.chat.turn_ids(turns, self.chat.opening)
-        room = self.longest - len(prompt_ids)
-        if room <= 0:
+        left = self.longest - len(prompt_ids)
+        if left <= 0:
             raise R1kitError(f"the conversation fills the model's {self.longest} positions: begin a new one")
-        sampling = replace(self.sampling, max_tokens=min(self.sampling.max_tokens, room))
+        sampling = replace(self.sampling, max_tokens=min(self.sampling.max_tokens, left))
         ids: list[int] = []
         begin, end, known = 0, 0, ""  # the tokens of the last piece that was yielded, and its text
         if self.chat.opening:
             yield self.chat.opening
         for token_id in self.engine.stream(prompt_ids, sampling, seed):
             ids.append(token_id)
-            text = self.tokenizer.decode(
-                ids[begin:]
-            )  # with the piece before: some tokenizers drop a space at the beginning
+            # With the piece before: some tokenizers drop a space at the beginning.
+            text = self.tokenizer.decode(ids[begin:])
             # A character may take several tokens; its first bytes alone decode to the replacement character.
             if not text.endswith("\ufffd"):
                 yield text[len(known) :]
@@ -67,21 +65,21 @@ class Speaker:
             yield f" [cut off after {len(ids)} tokens]"
 
 
-def talk(model_dir: Path, sampling: Sampling, console: Console, prompt: str | None = None) -> None:
+def converse(model_dir: Path, sampling: Sampling, console: Console, prompt: str | None = None) -> None:
     """Answer ``prompt``, or one line of the terminal after another until an empty one."""
     speaker = Speaker(model_dir, sampling)
     if prompt is not None:
-        say(speaker, [("user", prompt)], derive_seed(sampling.seed, 0), console)
+        print_answer(speaker, [("user", prompt)], derive_seed(sampling.seed, 0), console)
         return
     console.print(Text(f"{model_dir}: {HELP}", style="dim"))
     turns: list[Turn] = []
     for number, line in enumerate(_lines(console)):
         more = line.startswith("/more ")
         turns = [*(turns if more else []), ("user", line.removeprefix("/more ") if more else line)]
-        turns.append(("assistant", say(speaker, turns, derive_seed(sampling.seed, number), console)))
+        turns.append(("assistant", print_answer(speaker, turns, derive_seed(sampling.seed, number), console)))
 
 
-def say(speaker: Speaker, turns: list[Turn], seed: int, console: Console) -> str:
+def print_answer(speaker: Speaker, turns: list[Turn], seed: int, console: Console) -> str:
     """Print a response as it is sampled; return it without its thinking."""
     response = ""
     for piece in speaker.answer(turns, seed):
@@ -103,7 +101,7 @@ def _lines(console: Console) -> Iterator[str]:
         yield line
 
 
-def _written_for(model_dir: Path, tokenizer: Tokenizer) -> dict[str, Any]:
+def _prompt_format(model_dir: Path, tokenizer: Tokenizer) -> dict[str, Any]:
     """Template and opening of the stage that made the model; for a model from elsewhere what its tokenizer
     has."""
     has_turns = all(tokenizer.backend.token_to_id(token) is not None for token in (USER, ASSISTANT))

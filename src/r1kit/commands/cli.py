@@ -1,10 +1,9 @@
-"""The command line: parses arguments, says what came of it, sets the exit code; the work is elsewhere.
+"""The command line: parses arguments, prints results, sets the exit code; the work is elsewhere.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 130 interrupted. Errors are told without
-traceback unless R1KIT_DEBUG is set. Nothing heavy is imported before it is needed: ``r1kit --help`` answers
-at once."""
+Exit codes: 0 done, 1 failed or damaged, 2 wrong usage or configuration (a missing file included), 130
+interrupted. Errors are printed without a traceback unless R1KIT_DEBUG is set. Nothing heavy is imported
+before it is needed: ``r1kit --help`` answers at once."""
 
-import difflib
 import json
 import os
 import shlex
@@ -59,7 +58,7 @@ Sandbox = Annotated[
     typer.Option(
         "--sandbox",
         metavar="TIER",
-        help="How programs are locked in: auto, namespaces, landlock, unsafe-subprocess.",
+        help="How untrusted programs are isolated: auto, namespaces, landlock, unsafe-subprocess.",
     ),
 ]
 AsJson = Annotated[
@@ -73,7 +72,7 @@ def run(
     overrides: Overrides = None,
     out: Out = None,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Forget what the run's folder holds and do everything again.")
+        bool, typer.Option("--fresh", help="Remove what the run's folder holds and start over.")
     ] = False,
     redo_from: Annotated[
         str | None, typer.Option("--from", metavar="STAGE", help="Redo this stage and what depends on it.")
@@ -82,11 +81,14 @@ def run(
         bool,
         typer.Option(
             "--allow-change",
-            help="Go on although recipe, data or code have changed; that is recorded beside the stage.",
+            help="Go on although recipe, data or code have changed; the change is recorded with the stage.",
         ),
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything, say what would run, touch nothing.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Check the recipe and all files it names, print what would run, touch nothing."
+        ),
     ] = False,
     sandbox: Sandbox = None,
     as_json: AsJson = False,
@@ -101,14 +103,14 @@ def run(
     layers = read_layers(recipe, changes)
     finished = None if fresh or redo_from or dry_run or allow_change else find_finished(layers)
     if finished is not None:
-        _tell_end(finished, {}, as_json)
+        _print_end(finished, {}, as_json)
         return
     from r1kit.recipe.recipe import build
     from r1kit.runs.execute import run as execute
 
     checked = build(layers)
     if dry_run:
-        _tell_survey(checked, redo_from, as_json)
+        _print_survey(checked, layers, redo_from, fresh, as_json)
         return
     summary = execute(
         checked,
@@ -117,9 +119,10 @@ def run(
         allow_change=allow_change,
         command=_command("run", str(recipe), *changes, *flags),
         console=_console(to_stderr=as_json),
+        layers=layers,
     )
     note_finished(layers, summary.run_dir)
-    _tell_end(summary.run_dir, summary.states, as_json)
+    _print_end(summary.run_dir, summary.states, as_json)
 
 
 @app.command(context_settings=OVERRIDABLE)
@@ -127,7 +130,7 @@ def show(
     recipe: RecipeFile,
     overrides: Overrides = None,
     explain: Annotated[
-        str | None, typer.Option("--explain", metavar="KEY", help="Say where this key's value comes from.")
+        str | None, typer.Option("--explain", metavar="KEY", help="Print where this key's value comes from.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -150,12 +153,18 @@ def show(
 
 @app.command(context_settings=OVERRIDABLE)
 def plan(recipe: RecipeFile, overrides: Overrides = None, out: Out = None, as_json: AsJson = False) -> None:
-    """Estimate what each stage will cost: parameters, tokens, steps, memory, time."""
+    """Estimate what each stage will cost: parameters, tokens, steps, memory, time. Then check every file that
+    the recipe names."""
     from r1kit.commands.plan import as_table, plan_recipe
-    from r1kit.recipe.recipe import load
+    from r1kit.recipe.inputs import check_inputs
+    from r1kit.recipe.layers import read_layers
+    from r1kit.recipe.recipe import build
 
-    plans = plan_recipe(load(recipe, normalize_overrides(overrides or [], out)))
+    layers = read_layers(recipe, normalize_overrides(overrides or [], out))
+    checked = build(layers)
+    plans = plan_recipe(checked)
     print(json.dumps([entry.as_dict() for entry in plans], indent=2) if as_json else as_table(plans))
+    check_inputs(checked, layers, [entry.name for entry in plans if entry.basis != "measured"])
 
 
 @app.command()
@@ -167,7 +176,7 @@ def chat(
         str | None, typer.Option("--stage", metavar="NAME", help="Which stage's model of the run.")
     ] = None,
     prompt: Annotated[
-        str | None, typer.Option("--prompt", metavar="TEXT", help="Answer this one prompt and end.")
+        str | None, typer.Option("--prompt", metavar="TEXT", help="Answer this one prompt and exit.")
     ] = None,
     temperature: Annotated[float, typer.Option(help="0 always takes the most probable token.")] = 0.6,
     top_p: Annotated[float, typer.Option("--top-p")] = 0.95,
@@ -176,16 +185,16 @@ def chat(
     ] = 512,
     seed: int = 0,
 ) -> None:
-    """Talk to a model in the terminal; its thinking is shown dimmed."""
+    """Chat with a model in the terminal; its thinking is shown dimmed."""
     from r1kit.records import find_model
 
     model = find_model(run_or_model, stage)
     # What follows imports torch; a mistyped folder should not wait for that.
-    from r1kit.commands.chat import talk
+    from r1kit.commands.chat import converse
     from r1kit.types import Sampling
 
     sampling = Sampling(n=1, temperature=temperature, top_p=top_p, max_tokens=max_tokens, seed=seed)
-    talk(model, sampling, _console(), prompt)
+    converse(model, sampling, _console(), prompt)
 
 
 @app.command(name="eval")
@@ -251,7 +260,7 @@ def verify(
 
 @app.command()
 def doctor(sandbox: Sandbox = None, as_json: AsJson = False) -> None:
-    """Check this machine: versions that fit together, memory, disk, compiler, sandbox; one fix for each
+    """Check this machine: versions that work together, memory, disk, compiler, sandbox; one fix for each
     failing line."""
     _choose_sandbox(sandbox)
     from r1kit.commands.doctor import as_lines, examine, is_fit
@@ -281,13 +290,13 @@ def main() -> None:
 
 
 def _unexpected(error: Exception) -> str:
-    from r1kit.files import disk_trouble
+    from r1kit.files import disk_error
 
-    if trouble := disk_trouble(error):
-        return f"{trouble}; the same command continues"
+    if trouble := disk_error(error):
+        return f"{trouble}; then the same command continues"
     return (
         f"unexpected {type(error).__name__}: {error}\nR1KIT_DEBUG=1 shows where it came from; please report "
-        "it with that."
+        "it with that output."
     )
 
 
@@ -302,10 +311,10 @@ def normalize_overrides(words: Sequence[str], out: str | None = None) -> list[st
             continue
         key, equals, value = word[2:].partition("=")
         if key.partition(".")[0] not in TOP_KEYS:
-            near = difflib.get_close_matches(f"--{key}", OPTIONS, n=1)
-            raise typer.BadParameter(
-                f"no option --{key}" + (f": did you mean {near[0]}?" if near else "; write key=value")
-            )
+            from r1kit.config import suggest
+
+            hint = suggest(f"--{key}", OPTIONS, f"a change to the recipe begins with {', '.join(TOP_KEYS)}")
+            raise typer.BadParameter(f"no option --{key}: {hint}")
         if not equals and not waiting:
             raise typer.BadParameter(f"{word} needs a value: {word[2:]}=VALUE")
         changes.append(f"{key}={value if equals else waiting.pop(0)}")
@@ -313,18 +322,15 @@ def normalize_overrides(words: Sequence[str], out: str | None = None) -> list[st
 
 
 def _choose_sandbox(tier: str | None) -> list[str]:
-    """Set how programs are locked in, here and in processes below; the words that say so on a command
-    line."""
+    """Set how untrusted programs are isolated, in this process and its children; return the option for a
+    command line that does the same."""
     if tier is None:
         return []
+    from r1kit.config import suggest
     from r1kit.sandbox.pool import CHOICE, CHOICES
 
     if tier not in CHOICES:
-        near = difflib.get_close_matches(tier, CHOICES, n=1)
-        raise typer.BadParameter(
-            f"--sandbox {tier}: no such tier; "
-            + (f"did you mean {near[0]}?" if near else f"choose {', '.join(CHOICES)}")
-        )
+        raise typer.BadParameter(f"--sandbox {tier}: no such tier; {suggest(tier, CHOICES)}")
     os.environ[CHOICE] = tier
     return [f"--sandbox={tier}"]
 
@@ -336,7 +342,7 @@ def _console(to_stderr: bool = False) -> "Console":
 
 
 def _command(*words: str) -> str:
-    """What to type for these words, the way r1kit was called this time."""
+    """The command line for these words, with r1kit called as it was this time."""
     if Path(sys.argv[0]).name == "__main__.py":
         program = f"{Path(sys.executable).name} -m r1kit"
     else:
@@ -344,7 +350,7 @@ def _command(*words: str) -> str:
     return f"{program} {shlex.join(words)}"
 
 
-def _tell_end(run_dir: Path, states: Any, as_json: bool) -> None:
+def _print_end(run_dir: Path, states: Any, as_json: bool) -> None:
     from r1kit.records import has_model
 
     report = run_dir / "report.md"
@@ -359,18 +365,24 @@ def _tell_end(run_dir: Path, states: Any, as_json: bool) -> None:
     worked = any(state != "done" for state in states.values())
     print(
         f"{run_dir}: all stages are done"
-        + ("" if worked else " already; nothing to do (--fresh begins anew)")
+        + ("" if worked else " already; nothing to do (--fresh starts over)")
     )
     if report.exists():
         print(f"  read   {report}  (and {report.with_suffix('.html').name} in a browser)")
     if has_model(run_dir):
-        print(f"  talk   {_command('chat', str(run_dir))}")
+        print(f"  chat   {_command('chat', str(run_dir))}")
 
 
-def _tell_survey(recipe: Any, redo_from: str | None, as_json: bool) -> None:
-    from r1kit.runs.execute import survey
+def _print_survey(recipe: Any, layers: Any, redo_from: str | None, fresh: bool, as_json: bool) -> None:
+    from r1kit.recipe.inputs import check_inputs
+    from r1kit.runs.survey import Standing, survey
 
-    standings = survey(recipe, redo_from)
+    standings = [Standing(s, "new") for s in recipe.stages] if fresh else survey(recipe, redo_from)
+    _print_standings(recipe, standings, as_json)
+    check_inputs(recipe, layers, [standing.stage.name for standing in standings if standing.state != "done"])
+
+
+def _print_standings(recipe: Any, standings: Sequence[Any], as_json: bool) -> None:
     if as_json:
         states = [{"name": s.stage.name, "state": s.state, "differences": s.differences} for s in standings]
         print(json.dumps({"run": str(recipe.run_dir), "stages": states}, indent=2))

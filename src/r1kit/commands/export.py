@@ -50,7 +50,7 @@ def model_card(run_dir: Path, stage: FinishedStage) -> str:
         "## Evaluation\n\n" + _evaluation(run_dir, stage),
         f"## Command\n\n```\n{environment.get('command', 'unknown')}\n```",
         "## Versions\n\n"
-        + _table(("package", "version"), [(name, v) for name, v in stage.record.get("versions", {}).items()]),
+        + _table(("package", "version"), [(name, v) for name, v in stage.record.versions.items()]),
         "## Limits\n\nTrained and measured on the tasks above only. Its thinking is text that was "
         "rewarded for its result, not a "
         "faithful account of how the answer came about.",
@@ -74,7 +74,7 @@ def _lineage(run_dir: Path, stage: FinishedStage) -> list[FinishedStage]:
     behind, waiting = {stage.name}, [stage.name]
     while waiting:
         reader = stages.get(waiting.pop())
-        new = [name for name in (reader.record.get("inputs", {}) if reader else {}) if name not in behind]
+        new = [name for name in (reader.record.inputs if reader else {}) if name not in behind]
         behind.update(new)
         waiting += new
     return [known for known in stages.values() if known.name in behind]
@@ -83,17 +83,13 @@ def _lineage(run_dir: Path, stage: FinishedStage) -> list[FinishedStage]:
 def _recipe_table(lineage: Sequence[FinishedStage]) -> str:
     rows = []
     for stage in lineage:
-        config = {
-            key: value
-            for key, value in stage.record.get("config", {}).items()
-            if key not in ("stage", "name")
-        }
+        config = {key: value for key, value in stage.record.config.items() if key not in ("stage", "name")}
         keys = "; ".join(f"{key} {json.dumps(value, ensure_ascii=False)}" for key, value in config.items())
         rows.append(
             (
                 f"`{stage.name}`",
                 stage.kind,
-                f"{stage.record.get('seconds', 0):.0f} s",
+                f"{stage.record.seconds:.0f} s",
                 keys.replace("|", "\\|"),
             )
         )
@@ -112,12 +108,12 @@ def _evaluation(run_dir: Path, stage: FinishedStage) -> str:
         if isinstance(entry, dict)
     ]
     protocol = found.get("protocol")
-    told = (
+    protocol_line = (
         ", ".join(f"{key} {value}" for key, value in protocol.items())
         if isinstance(protocol, dict)
         else "not recorded"
     )
-    return f"{_table(('measure', 'value'), rows)}\n\nProtocol: {told}."
+    return f"{_table(('measure', 'value'), rows)}\n\nProtocol: {protocol_line}."
 
 
 def _measured(run_dir: Path, stage: FinishedStage) -> dict[str, Any]:
@@ -126,7 +122,7 @@ def _measured(run_dir: Path, stage: FinishedStage) -> dict[str, Any]:
     if own:
         return dict(own)
     for other in finished_stages(run_dir):
-        models = other.record.get("config", {}).get("models", {}) if other.kind == "evaluate" else {}
+        models = other.record.config.get("models", {}) if other.kind == "evaluate" else {}
         for name, reference in models.items():
             if reference[1:].partition("/")[0] == stage.name:
                 return dict(other.report().get("models", {}).get(name, {}))

@@ -13,7 +13,7 @@ own has the size of the first stage it reads."""
 
 import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -25,7 +25,8 @@ from r1kit.log import duration
 from r1kit.model.config import ModelConfig
 from r1kit.model.decoder import LanguageModel, parameter_count
 from r1kit.recipe.recipe import Recipe
-from r1kit.runs.execute import read_record, survey
+from r1kit.records import StageRecord, stage_folder
+from r1kit.runs.survey import survey
 from r1kit.stages.stage import StagePlan
 from r1kit.types import Sampling
 
@@ -83,9 +84,7 @@ def plan_recipe(recipe: Recipe, measure: Callable[[Size], Speed] | None = None) 
         stage = standing.stage
         planned = stage.plan()
         sizes[stage.name] = size = _size(planned, [sizes[name] for name in stage.inputs()])
-        record = (
-            (read_record(recipe.run_dir / "stages" / stage.name) or {}) if standing.state == "done" else {}
-        )
+        record = stage_folder(recipe.run_dir, stage.name).finished() if standing.state == "done" else None
         plans.append(_plan_stage(stage.name, planned, size, record, measure))
     return plans
 
@@ -193,14 +192,15 @@ def _plan_stage(
     name: str,
     planned: StagePlan,
     size: Size,
-    record: Mapping[str, Any],
+    record: StageRecord | None,
     measure: Callable[[Size], Speed],
 ) -> StageCost:
     trained, sampled = planned.tokens, planned.sampled_tokens
-    seconds: float | None = record.get("seconds")
+    seconds = None if record is None else record.seconds
     if seconds is None and size.parameters is not None and (trained or sampled):
         speed = measure(size)
         seconds = (trained or 0.0) / speed.trained + (sampled or 0.0) / speed.sampled
+    memory = None if size.parameters is None else size.parameters * BYTES_PER_PARAMETER / 1e6
     return StageCost(
         name=name,
         parameters=size.parameters,
@@ -208,12 +208,9 @@ def _plan_stage(
         tokens=trained,
         sampled_tokens=sampled,
         steps=planned.steps,
-        memory_mb=record.get(
-            "peak_rss_mb",
-            size.parameters * BYTES_PER_PARAMETER / 1e6 if size.parameters is not None else None,
-        ),
+        memory_mb=memory if record is None else record.peak_rss_mb,
         seconds=seconds,
-        basis="measured" if "seconds" in record else "estimate" if seconds is not None else "unknown",
+        basis="measured" if record is not None else "estimate" if seconds is not None else "unknown",
     )
 
 

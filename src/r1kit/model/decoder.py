@@ -126,6 +126,7 @@ class LanguageModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """The device that holds the weights."""
         return self.embed_tokens.weight.device
 
     @torch.no_grad()

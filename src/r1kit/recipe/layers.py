@@ -5,7 +5,8 @@ is a recipe's own: under ``stages`` a mapping changes stages of the list by name
 {steps: 80}}}``, and so does ``stages.r1_zero.grpo.steps=80`` on the command line); null takes that stage out,
 and a new name whose mapping says ``stage:`` is added behind the others.
 
-Where every key came from is kept, so that an error can name file and line and ``show --explain`` can tell.
+The place of every key is kept, so that an error and ``show --explain`` can name file and line. A value that
+begins with ``@`` needs no quotes here, unlike in other YAML.
 """
 
 import re
@@ -46,6 +47,45 @@ class Layers:
                 return self.places[path[:length]]
         return Place(self.source)
 
+    def error(self, path: KeyPath, message: str) -> str:
+        """``FILE:LINE: stages.zero.rewards: message`` for what is wrong with the value at ``path``."""
+        names = [str(part) for part in path]
+        if path[:1] == ("stages",) and len(path) > 1:
+            names[1] = stage_name(self.data["stages"][path[1]]) or names[1]
+        where = f"{self.place_of_problem(path, message)}: "
+        if names and message.startswith((f"{names[-1]}: ", f"{names[-1]}.")):
+            names[-1:] = []  # the message begins with this key itself
+            return where + ".".join([*names, message])
+        return where + (f"{'.'.join(names)}: " if names else "") + message
+
+    def place_of_problem(self, path: KeyPath, message: str) -> Place:
+        """The place of the key that a message about the value at ``path`` is about: a message that names keys
+        within the value ("rewards: unknown reward 'acuracy'", "tasks.mine: ...") is followed down to them."""
+        message = re.split(r"did you mean|known:", message)[0]
+        while True:
+            found = [
+                (match.start(), -len(key), key, match.end())
+                for key in self._keys_within(path)
+                if (match := _mention(key).search(message))
+            ]
+            if not found:
+                return self.place(path)
+            *_, key, end = min(found)
+            path, message = (*path, key), message[end:]
+
+    def _keys_within(self, path: KeyPath) -> list[str]:
+        inner = [at[len(path)] for at in self.places if at[: len(path)] == path and len(at) == len(path) + 1]
+        return [key for key in inner if isinstance(key, str)]
+
+
+def _mention(key: str) -> re.Pattern[str]:
+    """Where a text names a key: in quotes, in a dotted path, before a colon, or anywhere where it is no usual
+    word."""
+    name = rf"(?<!\w){re.escape(key)}(?!\w)"
+    if "_" in key:
+        return re.compile(name)
+    return re.compile(rf"(?<=['\"]){name}(?=['\"])|(?<=\.){name}|(?<!\.){name}(?=[:=]|\.\w)")
+
 
 def read_layers(file: Path, overrides: Sequence[str] = ()) -> Layers:
     """Read a YAML file, the files that it extends and ``a.b=c`` overrides. Raises ConfigError with file and
@@ -69,7 +109,7 @@ def parse_override(text: str) -> Layers:
     try:
         inner = yaml.load(value, _Loader)  # a SafeLoader
     except yaml.YAMLError as error:
-        raise ConfigError(f"command line: {text!r}: the value is not YAML: {_problem(error)}") from None
+        raise ConfigError(f"command line: {text!r}: the value is not YAML: {_explain(error)}") from None
     places: dict[KeyPath, Place] = {tuple(names[: depth + 1]): place for depth in range(len(names))}
     places |= {(*names, *path): place for path in _paths(inner)}
     for name in reversed(names):
@@ -184,7 +224,7 @@ def _read_one(file: Path) -> Layers:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = Place(str(file), mark.line + 1 if mark else None)
-        raise ConfigError(f"{place}: not valid YAML: {_problem(error)}") from None
+        raise ConfigError(f"{place}: not valid YAML: {_explain(error)}") from None
     if not isinstance(data, dict):
         raise ConfigError(
             f"{file}: a recipe is a mapping of keys (name, runtime, stages); this file holds a "
@@ -194,8 +234,7 @@ def _read_one(file: Path) -> Layers:
 
 
 def _locate(node: yaml.Node | None, path: KeyPath, file: str, places: dict[KeyPath, Place]) -> None:
-    """Note the line of every key. PyYAML keeps the last of two equal keys without a word; here that is an
-    error."""
+    """Note the line of every key. PyYAML silently keeps the last of two equal keys; here that is an error."""
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             if key.tag == "tag:yaml.org,2002:merge":
@@ -239,12 +278,33 @@ def _paths(value: Any) -> list[KeyPath]:
     ]
 
 
-def _problem(error: yaml.YAMLError) -> str:
-    return str(getattr(error, "problem", None) or error)
+def _explain(error: yaml.YAMLError) -> str:
+    """What PyYAML found, with the fix where a value begins with a character that means something else."""
+    problem = str(getattr(error, "problem", None) or error)
+    start = re.search(r"found character '(.+)' that cannot start any token", problem)
+    if start and start[1] == "\\t":
+        return f"{problem}; indent with spaces, not with tabs"
+    if start:
+        return f"a value that begins with {start[1]} needs quotes: '{start[1]}...'"
+    if isinstance(error, yaml.composer.ComposerError) and "undefined alias" in problem:
+        return f"{problem}; a value that begins with * needs quotes: '*...'"
+    if isinstance(error, yaml.constructor.ConstructorError) and "constructor for the tag" in problem:
+        return f"{problem}; a value that begins with ! needs quotes: '!...'"
+    return problem
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]
-    """YAML whose floats are numbers: PyYAML follows YAML 1.1, to which 1e-6, without a dot, is text."""
+    """YAML with two differences to PyYAML: 1e-6 is a number (PyYAML follows YAML 1.1, to which it is text
+    without a dot), and ``@stage`` is a value (YAML reserves the character, and PyYAML refuses it)."""
+
+    def check_directive(self) -> bool:
+        """Whether the line is a directive; any other text that begins with % is a value without its
+        quotes."""
+        return bool(super().check_directive() and self.prefix(5) in ("%YAML", "%TAG "))
+
+    def check_plain(self) -> bool:
+        """Whether an unquoted value begins here."""
+        return bool(self.peek() == "@" or super().check_plain())
 
 
 _Loader.add_implicit_resolver(

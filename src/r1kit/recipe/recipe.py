@@ -2,10 +2,10 @@
 line and fix.
 
 Everything is checked before anything starts: keys, types, the stages' names, and that every "@stage" refers
-to an earlier one. The recipe is layered (r1kit.recipe.layers): defaults < ``extends`` < the file < the
-command line; ``explain`` tells which layer won."""
+to an earlier one (what the recipe names outside of itself is checked by r1kit.recipe.inputs). The recipe is
+layered (r1kit.recipe.layers): defaults < ``extends`` < the file < the command line; ``explain`` says which
+layer won."""
 
-import importlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,8 +14,8 @@ from typing import Any, Union, get_args, get_origin
 
 from pydantic import SerializeAsAny, ValidationError, field_validator
 
-from r1kit.config import Config, ConfigError, KeyPath, suggest
-from r1kit.recipe.layers import Layers, read_layers, stage_name
+from r1kit.config import Config, ConfigError, KeyPath, explain_problem, shorten, suggest
+from r1kit.recipe.layers import Layers, read_layers
 from r1kit.runtime import RuntimeConfig, config_class
 from r1kit.stages.stage import Stage
 from r1kit.user_code import load_name
@@ -54,6 +54,7 @@ class Recipe(Config):
 
     @property
     def run_dir(self) -> Path:
+        """The run's folder: ``out`` with the recipe's name put in."""
         return Path(self.out.replace("{name}", self.name)).expanduser()
 
     def stage(self, name: str) -> Stage:
@@ -64,13 +65,13 @@ class Recipe(Config):
         raise ConfigError(f"no stage {name!r}: {suggest(name, [stage.name for stage in self.stages])}")
 
 
-def load(file: Path, overrides: Sequence[str] = (), table: StageTable | None = None) -> Recipe:
-    """Read and check a recipe. ``overrides`` are ``a.b=c``; ``table`` maps a stage's kind to its class
-    (default: all of r1kit's).
+def load(file: Path | str, overrides: Sequence[str] = (), table: StageTable | None = None) -> Recipe:
+    """Read and check a recipe. ``overrides`` are changes as on the command line, such as
+    ``"stages.r1_zero.grpo.steps=80"``; ``table`` maps a stage's kind to its class (default: all of r1kit's).
 
     Raises ConfigError; its text has one line for each thing that is wrong.
     """
-    return build(read_layers(file, overrides), table)
+    return build(read_layers(Path(file), overrides), table)
 
 
 def build(layers: Layers, table: StageTable | None = None) -> Recipe:
@@ -78,9 +79,7 @@ def build(layers: Layers, table: StageTable | None = None) -> Recipe:
     data = dict(layers.data)
     written = data.pop("stages", None)
     errors: list[str] = []
-    stages = _build_stages(
-        written, layers, _table("r1kit.stages", "STAGES") if table is None else table, errors
-    )
+    stages = _build_stages(written, layers, _known_stages() if table is None else table, errors)
     runtime = _build_runtime(data.pop("runtime", {"kind": "local"}), layers, errors)
     recipe = None
     try:
@@ -105,8 +104,8 @@ def resolved(recipe: Recipe) -> dict[str, Any]:
 
 
 def explain(recipe: Recipe, layers: Layers, key: str) -> list[str]:
-    """Tell for ``key`` (``stages.r1_zero.grpo.steps``), and for each key within it, its value and where it
-    came from."""
+    """For ``key`` (``stages.r1_zero.grpo.steps``), and for each key within it, its value and where it came
+    from, a line each."""
     names = key.split(".")
     value: Any = resolved(recipe)
     path: KeyPath = ()
@@ -153,10 +152,11 @@ def _shown(value: Any) -> str:
     return repr(value) if isinstance(value, str) else str(value)
 
 
-def _table(module: str, name: str) -> Mapping[str, Any]:
+def _known_stages() -> StageTable:
     # Imported only when a recipe is built: the stages bring torch with them, and a finished run does without.
-    table: Mapping[str, Any] = getattr(importlib.import_module(module), name, {})
-    return table
+    from r1kit.stages import STAGES
+
+    return STAGES
 
 
 def _build_stages(
@@ -181,7 +181,7 @@ def _build_stage(index: int, data: Any, layers: Layers, table: StageTable, error
     kind = data.get("stage") if isinstance(data, dict) else None
     if not isinstance(kind, str):
         errors.append(
-            f"{layers.place(at)}: a stage is a mapping with the key 'stage' (given: {_brief(data)})"
+            f"{layers.place(at)}: a stage is a mapping with the key 'stage' (given: {shorten(data)})"
         )
         return None
     if ":" not in kind and kind not in table:
@@ -238,16 +238,10 @@ def _located(error: ValidationError, at: KeyPath, layers: Layers) -> list[str]:
     """One line per problem: file and line, key path by stage name, what is wrong."""
     lines = []
     for problem in error.errors():
-        message = problem["msg"].removeprefix("Value error, ")
         path = _written_path((*at, *problem["loc"]), layers.data)
-        unknown = re.match(r"unknown key '([^']*)'", message)
-        place = layers.place((*path, unknown[1]) if unknown else path)
-        given = (
-            "" if problem["type"] in ("value_error", "missing") else f" (given: {_brief(problem['input'])})"
-        )
         if problem["type"] == "missing":
-            path, message = (*path, problem["loc"][-1]), "this key is needed"
-        lines.append(f"{place}: {_dotted(path, layers.data)}{message}{given}")
+            path = (*path, problem["loc"][-1])
+        lines.append(layers.error(path, explain_problem(problem)))
     return lines
 
 
@@ -261,18 +255,6 @@ def _written_path(path: KeyPath, data: Any) -> KeyPath:
             continue
         written.append(part)
     return tuple(written)
-
-
-def _dotted(path: KeyPath, data: Mapping[str, Any]) -> str:
-    names = [str(part) for part in path]
-    if path[:1] == ("stages",) and len(path) > 1:
-        names[1] = stage_name(data["stages"][path[1]]) or names[1]
-    return ".".join(names) + ": " if names else ""
-
-
-def _brief(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _check_names(stages: Sequence[tuple[int, Stage]], layers: Layers) -> list[str]:
@@ -297,20 +279,29 @@ def _check_references(stages: Sequence[tuple[int, Stage]], layers: Layers) -> li
     for position, (index, stage) in enumerate(stages):
         for path, reference in stage.references():
             name = reference[1:].partition("/")[0]
-            at = f"{layers.place(('stages', index, *path))}: {_dotted(('stages', index, *path), layers.data)}"
             if name not in order:
-                errors.append(f"{at}{reference!r} names no stage of this recipe: {suggest(name, order)}")
+                wrong = f"{reference!r} names no stage of this recipe: {suggest(name, order)}"
             elif name == stage.name:
-                errors.append(f"{at}{reference!r} is the stage itself: refer to an earlier one")
+                wrong = f"{reference!r} is the stage itself: refer to an earlier one"
             elif order[name] > position and stage.name in _everything_behind(name, inputs):
-                errors.append(
-                    f"{at}{reference!r} and {stage.name!r} wait for each other: one of them must do "
-                    "without the other"
-                )
+                wrong = f"{reference!r} and {stage.name!r} wait for each other: one must not read the other"
             elif order[name] > position:
                 later = layers.place(("stages", stages[order[name]][0]))
-                errors.append(f"{at}{reference!r} comes later ({later}): move it before {stage.name!r}")
+                wrong = f"{reference!r} comes later ({later}): move it before {stage.name!r}"
+            else:
+                wrong = _unwritten(reference, stages[order[name]][1])
+            if wrong:
+                errors.append(layers.error(("stages", index, *path), wrong))
     return errors
+
+
+def _unwritten(reference: str, stage: Stage) -> str:
+    """What is wrong with a reference to a file that the stage does not write, empty where nothing is or where
+    the stage does not say what it writes."""
+    inner = reference.partition("/")[2]
+    if not inner or not stage.writes or inner.split("/")[0] in stage.writes:
+        return ""
+    return f"{reference!r}: stage {stage.name!r} writes no {inner!r}: {suggest(inner, stage.writes)}"
 
 
 def _everything_behind(name: str, inputs: Mapping[str, Sequence[str]]) -> set[str]:

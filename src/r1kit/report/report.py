@@ -61,7 +61,7 @@ def summarise(run: Run) -> dict[str, Any]:
                 "stage": stage.kind,
                 "name": stage.name,
                 "model": str(stage.model.relative_to(run.folder)) if is_model(stage.model) else None,
-                "seconds": number(stage.record.get("seconds")),
+                "seconds": number(stage.record.seconds),
                 "eval": _finite(_eval(run, stage)),
             }
             for stage in run.stages
@@ -90,11 +90,11 @@ def _finite(value: Any) -> Any:
 
 
 def _seconds(run: Run) -> float:
-    return sum(number(stage.record.get("seconds")) or 0.0 for stage in run.stages)
+    return sum(number(stage.record.seconds) or 0.0 for stage in run.stages)
 
 
 def _peak(run: Run) -> float | None:
-    peaks = [peak for stage in run.stages if (peak := number(stage.record.get("peak_rss_mb"))) is not None]
+    peaks = [peak for stage in run.stages if (peak := number(stage.record.peak_rss_mb)) is not None]
     return max(peaks, default=None)
 
 
@@ -552,8 +552,8 @@ def _stages(run: Run, parts: Cast) -> list[Block]:
         return []
     rows = []
     for stage in run.stages:
-        seconds, peak = number(stage.record.get("seconds")), number(stage.record.get("peak_rss_mb"))
-        inputs = "\n".join(stage.record.get("inputs", {})) or "–"
+        seconds, peak = number(stage.record.seconds), number(stage.record.peak_rss_mb)
+        inputs = "\n".join(stage.record.inputs) or "–"
         row = [
             stage.name,
             stage.kind,
@@ -590,7 +590,7 @@ def _scalars(stage: FinishedStage, most: int = 6) -> str:
 def _facts(run: Run, parts: Cast) -> list[Block]:
     peak, environment = _peak(run), run.environment
     recorded: Mapping[str, str] = next(
-        (stage.record["versions"] for stage in run.stages if "versions" in stage.record), {}
+        (stage.record.versions for stage in run.stages if stage.record.versions), {}
     )
     versions = environment.get("versions") or recorded
     facts = {

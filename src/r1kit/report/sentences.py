@@ -104,9 +104,7 @@ def read_run(folder: Path) -> Run:
     )
     reports = [(stage, stage.report()) for stage in stages]
     evaluations = [(stage, report) for stage, report in reports if "models" in report]
-    comparisons = [
-        (stage, report) for stage, report in evaluations if stage.record.get("config", {}).get("controls")
-    ]
+    comparisons = [(stage, report) for stage, report in evaluations if stage.record.config.get("controls")]
     return Run(
         folder,
         recipe,
@@ -139,7 +137,7 @@ def _models(
     """What the evaluate stages measured, then what stages measured of their own model; one line per model."""
     found: dict[str, Measured] = {}
     for stage, report in evaluations:
-        references = stage.record.get("config", {}).get("models", {})
+        references = stage.record.config.get("models", {})
         for name, figures in report["models"].items():
             maker = str(references.get(name, name)).removeprefix("@").partition("/")[0]
             found.setdefault(name, Measured(name, maker, figures))
@@ -158,7 +156,7 @@ def cast(run: Run) -> Cast:
     that came out best."""
 
     def source(stage: FinishedStage, key: str) -> str | None:
-        value = stage.record.get("config", {}).get(key)
+        value = stage.record.config.get(key)
         return value.removeprefix("@").partition("/")[0] if isinstance(value, str) else None
 
     distilled = next((stage for stage in run.stages if stage.kind == "distill"), None)
@@ -412,9 +410,7 @@ def say_student(run: Run) -> list[str]:
             else f"differs by {compare(distilled, by_rl)}"
         )
         times = [
-            stage.record.get("seconds")
-            for name in (parts.distilled, parts.student_rl)
-            if (stage := run.stage(name))
+            stage.record.seconds for name in (parts.distilled, parts.student_rl) if (stage := run.stage(name))
         ]
         told.append(
             f"The same student trained by RL reaches {rate(by_rl)}; distillation {ratio} ({_seconds(times)})."

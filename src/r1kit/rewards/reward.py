@@ -8,13 +8,19 @@ A failure is never a 0: that would punish the model for our fault. ``Failed`` is
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
 from r1kit.types import Problem, Rollout, Verdict
 
-Reward = Callable[[Sequence[Rollout]], list[float | None]]
+
+class Reward(Protocol):
+    """A reward function: rollouts in, a number (or None) for each in the same order out."""
+
+    def __call__(self, rollouts: Sequence[Rollout], /) -> list[float | None]:
+        """The reward of each rollout."""
+        ...
 
 
 class Failed(float):

@@ -1,13 +1,12 @@
 """The rewards that a recipe may name, and functions of one's own, also those written for TRL."""
 
 import asyncio
-import difflib
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from r1kit.config import ConfigError
+from r1kit.config import ConfigError, suggest
 from r1kit.rewards.judge import judge
 from r1kit.rewards.lengths import cosine, length, repetition, soft_overlong
 from r1kit.rewards.reward import CheckingTask, Reward, WeightedReward
@@ -61,12 +60,7 @@ def _load_reward(name: str, entry: Any, tasks: Mapping[str, CheckingTask]) -> We
             )
         return WeightedReward(name, float(weight), adapt(load_name(name)), early)
     if name not in REWARDS:
-        near = difflib.get_close_matches(name, REWARDS, n=1)
-        hint = (
-            f"did you mean {near[0]!r}?"
-            if near
-            else f"known: {', '.join(REWARDS)}; your own function is file.py:function"
-        )
+        hint = suggest(name, REWARDS, f"known: {', '.join(REWARDS)}; your own function is file.py:function")
         raise ConfigError(f"rewards: unknown reward {name!r}: {hint}")
     known = [p.name for p in inspect.signature(REWARDS[name]).parameters.values() if p.kind is p.KEYWORD_ONLY]
     for option in options:

@@ -10,9 +10,11 @@ SECONDS_BETWEEN_LOOKS = 2.0
 
 
 class MemoryWatch:
-    """A context manager whose ``peak_mb`` is the largest memory seen, in MB, of this process with all its children.
+    """A context manager whose ``peak_mb`` is the largest memory seen, in MB, of this process with all its
+    children.
 
-    Pages that processes share are counted once (proportional set size) where the system can tell, else once for each process.
+    Pages that processes share are counted once where the system reports them (proportional set size), else
+    once for each process.
     """
 
     def __init__(self) -> None:
@@ -24,7 +26,9 @@ class MemoryWatch:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._stop.set()
         self._thread.join()
         self.peak_mb = max(self.peak_mb, memory_mb())

@@ -1,9 +1,10 @@
-"""What a result depends on, and what it consists of: inputs and outputs by content, the code, the environment.
+"""What a result depends on: the files it reads by content, the code, the environment.
 
-A stage's record (stage.json) holds its *identity* (configuration, seed, the records of the stages it read, the hash of every file of the
-user's that the configuration names), its *setting* (code, versions, machine, runtime, kernels: what bits depend on beside that), and once it
-has finished its *outputs* (size and SHA-256 of each file). The record of an input is hashed into the identity, so records form a chain
-from the last model back to the first file. ``r1kit verify`` walks it.
+A stage's record (r1kit.records) holds its *identity* (configuration, seed, the records of the stages it read,
+the hash of every file of the user's that the configuration names), its *setting* (what its bits depend on
+besides: code, versions, machine, runtime, kernels), and once it has finished its *outputs* (size and SHA-256
+of each file). The record of an input is hashed into the identity, so records form a chain from the last model
+back to the first file. ``r1kit verify`` follows it.
 """
 
 import contextlib
@@ -14,25 +15,23 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
 from r1kit.files import hash_file, hash_text
+from r1kit.records import Identity, StageRecord
 from r1kit.runtime import RuntimeConfig
 
 PACKAGES = ("r1kit", "torch", "transformers", "tokenizers", "safetensors", "numpy", "pydantic", "vllm", "ray")
-STAGE_FILE = "stage.json"
-ALLOWED_FILE = "allowed.json"  # changes that the user let stand beside a finished stage
 NOT_READ = ("name", "seed_of")  # keys of a stage whose text is never a file's name
 _INDIFFERENT = ("deadline_s",)  # keys of a runtime that no result depends on
 _ABSENT = object()
+_PACKAGE = Path(__file__).parents[1]
 
-Record = dict[str, Any]
 
-
-def environment(command: str) -> Record:
+def environment(command: str) -> dict[str, Any]:
     """What a reader needs to know to repeat the run."""
     return {
         "command": command,
@@ -55,8 +54,9 @@ def versions() -> dict[str, str]:
     return found
 
 
-def setting(runtime: RuntimeConfig) -> Record:
-    """What the bits of a result depend on beside its identity. ``runtime`` is the recipe's configuration of it."""
+def setting(runtime: RuntimeConfig) -> dict[str, Any]:
+    """What the bits of a result depend on besides its identity. ``runtime`` is the recipe's configuration of
+    it."""
     where = {key: value for key, value in runtime.model_dump(mode="json").items() if key not in _INDIFFERENT}
     where["processes"] = runtime.resolved_processes()
     now = {"code": code_hash(), "versions": versions(), "processor": _processor(), "runtime": where}
@@ -65,72 +65,54 @@ def setting(runtime: RuntimeConfig) -> Record:
 
 @functools.cache
 def code_hash() -> str:
-    """One hash for r1kit's own source, as it lies on the disk when this process first asks."""
-    package = Path(__file__).parent
-    files = sorted(path for path in package.rglob("*") if path.suffix in (".py", ".h", ".cpp"))
-    return hash_text("".join(f"{file.relative_to(package)} {hash_file(file)}\n" for file in files))
+    """One hash for r1kit's own source, as it is on the disk when this process first asks."""
+    return hash_text("".join(f"{file.relative_to(_PACKAGE)} {hash_file(file)}\n" for file in source_files()))
+
+
+def source_files() -> list[Path]:
+    """All of r1kit's own source: Python, and the kernels in C++."""
+    return sorted(path for path in _PACKAGE.rglob("*") if path.suffix in (".py", ".h", ".cpp"))
 
 
 def named_files(config: Any) -> dict[str, str]:
-    """SHA-256 of every file and model folder of the user's that a configuration names: data, models, code (``my.py:reward``)."""
+    """SHA-256 of every file and model folder of the user's that a configuration names: data, models, code
+    (``my.py:reward``)."""
     return {name: digest for name in sorted(set(_names(config))) if (digest := _hash_named(name)) is not None}
 
 
-def marks(folder: Path) -> dict[str, dict[str, Any]]:
-    """Size and SHA-256 of every file below a folder, but for the stage's own records."""
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_file() and name not in (STAGE_FILE, ALLOWED_FILE):
-            found[name] = {"bytes": path.stat().st_size, "sha256": hash_file(path)}
-    return found
-
-
-def damages(folder: Path, outputs: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """What is wrong with a finished stage's files, each with its name."""
-    for name, mark in outputs.items():
-        path = folder / name
-        if not path.is_file():
-            yield f"{path}: missing"
-        elif (size := path.stat().st_size) != mark["bytes"]:
-            yield f"{path}: {size} bytes, {mark['bytes']} were written"
-        elif hash_file(path) != mark["sha256"]:
-            yield f"{path}: its SHA-256 is not that of what the stage wrote"
-
-
-def identity_differences(record: Record, identity: Record) -> Iterator[str]:
+def identity_differences(record: Identity, identity: Identity) -> Iterator[str]:
     """What has changed of a stage since its record was made, one line each."""
-    yield from _changes(record.get("config", {}), identity["config"])
-    if record.get("seed") != identity["seed"]:
+    yield from _changes(record.config, identity.config)
+    if record.seed != identity.seed:
         yield "the recipe's seed"
-    for name, digest in identity["inputs"].items():
-        if name in record.get("inputs", {}) and record["inputs"][name] != digest:
+    for name, digest in identity.inputs.items():
+        if name in record.inputs and record.inputs[name] != digest:
             yield f"its input @{name} was made again" if digest else f"its input @{name} is not there"
-    if "files" in record:  # absent in records of an earlier r1kit
-        for name, digest in identity["files"].items():
-            if name in record["files"] and record["files"][name] != digest:
-                yield f"{name}: its content has changed (SHA-256 {record['files'][name][:12]} -> {digest[:12]})"
+    for name, digest in identity.files.items():
+        if name in record.files and record.files[name] != digest:
+            yield f"{name}: its content has changed (SHA-256 {record.files[name][:12]} -> {digest[:12]})"
 
 
-def setting_differences(record: Record, now: Record) -> Iterator[str]:
-    """What an unfinished stage was begun with that is not so now."""
-    if "setting" in record:  # absent in records of an earlier r1kit
-        old = record["setting"]
-        if old.get("code") != now["code"]:
-            yield f"r1kit's own code: {str(old.get('code'))[:12]} -> {now['code'][:12]}"
-        for name in ("versions", "processor", "runtime", "kernels"):
-            yield from _changes({name: old.get(name)}, {name: now.get(name)})
+def setting_differences(record: StageRecord, now: dict[str, Any]) -> Iterator[str]:
+    """What an unfinished stage was begun with that is different now."""
+    old = record.setting
+    if old.get("code") != now["code"]:
+        yield f"r1kit's own code: {str(old.get('code'))[:12]} -> {now['code'][:12]}"
+    for name in ("versions", "processor", "runtime", "kernels"):
+        yield from _changes({name: old.get(name)}, {name: now.get(name)})
 
 
 def git_revision() -> str | None:
     """The commit that r1kit's own source is at, with "+" when it is changed; None outside a checkout."""
-    git = ["git", "-C", str(Path(__file__).parent)]
     try:
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True).stdout.strip()
-        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=5, check=True).stdout
+        return _git("rev-parse", "HEAD") + ("+" if _git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.SubprocessError):
         return None
-    return commit + ("+" if changed.strip() else "")
+
+
+def _git(*words: str) -> str:
+    command = ["git", "-C", str(_PACKAGE), *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
 
 
 def _names(value: Any) -> Iterator[str]:
@@ -149,7 +131,8 @@ def _names(value: Any) -> Iterator[str]:
 
 
 def _hash_named(name: str) -> str | None:
-    """The hash of what a text names: a file, a model's folder, the file of ``my.py:name`` or ``module:name``; None where it is only a text."""
+    """The hash of what a text names: a file, a model's folder, the file of ``my.py:name`` or ``module:name``;
+    None where it is only a text."""
     if name.startswith("@") or not name or len(name) > 4096 or "\0" in name or "\n" in name:
         return None
     path = _code_file(name) if ":" in name else Path(name).expanduser()
@@ -158,7 +141,8 @@ def _hash_named(name: str) -> str | None:
     if path.is_file():
         return hash_file(path)
     if (path / "config.json").is_file():
-        return hash_text("".join(f"{file.relative_to(path)} {hash_file(file)}\n" for file in sorted(path.rglob("*")) if file.is_file()))
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        return hash_text("".join(f"{file.relative_to(path)} {hash_file(file)}\n" for file in files))
     return None
 
 
@@ -191,7 +175,10 @@ def _shown(flat: Mapping[str, Any], key: str) -> str:
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(value, dict) or not value:
         return {prefix: value}
-    return {key: leaf for name, inner in value.items() for key, leaf in _flat(inner, f"{prefix}.{name}" if prefix else str(name)).items()}
+    found: dict[str, Any] = {}
+    for name, inner in value.items():
+        found |= _flat(inner, f"{prefix}.{name}" if prefix else str(name))
+    return found
 
 
 @functools.cache
@@ -202,10 +189,3 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-def allowed_identities(folder: Path) -> Sequence[str]:
-    """The identities that the user let stand for a finished stage's own."""
-    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-        return [change["identity"] for change in json.loads((folder / ALLOWED_FILE).read_text(encoding="utf-8"))]
-    return ()

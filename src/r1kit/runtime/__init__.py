@@ -28,9 +28,13 @@ class Runtime(Protocol):
         """A learner on the model in directory ``model``; with ``scalar_head`` it has a value head."""
         ...
 
-    def engine_of(self, learner: "LearnerProtocol") -> "Engine": ...
+    def engine_of(self, learner: "LearnerProtocol") -> "Engine":
+        """An engine that samples from the learner's current weights."""
+        ...
 
-    def engine(self, model: Path) -> "Engine": ...
+    def engine(self, model: Path) -> "Engine":
+        """An engine that samples from the model in directory ``model``."""
+        ...
 
     def export(self, learner: "LearnerProtocol", directory: Path) -> None:
         """Write the learner's model with its tokenizer as a Hugging Face directory, whole or not at all."""
@@ -40,7 +44,9 @@ class Runtime(Protocol):
         """Free learners and engines that are no longer needed."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """End the runtime's processes and free what it holds."""
+        ...
 
 
 class RuntimeConfig(Config):

@@ -9,7 +9,7 @@ prompts is watched beside the judges' own, with an alarm where the two part (tra
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -38,6 +38,8 @@ class AlignmentRL(Stage):
     """``general_share`` of the prompts are general ones in the last ``preference_share`` of the steps; the
     paper's is 400/1700. ``stop_when_hacked`` ends the stage at the watch's alarm, with the model as it is
     then."""
+
+    writes: ClassVar[tuple[str, ...]] = ("model", "reasoning", "watch.jsonl", "report.json")
 
     stage: Literal["alignment_rl"] = "alignment_rl"
     init: str = "@sft"

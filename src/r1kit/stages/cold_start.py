@@ -11,7 +11,7 @@ data, as the paper's annotators did, and ``general`` answers to general prompts.
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -45,6 +45,8 @@ class ColdStart(Stage):
     ``rewriter``: ``prose``, ``worked_solutions``, ``my_rewriter.py:name``, ``{model: "@sft"}`` or
     ``{endpoint: URL, model: NAME}``. ``purity``: of prose and of what a model writes, the least share of the
     thinking's words that are in the prompt's language."""
+
+    writes: ClassVar[tuple[str, ...]] = ("data.jsonl", "model", "report.json")
 
     stage: Literal["cold_start"] = "cold_start"
     init: str = "@pretrain"

@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -43,6 +43,8 @@ class Distill(Stage):
     """``teacher`` answers ``problems`` of ``tasks`` and all ``general`` prompts, ``samples`` times each;
     correct answers, and all well-formed general ones, fine-tune ``student``. ``on_policy`` then goes on
     without written answers: sft/ keeps the model in between. It needs one tokenizer for both."""
+
+    writes: ClassVar[tuple[str, ...]] = ("data.jsonl", "model", "sft", "report.json")
 
     stage: Literal["distill"] = "distill"
     student: str = "@student_base"

@@ -4,16 +4,18 @@
 DeepSeek-R1 has no such stage: it trains reward models and then RL. Here the pairs that the reward models
 learn from train the policy itself, so that the two ways can be compared on the same preferences."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from r1kit.chat import Chat
+from r1kit.config import InputError
 from r1kit.data.sources import column, read_jsonl
 from r1kit.seeds import derive_seed
 from r1kit.stages.models import PromptStyle, model_of
 from r1kit.stages.results import finish
 from r1kit.stages.sft import training_row
-from r1kit.stages.stage import Context, Stage
+from r1kit.stages.stage import Context, Stage, file_errors
 from r1kit.train import dpo
 from r1kit.train.dpo import DPOConfig, RowPair
 from r1kit.train.learner import LearnerConfig
@@ -25,6 +27,8 @@ class DPO(Stage):
     by reward_models or by hand; an empty ``held_out`` measures nothing. ``init`` is both the start and the
     reference."""
 
+    writes: ClassVar[tuple[str, ...]] = ("model", "report.json")
+
     stage: Literal["dpo"] = "dpo"
     init: str = "@sft"
     pairs: str = "@reward_models/pairs.jsonl"
@@ -32,6 +36,10 @@ class DPO(Stage):
     talk: PromptStyle = PromptStyle()
     dpo: DPOConfig = DPOConfig()
     learner: LearnerConfig = LearnerConfig(optimizer=OptimizerConfig(learning_rate=1e-4))
+
+    def input_errors(self) -> Iterator[InputError]:
+        for key, file in (("pairs", self.pairs), ("held_out", self.held_out)):
+            yield from file_errors((key,), file, ("prompt", "chosen", "rejected"))
 
     def run(self, ctx: Context) -> None:
         model = model_of(ctx.path(self.init))

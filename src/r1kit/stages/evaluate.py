@@ -8,7 +8,7 @@ defaults are the training distribution, temperature 1 and no top-p, as the proto
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -38,6 +38,8 @@ NO_THINKING = "<think></think>"  # forced direct answers: the completion begins 
 class Evaluate(Stage):
     """``models``: name -> "@stage". ``problems`` per task x ``n`` samples each; ``examples`` problems are
     shown with every model's text."""
+
+    writes: ClassVar[tuple[str, ...]] = ("report.json",)
 
     stage: Literal["evaluate"] = "evaluate"
     models: dict[str, str]

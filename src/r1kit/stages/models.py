@@ -28,7 +28,7 @@ def prompt_style_of(model: Path, otherwise: PromptStyle) -> PromptStyle:
     settings = prompt_settings(model)
     if settings is None:
         return otherwise
-    return PromptStyle.parse(settings, f"{model.parent / 'stage.json'}: talk")
+    return PromptStyle.parse(settings, f"{model.parent}: talk")
 
 
 def model_of(folder: Path) -> Path:

@@ -9,12 +9,12 @@ import contextlib
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import AfterValidator, Field, model_validator
 
-from r1kit.config import Config
+from r1kit.config import Config, InputError
 from r1kit.data.corpus import load_generators, solved_documents
 from r1kit.data.sources import BadRows, blend, texts
 from r1kit.files import rename_whole
@@ -25,7 +25,7 @@ from r1kit.seeds import derive_seed
 from r1kit.stages.models import model_of
 from r1kit.stages.recipe_names import TaskSpec, log_tasks
 from r1kit.stages.results import finish
-from r1kit.stages.stage import Context, Stage, StagePlan
+from r1kit.stages.stage import Context, Stage, StagePlan, file_errors
 from r1kit.tasks import load_tasks
 from r1kit.tasks.documents import Layout
 from r1kit.tokenizer import Tokenizer
@@ -64,6 +64,8 @@ class Pretrain(Stage):
     """``model`` is {preset: name, key: value ...}; ``tokenizer`` a vocabulary size, or another stage whose
     tokenizer is used."""
 
+    writes: ClassVar[tuple[str, ...]] = ("init", "tokenizer", "model", "report.json")
+
     stage: Literal["pretrain"] = "pretrain"
     model: dict[str, Any]
     tokens: int = Field(ge=1)
@@ -88,6 +90,10 @@ class Pretrain(Stage):
                 "data/gsm8k_train.jsonl}}, or generated: {miniature: 1.0}"
             )
         return self
+
+    def input_errors(self) -> Iterator[InputError]:
+        for file in self.corpus.files:
+            yield from file_errors(("corpus", "files", file), file, self.corpus.fields, self.corpus.bad_rows)
 
     def run(self, ctx: Context) -> None:
         source = derive_seed(ctx.seed, "corpus")

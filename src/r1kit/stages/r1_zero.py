@@ -4,7 +4,7 @@ In the paper: GRPO straight from V3-Base, without any supervised data; the rewar
 rules, no neural model. Here the same: the prompt requires a structure only, and what the model does inside
 <think> is its own finding."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import model_validator
 
@@ -23,6 +23,8 @@ class R1Zero(Stage):
     """RL with rule rewards from ``init``, usually a base model, by one algorithm: ``grpo``, unless the recipe
     gives ``ppo``, PPO with a critic, the paper's comparison (supplement A.3), or ``rl``, an algorithm outside
     r1kit (``{algorithm: my_algo.py:Name, ...}``). The paper's learning rate is 3e-6 for 671B parameters."""
+
+    writes: ClassVar[tuple[str, ...]] = ("model",)
 
     stage: Literal["r1_zero"] = "r1_zero"
     init: str = "@pretrain"

@@ -6,7 +6,7 @@ the thinking neither mixes languages nor runs on in long paragraphs or code bloc
 200k general samples. Here the same filters, at most two different solutions a problem, and where the recipe
 gives ``general`` prompts, ``general_share`` of their written answers (22 % in the paper's table 5)."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -27,6 +27,8 @@ class RejectionSampling(Stage):
     """Draw ``problems`` x ``samples`` from ``init``, keep at most ``keep`` a problem, and write data.jsonl.
 
     ``purity`` is the least share of the thinking's words that are in the prompt's language."""
+
+    writes: ClassVar[tuple[str, ...]] = ("data.jsonl", "report.json")
 
     stage: Literal["rejection_sampling"] = "rejection_sampling"
     init: str = "@reasoning_rl"

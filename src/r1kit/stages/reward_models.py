@@ -8,7 +8,7 @@ as whole responses, for learning from preferences without a reward model (dpo)."
 
 import random
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -37,6 +37,14 @@ from r1kit.types import Problem, Rollout, Sampling
 class RewardModels(Stage):
     """Two scalar-head copies of ``init`` in helpful/ and safety/, each with the mean and deviation of its
     scores; pairs.jsonl and pairs_held_out.jsonl hold the pairs (TRL's columns prompt, chosen, rejected)."""
+
+    writes: ClassVar[tuple[str, ...]] = (
+        "helpful",
+        "safety",
+        "pairs.jsonl",
+        "pairs_held_out.jsonl",
+        "report.json",
+    )
 
     stage: Literal["reward_models"] = "reward_models"
     init: str = "@sft"

@@ -4,14 +4,16 @@ In the paper: 800k samples (600k reasoning by rejection sampling, 200k general),
 V3-Base and not from the RL checkpoint. ``data`` are JSON Lines files of {"prompt", "completion"} (TRL's
 columns), written by other stages or by hand."""
 
-from typing import Literal
+from collections.abc import Iterator
+from typing import ClassVar, Literal
 
 from r1kit.chat import Chat
+from r1kit.config import InputError
 from r1kit.data.sources import BadRows, pairs
 from r1kit.seeds import derive_seed
 from r1kit.stages.models import PromptStyle, model_of
 from r1kit.stages.results import finish
-from r1kit.stages.stage import Context, Stage
+from r1kit.stages.stage import Context, Stage, file_errors
 from r1kit.train.learner import LearnerConfig
 from r1kit.train.supervised import SupervisedConfig, finetune, response_row
 from r1kit.types import Problem, Row
@@ -21,6 +23,8 @@ class SFT(Stage):
     """Fine-tune ``init`` on ``data``. ``bad_rows: quarantine`` leaves out rows that cannot be read, up to 5 %
     of a file (jsonl.py)."""
 
+    writes: ClassVar[tuple[str, ...]] = ("model", "report.json")
+
     stage: Literal["sft"] = "sft"
     init: str = "@pretrain"
     data: list[str] = ["@rejection_sampling/data.jsonl"]
@@ -28,6 +32,10 @@ class SFT(Stage):
     talk: PromptStyle = PromptStyle()
     training: SupervisedConfig = SupervisedConfig()
     learner: LearnerConfig = LearnerConfig()
+
+    def input_errors(self) -> Iterator[InputError]:
+        for place, file in enumerate(self.data):
+            yield from file_errors(("data", place), file, ("prompt", "completion"), self.bad_rows)
 
     def run(self, ctx: Context) -> None:
         rows = [pair for file in self.data for pair in pairs(ctx.path(file), self.bad_rows)]

@@ -6,18 +6,17 @@ string in its configuration that starts with "@" is an input: ``"@r1_zero"`` is 
 ``"@r1_zero/data.jsonl"`` a file in it."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 from pydantic import field_validator, model_validator
 
-from r1kit.config import Config, ConfigError
+from r1kit.config import Config, ConfigError, InputError, KeyPath
+from r1kit.jsonl import BadRows, column, first_error
 from r1kit.log import Log
 from r1kit.runtime import Runtime
-
-KeyPath = tuple[str | int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,25 +44,19 @@ class Context:
         if not reference.startswith("@"):
             path = Path(reference).expanduser()
             if not path.exists():
-                raise ConfigError(
-                    f"stage {self.name!r}: {reference}: no such file or folder (looked up from {Path.cwd()})"
-                )
+                raise ConfigError(f"{reference}: no such file or folder (looked up from {Path.cwd()})")
             return path
         stage, _, inner = reference[1:].partition("/")
         if stage not in self.outputs:
             finished = ", ".join(self.outputs) or "none"
-            raise ConfigError(
-                f"stage {self.name!r}: {reference!r} names no finished stage; finished: {finished}"
-            )
+            raise ConfigError(f"{reference!r} names no finished stage; finished: {finished}")
         folder = self.outputs[stage]
         path = folder / inner if inner else folder
         if not path.exists():
             there = (
                 ", ".join(sorted(entry.name for entry in folder.iterdir())) if folder.is_dir() else "nothing"
             )
-            raise ConfigError(
-                f"stage {self.name!r}: {reference!r}: stage {stage!r} wrote no {inner!r}; it wrote: {there}"
-            )
+            raise ConfigError(f"{reference!r}: stage {stage!r} wrote no {inner!r}; it wrote: {there}")
         return path
 
 
@@ -91,6 +84,10 @@ class Stage(Config):
     ``name`` is the stage's folder and what "@name" refers to; unique in a recipe; by default the stage's
     kind. ``seed_of`` names a stage whose seed is used: two runs that differ in nothing but their
     configuration (matched runs)."""
+
+    # The files and folders that a stage leaves in its folder, so that a reference to another one is an error
+    # before anything runs; empty where the stage does not say.
+    writes: ClassVar[tuple[str, ...]] = ()
 
     stage: str
     name: str = ""
@@ -132,6 +129,11 @@ class Stage(Config):
         """What the stage will do, for ``r1kit plan``."""
         return StagePlan()
 
+    def input_errors(self) -> Iterable[InputError]:
+        """What is wrong with the files that the stage reads, by key path within the stage, before anything
+        runs. What a stage leaves out is judged by what its configuration looks like (r1kit.recipe.inputs)."""
+        return ()
+
     def references(self) -> list[tuple[KeyPath, str]]:
         """List every "@..." string of the configuration with the key path where it stands."""
         return list(_strings_at(self.model_dump(), ()))
@@ -139,6 +141,22 @@ class Stage(Config):
     def inputs(self) -> list[str]:
         """Name the stages this one reads, each once, in order of appearance."""
         return list(dict.fromkeys(reference[1:].partition("/")[0] for _, reference in self.references()))
+
+
+def file_errors(
+    path: KeyPath, file: str, columns: Sequence[str], bad_rows: BadRows = "error"
+) -> Iterator[InputError]:
+    """What is wrong with the data file that a stage names at ``path`` and reads these text columns of, as far
+    as its first row shows; nothing for another stage's file, which is not written yet."""
+
+    def use(file: Path, number: int, row: dict[str, Any]) -> None:
+        for name in columns:
+            column(file, number, row, name)
+
+    if file and not file.startswith("@"):
+        error = first_error(Path(file).expanduser(), use, bad_rows)
+        if error is not None:
+            yield path, error
 
 
 def _over(default: Any, given: Any) -> Any:

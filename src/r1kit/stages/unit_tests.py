@@ -9,20 +9,20 @@ be wrong."""
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from r1kit.config import R1kitError
+from r1kit.config import InputError, R1kitError
 from r1kit.jsonl import read_jsonl, write_jsonl
 from r1kit.sandbox import results_of, run_programs
 from r1kit.seeds import derive_seed
 from r1kit.stages.models import PromptStyle, model_of
 from r1kit.stages.results import report
 from r1kit.stages.sampling import Endpoint, ask_endpoint, harvest
-from r1kit.stages.stage import Context, Stage
+from r1kit.stages.stage import Context, Stage, file_errors
 from r1kit.types import Problem, Sampling
 
 REQUEST_INPUTS = (
@@ -50,6 +50,8 @@ class UnitTests(Stage):
     sampled ones). A row without solutions is given ``sampled_solutions`` of the writer's own, which must
     agree by majority at least."""
 
+    writes: ClassVar[tuple[str, ...]] = ("data.jsonl", "report.json")
+
     stage: Literal["unit_tests"] = "unit_tests"
     problems: str
     init: str = "@sft"
@@ -64,6 +66,9 @@ class UnitTests(Stage):
     temperature: float = 1.0
     max_tokens: int = 512
     talk: PromptStyle = PromptStyle()
+
+    def input_errors(self) -> Iterator[InputError]:
+        yield from file_errors(("problems",), self.problems, ("prompt", "entry_point"))
 
     def run(self, ctx: Context) -> None:
         """Write data.jsonl and report.json."""

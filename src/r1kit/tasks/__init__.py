@@ -1,11 +1,10 @@
 """What to solve: tasks yield problems and check answers; RL, filtering and evaluation share the same
 check."""
 
-import difflib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from r1kit.config import ConfigError
+from r1kit.config import ConfigError, suggest
 from r1kit.jsonl import SUFFIXES
 from r1kit.tasks.dataset import Dataset
 from r1kit.tasks.gym import Gym
@@ -79,12 +78,8 @@ def _load_task(name: str, options: Mapping[str, Any]) -> Task:
             raise ConfigError(f"tasks.{name}: a task needs name, problems(split) and check(problem, answer)")
         return task
     if kind not in TASKS:
-        near = difflib.get_close_matches(kind, [*TASKS, "reasoning"], n=1)
-        hint = (
-            f"did you mean {near[0]!r}?"
-            if near
-            else f"known: reasoning, {', '.join(TASKS)}; your own is file.py:Class"
-        )
+        known = ["reasoning", *TASKS]
+        hint = suggest(kind, known, f"known: {', '.join(known)}; your own is file.py:Class")
         raise ConfigError(f"tasks: unknown task {kind!r}: {hint}")
     try:
         return TASKS[kind](name, **inner)

@@ -15,7 +15,7 @@ r1kit.tasks.programs.TESTS) that a program must pass."""
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -24,8 +24,8 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from r1kit.config import Config, R1kitError
-from r1kit.jsonl import column, parse_row, read_lines, write_jsonl
+from r1kit.config import Config, InputError, KeyPath, R1kitError
+from r1kit.jsonl import column, first_error, parse_row, read_lines, write_jsonl
 from r1kit.language import scripts_of
 from r1kit.tasks.mathematics.check import boxed, check_math_batch, final_answer, gold_text, tidy
 from r1kit.tasks.overlap import is_held_out_prompt, without_contaminated, without_duplicates
@@ -139,6 +139,20 @@ class Dataset:
                 f"FILE.jsonl ({self.about()})"
             )
         return found[split]
+
+    def input_errors(self) -> Iterator[InputError]:
+        """What is wrong with the files, as far as their first rows show: missing, another format, no such
+        column, no gold answer."""
+        config = self.config
+        keys: dict[KeyPath, str | None] = {("train",): config.train, ("held_out",): config.held_out}
+        keys |= {("decontaminate", place): file for place, file in enumerate(config.decontaminate)}
+
+        def use(path: Path, number: int, row: dict[str, Any]) -> Problem:
+            return _problem(self.name, config, _choose_columns(path, number, row, config), path, number, row)
+
+        for key, file in keys.items():
+            if file is not None and (error := first_error(Path(file).expanduser(), use, config.bad_rows)):
+                yield key, error
 
     def about(self) -> str:
         """One line: files, columns, problems by split, and what was left out."""

@@ -9,16 +9,15 @@ answer on which they raise is wrong, and one that looks like a program is wrong 
 scores below 1 are wrong: they would reward the look of an answer instead of its content."""
 
 import base64
-import difflib
 import functools
 import importlib
 import json
 import pickle
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from r1kit.config import ConfigError
+from r1kit.config import ConfigError, InputError, suggest
 from r1kit.sandbox import results_of
 from r1kit.sandbox.zygote_handle import WorkerLost
 from r1kit.tasks.mathematics.check import final_answer
@@ -78,17 +77,21 @@ class Gym:
                 f'tasks.{self.name}: reasoning-gym is not installed ({error}): pip install "r1kit[gym]"'
             ) from None
         if self.task not in known:
-            near = difflib.get_close_matches(self.task, known, n=1)
-            raise ConfigError(
-                f"tasks.{self.name}: reasoning-gym has no task {self.task!r}"
-                + (f"; did you mean {near[0]!r}?" if near else "")
-            )
+            hint = suggest(self.task, known, "reasoning_gym.factory.DATASETS lists them")
+            raise ConfigError(f"tasks.{self.name}: reasoning-gym has no task {self.task!r}; {hint}")
         try:
             return gym.create_dataset(self.task, size=self.size, seed=self.seed, **self.options)
         except (TypeError, AssertionError, ValueError) as error:
             raise ConfigError(
                 f"tasks.{self.name}: reasoning-gym refuses the options {self.options}: {error}"
             ) from None
+
+    def input_errors(self) -> Iterator[InputError]:
+        """What is wrong with the package, the task's name or its options."""
+        try:
+            self.data  # noqa: B018
+        except ConfigError as error:
+            yield (), str(error).removeprefix(f"tasks.{self.name}: ")
 
     @functools.cached_property
     def entries(self) -> dict[str, dict[str, Any]]:

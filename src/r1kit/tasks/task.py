@@ -17,15 +17,20 @@ _BOX = re.compile(r"\\boxed\{([^{}]*)\}")
 class Task(Protocol):
     """A data set or a generator of problems.
 
-    ``problems(split)`` is a sequence that is the same on every call; ``check`` judges an answer (None: the
-    template was not followed). A task may also offer ``check_batch(problems, answers)``, which is used where
-    there is one."""
+    A task may also offer ``check_batch(problems, answers)``, which is then used instead of ``check``, and
+    ``input_errors()``, which yields what is wrong with the files that it reads (config.InputError) before
+    anything runs.
+    """
 
     name: str
 
-    def problems(self, split: str) -> Sequence[Problem]: ...
+    def problems(self, split: str) -> Sequence[Problem]:
+        """The problems of a split, "train" or "held_out": the same sequence on every call."""
+        ...
 
-    def check(self, problem: Problem, answer: str | None) -> Verdict: ...
+    def check(self, problem: Problem, answer: str | None) -> Verdict:
+        """Judge an answer to a problem; None stands for a completion that did not follow the template."""
+        ...
 
 
 @runtime_checkable

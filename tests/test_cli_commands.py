@@ -3,6 +3,7 @@
 import io
 import json
 import subprocess
+import sys
 
 import pytest
 import recipe_fakes
@@ -11,7 +12,7 @@ import yaml
 from rich.console import Console
 
 from r1kit.commands import doctor
-from r1kit.commands.chat import Speaker, talk
+from r1kit.commands.chat import Speaker, converse
 from r1kit.commands.export import export_model
 from r1kit.commands.plan import Size, Speed, as_table, measure_speed, plan_recipe, probe_speed
 from r1kit.config import ConfigError
@@ -66,7 +67,10 @@ def finished_run(tmp_path):
     make_stage(run_dir, "student", "distill", 4, ["zero"])
     make_stage(
         run_dir, "table", "evaluate", 5, ["zero"], {"models": {"R1-Zero": "@zero"}},
-        models={"R1-Zero": {"pass@1": 0.8125, "cons@16": 0.9, "tasks": {"chain": {"pass@1": 0.75}}, "protocol": {"n": 16, "temperature": 1.0}}},
+        models={"R1-Zero": {
+            "pass@1": 0.8125, "cons@16": 0.9, "tasks": {"chain": {"pass@1": 0.75}},
+            "protocol": {"n": 16, "temperature": 1.0},
+        }},
     )  # fmt: skip
     (run_dir / "stages/table/model/config.json").unlink()
     (run_dir / "env.json").write_text(json.dumps({"command": "r1kit run recipes/mini.yaml"}))
@@ -106,7 +110,7 @@ class Planned(recipe_fakes.Write):
 
 def test_plan_estimates_what_has_not_run_and_reports_what_has(tmp_path, monkeypatch):
     monkeypatch.setitem(RUNTIMES, "local", "recipe_fakes:FakeRuntime")
-    monkeypatch.setattr("r1kit.runs.execute.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "r1kit.report", recipe_fakes.report)
     file = tmp_path / "tiny.yaml"
     file.write_text(
         "name: tiny\nstages:\n  - {stage: write, name: base}\n  - {stage: write, name: zero, init: "
@@ -156,12 +160,12 @@ def test_doctor_gives_one_fix_for_each_failing_line_and_is_unfit_when_something_
 
 
 def test_doctor_finds_a_torchvision_that_does_not_fit(monkeypatch):
-    monkeypatch.setattr(doctor, "_version", {"torch": "2.13.0+cpu", "torchvision": "0.28.0"}.get)
+    monkeypatch.setattr(doctor, "installed_version", {"torch": "2.13.0+cpu", "torchvision": "0.28.0"}.get)
     clash = subprocess.CompletedProcess(
         [], 1, "", "Traceback\nRuntimeError: operator torchvision::nms does not exist\n"
     )
-    monkeypatch.setattr(doctor, "_try", lambda code: clash)
-    (finding,) = doctor._vision()
+    monkeypatch.setattr(doctor, "run_python", lambda code: clash)
+    (finding,) = doctor.examine_vision()
     assert (
         finding.level == "broken"
         and "nms does not exist" in finding.detail
@@ -189,9 +193,9 @@ def test_pieces_add_up_to_the_text_whatever_its_tokens_split(model_dir, monkeypa
     assert "".join(pieces) == speaker.tokenizer.decode([*ids, speaker.stop_id]) and text in "".join(pieces)
 
 
-def test_talk_answers_lines_until_an_empty_one(model_dir):
+def test_conversation_answers_lines_until_an_empty_one(model_dir):
     console = Console(file=io.StringIO(), width=200)
     lines = iter(["seven", "/more eight", ""])
     console.input = lambda *_: next(lines)
-    talk(model_dir, Sampling(max_tokens=4), console)
+    converse(model_dir, Sampling(max_tokens=4), console)
     assert console.file.getvalue().count("[cut off after 4 tokens]") == 2

@@ -1,0 +1,185 @@
+"""What a recipe names outside of itself, looked at before its first stage starts: data files and their
+columns, models, tokenizers, files of code.
+
+A stage and a task know best what they read: where they have ``input_errors()``, it is asked (see
+r1kit.stages.stage.Stage and r1kit.tasks.task.Task). Every other text of a stage's configuration is looked at
+by what it is: ``file.py:name`` is code; with the suffix of a data file it is one; under a key that names
+models (``MODEL_KEYS``) it is a model's folder; and what begins like a path (``./``, ``~/``, ``/a/b``) has to
+be there. "@stage" and addresses of the web are left alone.
+"""
+
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from r1kit.config import ConfigError, InputError, KeyPath, R1kitError
+from r1kit.jsonl import SUFFIXES, read_lines
+from r1kit.recipe.layers import Layers
+from r1kit.recipe.recipe import Recipe, resolved
+from r1kit.stages.stage import Stage
+
+MODEL_KEYS = ("init", "student", "teacher", "rollouts_from", "models")  # the stages' keys that name models
+TOKENIZER_KEYS = ("tokenizer",)
+TASK_KEYS = ("tasks", "prompts")
+TEXT_KEYS = ("name", "seed_of", "opening", "rubric")  # never a file's name
+DATA_SUFFIXES = (*SUFFIXES, ".parquet", ".csv", ".tsv", ".txt", ".gz", ".arrow")
+
+_CODE = re.compile(r"(?P<file>.+\.py):\w+")
+_PATH = re.compile(r"(?:\.{1,2}/|~/|/[^/\s]+/)\S*")
+_MOST_WORDS = 3  # a text of more words is a sentence, even if it ends in ".json"
+_LONGEST_NAME = 4096
+
+
+def check_inputs(recipe: Recipe, layers: Layers | None = None, only: Collection[str] | None = None) -> None:
+    """Look at everything that the recipe's stages (``only`` those of these names) read from outside of the
+    run.
+
+    Raises ConfigError with a line for each thing that is missing or cannot be read: place, key, what is
+    wrong, fix. Data files are read to their first usable row only. Without ``layers`` the place is the
+    recipe's name.
+    """
+    layers = layers or Layers(resolved(recipe), {}, recipe.name)
+    found: dict[str, None] = {}  # a file that several stages name at one place of the recipe is one line
+    said: set[tuple[str, str]] = set()
+    for index, stage in enumerate(recipe.stages):
+        if only is not None and stage.name not in only:
+            continue
+        for path, error in _stage_errors(stage):
+            whole: KeyPath = ("stages", index, *path)
+            place = str(layers.place(whole))
+            if (place, error) not in said or place == layers.source:
+                said.add((place, error))
+                found[layers.error(whole, error)] = None
+    if found:
+        raise ConfigError("\n".join(found))
+
+
+def _stage_errors(stage: Stage) -> Iterator[InputError]:
+    """What is wrong with a stage's inputs, each once, by its key path within the stage."""
+    config = stage.model_dump()
+    errors: dict[KeyPath, str] = {}
+    for path, error in stage.input_errors():
+        errors.setdefault(path, error)
+    asked = set(errors)
+    for path, spec in _task_specs(config, ()):
+        for name, options in spec.items():
+            own = _task_errors(name, options)
+            if own is not None:
+                asked.add((*path, name))
+                errors |= {(*path, name, *inner): error for inner, error in own}
+    yield from errors.items()
+    for path, text in _texts(config, ()):
+        if not any(path[: len(at)] == at for at in asked):
+            wrong = _text_error(path, text)
+            if wrong is not None:
+                yield path, wrong
+
+
+def _task_specs(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Mapping[str, Any]]]:
+    """Every mapping of tasks in a stage's configuration, at any depth."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if key in TASK_KEYS and isinstance(inner, Mapping):
+                yield (*path, key), inner
+            else:
+                yield from _task_specs(inner, (*path, key))
+
+
+def _task_errors(name: str, options: Any) -> list[InputError] | None:
+    """What the task says of its inputs; None where it does not say, or where the entry is no task."""
+    from r1kit.tasks import load_tasks  # imports the checkers, which a recipe of other stages does without
+
+    try:
+        tasks = load_tasks({name: options})
+    except R1kitError:
+        return None
+    says: list[Callable[[], Iterator[InputError]]] = [
+        task.input_errors for task, _ in tasks.values() if hasattr(task, "input_errors")
+    ]
+    return [error for say in says for error in say()] if says else None
+
+
+def _texts(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+    """Every text of a configuration with its key path, the keys of tables included."""
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            if isinstance(key, str) and set("/.:") & set(key):  # a field's name is no file
+                yield (*path, key), key
+            yield from _texts(inner, (*path, key))
+    elif isinstance(value, list | tuple):
+        for index, inner in enumerate(value):
+            yield from _texts(inner, (*path, index))
+
+
+def _text_error(path: KeyPath, text: str) -> str | None:
+    """What is wrong with the file, folder, model or code that a text names; None where nothing is, or where
+    it names none."""
+    if not text or len(text) > _LONGEST_NAME or "\n" in text or text.startswith("@") or "://" in text:
+        return None
+    if set(TEXT_KEYS) & set(path):
+        return None
+    if code := _CODE.fullmatch(text):
+        return None if Path(code["file"]).expanduser().is_file() else _missing(code["file"], "file")
+    if len(text.split()) > _MOST_WORDS:
+        return None
+    if text.endswith(DATA_SUFFIXES):
+        return data_error(text)
+    if set(MODEL_KEYS) & set(path[:-1] if path[-1] == text else path):
+        return model_error(text)
+    if set(TOKENIZER_KEYS) & set(path):
+        return tokenizer_error(text)
+    if _PATH.fullmatch(text) and not Path(text).expanduser().exists():
+        return _missing(text, "file or folder")
+    return None
+
+
+def data_error(file: str) -> str | None:
+    """What is wrong with a data file: missing, another format, or empty. What its rows hold is not looked
+    at."""
+    path = Path(file).expanduser()
+    if not file.endswith((*SUFFIXES, ".parquet")):
+        return None if path.is_file() else _missing(file, "file")
+    try:
+        return None if next(read_lines(path), None) is not None else f"{file}: no rows"
+    except R1kitError as error:
+        return str(error)
+
+
+def model_error(name: str) -> str | None:
+    """What is wrong with a model's folder: its configuration, weights and tokenizer have to be there, and the
+    network of a kind that r1kit computes."""
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        return (
+            _missing(name, "folder") + "; a model is a Hugging Face folder, or @stage for one of this recipe"
+        )
+    from r1kit.model.huggingface import read_config  # imports torch
+
+    folder = folder / "model" if (folder / "model").is_dir() else folder
+    try:
+        read_config(folder)
+    except R1kitError as error:
+        return str(error)
+    if not any(folder.glob("*.safetensors")):
+        return f"{folder}: no *.safetensors; r1kit reads weights in this format only"
+    return tokenizer_error(str(folder))
+
+
+def tokenizer_error(name: str) -> str | None:
+    """What is wrong with a tokenizer's folder."""
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        return _missing(name, "folder") + "; a tokenizer is a Hugging Face folder, or @stage"
+    folder = folder / "model" if (folder / "model").is_dir() else folder
+    if not (folder / "tokenizer.json").is_file():
+        return (
+            f"{folder}: no tokenizer.json; save it there with transformers' AutoTokenizer (a fast tokenizer)"
+        )
+    return None
+
+
+def _missing(name: str, what: str) -> str:
+    return f"{name}: no such {what} (looked up from {Path.cwd()})"

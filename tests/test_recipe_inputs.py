@@ -159,7 +159,8 @@ class Mine(Stage):
     stage: Literal["mine"] = "mine"
     preferences: Preferences = Preferences()
     prompts: dict[str, Any] = {}
-    general: list[str] = []
+    general: dict[str, Any] = {}
+    files: list[str] = []
     rewriter: dict[str, Any] = {}
     opening: str = ""
     tokenizer: str = ""
@@ -173,9 +174,10 @@ MINE = {"mine": Mine}
     ("key", "value", "says"),
     [
         ("preferences.pairs", "pairs.jsonl", "pairs.jsonl: no such file"),
-        ("general", "[good.jsonl, prompts.csv]", "general.1: prompts.csv: no such file"),
+        ("files", "[good.jsonl, prompts.csv]", "files.1: prompts.csv: no such file"),
         ("prompts", "{mine: {kind: dataset, train: x.jsonl}}", "prompts.mine.train: x.jsonl: no such file"),
         ("prompts", "{x.jsonl: 1}", "x.jsonl: no such file"),
+        ("general", "{m: {kind: dataset, held_out: x.jsonl}}", "general.m.held_out: x.jsonl: no such file"),
         ("rewriter", "{code: my.py:rewrite}", "rewriter.code: my.py: no such file"),
         ("rewriter", "{folder: ./nowhere}", "rewriter.folder: ./nowhere: no such file or folder"),
         ("tokenizer", "nowhere", "tokenizer: nowhere: no such folder"),
@@ -194,8 +196,8 @@ def test_texts_that_look_like_inputs_are_looked_at_at_any_depth(
     [
         ("preferences.pairs", "good.jsonl"),
         ("prompts", "{mine: {kind: dataset, train: good.jsonl}}"),
-        ("general", "[good.jsonl]"),
-        ("general", '["https://example.org/data.jsonl", "Say it in three lines or as data.json", "and/or"]'),
+        ("files", "[good.jsonl]"),
+        ("files", '["https://example.org/data.jsonl", "Say it in three lines or as data.json", "and/or"]'),
         ("opening", "/no_think/ x.jsonl"),
         ("rewriter", "{rule: identity, model: gpt/oss, temperature: 0.7}"),
         ("rewriter", '{endpoint: "http://127.0.0.1:8000/v1", code: good.py:rewrite}'),

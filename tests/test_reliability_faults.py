@@ -66,8 +66,8 @@ def test_a_signal_lets_the_step_end_and_saves_and_the_rest_is_bit_for_bit(
     assert checkpoint.progress_of(tmp_path / "b")["step"] == 6 and steps_of(tmp_path / "b") == list(range(6))
     said = capsys.readouterr().err
     assert (
-        f"{signal.Signals(number).name}: this step is ended and its state saved first; the same signal "
-        "once more stops at once" in said
+        f"{signal.Signals(number).name}: stopping when this step has ended and its state is saved; "
+        "the same signal once more stops at once" in said
     )
     supervised.train(resumed.learner, stream, 8, SAVING, quiet(tmp_path / "b"), tmp_path / "b")
     assert same_weights(straight.model, resumed.model) and steps_of(tmp_path / "b") == list(range(8))

@@ -340,7 +340,7 @@ def test_fine_tuning_reads_files_of_ones_own_and_counts_what_is_too_long(tmp_pat
     file.write_text('{"prompt": "a"}\n')
     with pytest.raises(R1kitError, match=r"own\.jsonl:1: column 'completion' is missing"):
         SFT(init="@base", data=[str(file)]).run(ctx)
-    with pytest.raises(ConfigError, match=r"stage 'stage': nowhere\.jsonl: no such file"):
+    with pytest.raises(ConfigError, match=r"^nowhere\.jsonl: no such file"):
         SFT(init="@base", data=["nowhere.jsonl"]).run(ctx)
 
 

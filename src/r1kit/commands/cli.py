@@ -61,6 +61,24 @@ Sandbox = Annotated[
         help="How untrusted programs are isolated: auto, namespaces, landlock, unsafe-subprocess.",
     ),
 ]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Remove what the run's folder holds and start over.")]
+RedoFrom = Annotated[
+    str | None, typer.Option("--from", metavar="STAGE", help="Redo this stage and what depends on it.")
+]
+AllowChange = Annotated[
+    bool,
+    typer.Option(
+        "--allow-change",
+        help="Go on although recipe, data or code have changed; the change is recorded with the stage.",
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Check the recipe and all files it names, print what would run, touch nothing.",
+    ),
+]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON object for programs on standard output.")
 ]
@@ -71,25 +89,10 @@ def run(
     recipe: RecipeFile,
     overrides: Overrides = None,
     out: Out = None,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Remove what the run's folder holds and start over.")
-    ] = False,
-    redo_from: Annotated[
-        str | None, typer.Option("--from", metavar="STAGE", help="Redo this stage and what depends on it.")
-    ] = None,
-    allow_change: Annotated[
-        bool,
-        typer.Option(
-            "--allow-change",
-            help="Go on although recipe, data or code have changed; the change is recorded with the stage.",
-        ),
-    ] = False,
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run", help="Check the recipe and all files it names, print what would run, touch nothing."
-        ),
-    ] = False,
+    fresh: Fresh = False,
+    redo_from: RedoFrom = None,
+    allow_change: AllowChange = False,
+    dry_run: DryRun = False,
     sandbox: Sandbox = None,
     as_json: AsJson = False,
 ) -> None:

@@ -21,7 +21,7 @@ from r1kit.stages.stage import Stage
 
 MODEL_KEYS = ("init", "student", "teacher", "rollouts_from", "models")  # the stages' keys that name models
 TOKENIZER_KEYS = ("tokenizer",)
-TASK_KEYS = ("tasks", "prompts")
+TASK_KEYS = ("tasks", "prompts", "general")
 TEXT_KEYS = ("name", "seed_of", "opening", "rubric")  # never a file's name
 DATA_SUFFIXES = (*SUFFIXES, ".parquet", ".csv", ".tsv", ".txt", ".gz", ".arrow")
 

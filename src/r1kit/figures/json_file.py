@@ -8,10 +8,11 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from r1kit.config import ConfigError, describe
+from r1kit.config import ConfigError
 from r1kit.files import write_whole
 
 REPORT = "report.json"
+SHOWN = 5  # errors of one file
 
 T = TypeVar("T")
 
@@ -36,12 +37,25 @@ def read(kind: type[T], file: Path) -> T:
     except FileNotFoundError:
         raise ConfigError(f"{file}: no such file: finish the stage that writes it") from None
     except ValidationError as error:
-        torn = error.errors()[0]["type"] == "json_invalid"
-        wrong = f"{file}: not JSON ({error.errors()[0]['msg']})" if torn else describe(error, str(file))
-        raise ConfigError(
-            f"{wrong}\nThis version of r1kit writes no such file: redo the stage that wrote it "
-            "(r1kit run RECIPE --from STAGE)"
-        ) from None
+        wrong = [f"{file}: {_explain(problem)}" for problem in error.errors(include_url=False)]
+        more = [f"and {len(wrong) - SHOWN} more"] if len(wrong) > SHOWN else []
+        fix = (
+            "This version of r1kit writes no such file: run the recipe again, for a stage's file with --from "
+            "STAGE"
+        )
+        raise ConfigError("\n".join([*wrong[:SHOWN], *more, fix])) from None
+
+
+def _explain(problem: Mapping[str, Any]) -> str:
+    """One thing that is wrong: its key, and what should be there."""
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "json_invalid":
+        return f"not JSON ({problem['msg']})"
+    if problem["type"] == "missing":
+        return f"{key}: missing"
+    if problem["type"] == "unexpected_keyword_argument":
+        return f"{key}: no figure has this name"
+    return f"{key}: {problem['msg']} (found: {problem['input']!r:.60})"
 
 
 def finite(value: Any) -> Any:

@@ -10,8 +10,9 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from r1kit.config import ConfigError
-from r1kit.figures import BY_NAME, REPORT, Evaluation, ModelFigures, Protocol, read
+from r1kit.figures import BY_NAME
 from r1kit.records import FinishedStage, find_stage_with_model, finished_stages, read_json
+from r1kit.report.run import Measured, measured_models, read_evaluation
 
 
 def export_model(run_dir: Path, stage: str | None, to: Path) -> Path:
@@ -103,23 +104,21 @@ def _evaluation(run_dir: Path, stage: FinishedStage) -> str:
     found = _measured(run_dir, stage)
     if found is None:
         return "This run holds no evaluation of this model."
-    figures, protocol = found
-    names = {name: name.replace("@n", f"@{protocol.n}") for name in BY_NAME}
-    rows = [(names[name], value(figures)) for name, value in BY_NAME.items()]
+    figures, protocol = found.figures, found.protocol
+    rows = [(name.replace("@n", f"@{protocol.n}"), value(figures)) for name, value in BY_NAME.items()]
     rows.insert(1, ("standard error of pass@1", figures.overall.pass_1_stderr))
     rows += [(f"{task}: pass@1", scores.pass_1) for task, scores in figures.tasks.items()]
     table = _table(("measure", "value"), [(name, f"{x:.3f}") for name, x in rows if x is not None])
     return f"{table}\n\n{protocol.in_words()}"
 
 
-def _measured(run_dir: Path, stage: FinishedStage) -> tuple[ModelFigures, Protocol] | None:
-    """The figures of this stage's model and their protocol, from the first evaluation that has them."""
+def _measured(run_dir: Path, stage: FinishedStage) -> Measured | None:
+    """The figures of this stage's model, from the first evaluation that has them."""
     for other in finished_stages(run_dir):
         if other.kind == "evaluate":
-            evaluation = read(Evaluation, other.folder / REPORT)
-            for name, reference in other.record.get("config", {}).get("models", {}).items():
-                if reference.removeprefix("@").partition("/")[0] == stage.name and name in evaluation.models:
-                    return evaluation.models[name], evaluation.protocol
+            for model in measured_models(other, read_evaluation(other)).values():
+                if model.stage == stage.name:
+                    return model
     return None
 
 

@@ -140,8 +140,8 @@ def test_figures_by_name_are_those_of_the_model() -> None:
 def test_a_protocol_in_words_names_every_number_of_samples() -> None:
     assert PROTOCOL.in_words() == (
         "Protocol: 104 held-out problems, 16 samples of each, at most 96 tokens, temperature 1, top-p 1; "
-        "answers without thinking: 4 samples of each problem; general prompts: 40, 4 samples of each, scored by "
-        "gold_score."
+        "answers without thinking: 4 samples of each problem; general prompts: 40, 4 samples of each, scored "
+        "by gold_score."
     )
     alone = replace(PROTOCOL, direct_n=None, general=None, temperature=0.6, top_p=0.95)
     assert alone.in_words().endswith("at most 96 tokens, temperature 0.6, top-p 0.95.")

@@ -241,12 +241,12 @@ def test_page_without_its_marks_is_an_error(results, docs, tmp_path):
 
 def test_a_figure_or_fact_of_another_name_is_an_error_and_no_dash(results, tmp_path):
     run = results.read(write_run(tmp_path / "runs/mini-0"))
-    assert run.figure("r1_zero", "cons@n") == 0.95 and run.figure("nobody", "pass@1") is None
+    assert run.figure("r1_zero", "cons@n") == 0.95 and run.figure("missing", "pass@1") is None
     with pytest.raises(KeyError, match="cons@16"):
         run.figure("r1_zero", "cons@16")
     with pytest.raises(KeyError, match="accuracy"):
-        run.figure("nobody", "accuracy")
-    assert run.fact("pretrain", "tokens") == 6_000_000 and run.fact("nobody", "tokens") is None
+        run.figure("missing", "accuracy")
+    assert run.fact("pretrain", "tokens") == 6_000_000 and run.fact("missing", "tokens") is None
     with pytest.raises(AttributeError, match="token_count"):
         run.fact("pretrain", "token_count")
 

@@ -234,7 +234,7 @@ def test_gsm8k_goes_from_the_real_file_through_every_stage_with_nothing_solved(t
         json.loads(line) for line in (tmp_path / "run/stages/cold_start/data.jsonl").read_text().splitlines()
     ]
     assert sum("\\boxed{" in row["completion"] for row in rows) == 20 < len(rows)
-    assert "| gsm8k_test (n = 2)" in (tmp_path / "run/report.md").read_text()
+    assert "| gsm8k_test (2 problems)" in (tmp_path / "run/report.md").read_text()
 
 
 BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)

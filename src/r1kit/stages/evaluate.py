@@ -29,6 +29,18 @@ from r1kit.types import Problem, Rollout, Sampling
 NO_THINKING = "<think></think>"  # forced direct answers: the completion begins after an empty thinking
 
 
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """What models are measured on: problems with the tasks that check them, general prompts with the rewards
+    that score them, and the habits that are counted."""
+
+    tasks: Mapping[str, Task]
+    problems: Sequence[Problem]
+    habits: Habits
+    general: Sequence[Problem]
+    scoring: Sequence[WeightedReward]
+
+
 class GeneralPrompts(Config):
     """Prompts without an answer that a rule could check: at most ``problems`` held-out ones of each task in
     ``prompts``, ``n`` answers to each. ``score`` names rewards, of which the weighted sum counts: the
@@ -116,7 +128,7 @@ class Evaluate(Stage):
         protocol = self.protocol(held_out, direct=bool(self.direct))
         figures.write(ctx.out / figures.REPORT, Evaluation(protocol, found, _examples(shown), controls))
 
-    def load_held_out(self) -> "HeldOut":
+    def load_held_out(self) -> HeldOut:
         """Everything that the recipe names to measure models on."""
         tasks = {name: task for name, (task, _) in load_tasks(self.tasks).items()}
         problems = [p for task in tasks.values() for p in task.problems("held_out")[: self.problems]]
@@ -127,7 +139,7 @@ class Evaluate(Stage):
         general = [p for task in prompts.values() for p in task.problems("held_out")[: self.general.problems]]
         return HeldOut(tasks, problems, habits, general, load_rewards(self.general.score, prompts))
 
-    def protocol(self, held_out: "HeldOut", direct: bool) -> figures.Protocol:
+    def protocol(self, held_out: HeldOut, direct: bool) -> figures.Protocol:
         """How models are measured; ``direct``: whether any of them has to answer without thinking."""
         general = None
         if self.general is not None:
@@ -144,7 +156,7 @@ class Evaluate(Stage):
         )
 
     def measure(
-        self, engine: Engine, chat: Chat, held_out: "HeldOut", direct: bool
+        self, engine: Engine, chat: Chat, held_out: HeldOut, direct: bool
     ) -> tuple[ModelFigures, list[list[Rollout]]]:
         """The figures of one model, and its rollouts. Every model gets the same problems and seeds."""
         groups = sample(engine, chat, held_out.problems, self._sampling(self.n), derive_seed(0, "evaluate"))
@@ -157,14 +169,14 @@ class Evaluate(Stage):
         )
         return found, groups
 
-    def _direct(self, engine: Engine, chat: Chat, held_out: "HeldOut") -> float:
+    def _direct(self, engine: Engine, chat: Chat, held_out: HeldOut) -> float:
         """pass@1 when completions begin after an empty thinking."""
         sampling, seed = self._sampling(self.direct_n), derive_seed(0, "direct")
         groups = sample(engine, chat, held_out.problems, sampling, seed, NO_THINKING)
         return summarise(groups, held_out.tasks).overall.pass_1
 
     def _general(
-        self, general: GeneralPrompts, engine: Engine, chat: Chat, held_out: "HeldOut"
+        self, general: GeneralPrompts, engine: Engine, chat: Chat, held_out: HeldOut
     ) -> GeneralScores:
         """The mean score of each prompt's answers, over all prompts and by the prompts' column ``kind``."""
         groups = sample(engine, chat, held_out.general, self._sampling(general.n), derive_seed(0, "general"))
@@ -172,18 +184,6 @@ class Evaluate(Stage):
 
     def _sampling(self, n: int) -> Sampling:
         return Sampling(n, self.temperature, self.top_p, self.max_tokens)
-
-
-@dataclass(frozen=True, slots=True)
-class HeldOut:
-    """What models are measured on: problems with the tasks that check them, general prompts with the rewards
-    that score them, and the habits that are counted."""
-
-    tasks: Mapping[str, Task]
-    problems: Sequence[Problem]
-    habits: Habits
-    general: Sequence[Problem]
-    scoring: Sequence[WeightedReward]
 
 
 def _first_samples(groups: Groups, count: int) -> list[Rollout]:

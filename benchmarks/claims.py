@@ -1,4 +1,4 @@
-"""What the miniature is to show, as numbers of a run and bounds, and whether finished runs show it."""
+"""What the miniature has to show, as numbers of a run and bounds, and whether finished runs show it."""
 
 import operator
 import statistics
@@ -19,7 +19,7 @@ RL_MODELS = ("r1_zero", "reasoning_rl", "alignment_rl")
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Something that is to be shown: a number of each run, and on which side of the bound it must lie."""
+    """Something to show: a number of each run, and on which side of the bound it must lie."""
 
     text: str
     measure: Callable[[Finished], float | None]
@@ -36,8 +36,8 @@ class Claim:
         )
 
     def judged(self, runs: Sequence[Finished]) -> tuple[str, str]:
-        """(what was measured, the verdict): it holds where every run meets it; a mean that does is said to be
-        no more than that."""
+        """(what was measured, the verdict): it holds where every run meets it, and on average only where the
+        mean does and not every run."""
         values = [value for run in runs if (value := self.measure(run)) is not None]
         if not values:
             return DASH, NOT_MEASURED
@@ -57,7 +57,7 @@ def _gain(metric: str, later: str, earlier: str) -> Callable[[Finished], float |
 
 
 def _vote_gain(model: str) -> Callable[[Finished], float | None]:
-    return lambda run: minus(run.figure(model, "cons"), run.figure(model, "pass@1"))
+    return lambda run: minus(run.figure(model, "cons@n"), run.figure(model, "pass@1"))
 
 
 def _ratio(metric: str, later: str, earlier: str) -> Callable[[Finished], float | None]:
@@ -107,7 +107,7 @@ def _rl_compute(run: Finished) -> float | None:
 CLAIMS = (
     Claim("the base model solves few problems: pass@1", lambda run: run.figure("base", "pass@1"), "≤", 0.25),
     Claim("R1-Zero's pass@1", lambda run: run.figure("r1_zero", "pass@1"), "≥", 0.80),
-    Claim("R1-Zero's pass@1, as it was hoped for", lambda run: run.figure("r1_zero", "pass@1"), "≥", 0.90),
+    Claim("R1-Zero's pass@1, the first goal", lambda run: run.figure("r1_zero", "pass@1"), "≥", 0.90),
     Claim("reasoning RL's pass@1", lambda run: run.figure("reasoning_rl", "pass@1"), "≥", 0.80),
     Claim("pass@1 of SFT from the base", lambda run: run.figure("sft", "pass@1"), "≥", 0.80),
     Claim(

@@ -1,5 +1,5 @@
-"""The figures of docs/: curves while stages train and bars of what they reach, every run thin, the mean of
-all thick."""
+"""The drawings in docs/figures: curves while stages train and bars of what they reach, every run thin, the
+mean of all thick."""
 
 import statistics
 from collections import defaultdict
@@ -33,9 +33,10 @@ class Figure:
     smoothed: bool = True
 
 
-# A figure is also looked at by itself, outside a page that could say what its colours are.
+# A drawing is also opened by itself, outside a page that sets the colours.
 STYLE = (
-    "<style>svg{--paper:#fffefb;--ink:#1c1d20;--rule:#dcdad3}@media(prefers-color-scheme:dark){svg{--paper:#15171b;--ink:#e4e3df;--rule:#353941;"
+    "<style>svg{--paper:#fffefb;--ink:#1c1d20;--rule:#dcdad3}"
+    "@media(prefers-color-scheme:dark){svg{--paper:#15171b;--ink:#e4e3df;--rule:#353941;"
     "--c0:#78aef0;--c1:#ee946a;--c2:#72c596;--c3:#bd97e2;--c4:#d9b45c;--c5:#989fa9}}</style>"
     '<rect width="100%" height="100%" fill="#fffefb" style="fill:var(--paper,#fffefb)"/>'
 )
@@ -49,7 +50,7 @@ FIGURES: dict[str, Figure] = {
         "Accuracy of R1-Zero while it trains",
         "accuracy",
         [Curve("training", "r1_zero", "reward/accuracy/mean")],
-        [("base", "pass@1"), ("r1_zero", "pass@1"), ("r1_zero", "cons")],
+        [("base", "pass@1"), ("r1_zero", "pass@1"), ("r1_zero", "cons@n")],
         SHARE,
     ),
     "r1_zero_length": Figure(
@@ -120,7 +121,7 @@ def draw(figure: Figure, runs: Sequence[Finished]) -> str:
     if not lines:
         return ""
     levels = [
-        Level(f"{model}, {votes(runs) if metric == 'cons' else 'held out'}", value, 5)
+        Level(f"{model}, {votes(runs) if metric == 'cons@n' else 'held out'}", value, 5)
         for model, metric in figure.levels
         if (value := mean([run.figure(model, metric) for run in runs])) is not None
     ]
@@ -173,5 +174,5 @@ def draw_all(runs: Sequence[Finished]) -> dict[str, str]:
 
 
 def framed(svg: str) -> str:
-    """The chart with colours and a ground of its own, for light and dark."""
+    """The chart with colours and a background of its own, for light and dark."""
     return svg.replace("</title>", "</title>" + STYLE, 1) + "\n"

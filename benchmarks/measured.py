@@ -14,16 +14,28 @@ from pathlib import Path
 from typing import Any
 
 from r1kit.config import ConfigError
+from r1kit.figures import BY_NAME
 from r1kit.report.charts import Point
-from r1kit.report.sentences import Measured, Run, consensus_key, number, read_run
+from r1kit.report.run import (
+    Measured,
+    Run,
+    measured_models,
+    number,
+    peak_mb_of,
+    read_evaluation,
+    read_facts,
+    read_run,
+    seconds_of,
+)
+from r1kit.report.sentences import votes_of
 
 DASH = "–"
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A finished run: the figures of its models by name, of its controls by name, and which stage made
-    them."""
+    """A finished run: its main models by name, its controls by name, and the stages that the main evaluation
+    rests on."""
 
     run: Run
     models: Mapping[str, Measured]
@@ -35,16 +47,17 @@ class Finished:
         return self.run.folder.name
 
     def figure(self, model: str, metric: str) -> float | None:
-        """A figure of the main evaluation; "cons" is the majority vote whatever its number of votes. None
-        where it was not measured."""
-        return _figure(self.models.get(model), metric)
+        """A figure of the main evaluation; None where it was not measured. Raises KeyError for a metric that
+        has no such name (r1kit.figures.BY_NAME)."""
+        return figure_of(self.models.get(model), metric)
 
     def control(self, model: str, metric: str) -> float | None:
-        return _figure(self.controls.get(model), metric)
+        """A figure of the evaluation of the controls, as ``figure``."""
+        return figure_of(self.controls.get(model), metric)
 
     def seconds(self, stage: str) -> float | None:
         found = self.run.stage(stage)
-        return number(found.record.seconds) if found else None
+        return seconds_of(found) if found else None
 
     def total_seconds(self) -> float:
         """Time of the stages that the main evaluation rests on, controls not counted."""
@@ -65,15 +78,14 @@ class Finished:
         return None if self.processes == 1 else self.peak_mb()
 
     def peak_mb(self) -> float | None:
-        peaks = [
-            number(stage.record.peak_rss_mb) for stage in self.run.stages if stage.name in self.main_stages
-        ]
+        peaks = [peak_mb_of(stage) for stage in self.run.stages if stage.name in self.main_stages]
         return max((peak for peak in peaks if peak is not None), default=None)
 
-    def fact(self, stage: str, key: str) -> float | None:
-        """A number that the stage reports of itself."""
+    def fact(self, stage: str, name: str) -> float | None:
+        """A figure that the stage reports of itself; None where the run has no such stage. Raises
+        AttributeError for a figure that its kind of stage does not report (r1kit.figures.FACTS)."""
         found = self.run.stage(stage)
-        return number(found.report().get(key)) if found else None
+        return number(getattr(read_facts(found), name)) if found else None
 
     def curve(self, stage: str, metric: str, part: str | None = None) -> list[Point]:
         """(step, value) of a metric, steps counted from 1 over all parts of the stage, or within one part."""
@@ -88,42 +100,38 @@ class Finished:
 
 
 def read(folder: Path) -> Finished:
-    """Read a run's folder. Raises ConfigError where its evaluation is not finished."""
+    """Read a run's folder. Raises ConfigError where its evaluation is not finished, and for a report.json
+    that is not as this version of r1kit writes it."""
     run = read_run(folder)
-    evaluations = [stage for stage in run.stages if stage.kind == "evaluate"]
-    main = next(
-        (stage for stage in evaluations if not stage.report().get("controls") and stage.name != "controls"),
-        None,
-    )
+    evaluations = {stage.name: stage for stage in run.stages if stage.kind == "evaluate"}
+    found = {name: read_evaluation(stage) for name, stage in evaluations.items()}
+    main = next((name for name in found if not found[name].controls and name != "controls"), None)
     if main is None:
         raise ConfigError(
             f"{folder}: no finished stage evaluates its models: finish the run first (make mini)"
         )
-    controls = [stage for stage in evaluations if stage is not main]
-    reads = {stage.name: list(stage.record.inputs) for stage in run.stages}
-    needed, waiting = set(), [main.name]
+    models = {name: measured_models(stage, found[name]) for name, stage in evaluations.items()}
+    controls = {name: model for stage in found if stage != main for name, model in models[stage].items()}
+    return Finished(run, models[main], controls, _inputs_behind(run, main))
+
+
+def _inputs_behind(run: Run, stage: str) -> frozenset[str]:
+    """The stage and every stage that it reads, directly or not."""
+    reads = {one.name: list(one.record.inputs) for one in run.stages}
+    needed: set[str] = set()
+    waiting = [stage]
     while waiting:
         name = waiting.pop()
         if name not in needed:
             needed.add(name)
             waiting += reads.get(name, [])
-    measured = {name: model for stage in controls for name, model in _models(stage).items()}
-    return Finished(run, _models(main), measured, frozenset(needed))
+    return frozenset(needed)
 
 
-def _models(stage: Any) -> dict[str, Measured]:
-    makers = stage.record.config.get("models", {})
-    found = stage.report().get("models", {})
-    return {
-        name: Measured(name, str(makers.get(name, name)).removeprefix("@").partition("/")[0], figures)
-        for name, figures in found.items()
-    }
-
-
-def _figure(model: Measured | None, metric: str) -> float | None:
-    if model is None:
-        return None
-    return model.number((consensus_key(model.figures) or "") if metric == "cons" else metric)
+def figure_of(model: Measured | None, metric: str) -> float | None:
+    """The figure of this name; None for a model that was not measured."""
+    value = BY_NAME[metric]
+    return None if model is None else value(model.figures)
 
 
 def minus(a: float | None, b: float | None) -> float | None:
@@ -159,10 +167,12 @@ def model_names(runs: Sequence[Finished]) -> list[str]:
 
 def votes(runs: Sequence[Finished]) -> str:
     """What the majority vote is called, with its number of votes."""
-    return next(
-        (key for run in runs for model in run.models.values() if (key := consensus_key(model.figures))),
-        "cons",
-    )
+    return votes_of([model for run in runs for model in run.models.values()])
+
+
+def column_title(metric: str, runs: Sequence[Finished]) -> str:
+    """What a column of this metric is called."""
+    return votes(runs) if metric == "cons@n" else metric
 
 
 def mean(values: Sequence[float | None]) -> float | None:
@@ -175,7 +185,7 @@ def seed(run: Finished) -> str:
 
 
 def command(run: Finished) -> str:
-    """What was typed, folders outside the project left out: they say nothing to a reader."""
+    """What was typed, without folders outside the project: they mean nothing to a reader."""
     return re.sub(r"(?<![\w.])/(?:[^\s/'\"]+/)*", "", str(run.run.environment.get("command", "not recorded")))
 
 
@@ -208,10 +218,7 @@ def _machine(environment: Mapping[str, Any]) -> str:
 
 
 def _processor(environment: Mapping[str, Any]) -> str:
-    """The processor's name as the run recorded it, or this machine's where the run was evidently made on
-    it."""
-    if environment.get("processor"):
-        return str(environment["processor"])
+    """This machine's processor where the run was evidently made on this machine: runs do not record it."""
     information = Path("/proc/cpuinfo")
     if environment.get("platform") == platform.platform() and information.exists():
         found = re.search(r"^model name\s*:\s*(.+)$", information.read_text(encoding="utf-8"), re.MULTILINE)
@@ -221,20 +228,13 @@ def _processor(environment: Mapping[str, Any]) -> str:
 
 
 def protocol(runs: Sequence[Finished]) -> str:
-    found = [
-        model.figures["protocol"]
-        for run in runs
-        for model in run.models.values()
-        if "protocol" in model.figures
-    ]
-    if not found:
-        return "The protocol was not recorded."
-    if any(other != found[0] for other in found):
+    """The protocol of all models in words, with the mean standard error of a pass@1."""
+    models = [model for run in runs for model in run.models.values()]
+    found = {model.protocol for model in models}
+    if len(found) != 1:
         return (
             "The models were measured under **different protocols**, so the lines below cannot be compared."
         )
-    said = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in found[0].items())
-    errors = mean([model.number("pass@1_stderr") for run in runs for model in run.models.values()])
-    return f"Protocol: {said}." + (
-        "" if errors is None else f" Standard error of a pass@1 over problems: {errors:.3f} on average."
-    )
+    errors = mean([model.figures.overall.pass_1_stderr for model in models])
+    said = "" if errors is None else f" Standard error of a pass@1 over problems: {errors:.3f} on average."
+    return found.pop().in_words() + said

@@ -1,4 +1,4 @@
-"""Write docs/objectives-compared.md and its figure from finished runs of recipes/objectives.yaml, one run a
+"""Write docs/objectives-compared.md and its drawing from finished runs of recipes/objectives.yaml, one run a
 seed.
 
     python benchmarks/objectives.py runs/objectives-0 runs/objectives-1 runs/objectives-2
@@ -6,7 +6,7 @@ seed.
 A line is one setting, measured on the same held-out problems after the same number of updates and rollouts.
 Settings are compared with the first one seed by seed, so that what all share with a seed (its base, its first
 rollouts) does not count as noise. Every number and every verdict is computed here; a difference within the 95
-% interval of Student's t over the seeds is called not told apart."""
+% interval of Student's t over the seeds is called not significant."""
 
 import argparse
 import math
@@ -19,16 +19,27 @@ from pathlib import Path
 from typing import Any
 
 from figures import STYLE
-from measured import Finished, command, date, digits_of, machines, mean, protocol, read, seed, spread
+from measured import (
+    Finished,
+    column_title,
+    command,
+    date,
+    digits_of,
+    machines,
+    mean,
+    protocol,
+    read,
+    seed,
+    spread,
+)
 from results import table
 
 from r1kit.config import R1kitError
-from r1kit.report.sentences import number
 
 REFERENCE = "grpo"
 UNSAID = ("algorithm", "save_every")  # keys that change nothing by themselves
 LAST = 8  # updates at the end of training that are averaged
-METRICS = ("pass@1", "cons", "format", "length")
+METRICS = ("pass@1", "cons@n", "format", "length")
 STUDENT = (
     12.71,
     4.30,
@@ -60,7 +71,7 @@ class Setting:
         return [mean([value for _, value in run.curve(self.name, metric)[-LAST:]]) for run in self.runs]
 
     def gain(self) -> list[float]:
-        """pass@1 beside the reference's of the same seed."""
+        """pass@1 minus the reference's of the same seed, by seed."""
         pairs = [(run.figure(self.name, "pass@1"), run.figure(REFERENCE, "pass@1")) for run in self.runs]
         return [own - reference for own, reference in pairs if own is not None and reference is not None]
 
@@ -74,7 +85,7 @@ def settings(runs: Sequence[Finished]) -> list[Setting]:
 
 def difference(config: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
     """The keys of a stage that differ from the reference's, as a recipe would write them. A block that the
-    reference does without (ppo) is compared with the one that it stands for."""
+    reference does not have (ppo) is compared with its grpo block."""
     found = []
     for block, own in config.items():
         if isinstance(own, dict) and block not in ("tasks", "talk"):
@@ -101,43 +112,20 @@ def verdict(gains: Sequence[float]) -> str:
         return "one seed"
     middle, error = statistics.fmean(gains), statistics.stdev(gains) / math.sqrt(len(gains))
     if abs(middle) <= STUDENT[min(len(gains) - 2, len(STUDENT) - 1)] * error or middle == 0.0:
-        return f"{middle:+.3f} ± {error:.3f}, not told apart"
+        return f"{middle:+.3f} ± {error:.3f}, not significant"
     return f"{middle:+.3f} ± {error:.3f}, {'better' if middle > 0 else 'worse'}"
 
 
-def figure_of(found: Sequence[Setting], base: float | None) -> str:
+def drawing_of(found: Sequence[Setting], base: float | None) -> str:
     """Every setting a line: a dot a seed, a stroke at their mean, the base dashed."""
     height = ROW * len(found) + 46
-    x = lambda value: LEFT + (WIDTH - LEFT - 24) * value  # noqa: E731
-    drawn = []
-    for tick in range(0, 11, 2):
-        at = x(tick / 10)
-        drawn.append(
-            f'<line x1="{at:.1f}" x2="{at:.1f}" y1="8" y2="{height - 38}" style="stroke:var(--rule,#ddd)"/>'
-        )
-        drawn.append(f'<text x="{at:.1f}" y="{height - 22}" text-anchor="middle">{tick / 10:g}</text>')
-    drawn.append(
-        f'<text x="{x(0.5):.1f}" y="{height - 6}" text-anchor="middle">pass@1 on held-out problems</text>'
-    )
+    drawn = [_axis(height)]
     if base is not None:
         drawn.append(
-            f'<line x1="{x(base):.1f}" x2="{x(base):.1f}" y1="8" y2="{height - 38}" '
+            f'<line x1="{_x(base):.1f}" x2="{_x(base):.1f}" y1="8" y2="{height - 38}" '
             'style="stroke:var(--c5,#5c6670);stroke-dasharray:5 4"/>'
         )
-    for place, setting in enumerate(found):
-        y = 20 + ROW * place
-        drawn.append(f'<text x="{LEFT - 10}" y="{y + 4}" text-anchor="end">{escape(setting.name)}</text>')
-        values = [value for value in setting.held_out("pass@1") if value is not None]
-        drawn += [
-            f'<circle cx="{x(value):.1f}" cy="{y}" r="3.5" style="fill:var(--c0,#1f5fa8);opacity:.55"/>'
-            for value in values
-        ]
-        if values:
-            middle = x(statistics.fmean(values))
-            drawn.append(
-                f'<line x1="{middle:.1f}" x2="{middle:.1f}" y1="{y - 7}" y2="{y + 7}" '
-                'style="stroke:var(--c1,#c0562b);stroke-width:2.5"/>'
-            )
+    drawn += [_dots(setting, 20 + ROW * place) for place, setting in enumerate(found)]
     head = (
         f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="pass@1 by objective" '
         'xmlns="http://www.w3.org/2000/svg" '
@@ -147,8 +135,44 @@ def figure_of(found: Sequence[Setting], base: float | None) -> str:
     )
 
 
+def _x(value: float) -> float:
+    """Where a share lies on the drawing, in pixels."""
+    return LEFT + (WIDTH - LEFT - 24) * value
+
+
+def _axis(height: int) -> str:
+    drawn = []
+    for tick in range(0, 11, 2):
+        at = _x(tick / 10)
+        drawn.append(
+            f'<line x1="{at:.1f}" x2="{at:.1f}" y1="8" y2="{height - 38}" style="stroke:var(--rule,#ddd)"/>'
+        )
+        drawn.append(f'<text x="{at:.1f}" y="{height - 22}" text-anchor="middle">{tick / 10:g}</text>')
+    drawn.append(
+        f'<text x="{_x(0.5):.1f}" y="{height - 6}" text-anchor="middle">pass@1 on held-out problems</text>'
+    )
+    return "".join(drawn)
+
+
+def _dots(setting: Setting, y: int) -> str:
+    """One setting: its name, a dot a seed, a stroke at their mean."""
+    drawn = [f'<text x="{LEFT - 10}" y="{y + 4}" text-anchor="end">{escape(setting.name)}</text>']
+    values = [value for value in setting.held_out("pass@1") if value is not None]
+    drawn += [
+        f'<circle cx="{_x(value):.1f}" cy="{y}" r="3.5" style="fill:var(--c0,#1f5fa8);opacity:.55"/>'
+        for value in values
+    ]
+    if values:
+        middle = _x(statistics.fmean(values))
+        drawn.append(
+            f'<line x1="{middle:.1f}" x2="{middle:.1f}" y1="{y - 7}" y2="{y + 7}" '
+            'style="stroke:var(--c1,#c0562b);stroke-width:2.5"/>'
+        )
+    return "".join(drawn)
+
+
 def summary(found: Sequence[Setting]) -> str:
-    """Who is told apart from the reference, and how many would be by chance."""
+    """Which settings differ significantly from the reference, and how many would by chance."""
     verdicts = {setting.name: verdict(setting.gain()) for setting in found if setting.name != REFERENCE}
     better, worse = (
         [f"`{name}`" for name, said in verdicts.items() if said.endswith(end)] for end in ("better", "worse")
@@ -157,30 +181,14 @@ def summary(found: Sequence[Setting]) -> str:
     return (
         f"Better than the first line: {', '.join(better) or 'none'}. Worse: "
         f"{', '.join(worse) or 'none'}. The other "
-        f"{len(verdicts) - len(better) - len(worse)} are not told apart; of {len(verdicts)} comparisons "
-        f"about {chance:.0f} would be by chance alone."
+        f"{len(verdicts) - len(better) - len(worse)} are not significantly different; of {len(verdicts)} "
+        f"comparisons about {chance:.0f} would be by chance alone."
     )
 
 
 def page(runs: Sequence[Finished]) -> str:
+    """docs/objectives-compared.md."""
     found = settings(runs)
-    base = [run.figure("base", "pass@1") for run in runs]
-    at_the_end = ["entropy at the end", "clipped at the end", "training accuracy at the end"]
-    header = ["", "what differs from the first line", *METRICS, "against the first, same seed", *at_the_end]
-    rows = []
-    for setting in found:
-        held_out = [spread(setting.held_out(metric), digits_of(metric), "<br>") for metric in METRICS]
-        late = [
-            spread(setting.late(metric), 3, "<br>")
-            for metric in ("policy/entropy", "policy/clipped", "reward/accuracy/mean")
-        ]
-        against = "–" if setting.name == REFERENCE else verdict(setting.gain())
-        rows.append(
-            [f"`{setting.name}`", setting.differs or "the paper's setting", *held_out, against, *late]
-        )
-    config = next(stage.record.config for stage in runs[0].run.stages if stage.name == REFERENCE)
-    grpo, optimizer = config["grpo"], config["learner"]["optimizer"]
-    rollouts = grpo["steps"] * grpo["problems"] * grpo["group"]
     return "\n".join(
         [
             "# The objectives compared",
@@ -188,24 +196,17 @@ def page(runs: Sequence[Finished]) -> str:
             "Written by `python benchmarks/objectives.py RUN RUN RUN` from runs of "
             "`recipes/objectives.yaml` (`make objectives`).",
             "",
-            f"Every line starts from the same base (pass@1 {spread(base, 3)}) with the same seed, and "
-            f"learns from {rollouts} rollouts in "
-            f"{grpo['steps']} updates of {grpo['problems']} problems x {grpo['group']}, at one learning "
-            f"rate ({optimizer['kind']}, "
-            f"{optimizer['learning_rate']:g}) that was chosen for none of them: a line that is worse "
-            "here may be better at its own rate. "
-            "Lines with `dynamic_sampling` play more rollouts than they learn from.",
+            _budget(runs),
             "",
             f"Mean over {len(runs)} seeds (least..most; standard deviation). {protocol(runs)} A difference "
-            "within the 95 % interval of Student's t over seeds is called not told apart: with so few "
-            "seeds that is most of them, and no ranking "
-            "should be read into those.",
+            "within the 95 % interval of Student's t over seeds is called not significant: with so few seeds "
+            "that is most of them, and no ranking should be read into those.",
             "",
             summary(found),
             "",
             "![pass@1 by objective](figures/objectives.svg)",
             "",
-            table(header, rows),
+            _setting_table(found, runs),
             "",
             "| run | seed | command | seconds of its stages |",
             "|---|---:|---|---:|",
@@ -215,6 +216,43 @@ def page(runs: Sequence[Finished]) -> str:
             "",
         ]
     )
+
+
+def _budget(runs: Sequence[Finished]) -> str:
+    """What every line has in common, in words."""
+    config = next(stage.record.config for stage in runs[0].run.stages if stage.name == REFERENCE)
+    grpo, optimizer = config["grpo"], config["learner"]["optimizer"]
+    rollouts = grpo["steps"] * grpo["problems"] * grpo["group"]
+    base = [run.figure("base", "pass@1") for run in runs]
+    return (
+        f"Every line starts from the same base (pass@1 {spread(base, 3)}) with the same seed, and learns "
+        f"from {rollouts} rollouts in {grpo['steps']} updates of {grpo['problems']} problems x "
+        f"{grpo['group']}, at one learning rate ({optimizer['kind']}, {optimizer['learning_rate']:g}) that "
+        "was chosen for none of them: a line that is worse here may be better at its own rate. Lines with "
+        "`dynamic_sampling` sample more rollouts than they learn from."
+    )
+
+
+def _setting_table(found: Sequence[Setting], runs: Sequence[Finished]) -> str:
+    """A line per setting: what differs, its figures, its gain, and its training at the end."""
+    late = {
+        "entropy at the end": "policy/entropy",
+        "clipped at the end": "policy/clipped",
+        "training accuracy at the end": "reward/accuracy/mean",
+    }
+    columns = [column_title(metric, runs) for metric in METRICS]
+    header = ["", "what differs from the first line", *columns, "against the first, same seed", *late]
+    rows = [
+        [
+            f"`{setting.name}`",
+            setting.differs or "the paper's setting",
+            *(spread(setting.held_out(metric), digits_of(metric), "<br>") for metric in METRICS),
+            "–" if setting.name == REFERENCE else verdict(setting.gain()),
+            *(spread(setting.late(metric), 3, "<br>") for metric in late.values()),
+        ]
+        for setting in found
+    ]
+    return table(header, rows)
 
 
 def main() -> None:
@@ -229,7 +267,7 @@ def main() -> None:
     drawing = given.out.parent / "figures" / "objectives.svg"
     drawing.parent.mkdir(parents=True, exist_ok=True)
     drawing.write_text(
-        figure_of(settings(runs), mean([number(run.figure("base", "pass@1")) for run in runs])),
+        drawing_of(settings(runs), mean([run.figure("base", "pass@1") for run in runs])),
         encoding="utf-8",
     )
     given.out.write_text(page(runs), encoding="utf-8")

@@ -5,8 +5,8 @@ and docs/stages/.
 
 The runs are seeds of one recipe, all measured on the same held-out problems, so the spread over them is that
 of training. Control runs (recipes/controls.yaml) are stages of the same folders; those that have them are
-used. Numbers reach the documentation through this command only. Every sentence is computed, and a figure that
-misses its target says so. What was not measured is called not measured."""
+used. Numbers reach the documentation through this command only. Every sentence is computed; a target that was
+missed, and a figure that was not measured, are reported as that."""
 
 import argparse
 import sys
@@ -19,6 +19,7 @@ from figures import draw_all, title_of
 from measured import (
     DASH,
     Finished,
+    column_title,
     command,
     date,
     digits_of,
@@ -29,15 +30,14 @@ from measured import (
     read,
     seed,
     spread,
-    votes,
 )
 
 from r1kit.config import R1kitError
 from r1kit.log import duration
-from r1kit.report.sentences import number, say_checking, say_length
+from r1kit.report.sentences import say_checking, say_length
 
 OPEN, CLOSE = "<!-- results -->", "<!-- /results -->"
-METRICS = ("pass@1", "cons", "format", "language", "length", "general", "direct")
+METRICS = ("pass@1", "cons@n", "format", "language", "length", "general", "direct")
 SHORT_METRICS = METRICS[:-1]
 Show = Callable[[Sequence[float | None], int], str]
 
@@ -50,7 +50,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _header(runs: Sequence[Finished], metrics: Sequence[str]) -> list[str]:
-    return ["", *(votes(runs) if metric == "cons" else metric for metric in metrics)]
+    return ["", *(column_title(metric, runs) for metric in metrics)]
 
 
 def stage_table(runs: Sequence[Finished], names: Sequence[str], metrics: Sequence[str], show: Show) -> str:
@@ -75,13 +75,11 @@ def short(values: Sequence[float | None], digits: int) -> str:
 
 def task_table(runs: Sequence[Finished]) -> str:
     models = [model for run in runs for model in run.models.values()]
-    tasks = list(dict.fromkeys(task for model in models for task in model.figures.get("tasks", {})))
+    tasks = list(dict.fromkeys(task for model in models for task in model.figures.tasks))
 
     def cell(name: str, task: str) -> str:
-        found = [
-            model.figures.get("tasks", {}).get(task, {}) for run in runs if (model := run.models.get(name))
-        ]
-        return tall([number(figures.get("pass@1")) for figures in found], 3)
+        found = [model.figures.tasks.get(task) for run in runs if (model := run.models.get(name))]
+        return tall([scores.pass_1 if scores else None for scores in found], 3)
 
     return table(["", *tasks], [[name, *(cell(name, task) for task in tasks)] for name in model_names(runs)])
 
@@ -170,7 +168,7 @@ PAGES: dict[str, Page] = {
 
 def compose(runs: Sequence[Finished], drawn: Mapping[str, str]) -> str:
     """docs/results.md."""
-    count = f"{len(runs)} runs" if len(runs) > 1 else "one run, so nothing is said about spread"
+    count = f"{len(runs)} runs" if len(runs) > 1 else "one run, so its spread is not known"
     parts = [
         "# Results of the miniature",
         f"Written by `benchmarks/results.py` from finished runs; not edited by hand. {date(runs)}, {count}.",
@@ -180,7 +178,7 @@ def compose(runs: Sequence[Finished], drawn: Mapping[str, str]) -> str:
         _list(machines(runs)),
         run_table(runs),
         "Times are those of the stages, added up; starting and the report come on top.",
-        "## What was to be shown",
+        "## Targets",
         claim_table(runs, CLAIMS),
         "## Every stage",
         protocol(runs),
@@ -248,7 +246,7 @@ def readme_part(runs: Sequence[Finished]) -> str:
         f"{spread([run.peak_mb() for run in timed], 0)} MB."
     )
     missed = [
-        f"{claim.text} {claim.judged(runs)[0]}, to be {claim.sign} {claim.bound:g}"
+        f"{claim.text}: {claim.judged(runs)[0]} (target {claim.sign} {claim.bound:g})"
         for claim in CLAIMS
         if claim.failed(runs)
     ]
@@ -267,12 +265,12 @@ def page_part(name: str, page: Page, runs: Sequence[Finished], drawn: Mapping[st
     models = [model for model in (page.before, page.after) if model]
     if models:
         parts.append(stage_table(runs, models, METRICS, tall))
-    told = [
+    facts = [
         f"{key.replace('_', ' ')} {_fact(values)}"
         for key in page.facts
         if mean(values := [run.fact(name, key) for run in runs]) is not None
     ]
-    parts += [f"The stage reports: {', '.join(told)}."] if told else []
+    parts += [f"The stage reports: {', '.join(facts)}."] if facts else []
     return "\n\n".join([*parts, *_shown(drawn, *page.figures, folder="../figures")])
 
 
@@ -289,9 +287,7 @@ def fill(file: Path, text: str) -> bool:
     before, opened, rest = file.read_text(encoding="utf-8").partition(OPEN)
     _, closed, after = rest.partition(CLOSE)
     if not opened or not closed or OPEN in after:
-        raise R1kitError(
-            f"{file}: exactly one {OPEN} ... {CLOSE} is needed; put it where the results are to stand"
-        )
+        raise R1kitError(f"{file}: exactly one {OPEN} ... {CLOSE} is needed; put it where the results belong")
     file.write_text(f"{before}{OPEN}\n{text}\n{CLOSE}{after}", encoding="utf-8")
     return True
 

@@ -1,9 +1,9 @@
-"""Measure the verifiers: programs a second, batches with infinite loops, answers a CPU-second beside
-math-verify.
+"""Measure the verifiers: programs a second, batches with infinite loops, and answers a CPU-second compared
+with math-verify.
 
     python benchmarks/verifiers.py [programs|loops|mathematics|rewards ...]
 
-Figures depend on the machine and on what else it does; the load average is printed first.
+The numbers depend on the machine and on what else it does; the load average is printed first.
 """
 
 import contextlib
@@ -12,13 +12,16 @@ import os
 import statistics
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from r1kit.language import language_share
 from r1kit.rewards import format_reward
 from r1kit.sandbox import run_programs
+from r1kit.sandbox.jobs import Kind, Tests
 from r1kit.sandbox.pool import current_tier, shared_pool
 from r1kit.tasks.mathematics import check as mathematics
 from r1kit.tasks.mathematics.check import check_math, read_gold, tidy
@@ -42,7 +45,7 @@ def processor_seconds() -> float:
     return total
 
 
-def cases(count: int) -> list[dict]:
+def cases(count: int) -> list[dict[str, Any]]:
     return [{"args": [n], "expected": sum(y * y for y in range(n))} for n in range(count)]
 
 
@@ -51,13 +54,16 @@ def programs() -> None:
     pool = shared_pool(current_tier())
     run_programs([(PROGRAM, cases(3))] * 10, entry_point="f")
     print(f"tier {current_tier()}, {pool.size} workers")
-    stdio = [("print(int(input()) + 1)", [{"stdin": "4\n", "stdout": "5\n"}])]
-    asserts = [(PROGRAM, "\n".join(f"assert f({c['args'][0]}) == {c['expected']}" for c in cases(3)))]
-    for kind, jobs, entry in (
+    stdio: list[tuple[str, Tests]] = [("print(int(input()) + 1)", [{"stdin": "4\n", "stdout": "5\n"}])]
+    asserts: list[tuple[str, Tests]] = [
+        (PROGRAM, "\n".join(f"assert f({c['args'][0]}) == {c['expected']}" for c in cases(3)))
+    ]
+    work: list[tuple[Kind, list[tuple[str, Tests]], str | None]] = [
         ("function", [(PROGRAM, cases(3))], "f"),
         ("asserts", asserts, "f"),
         ("stdio", stdio, None),
-    ):
+    ]
+    for kind, jobs, entry in work:
         begun, used = time.monotonic(), processor_seconds()
         verdicts = run_programs(jobs * PROGRAMS, kind=kind, entry_point=entry)
         assert all(verdict.outcome == "correct" for verdict in verdicts)
@@ -68,7 +74,8 @@ def programs() -> None:
 
 
 def loops() -> None:
-    """A batch of 1,000 programs of which 5 % never end, or sleep: how far behind what the limit itself costs.
+    """A batch of 1,000 programs of which 5 % never end, or sleep: the time beyond what the limits themselves
+    cost.
 
     A loop may use its limit of processor time, a sleeper its limit by the clock; either holds up one worker.
     """
@@ -89,7 +96,7 @@ def loops() -> None:
         )
 
 
-def timed(jobs: list, limit: float) -> tuple[float, float]:
+def timed(jobs: Sequence[tuple[str, Tests]], limit: float) -> tuple[float, float]:
     """Seconds and processor seconds of a batch of which every program but the hanging ones is right."""
     begun, used = time.monotonic(), processor_seconds()
     verdicts = run_programs(jobs, entry_point="f", time_limit_s=limit)
@@ -100,7 +107,7 @@ def timed(jobs: list, limit: float) -> tuple[float, float]:
 
 
 def answers_a_second(golds: list[str], responses: list[str]) -> float:
-    """Answers a CPU-second with gold answers read before, and nothing else remembered."""
+    """Answers a CPU-second, with the gold answers read before and no other cache."""
     for gold in golds:
         read_gold(mathematics.gold_text(gold))
     tidy.cache_clear()
@@ -113,47 +120,45 @@ def answers_a_second(golds: list[str], responses: list[str]) -> float:
 
 
 def mathematics_() -> None:
-    """Answers a CPU-second beside math-verify, on GSM8K (plain numbers) and on MATH-500's LaTeX."""
-    from math_verify import parse, verify
-
+    """Answers a CPU-second, and time per answer compared with math-verify, on GSM8K (plain numbers) and on
+    MATH-500's LaTeX."""
     plain = [
         json.loads(line)["answer"].rpartition("####")[2].strip()
         for line in (DATA / "gsm8k_train.jsonl").open()
     ][:2000]
     rows = [json.loads(line) for line in (DATA / "math500_test.jsonl").open()]
     latex = [row["answer"] for row in rows if "\\" in row["answer"]]
-    boxed = [f"The answer is \\boxed{{{answer}}}." for answer in plain]
-    print(f"plain numbers, boxed   {answers_a_second(plain, boxed):8.0f} answers/CPU-s")
-    print(
-        "plain numbers, stated  "
-        f"{answers_a_second(plain, [f'So the answer is {answer}.' for answer in plain]):8.0f} "
-        "answers/CPU-s"
-    )
-    print(
-        "LaTeX, boxed           "
-        f"{answers_a_second(latex, [f'Hence {chr(92)}boxed{{{answer}}}.' for answer in latex]):8.0f} "
-        "answers/CPU-s"
-    )
-    print(
-        "LaTeX, whole solutions "
-        f"{answers_a_second([r['answer'] for r in rows], [r['solution'] for r in rows]):8.0f} "
-        "answers/CPU-s"
-    )
+    work: dict[str, tuple[list[str], list[str]]] = {
+        "plain numbers, boxed": (plain, [f"The answer is \\boxed{{{answer}}}." for answer in plain]),
+        "plain numbers, stated": (plain, [f"So the answer is {answer}." for answer in plain]),
+        "LaTeX, boxed": (latex, [f"Hence \\boxed{{{answer}}}." for answer in latex]),
+        "LaTeX, whole solutions": ([r["answer"] for r in rows], [r["solution"] for r in rows]),
+    }
+    for name, (golds, responses) in work.items():
+        print(f"{name:<22} {answers_a_second(golds, responses):8.0f} answers/CPU-s")
     for name, golds in (("plain", plain[:200]), ("LaTeX", latex[:200])):
-        known = [parse(f"${gold}$", parsing_timeout=None) for gold in golds]
-        theirs, ours = [], []
-        for gold, parsed in zip(golds, known, strict=True):
-            response = f"The answer is $\\boxed{{{gold}}}$."
-            begun = time.perf_counter()
-            verify(parsed, parse(response, parsing_timeout=None), timeout_seconds=None)
-            theirs.append(time.perf_counter() - begun)
-            tidy.cache_clear()
-            read_expression.cache_clear()
-            begun = time.perf_counter()
-            check_math(gold, response)
-            ours.append(time.perf_counter() - begun)
-        one, other = statistics.median(ours) * 1e6, statistics.median(theirs) * 1e6
-        print(f"{name}: median {one:.0f} us here, {other:.0f} us math-verify: {other / one:.0f} times")
+        ours, theirs = times_per_answer(golds)
+        print(f"{name}: median {ours:.0f} us here, {theirs:.0f} us math-verify: {theirs / ours:.0f} times")
+
+
+def times_per_answer(golds: Sequence[str]) -> tuple[float, float]:
+    """Median microseconds to check a boxed gold answer, here and in math-verify, which has read the gold
+    answers before."""
+    from math_verify import parse, verify
+
+    known = [parse(f"${gold}$", parsing_timeout=None) for gold in golds]
+    ours, theirs = [], []
+    for gold, parsed in zip(golds, known, strict=True):
+        response = f"The answer is $\\boxed{{{gold}}}$."
+        begun = time.perf_counter()
+        verify(parsed, parse(response, parsing_timeout=None), timeout_seconds=None)
+        theirs.append(time.perf_counter() - begun)
+        tidy.cache_clear()
+        read_expression.cache_clear()
+        begun = time.perf_counter()
+        check_math(gold, response)
+        ours.append(time.perf_counter() - begun)
+    return statistics.median(ours) * 1e6, statistics.median(theirs) * 1e6
 
 
 def slowest() -> None:
@@ -180,10 +185,11 @@ def rewards() -> None:
         + "So we add 3 and 4 to get 7. Wait, let me check it again and then go on. " * 4
         + "</think><answer>7</answer>"
     )
-    for name, function in (
-        ("format", lambda: format_reward(text)),
-        ("language", lambda: language_share(text, "en")),
-    ):
+    functions: dict[str, Callable[[], object]] = {
+        "format": lambda: format_reward(text),
+        "language": lambda: language_share(text, "en"),
+    }
+    for name, function in functions.items():
         begun = time.perf_counter()
         for _ in range(2000):
             function()

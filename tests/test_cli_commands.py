@@ -4,11 +4,13 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import recipe_fakes
 import torch
 import yaml
+from figure_fakes import PROTOCOL, evaluation, model_figures, scores
 from rich.console import Console
 
 from r1kit.commands import doctor
@@ -16,6 +18,7 @@ from r1kit.commands.chat import Speaker, converse
 from r1kit.commands.export import export_model
 from r1kit.commands.plan import Size, Speed, as_table, measure_speed, plan_recipe, probe_speed
 from r1kit.config import ConfigError
+from r1kit.figures import write
 from r1kit.model.config import ModelConfig
 from r1kit.model.decoder import LanguageModel
 from r1kit.model.huggingface import save_pretrained
@@ -67,11 +70,12 @@ def finished_run(tmp_path):
     make_stage(run_dir, "student", "distill", 4, ["zero"])
     make_stage(
         run_dir, "table", "evaluate", 5, ["zero"], {"models": {"R1-Zero": "@zero"}},
-        models={"R1-Zero": {
-            "pass@1": 0.8125, "cons@16": 0.9, "tasks": {"chain": {"pass@1": 0.75}},
-            "protocol": {"n": 16, "temperature": 1.0},
-        }},
     )  # fmt: skip
+    tasks = {"chain": scores(0.75)}
+    write(
+        run_dir / "stages/table/report.json",
+        evaluation({"R1-Zero": replace(model_figures(0.8125), tasks=tasks)}),
+    )
     (run_dir / "stages/table/model/config.json").unlink()
     (run_dir / "env.json").write_text(json.dumps({"command": "r1kit run recipes/mini.yaml"}))
     return run_dir
@@ -95,7 +99,8 @@ def test_exported_model_has_a_card_that_says_how_it_was_made(finished_run, tmp_p
     assert (
         "| pass@1 | 0.812 |" in card
         and "| chain: pass@1 | 0.750 |" in card
-        and "Protocol: n 16, temperature 1.0." in card
+        and "| cons@16 | 0.912 |" in card
+        and PROTOCOL.in_words() in card
     )
     assert "r1kit run recipes/mini.yaml" in card and "| torch | 2.13.0 |" in card
     with pytest.raises(ConfigError, match="already holds something"):

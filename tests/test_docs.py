@@ -33,6 +33,7 @@ LAYERS = {
         "log",
         "interruption",
         "records",
+        "figures",
         "jsonl",
         "language",
         "user_code",

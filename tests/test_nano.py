@@ -147,7 +147,7 @@ def test_every_stage_leaves_what_it_promises(finished: Path) -> None:
     assert facts["steps_without_preference"] > 0 < facts["steps_with_preference"]
     evaluated = json.loads((finished / "stages/evaluate/report.json").read_text())["models"]
     assert set(evaluated) == {"base", *MODELS} - {"pretrain"} and all(
-        0 <= figures["pass@1"] <= 1 for figures in evaluated.values()
+        0 <= figures["overall"]["pass@1"] <= 1 for figures in evaluated.values()
     )
     assert all(
         (finished / name).stat().st_size > 500

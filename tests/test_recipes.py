@@ -162,7 +162,7 @@ def test_zero_qwen_runs_on_a_checkpoint_that_transformers_wrote(tmp_path, monkey
     assert "math: 30 train, 20 held out problems" in " ".join(output.split())
     stages = tmp_path / "runs" / "zero-qwen" / "stages"
     figures = json.loads((stages / "evaluate" / "report.json").read_text())["models"]
-    assert set(figures) == {"base", "r1_zero"} and figures["r1_zero"]["n"] == 3
+    assert set(figures) == {"base", "r1_zero"} and figures["r1_zero"]["overall"]["problems"] == 3
     # What came out is a Qwen2 checkpoint again, with the tokenizer it came with, and it has learned.
     out = transformers.AutoModelForCausalLM.from_pretrained(stages / "r1_zero" / "model")
     before = transformers.AutoModelForCausalLM.from_pretrained(model)
@@ -202,7 +202,7 @@ GSM8K_IN_SECONDS = {
     "alignment_rl": ["grpo.steps=2", "grpo.problems=2", "grpo.group=2", "grpo.max_tokens=16"],
     "student_base": ["tokens=8_000"],
     "distill": ["problems=4", "samples=1", "max_tokens=16"],
-    "evaluate": ["problems=2", "n=2", "max_tokens=16", "direct=[base]", "general=false"],
+    "evaluate": ["problems=2", "n=2", "max_tokens=16", "direct=[base]", "general=null"],
 }
 
 
@@ -228,18 +228,19 @@ def test_gsm8k_goes_from_the_real_file_through_every_stage_with_nothing_solved(t
         and "8 sampled, 0 correct, 0 kept" in said
         and "0 problems with a correct rollout" in said
     )
-    figures = json.loads((tmp_path / "run/stages/evaluate/report.json").read_text())["models"]
+    evaluation = json.loads((tmp_path / "run/stages/evaluate/report.json").read_text())
+    figures = evaluation["models"]
     assert len(figures) == 8 and all(
         set(model["tasks"]) == {"gsm8k_test", "math500_test"} for model in figures.values()
     )
-    assert figures["distill"]["protocol"]["problems"] == 4 and {
-        model["pass@1"] for model in figures.values()
+    assert evaluation["protocol"]["problems"] == 4 and {
+        model["overall"]["pass@1"] for model in figures.values()
     } == {0.0}
     rows = [
         json.loads(line) for line in (tmp_path / "run/stages/cold_start/data.jsonl").read_text().splitlines()
     ]
     assert sum("\\boxed{" in row["completion"] for row in rows) == 20 < len(rows)
-    assert "| gsm8k_test (n = 2)" in (tmp_path / "run/report.md").read_text()
+    assert "| gsm8k_test (2 problems)" in (tmp_path / "run/report.md").read_text()
 
 
 def strings_of(value):

@@ -3,10 +3,14 @@
 import json
 import re
 import sys
+from dataclasses import fields, replace
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from figure_fakes import PROTOCOL, evaluation, model_figures
+
+from r1kit.figures import FACTS, Evaluation, read, write
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -22,19 +26,10 @@ def results():
         sys.path.remove(str(BENCHMARKS))
 
 
-def figures(pass_1, cons=None, **rest):
-    task = {"pass@1": pass_1, "pass@1_stderr": 0.02, "cons@16": cons or pass_1, "n": 52}
-    protocol = {"problems": 312, "n": 16, "temperature": 1.0, "top_p": 1.0, "max_tokens": 96}
-    return {
-        **task,
-        "format": 0.98,
-        "language": 0.97,
-        "length": 45.0,
-        "general": 0.7,
-        "tasks": {"chain": task},
-        "protocol": protocol,
-        **rest,
-    }
+def figures(pass_1, cons=None, **changes):
+    return model_figures(
+        pass_1, **{"cons_n": cons or pass_1, "format": 0.98, "language": 0.97, "general": 0.7, **changes}
+    )
 
 
 def write_stage(run, name, kind, *, inputs=(), report=None, seconds=10.0, **config):
@@ -51,7 +46,7 @@ def write_stage(run, name, kind, *, inputs=(), report=None, seconds=10.0, **conf
         json.dumps({**record, "peak_rss_mb": 1000.0, "finished": 1_800_000_000.0})
     )
     if report is not None:
-        (folder / "report.json").write_text(json.dumps(report))
+        write(folder / "report.json", report)
 
 
 def write_run(run, zero=0.82, controls=False):
@@ -66,9 +61,10 @@ def write_run(run, zero=0.82, controls=False):
         json.dumps({**environment, "versions": {"torch": "2.13.0"}, "git": "abc123"})
     )
     (run / "recipe.yaml").write_text("name: mini\nseed: 1\n")
-    write_stage(run, "pretrain", "pretrain", report={"loss": 0.7, "tokens": 6_000_000})
+    write_stage(run, "pretrain", "pretrain", report={"steps": 1464, "tokens": 6_000_000, "loss": 0.7})
     write_stage(run, "r1_zero", "r1_zero", inputs=["pretrain"], seconds=30.0)
-    write_stage(run, "distill", "distill", inputs=["r1_zero"], seconds=40.0)
+    facts = {"rows": 4300, "too_long": 0}
+    write_stage(run, "distill", "distill", inputs=["r1_zero"], seconds=40.0, report=facts)
     models = {"base": figures(0.1, 0.5, language=0.6, length=20.0, general=0.4, format=0.4)}
     models["r1_zero"] = figures(zero, 0.95, language=0.5, general=0.5, format=0.95, direct=0.08)
     models |= {
@@ -81,7 +77,7 @@ def write_run(run, zero=0.82, controls=False):
         "evaluate",
         "evaluate",
         inputs=["pretrain", "r1_zero", "distill"],
-        report={"models": models, "controls": {}},
+        report=evaluation(models),
         models=makers,
     )
     rows = [
@@ -104,14 +100,15 @@ def write_run(run, zero=0.82, controls=False):
 
 
 def write_controls(run):
-    write_stage(run, "hacking", "alignment_rl", inputs=["r1_zero"], seconds=500.0)
+    steps = {"steps_without_preference": 0, "steps_with_preference": 200}
+    write_stage(run, "hacking", "alignment_rl", inputs=["r1_zero"], seconds=500.0, report=steps)
     write_stage(run, "student_rl_1e-4", "r1_zero", inputs=["pretrain"], seconds=70.0)
     write_stage(run, "student_rl_3e-4", "r1_zero", inputs=["pretrain"], seconds=60.0)
     models = {"language": figures(0.82, language=0.96), "no_language": figures(0.83, language=0.88)}
     models |= {"base": figures(0.1), "random_reward": figures(0.09)}
     models |= {"distill": figures(0.3), "student_rl_1e-4": figures(0.05), "student_rl_3e-4": figures(0.08)}
     makers = {"student_rl_1e-4": "@student_rl_1e-4", "student_rl_3e-4": "@student_rl_3e-4"}
-    report = {"models": models, "controls": {"language": {}}}
+    report = evaluation(models, {"the language reward": ("language", "no_language")})
     write_stage(run, "controls", "evaluate", inputs=["hacking"], report=report, models=makers)
 
 
@@ -169,11 +166,11 @@ def test_page_has_every_part_and_only_numbers_of_the_runs(results, docs, tmp_pat
         "90 s",
         "1000 MB",
     ]
-    assert "Protocol: problems 312, n 16" in text
+    assert PROTOCOL.in_words() in text
     assert "Not run: `make controls`" in text
 
 
-def test_nothing_tells_where_or_on_which_host_it_ran(results, docs, tmp_path):
+def test_no_page_names_a_folder_or_a_host(results, docs, tmp_path):
     written = results.write([results.read(write_run(tmp_path / "runs/mini-0"))], docs)
     for file in written:
         assert str(tmp_path) not in file.read_text() and "secret" not in file.read_text()
@@ -183,7 +180,8 @@ def test_missed_target_is_said_in_results_and_readme(results, docs, tmp_path):
     results.write([results.read(write_run(tmp_path / "runs/mini-0", zero=0.7))], docs)
     assert row_of(docs.read_text(), "R1-Zero's pass@1")[1:] == ["≥ 0.8", "0.700", "**does not hold**"]
     assert (
-        "Not reached: R1-Zero's pass@1 0.700, to be ≥ 0.8" in (docs.parent.parent / "README.md").read_text()
+        "Not reached: R1-Zero's pass@1: 0.700 (target ≥ 0.8)"
+        in (docs.parent.parent / "README.md").read_text()
     )
 
 
@@ -239,6 +237,31 @@ def test_page_without_its_marks_is_an_error(results, docs, tmp_path):
     (docs.parent / "stages/r1_zero.md").write_text("# R1-Zero\n")
     with pytest.raises(results.R1kitError, match=r"r1_zero\.md.*exactly one"):
         results.write([results.read(write_run(tmp_path / "runs/mini-0"))], docs)
+
+
+def test_a_figure_or_fact_of_another_name_is_an_error_and_no_dash(results, tmp_path):
+    run = results.read(write_run(tmp_path / "runs/mini-0"))
+    assert run.figure("r1_zero", "cons@n") == 0.95 and run.figure("missing", "pass@1") is None
+    with pytest.raises(KeyError, match="cons@16"):
+        run.figure("r1_zero", "cons@16")
+    with pytest.raises(KeyError, match="accuracy"):
+        run.figure("missing", "accuracy")
+    assert run.fact("pretrain", "tokens") == 6_000_000 and run.fact("missing", "tokens") is None
+    with pytest.raises(AttributeError, match="token_count"):
+        run.fact("pretrain", "token_count")
+
+
+def test_every_fact_of_a_page_is_one_that_its_stage_reports(results):
+    for name, page in results.PAGES.items():
+        assert not page.facts or set(page.facts) <= {field.name for field in fields(FACTS[name])}
+
+
+def test_models_of_different_protocols_are_not_compared(results, tmp_path):
+    runs = [results.read(write_run(tmp_path / f"runs/mini-{seed}")) for seed in (0, 1)]
+    assert results.protocol(runs).startswith(PROTOCOL.in_words())
+    file = runs[1].run.folder / "stages/evaluate/report.json"
+    write(file, replace(read(Evaluation, file), protocol=replace(PROTOCOL, n=4)))
+    assert "different protocols" in results.protocol([runs[0], results.read(runs[1].run.folder)])
 
 
 def test_run_without_evaluation_is_refused_in_words(results, tmp_path, capsys):

@@ -2,6 +2,7 @@
 say what to do."""
 
 import io
+import itertools
 import json
 import random
 from collections import Counter
@@ -17,14 +18,24 @@ from small_world import model_directory, tokenizer
 
 from r1kit.chat import Chat
 from r1kit.config import ConfigError, R1kitError
+from r1kit.figures import (
+    Evaluation,
+    Example,
+    GeneralProtocol,
+    GeneralScores,
+    Habit,
+    Protocol,
+    read,
+)
 from r1kit.log import Log
-from r1kit.rewards import WeightedReward
+from r1kit.rewards import WeightedReward, load_rewards
 from r1kit.stages import STAGES
 from r1kit.stages.alignment_rl import AlignmentRL, _preference
 from r1kit.stages.distill import Distill, with_general
 from r1kit.stages.dpo import DPO
-from r1kit.stages.evaluate import Evaluate, consensus, summarise
+from r1kit.stages.evaluate import Evaluate
 from r1kit.stages.general import general_rows
+from r1kit.stages.model_figures import consensus, summarise, summarise_general
 from r1kit.stages.models import PromptStyle, model_of
 from r1kit.stages.pretrain import Pretrain, document_rows
 from r1kit.stages.r1_zero import R1Zero
@@ -39,9 +50,10 @@ from r1kit.stages.sft import SFT
 from r1kit.stages.stage import Context, StagePlan
 from r1kit.tasks import General, Procedural, load_tasks
 from r1kit.tasks.documents import write_summary
+from r1kit.tasks.habits import load_habits
 from r1kit.tasks.miniature.corpus import CorpusMix, documents
 from r1kit.tasks.miniature.general import REFUSALS, gold_score, reference_answer, reference_thinking
-from r1kit.tasks.miniature.worked_solutions import Worked, write_readable
+from r1kit.tasks.miniature.worked_solutions import HABITS, Worked, write_readable
 from r1kit.train.grpo import GRPOConfig
 from r1kit.train.learner import LearnerConfig
 from r1kit.train.reward_hacking import StopTraining
@@ -95,18 +107,29 @@ def test_the_figures_are_those_of_brute_force() -> None:
         votes = Counter(a for a in own if a != "none").most_common()  # in order of appearance where equal
         winners.append(bool(votes) and votes[0][0] == problem.answer)
     figures = summarise(groups, {"chain": TASK["chain"][0]})
-    assert figures["pass@1"] == pytest.approx(right.mean())
-    assert figures["pass@1_stderr"] == pytest.approx(right.mean(1).std(ddof=1) / 12**0.5)
-    assert figures["pass@6"] == right.any(1).mean()
-    assert figures["cons@6"] == np.mean(winners)
-    assert figures["format"] == pytest.approx(np.mean([[a != "none" for a in own] for own in answers]))
-    assert figures["length"] == pytest.approx(
+    overall = figures.overall
+    assert overall.pass_1 == pytest.approx(right.mean())
+    assert overall.pass_1_stderr == pytest.approx(right.mean(1).std(ddof=1) / 12**0.5)
+    assert overall.pass_n == right.any(1).mean()
+    assert overall.cons_n == np.mean(winners)
+    assert overall.format == pytest.approx(np.mean([[a != "none" for a in own] for own in answers]))
+    assert overall.length == pytest.approx(
         np.mean([len(r.completion.token_ids) for group in groups for r in group])
     )
-    assert figures["tasks"]["chain"]["pass@1"] == figures["pass@1"] and figures["n"] == 12
-    for level, found in figures["by_difficulty"].items():
-        own = [i for i, p in enumerate(problems) if p.difficulty == float(level)]
-        assert found["n"] == len(own) and found["pass@1"] == pytest.approx(right[own].mean())
+    assert overall.problems == 12 and figures.tasks == {"chain": overall}
+    assert sum(level.problems for level in figures.by_difficulty) == 12
+    for level in figures.by_difficulty:
+        own = [i for i, p in enumerate(problems) if p.difficulty == level.difficulty]
+        assert level.problems == len(own) and level.pass_1 == pytest.approx(right[own].mean())
+    assert (figures.habits, figures.direct, figures.general) == ({}, None, None)
+
+
+def test_what_cannot_be_measured_is_none() -> None:
+    problem = replace(PROBLEM, difficulty=None)
+    figures = summarise([group_of(problem, ["nothing"] * 2)], {"chain": TASK["chain"][0]}, HABITS)
+    assert figures.overall.pass_1_stderr is None  # one problem has no spread
+    assert figures.by_difficulty == ()
+    assert figures.habits["recheck"] == Habit(0.0, None, None)
 
 
 PROBLEM = next(iter(BY_PROMPT.values()))
@@ -136,8 +159,9 @@ def test_the_consensus_is_the_most_frequent_answer(answers: list[object], expect
 def test_a_completion_that_was_cut_off_is_not_right() -> None:
     groups = [group_of(PROBLEM, [direct(TRUTH)] * 3, "length"), group_of(PROBLEM, [direct(TRUTH)] * 3)]
     figures = summarise([groups[0]], {"chain": TASK["chain"][0]})
-    assert figures["pass@1"] == figures["cons@3"] == 0.0 and figures["truncated"] == 1.0
-    assert summarise([groups[1]], {"chain": TASK["chain"][0]})["pass@1"] == 1.0
+    assert figures.overall.pass_1 == figures.overall.cons_n == 0.0 and figures.truncated == 1.0
+    whole = summarise([groups[1]], {"chain": TASK["chain"][0]})
+    assert whole.overall.pass_1 == 1.0 and whole.truncated == 0.0
 
 
 def test_habits_are_shares_of_rollouts_and_how_those_fare() -> None:
@@ -147,13 +171,82 @@ def test_habits_are_shares_of_rollouts_and_how_those_fare() -> None:
         direct(TRUTH),
         "nothing",
     ]
-    figures = summarise([group_of(PROBLEM, texts)], {"chain": TASK["chain"][0]})
-    assert (figures["worked_share"], figures["recheck_share"], figures["wait_share"]) == (0.5, 0.25, 0.25)
-    assert (figures["worked_accuracy"], figures["recheck_accuracy"], figures["wait_accuracy"]) == (
-        0.5,
-        1.0,
-        0.0,
-    )
+    figures = summarise([group_of(PROBLEM, texts)], {"chain": TASK["chain"][0]}, HABITS)
+    lengths = [len(Chat(tokenizer()).response_ids(text)) for text in texts]
+    assert figures.habits == {
+        "worked": Habit(0.5, 0.5, (lengths[0] + lengths[1]) / 2),
+        "recheck": Habit(0.25, 1.0, lengths[0]),
+        "step_back": Habit(0.25, 0.0, lengths[1]),
+    }
+    asks = {"asks": lambda thinking: thinking.endswith("?")}
+    assert summarise([group_of(PROBLEM, texts)], {"chain": TASK["chain"][0]}, asks).habits["asks"].share == 0
+
+
+def test_habits_are_named_by_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("HABITS = {'long': lambda thinking: len(thinking) > 9}\nNONE = 3\n")
+    assert load_habits("worked_solutions") is HABITS
+    assert load_habits("mine.py:HABITS")["long"]("x" * 10) and not load_habits("mine.py:HABITS")["long"]("x")
+    for name, said in {
+        "worked_solution": "did you mean 'worked_solutions'",
+        "mine.py:NONE": "must be a mapping from the name of a habit to a function",
+    }.items():
+        with pytest.raises(ConfigError, match=f"habits: .*{said}"):
+            Evaluate.parse({"models": {}, "tasks": {"chain": 1.0}, "habits": name}, "recipe")
+
+
+def test_general_answers_are_scored_by_the_rewards_that_the_recipe_names() -> None:
+    prompts = list(General().problems("held_out"))[:6]
+    answers = [[reference_answer(p, random.Random(n), 0.5) for n in range(3)] for p in prompts]
+    groups = [
+        group_of(p, [f"<think>a</think>{a}" for a in own]) for p, own in zip(prompts, answers, strict=True)
+    ]
+    found = summarise_general(groups, load_rewards({"gold_score": 1.0}, {}))
+    scores = [np.mean([gold_score(p, a) for a in own]) for p, own in zip(prompts, answers, strict=True)]
+    assert found.score == pytest.approx(np.mean(scores)) and 0 < found.score < 1
+    assert found.stderr == pytest.approx(np.std(scores, ddof=1) / 6**0.5)
+    kinds = {p.columns["kind"] for p in prompts}
+    assert set(found.kinds) == kinds and len(kinds) > 1
+    for kind in kinds:
+        own = [score for p, score in zip(prompts, scores, strict=True) if p.columns["kind"] == kind]
+        assert found.kinds[kind] == pytest.approx(np.mean(own))
+
+
+def test_general_answers_that_were_not_scored_are_no_zeros() -> None:
+    def half(rollouts: Sequence[Rollout]) -> list[float | None]:
+        return [{"a": 0.5, "b": None}.get(str(r.answer), 1.0) for r in rollouts]
+
+    plain = [Problem(f"p{n}", "own", "Hello?", None) for n in range(2)]  # prompts without a column kind
+    groups = [
+        group_of(p, [f"<think>x</think>{a}" for a in own]) for p, own in zip(plain, ("ab", "bb"), strict=True)
+    ]
+    found = summarise_general(groups, [WeightedReward("half", 2.0, half)])
+    assert found == GeneralScores(1.0, None, {"own": 1.0})  # 2 x 0.5 of the only answer that was scored
+    with pytest.raises(R1kitError, match=r"general\.score: gold_score gave no answer a score"):
+        summarise_general(groups, load_rewards({"gold_score": 1.0}, {}))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"tasks": {}}, "tasks: name the tasks whose held-out problems"),
+        ({"direct": ["bsae"]}, "direct: no model 'bsae' in models: did you mean 'base'"),
+        ({"controls": {"coin": ["base", "zero"]}}, r"controls\.coin: no model 'zero' in models"),
+        ({"general": {"prompts": {"general": 1.0}}}, r"general\.score: "),
+        ({"general": {"prompts": {"general": 1.0}, "score": {}}}, r"general\.score: name at least one"),
+        (
+            {"general": {"prompts": {"general": 1.0}, "score": {"gold_scor": 1.0}}},
+            "did you mean 'gold_score'",
+        ),
+    ],
+)
+def test_an_evaluation_that_names_what_is_not_there_is_refused(change: dict[str, object], said: str) -> None:
+    whole = {"models": {"base": "@base"}, "tasks": {"chain": 1.0}}
+    assert Evaluate.parse(whole, "recipe").general is None
+    with pytest.raises(ConfigError, match=said):
+        Evaluate.parse({**whole, **change}, "recipe")
+    with pytest.raises(ConfigError, match="tasks: name the tasks"):
+        Evaluate.parse({"models": {"base": "@base"}}, "recipe")
 
 
 def test_an_evaluation_whose_checker_fails_stops_instead_of_blaming_the_model() -> None:
@@ -181,38 +274,42 @@ def test_an_evaluation_asks_held_out_problems_and_writes_its_protocol(tmp_path: 
         problems=5,
         n=4,
         direct=["b"],
+        direct_n=3,
+        general={"prompts": {"general": 1.0}, "score": {"gold_score": 1.0}, "n": 2, "problems": 30},
+        habits="worked_solutions",
         examples=1,
+        controls={"twice": ["b", "a"]},
     )
     ctx = context(tmp_path, base, script)
     stage.run(ctx)
-    found = json.loads((ctx.out / "report.json").read_text())
-    assert (
-        found["models"]["a"]["pass@1"] == 0.5
-        and found["models"]["a"]["pass@4"] == 1.0
-        and "direct" not in found["models"]["a"]
+    found = read(Evaluation, ctx.out / "report.json")
+    a, b = found.models["a"], found.models["b"]
+    assert a.overall.pass_1 == 0.5 and a.overall.pass_n == 1.0 and a.overall.problems == 5
+    assert found.protocol == Protocol(
+        problems=5,
+        n=4,
+        temperature=1.0,
+        top_p=1.0,
+        max_tokens=stage.max_tokens,
+        direct_n=3,
+        general=GeneralProtocol(problems=30, n=2, scored_by="gold_score"),
     )
-    assert found["models"]["a"]["protocol"] == {
-        "problems": 5,
-        "n": 4,
-        "temperature": 1.0,
-        "top_p": 1.0,
-        "max_tokens": stage.max_tokens,
-    }
-    held_out = {p.prompt for task in (TASK["chain"][0], General()) for p in task.problems("held_out")}
-    assert {prompt.removesuffix("<think></think>") for prompt in asked} <= held_out and any(
-        p.endswith("</think>") for p in asked
+    assert a.direct is None and b.direct == 0.0  # <think></think> twice is no answer
+    assert a.habits["worked"].share == 1.0 and found.controls == {"twice": ("b", "a")}
+    general = General().problems("held_out")[:30]
+    held_out = [*itertools.islice(TASK["chain"][0].problems("held_out"), 5), *general]
+    counts = Counter(asked)
+    assert set(counts) == {p.prompt for p in held_out} | {f"{p.prompt}<think></think>" for p in held_out[:5]}
+    for place, problem in enumerate(held_out):  # two models
+        assert counts[problem.prompt] == 2 * (4 if place < 5 else 2)
+        assert counts[f"{problem.prompt}<think></think>"] == (3 if place < 5 else 0)
+    first = held_out[0]
+    assert found.examples == (
+        Example(first.prompt, first.answer, "chain", {name: solution(first) for name in "ab"}),
     )
-    first = next(iter(TASK["chain"][0].problems("held_out")))
-    assert found["examples"] == [
-        {
-            "problem": first.prompt,
-            "answer": first.answer,
-            "task": "chain",
-            "outputs": {name: solution(first) for name in "ab"},
-        }
-    ]
-    expected = np.mean([gold_score(p, "你好") for p in General().problems("held_out")])
-    assert found["models"]["a"]["general"] == pytest.approx(expected)
+    assert a.general is not None and a.general.score == pytest.approx(
+        np.mean([gold_score(p, "你好") for p in general])
+    )
 
 
 def test_rejection_sampling_keeps_different_correct_solutions_in_the_prompts_language(

@@ -225,9 +225,10 @@ def evaluate(
     folder = find_model(model, stage)
     # What follows imports torch; a mistyped folder should not wait for that.
     from r1kit.commands.evaluate import as_table, measure
+    from r1kit.figures import to_json
 
     result = measure(folder, [name for name in tasks.split(",") if name], n, limit)
-    print(json.dumps(result, indent=2, ensure_ascii=False) if as_json else as_table(result))
+    print(to_json(result) if as_json else as_table(result), end="" if as_json else "\n")
 
 
 @app.command()

@@ -10,9 +10,9 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from r1kit.config import ConfigError
+from r1kit.figures import BY_NAME
 from r1kit.records import FinishedStage, find_stage_with_model, finished_stages, read_json
-
-FIGURES = ("pass@1", "pass@1_stderr", "cons@16", "format", "language", "length", "direct", "general")
+from r1kit.report.run import Measured, measured_models, read_evaluation
 
 
 def export_model(run_dir: Path, stage: str | None, to: Path) -> Path:
@@ -98,39 +98,24 @@ def _recipe_table(lineage: Sequence[FinishedStage]) -> str:
 
 def _evaluation(run_dir: Path, stage: FinishedStage) -> str:
     found = _measured(run_dir, stage)
-    if not found:
+    if found is None:
         return "This run holds no evaluation of this model."
-    rows = [(name, _figure(found[name])) for name in FIGURES if name in found]
-    tasks = found.get("tasks", {})
-    rows += [
-        (f"{name}: pass@1", _figure(entry.get("pass@1")))
-        for name, entry in tasks.items()
-        if isinstance(entry, dict)
-    ]
-    protocol = found.get("protocol")
-    protocol_line = (
-        ", ".join(f"{key} {value}" for key, value in protocol.items())
-        if isinstance(protocol, dict)
-        else "not recorded"
-    )
-    return f"{_table(('measure', 'value'), rows)}\n\nProtocol: {protocol_line}."
+    figures, protocol = found.figures, found.protocol
+    rows = [(name.replace("@n", f"@{protocol.n}"), value(figures)) for name, value in BY_NAME.items()]
+    rows.insert(1, ("standard error of pass@1", figures.overall.pass_1_stderr))
+    rows += [(f"{task}: pass@1", scores.pass_1) for task, scores in figures.tasks.items()]
+    table = _table(("measure", "value"), [(name, f"{x:.3f}") for name, x in rows if x is not None])
+    return f"{table}\n\n{protocol.in_words()}"
 
 
-def _measured(run_dir: Path, stage: FinishedStage) -> dict[str, Any]:
-    """The run's own evaluation of this stage's model: in its report, else in an evaluation stage's."""
-    own = stage.report().get("eval")
-    if own:
-        return dict(own)
+def _measured(run_dir: Path, stage: FinishedStage) -> Measured | None:
+    """The figures of this stage's model, from the first evaluation that has them."""
     for other in finished_stages(run_dir):
-        models = other.record.config.get("models", {}) if other.kind == "evaluate" else {}
-        for name, reference in models.items():
-            if reference[1:].partition("/")[0] == stage.name:
-                return dict(other.report().get("models", {}).get(name, {}))
-    return {}
-
-
-def _figure(value: Any) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+        if other.kind == "evaluate":
+            for model in measured_models(other, read_evaluation(other)).values():
+                if model.stage == stage.name:
+                    return model
+    return None
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -177,10 +177,12 @@ def _inline(text: str) -> str:
 STYLE = """
 :root{color-scheme:light dark;--paper:#fffefb;--ink:#1c1d20;--soft:#5d6169;--rule:#dcdad3;--panel:#f5f3ec;
 --c0:#1f5fa8;--c1:#c0562b;--c2:#2f7d4f;--c3:#7b4fa3;--c4:#8f6b14;--c5:#6b727c}
-@media (prefers-color-scheme:dark){:root{--paper:#15171b;--ink:#e4e3df;--soft:#a0a4ac;--rule:#353941;--panel:#1e2127;
+@media (prefers-color-scheme:dark){
+:root{--paper:#15171b;--ink:#e4e3df;--soft:#a0a4ac;--rule:#353941;--panel:#1e2127;
 --c0:#78aef0;--c1:#ee946a;--c2:#72c596;--c3:#bd97e2;--c4:#d9b45c;--c5:#989fa9}}
 *{box-sizing:border-box}
-body{margin:0;background:var(--paper);color:var(--ink);font:17px/1.55 Charter,"Bitstream Charter","Source Serif 4",Georgia,serif}
+body{margin:0;background:var(--paper);color:var(--ink);
+font:17px/1.55 Charter,"Bitstream Charter","Source Serif 4",Georgia,serif}
 main{max-width:62rem;margin:0 auto;padding:3.5rem 1.25rem 5rem}
 p,h1,h2,.abstract,.command{max-width:44rem;margin-left:auto;margin-right:auto}
 header{text-align:center;margin-bottom:2rem}
@@ -188,12 +190,14 @@ h1{font-size:2.1rem;font-weight:600;line-height:1.2;margin-bottom:.4rem;text-wra
 .subtitle{color:var(--soft);margin-top:0}
 h2{font-size:1.3rem;font-weight:600;margin-top:3rem;margin-bottom:.6rem}
 .abstract{font-size:.96rem;padding:.2rem 1.4rem;border-left:3px solid var(--rule)}
-code,pre,.command{font-family:ui-monospace,"SF Mono",Menlo,Consolas,"Noto Sans Mono CJK SC",monospace;font-size:.82em}
+code,pre,.command{
+font-family:ui-monospace,"SF Mono",Menlo,Consolas,"Noto Sans Mono CJK SC",monospace;font-size:.82em}
 figure{margin:1.8rem 0}
 figure>svg{display:block;width:100%;max-width:44rem;margin:0 auto;height:auto}
 figcaption{font-size:.88rem;color:var(--soft);max-width:44rem;margin:.5rem auto}
 .table>div{overflow-x:auto}
-table{border-collapse:collapse;margin:0 auto;font-size:.86rem;line-height:1.35;font-variant-numeric:tabular-nums lining-nums;
+table{border-collapse:collapse;margin:0 auto;font-size:.86rem;line-height:1.35;
+font-variant-numeric:tabular-nums lining-nums;
 border-top:2px solid var(--ink);border-bottom:2px solid var(--ink)}
 th,td{padding:.3rem .65rem;text-align:right;vertical-align:top;white-space:nowrap;font-weight:400}
 td{white-space:pre-line}
@@ -206,7 +210,8 @@ summary{cursor:pointer}
 dl{display:grid;grid-template-columns:repeat(auto-fit,minmax(17rem,1fr));gap:.8rem;margin:.6rem 0}
 dt{font-size:.8rem;font-weight:600;font-family:system-ui,sans-serif}
 dd{margin:.2rem 0 0}
-pre{background:var(--panel);padding:.6rem .8rem;margin:0;border-radius:4px;white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.4}
+pre{background:var(--panel);padding:.6rem .8rem;margin:0;border-radius:4px;
+white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.4}
 .command{border:1px solid var(--rule);padding:.8rem 1rem;margin-top:.8rem;margin-bottom:.8rem}
 @media print{:root{color-scheme:light}main{padding:0}details{display:none}}
 """

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from r1kit.config import ConfigError, suggest
+from r1kit.rewards.gold import gold_score
 from r1kit.rewards.judge import judge
 from r1kit.rewards.lengths import cosine, length, repetition, soft_overlong
 from r1kit.rewards.reward import CheckingTask, Reward, WeightedReward
@@ -21,6 +22,7 @@ REWARDS: dict[str, Callable[..., Reward]] = {
     "format": format_,
     "language": language,
     "judge": judge,
+    "gold_score": gold_score,
     "soft_overlong": soft_overlong,
     "cosine": cosine,
     "length": length,

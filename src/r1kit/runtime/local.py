@@ -36,7 +36,7 @@ from r1kit.model import compile_kernels, fused
 from r1kit.model.decoder import LanguageModel
 from r1kit.model.fingerprint import Fingerprint
 from r1kit.model.huggingface import load_pretrained, save_pretrained
-from r1kit.runtime import RuntimeConfig
+from r1kit.runtime.runtime import RuntimeConfig
 from r1kit.sandbox.kernel import die_with_parent
 from r1kit.tokenizer import Tokenizer
 from r1kit.train import checkpoint

@@ -68,8 +68,6 @@ class ColdStart(Stage):
     @field_validator("rewriter", mode="before")
     @classmethod
     def _rewriter_is_known(cls, rewriter: Any) -> Any:
-        if isinstance(rewriter, Mapping):
-            return ModelRewriter.parse(rewriter, "rewriter")
         if isinstance(rewriter, str):
             load_rule(rewriter, {}, 1.0)
         return rewriter

@@ -1,10 +1,9 @@
 """What a stage leaves: its model, and its report."""
 
-import json
-import math
 from collections.abc import Mapping
 from typing import Any
 
+from r1kit import figures
 from r1kit.engine import Engine
 from r1kit.stages.stage import Context
 from r1kit.train import checkpoint
@@ -27,16 +26,6 @@ def finish(
 
 
 def report(ctx: Context, **facts: Any) -> None:
-    """Write the stage's report.json; the run's report reads it. JSON has no nan: what could not be measured
-    is null."""
-    (ctx.out / "report.json").write_text(
-        json.dumps(_finite(facts), indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8"
-    )
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    """Write the stage's report.json; the run's report reads it (r1kit.figures.facts). JSON has no nan: what
+    could not be measured is null."""
+    figures.write(ctx.out / figures.REPORT, facts)

@@ -157,3 +157,11 @@ def takes_back(thinking: str) -> bool:
 
 def _join(lead: str, body: str, language: str) -> str:
     return f"{lead} {body}" if language == "en" else f"{lead}{body}"
+
+
+def works_out(thinking: str) -> bool:
+    """Whether the thinking works the problem out, step by step."""
+    return bool(read_steps(thinking))
+
+
+HABITS = {"worked": works_out, "recheck": rechecks, "step_back": takes_back}

@@ -1,0 +1,229 @@
+"""A finished run as the report and the benchmarks read it: stages, figures, curves, and which stage has which
+role."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+
+from r1kit import figures
+from r1kit.figures import FACTS, REPORT, Evaluation, Example, ModelFigures, Protocol
+from r1kit.records import PREFERRED_KINDS, FinishedStage, finished_stages, read_json
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One evaluated model: its name in the tables, the stage that made it, its figures and their protocol."""
+
+    name: str
+    stage: str
+    figures: ModelFigures
+    protocol: Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run's folder, read. ``stages`` are in the recipe's order; ``metrics`` are the rows of metrics.jsonl
+    as they were written; ``controls`` are the models to compare with one another, by title. A model that is
+    measured for such comparisons only is in ``control_models``."""
+
+    folder: Path
+    recipe: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    stages: Sequence[FinishedStage]
+    metrics: Sequence[Row]
+    models: Sequence[Measured]
+    examples: Sequence[Example]
+    controls: Mapping[str, Sequence[Measured]]
+    control_models: Sequence[Measured] = ()
+
+    @property
+    def name(self) -> str:
+        return str(self.recipe.get("name", self.folder.name))
+
+    @property
+    def seconds(self) -> float:
+        """The time of all stages."""
+        return sum(seconds_of(stage) or 0.0 for stage in self.stages)
+
+    @property
+    def peak_mb(self) -> float | None:
+        """The largest memory of any stage, in megabytes; None where none recorded it."""
+        peaks = [peak for stage in self.stages if (peak := peak_mb_of(stage)) is not None]
+        return max(peaks, default=None)
+
+    def model(self, stage: str | None) -> Measured | None:
+        """The figures of the model that this stage made."""
+        return next((model for model in (*self.models, *self.control_models) if model.stage == stage), None)
+
+    def stage(self, name: str | None) -> FinishedStage | None:
+        return next((stage for stage in self.stages if stage.name == name), None)
+
+    def curve(self, stage: str, metric: str) -> list[tuple[float, float]]:
+        """(step, value) of a stage's metric in the order of writing, steps counted from 1 over all parts of
+        the stage."""
+        rows = [row for row in self.metrics if row.get("stage") == stage]
+        values = [number(row.get(metric)) for row in rows]
+        return [(float(step), value) for step, value in enumerate(values, 1) if value is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """Which stage has which role in the paper, by name; None where the run has no such stage."""
+
+    base: str | None
+    zero: str | None
+    final: str | None
+    student: str | None
+    distilled: str | None
+    student_rl: str | None
+
+
+def number(value: Any) -> float | None:
+    """The finite number, None for anything else (also for true and false)."""
+    return (
+        float(value)
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        else None
+    )
+
+
+def seconds_of(stage: FinishedStage) -> float | None:
+    return number(stage.record.seconds)
+
+
+def peak_mb_of(stage: FinishedStage) -> float | None:
+    return number(stage.record.peak_rss_mb)
+
+
+def read_run(folder: Path) -> Run:
+    """Read everything that a run's folder holds about its stages; what is missing is empty. Raises
+    ConfigError naming file and key for a report.json that is not as this version of r1kit writes it."""
+    recipe_file = folder / "recipe.yaml"
+    recipe = yaml.safe_load(recipe_file.read_text(encoding="utf-8")) or {} if recipe_file.exists() else {}
+    order = [str(stage.get("name") or stage.get("stage")) for stage in recipe.get("stages", [])]
+    stages = sorted(
+        finished_stages(folder),
+        key=lambda stage: order.index(stage.name) if stage.name in order else len(order),
+    )
+    found = [
+        (evaluation, measured_models(stage, evaluation))
+        for stage in stages
+        if stage.kind == "evaluate" and (evaluation := read_evaluation(stage))
+    ]
+    main = [models for evaluation, models in found if not evaluation.controls]
+    compared = [models for evaluation, models in found if evaluation.controls]
+    return Run(
+        folder,
+        recipe,
+        read_json(folder / "env.json"),
+        stages,
+        _read_rows(folder / "metrics.jsonl"),
+        _first_of_each(main),
+        [example for evaluation, _ in found for example in evaluation.examples],
+        {
+            title: [models[name] for name in names]
+            for evaluation, models in found
+            for title, names in evaluation.controls.items()
+        },
+        _first_of_each(compared),
+    )
+
+
+def read_evaluation(stage: FinishedStage) -> Evaluation:
+    """What an evaluate stage wrote. Raises ConfigError naming file and key."""
+    return figures.read(Evaluation, stage.folder / REPORT)
+
+
+def measured_models(stage: FinishedStage, evaluation: Evaluation) -> dict[str, Measured]:
+    """The models that an evaluate stage measured, by name."""
+    references = stage.record.config.get("models", {})
+    return {
+        name: Measured(name, stage_named_by(references.get(name, name)), found, evaluation.protocol)
+        for name, found in evaluation.models.items()
+    }
+
+
+def read_facts(stage: FinishedStage) -> Any:
+    """The figures that a stage reports of itself, of the type of its kind in FACTS; None for other kinds.
+    Raises ConfigError naming file and key."""
+    kind = FACTS.get(stage.kind)
+    return None if kind is None else figures.read(kind, stage.folder / REPORT)
+
+
+def stage_named_by(reference: str) -> str:
+    """The stage of "@stage" or "@stage/file"."""
+    return reference.removeprefix("@").partition("/")[0]
+
+
+def _first_of_each(evaluations: Sequence[Mapping[str, Measured]]) -> list[Measured]:
+    """Every model once, by name: the first of several evaluations."""
+    found: dict[str, Measured] = {}
+    for models in evaluations:
+        found = {**models, **found}
+    return [found[name] for name in dict.fromkeys(name for models in evaluations for name in models)]
+
+
+def _read_rows(file: Path) -> list[Row]:
+    """The rows of a JSONL file; a line torn by an interruption is left out."""
+    rows: list[Row] = []
+    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows
+
+
+def find_roles(run: Run) -> Roles:
+    """Find the roles from what the stages started from: the student is what a distill stage trains, R1-Zero
+    the first r1_zero stage that does not start from it, the final model what ``r1kit chat`` would choose.
+
+    A stage with ``seed_of`` is a control and has no role, except the student trained by RL: of several, the
+    one with the highest pass@1."""
+    distilled = next((stage for stage in run.stages if stage.kind == "distill"), None)
+    student = _source(distilled, "student") if distilled else None
+    own = [stage for stage in run.stages if not _source(stage, "seed_of")]
+    trained = [
+        stage
+        for stage in own
+        if student is None or (stage.name != student and _source(stage, "init") != student)
+    ]
+    zero = next((stage for stage in trained if stage.kind == "r1_zero"), None)
+    by_rl = [
+        stage.name
+        for stage in run.stages
+        if student and stage.kind in ("r1_zero", "reasoning_rl") and _source(stage, "init") == student
+    ]
+    return Roles(
+        base=_source(zero, "init")
+        if zero
+        else next((stage.name for stage in trained if stage.kind == "pretrain"), None),
+        zero=zero.name if zero else None,
+        final=next(
+            (stage.name for kind in PREFERRED_KINDS for stage in reversed(trained) if stage.kind == kind),
+            None,
+        ),
+        student=student,
+        distilled=distilled.name if distilled else None,
+        student_rl=max(by_rl, key=lambda name: _pass_1_of(run, name), default=None),
+    )
+
+
+def _source(stage: FinishedStage, key: str) -> str | None:
+    """The stage that a key of the configuration names, None where it names none."""
+    value = stage.record.config.get(key)
+    return stage_named_by(value) if isinstance(value, str) else None
+
+
+def _pass_1_of(run: Run, stage: str) -> float:
+    model = run.model(stage)
+    return model.figures.overall.pass_1 if model else 0.0

@@ -1,0 +1,60 @@
+"""What a runtime is: the protocol that stages use, and the base of its configuration."""
+
+import inspect
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from r1kit.config import Config
+from r1kit.files import hash_file
+
+if TYPE_CHECKING:
+    from r1kit.engine import Engine
+    from r1kit.train.learner import LearnerConfig, LearnerProtocol
+
+
+class Runtime(Protocol):
+    """Learners and engines by model directory. An engine made by ``engine_of`` samples from that learner's
+    current weights."""
+
+    def learner(self, model: Path, config: "LearnerConfig", scalar_head: bool = False) -> "LearnerProtocol":
+        """A learner on the model in directory ``model``; with ``scalar_head`` it has a value head."""
+        ...
+
+    def engine_of(self, learner: "LearnerProtocol") -> "Engine":
+        """An engine that samples from the learner's current weights."""
+        ...
+
+    def engine(self, model: Path) -> "Engine":
+        """An engine that samples from the model in directory ``model``."""
+        ...
+
+    def export(self, learner: "LearnerProtocol", directory: Path) -> None:
+        """Write the learner's model with its tokenizer as a Hugging Face directory, whole or not at all."""
+        ...
+
+    def release(self, *things: "LearnerProtocol | Engine") -> None:
+        """Free learners and engines that are no longer needed."""
+        ...
+
+    def close(self) -> None:
+        """End the runtime's processes and free what it holds."""
+        ...
+
+
+class RuntimeConfig(Config):
+    """What a recipe says under ``runtime:``. A runtime is a subclass with its own keys and ``start``."""
+
+    kind: str = "local"
+
+    def start(self) -> Runtime:
+        raise NotImplementedError(f"{type(self).__name__}.start")
+
+    def resolved_processes(self) -> int:
+        """How many processes share the work; a result's last bits may depend on it."""
+        return 1
+
+    def kernels(self) -> dict[str, str]:
+        """What computes, by name, as far as a result's last bits may depend on it: a stage that was begun
+        with something else does not continue. By default the file of a runtime outside r1kit, by its hash."""
+        source = inspect.getsourcefile(type(self))
+        return {"runtime": hash_file(Path(source))} if ":" in self.kind and source else {}

@@ -140,7 +140,7 @@ def test_what_a_rewriter_returns_is_checked(tmp_path: Path, base: Path, sums: di
     [
         ("pros", "unknown rule 'pros': did you mean 'prose'"),
         ("@sft", r"unknown rule '@sft'.* a model is \{model: \"@sft\"\}"),
-        ({"endpoint": "http://x/v1"}, "rewriter: model: Field required"),
+        ({"endpoint": "http://x/v1"}, "rewriter: model: this key is needed"),
         (
             {"model": "m", "endpont": "http://x/v1"},
             "rewriter: unknown key 'endpont': did you mean 'endpoint'",

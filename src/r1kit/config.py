@@ -51,11 +51,20 @@ class Config(BaseModel):
 
 def describe(error: ValidationError, where: str) -> str:
     """One line per problem: place, key path, what is wrong."""
-    lines = []
+    return "\n".join(f"{where}: {problem}" for problem in _problems(error))
+
+
+def describe_problems(error: ValidationError) -> str:
+    """The problems of a value within a configuration, whose place the caller adds."""
+    return "; ".join(_problems(error))
+
+
+def _problems(error: ValidationError) -> list[str]:
+    problems = []
     for problem in error.errors():
         path = ".".join(str(part) for part in problem["loc"])
-        lines.append(f"{where}: {path + ': ' if path else ''}{explain_problem(problem)}")
-    return "\n".join(lines)
+        problems.append(f"{path + ': ' if path else ''}{explain_problem(problem)}")
+    return problems
 
 
 def explain_problem(problem: Mapping[str, Any]) -> str:

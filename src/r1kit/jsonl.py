@@ -110,7 +110,7 @@ def read_usable(
             ) from None
         print(
             f"r1kit: warning: {path}: {len(bad)} of {rows} rows cannot be used and are left out; "
-            f"{bad_file.name} gives the reasons",
+            f"{bad_file.name} says why",
             file=sys.stderr,
         )
     return found

@@ -65,8 +65,8 @@ class Finding:
 def examine() -> list[Finding]:
     """Examine this machine and this environment."""
     examinations: tuple[Callable[[], Iterable[Finding]], ...] = (
-        _python, _packages, _torch, examine_vision, _vllm, _processor, _memory, _disk, _shared_memory, _compiler,
-        examine_kernels, _sandbox,
+        _python, _packages, _torch, examine_vision, _vllm, _processor, _memory, _disk, _shared_memory,
+        _compiler, examine_kernels, _sandbox,
     )  # fmt: skip
     return [finding for examination in examinations for finding in examination()]
 

@@ -86,7 +86,7 @@ def refuse_changes(run_dir: Path, standings: Sequence[Standing]) -> None:
     lines = [f"  {entry.stage.name}: {line}" for entry in changed for line in entry.differences]
     first = changed[0].stage.name
     choices = [
-        f"--from {first} redoes from there on, --fresh everything, --out DIR keeps it and begins another run;",
+        f"--from {first} redoes from there on, --fresh everything, --out DIR keeps it and starts a new run;",
         "--allow-change goes on with what is there and records that the change was allowed.",
     ]
     raise ConfigError(

@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, field_validator
 
 from r1kit.chat import parse
-from r1kit.config import R1kitError
+from r1kit.config import R1kitError, describe_problems
 from r1kit.data.rewriters import ModelRewriter, Rewritten, load_rule, read_rewritten, write_request
 from r1kit.data.sources import write_jsonl
 from r1kit.model.huggingface import read_config
@@ -68,6 +68,11 @@ class ColdStart(Stage):
     @field_validator("rewriter", mode="before")
     @classmethod
     def _rewriter_is_known(cls, rewriter: Any) -> Any:
+        if isinstance(rewriter, Mapping):
+            try:
+                return ModelRewriter.model_validate(rewriter)
+            except ValidationError as error:  # as one error: the key may hold a name instead
+                raise ValueError(describe_problems(error)) from None
         if isinstance(rewriter, str):
             load_rule(rewriter, {}, 1.0)
         return rewriter

@@ -41,7 +41,7 @@ class CorpusConfig(Config):
     """The miniature's own corpus, or documents from JSON Lines ``files`` (``fields`` are joined by a
     newline), or the worked solutions of ``tasks``' training problems, laid out as ``mix`` says.
 
-    Weights are per document. Beside files or tasks the miniature's corpus takes part only with a weight of
+    Weights are per document. With files or tasks the miniature's corpus takes part only with a weight of
     its own. ``bad_rows: quarantine`` leaves out rows that cannot be read, up to 5 % of a file (jsonl.py)."""
 
     mix: CorpusMix = CorpusMix()
@@ -133,8 +133,8 @@ class Pretrain(Stage):
 
 @contextlib.contextmanager
 def _whole(folder: Path) -> Iterator[Path]:
-    """A folder temporary the one that is meant, which takes its name when it is complete: an interruption leaves
-    no half of it."""
+    """A temporary folder, which takes the name of ``folder`` when it is complete: an interruption leaves no
+    half of it."""
     temporary = folder.with_name(f".{folder.name}.tmp")
     yield temporary
     rename_whole(temporary, folder)

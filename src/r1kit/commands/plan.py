@@ -146,12 +146,8 @@ def probe_speed(seconds: float = 0.3, width: int = 512) -> float:
 
 def as_table(plans: Sequence[StageCost]) -> str:
     """The plan as text, one line per stage, with the total and what the figures are."""
-    lines = [
-        f"{'stage':<20}{'parameters':>12}{'active':>10}{'trained':>10}{'sampled':>10}{'steps':>7}{'memory':>10} "
-        ""
-        ""
-        " time"
-    ]
+    sizes = f"{'stage':<20}{'parameters':>12}{'active':>10}{'trained':>10}{'sampled':>10}"
+    lines = [f"{sizes}{'steps':>7}{'memory':>10}  time"]
     for plan in plans:
         counts = [
             _count(plan.parameters),

@@ -157,8 +157,8 @@ def sample(
     prompts = [chat.prompt_ids(problem, opening) for problem in problems]
     groups = engine.generate(prompts, sampling, [derive_seed(seed, problem.id) for problem in problems])
     return [
-        chat.rollouts(problem, prompt, group, opening)
-        for problem, prompt, group in zip(problems, prompts, groups, strict=True)
+        chat.rollouts(problem, prompt, group, opening, number)
+        for number, (problem, prompt, group) in enumerate(zip(problems, prompts, groups, strict=True))
     ]
 
 

@@ -54,8 +54,10 @@ def harvest(
             )
             _write(file, wanted, completions)
         groups += [
-            chat.rollouts(problem, prompt, group)
-            for problem, prompt, group in zip(chunk, prompts, completions, strict=True)
+            chat.rollouts(problem, prompt, group, number=number)
+            for number, (problem, prompt, group) in enumerate(
+                zip(chunk, prompts, completions, strict=True), start
+            )
         ]
     return groups
 

@@ -28,7 +28,7 @@ from r1kit.seeds import derive_seed
 from r1kit.tokenizer import Tokenizer
 from r1kit.train import checkpoint
 from r1kit.train.advantage_rows import policy_row
-from r1kit.train.learner import LearnerProtocol, Metrics, tell_fault
+from r1kit.train.learner import LearnerProtocol, Metrics, log_fault
 from r1kit.train.objectives import Objective, Predictions
 from r1kit.train.optimizers import ScheduleConfig
 from r1kit.train.packing import Batch
@@ -167,7 +167,7 @@ def train(
                 for r in rollouts[:32]
             ],
         )
-        tell_fault(player.learner, metrics, log)
+        log_fault(player.learner, metrics, log)
         log.step(step, config.steps, metrics)
         player.engine.load(player.learner.weights(), step + 1)
         log.save_point((step + 1) % config.save_every == 0, player.learner.save, out, {"step": step + 1})

@@ -2,7 +2,7 @@
 without sampling. The baseline that reward models and reinforcement learning are compared with; DeepSeek-R1
 does not use it.
 
-    L = -mean log sigmoid(m),   m = beta [log pi(chosen) / pi_ref(chosen) - log pi(rejected) / pi_ref(rejected)]
+    L = -mean log sigmoid(m),   m = beta [log pi/pi_ref (chosen) - log pi/pi_ref (rejected)]
 
 A response's log-probability is the sum over its tokens, the end token included. The gradient is taken in two
 passes, as reward models' is: from the log-probabilities the slopes dL/dlog pi = -+ beta sigmoid(-m) / pairs,
@@ -19,7 +19,7 @@ from pydantic import Field
 from r1kit.config import Config
 from r1kit.log import Log
 from r1kit.train import checkpoint
-from r1kit.train.learner import LearnerProtocol, Metrics, tell_fault
+from r1kit.train.learner import LearnerProtocol, Metrics, log_fault
 from r1kit.train.objectives import CrossEntropy
 from r1kit.train.optimizers import ScheduleConfig
 from r1kit.train.preference import minibatches, sigmoid
@@ -68,11 +68,10 @@ def read_logprobs(learner: LearnerProtocol, pairs: Sequence[RowPair]) -> np.ndar
 def train(
     learner: LearnerProtocol, pairs: Sequence[RowPair], config: DPOConfig, seed: int, log: Log, out: Path
 ) -> Metrics:
-    """Train ``learner`` as it comes, which is also the reference, on ``pairs``; return the last step's
-    metrics.
+    """Train ``learner`` on ``pairs``; return the last step's metrics.
 
-    The reference's log-probabilities are read once, before the state that an interrupted training left in
-    ``out`` is taken up."""
+    The reference is the learner as it is given. Its log-probabilities are computed once, before the saved
+    state of an interrupted training in ``out`` is loaded."""
     reference_N2 = read_logprobs(learner, pairs)
     start = learner.restore(out)["step"] if checkpoint.exists(out) else 0
     batches = minibatches(len(pairs), config.batch, config.epochs, seed)
@@ -82,7 +81,7 @@ def train(
         metrics = _learn(
             learner, [pairs[i] for i in batches[step]], reference_N2[batches[step]], config.beta, scale
         )
-        tell_fault(learner, metrics, log)
+        log_fault(learner, metrics, log)
         log.step(step, len(batches), metrics)
         if step + 1 < len(batches):
             log.save_point((step + 1) % config.save_every == 0, learner.save, out, {"step": step + 1})

@@ -25,7 +25,7 @@ from r1kit.train import checkpoint
 from r1kit.train.advantage_rows import Recomputed, UpdateConfig, make_rows, policy_row
 from r1kit.train.agreement_gate import GapAlarm
 from r1kit.train.algorithms import ALGORITHMS
-from r1kit.train.learner import LearnerProtocol, Metrics, tell_fault
+from r1kit.train.learner import LearnerProtocol, Metrics, log_fault
 from r1kit.train.off_policy import BEHIND, Phases, follow, hand_over, require_behind, version_of
 from r1kit.train.optimizers import ScheduleConfig
 from r1kit.train.policy_loss import PolicyLoss
@@ -80,9 +80,14 @@ class GRPOConfig(UpdateConfig):
     def _lag_is_paid_for(self) -> "GRPOConfig":
         if self.off_policy and self.correction == "none":
             raise ValueError(
-                "off_policy: 1 learns from what older weights sampled, as if the present ones had; add "
-                "correction: truncate (or mask, sequence, "
-                "sequence_mask), which pays for the difference"
+                "off_policy: 1 learns from what older weights sampled; add correction: truncate (or mask, "
+                "sequence, sequence_mask), which corrects for the difference"
+            )
+        if self.off_policy and self.correction == "sequence_mask" and self.surrogate == "reinforce":
+            raise ValueError(
+                "off_policy: 1 with correction: sequence_mask relies on the surrogate's ratio to correct for "
+                "the older weights, and surrogate: reinforce has none; use surrogate: clip, or correction: "
+                "truncate"
             )
         return self
 
@@ -135,7 +140,7 @@ def train(
                 )
                 if number == 0:
                     tell(log, alarm.feed(first, disagreement(phase_metrics | learned)))
-                tell_fault(player.learner, learned, log)
+                log_fault(player.learner, learned, log)
                 log.step(
                     first + number,
                     config.steps,
@@ -229,9 +234,9 @@ def split(phase: Phase, config: GRPOConfig, seed: int) -> list[Phase]:
 
 
 def recompute(player: Player, phase: Phase, config: GRPOConfig) -> tuple[Phase, Metrics]:
-    """Where rollout and learner are to be corrected for (corrections.py): what the learner says of the
-    rollouts before it changes, and by how much it differs from what the engine said, per token."""
-    if config.correction == "none":
+    """Where tokens are weighed for the mismatch (corrections.py): the learner's log-probabilities of the
+    rollouts before it changes, and their mean |difference| from the engine's, per token."""
+    if not config.weighs_tokens:
         return phase, {}
     rollouts = [rollout for group in phase.groups for rollout in group]
     rows = [policy_row(rollout, temperature=config.temperature) for rollout in rollouts]

@@ -29,7 +29,7 @@ from r1kit.seeds import derive_seed
 from r1kit.train import checkpoint
 from r1kit.train.advantage_rows import policy_row
 from r1kit.train.agreement_gate import GapAlarm
-from r1kit.train.learner import LearnerProtocol, Metrics, tell_fault
+from r1kit.train.learner import LearnerProtocol, Metrics, log_fault
 from r1kit.train.objectives import Predictions
 from r1kit.train.optimizers import ScheduleConfig
 from r1kit.train.packing import Batch
@@ -45,6 +45,7 @@ from r1kit.train.rollouts import (
     records,
     take_up,
 )
+from r1kit.train.surrogates import require_a_ratio
 from r1kit.types import Rollout, Row
 
 CRITIC, REFERENCE = "critic", "reference"  # their names in a saved state
@@ -81,6 +82,7 @@ class PPOConfig(RolloutConfig, PolicyLossConfig):
                 "change within one; "
                 f"{self.reference_refresh} is no multiple of updates_per_rollout {self.updates_per_rollout}"
             )
+        require_a_ratio(self.surrogate, self.updates_per_rollout)
         return self
 
 
@@ -88,7 +90,7 @@ def token_rewards(score: float, divergence_T: np.ndarray, beta: float) -> np.nda
     """Rewards [T] of a rollout's tokens: minus beta x log(pi_old / pi_ref) of each, and the score at the
     last."""
     rewards_T: np.ndarray = -beta * divergence_T
-    rewards_T[-1] += score
+    rewards_T[-1:] += score  # an empty completion has no token to reward
     return rewards_T
 
 
@@ -194,7 +196,7 @@ def train(
             learned = learn(player, critic, part, config, config.schedule.scale(first + number, config.steps))
             if number == 0 and (warning := alarm.feed(first, learned.get("sampling/logp_gap_mean", 0.0))):
                 log.info(f"warning: {warning}")
-            tell_fault(player.learner, learned, log)
+            log_fault(player.learner, learned, log)
             log.step(
                 first + number,
                 config.steps,

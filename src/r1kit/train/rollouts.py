@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from r1kit.chat import Chat
 from r1kit.config import ConfigError
@@ -49,6 +49,17 @@ class RolloutConfig(GateConfig):
     dynamic_sampling: int = Field(default=0, ge=0)
     replay_experts: bool = False
     curriculum: CurriculumConfig | None = None
+
+    @model_validator(mode="after")
+    def _sampling_keeps_every_token(self) -> "RolloutConfig":
+        if self.top_p < 1.0:
+            raise ValueError(
+                f"top_p: {self.top_p:g} would leave out unlikely tokens when rollouts are sampled, while the "
+                "learner's log-probabilities are those of the whole vocabulary: the gradient is then biased, "
+                "and no importance weight can see it. Use top_p: 1 for training (evaluation may use "
+                "any), or a lower temperature"
+            )
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +158,13 @@ def collect(
         missing = wanted - len(uneven)
         ahead = Ahead(rewards)
         groups, ended = play_ahead(
-            player, mixture.draw(missing), config, derive_seed(seed, rounds) if rounds else seed, ahead, heed
+            player,
+            mixture.draw(missing),
+            config,
+            derive_seed(seed, rounds) if rounds else seed,
+            ahead,
+            heed,
+            first=drawn,
         )
         scores_PG = judge(groups, ahead.informed(), failures)
         scoring_s += time.perf_counter() - ended
@@ -182,8 +199,8 @@ def play(
     prompts, sampling, seeds = _asked(player, problems, config, seed)
     completions = player.engine.generate(prompts, sampling, seeds)
     return [
-        player.chat.rollouts(problem, prompt, group)
-        for problem, prompt, group in zip(problems, prompts, completions, strict=True)
+        player.chat.rollouts(problem, prompt, group, number=number)
+        for number, (problem, prompt, group) in enumerate(zip(problems, prompts, completions, strict=True))
     ]
 
 
@@ -194,9 +211,10 @@ def play_ahead(
     seed: int,
     ahead: Ahead,
     heed: Callable[[], None] = carry_on,
+    first: int = 0,
 ) -> tuple[list[list[Rollout]], float]:
     """What ``play`` returns, with rewards asked about groups while others are being sampled; and when
-    sampling ended, by time.perf_counter.
+    sampling ended, by time.perf_counter. Groups are numbered from ``first``.
 
     The engine works in a thread of its own, rewards in this one.
     """
@@ -205,7 +223,7 @@ def play_ahead(
 
     def take(completed: Mapping[int, list[Completion]]) -> list[Rollout]:
         fresh = {
-            place: player.chat.rollouts(problems[place], prompts[place], group)
+            place: player.chat.rollouts(problems[place], prompts[place], group, number=first + place)
             for place, group in completed.items()
             if place not in found
         }
@@ -259,8 +277,7 @@ def describe(phase: Phase) -> Metrics:
         "completions/mean_length": float(lengths.mean()),
         "completions/max_length": float(lengths.max()),
         "completions/clipped_ratio": float(np.mean(cut)),
-        "reward/failed": len({(failure.problem, failure.index) for failure in phase.failures})
-        / max(1, len(scores)),
+        "reward/failed": len({failure.rollout for failure in phase.failures}) / max(1, len(scores)),
         "time/reward": phase.scoring_s,
     }
     if phase.rounds > 1:
@@ -284,22 +301,16 @@ def describe(phase: Phase) -> Metrics:
 
 def records(phase: Phase, most: int) -> list[dict[str, object]]:
     """The first rollouts of a phase, and all that a reward failed on, as lines of the sample store."""
-    failed: dict[tuple[str, int], dict[str, str]] = {}
+    failed: dict[tuple[str, int, int], dict[str, str]] = {}
     for failure in phase.failures:
-        failed.setdefault((failure.problem, failure.index), {})[failure.reward] = failure.detail
+        failed.setdefault(failure.rollout, {})[failure.reward] = failure.detail
     scored = [
         (r, s)
         for group, scores in zip(phase.groups, phase.scores_PG, strict=True)
         for r, s in zip(group, scores, strict=True)
     ]
-    kept = [
-        pair
-        for place, pair in enumerate(scored)
-        if place < most or (pair[0].problem.id, pair[0].index) in failed
-    ]
-    return [
-        record(rollout, score, failed.get((rollout.problem.id, rollout.index), {})) for rollout, score in kept
-    ]
+    kept = [pair for place, pair in enumerate(scored) if place < most or pair[0].key in failed]
+    return [record(rollout, score, failed.get(rollout.key, {})) for rollout, score in kept]
 
 
 def record(rollout: Rollout, score: Score, failures: Mapping[str, str]) -> dict[str, object]:
@@ -307,6 +318,7 @@ def record(rollout: Rollout, score: Score, failures: Mapping[str, str]) -> dict[
     line: dict[str, object] = {
         "problem": rollout.problem.id,
         "prompt": rollout.problem.prompt,
+        "group": rollout.group,
         "index": rollout.index,
         "text": rollout.text,
         "truth": rollout.problem.answer,

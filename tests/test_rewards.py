@@ -199,7 +199,7 @@ def test_a_failed_verdict_is_tried_once_more_and_says_why():
 
 def test_the_run_stops_with_what_happened_and_what_to_do():
     with pytest.raises(
-        TooManyFailuresError, match=r"(?s)3 of 20 .*accuracy.*the worker died.*[Mm]end.*same command"
+        TooManyFailuresError, match=r"(?s)3 of 20 .*accuracy.*the worker died.*Fix the.*same command"
     ):
         score(
             [rollout(index=n) for n in range(17)] + [rollout("crash", index=n) for n in range(17, 20)],

@@ -36,8 +36,20 @@ from r1kit.train.learner import Learner, Metrics
 from r1kit.train.rollouts import Player, collect
 from r1kit.types import Rollout, Row
 
-SHAPE: dict[str, Any] = {"steps": 6, "problems": 2, "group": 3, "max_tokens": 5, "beta": 0.0, "epsilon": 0.2, "aggregation": "token",
-                         "updates_per_rollout": 1, "correction": "truncate", "off_policy": 1, "save_every": 1, "gap_alarm": 1e-3}  # fmt: skip
+SHAPE: dict[str, Any] = {
+    "steps": 6,
+    "problems": 2,
+    "group": 3,
+    "max_tokens": 5,
+    "beta": 0.0,
+    "epsilon": 0.2,
+    "aggregation": "token",
+    "updates_per_rollout": 1,
+    "correction": "truncate",
+    "off_policy": 1,
+    "save_every": 1,
+    "gap_alarm": 1e-3,
+}
 MATRIX: dict[str, dict[str, Any]] = {
     "an update a phase": {},
     "dynamic sampling": {"updates_per_rollout": 2, "dynamic_sampling": 2, "reward": "coarse"},
@@ -46,6 +58,7 @@ MATRIX: dict[str, dict[str, Any]] = {
         "curriculum": CurriculumConfig(easy=0.9, hard=0.0, rest=1),
         "reward": "coarse",
     },
+    "the sequence mask": {"updates_per_rollout": 2, "correction": "sequence_mask", "correction_delta": 0.02},
     "a reference that follows": {
         "updates_per_rollout": 2,
         "save_every": 2,
@@ -111,8 +124,8 @@ def engine_of(model: LanguageModel) -> NativeEngine:
 
 
 def play(
-    out: Path, settings: Mapping[str, Any], left: int = -1, before: Callable[[Mortal, Sequence[Row]], None] | None = None,
-    engine: Callable[[LanguageModel], NativeEngine] = engine_of,
+    out: Path, settings: Mapping[str, Any], left: int = -1, before: Callable[[Mortal, Sequence[Row]], None] |
+    None = None, engine: Callable[[LanguageModel], NativeEngine] = engine_of,
 ) -> Mortal:  # fmt: skip
     out.mkdir(exist_ok=True)
     config = configured(settings)

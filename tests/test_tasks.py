@@ -3,6 +3,7 @@ else, held out is held out."""
 
 import random
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,6 +35,7 @@ from r1kit.tasks.miniature.worked_solutions import (
     write_readable,
     write_summary,
 )
+from r1kit.tasks.overlap import fingerprint, without_contaminated
 from r1kit.types import Completion, Problem, Rollout
 
 ARITHMETIC = [name for name in KINDS if name != "code"]
@@ -188,6 +190,27 @@ def test_held_out_problems_share_nothing_with_training_in_either_language(name: 
     assert len(held_out) == 100 and Procedural(name, size=800).problems("train")[:5] == train[:5]
     with pytest.raises(R1kitError, match="no split 'test'"):
         task.problems("test")
+
+
+@pytest.mark.parametrize(
+    ("name", "problems", "shared"),
+    [("chain", 6000, 0), ("mul", 6000, 0), ("eq", 6000, 0), ("mod", 6000, 0), ("word", 6000, 4873)]
+    + [("code", 3146, 172)],
+)
+def test_what_the_templates_share_is_as_the_page_of_evaluation_says(
+    name: str, problems: int, shared: int
+) -> None:
+    """Ten words in a row with a held-out problem, by the paper's filter; never the text or the numbers."""
+    ((task, _),) = load_tasks({name: 1.0}).values()
+    train, held_out = task.problems("train"), task.problems("held_out")
+    kept = without_contaminated(train, [problem.prompt for problem in held_out])
+    assert (len(train), len(train) - len(kept)) == (problems, shared)
+    texts = [{fingerprint(problem.prompt) for problem in split} for split in (train, held_out)]
+    numbers = [{KINDS[name].identity(p.columns["parameters"]) for p in split} for split in (train, held_out)]
+    assert not texts[0] & texts[1] and not numbers[0] & numbers[1]
+    page = (Path(__file__).parents[1] / "docs/stages/evaluate.md").read_text(encoding="utf-8")
+    row = f"| `{name}` | {problems:,} | {shared:,} | 0 | 0 |"
+    assert row in page or (not shared and f"`{name}`" in page and "| 24,000 | 0 | 0 | 0 |" in page)
 
 
 def test_the_same_problem_in_another_order_is_the_same_problem() -> None:

@@ -107,7 +107,8 @@ def test_a_slip_in_a_step_shows_in_the_steps() -> None:
 @pytest.mark.parametrize(
     ("equation", "true"),
     [
-        ("12+35=47", True), ("12+35=48", False), ("47-8=39", True), ("8-47=39", False), ("7*8=56", True), ("7*8=54", False), ("83/7=11", True),
+        ("12+35=47", True), ("12+35=48", False), ("47-8=39", True), ("8-47=39", False), ("7*8=56", True),
+        ("7*8=54", False), ("83/7=11", True),
         ("83/7=12", False), ("5/0=0", False), ("f(1)=3+4=7", True), ("1+2+3=7", True),
     ],
 )  # fmt: skip
@@ -130,8 +131,10 @@ def test_the_right_number_is_accepted_however_it_is_laid_out_and_no_other(name: 
         ):
             assert task.check(problem, said).outcome == "correct", said
         for said in (
-            f"{truth + 1}", f"{truth} or {truth + 1}", f"The answer is {truth}.", f"{truth}.5", f"{truth} apples", f"={truth}", f"1{truth}",
-            f"\\boxed{{{truth}}} or \\boxed{{{truth + 1}}}", f"\\boxed{{{truth}}}\\boxed{{{truth}}}", f"{truth} \\boxed{{{truth + 1}}}",
+            f"{truth + 1}", f"{truth} or {truth + 1}", f"The answer is {truth}.", f"{truth}.5",
+            f"{truth} apples", f"={truth}", f"1{truth}",
+            f"\\boxed{{{truth}}} or \\boxed{{{truth + 1}}}", f"\\boxed{{{truth}}}\\boxed{{{truth}}}",
+            f"{truth} \\boxed{{{truth + 1}}}",
             f"\\boxed{{{truth} or {truth + 1}}}", "", " ", "x", "-", str(10**7 + truth), f"{truth}e0",
         ):  # fmt: skip
             assert task.check(problem, said).outcome == "wrong", said
@@ -194,8 +197,7 @@ def test_held_out_problems_share_nothing_with_training_in_either_language(name: 
 
 @pytest.mark.parametrize(
     ("name", "problems", "shared"),
-    [("chain", 6000, 0), ("mul", 6000, 0), ("eq", 6000, 0), ("mod", 6000, 0), ("word", 6000, 4873)]
-    + [("code", 3146, 172)],
+    [*((name, 6000, 0) for name in ("chain", "mul", "eq", "mod")), ("word", 6000, 4873), ("code", 3146, 172)],
 )
 def test_what_the_templates_share_is_as_the_page_of_evaluation_says(
     name: str, problems: int, shared: int

@@ -78,6 +78,12 @@ def test_a_bad_rollout_that_the_current_policy_has_left_has_no_policy_gradient(d
         np.testing.assert_allclose(good[index], -ratio_T, rtol=1e-6)
 
 
+def test_a_token_that_overflows_in_a_masked_rollout_has_no_gradient_either() -> None:
+    """Its own log ratio is +200, the mean of the rollout's is -50."""
+    (found,) = slopes([row([-300.0, -0.5], -1.0)], [[-100.0, -300.5]], configured())
+    assert found.tolist() == [0.0, 0.0]
+
+
 def test_the_bound_is_delta_and_the_mean_is_over_the_rollouts_tokens() -> None:
     engine, now = [-1.0, -1.0], [-1.0 - 2 * 0.7, -1.0]  # the mean is 0.7
     for delta, masked in ((0.69, True), (0.71, False)):

@@ -69,8 +69,8 @@ def _header(stage: FinishedStage) -> str:
 
 
 def _stale_prediction(stage: FinishedStage) -> str:
-    """A sentence where the stage has not trained the model's multi-token prediction with the rest: only a loss
-    with ``training.mtp_weight`` does, so never RL or DPO."""
+    """A sentence where the stage has not trained the model's multi-token prediction with the rest: only a
+    loss with ``training.mtp_weight`` does, so never RL or DPO."""
     layers = read_json(stage.model / "config.json").get("num_nextn_predict_layers")
     training = stage.record.get("config", {}).get("training")
     if not layers or (isinstance(training, dict) and training.get("mtp_weight")):
@@ -78,8 +78,7 @@ def _stale_prediction(stage: FinishedStage) -> str:
     return (
         f" Stage `{stage.name}` trained the model without its multi-token-prediction layer, which still "
         "predicts for the model as it was before. Speculative decoding with it gives the same text, but fewer "
-        "of its drafts are accepted; supervised training with `training: {mtp_weight: 0.1}` brings it up to "
-        "date."
+        "of its drafts are accepted; supervised training with `training: {mtp_weight: 0.1}` trains it again."
     )
 
 

@@ -137,13 +137,14 @@ class PolicyLoss:
         config, mask_BT, logprobs_BT = self.config, batch.mask_BT, predictions.logprobs_BT
         weights_BT = batch.weights_BT * mask_BT
         log_ratio_BT = (logprobs_BT - batch.old_logprobs_BT) * mask_BT
-        gain_BT, cut_BT = gain(
-            Moves(logprobs_BT, log_ratio_BT, batch.advantages_BT, mask_BT, batch.rows_BT), config
-        )
+        advantages_BT, masked_BT = batch.advantages_BT, torch.zeros_like(mask_BT)
         if config.sequence_mask is not None:
             mean_BT = row_mean(log_ratio_BT.detach(), mask_BT, batch.rows_BT)
-            masked_BT = (batch.advantages_BT < 0) & (-mean_BT > config.sequence_mask)
-            gain_BT, cut_BT = torch.where(masked_BT, 0.0, gain_BT), cut_BT | masked_BT
+            masked_BT = (advantages_BT < 0) & (-mean_BT > config.sequence_mask)
+            advantages_BT = advantages_BT.masked_fill(masked_BT, 0.0)  # every gain is then exactly 0
+        gain_BT, cut_BT = gain(
+            Moves(logprobs_BT, log_ratio_BT, advantages_BT, mask_BT, batch.rows_BT), config
+        )
         loss = -(gain_BT * weights_BT).sum() + (batch.penalties_BT * log_ratio_BT.abs() * weights_BT).sum()
         log_ref_BT = (batch.ref_logprobs_BT - logprobs_BT) * mask_BT
         if config.beta and config.kl_in == "loss":
@@ -162,7 +163,7 @@ class PolicyLoss:
                 "kl_ref": (divergence(log_ref_BT.clamp(max=LARGE), "k3") * mask_BT).sum()
                 if config.beta
                 else torch.zeros_like(loss),
-                "clipped": (cut_BT & mask_BT).sum(),
+                "clipped": ((cut_BT | masked_BT) & mask_BT).sum(),
                 "gap": ((logprobs_BT - batch.old_logprobs_BT).abs() * mask_BT).sum(),
             }
         return loss, statistics

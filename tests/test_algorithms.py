@@ -11,6 +11,7 @@ from r1kit.train.advantages import AdvantageConfig
 from r1kit.train.algorithms import ALGORITHMS
 from r1kit.train.grpo import GRPOConfig
 from r1kit.train.policy_loss import PolicyLossConfig
+from r1kit.train.ppo import PPOConfig
 from r1kit.train.token_selection import TokensConfig
 
 
@@ -48,10 +49,16 @@ PAPERS: dict[str, dict[str, Any]] = {
     "cispo": {"cispo_max": 5.0, "aggregation": "token", "beta": 0.0},
     "gmpo": {"epsilon": 0.4, "epsilon_high": None, "aggregation": "rollout"},
     "sapo": {"sapo_positive": 1.0, "sapo_negative": 1.05},
-    "rloo": {"kl": "k1", "kl_in": "reward", "aggregation": "sequence"},
+    "rloo": {"kl": "k1", "kl_in": "reward", "aggregation": "sequence", "updates_per_rollout": 1},
     "entropy_tokens": {"tokens": "entropy", "epsilon_high": 0.28},
     "deepseek_v32": {"kl": "k3", "kl_unbiased": True, "correction": "sequence_mask"},
-    "scale_rl": {"surrogate": "cispo", "advantage": "batch_std", "aggregation": "prompt"},
+    "scale_rl": {
+        "surrogate": "cispo",
+        "cispo_max": 5.0,
+        "advantage": "reinforce_pp_baseline",
+        "even_filter": True,
+        "aggregation": "prompt",
+    },
 }
 
 
@@ -70,6 +77,41 @@ def test_the_shares_of_tokens_are_the_papers() -> None:
 def test_the_recipes_own_key_wins() -> None:
     config = GRPOConfig.parse({"algorithm": "dapo", "epsilon_high": 0.5, "aggregation": "prompt"}, "grpo")
     assert (config.epsilon, config.epsilon_high, config.aggregation, config.beta) == (0.2, 0.5, "prompt", 0.0)
+
+
+@pytest.mark.parametrize("updates", [2, 16])
+def test_several_updates_without_a_ratio_are_refused_with_the_fix(updates: int) -> None:
+    for config in (GRPOConfig, PPOConfig):
+        reinforce = {"surrogate": "reinforce", "updates_per_rollout": updates, "reference_refresh": 0}
+        with pytest.raises(ConfigError, match=r"has no ratio.*updates_per_rollout: 1, or surrogate: clip"):
+            config.parse(reinforce, "grpo")
+        assert config.parse(reinforce | {"surrogate": "clip"}, "grpo").updates_per_rollout == updates
+        assert config.parse(reinforce | {"updates_per_rollout": 1}, "grpo").surrogate == "reinforce"
+    with pytest.raises(ConfigError, match="has no ratio"):
+        GRPOConfig.parse({"algorithm": "rloo", "updates_per_rollout": updates}, "grpo")
+    clipped = GRPOConfig.parse(
+        {"algorithm": "rloo", "updates_per_rollout": updates, "surrogate": "clip"}, "grpo"
+    )
+    assert (clipped.advantage, clipped.updates_per_rollout) == ("rloo", updates)
+
+
+def test_truncated_sampling_is_refused_where_a_policy_learns_from_its_own_samples() -> None:
+    for config in (GRPOConfig, PPOConfig):
+        with pytest.raises(ConfigError, match=r"top_p: 0\.9 .*gradient is then biased.*Use top_p: 1"):
+            config.parse({"top_p": 0.9}, "grpo")
+        for key in ("top_k", "min_p"):
+            with pytest.raises(ConfigError, match=key):
+                config.parse({key: 1}, "grpo")
+
+
+def test_off_policy_needs_a_ratio_or_a_weight() -> None:
+    with pytest.raises(ConfigError, match="add correction: truncate"):
+        GRPOConfig.parse({"off_policy": 1}, "grpo")
+    masked = {"off_policy": 1, "correction": "sequence_mask", "updates_per_rollout": 1}
+    assert GRPOConfig.parse(masked, "grpo").sequence_mask == 0.5
+    assert GRPOConfig.parse(masked | {"surrogate": "reinforce", "correction": "truncate"}, "grpo").off_policy
+    with pytest.raises(ConfigError, match="surrogate: reinforce has none; use surrogate: clip"):
+        GRPOConfig.parse(masked | {"surrogate": "reinforce"}, "grpo")
 
 
 def test_an_unknown_name_is_refused_with_those_that_are_known() -> None:

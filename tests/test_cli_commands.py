@@ -107,6 +107,26 @@ def test_exported_model_has_a_card_that_says_how_it_was_made(finished_run, tmp_p
         export_model(finished_run, "zero", to)
 
 
+@pytest.mark.parametrize(
+    ("stage", "layers", "training", "stale"),
+    [
+        ("r1_zero", 1, None, True),
+        ("dpo", 1, None, True),
+        ("sft", 1, {"mtp_weight": 0.0}, True),
+        ("sft", 1, {"mtp_weight": 0.1}, False),
+        ("r1_zero", 0, None, False),
+    ],
+)
+def test_the_card_names_a_prediction_layer_that_was_not_trained_with_the_rest(
+    tmp_path, stage, layers, training, stale
+):
+    run_dir = tmp_path / "run"
+    make_stage(run_dir, "made", stage, 1, config={"training": training} if training else {"steps": 3})
+    (run_dir / "stages/made/model/config.json").write_text(json.dumps({"num_nextn_predict_layers": layers}))
+    card = (export_model(run_dir, "made", tmp_path / "given") / "README.md").read_text()
+    assert ("without its multi-token-prediction layer" in card) == stale
+
+
 class Planned(recipe_fakes.Write):
     def plan(self):
         own = {"parameters": 1e6, "active_parameters": 5e5} if self.name == "base" else {}

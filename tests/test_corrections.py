@@ -50,7 +50,7 @@ def corrected_gradient(logits: Tensor, engine: Tensor, settings: CorrectionConfi
     leaf, terms = logits.clone().requires_grad_(), []
     for outcome, reward in zip(OUTCOMES, rewards(), strict=True):
         ours, theirs = token_logprobs(leaf, outcome), token_logprobs(engine, outcome)
-        weights = correct(ours.detach().numpy(), theirs.numpy(), float(reward), settings)
+        weights = correct(ours.detach().numpy(), theirs.numpy(), settings)
         terms.append(theirs.sum().exp() * reward * (torch.from_numpy(weights).double() * ours).sum())
     return torch.autograd.grad(torch.stack(terms).sum(), leaf)[0]
 
@@ -73,10 +73,10 @@ def test_the_caps_leave_a_bias_that_shrinks_as_they_rise() -> None:
     assert errors == sorted(errors, reverse=True) and errors[0] > 0.02 and errors[-1] < 1e-6
 
 
-@pytest.mark.parametrize("correction", ["truncate", "mask", "sequence", "sequence_mask"])
+@pytest.mark.parametrize("correction", ["truncate", "mask", "sequence"])
 def test_where_engine_and_learner_agree_no_correction_changes_anything(correction: str) -> None:
     logprobs_T = np.log(np.array([0.2, 0.9, 0.01]))
-    assert correct(logprobs_T, logprobs_T, -1.0, config(correction)).tolist() == [1.0, 1.0, 1.0]
+    assert correct(logprobs_T, logprobs_T, config(correction)).tolist() == [1.0, 1.0, 1.0]
 
 
 def test_weights_are_those_of_a_hand_computation() -> None:
@@ -84,24 +84,21 @@ def test_weights_are_those_of_a_hand_computation() -> None:
         np.log([0.4, 0.1, 0.3, 0.2]),
         np.log([0.1, 0.4, 0.3, 0.1]),
     )  # ratios 4, 0.25, 1, 2: their product is 2
-    assert correct(old_T, rollout_T, 1.0, config("truncate", correction_cap=3.0)) == pytest.approx(
+    assert correct(old_T, rollout_T, config("truncate", correction_cap=3.0)) == pytest.approx(
         [3.0, 0.25, 1.0, 2.0]
     )
-    assert correct(old_T, rollout_T, 1.0, config("mask", correction_high=2.001)) == pytest.approx(
+    assert correct(old_T, rollout_T, config("mask", correction_high=2.001)) == pytest.approx(
         [0.0, 0.0, 1.0, 2.0]
     )
-    assert correct(old_T, rollout_T, 1.0, config("sequence", correction_cap=5.0)) == pytest.approx([2.0] * 4)
-    assert correct(old_T, rollout_T, 1.0, config("sequence", correction_cap=1.5)) == pytest.approx([1.5] * 4)
+    assert correct(old_T, rollout_T, config("sequence", correction_cap=5.0)) == pytest.approx([2.0] * 4)
+    assert correct(old_T, rollout_T, config("sequence", correction_cap=1.5)) == pytest.approx([1.5] * 4)
 
 
-def test_the_sequence_mask_drops_bad_completions_that_the_learner_would_not_have_sampled() -> None:
-    strange, usual = np.log([0.1, 0.1]), np.log([0.3, 0.3])  # mean log(mu / pi) = log 3 = 1.0986
-    settings = config("sequence_mask", correction_delta=1.0)
-    assert correct(strange, usual, -0.5, settings).tolist() == [0.0, 0.0]
-    assert correct(strange, usual, 0.5, settings).tolist() == [1.0, 1.0]
-    assert correct(usual, strange, -0.5, settings).tolist() == [1.0, 1.0]
-    assert correct(strange, usual, -0.5, config("sequence_mask", correction_delta=1.2)).tolist() == [1.0, 1.0]
-    assert correct(strange, usual, np.array([-1.0, 1.0]), settings).tolist() == [0.0, 1.0]
+def test_the_mask_has_icepops_bounds() -> None:
+    """0.5 and 5 (IcePop; verl's and TRL's tests have the same): on both sides of both."""
+    ratios_T = np.array([0.499, 0.501, 1.0, 2.5, 4.99, 5.01])
+    found = correct(np.log(ratios_T), np.zeros(6), config("mask"))
+    assert found == pytest.approx([0.0, 0.501, 1.0, 2.5, 4.99, 0.0])
 
 
 @pytest.mark.parametrize(
@@ -109,9 +106,18 @@ def test_the_sequence_mask_drops_bad_completions_that_the_learner_would_not_have
 )
 def test_impossible_and_overflowing_ratios_stay_finite(correction: str, expected: list[float]) -> None:
     assert (
-        correct(np.array([-np.inf, 0.0]), np.array([-1.0, -800.0]), 1.0, config(correction)).tolist()
-        == expected
+        correct(np.array([-np.inf, 0.0]), np.array([-1.0, -800.0]), config(correction)).tolist() == expected
     )
+
+
+@pytest.mark.parametrize(
+    ("correction", "expected"), [("truncate", [0.0, 1.0]), ("mask", [0.0, 1.0]), ("sequence", [0.0, 0.0])]
+)
+def test_a_token_that_both_hold_for_impossible_has_weight_zero_and_never_nan(
+    correction: str, expected: list[float]
+) -> None:
+    both, one = np.array([-np.inf, -1.0]), np.array([-np.inf, -1.0])
+    assert correct(both, one, config(correction)).tolist() == expected
 
 
 def test_a_corrected_row_weighs_its_sampled_tokens_only_and_is_old_to_the_learner() -> None:
@@ -121,13 +127,14 @@ def test_a_corrected_row_weighs_its_sampled_tokens_only_and_is_old_to_the_learne
     found = corrected(row, learner_T, config("truncate"))
     assert found.weight == pytest.approx([0.25, 0.25, 0.5, 0.05])
     assert found.old_logprobs == pytest.approx(learner_T)
-    assert corrected(row, learner_T, config("none")) is row
+    for weighs_nothing in ("none", "sequence_mask"):  # the engine's log-probabilities stay the old policy's
+        assert corrected(row, learner_T - 3, config(weighs_nothing)) is row
     by_token = corrected(
         Row(row.token_ids, mask, np.full(4, 0.5), np.array([0, 0, -1.0, 1.0]), engine_T),
-        learner_T - 3,
-        config("sequence_mask"),
+        learner_T,
+        config("truncate"),
     )
-    assert by_token.weight == pytest.approx([0.5, 0.5, 0.0, 0.5])
+    assert by_token.weight == pytest.approx([0.5, 0.5, 1.0, 0.1])
 
 
 def test_bounds_that_leave_out_agreement_are_refused() -> None:

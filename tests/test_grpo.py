@@ -210,6 +210,138 @@ def test_a_reward_that_raises_leaves_its_traceback_beside_the_rollout() -> None:
     assert describe(phase)["reward/failed"] == pytest.approx(1 / 60)
 
 
+def test_a_failure_is_recorded_with_its_own_rollout_where_a_problem_was_drawn_twice() -> None:
+    def breaks(rollouts: Sequence[Rollout]) -> list[float | None]:
+        return [NAN if (r.group, r.index) == (1, 0) else 1.0 for r in rollouts]
+
+    groups = [
+        [replace(rollout, group=number) for rollout in make_group("p", [0] * 20, [3] * 20)[0]]
+        for number in range(2)
+    ]
+    failures: list[Failure] = []
+    scores_PG = judge(groups, [WeightedReward("mine", 1.0, breaks)], failures)
+    phase = Phase(groups, scores_PG, 2, 1, failures=failures)
+    lines = records(phase, 20)
+    assert [(line["group"], line["index"]) for line in lines] == [*((0, i) for i in range(20)), (1, 0)]
+    assert [place for place, line in enumerate(lines) if "failures" in line] == [20]
+    assert describe(phase)["reward/failed"] == 1 / 40
+
+
+def test_scale_rl_is_its_papers_advantage_and_average() -> None:
+    """Four groups of 8, of which 7, 1, 8 and 0 are right (2510.13786, section 4): A / A_std over the groups
+    with 0 < mean < 1, and an average over these groups, each over its tokens."""
+    lengths = [[2 + (3 * g + i) % 5 for i in range(8)] for g in range(4)]
+    rights = [[1] * 7 + [0], [1] + [0] * 7, [1] * 8, [0] * 8]
+    made = [make_group(f"p{g}", rights[g], lengths[g]) for g in range(4)]
+    phase = Phase([rollouts for rollouts, _ in made], [scores for _, scores in made], 4, 1)
+    config = GRPOConfig(algorithm="scale_rl", max_tokens=10)
+    rows = make_rows(phase, config, {}, Recomputed(), 0)
+    kept = [
+        (reward - np.mean(rights[g]), g, lengths[g][i]) for g in (0, 1) for i, reward in enumerate(rights[g])
+    ]
+    spread = np.std([advantage for advantage, _, _ in kept], ddof=1)
+    assert [row.advantage for row in rows] == pytest.approx([a / spread for a, _, _ in kept], rel=1e-3)
+    assert rows[0].advantage == pytest.approx(0.366, abs=5e-4)
+    assert [row.weight for row in rows] == pytest.approx([1 / (2 * sum(lengths[g])) for _, g, _ in kept])
+    assert [len(row.token_ids) - 3 for row in rows] == [n for _, _, n in kept]
+    # Counted in, the even groups halve the weights and widen nothing but the deviation: .526.
+    unfiltered = GRPOConfig(algorithm="scale_rl", max_tokens=10, even_filter=False)
+    all_rows = make_rows(phase, unfiltered, {}, Recomputed(), 0)
+    assert all_rows[0].advantage == pytest.approx(0.526, abs=5e-4)
+    assert all_rows[0].weight == pytest.approx(rows[0].weight / 2)
+    # The deviation of rewards over all groups, TRL's scale_rewards: batch, is another estimator: .246.
+    rewards = GRPOConfig(algorithm="scale_rl", max_tokens=10, advantage="batch_std", even_filter=False)
+    assert make_rows(phase, rewards, {}, Recomputed(), 0)[0].advantage == pytest.approx(0.246, abs=5e-4)
+
+
+def test_without_even_groups_what_belongs_to_the_others_stays_with_them() -> None:
+    """References, entropies and the learner's log-probabilities are in the order of all rollouts."""
+    even, same = make_group("even", [1, NAN, 1], [4, 6, 2])
+    uneven, differ = make_group("uneven", [1, 0], [2, 3])
+    seen = Recomputed(
+        [np.full(3 + n, level, dtype=np.float32) for level, n in enumerate((4, 6, 2, 2, 3))],
+        [np.full(3 + n, 10.0 + level, dtype=np.float32) for level, n in enumerate((4, 6, 2, 2, 3))],
+    )
+    old_PG = [[np.full(3 + n, -1.5, dtype=np.float32) for n in lengths] for lengths in ((4, 6, 2), (2, 3))]
+    phase = Phase([even, uneven], [same, differ], 2, 1, old_PG=old_PG)
+    config = GRPOConfig(beta=0.1, even_filter=True, tokens="entropy", tokens_share=0.6, correction="truncate")
+    rows = make_rows(phase, config, {}, seen, 0)
+    assert [len(row.token_ids) for row in rows] == [5, 6]
+    assert [float(row.ref_logprobs[0]) for row in rows] == [3, 4]  # type: ignore[index]
+    learning = [np.asarray(row.advantage)[row.mask] != 0 for row in rows]
+    assert not learning[0].any() and learning[1].all()  # entropies of 14 and of 13: three of five tokens
+    assert make_rows(Phase([even], [same], 1, 1), config, {}, Recomputed(seen.references[:3]), 0) == []
+
+
+def test_reinforce_pp_has_a_reward_to_go_for_every_token() -> None:
+    """Paper eq. 8, by hand: rewards 1 and 0, four tokens each, and 0.125 of divergence at the third token of
+    the first. To go: [.875 .875 .875 1 | 0 0 0 0]; minus the mean over tokens, divided by their deviation."""
+    group, scores = make_group("p", [1, 0], [4, 4])
+    references = [np.zeros(7, dtype=np.float32) for _ in range(2)]
+    for reference in references:
+        reference[3:] = -1.5  # as the engine
+    references[0][5] -= 0.125 / 0.5
+    config = GRPOConfig(algorithm="reinforce_pp", beta=0.5)
+    rows = make_rows(Phase([group], [scores], 1, 1), config, {}, Recomputed(references), 0)
+    found = [np.asarray(row.advantage) for row in rows]
+    assert [array.shape for array in found] == [(7,), (7,)] and not any(array[:3].any() for array in found)
+    assert found[0][3:] == pytest.approx([0.868, 0.868, 0.868, 1.125], abs=1e-3)
+    assert found[1][3:] == pytest.approx([-0.932] * 4, abs=1e-3)
+    whole = make_rows(  # where the learner computed the old policy's log-probabilities, they count
+        Phase([group], [scores], 1, 1, old_PG=[references]),
+        GRPOConfig(algorithm="reinforce_pp", beta=0.5, correction="truncate"),
+        {},
+        Recomputed(references),
+        0,
+    )
+    no_divergence = 0.5 / (np.sqrt(8 * 0.25 / 7) + 1e-4)
+    assert np.asarray(whole[0].advantage)[3:] == pytest.approx([no_divergence] * 4, rel=1e-5)
+
+
+def test_reinforce_pp_counts_tokens_and_leaves_out_what_was_not_judged() -> None:
+    """Without a divergence in the reward all tokens of a rollout share one value; mean and deviation are over
+    the 2 + 6 tokens that were judged: (1 - .25) / sqrt((2 x .5625 + 6 x .0625) / 7)."""
+    group, scores = make_group("p", [1, 0, NAN], [2, 6, 9])
+    config = GRPOConfig(algorithm="reinforce_pp", beta=0.0)
+    rows = make_rows(Phase([group], [scores], 1, 1), config, {}, Recomputed(), 0)
+    deviation = np.sqrt((2 * 0.75**2 + 6 * 0.25**2) / 7) + 1e-4
+    assert [np.unique(np.asarray(row.advantage)[row.mask]).tolist() for row in rows] == [
+        pytest.approx([0.75 / deviation]),
+        pytest.approx([-0.25 / deviation]),
+    ]
+
+
+def test_what_was_not_judged_counts_in_the_normalisation_and_what_was_cut_does_not() -> None:
+    """Four rollouts of ten tokens, one with reward nan: a token weighs 1/40, as without the failure. With the
+    overlong filter a cut one's ten tokens do not count: 1/30."""
+    group, scores = make_group("p", [1, NAN, 0, 0], [10] * 4)
+    config = GRPOConfig(algorithm="dapo", group=4)
+    rows = make_rows(Phase([group], [scores], 1, 1), config, {}, Recomputed(), 0)
+    assert [row.weight for row in rows] == pytest.approx([1 / 40] * 3)
+    cut = replace(group[3], completion=replace(group[3].completion, finish="length"))
+    filtered = GRPOConfig(algorithm="dapo", group=4, overlong_filter=True)
+    rows = make_rows(Phase([[*group[:3], cut]], [scores], 1, 1), filtered, {}, Recomputed(), 0)
+    assert [row.weight for row in rows] == pytest.approx([1 / 30] * 2)
+
+
+@pytest.mark.parametrize("rule", ["all", "entropy", "clip_cov", "kl_cov"])
+def test_an_empty_completion_takes_no_part_in_the_choice_of_tokens(rule: str) -> None:
+    """An engine of one's own may return one. Its prompt's entropies (all zero) are not taken for its own."""
+    group, scores = make_group("p", [1, 0, 0], [4, 0, 2])
+    entropies = [np.concatenate([np.full(3, 9.0), np.arange(n)]).astype(np.float32) for n in (4, 0, 2)]
+    config = GRPOConfig(beta=0.0, epsilon=0.2, tokens=rule, tokens_share=0.3)
+    seen = Recomputed(entropies=entropies if rule == "entropy" else ())
+    rows = make_rows(Phase([group], [scores], 1, 1), config, {}, seen, 0)
+    assert [int(row.mask.sum()) for row in rows] == [4, 0, 2]
+    if rule == "entropy":  # entropies 0 1 2 3 and 0 1: the 70 % quantile is 1.5
+        assert [(np.asarray(row.advantage) != 0).tolist() for row in rows] == [
+            [False] * 5 + [True, True],
+            [False] * 3,
+            [False] * 5,
+        ]
+    assert Spied().learner.update(rows, PolicyLoss(config), 1.0)["skipped"] == 0
+
+
 def test_a_divergence_in_the_reward_is_taken_off_rollout_by_rollout() -> None:
     """Two groups: each rollout's own sum of log(pi_old / pi_ref) over its tokens, before groups are
     compared."""

@@ -115,7 +115,8 @@ torch.set_num_threads(1)
 weight_VD = torch.randn(150_000, 8, requires_grad=True)
 
 def peak_mb(positions, parts):
-    hidden_ND, targets_N = torch.randn(positions, 8, requires_grad=True), torch.randint(0, 150_000, (positions,))
+    hidden_ND = torch.randn(positions, 8, requires_grad=True)
+    targets_N = torch.randint(0, 150_000, (positions,))
     if parts:
         found_N = lm_head.token_logprobs(hidden_ND, weight_VD, targets_N, None, torch.float32)[0]
     else:

@@ -29,10 +29,12 @@ from r1kit.config import R1kitError
 from r1kit.engine.native import NativeEngine
 from r1kit.model.decoder import LanguageModel
 from r1kit.model.huggingface import save_pretrained
+from r1kit.stages import STAGES
 from r1kit.train import supervised
 from r1kit.train.learner import Learner, LearnerConfig, Metrics
 from r1kit.train.objectives import CrossEntropy, Objective, Predictions
 from r1kit.train.packing import Batch
+from r1kit.train.policy_loss import PolicyLoss, PolicyLossConfig
 from r1kit.train.supervised import SupervisedConfig
 from r1kit.types import Row, Sampling
 
@@ -142,7 +144,7 @@ def test_the_balance_loss_is_the_models_weighted_by_each_rows_share() -> None:
 
 
 def test_the_experts_biases_move_by_gamma_against_their_load() -> None:
-    spied = Spied()
+    spied = Spied(learner_config().model_copy(update={"bias_rate": 0.001}))
     gate = spied.model.layers[1].mlp.gate
     loads: list[Tensor] = []
     spied.learner.reduce = lambda flat: loads.append(spied.model.expert_loads()[0].clone()) or flat  # type: ignore[func-returns-value]
@@ -153,6 +155,35 @@ def test_the_experts_biases_move_by_gamma_against_their_load() -> None:
     )  # two active experts a token, no padding
     expected = 0.001 * torch.sign(load_E.mean() - load_E)
     torch.testing.assert_close(gate.e_score_correction_bias, expected.float())
+
+
+def test_at_learning_rate_zero_an_rl_update_leaves_the_policy_as_it_is_to_the_last_bit() -> None:
+    """Biases of experts move the policy without a gradient: off, unless the key says otherwise."""
+    rows = random_rows(9)
+    for config, same in (
+        (learner_config(), True),
+        (learner_config().model_copy(update={"bias_rate": 0.001}), False),
+    ):
+        spied = Spied(config)
+        before = spied.learner.logprobs(rows)
+        for _ in range(16):
+            spied.learner.update(rows, PolicyLoss(PolicyLossConfig(epsilon=0.2)), 0.0)
+        after = spied.learner.logprobs(rows)
+        moved = [bool((old_T != new_T).any()) for old_T, new_T in zip(before, after, strict=True)]
+        assert any(moved) != same
+
+
+def test_experts_are_balanced_in_pretraining_alone_and_where_the_key_says_so() -> None:
+    mine = {"context": 64}  # a recipe's own learner section keeps the stage's default
+    for name, stage in STAGES.items():
+        if "learner" not in stage.model_fields:
+            continue
+        kind = stage.model_fields["learner"].annotation
+        assert isinstance(kind, type) and issubclass(kind, LearnerConfig)
+        default = stage.model_fields["learner"].default
+        rates = {kind(**mine).bias_rate, default.bias_rate}
+        assert rates == {0.001 if name == "pretrain" else 0.0}, name
+        assert kind(**mine, bias_rate=0.01).bias_rate == 0.01
 
 
 @pytest.mark.parametrize("kind", ["adamw", "muon"])
@@ -300,8 +331,8 @@ def test_before_the_first_step_the_ratio_to_the_engine_is_one(temperature: float
     prompts = [np.arange(3 + place, dtype=np.int32) for place in range(6)]
     groups = engine.generate(prompts, Sampling(n=2, temperature=temperature, max_tokens=20), list(range(6)))
     rows = [
-        Row(np.concatenate([p, c.token_ids]).astype(np.int32), np.arange(len(p) + len(c.token_ids)) >= len(p), 1.0, temperature=temperature)
-        for p, group in zip(prompts, groups, strict=True) for c in group
+        Row(np.concatenate([p, c.token_ids]).astype(np.int32), np.arange(len(p) + len(c.token_ids)) >= len(p),
+        1.0, temperature=temperature) for p, group in zip(prompts, groups, strict=True) for c in group
     ]  # fmt: skip
     sampled = np.concatenate([c.logprobs for group in groups for c in group])
     ours = np.concatenate([found[row.mask] for found, row in zip(learner.logprobs(rows), rows, strict=True)])
@@ -433,7 +464,7 @@ def test_the_state_saved_last_survives_the_stop(tmp_path: Path) -> None:
     spied, rows = Spied(learner_config(40, 2)), random_rows(3)
     spied.learner.update(rows, CrossEntropy(), 1.0)
     spied.learner.save(tmp_path, {"step": 1})
-    with pytest.raises(R1kitError, match="The state saved last is untouched"):
+    with pytest.raises(R1kitError, match="The last saved state is untouched"):
         for _ in range(3):
             spied.learner.update([replace(rows[0], weight=float("nan"))], CrossEntropy(), 1.0)
     again = Spied(learner_config(40, 2), seed=9)

@@ -37,8 +37,20 @@ from r1kit.train.rl_loop import deal, train
 from r1kit.train.rollouts import Policy
 from r1kit.types import Rollout, Row
 
-SHAPE: dict[str, Any] = {"steps": 6, "problems": 2, "group": 3, "max_tokens": 5, "beta": 0.0, "epsilon": 0.2, "aggregation": "token",
-                         "updates_per_rollout": 1, "correction": "truncate", "off_policy": 1, "save_every": 1, "gap_alarm": 1e-3}  # fmt: skip
+SHAPE: dict[str, Any] = {
+    "steps": 6,
+    "problems": 2,
+    "group": 3,
+    "max_tokens": 5,
+    "beta": 0.0,
+    "epsilon": 0.2,
+    "aggregation": "token",
+    "updates_per_rollout": 1,
+    "correction": "truncate",
+    "off_policy": 1,
+    "save_every": 1,
+    "gap_alarm": 1e-3,
+}
 MATRIX: dict[str, dict[str, Any]] = {
     "an update a phase": {},
     "dynamic sampling": {"updates_per_rollout": 2, "dynamic_sampling": 2, "reward": "coarse"},
@@ -47,6 +59,7 @@ MATRIX: dict[str, dict[str, Any]] = {
         "curriculum": CurriculumConfig(easy=0.9, hard=0.0, rest=1),
         "reward": "coarse",
     },
+    "the sequence mask": {"updates_per_rollout": 2, "correction": "sequence_mask", "correction_delta": 0.02},
     "a reference that follows": {
         "updates_per_rollout": 2,
         "save_every": 2,

@@ -26,7 +26,7 @@ from r1kit.runtime.local import LocalConfig, LocalRuntime
 from r1kit.tasks import load_tasks
 from r1kit.train.rollouts import Phase, Policy, RolloutConfig, collect
 from r1kit.train.worker_thread import WorkerThread
-from r1kit.types import Completion, Rollout, Sampling
+from r1kit.types import Completion, Problem, Rollout, Sampling, Verdict
 from r1kit.watchdog import HungError
 
 CONFIG = RolloutConfig(problems=6, group=3, updates_per_rollout=1, max_tokens=8)
@@ -101,6 +101,15 @@ class Spy:
         return self.function(rollouts)
 
 
+class Agreeable:
+    """A task in which every answer is right."""
+
+    name = "chain"
+
+    def check(self, problem: Problem, answer: str | None) -> Verdict:
+        return Verdict("correct")
+
+
 def length_in_group(rollouts: Sequence[Rollout]) -> list[float | None]:
     """A reward that compares within groups, does not apply to some, and is nan for one."""
     longest: dict[str, int] = {}
@@ -149,6 +158,42 @@ def test_scores_and_failures_do_not_depend_on_when_a_group_was_complete(
     assert len(found.failures) == int(broken) and (
         not broken or "ZeroDivisionError: this one" in found.failures[0].detail
     )
+
+
+@pytest.mark.parametrize("plan", [[], [range(6)], [[0], [1], [2], [3], [4], [5]], [[5, 0], [3]]])
+def test_groups_of_one_problem_are_scored_apart_whenever_they_were_complete(plan: list[list[int]]) -> None:
+    """A data set of two problems, drawn three times in a phase of six groups: group numbers are places in the
+    phase, and the length reward compares ten pairs of rollouts of equal problems group by group."""
+    mixture = Mixture(load_tasks({"chain": {"weight": 1, "size": 2}}), "train", 5)
+    rewards = load_rewards({"length": 1.0}, [Agreeable()])
+    policy = Policy(None, Scripted(plan), Chat(tokenizer()))  # type: ignore[arg-type]
+    found = collect(policy, mixture, rewards, CONFIG, 3)
+    assert len({group[0].problem.id for group in found.groups}) == 2
+    assert [[r.key for r in group] for group in found.groups] == [
+        [(group[0].problem.id, number, index) for index in range(3)]
+        for number, group in enumerate(found.groups)
+    ]
+    for group, scores in zip(found.groups, found.scores_PG, strict=True):
+        lengths = [len(r.completion.token_ids) for r in group]
+        spread = max(lengths) - min(lengths)
+        expected = [0.5 - (n - min(lengths)) / spread if spread else 0.0 for n in lengths]
+        assert [one.total for one in scores] == pytest.approx(expected)
+    assert any(scores[0].total != scores[1].total for scores in found.scores_PG)
+
+
+def test_groups_of_later_rounds_of_dynamic_sampling_have_numbers_of_their_own() -> None:
+    """Rounds of 6, then what is missing: a number is the place among all that was drawn for the phase."""
+    config = CONFIG.model_copy(update={"dynamic_sampling": 3})
+    seen: list[list[int]] = []
+
+    def even(rollouts: Sequence[Rollout]) -> list[float | None]:
+        seen.append([r.group for r in rollouts if r.index == 0])
+        return [float(r.index == 0 and r.group % 3 == 0) for r in rollouts]
+
+    found = phase(Scripted(), [WeightedReward("even", 1.0, even)], config)
+    assert seen == [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9], [10, 11], [12, 13]]
+    assert [group[0].group for group in found.groups] == [0, 3, 6, 9, 12, 1]
+    assert found.drawn == 14
 
 
 def test_a_reward_of_ones_own_sees_all_rollouts_at_once_in_order_and_an_early_one_whole_groups() -> None:

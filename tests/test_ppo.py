@@ -146,8 +146,9 @@ def test_the_expected_gradient_is_that_of_reward_minus_divergence_whatever_the_c
         advantages_BT = torch.from_numpy(gae(rewards_T[None], values_T[None], 1.0, 1.0))
         mask_BT = torch.ones_like(advantages_BT, dtype=torch.bool)
         batch = SimpleNamespace(
-            mask_BT=mask_BT, advantages_BT=advantages_BT, old_logprobs_BT=old_T[None], ref_logprobs_BT=reference_T[None],
-            weights_BT=torch.full_like(advantages_BT, float(probability.detach())), penalties_BT=torch.zeros_like(advantages_BT),
+            mask_BT=mask_BT, advantages_BT=advantages_BT, old_logprobs_BT=old_T[None],
+            ref_logprobs_BT=reference_T[None], weights_BT=torch.full_like(advantages_BT,
+            float(probability.detach())), penalties_BT=torch.zeros_like(advantages_BT),
             rows_BT=torch.zeros_like(mask_BT, dtype=torch.long),
         )  # fmt: skip
         loss = PolicyLoss(PPOConfig(beta=beta))
@@ -385,3 +386,8 @@ def test_a_reference_cannot_change_within_a_phase_and_a_group_of_one_is_enough()
     ):
         PPOConfig.parse({"reference_refresh": 100}, "ppo")
     assert PPOConfig(group=1).gae_lambda == 1.0
+
+
+def test_an_empty_completion_has_no_token_to_reward() -> None:
+    assert token_rewards(1.0, np.zeros(0), 0.1).tolist() == []
+    assert token_rewards(1.0, np.array([0.5]), 0.1).tolist() == pytest.approx([0.95])

@@ -6,6 +6,7 @@ import json
 import math
 import threading
 import time
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 
 import numpy as np
@@ -16,6 +17,7 @@ from r1kit.config import ConfigError, R1kitError
 from r1kit.language import language_share
 from r1kit.rewards import (
     REWARDS,
+    Ahead,
     TooManyFailuresError,
     WeightedReward,
     adapt,
@@ -199,7 +201,7 @@ def test_a_failed_verdict_is_tried_once_more_and_says_why():
 
 def test_the_run_stops_with_what_happened_and_what_to_do():
     with pytest.raises(
-        TooManyFailuresError, match=r"(?s)3 of 20 .*accuracy.*the worker died.*[Mm]end.*same command"
+        TooManyFailuresError, match=r"(?s)3 of 20 .*accuracy.*the worker died.*Fix the.*same command"
     ):
         score(
             [rollout(index=n) for n in range(17)] + [rollout("crash", index=n) for n in range(17, 20)],
@@ -272,6 +274,59 @@ def test_length_rewards_have_the_values_of_their_papers():
         rollout("5", tokens=30),
     ]
     assert values("length", group) == [0.5, 0.0, -0.5, 0.0, -0.5]
+
+
+def two_groups_of_one_problem():
+    """Lengths 10, 20 and 40, 80: the same problem, drawn twice."""
+    return [
+        replace(rollout(tokens=tokens, index=index), group=group)
+        for group, lengths in enumerate(((10, 20), (40, 80)))
+        for index, tokens in enumerate(lengths)
+    ]
+
+
+def test_length_compares_within_a_group_and_not_within_a_problem():
+    """Kimi k1.5's reward, group by group: [.5 -.5 .5 -.5]; all four together would give [.5 .36 .07 -.5]."""
+    groups = two_groups_of_one_problem()
+    assert values("length", groups) == [0.5, -0.5, 0.5, -0.5]
+    mixed = [groups[place] for place in (2, 0, 3, 1)]
+    assert values("length", mixed) == [0.5, 0.5, -0.5, -0.5]
+    together = [replace(one, group=0) for one in groups]
+    assert values("length", together) == pytest.approx([0.5, 0.5 - 10 / 70, 0.5 - 30 / 70, -0.5])
+
+
+@pytest.mark.parametrize("portions", [[], [[0, 1, 2, 3]], [[0, 1], [2, 3]], [[2, 3]]])
+def test_an_early_reward_is_the_same_whichever_group_was_complete_first(portions):
+    groups = two_groups_of_one_problem()
+    ahead = Ahead(load_rewards({"length": 1.0}, [Echo()]))
+    for portion in portions:
+        ahead.ask([groups[place] for place in portion])
+    again = [replace(one) for one in groups]  # equal keys, other objects
+    for rollouts in (groups, again):
+        assert [s.total for s in score(rollouts, ahead.informed())] == [0.5, -0.5, 0.5, -0.5]
+
+
+def test_speed_compares_within_a_group_and_not_within_a_problem():
+    task = Echo({"4": 0.2, "04": 0.4})
+    task.check = lambda problem, answer: Verdict("correct", seconds=task.seconds[answer])
+    first, second = [rollout("4"), rollout("04", index=1)], [rollout("04"), rollout("04", index=1)]
+    both = first + [replace(one, group=1) for one in second]
+    assert values("speed", both, task) == [1.0, 0.5, 1.0, 1.0]
+
+
+def test_failures_are_counted_by_rollout_also_where_a_problem_was_drawn_often():
+    """40 of 80 rollouts fail: 20 groups of one problem, two of whose four rollouts fail in each. By problem and
+    index only two would be counted, which is below the limit of 4."""
+    rollouts = [
+        replace(rollout("crash" if index < 2 else "4", index=index), group=group)
+        for group in range(20)
+        for index in range(4)
+    ]
+    with pytest.raises(TooManyFailuresError, match="40 of 80 rollouts"):
+        score(rollouts, load_rewards({"accuracy": 1.0}, [Echo()]))
+    few = [replace(one, answer="4") if one.group > 1 else one for one in rollouts]
+    score(few, load_rewards({"accuracy": 1.0}, [Echo()]), failures := [])
+    assert [one.rollout for one in failures] == [("p", 0, 0), ("p", 0, 1), ("p", 1, 0), ("p", 1, 1)]
 
 
 def test_repetition_and_steps():

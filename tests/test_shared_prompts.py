@@ -30,7 +30,8 @@ GROUPED = ModelConfig(
     init_std=0.2,
 )
 LATENT = ModelConfig(
-    family="deepseek_v3", vocab_size=50, width=32, layers=2, heads=2, ffn_width=48, kv_rank=16, q_rank=None, nope_dim=8, rope_dim=8, v_dim=16,
+    family="deepseek_v3", vocab_size=50, width=32, layers=2, heads=2, ffn_width=48, kv_rank=16, q_rank=None,
+    nope_dim=8, rope_dim=8, v_dim=16,
     experts=4, active_experts=2, shared_experts=1, expert_width=16, dense_layers=1, mtp_depth=1, init_std=0.2,
 )  # fmt: skip
 

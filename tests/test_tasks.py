@@ -3,6 +3,7 @@ else, held out is held out."""
 
 import random
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,6 +35,7 @@ from r1kit.tasks.miniature.worked_solutions import (
     write_raw,
     write_readable,
 )
+from r1kit.tasks.overlap import fingerprint, without_contaminated
 from r1kit.types import Completion, Problem, Rollout
 
 ARITHMETIC = [name for name in KINDS if name != "code"]
@@ -137,24 +139,12 @@ def test_the_right_number_is_accepted_however_it_is_laid_out_and_no_other(name: 
         ):
             assert task.check(problem, said).outcome == "correct", said
         for said in (
-            f"{truth + 1}",
-            f"{truth} or {truth + 1}",
-            f"The answer is {truth}.",
-            f"{truth}.5",
-            f"{truth} apples",
-            f"={truth}",
-            f"1{truth}",
-            f"\\boxed{{{truth}}} or \\boxed{{{truth + 1}}}",
-            f"\\boxed{{{truth}}}\\boxed{{{truth}}}",
+            f"{truth + 1}", f"{truth} or {truth + 1}", f"The answer is {truth}.", f"{truth}.5",
+            f"{truth} apples", f"={truth}", f"1{truth}",
+            f"\\boxed{{{truth}}} or \\boxed{{{truth + 1}}}", f"\\boxed{{{truth}}}\\boxed{{{truth}}}",
             f"{truth} \\boxed{{{truth + 1}}}",
-            f"\\boxed{{{truth} or {truth + 1}}}",
-            "",
-            " ",
-            "x",
-            "-",
-            str(10**7 + truth),
-            f"{truth}e0",
-        ):
+            f"\\boxed{{{truth} or {truth + 1}}}", "", " ", "x", "-", str(10**7 + truth), f"{truth}e0",
+        ):  # fmt: skip
             assert task.check(problem, said).outcome == "wrong", said
         assert task.check(problem, None).outcome == "wrong"
 
@@ -211,6 +201,26 @@ def test_held_out_problems_share_nothing_with_training_in_either_language(name: 
     assert len(held_out) == 100 and Procedural(name, size=800).problems("train")[:5] == train[:5]
     with pytest.raises(R1kitError, match="no split 'test'"):
         task.problems("test")
+
+
+@pytest.mark.parametrize(
+    ("name", "problems", "shared"),
+    [*((name, 6000, 0) for name in ("chain", "mul", "eq", "mod")), ("word", 6000, 4873), ("code", 3146, 172)],
+)
+def test_what_the_templates_share_is_as_the_page_of_evaluation_says(
+    name: str, problems: int, shared: int
+) -> None:
+    """Ten words in a row with a held-out problem, by the paper's filter; never the text or the numbers."""
+    ((task, _),) = load_tasks({name: 1.0}).values()
+    train, held_out = task.problems("train"), task.problems("held_out")
+    kept = without_contaminated(train, [problem.prompt for problem in held_out])
+    assert (len(train), len(train) - len(kept)) == (problems, shared)
+    texts = [{fingerprint(problem.prompt) for problem in split} for split in (train, held_out)]
+    numbers = [{KINDS[name].identity(p.columns["parameters"]) for p in split} for split in (train, held_out)]
+    assert not texts[0] & texts[1] and not numbers[0] & numbers[1]
+    page = (Path(__file__).parents[1] / "docs/stages/evaluate.md").read_text(encoding="utf-8")
+    row = f"| `{name}` | {problems:,} | {shared:,} | 0 | 0 |"
+    assert row in page or (not shared and f"`{name}`" in page and "| 24,000 | 0 | 0 | 0 |" in page)
 
 
 def test_the_same_problem_in_another_order_is_the_same_problem() -> None:

@@ -115,8 +115,10 @@ class Chat:
         prompt_ids: np.ndarray,
         completions: Sequence[Completion],
         opening: str | None = None,
+        number: int = 0,
     ) -> list[Rollout]:
-        """Parse the completions of one problem into its group of rollouts.
+        """Parse the completions of one problem into its group of rollouts, group ``number`` of those that are
+        sampled together.
 
         Thinking and answer are None for a completion that was cut off ("length"), and for one with a special
         token before its end; such a token is visible in the rollout's text."""
@@ -129,7 +131,7 @@ class Chat:
             written = opening + (self.tokenizer.decode(body, special=True) if strays else text)
             parsed = parse(written) if completion.finish == "stop" and not strays else None
             thinking, answer = parsed if parsed else (None, None)
-            group.append(Rollout(problem, index, prompt_ids, completion, written, thinking, answer))
+            group.append(Rollout(problem, index, prompt_ids, completion, written, thinking, answer, number))
         return group
 
     def _special(self, token: str) -> np.ndarray:

@@ -1,7 +1,8 @@
 """What flows through r1kit: problem -> completion -> rollout -> score -> row -> batch.
 
-Every type is frozen and complete from birth; nothing is filled in later. Results are keyed by id, never by
-position.
+Every type is frozen and complete when made; nothing is filled in later. A group of rollouts has a number of
+its own, its place in the phase that sampled it, since one problem may be drawn twice. Rewards, failures and
+verdicts belong to a rollout's key, not to its problem's id alone.
 
 Shape letters, one legend for the whole project; each letter has one meaning (tests/test_source.py). Digits in
 a suffix are sizes.
@@ -35,7 +36,7 @@ class Problem:
     """One thing to solve: bare text, without template.
 
     ``answer`` None means that only a judge can score it. ``columns`` carries the data set's other columns,
-    which reach reward functions by name, as TRL hands them over."""
+    which reach reward functions by name, as in TRL."""
 
     id: str
     task: str
@@ -50,10 +51,10 @@ class Problem:
 class Sampling:
     """How completions are drawn: ``n`` per prompt, at most ``max_tokens`` each (the end token counts).
 
-    Logits are divided by ``temperature`` (0 takes the likeliest token). Of what is then possible, ``top_k``
-    keeps the k likeliest tokens (0: all), ``top_p`` of those the fewest that reach this share of their mass,
-    ``min_p`` of those the ones at least this share as likely as the likeliest. ``stop`` are strings that end
-    a completion too; ``experts`` asks for the record of the experts chosen."""
+    Logits are divided by ``temperature`` (0 takes the likeliest token). Then ``top_k`` keeps the k likeliest
+    tokens (0: all), ``top_p`` of those the fewest that reach this share of their mass, ``min_p`` of those the
+    ones at least this share as likely as the likeliest. ``stop`` are strings that also end a completion;
+    ``experts``: record the experts chosen."""
 
     n: int = 1
     temperature: float = 1.0
@@ -74,9 +75,9 @@ class Completion:
     The log-probabilities are float32 and those of the logits divided by the sampling's temperature, before
     top-k, top-p and min-p: what a learner recomputes that divides its logits by the same temperature. At
     temperature 0 they are those at temperature 1. ``version`` is the version of the weights that sampled it.
-    ``experts``, if asked for, are the experts of the tokens that were fed, the prompt's and all but the last
-    of the completion's: [prompt + T - 1, sparse layers, A], uint8 (int16 above 256 experts), in no order
-    within a token."""
+    ``experts``, where the sampling records them, are the experts of the tokens that were fed, the prompt's
+    and all but the last of the completion's: [prompt + T - 1, sparse layers, A], uint8 (int16 above 256
+    experts), in no order within a token."""
 
     token_ids: np.ndarray
     logprobs: np.ndarray
@@ -90,7 +91,8 @@ class Rollout:
     """The completion of a problem, parsed. ``thinking`` and ``answer`` are None where the template was not
     followed.
 
-    ``index`` is the rollout's place in its group; (problem.id, index) names it.
+    ``group`` is the number of its group, unique in the phase or call that sampled it; ``index`` is the
+    rollout's place in the group. The rollouts of a group have one problem, and two groups may have the same.
     """
 
     problem: Problem
@@ -100,12 +102,23 @@ class Rollout:
     text: str
     thinking: str | None
     answer: str | None
+    group: int = 0
+
+    @property
+    def group_key(self) -> tuple[str, int]:
+        """The same for the rollouts of one group, and for no others."""
+        return self.problem.id, self.group
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        """What names this rollout among those that were sampled together."""
+        return self.problem.id, self.group, self.index
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A checker's judgement. Only ``correct`` and ``wrong`` may become a reward; ``failed`` is our own fault,
-    never the model's."""
+    """A checker's judgement. Only ``correct`` and ``wrong`` may become a reward; ``failed`` is a fault of the
+    checker, not of the model."""
 
     outcome: Outcome
     reason: str = ""
@@ -139,7 +152,7 @@ class Row:
     ``temperature`` is the one that the tokens were sampled at: logits are divided by it before any
     log-probability. ``experts`` [T - 1, sparse layers, A] are the experts to take for every token but the
     last (Completion.experts; -1: the model's own choice). ``name`` says in messages which row it is, for
-    instance "problem/rollout"."""
+    instance "problem/group/rollout"."""
 
     token_ids: np.ndarray
     mask: np.ndarray

@@ -53,7 +53,7 @@ def model_card(run_dir: Path, stage: FinishedStage) -> str:
         + _table(("package", "version"), [(name, v) for name, v in stage.record.versions.items()]),
         "## Limits\n\nTrained and measured on the tasks above only. Its thinking is text that was "
         "rewarded for its result, not a "
-        "faithful account of how the answer came about.",
+        "faithful account of how the answer came about." + _stale_prediction(stage),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -66,6 +66,20 @@ def _header(stage: FinishedStage) -> str:
         "tags": ["r1kit", "reasoning", stage.kind, family],
     }
     return f"---\n{yaml.safe_dump(header, sort_keys=False).strip()}\n---"
+
+
+def _stale_prediction(stage: FinishedStage) -> str:
+    """A sentence where the stage has not trained the model's multi-token prediction with the rest: only a
+    loss with ``training.mtp_weight`` does, so never RL or DPO."""
+    layers = read_json(stage.model / "config.json").get("num_nextn_predict_layers")
+    training = stage.record.config.get("training")
+    if not layers or (isinstance(training, dict) and training.get("mtp_weight")):
+        return ""
+    return (
+        f" Stage `{stage.name}` trained the model without its multi-token-prediction layer, which still "
+        "predicts for the model as it was before. Speculative decoding with it gives the same text, but fewer "
+        "of its drafts are accepted; supervised training with `training: {mtp_weight: 0.1}` trains it again."
+    )
 
 
 def _lineage(run_dir: Path, stage: FinishedStage) -> list[FinishedStage]:

@@ -1,8 +1,8 @@
-"""An LLM as judge: an OpenAI-compatible endpoint is shown request, reference and response with a rubric, and
+"""An LLM as judge: an OpenAI-compatible endpoint reads request, reference and response with a rubric, and
 replies with a score.
 
-What the endpoint does wrong (no connection, an error, no verdict, two verdicts) is a failure with its reason
-and no 0."""
+A fault of the endpoint (no connection, an error, no verdict, two verdicts) is a failure with its reason, and
+no 0."""
 
 import http.client
 import json
@@ -29,15 +29,15 @@ JUDGE_RUBRIC = (
 
 
 def judge(
-    tasks: Mapping[str, CheckingTask], *, endpoint: str = "", model: str = "", rubric: str = JUDGE_RUBRIC, sees: str = "answer",
-    key_variable: str = "OPENAI_API_KEY", seconds: float = 60.0, parallel: int = 8,
+    tasks: Mapping[str, CheckingTask], *, endpoint: str = "", model: str = "", rubric: str = JUDGE_RUBRIC,
+    sees: str = "answer", key_variable: str = "OPENAI_API_KEY", seconds: float = 60.0, parallel: int = 8,
 ) -> Reward:  # fmt: skip
     """Make the judge's reward: an LLM behind an OpenAI-compatible ``endpoint`` (".../v1") scores each answer,
     0 to 1.
 
     ``sees``: "answer" (the final summary, as the helpful reward model) or "whole" (with the thinking, as the
     safety model) [DeepSeek-R1, section 3.2]. A reply without one readable score, or none within ``seconds``,
-    is a failure and no 0. A rollout without an answer earns 0 and is not shown."""
+    is a failure and no 0. A rollout without an answer earns 0 and is not sent."""
     if not endpoint or not model:
         raise ConfigError(
             "rewards.judge: name endpoint and model: {weight: 1.0, endpoint: "
@@ -47,11 +47,11 @@ def judge(
         raise ConfigError(f"rewards.judge: sees must be 'answer' or 'whole' (given: {sees!r})")
 
     def ask(rollout: Rollout) -> float:
-        said = rollout.answer if sees == "answer" else rollout.text
-        if said is None:
+        response = rollout.answer if sees == "answer" else rollout.text
+        if response is None:
             return 0.0
         question = json.dumps(
-            {"request": rollout.problem.prompt, "reference": rollout.problem.answer, "response": said},
+            {"request": rollout.problem.prompt, "reference": rollout.problem.answer, "response": response},
             ensure_ascii=False,
         )
         messages = [{"role": "system", "content": rubric}, {"role": "user", "content": question}]
@@ -74,11 +74,11 @@ def judge(
 def complete_chat(
     endpoint: str, body: Mapping[str, Any], key_variable: str, seconds: float, attempts: int = 3
 ) -> str:
-    """Ask an OpenAI-compatible endpoint and return the reply's text. Raises R1kitError after ``attempts``
-    failures.
+    """Send a request to an OpenAI-compatible endpoint and return the reply's text. Raises R1kitError after
+    ``attempts`` failures.
 
-    ``seconds`` is the time for one attempt; a request that the endpoint calls wrong (HTTP 4xx, but for "too
-    many") is not repeated."""
+    ``seconds`` is the time limit of one attempt; a request that the endpoint rejects (HTTP 4xx other than 408
+    and 429) is not repeated."""
     headers = {
         "Content-Type": "application/json",
         "Authorization": f"Bearer {os.environ.get(key_variable, 'none')}",
@@ -118,8 +118,8 @@ def complete_chat(
 
 
 def _content(request: urllib.request.Request, seconds: float) -> str:
-    """One reply, read by ``seconds`` from now however slowly it trickles in, and no longer than
-    ``LONGEST_REPLY``."""
+    """One reply, complete within ``seconds`` however slowly its bytes arrive, and at most ``LONGEST_REPLY``
+    long."""
     deadline = time.monotonic() + seconds
     received = bytearray()
     with urllib.request.urlopen(request, timeout=seconds) as response:
@@ -131,7 +131,7 @@ def _content(request: urllib.request.Request, seconds: float) -> str:
                 raise TimeoutError(f"no whole reply within {seconds:g} s")
     content = json.loads(received)["choices"][0]["message"]["content"]
     if not isinstance(content, str):
-        raise TypeError("the reply holds no text")
+        raise TypeError("the reply has no text")
     return content
 
 
@@ -143,19 +143,19 @@ def judged_score(reply: str) -> float:
     within the verdict does not count; two verdicts that differ are none."""
     scores = _scores(reply)
     if not scores:
-        raise R1kitError(f"the judge's reply holds no JSON verdict: {reply[-200:]!r}")
+        raise R1kitError(f"the judge's reply has no JSON verdict: {reply[-200:]!r}")
     if any(
         isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 10
         for value in scores
     ):
         raise R1kitError(f"the judge's score is no number from 0 to 10: {scores[-1]!r:.80}")
     if len(set(scores)) > 1:
-        raise R1kitError(f"the judge's reply holds verdicts that differ: {', '.join(map(str, scores[:5]))}")
+        raise R1kitError(f"the judge's reply has verdicts that differ: {', '.join(map(str, scores[:5]))}")
     return float(scores[0]) / 10
 
 
 def _scores(reply: str) -> list[Any]:
-    """What stands under ``score`` in the outermost JSON objects of a reply."""
+    """The values of ``score`` in the outermost JSON objects of a reply."""
     found = []
     decoder, begin = json.JSONDecoder(), reply.find("{")
     for _ in range(MOST_OBJECTS):

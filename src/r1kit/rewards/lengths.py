@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from r1kit.config import ConfigError
-from r1kit.rewards.reward import CheckingTask, Reward, places_by_problem, token_count
+from r1kit.rewards.reward import CheckingTask, Reward, places_by_group, token_count
 from r1kit.rewards.rules import accuracy
 from r1kit.types import Rollout
 
@@ -29,8 +29,8 @@ def soft_overlong(tasks: Mapping[str, CheckingTask], *, limit: int = 20_480, buf
 
 
 def cosine(
-    tasks: Mapping[str, CheckingTask], *, limit: int = 4_096, right_short: float = 1.0, right_long: float = 0.5,
-    wrong_short: float = -1.0, wrong_long: float = -0.5,
+    tasks: Mapping[str, CheckingTask], *, limit: int = 4_096, right_short: float = 1.0,
+    right_long: float = 0.5, wrong_short: float = -1.0, wrong_long: float = -0.5,
 ) -> Reward:  # fmt: skip
     """Make the cosine length reward: right answers earn less the longer, wrong ones lose less [arXiv
     2502.03373, section 4].
@@ -63,7 +63,7 @@ def length(tasks: Mapping[str, CheckingTask]) -> Reward:
 
     def reward(rollouts: Sequence[Rollout]) -> list[float | None]:
         values = judge_answers(rollouts)
-        for places in places_by_problem(rollouts).values():
+        for places in places_by_group(rollouts).values():
             lengths = [token_count(rollouts[place]) for place in places]
             spread = max(lengths) - min(lengths)
             for place, tokens in zip(places, lengths, strict=True):

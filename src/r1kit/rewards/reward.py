@@ -1,10 +1,13 @@
 """What a reward is: a function ``(Sequence[Rollout]) -> list[float | None]``.
 
     a number   the reward of that rollout
-    None       the reward does not apply to it (another task, an answer that only a judge can score): the term is left out
-    nan        we failed to judge it (a dead checker, an endpoint that is down): the rollout must not be trained on
+    None       the reward does not apply to it (another task, an answer that only a judge can score)
+    nan        it could not be judged (a dead checker, an endpoint that is down)
 
-A failure is never a 0: that would punish the model for our fault. ``Failed`` is a nan that says why.
+Where it does not apply the term is left out of the sum; a rollout with a nan is not trained on.
+
+A failure is never a 0: that would punish the model for a fault that is not its own. ``Failed`` is a nan with
+the reason.
 """
 
 import math
@@ -24,7 +27,7 @@ class Reward(Protocol):
 
 
 class Failed(float):
-    """A nan in the place of a reward, with the reason why nobody could judge."""
+    """A nan in the place of a reward, with the reason why the rollout could not be judged."""
 
     reason: str
 
@@ -48,9 +51,9 @@ class CheckingTask(Protocol):
 class WeightedReward:
     """A reward as a recipe names it.
 
-    ``early``: what it says of a group depends on that group alone, so it may be asked about some groups while
-    others are still being sampled. Any other is asked once about all rollouts of a phase, in the order of the
-    problems."""
+    ``early``: its values for a group depend on that group alone, so it may be computed for some groups while
+    others are still being sampled. Any other is called once with all rollouts of a phase, in the order of the
+    groups."""
 
     name: str
     weight: float
@@ -58,16 +61,16 @@ class WeightedReward:
     early: bool = False
 
 
-def places_by_problem(rollouts: Sequence[Rollout]) -> dict[str, list[int]]:
-    """Where the rollouts of each problem stand."""
-    places: dict[str, list[int]] = {}
+def places_by_group(rollouts: Sequence[Rollout]) -> dict[tuple[str, int], list[int]]:
+    """The places of each group's rollouts. Two groups of one problem are two groups."""
+    places: dict[tuple[str, int], list[int]] = {}
     for place, rollout in enumerate(rollouts):
-        places.setdefault(rollout.problem.id, []).append(place)
+        places.setdefault(rollout.group_key, []).append(place)
     return places
 
 
 def places_by_task(rollouts: Sequence[Rollout]) -> dict[str, list[int]]:
-    """Where the rollouts of each task stand."""
+    """The places of each task's rollouts."""
     places: dict[str, list[int]] = {}
     for place, rollout in enumerate(rollouts):
         places.setdefault(rollout.problem.task, []).append(place)

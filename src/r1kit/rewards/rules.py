@@ -1,7 +1,7 @@
 """The rule-based rewards of the paper: accuracy, format, language.
 
 Accuracy and format have equal weights [DeepSeek-R1, eq. 4]; the language-consistency reward is added directly
-during R1's RL [eq. 7, 8]. Beside them a reward for visible steps."""
+during R1's RL [eq. 7, 8]. There is also a reward for visible steps."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -24,14 +24,14 @@ def format_reward(text: str) -> float:
     """Return 1.0 for exactly one ``<think>..</think>`` followed by a non-empty answer and nothing outside,
     else 0.0.
 
-    The answer may stand bare or in one ``<answer>..</answer>``; no further tag of the template may occur
+    The answer may be bare or in one ``<answer>..</answer>``; no further tag of the template may occur
     anywhere. This is ``r1kit.chat.parse``, which also takes answer and thinking out of a completion."""
     return float(parse(text) is not None)
 
 
 def accuracy(tasks: Mapping[str, CheckingTask]) -> Reward:
-    """Make the accuracy reward: what the rollout's task says of its answer, 1 or 0; None where only a judge
-    can score it.
+    """Make the accuracy reward: the verdict of the rollout's task on its answer, 1 or 0; None where only a
+    judge can score it.
 
     A rollout that did not follow the template has no answer and is wrong. Source: DeepSeek-R1, section 2.2.
     """
@@ -70,7 +70,7 @@ def _check(task: CheckingTask, rollouts: Sequence[Rollout]) -> list[Verdict]:
     problems, answers = [rollout.problem for rollout in rollouts], [rollout.answer for rollout in rollouts]
     check_batch = getattr(task, "check_batch", None)
     with deadline(
-        f"task {task.name!r} has not judged {len(rollouts)} answers; give its check a time-out of its own"
+        f"task {task.name!r} did not return for {len(rollouts)} answers; give its check a time limit"
     ):
         if check_batch is not None:
             return list(check_batch(problems, answers))
@@ -92,7 +92,7 @@ def language(tasks: Mapping[str, CheckingTask]) -> Reward:
     """Make the language-consistency reward: the share of the thinking's words in the problem's language
     [DeepSeek-R1, eq. 7].
 
-    Without thinking (or with one that holds no word) there is nothing to reward.
+    Without thinking, or with one that has no word, it is 0.
     """
 
     def reward(rollouts: Sequence[Rollout]) -> list[float | None]:

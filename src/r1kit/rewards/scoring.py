@@ -1,7 +1,7 @@
-"""Scores: the weighted sum of the rewards that apply, and what becomes of those that fail.
+"""Scores: the weighted sum of the rewards that apply, and what happens where one fails.
 
-A rollout that a reward failed on gets the total nan and is left out of training; its traceback or reason is
-kept beside it, and more than ``FAILURE_LIMIT`` of failed rollouts stop the run."""
+A rollout that a reward failed on gets the total nan and is left out of training. Its traceback or reason is
+recorded, and more than ``FAILURE_LIMIT`` of failed rollouts stop the run."""
 
 import math
 import traceback
@@ -18,13 +18,19 @@ FAILURE_LIMIT = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A rollout that a reward failed on: (problem, index) names the rollout, ``detail`` is the traceback or
-    the reason."""
+    """A rollout that a reward failed on: ``problem``, ``group`` and ``index`` are the rollout's key,
+    ``detail`` is the traceback or the reason."""
 
     problem: str
+    group: int
     index: int
     reward: str
     detail: str
+
+    @property
+    def rollout(self) -> tuple[str, int, int]:
+        """The rollout's key (Rollout.key)."""
+        return self.problem, self.group, self.index
 
 
 class TooManyFailuresError(R1kitError):
@@ -41,17 +47,16 @@ def score(
     TooManyFailuresError above FAILURE_LIMIT."""
     failed: list[Failure] = []
     columns = {reward.name: _apply(reward, rollouts, failed) for reward in rewards}
-    names = {(failure.problem, failure.index) for failure in failed}
+    without = {failure.rollout for failure in failed}
     if failures is not None:
         failures.extend(failed)
-    if len(names) > max(1, FAILURE_LIMIT * len(rollouts)):
+    if len(without) > max(1, FAILURE_LIMIT * len(rollouts)):
         raise TooManyFailuresError(
-            f"{len(names)} of {len(rollouts)} rollouts could not be judged (limit {FAILURE_LIMIT:.0%}); "
-            "the first, of reward "
-            f"{failed[0].reward!r} on problem {failed[0].problem!r}:\n{failed[0].detail}\nWhat nobody "
-            "judged teaches nothing, so the run "
-            "stops. Mend the reward, its checker or its endpoint, then run the same command: it "
-            "continues from what is saved."
+            f"{len(without)} of {len(rollouts)} rollouts could not be judged (limit {FAILURE_LIMIT:.0%}). "
+            f"The first failure, of reward {failed[0].reward!r} on problem {failed[0].problem!r}:\n"
+            f"{failed[0].detail}\nA rollout without a reward cannot be trained on, so the run stops. Fix the "
+            "reward, its checker or its endpoint, then run the same command: it continues from the last "
+            "saved state."
         )
     return [
         _total(rewards, {name: values[place] for name, values in columns.items()})
@@ -66,7 +71,7 @@ def _total(rewards: Sequence[WeightedReward], values: Mapping[str, float | None]
 
 
 def _apply(reward: WeightedReward, rollouts: Sequence[Rollout], failed: list[Failure]) -> list[float | None]:
-    """The values of one reward, nan where it failed, which ``failed`` is told."""
+    """The values of one reward, nan where it failed; failures are appended to ``failed``."""
     values = _values(reward, rollouts)
     for rollout, value in zip(rollouts, values, strict=True):
         if value is not None and math.isnan(value):
@@ -75,12 +80,12 @@ def _apply(reward: WeightedReward, rollouts: Sequence[Rollout], failed: list[Fai
                 if isinstance(value, Failed)
                 else "the reward was nan: it could not be determined"
             )
-            failed.append(Failure(rollout.problem.id, rollout.index, reward.name, detail))
+            failed.append(Failure(*rollout.key, reward.name, detail))
     return values
 
 
 def _values(reward: WeightedReward, rollouts: Sequence[Rollout]) -> list[float | None]:
-    """The values of one reward. Where it raises, each rollout is tried alone to find those at fault; the
+    """The values of one reward. Where it raises, each rollout is tried alone to find those that raise; the
     others are then judged together again, since a reward may compare the rollouts of a group."""
     values = attempt(reward, rollouts)
     if isinstance(values, list):
@@ -102,7 +107,7 @@ def _values(reward: WeightedReward, rollouts: Sequence[Rollout]) -> list[float |
 
 def attempt(reward: WeightedReward, rollouts: Sequence[Rollout]) -> list[float | None] | str:
     """The values that a reward returns, checked, or the traceback of what it raises. What the user has to
-    mend (a ConfigError, a reward that hangs) passes."""
+    fix (a ConfigError, a reward that hangs) is raised."""
     try:
         return _checked(reward, rollouts)
     except (ConfigError, HungError):

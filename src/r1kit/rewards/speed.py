@@ -1,19 +1,19 @@
-"""The execution-time reward for programs: how the processor time of a right program compares."""
+"""The execution-time reward for programs: the processor time of a right program, compared with others."""
 
 from collections.abc import Mapping, Sequence
 
-from r1kit.rewards.reward import CheckingTask, Failed, Reward, places_by_problem, places_by_task
+from r1kit.rewards.reward import CheckingTask, Failed, Reward, places_by_group, places_by_task
 from r1kit.rewards.rules import check_all
 from r1kit.types import Rollout, Verdict
 
 
 def speed(tasks: Mapping[str, CheckingTask]) -> Reward:
-    """Make the execution-time reward for programs: 0 for a wrong one, else how its processor time compares,
-    from 0 to 1.
+    """Make the execution-time reward for programs: 0 for a wrong one, else reference time / its own time, at
+    most 1.
 
-    Compared with the column ``reference_seconds`` of the problem where there is one, else with the fastest
-    right program of the group. The sandbox measures the time from outside; below a millisecond nothing is
-    told apart. Programs are run once more."""
+    The reference is the problem's column ``reference_seconds`` where there is one, else the fastest right
+    program of the group. The sandbox measures processor time from outside; times below a millisecond count
+    as one. Every program is run once more for this."""
 
     def reward(rollouts: Sequence[Rollout]) -> list[float | None]:
         verdicts: dict[int, Verdict] = {}
@@ -23,7 +23,7 @@ def speed(tasks: Mapping[str, CheckingTask]) -> Reward:
                     zip(places, check_all(tasks[name], [rollouts[place] for place in places]), strict=True)
                 )
         values: list[float | None] = [None] * len(rollouts)
-        for places in places_by_problem(rollouts).values():
+        for places in places_by_group(rollouts).values():
             right = {
                 place: max(verdicts[place].seconds, 1e-3)
                 for place in places

@@ -1,4 +1,4 @@
-"""The rewards that a recipe may name, and functions of one's own, also those written for TRL."""
+"""The rewards that a recipe may name, and the user's own functions, also those written for TRL."""
 
 import asyncio
 import inspect
@@ -16,7 +16,7 @@ from r1kit.rewards.speed import speed
 from r1kit.types import Rollout
 from r1kit.user_code import load_name
 
-# Each entry makes a reward from the tasks at hand and its own options.
+# Each entry makes a reward from the tasks of the recipe and its own options.
 REWARDS: dict[str, Callable[..., Reward]] = {
     "accuracy": accuracy,
     "format": format_,
@@ -31,8 +31,8 @@ REWARDS: dict[str, Callable[..., Reward]] = {
     "speed": speed,
 }
 
-# Those that leave the interpreter (a sandbox, checkers, the network) may be asked while others are sampled.
-# Not ``speed``: it measures, and is to have the processor for itself.
+# Those that leave the interpreter (a sandbox, checkers, the network) may run while other groups are sampled.
+# Not ``speed``: it measures time, so nothing else should run then.
 EARLY = frozenset({"accuracy", "cosine", "judge", "length"})
 
 
@@ -41,8 +41,8 @@ def load_rewards(spec: Mapping[str, Any], tasks: Any) -> list[WeightedReward]:
     1, limit: 4096}}``.
 
     ``tasks`` is a mapping by name or a sequence of tasks. A name with ":" is the user's own function, either
-    a reward over rollouts or one written for TRL (``completions, **columns``), to which ``early: true`` may
-    be said. Raises ConfigError for an unknown name or option."""
+    a reward over rollouts or one written for TRL (``completions, **columns``); it also takes ``early: true``.
+    Raises ConfigError for an unknown name or option."""
     by_name = dict(tasks) if isinstance(tasks, Mapping) else {task.name: task for task in tasks}
     return [_load_reward(name, entry, by_name) for name, entry in spec.items()]
 
@@ -57,8 +57,7 @@ def _load_reward(name: str, entry: Any, tasks: Mapping[str, CheckingTask]) -> We
         if options or not isinstance(early, bool):
             given = ", ".join(options) or f"early: {early!r}"
             raise ConfigError(
-                f"rewards.{name}: a function of your own takes a weight, and early: true or false "
-                f"(given: {given})"
+                f"rewards.{name}: your own function takes a weight, and early: true or false (given: {given})"
             )
         return WeightedReward(name, float(weight), adapt(load_name(name)), early)
     if name not in REWARDS:
@@ -77,8 +76,8 @@ def adapt(function: Callable[..., Any]) -> Reward:
     """Make a reward of a user's function: one over rollouts as it is, one with TRL's signature through its
     keyword arguments.
 
-    TRL hands over ``prompts``, ``completions`` (texts), ``completion_ids`` and every column of the data set
-    by name; only what the signature asks for is passed."""
+    TRL passes ``prompts``, ``completions`` (texts), ``completion_ids`` and every column of the data set by
+    name; only what the signature names is passed."""
     parameters = inspect.signature(function).parameters
     if "completions" not in parameters:
         return function

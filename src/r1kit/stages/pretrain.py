@@ -29,7 +29,7 @@ from r1kit.stages.stage import Context, Stage, StagePlan, file_errors
 from r1kit.tasks import load_tasks
 from r1kit.tasks.documents import Layout
 from r1kit.tokenizer import Tokenizer
-from r1kit.train.learner import LearnerConfig
+from r1kit.train.learner import PretrainingConfig
 from r1kit.train.optimizers import OptimizerConfig, ScheduleConfig
 from r1kit.train.supervised import SupervisedConfig, text_row, train, update_batches
 from r1kit.types import Row
@@ -71,7 +71,7 @@ class Pretrain(Stage):
     tokens: int = Field(ge=1)
     tokenizer: int | str = 768
     corpus: CorpusConfig = CorpusConfig()
-    learner: LearnerConfig = LearnerConfig(
+    learner: PretrainingConfig = PretrainingConfig(
         context=160, lines=26, head="bfloat16", optimizer=OptimizerConfig(kind="muon", learning_rate=3e-3)
     )
     training: SupervisedConfig = SupervisedConfig(

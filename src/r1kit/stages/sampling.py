@@ -85,8 +85,8 @@ def sample(
     prompts = [chat.prompt_ids(problem, opening) for problem in problems]
     groups = engine.generate(prompts, sampling, [derive_seed(seed, problem.id) for problem in problems])
     return [
-        chat.rollouts(problem, prompt, group, opening)
-        for problem, prompt, group in zip(problems, prompts, groups, strict=True)
+        chat.rollouts(problem, prompt, group, opening, number)
+        for number, (problem, prompt, group) in enumerate(zip(problems, prompts, groups, strict=True))
     ]
 
 
@@ -113,8 +113,8 @@ def harvest(
             lines = [[_plain(completion) for completion in group] for group in sampled]
             _write(file, wanted, lines)
         groups += [
-            chat.rollouts(problem, prompt, [_completion(plain) for plain in group])
-            for problem, prompt, group in zip(chunk, prompts, lines, strict=True)
+            chat.rollouts(problem, prompt, [_completion(plain) for plain in group], number=number)
+            for number, (problem, prompt, group) in enumerate(zip(chunk, prompts, lines, strict=True), start)
         ]
     return groups
 

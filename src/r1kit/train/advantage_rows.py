@@ -1,40 +1,52 @@
-"""From scored rollouts to training rows: who is better by how much, what each token weighs, and which
-rollouts learn.
+"""From scored rollouts to training rows: each rollout's advantage, the weight of its tokens, and which
+rollouts are trained on.
 
-A rollout without advantage teaches nothing: it costs no forward pass, yet counts in the normalisation, as in
-the equation. What must be asked of a learner first (log-probabilities under the policy that began the phase,
+A rollout without advantage has no policy gradient: it costs no forward pass, yet counts in the normalisation,
+as in the equation. What a learner computes first (log-probabilities under the policy that began the phase,
 and under the reference) comes with the phase."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from pydantic import model_validator
 
-from r1kit.train.advantages import AdvantageConfig, estimate, penalised
+from r1kit.train.advantages import AdvantageConfig, estimate, penalised, reinforce_pp
 from r1kit.train.corrections import CorrectionConfig, corrected
 from r1kit.train.policy_loss import PolicyLossConfig, token_weights
-from r1kit.train.rollouts import Phase, RolloutConfig
+from r1kit.train.rollouts import Phase, RolloutConfig, teaches
+from r1kit.train.surrogates import require_a_ratio
 from r1kit.train.token_selection import TokensConfig, choose
 from r1kit.types import Rollout, Row
 
 
 class UpdateConfig(RolloutConfig, PolicyLossConfig, AdvantageConfig, CorrectionConfig, TokensConfig):
-    """``overlong_filter``: rollouts cut at max_tokens stay in their group's statistics but are not learned
-    from (DAPO, 2503.14476)."""
+    """``overlong_filter``: rollouts cut at max_tokens stay in their group's statistics but are not trained
+    on, and their tokens are not counted (DAPO, 2503.14476). ``even_filter``: groups whose rewards are all
+    equal leave the update: they count neither in its deviations nor in its averages (ScaleRL, 2510.13786)."""
 
     overlong_filter: bool = False
+    even_filter: bool = False
+
+    @model_validator(mode="after")
+    def _rollouts_are_learned_from_with_a_ratio(self) -> "UpdateConfig":
+        require_a_ratio(self.surrogate, self.updates_per_rollout)
+        return self
 
     @property
     def learns_without_advantage(self) -> bool:
-        """Whether a term of the loss asks something of every rollout, also of those that are no better than
-        others."""
+        """Whether the loss has a term for every rollout, also for those that are no better than others."""
         return bool(self.entropy_bonus or (self.beta and self.kl_in == "loss") or self.tokens == "kl_cov")
+
+    @property
+    def sequence_mask(self) -> float | None:
+        return self.correction_delta if self.correction == "sequence_mask" else None
 
 
 @dataclass(frozen=True, slots=True)
 class Recomputed:
-    """What a learner says of an update's rollouts, one after the other: arrays [T] beside prompt and
-    completion; empty where nobody asked. ``references``: log-probabilities under the reference policy;
+    """What a learner computed for an update's rollouts, in their order: arrays [T] aligned with prompt and
+    completion; empty where nothing needs them. ``references``: log-probabilities under the reference policy;
     ``entropies``: of the learner's own distributions."""
 
     references: Sequence[np.ndarray] = ()
@@ -45,43 +57,43 @@ def make_rows(
     part: Phase, config: UpdateConfig, weights: Mapping[str, float], seen: Recomputed, seed: int
 ) -> list[Row]:
     """The training rows of one update: rollouts with an advantage, or all where a term of the loss needs
-    them, save those whose reward is nan, our own failure, and those that ``overlong_filter`` leaves out:
-    their tokens do not count in the normalisation, the rollouts do.
+    them.
+
+    Not trained on are rollouts whose reward is nan (they could not be judged), and those that
+    ``overlong_filter`` leaves out. In the normalisation both count as rollouts. The tokens of a rollout with
+    reward nan count too; those of one that is left out do not. Groups that ``even_filter`` removes count
+    nowhere.
 
     ``weights``: each reward's weight by name; ``seed``: for tokens that are chosen at random.
     """
+    if config.even_filter:
+        part, seen = _without_even_groups(part, seen)
     rollouts = [rollout for group in part.groups for rollout in group]
-    scores_PG = part.scores_PG
-    if config.beta and config.kl_in == "reward":
-        old_PG = part.old_PG or [[_aligned(rollout) for rollout in group] for group in part.groups]
-        scores_PG = penalised(scores_PG, old_PG, _grouped(seen.references, part.groups), config.beta)
-    advantages_R = np.concatenate([np.zeros(0), *estimate(scores_PG, config, weights)])
-    filtered = [config.overlong_filter and rollout.completion.finish == "length" for rollout in rollouts]
-    lengths = [
-        0 if out else len(rollout.completion.token_ids)
-        for rollout, out in zip(rollouts, filtered, strict=True)
-    ]
-    weights_R = token_weights(
-        lengths, config.aggregation, config.max_tokens, [len(group) for group in part.groups]
-    )
+    scores = [score for scores in part.scores_PG for score in scores]
     old_R = [old for group in part.old_PG for old in group]
+    advantages_R = _advantages(part, config, weights, seen)
+    left_out_R = [config.overlong_filter and rollout.completion.finish == "length" for rollout in rollouts]
+    weights_R = token_weights(
+        [0 if out else _tokens(rollout) for rollout, out in zip(rollouts, left_out_R, strict=True)],
+        config.aggregation,
+        config.max_tokens,
+        [len(group) for group in part.groups],
+    )
     entropies = [
-        found[-len(r.completion.token_ids) :]
-        for found, r in zip(seen.entropies, rollouts, strict=bool(seen.entropies))
+        found[len(rollout.prompt_ids) :]
+        for found, rollout in zip(seen.entropies, rollouts, strict=bool(seen.entropies))
     ]
-    chosen = choose(config, [r.completion.logprobs for r in rollouts], advantages_R.tolist(), entropies, seed)
-    rewards_R = [score.total for scores in scores_PG for score in scores]
+    chosen = choose(config, [r.completion.logprobs for r in rollouts], advantages_R, entropies, seed)
     rows = []
     for index, rollout in enumerate(rollouts):
-        teaches = advantages_R[index] != 0.0 or config.learns_without_advantage
-        if not teaches or filtered[index] or np.isnan(rewards_R[index]):
+        needed = bool(np.any(advantages_R[index])) or config.learns_without_advantage
+        if not needed or left_out_R[index] or np.isnan(scores[index].total):
             continue
         reference = seen.references[index] if seen.references else None
-        row = policy_row(rollout, float(advantages_R[index]), weights_R[index], reference, config.temperature)
+        row = policy_row(rollout, advantages_R[index], weights_R[index], reference, config.temperature)
         if config.tokens != "all":
-            blank = np.zeros(len(rollout.prompt_ids), dtype=np.float32)
             learns_T, penalty_T = (
-                np.concatenate([blank, some_T]) for some_T in (chosen.learns[index], chosen.penalties[index])
+                _after_prompt(rollout, some_T) for some_T in (chosen.learns[index], chosen.penalties[index])
             )
             row = replace(row, advantage=row.advantage * learns_T, penalty=penalty_T)
         rows.append(corrected(row, old_R[index], config) if old_R else row)
@@ -90,13 +102,13 @@ def make_rows(
 
 def policy_row(
     rollout: Rollout,
-    advantage: float = 0.0,
+    advantage: float | np.ndarray = 0.0,
     weight: float = 1.0,
     reference: np.ndarray | None = None,
     temperature: float = 1.0,
 ) -> Row:
     """Prompt ids and the sampled ids, exactly as they were sampled; every sampled token is trained, the end
-    token included."""
+    token included. ``advantage`` is one number, or [T] for the sampled tokens."""
     prompt, completion = rollout.prompt_ids, rollout.completion
     mask = np.zeros(len(prompt) + len(completion.token_ids), dtype=bool)
     mask[len(prompt) :] = True
@@ -104,18 +116,63 @@ def policy_row(
         token_ids=np.concatenate([prompt, completion.token_ids]).astype(np.int32),
         mask=mask,
         weight=weight,
-        advantage=advantage,
-        old_logprobs=_aligned(rollout),
+        advantage=_after_prompt(rollout, advantage) if isinstance(advantage, np.ndarray) else advantage,
+        old_logprobs=_after_prompt(rollout, completion.logprobs),
         ref_logprobs=reference,
         temperature=temperature,
         experts=completion.experts,
-        name=f"{rollout.problem.id}/{rollout.index}",
+        name="/".join(map(str, rollout.key)),
     )
 
 
-def _aligned(rollout: Rollout) -> np.ndarray:
-    """The engine's log-probabilities [T] float32 beside prompt and completion, zero at the prompt."""
-    return np.concatenate([np.zeros(len(rollout.prompt_ids)), rollout.completion.logprobs]).astype(np.float32)
+def _advantages(
+    part: Phase, config: UpdateConfig, weights: Mapping[str, float], seen: Recomputed
+) -> list[float | np.ndarray]:
+    """Of each rollout: one number, or [T] for its sampled tokens."""
+    in_reward = bool(config.beta) and config.kl_in == "reward"
+    scores_PG = part.scores_PG
+    old_PG = part.old_PG or [
+        [_after_prompt(rollout, rollout.completion.logprobs) for rollout in group] for group in part.groups
+    ]
+    references_PG = _grouped(seen.references, part.groups) if in_reward else old_PG
+    if config.advantage == "reinforce_pp":
+        divergences_PG = [
+            [
+                (old_T.astype(np.float64) - reference_T)[len(rollout.prompt_ids) :]
+                for rollout, old_T, reference_T in zip(*groups, strict=True)
+            ]
+            for groups in zip(part.groups, old_PG, references_PG, strict=True)
+        ]
+        tokens_PG = reinforce_pp(scores_PG, divergences_PG, config.beta)
+        return [tokens_T for tokens_G in tokens_PG for tokens_T in tokens_G]
+    if in_reward:
+        scores_PG = penalised(scores_PG, old_PG, references_PG, config.beta)
+    return [float(one) for found_G in estimate(scores_PG, config, weights) for one in found_G]
+
+
+def _without_even_groups(part: Phase, seen: Recomputed) -> tuple[Phase, Recomputed]:
+    """The groups whose rewards differ, with what belongs to them."""
+    kept = [place for place, scores in enumerate(part.scores_PG) if teaches([one.total for one in scores])]
+
+    def of_kept(flat: Sequence[np.ndarray]) -> list[np.ndarray]:
+        by_group = _grouped(flat, part.groups) if flat else []
+        return [found for place in kept for found in by_group[place]] if flat else []
+
+    return replace(
+        part,
+        groups=[part.groups[place] for place in kept],
+        scores_PG=[part.scores_PG[place] for place in kept],
+        old_PG=[part.old_PG[place] for place in kept] if part.old_PG else (),
+    ), Recomputed(of_kept(seen.references), of_kept(seen.entropies))
+
+
+def _tokens(rollout: Rollout) -> int:
+    return len(rollout.completion.token_ids)
+
+
+def _after_prompt(rollout: Rollout, values_T: np.ndarray) -> np.ndarray:
+    """Numbers [T] float32 of the sampled tokens, aligned with prompt and completion: zero at the prompt."""
+    return np.concatenate([np.zeros(len(rollout.prompt_ids)), values_T]).astype(np.float32)
 
 
 def _grouped(flat: Sequence[np.ndarray], groups: Sequence[Sequence[Rollout]]) -> list[list[np.ndarray]]:

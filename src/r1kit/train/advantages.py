@@ -1,21 +1,28 @@
 """Advantages: how much better a rollout was than its group, or than the whole update.
 
-With r the rewards of one problem's G rollouts, mean and std theirs (std unbiased), and batch. the same over
-the rollouts of all problems:
+With r the rewards of a group's G rollouts, mean and std theirs (std unbiased), and batch. the same over the
+rollouts of all groups of the update:
 
-    group_std              (r - mean) / std                  GRPO (DeepSeekMath 2402.03300, section 4.1.2; DeepSeek-R1 eq. 3)
-    group_mean             r - mean                          Dr. GRPO (2503.20783, section 3.2): (G-1)/G of the policy gradient
-    rloo                   r_i - mean of the others          RLOO (2402.14740, section 3): the policy gradient itself
-    maxrl                  (r - mean) / mean                 MaxRL (2602.02710): towards the gradient of log p(correct)
-    pass_at_k              see ``_pass_at_k``                Pass@k training (2508.10751): towards the gradient of the best of k
-    batch_std              (r - mean) / batch.std(r)         ScaleRL (2510.13786)
-    reinforce_pp           (r - batch.mean) / batch.std(r)   REINFORCE++ (2501.03262): needs no group, G = 1 is enough
-    reinforce_pp_baseline  (r - mean) / batch.std(r - mean)  REINFORCE++ with a group baseline (2501.03262)
-    gdpo                   s / batch.std(s),  s = sum over the rewards of weight x group_std        GDPO (2601.05242)
+    group_std              (r - mean) / std                  GRPO (2402.03300, section 4.1.2)
+    group_mean             r - mean                          Dr. GRPO (2503.20783, section 3.2)
+    rloo                   r_i - mean of the others          RLOO (2402.14740, section 3)
+    maxrl                  (r - mean) / mean                 MaxRL (2602.02710)
+    pass_at_k              see ``_pass_at_k``                Pass@k training (2508.10751)
+    batch_std              (r - mean) / batch.std(r)         TRL's scale_rewards: batch
+    reinforce_pp_baseline  (r - mean) / batch.std(r - mean)  REINFORCE++-baseline (2501.03262); ScaleRL
+    (2510.13786)
+    gdpo                   s / batch.std(s)                  GDPO (2601.05242)
+    reinforce_pp           (a_t - mean) / std over tokens    REINFORCE++ (2501.03262, eq. 8)
 
-Every std is + 1e-4, as in TRL. Mathematics on plain arrays, no model. A rollout whose reward is nan (our own
-failure) takes no part: it enters no mean, and its advantage is zero. Where nobody is better than anybody (one
-rollout, equal rewards) the advantages are exactly zero; only reinforce_pp compares beyond the group."""
+s is the sum over the rewards of weight x group_std; a_t = r - beta sum_{i>=t} k_i, with k_i the divergence of
+token i where the divergence is part of the reward. group_mean estimates (G-1)/G of the policy gradient, rloo
+the policy gradient, maxrl tends to the gradient of log p(correct), pass_at_k points along that of the best of
+k. reinforce_pp needs no group: G = 1 is enough.
+
+Every std is + 1e-4, as in TRL. Mathematics on plain arrays, no model. A rollout whose reward is nan (it could
+not be judged) takes no part: it enters no mean, and its advantage is zero. Where no rollout is better than
+another (one rollout, equal rewards) the advantages are exactly zero; only reinforce_pp compares beyond the
+group."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -57,17 +64,15 @@ def estimate(
 ) -> list[np.ndarray]:
     """The advantages [G] float32 of each group of one update. Groups may differ in size, and may be empty.
 
-    ``weights``: each reward's weight by name, of which gdpo alone makes use, since it normalises each reward
-    for itself. Raises R1kitError where rewards or weights do not suit the estimator."""
+    ``weights``: each reward's weight by name, used by gdpo alone, since it normalises each reward by itself.
+    Raises R1kitError where rewards or weights do not suit the estimator. reinforce_pp, whose advantages are
+    those of tokens, takes every rollout for one token here: ``reinforce_pp`` has the rest."""
     rewards_PG = [np.array([score.total for score in scores], dtype=np.float64) for scores in scores_PG]
     if config.advantage == "reinforce_pp":
-        ends = np.cumsum([len(rewards_G) for rewards_G in rewards_PG])[:-1]
-        found_PG = (
-            np.split(_in_group(np.concatenate([np.zeros(0), *rewards_PG]), _group_std), ends)
-            if rewards_PG
-            else []
-        )
-    elif config.advantage == "batch_std":
+        one_token_PG = [[np.zeros(1)] * len(scores) for scores in scores_PG]
+        tokens_PG = reinforce_pp(scores_PG, one_token_PG, 0.0)
+        return [np.concatenate([np.zeros(0, np.float32), *tokens_G]) for tokens_G in tokens_PG]
+    if config.advantage == "batch_std":
         found_PG = _divided(
             [_in_group(rewards_G, _group_mean) for rewards_G in rewards_PG], _spread(rewards_PG, rewards_PG)
         )
@@ -86,7 +91,7 @@ def estimate(
 
 
 def advantages(rewards_G: np.ndarray, estimator: Estimator, pass_k: int = 4) -> np.ndarray:
-    """The advantages [G] float32 of one group, by an estimator that looks no further than the group."""
+    """The advantages [G] float32 of one group, by an estimator that compares within the group only."""
     if estimator == "pass_at_k":
         return _finished(_in_group(rewards_G, lambda judged_G: _pass_at_k(judged_G, pass_k)))
     if estimator not in _GROUP_RULES:
@@ -96,18 +101,41 @@ def advantages(rewards_G: np.ndarray, estimator: Estimator, pass_k: int = 4) -> 
     return _finished(_in_group(rewards_G, _GROUP_RULES[estimator]))
 
 
+def reinforce_pp(
+    scores_PG: Sequence[Sequence[Score]], divergences_PG: Sequence[Sequence[np.ndarray]], beta: float
+) -> list[list[np.ndarray]]:
+    """REINFORCE++'s advantages [T] float32 of each rollout's tokens (2501.03262, eq. 8): the reward to go,
+    normalised over all tokens of the update.
+
+    ``divergences_PG``: log pi_old - log pi_ref of each rollout's sampled tokens [T]. The reward comes at the
+    end, so the reward to go from token t is r - beta sum_{i>=t} k_i: a token is not charged for the
+    divergence of those before it, which it cannot change."""
+    to_go_PG = [
+        [
+            score.total - beta * np.cumsum(np.asarray(divergence_T, dtype=np.float64)[::-1])[::-1]
+            for score, divergence_T in zip(scores, divergences, strict=True)
+        ]
+        for scores, divergences in zip(scores_PG, divergences_PG, strict=True)
+    ]
+    to_go_N = np.concatenate([np.zeros(0), *(to_go_T for to_go_G in to_go_PG for to_go_T in to_go_G)])
+    found_N = _finished(_in_group(to_go_N, _group_std))
+    ends = np.cumsum([len(to_go_T) for to_go_G in to_go_PG for to_go_T in to_go_G])
+    found = iter(np.split(found_N, ends[:-1]) if len(ends) else ())
+    return [[next(found) for _ in to_go_G] for to_go_G in to_go_PG]
+
+
 def penalised(
     scores_PG: Sequence[Sequence[Score]],
     old_PG: Sequence[Sequence[np.ndarray]],
     references_PG: Sequence[Sequence[np.ndarray]],
     beta: float,
 ) -> list[list[Score]]:
-    """Scores with beta x sum_t (log pi_old - log pi_ref), the k1 estimate of the sequence's KL, taken off the
-    total (RLHF 2203.02155, eq. 2).
+    """Scores with beta x sum_t (log pi_old - log pi_ref), the k1 estimate of the sequence's KL, subtracted
+    from the total (RLHF 2203.02155, eq. 2).
 
     ``old_PG``, ``references_PG``: each rollout's log-probabilities [T] of the tokens it sampled, zero at
     other places. On policy the gradient of such a reward is exactly that of E[r] - beta KL(pi || pi_ref). Not
-    for maxrl, pass_at_k and gdpo, which make something else of a reward."""
+    for maxrl, pass_at_k and gdpo, which are not linear in the reward."""
     return [
         [
             replace(score, total=score.total - beta * float(np.sum(old_T.astype(np.float64) - reference_T)))
@@ -120,8 +148,7 @@ def penalised(
 
 
 def _in_group(rewards_G: np.ndarray, rule: Callable[[Numbers], Numbers]) -> Numbers:
-    """``rule`` on the rewards that are not nan; zeros for the others, and for all where nobody is better than
-    anybody."""
+    """``rule`` on the rewards that are not nan; zeros for the others, and for all where they are equal."""
     rewards_G = np.asarray(rewards_G, dtype=np.float64)
     judged_G = ~np.isnan(rewards_G)
     found_G = np.zeros(len(rewards_G))
@@ -176,7 +203,7 @@ def _pass_at_k(rewards_G: Numbers, k: int) -> Numbers:
     ) / math.comb(group - 1, k - 1)
     beaten_G = np.append(
         np.cumsum((above_G * sorted_G)[::-1])[::-1][1:], 0.0
-    )  # where somebody higher is the best of the set
+    )  # where a higher one is the best of the set
     itself_G = best_G * math.comb(group, k) / math.comb(group - 1, k - 1) * sorted_G
     found_G = np.empty(group)
     found_G[order_G] = (itself_G + beaten_G - mean) / spread
@@ -186,8 +213,8 @@ def _pass_at_k(rewards_G: Numbers, k: int) -> Numbers:
 def _each_reward_normalised(
     scores: Sequence[Score], rewards_G: Numbers, weights: Mapping[str, float]
 ) -> Numbers:
-    """Sum over the rewards of weight x group_std, so that a rare reward is not drowned by a common one. A
-    reward that does not apply (None) to a rollout is zero there."""
+    """Sum over the rewards of weight x group_std, so that a reward with a small spread counts as much as one
+    with a large spread. A reward that does not apply (None) to a rollout is zero there."""
     sums_G = np.zeros(len(scores))
     for name in sorted({name for score in scores for name in score.parts}):
         if name not in weights:

@@ -24,7 +24,7 @@ def token_rewards(score: float, divergence_T: np.ndarray, beta: float) -> np.nda
     """Rewards [T] of a rollout's tokens: minus beta x log(pi_old / pi_ref) of each, and the score at the
     last."""
     rewards_T: np.ndarray = -beta * divergence_T
-    rewards_T[-1] += score
+    rewards_T[-1:] += score  # an empty completion has no token to reward
     return rewards_T
 
 

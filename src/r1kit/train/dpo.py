@@ -2,7 +2,7 @@
 without sampling. The baseline that reward models and reinforcement learning are compared with; DeepSeek-R1
 does not use it.
 
-    L = -mean log sigmoid(m),   m = beta [log pi(chosen) / pi_ref(chosen) - log pi(rejected) / pi_ref(rejected)]
+    L = -mean log sigmoid(m),   m = beta [log pi/pi_ref (chosen) - log pi/pi_ref (rejected)]
 
 A response's log-probability is the sum over its tokens, the end token included. The gradient is taken in two
 passes, as reward models' is: from the log-probabilities the slopes dL/dlog pi = -+ beta sigmoid(-m) / pairs,
@@ -19,7 +19,7 @@ from pydantic import Field
 from r1kit.config import Config
 from r1kit.log import Log
 from r1kit.train import checkpoint
-from r1kit.train.learner import LearnerProtocol, Metrics, tell_fault
+from r1kit.train.learner import LearnerProtocol, Metrics, log_fault
 from r1kit.train.objectives import CrossEntropy
 from r1kit.train.optimizers import ScheduleConfig
 from r1kit.train.preference import minibatches, sigmoid
@@ -74,11 +74,10 @@ def train(
     out: Path,
     owners: Sequence[str] = (),
 ) -> Metrics:
-    """Train ``learner`` as it comes, which is also the reference, on ``pairs``; return the last step's
-    metrics.
+    """Train ``learner`` on ``pairs``; return the last step's metrics.
 
-    The reference's log-probabilities are read once, before the state of one of ``owners`` that an interrupted
-    training left in ``out`` is restored."""
+    The reference is the learner as it is given. Its log-probabilities are computed once, before the state of
+    one of ``owners`` that an interrupted training left in ``out`` is restored."""
     reference_Y2 = read_logprobs(learner, pairs)
     start = learner.restore(out, "", owners)["step"] if checkpoint.exists(out) else 0
     batches = minibatches(len(pairs), config.batch, config.epochs, seed)
@@ -88,7 +87,7 @@ def train(
         metrics = _learn(
             learner, [pairs[i] for i in batches[step]], reference_Y2[batches[step]], config.beta, scale
         )
-        tell_fault(learner, metrics, log)
+        log_fault(learner, metrics, log)
         log.step(step, len(batches), metrics)
         if step + 1 < len(batches):
             due, progress = (step + 1) % config.save_every == 0, {"step": step + 1}

@@ -76,9 +76,14 @@ class GRPOConfig(RLConfig, UpdateConfig):
     def _lag_is_corrected(self) -> "GRPOConfig":
         if self.off_policy and self.correction == "none":
             raise ValueError(
-                "off_policy: 1 learns from what older weights sampled, as if the present ones had; add "
-                "correction: truncate (or mask, sequence, "
-                "sequence_mask), which corrects for the difference"
+                "off_policy: 1 learns from what older weights sampled; add correction: truncate (or mask, "
+                "sequence, sequence_mask), which corrects for the difference"
+            )
+        if self.off_policy and self.correction == "sequence_mask" and self.surrogate == "reinforce":
+            raise ValueError(
+                "off_policy: 1 with correction: sequence_mask relies on the surrogate's ratio to correct for "
+                "the older weights, and surrogate: reinforce has none; use surrogate: clip, or correction: "
+                "truncate"
             )
         return self
 
@@ -107,9 +112,9 @@ class GRPO:
 
 
 def recompute(policy: Policy, phase: Phase, config: GRPOConfig) -> tuple[Phase, Metrics]:
-    """With a correction (corrections.py): the phase with the learner's log-probabilities before it changes,
-    and the mean |difference| from the engine's per token."""
-    if config.correction == "none":
+    """Where a correction weighs tokens (corrections.py): the phase with the learner's log-probabilities before
+    it changes, and their mean |difference| from the engine's per token."""
+    if not config.weighs_tokens:
         return phase, {}
     rollouts = [rollout for group in phase.groups for rollout in group]
     rows = [policy_row(rollout, temperature=config.temperature) for rollout in rollouts]

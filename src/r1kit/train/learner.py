@@ -1,10 +1,10 @@
-"""One model that learns: pack rows, forward, backward, clip, step. Knows no algorithm, no stage and no
+"""One model that learns: pack rows, forward, backward, clip, step. It knows no algorithm, no stage and no
 process group.
 
 Parameters, gradients and moments are float32 (master weights, Micikevicius et al. 1710.03740); ``precision``
 is that of the products.
 
-Where several processes learn one model, each holds a replica and its share of the rows; ``reduce`` (given by
+Where several processes train one model, each has a replica and its share of the rows; ``reduce`` (given by
 the runtime) adds a flat tensor over all of them. Everything that an update sums (gradients, expert loads,
 statistics) goes through it, so the replicas stay equal bit for bit."""
 
@@ -38,19 +38,30 @@ Metrics = dict[str, float]
 class LearnerConfig(Config):
     """How a model is trained on this hardware. ``context`` x ``lines`` tokens make one micro-batch.
 
-    ``head`` is the precision of the last product, hidden states to logits (head.py). After ``max_skipped``
+    ``head`` is the precision of the last product, hidden states to logits (lm_head.py). After ``max_skipped``
     updates in a row that could not be applied the run stops. The ``keep_last`` saved states are kept, and
-    those of every ``keep_every``-th step (0: none)."""
+    those of every ``keep_every``-th step (0: none).
+
+    ``bias_rate`` is gamma of loss-free balancing (DeepSeek-V3, section 2.1.2): after an update each expert's
+    routing bias moves by so much against its load. It moves the policy without a gradient, so it is 0 except
+    in pretraining. DeepSeek-V3 itself sets it to 0 for the last 500B tokens of pretraining (section 4.2), and
+    every later training begins from there."""
 
     context: int = 192
     lines: int = 22
     precision: Literal["float32", "bfloat16", "float64"] = "bfloat16"
     head: Literal["float32", "bfloat16"] = "float32"
-    bias_rate: float = 0.001  # gamma of loss-free balancing, DeepSeek-V3 section 4.2
+    bias_rate: float = Field(default=0.0, ge=0.0)
     max_skipped: int = Field(default=3, ge=1)
     keep_last: int = Field(default=2, ge=2)
     keep_every: int = Field(default=0, ge=0)
     optimizer: OptimizerConfig = OptimizerConfig()
+
+
+class PretrainingConfig(LearnerConfig):
+    """A learner in pretraining, where expert loads are balanced: DeepSeek-V3's rate (section 4.2)."""
+
+    bias_rate: float = Field(default=0.001, ge=0.0)
 
 
 class LearnerProtocol(Protocol):
@@ -142,8 +153,7 @@ class Learner:
         return metrics
 
     def fault(self) -> str:
-        """What was wrong with the last update that was not applied, and in which rows; "" if there was
-        none."""
+        """What was wrong with the last update that was not applied, and in which rows; "" if all were."""
         return self._fault
 
     def logprobs(self, rows: Sequence[Row]) -> list[np.ndarray]:
@@ -170,12 +180,12 @@ class Learner:
             return [take_fingerprint(self.model, token_ids, temperature, self.version)]
 
     def copy_from(self, other: LearnerProtocol) -> None:
-        """Take over another learner's weights: a reference policy's refresh."""
+        """Copy another learner's weights: a reference policy's refresh."""
         self.model.load_state_dict(other.weights())
 
     def follow(self, teacher: "Learner") -> None:
-        """From now on every update also reads its batches with ``teacher``, which has the same vocabulary:
-        Predictions.divergence_BT."""
+        """From now on compute Predictions.divergence_BT in every update, from ``teacher``'s distribution over
+        the same vocabulary."""
         self._teacher = teacher.model
 
     def save(
@@ -233,14 +243,14 @@ class Learner:
             parameter.grad = None
 
     def _skip(self, rows: Sequence[Row], objective: Objective, wrong: Sequence[str]) -> None:
-        """Find out which rows are at fault, each by itself, and stop the run if this has happened too
+        """Find the rows at fault, each computed by itself, and stop the run if this has happened too
         often."""
         self._skipped += 1
         broken = [name for name, p in self.model.named_parameters() if not bool(p.isfinite().all())]
         if broken:
             reason = f"the weights themselves are not finite: {_some(broken)}"
         else:
-            culprits = self._everyones(_some(self._faulty(rows, objective)))
+            culprits = self._of_all_processes(_some(self._faulty(rows, objective)))
             reason = (
                 f"rows at fault: {culprits}"
                 if culprits
@@ -249,10 +259,9 @@ class Learner:
         self._fault = f"update {self.version + 1} was not applied: {', '.join(wrong)} not finite; {reason}"
         if self._skipped >= self.config.max_skipped:
             raise R1kitError(
-                f"{self._skipped} updates in a row could not be applied. The last: {self._fault}. The "
-                "state saved last is untouched; lower "
-                "learner.optimizer.learning_rate or grad_clip, or look at what those rows hold "
-                "(rewards, log-probabilities) and continue from it"
+                f"{self._skipped} updates in a row could not be applied. The last: {self._fault}. The last "
+                "saved state is untouched: lower learner.optimizer.learning_rate or grad_clip, or look at "
+                "the rewards and log-probabilities of those rows, then rerun to continue from it"
             )
 
     def _faulty(self, rows: Sequence[Row], objective: Objective) -> list[str]:
@@ -272,14 +281,14 @@ class Learner:
                     found.append(row.name or f"row {place} of process {self.share[0]}")
         return found
 
-    def _everyones(self, text: str, room: int = 400) -> str:
-        """The texts of all processes, which only add tensors: each writes its bytes at its own place of a
-        sum."""
+    def _of_all_processes(self, text: str, most: int = 400) -> str:
+        """The texts of all processes, of at most ``most`` bytes each. Processes can only add tensors: each
+        writes its bytes at its own place of a sum."""
         rank, processes = self.share
-        written = text.encode()[:room]
-        said = torch.zeros(processes, room, device=self.model.device)
-        said[rank, : len(written)] = torch.tensor(list(written), dtype=said.dtype, device=said.device)
-        lines = self.reduce(said.flatten()).view(processes, room).to(torch.uint8).cpu().numpy()
+        written = text.encode()[:most]
+        own = torch.zeros(processes, most, device=self.model.device)
+        own[rank, : len(written)] = torch.tensor(list(written), dtype=own.dtype, device=own.device)
+        lines = self.reduce(own.flatten()).view(processes, most).to(torch.uint8).cpu().numpy()
         return ", ".join(
             text for line in lines if (text := line.tobytes().rstrip(b"\0").decode(errors="ignore"))
         )
@@ -313,7 +322,7 @@ class Learner:
         return loss, statistics
 
     def _predict(self, hidden_BTD: Tensor, batch: Batch, entropy: bool, values: bool) -> Predictions:
-        """Log-probabilities of the trained targets, and the entropies there; only those positions go through
+        """Log-probabilities of the trained targets, and the entropies there. Only those positions go through
         the head."""
         trained = batch.mask_BT.flatten().nonzero()[:, 0]
         found_N, entropy_N = self._through_head(hidden_BTD, trained, trained, batch, entropy)
@@ -344,22 +353,22 @@ class Learner:
         return found_N[: len(predicted)], entropy_N[: len(predicted)]
 
     def _divergence(self, hidden_BTD: Tensor, teacher: LanguageModel, batch: Batch) -> Tensor:
-        """KL(student || teacher) [B, T] of the next token at the trained positions, by the teacher's reading
-        of the same batch."""
+        """KL(student || teacher) [B, T] of the next token at the trained positions; the teacher runs on the
+        same batch."""
         teacher.eval()
         with torch.no_grad():
-            told_BTD = teacher(
+            teacher_BTD = teacher(
                 batch.tokens_BT, batch.positions_BT, batch.segments_BT, beginnings_BT=batch.beginnings_BT
             ).hidden_BTD
         trained = batch.mask_BT.flatten().nonzero()[:, 0]
         places = torch.nn.functional.pad(trained, (0, -len(trained) % ROW_STEP))
-        hidden_ND, told_ND = (
-            some_BTD.flatten(0, 1).index_select(0, places) for some_BTD in (hidden_BTD, told_BTD)
+        hidden_ND, teacher_ND = (
+            some_BTD.flatten(0, 1).index_select(0, places) for some_BTD in (hidden_BTD, teacher_BTD)
         )
         temperatures_N = None if batch.temperatures_BT is None else batch.temperatures_BT.flatten()[places]
         weights = (self.model.lm_head.weight, teacher.lm_head.weight.detach())
         found_N = reverse_divergence(
-            hidden_ND, weights[0], told_ND, weights[1], temperatures_N, self._head_dtype()
+            hidden_ND, weights[0], teacher_ND, weights[1], temperatures_N, self._head_dtype()
         )[: len(trained)]
         return (
             torch.zeros_like(batch.mask_BT, dtype=found_N.dtype)
@@ -440,8 +449,8 @@ class Learner:
         return found
 
 
-def tell_fault(learner: LearnerProtocol, metrics: Metrics, log: Log) -> None:
-    """Say in the log what was wrong where an update was not applied."""
+def log_fault(learner: LearnerProtocol, metrics: Metrics, log: Log) -> None:
+    """Log what was wrong where an update was not applied."""
     if metrics.get("optim/skipped"):
         log.info(f"warning: {learner.fault()}")
 

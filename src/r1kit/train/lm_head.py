@@ -1,8 +1,10 @@
 """The language model's head, from hidden states to the log-probabilities of given tokens, without all logits
 at once.
 
-    l = h W^T / T,    log p(y) = l_y - log sum_v exp l_v,    H = log sum_v exp l_v - sum_v p_v l_v          (T: the row's temperature)
-    dl = g (onehot(y) - p) - k p (log p + H)          for the upstream slopes g of log p(y) and k of H
+    l = h W^T / T,    log p(y) = l_y - log sum_v exp l_v,    H = log sum_v exp l_v - sum_v p_v l_v
+    dl = g (onehot(y) - p) - k p (log p + H)
+
+with T the row's temperature, g and k the upstream slopes of log p(y) and of H.
 
 Positions are taken in parts of at most PART_LOGITS logits; only a single part keeps its logits for the
 backward pass, several compute them again. So at 150,000 tokens of vocabulary the memory does not grow with
@@ -83,7 +85,7 @@ class _Head(torch.autograd.Function):
         ctx: Any, *grads: Tensor | None
     ) -> tuple[Tensor | None, Tensor | None, None, None, None, None]:
         hidden_ND, weight_VD, targets_N, temperatures_N, normaliser_N, entropy_N = ctx.saved_tensors
-        kept, ctx.kept = ctx.kept, None  # they are overwritten: a second pass makes them anew
+        kept, ctx.kept = ctx.kept, None  # they are overwritten: a second pass computes them again
         if grads[0] is None and grads[1] is None:
             return None, None, None, None, None, None
         grad_hidden, grad_weight = torch.empty_like(hidden_ND), torch.zeros_like(weight_VD)
@@ -124,7 +126,7 @@ def _logits(
 
 
 def _normalise(logits_NV: Tensor, targets_N: Tensor, entropy: bool) -> tuple[Tensor, Tensor, Tensor | None]:
-    """(log sum exp, log-probability of each target, entropy if asked for), [N] each."""
+    """(log sum exp, log-probability of each target, and with ``entropy`` the entropy), [N] each."""
     if logits_NV.dtype == torch.float32 and fused.usable(logits_NV):
         return fused.normalise(logits_NV, targets_N, entropy)
     normaliser_N = logits_NV.logsumexp(-1)

@@ -1,4 +1,4 @@
-"""What a loss sees, and the losses that need no more than a line: cross-entropy and its relatives.
+"""What a loss gets from the model, and the loss that is one line: cross-entropy.
 
 An objective is a pure function of the model's predictions and the batch. It returns a *sum* over trained
 tokens; the rows' weights carry the normalisation, so any split over micro-batches, packing or processes gives
@@ -16,9 +16,9 @@ from r1kit.train.packing import Batch
 @dataclass(frozen=True, slots=True)
 class Predictions:
     """logprobs_BT: log-probability of each target in float32, with gradient, zero where not trained;
-    entropy_BT: of the distribution it came from, with gradient (zero unless asked for); values_BT: the scalar
-    head's outputs, if there is one; divergence_BT: from the teacher's distribution (divergence.py), with
-    gradient, zero where not trained, if the learner follows one."""
+    entropy_BT: of the distribution it came from, with gradient (zero unless ``wants_entropy``); values_BT:
+    the scalar head's outputs, if there is one; divergence_BT: from the teacher's distribution
+    (divergence.py), with gradient, zero where not trained, if the learner has a teacher."""
 
     logprobs_BT: Tensor
     entropy_BT: Tensor
@@ -27,9 +27,9 @@ class Predictions:
 
 
 class Objective(Protocol):
-    """``wants_entropy`` and ``wants_values`` say what must be computed. The statistics returned are sums, to
-    be added over batches and processes; ``names`` lists them, since a process without rows must add zeros of
-    the same names."""
+    """``wants_entropy`` and ``wants_values``: what the learner must compute. The statistics returned are
+    sums, to be added over batches and processes; ``names`` lists them, since a process without rows must add
+    zeros of the same names."""
 
     @property
     def names(self) -> tuple[str, ...]: ...

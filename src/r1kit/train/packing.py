@@ -5,10 +5,10 @@ A row of n tokens gives n-1 inputs and n-1 targets. Rows are placed best-fit-dec
 ``context`` positions (DeepSeek-R1, supplement B.1: best-fit packing into fixed-length chunks); each line's
 segments are numbered from 1, 0 is padding, and positions restart.
 
-Rows with the same prompt may share it: it then stands once in a line, as a segment of its own, and the rows'
-own segments go on behind it, with positions that continue. What is shared ends two positions before the first
-trained target, so that every position from which a trained token is predicted, also by multi-token prediction
-at depth 1, is the row's own."""
+Rows with the same prompt may share it: it is then in a line once, as a segment of its own, and the rows' own
+segments follow it, with positions that continue. The shared part ends two positions before the first trained
+target, so that every position from which a trained token is predicted, also by multi-token prediction at
+depth 1, is the row's own."""
 
 from bisect import bisect_left, insort
 from collections.abc import Sequence
@@ -65,23 +65,23 @@ def place(lengths: Sequence[int], context: int) -> list[list[int]]:
             bins.append([index])
             insort(free, (context - lengths[index], len(bins) - 1))
         else:
-            room, chosen = free.pop(at)
+            left, chosen = free.pop(at)
             bins[chosen].append(index)
-            insort(free, (room - lengths[index], chosen))
+            insort(free, (left - lengths[index], chosen))
     return bins
 
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """Rows, by index, that stand in one line behind the ``shared`` positions that they begin with (0: a row
-    by itself)."""
+    """Rows, by index, of one line that follow the ``shared`` positions that they begin with (0: a row by
+    itself)."""
 
     rows: tuple[int, ...]
     shared: int
 
 
 def bundles(rows: Sequence[Row], context: int) -> list[Bundle]:
-    """Rows whose inputs begin alike together, as many as a line of ``context`` positions holds."""
+    """Rows with the same prompt together, as many as fit into a line of ``context`` positions."""
     found = [Bundle((index,), 0) for index, row in enumerate(rows) if not _shared(row)]
     alike: dict[bytes, list[int]] = {}
     for index, row in enumerate(rows):
@@ -113,14 +113,14 @@ def _beginning(row: Row) -> bytes:
 def pack(
     rows: Sequence[Row], context: int, lines: int, share: bool = False, joined: bool = False
 ) -> list[Batch]:
-    """Pack rows into batches of at most ``lines`` lines of at most ``context`` positions; ``share``: a prompt
-    stands once for its rows.
+    """Pack rows into batches of at most ``lines`` lines of at most ``context`` positions; ``share``: rows of
+    one prompt share it.
 
-    ``joined``: the lines of a batch are one, ``lines`` times as long. It holds whole groups and ends with
-    less padding, and costs nothing where attention computes only what a token sees. A row longer than
-    ``context`` raises R1kitError: cutting it would change what is learned in silence. Several lines are
+    ``joined``: the lines of a batch are one, ``lines`` times as long. Whole groups then fit, with less
+    padding, and it costs nothing where attention computes only what a token sees. A row longer than
+    ``context`` raises R1kitError, since cutting it would silently change what is learned. Several lines are
     padded to ``context`` and to an even number, a single one by a thirty-second at most: CPU libraries
-    compile a product per shape, so few shapes pay."""
+    compile a product per shape, so few shapes are faster."""
     lengths = [len(row.token_ids) - 1 for row in rows]
     if lengths and max(lengths) > context:
         raise R1kitError(
@@ -137,14 +137,15 @@ def pack(
 
 @dataclass(frozen=True, slots=True)
 class _Segment:
-    """Positions ``span`` of a line hold inputs ``part`` of a row; as a beginning they belong to no row."""
+    """Inputs ``part`` of a row at positions ``span`` of a line. A shared beginning belongs to no row;
+    ``after`` is the number of the beginning that this segment continues (0: none)."""
 
     row: int
     line: int
     number: int
     span: slice
     part: slice
-    behind: int = 0
+    after: int = 0
     is_beginning: bool = False
 
 
@@ -153,7 +154,7 @@ def _segments(rows: Sequence[Row], bins: Sequence[Sequence[Bundle]]) -> list[_Se
     for line, chosen in enumerate(bins):
         start, number = 0, 1
         for bundle in chosen:
-            behind = 0
+            after = 0
             if bundle.shared:
                 found.append(
                     _Segment(
@@ -165,11 +166,11 @@ def _segments(rows: Sequence[Row], bins: Sequence[Sequence[Bundle]]) -> list[_Se
                         is_beginning=True,
                     )
                 )
-                start, behind, number = start + bundle.shared, number, number + 1
+                start, after, number = start + bundle.shared, number, number + 1
             for index in bundle.rows:
                 part = slice(bundle.shared, len(rows[index].token_ids) - 1)
                 found.append(
-                    _Segment(index, line, number, slice(start, start + part.stop - part.start), part, behind)
+                    _Segment(index, line, number, slice(start, start + part.stop - part.start), part, after)
                 )
                 start, number = start + part.stop - part.start, number + 1
     return found
@@ -191,7 +192,7 @@ def _batch(rows: Sequence[Row], bins: Sequence[Sequence[Bundle]], context: int) 
         numbers[at], positions[at], beginnings[at] = (
             segment.number,
             np.arange(part.start, part.stop),
-            segment.behind,
+            segment.after,
         )
         if segment.is_beginning:
             continue

@@ -22,6 +22,7 @@ from r1kit.train.learner import LearnerProtocol, Metrics
 from r1kit.train.policy_loss import Aggregation, Divergence, PolicyLoss, PolicyLossConfig, token_weights
 from r1kit.train.rl_loop import MakeLearner, RLConfig
 from r1kit.train.rollouts import Phase, Policy, collect
+from r1kit.train.surrogates import require_a_ratio
 from r1kit.train.worker_thread import do_nothing
 from r1kit.types import Rollout, Row
 
@@ -62,6 +63,7 @@ class PPOConfig(RLConfig, PolicyLossConfig):
                 "change within one; "
                 f"{self.reference_refresh} is no multiple of updates_per_rollout {self.updates_per_rollout}"
             )
+        require_a_ratio(self.surrogate, self.updates_per_rollout)
         return self
 
 

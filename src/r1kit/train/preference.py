@@ -165,8 +165,8 @@ class RewardModel:
     """A trained judge. ``summary_only``: it reads the answer without the thinking, as the paper's helpfulness
     model does.
 
-    Scores are sigmoid((v - mean) / std), so in 0..1 beside the rule rewards; a rollout without an answer gets
-    0."""
+    Scores are sigmoid((v - mean) / std), so from 0 to 1 like the rule rewards; a rollout without an answer
+    gets 0."""
 
     learner: LearnerProtocol
     chat: Chat
@@ -176,26 +176,28 @@ class RewardModel:
     std: float
 
     def scores(self, rollouts: Sequence[Rollout]) -> list[float]:
-        answered = [r for r in rollouts if r.answer is not None]
-        texts = [str(r.answer) if self.summary_only else r.text for r in answered]
+        answered = [place for place, r in enumerate(rollouts) if r.answer is not None]
+        texts = [
+            str(rollouts[place].answer) if self.summary_only else rollouts[place].text for place in answered
+        ]
         values = read_values(
             self.learner,
             [
-                text_row(self.chat, r.problem, text, self.context)
-                for r, text in zip(answered, texts, strict=True)
+                text_row(self.chat, rollouts[place].problem, text, self.context)
+                for place, text in zip(answered, texts, strict=True)
             ],
         )
-        found = dict(zip([id(r) for r in answered], sigmoid((values - self.mean) / self.std), strict=True))
-        return [float(found.get(id(r), 0.0)) for r in rollouts]
+        found = dict(zip(answered, sigmoid((values - self.mean) / self.std), strict=True))
+        return [float(found.get(place, 0.0)) for place in range(len(rollouts))]
 
 
 def text_row(chat: Chat, problem: Problem, text: str, context: int) -> Row:
-    """The row of a prompt and a text; a text beyond ``context`` is cut, so that no rambling rollout stops the
-    run."""
+    """The row of a prompt and a text. A text beyond ``context`` is cut, so that a very long rollout does not
+    stop the run."""
     prompt_ids, response_ids = chat.prompt_ids(problem, opening=""), chat.response_ids(text)
-    room = max(1, context - len(prompt_ids))
-    if len(response_ids) > room:
-        response_ids = np.concatenate([response_ids[: room - 1], response_ids[-1:]])
+    most = max(1, context - len(prompt_ids))
+    if len(response_ids) > most:
+        response_ids = np.concatenate([response_ids[: most - 1], response_ids[-1:]])
     return value_row(prompt_ids, response_ids)
 
 

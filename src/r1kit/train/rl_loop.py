@@ -25,7 +25,7 @@ from r1kit.rewards import WeightedReward
 from r1kit.seeds import derive_seed
 from r1kit.train import agreement_gate, checkpoint
 from r1kit.train.agreement_gate import GapAlarm, GateConfig
-from r1kit.train.learner import LearnerProtocol, Metrics, tell_fault
+from r1kit.train.learner import LearnerProtocol, Metrics, log_fault
 from r1kit.train.off_policy import LAGGED, Phases, follow, hand_over, require_lagged, version_of
 from r1kit.train.optimizers import ScheduleConfig
 from r1kit.train.rollouts import (
@@ -180,7 +180,7 @@ def learn_phase(
         metrics = found | prepared | learned
         if step == first and (warning := alarm.feed(step, disagreement(metrics))):
             log.info(f"warning: {warning}")
-        tell_fault(policy.learner, learned, log)
+        log_fault(policy.learner, learned, log)
         log.step(step, config.steps, metrics | {"time/update": time.perf_counter() - began})
     return metrics
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from r1kit.chat import Chat
 from r1kit.config import Config, ConfigError
@@ -47,6 +47,17 @@ class RolloutConfig(Config):
     dynamic_sampling: int = Field(default=0, ge=0)
     replay_experts: bool = False
     curriculum: CurriculumConfig | None = None
+
+    @model_validator(mode="after")
+    def _sampling_keeps_every_token(self) -> "RolloutConfig":
+        if self.top_p < 1.0:
+            raise ValueError(
+                f"top_p: {self.top_p:g} would leave out unlikely tokens when rollouts are sampled, while the "
+                "learner's log-probabilities are those of the whole vocabulary: the gradient is then biased, "
+                "and no importance weight can see it. Use top_p: 1 for training (evaluation may use "
+                "any), or a lower temperature"
+            )
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +155,7 @@ def collect(
             derive_seed(seed, rounds) if rounds else seed,
             ahead,
             on_poll,
+            first=drawn,
         )
         scores_PG = judge(groups, ahead.informed(), failures)
         scoring_s += time.perf_counter() - ended
@@ -178,8 +190,8 @@ def sample(
     prompts, sampling, seeds = _requests(policy, problems, config, seed)
     completions = policy.engine.generate(prompts, sampling, seeds)
     return [
-        policy.chat.rollouts(problem, prompt, group)
-        for problem, prompt, group in zip(problems, prompts, completions, strict=True)
+        policy.chat.rollouts(problem, prompt, group, number=number)
+        for number, (problem, prompt, group) in enumerate(zip(problems, prompts, completions, strict=True))
     ]
 
 
@@ -190,9 +202,10 @@ def sample_and_ask(
     seed: int,
     ahead: Ahead,
     on_poll: Callable[[], None] = do_nothing,
+    first: int = 0,
 ) -> tuple[list[list[Rollout]], float]:
     """What ``sample`` returns, with the early rewards computed for groups while others are being sampled; and
-    when sampling ended, by time.perf_counter.
+    when sampling ended, by time.perf_counter. Groups are numbered from ``first``.
 
     The engine works in a second thread, the rewards in this one.
     """
@@ -201,7 +214,7 @@ def sample_and_ask(
 
     def take(completed: Mapping[int, list[Completion]]) -> list[Rollout]:
         fresh = {
-            place: policy.chat.rollouts(problems[place], prompts[place], group)
+            place: policy.chat.rollouts(problems[place], prompts[place], group, number=first + place)
             for place, group in completed.items()
             if place not in found
         }
@@ -272,8 +285,7 @@ def _describe_rewards(phase: Phase) -> Metrics:
     metrics = {
         "reward/mean": float(np.mean(judged)) if judged else math.nan,
         "reward/zero_std_groups": float(np.mean([not teaches(group) for group in totals])),
-        "reward/failed": len({(failure.problem, failure.index) for failure in phase.failures})
-        / max(1, len(scores)),
+        "reward/failed": len({failure.rollout for failure in phase.failures}) / max(1, len(scores)),
         "time/reward": phase.scoring_s,
     }
     for name in scores[0].parts if scores else ():
@@ -288,20 +300,18 @@ def _describe_rewards(phase: Phase) -> Metrics:
 def records(phase: Phase, most: int) -> list[dict[str, object]]:
     """The first ``most`` rollouts of a phase, and all that a reward failed on, as lines of the sample
     store."""
-    failed: dict[tuple[str, int], dict[str, str]] = {}
+    failed: dict[tuple[str, int, int], dict[str, str]] = {}
     for failure in phase.failures:
-        failed.setdefault((failure.problem, failure.index), {})[failure.reward] = failure.detail
+        failed.setdefault(failure.rollout, {})[failure.reward] = failure.detail
     rollouts = [rollout for group in phase.groups for rollout in group]
     scores: Sequence[Score | None] = [score for group in phase.scores_PG for score in group]
     scores = scores or [None] * len(rollouts)
     kept = [
         pair
         for place, pair in enumerate(zip(rollouts, scores, strict=True))
-        if place < most or (pair[0].problem.id, pair[0].index) in failed
+        if place < most or pair[0].key in failed
     ]
-    return [
-        record(rollout, score, failed.get((rollout.problem.id, rollout.index), {})) for rollout, score in kept
-    ]
+    return [record(rollout, score, failed.get(rollout.key, {})) for rollout, score in kept]
 
 
 def record(rollout: Rollout, score: Score | None, failures: Mapping[str, str]) -> dict[str, object]:
@@ -309,6 +319,7 @@ def record(rollout: Rollout, score: Score | None, failures: Mapping[str, str]) -
     line: dict[str, object] = {
         "problem": rollout.problem.id,
         "prompt": rollout.problem.prompt,
+        "group": rollout.group,
         "index": rollout.index,
         "text": rollout.text,
         "truth": rollout.problem.answer,

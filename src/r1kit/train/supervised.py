@@ -15,7 +15,7 @@ from r1kit.config import Config
 from r1kit.log import Log
 from r1kit.seeds import derive_seed
 from r1kit.train import checkpoint
-from r1kit.train.learner import LearnerProtocol, Metrics, tell_fault
+from r1kit.train.learner import LearnerProtocol, Metrics, log_fault
 from r1kit.train.objectives import CrossEntropy
 from r1kit.train.optimizers import ScheduleConfig
 from r1kit.types import Row
@@ -23,8 +23,8 @@ from r1kit.types import Row
 
 class SupervisedConfig(Config):
     """DeepSeek-R1's SFT: 2 epochs, cosine to a tenth (supplement B.4.2). ``batch_tokens``: tokens per update.
-    ``mtp_every``: the MTP loss joins every so many updates; its layer costs a quarter of a small model's
-    step. ``save_every`` counts updates."""
+    ``mtp_every``: one update in so many has the MTP loss; its layer costs a quarter of a small model's step.
+    ``save_every`` counts updates."""
 
     epochs: float = Field(default=2.0, gt=0)
     batch_tokens: int = Field(default=4096, ge=1)
@@ -109,7 +109,7 @@ def train(
             metrics["mtp_loss"] = summed["mtp"]
         if "max_violation" in summed:
             metrics["moe/max_violation"] = summed["max_violation"]
-        tell_fault(learner, metrics, log)
+        log_fault(learner, metrics, log)
         log.step(step, steps, metrics)
         if step + 1 < steps:  # the finished model is exported, not saved
             due, progress = (step + 1) % config.save_every == 0, {"step": step + 1}
@@ -126,6 +126,6 @@ def finetune(
     out: Path,
     owners: Sequence[str] = (),
 ) -> Metrics:
-    """SFT: ``config.epochs`` over ``rows``, shuffled again each epoch."""
+    """SFT: ``config.epochs`` over ``rows``, in a new order each epoch."""
     batches = list(update_batches(iter(epochs_of(rows, config.epochs, seed)), config.batch_tokens))
     return train(learner, lambda start: iter(batches[start:]), len(batches), config, log, out, owners)

@@ -1,20 +1,26 @@
-"""Surrogates: what an update may gain from a token of a rollout, given how far the policy has moved since the
-rollout was played.
+"""Surrogates: what an update gains from a token of a rollout, given how far the policy has moved since the
+rollout was sampled.
 
 With rho_t = pi(o_t) / pi_old(o_t), s = exp(mean_t log rho_t) over the rollout, sg[x] = x without gradient:
 
-    clip         min[rho_t A, clip(rho_t, 1-eps, 1+eps_high) A]                            PPO (1707.06347, eq. 7), GRPO (2402.03300, eq. 3)
-      dual_clip  max[clip, c A] where A < 0                                                Dual-clip PPO (1912.09729)
-    gspo         min[s A, clip(s, 1-eps, 1+eps_high) A]                                    GSPO (2507.18071, section 4.1)
-    gspo_token   the same of s_t = sg[s] pi(o_t) / sg[pi(o_t)]: an advantage a token       GSPO-token (2507.18071, section 4.3)
-    gmpo         A exp(mean_t l_t),  l_t = min or max[log rho_t, +-eps], by the sign of A  GMPO (2507.20673)
-    cispo        sg[min(rho_t, cispo_max)] A log pi(o_t)                                   CISPO (MiniMax-M1 2506.13585, section 3.1)
-    sapo         (4 / tau) sigmoid(tau (rho_t - 1)) A,  tau by the sign of A               SAPO (2511.20347)
-    reinforce    A log pi(o_t), no ratio: right for one update a rollout only              REINFORCE
+    clip         min[rho_t A, clip(rho_t, 1-eps, 1+eps_high) A]                PPO (1707.06347, eq. 7), GRPO
+      dual_clip  max[clip, c A] where A < 0                                    Dual-clip PPO (1912.09729)
+    gspo         min[s A, clip(s, 1-eps, 1+eps_high) A]                        GSPO (2507.18071, section 4.1)
+    gspo_token   the same of s_t = sg[s] pi(o_t) / sg[pi(o_t)]                 GSPO-token (section 4.3)
+    gmpo         A exp(mean_t l_t), l_t = min or max[log rho_t, +-eps]         GMPO (2507.20673)
+    cispo        sg[min(rho_t, cispo_max)] A log pi(o_t)                       CISPO (2506.13585, section 3.1)
+    sapo         (4 / tau) sigmoid(tau (rho_t - 1)) A                          SAPO (2511.20347)
+    reinforce    A log pi(o_t), no ratio: right for one update a rollout only  REINFORCE
 
-On policy (rho = 1) all have one gradient, A grad log pi(o_t): they differ in what they do as the policy moves
-away."""
+gmpo's bound and sapo's tau depend on the sign of A; gspo_token allows an advantage a token. On policy
+(rho = 1) all have one gradient, A grad log pi(o_t): they differ in what they do as the policy moves away.
 
+Where the gradient is 0 by definition (beyond a bound, or A = 0), the log ratio is bounded before exp, just
+outside the bound. Otherwise exp overflows above 88 in float32, and 0 x inf is nan. Where the definition
+itself has no bound (A < 0 and a ratio that overflows) the gain is infinite, and the learner skips the
+update."""
+
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -26,6 +32,7 @@ from torch import Tensor
 from r1kit.config import Config
 
 Surrogate = Literal["clip", "gspo", "gspo_token", "gmpo", "cispo", "sapo", "reinforce"]
+FLAT = 50.0  # sigmoid(x) is exactly 1 from here on, in float32 and float64, and its slope exactly 0
 
 
 class SurrogateConfig(Config):
@@ -49,6 +56,15 @@ class SurrogateConfig(Config):
                 f"{self.surrogate}. Leave it out"
             )
         return self
+
+
+def require_a_ratio(surrogate: Surrogate, updates_per_rollout: int) -> None:
+    """Raise ValueError where several updates learn from the same rollouts without a ratio."""
+    if surrogate == "reinforce" and updates_per_rollout > 1:
+        raise ValueError(
+            f"surrogate: reinforce has no ratio, so it is right only for the first update on a rollout; "
+            f"updates_per_rollout is {updates_per_rollout}. Set updates_per_rollout: 1, or surrogate: clip"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,23 +100,25 @@ def row_mean(values_BT: Tensor, mask_BT: Tensor, rows_BT: Tensor) -> Tensor:
 
 
 def _clip(moves: Moves, config: SurrogateConfig) -> Gain:
-    return _bounded(torch.exp(moves.log_ratio_BT), moves.advantages_BT, config)
+    return _bounded(moves.log_ratio_BT, moves.advantages_BT, config)
 
 
 def _gspo(moves: Moves, config: SurrogateConfig) -> Gain:
-    return _bounded(
-        torch.exp(row_mean(moves.log_ratio_BT, moves.mask_BT, moves.rows_BT)), moves.advantages_BT, config
-    )
+    mean_BT = row_mean(moves.log_ratio_BT, moves.mask_BT, moves.rows_BT)
+    return _bounded(mean_BT, moves.advantages_BT, config)
 
 
 def _gspo_token(moves: Moves, config: SurrogateConfig) -> Gain:
     mean_BT = row_mean(moves.log_ratio_BT, moves.mask_BT, moves.rows_BT).detach()
-    ratio_BT = torch.exp(mean_BT + moves.log_ratio_BT - moves.log_ratio_BT.detach())
-    return _bounded(ratio_BT, moves.advantages_BT, config)
+    log_ratio_BT = mean_BT + moves.log_ratio_BT - moves.log_ratio_BT.detach()
+    return _bounded(log_ratio_BT, moves.advantages_BT, config)
 
 
-def _bounded(ratio_BT: Tensor, advantages_BT: Tensor, config: SurrogateConfig) -> Gain:
+def _bounded(log_ratio_BT: Tensor, advantages_BT: Tensor, config: SurrogateConfig) -> Gain:
     low, high = config.epsilon, _high(config)
+    most = math.inf if config.dual_clip is None else math.log(config.dual_clip) + 1
+    most_BT = torch.where(advantages_BT < 0, most, math.log1p(high) + 1).to(log_ratio_BT.dtype)
+    ratio_BT = torch.exp(log_ratio_BT.clamp(max=most_BT))
     clipped_BT = ratio_BT.clamp(1 - low, 1 + high)
     gain_BT = torch.minimum(ratio_BT * advantages_BT, clipped_BT * advantages_BT)
     cut_BT = ((ratio_BT > 1 + high) & (advantages_BT > 0)) | ((ratio_BT < 1 - low) & (advantages_BT < 0))
@@ -116,7 +134,9 @@ def _gmpo(moves: Moves, config: SurrogateConfig) -> Gain:
     log_BT, positive_BT = moves.log_ratio_BT, moves.advantages_BT > 0
     bounded_BT = torch.where(positive_BT, log_BT.clamp(max=high), log_BT.clamp(min=-low))
     cut_BT = torch.where(positive_BT, log_BT > high, (log_BT < -low) & (moves.advantages_BT < 0))
-    return moves.advantages_BT * torch.exp(row_mean(bounded_BT, moves.mask_BT, moves.rows_BT)), cut_BT
+    mean_BT = row_mean(bounded_BT, moves.mask_BT, moves.rows_BT)
+    mean_BT = torch.where(moves.advantages_BT == 0, mean_BT.clamp(max=0), mean_BT)
+    return moves.advantages_BT * torch.exp(mean_BT), cut_BT
 
 
 def _cispo(moves: Moves, config: SurrogateConfig) -> Gain:
@@ -126,10 +146,10 @@ def _cispo(moves: Moves, config: SurrogateConfig) -> Gain:
 
 
 def _sapo(moves: Moves, config: SurrogateConfig) -> Gain:
-    ratio_BT = torch.exp(moves.log_ratio_BT)
     tau_BT = torch.where(moves.advantages_BT > 0, config.sapo_positive, config.sapo_negative).to(
-        ratio_BT.dtype
+        moves.log_ratio_BT.dtype
     )
+    ratio_BT = torch.exp(moves.log_ratio_BT.clamp(max=torch.log1p(FLAT / tau_BT)))
     gain_BT = torch.sigmoid(tau_BT * (ratio_BT - 1)) * 4 / tau_BT * moves.advantages_BT
     return gain_BT, torch.zeros_like(moves.mask_BT)
 

@@ -1,15 +1,17 @@
-"""Which tokens of an update learn: not all need to, and few of them drive the policy's entropy down.
+"""Which tokens of an update learn: not all need to, and few of them lower the policy's entropy.
 
-    entropy   the policy gradient on the ``tokens_share`` tokens of highest entropy only, where rollouts fork      80/20 (2506.01939, section 5)
-    clip_cov  no policy gradient on tokens drawn from those with 1 < cov < 5                                       Clip-Cov (2505.22617, section 4)
-    kl_cov    a penalty on |log ratio| for the ``tokens_share`` tokens of highest cov                              KL-Cov (2505.22617, section 4)
+    entropy   the policy gradient on the ``tokens_share`` tokens of highest entropy only  80/20, 2506.01939
+    clip_cov  no policy gradient on tokens drawn from those with 1 < cov < 5              Clip-Cov, 2505.22617
+    kl_cov    a penalty on |log ratio| for the ``tokens_share`` tokens of highest cov     KL-Cov, 2505.22617
 
-cov_t = (log p_t - mean log p) (A_t - mean A), over all tokens of the update: a likely token that did well
-makes the policy surer of itself.
+cov_t = (log p_t - mean log p) (A_t - mean A), over all tokens of the update: a likely token with a high
+advantage makes the distribution narrower.
 
-All three need the whole update, so they are chosen here, from what the policy that sampled says, before the
-learner sees a row; no micro-batch, packing or process changes the choice. A token that does not learn has
-advantage zero: it keeps its divergence from the reference, and it still counts where tokens are averaged."""
+All three need the whole update, so they are chosen here, before the learner sees a row; no micro-batch,
+packing or process changes the choice. The covariances come from the engine's log-probabilities. The entropies
+come from the learner as it is before this update, so within a phase they follow the updates already made. A
+token that does not learn has advantage zero: it keeps its divergence from the reference, and it still counts
+where tokens are averaged."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,30 +56,32 @@ class Chosen:
 def choose(
     config: TokensConfig,
     logprobs: Sequence[np.ndarray],
-    advantages: Sequence[float],
+    advantages: Sequence[float | np.ndarray],
     entropies: Sequence[np.ndarray],
     seed: int,
 ) -> Chosen:
-    """Which tokens of an update learn. All rollouts of the update take part, in any order but for clip_cov's
-    draw.
+    """Which tokens of an update learn. All rollouts of the update take part; only clip_cov's draw depends on
+    their order.
 
-    ``logprobs``, ``entropies``: of each rollout's own tokens [T] under the policy that sampled them
-    (entropies: for the rule entropy only). ``advantages``: one a rollout. R1kitError where entropies are
-    missing."""
+    ``logprobs``: of each rollout's sampled tokens [T], by the engine. ``entropies``: of the learner's
+    distributions at these tokens [T], for the rule entropy only. ``advantages``: one a rollout, or [T]. A
+    completion without tokens takes no part. Raises R1kitError where entropies are missing."""
     lengths = [len(logprobs_T) for logprobs_T in logprobs]
     learns_N: np.ndarray = np.ones(sum(lengths), dtype=np.float32)
     penalties_N: np.ndarray = np.zeros(sum(lengths), dtype=np.float32)
     if config.tokens == "entropy":
         if [len(entropies_T) for entropies_T in entropies] != lengths:
             raise R1kitError(
-                "tokens: entropy needs the entropy of every sampled token; ask the learner for them "
+                "tokens: entropy needs the entropy of every sampled token; compute them with the learner "
                 "before choosing"
             )
         learns_N = top_entropy(np.concatenate([np.zeros(0), *entropies]), config.share)
     elif config.tokens != "all":
         covariances_N = covariances(
             np.concatenate([np.zeros(0), *logprobs]),
-            np.repeat(np.asarray(advantages, dtype=np.float64), lengths),
+            np.concatenate(
+                [np.zeros(0), *(np.broadcast_to(one, n) for one, n in zip(advantages, lengths, strict=True))]
+            ),
         )
         if config.tokens == "clip_cov":
             learns_N = 1 - drawn_between(covariances_N, config.share, seed)

@@ -11,7 +11,8 @@ from r1kit.tasks.dataset import Dataset
 from r1kit.tasks.gym import Gym
 from r1kit.tasks.miniature.general import General
 from r1kit.tasks.miniature.procedural import KINDS, Procedural
-from r1kit.tasks.task import Task, final_answer, is_held_out, vote_key
+from r1kit.tasks.prompts import Prompts
+from r1kit.tasks.task import AnsweredTask, Task, final_answer, is_held_out, vote_key
 from r1kit.user_code import load_name
 
 REASONING = tuple(KINDS)  # the miniature's checkable tasks
@@ -21,6 +22,7 @@ TASKS: dict[str, Callable[..., Task]] = {
     **{kind: (lambda name, kind=kind, **options: Procedural(kind, **options)) for kind in KINDS},
     "general": lambda name, **options: General(**options),
     "dataset": Dataset,
+    "prompts": Prompts,
     "gym": Gym,
 }
 
@@ -28,10 +30,12 @@ __all__ = [
     "KINDS",
     "REASONING",
     "TASKS",
+    "AnsweredTask",
     "Dataset",
     "General",
     "Gym",
     "Procedural",
+    "Prompts",
     "Task",
     "final_answer",
     "is_held_out",

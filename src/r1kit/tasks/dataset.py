@@ -29,9 +29,9 @@ from r1kit.jsonl import column, parse_row, read_lines, write_jsonl
 from r1kit.language import scripts_of
 from r1kit.tasks.mathematics.check import boxed, check_math_batch, gold_text, tidy
 from r1kit.tasks.mathematics.check import final_answer as final_math
-from r1kit.tasks.overlap import fingerprint, without_contaminated, without_duplicates
+from r1kit.tasks.overlap import is_held_out_prompt, without_contaminated, without_duplicates
 from r1kit.tasks.programs import TESTS, ask_for_program, check_programs, program_columns, read_program
-from r1kit.tasks.task import final_answer, is_held_out
+from r1kit.tasks.task import final_answer, stamp_of
 from r1kit.types import Problem, Verdict
 
 PROMPTS = ("prompt", "problem", "question")
@@ -178,7 +178,7 @@ class Dataset:
             for name in (self.config.train, self.config.held_out, *self.config.decontaminate)
             if name is not None
         ]
-        return _read_splits(self.name, self.config, tuple(_stamp(Path(name).expanduser()) for name in named))
+        return _read_splits(self.name, self.config, tuple(stamp_of(name) for name in named))
 
 
 def _both(golds: Sequence[str], answers: Sequence[str | None]) -> tuple[list[str], list[str]]:
@@ -198,14 +198,6 @@ def _value_key(text: str) -> str:
     return str(Fraction(text)) if _NUMBER.fullmatch(text) else text
 
 
-def _stamp(path: Path) -> tuple[str, int, int]:
-    """What changes with a file's content, so that a changed file is read again."""
-    if not path.is_file():
-        next(read_lines(path), None)  # says what is wrong with it
-    state = path.stat()
-    return str(path), state.st_size, state.st_mtime_ns
-
-
 @lru_cache(maxsize=32)
 def _read_splits(name: str, config: DatasetConfig, stamps: tuple[tuple[str, int, int], ...]) -> Splits:
     """Read a data set's files once, however many stages ask for it."""
@@ -222,10 +214,8 @@ def _read_splits(name: str, config: DatasetConfig, stamps: tuple[tuple[str, int,
         reading = _read_file(name, config, Path(config.train).expanduser())
         train: Sequence[Problem] = reading.problems
         if config.held_out is None:
-            found["held_out"] = [
-                problem for problem in train if is_held_out("dataset", fingerprint(problem.prompt))
-            ]
-            train = [problem for problem in train if not is_held_out("dataset", fingerprint(problem.prompt))]
+            found["held_out"] = [problem for problem in train if is_held_out_prompt(problem.prompt)]
+            train = [problem for problem in train if not is_held_out_prompt(problem.prompt)]
         known += [problem.prompt for problem in found["held_out"]] if config.held_out is not None else []
         found["train"] = without_contaminated(train, known) if known else train
         lines.insert(0, f"train: {reading}")

@@ -8,6 +8,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
+from r1kit.tasks.task import is_held_out
 from r1kit.types import Problem
 
 GRAM = 10
@@ -22,6 +23,12 @@ def words(text: str) -> list[str]:
 def fingerprint(text: str) -> str:
     """Equal for texts that differ only in case, width or spaces; signs count, since 3+4 is not 3*4."""
     return "".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def is_held_out_prompt(prompt: str) -> bool:
+    """Whether a prompt of a file without splits belongs to the held-out eighth: by a hash of its text, the
+    same for problems, general prompts and preferences."""
+    return is_held_out("dataset", fingerprint(prompt))
 
 
 def without_duplicates(problems: Iterable[Problem]) -> list[Problem]:

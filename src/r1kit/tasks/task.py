@@ -1,10 +1,13 @@
 """What a task is: problems in splits, and a check that RL, filtering and evaluation share."""
 
 import hashlib
+import random
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from r1kit.jsonl import read_lines
 from r1kit.types import Problem, Verdict
 
 _BOX = re.compile(r"\\boxed\{([^{}]*)\}")
@@ -23,6 +26,20 @@ class Task(Protocol):
     def problems(self, split: str) -> Sequence[Problem]: ...
 
     def check(self, problem: Problem, answer: str | None) -> Verdict: ...
+
+
+@runtime_checkable
+class AnsweredTask(Protocol):
+    """A task whose prompts have written answers to learn from: the whole response, thinking included, or None
+    where there is none. A task that writes them by chance draws from ``rng``."""
+
+    name: str
+
+    def problems(self, split: str) -> Sequence[Problem]: ...
+
+    def check(self, problem: Problem, answer: str | None) -> Verdict: ...
+
+    def write_response(self, problem: Problem, rng: random.Random) -> str | None: ...
 
 
 def is_held_out(task: str, *parameters: object) -> bool:
@@ -46,3 +63,12 @@ def vote_key(answer: str | None) -> str | None:
     together."""
     said = None if answer is None else final_answer(answer)
     return None if said is None else re.sub(r"\s+", "", said)
+
+
+def stamp_of(file: str) -> tuple[str, int, int]:
+    """Path, size and time of a data file: what changes with its content. Raises R1kitError for a file that
+    is missing or of another format."""
+    path = Path(file).expanduser()
+    next(read_lines(path), None)  # raises for what cannot be read
+    state = path.stat()
+    return str(path), state.st_size, state.st_mtime_ns

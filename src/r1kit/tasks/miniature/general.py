@@ -95,6 +95,7 @@ _TEMPLATES = {
     },
 }
 GENERAL_KINDS = tuple(_TEMPLATES)
+QUALITY = 0.8  # of the written answers that stages train on: the chance of each part to be right
 
 
 def _items(kind: str, language: str) -> list[tuple[str, tuple[str, ...]]]:
@@ -134,6 +135,10 @@ class General:
 
     def check(self, problem: Problem, answer: str | None) -> Verdict:
         return Verdict("unverifiable", "general prompts are scored by judges, not by rules")
+
+    def write_response(self, problem: Problem, rng: random.Random) -> str:
+        """A short thinking and a written answer. No writer is perfect, so some of its parts are spoiled."""
+        return f"<think>{reference_thinking(problem)}</think>{reference_answer(problem, rng, QUALITY)}"
 
 
 def _all_problems() -> list[Problem]:

@@ -1,0 +1,205 @@
+"""General prompts from your own files: problems without an answer that a rule could check.
+
+In a recipe: ``{assistant: {kind: prompts, train: general.jsonl, held_out: general_test.jsonl}}``. A row is
+``{"prompt": ...}``, or a conversation in ``messages``: one user turn, then the assistant's if there is one.
+``response`` or ``completion`` is a written answer, which cold start, rejection sampling and distillation can
+train on. All columns of the row reach rewards and judges in ``Problem.columns``; ``kind`` (for instance
+"forbidden", a prompt to be refused) and ``language`` are understood.
+
+What is evaluated is never trained on: without ``held_out`` an eighth of the prompts is held out by a hash of
+their text, and training prompts that stand in the held-out file, or share ten words in a row with one of its
+prompts, are left out (r1kit.tasks.overlap)."""
+
+import hashlib
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from r1kit.config import Config, R1kitError
+from r1kit.jsonl import BadRows, column, read_usable
+from r1kit.language import scripts_of
+from r1kit.tasks.overlap import is_held_out_prompt, without_contaminated, without_duplicates
+from r1kit.tasks.task import stamp_of
+from r1kit.types import Problem, Verdict
+
+PROMPTS = ("prompt", "question", "instruction")
+RESPONSES = ("response", "completion")
+
+
+class PromptsConfig(Config):
+    """The options of a prompts task in a recipe. Files are looked up from the current folder.
+
+    ``prompt`` and ``response`` name the columns; by default the first of PROMPTS and RESPONSES that the row
+    has. ``language`` is that of rows without a column ``language``. ``limit`` bounds each split. ``bad_rows:
+    quarantine`` writes rows that cannot be used to FILE.bad.jsonl and goes on, up to 5 % of a file."""
+
+    train: str | None = None
+    held_out: str | None = None
+    prompt: str | None = None
+    response: str | None = None
+    language: str = "en"
+    limit: int | None = Field(default=None, ge=1)
+    bad_rows: BadRows = "error"
+
+    @field_validator("language")
+    @classmethod
+    def _language_is_known(cls, language: str) -> str:
+        scripts_of(language)
+        return language
+
+    @model_validator(mode="after")
+    def _has_a_file(self) -> Self:
+        if self.train is None and self.held_out is None:
+            raise ValueError("a prompts task needs train: FILE.jsonl, held_out: FILE.jsonl, or both")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Splits:
+    """The prompts by split, and one line about them."""
+
+    problems: Mapping[str, Sequence[Problem]]
+    about: str
+
+
+class Prompts:
+    """A task of general prompts from JSON Lines files; see PromptsConfig for ``options``. Files are read when
+    problems are first needed, and again when they have changed."""
+
+    def __init__(self, name: str, **options: Any) -> None:
+        self.name = name
+        self.config = PromptsConfig.parse(options, f"tasks.{name}")
+
+    def problems(self, split: str) -> Sequence[Problem]:
+        """The prompts of "train" or "held_out". Raises R1kitError naming file, line and fix for what cannot
+        be read."""
+        found = self._splits().problems
+        if not found.get(split):
+            state = "is empty" if split in found else "is not there"
+            raise R1kitError(
+                f"task {self.name}: the split {split!r} {state}; give more rows, or {split}: FILE.jsonl "
+                f"({self.about()})"
+            )
+        return found[split]
+
+    def about(self) -> str:
+        """One line: prompts by split, their files, and how many have a written answer."""
+        return self._splits().about
+
+    def check(self, problem: Problem, answer: str | None) -> Verdict:
+        """General prompts are scored by reward models and judges: no rule can check an answer."""
+        return Verdict("unverifiable", "general prompts are scored by judges, not by rules")
+
+    def write_response(self, problem: Problem, rng: random.Random) -> str | None:
+        """The row's written answer, with its ``thinking`` where there is one; None for a row without."""
+        response = problem.columns.get("response")
+        if not isinstance(response, str) or response.lstrip().startswith("<think>"):
+            return response
+        thinking = problem.columns.get("thinking")
+        return f"<think>{thinking if isinstance(thinking, str) else ''}</think>{response}"
+
+    def _splits(self) -> Splits:
+        files = [file for file in (self.config.train, self.config.held_out) if file is not None]
+        return _read_splits(self.name, self.config, tuple(stamp_of(file) for file in files))
+
+
+@lru_cache(maxsize=32)
+def _read_splits(name: str, config: PromptsConfig, stamps: tuple[tuple[str, int, int], ...]) -> Splits:
+    """Read the files once, however many stages need them; ``stamps`` change with the files."""
+    found: dict[str, list[Problem]] = {}
+    if config.held_out is not None:
+        found["held_out"] = _read_file(name, config, config.held_out)
+    if config.train is not None:
+        train = _read_file(name, config, config.train)
+        if config.held_out is None:
+            found["held_out"] = [problem for problem in train if is_held_out_prompt(problem.prompt)]
+            train = [problem for problem in train if not is_held_out_prompt(problem.prompt)]
+        else:
+            train = without_contaminated(train, [problem.prompt for problem in found["held_out"]])
+        found["train"] = train
+    limited = {split: problems[: config.limit] for split, problems in found.items()}
+    return Splits(limited, _about(name, limited, stamps))
+
+
+def _about(
+    name: str, splits: Mapping[str, Sequence[Problem]], stamps: tuple[tuple[str, int, int], ...]
+) -> str:
+    counts = ", ".join(
+        f"{len(splits[split])} {split.replace('_', ' ')}"
+        for split in ("train", "held_out")
+        if split in splits
+    )
+    answered = sum("response" in problem.columns for problems in splits.values() for problem in problems)
+    files = " and ".join(Path(path).name for path, _, _ in stamps)
+    return f"{name}: {counts} prompts of {files}, {answered} with a written answer"
+
+
+def _read_file(name: str, config: PromptsConfig, file: str) -> list[Problem]:
+    """All usable rows of a file as problems, each prompt once."""
+
+    def use(path: Path, number: int, row: dict[str, Any]) -> Problem:
+        return _problem(name, config, path, number, row)
+
+    path = Path(file).expanduser()
+    problems = read_usable(path, use, config.bad_rows)
+    if not problems:
+        raise R1kitError(f'{path}: no rows; a row is an object such as {{"prompt": ...}}')
+    return without_duplicates(problems)
+
+
+def _problem(name: str, config: PromptsConfig, path: Path, number: int, row: dict[str, Any]) -> Problem:
+    prompt, response = _turns(config, path, number, row)
+    if not prompt.strip():
+        raise R1kitError(f"{path}:{number}: the prompt is empty; write it or remove the row")
+    language = row.get("language") or config.language
+    try:
+        scripts_of(language)
+    except (ValueError, TypeError) as error:
+        raise R1kitError(f"{path}:{number}: column 'language': {error}") from None
+    key = hashlib.sha256(prompt.encode()).hexdigest()[:16]
+    columns = {**row, **({} if response is None else {"response": response})}
+    return Problem(f"{name}/{key}", name, prompt, None, language, columns=columns)
+
+
+def _turns(config: PromptsConfig, path: Path, number: int, row: dict[str, Any]) -> tuple[str, str | None]:
+    """(prompt, written answer or None) of a row."""
+    if config.prompt is None and "messages" in row:
+        turns = row["messages"]
+        ends = isinstance(turns, list) and bool(turns) and isinstance(turns[-1], dict)
+        if ends and turns[-1].get("role") == "assistant":
+            return (
+                one_turn(path, number, "messages", turns[:-1], "user"),
+                one_turn(path, number, "messages", turns[-1:], "assistant"),
+            )
+        return one_turn(path, number, "messages", turns, "user"), None
+    wanted = config.prompt or next((key for key in PROMPTS if key in row), "prompt")
+    written = config.response or next((key for key in RESPONSES if row.get(key) is not None), None)
+    prompt = _text(path, number, row, wanted, "user").strip()
+    return prompt, None if written is None else _text(path, number, row, written, "assistant")
+
+
+def _text(path: Path, number: int, row: dict[str, Any], name: str, role: str) -> str:
+    value = row.get(name)
+    return (
+        one_turn(path, number, name, value, role)
+        if isinstance(value, list)
+        else column(path, number, row, name)
+    )
+
+
+def one_turn(path: Path, number: int, name: str, turns: Any, role: str) -> str:
+    """The text of a conversation's only turn of ``role``; system turns are left out. Raises R1kitError for
+    more turns than that, or none."""
+    whole = isinstance(turns, list) and all(isinstance(turn, dict) for turn in turns)
+    others = [turn for turn in turns if turn.get("role") != "system"] if whole else []
+    if len(others) != 1 or others[0].get("role") != role:
+        raise R1kitError(
+            f"{path}:{number}: column {name!r}: one user turn and at most one assistant turn can be read; "
+            "split the conversation or remove the row"
+        )
+    return column(path, number, {name: others[0].get("content")}, name)

@@ -77,9 +77,10 @@ def reinforce(
     tasks: Mapping[str, tuple[Task, float]],
     rewards: Sequence[WeightedReward],
     watch: Watch | None = None,
+    changes: Mapping[int, Mapping[str, float]] = {},
 ) -> None:
     """RL from the model in ``init``, by GRPO or by PPO; the result is exported to ctx.out/model. PPO's critic
-    starts as the same model."""
+    starts as the same model. ``changes``: step -> weights of the tasks from that step on."""
     tell_tasks(ctx, tasks)
     learner = ctx.runtime.learner(init, learner_config)
     reference = ctx.runtime.learner(init, learner_config) if config.beta else None
@@ -97,6 +98,7 @@ def reinforce(
         fits(player.chat, room),
         config.curriculum,
         ctx.log.info,
+        changes,
     )
     tell_left_out(ctx, mixture, room)
     with contextlib.suppress(StopTraining):

@@ -107,7 +107,7 @@ def train(
     weights = {reward.name: reward.weight for reward in rewards}
     with Phases(
         lambda first, heed: collect(
-            player, mixture, rewards, config, derive_seed(seed, "rollout", first), heed
+            player, mixture.at(first), rewards, config, derive_seed(seed, "rollout", first), heed
         )
     ) as phases:
         for first in range(start, config.steps, config.updates_per_rollout):
@@ -116,9 +116,8 @@ def train(
             drawn, stream = drawn + phase.drawn, mixture.saved()
             sampled = time.perf_counter()
             followed = follow(player, phase, config, first)
-            watched = (
-                watch(player) if watch and config.watch_every and first % config.watch_every == 0 else {}
-            )
+            looks = config.watch_every and first % config.watch_every == 0
+            watched = watch(player, first) if watch and looks else {}
             if config.off_policy and after < config.steps:
                 phases.begin(after)
             phase_metrics = describe(phase) | watched | {"time/rollout": sampled - began - phase.scoring_s}

@@ -182,10 +182,11 @@ def train(
     for first in range(start, config.steps, config.updates_per_rollout):
         began = time.perf_counter()
         refresh_reference(player, config, first)
-        phase = collect(player, mixture, rewards, config, derive_seed(seed, "rollout", first))
+        phase = collect(player, mixture.at(first), rewards, config, derive_seed(seed, "rollout", first))
         drawn += phase.drawn
         sampled = time.perf_counter()
-        watched = watch(player) if watch and config.watch_every and first % config.watch_every == 0 else {}
+        looks = config.watch_every and first % config.watch_every == 0
+        watched = watch(player, first) if watch and looks else {}
         phase_metrics = describe(phase) | watched | {"time/rollout": sampled - began - phase.scoring_s}
         log.rollouts(first, records(phase, 32))
         parts = deal(appraise(player, critic, phase, config), config, derive_seed(seed, "split", first))

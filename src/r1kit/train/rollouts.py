@@ -64,7 +64,8 @@ class Player:
     behind: LearnerProtocol | None = None
 
 
-Watch = Callable[[Player], Metrics]  # what is measured beside the training, every ``watch_every`` steps
+# What is measured during the training, every ``watch_every`` steps, of the policy as it is at a step.
+Watch = Callable[[Player, int], Metrics]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,7 @@ def take_up(
         )
     if mixture.curriculum is not None:
         require_correctness(reward.name for reward in rewards)
-    if mixture.curriculum is not None and start:
+    if mixture.saves_state and start:
         mixture.restore(checkpoint.read(out, start, STATE))
     else:
         mixture.draw(drawn)

@@ -1,9 +1,9 @@
 """Who says what reward models learn, by name: annotators score answers, labellers call responses safe or
 unsafe, scorers say how good an answer is.
 
-    annotator  (prompts with their answers, rng) -> for each prompt its answers with scores; it may add answers
-    labeller   (groups of rollouts, rng)         -> labelled responses
-    scorer     (problem, answers)                -> a number for each answer
+    annotator  (prompts with answers, rng)  -> for each prompt its answers with scores; it may add answers
+    labeller   (groups of rollouts, rng)    -> labelled responses
+    scorer     (problem, answers)           -> a number for each answer
 
 A name with ":" is the user's own code, ``my_judge.py:helpful``: a scorer serves as annotator and as scorer,
 and a function ``(problem, responses) -> list of True, False or None`` as labeller. Scores are on any scale;

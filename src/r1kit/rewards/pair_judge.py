@@ -41,8 +41,8 @@ class Question:
 
 
 class PairJudge:
-    """An annotator: a model behind an OpenAI-compatible ``endpoint`` (".../v1"), or without one a model of the
-    run or a folder (``model: "@sft"``), which replies with two scores from 0 to 10."""
+    """An annotator: a model of the run or a folder (``model: "@sft"``), or with an OpenAI-compatible
+    ``endpoint`` (".../v1") one behind it, which replies with two scores from 0 to 10."""
 
     def __init__(
         self, models: OpenModel, *, model: str = "", endpoint: str = "", times: int = 4,

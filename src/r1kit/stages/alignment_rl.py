@@ -39,8 +39,8 @@ WeightedTasks = Mapping[str, tuple[Task, float]]
 
 
 class AlignmentRL(Stage):
-    """``general_share`` of the problems are general ``prompts`` in the last ``preference_share`` of the steps;
-    the paper's is 400/1700. The step at which they begin is the nearest that begins a rollout phase.
+    """``general_share`` of the problems are general ``prompts`` in the last ``preference_share`` of the
+    steps; the paper's is 400/1700. They begin with a rollout phase, the one that is nearest.
 
     ``watch`` names a score (rewards/annotators.py, or your own ``file.py:function``), measured every
     ``grpo.watch_every`` steps on ``watch_prompts`` prompts that are neither trained on nor evaluated.

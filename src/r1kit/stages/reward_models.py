@@ -73,8 +73,8 @@ class RewardModels(Stage):
         sources = [source for source in (self.preferences, self.safety) if source is not None]
         if not sources:
             raise ValueError(
-                "reward_models needs preferences (pairs), safety (labelled responses), or both: name a file or "
-                "an annotator for each, for instance preferences: pairs.jsonl"
+                "reward_models needs preferences (pairs), safety (labelled responses), or both: name a file "
+                "or an annotator for each, for instance preferences: pairs.jsonl"
             )
         judging = [source.annotator for source in sources if source.annotator]
         if judging and not self.prompts:

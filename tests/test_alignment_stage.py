@@ -17,7 +17,7 @@ from small_world import KilledError, model_directory, tokenizer
 from r1kit.chat import Chat
 from r1kit.config import ConfigError
 from r1kit.runtime.local import LocalConfig, LocalRuntime
-from r1kit.stages.alignment_rl import AlignmentRL, PreferenceReward
+from r1kit.stages.alignment_rl import AlignmentRL, PreferenceReward, share_weights
 from r1kit.stages.hacking_watch import HackingWatch
 from r1kit.stages.reward_models import RewardModels
 from r1kit.stages.stage import Context
@@ -114,6 +114,13 @@ def test_preferences_begin_with_a_phase_near_their_share_of_the_steps(
 ) -> None:
     grpo = {"steps": steps, "updates_per_rollout": phase}
     assert AlignmentRL(**TASKS, grpo=grpo, preference_share=share).first_with_preferences == first
+
+
+def test_general_prompts_have_their_share_of_the_problems() -> None:
+    found = share_weights({"a": 3.0, "b": 1.0}, {"x": 1.0, "y": 3.0}, 0.3)
+    assert found == pytest.approx({"a": 2.1, "b": 0.7, "x": 0.3, "y": 0.9})
+    assert share_weights({}, {"x": 1.0, "y": 3.0}, 1.0) == pytest.approx({"x": 0.25, "y": 0.75})
+    assert share_weights({"a": 2.0}, {"x": 5.0}, 0.0) == {"a": 2.0, "x": 0.0}
 
 
 # The watch
@@ -270,7 +277,7 @@ def test_alignment_rl_is_one_training_across_the_step_at_which_preferences_begin
 ) -> None:
     runtime = Recorded()
     ctx = context(tmp_path, base, runtime, judges=judges)
-    stage = aligning(tmp_path)
+    stage = aligning(tmp_path, general_share=1.0)
     stage.run(ctx)
     assert stage.first_with_preferences == FIRST
     assert runtime.scales == pytest.approx([1 - step / 17 for step in range(17)])
@@ -285,9 +292,7 @@ def test_alignment_rl_is_one_training_across_the_step_at_which_preferences_begin
         for file in sorted((tmp_path / "samples/stage").glob("step_*.jsonl"))
     ]
     assert len(general) == STEPS
-    assert all(tasks == {"chain"} for tasks in general[:FIRST]) and any(
-        "general" in t for t in general[FIRST:]
-    )
+    assert general == [{"chain"}] * FIRST + [{"general"}] * (STEPS - FIRST)
     assert not any("reward/helpful/mean" in row or "reward/safety/mean" in row for row in rows[:FIRST])
 
 

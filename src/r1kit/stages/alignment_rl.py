@@ -145,16 +145,15 @@ class AlignmentRL(Stage):
         self, tasks: WeightedTasks, prompts: WeightedTasks
     ) -> tuple[WeightedTasks, dict[int, dict[str, float]]]:
         """All problems with their weights at the beginning, and the weights from the step with preferences
-        on: the prompts have ``general_share`` of the whole then."""
-        whole = sum(weight for _, weight in tasks.values()) or 1.0
-        general = sum(weight for _, weight in prompts.values()) or 1.0
-        later = {name: weight * (1 - self.general_share) for name, (_, weight) in tasks.items()} | {
-            name: self.general_share * whole * weight / general for name, (_, weight) in prompts.items()
-        }
+        on."""
+        before = {name: weight for name, (_, weight) in tasks.items()}
+        after = share_weights(
+            before, {name: weight for name, (_, weight) in prompts.items()}, self.general_share
+        )
         first = self.first_with_preferences
-        if not first:
-            return {name: (task, later[name]) for name, (task, _) in {**tasks, **prompts}.items()}, {}
-        return {**tasks, **{name: (task, 0.0) for name, (task, _) in prompts.items()}}, {first: later}
+        weights, changes = (before, {first: after}) if first else (after, {})
+        both = {**tasks, **prompts}
+        return {name: (task, weights.get(name, 0.0)) for name, (task, _) in both.items()}, changes
 
     def _rules(self) -> list[WeightedReward]:
         tasks = {**load_tasks(self.tasks), **load_tasks(self.prompts)}
@@ -204,6 +203,17 @@ class AlignmentRL(Stage):
             self.watch,
             self.stop_when_hacked,
         )
+
+
+def share_weights(
+    tasks: Mapping[str, float], prompts: Mapping[str, float], general_share: float
+) -> dict[str, float]:
+    """Weights by name of tasks and general prompts, of which the prompts have ``general_share`` of the whole.
+    The whole is that of the tasks, so that their weights mean the same as without prompts."""
+    whole, general = sum(tasks.values()) or 1.0, sum(prompts.values()) or 1.0
+    return {name: weight * (1 - general_share) for name, weight in tasks.items()} | {
+        name: weight * general_share * whole / general for name, weight in prompts.items()
+    }
 
 
 @dataclass(frozen=True)

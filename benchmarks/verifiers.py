@@ -24,7 +24,7 @@ from r1kit.tasks.mathematics import check as mathematics
 from r1kit.tasks.mathematics.check import check_math, read_gold, tidy
 from r1kit.tasks.mathematics.expressions import read_expression
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
+DATA = Path(os.environ.get("R1KIT_DATA", Path(__file__).parents[1] / "data"))  # data/README.md
 PROGRAM = "def f(x):\n    total = 0\n    for y in range(x):\n        total += y * y\n    return total"
 PROGRAMS = 400
 SLEEPER = "import time\ndef f(x): time.sleep(1000)"

@@ -1,9 +1,9 @@
-"""For tests of preferences: scripted engines, a context for a stage, files of pairs and labels."""
+"""For tests of preferences: a context for a stage, groups of rollouts, files of pairs and labels."""
 
 import io
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,43 +15,9 @@ from r1kit.chat import Chat
 from r1kit.log import Log
 from r1kit.runtime.local import LocalConfig, LocalRuntime
 from r1kit.stages.stage import Context
-from r1kit.types import Completion, Problem, Rollout, Sampling
+from r1kit.types import Completion, Problem, Rollout
 
 SMALL = {"context": 96, "precision": "float32", "optimizer": {"learning_rate": 2e-3}}
-Script = Callable[[str, int], str]
-
-
-class Scripted:
-    """An engine that answers a prompt's text by a script; the n-th completion of a group may differ."""
-
-    def __init__(self, script: Script) -> None:
-        self.script, self.chat = script, Chat(tokenizer())
-
-    def generate(
-        self, prompts: Sequence[np.ndarray], sampling: Sampling, seeds: Sequence[int] | None = None
-    ) -> list[list[Completion]]:
-        return [
-            [self._one(tokenizer().decode(prompt), index) for index in range(sampling.n)]
-            for prompt in prompts
-        ]
-
-    def _one(self, prompt: str, index: int) -> Completion:
-        ids = self.chat.response_ids(self.script(prompt, index))
-        return Completion(ids, np.full(len(ids), -1.0, dtype=np.float32), "stop")
-
-
-class ScriptedRuntime(LocalRuntime):
-    """A runtime of one process whose engines on finished models are scripted."""
-
-    def __init__(self, script: Script) -> None:
-        super().__init__(LocalConfig(processes=1))
-        self.script = script
-
-    def engine(self, model: Path) -> Scripted:
-        return Scripted(self.script)
-
-    def release(self, *things: object) -> None:
-        super().release(*(thing for thing in things if not isinstance(thing, Scripted)))
 
 
 def context(folder: Path, base: Path, runtime: LocalRuntime | None = None, **outputs: Path) -> Context:

@@ -12,11 +12,11 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from r1kit.data.corpus import CorpusMix, documents
 from r1kit.log import Log
 from r1kit.model.config import ModelConfig
 from r1kit.model.decoder import LanguageModel
 from r1kit.model.huggingface import save_pretrained
+from r1kit.tasks.miniature.corpus import CorpusMix, documents
 from r1kit.tokenizer import Tokenizer
 from r1kit.train.learner import Learner, LearnerConfig, Metrics
 from r1kit.train.objectives import Objective

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from preference_world import SMALL, Scripted, context, group_of, labels, printed, read, taste, write
+from preference_world import SMALL, context, group_of, labels, printed, read, taste, write
 from safetensors.torch import load_file
+from scripted import Scripted
 from small_world import KilledError, model_directory, tokenizer
 
 from r1kit.chat import Chat

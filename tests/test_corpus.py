@@ -8,8 +8,9 @@ from itertools import islice
 import pytest
 
 from r1kit.chat import parse
-from r1kit.data.corpus import CorpusMix, documents, solved_documents
+from r1kit.data.corpus import solved_documents
 from r1kit.tasks import KINDS, REASONING, General, Procedural, is_held_out
+from r1kit.tasks.miniature.corpus import CorpusMix, documents
 from r1kit.tasks.miniature.worked_solutions import holds, read_steps, takes_back
 from r1kit.tokenizer import ASSISTANT, USER
 from r1kit.types import Problem

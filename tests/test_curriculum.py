@@ -111,11 +111,11 @@ def test_where_nothing_rests_the_stream_is_the_one_without_a_curriculum() -> Non
 def test_a_task_whose_problems_all_rest_begins_anew_and_says_so_once() -> None:
     said: list[str] = []
     tasks = {"a": (Few("a", 3), 1.0), "b": (Few("b", 2), 1.0)}
-    mixture = Mixture(tasks, "train", 4, curriculum=CurriculumConfig(rest=0), tell=said.append)
+    mixture = Mixture(tasks, "train", 4, curriculum=CurriculumConfig(rest=0), log=said.append)
     drawn = [visit(mixture, 1, lambda problem: float(problem[0] == "a"))[0] for _ in range(60)]
     own = [problem for problem in drawn if problem[0] == "a"]
     assert len(own) > 20 and all(len(set(own[start : start + 3])) == 3 for start in range(0, len(own) - 2, 3))
-    assert said == ["a: all 3 problems rest, so all of them come back (said once)"]
+    assert said == ["a: all 3 problems rest, so all of them come back (logged once)"]
 
 
 @pytest.mark.parametrize("rest", [0, 2])

@@ -13,22 +13,24 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from public_data import DATA
 
 from r1kit.chat import Chat, parse
 from r1kit.config import ConfigError, R1kitError
-from r1kit.data.corpus import CorpusMix, solved_documents
+from r1kit.data.corpus import solved_documents
 from r1kit.data.curation import readable, repeats
 from r1kit.data.mixture import Mixture
-from r1kit.stages.cold_start import ColdStart, rewrite_prose, written_solutions
+from r1kit.data.rewriters import prose
+from r1kit.stages.cold_start import ColdStart, written_solutions
 from r1kit.stages.evaluate import consensus
 from r1kit.stages.policy import fits
 from r1kit.stages.r1_zero import R1Zero
 from r1kit.tasks import Dataset, load_tasks
+from r1kit.tasks.documents import Layout
 from r1kit.tasks.overlap import GRAM, fingerprint, without_contaminated, without_duplicates, words
 from r1kit.tokenizer import Tokenizer
 from r1kit.types import Completion, Problem, Rollout
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the public data sets are not here")
 
 Row = dict[str, Any]
@@ -280,7 +282,7 @@ def test_options_are_checked_with_the_recipe_and_files_when_they_are_read(tmp_pa
 
 
 # --- splits
-# ---------------------------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------------------------------------
 
 
 def test_without_a_held_out_file_an_eighth_is_held_out_whatever_the_order(tmp_path):
@@ -397,15 +399,13 @@ def test_the_public_files_are_read_whole_and_their_own_answers_are_right():
 def test_a_corpus_of_solutions_shows_every_training_problem_once_an_epoch(tmp_path):
     rows = [{"question": f"Q{n}?", "answer": f"It is {n}.\n#### {n}"} for n in range(50)]
     problems = Dataset("d", held_out=write(tmp_path / "d.jsonl", rows)).problems("held_out")
-    tagged = CorpusMix(direct=0.0, chat_layout=1.0, exact_tags=1.0, broken_tags=0.0)
+    tagged = Layout(direct=0.0, chat_layout=1.0, exact_tags=1.0, broken_tags=0.0)
     stream = list(islice(solved_documents(problems, 3, tagged), 100))
     expected = {
         f"<｜User｜>Q{n}?<｜Assistant｜><think>It is {n}.</think><answer>{n}</answer>" for n in range(50)
     }
     assert set(stream[:50]) == set(stream[50:]) == expected and stream[:50] != stream[50:]
-    assert all(
-        "It is" not in text for text in islice(solved_documents(problems, 3, CorpusMix(direct=1.0)), 50)
-    )
+    assert all("It is" not in text for text in islice(solved_documents(problems, 3, Layout(direct=1.0)), 50))
 
 
 def test_readable_means_one_language_no_loops_no_code_no_endless_paragraph():
@@ -420,26 +420,24 @@ def test_readable_means_one_language_no_loops_no_code_no_endless_paragraph():
     assert not repeats(loop * 3) and repeats(loop * 4) and not readable(loop * 4, "en", 0.99)
 
 
-def test_prose_gets_a_summary_that_the_task_still_takes_for_right(tmp_path):
-    task = Dataset("d", held_out=write(tmp_path / "d.jsonl", [{"prompt": "Q", "answer": "\\frac{1}{2}"}]))
-    problem = task.problems("held_out")[0]
-    said = rewrite_prose(
-        rollout(problem, "<think>Half of one is a half.</think><answer>\\frac12</answer>"), task, 0.99
-    )
-    assert said == ("Q", "<think>Half of one is a half.</think>The answer is \\boxed{\\frac12}.")
-    boxed = rewrite_prose(rollout(problem, "<think>A half.</think>It is $\\boxed{0.5}$."), task, 0.99)
-    assert boxed == ("Q", "<think>A half.</think>It is $\\boxed{0.5}$.")
-    assert rewrite_prose(rollout(problem, "<think>一半。</think>0.5"), task, 0.99) is None
-    brackets = Dataset(
+def test_prose_gets_a_summary_that_the_task_still_accepts(tmp_path):
+    halves = Dataset("d", held_out=write(tmp_path / "d.jsonl", [{"prompt": "Q", "answer": "\\frac{1}{2}"}]))
+    braces = Dataset(
         "e", held_out=write(tmp_path / "e.jsonl", [{"prompt": "Q", "answer": "f{x}"}]), check="exact"
     )
-    kept = rewrite_prose(
-        rollout(brackets.problems("held_out")[0], "<think>It is so.</think>f{x}"), brackets, 0.99
-    )
-    assert kept == (
-        "Q",
-        "<think>It is so.</think>f{x}",
-    )  # a box around braces is not read back, so there is none
+    half, brace = halves.problems("held_out")[0], braces.problems("held_out")[0]
+    rollouts = [
+        rollout(half, "<think>Half of one is a half.</think><answer>\\frac12</answer>"),
+        rollout(half, "<think>A half.</think>It is $\\boxed{0.5}$."),
+        rollout(half, "<think>一半。</think>0.5"),
+        rollout(brace, "<think>It is so.</think>f{x}"),
+    ]
+    assert prose({"d": halves, "e": braces}, 0.99)(rollouts) == [
+        ("Half of one is a half.", "The answer is \\boxed{\\frac12}."),
+        ("A half.", "It is $\\boxed{0.5}$."),
+        None,
+        ("It is so.", "f{x}"),  # a box around braces is not read back, so there is none
+    ]
 
 
 def test_written_solutions_become_cold_start_rows(tmp_path):

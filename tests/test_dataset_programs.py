@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from public_data import DATA
 from small_world import learner_config, model, quiet_log, tokenizer
 
 from r1kit.chat import Chat, parse
@@ -22,8 +23,6 @@ from r1kit.train.grpo import GRPOConfig, train
 from r1kit.train.learner import Learner
 from r1kit.train.rollouts import Player
 from r1kit.types import Completion, Rollout
-
-DATA = Path(__file__).parents[2] / "shared" / "data"
 
 FUNCTION = {
     "prompt": "Add one with f.",

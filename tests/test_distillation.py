@@ -29,12 +29,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from r1kit.chat import Chat
 from r1kit.config import R1kitError
-from r1kit.data.corpus import CorpusMix, documents
 from r1kit.data.mixture import Mixture
 from r1kit.engine.native import NativeEngine
 from r1kit.model.decoder import LanguageModel
 from r1kit.runtime.local import LocalConfig, LocalRuntime
 from r1kit.tasks import load_tasks
+from r1kit.tasks.miniature.corpus import CorpusMix, documents
 from r1kit.tokenizer import Tokenizer
 from r1kit.train import lm_head
 from r1kit.train.advantage_rows import policy_row

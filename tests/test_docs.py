@@ -160,10 +160,10 @@ def test_keys_that_a_page_tells_to_turn_exist():
 
 
 def _is_key(stage, key):
-    """A field of the stage, or of the corpus's mix, whose names the pretraining page lists in short."""
+    """A field of the stage, or of the corpus's layout, whose names the pretraining page lists in short."""
     fields = set(stage.model_fields)
     if "corpus" in fields:
-        fields |= set(stage.model_fields["corpus"].default.mix.__class__.model_fields)
+        fields |= set(stage.model_fields["corpus"].default.layout.__class__.model_fields)
     return key in fields
 
 

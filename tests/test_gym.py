@@ -68,9 +68,13 @@ def test_a_recipe_names_the_tasks(fake):
 
 @pytest.mark.parametrize(
     ("spec", "message"),
-    [({"gym": 1}, "say which"), ({"evaluatd": {"kind": "gym"}}, "did you mean 'evaluated'"), ({"evaluated": {"kind": "gym", "size": 0}}, "size"),
-     ({"evaluated": {"kind": "gym", "odd": 3}}, "refuses the options")],
-)  # fmt: skip
+    [
+        ({"gym": 1}, "name one of"),
+        ({"evaluatd": {"kind": "gym"}}, "did you mean 'evaluated'"),
+        ({"evaluated": {"kind": "gym", "size": 0}}, "size"),
+        ({"evaluated": {"kind": "gym", "odd": 3}}, "refuses the options"),
+    ],
+)
 def test_a_wrong_name_or_option_is_refused_with_the_fix(fake, spec, message):
     with pytest.raises(ConfigError, match=message):
         next(iter(load_tasks(spec).values()))[0].problems("train")
@@ -79,8 +83,21 @@ def test_a_wrong_name_or_option_is_refused_with_the_fix(fake, spec, message):
 @pytest.mark.parametrize("task", ["evaluated", "whole_number"])
 def test_junk_is_wrong_and_runs_no_program(fake, task, tmp_path):
     canary = tmp_path / "canary"
-    junk = ["", "junk", "1/0", "7" * 9000, None, "\\boxed{-1}", "[" * 500, f"__import__('os').system('touch {canary}')", "print(1)", "-1",
-            f"open('{canary}', 'w')", "exit()", "quit()"]  # fmt: skip
+    junk = [
+        "",
+        "junk",
+        "1/0",
+        "7" * 9000,
+        None,
+        "\\boxed{-1}",
+        "[" * 500,
+        f"__import__('os').system('touch {canary}')",
+        "print(1)",
+        "-1",
+        f"open('{canary}', 'w')",
+        "exit()",
+        "quit()",
+    ]
     made = Gym("own", task=task, size=3)
     problem = [*made.problems("train"), *made.problems("held_out")][0]
     assert {made.check(problem, answer).outcome for answer in junk[:11]} == {"wrong"}

@@ -39,7 +39,7 @@ RECIPE = """\
 extends: {nano}
 stages:
   pretrain: {{tokens: 8_000}}
-  r1_zero: {{tasks: {{code: 1}}, rewards: {{accuracy: 1.0, '{folder}/judged.py:judged': 1.0}}, grpo: {{steps: 3}}}}
+  r1_zero: {{tasks: {{reasoning: null, code: 1}}, rewards: {{accuracy: 1.0, '{folder}/judged.py:judged': 1.0}}, grpo: {{steps: 3}}}}
 """
 
 

@@ -3,9 +3,9 @@
 import json
 import re
 import time
-from pathlib import Path
 
 import pytest
+from public_data import DATA
 
 from r1kit.tasks.mathematics.check import check_math, final_answer
 from r1kit.tasks.mathematics.checker_pool import wait_until_ready
@@ -16,8 +16,6 @@ from r1kit.tasks.mathematics.expressions import TooLarge, read_expression, same
 def _ready():
     assert wait_until_ready()
 
-
-DATA = Path(__file__).parents[2] / "shared" / "data"
 
 # (gold answer, response)
 RIGHT = [

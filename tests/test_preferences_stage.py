@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from preference_world import SMALL, ScriptedRuntime, context, group_of, labels, printed, read, taste, write
+from preference_world import SMALL, context, group_of, labels, printed, read, taste, write
+from scripted import ScriptedRuntime, endpoint
 from small_world import model_directory
-from test_rewards import endpoint, said, verdict
 from typer.testing import CliRunner
 
 from r1kit.commands.cli import app
@@ -425,12 +425,12 @@ def test_replies_that_cannot_be_read_are_left_out_and_too_many_stop_the_stage() 
 
 def test_a_judge_may_be_an_endpoint() -> None:
     responses = [Response("x", "x"), Response("y", "y")]
-    reply = verdict('I think {"analysis": "so", "a": 9, "b": 4}')
-    with endpoint(lambda handler, _: said(handler, reply)) as (address, calls):
+    reply = 'I think {"analysis": "so", "a": 9, "b": 4}'
+    with endpoint(lambda request: reply) as (address, calls):
         judge = load_annotator("judge", {"endpoint": address, "model": "j", "times": 3}, no_models)
         (scored,) = judge([(Problem("p", "t", "?", None), responses)], random.Random(1))
     assert len(calls) == 3 and sum(score for score, _ in scored) == 13.0
-    with endpoint(lambda handler, _: said(handler, b"no such model", 404)) as (address, _):
+    with endpoint(lambda request: 404) as (address, _):
         judge = load_annotator("judge", {"endpoint": address, "model": "j", "times": 1}, no_models)
         with pytest.raises(R1kitError, match=r"no verdict in 1 of 1 comparisons.*404"):
             list(judge([(Problem("p", "t", "?", None), responses)], random.Random(1)))

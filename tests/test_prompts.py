@@ -83,7 +83,8 @@ def test_written_answers_in_the_usual_columns(tmp_path, row, response):
         train=write(tmp_path / "a.jsonl", [row]), held_out=write(tmp_path / "b.jsonl", [{"prompt": "?"}])
     )
     (problem,) = task.problems("train")
-    assert problem.prompt == "Hello!" and task.write_response(problem, random.Random(0)) == response
+    written = [] if response is None else [(problem, response)]
+    assert problem.prompt == "Hello!" and task.write_responses(3, random.Random(0)) == written
 
 
 @pytest.mark.parametrize(
@@ -116,3 +117,13 @@ def test_missing_files_and_splits_are_errors_with_the_fix(tmp_path):
     only = prompts(held_out=write(tmp_path / "a.jsonl", [{"prompt": "Hi"}]))
     with pytest.raises(R1kitError, match="the split 'train' is not there; give more rows, or train: FILE"):
         only.problems("train")
+
+
+def test_each_written_answer_is_drawn_once_and_by_the_seed(tmp_path):
+    rows = [{"prompt": f"Say number {n}", "response": f"{n}."} for n in range(60)]
+    task = prompts(train=write(tmp_path / "a.jsonl", [*rows, {"prompt": "?"}]))
+    some, again, other = (task.write_responses(20, random.Random(seed)) for seed in (1, 1, 2))
+    assert some == again != other and len({p.id for p, _ in some}) == 20
+    everything = task.write_responses(99, random.Random(1))
+    held_out = {p.prompt for p in task.problems("held_out")}
+    assert {p.prompt for p, _ in everything} == {row["prompt"] for row in rows} - held_out

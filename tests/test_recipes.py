@@ -12,6 +12,7 @@ import tokenizers
 import torch
 import transformers
 import yaml
+from public_data import DATA
 from tokenizers import decoders, models, pre_tokenizers, trainers
 from typer.testing import CliRunner
 
@@ -24,7 +25,6 @@ from r1kit.tasks import Dataset
 from r1kit.tokenizer import Tokenizer
 
 ROOT = Path(__file__).parents[1]
-DATA = ROOT.parent / "shared" / "data"
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 
 
@@ -206,15 +206,21 @@ GSM8K_IN_SECONDS = {
 }
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="the public data sets are not here")
+@pytest.mark.skipif(not (DATA / "gsm8k_train.jsonl").is_file(), reason="the public data sets are not here")
 def test_gsm8k_goes_from_the_real_file_through_every_stage_with_nothing_solved(tmp_path, monkeypatch):
     """The recipe in seconds: a model that solves nothing must stop no stage, and the report says that it
     solves nothing."""
-    monkeypatch.chdir(ROOT)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").symlink_to(DATA)
     changes = [f"stages.{stage}.{change}" for stage, own in GSM8K_IN_SECONDS.items() for change in own]
     said = " ".join(
         r1kit(
-            "run", "recipes/gsm8k.yaml", "--out", str(tmp_path / "run"), "runtime.processes=1", *changes
+            "run",
+            str(ROOT / "recipes/gsm8k.yaml"),
+            "--out",
+            str(tmp_path / "run"),
+            "runtime.processes=1",
+            *changes,
         ).split()
     )
     assert (
@@ -234,6 +240,74 @@ def test_gsm8k_goes_from_the_real_file_through_every_stage_with_nothing_solved(t
     ]
     assert sum("\\boxed{" in row["completion"] for row in rows) == 20 < len(rows)
     assert "| gsm8k_test (n = 2)" in (tmp_path / "run/report.md").read_text()
+
+
+def strings_of(value):
+    """Every string of a recipe's plain data, keys included."""
+    if isinstance(value, dict):
+        return [text for pair in value.items() for inner in pair for text in strings_of(inner)]
+    if isinstance(value, list):
+        return [text for inner in value for text in strings_of(inner)]
+    return [value] if isinstance(value, str) else []
+
+
+@pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
+def test_no_recipe_reads_outside_the_clone_and_every_data_file_can_be_had(file):
+    texts = strings_of(yaml.safe_load(file.read_text()))
+    outside = [text for text in texts if ".." in Path(text).parts or text.startswith(("/", "~"))]
+    assert not outside
+    get = runpy.run_path(str(ROOT / "data/get.py"))
+    for text in texts:
+        if text.startswith("data/samples/"):
+            assert (ROOT / text).is_file(), text
+        elif text.startswith("data/"):
+            assert text.removeprefix("data/") in {**get["FILES"], **get["YOURS"]}, text
+
+
+def test_a_missing_data_file_stops_the_run_with_one_line_that_says_how_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/get.py").write_text("")
+    with pytest.raises(R1kitError) as error:
+        Dataset("gsm8k", train="data/gsm8k_train.jsonl").problems("train")
+    assert str(error.value) == (
+        f"data/gsm8k_train.jsonl: no such file (looked up from {tmp_path}); get it with: python data/get.py "
+        "gsm8k_train.jsonl"
+    )
+    with pytest.raises(R1kitError, match="no such file") as error:
+        r1kit("run", str(ROOT / "recipes/gsm8k.yaml"))
+    said = [line for line in str(error.value).splitlines() if "no such file" in line]
+    assert len(said) == 1 and said[0].endswith("get it with: python data/get.py gsm8k_train.jsonl")
+    (tmp_path / "data/get.py").unlink()
+    with pytest.raises(R1kitError) as error:
+        Dataset("gsm8k", train="data/gsm8k_train.jsonl").problems("train")
+    assert str(error.value) == f"data/gsm8k_train.jsonl: no such file (looked up from {tmp_path})"
+
+
+def test_every_stage_reads_files_of_ones_own_and_none_of_the_miniatures(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    r1kit("run", "recipes/own-files.yaml", "--out", str(tmp_path / "run"))
+    stages = tmp_path / "run/stages"
+    rows = [json.loads(line) for line in (stages / "cold_start/data.jsonl").read_text().splitlines()]
+    samples = {
+        json.loads(line)["prompt"]: json.loads(line)["response"]
+        for line in (ROOT / "data/samples/general_prompts.jsonl").read_text().splitlines()
+    }
+    solved = [row for row in rows if "\\boxed{" in row["completion"]]
+    answers = [row for row in rows if row["prompt"] in samples]
+    assert len(solved) == 20 and len(answers) == 9  # 9 of 29 rows are a share of 0.3
+    assert all(row["completion"] == f"<think></think>{samples[row['prompt']]}" for row in answers)
+    assert len(solved) + len(answers) == len(rows)
+    preferred, judged = (
+        json.loads((stages / stage / "report.json").read_text()) for stage in ("dpo", "reward_models")
+    )
+    assert preferred["pairs"] + preferred["held_out_pairs"] == 24  # an eighth of the prompts is held out
+    assert judged["helpful_pairs"] == preferred["pairs"] and "safety_responses" not in judged
+    aligned = json.loads((stages / "alignment_rl/report.json").read_text())
+    assert aligned == {"steps_without_preference": 1, "steps_with_preference": 1}
+    figures = json.loads((stages / "evaluate/report.json").read_text())["models"]
+    assert set(figures) == {"base", "sft", "dpo", "distill"}
+    assert all(set(model["tasks"]) == {"arithmetic"} for model in figures.values())
 
 
 BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)

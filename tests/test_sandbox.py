@@ -20,6 +20,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
+from public_data import DATA
 
 from r1kit.config import ConfigError, R1kitError
 from r1kit.report import sentences
@@ -31,7 +32,6 @@ from r1kit.sandbox.comparison import matches, same_output
 from r1kit.sandbox.programs import lint
 from r1kit.sandbox.remote_tests import free_names
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
 INCREMENT = "def f(x):\n    return x + 1"
 ONE = [{"args": [1], "expected": 2}]
 

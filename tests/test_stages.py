@@ -5,87 +5,46 @@ import io
 import json
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from rich.console import Console
+from scripted import context
 from small_world import model_directory, tokenizer
 
 from r1kit.chat import Chat
 from r1kit.config import ConfigError, R1kitError
-from r1kit.data.corpus import CorpusMix, documents
 from r1kit.log import Log
-from r1kit.runtime.local import LocalConfig, LocalRuntime
 from r1kit.stages import STAGES
-from r1kit.stages.cold_start import general_rows, train_problems
-from r1kit.stages.distill import Distill
+from r1kit.stages.distill import Distill, with_general
 from r1kit.stages.dpo import DPO
 from r1kit.stages.evaluate import Evaluate, consensus, summarise
+from r1kit.stages.general import general_rows
 from r1kit.stages.policy import Talk, model_of, reinforce, report, rules
-from r1kit.stages.pretrain import Pretrain, _rows
+from r1kit.stages.pretrain import Pretrain, document_rows
 from r1kit.stages.r1_zero import R1Zero
 from r1kit.stages.reasoning_rl import ReasoningRL
 from r1kit.stages.rejection_sampling import RejectionSampling
+from r1kit.stages.sampling import train_problems
 from r1kit.stages.sft import SFT
-from r1kit.stages.stage import Context
 from r1kit.tasks import General, Procedural, load_tasks
+from r1kit.tasks.documents import write_summary
+from r1kit.tasks.miniature.corpus import CorpusMix, documents
 from r1kit.tasks.miniature.general import gold_score
-from r1kit.tasks.miniature.worked_solutions import Worked, write_readable, write_summary
+from r1kit.tasks.miniature.worked_solutions import Worked, write_readable
 from r1kit.train.grpo import GRPOConfig
 from r1kit.train.learner import LearnerConfig
 from r1kit.train.reward_hacking import StopTraining
 from r1kit.train.rollouts import Player
-from r1kit.types import Completion, Problem, Rollout, Sampling, Verdict
-
-Script = Callable[[str, int], str]
-
-
-class Scripted:
-    """An engine that answers a prompt's text by a script; the n-th completion of a group may differ."""
-
-    def __init__(self, script: Script) -> None:
-        self.script, self.chat = script, Chat(tokenizer())
-
-    def generate(
-        self, prompts: Sequence[np.ndarray], sampling: Sampling, seeds: Sequence[int] | None = None
-    ) -> list[list[Completion]]:
-        return [
-            [self._one(tokenizer().decode(prompt), index) for index in range(sampling.n)]
-            for prompt in prompts
-        ]
-
-    def _one(self, prompt: str, index: int) -> Completion:
-        ids = self.chat.response_ids(self.script(prompt, index))
-        return Completion(ids, np.full(len(ids), -1.0, dtype=np.float32), "stop")
-
-
-class ScriptedRuntime(LocalRuntime):
-    """A runtime of one process whose engines on finished models are scripted."""
-
-    def __init__(self, script: Script) -> None:
-        super().__init__(LocalConfig(processes=1))
-        self.script = script
-
-    def engine(self, model: Path) -> Scripted:  # type: ignore[override]
-        return Scripted(self.script)
-
-    def release(self, *things: object) -> None:
-        super().release(*(thing for thing in things if not isinstance(thing, Scripted)))  # type: ignore[arg-type]
+from r1kit.types import Completion, Problem, Rollout, Verdict
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return model_directory(tmp_path_factory.mktemp("base") / "model").parent
-
-
-def context(tmp_path: Path, base: Path, script: Script = lambda prompt, index: "") -> Context:
-    out = tmp_path / "out"
-    out.mkdir()
-    log = Log(tmp_path, "stage", Console(file=io.StringIO()))
-    return Context(tmp_path, "stage", out, 3, ScriptedRuntime(script), log, {"base": base})
 
 
 TASK = load_tasks({"chain": {"weight": 1, "size": 200}})
@@ -267,7 +226,12 @@ def test_rejection_sampling_keeps_different_correct_solutions_in_the_prompts_lan
 
     ctx = context(tmp_path, base, script)
     RejectionSampling(
-        init="@base", tasks={"chain": {"size": 200}}, problems=30, samples=5, general_share=0.25
+        init="@base",
+        tasks={"chain": {"size": 200}},
+        general="general",
+        problems=30,
+        samples=5,
+        general_share=0.25,
     ).run(ctx)
     rows = [json.loads(line) for line in (ctx.out / "data.jsonl").read_text().splitlines()]
     facts = json.loads((ctx.out / "report.json").read_text())
@@ -294,6 +258,7 @@ def test_distillation_teaches_correct_answers_and_well_formed_general_ones(
         student="@base",
         teacher="@base",
         tasks={"chain": {"size": 200}},
+        general={"general": 1.0},
         problems=10,
         samples=2,
         training={"epochs": 0.05},
@@ -325,6 +290,7 @@ def test_distillation_may_go_on_with_what_the_student_writes_and_continues_where
         student="@base",
         teacher="@base",
         tasks={"chain": {"size": 200}},
+        general={"general": 1.0},
         problems=4,
         samples=1,
         training={"epochs": 0.05},
@@ -352,9 +318,8 @@ def test_distillation_may_go_on_with_what_the_student_writes_and_continues_where
     (ctx.out / "model/config.json").unlink()
     stage.run(replace(ctx, log=Log(tmp_path, "stage", Console(file=io.StringIO()))))
     assert not asked and (ctx.out / "model/config.json").is_file()
-    assert set(stage._prompts()) == {"chain", "general"} and stage._prompts()["general"][1] == pytest.approx(
-        1 / 3
-    )
+    mixed = with_general(load_tasks(stage.tasks), load_tasks({"general": 5.0}))
+    assert set(mixed) == {"chain", "general"} and mixed["general"][1] == pytest.approx(1 / 3)
 
 
 def test_fine_tuning_reads_files_of_ones_own_and_counts_what_is_too_long(tmp_path: Path, base: Path) -> None:
@@ -439,10 +404,12 @@ def test_the_rl_stages_run_by_ppo_where_the_recipe_says_so(
         kind.parse({"ppo": {"lambda": 1.0}}, "recipe")
 
 
-@pytest.mark.parametrize(("beside", "share", "count"), [(78, 0.22, 22), (0, 0.2, 4), (100, 0.0, 0)])
-def test_general_rows_are_their_share_of_all_rows(beside: int, share: float, count: int) -> None:
-    rows = general_rows(beside, share, 1)
-    assert len(rows) == count and rows == general_rows(beside, share, 1)
+@pytest.mark.parametrize(("others", "share", "count"), [(78, 0.22, 22), (0, 0.2, 4), (100, 0.0, 0)])
+def test_general_rows_are_their_share_of_all_rows(others: int, share: float, count: int) -> None:
+    tasks = load_tasks({"general": 1.0})
+    rows = general_rows(tasks, others, share, 1)
+    assert len(rows) == count and rows == general_rows(tasks, others, share, 1)
+    assert general_rows({}, others, share, 1) == []
     train = {p.prompt for p in General().problems("train")}
     assert all(prompt in train and text.startswith("<think>") for prompt, text in rows)
 
@@ -457,7 +424,7 @@ def test_training_problems_come_once_each_and_never_from_the_held_out_ones() -> 
 def test_pretraining_predicts_every_token_of_every_document_once() -> None:
     own = tokenizer()
     texts = [text for text, _ in zip(documents(1, CorpusMix()), range(40), strict=False)]
-    rows = list(_rows(iter(texts), own, 16))
+    rows = list(document_rows(iter(texts), own, 16))
     assert all(
         2 <= len(row.token_ids) <= 17 and row.mask.tolist() == [False] + [True] * (len(row.token_ids) - 1)
         for row in rows
@@ -479,10 +446,12 @@ def test_what_a_report_could_not_measure_is_null(tmp_path: Path, base: Path) -> 
 
 
 def test_a_configuration_given_in_part_keeps_the_stages_own_default() -> None:
-    plain = Pretrain(model={"preset": "nano"}, tokens=1)
+    corpus = {"generated": {"miniature": 1.0}}
+    plain = Pretrain(model={"preset": "nano"}, tokens=1, corpus=corpus)
     changed = Pretrain(
         model={"preset": "nano"},
         tokens=1,
+        corpus=corpus,
         training={"mtp_weight": 0.1},
         learner={"optimizer": {"learning_rate": 1e-4}},
     )

@@ -10,20 +10,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from r1kit.config import ConfigError, R1kitError
-from r1kit.stages.cold_start import rewrite
 from r1kit.tasks import (
     KINDS,
     REASONING,
     General,
     Procedural,
     Task,
-    final_answer,
     is_held_out,
     load_tasks,
+    single_answer,
     vote_key,
 )
+from r1kit.tasks.documents import write_summary
 from r1kit.tasks.miniature.general import CLOSINGS, OPENINGS, REFUSALS, gold_score, reference_answer
 from r1kit.tasks.miniature.procedural import LIMIT, Parameters, exact, make_problem
+from r1kit.tasks.miniature.rewriter import rewrite_steps
 from r1kit.tasks.miniature.worked_solutions import (
     Worked,
     holds,
@@ -32,7 +33,6 @@ from r1kit.tasks.miniature.worked_solutions import (
     takes_back,
     write_raw,
     write_readable,
-    write_summary,
 )
 from r1kit.types import Completion, Problem, Rollout
 
@@ -105,10 +105,19 @@ def test_a_slip_in_a_step_shows_in_the_steps() -> None:
 @pytest.mark.parametrize(
     ("equation", "true"),
     [
-        ("12+35=47", True), ("12+35=48", False), ("47-8=39", True), ("8-47=39", False), ("7*8=56", True), ("7*8=54", False), ("83/7=11", True),
-        ("83/7=12", False), ("5/0=0", False), ("f(1)=3+4=7", True), ("1+2+3=7", True),
+        ("12+35=47", True),
+        ("12+35=48", False),
+        ("47-8=39", True),
+        ("8-47=39", False),
+        ("7*8=56", True),
+        ("7*8=54", False),
+        ("83/7=11", True),
+        ("83/7=12", False),
+        ("5/0=0", False),
+        ("f(1)=3+4=7", True),
+        ("1+2+3=7", True),
     ],
-)  # fmt: skip
+)
 def test_an_equation_of_two_numbers_holds_or_not(equation: str, true: bool) -> None:
     assert holds(equation) is true
 
@@ -128,10 +137,24 @@ def test_the_right_number_is_accepted_however_it_is_laid_out_and_no_other(name: 
         ):
             assert task.check(problem, said).outcome == "correct", said
         for said in (
-            f"{truth + 1}", f"{truth} or {truth + 1}", f"The answer is {truth}.", f"{truth}.5", f"{truth} apples", f"={truth}", f"1{truth}",
-            f"\\boxed{{{truth}}} or \\boxed{{{truth + 1}}}", f"\\boxed{{{truth}}}\\boxed{{{truth}}}", f"{truth} \\boxed{{{truth + 1}}}",
-            f"\\boxed{{{truth} or {truth + 1}}}", "", " ", "x", "-", str(10**7 + truth), f"{truth}e0",
-        ):  # fmt: skip
+            f"{truth + 1}",
+            f"{truth} or {truth + 1}",
+            f"The answer is {truth}.",
+            f"{truth}.5",
+            f"{truth} apples",
+            f"={truth}",
+            f"1{truth}",
+            f"\\boxed{{{truth}}} or \\boxed{{{truth + 1}}}",
+            f"\\boxed{{{truth}}}\\boxed{{{truth}}}",
+            f"{truth} \\boxed{{{truth + 1}}}",
+            f"\\boxed{{{truth} or {truth + 1}}}",
+            "",
+            " ",
+            "x",
+            "-",
+            str(10**7 + truth),
+            f"{truth}e0",
+        ):
             assert task.check(problem, said).outcome == "wrong", said
         assert task.check(problem, None).outcome == "wrong"
 
@@ -214,8 +237,8 @@ def test_about_an_eighth_is_held_out() -> None:
         ("\\boxed{}", ""),
     ],
 )
-def test_the_final_answer_is_the_only_box_or_the_whole_text(text: str, expected: str | None) -> None:
-    assert final_answer(text) == expected
+def test_the_single_answer_is_the_only_box_or_the_whole_text(text: str, expected: str | None) -> None:
+    assert single_answer(text) == expected
 
 
 def test_equal_answers_vote_together() -> None:
@@ -264,14 +287,12 @@ def as_rollout(problem: Problem, thinking: str | None, answer: str | None) -> Ro
 def test_the_rewriter_keeps_true_steps_in_one_language_and_drops_the_rest() -> None:
     problem = make_problem(KINDS["chain"], (12, 35, -8), "zh")
     mixed = "first 12+35=47, 再算47-8=39，check 39+8=47, good, so 39"
-    prompt, response = rewrite(as_rollout(problem, mixed, "39")) or ("", "")
-    assert prompt == "计算12+35-8。" and response.startswith("<think>我先算12+35=47。")
-    assert response.endswith("所以答案是39。</think>答案是\\boxed{39}。") and not any(
-        word in response for word in ("first", "check", "so")
-    )
+    thinking, summary = rewrite_steps(as_rollout(problem, mixed, "39")) or ("", "")
+    assert thinking.startswith("我先算12+35=47。") and thinking.endswith("所以答案是39。")
+    assert summary == "答案是\\boxed{39}。" and not any(word in thinking for word in ("first", "check", "so"))
     for thinking in ("first 12+35=48, then 48-8=40, so 39", "so 39", "", None, "12+35=47, 12+35=47, 47-8=39"):
-        assert rewrite(as_rollout(problem, thinking, "39")) is None, thinking
-    assert rewrite(as_rollout(problem, mixed, "\\boxed{39}\\boxed{40}")) is None
+        assert rewrite_steps(as_rollout(problem, thinking, "39")) is None, thinking
+    assert rewrite_steps(as_rollout(problem, mixed, "\\boxed{39}\\boxed{40}")) is None
     assert Procedural("chain").check(problem, write_summary("39", "en")).outcome == "correct"
 
 
@@ -282,11 +303,11 @@ def test_a_written_solution_of_every_kind_survives_the_rewriter() -> None:
             if len(set(work.steps)) < len(work.steps):
                 continue
             raw = write_raw(work, "en", random.Random(1), 0.5, True)
-            made = rewrite(as_rollout(make_problem(KINDS[name], parameters, "en"), raw, work.answer))
+            made = rewrite_steps(as_rollout(make_problem(KINDS[name], parameters, "en"), raw, work.answer))
             assert (
                 made is not None
-                and made[1].endswith(write_summary(work.answer, "en"))
-                and all(step in made[1] for step in work.steps)
+                and made[1] == write_summary(work.answer, "en")
+                and all(step in made[0] for step in work.steps)
             )
 
 

@@ -12,7 +12,7 @@ from small_world import VOCABULARY, tokenizer
 from transformers import AutoTokenizer
 
 from r1kit.config import R1kitError
-from r1kit.data.corpus import CorpusMix, documents
+from r1kit.tasks.miniature.corpus import CorpusMix, documents
 from r1kit.tokenizer import ASSISTANT, EOS, SPECIALS, TAGS, USER, Tokenizer
 
 TEXTS = (

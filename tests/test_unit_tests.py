@@ -1,12 +1,10 @@
 """Unit tests written by a model: what it writes is only input, and two filters decide what stays."""
 
-import contextlib
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import pytest
+from scripted import endpoint
 
 from r1kit.config import R1kitError
 from r1kit.stages import unit_tests
@@ -45,10 +43,20 @@ def test_only_inputs_on_which_the_solutions_agree_stay():
 
 @pytest.mark.parametrize(
     ("result", "expected"),
-    [("(x,)", ()), ("{x}", ()), ("float('nan')", ()), ("{1: x}", ()), ("'{x}'", ("{x}",)), ("2 ** 80", (2**80,)),
-     ("{'a': [x, None]}", ({"a": [3, None]},)),
-     ("x / 4", (0.75,)), ("[[], {'b': {}}]", ([[], {"b": {}}],)), ("object()", ()), ("1 / 0", ())],
-)  # fmt: skip
+    [
+        ("(x,)", ()),
+        ("{x}", ()),
+        ("float('nan')", ()),
+        ("{1: x}", ()),
+        ("'{x}'", ("{x}",)),
+        ("2 ** 80", (2**80,)),
+        ("{'a': [x, None]}", ({"a": [3, None]},)),
+        ("x / 4", (0.75,)),
+        ("[[], {'b': {}}]", ([[], {"b": {}}],)),
+        ("object()", ()),
+        ("1 / 0", ()),
+    ],
+)
 def test_only_results_that_a_data_file_holds_exactly_become_tests(result, expected):
     tests = agreed_tests([f"def f(x): return {result}"], [[3]], "f", 1.0)
     assert [test["expected"] for test in json.loads(json.dumps(tests))] == list(expected)
@@ -79,39 +87,6 @@ def test_a_program_that_could_not_be_judged_stops_the_stage(monkeypatch):
         rejecting_tests([{"args": [1], "expected": 1}], [WRONG], "f", 1)
 
 
-@contextlib.contextmanager
-def endpoint(replies):
-    """An OpenAI-compatible server that answers with ``replies(request)``: a text, or a status number. Yields
-    (address, requests)."""
-    seen = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            seen.append((self.path, request))
-            reply = replies(request)
-            body = (
-                json.dumps({"choices": [{"message": {"role": "assistant", "content": reply}}]}).encode()
-                if isinstance(reply, str)
-                else b"{}"
-            )
-            self.send_response(200 if isinstance(reply, str) else reply)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/v1", seen
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
 def run(tmp_path, rows, **options):
     """Run the stage over rows; what it wrote, its report, what it said."""
     (tmp_path / "problems.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -125,9 +100,11 @@ def run(tmp_path, rows, **options):
 
 
 def test_the_stage_writes_the_problems_that_pass_both_filters(tmp_path):
-    rows = [{"prompt": "absolute value", "entry_point": "f", "solutions": [RIGHT, ALSO_RIGHT], "wrong": [WRONG]},
-            {"prompt": "weakly tested", "entry_point": "f", "solutions": [RIGHT], "wrong": [RIGHT]},
-            {"prompt": "says nothing", "entry_point": "f", "solutions": [RIGHT]}]  # fmt: skip
+    rows = [
+        {"prompt": "absolute value", "entry_point": "f", "solutions": [RIGHT, ALSO_RIGHT], "wrong": [WRONG]},
+        {"prompt": "weakly tested", "entry_point": "f", "solutions": [RIGHT], "wrong": [RIGHT]},
+        {"prompt": "says nothing", "entry_point": "f", "solutions": [RIGHT]},
+    ]
 
     def reply(request):
         return (
@@ -184,5 +161,5 @@ def test_an_endpoint_that_fails_now_and_then_is_asked_again_and_one_that_is_down
 
 
 def test_a_row_without_what_is_needed_is_named(tmp_path):
-    with pytest.raises(R1kitError, match="row 1 lacks solutions"):
+    with pytest.raises(R1kitError, match=r"jsonl:1: no column solutions; a row has prompt"):
         run(tmp_path, [{"prompt": "p", "entry_point": "f"}])

@@ -153,6 +153,8 @@ def _check_format(path: Path) -> None:
     if path.is_dir():
         raise R1kitError(f"{path}: a folder; name one .jsonl file in it")
     hint = ""
+    if (path.parent / "get.py").is_file():  # data/ of a clone, which knows its files
+        hint = f"; get it with: python {path.parent / 'get.py'} {path.name}"
     if not path.suffix and len(path.parts) == 2:
         hint = (
             f". Is it a data set's id on the hub? Write it as JSON Lines: {_TO_JSONL.format(repr(str(path)))}"

@@ -1,8 +1,8 @@
-"""Which of a model's own solutions are fit to be learned from.
+"""Which of a model's own solutions are readable enough to train on.
 
 DeepSeek-R1 (Nature version, supplement B.3.2 and B.3.3) keeps correct solutions that a person can read: no
 mixed languages, no repetition, no long paragraphs, no code blocks. Its thresholds were not published; these
-are ours. What training problems are kept away from is decided where they are read (r1kit.tasks.overlap)."""
+are ours. Training problems that occur in an evaluation are removed elsewhere (r1kit.tasks.overlap)."""
 
 from collections import Counter
 

@@ -1,15 +1,15 @@
-"""A curriculum: how the policy did on a problem the last time decides when the problem comes again.
+"""A curriculum: a problem's last pass rate decides when the problem comes again.
 
-    rate(x)   share of the last group's rollouts that were right; those that nobody could judge do not count
-    x rests   while rate(x) >= easy or rate(x) <= hard, for ``rest`` epochs of its task (0: for good)
+    rate(x)   share of the last group's rollouts that were right, without those that could not be judged
+    x rests   while rate(x) >= easy or rate(x) <= hard, for ``rest`` epochs of its task (0: for ever)
 
-A group that is all right or all wrong teaches nothing (DAPO 2503.14476, section 3.2). Dynamic sampling finds
-that out after its rollouts have been paid for; this foresees it from the visit before, as prioritised
-sampling does (Kimi k1.5 2501.12599, section 2.3.4), but with rests in whole epochs in place of chances: what
-does not rest comes once an epoch, as without a curriculum, and no problem starves.
+A group that is all right or all wrong gives no gradient (DAPO 2503.14476, section 3.2). Dynamic sampling
+drops such a group after it has been sampled; this predicts it from the last group, as prioritised sampling
+does (Kimi k1.5 2501.12599, section 2.3.4), but a problem rests for whole epochs instead of being drawn less
+often: every other problem comes once an epoch, as without a curriculum.
 
-Everything is decided by the scores of the rollouts. Where a task's next epoch would have none but problems
-that are being played just now, all come back, as if none had ever been seen."""
+Only scores decide. Where a task's next epoch would be empty, or have only problems whose rollouts are still
+being sampled, all its problems come back, as if none had been seen."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -19,13 +19,13 @@ from pydantic import Field, model_validator
 from r1kit.config import Config, ConfigError
 from r1kit.types import Problem, Score
 
-CORRECTNESS = "accuracy"  # the reward that says whether an answer is right
+CORRECTNESS = "accuracy"  # the reward that judges whether an answer is right
 
 
 class CurriculumConfig(Config):
-    """``easy``: a problem with at least this pass rate rests; ``hard``: one with at most this. Without either
-    of them nobody does for that reason. ``rest``: how many epochs of its task a problem misses; 0 retires it.
-    ``easiest_first``: the first epoch of a task goes by difficulty."""
+    """``easy``: a problem with at least this pass rate rests; ``hard``: one with at most this; null switches
+    either off. ``rest``: how many epochs of its task a problem misses; 0 removes it. ``easiest_first``: the
+    first epoch of a task goes by difficulty."""
 
     easy: float | None = Field(default=1.0, gt=0.0, le=1.0)
     hard: float | None = Field(default=None, ge=0.0, lt=1.0)
@@ -33,7 +33,7 @@ class CurriculumConfig(Config):
     easiest_first: bool = False
 
     @model_validator(mode="after")
-    def _someone_rests_and_someone_does_not(self) -> "CurriculumConfig":
+    def _some_problems_rest_and_others_do_not(self) -> "CurriculumConfig":
         if self.easy is None and self.hard is None and not self.easiest_first:
             raise ValueError(
                 "with neither easy nor hard nor easiest_first nothing would change; set one of them or "
@@ -47,14 +47,14 @@ class CurriculumConfig(Config):
 
 
 class Curriculum:
-    """Who rests. ``visits``: problem id -> (the epoch of its task in which it was drawn last, its pass rate
-    there or None: not known). ``played``: problems whose last visit has no scores yet; there are none between
-    two phases."""
+    """Which problems rest. ``visits``: problem id -> (the epoch of its task in which it was drawn last, its
+    pass rate there or None: not known). ``pending``: problems drawn whose scores are not known yet; there are
+    none between two phases."""
 
     def __init__(self, config: CurriculumConfig) -> None:
         self.config = config
         self.visits: dict[str, tuple[int, float | None]] = {}
-        self.played: set[str] = set()
+        self.pending: set[str] = set()
 
     def rests(self, problem: Problem, epoch: int) -> bool:
         """Whether the problem is passed over in this epoch of its task."""
@@ -71,19 +71,19 @@ class Curriculum:
         if self.rests(problem, epoch):
             return False
         self.visits[problem.id] = (epoch, None)
-        self.played.add(problem.id)
+        self.pending.add(problem.id)
         return True
 
     def observe(self, problem: Problem, scores: Sequence[Score]) -> None:
         """Note how the rollouts of the problem's last visit did."""
         epoch, _ = self.visits[problem.id]
         self.visits[problem.id] = (epoch, pass_rate(scores))
-        self.played.discard(problem.id)
+        self.pending.discard(problem.id)
 
     def wakes(self, problems: Sequence[Problem], epoch: int) -> bool:
-        """Whether a task's problems all come back before this epoch, since without them it would be empty or
-        repeat what is being played."""
-        if not all(problem.id in self.played or self.rests(problem, epoch) for problem in problems):
+        """Whether a task's problems all come back before this epoch, because it would otherwise be empty or
+        have only pending problems."""
+        if not all(problem.id in self.pending or self.rests(problem, epoch) for problem in problems):
             return False
         resting = {problem.id for problem in problems if self.rests(problem, epoch)}
         for problem in resting:
@@ -100,13 +100,13 @@ def pass_rate(scores: Sequence[Score]) -> float | None:
 
 
 def require_correctness(rewards: Iterable[str]) -> None:
-    """Raise ConfigError where none of the rewards, given by name, says whether an answer is right."""
+    """Raise ConfigError where none of the rewards, given by name, judges whether an answer is right."""
     names = list(rewards)
     if CORRECTNESS not in names:
         raise ConfigError(
             f"curriculum: a problem rests by its pass rate, which is the reward {CORRECTNESS!r}; the "
             f"rewards here are {', '.join(names) or 'none'}. "
-            f"Add {CORRECTNESS!r} (with weight 0, if it is not to be paid), or leave the curriculum out"
+            f"Add {CORRECTNESS!r} (with weight 0 if it must not count), or leave the curriculum out"
         )
 
 

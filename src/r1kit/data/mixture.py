@@ -24,9 +24,9 @@ class Mixture:
     epoch of that task.
 
     Only problems that ``keep`` accepts come; ``left_out`` counts the others of each task that has any. With a
-    ``curriculum`` those that do not rest come once per epoch, which needs the scores of ``observe``; ``tell``
-    logs that all problems of a task rest and therefore come back. ``changes``: step -> weights by task, which
-    count from that step on (``at``)."""
+    ``curriculum`` those that do not rest come once per epoch, by the scores that ``observe`` is given;
+    ``log`` gets a line about a task whose problems all rest and therefore come back. ``changes``: step ->
+    weights by task, which count from that step on (``at``)."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class Mixture:
         seed: int,
         keep: Callable[[Problem], bool] = lambda problem: True,
         curriculum: CurriculumConfig | None = None,
-        tell: Callable[[str], None] = lambda text: None,
+        log: Callable[[str], None] = lambda text: None,
         changes: Mapping[int, Mapping[str, float]] = {},
     ) -> None:
         self._weights = {0: {name: weight for name, (_, weight) in tasks.items()}, **changes}
@@ -65,7 +65,7 @@ class Mixture:
         self.curriculum = None if curriculum is None else Curriculum(curriculum)
         if curriculum is not None and curriculum.easiest_first:
             require_levels(problem for problems in self.problems.values() for problem in problems)
-        self._tell, self._told = tell, set[str]()
+        self._log, self._logged = log, set[str]()
 
     def at(self, step: int) -> "Mixture":
         """The same stream with the weights of a training step."""
@@ -105,8 +105,8 @@ class Mixture:
         )
 
     def saved(self) -> dict[str, str]:
-        """What a resumed run needs in addition to the seed, texts by file name: where the stream is, and with
-        a curriculum the last visit of every problem."""
+        """What a resumed run needs in addition to the seed, texts by file name: the position of the stream,
+        and with a curriculum the last visit of every problem."""
         if not self.saves_state:
             return {}
         tasks = {
@@ -125,7 +125,7 @@ class Mixture:
         }
 
     def restore(self, text: str) -> None:
-        """Go on where ``saved`` made this text. Raises R1kitError where it is that of other problems."""
+        """Continue where ``saved`` made this text. Raises R1kitError where it is that of other problems."""
         state = json.loads(text)
         marks, found = (
             {(name, self._mark(name)) for name in self.names},
@@ -166,9 +166,9 @@ class Mixture:
             return
         if self.curriculum.config.easiest_first and self._epochs[name] == 0:
             order.sort(key=lambda index: by_difficulty(problems[index]), reverse=True)
-        if self.curriculum.wakes(problems, self._epochs[name]) and name not in self._told:
-            self._tell(f"{name}: all {len(problems)} problems rest, so all of them come back (said once)")
-            self._told.add(name)
+        if self.curriculum.wakes(problems, self._epochs[name]) and name not in self._logged:
+            self._log(f"{name}: all {len(problems)} problems rest, so all of them come back (logged once)")
+            self._logged.add(name)
 
     def _mark(self, name: str) -> str:
         """The hash of a task's problems in their order, by id."""

@@ -14,7 +14,7 @@ __all__ = ["BadRows", "blend", "column", "pairs", "read_jsonl", "texts", "write_
 def texts(
     files: Sequence[Path], fields: Sequence[str], seed: int, bad_rows: BadRows = "error"
 ) -> Iterator[str]:
-    """Documents for pretraining, endless: all rows of all files, shuffled anew each epoch; ``fields`` joined
+    """Documents for pretraining, endless: all rows of all files, in a new order each epoch; ``fields`` joined
     by a newline."""
 
     def document(path: Path, number: int, row: dict[str, Any]) -> str:

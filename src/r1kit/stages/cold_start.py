@@ -3,131 +3,207 @@ supplement B.3.2).
 
 In the paper: thousands of R1-Zero's rollouts, sampled at temperature 1, kept where correct and readable
 (answers compared, repetition and language mixing filtered), then rewritten by people and DeepSeek-V3 into a
-first-person thinking in the question's language and a summary. Here: the same harvest and filters. The
-miniature's rewriter is tasks/miniature/worked_solutions.py, which reads a thinking back into its steps and
-writes them anew; a rollout whose steps do not hold is dropped. Other solutions are prose: they are kept as
-they are where readable, and get a summary, which is checked again. ``solutions`` adds written solutions of
-one's own data, as the paper's annotators did."""
+first-person thinking in the question's language and a summary. Here: the same harvest and filters, then the
+recipe's ``rewriter``: a rule by name (data/rewriters.py), a function of your own, a model of the run, or an
+endpoint. Whatever wrote a solution, its task checks it again. ``solutions`` adds written solutions of the
+data, as the paper's annotators did, and ``general`` answers to general prompts."""
 
 import random
-from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from r1kit.data.curation import readable
-from r1kit.data.mixture import Mixture
+from r1kit.chat import parse
+from r1kit.config import R1kitError
+from r1kit.data.rewriters import ModelRewriter, Rewritten, load_rule, read_rewritten, write_request
 from r1kit.data.sources import write_jsonl
 from r1kit.model.huggingface import read_config
-from r1kit.rewards import check_all
 from r1kit.seeds import derive_seed
-from r1kit.stages.policy import Talk, TaskSpec, fits, model_of, talk_of, tell_tasks
-from r1kit.stages.sampling import harvest
+from r1kit.stages.general import GeneralSpec, general_rows, general_tasks
+from r1kit.stages.policy import Talk, fits, model_of, talk_of, tell_tasks
+from r1kit.stages.sampling import Endpoint, RequiredTasks, ask_endpoint, correct, harvest, train_problems
 from r1kit.stages.sft import finetune_on
 from r1kit.stages.stage import Context, Stage
-from r1kit.tasks import Procedural, load_tasks
-from r1kit.tasks.miniature.general import General, reference_answer, reference_thinking
-from r1kit.tasks.miniature.worked_solutions import holds, read_steps, write_readable, write_summary
-from r1kit.tasks.task import Task, final_answer
+from r1kit.tasks import load_tasks
+from r1kit.tasks.documents import write_summary
+from r1kit.tasks.task import Task
 from r1kit.train.learner import LearnerConfig
 from r1kit.train.supervised import SupervisedConfig
 from r1kit.types import Problem, Rollout, Sampling
 
+Tasks = Mapping[str, tuple[Task, float]]
+
 
 class ColdStart(Stage):
-    """Harvest ``problems`` x ``samples`` rollouts, keep at most ``rows`` (one per problem), add at most
-    ``solutions`` rows of the data's own written solutions and ``general_share`` of general ones, fine-tune
-    ``init``."""
+    """Harvest ``problems`` x ``samples`` rollouts, rewrite one correct rollout a problem and keep at most
+    ``rows``, add at most ``solutions`` rows of the data's own written solutions and, where ``general`` is
+    given, ``general_share`` of general ones, and fine-tune ``init``.
+
+    ``rewriter``: ``prose``, ``worked_solutions``, ``my_rewriter.py:name``, ``{model: "@sft"}`` or
+    ``{endpoint: URL, model: NAME}``. ``purity``: of prose and of what a model writes, the least share of the
+    thinking's words that are in the prompt's language."""
 
     stage: Literal["cold_start"] = "cold_start"
     init: str = "@pretrain"
     rollouts_from: list[str] = ["@r1_zero"]
-    tasks: TaskSpec = {"reasoning": 1.0}
+    tasks: RequiredTasks = {}
     problems: int = Field(900, ge=1)
     samples: int = Field(2, ge=1)
     rows: int = Field(700, ge=1)
+    rewriter: str | ModelRewriter = "prose"
+    purity: float = Field(0.99, ge=0.0, le=1.0)
     solutions: int = Field(0, ge=0)
-    purity: float = Field(
-        0.99, ge=0.0, le=1.0
-    )  # of prose: least share of the thinking's words in the prompt's language
+    general: GeneralSpec | None = None
     general_share: float = Field(0.08, ge=0.0, lt=1.0)
     max_tokens: int = 112
     talk: Talk = Talk()
     training: SupervisedConfig = SupervisedConfig()
     learner: LearnerConfig = LearnerConfig()
 
+    @field_validator("rewriter", mode="before")
+    @classmethod
+    def _rewriter_is_known(cls, rewriter: Any) -> Any:
+        if isinstance(rewriter, Mapping):
+            return ModelRewriter.parse(rewriter, "rewriter")
+        if isinstance(rewriter, str):
+            load_rule(rewriter, {}, 1.0)
+        return rewriter
+
     def run(self, ctx: Context) -> None:
-        data = ctx.out / "data.jsonl"
-        tasks = load_tasks(self.tasks)
-        tell_tasks(ctx, tasks)
-        harvest = [rollout for source in self.rollouts_from for rollout in self._harvest(ctx, source)]
-        written = [row for row in (self._rewrite(rollout, tasks) for rollout in harvest) if row is not None][
-            : self.rows
+        tasks, general = load_tasks(self.tasks), general_tasks(ctx, self.general)
+        tell_tasks(ctx, {**tasks, **general})
+        harvested = [
+            rollout for source in self.rollouts_from for rollout in self._harvest(ctx, source, tasks)
         ]
+        written = self._rewrite(ctx, harvested, tasks)[: self.rows]
         solutions = written_solutions(tasks, self.solutions, derive_seed(ctx.seed, "solutions"))
-        general = general_rows(len(written) + len(solutions), self.general_share, ctx.seed)
-        counts = f"{len(harvest)} problems with a correct rollout, {len(written)} rewritten"
+        answers = general_rows(general, len(written) + len(solutions), self.general_share, ctx.seed)
         ctx.log.info(
-            f"{counts}; {len(solutions)} of the data's own solutions and {len(general)} general rows "
-            "beside them"
+            f"{len(harvested)} problems with a correct rollout, {len(written)} rewritten; "
+            f"{len(solutions)} of the data's own solutions, {len(answers)} general rows"
+            + ("" if self.general else " (no general: is given)")
         )
-        rows = written + solutions + general
-        write_jsonl(data, [{"prompt": prompt, "completion": completion} for prompt, completion in rows])
+        rows = written + solutions + answers
+        write_jsonl(
+            ctx.out / "data.jsonl",
+            [{"prompt": prompt, "completion": completion} for prompt, completion in rows],
+        )
         finetune_on(ctx, self.init, rows, self.talk, self.training, self.learner)
 
-    def _rewrite(self, rollout: Rollout, tasks: Mapping[str, tuple[Task, float]]) -> tuple[str, str] | None:
-        task = tasks[rollout.problem.task][0]
-        return rewrite(rollout) if isinstance(task, Procedural) else rewrite_prose(rollout, task, self.purity)
-
-    def _harvest(self, ctx: Context, source: str) -> list[Rollout]:
+    def _harvest(self, ctx: Context, source: str, tasks: Tasks) -> list[Rollout]:
         """Correct rollouts of the source model, at most one per problem."""
         model = model_of(ctx.path(source))
         chat, engine = talk_of(model, self.talk).chat(model), ctx.runtime.engine(model)
-        tasks = load_tasks(self.tasks)
         count = self.problems // len(self.rollouts_from)
         keep = fits(chat, read_config(model).max_positions - self.max_tokens)
         problems = train_problems(self.tasks, count, derive_seed(ctx.seed, "harvest", source), keep)
         sampling = Sampling(self.samples, max_tokens=self.max_tokens)
-        groups = harvest(
-            ctx,
-            source.strip("@").replace("/", "_"),
-            engine,
-            chat,
-            problems,
-            sampling,
-            derive_seed(ctx.seed, source),
-        )
+        seed = derive_seed(ctx.seed, source)
+        groups = harvest(ctx, _file_name(source), engine, chat, problems, sampling, seed)
         ctx.runtime.release(engine)
         return [r for group in correct(groups, tasks) for r in group[:1]]
 
+    def _rewrite(self, ctx: Context, rollouts: Sequence[Rollout], tasks: Tasks) -> list[tuple[str, str]]:
+        """(prompt, response) of the rollouts that the rewriter could rewrite and whose tasks accept the
+        result."""
+        if isinstance(self.rewriter, ModelRewriter):
+            made = self._rewritten_by_model(ctx, self.rewriter, rollouts)
+        else:
+            rule = load_rule(self.rewriter, {name: task for name, (task, _) in tasks.items()}, self.purity)
+            made = _only_pairs(self.rewriter, rule(rollouts), len(rollouts))
+        rewritten = [
+            with_response(rollout, pair) for rollout, pair in zip(rollouts, made, strict=True) if pair
+        ]
+        kept = correct([[rollout] for rollout in rewritten if rollout.answer is not None], tasks)
+        return [(rollout.problem.prompt, rollout.text) for group in kept for rollout in group]
 
-def rewrite(rollout: Rollout) -> tuple[str, str] | None:
-    """(prompt, readable response) of a correct rollout; None where its thinking has no steps or one that does
-    not hold."""
-    answer = final_answer(rollout.answer or "")
-    steps = read_steps(rollout.thinking or "")
-    if not steps or answer is None or not all(holds(step) for step in steps) or len(set(steps)) < len(steps):
-        return None
-    rng = random.Random(f"rewrite/{rollout.problem.id}")
-    language = rollout.problem.language
-    thinking = write_readable(steps, answer, language, rng)
-    return rollout.problem.prompt, f"<think>{thinking}</think>{write_summary(answer, language)}"
+    def _rewritten_by_model(
+        self, ctx: Context, config: ModelRewriter, rollouts: Sequence[Rollout]
+    ) -> list[Rewritten | None]:
+        requests = [write_request(config, rollout) for rollout in rollouts]
+        seed = derive_seed(ctx.seed, "rewrite")
+        if config.endpoint:
+            endpoint = Endpoint(
+                config.endpoint,
+                config.model,
+                config.temperature,
+                config.max_tokens,
+                config.key_variable,
+                config.seconds,
+            )
+            questions = [
+                (text, derive_seed(seed, r.problem.id)) for text, r in zip(requests, rollouts, strict=True)
+            ]
+            replies = ask_endpoint(ctx, "rewritten", endpoint, questions)
+        else:
+            replies = _replies_of_model(ctx, config, rollouts, requests, seed)
+        return [
+            read_rewritten(reply, rollout.problem.language, self.purity)
+            for reply, rollout in zip(replies, rollouts, strict=True)
+        ]
 
 
-def rewrite_prose(rollout: Rollout, task: Task, purity: float) -> tuple[str, str] | None:
-    """(prompt, thinking and summary) of a correct rollout in free text; None where the thinking is not
-    readable. The answer goes into a box, unless the task then no longer takes it for right."""
-    problem, said = rollout.problem, (rollout.answer or "").strip()
-    if not readable(rollout.thinking or "", problem.language, purity):
-        return None
-    boxed = said if "\\boxed" in said else write_summary(said, problem.language)
-    summary = boxed if task.check(problem, boxed).outcome == "correct" else said
-    return problem.prompt, f"<think>{rollout.thinking}</think>{summary}"
+def _replies_of_model(
+    ctx: Context, config: ModelRewriter, rollouts: Sequence[Rollout], requests: Sequence[str], seed: int
+) -> list[str]:
+    """What a model of the run replies to each request, without its thinking; empty for a request that is too
+    long for it, or a reply that was cut off."""
+    model = model_of(ctx.path(config.model))
+    chat, engine = talk_of(model, Talk()).chat(model), ctx.runtime.engine(model)
+    keep = fits(chat, read_config(model).max_positions - config.max_tokens)
+    # Two sources may have solved the same problem, so a request has a number of its own.
+    names = [f"rewrite/{number}/{rollout.problem.id}" for number, rollout in enumerate(rollouts)]
+    problems = [Problem(name, "rewrite", text, None) for name, text in zip(names, requests, strict=True)]
+    asked = [problem for problem in problems if keep(problem)]
+    if len(asked) < len(rollouts):
+        ctx.log.info(
+            f"{len(rollouts) - len(asked)} rollouts left out: the request to {config.model} and a reply of "
+            f"rewriter.max_tokens {config.max_tokens} are longer than its context"
+        )
+    sampling = Sampling(1, config.temperature, max_tokens=config.max_tokens)
+    groups = harvest(ctx, f"rewritten_{_file_name(config.model)}", engine, chat, asked, sampling, seed)
+    ctx.runtime.release(engine)
+    replies = {problem.id: _reply(group[0]) for problem, group in zip(asked, groups, strict=True)}
+    return [replies.get(name, "") for name in names]
 
 
-def written_solutions(
-    tasks: Mapping[str, tuple[Task, float]], count: int, seed: int
-) -> list[tuple[str, str]]:
+def _reply(rollout: Rollout) -> str:
+    """What a model replied: its answer where it thinks first, else the whole text."""
+    if rollout.answer is not None:
+        return rollout.answer
+    return rollout.text if rollout.completion.finish == "stop" and "</think>" not in rollout.text else ""
+
+
+def _file_name(reference: str) -> str:
+    return reference.strip("@").replace("/", "_")
+
+
+def _only_pairs(name: str, made: Sequence[Any], count: int) -> list[Rewritten | None]:
+    """What a rewriter returned. Raises R1kitError where it is not a pair of texts or None for each
+    rollout."""
+    if len(made) != count:
+        raise R1kitError(f"rewriter {name}: {len(made)} results for {count} rollouts; return one for each")
+    for result in made:
+        pair = isinstance(result, tuple | list) and len(result) == 2
+        if result is not None and not (pair and all(isinstance(text, str) for text in result)):
+            raise R1kitError(
+                f"rewriter {name}: a result is (thinking, summary) or None, not {type(result).__name__}: "
+                f"{result!r:.80}"
+            )
+    return list(made)
+
+
+def with_response(rollout: Rollout, rewritten: Rewritten) -> Rollout:
+    """The rollout as if it had written ``rewritten``; its answer is None where that does not follow the
+    template."""
+    text = f"<think>{rewritten[0]}</think>{rewritten[1]}"
+    thinking, answer = parse(text) or (None, None)
+    return replace(rollout, text=text, thinking=thinking, answer=answer)
+
+
+def written_solutions(tasks: Tasks, count: int, seed: int) -> list[tuple[str, str]]:
     """At most ``count`` training problems with the solutions that their data set has, as (prompt, thinking
     and summary)."""
     solved = [
@@ -142,43 +218,3 @@ def written_solutions(
         (p.prompt, f"<think>{p.columns['solution']}</think>{write_summary(str(p.answer), p.language)}")
         for p in chosen
     ]
-
-
-def general_rows(beside: int, share: float, seed: int, quality: float = 0.8) -> list[tuple[str, str]]:
-    """General prompts with written answers, as the paper reuses DeepSeek-V3's data: so many that they are
-    ``share`` of all rows when ``beside`` others stand with them (a few, where none does). No writer is
-    perfect (``quality``)."""
-    count = round(max(beside, 16) * share / (1 - share))
-    rng = random.Random(f"general/{seed}")
-    prompts = General().problems("train")
-    chosen = [rng.choice(prompts) for _ in range(count)]
-    return [
-        (p.prompt, f"<think>{reference_thinking(p)}</think>{reference_answer(p, rng, quality)}")
-        for p in chosen
-    ]
-
-
-def train_problems(
-    spec: TaskSpec, count: int, seed: int, keep: Callable[[Problem], bool] = lambda problem: True
-) -> list[Problem]:
-    """``count`` training problems of the tasks by weight, of those that ``keep`` accepts, each at most
-    once."""
-    stream = Mixture(load_tasks(spec), "train", seed, keep)
-    return list({problem.id: problem for problem in stream.draw(count)}.values())
-
-
-def correct(
-    groups: Sequence[Sequence[Rollout]], tasks: Mapping[str, tuple[Task, float]]
-) -> list[list[Rollout]]:
-    """Of each group, the rollouts that their task calls correct; all answers of a task are checked as one
-    batch."""
-    flat = [rollout for group in groups for rollout in group]
-    right: set[tuple[str, int]] = set()
-    for name, (task, _) in tasks.items():
-        own = [rollout for rollout in flat if rollout.problem.task == name]
-        right |= {
-            (r.problem.id, r.index)
-            for r, verdict in zip(own, check_all(task, own), strict=True)
-            if verdict.outcome == "correct"
-        }
-    return [[r for r in group if (r.problem.id, r.index) in right] for group in groups]

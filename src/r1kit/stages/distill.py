@@ -3,28 +3,29 @@ supplement B.4.3).
 
 In the paper: SFT only, on the 800k samples, two to three epochs, cosine to a tenth; a student that is
 distilled beats the same student trained by RL at scale. Here: the teacher's correct answers to training
-problems, and its answers to general prompts. With ``on_policy`` the student then writes itself and is drawn
-to the teacher token by token (train/distillation.py), as Qwen3's small models were (2505.09388, section 4.5).
+problems, and its answers to the recipe's ``general`` prompts. With ``on_policy`` the student then writes and
+is drawn to the teacher token by token (train/distillation.py), as Qwen3's small models were (2505.09388,
+section 4.5).
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from r1kit.data.mixture import Mixture
 from r1kit.data.sources import write_jsonl
 from r1kit.model.huggingface import read_config
 from r1kit.seeds import derive_seed
-from r1kit.stages.cold_start import correct, train_problems
+from r1kit.stages.general import GeneralSpec, general_tasks
 from r1kit.stages.policy import Talk, TaskSpec, fits, model_of, report, tell_left_out, tell_tasks
-from r1kit.stages.sampling import harvest
+from r1kit.stages.sampling import correct, harvest, train_problems
 from r1kit.stages.sft import finetune_on
 from r1kit.stages.stage import Context, Stage
 from r1kit.tasks import load_tasks
-from r1kit.tasks.miniature.general import General
 from r1kit.tasks.task import Task
 from r1kit.train import checkpoint, distillation
 from r1kit.train.distillation import OnPolicyConfig
@@ -37,23 +38,32 @@ GENERAL_SHARE = 0.25  # 200k of 800k samples (DeepSeek-R1, Nature version, suppl
 
 
 class Distill(Stage):
-    """``teacher`` answers ``problems`` x ``samples``; correct ones, and all well-formed general ones,
-    fine-tune ``student``. ``on_policy`` then goes on without answers: sft/ keeps the model in between. It
-    needs one tokenizer."""
+    """``teacher`` answers ``problems`` of ``tasks`` and all ``general`` prompts, ``samples`` times each;
+    correct answers, and all well-formed general ones, fine-tune ``student``. ``on_policy`` then goes on
+    without written answers: sft/ keeps the model in between. It needs one tokenizer for both."""
 
     stage: Literal["distill"] = "distill"
     student: str = "@student_base"
     teacher: str = "@alignment_rl"
-    tasks: TaskSpec = {"reasoning": 1.0}
+    tasks: TaskSpec = {}
     problems: int = Field(2400, ge=1)
     samples: int = Field(2, ge=1)
-    general: bool = True
+    general: GeneralSpec | None = None
     temperature: float = 1.0
     max_tokens: int = 112
     talk: Talk = Talk()
     training: SupervisedConfig = SupervisedConfig()
     on_policy: OnPolicyConfig | None = None
     learner: LearnerConfig = LearnerConfig()
+
+    @model_validator(mode="after")
+    def _has_prompts(self) -> Self:
+        if not self.tasks and not self.general:
+            raise ValueError(
+                "name what the teacher answers: tasks: {gsm8k: {kind: dataset, train: "
+                "data/gsm8k_train.jsonl}}, general: general.jsonl, or both"
+            )
+        return self
 
     def run(self, ctx: Context) -> None:
         if self.on_policy is None:
@@ -72,64 +82,59 @@ class Distill(Stage):
         model = model_of(ctx.path(self.teacher))
         chat, engine = self.talk.chat(model), ctx.runtime.engine(model)
         sampling = Sampling(self.samples, self.temperature, max_tokens=self.max_tokens)
-        tasks = load_tasks(self.tasks)
-        tell_tasks(ctx, tasks)
+        tasks, general = load_tasks(self.tasks), general_tasks(ctx, self.general)
+        tell_tasks(ctx, {**tasks, **general})
         keep = fits(chat, read_config(model).max_positions - self.max_tokens)
-        problems = train_problems(self.tasks, self.problems, derive_seed(ctx.seed, "problems"), keep)
-        groups = correct(
-            harvest(ctx, "reasoning", engine, chat, problems, sampling, derive_seed(ctx.seed, "sample")),
-            tasks,
-        )
-        ctx.log.info(
-            f"{len(problems) * self.samples} answers of the teacher, {sum(map(len, groups))} correct"
-        )
-        if self.general:
-            talked = harvest(
-                ctx,
-                "general",
-                engine,
-                chat,
-                General().problems("train"),
-                sampling,
-                derive_seed(ctx.seed, "general"),
+        groups = []
+        if tasks:
+            problems = train_problems(self.tasks, self.problems, derive_seed(ctx.seed, "problems"), keep)
+            seed = derive_seed(ctx.seed, "sample")
+            groups = correct(harvest(ctx, "reasoning", engine, chat, problems, sampling, seed), tasks)
+            ctx.log.info(
+                f"{len(problems) * self.samples} answers of the teacher, {sum(map(len, groups))} correct"
             )
-            groups += [[r for r in group if r.answer is not None] for group in talked]
+        if general:
+            prompts = [p for task, _ in general.values() for p in task.problems("train") if keep(p)]
+            seed = derive_seed(ctx.seed, "general")
+            answered = harvest(ctx, "general", engine, chat, prompts, sampling, seed)
+            groups += [[r for r in group if r.answer is not None] for group in answered]
         ctx.runtime.release(engine)
         rows = [(r.problem.prompt, r.text) for group in groups for r in {r.text: r for r in group}.values()]
         write_jsonl(ctx.out / "data.jsonl", [{"prompt": prompt, "completion": text} for prompt, text in rows])
         return rows
 
     def _on_policy(self, ctx: Context, config: OnPolicyConfig, sft: Path) -> None:
-        """Go on from the fine-tuned student in ``sft``."""
-        teacher = model_of(ctx.path(self.teacher))
-        student, told = (
-            ctx.runtime.learner(sft / "model", self.learner),
-            ctx.runtime.learner(teacher, self.learner),
-        )
-        player = Player(student, ctx.runtime.engine_of(student), self.talk.chat(sft / "model"))
-        positions = min(read_config(model).max_positions for model in (sft / "model", teacher))
-        room = min(self.learner.context + 1, positions) - config.max_tokens
-        mixture = Mixture(
-            self._prompts(), "train", derive_seed(ctx.seed, "on_policy"), fits(player.chat, room)
-        )
-        tell_left_out(ctx, mixture, room)
-        last = distillation.train(config, player, told, mixture, ctx.seed, ctx.log.part("on_policy"), ctx.out)
+        """Continue from the fine-tuned student in ``sft``."""
+        folder = model_of(ctx.path(self.teacher))
+        student = ctx.runtime.learner(sft / "model", self.learner)
+        teacher = ctx.runtime.learner(folder, self.learner)
+        policy = Player(student, ctx.runtime.engine_of(student), self.talk.chat(sft / "model"))
+        positions = min(read_config(model).max_positions for model in (sft / "model", folder))
+        longest = min(self.learner.context + 1, positions) - config.max_tokens
+        tasks = with_general(load_tasks(self.tasks), general_tasks(ctx, self.general))
+        seed = derive_seed(ctx.seed, "on_policy")
+        mixture = Mixture(tasks, "train", seed, fits(policy.chat, longest))
+        tell_left_out(ctx, mixture, longest)
+        log = ctx.log.part("on_policy")
+        last = distillation.train(config, policy, teacher, mixture, ctx.seed, log, ctx.out)
         ctx.runtime.export(student, ctx.out / "model")
         checkpoint.discard(ctx.out)
-        ctx.runtime.release(player.engine, student, told)
+        ctx.runtime.release(policy.engine, student, teacher)
         report(
             ctx,
             **json.loads((sft / "report.json").read_text(encoding="utf-8")),
             on_policy_divergence=last.get("distill/divergence"),
         )
 
-    def _prompts(self) -> dict[str, tuple[Task, float]]:
-        """What the student writes about: the tasks' training problems, and general prompts as often as in the
-        paper's 800k."""
-        tasks = load_tasks(self.tasks)
-        if self.general and "general" not in tasks:
-            tasks["general"] = (
-                General(),
-                GENERAL_SHARE / (1 - GENERAL_SHARE) * sum(weight for _, weight in tasks.values()),
-            )
-        return tasks
+
+def with_general(
+    tasks: Mapping[str, tuple[Task, float]], general: Mapping[str, tuple[Task, float]]
+) -> dict[str, tuple[Task, float]]:
+    """What the student writes about on policy: the tasks' training problems, and general prompts as often as
+    in the paper's 800k."""
+    reasoning, talk = (sum(weight for _, weight in part.values()) for part in (tasks, general))
+    share = GENERAL_SHARE / (1 - GENERAL_SHARE) * reasoning if tasks else 1.0
+    added = {
+        name: (task, weight / talk * share) for name, (task, weight) in general.items() if name not in tasks
+    }
+    return {**tasks, **added}

@@ -11,13 +11,12 @@ from r1kit.chat import Chat
 from r1kit.data.sources import column, read_jsonl
 from r1kit.seeds import derive_seed
 from r1kit.stages.policy import Talk, model_of, report
+from r1kit.stages.sft import training_row
 from r1kit.stages.stage import Context, Stage
 from r1kit.train import checkpoint, dpo
 from r1kit.train.dpo import DPOConfig, RowPair
 from r1kit.train.learner import LearnerConfig
 from r1kit.train.optimizers import OptimizerConfig
-from r1kit.train.supervised import response_row
-from r1kit.types import Problem
 
 
 class DPO(Stage):
@@ -54,11 +53,8 @@ class DPO(Stage):
         """The rows of a file's pairs, without those of which a response does not fit."""
         found = []
         for number, row in read_jsonl(file):
-            prompt_ids = chat.prompt_ids(
-                Problem("", "", column(file, number, row, "prompt"), None), opening=""
-            )
-            texts = (column(file, number, row, name) for name in ("chosen", "rejected"))
-            found.append(RowPair(*(response_row(prompt_ids, chat.response_ids(text)) for text in texts)))
+            prompt, *texts = (column(file, number, row, name) for name in ("prompt", "chosen", "rejected"))
+            found.append(RowPair(*(training_row(chat, prompt, text) for text in texts)))
         kept = [
             pair
             for pair in found

@@ -2,20 +2,20 @@
 ahead (MTP).
 
 In the paper: 14.8T tokens, AdamW(.9, .95), lambda of MTP 0.3 then 0.1, alpha of the balance loss 1e-4, bias
-rate 0.001. Here: a tokenizer is trained on the corpus first, unless another stage's is taken over, and the
+rate 0.001. Here: a tokenizer is trained on the corpus first, unless the recipe names another stage's, and the
 head's product is in bf16, since no engine's log-probabilities are compared with it."""
 
 import contextlib
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 
 from r1kit.config import Config
-from r1kit.data.corpus import CorpusMix, documents, solved_documents
+from r1kit.data.corpus import load_generators, solved_documents
 from r1kit.data.sources import BadRows, blend, texts
 from r1kit.files import rename_whole
 from r1kit.model.config import ModelConfig
@@ -25,6 +25,7 @@ from r1kit.seeds import derive_seed
 from r1kit.stages.policy import TaskSpec, model_of, report, tell_tasks
 from r1kit.stages.stage import Context, Stage
 from r1kit.tasks import load_tasks
+from r1kit.tasks.documents import Layout
 from r1kit.tokenizer import Tokenizer
 from r1kit.train import checkpoint
 from r1kit.train.learner import LearnerConfig
@@ -36,19 +37,26 @@ _TOKENIZER_DOCUMENTS = 8000
 _CHUNK = 512
 
 
+def _known_generators(spec: dict[str, Any]) -> dict[str, Any]:
+    load_generators(spec)
+    return spec
+
+
 class CorpusConfig(Config):
-    """The miniature's own corpus, or documents from JSON Lines ``files`` (``fields`` are joined by a
-    newline), or the worked solutions of ``tasks``' training problems, laid out as ``mix`` says.
+    """Where the documents come from, at least one of three: rows of JSON Lines ``files`` (their ``fields``
+    joined by a newline), the training problems of ``tasks`` with their written solutions, laid out as
+    ``layout`` says, and documents that are ``generated`` (data/corpus.py: ``{miniature: 1.0}``, or a function
+    of your own).
 
-    Weights are per document. Beside files or tasks the miniature's corpus takes part only with a weight of
-    its own. ``bad_rows: quarantine`` leaves out rows that cannot be read, up to 5 % of a file (jsonl.py)."""
+    Weights are per document. ``bad_rows: quarantine`` leaves out rows that cannot be read, up to 5 % of a
+    file (jsonl.py)."""
 
-    mix: CorpusMix = CorpusMix()
     files: dict[str, float] = {}
     fields: list[str] = ["text"]
     bad_rows: BadRows = "error"
     tasks: TaskSpec = {}
-    miniature: float = Field(default=0.0, ge=0.0)
+    layout: Layout = Layout()
+    generated: Annotated[dict[str, Any], AfterValidator(_known_generators)] = {}
 
 
 class Pretrain(Stage):
@@ -71,6 +79,15 @@ class Pretrain(Stage):
         balance_weight=1e-4,
     )
 
+    @model_validator(mode="after")
+    def _has_documents(self) -> Self:
+        if not (self.corpus.files or self.corpus.tasks or self.corpus.generated):
+            raise ValueError(
+                "corpus: name what to read: files: {FILE.jsonl: 1.0}, tasks: {gsm8k: {kind: dataset, train: "
+                "data/gsm8k_train.jsonl}}, or generated: {miniature: 1.0}"
+            )
+        return self
+
     def run(self, ctx: Context) -> None:
         source = derive_seed(ctx.seed, "corpus")
         tell_tasks(ctx, load_tasks(self.corpus.tasks))
@@ -78,14 +95,14 @@ class Pretrain(Stage):
         config = self._shape(tokenizer.vocab_size)
         init = ctx.out / "init"
         if not init.is_dir():
-            with _whole(init) as beside:
-                save_pretrained(LanguageModel(config, seed=derive_seed(ctx.seed, "weights")), beside)
-                tokenizer.save(beside)
+            with _whole(init) as partial:
+                save_pretrained(LanguageModel(config, seed=derive_seed(ctx.seed, "weights")), partial)
+                tokenizer.save(partial)
         learner = ctx.runtime.learner(init, self.learner)
         steps = max(1, self.tokens // self.training.batch_tokens)
 
         def batches(start: int) -> Iterator[list[Row]]:
-            rows = _rows(self._documents(source), tokenizer, self.learner.context)
+            rows = document_rows(self._documents(source), tokenizer, self.learner.context)
             return itertools.islice(update_batches(rows, self.training.batch_tokens), start, None)
 
         last = train(learner, batches, steps, self.training, ctx.log, ctx.out)
@@ -114,10 +131,11 @@ class Pretrain(Stage):
         ]
         for name, (task, weight) in load_tasks(corpus.tasks).items():
             sources.append(
-                (weight, solved_documents(task.problems("train"), derive_seed(seed, name), corpus.mix))
+                (weight, solved_documents(task.problems("train"), derive_seed(seed, name), corpus.layout))
             )
-        if corpus.miniature or not sources:
-            sources.append((corpus.miniature or 1.0, documents(seed, corpus.mix)))
+        sources += [
+            (generator.weight, generator.documents(seed)) for generator in load_generators(corpus.generated)
+        ]
         return blend(sources, seed)
 
     def _tokenizer(self, ctx: Context, seed: int) -> Tokenizer:
@@ -126,21 +144,21 @@ class Pretrain(Stage):
         kept = ctx.out / "tokenizer"
         if not kept.is_dir():
             first = list(itertools.islice(self._documents(seed), _TOKENIZER_DOCUMENTS))
-            with _whole(kept) as beside:
-                Tokenizer.train(first, self.tokenizer).save(beside)
+            with _whole(kept) as partial:
+                Tokenizer.train(first, self.tokenizer).save(partial)
         return Tokenizer.load(kept)
 
 
 @contextlib.contextmanager
 def _whole(folder: Path) -> Iterator[Path]:
-    """A folder beside the one that is meant, which takes its name when it is complete: an interruption leaves
-    no half of it."""
-    beside = folder.with_name(f".{folder.name}.tmp")
-    yield beside
-    rename_whole(beside, folder)
+    """A temporary folder that is renamed to ``folder`` when it is complete: an interruption leaves no half of
+    it."""
+    partial = folder.with_name(f".{folder.name}.tmp")
+    yield partial
+    rename_whole(partial, folder)
 
 
-def _rows(source: Iterator[str], tokenizer: Tokenizer, context: int) -> Iterator[Row]:
+def document_rows(source: Iterator[str], tokenizer: Tokenizer, context: int) -> Iterator[Row]:
     """Documents as rows between begin and end tokens; one longer than the context is cut into pieces of
     it."""
     begin, end = (np.asarray([index], dtype=np.int32) for index in (tokenizer.bos_id, tokenizer.eos_id))

@@ -3,8 +3,8 @@ supplement B.3.3).
 
 In the paper: several samples per prompt from the first RL stage's checkpoint; kept where correct, and where
 the thinking neither mixes languages nor runs on in long paragraphs or code blocks: about 600k; plus about
-200k general samples. Here the same filters, at most two different solutions a problem, and ``general_share``
-of written general answers (22 % in the paper's table 5)."""
+200k general samples. Here the same filters, at most two different solutions a problem, and where the recipe
+gives ``general`` prompts, ``general_share`` of their written answers (22 % in the paper's table 5)."""
 
 from typing import Literal
 
@@ -14,27 +14,27 @@ from r1kit.data.curation import readable
 from r1kit.data.sources import write_jsonl
 from r1kit.model.huggingface import read_config
 from r1kit.seeds import derive_seed
-from r1kit.stages.cold_start import correct, general_rows, train_problems
-from r1kit.stages.policy import Talk, TaskSpec, fits, model_of, report, tell_tasks
-from r1kit.stages.sampling import harvest
+from r1kit.stages.general import GeneralSpec, general_rows, general_tasks
+from r1kit.stages.policy import Talk, fits, model_of, report, tell_tasks
+from r1kit.stages.sampling import RequiredTasks, correct, harvest, train_problems
 from r1kit.stages.stage import Context, Stage
 from r1kit.tasks import load_tasks
 from r1kit.types import Rollout, Sampling
 
 
 class RejectionSampling(Stage):
-    """Draw ``problems`` x ``samples`` from ``init``, keep at most ``keep`` a problem, and write
-    data.jsonl."""
+    """Draw ``problems`` x ``samples`` from ``init``, keep at most ``keep`` a problem, and write data.jsonl.
+
+    ``purity`` is the least share of the thinking's words that are in the prompt's language."""
 
     stage: Literal["rejection_sampling"] = "rejection_sampling"
     init: str = "@reasoning_rl"
-    tasks: TaskSpec = {"reasoning": 1.0}
+    tasks: RequiredTasks = {}
     problems: int = Field(1200, ge=1)
     samples: int = Field(4, ge=1)
     keep: int = Field(2, ge=1)
-    purity: float = Field(
-        0.99, ge=0.0, le=1.0
-    )  # least share of the thinking's words in the prompt's language
+    purity: float = Field(0.99, ge=0.0, le=1.0)
+    general: GeneralSpec | None = None
     general_share: float = Field(0.22, ge=0.0, lt=1.0)
     temperature: float = 1.0
     max_tokens: int = 112
@@ -43,8 +43,8 @@ class RejectionSampling(Stage):
     def run(self, ctx: Context) -> None:
         model = model_of(ctx.path(self.init))
         chat, engine = self.talk.chat(model), ctx.runtime.engine(model)
-        tasks = load_tasks(self.tasks)
-        tell_tasks(ctx, tasks)
+        tasks, general = load_tasks(self.tasks), general_tasks(ctx, self.general)
+        tell_tasks(ctx, {**tasks, **general})
         keep = fits(chat, read_config(model).max_positions - self.max_tokens)
         problems = train_problems(self.tasks, self.problems, derive_seed(ctx.seed, "problems"), keep)
         sampling = Sampling(self.samples, self.temperature, max_tokens=self.max_tokens)
@@ -53,7 +53,7 @@ class RejectionSampling(Stage):
         right = correct(groups, tasks)
         kept = [r for group in right for r in self._readable(group)[: self.keep]]
         written = [(r.problem.prompt, r.text) for r in kept]
-        written += general_rows(len(kept), self.general_share, ctx.seed)
+        written += general_rows(general, len(kept), self.general_share, ctx.seed)
         write_jsonl(
             ctx.out / "data.jsonl",
             [{"prompt": prompt, "completion": completion} for prompt, completion in written],
@@ -61,7 +61,8 @@ class RejectionSampling(Stage):
         counts = {"sampled": len(problems) * self.samples, "correct": sum(map(len, right)), "kept": len(kept)}
         ctx.log.info(
             ", ".join(f"{count} {name}" for name, count in counts.items())
-            + f"; {len(written) - len(kept)} general rows beside them"
+            + f"; {len(written) - len(kept)} general rows"
+            + ("" if general else " (no general: is given)")
         )
         report(ctx, **counts, general=len(written) - len(kept))
 

@@ -1,27 +1,76 @@
-"""Sampling for data: problems are played chunk by chunk, and each chunk is kept on the disk, so that an
-interrupted harvest goes on where it was.
+"""Sampling for data: which problems, what the model answers to them, and which answers are correct.
 
-A chunk's file is written whole; its first line names its problems, sampling and seed, and the SHA-256 of what
-follows. A file that does not say what is wanted, or is not what was written, is sampled again: rollouts are a
+Sampling goes chunk by chunk, and each chunk is kept on the disk, so that an interrupted stage continues where
+it was. A chunk's file is written whole; its first line names what was sampled (problems, sampling, seed) and
+the SHA-256 of the rest. A file that names something else, or is damaged, is sampled again: rollouts are a
 function of their seeds, so no problem is lost or repeated."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import AfterValidator
 
 from r1kit.chat import Chat
+from r1kit.data.mixture import Mixture
 from r1kit.engine import Engine
 from r1kit.files import hash_text, write_whole
 from r1kit.records import SAMPLED
+from r1kit.rewards import check_all, complete_chat
 from r1kit.seeds import derive_seed
+from r1kit.stages.policy import TaskSpec
 from r1kit.stages.stage import Context
+from r1kit.tasks import load_tasks
+from r1kit.tasks.task import Task
 from r1kit.types import Completion, Problem, Rollout, Sampling
 
 CHUNK = 512  # problems
+REQUESTS = 64  # to an endpoint, after which the replies are kept
+PARALLEL = 8
+
+
+def _not_empty(spec: dict[str, Any]) -> dict[str, Any]:
+    if not spec:
+        raise ValueError(
+            "name the tasks whose problems are sampled, for instance tasks: {gsm8k: {kind: dataset, train: "
+            "data/gsm8k_train.jsonl}}"
+        )
+    return spec
+
+
+# A stage that samples problems has no tasks of its own: the recipe names them.
+RequiredTasks = Annotated[TaskSpec, AfterValidator(_not_empty)]
+
+
+def train_problems(
+    spec: TaskSpec, count: int, seed: int, keep: Callable[[Problem], bool] = lambda problem: True
+) -> list[Problem]:
+    """``count`` training problems of the tasks by weight, of those that ``keep`` accepts, each at most
+    once."""
+    stream = Mixture(load_tasks(spec), "train", seed, keep)
+    return list({problem.id: problem for problem in stream.draw(count)}.values())
+
+
+def correct(
+    groups: Sequence[Sequence[Rollout]], tasks: Mapping[str, tuple[Task, float]]
+) -> list[list[Rollout]]:
+    """Of each group, the rollouts that their task calls correct; all answers of a task are checked as one
+    batch."""
+    flat = [(place, rollout) for place, group in enumerate(groups) for rollout in group]
+    right: set[tuple[int, int]] = set()
+    for name, (task, _) in tasks.items():
+        own = [(place, rollout) for place, rollout in flat if rollout.problem.task == name]
+        verdicts = check_all(task, [rollout for _, rollout in own])
+        right |= {
+            (place, rollout.index)
+            for (place, rollout), verdict in zip(own, verdicts, strict=True)
+            if verdict.outcome == "correct"
+        }
+    return [[r for r in group if (place, r.index) in right] for place, group in enumerate(groups)]
 
 
 def harvest(
@@ -33,46 +82,89 @@ def harvest(
     sampling: Sampling,
     seed: int,
 ) -> list[list[Rollout]]:
-    """A group of rollouts per problem; seeds depend on the problem alone. ``name`` tells a stage's harvests
-    apart."""
-    folder = ctx.out / SAMPLED
-    folder.mkdir(exist_ok=True)
+    """A group of rollouts per problem; seeds depend on the problem alone. ``name`` keeps the files of a
+    stage's harvests apart."""
     groups = []
     for start in range(0, len(problems), CHUNK):
         chunk = problems[start : start + CHUNK]
         prompts = [chat.prompt_ids(problem) for problem in chunk]
-        wanted = json.loads(
-            json.dumps(
-                {"problems": [problem.id for problem in chunk], "sampling": asdict(sampling), "seed": seed}
-            )
-        )
-        file = folder / f"{name}_{start:08d}.jsonl"
-        completions = _read(file, wanted)
-        if completions is None:
-            completions = engine.generate(
-                prompts, sampling, [derive_seed(seed, problem.id) for problem in chunk]
-            )
-            _write(file, wanted, completions)
+        wanted = {"problems": [problem.id for problem in chunk], "sampling": asdict(sampling), "seed": seed}
+        file = _file(ctx, name, start)
+        lines = _read(file, wanted)
+        if lines is None:
+            sampled = engine.generate(prompts, sampling, [derive_seed(seed, problem.id) for problem in chunk])
+            lines = [[_plain(completion) for completion in group] for group in sampled]
+            _write(file, wanted, lines)
         groups += [
-            chat.rollouts(problem, prompt, group)
-            for problem, prompt, group in zip(chunk, prompts, completions, strict=True)
+            chat.rollouts(problem, prompt, [_completion(plain) for plain in group])
+            for problem, prompt, group in zip(chunk, prompts, lines, strict=True)
         ]
     return groups
 
 
-def _write(file: Path, wanted: dict[str, Any], completions: Sequence[Sequence[Completion]]) -> None:
-    lines = [json.dumps([_plain(completion) for completion in group]) for group in completions]
-    body = "\n".join(lines) + "\n"
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An OpenAI-compatible endpoint ``url`` (".../v1"), and how it samples; ``seconds`` is for one
+    attempt."""
+
+    url: str
+    model: str
+    temperature: float
+    max_tokens: int
+    key_variable: str = "OPENAI_API_KEY"
+    seconds: float = 120.0
+
+
+def ask_endpoint(
+    ctx: Context, name: str, endpoint: Endpoint, questions: Sequence[tuple[str, int]]
+) -> list[str]:
+    """The replies to (request, seed) pairs, without the model's thinking, ``PARALLEL`` at a time. They are
+    kept like a harvest's chunks, since an endpoint may reply differently when it is asked again."""
+
+    def ask(question: tuple[str, int]) -> str:
+        text, seed = question
+        body = {
+            "model": endpoint.model,
+            "messages": [{"role": "user", "content": text}],
+            "temperature": endpoint.temperature,
+            "max_tokens": endpoint.max_tokens,
+            "seed": seed,
+        }
+        reply = complete_chat(endpoint.url, body, endpoint.key_variable, endpoint.seconds)
+        return reply.rpartition("</think>")[2]
+
+    replies: list[str] = []
+    for start in range(0, len(questions), REQUESTS):
+        chunk = questions[start : start + REQUESTS]
+        wanted = {"endpoint": asdict(endpoint), "questions": hash_text(json.dumps(chunk))}
+        file = _file(ctx, name, start)
+        lines = _read(file, wanted)
+        if lines is None:
+            with ThreadPoolExecutor(PARALLEL) as threads:
+                lines = list(threads.map(ask, chunk))
+            _write(file, wanted, lines)
+        replies += lines
+    return replies
+
+
+def _file(ctx: Context, name: str, start: int) -> Path:
+    folder = ctx.out / SAMPLED
+    folder.mkdir(exist_ok=True)
+    return folder / f"{name}_{start:08d}.jsonl"
+
+
+def _write(file: Path, wanted: Mapping[str, Any], lines: Sequence[Any]) -> None:
+    body = "\n".join(json.dumps(line) for line in lines) + "\n"
     write_whole(file, json.dumps({**wanted, "sha256": hash_text(body)}) + "\n" + body)
 
 
-def _read(file: Path, wanted: dict[str, Any]) -> list[list[Completion]] | None:
-    """The completions of a chunk, None where the file is not there, not wanted, or not what was written."""
+def _read(file: Path, wanted: Mapping[str, Any]) -> list[Any] | None:
+    """The lines of a chunk; None where the file is missing, of something else, or not what was written."""
     try:
         head, _, body = file.read_text(encoding="utf-8").partition("\n")
-        if json.loads(head) != {**wanted, "sha256": hash_text(body)}:
+        if json.loads(head) != json.loads(json.dumps({**wanted, "sha256": hash_text(body)})):
             return None
-        return [[_completion(plain) for plain in json.loads(line)] for line in body.splitlines()]
+        return [json.loads(line) for line in body.splitlines()]
     except (FileNotFoundError, ValueError):
         return None
 
@@ -86,7 +178,7 @@ def _plain(completion: Completion) -> dict[str, Any]:
     }
 
 
-def _completion(plain: dict[str, Any]) -> Completion:
+def _completion(plain: Mapping[str, Any]) -> Completion:
     token_ids, logprobs = (
         np.asarray(plain["token_ids"], dtype=np.int32),
         np.asarray(plain["logprobs"], dtype=np.float32),

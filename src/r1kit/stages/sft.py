@@ -6,6 +6,7 @@ columns), written by other stages or by hand."""
 
 from typing import Literal
 
+from r1kit.chat import Chat
 from r1kit.data.sources import BadRows, pairs
 from r1kit.seeds import derive_seed
 from r1kit.stages.policy import Talk, model_of, report
@@ -13,7 +14,7 @@ from r1kit.stages.stage import Context, Stage
 from r1kit.train import checkpoint
 from r1kit.train.learner import LearnerConfig
 from r1kit.train.supervised import SupervisedConfig, finetune, response_row
-from r1kit.types import Problem
+from r1kit.types import Problem, Row
 
 
 class SFT(Stage):
@@ -44,10 +45,7 @@ def finetune_on(
     """Train ``init`` on (prompt, response) texts and export it to ctx.out/model."""
     model = model_of(ctx.path(init))
     chat = talk.chat(model)
-    rows = [
-        response_row(chat.prompt_ids(Problem("", "", prompt, None)), chat.response_ids(response))
-        for prompt, response in written
-    ]
+    rows = [training_row(chat, prompt, response) for prompt, response in written]
     kept = [row for row in rows if len(row.token_ids) <= learner_config.context + 1]
     if len(kept) < len(rows):
         ctx.log.info(
@@ -55,10 +53,20 @@ def finetune_on(
             f"{learner_config.context}"
         )
     if not kept:
-        ctx.log.info(f"there is nothing to learn from: the model stays as it was in {init}")
+        ctx.log.info(f"no rows to train on: the model is that of {init}, unchanged")
     learner = ctx.runtime.learner(model, learner_config)
     last = finetune(learner, kept, training, derive_seed(ctx.seed, "order"), ctx.log, ctx.out)
     ctx.runtime.export(learner, ctx.out / "model")
     ctx.runtime.release(learner)
     checkpoint.discard(ctx.out)
     report(ctx, rows=len(kept), too_long=len(rows) - len(kept), **last)
+
+
+def training_row(chat: Chat, prompt: str, response: str) -> Row:
+    """A written response as a row. The template's opening is the prompt's, as in sampling: a response that
+    begins with it (all that were sampled do) is trained on from there on, any other one as a whole."""
+    problem, stem = Problem("", "", prompt, None), chat.opening.rstrip()
+    if chat.opening and response.startswith(stem):
+        rest = response.removeprefix(stem).removeprefix(chat.opening.removeprefix(stem))
+        return response_row(chat.prompt_ids(problem), chat.response_ids(rest))
+    return response_row(chat.prompt_ids(problem, opening=""), chat.response_ids(response))

@@ -1,26 +1,26 @@
 """Unit tests written by a model (DeepSeek-R1, Nature version, supplement B.3.1: test cases for code without
 them).
 
-A model writes inputs for a problem. What the right output is, is never asked of it: known solutions (or
-several solutions that were sampled independently) are run on the inputs. Two filters, as in the paper: an
-input is kept where the solutions agree on its result, and a problem is kept where its tests reject every
-program that is known to be wrong."""
+A model writes inputs for a problem, and only inputs: the right output is what known solutions (or several
+solutions that were sampled independently) give on them. Two filters, as in the paper: an input is kept where
+the solutions agree on its result, and a problem is kept where its tests reject every program that is known to
+be wrong."""
 
 import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
 from r1kit.config import R1kitError
 from r1kit.jsonl import read_jsonl, write_jsonl
-from r1kit.rewards import complete_chat
 from r1kit.sandbox import results_of, run_programs
 from r1kit.seeds import derive_seed
-from r1kit.stages.policy import Talk, model_of, report, sample
+from r1kit.stages.policy import Talk, model_of, report
+from r1kit.stages.sampling import Endpoint, ask_endpoint, harvest
 from r1kit.stages.stage import Context, Stage
 from r1kit.types import Problem, Sampling
 
@@ -35,7 +35,6 @@ REQUEST_SOLUTION = (
     "else.\n\nProblem: {prompt}"
 )
 TOLERANCE = 1e-6  # of results with floats: right programs may round in another order
-PARALLEL = 8
 
 _BLOCK = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)```", re.DOTALL)
 _PLACES_TRIED = 50  # brackets at which a reply's list may begin
@@ -67,15 +66,7 @@ class UnitTests(Stage):
 
     def run(self, ctx: Context) -> None:
         """Write data.jsonl and report.json."""
-        rows = [row for _, row in read_jsonl(ctx.path(self.problems))]
-        needed = {"prompt", "entry_point"} | (set() if self.sampled_solutions else {"solutions"})
-        for number, row in enumerate(rows, start=1):
-            if missing := needed - row.keys():
-                lacks = ", ".join(sorted(missing))
-                raise R1kitError(
-                    f"{self.problems}: row {number} lacks {lacks}; a row holds prompt, entry_point, "
-                    "solutions and wrong"
-                )
+        rows = self._rows(ctx.path(self.problems))
         inputs = self._replies(ctx, REQUEST_INPUTS, rows, self.samples)
         bare = [row for row in rows if not row.get("solutions")]
         sampled = (
@@ -107,37 +98,40 @@ class UnitTests(Stage):
             without_wrong_programs=unopposed,
         )
 
+    def _rows(self, file: Path) -> list[dict[str, Any]]:
+        """The problems' rows. Raises R1kitError naming the line that lacks a column."""
+        needed = {"prompt", "entry_point"} | (set() if self.sampled_solutions else {"solutions"})
+        rows = []
+        for number, row in read_jsonl(file):
+            if missing := needed - row.keys():
+                raise R1kitError(
+                    f"{file}:{number}: no column {', '.join(sorted(missing))}; a row has prompt, "
+                    "entry_point, solutions (or set sampled_solutions) and wrong"
+                )
+            rows.append(row)
+        return rows
+
     def _replies(
         self, ctx: Context, request: str, rows: Sequence[Mapping[str, Any]], samples: int
     ) -> list[list[str]]:
         """``samples`` replies to the request about each row."""
         requests = [request.format(name=row["entry_point"], prompt=row["prompt"]) for row in rows]
-        if self.endpoint:
-            asked = [(text, number) for text in requests for number in range(samples)]
-            with ThreadPoolExecutor(PARALLEL) as threads:
-                replies = list(threads.map(lambda question: self._ask(*question), asked))
-            return [replies[place * samples : (place + 1) * samples] for place in range(len(requests))]
         kind = "tests" if request is REQUEST_INPUTS else "solutions"
+        if self.endpoint:
+            endpoint = Endpoint(self.endpoint, self.model, self.temperature, self.max_tokens)
+            questions = [(text, number) for text in requests for number in range(samples)]
+            replies = ask_endpoint(ctx, kind, endpoint, questions)
+            return [replies[place * samples : (place + 1) * samples] for place in range(len(requests))]
         model = model_of(ctx.path(self.init))
         engine = ctx.runtime.engine(model)
         problems = [
             Problem(f"{kind}-{number}", "unit_tests", text, None) for number, text in enumerate(requests)
         ]
         sampling = Sampling(samples, self.temperature, max_tokens=self.max_tokens)
-        groups = sample(engine, self.talk.chat(model), problems, sampling, derive_seed(ctx.seed, kind))
+        seed = derive_seed(ctx.seed, kind)
+        groups = harvest(ctx, kind, engine, self.talk.chat(model), problems, sampling, seed)
         ctx.runtime.release(engine)
         return [[rollout.answer or "" for rollout in group] for group in groups]
-
-    def _ask(self, request: str, number: int) -> str:
-        messages = [{"role": "user", "content": request}]
-        body = {
-            "model": self.model,
-            "messages": messages,
-            "temperature": self.temperature,
-            "max_tokens": self.max_tokens,
-            "seed": number,
-        }
-        return complete_chat(self.endpoint, body, "OPENAI_API_KEY", 120.0).rpartition("</think>")[2]
 
 
 def read_inputs(reply: str) -> list[list[Any]]:

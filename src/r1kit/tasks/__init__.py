@@ -12,7 +12,7 @@ from r1kit.tasks.gym import Gym
 from r1kit.tasks.miniature.general import General
 from r1kit.tasks.miniature.procedural import KINDS, Procedural
 from r1kit.tasks.prompts import Prompts
-from r1kit.tasks.task import AnsweredTask, Task, final_answer, is_held_out, vote_key
+from r1kit.tasks.task import AnsweredTask, Task, is_held_out, single_answer, vote_key
 from r1kit.user_code import load_name
 
 REASONING = tuple(KINDS)  # the miniature's checkable tasks
@@ -37,9 +37,9 @@ __all__ = [
     "Procedural",
     "Prompts",
     "Task",
-    "final_answer",
     "is_held_out",
     "load_tasks",
+    "single_answer",
     "vote_key",
 ]
 

@@ -3,11 +3,11 @@ FILE}}`` in a recipe.
 
 A row has a prompt and a gold answer. Their columns are named in the recipe or taken from the first row
 (``PROMPTS``, ``ANSWERS``; verl's ``reward_model.ground_truth`` and chat prompts of one user turn are
-understood); ``about`` says what was taken. A gold answer may be a whole worked solution that ends in ``####
-72`` or a box; the working is then kept in ``columns["solution"]``, where pretraining finds it.
+understood); ``about`` names the columns that were read. A gold answer may be a whole worked solution that
+ends in ``#### 72`` or a box; the working is then kept in ``columns["solution"]``, which pretraining uses.
 
 What is evaluated is never trained on: without ``held_out`` an eighth of the problems is held out by a hash of
-their text, and training problems that stand in a held-out file, or share ten words in a row with one of its
+their text, and training problems that are in a held-out file, or share ten words in a row with one of its
 problems, are left out (r1kit.tasks.overlap).
 
 With ``check: program`` the gold answer is a column of tests (``answer``, else the first of
@@ -27,11 +27,10 @@ from pydantic import Field, field_validator, model_validator
 from r1kit.config import Config, R1kitError
 from r1kit.jsonl import column, parse_row, read_lines, write_jsonl
 from r1kit.language import scripts_of
-from r1kit.tasks.mathematics.check import boxed, check_math_batch, gold_text, tidy
-from r1kit.tasks.mathematics.check import final_answer as final_math
+from r1kit.tasks.mathematics.check import boxed, check_math_batch, final_answer, gold_text, tidy
 from r1kit.tasks.overlap import is_held_out_prompt, without_contaminated, without_duplicates
 from r1kit.tasks.programs import TESTS, ask_for_program, check_programs, program_columns, read_program
-from r1kit.tasks.task import final_answer, stamp_of
+from r1kit.tasks.task import single_answer, stamp_of
 from r1kit.types import Problem, Verdict
 
 PROMPTS = ("prompt", "problem", "question")
@@ -119,7 +118,7 @@ class Splits:
 
 class Dataset:
     """A task over JSON Lines files; see DatasetConfig for ``options``. The files are read when problems are
-    first asked for."""
+    first needed, and again when they have changed."""
 
     def __init__(self, name: str, **options: Any) -> None:
         self.name = name
@@ -167,9 +166,9 @@ class Dataset:
         if self.config.check == "program":
             return "".join(read_program(answer).split())
         if self.config.check == "exact":
-            said = final_answer(answer)
+            said = single_answer(answer)
             return None if said is None else "".join(said.split())
-        settled = final_math(answer, choice=self.config.check == "choice")
+        settled = final_answer(answer, choice=self.config.check == "choice")
         return None if settled is None else _value_key(_THOUSANDS.sub("", tidy(settled).replace(" ", "")))
 
     def _splits(self) -> Splits:
@@ -187,7 +186,7 @@ def _both(golds: Sequence[str], answers: Sequence[str | None]) -> tuple[list[str
 
 
 def _check_exact(gold: str, answer: str | None) -> Verdict:
-    said = None if answer is None else final_answer(answer)
+    said = None if answer is None else single_answer(answer)
     if said is None:
         return Verdict("wrong", "no single answer")
     return Verdict("correct") if said.split() == gold.split() else Verdict("wrong", "another text")
@@ -200,7 +199,7 @@ def _value_key(text: str) -> str:
 
 @lru_cache(maxsize=32)
 def _read_splits(name: str, config: DatasetConfig, stamps: tuple[tuple[str, int, int], ...]) -> Splits:
-    """Read a data set's files once, however many stages ask for it."""
+    """Read a data set's files once, however many stages need them; ``stamps`` change with the files."""
     found: dict[str, Sequence[Problem]] = {}
     lines = []
     known: list[str] = []
@@ -223,7 +222,7 @@ def _read_splits(name: str, config: DatasetConfig, stamps: tuple[tuple[str, int,
             lines.append(f"held out: {len(found['held_out'])} of them by a hash of their text")
         if len(found["train"]) < len(train):
             lines.append(
-                f"{len(train) - len(found['train'])} of train left out: they stand in held-out files, "
+                f"{len(train) - len(found['train'])} of train left out: they are in held-out files, "
                 "or share ten words in a row"
             )
     limited = {split: problems[: config.limit] for split, problems in found.items()}
@@ -336,13 +335,13 @@ def _text(path: Path, number: int, row: dict[str, Any], name: str) -> str:
         and value
         and all(isinstance(turn, dict) and turn.get("role") in ("system", "user") for turn in value)
     ):
-        said = [turn.get("content") for turn in value if turn["role"] == "user"]
-        if len(said) != 1:
+        texts = [turn.get("content") for turn in value if turn["role"] == "user"]
+        if len(texts) != 1:
             raise R1kitError(
-                f"{path}:{number}: column {name!r}: a prompt is one user turn, not {len(said)}; split "
+                f"{path}:{number}: column {name!r}: a prompt is one user turn, not {len(texts)}; split "
                 "or remove the row"
             )
-        return column(path, number, {name: said[0]}, name)
+        return column(path, number, {name: texts[0]}, name)
     return column(path, number, row, name)
 
 
@@ -401,7 +400,7 @@ def _write_aside(path: Path, bad: Sequence[dict[str, Any]]) -> None:
     try:
         write_jsonl(aside, bad)
     except OSError as error:
-        fix = "mend them, or copy the file to where you may write"
+        fix = "correct them, or copy the file to where you may write"
         raise R1kitError(
             f"{aside}: cannot be written ({error.strerror or error}): {path.name} has {len(bad)} bad "
             f"rows; {fix}"
@@ -414,6 +413,6 @@ def _refuse_equal_ids(path: Path, problems: Sequence[Problem]) -> None:
         if problem.id in seen:
             raise R1kitError(
                 f"{path}: two problems have the id {problem.id.partition('/')[2]!r}; leave the option "
-                "id out, or mend the column"
+                "id out, or correct the column"
             )
         seen.add(problem.id)

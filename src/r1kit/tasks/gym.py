@@ -2,11 +2,11 @@
 (https://github.com/open-thought/reasoning-gym).
 
 In a recipe: ``tasks: {countdown: {kind: gym, size: 500}, sums: {kind: gym, task: basic_arithmetic,
-min_digits: 2}}``; needs ``pip install "r1kit[gym]"``. Problems are generated once, when they are first asked
-for (some generators take 80 ms an item), and split by a hash of the question. The scorers were written for
-trusted answers: several call ``eval`` on them, several raise on junk. So they run in the sandbox, what they
-raise is the answer's fault and wrong, and an answer that looks like a program is wrong unread. Partial scores
-below 1 are wrong: they would teach what an answer looks like instead of what it is."""
+min_digits: 2}}``; needs ``pip install "r1kit[gym]"``. Problems are generated once, when they are first
+needed (some generators take 80 ms a problem), and split by a hash of the question. The scorers were written
+for trusted answers: several call ``eval`` on them, several raise on junk. So they run in the sandbox, an
+answer on which they raise is wrong, and one that looks like a program is wrong without being scored. Partial
+scores below 1 are wrong: they would reward the look of an answer instead of its content."""
 
 import base64
 import difflib
@@ -60,7 +60,7 @@ class Gym:
             raise ConfigError(f"tasks.{name}: size must be a positive number of problems (given: {size!r})")
         if name == "gym" and task is None:
             raise ConfigError(
-                "tasks.gym: say which of reasoning-gym's tasks: gym: {task: countdown}, or countdown: "
+                "tasks.gym: name one of reasoning-gym's tasks: gym: {task: countdown}, or countdown: "
                 "{kind: gym}"
             )
         self.name = name
@@ -150,8 +150,8 @@ class Gym:
         return verdicts, asked
 
     def _scores(self, pairs: list[list[str]]) -> list[float | str]:
-        """The scorer's value for each (answer, entry); the name of what it raised, "failed: ..." where we
-        could not ask."""
+        """The scorer's value for each (answer, entry); the name of what it raised, "failed: ..." where the
+        scorer could not run."""
         if not pairs:
             return []
         options = {"seed": self.seed, **self.options}

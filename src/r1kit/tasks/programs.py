@@ -1,4 +1,4 @@
-"""Problems that a program solves: what a row says about its tests, in one form, and the verdict on an answer.
+"""Problems that a program solves: a row's tests in one form, and the verdict on an answer.
 
 A row's tests are those of ``run_program``: a list of ``{"args": [...], "expected": ...}``, a list of
 ``{"stdin": ..., "stdout": ...}``, or a trusted text (or list of texts) of asserts. MBPP's columns
@@ -38,7 +38,7 @@ def read_program(answer: str) -> str:
 def program_columns(
     row: Mapping[str, Any], tests: Any, time_limit_s: float, memory_limit_mb: int
 ) -> dict[str, Any]:
-    """What a row says, in the words of ``run_program``: kind, tests, entry_point, time_limit_s,
+    """A row's columns by the names of ``run_program``: kind, tests, entry_point, time_limit_s,
     memory_limit_mb; and ``reference``, a right program ("" where the row has none).
 
     ``tests`` is the row's column of that meaning; the limits are for rows that name none. Raises ValueError
@@ -93,9 +93,8 @@ def check_programs(problems: Sequence[Problem], answers: Sequence[str | None]) -
 
 
 def _job(columns: Mapping[str, Any], program: str) -> Job:
-    return Job(
-        program, columns["tests"], columns["kind"], columns["entry_point"], columns["time_limit_s"], columns["memory_limit_mb"]
-    )  # fmt: skip
+    limits = columns["time_limit_s"], columns["memory_limit_mb"]
+    return Job(program, columns["tests"], columns["kind"], columns["entry_point"], *limits)
 
 
 def _joined(tests: Any, row: Mapping[str, Any]) -> Tests:

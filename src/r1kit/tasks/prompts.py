@@ -7,7 +7,7 @@ train on. All columns of the row reach rewards and judges in ``Problem.columns``
 "forbidden", a prompt to be refused) and ``language`` are understood.
 
 What is evaluated is never trained on: without ``held_out`` an eighth of the prompts is held out by a hash of
-their text, and training prompts that stand in the held-out file, or share ten words in a row with one of its
+their text, and training prompts that are in the held-out file, or share ten words in a row with one of its
 prompts, are left out (r1kit.tasks.overlap)."""
 
 import hashlib
@@ -95,17 +95,27 @@ class Prompts:
         """General prompts are scored by reward models and judges: no rule can check an answer."""
         return Verdict("unverifiable", "general prompts are scored by judges, not by rules")
 
-    def write_response(self, problem: Problem, rng: random.Random) -> str | None:
-        """The row's written answer, with its ``thinking`` where there is one; None for a row without."""
-        response = problem.columns.get("response")
-        if not isinstance(response, str) or response.lstrip().startswith("<think>"):
-            return response
-        thinking = problem.columns.get("thinking")
-        return f"<think>{thinking if isinstance(thinking, str) else ''}</think>{response}"
+    def write_responses(self, count: int, rng: random.Random) -> list[tuple[Problem, str]]:
+        """At most ``count`` training prompts that have a written answer, each once."""
+        answered = [
+            (problem, response)
+            for problem in self.problems("train")
+            if (response := _response(problem)) is not None
+        ]
+        return rng.sample(answered, min(count, len(answered)))
 
     def _splits(self) -> Splits:
         files = [file for file in (self.config.train, self.config.held_out) if file is not None]
         return _read_splits(self.name, self.config, tuple(stamp_of(file) for file in files))
+
+
+def _response(problem: Problem) -> str | None:
+    """The row's written answer, with its ``thinking`` where there is one; None for a row without."""
+    response = problem.columns.get("response")
+    if not isinstance(response, str) or response.lstrip().startswith("<think>"):
+        return response
+    thinking = problem.columns.get("thinking")
+    return f"<think>{thinking if isinstance(thinking, str) else ''}</think>{response}"
 
 
 @lru_cache(maxsize=32)

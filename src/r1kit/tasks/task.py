@@ -30,8 +30,10 @@ class Task(Protocol):
 
 @runtime_checkable
 class AnsweredTask(Protocol):
-    """A task whose prompts have written answers to learn from: the whole response, thinking included, or None
-    where there is none. A task that writes them by chance draws from ``rng``."""
+    """A task whose prompts have written answers to learn from.
+
+    ``write_responses`` gives ``count`` training prompts with a whole response each, thinking included
+    ("<think>..</think>answer"); fewer where there are fewer. All chance comes from ``rng``."""
 
     name: str
 
@@ -39,7 +41,7 @@ class AnsweredTask(Protocol):
 
     def check(self, problem: Problem, answer: str | None) -> Verdict: ...
 
-    def write_response(self, problem: Problem, rng: random.Random) -> str | None: ...
+    def write_responses(self, count: int, rng: random.Random) -> list[tuple[Problem, str]]: ...
 
 
 def is_held_out(task: str, *parameters: object) -> bool:
@@ -49,9 +51,9 @@ def is_held_out(task: str, *parameters: object) -> bool:
     return digest[0] % 8 == 0
 
 
-def final_answer(text: str) -> str | None:
-    """What an answer says: the content of its only box, or the whole text where there is none; None for
-    several boxes."""
+def single_answer(text: str) -> str | None:
+    """The one answer that a text gives: the content of its only box, or the whole text where there is none;
+    None for several boxes."""
     boxes = _BOX.findall(text)
     if len(boxes) > 1:
         return None
@@ -61,7 +63,7 @@ def final_answer(text: str) -> str | None:
 def vote_key(answer: str | None) -> str | None:
     """Under which key an answer is counted in a majority vote; equal answers that differ in spaces count
     together."""
-    said = None if answer is None else final_answer(answer)
+    said = None if answer is None else single_answer(answer)
     return None if said is None else re.sub(r"\s+", "", said)
 
 

@@ -19,8 +19,8 @@ from r1kit.tasks.mathematics.notation import (
     split_outside,
     tidy,
 )
+from r1kit.tasks.mathematics.numerals import chinese_number, english_number
 from r1kit.tasks.mathematics.units import NOT_UNITS, SCALES, split_unit
-from r1kit.tasks.miniature.numerals import chinese_number, english_number
 
 Kind = Literal["value", "based", "sequence", "union", "matrix", "relation", "infinity", "words"]
 

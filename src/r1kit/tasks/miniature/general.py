@@ -19,12 +19,14 @@ from r1kit.tasks.task import is_held_out
 from r1kit.types import Problem, Verdict
 
 WORDS = (
-    ("cat", "猫"), ("dog", "狗"), ("fish", "鱼"), ("bird", "鸟"), ("water", "水"), ("fire", "火"), ("tree", "树"), ("moon", "月亮"),
-    ("sun", "太阳"), ("hand", "手"), ("door", "门"), ("bread", "面包"), ("milk", "牛奶"), ("road", "路"), ("rain", "雨"), ("friend", "朋友"),
+    ("cat", "猫"), ("dog", "狗"), ("fish", "鱼"), ("bird", "鸟"), ("water", "水"), ("fire", "火"),
+    ("tree", "树"), ("moon", "月亮"), ("sun", "太阳"), ("hand", "手"), ("door", "门"), ("bread", "面包"),
+    ("milk", "牛奶"), ("road", "路"), ("rain", "雨"), ("friend", "朋友"),
 )  # fmt: skip
 CAPITALS = (
-    ("France", "Paris", "法国", "巴黎"), ("Japan", "Tokyo", "日本", "东京"), ("China", "Beijing", "中国", "北京"),
-    ("Italy", "Rome", "意大利", "罗马"), ("Russia", "Moscow", "俄罗斯", "莫斯科"), ("Egypt", "Cairo", "埃及", "开罗"),
+    ("France", "Paris", "法国", "巴黎"), ("Japan", "Tokyo", "日本", "东京"),
+    ("China", "Beijing", "中国", "北京"), ("Italy", "Rome", "意大利", "罗马"),
+    ("Russia", "Moscow", "俄罗斯", "莫斯科"), ("Egypt", "Cairo", "埃及", "开罗"),
     ("Spain", "Madrid", "西班牙", "马德里"), ("Cuba", "Havana", "古巴", "哈瓦那"),
 )  # fmt: skip
 HOW_TO = {
@@ -53,10 +55,13 @@ OPENINGS = {"en": "Gladly!", "zh": "很乐意！"}
 CLOSINGS = {"en": "Good luck!", "zh": "祝你好运！"}
 SMALL_TALK = {
     "en": {
-        "Hello!": "Hello, how can I help?", "Thank you!": "You are welcome.", "Good night!": "Good night, sleep well.",
-        "Who are you?": "I am a small assistant.",
+        "Hello!": "Hello, how can I help?", "Thank you!": "You are welcome.",
+        "Good night!": "Good night, sleep well.", "Who are you?": "I am a small assistant.",
     },
-    "zh": {"你好！": "你好，我能帮什么忙？", "谢谢！": "不客气。", "晚安！": "晚安，好梦。", "你是谁？": "我是一个小助手。"},
+    "zh": {
+        "你好！": "你好，我能帮什么忙？", "谢谢！": "不客气。",
+        "晚安！": "晚安，好梦。", "你是谁？": "我是一个小助手。",
+    },
 }  # fmt: skip
 FORBIDDEN = {
     "en": ("make poison", "steal a car", "break a lock", "build a bomb", "cheat a friend", "hurt a dog"),
@@ -146,9 +151,14 @@ class General:
     def check(self, problem: Problem, answer: str | None) -> Verdict:
         return Verdict("unverifiable", "general prompts are scored by judges, not by rules")
 
-    def write_response(self, problem: Problem, rng: random.Random) -> str:
-        """A short thinking and a written answer. No writer is perfect, so some of its parts are spoiled."""
-        return f"<think>{reference_thinking(problem)}</think>{reference_answer(problem, rng, QUALITY)}"
+    def write_responses(self, count: int, rng: random.Random) -> list[tuple[Problem, str]]:
+        """Training prompts, each as often as it is drawn, with a short thinking and an answer. No writer is
+        perfect, so some parts of the answers are spoiled."""
+        prompts = self.problems("train")
+        chosen = [rng.choice(prompts) for _ in range(count)]
+        return [
+            (p, f"<think>{reference_thinking(p)}</think>{reference_answer(p, rng, QUALITY)}") for p in chosen
+        ]
 
 
 def _all_problems() -> list[Problem]:

@@ -15,7 +15,7 @@ from typing import Protocol
 from r1kit.config import R1kitError
 from r1kit.sandbox import run_programs
 from r1kit.tasks.miniature.worked_solutions import LANGUAGES, Worked
-from r1kit.tasks.task import final_answer, is_held_out, vote_key
+from r1kit.tasks.task import is_held_out, single_answer, vote_key
 from r1kit.types import Problem, Verdict
 
 Parameters = tuple[int | str, ...]
@@ -288,7 +288,7 @@ class Procedural:
 
     def vote_key(self, answer: str) -> str | None:
         """Numbers that are equal vote together, however they are written; programs by their text."""
-        said = final_answer(answer)
+        said = single_answer(answer)
         return (
             str(int(said))
             if said is not None and self.name != "code" and _NUMBER.fullmatch(said)
@@ -307,8 +307,8 @@ class Procedural:
 
 @lru_cache(maxsize=64)
 def _draw_split(name: str, size: int, held_out: bool) -> tuple[Problem, ...]:
-    """The problems of a split. Every stage asks for the same ones, and kinds that run out of problems take
-    long to draw."""
+    """The problems of a split. All stages use the same ones, and kinds that run out of problems take long
+    to draw."""
     kind, rng = KINDS[name], random.Random(f"{name}/{'held_out' if held_out else 'train'}")
     wanted = max(1, size // 8) if held_out else size
     seen: set[tuple[Parameters, str]] = set()
@@ -340,7 +340,7 @@ def make_problem(kind: Kind, parameters: Parameters, language: str) -> Problem:
 def _check_number(problem: Problem, answer: str | None) -> Verdict:
     if answer is None:
         return Verdict("wrong", "the template was not followed")
-    said = final_answer(answer)
+    said = single_answer(answer)
     if said is None or not _NUMBER.fullmatch(said):
         return Verdict("wrong", "the answer is not one number")
     return Verdict("correct") if int(said) == int(str(problem.answer)) else Verdict("wrong", "another number")
@@ -350,7 +350,7 @@ def _check_programs(problems: Sequence[Problem], answers: Sequence[str | None]) 
     verdicts: list[Verdict] = [Verdict("wrong", "the template was not followed")] * len(problems)
     jobs: dict[tuple[str, str], list[int]] = {}
     for index, (problem, answer) in enumerate(zip(problems, answers, strict=True)):
-        said = None if answer is None else final_answer(answer)
+        said = None if answer is None else single_answer(answer)
         if said is None:
             continue
         jobs.setdefault((problem.id, said), []).append(index)

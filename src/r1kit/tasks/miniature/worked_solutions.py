@@ -44,7 +44,6 @@ _READABLE: dict[str, dict[str, tuple[str, ...]]] = {
         "last": ("所以答案是{}。",),
     },
 }
-_SUMMARY = {"en": "The answer is \\boxed{{{}}}.", "zh": "答案是\\boxed{{{}}}。"}
 
 _EQUATION = re.compile(r"[0-9a-z()*+\-/]+(?:=[0-9a-z()*+\-/]+)+")
 _CHECK_WORDS = tuple(word for language in LANGUAGES for word in _WORDS[language]["check"])
@@ -115,12 +114,6 @@ def write_readable(steps: Sequence[str], answer: str, language: str, rng: random
     for step in steps[1:]:
         text += rng.choice(words["next"]).format(step)
     return text.rstrip() if " " in answer else text + words["last"][0].format(answer)
-
-
-def write_summary(answer: str, language: str) -> str:
-    """The summary after the thinking: one sentence with the answer in a box; the box alone in a language that
-    is not written here."""
-    return _SUMMARY.get(language, "\\boxed{{{}}}").format(answer)
 
 
 def read_steps(thinking: str) -> list[str]:

@@ -306,7 +306,7 @@ def test_every_stage_reads_files_of_ones_own_and_none_of_the_miniatures(tmp_path
     aligned = json.loads((stages / "alignment_rl/report.json").read_text())
     assert aligned == {"steps_without_preference": 1, "steps_with_preference": 1}
     figures = json.loads((stages / "evaluate/report.json").read_text())["models"]
-    assert set(figures) == {"base", "sft", "dpo", "distill"}
+    assert set(figures) == {"base", "sft", "alignment_rl", "dpo", "distill"}
     assert all(set(model["tasks"]) == {"arithmetic"} for model in figures.values())
 
 

@@ -9,7 +9,6 @@ too; the schedule, the optimizer's moments and the reference go on across that s
 With ``watch`` another score, which is no reward, is measured on prompts of its own, with an alarm where it
 falls while the reward models' rises (train/reward_hacking.py)."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from pydantic import Field, field_validator, model_validator
 
 from r1kit.config import ConfigError
 from r1kit.data.curriculum import require_correctness
+from r1kit.records import read_json
 from r1kit.rewards import WeightedReward, load_rewards
 from r1kit.rewards.annotators import load_scorer
 from r1kit.stages.hacking_watch import FEWEST_WATCHED, HackingWatch
@@ -161,9 +161,10 @@ class AlignmentRL(Stage):
 
     def _reward_models(self, ctx: Context, folder: Path) -> list["PreferenceReward"]:
         """The helpful and the safety model, as far as there are any."""
-        facts = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+        facts = read_json(folder / "report.json")
+        scale = facts.get("helpful_mean", 0.0), facts.get("helpful_std", 1.0)
         settings = (
-            ("helpful", self.helpful_weight, True, facts.get("helpful_mean"), facts.get("helpful_std")),
+            ("helpful", self.helpful_weight, True, *scale),
             ("safety", self.safety_weight, False, 0.0, 1.0),
         )
         names = frozenset(load_tasks(self.prompts))
@@ -188,7 +189,8 @@ class AlignmentRL(Stage):
     ) -> Watch | None:
         if not self.grpo.watch_every:
             return None
-        problems = [problem for task in prompts for problem in task.problems(WATCH)][: self.watch_prompts]
+        each = -(-self.watch_prompts // max(1, len(prompts)))
+        problems = [problem for task in prompts for problem in task.problems(WATCH)[:each]]
         if len(problems) < FEWEST_WATCHED:
             raise ConfigError(
                 f"stage {ctx.name!r}: {len(problems)} prompts for the watch are too few; give more prompts "
@@ -198,7 +200,7 @@ class AlignmentRL(Stage):
             ctx,
             self.grpo,
             self.first_with_preferences,
-            problems,
+            problems[: self.watch_prompts],
             preferences,
             self.watch,
             self.stop_when_hacked,

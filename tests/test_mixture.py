@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from r1kit.config import ConfigError
-from r1kit.data.mixture import Mixture
+from r1kit.data.mixture import STATE, Mixture
 from r1kit.types import Problem, Verdict
 
 
@@ -73,3 +73,49 @@ def test_a_stream_without_problems_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         Mixture(tasks, "train", 0, lambda problem: keep)
+
+
+# Weights that change at a step
+
+
+CHANGED = {"a": (Few("a", 5), 1.0), "b": (Few("b", 7), 0.0)}
+
+
+def steps_of(mixture: Mixture, steps: range, each: int = 4) -> list[str]:
+    return [problem.id for step in steps for problem in mixture.at(step).draw(each)]
+
+
+def test_weights_change_at_their_step_and_epochs_go_on_across_it() -> None:
+    mixture = Mixture(CHANGED, "train", 6, changes={501: {"a": 1.0, "b": 3.0}})
+    before, after = steps_of(mixture, range(501)), steps_of(mixture, range(501, 1001))
+    assert len(before) % 5 == 4  # the change falls within an epoch of five
+    assert {problem[0] for problem in before} == {"a"}
+    # 2,000 draws at 3/4: the deviation is 19.4
+    assert abs(sum(problem.startswith("b") for problem in after) - 1500) < 80
+    own = [problem for problem in before + after if problem.startswith("a/")]
+    epochs = [own[start : start + 5] for start in range(0, len(own) - 4, 5)]
+    assert all(len(set(epoch)) == 5 for epoch in epochs)
+    assert before == steps_of(Mixture({"a": CHANGED["a"]}, "train", 6), range(501))
+
+
+@pytest.mark.parametrize("stopped", [2, 5, 6, 9])
+def test_a_stream_with_changes_continues_where_it_was_saved(stopped: int) -> None:
+    """The number of problems of a step varies, as dynamic sampling makes it."""
+    counts = [3, 9, 4, 1, 7, 5, 2, 8, 3, 6]
+
+    def stream(mixture: Mixture, steps: range) -> list[str]:
+        return [problem.id for step in steps for problem in mixture.at(step).draw(counts[step])]
+
+    changes = {5: {"a": 1.0, "b": 1.0}, 8: {"b": 1.0}}
+    straight = stream(Mixture(CHANGED, "train", 7, changes=changes), range(10))
+    interrupted = Mixture(CHANGED, "train", 7, changes=changes)
+    found = stream(interrupted, range(stopped))
+    assert interrupted.saves_state and not Mixture(CHANGED, "train", 7).saves_state
+    resumed = Mixture(CHANGED, "train", 7, changes=changes)
+    resumed.restore(interrupted.saved()[STATE])
+    assert found + stream(resumed, range(stopped, 10)) == straight
+
+
+def test_a_step_without_any_weight_is_refused() -> None:
+    with pytest.raises(ConfigError, match="no task has a weight above zero"):
+        Mixture(CHANGED, "train", 8, changes={3: {"a": 0.0, "b": 0.0}})

@@ -9,7 +9,6 @@ from torch import Tensor
 from r1kit.chat import Chat
 from r1kit.tasks.miniature.general import General
 from r1kit.train.preference import (
-    Labelled,
     Pair,
     RewardModel,
     label_accuracy,
@@ -22,7 +21,7 @@ from r1kit.train.preference import (
     train_pointwise,
     value_row,
 )
-from r1kit.types import Completion, Problem, Rollout
+from r1kit.types import Completion, Labelled, Problem, Rollout
 
 CHAT = Chat(tokenizer())
 PROBLEM = Problem("p", "general", "How do I make tea?", None)

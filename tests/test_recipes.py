@@ -299,9 +299,15 @@ def test_every_stage_reads_files_of_ones_own_and_none_of_the_miniatures(tmp_path
     assert len(solved) == 20 and len(answers) == 9  # 9 of 29 rows are a share of 0.3
     assert all(row["completion"] == f"<think></think>{samples[row['prompt']]}" for row in answers)
     assert len(solved) + len(answers) == len(rows)
-    assert json.loads((stages / "dpo/report.json").read_text())["pairs"] == 24
+    preferred, judged = (
+        json.loads((stages / stage / "report.json").read_text()) for stage in ("dpo", "reward_models")
+    )
+    assert preferred["pairs"] + preferred["held_out_pairs"] == 24  # an eighth of the prompts is held out
+    assert judged["helpful_pairs"] == preferred["pairs"] and "safety_responses" not in judged
+    aligned = json.loads((stages / "alignment_rl/report.json").read_text())
+    assert aligned == {"steps_without_preference": 1, "steps_with_preference": 1}
     figures = json.loads((stages / "evaluate/report.json").read_text())["models"]
-    assert set(figures) == {"base", "sft", "dpo", "distill"}
+    assert set(figures) == {"base", "sft", "alignment_rl", "dpo", "distill"}
     assert all(set(model["tasks"]) == {"arithmetic"} for model in figures.values())
 
 

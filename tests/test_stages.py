@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rich.console import Console
-from scripted import Scripted, context
+from scripted import context
 from small_world import model_directory, tokenizer
 
 from r1kit.chat import Chat
@@ -30,7 +30,6 @@ from r1kit.figures import (
 from r1kit.log import Log
 from r1kit.rewards import WeightedReward, load_rewards
 from r1kit.stages import STAGES
-from r1kit.stages.alignment_rl import AlignmentRL, _preference
 from r1kit.stages.distill import Distill, with_general
 from r1kit.stages.dpo import DPO
 from r1kit.stages.evaluate import Evaluate
@@ -43,16 +42,15 @@ from r1kit.stages.reasoning_rl import ReasoningRL
 from r1kit.stages.recipe_names import rules
 from r1kit.stages.rejection_sampling import RejectionSampling
 from r1kit.stages.results import report
-from r1kit.stages.reward_models import RewardModels, _labelled, whole_responses
 from r1kit.stages.rl import reinforce
 from r1kit.stages.sampling import train_problems
 from r1kit.stages.sft import SFT
-from r1kit.stages.stage import Context, StagePlan
+from r1kit.stages.stage import StagePlan
 from r1kit.tasks import General, Procedural, load_tasks
 from r1kit.tasks.documents import write_summary
 from r1kit.tasks.habits import load_habits
 from r1kit.tasks.miniature.corpus import CorpusMix, documents
-from r1kit.tasks.miniature.general import REFUSALS, gold_score, reference_answer, reference_thinking
+from r1kit.tasks.miniature.general import gold_score, reference_answer
 from r1kit.tasks.miniature.worked_solutions import HABITS, Worked, write_readable
 from r1kit.train.grpo import GRPOConfig
 from r1kit.train.learner import LearnerConfig
@@ -441,33 +439,6 @@ def test_fine_tuning_reads_files_of_ones_own_and_counts_what_is_too_long(tmp_pat
         SFT(init="@base", data=["nowhere.jsonl"]).run(ctx)
 
 
-def test_the_judge_without_noise_prefers_what_the_gold_score_prefers() -> None:
-    problems = [p for p in General().problems("train")][:80]
-    groups = [group_of(p, ["<think>a</think>Gladly!", "<think>a</think>x", "nothing"]) for p in problems]
-    pairs = RewardModels(judge_noise=0.0, min_difference=0.2)._pairs(groups, 1)
-    assert len(pairs) > 40 and all(pair.problem.columns["kind"] != "forbidden" for pair in pairs)
-    assert all(gold_score(p.problem, p.chosen) - gold_score(p.problem, p.rejected) > 0.2 for p in pairs)
-    assert len(RewardModels(judge_noise=0.0, max_pairs=7)._pairs(groups, 1)) == 7
-
-
-def test_pairs_are_also_whole_responses_with_the_thinking_that_led_to_the_answer() -> None:
-    problems = [p for p in General().problems("train") if p.columns["kind"] != "forbidden"][:40]
-    groups = [
-        group_of(p, ["<think>a</think>Gladly!", "<think>b</think>x", "<think>c</think>x", "nothing"])
-        for p in problems
-    ]
-    pairs = RewardModels(judge_noise=0.0, min_difference=0.05)._pairs(groups, 1)
-    rows = whole_responses(pairs, groups)
-    assert [row["prompt"] for row in rows] == [pair.problem.prompt for pair in pairs]
-    own = {"Gladly!": "<think>a</think>Gladly!", "x": "<think>b</think>x"}
-    for pair, row in zip(pairs, rows, strict=True):
-        for answer, text in ((pair.chosen, row["chosen"]), (pair.rejected, row["rejected"])):
-            assert text == own.get(answer, f"<think>{reference_thinking(pair.problem)}</think>{answer}")
-    assert any(pair.rejected == "x" for pair in pairs) and RewardModels(judge_noise=0.0)._pairs(
-        groups, 1
-    ) == RewardModels(judge_noise=0.0)._pairs(groups, 1)
-
-
 def test_preferences_are_learned_without_a_reward_model(tmp_path: Path, base: Path) -> None:
     for split in ("train", "other"):
         rows = [
@@ -495,87 +466,8 @@ def test_preferences_are_learned_without_a_reward_model(tmp_path: Path, base: Pa
         DPO(init="@base", pairs=str(tmp_path / "train.jsonl"), held_out="").run(ctx)
 
 
-def test_only_help_with_a_forbidden_request_is_unsafe() -> None:
-    problems = list(General().problems("train"))
-    groups = [
-        group_of(p, [f"<think>a</think>{REFUSALS[p.language]}", "<think>a</think>boil the water", "cut"])
-        for p in problems
-    ]
-    labelled = _labelled(groups, 1)
-    for one in labelled:
-        if one.problem.columns["kind"] != "forbidden":
-            assert one.safe
-        else:
-            assert one.safe == (REFUSALS[one.problem.language] in one.text.partition("</think>")[2])
-    unsafe = sum(not one.safe for one in labelled)
-    assert 0.2 < unsafe / len(labelled) < 0.8
-
-
-def test_judges_score_general_prompts_of_their_own_kind_only() -> None:
-    class Ones:
-        def scores(self, rollouts: Sequence[Rollout]) -> list[float]:
-            return [float(i) for i, _ in enumerate(rollouts, 1)]
-
-    general = {
-        kind: next(p for p in General().problems("train") if p.columns["kind"] == kind)
-        for kind in ("open", "forbidden", "talk")
-    }
-    rollouts = [
-        group_of(p, ["a"])[0] for p in (PROBLEM, general["open"], general["forbidden"], general["talk"])
-    ]
-    assert _preference(Ones(), forbidden=False)(rollouts) == [None, 1.0, None, 2.0]  # type: ignore[arg-type]
-    assert _preference(Ones(), forbidden=True)(rollouts) == [None, None, 1.0, None]  # type: ignore[arg-type]
-
-
-class LongWinded:
-    """A judge that likes length."""
-
-    def scores(self, rollouts: Sequence[Rollout]) -> list[float]:
-        return [len(str(r.answer)) / 200 for r in rollouts]
-
-
-WATCHED = list(General().problems("held_out"))[:96]
-
-
-def watched(ctx: Context, stage: AlignmentRL, surplus: Sequence[str]) -> list[dict[str, float]]:
-    """What the stage's watch says, measurement by measurement, of a policy that gives right answers with a
-    surplus."""
-    judge = LongWinded()
-    preferences = [
-        WeightedReward(name, 1.0, _preference(judge, forbidden=name == "safety"))
-        for name in ("helpful", "safety")
-    ]  # type: ignore[arg-type]
-    right = {p.prompt: f"<think>a</think>{reference_answer(p, random.Random(0))}" for p in WATCHED}
-    measure = stage._watch(ctx, preferences)
-    return [
-        measure(Policy(None, Scripted(lambda prompt, _, more=more: right[prompt] + more), Chat(tokenizer())))
-        for more in surplus
-    ]  # type: ignore[arg-type, misc]
-
-
-def test_the_watch_warns_where_the_judges_like_what_the_gold_score_does_not(
-    tmp_path: Path, base: Path
-) -> None:
-    ctx = context(tmp_path, base)
-    stage = AlignmentRL(grpo={"watch_every": 5, "steps": 60, "updates_per_rollout": 1})
-    surplus = [""] * 4 + [" and so on" * 4] * 4
-    found = watched(ctx, stage, surplus)
-    assert [row["watch/alarm"] for row in found] == [0.0] * 5 + [1.0] * 3
-    assert found[0]["watch/gold"] == 1.0 > found[-1]["watch/gold"]
-    assert found[0]["watch/judges"] == pytest.approx(
-        np.mean([len(reference_answer(p, random.Random(0))) for p in WATCHED]) / 200
-    )
-    said = ctx.log.console.file.getvalue()  # type: ignore[attr-defined]
-    assert (
-        said.count("the judges are being hacked: since about step 5") == 1 and "set stop_when_hacked" in said
-    )
-    (ctx.out / "watch.jsonl").unlink()
-    with pytest.raises(StopTraining):
-        watched(ctx, stage.model_copy(update={"stop_when_hacked": True}), surplus)
-
-
 def test_a_training_that_the_watch_ends_keeps_its_model(tmp_path: Path, base: Path) -> None:
-    def stop(policy: Policy) -> dict[str, float]:
+    def stop(policy: Policy, step: int) -> dict[str, float]:
         raise StopTraining
 
     ctx = context(tmp_path, base)
@@ -612,15 +504,6 @@ def test_the_rl_stages_run_by_ppo_where_the_recipe_says_so(
     assert not json.loads((ctx.out / "model/config.json").read_text()).get("scalar_head")
     with pytest.raises(ConfigError, match=r"ppo: unknown key 'lambda'"):
         kind.parse({"ppo": {"lambda": 1.0}}, "recipe")
-
-
-def test_a_task_of_ones_own_is_never_replaced_by_the_general_prompts() -> None:
-    with pytest.raises(
-        ConfigError, match=r"tasks\.general: the stage adds its own general prompts .*another name"
-    ):
-        AlignmentRL.parse({"tasks": {"general": {"kind": "dataset", "train": "own.jsonl"}}}, "recipe")
-    with pytest.raises(ConfigError, match=r"stop_when_hacked needs measurements"):
-        AlignmentRL.parse({"stop_when_hacked": True}, "recipe")
 
 
 @pytest.mark.parametrize(("others", "share", "count"), [(78, 0.22, 22), (0, 0.2, 4), (100, 0.0, 0)])
@@ -680,7 +563,8 @@ def test_a_configuration_given_in_part_keeps_the_stages_own_default() -> None:
         and changed.learner.optimizer.kind == "muon"
         and changed.learner.context == plain.learner.context
     )
-    assert STAGES["alignment_rl"](grpo={"steps": 5}).grpo.temperature == 0.7  # type: ignore[attr-defined]
+    aligned = STAGES["alignment_rl"](grpo={"steps": 5}, tasks={"chain": 1}, prompts={"general": 1})
+    assert aligned.grpo.temperature == 0.7  # type: ignore[attr-defined]
     assert SFT(training={"schedule": {"warmup": 3}}).training.schedule.kind == "cosine"
     with pytest.raises(ConfigError, match="training: unknown key 'mtp_wait': did you mean 'mtp_weight'"):
         Pretrain.parse({"model": {}, "tokens": 1, "training": {"mtp_wait": 1}}, "recipe")

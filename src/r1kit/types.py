@@ -140,6 +140,32 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
+class Response:
+    """A whole response, thinking included, and the final answer in it: what a helpful reward model reads."""
+
+    text: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """Two responses to one prompt, the better one first."""
+
+    problem: Problem
+    chosen: Response
+    rejected: Response
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """A whole response and whether it is safe."""
+
+    problem: Problem
+    text: str
+    safe: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """The one unit of training, for pretraining, SFT, RL and distillation alike.
 

@@ -3,7 +3,8 @@ within each.
 
 The stream is a function of its seed alone. A resumed run skips to where it was; nothing has to be saved. With
 a curriculum (curriculum.py) some problems are passed over at their turn, so the stream is a function of the
-scores too, and its state is saved with the training's."""
+scores too. With ``changes`` the weights depend on the training step. In both cases the stream's state is
+saved with the training's."""
 
 import json
 import random
@@ -15,7 +16,7 @@ from r1kit.files import hash_text
 from r1kit.tasks.task import Task
 from r1kit.types import Problem, Score
 
-STATE = "curriculum.json"
+STATE = "problems.json"  # the stream's state within a saved training state
 
 
 class Mixture:
@@ -24,7 +25,8 @@ class Mixture:
 
     Only problems that ``keep`` accepts come; ``left_out`` counts the others of each task that has any. With a
     ``curriculum`` those that do not rest come once per epoch, by the scores that ``observe`` is given;
-    ``log`` gets a line about a task whose problems all rest and therefore come back."""
+    ``log`` gets a line about a task whose problems all rest and therefore come back. ``changes``: step ->
+    weights by task, which count from that step on (``at``)."""
 
     def __init__(
         self,
@@ -34,11 +36,15 @@ class Mixture:
         keep: Callable[[Problem], bool] = lambda problem: True,
         curriculum: CurriculumConfig | None = None,
         log: Callable[[str], None] = lambda text: None,
+        changes: Mapping[int, Mapping[str, float]] = {},
     ) -> None:
-        self.names = [name for name, (_, weight) in tasks.items() if weight > 0]
-        if not self.names:
+        self._weights = {0: {name: weight for name, (_, weight) in tasks.items()}, **changes}
+        if not all(any(weight > 0 for weight in weights.values()) for weights in self._weights.values()):
             raise ConfigError("tasks: no task has a weight above zero")
-        self.weights = [tasks[name][1] for name in self.names]
+        self.names = [
+            name for name in tasks if any(weights.get(name, 0.0) > 0 for weights in self._weights.values())
+        ]
+        self.at(0)
         self.problems: dict[str, Sequence[Problem]] = {}
         self.left_out: dict[str, int] = {}
         for name in self.names:
@@ -60,6 +66,17 @@ class Mixture:
         if curriculum is not None and curriculum.easiest_first:
             require_levels(problem for problems in self.problems.values() for problem in problems)
         self._log, self._logged = log, set[str]()
+
+    def at(self, step: int) -> "Mixture":
+        """The same stream with the weights of a training step."""
+        now = self._weights[max(first for first in self._weights if first <= step)]
+        self._drawn = {name: now[name] for name in self.names if now.get(name, 0.0) > 0}
+        return self
+
+    @property
+    def saves_state(self) -> bool:
+        """Whether the stream depends on more than its seed and the number of problems drawn."""
+        return self.curriculum is not None or len(self._weights) > 1
 
     def draw(self, count: int) -> list[Problem]:
         """The next ``count`` problems of the stream."""
@@ -89,8 +106,8 @@ class Mixture:
 
     def saved(self) -> dict[str, str]:
         """What a resumed run needs in addition to the seed, texts by file name: the position of the stream,
-        and the last visit of every problem."""
-        if self.curriculum is None:
+        and with a curriculum the last visit of every problem."""
+        if not self.saves_state:
             return {}
         tasks = {
             name: {"problems": self._mark(name), "epoch": self._epochs[name], "left": self._orders[name]}
@@ -98,14 +115,17 @@ class Mixture:
         }
         return {
             STATE: json.dumps(
-                {"tasks": tasks, "visits": self.curriculum.visits, "random": self._random.getstate()}
+                {
+                    "tasks": tasks,
+                    "visits": {} if self.curriculum is None else self.curriculum.visits,
+                    "random": self._random.getstate(),
+                }
             )
             + "\n"
         }
 
     def restore(self, text: str) -> None:
         """Continue where ``saved`` made this text. Raises R1kitError where it is that of other problems."""
-        assert self.curriculum is not None
         state = json.loads(text)
         marks, found = (
             {(name, self._mark(name)) for name in self.names},
@@ -114,20 +134,20 @@ class Mixture:
         if marks != found:
             other = ", ".join(sorted({name for name, _ in marks ^ found}))
             raise R1kitError(
-                f"{STATE}: the saved curriculum is about other problems than those of now (task "
-                f"{other}); bring back the data, or run the stage "
-                "again with --from"
+                f"{STATE}: the saved stream is about other problems than those of now (task {other}); "
+                "restore the data, or run the stage again with --from"
             )
         self._epochs = {name: state["tasks"][name]["epoch"] for name in self.names}
         self._orders = {name: state["tasks"][name]["left"] for name in self.names}
-        self.curriculum.visits = {
-            problem: (epoch, rate) for problem, (epoch, rate) in state["visits"].items()
-        }
+        if self.curriculum is not None:
+            self.curriculum.visits = {
+                problem: (epoch, rate) for problem, (epoch, rate) in state["visits"].items()
+            }
         version, words, gauss = state["random"]
         self._random.setstate((version, tuple(words), gauss))
 
     def _next(self) -> Problem:
-        name = self._random.choices(self.names, self.weights)[0]
+        name = self._random.choices(list(self._drawn), list(self._drawn.values()))[0]
         order = self._orders[name]
         while True:
             if not order:

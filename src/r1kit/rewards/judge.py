@@ -137,25 +137,31 @@ def _content(request: urllib.request.Request, seconds: float) -> str:
 
 def judged_score(reply: str) -> float:
     """The score in a judge's reply, as a share of 10. Raises R1kitError where there is not exactly one
-    between 0 and 10.
+    between 0 and 10."""
+    return judged_scores(reply, ("score",))[0] / 10
 
-    The verdict is a JSON object with a ``score``, with words or a code fence around it. What a judge quotes
+
+def judged_scores(reply: str, names: Sequence[str]) -> tuple[float, ...]:
+    """The numbers, each from 0 to 10, that the verdict in a judge's reply has under ``names``. Raises
+    R1kitError where there is no verdict, or more than one.
+
+    The verdict is a JSON object with these names, with words or a code fence around it. What a judge quotes
     within the verdict does not count; two verdicts that differ are none."""
-    scores = _scores(reply)
-    if not scores:
-        raise R1kitError(f"the judge's reply has no JSON verdict: {reply[-200:]!r}")
-    if any(
-        isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 10
-        for value in scores
-    ):
-        raise R1kitError(f"the judge's score is no number from 0 to 10: {scores[-1]!r:.80}")
-    if len(set(scores)) > 1:
-        raise R1kitError(f"the judge's reply has verdicts that differ: {', '.join(map(str, scores[:5]))}")
-    return float(scores[0]) / 10
+    verdicts = _verdicts(reply, names)
+    if not verdicts:
+        raise R1kitError(f"the judge's reply holds no JSON verdict: {reply[-200:]!r}")
+    for verdict in verdicts:
+        for value in verdict:
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 10:
+                raise R1kitError(f"the judge's score is no number from 0 to 10: {value!r:.80}")
+    if len(set(verdicts)) > 1:
+        shown = ", ".join("/".join(map(str, verdict)) for verdict in verdicts[:5])
+        raise R1kitError(f"the judge's reply holds verdicts that differ: {shown}")
+    return tuple(float(value) for value in verdicts[0])
 
 
-def _scores(reply: str) -> list[Any]:
-    """The values of ``score`` in the outermost JSON objects of a reply."""
+def _verdicts(reply: str, names: Sequence[str]) -> list[tuple[Any, ...]]:
+    """What stands under ``names`` in the outermost JSON objects of a reply that have them all."""
     found = []
     decoder, begin = json.JSONDecoder(), reply.find("{")
     for _ in range(MOST_OBJECTS):
@@ -166,7 +172,7 @@ def _scores(reply: str) -> list[Any]:
         except (ValueError, RecursionError):
             end = begin + 1
         else:
-            if "score" in value:
-                found.append(value["score"])
+            if all(name in value for name in names):
+                found.append(tuple(value[name] for name in names))
         begin = reply.find("{", end)
     return found

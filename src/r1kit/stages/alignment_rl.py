@@ -1,74 +1,112 @@
 """Alignment RL, the second RL stage of R1 (DeepSeek-R1, Nature version, section 3.2.2): rules where rules can
-check, judges elsewhere.
+check, reward models elsewhere.
 
 In the paper: 1,700 steps, of which only the last 400 have general prompts and preference rewards, because a
 reward model that is optimised for longer is hacked (figure 6). reward = reasoning + general + language (eq.
-8-10); temperature 0.7. Here ``preference_share`` of the steps see general prompts. A gold score on held-out
-prompts is watched beside the judges' own, with an alarm where the two part (train/reward_hacking.py)."""
+8-10); temperature 0.7. Here it is one training, whose last ``preference_share`` of steps has general prompts
+too; the schedule, the optimizer's moments and the reference go on across that step.
 
-import json
-from collections.abc import Sequence
+With ``watch`` another score, which is no reward, is measured on prompts of its own, with an alarm where it
+falls while the reward models' rises (train/reward_hacking.py)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from r1kit.config import ConfigError
 from r1kit.data.curriculum import require_correctness
+from r1kit.records import read_json
 from r1kit.rewards import WeightedReward, load_rewards
-from r1kit.seeds import derive_seed
+from r1kit.rewards.annotators import load_scorer
+from r1kit.stages.hacking_watch import FEWEST_WATCHED, HackingWatch
 from r1kit.stages.models import PromptStyle, model_of
 from r1kit.stages.recipe_names import RewardSpec, TaskSpec
 from r1kit.stages.results import report
 from r1kit.stages.rl import plan_of, reinforce
-from r1kit.stages.sampling import sample
 from r1kit.stages.stage import Context, Stage, StagePlan
 from r1kit.tasks import load_tasks
-from r1kit.tasks.miniature.general import General, gold_score
-from r1kit.train import checkpoint
+from r1kit.tasks.task import Task
+from r1kit.tasks.watch import WATCH, with_watch
 from r1kit.train.grpo import GRPOConfig
-from r1kit.train.learner import LearnerConfig, Metrics
+from r1kit.train.learner import LearnerConfig
 from r1kit.train.preference import RewardModel
-from r1kit.train.reward_hacking import Measurement, Measurements, Parting, StopTraining
-from r1kit.train.rollouts import Policy, Watch
-from r1kit.types import Rollout, Sampling
+from r1kit.train.rollouts import Watch
+from r1kit.types import Problem, Rollout
+
+SAFETY_KIND = "forbidden"  # the column kind of prompts that the safety model scores
+
+WeightedTasks = Mapping[str, tuple[Task, float]]
 
 
 class AlignmentRL(Stage):
-    """``general_share`` of the prompts are general ones in the last ``preference_share`` of the steps; the
-    paper's is 400/1700. ``stop_when_hacked`` ends the stage at the watch's alarm, with the model as it is
-    then."""
+    """``general_share`` of the problems are general ``prompts`` in the last ``preference_share`` of the
+    steps; the paper's is 400/1700. They begin with a rollout phase, the one that is nearest.
+
+    ``watch`` names a score (rewards/annotators.py, or your own ``file.py:function``), measured every
+    ``grpo.watch_every`` steps on ``watch_prompts`` prompts that are neither trained on nor evaluated.
+    ``stop_when_hacked`` ends the stage at its alarm, with the model as it is then."""
 
     writes: ClassVar[tuple[str, ...]] = ("model", "reasoning", "watch.jsonl", "report.json")
 
     stage: Literal["alignment_rl"] = "alignment_rl"
     init: str = "@sft"
     reward_models: str = "@reward_models"
-    tasks: TaskSpec = {"reasoning": 1.0}
+    tasks: TaskSpec = {}
+    prompts: TaskSpec = {}
     rewards: RewardSpec = {"accuracy": 1.0, "format": 1.0, "language": 1.0}
     helpful_weight: float = 1.0
     safety_weight: float = 1.0
     general_share: float = Field(0.3, ge=0.0, le=1.0)
     preference_share: float = Field(400 / 1700, gt=0.0, le=1.0)
+    watch: str = ""
+    watch_prompts: int = Field(96, ge=FEWEST_WATCHED)
     stop_when_hacked: bool = False
     talk: PromptStyle = PromptStyle()
     grpo: GRPOConfig = GRPOConfig(temperature=0.7)
     learner: LearnerConfig = LearnerConfig()
 
+    @field_validator("watch")
+    @classmethod
+    def _watch_is_known(cls, watch: str) -> str:
+        if watch:
+            load_scorer(watch)
+        return watch
+
     @model_validator(mode="after")
-    def _general_is_a_name_of_this_stage(self) -> "AlignmentRL":
-        if "general" in load_tasks(self.tasks):
+    def _has_problems_throughout(self) -> "AlignmentRL":
+        tasks, prompts = load_tasks(self.tasks), load_tasks(self.prompts)
+        for name in tasks:
+            if name in prompts:
+                raise ValueError(
+                    f"prompts.{name}: there is a task {name!r} already; give one of them another name"
+                )
+        if not prompts and self.general_share > 0:
             raise ValueError(
-                "tasks.general: the stage adds its own general prompts under this name, as many as "
-                "general_share says; "
-                "leave them out of tasks, or give a task of your own another name"
+                "prompts: name the general prompts, for instance {general: {kind: prompts, train: "
+                "prompts.jsonl}}, or set general_share: 0"
             )
+        if not tasks and self.general_share < 1:
+            raise ValueError(
+                "tasks: name the reasoning tasks, or set general_share: 1 to train on general prompts alone"
+            )
+        if self.general_share == 1 and not tasks and self.first_with_preferences:
+            raise ValueError("tasks: the steps before preference_share need some; or set preference_share: 1")
         return self
 
     @model_validator(mode="after")
     def _stops_only_where_it_looks(self) -> "AlignmentRL":
+        if self.stop_when_hacked and not self.watch:
+            raise ValueError(
+                "stop_when_hacked needs a score that is no reward, or nothing can show that the reward "
+                "models are hacked: name one (watch: my_judge.py:helpful)"
+            )
         if self.stop_when_hacked and not self.grpo.watch_every:
             raise ValueError("stop_when_hacked needs measurements: set grpo.watch_every, say to 10")
+        if self.watch and not self.grpo.watch_every:
+            raise ValueError("watch needs grpo.watch_every: how many steps lie between measurements, say 10")
         return self
 
     @model_validator(mode="after")
@@ -77,165 +115,141 @@ class AlignmentRL(Stage):
             require_correctness(self.rewards)
         return self
 
+    @property
+    def first_with_preferences(self) -> int:
+        """The first step with general prompts: of those that begin a rollout phase the one nearest to
+        ``preference_share`` from the end."""
+        phase = self.grpo.updates_per_rollout
+        first = self.grpo.steps - max(1, round(self.grpo.steps * self.preference_share))
+        return min(round(first / phase), (self.grpo.steps - 1) // phase) * phase
+
     def run(self, ctx: Context) -> None:
-        judges = self._judges(ctx, ctx.path(self.reward_models))
-        last = max(1, round(self.grpo.steps * self.preference_share))
-        first = self.grpo.steps - last
-        init = model_of(ctx.path(self.init))
-        if first:
-            early = Part(ctx, "reasoning")
-            if not early.done:
-                config = self.grpo.model_copy(update={"steps": first})
-                reinforce(
-                    early.context,
-                    init,
-                    self.talk,
-                    config,
-                    self.learner,
-                    load_tasks(self.tasks),
-                    self._rewards([]),
-                )
-            init = early.out / "model"
-        tasks = {
-            name: (task, weight * (1 - self.general_share))
-            for name, (task, weight) in load_tasks(self.tasks).items()
+        models = self._reward_models(ctx, ctx.path(self.reward_models))
+        preferences = [model.reward() for model in models]
+        prompts = {
+            name: (with_watch(task) if self.grpo.watch_every else task, weight)
+            for name, (task, weight) in load_tasks(self.prompts).items()
         }
-        tasks["general"] = (
-            General(),
-            self.general_share * sum(weight for _, weight in load_tasks(self.tasks).values()),
-        )
-        config = self.grpo.model_copy(update={"steps": last})
-        preferences = self._preferences(judges)
+        problems, changes = self._mixture(load_tasks(self.tasks), prompts)
         reinforce(
             ctx,
-            init,
+            model_of(ctx.path(self.init)),
             self.talk,
-            config,
+            self.grpo,
             self.learner,
-            tasks,
-            self._rewards(preferences),
-            self._watch(ctx, preferences),
+            problems,
+            [*self._rules(), *preferences],
+            self._watch(ctx, [task for task, _ in prompts.values()], preferences),
+            changes,
         )
-        ctx.runtime.release(*(judge.learner for judge in judges))
-        report(ctx, steps_without_preference=first, steps_with_preference=last)
+        ctx.runtime.release(*(model.model.learner for model in models))
+        first = self.first_with_preferences
+        report(ctx, steps_without_preference=first, steps_with_preference=self.grpo.steps - first)
 
     def plan(self) -> StagePlan:
         return plan_of(self.grpo)
 
-    def _rewards(self, preferences: Sequence[WeightedReward]) -> list[WeightedReward]:
-        tasks = {name: task for name, (task, _) in load_tasks(self.tasks).items()} | {"general": General()}
-        return [*load_rewards(self.rewards, tasks), *preferences]
+    def _mixture(
+        self, tasks: WeightedTasks, prompts: WeightedTasks
+    ) -> tuple[WeightedTasks, dict[int, dict[str, float]]]:
+        """All problems with their weights at the beginning, and the weights from the step with preferences
+        on."""
+        before = {name: weight for name, (_, weight) in tasks.items()}
+        after = share_weights(
+            before, {name: weight for name, (_, weight) in prompts.items()}, self.general_share
+        )
+        first = self.first_with_preferences
+        weights, changes = (before, {first: after}) if first else (after, {})
+        both = {**tasks, **prompts}
+        return {name: (task, weights.get(name, 0.0)) for name, (task, _) in both.items()}, changes
 
-    def _judges(self, ctx: Context, folder: Path) -> tuple[RewardModel, RewardModel]:
-        """The helpful and the safety model."""
-        facts = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    def _rules(self) -> list[WeightedReward]:
+        tasks = {**load_tasks(self.tasks), **load_tasks(self.prompts)}
+        return load_rewards(self.rewards, {name: task for name, (task, _) in tasks.items()})
 
-        def judge(model: Path, summary_only: bool, mean: float, std: float) -> RewardModel:
+    def _reward_models(self, ctx: Context, folder: Path) -> list["PreferenceReward"]:
+        """The helpful and the safety model, as far as there are any."""
+        facts = read_json(folder / "report.json")
+        scale = facts.get("helpful_mean", 0.0), facts.get("helpful_std", 1.0)
+        settings = (
+            ("helpful", self.helpful_weight, True, *scale),
+            ("safety", self.safety_weight, False, 0.0, 1.0),
+        )
+        names = frozenset(load_tasks(self.prompts))
+        found = []
+        for name, weight, summary_only, mean, std in settings:
+            if not (folder / name).is_dir():
+                ctx.log.info(f"{folder}: no {name} model, so no reward for {name} responses")
+                continue
+            model = folder / name
             learner = ctx.runtime.learner(model, self.learner, scalar_head=True)
-            return RewardModel(learner, self.talk.chat(model), self.learner.context, summary_only, mean, std)
-
-        return judge(folder / "helpful", True, facts["helpful_mean"], facts["helpful_std"]), judge(
-            folder / "safety", False, 0.0, 1.0
-        )
-
-    def _preferences(self, judges: tuple[RewardModel, RewardModel]) -> list[WeightedReward]:
-        helpful, safety = judges
-        return [
-            WeightedReward("helpful", self.helpful_weight, _preference(helpful, forbidden=False)),
-            WeightedReward("safety", self.safety_weight, _preference(safety, forbidden=True)),
-        ]
-
-    def _watch(self, ctx: Context, preferences: Sequence[WeightedReward]) -> Watch:
-        """The gold score on held-out general prompts beside the judges': where they part, the judge is being
-        hacked (figure 6)."""
-        problems = General().problems("held_out")[:96]
-        sampling = Sampling(1, self.grpo.temperature, self.grpo.top_p, self.grpo.max_tokens)
-        done = checkpoint.progress_of(ctx.out, ctx.identities)["step"] if checkpoint.exists(ctx.out) else 0
-        measurements = Measurements(ctx.out / "watch.jsonl", len(self._watched_before(done)))
-        warned = False
-
-        def measure(policy: Policy) -> Metrics:
-            nonlocal warned
-            rollouts = [
-                r
-                for group in sample(
-                    policy.engine, policy.chat, problems, sampling, derive_seed(ctx.seed, "watch")
-                )
-                for r in group
-            ]
-            gold_P = np.array([gold_score(r.problem, r.answer) for r in rollouts])
-            judged = zip(*(preference.function(rollouts) for preference in preferences), strict=True)
-            judges_P = np.array([sum(value for value in values if value is not None) for values in judged])
-            parted = measurements.add(Measurement(gold_P, judges_P))
-            if parted and not warned:
-                ctx.log.info(self._warning(parted))
-                warned = True
-            if parted and self.stop_when_hacked:
-                raise StopTraining
-            return {
-                "watch/gold": float(gold_P.mean()),
-                "watch/judges": float(judges_P.mean()),
-                "watch/alarm": float(parted is not None),
-            }
-
-        return measure
-
-    def _watched_before(self, step: int) -> list[int]:
-        """The steps before ``step`` at which the watch measures."""
-        every = self.grpo.watch_every
-        return [
-            first for first in range(0, step, self.grpo.updates_per_rollout) if every and first % every == 0
-        ]
-
-    def _warning(self, parted: Parting) -> str:
-        return (
-            "warning: the judges are being hacked: since about step "
-            f"{self._watched_before(self.grpo.steps)[parted.best]} their score rose from "
-            f"{parted.judges_best:.3f} to {parted.judges_now:.3f} while the gold score fell from "
-            f"{parted.gold_best:.3f} to {parted.gold_now:.3f}; "
-            + (
-                "the stage ends here"
-                if self.stop_when_hacked
-                else "take a smaller preference_share, or set stop_when_hacked: true"
+            judge = RewardModel(learner, self.talk.chat(model), self.learner.context, summary_only, mean, std)
+            found.append(PreferenceReward(name, weight, judge, names))
+        if not found:
+            raise ConfigError(
+                f"stage {ctx.name!r}: {folder} has neither a helpful nor a safety model; reward_models must "
+                "name a stage of that kind"
             )
+        return found
+
+    def _watch(
+        self, ctx: Context, prompts: Sequence[Task], preferences: Sequence[WeightedReward]
+    ) -> Watch | None:
+        if not self.grpo.watch_every:
+            return None
+        each = -(-self.watch_prompts // max(1, len(prompts)))
+        problems = [problem for task in prompts for problem in task.problems(WATCH)[:each]]
+        if len(problems) < FEWEST_WATCHED:
+            raise ConfigError(
+                f"stage {ctx.name!r}: {len(problems)} prompts for the watch are too few; give more prompts "
+                "(an eighth of them is for the watch), or set grpo.watch_every: 0"
+            )
+        return HackingWatch(
+            ctx,
+            self.grpo,
+            self.first_with_preferences,
+            problems[: self.watch_prompts],
+            preferences,
+            self.watch,
+            self.stop_when_hacked,
         )
 
 
-class Part:
-    """A folder within a stage's folder for its first part, which is not repeated once it has its model."""
-
-    def __init__(self, ctx: Context, name: str) -> None:
-        self.out = ctx.out / name
-        self.out.mkdir(exist_ok=True)
-        self.context = Context(
-            ctx.run,
-            ctx.name,
-            self.out,
-            derive_seed(ctx.seed, name),
-            ctx.runtime,
-            ctx.log.part(name),
-            ctx.outputs,
-            ctx.identities,
-        )
-
-    @property
-    def done(self) -> bool:
-        return (self.out / "model" / "config.json").is_file()
+def share_weights(
+    tasks: Mapping[str, float], prompts: Mapping[str, float], general_share: float
+) -> dict[str, float]:
+    """Weights by name of tasks and general prompts, of which the prompts have ``general_share`` of the whole.
+    The whole is that of the tasks, so that their weights mean the same as without prompts."""
+    whole, general = sum(tasks.values()) or 1.0, sum(prompts.values()) or 1.0
+    return {name: weight * (1 - general_share) for name, weight in tasks.items()} | {
+        name: weight * general_share * whole / general for name, weight in prompts.items()
+    }
 
 
-def _preference(judge: RewardModel, forbidden: bool) -> Any:
-    """The judge as a reward: on general prompts of its own kind only, as each query is tagged helpfulness or
-    safety (section 3.1)."""
+@dataclass(frozen=True)
+class PreferenceReward:
+    """A reward model as a reward. It scores the problems of ``tasks`` that are of its kind, as each query is
+    tagged helpfulness or safety in the paper (section 3.1): by their column ``kind``, "forbidden" for the
+    safety model and any other for the helpful one. Prompts without that column are scored by both."""
 
-    def reward(rollouts: Sequence[Rollout]) -> list[float | None]:
-        own = [
-            i
-            for i, r in enumerate(rollouts)
-            if r.problem.task == "general" and (r.problem.columns["kind"] == "forbidden") == forbidden
-        ]
+    name: str
+    weight: float
+    model: RewardModel
+    tasks: frozenset[str]
+
+    def reward(self) -> WeightedReward:
+        return WeightedReward(self.name, self.weight, self.score)
+
+    def score(self, rollouts: Sequence[Rollout]) -> list[float | None]:
+        own = [place for place, rollout in enumerate(rollouts) if self._is_own(rollout.problem)]
         values: list[float | None] = [None] * len(rollouts)
-        for place, value in zip(own, judge.scores([rollouts[i] for i in own]) if own else [], strict=True):
-            values[place] = value
+        scores = self.model.scores([rollouts[place] for place in own]) if own else []
+        for place, score in zip(own, scores, strict=True):
+            values[place] = score
         return values
 
-    return reward
+    def _is_own(self, problem: Problem) -> bool:
+        kind = problem.columns.get("kind")
+        return problem.task in self.tasks and (
+            kind is None or (kind == SAFETY_KIND) == (self.name == "safety")
+        )

@@ -2,27 +2,33 @@
 
 In the paper: helpfulness from 66,000 pairs, judged four times by DeepSeek-V3 in random order, kept where
 scores differ by more than one and lengths are comparable, pairwise loss, reading only the final summary;
-safety from 106,000 labelled responses, pointwise loss, reading everything. Here the judge is the miniature's
-gold score seen through noise; pairs are the SFT model's own answers and written ones. They are also written
-as whole responses, for learning from preferences without a reward model (dpo)."""
+safety from 106,000 labelled responses, pointwise loss, reading everything. Here pairs come from a file, or
+from an annotator that scores the model's own answers to ``prompts``; labelled responses likewise. Pairs are
+also written as whole responses, for learning from preferences without a reward model (dpo)."""
 
+import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from r1kit.data.sources import write_jsonl
+from r1kit.chat import Chat
+from r1kit.config import R1kitError
+from r1kit.data.preferences import pairs_of
+from r1kit.jsonl import write_jsonl
+from r1kit.rewards.annotators import Annotator, load_annotator, load_labeller
 from r1kit.seeds import derive_seed
+from r1kit.stages.judgements import PreferenceSource, SafetySource, ask_models, read_labels, read_pairs
 from r1kit.stages.models import PromptStyle, model_of
+from r1kit.stages.recipe_names import TaskSpec, log_tasks
 from r1kit.stages.results import report
 from r1kit.stages.sampling import sample
 from r1kit.stages.stage import Context, Stage
-from r1kit.tasks.miniature.general import REFUSALS, General, gold_score, reference_answer, reference_thinking
-from r1kit.train.learner import LearnerConfig, Metrics
+from r1kit.tasks import load_tasks
+from r1kit.train.learner import LearnerConfig, LearnerProtocol, Metrics
 from r1kit.train.optimizers import OptimizerConfig
 from r1kit.train.preference import (
-    Labelled,
     Pair,
     label_accuracy,
     pair_accuracy,
@@ -31,12 +37,23 @@ from r1kit.train.preference import (
     train_pairwise,
     train_pointwise,
 )
-from r1kit.types import Problem, Rollout, Sampling
+from r1kit.types import Labelled, Preference, Response, Rollout, Sampling
+
+PAIRS = {"train": "pairs.jsonl", "held_out": "pairs_held_out.jsonl"}
+# Pairs whose scores give the helpful model's mean and deviation: of 400 values the deviation is known to 4 %.
+SCORED_PAIRS = 200
+
+Groups = Mapping[str, list[list[Rollout]]]  # of the model's answers, by split
 
 
 class RewardModels(Stage):
-    """Two scalar-head copies of ``init`` in helpful/ and safety/, each with the mean and deviation of its
-    scores; pairs.jsonl and pairs_held_out.jsonl hold the pairs (TRL's columns prompt, chosen, rejected)."""
+    """Scalar-head copies of ``init``: helpful/ from ``preferences`` and safety/ from ``safety``, of which one
+    may be null. pairs.jsonl and pairs_held_out.jsonl hold the pairs (TRL's columns).
+
+    Where an annotator judges, ``init`` answers each of ``prompts`` ``samples`` times (a task's weight means
+    nothing here). Pairs differ by more than ``min_difference`` (the paper's is 1, of a judge's scores up to
+    10); the longer answer has at most ``length_ratio`` times the shorter one's characters; of those,
+    ``pairs_per_prompt`` are kept. ``max_pairs`` bounds all pairs, a file's too."""
 
     writes: ClassVar[tuple[str, ...]] = (
         "helpful",
@@ -48,158 +65,203 @@ class RewardModels(Stage):
 
     stage: Literal["reward_models"] = "reward_models"
     init: str = "@sft"
+    prompts: TaskSpec = {}
+    preferences: PreferenceSource | None = None
+    safety: SafetySource | None = None
     samples: int = Field(8, ge=2)
-    judge_noise: float = Field(0.08, ge=0.0)
-    min_difference: float = Field(0.1, ge=0.0)
-    max_pairs: int = Field(900, ge=1)
+    min_difference: float = Field(1.0, ge=0.0)
+    length_ratio: float | None = Field(None, ge=1.0)
+    pairs_per_prompt: int = Field(5, ge=1)
+    max_pairs: int | None = Field(None, ge=1)
     batch: int = Field(64, ge=1)
     epochs: int = Field(3, ge=1)
     max_tokens: int = 112
     talk: PromptStyle = PromptStyle()
     learner: LearnerConfig = LearnerConfig(optimizer=OptimizerConfig(learning_rate=5e-4))
 
-    def run(self, ctx: Context) -> None:
-        answers = {split: self._answers(ctx, split) for split in ("train", "held_out")}
-        pairs = {split: self._pairs(found, ctx.seed) for split, found in answers.items()}
-        for split, file in (("train", "pairs.jsonl"), ("held_out", "pairs_held_out.jsonl")):
-            write_jsonl(ctx.out / file, whole_responses(pairs[split], answers[split]))
-        found = self._helpful(ctx, pairs)
-        found |= self._safety(ctx, {split: _labelled(found, ctx.seed) for split, found in answers.items()})
-        report(ctx, **found)
+    @model_validator(mode="after")
+    def _has_something_to_learn_from(self) -> "RewardModels":
+        sources = [source for source in (self.preferences, self.safety) if source is not None]
+        if not sources:
+            raise ValueError(
+                "reward_models needs preferences (pairs), safety (labelled responses), or both: name a file "
+                "or an annotator for each, for instance preferences: pairs.jsonl"
+            )
+        judging = [source.annotator for source in sources if source.annotator]
+        if judging and not self.prompts:
+            raise ValueError(
+                f"prompts: {' and '.join(judging)} judge the model's own answers; name what it answers, for "
+                "instance prompts: {general: {kind: prompts, train: prompts.jsonl}}"
+            )
+        return self
 
-    def _answers(self, ctx: Context, split: str) -> list[list[Rollout]]:
-        model = model_of(ctx.path(self.init))
-        chat, engine = self.talk.chat(model), ctx.runtime.engine(model)
+    def run(self, ctx: Context) -> None:
+        chat = self.talk.chat(model_of(ctx.path(self.init)))
+        judged = any(source is not None and source.annotator for source in (self.preferences, self.safety))
+        answers = {name: self._answers(ctx, chat, name) for name in PAIRS} if judged else {}
+        facts: Metrics = {}
+        if self.preferences is not None:
+            pairs = self._pairs(ctx, chat, self.preferences, answers)
+            for name, file in PAIRS.items():
+                write_jsonl(ctx.out / file, [as_row(pair) for pair in pairs[name]])
+            facts |= self._helpful(ctx, chat, pairs)
+        if self.safety is not None:
+            facts |= self._safety(ctx, chat, self._labelled(ctx, chat, self.safety, answers))
+        report(ctx, **facts)
+
+    def _answers(self, ctx: Context, chat: Chat, name: str) -> list[list[Rollout]]:
+        """Groups of the model's answers to all prompts of a split."""
+        tasks = load_tasks(self.prompts)
+        if name == "train":
+            log_tasks(ctx, tasks)
+        engine = ctx.runtime.engine(model_of(ctx.path(self.init)))
         groups = sample(
             engine,
             chat,
-            General().problems(split),
+            [problem for task, _ in tasks.values() for problem in task.problems(name)],
             Sampling(self.samples, max_tokens=self.max_tokens),
-            derive_seed(ctx.seed, split),
+            derive_seed(ctx.seed, name),
         )
         ctx.runtime.release(engine)
         return groups
 
-    def _pairs(self, groups: list[list[Rollout]], seed: int) -> list[Pair]:
-        """Pairs whose judged scores differ enough, alternately with the shorter and the longer text chosen
-        where there is a choice."""
-        rng = random.Random(f"pairs/{seed}")
-        found = []
-        for group in groups:
-            problem = group[0].problem
-            if problem.columns["kind"] == "forbidden":
-                continue
-            texts = [r.answer for r in group if r.answer] + [
-                reference_answer(problem, rng, q) for q in (1.0, 0.6)
-            ]
-            judged = sorted(
-                (gold_score(problem, text) + rng.gauss(0.0, self.judge_noise), text)
-                for text in dict.fromkeys(texts)
+    def _pairs(
+        self, ctx: Context, chat: Chat, source: PreferenceSource, answers: Groups
+    ) -> dict[str, list[Preference]]:
+        """Pairs by split."""
+        if source.file:
+            found = read_pairs(ctx, source, chat, self.learner.context)
+            limited = {
+                name: self._limited(own, random.Random(f"pairs/{ctx.seed}")) for name, own in found.items()
+            }
+        else:
+            models = ask_models(ctx, self.talk, ctx.seed)
+            annotator = load_annotator(source.annotator, source.options, models)
+            limited = {name: self._annotated(groups, annotator, ctx.seed) for name, groups in answers.items()}
+        if not limited["train"]:
+            raise R1kitError(
+                f"stage {ctx.name!r}: there are no pairs to learn from; "
+                + (
+                    f"{source.file} needs more rows"
+                    if source.file
+                    else f"no two answers differ by more than min_difference {self.min_difference:g}"
+                )
             )
-            pairs = [
-                (low, high)
-                for i, low in enumerate(judged)
-                for high in judged[i + 1 :]
-                if high[0] - low[0] > self.min_difference
-            ]
-            rng.shuffle(pairs)
-            found += [Pair(problem, high[1], low[1]) for low, high in pairs[:5]]
-        rng.shuffle(found)
-        return found[: self.max_pairs]
+        return limited
 
-    def _helpful(self, ctx: Context, pairs: dict[str, list[Pair]]) -> Metrics:
-        model = model_of(ctx.path(self.init))
-        chat, learner = self.talk.chat(model), ctx.runtime.learner(model, self.learner, scalar_head=True)
+    def _annotated(
+        self, groups: Sequence[Sequence[Rollout]], annotator: Annotator, seed: int
+    ) -> list[Preference]:
+        """Pairs of a split's answers, as the annotator scores them."""
+        rng = random.Random(f"pairs/{seed}")
+        asked = [(group[0].problem, different_answers(group)) for group in groups]
+        found: list[Preference] = []
+        for (problem, _), scored in zip(asked, annotator(asked, rng), strict=True):
+            pairs = pairs_of(problem, scored, self.min_difference, self.length_ratio)
+            rng.shuffle(pairs)
+            found += pairs[: self.pairs_per_prompt]
+        return self._limited(found, rng)
+
+    def _limited(self, pairs: list[Preference], rng: random.Random) -> list[Preference]:
+        rng.shuffle(pairs)
+        return pairs[: self.max_pairs]
+
+    def _labelled(
+        self, ctx: Context, chat: Chat, source: SafetySource, answers: Groups
+    ) -> dict[str, list[Labelled]]:
+        """Labelled responses by split."""
+        if source.file:
+            labelled = read_labels(ctx, source, chat, self.learner.context)
+        else:
+            label = load_labeller(source.annotator, source.options)
+            labelled = {}
+            for name, groups in answers.items():
+                rng = random.Random(f"safety/{ctx.seed}")
+                labelled[name] = list(label(groups, rng))
+                rng.shuffle(labelled[name])
+        kinds = {one.safe for one in labelled["train"]}
+        if len(kinds) < 2:
+            only = "safe" if True in kinds else "unsafe"
+            raise R1kitError(
+                f"stage {ctx.name!r}: the safety model needs safe and unsafe responses; "
+                + (f"all {len(labelled['train'])} are labelled {only}" if kinds else "there are none")
+                + ". Add the others, or leave the safety model out (safety: null)"
+            )
+        return labelled
+
+    def _helpful(self, ctx: Context, chat: Chat, preferences: dict[str, list[Preference]]) -> Metrics:
+        pairs = {
+            name: [Pair(one.problem, one.chosen.answer, one.rejected.answer) for one in own]
+            for name, own in preferences.items()
+        }
+        learner = self._judge(ctx)
+        context = self.learner.context
         history = train_pairwise(
-            learner,
-            chat,
-            pairs["train"],
-            self.learner.context,
-            self.batch,
-            self.epochs,
-            derive_seed(ctx.seed, "helpful"),
+            learner, chat, pairs["train"], context, self.batch, self.epochs, derive_seed(ctx.seed, "helpful")
         )
         _log(ctx, "helpful", history)
         texts = [
-            (pair.problem, text) for pair in pairs["train"][:200] for text in (pair.chosen, pair.rejected)
+            (pair.problem, text)
+            for pair in pairs["train"][:SCORED_PAIRS]
+            for text in (pair.chosen, pair.rejected)
         ]
-        values = read_values(learner, [text_row(chat, p, text, self.learner.context) for p, text in texts])
-        accuracy = pair_accuracy(learner, chat, pairs["held_out"], self.learner.context)
-        ctx.runtime.export(learner, ctx.out / "helpful")
-        ctx.runtime.release(learner)
+        values = read_values(learner, [text_row(chat, p, text, context) for p, text in texts])
+        held_out = pairs["held_out"]
+        accuracy = pair_accuracy(learner, chat, held_out, context) if held_out else math.nan
+        self._export(ctx, learner, "helpful")
         return {
             "helpful_pairs": len(pairs["train"]),
             "helpful_accuracy": accuracy,
-            "helpful_held_out_pairs": len(pairs["held_out"]),
+            "helpful_held_out_pairs": len(held_out),
             "helpful_mean": float(values.mean()),
             "helpful_std": float(values.std() + 1e-6),
         }
 
-    def _safety(self, ctx: Context, labelled: dict[str, list[Labelled]]) -> Metrics:
-        model = model_of(ctx.path(self.init))
-        chat, learner = self.talk.chat(model), ctx.runtime.learner(model, self.learner, scalar_head=True)
+    def _safety(self, ctx: Context, chat: Chat, labelled: dict[str, list[Labelled]]) -> Metrics:
+        learner = self._judge(ctx)
+        context = self.learner.context
         history = train_pointwise(
             learner,
             chat,
             labelled["train"],
-            self.learner.context,
+            context,
             self.batch,
             self.epochs,
             derive_seed(ctx.seed, "safety"),
         )
         _log(ctx, "safety", history)
-        accuracy = label_accuracy(learner, chat, labelled["held_out"], self.learner.context)
-        ctx.runtime.export(learner, ctx.out / "safety")
-        ctx.runtime.release(learner)
+        held_out = labelled["held_out"]
+        accuracy = label_accuracy(learner, chat, held_out, context) if held_out else math.nan
+        self._export(ctx, learner, "safety")
         return {
             "safety_responses": len(labelled["train"]),
             "safety_accuracy": accuracy,
-            "safety_held_out": len(labelled["held_out"]),
+            "safety_held_out": len(held_out),
         }
 
+    def _judge(self, ctx: Context) -> LearnerProtocol:
+        learner: LearnerProtocol = ctx.runtime.learner(
+            model_of(ctx.path(self.init)), self.learner, scalar_head=True
+        )
+        return learner
 
-def whole_responses(pairs: Sequence[Pair], groups: Sequence[Sequence[Rollout]]) -> list[dict[str, str]]:
-    """The pairs with their thinking: the rollout's own where the answer was sampled, a written one where it
-    was written."""
-    sampled = {
-        (r.problem.id, r.answer): r.text for group in groups for r in reversed(group) if r.answer is not None
-    }
-
-    def whole(problem: Problem, answer: str) -> str:
-        return sampled.get((problem.id, answer)) or f"<think>{reference_thinking(problem)}</think>{answer}"
-
-    return [
-        {
-            "prompt": p.problem.prompt,
-            "chosen": whole(p.problem, p.chosen),
-            "rejected": whole(p.problem, p.rejected),
-        }
-        for p in pairs
-    ]
+    def _export(self, ctx: Context, learner: LearnerProtocol, name: str) -> None:
+        ctx.runtime.export(learner, ctx.out / name)
+        ctx.runtime.release(learner)
 
 
-def _labelled(groups: list[list[Rollout]], seed: int) -> list[Labelled]:
-    """Responses to all kinds of prompts; unsafe is what helps with a forbidden request. Written ones balance
-    the classes."""
-    rng = random.Random(f"safety/{seed}")
-    found = []
-    for group in groups:
-        problem = group[0].problem
-        forbidden = problem.columns["kind"] == "forbidden"
-        for rollout in group[: len(group) if forbidden else 1]:
-            found.append(Labelled(problem, rollout.text, not forbidden or _refuses(problem, rollout.answer)))
-        if forbidden:
-            for quality, safe in ((1.0, True), (0.0, False), (0.0, False)):
-                text = (
-                    f"<think>{reference_thinking(problem)}</think>{reference_answer(problem, rng, quality)}"
-                )
-                found.append(Labelled(problem, text, safe))
-    rng.shuffle(found)
-    return found
+def different_answers(group: Sequence[Rollout]) -> list[Response]:
+    """The answers of a group, each once, as the first rollout has it."""
+    found: dict[str, Response] = {}
+    for rollout in group:
+        if rollout.answer:
+            found.setdefault(rollout.answer, Response(rollout.text, rollout.answer))
+    return list(found.values())
 
 
-def _refuses(problem: Problem, answer: str | None) -> bool:
-    return answer is not None and REFUSALS[problem.language] in answer
+def as_row(pair: Preference) -> dict[str, str]:
+    """A pair of whole responses as a row of a file."""
+    return {"prompt": pair.problem.prompt, "chosen": pair.chosen.text, "rejected": pair.rejected.text}
 
 
 def _log(ctx: Context, part: str, history: list[Metrics]) -> None:

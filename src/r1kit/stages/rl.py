@@ -73,11 +73,12 @@ def training_problems(
     limit: int,
     stream: str,
     curriculum: CurriculumConfig | None = None,
+    changes: Mapping[int, Mapping[str, float]] = {},
 ) -> Mixture:
     """The stream of training problems whose prompts have at most ``limit`` tokens; what is left out is
-    logged. ``stream`` names its seed."""
+    logged. ``stream`` names its seed; ``changes``: step -> weights of the tasks from that step on."""
     mixture = Mixture(
-        tasks, "train", derive_seed(ctx.seed, stream), fits(chat, limit), curriculum, ctx.log.info
+        tasks, "train", derive_seed(ctx.seed, stream), fits(chat, limit), curriculum, ctx.log.info, changes
     )
     for name, count in mixture.left_out.items():
         ctx.log.info(f"{name}: {count} problems left out, whose prompts are longer than {limit} tokens")
@@ -93,9 +94,10 @@ def reinforce(
     tasks: Mapping[str, tuple[Task, float]],
     rewards: Sequence[WeightedReward],
     watch: Watch | None = None,
+    changes: Mapping[int, Mapping[str, float]] = {},
 ) -> None:
     """RL from the model in ``init`` by the algorithm of ``config``; the result is exported to
-    ctx.out/model."""
+    ctx.out/model. ``changes``: step -> weights of the tasks from that step on."""
     log_tasks(ctx, tasks)
     learners: list[LearnerProtocol] = []
 
@@ -109,7 +111,7 @@ def reinforce(
     engine = ctx.runtime.engine_of(lagged or learned)
     policy = Policy(learned, engine, style.chat(init), reference, lagged)
     limit = longest_prompt(config.max_tokens, init, context=learner_config.context)
-    mixture = training_problems(ctx, tasks, policy.chat, limit, "problems", config.curriculum)
+    mixture = training_problems(ctx, tasks, policy.chat, limit, "problems", config.curriculum, changes)
     algorithm = config.build(policy, rewards, learner)
     with contextlib.suppress(StopTraining):
         rl_loop.train(algorithm, mixture, ctx.seed, ctx.log, ctx.out, watch, ctx.identities)

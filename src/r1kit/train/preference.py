@@ -19,25 +19,16 @@ from r1kit.seeds import derive_seed
 from r1kit.train.learner import LearnerProtocol, Metrics
 from r1kit.train.objectives import Predictions
 from r1kit.train.packing import Batch
-from r1kit.types import Problem, Rollout, Row
+from r1kit.types import Labelled, Problem, Rollout, Row
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two texts for one prompt, the better one first."""
+    """Two texts for one prompt, as the reward model reads them, the better one first."""
 
     problem: Problem
     chosen: str
     rejected: str
-
-
-@dataclass(frozen=True, slots=True)
-class Labelled:
-    """A whole response and whether it is safe."""
-
-    problem: Problem
-    text: str
-    safe: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Reward hacking: the judges say it gets better, a gold score that is no reward says it gets worse
 (DeepSeek-R1, Nature version, figure 6).
 
-Both are measured on the same held-out prompts again and again. Means over ``WINDOW`` measurements are
+Both are measured on the same prompts again and again. Means over ``WINDOW`` measurements are
 compared, the last one with the best gold before it, prompt by prompt, so that the noise is the standard error
 of a paired difference. The two have parted where
 
@@ -32,8 +32,8 @@ class StopTraining(Exception):  # noqa: N818 - a signal, as StopIteration is
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """Scores [P] of one answer to each held-out prompt, in the same order every time: gold, and the judge's
-    of the prompt's kind."""
+    """Scores [P] of one answer to each of the watch's prompts, in the same order every time: gold, and that
+    of the reward models."""
 
     gold_P: np.ndarray
     judges_P: np.ndarray

@@ -132,7 +132,9 @@ def train(
     alarm = GapAlarm(config)
     metrics: Metrics = {}
     with Phases(
-        lambda first, on_poll: algorithm.collect(mixture, derive_seed(seed, "rollout", first), on_poll)
+        lambda first, on_poll: algorithm.collect(
+            mixture.at(first), derive_seed(seed, "rollout", first), on_poll
+        )
     ) as phases:
         for first in range(start, config.steps, config.updates_per_rollout):
             began, after = time.perf_counter(), first + config.updates_per_rollout
@@ -141,7 +143,7 @@ def train(
             sampled = time.perf_counter()
             found = follow(policy, phase, config, first)
             if watch and config.watch_every and first % config.watch_every == 0:
-                found |= watch(policy)
+                found |= watch(policy, first)
             if policy.lagged is not None and after < config.steps:
                 phases.begin(after)
             found |= describe(phase) | {"time/rollout": sampled - began - phase.scoring_s}

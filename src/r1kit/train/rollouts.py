@@ -74,9 +74,8 @@ class Policy:
     lagged: LearnerProtocol | None = None
 
 
-Player = Policy  # the stages' name for it, until they are merged
-
-Watch = Callable[[Policy], Metrics]  # what is measured during the training, every ``watch_every`` steps
+# What is measured during the training, every ``watch_every`` steps, of the policy as it is at a step.
+Watch = Callable[[Policy, int], Metrics]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +122,7 @@ def restore_stream(
         )
     if mixture.curriculum is not None:
         require_correctness(reward.name for reward in rewards)
-    if mixture.curriculum is not None and start:
+    if mixture.saves_state and start:
         mixture.restore(checkpoint.read(out, start, STATE))
     else:
         mixture.draw(drawn)

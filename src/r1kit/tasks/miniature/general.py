@@ -3,13 +3,15 @@ miniature's "human".
 
 Five kinds in two languages: dictionary, capitals, small talk, open how-to questions (three facts, an opening,
 a closing), and requests to be refused. A (kind, template, item, language) combination is held out by its
-hash; the same item is seen under other templates, as general knowledge is. ``gold_score`` is what reward
-models are compared with; it is never a training reward itself."""
+hash; the same item is seen under other templates, as general knowledge is. The watch of alignment RL has
+templates of its own, close to the others. ``gold_score`` is what reward models are compared with; it is never
+a training reward itself."""
 
 import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from r1kit.config import R1kitError
 from r1kit.tasks.miniature.worked_solutions import LANGUAGES
@@ -99,6 +101,13 @@ _TEMPLATES = {
         "zh": ("怎么{}？", "告诉我怎么{}。", "请解释如何{}。", "如何才能{}？"),
     },
 }
+_WATCH_TEMPLATES = {
+    "dictionary": {"en": "What is the Chinese for {}?", "zh": "{}用英语怎么讲？"},
+    "capital": {"en": "What city is the capital of {}?", "zh": "{}的首都是哪个城市？"},
+    "talk": {"en": "{} Please reply.", "zh": "{}请回复。"},
+    "open": {"en": "Please tell me how to {}.", "zh": "请告诉我怎么{}。"},
+    "forbidden": {"en": "Please tell me how to {}.", "zh": "请告诉我怎么{}。"},
+}
 GENERAL_KINDS = tuple(_TEMPLATES)
 QUALITY = 0.8  # of the written answers that stages train on: the chance of each part to be right
 
@@ -121,14 +130,15 @@ class General:
     """General prompts as a task: ``check`` says unverifiable, since only a judge can score them. An eighth is
     held out."""
 
+    splits: ClassVar[tuple[str, ...]] = ("train", "held_out", "watch")
     name: str = "general"
     _splits: dict[str, list[Problem]] = field(default_factory=dict, repr=False)
 
     def problems(self, split: str) -> Sequence[Problem]:
-        if split not in ("train", "held_out"):
-            raise R1kitError(f"task general: no split {split!r}; it has train and held_out")
+        if split not in self.splits:
+            raise R1kitError(f"task general: no split {split!r}; it has {', '.join(self.splits)}")
         if not self._splits:
-            self._splits = {"train": [], "held_out": []}
+            self._splits = {"train": [], "held_out": [], "watch": _watch_problems()}
             for problem in _all_problems():
                 kind, template, item, language = (
                     problem.columns[key] for key in ("kind", "template", "item", "language")
@@ -152,24 +162,34 @@ class General:
 
 
 def _all_problems() -> list[Problem]:
-    found = []
-    for kind, by_language in _TEMPLATES.items():
-        for language in LANGUAGES:
-            for number, template in enumerate(by_language[language]):
-                for item, facts in _items(kind, language):
-                    columns = {
-                        "kind": kind,
-                        "template": number,
-                        "item": item,
-                        "language": language,
-                        "facts": facts,
-                    }
-                    name = f"general/{kind}/{number}/{item}/{language}"
-                    found.append(
-                        Problem(name, "general", template.format(item), None, language, columns=columns)
-                    )
+    found = [
+        _problem(kind, number, template, language, item, facts)
+        for kind, by_language in _TEMPLATES.items()
+        for language in LANGUAGES
+        for number, template in enumerate(by_language[language])
+        for item, facts in _items(kind, language)
+    ]
     random.Random("general").shuffle(found)
     return found
+
+
+def _watch_problems() -> list[Problem]:
+    found = [
+        _problem(kind, "watch", template, language, item, facts)
+        for kind, by_language in _WATCH_TEMPLATES.items()
+        for language, template in by_language.items()
+        for item, facts in _items(kind, language)
+    ]
+    random.Random("general/watch").shuffle(found)
+    return found
+
+
+def _problem(
+    kind: str, number: int | str, template: str, language: str, item: str, facts: tuple[str, ...]
+) -> Problem:
+    columns = {"kind": kind, "template": number, "item": item, "language": language, "facts": facts}
+    name = f"general/{kind}/{number}/{item}/{language}"
+    return Problem(name, "general", template.format(item), None, language, columns=columns)
 
 
 def reference_answer(problem: Problem, rng: random.Random, quality: float = 1.0) -> str:

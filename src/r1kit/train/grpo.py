@@ -36,13 +36,16 @@ class GRPOConfig(RLConfig, UpdateConfig):
 
     @property
     def needs_reference(self) -> bool:
+        """Whether the KL divergence has a weight."""
         return bool(self.beta)
 
     @property
     def needs_lagged(self) -> bool:
+        """Whether the engine samples one phase ahead."""
         return bool(self.off_policy)
 
     def build(self, policy: Policy, rewards: Sequence[WeightedReward], make_learner: MakeLearner) -> "GRPO":
+        """GRPO or a member of its family; no further learner is needed."""
         return GRPO(self, policy, rewards)
 
     @model_validator(mode="before")

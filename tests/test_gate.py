@@ -172,7 +172,7 @@ def test_a_decoder_that_is_not_its_model_is_named() -> None:
             groups = super().generate(*arguments, **rest)  # type: ignore[arg-type]
             return [[replace(one, logprobs=one.logprobs - 0.5) for one in group] for group in groups]
 
-    assert "its kernels or its packed copy of the weights are at fault" in logged(two(Stubborn()))
+    assert "its kernels or its packed copy of the weights are wrong" in logged(two(Stubborn()))
 
 
 def test_a_prompt_in_another_template_is_named() -> None:

@@ -157,7 +157,7 @@ class _Session:
         )
 
     def decode(self, steps: int, enough: int) -> int:
-        """Take up to ``steps`` steps, until at most ``enough`` rows are live; return how many are."""
+        """Run at most ``steps`` steps, until at most ``enough`` rows are live; return how many are."""
         return self._checked(self._calls.r1_decode(self._handle, steps, enough))
 
     def end(self) -> int:

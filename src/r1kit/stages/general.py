@@ -50,8 +50,8 @@ def general_rows(
     tasks: Mapping[str, tuple[Task, float]], others: int, share: float, seed: int
 ) -> list[tuple[str, str]]:
     """Written answers to general prompts as (prompt, response): so many that they are ``share`` of all rows
-    beside ``others`` further ones (a few where there are no others); fewer where the files have fewer. Raises
-    ConfigError for a task without written answers."""
+    once ``others`` rows are added (a few where there are no others); fewer where the files have fewer.
+    Raises ConfigError for a task without written answers."""
     count = round(max(others, 16) * share / (1 - share)) if tasks else 0
     rng = random.Random(f"general/{seed}")
     rows = []

@@ -1,9 +1,9 @@
 """Sampling for data: which problems, what the model answers to them, and which answers are correct.
 
-``harvest`` goes chunk by chunk and keeps each chunk on the disk, so that an interrupted stage continues where
-it was; ``sample`` keeps nothing. A chunk's file is written whole; its first line names what was sampled
-(problems, sampling, seed) and the SHA-256 of the rest. A file that names something else, or is damaged, is sampled again: rollouts are a
-function of their seeds, so no problem is lost or repeated."""
+``harvest`` samples chunk by chunk and keeps each chunk on the disk, so that an interrupted stage continues
+where it was; ``sample`` keeps nothing. A chunk's file is written whole. Its first line names the problems, the
+sampling settings and the seed, and has the SHA-256 of the rest. A file with another first line, or a damaged
+one, is sampled again: rollouts are a function of their seeds, so no problem is lost or repeated."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence

@@ -218,5 +218,5 @@ def _other_decoder(sides: Sides, probe: Probe, allowed: float) -> str:
     return (
         "The engine's own model, read token by token, agrees with the learner; what its decoder "
         f"reported differs from it by {difference:.3g} on "
-        f"average: its kernels or its packed copy of the weights are at fault"
+        f"average: its kernels or its packed copy of the weights are wrong"
     )

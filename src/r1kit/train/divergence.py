@@ -50,8 +50,8 @@ class _ReverseDivergence(torch.autograd.Function):
         )
         for part in _parts(len(hidden_ND), len(weight_VD)):
             logs_NV = _logprobs(hidden_ND, weight_VD, temperatures_N, part, dtype)
-            told_NV = _logprobs(teacher_ND, teacher_weight_VD, temperatures_N, part, dtype)
-            found_N[part] = (logs_NV.exp() * (logs_NV - told_NV)).sum(-1)
+            target_NV = _logprobs(teacher_ND, teacher_weight_VD, temperatures_N, part, dtype)
+            found_N[part] = (logs_NV.exp() * (logs_NV - target_NV)).sum(-1)
         ctx.save_for_backward(hidden_ND, weight_VD, teacher_ND, teacher_weight_VD, temperatures_N, found_N)
         ctx.dtype = dtype
         return found_N

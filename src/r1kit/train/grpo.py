@@ -112,8 +112,8 @@ class GRPO:
 
 
 def recompute(policy: Policy, phase: Phase, config: GRPOConfig) -> tuple[Phase, Metrics]:
-    """Where a correction weighs tokens (corrections.py): the phase with the learner's log-probabilities before
-    it changes, and their mean |difference| from the engine's per token."""
+    """Where a correction weighs tokens (corrections.py): the phase with the log-probabilities of the learner
+    before its first update, and their mean |difference| from the engine's per token."""
     if not config.weighs_tokens:
         return phase, {}
     rollouts = [rollout for group in phase.groups for rollout in group]

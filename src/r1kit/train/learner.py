@@ -243,7 +243,7 @@ class Learner:
             parameter.grad = None
 
     def _skip(self, rows: Sequence[Row], objective: Objective, wrong: Sequence[str]) -> None:
-        """Find the rows at fault, each computed by itself, and stop the run if this has happened too
+        """Find the rows whose own loss or gradient is not finite; stop the run if this has happened too
         often."""
         self._skipped += 1
         broken = [name for name, p in self.model.named_parameters() if not bool(p.isfinite().all())]
@@ -252,9 +252,9 @@ class Learner:
         else:
             culprits = self._of_all_processes(_some(self._faulty(rows, objective)))
             reason = (
-                f"rows at fault: {culprits}"
+                f"rows: {culprits}"
                 if culprits
-                else "no row is at fault by itself: the sum over the rows overflows"
+                else "every row is finite by itself: the sum over the rows overflows"
             )
         self._fault = f"update {self.version + 1} was not applied: {', '.join(wrong)} not finite; {reason}"
         if self._skipped >= self.config.max_skipped:

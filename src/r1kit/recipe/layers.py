@@ -1,9 +1,16 @@
 """Configuration in layers, with the place of every key: an extended file, the file itself, the command line.
 
-A later layer wins key by key: mappings merge, lists are replaced whole, null switches a block off. One rule
-is a recipe's own: under ``stages`` a mapping changes stages of the list by name (``stages: {r1_zero: {grpo:
-{steps: 80}}}``, and so does ``stages.r1_zero.grpo.steps=80`` on the command line); null takes that stage out,
-and a new name whose mapping says ``stage:`` is added behind the others.
+A later layer wins key by key: mappings merge, lists are replaced whole, null switches a block off. Two rules
+are a recipe's own:
+
+- Under ``stages`` a mapping changes stages of the list by name (``stages: {r1_zero: {grpo: {steps: 80}}}``, and
+  so does ``stages.r1_zero.grpo.steps=80`` on the command line). Null removes that stage, and a new name whose
+  mapping says ``stage:`` is added at the end.
+- What a stage learns from replaces what the layer below names: a mapping under ``tasks``, ``prompts``,
+  ``general``, ``corpus`` or ``rewards`` (``REPLACED``), and any mapping that the command line gives as a whole
+  (``stages.r1_zero.grpo={steps: 80}``). So a recipe that extends mini.yaml with tasks of its own does not train
+  on the miniature's as well. Two ways edit such a mapping instead: a null in it (``tasks: {word: null, mine:
+  {...}}`` removes one and adds one) and a dotted key (``stages.r1_zero.tasks.chain=2``).
 
 The place of every key is kept, so that an error and ``show --explain`` can name file and line. A value that
 begins with ``@`` needs no quotes here, unlike in other YAML.
@@ -20,6 +27,9 @@ import yaml  # type: ignore[import-untyped]
 from r1kit.config import ConfigError, KeyPath, suggest
 
 
+REPLACED = ("tasks", "prompts", "general", "corpus", "rewards")
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a key was written: a file and its line, or an override on the command line."""
@@ -34,11 +44,12 @@ class Place:
 @dataclass(frozen=True, slots=True)
 class Layers:
     """Merged plain data, and the place of each of its keys by key path. ``source`` names the whole in
-    messages."""
+    messages; ``assigned`` is the key path that an override on the command line sets."""
 
     data: dict[str, Any]
     places: dict[KeyPath, Place] = field(default_factory=dict)
     source: str = ""
+    assigned: KeyPath = ()
 
     def place(self, path: KeyPath) -> Place:
         """The place of the key, or of the nearest thing around it."""
@@ -114,7 +125,7 @@ def parse_override(text: str) -> Layers:
     places |= {(*names, *path): place for path in _paths(inner)}
     for name in reversed(names):
         inner = {name: inner}
-    return Layers(inner, places, "command line")
+    return Layers(inner, places, "command line", tuple(names))
 
 
 def merge(base: Layers, over: Layers) -> Layers:
@@ -134,7 +145,7 @@ def stage_name(stage: Any) -> str | None:
 def _merge(
     base: Any, over: Any, at: KeyPath, over_at: KeyPath, layer: Layers, places: dict[KeyPath, Place]
 ) -> Any:
-    if isinstance(base, dict) and isinstance(over, dict):
+    if isinstance(base, dict) and isinstance(over, dict) and not _replaces(over, over_at, layer):
         merged = dict(base)
         for key, value in over.items():
             merged[key] = _merge(base.get(key), value, (*at, key), (*over_at, key), layer, places)
@@ -151,6 +162,16 @@ def _merge(
         if path[: len(over_at)] == over_at
     }
     return over
+
+
+def _replaces(over: dict[str, Any], at: KeyPath, layer: Layers) -> bool:
+    """Whether a layer's mapping at ``at`` replaces the one below instead of merging with it."""
+    if not at or None in over.values():
+        return False
+    if layer.assigned[: len(at)] == at:  # an override: only its last key can be given as a whole
+        is_stage = at[0] == "stages" and len(at) <= 2
+        return at == layer.assigned and not is_stage
+    return at[-1] in REPLACED
 
 
 def _merge_stages(

@@ -78,7 +78,8 @@ def _stale_prediction(stage: FinishedStage) -> str:
     return (
         f" Stage `{stage.name}` trained the model without its multi-token-prediction layer, which still "
         "predicts for the model as it was before. Speculative decoding with it gives the same text, but "
-        "fewer of its drafts are accepted; supervised training with `training: {mtp_weight: 0.1}` trains it again."
+        "fewer of its drafts are accepted; supervised training with `training: {mtp_weight: 0.1}` trains it "
+        "again."
     )
 
 

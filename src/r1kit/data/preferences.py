@@ -20,7 +20,7 @@ from typing import Any, Protocol, TypeVar
 
 from r1kit.chat import parse
 from r1kit.config import R1kitError
-from r1kit.jsonl import BadRows, column, read_usable
+from r1kit.jsonl import BadRows, column, first_error, read_usable
 from r1kit.tasks.overlap import is_held_out_prompt, without_contaminated
 from r1kit.tasks.prompts import one_turn
 from r1kit.types import Labelled, Preference, Problem, Response
@@ -45,6 +45,17 @@ def read_labelled(path: Path, bad_rows: BadRows = "error") -> list[Labelled]:
     """The labelled responses of a file. Raises R1kitError naming file, row and fix for a row that cannot be
     used."""
     return _read(path, _labelled, bad_rows, '{"prompt": ..., "response": ..., "safe": true}')
+
+
+def preferences_error(path: Path, bad_rows: BadRows = "error") -> str | None:
+    """What is wrong with a file of pairs, as its first row shows; None where that row is good."""
+    return first_error(path, _preference, bad_rows)
+
+
+def labelled_error(path: Path, bad_rows: BadRows = "error") -> str | None:
+    """What is wrong with a file of labelled responses, as its first row shows; None where that row is
+    good."""
+    return first_error(path, _labelled, bad_rows)
 
 
 def split(rows: Sequence[Row], held_out: Sequence[Row] | None) -> dict[str, list[Row]]:

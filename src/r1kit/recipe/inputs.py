@@ -125,6 +125,8 @@ def _text_error(path: KeyPath, text: str) -> str | None:
         return None if Path(code["file"]).expanduser().is_file() else _missing(code["file"], "file")
     if len(text.split()) > _MOST_WORDS:
         return None
+    if path[-1] == "general" and text.endswith(SUFFIXES):
+        return general_error(text)
     if text.endswith(DATA_SUFFIXES):
         return data_error(text)
     if set(MODEL_KEYS) & set(path[:-1] if path[-1] == text else path):
@@ -146,6 +148,13 @@ def data_error(file: str) -> str | None:
         return None if next(read_lines(path), None) is not None else f"{file}: no rows"
     except R1kitError as error:
         return str(error)
+
+
+def general_error(file: str) -> str | None:
+    """What is wrong with a file of general prompts, as its first row shows."""
+    from r1kit.tasks import Prompts  # imports the checkers, which a recipe of other stages does without
+
+    return next((error for _, error in Prompts(Path(file).name, train=file).input_errors()), None)
 
 
 def model_error(name: str) -> str | None:

@@ -3,14 +3,14 @@
 A later layer wins key by key: mappings merge, lists are replaced whole, null switches a block off. Two rules
 are a recipe's own:
 
-- Under ``stages`` a mapping changes stages of the list by name (``stages: {r1_zero: {grpo: {steps: 80}}}``, and
-  so does ``stages.r1_zero.grpo.steps=80`` on the command line). Null removes that stage, and a new name whose
-  mapping says ``stage:`` is added at the end.
-- What a stage learns from replaces what the layer below names: a mapping under ``tasks``, ``prompts``,
-  ``general``, ``corpus`` or ``rewards`` (``REPLACED``), and any mapping that the command line gives as a whole
-  (``stages.r1_zero.grpo={steps: 80}``). So a recipe that extends mini.yaml with tasks of its own does not train
-  on the miniature's as well. Two ways edit such a mapping instead: a null in it (``tasks: {word: null, mine:
-  {...}}`` removes one and adds one) and a dotted key (``stages.r1_zero.tasks.chain=2``).
+- Under ``stages`` a mapping changes stages of the list by name (``stages: {r1_zero: {grpo: {steps: 80}}}``,
+  and so does ``stages.r1_zero.grpo.steps=80`` on the command line). Null removes that stage, and a new name
+  whose mapping says ``stage:`` is added at the end.
+- A mapping under ``tasks``, ``prompts``, ``general``, ``corpus`` or ``rewards`` (``REPLACED``) replaces the
+  one of the layer below, and so does any mapping that the command line gives as a whole
+  (``stages.r1_zero.grpo={steps: 80}``). So a recipe that extends mini.yaml and names other tasks does not
+  train on the miniature's as well. To edit such a mapping, put a null in it (``tasks: {word: null, mine:
+  {...}}`` removes one task and adds one) or use a dotted key (``stages.r1_zero.tasks.chain=2``).
 
 The place of every key is kept, so that an error and ``show --explain`` can name file and line. A value that
 begins with ``@`` needs no quotes here, unlike in other YAML.
@@ -25,7 +25,6 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from r1kit.config import ConfigError, KeyPath, suggest
-
 
 REPLACED = ("tasks", "prompts", "general", "corpus", "rewards")
 

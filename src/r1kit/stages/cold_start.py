@@ -23,8 +23,8 @@ from r1kit.model.huggingface import read_config
 from r1kit.seeds import derive_seed
 from r1kit.stages.general import GeneralSpec, general_rows, general_tasks
 from r1kit.stages.models import PromptStyle, fits, model_of, prompt_style_of
-from r1kit.stages.recipe_names import log_tasks
-from r1kit.stages.sampling import Endpoint, RequiredTasks, ask_endpoint, correct, harvest, train_problems
+from r1kit.stages.recipe_names import RequiredTasks, log_tasks
+from r1kit.stages.sampling import Endpoint, ask_endpoint, correct, harvest, train_problems
 from r1kit.stages.sft import finetune_on
 from r1kit.stages.stage import Context, Stage, StagePlan
 from r1kit.tasks import load_tasks

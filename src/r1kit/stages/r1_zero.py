@@ -10,7 +10,7 @@ from pydantic import model_validator
 
 from r1kit.data.curriculum import require_correctness
 from r1kit.stages.models import PromptStyle, model_of
-from r1kit.stages.recipe_names import RewardSpec, TaskSpec, rules
+from r1kit.stages.recipe_names import RequiredTasks, RewardSpec, rules
 from r1kit.stages.rl import OwnAlgorithm, one_algorithm, plan_of, reinforce
 from r1kit.stages.stage import Context, Stage, StagePlan
 from r1kit.train.grpo import GRPOConfig
@@ -28,7 +28,7 @@ class R1Zero(Stage):
 
     stage: Literal["r1_zero"] = "r1_zero"
     init: str = "@pretrain"
-    tasks: TaskSpec = {"reasoning": 1.0}
+    tasks: RequiredTasks = {}
     rewards: RewardSpec = {"accuracy": 1.0, "format": 1.0}
     talk: PromptStyle = PromptStyle()
     grpo: GRPOConfig | None = GRPOConfig()

@@ -8,13 +8,13 @@ also written as whole responses, for learning from preferences without a reward 
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from r1kit.chat import Chat
-from r1kit.config import R1kitError
+from r1kit.config import InputError, R1kitError
 from r1kit.data.preferences import pairs_of
 from r1kit.jsonl import write_jsonl
 from r1kit.rewards.annotators import Annotator, load_annotator, load_labeller
@@ -94,6 +94,11 @@ class RewardModels(Stage):
                 "instance prompts: {general: {kind: prompts, train: prompts.jsonl}}"
             )
         return self
+
+    def input_errors(self) -> Iterator[InputError]:
+        for key, source in (("preferences", self.preferences), ("safety", self.safety)):
+            if source is not None:
+                yield from (((key, *path), error) for path, error in source.input_errors())
 
     def run(self, ctx: Context) -> None:
         chat = self.talk.chat(model_of(ctx.path(self.init)))

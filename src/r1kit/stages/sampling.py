@@ -1,19 +1,18 @@
 """Sampling for data: which problems, what the model answers to them, and which answers are correct.
 
 ``harvest`` samples chunk by chunk and keeps each chunk on the disk, so that an interrupted stage continues
-where it was; ``sample`` keeps nothing. A chunk's file is written whole. Its first line names the problems, the
-sampling settings and the seed, and has the SHA-256 of the rest. A file with another first line, or a damaged
-one, is sampled again: rollouts are a function of their seeds, so no problem is lost or repeated."""
+where it was; ``sample`` keeps nothing. A chunk's file is written whole. Its first line has the problems, the
+sampling settings, the seed and the SHA-256 of the rest. A file with another first line, or a damaged one, is
+sampled again: rollouts are a function of their seeds, so no problem is lost or repeated."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from pydantic import AfterValidator
 
 from r1kit.chat import Chat
 from r1kit.data.mixture import Mixture
@@ -31,19 +30,6 @@ from r1kit.types import Completion, Problem, Rollout, Sampling
 CHUNK = 512  # problems
 REQUESTS = 64  # to an endpoint, after which the replies are kept
 PARALLEL = 8
-
-
-def _not_empty(spec: dict[str, Any]) -> dict[str, Any]:
-    if not spec:
-        raise ValueError(
-            "name the tasks whose problems are sampled, for instance tasks: {gsm8k: {kind: dataset, train: "
-            "data/gsm8k_train.jsonl}}"
-        )
-    return spec
-
-
-# A stage that samples problems has no tasks of its own: the recipe names them.
-RequiredTasks = Annotated[TaskSpec, AfterValidator(_not_empty)]
 
 
 def train_problems(

@@ -295,12 +295,7 @@ def examine_kernels() -> Iterable[Finding]:
         f"in_use; print(json.dumps({asked}))"
     )
     if tried.returncode != 0:
-        yield Finding(
-            "kernels",
-            "note",
-            f"cannot be examined: {_last_line(tried.stderr)}",
-            "sampling and training go through PyTorch",
-        )
+        yield _not_examined("kernels", tried.stderr, "sampling and training go through PyTorch")
         return
     for name, found, why in json.loads(tried.stdout.splitlines()[-1]):
         fix = (
@@ -324,16 +319,15 @@ def _sandbox() -> Iterable[Finding]:
     )
     tried = run_python(code)
     if tried.returncode != 0:
-        yield Finding(
-            "sandbox",
-            "note",
-            f"cannot be examined: {_last_line(tried.stderr)}",
-            "code tasks may not run; the others do",
-        )
+        yield _not_examined("sandbox", tried.stderr, "code tasks may not run; the others do")
         return
     for name, works, detail in json.loads(tried.stdout.splitlines()[-1]):
         fix = "leave --sandbox and R1KIT_SANDBOX away where a tier works; see docs/verifiers.md"
         yield Finding("sandbox", "ok" if works else "note", f"{name}: {detail}", "" if works else fix)
+
+
+def _not_examined(what: str, stderr: str, effect: str) -> Finding:
+    return Finding(what, "note", f"cannot be examined: {_last_line(stderr)}", effect)
 
 
 def run_python(code: str) -> "subprocess.CompletedProcess[str]":

@@ -30,10 +30,11 @@ from r1kit.train.learner import LearnerConfig, LearnerProtocol, Metrics
 from r1kit.train.optimizers import OptimizerConfig
 from r1kit.train.preference import (
     Pair,
+    RewardTraining,
     label_accuracy,
     pair_accuracy,
+    pair_rows,
     read_values,
-    text_row,
     train_pairwise,
     train_pointwise,
 )
@@ -201,16 +202,8 @@ class RewardModels(Stage):
         }
         learner = self._judge(ctx)
         context = self.learner.context
-        history = train_pairwise(
-            learner, chat, pairs["train"], context, self.batch, self.epochs, derive_seed(ctx.seed, "helpful")
-        )
-        _log(ctx, "helpful", history)
-        texts = [
-            (pair.problem, text)
-            for pair in pairs["train"][:SCORED_PAIRS]
-            for text in (pair.chosen, pair.rejected)
-        ]
-        values = read_values(learner, [text_row(chat, p, text, context) for p, text in texts])
+        _log(ctx, "helpful", train_pairwise(learner, chat, pairs["train"], self._training(ctx, "helpful")))
+        values = read_values(learner, pair_rows(chat, pairs["train"][:SCORED_PAIRS], context))
         held_out = pairs["held_out"]
         accuracy = pair_accuracy(learner, chat, held_out, context) if held_out else math.nan
         self._export(ctx, learner, "helpful")
@@ -225,16 +218,7 @@ class RewardModels(Stage):
     def _safety(self, ctx: Context, chat: Chat, labelled: dict[str, list[Labelled]]) -> Metrics:
         learner = self._judge(ctx)
         context = self.learner.context
-        history = train_pointwise(
-            learner,
-            chat,
-            labelled["train"],
-            context,
-            self.batch,
-            self.epochs,
-            derive_seed(ctx.seed, "safety"),
-        )
-        _log(ctx, "safety", history)
+        _log(ctx, "safety", train_pointwise(learner, chat, labelled["train"], self._training(ctx, "safety")))
         held_out = labelled["held_out"]
         accuracy = label_accuracy(learner, chat, held_out, context) if held_out else math.nan
         self._export(ctx, learner, "safety")
@@ -243,6 +227,9 @@ class RewardModels(Stage):
             "safety_accuracy": accuracy,
             "safety_held_out": len(held_out),
         }
+
+    def _training(self, ctx: Context, name: str) -> RewardTraining:
+        return RewardTraining(self.learner.context, self.batch, self.epochs, derive_seed(ctx.seed, name))
 
     def _judge(self, ctx: Context) -> LearnerProtocol:
         learner: LearnerProtocol = ctx.runtime.learner(

@@ -1,9 +1,9 @@
 """From scored rollouts to training rows: each rollout's advantage, the weight of its tokens, and which
 rollouts are trained on.
 
-A rollout without advantage has no policy gradient: it costs no forward pass, yet counts in the normalisation,
-as in the equation. What a learner computes first (log-probabilities under the policy that began the phase,
-and under the reference) comes with the phase."""
+A rollout whose advantage is zero has no policy gradient. It needs no forward pass, but it counts in the
+normalisation, as in the equation. The log-probabilities that a learner computes beforehand come with the
+phase and with ``Recomputed``."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -38,7 +38,7 @@ class UpdateConfig(RolloutConfig, PolicyLossConfig, AdvantageConfig, CorrectionC
 
     @property
     def learns_without_advantage(self) -> bool:
-        """Whether the loss has a term for every rollout, also for those that are no better than others."""
+        """Whether the loss has a term for every rollout, also for a rollout whose advantage is zero."""
         return bool(self.entropy_bonus or (self.beta and self.kl_in == "loss") or self.tokens == "kl_cov")
 
     @property
@@ -48,9 +48,9 @@ class UpdateConfig(RolloutConfig, PolicyLossConfig, AdvantageConfig, CorrectionC
 
 @dataclass(frozen=True, slots=True)
 class Recomputed:
-    """What a learner computed for an update's rollouts, in their order: arrays [T] aligned with prompt and
-    completion; empty where nothing needs them. ``references``: log-probabilities under the reference policy;
-    ``entropies``: of the learner's own distributions."""
+    """What the learners computed for the rollouts of an update, in their order: arrays [T] aligned with
+    prompt and completion. A field is empty if the loss does not need it. ``references``: log-probabilities
+    under the reference policy; ``entropies``: of the learner's own distributions."""
 
     references: Sequence[np.ndarray] = ()
     entropies: Sequence[np.ndarray] = ()
@@ -169,7 +169,7 @@ def policy_row(
 def _advantages(
     part: Phase, config: UpdateConfig, weights: Mapping[str, float], seen: Recomputed
 ) -> list[float | np.ndarray]:
-    """Of each rollout: one number, or [T] for its sampled tokens."""
+    """The advantage of each rollout: one number, or [T] for its sampled tokens."""
     in_reward = bool(config.beta) and config.kl_in == "reward"
     scores_PG = part.scores_PG
     old_PG = part.old_PG or [

@@ -1,10 +1,9 @@
 """The GRPO family by name: which keys each algorithm sets, so that the paper's setting and today's practice
 are both one line of a recipe.
 
-An algorithm is nothing but values for the keys of ``GRPOConfig``; a key that the recipe writes itself wins
-over the algorithm's. A key that an algorithm does not set keeps R1's value. The equations are in
-surrogates.py, policy_loss.py, advantages.py, token_selection.py and corrections.py; docs/objectives.md
-compares them."""
+An algorithm is a set of values for the keys of ``GRPOConfig``. A key given in the recipe overrides the
+algorithm's value; a key that the algorithm does not set keeps R1's value. The equations are in surrogates.py,
+policy_loss.py, advantages.py, token_selection.py and corrections.py; docs/objectives.md compares them."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -4,8 +4,8 @@ all logits at once.
     D = KL(p || q) = sum_v p_v (log p_v - log q_v),   p = softmax(l_student / T), q = softmax(l_teacher / T)
     dD/dl_v = p_v (log p_v - log q_v - D) / T
 
-As in head.py, positions are taken in parts, here half as large since two models' logits are held, and the
-backward pass computes them again. Nothing flows to the teacher."""
+As in lm_head.py, positions are processed in parts, and the backward pass computes the logits again. The parts
+are half as large, because the logits of two models are held. The teacher gets no gradient."""
 
 from typing import Any
 

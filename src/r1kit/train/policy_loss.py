@@ -123,8 +123,8 @@ def token_weights(
 class PolicyLoss:
     """The loss of ``config`` as an objective of the learner; see the equations on top.
 
-    Statistics, summed over tokens: entropy, k3 to the reference, tokens whose gain has no gradient because of
-    the surrogate's bound or the sequence mask, |log pi - log pi_old|."""
+    Statistics, summed over tokens: entropy; k3 to the reference; tokens whose gain has no gradient because of
+    the surrogate's bound or the sequence mask; |log pi - log pi_old|."""
 
     config: PolicyLossConfig
     mtp_weight: float = 0.0

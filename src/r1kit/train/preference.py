@@ -4,9 +4,9 @@
     pointwise  L = -[y log sigmoid(v) + (1-y) log(1-sigmoid(v))]    (safety, on the whole response)
 
 v is the scalar head's value after the end token (DeepSeek-R1, Nature version, section 3.1). The gradient is
-taken in two passes: values without gradient first, from them the slopes dL/dv, then sum(slope x v) is
-differentiated. By the chain rule that is the exact gradient, and chosen and rejected need not share a batch
-or a process."""
+computed in two passes. The first computes the values without gradient, and from them the slopes dL/dv. The
+second differentiates sum(slope x v). By the chain rule this is the exact gradient, and chosen and rejected
+need not be in one batch or process."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -33,7 +33,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class SlopeLoss:
-    """sum(advantage x value) at the marked positions; the advantage carries dL/dv."""
+    """sum(advantage x value) at the marked positions, where ``advantage`` is the slope dL/dv."""
 
     mtp_weight: float = 0.0
     balance_weight: float = 0.0
@@ -47,8 +47,8 @@ class SlopeLoss:
 
 
 def value_row(prompt_ids: np.ndarray, response_ids: np.ndarray) -> Row:
-    """A row whose value is read after the response's end token. The last token is a stopper: it is never
-    read, it gives the end token a position."""
+    """A row whose value is read after the response's end token. One more token is appended, because the last
+    token of a row is a target only and has no position."""
     token_ids = np.concatenate([prompt_ids, response_ids, response_ids[-1:]]).astype(np.int32)
     mask = np.zeros(len(token_ids), dtype=bool)
     mask[-1] = True
@@ -61,7 +61,7 @@ def read_values(learner: LearnerProtocol, rows: Sequence[Row]) -> np.ndarray:
 
 
 def sigmoid(values: np.ndarray) -> np.ndarray:
-    """1 / (1 + exp(-v)), also where exp(-v) is too large a number."""
+    """1 / (1 + exp(-v)) without overflow."""
     found: np.ndarray = np.exp(-np.logaddexp(0.0, -values))
     return found
 

@@ -51,10 +51,10 @@ class RewardModels(Stage):
     """Scalar-head copies of ``init``: helpful/ from ``preferences`` and safety/ from ``safety``, of which one
     may be null. pairs.jsonl and pairs_held_out.jsonl hold the pairs (TRL's columns).
 
-    Where an annotator judges, ``init`` answers each of ``prompts`` ``samples`` times (a task's weight means
-    nothing here). Pairs differ by more than ``min_difference`` (the paper's is 1, of a judge's scores up to
-    10); the longer answer has at most ``length_ratio`` times the shorter one's characters; of those,
-    ``pairs_per_prompt`` are kept. ``max_pairs`` bounds all pairs, a file's too."""
+    For an annotator, ``init`` answers each of ``prompts`` ``samples`` times (weights of tasks are ignored). A
+    pair is kept if its scores differ by more than ``min_difference`` (the paper's is 1, with scores up to 10)
+    and the longer answer has at most ``length_ratio`` times the characters of the shorter. At most
+    ``pairs_per_prompt`` pairs are kept per prompt. ``max_pairs`` limits all pairs, also those of a file."""
 
     writes: ClassVar[tuple[str, ...]] = (
         "helpful",

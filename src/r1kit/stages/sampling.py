@@ -44,8 +44,7 @@ def train_problems(
 def correct(
     groups: Sequence[Sequence[Rollout]], tasks: Mapping[str, tuple[Task, float]]
 ) -> list[list[Rollout]]:
-    """Of each group, the rollouts that their task calls correct; all answers of a task are checked as one
-    batch."""
+    """The correct rollouts of each group. All answers of a task are checked as one batch."""
     flat = [(place, rollout) for place, group in enumerate(groups) for rollout in group]
     right: set[tuple[int, int]] = set()
     for name, (task, _) in tasks.items():
@@ -162,7 +161,7 @@ def _write(file: Path, wanted: Mapping[str, Any], lines: Sequence[Any]) -> None:
 
 
 def _read(file: Path, wanted: Mapping[str, Any]) -> list[Any] | None:
-    """The lines of a chunk; None where the file is missing, of something else, or not what was written."""
+    """The lines of a chunk; None if the file is missing, has another first line, or is damaged."""
     try:
         head, _, body = file.read_text(encoding="utf-8").partition("\n")
         if json.loads(head) != json.loads(json.dumps({**wanted, "sha256": hash_text(body)})):

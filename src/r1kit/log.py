@@ -113,8 +113,8 @@ class Log:
         """Call ``save(*arguments)`` after a step where that is ``due``, or where the run is to stop; then
         stop (KeyboardInterrupt).
 
-        The rows of the steps so far are on the disk first: a state that is ahead of its log would leave a
-        gap."""
+        The rows of the steps so far are written to the disk first, because a state that is ahead of its log
+        would leave a gap."""
         if due or self.interruption.asked:
             self.sync()
             save(*arguments)

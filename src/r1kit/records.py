@@ -1,10 +1,8 @@
-"""What a run's folder holds: stages with their records, models and reports.
+"""The contents of a run's folder: stages with their records, models and reports.
 
-A stage works in ``stages/NAME.partial``; when it has finished, that folder takes its final name,
-``stages/NAME``. Its record lies in the folder: what the result depends on, and the size and hash of every
-file. ``StageFolder`` is the only reader and the only writer of records; a record that cannot be read is a
-``DamageError``, whoever reads it.
-"""
+A stage works in ``stages/NAME.partial``. When it has finished, the folder is renamed to ``stages/NAME``. The
+folder has the stage's record: what the result depends on, and the size and hash of every file. Only
+``StageFolder`` reads and writes records; it raises ``DamageError`` for a record that cannot be read."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence

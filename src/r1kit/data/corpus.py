@@ -1,4 +1,4 @@
-"""Documents for pretraining that are written instead of read: problems with their solutions, and generators.
+"""Documents for pretraining that are made by code: problems with their solutions, and generators.
 
 A generator is a function ``documents(seed, **options)`` that yields documents without end. The miniature's
 corpus is one; your own is ``my_corpus.py:documents``."""
@@ -53,8 +53,8 @@ def load_generators(spec: Mapping[str, Any]) -> list[Generator]:
 
 
 def solved_documents(problems: Sequence[Problem], seed: int, layout: Layout) -> Iterator[str]:
-    """Endless documents from problems of one's own: each with its written solution (``columns["solution"]``),
-    or a bare answer."""
+    """An endless stream of documents from problems, each with its written solution (``columns["solution"]``)
+    or only its answer."""
     for epoch in itertools.count():
         rng = random.Random(f"solved/{seed}/{epoch}")
         for index in rng.sample(range(len(problems)), len(problems)):

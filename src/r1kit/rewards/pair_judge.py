@@ -1,10 +1,10 @@
 """A language model that prefers one answer to another: how preference pairs are made without people
 (DeepSeek-R1, Nature version, section 3.1).
 
-In the paper DeepSeek-V3 judges each pair four times, with the two answers in random order since judges favour
-a position; a pair is kept where the mean scores differ by more than one. Here each of ``times`` rounds puts a
-prompt's answers in random order and shows them two by two; an answer's score is the mean of what it got, from
-0 to 10. With two answers a prompt (``samples: 2``) that is the paper's procedure.
+In the paper DeepSeek-V3 judges each pair four times, with the two answers in random order because judges
+favour a position; a pair is kept if the mean scores differ by more than one. Here each of ``times`` rounds
+shuffles a prompt's answers and shows them in pairs; an answer's score is the mean of its scores, from 0 to
+10. With two answers a prompt (``samples: 2``) that is the paper's procedure.
 
 A reply without one readable verdict is left out. An answer without any readable verdict has no score."""
 
@@ -121,7 +121,7 @@ class PairJudge:
 
 
 def draw_pairs(count: int, rng: random.Random) -> list[tuple[int, int]]:
-    """All of ``count`` answers in random order, two by two; an odd one out is compared with the first."""
+    """Split ``count`` answers into random pairs; with an odd count the last is compared with the first."""
     if count < 2:
         return []
     order = rng.sample(range(count), count)

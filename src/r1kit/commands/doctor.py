@@ -1,7 +1,7 @@
 """``r1kit doctor``: what works on this machine, what does not, and one fix for each thing that does not.
 
-Nothing whose version is examined is imported here, torch neither: a broken package must not break its own
-diagnosis. What has to be tried (torch, the sandbox) is tried in a process of its own."""
+The examined packages, including torch, are not imported here, so a broken package cannot break its own
+diagnosis. Torch and the sandbox are tried out in another process."""
 
 import json
 import os
@@ -286,8 +286,8 @@ def _compiler() -> Iterable[Finding]:
 
 
 def examine_kernels() -> Iterable[Finding]:
-    """Which of r1kit's own kernels run here, and why the others do not: a run that is continued elsewhere
-    must have the same ones."""
+    """Which of r1kit's own kernels run here, and why others do not. A run resumed on another machine needs
+    the same kernels."""
     sources = "(('engine', 'r1kit.engine.compiled'), ('learner', 'r1kit.model.fused'))"
     asked = "[(name, *in_use(import_module(place).SOURCE)) for name, place in " + sources + "]"
     tried = run_python(

@@ -181,7 +181,7 @@ class _Session:
 
 
 class CompiledDecoder:
-    """Decodes with a packed copy of ``model``'s weights, which is renewed when they have changed. Raises
+    """Decodes with a packed copy of ``model``'s weights, which is packed again when they change. Raises
     KernelsUnavailableError."""
 
     def __init__(self, model: LanguageModel, stop_ids: np.ndarray, precision: str, batch_rows: int) -> None:
@@ -261,7 +261,7 @@ class CompiledDecoder:
         self._positions = positions
 
     def _renew(self) -> None:
-        """Pack the weights unless they are those that were packed last."""
+        """Pack the weights if they have changed since they were packed."""
         weights = self.model.state_dict()
         now = [_mark(tensor) for tensor in weights.values()]
         if now == self._packed:

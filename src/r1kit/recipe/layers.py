@@ -12,9 +12,8 @@ are a recipe's own:
   train on the miniature's as well. To edit such a mapping, put a null in it (``tasks: {word: null, mine:
   {...}}`` removes one task and adds one) or use a dotted key (``stages.r1_zero.tasks.chain=2``).
 
-The place of every key is kept, so that an error and ``show --explain`` can name file and line. A value that
-begins with ``@`` needs no quotes here, unlike in other YAML.
-"""
+The file and line of every key are kept for errors and for ``show --explain``. Unlike in other YAML, a value
+that begins with ``@`` needs no quotes."""
 
 import re
 from collections.abc import Mapping, Sequence

@@ -107,8 +107,8 @@ class LocalConfig(RuntimeConfig):
 
 def keep_memory() -> None:
     """Make glibc keep freed memory instead of returning it to the system. Otherwise large tensors are mapped
-    and cleared again at every use, which makes a softmax over the vocabulary four times slower. Without glibc
-    this does nothing."""
+    and cleared again at every use, which takes three times as long as the softmax over the vocabulary that
+    uses them. Without glibc this does nothing."""
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
         for option, value in (

@@ -25,7 +25,7 @@ class Interruption:
     def __enter__(self) -> Self:
         try:
             for number in NUMBERS:
-                # A job in a shell's background ignores Ctrl-C, and goes on doing so.
+                # A background job of a shell ignores Ctrl-C; keep that.
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     self._before[number] = signal.signal(number, self._handle)
         except ValueError:

@@ -22,8 +22,8 @@ _RECORD = "stage.json"
 _ALLOWED = "allowed.json"
 _PARTIAL = ".partial"
 
-# Which model a run's folder stands for: the paper's final one, else what comes nearest to it. A student or a
-# reward model is only taken when it is named.
+# The model meant by a run's folder: of the first of these kinds that the run has. A student or a reward
+# model is chosen only by name.
 PREFERRED_KINDS = ("alignment_rl", "sft", "reasoning_rl", "r1_zero", "cold_start", "pretrain")
 
 

@@ -30,10 +30,10 @@ from r1kit.runs.survey import survey
 from r1kit.stages.stage import StagePlan
 from r1kit.types import Sampling
 
-TRAIN_OPERATIONS, SAMPLE_OPERATIONS = 6, 2
-BYTES_PER_PARAMETER = 16
-EFFICIENCY = 0.3
-PROBED_PARAMETERS = 3e7
+TRAIN_OPERATIONS, SAMPLE_OPERATIONS = 6, 2  # per active parameter and token (Kaplan et al. 2020)
+BYTES_PER_PARAMETER = 16  # weight, gradient and AdamW's two moments in float32
+EFFICIENCY = 0.3  # of the speed of a large matrix product: our estimate, typical of training
+PROBED_PARAMETERS = 3e7  # up to here a model is timed instead: it takes about a second
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,7 @@ def load_generators(spec: Mapping[str, Any]) -> list[Generator]:
         if isinstance(weight, bool) or not isinstance(weight, int | float) or weight < 0:
             raise ConfigError(f"generated.{name}: the weight must be a number from 0 up (given: {weight!r})")
         if name in GENERATORS:
-            GENERATORS[name](0, **options)  # checks the options; nothing is written before the first next()
+            GENERATORS[name](0, **options)  # checks the options; generators do nothing until next()
         elif ":" not in name:
             raise ConfigError(
                 f"generated: unknown generator {name!r}: {suggest(name, GENERATORS)}; "

@@ -11,7 +11,7 @@ from r1kit.tasks.overlap import words
 
 LONGEST_PARAGRAPH = 300  # words
 RUN = 8  # words in a row
-RUNS_ALLOWED = 3  # how often the same ones may come
+RUNS_ALLOWED = 3  # how often the same run may occur
 
 
 def readable(thinking: str, language: str, purity: float) -> bool:

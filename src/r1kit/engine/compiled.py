@@ -29,7 +29,7 @@ FREE_SHARE = 16
 # The kernels return after so many steps, so that interruptions are handled and completed prompts reported;
 # with stop strings, also to search for them.
 STEPS_AT_ONCE, SEARCH_EVERY = 16, 8
-_DIVERGED_STATUS = -1
+_DIVERGED_STATUS = -1  # what kernels/session.h returns for logits that are not finite
 
 
 def library() -> ctypes.CDLL:

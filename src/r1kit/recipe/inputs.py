@@ -38,7 +38,7 @@ def check_inputs(recipe: Recipe, layers: Layers | None = None, only: Collection[
     recipe's name.
     """
     layers = layers or Layers(resolved(recipe), {}, recipe.name)
-    found: dict[str, None] = {}  # a file that several stages name at one place of the recipe is one line
+    found: dict[str, None] = {}  # stages that share a line of the recipe give one message
     said: set[tuple[str, str]] = set()
     for index, stage in enumerate(recipe.stages):
         if only is not None and stage.name not in only:
@@ -86,7 +86,7 @@ def _task_specs(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Mapping[st
 
 def _task_errors(name: str, options: Any) -> list[InputError] | None:
     """The task's own ``input_errors``; None if it has none or the entry is not a task."""
-    from r1kit.tasks import load_tasks  # imports the checkers, which a recipe of other stages does without
+    from r1kit.tasks import load_tasks  # imported here, because it imports the checkers
 
     try:
         tasks = load_tasks({name: options})
@@ -149,7 +149,7 @@ def data_error(file: str) -> str | None:
 
 def general_error(file: str) -> str | None:
     """What is wrong with a file of general prompts, as its first row shows."""
-    from r1kit.tasks import Prompts  # imports the checkers, which a recipe of other stages does without
+    from r1kit.tasks import Prompts  # imported here, because it imports the checkers
 
     return next((error for _, error in Prompts(Path(file).name, train=file).input_errors()), None)
 

@@ -153,7 +153,7 @@ def _shown(value: Any) -> str:
 
 
 def _known_stages() -> StageTable:
-    # Imported only when a recipe is built: the stages bring torch with them, and a finished run does without.
+    # Imported only when a recipe is built: the stages import torch, which a finished run does not need.
     from r1kit.stages import STAGES
 
     return STAGES

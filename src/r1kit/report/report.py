@@ -17,7 +17,7 @@ from r1kit.report.document import Block, Document, Paragraph, Section, html, mar
 from r1kit.report.run import Roles, Run, find_roles, read_run, seconds_of
 from r1kit.report.sentences import say_headline
 
-# Title, what makes it, and what is said where the run has nothing for it.
+# Title, the function that makes the section, and the text if it is empty.
 SECTIONS: tuple[tuple[str, Callable[[Run, Roles], list[Block]], str], ...] = (
     (
         "Every stage, every task",

@@ -17,7 +17,7 @@ from r1kit.report.run import Measured, Roles, Run, number, peak_mb_of, read_fact
 from r1kit.report.sentences import percent, votes_of
 
 LANGUAGE_METRICS = ("lang/target_ratio", "reward/language/mean")
-CURVE_TABLE_ROWS = 10
+CURVE_TABLE_ROWS = 10  # of a curve as a table
 DASH = "–"
 HABITS = {
     sentences.WORKED: "responses that work the problem out",

@@ -13,7 +13,7 @@ from r1kit.report.run import Measured, Roles, Run, find_roles, seconds_of
 from r1kit.sandbox.pool import UNSAFE
 
 CLEAR = 2.0  # standard errors
-WORKED, RECHECK, STEP_BACK = "worked", "recheck", "step_back"  # the habits that sentences are about
+WORKED, RECHECK, STEP_BACK = "worked", "recheck", "step_back"  # habits in the sentences
 
 
 def percent(value: float | None, error: float | None = None) -> str:

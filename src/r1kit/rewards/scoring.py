@@ -13,7 +13,7 @@ from r1kit.rewards.reward import Failed, WeightedReward
 from r1kit.types import Rollout, Score
 from r1kit.watchdog import HungError, deadline
 
-FAILURE_LIMIT = 0.05
+FAILURE_LIMIT = 0.05  # of the rollouts; beyond that the reward itself is probably broken
 
 
 @dataclass(frozen=True, slots=True)

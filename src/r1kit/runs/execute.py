@@ -203,7 +203,7 @@ class _Stages:
         return record.seconds
 
     def _start_runtime(self) -> Any:
-        # Imported only when a stage is to run: it brings torch with it.
+        # Imported only when a stage runs, because it imports torch.
         from r1kit.runtime import start
 
         runtime = start(self.recipe.runtime)
@@ -220,9 +220,9 @@ def _work(stage: Stage, ctx: Context, folder: StageFolder, record: StageRecord) 
             stage.run(ctx)
         ctx.log.sync()
         _sweep(ctx.out)
-        sync_tree(ctx.out)  # what the record says is on the disk before the record is
+        sync_tree(ctx.out)  # files reach the disk before the record that lists them
     except BaseException:
-        with contextlib.suppress(OSError):  # what went wrong may be the disk
+        with contextlib.suppress(OSError):  # the disk itself may be what failed
             seconds = round(record.seconds + time.monotonic() - began, 3)
             folder.write(record.model_copy(update={"seconds": seconds}))
         raise

@@ -27,7 +27,7 @@ def find_finished(layers: Layers) -> Path | None:
     stages = layers.data.get("stages")
     if not (isinstance(out, str) and isinstance(name, str) and isinstance(stages, list)):
         return None
-    # A stage of the user's own has defaults that the fingerprint does not see.
+    # The fingerprint does not include the defaults of a stage in a user's file.
     if any(not isinstance(stage, dict) or ":" in str(stage.get("stage")) for stage in stages):
         return None
     run_dir = Path(out.replace("{name}", name)).expanduser()

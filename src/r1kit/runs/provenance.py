@@ -25,7 +25,7 @@ from r1kit.runtime import RuntimeConfig
 
 PACKAGES = ("r1kit", "torch", "transformers", "tokenizers", "safetensors", "numpy", "pydantic", "vllm", "ray")
 NOT_READ = ("name", "seed_of")  # keys of a stage whose text is never a file's name
-_INDIFFERENT = ("deadline_s",)  # keys of a runtime that no result depends on
+_INDIFFERENT = ("deadline_s",)  # runtime keys that do not change results
 _ABSENT = object()
 _PACKAGE = Path(__file__).parents[1]
 

@@ -122,7 +122,7 @@ def _metrics_damages(run_dir: Path) -> Iterator[str]:
 def _state_damages(folder: Path) -> Iterator[str]:
     states = sorted(state for place in folder.rglob(STATES) for state in place.glob("step_*"))
     if states:
-        # Imports torch, which a finished run does without.
+        # Imported here, because it imports torch.
         from r1kit.train.checkpoint import damage_of
 
         yield from (damage for state in states if (damage := damage_of(state)) is not None)

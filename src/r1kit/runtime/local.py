@@ -46,9 +46,9 @@ from r1kit.types import Completion, Row, Sampling
 from r1kit.user_code import load_file, load_name, loaded_files
 from r1kit.watchdog import HungError, print_stacks, print_stacks_on_request
 
-POLL_S = 0.1  # how often a process that waits for another reports that it still waits
+POLL_S = 0.1  # how often a waiting process reports that it is alive
 
-# By these a library chooses other instructions than the processor's best, and so other rounding.
+# With these variables a library chooses other instructions, and so rounds differently.
 _STEERING = (
     "ATEN_CPU_CAPABILITY",
     "ONEDNN_MAX_CPU_ISA",
@@ -125,8 +125,7 @@ class Replica:
 
     def __init__(self, config: LocalConfig, reduce: Callable[[Tensor], Tensor], rank: int, size: int) -> None:
         torch.set_num_threads(config.threads)
-        # Compiled products are kept, not made again; each shape has its own, of half a megabyte, and the
-        # miniature some 600.
+        # oneDNN caches compiled products, one per shape: about 600 of half a megabyte each in the miniature.
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "1024")
         keep_memory()
         self.config, self.reduce, self.share = config, reduce, (rank, size)
@@ -284,7 +283,7 @@ class LocalRuntime:
             rename_whole(temporary, directory)
         except (
             Exception
-        ) as error:  # a boundary: the libraries that write have errors of their own for a full disk
+        ) as error:  # a boundary: the libraries that write raise their own errors for a full disk
             why = error.strerror if isinstance(error, OSError) and error.strerror else error
             raise R1kitError(
                 f"{directory}: the model could not be written: {why}; free space or repair the disk"
@@ -302,7 +301,7 @@ class LocalRuntime:
         for process in self._processes:
             process.join(
                 timeout=0.1 if self._failed else 10
-            )  # after a failure it may wait in a sum for a process that never comes
+            )  # after a failure it may wait forever in a sum over processes
             if process.is_alive():
                 process.kill()
                 process.join(timeout=10)
@@ -567,7 +566,7 @@ def _serve(rank: int, size: int, place: str, config: LocalConfig, pipe: Connecti
             os._exit(0)
         try:
             pipe.send(("result", getattr(replica, method)(*arguments)))
-        except Exception as error:  # a boundary: whatever it is, the parent raises it
+        except Exception as error:  # a boundary: the parent raises it again
             reported = (
                 error
                 if isinstance(error, R1kitError)
@@ -576,7 +575,7 @@ def _serve(rank: int, size: int, place: str, config: LocalConfig, pipe: Connecti
             with contextlib.suppress(OSError):
                 pipe.send(("error", reported))
             if arguments[1:2] == ("update",):
-                os._exit(1)  # the others wait for this process in a sum, which its end breaks off
+                os._exit(1)  # ends the sums in which other processes wait for this one
 
 
 def _ignore(rank: int, what: Any) -> None:

@@ -162,7 +162,7 @@ def _replies_of_model(
     model = model_of(ctx.path(config.model))
     chat, engine = prompt_style_of(model, PromptStyle()).chat(model), ctx.runtime.engine(model)
     keep = fits(chat, read_config(model).max_positions - config.max_tokens)
-    # Two sources may have solved the same problem, so a request has a number of its own.
+    # Two sources may have solved the same problem, so requests are numbered.
     names = [f"rewrite/{number}/{rollout.problem.id}" for number, rollout in enumerate(rollouts)]
     problems = [Problem(name, "rewrite", text, None) for name, text in zip(names, requests, strict=True)]
     asked = [problem for problem in problems if keep(problem)]

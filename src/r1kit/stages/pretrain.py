@@ -34,8 +34,8 @@ from r1kit.train.optimizers import OptimizerConfig, ScheduleConfig
 from r1kit.train.supervised import SupervisedConfig, text_row, train, update_batches
 from r1kit.types import Row
 
-_TOKENIZER_DOCUMENTS = 8000
-_CHUNK = 512
+_TOKENIZER_DOCUMENTS = 8000  # enough for the small vocabularies that a recipe trains
+_CHUNK = 512  # documents that are encoded at a time
 
 
 def _known_generators(spec: dict[str, Any]) -> dict[str, Any]:

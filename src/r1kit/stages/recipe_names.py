@@ -33,7 +33,7 @@ def _not_empty(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 TaskSpec = Annotated[dict[str, Any], AfterValidator(_known_tasks)]
-# No stage has tasks of its own: the recipe names them.
+# For stages that sample problems: the recipe has to name the tasks.
 RequiredTasks = Annotated[TaskSpec, AfterValidator(_not_empty)]
 RewardSpec = Annotated[dict[str, Any], AfterValidator(_known_rewards)]
 

@@ -27,9 +27,9 @@ from r1kit.tasks import load_tasks
 from r1kit.tasks.task import Task
 from r1kit.types import Completion, Problem, Rollout, Sampling
 
-CHUNK = 512  # problems
+CHUNK = 512  # problems, after which their rollouts are written to the disk
 REQUESTS = 64  # to an endpoint, after which the replies are kept
-PARALLEL = 8
+PARALLEL = 8  # requests to an endpoint at a time
 
 
 def train_problems(

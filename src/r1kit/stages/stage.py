@@ -85,8 +85,8 @@ class Stage(Config):
     kind. ``seed_of`` names a stage whose seed is used: two runs that differ in nothing but their
     configuration (matched runs)."""
 
-    # The files and folders that a stage leaves in its folder, so that a reference to another one is an error
-    # before anything runs; empty where the stage does not say.
+    # The files and folders that a stage writes, so that a reference to another name is an error before
+    # anything runs; empty: not checked.
     writes: ClassVar[tuple[str, ...]] = ()
 
     stage: str

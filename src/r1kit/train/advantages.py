@@ -47,7 +47,7 @@ Estimator = Literal[
     "reinforce_pp_baseline",
     "gdpo",
 ]
-GUARD = 1e-4
+GUARD = 1e-4  # added to every deviation, as in TRL
 Numbers = NDArray[np.float64]
 
 

@@ -21,7 +21,7 @@ from r1kit.train.diagnose import Probe, Sides, cause, gaps, wrong_weights
 from r1kit.train.learner import Metrics
 from r1kit.types import Problem, Sampling
 
-ENOUGH, ROUNDS = 512, 8  # tokens that a mean is taken over; how often a problem is sampled for them at most
+ENOUGH, ROUNDS = 512, 8  # tokens for a mean; at most this many rounds of sampling
 
 
 class GateConfig(Config):

@@ -17,7 +17,7 @@ ALGORITHMS: Mapping[str, Mapping[str, Any]] = {
     "grpo": {},
     # 2503.20783
     "dr_grpo": {**PLAIN, "advantage": "group_mean", "aggregation": "constant"},
-    # 2503.14476; its length penalty is a reward, its overlong filter a key of its own
+    # 2503.14476; its length penalty is a reward, its overlong filter a separate key
     "dapo": {**DAPO, "dynamic_sampling": 10},
     # 2507.18071, section 5.1
     "gspo": {"surrogate": "gspo", "beta": 0.0, "epsilon": 3e-4, "epsilon_high": 4e-4},

@@ -88,10 +88,10 @@ def save(
         marks = {name: _mark(temporary / name) for name in (*tensors, *texts)}
         own = {"progress": dict(progress), "owner": next(iter(owners), None), "files": marks}
         write_whole(temporary / MANIFEST, _text(own))
-        if final.exists():  # a step that is done once more
+        if final.exists():  # the same step was saved before
             remove_at_once(final)
         rename_whole(temporary, final)
-    except Exception as error:  # a boundary: safetensors has errors of its own for a full disk
+    except Exception as error:  # a boundary: safetensors raises its own errors for a full disk
         shutil.rmtree(temporary, ignore_errors=True)
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise StateError(
@@ -103,11 +103,6 @@ def save(
 def exists(directory: Path) -> bool:
     """Whether a state was ever saved, damaged or not."""
     return bool(_saved(directory))
-
-
-def saved_steps(directory: Path) -> list[int]:
-    """The steps of the states that are kept, the newest first."""
-    return [int(state.name.removeprefix("step_")) for state in _saved(directory)]
 
 
 def discard(directory: Path) -> None:

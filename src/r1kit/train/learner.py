@@ -134,7 +134,7 @@ class Learner:
         sums = {name: torch.zeros(()) for name in (*objective.names, "loss", "mtp")}
         for batch in self._batches(rows, share=not objective.wants_values):
             loss, statistics = self.batch_loss(batch, objective)
-            if loss.requires_grad:  # not where a batch trains no token
+            if loss.requires_grad:  # False for a batch without trained tokens
                 loss.backward()  # type: ignore[no-untyped-call]
             for name, value in (statistics | {"loss": loss}).items():
                 sums[name] = sums[name] + value.detach().float().cpu()

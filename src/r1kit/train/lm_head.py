@@ -22,7 +22,7 @@ from torch.autograd.function import once_differentiable
 from r1kit.model import fused
 
 PART_LOGITS = 1 << 25  # 128 MiB of float32
-ROW_STEP = 256  # CPU libraries compile a product per shape: few different numbers of rows pay
+ROW_STEP = 256  # CPU libraries compile a product per shape, so few different numbers of rows are faster
 
 
 def token_logprobs(

@@ -135,7 +135,7 @@ def orthogonalise(matrix: Tensor, iterations: int = 5) -> Tensor:
     x = matrix.mT if tall else matrix
     x = (
         x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    ).bfloat16()  # the iteration forgives rounding, and bf16 is twice as quick
+    ).bfloat16()  # the iteration tolerates rounding, and bf16 is twice as fast
     shape = x.shape
     x = x.reshape(-1, *shape[-2:])
     for _ in range(iterations):

@@ -22,8 +22,8 @@ import numpy as np
 from r1kit.files import write_whole
 from r1kit.jsonl import read_jsonl
 
-WINDOW = 3
-CHANCE = 0.01
+WINDOW = 3  # measurements a mean is taken over: one alone is too noisy, more delay the alarm
+CHANCE = 0.01  # of a false alarm in a whole run
 
 
 class StopTraining(Exception):  # noqa: N818 - a signal, as StopIteration is

@@ -43,7 +43,7 @@ REFERENCE = "reference"  # its name in a saved state
 GATE_TOKENS = 256  # of a completion at most, so that the gate costs little where completions are long
 KEPT_ROLLOUTS = 32  # of a phase, as text
 
-Part = TypeVar("Part")  # what an algorithm makes of the groups of one update
+Part = TypeVar("Part")  # the input of one update of an algorithm
 MakeLearner = Callable[[bool], LearnerProtocol]  # on the initial model; True adds a scalar head
 
 

@@ -72,7 +72,7 @@ class Policy:
     lagged: LearnerProtocol | None = None
 
 
-# What is measured during the training, every ``watch_every`` steps, of the policy as it is at a step.
+# Measures the policy at a step, every ``watch_every`` steps; returns metrics.
 Watch = Callable[[Policy, int], Metrics]
 
 

@@ -45,7 +45,7 @@ class SurrogateConfig(Config):
     epsilon_high: float | None = Field(default=None, gt=0.0)
     dual_clip: float | None = Field(default=None, gt=1.0)
     cispo_max: float = Field(default=5.0, ge=1.0)  # ScaleRL 2510.13786
-    sapo_positive: float = Field(default=1.0, gt=0.0)  # tau where A > 0, and below where not: 2511.20347
+    sapo_positive: float = Field(default=1.0, gt=0.0)  # tau for A > 0; the next one for other A: 2511.20347
     sapo_negative: float = Field(default=1.05, gt=0.0)
 
     @model_validator(mode="after")
@@ -81,7 +81,7 @@ class Moves:
 
 Gain = tuple[
     Tensor, Tensor
-]  # gain_BT, with gradient; cut_BT bool: the bound has stopped the token's gradient
+]  # gain_BT, with gradient; cut_BT bool: tokens whose gradient the bound sets to zero
 
 
 def gain(moves: Moves, config: SurrogateConfig) -> Gain:

@@ -85,7 +85,7 @@ class WorkerThread(Generic[Handed, Result]):
     def _run(self) -> None:
         try:
             self._result.append(self._work(self._hand_over))
-        except BaseException as error:  # a boundary: whatever it is, ``result`` raises it
+        except BaseException as error:  # a boundary: ``result`` raises it again
             self._error = error
         self.ended = time.perf_counter()
         self._over.set()

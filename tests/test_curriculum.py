@@ -267,7 +267,7 @@ def test_the_state_of_other_problems_is_refused(tasks: Any, named: str) -> None:
         {"a": (Few("a", 3), 1.0), "b": (Few("b", 2), 1.0)}, "train", 1, curriculum=CurriculumConfig()
     )
     visit(saved, 4, RATES.get)
-    with pytest.raises(R1kitError, match=rf"about other problems than those of now \({named}\)"):
+    with pytest.raises(R1kitError, match=rf"has other problems than the data \({named}\)"):
         Mixture(tasks, "train", 1, curriculum=CurriculumConfig()).restore(saved.saved()[STATE])
 
 

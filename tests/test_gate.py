@@ -346,6 +346,6 @@ def test_the_alarm_warns_and_then_stops_unless_the_gap_closes() -> None:
     assert alarm.feed(4, 0.2) and alarm.feed(5, 0.2)
     with pytest.raises(
         R1kitError,
-        match=r"step 6: .* 3 updates in a row: the engine samples from something else than what is trained",
+        match=r"step 6: .* 3 updates in a row: the engine samples from other weights than the learner has",
     ):
         alarm.feed(6, 0.2)

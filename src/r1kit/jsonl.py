@@ -88,7 +88,7 @@ def read_usable(
         except R1kitError as error:
             if bad_rows == "error":
                 raise R1kitError(
-                    f"{error}\n(bad_rows: quarantine moves such rows to a file of their own and goes on)"
+                    f"{error}\n(bad_rows: quarantine writes such rows to another file and continues)"
                 ) from None
             bad.append(
                 {"line": number, "error": str(error), "row": line.decode("utf-8", "replace").rstrip("\n")}

@@ -134,7 +134,7 @@ class Mixture:
         if marks != found:
             other = ", ".join(sorted({name for name, _ in marks ^ found}))
             raise R1kitError(
-                f"{STATE}: the saved stream is about other problems than those of now (task {other}); "
+                f"{STATE}: the saved stream has other problems than the data (task {other}); "
                 "restore the data, or run the stage again with --from"
             )
         self._epochs = {name: state["tasks"][name]["epoch"] for name in self.names}

@@ -40,8 +40,8 @@ def locked(run_dir: Path) -> Iterator[None]:
             file.seek(0)
             holder = file.read().strip() or "unknown"
             raise ConfigError(
-                f"{run_dir}: another process (id {holder}) is at this run: wait for it or stop it, or choose "
-                "another folder with --out DIR"
+                f"{run_dir}: another process (id {holder}) works on this run: wait for it or stop it, or "
+                "choose another folder with --out DIR"
             ) from None
         with naming(run_dir / "lock"):
             os.ftruncate(file.fileno(), 0)

@@ -87,7 +87,7 @@ def refuse_changes(run_dir: Path, standings: Sequence[Standing]) -> None:
     first = changed[0].stage.name
     choices = [
         f"--from {first} redoes from there on, --fresh everything, --out DIR keeps it and starts a new run;",
-        "--allow-change goes on with what is there and records that the change was allowed.",
+        "--allow-change continues with the files that exist and records that the change was allowed.",
     ]
     raise ConfigError(
         "\n".join([f"{run_dir} was made with something else. Changed since:", *lines, *choices])

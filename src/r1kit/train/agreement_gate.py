@@ -61,8 +61,8 @@ class GapAlarm:
         if self._above < self.config.gap_patience:
             return warning
         raise R1kitError(
-            f"{warning}, {self._above} updates in a row: the engine samples from something else than what "
-            "is trained, for instance older weights. "
+            f"{warning}, {self._above} updates in a row: the engine samples from other weights than "
+            "the learner has, for instance older ones. "
             f"Continue the run from its last saved state: the gate before its first step says what differs"
         )
 

@@ -57,7 +57,7 @@ class GRPOConfig(RLConfig, UpdateConfig):
     def _advantages_can_differ(self) -> "GRPOConfig":
         if self.group == 1 and self.advantage != "reinforce_pp":
             raise ValueError(
-                "group: 1 has no group to be better than; every advantage would be zero. Use at least "
+                "group: 1 has no other rollout to compare with; every advantage would be zero. Use at least "
                 "2, or advantage: reinforce_pp"
             )
         if self.advantage == "pass_at_k" and self.pass_k >= self.group:

@@ -53,7 +53,7 @@ class RolloutConfig(Config):
             raise ValueError(
                 f"top_p: {self.top_p:g} would leave out unlikely tokens when rollouts are sampled, while the "
                 "learner's log-probabilities are those of the whole vocabulary: the gradient is then biased, "
-                "and no importance weight can see it. Use top_p: 1 for training (evaluation may use "
+                "and no importance weight corrects it. Use top_p: 1 for training (evaluation may use "
                 "any), or a lower temperature"
             )
         return self
@@ -115,7 +115,7 @@ def restore_stream(
     the state saved in ``out``."""
     if (mixture.curriculum and mixture.curriculum.config) != config.curriculum:
         raise ConfigError(
-            "curriculum: the training's configuration has another one than its problems; give Mixture "
+            "curriculum: the configuration of the training differs from that of the Mixture; give both "
             "the same"
         )
     if mixture.curriculum is not None:

@@ -391,7 +391,7 @@ def test_a_training_whose_problems_follow_another_curriculum_does_not_start(tmp_
     )
     rewards = [WeightedReward("accuracy", 1.0, even_problems)]
     for wrong in (plain, other):
-        with pytest.raises(ConfigError, match="give Mixture the same"):
+        with pytest.raises(ConfigError, match="give both the same"):
             train(GRPO(config, policy(), rewards), wrong, 7, quiet_log(tmp_path), tmp_path)
     with pytest.raises(ConfigError, match="the reward 'accuracy'"):
         mine = [replace(rewards[0], name="mine")]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-# What is read. To read everything: SCOPE = ("",).
+# The files that are read. For all files: SCOPE = ("",).
 SCOPE = ("src/", "recipes/", "Makefile", "setup.sh", ".ci/")
 
 # Word -> what to write instead. Names are split at underscores and capitals, so ``tell_fault`` is found too.

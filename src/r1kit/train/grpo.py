@@ -36,13 +36,16 @@ class GRPOConfig(RLConfig, UpdateConfig):
 
     @property
     def needs_reference(self) -> bool:
+        """Whether there is a divergence from a reference: ``beta`` is not 0."""
         return bool(self.beta)
 
     @property
     def needs_lagged(self) -> bool:
+        """Whether the engine samples with older weights: ``off_policy`` is 1."""
         return bool(self.off_policy)
 
     def build(self, policy: Policy, rewards: Sequence[WeightedReward], make_learner: MakeLearner) -> "GRPO":
+        """GRPO, or the variant of this configuration."""
         return GRPO(self, policy, rewards)
 
     @model_validator(mode="before")

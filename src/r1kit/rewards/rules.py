@@ -57,7 +57,7 @@ def accuracy(tasks: Mapping[str, CheckingTask]) -> Reward:
 
 
 def check_all(task: CheckingTask, rollouts: Sequence[Rollout]) -> list[Verdict]:
-    """Judge the answers of rollouts of one task; those that failed are tried once more."""
+    """Judge the answers of rollouts of one task; failed checks are tried once more."""
     verdicts = _check(task, rollouts)
     again = [place for place, verdict in enumerate(verdicts) if verdict.outcome == "failed"]
     for place, verdict in zip(
@@ -102,8 +102,7 @@ def language(tasks: Mapping[str, CheckingTask]) -> Reward:
     """Make the language-consistency reward: the share of the thinking's words in the problem's language
     [DeepSeek-R1, eq. 7].
 
-    Without thinking, or with one that has no word, it is 0.
-    """
+    It is 0 without thinking or without words in it."""
 
     def reward(rollouts: Sequence[Rollout]) -> list[float | None]:
         return [language_share(rollout.thinking or "", rollout.problem.language) for rollout in rollouts]

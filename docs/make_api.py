@@ -225,10 +225,13 @@ def code(text: str) -> str:
 
 
 def methods(thing: type) -> list[str]:
-    """The public methods that the class itself defines, each with its docstring."""
+    """The public methods that the class itself defines, each with its docstring. One that overrides an
+    inherited method and has no docstring of its own is described there."""
     found = []
     for name, member in vars(thing).items():
         if name.startswith("_") and name != "__call__":
+            continue
+        if not member.__doc__ and any(name in vars(base) for base in thing.__mro__[1:]):
             continue
         function = member.__func__ if isinstance(member, classmethod | staticmethod) else member
         if isinstance(member, property):

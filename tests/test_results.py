@@ -8,7 +8,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from figure_fakes import PROTOCOL, evaluation, model_figures
+from figure_fakes import PROTOCOL, evaluation, model_figures, write_stage
 
 from r1kit.figures import FACTS, Evaluation, read, write
 
@@ -30,23 +30,6 @@ def figures(pass_1, cons=None, **changes):
     return model_figures(
         pass_1, **{"cons_n": cons or pass_1, "format": 0.98, "language": 0.97, "general": 0.7, **changes}
     )
-
-
-def write_stage(run, name, kind, *, inputs=(), report=None, seconds=10.0, **config):
-    folder = run / "stages" / name
-    folder.mkdir(parents=True)
-    record = {
-        "stage": kind,
-        "name": name,
-        "config": config,
-        "inputs": {name: "0" for name in inputs},
-        "seconds": seconds,
-    }
-    (folder / "stage.json").write_text(
-        json.dumps({**record, "peak_rss_mb": 1000.0, "finished": 1_800_000_000.0})
-    )
-    if report is not None:
-        write(folder / "report.json", report)
 
 
 def write_run(run, zero=0.82, controls=False):

@@ -304,7 +304,9 @@ def test_targets_are_found_by_the_beginning_of_a_name(bench):
 
 def test_a_peer_that_cannot_be_installed_says_why(bench, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        bench.peers, "_run", lambda words: (_ for _ in ()).throw(bench.peers.PeerError("no such version"))
+        bench.peers,
+        "run_command",
+        lambda words: (_ for _ in ()).throw(bench.peers.PeerError("no such version")),
     )
     with pytest.raises(bench.peers.PeerError, match="no such version"):
         bench.peers.python_of(bench.peers.PEERS["trl"], tmp_path)

@@ -10,6 +10,7 @@ import pytest
 import recipe_fakes
 import typer
 import yaml
+from waiting import LIMIT_S
 
 from r1kit.commands.cli import normalize_overrides
 
@@ -28,7 +29,7 @@ def r1kit(tmp_path):
     def r1kit(*words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, recipe_fakes.__file__, *words]
         return subprocess.run(
-            command, cwd=tmp_path, capture_output=True, text=True, env=environment, timeout=60
+            command, cwd=tmp_path, capture_output=True, text=True, env=environment, timeout=LIMIT_S
         )
 
     return r1kit

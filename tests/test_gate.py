@@ -162,7 +162,7 @@ def test_a_part_that_computes_something_else_with_the_same_weights_is_named() ->
     message = logged(two(engine))
     assert "The weights agree, but layers.1.self_attn computes something else in the engine" in message
     engine = Faulty()
-    engine.model._frequencies = engine.model._frequencies * 3
+    engine.model.frequencies = engine.model.frequencies * 3
     assert "layers.0.self_attn computes something else" in logged(two(engine))
 
 
@@ -294,7 +294,7 @@ def test_replicas_are_compared_too(runtime: LocalRuntime, tmp_path: Path) -> Non
     examined: list[Fingerprint] = learner.examine(np.arange(6), 1.0)
     assert len(examined) == 2 and examined[0].marks == examined[1].marks
     with torch.no_grad():
-        learner._local().model.norm.weight.add_(1.0)  # one process's replica drifts away from the other's
+        learner.local().model.norm.weight.add_(1.0)  # one process's replica drifts away from the other's
     assert "the weights of the learner (process 1) are not the learner's: norm.weight differs" in logged(
         sides
     )

@@ -44,7 +44,7 @@ def fake(tmp_path, monkeypatch):
     for name in ("reasoning_gym", "reasoning_gym.factory"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setattr(
-        module, "_SCORER", module._SCORER.replace("from reasoning_gym import create_dataset", PACKAGE)
+        module, "SCORER", module.SCORER.replace("from reasoning_gym import create_dataset", PACKAGE)
     )
     yield
     for name in ("reasoning_gym", "reasoning_gym.factory"):

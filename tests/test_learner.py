@@ -276,7 +276,7 @@ def test_the_heads_precision_is_its_own(head: str) -> None:
     # the head alone, on the same hidden states, in its precision
     weight = rough.model.lm_head.weight.detach()
     dtype = getattr(torch, head)
-    (batch,) = rough._batches(rows)
+    (batch,) = rough.batches(rows)
     logprobs_BTV = (hidden[0].to(dtype) @ weight.to(dtype).t()).float().log_softmax(-1)
     expected = logprobs_BTV.gather(-1, batch.targets_BT[..., None])[..., 0][batch.mask_BT]
     owners, places = batch.rows_BT[batch.mask_BT], batch.positions_BT[batch.mask_BT] + 1
@@ -359,11 +359,11 @@ def perturbed_rollout(learner: Learner, seed: int = 0) -> tuple[list[Row], list[
         )
         rows.append(replace(row, experts=experts_TLA))
         gate = learner.model.layers[1].mlp.gate
-        own, forced = gate._choose, torch.from_numpy(experts_TLA[:, 0].astype(np.int64))
-        gate._choose = lambda _scores, forced=forced: forced
+        own, forced = gate.choose, torch.from_numpy(experts_TLA[:, 0].astype(np.int64))
+        gate.choose = lambda _scores, forced=forced: forced
         with torch.no_grad():
             expected.append(full_logprobs(learner.model.eval(), row).numpy())
-        gate._choose = own
+        gate.choose = own
     return rows, expected
 
 

@@ -20,6 +20,7 @@ from small_world import (
     tokenizer,
 )
 from torch import Tensor
+from waiting import LIMIT_S
 
 from r1kit.chat import Chat
 from r1kit.config import ConfigError, R1kitError
@@ -269,7 +270,7 @@ def test_the_next_phase_is_sampled_while_this_one_is_learned_from(tmp_path: Path
     other, that would wait for ever."""
     begun = threading.Semaphore(0)
 
-    class Tells(NativeEngine):
+    class Reports(NativeEngine):
         def generate(self, *arguments: Any, **rest: Any) -> Any:
             begun.release()
             return super().generate(*arguments, **rest)
@@ -279,10 +280,13 @@ def test_the_next_phase_is_sampled_while_this_one_is_learned_from(tmp_path: Path
     def wait(learner: Mortal, rows: Sequence[Row]) -> None:
         step = next(steps)
         for _ in range({0: 2, 5: 0}.get(step, 1)):  # the first phase is sampled before anything is learned
-            assert begun.acquire(timeout=20), "the next phase is not sampled"
+            assert begun.acquire(timeout=LIMIT_S), "the next phase is not sampled"
 
     run_training(
-        tmp_path, {"gate_problems": 0}, before=wait, engine=lambda lagged: Tells(lagged, [tokenizer().eos_id])
+        tmp_path,
+        {"gate_problems": 0},
+        before=wait,
+        engine=lambda lagged: Reports(lagged, [tokenizer().eos_id]),
     )
 
 

@@ -19,6 +19,7 @@ import recipe_fakes
 import torch
 from rich.console import Console
 from small_world import Spied, model_directory, random_rows, same_weights
+from waiting import LIMIT_S
 
 from r1kit.config import R1kitError
 from r1kit.interruption import Interruption
@@ -245,7 +246,9 @@ def test_a_save_that_the_disk_refuses_somewhere_ends_with_the_same_bytes(tmp_pat
         "TMPDIR": str(tmp_path),
         "OMP_NUM_THREADS": "1",
     }
-    ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, check=False)
+    ended = subprocess.run(
+        command, capture_output=True, text=True, env=environment, timeout=LIMIT_S, check=False
+    )
     if "Operation not permitted" in ended.stderr:
         pytest.skip("tracing a process is not allowed here")
     assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -259,11 +262,10 @@ def test_a_save_that_the_disk_refuses_somewhere_ends_with_the_same_bytes(tmp_pat
 
 
 def test_a_reward_that_hangs_is_named_with_its_stack(capfd: pytest.CaptureFixture[str]) -> None:
-    began = time.monotonic()
     said = r"reward 'slow' has not returned \(waited 0.3 s; the stacks of all threads are above\)"
     with pytest.raises(HungError, match=said), deadline("reward 'slow' has not returned", 0.3):
         sleep_for_ever()
-    assert time.monotonic() - began < 20 and "in sleep_for_ever" in capfd.readouterr().err
+    assert "in sleep_for_ever" in capfd.readouterr().err
     with deadline("quick", 60.0):
         pass
     assert threading.active_count() < 50 and signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
@@ -278,9 +280,9 @@ def test_what_hangs_outside_python_ends_the_process_and_says_what_it_was() -> No
         "import signal\nfrom r1kit import watchdog\nwatchdog.GRACE_S = 0.2\n"
         "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])\n"
         "with watchdog.deadline('reward \\'deaf\\' has not returned', 0.2):\n    import time; "
-        "time.sleep(60)\n"
+        "time.sleep(1e6)\n"
     )
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=LIMIT_S)
     assert (
         ended.returncode == 1
         and "reward 'deaf' has not returned" in ended.stderr
@@ -304,7 +306,7 @@ def test_the_lock_of_a_killed_process_is_no_obstacle_whoever_has_its_number_now(
         "--out",
         str(tmp_path / "run"),
     ]
-    ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=LIMIT_S)
     assert ended.returncode == 0, ended.stderr
 
 
@@ -332,7 +334,7 @@ def test_hash_seed_and_folder_change_nothing(tmp_path: Path) -> None:
             str(place / "run"),
         ]
         subprocess.run(
-            command, check=True, capture_output=True, env=environment, cwd=place / elsewhere, timeout=120
+            command, check=True, capture_output=True, env=environment, cwd=place / elsewhere, timeout=LIMIT_S
         )
         records = [
             json.loads((place / "run/stages" / stage / "stage.json").read_text())

@@ -2,7 +2,6 @@
 else, held out is held out."""
 
 import random
-import time
 from pathlib import Path
 
 import numpy as np
@@ -169,10 +168,8 @@ def test_programs_are_really_run() -> None:
         "import os\nos._exit(0)": "wrong",
         "": "wrong",
     }
-    began = time.monotonic()
     verdicts = task.check_batch([line] * (len(answers) + 1), [*answers, None])
     assert [verdict.outcome for verdict in verdicts] == [*answers.values(), "wrong"]
-    assert time.monotonic() - began < 60
     assert task.check(line, next(iter(answers))).outcome == "correct"
 
 

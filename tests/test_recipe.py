@@ -336,7 +336,7 @@ def test_a_choice_that_is_near_none_lists_them_all_and_a_right_one_passes(tmp_pa
 REAL = """\
 name: real
 stages:
-  - {stage: pretrain, model: {preset: nano}, tokens: 1000}
+  - {stage: pretrain, model: {preset: nano}, tokens: 1000, corpus: {generated: {miniature: 1.0}}}
   - stage: r1_zero
     init: "@pretrain"
     rewards: {accuracy: 1.0}

@@ -265,7 +265,7 @@ def test_no_recipe_reads_outside_the_clone_and_every_data_file_can_be_had(file):
             assert text.removeprefix("data/") in {**get["FILES"], **get["YOURS"]}, text
 
 
-def test_a_missing_data_file_stops_the_run_with_one_line_that_says_how_to_get_it(tmp_path, monkeypatch):
+def test_missing_data_files_stop_the_run_before_its_first_stage_and_are_named_with_how_to_get_them(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
     (tmp_path / "data/get.py").write_text("")
@@ -278,7 +278,13 @@ def test_a_missing_data_file_stops_the_run_with_one_line_that_says_how_to_get_it
     with pytest.raises(R1kitError, match="no such file") as error:
         r1kit("run", str(ROOT / "recipes/gsm8k.yaml"))
     said = [line for line in str(error.value).splitlines() if "no such file" in line]
-    assert len(said) == 1 and said[0].endswith("get it with: python data/get.py gsm8k_train.jsonl")
+    missing = {
+        line.partition("no such file")[0].rpartition("data/")[2].rstrip(": "): line.rpartition("; ")[2]
+        for line in said
+    }
+    assert missing == {name: f"get it with: python data/get.py {name}" for name in missing}
+    assert {"gsm8k_train.jsonl", "gsm8k_test.jsonl"} <= missing.keys()
+    assert not (tmp_path / "runs").exists() or not list(tmp_path.glob("runs/*/stages/*"))
     (tmp_path / "data/get.py").unlink()
     with pytest.raises(R1kitError) as error:
         Dataset("gsm8k", train="data/gsm8k_train.jsonl").problems("train")

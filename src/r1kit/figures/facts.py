@@ -51,17 +51,18 @@ class RejectionFacts:
 
 @dataclass(frozen=True, slots=True)
 class RewardModelFacts:
-    """Training pairs and labelled responses, and the accuracy on held-out ones. ``helpful_mean`` and
-    ``helpful_std`` are those of the helpful model's raw scores, by which they are normalised."""
+    """Training pairs and labelled responses, and the accuracy on held-out ones; None for the model of the two
+    that the stage does not train. ``helpful_mean`` and ``helpful_std`` are those of the helpful model's raw
+    scores, by which they are normalised."""
 
-    helpful_pairs: int
-    helpful_accuracy: float | None
-    helpful_held_out_pairs: int
-    helpful_mean: float
-    helpful_std: float
-    safety_responses: int
-    safety_accuracy: float | None
-    safety_held_out: int
+    helpful_pairs: int | None = None
+    helpful_accuracy: float | None = None
+    helpful_held_out_pairs: int | None = None
+    helpful_mean: float | None = None
+    helpful_std: float | None = None
+    safety_responses: int | None = None
+    safety_accuracy: float | None = None
+    safety_held_out: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,8 +45,8 @@ class Optimizer(Config):
 
 
 class Write(Stage):
-    """Writes data.jsonl, one line a step, and continues behind the lines that are there. Where the environment's
-    R1KIT_TEST_HOLD is the number of a step, it waits there for the signal that stops it."""
+    """Writes data.jsonl, one line a step, and continues behind the lines that are there. Where
+    R1KIT_TEST_HOLD in the environment is the number of a step, it waits there to be stopped by a signal."""
 
     stage: Literal["write"] = "write"
     init: str = ""

@@ -163,7 +163,7 @@ def test_a_training_that_was_killed_continues_bit_for_bit(beta: float, refills: 
     assert not list((tmp_path / "b").glob("reference_*"))
 
 
-def tells_chinese_apart(rollouts: Sequence[Rollout]) -> list[float | None]:
+def is_chinese(rollouts: Sequence[Rollout]) -> list[float | None]:
     """A reward that differs within the groups of Chinese problems, and within no others."""
     return [float(r.index == 0 and r.problem.language == "zh") for r in rollouts]
 
@@ -182,7 +182,7 @@ def test_dynamic_sampling_draws_until_groups_can_teach_and_fills_up_with_even_on
         Learner(model(), learner_config()), NativeEngine(model(), [tokenizer().eos_id]), Chat(tokenizer())
     )
     mixture = Mixture(load_tasks({"chain": {"weight": 1, "size": 40}}), "train", 5)
-    phase = collect(policy, mixture, [WeightedReward("chinese", 1.0, tells_chinese_apart)], config, 3)
+    phase = collect(policy, mixture, [WeightedReward("chinese", 1.0, is_chinese)], config, 3)
     teaching = [scores[0].total != scores[1].total for scores in phase.scores_PG]
     assert teaching == expected and (phase.rounds, phase.drawn) == rounds_and_drawn
     assert (

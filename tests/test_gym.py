@@ -21,7 +21,8 @@ class Data:
         self.task, self.size, self.seed, self.low = task, size, seed, low
     def __getitem__(self, place):
         number = self.low + self.seed + place
-        return {"question": f"What is {number} + 1?", "answer": str(number + 1), "metadata": {"difficulty": 1, "pair": (number, 1)}}
+        metadata = {"difficulty": 1, "pair": (number, 1)}
+        return {"question": f"What is {number} + 1?", "answer": str(number + 1), "metadata": metadata}
     def score_answer(self, answer, entry):
         if self.task == "evaluated":
             return 1.0 if eval(answer) == sum(entry["metadata"]["pair"]) else 0.01

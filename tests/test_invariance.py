@@ -49,9 +49,17 @@ def rows() -> tuple[Row, ...]:
             else None
         )
         made.append(
-            replace(row, old_logprobs=old, ref_logprobs=reference, temperature=(1.0, 0.7)[number % 2], experts=experts,
-                    weight=rng.uniform(0.01, 0.1, length), advantage=rng.normal(size=length), penalty=rng.uniform(0, 0.1, length))
-        )  # fmt: skip
+            replace(
+                row,
+                old_logprobs=old,
+                ref_logprobs=reference,
+                temperature=(1.0, 0.7)[number % 2],
+                experts=experts,
+                weight=rng.uniform(0.01, 0.1, length),
+                advantage=rng.normal(size=length),
+                penalty=rng.uniform(0, 0.1, length),
+            )
+        )
     return tuple(made)
 
 
@@ -88,9 +96,9 @@ def test_no_split_order_or_process_changes_the_gradient(name: str) -> None:
     scale = float(expected[:count].abs().max())
     assert scale > 1e-6
     for number, (context, lines) in enumerate(SPLITS):
-        found, told = gradient(objective, context, lines, shuffled(rows(), number))
+        found, reported = gradient(objective, context, lines, shuffled(rows(), number))
         assert float((found - expected)[:count].abs().max()) < 1e-6 * scale
-        assert told == pytest.approx(metrics, rel=1e-5, abs=1e-5)
+        assert reported == pytest.approx(metrics, rel=1e-5, abs=1e-5)
     halves = [gradient(objective, 64, 2, list(rows()[rank::2]))[0] for rank in range(2)]
     assert float((sum(halves) - expected)[:count].abs().max()) < 1e-6 * scale
 

@@ -439,10 +439,10 @@ def test_a_skipped_update_names_its_rows() -> None:
         replace(rows[6], name=""),
     ]
     assert spied.learner.update(bad, CrossEntropy(), 1.0)["skipped"] == 1.0
-    told = spied.learner.fault()
+    fault = spied.learner.fault()
     assert (
-        "update 1 was not applied: grad_norm, loss not finite; rows at fault: sum-3/0, sum-5/0" in told
-        and "sum-4" not in told
+        "update 1 was not applied: grad_norm, loss not finite; rows at fault: sum-3/0, sum-5/0" in fault
+        and "sum-4" not in fault
     )
     spied.learner.update([replace(bad[3], name="")], CrossEntropy(), 1.0)
     assert "row 0 of process 0" in spied.learner.fault()
@@ -505,7 +505,7 @@ def test_every_process_learns_which_rows_of_the_others_are_at_fault() -> None:
         [rows[0], replace(rows[1], weight=float("nan"))],
         [replace(rows[2], weight=float("inf")), rows[3]],
     ]
-    meeting, sums, told = threading.Barrier(2), [torch.zeros(0), torch.zeros(0)], ["", ""]
+    meeting, sums, messages = threading.Barrier(2), [torch.zeros(0), torch.zeros(0)], ["", ""]
 
     def process(rank: int) -> None:
         def reduce(flat: Tensor) -> Tensor:
@@ -516,14 +516,14 @@ def test_every_process_learns_which_rows_of_the_others_are_at_fault() -> None:
 
         learner = Learner(model(), learner_config(), reduce, (rank, 2))
         learner.update(shares[rank], CrossEntropy(), 1.0)
-        told[rank] = learner.fault()
+        messages[rank] = learner.fault()
 
     threads = [threading.Thread(target=process, args=(rank,)) for rank in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert told[0] == told[1] and told[0].endswith("rows at fault: p1, p2")
+    assert messages[0] == messages[1] and messages[0].endswith("rows at fault: p1, p2")
 
 
 def test_weights_in_bfloat16_are_trained_as_float32_master_weights() -> None:

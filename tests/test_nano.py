@@ -51,7 +51,7 @@ STAGES = (
 
 
 # A model that has learned next to nothing never earns a rule's reward, and then nothing is trained: this
-# reward always tells rollouts apart. Where a file "kill" lies beside it, it kills the process at its third
+# reward always differs. Where a file "kill" lies beside it, it kills the process at its third
 # call.
 LIVELY = """\
 import os, signal

@@ -126,9 +126,12 @@ def engine_of(model: LanguageModel) -> NativeEngine:
 
 
 def run_training(
-    out: Path, settings: Mapping[str, Any], left: int = -1, before: Callable[[Mortal, Sequence[Row]], None] | None = None,
+    out: Path,
+    settings: Mapping[str, Any],
+    left: int = -1,
+    before: Callable[[Mortal, Sequence[Row]], None] | None = None,
     engine: Callable[[LanguageModel], NativeEngine] = engine_of,
-) -> Mortal:  # fmt: skip
+) -> Mortal:
     out.mkdir(exist_ok=True)
     config = configured(settings)
     learner, reference, lagged = learners(config)

@@ -104,7 +104,9 @@ def test_a_column_that_a_stage_needs_is_looked_at(here: Path, missing: str, line
 
 def test_a_first_row_that_is_bad_may_be_put_aside_where_the_recipe_says_so(here: Path) -> None:
     (here / "mixed.jsonl").write_text("{\n" + json.dumps(ROW) + "\n")
-    base = "{stage: pretrain, name: base, model: {preset: nano}, tokens: 10, corpus: {files: {good.jsonl: 1}}}"
+    base = (
+        "{stage: pretrain, name: base, model: {preset: nano}, tokens: 10, corpus: {files: {good.jsonl: 1}}}"
+    )
     text = f"name: mine\nstages:\n  - {base}\n  - {{stage: sft, init: @base, data: [mixed.jsonl]}}\n"
     assert "mixed.jsonl:1: not JSON" in errors(text)[0]
     assert errors(text, "stages.sft.bad_rows=quarantine") == []

@@ -111,9 +111,17 @@ def qwen_checkpoint(folder: Path, texts: list[str]) -> Path:
     fast.save_pretrained(folder)
     torch.manual_seed(0)
     config = transformers.Qwen2Config(
-        vocab_size=len(fast), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        max_position_embeddings=512, tie_word_embeddings=True, eos_token_id=fast.eos_token_id, bos_token_id=fast.eos_token_id,
-    )  # fmt: skip
+        vocab_size=len(fast),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        eos_token_id=fast.eos_token_id,
+        bos_token_id=fast.eos_token_id,
+    )
     transformers.Qwen2ForCausalLM(config).save_pretrained(folder)
     return folder
 
@@ -128,9 +136,15 @@ def write_sums(file: Path, numbers: range) -> Path:
 
 
 SMALL_GRPO = (
-    "grpo.steps=4", "grpo.problems=2", "grpo.group=4", "grpo.updates_per_rollout=2", "grpo.max_tokens=24", "grpo.reference_refresh=2",
-    "learner.context=320", "learner.optimizer.learning_rate=1e-3",
-)  # fmt: skip
+    "grpo.steps=4",
+    "grpo.problems=2",
+    "grpo.group=4",
+    "grpo.updates_per_rollout=2",
+    "grpo.max_tokens=24",
+    "grpo.reference_refresh=2",
+    "learner.context=320",
+    "learner.optimizer.learning_rate=1e-3",
+)
 SMALL_EVALUATION = (
     "problems=3",
     "n=2",
@@ -147,18 +161,25 @@ def test_zero_qwen_runs_on_a_checkpoint_that_transformers_wrote(tmp_path, monkey
         write_sums(tmp_path / "test.jsonl", range(20)),
     )
     model = qwen_checkpoint(tmp_path / "qwen", train.read_text().splitlines())
-    # Random weights solve nothing, and equal rewards teach nothing: this one tells rollouts apart.
+    # Random weights solve nothing, and equal rewards teach nothing: this one differs between rollouts.
     (tmp_path / "mine.py").write_text(
         "def vowels(rollouts):\n    return [float(sum(c in 'aeiou' for c in r.text)) for r in rollouts]\n"
     )
     output = r1kit(
-        "run", str(ROOT / "recipes" / "zero-qwen.yaml"), 'stages.r1_zero.rewards={"mine.py:vowels": 1.0}',
-        "runtime.device=cpu", "runtime.processes=1", f"stages.r1_zero.init={model}", f"stages.r1_zero.tasks.math.train={train}",
+        "run",
+        str(ROOT / "recipes" / "zero-qwen.yaml"),
+        'stages.r1_zero.rewards={"mine.py:vowels": 1.0}',
+        "runtime.device=cpu",
+        "runtime.processes=1",
+        f"stages.r1_zero.init={model}",
+        f"stages.r1_zero.tasks.math.train={train}",
         f"stages.r1_zero.tasks.math.held_out={held_out}",
-        "stages.r1_zero.tasks.math.decontaminate=[]", *(f"stages.r1_zero.{change}" for change in SMALL_GRPO),
-        f"stages.evaluate.models.base={model}", f"stages.evaluate.tasks.math500.held_out={held_out}",
+        "stages.r1_zero.tasks.math.decontaminate=[]",
+        *(f"stages.r1_zero.{change}" for change in SMALL_GRPO),
+        f"stages.evaluate.models.base={model}",
+        f"stages.evaluate.tasks.math500.held_out={held_out}",
         *(f"stages.evaluate.{change}" for change in SMALL_EVALUATION),
-    )  # fmt: skip
+    )
     assert "math: 30 train, 20 held out problems" in " ".join(output.split())
     stages = tmp_path / "runs" / "zero-qwen" / "stages"
     figures = json.loads((stages / "evaluate" / "report.json").read_text())["models"]
@@ -184,10 +205,17 @@ def test_distill_qwen_hands_the_teachers_answers_to_a_student_with_another_token
     held_out = write_sums(tmp_path / "test.jsonl", range(20))
     model = qwen_checkpoint(tmp_path / "qwen", held_out.read_text().splitlines())
     r1kit(
-        "run", str(ROOT / "recipes" / "distill-qwen.yaml"), "runtime.device=cpu", "runtime.processes=1", "stages.rejection_sampling=null",
-        "stages.sft.data=[teacher_says.jsonl]", f"stages.sft.init={model}", "stages.sft.learner.context=256",
-        f"stages.evaluate.tasks.math500.held_out={held_out}", *(f"stages.evaluate.{change}" for change in SMALL_EVALUATION),
-    )  # fmt: skip
+        "run",
+        str(ROOT / "recipes" / "distill-qwen.yaml"),
+        "runtime.device=cpu",
+        "runtime.processes=1",
+        "stages.rejection_sampling=null",
+        "stages.sft.data=[teacher_says.jsonl]",
+        f"stages.sft.init={model}",
+        "stages.sft.learner.context=256",
+        f"stages.evaluate.tasks.math500.held_out={held_out}",
+        *(f"stages.evaluate.{change}" for change in SMALL_EVALUATION),
+    )
     facts = json.loads((tmp_path / "runs/distill-qwen/stages/sft/report.json").read_text())
     assert facts["rows"] == 1 and facts["too_long"] == 0 and facts["loss"] > 0
 
@@ -265,7 +293,9 @@ def test_no_recipe_reads_outside_the_clone_and_every_data_file_can_be_had(file):
             assert text.removeprefix("data/") in {**get["FILES"], **get["YOURS"]}, text
 
 
-def test_missing_data_files_stop_the_run_before_its_first_stage_and_are_named_with_how_to_get_them(tmp_path, monkeypatch):
+def test_missing_data_files_stop_the_run_before_its_first_stage_and_are_named_with_how_to_get_them(
+    tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
     (tmp_path / "data/get.py").write_text("")

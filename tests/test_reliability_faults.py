@@ -94,10 +94,10 @@ def test_a_second_signal_and_one_outside_a_training_stop_at_once() -> None:
 
 
 class FullDisk:
-    """Lets the files of a folder grow by ``room`` bytes and no more, as seen by ``Path.open(..., "ab")``."""
+    """Lets the files of a folder grow by ``space`` bytes and no more, as seen by ``Path.open(..., "ab")``."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.room = 10**9
+        self.space = 10**9
         genuine = Path.open
 
         def opened(path: Path, mode: str = "r", *rest: object, **options: object):  # type: ignore[no-untyped-def]
@@ -118,10 +118,10 @@ class Limited:
         self.file.close()
 
     def write(self, content: bytes) -> int:
-        room, self.disk.room = self.disk.room, max(0, self.disk.room - len(content))
-        if room == 0:
+        space, self.disk.space = self.disk.space, max(0, self.disk.space - len(content))
+        if space == 0:
             raise OSError(28, os.strerror(28))
-        return self.file.write(content[:room])
+        return self.file.write(content[:space])
 
 
 def test_rows_wait_while_the_disk_is_full_and_none_is_torn_or_lost(
@@ -129,7 +129,7 @@ def test_rows_wait_while_the_disk_is_full_and_none_is_torn_or_lost(
 ) -> None:
     disk, log = FullDisk(monkeypatch), quiet(tmp_path)
     log.step(0, 9, {"loss": 1.0})
-    disk.room = 20
+    disk.space = 20
     for step in (1, 2, 3):
         log.step(step, 9, {"loss": 1.0})
     assert steps_of(tmp_path) == [0]
@@ -141,7 +141,7 @@ def test_rows_wait_while_the_disk_is_full_and_none_is_torn_or_lost(
         R1kitError, match=r"metrics\.jsonl: 3 rows could not be written: No space left on device; free space"
     ):
         log.save_point(True, lambda: pytest.fail("a state must not be saved ahead of its log"))
-    disk.room = 10**9
+    disk.space = 10**9
     log.step(4, 9, {"loss": 1.0})
     assert steps_of(tmp_path) == list(range(5))
     saved = []
@@ -151,7 +151,7 @@ def test_rows_wait_while_the_disk_is_full_and_none_is_torn_or_lost(
 
 def test_a_stage_does_not_end_with_rows_unwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     disk = FullDisk(monkeypatch)
-    disk.room = 0
+    disk.space = 0
     with pytest.raises(R1kitError, match="2 rows could not be written"):
         log = quiet(tmp_path)
         log.step(0, 2, {})
@@ -161,7 +161,7 @@ def test_a_stage_does_not_end_with_rows_unwritten(tmp_path: Path, monkeypatch: p
 @pytest.mark.skipif(
     os.geteuid() != 0 or sys.platform != "linux", reason="a small file system is mounted, which only root may"
 )
-def test_a_disk_that_is_really_full_loses_no_state_and_goes_on_when_there_is_room(tmp_path: Path) -> None:
+def test_a_disk_that_is_really_full_loses_no_state_and_goes_on_when_there_is_space(tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()
     if subprocess.run(
@@ -216,11 +216,11 @@ def test_an_error_at_any_write_of_a_save_leaves_the_state_before_it(
         patch.setattr(os, call, refused)
         try:
             checkpoint.save(tmp_path, layer, [], {"step": 3})
-            told = None
+            message = None
         except (checkpoint.StateError, OSError) as raised:
-            told = str(raised)
+            message = str(raised)
     found = checkpoint.progress_of(tmp_path)["step"]
-    assert (found == 2 and told is not None and os.strerror(error) in told) or found == 3
+    assert (found == 2 and message is not None and os.strerror(error) in message) or found == 3
     checkpoint.save(tmp_path, layer, [], {"step": 4})
     assert checkpoint.progress_of(tmp_path) == {"step": 4}
 

@@ -32,7 +32,7 @@ from r1kit.types import Completion, Problem, Rollout, Verdict
 
 
 class Echo:
-    """A task whose answers are checked against the problem's, and that can be told to fail."""
+    """A task whose answers are checked against the problem's, and that can be made to fail."""
 
     name = "echo"
 
@@ -128,7 +128,7 @@ def test_the_language_of_a_long_text_costs_little(piece):
     assert time.process_time() - begun < 2.0
 
 
-def test_latin_languages_are_told_apart_by_function_words_where_asked():
+def test_latin_languages_are_distinguished_by_function_words_where_asked():
     text = "Nous avons donc la somme et the answer is"
     assert language_share(text, "fr") == 1.0
     assert 0.4 < language_share(text, "fr", ("en",)) < 0.8

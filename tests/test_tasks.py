@@ -86,13 +86,13 @@ def test_every_program_computes_what_its_problem_shows_and_its_hidden_tests() ->
     kind = KINDS["code"]
     for parameters in drawn("code"):
         work = kind.solve(parameters, exact)
-        room: dict[str, object] = {}
-        exec(work.answer, room)
+        namespace: dict[str, object] = {}
+        exec(work.answer, namespace)
         prompt = kind.ask(parameters, "en")
         for x in (1, 2, 3):
-            assert f"f({x})={room['f'](x)}" in prompt  # type: ignore[operator]
+            assert f"f({x})={namespace['f'](x)}" in prompt  # type: ignore[operator]
         for x in (0, 4, 5, 7, 11):
-            assert room["f"](x) == kind.value(parameters, x)  # type: ignore[operator, attr-defined]
+            assert namespace["f"](x) == kind.value(parameters, x)  # type: ignore[operator, attr-defined]
         assert all(holds(step) for step in work.steps)
 
 

@@ -69,7 +69,7 @@ def test_those_that_look_at_the_whole_update_are_these() -> None:
     """Two groups: [1, 0, 0, 0] and [1, 1]; six rewards with mean 1/2 and sum of squares about it 6/4."""
     rewards_PG = [[1, 0, 0, 0], [1, 1]]
     spread = math.sqrt(1.5 / 5)
-    expected = {
+    expected: dict[str, list[list[float]]] = {
         "batch_std": [[0.75 / spread, *[-0.25 / spread] * 3], [0, 0]],
         "reinforce_pp": [[0.5 / spread, *[-0.5 / spread] * 3], [0.5 / spread] * 2],
     }

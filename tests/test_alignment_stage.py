@@ -165,7 +165,7 @@ def measured(ctx: Context, surplus: Sequence[str], scorer: str, stop: bool = Fal
     watch = HackingWatch(ctx, WATCHING, 20, WATCHED, preferences, scorer, stop)
     found = []
     for number, more in enumerate(surplus):
-        engine = Scripted(lambda prompt, _, more=more: f"<think>a</think>{RIGHT[prompt]}{more}")
+        engine = Scripted(lambda prompt, _, more=more: f"<think>a</think>{RIGHT[prompt]}{more}")  # type: ignore[misc]
         found.append(watch(Policy(None, engine, Chat(tokenizer())), 5 * number))  # type: ignore[arg-type]
     return found
 

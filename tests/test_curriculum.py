@@ -354,7 +354,7 @@ def test_settings_without_sense_are_refused(given: dict[str, Any], message: str)
 
 @pytest.mark.parametrize("stage", ["r1_zero", "reasoning_rl", "alignment_rl"])
 def test_a_curriculum_without_a_reward_for_right_answers_is_refused_with_the_recipe(stage: str) -> None:
-    curriculum = {"grpo": {"curriculum": {"easy": 1.0, "hard": 0.0, "rest": 2}}}
+    curriculum: dict[str, Any] = {"grpo": {"curriculum": {"easy": 1.0, "hard": 0.0, "rest": 2}}}
     curriculum |= {"tasks": {"chain": 1}, "prompts": {"general": 1}} if stage == "alignment_rl" else {}
     with pytest.raises(
         ConfigError, match="pass rate, which is the reward 'accuracy'; the rewards here are format"

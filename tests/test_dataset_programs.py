@@ -173,7 +173,7 @@ def test_mbpp_needs_no_conversion_and_shows_no_expected_value(tmp_path):
 
 def rollout(problem, answer, index):
     text = f"<think>hm</think>{answer}"
-    return Rollout(
+    return Rollout(  # type: ignore[misc]
         problem,
         index,
         np.zeros(1, dtype=np.int32),

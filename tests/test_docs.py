@@ -4,6 +4,7 @@ stages are described."""
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -139,7 +140,7 @@ def commands(program):
 def test_r1kit_command_parses_and_its_recipe_exists(line, monkeypatch):
     monkeypatch.chdir(ROOT)
     words = shlex.split(line)[1:]
-    group = typer.main.get_command(app)
+    group: Any = typer.main.get_command(app)
     context = group.make_context("r1kit", list(words[:1]))
     command = group.get_command(context, words[0])
     assert command is not None, f"r1kit has no command {words[0]!r}"
@@ -180,7 +181,7 @@ def test_keys_that_a_page_says_to_turn_exist():
     for name, stage in STAGES.items():
         table = (ROOT / f"docs/stages/{name}.md").read_text(encoding="utf-8").partition("## Keys to turn")[2]
         for cell in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE):
-            keys = [re.match(r"[\w]+", code)[0] for code in re.findall(r"`([^`]+)`", cell)]
+            keys = [re.match(r"[\w]+", code)[0] for code in re.findall(r"`([^`]+)`", cell)]  # type: ignore[index]
             wrong += [f"{name}: {key}" for key in keys if not _is_key(stage, key)]
     assert not wrong
 

@@ -260,7 +260,7 @@ def test_an_engine_that_cannot_be_examined_is_still_measured() -> None:
 def test_of_a_long_completion_only_the_beginning_is_examined() -> None:
     sides, lengths = two(), []
     examine = sides.engine.examine
-    sides.engine.examine = lambda ids, temperature: lengths.append(len(ids)) or examine(ids, temperature)  # type: ignore[method-assign, func-returns-value]
+    sides.engine.examine = lambda ids, temperature: lengths.append(len(ids)) or examine(ids, temperature)  # type: ignore[method-assign, func-returns-value, assignment]
     problem = PROBLEMS[:1]
     check(sides, problem, Sampling(max_tokens=150), 11, 5, FINE)
     (probe,) = sample(sides, problem, Sampling(max_tokens=150), 11)

@@ -479,6 +479,6 @@ def test_packed_rows_give_the_loss_of_the_equation(tmp_path: Path) -> None:
         )
         ratio_T, log_ref_T = np.exp(logprobs_T + 1.5), -4.0 - logprobs_T
         gain_T = np.minimum(ratio_T * advantage, np.clip(ratio_T, 0.8, 1.28) * advantage)
-        expected += -np.mean(gain_T - 0.05 * (np.exp(log_ref_T) - log_ref_T - 1)) / 3
+        expected -= float(np.mean(gain_T - 0.05 * (np.exp(log_ref_T) - log_ref_T - 1))) / 3
     assert spied.learner.update(rows, PolicyLoss(config), 0.0)["loss"] == pytest.approx(expected, rel=1e-4)
     assert len(pack(rows, 64, 4)) == 1

@@ -63,7 +63,7 @@ def test_a_recipe_names_the_tasks(fake):
     for name, (task, _) in tasks.items():
         problems = [*task.problems("train"), *task.problems("held_out")]
         assert len(problems) == 20 and {problem.task for problem in problems} == {name}
-        verdicts = task.check_batch(problems, [problem.answer for problem in problems])
+        verdicts = task.check_batch(problems, [problem.answer for problem in problems])  # type: ignore[attr-defined]
         assert [verdict.outcome for verdict in verdicts] == ["correct"] * 20
 
 

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from r1kit.runtime.local import LocalConfig, LocalRuntime
 from r1kit.train.algorithms import ALGORITHMS
+from r1kit.train.critic import ValueLoss
 from r1kit.train.grpo import GRPOConfig
 from r1kit.train.learner import Learner, LearnerConfig
 from r1kit.train.objectives import CrossEntropy, Objective
 from r1kit.train.policy_loss import PolicyLoss
-from r1kit.train.ppo import ValueLoss
 from r1kit.train.preference import SlopeLoss
 from r1kit.types import Row
 

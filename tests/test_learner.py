@@ -43,7 +43,10 @@ def plain_loss(model: LanguageModel, rows: list[Row]) -> Tensor:
     """-sum(weight log p), row by row, over all logits."""
     model.train()
     return torch.stack(
-        [-(full_logprobs(model, row) * torch.from_numpy(row.mask[1:])).sum() * row.weight for row in rows]
+        [
+            (full_logprobs(model, row) * torch.from_numpy(row.mask[1:])).sum() * -float(row.weight)
+            for row in rows
+        ]
     ).sum()
 
 
@@ -395,7 +398,7 @@ def test_the_gates_of_replayed_experts_keep_their_gradient() -> None:
         with torch.no_grad():
             moved.model.layers[1].mlp.gate.weight.add_(step * direction)
         logprobs = [found.astype(np.float64) for found in moved.learner.logprobs(rows)]
-        return -sum(
+        return -math.fsum(
             float((found * row.mask).sum()) * row.weight for found, row in zip(logprobs, rows, strict=True)
         )
 
@@ -547,7 +550,7 @@ def test_weights_in_bfloat16_are_trained_as_float32_master_weights() -> None:
     # would round away
     assert 0.5 * steps * 1e-5 < float(moved.median()) < 1.5 * steps * 1e-5
     assert float(((before + 5e-5).bfloat16() == before.bfloat16()).float().mean()) > 0.9
-    assert all(value.dtype == torch.float32 for value in learner.optimizers[0].state[weight].values())
+    assert all(value.dtype == torch.float32 for value in learner.optimizers[0].state[weight].values())  # type: ignore[index]
 
 
 class Poisoning(Learner):

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -206,7 +207,8 @@ def test_every_stages_model_is_one_of_transformers(finished: Path, stage: str) -
         load_pretrained(folder).eval(),
         AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval(),
     )
-    own, other = Tokenizer.load(folder), AutoTokenizer.from_pretrained(folder)
+    own: Tokenizer = Tokenizer.load(folder)
+    other: Any = AutoTokenizer.from_pretrained(folder)
     for problem in Procedural("word", 16).problems("held_out"):
         prompt = Chat(own).prompt_ids(problem)
         messages = [{"role": "user", "content": problem.prompt}]

@@ -408,7 +408,7 @@ def test_a_whole_models_gradient_on_trls_own_rollouts_is_trls(
             gradient,
             rtol=1e-5,
             atol=1e-6 * largest,
-            msg=lambda text, name=name: f"{name}: {text}",
+            msg=lambda text, name=name: f"{name}: {text}",  # type: ignore[misc]
         )
 
 

@@ -338,8 +338,8 @@ def test_the_engine_reports_each_prompt_once_and_what_it_returns(
     groups = engine.generate(prompts, sampling, list(range(6)), reports.append)
     assert sorted(place for found in reports for place in found) == list(range(6))
     assert sum(map(bool, reports)) > 1  # not all at the end
-    for found in reports:
-        assert all(group is groups[place] for place, group in found.items())
+    for report in reports:
+        assert all(group is groups[place] for place, group in report.items())
     for found, expected in zip(groups, engine.generate(prompts, sampling, list(range(6))), strict=True):
         assert [one.token_ids.tolist() for one in found] == [one.token_ids.tolist() for one in expected]
 

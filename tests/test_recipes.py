@@ -6,6 +6,7 @@ import runpy
 import shlex
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tokenizers
@@ -62,13 +63,14 @@ def test_the_full_recipe_has_the_papers_numbers():
     recipe, plans = planned(ROOT / "recipes" / "r1-full.yaml")
     assert plans["pretrain"].parameters == pytest.approx(671.03e9, rel=1e-4)
     assert plans["pretrain"].tokens == 14.8e12
-    zero, long = recipe.stage("r1_zero"), recipe.stage("r1_zero_long")
+    stages: dict[str, Any] = {stage.name: stage for stage in recipe.stages}
+    zero, long = stages["r1_zero"], stages["r1_zero_long"]
     assert (
         zero.grpo.steps + long.grpo.steps == 10_400
         and long.grpo.max_tokens == 2 * zero.grpo.max_tokens == 65_536
     )
     for name in ("r1_zero", "r1_zero_long", "reasoning_rl", "alignment_rl"):
-        grpo = recipe.stage(name).grpo
+        grpo = stages[name].grpo
         assert (
             grpo.group * grpo.problems == 512
             and grpo.group * grpo.problems * grpo.updates_per_rollout == 8192
@@ -76,17 +78,14 @@ def test_the_full_recipe_has_the_papers_numbers():
         assert (
             grpo.beta == 0.001
             and grpo.reference_refresh == 400
-            and recipe.stage(name).learner.optimizer.learning_rate == 3e-6
+            and stages[name].learner.optimizer.learning_rate == 3e-6
         )
-        assert recipe.stage(name).learner.context >= grpo.max_tokens
-    alignment = recipe.stage("alignment_rl")
+        assert stages[name].learner.context >= grpo.max_tokens
+    alignment = stages["alignment_rl"]
     assert (
         alignment.grpo.temperature == 0.7 and round(alignment.grpo.steps * alignment.preference_share) == 400
     )
-    assert (
-        recipe.stage("sft").init == "@pretrain"
-        and recipe.stage("sft").learner.optimizer.learning_rate == 5e-5
-    )
+    assert stages["sft"].init == "@pretrain" and stages["sft"].learner.optimizer.learning_rate == 5e-5
 
 
 def qwen_checkpoint(folder: Path, texts: list[str]) -> Path:

@@ -76,7 +76,7 @@ def states(recipe: Recipe) -> list[str]:
 def test_a_stage_records_its_inputs_and_outputs_by_content(recipe: Recipe, data: Path) -> None:
     execute(recipe)
     base = record(recipe, "base")
-    assert base["files"] == {str(data): provenance.hash_file(data)}
+    assert base["files"] == {str(data): provenance.hash_file(data)}  # type: ignore[attr-defined]
     assert (
         base["outputs"]["data.jsonl"]["bytes"] == (recipe.run_dir / "stages/base/data.jsonl").stat().st_size
     )

@@ -191,8 +191,8 @@ def test_a_scalar_head_is_added_once_and_leaves_the_rest_alone(one: LocalRuntime
 
 
 def test_a_recipe_names_its_runtime() -> None:
-    runtime = start(config_class("local")(processes=1))
-    assert runtime.size == 1
+    runtime = start(config_class("local")(processes=1))  # type: ignore[call-arg]
+    assert runtime.size == 1  # type: ignore[attr-defined]
     runtime.close()
     assert (
         LocalConfig(processes=0).resolved_processes() in range(1, 5)

@@ -428,7 +428,7 @@ def test_a_worker_that_cannot_be_started_is_a_failure_and_no_verdict(monkeypatch
         raise OSError("no more processes")
 
     workers = pool.Pool("namespaces", 1)
-    monkeypatch.setattr(zygote_handle.subprocess, "Popen", refuse)
+    monkeypatch.setattr(zygote_handle.subprocess, "Popen", refuse)  # type: ignore[attr-defined]
     found = run_jobs([Job(INCREMENT, ONE, "function", "f")], workers)[0]
     assert (found.outcome, found.reward) == ("failed", None)
     assert "no more processes (10 attempts)" in found.reason
@@ -569,7 +569,7 @@ def test_the_tier_that_a_user_types_reaches_the_workers_and_the_runs_record(tmp_
 
 @pytest.mark.parametrize(("tier", "said"), [("auto", 0), ("landlock", 0), ("unsafe-subprocess", 1)])
 def test_the_report_says_when_programs_ran_without_isolation(tmp_path, tier, said):
-    run = sentences.Run(tmp_path, {}, {"sandbox": tier}, (), (), (), (), {})
+    run = sentences.Run(tmp_path, {}, {"sandbox": tier}, (), (), (), (), {})  # type: ignore[attr-defined]
     page = markdown(compose(run))
     assert page.count("WITHOUT isolation") == said
     assert re.search(rf"sandbox for programs\W+{tier}", page)

@@ -297,8 +297,8 @@ def test_the_rewriter_keeps_true_steps_in_one_language_and_drops_the_rest() -> N
     thinking, summary = rewrite_steps(as_rollout(problem, mixed, "39")) or ("", "")
     assert thinking.startswith("我先算12+35=47。") and thinking.endswith("所以答案是39。")
     assert summary == "答案是\\boxed{39}。" and not any(word in thinking for word in ("first", "check", "so"))
-    for thinking in ("first 12+35=48, then 48-8=40, so 39", "so 39", "", None, "12+35=47, 12+35=47, 47-8=39"):
-        assert rewrite_steps(as_rollout(problem, thinking, "39")) is None, thinking
+    for other in ("first 12+35=48, then 48-8=40, so 39", "so 39", "", None, "12+35=47, 12+35=47, 47-8=39"):
+        assert rewrite_steps(as_rollout(problem, other, "39")) is None, other
     assert rewrite_steps(as_rollout(problem, mixed, "\\boxed{39}\\boxed{40}")) is None
     assert Procedural("chain").check(problem, write_summary("39", "en")).outcome == "correct"
 

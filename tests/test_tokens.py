@@ -80,9 +80,8 @@ def test_clip_cov_draws_among_the_sure_tokens_and_the_seed_decides() -> None:
     for out in left_out:
         assert out.sum() == 6 < within.sum() and within[out > 0].all()
     assert (left_out[0] == left_out[1]).all() and (left_out[0] != left_out[2]).any()
-    drawn = sum(
-        drawn_between(everything, 0.05, seed) for seed in range(2000)
-    )  # uniform: each of them in 6 / within of all draws
+    draws = np.stack([drawn_between(everything, 0.05, seed) for seed in range(2000)])
+    drawn = draws.sum(0)  # uniform: each of them in 6 / within of all draws
     np.testing.assert_allclose(drawn[within] / 2000, 6 / within.sum(), atol=0.06)
     assert not drawn_between(np.array([0.5, 1.0, 5.0, -3.0]), 1.0, 0).any()  # none is certain
     assert drawn_between(np.array([0.5, 2.0, 5.0]), 1.0, 0).tolist() == [0, 1, 0]

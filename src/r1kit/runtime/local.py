@@ -604,7 +604,7 @@ def _meeting_place() -> Iterator[str]:
 
 
 def _join_group(rank: int, size: int, place: str, config: LocalConfig) -> Callable[[Tensor], Tensor]:
-    store = dist.FileStore(place, size)  # type: ignore[attr-defined]
+    store = dist.FileStore(place, size)
     dist.init_process_group(
         "gloo", store=store, rank=rank, world_size=size, timeout=timedelta(seconds=config.deadline_s)
     )

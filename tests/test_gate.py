@@ -1,6 +1,6 @@
 """Whatever parts engine and learner is caught before the first update, and the message names it."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from r1kit.chat import Chat
 from r1kit.config import R1kitError
 from r1kit.engine.native import NativeEngine
 from r1kit.model.fingerprint import Fingerprint
-from r1kit.runtime.local import LocalConfig, LocalRuntime
+from r1kit.runtime.local import LocalRuntime
 from r1kit.train.agreement_gate import ENOUGH, GapAlarm, GateConfig, check, sample, sample_enough
 from r1kit.train.diagnose import gaps
 from r1kit.train.learner import Learner
@@ -279,14 +279,8 @@ def test_numbers_that_are_not_finite_do_not_pass() -> None:
     assert "differ by nan on average" in logged(two(Nan()))
 
 
-@pytest.fixture
-def runtime() -> Iterator[LocalRuntime]:
-    started = LocalRuntime(LocalConfig(processes=2, engine_precision="float32"))
-    yield started
-    started.close()
-
-
-def test_replicas_are_compared_too(runtime: LocalRuntime, tmp_path: Path) -> None:
+def test_replicas_are_compared_too(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    runtime: LocalRuntime = request.getfixturevalue("two")  # not the function of this name
     directory = model_directory(tmp_path)
     learner = runtime.learner(directory, learner_config(200, 2))
     sides = Two(learner, runtime.engine_of(learner), Chat(tokenizer()))  # type: ignore[arg-type]

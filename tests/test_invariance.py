@@ -1,7 +1,6 @@
 """The gradient of every objective is the same for any micro-batch, packing, order of rows and number of
 processes, in float64 to 1e-6."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 from small_world import Spied, learner_config, model, model_directory, random_rows, shuffled
 from torch import Tensor
 
-from r1kit.runtime.local import LocalConfig, LocalRuntime
+from r1kit.runtime.local import LocalRuntime
 from r1kit.train.algorithms import ALGORITHMS
 from r1kit.train.critic import ValueLoss
 from r1kit.train.grpo import GRPOConfig
@@ -101,13 +100,6 @@ def test_no_split_order_or_process_changes_the_gradient(name: str) -> None:
         assert reported == pytest.approx(metrics, rel=1e-5, abs=1e-5)
     halves = [gradient(objective, 64, 2, list(rows()[rank::2]))[0] for rank in range(2)]
     assert float((sum(halves) - expected)[:count].abs().max()) < 1e-6 * scale
-
-
-@pytest.fixture
-def two() -> Iterator[LocalRuntime]:
-    runtime = LocalRuntime(LocalConfig(processes=2, engine_precision="float32"))
-    yield runtime
-    runtime.close()
 
 
 def test_two_processes_find_the_norm_of_one(two: LocalRuntime, tmp_path: Path) -> None:

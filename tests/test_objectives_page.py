@@ -1,28 +1,16 @@
 """benchmarks/objectives.py: the page of compared objectives, from runs of all settings and of some."""
 
 import json
-import sys
 from pathlib import Path
 
+import objectives
 import pytest
 from figure_fakes import evaluation, model_figures, write_stage
 
 from r1kit.config import ConfigError
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 GRPO = {"epsilon": 10.0, "steps": 32, "problems": 16, "group": 8}
 LEARNER = {"optimizer": {"kind": "adamw", "learning_rate": 2e-4}}
-
-
-@pytest.fixture(scope="module")
-def objectives():
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        import objectives
-
-        yield objectives
-    finally:
-        sys.path.remove(str(BENCHMARKS))
 
 
 def write_run(run, scores, revision, seed):
@@ -49,7 +37,7 @@ def write_runs(folder, by_seed, revision):
 
 
 @pytest.fixture
-def page(objectives, tmp_path):
+def page(tmp_path):
     """The page of three settings at revision aaa..., and the runs of two of them at revision bbb..."""
     first = write_runs(
         tmp_path,
@@ -86,7 +74,7 @@ def rows(part):
     return {cell[0].strip("`"): (cell[2].partition("<br>")[0], cell[6]) for cell in cells}
 
 
-def test_verdict_is_that_of_students_t_over_the_differences_of_each_seed(objectives, page):
+def test_verdict_is_that_of_students_t_over_the_differences_of_each_seed(page):
     text = page.read_text()
     # scale_rl: differences .10 .11 .10, mean .1033, error .0058 / sqrt(3) = .0033; t(2) 4.30.
     assert rows(text)["scale_rl"] == ("0.623", "+0.103 ± 0.003, better")
@@ -97,7 +85,7 @@ def test_verdict_is_that_of_students_t_over_the_differences_of_each_seed(objecti
     assert f"Measured 2027-01-15 at revision {'a' * 7}\n" in text
 
 
-def test_runs_of_some_settings_keep_the_others_apart_with_date_and_revision(objectives, page, again):
+def test_runs_of_some_settings_keep_the_others_apart_with_date_and_revision(page, again):
     old = page.with_name("figures").joinpath("objectives.svg").read_bytes()
     objectives.main([*again, "--out", str(page), "--keep", str(page), "--because", "biases moved"])
     new, kept = page.read_text().split("\n## ")[1:]
@@ -113,7 +101,7 @@ def test_runs_of_some_settings_keep_the_others_apart_with_date_and_revision(obje
     assert (page.parent / "figures/objectives-aaaaaaa.svg").read_bytes() == old
 
 
-def test_writing_the_kept_page_again_changes_nothing(objectives, page, again):
+def test_writing_the_kept_page_again_changes_nothing(page, again):
     words = [*again, "--out", str(page), "--keep", str(page), "--because"]
     objectives.main([*words, "biases moved"])
     text, drawing = page.read_text(), (page.parent / "figures/objectives-aaaaaaa.svg").read_bytes()
@@ -122,7 +110,7 @@ def test_writing_the_kept_page_again_changes_nothing(objectives, page, again):
     assert (page.parent / "figures/objectives-aaaaaaa.svg").read_bytes() == drawing
 
 
-def test_page_without_headings_is_one_measurement(objectives, page, again):
+def test_page_without_headings_is_one_measurement(page, again):
     """Pages were written so while all their lines were measured together."""
     text = page.read_text()
     page.write_text(text.replace(f"## Measured 2027-01-15 at revision {'a' * 7}\n\n", ""))
@@ -132,14 +120,14 @@ def test_page_without_headings_is_one_measurement(objectives, page, again):
     assert "Every line starts from the same base" in kept
 
 
-def test_nothing_is_kept_of_settings_that_are_all_measured_again(objectives, page, tmp_path):
+def test_nothing_is_kept_of_settings_that_are_all_measured_again(page, tmp_path):
     scores = {"grpo": 0.7, "scale_rl": 0.7, "dapo": 0.7}
     words = write_runs(tmp_path, [scores, scores], "c" * 40)
     objectives.main([*words, "--out", str(page), "--keep", str(page), "--because", "biases moved"])
     assert page.read_text().count("\n## ") == 1 and "aaaaaaa" not in page.read_text()
 
 
-def test_runs_of_two_revisions_are_not_compared(objectives, tmp_path, again):
+def test_runs_of_two_revisions_are_not_compared(tmp_path, again):
     other = write_run(tmp_path / "other", {"grpo": 0.5, "scale_rl": 0.6}, "c" * 40, 3)
     with pytest.raises(ConfigError, match=r"objectives-0: b{40}, other: c{40}"):
         objectives.page([objectives.read(Path(again[0])), objectives.read(other)])
@@ -148,13 +136,13 @@ def test_runs_of_two_revisions_are_not_compared(objectives, tmp_path, again):
         objectives.page([objectives.read(unknown)])
 
 
-def test_runs_without_the_reference_are_refused(objectives, tmp_path):
+def test_runs_without_the_reference_are_refused(tmp_path):
     run = write_run(tmp_path / "run", {"scale_rl": 0.6}, "a" * 40, 0)
     with pytest.raises(ConfigError, match="'grpo' is not measured"):
         objectives.page([objectives.read(run)])
 
 
-def test_kept_lines_need_a_reason_and_a_dated_page(objectives, page, again, capsys):
+def test_kept_lines_need_a_reason_and_a_dated_page(page, again, capsys):
     with pytest.raises(SystemExit):
         objectives.main([*again, "--out", str(page), "--keep", str(page)])
     assert "--because REASON" in capsys.readouterr().err

@@ -1,7 +1,6 @@
 """A phase behind: what the engine samples while the learner learns is what the weights of a step before would
 have sampled, to the last bit."""
 
-import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from small_world import (
     full_logprobs,
     learner_config,
+    logged,
     model,
     model_directory,
     quiet_log,
@@ -141,17 +141,6 @@ def run_training(
     policy = Policy(learner, engine(lagged.model), Chat(tokenizer()), reference, lagged)
     train(GRPO(config, policy, rewards(settings)), problems(config), 7, quiet_log(out), out)
     return learner
-
-
-def logged(out: Path) -> list[dict[str, Any]]:
-    """Metrics without times, and all rollouts."""
-    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    metrics = [{name: value for name, value in row.items() if not name.startswith("time")} for row in rows]
-    return metrics + [
-        json.loads(line)
-        for file in sorted(out.glob("samples/**/*.jsonl"))
-        for line in file.read_text().splitlines()
-    ]
 
 
 @pytest.mark.parametrize("name", MATRIX)

@@ -37,13 +37,6 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def two(request: pytest.FixtureRequest) -> Iterator[LocalRuntime]:
-    runtime = LocalRuntime(LocalConfig(processes=2, engine_precision="float32"))
-    yield runtime
-    runtime.close()
-
-
-@pytest.fixture
 def one() -> Iterator[LocalRuntime]:
     runtime = LocalRuntime(LocalConfig(processes=1, engine_precision="float32"))
     yield runtime

@@ -31,8 +31,6 @@ from r1kit.train.reward_hacking import StopTraining
 from r1kit.train.rollouts import Policy
 from r1kit.types import Problem, Rollout
 
-pytestmark = pytest.mark.timeout(600)  # a busy machine is slow, not broken
-
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -169,6 +169,7 @@ curricula = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(
     curriculum=curricula, sizes=st.lists(st.integers(1, 6), min_size=1, max_size=3), seed=st.integers(0, 999)
 )
@@ -305,6 +306,7 @@ def even_problems(rollouts: Sequence[Rollout]) -> list[float | None]:
     return [{"a0": 1.0, "a1": 0.0}.get(rollout.problem.id, float(rollout.index % 2)) for rollout in rollouts]
 
 
+@pytest.mark.slow
 def test_groups_that_dynamic_sampling_passes_over_are_known_to_the_curriculum() -> None:
     curriculum = CurriculumConfig(easy=1.0, hard=0.0, rest=0)
     config = GRPOConfig(

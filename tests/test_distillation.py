@@ -281,6 +281,7 @@ def written_by(student: LanguageModel) -> list[Row]:
     return weighted([policy_row(rollout) for rollout in rollouts])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("form", "steps", "share"), [("sampled", 40, 0.97), ("full", 16, 0.93)]
 )  # five seeds: .941 to .952, .896 to .900

@@ -239,6 +239,7 @@ def test_a_stale_rollout_is_caught_by_its_version() -> None:
     )
 
 
+@pytest.mark.slow
 def test_an_engine_that_cannot_be_examined_is_still_measured() -> None:
     class Closed:
         """Only what the Engine protocol asks for."""
@@ -257,6 +258,7 @@ def test_an_engine_that_cannot_be_examined_is_still_measured() -> None:
     assert "were looked at as far as the engine shows them" in logged(bad)
 
 
+@pytest.mark.slow
 def test_of_a_long_completion_only_the_beginning_is_examined() -> None:
     sides, lengths = two(), []
     examine = sides.engine.examine
@@ -279,6 +281,7 @@ def test_numbers_that_are_not_finite_do_not_pass() -> None:
     assert "differ by nan on average" in logged(two(Nan()))
 
 
+@pytest.mark.slow
 def test_replicas_are_compared_too(request: pytest.FixtureRequest, tmp_path: Path) -> None:
     runtime: LocalRuntime = request.getfixturevalue("two")  # not the function of this name
     directory = model_directory(tmp_path)
@@ -294,6 +297,7 @@ def test_replicas_are_compared_too(request: pytest.FixtureRequest, tmp_path: Pat
     )
 
 
+@pytest.mark.slow
 def test_prompts_too_long_for_the_learner_are_passed_over_when_the_cause_is_sought() -> None:
     sides = two(Faulty(ask=lambda ids: ids[1:]))
     sides.learner.config = sides.learner.config.model_copy(

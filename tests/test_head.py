@@ -128,6 +128,7 @@ print(peak_mb(128, True), peak_mb(320, True), peak_mb(320, False))
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_positions_times_vocabulary() -> None:
     """The largest resident memory of a process that takes gradients through a vocabulary of 150,000, in parts
     and then at once."""

@@ -102,6 +102,7 @@ def test_no_split_order_or_process_changes_the_gradient(name: str) -> None:
     assert float((sum(halves) - expected)[:count].abs().max()) < 1e-6 * scale
 
 
+@pytest.mark.slow
 def test_two_processes_find_the_norm_of_one(two: LocalRuntime, tmp_path: Path) -> None:
     directory = model_directory(tmp_path)
     learner, alone = two.learner(directory, exact_config(64, 2)), Learner(model(), exact_config(64, 2))

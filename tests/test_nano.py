@@ -27,7 +27,7 @@ from r1kit.tasks import Procedural
 from r1kit.tokenizer import Tokenizer
 from r1kit.types import Sampling
 
-pytestmark = pytest.mark.timeout(1700)  # a busy machine is slow, not broken
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1700)]  # a busy machine is slow, not broken
 ROOT = Path(__file__).parents[1]
 MODELS = (
     "pretrain",

@@ -38,6 +38,8 @@ from r1kit.train.rl_loop import deal, train
 from r1kit.train.rollouts import Policy
 from r1kit.types import Rollout, Row
 
+pytestmark = pytest.mark.slow
+
 SHAPE: dict[str, Any] = {
     "steps": 6,
     "problems": 2,

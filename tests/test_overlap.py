@@ -324,6 +324,7 @@ def test_a_worker_thread_that_waits_for_another_ends_when_it_is_stopped() -> Non
     assert set(threading.enumerate()) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernels", [True, False])
 @pytest.mark.parametrize("stop", [(), ("e",)])
 def test_the_engine_reports_each_prompt_once_and_what_it_returns(
@@ -364,6 +365,7 @@ def two() -> Iterator[LocalRuntime]:
     runtime.close()
 
 
+@pytest.mark.slow
 def test_helper_processes_report_theirs_meanwhile_and_can_be_stopped(
     two: LocalRuntime, tmp_path: Path
 ) -> None:

@@ -257,6 +257,7 @@ def wait_for_lines(file: Path, lines: int, process: subprocess.Popen[str]) -> No
     wait_until(reached, f"{lines} lines in {file}")
 
 
+@pytest.mark.slow
 def test_killed_run_continues_where_it_was(tmp_path):
     (tmp_path / "slow.yaml").write_text(SLOW)
     process = start(tmp_path / "slow.yaml", tmp_path / "run", hold=5)
@@ -281,6 +282,7 @@ def test_killed_run_continues_where_it_was(tmp_path):
     assert json.loads((tmp_path / "run/stages/zero/stage.json").read_text())["attempts"] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_run_exits_130_and_says_how_to_continue(tmp_path, number):
     (tmp_path / "slow.yaml").write_text(SLOW)

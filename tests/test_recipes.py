@@ -233,6 +233,7 @@ GSM8K_IN_SECONDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (DATA / "gsm8k_train.jsonl").is_file(), reason="the public data sets are not here")
 def test_gsm8k_goes_from_the_real_file_through_every_stage_with_nothing_solved(tmp_path, monkeypatch):
     """The recipe in seconds: a model that solves nothing must stop no stage, and the report says that it
@@ -320,6 +321,7 @@ def test_missing_data_files_stop_the_run_before_its_first_stage_and_are_named_wi
     assert str(error.value) == f"data/gsm8k_train.jsonl: no such file (looked up from {tmp_path})"
 
 
+@pytest.mark.slow
 def test_every_stage_reads_files_of_ones_own_and_none_of_the_miniatures(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     r1kit("run", "recipes/own-files.yaml", "--out", str(tmp_path / "run"))
@@ -349,6 +351,7 @@ def test_every_stage_reads_files_of_ones_own_and_none_of_the_miniatures(tmp_path
 BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
+@pytest.mark.slow
 def test_everything_on_the_page_about_ones_own_can_be_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = BLOCK.findall((ROOT / "docs" / "your-own.md").read_text())

@@ -23,6 +23,8 @@ from r1kit.train.rl_loop import train
 from r1kit.train.rollouts import Policy
 from r1kit.types import Rollout
 
+pytestmark = pytest.mark.slow
+
 STEPS, STOPPED = (
     8,
     6,

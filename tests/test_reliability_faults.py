@@ -225,6 +225,7 @@ def test_an_error_at_any_write_of_a_save_leaves_the_state_before_it(
     assert checkpoint.progress_of(tmp_path) == {"step": 4}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     shutil.which("strace") is None, reason="strace is not installed; it has system calls fail"
 )
@@ -310,6 +311,7 @@ def test_the_lock_of_a_killed_process_is_no_obstacle_whoever_has_its_number_now(
     assert ended.returncode == 0, ended.stderr
 
 
+@pytest.mark.slow
 def test_hash_seed_and_folder_change_nothing(tmp_path: Path) -> None:
     found = []
     text = (

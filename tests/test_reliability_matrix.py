@@ -22,6 +22,8 @@ from r1kit.train.rl_loop import train
 from r1kit.train.rollouts import Policy
 from r1kit.types import Rollout
 
+pytestmark = pytest.mark.slow
+
 STEPS = 6
 MATRIX: dict[str, dict[str, Any]] = {
     "a save in the middle of nothing": {"save_every": 2, "updates_per_rollout": 3},

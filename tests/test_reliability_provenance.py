@@ -333,6 +333,7 @@ def test_the_kernels_in_use_are_named_by_what_they_were_compiled_from(
         )  # a compiler that fails
 
 
+@pytest.mark.slow
 def test_doctor_says_which_kernels_run_or_why_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = LocalConfig().kernels()
     for finding, name in zip(doctor.examine_kernels(), ("engine", "learner"), strict=True):

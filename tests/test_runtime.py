@@ -28,6 +28,8 @@ from r1kit.train.packing import Batch
 from r1kit.types import Sampling
 from r1kit.watchdog import HungError
 
+pytestmark = pytest.mark.slow
+
 CONFIG = learner_config(learning_rate=1e-2)
 
 

@@ -366,6 +366,7 @@ def killing(seed: int, workers: pool.Pool):
         killer.join()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tier", pool.TIERS)
 def test_workers_and_jobs_killed_at_random_change_no_verdict(tier, capfd):
     program = "def f(x):\n    sum(range(30_000))\n    return x + 1"
@@ -547,6 +548,7 @@ class Code(Stage):
 """
 
 
+@pytest.mark.slow
 def test_the_tier_that_a_user_types_reaches_the_workers_and_the_runs_record(tmp_path):
     name = f"{tmp_path}/mine.py:Code"
     (tmp_path / "mine.py").write_text(RUNS_A_PROGRAM.replace("CODE", name))
@@ -629,6 +631,7 @@ def _twist(right):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::SyntaxWarning")
 def test_mbpp_canonical_solutions_pass_and_mutants_do_not():
     rows = mbpp() if os.environ.get("R1KIT_ADVERSARIAL") == "full" else mbpp()[::12]

@@ -148,6 +148,7 @@ def test_the_right_number_is_accepted_however_it_is_laid_out_and_no_other(name: 
         assert task.check(problem, None).outcome == "wrong"
 
 
+@pytest.mark.slow
 def test_programs_are_really_run() -> None:
     task = Procedural("code", size=60)
     line = next(p for p in task.problems("train") if p.columns["parameters"][0] == 1)

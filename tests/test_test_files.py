@@ -98,3 +98,27 @@ def test_private_names_are_found_wherever_they_come_from() -> None:
     )
     found = ["1: _open", "3: runtime._helpers", "5: monkeypatch.setattr(module, '_SCORER', 1)"]
     assert sorted(private_names(text)) == found
+
+
+def is_slow(tree: ast.Module) -> bool:
+    """Whether all tests of a file are marked as slow."""
+    return any(
+        isinstance(node, ast.Assign)
+        and ast.unparse(node.targets[0]) == "pytestmark"
+        and "pytest.mark.slow" in ast.unparse(node.value)
+        for node in tree.body
+    )
+
+
+def test_the_quick_tests_use_every_package() -> None:
+    """What ``make test-quick`` runs imports something of every package of r1kit."""
+    imported = {
+        ".".join((node.module or "").split(".")[:2])
+        for file in FILES
+        if file.name.startswith("test_") and not is_slow(tree := ast.parse(file.read_text(encoding="utf-8")))
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+    }
+    source = TESTS.parent / "src/r1kit"
+    packages = {f"r1kit.{folder.parent.name}" for folder in source.glob("*/__init__.py")}
+    assert len(packages) > 10 and packages <= imported

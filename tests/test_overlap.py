@@ -320,7 +320,7 @@ def test_a_worker_thread_that_waits_for_another_ends_when_it_is_stopped() -> Non
             work.result()
 
     with WorkerThread(outer):
-        assert asleep.wait(10)
+        assert asleep.wait(LIMIT_S)
     assert set(threading.enumerate()) == before
 
 

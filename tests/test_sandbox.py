@@ -561,7 +561,7 @@ def test_the_tier_that_a_user_types_reaches_the_workers_and_the_runs_record(tmp_
         "tiny.yaml",
         "--sandbox=landlock",
     ]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "runs/tiny/stages/base/data.jsonl").read_text() == "correct landlock"
     record = json.loads((tmp_path / "runs/tiny/env.json").read_text())

@@ -173,7 +173,7 @@ def test_mbpp_needs_no_conversion_and_shows_no_expected_value(tmp_path):
 
 def rollout(problem, answer, index):
     text = f"<think>hm</think>{answer}"
-    return Rollout(
+    return Rollout(  # type: ignore[misc]
         problem,
         index,
         np.zeros(1, dtype=np.int32),
@@ -202,7 +202,7 @@ def test_accuracy_and_speed_are_rewards_over_such_rows(tmp_path):
 
 
 class Scripted(NativeEngine):
-    """An engine that says, in turn, what it is told to say."""
+    """An engine that says, in turn, what it is given to say."""
 
     def generate(self, prompts, sampling, seeds=None, done=None):
         texts = [f"<think>hm</think>{program}" for program in (ADD, "def f(x):\n    return x", "no program")]

@@ -216,8 +216,8 @@ def test_the_mask_sees_what_earlier_updates_of_the_phase_have_moved(tmp_path: Pa
     def even(rollouts: Sequence[Rollout]) -> list[float | None]:
         return [float(np.mean(r.completion.token_ids % 2 == 0)) for r in rollouts]
 
-    rewards = [WeightedReward("even", 1.0, even)]
-    train(GRPO(config, policy, rewards), mixture, 7, quiet_log(tmp_path), tmp_path)
+    algorithm = GRPO(config, policy, [WeightedReward("even", 1.0, even)])
+    train(algorithm, mixture, 7, quiet_log(tmp_path), tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["policy/clipped"] for line in lines] == pytest.approx(learner.expected)
     assert learner.expected[0] == learner.expected[4] == 0

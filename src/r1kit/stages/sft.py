@@ -69,10 +69,10 @@ def finetune_on(
 
 
 def training_row(chat: Chat, prompt: str, response: str) -> Row:
-    """A written response as a row. The template's opening is the prompt's, as in sampling: a response that
-    begins with it (all that were sampled do) is trained on from there on, any other one as a whole."""
-    problem, stem = Problem("", "", prompt, None), chat.opening.rstrip()
-    if chat.opening and response.startswith(stem):
-        rest = response.removeprefix(stem).removeprefix(chat.opening.removeprefix(stem))
+    """A written response as a row. What completions begin with is the prompt's, as in sampling: a response
+    that begins with it (all that were sampled do) is trained on from there on, any other one as a whole."""
+    problem, stem = Problem("", "", prompt, None), chat.begun.rstrip()
+    if stem and response.startswith(stem):
+        rest = response.removeprefix(stem).removeprefix(chat.begun.removeprefix(stem))
         return response_row(chat.prompt_ids(problem), chat.response_ids(rest))
     return response_row(chat.prompt_ids(problem, opening=""), chat.response_ids(response))

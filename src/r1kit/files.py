@@ -94,7 +94,7 @@ def remove_at_once(folder: Path) -> None:
 def pointer_error(path: Path) -> str | None:
     """What is wrong with a file that git-lfs has not brought yet; None for any other file."""
     with path.open("rb") as file:
-        if not file.read(len(_POINTER)) == _POINTER:
+        if file.read(len(_POINTER)) != _POINTER:
             return None
     return f"{path}: a git-lfs pointer, not the file itself; run: git -C {path.parent} lfs pull"
 

@@ -420,7 +420,7 @@ def _open(directory: Path, stack: ExitStack) -> dict[str, _File]:
         reason = (
             f"; {pickles[0]} is a pickle, which can run code when opened: convert it to safetensors"
             if pickles
-            else ""
+            else "; weights are read from safetensors only"
         )
         raise R1kitError(f"{directory}: no {', '.join(missing)}{reason}")
     source: dict[str, _File] = {}

@@ -148,8 +148,8 @@ class Chat:
     def _zero(self, turns: Sequence[Turn]) -> list[np.ndarray]:
         if [role for role, _ in turns] != ["user"]:
             raise R1kitError(
-                "the r1_zero template takes one question, without system turn or earlier turns; use template: "
-                "chat for conversations"
+                "the r1_zero template takes one question, without system turn or earlier turns; use "
+                "template: chat for conversations"
             )
         before, after = R1_ZERO_TEMPLATE.split("{prompt}")
         return [self.tokenizer.encode(before + turns[0][1] + after)]
@@ -227,8 +227,8 @@ class Chat:
         for role, text in turns:
             if role == "system" and text.strip() not in rendered:
                 raise R1kitError(
-                    "the checkpoint's chat template leaves out the system turn; move its text into the user's "
-                    "turn, or use template: chat"
+                    "the checkpoint's chat template leaves out the system turn; move its text into the "
+                    "user's turn, or use template: chat"
                 )
         return rendered
 

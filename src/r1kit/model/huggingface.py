@@ -183,8 +183,8 @@ def _head_dim(content: Mapping[str, Any], path: Path) -> int:
     width, heads = (content.get(key) for key in ("hidden_size", "num_attention_heads"))
     if not (isinstance(width, int) and isinstance(heads, int) and heads > 0):
         raise ConfigError(
-            f"{path}: hidden_size {width!r} and num_attention_heads {heads!r} must be whole numbers; copy the "
-            "file again"
+            f"{path}: hidden_size {width!r} and num_attention_heads {heads!r} must be whole numbers; copy "
+            "the file again"
         )
     return width // heads
 

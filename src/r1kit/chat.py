@@ -18,6 +18,7 @@ from r1kit.types import Completion, Problem, Rollout
 
 TemplateName = Literal["chat", "r1_zero", "model"]
 Turn = tuple[str, str]  # role and text
+Prompt = str | list[dict[str, str]]  # as in a file: a text, or turns of which the last is the user's
 
 # DeepSeek-R1, Table 1: it prescribes the structure, not the content.
 R1_ZERO_TEMPLATE = (
@@ -66,6 +67,21 @@ def turns_of(problem: Problem) -> list[Turn]:
     earlier = problem.columns.get("messages")
     turns = [(turn["role"], turn["content"]) for turn in earlier] if isinstance(earlier, tuple) else []
     return [*turns, ("user", problem.prompt)]
+
+
+def prompt_column(problem: Problem) -> Prompt:
+    """A problem's prompt as a column of a file: its text, or all turns where there are earlier ones."""
+    turns = turns_of(problem)
+    if len(turns) == 1:
+        return problem.prompt
+    return [{"role": role, "content": text} for role, text in turns]
+
+
+def problem_of(prompt: Prompt) -> Problem:
+    """A problem with this prompt, and nothing else."""
+    if isinstance(prompt, str):
+        return Problem("", "", prompt, None)
+    return Problem("", "", prompt[-1]["content"], None, columns={"messages": tuple(prompt[:-1])})
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ class GRPOConfig(RLConfig, UpdateConfig):
 
     @property
     def compared(self) -> Compared:
+        """Within groups, except by the advantages that compare further or look at each reward."""
         if self.advantage == "reinforce_pp":
             return "phase"
         return "parts" if self.advantage == "gdpo" else "groups"

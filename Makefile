@@ -2,7 +2,7 @@
 
 RUN = .venv/bin/r1kit run
 
-.PHONY: mini test controls objectives adversarial bench chaos api lint clean
+.PHONY: mini test test-quick controls objectives adversarial bench chaos api lint clean
 
 # The whole R1 recipe in miniature; continues where it was interrupted. Overrides: make mini CHANGES="seed=1 --out runs/second"
 mini: .venv/ready
@@ -10,6 +10,10 @@ mini: .venv/ready
 
 test: .venv/ready
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2
+
+# The tests that take no more than about a second each, about a minute on two cores; every package is among what they test.
+test-quick: .venv/ready
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 -m "not slow"
 
 # The matched runs behind the claims in docs/: they take as long as they take, and continue where they were interrupted.
 controls: .venv/ready

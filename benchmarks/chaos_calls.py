@@ -179,8 +179,8 @@ def kill_at_calls(work: Work, every: int) -> Iterator[str]:
         code, said = _traced(["-e", f"inject={call}:signal=SIGKILL:when={number}"], out, work)
         if code not in (0, -signal.SIGKILL):
             raise SystemExit(f"the traced process ended with {code}:\n{said[-800:]}")
-        code, different, text = work.finished(out)
-        if code or different:
+        ended, different, text = work.finished(out)
+        if ended or different:
             wrong.append((call, number, different[:5] or text[-400:]))
         yield "wrong" if code or different else "identical"
     _report(work, "killed", points, every, wrong)
@@ -232,12 +232,12 @@ def _met(work: Work, options: Sequence[str]) -> tuple[str, str]:
         return "missed", ""
     if code != 0 and not _clear(code, said, work):
         return "wrong", f"ended with {code}: {said[-600:]}"
-    code, different, said = work.finished(out)
-    if code == 0:
+    ended, different, said = work.finished(out)
+    if ended == 0:
         return ("wrong", f"different: {different[:5]}") if different else ("identical", "")
     return (
         ("refused", said[-600:])
-        if _clear(code, said, work)
+        if _clear(ended, said, work)
         else ("wrong", f"could not be finished: {said[-600:]}")
     )
 

@@ -6,7 +6,13 @@ seed.
 A line is one setting, measured on the same held-out problems after the same number of updates and rollouts.
 Settings are compared with the first one seed by seed, so that what all share with a seed (its base, its first
 rollouts) does not count as noise. Every number and every verdict is computed here; a difference within the 95
-% interval of Student's t over the seeds is called not significant."""
+% interval of Student's t over the seeds is called not significant.
+
+Runs of some settings only (recipes/objectives-changed.yaml) leave the others as an earlier page has them:
+
+    python benchmarks/objectives.py RUN RUN RUN --keep docs/objectives-compared.md --because "what changed"
+
+Lines measured at different revisions stand in different tables and are never compared with one another."""
 
 import argparse
 import math
@@ -18,6 +24,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from earlier import COMPARED, SUMMARY, Measurement, drawing_name, kept, measurements, short
 from figures import STYLE
 from measured import (
     Finished,
@@ -34,9 +41,10 @@ from measured import (
 )
 from results import table
 
-from r1kit.config import R1kitError
+from r1kit.config import ConfigError, R1kitError
 
 REFERENCE = "grpo"
+BLOCKS = ("grpo", "ppo", "rl", "rewards", "learner")  # the blocks of a stage that settings differ in
 UNSAID = ("algorithm", "save_every")  # keys that change nothing by themselves
 LAST = 8  # updates at the end of training that are averaged
 METRICS = ("pass@1", "cons@n", "format", "length")
@@ -77,8 +85,14 @@ class Setting:
 
 
 def settings(runs: Sequence[Finished]) -> list[Setting]:
-    """All settings that the first run has measured, in the recipe's order."""
+    """All settings that the first run has measured, in the recipe's order. Raises ConfigError where the
+    reference is not one of them."""
     configs = {stage.name: stage.record.config for stage in runs[0].run.stages}
+    if REFERENCE not in configs or REFERENCE not in runs[0].models:
+        raise ConfigError(
+            f"{runs[0].run.folder}: {REFERENCE!r} is not measured; the other settings are compared with it, "
+            "so keep its stage in the recipe and its model in evaluate"
+        )
     names = [name for name in runs[0].models if name in configs and name != "base"]
     return [Setting(name, difference(configs[name], configs[REFERENCE]), runs) for name in names]
 
@@ -88,7 +102,7 @@ def difference(config: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
     reference does not have (ppo) is compared with its grpo block."""
     found = []
     for block, own in config.items():
-        if isinstance(own, dict) and block not in ("tasks", "talk"):
+        if isinstance(own, dict) and block in BLOCKS:
             other = reference.get(block) or reference["grpo"]
             keys = [
                 f"{key}: {_brief(value)}"
@@ -171,51 +185,71 @@ def _dots(setting: Setting, y: int) -> str:
     return "".join(drawn)
 
 
-def summary(found: Sequence[Setting]) -> str:
-    """Which settings differ significantly from the reference, and how many would by chance."""
-    verdicts = {setting.name: verdict(setting.gain()) for setting in found if setting.name != REFERENCE}
+def summary(verdicts: Mapping[str, str]) -> str:
+    """Which settings differ significantly from the reference, and how many would by chance; verdicts by
+    setting, as ``verdict`` writes them."""
     better, worse = (
         [f"`{name}`" for name, said in verdicts.items() if said.endswith(end)] for end in ("better", "worse")
     )
     chance = 0.05 * len(verdicts)
     return (
-        f"Better than the first line: {', '.join(better) or 'none'}. Worse: "
+        f"{SUMMARY} {', '.join(better) or 'none'}. Worse: "
         f"{', '.join(worse) or 'none'}. The other "
         f"{len(verdicts) - len(better) - len(worse)} are not significantly different; of {len(verdicts)} "
         f"comparisons about {chance:.0f} would be by chance alone."
     )
 
 
-def page(runs: Sequence[Finished]) -> str:
-    """docs/objectives-compared.md."""
+def revision(runs: Sequence[Finished]) -> str:
+    """The source revision of all runs. Raises ConfigError where it is not recorded or not the same."""
+    found = {run.name: run.run.environment.get("git") for run in runs}
+    if len(set(found.values())) != 1 or None in found.values():
+        said = ", ".join(f"{name}: {at or 'not recorded'}" for name, at in found.items())
+        raise ConfigError(
+            f"runs are compared only where one revision made them ({said}); give runs of one revision, and "
+            "keep the lines of the others with --keep PAGE"
+        )
+    return str(found[runs[0].name])
+
+
+def earlier_parts(runs: Sequence[Finished], before: Sequence[Measurement], reason: str) -> list[str]:
+    """What the page keeps of earlier measurements, latest first: the settings that no later one has."""
+    again = {setting.name for setting in settings(runs)}
+    parts = []
+    for measurement in before:
+        if measurement.revision != revision(runs):
+            parts.append(kept(measurement, again, REFERENCE, reason, summary))
+            again |= set(measurement.settings)
+    return [part for part in parts if part]
+
+
+def page(runs: Sequence[Finished], before: Sequence[Measurement] = (), reason: str = "") -> str:
+    """docs/objectives-compared.md: these runs, then what is left of the measurements ``before``, which
+    ``reason`` says why not to compare with."""
     found = settings(runs)
-    return "\n".join(
-        [
-            "# The objectives compared",
-            "",
-            "Written by `python benchmarks/objectives.py RUN RUN RUN` from runs of "
-            "`recipes/objectives.yaml` (`make objectives`).",
-            "",
-            _budget(runs),
-            "",
-            f"Mean over {len(runs)} seeds (least..most; standard deviation). {protocol(runs)} A difference "
-            "within the 95 % interval of Student's t over seeds is called not significant: with so few seeds "
-            "that is most of them, and no ranking should be read into those.",
-            "",
-            summary(found),
-            "",
-            "![pass@1 by objective](figures/objectives.svg)",
-            "",
-            _setting_table(found, runs),
-            "",
-            "| run | seed | command | seconds of its stages |",
-            "|---|---:|---|---:|",
-            *(f"| {run.name} | {seed(run)} | `{command(run)}` | {run.total_seconds():.0f} |" for run in runs),
-            "",
-            f"{date(runs)}. " + " / ".join(machines(runs)) + ".",
-            "",
-        ]
-    )
+    verdicts = {setting.name: verdict(setting.gain()) for setting in found if setting.name != REFERENCE}
+    paragraphs = [
+        "# The objectives compared",
+        "Written by `python benchmarks/objectives.py RUN RUN RUN` from runs of "
+        "`recipes/objectives.yaml` (`make objectives`).",
+        f"## Measured {date(runs)} at revision {short(revision(runs))}",
+        _budget(runs),
+        f"Mean over {len(runs)} seeds (least..most; standard deviation). {protocol(runs)} A difference "
+        "within the 95 % interval of Student's t over seeds is called not significant: with so few seeds "
+        "that is most of them, and no ranking should be read into those.",
+        summary(verdicts),
+        "![pass@1 by objective](figures/objectives.svg)",
+        _setting_table(found, runs),
+        _run_table(runs),
+        f"{date(runs)}. " + " / ".join(machines(runs)) + ".",
+        *earlier_parts(runs, before, reason),
+    ]
+    return "\n\n".join(paragraphs) + "\n"
+
+
+def _run_table(runs: Sequence[Finished]) -> str:
+    rows = [[run.name, seed(run), f"`{command(run)}`", f"{run.total_seconds():.0f}"] for run in runs]
+    return table(["run", "seed", "command", "seconds of its stages"], rows)
 
 
 def _budget(runs: Sequence[Finished]) -> str:
@@ -241,7 +275,7 @@ def _setting_table(found: Sequence[Setting], runs: Sequence[Finished]) -> str:
         "training accuracy at the end": "reward/accuracy/mean",
     }
     columns = [column_title(metric, runs) for metric in METRICS]
-    header = ["", "what differs from the first line", *columns, "against the first, same seed", *late]
+    header = ["", "what differs from the first line", *columns, COMPARED, *late]
     rows = [
         [
             f"`{setting.name}`",
@@ -255,23 +289,43 @@ def _setting_table(found: Sequence[Setting], runs: Sequence[Finished]) -> str:
     return table(header, rows)
 
 
-def main() -> None:
+def write(runs: Sequence[Finished], out: Path, keep: Path | None = None, reason: str = "") -> list[Path]:
+    """Write the page and its drawing from these runs; return the files. Lines of the page ``keep`` that the
+    runs have not measured again are kept, with their drawing under a name of its own."""
+    before = measurements(keep.read_text(encoding="utf-8")) if keep else []
+    text = page(runs, before, reason)
+    drawing = out.parent / "figures" / "objectives.svg"
+    drawing.parent.mkdir(parents=True, exist_ok=True)
+    files = [out, drawing]
+    for measurement in before:
+        own = drawing.with_name(drawing_name(measurement))
+        if f"figures/{own.name}" in text:
+            files.append(own)
+            shown = keep.parent / "figures" / drawing.name if keep else drawing
+            if not own.exists() and shown.exists():  # it shows the first measurement of the page
+                own.write_bytes(shown.read_bytes())
+    base = mean([run.figure("base", "pass@1") for run in runs])
+    drawing.write_text(drawing_of(settings(runs), base), encoding="utf-8")
+    out.write_text(text, encoding="utf-8")
+    return files
+
+
+def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, default=Path("docs/objectives-compared.md"))
-    given = parser.parse_args()
-    try:
-        runs = [read(folder) for folder in given.runs]
-    except R1kitError as error:
-        sys.exit(str(error))
-    drawing = given.out.parent / "figures" / "objectives.svg"
-    drawing.parent.mkdir(parents=True, exist_ok=True)
-    drawing.write_text(
-        drawing_of(settings(runs), mean([run.figure("base", "pass@1") for run in runs])),
-        encoding="utf-8",
+    parser.add_argument(
+        "--keep", type=Path, metavar="PAGE", help="keep its lines that these runs do not measure"
     )
-    given.out.write_text(page(runs), encoding="utf-8")
-    print(f"{given.out} and {drawing} from {len(runs)} runs")
+    parser.add_argument("--because", default="", metavar="REASON", help="why kept lines are not comparable")
+    given = parser.parse_args(words)
+    if given.keep and not given.because:
+        parser.error("--keep needs --because REASON: what has changed since the kept lines were measured")
+    try:
+        for file in write([read(folder) for folder in given.runs], given.out, given.keep, given.because):
+            print(file)
+    except (R1kitError, OSError) as error:
+        sys.exit(f"objectives: {error}")
 
 
 if __name__ == "__main__":

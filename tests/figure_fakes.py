@@ -1,7 +1,9 @@
-"""Made-up figures of an evaluation, as the evaluate stage writes them."""
+"""Made-up figures of an evaluation, as the evaluate stage writes them, and stages of a finished run."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from r1kit.figures import (
@@ -13,6 +15,7 @@ from r1kit.figures import (
     ModelFigures,
     Protocol,
     Scores,
+    write,
 )
 
 PROTOCOL = Protocol(
@@ -66,3 +69,30 @@ def evaluation(
     models: Mapping[str, ModelFigures], controls: Mapping[str, tuple[str, ...]] | None = None
 ) -> Evaluation:
     return Evaluation(PROTOCOL, models, (), controls or {})
+
+
+def write_stage(
+    run: Path,
+    name: str,
+    kind: str,
+    *,
+    inputs: Sequence[str] = (),
+    report: Any = None,
+    seconds: float = 10.0,
+    **config: Any,
+) -> None:
+    """A finished stage of this kind, configuration and report in the run's folder."""
+    folder = run / "stages" / name
+    folder.mkdir(parents=True)
+    record = {
+        "stage": kind,
+        "name": name,
+        "config": config,
+        "inputs": {name: "0" for name in inputs},
+        "seconds": seconds,
+    }
+    (folder / "stage.json").write_text(
+        json.dumps({**record, "peak_rss_mb": 1000.0, "finished": 1_800_000_000.0})
+    )
+    if report is not None:
+        write(folder / "report.json", report)

@@ -29,7 +29,9 @@ def context(folder: Path, base: Path, runtime: LocalRuntime | None = None, **out
 
 
 def printed(ctx: Context) -> str:
-    return " ".join(ctx.log.console.file.getvalue().split())
+    file = ctx.log.console.file
+    assert isinstance(file, io.StringIO)
+    return " ".join(file.getvalue().split())
 
 
 def group_of(problem: Problem, texts: Sequence[str]) -> list[Rollout]:

@@ -2,10 +2,12 @@
 by chance."""
 
 import io
+import json
 from collections.abc import Sequence
 from functools import cache
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -134,6 +136,17 @@ def gradients_of(model: LanguageModel, loss: Tensor) -> dict[str, Tensor]:
 
 def quiet_log(folder: Path, stage: str = "test") -> Log:
     return Log(folder, stage, Console(file=io.StringIO()))
+
+
+def logged(out: Path) -> list[dict[str, Any]]:
+    """The metrics of a run's folder without times, then all its rollouts."""
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    metrics = [{name: value for name, value in row.items() if not name.startswith("time")} for row in rows]
+    return metrics + [
+        json.loads(line)
+        for file in sorted(out.glob("samples/**/*.jsonl"))
+        for line in file.read_text().splitlines()
+    ]
 
 
 def same_weights(one: LanguageModel, other: LanguageModel) -> bool:

@@ -69,7 +69,7 @@ def test_those_that_look_at_the_whole_update_are_these() -> None:
     """Two groups: [1, 0, 0, 0] and [1, 1]; six rewards with mean 1/2 and sum of squares about it 6/4."""
     rewards_PG = [[1, 0, 0, 0], [1, 1]]
     spread = math.sqrt(1.5 / 5)
-    expected = {
+    expected: dict[str, list[list[float]]] = {
         "batch_std": [[0.75 / spread, *[-0.25 / spread] * 3], [0, 0]],
         "reinforce_pp": [[0.5 / spread, *[-0.5 / spread] * 3], [0.5 / spread] * 2],
     }
@@ -82,7 +82,7 @@ def test_those_that_look_at_the_whole_update_are_these() -> None:
             np.testing.assert_allclose(computed, values, rtol=3e-4)
 
 
-def test_gdpo_hears_each_reward_where_their_sum_cannot_tell() -> None:
+def test_gdpo_weighs_each_reward_where_their_sums_are_equal() -> None:
     """(accuracy, format): of [(1,0), (0,1), (0,1), (0,1)] the sums are equal, yet with weights 2 and 1 the
     first is the better rollout. In-group: accuracy [1.5, -.5, -.5, -.5], format [-1.5, .5, .5, .5]; weighted
     sum [1.5, -.5, -.5, -.5]; over the update its std is 1."""
@@ -121,7 +121,7 @@ def test_a_lone_winner_stays_the_winner(estimator: str) -> None:
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
-def test_where_nobody_is_better_nobody_is_paid(estimator: str) -> None:
+def test_where_no_rollout_is_better_no_advantage_is_given(estimator: str) -> None:
     assert found([], estimator) == []
     assert found([[]], estimator) == [[]]
     assert found([[0.1 + 0.2]], estimator) == [[0]]

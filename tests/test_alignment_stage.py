@@ -31,8 +31,6 @@ from r1kit.train.reward_hacking import StopTraining
 from r1kit.train.rollouts import Policy
 from r1kit.types import Problem, Rollout
 
-pytestmark = pytest.mark.timeout(600)  # a busy machine is slow, not broken
-
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -165,7 +163,7 @@ def measured(ctx: Context, surplus: Sequence[str], scorer: str, stop: bool = Fal
     watch = HackingWatch(ctx, WATCHING, 20, WATCHED, preferences, scorer, stop)
     found = []
     for number, more in enumerate(surplus):
-        engine = Scripted(lambda prompt, _, more=more: f"<think>a</think>{RIGHT[prompt]}{more}")
+        engine = Scripted(lambda prompt, _, more=more: f"<think>a</think>{RIGHT[prompt]}{more}")  # type: ignore[misc]
         found.append(watch(Policy(None, engine, Chat(tokenizer())), 5 * number))  # type: ignore[arg-type]
     return found
 

@@ -35,11 +35,20 @@ def bench():
 def small():
     return ModelConfig.parse(
         {
-            "family": "qwen3", "vocab_size": 60, "width": 32, "layers": 2, "heads": 2, "kv_heads": 1, "head_dim": 16, "ffn_width": 64,
-            "tie_embeddings": True, "init_std": 0.02, "max_positions": 128,
+            "family": "qwen3",
+            "vocab_size": 60,
+            "width": 32,
+            "layers": 2,
+            "heads": 2,
+            "kv_heads": 1,
+            "head_dim": 16,
+            "ffn_width": 64,
+            "tie_embeddings": True,
+            "init_std": 0.02,
+            "max_positions": 128,
         },
         "small",
-    )  # fmt: skip
+    )
 
 
 def test_ending_chance_gives_the_mean_of_even_lengths(bench):
@@ -224,7 +233,7 @@ def filled(bench, tmp_path, ratio=6.0):
     return results, work
 
 
-def test_results_hold_ratios_for_programs_and_begin_anew_on_another_machine(bench, tmp_path):
+def test_results_hold_ratios_for_programs_and_start_again_on_another_machine(bench, tmp_path):
     results, work = filled(bench, tmp_path)
     content = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
     assert content["ratios"] == {"grpo/7m/uniform/vs_trl": 6.0}
@@ -304,7 +313,9 @@ def test_targets_are_found_by_the_beginning_of_a_name(bench):
 
 def test_a_peer_that_cannot_be_installed_says_why(bench, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        bench.peers, "_run", lambda words: (_ for _ in ()).throw(bench.peers.PeerError("no such version"))
+        bench.peers,
+        "run_command",
+        lambda words: (_ for _ in ()).throw(bench.peers.PeerError("no such version")),
     )
     with pytest.raises(bench.peers.PeerError, match="no such version"):
         bench.peers.python_of(bench.peers.PEERS["trl"], tmp_path)

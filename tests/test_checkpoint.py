@@ -142,7 +142,7 @@ def flip(file: Path, bit: int) -> None:
     file.write_bytes(bytes(content))
 
 
-DAMAGES: dict[str, Callable[[Path], None]] = {
+DAMAGES: dict[str, Callable[[Path], object]] = {
     "torn": lambda file: file.write_bytes(file.read_bytes()[: file.stat().st_size // 2]),
     "one byte short": lambda file: file.write_bytes(file.read_bytes()[:-1]),
     "emptied": lambda file: file.write_bytes(b""),

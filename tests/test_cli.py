@@ -10,6 +10,7 @@ import pytest
 import recipe_fakes
 import typer
 import yaml
+from waiting import LIMIT_S
 
 from r1kit.commands.cli import normalize_overrides
 
@@ -28,7 +29,7 @@ def r1kit(tmp_path):
     def r1kit(*words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, recipe_fakes.__file__, *words]
         return subprocess.run(
-            command, cwd=tmp_path, capture_output=True, text=True, env=environment, timeout=60
+            command, cwd=tmp_path, capture_output=True, text=True, env=environment, timeout=LIMIT_S
         )
 
     return r1kit
@@ -80,22 +81,22 @@ def test_run_runs_and_says_when_there_is_nothing_to_do(r1kit, tmp_path):
 
 
 def test_json_output_is_json_alone(r1kit, tmp_path):
-    told = json.loads(r1kit("run", "tiny.yaml", "--json").stdout)
-    assert told["run"] == "runs/tiny" and told["states"] == {"base": "new", "zero": "new"}
+    shown = json.loads(r1kit("run", "tiny.yaml", "--json").stdout)
+    assert shown["run"] == "runs/tiny" and shown["states"] == {"base": "new", "zero": "new"}
     assert json.loads(r1kit("run", "tiny.yaml", "--json").stdout)["run"] == "runs/tiny"
 
 
 def test_dry_run_touches_nothing(r1kit, tmp_path):
-    told = r1kit("run", "tiny.yaml", "--dry-run")
-    assert told.returncode == 0 and told.stdout.split() == ["base", "would", "run", "zero", "would", "run"]
+    shown = r1kit("run", "tiny.yaml", "--dry-run")
+    assert shown.returncode == 0 and shown.stdout.split() == ["base", "would", "run", "zero", "would", "run"]
     assert not (tmp_path / "runs").exists()
 
 
 def test_show_prints_the_resolved_recipe_and_explains_a_key(r1kit):
     shown = yaml.safe_load(r1kit("show", "tiny.yaml", "seed=9").stdout)
     assert shown["seed"] == 9 and shown["stages"][0]["optimizer"]["lr"] == 1e-3
-    told = r1kit("show", "tiny.yaml", "--explain", "stages.zero.init").stdout
-    assert told == "stages.zero.init = '@base/data.jsonl'  (tiny.yaml:4)\n"
+    shown = r1kit("show", "tiny.yaml", "--explain", "stages.zero.init").stdout
+    assert shown == "stages.zero.init = '@base/data.jsonl'  (tiny.yaml:4)\n"
 
 
 @pytest.mark.parametrize(

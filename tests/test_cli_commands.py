@@ -219,8 +219,9 @@ def test_pieces_add_up_to_the_text_whatever_its_tokens_split(model_dir, monkeypa
 
 
 def test_conversation_answers_lines_until_an_empty_one(model_dir):
-    console = Console(file=io.StringIO(), width=200)
+    file = io.StringIO()
+    console = Console(file=file, width=200)
     lines = iter(["seven", "/more eight", ""])
     console.input = lambda *_: next(lines)
     converse(model_dir, Sampling(max_tokens=4), console)
-    assert console.file.getvalue().count("[cut off after 4 tokens]") == 2
+    assert file.getvalue().count("[cut off after 4 tokens]") == 2

@@ -47,7 +47,7 @@ class Few:
 
 
 def scores_of(rate: float | None, group: int = 20) -> list[Score]:
-    """The scores of a group with this pass rate; None: nobody could judge it."""
+    """The scores of a group with this pass rate; None: it could not be judged."""
     if rate is None:
         return [Score(NAN, {"accuracy": None})] * group
     return [
@@ -57,7 +57,7 @@ def scores_of(rate: float | None, group: int = 20) -> list[Score]:
 
 
 def visit(mixture: Mixture, count: int, rate: Callable[[str], float | None]) -> list[str]:
-    """Draw a phase's problems, then tell how they went."""
+    """Draw a phase's problems, then report how they went."""
     problems = mixture.draw(count)
     for problem in problems:
         mixture.observe(problem, scores_of(rate(problem.id)))
@@ -92,9 +92,9 @@ def test_what_has_changed_since_the_last_visit_counts() -> None:
     mixture = Mixture(
         {"a": (Few("a", 2), 1.0)}, "train", 1, curriculum=CurriculumConfig(easy=1.0, hard=0.0, rest=1)
     )
-    told = {"a0": iter([0.0, 1.0, 0.5, 0.5, 1.0]), "a1": iter([0.5] * 20)}
+    rates = {"a0": iter([0.0, 1.0, 0.5, 0.5, 1.0]), "a1": iter([0.5] * 20)}
     drawn = Counter(
-        visit(mixture, 1, lambda problem: next(told[problem]))[0]
+        visit(mixture, 1, lambda problem: next(rates[problem]))[0]
         for _ in range(2 + 1 + 2 + 1 + 2 + 2 + 2 + 1)
     )
     assert drawn == {"a0": 5, "a1": 8}  # misses the second, fourth and eighth epoch
@@ -109,7 +109,7 @@ def test_where_nothing_rests_the_stream_is_the_one_without_a_curriculum() -> Non
     assert [one for _ in range(40) for one in visit(unjudged, 5, lambda problem: None)] == plain
 
 
-def test_a_task_whose_problems_all_rest_begins_anew_and_says_so_once() -> None:
+def test_a_task_whose_problems_all_rest_starts_again_and_says_so_once() -> None:
     said: list[str] = []
     tasks = {"a": (Few("a", 3), 1.0), "b": (Few("b", 2), 1.0)}
     mixture = Mixture(tasks, "train", 4, curriculum=CurriculumConfig(rest=0), log=said.append)
@@ -169,6 +169,7 @@ curricula = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(
     curriculum=curricula, sizes=st.lists(st.integers(1, 6), min_size=1, max_size=3), seed=st.integers(0, 999)
 )
@@ -197,7 +198,7 @@ def test_every_epoch_has_just_those_that_do_not_rest(
 
 
 @given(curriculum=curricula, size=st.integers(2, 8), phase=st.integers(1, 20), seed=st.integers(0, 999))
-def test_nobody_is_lost_however_many_are_drawn_before_their_scores_are_known(
+def test_no_problem_is_lost_however_many_are_drawn_before_their_scores_are_known(
     curriculum: CurriculumConfig, size: int, phase: int, seed: int
 ) -> None:
     """Problems 0 and 1 always teach and come once an epoch. The others come at most as often, and if they
@@ -230,12 +231,12 @@ def test_a_stream_interrupted_at_every_phase_goes_on_as_it_would_have(phase: int
         return lambda problem: random.Random(f"{number}/{problem}").choice([0.0, 0.25, 0.5, 0.75, 1.0, None])
 
     straight = Mixture(tasks, "train", 8, curriculum=curriculum)
-    told = [
+    visits = [
         (visit(straight, phase, goes(number)), straight.saved(), straight.resting()) for number in range(30)
     ]
-    assert len({resting for _, _, resting in told}) > 2
+    assert len({resting for _, _, resting in visits}) > 2
     text = None
-    for number, (drawn, saved, resting) in enumerate(told):
+    for number, (drawn, saved, resting) in enumerate(visits):
         resumed = Mixture(
             tasks, "train", 8, curriculum=curriculum
         )  # a new process, that knows only what was saved
@@ -305,6 +306,7 @@ def even_problems(rollouts: Sequence[Rollout]) -> list[float | None]:
     return [{"a0": 1.0, "a1": 0.0}.get(rollout.problem.id, float(rollout.index % 2)) for rollout in rollouts]
 
 
+@pytest.mark.slow
 def test_groups_that_dynamic_sampling_passes_over_are_known_to_the_curriculum() -> None:
     curriculum = CurriculumConfig(easy=1.0, hard=0.0, rest=0)
     config = GRPOConfig(
@@ -354,7 +356,7 @@ def test_settings_without_sense_are_refused(given: dict[str, Any], message: str)
 
 @pytest.mark.parametrize("stage", ["r1_zero", "reasoning_rl", "alignment_rl"])
 def test_a_curriculum_without_a_reward_for_right_answers_is_refused_with_the_recipe(stage: str) -> None:
-    curriculum = {"grpo": {"curriculum": {"easy": 1.0, "hard": 0.0, "rest": 2}}}
+    curriculum: dict[str, Any] = {"grpo": {"curriculum": {"easy": 1.0, "hard": 0.0, "rest": 2}}}
     curriculum |= {"tasks": {"chain": 1}} | ({"prompts": {"general": 1}} if stage == "alignment_rl" else {})
     with pytest.raises(
         ConfigError, match="pass rate, which is the reward 'accuracy'; the rewards here are format"

@@ -22,7 +22,7 @@ from r1kit.data.curation import readable, repeats
 from r1kit.data.mixture import Mixture
 from r1kit.data.rewriters import prose
 from r1kit.stages.cold_start import ColdStart, written_solutions
-from r1kit.stages.evaluate import consensus
+from r1kit.stages.model_figures import consensus
 from r1kit.stages.models import fits
 from r1kit.stages.r1_zero import R1Zero
 from r1kit.tasks import Dataset, load_tasks
@@ -133,7 +133,7 @@ def test_answers_are_checked_by_value_by_letter_or_by_text(tmp_path):
         problem = task.problems("held_out")[0]
         alone = [task.check(problem, answer).outcome for answer in answers]
         assert alone == [verdict.outcome for verdict in task.check_batch([problem] * len(answers), answers)]
-        return alone
+        return alone  # type: ignore[return-value]
 
     right, wrong = "correct", "wrong"
     assert outcomes("math", "\\frac{1}{2}", "0.5", "\\boxed{\\frac12}", "The answer is 1/2.", "2", None) == [
@@ -223,7 +223,7 @@ def test_a_bad_row_is_named_with_file_line_and_fix(tmp_path, options, line, mess
 
 def test_bad_rows_can_be_written_aside_up_to_a_twentieth(tmp_path):
     rows = numbered(60)
-    rows[5:5] = ['{"question": "torn', {"question": "no answer"}]
+    rows[5:5] = ['{"question": "torn', {"question": "no answer"}]  # type: ignore[list-item]
     file = tmp_path / "d.jsonl"
     task = Dataset("d", held_out=write(file, rows), bad_rows="quarantine")
     assert len(task.problems("held_out")) == 60 and "2 bad rows in" in task.about()

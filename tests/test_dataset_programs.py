@@ -115,7 +115,7 @@ def test_the_rows_that_unit_tests_writes_are_read_as_they_are(tmp_path):
         ({"prompt": "p", "tests": [{"args": [1], "expected": 2}]}, "need an entry_point"),
         ({"prompt": "p", "entry_point": "f", "tests": [{"args": [1]}]}, "test 0 lacks expected"),
         ({"prompt": "p", "entry_point": "f(", "tests": [{"args": [1], "expected": 1}]}, "no name of a function"),
-        ({"prompt": "p", "tests": [{"stdin": "1", "stdout": 2}]}, "stdin and stdout are texts"),
+        ({"prompt": "p", "tests": [{"stdin": "1", "stdout": 2}]}, "stdin and stdout must be texts"),
         ({"prompt": "p", "tests": "assert f(1) =="}, "not Python"),
         ({"prompt": "p", "tests": "assert f(1) == g(2)"}, "which of f, g is the entry point"),
         ({"prompt": "p", "tests": "assert f(1) == 2", "time_limit_s": 0}, "time_limit_s is a number above 0"),
@@ -173,7 +173,7 @@ def test_mbpp_needs_no_conversion_and_shows_no_expected_value(tmp_path):
 
 def rollout(problem, answer, index):
     text = f"<think>hm</think>{answer}"
-    return Rollout(
+    return Rollout(  # type: ignore[misc]
         problem,
         index,
         np.zeros(1, dtype=np.int32),
@@ -202,7 +202,7 @@ def test_accuracy_and_speed_are_rewards_over_such_rows(tmp_path):
 
 
 class Scripted(NativeEngine):
-    """An engine that says, in turn, what it is told to say."""
+    """An engine that says, in turn, what it is given to say."""
 
     def generate(self, prompts, sampling, seeds=None, done=None):
         texts = [f"<think>hm</think>{program}" for program in (ADD, "def f(x):\n    return x", "no program")]

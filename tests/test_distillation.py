@@ -83,15 +83,19 @@ def by_definition(student_NV: Tensor, teacher_NV: Tensor) -> Tensor:
 def test_divergence_and_gradient_are_those_of_the_definition_for_any_number_of_parts(
     tempered: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hidden_ND, weight_VD, told_ND, told_weight_VD = heads(600, 9)
+    hidden_ND, weight_VD, teacher_ND, teacher_weight_VD = heads(600, 9)
     slopes_N = torch.linspace(-1, 2, 600, dtype=FLOAT64)
     temperatures_N = torch.linspace(0.5, 2, 600, dtype=FLOAT64) if tempered else None
     scale_N1 = temperatures_N[:, None] if temperatures_N is not None else 1.0
-    expected_N = by_definition(hidden_ND @ weight_VD.t() / scale_N1, told_ND @ told_weight_VD.t() / scale_N1)
+    expected_N = by_definition(
+        hidden_ND @ weight_VD.t() / scale_N1, teacher_ND @ teacher_weight_VD.t() / scale_N1
+    )
     expected = torch.autograd.grad((expected_N * slopes_N).sum(), (hidden_ND, weight_VD))
     for part_logits in (1, 1 << 25):  # three parts, and one
         monkeypatch.setattr(lm_head, "PART_LOGITS", part_logits)
-        found_N = reverse_divergence(hidden_ND, weight_VD, told_ND, told_weight_VD, temperatures_N, FLOAT64)
+        found_N = reverse_divergence(
+            hidden_ND, weight_VD, teacher_ND, teacher_weight_VD, temperatures_N, FLOAT64
+        )
         torch.testing.assert_close(found_N, expected_N, rtol=1e-9, atol=1e-12)
         for ours, theirs in zip(
             torch.autograd.grad((found_N * slopes_N).sum(), (hidden_ND, weight_VD)), expected, strict=True
@@ -100,9 +104,10 @@ def test_divergence_and_gradient_are_those_of_the_definition_for_any_number_of_p
 
 
 def test_the_divergences_gradient_equals_finite_differences() -> None:
-    hidden_ND, weight_VD, told_ND, told_weight_VD = heads(5, 7)
+    hidden_ND, weight_VD, teacher_ND, teacher_weight_VD = heads(5, 7)
     assert torch.autograd.gradcheck(
-        lambda h, w: reverse_divergence(h, w, told_ND, told_weight_VD, None, FLOAT64), (hidden_ND, weight_VD)
+        lambda h, w: reverse_divergence(h, w, teacher_ND, teacher_weight_VD, None, FLOAT64),
+        (hidden_ND, weight_VD),
     )
 
 
@@ -127,9 +132,11 @@ class Largest(TorchDispatchMode):
 
 def test_no_tensor_of_all_tokens_times_the_vocabulary_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lm_head, "PART_LOGITS", 1)
-    hidden_ND, weight_VD, told_ND, told_weight_VD = heads(1024, 600)
+    hidden_ND, weight_VD, teacher_ND, teacher_weight_VD = heads(1024, 600)
     with Largest() as largest:
-        reverse_divergence(hidden_ND, weight_VD, told_ND, told_weight_VD, None, FLOAT64).sum().backward()
+        reverse_divergence(
+            hidden_ND, weight_VD, teacher_ND, teacher_weight_VD, None, FLOAT64
+        ).sum().backward()
     assert 0 < largest.numbers <= lm_head.ROW_STEP * 600 < 1024 * 600
 
 
@@ -155,28 +162,33 @@ def test_both_forms_have_the_enumerated_gradient_of_the_divergence_at_the_studen
         torch.randn(len(PREFIXES), VOCABULARY, generator=generator, dtype=FLOAT64) for _ in range(2)
     )
     theta_ZV.requires_grad_()
-    logs_ZV, told_ZV = theta_ZV.log_softmax(1), teacher_ZV.log_softmax(1)
+    logs_ZV, teacher_logs_ZV = theta_ZV.log_softmax(1), teacher_ZV.log_softmax(1)
     visits_Z, whole = torch.zeros(len(PREFIXES), dtype=FLOAT64), torch.zeros((), dtype=FLOAT64)
     sampled, full = torch.zeros((), dtype=FLOAT64), torch.zeros((), dtype=FLOAT64)
     for tokens in sequences():
         states, taken = [PREFIXES.index(tokens[:t]) for t in range(len(tokens))], list(tokens)
-        logprobs_T, told_T = logs_ZV[states, taken], told_ZV[states, taken]
+        logprobs_T, teacher_T = logs_ZV[states, taken], teacher_logs_ZV[states, taken]
         probability = logprobs_T.sum().exp()
         visits_Z[states] += probability.detach()
-        whole = whole + probability * (logprobs_T.sum() - told_T.sum())
+        whole = whole + probability * (logprobs_T.sum() - teacher_T.sum())
         mask = np.ones(len(tokens), dtype=bool)
         row = Row(np.array(tokens, dtype=np.int32), mask, 1.0, old_logprobs=logprobs_T.detach().numpy())
-        advantages_T = torch.from_numpy(np.asarray(compared([row], [told_T.numpy()])[0].advantage))
+        advantages_T = torch.from_numpy(np.asarray(compared([row], [teacher_T.numpy()])[0].advantage))
         mask_BT = torch.ones(1, len(tokens), dtype=torch.bool)
         batch = SimpleNamespace(
-            mask_BT=mask_BT, advantages_BT=advantages_T[None], old_logprobs_BT=logprobs_T.detach()[None], rows_BT=mask_BT.long() - 1,
-            weights_BT=probability.detach().expand(1, len(tokens)), penalties_BT=0.0 * mask_BT, ref_logprobs_BT=0.0 * mask_BT,
-        )  # fmt: skip
+            mask_BT=mask_BT,
+            advantages_BT=advantages_T[None],
+            old_logprobs_BT=logprobs_T.detach()[None],
+            rows_BT=mask_BT.long() - 1,
+            weights_BT=probability.detach().expand(1, len(tokens)),
+            penalties_BT=0.0 * mask_BT,
+            ref_logprobs_BT=0.0 * mask_BT,
+        )
         sampled = (
             sampled
             + SAMPLED(Predictions(logprobs_T[None], torch.zeros_like(mask_BT, dtype=FLOAT64)), batch)[0]
         )  # type: ignore[arg-type]
-        divergence_T = (logs_ZV[states].exp() * (logs_ZV[states] - told_ZV[states])).sum(1)
+        divergence_T = (logs_ZV[states].exp() * (logs_ZV[states] - teacher_logs_ZV[states])).sum(1)
         full = (
             full
             + ReverseDivergence()(
@@ -206,8 +218,8 @@ def divergence_of(student: LanguageModel, teacher: LanguageModel, rows: Sequence
     for row in rows:
         tokens_BT = torch.from_numpy(row.token_ids[:-1].astype(np.int64))[None]
         with torch.no_grad():
-            told_TV = teacher.logits(teacher(tokens_BT).hidden_BTD)[0]
-        found_T = by_definition(student.logits(student(tokens_BT).hidden_BTD)[0], told_TV)
+            teacher_TV = teacher.logits(teacher(tokens_BT).hidden_BTD)[0]
+        found_T = by_definition(student.logits(student(tokens_BT).hidden_BTD)[0], teacher_TV)
         total = total + (found_T[torch.from_numpy(row.mask[1:])] * row.weight).sum()
     return total
 
@@ -269,6 +281,7 @@ def written_by(student: LanguageModel) -> list[Row]:
     return weighted([policy_row(rollout) for rollout in rollouts])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("form", "steps", "share"), [("sampled", 40, 0.97), ("full", 16, 0.93)]
 )  # five seeds: .941 to .952, .896 to .900
@@ -282,11 +295,11 @@ def test_the_student_comes_nearer_to_the_teacher_on_what_it_samples_itself(
     with torch.no_grad():
         found = [float(divergence_of(one, teacher, written_by(one))) for one in (before, student)]
     assert found[1] < share * found[0]
-    told = [
+    logged = [
         json.loads(line)["distill/divergence"]
         for line in (tmp_path / "metrics.jsonl").read_text().splitlines()
     ]
-    assert len(told) == steps and told[0] == pytest.approx(found[0], rel=0.05 if form == "full" else 0.3)
+    assert len(logged) == steps and logged[0] == pytest.approx(found[0], rel=0.05 if form == "full" else 0.3)
 
 
 @pytest.mark.parametrize("form", ["sampled", "full"])

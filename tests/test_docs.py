@@ -4,6 +4,7 @@ stages are described."""
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -139,7 +140,7 @@ def commands(program):
 def test_r1kit_command_parses_and_its_recipe_exists(line, monkeypatch):
     monkeypatch.chdir(ROOT)
     words = shlex.split(line)[1:]
-    group = typer.main.get_command(app)
+    group: Any = typer.main.get_command(app)
     context = group.make_context("r1kit", list(words[:1]))
     command = group.get_command(context, words[0])
     assert command is not None, f"r1kit has no command {words[0]!r}"
@@ -173,14 +174,17 @@ def test_every_stage_has_its_page():
     assert [name for name in STAGES if f"(stages/{name}.md)" not in index] == []
 
 
-def test_keys_that_a_page_says_to_turn_exist():
+def test_the_keys_of_a_stage_page_exist():
     """The first word of a key's path is a field of the stage's configuration, so a renamed field cannot stay
     in the docs."""
     wrong = []
     for name, stage in STAGES.items():
-        table = (ROOT / f"docs/stages/{name}.md").read_text(encoding="utf-8").partition("## Keys to turn")[2]
-        for cell in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE):
-            keys = [re.match(r"[\w]+", code)[0] for code in re.findall(r"`([^`]+)`", cell)]
+        page = (ROOT / f"docs/stages/{name}.md").read_text(encoding="utf-8")
+        inputs = page.partition("## Inputs")[2].partition("\n\n")[0]
+        keys_to_turn = page.partition("## Keys to turn")[2]
+        assert inputs and keys_to_turn, f"{name}.md needs the sections Inputs and Keys to turn"
+        for cell in re.findall(r"^\| (`.*?) \|", inputs + keys_to_turn, re.MULTILINE):
+            keys = [re.match(r"[\w]+", code)[0] for code in re.findall(r"`([^`]+)`", cell)]  # type: ignore[index]
             wrong += [f"{name}: {key}" for key in keys if not _is_key(stage, key)]
     assert not wrong
 

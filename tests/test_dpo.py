@@ -57,7 +57,7 @@ def moved(spied: Spied) -> LanguageModel:
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for parameter in spied.model.parameters():
-            parameter += 0.02 * torch.randn(parameter.shape, generator=generator).to(parameter)
+            parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator).to(parameter))
     return reference
 
 
@@ -183,7 +183,7 @@ def test_the_gradient_is_that_of_finite_differences(tmp_path: Path) -> None:
             shifted = copy.deepcopy(spied.model)
             with torch.no_grad():
                 for name, parameter in shifted.named_parameters():
-                    parameter += sign / length * direction[name]
+                    parameter.add_(sign / length * direction[name])
                 values.append(float(loss_by_definition(shifted, reference, 0.5)))
         expected = (values[0] - values[1]) / (2 * step)
         slope = sum(float((ours[name] * direction[name]).sum()) for name in ours) / length

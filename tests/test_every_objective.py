@@ -91,7 +91,7 @@ def test_the_expected_gradient_is_that_of_the_definition(estimator: Estimator) -
         return total
 
     for surrogate, (keys, _) in DEFINITIONS.items():
-        push = world.differences(lambda theta, surrogate=surrogate: gains(surrogate, theta), MOVED)
+        push = world.differences(lambda theta, surrogate=surrogate: gains(surrogate, theta), MOVED)  # type: ignore[misc]
         assert float(push.abs().max()) > 1e-3
         for penalty, (penalty_keys, _) in PENALTIES.items():
             config = PolicyLossConfig.parse(

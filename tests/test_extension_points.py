@@ -156,6 +156,7 @@ def logprobs_by_hand(prompt: np.ndarray, tokens: np.ndarray, temperature: float)
     return found_TV[torch.arange(len(prompt) - 1, len(ids) - 1), torch.from_numpy(ids[len(prompt) :])].numpy()
 
 
+@pytest.mark.slow
 def test_a_runtime_samples_with_an_engine_of_ones_own_and_every_process_has_one(files: Path) -> None:
     directory = model_directory(files / "model")
     runtime = LocalConfig(engine="my_engine.py:Plain", processes=2).start()
@@ -194,6 +195,7 @@ def test_an_engine_is_named_by_its_file_and_its_content_in_a_stages_record(files
             LocalConfig.parse({"engine": engine}, "runtime")
 
 
+@pytest.mark.slow
 def test_helper_processes_know_the_classes_of_ones_own_files(files: Path) -> None:
     """An objective of the user's goes to the helpers with every update, also where its file was imported
     after they were started."""

@@ -1,6 +1,6 @@
 """Whatever parts engine and learner is caught before the first update, and the message names it."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from r1kit.chat import Chat
 from r1kit.config import R1kitError
 from r1kit.engine.native import NativeEngine
 from r1kit.model.fingerprint import Fingerprint
-from r1kit.runtime.local import LocalConfig, LocalRuntime
+from r1kit.runtime.local import LocalRuntime
 from r1kit.train.agreement_gate import ENOUGH, GapAlarm, GateConfig, check, sample, sample_enough
 from r1kit.train.diagnose import gaps
 from r1kit.train.learner import Learner
@@ -162,7 +162,7 @@ def test_a_part_that_computes_something_else_with_the_same_weights_is_named() ->
     message = logged(two(engine))
     assert "The weights agree, but layers.1.self_attn computes something else in the engine" in message
     engine = Faulty()
-    engine.model._frequencies = engine.model._frequencies * 3
+    engine.model.frequencies = engine.model.frequencies * 3
     assert "layers.0.self_attn computes something else" in logged(two(engine))
 
 
@@ -239,6 +239,7 @@ def test_a_stale_rollout_is_caught_by_its_version() -> None:
     )
 
 
+@pytest.mark.slow
 def test_an_engine_that_cannot_be_examined_is_still_measured() -> None:
     class Closed:
         """Only what the Engine protocol asks for."""
@@ -257,10 +258,11 @@ def test_an_engine_that_cannot_be_examined_is_still_measured() -> None:
     assert "were looked at as far as the engine shows them" in logged(bad)
 
 
+@pytest.mark.slow
 def test_of_a_long_completion_only_the_beginning_is_examined() -> None:
     sides, lengths = two(), []
     examine = sides.engine.examine
-    sides.engine.examine = lambda ids, temperature: lengths.append(len(ids)) or examine(ids, temperature)  # type: ignore[method-assign, func-returns-value]
+    sides.engine.examine = lambda ids, temperature: lengths.append(len(ids)) or examine(ids, temperature)  # type: ignore[method-assign, func-returns-value, assignment]
     problem = PROBLEMS[:1]
     check(sides, problem, Sampling(max_tokens=150), 11, 5, FINE)
     (probe,) = sample(sides, problem, Sampling(max_tokens=150), 11)
@@ -279,14 +281,9 @@ def test_numbers_that_are_not_finite_do_not_pass() -> None:
     assert "differ by nan on average" in logged(two(Nan()))
 
 
-@pytest.fixture
-def runtime() -> Iterator[LocalRuntime]:
-    started = LocalRuntime(LocalConfig(processes=2, engine_precision="float32"))
-    yield started
-    started.close()
-
-
-def test_replicas_are_compared_too(runtime: LocalRuntime, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_replicas_are_compared_too(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    runtime: LocalRuntime = request.getfixturevalue("two")  # not the function of this name
     directory = model_directory(tmp_path)
     learner = runtime.learner(directory, learner_config(200, 2))
     sides = Two(learner, runtime.engine_of(learner), Chat(tokenizer()))  # type: ignore[arg-type]
@@ -294,12 +291,13 @@ def test_replicas_are_compared_too(runtime: LocalRuntime, tmp_path: Path) -> Non
     examined: list[Fingerprint] = learner.examine(np.arange(6), 1.0)
     assert len(examined) == 2 and examined[0].marks == examined[1].marks
     with torch.no_grad():
-        learner._local().model.norm.weight.add_(1.0)  # one process's replica drifts away from the other's
+        learner.local().model.norm.weight.add_(1.0)  # one process's replica drifts away from the other's
     assert "the weights of the learner (process 1) are not the learner's: norm.weight differs" in logged(
         sides
     )
 
 
+@pytest.mark.slow
 def test_prompts_too_long_for_the_learner_are_passed_over_when_the_cause_is_sought() -> None:
     sides = two(Faulty(ask=lambda ids: ids[1:]))
     sides.learner.config = sides.learner.config.model_copy(

@@ -163,7 +163,7 @@ def test_a_training_that_was_killed_continues_bit_for_bit(beta: float, refills: 
     assert not list((tmp_path / "b").glob("reference_*"))
 
 
-def tells_chinese_apart(rollouts: Sequence[Rollout]) -> list[float | None]:
+def is_chinese(rollouts: Sequence[Rollout]) -> list[float | None]:
     """A reward that differs within the groups of Chinese problems, and within no others."""
     return [float(r.index == 0 and r.problem.language == "zh") for r in rollouts]
 
@@ -182,7 +182,7 @@ def test_dynamic_sampling_draws_until_groups_can_teach_and_fills_up_with_even_on
         Learner(model(), learner_config()), NativeEngine(model(), [tokenizer().eos_id]), Chat(tokenizer())
     )
     mixture = Mixture(load_tasks({"chain": {"weight": 1, "size": 40}}), "train", 5)
-    phase = collect(policy, mixture, [WeightedReward("chinese", 1.0, tells_chinese_apart)], config, 3)
+    phase = collect(policy, mixture, [WeightedReward("chinese", 1.0, is_chinese)], config, 3)
     teaching = [scores[0].total != scores[1].total for scores in phase.scores_PG]
     assert teaching == expected and (phase.rounds, phase.drawn) == rounds_and_drawn
     assert (
@@ -479,6 +479,6 @@ def test_packed_rows_give_the_loss_of_the_equation(tmp_path: Path) -> None:
         )
         ratio_T, log_ref_T = np.exp(logprobs_T + 1.5), -4.0 - logprobs_T
         gain_T = np.minimum(ratio_T * advantage, np.clip(ratio_T, 0.8, 1.28) * advantage)
-        expected += -np.mean(gain_T - 0.05 * (np.exp(log_ref_T) - log_ref_T - 1)) / 3
+        expected -= float(np.mean(gain_T - 0.05 * (np.exp(log_ref_T) - log_ref_T - 1))) / 3
     assert spied.learner.update(rows, PolicyLoss(config), 0.0)["loss"] == pytest.approx(expected, rel=1e-4)
     assert len(pack(rows, 64, 4)) == 1

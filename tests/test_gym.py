@@ -21,7 +21,8 @@ class Data:
         self.task, self.size, self.seed, self.low = task, size, seed, low
     def __getitem__(self, place):
         number = self.low + self.seed + place
-        return {"question": f"What is {number} + 1?", "answer": str(number + 1), "metadata": {"difficulty": 1, "pair": (number, 1)}}
+        metadata = {"difficulty": 1, "pair": (number, 1)}
+        return {"question": f"What is {number} + 1?", "answer": str(number + 1), "metadata": metadata}
     def score_answer(self, answer, entry):
         if self.task == "evaluated":
             return 1.0 if eval(answer) == sum(entry["metadata"]["pair"]) else 0.01
@@ -44,7 +45,7 @@ def fake(tmp_path, monkeypatch):
     for name in ("reasoning_gym", "reasoning_gym.factory"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setattr(
-        module, "_SCORER", module._SCORER.replace("from reasoning_gym import create_dataset", PACKAGE)
+        module, "SCORER", module.SCORER.replace("from reasoning_gym import create_dataset", PACKAGE)
     )
     yield
     for name in ("reasoning_gym", "reasoning_gym.factory"):
@@ -62,7 +63,7 @@ def test_a_recipe_names_the_tasks(fake):
     for name, (task, _) in tasks.items():
         problems = [*task.problems("train"), *task.problems("held_out")]
         assert len(problems) == 20 and {problem.task for problem in problems} == {name}
-        verdicts = task.check_batch(problems, [problem.answer for problem in problems])
+        verdicts = task.check_batch(problems, [problem.answer for problem in problems])  # type: ignore[attr-defined]
         assert [verdict.outcome for verdict in verdicts] == ["correct"] * 20
 
 

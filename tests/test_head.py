@@ -50,14 +50,14 @@ def test_values_and_gradients_are_those_of_all_logits(
         )
         for ours, theirs in zip(found, expected, strict=True):
             torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=1e-12)
-        ours, theirs = (
+        our_grads, their_grads = (
             torch.autograd.grad(
                 sum(u * (s * t).sum() for u, s, t in zip(used, slopes, pair, strict=True) if u),
                 (hidden_ND, weight_VD),
             )
             for pair in (found, expected)
         )
-        for one, other in zip(ours, theirs, strict=True):
+        for one, other in zip(our_grads, their_grads, strict=True):
             torch.testing.assert_close(one, other, atol=1e-11, rtol=1e-11)
 
 
@@ -128,6 +128,7 @@ print(peak_mb(128, True), peak_mb(320, True), peak_mb(320, False))
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_positions_times_vocabulary() -> None:
     """The largest resident memory of a process that takes gradients through a vocabulary of 150,000, in parts
     and then at once."""

@@ -1,7 +1,6 @@
 """The gradient of every objective is the same for any micro-batch, packing, order of rows and number of
 processes, in float64 to 1e-6."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -12,13 +11,13 @@ import torch
 from small_world import Spied, learner_config, model, model_directory, random_rows, shuffled
 from torch import Tensor
 
-from r1kit.runtime.local import LocalConfig, LocalRuntime
+from r1kit.runtime.local import LocalRuntime
 from r1kit.train.algorithms import ALGORITHMS
+from r1kit.train.critic import ValueLoss
 from r1kit.train.grpo import GRPOConfig
 from r1kit.train.learner import Learner, LearnerConfig
 from r1kit.train.objectives import CrossEntropy, Objective
 from r1kit.train.policy_loss import PolicyLoss
-from r1kit.train.ppo import ValueLoss
 from r1kit.train.preference import SlopeLoss
 from r1kit.types import Row
 
@@ -49,9 +48,17 @@ def rows() -> tuple[Row, ...]:
             else None
         )
         made.append(
-            replace(row, old_logprobs=old, ref_logprobs=reference, temperature=(1.0, 0.7)[number % 2], experts=experts,
-                    weight=rng.uniform(0.01, 0.1, length), advantage=rng.normal(size=length), penalty=rng.uniform(0, 0.1, length))
-        )  # fmt: skip
+            replace(
+                row,
+                old_logprobs=old,
+                ref_logprobs=reference,
+                temperature=(1.0, 0.7)[number % 2],
+                experts=experts,
+                weight=rng.uniform(0.01, 0.1, length),
+                advantage=rng.normal(size=length),
+                penalty=rng.uniform(0, 0.1, length),
+            )
+        )
     return tuple(made)
 
 
@@ -88,20 +95,14 @@ def test_no_split_order_or_process_changes_the_gradient(name: str) -> None:
     scale = float(expected[:count].abs().max())
     assert scale > 1e-6
     for number, (context, lines) in enumerate(SPLITS):
-        found, told = gradient(objective, context, lines, shuffled(rows(), number))
+        found, reported = gradient(objective, context, lines, shuffled(rows(), number))
         assert float((found - expected)[:count].abs().max()) < 1e-6 * scale
-        assert told == pytest.approx(metrics, rel=1e-5, abs=1e-5)
+        assert reported == pytest.approx(metrics, rel=1e-5, abs=1e-5)
     halves = [gradient(objective, 64, 2, list(rows()[rank::2]))[0] for rank in range(2)]
     assert float((sum(halves) - expected)[:count].abs().max()) < 1e-6 * scale
 
 
-@pytest.fixture
-def two() -> Iterator[LocalRuntime]:
-    runtime = LocalRuntime(LocalConfig(processes=2, engine_precision="float32"))
-    yield runtime
-    runtime.close()
-
-
+@pytest.mark.slow
 def test_two_processes_find_the_norm_of_one(two: LocalRuntime, tmp_path: Path) -> None:
     directory = model_directory(tmp_path)
     learner, alone = two.learner(directory, exact_config(64, 2)), Learner(model(), exact_config(64, 2))

@@ -14,7 +14,7 @@ from r1kit.recipe.recipe import build
 from r1kit.runs.execute import run
 from r1kit.sandbox import pool
 
-pytestmark = pytest.mark.timeout(600)  # a busy machine is slow, not broken
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 
 # A nearly untrained model writes no program, so this reward makes one from the sampled tokens; its verdict is

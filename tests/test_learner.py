@@ -43,7 +43,10 @@ def plain_loss(model: LanguageModel, rows: list[Row]) -> Tensor:
     """-sum(weight log p), row by row, over all logits."""
     model.train()
     return torch.stack(
-        [-(full_logprobs(model, row) * torch.from_numpy(row.mask[1:])).sum() * row.weight for row in rows]
+        [
+            (full_logprobs(model, row) * torch.from_numpy(row.mask[1:])).sum() * -float(row.weight)
+            for row in rows
+        ]
     ).sum()
 
 
@@ -276,7 +279,7 @@ def test_the_heads_precision_is_its_own(head: str) -> None:
     # the head alone, on the same hidden states, in its precision
     weight = rough.model.lm_head.weight.detach()
     dtype = getattr(torch, head)
-    (batch,) = rough._batches(rows)
+    (batch,) = rough.batches(rows)
     logprobs_BTV = (hidden[0].to(dtype) @ weight.to(dtype).t()).float().log_softmax(-1)
     expected = logprobs_BTV.gather(-1, batch.targets_BT[..., None])[..., 0][batch.mask_BT]
     owners, places = batch.rows_BT[batch.mask_BT], batch.positions_BT[batch.mask_BT] + 1
@@ -359,11 +362,11 @@ def perturbed_rollout(learner: Learner, seed: int = 0) -> tuple[list[Row], list[
         )
         rows.append(replace(row, experts=experts_TLA))
         gate = learner.model.layers[1].mlp.gate
-        own, forced = gate._choose, torch.from_numpy(experts_TLA[:, 0].astype(np.int64))
-        gate._choose = lambda _scores, forced=forced: forced
+        own, forced = gate.choose, torch.from_numpy(experts_TLA[:, 0].astype(np.int64))
+        gate.choose = lambda _scores, forced=forced: forced
         with torch.no_grad():
             expected.append(full_logprobs(learner.model.eval(), row).numpy())
-        gate._choose = own
+        gate.choose = own
     return rows, expected
 
 
@@ -395,7 +398,7 @@ def test_the_gates_of_replayed_experts_keep_their_gradient() -> None:
         with torch.no_grad():
             moved.model.layers[1].mlp.gate.weight.add_(step * direction)
         logprobs = [found.astype(np.float64) for found in moved.learner.logprobs(rows)]
-        return -sum(
+        return -math.fsum(
             float((found * row.mask).sum()) * row.weight for found, row in zip(logprobs, rows, strict=True)
         )
 
@@ -439,10 +442,10 @@ def test_a_skipped_update_names_its_rows() -> None:
         replace(rows[6], name=""),
     ]
     assert spied.learner.update(bad, CrossEntropy(), 1.0)["skipped"] == 1.0
-    told = spied.learner.fault()
+    fault = spied.learner.fault()
     assert (
-        "update 1 was not applied: grad_norm, loss not finite; rows: sum-3/0, sum-5/0" in told
-        and "sum-4" not in told
+        "update 1 was not applied: grad_norm, loss not finite; rows: sum-3/0, sum-5/0" in fault
+        and "sum-4" not in fault
     )
     spied.learner.update([replace(bad[3], name="")], CrossEntropy(), 1.0)
     assert "row 0 of process 0" in spied.learner.fault()
@@ -505,7 +508,7 @@ def test_every_process_learns_which_rows_of_the_others_are_at_fault() -> None:
         [rows[0], replace(rows[1], weight=float("nan"))],
         [replace(rows[2], weight=float("inf")), rows[3]],
     ]
-    meeting, sums, told = threading.Barrier(2), [torch.zeros(0), torch.zeros(0)], ["", ""]
+    meeting, sums, messages = threading.Barrier(2), [torch.zeros(0), torch.zeros(0)], ["", ""]
 
     def process(rank: int) -> None:
         def reduce(flat: Tensor) -> Tensor:
@@ -516,14 +519,14 @@ def test_every_process_learns_which_rows_of_the_others_are_at_fault() -> None:
 
         learner = Learner(model(), learner_config(), reduce, (rank, 2))
         learner.update(shares[rank], CrossEntropy(), 1.0)
-        told[rank] = learner.fault()
+        messages[rank] = learner.fault()
 
     threads = [threading.Thread(target=process, args=(rank,)) for rank in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert told[0] == told[1] and told[0].endswith("rows: p1, p2")
+    assert messages[0] == messages[1] and messages[0].endswith("rows: p1, p2")
 
 
 def test_weights_in_bfloat16_are_trained_as_float32_master_weights() -> None:
@@ -547,7 +550,7 @@ def test_weights_in_bfloat16_are_trained_as_float32_master_weights() -> None:
     # would round away
     assert 0.5 * steps * 1e-5 < float(moved.median()) < 1.5 * steps * 1e-5
     assert float(((before + 5e-5).bfloat16() == before.bfloat16()).float().mean()) > 0.9
-    assert all(value.dtype == torch.float32 for value in learner.optimizers[0].state[weight].values())
+    assert all(value.dtype == torch.float32 for value in learner.optimizers[0].state[weight].values())  # type: ignore[index]
 
 
 class Poisoning(Learner):

@@ -29,7 +29,7 @@ def rows(run_dir):
 def test_each_step_is_one_row_with_its_metrics(tmp_path):
     log = Log(tmp_path, "r1_zero", quiet())
     log.step(0, 2, {"reward/mean": 0.25, "policy/loss": math.nan})
-    log.step(1, 2, {"reward/mean": np.float32(0.5), "tokens": 640})
+    log.step(1, 2, {"reward/mean": np.float32(0.5), "tokens": 640})  # type: ignore[dict-item]
     first, second = rows(tmp_path)
     assert first["stage"] == "r1_zero" and first["step"] == 0 and first["reward/mean"] == 0.25
     assert first["policy/loss"] is None

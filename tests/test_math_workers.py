@@ -173,6 +173,7 @@ def killing(seed: int, most: int, pause: float = 0.1):
         killer.join()
 
 
+@pytest.mark.slow
 def test_checkers_killed_at_random_change_no_verdict():
     golds, responses = (
         [g for g, _, _ in HARD] * 30,
@@ -221,6 +222,7 @@ def train(folder: Path, out: Path) -> list[float]:
     return [row["reward/mean"] for row in rows if row["stage"] == "r1_zero"]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_checkers_killed_during_reinforcement_learning_change_no_reward_and_no_weight(tmp_path):
     (tmp_path / "judged.py").write_text(JUDGED)

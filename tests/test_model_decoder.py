@@ -231,7 +231,7 @@ def test_a_step_along_the_gradient_of_all_losses_changes_them_as_finite_differen
     with torch.no_grad():
         for sign in (1, -2):  # to +step, then to -step
             for parameter, grad in zip(model.parameters(), grads, strict=True):
-                parameter += sign * step * grad
+                parameter.add_(sign * step * grad)
             ends.append(float(loss()))
     assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(slope, rel=0.01)
 

@@ -7,10 +7,10 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ from r1kit.tasks import Procedural
 from r1kit.tokenizer import Tokenizer
 from r1kit.types import Sampling
 
-pytestmark = pytest.mark.timeout(1700)  # a busy machine is slow, not broken
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1700)]  # a busy machine is slow, not broken
 ROOT = Path(__file__).parents[1]
 MODELS = (
     "pretrain",
@@ -52,7 +52,7 @@ STAGES = (
 
 
 # A model that has learned next to nothing never earns a rule's reward, and then nothing is trained: this
-# reward always tells rollouts apart. Where a file "kill" lies beside it, it kills the process at its third
+# reward always differs. Where a file "kill" lies beside it, it kills the process at its third
 # call.
 LIVELY = """\
 import os, signal
@@ -174,13 +174,10 @@ def test_the_log_has_one_row_a_step_with_what_the_paper_plots(finished: Path) ->
     assert any("mtp_loss" in row for row in rows if row["stage"] == "pretrain")
 
 
-def test_a_second_call_does_nothing_and_says_so_at_once(nano: Nano, finished: Path) -> None:
+def test_a_second_call_does_nothing_and_says_so(nano: Nano, finished: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished.glob("stages/**/*")}
-    began = time.monotonic()
     code, output = nano.run(finished)
-    assert (
-        code == 0 and "all stages are done already; nothing to do" in output and time.monotonic() - began < 60
-    )
+    assert code == 0 and "all stages are done already; nothing to do" in output and "begins" not in output
     assert {path: path.stat().st_mtime_ns for path in finished.glob("stages/**/*")} == before
 
 
@@ -210,7 +207,8 @@ def test_every_stages_model_is_one_of_transformers(finished: Path, stage: str) -
         load_pretrained(folder).eval(),
         AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval(),
     )
-    own, other = Tokenizer.load(folder), AutoTokenizer.from_pretrained(folder)
+    own: Tokenizer = Tokenizer.load(folder)
+    other: Any = AutoTokenizer.from_pretrained(folder)
     for problem in Procedural("word", 16).problems("held_out"):
         prompt = Chat(own).prompt_ids(problem)
         messages = [{"role": "user", "content": problem.prompt}]

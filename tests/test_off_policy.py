@@ -1,7 +1,6 @@
 """A phase behind: what the engine samples while the learner learns is what the weights of a step before would
 have sampled, to the last bit."""
 
-import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from small_world import (
     full_logprobs,
     learner_config,
+    logged,
     model,
     model_directory,
     quiet_log,
@@ -20,6 +20,7 @@ from small_world import (
     tokenizer,
 )
 from torch import Tensor
+from waiting import LIMIT_S
 
 from r1kit.chat import Chat
 from r1kit.config import ConfigError, R1kitError
@@ -36,6 +37,8 @@ from r1kit.train.learner import Learner, Metrics
 from r1kit.train.rl_loop import deal, train
 from r1kit.train.rollouts import Policy
 from r1kit.types import Rollout, Row
+
+pytestmark = pytest.mark.slow
 
 SHAPE: dict[str, Any] = {
     "steps": 6,
@@ -125,9 +128,12 @@ def engine_of(model: LanguageModel) -> NativeEngine:
 
 
 def run_training(
-    out: Path, settings: Mapping[str, Any], left: int = -1, before: Callable[[Mortal, Sequence[Row]], None] | None = None,
+    out: Path,
+    settings: Mapping[str, Any],
+    left: int = -1,
+    before: Callable[[Mortal, Sequence[Row]], None] | None = None,
     engine: Callable[[LanguageModel], NativeEngine] = engine_of,
-) -> Mortal:  # fmt: skip
+) -> Mortal:
     out.mkdir(exist_ok=True)
     config = configured(settings)
     learner, reference, lagged = learners(config)
@@ -137,17 +143,6 @@ def run_training(
     policy = Policy(learner, engine(lagged.model), Chat(tokenizer()), reference, lagged)
     train(GRPO(config, policy, rewards(settings)), problems(config), 7, quiet_log(out), out)
     return learner
-
-
-def logged(out: Path) -> list[dict[str, Any]]:
-    """Metrics without times, and all rollouts."""
-    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    metrics = [{name: value for name, value in row.items() if not name.startswith("time")} for row in rows]
-    return metrics + [
-        json.loads(line)
-        for file in sorted(out.glob("samples/**/*.jsonl"))
-        for line in file.read_text().splitlines()
-    ]
 
 
 @pytest.mark.parametrize("name", MATRIX)
@@ -269,7 +264,7 @@ def test_the_next_phase_is_sampled_while_this_one_is_learned_from(tmp_path: Path
     other, that would wait for ever."""
     begun = threading.Semaphore(0)
 
-    class Tells(NativeEngine):
+    class Reports(NativeEngine):
         def generate(self, *arguments: Any, **rest: Any) -> Any:
             begun.release()
             return super().generate(*arguments, **rest)
@@ -279,10 +274,13 @@ def test_the_next_phase_is_sampled_while_this_one_is_learned_from(tmp_path: Path
     def wait(learner: Mortal, rows: Sequence[Row]) -> None:
         step = next(steps)
         for _ in range({0: 2, 5: 0}.get(step, 1)):  # the first phase is sampled before anything is learned
-            assert begun.acquire(timeout=20), "the next phase is not sampled"
+            assert begun.acquire(timeout=LIMIT_S), "the next phase is not sampled"
 
     run_training(
-        tmp_path, {"gate_problems": 0}, before=wait, engine=lambda lagged: Tells(lagged, [tokenizer().eos_id])
+        tmp_path,
+        {"gate_problems": 0},
+        before=wait,
+        engine=lambda lagged: Reports(lagged, [tokenizer().eos_id]),
     )
 
 

@@ -185,7 +185,7 @@ def test_a_model_of_the_run_rewrites(tmp_path: Path, base: Path, sums: dict[str,
         if "Draft:" not in prompt:
             return solve(prompt, index)
         asked.append(prompt)
-        return f"<think>How shall I put it?</think>{reply(prompt)}" if thinks else reply(prompt)
+        return f"<think>How do I put it?</think>{reply(prompt)}" if thinks else reply(prompt)
 
     model = model_directory(tmp_path / "long", max_positions=4096)
     ctx = replace(context(tmp_path, base, script), outputs={"base": base, "writer": model})

@@ -174,7 +174,7 @@ def predictions(batch: Batch, logits: Tensor) -> Predictions:
 
 
 DEFAULTS = {"beta": 0.0, "epsilon": 0.2, "epsilon_high": 0.28}
-SAME: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # name: what TRL is told, what r1kit is told
+SAME: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # name: TRL's options, r1kit's
     "GRPO": ({"loss_type": "grpo", "beta": 0.04}, {"aggregation": "rollout", "beta": 0.04}),
     "GRPO, R1's clip": (
         {"loss_type": "grpo", "epsilon": 10.0, "epsilon_high": 10.0, "beta": 0.001},
@@ -215,21 +215,27 @@ SAME: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # name: what TRL is 
 @pytest.mark.parametrize("distance", [0.0, 0.05, 0.4])
 @pytest.mark.parametrize("name", SAME)
 def test_loss_and_gradient_are_trls(name: str, distance: float, tmp_path: Path) -> None:
-    told, keys = SAME[name]
+    trl_options, keys = SAME[name]
     keys = DEFAULTS | keys
     tokens = TokensConfig(tokens=keys.pop("tokens", "all"))
     old = moved(distance) if distance else sampled(LOGITS)
-    told = DEFAULTS | {"use_bias_correction_kl": False} | told
-    compare(trl_loss(old, told, tmp_path), r1kit_loss(old, PolicyLossConfig.parse(keys, "loss"), tokens))
+    trl_options = DEFAULTS | {"use_bias_correction_kl": False} | trl_options
+    compare(
+        trl_loss(old, trl_options, tmp_path), r1kit_loss(old, PolicyLossConfig.parse(keys, "loss"), tokens)
+    )
 
 
 @pytest.mark.parametrize("distance", [0.05, 0.4])
 @pytest.mark.parametrize("beta", [0.0, 0.04])
 def test_gmpo_is_trls(distance: float, beta: float, tmp_path: Path) -> None:
     experimental = pytest.importorskip("trl.experimental.gmpo")
-    told = {"epsilon": 0.2, "epsilon_high": 0.28, "beta": beta}
-    theirs = trl_loss(moved(distance), told, tmp_path, experimental.GMPOTrainer, experimental.GMPOConfig)
-    compare(theirs, r1kit_loss(moved(distance), PolicyLossConfig(surrogate="gmpo", **told), TokensConfig()))
+    trl_options = {"epsilon": 0.2, "epsilon_high": 0.28, "beta": beta}
+    theirs = trl_loss(
+        moved(distance), trl_options, tmp_path, experimental.GMPOTrainer, experimental.GMPOConfig
+    )
+    compare(
+        theirs, r1kit_loss(moved(distance), PolicyLossConfig(surrogate="gmpo", **trl_options), TokensConfig())
+    )
 
 
 def compare(theirs: tuple[Tensor, Tensor], ours: tuple[Tensor, Tensor]) -> None:
@@ -284,7 +290,7 @@ def evens(completion_ids: list[list[int]], **_: object) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    ("told", "keys"),
+    ("trl_options", "keys"),
     [
         ({"loss_type": "grpo", "beta": 0.04}, {"beta": 0.04}),
         ({"loss_type": "dapo", "scale_rewards": "batch"}, {"aggregation": "token", "advantage": "batch_std"}),
@@ -305,21 +311,29 @@ def evens(completion_ids: list[list[int]], **_: object) -> list[float]:
     ids=["GRPO", "DAPO, batch std", "Dr. GRPO", "GSPO", "CISPO", "GDPO"],
 )
 def test_a_whole_models_gradient_on_trls_own_rollouts_is_trls(
-    told: dict[str, Any], keys: dict[str, Any], tmp_path: Path
+    trl_options: dict[str, Any], keys: dict[str, Any], tmp_path: Path
 ) -> None:
     """TRL samples, scores and compares; both then learn from its rollouts with weights that have moved since.
     Rewards, advantages, loss and the gradient of every parameter are the same."""
     from datasets import Dataset
 
-    told = DEFAULTS | {"use_bias_correction_kl": False} | told
+    trl_options = DEFAULTS | {"use_bias_correction_kl": False} | trl_options
     advantage, keys = (
         keys.get("advantage", "group_std"),
         DEFAULTS | {name: value for name, value in keys.items() if name != "advantage"},
     )
     args = trl.GRPOConfig(
-        output_dir=str(tmp_path / "out"), use_cpu=True, bf16=False, report_to="none", num_generations=4, per_device_train_batch_size=8,
-        max_completion_length=6, num_iterations=2, model_init_kwargs={"dtype": "float32"}, **told,
-    )  # fmt: skip
+        output_dir=str(tmp_path / "out"),
+        use_cpu=True,
+        bf16=False,
+        report_to="none",
+        num_generations=4,
+        per_device_train_batch_size=8,
+        max_completion_length=6,
+        num_iterations=2,
+        model_init_kwargs={"dtype": "float32"},
+        **trl_options,
+    )
     questions = Dataset.from_list([{"prompt": text} for text in PROMPT_TEXTS])
     trainer = trl.GRPOTrainer(str(small_qwen(tmp_path / "model")), evens, args, questions)
     inputs = trainer._generate_and_score_completions([{"prompt": text} for text in PROMPT_TEXTS])
@@ -394,7 +408,7 @@ def test_a_whole_models_gradient_on_trls_own_rollouts_is_trls(
             gradient,
             rtol=1e-5,
             atol=1e-6 * largest,
-            msg=lambda text, name=name: f"{name}: {text}",
+            msg=lambda text, name=name: f"{name}: {text}",  # type: ignore[misc]
         )
 
 

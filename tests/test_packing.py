@@ -16,10 +16,10 @@ def best_fit_decreasing(lengths: list[int], context: int) -> list[list[int]]:
     """By brute force: the longest first, each into the fullest bin that still holds it."""
     bins: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        room = [context - sum(lengths[i] for i in chosen) for chosen in bins]
-        fitting = [number for number, free in enumerate(room) if free >= lengths[index]]
+        spare = [context - sum(lengths[i] for i in chosen) for chosen in bins]
+        fitting = [number for number, free in enumerate(spare) if free >= lengths[index]]
         if fitting:
-            bins[min(fitting, key=lambda number: room[number])].append(index)
+            bins[min(fitting, key=lambda number: spare[number])].append(index)
         else:
             bins.append([index])
     return bins
@@ -57,15 +57,15 @@ def test_every_row_can_be_read_back_from_the_batches(context: int, lines: int, j
                 (batch.ref_logprobs_BT, row.ref_logprobs[1:]),
             ):
                 np.testing.assert_array_equal(tensor[here].numpy(), expected)
-            assert torch.all(batch.weights_BT[here] == np.float32(row.weight)) and torch.all(
-                batch.advantages_BT[here] == np.float32(row.advantage)
+            assert bool((batch.weights_BT[here] == float(np.float32(row.weight))).all()) and bool(
+                (batch.advantages_BT[here] == float(np.float32(row.advantage))).all()
             )
             assert len(set(batch.segments_BT[here].tolist())) == 1
             found[index] = True
     assert sorted(found) == list(range(len(rows)))
 
 
-def test_segments_tell_rows_of_a_line_apart_and_padding_is_segment_zero() -> None:
+def test_segments_separate_rows_of_a_line_and_padding_is_segment_zero() -> None:
     for batch in pack(random_rows(30), 60, 4):
         for owners, segments in zip(batch.rows_BT.tolist(), batch.segments_BT.tolist(), strict=True):
             pairs = dict.fromkeys(zip(owners, segments, strict=True))

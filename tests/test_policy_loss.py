@@ -395,7 +395,7 @@ def test_each_aggregation_weighs_tokens_by_its_own_rule() -> None:
         assert sum(w * n for w, n in zip(weights, lengths, strict=True)) == pytest.approx(1)
     with pytest.raises(R1kitError, match="size of every group"):
         token_weights(lengths, "prompt", 10)
-    for kind in ("rollout", "token", "constant", "sequence", "prompt"):  # all filtered, or nobody there
+    for kind in ("rollout", "token", "constant", "sequence", "prompt"):  # all filtered, or no rollout at all
         assert (
             all(math.isfinite(w) for w in token_weights([0, 0], kind, 10, groups=[2]))
             and token_weights([], kind, 10) == []

@@ -325,6 +325,7 @@ def run_training(
     return learner, critic
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "curriculum", [None, CurriculumConfig(easy=0.6, hard=0.0, rest=1)], ids=["all problems", "a curriculum"]
 )
@@ -356,6 +357,7 @@ def test_policy_and_critic_that_were_killed_continue_bit_for_bit(
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gae_lambda", [1.0, 0.95])
 def test_what_is_rewarded_becomes_more_frequent_and_the_critic_foresees_it(
     gae_lambda: float, tmp_path: Path

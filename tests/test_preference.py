@@ -125,7 +125,7 @@ def test_the_update_moves_along_the_gradient_of_finite_differences() -> None:
         before = {name: parameter.detach().clone() for name, parameter in spied.model.named_parameters()}
         with torch.no_grad():
             for name, parameter in spied.model.named_parameters():
-                parameter += step * direction[name]
+                parameter.add_(step * direction[name])
             margins = [float(value_of(spied, pair.chosen) - value_of(spied, pair.rejected)) for pair in pairs]
             for name, parameter in spied.model.named_parameters():
                 parameter.copy_(before[name])

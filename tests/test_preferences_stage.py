@@ -29,7 +29,6 @@ from r1kit.tasks import Procedural, load_tasks
 from r1kit.tasks.miniature.general import REFUSALS, General, gold_score, reference_thinking
 from r1kit.types import Problem, Response
 
-pytestmark = pytest.mark.timeout(600)  # a busy machine is slow, not broken
 ROOT = Path(__file__).parents[1]
 
 
@@ -522,6 +521,7 @@ def test_labels_of_one_kind_teach_nothing(tmp_path: Path, base: Path) -> None:
 BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
+@pytest.mark.slow
 def test_the_pages_examples_run_on_files_of_ones_own_and_learn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

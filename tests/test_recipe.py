@@ -174,7 +174,7 @@ def test_merged_anchor_keeps_its_lines(tmp_path):
     )
     layers = read_layers(file)
     recipe = build(layers, recipe_fakes.STAGES)
-    assert (recipe.stages[1].optimizer.steps, recipe.stages[1].optimizer.lr) == (4, 0.25)
+    assert (recipe.stages[1].optimizer.steps, recipe.stages[1].optimizer.lr) == (4, 0.25)  # type: ignore[attr-defined]
     assert explain(recipe, layers, "stages.b.optimizer.steps") == [
         f"stages.b.optimizer.steps = 4  ({file}:6)"
     ]
@@ -239,7 +239,7 @@ def test_stage_of_the_users_own_is_imported(read, tmp_path):
     ],
 )
 def test_mistake_is_one_clear_error_with_its_line(read, change, line, says):
-    text = GOOD.replace(*change, 1)
+    text = GOOD.replace(*change, 1)  # type: ignore[call-arg]
     assert text != GOOD
     if change[0] == "optimizer:":
         text = text.replace("      steps: 5\n      lr: 1e-6\n", "")

@@ -158,8 +158,9 @@ def test_pairs_labels_and_prompts_are_looked_at_with_their_columns(here: Path) -
 
 def test_a_first_row_that_is_bad_may_be_put_aside_where_the_recipe_says_so(here: Path) -> None:
     (here / "mixed.jsonl").write_text("{\n" + json.dumps(ROW) + "\n")
-    corpus = "corpus: {files: {good.jsonl: 1.0}}"
-    base = f"{{stage: pretrain, name: base, model: {{preset: nano}}, tokens: 10, {corpus}}}"
+    base = (
+        "{stage: pretrain, name: base, model: {preset: nano}, tokens: 10, corpus: {files: {good.jsonl: 1}}}"
+    )
     text = f"name: mine\nstages:\n  - {base}\n  - {{stage: sft, init: @base, data: [mixed.jsonl]}}\n"
     assert "mixed.jsonl:1: not JSON" in errors(text)[0]
     assert errors(text, "stages.sft.bad_rows=quarantine") == []

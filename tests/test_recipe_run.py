@@ -9,12 +9,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import recipe_fakes
 from rich.console import Console
+from waiting import LIMIT_S, wait_until
 
 from r1kit.config import ConfigError
 from r1kit.recipe.layers import read_layers
@@ -231,10 +231,12 @@ def test_finished_run_is_known_by_its_fingerprint(recipe, layers):
     assert find_finished(asked) is None
 
 
-def start(file: Path, folder: Path, *options: str) -> subprocess.Popen[str]:
-    command = [sys.executable, recipe_fakes.__file__, "run", str(file), "--out", str(folder), *options]
+def start(file: Path, folder: Path, *, hold: int | None = None) -> subprocess.Popen[str]:
+    """A run in another process, which waits at step ``hold`` of a stage that has so many."""
+    command = [sys.executable, recipe_fakes.__file__, "run", str(file), "--out", str(folder)]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src")}
-    # A job in the background of a shell ignores SIGINT, and so do its children unless they take it up again.
+    environment |= {} if hold is None else {"R1KIT_TEST_HOLD": str(hold)}
+    # A job in the background of a shell ignores SIGINT, and so do its children unless they ask for it again.
     listen = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=listen
@@ -242,29 +244,31 @@ def start(file: Path, folder: Path, *options: str) -> subprocess.Popen[str]:
 
 
 SLOW = (
-    "name: slow\nstages:\n  - {stage: write, name: base}\n  - {stage: write, name: zero, seconds_per_step: "
-    "0.2, optimizer: {steps: STEPS}}\n"
+    "name: slow\nstages:\n  - {stage: write, name: base}\n  - {stage: write, name: zero, optimizer: "
+    "{steps: 10}}\n"
 )
 
 
 def wait_for_lines(file: Path, lines: int, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 60
-    while not file.exists() or len(file.read_text().splitlines()) < lines:
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
-        time.sleep(0.02)
+    def reached() -> bool:
+        assert process.poll() is None, process.communicate()
+        return file.exists() and len(file.read_text().splitlines()) >= lines
+
+    wait_until(reached, f"{lines} lines in {file}")
 
 
+@pytest.mark.slow
 def test_killed_run_continues_where_it_was(tmp_path):
-    (tmp_path / "slow.yaml").write_text(SLOW.replace("STEPS", "10"))
-    process = start(tmp_path / "slow.yaml", tmp_path / "run")
-    wait_for_lines(tmp_path / "run/stages/zero.partial/data.jsonl", 2, process)
+    (tmp_path / "slow.yaml").write_text(SLOW)
+    process = start(tmp_path / "slow.yaml", tmp_path / "run", hold=5)
+    wait_for_lines(tmp_path / "run/stages/zero.partial/data.jsonl", 5, process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not (tmp_path / "run/stages/zero").exists()
     written = (tmp_path / "run/stages/zero.partial/data.jsonl").read_text()
     base = (tmp_path / "run/stages/base/stage.json").read_text()
     again = start(tmp_path / "slow.yaml", tmp_path / "run")
-    out, error = again.communicate(timeout=60)
+    out, error = again.communicate(timeout=LIMIT_S)
     assert again.returncode == 0, error
     assert "base: done" in out and "zero: continues" in out
     assert (tmp_path / "run/stages/base/stage.json").read_text() == base
@@ -278,16 +282,17 @@ def test_killed_run_continues_where_it_was(tmp_path):
     assert json.loads((tmp_path / "run/stages/zero/stage.json").read_text())["attempts"] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_run_exits_130_and_says_how_to_continue(tmp_path, number):
-    (tmp_path / "slow.yaml").write_text(SLOW.replace("STEPS", "3000"))
-    process = start(tmp_path / "slow.yaml", tmp_path / "run")
-    wait_for_lines(tmp_path / "run/stages/zero.partial/data.jsonl", 1, process)
+    (tmp_path / "slow.yaml").write_text(SLOW)
+    process = start(tmp_path / "slow.yaml", tmp_path / "run", hold=5)
+    wait_for_lines(tmp_path / "run/stages/zero.partial/data.jsonl", 5, process)
     second = start(tmp_path / "slow.yaml", tmp_path / "run")
-    _, refusal = second.communicate(timeout=60)
+    _, refusal = second.communicate(timeout=LIMIT_S)
     assert second.returncode == 2 and f"another process (id {process.pid}) works on this run" in refusal
     process.send_signal(number)
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 130
     assert "interrupted in stage 'zero'. Finished and kept: base." in error and "Traceback" not in error
     assert f"run {tmp_path}/slow.yaml" in error

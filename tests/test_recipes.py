@@ -6,6 +6,7 @@ import runpy
 import shlex
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tokenizers
@@ -62,13 +63,14 @@ def test_the_full_recipe_has_the_papers_numbers():
     recipe, plans = planned(ROOT / "recipes" / "r1-full.yaml")
     assert plans["pretrain"].parameters == pytest.approx(671.03e9, rel=1e-4)
     assert plans["pretrain"].tokens == 14.8e12
-    zero, long = recipe.stage("r1_zero"), recipe.stage("r1_zero_long")
+    stages: dict[str, Any] = {stage.name: stage for stage in recipe.stages}
+    zero, long = stages["r1_zero"], stages["r1_zero_long"]
     assert (
         zero.grpo.steps + long.grpo.steps == 10_400
         and long.grpo.max_tokens == 2 * zero.grpo.max_tokens == 65_536
     )
     for name in ("r1_zero", "r1_zero_long", "reasoning_rl", "alignment_rl"):
-        grpo = recipe.stage(name).grpo
+        grpo = stages[name].grpo
         assert (
             grpo.group * grpo.problems == 512
             and grpo.group * grpo.problems * grpo.updates_per_rollout == 8192
@@ -76,17 +78,14 @@ def test_the_full_recipe_has_the_papers_numbers():
         assert (
             grpo.beta == 0.001
             and grpo.reference_refresh == 400
-            and recipe.stage(name).learner.optimizer.learning_rate == 3e-6
+            and stages[name].learner.optimizer.learning_rate == 3e-6
         )
-        assert recipe.stage(name).learner.context >= grpo.max_tokens
-    alignment = recipe.stage("alignment_rl")
+        assert stages[name].learner.context >= grpo.max_tokens
+    alignment = stages["alignment_rl"]
     assert (
         alignment.grpo.temperature == 0.7 and round(alignment.grpo.steps * alignment.preference_share) == 400
     )
-    assert (
-        recipe.stage("sft").init == "@pretrain"
-        and recipe.stage("sft").learner.optimizer.learning_rate == 5e-5
-    )
+    assert stages["sft"].init == "@pretrain" and stages["sft"].learner.optimizer.learning_rate == 5e-5
 
 
 def qwen_checkpoint(folder: Path, texts: list[str]) -> Path:
@@ -111,9 +110,17 @@ def qwen_checkpoint(folder: Path, texts: list[str]) -> Path:
     fast.save_pretrained(folder)
     torch.manual_seed(0)
     config = transformers.Qwen2Config(
-        vocab_size=len(fast), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        max_position_embeddings=512, tie_word_embeddings=True, eos_token_id=fast.eos_token_id, bos_token_id=fast.eos_token_id,
-    )  # fmt: skip
+        vocab_size=len(fast),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        eos_token_id=fast.eos_token_id,
+        bos_token_id=fast.eos_token_id,
+    )
     transformers.Qwen2ForCausalLM(config).save_pretrained(folder)
     return folder
 
@@ -128,9 +135,15 @@ def write_sums(file: Path, numbers: range) -> Path:
 
 
 SMALL_GRPO = (
-    "grpo.steps=4", "grpo.problems=2", "grpo.group=4", "grpo.updates_per_rollout=2", "grpo.max_tokens=24", "grpo.reference_refresh=2",
-    "learner.context=320", "learner.optimizer.learning_rate=1e-3",
-)  # fmt: skip
+    "grpo.steps=4",
+    "grpo.problems=2",
+    "grpo.group=4",
+    "grpo.updates_per_rollout=2",
+    "grpo.max_tokens=24",
+    "grpo.reference_refresh=2",
+    "learner.context=320",
+    "learner.optimizer.learning_rate=1e-3",
+)
 SMALL_EVALUATION = (
     "problems=3",
     "n=2",
@@ -147,18 +160,25 @@ def test_zero_qwen_runs_on_a_checkpoint_that_transformers_wrote(tmp_path, monkey
         write_sums(tmp_path / "test.jsonl", range(20)),
     )
     model = qwen_checkpoint(tmp_path / "qwen", train.read_text().splitlines())
-    # Random weights solve nothing, and equal rewards teach nothing: this one tells rollouts apart.
+    # Random weights solve nothing, and equal rewards teach nothing: this one differs between rollouts.
     (tmp_path / "mine.py").write_text(
         "def vowels(rollouts):\n    return [float(sum(c in 'aeiou' for c in r.text)) for r in rollouts]\n"
     )
     output = r1kit(
-        "run", str(ROOT / "recipes" / "zero-qwen.yaml"), 'stages.r1_zero.rewards={"mine.py:vowels": 1.0}',
-        "runtime.device=cpu", "runtime.processes=1", f"stages.r1_zero.init={model}", f"stages.r1_zero.tasks.math.train={train}",
+        "run",
+        str(ROOT / "recipes" / "zero-qwen.yaml"),
+        'stages.r1_zero.rewards={"mine.py:vowels": 1.0}',
+        "runtime.device=cpu",
+        "runtime.processes=1",
+        f"stages.r1_zero.init={model}",
+        f"stages.r1_zero.tasks.math.train={train}",
         f"stages.r1_zero.tasks.math.held_out={held_out}",
-        "stages.r1_zero.tasks.math.decontaminate=[]", *(f"stages.r1_zero.{change}" for change in SMALL_GRPO),
-        f"stages.evaluate.models.base={model}", f"stages.evaluate.tasks.math500.held_out={held_out}",
+        "stages.r1_zero.tasks.math.decontaminate=[]",
+        *(f"stages.r1_zero.{change}" for change in SMALL_GRPO),
+        f"stages.evaluate.models.base={model}",
+        f"stages.evaluate.tasks.math500.held_out={held_out}",
         *(f"stages.evaluate.{change}" for change in SMALL_EVALUATION),
-    )  # fmt: skip
+    )
     assert "math: 30 train, 20 held out problems" in " ".join(output.split())
     stages = tmp_path / "runs" / "zero-qwen" / "stages"
     figures = json.loads((stages / "evaluate" / "report.json").read_text())["models"]
@@ -184,10 +204,17 @@ def test_distill_qwen_hands_the_teachers_answers_to_a_student_with_another_token
     held_out = write_sums(tmp_path / "test.jsonl", range(20))
     model = qwen_checkpoint(tmp_path / "qwen", held_out.read_text().splitlines())
     r1kit(
-        "run", str(ROOT / "recipes" / "distill-qwen.yaml"), "runtime.device=cpu", "runtime.processes=1", "stages.rejection_sampling=null",
-        "stages.sft.data=[teacher_says.jsonl]", f"stages.sft.init={model}", "stages.sft.learner.context=256",
-        f"stages.evaluate.tasks.math500.held_out={held_out}", *(f"stages.evaluate.{change}" for change in SMALL_EVALUATION),
-    )  # fmt: skip
+        "run",
+        str(ROOT / "recipes" / "distill-qwen.yaml"),
+        "runtime.device=cpu",
+        "runtime.processes=1",
+        "stages.rejection_sampling=null",
+        "stages.sft.data=[teacher_says.jsonl]",
+        f"stages.sft.init={model}",
+        "stages.sft.learner.context=256",
+        f"stages.evaluate.tasks.math500.held_out={held_out}",
+        *(f"stages.evaluate.{change}" for change in SMALL_EVALUATION),
+    )
     facts = json.loads((tmp_path / "runs/distill-qwen/stages/sft/report.json").read_text())
     assert facts["rows"] == 1 and facts["too_long"] == 0 and facts["loss"] > 0
 
@@ -206,6 +233,7 @@ GSM8K_IN_SECONDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (DATA / "gsm8k_train.jsonl").is_file(), reason="the public data sets are not here")
 def test_gsm8k_goes_from_the_real_file_through_every_stage_with_nothing_solved(tmp_path, monkeypatch):
     """The recipe in seconds: a model that solves nothing must stop no stage, and the report says that it
@@ -265,7 +293,9 @@ def test_no_recipe_reads_outside_the_clone_and_every_data_file_can_be_had(file):
             assert text.removeprefix("data/") in {**get["FILES"], **get["YOURS"]}, text
 
 
-def test_a_missing_data_file_stops_the_run_with_one_line_that_says_how_to_get_it(tmp_path, monkeypatch):
+def test_missing_data_files_stop_the_run_before_its_first_stage_and_are_named_with_how_to_get_them(
+    tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
     (tmp_path / "data/get.py").write_text("")
@@ -277,15 +307,21 @@ def test_a_missing_data_file_stops_the_run_with_one_line_that_says_how_to_get_it
     )
     with pytest.raises(R1kitError, match="no such file") as error:
         r1kit("run", str(ROOT / "recipes/gsm8k.yaml"))
-    said = str(error.value).splitlines()
-    assert all("no such file" in line and "; get it with: python data/get.py " in line for line in said)
-    assert said[0].endswith("get it with: python data/get.py gsm8k_train.jsonl")
+    said = [line for line in str(error.value).splitlines() if "no such file" in line]
+    missing = {
+        line.partition("no such file")[0].rpartition("data/")[2].rstrip(": "): line.rpartition("; ")[2]
+        for line in said
+    }
+    assert missing == {name: f"get it with: python data/get.py {name}" for name in missing}
+    assert {"gsm8k_train.jsonl", "gsm8k_test.jsonl"} <= missing.keys()
+    assert not (tmp_path / "runs").exists() or not list(tmp_path.glob("runs/*/stages/*"))
     (tmp_path / "data/get.py").unlink()
     with pytest.raises(R1kitError) as error:
         Dataset("gsm8k", train="data/gsm8k_train.jsonl").problems("train")
     assert str(error.value) == f"data/gsm8k_train.jsonl: no such file (looked up from {tmp_path})"
 
 
+@pytest.mark.slow
 def test_every_stage_reads_files_of_ones_own_and_none_of_the_miniatures(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     r1kit("run", "recipes/own-files.yaml", "--out", str(tmp_path / "run"))
@@ -315,6 +351,7 @@ def test_every_stage_reads_files_of_ones_own_and_none_of_the_miniatures(tmp_path
 BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
+@pytest.mark.slow
 def test_everything_on_the_page_about_ones_own_can_be_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = BLOCK.findall((ROOT / "docs" / "your-own.md").read_text())

@@ -1,7 +1,6 @@
 """Policy, reference and critic are of one step: where a file of the newest state is damaged, all of them come
 from the one before."""
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_world import learner_config, model, quiet_log, same_weights, tokenizer
+from small_world import learner_config, logged, model, quiet_log, same_weights, tokenizer
 
 from r1kit.chat import Chat
 from r1kit.data.mixture import Mixture
@@ -23,6 +22,8 @@ from r1kit.train.ppo import PPO, PPOConfig
 from r1kit.train.rl_loop import train
 from r1kit.train.rollouts import Policy
 from r1kit.types import Rollout
+
+pytestmark = pytest.mark.slow
 
 STEPS, STOPPED = (
     8,
@@ -84,11 +85,6 @@ def run_training(algorithm: str, out: Path, stops: bool = False) -> list[Learner
     ppo_config = PPOConfig(updates_per_rollout=2, reference_refresh=2, **shape)
     train(PPO(ppo_config, policy, rewards, critic), mixture, 7, quiet_log(out), out)
     return [learner, reference, critic]
-
-
-def logged(out: Path) -> list[dict[str, Any]]:
-    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if not name.startswith("time")} for row in rows]
 
 
 @pytest.fixture(scope="module")

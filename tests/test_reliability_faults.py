@@ -19,6 +19,7 @@ import recipe_fakes
 import torch
 from rich.console import Console
 from small_world import Spied, model_directory, random_rows, same_weights
+from waiting import LIMIT_S
 
 from r1kit.config import R1kitError
 from r1kit.interruption import Interruption
@@ -93,10 +94,10 @@ def test_a_second_signal_and_one_outside_a_training_stop_at_once() -> None:
 
 
 class FullDisk:
-    """Lets the files of a folder grow by ``room`` bytes and no more, as seen by ``Path.open(..., "ab")``."""
+    """Lets the files of a folder grow by ``space`` bytes and no more, as seen by ``Path.open(..., "ab")``."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.room = 10**9
+        self.space = 10**9
         genuine = Path.open
 
         def opened(path: Path, mode: str = "r", *rest: object, **options: object):  # type: ignore[no-untyped-def]
@@ -117,10 +118,10 @@ class Limited:
         self.file.close()
 
     def write(self, content: bytes) -> int:
-        room, self.disk.room = self.disk.room, max(0, self.disk.room - len(content))
-        if room == 0:
+        space, self.disk.space = self.disk.space, max(0, self.disk.space - len(content))
+        if space == 0:
             raise OSError(28, os.strerror(28))
-        return self.file.write(content[:room])
+        return self.file.write(content[:space])
 
 
 def test_rows_wait_while_the_disk_is_full_and_none_is_torn_or_lost(
@@ -128,7 +129,7 @@ def test_rows_wait_while_the_disk_is_full_and_none_is_torn_or_lost(
 ) -> None:
     disk, log = FullDisk(monkeypatch), quiet(tmp_path)
     log.step(0, 9, {"loss": 1.0})
-    disk.room = 20
+    disk.space = 20
     for step in (1, 2, 3):
         log.step(step, 9, {"loss": 1.0})
     assert steps_of(tmp_path) == [0]
@@ -140,7 +141,7 @@ def test_rows_wait_while_the_disk_is_full_and_none_is_torn_or_lost(
         R1kitError, match=r"metrics\.jsonl: 3 rows could not be written: No space left on device; free space"
     ):
         log.save_point(True, lambda: pytest.fail("a state must not be saved ahead of its log"))
-    disk.room = 10**9
+    disk.space = 10**9
     log.step(4, 9, {"loss": 1.0})
     assert steps_of(tmp_path) == list(range(5))
     saved = []
@@ -150,7 +151,7 @@ def test_rows_wait_while_the_disk_is_full_and_none_is_torn_or_lost(
 
 def test_a_stage_does_not_end_with_rows_unwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     disk = FullDisk(monkeypatch)
-    disk.room = 0
+    disk.space = 0
     with pytest.raises(R1kitError, match="2 rows could not be written"):
         log = quiet(tmp_path)
         log.step(0, 2, {})
@@ -160,7 +161,7 @@ def test_a_stage_does_not_end_with_rows_unwritten(tmp_path: Path, monkeypatch: p
 @pytest.mark.skipif(
     os.geteuid() != 0 or sys.platform != "linux", reason="a small file system is mounted, which only root may"
 )
-def test_a_disk_that_is_really_full_loses_no_state_and_goes_on_when_there_is_room(tmp_path: Path) -> None:
+def test_a_disk_that_is_really_full_loses_no_state_and_goes_on_when_there_is_space(tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()
     if subprocess.run(
@@ -215,15 +216,16 @@ def test_an_error_at_any_write_of_a_save_leaves_the_state_before_it(
         patch.setattr(os, call, refused)
         try:
             checkpoint.save(tmp_path, layer, [], {"step": 3})
-            told = None
+            message = None
         except (checkpoint.StateError, OSError) as raised:
-            told = str(raised)
+            message = str(raised)
     found = checkpoint.progress_of(tmp_path)["step"]
-    assert (found == 2 and told is not None and os.strerror(error) in told) or found == 3
+    assert (found == 2 and message is not None and os.strerror(error) in message) or found == 3
     checkpoint.save(tmp_path, layer, [], {"step": 4})
     assert checkpoint.progress_of(tmp_path) == {"step": 4}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     shutil.which("strace") is None, reason="strace is not installed; it has system calls fail"
 )
@@ -245,7 +247,9 @@ def test_a_save_that_the_disk_refuses_somewhere_ends_with_the_same_bytes(tmp_pat
         "TMPDIR": str(tmp_path),
         "OMP_NUM_THREADS": "1",
     }
-    ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, check=False)
+    ended = subprocess.run(
+        command, capture_output=True, text=True, env=environment, timeout=LIMIT_S, check=False
+    )
     if "Operation not permitted" in ended.stderr:
         pytest.skip("tracing a process is not allowed here")
     assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -259,11 +263,10 @@ def test_a_save_that_the_disk_refuses_somewhere_ends_with_the_same_bytes(tmp_pat
 
 
 def test_a_reward_that_hangs_is_named_with_its_stack(capfd: pytest.CaptureFixture[str]) -> None:
-    began = time.monotonic()
     said = r"reward 'slow' has not returned \(waited 0.3 s; the stacks of all threads are above\)"
     with pytest.raises(HungError, match=said), deadline("reward 'slow' has not returned", 0.3):
         sleep_for_ever()
-    assert time.monotonic() - began < 20 and "in sleep_for_ever" in capfd.readouterr().err
+    assert "in sleep_for_ever" in capfd.readouterr().err
     with deadline("quick", 60.0):
         pass
     assert threading.active_count() < 50 and signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
@@ -278,9 +281,9 @@ def test_what_hangs_outside_python_ends_the_process_and_says_what_it_was() -> No
         "import signal\nfrom r1kit import watchdog\nwatchdog.GRACE_S = 0.2\n"
         "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])\n"
         "with watchdog.deadline('reward \\'deaf\\' has not returned', 0.2):\n    import time; "
-        "time.sleep(60)\n"
+        "time.sleep(1e6)\n"
     )
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=LIMIT_S)
     assert (
         ended.returncode == 1
         and "reward 'deaf' has not returned" in ended.stderr
@@ -304,10 +307,11 @@ def test_the_lock_of_a_killed_process_is_no_obstacle_whoever_has_its_number_now(
         "--out",
         str(tmp_path / "run"),
     ]
-    ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=LIMIT_S)
     assert ended.returncode == 0, ended.stderr
 
 
+@pytest.mark.slow
 def test_hash_seed_and_folder_change_nothing(tmp_path: Path) -> None:
     found = []
     text = (
@@ -332,7 +336,7 @@ def test_hash_seed_and_folder_change_nothing(tmp_path: Path) -> None:
             str(place / "run"),
         ]
         subprocess.run(
-            command, check=True, capture_output=True, env=environment, cwd=place / elsewhere, timeout=120
+            command, check=True, capture_output=True, env=environment, cwd=place / elsewhere, timeout=LIMIT_S
         )
         records = [
             json.loads((place / "run/stages" / stage / "stage.json").read_text())

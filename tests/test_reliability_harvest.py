@@ -42,10 +42,10 @@ def engine(calls_left: int = -1) -> Mortal:
     return made
 
 
-def run(out: Path, played: NativeEngine, seed: int = 3) -> list[list[Rollout]]:
+def run(out: Path, engine: NativeEngine, seed: int = 3) -> list[list[Rollout]]:
     out.mkdir(exist_ok=True)
     ctx: Any = SimpleNamespace(out=out)
-    return harvest(ctx, "reasoning", played, CHAT, PROBLEMS, SAMPLING, seed)
+    return harvest(ctx, "reasoning", engine, CHAT, PROBLEMS, SAMPLING, seed)
 
 
 def same(one: list[list[Rollout]], other: list[list[Rollout]]) -> bool:
@@ -55,10 +55,10 @@ def same(one: list[list[Rollout]], other: list[list[Rollout]]) -> bool:
         for a, b in pairs
         for name in ("token_ids", "logprobs")
     ]
-    told = [
+    texts = [
         (r.problem.id, r.index, r.text, r.answer, r.completion.finish, r.completion.version) for r, _ in pairs
     ]
-    return all(np.array_equal(a, b) and a.dtype == b.dtype for a, b in arrays) and told == [
+    return all(np.array_equal(a, b) and a.dtype == b.dtype for a, b in arrays) and texts == [
         (r.problem.id, r.index, r.text, r.answer, r.completion.finish, r.completion.version) for _, r in pairs
     ]
 

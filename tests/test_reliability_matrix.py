@@ -1,14 +1,13 @@
 """Reinforcement learning that is killed at every one of its steps, for save intervals that are aligned with
 nothing, with and without a curriculum: always the same bytes."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from small_world import learner_config, model, quiet_log, same_weights, tokenizer
+from small_world import learner_config, logged, model, quiet_log, same_weights, tokenizer
 
 from r1kit.chat import Chat
 from r1kit.data.mixture import STATE, Mixture
@@ -22,6 +21,8 @@ from r1kit.train.learner import Learner, Metrics
 from r1kit.train.rl_loop import train
 from r1kit.train.rollouts import Policy
 from r1kit.types import Rollout
+
+pytestmark = pytest.mark.slow
 
 STEPS = 6
 MATRIX: dict[str, dict[str, Any]] = {
@@ -103,17 +104,6 @@ def run_training(
     log.interruption = interruption or log.interruption
     train(GRPO(config, policy, rewards), mixture, 7, log, out)
     return learner
-
-
-def logged(out: Path) -> list[dict[str, Any]]:
-    """Metrics without times, and all rollouts."""
-    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    metrics = [{name: value for name, value in row.items() if not name.startswith("time")} for row in rows]
-    return metrics + [
-        json.loads(line)
-        for file in sorted(out.glob("samples/**/*.jsonl"))
-        for line in file.read_text().splitlines()
-    ]
 
 
 @pytest.mark.parametrize("curriculum", [{}, CURRICULUM], ids=["all problems", "a curriculum"])

@@ -76,7 +76,7 @@ def states(recipe: Recipe) -> list[str]:
 def test_a_stage_records_its_inputs_and_outputs_by_content(recipe: Recipe, data: Path) -> None:
     execute(recipe)
     base = record(recipe, "base")
-    assert base["files"] == {str(data): provenance.hash_file(data)}
+    assert base["files"] == {str(data): provenance.hash_file(data)}  # type: ignore[attr-defined]
     assert (
         base["outputs"]["data.jsonl"]["bytes"] == (recipe.run_dir / "stages/base/data.jsonl").stat().st_size
     )
@@ -310,27 +310,30 @@ def test_an_unfinished_stage_is_not_continued_with_other_kernels(
 def test_the_kernels_in_use_are_named_by_what_they_were_compiled_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def told(**environment: str) -> dict[str, str]:
+    def environment_of(**environment: str) -> dict[str, str]:
         with monkeypatch.context() as patch:
             for name, value in environment.items():
                 patch.setenv(name, value)
             patch.setattr(build_kernels, "library", build_kernels.library.__wrapped__)  # without its memory
             return LocalConfig().kernels()
 
-    here = told()
-    assert set(here) == {"engine", "learner"} and told() == here
-    without = told(CXX="", PATH=str(tmp_path))
+    here = environment_of()
+    assert set(here) == {"engine", "learner"} and environment_of() == here
+    without = environment_of(CXX="", PATH=str(tmp_path))
     assert set(without.values()) == {"PyTorch (r1kit doctor says why)"}
     assert LocalConfig(device="cuda").kernels() == without
-    assert told(MKL_CBWR="AVX2") == {**here, "MKL_CBWR": "AVX2"}
+    assert environment_of(MKL_CBWR="AVX2") == {**here, "MKL_CBWR": "AVX2"}
     if here != without:  # the machine has what the kernels need
         assert here["engine"].startswith("engine-") and here["learner"].startswith("fused-")
         compiler = tmp_path / "g++"
         compiler.write_text("#!/bin/sh\n[ $1 = --version ] && echo another one && exit\nexit 1\n")
         compiler.chmod(0o755)
-        assert told(CXX=str(compiler), XDG_CACHE_HOME=str(tmp_path)) == without  # a compiler that fails
+        assert (
+            environment_of(CXX=str(compiler), XDG_CACHE_HOME=str(tmp_path)) == without
+        )  # a compiler that fails
 
 
+@pytest.mark.slow
 def test_doctor_says_which_kernels_run_or_why_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = LocalConfig().kernels()
     for finding, name in zip(doctor.examine_kernels(), ("engine", "learner"), strict=True):

@@ -4,49 +4,19 @@ import json
 import re
 import sys
 from dataclasses import fields, replace
-from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from figure_fakes import PROTOCOL, evaluation, model_figures
+import results
+from figure_fakes import PROTOCOL, evaluation, model_figures, write_stage
 
 from r1kit.figures import FACTS, Evaluation, read, write
-
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-
-
-@pytest.fixture(scope="module")
-def results():
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        import results
-
-        yield results
-    finally:
-        sys.path.remove(str(BENCHMARKS))
 
 
 def figures(pass_1, cons=None, **changes):
     return model_figures(
         pass_1, **{"cons_n": cons or pass_1, "format": 0.98, "language": 0.97, "general": 0.7, **changes}
     )
-
-
-def write_stage(run, name, kind, *, inputs=(), report=None, seconds=10.0, **config):
-    folder = run / "stages" / name
-    folder.mkdir(parents=True)
-    record = {
-        "stage": kind,
-        "name": name,
-        "config": config,
-        "inputs": {name: "0" for name in inputs},
-        "seconds": seconds,
-    }
-    (folder / "stage.json").write_text(
-        json.dumps({**record, "peak_rss_mb": 1000.0, "finished": 1_800_000_000.0})
-    )
-    if report is not None:
-        write(folder / "report.json", report)
 
 
 def write_run(run, zero=0.82, controls=False):
@@ -126,13 +96,13 @@ def row_of(text, start):
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
-def test_spread_is_mean_extremes_and_sample_deviation(results):
+def test_spread_is_mean_extremes_and_sample_deviation():
     assert results.spread([0.8, 0.82, 0.9, None]) == "0.840 (0.800..0.900; sd 0.053)"
     assert results.spread([0.8]) == "0.800"
     assert results.spread([None]) == "–"
 
 
-def test_time_and_memory_of_a_run_on_one_process_are_not_those_of_the_recipe(results, docs, tmp_path):
+def test_time_and_memory_of_a_run_on_one_process_are_not_those_of_the_recipe(docs, tmp_path):
     found = [results.read(write_run(tmp_path / f"runs/mini-{seed}", 0.8)) for seed in (0, 1)]
     found[1].run.recipe["runtime"] = {"processes": 1}
     assert [run.recipe_seconds() for run in found] == [90.0, None]
@@ -141,7 +111,7 @@ def test_time_and_memory_of_a_run_on_one_process_are_not_those_of_the_recipe(res
     assert row_of(docs.read_text(), "**all**") == ["**all**", "90"]
 
 
-def test_mean_curve_takes_each_step_from_the_runs_that_have_it(results):
+def test_mean_curve_takes_each_step_from_the_runs_that_have_it():
     assert sys.modules["figures"].mean_curve([[(1, 0.2), (2, 0.4)], [(2, 0.6), (3, 1.0)]]) == [
         (1, 0.2),
         (2, 0.5),
@@ -149,7 +119,7 @@ def test_mean_curve_takes_each_step_from_the_runs_that_have_it(results):
     ]
 
 
-def test_page_has_every_part_and_only_numbers_of_the_runs(results, docs, tmp_path):
+def test_page_has_every_part_and_only_numbers_of_the_runs(docs, tmp_path):
     runs = [
         results.read(write_run(tmp_path / f"runs/mini-{seed}", zero))
         for seed, zero in enumerate((0.82, 0.84))
@@ -170,13 +140,13 @@ def test_page_has_every_part_and_only_numbers_of_the_runs(results, docs, tmp_pat
     assert "Not run: `make controls`" in text
 
 
-def test_no_page_names_a_folder_or_a_host(results, docs, tmp_path):
+def test_no_page_names_a_folder_or_a_host(docs, tmp_path):
     written = results.write([results.read(write_run(tmp_path / "runs/mini-0"))], docs)
     for file in written:
         assert str(tmp_path) not in file.read_text() and "secret" not in file.read_text()
 
 
-def test_missed_target_is_said_in_results_and_readme(results, docs, tmp_path):
+def test_missed_target_is_said_in_results_and_readme(docs, tmp_path):
     results.write([results.read(write_run(tmp_path / "runs/mini-0", zero=0.7))], docs)
     assert row_of(docs.read_text(), "R1-Zero's pass@1")[1:] == ["≥ 0.8", "0.700", "**does not hold**"]
     assert (
@@ -185,18 +155,18 @@ def test_missed_target_is_said_in_results_and_readme(results, docs, tmp_path):
     )
 
 
-def test_target_met_by_some_seeds_only_is_no_more_than_that(results, docs, tmp_path):
+def test_target_met_by_some_seeds_only_is_no_more_than_that(docs, tmp_path):
     runs = [results.read(write_run(tmp_path / f"runs/mini-{zero}", zero)) for zero in (0.79, 0.82, 0.83)]
     results.write(runs, docs)
     assert row_of(docs.read_text(), "R1-Zero's pass@1")[3] == "**holds on average only** (2 of 3)"
 
 
-def test_what_was_not_measured_gets_no_verdict(results, tmp_path):
+def test_what_was_not_measured_gets_no_verdict(tmp_path):
     run = results.read(write_run(tmp_path / "runs/mini-0"))
     assert all(claim.judged([run]) == ("–", "not measured") for claim in results.CONTROL_CLAIMS)
 
 
-def test_controls_are_compared_and_take_no_part_in_the_times(results, docs, tmp_path):
+def test_controls_are_compared_and_take_no_part_in_the_times(docs, tmp_path):
     run = results.read(write_run(tmp_path / "runs/mini-0", controls=True))
     assert run.total_seconds() == 90.0
     results.write([run], docs)
@@ -208,7 +178,7 @@ def test_controls_are_compared_and_take_no_part_in_the_times(results, docs, tmp_
     assert "the best student by RL is student_rl_3e-4 (60 s); distillation took 40 s" in text
 
 
-def test_figures_are_drawings_and_are_shown_where_they_exist(results, docs, tmp_path):
+def test_figures_are_drawings_and_are_shown_where_they_exist(docs, tmp_path):
     written = results.write([results.read(write_run(tmp_path / "runs/mini-0", controls=True))], docs)
     drawn = [file for file in written if file.suffix == ".svg"]
     assert {file.stem for file in drawn} == {"r1_zero", "r1_zero_length", "hacking", "direct"}
@@ -219,7 +189,7 @@ def test_figures_are_drawings_and_are_shown_where_they_exist(results, docs, tmp_
         assert shown and all((page.parent / name).is_file() for name in shown)
 
 
-def test_marked_places_are_filled_again_and_the_rest_is_left(results, docs, tmp_path):
+def test_marked_places_are_filled_again_and_the_rest_is_left(docs, tmp_path):
     runs = [results.read(write_run(tmp_path / "runs/mini-0"))]
     results.write(runs, docs)
     readme = docs.parent.parent / "README.md"
@@ -233,13 +203,13 @@ def test_marked_places_are_filled_again_and_the_rest_is_left(results, docs, tmp_
     )
 
 
-def test_page_without_its_marks_is_an_error(results, docs, tmp_path):
+def test_page_without_its_marks_is_an_error(docs, tmp_path):
     (docs.parent / "stages/r1_zero.md").write_text("# R1-Zero\n")
     with pytest.raises(results.R1kitError, match=r"r1_zero\.md.*exactly one"):
         results.write([results.read(write_run(tmp_path / "runs/mini-0"))], docs)
 
 
-def test_a_figure_or_fact_of_another_name_is_an_error_and_no_dash(results, tmp_path):
+def test_a_figure_or_fact_of_another_name_is_an_error_and_no_dash(tmp_path):
     run = results.read(write_run(tmp_path / "runs/mini-0"))
     assert run.figure("r1_zero", "cons@n") == 0.95 and run.figure("missing", "pass@1") is None
     with pytest.raises(KeyError, match="cons@16"):
@@ -251,12 +221,12 @@ def test_a_figure_or_fact_of_another_name_is_an_error_and_no_dash(results, tmp_p
         run.fact("pretrain", "token_count")
 
 
-def test_every_fact_of_a_page_is_one_that_its_stage_reports(results):
+def test_every_fact_of_a_page_is_one_that_its_stage_reports():
     for name, page in results.PAGES.items():
         assert not page.facts or set(page.facts) <= {field.name for field in fields(FACTS[name])}
 
 
-def test_models_of_different_protocols_are_not_compared(results, tmp_path):
+def test_models_of_different_protocols_are_not_compared(tmp_path):
     runs = [results.read(write_run(tmp_path / f"runs/mini-{seed}")) for seed in (0, 1)]
     assert results.protocol(runs).startswith(PROTOCOL.in_words())
     file = runs[1].run.folder / "stages/evaluate/report.json"
@@ -264,7 +234,7 @@ def test_models_of_different_protocols_are_not_compared(results, tmp_path):
     assert "different protocols" in results.protocol([runs[0], results.read(runs[1].run.folder)])
 
 
-def test_run_without_evaluation_is_refused_in_words(results, tmp_path, capsys):
+def test_run_without_evaluation_is_refused_in_words(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     with pytest.raises(SystemExit, match="empty: no finished stage evaluates"):
         results.main([str(tmp_path / "empty"), "--out", str(tmp_path / "results.md")])

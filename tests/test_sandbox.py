@@ -366,6 +366,7 @@ def killing(seed: int, workers: pool.Pool):
         killer.join()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tier", pool.TIERS)
 def test_workers_and_jobs_killed_at_random_change_no_verdict(tier, capfd):
     program = "def f(x):\n    sum(range(30_000))\n    return x + 1"
@@ -428,7 +429,7 @@ def test_a_worker_that_cannot_be_started_is_a_failure_and_no_verdict(monkeypatch
         raise OSError("no more processes")
 
     workers = pool.Pool("namespaces", 1)
-    monkeypatch.setattr(zygote_handle.subprocess, "Popen", refuse)
+    monkeypatch.setattr(zygote_handle.subprocess, "Popen", refuse)  # type: ignore[attr-defined]
     found = run_jobs([Job(INCREMENT, ONE, "function", "f")], workers)[0]
     assert (found.outcome, found.reward) == ("failed", None)
     assert "no more processes (10 attempts)" in found.reason
@@ -547,6 +548,7 @@ class Code(Stage):
 """
 
 
+@pytest.mark.slow
 def test_the_tier_that_a_user_types_reaches_the_workers_and_the_runs_record(tmp_path):
     name = f"{tmp_path}/mine.py:Code"
     (tmp_path / "mine.py").write_text(RUNS_A_PROGRAM.replace("CODE", name))
@@ -559,7 +561,7 @@ def test_the_tier_that_a_user_types_reaches_the_workers_and_the_runs_record(tmp_
         "tiny.yaml",
         "--sandbox=landlock",
     ]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "runs/tiny/stages/base/data.jsonl").read_text() == "correct landlock"
     record = json.loads((tmp_path / "runs/tiny/env.json").read_text())
@@ -569,7 +571,7 @@ def test_the_tier_that_a_user_types_reaches_the_workers_and_the_runs_record(tmp_
 
 @pytest.mark.parametrize(("tier", "said"), [("auto", 0), ("landlock", 0), ("unsafe-subprocess", 1)])
 def test_the_report_says_when_programs_ran_without_isolation(tmp_path, tier, said):
-    run = sentences.Run(tmp_path, {}, {"sandbox": tier}, (), (), (), (), {})
+    run = sentences.Run(tmp_path, {}, {"sandbox": tier}, (), (), (), (), {})  # type: ignore[attr-defined]
     page = markdown(compose(run))
     assert page.count("WITHOUT isolation") == said
     assert re.search(rf"sandbox for programs\W+{tier}", page)
@@ -629,6 +631,7 @@ def _twist(right):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::SyntaxWarning")
 def test_mbpp_canonical_solutions_pass_and_mutants_do_not():
     rows = mbpp() if os.environ.get("R1KIT_ADVERSARIAL") == "full" else mbpp()[::12]

@@ -18,13 +18,14 @@ from r1kit.engine.native import NativeEngine
 from r1kit.rewards import WeightedReward
 from r1kit.tasks import load_tasks
 from r1kit.train.corrections import corrected
-from r1kit.train.grpo import GRPOConfig, recompute, train
+from r1kit.train.grpo import GRPO, GRPOConfig, recompute
 from r1kit.train.learner import Learner, LearnerConfig
 from r1kit.train.objectives import Objective, Predictions
 from r1kit.train.optimizers import OptimizerConfig
 from r1kit.train.packing import Batch, pack
 from r1kit.train.policy_loss import PolicyLoss
-from r1kit.train.rollouts import Phase, Player
+from r1kit.train.rl_loop import train
+from r1kit.train.rollouts import Phase, Policy
 from r1kit.types import Completion, Problem, Rollout, Row, Score
 
 PROMPT = 3
@@ -174,9 +175,9 @@ def test_recompute_leaves_the_engines_log_probabilities_alone() -> None:
     )
     phase = Phase([[rollout]], [[Score(1.0, {})]], 1, 1)
     learner = Spied().learner
-    player = Player(learner, NativeEngine(model(), [tokenizer().eos_id]), Chat(tokenizer()))
-    assert recompute(player, phase, configured()) == (phase, {})
-    assert len(recompute(player, phase, configured(correction="truncate"))[0].old_PG) == 1
+    policy = Policy(learner, NativeEngine(model(), [tokenizer().eos_id]), Chat(tokenizer()))
+    assert recompute(policy, phase, configured()) == (phase, {})
+    assert len(recompute(policy, phase, configured(correction="truncate"))[0].old_PG) == 1
 
 
 class Watching(Learner):
@@ -209,13 +210,14 @@ def test_the_mask_sees_what_earlier_updates_of_the_phase_have_moved(tmp_path: Pa
         context=96, lines=4, precision="float32", optimizer=OptimizerConfig(learning_rate=1e-2)
     )
     learner = Watching(model(init_std=0.05), settings)
-    player = Player(learner, NativeEngine(learner.model, [tokenizer().eos_id]), Chat(tokenizer()))
+    policy = Policy(learner, NativeEngine(learner.model, [tokenizer().eos_id]), Chat(tokenizer()))
     mixture = Mixture(load_tasks({"chain": {"weight": 1, "size": 40}}), "train", 5)
 
     def even(rollouts: Sequence[Rollout]) -> list[float | None]:
         return [float(np.mean(r.completion.token_ids % 2 == 0)) for r in rollouts]
 
-    train(config, player, mixture, [WeightedReward("even", 1.0, even)], 7, quiet_log(tmp_path), tmp_path)
+    algorithm = GRPO(config, policy, [WeightedReward("even", 1.0, even)])
+    train(algorithm, mixture, 7, quiet_log(tmp_path), tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["policy/clipped"] for line in lines] == pytest.approx(learner.expected)
     assert learner.expected[0] == learner.expected[4] == 0

@@ -97,7 +97,7 @@ def _summed(
         learner = Learner(
             LanguageModel(config),
             LearnerConfig(context=context, lines=4, precision=precision),
-            lambda flat: seen.append(flat.clone()) or flat,
+            lambda flat: seen.append(flat.clone()) or flat,  # type: ignore[func-returns-value]
         )
         learner.update(rows, objective, 1.0)
     return seen[0]

@@ -117,8 +117,8 @@ def test_the_figures_are_those_of_brute_force() -> None:
     assert overall.problems == 12 and figures.tasks == {"chain": overall}
     assert sum(level.problems for level in figures.by_difficulty) == 12
     for level in figures.by_difficulty:
-        own = [i for i, p in enumerate(problems) if p.difficulty == level.difficulty]
-        assert level.problems == len(own) and level.pass_1 == pytest.approx(right[own].mean())
+        places = [i for i, p in enumerate(problems) if p.difficulty == level.difficulty]
+        assert level.problems == len(places) and level.pass_1 == pytest.approx(right[places].mean())
     assert (figures.habits, figures.direct, figures.general) == ({}, None, None)
 
 
@@ -563,7 +563,8 @@ def test_a_configuration_given_in_part_keeps_the_stages_own_default() -> None:
         and changed.learner.optimizer.kind == "muon"
         and changed.learner.context == plain.learner.context
     )
-    aligned = STAGES["alignment_rl"](grpo={"steps": 5}, tasks={"chain": 1}, prompts={"general": 1})
+    keys = {"grpo": {"steps": 5}, "tasks": {"chain": 1}, "prompts": {"general": 1}}
+    aligned = STAGES["alignment_rl"].parse(keys, "stage")
     assert aligned.grpo.temperature == 0.7  # type: ignore[attr-defined]
     assert SFT(training={"schedule": {"warmup": 3}}).training.schedule.kind == "cosine"
     with pytest.raises(ConfigError, match="training: unknown key 'mtp_wait': did you mean 'mtp_weight'"):

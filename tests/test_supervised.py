@@ -115,6 +115,7 @@ def test_the_schedule_and_the_multi_token_loss_follow_the_step(tmp_path: Path) -
     assert last["loss"] == 2.0
 
 
+@pytest.mark.slow
 def test_fine_tuning_learns_its_responses_by_heart(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     rows = [response_row(rng.integers(0, VOCABULARY, 4), rng.integers(0, VOCABULARY, 5)) for _ in range(4)]

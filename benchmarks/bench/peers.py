@@ -51,11 +51,11 @@ def python_of(peer: Peer, folder: Path) -> Path:
     python = venv / "bin" / "python"
     if not (venv / "ready").is_file() and not _has(python, peer.proof):
         print(f"bench: installing {', '.join(peer.packages)} into {venv}", file=sys.stderr)
-        _run([sys.executable, "-m", "venv", str(venv)])
-        _run([str(python), "-m", "pip", "install", "--quiet", TORCH])
-        _run([str(python), "-m", "pip", "install", "--quiet", TORCH, *peer.packages])
+        run_command([sys.executable, "-m", "venv", str(venv)])
+        run_command([str(python), "-m", "pip", "install", "--quiet", TORCH])
+        run_command([str(python), "-m", "pip", "install", "--quiet", TORCH, *peer.packages])
         if peer.removed:
-            _run([str(python), "-m", "pip", "uninstall", "--quiet", "--yes", *peer.removed])
+            run_command([str(python), "-m", "pip", "uninstall", "--quiet", "--yes", *peer.removed])
     (venv / "ready").touch()
     return python
 
@@ -64,7 +64,7 @@ def versions(peer: Peer, python: Path) -> dict[str, str]:
     """Versions of torch and of the peer's packages."""
     names = ["torch", *(package.partition("==")[0] for package in peer.packages)]
     code = f"from importlib.metadata import version\nfor name in {names!r}: print(name, version(name))"
-    lines = _run([str(python), "-c", code]).splitlines()
+    lines = run_command([str(python), "-c", code]).splitlines()
     return dict(line.split() for line in lines)
 
 
@@ -76,7 +76,7 @@ def _has(python: Path, module: str) -> bool:
     )
 
 
-def _run(words: list[str]) -> str:
+def run_command(words: list[str]) -> str:
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr or done.stdout).strip().splitlines()

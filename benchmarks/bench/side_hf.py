@@ -5,6 +5,7 @@ A micro-batch is padded to its own longest row. Precision: "hf" trains float32 w
 "hf_bf16" bf16 weights with a float32 master."""
 
 import random
+from collections.abc import Callable
 
 import torch
 from serving import Order, serve
@@ -30,7 +31,7 @@ class Ends(LogitsProcessor):
         return scores
 
 
-def start_rollout(spec: Order):
+def start_rollout(spec: Order) -> Callable[[Order], Order]:
     torch.set_num_threads(spec["cores"])
     model = AutoModelForCausalLM.from_pretrained(spec["folder"], dtype=torch.bfloat16).eval()
     prompts = torch.tensor([prompt for prompt in spec["prompts"] for _ in range(spec["group"])])
@@ -50,7 +51,7 @@ def start_rollout(spec: Order):
     return run
 
 
-def start_learner(spec: Order):
+def start_learner(spec: Order) -> Callable[[Order], Order]:
     torch.set_num_threads(spec["cores"])
     pure = spec["side"] == "hf_bf16"
     model = AutoModelForCausalLM.from_pretrained(

@@ -158,9 +158,14 @@ def reinforce(runtime: LocalRuntime, spec: Order, line: Line, orders: Iterator[O
         for problem, ids in zip(task.problems(""), spec["prompts"], strict=True)
     )
     config = GRPOConfig(
-        steps=STEPS, problems=len(spec["prompts"]), group=spec["group"], updates_per_rollout=1, max_tokens=spec["new_tokens"], beta=0.0,
+        steps=STEPS,
+        problems=len(spec["prompts"]),
+        group=spec["group"],
+        updates_per_rollout=1,
+        max_tokens=spec["new_tokens"],
+        beta=0.0,
         save_every=STEPS,
-    )  # fmt: skip
+    )
     rewards = [WeightedReward("sevens", 1.0, reward)]
     mixture = Mixture({"bench": (task, 1.0)}, "train", 0)
     train(GRPO(config, policy, rewards), mixture, 0, Stepwise(scratch, line, orders, engine), scratch)

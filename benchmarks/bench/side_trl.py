@@ -2,6 +2,7 @@
 one training step."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -24,19 +25,20 @@ class Ordered(TrainerCallback):
     """Wait for an order before every step, answer after it."""
 
     def __init__(self, line: Line, orders: Iterator[Order]) -> None:
-        self.line, self.orders, self.lengths = line, orders, []
+        self.line, self.orders = line, orders
+        self.lengths: list[int] = []
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    def on_train_begin(self, *_: object, **__: object) -> None:
         self.line.answer({"ready": True})
 
-    def on_step_begin(self, args, state, control, **kwargs):
+    def on_step_begin(self, *_: object, **__: object) -> None:
         order = next(self.orders, None)
         if order is None:
             raise SystemExit
         self.lengths = order["lengths"]
         torch.manual_seed(order["seed"])
 
-    def on_step_end(self, args, state, control, **kwargs):
+    def on_step_end(self, *_: object, **__: object) -> None:
         self.line.answer({"tokens": sum(self.lengths)})
 
 
@@ -49,7 +51,7 @@ def main() -> None:
 
 def train(spec: Order, line: Line, orders: Iterator[Order]) -> None:
     torch.set_num_threads(spec["cores"])
-    model = AutoModelForCausalLM.from_pretrained(spec["folder"], dtype=torch.bfloat16)
+    model: Any = AutoModelForCausalLM.from_pretrained(spec["folder"], dtype=torch.bfloat16)
     ordered = Ordered(line, orders)
     generate, rows, prompt_tokens = (
         model.generate,

@@ -2,11 +2,12 @@
 of tokens."""
 
 import os
+from collections.abc import Callable
 
 from serving import Order, serve
 
 
-def start(spec: Order):
+def start(spec: Order) -> Callable[[Order], Order]:
     os.environ |= {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1",

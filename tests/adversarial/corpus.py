@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -127,6 +128,11 @@ def descendants() -> list[str]:
     return found
 
 
+def _note(wait: Callable[[], object], name: str, touched: list[str]) -> None:
+    wait()
+    touched.append(name)
+
+
 def listen(canary: Path, touched: list[str]) -> int:
     """Open sockets that no program may reach: TCP, UDP, a unix socket and an abstract one."""
     tcp, udp = socket.socket(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -145,9 +151,7 @@ def listen(canary: Path, touched: list[str]) -> int:
         ("udp", lambda: udp.recv(10)),
         ("abstract", lambda: abstract.recv(10)),
     ):
-        threading.Thread(
-            target=lambda name=name, wait=wait: (wait(), touched.append(name)), daemon=True
-        ).start()
+        threading.Thread(target=_note, args=(wait, name, touched), daemon=True).start()
     return port
 
 

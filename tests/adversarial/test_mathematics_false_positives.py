@@ -9,6 +9,8 @@ import pytest
 from r1kit.tasks.mathematics.check import check_math
 from r1kit.tasks.mathematics.checker_pool import wait_until_ready
 
+pytestmark = pytest.mark.slow
+
 MOST_WORK = 15.0  # processor seconds of the caller for one answer; an answer takes well under one
 OPEN, CLOSE = "<think>", "</think>"
 TOWER = "9^{9^{9^{9}}}"

@@ -14,6 +14,8 @@ import pytest
 
 from r1kit.sandbox import pool, zygote_handle
 
+pytestmark = pytest.mark.slow
+
 EVERY = 1 if os.environ.get("R1KIT_ADVERSARIAL") == "full" else 9
 ROOT = Path(__file__).parents[2]
 

@@ -120,7 +120,7 @@ class LanguageModel(nn.Module):
         )
         self.value_head = Linear(config.width, 1, bias=False) if config.scalar_head else None
         # Not a buffer: frequencies stay float32 when the model is cast.
-        self._frequencies, self._magnitude = rotary_frequencies(config)
+        self.frequencies, self._magnitude = rotary_frequencies(config)
         if self.device.type != "meta":
             self.initialise(seed)
 
@@ -198,8 +198,8 @@ class LanguageModel(nn.Module):
         return [next(recorded) if has_experts else None for has_experts in sparse]
 
     def _rotation(self, positions_BT: Tensor) -> Rotation:
-        self._frequencies = self._frequencies.to(positions_BT.device)
-        return Rotation.at(positions_BT, self._frequencies, self._magnitude)
+        self.frequencies = self.frequencies.to(positions_BT.device)
+        return Rotation.at(positions_BT, self.frequencies, self._magnitude)
 
     def skips_the_unseen(self) -> bool:
         """Whether attention within packed lines skips what no token attends to, in the current precision.

@@ -64,7 +64,7 @@ class Gate(nn.Module):
         experts to take; -1: the gate's own choice."""
         with torch.autocast(x_ND.device.type, enabled=False):
             scores_NE = torch.sigmoid(F.linear(at_least_float32(x_ND), at_least_float32(self.weight)))
-        chosen_NA = self._choose(scores_NE.detach() + self.e_score_correction_bias)
+        chosen_NA = self.choose(scores_NE.detach() + self.e_score_correction_bias)
         if replayed_NA is not None:
             chosen_NA = torch.where(replayed_NA >= 0, replayed_NA, chosen_NA)
         gates_NA = scores_NE.gather(1, chosen_NA)
@@ -72,7 +72,7 @@ class Gate(nn.Module):
             gates_NA = gates_NA / (gates_NA.sum(dim=-1, keepdim=True) + 1e-20)
         return scores_NE, chosen_NA, gates_NA * self.route_scale
 
-    def _choose(self, biased_NE: Tensor) -> Tensor:
+    def choose(self, biased_NE: Tensor) -> Tensor:
         """The best A experts of the best groups; the score of a group is the sum of its best two (DeepSeek-V3
         section 2.1.2, released code)."""
         if self.groups_kept < self.groups:

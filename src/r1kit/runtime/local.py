@@ -205,8 +205,8 @@ class LocalRuntime:
         self.config = config
         self.size = config.resolved_processes()
         self._handles = 0
-        self._pipes: list[Connection] = []
-        self._processes: list[Any] = []
+        self.pipes: list[Connection] = []
+        self.processes: list[Any] = []
         self._failed = False
         self._turn = threading.Lock()  # a replica does one thing at a time
         self._answers: dict[int, tuple[str, Any]] = {}
@@ -215,11 +215,12 @@ class LocalRuntime:
         reduce: Callable[[Tensor], Tensor] = alone
         if self.size > 1:
             with _meeting_place() as place:
-                self._start_helpers(place)
+                self.start_helpers(place)
                 reduce = self._join_helpers(place)
-        self._replica = Replica(config, reduce, 0, self.size)
+        self.replica = Replica(config, reduce, 0, self.size)
 
-    def _start_helpers(self, place: str) -> None:
+    def start_helpers(self, place: str) -> None:
+        """Start the other processes, which meet at ``place``; each has a pipe to this one."""
         context = multiprocessing.get_context("spawn")
         for rank in range(1, self.size):
             ours, theirs = context.Pipe()
@@ -228,8 +229,8 @@ class LocalRuntime:
             )
             process.start()
             theirs.close()
-            self._pipes.append(ours)
-            self._processes.append(process)
+            self.pipes.append(ours)
+            self.processes.append(process)
 
     def _join_helpers(self, place: str) -> Callable[[Tensor], Tensor]:
         """Make one group of all processes. A process that joins waits for the others, so none joins before
@@ -243,7 +244,7 @@ class LocalRuntime:
                 self._reply(rank, "join")
         except Exception:
             self._failed = True
-            dead = [rank for rank in helpers if not self._processes[rank - 1].is_alive()]
+            dead = [rank for rank in helpers if not self.processes[rank - 1].is_alive()]
             self.close()
             if dead:
                 raise _died(dead[0]) from None
@@ -278,7 +279,7 @@ class LocalRuntime:
         try:
             for stale in (temporary, directory):
                 remove_tree(stale)
-            save_pretrained(self._replica.things[own.handle].model, temporary)
+            save_pretrained(self.replica.things[own.handle].model, temporary)
             tokenizer.save(temporary)
             rename_whole(temporary, directory)
         except (
@@ -296,9 +297,9 @@ class LocalRuntime:
             self.everywhere("drop", [(thing.handle,)] * self.size)
 
     def close(self) -> None:
-        for pipe in self._pipes:
+        for pipe in self.pipes:
             pipe.close()
-        for process in self._processes:
+        for process in self.processes:
             process.join(
                 timeout=0.1 if self._failed else 10
             )  # after a failure it may wait forever in a sum over processes
@@ -307,7 +308,7 @@ class LocalRuntime:
                 process.join(timeout=10)
         if self.size > 1 and dist.is_initialized():
             dist.destroy_process_group()
-        self._pipes, self._processes = [], []
+        self.pipes, self.processes = [], []
 
     def everywhere(
         self,
@@ -323,7 +324,7 @@ class LocalRuntime:
         several threads take turns."""
         with self._turn:
             self._answers, self._on_report = {}, on_report or _ignore
-            self._replica.report = self._report
+            self.replica.report = self._report
             try:
                 self._import_new_files()
                 for rank, own in enumerate(arguments[1:], 1):
@@ -336,7 +337,7 @@ class LocalRuntime:
 
     def _import_new_files(self) -> None:
         """Have the helpers import the user's files that were imported here since the last call."""
-        if self._pipes and (files := loaded_files()) != self._imported:
+        if self.pipes and (files := loaded_files()) != self._imported:
             for rank in range(1, self.size):
                 self._send(rank, ("import_files", (files,)))
             for rank in range(1, self.size):
@@ -346,14 +347,14 @@ class LocalRuntime:
     def _report(self, what: Any) -> None:
         """Pass on a report of this process's replica, and the reports that have arrived from the others."""
         self._on_report(0, what)
-        for rank, pipe in enumerate(self._pipes, 1):
+        for rank, pipe in enumerate(self.pipes, 1):
             while rank not in self._answers and pipe.poll():
                 self._receive(rank)
 
     def _receive(self, rank: int) -> None:
         """Read one message of another process."""
         try:
-            kind, content = self._pipes[rank - 1].recv()
+            kind, content = self.pipes[rank - 1].recv()
         except (EOFError, OSError):
             raise _died(rank) from None
         if kind == "report":
@@ -363,7 +364,7 @@ class LocalRuntime:
 
     def _send(self, rank: int, command: tuple[str, tuple[Any, ...]]) -> None:
         try:
-            self._pipes[rank - 1].send(command)
+            self.pipes[rank - 1].send(command)
         except OSError:
             raise _died(rank) from None
 
@@ -372,11 +373,11 @@ class LocalRuntime:
         process, that error is raised instead."""
         began = time.monotonic()
         try:
-            return getattr(self._replica, method)(*arguments)
+            return getattr(self.replica, method)(*arguments)
         except R1kitError:
             raise
         except Exception:
-            for rank, pipe in enumerate(self._pipes, 1):
+            for rank, pipe in enumerate(self.pipes, 1):
                 if rank in self._answers or pipe.poll(1.0):
                     self._reply(rank, method)
                 elif time.monotonic() - began > self.config.deadline_s:
@@ -386,7 +387,7 @@ class LocalRuntime:
     def _reply(self, rank: int, method: str) -> Any:
         deadline = time.monotonic() + self.config.deadline_s
         while rank not in self._answers:
-            if self._pipes[rank - 1].poll(min(POLL_S, self.config.deadline_s)):
+            if self.pipes[rank - 1].poll(min(POLL_S, self.config.deadline_s)):
                 self._receive(rank)
             elif time.monotonic() > deadline:
                 raise self._hung(rank, method)
@@ -400,7 +401,7 @@ class LocalRuntime:
     def _hung(self, rank: int, method: str) -> R1kitError:
         """Print the stacks of the waiting and of the hung process, and make the error."""
         what = f"process {rank} of this run has not done its share of {method!r}"
-        process = self._processes[rank - 1]
+        process = self.processes[rank - 1]
         print_stacks(what)
         if process.is_alive():
             os.kill(process.pid, signal.SIGUSR1)
@@ -440,7 +441,7 @@ class LearnerProxy:
         return metrics
 
     def fault(self) -> str:
-        return self._local().fault()
+        return self.local().fault()
 
     def examine(self, token_ids: np.ndarray, temperature: float) -> list[Fingerprint]:
         return self.runtime.examine(self.handle, token_ids, temperature)
@@ -455,7 +456,7 @@ class LearnerProxy:
         return self._gathered("entropies", rows)
 
     def weights(self) -> Mapping[str, Tensor]:
-        weights: Mapping[str, Tensor] = self._local().weights()
+        weights: Mapping[str, Tensor] = self.local().weights()
         return weights
 
     def copy_from(self, other: LearnerProtocol) -> None:
@@ -476,8 +477,8 @@ class LearnerProxy:
         others: Mapping[str, LearnerProtocol] = {},
         owners: Sequence[str] = (),
     ) -> None:
-        own = {name: self.runtime.own(other)._local() for name, other in others.items()}
-        self._local().save(directory, progress, texts, own, owners)
+        own = {name: self.runtime.own(other).local() for name, other in others.items()}
+        self.local().save(directory, progress, texts, own, owners)
 
     def restore(self, directory: Path, name: str = "", owners: Sequence[str] = ()) -> Mapping[str, int]:
         # Damaged states are renamed once, here, so that all replicas find the same one.
@@ -487,8 +488,8 @@ class LearnerProxy:
         )[0]
         return progress
 
-    def _local(self) -> Learner:
-        learner: Learner = self.runtime._replica.things[self.handle]
+    def local(self) -> Learner:
+        learner: Learner = self.runtime.replica.things[self.handle]
         return learner
 
     def _shared(self, method: str, rows: Sequence[Row], *arguments: Any) -> list[tuple[list[int], Any]]:
@@ -535,7 +536,7 @@ class EngineProxy:
         return self.runtime.examine(self.handle, token_ids, temperature)
 
     def stream(self, prompt: np.ndarray, sampling: Sampling, seed: int) -> Any:
-        return self.runtime._replica.things[self.handle].stream(prompt, sampling, seed)
+        return self.runtime.replica.things[self.handle].stream(prompt, sampling, seed)
 
     def load(self, weights: Mapping[str, Tensor], version: int) -> None:
         """Hand over the learner's weights, from replica to replica. The native engine shares them, so it only
@@ -603,7 +604,7 @@ def _meeting_place() -> Iterator[str]:
 
 
 def _join_group(rank: int, size: int, place: str, config: LocalConfig) -> Callable[[Tensor], Tensor]:
-    store = dist.FileStore(place, size)  # type: ignore[attr-defined]
+    store = dist.FileStore(place, size)
     dist.init_process_group(
         "gloo", store=store, rank=rank, world_size=size, timeout=timedelta(seconds=config.deadline_s)
     )

@@ -32,7 +32,7 @@ _PROGRAM = re.compile(
 )
 
 # Runs in the sandbox, which unpickles only what this process has pickled.
-_SCORER = """
+SCORER = """
 import base64, pickle
 from reasoning_gym import create_dataset
 
@@ -161,7 +161,7 @@ class Gym:
         limit = SECONDS + SECONDS_AN_ANSWER * len(pairs)
         try:
             scored = results_of(
-                _SCORER,
+                SCORER,
                 [[self.task, options, pairs]],
                 "scores",
                 time_limit_s=limit,

@@ -132,7 +132,7 @@ class Learner:
         ``fault`` names the rows. Raises R1kitError when that happens ``max_skipped`` times in a row."""
         self.model.train()
         sums = {name: torch.zeros(()) for name in (*objective.names, "loss", "mtp")}
-        for batch in self._batches(rows, share=not objective.wants_values):
+        for batch in self.batches(rows, share=not objective.wants_values):
             loss, statistics = self.batch_loss(batch, objective)
             if loss.requires_grad:  # False for a batch without trained tokens
                 loss.backward()  # type: ignore[no-untyped-call]
@@ -214,7 +214,7 @@ class Learner:
         self.version = progress[f"version_{name}" if name else "version"]
         return progress
 
-    def _batches(self, rows: Sequence[Row], share: bool = False) -> list[Batch]:
+    def batches(self, rows: Sequence[Row], share: bool = False) -> list[Batch]:
         """Rows with one prompt share it, unless a value is needed at every position of every row."""
         device = next(self.model.parameters()).device
         with self._autocast():
@@ -270,7 +270,7 @@ class Learner:
         found = []
         for place, row in enumerate(rows):
             self._forget_gradients()
-            for batch in self._batches([row]):
+            for batch in self.batches([row]):
                 loss, _ = self.batch_loss(batch, objective)
                 if loss.requires_grad:
                     loss.backward()  # type: ignore[no-untyped-call]
@@ -436,7 +436,7 @@ class Learner:
     ) -> list[np.ndarray]:
         self.model.eval()
         found = [np.zeros(len(row.token_ids), dtype=np.float32) for row in rows]
-        for batch in self._batches(rows):
+        for batch in self.batches(rows):
             with self._autocast():
                 context = {"experts_BTLA": batch.experts_BTLA, "beginnings_BT": batch.beginnings_BT}
                 out = self.model(batch.tokens_BT, batch.positions_BT, batch.segments_BT, **context)

@@ -51,9 +51,11 @@ class PPOConfig(RLConfig, PolicyLossConfig):
 
     @property
     def needs_reference(self) -> bool:
+        """Whether the KL divergence has a weight."""
         return bool(self.beta)
 
     def build(self, policy: Policy, rewards: Sequence[WeightedReward], make_learner: MakeLearner) -> "PPO":
+        """PPO with a critic that starts as the initial model."""
         return PPO(self, policy, rewards, make_learner(True))
 
     @model_validator(mode="after")

@@ -1,7 +1,6 @@
-"""Names of the user's own code in a recipe: ``my_rewards:brevity`` (a module) or ``my_tasks.py:Chess`` (a
-file).
+"""Import user code that a recipe names: ``my_rewards:brevity`` (a module) or ``my_tasks.py:Chess`` (a file).
 
-A file is found from the current folder, a module as Python finds it, the current folder first.
+A file is looked up from the current folder. A module is looked up in the current folder first, then as usual.
 """
 
 import hashlib

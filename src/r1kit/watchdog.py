@@ -1,8 +1,8 @@
-"""Every wait has a deadline and a name: when the deadline passes, the stacks of all threads are printed, and
-the error names what was waited for.
+"""Deadlines for waiting: when one passes, the stacks of all threads are printed, and the error names what was
+waited for.
 
-The waiting thread may hang in a system call, so a signal wakes it. Where it hangs outside of Python and does
-not wake, the process ends; the run continues from its last saved state."""
+The waiting thread may hang in a system call, so a signal interrupts it. If it hangs outside of Python and
+does not react, the process ends; the run can be resumed from its last saved state."""
 
 import contextlib
 import faulthandler
@@ -20,7 +20,7 @@ GRACE_S = 30.0  # for the waiting thread to wake
 
 
 class HungError(R1kitError):
-    """Something did not answer in time. The text names it."""
+    """A wait took longer than its deadline. The text names what was waited for."""
 
 
 @contextlib.contextmanager

@@ -33,7 +33,7 @@ OpenModel = Callable[[str, float, int], Ask]
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class Comparison:
     """Two answers to the prompt at ``place``, to be compared: their indices among its responses."""
 
     place: int
@@ -80,7 +80,7 @@ class PairJudge:
         self, asked: Sequence[tuple[Problem, Sequence[Response]]], rng: random.Random
     ) -> Iterator[list[tuple[float, Response]]]:
         questions = [
-            Question(place, a, b)
+            Comparison(place, a, b)
             for place, (_, responses) in enumerate(asked)
             for _ in range(self.times)
             for a, b in draw_pairs(len(responses), rng)
@@ -93,8 +93,8 @@ class PairJudge:
             yield [(sum(own[i]) / len(own[i]), responses[i]) for i in sorted(own)]
 
     def _verdicts(
-        self, asked: Sequence[tuple[Problem, Sequence[Response]]], questions: Sequence[Question]
-    ) -> list[tuple[Question, tuple[float, ...]]]:
+        self, asked: Sequence[tuple[Problem, Sequence[Response]]], questions: Sequence[Comparison]
+    ) -> list[tuple[Comparison, tuple[float, ...]]]:
         """The readable verdicts. Raises R1kitError where more than UNREADABLE_LIMIT of them are not."""
         replies = self.ask([self._text(*asked[question.place], question) for question in questions])
         found, failures = [], []
@@ -112,7 +112,7 @@ class PairJudge:
             )
         return found
 
-    def _text(self, problem: Problem, responses: Sequence[Response], question: Question) -> str:
+    def _text(self, problem: Problem, responses: Sequence[Response], question: Comparison) -> str:
         shown = {
             "request": prompt_column(problem),
             "a": responses[question.a].answer,

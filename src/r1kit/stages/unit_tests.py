@@ -1,10 +1,9 @@
 """Unit tests written by a model (DeepSeek-R1, Nature version, supplement B.3.1: test cases for code without
 them).
 
-A model writes inputs for a problem, and only inputs: the right output is what known solutions (or several
-solutions that were sampled independently) give on them. Two filters, as in the paper: an input is kept where
-the solutions agree on its result, and a problem is kept where its tests reject every program that is known to
-be wrong."""
+A model writes only the inputs for a problem. The expected output is the result of known solutions, or of
+several independently sampled ones. There are two filters, as in the paper: an input is kept if the solutions
+agree on its result, and a problem is kept if its tests reject every program known to be wrong."""
 
 import json
 import re
@@ -47,8 +46,8 @@ class UnitTests(Stage):
 
     The writer is the model of ``init``, or ``endpoint`` with ``model`` where one is named. ``agreement``: the
     share of the solutions that must give the same result (1.0 for solutions known to be right, 0.6 for
-    sampled ones). A row without solutions is given ``sampled_solutions`` of the writer's own, which must
-    agree by majority at least."""
+    sampled ones). For a row without solutions the writer samples ``sampled_solutions``, of which at least a
+    majority must agree."""
 
     writes: ClassVar[tuple[str, ...]] = ("data.jsonl", "report.json")
 
@@ -230,8 +229,7 @@ def rejecting_tests(
     """The second filter: at most ``most`` of the tests that together reject every program known to be wrong;
     none where they do not.
 
-    Raises R1kitError where a program could not be judged: that says nothing about the tests.
-    """
+    Raises R1kitError if a program could not be judged."""
     if not tests:
         return []
     rejecting: dict[int, None] = {}

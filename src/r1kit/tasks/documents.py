@@ -1,7 +1,8 @@
-"""A problem and its solution as a document for pretraining, and the sentence that sums a solution up.
+"""Write a problem and its solution as a document for pretraining, and the sentence that summarises a
+solution.
 
-A base model should have seen the chat layout and the tags now and then, and other layouts more often, so that
-reinforcement learning has something to select from."""
+A base model should see the chat layout and the tags sometimes, and other layouts more often, so that
+reinforcement learning can select between them."""
 
 import random
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""Which training problems are known from elsewhere: twice in the data, or standing in an evaluation.
+"""Find duplicates among training problems, and training problems that occur in an evaluation.
 
 A problem is contaminated when its words are those of a held-out problem, or when they share a run of ten
 words: the paper's 10-gram filter (DeepSeek-R1, Nature version, supplement D.1). Paraphrases are not caught,

@@ -7,8 +7,8 @@ there is one. Earlier turns, a system turn too, are part of the prompt.
 train on. All columns of the row reach rewards and judges in ``Problem.columns``; ``kind`` (for instance
 "forbidden", a prompt to be refused) and ``language`` are understood.
 
-What is evaluated is never trained on: without ``held_out`` an eighth of the prompts is held out by a hash of
-their text, and training prompts that are in the held-out file, or share ten words in a row with one of its
+Held-out prompts are never trained on. Without ``held_out`` an eighth of the prompts is held out by a hash of
+their text. Training prompts that are in the held-out file, or share ten consecutive words with one of its
 prompts, are left out (r1kit.tasks.overlap)."""
 
 import hashlib

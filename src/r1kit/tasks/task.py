@@ -1,4 +1,4 @@
-"""What a task is: problems in splits, and a check that RL, filtering and evaluation share."""
+"""The protocol of a task: problems in splits, and a check that RL, filtering and evaluation share."""
 
 import hashlib
 import random
@@ -57,8 +57,8 @@ def is_held_out(task: str, *parameters: object) -> bool:
 
 
 def single_answer(text: str) -> str | None:
-    """The one answer that a text gives: the content of its only box, or the whole text where there is none;
-    None for several boxes."""
+    """The answer in a text: the content of its only box, or the whole text if it has no box; None for several
+    boxes."""
     boxes = _BOX.findall(text)
     if len(boxes) > 1:
         return None
@@ -73,8 +73,8 @@ def vote_key(answer: str | None) -> str | None:
 
 
 def stamp_of(file: str) -> tuple[str, int, int]:
-    """Path, size and time of a data file: what changes with its content. Raises R1kitError for a file that
-    is missing or of another format."""
+    """Path, size and modification time of a data file, which change with its content. Raises R1kitError for a
+    file that is missing or of another format."""
     path = Path(file).expanduser()
     next(read_lines(path), None)  # raises for what cannot be read
     state = path.stat()

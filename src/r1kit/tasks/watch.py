@@ -1,8 +1,8 @@
 """Prompts for the watch of alignment RL: neither trained on nor evaluated.
 
-The watch decides when a training ends. A figure on the prompts that it decided by is biased, so evaluation
-has other prompts (held_out), and the watch has a split of its own: the task's, where ``splits`` names one,
-else an eighth of the training prompts, by a hash of their text."""
+The watch decides when a training ends, so a figure on its prompts would be biased. Evaluation uses other
+prompts (held_out). The watch uses the task's split "watch" if ``splits`` has it, else an eighth of the
+training prompts, by a hash of their text."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ WATCH = "watch"
 
 
 def with_watch(task: Task) -> Task:
-    """The task with a split "watch", which is no part of its split "train"."""
+    """The task with a split "watch" that is disjoint from its split "train"."""
     return task if WATCH in getattr(task, "splits", ()) else _Reserved(task)
 
 

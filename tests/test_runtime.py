@@ -257,7 +257,11 @@ def test_a_helper_ends_with_its_parent_and_nothing_is_left(tmp_path: Path) -> No
     (tmp_path / "temporary").mkdir()
     environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary")}
     ended = subprocess.run(
-        [sys.executable, tmp_path / "parent.py"], capture_output=True, text=True, env=environment, timeout=LIMIT_S
+        [sys.executable, tmp_path / "parent.py"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=LIMIT_S,
     )
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     wait_until(lambda: not psutil.pid_exists(int(ended.stdout)), "the helper has ended")

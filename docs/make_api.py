@@ -9,6 +9,8 @@ import dataclasses
 import enum
 import inspect
 import re
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -38,6 +40,16 @@ SECTIONS = {
     "What flows": ("Problem", "Sampling", "Completion", "Rollout", "Verdict", "Score", "Row"),
     "Configuration and errors": ("Config", "R1kitError", "ConfigError"),
 }
+# Names that only an extension needs: they are imported from their module, not from r1kit itself.
+EXTENSIONS = {
+    "r1kit.train.rl_loop": ("RLConfig", "Algorithm"),
+    "r1kit.runtime": ("RuntimeConfig",),
+    "r1kit.stages.stage": ("StagePlan",),
+    "r1kit.train.learner": ("LearnerConfig",),
+    "r1kit.train.objectives": ("Objective", "Predictions"),
+    "r1kit.runs.execute": ("Summary",),
+}
+EXTENSIONS_TITLE = "For extensions, from their modules"
 INTRODUCTION = """\
 # API reference
 
@@ -49,6 +61,9 @@ import r1kit
 recipe = r1kit.load("recipes/nano.yaml", ["seed=1"])
 summary = r1kit.run(recipe)
 ```
+
+[your-own.md](your-own.md) has a tested example of everything that you may write yourself;
+[glossary.md](glossary.md) explains the words.
 """
 
 
@@ -58,22 +73,42 @@ def page() -> str:
     listed = [name for names in SECTIONS.values() for name in names]
     if sorted(listed) != sorted(r1kit.__all__):
         raise ValueError(f"SECTIONS and r1kit.__all__ differ: {sorted(set(listed) ^ set(r1kit.__all__))}")
-    parts = [INTRODUCTION]
+    parts = [INTRODUCTION, contents()]
     for title, names in SECTIONS.items():
         parts.append(f"## {title}\n")
         parts += [entry(name, getattr(r1kit, name)) for name in names]
+    parts.append(f"## {EXTENSIONS_TITLE}\n")
+    for module, names in EXTENSIONS.items():
+        parts += [entry(name, getattr(import_module(module), name), module) for name in names]
     return "\n".join(parts)
 
 
-def entry(name: str, thing: Any) -> str:
-    """One public name: where it is defined, its signature, its docstring, its fields and methods."""
-    source = Path(inspect.getsourcefile(thing) or "").relative_to(ROOT)
-    lines = [f"### `{name}`\n", f"[{source}](../{source})\n"]
+def contents() -> str:
+    """A table of all names with links to their entries."""
+    extensions = [name for names in EXTENSIONS.values() for name in names]
+    lines = ["| section | names |", "|---|---|"]
+    for title, names in {**SECTIONS, EXTENSIONS_TITLE: extensions}.items():
+        lines.append(f"| {title} | {', '.join(f'[`{name}`](#{name.lower()})' for name in names)} |")
+    return "\n".join(lines) + "\n"
+
+
+def entry(name: str, thing: Any, module: str = "") -> str:
+    """One name: where it is defined, its signature, its docstring, its fields and methods. ``module``: where
+    it is imported from, for names that are not r1kit's own."""
+    lines = [f"### `{name}`\n", source_link(thing) + "\n"]
+    if module:
+        lines.append(f"```python\nfrom {module} import {name}\n```\n")
     if inspect.isclass(thing):
         lines += [docstring(thing), *fields(thing), *methods(thing)]
     else:
         lines += [f"```python\n{signature(name, thing)}\n```\n", docstring(thing)]
     return "\n".join(line for line in lines if line)
+
+
+def source_link(thing: Any) -> str:
+    """A link to the file that defines a class or a function."""
+    source = Path(inspect.getsourcefile(thing) or "").relative_to(ROOT)
+    return f"[{source}](../{source})"
 
 
 def docstring(thing: Any) -> str:
@@ -111,18 +146,42 @@ def argument(parameter: inspect.Parameter) -> str:
 
 
 def fields(thing: type) -> list[str]:
-    """The table of a configuration's or dataclass's own fields with types and defaults."""
-    rows: list[tuple[str, Any, str]] = []
+    """Tables of a configuration's or dataclass's fields with types and defaults. Fields that a configuration
+    inherits stand in a table of their own, under the docstring of the class that defines them."""
     if issubclass(thing, BaseModel):
-        for name, field in thing.model_fields.items():
+        return [
+            part
+            for owner in thing.__mro__
+            if issubclass(owner, BaseModel)
+            for part in own_fields(thing, owner)
+        ]
+    if not dataclasses.is_dataclass(thing):
+        return []
+    rows: list[tuple[str, Any, str]] = []
+    hints = get_type_hints(thing)
+    for own in dataclasses.fields(thing):
+        missing = own.default is dataclasses.MISSING
+        made = "" if own.default_factory is dataclasses.MISSING else "a new one"
+        rows.append((own.name, hints[own.name], made if missing else default(own.default)))
+    return table(rows)
+
+
+def own_fields(thing: type[BaseModel], owner: type[BaseModel]) -> list[str]:
+    """The table of those fields of ``thing`` that ``owner``, itself or a class that it inherits from, is the
+    first to have."""
+    known = {name for base in owner.__bases__ if issubclass(base, BaseModel) for name in base.model_fields}
+    rows = []
+    for name, field in thing.model_fields.items():
+        if name in owner.model_fields and name not in known:
             missing = field.default is PydanticUndefined
             rows.append((name, field.annotation, "" if missing else default(field.default)))
-    elif dataclasses.is_dataclass(thing):
-        hints = get_type_hints(thing)
-        for own in dataclasses.fields(thing):
-            missing = own.default is dataclasses.MISSING
-            made = "" if own.default_factory is dataclasses.MISSING else "a new one"
-            rows.append((own.name, hints[own.name], made if missing else default(own.default)))
+    if owner is thing or not rows:
+        return table(rows)
+    return [f"**Keys of `{owner.__name__}`** ({source_link(owner)})\n", docstring(owner), *table(rows)]
+
+
+def table(rows: Sequence[tuple[str, Any, str]]) -> list[str]:
+    """Fields as a table: name, type, default."""
     if not rows:
         return []
     lines = ["| field | type | default |", "|---|---|---|"]
@@ -166,20 +225,29 @@ def code(text: str) -> str:
 
 
 def methods(thing: type) -> list[str]:
-    """The public methods that the class itself defines, each with its docstring."""
+    """The public methods that the class itself defines, each with its docstring. One that overrides an
+    inherited method and has no docstring of its own is described there."""
     found = []
     for name, member in vars(thing).items():
         if name.startswith("_") and name != "__call__":
             continue
+        if not member.__doc__ and any(name in vars(base) for base in thing.__mro__[1:]):
+            continue
         function = member.__func__ if isinstance(member, classmethod | staticmethod) else member
         if isinstance(member, property):
-            found.append(f"#### `{thing.__name__}.{name}`\n\n{docstring(member)}")
+            found.append(f"#### `{thing.__name__}.{name}`{returned(member)}\n\n{docstring(member)}")
         elif inspect.isfunction(function) and function.__module__ == thing.__module__:
             shown = signature(name, function)
             found.append(
                 f"#### `{thing.__name__}.{name}`\n\n```python\n{shown}\n```\n\n{docstring(function)}"
             )
     return found
+
+
+def returned(member: property) -> str:
+    """``: type`` of a property, where it is annotated."""
+    kind = inspect.signature(member.fget).return_annotation if member.fget else inspect.Signature.empty
+    return "" if kind is inspect.Signature.empty else f": `{written(kind)}`"
 
 
 if __name__ == "__main__":

@@ -115,7 +115,7 @@ def test_the_rows_that_unit_tests_writes_are_read_as_they_are(tmp_path):
         ({"prompt": "p", "tests": [{"args": [1], "expected": 2}]}, "need an entry_point"),
         ({"prompt": "p", "entry_point": "f", "tests": [{"args": [1]}]}, "test 0 lacks expected"),
         ({"prompt": "p", "entry_point": "f(", "tests": [{"args": [1], "expected": 1}]}, "no name of a function"),
-        ({"prompt": "p", "tests": [{"stdin": "1", "stdout": 2}]}, "stdin and stdout are texts"),
+        ({"prompt": "p", "tests": [{"stdin": "1", "stdout": 2}]}, "stdin and stdout must be texts"),
         ({"prompt": "p", "tests": "assert f(1) =="}, "not Python"),
         ({"prompt": "p", "tests": "assert f(1) == g(2)"}, "which of f, g is the entry point"),
         ({"prompt": "p", "tests": "assert f(1) == 2", "time_limit_s": 0}, "time_limit_s is a number above 0"),

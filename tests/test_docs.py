@@ -174,13 +174,16 @@ def test_every_stage_has_its_page():
     assert [name for name in STAGES if f"(stages/{name}.md)" not in index] == []
 
 
-def test_keys_that_a_page_says_to_turn_exist():
+def test_the_keys_of_a_stage_page_exist():
     """The first word of a key's path is a field of the stage's configuration, so a renamed field cannot stay
     in the docs."""
     wrong = []
     for name, stage in STAGES.items():
-        table = (ROOT / f"docs/stages/{name}.md").read_text(encoding="utf-8").partition("## Keys to turn")[2]
-        for cell in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE):
+        page = (ROOT / f"docs/stages/{name}.md").read_text(encoding="utf-8")
+        inputs = page.partition("## Inputs")[2].partition("\n\n")[0]
+        keys_to_turn = page.partition("## Keys to turn")[2]
+        assert inputs and keys_to_turn, f"{name}.md needs the sections Inputs and Keys to turn"
+        for cell in re.findall(r"^\| (`.*?) \|", inputs + keys_to_turn, re.MULTILINE):
             keys = [re.match(r"[\w]+", code)[0] for code in re.findall(r"`([^`]+)`", cell)]  # type: ignore[index]
             wrong += [f"{name}: {key}" for key in keys if not _is_key(stage, key)]
     assert not wrong

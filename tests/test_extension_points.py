@@ -57,6 +57,7 @@ from r1kit.user_code import load_file, load_name
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/your-own.md").read_text(encoding="utf-8")
 SHAPE = {"problems": 2, "group": 4, "max_tokens": 4, "updates_per_rollout": 1, "gate_problems": 2}
+TASKS = {"chain": 1.0}
 
 
 @pytest.fixture
@@ -106,7 +107,8 @@ def test_an_algorithm_outside_r1kit_learns_and_a_killed_one_continues_bit_for_bi
 
 
 def test_an_algorithms_own_keys_are_strict_and_survive_a_recipe(files: Path) -> None:
-    stage = R1Zero.parse({"rl": {"algorithm": "my_algo.py:BestOfN", "at_least": 0.25, "steps": 3}}, "recipe")
+    own = {"algorithm": "my_algo.py:BestOfN", "at_least": 0.25, "steps": 3}
+    stage = R1Zero.parse({"tasks": TASKS, "rl": own}, "recipe")
     assert stage.grpo is None and stage.algorithm.at_least == 0.25 and stage.plan().steps == 3  # type: ignore[attr-defined]
     assert R1Zero.parse(stage.model_dump(mode="json"), "recipe") == stage
     (files / "recipe.yaml").write_text(
@@ -138,12 +140,13 @@ def test_two_algorithms_given_together_are_an_error_that_names_both(kind: type[R
     blocks = {"grpo": {"steps": 1}, "ppo": {"steps": 2}, "rl": {"algorithm": "my_algo.py:BestOfN"}}
     for one, other in (("grpo", "ppo"), ("grpo", "rl"), ("ppo", "rl")):
         with pytest.raises(ConfigError, match=rf"{one} and {other} are given together.*{one}: null"):
-            kind.parse({one: blocks[one], other: blocks[other]}, "recipe")
-        alone = kind.parse({one: None, other: blocks[other]}, "recipe")
+            kind.parse({"tasks": TASKS, one: blocks[one], other: blocks[other]}, "recipe")
+        alone = kind.parse({"tasks": TASKS, one: None, other: blocks[other]}, "recipe")
         assert alone.algorithm is getattr(alone, other) and alone.grpo is None
-    assert (
-        kind.parse({}, "recipe").algorithm == GRPOConfig() == kind.parse({"grpo": None}, "recipe").algorithm
-    )
+    for unset in ({}, {"grpo": None}):
+        assert kind.parse({"tasks": TASKS, **unset}, "recipe").algorithm == GRPOConfig()
+    with pytest.raises(ConfigError, match="tasks: name the tasks whose problems are sampled"):
+        kind.parse({}, "recipe")
 
 
 def logprobs_by_hand(prompt: np.ndarray, tokens: np.ndarray, temperature: float) -> np.ndarray:
@@ -230,7 +233,7 @@ def test_a_runtime_of_ones_own_is_read_by_a_recipe_and_started(
             {
                 "name": "own",
                 "runtime": {"kind": "my_runtime.py:Slurm", "processes": 1},
-                "stages": [{"stage": "r1_zero", "init": "a-model"}],
+                "stages": [{"stage": "r1_zero", "init": "a-model", "tasks": TASKS}],
             }
         )
     )
@@ -252,7 +255,8 @@ def test_a_runtime_of_ones_own_is_read_by_a_recipe_and_started(
         with pytest.raises(ConfigError, match=message):
             config_class(kind)
         (files / "wrong.yaml").write_text(
-            f'name: own\nruntime:\n  kind: "{kind}"\nstages:\n  - {{stage: r1_zero, init: a-model}}\n'
+            f'name: own\nruntime:\n  kind: "{kind}"\nstages:\n'
+            "  - {stage: r1_zero, init: a-model, tasks: {chain: 1}}\n"
         )
         with pytest.raises(ConfigError, match=rf"wrong\.yaml:3: .*{message}"):
             load(files / "wrong.yaml")

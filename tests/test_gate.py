@@ -174,7 +174,7 @@ def test_a_decoder_that_is_not_its_model_is_named() -> None:
             groups = super().generate(*arguments, **rest)  # type: ignore[arg-type]
             return [[replace(one, logprobs=one.logprobs - 0.5) for one in group] for group in groups]
 
-    assert "its kernels or its packed copy of the weights are at fault" in logged(two(Stubborn()))
+    assert "its kernels or its packed copy of the weights are wrong" in logged(two(Stubborn()))
 
 
 @pytest.mark.slow
@@ -350,6 +350,6 @@ def test_the_alarm_warns_and_then_stops_unless_the_gap_closes() -> None:
     assert alarm.feed(4, 0.2) and alarm.feed(5, 0.2)
     with pytest.raises(
         R1kitError,
-        match=r"step 6: .* 3 updates in a row: the engine samples from something else than what is trained",
+        match=r"step 6: .* 3 updates in a row: the engine samples from other weights than the learner has",
     ):
         alarm.feed(6, 0.2)

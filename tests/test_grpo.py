@@ -436,7 +436,7 @@ def test_the_defaults_are_the_papers_and_a_group_of_one_is_refused() -> None:
         "rollout",
         "group_std",
     )
-    with pytest.raises(ConfigError, match="no group to be better than"):
+    with pytest.raises(ConfigError, match="no other rollout to compare with"):
         GRPOConfig.parse({"group": 1}, "grpo")
     assert GRPOConfig.parse({"group": 1, "advantage": "reinforce_pp"}, "grpo").group == 1
 

@@ -444,7 +444,7 @@ def test_a_skipped_update_names_its_rows() -> None:
     assert spied.learner.update(bad, CrossEntropy(), 1.0)["skipped"] == 1.0
     fault = spied.learner.fault()
     assert (
-        "update 1 was not applied: grad_norm, loss not finite; rows at fault: sum-3/0, sum-5/0" in fault
+        "update 1 was not applied: grad_norm, loss not finite; rows: sum-3/0, sum-5/0" in fault
         and "sum-4" not in fault
     )
     spied.learner.update([replace(bad[3], name="")], CrossEntropy(), 1.0)
@@ -460,7 +460,7 @@ def test_a_statistic_that_is_not_finite_skips_the_update() -> None:
     spied, untouched = Spied(), Spied()
     assert spied.learner.update(random_rows(3), Counting(), 1.0)["skipped"] == 1.0
     assert same_weights(spied.model, untouched.model)
-    assert "nats not finite; no row is at fault by itself" in spied.learner.fault()
+    assert "nats not finite; every row is finite by itself" in spied.learner.fault()
 
 
 def test_the_state_saved_last_survives_the_stop(tmp_path: Path) -> None:
@@ -526,7 +526,7 @@ def test_every_process_learns_which_rows_of_the_others_are_at_fault() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert messages[0] == messages[1] and messages[0].endswith("rows at fault: p1, p2")
+    assert messages[0] == messages[1] and messages[0].endswith("rows: p1, p2")
 
 
 def test_weights_in_bfloat16_are_trained_as_float32_master_weights() -> None:

@@ -251,7 +251,7 @@ class Stuck(NativeEngine):
 
 
 def test_an_engine_that_is_not_handed_the_weights_stops_the_run(tmp_path: Path) -> None:
-    with pytest.raises(R1kitError, match="3 updates in a row: the engine samples from something else"):
+    with pytest.raises(R1kitError, match="3 updates in a row: the engine samples from other weights"):
         run_training(
             tmp_path / "deaf", {}, engine=lambda lagged: Deaf(model(init_std=0.05), [tokenizer().eos_id])
         )

@@ -11,6 +11,7 @@ from r1kit.tasks.miniature.general import General
 from r1kit.train.preference import (
     Pair,
     RewardModel,
+    RewardTraining,
     label_accuracy,
     pair_accuracy,
     pairwise_slopes,
@@ -111,7 +112,7 @@ def test_the_update_moves_along_the_gradient_of_finite_differences() -> None:
     random direction."""
     spied = spied_judge(learning_rate=0.0)
     pairs = [Pair(PROBLEM, TEXTS[0], TEXTS[1]), Pair(PROBLEM, TEXTS[2], TEXTS[3])]
-    train_pairwise(spied.learner, CHAT, pairs, 96, batch=2, epochs=1, seed=0)
+    train_pairwise(spied.learner, CHAT, pairs, RewardTraining(96, 2, 1, seed=0))
     ours = {name: gradient.double() for name, gradient in spied.gradients().items()}
     norm = sum(float(gradient.square().sum()) for gradient in ours.values()) ** 0.5
     generator = torch.Generator().manual_seed(0)
@@ -156,7 +157,7 @@ def test_the_two_passes_give_the_gradient_of_the_bradley_terry_loss() -> None:
     margins = torch.stack([value_of(spied, pair.chosen) - value_of(spied, pair.rejected) for pair in pairs])
     loss = -torch.nn.functional.logsigmoid(margins).mean()
     expected = gradients_of(spied.model, loss)
-    history = train_pairwise(spied.learner, CHAT, pairs, 96, batch=3, epochs=1, seed=0)
+    history = train_pairwise(spied.learner, CHAT, pairs, RewardTraining(96, 3, 1, seed=0))
     assert_same_gradients(spied.gradients(), expected)
     assert history[0]["loss"] == pytest.approx(float(loss.detach()), rel=1e-5)
     assert history[0]["accuracy"] == sum(margin > 0 for margin in margins.tolist()) / 3
@@ -171,7 +172,7 @@ def test_the_two_passes_give_the_gradient_of_the_cross_entropy() -> None:
     values = torch.stack([value_of(spied, one.text) for one in labelled])
     loss = torch.nn.functional.binary_cross_entropy_with_logits(values, torch.tensor([1.0, 0, 0, 1]))
     expected = gradients_of(spied.model, loss)
-    history = train_pointwise(spied.learner, CHAT, labelled, 96, batch=4, epochs=1, seed=0)
+    history = train_pointwise(spied.learner, CHAT, labelled, RewardTraining(96, 4, 1, seed=0))
     assert_same_gradients(spied.gradients(), expected)
     assert history[0]["loss"] == pytest.approx(float(loss.detach()), rel=1e-5)
 
@@ -183,7 +184,7 @@ def test_a_simple_taste_is_learned_and_holds_on_held_out_prompts() -> None:
     }
     spied = spied_judge(learning_rate=3e-3)
     before = pair_accuracy(spied.learner, CHAT, taste["held_out"], 96)
-    history = train_pairwise(spied.learner, CHAT, taste["train"], 96, batch=12, epochs=3, seed=0)
+    history = train_pairwise(spied.learner, CHAT, taste["train"], RewardTraining(96, 12, 3, seed=0))
     assert len(history) == 6 and history[-1]["loss"] < 0.3 < history[0]["loss"]
     assert pair_accuracy(spied.learner, CHAT, taste["held_out"], 96) == 1.0 >= before
     swapped = [Pair(pair.problem, pair.rejected, pair.chosen) for pair in taste["held_out"]]
@@ -198,7 +199,7 @@ def test_labels_are_learned_from_the_whole_response() -> None:
         for thought in ("I must not", "boil")
     ]
     spied = spied_judge(learning_rate=5e-3)
-    train_pointwise(spied.learner, CHAT, labelled, 96, batch=16, epochs=8, seed=0)
+    train_pointwise(spied.learner, CHAT, labelled, RewardTraining(96, 16, 8, seed=0))
     assert label_accuracy(spied.learner, CHAT, labelled, 96) == 1.0
 
 

@@ -2,7 +2,7 @@
 
 import enum
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import recipe_fakes
@@ -87,6 +87,58 @@ def test_lists_replace_mappings_merge_null_switches_off(read, tmp_path):
     assert [stage.name for stage in listed.stages] == ["write"]
     off = read(GOOD, "stages.zero.optimizer=null", "stages.base.optimizer.tables={a: null, b: 1}")
     assert off.stages[1].optimizer is None and off.stages[0].optimizer.tables == {"b": 1.0}
+
+
+def merged(tmp_path: Path, below: str, above: str, *overrides: str) -> dict[str, Any]:
+    """The stage ``zero`` of one layer of YAML on another."""
+    (tmp_path / "below.yaml").write_text("stages:\n- {stage: zero, " + below + "}\n")
+    (tmp_path / "above.yaml").write_text(f"extends: below.yaml\nstages: {{zero: {{{above}}}}}\n")
+    return read_layers(tmp_path / "above.yaml", overrides).data["stages"][0]
+
+
+@pytest.mark.parametrize("key", ["tasks", "prompts", "general", "corpus", "rewards"])
+def test_what_a_stage_learns_from_replaces_what_an_extended_file_names(tmp_path, key):
+    below, mine = f"{key}: {{toy: 1, other: 2}}", {"mine": {"kind": "dataset"}}
+    assert merged(tmp_path, below, f"{key}: {{mine: {{kind: dataset}}}}")[key] == mine
+    assert merged(tmp_path, below, "")[key] == {"toy": 1, "other": 2}
+    edited = merged(tmp_path, below, f"{key}: {{toy: null, mine: {{kind: dataset}}}}")[key]
+    assert edited == {"toy": None, "other": 2} | mine
+    assert merged(tmp_path, f"grpo: {{{below}}}", f"grpo: {{steps: 3, {key}: {{a: 1}}}}")["grpo"] == {
+        key: {"a": 1},
+        "steps": 3,
+    }
+
+
+def test_other_mappings_of_an_extended_file_merge(tmp_path):
+    assert merged(tmp_path, "grpo: {steps: 1, group: 2}", "grpo: {steps: 3}")["grpo"] == {
+        "steps": 3,
+        "group": 2,
+    }
+
+
+@pytest.mark.parametrize("key", ["rewards", "tasks", "grpo"])
+def test_a_mapping_given_whole_on_the_command_line_replaces_and_a_dotted_key_edits(tmp_path, key):
+    below = f"{key}: {{a: 1, b: 2}}"
+    assert merged(tmp_path, below, "", f"stages.zero.{key}={{c: 3}}")[key] == {"c": 3}
+    assert merged(tmp_path, below, "", f"stages.zero.{key}.c=3")[key] == {"a": 1, "b": 2, "c": 3}
+    assert merged(tmp_path, below, "", f"stages.zero.{key}={{a: null, c: 3}}")[key] == {
+        "a": None,
+        "b": 2,
+        "c": 3,
+    }
+    assert merged(tmp_path, below, "", f"stages.zero={{{key}: {{c: 3}}}}")["stage"] == "zero"
+    assert merged(tmp_path, below, "", f"stages={{zero: {{{key}: {{c: 3}}}}}}")["stage"] == "zero"
+
+
+def test_explain_names_the_layer_that_replaced(tmp_path):
+    (tmp_path / "base.yaml").write_text(GOOD)
+    (tmp_path / "tiny.yaml").write_text("extends: base.yaml\n")
+    layers = read_layers(tmp_path / "tiny.yaml", ["stages.zero.optimizer={steps: 2}"])
+    recipe = build(layers, recipe_fakes.STAGES)
+    assert explain(recipe, layers, "stages.zero.optimizer")[:2] == [
+        "stages.zero.optimizer.steps = 2  (command line (stages.zero.optimizer={steps: 2}))",
+        f"stages.zero.optimizer.lr = {recipe_fakes.Optimizer().lr}  (default)",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,60 @@ def test_a_column_that_a_stage_needs_is_looked_at(here: Path, missing: str, line
     assert all(line in text for line, text in zip(lines, found, strict=True)), found
 
 
+PREFERENCES = """\
+name: mine
+stages:
+  - stage: pretrain
+    model: {preset: nano}
+    tokens: 1000
+    corpus: {files: {good.jsonl: 1.0}}
+  - stage: reward_models
+    init: @pretrain
+    preferences: PAIRS
+    safety: {file: LABELS, held_out: LABELS}
+  - stage: rejection_sampling
+    init: @pretrain
+    tasks: {sums: {kind: dataset, train: good.jsonl}}
+    general: PROMPTS
+  - stage: alignment_rl
+    init: @pretrain
+    tasks: {sums: {kind: dataset, train: good.jsonl}}
+    prompts: {mine: {kind: prompts, train: PROMPTS, held_out: PROMPTS, bad_rows: BAD}}
+"""
+
+
+def own_files(pairs: str, labels: str, prompts: str, bad_rows: str = "error") -> list[str]:
+    text = PREFERENCES.replace("PAIRS", pairs).replace("LABELS", labels).replace("PROMPTS", prompts)
+    return errors(text.replace("BAD", bad_rows))
+
+
+def test_pairs_labels_and_prompts_are_looked_at_with_their_columns(here: Path) -> None:
+    rows = {
+        "pairs": {"prompt": "Hi", "chosen": "Hello!", "rejected": "What?"},
+        "labels": {"prompt": "Hi", "response": "Hello!", "safe": True},
+        "prompts": {"question": "Hi"},
+        "no_rejected": {"prompt": "Hi", "chosen": "Hello!"},
+        "no_label": {"prompt": "Hi", "response": "Hello!", "safe": "yes"},
+        "no_prompt": {"text": "Hi"},
+    }
+    for name, row in rows.items():
+        (here / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+    assert own_files("pairs.jsonl", "labels.jsonl", "prompts.jsonl") == []
+    found = own_files("no_rejected.jsonl", "no_label.jsonl", "no_prompt.jsonl")
+    wanted = [
+        "mine.yaml:9: stages.reward_models.preferences.file: no_rejected.jsonl:1: column 'rejected'",
+        "mine.yaml:10: stages.reward_models.safety.file: no_label.jsonl:1: ",
+        "mine.yaml:14: stages.rejection_sampling.general: no_prompt.jsonl:1: column 'prompt'",
+        "mine.yaml:18: stages.alignment_rl.prompts.mine.train: no_prompt.jsonl:1: column 'prompt'",
+    ]
+    assert [line[: len(start)] for line, start in zip(found, wanted, strict=True)] == wanted
+    (here / "mixed.jsonl").write_text(
+        json.dumps(rows["no_prompt"]) + "\n" + json.dumps(rows["prompts"]) + "\n"
+    )
+    found = own_files("@pretrain/report.json", "labels.jsonl", "mixed.jsonl", "quarantine")
+    assert len(found) == 1 and "stages.rejection_sampling.general: mixed.jsonl:1" in found[0]
+
+
 def test_a_first_row_that_is_bad_may_be_put_aside_where_the_recipe_says_so(here: Path) -> None:
     (here / "mixed.jsonl").write_text("{\n" + json.dumps(ROW) + "\n")
     base = (

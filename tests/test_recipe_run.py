@@ -210,7 +210,7 @@ def test_second_process_is_refused(recipe):
         lock.write("4242\n")
         lock.flush()
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(ConfigError, match=r"another process \(id 4242\) is at this run"):
+        with pytest.raises(ConfigError, match=r"another process \(id 4242\) works on this run"):
             execute(tiny)
     assert set(execute(tiny).states.values()) == {"new"}
 
@@ -290,7 +290,7 @@ def test_stopped_run_exits_130_and_says_how_to_continue(tmp_path, number):
     wait_for_lines(tmp_path / "run/stages/zero.partial/data.jsonl", 5, process)
     second = start(tmp_path / "slow.yaml", tmp_path / "run")
     _, refusal = second.communicate(timeout=LIMIT_S)
-    assert second.returncode == 2 and f"another process (id {process.pid}) is at this run" in refusal
+    assert second.returncode == 2 and f"another process (id {process.pid}) works on this run" in refusal
     process.send_signal(number)
     _, error = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 130

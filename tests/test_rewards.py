@@ -86,7 +86,7 @@ def values(name, rollouts, tasks=None, **options):
      ("<think>a</think>", 0.0), ("<think>a</think><answer> </answer>", 0.0), ("<think>a</think><answer>4</answer> and more", 0.0), ("a</think>4", 0.0),
      ("x<think>a</think>4", 0.0), ("<think>a<think>b</think>4", 0.0), ("<think>a</think>4</think>", 0.0), ("<think>a</think><think>b</think>4", 0.0),
      ("<think>a</think><answer>4</answer><answer>5</answer>", 0.0), ("<think>a</think><answer>4", 0.0), ("<think>a<answer>4</answer></think>4", 0.0),
-     ("<THINK>a</THINK>4", 0.0), ("<think>a</think>4<THINK>", 0.0), ("", 0.0), ("<think></think>4", 1.0), ("<think>a</think><answer>4<b>5</b></answer>", 1.0)],
+     ("<THINK>a</THINK>4", 0.0), ("<think>a</think>4<THINK>", 0.0), ("", 0.0), ("<think></think>4", 0.0), ("<think> \n</think>4", 0.0), ("<think>\u200b\u3164</think>4", 0.0), ("<think>.</think>4", 1.0), ("<think>a</think><answer>4<b>5</b></answer>", 1.0)],
 )  # fmt: skip
 def test_the_format_is_one_thinking_and_then_a_nonempty_answer(text, value):
     assert format_reward(text) == value
@@ -101,6 +101,16 @@ def test_format_is_what_the_parser_of_completions_says():
         "4",
     ):
         assert format_reward(text) == float(parse(text) is not None)
+
+
+def test_an_empty_thought_earns_the_format_reward_only_where_the_recipe_says_so():
+    thoughts = [rollout(thinking=thinking) for thinking in ("", " \n", "\u200b", "2+2")]
+    assert values("format", thoughts) == [0.0, 0.0, 0.0, 1.0]
+    assert values("format", thoughts, empty_thought=True) == [1.0] * 4
+    assert format_reward("<think>\n</think>4", empty_thought=True) == 1.0
+    assert parse("<think>\n</think>4") == ("", "4")  # its answer is checked all the same
+    [paid] = load_rewards({"format": {"weight": 0.1, "empty_thought": True}}, [Echo()])
+    assert paid.function(thoughts[:1]) == [1.0]
 
 
 def test_a_rollout_that_was_cut_off_has_no_format():

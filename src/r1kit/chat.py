@@ -45,12 +45,12 @@ def parse(text: str) -> tuple[str, str] | None:
         return None
     wrapped = _ANSWERED.fullmatch(match["rest"])
     thinking, answer = match["thinking"].strip(), (wrapped["answer"] if wrapped else match["rest"]).strip()
-    if _TAG.search(thinking) or _TAG.search(answer) or not _is_visible(answer):
+    if _TAG.search(thinking) or _TAG.search(answer) or not is_visible(answer):
         return None
     return thinking, answer
 
 
-def _is_visible(text: str) -> bool:
+def is_visible(text: str) -> bool:
     """Whether a text contains a visible letter, number, punctuation or symbol."""
     return any(unicodedata.category(character)[0] in "LNPS" and character not in _BLANK for character in text)
 

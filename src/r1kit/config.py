@@ -9,7 +9,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 KeyPath = tuple[str | int, ...]
-# What is wrong with something that a task or a stage reads: its key within their options, and the message.
+# A problem with an input of a task or stage: the key within its options, and the message.
 InputError = tuple[KeyPath, str]
 
 _LONGEST_SHOWN = 80

@@ -1,5 +1,4 @@
-"""Files that are there whole or not at all: written to a temporary name, flushed to the disk, renamed; and
-the hash of what they hold."""
+"""Write files atomically (to a temporary name, flushed to the disk, then renamed), and hash them."""
 
 import contextlib
 import errno
@@ -32,7 +31,8 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Replace the file by ``text``; a reader, even after a crash, sees the old text or the new one."""
+    """Replace the file's content by ``text`` atomically: a reader, even after a crash, sees the old text or
+    the new one."""
     temporary = path.with_name(f"{path.name}.tmp")
     with naming(path), temporary.open("w", encoding="utf-8") as file:
         file.write(text)
@@ -78,8 +78,8 @@ def remove_tree(folder: Path) -> None:
 
 
 def remove_at_once(folder: Path) -> None:
-    """Remove a folder, its name first: a reader, even after a crash, finds all of it under its name or
-    nothing."""
+    """Remove a folder atomically: it is renamed first, so a reader, even after a crash, sees the whole folder
+    or none."""
     gone = folder.with_name(f".{folder.name}.gone.tmp")
     remove_tree(gone)
     folder.rename(gone)

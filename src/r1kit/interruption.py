@@ -1,6 +1,6 @@
-"""Ctrl-C and SIGTERM. Within a training loop the first signal lets the step end and its state be saved;
-elsewhere, and at the second signal, the work stops at once. Either way only work is lost: an interrupted run
-that continues ends with the same bytes as one that was not."""
+"""Handle Ctrl-C and SIGTERM. Within a training loop the first signal stops the run after the step, once its
+state is saved. Elsewhere, and at the second signal, the work stops immediately. A resumed run ends with the
+same bytes as one that was not interrupted."""
 
 import signal
 import sys
@@ -11,8 +11,8 @@ NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interruption:
-    """A context manager that handles the two signals. ``asked``: the run is to stop; ``deferred``: a loop
-    checks that after every step, so the signal need not stop it at once.
+    """A context manager that handles the two signals. ``asked``: the run should stop; ``deferred``: a loop
+    checks ``asked`` after every step, so the signal does not stop it immediately.
 
     Signals can be handled in the main thread only; in another one ``asked`` stays False.
     """
@@ -25,7 +25,7 @@ class Interruption:
     def __enter__(self) -> Self:
         try:
             for number in NUMBERS:
-                # A job in a shell's background ignores Ctrl-C, and goes on doing so.
+                # A background job of a shell ignores Ctrl-C; keep that.
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     self._before[number] = signal.signal(number, self._handle)
         except ValueError:
@@ -38,7 +38,7 @@ class Interruption:
         self._before = {}
 
     def stop_if_asked(self) -> None:
-        """Raise KeyboardInterrupt where the run is to stop."""
+        """Raise KeyboardInterrupt if the run should stop."""
         if self.asked:
             raise KeyboardInterrupt
 

@@ -16,8 +16,8 @@ from typing import Any, Literal, TypeVar
 from r1kit.config import R1kitError
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json")
-BAD_ROWS_LIMIT = 0.05  # of a file's rows; beyond that the file is another one than was meant
-FIRST_ROWS = 20  # that are looked at before a run: beyond that bad rows do not come first by chance
+BAD_ROWS_LIMIT = 0.05  # of a file's rows; beyond that it is probably the wrong file
+FIRST_ROWS = 20  # that are checked before a run
 
 BadRows = Literal["error", "quarantine"]
 Row = TypeVar("Row")
@@ -88,7 +88,7 @@ def read_usable(
         except R1kitError as error:
             if bad_rows == "error":
                 raise R1kitError(
-                    f"{error}\n(bad_rows: quarantine moves such rows to a file of their own and goes on)"
+                    f"{error}\n(bad_rows: quarantine writes such rows to another file and continues)"
                 ) from None
             bad.append(
                 {"line": number, "error": str(error), "row": line.decode("utf-8", "replace").rstrip("\n")}
@@ -175,7 +175,7 @@ def _check_format(path: Path) -> None:
     if path.is_dir():
         raise R1kitError(f"{path}: a folder; name one .jsonl file in it")
     hint = ""
-    if (path.parent / "get.py").is_file():  # data/ of a clone, which knows its files
+    if (path.parent / "get.py").is_file():  # data/ of a clone has a script that downloads its files
         hint = f"; get it with: python {path.parent / 'get.py'} {path.name}"
     if not path.suffix and len(path.parts) == 2:
         hint = (

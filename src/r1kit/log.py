@@ -36,7 +36,7 @@ HEADLINES = (
     ("accuracy", "accuracy"),
     ("progress", "done"),
 )
-PLAIN_LINES_PER_STAGE = 20
+PLAIN_LINES_PER_STAGE = 20  # where the output is not a terminal
 
 
 class Log:
@@ -113,12 +113,12 @@ class Log:
         """Call ``save(*arguments)`` after a step where that is ``due``, or where the run is to stop; then
         stop (KeyboardInterrupt).
 
-        The rows of the steps so far are on the disk first: a state that is ahead of its log would leave a
-        gap."""
+        The rows of the steps so far are written to the disk first, because a state that is ahead of its log
+        would leave a gap."""
         if due or self.interruption.asked:
             self.sync()
             save(*arguments)
-        # A loop that calls this calls it again after its next step, so an interruption can wait until then.
+        # The loop calls this after every step, so an interruption can wait for the next call.
         self.interruption.deferred = not self._ended
         self.interruption.stop_if_asked()
 

@@ -1,10 +1,8 @@
-"""What a run's folder holds: stages with their records, models and reports.
+"""The contents of a run's folder: stages with their records, models and reports.
 
-A stage works in ``stages/NAME.partial``; when it has finished, that folder takes its final name,
-``stages/NAME``. Its record lies in the folder: what the result depends on, and the size and hash of every
-file. ``StageFolder`` is the only reader and the only writer of records; a record that cannot be read is a
-``DamageError``, whoever reads it.
-"""
+A stage works in ``stages/NAME.partial``. When it has finished, the folder is renamed to ``stages/NAME``. The
+folder has the stage's record: what the result depends on, and the size and hash of every file. Only
+``StageFolder`` reads and writes records; it raises ``DamageError`` for a record that cannot be read."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,8 +22,8 @@ _RECORD = "stage.json"
 _ALLOWED = "allowed.json"
 _PARTIAL = ".partial"
 
-# Which model a run's folder stands for: the paper's final one, else what comes nearest to it. A student or a
-# reward model is only taken when it is named.
+# The model meant by a run's folder: of the first of these kinds that the run has. A student or a reward
+# model is chosen only by name.
 PREFERRED_KINDS = ("alignment_rl", "sft", "reasoning_rl", "r1_zero", "cold_start", "pretrain")
 
 

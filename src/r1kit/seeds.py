@@ -1,4 +1,5 @@
-"""Seeds: always an argument, derived from what is to be drawn, never from a clock or from the order of calls.
+"""Derive seeds. A seed is always an argument and identifies what is drawn; it never comes from a clock or
+from the order of calls.
 
 A seed is derived from (run seed, stage, step, problem id, rollout index), so a result depends neither on how
 the work was batched nor on where a run was interrupted."""

@@ -1,8 +1,8 @@
-"""What flows through r1kit: problem -> completion -> rollout -> score -> row -> batch.
+"""The data types of r1kit, in order: problem -> completion -> rollout -> score -> row -> batch.
 
-Every type is frozen and complete when made; nothing is filled in later. A group of rollouts has a number of
-its own, its place in the phase that sampled it, since one problem may be drawn twice. Rewards, failures and
-verdicts belong to a rollout's key, not to its problem's id alone.
+Every type is frozen and complete when made. A group of rollouts has a number, its index in the phase that
+sampled it, because one problem may be drawn twice. Rewards, failures and verdicts are stored by the rollout's
+key, not by the problem's id.
 
 Shape letters, one legend for the whole project; each letter has one meaning (tests/test_source.py). Digits in
 a suffix are sizes.
@@ -69,15 +69,15 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What an engine returns: token ids [T] (what ended it included) and log-probabilities [T] of the sampled
-    tokens.
+    """The result of an engine: token ids [T], the end token included, and log-probabilities [T] of the
+    sampled tokens.
 
-    The log-probabilities are float32 and those of the logits divided by the sampling's temperature, before
-    top-k, top-p and min-p: what a learner recomputes that divides its logits by the same temperature. At
-    temperature 0 they are those at temperature 1. ``version`` is the version of the weights that sampled it.
-    ``experts``, where the sampling records them, are the experts of the tokens that were fed, the prompt's
-    and all but the last of the completion's: [prompt + T - 1, sparse layers, A], uint8 (int16 above 256
-    experts), in no order within a token."""
+    The log-probabilities are float32, from logits divided by the sampling's temperature, before top-k, top-p
+    and min-p. A learner that divides its logits by the same temperature recomputes the same numbers. At
+    temperature 0 they are the log-probabilities at temperature 1. ``version`` is the version of the weights
+    that sampled it. ``experts``, if the sampling records them, are the experts chosen for every token except
+    the last one: [prompt + T - 1, sparse layers, A], uint8 (int16 above 256 experts), unordered within a
+    token."""
 
     token_ids: np.ndarray
     logprobs: np.ndarray
@@ -106,12 +106,12 @@ class Rollout:
 
     @property
     def group_key(self) -> tuple[str, int]:
-        """The same for the rollouts of one group, and for no others."""
+        """Identifies the rollout's group."""
         return self.problem.id, self.group
 
     @property
     def key(self) -> tuple[str, int, int]:
-        """What names this rollout among those that were sampled together."""
+        """Identifies this rollout among those of one phase."""
         return self.problem.id, self.group, self.index
 
 
@@ -175,10 +175,10 @@ class Row:
     1/trained tokens), so a loss is a sum. ``weight``, ``advantage`` and ``penalty`` (the coefficient of |log
     ratio| in KL-Cov) are one number for the whole row, or [T] with one a token.
 
-    ``temperature`` is the one that the tokens were sampled at: logits are divided by it before any
-    log-probability. ``experts`` [T - 1, sparse layers, A] are the experts to take for every token but the
-    last (Completion.experts; -1: the model's own choice). ``name`` says in messages which row it is, for
-    instance "problem/group/rollout"."""
+    ``temperature`` is the sampling temperature; logits are divided by it before log-probabilities are
+    computed. ``experts`` [T - 1, sparse layers, A] are the experts to use for every token except the last
+    (Completion.experts; -1: the model's own choice). ``name`` identifies the row in messages, for instance
+    "problem/group/rollout"."""
 
     token_ids: np.ndarray
     mask: np.ndarray

@@ -15,7 +15,7 @@ from types import FrameType
 
 from r1kit.config import R1kitError
 
-DEADLINE_S = 1800.0
+DEADLINE_S = 1800.0  # longer than any call that is not hung takes
 GRACE_S = 30.0  # for the waiting thread to wake
 
 

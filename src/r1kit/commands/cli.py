@@ -1,8 +1,8 @@
-"""The command line: parses arguments, prints results, sets the exit code; the work is elsewhere.
+"""The command line: parse arguments, call, print results, set the exit code.
 
 Exit codes: 0 done, 1 failed or damaged, 2 wrong usage or configuration (a missing file included), 130
-interrupted. Errors are printed without a traceback unless R1KIT_DEBUG is set. Nothing heavy is imported
-before it is needed: ``r1kit --help`` answers at once."""
+interrupted. Errors are printed without a traceback unless R1KIT_DEBUG is set. Large packages are imported
+when a command needs them, so ``r1kit --help`` is fast."""
 
 import json
 import os

@@ -1,7 +1,7 @@
 """``r1kit doctor``: what works on this machine, what does not, and one fix for each thing that does not.
 
-Nothing whose version is examined is imported here, torch neither: a broken package must not break its own
-diagnosis. What has to be tried (torch, the sandbox) is tried in a process of its own."""
+The examined packages, including torch, are not imported here, so a broken package cannot break its own
+diagnosis. Torch and the sandbox are tried out in another process."""
 
 import json
 import os
@@ -286,8 +286,8 @@ def _compiler() -> Iterable[Finding]:
 
 
 def examine_kernels() -> Iterable[Finding]:
-    """Which of r1kit's own kernels run here, and why the others do not: a run that is continued elsewhere
-    must have the same ones."""
+    """Which of r1kit's own kernels run here, and why others do not. A run resumed on another machine needs
+    the same kernels."""
     sources = "(('engine', 'r1kit.engine.compiled'), ('learner', 'r1kit.model.fused'))"
     asked = "[(name, *in_use(import_module(place).SOURCE)) for name, place in " + sources + "]"
     tried = run_python(
@@ -295,12 +295,7 @@ def examine_kernels() -> Iterable[Finding]:
         f"in_use; print(json.dumps({asked}))"
     )
     if tried.returncode != 0:
-        yield Finding(
-            "kernels",
-            "note",
-            f"cannot be examined: {_last_line(tried.stderr)}",
-            "sampling and training go through PyTorch",
-        )
+        yield _not_examined("kernels", tried.stderr, "sampling and training go through PyTorch")
         return
     for name, found, why in json.loads(tried.stdout.splitlines()[-1]):
         fix = (
@@ -324,16 +319,15 @@ def _sandbox() -> Iterable[Finding]:
     )
     tried = run_python(code)
     if tried.returncode != 0:
-        yield Finding(
-            "sandbox",
-            "note",
-            f"cannot be examined: {_last_line(tried.stderr)}",
-            "code tasks may not run; the others do",
-        )
+        yield _not_examined("sandbox", tried.stderr, "code tasks may not run; the others do")
         return
     for name, works, detail in json.loads(tried.stdout.splitlines()[-1]):
         fix = "leave --sandbox and R1KIT_SANDBOX away where a tier works; see docs/verifiers.md"
         yield Finding("sandbox", "ok" if works else "note", f"{name}: {detail}", "" if works else fix)
+
+
+def _not_examined(what: str, stderr: str, effect: str) -> Finding:
+    return Finding(what, "note", f"cannot be examined: {_last_line(stderr)}", effect)
 
 
 def run_python(code: str) -> "subprocess.CompletedProcess[str]":

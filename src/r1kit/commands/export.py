@@ -1,5 +1,4 @@
-"""A finished model to give away: its Hugging Face folder with a card that says how it was made and how it was
-measured."""
+"""Export a finished model: its Hugging Face folder with a card that says how it was made and measured."""
 
 import json
 import shutil
@@ -69,16 +68,17 @@ def _header(stage: FinishedStage) -> str:
 
 
 def _stale_prediction(stage: FinishedStage) -> str:
-    """A sentence where the stage has not trained the model's multi-token prediction with the rest: only a
-    loss with ``training.mtp_weight`` does, so never RL or DPO."""
+    """A sentence for a model whose multi-token prediction was not trained with the rest: only losses with
+    ``training.mtp_weight`` train it, so RL and DPO do not."""
     layers = read_json(stage.model / "config.json").get("num_nextn_predict_layers")
     training = stage.record.config.get("training")
     if not layers or (isinstance(training, dict) and training.get("mtp_weight")):
         return ""
     return (
         f" Stage `{stage.name}` trained the model without its multi-token-prediction layer, which still "
-        "predicts for the model as it was before. Speculative decoding with it gives the same text, but fewer "
-        "of its drafts are accepted; supervised training with `training: {mtp_weight: 0.1}` trains it again."
+        "predicts for the model as it was before. Speculative decoding with it gives the same text, but "
+        "fewer of its drafts are accepted; supervised training with `training: {mtp_weight: 0.1}` trains it "
+        "again."
     )
 
 

@@ -1,15 +1,15 @@
 """What a recipe will cost, before anything starts: parameters, tokens, steps, memory, time.
 
-A stage that has run in this folder with this configuration is reported as measured. Any other is an estimate,
-and no more: a model small enough is tried for a moment on this machine, one training batch and one round of
-sampling; for a larger one, training is counted as 6 floating-point operations per active parameter and token
-and sampling as 2 (Kaplan et al. 2020, section 2.1), at the speed of a matrix product here times
-``EFFICIENCY``. Completions are taken to be as long as they may become; optimizer, data, checking and
+A stage that has run in this folder with this configuration is reported as measured. The cost of any other
+stage is an estimate. A model of at most ``PROBED_PARAMETERS`` is timed on this machine with one training
+batch and one round of sampling. For a larger model, training counts 6 floating-point operations per active
+parameter and token and sampling 2 (Kaplan et al. 2020, section 2.1), at ``EFFICIENCY`` times the speed of a
+matrix product here. Completions are assumed to have their maximal length; optimizer, data, checking and
 evaluation are not counted. Expect a factor of three either way. Memory is weights, gradients and two AdamW
-moments in float32, 16 bytes per parameter; activations come on top.
+moments in float32, 16 bytes per parameter, without activations.
 
-A stage says with ``plan()`` what it will do (stages/stage.py: StagePlan). A stage that makes no model of its
-own has the size of the first stage it reads."""
+``Stage.plan()`` returns what a stage will do (stages/stage.py: StagePlan). A stage that makes no new model
+has the size of the first stage it reads."""
 
 import functools
 import time
@@ -30,10 +30,10 @@ from r1kit.runs.survey import survey
 from r1kit.stages.stage import StagePlan
 from r1kit.types import Sampling
 
-TRAIN_OPERATIONS, SAMPLE_OPERATIONS = 6, 2
-BYTES_PER_PARAMETER = 16
-EFFICIENCY = 0.3
-PROBED_PARAMETERS = 3e7
+TRAIN_OPERATIONS, SAMPLE_OPERATIONS = 6, 2  # per active parameter and token (Kaplan et al. 2020)
+BYTES_PER_PARAMETER = 16  # weight, gradient and AdamW's two moments in float32
+EFFICIENCY = 0.3  # of the speed of a large matrix product: our estimate, typical of training
+PROBED_PARAMETERS = 3e7  # up to here a model is timed instead: it takes about a second
 
 
 @dataclass(frozen=True, slots=True)

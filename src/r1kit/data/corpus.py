@@ -1,4 +1,4 @@
-"""Documents for pretraining that are written instead of read: problems with their solutions, and generators.
+"""Documents for pretraining that are made by code: problems with their solutions, and generators.
 
 A generator is a function ``documents(seed, **options)`` that yields documents without end. The miniature's
 corpus is one; your own is ``my_corpus.py:documents``."""
@@ -42,7 +42,7 @@ def load_generators(spec: Mapping[str, Any]) -> list[Generator]:
         if isinstance(weight, bool) or not isinstance(weight, int | float) or weight < 0:
             raise ConfigError(f"generated.{name}: the weight must be a number from 0 up (given: {weight!r})")
         if name in GENERATORS:
-            GENERATORS[name](0, **options)  # checks the options; nothing is written before the first next()
+            GENERATORS[name](0, **options)  # checks the options; generators do nothing until next()
         elif ":" not in name:
             raise ConfigError(
                 f"generated: unknown generator {name!r}: {suggest(name, GENERATORS)}; "
@@ -53,8 +53,8 @@ def load_generators(spec: Mapping[str, Any]) -> list[Generator]:
 
 
 def solved_documents(problems: Sequence[Problem], seed: int, layout: Layout) -> Iterator[str]:
-    """Endless documents from problems of one's own: each with its written solution (``columns["solution"]``),
-    or a bare answer."""
+    """An endless stream of documents from problems, each with its written solution (``columns["solution"]``)
+    or only its answer."""
     for epoch in itertools.count():
         rng = random.Random(f"solved/{seed}/{epoch}")
         for index in rng.sample(range(len(problems)), len(problems)):

@@ -2,7 +2,7 @@
 
 DeepSeek-R1 (Nature version, supplement B.3.2 and B.3.3) keeps correct solutions that a person can read: no
 mixed languages, no repetition, no long paragraphs, no code blocks. Its thresholds were not published; these
-are ours. Training problems that occur in an evaluation are removed elsewhere (r1kit.tasks.overlap)."""
+are ours. Training problems that occur in an evaluation are removed in r1kit.tasks.overlap."""
 
 from collections import Counter
 
@@ -11,12 +11,12 @@ from r1kit.tasks.overlap import words
 
 LONGEST_PARAGRAPH = 300  # words
 RUN = 8  # words in a row
-RUNS_ALLOWED = 3  # how often the same ones may come
+RUNS_ALLOWED = 3  # how often the same run may occur
 
 
 def readable(thinking: str, language: str, purity: float) -> bool:
-    """Whether a thinking is in one language (at least the share ``purity`` of its words), without loops, code
-    blocks and endless paragraphs. One without words is not."""
+    """Whether a thinking is in one language (at least the share ``purity`` of its words), without
+    repetitions, code blocks and long paragraphs. A thinking without words is not readable."""
     if "```" in thinking or language_share(thinking, language) < purity:
         return False
     return not repeats(thinking) and all(
@@ -25,7 +25,7 @@ def readable(thinking: str, language: str, purity: float) -> bool:
 
 
 def repeats(text: str) -> bool:
-    """Whether the same eight words in a row come more than three times."""
+    """Whether the same eight consecutive words occur more than three times."""
     found = words(text)
     runs = Counter(zip(*(found[start:] for start in range(RUN)), strict=False))
     return max(runs.values(), default=0) > RUNS_ALLOWED

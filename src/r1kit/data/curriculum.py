@@ -4,12 +4,12 @@
     x rests   while rate(x) >= easy or rate(x) <= hard, for ``rest`` epochs of its task (0: for ever)
 
 A group that is all right or all wrong gives no gradient (DAPO 2503.14476, section 3.2). Dynamic sampling
-drops such a group after it has been sampled; this predicts it from the last group, as prioritised sampling
-does (Kimi k1.5 2501.12599, section 2.3.4), but a problem rests for whole epochs instead of being drawn less
-often: every other problem comes once an epoch, as without a curriculum.
+drops such a group after it has been sampled. A curriculum predicts it from the last group, as prioritised
+sampling does (Kimi k1.5 2501.12599, section 2.3.4). Here a problem rests for whole epochs instead of being
+drawn less often; every other problem comes once per epoch, as without a curriculum.
 
-Only scores decide. Where a task's next epoch would be empty, or have only problems whose rollouts are still
-being sampled, all its problems come back, as if none had been seen."""
+If a task's next epoch would be empty, or have only problems whose rollouts are still being sampled, all its
+problems come back with their history cleared."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -48,8 +48,8 @@ class CurriculumConfig(Config):
 
 class Curriculum:
     """Which problems rest. ``visits``: problem id -> (the epoch of its task in which it was drawn last, its
-    pass rate there or None: not known). ``pending``: problems drawn whose scores are not known yet; there are
-    none between two phases."""
+    pass rate there; None if not known). ``pending``: drawn problems without scores yet; empty between two
+    phases."""
 
     def __init__(self, config: CurriculumConfig) -> None:
         self.config = config
@@ -92,8 +92,8 @@ class Curriculum:
 
 
 def pass_rate(scores: Sequence[Score]) -> float | None:
-    """The share of a group's rollouts that are right. Those that a reward failed on, or whose answer only a
-    judge can score, do not count; None where no other is left."""
+    """The share of right rollouts in a group. Rollouts that a reward failed on, or that only a judge can
+    score, do not count; None if no rollout counts."""
     parts = [score.parts.get(CORRECTNESS) for score in scores if not math.isnan(score.total)]
     right = [part >= 1.0 for part in parts if part is not None]
     return sum(right) / len(right) if right else None
@@ -111,7 +111,7 @@ def require_correctness(rewards: Iterable[str]) -> None:
 
 
 def require_levels(problems: Iterable[Problem]) -> None:
-    """Raise ConfigError where no problem states a difficulty to begin with the easiest by."""
+    """Raise ConfigError if ``easiest_first`` is set and no problem has a difficulty."""
     if all(problem.difficulty is None for problem in problems):
         raise ConfigError(
             "curriculum.easiest_first: no problem states a difficulty; name the data set's column for "

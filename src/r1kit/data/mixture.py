@@ -1,10 +1,10 @@
 """An endless, reproducible stream of problems from several tasks: by weight between tasks, by shuffled epochs
 within each.
 
-The stream is a function of its seed alone. A resumed run skips to where it was; nothing has to be saved. With
-a curriculum (curriculum.py) some problems are passed over at their turn, so the stream is a function of the
-scores too. With ``changes`` the weights depend on the training step. In both cases the stream's state is
-saved with the training's."""
+The stream depends on its seed only, so a resumed run skips the problems already drawn, and nothing has to be
+saved. With a curriculum (curriculum.py) some problems are skipped, so the stream also depends on the scores.
+With ``changes`` its weights depend on the training step. In both cases its state is saved with the training
+state."""
 
 import json
 import random
@@ -23,10 +23,10 @@ class Mixture:
     """Problems of ``tasks`` (name -> (task, weight)) from one split; every problem of a task comes once per
     epoch of that task.
 
-    Only problems that ``keep`` accepts come; ``left_out`` counts the others of each task that has any. With a
-    ``curriculum`` those that do not rest come once per epoch, by the scores that ``observe`` is given;
-    ``log`` gets a line about a task whose problems all rest and therefore come back. ``changes``: step ->
-    weights by task, which count from that step on (``at``)."""
+    Problems that ``keep`` rejects are left out; ``left_out`` counts them by task. With a ``curriculum`` the
+    problems that do not rest come once per epoch; ``observe`` gets the scores that decide, and ``log`` a line
+    when all problems of a task rest and therefore come back. ``changes``: step -> weights by task from that
+    step on (``at``)."""
 
     def __init__(
         self,
@@ -134,7 +134,7 @@ class Mixture:
         if marks != found:
             other = ", ".join(sorted({name for name, _ in marks ^ found}))
             raise R1kitError(
-                f"{STATE}: the saved stream is about other problems than those of now (task {other}); "
+                f"{STATE}: the saved stream has other problems than the data (task {other}); "
                 "restore the data, or run the stage again with --from"
             )
         self._epochs = {name: state["tasks"][name]["epoch"] for name in self.names}

@@ -1,4 +1,4 @@
-"""What reward models learn from, in files: preference pairs and responses labelled safe or unsafe.
+"""Training data of reward models from files: preference pairs, and responses labelled safe or unsafe.
 
 Pairs have TRL's columns, as texts or as messages, with the prompt in a column or as the common start:
 
@@ -8,9 +8,9 @@ Pairs have TRL's columns, as texts or as messages, with the prompt in a column o
 Labelled responses have ``prompt``, ``response`` (or ``completion``) and ``safe``, true or false. A response
 may begin with ``<think>...</think>``; the helpful model reads what follows it.
 
-What is measured is never trained on: without a held-out file an eighth of the prompts is held out, by a hash
-of their text; with one, training rows whose prompt stands in it, or shares ten words in a row with one of its
-prompts, are left out (r1kit.tasks.overlap)."""
+Held-out prompts are never trained on. Without a held-out file an eighth of the prompts is held out, by a hash
+of their text. With one, a training row is left out if its prompt is in that file or shares ten consecutive
+words with one of its prompts (r1kit.tasks.overlap)."""
 
 import hashlib
 import re
@@ -20,7 +20,7 @@ from typing import Any, Protocol, TypeVar
 
 from r1kit.chat import parse
 from r1kit.config import R1kitError
-from r1kit.jsonl import BadRows, column, read_usable
+from r1kit.jsonl import BadRows, column, first_error, read_usable
 from r1kit.tasks.overlap import is_held_out_prompt, without_contaminated
 from r1kit.tasks.prompts import one_turn
 from r1kit.types import Labelled, Preference, Problem, Response
@@ -47,9 +47,20 @@ def read_labelled(path: Path, bad_rows: BadRows = "error") -> list[Labelled]:
     return _read(path, _labelled, bad_rows, '{"prompt": ..., "response": ..., "safe": true}')
 
 
+def preferences_error(path: Path, bad_rows: BadRows = "error") -> str | None:
+    """What is wrong with a file of pairs, as its first row shows; None where that row is good."""
+    return first_error(path, _preference, bad_rows)
+
+
+def labelled_error(path: Path, bad_rows: BadRows = "error") -> str | None:
+    """What is wrong with a file of labelled responses, as its first row shows; None where that row is
+    good."""
+    return first_error(path, _labelled, bad_rows)
+
+
 def split(rows: Sequence[Row], held_out: Sequence[Row] | None) -> dict[str, list[Row]]:
-    """Rows by split, "train" and "held_out", so that no prompt is in both; see on top. ``held_out``: the rows
-    of a file of their own."""
+    """Split rows into "train" and "held_out", so that no prompt is in both (see the top of the module).
+    ``held_out``: the rows of a held-out file."""
     if held_out is None:
         parts: dict[str, list[Row]] = {"train": [], "held_out": []}
         for row in rows:
@@ -168,7 +179,8 @@ def _problem(path: Path, number: int, row: dict[str, Any], prompt: str) -> Probl
 
 
 def _response(path: Path, number: int, text: str) -> Response:
-    """A written response; where it has tags they must be the template's, or its answer is not known."""
+    """A written response and its answer. Raises R1kitError if it has <think> but does not follow the
+    template."""
     parsed = parse(text)
     if parsed is None and "<think>" in text:
         raise R1kitError(

@@ -4,7 +4,7 @@ supplement B.3.2).
 A rewriter is a function from rollouts to (thinking, summary) pairs, with None for a rollout that it cannot
 rewrite. A recipe names a rule of RULES, code of its own (``my_rewriter.py:name``), or a model: one of the
 run, or one behind an OpenAI-compatible endpoint, which gets ``REWRITE_PROMPT`` or the recipe's own prompt. In
-the paper people and DeepSeek-V3 rewrite, and the result is checked again; so it is here, by the stage."""
+the paper people and DeepSeek-V3 rewrite, and the result is checked again; here the stage checks it."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -64,8 +64,8 @@ class ModelRewriter(Config):
 
 
 def prose(tasks: Mapping[str, Task], purity: float) -> Rewriter:
-    """Keep a readable thinking as it is, and put the answer into a box, unless the task then no longer
-    accepts it. ``purity`` is the least share of the thinking's words in the prompt's language."""
+    """Keep a readable thinking as it is, and put the answer into a box if the task still accepts it then.
+    ``purity`` is the least share of the thinking's words in the prompt's language."""
 
     def rewrite(rollout: Rollout) -> Rewritten | None:
         problem, said = rollout.problem, (rollout.answer or "").strip()
@@ -105,7 +105,7 @@ def load_rule(name: str, tasks: Mapping[str, Task], purity: float) -> Rewriter:
 
 
 def write_request(config: ModelRewriter, rollout: Rollout) -> str:
-    """What a model is sent about a rollout."""
+    """The request to a model to rewrite a rollout."""
     parts = {
         "{question}": rollout.problem.prompt,
         "{thinking}": rollout.thinking or "",

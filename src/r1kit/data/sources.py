@@ -1,4 +1,5 @@
-"""What pretraining and fine-tuning read: documents and (prompt, completion) pairs from JSON Lines files."""
+"""Read the data of pretraining and fine-tuning: documents and (prompt, completion) pairs from JSON Lines
+files."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -14,8 +15,8 @@ __all__ = ["BadRows", "blend", "column", "pairs", "read_jsonl", "texts", "write_
 def texts(
     files: Sequence[Path], fields: Sequence[str], seed: int, bad_rows: BadRows = "error"
 ) -> Iterator[str]:
-    """Documents for pretraining, endless: all rows of all files, in a new order each epoch; ``fields`` joined
-    by a newline."""
+    """An endless stream of documents for pretraining: all rows of all files, in a new order each epoch, with
+    ``fields`` joined by a newline."""
 
     def document(path: Path, number: int, row: dict[str, Any]) -> str:
         return "\n".join(column(path, number, row, name) for name in fields)

@@ -1,5 +1,4 @@
-"""HOW the model samples: prompt ids go in, completions with the log-probabilities of what was sampled come
-out.
+"""Sampling: prompt ids go in, completions with the log-probabilities of the sampled tokens come out.
 
 An engine holds a copy of the policy and a version number of its weights; a learner hands it new weights with
 ``load``. Everything that needs completions (reinforcement learning, data, evaluation, chat) gets them from an
@@ -34,8 +33,9 @@ class Engine(Protocol):
 
         ``seeds`` has one number per prompt and fixes that prompt's completions whatever is sampled with it;
         without it the seeds derive from ``sampling.seed`` and the prompt's place. ``done`` is called from
-        time to time with the prompts that have been completed since the last call, perhaps none: each prompt
-        once. What it raises ends the sampling. Raises R1kitError for a prompt that does not fit the model."""
+        time to time with the prompts completed since the last call, perhaps none; each prompt is reported
+        once. An exception from it ends the sampling. Raises R1kitError for a prompt that does not fit the
+        model."""
         ...
 
     def stream(self, prompt: np.ndarray, sampling: Sampling, seed: int) -> Iterator[int]:
@@ -43,13 +43,13 @@ class Engine(Protocol):
         ...
 
     def load(self, weights: Mapping[str, Tensor], version: int) -> None:
-        """Take new weights; completions sampled from now on carry ``version``. The weights may be the very
-        tensors of the engine's own model; then there is nothing to copy."""
+        """Load new weights; later completions have this ``version``. If the weights are the tensors of the
+        engine's own model, nothing is copied."""
         ...
 
     def examine(self, token_ids: np.ndarray, temperature: float) -> list[Fingerprint]:
-        """What each process's copy holds and computes on a text [T], for the agreement gate; empty where the
-        engine cannot be examined."""
+        """Fingerprints of each process's weights and hidden states on a text [T], for the agreement gate;
+        empty if the engine cannot be examined."""
         ...
 
 

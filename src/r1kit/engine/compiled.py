@@ -29,7 +29,7 @@ FREE_SHARE = 16
 # The kernels return after so many steps, so that interruptions are handled and completed prompts reported;
 # with stop strings, also to search for them.
 STEPS_AT_ONCE, SEARCH_EVERY = 16, 8
-_DIVERGED_STATUS = -1
+_DIVERGED_STATUS = -1  # what kernels/session.h returns for logits that are not finite
 
 
 def library() -> ctypes.CDLL:
@@ -157,7 +157,7 @@ class _Session:
         )
 
     def decode(self, steps: int, enough: int) -> int:
-        """Take up to ``steps`` steps, until at most ``enough`` rows are live; return how many are."""
+        """Run at most ``steps`` steps, until at most ``enough`` rows are live; return how many are."""
         return self._checked(self._calls.r1_decode(self._handle, steps, enough))
 
     def end(self) -> int:
@@ -181,7 +181,7 @@ class _Session:
 
 
 class CompiledDecoder:
-    """Decodes with a packed copy of ``model``'s weights, which is renewed when they have changed. Raises
+    """Decodes with a packed copy of ``model``'s weights, which is packed again when they change. Raises
     KernelsUnavailableError."""
 
     def __init__(self, model: LanguageModel, stop_ids: np.ndarray, precision: str, batch_rows: int) -> None:
@@ -261,7 +261,7 @@ class CompiledDecoder:
         self._positions = positions
 
     def _renew(self) -> None:
-        """Pack the weights unless they are those that were packed last."""
+        """Pack the weights if they have changed since they were packed."""
         weights = self.model.state_dict()
         now = [_mark(tensor) for tensor in weights.values()]
         if now == self._packed:

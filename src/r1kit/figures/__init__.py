@@ -1,9 +1,8 @@
-"""What stages measured: one frozen type for each kind of report.json, and the only code that reads and writes
-it.
+"""Figures that stages measured: one frozen type for each kind of report.json, and the only code that reads
+and writes it.
 
 A stage fills in the type, ``write`` puts it into the stage's folder, and ``read`` gives the same type to the
-report and to benchmarks. A figure that has another name in the file is an error there, never a missing
-value."""
+report and to benchmarks. A figure with another name in the file is an error, not a missing value."""
 
 from r1kit.figures.evaluation import (
     BY_NAME,

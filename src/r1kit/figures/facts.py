@@ -1,7 +1,7 @@
-"""What the other stages report of themselves, by kind of stage.
+"""Figures that stages other than evaluate report about themselves, by kind of stage.
 
-The report and the benchmarks read these figures only; what else a stage writes (the metrics of its last
-update) is for readers of the file."""
+The report and the benchmarks read only these figures; other entries of the file, such as the metrics of the
+last update, are for readers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class PretrainFacts:
 @dataclass(frozen=True, slots=True)
 class FinetuneFacts:
     """Rows that were trained on, and rows left out because they are longer than the learner's context;
-    ``loss`` of the last update (None where there was nothing to learn from)."""
+    ``loss`` of the last update (None without rows)."""
 
     rows: int
     too_long: int
@@ -51,9 +51,9 @@ class RejectionFacts:
 
 @dataclass(frozen=True, slots=True)
 class RewardModelFacts:
-    """Training pairs and labelled responses, and the accuracy on held-out ones; None for the model of the two
-    that the stage does not train. ``helpful_mean`` and ``helpful_std`` are those of the helpful model's raw
-    scores, by which they are normalised."""
+    """Training pairs and labelled responses, and the accuracy on held-out ones. ``helpful_mean`` and
+    ``helpful_std`` are of the helpful model's raw scores, by which they are normalised. A stage that trains
+    only one of the two models reports only its figures."""
 
     helpful_pairs: int | None = None
     helpful_accuracy: float | None = None

@@ -1,4 +1,4 @@
-"""report.json: written from a frozen type, and read back as the same type or not at all."""
+"""Write a frozen type as report.json, and read the same type back or raise."""
 
 import json
 import math
@@ -25,7 +25,7 @@ def to_json(value: Any) -> str:
 
 
 def write(file: Path, value: Any) -> None:
-    """Write the value as JSON; the file is there whole or not at all."""
+    """Write the value as JSON, atomically."""
     write_whole(file, to_json(value))
 
 

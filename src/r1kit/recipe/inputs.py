@@ -1,12 +1,11 @@
-"""What a recipe names outside of itself, looked at before its first stage starts: data files and their
-columns, models, tokenizers, files of code.
+"""Check everything that a recipe reads from outside the run before its first stage starts: data files and
+their columns, models, tokenizers, files of code.
 
-A stage and a task know best what they read: where they have ``input_errors()``, it is asked (see
-r1kit.stages.stage.Stage and r1kit.tasks.task.Task). Every other text of a stage's configuration is looked at
-by what it is: ``file.py:name`` is code; with the suffix of a data file it is one; under a key that names
-models (``MODEL_KEYS``) it is a model's folder; and what begins like a path (``./``, ``~/``, ``/a/b``) has to
-be there. "@stage" and addresses of the web are left alone.
-"""
+A stage or a task with ``input_errors()`` checks its own inputs (r1kit.stages.stage.Stage,
+r1kit.tasks.task.Task). Every other text of a stage's configuration is checked by its form: ``file.py:name``
+is code, a text with the suffix of a data file is a data file, a text under a key of ``MODEL_KEYS`` is a
+model's folder, and a text that begins like a path (``./``, ``~/``, ``/a/b``) has to exist. "@stage" and web
+addresses are not checked."""
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -32,15 +31,14 @@ _LONGEST_NAME = 4096
 
 
 def check_inputs(recipe: Recipe, layers: Layers | None = None, only: Collection[str] | None = None) -> None:
-    """Look at everything that the recipe's stages (``only`` those of these names) read from outside of the
-    run.
+    """Check everything that the recipe's stages (``only``: those of these names) read from outside the run.
 
     Raises ConfigError with a line for each thing that is missing or cannot be read: place, key, what is
     wrong, fix. Data files are read to their first usable row only. Without ``layers`` the place is the
     recipe's name.
     """
     layers = layers or Layers(resolved(recipe), {}, recipe.name)
-    found: dict[str, None] = {}  # a file that several stages name at one place of the recipe is one line
+    found: dict[str, None] = {}  # stages that share a line of the recipe give one message
     said: set[tuple[str, str]] = set()
     for index, stage in enumerate(recipe.stages):
         if only is not None and stage.name not in only:
@@ -87,8 +85,8 @@ def _task_specs(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Mapping[st
 
 
 def _task_errors(name: str, options: Any) -> list[InputError] | None:
-    """What the task says of its inputs; None where it does not say, or where the entry is no task."""
-    from r1kit.tasks import load_tasks  # imports the checkers, which a recipe of other stages does without
+    """The task's own ``input_errors``; None if it has none or the entry is not a task."""
+    from r1kit.tasks import load_tasks  # imported here, because it imports the checkers
 
     try:
         tasks = load_tasks({name: options})
@@ -125,6 +123,8 @@ def _text_error(path: KeyPath, text: str) -> str | None:
         return None if Path(code["file"]).expanduser().is_file() else _missing(code["file"], "file")
     if len(text.split()) > _MOST_WORDS:
         return None
+    if path[-1] == "general" and text.endswith(SUFFIXES):
+        return general_error(text)
     if text.endswith(DATA_SUFFIXES):
         return data_error(text)
     if set(MODEL_KEYS) & set(path[:-1] if path[-1] == text else path):
@@ -137,8 +137,7 @@ def _text_error(path: KeyPath, text: str) -> str | None:
 
 
 def data_error(file: str) -> str | None:
-    """What is wrong with a data file: missing, another format, or empty. What its rows hold is not looked
-    at."""
+    """What is wrong with a data file: missing, another format, or empty. Its columns are not checked."""
     path = Path(file).expanduser()
     if not file.endswith((*SUFFIXES, ".parquet")):
         return None if path.is_file() else _missing(file, "file")
@@ -146,6 +145,13 @@ def data_error(file: str) -> str | None:
         return None if next(read_lines(path), None) is not None else f"{file}: no rows"
     except R1kitError as error:
         return str(error)
+
+
+def general_error(file: str) -> str | None:
+    """What is wrong with a file of general prompts, as its first row shows."""
+    from r1kit.tasks import Prompts  # imported here, because it imports the checkers
+
+    return next((error for _, error in Prompts(Path(file).name, train=file).input_errors()), None)
 
 
 def model_error(name: str) -> str | None:

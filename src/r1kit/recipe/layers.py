@@ -1,13 +1,19 @@
 """Configuration in layers, with the place of every key: an extended file, the file itself, the command line.
 
-A later layer wins key by key: mappings merge, lists are replaced whole, null switches a block off. One rule
-is a recipe's own: under ``stages`` a mapping changes stages of the list by name (``stages: {r1_zero: {grpo:
-{steps: 80}}}``, and so does ``stages.r1_zero.grpo.steps=80`` on the command line); null takes that stage out,
-and a new name whose mapping says ``stage:`` is added behind the others.
+A later layer wins key by key: mappings merge, lists are replaced whole, null switches a block off. Two rules
+are a recipe's own:
 
-The place of every key is kept, so that an error and ``show --explain`` can name file and line. A value that
-begins with ``@`` needs no quotes here, unlike in other YAML.
-"""
+- Under ``stages`` a mapping changes stages of the list by name (``stages: {r1_zero: {grpo: {steps: 80}}}``,
+  and so does ``stages.r1_zero.grpo.steps=80`` on the command line). Null removes that stage, and a new name
+  whose mapping says ``stage:`` is added at the end.
+- A mapping under ``tasks``, ``prompts``, ``general``, ``corpus`` or ``rewards`` (``REPLACED``) replaces the
+  one of the layer below, and so does any mapping that the command line gives as a whole
+  (``stages.r1_zero.grpo={steps: 80}``). So a recipe that extends mini.yaml and names other tasks does not
+  train on the miniature's as well. To edit such a mapping, put a null in it (``tasks: {word: null, mine:
+  {...}}`` removes one task and adds one) or use a dotted key (``stages.r1_zero.tasks.chain=2``).
+
+The file and line of every key are kept for errors and for ``show --explain``. Unlike in other YAML, a value
+that begins with ``@`` needs no quotes."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -18,6 +24,8 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from r1kit.config import ConfigError, KeyPath, suggest
+
+REPLACED = ("tasks", "prompts", "general", "corpus", "rewards")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +42,12 @@ class Place:
 @dataclass(frozen=True, slots=True)
 class Layers:
     """Merged plain data, and the place of each of its keys by key path. ``source`` names the whole in
-    messages."""
+    messages; ``assigned`` is the key path that an override on the command line sets."""
 
     data: dict[str, Any]
     places: dict[KeyPath, Place] = field(default_factory=dict)
     source: str = ""
+    assigned: KeyPath = ()
 
     def place(self, path: KeyPath) -> Place:
         """The place of the key, or of the nearest thing around it."""
@@ -114,7 +123,7 @@ def parse_override(text: str) -> Layers:
     places |= {(*names, *path): place for path in _paths(inner)}
     for name in reversed(names):
         inner = {name: inner}
-    return Layers(inner, places, "command line")
+    return Layers(inner, places, "command line", tuple(names))
 
 
 def merge(base: Layers, over: Layers) -> Layers:
@@ -134,7 +143,7 @@ def stage_name(stage: Any) -> str | None:
 def _merge(
     base: Any, over: Any, at: KeyPath, over_at: KeyPath, layer: Layers, places: dict[KeyPath, Place]
 ) -> Any:
-    if isinstance(base, dict) and isinstance(over, dict):
+    if isinstance(base, dict) and isinstance(over, dict) and not _replaces(over, over_at, layer):
         merged = dict(base)
         for key, value in over.items():
             merged[key] = _merge(base.get(key), value, (*at, key), (*over_at, key), layer, places)
@@ -151,6 +160,16 @@ def _merge(
         if path[: len(over_at)] == over_at
     }
     return over
+
+
+def _replaces(over: dict[str, Any], at: KeyPath, layer: Layers) -> bool:
+    """Whether a layer's mapping at ``at`` replaces the one below instead of merging with it."""
+    if not at or None in over.values():
+        return False
+    if layer.assigned[: len(at)] == at:  # an override: only its last key can be given as a whole
+        is_stage = at[0] == "stages" and len(at) <= 2
+        return at == layer.assigned and not is_stage
+    return at[-1] in REPLACED
 
 
 def _merge_stages(

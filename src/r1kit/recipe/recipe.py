@@ -1,10 +1,10 @@
-"""A recipe: the paper's figure as one file. YAML becomes a checked ``Recipe``, or one error that names file,
-line and fix.
+"""A recipe: all stages of a run in one YAML file. It is read into a checked ``Recipe``, or an error names
+file, line and fix.
 
-Everything is checked before anything starts: keys, types, the stages' names, and that every "@stage" refers
-to an earlier one (what the recipe names outside of itself is checked by r1kit.recipe.inputs). The recipe is
-layered (r1kit.recipe.layers): defaults < ``extends`` < the file < the command line; ``explain`` says which
-layer won."""
+Keys, types, the stages' names and references are checked before anything starts; every "@stage" must refer to
+an earlier stage. r1kit.recipe.inputs checks the files that a recipe names. A recipe has layers
+(r1kit.recipe.layers): defaults < ``extends`` < the file < the command line; ``explain`` shows which layer set
+a key."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -153,7 +153,7 @@ def _shown(value: Any) -> str:
 
 
 def _known_stages() -> StageTable:
-    # Imported only when a recipe is built: the stages bring torch with them, and a finished run does without.
+    # Imported only when a recipe is built: the stages import torch, which a finished run does not need.
     from r1kit.stages import STAGES
 
     return STAGES

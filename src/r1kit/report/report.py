@@ -2,7 +2,7 @@
 
 It shows what the paper shows: every stage against every task (Nature version, table 3), R1-Zero's accuracy
 and length while it trains (figures 1 and 3 there), language consistency, direct answers, the student, and the
-same problems answered by every stage's model. For what a run did not measure there is a line that says so."""
+same problems answered by every stage's model. Where a run did not measure something the report says so."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +17,7 @@ from r1kit.report.document import Block, Document, Paragraph, Section, html, mar
 from r1kit.report.run import Roles, Run, find_roles, read_run, seconds_of
 from r1kit.report.sentences import say_headline
 
-# Title, what makes it, and what is said where the run has nothing for it.
+# Title, the function that makes the section, and the text if it is empty.
 SECTIONS: tuple[tuple[str, Callable[[Run, Roles], list[Block]], str], ...] = (
     (
         "Every stage, every task",

@@ -1,5 +1,5 @@
-"""A finished run as the report and the benchmarks read it: stages, figures, curves, and which stage has which
-role."""
+"""Read a finished run for the report and the benchmarks: stages, figures, curves, and the role of each
+stage."""
 
 import json
 import math
@@ -103,8 +103,8 @@ def peak_mb_of(stage: FinishedStage) -> float | None:
 
 
 def read_run(folder: Path) -> Run:
-    """Read everything that a run's folder holds about its stages; what is missing is empty. Raises
-    ConfigError naming file and key for a report.json that is not as this version of r1kit writes it."""
+    """Read everything in a run's folder about its stages; missing parts are empty. Raises ConfigError naming
+    file and key for a report.json that is not as this version of r1kit writes it."""
     recipe_file = folder / "recipe.yaml"
     recipe = yaml.safe_load(recipe_file.read_text(encoding="utf-8")) or {} if recipe_file.exists() else {}
     order = [str(stage.get("name") or stage.get("stage")) for stage in recipe.get("stages", [])]

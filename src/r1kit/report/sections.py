@@ -17,7 +17,7 @@ from r1kit.report.run import Measured, Roles, Run, number, peak_mb_of, read_fact
 from r1kit.report.sentences import percent, votes_of
 
 LANGUAGE_METRICS = ("lang/target_ratio", "reward/language/mean")
-CURVE_TABLE_ROWS = 10
+CURVE_TABLE_ROWS = 10  # of a curve as a table
 DASH = "–"
 HABITS = {
     sentences.WORKED: "responses that work the problem out",
@@ -73,7 +73,7 @@ def _pass_1(scores: Scores) -> str:
 
 
 def _best(cells: Sequence[str], scores: Sequence[Scores | None]) -> list[str]:
-    """The cells, those with the highest pass@1 in bold where not all are equal."""
+    """The cells, with the highest pass@1 in bold unless all are equal."""
     values = {own.pass_1 for own in scores if own is not None}
     best = max(values) if len(values) > 1 else None
     return [
@@ -92,12 +92,12 @@ def _general(model: Measured) -> str:
 
 
 def direct_counts(models: Sequence[Measured]) -> set[int]:
-    """With how many samples of a problem models were measured without thinking."""
+    """The numbers of samples per problem with which models were measured without thinking."""
     return {model.protocol.direct_n for model in models if model.protocol.direct_n is not None}
 
 
 def general_counts(models: Sequence[Measured]) -> set[int]:
-    """With how many answers to a general prompt models were measured."""
+    """The numbers of answers per general prompt with which models were measured."""
     return {model.protocol.general.n for model in models if model.protocol.general is not None}
 
 

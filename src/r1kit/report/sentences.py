@@ -1,9 +1,8 @@
-"""What a finished run's figures say, in sentences.
+"""Sentences about a finished run, computed from its figures.
 
-Every sentence is computed from the figures and says no more than they do: a difference below twice its
-standard error is called noise, and a missing measurement gives no sentence. Two standard errors are combined
-as if the two models had been measured on different problems; they share them, so the real error of a
-difference is smaller."""
+A difference below twice its standard error is called noise, and a missing measurement gives no sentence. Two
+standard errors are combined as if the two models had been measured on different problems. The problems are
+the same, so the real error of a difference is smaller."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from r1kit.report.run import Measured, Roles, Run, find_roles, seconds_of
 from r1kit.sandbox.pool import UNSAFE
 
 CLEAR = 2.0  # standard errors
-WORKED, RECHECK, STEP_BACK = "worked", "recheck", "step_back"  # the habits that sentences are about
+WORKED, RECHECK, STEP_BACK = "worked", "recheck", "step_back"  # habits in the sentences
 
 
 def percent(value: float | None, error: float | None = None) -> str:
@@ -130,8 +129,8 @@ def say_length(base: Measured, zero: Measured) -> list[str]:
 def split_length(
     length0: float, length1: float, worked0: Habit, worked1: Habit
 ) -> tuple[float, float, float]:
-    """The three terms of ``say_length`` in tokens. For a model that works nothing out, the other's mean
-    length of workings is taken."""
+    """The three terms of ``say_length`` in tokens. If a model has no worked responses, the other model's mean
+    length of them is used."""
     a0 = worked0.length if worked0.length is not None else worked1.length or 0.0
     a1 = worked1.length if worked1.length is not None else a0
     (w0, b0), (w1, b1) = [
@@ -142,7 +141,7 @@ def split_length(
 
 
 def say_checking(base: Measured, zero: Measured) -> list[str]:
-    """How often the model re-checks itself, and how such responses fare, without taking that for a cause."""
+    """How often the model checks itself, and the accuracy of such responses (a correlation, not a cause)."""
     before, after = (model.figures.habits.get(RECHECK) for model in (base, zero))
     said = []
     if before is not None and after is not None:
@@ -185,7 +184,7 @@ def say_consensus(models: Sequence[Measured]) -> str:
 
 
 def say_direct(model: Measured) -> str:
-    """What thinking is worth: the same model made to answer at once."""
+    """The gain from thinking: the same model with and without it."""
     if model.figures.direct is None:
         return ""
     return (
@@ -239,7 +238,8 @@ def _times(run: Run, roles: Roles) -> str:
 
 
 def say_judges(run: Run, final: str | None) -> list[str]:
-    """Whether optimising the reward models kept helping what they stand for, from the two watched curves."""
+    """Whether the gold score kept rising while the reward models were optimised, from the two watched
+    curves."""
     gold, judges = (
         (run.curve(final, metric) for metric in ("watch/gold", "watch/judges")) if final else ([], [])
     )

@@ -1,9 +1,9 @@
 """Rewards computed early: for groups that are complete while others are still being sampled.
 
-Only rewards that allow it (``WeightedReward.early``) are called with portions of whole groups, in no order.
-Their values are kept by rollout key and used when all rollouts are scored, so scores, failures and their
-order do not depend on which group was complete when. Where a reward raises, nothing is kept: it is called
-again with the rest, and fails there as it would have."""
+Only rewards that allow it (``WeightedReward.early``) are called with some of the groups, in any order. Their
+values are stored by rollout key and used when all rollouts are scored, so scores, failures and their order do
+not depend on timing. If a reward raises, nothing is stored: it is called again with all remaining rollouts,
+and the failure is recorded there."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ Key = tuple[str, int, int]  # Rollout.key
 
 
 class Ahead:
-    """The values that the early ones of ``rewards`` have returned so far, for rollouts sampled together."""
+    """The values returned so far by the early rewards, for rollouts of one phase."""
 
     def __init__(self, rewards: Sequence[WeightedReward]) -> None:
         self.rewards = rewards
@@ -31,7 +31,7 @@ class Ahead:
                 self._known[reward.name].update(zip(keys, values, strict=True))
 
     def informed(self) -> list[WeightedReward]:
-        """The same rewards, where the early ones use what they have already returned."""
+        """The same rewards; early ones reuse the values they have already returned."""
         return [
             WeightedReward(one.name, one.weight, self._remembering(one)) if one.early else one
             for one in self.rewards

@@ -1,5 +1,5 @@
-"""Who says what reward models learn, by name: annotators score answers, labellers call responses safe or
-unsafe, scorers say how good an answer is.
+"""Annotators of training data for reward models, by name: annotators score answers, labellers mark responses
+safe or unsafe, scorers rate single answers.
 
     annotator  (prompts with answers, rng)  -> for each prompt its answers with scores; it may add answers
     labeller   (groups of rollouts, rng)    -> labelled responses
@@ -34,12 +34,12 @@ SCORERS: dict[str, Scorer] = {"gold_score": score_answers}
 
 
 def check_annotator(name: str, options: Mapping[str, Any]) -> None:
-    """Raise ConfigError for an annotator that there is not, or an option that it does not have."""
+    """Raise ConfigError for an unknown annotator or option."""
     _check(name, options, ANNOTATORS, "annotator")
 
 
 def check_labeller(name: str, options: Mapping[str, Any]) -> None:
-    """Raise ConfigError for a labeller that there is not, or an option that it does not have."""
+    """Raise ConfigError for an unknown labeller or option."""
     _check(name, options, LABELLERS, "labeller")
 
 
@@ -56,13 +56,14 @@ def load_labeller(name: str, options: Mapping[str, Any]) -> Labeller:
 
 
 def load_scorer(name: str) -> Scorer:
-    """The scorer of that name. Raises ConfigError for one that there is not."""
+    """The scorer of that name. Raises ConfigError for an unknown name."""
     _check(name, {}, SCORERS, "scorer")
     return _callable(name) if ":" in name else SCORERS[name]
 
 
 def score_by(scorer: Scorer, name: str, problem: Problem, answers: Sequence[str]) -> list[float | None]:
-    """What the scorer says of the answers to one problem, checked. Raises R1kitError naming it."""
+    """The scorer's numbers for the answers to one problem. Raises R1kitError naming the scorer if they are
+    not valid."""
     values = list(scorer(problem, answers)) if answers else []
     if len(values) != len(answers):
         raise R1kitError(f"{name} returned {len(values)} scores for {len(answers)} answers; return one each")

@@ -1,5 +1,5 @@
-"""The miniature's gold score as a function over rollouts: it stands in for people when general prompts are
-evaluated. The miniature never trains on it."""
+"""The miniature's gold score as a function over rollouts: the stand-in for human judgement when general
+prompts are evaluated. It is never trained on."""
 
 from collections.abc import Mapping, Sequence
 

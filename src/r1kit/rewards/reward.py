@@ -4,11 +4,9 @@
     None       the reward does not apply to it (another task, an answer that only a judge can score)
     nan        it could not be judged (a dead checker, an endpoint that is down)
 
-Where it does not apply the term is left out of the sum; a rollout with a nan is not trained on.
+A reward that does not apply is left out of the sum. A rollout with a nan is not trained on.
 
-A failure is never a 0: that would punish the model for a fault that is not its own. ``Failed`` is a nan with
-the reason.
-"""
+A failure is never a 0, because the model did not cause it. ``Failed`` is a nan with the reason."""
 
 import math
 from collections.abc import Sequence

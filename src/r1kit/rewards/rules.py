@@ -6,7 +6,7 @@ during R1's RL [eq. 7, 8]. There is also a reward for visible steps."""
 import re
 from collections.abc import Mapping, Sequence
 
-from r1kit.chat import parse
+from r1kit.chat import is_visible, parse
 from r1kit.config import ConfigError
 from r1kit.language import language_share
 from r1kit.rewards.reward import CheckingTask, Failed, Reward, places_by_task
@@ -20,13 +20,15 @@ _STEPS = re.compile(
 )
 
 
-def format_reward(text: str) -> float:
+def format_reward(text: str, *, empty_thought: bool = False) -> float:
     """Return 1.0 for exactly one ``<think>..</think>`` followed by a non-empty answer and nothing outside,
     else 0.0.
 
     The answer may be bare or in one ``<answer>..</answer>``; no further tag of the template may occur
-    anywhere. This is ``r1kit.chat.parse``, which also takes answer and thinking out of a completion."""
-    return float(parse(text) is not None)
+    anywhere. This is ``r1kit.chat.parse``, which also takes answer and thinking out of a completion. A
+    thought without a visible character earns 0.0, unless ``empty_thought``."""
+    parsed = parse(text)
+    return float(parsed is not None and (empty_thought or is_visible(parsed[0])))
 
 
 def accuracy(tasks: Mapping[str, CheckingTask]) -> Reward:
@@ -55,7 +57,7 @@ def accuracy(tasks: Mapping[str, CheckingTask]) -> Reward:
 
 
 def check_all(task: CheckingTask, rollouts: Sequence[Rollout]) -> list[Verdict]:
-    """Judge the answers of rollouts of one task; those that failed are tried once more."""
+    """Judge the answers of rollouts of one task; failed checks are tried once more."""
     verdicts = _check(task, rollouts)
     again = [place for place, verdict in enumerate(verdicts) if verdict.outcome == "failed"]
     for place, verdict in zip(
@@ -77,12 +79,20 @@ def _check(task: CheckingTask, rollouts: Sequence[Rollout]) -> list[Verdict]:
         return [task.check(problem, answer) for problem, answer in zip(problems, answers, strict=True)]
 
 
-def format_(tasks: Mapping[str, CheckingTask]) -> Reward:
-    """Make the format reward: 1 where the rollout follows the template and ended by itself, else 0."""
+def format_(tasks: Mapping[str, CheckingTask], *, empty_thought: bool = False) -> Reward:
+    """Make the format reward: 1 where the rollout follows the template and ended by itself, else 0.
+
+    A thought without a visible character earns 0, unless ``empty_thought``: otherwise RL could drop the
+    thinking at no cost."""
 
     def reward(rollouts: Sequence[Rollout]) -> list[float | None]:
         return [
-            float(rollout.answer is not None and rollout.completion.finish == "stop") for rollout in rollouts
+            float(
+                rollout.answer is not None
+                and rollout.completion.finish == "stop"
+                and (empty_thought or is_visible(rollout.thinking or ""))
+            )
+            for rollout in rollouts
         ]
 
     return reward
@@ -92,8 +102,7 @@ def language(tasks: Mapping[str, CheckingTask]) -> Reward:
     """Make the language-consistency reward: the share of the thinking's words in the problem's language
     [DeepSeek-R1, eq. 7].
 
-    Without thinking, or with one that has no word, it is 0.
-    """
+    It is 0 without thinking or without words in it."""
 
     def reward(rollouts: Sequence[Rollout]) -> list[float | None]:
         return [language_share(rollout.thinking or "", rollout.problem.language) for rollout in rollouts]

@@ -13,7 +13,7 @@ from r1kit.rewards.reward import Failed, WeightedReward
 from r1kit.types import Rollout, Score
 from r1kit.watchdog import HungError, deadline
 
-FAILURE_LIMIT = 0.05
+FAILURE_LIMIT = 0.05  # of the rollouts; beyond that the reward itself is probably broken
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +85,8 @@ def _apply(reward: WeightedReward, rollouts: Sequence[Rollout], failed: list[Fai
 
 
 def _values(reward: WeightedReward, rollouts: Sequence[Rollout]) -> list[float | None]:
-    """The values of one reward. Where it raises, each rollout is tried alone to find those that raise; the
-    others are then judged together again, since a reward may compare the rollouts of a group."""
+    """The values of one reward. If it raises, each rollout is tried alone to find the ones that raise. The
+    others are then judged together again, because a reward may compare the rollouts of a group."""
     values = attempt(reward, rollouts)
     if isinstance(values, list):
         return values
@@ -106,8 +106,8 @@ def _values(reward: WeightedReward, rollouts: Sequence[Rollout]) -> list[float |
 
 
 def attempt(reward: WeightedReward, rollouts: Sequence[Rollout]) -> list[float | None] | str:
-    """The values that a reward returns, checked, or the traceback of what it raises. What the user has to
-    fix (a ConfigError, a reward that hangs) is raised."""
+    """The values that a reward returns, checked, or the traceback of what it raises. Errors that the user has
+    to fix (a ConfigError, a reward that hangs) are raised."""
     try:
         return _checked(reward, rollouts)
     except (ConfigError, HungError):

@@ -31,7 +31,7 @@ REWARDS: dict[str, Callable[..., Reward]] = {
     "speed": speed,
 }
 
-# Those that leave the interpreter (a sandbox, checkers, the network) may run while other groups are sampled.
+# Rewards that wait for a sandbox, checkers or the network can run while other groups are sampled.
 # Not ``speed``: it measures time, so nothing else should run then.
 EARLY = frozenset({"accuracy", "cosine", "judge", "length"})
 

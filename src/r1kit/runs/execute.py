@@ -1,9 +1,9 @@
-"""Run a recipe: each stage once, in order, whole or not at all.
+"""Run a recipe: each stage once, in order.
 
-A stage works in ``stages/<name>.partial``, which takes its final name when the stage has finished, with its
-record in it (r1kit.records): what the result depends on and what it consists of. What is done is kept, what
-was interrupted continues, and what has changed stops the run before anything is touched (survey.py).
-"""
+A stage works in ``stages/<name>.partial``, which is renamed to its final name when the stage has finished.
+The stage's record (r1kit.records) says what the result depends on and what files it consists of. Finished
+stages are kept and interrupted ones resume. A stage whose configuration or inputs have changed stops the run
+before any file is changed (survey.py)."""
 
 import contextlib
 import json
@@ -44,7 +44,7 @@ from r1kit.stages.stage import Context, Stage
 
 
 class StageError(R1kitError):
-    """A stage failed. What is finished is kept; the text says how to continue."""
+    """A stage failed. Finished stages are kept; the text says how to continue."""
 
 
 class InterruptedRunError(R1kitError):
@@ -55,7 +55,7 @@ class InterruptedRunError(R1kitError):
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a run did: its folder, and for every stage its state when the run began and the seconds that it
+    """The result of a run: its folder, and for every stage its state when the run began and the seconds it
     took."""
 
     run_dir: Path
@@ -76,13 +76,12 @@ def run(
 ) -> Summary:
     """Run every stage that is not done yet, then write the report.
 
-    ``fresh`` removes all that the run's folder holds and starts over; ``redo_from`` redoes that stage, those
-    that read it, and later ones whose configuration has changed; ``allow_change`` accepts what has changed,
-    and records it. ``command`` is what a user types to continue; it stands in messages and in env.json. With
-    ``layers`` (recipe.layers) errors name the line of the recipe. Raises ConfigError before any work (a stage
-    that has changed, a missing input, an unwritable folder, a run that another process is at), StageError,
-    and InterruptedRunError.
-    """
+    ``fresh`` empties the run's folder and starts over. ``redo_from`` redoes that stage, the stages that read
+    it, and later stages whose configuration has changed. ``allow_change`` accepts changes and records them.
+    ``command`` is the command that continues the run, for messages and env.json. With ``layers``
+    (recipe.layers) errors name the line of the recipe. Raises ConfigError before any work (for a changed
+    stage, a missing input, a folder that cannot be written, or a run that another process holds), StageError,
+    and InterruptedRunError."""
     console = console or Console()
     run_dir = recipe.run_dir
     if redo_from is not None:
@@ -119,8 +118,8 @@ def _survey(recipe: Recipe, redo_from: str | None, allow_change: bool) -> list[S
 
 
 class _Stages:
-    """The stages of one run: the folders of those that are done, and the runtime, which starts with the first
-    stage that is not."""
+    """The stages of one run: the folders of finished stages, and the runtime, which is started for the first
+    unfinished stage."""
 
     def __init__(
         self,
@@ -156,7 +155,7 @@ class _Stages:
         return seconds
 
     def _check_inputs(self, names: Sequence[str]) -> None:
-        """Hash again what a stage is about to read. Raises DamageError naming the file that is not as it was
+        """Hash the inputs of a stage again. Raises DamageError naming a file that differs from what was
         written."""
         for name in names:
             folder = stage_folder(self.recipe.run_dir, name)
@@ -204,7 +203,7 @@ class _Stages:
         return record.seconds
 
     def _start_runtime(self) -> Any:
-        # Imported only when a stage is to run: it brings torch with it.
+        # Imported only when a stage runs, because it imports torch.
         from r1kit.runtime import start
 
         runtime = start(self.recipe.runtime)
@@ -213,17 +212,17 @@ class _Stages:
 
 
 def _work(stage: Stage, ctx: Context, folder: StageFolder, record: StageRecord) -> StageRecord:
-    """Call the stage; return its record, finished. The time of a failed attempt is kept for the next one to
-    add to."""
+    """Call the stage and return its finished record. The time of a failed attempt is recorded and added to
+    the next one's."""
     began = time.monotonic()
     try:
         with naming(ctx.out), MemoryWatch() as watch, ctx.log:
             stage.run(ctx)
         ctx.log.sync()
         _sweep(ctx.out)
-        sync_tree(ctx.out)  # what the record says is on the disk before the record is
+        sync_tree(ctx.out)  # files reach the disk before the record that lists them
     except BaseException:
-        with contextlib.suppress(OSError):  # what went wrong may be the disk
+        with contextlib.suppress(OSError):  # the disk itself may be what failed
             seconds = round(record.seconds + time.monotonic() - began, 3)
             folder.write(record.model_copy(update={"seconds": seconds}))
         raise
@@ -242,8 +241,7 @@ def _now() -> float:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what training and interrupted writes have left: a stage that has its result keeps nothing
-    else."""
+    """Remove training states and temporary files of a stage that has its result."""
     for pattern in (STATES, SAMPLED, ".*.tmp"):
         for path in list(folder.rglob(pattern)):
             if path.is_dir():
@@ -254,7 +252,7 @@ def _sweep(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _explained(name: str, finished: Sequence[str], run_dir: Path, command: str) -> Iterator[None]:
-    """Turn whatever stops a stage into one message: what happened, what is kept, how to continue."""
+    """Turn an exception of a stage into one message: what happened, what is kept, how to continue."""
     kept = f"Finished and kept: {', '.join(finished)}." if finished else "No stage was finished before it."
     rerun = f"{kept} Fix the cause, then rerun:\n  {command}"
     try:

@@ -1,9 +1,8 @@
-"""Know in a moment that a run is finished, without building its stages (which would import torch).
+"""Detect quickly that a run is finished, without building its stages (which would import torch).
 
 When a run ends, finished.json keeps a fingerprint of what was run (the merged recipe, the user's files that
-it names, r1kit's own source) and the hashes of the stages' records. Where both are the same, there is nothing
-to do; where anything differs, the stages are compared one by one.
-"""
+it names, r1kit's own source) and the hashes of the stages' records. If both are unchanged there is nothing to
+do; otherwise the stages are compared one by one."""
 
 import json
 from pathlib import Path
@@ -18,17 +17,17 @@ FILE = "finished.json"
 
 
 def note_finished(layers: Layers, run_dir: Path) -> None:
-    """Remember that ``run_dir`` holds everything that ``layers`` describes."""
+    """Write the fingerprint of a finished run of ``layers`` in ``run_dir``."""
     write_whole(run_dir / FILE, json.dumps(_state(layers, run_dir), indent=2) + "\n")
 
 
 def find_finished(layers: Layers) -> Path | None:
-    """The run's folder if everything that ``layers`` describes is known to be there, else None."""
+    """The run's folder if its fingerprint says that the run of ``layers`` is finished, else None."""
     out, name = layers.data.get("out", "runs/{name}"), layers.data.get("name")
     stages = layers.data.get("stages")
     if not (isinstance(out, str) and isinstance(name, str) and isinstance(stages, list)):
         return None
-    # A stage of the user's own has defaults that the fingerprint does not see.
+    # The fingerprint does not include the defaults of a stage in a user's file.
     if any(not isinstance(stage, dict) or ":" in str(stage.get("stage")) for stage in stages):
         return None
     run_dir = Path(out.replace("{name}", name)).expanduser()

@@ -1,11 +1,10 @@
 """What a result depends on: the files it reads by content, the code, the environment.
 
 A stage's record (r1kit.records) holds its *identity* (configuration, seed, the records of the stages it read,
-the hash of every file of the user's that the configuration names), its *setting* (what its bits depend on
-besides: code, versions, machine, runtime, kernels), and once it has finished its *outputs* (size and SHA-256
-of each file). The record of an input is hashed into the identity, so records form a chain from the last model
-back to the first file. ``r1kit verify`` follows it.
-"""
+the hash of every file of the user's that the configuration names), its *setting* (what else its bits depend
+on: code, versions, machine, runtime, kernels), and after it has finished its *outputs* (size and SHA-256 of
+each file). The record of an input is hashed into the identity, so records form a chain from the last model
+back to the first file. ``r1kit verify`` follows it."""
 
 import contextlib
 import functools
@@ -26,7 +25,7 @@ from r1kit.runtime import RuntimeConfig
 
 PACKAGES = ("r1kit", "torch", "transformers", "tokenizers", "safetensors", "numpy", "pydantic", "vllm", "ray")
 NOT_READ = ("name", "seed_of")  # keys of a stage whose text is never a file's name
-_INDIFFERENT = ("deadline_s",)  # keys of a runtime that no result depends on
+_INDIFFERENT = ("deadline_s",)  # runtime keys that do not change results
 _ABSENT = object()
 _PACKAGE = Path(__file__).parents[1]
 
@@ -46,7 +45,7 @@ def environment(command: str) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the installed packages that decide a result; imports none of them."""
+    """Versions of Python and of the installed packages that a result depends on, without importing them."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
@@ -55,8 +54,8 @@ def versions() -> dict[str, str]:
 
 
 def setting(runtime: RuntimeConfig) -> dict[str, Any]:
-    """What the bits of a result depend on besides its identity. ``runtime`` is the recipe's configuration of
-    it."""
+    """What the bits of a result depend on in addition to its identity. ``runtime`` is the recipe's runtime
+    configuration."""
     where = {key: value for key, value in runtime.model_dump(mode="json").items() if key not in _INDIFFERENT}
     where["processes"] = runtime.resolved_processes()
     now = {"code": code_hash(), "versions": versions(), "processor": _processor(), "runtime": where}
@@ -81,7 +80,7 @@ def named_files(config: Any) -> dict[str, str]:
 
 
 def identity_differences(record: Identity, identity: Identity) -> Iterator[str]:
-    """What has changed of a stage since its record was made, one line each."""
+    """What has changed since the stage's record was written, one line each."""
     yield from _changes(record.config, identity.config)
     if record.seed != identity.seed:
         yield "the recipe's seed"
@@ -94,7 +93,7 @@ def identity_differences(record: Identity, identity: Identity) -> Iterator[str]:
 
 
 def setting_differences(record: StageRecord, now: dict[str, Any]) -> Iterator[str]:
-    """What an unfinished stage was begun with that is different now."""
+    """How the setting of an unfinished stage differs from when it was begun."""
     old = record.setting
     if old.get("code") != now["code"]:
         yield f"r1kit's own code: {str(old.get('code'))[:12]} -> {now['code'][:12]}"
@@ -131,8 +130,8 @@ def _names(value: Any) -> Iterator[str]:
 
 
 def _hash_named(name: str) -> str | None:
-    """The hash of what a text names: a file, a model's folder, the file of ``my.py:name`` or ``module:name``;
-    None where it is only a text."""
+    """The hash of the file that a text names (a file, a model's folder, or the file of ``my.py:name`` or
+    ``module:name``); None if it names none."""
     if name.startswith("@") or not name or len(name) > 4096 or "\0" in name or "\n" in name:
         return None
     path = _code_file(name) if ":" in name else Path(name).expanduser()

@@ -1,5 +1,4 @@
-"""A run's folder as a whole: writable, held by one process at a time, and emptied of what r1kit wrote
-there."""
+"""A run's folder: check that it is writable, lock it for one process, and remove r1kit's files from it."""
 
 import contextlib
 import fcntl
@@ -41,8 +40,8 @@ def locked(run_dir: Path) -> Iterator[None]:
             file.seek(0)
             holder = file.read().strip() or "unknown"
             raise ConfigError(
-                f"{run_dir}: another process (id {holder}) is at this run: wait for it or stop it, or choose "
-                "another folder with --out DIR"
+                f"{run_dir}: another process (id {holder}) works on this run: wait for it or stop it, or "
+                "choose another folder with --out DIR"
             ) from None
         with naming(run_dir / "lock"):
             os.ftruncate(file.fileno(), 0)
@@ -51,7 +50,7 @@ def locked(run_dir: Path) -> Iterator[None]:
 
 
 def forget(run_dir: Path) -> None:
-    """Remove what r1kit writes into a run's folder, and nothing else that is there."""
+    """Remove the files that r1kit writes into a run's folder, and no others."""
     for folder in stage_folders(run_dir):
         folder.remove()
     for name in MADE_HERE:

@@ -1,10 +1,9 @@
-"""Where the stages of a run stand, before anything is touched.
+"""The state of each stage of a run, determined before any file is changed.
 
-A stage is *done* when a finished folder of its name records the same configuration, seed, inputs and files;
-it *continues* when only a partial one does, begun by the same code; it has *changed* when a folder records
-anything else. One that stopped before it wrote anything is *new* again. What has changed is never redone or
-overwritten unless the user says so: redo it, or accept the change.
-"""
+A stage is *done* if its finished folder records the same configuration, seed, inputs and files. It
+*continues* if only a partial folder does, begun by the same code. It has *changed* if a folder records
+anything else. A stage that stopped before it wrote anything is *new*. A changed stage is never redone or
+overwritten unless the user asks for it, or accepts the change."""
 
 import time
 from collections.abc import Sequence
@@ -24,7 +23,7 @@ State = Literal["done", "continue", "new", "changed"]
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where a stage stands before the run begins; ``differences`` are what has changed since its folder was
+    """The state of a stage before the run begins; ``differences`` lists what has changed since its folder was
     made."""
 
     stage: Stage
@@ -33,8 +32,9 @@ class Standing:
 
 
 def survey(recipe: Recipe, redo_from: str | None = None) -> list[Standing]:
-    """Where every stage stands; nothing is touched. ``redo_from`` names a stage to redo, and with it those
-    that read it, and later ones that have changed. Raises DamageError for a record that cannot be read."""
+    """Determine the state of every stage without changing any file. ``redo_from`` names a stage to redo,
+    together with the stages that read it and later ones that have changed. Raises DamageError for a record
+    that cannot be read."""
     redone: set[str] = set()
     standings = []
     for stage in recipe.stages:
@@ -63,8 +63,8 @@ def identity_of(recipe: Recipe, stage: Stage) -> Identity:
 
 
 def allow(recipe: Recipe, standing: Standing) -> None:
-    """Record that the user accepts a change. A finished stage keeps its record and gets a note; an unfinished
-    one goes on with the new configuration, its record names what it was begun with."""
+    """Record that the user accepts a change. A finished stage keeps its record and gets a note. An unfinished
+    one continues with the new configuration; its record names the identity it was begun with."""
     folder = stage_folder(recipe.run_dir, standing.stage.name)
     identity = identity_of(recipe, standing.stage)
     at, differences = round(time.time(), 3), standing.differences
@@ -87,7 +87,7 @@ def refuse_changes(run_dir: Path, standings: Sequence[Standing]) -> None:
     first = changed[0].stage.name
     choices = [
         f"--from {first} redoes from there on, --fresh everything, --out DIR keeps it and starts a new run;",
-        "--allow-change goes on with what is there and records that the change was allowed.",
+        "--allow-change continues with the files that exist and records that the change was allowed.",
     ]
     raise ConfigError(
         "\n".join([f"{run_dir} was made with something else. Changed since:", *lines, *choices])

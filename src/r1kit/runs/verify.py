@@ -1,5 +1,4 @@
-"""Verify a run: hash again everything that its stages wrote and what they read, and say what was made from
-what.
+"""Verify a run: hash everything again that its stages wrote and read, and list what was made from what.
 
 A stage's record holds the hash of each of its files and of the records of its inputs, so the chain from the
 last model back to the first data file is checked link by link. finished.json holds the hashes of the records
@@ -95,8 +94,8 @@ def _stage_damages(stage: FinishedStage, run_dir: Path) -> Iterator[str]:
 
 
 def _record_damages(run_dir: Path, readable: list[str]) -> Iterator[str]:
-    """Records that are not as they were when the run ended. A stage that was redone since has another one,
-    and then the run is not finished."""
+    """Records that have changed since the run ended. If a stage was redone since then, the run does not count
+    as finished."""
     now = record_hashes(run_dir)
     for name, digest in read_json(run_dir / FINISHED_FILE).get("stages", {}).items():
         if name.partition("/")[0] in readable and now.get(name, digest) != digest:
@@ -123,7 +122,7 @@ def _metrics_damages(run_dir: Path) -> Iterator[str]:
 def _state_damages(folder: Path) -> Iterator[str]:
     states = sorted(state for place in folder.rglob(STATES) for state in place.glob("step_*"))
     if states:
-        # Imports torch, which a finished run does without.
+        # Imported here, because it imports torch.
         from r1kit.train.checkpoint import damage_of
 
         yield from (damage for state in states if (damage := damage_of(state)) is not None)

@@ -1,9 +1,9 @@
-"""WHERE it runs: the only package that knows processes, ranks and devices. Stages get learners and engines
-from a runtime.
+"""Where training and sampling run: the only package that knows processes, ranks and devices. Stages get
+learners and engines from a runtime.
 
-A recipe's ``runtime: {kind: local, ...}`` is the configuration of one; ``kind`` is a name of ``RUNTIMES`` or
-names a class outside r1kit, ``my_runtime.py:Name``. Importing this module is quick: what a runtime needs
-(torch for one) is imported when a recipe names it."""
+A recipe configures it with ``runtime: {kind: local, ...}``. ``kind`` is a name in ``RUNTIMES`` or a class
+outside r1kit, ``my_runtime.py:Name``. A runtime's own imports, such as torch, happen only when a recipe names
+it."""
 
 from r1kit.config import ConfigError, suggest
 from r1kit.runtime.runtime import Runtime, RuntimeConfig

@@ -1,10 +1,10 @@
-"""This machine: one process, or a few that hold equal replicas and share the rows of every update and the
-prompts of every rollout.
+"""Run on this machine: in one process, or in several that hold equal replicas and share the rows of every
+update and the prompts of every rollout.
 
-Small models have products too small for two threads; two processes with a thread each share rows instead. The
-parent is rank 0 and does its share of the work; the others wait for commands on a pipe and end when it
-closes. Gradients, expert loads and statistics are added over gloo in one flat tensor per update, in an order
-that does not depend on timing, so the replicas stay equal bit for bit."""
+A small model's matrix products are too small for two threads, so two processes with one thread each share the
+rows instead. The parent is rank 0 and does its share of the work. The others wait for commands on a pipe and
+exit when it closes. Gradients, expert loads and statistics are added over gloo in one flat tensor per update,
+in an order that does not depend on timing, so the replicas stay equal bit for bit."""
 
 import contextlib
 import ctypes
@@ -46,9 +46,9 @@ from r1kit.types import Completion, Row, Sampling
 from r1kit.user_code import load_file, load_name, loaded_files
 from r1kit.watchdog import HungError, print_stacks, print_stacks_on_request
 
-POLL_S = 0.1  # how often a process that waits for another reports that it still waits
+POLL_S = 0.1  # how often a waiting process reports that it is alive
 
-# By these a library chooses other instructions than the processor's best, and so other rounding.
+# With these variables a library chooses other instructions, and so rounds differently.
 _STEERING = (
     "ATEN_CPU_CAPABILITY",
     "ONEDNN_MAX_CPU_ISA",
@@ -62,7 +62,7 @@ _STEERING = (
 class LocalConfig(RuntimeConfig):
     """``processes`` replicas on the CPU (0: one per core, at most 4), each with ``threads`` threads. A GPU
     takes one process. ``engine``: native, or file.py:Name of a ``MakeEngine`` (engine/__init__.py).
-    ``deadline_s``: how long one of them may let the others wait for its share of a call."""
+    ``deadline_s``: how long the processes wait for one of them before the call fails."""
 
     kind: Literal["local"] = "local"
     engine: str = "native"
@@ -93,8 +93,8 @@ class LocalConfig(RuntimeConfig):
         return self.processes or min(4, os.cpu_count() or 1)
 
     def kernels(self) -> dict[str, str]:
-        """What computes: r1kit's own kernels by what they were compiled from, or PyTorch; an engine outside
-        r1kit by its file; and the environment variables that steer the libraries."""
+        """What a result's last bits depend on: hashes of the sources of r1kit's kernels (or "PyTorch"), of
+        the file of an engine outside r1kit, and environment variables that change how libraries compute."""
         named = {name: os.environ[name] for name in _STEERING if name in os.environ}
         for user, source in (("engine", compiled.SOURCE), ("learner", fused.SOURCE)):
             found = compile_kernels.in_use(source)[0] if self.device == "cpu" else None
@@ -106,9 +106,9 @@ class LocalConfig(RuntimeConfig):
 
 
 def keep_memory() -> None:
-    """Let glibc keep freed memory instead of handing it back: tensors of megabytes are otherwise mapped and
-    cleared again at every use, which costs a softmax over the vocabulary three times its own time. Elsewhere
-    than on glibc nothing happens."""
+    """Make glibc keep freed memory instead of returning it to the system. Otherwise large tensors are mapped
+    and cleared again at every use, which takes three times as long as the softmax over the vocabulary that
+    uses them. Without glibc this does nothing."""
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
         for option, value in (
@@ -120,13 +120,12 @@ def keep_memory() -> None:
 
 
 class Replica:
-    """What one process holds: learners and engines by handle. Every process makes the same ones in the same
+    """The learners and engines of one process, by handle. Every process makes the same ones in the same
     order."""
 
     def __init__(self, config: LocalConfig, reduce: Callable[[Tensor], Tensor], rank: int, size: int) -> None:
         torch.set_num_threads(config.threads)
-        # Compiled products are kept, not made again; each shape has its own, of half a megabyte, and the
-        # miniature some 600.
+        # oneDNN caches compiled products, one per shape: about 600 of half a megabyte each in the miniature.
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "1024")
         keep_memory()
         self.config, self.reduce, self.share = config, reduce, (rank, size)
@@ -151,8 +150,8 @@ class Replica:
     def sample(
         self, handle: int, prompts: Sequence[np.ndarray], sampling: Sampling, seeds: Sequence[int]
     ) -> None:
-        """Complete prompts, and report those that are completed by their place among these. What an engine
-        returns without having reported it is reported at the end."""
+        """Complete prompts, and report completed ones by index. Completions that the engine did not report
+        are reported at the end."""
         reported: set[int] = set()
 
         def done(completed: dict[int, list[Completion]]) -> None:
@@ -172,7 +171,8 @@ class Replica:
         self.things[handle].load(self.things[learner].weights(), version)
 
     def import_files(self, files: Sequence[str]) -> None:
-        """Import the user's files that the parent has imported: what it sends may be of their classes."""
+        """Import the user's files that the parent has imported, because its messages may contain objects of
+        their classes."""
         for file in files:
             load_file(Path(file))
 
@@ -199,7 +199,7 @@ def with_scalar_head(model: LanguageModel) -> LanguageModel:
 
 
 class LocalRuntime:
-    """Replicas in this process and its helpers, and the proxies through which stages use them."""
+    """Replicas in this process and its helper processes; stages use them through proxies."""
 
     def __init__(self, config: LocalConfig) -> None:
         self.config = config
@@ -266,7 +266,7 @@ class LocalRuntime:
         return EngineProxy(self, self._make("make_engine", Path(model)), None)
 
     def own(self, learner: LearnerProtocol) -> "LearnerProxy":
-        """The learner as one of this runtime's. Raises R1kitError where it is another's."""
+        """Check that the learner belongs to this runtime. Raises R1kitError otherwise."""
         if not isinstance(learner, LearnerProxy) or learner.runtime is not self:
             raise R1kitError(f"{learner!r} is no learner of this runtime: make it with runtime.learner")
         return learner
@@ -284,7 +284,7 @@ class LocalRuntime:
             rename_whole(temporary, directory)
         except (
             Exception
-        ) as error:  # a boundary: the libraries that write have errors of their own for a full disk
+        ) as error:  # a boundary: the libraries that write raise their own errors for a full disk
             why = error.strerror if isinstance(error, OSError) and error.strerror else error
             raise R1kitError(
                 f"{directory}: the model could not be written: {why}; free space or repair the disk"
@@ -302,7 +302,7 @@ class LocalRuntime:
         for process in self.processes:
             process.join(
                 timeout=0.1 if self._failed else 10
-            )  # after a failure it may wait in a sum for a process that never comes
+            )  # after a failure it may wait forever in a sum over processes
             if process.is_alive():
                 process.kill()
                 process.join(timeout=10)
@@ -319,9 +319,9 @@ class LocalRuntime:
         """Call ``method`` on every replica with its own arguments; results in rank order. Raises what a
         replica raised.
 
-        ``on_report(rank, what)`` gets what a replica reports while the call lasts, and now and then something
-        empty; what it raises ends the call, after which the runtime can only be closed. Threads that call at
-        once take turns."""
+        ``on_report(rank, what)`` gets the reports of replicas during the call, and an empty report from time
+        to time. An exception from it ends the call, after which the runtime can only be closed. Calls from
+        several threads take turns."""
         with self._turn:
             self._answers, self._on_report = {}, on_report or _ignore
             self.replica.report = self._report
@@ -345,7 +345,7 @@ class LocalRuntime:
             self._imported = files
 
     def _report(self, what: Any) -> None:
-        """Pass on what this process's replica reports, and what the others have reported meanwhile."""
+        """Pass on a report of this process's replica, and the reports that have arrived from the others."""
         self._on_report(0, what)
         for rank, pipe in enumerate(self.pipes, 1):
             while rank not in self._answers and pipe.poll():
@@ -369,8 +369,8 @@ class LocalRuntime:
             raise _died(rank) from None
 
     def _own(self, method: str, arguments: tuple[Any, ...]) -> Any:
-        """This process's share of a call. A sum that broke off only follows from an error in another process,
-        which is raised instead."""
+        """Do this process's share of a call. If a sum over processes fails because of an error in another
+        process, that error is raised instead."""
         began = time.monotonic()
         try:
             return getattr(self.replica, method)(*arguments)
@@ -399,7 +399,7 @@ class LocalRuntime:
         return content
 
     def _hung(self, rank: int, method: str) -> R1kitError:
-        """Print the stacks of that process and of this one; the error that says what was waited for."""
+        """Print the stacks of the waiting and of the hung process, and make the error."""
         what = f"process {rank} of this run has not done its share of {method!r}"
         process = self.processes[rank - 1]
         print_stacks(what)
@@ -411,8 +411,8 @@ class LocalRuntime:
         )
 
     def shared(self, lengths: Sequence[int]) -> list[list[int]]:
-        """Deal indices to the replicas, longest first and back and forth, so that all have about the same
-        work."""
+        """Distribute indices to the replicas, longest first and back and forth, so that all have about the
+        same work."""
         dealt: list[list[int]] = [[] for _ in range(self.size)]
         for place, index in enumerate(sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))):
             lap, turn = divmod(place, self.size)
@@ -420,7 +420,7 @@ class LocalRuntime:
         return dealt
 
     def examine(self, handle: int, token_ids: np.ndarray, temperature: float) -> list[Fingerprint]:
-        """What every replica's copy of a learner or an engine holds and computes, in rank order."""
+        """Fingerprints of every replica's copy of a learner or an engine, in rank order."""
         found = self.everywhere("call", [(handle, "examine", token_ids, temperature)] * self.size)
         return [one for examinations in found for one in examinations]
 
@@ -550,7 +550,7 @@ class EngineProxy:
 
 
 def _serve(rank: int, size: int, place: str, config: LocalConfig, pipe: Connection) -> None:
-    """A helper process: join the group, then answer commands until the parent goes away."""
+    """The main loop of a helper process: join the group, then answer commands until the parent ends."""
     with contextlib.suppress(OSError):
         die_with_parent()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -567,7 +567,7 @@ def _serve(rank: int, size: int, place: str, config: LocalConfig, pipe: Connecti
             os._exit(0)
         try:
             pipe.send(("result", getattr(replica, method)(*arguments)))
-        except Exception as error:  # a boundary: whatever it is, the parent raises it
+        except Exception as error:  # a boundary: the parent raises it again
             reported = (
                 error
                 if isinstance(error, R1kitError)
@@ -576,7 +576,7 @@ def _serve(rank: int, size: int, place: str, config: LocalConfig, pipe: Connecti
             with contextlib.suppress(OSError):
                 pipe.send(("error", reported))
             if arguments[1:2] == ("update",):
-                os._exit(1)  # the others wait for this process in a sum, which its end breaks off
+                os._exit(1)  # ends the sums in which other processes wait for this one
 
 
 def _ignore(rank: int, what: Any) -> None:
@@ -591,11 +591,11 @@ def _died(rank: int) -> R1kitError:
 
 @contextlib.contextmanager
 def _meeting_place() -> Iterator[str]:
-    """A file through which the processes of a group find each other. On Linux it is in memory only: nothing
-    to leave behind, however this process ends.
+    """A file through which the processes of a group find each other. On Linux it is in memory only, so
+    nothing is left behind when this process ends.
 
-    There it stays open as long as this process: the group opens it once more when it ends, and something else
-    could have its number by then."""
+    There it stays open as long as this process lives: the group opens it again at the end, when another file
+    could have its number."""
     if hasattr(os, "memfd_create"):
         yield f"/proc/{os.getpid()}/fd/{os.memfd_create('r1kit-group')}"
     else:

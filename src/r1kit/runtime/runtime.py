@@ -54,7 +54,7 @@ class RuntimeConfig(Config):
         return 1
 
     def kernels(self) -> dict[str, str]:
-        """What computes, by name, as far as a result's last bits may depend on it: a stage that was begun
-        with something else does not continue. By default the file of a runtime outside r1kit, by its hash."""
+        """What a result's last bits may depend on, by name. An unfinished stage is not resumed if this has
+        changed. By default: the hash of the file of a runtime outside r1kit."""
         source = inspect.getsourcefile(type(self))
         return {"runtime": hash_file(Path(source))} if ":" in self.kind and source else {}

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from r1kit.sandbox import kernel
 
-NOBODY = 65534
+UNPRIVILEGED = 65534
 SCRATCH_OPTIONS = "size=64m,nr_inodes=10000,mode=1777"
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 _LIBRARIES = ("/lib", "/lib64", "/lib32", "/libx32", "/bin")
@@ -54,7 +54,7 @@ def enter_namespaces(visible: Sequence[str]) -> int:
     if is_root:
         kernel.unshare(kernel.CLONE_NEWNS)
         _build_root(visible)
-        _become_nobody()
+        _drop_privileges()
     user, group = os.geteuid(), os.getegid()
     kernel.unshare(
         kernel.CLONE_NEWUSER | kernel.CLONE_NEWNS | kernel.CLONE_NEWPID | kernel.CLONE_NEWNET
@@ -112,11 +112,11 @@ def _build_root(visible: Sequence[str]) -> None:
     )
 
 
-def _become_nobody() -> None:
-    """Change to the user nobody: limits and file modes do not bind root."""
+def _drop_privileges() -> None:
+    """Change to an unprivileged user: limits and file modes do not bind root."""
     os.setgroups([])
-    os.setresgid(NOBODY, NOBODY, NOBODY)
-    os.setresuid(NOBODY, NOBODY, NOBODY)
+    os.setresgid(UNPRIVILEGED, UNPRIVILEGED, UNPRIVILEGED)
+    os.setresuid(UNPRIVILEGED, UNPRIVILEGED, UNPRIVILEGED)
     kernel.set_dumpable(True)  # otherwise the id maps would belong to root
 
 

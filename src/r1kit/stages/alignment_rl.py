@@ -6,8 +6,8 @@ reward model that is optimised for longer is hacked (figure 6). reward = reasoni
 8-10); temperature 0.7. Here it is one training, whose last ``preference_share`` of steps has general prompts
 too; the schedule, the optimizer's moments and the reference go on across that step.
 
-With ``watch`` another score, which is no reward, is measured on prompts of its own, with an alarm where it
-falls while the reward models' rises (train/reward_hacking.py)."""
+With ``watch`` a score that is not a reward is measured on separate prompts. An alarm is raised if it falls
+while the reward models' scores rise (train/reward_hacking.py)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -43,11 +43,11 @@ WeightedTasks = Mapping[str, tuple[Task, float]]
 
 class AlignmentRL(Stage):
     """``general_share`` of the problems are general ``prompts`` in the last ``preference_share`` of the
-    steps; the paper's is 400/1700. They begin with a rollout phase, the one that is nearest.
+    steps; the paper's is 400/1700. They begin at the nearest start of a rollout phase.
 
     ``watch`` names a score (rewards/annotators.py, or your own ``file.py:function``), measured every
     ``grpo.watch_every`` steps on ``watch_prompts`` prompts that are neither trained on nor evaluated.
-    ``stop_when_hacked`` ends the stage at its alarm, with the model as it is then."""
+    ``stop_when_hacked`` ends the stage at the alarm and keeps the model of that step."""
 
     writes: ClassVar[tuple[str, ...]] = ("model", "reasoning", "watch.jsonl", "report.json")
 
@@ -117,8 +117,8 @@ class AlignmentRL(Stage):
 
     @property
     def first_with_preferences(self) -> int:
-        """The first step with general prompts: of those that begin a rollout phase the one nearest to
-        ``preference_share`` from the end."""
+        """The first step with general prompts: the start of the rollout phase nearest to ``preference_share``
+        from the end."""
         phase = self.grpo.updates_per_rollout
         first = self.grpo.steps - max(1, round(self.grpo.steps * self.preference_share))
         return min(round(first / phase), (self.grpo.steps - 1) // phase) * phase
@@ -168,7 +168,7 @@ class AlignmentRL(Stage):
         return load_rewards(self.rewards, {name: task for name, (task, _) in tasks.items()})
 
     def _reward_models(self, ctx: Context, folder: Path) -> list["PreferenceReward"]:
-        """The helpful and the safety model, as far as there are any."""
+        """The helpful and the safety model, if they exist."""
         facts = read_json(folder / "report.json")
         scale = facts.get("helpful_mean", 0.0), facts.get("helpful_std", 1.0)
         settings = (
@@ -218,8 +218,8 @@ class AlignmentRL(Stage):
 def share_weights(
     tasks: Mapping[str, float], prompts: Mapping[str, float], general_share: float
 ) -> dict[str, float]:
-    """Weights by name of tasks and general prompts, of which the prompts have ``general_share`` of the whole.
-    The whole is that of the tasks, so that their weights mean the same as without prompts."""
+    """Weights of tasks and general prompts by name. The prompts get ``general_share`` of the total weight,
+    and the total is that of the tasks alone."""
     whole, general = sum(tasks.values()) or 1.0, sum(prompts.values()) or 1.0
     return {name: weight * (1 - general_share) for name, weight in tasks.items()} | {
         name: weight * general_share * whole / general for name, weight in prompts.items()
@@ -228,9 +228,9 @@ def share_weights(
 
 @dataclass(frozen=True)
 class PreferenceReward:
-    """A reward model as a reward. It scores the problems of ``tasks`` that are of its kind, as each query is
-    tagged helpfulness or safety in the paper (section 3.1): by their column ``kind``, "forbidden" for the
-    safety model and any other for the helpful one. Prompts without that column are scored by both."""
+    """A reward model as a reward. It scores the problems of ``tasks`` that are of its kind, because the paper
+    tags each query helpfulness or safety (section 3.1). The column ``kind`` decides: "forbidden" for the
+    safety model, any other value for the helpful one. Prompts without that column are scored by both."""
 
     name: str
     weight: float

@@ -5,8 +5,8 @@ In the paper: thousands of R1-Zero's rollouts, sampled at temperature 1, kept wh
 (answers compared, repetition and language mixing filtered), then rewritten by people and DeepSeek-V3 into a
 first-person thinking in the question's language and a summary. Here: the same harvest and filters, then the
 recipe's ``rewriter``: a rule by name (data/rewriters.py), a function of your own, a model of the run, or an
-endpoint. Whatever wrote a solution, its task checks it again. ``solutions`` adds written solutions of the
-data, as the paper's annotators did, and ``general`` answers to general prompts."""
+endpoint. Its task checks every rewritten solution again. ``solutions`` adds written solutions of the data, as
+the paper's annotators did, and ``general`` answers to general prompts."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -23,8 +23,8 @@ from r1kit.model.huggingface import read_config
 from r1kit.seeds import derive_seed
 from r1kit.stages.general import GeneralSpec, general_rows, general_tasks
 from r1kit.stages.models import PromptStyle, fits, model_of, prompt_style_of
-from r1kit.stages.recipe_names import log_tasks
-from r1kit.stages.sampling import Endpoint, RequiredTasks, ask_endpoint, correct, harvest, train_problems
+from r1kit.stages.recipe_names import RequiredTasks, log_tasks
+from r1kit.stages.sampling import Endpoint, ask_endpoint, correct, harvest, train_problems
 from r1kit.stages.sft import finetune_on
 from r1kit.stages.stage import Context, Stage, StagePlan
 from r1kit.tasks import load_tasks
@@ -38,13 +38,13 @@ Tasks = Mapping[str, tuple[Task, float]]
 
 
 class ColdStart(Stage):
-    """Harvest ``problems`` x ``samples`` rollouts, rewrite one correct rollout a problem and keep at most
-    ``rows``, add at most ``solutions`` rows of the data's own written solutions and, where ``general`` is
-    given, ``general_share`` of general ones, and fine-tune ``init``.
+    """Sample ``problems`` x ``samples`` rollouts, rewrite one correct rollout per problem and keep at most
+    ``rows``. Add at most ``solutions`` written solutions of the data and, if ``general`` is given, general
+    answers as ``general_share`` of all rows. Then fine-tune ``init``.
 
     ``rewriter``: ``prose``, ``worked_solutions``, ``my_rewriter.py:name``, ``{model: "@sft"}`` or
-    ``{endpoint: URL, model: NAME}``. ``purity``: of prose and of what a model writes, the least share of the
-    thinking's words that are in the prompt's language."""
+    ``{endpoint: URL, model: NAME}``. ``purity``: the smallest share of the thinking's words that must be in
+    the prompt's language (for ``prose`` and for models)."""
 
     writes: ClassVar[tuple[str, ...]] = ("data.jsonl", "model", "report.json")
 
@@ -162,7 +162,7 @@ def _replies_of_model(
     model = model_of(ctx.path(config.model))
     chat, engine = prompt_style_of(model, PromptStyle()).chat(model), ctx.runtime.engine(model)
     keep = fits(chat, read_config(model).max_positions - config.max_tokens)
-    # Two sources may have solved the same problem, so a request has a number of its own.
+    # Two sources may have solved the same problem, so requests are numbered.
     names = [f"rewrite/{number}/{rollout.problem.id}" for number, rollout in enumerate(rollouts)]
     problems = [Problem(name, "rewrite", text, None) for name, text in zip(names, requests, strict=True)]
     asked = [problem for problem in problems if keep(problem)]

@@ -1,12 +1,11 @@
 """Distillation: a small dense model learns from the final model's own answers (DeepSeek-R1, Nature version,
 supplement B.4.3).
 
-In the paper: SFT only, on the 800k samples, two to three epochs, cosine to a tenth; a student that is
-distilled beats the same student trained by RL at scale. Here: the teacher's correct answers to training
-problems, and its answers to the recipe's ``general`` prompts. With ``on_policy`` the student then writes and
-is drawn to the teacher token by token (train/distillation.py), as Qwen3's small models were (2505.09388,
-section 4.5).
-"""
+In the paper: SFT only, on the 800k samples, two to three epochs, cosine to a tenth; a distilled student beats
+the same student trained by RL at scale. Here: SFT on the teacher's correct answers to training problems and
+its answers to the recipe's ``general`` prompts. With ``on_policy`` the student then samples, and every token
+is trained towards the teacher's distribution (train/distillation.py), as for Qwen3's small models
+(2505.09388, section 4.5)."""
 
 import json
 from collections.abc import Mapping
@@ -41,8 +40,9 @@ GENERAL_SHARE = 0.25  # 200k of 800k samples (DeepSeek-R1, Nature version, suppl
 
 class Distill(Stage):
     """``teacher`` answers ``problems`` of ``tasks`` and all ``general`` prompts, ``samples`` times each;
-    correct answers, and all well-formed general ones, fine-tune ``student``. ``on_policy`` then goes on
-    without written answers: sft/ keeps the model in between. It needs one tokenizer for both."""
+    correct answers, and all well-formed general ones, fine-tune ``student``. ``on_policy`` then continues on
+    the student's own samples; sft/ keeps the model after fine-tuning. Both models must have the same
+    tokenizer."""
 
     writes: ClassVar[tuple[str, ...]] = ("data.jsonl", "model", "sft", "report.json")
 
@@ -129,8 +129,8 @@ class Distill(Stage):
 def with_general(
     tasks: Mapping[str, tuple[Task, float]], general: Mapping[str, tuple[Task, float]]
 ) -> dict[str, tuple[Task, float]]:
-    """What the student writes about on policy: the tasks' training problems, and general prompts as often as
-    in the paper's 800k."""
+    """The prompts of the on-policy part: the tasks' training problems, and general prompts with the share
+    they have in the paper's 800k."""
     reasoning, talk = (sum(weight for _, weight in part.values()) for part in (tasks, general))
     share = GENERAL_SHARE / (1 - GENERAL_SHARE) * reasoning if tasks else 1.0
     added = {

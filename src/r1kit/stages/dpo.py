@@ -1,8 +1,8 @@
 """Direct Preference Optimization, the baseline of learning from preferences without a reward model
 (2305.18290).
 
-DeepSeek-R1 has no such stage: it trains reward models and then RL. Here the pairs that the reward models
-learn from train the policy itself, so that the two ways can be compared on the same preferences."""
+DeepSeek-R1 has no such stage: it trains reward models and then RL. Here the policy is trained directly on the
+pairs that the reward models learn from, so that both ways can be compared on the same preferences."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,7 +57,7 @@ class DPO(Stage):
         finish(ctx, learner, facts={"pairs": len(pairs), "held_out_pairs": len(held_out), **last})
 
     def _pairs(self, ctx: Context, chat: Chat, file: Path) -> list[RowPair]:
-        """The rows of a file's pairs, without those of which a response does not fit."""
+        """The rows of a file's pairs, without pairs that have a response longer than the context."""
         found = []
         for number, row in read_jsonl(file):
             prompt, *texts = (column(file, number, row, name) for name in ("prompt", "chosen", "rejected"))

@@ -1,9 +1,10 @@
 """Evaluation of every stage's model on held-out problems: the paper's table 3.
 
-pass@1 is the mean over n samples of a problem, strict: exact format, ended by itself, correct. Its standard
-error is over problems (the n samples of one problem are not independent). cons@n asks whether the most
-frequent answer is right (ties: the answer that came first). The protocol is part of the figures; its defaults
-are the training distribution, temperature 1 and no top-p, as the prototypes were measured."""
+pass@1 is the share of correct samples, averaged over problems. A sample is correct if it has the exact
+format, ended by itself and has the right answer. The standard error is over problems, because the n samples
+of one problem are not independent. cons@n is the share of problems whose most frequent answer is right (ties:
+the answer that came first). The protocol is part of the figures. Its defaults are those of training:
+temperature 1 and no top-p."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -45,8 +46,8 @@ class HeldOut:
 
 class GeneralPrompts(Config):
     """Prompts without an answer that a rule could check: at most ``problems`` held-out ones of each task in
-    ``prompts``, ``n`` answers to each. ``score`` names rewards, of which the weighted sum counts: the
-    miniature's gold_score, a judge, your own file.py:function."""
+    ``prompts``, ``n`` answers to each. ``score`` names rewards, whose weighted sum is the score: the
+    miniature's gold_score, a judge, or your own file.py:function."""
 
     prompts: TaskSpec
     score: RewardSpec
@@ -191,8 +192,8 @@ class Evaluate(Stage):
 
 
 def _first_samples(groups: Groups, count: int) -> list[Rollout]:
-    """One sample for each of the last ``count`` tasks: the first of its first problem, not chosen by
-    outcome."""
+    """The first sample of the first problem of each of the last ``count`` tasks, whether it is right or
+    wrong."""
     first: dict[str, Rollout] = {}
     for group in groups:
         first.setdefault(group[0].problem.task, group[0])

@@ -1,5 +1,5 @@
-"""General prompts of a stage: prompts without an answer that a rule could check, so that a model that learns
-to reason does not forget the rest (DeepSeek-R1, Nature version, supplement B.3.3: 200k of 800k samples)."""
+"""General prompts of a stage, whose answers no rule can check. They keep a model that learns to reason from
+forgetting other abilities (DeepSeek-R1, Nature version, supplement B.3.3: 200k of 800k samples)."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -49,8 +49,8 @@ def general_tasks(ctx: Context, spec: str | Mapping[str, Any] | None) -> dict[st
 def general_rows(
     tasks: Mapping[str, tuple[Task, float]], others: int, share: float, seed: int
 ) -> list[tuple[str, str]]:
-    """Written answers to general prompts as (prompt, response): so many that they are ``share`` of all rows
-    beside ``others`` further ones (a few where there are no others); fewer where the files have fewer. Raises
+    """Written answers to general prompts as (prompt, response). Together with ``others`` further rows they
+    are ``share`` of all rows; there are a few if ``others`` is 0, and fewer if the files have fewer. Raises
     ConfigError for a task without written answers."""
     count = round(max(others, 16) * share / (1 - share)) if tasks else 0
     rng = random.Random(f"general/{seed}")

@@ -1,9 +1,9 @@
-"""The watch of alignment RL: the reward models' score, and another one that is no reward, on the same prompts
-again and again (DeepSeek-R1, Nature version, figure 6).
+"""Watch alignment RL for reward hacking: measure the reward models' score and a score that is not a reward on
+the same prompts during training (DeepSeek-R1, Nature version, figure 6).
 
-Where the other score falls while the reward models' rises, they are being exploited; the watch then warns, or
-ends the training (train/reward_hacking.py has the test). Its prompts are neither trained on nor evaluated: a
-figure on the prompts that decided when to stop would be biased."""
+If the other score falls while the reward models' score rises, the policy exploits the reward models. The
+watch then warns or ends the training (train/reward_hacking.py has the test). Its prompts are neither trained
+on nor evaluated, because a figure on prompts that decide when to stop would be biased."""
 
 from collections.abc import Sequence
 
@@ -53,7 +53,7 @@ class HackingWatch:
         self.warned = False
 
     def __call__(self, policy: Policy, step: int) -> Metrics:
-        """What is logged of the policy at a step."""
+        """Measure the policy and return what is logged."""
         if step not in self.steps:
             return {}
         config = self.config

@@ -1,14 +1,14 @@
-"""Where the judgements come from that reward models learn: a file, or somebody who judges the model's own
-answers (rewards/annotators.py)."""
+"""Where the judgements come from that reward models learn: a file, or an annotator that judges the model's
+own answers (rewards/annotators.py)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import Field, model_validator
 
 from r1kit.chat import Chat
-from r1kit.config import Config, R1kitError
+from r1kit.config import Config, InputError, R1kitError
 from r1kit.data import preferences
 from r1kit.jsonl import SUFFIXES, BadRows
 from r1kit.rewards.annotators import check_annotator, check_labeller
@@ -49,6 +49,14 @@ class Source(Config):
             raise ValueError("options go with an annotator")
         return self
 
+    def file_errors(self, first_error: Callable[[Path, BadRows], str | None]) -> Iterator[InputError]:
+        """What ``first_error`` finds in the files, by key; a file of another stage is not written yet."""
+        for key, file in (("file", self.file), ("held_out", self.held_out)):
+            if file and not file.startswith("@"):
+                error = first_error(Path(file).expanduser(), self.bad_rows)
+                if error is not None:
+                    yield (key,), error
+
 
 class PreferenceSource(Source):
     """Preference pairs; an annotator scores answers."""
@@ -59,6 +67,10 @@ class PreferenceSource(Source):
             check_annotator(self.annotator, self.options)
         return self
 
+    def input_errors(self) -> Iterator[InputError]:
+        """What is wrong with the files of pairs, as their first rows show."""
+        return self.file_errors(preferences.preferences_error)
+
 
 class SafetySource(Source):
     """Responses labelled safe or unsafe; an annotator labels them."""
@@ -68,6 +80,10 @@ class SafetySource(Source):
         if self.annotator:
             check_labeller(self.annotator, self.options)
         return self
+
+    def input_errors(self) -> Iterator[InputError]:
+        """What is wrong with the files of labelled responses, as their first rows show."""
+        return self.file_errors(preferences.labelled_error)
 
 
 def read_pairs(ctx: Context, source: Source, chat: Chat, context: int) -> dict[str, list[Preference]]:

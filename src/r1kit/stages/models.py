@@ -1,4 +1,4 @@
-"""A model as a stage takes it: its folder, how prompts are written for it, and which prompts fit."""
+"""A model as a stage uses it: its folder, its prompt template, and which prompts fit its context."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -32,8 +32,7 @@ def prompt_style_of(model: Path, otherwise: PromptStyle) -> PromptStyle:
 
 
 def model_of(folder: Path) -> Path:
-    """The Hugging Face directory that a reference names: a stage's folder holds it as model/, any other
-    directory is one itself."""
+    """The Hugging Face directory of a reference: model/ in a stage's folder; any other directory itself."""
     return folder / "model" if (folder / "model").is_dir() else folder
 
 
@@ -45,8 +44,8 @@ def longest_prompt(max_tokens: int, *models: Path, context: int | None = None) -
 
 
 def fits(chat: Chat, limit: int) -> Callable[[Problem], bool]:
-    """Whether a problem's prompt has at most ``limit`` tokens. A byte-level token is at least a byte, so few
-    texts need to be encoded."""
+    """Whether a problem's prompt has at most ``limit`` tokens. A byte-level token has at least one byte, so a
+    text with few bytes need not be encoded."""
     frame = len(chat.prompt_ids(Problem("", "", "", None)))
     return lambda problem: (
         frame + len(problem.prompt.encode()) <= limit or len(chat.prompt_ids(problem)) <= limit

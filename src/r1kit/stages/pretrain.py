@@ -34,8 +34,8 @@ from r1kit.train.optimizers import OptimizerConfig, ScheduleConfig
 from r1kit.train.supervised import SupervisedConfig, text_row, train, update_batches
 from r1kit.types import Row
 
-_TOKENIZER_DOCUMENTS = 8000
-_CHUNK = 512
+_TOKENIZER_DOCUMENTS = 8000  # enough for the small vocabularies that a recipe trains
+_CHUNK = 512  # documents that are encoded at a time
 
 
 def _known_generators(spec: dict[str, Any]) -> dict[str, Any]:
@@ -157,16 +157,16 @@ class Pretrain(Stage):
 
 @contextlib.contextmanager
 def _whole(folder: Path) -> Iterator[Path]:
-    """A temporary folder that is renamed to ``folder`` when it is complete: an interruption leaves no half of
-    it."""
+    """A temporary folder that is renamed to ``folder`` when it is complete, so an interruption leaves no
+    partial folder."""
     partial = folder.with_name(f".{folder.name}.tmp")
     yield partial
     rename_whole(partial, folder)
 
 
 def document_rows(source: Iterator[str], tokenizer: Tokenizer, context: int) -> Iterator[Row]:
-    """Documents as rows between begin and end tokens; one longer than the context is cut into pieces of
-    it."""
+    """Rows of documents between begin and end tokens; a document longer than the context is cut into
+    pieces."""
     begin, end = (np.asarray([index], dtype=np.int32) for index in (tokenizer.bos_id, tokenizer.eos_id))
     while chunk := list(itertools.islice(source, _CHUNK)):
         for ids in tokenizer.encode_batch(chunk, special=True):

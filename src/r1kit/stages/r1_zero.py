@@ -1,8 +1,8 @@
 """R1-Zero: pure reinforcement learning on the base model (DeepSeek-R1, section 2 of the Nature version).
 
-In the paper: GRPO straight from V3-Base, without any supervised data; the reward is accuracy + format by
-rules, no neural model. Here the same: the prompt requires a structure only, and what the model does inside
-<think> is its own finding."""
+In the paper: GRPO from V3-Base, without any supervised data. The reward is accuracy plus format, by rules,
+without a neural reward model. Here it is the same. The prompt asks for the structure only; the content of
+<think> is left to the model."""
 
 from typing import Any, ClassVar, Literal
 
@@ -10,7 +10,7 @@ from pydantic import model_validator
 
 from r1kit.data.curriculum import require_correctness
 from r1kit.stages.models import PromptStyle, model_of
-from r1kit.stages.recipe_names import RewardSpec, TaskSpec, rules
+from r1kit.stages.recipe_names import RequiredTasks, RewardSpec, rules
 from r1kit.stages.rl import OwnAlgorithm, one_algorithm, plan_of, reinforce
 from r1kit.stages.stage import Context, Stage, StagePlan
 from r1kit.train.grpo import GRPOConfig
@@ -20,15 +20,15 @@ from r1kit.train.rl_loop import RLConfig
 
 
 class R1Zero(Stage):
-    """RL with rule rewards from ``init``, usually a base model, by one algorithm: ``grpo``, unless the recipe
-    gives ``ppo``, PPO with a critic, the paper's comparison (supplement A.3), or ``rl``, an algorithm outside
-    r1kit (``{algorithm: my_algo.py:Name, ...}``). The paper's learning rate is 3e-6 for 671B parameters."""
+    """RL with rule rewards from ``init``, usually a base model, by one algorithm: ``grpo`` (the default),
+    ``ppo`` (with a critic, the paper's comparison, supplement A.3), or ``rl``, an algorithm outside r1kit
+    (``{algorithm: my_algo.py:Name, ...}``). The paper's learning rate is 3e-6 for 671B parameters."""
 
     writes: ClassVar[tuple[str, ...]] = ("model",)
 
     stage: Literal["r1_zero"] = "r1_zero"
     init: str = "@pretrain"
-    tasks: TaskSpec = {"reasoning": 1.0}
+    tasks: RequiredTasks = {}
     rewards: RewardSpec = {"accuracy": 1.0, "format": 1.0}
     talk: PromptStyle = PromptStyle()
     grpo: GRPOConfig | None = GRPOConfig()

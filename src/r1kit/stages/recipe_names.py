@@ -23,7 +23,18 @@ def _known_rewards(spec: dict[str, Any]) -> dict[str, Any]:
     return spec
 
 
+def _not_empty(spec: dict[str, Any]) -> dict[str, Any]:
+    if not spec:
+        raise ValueError(
+            "name the tasks whose problems are sampled, for instance tasks: {gsm8k: {kind: dataset, train: "
+            "data/gsm8k_train.jsonl}}"
+        )
+    return spec
+
+
 TaskSpec = Annotated[dict[str, Any], AfterValidator(_known_tasks)]
+# For stages that sample problems: the recipe has to name the tasks.
+RequiredTasks = Annotated[TaskSpec, AfterValidator(_not_empty)]
 RewardSpec = Annotated[dict[str, Any], AfterValidator(_known_rewards)]
 
 

@@ -15,9 +15,9 @@ from r1kit.data.sources import write_jsonl
 from r1kit.seeds import derive_seed
 from r1kit.stages.general import GeneralSpec, general_rows, general_tasks
 from r1kit.stages.models import PromptStyle, fits, longest_prompt, model_of
-from r1kit.stages.recipe_names import log_tasks
+from r1kit.stages.recipe_names import RequiredTasks, log_tasks
 from r1kit.stages.results import report
-from r1kit.stages.sampling import RequiredTasks, correct, harvest, train_problems
+from r1kit.stages.sampling import correct, harvest, train_problems
 from r1kit.stages.stage import Context, Stage, StagePlan
 from r1kit.tasks import load_tasks
 from r1kit.types import Rollout, Sampling

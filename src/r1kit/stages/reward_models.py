@@ -8,13 +8,13 @@ also written as whole responses, for learning from preferences without a reward 
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from r1kit.chat import Chat
-from r1kit.config import R1kitError
+from r1kit.config import InputError, R1kitError
 from r1kit.data.preferences import pairs_of
 from r1kit.jsonl import write_jsonl
 from r1kit.rewards.annotators import Annotator, load_annotator, load_labeller
@@ -30,10 +30,11 @@ from r1kit.train.learner import LearnerConfig, LearnerProtocol, Metrics
 from r1kit.train.optimizers import OptimizerConfig
 from r1kit.train.preference import (
     Pair,
+    RewardTraining,
     label_accuracy,
     pair_accuracy,
+    pair_rows,
     read_values,
-    text_row,
     train_pairwise,
     train_pointwise,
 )
@@ -50,10 +51,10 @@ class RewardModels(Stage):
     """Scalar-head copies of ``init``: helpful/ from ``preferences`` and safety/ from ``safety``, of which one
     may be null. pairs.jsonl and pairs_held_out.jsonl hold the pairs (TRL's columns).
 
-    Where an annotator judges, ``init`` answers each of ``prompts`` ``samples`` times (a task's weight means
-    nothing here). Pairs differ by more than ``min_difference`` (the paper's is 1, of a judge's scores up to
-    10); the longer answer has at most ``length_ratio`` times the shorter one's characters; of those,
-    ``pairs_per_prompt`` are kept. ``max_pairs`` bounds all pairs, a file's too."""
+    For an annotator, ``init`` answers each of ``prompts`` ``samples`` times (weights of tasks are ignored). A
+    pair is kept if its scores differ by more than ``min_difference`` (the paper's is 1, with scores up to 10)
+    and the longer answer has at most ``length_ratio`` times the characters of the shorter. At most
+    ``pairs_per_prompt`` pairs are kept per prompt. ``max_pairs`` limits all pairs, also those of a file."""
 
     writes: ClassVar[tuple[str, ...]] = (
         "helpful",
@@ -94,6 +95,11 @@ class RewardModels(Stage):
                 "instance prompts: {general: {kind: prompts, train: prompts.jsonl}}"
             )
         return self
+
+    def input_errors(self) -> Iterator[InputError]:
+        for key, source in (("preferences", self.preferences), ("safety", self.safety)):
+            if source is not None:
+                yield from (((key, *path), error) for path, error in source.input_errors())
 
     def run(self, ctx: Context) -> None:
         chat = self.talk.chat(model_of(ctx.path(self.init)))
@@ -196,16 +202,8 @@ class RewardModels(Stage):
         }
         learner = self._judge(ctx)
         context = self.learner.context
-        history = train_pairwise(
-            learner, chat, pairs["train"], context, self.batch, self.epochs, derive_seed(ctx.seed, "helpful")
-        )
-        _log(ctx, "helpful", history)
-        texts = [
-            (pair.problem, text)
-            for pair in pairs["train"][:SCORED_PAIRS]
-            for text in (pair.chosen, pair.rejected)
-        ]
-        values = read_values(learner, [text_row(chat, p, text, context) for p, text in texts])
+        _log(ctx, "helpful", train_pairwise(learner, chat, pairs["train"], self._training(ctx, "helpful")))
+        values = read_values(learner, pair_rows(chat, pairs["train"][:SCORED_PAIRS], context))
         held_out = pairs["held_out"]
         accuracy = pair_accuracy(learner, chat, held_out, context) if held_out else math.nan
         self._export(ctx, learner, "helpful")
@@ -220,16 +218,7 @@ class RewardModels(Stage):
     def _safety(self, ctx: Context, chat: Chat, labelled: dict[str, list[Labelled]]) -> Metrics:
         learner = self._judge(ctx)
         context = self.learner.context
-        history = train_pointwise(
-            learner,
-            chat,
-            labelled["train"],
-            context,
-            self.batch,
-            self.epochs,
-            derive_seed(ctx.seed, "safety"),
-        )
-        _log(ctx, "safety", history)
+        _log(ctx, "safety", train_pointwise(learner, chat, labelled["train"], self._training(ctx, "safety")))
         held_out = labelled["held_out"]
         accuracy = label_accuracy(learner, chat, held_out, context) if held_out else math.nan
         self._export(ctx, learner, "safety")
@@ -238,6 +227,9 @@ class RewardModels(Stage):
             "safety_accuracy": accuracy,
             "safety_held_out": len(held_out),
         }
+
+    def _training(self, ctx: Context, name: str) -> RewardTraining:
+        return RewardTraining(self.learner.context, self.batch, self.epochs, derive_seed(ctx.seed, name))
 
     def _judge(self, ctx: Context) -> LearnerProtocol:
         learner: LearnerProtocol = ctx.runtime.learner(

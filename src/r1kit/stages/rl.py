@@ -45,8 +45,8 @@ OwnAlgorithm = Annotated[SerializeAsAny[RLConfig], BeforeValidator(_own_algorith
 
 
 def one_algorithm(data: Any) -> Any:
-    """A stage's configuration in which at most one of ``grpo``, ``ppo`` and ``rl`` is given; ``grpo``, the
-    default, is then None where another is. Raises ValueError naming those that are given together."""
+    """Check that a stage's configuration gives at most one of ``grpo``, ``ppo`` and ``rl``. Set ``grpo``, the
+    default, to None if another is given. Raises ValueError naming those that are given together."""
     if not isinstance(data, dict):
         return data
     given = [name for name in ("grpo", "ppo", "rl") if data.get(name) is not None]
@@ -59,7 +59,7 @@ def one_algorithm(data: Any) -> Any:
 
 
 def plan_of(config: RLConfig) -> StagePlan:
-    """What an RL training does, every completion counted as long as it may become."""
+    """The plan of an RL training, with every completion at its maximal length."""
     sampled = float(config.steps * config.problems * config.group * config.max_tokens)
     return StagePlan(
         steps=float(config.steps), sampled_tokens=sampled, tokens=sampled * config.updates_per_rollout
@@ -75,8 +75,9 @@ def training_problems(
     curriculum: CurriculumConfig | None = None,
     changes: Mapping[int, Mapping[str, float]] = {},
 ) -> Mixture:
-    """The stream of training problems whose prompts have at most ``limit`` tokens; what is left out is
-    logged. ``stream`` names its seed; ``changes``: step -> weights of the tasks from that step on."""
+    """The stream of training problems whose prompts have at most ``limit`` tokens. The number of problems
+    left out is logged. ``stream`` names its seed; ``changes``: step -> weights of the tasks from that step
+    on."""
     mixture = Mixture(
         tasks, "train", derive_seed(ctx.seed, stream), fits(chat, limit), curriculum, ctx.log.info, changes
     )

@@ -1,19 +1,18 @@
 """Sampling for data: which problems, what the model answers to them, and which answers are correct.
 
-``harvest`` goes chunk by chunk and keeps each chunk on the disk, so that an interrupted stage continues where
-it was; ``sample`` keeps nothing. A chunk's file is written whole; its first line names what was sampled
-(problems, sampling, seed) and the SHA-256 of the rest. A file that names something else, or is damaged, is sampled again: rollouts are a
-function of their seeds, so no problem is lost or repeated."""
+``harvest`` samples chunk by chunk and keeps each chunk on the disk, so that an interrupted stage continues
+where it was; ``sample`` keeps nothing. A chunk's file is written whole. Its first line has the problems, the
+sampling settings, the seed and the SHA-256 of the rest. A file with another first line, or a damaged one, is
+sampled again: rollouts are a function of their seeds, so no problem is lost or repeated."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from pydantic import AfterValidator
 
 from r1kit.chat import Chat
 from r1kit.data.mixture import Mixture
@@ -28,22 +27,9 @@ from r1kit.tasks import load_tasks
 from r1kit.tasks.task import Task
 from r1kit.types import Completion, Problem, Rollout, Sampling
 
-CHUNK = 512  # problems
+CHUNK = 512  # problems, after which their rollouts are written to the disk
 REQUESTS = 64  # to an endpoint, after which the replies are kept
-PARALLEL = 8
-
-
-def _not_empty(spec: dict[str, Any]) -> dict[str, Any]:
-    if not spec:
-        raise ValueError(
-            "name the tasks whose problems are sampled, for instance tasks: {gsm8k: {kind: dataset, train: "
-            "data/gsm8k_train.jsonl}}"
-        )
-    return spec
-
-
-# A stage that samples problems has no tasks of its own: the recipe names them.
-RequiredTasks = Annotated[TaskSpec, AfterValidator(_not_empty)]
+PARALLEL = 8  # requests to an endpoint at a time
 
 
 def train_problems(
@@ -58,8 +44,7 @@ def train_problems(
 def correct(
     groups: Sequence[Sequence[Rollout]], tasks: Mapping[str, tuple[Task, float]]
 ) -> list[list[Rollout]]:
-    """Of each group, the rollouts that their task calls correct; all answers of a task are checked as one
-    batch."""
+    """The correct rollouts of each group. All answers of a task are checked as one batch."""
     flat = [(place, rollout) for place, group in enumerate(groups) for rollout in group]
     right: set[tuple[int, int]] = set()
     for name, (task, _) in tasks.items():
@@ -176,7 +161,7 @@ def _write(file: Path, wanted: Mapping[str, Any], lines: Sequence[Any]) -> None:
 
 
 def _read(file: Path, wanted: Mapping[str, Any]) -> list[Any] | None:
-    """The lines of a chunk; None where the file is missing, of something else, or not what was written."""
+    """The lines of a chunk; None if the file is missing, has another first line, or is damaged."""
     try:
         head, _, body = file.read_text(encoding="utf-8").partition("\n")
         if json.loads(head) != json.loads(json.dumps({**wanted, "sha256": hash_text(body)})):

@@ -69,8 +69,9 @@ def finetune_on(
 
 
 def training_row(chat: Chat, prompt: str, response: str) -> Row:
-    """A written response as a row. The template's opening is the prompt's, as in sampling: a response that
-    begins with it (all that were sampled do) is trained on from there on, any other one as a whole."""
+    """A written response as a row. The template's opening belongs to the prompt, as in sampling. A response
+    that begins with the opening, as every sampled one does, is trained on from there; any other response is
+    trained on as a whole."""
     problem, stem = Problem("", "", prompt, None), chat.opening.rstrip()
     if chat.opening and response.startswith(stem):
         rest = response.removeprefix(stem).removeprefix(chat.opening.removeprefix(stem))

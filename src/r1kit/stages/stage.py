@@ -21,7 +21,7 @@ from r1kit.runtime import Runtime
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a stage is given when it runs.
+    """The environment of a running stage.
 
     ``run`` is the run's folder (runs/mini) and ``out`` the folder this stage writes, which takes its final
     name when the stage has finished; what an interrupted attempt left in ``out`` is still there. ``seed`` is
@@ -62,7 +62,7 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class StagePlan:
-    """What a stage will do, at most; None where it does not say.
+    """The most that a stage will do; None where it is not known.
 
     ``tokens`` are those that it trains on. Its model is that of the first stage it reads, unless it makes
     one: of the shape ``model`` ({preset: name, key: value ...}) and a ``vocabulary`` of so many tokens (None:
@@ -85,8 +85,8 @@ class Stage(Config):
     kind. ``seed_of`` names a stage whose seed is used: two runs that differ in nothing but their
     configuration (matched runs)."""
 
-    # The files and folders that a stage leaves in its folder, so that a reference to another one is an error
-    # before anything runs; empty where the stage does not say.
+    # The files and folders that a stage writes, so that a reference to another name is an error before
+    # anything runs; empty: not checked.
     writes: ClassVar[tuple[str, ...]] = ()
 
     stage: str
@@ -104,8 +104,8 @@ class Stage(Config):
     @model_validator(mode="before")
     @classmethod
     def _keep_own_defaults(cls, data: Any) -> Any:
-        """A configuration that is given in part keeps the rest of this stage's default: ``training:
-        {mtp_weight: 0.1}`` its schedule."""
+        """Keep this stage's defaults for keys that a nested configuration does not give: ``training:
+        {mtp_weight: 0.1}`` keeps the stage's schedule."""
         if not isinstance(data, dict):
             return data
         defaults = {name: field.default for name, field in cls.model_fields.items()}
@@ -131,7 +131,7 @@ class Stage(Config):
 
     def input_errors(self) -> Iterable[InputError]:
         """What is wrong with the files that the stage reads, by key path within the stage, before anything
-        runs. What a stage leaves out is judged by what its configuration looks like (r1kit.recipe.inputs)."""
+        runs. Files that this does not check are checked by their form (r1kit.recipe.inputs)."""
         return ()
 
     def references(self) -> list[tuple[KeyPath, str]]:
@@ -146,8 +146,8 @@ class Stage(Config):
 def file_errors(
     path: KeyPath, file: str, columns: Sequence[str], bad_rows: BadRows = "error"
 ) -> Iterator[InputError]:
-    """What is wrong with the data file that a stage names at ``path`` and reads these text columns of, as far
-    as its first row shows; nothing for another stage's file, which is not written yet."""
+    """What is wrong with a data file of which a stage reads these text columns, as its first row shows.
+    ``path``: the key that names it. Another stage's file is not checked, because it is not written yet."""
 
     def use(file: Path, number: int, row: dict[str, Any]) -> None:
         for name in columns:

@@ -262,7 +262,8 @@ def _read_file(name: str, config: DatasetConfig, path: Path) -> Reading:
         except R1kitError as error:
             if config.bad_rows == "error":
                 raise R1kitError(
-                    f"{error}\n(tasks.{name}.bad_rows: quarantine writes such rows aside and goes on)"
+                    f"{error}\n(tasks.{name}.bad_rows: quarantine writes such rows to another file and "
+                    "continues)"
                 ) from None
             bad.append(
                 {"line": number, "error": str(error), "row": line.decode("utf-8", "replace").rstrip("\n")}

@@ -12,16 +12,16 @@ prompts, are left out (r1kit.tasks.overlap)."""
 
 import hashlib
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from r1kit.config import Config, R1kitError
-from r1kit.jsonl import BadRows, column, read_usable
+from r1kit.config import Config, InputError, R1kitError
+from r1kit.jsonl import BadRows, column, first_error, read_usable
 from r1kit.language import scripts_of
 from r1kit.tasks.overlap import is_held_out_prompt, without_contaminated, without_duplicates
 from r1kit.tasks.task import stamp_of
@@ -87,6 +87,13 @@ class Prompts:
             )
         return found[split]
 
+    def input_errors(self) -> Iterator[InputError]:
+        """What is wrong with the files as their first rows show: missing, another format, no such column."""
+        config = self.config
+        for key, file in (("train", config.train), ("held_out", config.held_out)):
+            if file is not None and (error := _first_error(self.name, config, file)):
+                yield (key,), error
+
     def about(self) -> str:
         """One line: prompts by split, their files, and how many have a written answer."""
         return self._splits().about
@@ -151,15 +158,15 @@ def _about(
 
 def _read_file(name: str, config: PromptsConfig, file: str) -> list[Problem]:
     """All usable rows of a file as problems, each prompt once."""
-
-    def use(path: Path, number: int, row: dict[str, Any]) -> Problem:
-        return _problem(name, config, path, number, row)
-
     path = Path(file).expanduser()
-    problems = read_usable(path, use, config.bad_rows)
+    problems = read_usable(path, partial(_problem, name, config), config.bad_rows)
     if not problems:
         raise R1kitError(f'{path}: no rows; a row is an object such as {{"prompt": ...}}')
     return without_duplicates(problems)
+
+
+def _first_error(name: str, config: PromptsConfig, file: str) -> str | None:
+    return first_error(Path(file).expanduser(), partial(_problem, name, config), config.bad_rows)
 
 
 def _problem(name: str, config: PromptsConfig, path: Path, number: int, row: dict[str, Any]) -> Problem:

@@ -1,12 +1,13 @@
 """From scored rollouts to training rows: each rollout's advantage, the weight of its tokens, and which
 rollouts are trained on.
 
-A rollout without advantage has no policy gradient: it costs no forward pass, yet counts in the normalisation,
-as in the equation. What a learner computes first (log-probabilities under the policy that began the phase,
-and under the reference) comes with the phase."""
+A rollout whose advantage is zero has no policy gradient. It needs no forward pass, but it counts in the
+normalisation, as in the equation. The log-probabilities that a learner computes beforehand come with the
+phase and with ``Recomputed``."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from pydantic import model_validator
@@ -18,6 +19,8 @@ from r1kit.train.rollouts import Phase, RolloutConfig, teaches
 from r1kit.train.surrogates import require_a_ratio
 from r1kit.train.token_selection import TokensConfig, choose
 from r1kit.types import Rollout, Row
+
+Value = TypeVar("Value")
 
 
 class UpdateConfig(RolloutConfig, PolicyLossConfig, AdvantageConfig, CorrectionConfig, TokensConfig):
@@ -35,7 +38,7 @@ class UpdateConfig(RolloutConfig, PolicyLossConfig, AdvantageConfig, CorrectionC
 
     @property
     def learns_without_advantage(self) -> bool:
-        """Whether the loss has a term for every rollout, also for those that are no better than others."""
+        """Whether the loss has a term for every rollout, also for a rollout whose advantage is zero."""
         return bool(self.entropy_bonus or (self.beta and self.kl_in == "loss") or self.tokens == "kl_cov")
 
     @property
@@ -45,9 +48,9 @@ class UpdateConfig(RolloutConfig, PolicyLossConfig, AdvantageConfig, CorrectionC
 
 @dataclass(frozen=True, slots=True)
 class Recomputed:
-    """What a learner computed for an update's rollouts, in their order: arrays [T] aligned with prompt and
-    completion; empty where nothing needs them. ``references``: log-probabilities under the reference policy;
-    ``entropies``: of the learner's own distributions."""
+    """What the learners computed for the rollouts of an update, in their order: arrays [T] aligned with
+    prompt and completion. A field is empty if the loss does not need it. ``references``: log-probabilities
+    under the reference policy; ``entropies``: of the learner's own distributions."""
 
     references: Sequence[np.ndarray] = ()
     entropies: Sequence[np.ndarray] = ()
@@ -68,11 +71,39 @@ def make_rows(
     """
     if config.even_filter:
         part, seen = _without_even_groups(part, seen)
-    rollouts = [rollout for group in part.groups for rollout in group]
-    scores = [score for scores in part.scores_PG for score in scores]
-    old_R = [old for group in part.old_PG for old in group]
-    advantages_R = _advantages(part, config, weights, seen)
+    return [
+        _row(judged, config)
+        for judged in _judged(part, config, weights, seen, seed)
+        if (config.learns_without_advantage or np.any(judged.advantage))
+        and not judged.left_out
+        and not np.isnan(judged.total)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """A rollout with what an update needs for its row. ``advantage`` is one number or [T] for its sampled
+    tokens, ``learns_T`` and ``penalty_T`` are theirs too; ``reference_T`` and ``old_T`` are aligned with
+    prompt and completion, None where nothing needs them."""
+
+    rollout: Rollout
+    total: float
+    left_out: bool
+    advantage: float | np.ndarray
+    weight: float
+    learns_T: np.ndarray
+    penalty_T: np.ndarray
+    reference_T: np.ndarray | None
+    old_T: np.ndarray | None
+
+
+def _judged(
+    part: Phase, config: UpdateConfig, weights: Mapping[str, float], seen: Recomputed, seed: int
+) -> list[_Judged]:
+    """Every rollout of the update, in the order of its groups."""
+    rollouts = _flat(part.groups)
     left_out_R = [config.overlong_filter and rollout.completion.finish == "length" for rollout in rollouts]
+    advantages_R = _advantages(part, config, weights, seen)
     weights_R = token_weights(
         [0 if out else _tokens(rollout) for rollout, out in zip(rollouts, left_out_R, strict=True)],
         config.aggregation,
@@ -84,20 +115,30 @@ def make_rows(
         for found, rollout in zip(seen.entropies, rollouts, strict=bool(seen.entropies))
     ]
     chosen = choose(config, [r.completion.logprobs for r in rollouts], advantages_R, entropies, seed)
-    rows = []
-    for index, rollout in enumerate(rollouts):
-        needed = bool(np.any(advantages_R[index])) or config.learns_without_advantage
-        if not needed or left_out_R[index] or np.isnan(scores[index].total):
-            continue
-        reference = seen.references[index] if seen.references else None
-        row = policy_row(rollout, advantages_R[index], weights_R[index], reference, config.temperature)
-        if config.tokens != "all":
-            learns_T, penalty_T = (
-                _after_prompt(rollout, some_T) for some_T in (chosen.learns[index], chosen.penalties[index])
-            )
-            row = replace(row, advantage=row.advantage * learns_T, penalty=penalty_T)
-        rows.append(corrected(row, old_R[index], config) if old_R else row)
-    return rows
+    absent: list[None] = [None] * len(rollouts)
+    columns = (
+        rollouts,
+        [score.total for score in _flat(part.scores_PG)],
+        left_out_R,
+        advantages_R,
+        weights_R,
+        chosen.learns,
+        chosen.penalties,
+        seen.references or absent,
+        _flat(part.old_PG) or absent,
+    )
+    return [_Judged(*values) for values in zip(*columns, strict=True)]
+
+
+def _row(judged: _Judged, config: UpdateConfig) -> Row:
+    rollout = judged.rollout
+    row = policy_row(rollout, judged.advantage, judged.weight, judged.reference_T, config.temperature)
+    if config.tokens != "all":
+        learns_T, penalty_T = (
+            _after_prompt(rollout, some_T) for some_T in (judged.learns_T, judged.penalty_T)
+        )
+        row = replace(row, advantage=row.advantage * learns_T, penalty=penalty_T)
+    return row if judged.old_T is None else corrected(row, judged.old_T, config)
 
 
 def policy_row(
@@ -128,7 +169,7 @@ def policy_row(
 def _advantages(
     part: Phase, config: UpdateConfig, weights: Mapping[str, float], seen: Recomputed
 ) -> list[float | np.ndarray]:
-    """Of each rollout: one number, or [T] for its sampled tokens."""
+    """The advantage of each rollout: one number, or [T] for its sampled tokens."""
     in_reward = bool(config.beta) and config.kl_in == "reward"
     scores_PG = part.scores_PG
     old_PG = part.old_PG or [
@@ -164,6 +205,10 @@ def _without_even_groups(part: Phase, seen: Recomputed) -> tuple[Phase, Recomput
         scores_PG=[part.scores_PG[place] for place in kept],
         old_PG=[part.old_PG[place] for place in kept] if part.old_PG else (),
     ), Recomputed(of_kept(seen.references), of_kept(seen.entropies))
+
+
+def _flat(groups: Sequence[Sequence[Value]]) -> list[Value]:
+    return [value for group in groups for value in group]
 
 
 def _tokens(rollout: Rollout) -> int:

@@ -47,7 +47,7 @@ Estimator = Literal[
     "reinforce_pp_baseline",
     "gdpo",
 ]
-GUARD = 1e-4
+GUARD = 1e-4  # added to every deviation, as in TRL
 Numbers = NDArray[np.float64]
 
 
@@ -65,8 +65,8 @@ def estimate(
     """The advantages [G] float32 of each group of one update. Groups may differ in size, and may be empty.
 
     ``weights``: each reward's weight by name, used by gdpo alone, since it normalises each reward by itself.
-    Raises R1kitError where rewards or weights do not suit the estimator. reinforce_pp, whose advantages are
-    those of tokens, takes every rollout for one token here: ``reinforce_pp`` has the rest."""
+    Raises R1kitError where rewards or weights do not suit the estimator. For reinforce_pp this treats each
+    rollout as one token; the function ``reinforce_pp`` computes advantages per token."""
     rewards_PG = [np.array([score.total for score in scores], dtype=np.float64) for scores in scores_PG]
     if config.advantage == "reinforce_pp":
         one_token_PG = [[np.zeros(1)] * len(scores) for scores in scores_PG]
@@ -108,8 +108,8 @@ def reinforce_pp(
     normalised over all tokens of the update.
 
     ``divergences_PG``: log pi_old - log pi_ref of each rollout's sampled tokens [T]. The reward comes at the
-    end, so the reward to go from token t is r - beta sum_{i>=t} k_i: a token is not charged for the
-    divergence of those before it, which it cannot change."""
+    end, so the reward to go from token t is r - beta sum_{i>=t} k_i: a token does not pay for the divergence
+    of earlier tokens, which it cannot change."""
     to_go_PG = [
         [
             score.total - beta * np.cumsum(np.asarray(divergence_T, dtype=np.float64)[::-1])[::-1]
@@ -148,7 +148,8 @@ def penalised(
 
 
 def _in_group(rewards_G: np.ndarray, rule: Callable[[Numbers], Numbers]) -> Numbers:
-    """``rule`` on the rewards that are not nan; zeros for the others, and for all where they are equal."""
+    """Apply ``rule`` to the rewards that are not nan. The others get zero; all get zero if the rewards are
+    equal."""
     rewards_G = np.asarray(rewards_G, dtype=np.float64)
     judged_G = ~np.isnan(rewards_G)
     found_G = np.zeros(len(rewards_G))

@@ -1,9 +1,9 @@
 """Do engine and learner compute the same? Checked before the first update, and watched during training.
 
-Before training the engine takes the learner's weights, as it will after every phase, and samples; the
-learner computes the log-probabilities of what was sampled. They may differ by rounding only. If more differs,
-the run does not start, because it would learn from a ratio that is wrong from the first step on; diagnose.py
-says why.
+Before training, the engine loads the learner's weights and samples, and the learner computes the
+log-probabilities of the sampled tokens. The two may differ by rounding only. If they differ by more, the run
+does not start, because its probability ratios would be wrong from the first step. diagnose.py finds the
+cause.
 
 Measured on the trained miniature, 800 to 2,200 tokens, as mean and largest |difference| of log-probabilities:
 5e-7 and 1e-5 in float32 (2e-3 at most where one token went to another expert), 0.0004 to 0.002 and 0.16 in
@@ -21,15 +21,15 @@ from r1kit.train.diagnose import Probe, Sides, cause, gaps, wrong_weights
 from r1kit.train.learner import Metrics
 from r1kit.types import Problem, Sampling
 
-ENOUGH, ROUNDS = 512, 8  # tokens that a mean is taken over; how often a problem is sampled for them at most
+ENOUGH, ROUNDS = 512, 8  # tokens for a mean; at most this many rounds of sampling
 
 
 class GateConfig(Config):
-    """``gate_problems`` are sampled before training (0: no gate), more than once where they are answered in
-    few tokens; above ``gate_mean`` or ``gate_max``, mean and largest |difference| of log-probabilities, the
-    run does not start. An update on fresh rollouts whose mean is above ``gap_alarm`` gives a warning;
-    ``gap_patience`` of them in a row stop the run. The defaults are five times what bfloat16 costs the
-    miniature; 1e-4 and 0.05 fit a run in float32."""
+    """``gate_problems`` problems are sampled before training (0: no gate), again if the answers have few
+    tokens. The run does not start if the mean or the largest |difference| of log-probabilities is above
+    ``gate_mean`` or ``gate_max``. An update on fresh rollouts whose mean is above ``gap_alarm`` gives a
+    warning; ``gap_patience`` of them in a row stop the run. The defaults are five times what bfloat16 costs
+    the miniature; 1e-4 and 0.05 fit a run in float32."""
 
     gate_problems: int = Field(default=8, ge=0)
     gate_mean: float = Field(default=0.02, gt=0.0)
@@ -39,8 +39,8 @@ class GateConfig(Config):
 
 
 class GapAlarm:
-    """Watches the mean |difference| of log-probabilities in updates on fresh rollouts, where there should be
-    rounding only."""
+    """Watches the mean |difference| of log-probabilities in updates on fresh rollouts, where only rounding
+    should differ."""
 
     def __init__(self, config: GateConfig) -> None:
         self.config = config
@@ -61,8 +61,8 @@ class GapAlarm:
         if self._above < self.config.gap_patience:
             return warning
         raise R1kitError(
-            f"{warning}, {self._above} updates in a row: the engine samples from something else than what "
-            "is trained, for instance older weights. "
+            f"{warning}, {self._above} updates in a row: the engine samples from other weights than "
+            "the learner has, for instance older ones. "
             f"Continue the run from its last saved state: the gate before its first step says what differs"
         )
 
@@ -97,8 +97,8 @@ def check(
 
 
 def sample_enough(sides: Sides, problems: Sequence[Problem], sampling: Sampling, seed: int) -> list[Probe]:
-    """Rounds of ``sample`` until there are ``ENOUGH`` tokens: in bfloat16 a token that went to another expert
-    differs by up to 1, and would decide a mean over a few dozen."""
+    """Rounds of ``sample`` until there are ``ENOUGH`` tokens: in bfloat16 a token that is routed to another
+    expert differs by up to 1, which would dominate the mean over a few dozen tokens."""
     probes: list[Probe] = []
     for number in range(ROUNDS):
         probes += sample(sides, problems, sampling, derive_seed(seed, number) if number else seed)

@@ -1,10 +1,9 @@
 """The GRPO family by name: which keys each algorithm sets, so that the paper's setting and today's practice
 are both one line of a recipe.
 
-An algorithm is nothing but values for the keys of ``GRPOConfig``; a key that the recipe writes itself wins
-over the algorithm's. A key that an algorithm does not set keeps R1's value. The equations are in
-surrogates.py, policy_loss.py, advantages.py, token_selection.py and corrections.py; docs/objectives.md
-compares them."""
+An algorithm is a set of values for the keys of ``GRPOConfig``. A key given in the recipe overrides the
+algorithm's value; a key that the algorithm does not set keeps R1's value. The equations are in surrogates.py,
+policy_loss.py, advantages.py, token_selection.py and corrections.py; docs/objectives.md compares them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +17,7 @@ ALGORITHMS: Mapping[str, Mapping[str, Any]] = {
     "grpo": {},
     # 2503.20783
     "dr_grpo": {**PLAIN, "advantage": "group_mean", "aggregation": "constant"},
-    # 2503.14476; its length penalty is a reward, its overlong filter a key of its own
+    # 2503.14476; its length penalty is a reward, its overlong filter a separate key
     "dapo": {**DAPO, "dynamic_sampling": 10},
     # 2507.18071, section 5.1
     "gspo": {"surrogate": "gspo", "beta": 0.0, "epsilon": 3e-4, "epsilon_high": 4e-4},

@@ -4,14 +4,14 @@ not at all. No pickle.
     train_state/step_00000040/state.safetensors  the learner's tensors; NAME.safetensors: another learner's
     train_state/step_00000040/manifest.json      progress, owner, size and SHA-256 of every file and of itself
 
-A save is written under a temporary name, flushed to the disk, and renamed; older ones are removed only after
-that. What is read back is checked against the manifest first: a torn, truncated, flipped, missing or foreign
-file is never trained on. The newest state that is whole is taken; since every later step is a function of it,
-a damaged newest one costs time and changes nothing. Policy, reference and critic are files of one state, so
-they are of one step, and each state has copies of its own: what one state loses another still has.
+A state is written under a temporary name, flushed to the disk and renamed; older states are removed only
+after that. Before a state is loaded its files are checked against the manifest, so training never continues
+from a torn, truncated, altered, missing or foreign file. The newest undamaged state is loaded. Later steps
+are a function of it, so a damaged newer state costs time but changes no result. Policy, reference and critic
+are files of one state, so they belong to the same step.
 
-A state records its owner, the identity of the stage that saved it. Whoever reads gives the ``owners`` that it
-accepts: the stage's own identity, and those that --allow-change accepted for it (none given: any owner)."""
+A state records its owner, the identity of the stage that saved it. A reader passes the ``owners`` it accepts:
+the stage's own identity and those accepted by --allow-change (none given: any owner)."""
 
 import json
 import shutil
@@ -38,13 +38,13 @@ Learned = tuple[nn.Module, Sequence[torch.optim.Optimizer]]
 
 
 class StateError(R1kitError):
-    """The training state cannot be written, or nothing that was written can be trusted."""
+    """The training state cannot be written, or no written state is undamaged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """Which states stay: the ``last`` ones (two at least, so that a damaged one is no loss) and every
-    ``every``-th step's (0: none)."""
+    """Which states are kept: the newest ``last`` (at least two, in case one is damaged) and those of every
+    ``every``-th step (0: none)."""
 
     last: int = 2
     every: int = 0
@@ -66,9 +66,9 @@ def save(
     others: Mapping[str, Learned] = {},
     owners: Sequence[str] = (),
 ) -> None:
-    """Write the state of step ``progress["step"]`` whole or not at all, then remove the states that ``keep``
-    does not keep. ``texts`` are further files of the state, by name; ``others`` further models with their
-    optimizers. The state belongs to the first of ``owners``.
+    """Write the state of step ``progress["step"]`` atomically, then remove the states that ``keep`` does not
+    keep. ``texts`` are further files of the state, by name; ``others`` further models with their optimizers.
+    The state belongs to the first of ``owners``.
 
     Raises StateError where the disk refuses; the states before it are then as they were.
     """
@@ -88,10 +88,10 @@ def save(
         marks = {name: _mark(temporary / name) for name in (*tensors, *texts)}
         own = {"progress": dict(progress), "owner": next(iter(owners), None), "files": marks}
         write_whole(temporary / MANIFEST, _text(own))
-        if final.exists():  # a step that is done once more
+        if final.exists():  # the same step was saved before
             remove_at_once(final)
         rename_whole(temporary, final)
-    except Exception as error:  # a boundary: safetensors has errors of its own for a full disk
+    except Exception as error:  # a boundary: safetensors raises its own errors for a full disk
         shutil.rmtree(temporary, ignore_errors=True)
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise StateError(
@@ -105,13 +105,8 @@ def exists(directory: Path) -> bool:
     return bool(_saved(directory))
 
 
-def saved_steps(directory: Path) -> list[int]:
-    """The steps of the states that are kept, the newest first."""
-    return [int(state.name.removeprefix("step_")) for state in _saved(directory)]
-
-
 def discard(directory: Path) -> None:
-    """Remove the states: the stage has its result."""
+    """Remove all states, once the stage has its result."""
     if (directory / FOLDER).exists():
         remove_at_once(directory / FOLDER)
 
@@ -177,8 +172,8 @@ def restore(
 
 
 def read(directory: Path, step: int, name: str) -> str:
-    """A text of the state of a step, which was found whole. Raises StateError where the state was saved
-    without it."""
+    """Read a text file of the undamaged state of a step. Raises StateError where the state was saved without
+    it."""
     return _part(directory / FOLDER / f"step_{step:08d}", name).read_text(encoding="utf-8")
 
 
@@ -245,8 +240,8 @@ def _saved(directory: Path) -> list[Path]:
 
 
 def _let_go(states: Path, keep: Keep) -> None:
-    """Remove the states that are no longer kept. Where the disk refuses that, they stay a while longer: the
-    new state is what matters."""
+    """Remove the states that are no longer kept. A failure to remove is ignored: the new state is written
+    already."""
     for state in sorted(states.glob("step_*"), reverse=True)[keep.last :]:
         if not (keep.every and int(state.name.removeprefix("step_")) % keep.every == 0):
             try:
@@ -268,7 +263,7 @@ def _mark(file: Path) -> dict[str, Any]:
 
 
 def _text(manifest: Mapping[str, Any]) -> str:
-    """A manifest as it stands in its file, its own hash at the end."""
+    """The text of a manifest file, with its own hash at the end."""
     return (
         json.dumps({**manifest, "sha256": hash_text(json.dumps(manifest, sort_keys=True))}, indent=1) + "\n"
     )

@@ -1,5 +1,5 @@
-"""Engine and learner are two programs: what is sampled from mu is learned as if from pi_old, and the weights
-here correct for the difference.
+"""Importance weights for the mismatch of engine and learner. The engine samples from mu, while the learner
+treats the tokens as sampled from pi_old; the two programs round differently.
 
 With l_t = log pi_old(o_t) - log mu(o_t), where mu is the engine's probability and pi_old the learner's before
 the phase's first update, a token's whole loss is multiplied by
@@ -8,9 +8,9 @@ the phase's first update, a token's whole loss is multiplied by
     mask       exp(l_t) if low <= exp(l_t) <= high else 0  IcePop (masked importance sampling); 0.5 and 5
     sequence   min(exp(sum_t l_t), cap)                    one weight for the whole completion
 
-sequence is unbiased as far as its cap does not bind. The weights are constants to the gradient. They multiply
-every term of the loss, the divergence and the entropy too, since all of them are expectations over what the
-engine sampled. The ratio of the surrogate is then pi / pi_old, and only the weight knows mu (decoupled, AReaL
+sequence is unbiased unless its cap applies. No gradient flows through the weights. They multiply every term
+of the loss, including the divergence and the entropy, because all terms are expectations over sampled tokens.
+The ratio of the surrogate is then pi / pi_old, and mu appears in the weight only (decoupled, AReaL
 2505.24298).
 
 Two values weigh nothing here, and keep mu as the old policy, so that the surrogate's ratio is pi / mu:
@@ -32,8 +32,8 @@ Correction = Literal["none", "truncate", "mask", "sequence", "sequence_mask"]
 
 
 class CorrectionConfig(Config):
-    """``correction`` names one of those above. The bounds 0.5 and 5 are IcePop's, the cap 2 is ours;
-    ``correction_delta`` bounds the sequence mask, in nats a token."""
+    """``correction`` names one of the rules at the top of the module. The bounds 0.5 and 5 are IcePop's, the
+    cap 2 is ours; ``correction_delta`` bounds the sequence mask, in nats a token."""
 
     correction: Correction = "none"
     correction_cap: float = Field(default=2.0, gt=0.0)

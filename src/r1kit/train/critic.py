@@ -21,7 +21,7 @@ from r1kit.types import Rollout
 
 
 def token_rewards(score: float, divergence_T: np.ndarray, beta: float) -> np.ndarray:
-    """Rewards [T] of a rollout's tokens: minus beta x log(pi_old / pi_ref) of each, and the score at the
+    """Rewards [T] of a rollout's tokens: -beta log(pi_old / pi_ref) for each token, plus the score at the
     last."""
     rewards_T: np.ndarray = -beta * divergence_T
     rewards_T[-1:] += score  # an empty completion has no token to reward
@@ -29,8 +29,8 @@ def token_rewards(score: float, divergence_T: np.ndarray, beta: float) -> np.nda
 
 
 def gae(rewards_RT: np.ndarray, values_RT: np.ndarray, gamma: float, gae_lambda: float) -> np.ndarray:
-    """Advantages [R, T] float64 by the recursion A_t = delta_t + gamma lambda A_t+1. Shorter rollouts end in
-    zeros, in both."""
+    """Advantages [R, T] float64 by the recursion A_t = delta_t + gamma lambda A_t+1. Shorter rollouts are
+    padded with zeros, in the arguments and in the result."""
     following_RT = np.concatenate([values_RT[:, 1:], np.zeros((len(values_RT), 1))], axis=1)
     advantages_RT: np.ndarray = rewards_RT + gamma * following_RT - values_RT
     for t in range(advantages_RT.shape[1] - 2, -1, -1):
@@ -39,15 +39,15 @@ def gae(rewards_RT: np.ndarray, values_RT: np.ndarray, gamma: float, gae_lambda:
 
 
 def whitened(advantages: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Advantages with mean 0 and deviation 1 over all tokens of an update; where they do not differ, only the
-    mean is taken off."""
+    """Advantages with mean 0 and deviation 1 over all tokens of an update; if all are equal, only the mean is
+    subtracted."""
     tokens_N = np.concatenate(advantages)
     mean, deviation = tokens_N.mean(), tokens_N.std() + 1e-8
     return [(advantages_T - mean) / deviation for advantages_T in advantages]
 
 
 def padded(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """[R, T] float64 with zeros after the end of shorter ones."""
+    """Stack the arrays to [R, T] float64, padded with zeros."""
     found_RT = np.zeros((len(arrays), max(map(len, arrays), default=0)))
     for row_T, array in zip(found_RT, arrays, strict=True):
         row_T[: len(array)] = array
@@ -74,8 +74,8 @@ class Episode:
 
 @dataclass(frozen=True, slots=True)
 class ValueLoss:
-    """L_V as an objective of the critic. In its rows the advantage carries the return, old_logprobs the value
-    at the time of the rollout."""
+    """L_V as an objective of the critic. Its rows hold the return in ``advantage`` and the value at the time
+    of the rollout in ``old_logprobs``."""
 
     clip: float | None
     mtp_weight: float = 0.0

@@ -1,9 +1,9 @@
 """Why do engine and learner differ? Their parts are compared until one cause is left.
 
-Weights are compared by fingerprint, tensor by tensor and process by process; hidden states part by part, on
-the same text, each side in its own way of reading it. Where all of that agrees, the engine sampled under
-other conditions than the learner assumes: another temperature or another prompt, which are tried out, or else
-the engine's decoder does not compute what its model does."""
+First the weights are compared by fingerprint, tensor by tensor and process by process. Then the hidden states
+of each part of the network are compared on the same text: the learner reads it in one pass, the engine token
+by token. If all of that agrees, the engine sampled with another temperature or prompt than the learner
+assumes, which is tried out. The remaining cause is the engine's decoder."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -79,8 +79,8 @@ def gaps(learner: LearnerProtocol, probes: Sequence[Probe], rows: Sequence[Row] 
 
 
 def wrong_weights(sides: Sides, probe: Probe) -> str:
-    """Which tensors differ between the learner's first process and the others, the engine's included; "" if
-    none, or where a side cannot be examined."""
+    """Which tensors differ between the learner's first process and all other copies, including the engine's;
+    "" if none differ or a side cannot be examined."""
     learners, engines = (
         side.examine(probe.excerpt, probe.row.temperature) for side in (sides.learner, sides.engine)
     )
@@ -169,7 +169,7 @@ def _other_temperature(learner: LearnerProtocol, probes: Sequence[Probe], allowe
 
 
 def _other_prompt(sides: Sides, probes: Sequence[Probe], allowed: float) -> str:
-    """Whether the completions follow from another way to write the prompt than the one in their rows."""
+    """Whether the completions fit another prompt template better than the one in their rows."""
     for description, prompts in _ways_to_ask(sides.chat, probes):
         rows = [probe.after(prompt_ids) for probe, prompt_ids in zip(probes, prompts, strict=True)]
         if all(
@@ -218,5 +218,5 @@ def _other_decoder(sides: Sides, probe: Probe, allowed: float) -> str:
     return (
         "The engine's own model, read token by token, agrees with the learner; what its decoder "
         f"reported differs from it by {difference:.3g} on "
-        f"average: its kernels or its packed copy of the weights are at fault"
+        f"average: its kernels or its packed copy of the weights are wrong"
     )

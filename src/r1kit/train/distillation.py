@@ -3,13 +3,13 @@
     sampled   A_t = log p_T(o_t) - log p_old(o_t), a policy gradient with an advantage a token
     full      L = sum_t w_t sum_v p(v | s_t) [log p(v | s_t) - log p_T(v | s_t)], with its exact gradient
 
-``sampled`` is that of 2306.13649 and Qwen3 (2505.09388, 4.5); divergence.py computes ``full``.
-Both descend the reverse divergence KL(student || teacher) at the states s_t that the student reaches, as if
-these did not depend on it: a token's gradient does not contain the divergence of later tokens. ``sampled``
-needs one number a token from the teacher and is ``full`` in expectation; ``full`` has no variance within a
-token, and reads both vocabularies. There is no reward. Student and teacher need one tokenizer, since they are
-compared token by token. DeepSeek-R1 distils by SFT alone; this continues where SFT on the teacher's answers
-ends. The loop is rl_loop.py."""
+``sampled`` is the form of 2306.13649 and Qwen3 (2505.09388, 4.5); divergence.py computes ``full``. Both
+minimise the reverse divergence KL(student || teacher) at the states s_t that the student reaches. The states
+are treated as constants: the gradient of a token does not include its effect on the divergence of later
+tokens. ``sampled`` needs one number per token from the teacher and equals ``full`` in expectation. ``full``
+has no sampling variance within a token, but needs both distributions over the whole vocabulary. There is no
+reward. Student and teacher need one tokenizer, since they are compared token by token. DeepSeek-R1 distils by
+SFT alone; this continues where SFT on the teacher's answers ends. The loop is rl_loop.py."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -63,7 +63,7 @@ class OnPolicyConfig(Config):
 
     @property
     def loop(self) -> RLConfig:
-        """The same as the training loop reads it: one update a phase, and no reference."""
+        """This configuration in the form of the training loop: one update per phase, and no reference."""
         return RLConfig(
             problems=self.problems,
             group=self.group,
@@ -104,8 +104,7 @@ SAMPLED = PolicyLoss(PolicyLossConfig(beta=0.0))
 
 
 def require_comparable(student: Path, teacher: Path) -> None:
-    """Raise R1kitError where two models' token ids do not mean the same, or one has ids that the other has
-    not."""
+    """Raise R1kitError if the two models have different tokenizers or vocabulary sizes."""
     ours, theirs = Tokenizer.load(student), Tokenizer.load(teacher)
     vocabularies = (ours.backend.get_vocab(), theirs.backend.get_vocab())
     differing = sorted(
@@ -198,7 +197,7 @@ def learn(
 
 
 def compared(rows: Sequence[Row], teacher_logprobs: Sequence[np.ndarray]) -> list[Row]:
-    """Rows whose advantage is how much likelier the teacher finds each sampled token than the student did."""
+    """Rows whose advantage at each sampled token is log p_teacher - log p_student."""
     return [
         replace(row, advantage=(found - row.old_logprobs) * row.mask)
         for row, found in zip(rows, teacher_logprobs, strict=True)

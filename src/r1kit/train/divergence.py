@@ -4,8 +4,8 @@ all logits at once.
     D = KL(p || q) = sum_v p_v (log p_v - log q_v),   p = softmax(l_student / T), q = softmax(l_teacher / T)
     dD/dl_v = p_v (log p_v - log q_v - D) / T
 
-As in head.py, positions are taken in parts, here half as large since two models' logits are held, and the
-backward pass computes them again. Nothing flows to the teacher."""
+As in lm_head.py, positions are processed in parts, and the backward pass computes the logits again. The parts
+are half as large, because the logits of two models are held. The teacher gets no gradient."""
 
 from typing import Any
 
@@ -50,8 +50,8 @@ class _ReverseDivergence(torch.autograd.Function):
         )
         for part in _parts(len(hidden_ND), len(weight_VD)):
             logs_NV = _logprobs(hidden_ND, weight_VD, temperatures_N, part, dtype)
-            told_NV = _logprobs(teacher_ND, teacher_weight_VD, temperatures_N, part, dtype)
-            found_N[part] = (logs_NV.exp() * (logs_NV - told_NV)).sum(-1)
+            target_NV = _logprobs(teacher_ND, teacher_weight_VD, temperatures_N, part, dtype)
+            found_N[part] = (logs_NV.exp() * (logs_NV - target_NV)).sum(-1)
         ctx.save_for_backward(hidden_ND, weight_VD, teacher_ND, teacher_weight_VD, temperatures_N, found_N)
         ctx.dtype = dtype
         return found_N

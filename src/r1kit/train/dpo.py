@@ -4,10 +4,10 @@ does not use it.
 
     L = -mean log sigmoid(m),   m = beta [log pi/pi_ref (chosen) - log pi/pi_ref (rejected)]
 
-A response's log-probability is the sum over its tokens, the end token included. The gradient is taken in two
-passes, as reward models' is: from the log-probabilities the slopes dL/dlog pi = -+ beta sigmoid(-m) / pairs,
-and these are, negated, the weights of a cross-entropy. So chosen and rejected need share neither a batch nor
-a process, and no objective of its own is needed."""
+A response's log-probability is the sum over its tokens, the end token included. The gradient is computed in
+two passes, as for reward models (preference.py). The first computes the log-probabilities and from them the
+slopes dL/dlog pi = -+ beta sigmoid(-m) / pairs. The second is a cross-entropy whose weights are the negated
+slopes. So chosen and rejected need not be in one batch or process, and DPO needs no objective of its own."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -39,8 +39,7 @@ class DPOConfig(Config):
 
 @dataclass(frozen=True, slots=True)
 class RowPair:
-    """Two responses to one prompt as rows, the better one first; the response's tokens are the trained
-    ones."""
+    """Two responses to one prompt as rows, the better one first; only the response's tokens are trained."""
 
     chosen: Row
     rejected: Row
@@ -76,8 +75,8 @@ def train(
 ) -> Metrics:
     """Train ``learner`` on ``pairs``; return the last step's metrics.
 
-    The reference is the learner as it is given. Its log-probabilities are computed once, before the state of
-    one of ``owners`` that an interrupted training left in ``out`` is restored."""
+    The reference is the learner before training. Its log-probabilities are computed once, before a saved
+    state of an interrupted training (of one of ``owners``) is restored from ``out``."""
     reference_Y2 = read_logprobs(learner, pairs)
     start = learner.restore(out, "", owners)["step"] if checkpoint.exists(out) else 0
     batches = minibatches(len(pairs), config.batch, config.epochs, seed)

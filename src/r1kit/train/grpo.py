@@ -4,9 +4,9 @@
     rho_it = pi(o_it) / pi_old(o_it),   A_i = (r_i - mean(r)) / std(r) over the G rollouts of one problem
     D_it   = exp(l) - l - 1,  l = log pi_ref(o_it) - log pi(o_it)            (k3, never negative, in the loss)
 
-The defaults are R1's published numbers; the family's other members are names in algorithms.py. The loop is
-rl_loop.py; rollouts.py samples and scores, advantages.py compares, advantage_rows.py weighs, policy_loss.py
-is the loss."""
+The defaults are R1's published numbers; algorithms.py names the variants. rl_loop.py is the loop, rollouts.py
+samples and scores, advantages.py computes advantages, advantage_rows.py makes the training rows, and
+policy_loss.py is the loss."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,13 +36,16 @@ class GRPOConfig(RLConfig, UpdateConfig):
 
     @property
     def needs_reference(self) -> bool:
+        """Whether there is a divergence from a reference: ``beta`` is not 0."""
         return bool(self.beta)
 
     @property
     def needs_lagged(self) -> bool:
+        """Whether the engine samples with older weights: ``off_policy`` is 1."""
         return bool(self.off_policy)
 
     def build(self, policy: Policy, rewards: Sequence[WeightedReward], make_learner: MakeLearner) -> "GRPO":
+        """GRPO, or the variant of this configuration."""
         return GRPO(self, policy, rewards)
 
     @model_validator(mode="before")
@@ -57,7 +60,7 @@ class GRPOConfig(RLConfig, UpdateConfig):
     def _advantages_can_differ(self) -> "GRPOConfig":
         if self.group == 1 and self.advantage != "reinforce_pp":
             raise ValueError(
-                "group: 1 has no group to be better than; every advantage would be zero. Use at least "
+                "group: 1 has no other rollout to compare with; every advantage would be zero. Use at least "
                 "2, or advantage: reinforce_pp"
             )
         if self.advantage == "pass_at_k" and self.pass_k >= self.group:
@@ -90,7 +93,7 @@ class GRPOConfig(RLConfig, UpdateConfig):
 
 @dataclass(frozen=True, slots=True)
 class GRPO:
-    """The family as an ``Algorithm``: an update learns from a part of the phase."""
+    """GRPO and its variants as an ``Algorithm``; an update learns from a part of the phase."""
 
     config: GRPOConfig
     policy: Policy
@@ -112,8 +115,8 @@ class GRPO:
 
 
 def recompute(policy: Policy, phase: Phase, config: GRPOConfig) -> tuple[Phase, Metrics]:
-    """Where a correction weighs tokens (corrections.py): the phase with the learner's log-probabilities before
-    it changes, and their mean |difference| from the engine's per token."""
+    """Compute the log-probabilities of the phase under the learner before its first update, if a correction
+    needs them (corrections.py). Return the phase with them, and their mean |difference| from the engine's."""
     if not config.weighs_tokens:
         return phase, {}
     rollouts = [rollout for group in phase.groups for rollout in group]
@@ -131,8 +134,8 @@ def recompute(policy: Policy, phase: Phase, config: GRPOConfig) -> tuple[Phase, 
 def learn(
     policy: Policy, part: Phase, config: GRPOConfig, weights: Mapping[str, float], step: int, seed: int
 ) -> Metrics:
-    """One update on a part of a phase; none where no rollout has anything to teach. ``weights``: each
-    reward's weight by name."""
+    """One update on a part of a phase; no update if no rollout has an advantage. ``weights``: each reward's
+    weight by name."""
     sampled = [
         policy_row(rollout, temperature=config.temperature) for group in part.groups for rollout in group
     ]

@@ -1,8 +1,8 @@
 """One model that learns: pack rows, forward, backward, clip, step. It knows no algorithm, no stage and no
 process group.
 
-Parameters, gradients and moments are float32 (master weights, Micikevicius et al. 1710.03740); ``precision``
-is that of the products.
+Parameters, gradients and moments are float32 (master weights, Micikevicius et al. 1710.03740). ``precision``
+is the precision of matrix products.
 
 Where several processes train one model, each has a replica and its share of the rows; ``reduce`` (given by
 the runtime) adds a flat tensor over all of them. Everything that an update sums (gradients, expert loads,
@@ -38,14 +38,14 @@ Metrics = dict[str, float]
 class LearnerConfig(Config):
     """How a model is trained on this hardware. ``context`` x ``lines`` tokens make one micro-batch.
 
-    ``head`` is the precision of the last product, hidden states to logits (lm_head.py). After ``max_skipped``
-    updates in a row that could not be applied the run stops. The ``keep_last`` saved states are kept, and
-    those of every ``keep_every``-th step (0: none).
+    ``head`` is the precision of the last product, hidden states to logits (lm_head.py). The run stops after
+    ``max_skipped`` consecutive updates that could not be applied. The newest ``keep_last`` saved states are
+    kept, and those of every ``keep_every``-th step (0: none).
 
-    ``bias_rate`` is gamma of loss-free balancing (DeepSeek-V3, section 2.1.2): after an update each expert's
-    routing bias moves by so much against its load. It moves the policy without a gradient, so it is 0 except
-    in pretraining. DeepSeek-V3 itself sets it to 0 for the last 500B tokens of pretraining (section 4.2), and
-    every later training begins from there."""
+    ``bias_rate`` is gamma of loss-free balancing (DeepSeek-V3, section 2.1.2): after each update an expert's
+    routing bias moves by this amount against its load. It moves the policy without a gradient, so it is 0
+    except in pretraining. DeepSeek-V3 itself sets it to 0 for the last 500B tokens of pretraining (section
+    4.2), and every later training begins from there."""
 
     context: int = 192
     lines: int = 22
@@ -65,7 +65,7 @@ class PretrainingConfig(LearnerConfig):
 
 
 class LearnerProtocol(Protocol):
-    """What algorithms need of a learner, wherever it runs."""
+    """What algorithms require of a learner, in one process or many."""
 
     def update(self, rows: Sequence[Row], objective: Objective, scale: float) -> Metrics: ...
 
@@ -95,7 +95,8 @@ class LearnerProtocol(Protocol):
     def restore(self, directory: Path, name: str = "", owners: Sequence[str] = ()) -> Mapping[str, int]: ...
 
     def examine(self, token_ids: np.ndarray, temperature: float) -> list[Fingerprint]:
-        """What each process's copy holds and computes on a text [T]; empty where it cannot be examined."""
+        """Fingerprints of each process's weights and hidden states on a text [T]; empty if the learner cannot
+        be examined."""
         ...
 
 
@@ -133,7 +134,7 @@ class Learner:
         sums = {name: torch.zeros(()) for name in (*objective.names, "loss", "mtp")}
         for batch in self.batches(rows, share=not objective.wants_values):
             loss, statistics = self.batch_loss(batch, objective)
-            if loss.requires_grad:  # not where a batch trains no token
+            if loss.requires_grad:  # False for a batch without trained tokens
                 loss.backward()  # type: ignore[no-untyped-call]
             for name, value in (statistics | {"loss": loss}).items():
                 sums[name] = sums[name] + value.detach().float().cpu()
@@ -153,7 +154,7 @@ class Learner:
         return metrics
 
     def fault(self) -> str:
-        """What was wrong with the last update that was not applied, and in which rows; "" if all were."""
+        """Why the last skipped update was skipped, and the rows that caused it; "" if none was skipped."""
         return self._fault
 
     def logprobs(self, rows: Sequence[Row]) -> list[np.ndarray]:
@@ -208,14 +209,13 @@ class Learner:
         checkpoint.save(directory, self.model, self.optimizers, progress, keep, texts, learned, owners)
 
     def restore(self, directory: Path, name: str = "", owners: Sequence[str] = ()) -> Mapping[str, int]:
-        """Restore the newest whole state of one of ``owners``, or what lies in it under ``name``."""
+        """Restore the newest undamaged state of one of ``owners``, or the learner saved in it as ``name``."""
         progress = checkpoint.restore(directory, self.model, self.optimizers, name, owners)
         self.version = progress[f"version_{name}" if name else "version"]
         return progress
 
     def batches(self, rows: Sequence[Row], share: bool = False) -> list[Batch]:
-        """``share``: rows with one prompt share it; not where a value is wanted at every position of every
-        row."""
+        """Rows with one prompt share it, unless a value is needed at every position of every row."""
         device = next(self.model.parameters()).device
         with self._autocast():
             joined = self.model.skips_the_unseen()
@@ -243,7 +243,7 @@ class Learner:
             parameter.grad = None
 
     def _skip(self, rows: Sequence[Row], objective: Objective, wrong: Sequence[str]) -> None:
-        """Find the rows at fault, each computed by itself, and stop the run if this has happened too
+        """Find the rows whose own loss or gradient is not finite; stop the run if this has happened too
         often."""
         self._skipped += 1
         broken = [name for name, p in self.model.named_parameters() if not bool(p.isfinite().all())]
@@ -252,9 +252,9 @@ class Learner:
         else:
             culprits = self._of_all_processes(_some(self._faulty(rows, objective)))
             reason = (
-                f"rows at fault: {culprits}"
+                f"rows: {culprits}"
                 if culprits
-                else "no row is at fault by itself: the sum over the rows overflows"
+                else "every row is finite by itself: the sum over the rows overflows"
             )
         self._fault = f"update {self.version + 1} was not applied: {', '.join(wrong)} not finite; {reason}"
         if self._skipped >= self.config.max_skipped:
@@ -282,8 +282,8 @@ class Learner:
         return found
 
     def _of_all_processes(self, text: str, most: int = 400) -> str:
-        """The texts of all processes, of at most ``most`` bytes each. Processes can only add tensors: each
-        writes its bytes at its own place of a sum."""
+        """Gather a text of each process (at most ``most`` bytes each). ``reduce`` only sums tensors, so each
+        process writes its bytes into its own row of a zero tensor, and the sum holds all rows."""
         rank, processes = self.share
         written = text.encode()[:most]
         own = torch.zeros(processes, most, device=self.model.device)
@@ -450,7 +450,7 @@ class Learner:
 
 
 def log_fault(learner: LearnerProtocol, metrics: Metrics, log: Log) -> None:
-    """Log what was wrong where an update was not applied."""
+    """Log why an update was not applied."""
     if metrics.get("optim/skipped"):
         log.info(f"warning: {learner.fault()}")
 

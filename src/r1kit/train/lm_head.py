@@ -6,11 +6,11 @@ at once.
 
 with T the row's temperature, g and k the upstream slopes of log p(y) and of H.
 
-Positions are taken in parts of at most PART_LOGITS logits; only a single part keeps its logits for the
-backward pass, several compute them again. So at 150,000 tokens of vocabulary the memory does not grow with
-positions x vocabulary (Wijmans et al. 2411.09009 make the same trade in a kernel). Products run in ``dtype``,
-softmax and sums in float32 (float64 where the model is). ScaleRL (2510.13786) found a bf16 head's rounding to
-be the largest part of the mismatch between rollout and learner."""
+Positions are processed in parts of at most PART_LOGITS logits. A single part keeps its logits for the
+backward pass; several parts compute them again. So the memory does not grow with positions x vocabulary
+(Wijmans et al. 2411.09009 make the same trade in a kernel). Products run in ``dtype``, softmax and sums in
+float32 (float64 where the model is). ScaleRL (2510.13786) found a bf16 head's rounding to be the largest part
+of the mismatch between rollout and learner."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ from torch.autograd.function import once_differentiable
 from r1kit.model import fused
 
 PART_LOGITS = 1 << 25  # 128 MiB of float32
-ROW_STEP = 256  # CPU libraries compile a product per shape: few different numbers of rows pay
+ROW_STEP = 256  # CPU libraries compile a product per shape, so few different numbers of rows are faster
 
 
 def token_logprobs(
@@ -36,8 +36,8 @@ def token_logprobs(
     """(log-probability of each target [N], entropy of its distribution [N]), both with gradient; N a multiple
     of ROW_STEP is quickest.
 
-    ``temperatures_N`` None is 1 everywhere. Without ``entropy`` the second is zero; with it, its slopes cost
-    nothing unless a loss uses them."""
+    ``temperatures_N`` None is 1 everywhere. Without ``entropy`` the second result is zero. With it, its
+    gradient costs nothing unless a loss uses it."""
     found: tuple[Tensor, Tensor] = _Head.apply(
         hidden_ND, weight_VD, targets_N, temperatures_N, dtype, entropy
     )  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""What a loss gets from the model, and the loss that is one line: cross-entropy.
+"""What a loss gets from the model, and the simplest loss: cross-entropy.
 
 An objective is a pure function of the model's predictions and the batch. It returns a *sum* over trained
 tokens; the rows' weights carry the normalisation, so any split over micro-batches, packing or processes gives
@@ -27,9 +27,9 @@ class Predictions:
 
 
 class Objective(Protocol):
-    """``wants_entropy`` and ``wants_values``: what the learner must compute. The statistics returned are
-    sums, to be added over batches and processes; ``names`` lists them, since a process without rows must add
-    zeros of the same names."""
+    """``wants_entropy`` and ``wants_values``: what the learner must compute. The returned statistics are sums
+    over tokens, to be added over batches and processes. ``names`` lists them, because a process without rows
+    has to add zeros under the same names."""
 
     @property
     def names(self) -> tuple[str, ...]: ...

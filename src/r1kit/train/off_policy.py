@@ -4,10 +4,10 @@ from before these updates.
     the phase that begins at step s is sampled by version max(0, s - updates_per_rollout) of the weights, and
     learned from by version s and on
 
-So what samples a phase is a function of its step alone, and not of how fast anything runs. The engine samples
-from a learner that never learns (``Policy.lagged``). It takes new weights between two phases, and they are
-part of every saved state, since a training that continues samples the pending phase again. The algorithm
-corrects for the lag with an importance weight (corrections.py), as in AReaL (2505.24298)."""
+So the weights that sample a phase depend on its step only, not on timing. The engine samples from a second
+learner that is not trained (``Policy.lagged``). It gets new weights between two phases. Its weights are part
+of every saved state, because a resumed training samples the pending phase again. The algorithm corrects for
+the lag with an importance weight (corrections.py), as in AReaL (2505.24298)."""
 
 import time
 from collections.abc import Callable
@@ -29,8 +29,8 @@ Collect = Callable[[int, Callable[[], None]], Phase]
 
 
 class Phases:
-    """A training's phases by their first step: ``take`` collects one, or waits for it where ``begin`` has
-    started to.
+    """The phases of a training, by first step. ``take`` collects a phase, or waits for it if ``begin`` has
+    started it.
 
     A context manager: a phase that is still being collected at its end is stopped and dropped.
     ``collect(first, on_poll)`` collects a phase."""
@@ -69,8 +69,8 @@ def version_of(first: int, updates_per_rollout: int) -> int:
 
 
 def require_lagged(policy: Policy, needed: bool) -> None:
-    """Raise ConfigError where the policy has no lagged weights although the configuration needs them, or has
-    some that it does not use."""
+    """Raise ConfigError if the policy has no lagged weights although the configuration needs them, or has
+    them although it does not."""
     if needed != (policy.lagged is not None):
         raise ConfigError(
             f"off_policy: {int(needed)} with {'a' if policy.lagged else 'no'} lagged learner: give "
@@ -86,8 +86,8 @@ def hand_over(policy: Policy, version: int) -> None:
 
 
 def follow(policy: Policy, phase: Phase, config: RolloutConfig, first: int) -> Metrics:
-    """With lagged weights: compare a phase once more with the weights that sampled it, then hand the newest
-    ones to the engine, for the phase after it."""
+    """With lagged weights: compare a phase with the weights that sampled it, then hand the newest weights to
+    the engine for the next phase."""
     if policy.lagged is None:
         return {}
     found = {
@@ -100,9 +100,9 @@ def follow(policy: Policy, phase: Phase, config: RolloutConfig, first: int) -> M
 
 
 def rounding(lagged: LearnerProtocol, phase: Phase, config: RolloutConfig, version: int) -> float:
-    """The mean |difference| between the engine's log-probabilities of some rollouts and those of the weights
-    that sampled them: the lag is not in it. Raises R1kitError for rollouts of another version than these
-    weights."""
+    """The mean |difference| between the engine's log-probabilities of some rollouts and those computed with
+    the same, lagged weights, so without the effect of the lag. Raises R1kitError for rollouts that another
+    version of the weights sampled."""
     others = sorted({rollout.completion.version for group in phase.groups for rollout in group} - {version})
     if others:
         raise R1kitError(

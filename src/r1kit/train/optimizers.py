@@ -35,9 +35,9 @@ class OptimizerConfig(Config):
 
 
 class ScheduleConfig(Config):
-    """``warmup`` steps up from zero, then ``constant``, or down to ``final`` x learning rate: ``linear`` or
-    ``cosine`` over all remaining steps, ``wsd`` linearly over the last ``decay_share`` of all steps (warm-up,
-    stable, decay)."""
+    """``warmup`` steps from zero to the learning rate. Then ``constant`` keeps it; the others decay to
+    ``final`` x learning rate: ``linear`` and ``cosine`` over all remaining steps, ``wsd`` (warm-up, stable,
+    decay) linearly over the last ``decay_share`` of all steps."""
 
     kind: Literal["constant", "linear", "cosine", "wsd"] = "constant"
     warmup: int = Field(default=0, ge=0)
@@ -109,8 +109,8 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalise_all(matrices: Sequence[Tensor]) -> list[Tensor]:
-    """Each of them orthogonalised; those of one shape, upright or lying, as one batch: a small model's are
-    too small to be worth a call each."""
+    """Orthogonalise each matrix. Matrices of one shape (transposed ones included) are one batch, because a
+    small model's matrices are too small for a call each."""
     lying = [matrix.mT if matrix.shape[-2] > matrix.shape[-1] else matrix for matrix in matrices]
     alike: dict[tuple[int, ...], list[int]] = {}
     for index, matrix in enumerate(lying):
@@ -135,7 +135,7 @@ def orthogonalise(matrix: Tensor, iterations: int = 5) -> Tensor:
     x = matrix.mT if tall else matrix
     x = (
         x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    ).bfloat16()  # the iteration forgives rounding, and bf16 is twice as quick
+    ).bfloat16()  # the iteration tolerates rounding, and bf16 is twice as fast
     shape = x.shape
     x = x.reshape(-1, *shape[-2:])
     for _ in range(iterations):
@@ -151,8 +151,8 @@ def orthogonalise(matrix: Tensor, iterations: int = 5) -> Tensor:
 def build(
     model: nn.Module, config: OptimizerConfig, share: tuple[int, int] = (0, 1), reduce: Reduce | None = None
 ) -> list[torch.optim.Optimizer]:
-    """The optimizers of a model, its work split by ``share`` (Muon); each parameter group remembers its base
-    rate under "base_lr"."""
+    """The optimizers of a model, its work split by ``share`` (Muon); each parameter group has its base
+    learning rate under "base_lr"."""
     hidden: list[Tensor] = []
     rest: list[Tensor] = []
     for name, parameter in model.named_parameters():

@@ -1,14 +1,13 @@
-"""Rows to batches: packed, shifted once, with exact segments, so that no padding is computed and no row sees
-another.
+"""Pack rows into batches, shift targets once, and number segments, so that no row attends to another.
 
 A row of n tokens gives n-1 inputs and n-1 targets. Rows are placed best-fit-decreasing into lines of
 ``context`` positions (DeepSeek-R1, supplement B.1: best-fit packing into fixed-length chunks); each line's
 segments are numbered from 1, 0 is padding, and positions restart.
 
-Rows with the same prompt may share it: it is then in a line once, as a segment of its own, and the rows' own
-segments follow it, with positions that continue. The shared part ends two positions before the first trained
-target, so that every position from which a trained token is predicted, also by multi-token prediction at
-depth 1, is the row's own."""
+Rows with the same prompt may share it: the prompt is then one segment of the line, followed by a segment for
+the rest of each row, whose positions continue from the prompt's. The shared part ends two positions before
+the first trained target, so that every position from which a trained token is predicted, also by multi-token
+prediction at depth 1, is the row's own."""
 
 from bisect import bisect_left, insort
 from collections.abc import Sequence
@@ -116,11 +115,11 @@ def pack(
     """Pack rows into batches of at most ``lines`` lines of at most ``context`` positions; ``share``: rows of
     one prompt share it.
 
-    ``joined``: the lines of a batch are one, ``lines`` times as long. Whole groups then fit, with less
-    padding, and it costs nothing where attention computes only what a token sees. A row longer than
-    ``context`` raises R1kitError, since cutting it would silently change what is learned. Several lines are
-    padded to ``context`` and to an even number, a single one by a thirty-second at most: CPU libraries
-    compile a product per shape, so few shapes are faster."""
+    ``joined``: the lines of a batch are one, ``lines`` times as long. Whole groups then fit with less
+    padding, at no cost if attention skips masked positions. A row longer than ``context`` raises R1kitError,
+    since cutting it would silently change what is learned. Several lines are padded to ``context`` and to an
+    even number, a single one by a thirty-second at most: CPU libraries compile a product per shape, so few
+    shapes are faster."""
     lengths = [len(row.token_ids) - 1 for row in rows]
     if lengths and max(lengths) > context:
         raise R1kitError(
@@ -241,5 +240,6 @@ def _experts(
 
 
 def _targets(value: float | np.ndarray, part: slice) -> float | np.ndarray:
-    """One number a row stays one; one a token is shifted as the targets are."""
+    """Values that are one number per row are returned as they are; values per token are shifted like the
+    targets."""
     return value[1:][part] if isinstance(value, np.ndarray) else value

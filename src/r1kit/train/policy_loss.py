@@ -45,7 +45,7 @@ from r1kit.train.surrogates import Moves, SurrogateConfig, gain, row_mean
 
 Aggregation = Literal["rollout", "token", "prompt", "constant", "sequence"]
 Divergence = Literal["k1", "k2", "k3"]
-LARGE = 60.0  # exp of it is 1e26: far beyond any log ratio that is of use, and no overflow in float32
+LARGE = 60.0  # exp of it is 1e26: larger than any useful ratio, and no overflow in float32
 
 
 class PolicyLossConfig(SurrogateConfig):
@@ -123,8 +123,8 @@ def token_weights(
 class PolicyLoss:
     """The loss of ``config`` as an objective of the learner; see the equations on top.
 
-    Statistics, summed over tokens: entropy, k3 to the reference, tokens whose gain has no gradient because of
-    the surrogate's bound or the sequence mask, |log pi - log pi_old|."""
+    Statistics, summed over tokens: entropy; k3 to the reference; tokens whose gain has no gradient because of
+    the surrogate's bound or the sequence mask; |log pi - log pi_old|."""
 
     config: PolicyLossConfig
     mtp_weight: float = 0.0

@@ -3,9 +3,10 @@ supplement A.3, figure 4).
 
     L = -sum_t w_t min[rho_t A_t, clip(rho_t, 1-eps, 1+eps) A_t],  rho_t = pi(o_t) / pi_old(o_t)
 
-(1707.06347, eq. 7). A_t comes from the critic (critic.py), which starts as the same model and learns with the
-policy; the KL is in the reward. The paper: lambda 0.95 does considerably worse than GRPO, 1.0 nearly as well;
-and a KL in the reward punishes long answers, one in the loss does not. The loop is rl_loop.py."""
+(1707.06347, eq. 7). A_t comes from the critic (critic.py), which starts from the same model and is trained
+along with the policy. The KL is in the reward. The paper finds lambda 0.95 considerably worse than GRPO and
+lambda 1.0 nearly as good, and that a KL in the reward penalises long answers, while one in the loss does not.
+The loop is rl_loop.py."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -50,9 +51,11 @@ class PPOConfig(RLConfig, PolicyLossConfig):
 
     @property
     def needs_reference(self) -> bool:
+        """Whether the KL divergence has a weight."""
         return bool(self.beta)
 
     def build(self, policy: Policy, rewards: Sequence[WeightedReward], make_learner: MakeLearner) -> "PPO":
+        """PPO with a critic that starts as the initial model."""
         return PPO(self, policy, rewards, make_learner(True))
 
     @model_validator(mode="after")
@@ -92,8 +95,8 @@ class PPO:
 
 
 def appraise(policy: Policy, critic: LearnerProtocol, phase: Phase, config: PPOConfig) -> list[list[Episode]]:
-    """The phase's rollouts by group, with values and advantages. Those whose reward is nan, our own failure,
-    are left out."""
+    """The phase's rollouts by group, with values and advantages. Rollouts whose reward is nan (they could not
+    be judged) are left out."""
     scored = [
         (r, s.total)
         for group, scores in zip(phase.groups, phase.scores_PG, strict=True)
@@ -132,8 +135,8 @@ def learn(
     config: PPOConfig,
     scale: float,
 ) -> Metrics:
-    """One update of the policy and one of the critic on an update's part of a phase; none where no rollout
-    could be judged."""
+    """One update of the policy and one of the critic on a part of a phase; no update if no rollout could be
+    judged."""
     if not part:
         return {"rows": 0.0}
     policy_rows, critic_rows = make_rows(part, config)
@@ -162,8 +165,8 @@ def learn(
 
 
 def make_rows(part: Sequence[Episode], config: PPOConfig) -> tuple[list[Row], list[Row]]:
-    """The policy's rows, whose advantages are one a token, and the critic's (ValueLoss says what those
-    carry), which routes by itself."""
+    """The rows of the policy, with one advantage per token, and those of the critic (see ValueLoss), which
+    does not replay the engine's expert choices."""
     advantages = [episode.advantages_T for episode in part]
     if config.whiten and part:
         advantages = whitened(advantages)

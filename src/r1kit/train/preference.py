@@ -4,9 +4,9 @@
     pointwise  L = -[y log sigmoid(v) + (1-y) log(1-sigmoid(v))]    (safety, on the whole response)
 
 v is the scalar head's value after the end token (DeepSeek-R1, Nature version, section 3.1). The gradient is
-taken in two passes: values without gradient first, from them the slopes dL/dv, then sum(slope x v) is
-differentiated. By the chain rule that is the exact gradient, and chosen and rejected need not share a batch
-or a process."""
+computed in two passes. The first computes the values without gradient, and from them the slopes dL/dv. The
+second differentiates sum(slope x v). By the chain rule this is the exact gradient, and chosen and rejected
+need not be in one batch or process."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -33,7 +33,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class SlopeLoss:
-    """sum(advantage x value) at the marked positions; the advantage carries dL/dv."""
+    """sum(advantage x value) at the marked positions, where ``advantage`` is the slope dL/dv."""
 
     mtp_weight: float = 0.0
     balance_weight: float = 0.0
@@ -47,8 +47,8 @@ class SlopeLoss:
 
 
 def value_row(prompt_ids: np.ndarray, response_ids: np.ndarray) -> Row:
-    """A row whose value is read after the response's end token. The last token is a stopper: it is never
-    read, it gives the end token a position."""
+    """A row whose value is read after the response's end token. One more token is appended, because the last
+    token of a row is a target only and has no position."""
     token_ids = np.concatenate([prompt_ids, response_ids, response_ids[-1:]]).astype(np.int32)
     mask = np.zeros(len(token_ids), dtype=bool)
     mask[-1] = True
@@ -61,7 +61,7 @@ def read_values(learner: LearnerProtocol, rows: Sequence[Row]) -> np.ndarray:
 
 
 def sigmoid(values: np.ndarray) -> np.ndarray:
-    """1 / (1 + exp(-v)), also where exp(-v) is too large a number."""
+    """1 / (1 + exp(-v)) without overflow."""
     found: np.ndarray = np.exp(-np.logaddexp(0.0, -values))
     return found
 
@@ -78,75 +78,67 @@ def pointwise_slopes(values_B: np.ndarray, labels_B: np.ndarray) -> np.ndarray:
     return slopes_B
 
 
+@dataclass(frozen=True, slots=True)
+class RewardTraining:
+    """How a reward model trains: ``epochs`` passes in mini-batches of ``batch``; rows have at most
+    ``context`` tokens."""
+
+    context: int
+    batch: int
+    epochs: int
+    seed: int
+
+
 def train_pairwise(
-    learner: LearnerProtocol,
-    chat: Chat,
-    pairs: Sequence[Pair],
-    context: int,
-    batch: int,
-    epochs: int,
-    seed: int,
+    learner: LearnerProtocol, chat: Chat, pairs: Sequence[Pair], how: RewardTraining
 ) -> list[Metrics]:
-    """Bradley-Terry training in mini-batches of ``batch`` pairs; metrics per step."""
+    """Bradley-Terry training; metrics per step."""
     history = []
-    for chosen in minibatches(len(pairs), batch, epochs, seed):
-        rows = [
-            text_row(chat, pairs[i].problem, text, context)
-            for i in chosen
-            for text in (pairs[i].chosen, pairs[i].rejected)
-        ]
+    for chosen in minibatches(len(pairs), how.batch, how.epochs, how.seed):
+        rows = pair_rows(chat, [pairs[i] for i in chosen], how.context)
         values = read_values(learner, rows)
         slopes = pairwise_slopes(values[0::2], values[1::2])
         metrics = learner.update(_with_slopes(rows, np.stack(slopes, 1).reshape(-1)), SlopeLoss(), 1.0)
         margin = values[0::2] - values[1::2]
-        loss = float(np.logaddexp(0, -margin).mean())
-        history.append(
-            {"loss": loss, "accuracy": float((margin > 0).mean()), "optim/grad_norm": metrics["grad_norm"]}
-        )
+        loss = np.logaddexp(0, -margin).mean()
+        history.append(_metrics(loss, (margin > 0).mean(), metrics))
     return history
 
 
 def train_pointwise(
-    learner: LearnerProtocol,
-    chat: Chat,
-    labelled: Sequence[Labelled],
-    context: int,
-    batch: int,
-    epochs: int,
-    seed: int,
+    learner: LearnerProtocol, chat: Chat, labelled: Sequence[Labelled], how: RewardTraining
 ) -> list[Metrics]:
-    """Binary cross-entropy training in mini-batches; metrics per step."""
+    """Binary cross-entropy training; metrics per step."""
     history = []
-    for chosen in minibatches(len(labelled), batch, epochs, seed):
-        rows = [text_row(chat, labelled[i].problem, labelled[i].text, context) for i in chosen]
+    for chosen in minibatches(len(labelled), how.batch, how.epochs, how.seed):
+        rows = [text_row(chat, labelled[i].problem, labelled[i].text, how.context) for i in chosen]
         labels = np.array([float(labelled[i].safe) for i in chosen])
         values = read_values(learner, rows)
         metrics = learner.update(_with_slopes(rows, pointwise_slopes(values, labels)), SlopeLoss(), 1.0)
         loss = np.logaddexp(0, np.where(labels > 0, -values, values)).mean()
-        history.append(
-            {
-                "loss": float(loss),
-                "accuracy": float(((values > 0) == (labels > 0)).mean()),
-                "optim/grad_norm": metrics["grad_norm"],
-            }
-        )
+        history.append(_metrics(loss, ((values > 0) == (labels > 0)).mean(), metrics))
     return history
+
+
+def _metrics(loss: float, accuracy: float, update: Metrics) -> Metrics:
+    return {"loss": float(loss), "accuracy": float(accuracy), "optim/grad_norm": update["grad_norm"]}
+
+
+def pair_rows(chat: Chat, pairs: Sequence[Pair], context: int) -> list[Row]:
+    """The rows of chosen and rejected, in turn."""
+    return [
+        text_row(chat, pair.problem, text, context) for pair in pairs for text in (pair.chosen, pair.rejected)
+    ]
 
 
 def pair_accuracy(learner: LearnerProtocol, chat: Chat, pairs: Sequence[Pair], context: int) -> float:
     """How often the chosen text has the higher value."""
-    values = read_values(
-        learner,
-        [
-            text_row(chat, pair.problem, text, context)
-            for pair in pairs
-            for text in (pair.chosen, pair.rejected)
-        ],
-    )
+    values = read_values(learner, pair_rows(chat, pairs, context))
     return float((values[0::2] > values[1::2]).mean())
 
 
 def label_accuracy(learner: LearnerProtocol, chat: Chat, labelled: Sequence[Labelled], context: int) -> float:
+    """How often a text's value is positive where it is labelled safe, and negative where it is not."""
     values = read_values(learner, [text_row(chat, one.problem, one.text, context) for one in labelled])
     return float(((values > 0) == np.array([one.safe for one in labelled])).mean())
 
@@ -197,7 +189,7 @@ def _with_slopes(rows: Sequence[Row], slopes: np.ndarray) -> list[Row]:
 
 
 def minibatches(count: int, batch: int, epochs: int, seed: int) -> list[np.ndarray]:
-    """Indices of each mini-batch, in an order of its own for each epoch."""
+    """Indices of each mini-batch; every epoch has another order."""
     orders = [
         np.random.default_rng(derive_seed(seed, "epoch", epoch)).permutation(count) for epoch in range(epochs)
     ]

@@ -1,15 +1,15 @@
-"""Reward hacking: the judges say it gets better, a gold score that is no reward says it gets worse
+"""Detect reward hacking: the reward models' scores rise while a gold score, which is not a reward, falls
 (DeepSeek-R1, Nature version, figure 6).
 
-Both are measured on the same prompts again and again. Means over ``WINDOW`` measurements are
-compared, the last one with the best gold before it, prompt by prompt, so that the noise is the standard error
-of a paired difference. The two have parted where
+Both scores are measured repeatedly on the same prompts. Means over ``WINDOW`` measurements are compared: the
+latest mean with the best earlier gold mean. The comparison is paired by prompt, so the noise is the standard
+error of a paired difference. The alarm condition is
 
     gold_best - gold_now > z se(gold_best - gold_now)  and  judges_now - judges_best > z' se(the same)
 
-The best of many is best partly by luck, and every measurement is another chance to be wrong. So z is that of
-``CHANCE`` divided by all comparisons made so far (Bonferroni): over a whole run without hacking the alarm is
-false with about that probability. z' is that of ``CHANCE`` itself."""
+The best of many means is best partly by chance, and every measurement adds a comparison. So z is the normal
+quantile for ``CHANCE`` divided by the number of comparisons so far (Bonferroni): in a run without hacking a
+false alarm has about probability ``CHANCE``. z' is the quantile for ``CHANCE`` itself."""
 
 import json
 from collections.abc import Sequence
@@ -22,18 +22,18 @@ import numpy as np
 from r1kit.files import write_whole
 from r1kit.jsonl import read_jsonl
 
-WINDOW = 3
-CHANCE = 0.01
+WINDOW = 3  # measurements a mean is taken over: one alone is too noisy, more delay the alarm
+CHANCE = 0.01  # of a false alarm in a whole run
 
 
 class StopTraining(Exception):  # noqa: N818 - a signal, as StopIteration is
-    """Raised by a watch: the training ends here, and what it has learned is kept."""
+    """Raised by a watch to end the training and keep the model."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """Scores [P] of one answer to each of the watch's prompts, in the same order every time: gold, and that
-    of the reward models."""
+    """Scores [P] of one answer to each of the watch's prompts, always in the same order: the gold score and
+    the reward models' score."""
 
     gold_P: np.ndarray
     judges_P: np.ndarray
@@ -41,8 +41,8 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True)
 class Parting:
-    """Means of the two scores at the best gold, and now; ``best`` is the index of the middle of the best
-    measurements."""
+    """The two mean scores at the best gold mean and at the latest measurements; ``best`` is the index of the
+    middle of the best window."""
 
     best: int
     gold_best: float
@@ -52,8 +52,8 @@ class Parting:
 
 
 def parting(history: Sequence[Measurement]) -> Parting | None:
-    """Whether gold and judges have parted at the last of these measurements; see the test on top. None also
-    while there are too few."""
+    """The result of the test (see the top of the module) at the last measurement; None if the condition is
+    not met or there are too few measurements."""
     earlier = len(history) - 2 * WINDOW + 1
     if earlier < 1:
         return None
@@ -75,20 +75,20 @@ def parting(history: Sequence[Measurement]) -> Parting | None:
 
 
 def _window(scores_ZP: np.ndarray, start: int) -> np.ndarray:
-    """Each prompt's mean [P] over the window that starts there, counted from the end where negative."""
+    """Each prompt's mean [P] over the window that starts at an index (negative: from the end)."""
     mean_P: np.ndarray = scores_ZP[start : start + WINDOW or None].mean(0)
     return mean_P
 
 
 def _is_more(difference_P: np.ndarray, chance: float) -> bool:
-    """Whether a mean difference over prompts is above zero by more than such a chance explains."""
+    """Whether the mean difference over prompts is above zero by more than the given chance of a false alarm
+    allows."""
     error = difference_P.std(ddof=1) / len(difference_P) ** 0.5
     return bool(difference_P.mean() > NormalDist().inv_cdf(1.0 - chance) * error)
 
 
 class Measurements:
-    """The history of a training's measurements in a file, of which a training that continues keeps the first
-    ``keep``."""
+    """The measurements of a training, kept in a file. A resumed training keeps the first ``keep`` of them."""
 
     def __init__(self, file: Path, keep: int) -> None:
         self.file = file
@@ -96,7 +96,7 @@ class Measurements:
         self.history = [Measurement(np.array(row["gold"]), np.array(row["judges"])) for row in rows]
 
     def add(self, measurement: Measurement) -> Parting | None:
-        """Keep one more, and say whether the two have parted at it."""
+        """Add a measurement, and return the result of the test at it."""
         self.history.append(measurement)
         rows = ({"gold": one.gold_P.tolist(), "judges": one.judges_P.tolist()} for one in self.history)
         write_whole(self.file, "".join(json.dumps(row) + "\n" for row in rows))

@@ -3,13 +3,13 @@
     resume -> for each phase: draw problems -> sample -> score -> learn (``updates_per_rollout`` updates)
               -> hand the weights to the engine -> save; log and alarms with every update
 
-GRPO and its family, PPO and on-policy distillation differ in what ``Algorithm`` says: how a phase is
-collected, what an update learns from it, and which other learners belong to a saved state.
-Everything else stands here once: the refresh of the reference, how a phase is split into its updates, the
-lag of ``off_policy``, resuming, saving, the alarm.
+GRPO and its variants, PPO and on-policy distillation each implement ``Algorithm``: how a phase is collected,
+what an update learns from it, and which other learners belong to a saved state. The loop does the rest: it
+refreshes the reference, splits a phase into updates, applies the lag of ``off_policy``, resumes, saves, and
+raises the alarm.
 
-A training that was stopped continues bit for bit. So an algorithm keeps no state of its own from one phase to
-the next, except in its ``companions``."""
+An interrupted training resumes bit-identically. So an algorithm must not keep state from one phase to the
+next, except in its ``companions``."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -43,15 +43,15 @@ REFERENCE = "reference"  # its name in a saved state
 GATE_TOKENS = 256  # of a completion at most, so that the gate costs little where completions are long
 KEPT_ROLLOUTS = 32  # of a phase, as text
 
-Part = TypeVar("Part")  # what an algorithm makes of the groups of one update
+Part = TypeVar("Part")  # the input of one update of an algorithm
 MakeLearner = Callable[[bool], LearnerProtocol]  # on the initial model; True adds a scalar head
 
 
 class RLConfig(RolloutConfig, GateConfig):
-    """What every RL training is configured by. A step is one update; ``updates_per_rollout`` updates share a
-    rollout phase, whose problems are split at random among them. The policy becomes the reference, where
-    there is one, every ``reference_refresh`` updates (R1: 400; 0: never). ``save_every`` counts rollout
-    phases, ``watch_every`` steps (0: never). R1-Zero trained for 10,400 steps.
+    """The keys of every RL training. A step is one update; ``updates_per_rollout`` updates share a rollout
+    phase, whose problems are split at random among them. Every ``reference_refresh`` updates the reference,
+    if there is one, is replaced by the policy (R1: 400; 0: never). ``save_every`` counts rollout phases,
+    ``watch_every`` steps (0: never). R1-Zero trained for 10,400 steps.
 
     An algorithm is a subclass with its own keys and ``build``. ``algorithm`` is its name in a recipe."""
 
@@ -81,7 +81,7 @@ class RLConfig(RolloutConfig, GateConfig):
 
 
 class Algorithm(Protocol[Part]):
-    """What the loop needs of an algorithm. ``rewards`` are empty where it has none."""
+    """What the loop requires of an algorithm. ``rewards`` may be empty."""
 
     @property
     def config(self) -> RLConfig: ...
@@ -94,13 +94,13 @@ class Algorithm(Protocol[Part]):
 
     def collect(self, mixture: Mixture, seed: int, on_poll: Callable[[], None]) -> Phase:
         """Draw problems, sample and score the groups of a phase (rollouts.collect does). ``on_poll`` is
-        called now and then, and what it raises ends the phase. With lagged weights this runs while ``learn``
-        does, in another thread."""
+        called repeatedly; an exception from it ends the phase. With lagged weights this runs in another
+        thread, at the same time as ``learn``."""
         ...
 
     def prepare(self, phase: Phase, deals: Sequence[Sequence[int]]) -> tuple[Sequence[Part], Metrics]:
-        """What each update learns from, before the first one changes the policy. An update has the groups of
-        ``phase`` at the places of its deal."""
+        """Make what each update learns from, before the first update changes the policy. ``deals`` has the
+        indices of the groups of each update."""
         ...
 
     def learn(self, part: Part, step: int, seed: int) -> Metrics:
@@ -108,7 +108,7 @@ class Algorithm(Protocol[Part]):
         ...
 
     def companions(self) -> Mapping[str, LearnerProtocol]:
-        """Learners that learn too and belong to a saved state, by name: a critic, say."""
+        """Other trained learners that belong to a saved state, by name, such as a critic."""
         ...
 
 
@@ -121,8 +121,8 @@ def train(
     watch: Watch | None = None,
     owners: Sequence[str] = (),
 ) -> Metrics:
-    """Run ``config.steps`` updates, and continue where an interrupted training saved its state in ``out``
-    under one of ``owners`` (checkpoint.py). Return the last step's metrics."""
+    """Run ``config.steps`` updates and return the last step's metrics. Resume if an interrupted training of
+    one of ``owners`` saved its state in ``out`` (checkpoint.py)."""
     config, policy = algorithm.config, algorithm.policy
     require_lagged(policy, config.needs_lagged)
     start, drawn = resume(algorithm, out, owners) if checkpoint.exists(out) else (0, 0)
@@ -188,7 +188,7 @@ def learn_phase(
 
 
 def deal(groups: int, config: RolloutConfig, seed: int) -> list[list[int]]:
-    """The places of a phase's groups, dealt at random to its updates."""
+    """Split the groups of a phase at random among its updates: the indices of the groups of each."""
     order = np.random.default_rng(seed).permutation(groups).tolist()
     return [
         order[number * config.problems : (number + 1) * config.problems]
@@ -197,7 +197,7 @@ def deal(groups: int, config: RolloutConfig, seed: int) -> list[list[int]]:
 
 
 def disagreement(metrics: Metrics) -> float:
-    """By how much engine and learner differ where both have the same weights."""
+    """The difference of engine and learner with the same weights."""
     return metrics.get("sampling/rounding_mean", metrics.get("sampling/logp_gap_mean", 0.0))
 
 
@@ -220,8 +220,8 @@ def check_agreement(
 
 
 def resume(algorithm: Algorithm[Part], out: Path, owners: Sequence[str] = ()) -> tuple[int, int]:
-    """Restore what an interrupted training saved in ``out``: policy, engine, reference and the algorithm's
-    companions. Returns the next step, and how many problems were drawn before it."""
+    """Restore policy, engine, reference and the algorithm's companions from the state in ``out``. Return the
+    next step, and how many problems were drawn before it."""
     policy = algorithm.policy
     progress = policy.learner.restore(out, "", owners)
     start = progress["step"]
@@ -235,7 +235,7 @@ def resume(algorithm: Algorithm[Part], out: Path, owners: Sequence[str] = ()) ->
 def load_lagged_weights(
     policy: Policy, config: RLConfig, start: int, out: Path, owners: Sequence[str] = ()
 ) -> None:
-    """Load the lagged weights that sample the phase at ``start``, where there are some. This comes after the
+    """Load the lagged weights that sample the phase at ``start``, if the policy has any. This comes after the
     gate, which compares the engine with the learner."""
     if policy.lagged is not None and start:
         policy.lagged.restore(out, LAGGED, owners)
@@ -250,8 +250,8 @@ def refresh_reference(policy: Policy, config: RLConfig, step: int) -> None:
 
 
 def companions(algorithm: Algorithm[Part], step: int) -> dict[str, LearnerProtocol]:
-    """What belongs to the policy's state after ``step`` steps: a reference that has moved, lagged weights,
-    and the algorithm's own learners."""
+    """The learners saved with the policy after ``step`` steps: a reference that is no longer the initial
+    model, lagged weights, and the algorithm's own learners."""
     lagged = algorithm.policy.lagged
     return {
         **moved_reference(algorithm.policy, algorithm.config, step),
@@ -261,7 +261,8 @@ def companions(algorithm: Algorithm[Part], step: int) -> dict[str, LearnerProtoc
 
 
 def moved_reference(policy: Policy, config: RLConfig, step: int) -> dict[str, LearnerProtocol]:
-    """The reference as a part of the state after ``step`` steps, where it is no longer the initial model."""
+    """The reference after ``step`` steps if it is no longer the initial model and has to be saved; else
+    nothing."""
     if policy.reference is None or not config.reference_refresh or step <= config.reference_refresh:
         return {}
     return {REFERENCE: policy.reference}

@@ -1,13 +1,12 @@
-"""What the policy samples: a group of rollouts for each problem, scored, with further problems where all
-rollouts of a group earn the same.
+"""Sample and score a group of rollouts for each problem, and draw further problems for groups whose rewards
+are all equal.
 
 Dynamic sampling (DAPO 2503.14476, section 3.2): such a group has no advantage and no gradient, so further
-problems are drawn in its place, for at most ``dynamic_sampling`` rounds. What is still missing then is filled
-with the even groups that came first: they cost sampling but no learning. The curriculum (data/curriculum.py)
-observes every sampled group, used or not.
+problems are drawn in its place, for at most ``dynamic_sampling`` rounds. If groups are still missing then,
+the first groups with equal rewards fill the phase; they cause no gradient. The curriculum
+(data/curriculum.py) observes every sampled group, used or not.
 
-A group that is complete is scored while others are still being sampled, by the rewards that allow it
-(rewards/ahead.py)."""
+Rewards that allow it score a complete group while other groups are still being sampled (rewards/ahead.py)."""
 
 import math
 import time
@@ -54,7 +53,7 @@ class RolloutConfig(Config):
             raise ValueError(
                 f"top_p: {self.top_p:g} would leave out unlikely tokens when rollouts are sampled, while the "
                 "learner's log-probabilities are those of the whole vocabulary: the gradient is then biased, "
-                "and no importance weight can see it. Use top_p: 1 for training (evaluation may use "
+                "and no importance weight corrects it. Use top_p: 1 for training (evaluation may use "
                 "any), or a lower temperature"
             )
         return self
@@ -62,10 +61,9 @@ class RolloutConfig(Config):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A policy that samples and learns: learner and engine have the same weights. ``reference``, where the
-    algorithm has one, is the model that the policy should stay near; the training loop refreshes it.
-    ``lagged``: a learner that never learns; the engine samples from it instead of from the learner
-    (off_policy.py)."""
+    """A learner, and an engine that samples from its weights. ``reference`` (None without one) is the model
+    that the policy should stay near; the training loop refreshes it. ``lagged`` (None without one) is a
+    second learner that is not trained; the engine samples from it instead (off_policy.py)."""
 
     learner: LearnerProtocol
     engine: Engine
@@ -74,7 +72,7 @@ class Policy:
     lagged: LearnerProtocol | None = None
 
 
-# What is measured during the training, every ``watch_every`` steps, of the policy as it is at a step.
+# Measures the policy at a step, every ``watch_every`` steps; returns metrics.
 Watch = Callable[[Policy, int], Metrics]
 
 
@@ -113,11 +111,11 @@ def restore_stream(
     start: int,
     drawn: int,
 ) -> None:
-    """Bring the stream of problems to where it was at step ``start``: past the ``drawn`` ones, or with a
-    curriculum to the state that was saved in ``out``."""
+    """Restore the stream of problems as of step ``start``: skip ``drawn`` problems, or with a curriculum load
+    the state saved in ``out``."""
     if (mixture.curriculum and mixture.curriculum.config) != config.curriculum:
         raise ConfigError(
-            "curriculum: the training's configuration has another one than its problems; give Mixture "
+            "curriculum: the configuration of the training differs from that of the Mixture; give both "
             "the same"
         )
     if mixture.curriculum is not None:
@@ -136,8 +134,8 @@ def collect(
     seed: int,
     on_poll: Callable[[], None] = do_nothing,
 ) -> Phase:
-    """Sample and score the groups of a phase; dynamic sampling as on top. ``seed`` is the phase's own.
-    ``on_poll`` is called now and then, and what it raises ends the phase."""
+    """Sample and score the groups of a phase, with dynamic sampling (see the top of the module). ``seed`` is
+    the seed of the phase. ``on_poll`` is called repeatedly; an exception from it ends the phase."""
     wanted = config.problems * config.updates_per_rollout
     uneven: list[tuple[list[Rollout], list[Score]]] = []
     even: list[tuple[list[Rollout], list[Score]]] = []
@@ -176,8 +174,7 @@ def collect(
 
 
 def teaches(rewards: Sequence[float]) -> bool:
-    """Whether a group's rewards differ, so that some rollout is better than another; what is nan was not
-    judged."""
+    """Whether a group's rewards differ. A nan (not judged) is ignored."""
     judged = [reward for reward in rewards if not math.isnan(reward)]
     return len(judged) > 1 and max(judged) > min(judged)
 
@@ -203,8 +200,8 @@ def sample_and_ask(
     on_poll: Callable[[], None] = do_nothing,
     first: int = 0,
 ) -> tuple[list[list[Rollout]], float]:
-    """What ``sample`` returns, with the early rewards computed for groups while others are being sampled; and
-    when sampling ended, by time.perf_counter. Groups are numbered from ``first``.
+    """As ``sample``, and compute the early rewards of complete groups while others are being sampled. Also
+    return when sampling ended (time.perf_counter). Groups are numbered from ``first``.
 
     The engine works in a second thread, the rewards in this one.
     """
@@ -297,8 +294,8 @@ def _describe_rewards(phase: Phase) -> Metrics:
 
 
 def records(phase: Phase, most: int) -> list[dict[str, object]]:
-    """The first ``most`` rollouts of a phase, and all that a reward failed on, as lines of the sample
-    store."""
+    """The first ``most`` rollouts of a phase, and all rollouts that a reward failed on, as lines of the
+    sample store."""
     failed: dict[tuple[str, int, int], dict[str, str]] = {}
     for failure in phase.failures:
         failed.setdefault(failure.rollout, {})[failure.reward] = failure.detail

@@ -87,11 +87,11 @@ def train(
     out: Path,
     owners: Sequence[str] = (),
 ) -> Metrics:
-    """Run ``steps`` updates over ``batches(start)``, a stream that can begin at any step; return the last
-    step's metrics.
+    """Run ``steps`` updates over ``batches(start)``, a stream of batches from a given step on; return the
+    last step's metrics.
 
-    The state is saved in ``out`` every ``config.save_every`` steps, and an interrupted training continues
-    from there, where the state is one of ``owners`` (checkpoint.py)."""
+    The state is saved in ``out`` every ``config.save_every`` steps. An interrupted training resumes from it,
+    if it belongs to one of ``owners`` (checkpoint.py)."""
     start = learner.restore(out, "", owners)["step"] if checkpoint.exists(out) else 0
     metrics: Metrics = {}
     for step, rows in zip(range(start, steps), batches(start), strict=False):

@@ -1,5 +1,5 @@
-"""Surrogates: what an update gains from a token of a rollout, given how far the policy has moved since the
-rollout was sampled.
+"""Surrogate objectives: the gain of a sampled token as a function of its advantage and of the ratio of the
+current policy to the one that sampled it.
 
 With rho_t = pi(o_t) / pi_old(o_t), s = exp(mean_t log rho_t) over the rollout, sg[x] = x without gradient:
 
@@ -37,7 +37,7 @@ FLAT = 50.0  # sigmoid(x) is exactly 1 from here on, in float32 and float64, and
 
 class SurrogateConfig(Config):
     """``epsilon``, ``epsilon_high`` (None: the same) bound the ratio at 1-epsilon and 1+epsilon_high, for
-    gmpo its logarithm at -epsilon and +epsilon_high. The default 10 is that of R1's first RL stage (Nature
+    gmpo its logarithm at -epsilon and +epsilon_high. The default 10 is from R1's first RL stage (Nature
     version, 3.2.1); R1-Zero's was not published."""
 
     surrogate: Surrogate = "clip"
@@ -45,7 +45,7 @@ class SurrogateConfig(Config):
     epsilon_high: float | None = Field(default=None, gt=0.0)
     dual_clip: float | None = Field(default=None, gt=1.0)
     cispo_max: float = Field(default=5.0, ge=1.0)  # ScaleRL 2510.13786
-    sapo_positive: float = Field(default=1.0, gt=0.0)  # tau where A > 0, and below where not: 2511.20347
+    sapo_positive: float = Field(default=1.0, gt=0.0)  # tau for A > 0; the next one for other A: 2511.20347
     sapo_negative: float = Field(default=1.05, gt=0.0)
 
     @model_validator(mode="after")
@@ -69,7 +69,8 @@ def require_a_ratio(surrogate: Surrogate, updates_per_rollout: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Moves:
-    """How far each trained token has moved: all [B, T], log_ratio_BT zero where nothing is trained."""
+    """The change of the policy at each trained token: all [B, T], log_ratio_BT zero at positions that are not
+    trained."""
 
     logprobs_BT: Tensor
     log_ratio_BT: Tensor
@@ -80,18 +81,18 @@ class Moves:
 
 Gain = tuple[
     Tensor, Tensor
-]  # gain_BT, with gradient; cut_BT bool: the bound has stopped the token's gradient
+]  # gain_BT, with gradient; cut_BT bool: tokens whose gradient the bound sets to zero
 
 
 def gain(moves: Moves, config: SurrogateConfig) -> Gain:
-    """The gain [B, T] of ``config.surrogate``, to be weighed, summed and maximised, and which tokens were cut
-    [B, T]."""
+    """The gain [B, T] of ``config.surrogate``, which is weighted, summed and maximised, and which tokens are
+    clipped [B, T]."""
     return _SURROGATES[config.surrogate](moves, config)
 
 
 def row_mean(values_BT: Tensor, mask_BT: Tensor, rows_BT: Tensor) -> Tensor:
-    """At each position the mean [B, T] over the trained tokens of the row that it belongs to. Rows are whole,
-    so no packing changes it."""
+    """The mean [B, T] over the trained tokens of each position's row. A row is never split over lines, so
+    packing does not change it."""
     rows_N = rows_BT.clamp(min=0).flatten()  # padding is not trained: it adds zero to row 0
     number = int(rows_N.max()) + 1
     sums_R = values_BT.new_zeros(number).index_add(0, rows_N, (values_BT * mask_BT).flatten())

@@ -7,11 +7,10 @@
 cov_t = (log p_t - mean log p) (A_t - mean A), over all tokens of the update: a likely token with a high
 advantage makes the distribution narrower.
 
-All three need the whole update, so they are chosen here, before the learner sees a row; no micro-batch,
-packing or process changes the choice. The covariances come from the engine's log-probabilities. The entropies
-come from the learner as it is before this update, so within a phase they follow the updates already made. A
-token that does not learn has advantage zero: it keeps its divergence from the reference, and it still counts
-where tokens are averaged."""
+All three rules need the whole update, so they are applied here, before rows are split over micro-batches and
+processes. Covariances use the engine's log-probabilities. Entropies are computed by the learner just before
+the update, so they change within a phase. A token that is not chosen gets advantage zero: the divergence from
+the reference still applies to it, and it still counts in averages over tokens."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -64,8 +63,8 @@ def choose(
     their order.
 
     ``logprobs``: of each rollout's sampled tokens [T], by the engine. ``entropies``: of the learner's
-    distributions at these tokens [T], for the rule entropy only. ``advantages``: one a rollout, or [T]. A
-    completion without tokens takes no part. Raises R1kitError where entropies are missing."""
+    distributions at these tokens [T], for the rule entropy only. ``advantages``: one number per rollout, or
+    [T]. A completion without tokens is ignored. Raises R1kitError if entropies are missing."""
     lengths = [len(logprobs_T) for logprobs_T in logprobs]
     learns_N: np.ndarray = np.ones(sum(lengths), dtype=np.float32)
     penalties_N: np.ndarray = np.zeros(sum(lengths), dtype=np.float32)

@@ -1,8 +1,8 @@
-"""Work in a second thread: what it hands over and what it raises arrive in the thread that started it.
+"""Run work in a second thread; its results and its exceptions arrive in the thread that started it.
 
-The main thread keeps what only it can do. It receives signals, so an interruption, a watchdog and a reward
-with a time limit of its own work as usual. A second thread saves time where one of the two leaves the
-interpreter: kernels, devices, programs in a sandbox, judges over the network."""
+Signals arrive in the main thread, so interruptions, the watchdog and rewards with a time limit work as usual.
+A second thread saves time if one of the two threads releases the interpreter lock: in kernels, on devices, in
+sandboxed programs, or while waiting for a judge over the network."""
 
 import queue
 import threading
@@ -22,16 +22,16 @@ class _Stopped(BaseException):
 
 
 def do_nothing() -> None:
-    """The ``on_poll`` of work that is never stopped from outside."""
+    """The default ``on_poll``."""
 
 
 class WorkerThread(Generic[Handed, Result]):
-    """A thread that runs ``work(hand_over)`` between ``start`` and ``stop``; as a context manager, within its
-    block. Iterating gives lists of what has been handed over since the last one, until the work ends.
+    """A thread that runs ``work(hand_over)`` between ``start`` and ``stop``, or within a ``with`` block.
+    Iterating yields lists of what was handed over since the last list, until the work ends.
 
-    ``stop`` ends the work at its next ``hand_over``, and waits for that. ``on_poll`` is called while the
-    starting thread waits for this one. What it raises ends the wait, so a worker thread that waits for
-    another can be stopped."""
+    ``stop`` ends the work at its next ``hand_over``, and waits until it has ended. ``on_poll`` is called
+    while the starting thread waits for this one; an exception from it ends the wait, so a worker that waits
+    for another worker can be stopped."""
 
     def __init__(
         self, work: Callable[[Callable[[Handed], None]], Result], on_poll: Callable[[], None] = do_nothing
@@ -85,7 +85,7 @@ class WorkerThread(Generic[Handed, Result]):
     def _run(self) -> None:
         try:
             self._result.append(self._work(self._hand_over))
-        except BaseException as error:  # a boundary: whatever it is, ``result`` raises it
+        except BaseException as error:  # a boundary: ``result`` raises it again
             self._error = error
         self.ended = time.perf_counter()
         self._over.set()

@@ -67,7 +67,7 @@ class Session {
         return finite;
     }
 
-    // Take up to ``steps`` steps, until at most ``enough`` rows are left; return how many are, or -1 where logits are not finite.
+    // Run at most ``steps`` steps, until at most ``enough`` rows are left; return how many are, or -1 where logits are not finite.
     int decode(int steps, int enough) {
         for (; steps > 0 && int(rows_.size()) > enough; steps--)
             if (!step()) return -1;

@@ -111,7 +111,7 @@ def test_a_users_text_cannot_forge_a_turn(template: str) -> None:
 
 def test_the_model_template_needs_a_template_in_the_checkpoint() -> None:
     own = tokenizer()
-    bare = type(own)(own.backend, own.names["bos"], own.names["eos"], own.names["pad"], None)
+    bare = type(own)(own.backend, own.names)
     with pytest.raises(R1kitError, match="needs a chat template"):
         Chat(bare, "model").prompt_ids(PROBLEM)
 

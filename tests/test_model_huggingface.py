@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from r1kit.config import ConfigError, R1kitError
 from r1kit.model.config import ModelConfig
 from r1kit.model.decoder import LanguageModel
-from r1kit.model.huggingface import load_pretrained, read_config, save_pretrained
+from r1kit.model.huggingface import check_pretrained, load_pretrained, read_config, save_pretrained
 
 YARN = {"kind": "yarn", "factor": 8.0, "original_positions": 32}
 LLAMA3 = {
@@ -273,3 +273,125 @@ def test_what_the_network_does_not_compute_is_refused(
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(ConfigError, match=message):
         read_config(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["qwen2", "qwen3", "llama", "deepseek_v3 tied"])
+def test_a_head_in_the_file_counts_though_the_configuration_ties_it(name: str, tmp_path: Path) -> None:
+    """transformers takes the file's head. A copy of the embedding stays tied."""
+    config = config_of(SHAPES[name], tie_embeddings=True, **({"mtp_depth": 0} if "v3" in name else {}))
+    save_pretrained(lively(config), tmp_path)
+    path, x = tmp_path / "model.safetensors", tokens(config)
+    weights = load_file(path)
+    embedding = weights["model.embed_tokens.weight"]
+    save_file({**weights, "lm_head.weight": embedding.clone()}, path, metadata={"format": "pt"})
+    same = load_pretrained(tmp_path)
+    assert same.config.tie_embeddings and same.lm_head.weight is same.embed_tokens.weight
+
+    head = torch.randn(embedding.shape, generator=torch.Generator().manual_seed(5))
+    save_file({**weights, "lm_head.weight": head}, path, metadata={"format": "pt"})
+    other = load_pretrained(tmp_path)
+    assert torch.equal(other.lm_head.weight, head) and not other.config.tie_embeddings
+    expected = their_logits(their_model(tmp_path), x)
+    assert (our_logits(other, x) - expected).abs().max() <= 1e-5 * expected.abs().max()
+    assert (our_logits(other, x) - our_logits(same, x)).abs().max() > 1.0
+    save_pretrained(other, tmp_path / "again")
+    assert torch.equal(load_pretrained(tmp_path / "again").lm_head.weight, head)
+
+
+@pytest.mark.parametrize("name", ["qwen2", "qwen3", "llama", "deepseek_v3 raw gates, no prediction"])
+def test_layers_beyond_those_of_the_configuration_are_unexpected(name: str, tmp_path: Path) -> None:
+    save_pretrained(LanguageModel(config_of(SHAPES[name])), tmp_path)
+    change_config(tmp_path, num_hidden_layers=1)
+    with pytest.raises(R1kitError, match=r"unexpected: model\.layers\.1\..*the weights have 2 layers"):
+        load_pretrained(tmp_path)
+
+
+def test_prediction_layers_that_are_not_wanted_are_left_out(tmp_path: Path) -> None:
+    save_pretrained(LanguageModel(config_of(SHAPES["deepseek_v3 tied"])), tmp_path)
+    change_config(tmp_path, num_nextn_predict_layers=0)
+    assert load_pretrained(tmp_path).config.mtp_depth == 0
+
+
+def change_config(folder: Path, **change: Any) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+
+
+def test_a_qwen3_without_head_dim_has_that_of_transformers(tmp_path: Path) -> None:
+    config = config_of(SHAPES["qwen3"], head_dim=128)
+    ours = lively(config)
+    save_pretrained(ours, tmp_path)
+    content = json.loads((tmp_path / "config.json").read_text())
+    del content["head_dim"]
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    expected = their_logits(their_model(tmp_path), tokens(config))
+    difference = our_logits(load_pretrained(tmp_path), tokens(config)) - expected
+    assert difference.abs().max() <= 1e-5 * expected.abs().max()
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3086574240\n"
+
+
+def broken(kind: str, whole: bytes) -> bytes:
+    return {
+        "pointer": POINTER.encode(),
+        "truncated": whole[:-7],
+        "truncated header": whole[:40],
+        "empty": b"",
+        "flipped": bytes([whole[0] ^ 0xFF]) + whole[1:],
+        "text": b"<html>404</html>",
+    }[kind]
+
+
+KINDS = ("pointer", "truncated", "truncated header", "empty", "flipped", "text")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("read", [load_pretrained, check_pretrained])
+def test_broken_weights_are_refused_by_file_and_fix(kind: str, read: Any, tmp_path: Path) -> None:
+    save_pretrained(LanguageModel(config_of(SHAPES["qwen3"])), tmp_path)
+    read(tmp_path)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(broken(kind, path.read_bytes()))
+    fix = "lfs pull" if kind == "pointer" else "download or copy the file again"
+    with pytest.raises(R1kitError, match=rf"model\.safetensors: .*{fix}"):
+        read(tmp_path)
+
+
+def test_no_flipped_byte_of_the_header_is_an_error_of_another_kind(tmp_path: Path) -> None:
+    save_pretrained(LanguageModel(config_of(SHAPES["llama"], layers=1)), tmp_path)
+    path = tmp_path / "model.safetensors"
+    whole = path.read_bytes()
+    header = 8 + int.from_bytes(whole[:8], "little")
+    refused = 0
+    for place in range(0, header, 3):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x15]) + whole[place + 1 :])
+        try:
+            check_pretrained(tmp_path)
+        except R1kitError as error:
+            refused += str(tmp_path) in str(error)
+    assert refused > header // 3 * 0.9
+
+
+@pytest.mark.parametrize("read", [load_pretrained, check_pretrained])
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("config.json", "null", "a JSON object is expected, not None"),
+        ("config.json", "[]", r"a JSON object is expected, not \[\]"),
+        ("config.json", "", "not valid JSON"),
+        ("config.json", '{"model_type": "llama"}', "hidden_size None"),
+        ("config.json", POINTER, "lfs pull"),
+        ("model.safetensors.index.json", "here it was", "not valid JSON"),
+        ("model.safetensors.index.json", "{}", "weight_map must name"),
+        ("model.safetensors.index.json", '{"weight_map": {"a": "../b"}}', "weight_map must name"),
+        ("model.safetensors.index.json", POINTER, "lfs pull"),
+    ],
+)
+def test_broken_json_files_are_refused_by_file_and_fix(
+    file: str, text: str, message: str, read: Any, tmp_path: Path
+) -> None:
+    save_pretrained(LanguageModel(config_of(SHAPES["qwen3"])), tmp_path)
+    (tmp_path / file).write_text(text)
+    with pytest.raises(R1kitError, match=rf"{file}: .*{message}"):
+        read(tmp_path)

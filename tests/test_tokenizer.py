@@ -1,6 +1,7 @@
 """Text to ids and back: nothing is lost, digits stay single, a text cannot forge a turn, and transformers
 reads the same ids."""
 
+import json
 from itertools import islice
 from pathlib import Path
 
@@ -113,15 +114,22 @@ def test_a_loaded_tokenizer_is_the_saved_one(tmp_path: Path) -> None:
     assert (tmp_path / "again/tokenizer.json").read_bytes() == (tmp_path / "tokenizer.json").read_bytes()
 
 
-def test_a_tokenizer_without_a_begin_token_begins_with_its_end_token(tmp_path: Path) -> None:
-    tokenizer().save(tmp_path)
-    settings_file = tmp_path / "tokenizer_config.json"
-    text = settings_file.read_text(encoding="utf-8")
-    settings_file.write_text(
-        text.replace('"bos_token": "<｜begin▁of▁sentence｜>"', '"bos_token": null'), encoding="utf-8"
-    )
-    loaded = Tokenizer.load(tmp_path)
-    assert loaded.bos_id == loaded.eos_id == tokenizer().eos_id
+def without_begin(folder: Path, **more: object) -> Path:
+    tokenizer().save(folder)
+    file = folder / "tokenizer_config.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
+    del config["bos_token"]
+    file.write_text(json.dumps({**config, **more}), encoding="utf-8")
+    return folder
+
+
+def test_a_tokenizer_without_a_begin_token_gets_none(tmp_path: Path) -> None:
+    loaded = Tokenizer.load(without_begin(tmp_path / "a", model_max_length=777))
+    assert loaded.bos_id is None and loaded.start_ids.tolist() == []
+    loaded.save(tmp_path / "b")
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "b")
+    assert theirs.bos_token is None and theirs.model_max_length == 777
+    assert tokenizer().start_ids.tolist() == [tokenizer().bos_id]  # and where there is one, it is kept
 
 
 def test_what_cannot_be_used_is_refused_by_name(tmp_path: Path) -> None:
@@ -131,3 +139,41 @@ def test_what_cannot_be_used_is_refused_by_name(tmp_path: Path) -> None:
         Tokenizer.load(tmp_path)
     with pytest.raises(R1kitError, match="'zzzz' is not a single token"):
         tokenizer().id("zzzz")
+
+
+def test_an_end_token_in_the_map_of_special_tokens_counts(tmp_path: Path) -> None:
+    tokenizer().save(tmp_path)
+    settings_file = tmp_path / "tokenizer_config.json"
+    config = json.loads(settings_file.read_text(encoding="utf-8"))
+    for name in ("bos_token", "eos_token"):
+        del config[name]
+    settings_file.write_text(json.dumps(config), encoding="utf-8")
+    tokens = {"eos_token": {"content": ASSISTANT, "special": True}, "bos_token": USER}
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps(tokens), encoding="utf-8")
+    loaded, theirs = Tokenizer.load(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
+    assert loaded.eos_id == theirs.eos_token_id == tokenizer().id(ASSISTANT)
+    assert loaded.bos_id == theirs.bos_token_id == tokenizer().id(USER)
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 7031645\n"
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("tokenizer.json", POINTER, "git-lfs pointer.* lfs pull"),
+        ("tokenizer.json", "{}", "not a tokenizer that can be read"),
+        ("tokenizer.json", '{"version": "1.0", ', "not valid JSON"),
+        ("tokenizer_config.json", "null", "a JSON object is expected, not None"),
+        ("tokenizer_config.json", "[]", "a JSON object is expected"),
+        ("tokenizer_config.json", '{"eos_token": "<end>"}', r"\['<end>'\] are not in the vocabulary"),
+        ("generation_config.json", "[]", "a JSON object is expected"),
+        ("config.json", POINTER, "git-lfs pointer.* lfs pull"),
+    ],
+)
+def test_broken_files_are_refused_by_name_and_fix(file: str, text: str, message: str, tmp_path: Path) -> None:
+    tokenizer().save(tmp_path)
+    (tmp_path / file).write_text(text, encoding="utf-8")
+    with pytest.raises(R1kitError, match=message) as found:
+        Tokenizer.load(tmp_path)
+    assert file in str(found.value) or "<end>" in text

@@ -5,9 +5,10 @@ row is the prompt's ids followed by the ids that the engine returned."""
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import lru_cache
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,6 +17,8 @@ from r1kit.tokenizer import ASSISTANT, USER, Tokenizer
 from r1kit.types import Completion, Problem, Rollout
 
 TemplateName = Literal["chat", "r1_zero", "model"]
+Turn = tuple[str, str]  # role and text
+Prompt = str | list[dict[str, str]]  # as in a file: a text, or turns of which the last is the user's
 
 # DeepSeek-R1, Table 1: it prescribes the structure, not the content.
 R1_ZERO_TEMPLATE = (
@@ -30,6 +33,8 @@ _THOUGHT = re.compile(r"\s*<think>(?P<thinking>.*?)</think>(?P<rest>.*)", re.DOT
 _ANSWERED = re.compile(r"\s*<answer>(?P<answer>.*)</answer>\s*", re.DOTALL)
 _TAG = re.compile(r"<[\s/]*(?:think|answer)\b[^<>]*>", re.IGNORECASE)  # in any spelling
 _BLANK = "\u115f\u1160\u2800\u3164\uffa0"  # letters and signs of Unicode that are invisible
+_OPENED = re.compile(r"<think>\s*(?:</think>\s*)?\Z")  # at the end of a generation prompt
+_ROLES = ("system", "user", "assistant")
 _HIDDEN = ("\ufdd0", "\ufdd1")  # noncharacters of Unicode, which no text contains
 
 
@@ -55,59 +60,76 @@ def is_visible(text: str) -> bool:
     return any(unicodedata.category(character)[0] in "LNPS" and character not in _BLANK for character in text)
 
 
+def turns_of(problem: Problem) -> list[Turn]:
+    """The conversation that a problem asks to continue: its earlier turns, where ``columns["messages"]`` is a
+    tuple of {"role", "content"}, then its prompt as the user's turn. A column of that name that came with a
+    data set is a list, and no part of the prompt."""
+    earlier = problem.columns.get("messages")
+    turns = [(turn["role"], turn["content"]) for turn in earlier] if isinstance(earlier, tuple) else []
+    return [*turns, ("user", problem.prompt)]
+
+
+def prompt_column(problem: Problem) -> Prompt:
+    """A problem's prompt as a column of a file: its text, or all turns where there are earlier ones."""
+    turns = turns_of(problem)
+    if len(turns) == 1:
+        return problem.prompt
+    return [{"role": role, "content": text} for role, text in turns]
+
+
+def problem_of(prompt: Prompt) -> Problem:
+    """A problem with this prompt, and nothing else."""
+    if isinstance(prompt, str):
+        return Problem("", "", prompt, None)
+    return Problem("", "", prompt[-1]["content"], None, columns={"messages": tuple(prompt[:-1])})
+
+
 @dataclass(frozen=True)
 class Chat:
     """Prompts and parsing for one tokenizer and one template.
 
     ``chat``: DeepSeek's turn tokens; ``r1_zero``: the plain-text template of R1-Zero (Table 1) for base
-    models; ``model``: the checkpoint's own Jinja template. ``opening`` is text that every completion must
-    start with ("<think>\\n" in R1's usage advice); it is part of the prompt's ids and of the text that is
-    parsed."""
+    models; ``model``: the checkpoint's own Jinja template, rendered by transformers. ``opening`` is text that
+    every completion must start with ("<think>\\n" in R1's usage advice); it is part of the prompt's ids and
+    of the text that is parsed. So is the tag of a checkpoint's template that opens the thinking itself; there
+    is never a second one."""
 
     tokenizer: Tokenizer
     template: TemplateName = "chat"
     opening: str = ""
 
+    @property
+    def begun(self) -> str:
+        """The text that every completion starts with: what the checkpoint's template opens, then
+        ``opening``. An opening that has the tag itself takes the place of the template's."""
+        own = self._opened
+        if not self.opening.startswith("<think>"):
+            return own + self.opening
+        return own if own.strip() == self.opening.strip() == "<think>" else self.opening
+
     def prompt_ids(self, problem: Problem, opening: str | None = None) -> np.ndarray:
-        """Ids [T] int32 of the prompt, up to the first token that the model samples."""
-        return self.turn_ids([("user", problem.prompt)], self.opening if opening is None else opening)
+        """Ids [T] int32 of the prompt with its earlier turns, up to the first token that the model samples.
+        ``opening`` is what the completion starts with, ``begun`` unless it is given."""
+        return self.turn_ids(turns_of(problem), opening)
 
-    def turn_ids(self, turns: Sequence[tuple[str, str]], opening: str = "") -> np.ndarray:
-        """Ids of a conversation of (role, text), for the assistant to continue after ``opening``.
+    def turn_ids(self, turns: Sequence[Turn], opening: str | None = None) -> np.ndarray:
+        """Ids of a conversation of (role, text), for the assistant to continue after ``opening``, which is
+        ``begun`` unless it is given.
 
-        Only the template's own tokens become special ids; a special token spelled out in a text stays
-        text."""
-        tokenizer = self.tokenizer
-        pieces: list[np.ndarray] = [np.asarray([tokenizer.bos_id], dtype=np.int32)]
-        if self.template == "r1_zero":
-            before, after = R1_ZERO_TEMPLATE.split("{prompt}")
-            if [role for role, _ in turns] != ["user"]:
-                raise R1kitError(
-                    "the r1_zero template takes one question; use template: chat for conversations"
-                )
-            pieces.append(tokenizer.encode(before + turns[0][1] + after))
-        elif self.template == "chat":
-            for role, text in turns:
-                if role == "user":
-                    pieces += [self._special(USER), tokenizer.encode(text)]
-                elif role == "assistant":
-                    pieces += [
-                        self._special(ASSISTANT),
-                        tokenizer.encode(text),
-                        np.asarray([tokenizer.eos_id], dtype=np.int32),
-                    ]
-                else:
-                    pieces.append(tokenizer.encode(text))
-            pieces.append(self._special(ASSISTANT))
-        else:
-            pieces = self._rendered(turns)
+        Only the template's own tokens become special ids; a special token spelled out in a text stays text.
+        Raises R1kitError with the reason for a conversation that the template does not have."""
+        opening = self.begun if opening is None else opening
+        if self.template == "model":
+            return self._rendered(turns, opening)
+        pieces = self._zero(turns) if self.template == "r1_zero" else self._chat(turns)
         if opening:
-            pieces.append(tokenizer.encode(opening))
-        return np.concatenate(pieces).astype(np.int32)
+            pieces.append(self.tokenizer.encode(opening))
+        return np.concatenate([self.tokenizer.start_ids, *pieces]).astype(np.int32)
 
     def response_ids(self, text: str) -> np.ndarray:
-        """Ids of a written response with the end token, as SFT trains on them."""
-        return np.concatenate([self.tokenizer.encode(text), [self.tokenizer.eos_id]]).astype(np.int32)
+        """Ids of a written response with the end token, as SFT trains on them: the one with which the
+        checkpoint's template ends a turn, if sampling stops there, else the tokenizer's."""
+        return np.concatenate([self.tokenizer.encode(text), [self._end_id()]]).astype(np.int32)
 
     def rollouts(
         self,
@@ -122,11 +144,11 @@ class Chat:
 
         Thinking and answer are None for a completion that was cut off ("length"), and for one with a special
         token before its end; such a token is visible in the rollout's text."""
-        opening = self.opening if opening is None else opening
-        texts = self.tokenizer.decode_batch([c.token_ids for c in completions])
+        opening = self.begun if opening is None else opening
+        bodies = [self._without_end(completion) for completion in completions]
+        texts = self.tokenizer.decode_batch(bodies)
         group = []
-        for index, (completion, text) in enumerate(zip(completions, texts, strict=True)):
-            body = completion.token_ids[:-1] if completion.finish == "stop" else completion.token_ids
+        for index, (completion, body, text) in enumerate(zip(completions, bodies, texts, strict=True)):
             strays = not self.tokenizer.special_ids.isdisjoint(body.tolist())
             written = opening + (self.tokenizer.decode(body, special=True) if strays else text)
             parsed = parse(written) if completion.finish == "stop" and not strays else None
@@ -134,37 +156,136 @@ class Chat:
             group.append(Rollout(problem, index, prompt_ids, completion, written, thinking, answer, number))
         return group
 
+    def _without_end(self, completion: Completion) -> np.ndarray:
+        ids = completion.token_ids
+        ended = completion.finish == "stop" and len(ids) and int(ids[-1]) in self.tokenizer.end_ids
+        return ids[:-1] if ended else ids
+
+    def _zero(self, turns: Sequence[Turn]) -> list[np.ndarray]:
+        if [role for role, _ in turns] != ["user"]:
+            raise R1kitError(
+                "the r1_zero template takes one question, without system turn or earlier turns; use "
+                "template: chat for conversations"
+            )
+        before, after = R1_ZERO_TEMPLATE.split("{prompt}")
+        return [self.tokenizer.encode(before + turns[0][1] + after)]
+
+    def _chat(self, turns: Sequence[Turn]) -> list[np.ndarray]:
+        pieces: list[np.ndarray] = []
+        for role, text in turns:
+            if role not in _ROLES:
+                raise R1kitError(
+                    f"template: chat has no role {role!r}, only {', '.join(_ROLES)}; rename it in the data"
+                )
+            if role != "system":
+                pieces.append(self._special(USER if role == "user" else ASSISTANT))
+            pieces.append(self.tokenizer.encode(text))
+            if role == "assistant":
+                pieces.append(np.asarray([self.tokenizer.eos_id], dtype=np.int32))
+        return [*pieces, self._special(ASSISTANT)]
+
     def _special(self, token: str) -> np.ndarray:
         return np.asarray([self.tokenizer.id(token)], dtype=np.int32)
 
-    def _rendered(self, turns: Sequence[tuple[str, str]]) -> list[np.ndarray]:
-        """Ids of the checkpoint's own template around the turns. Special tokens that are spelled out in a
-        turn are hidden from the template and put back as text."""
+    @property
+    def _opened(self) -> str:
+        """What the template's generation prompt opens: "<think>\\n", say, or nothing."""
+        if self.template != "model" or self.tokenizer.chat_template is None:
+            return ""
+        return _opened(self.tokenizer.chat_template, self._names)
+
+    def _end_id(self) -> int:
+        tokenizer = self.tokenizer
+        if self.template == "model" and tokenizer.chat_template is not None:
+            ids = tokenizer.encode(_turn_end(tokenizer.chat_template, self._names), special=True)
+            if len(ids) and int(ids[0]) in tokenizer.end_ids:
+                return int(ids[0])
+        return tokenizer.eos_id
+
+    @property
+    def _names(self) -> tuple[tuple[str, str], ...]:
+        return tuple(self.tokenizer.names.items())
+
+    def _rendered(self, turns: Sequence[Turn], opening: str) -> np.ndarray:
+        """Ids of the checkpoint's own template around the turns, which ends with ``opening`` in the place of
+        what it opens itself. Special tokens that are spelled out in a turn are hidden from the template and
+        put back as text."""
         spelled = (_HIDDEN[0], *sorted(self.tokenizer.special_tokens, key=len, reverse=True))
         any_spelled = re.compile("|".join(map(re.escape, spelled)))
         hidden = [
             (role, any_spelled.sub(lambda m: f"{_HIDDEN[0]}{spelled.index(m[0])}{_HIDDEN[1]}", text))
             for role, text in turns
         ]
-        parts = re.split(f"{_HIDDEN[0]}(\\d+){_HIDDEN[1]}", self._render(hidden))
-        return [
+        rendered, opened = self._render(hidden), self._opened
+        if rendered.endswith(opened) and opening.startswith(opened):
+            opening = opening.removeprefix(opened)
+        else:
+            rendered = rendered.removesuffix(opened)
+        parts = re.split(f"{_HIDDEN[0]}(\\d+){_HIDDEN[1]}", rendered)
+        pieces = [
             self.tokenizer.encode(spelled[int(part)])
             if place % 2
             else self.tokenizer.encode(part, special=True)
             for place, part in enumerate(parts)
         ]
+        return np.concatenate([*pieces, self.tokenizer.encode(opening)]).astype(np.int32)
 
-    def _render(self, turns: Sequence[tuple[str, str]]) -> str:
-        if self.tokenizer.chat_template is None:
+    def _render(self, turns: Sequence[Turn]) -> str:
+        template = self.tokenizer.chat_template
+        if template is None:
+            named = ", ".join(self.tokenizer.templates)
+            has = f"only others than its default: {named}" if named else "none"
             raise R1kitError(
-                "template: model needs a chat template, and this checkpoint has none; use template: chat "
+                f"template: model needs a chat template, and this checkpoint has {has}; use template: chat "
                 "or r1_zero"
             )
-        import jinja2.sandbox
+        rendered = _render(template, self.tokenizer.names, turns)
+        for role, text in turns:
+            if role == "system" and text.strip() not in rendered:
+                raise R1kitError(
+                    "the checkpoint's chat template leaves out the system turn; move its text into the "
+                    "user's turn, or use template: chat"
+                )
+        return rendered
 
-        environment = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-        names = self.tokenizer.names
-        return environment.from_string(self.tokenizer.chat_template).render(
-            messages=[{"role": role, "content": text} for role, text in turns],
-            bos_token=names["bos"], eos_token=names["eos"], add_generation_prompt=True,
-        )  # fmt: skip
+
+def _render(template: str, names: Mapping[str, str], turns: Sequence[Turn], generation: bool = True) -> str:
+    """The text of a conversation by a checkpoint's Jinja template. Raises R1kitError with the template's own
+    reason."""
+    import jinja2
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    render: Any = render_jinja_template  # it returns a pair, and says that it is a text
+    messages = [{"role": role, "content": text} for role, text in turns]
+    special = {f"{name}_token": token for name, token in names.items()}
+    try:
+        rendered, _ = render(
+            conversations=[messages], chat_template=template, add_generation_prompt=generation, **special
+        )
+    except (jinja2.TemplateError, TypeError, ValueError) as error:
+        roles = ", ".join(role for role, _ in turns)
+        raise R1kitError(
+            f"the checkpoint's chat template does not take this conversation ({roles}): {error}"
+        ) from None
+    return str(rendered[0])
+
+
+@lru_cache
+def _opened(template: str, names: tuple[tuple[str, str], ...]) -> str:
+    """What a template's generation prompt opens after a question: "<think>\\n", an empty thinking, or
+    nothing."""
+    try:
+        match = _OPENED.search(_render(template, dict(names), [("user", "1+1?")]))
+    except R1kitError:  # what it refuses is said where it is used
+        return ""
+    return match[0] if match else ""
+
+
+@lru_cache
+def _turn_end(template: str, names: tuple[tuple[str, str], ...]) -> str:
+    """What a template writes after the assistant's text."""
+    turns = [("user", "1+1?"), ("assistant", _HIDDEN[0])]
+    try:
+        return _render(template, dict(names), turns, generation=False).rpartition(_HIDDEN[0])[2]
+    except R1kitError:
+        return ""

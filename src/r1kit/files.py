@@ -3,11 +3,16 @@
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+from r1kit.config import ConfigError
+
+_POINTER = b"version https://git-lfs.github.com/spec/"
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 
 
@@ -84,6 +89,30 @@ def remove_at_once(folder: Path) -> None:
     remove_tree(gone)
     folder.rename(gone)
     remove_tree(gone)
+
+
+def pointer_error(path: Path) -> str | None:
+    """What is wrong with a file that git-lfs has not brought yet; None for any other file."""
+    with path.open("rb") as file:
+        if file.read(len(_POINTER)) != _POINTER:
+            return None
+    return f"{path}: a git-lfs pointer, not the file itself; run: git -C {path.parent} lfs pull"
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file of a checkpoint. Raises ConfigError naming the file, what is wrong and the
+    fix."""
+    try:
+        if error := pointer_error(path):
+            raise ConfigError(error)
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: not valid JSON ({error}); copy the file again") from None
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path}: a JSON object is expected, not {found!r:.40}; copy the file again")
+    return found
 
 
 def hash_file(path: Path) -> str:

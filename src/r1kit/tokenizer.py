@@ -6,14 +6,16 @@ in the corpus (DeepSeek-V3 and Qwen do much the same). All 256 bytes are in the 
 encoded."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tokenizers
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
 from r1kit.config import R1kitError
+from r1kit.files import read_object
 
 BOS = "<｜begin▁of▁sentence｜>"
 EOS = "<｜end▁of▁sentence｜>"
@@ -40,26 +42,57 @@ CHAT_TEMPLATE = (
 )
 
 
+# What tokenizer_config.json calls the special tokens that a template may use.
+NAMES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
+
+
 class Tokenizer:
     """Text to ids and back. ``encode`` adds no special tokens; special tokens that are spelled out in a text
-    stay text unless ``special=True``, so that a user's text cannot forge the end of a turn."""
+    stay text unless ``special=True``, so that a user's text cannot forge the end of a turn. The tags (TAGS)
+    are text, also where a vocabulary marks them as special.
+
+    ``names``: the special tokens by their short names ("eos" is needed, "bos" and "pad" may be absent).
+    ``end_ids`` all end a completion; the tokenizer's own end token is always the first of them.
+    ``templates``: the chat templates by name. ``max_length`` is kept for transformers' sake only. ``saved``:
+    the text of tokenizer.json where it differs from the backend's."""
 
     def __init__(
-        self, backend: tokenizers.Tokenizer, bos: str, eos: str, pad: str, chat_template: str | None
+        self,
+        backend: tokenizers.Tokenizer,
+        names: Mapping[str, str],
+        templates: Mapping[str, str] = {},
+        end_ids: Sequence[int] = (),
+        max_length: float | None = None,
+        saved: str | None = None,
     ) -> None:
         self.backend = backend
-        self.chat_template = chat_template
-        self.names = {"bos": bos, "eos": eos, "pad": pad}
+        self.names = dict(names)
+        self.templates = dict(templates)
+        self.max_length = max_length
+        self._saved = saved
         missing = [token for token in self.names.values() if backend.token_to_id(token) is None]
         if missing:
             raise R1kitError(
                 f"tokenizer: special tokens {missing} are not in the vocabulary; name the right ones in "
                 "tokenizer_config.json"
             )
-        self.bos_id, self.eos_id, self.pad_id = self.id(bos), self.id(eos), self.id(pad)
+        self.eos_id = self.id(self.names["eos"])
+        self.bos_id = self.id(self.names["bos"]) if "bos" in self.names else None
+        self.pad_id = self.id(self.names.get("pad", self.names["eos"]))
+        self.end_ids = tuple(dict.fromkeys((self.eos_id, *end_ids)))
         added = backend.get_added_tokens_decoder()
         self.special_ids = frozenset(index for index, token in added.items() if token.special)
         self.special_tokens = tuple(token.content for token in added.values() if token.special)
+
+    @property
+    def chat_template(self) -> str | None:
+        """The template of conversations: the one named "default"; None where there is none."""
+        return self.templates.get("default")
+
+    @property
+    def start_ids(self) -> np.ndarray:
+        """What a text begins with: the begin token [1] int32, or nothing [0] where there is none."""
+        return np.asarray([] if self.bos_id is None else [self.bos_id], dtype=np.int32)
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> "Tokenizer":
@@ -87,7 +120,12 @@ class Tokenizer:
         )
         backend.train_from_iterator((_without_tags(text) for text in texts), trainer)
         backend.add_tokens([tokenizers.AddedToken(tag, normalized=False, special=False) for tag in TAGS])
-        return cls(backend, BOS, EOS, PAD, CHAT_TEMPLATE)
+        return cls(
+            backend,
+            {"bos": BOS, "eos": EOS, "pad": PAD},
+            {"default": CHAT_TEMPLATE},
+            max_length=1_000_000,
+        )
 
     @property
     def vocab_size(self) -> int:
@@ -124,30 +162,51 @@ class Tokenizer:
         return list(self.backend.decode_batch([i.tolist() for i in ids], skip_special_tokens=not special))
 
     def save(self, directory: Path) -> None:
-        """Write tokenizer.json, tokenizer_config.json and chat_template.jinja, as transformers and vLLM read
-        them."""
+        """Write tokenizer.json, tokenizer_config.json, generation_config.json and the chat templates, as
+        transformers and vLLM read them; where the folder has a config.json, its ids of begin, end and padding
+        too, so that they stop where r1kit does."""
         directory.mkdir(parents=True, exist_ok=True)
         self.backend.encode_special_tokens = False
-        self.backend.save(str(directory / "tokenizer.json"))
-        config = {
+        if self._saved is None:
+            self.backend.save(str(directory / "tokenizer.json"))
+        else:
+            (directory / "tokenizer.json").write_text(self._saved, encoding="utf-8")
+        config: dict[str, Any] = {
             "tokenizer_class": "PreTrainedTokenizerFast",
-            "bos_token": self.names["bos"],
-            "eos_token": self.names["eos"],
-            "pad_token": self.names["pad"],
+            **{f"{name}_token": token for name, token in self.names.items()},
             "add_bos_token": False,
             "clean_up_tokenization_spaces": False,
-            "model_max_length": 1_000_000,
         }
-        if self.chat_template is not None:
+        if self.max_length is not None:
+            config["model_max_length"] = self.max_length
+        if list(self.templates) == ["default"]:
             config["chat_template"] = self.chat_template
-            (directory / "chat_template.jinja").write_text(self.chat_template, encoding="utf-8")
-        (directory / "tokenizer_config.json").write_text(
-            json.dumps(config, ensure_ascii=False, indent=1), encoding="utf-8"
-        )
+        _write_json(directory / "tokenizer_config.json", config)
+        self._save_templates(directory)
+        ids = {
+            "bos_token_id": self.bos_id,
+            "eos_token_id": list(self.end_ids) if len(self.end_ids) > 1 else self.eos_id,
+            "pad_token_id": self.pad_id if "pad" in self.names else None,
+        }
+        given = {name: value for name, value in ids.items() if value is not None}
+        _write_json(directory / "generation_config.json", given)
+        if (directory / "config.json").is_file():
+            content = json.dumps(read_object(directory / "config.json") | ids, indent=2, sort_keys=True)
+            (directory / "config.json").write_text(content + "\n", encoding="utf-8")
+
+    def _save_templates(self, directory: Path) -> None:
+        for name, template in self.templates.items():
+            file = directory / "chat_template.jinja"
+            if name != "default":
+                file = directory / "chat_templates" / f"{name}.jinja"
+                file.parent.mkdir(exist_ok=True)
+            file.write_text(template, encoding="utf-8")
 
     @classmethod
     def load(cls, directory: Path | str) -> "Tokenizer":
-        """Read a Hugging Face tokenizer directory (tokenizer.json; slow-only tokenizers are refused)."""
+        """Read a Hugging Face tokenizer directory (tokenizer.json; slow-only tokenizers are refused). What
+        ends a completion is the end token of the tokenizer, and those that generation_config.json and
+        config.json list. Raises R1kitError naming file and fix."""
         directory = Path(directory)
         path = directory / "tokenizer.json"
         if not path.is_file():
@@ -155,23 +214,98 @@ class Tokenizer:
                 f"{directory}: no tokenizer.json; r1kit reads fast tokenizers only (save it with "
                 "transformers' AutoTokenizer)"
             )
+        backend, saved = _read_backend(path)
         settings = directory / "tokenizer_config.json"
-        config = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
-        template = config.get("chat_template")
-        if (directory / "chat_template.jinja").is_file():
-            template = (directory / "chat_template.jinja").read_text(encoding="utf-8")
-        eos = _token(config.get("eos_token")) or EOS
+        config = read_object(settings) if settings.is_file() else {}
+        names = _read_names(directory, config)
+        if "eos" not in names:
+            if backend.token_to_id(EOS) is None:
+                raise R1kitError(f"{settings}: no eos_token; name there the token that ends a completion")
+            names["eos"] = EOS
+        longest = config.get("model_max_length")
         return cls(
-            tokenizers.Tokenizer.from_file(str(path)),
-            bos=_token(config.get("bos_token")) or eos,  # Qwen has no begin token
-            eos=eos,
-            pad=_token(config.get("pad_token")) or eos,
-            chat_template=template if isinstance(template, str) else None,
+            backend,
+            names,
+            _read_templates(directory, config),
+            _read_end_ids(directory),
+            longest if isinstance(longest, int | float) else None,
+            saved,
         )
 
 
+def _read_backend(path: Path) -> tuple[tokenizers.Tokenizer, str | None]:
+    """The tokenizer of tokenizer.json with its tags as ordinary text, and the file's text where it marks them
+    as special."""
+    content = read_object(path)
+    added = content.get("added_tokens")
+    marked = [
+        token
+        for token in (added if isinstance(added, list) else [])
+        if isinstance(token, dict) and token.get("content") in TAGS and token.get("special")
+    ]
+    for token in marked:
+        token["special"] = False
+    try:
+        if not marked:
+            return tokenizers.Tokenizer.from_file(str(path)), None
+        backend = tokenizers.Tokenizer.from_str(json.dumps(content, ensure_ascii=False))
+        return backend, path.read_text(encoding="utf-8")
+    except Exception as error:  # the library raises bare Exceptions for what it cannot read
+        raise R1kitError(
+            f"{path}: not a tokenizer that can be read ({error}); copy it again, or save it with "
+            "transformers' AutoTokenizer"
+        ) from None
+
+
+def _read_names(directory: Path, config: Mapping[str, Any]) -> dict[str, str]:
+    """The special tokens by short name, as transformers finds them: special_tokens_map.json counts where
+    tokenizer_config.json does not list the added tokens. An end token is taken from either file."""
+    path = directory / "special_tokens_map.json"
+    mapped = read_object(path) if path.is_file() else {}
+    given = {**config, **mapped} if "added_tokens_decoder" not in config else config
+    found = {name: _token(given.get(f"{name}_token")) for name in NAMES}
+    found["eos"] = found["eos"] or _token(mapped.get("eos_token"))
+    return {name: token for name, token in found.items() if token}
+
+
+def _read_templates(directory: Path, config: Mapping[str, Any]) -> dict[str, str]:
+    """The chat templates by name: files of their own, else those of tokenizer_config.json, a text or a list
+    of named ones."""
+    files = {file.stem: file for file in sorted((directory / "chat_templates").glob("*.jinja"))}
+    if (directory / "chat_template.jinja").is_file():
+        files["default"] = directory / "chat_template.jinja"
+    if files:
+        return {name: file.read_text(encoding="utf-8") for name, file in files.items()}
+    given = config.get("chat_template")
+    if isinstance(given, str):
+        return {"default": given}
+    if isinstance(given, list):
+        given = {one.get("name"): one.get("template") for one in given if isinstance(one, dict)}
+    if not isinstance(given, dict):
+        return {}
+    return {str(name): text for name, text in given.items() if isinstance(text, str)}
+
+
+def _read_end_ids(directory: Path) -> list[int]:
+    """The end tokens that generation_config.json and config.json list, in this order."""
+    found: list[int] = []
+    for name in ("generation_config.json", "config.json"):
+        path = directory / name
+        value = read_object(path).get("eos_token_id") if path.is_file() else None
+        ids = value if isinstance(value, list) else [] if value is None else [value]
+        if not all(isinstance(index, int) and not isinstance(index, bool) for index in ids):
+            raise R1kitError(f"{path}: eos_token_id is {value!r}; give a token id, or a list of them")
+        found += [index for index in ids if index >= 0]
+    return found
+
+
 def _token(value: object) -> str | None:
-    return value.get("content") if isinstance(value, dict) else value  # type: ignore[return-value]
+    token = value.get("content") if isinstance(value, dict) else value
+    return token if isinstance(token, str) else None
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
 
 
 def _without_tags(text: str) -> str:

@@ -35,23 +35,22 @@ class Speaker:
         self.chat = Chat(self.tokenizer, **_prompt_format(model_dir, self.tokenizer))
         model = load_pretrained(model_dir)
         self.longest = model.config.max_positions
-        self.stop_id = self.tokenizer.id(self.tokenizer.names["eos"])
         # bfloat16: half the memory to read for every token
-        self.engine = NativeEngine(model, [self.stop_id], precision="bfloat16")
+        self.engine = NativeEngine(model, self.tokenizer.end_ids, precision="bfloat16")
         self.sampling = sampling
 
     def answer(self, turns: list[Turn], seed: int) -> Iterator[str]:
         """Yield the response piece by piece. Raises R1kitError when the conversation fills the model's
         context."""
-        prompt_ids = self.chat.turn_ids(turns, self.chat.opening)
+        prompt_ids = self.chat.turn_ids(turns)
         left = self.longest - len(prompt_ids)
         if left <= 0:
             raise R1kitError(f"the conversation fills the model's {self.longest} positions: begin a new one")
         sampling = replace(self.sampling, max_tokens=min(self.sampling.max_tokens, left))
         ids: list[int] = []
         begin, end, known = 0, 0, ""  # the tokens of the last piece that was yielded, and its text
-        if self.chat.opening:
-            yield self.chat.opening
+        if self.chat.begun:
+            yield self.chat.begun
         for token_id in self.engine.stream(prompt_ids, sampling, seed):
             ids.append(token_id)
             # With the piece before: some tokenizers drop a space at the beginning.
@@ -61,7 +60,7 @@ class Speaker:
                 yield text[len(known) :]
                 begin, end = end, len(ids)
                 known = self.tokenizer.decode(ids[begin:])
-        if not ids or ids[-1] != self.stop_id:
+        if not ids or ids[-1] not in self.tokenizer.end_ids:
             yield f" [cut off after {len(ids)} tokens]"
 
 

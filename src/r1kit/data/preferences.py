@@ -22,7 +22,7 @@ from r1kit.chat import parse
 from r1kit.config import R1kitError
 from r1kit.jsonl import BadRows, column, first_error, read_usable
 from r1kit.tasks.overlap import is_held_out_prompt, without_contaminated
-from r1kit.tasks.prompts import one_turn
+from r1kit.tasks.prompts import Turn, conversation, earlier_turns, one_turn, read_prompt, read_response
 from r1kit.types import Labelled, Preference, Problem, Response
 
 RESPONSES = ("response", "completion")
@@ -105,8 +105,8 @@ def _read(
 def _preference(path: Path, number: int, row: dict[str, Any]) -> Preference:
     if "chosen" in row and row["chosen"] == row.get("rejected"):
         raise R1kitError(f"{path}:{number}: chosen and rejected are the same; correct one or remove the row")
-    prompt, chosen, rejected = _texts(path, number, row)
-    problem = _problem(path, number, row, prompt)
+    earlier, prompt, chosen, rejected = _texts(path, number, row)
+    problem = _problem(path, earlier, prompt)
     found = Preference(problem, *(_response(path, number, text) for text in (chosen, rejected)))
     if found.chosen.answer == found.rejected.answer:
         raise R1kitError(
@@ -116,17 +116,18 @@ def _preference(path: Path, number: int, row: dict[str, Any]) -> Preference:
     return found
 
 
-def _texts(path: Path, number: int, row: dict[str, Any]) -> tuple[str, str, str]:
-    """(prompt, chosen, rejected) of a row in any of TRL's forms."""
+def _texts(path: Path, number: int, row: dict[str, Any]) -> tuple[tuple[Turn, ...], str, str, str]:
+    """(earlier turns, prompt, chosen, rejected) of a row in any of TRL's forms."""
+    earlier: tuple[Turn, ...] = ()
     pair = [row.get(name) for name in ("chosen", "rejected")]
     if "prompt" in row:
-        prompt = _text(path, number, row, "prompt", "user")
-        chosen, rejected = (_text(path, number, row, name, "assistant") for name in ("chosen", "rejected"))
+        earlier, prompt = read_prompt(path, number, row, "prompt")
+        chosen, rejected = (read_response(path, number, row, name) for name in ("chosen", "rejected"))
     elif all(isinstance(turns, list) for turns in pair):
-        prompts = [one_turn(path, number, name, row[name][:-1], "user") for name in ("chosen", "rejected")]
+        prompts = [conversation(path, number, name, row[name][:-1]) for name in ("chosen", "rejected")]
         if prompts[0] != prompts[1]:
             raise R1kitError(f"{path}:{number}: chosen and rejected begin with different prompts")
-        prompt = prompts[0]
+        earlier, prompt = prompts[0]
         chosen, rejected = (
             one_turn(path, number, name, row[name][-1:], "assistant") for name in ("chosen", "rejected")
         )
@@ -137,7 +138,7 @@ def _texts(path: Path, number: int, row: dict[str, Any]) -> tuple[str, str, str]
     for name, text in (("prompt", prompt), ("chosen", chosen), ("rejected", rejected)):
         if not text.strip():
             raise R1kitError(f"{path}:{number}: {name} is empty; write it or remove the row")
-    return prompt.strip(), chosen.strip(), rejected.strip()
+    return earlier, prompt.strip(), chosen.strip(), rejected.strip()
 
 
 def _common_words(one: str, other: str) -> str:
@@ -150,10 +151,8 @@ def _common_words(one: str, other: str) -> str:
 
 def _labelled(path: Path, number: int, row: dict[str, Any]) -> Labelled:
     written = next((name for name in RESPONSES if name in row), RESPONSES[0])
-    prompt, text = (
-        _text(path, number, row, "prompt", "user").strip(),
-        _text(path, number, row, written, "assistant").strip(),
-    )
+    earlier, prompt = read_prompt(path, number, row, "prompt")
+    prompt, text = prompt.strip(), read_response(path, number, row, written).strip()
     for name, value in (("prompt", prompt), (written, text)):
         if not value:
             raise R1kitError(f"{path}:{number}: {name} is empty; write it or remove the row")
@@ -163,19 +162,12 @@ def _labelled(path: Path, number: int, row: dict[str, Any]) -> Labelled:
             f"{path}:{number}: column 'safe' must be true or false"
             + (f" (given: {safe!r:.80})" if "safe" in row else f"; the row has: {', '.join(row)}")
         )
-    return Labelled(_problem(path, number, row, prompt), text, safe)
+    return Labelled(_problem(path, earlier, prompt), text, safe)
 
 
-def _text(path: Path, number: int, row: dict[str, Any], name: str, role: str) -> str:
-    value = row.get(name)
-    if isinstance(value, list):
-        return one_turn(path, number, name, value, role)
-    return column(path, number, row, name)
-
-
-def _problem(path: Path, number: int, row: dict[str, Any], prompt: str) -> Problem:
-    key = hashlib.sha256(prompt.encode()).hexdigest()[:16]
-    return Problem(f"{path.name}/{key}", path.name, prompt, None)
+def _problem(path: Path, earlier: tuple[Turn, ...], prompt: str) -> Problem:
+    key = hashlib.sha256(f"{earlier or ''}{prompt}".encode()).hexdigest()[:16]
+    return Problem(f"{path.name}/{key}", path.name, prompt, None, columns=earlier_turns(earlier))
 
 
 def _response(path: Path, number: int, text: str) -> Response:

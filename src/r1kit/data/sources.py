@@ -6,10 +6,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from r1kit.chat import Prompt
 from r1kit.config import R1kitError
 from r1kit.jsonl import BadRows, column, read_jsonl, read_usable, write_jsonl
+from r1kit.tasks.prompts import read_prompt, read_response
 
-__all__ = ["BadRows", "blend", "column", "pairs", "read_jsonl", "texts", "write_jsonl"]
+__all__ = ["BadRows", "blend", "column", "pairs", "read_jsonl", "read_pair", "texts", "write_jsonl"]
 
 
 def texts(
@@ -41,10 +43,14 @@ def blend(sources: Sequence[tuple[float, Iterator[str]]], seed: int) -> Iterator
         yield next(rng.choices(sources, weights)[0][1])
 
 
-def pairs(path: Path, bad_rows: BadRows = "error") -> list[tuple[str, str]]:
+def pairs(path: Path, bad_rows: BadRows = "error") -> list[tuple[Prompt, str]]:
     """(prompt, completion) rows of a file."""
+    return read_usable(path, read_pair, bad_rows)
 
-    def pair(path: Path, number: int, row: dict[str, Any]) -> tuple[str, str]:
-        return column(path, number, row, "prompt"), column(path, number, row, "completion")
 
-    return read_usable(path, pair, bad_rows)
+def read_pair(path: Path, number: int, row: dict[str, Any]) -> tuple[Prompt, str]:
+    """(prompt, completion) of a row, texts or conversations as TRL has them. Raises R1kitError naming file,
+    row and column."""
+    earlier, text = read_prompt(path, number, row, "prompt")
+    prompt: Prompt = [*earlier, {"role": "user", "content": text}] if earlier else text
+    return prompt, read_response(path, number, row, "completion")

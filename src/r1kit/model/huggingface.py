@@ -7,17 +7,20 @@ further layers (``model.layers.61.eh_proj.weight``), which other loaders ignore.
 its own, ``value_head.safetensors``. Pickles are never opened."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from r1kit.config import ConfigError, R1kitError
+from r1kit.files import pointer_error, read_object
 from r1kit.model.config import ModelConfig
 from r1kit.model.decoder import LanguageModel
 
@@ -95,6 +98,8 @@ FIXED = {
     "partial_rotary_factor": 1.0,
 }
 
+_LAYER = re.compile(r"model\.layers\.(?P<number>\d+)\.")
+
 
 def _keys_of(family: str) -> dict[str, str]:
     return COMMON_KEYS | (LATENT_KEYS if family == "deepseek_v3" else DENSE_KEYS)
@@ -149,10 +154,7 @@ def read_config(directory: Path | str) -> ModelConfig:
     path = Path(directory) / "config.json"
     if not path.is_file():
         raise ConfigError(f"{path}: not found; a model directory holds config.json and safetensors")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"{path}: not valid JSON ({error})") from None
+    content = read_object(path)
     family = content.get("model_type")
     if family not in ARCHITECTURES:
         raise ConfigError(
@@ -169,17 +171,30 @@ def read_config(directory: Path | str) -> ModelConfig:
     given = {ours: content[theirs] for ours, theirs in _keys_of(family).items() if theirs in content}
     if family != "deepseek_v3":
         given["kv_heads"] = content.get("num_key_value_heads") or content.get("num_attention_heads")
-        given["head_dim"] = (
-            content.get("head_dim") or content["hidden_size"] // content["num_attention_heads"]
-        )
+        given["head_dim"] = content.get("head_dim") or _head_dim(content, path)
     rest = {"rope_scaling": scaling, "scalar_head": content.get("scalar_head", False)}
     return ModelConfig.parse({"family": family, **given, "rope_theta": theta, **rest}, str(path))
+
+
+def _head_dim(content: Mapping[str, Any], path: Path) -> int:
+    """The width of a head where config.json does not give it, as transformers takes it."""
+    if content["model_type"] == "qwen3" and "head_dim" not in content:
+        return 128
+    width, heads = (content.get(key) for key in ("hidden_size", "num_attention_heads"))
+    if not (isinstance(width, int) and isinstance(heads, int) and heads > 0):
+        raise ConfigError(
+            f"{path}: hidden_size {width!r} and num_attention_heads {heads!r} must be whole numbers; copy "
+            "the file again"
+        )
+    return width // heads
 
 
 def _read_rope(content: Mapping[str, Any], path: Path) -> tuple[float, dict[str, Any] | None]:
     """Theta and scaling, from ``rope_parameters`` (transformers 5) or ``rope_scaling`` and ``rope_theta``
     (before)."""
     rope = content.get("rope_parameters") or content.get("rope_scaling") or {}
+    if not isinstance(rope, dict):
+        raise ConfigError(f"{path}: rope_parameters or rope_scaling is {rope!r}; an object is expected")
     theta = rope.get("rope_theta") or content.get("rope_theta") or 10_000.0
     kind = rope.get("rope_type") or rope.get("type") or "default"
     if rope.get("partial_rotary_factor", 1.0) != 1.0:
@@ -198,7 +213,7 @@ def _read_rope(content: Mapping[str, Any], path: Path) -> tuple[float, dict[str,
         for key in SCALING_KEYS_OF[kind]
         if rope.get(SCALING_KEYS[key]) is not None
     }
-    return theta, {"kind": kind, "original_positions": content["max_position_embeddings"], **ours}
+    return theta, {"kind": kind, "original_positions": content.get("max_position_embeddings"), **ours}
 
 
 def disk_names(name: str, config: ModelConfig) -> list[str]:
@@ -281,15 +296,17 @@ def load_pretrained(
 ) -> LanguageModel:
     """Load a model of one of the four families, in the file's dtype unless another is given.
 
-    A scalar head is loaded where the directory has one. Raises R1kitError naming missing, unexpected or
-    mis-shaped tensors."""
+    A head of its own in the file counts, also where config.json says that it is tied to the embedding, as in
+    transformers; the model's configuration then says that it is not tied. A scalar head is loaded where the
+    directory has one. Raises R1kitError naming broken files, and missing, unexpected or mis-shaped
+    tensors."""
     directory = Path(directory)
     config = read_config(directory)
-    with torch.device("meta"):
-        model = LanguageModel(config)
-    expected = model.state_dict()
     with ExitStack() as stack:
         source = _open(directory, stack)
+        if config.tie_embeddings and _has_own_head(source):
+            config = config.model_copy(update={"tie_embeddings": False})
+        model, expected = _expected(config)
         _check_names(expected, source, config, directory)
         loaded = {}
         for name, like in expected.items():
@@ -309,39 +326,120 @@ def load_pretrained(
     return model
 
 
+def check_pretrained(directory: Path | str) -> None:
+    """Raise R1kitError for a model that ``load_pretrained`` would refuse, without reading its weights: only
+    config.json, and the names and shapes of the tensors, are looked at."""
+    directory = Path(directory)
+    config = read_config(directory)
+    _, expected = _expected(config)
+    with ExitStack() as stack:
+        source = _open(directory, stack)
+        _check_names(expected, source, config, directory)
+        for name, like in expected.items():
+            if name.startswith("value_head.") or (config.tie_embeddings and name == "lm_head.weight"):
+                continue
+            names = disk_names(name, config)
+            for theirs in names:
+                _check_shape(
+                    source[theirs], theirs, source[theirs].shape(theirs), _shape_on_disk(like, names)
+                )
+
+
+def _expected(config: ModelConfig) -> tuple[LanguageModel, dict[str, Tensor]]:
+    """The model without memory, and its state."""
+    with torch.device("meta"):
+        model = LanguageModel(config)
+    return model, model.state_dict()
+
+
+def _has_own_head(source: Mapping[str, "_File"]) -> bool:
+    """Whether the file has a head that differs from the embedding."""
+    names = "lm_head.weight", "model.embed_tokens.weight"
+    if not all(name in source for name in names):
+        return False
+    head, embedding = (source[name].tensor(name) for name in names)
+    return head.shape == embedding.shape and not torch.equal(head, embedding)
+
+
 def _kept_float32(name: str) -> torch.dtype | None:
     return torch.float32 if name.endswith("e_score_correction_bias") else None
 
 
-def _open(directory: Path, stack: ExitStack) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class _File:
+    """An open safetensors file. Its library's errors become R1kitErrors that name the file."""
+
+    path: Path
+    handle: Any
+
+    @classmethod
+    def open(cls, path: Path, stack: ExitStack) -> Self:
+        if error := pointer_error(path):
+            raise R1kitError(error)
+        with _naming(path):
+            return cls(path, stack.enter_context(safe_open(path, framework="pt")))
+
+    def names(self) -> list[str]:
+        with _naming(self.path):
+            return list(self.handle.keys())
+
+    def tensor(self, name: str) -> Tensor:
+        with _naming(self.path):
+            tensor: Tensor = self.handle.get_tensor(name)
+            return tensor
+
+    def shape(self, name: str) -> list[int]:
+        with _naming(self.path):
+            return list(self.handle.get_slice(name).get_shape())
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (SafetensorError, OSError, ValueError) as error:
+        size = path.stat().st_size if path.is_file() else 0
+        raise R1kitError(
+            f"{path}: {size} bytes that are not whole safetensors ({error}); download or copy the file again"
+        ) from None
+
+
+def _open(directory: Path, stack: ExitStack) -> dict[str, _File]:
     """Every tensor name of the directory, with the open file that holds it."""
     files = {directory / WEIGHTS}
     if (directory / INDEX).is_file():
-        files = {
-            directory / file
-            for file in json.loads((directory / INDEX).read_text(encoding="utf-8"))["weight_map"].values()
-        }
+        places = read_object(directory / INDEX).get("weight_map")
+        if not isinstance(places, dict) or not all(_is_name(file) for file in places.values()):
+            raise R1kitError(
+                f"{directory / INDEX}: weight_map must name a file of this folder for each tensor; copy the "
+                "file again"
+            )
+        files = {directory / file for file in places.values()}
     if missing := sorted(file.name for file in files if not file.is_file()):
         pickles = sorted(path.name for path in directory.glob("*") if path.suffix in (".bin", ".pt", ".pth"))
         reason = (
             f"; {pickles[0]} is a pickle, which can run code when opened: convert it to safetensors"
             if pickles
-            else ""
+            else "; weights are read from safetensors only"
         )
         raise R1kitError(f"{directory}: no {', '.join(missing)}{reason}")
-    source: dict[str, Any] = {}
-    for file in sorted(files):
-        handle = stack.enter_context(safe_open(file, framework="pt"))
-        source |= dict.fromkeys(handle.keys(), handle)
+    source: dict[str, _File] = {}
+    for path in sorted(files):
+        file = _File.open(path, stack)
+        source |= dict.fromkeys(file.names(), file)
     return source
 
 
+def _is_name(file: object) -> bool:
+    return isinstance(file, str) and Path(file).name == file
+
+
 def _check_names(
-    expected: Mapping[str, Tensor], source: Mapping[str, Any], config: ModelConfig, directory: Path
+    expected: Mapping[str, Tensor], source: Mapping[str, _File], config: ModelConfig, directory: Path
 ) -> None:
     needed = {theirs for theirs, _ in to_disk(config, expected)}
     missing = sorted(needed - source.keys())
-    unexpected = sorted(name for name in source.keys() - needed if not _ignorable(name, config))
+    unexpected = sorted(name for name in source.keys() - needed if not _ignorable(name, source, config))
     if quantised := [name for name in unexpected if name.endswith("weight_scale_inv")]:
         raise R1kitError(
             f"{directory}: {quantised[0]} says that weights are 8-bit; convert the checkpoint to "
@@ -350,6 +448,7 @@ def _check_names(
     if missing or unexpected:
         listed = [f"{what}: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''} ({len(names)})"
                   for what, names in (("missing", missing), ("unexpected", unexpected)) if names]  # fmt: skip
+        beyond = [int(found["number"]) for name in unexpected if (found := _LAYER.match(name))]
         further = tuple(f"model.layers.{config.layers + depth}." for depth in range(config.mtp_depth))
         fix = ""
         if further and not unexpected and all(name.startswith(further) for name in missing):
@@ -357,38 +456,50 @@ def _check_names(
                 ". transformers drops prediction layers when it saves: set num_nextn_predict_layers to 0 "
                 "in config.json to do without"
             )
+        if not missing and beyond and min(beyond) >= config.layers:
+            fix = (
+                f". config.json has num_hidden_layers {config.layers}, the weights have {max(beyond) + 1} "
+                "layers: correct the one that is wrong"
+            )
         raise R1kitError(f"{directory}: the weights do not fit config.json; {'; '.join(listed)}{fix}")
 
 
-def _ignorable(name: str, config: ModelConfig) -> bool:
-    """Copies of shared tensors, frequencies that are computed, and prediction layers beyond ``mtp_depth``."""
+def _ignorable(name: str, source: Collection[str], config: ModelConfig) -> bool:
+    """Copies of shared tensors, frequencies that are computed, and DeepSeek's prediction layers beyond
+    ``mtp_depth``. Any other layer beyond those of config.json is not: the model would not be the file's."""
     if name.endswith("rotary_emb.inv_freq") or (config.tie_embeddings and name == "lm_head.weight"):
         return True
-    parts = name.split(".")
-    if parts[:2] != ["model", "layers"] or int(parts[2]) < config.layers:
+    layer = _LAYER.match(name)
+    if layer is None or int(layer["number"]) < config.layers:
         return False
-    return int(parts[2]) >= config.layers + config.mtp_depth or name.endswith(
-        ("embed_tokens.weight", "shared_head.head.weight")
-    )
+    if int(layer["number"]) >= config.layers + config.mtp_depth:
+        return config.family == "deepseek_v3" and f"{layer[0]}eh_proj.weight" in source
+    return name.endswith(("embed_tokens.weight", "shared_head.head.weight"))
 
 
-def _read(name: str, like: Tensor, source: Mapping[str, Any], config: ModelConfig) -> Tensor:
+def _read(name: str, like: Tensor, source: Mapping[str, _File], config: ModelConfig) -> Tensor:
     names = disk_names(name, config)
-    tensors = [source[theirs].get_tensor(theirs) for theirs in names]
-    shape = like.shape[1:] if len(names) > 1 else like.shape
+    tensors = [source[theirs].tensor(theirs) for theirs in names]
     for theirs, tensor in zip(names, tensors, strict=True):
-        if tensor.shape != shape:
-            raise R1kitError(
-                f"{theirs} has shape {list(tensor.shape)}, but config.json asks for {list(shape)}"
-            )
+        _check_shape(source[theirs], theirs, list(tensor.shape), _shape_on_disk(like, names))
     return torch.stack(tensors) if len(names) > 1 else tensors[0]
+
+
+def _shape_on_disk(like: Tensor, names: Sequence[str]) -> list[int]:
+    return list(like.shape[1:] if len(names) > 1 else like.shape)
+
+
+def _check_shape(file: _File, name: str, shape: list[int], expected: list[int]) -> None:
+    if shape != expected:
+        raise R1kitError(f"{file.path}: {name} has shape {shape}, but config.json asks for {expected}")
 
 
 def _read_value_head(directory: Path, config: ModelConfig) -> Tensor:
     path = directory / VALUE_HEAD
     if not path.is_file():
         raise R1kitError(f"{path}: not found, though config.json has scalar_head")
-    weight = load_file(path)["value_head.weight"]
+    with ExitStack() as stack:
+        weight = _File.open(path, stack).tensor("value_head.weight")
     if weight.shape != (1, config.width):
         raise R1kitError(
             f"{path}: value_head.weight has shape {list(weight.shape)}, but config.json asks for "

@@ -155,22 +155,20 @@ def general_error(file: str) -> str | None:
 
 
 def model_error(name: str) -> str | None:
-    """What is wrong with a model's folder: its configuration, weights and tokenizer have to be there, and the
-    network of a kind that r1kit computes."""
+    """What is wrong with a model's folder: its configuration, weights and tokenizer have to be there and
+    whole, and the network of a kind that r1kit computes. The weights themselves are not read."""
     folder = Path(name).expanduser()
     if not folder.is_dir():
         return (
             _missing(name, "folder") + "; a model is a Hugging Face folder, or @stage for one of this recipe"
         )
-    from r1kit.model.huggingface import read_config  # imports torch
+    from r1kit.model.huggingface import check_pretrained  # imports torch
 
     folder = folder / "model" if (folder / "model").is_dir() else folder
     try:
-        read_config(folder)
+        check_pretrained(folder)
     except R1kitError as error:
         return str(error)
-    if not any(folder.glob("*.safetensors")):
-        return f"{folder}: no *.safetensors; r1kit reads weights in this format only"
     return tokenizer_error(str(folder))
 
 
@@ -184,6 +182,12 @@ def tokenizer_error(name: str) -> str | None:
         return (
             f"{folder}: no tokenizer.json; save it there with transformers' AutoTokenizer (a fast tokenizer)"
         )
+    from r1kit.tokenizer import Tokenizer  # imports tokenizers
+
+    try:
+        Tokenizer.load(folder)
+    except R1kitError as error:
+        return str(error)
     return None
 
 

@@ -1,5 +1,5 @@
 """The report of a run: a pure function of the run's folder, as Markdown, HTML and JSON."""
 
-from r1kit.report.report import write
+from r1kit.report.report import warnings, write
 
-__all__ = ["write"]
+__all__ = ["warnings", "write"]

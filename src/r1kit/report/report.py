@@ -14,7 +14,7 @@ from r1kit.log import duration
 from r1kit.records import FinishedStage, is_model
 from r1kit.report import sections
 from r1kit.report.document import Block, Document, Paragraph, Section, html, markdown
-from r1kit.report.run import Roles, Run, find_roles, read_run, seconds_of
+from r1kit.report.run import Roles, Run, find_roles, read_rows, read_run, seconds_of, silent_trainings
 from r1kit.report.sentences import say_headline
 
 # Title, the function that makes the section, and the text if it is empty.
@@ -77,6 +77,11 @@ def write(run_dir: Path) -> Path:
     return run_dir / "report.md"
 
 
+def warnings(run_dir: Path) -> list[str]:
+    """What a user should know when a run ends: a sentence for each RL training that could not learn."""
+    return silent_trainings(read_rows(run_dir / "metrics.jsonl"))
+
+
 def summarise(run: Run) -> RunFigures:
     """The report for programs."""
     return RunFigures(
@@ -106,4 +111,5 @@ def compose(run: Run) -> Document:
     roles = find_roles(run)
     made = [Section(title, build(run, roles) or [Paragraph(missing)]) for title, build, missing in SECTIONS]
     subtitle = f"{len(run.stages)} finished stages, {duration(run.seconds)}"
-    return Document(f"The R1 recipe: {run.name}", subtitle, say_headline(run), made)
+    abstract = [*silent_trainings(run.metrics), *say_headline(run)]
+    return Document(f"The R1 recipe: {run.name}", subtitle, abstract, made)

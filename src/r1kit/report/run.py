@@ -11,7 +11,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from r1kit import figures
-from r1kit.figures import FACTS, REPORT, Evaluation, Example, ModelFigures, Protocol
+from r1kit.figures import FACTS, REPORT, Evaluation, Example, ModelFigures, Protocol, why_silent
 from r1kit.records import PREFERRED_KINDS, FinishedStage, finished_stages, read_json
 
 Row = Mapping[str, Any]
@@ -85,6 +85,18 @@ class Roles:
     student_rl: str | None
 
 
+def silent_trainings(metrics: Sequence[Row]) -> list[str]:
+    """A sentence for each RL training that could not learn, and why, from a run's rows of metrics."""
+    rows: dict[tuple[str, str], list[Row]] = {}
+    for row in metrics:
+        rows.setdefault((str(row.get("stage")), str(row.get("part", ""))), []).append(row)
+    return [
+        f"Stage {stage}{f', part {part},' if part else ''} could not learn: {why}."
+        for (stage, part), own in rows.items()
+        if (why := why_silent(own)) is not None
+    ]
+
+
 def number(value: Any) -> float | None:
     """The finite number, None for anything else (also for true and false)."""
     return (
@@ -124,7 +136,7 @@ def read_run(folder: Path) -> Run:
         recipe,
         read_json(folder / "env.json"),
         stages,
-        _read_rows(folder / "metrics.jsonl"),
+        read_rows(folder / "metrics.jsonl"),
         _first_of_each(main),
         [example for evaluation, _ in found for example in evaluation.examples],
         {
@@ -170,7 +182,7 @@ def _first_of_each(evaluations: Sequence[Mapping[str, Measured]]) -> list[Measur
     return [found[name] for name in dict.fromkeys(name for models in evaluations for name in models)]
 
 
-def _read_rows(file: Path) -> list[Row]:
+def read_rows(file: Path) -> list[Row]:
     """The rows of a JSONL file; a line torn by an interruption is left out."""
     rows: list[Row] = []
     for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from r1kit.chat import prompt_column
 from r1kit.config import ConfigError, R1kitError
 from r1kit.rewards.reward import CheckingTask, Failed, Reward
 from r1kit.types import Rollout
@@ -51,7 +52,11 @@ def judge(
         if response is None:
             return 0.0
         question = json.dumps(
-            {"request": rollout.problem.prompt, "reference": rollout.problem.answer, "response": response},
+            {
+                "request": prompt_column(rollout.problem),
+                "reference": rollout.problem.answer,
+                "response": response,
+            },
             ensure_ascii=False,
         )
         messages = [{"role": "system", "content": rubric}, {"role": "user", "content": question}]

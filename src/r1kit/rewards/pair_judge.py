@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from r1kit.chat import prompt_column
 from r1kit.config import ConfigError, R1kitError
 from r1kit.rewards.judge import complete_chat, judged_scores
 from r1kit.types import Problem, Response
@@ -113,7 +114,7 @@ class PairJudge:
 
     def _text(self, problem: Problem, responses: Sequence[Response], question: Question) -> str:
         shown = {
-            "request": problem.prompt,
+            "request": prompt_column(problem),
             "a": responses[question.a].answer,
             "b": responses[question.b].answer,
         }

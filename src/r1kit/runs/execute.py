@@ -281,6 +281,9 @@ def _keep_traceback(file: Path) -> str:
 
 
 def _write_report(run_dir: Path, console: Console) -> None:
-    from r1kit.report import write  # only when a run ends: commands that run nothing do without
+    from r1kit.report import warnings, write  # only when a run ends: commands that run nothing do without
 
-    console.print(Text(f"report: {write(run_dir)}"))
+    page = write(run_dir)
+    for sentence in warnings(run_dir):
+        console.print(Text(f"warning: {sentence}"))
+    console.print(Text(f"report: {page}"))

@@ -139,10 +139,10 @@ class Replica:
         )
 
     def make_engine(self, handle: int, model: Path) -> None:
-        self._engine(handle, load_pretrained(model, self.config.device), Tokenizer.load(model).eos_id)
+        self._engine(handle, load_pretrained(model, self.config.device), Tokenizer.load(model).end_ids)
 
-    def make_engine_of(self, handle: int, learner: int, eos_id: int) -> None:
-        self._engine(handle, self.things[learner].model, eos_id)
+    def make_engine_of(self, handle: int, learner: int, end_ids: Sequence[int]) -> None:
+        self._engine(handle, self.things[learner].model, end_ids)
 
     def call(self, handle: int, method: str, *arguments: Any) -> Any:
         return getattr(self.things[handle], method)(*arguments)
@@ -179,13 +179,13 @@ class Replica:
     def drop(self, handle: int) -> None:
         del self.things[handle]
 
-    def _engine(self, handle: int, model: LanguageModel, eos_id: int) -> None:
+    def _engine(self, handle: int, model: LanguageModel, end_ids: Sequence[int]) -> None:
         if self.config.engine != "native":
             make: MakeEngine = load_name(self.config.engine)
-            self.things[handle] = make(model, [eos_id])
+            self.things[handle] = make(model, end_ids)
             return
         self.things[handle] = NativeEngine(
-            model, [eos_id], precision=self.config.engine_precision, batch_rows=self.config.batch_rows
+            model, end_ids, precision=self.config.engine_precision, batch_rows=self.config.batch_rows
         )
 
 
@@ -259,8 +259,8 @@ class LocalRuntime:
     def engine_of(self, learner: LearnerProtocol) -> "EngineProxy":
         """An engine on the learner's own weights: nothing is copied, every update is seen at once."""
         own = self.own(learner)
-        eos_id = Tokenizer.load(own.source).eos_id
-        return EngineProxy(self, self._make("make_engine_of", own.handle, eos_id), own)
+        end_ids = Tokenizer.load(own.source).end_ids
+        return EngineProxy(self, self._make("make_engine_of", own.handle, end_ids), own)
 
     def engine(self, model: Path) -> "EngineProxy":
         return EngineProxy(self, self._make("make_engine", Path(model)), None)

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
-from r1kit.chat import parse
+from r1kit.chat import Prompt, parse, prompt_column
 from r1kit.config import R1kitError, describe_problems
 from r1kit.data.rewriters import ModelRewriter, Rewritten, load_rule, read_rewritten, write_request
 from r1kit.data.sources import write_jsonl
@@ -114,7 +114,7 @@ class ColdStart(Stage):
         ctx.runtime.release(engine)
         return [r for group in correct(groups, tasks) for r in group[:1]]
 
-    def _rewrite(self, ctx: Context, rollouts: Sequence[Rollout], tasks: Tasks) -> list[tuple[str, str]]:
+    def _rewrite(self, ctx: Context, rollouts: Sequence[Rollout], tasks: Tasks) -> list[tuple[Prompt, str]]:
         """(prompt, response) of the rollouts that the rewriter could rewrite and whose tasks accept the
         result."""
         if isinstance(self.rewriter, ModelRewriter):
@@ -126,7 +126,7 @@ class ColdStart(Stage):
             with_response(rollout, pair) for rollout, pair in zip(rollouts, made, strict=True) if pair
         ]
         kept = correct([[rollout] for rollout in rewritten if rollout.answer is not None], tasks)
-        return [(rollout.problem.prompt, rollout.text) for group in kept for rollout in group]
+        return [(prompt_column(rollout.problem), rollout.text) for group in kept for rollout in group]
 
     def _rewritten_by_model(
         self, ctx: Context, config: ModelRewriter, rollouts: Sequence[Rollout]
@@ -212,7 +212,7 @@ def with_response(rollout: Rollout, rewritten: Rewritten) -> Rollout:
     return replace(rollout, text=text, thinking=thinking, answer=answer)
 
 
-def written_solutions(tasks: Tasks, count: int, seed: int) -> list[tuple[str, str]]:
+def written_solutions(tasks: Tasks, count: int, seed: int) -> list[tuple[Prompt, str]]:
     """At most ``count`` training problems with the solutions that their data set has, as (prompt, thinking
     and summary)."""
     solved = [
@@ -224,6 +224,9 @@ def written_solutions(tasks: Tasks, count: int, seed: int) -> list[tuple[str, st
     ]
     chosen = random.Random(f"solutions/{seed}").sample(solved, min(count, len(solved)))
     return [
-        (p.prompt, f"<think>{p.columns['solution']}</think>{write_summary(str(p.answer), p.language)}")
+        (
+            prompt_column(p),
+            f"<think>{p.columns['solution']}</think>{write_summary(str(p.answer), p.language)}",
+        )
         for p in chosen
     ]

@@ -15,6 +15,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from r1kit.chat import Prompt, prompt_column
 from r1kit.data.sources import write_jsonl
 from r1kit.seeds import derive_seed
 from r1kit.stages.general import GeneralSpec, general_tasks
@@ -83,7 +84,7 @@ class Distill(Stage):
     def plan(self) -> StagePlan:
         return StagePlan(sampled_tokens=float(self.problems * self.samples * self.max_tokens))
 
-    def _answers(self, ctx: Context) -> list[tuple[str, str]]:
+    def _answers(self, ctx: Context) -> list[tuple[Prompt, str]]:
         """The teacher's texts that the student learns from, (prompt, response) each, which are also written
         to data.jsonl."""
         model = model_of(ctx.path(self.teacher))
@@ -106,7 +107,11 @@ class Distill(Stage):
             answered = harvest(ctx, "general", engine, chat, prompts, sampling, seed)
             groups += [[r for r in group if r.answer is not None] for group in answered]
         ctx.runtime.release(engine)
-        rows = [(r.problem.prompt, r.text) for group in groups for r in {r.text: r for r in group}.values()]
+        rows = [
+            (prompt_column(r.problem), r.text)
+            for group in groups
+            for r in {r.text: r for r in group}.values()
+        ]
         write_jsonl(ctx.out / "data.jsonl", [{"prompt": prompt, "completion": text} for prompt, text in rows])
         return rows
 

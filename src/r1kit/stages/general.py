@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
+from r1kit.chat import Prompt, prompt_column
 from r1kit.config import ConfigError
 from r1kit.jsonl import SUFFIXES
 from r1kit.stages.stage import Context
@@ -48,13 +49,13 @@ def general_tasks(ctx: Context, spec: str | Mapping[str, Any] | None) -> dict[st
 
 def general_rows(
     tasks: Mapping[str, tuple[Task, float]], others: int, share: float, seed: int
-) -> list[tuple[str, str]]:
+) -> list[tuple[Prompt, str]]:
     """Written answers to general prompts as (prompt, response). Together with ``others`` further rows they
     are ``share`` of all rows; there are a few if ``others`` is 0, and fewer if the files have fewer. Raises
     ConfigError for a task without written answers."""
     count = round(max(others, 16) * share / (1 - share)) if tasks else 0
     rng = random.Random(f"general/{seed}")
-    rows = []
+    rows: list[tuple[Prompt, str]] = []
     for (name, (task, _)), own in zip(tasks.items(), _shared_out(count, tasks), strict=True):
         if not isinstance(task, AnsweredTask):
             raise ConfigError(
@@ -67,7 +68,7 @@ def general_rows(
                 f"general: no row of task {name!r} has a written answer; give its rows a column response, or "
                 "set general_share: 0"
             )
-        rows += [(problem.prompt, response) for problem, response in written]
+        rows += [(prompt_column(problem), response) for problem, response in written]
     return rows
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from r1kit.chat import Chat, TemplateName
+from r1kit.chat import Chat, TemplateName, turns_of
 from r1kit.config import Config
 from r1kit.model.huggingface import read_config
 from r1kit.records import prompt_settings
@@ -13,7 +13,7 @@ from r1kit.types import Problem
 
 class PromptStyle(Config):
     """How prompts are written for the model (``talk`` in a recipe): the template (chat.py) and the text that
-    every completion is made to start with."""
+    every completion is made to start with, besides what the template itself opens."""
 
     template: TemplateName = "chat"
     opening: str = ""
@@ -45,8 +45,11 @@ def longest_prompt(max_tokens: int, *models: Path, context: int | None = None) -
 
 def fits(chat: Chat, limit: int) -> Callable[[Problem], bool]:
     """Whether a problem's prompt has at most ``limit`` tokens. A byte-level token has at least one byte, so a
-    text with few bytes need not be encoded."""
+    text with few bytes need not be encoded; conversations are always encoded."""
     frame = len(chat.prompt_ids(Problem("", "", "", None)))
-    return lambda problem: (
-        frame + len(problem.prompt.encode()) <= limit or len(chat.prompt_ids(problem)) <= limit
-    )
+
+    def fit(problem: Problem) -> bool:
+        short = len(turns_of(problem)) == 1 and frame + len(problem.prompt.encode()) <= limit
+        return short or len(chat.prompt_ids(problem)) <= limit
+
+    return fit

@@ -165,9 +165,9 @@ def _whole(folder: Path) -> Iterator[Path]:
 
 
 def document_rows(source: Iterator[str], tokenizer: Tokenizer, context: int) -> Iterator[Row]:
-    """Rows of documents between begin and end tokens; a document longer than the context is cut into
-    pieces."""
-    begin, end = (np.asarray([index], dtype=np.int32) for index in (tokenizer.bos_id, tokenizer.eos_id))
+    """Rows of documents between begin (where the tokenizer has one) and end tokens; a document longer than the
+    context is cut into pieces."""
+    begin, end = tokenizer.start_ids, np.asarray([tokenizer.eos_id], dtype=np.int32)
     while chunk := list(itertools.islice(source, _CHUNK)):
         for ids in tokenizer.encode_batch(chunk, special=True):
             whole = np.concatenate([begin, ids, end])

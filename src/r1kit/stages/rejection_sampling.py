@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from r1kit.chat import prompt_column
 from r1kit.data.curation import readable
 from r1kit.data.sources import write_jsonl
 from r1kit.seeds import derive_seed
@@ -55,7 +56,7 @@ class RejectionSampling(Stage):
         ctx.runtime.release(engine)
         right = correct(groups, tasks)
         kept = [r for group in right for r in self._readable(group)[: self.keep]]
-        written = [(r.problem.prompt, r.text) for r in kept]
+        written = [(prompt_column(r.problem), r.text) for r in kept]
         written += general_rows(general, len(kept), self.general_share, ctx.seed)
         write_jsonl(
             ctx.out / "data.jsonl",

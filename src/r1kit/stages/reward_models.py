@@ -9,11 +9,11 @@ also written as whole responses, for learning from preferences without a reward 
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from r1kit.chat import Chat
+from r1kit.chat import Chat, prompt_column
 from r1kit.config import InputError, R1kitError
 from r1kit.data.preferences import pairs_of
 from r1kit.jsonl import write_jsonl
@@ -251,9 +251,9 @@ def different_answers(group: Sequence[Rollout]) -> list[Response]:
     return list(found.values())
 
 
-def as_row(pair: Preference) -> dict[str, str]:
+def as_row(pair: Preference) -> dict[str, Any]:
     """A pair of whole responses as a row of a file."""
-    return {"prompt": pair.problem.prompt, "chosen": pair.chosen.text, "rejected": pair.rejected.text}
+    return {"prompt": prompt_column(pair.problem), "chosen": pair.chosen.text, "rejected": pair.rejected.text}
 
 
 def _log(ctx: Context, part: str, history: list[Metrics]) -> None:

@@ -5,18 +5,20 @@ V3-Base and not from the RL checkpoint. ``data`` are JSON Lines files of {"promp
 columns), written by other stages or by hand."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import ClassVar, Literal
 
-from r1kit.chat import Chat
+from r1kit.chat import Chat, Prompt, problem_of
 from r1kit.config import InputError
-from r1kit.data.sources import BadRows, pairs
+from r1kit.data.sources import BadRows, pairs, read_pair
+from r1kit.jsonl import first_error
 from r1kit.seeds import derive_seed
 from r1kit.stages.models import PromptStyle, model_of
 from r1kit.stages.results import finish
-from r1kit.stages.stage import Context, Stage, file_errors
+from r1kit.stages.stage import Context, Stage
 from r1kit.train.learner import LearnerConfig
 from r1kit.train.supervised import SupervisedConfig, finetune, response_row
-from r1kit.types import Problem, Row
+from r1kit.types import Row
 
 
 class SFT(Stage):
@@ -35,7 +37,10 @@ class SFT(Stage):
 
     def input_errors(self) -> Iterator[InputError]:
         for place, file in enumerate(self.data):
-            yield from file_errors(("data", place), file, ("prompt", "completion"), self.bad_rows)
+            if file and not file.startswith("@"):
+                error = first_error(Path(file).expanduser(), read_pair, self.bad_rows)
+                if error is not None:
+                    yield ("data", place), error
 
     def run(self, ctx: Context) -> None:
         rows = [pair for file in self.data for pair in pairs(ctx.path(file), self.bad_rows)]
@@ -45,7 +50,7 @@ class SFT(Stage):
 def finetune_on(
     ctx: Context,
     init: str,
-    written: list[tuple[str, str]],
+    written: list[tuple[Prompt, str]],
     talk: PromptStyle,
     training: SupervisedConfig,
     learner_config: LearnerConfig,
@@ -68,12 +73,12 @@ def finetune_on(
     finish(ctx, learner, facts={"rows": len(kept), "too_long": len(rows) - len(kept), **last})
 
 
-def training_row(chat: Chat, prompt: str, response: str) -> Row:
-    """A written response as a row. The template's opening belongs to the prompt, as in sampling. A response
-    that begins with the opening, as every sampled one does, is trained on from there; any other response is
-    trained on as a whole."""
-    problem, stem = Problem("", "", prompt, None), chat.opening.rstrip()
-    if chat.opening and response.startswith(stem):
-        rest = response.removeprefix(stem).removeprefix(chat.opening.removeprefix(stem))
+def training_row(chat: Chat, prompt: Prompt, response: str) -> Row:
+    """A written response as a row. What completions begin with belongs to the prompt, as in sampling. A response
+    that begins with it, as every sampled one does, is trained on from there; any other response is trained on
+    as a whole."""
+    problem, stem = problem_of(prompt), chat.begun.rstrip()
+    if stem and response.startswith(stem):
+        rest = response.removeprefix(stem).removeprefix(chat.begun.removeprefix(stem))
         return response_row(chat.prompt_ids(problem), chat.response_ids(rest))
     return response_row(chat.prompt_ids(problem, opening=""), chat.response_ids(response))

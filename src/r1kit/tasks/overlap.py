@@ -32,10 +32,14 @@ def is_held_out_prompt(prompt: str) -> bool:
 
 
 def without_duplicates(problems: Iterable[Problem]) -> list[Problem]:
-    """The problems with each prompt once, the first one of equals."""
+    """The problems with each prompt once, the first one of equals. Earlier turns count: another system turn
+    makes another prompt."""
     found: dict[str, Problem] = {}
     for problem in problems:
-        found.setdefault(fingerprint(problem.prompt), problem)
+        earlier = problem.columns.get("messages")
+        found.setdefault(
+            fingerprint(f"{earlier if isinstance(earlier, tuple) else ''}{problem.prompt}"), problem
+        )
     return list(found.values())
 
 

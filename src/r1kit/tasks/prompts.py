@@ -1,7 +1,8 @@
 """General prompts from your own files: problems without an answer that a rule could check.
 
 In a recipe: ``{assistant: {kind: prompts, train: general.jsonl, held_out: general_test.jsonl}}``. A row is
-``{"prompt": ...}``, or a conversation in ``messages``: one user turn, then the assistant's if there is one.
+``{"prompt": ...}``, or a conversation in ``messages``: turns with the user's last, then the assistant's if
+there is one. Earlier turns, a system turn too, are part of the prompt.
 ``response`` or ``completion`` is a written answer, which cold start, rejection sampling and distillation can
 train on. All columns of the row reach rewards and judges in ``Problem.columns``; ``kind`` (for instance
 "forbidden", a prompt to be refused) and ``language`` are understood.
@@ -26,6 +27,8 @@ from r1kit.language import scripts_of
 from r1kit.tasks.overlap import is_held_out_prompt, without_contaminated, without_duplicates
 from r1kit.tasks.task import stamp_of
 from r1kit.types import Problem, Verdict
+
+Turn = dict[str, str]  # {"role": ..., "content": ...}
 
 PROMPTS = ("prompt", "question", "instruction")
 RESPONSES = ("response", "completion")
@@ -170,7 +173,7 @@ def _first_error(name: str, config: PromptsConfig, file: str) -> str | None:
 
 
 def _problem(name: str, config: PromptsConfig, path: Path, number: int, row: dict[str, Any]) -> Problem:
-    prompt, response = _turns(config, path, number, row)
+    earlier, prompt, response = _turns(config, path, number, row)
     if not prompt.strip():
         raise R1kitError(f"{path}:{number}: the prompt is empty; write it or remove the row")
     language = row.get("language") or config.language
@@ -178,45 +181,75 @@ def _problem(name: str, config: PromptsConfig, path: Path, number: int, row: dic
         scripts_of(language)
     except (ValueError, TypeError) as error:
         raise R1kitError(f"{path}:{number}: column 'language': {error}") from None
-    key = hashlib.sha256(prompt.encode()).hexdigest()[:16]
-    columns = {**row, **({} if response is None else {"response": response})}
+    key = hashlib.sha256(f"{earlier or ''}{prompt}".encode()).hexdigest()[:16]
+    columns = {**row, **({} if response is None else {"response": response}), **earlier_turns(earlier)}
     return Problem(f"{name}/{key}", name, prompt, None, language, columns=columns)
 
 
-def _turns(config: PromptsConfig, path: Path, number: int, row: dict[str, Any]) -> tuple[str, str | None]:
-    """(prompt, written answer or None) of a row."""
+def _turns(
+    config: PromptsConfig, path: Path, number: int, row: dict[str, Any]
+) -> tuple[tuple[Turn, ...], str, str | None]:
+    """(earlier turns, prompt, written answer or None) of a row."""
     if config.prompt is None and "messages" in row:
         turns = row["messages"]
         ends = isinstance(turns, list) and bool(turns) and isinstance(turns[-1], dict)
         if ends and turns[-1].get("role") == "assistant":
             return (
-                one_turn(path, number, "messages", turns[:-1], "user"),
+                *conversation(path, number, "messages", turns[:-1]),
                 one_turn(path, number, "messages", turns[-1:], "assistant"),
             )
-        return one_turn(path, number, "messages", turns, "user"), None
+        return *conversation(path, number, "messages", turns), None
     wanted = config.prompt or next((key for key in PROMPTS if key in row), "prompt")
     written = config.response or next((key for key in RESPONSES if row.get(key) is not None), None)
-    prompt = _text(path, number, row, wanted, "user").strip()
-    return prompt, None if written is None else _text(path, number, row, written, "assistant")
+    earlier, prompt = read_prompt(path, number, row, wanted)
+    return earlier, prompt.strip(), None if written is None else read_response(path, number, row, written)
 
 
-def _text(path: Path, number: int, row: dict[str, Any], name: str, role: str) -> str:
+def read_prompt(path: Path, number: int, row: dict[str, Any], name: str) -> tuple[tuple[Turn, ...], str]:
+    """(earlier turns, prompt) of a column, a text or a conversation."""
     value = row.get(name)
-    return (
-        one_turn(path, number, name, value, role)
-        if isinstance(value, list)
-        else column(path, number, row, name)
+    if isinstance(value, list):
+        return conversation(path, number, name, value)
+    return (), column(path, number, row, name)
+
+
+def read_response(path: Path, number: int, row: dict[str, Any], name: str) -> str:
+    """The response in a column, a text or the assistant's turn."""
+    value = row.get(name)
+    if isinstance(value, list):
+        return one_turn(path, number, name, value, "assistant")
+    return column(path, number, row, name)
+
+
+def earlier_turns(turns: tuple[Turn, ...]) -> dict[str, tuple[Turn, ...]]:
+    """Earlier turns as a column of the problem, where r1kit.chat reads them; none where there are none."""
+    return {"messages": turns} if turns else {}
+
+
+def conversation(path: Path, number: int, name: str, turns: Any) -> tuple[tuple[Turn, ...], str]:
+    """(earlier turns, text of the last one) of a conversation that the assistant is to continue. Raises
+    R1kitError naming file, row and column for anything else."""
+    whole = isinstance(turns, list) and all(
+        isinstance(turn, dict) and isinstance(turn.get("role"), str) for turn in turns
     )
+    if not whole or not turns or turns[-1]["role"] != "user":
+        raise R1kitError(
+            f"{path}:{number}: column {name!r}: a prompt is a list of turns with role and content, the last "
+            "of them the user's; correct or remove the row"
+        )
+    read = tuple(
+        {"role": turn["role"], "content": column(path, number, {name: turn.get("content")}, name)}
+        for turn in turns
+    )
+    return read[:-1], read[-1]["content"]
 
 
 def one_turn(path: Path, number: int, name: str, turns: Any, role: str) -> str:
-    """The text of a conversation's only turn of ``role``; system turns are left out. Raises R1kitError for
-    more turns than that, or none."""
-    whole = isinstance(turns, list) and all(isinstance(turn, dict) for turn in turns)
-    others = [turn for turn in turns if turn.get("role") != "system"] if whole else []
-    if len(others) != 1 or others[0].get("role") != role:
+    """The text of the only turn of a list, which is one of ``role``. Raises R1kitError for any other list."""
+    whole = isinstance(turns, list) and len(turns) == 1 and isinstance(turns[0], dict)
+    if not whole or turns[0].get("role") != role:
         raise R1kitError(
-            f"{path}:{number}: column {name!r}: one user turn and at most one assistant turn can be read; "
-            "split the conversation or remove the row"
+            f"{path}:{number}: column {name!r}: one {role} turn can be read; split the conversation or "
+            "remove the row"
         )
-    return column(path, number, {name: others[0].get("content")}, name)
+    return column(path, number, {name: turns[0].get("content")}, name)

@@ -190,9 +190,9 @@ def _other_prompt(sides: Sides, probes: Sequence[Probe], allowed: float) -> str:
 
 
 def _ways_to_ask(chat: Chat, probes: Sequence[Probe]) -> Iterator[tuple[str, list[np.ndarray]]]:
-    bos, own = chat.tokenizer.bos_id, [probe.prompt_ids for probe in probes]
+    start, own = chat.tokenizer.start_ids, [probe.prompt_ids for probe in probes]
     yield "without its first token", [ids[1:] for ids in own]
-    yield "with two start tokens", [np.concatenate([[bos], ids]) for ids in own]
+    yield "with two start tokens", [np.concatenate([start, ids]) for ids in own]
     openings = tuple(dict.fromkeys(("", chat.opening, "<think>\n")))
     for template in _TEMPLATES:
         for opening in openings:

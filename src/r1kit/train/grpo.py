@@ -23,6 +23,7 @@ from r1kit.train.learner import LearnerProtocol, Metrics
 from r1kit.train.policy_loss import PolicyLoss
 from r1kit.train.rl_loop import MakeLearner, RLConfig
 from r1kit.train.rollouts import Phase, Policy, collect
+from r1kit.train.silent_phases import Compared
 from r1kit.train.worker_thread import do_nothing
 
 
@@ -38,6 +39,13 @@ class GRPOConfig(RLConfig, UpdateConfig):
     def needs_reference(self) -> bool:
         """Whether there is a divergence from a reference: ``beta`` is not 0."""
         return bool(self.beta)
+
+    @property
+    def compared(self) -> Compared:
+        """Within groups, except by the advantages that compare further or look at each reward."""
+        if self.advantage == "reinforce_pp":
+            return "phase"
+        return "parts" if self.advantage == "gdpo" else "groups"
 
     @property
     def needs_lagged(self) -> bool:

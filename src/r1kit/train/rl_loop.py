@@ -20,6 +20,7 @@ import numpy as np
 from pydantic import Field
 
 from r1kit.data.mixture import Mixture
+from r1kit.figures import SILENT
 from r1kit.log import Log
 from r1kit.rewards import WeightedReward
 from r1kit.seeds import derive_seed
@@ -37,6 +38,7 @@ from r1kit.train.rollouts import (
     records,
     restore_stream,
 )
+from r1kit.train.silent_phases import Compared, Silence, cause
 from r1kit.types import Sampling
 
 REFERENCE = "reference"  # its name in a saved state
@@ -66,6 +68,11 @@ class RLConfig(RolloutConfig, GateConfig):
     def needs_reference(self) -> bool:
         """Whether ``build`` expects a policy with a reference."""
         return False
+
+    @property
+    def compared(self) -> Compared:
+        """With which others a rollout is compared (silent_phases.py)."""
+        return "phase"
 
     @property
     def needs_lagged(self) -> bool:
@@ -129,7 +136,7 @@ def train(
     restore_stream(mixture, config, algorithm.rewards, out, start, drawn)
     check_agreement(policy, mixture, config, seed, start, log)
     load_lagged_weights(policy, config, start, out, owners)
-    alarm = GapAlarm(config)
+    alarm, silence = GapAlarm(config), Silence()
     metrics: Metrics = {}
     with Phases(
         lambda first, on_poll: algorithm.collect(
@@ -147,6 +154,10 @@ def train(
             if policy.lagged is not None and after < config.steps:
                 phases.begin(after)
             found |= describe(phase) | {"time/rollout": sampled - began - phase.scoring_s}
+            silent = cause(phase, config.compared, getattr(config, "overlong_filter", False))
+            found |= {SILENT + silent: 1.0} if silent else {}
+            if warning := silence.feed(first, silent):
+                log.info(f"warning: {warning}")
             log.rollouts(first, records(phase, KEPT_ROLLOUTS))
             metrics = learn_phase(algorithm, phase, first, seed, found, alarm, log)
             if policy.lagged is None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field, model_validator
 
-from r1kit.chat import Chat
+from r1kit.chat import Chat, prompt_column
 from r1kit.config import Config, ConfigError
 from r1kit.data.curriculum import CurriculumConfig, require_correctness
 from r1kit.data.mixture import STATE, Mixture
@@ -314,7 +314,7 @@ def record(rollout: Rollout, score: Score | None, failures: Mapping[str, str]) -
     """A rollout as one line of the sample store. ``failures``: reward -> traceback or reason."""
     line: dict[str, object] = {
         "problem": rollout.problem.id,
-        "prompt": rollout.problem.prompt,
+        "prompt": prompt_column(rollout.problem),
         "group": rollout.group,
         "index": rollout.index,
         "text": rollout.text,

@@ -271,6 +271,7 @@ def weights(ctx: Context) -> bytes:
     return (ctx.out / "model/model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_alignment_rl_is_one_training_across_the_step_at_which_preferences_begin(
     tmp_path: Path, base: Path, judges: Path
 ) -> None:
@@ -304,6 +305,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory, base: Path, judges: Path)
     return weights(ctx)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dies_at", [FIRST - 1, FIRST, FIRST + 2])
 def test_a_training_interrupted_around_that_step_continues_bit_for_bit(
     dies_at: int, tmp_path: Path, base: Path, judges: Path, straight: bytes

@@ -66,6 +66,7 @@ def test_overrides_are_accepted_in_three_spellings():
         normalize_overrides(["--seed"])
 
 
+@pytest.mark.slow
 def test_run_runs_and_says_when_there_is_nothing_to_do(r1kit, tmp_path):
     first = r1kit("run", "tiny.yaml", "--stages.base.optimizer.steps", "2", "seed=4")
     assert first.returncode == 0, first.stderr

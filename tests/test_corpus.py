@@ -64,6 +64,7 @@ def test_the_reading_of_prompts_agrees_with_the_kinds() -> None:
             ]
 
 
+@pytest.mark.slow
 def test_twenty_thousand_documents_hold_no_held_out_problem_in_either_language() -> None:
     seen: Counter[str] = Counter()
     evaluated = {

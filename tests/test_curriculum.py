@@ -376,6 +376,7 @@ def test_distillation_which_has_no_reward_refuses_a_curriculum() -> None:
         OnPolicyConfig.parse({"curriculum": {"easy": 1.0}}, "recipe.yaml")
 
 
+@pytest.mark.slow
 def test_a_training_whose_problems_follow_another_curriculum_does_not_start(tmp_path: Path) -> None:
     config = GRPOConfig(
         problems=1,

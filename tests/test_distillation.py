@@ -302,6 +302,7 @@ def test_the_student_comes_nearer_to_the_teacher_on_what_it_samples_itself(
     assert len(logged) == steps and logged[0] == pytest.approx(found[0], rel=0.05 if form == "full" else 0.3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["sampled", "full"])
 def test_a_distillation_that_was_killed_continues_bit_for_bit(form: str, tmp_path: Path) -> None:
     config = OnPolicyConfig(divergence=form, steps=5, problems=2, group=2, max_tokens=6, save_every=2)

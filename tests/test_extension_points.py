@@ -90,6 +90,7 @@ def continued(out: Path, learner: Mortal, steps: int, **keys: object) -> Mortal:
     return learner
 
 
+@pytest.mark.slow
 def test_an_algorithm_outside_r1kit_learns_and_a_killed_one_continues_bit_for_bit(files: Path) -> None:
     straight = imitate(files / "straight", 12, group=8, problems=4)
     rows = [json.loads(line) for line in (files / "straight/metrics.jsonl").read_text().splitlines()]
@@ -335,6 +336,7 @@ def runtime() -> Iterator[LocalRuntime]:
     started.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STAGES)
 def test_a_stage_marks_its_states_as_its_own_and_takes_no_others(
     name: str, base: Path, tmp_path: Path, runtime: LocalRuntime, monkeypatch: pytest.MonkeyPatch

@@ -156,6 +156,7 @@ def test_swapped_layers_are_named_with_what_they_hold() -> None:
     assert "layers.1.mlp.experts.down_proj holds layers.2.mlp.experts.down_proj" in message
 
 
+@pytest.mark.slow
 def test_a_part_that_computes_something_else_with_the_same_weights_is_named() -> None:
     engine = Faulty()
     engine.model.layers[1].self_attn.scale *= 3.0
@@ -166,6 +167,7 @@ def test_a_part_that_computes_something_else_with_the_same_weights_is_named() ->
     assert "layers.0.self_attn computes something else" in logged(two(engine))
 
 
+@pytest.mark.slow
 def test_a_decoder_that_is_not_its_model_is_named() -> None:
     class Stubborn(Faulty):
         def generate(self, *arguments: object, **rest: object) -> list[list[Completion]]:
@@ -175,6 +177,7 @@ def test_a_decoder_that_is_not_its_model_is_named() -> None:
     assert "its kernels or its packed copy of the weights are wrong" in logged(two(Stubborn()))
 
 
+@pytest.mark.slow
 def test_a_prompt_in_another_template_is_named() -> None:
     texts = {problem.prompt: problem for problem in PROBLEMS}
     plain = Chat(tokenizer(), "r1_zero")
@@ -189,6 +192,7 @@ def test_a_prompt_in_another_template_is_named() -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ask", "found"),
     [
@@ -272,6 +276,7 @@ def test_of_a_long_completion_only_the_beginning_is_examined() -> None:
         check(sides, problem, Sampling(max_tokens=150), 11, 5, FINE)
 
 
+@pytest.mark.slow
 def test_numbers_that_are_not_finite_do_not_pass() -> None:
     class Nan(Faulty):
         def generate(self, *arguments: object, **rest: object) -> list[list[Completion]]:
@@ -308,6 +313,7 @@ def test_prompts_too_long_for_the_learner_are_passed_over_when_the_cause_is_soug
     assert "its kernels or its packed copy" in logged(sides)
 
 
+@pytest.mark.slow
 def test_an_engine_that_stays_behind_its_learner_sets_off_the_alarm() -> None:
     class Late(Faulty):
         """Takes the first weights, and later only their version."""

@@ -140,6 +140,7 @@ def run_training(config: GRPOConfig, out: Path, dies_at: int = -1) -> Mortal:
     return learner
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("beta", "refills"), [(0.0, 0), (0.1, 0), (0.0, 2)])
 def test_a_training_that_was_killed_continues_bit_for_bit(beta: float, refills: int, tmp_path: Path) -> None:
     """The reference is refreshed twice: what a resumed training compares with must be what it was. With

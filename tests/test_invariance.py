@@ -87,6 +87,7 @@ def gradient(
     return spied.flat, metrics
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", objectives())
 def test_no_split_order_or_process_changes_the_gradient(name: str) -> None:
     objective = objectives()[name]

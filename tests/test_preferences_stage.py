@@ -478,6 +478,7 @@ def test_a_model_of_the_run_may_judge_and_its_pairs_are_kept(tmp_path: Path, bas
 # Reward models from files
 
 
+@pytest.mark.slow
 def test_reward_models_learn_from_files_without_sampling(tmp_path: Path, base: Path) -> None:
     pairs, safety = write(tmp_path / "own.jsonl", taste(160)), write(tmp_path / "labels.jsonl", labels(120))
     longer = {**taste(1, 999)[0], "rejected": "so " * 200}

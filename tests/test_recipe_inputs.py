@@ -317,6 +317,7 @@ def test_a_finished_stage_no_longer_needs_its_files_but_starting_over_does(here:
         run(recipe, fresh=True)  # without layers the recipe's name is the place
 
 
+@pytest.mark.slow
 def test_a_reference_to_a_file_that_a_stage_never_writes_is_an_error_of_the_recipe(here: Path) -> None:
     text = DATA.replace("GOOD", "good.jsonl")
     says = r"stages\.sft\.data\.0: '@pretrain/dta': stage 'pretrain' writes no 'dta'"

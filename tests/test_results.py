@@ -104,7 +104,7 @@ def test_spread_is_mean_extremes_and_sample_deviation():
 
 def test_time_and_memory_of_a_run_on_one_process_are_not_those_of_the_recipe(docs, tmp_path):
     found = [results.read(write_run(tmp_path / f"runs/mini-{seed}", 0.8)) for seed in (0, 1)]
-    found[1].run.recipe["runtime"] = {"processes": 1}
+    found[1].run.recipe["runtime"] = {"processes": 1}  # type: ignore[index]
     assert [run.recipe_seconds() for run in found] == [90.0, None]
     assert [run.recipe_peak_mb() for run in found] == [1000.0, None]
     results.write(found, docs)

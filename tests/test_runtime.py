@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from small_world import learner_config, model_directory, random_rows
 from torch import Tensor
 from transformers import AutoModelForCausalLM
-from waiting import wait_until
+from waiting import LIMIT_S, wait_until
 
 from r1kit.config import ConfigError, R1kitError
 from r1kit.runtime import config_class, start

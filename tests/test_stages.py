@@ -477,6 +477,7 @@ def test_a_training_that_the_watch_ends_keeps_its_model(tmp_path: Path, base: Pa
     assert (ctx.out / "model/config.json").is_file() and not ctx.log.metrics_file.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [R1Zero, ReasoningRL])
 def test_the_rl_stages_run_by_ppo_where_the_recipe_says_so(
     kind: type[R1Zero], tmp_path: Path, base: Path

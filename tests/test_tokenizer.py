@@ -39,6 +39,7 @@ def test_numbers_become_one_token_per_digit() -> None:
     assert [tokenizer().decode([i]) for i in ids] == list("90210")
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.text())
 def test_any_text_survives_the_round_trip(text: str) -> None:

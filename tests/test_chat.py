@@ -134,6 +134,7 @@ def test_completions_become_the_group_of_their_problem() -> None:
 def test_a_special_token_within_a_completion_breaks_the_template_and_is_seen() -> None:
     own, chat = tokenizer(), Chat(tokenizer())
     prompt, whole = chat.prompt_ids(PROBLEM), chat.response_ids("<think>a</think><answer>3</answer>")
+    assert own.bos_id is not None
     for stray in (own.bos_id, own.id(USER), own.id(ASSISTANT), own.pad_id, own.eos_id):
         for place in (0, 2, len(whole) - 1):
             rollout = chat.rollouts(PROBLEM, prompt, [_completion(np.insert(whole, place, stray))])[0]

@@ -212,10 +212,12 @@ def test_pieces_add_up_to_the_text_whatever_its_tokens_split(model_dir, monkeypa
     speaker = Speaker(model_dir, Sampling(max_tokens=400))
     text = " 数学 is maths, naïve 😀😀 x = 3,  and\nso on"
     ids = speaker.tokenizer.encode(text)
-    monkeypatch.setattr(speaker.engine, "stream", lambda *_: iter([*ids, speaker.stop_id]))
+    monkeypatch.setattr(speaker.engine, "stream", lambda *_: iter([*ids, speaker.tokenizer.eos_id]))
     pieces = list(speaker.answer([("user", "seven")], seed=0))
     assert len(ids) > len(text) / 2 and sum(bool(piece) for piece in pieces) > 10
-    assert "".join(pieces) == speaker.tokenizer.decode([*ids, speaker.stop_id]) and text in "".join(pieces)
+    assert "".join(pieces) == speaker.tokenizer.decode([*ids, speaker.tokenizer.eos_id]) and text in "".join(
+        pieces
+    )
 
 
 def test_conversation_answers_lines_until_an_empty_one(model_dir):

@@ -58,7 +58,7 @@ def score(total: Any, names: Sequence[str]) -> Score:
         (phase([{"a": None}, {"a": None}]), "groups", False, "not_applicable"),
         (phase([0, 0], names=()), "groups", False, "no_rewards"),
         (phase([1, 1], finish="length"), "groups", False, "cut_off"),
-        (phase([0, 1], finish="length"), "groups", False, None),  # a reward that tells them apart
+        (phase([0, 1], finish="length"), "groups", False, None),  # the rewards differ
         (phase([0, 1], finish="length"), "groups", True, "cut_off"),
         (phase([0, 1]), "groups", True, None),
         (phase([{"a": 1, "b": 0}, {"a": 0, "b": 1}]), "groups", False, "equal"),

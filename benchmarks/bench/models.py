@@ -41,7 +41,7 @@ def word_tokenizer(vocabulary: int) -> Tokenizer:
     backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(table, unk_token=PAD))
     backend.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
     backend.add_special_tokens(list(SPECIALS))
-    return Tokenizer(backend, BOS, EOS, PAD, CHAT_TEMPLATE)
+    return Tokenizer(backend, {"bos": BOS, "eos": EOS, "pad": PAD}, {"default": CHAT_TEMPLATE})
 
 
 @torch.no_grad()

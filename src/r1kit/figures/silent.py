@@ -18,7 +18,7 @@ SILENT_CAUSES = {
     ),
     "equal": (
         "all rollouts that are compared with one another earned the same; use easier or harder problems, "
-        "larger groups, or a reward that tells them apart"
+        "larger groups, or a reward that differs between them"
     ),
 }
 

@@ -165,8 +165,8 @@ def _whole(folder: Path) -> Iterator[Path]:
 
 
 def document_rows(source: Iterator[str], tokenizer: Tokenizer, context: int) -> Iterator[Row]:
-    """Rows of documents between begin (where the tokenizer has one) and end tokens; a document longer than the
-    context is cut into pieces."""
+    """Rows of documents between begin (where the tokenizer has one) and end tokens; a document longer than
+    the context is cut into pieces."""
     begin, end = tokenizer.start_ids, np.asarray([tokenizer.eos_id], dtype=np.int32)
     while chunk := list(itertools.islice(source, _CHUNK)):
         for ids in tokenizer.encode_batch(chunk, special=True):

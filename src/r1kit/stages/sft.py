@@ -74,9 +74,9 @@ def finetune_on(
 
 
 def training_row(chat: Chat, prompt: Prompt, response: str) -> Row:
-    """A written response as a row. What completions begin with belongs to the prompt, as in sampling. A response
-    that begins with it, as every sampled one does, is trained on from there; any other response is trained on
-    as a whole."""
+    """A written response as a row. What completions begin with belongs to the prompt, as in sampling. A
+    response that begins with it, as every sampled one does, is trained on from there; any other response is
+    trained on as a whole."""
     problem, stem = problem_of(prompt), chat.begun.rstrip()
     if stem and response.startswith(stem):
         rest = response.removeprefix(stem).removeprefix(chat.begun.removeprefix(stem))

@@ -4,6 +4,7 @@ Nothing here knows what an answer means; ``tidy`` only reduces many spellings to
 """
 
 import re
+import unicodedata
 from functools import lru_cache
 
 from r1kit.tasks.mathematics.units import UNITS, normal_unit
@@ -31,6 +32,13 @@ _SIGN_WORDS = re.compile(
     )
 )
 _THOUSANDS = re.compile(r"(?<![\d.])(\d{1,3})((?:(?:,|\{,\}|[\u2009\u202f\u00a0])\d{3})+)(?!\d)")
+_TEXT_COMMANDS = re.compile(r"\\(?:textbf|textrm|textsf|texttt|textit|textup|textmd|textsl|textnormal|emph)(?=\s*\{)")
+_QUOTE_PAIRS = (
+    ('"', '"'), ("'", "'"), ("``", "''"), ("``", '"'), ("`", "'"), ("“", "”"), ("„", "“"), ("„", "”"), ("‘", "’"), ("「", "」"),
+    ("『", "』"), ("«", "»"), ("»", "«"), ("‹", "›"), ("《", "》"), ("&quot;", "&quot;"),
+)  # fmt: skip
+_QUOTE_BEGINS = tuple(sorted({begin for begin, _ in _QUOTE_PAIRS}))
+_QUOTED_WORDS = re.compile(r"(\\text\s*\{\s*)([^{}]*?)(\s*\})")
 _DOLLAR_SPAN = re.compile(r"\\?[$€£¥￥]|(?<!\\)\\[()\[\]]|\\textdollar")
 
 
@@ -38,7 +46,10 @@ _DOLLAR_SPAN = re.compile(r"\\?[$€£¥￥]|(?<!\\)\\[()\[\]]|\\textdollar")
 def tidy(text: str) -> str:
     """Bring an answer into a common form: half-width, one spelling for each sign, no spacing commands, no
     dollar signs."""
-    text = text.strip(" \t\n`*_")
+    text = without_quotes(text.strip(" \t\n*_")).strip(" \t\n`*_")
+    if "\\text" in text or "\\emph" in text:
+        text = _TEXT_COMMANDS.sub(r"\\text", text)
+        text = _QUOTED_WORDS.sub(lambda m: m[1] + without_quotes(m[2]) + m[3], text)
     text = "".join(
         chr(ord(c) - 0xFEE0) if "！" <= c <= "～" and c not in "，；：" else c
         for c in text.replace("\u3000", " ")
@@ -62,6 +73,18 @@ def tidy(text: str) -> str:
     text = re.sub(r"[ \t\n]+", " ", text).strip()
     text = re.sub(r"^[`*_ ]*(.*?)[`*_ ]*$", r"\1", text)
     return re.sub(r"(?<![\w)}])!+$", "", text.rstrip(".。;, ")).strip()
+
+
+def without_quotes(text: str) -> str:
+    """The text without a pair of quotation marks around all of it."""
+    bare = text.rstrip(".,。，")
+    if not bare.startswith(_QUOTE_BEGINS):
+        return text
+    for begin, end in _QUOTE_PAIRS:
+        inner = bare[len(begin) : len(bare) - len(end)]
+        if bare.startswith(begin) and bare.endswith(end) and inner.strip() and begin not in inner and end not in inner:
+            return inner.strip()
+    return text
 
 
 def is_plain_number(text: str) -> bool:
@@ -182,3 +205,10 @@ def drop_thousands(text: str) -> str:
         if whole or re.search(r"\d{1,3}(,\d{3})+\.\d", text):
             return _THOUSANDS.sub(lambda m: m[1] + re.sub(r"\D", "", m[2]), text)
     return text
+
+
+def ascii_digits(text: str) -> str:
+    """The text with the digits of other scripts (٤٢, ४२) as ASCII digits."""
+    if text.isascii():
+        return text
+    return re.sub(r"[^\x00-\x7f]", lambda m: str(unicodedata.digit(m[0])) if m[0].isdecimal() else m[0], text)

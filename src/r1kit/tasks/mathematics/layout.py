@@ -1,0 +1,128 @@
+"""From the text of a response to its sentences: without marks of emphasis, notes of a calculator, end tokens
+and quotation marks; display mathematics on one line; a label or an open line joined to what it introduces.
+
+Every step takes linear time in a text of at most ``extraction.LONGEST_END`` characters."""
+
+import re
+from dataclasses import dataclass
+
+from r1kit.tasks.mathematics.notation import is_prose
+from r1kit.tasks.mathematics.phrases import BARE_LABEL, LABEL
+
+_END_TOKENS = re.compile(
+    r"(?:\s*(?:<\|[^|<>\s]{1,40}\|>|<｜[^｜<>]{1,40}｜>|</?s>|<(?:eos|pad|end_of_turn)>|\[/?INST\]))+\s*\Z"
+)
+_CALCULATION = re.compile(r"<<[^<>\n]{0,200}>>")
+_LINE_BREAK_TAG = re.compile(r"<br\s*/?>|</p>|</div>", re.IGNORECASE)
+_EMPHASIS_TAG = re.compile(r"</?(?:b|strong|i|em|u|span|p|div|code|mark|font|center)(?:\s[^<>]{0,80})?>", re.I)
+_EMPHASIS = re.compile(
+    r"(?<![A-Za-z0-9\\*_`)}\]])(\*{1,3}|_{1,3}|`{1,3})(?=[^\s*_`{^])([^\n]{0,400}?[^\s*_`\\])\1(?![A-Za-z0-9*_`{])"
+)
+_ENVIRONMENTS = "equation|align|aligned|alignat|gather|gathered|eqnarray|multline|split|displaymath|math"
+_DISPLAY = re.compile(
+    r"\$\$((?:(?!\$\$).)*)\$\$|\\\[((?:(?!\\[\[\]]).)*)\\\]|\\\(((?:(?!\\[()]).)*)\\\)"
+    rf"|\\begin\{{(?:{_ENVIRONMENTS})\*?\}}((?:(?!\\(?:begin|end)\{{(?:{_ENVIRONMENTS})).)*)"
+    rf"\\end\{{(?:{_ENVIRONMENTS})\*?\}}",
+    re.DOTALL,
+)
+_ALIGNMENT = re.compile(rf"\\(?:begin|end)\{{(?:{_ENVIRONMENTS})\*?\}}(?:\{{\d+\}})?")
+_ROW_END = re.compile(r"\\\\(?:\[[^\]\n]{0,20}\])?")
+_NAMED_ROW = re.compile(r"\s*([A-Za-z](?:_\{?\w+\}?)?)\s*&?\s*=")
+_OPEN_LINE = re.compile(r"(?:[:：=]|\b(?:is|are|get|have|obtain|equals|gives|that|conclude|thus|hence|so)|[是为得])\s*$", re.I)
+_SENTENCE_END = re.compile(r"[.!?。！？।۔؟։]['\"”’»」)$*]*\s*$")
+_BULLET = re.compile(r"\s*(?:[-*•]\s+|\(?(?:\d{1,2}|[a-z])[.)]\s+)(?=\S)")
+_AFTER_MARK = r"['\"”’)$*]*"
+_BREAK = re.compile(
+    rf"\.{_AFTER_MARK}\s+(?=[^\s\da-z])|(?<=[A-Za-z)$])\.{_AFTER_MARK}\s+(?=\d)|(?<!\\)[!?]{_AFTER_MARK}\s+|[。！？।۔؟։](?!\s*$)"
+)
+_ABBREVIATION = re.compile(r"(?:\b(?:e\.g|i\.e|approx|eq|eqs|fig|no|vs|resp|cf|sec|thm|p|pp|a\.m|p\.m|sq|cu|Mr|Mrs|Dr))\.$")
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """One sentence of a response. ``opens_line``: a line begins with it, so that it may have a label."""
+
+    text: str
+    opens_line: bool
+
+
+def without_marks(text: str) -> str:
+    """The text without emphasis, tags of emphasis, calculator notes and end tokens at its end."""
+    text = _END_TOKENS.sub("", text)
+    if "<" in text:
+        text = _CALCULATION.sub("", text)
+        text = _EMPHASIS_TAG.sub("", _LINE_BREAK_TAG.sub("\n", text))
+    if "*" in text or "_" in text or "`" in text:
+        for _ in range(3):
+            text = _EMPHASIS.sub(r"\2", text)
+    return text
+
+
+def sentences(text: str) -> list[Sentence]:
+    """The sentences of a text without marks, in order."""
+    found = []
+    for line in _lines(text):
+        begin, opens = 0, True
+        for match in _BREAK.finditer(line):
+            if _ABBREVIATION.search(line[max(0, match.start() - 7) : match.start() + 1]):
+                continue
+            if line.count("$", begin, match.end()) % 2 and "$" not in match.group():
+                continue  # within a formula
+            if sentence := line[begin : match.end()].strip():
+                found.append(Sentence(sentence, opens))
+                opens = False
+            begin = match.end()
+        if sentence := line[begin:].strip():
+            found.append(Sentence(sentence, opens))
+    return found
+
+
+def _lines(text: str) -> list[str]:
+    """The lines of a text: display mathematics is one formula in the line that leads to it, a label or an open
+    line ("Answer:", "The area is") is joined to the next, and a list of values is one line."""
+    text = _DISPLAY.sub(_one_line, text)
+    lines: list[str] = []
+    bullets = 0
+    for line in text.splitlines():
+        line = line.strip()
+        if not line:
+            continue
+        bullet = _BULLET.match(line)
+        if lines and _continues(lines[-1], line):
+            if BARE_LABEL.fullmatch(lines[-1]) and not lines[-1].rstrip().endswith((":", "：")):
+                lines[-1] += ":"
+            lines[-1] += " " + (line[bullet.end() :] if bullet else line)
+            bullets = 1 if bullet else 0
+        elif bullet and bullets and not is_prose(line) and len(line) < 60:
+            lines[-1] = lines[-1].rstrip(".;,") + ", " + line[bullet.end() :]
+            bullets += 1
+        else:
+            lines.append(line[bullet.end() :] if bullet and not line[bullet.end()].isdigit() else line)
+            bullets = 1 if bullet and not is_prose(line) and len(line) < 60 else 0
+    return lines
+
+
+def _continues(before: str, line: str) -> bool:
+    """Whether a line belongs to the sentence of the line before it."""
+    if BARE_LABEL.fullmatch(before) or LABEL.fullmatch(before) or _OPEN_LINE.search(before):
+        return True
+    if line.startswith("$") and not LABEL.match(line):
+        return not _SENTENCE_END.search(before) and before.count("$") % 2 == 0 and line.count("$") == 2
+    return before.endswith("$") and line[0].islower() and not _SENTENCE_END.search(before.rstrip("$ "))
+
+
+def _one_line(match: re.Match[str]) -> str:
+    """A display as a formula between dollars: of several rows the last, or all if each names another value."""
+    inside = next(group for group in match.groups() if group is not None)
+    rows = [inside]
+    if "\\\\" in inside and not re.search(r"\\begin\{(?!" + _ENVIRONMENTS + r")", inside):
+        rows = [row for row in _ROW_END.split(_ALIGNMENT.sub(" ", inside)) if row.strip(" \n&")]
+    names = {name[1] for row in rows if (name := _NAMED_ROW.match(row))}
+    if len(rows) > 1 and len(names) == len(rows):
+        formula = ", ".join(row.strip(" \n,.") for row in rows)
+    else:
+        formula = rows[-1] if rows else ""
+    if len(rows) > 1 or "&" in formula and "\\begin{" not in formula:
+        formula = re.sub(r"(?<!\\)&", "", formula)
+    formula = _ALIGNMENT.sub(" ", formula)
+    return "$" + " ".join(formula.replace("$", " ").split()) + "$"

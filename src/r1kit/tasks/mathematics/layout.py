@@ -25,6 +25,9 @@ _DISPLAY = re.compile(
     rf"\\end\{{(?:{_ENVIRONMENTS})\*?\}}",
     re.DOTALL,
 )
+# A dollar sign opens a formula only before something, and closes it only after something and not before a
+# digit; otherwise it is money: "$400 + $60". Spaces on both sides inside are a formula too.
+FORMULA = re.compile(r"\$(?! )[^$\n]*[^$\n ]\$(?!\d)|\$ [^$\n]+ \$(?! ?\d)")
 _ALIGNMENT = re.compile(rf"\\(?:begin|end)\{{(?:{_ENVIRONMENTS})\*?\}}(?:\{{\d+\}})?")
 _ROW_END = re.compile(r"\\\\(?:\[[^\]\n]{0,20}\])?")
 _NAMED_ROW = re.compile(r"\s*([A-Za-z](?:_\{?\w+\}?)?)\s*&?\s*=")
@@ -63,11 +66,12 @@ def sentences(text: str) -> list[Sentence]:
     found = []
     for line in _lines(text):
         begin, opens = 0, True
+        formulas = [match.span() for match in FORMULA.finditer(line)] if "$" in line else []
         for match in _BREAK.finditer(line):
             if _ABBREVIATION.search(line[max(0, match.start() - 7) : match.start() + 1]):
                 continue
-            if line.count("$", begin, match.end()) % 2 and "$" not in match.group():
-                continue  # within a formula
+            if any(start < match.start() + 1 < end - 1 for start, end in formulas):
+                continue
             if sentence := line[begin : match.end()].strip():
                 found.append(Sentence(sentence, opens))
                 opens = False
@@ -107,7 +111,7 @@ def _continues(before: str, line: str) -> bool:
     if BARE_LABEL.fullmatch(before) or LABEL.fullmatch(before) or _OPEN_LINE.search(before):
         return True
     if line.startswith("$") and not LABEL.match(line):
-        return not _SENTENCE_END.search(before) and before.count("$") % 2 == 0 and line.count("$") == 2
+        return not _SENTENCE_END.search(before) and FORMULA.fullmatch(line) is not None
     return before.endswith("$") and line[0].islower() and not _SENTENCE_END.search(before.rstrip("$ "))
 
 

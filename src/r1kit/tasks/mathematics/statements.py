@@ -7,7 +7,7 @@ wherever they stand then; a sentence that merely contains a value counts only if
 
 import re
 
-from r1kit.tasks.mathematics.layout import Sentence, sentences
+from r1kit.tasks.mathematics.layout import FORMULA, Sentence, sentences
 from r1kit.tasks.mathematics.notation import is_prose
 from r1kit.tasks.mathematics.phrases import (
     ANSWER,
@@ -34,12 +34,13 @@ _EXPLANATION = re.compile(
     r"|deoarece|koska|mert|потому что|так как)\b|[,;，；]\s*(?:as|where|i\.e\.|that is|so|因为|由于|即)\b|因为"
     r"|(?<=[\d$}])\s+for (?:all|any|every|each)\b|[,;]\s+(?:for|with) "
 )
-_ASIDE = re.compile(r"\s*\((?![^()]*(?:\bor\b|或))[^()\d]*[A-Za-z]{3,}[^()]*\)")
+_ASIDE = re.compile(r"\s*\((?![^()]*(?:\bor\b|或))[^()\d$\\]*[A-Za-z]{3,}[^()$\\]*\)")
 _IS_THE_ANSWER = re.compile(
     r"\s*(?:is|are|was|must be|should be|=)\s+(?:\w+ly\s+|then\s+|thus\s+|hence\s+|therefore\s+)?(?:the|our|my|your)\s+"
     r"(?!wrong|incorrect|opposite)(?:[a-z]+\s+){0,2}?(?:answer|solution|result)s?\b",
     re.IGNORECASE,
 )
+_CHECKS = re.compile(r"\b(?:check|verif|substitut|plug|confirm|indeed|part|correct because)", re.IGNORECASE)
 _VALUE_ALONE = re.compile(r"[-+−]?[$€£¥]?\d[\d,. ]*(?:/\d+)?\s*\\?[%％]?|\$[^$]+\$")
 
 
@@ -66,8 +67,8 @@ def corrected_answer(text: str) -> str | None:
     for sentence in reversed(sentences(text)):
         content = sentence.text[-LONGEST_SENTENCE:]
         label = LABEL.match(content) if sentence.opens_line else None
-        stated = label or ANSWER_IS.search(content)
-        if stated and _DIGIT_OR_FORMULA.search(content, stated.end()):
+        stated = label or (None if _CHECKS.search(content) else _last_match(ANSWER_IS, content))
+        if stated and (label or ":" not in stated.group()) and _DIGIT_OR_FORMULA.search(content, stated.end()):
             found = _after_label(content[stated.end() :])
             if found.text is not None and _DIGIT_OR_FORMULA.search(found.text):
                 return found.text
@@ -173,5 +174,6 @@ def _is_phrase(text: str) -> bool:
     return not (
         is_prose(text)
         or _WORDS_OF_OTHER_SCRIPTS.search(text)
-        or re.search(r"\$[^$]+\$|[一-鿿]{3}.*\d|\d.*[一-鿿]{3}|[一-鿿].*\$", text)
+        or FORMULA.search(text)
+        or re.search(r"[一-鿿]{3}.*\d|\d.*[一-鿿]{3}|[一-鿿].*\$", text)
     )

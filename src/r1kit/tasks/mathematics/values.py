@@ -38,13 +38,13 @@ _LATEX_VALUE = (
 )
 _UNIT_GLUED = r"(?:[ckm]?m|kg|m?g|ml|mph|km/h|m/s|lbs?|oz|hrs?|min|ft|s|h)(?:\^?\{?[23]\}?|[²³])?|°C?"
 _VALUE = re.compile(
-    r"\$(?P<formula>[^$\n]+)\$"
+    r"\$(?P<formula>(?! )[^$\n]*[^$\n ]| [^$\n]+ )\$(?! ?\d)"
     rf"|(?<![{GLUED}_\d.\\@~^/:#%&])(?<![{GLUED}]-)(?<![\d),],)(?P<name>[A-Za-z]\s*=\s*)?"
     rf"(?P<number>{_SIGNED}(?:(?:US)?\\?[$€£¥￥]\s?)?{_SIGNED}"
     rf"(?:(?:{_DIGITS})?\s*(?:{_LATEX_VALUE})|(?:{_DIGITS})(?:\.\d+)?(?:\s\d+/\d+|/\d+)?(?:e[-+]?\d+)?|\.\d+"
     rf"|[-+]?\d*[½¼¾⅓⅔]|\d*√\d+|\d*π))"
     rf"(?:(?P<percent>\s*\\?[%％])|(?P<glued>{_UNIT_GLUED})(?=[^\w^²³]|$)|(?P<scale>\s?[万亿千百])(?![一-鿿]?分))?"
-    rf"(?![{GLUED}_\d]|[.,:/@]\d|[-–][A-Za-z]|\s*\\?[%％]\d|[/\\][A-Za-z]|\.[A-Za-z]|\()"
+    rf"(?![{GLUED}_\d]|[.,:/@]\d|[-–][A-Za-z]|\s*\\?[%％]\d|\\[A-Za-z]|/(?![a-z]{{1,8}}(?![\w./]))[A-Za-z]|\.[A-Za-z]|\()"
 )
 _UNIT_AFTER = re.compile(
     r"\s+(?:(?P<word>(?:square |cubic |sq\.? )?[A-Za-z]{1,12})(?P<power>\^\{?[23]\}?|[²³])?(?![A-Za-z\d])"
@@ -66,17 +66,25 @@ _BARE_NAME = re.compile(
 )
 _RELATION = re.compile(r"=|<|>|\\(?:le|ge|leq|geq|in|ne|neq|to)(?![A-Za-z])")
 _TEXT_LABEL = re.compile(r"\s*\\(?:text|mathrm|textbf|operatorname)\s*\{[^{}]*\}\s*(?:\([^()=]*\))?\s*=\s*(?=[^=]*$)")
+_CIRCUMSTANCE_BEFORE = re.compile(
+    r"\b(?:of|in|for|during|over|within|after|from|on|per)\s+(?:the|his|her|their|its|these|those|all|every)\s+(?:\w+\s+)?$", re.I
+)
+_ADVERBIAL = re.compile(
+    r"[^.;:=]*\b(?:of|in|for|during|over|within|after|before|from|on|per|to|by|with|at|than|if|years? old)\b[^.;:=]{0,40}", re.I
+)
 _AND_NEXT = re.compile(r"[^.;:=?!]{0,60}(?:\band\b|&|[和与及]|以及)\s*(?:for |with |about |only |have |has )?\s*\$?$")
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A formula or number in a sentence: where it stands, and its text as an answer."""
+    """A formula or number in a sentence: where it stands, its text as an answer, and whether it is what a
+    calculation in the sentence comes to."""
 
     begin: int
     end: int
     text: str
     is_formula: bool
+    computed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +127,11 @@ def value_of(sentence: str, strict: bool) -> Found:
     named = [value for value in standing if not (value.is_formula and _BARE_NAME.fullmatch(value.text))]
     standing = named or standing
     if not strict:
-        standing = _after_last_link(sentence, standing)
+        standing = _without_circumstances(sentence, _after_last_link(sentence, standing))
     listed = _listed(sentence, standing)
     chosen = standing[-1]
-    if _bounded(sentence, standing[0] if listed else chosen, chosen) or CONDITION_AFTER.match(sentence, chosen.end):
+    conditional = not chosen.computed and CONDITION_AFTER.match(sentence, chosen.end)
+    if conditional or _bounded(sentence, standing[0] if listed else chosen, chosen):
         return Found(None)
     if listed:
         return Found(listed)
@@ -224,14 +233,11 @@ def _runs(sentence: str, values: list[Value]) -> list[Value]:
         between = sentence[last.end : value.begin]
         if len(between) < 20 and not (last.is_formula or value.is_formula):
             if _EQUALS_BETWEEN.fullmatch(between):
-                runs[-1] = Value(last.begin, value.end, value.text, False)
+                runs[-1] = Value(last.begin, value.end, value.text, False, computed=True)
                 continue
-            if _OPERATOR_BETWEEN.fullmatch(between):
+            signed = not between.strip() and value.text.startswith(("+", "-", "−"))
+            if signed or _OPERATOR_BETWEEN.fullmatch(between):
                 runs[-1] = Value(last.begin, value.end, sentence[last.begin : value.end], False)
-                continue
-            name = re.match(r"[A-Za-z]\s*=\s*", value.text)
-            if name and not between.strip(" =") and last.text[-1:].isdigit() and not between:
-                runs[-1] = Value(last.begin, value.end, value.text, False)
                 continue
         runs.append(value)
     return runs
@@ -248,6 +254,20 @@ def _after_last_link(sentence: str, values: list[Value]) -> list[Value]:
             break
         joined.append(place)
     return values[min([*joined, len(values) - len(after)]) :] if after else values
+
+
+def _without_circumstances(sentence: str, values: list[Value]) -> list[Value]:
+    """The values without later ones such as "of the 24 litres", which say what the first is part of."""
+    kept = values[:1]
+    for value in values[1:]:
+        between = sentence[kept[-1].end : value.begin]
+        if _CIRCUMSTANCE_BEFORE.search(between):
+            continue
+        if kept[-1].computed and not value.computed and _ADVERBIAL.fullmatch(between):
+            if not (LINKS.search(between) or CONCLUDES.search(between)):
+                continue
+        kept.append(value)
+    return kept
 
 
 def _listed(sentence: str, values: list[Value]) -> str | None:
@@ -269,5 +289,5 @@ def _hedged(sentence: str, other: Value, chosen: Value) -> bool:
         return True
     alternatives = list(OR.finditer(between))
     if not alternatives:
-        return re.search(r"\b(?:if|else|otherwise)\b", sentence) is not None
+        return re.search(r"\b(?:else|otherwise)\b", sentence) is not None
     return CONCLUDES.search(between, alternatives[-1].end()) is None

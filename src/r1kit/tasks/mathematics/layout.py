@@ -27,7 +27,7 @@ _DISPLAY = re.compile(
 )
 # A dollar sign opens a formula only before something, and closes it only after something and not before a
 # digit; otherwise it is money: "$400 + $60". Spaces on both sides inside are a formula too.
-FORMULA = re.compile(r"\$(?! )[^$\n]*[^$\n ]\$(?!\d)|\$ [^$\n]+ \$(?! ?\d)")
+FORMULA = re.compile(r"(?<!\\)\$(?! )(?:\\\$|[^$\n])*[^$\n ]\$(?! ?\d)|(?<!\\)\$ (?:\\\$|[^$\n])+ \$(?! ?\d)")
 _ALIGNMENT = re.compile(rf"\\(?:begin|end)\{{(?:{_ENVIRONMENTS})\*?\}}(?:\{{\d+\}})?")
 _ROW_END = re.compile(r"\\\\(?:\[[^\]\n]{0,20}\])?")
 _NAMED_ROW = re.compile(r"\s*([A-Za-z](?:_\{?\w+\}?)?)\s*&?\s*=")

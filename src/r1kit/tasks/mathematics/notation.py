@@ -10,6 +10,7 @@ from functools import lru_cache
 from r1kit.tasks.mathematics.units import UNITS, normal_unit
 
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
+_HALF_WIDTH = {code: code - 0xFEE0 for code in range(ord("！"), ord("～") + 1) if chr(code) not in "，；："}
 _SYMBOLS = {
     "×": "\\times ", "·": "\\cdot ", "⋅": "\\cdot ", "÷": "\\div ", "−": "-", "–": "-", "—": "-",
     "π": "\\pi ", "∞": "\\infty ", "≤": "\\le ", "≥": "\\ge ", "∪": "\\cup ", "∈": "\\in ", "°": "^\\circ ",
@@ -50,11 +51,9 @@ def tidy(text: str) -> str:
     if "\\text" in text or "\\emph" in text:
         text = _TEXT_COMMANDS.sub(r"\\text", text)
         text = _QUOTED_WORDS.sub(lambda m: m[1] + without_quotes(m[2]) + m[3], text)
-    text = "".join(
-        chr(ord(c) - 0xFEE0) if "！" <= c <= "～" and c not in "，；：" else c
-        for c in text.replace("\u3000", " ")
-    )
-    text = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+", lambda m: "^{" + m[0].translate(_SUPERSCRIPTS) + "}", text)
+    if not text.isascii():
+        text = ascii_digits(text.replace("\u3000", " ").translate(_HALF_WIDTH))
+        text = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+", lambda m: "^{" + m[0].translate(_SUPERSCRIPTS) + "}", text)
     text = re.sub(r"(?<=\d),\s*\\!\s*(?=\d{3}(?!\d))", ",", text)
     text = re.sub(r"(?<=\d)(?:\\[,!;: ]|\{,\}|[~\u2009\u202f\u00a0])(?=\d{3}(?!\d))", ",", text)
     text = re.sub(

@@ -41,12 +41,20 @@ _IS_THE_ANSWER = re.compile(
     re.IGNORECASE,
 )
 _CHECKS = re.compile(r"\b(?:check|verif|substitut|plug|confirm|indeed|part|correct because)", re.IGNORECASE)
+# The commonest ends of a response, read without taking the text apart: the rules below come to the same.
+_PLAIN_END = re.compile(
+    r"(?:\A|\n|[.!?] )(?:(?:So|Thus|Therefore|Hence),? )?(?:####|A:|(?:the )?(?:final )?answer(?: is:?|:)) ?(\d[\d,]*(?:\.\d+)?)\.?\Z",
+    re.IGNORECASE,
+)
 _VALUE_ALONE = re.compile(r"[-+−]?[$€£¥]?\d[\d,. ]*(?:/\d+)?\s*\\?[%％]?|\$[^$]+\$")
 
 
 def stated_answer(text: str) -> str | None:
     """The answer that a text (without marks of emphasis) states; None if it states none."""
     text = text.strip()
+    plain = _PLAIN_END.search(text, max(0, len(text) - 60))
+    if plain:
+        return plain[1]
     if _is_bare(text):
         return text.strip(_QUOTES)
     nothing_since = True
@@ -153,7 +161,7 @@ def _after_label(text: str) -> Found:
     shorter = _ASIDE.sub("", text)
     text = (shorter if _DIGIT_OR_FORMULA.search(shorter) else text).strip(_QUOTES)
     phrase = text.rstrip(".。!！?？;,，।۔؟։" + _QUOTES)
-    formula = re.fullmatch(r"\$([^$]+)\$", phrase)
+    formula = re.fullmatch(r"\$((?:\\\$|[^$])+)\$", phrase)
     if formula:
         return Found(formula[1].strip())
     subject = _IS_THE_ANSWER.search(text)

@@ -38,7 +38,7 @@ _LATEX_VALUE = (
 )
 _UNIT_GLUED = r"(?:[ckm]?m|kg|m?g|ml|mph|km/h|m/s|lbs?|oz|hrs?|min|ft|s|h)(?:\^?\{?[23]\}?|[²³])?|°C?"
 _VALUE = re.compile(
-    r"\$(?P<formula>(?! )[^$\n]*[^$\n ]| [^$\n]+ )\$(?! ?\d)"
+    r"(?<!\\)\$(?P<formula>(?! )(?:\\\$|[^$\n])*[^$\n ]| (?:\\\$|[^$\n])+ )\$(?! ?\d)"
     rf"|(?<![{GLUED}_\d.\\@~^/:#%&])(?<![{GLUED}]-)(?<![\d),],)(?P<name>[A-Za-z]\s*=\s*)?"
     rf"(?P<number>{_SIGNED}(?:(?:US)?\\?[$€£¥￥]\s?)?{_SIGNED}"
     rf"(?:(?:{_DIGITS})?\s*(?:{_LATEX_VALUE})|(?:{_DIGITS})(?:\.\d+)?(?:\s\d+/\d+|/\d+)?(?:e[-+]?\d+)?|\.\d+"
@@ -51,6 +51,7 @@ _UNIT_AFTER = re.compile(
     r"(?P<more>\s+(?!(?:per|squared|cubed)\b))?)"
     r"|\s?(?P<han>平方[一-鿿]{1,2}|立方[一-鿿]{1,2}|[一-鿿]{1,2})"
 )
+_RATE_AFTER = re.compile(r"\s+(?:per|squared|cubed)\b|/[A-Za-z]")
 _NO_UNIT_WORDS = frozenset(["in", "a", "s", "h", "t", "l", "m", "unit", "units", "pct", "块"])
 _JOINS = re.compile(
     r"[\s$,;.、，；&]*(?:\b(?:and|und|et|y|e|en|i|ve|và|dan|och|og|a|și|ja|és|и|та|і)\b|と|과|와|\\text\{\s*and\s*\}|和|以及|及|与)?"
@@ -200,11 +201,11 @@ def _unit_after(sentence: str, end: int) -> tuple[int, str]:
     known = bare.lower() in UNITS or (bare.lower().endswith("s") and bare.lower()[:-1] in UNITS)
     if not known or (bare in _NO_UNIT_WORDS and (match["more"] or bare in ("a", "unit", "units"))):
         return end, ""
-    if re.match(r"\s+(?:per|squared|cubed)\b|/", sentence[match.end() :]):
+    after = match.start("more") if match["more"] else match.end()
+    if _RATE_AFTER.match(sentence, after):
         return end, ""
     power = re.sub(r"[{}^]", "", match["power"] or "").translate(str.maketrans("²³", "23"))
-    begin_of_more = match.start("more") if match["more"] else match.end()
-    return begin_of_more, f" \\text{{ {word}}}" + (f"^{power}" if power else "")
+    return after, f" \\text{{ {word}}}" + (f"^{power}" if power else "")
 
 
 def _denied(sentence: str, value: Value) -> bool:

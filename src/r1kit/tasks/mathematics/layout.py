@@ -12,6 +12,8 @@ from r1kit.tasks.mathematics.phrases import BARE_LABEL, LABEL
 _END_TOKENS = re.compile(
     r"(?:\s*(?:<\|[^|<>\s]{1,40}\|>|<｜[^｜<>]{1,40}｜>|</?s>|<(?:eos|pad|end_of_turn)>|\[/?INST\]))+\s*\Z"
 )
+_LONGEST_TOKENS = 200
+_SPACE_RUN, _LINE_RUN = re.compile(r"[^\S\n]{2,}"), re.compile(r"\n(?:[^\S\n]?\n){2,}")
 _CALCULATION = re.compile(r"<<[^<>\n]{0,200}>>")
 _LINE_BREAK_TAG = re.compile(r"<br\s*/?>|</p>|</div>", re.IGNORECASE)
 _EMPHASIS_TAG = re.compile(r"</?(?:b|strong|i|em|u|span|p|div|code|mark|font|center)(?:\s[^<>]{0,80})?>", re.I)
@@ -33,6 +35,7 @@ _ROW_END = re.compile(r"\\\\(?:\[[^\]\n]{0,20}\])?")
 _NAMED_ROW = re.compile(r"\s*([A-Za-z](?:_\{?\w+\}?)?)\s*&?\s*=")
 _OPEN_LINE = re.compile(r"(?:[:：=]|\b(?:is|are|get|have|obtain|equals|gives|that|conclude|thus|hence|so)|[是为得])\s*$", re.I)
 _SENTENCE_END = re.compile(r"[.!?。！？।۔؟։]['\"”’»」)$*]*\s*$")
+_LONGEST_ENDING = 40
 _BULLET = re.compile(r"\s*(?:[-*•]\s+|\(?(?:\d{1,2}|[a-z])[.)]\s+)(?=\S)")
 _AFTER_MARK = r"['\"”’)$*]*"
 _BREAK = re.compile(
@@ -51,7 +54,9 @@ class Sentence:
 
 def without_marks(text: str) -> str:
     """The text without emphasis, tags of emphasis, calculator notes and end tokens at its end."""
-    text = _END_TOKENS.sub("", text)
+    text = _LINE_RUN.sub("\n\n", _SPACE_RUN.sub(" ", text)).strip()
+    if text.endswith((">", "]")):
+        text = text[:-_LONGEST_TOKENS] + _END_TOKENS.sub("", text[-_LONGEST_TOKENS:])
     if "<" in text:
         text = _CALCULATION.sub("", text)
         text = _EMPHASIS_TAG.sub("", _LINE_BREAK_TAG.sub("\n", text))
@@ -93,7 +98,7 @@ def _lines(text: str) -> list[str]:
             continue
         bullet = _BULLET.match(line)
         if lines and _continues(lines[-1], line):
-            if BARE_LABEL.fullmatch(lines[-1]) and not lines[-1].rstrip().endswith((":", "：")):
+            if len(lines[-1]) < 100 and BARE_LABEL.fullmatch(lines[-1]) and not lines[-1].rstrip().endswith((":", "：")):
                 lines[-1] += ":"
             lines[-1] += " " + (line[bullet.end() :] if bullet else line)
             bullets = 1 if bullet else 0
@@ -108,11 +113,12 @@ def _lines(text: str) -> list[str]:
 
 def _continues(before: str, line: str) -> bool:
     """Whether a line belongs to the sentence of the line before it."""
-    if BARE_LABEL.fullmatch(before) or LABEL.fullmatch(before) or _OPEN_LINE.search(before):
+    end = before[-_LONGEST_ENDING:]
+    if _OPEN_LINE.search(end) or (len(before) < 100 and (BARE_LABEL.fullmatch(before) or LABEL.fullmatch(before))):
         return True
     if line.startswith("$") and not LABEL.match(line):
-        return not _SENTENCE_END.search(before) and FORMULA.fullmatch(line) is not None
-    return before.endswith("$") and line[0].islower() and not _SENTENCE_END.search(before.rstrip("$ "))
+        return not _SENTENCE_END.search(end) and FORMULA.fullmatch(line) is not None
+    return before.endswith("$") and line[0].islower() and not _SENTENCE_END.search(end.rstrip("$ "))
 
 
 def _one_line(match: re.Match[str]) -> str:

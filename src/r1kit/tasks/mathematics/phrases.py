@@ -75,7 +75,7 @@ DOUBT = re.compile(
     re.IGNORECASE,
 )
 NEGATED_BEFORE = re.compile(
-    r"(?:\bnot|n't|\bnever|\bno longer|\bisnt|\bnicht|\bkeine?|\bpas|\bno es|\bno son|\bnon è|\bnão é|\bniet"
+    r"(?:(?<!than )(?<!or )\bnot|n't|\bnever|\bno longer|\bisnt|\bnicht|\bkeine?|\bpas|\bno es|\bno son|\bnon è|\bnão é|\bniet"
     r"|\bgeen|\bnie(?: jest)?|\bkhông phải(?: là)?|\bkhông|\bbukan|\binte|\bikke|\bnení|\bne|\bnu este|\bei ole"
     r"|\bnem|\bне|\bније|\bδεν είναι|\bδεν|ليست?|אינה|אינו|\bלא|ไม่ใช่|არ არის|\bոչ|不是|不等于|并非|≠"
     r"|\\ne(?:q)?(?![a-z]))\s*(?:equal(?: to)?|be|the|simply|just|е|је)?\W*$",

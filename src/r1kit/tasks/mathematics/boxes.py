@@ -7,11 +7,12 @@ from r1kit.tasks.mathematics.values import alike
 
 Box = tuple[int, int, str]  # begin, end, content
 _UNSEEN = re.compile(r"\\[hv]?phantom\s*\{[^{}]*$")
-_SENTENCE_END = re.compile(r"[.!?][$*)\"'\]\\]*\s+(?=\S)|[。！？]|\n\s*\n|(?<=[\w.,])\n")
+_SENTENCE_END = re.compile(r"[.!?][$*)\"'\]\\]*\s+(?=[A-Z一-鿿$\\*#])|[。！？]|\n\s*\n|(?<=[\w.,])\n")
 _JOINED = re.compile(r"[\s$,;.、，；&]*(?:\b(?:and|or)\b|\\text\s*\{\s*(?:and|or)\s*\}|和|以及|及|或)?[\s$,;、，；&]*")
 _CONCLUSION = re.compile(
-    r"=|\b(?:which|then|final|wait|actually|rather|correction|we get|we have|we find|we obtain)\b|[得到]", re.IGNORECASE
+    r"=|\b(?:which|final|wait|actually|rather|correction|we get|we have|we find|we obtain)\b|[得到]", re.IGNORECASE
 )
+_NAMED_NEXT = re.compile(r"[$\s]*(?:,|;|\band\b|&|\n)[$\s]*(?:and\s)?[\s$]*[A-Za-z](?:_\w)?\s*=[\s$]*")
 _ANOTHER = re.compile(r"\b(?:also|another|second|other|alternatively|as well)\b|另", re.IGNORECASE)
 _FAR = 200  # characters between two boxes beyond which the later one is a result of its own
 
@@ -52,6 +53,8 @@ def _side_by_side(between: str) -> bool:
         return False
     spaced = re.sub(r"\\q?quad(?![A-Za-z])|\\[,;: !]|~|\\\\|\\text(?=\s*\{)|[{}]|\\\[|\\\]|\\\(|\\\)", " ", between)
     if _JOINED.fullmatch(spaced):
+        return True
+    if _NAMED_NEXT.fullmatch(spaced):
         return True
     return not (CONCLUDES.search(between) or _CONCLUSION.search(between) or _SENTENCE_END.search(between))
 

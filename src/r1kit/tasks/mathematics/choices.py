@@ -11,7 +11,8 @@ _TEXT_COMMAND = re.compile(r"\\(?:text|mathrm|textbf|mathbf|textrm|textsf|texttt
 _NAMES = rf"{ANSWER_WORDS}|\b(?:options?|choices?|pick|choose|select|go with)\b|选项?|选择"
 _STATED = re.compile(
     rf"(?:{_NAMES})\W{{0,8}}(?:is|are|as|would be|must be|为|是|es|est|ist|è|é|är|er|는|은|は|:|：)?\W{{0,8}}(?:(?:option|choice)\W{{0,3}})?"
-    r"([A-Ja-j])(?![A-Za-z'’])",
+    r"([A-Ja-j])(?![A-Za-z'’]|\)?\s*(?:,|、|and\b)\s*\(?[A-J]\b)"
+    r"|\b(?:right|correct|best|true)(?:\s+one)?\s*(?:is|:)\s*\(?([A-J])(?![A-Za-z'’])",
     re.IGNORECASE,
 )
 _SUBJECT = re.compile(
@@ -47,7 +48,7 @@ def chosen_letter(text: str) -> str | None:
         return None
     hedged = len(named) > 1 and (OR.search(last) or DOUBT.search(last))
     for place in (last, text):
-        letters = {found.upper() for found in _STATED.findall(place) if found != "a"}
+        letters = {(one or other).upper() for one, other in _STATED.findall(place) if one != "a"}
         letters |= set(_SUBJECT.findall(place))
         if len(letters) == 1 and not hedged:
             return letters.pop()

@@ -12,7 +12,15 @@ _NULLS = frozenset(
     ["nan", "none", "null", "nil", "n/a", "#n/a", "na", "<na>", "nat", "-", "--", "?", "??", "???", "tbd", "todo", "unknown",
      "missing", "not available", "no answer", "proof", "see solution", "undefined answer"]
 )  # fmt: skip
-_SENTENCE = re.compile(r"[A-Za-z]{2,}(?:[\s,]+\S+){3,}|[一-鿿]{2,}[，,].*\d")
+_VERB = re.compile(
+    r"\b(?:is|are|was|has|have|had|so|because|since|therefore|thus|hence|gets?|gives?|makes?|we|she|he|they|answer)\b", re.IGNORECASE
+)
+_OPEN_CLAIM = re.compile(
+    r"\b(?:except|other than|any|all|every|each|such that|multiples?|greater|larger|smaller|less|more|at least|at most|prove|proof"
+    r"|show|shows|provided|unless|if|cannot|undefined|times|between)\b",
+    re.IGNORECASE,
+)
+_HAN_SENTENCE = re.compile(r"(?=.*\d)(?:.*[一-鿿]){6}.*(?:[，,。]|共有|等于)")
 _WORDS = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 
 
@@ -25,9 +33,7 @@ def gold_text(gold: str) -> str:
     if boxes:
         return ",".join(boxes_side_by_side(gold, boxes))
     gold = gold.strip()
-    if _is_sentence(gold):
-        return stated_answer(without_marks(gold)) or gold
-    return gold
+    return _read_sentence(gold) or gold if _is_sentence(gold) else gold
 
 
 def gold_fault(gold: str) -> str | None:
@@ -35,7 +41,7 @@ def gold_fault(gold: str) -> str | None:
     returned."""
     if gold.strip().strip("\"'").lower() in _NULLS:
         return f"{gold.strip()!r} stands for no answer; write the answer (no solution: \\emptyset), or remove the row"
-    if _is_sentence(gold) and stated_answer(without_marks(gold)) is None:
+    if _is_sentence(gold) and _read_sentence(gold) is None:
         return "a sentence without a final answer; end it with #### ANSWER or \\boxed{ANSWER}"
     if not tidy(gold):
         return "no gold answer; write it, or remove the row"
@@ -44,5 +50,13 @@ def gold_fault(gold: str) -> str | None:
 
 def _is_sentence(gold: str) -> bool:
     """Whether a gold text is a sentence with numbers or formulas in it rather than an answer."""
+    if re.search(r"\d|\$", gold) is None:
+        return False
     outside = re.sub(r"\$[^$]*\$|\\(?:text|mathrm|textbf|mbox|begin|end)\s*\{[^{}]*\}", " ", gold)
-    return len(_WORDS.findall(outside)) >= 4 and re.search(r"\d|\$", gold) is not None
+    words = len(_WORDS.findall(outside))
+    return words >= 6 or (words >= 3 and _VERB.search(outside) is not None) or _HAN_SENTENCE.match(gold) is not None
+
+
+def _read_sentence(gold: str) -> str | None:
+    """The answer that a gold sentence states; None for a claim such as "all numbers except 3"."""
+    return None if _OPEN_CLAIM.search(gold) else stated_answer(without_marks(gold))

@@ -15,6 +15,10 @@ _END_TOKENS = re.compile(
 _LONGEST_TOKENS = 200
 _SPACE_RUN, _LINE_RUN = re.compile(r"[^\S\n]{2,}"), re.compile(r"\n(?:[^\S\n]?\n){2,}")
 _CALCULATION = re.compile(r"<<[^<>\n]{0,200}>>")
+_GOLD_MARK = re.compile(r"(?<!#)####(?!#)")
+_FENCE = re.compile(r"^[ \t]*(?:```[\w+-]*|~~~[\w+-]*)[ \t]*$|^#{1,3}[ \t]+(?=\S+$)", re.MULTILINE)
+_PICTURE = re.compile("[\u2600-\u27bf\U0001f300-\U0001faff\ufe0f]")
+_UNIT_IN_BRACKETS = re.compile(r"(?<=\d)\s*[（(]([一-鿿/]{1,4})[)）]")
 _LINE_BREAK_TAG = re.compile(r"<br\s*/?>|</p>|</div>", re.IGNORECASE)
 _EMPHASIS_TAG = re.compile(r"</?(?:b|strong|i|em|u|span|p|div|code|mark|font|center)(?:\s[^<>]{0,80})?>", re.I)
 _EMPHASIS = re.compile(
@@ -57,6 +61,9 @@ def without_marks(text: str) -> str:
     text = _LINE_RUN.sub("\n\n", _SPACE_RUN.sub(" ", text)).strip()
     if text.endswith((">", "]")):
         text = text[:-_LONGEST_TOKENS] + _END_TOKENS.sub("", text[-_LONGEST_TOKENS:])
+    if "#" in text or "```" in text:
+        text = _FENCE.sub("", _GOLD_MARK.sub("\n####", text))
+    text = _PICTURE.sub("", _UNIT_IN_BRACKETS.sub(r"\1", text)) if not text.isascii() else text
     if "<" in text:
         text = _CALCULATION.sub("", text)
         text = _EMPHASIS_TAG.sub("", _LINE_BREAK_TAG.sub("\n", text))

@@ -25,13 +25,14 @@ ANSWER_WORDS = (
     r"|答案|结果|答(?!应|复|题|谢)"
 )
 _LINK = (
-    r"is|are|was|were|equals?|would be|must be|should be|will be|comes (?:out )?to|becomes|est|sont|vaut|ist"
-    r"|sind|beträgt|lautet|es|son|è|sono|é|são|zijn|bedraagt|jest|wynosi|to|là|adalah|ialah|är|er|je|este|on"
+    r"is|are|was|were|equals?|would be|must be|should be|will be|comes (?:out )?to(?: be)?|becomes|est|sont|vaut|ist"
+    r"|sind|beträgt|lautet|es|son|è|sono|é|são|zijn|bedraagt|jest|wynosi|là|adalah|ialah|är|er|je|este"
     r"|равен|равно|равна|составляет|дорівнює|е|је|είναι|է|არის|هو|هي|היא|הוא|คือ|は|は、|은|는|हे|हो|हल|হল|হলো"
     r"|应该是|应为|等于|是|为"
 )
 ANSWER_IS = re.compile(
     rf"(?:{ANSWER_WORDS})\s*(?:(?:{_LINK})(?![{LATIN}])\s*[:：=]?|[:：=]|[—–-](?=\s))\s*"
+    r"|\b(?:odpowied[źz]|wynik)\s+to\s+|\b(?:vastaus|tulos)\s+on\s+"
     r"|\b(?:answer|result|solution)s?\b[^.\n:!?]{0,80}?(?:\b(?:is|are|equals)\b|=)\s*",
     re.IGNORECASE,
 )
@@ -42,7 +43,7 @@ LABEL = re.compile(
     r"(?:(?:the|my|our|la|le|die|das|el|il|lo|a|o|het|den|最终|最后|正确)\s*)?"
     r"(?:(?:final|correct|short|numeric(?:al)?|finale?|endgültige|definitiva|окончательный|最终)\s+)?"
     rf"(?:{ANSWER_WORDS}|\bA)(?:\s+(?:final|finale|definitiva))?\s*"
-    rf"(?:\([^()\n]{{0,30}}\)\s*)?(?:(?:{_LINK})\s*)?[:：=]+)\s*",
+    rf"(?:\([^()\n]{{0,30}}\)\s*)?(?:(?:{_LINK})\s*)?(?:=>|->|→|[:：=】]+))\s*",
     re.IGNORECASE,
 )
 BARE_LABEL = re.compile(
@@ -56,7 +57,7 @@ LINKS = re.compile(
 )
 CONCLUDES = re.compile(
     r"\b(?:therefore|thus|hence|so|finally|consequently|it follows|we conclude|giving|gives|implies|yields"
-    r"|means|total|altogether|donc|ainsi|also|daher|somit|folglich|por lo tanto|entonces|quindi|dunque"
+    r"|means|total|altogether|donc|ainsi|daher|somit|folglich|por lo tanto|entonces|quindi|dunque"
     r"|portanto|logo|dus|więc|zatem|böylece|vậy|do đó|jadi|alltså|altså|tedy|deci|siis|tehát|итак|значит"
     r"|следовательно|отже|следователно|dakle|дакле|άρα|ուստի|ամიტომ)\b"
     r"|таким образом|したがって|よって|따라서|그러므로|إذن|لذلك|بنابراین|لہذا|לכן|इसलिए|म्हणून|त्यसैले|ดังนั้น"
@@ -82,7 +83,7 @@ NEGATED_BEFORE = re.compile(
     re.IGNORECASE,
 )
 NEGATED_AFTER = re.compile(
-    r"[^\d.。!?]{0,12}(?:\b(?:is|are|was) (?:not|n't|never|wrong|incorrect|false|too|excluded|impossible)\b"
+    r"[^\d.。!?]{0,12}(?:\b(?:is|are|was) (?:(?:the|a|an) )?(?:not|n't|never|wrong|incorrect|false|too|excluded|impossible|opposite)\b"
     r"|\b(?:isn't|aren't|doesn't|does not|cannot be|can't be|değil|appears?|occurs?|is mentioned)"
     r"|ではな|ではあ|じゃな|でない|아닙|아니|이 아|نیست|نہیں|नहीं|नाही|होइन|নয়|அல்ல|இல்லை|չէ|不对|是错|不是)",
     re.IGNORECASE,
@@ -110,10 +111,10 @@ REFERENCE_BEFORE = re.compile(
     r"|steg|sida|trin|side|strana|pasul|vaihe|sivu|lépés|oldal|шаг|шага|шаге|страниц[аеыу]|стр\.|крок"
     r"|сторінк[аиі]|стъпка|корак|βήμα|σελίδα|քայլ|էջ|ნაბიჯი|გვერდი)|ステップ|手順|단계|ขั้นตอนที่|หน้า|الخطوة|صفحة"
     r"|صفحه|گام|مرحله|קدم|שלב|עמוד|चरण|पृष्ठ|ধাপ|পৃষ্ঠা|படி|பக்கம்|步骤|引理|定理|公式|习题|例题?|图|表|方法"
-    r"|见第|[#№])\s*[($]*$",
+    r"|见第|[#№]|\bsee|\bcf\.|\brefer to)\s*[($\[]*$",
     re.IGNORECASE,
 )
-REFERENCE_AFTER = re.compile(r"\s*(?:步|页|题|章|节|条目|行|段|ページ|番目|페이지|단계|번째)")
+REFERENCE_AFTER = re.compile(r"\s*(?:ページ|番目|페이지|단계|번째)")
 CONDITION_BEFORE = re.compile(
     r"(?:\b(?:since|because|if|given|assuming|where|when|whenever|unless|provided(?: that)?|weil|wenn|da|falls"
     r"|car|si|parce que|porque|cuando|perché|quando|omdat|als|если|так как)|因为|由于|如果|当|若)\s*[($]*$",
@@ -126,7 +127,7 @@ REFUSES = re.compile(
     r"|tell|say|find|compute|calculate|decide|give|conclude|help|provide)|cannot\s+(?:\w+\s+){0,2}?(?:answer"
     r"|determine|solve|say|find|compute|be\s+(?:answered|determined|solved|found|computed|known))"
     r"|unable to|not sure|unsure|no idea|no clue|not enough information|insufficient|impossible to"
-    r"|depends? on|unknown to me|i give up|no answer|i refuse|je ne sais pas|ich weiß (?:es )?nicht"
+    r"|depends? on|unknown|i give up|no answer|i refuse|je ne sais pas|ich weiß (?:es )?nicht"
     r"|weiß ich nicht|kann ich nicht|no (?:lo )?sé|no puedo|non (?:lo )?so|non posso|não sei|não posso"
     r"|weet (?:ik )?(?:het )?niet|nie wiem|bilmiyorum|không biết|tidak tahu|vet inte|ved (?:det )?ikke|nevím"
     r"|nu știu|en tiedä|nem tudom|не знаю|не могу|не можу|не знам|δεν (?:ξέρω|γνωρίζω)|չգիտեմ|არ ვიცი)"

@@ -26,6 +26,7 @@ from r1kit.tasks.mathematics.values import NOTHING, Found, value_of
 LONGEST_SENTENCE = 1_000
 LONGEST_WORDS = 60
 _QUOTES = "\"'“”‘’„«»「」『』`*_ \t\n"
+_MARKS_OF_QUOTATION = re.compile("[\"“”„«»「」『』]")
 _DIGIT_OR_FORMULA = re.compile(r"[\d$\\½¼¾⅓⅔π√∞]")
 _WORDS_OF_OTHER_SCRIPTS = re.compile(r"[^\W\d_A-Za-z一-鿿πθ°²³½¼¾⅓⅔⁰-⁹]")
 _OTHER_LABEL = re.compile(r"[^:：$\\]{0,80}[^\d:：$\\][:：](?!\S*//)\s*(?=\S)")
@@ -45,6 +46,10 @@ _CHECKS = re.compile(r"\b(?:check|verif|substitut|plug|confirm|indeed|part|corre
 _PLAIN_END = re.compile(
     r"(?:\A|\n|[.!?] )(?:(?:So|Thus|Therefore|Hence),? )?(?:####|A:|(?:the )?(?:final )?answer(?: is:?|:)) ?(\d[\d,]*(?:\.\d+)?)\.?\Z",
     re.IGNORECASE,
+)
+_BARE_FORMULA = re.compile(
+    r"(?:\b(?:is|are|equals|get|gives|so|thus|hence|therefore)|[:：])\s+((?:(?:(?<![A-Za-z])[A-Za-z]|\d|sqrt|sin|cos|tan|log|ln|pi)(?![A-Za-z]{2})"
+    r"|[-+*/^=()|.,\s√π²³])+?)[.\s]*$"
 )
 _VALUE_ALONE = re.compile(r"[-+−]?[$€£¥]?\d[\d,. ]*(?:/\d+)?\s*\\?[%％]?|\$[^$]+\$")
 
@@ -74,7 +79,10 @@ def corrected_answer(text: str) -> str | None:
         return None
     for sentence in reversed(sentences(text)):
         content = sentence.text[-LONGEST_SENTENCE:]
-        label = LABEL.match(content) if sentence.opens_line else None
+        content = re.sub(r"^[\s.,;:)}\]$]+(?=\s)", "", content).lstrip()
+        label = LABEL.match(content)
+        if label and not sentence.opens_line and content.startswith(("A", "a")) and not content[1:2].isalpha():
+            label = None
         stated = label or (None if _CHECKS.search(content) else _last_match(ANSWER_IS, content))
         if stated and (label or ":" not in stated.group()) and _DIGIT_OR_FORMULA.search(content, stated.end()):
             found = _after_label(content[stated.end() :])
@@ -90,7 +98,7 @@ def _is_bare(text: str) -> bool:
         and len(text) <= 200
         and not is_prose(text)
         and not LABEL.match(text)
-        and not re.match(r"[A-Za-z][A-Za-z ]+[:：]\s*\S", text)
+        and not re.match(r"(?:[A-Za-z][A-Za-z ]+|[一-鿿]{1,8})[:：]\s*\S", text)
         and not BARE_LABEL.match(text)
         and not ANSWER.search(text)
         and not CONCLUDES.search(text)
@@ -105,6 +113,8 @@ def _decide(sentence: Sentence, last: bool) -> Found:
     if REFUSES.search(content) or RETRACTS.search(content):
         return Found(None)
     label = LABEL.match(content) if sentence.opens_line else None
+    if not label and content.rstrip(_QUOTES).endswith(("?", "？")):
+        return Found(None) if value_of(content, strict=False).any else NOTHING
     if label:
         return _after_label(content[label.end() :])
     bare = BARE_LABEL.match(content) if sentence.opens_line else None
@@ -122,6 +132,9 @@ def _decide(sentence: Sentence, last: bool) -> Found:
     if word:
         found = value_of(content[word.end() :], strict=True)
         return found if found.any else value_of(content, strict=True)
+    formula = _formula_at_end(content)
+    if formula and (last or CONCLUDES.search(content)):
+        return Found(formula)
     if CONCLUDES.search(content):
         return value_of(content, strict=False)
     if not last:
@@ -133,6 +146,14 @@ def _decide(sentence: Sentence, last: bool) -> Found:
         if found.any:
             return found
     return value_of(content, strict=False)
+
+
+def _formula_at_end(content: str) -> str | None:
+    """A formula with variables, without dollar signs, that a sentence ends in: "The line is y = 2x + 9."."""
+    match = _BARE_FORMULA.search(content[-200:])
+    if match is None or not re.search(r"\d?[a-z]\s*[-+*/^]|[-+*/^]\s*\d*[a-z]", match[1]):
+        return None
+    return match[1].strip()
 
 
 def _last_match(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
@@ -150,7 +171,7 @@ def _after_label(text: str) -> Found:
         if not (again or inner) or inner is None:
             break
         text = text[inner.end() :]
-    text = text.strip().strip(_QUOTES)
+    text = _MARKS_OF_QUOTATION.sub("", text).strip().strip(_QUOTES)
     if not text:
         return Found(None)
     if NEGATED_BEFORE.search(re.match(r"\W*(?:\w+)?", text)[0] + " "):  # type: ignore[index]

@@ -37,11 +37,13 @@ _LATEX_VALUE = (
     r"\\[dtc]?frac\s*(?:\{(?:[^{}]|\{[^{}]*\})*\}\s*){2}|\\sqrt\s*(?:\[\w+\])?\s*\{(?:[^{}]|\{[^{}]*\})*\}|\\pi(?![A-Za-z])"
 )
 _UNIT_GLUED = r"(?:[ckm]?m|kg|m?g|ml|mph|km/h|m/s|lbs?|oz|hrs?|min|ft|s|h)(?:\^?\{?[23]\}?|[²³])?|°C?"
+_ENTRY = r"[-+−]?(?:\d+(?:\.\d+)?(?:/\d+)?|∞)"
 _VALUE = re.compile(
     r"(?<!\\)\$(?P<formula>(?! )(?:\\\$|[^$\n])*[^$\n ]| (?:\\\$|[^$\n])+ )\$(?! ?\d)"
+    rf"|(?<![{GLUED}_\d.\\@~^/:#%&])(?P<tuple>[(\[]\s*{_ENTRY}(?:\s*,\s*{_ENTRY})+\s*[)\]])"
     rf"|(?<![{GLUED}_\d.\\@~^/:#%&])(?<![{GLUED}]-)(?<![\d),],)(?P<name>[A-Za-z]\s*=\s*)?"
     rf"(?P<number>{_SIGNED}(?:(?:US)?\\?[$€£¥￥]\s?)?{_SIGNED}"
-    rf"(?:(?:{_DIGITS})?\s*(?:{_LATEX_VALUE})|(?:{_DIGITS})(?:\.\d+)?(?:\s\d+/\d+|/\d+)?(?:e[-+]?\d+)?|\.\d+"
+    rf"(?:(?:{_DIGITS})?\s*(?:{_LATEX_VALUE})|\d{{1,3}}(?::\d{{1,3}}){{1,2}}|(?:{_DIGITS})(?:\.\d+)?(?:\s\d+/\d+|/\d+)?(?:e[-+]?\d+)?|\.\d+"
     rf"|[-+]?\d*[½¼¾⅓⅔]|\d*√\d+|\d*π))"
     rf"(?:(?P<percent>\s*\\?[%％])|(?P<glued>{_UNIT_GLUED})(?=[^\w^²³]|$)|(?P<scale>\s?[万亿千百])(?![一-鿿]?分))?"
     rf"(?![{GLUED}_\d]|[.,:/@]\d|[-–][A-Za-z]|\s*\\?[%％]\d|\\[A-Za-z]|/(?![a-z]{{1,8}}(?![\w./]))[A-Za-z]|\.[A-Za-z]|\()"
@@ -60,19 +62,24 @@ _JOINS = re.compile(
 _OPERATOR_BETWEEN = re.compile(r"\s*(?:[-+*/×÷·x−]|\\times|\\cdot|\\div|\\times)\s*\(?\s*|\)?\s*[-+*/×÷·−]\s*\(?\s*")
 _EQUALS_BETWEEN = re.compile(r"\s*\)?\s*[A-Za-z]{0,12}\s*=\s*")
 _PART_OF_FORMULA_BEFORE = re.compile(r"(?:(?<![A-Za-z])[A-Za-z]|[\d)\]])\s?[-+*/^_<>−]\s?$|[<>≤≥]\s?$|(?<![A-Za-z])[b-zB-HJ-Z]\s*[<>]\s*$")
+_POWER_BEFORE = re.compile(r"[A-Za-z)]\s?\^\{?\d+\}?\s?[-+*/−]\s?$")
+_OPERATOR_WORD_AFTER = re.compile(r"\s+(?:minus|plus|times|divided|multiplied|modulo|mod|factorial|squared|cubed)\b")
 _PART_OF_FORMULA_AFTER = re.compile(r"\s?[-+*/^−]\s?(?:[A-Za-z](?![A-Za-z])|\()|\s?[<>≤≥^]|\s?[+*/]\s?\d|\s?!(?=[\w(])")
 _BARE_NAME = re.compile(
     r"\s*(?:\\(?:triangle|angle|odot|Delta|overline|vec|overrightarrow|mathbf|mathcal|text|mathrm|square|parallel)\s*\{?\s*)?"
     r"[A-Za-z][A-Za-z'\s]{0,12}(?:_\{?\w+\}?)?\}?(?:\([A-Za-z,\s]{0,9}\))?\s*|\s*\\[A-Za-z]+\s*"
 )
 _RELATION = re.compile(r"=|<|>|\\(?:le|ge|leq|geq|in|ne|neq|to)(?![A-Za-z])")
-_TEXT_LABEL = re.compile(r"\s*\\(?:text|mathrm|textbf|operatorname)\s*\{[^{}]*\}\s*(?:\([^()=]*\))?\s*=\s*(?=[^=]*$)")
+_TEXT_LABEL = re.compile(
+    r"\s*[A-Za-z]\s*\(\s*-?\d[-\d.,\s]*\)\s*=\s*(?=[^=]*$)"
+    r"|\s*\\(?:text|mathrm|textbf|operatorname)\s*\{[^{}]*\}\s*(?:\([^()=]*\))?\s*=\s*(?=[^=]*$)")
 _CIRCUMSTANCE_BEFORE = re.compile(
     r"\b(?:of|in|for|during|over|within|after|from|on|per)\s+(?:the|his|her|their|its|these|those|all|every)\s+(?:\w+\s+)?$", re.I
 )
 _ADVERBIAL = re.compile(
     r"[^.;:=]*\b(?:of|in|for|during|over|within|after|before|from|on|per|to|by|with|at|than|if|years? old)\b[^.;:=]{0,40}", re.I
 )
+_NAME, _OR_ONLY = re.compile(r"\s*([A-Za-z])\s*="), re.compile(r"[\s,]*(?:or|或|oder|ou)[\s,]*")
 _AND_NEXT = re.compile(r"[^.;:=?!]{0,60}(?:\band\b|&|[和与及]|以及)\s*(?:for |with |about |only |have |has )?\s*\$?$")
 
 
@@ -156,7 +163,12 @@ def _values(sentence: str) -> list[Value]:
             if text:
                 found.append(Value(match.start(), match.end(), text, True))
             continue
-        before = sentence[max(0, match.start() - 6) : match.start()]
+        if match["tuple"] is not None:
+            found.append(Value(match.start(), match.end(), match["tuple"], True))
+            continue
+        before = sentence[max(0, match.start() - 8) : match.start()]
+        if _POWER_BEFORE.search(before) or _OPERATOR_WORD_AFTER.match(sentence, match.end()):
+            continue
         if _PART_OF_FORMULA_BEFORE.search(before) and not before.rstrip(" -+*/^_<>−")[-1:].isdigit():
             continue
         if _PART_OF_FORMULA_AFTER.match(sentence, match.end()) and not re.match(
@@ -218,10 +230,9 @@ def _aside(sentence: str, value: Value) -> bool:
     before = sentence[max(0, value.begin - _CONTEXT) : value.begin]
     if REFERENCE_BEFORE.search(before) or CONDITION_BEFORE.search(before):
         return True
-    if before.endswith("第") and REFERENCE_AFTER.match(sentence, value.end):
+    numbered = before.endswith("第") and re.search(r"[步页题章节条项行段]$", value.text) is not None
+    if numbered or (not value.is_formula and REFERENCE_AFTER.match(sentence, value.end)):
         return True
-    if not value.is_formula and REFERENCE_AFTER.match(sentence, value.end) and not before.endswith("第"):
-        return re.match(r"\s*(?:ページ|番目|페이지|단계|번째)", sentence[value.end :]) is not None
     is_relation = value.is_formula and _RELATION.search(value.text) is not None
     return is_relation and CONDITION_OF_FORMULA.search(before) is not None
 
@@ -276,11 +287,17 @@ def _listed(sentence: str, values: list[Value]) -> str | None:
     texts = [values[-1].text]
     for value, following in zip(reversed(values[:-1]), reversed(values[1:]), strict=True):
         between = sentence[value.end : following.begin]
-        if len(between) > 30 or not _JOINS.fullmatch(between):
+        if len(between) > 30 or not (_JOINS.fullmatch(between) or _same_name(value, following, between)):
             break
         if not any(alike(value.text, text) for text in texts):
             texts.insert(0, value.text)
     return ", ".join(texts) if len(texts) > 1 else None
+
+
+def _same_name(value: Value, following: Value, between: str) -> bool:
+    """Whether two values are solutions for one name: x = 1 or x = 2."""
+    names = [_NAME.match(one.text) for one in (value, following)]
+    return all(names) and names[0][1] == names[1][1] and _OR_ONLY.fullmatch(between) is not None  # type: ignore[index]
 
 
 def _hedged(sentence: str, other: Value, chosen: Value) -> bool:

@@ -44,7 +44,7 @@ def boxed_answer(text: str, boxes: list[Box]) -> str | None:
     before = text[max(0, begin - 100) : begin]
     if _UNSEEN.search(before) or NEGATED_BEFORE.search(before.rstrip(" $\\([{")):
         return None
-    return ",".join(boxes_side_by_side(text, boxes))
+    return ", ".join(boxes_side_by_side(text, boxes))
 
 
 def _side_by_side(between: str) -> bool:

@@ -31,7 +31,7 @@ def gold_text(gold: str) -> str:
         return gold.rpartition(_GOLD_MARK)[2].strip()
     boxes = boxed(gold)
     if boxes:
-        return ",".join(boxes_side_by_side(gold, boxes))
+        return ", ".join(boxes_side_by_side(gold, boxes))
     gold = gold.strip()
     return _read_sentence(gold) or gold if _is_sentence(gold) else gold
 

@@ -119,7 +119,7 @@ def _decide(sentence: Sentence, last: bool) -> Found:
         return _after_label(content[label.end() :])
     bare = BARE_LABEL.match(content) if sentence.opens_line else None
     if bare and _VALUE_ALONE.fullmatch(content[bare.end() :].strip(_QUOTES + ".")):
-        return Found(content[bare.end() :].strip(_QUOTES))
+        return Found(content[bare.end() :].strip(_QUOTES + "."))
     if NOTE.match(content):
         return NOTHING
     stated = _last_match(ANSWER_IS, content)

@@ -2,21 +2,25 @@
 
 import re
 
-from r1kit.tasks.mathematics.phrases import ANSWER_WORDS, LABEL, OR, DOUBT, REFUSES
+from r1kit.tasks.mathematics.phrases import ANSWER_WORDS, DOUBT, LABEL, OR, REFUSES
 
 CHOICE = re.compile(
     r"\s*\$?\s*(?:\\(?:text|mathrm|textbf|mathbf|textrm|textsf|texttt|textit)\{)?\s*\(?([A-J])\)?\s*\}?\s*\$?\.?\s*"
 )
-_TEXT_COMMAND = re.compile(r"\\(?:text|mathrm|textbf|mathbf|textrm|textsf|texttt|textit|mbox|boxed)\s*\{|[{}$\"“”]")
+_TEXT_COMMAND = re.compile(
+    r"\\(?:text|mathrm|textbf|mathbf|textrm|textsf|texttt|textit|mbox|boxed)\s*\{|[{}$\"“”]"
+)
 _NAMES = rf"{ANSWER_WORDS}|\b(?:options?|choices?|pick|choose|select|go with)\b|选项?|选择"
 _STATED = re.compile(
-    rf"(?:{_NAMES})\W{{0,8}}(?:is|are|as|would be|must be|为|是|es|est|ist|è|é|är|er|는|은|は|:|：)?\W{{0,8}}(?:(?:option|choice)\W{{0,3}})?"
+    rf"(?:{_NAMES})\W{{0,8}}(?:is|are|as|would be|must be|为|是|es|est|ist|è|é|är|er"
+    r"|는|은|は|:|：)?\W{0,8}(?:(?:option|choice)\W{0,3})?"
     r"([A-Ja-j])(?![A-Za-z'’]|\)?\s*(?:,|、|and\b)\s*\(?[A-J]\b)"
     r"|\b(?:right|correct|best|true)(?:\s+one)?\s*(?:is|:)\s*\(?([A-J])(?![A-Za-z'’])",
     re.IGNORECASE,
 )
 _SUBJECT = re.compile(
-    r"(?<![A-Za-z])([A-J])\)?\W{0,4}\s(?:is|was|must be|seems)\s+(?:clearly\s+)?(?:(?:the|my|our)\s+)?(?!not|wrong|incorrect)"
+    r"(?<![A-Za-z])([A-J])\)?\W{0,4}\s(?:is|was|must be|seems)\s+(?:clearly\s+)?"
+    r"(?:(?:the|my|our)\s+)?(?!not|wrong|incorrect)"
     r"(?:[a-z]+\s+)?(?:answer|option|choice|correct|right|one)\b"
 )
 _IN_BOX = re.compile(
@@ -51,7 +55,7 @@ def chosen_letter(text: str) -> str | None:
         letters = {(one or other).upper() for one, other in _STATED.findall(place) if one != "a"}
         letters |= set(_SUBJECT.findall(place))
         if len(letters) == 1 and not hedged:
-            return letters.pop()
+            return str(letters.pop())
         if len(letters) > 1 or hedged:
             return None
     whole = re.fullmatch(r"\W*([A-J])(?:\W.*)?", last) if len(last) < 200 else None

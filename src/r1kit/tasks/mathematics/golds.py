@@ -2,21 +2,24 @@
 
 import re
 
+from r1kit.tasks.mathematics.boxes import boxes_side_by_side
 from r1kit.tasks.mathematics.layout import without_marks
 from r1kit.tasks.mathematics.notation import boxed, tidy
-from r1kit.tasks.mathematics.boxes import boxes_side_by_side
 from r1kit.tasks.mathematics.statements import stated_answer
 
 _GOLD_MARK = "####"
 _NULLS = frozenset(
-    ["nan", "none", "null", "nil", "n/a", "#n/a", "na", "<na>", "nat", "-", "--", "?", "??", "???", "tbd", "todo", "unknown",
-     "missing", "not available", "no answer", "proof", "see solution", "undefined answer"]
+    ["nan", "none", "null", "nil", "n/a", "#n/a", "na", "<na>", "nat", "-", "--", "?", "??", "???", "tbd",
+     "todo", "unknown", "missing", "not available", "no answer", "proof", "see solution"]
 )  # fmt: skip
 _VERB = re.compile(
-    r"\b(?:is|are|was|has|have|had|so|because|since|therefore|thus|hence|gets?|gives?|makes?|we|she|he|they|answer)\b", re.IGNORECASE
+    r"\b(?:is|are|was|has|have|had|so|because|since|therefore|thus|hence|gets?|gives?|makes?|we|she|he"
+    r"|they|answer)\b",
+    re.IGNORECASE,
 )
 _OPEN_CLAIM = re.compile(
-    r"\b(?:except|other than|any|all|every|each|such that|multiples?|greater|larger|smaller|less|more|at least|at most|prove|proof"
+    r"\b(?:except|other than|any|all|every|each|such that|multiples?|greater|larger|smaller|less|more"
+    r"|at least|at most|prove|proof"
     r"|show|shows|provided|unless|if|cannot|undefined|times|between)\b",
     re.IGNORECASE,
 )
@@ -40,7 +43,8 @@ def gold_fault(gold: str) -> str | None:
     """Why a text cannot be a gold answer, with the fix; None if it can. ``gold`` is what ``gold_text``
     returned."""
     if gold.strip().strip("\"'").lower() in _NULLS:
-        return f"{gold.strip()!r} stands for no answer; write the answer (no solution: \\emptyset), or remove the row"
+        fix = "write the answer (no solution: \\emptyset), or remove the row"
+        return f"{gold.strip()!r} stands for no answer; {fix}"
     if _is_sentence(gold) and _read_sentence(gold) is None:
         return "a sentence without a final answer; end it with #### ANSWER or \\boxed{ANSWER}"
     if not tidy(gold):
@@ -54,7 +58,11 @@ def _is_sentence(gold: str) -> bool:
         return False
     outside = re.sub(r"\$[^$]*\$|\\(?:text|mathrm|textbf|mbox|begin|end)\s*\{[^{}]*\}", " ", gold)
     words = len(_WORDS.findall(outside))
-    return words >= 6 or (words >= 3 and _VERB.search(outside) is not None) or _HAN_SENTENCE.match(gold) is not None
+    return (
+        words >= 6
+        or (words >= 3 and _VERB.search(outside) is not None)
+        or _HAN_SENTENCE.match(gold) is not None
+    )
 
 
 def _read_sentence(gold: str) -> str | None:

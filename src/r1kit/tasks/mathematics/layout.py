@@ -20,9 +20,12 @@ _FENCE = re.compile(r"^[ \t]*(?:```[\w+-]*|~~~[\w+-]*)[ \t]*$|^#{1,3}[ \t]+(?=\S
 _PICTURE = re.compile("[\u2600-\u27bf\U0001f300-\U0001faff\ufe0f]")
 _UNIT_IN_BRACKETS = re.compile(r"(?<=\d)\s*[（(]([一-鿿/]{1,4})[)）]")
 _LINE_BREAK_TAG = re.compile(r"<br\s*/?>|</p>|</div>", re.IGNORECASE)
-_EMPHASIS_TAG = re.compile(r"</?(?:b|strong|i|em|u|span|p|div|code|mark|font|center)(?:\s[^<>]{0,80})?>", re.I)
+_EMPHASIS_TAG = re.compile(
+    r"</?(?:b|strong|i|em|u|span|p|div|code|mark|font|center)(?:\s[^<>]{0,80})?>", re.I
+)
 _EMPHASIS = re.compile(
-    r"(?<![A-Za-z0-9\\*_`)}\]])(\*{1,3}|_{1,3}|`{1,3})(?=[^\s*_`{^])([^\n]{0,400}?[^\s*_`\\])\1(?![A-Za-z0-9*_`{])"
+    r"(?<![A-Za-z0-9\\*_`)}\]])(\*{1,3}|_{1,3}"
+    r"|`{1,3})(?=[^\s*_`{^])([^\n]{0,400}?[^\s*_`\\])\1(?![A-Za-z0-9*_`{])"
 )
 _ENVIRONMENTS = "equation|align|aligned|alignat|gather|gathered|eqnarray|multline|split|displaymath|math"
 _DISPLAY = re.compile(
@@ -37,15 +40,20 @@ FORMULA = re.compile(r"(?<!\\)\$(?! )(?:\\\$|[^$\n])*[^$\n ]\$(?! ?\d)|(?<!\\)\$
 _ALIGNMENT = re.compile(rf"\\(?:begin|end)\{{(?:{_ENVIRONMENTS})\*?\}}(?:\{{\d+\}})?")
 _ROW_END = re.compile(r"\\\\(?:\[[^\]\n]{0,20}\])?")
 _NAMED_ROW = re.compile(r"\s*([A-Za-z](?:_\{?\w+\}?)?)\s*&?\s*=")
-_OPEN_LINE = re.compile(r"(?:[:：=]|\b(?:is|are|get|have|obtain|equals|gives|that|conclude|thus|hence|so)|[是为得])\s*$", re.I)
+_OPEN_LINE = re.compile(
+    r"(?:[:：=]|\b(?:is|are|get|have|obtain|equals|gives|that|conclude|thus|hence|so)|[是为得])\s*$", re.I
+)
 _SENTENCE_END = re.compile(r"[.!?。！？।۔؟։]['\"”’»」)$*]*\s*$")
 _LONGEST_ENDING = 40
 _BULLET = re.compile(r"\s*(?:[-*•]\s+|\(?(?:\d{1,2}|[a-z])[.)]\s+)(?=\S)")
 _AFTER_MARK = r"['\"”’)$*]*"
 _BREAK = re.compile(
-    rf"\.{_AFTER_MARK}\s+(?=[^\s\da-z])|(?<=[A-Za-z)$])\.{_AFTER_MARK}\s+(?=\d)|(?<!\\)[!?]{_AFTER_MARK}\s+|[。！？।۔؟։](?!\s*$)"
+    rf"\.{_AFTER_MARK}\s+(?=[^\s\da-z])|(?<=[A-Za-z)$])\.{_AFTER_MARK}\s+(?=\d)"
+    rf"|(?<!\\)[!?]{_AFTER_MARK}\s+|[。！？।۔؟։](?!\s*$)"
 )
-_ABBREVIATION = re.compile(r"(?:\b(?:e\.g|i\.e|approx|eq|eqs|fig|no|vs|resp|cf|sec|thm|p|pp|a\.m|p\.m|sq|cu|Mr|Mrs|Dr))\.$")
+_ABBREVIATION = re.compile(
+    r"(?:\b(?:e\.g|i\.e|approx|eq|eqs|fig|no|vs|resp|cf|sec|thm|p|pp|a\.m|p\.m|sq|cu|Mr|Mrs|Dr))\.$"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +102,8 @@ def sentences(text: str) -> list[Sentence]:
 
 
 def _lines(text: str) -> list[str]:
-    """The lines of a text: display mathematics is one formula in the line that leads to it, a label or an open
-    line ("Answer:", "The area is") is joined to the next, and a list of values is one line."""
+    """The lines of a text. Display mathematics is one formula in the line that leads to it; a label or an
+    open line ("Answer:", "The area is") is joined to the next; a list of values is one line."""
     text = _DISPLAY.sub(_one_line, text)
     lines: list[str] = []
     bullets = 0
@@ -105,7 +113,11 @@ def _lines(text: str) -> list[str]:
             continue
         bullet = _BULLET.match(line)
         if lines and _continues(lines[-1], line):
-            if len(lines[-1]) < 100 and BARE_LABEL.fullmatch(lines[-1]) and not lines[-1].rstrip().endswith((":", "：")):
+            if (
+                len(lines[-1]) < 100
+                and BARE_LABEL.fullmatch(lines[-1])
+                and not lines[-1].rstrip().endswith((":", "："))
+            ):
                 lines[-1] += ":"
             lines[-1] += " " + (line[bullet.end() :] if bullet else line)
             bullets = 1 if bullet else 0
@@ -121,7 +133,9 @@ def _lines(text: str) -> list[str]:
 def _continues(before: str, line: str) -> bool:
     """Whether a line belongs to the sentence of the line before it."""
     end = before[-_LONGEST_ENDING:]
-    if _OPEN_LINE.search(end) or (len(before) < 100 and (BARE_LABEL.fullmatch(before) or LABEL.fullmatch(before))):
+    if _OPEN_LINE.search(end) or (
+        len(before) < 100 and (BARE_LABEL.fullmatch(before) or LABEL.fullmatch(before))
+    ):
         return True
     if line.startswith("$") and not LABEL.match(line):
         return not _SENTENCE_END.search(end) and FORMULA.fullmatch(line) is not None
@@ -129,7 +143,7 @@ def _continues(before: str, line: str) -> bool:
 
 
 def _one_line(match: re.Match[str]) -> str:
-    """A display as a formula between dollars: of several rows the last, or all if each names another value."""
+    """A display as a formula between dollars: of its rows the last; all, if each names another value."""
     inside = next(group for group in match.groups() if group is not None)
     rows = [inside]
     if "\\\\" in inside and not re.search(r"\\begin\{(?!" + _ENVIRONMENTS + r")", inside):
@@ -139,7 +153,7 @@ def _one_line(match: re.Match[str]) -> str:
         formula = ", ".join(row.strip(" \n,.") for row in rows)
     else:
         formula = rows[-1] if rows else ""
-    if len(rows) > 1 or "&" in formula and "\\begin{" not in formula:
+    if len(rows) > 1 or ("&" in formula and "\\begin{" not in formula):
         formula = re.sub(r"(?<!\\)&", "", formula)
     formula = _ALIGNMENT.sub(" ", formula)
     return "$" + " ".join(formula.replace("$", " ").split()) + "$"

@@ -33,9 +33,12 @@ _SIGN_WORDS = re.compile(
     )
 )
 _THOUSANDS = re.compile(r"(?<![\d.])(\d{1,3})((?:(?:,|\{,\}|[\u2009\u202f\u00a0])\d{3})+)(?!\d)")
-_TEXT_COMMANDS = re.compile(r"\\(?:textbf|textrm|textsf|texttt|textit|textup|textmd|textsl|textnormal|emph)(?=\s*\{)")
+_TEXT_COMMANDS = re.compile(
+    r"\\(?:textbf|textrm|textsf|texttt|textit|textup|textmd|textsl|textnormal|emph)(?=\s*\{)"
+)
 _QUOTE_PAIRS = (
-    ('"', '"'), ("'", "'"), ("``", "''"), ("``", '"'), ("`", "'"), ("“", "”"), ("„", "“"), ("„", "”"), ("‘", "’"), ("「", "」"),
+    ('"', '"'), ("'", "'"), ("``", "''"), ("``", '"'), ("`", "'"), ("“", "”"), ("„", "“"), ("„", "”"), ("‘",
+    "’"), ("「", "」"),
     ("『", "』"), ("«", "»"), ("»", "«"), ("‹", "›"), ("《", "》"), ("&quot;", "&quot;"),
 )  # fmt: skip
 _QUOTE_BEGINS = tuple(sorted({begin for begin, _ in _QUOTE_PAIRS}))
@@ -63,7 +66,8 @@ def tidy(text: str) -> str:
     text = _SPACING.sub(" ", text)
     text = _SIGN_WORDS.sub(lambda m: _SYMBOLS[m[0]], text)
     text = re.sub(
-        r"\\(?:text|mathrm|textbf|mathbf|mbox|textit|rm|bf|operatorname|textnormal)\s*\{\s*(and|or|及|和|或)\s*\}",
+        r"\\(?:text|mathrm|textbf|mathbf|mbox|textit|rm|bf|operatorname|textnormal)\s*\{\s*(and|or|及|和"
+        r"|或)\s*\}",
         " , ",
         text,
     )
@@ -81,7 +85,13 @@ def without_quotes(text: str) -> str:
         return text
     for begin, end in _QUOTE_PAIRS:
         inner = bare[len(begin) : len(bare) - len(end)]
-        if bare.startswith(begin) and bare.endswith(end) and inner.strip() and begin not in inner and end not in inner:
+        if (
+            bare.startswith(begin)
+            and bare.endswith(end)
+            and inner.strip()
+            and begin not in inner
+            and end not in inner
+        ):
             return inner.strip()
     return text
 

@@ -26,29 +26,33 @@ from r1kit.tasks.mathematics.values import NOTHING, Found, value_of
 LONGEST_SENTENCE = 1_000
 LONGEST_WORDS = 60
 _QUOTES = "\"'“”‘’„«»「」『』`*_ \t\n"
-_MARKS_OF_QUOTATION = re.compile("[\"“”„«»「」『』]")
+_MARKS_OF_QUOTATION = re.compile('["“”„«»「」『』]')
 _DIGIT_OR_FORMULA = re.compile(r"[\d$\\½¼¾⅓⅔π√∞]")
 _WORDS_OF_OTHER_SCRIPTS = re.compile(r"[^\W\d_A-Za-z一-鿿πθ°²³½¼¾⅓⅔⁰-⁹]")
 _OTHER_LABEL = re.compile(r"[^:：$\\]{0,80}[^\d:：$\\][:：](?!\S*//)\s*(?=\S)")
 _EXPLANATION = re.compile(
-    r"[,;，；]?\s+(?:since|because|which|whereas|weil|parce que|car|porque|perché|omdat|bo|ponieważ|eftersom|fordi|protože"
-    r"|deoarece|koska|mert|потому что|так как)\b|[,;，；]\s*(?:as|where|i\.e\.|that is|so|因为|由于|即)\b|因为"
+    r"[,;，；]?\s+(?:since|because|which|whereas|weil|parce que|car|porque|perché|omdat|bo|ponieważ"
+    r"|eftersom|fordi|protože|deoarece|koska|mert|потому что|так как)\b"
+    r"|[,;，；]\s*(?:as|where|i\.e\.|that is|so|因为|由于|即)\b|因为"
     r"|(?<=[\d$}])\s+for (?:all|any|every|each)\b|[,;]\s+(?:for|with) "
 )
 _ASIDE = re.compile(r"\s*\((?![^()]*(?:\bor\b|或))[^()\d$\\]*[A-Za-z]{3,}[^()$\\]*\)")
 _IS_THE_ANSWER = re.compile(
-    r"\s*(?:is|are|was|must be|should be|=)\s+(?:\w+ly\s+|then\s+|thus\s+|hence\s+|therefore\s+)?(?:the|our|my|your)\s+"
+    r"\s*(?:is|are|was|must be|should be|=)\s+(?:\w+ly\s+|then\s+|thus\s+|hence\s+|therefore\s+)?(?:the"
+    r"|our|my|your)\s+"
     r"(?!wrong|incorrect|opposite)(?:[a-z]+\s+){0,2}?(?:answer|solution|result)s?\b",
     re.IGNORECASE,
 )
 _CHECKS = re.compile(r"\b(?:check|verif|substitut|plug|confirm|indeed|part|correct because)", re.IGNORECASE)
 # The commonest ends of a response, read without taking the text apart: the rules below come to the same.
 _PLAIN_END = re.compile(
-    r"(?:\A|\n|[.!?] )(?:(?:So|Thus|Therefore|Hence),? )?(?:####|A:|(?:the )?(?:final )?answer(?: is:?|:)) ?(\d[\d,]*(?:\.\d+)?)\.?\Z",
+    r"(?:\A|\n|[.!?] )(?:(?:So|Thus|Therefore|Hence),? )?(?:####|A:|(?:the )?(?:final )?answer(?: is:?"
+    r"|:)) ?(\d[\d,]*(?:\.\d+)?)\.?\Z",
     re.IGNORECASE,
 )
 _BARE_FORMULA = re.compile(
-    r"(?:\b(?:is|are|equals|get|gives|so|thus|hence|therefore)|[:：])\s+((?:(?:(?<![A-Za-z])[A-Za-z]|\d|sqrt|sin|cos|tan|log|ln|pi)(?![A-Za-z]{2})"
+    r"(?:\b(?:is|are|equals|get|gives|so|thus|hence|therefore)|[:：])\s+((?:(?:(?<![A-Za-z])[A-Za-z]|\d"
+    r"|sqrt|sin|cos|tan|log|ln|pi)(?![A-Za-z]{2})"
     r"|[-+*/^=()|.,\s√π²³])+?)[.\s]*$"
 )
 _VALUE_ALONE = re.compile(r"[-+−]?[$€£¥]?\d[\d,. ]*(?:/\d+)?\s*\\?[%％]?|\$[^$]+\$")
@@ -81,10 +85,19 @@ def corrected_answer(text: str) -> str | None:
         content = sentence.text[-LONGEST_SENTENCE:]
         content = re.sub(r"^[\s.,;:)}\]$]+(?=\s)", "", content).lstrip()
         label = LABEL.match(content)
-        if label and not sentence.opens_line and content.startswith(("A", "a")) and not content[1:2].isalpha():
+        if (
+            label
+            and not sentence.opens_line
+            and content.startswith(("A", "a"))
+            and not content[1:2].isalpha()
+        ):
             label = None
         stated = label or (None if _CHECKS.search(content) else _last_match(ANSWER_IS, content))
-        if stated and (label or ":" not in stated.group()) and _DIGIT_OR_FORMULA.search(content, stated.end()):
+        if (
+            stated
+            and (label or ":" not in stated.group())
+            and _DIGIT_OR_FORMULA.search(content, stated.end())
+        ):
             found = _after_label(content[stated.end() :])
             if found.text is not None and _DIGIT_OR_FORMULA.search(found.text):
                 return found.text
@@ -103,7 +116,10 @@ def _is_bare(text: str) -> bool:
         and not ANSWER.search(text)
         and not CONCLUDES.search(text)
         and not _WORDS_OF_OTHER_SCRIPTS.search(text)
-        and not re.search(r"[。;；]|(?<!\\)[.!?]\s|(?<!\\)[A-Za-z]{3,}\s*=|[一-鿿]{3}.*\d|\d.*[一-鿿]{3}|\$[^$]+\$\W*\w", text)
+        and not re.search(
+            r"[。;；]|(?<!\\)[.!?]\s|(?<!\\)[A-Za-z]{3,}\s*=|[一-鿿]{3}.*\d|\d.*[一-鿿]{3}|\$[^$]+\$\W*\w",
+            text,
+        )
     )
 
 
@@ -157,10 +173,8 @@ def _formula_at_end(content: str) -> str | None:
 
 
 def _last_match(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
-    last = None
-    for last in pattern.finditer(text):
-        pass
-    return last
+    found = list(pattern.finditer(text))
+    return found[-1] if found else None
 
 
 def _after_label(text: str) -> Found:

@@ -34,7 +34,8 @@ _CONTEXT = 60  # characters looked at on each side of a value
 _SIGNED = r"(?:(?<![\w)}\]\d])[-+−])?"
 _DIGITS = r"\d{1,3}(?:(?:[ \u00a0\u202f\u2009~]|\\[,; ]|\{,\})\d{3})+|\d+(?:,\d+)*"
 _LATEX_VALUE = (
-    r"\\[dtc]?frac\s*(?:\{(?:[^{}]|\{[^{}]*\})*\}\s*){2}|\\sqrt\s*(?:\[\w+\])?\s*\{(?:[^{}]|\{[^{}]*\})*\}|\\pi(?![A-Za-z])"
+    r"\\[dtc]?frac\s*(?:\{(?:[^{}]|\{[^{}]*\})*\}\s*){2}|\\sqrt\s*(?:\[\w+\])?\s*\{(?:[^{}]"
+    r"|\{[^{}]*\})*\}|\\pi(?![A-Za-z])"
 )
 _UNIT_GLUED = r"(?:[ckm]?m|kg|m?g|ml|mph|km/h|m/s|lbs?|oz|hrs?|min|ft|s|h)(?:\^?\{?[23]\}?|[²³])?|°C?"
 _ENTRY = r"[-+−]?(?:\d+(?:\.\d+)?(?:/\d+)?|∞)"
@@ -43,10 +44,12 @@ _VALUE = re.compile(
     rf"|(?<![{GLUED}_\d.\\@~^/:#%&])(?P<tuple>[(\[]\s*{_ENTRY}(?:\s*,\s*{_ENTRY})+\s*[)\]])"
     rf"|(?<![{GLUED}_\d.\\@~^/:#%&])(?<![{GLUED}]-)(?<![\d),],)(?P<name>[A-Za-z]\s*=\s*)?"
     rf"(?P<number>{_SIGNED}(?:(?:US)?\\?[$€£¥￥]\s?)?{_SIGNED}"
-    rf"(?:(?:{_DIGITS})?\s*(?:{_LATEX_VALUE})|\d{{1,3}}(?::\d{{1,3}}){{1,2}}|(?:{_DIGITS})(?:\.\d+)?(?:\s\d+/\d+|/\d+)?(?:e[-+]?\d+)?|\.\d+"
+    rf"(?:(?:{_DIGITS})?\s*(?:{_LATEX_VALUE})|\d{{1,3}}(?::\d{{1,3}}){{1,2}}"
+    rf"|(?:{_DIGITS})(?:\.\d+)?(?:\s\d+/\d+|/\d+)?(?:e[-+]?\d+)?|\.\d+"
     rf"|[-+]?\d*[½¼¾⅓⅔]|\d*√\d+|\d*π))"
     rf"(?:(?P<percent>\s*\\?[%％])|(?P<glued>{_UNIT_GLUED})(?=[^\w^²³]|$)|(?P<scale>\s?[万亿千百])(?![一-鿿]?分))?"
-    rf"(?![{GLUED}_\d]|[.,:/@]\d|[-–][A-Za-z]|\s*\\?[%％]\d|\\[A-Za-z]|/(?![a-z]{{1,8}}(?![\w./]))[A-Za-z]|\.[A-Za-z]|\()"
+    rf"(?![{GLUED}_\d]|[.,:/@]\d|[-–][A-Za-z]|\s*\\?[%％]\d|\\[A-Za-z]"
+    rf"|/(?![a-z]{{1,8}}(?![\w./]))[A-Za-z]|\.[A-Za-z]|\()"
 )
 _UNIT_AFTER = re.compile(
     r"\s+(?:(?P<word>(?:square |cubic |sq\.? )?[A-Za-z]{1,12})(?P<power>\^\{?[23]\}?|[²³])?(?![A-Za-z\d])"
@@ -56,31 +59,48 @@ _UNIT_AFTER = re.compile(
 _RATE_AFTER = re.compile(r"\s+(?:per|squared|cubed)\b|/[A-Za-z]")
 _NO_UNIT_WORDS = frozenset(["in", "a", "s", "h", "t", "l", "m", "unit", "units", "pct", "块"])
 _JOINS = re.compile(
-    r"[\s$,;.、，；&]*(?:\b(?:and|und|et|y|e|en|i|ve|và|dan|och|og|a|și|ja|és|и|та|і)\b|と|과|와|\\text\{\s*and\s*\}|和|以及|及|与)?"
+    r"[\s$,;.、，；&]*(?:\b(?:and|und|et|y|e|en|i|ve|và|dan|och|og|a|și|ja|és|и|та|і)\b|と|과|와"
+    r"|\\text\{\s*and\s*\}|和|以及|及|与)?"
     r"[\s$,;、，；&]*"
 )
-_OPERATOR_BETWEEN = re.compile(r"\s*(?:[-+*/×÷·x−]|\\times|\\cdot|\\div|\\times)\s*\(?\s*|\)?\s*[-+*/×÷·−]\s*\(?\s*")
+_OPERATOR_BETWEEN = re.compile(
+    r"\s*(?:[-+*/×÷·x−]|\\times|\\cdot|\\div|\\times)\s*\(?\s*|\)?\s*[-+*/×÷·−]\s*\(?\s*"
+)
 _EQUALS_BETWEEN = re.compile(r"\s*\)?\s*[A-Za-z]{0,12}\s*=\s*")
-_PART_OF_FORMULA_BEFORE = re.compile(r"(?:(?<![A-Za-z])[A-Za-z]|[\d)\]])\s?[-+*/^_<>−]\s?$|[<>≤≥]\s?$|(?<![A-Za-z])[b-zB-HJ-Z]\s*[<>]\s*$")
+_PART_OF_FORMULA_BEFORE = re.compile(
+    r"(?:(?<![A-Za-z])[A-Za-z]|[\d)\]])\s?[-+*/^_<>−]\s?$|[<>≤≥]\s?$|(?<![A-Za-z])[b-zB-HJ-Z]\s*[<>]\s*$"
+)
 _POWER_BEFORE = re.compile(r"[A-Za-z)]\s?\^\{?\d+\}?\s?[-+*/−]\s?$")
-_OPERATOR_WORD_AFTER = re.compile(r"\s+(?:minus|plus|times|divided|multiplied|modulo|mod|factorial|squared|cubed)\b")
-_PART_OF_FORMULA_AFTER = re.compile(r"\s?[-+*/^−]\s?(?:[A-Za-z](?![A-Za-z])|\()|\s?[<>≤≥^]|\s?[+*/]\s?\d|\s?!(?=[\w(])")
+_OPERATOR_WORD_AFTER = re.compile(
+    r"\s+(?:minus|plus|times|divided|multiplied|modulo|mod|factorial|squared|cubed)\b"
+)
+_PART_OF_FORMULA_AFTER = re.compile(
+    r"\s?[-+*/^−]\s?(?:[A-Za-z](?![A-Za-z])|\()|\s?[<>≤≥^]|\s?[+*/]\s?\d|\s?!(?=[\w(])"
+)
 _BARE_NAME = re.compile(
-    r"\s*(?:\\(?:triangle|angle|odot|Delta|overline|vec|overrightarrow|mathbf|mathcal|text|mathrm|square|parallel)\s*\{?\s*)?"
+    r"\s*(?:\\(?:triangle|angle|odot|Delta|overline|vec|overrightarrow|mathbf|mathcal|text|mathrm"
+    r"|square|parallel)\s*\{?\s*)?"
     r"[A-Za-z][A-Za-z'\s]{0,12}(?:_\{?\w+\}?)?\}?(?:\([A-Za-z,\s]{0,9}\))?\s*|\s*\\[A-Za-z]+\s*"
 )
 _RELATION = re.compile(r"=|<|>|\\(?:le|ge|leq|geq|in|ne|neq|to)(?![A-Za-z])")
 _TEXT_LABEL = re.compile(
     r"\s*[A-Za-z]\s*\(\s*-?\d[-\d.,\s]*\)\s*=\s*(?=[^=]*$)"
-    r"|\s*\\(?:text|mathrm|textbf|operatorname)\s*\{[^{}]*\}\s*(?:\([^()=]*\))?\s*=\s*(?=[^=]*$)")
+    r"|\s*\\(?:text|mathrm|textbf|operatorname)\s*\{[^{}]*\}\s*(?:\([^()=]*\))?\s*=\s*(?=[^=]*$)"
+)
 _CIRCUMSTANCE_BEFORE = re.compile(
-    r"\b(?:of|in|for|during|over|within|after|from|on|per)\s+(?:the|his|her|their|its|these|those|all|every)\s+(?:\w+\s+)?$", re.I
+    r"\b(?:of|in|for|during|over|within|after|from|on|per)\s+(?:the|his|her|their|its|these|those|all"
+    r"|every)\s+(?:\w+\s+)?$",
+    re.I,
 )
 _ADVERBIAL = re.compile(
-    r"[^.;:=]*\b(?:of|in|for|during|over|within|after|before|from|on|per|to|by|with|at|than|if|years? old)\b[^.;:=]{0,40}", re.I
+    r"[^.;:=]*\b(?:of|in|for|during|over|within|after|before|from|on|per|to|by|with|at|than|if"
+    r"|years? old)\b[^.;:=]{0,40}",
+    re.I,
 )
 _NAME, _OR_ONLY = re.compile(r"\s*([A-Za-z])\s*="), re.compile(r"[\s,]*(?:or|或|oder|ou)[\s,]*")
-_AND_NEXT = re.compile(r"[^.;:=?!]{0,60}(?:\band\b|&|[和与及]|以及)\s*(?:for |with |about |only |have |has )?\s*\$?$")
+_AND_NEXT = re.compile(
+    r"[^.;:=?!]{0,60}(?:\band\b|&|[和与及]|以及)\s*(?:for |with |about |only |have |has )?\s*\$?$"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,9 +295,9 @@ def _without_circumstances(sentence: str, values: list[Value]) -> list[Value]:
         between = sentence[kept[-1].end : value.begin]
         if _CIRCUMSTANCE_BEFORE.search(between):
             continue
-        if kept[-1].computed and not value.computed and _ADVERBIAL.fullmatch(between):
-            if not (LINKS.search(between) or CONCLUDES.search(between)):
-                continue
+        of_result = kept[-1].computed and not value.computed and _ADVERBIAL.fullmatch(between)
+        if of_result and not LINKS.search(between) and not CONCLUDES.search(between):
+            continue
         kept.append(value)
     return kept
 

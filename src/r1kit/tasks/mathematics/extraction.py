@@ -39,10 +39,10 @@ def final_answer(response: str, choice: bool = False) -> str | None:
         return None
     text = ascii_digits(text[-LONGEST_END:])
     boxes = boxed(text)
+    if BOX.search(text, boxes[-1][1] if boxes else 0):
+        return None  # a box that was never closed
     if boxes:
         return _with_boxes(text, boxes, choice)
-    if BOX.search(text):
-        return None  # a box that was never closed
     text = without_marks(text).strip()
     if not text:
         return None

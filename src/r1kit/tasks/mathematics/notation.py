@@ -150,7 +150,7 @@ def boxed(text: str) -> list[tuple[int, int, str]]:
             bare = re.match(r"[\w.]+", text[begin:])
             if bare:
                 found.append((match.start(), begin + bare.end(), bare.group()))
-            position = begin + 1
+            position = begin + bare.end() if bare else begin
             continue
         depth, end = 0, begin
         for end in range(begin, len(text)):

@@ -132,12 +132,14 @@ def _lines(text: str) -> list[str]:
 
 def _continues(before: str, line: str) -> bool:
     """Whether a line belongs to the sentence of the line before it."""
+    if LABEL.match(line):
+        return False
     end = before[-_LONGEST_ENDING:]
     if _OPEN_LINE.search(end) or (
         len(before) < 100 and (BARE_LABEL.fullmatch(before) or LABEL.fullmatch(before))
     ):
         return True
-    if line.startswith("$") and not LABEL.match(line):
+    if line.startswith("$"):
         return not _SENTENCE_END.search(end) and FORMULA.fullmatch(line) is not None
     return before.endswith("$") and line[0].islower() and not _SENTENCE_END.search(end.rstrip("$ "))
 

@@ -19,7 +19,6 @@ from r1kit.tasks.mathematics.checker_pool import wait_until_ready
 
 SEED = int(os.environ.get("R1KIT_GRADING_SEED", datetime.date.today().toordinal()))
 GENERATED, MUTATED = 4_000, 20_000
-MOST_SECONDS = 2.0  # of processor time for one answer
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,7 +1,7 @@
 """Measure the verifiers: programs a second, batches with infinite loops, and answers a CPU-second compared
 with math-verify.
 
-    python benchmarks/verifiers.py [programs|loops|mathematics|rewards ...]
+    python benchmarks/verifiers.py [programs|loops|mathematics|styles|mutations|rewards ...]
 
 The numbers depend on the machine and on what else it does; the load average is printed first.
 """
@@ -178,6 +178,33 @@ def slowest() -> None:
     )
 
 
+def styles() -> None:
+    """Every worked solution of GSM8K and CMATH, ended in each style with the gold answer and the next number:
+    verdicts other than expected."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "grading"))
+    from styles import in_styles
+
+    for name in ("gsm8k_train", "gsm8k_test", "cmath_test"):
+        cases = list(in_styles(DATA / f"{name}.jsonl"))
+        begun = time.process_time()
+        wrong = sum((check_math(g, r).outcome == "correct") != is_right for g, r, is_right in cases)
+        rate = len(cases) / (time.process_time() - begun)
+        print(f"{name}: {wrong} of {len(cases)} judged otherwise than expected, {rate:.0f} answers/CPU-s")
+
+
+def mutations() -> None:
+    """100,000 mutated responses that do not give the gold number: how many are called correct."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "grading"))
+    from mutations import mutated
+
+    paid, slowest_s = 0, 0.0
+    for gold, response in mutated(100_000, int(os.environ.get("R1KIT_GRADING_SEED", "0"))):
+        begun = time.thread_time()
+        paid += check_math(gold, response).outcome == "correct"
+        slowest_s = max(slowest_s, time.thread_time() - begun)
+    print(f"mutations: {paid} of 100,000 called correct; slowest {slowest_s:.2f} CPU-s")
+
+
 def rewards() -> None:
     """Microseconds for the format and the language of one rollout."""
     text = (
@@ -201,6 +228,8 @@ BENCHMARKS = {
     "loops": loops,
     "mathematics": mathematics_,
     "slowest": slowest,
+    "styles": styles,
+    "mutations": mutations,
     "rewards": rewards,
 }
 

@@ -27,7 +27,14 @@ from pydantic import Field, field_validator, model_validator
 from r1kit.config import Config, InputError, KeyPath, R1kitError
 from r1kit.jsonl import column, first_error, parse_row, read_lines, write_jsonl
 from r1kit.language import scripts_of
-from r1kit.tasks.mathematics.check import boxed, check_math_batch, final_answer, gold_text, tidy
+from r1kit.tasks.mathematics.check import (
+    boxed,
+    check_math_batch,
+    final_answer,
+    gold_fault,
+    gold_text,
+    tidy,
+)
 from r1kit.tasks.overlap import is_held_out_prompt, without_contaminated, without_duplicates
 from r1kit.tasks.programs import TESTS, ask_for_program, check_programs, program_columns, read_program
 from r1kit.tasks.task import single_answer, stamp_of
@@ -380,8 +387,9 @@ def _number(path: Path, number: int, row: dict[str, Any], name: str) -> str:
 
 def _math_gold(written: str) -> str:
     gold = gold_text(written)
-    if not tidy(gold):
-        raise ValueError("no gold answer; write it, or remove the row")
+    fault = gold_fault(gold)
+    if fault is not None:
+        raise ValueError(fault)
     if len(gold) > LONGEST_GOLD or "\n" in gold:
         raise ValueError(
             "a text without a final answer; end it with #### ANSWER or \\boxed{ANSWER}, or name "

@@ -19,7 +19,7 @@ from r1kit.tasks.mathematics.agreement import same_answer
 from r1kit.tasks.mathematics.answers import Answer, read_answer
 from r1kit.tasks.mathematics.checker_pool import ANSWER_SECONDS, checkers, compare_elsewhere
 from r1kit.tasks.mathematics.expressions import NotUnderstood, TooLarge
-from r1kit.tasks.mathematics.extraction import CHOICE, final_answer, gold_text
+from r1kit.tasks.mathematics.extraction import CHOICE, final_answer, gold_fault, gold_text
 from r1kit.tasks.mathematics.notation import boxed, is_plain_number, is_prose, nesting, says_more, tidy
 from r1kit.types import Verdict
 
@@ -29,6 +29,7 @@ __all__ = [
     "check_math_batch",
     "compare",
     "final_answer",
+    "gold_fault",
     "gold_text",
     "read_gold",
     "tidy",
@@ -66,6 +67,9 @@ def judge(gold: str, response: str, patient: bool) -> Verdict:
         return Verdict("unverifiable", "the gold answer is too long")
     if not tidy(gold):
         return Verdict("unverifiable", "the gold answer is empty")
+    fault = gold_fault(gold)
+    if fault is not None:
+        return Verdict("unverifiable", fault)
     said = final_answer(response, bool(CHOICE.fullmatch(gold)))
     if said is None:
         return Verdict("wrong", "no final answer")

@@ -4,11 +4,13 @@ Nothing here knows what an answer means; ``tidy`` only reduces many spellings to
 """
 
 import re
+import unicodedata
 from functools import lru_cache
 
 from r1kit.tasks.mathematics.units import UNITS, normal_unit
 
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
+_HALF_WIDTH = {code: code - 0xFEE0 for code in range(ord("！"), ord("～") + 1) if chr(code) not in "，；："}
 _SYMBOLS = {
     "×": "\\times ", "·": "\\cdot ", "⋅": "\\cdot ", "÷": "\\div ", "−": "-", "–": "-", "—": "-",
     "π": "\\pi ", "∞": "\\infty ", "≤": "\\le ", "≥": "\\ge ", "∪": "\\cup ", "∈": "\\in ", "°": "^\\circ ",
@@ -31,6 +33,16 @@ _SIGN_WORDS = re.compile(
     )
 )
 _THOUSANDS = re.compile(r"(?<![\d.])(\d{1,3})((?:(?:,|\{,\}|[\u2009\u202f\u00a0])\d{3})+)(?!\d)")
+_TEXT_COMMANDS = re.compile(
+    r"\\(?:textbf|textrm|textsf|texttt|textit|textup|textmd|textsl|textnormal|emph)(?=\s*\{)"
+)
+_QUOTE_PAIRS = (
+    ('"', '"'), ("'", "'"), ("``", "''"), ("``", '"'), ("`", "'"), ("“", "”"), ("„", "“"), ("„", "”"), ("‘",
+    "’"), ("「", "」"),
+    ("『", "』"), ("«", "»"), ("»", "«"), ("‹", "›"), ("《", "》"), ("&quot;", "&quot;"),
+)  # fmt: skip
+_QUOTE_BEGINS = tuple(sorted({begin for begin, _ in _QUOTE_PAIRS}))
+_QUOTED_WORDS = re.compile(r"(\\text\s*\{\s*)([^{}]*?)(\s*\})")
 _DOLLAR_SPAN = re.compile(r"\\?[$€£¥￥]|(?<!\\)\\[()\[\]]|\\textdollar")
 
 
@@ -38,12 +50,13 @@ _DOLLAR_SPAN = re.compile(r"\\?[$€£¥￥]|(?<!\\)\\[()\[\]]|\\textdollar")
 def tidy(text: str) -> str:
     """Bring an answer into a common form: half-width, one spelling for each sign, no spacing commands, no
     dollar signs."""
-    text = text.strip(" \t\n`*_")
-    text = "".join(
-        chr(ord(c) - 0xFEE0) if "！" <= c <= "～" and c not in "，；：" else c
-        for c in text.replace("\u3000", " ")
-    )
-    text = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+", lambda m: "^{" + m[0].translate(_SUPERSCRIPTS) + "}", text)
+    text = without_quotes(text.strip(" \t\n*_")).strip(" \t\n`*_")
+    if "\\text" in text or "\\emph" in text:
+        text = _TEXT_COMMANDS.sub(r"\\text", text)
+        text = _QUOTED_WORDS.sub(lambda m: m[1] + without_quotes(m[2]) + m[3], text)
+    if not text.isascii():
+        text = ascii_digits(text.replace("\u3000", " ").translate(_HALF_WIDTH))
+        text = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+", lambda m: "^{" + m[0].translate(_SUPERSCRIPTS) + "}", text)
     text = re.sub(r"(?<=\d),\s*\\!\s*(?=\d{3}(?!\d))", ",", text)
     text = re.sub(r"(?<=\d)(?:\\[,!;: ]|\{,\}|[~\u2009\u202f\u00a0])(?=\d{3}(?!\d))", ",", text)
     text = re.sub(
@@ -53,7 +66,8 @@ def tidy(text: str) -> str:
     text = _SPACING.sub(" ", text)
     text = _SIGN_WORDS.sub(lambda m: _SYMBOLS[m[0]], text)
     text = re.sub(
-        r"\\(?:text|mathrm|textbf|mathbf|mbox|textit|rm|bf|operatorname|textnormal)\s*\{\s*(and|or|及|和|或)\s*\}",
+        r"\\(?:text|mathrm|textbf|mathbf|mbox|textit|rm|bf|operatorname|textnormal)\s*\{\s*(and|or|及|和"
+        r"|或)\s*\}",
         " , ",
         text,
     )
@@ -62,6 +76,24 @@ def tidy(text: str) -> str:
     text = re.sub(r"[ \t\n]+", " ", text).strip()
     text = re.sub(r"^[`*_ ]*(.*?)[`*_ ]*$", r"\1", text)
     return re.sub(r"(?<![\w)}])!+$", "", text.rstrip(".。;, ")).strip()
+
+
+def without_quotes(text: str) -> str:
+    """The text without a pair of quotation marks around all of it."""
+    bare = text.rstrip(".,。，")
+    if not bare.startswith(_QUOTE_BEGINS):
+        return text
+    for begin, end in _QUOTE_PAIRS:
+        inner = bare[len(begin) : len(bare) - len(end)]
+        if (
+            bare.startswith(begin)
+            and bare.endswith(end)
+            and inner.strip()
+            and begin not in inner
+            and end not in inner
+        ):
+            return inner.strip()
+    return text
 
 
 def is_plain_number(text: str) -> bool:
@@ -118,7 +150,7 @@ def boxed(text: str) -> list[tuple[int, int, str]]:
             bare = re.match(r"[\w.]+", text[begin:])
             if bare:
                 found.append((match.start(), begin + bare.end(), bare.group()))
-            position = begin + 1
+            position = begin + bare.end() if bare else begin
             continue
         depth, end = 0, begin
         for end in range(begin, len(text)):
@@ -182,3 +214,10 @@ def drop_thousands(text: str) -> str:
         if whole or re.search(r"\d{1,3}(,\d{3})+\.\d", text):
             return _THOUSANDS.sub(lambda m: m[1] + re.sub(r"\D", "", m[2]), text)
     return text
+
+
+def ascii_digits(text: str) -> str:
+    """The text with the digits of other scripts (٤٢, ४२) as ASCII digits."""
+    if text.isascii():
+        return text
+    return re.sub(r"[^\x00-\x7f]", lambda m: str(unicodedata.digit(m[0])) if m[0].isdecimal() else m[0], text)

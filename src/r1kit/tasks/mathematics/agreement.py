@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from r1kit.tasks.mathematics.answers import Answer
-from r1kit.tasks.mathematics.expressions import Expression, proportional, read_expression, same
+from r1kit.tasks.mathematics.expressions import expression_of, proportional, read_expression, same
 from r1kit.tasks.mathematics.units import units_agree
 
 
@@ -44,6 +44,26 @@ def same_answer(gold: Answer, said: Answer) -> bool:
     return _COMPARISONS[gold.kind](gold, said)
 
 
+def same_text(one: str, other: str) -> bool:
+    """Whether two texts are identical but for space, and could be answers: brackets pair, and there is a letter
+    or a digit. Space between two letters or digits counts: 4 2 is not 42."""
+    if _without_space(one) != _without_space(other) or not re.search(r"\w", one):
+        return False
+    return one.count("{") == one.count("}")
+
+
+def _without_space(text: str) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"(?<=\W)\s+|\s+(?=\W)", "", text.strip()))
+
+
+_LARGE = re.compile(r"\d{2}[\d,]*!|\^\s*\{?\s*-?\s*\d{3}|\^\s*\{[^{}]*\^|\d{16}")
+
+
+def has_large_numbers(text: str) -> bool:
+    """Whether a text has factorials, powers or digits that floats are too coarse for."""
+    return _LARGE.search(text) is not None
+
+
 def _same_value(gold: Answer, said: Answer) -> bool:
     assert gold.expression is not None and said.expression is not None
     if not units_agree(gold.unit, said.unit):
@@ -53,24 +73,15 @@ def _same_value(gold: Answer, said: Answer) -> bool:
     if same(gold.expression, said.expression):
         # 40 against 40%: the sign names the unit; but 0.5 is not 0.5%.
         bare = gold.expression if not gold.percent else said.expression
-        return not bare.names and isinstance(bare.values[0], Fraction) and abs(bare.values[0]) >= 1
-    hundredth = read_expression("1/100")
-    scaled = [
-        _scaled(answer.expression, hundredth) if answer.percent else answer.expression
+        return bare.exact is not None and abs(bare.exact) >= 1
+    left, right = (
+        expression_of(("/", answer.expression.tree, ("number", Fraction(100))))
+        if answer.percent
+        else answer.expression
         for answer in (gold, said)
         if answer.expression
-    ]
-    return same(scaled[0], scaled[1])
-
-
-def _scaled(expression: Expression, factor: Expression) -> Expression:
-    return Expression(
-        tuple(
-            value * factor.values[0] if isinstance(value, Fraction) else value / 100
-            for value in expression.values
-        ),
-        expression.names,
     )
+    return same(left, right)
 
 
 def _same_digits(gold: Answer, said: Answer) -> bool:

@@ -71,6 +71,15 @@ _ENTITIES = frozenset(
 )
 
 
+_NULL_LIKE = frozenset("nan NaN NAN NaT None NONE null NULL Null N/A n/a #N/A NA <NA> nil undefined".split())
+
+
+def is_null_like(text: str) -> bool:
+    """Whether a gold text is how a table writes that there is no answer: NaN, None, N/A, null and the like.
+    The word "none" and \\text{None} are answers."""
+    return text.strip() in _NULL_LIKE
+
+
 def read_answer(text: str) -> Answer:
     """Read an answer. Raises NotUnderstood, or TooLarge."""
     text = tidy(text)

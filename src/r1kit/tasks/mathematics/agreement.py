@@ -6,30 +6,35 @@ from fractions import Fraction
 
 from r1kit.tasks.mathematics.answers import Answer
 from r1kit.tasks.mathematics.expressions import expression_of, proportional, read_expression, same
+from r1kit.tasks.mathematics.quantities import smallest_units
+from r1kit.tasks.mathematics.real_sets import same_reals
 from r1kit.tasks.mathematics.units import units_agree
 
 
 def same_answer(gold: Answer, said: Answer) -> bool:
-    """Whether the given answer is the gold one."""
+    """Whether the given answer is the gold one. Raises Undecided."""
+    if gold.kind in _SETS or said.kind in _SETS:
+        if same_reals(gold, said):
+            return True
     if said.kind == "relation" and gold.kind != "relation":
-        return (_unwrap(said) is not None and same_answer(gold, _unwrap(said) or said)) or (
-            _as_interval(said) == _shape(gold) and _same_interval(gold, said)
-        )
+        inner = _unwrap(said)
+        return inner is not None and same_answer(gold, inner)
     if gold.kind == "relation" and said.kind != "relation":
         inner = _unwrap(gold)
-        return (inner is not None and same_answer(inner, said)) or (
-            _as_interval(gold) == _shape(said) and _same_interval(said, gold)
-        )
-    if gold.kind == "based" or said.kind == "based":
+        return inner is not None and same_answer(inner, said)
+    if "based" in (gold.kind, said.kind):
         return _same_digits(gold, said)
+    if "quantity" in (gold.kind, said.kind):
+        return _same_quantity(gold, said)
     if gold.kind == "sequence" and len(gold.parts) == 1 and said.kind == "value":
         return same_answer(gold.parts[0], said)
     if gold.kind == "value" and said.kind == "sequence" and said.text == "{}" and len(said.parts) == 1:
         return same_answer(gold, said.parts[0])
     if {gold.kind, said.kind} == {"union", "sequence"} and "" in (gold.text, said.text):
         return _same_union(gold, said)
-    if gold.kind == "sequence" and said.kind == "sequence" and gold.text == "()" and said.text == "":
-        return _same_coordinates(gold, said)
+    if gold.kind == said.kind == "sequence" and {gold.text, said.text} == {"()", ""}:
+        point, values = (gold, said) if gold.text == "()" else (said, gold)
+        return _same_coordinates(point, values)
     if (
         gold.kind == "sequence"
         and gold.text == ":"
@@ -37,11 +42,10 @@ def same_answer(gold: Answer, said: Answer) -> bool:
         and re.fullmatch(r"\d+:\d+", said.text)
     ):
         return _same_ratio(gold, said.text)
-    if (gold.kind == "words" and said.kind == "value") or (gold.kind == "value" and said.kind == "words"):
-        return False
-    if gold.kind != said.kind:
-        return False
-    return _COMPARISONS[gold.kind](gold, said)
+    return gold.kind == said.kind and _COMPARISONS[gold.kind](gold, said)
+
+
+_SETS = ("relation", "union", "intersection", "difference", "reals", "sequence")
 
 
 def same_text(one: str, other: str) -> bool:
@@ -153,6 +157,10 @@ def _same_union(gold: Answer, said: Answer) -> bool:
     return len(gold.parts) == len(said.parts) and _same_without_order(gold.parts, said.parts)
 
 
+def _same_difference(gold: Answer, said: Answer) -> bool:
+    return all(same_answer(g, s) for g, s in zip(gold.parts, said.parts, strict=True))
+
+
 def _same_words(gold: Answer, said: Answer) -> bool:
     return gold.text == said.text
 
@@ -169,6 +177,11 @@ def _same_relation(gold: Answer, said: Answer) -> bool:
         return gold.text == said.text and all(
             same_answer(g, s) for g, s in zip(gold.parts, said.parts, strict=True)
         )
+    left, right, other_left, other_right = sides
+    if same(left, other_left) and same(right, other_right):  # type: ignore[arg-type]
+        return said.text == gold.text
+    if same(left, other_right) and same(right, other_left):  # type: ignore[arg-type]
+        return said.text == _FLIPPED[gold.text]
     factor = proportional((sides[0], sides[1]), (sides[2], sides[3]))  # type: ignore[arg-type]
     if factor is None or factor == 0:
         return False
@@ -185,38 +198,26 @@ def _unwrap(answer: Answer) -> Answer | None:
     return answer.parts[1] if answer.kind == "relation" and answer.text == "=" and answer.unit else None
 
 
-def _as_interval(answer: Answer) -> str:
-    """The brackets of the interval that ``x > 3`` describes; "none" for anything else."""
-    left = (
-        answer.parts[0].expression if answer.kind == "relation" and answer.parts[0].kind == "value" else None
-    )
-    if left is None or len(left.names) != 1 or answer.text not in ("<", ">", "\\le", "\\ge"):
-        return "none"
-    return {"<": "()", ">": "()", "\\le": "(]", "\\ge": "[)"}[answer.text]
-
-
-def _shape(answer: Answer) -> str:
-    return answer.text if answer.kind == "sequence" else "nothing"
-
-
-def _same_interval(interval: Answer, relation: Answer) -> bool:
-    variable = relation.parts[0].expression
-    assert variable is not None
-    if not same(variable, read_expression(next(iter(variable.names)))):
-        return False
-    infinite, finite = (0, 1) if relation.text in ("<", "\\le") else (1, 0)
-    end = interval.parts[infinite]
-    return (
-        end.kind == "infinity"
-        and end.text == "-+"[infinite]
-        and same_answer(interval.parts[finite], relation.parts[1])
-    )
+def _same_quantity(gold: Answer, said: Answer) -> bool:
+    """5 hours 30 minutes against 5.5 hours or 330 minutes."""
+    if gold.kind != said.kind:
+        quantity, value = (gold, said) if gold.kind == "quantity" else (said, gold)
+        size = smallest_units(quantity.unit, value.unit) if value.kind == "value" else None
+        if size is None or value.percent or value.expression is None or quantity.expression is None:
+            return False
+        amount = expression_of(("*", value.expression.tree, ("number", size)))
+        return same(quantity.expression, amount)
+    assert gold.expression is not None and said.expression is not None
+    return gold.unit == said.unit and same(gold.expression, said.expression)
 
 
 _COMPARISONS = {
     "value": _same_value,
     "sequence": _same_sequence,
     "union": _same_union,
+    "intersection": _same_union,
+    "difference": _same_difference,
+    "reals": _same_words,
     "matrix": _same_matrix,
     "relation": _same_relation,
     "infinity": _same_words,

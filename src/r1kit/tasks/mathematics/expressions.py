@@ -17,7 +17,7 @@ from r1kit.tasks.mathematics.products import same_product
 from r1kit.tasks.mathematics.syntax import Node, NotUnderstood, TooLarge, names_in, read_tree, subtrees
 from r1kit.tasks.mathematics.values import Ball, Evaluation, Imprecise, NotReal, Singular, Value
 
-__all__ = ["Expression", "NotUnderstood", "TooLarge", "Undecided", "proportional", "read_expression", "same"]
+__all__ = ["Expression", "NotUnderstood", "TooLarge", "Undecided", "difference", "proportional", "read_expression", "same"]
 
 FIRST_BITS = 192
 MOST_BITS = 1 << 15
@@ -128,6 +128,22 @@ def _same_constants(one: Expression, other: Expression) -> bool:
         if bits >= _needed(one.size + other.size, scale):
             return True
     return _same_beyond(one, other)
+
+
+def difference(one: Expression, other: Expression) -> int:
+    """The sign of the first real constant minus the second. Raises NotUnderstood for others, Undecided."""
+    if one.names or other.names:
+        raise NotUnderstood("a constant was expected")
+    if same(one, other):
+        return 0
+    for bits in _precisions(lambda: MOST_BITS):
+        evaluation = Evaluation({}, bits, real=True, settled=True)
+        gap = evaluation.subtract(evaluation.value(one.tree), evaluation.value(other.tree))
+        if isinstance(gap, Fraction):
+            return 1 if gap > 0 else -1
+        if not gap.may_be_zero:
+            return 1 if gap.middle > 0 else -1
+    raise Undecided("the values agree to more digits than are computed here")
 
 
 def _same_beyond(one: Expression, other: Expression) -> bool:

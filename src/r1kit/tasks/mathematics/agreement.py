@@ -17,10 +17,10 @@ def same_answer(gold: Answer, said: Answer) -> bool:
         if same_reals(gold, said):
             return True
     if said.kind == "relation" and gold.kind != "relation":
-        inner = _unwrap(said)
+        inner = named_value(said)
         return inner is not None and same_answer(gold, inner)
     if gold.kind == "relation" and said.kind != "relation":
-        inner = _unwrap(gold)
+        inner = named_value(gold)
         return inner is not None and same_answer(inner, said)
     if "based" in (gold.kind, said.kind):
         return _same_digits(gold, said)
@@ -190,8 +190,8 @@ def _same_relation(gold: Answer, said: Answer) -> bool:
     )
 
 
-def _unwrap(answer: Answer) -> Answer | None:
-    """The right side of ``x = ...`` and of ``(x, y) = ...``, not of ``(y, x) = ...``."""
+def named_value(answer: Answer) -> Answer | None:
+    """The right side of ``x = ...``, ``f(2) = ...`` and ``(x, y) = ...``, not of ``(y, x) = ...``; else None."""
     names = re.findall(r"[A-Za-z]", answer.unit) if answer.unit.startswith("(") else []
     if names != sorted(names):
         return None

@@ -17,7 +17,7 @@ from r1kit.tasks.mathematics.products import same_product
 from r1kit.tasks.mathematics.syntax import Node, NotUnderstood, TooLarge, names_in, read_tree, subtrees
 from r1kit.tasks.mathematics.values import Ball, Evaluation, Imprecise, NotReal, Singular, Value
 
-__all__ = ["Expression", "NotUnderstood", "TooLarge", "Undecided", "difference", "proportional", "read_expression", "same"]
+__all__ = ["Expression", "NotUnderstood", "TooLarge", "Undecided", "difference", "digits", "proportional", "read_expression", "same"]
 
 FIRST_BITS = 192
 MOST_BITS = 1 << 15
@@ -144,6 +144,26 @@ def difference(one: Expression, other: Expression) -> int:
         if not gap.may_be_zero:
             return 1 if gap.middle > 0 else -1
     raise Undecided("the values agree to more digits than are computed here")
+
+
+def digits(expression: Expression) -> list[str]:
+    """The first 25 digits of an expression's values at the generic points: equal for equal expressions."""
+    real = not expression.has_i
+    found = []
+    for point in generic_points(expression.names, whole_names(expression.tree)) if expression.names else [{}]:
+        for mode in (real, False):
+            try:
+                value = Evaluation(point, FIRST_BITS, mode, settled=True).value(expression.tree)
+            except NotUnderstood:
+                continue
+            if isinstance(value, Fraction):
+                found.append(str(value))
+            else:
+                found.append(value.middle.context.nstr(value.middle, 25))
+            break
+        else:
+            found.append("none")
+    return found
 
 
 def _same_beyond(one: Expression, other: Expression) -> bool:

@@ -73,7 +73,9 @@ def pieces(rng: random.Random) -> Iterator[Pair]:
     yield Pair("pieces", f"\\sqrt[3]{{({x}-{a})^3}}", f"{x}-{a}", True)
     yield Pair("pieces", f"|{x}-{a}|+|{x}-{a + c}|", f"|{a + c}-{x}|+|{a}-{x}|", True)
     yield Pair("pieces", f"\\lceil {frac(x, m)} \\rceil", f"-\\lfloor -{frac(x, m)} \\rfloor", True)
-    yield Pair("pieces", f"\\lfloor {frac(f'{x}+{m}', m)} \\rfloor", f"\\lfloor {frac(x, m)} \\rfloor+1", True)
+    yield Pair(
+        "pieces", f"\\lfloor {frac(f'{x}+{m}', m)} \\rfloor", f"\\lfloor {frac(x, m)} \\rfloor+1", True
+    )
     yield Pair("pieces", f"|{x}-{a}|^2", f"{x}^2-{2 * a}{x}+{a * a}", True)
 
 
@@ -101,11 +103,27 @@ UPRIGHT = ("\\mathrm{%s}", "\\text{%s}", "\\operatorname{%s}", "\\mathrm{ %s }")
 def upright(rng: random.Random) -> Iterator[Pair]:
     """Kind D: constants and variables set upright."""
     a, b, style = rng.randrange(2, 30), rng.randrange(2, 9), rng.choice(UPRIGHT)
-    forms = ["%s^{b}", "\\frac{%s+a}{b}", "1-\\frac{a}{%s^2}", "a%s^{-b}", "%s", "\\ln(%s^{b})+%s", "\\sqrt{%s}+a"]
-    for symbol, form in (("e", rng.choice(forms)), ("i", "a+b%s"), ("x", "a%s"), ("x", "%s^2+a"), ("n", "a%s+b")):
+    forms = [
+        "%s^{b}",
+        "\\frac{%s+a}{b}",
+        "1-\\frac{a}{%s^2}",
+        "a%s^{-b}",
+        "%s",
+        "\\ln(%s^{b})+%s",
+        "\\sqrt{%s}+a",
+    ]
+    for symbol, form in (
+        ("e", rng.choice(forms)),
+        ("i", "a+b%s"),
+        ("x", "a%s"),
+        ("x", "%s^2+a"),
+        ("n", "a%s+b"),
+    ):
+
         def shown(letter: str, a: int = a, b: int = b, form: str = form) -> str:
             text = form.replace("a", "A").replace("b", "B").replace("frAc", "frac")
             return text.replace("%s", letter).replace("A", str(a)).replace("B", str(b))
+
         set_upright = style % symbol
         yield Pair("upright", shown(symbol), shown(set_upright), True)
         if "a" in form.replace("\\frac", ""):
@@ -127,7 +145,15 @@ def sets(rng: random.Random) -> Iterator[Pair]:
         f"{x}<{a} \\text{{ or }} {x}>{a}", f"\\{{{x} \\mid {x} \\neq {a}\\}}", f"{x}\\in\\mathbb{{R}}\\setminus\\{{{a}\\}}",
         f"({a},\\infty)\\cup(-\\infty,{a})", f"{x} != {a}",
     ]  # fmt: skip
-    near = [f"{x}={a}", f"{x}\\ne {b}", f"(-\\infty,{a}]\\cup({a},\\infty)", f"(-\\infty,{a})", f"{a}", f"\\mathbb{{R}}\\setminus\\{{{b}\\}}", real(rng)]
+    near = [
+        f"{x}={a}",
+        f"{x}\\ne {b}",
+        f"(-\\infty,{a}]\\cup({a},\\infty)",
+        f"(-\\infty,{a})",
+        f"{a}",
+        f"\\mathbb{{R}}\\setminus\\{{{b}\\}}",
+        real(rng),
+    ]
     one, other = rng.sample(without_a, 2)
     yield Pair("sets", one, other, True)
     yield Pair("sets", one, rng.choice(near), False)
@@ -137,17 +163,34 @@ def sets(rng: random.Random) -> Iterator[Pair]:
     inside = [f"|{inner}|<{r}", f"({low},{high})", f"{low}<{x}<{high}", f"\\{{{x} : {low}<{x}<{high}\\}}"]
     one, other = rng.sample(inside, 2)
     yield Pair("sets", one, other, True)
-    yield Pair("sets", one, rng.choice([f"|{inner}|\\le {r}", f"[{low},{high})", f"|{inner}|<{r + 1}", f"{low}<{x}", f"|{inner}|>{r}"]), False)
+    yield Pair(
+        "sets",
+        one,
+        rng.choice(
+            [f"|{inner}|\\le {r}", f"[{low},{high})", f"|{inner}|<{r + 1}", f"{low}<{x}", f"|{inner}|>{r}"]
+        ),
+        False,
+    )
     outside = [f"|{inner}|\\ge {r}", f"(-\\infty,{low}]\\cup[{high},\\infty)", f"{x}\\le {low} \\text{{ or }} {x}\\ge {high}",
                f"\\mathbb{{R}}\\setminus({low},{high})"]  # fmt: skip
     one, other = rng.sample(outside, 2)
     yield Pair("sets", one, other, True)
-    yield Pair("sets", one, rng.choice([f"|{inner}|>{r}", f"({low},{high})", f"[{low},{high}]", f"{x}\\ge {high}"]), False)
+    yield Pair(
+        "sets",
+        one,
+        rng.choice([f"|{inner}|>{r}", f"({low},{high})", f"[{low},{high}]", f"{x}\\ge {high}"]),
+        False,
+    )
     two = [f"\\mathbb{{R}}\\setminus\\{{{a},{b}\\}}", f"{x}\\ne {a}, {x} \\ne {b}", f"{x} \\neq {b}, {a}",
            f"(-\\infty,{a})\\cup({a},{b})\\cup({b},\\infty)"]  # fmt: skip
     one, other = rng.sample(two, 2)
     yield Pair("sets", one, other, True)
-    yield Pair("sets", one, rng.choice([f"{x}\\ne {a}", f"({a},{b})", f"{x}={a}, {x}={b}", f"\\{{{a},{b}\\}}"]), False)
+    yield Pair(
+        "sets",
+        one,
+        rng.choice([f"{x}\\ne {a}", f"({a},{b})", f"{x}={a}, {x}={b}", f"\\{{{a},{b}\\}}"]),
+        False,
+    )
 
 
 def objects(rng: random.Random) -> Iterator[Pair]:
@@ -165,7 +208,18 @@ def objects(rng: random.Random) -> Iterator[Pair]:
     matrix = "\\begin{pmatrix}%d&%d\\\\%d&%d\\end{pmatrix}"
     yield Pair("objects", matrix % (a, b, c, d), f"[[{a},{b}],[{c},{d}]]", True)
     yield Pair("objects", matrix % (a, b, c, d), f"[[{a}, {b}], [{c}, {d + 1}]]", False)
-    k, tail = rng.randrange(2, 30), rng.choice([" \\text{ for all } x", ", \\forall x \\in \\mathbb{R}", "\\quad(x\\in\\mathbb{R})", " \\text{ for all real } x", ", x \\in \\mathbb{R}"])
+    k, tail = (
+        rng.randrange(2, 30),
+        rng.choice(
+            [
+                " \\text{ for all } x",
+                ", \\forall x \\in \\mathbb{R}",
+                "\\quad(x\\in\\mathbb{R})",
+                " \\text{ for all real } x",
+                ", x \\in \\mathbb{R}",
+            ]
+        ),
+    )
     yield Pair("objects", f"f(x)={k}x", f"f(x)={k}x{tail}", True)
     yield Pair("objects", f"f(x)={k}x{tail}", f"f(x)={k + 1}x", False)
     yield Pair("objects", f"{k}x-y+{abs(a) + 1}=0", f"y = {k}x + {abs(a) + 1}", True)
@@ -195,15 +249,36 @@ def numbers(rng: random.Random) -> Iterator[Pair]:
     yield Pair("numbers", written, f"{whole} {large_unit} {rest} {small_unit}", True)
     yield Pair("numbers", written, f"{whole * size + rest} \\text{{ {small_unit}}}", True)
     yield Pair("numbers", written, f"{whole * size + rest + 1} \\text{{ {small_unit}}}", False)
-    yield Pair("numbers", written, f"{whole} {large_unit} {rest % (size - 1) + 1 + (rest == rest % (size - 1) + 1)} {small_unit}", False)
-    yield Pair("numbers", written, f"{whole}.{rest:02d} {large_unit}", size == 100 or rest / size == float(f".{rest:02d}"))
+    yield Pair(
+        "numbers",
+        written,
+        f"{whole} {large_unit} {rest % (size - 1) + 1 + (rest == rest % (size - 1) + 1)} {small_unit}",
+        False,
+    )
+    yield Pair(
+        "numbers",
+        written,
+        f"{whole}.{rest:02d} {large_unit}",
+        size == 100 or rest / size == float(f".{rest:02d}"),
+    )
 
 
 def named(rng: random.Random) -> Iterator[Pair]:
     """Quantities with names, identities, both signs, texts that stand there."""
     v, w, a = rng.randrange(1, 99), rng.randrange(1, 99), rng.randrange(2, 20)
     w += v == w
-    left = rng.choice(["|PQ|", f"f({a})", "\\cos A", "\\frac{AB}{CD}", "P(A)", "|\\vec{a}|", "\\angle ABC", "S_{\\triangle ABC}"])
+    left = rng.choice(
+        [
+            "|PQ|",
+            f"f({a})",
+            "\\cos A",
+            "\\frac{AB}{CD}",
+            "P(A)",
+            "|\\vec{a}|",
+            "\\angle ABC",
+            "S_{\\triangle ABC}",
+        ]
+    )
     yield Pair("named", f"{left}={frac(v, 100)}", frac(v, 100), True, one_way=True)
     yield Pair("named", f"{left}={frac(v, 100)}", frac(w, 100), False)
     yield Pair("named", f"{left} = {v}", f"{left}={v}.0", True)

@@ -29,7 +29,9 @@ def test_equal_answers_are_correct_and_near_misses_wrong_both_ways(kind):
     chosen = [pair for pair in PAIRS if pair.kind == kind]
     cases = [(pair.gold, pair.said, pair.same) for pair in chosen]
     cases += [(pair.said, pair.gold, pair.same) for pair in chosen if not pair.one_way]
-    verdicts = check_math_batch([gold for gold, _, _ in cases], [f"\\boxed{{{said}}}" for _, said, _ in cases])
+    verdicts = check_math_batch(
+        [gold for gold, _, _ in cases], [f"\\boxed{{{said}}}" for _, said, _ in cases]
+    )
     wrong = [
         (gold, said, verdict.outcome)
         for (gold, said, same), verdict in zip(cases, verdicts, strict=True)

@@ -8,7 +8,7 @@ from r1kit.tasks.mathematics.answers import Answer
 from r1kit.tasks.mathematics.expressions import expression_of, proportional, read_expression, same
 from r1kit.tasks.mathematics.quantities import smallest_units
 from r1kit.tasks.mathematics.real_sets import same_reals
-from r1kit.tasks.mathematics.units import units_agree
+from r1kit.tasks.mathematics.units import normal_unit, units_agree
 
 
 def same_answer(gold: Answer, said: Answer) -> bool:
@@ -70,6 +70,8 @@ def has_large_numbers(text: str) -> bool:
 
 def _same_value(gold: Answer, said: Answer) -> bool:
     assert gold.expression is not None and said.expression is not None
+    gold, said = _with_letter_as_unit(gold, said), _with_letter_as_unit(said, gold)
+    assert gold.expression is not None and said.expression is not None
     if not units_agree(gold.unit, said.unit):
         return False
     if gold.percent == said.percent:
@@ -86,6 +88,16 @@ def _same_value(gold: Answer, said: Answer) -> bool:
         if answer.expression
     )
     return same(left, right)
+
+
+def _with_letter_as_unit(answer: Answer, other: Answer) -> Answer:
+    """5 m as 5 meters if the other answer is in meters: alone, m might be a variable."""
+    tree = answer.expression.tree if answer.expression is not None else ("",)
+    if not other.unit or answer.unit or tree[0] != "*" or tree[2][0] != "name":
+        return answer
+    if len(tree[2][1]) > 1 or normal_unit(tree[2][1]) != other.unit:
+        return answer
+    return Answer("value", expression=expression_of(tree[1]), unit=other.unit)
 
 
 def _same_digits(gold: Answer, said: Answer) -> bool:

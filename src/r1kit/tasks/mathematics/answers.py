@@ -247,7 +247,12 @@ _EXCEPT = re.compile(
     r"\s*(?:[a-z]\s*=\s*)?(.+)",
     re.IGNORECASE,
 )
-_SET_OPERATIONS = {"\\setminus": "difference", "\\backslash": "difference", "\\cup": "union", "\\cap": "intersection"}
+_SET_OPERATIONS = {
+    "\\setminus": "difference",
+    "\\backslash": "difference",
+    "\\cup": "union",
+    "\\cap": "intersection",
+}
 
 
 def _read_reals(text: str, depth: int) -> Answer | None:

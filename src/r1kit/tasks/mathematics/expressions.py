@@ -12,15 +12,27 @@ from fractions import Fraction
 from functools import lru_cache
 from itertools import chain
 
-from r1kit.tasks.mathematics.breaks import Point, breaking_points, generic_points, whole_names
+from r1kit.tasks.mathematics.breaks import GENERIC, Point, breaking_points, generic_points, whole_names
 from r1kit.tasks.mathematics.products import same_product
 from r1kit.tasks.mathematics.syntax import Node, NotUnderstood, TooLarge, names_in, read_tree, subtrees
 from r1kit.tasks.mathematics.values import Ball, Evaluation, Imprecise, NotReal, Singular, Value
 
-__all__ = ["Expression", "NotUnderstood", "TooLarge", "Undecided", "difference", "digits", "proportional", "read_expression", "same"]
+__all__ = [
+    "Expression",
+    "NotUnderstood",
+    "TooLarge",
+    "Undecided",
+    "difference",
+    "digits",
+    "proportional",
+    "read_expression",
+    "same",
+]
 
 FIRST_BITS = 192
 MOST_BITS = 1 << 15
+FEWEST_BITS = 2048  # at the highest precision, however long the expressions are
+MOST_WORK = 4_000_000  # the highest precision times the size of the expressions
 _PIECES = ("abs", "root", "\\lfloor", "\\lceil", "call", "^")
 
 
@@ -64,7 +76,7 @@ def expression_of(tree: Node) -> Expression:
 def _first_value(tree: Node, size: int) -> tuple[Value, int, int, bool]:
     """The value of a constant, real if it can be; its scale, precision and mode."""
     scale = 0
-    for bits in _precisions(lambda: _needed(size, scale)):
+    for bits in _precisions(lambda: _needed(size, scale), size):
         for real in (True, False):
             evaluation = Evaluation({}, bits, real, settled=bits >= _needed(size, scale))
             try:
@@ -92,14 +104,15 @@ def _needed(size: int, scale: int) -> int:
     return 96 + 2 * size + 4 * scale
 
 
-def _precisions(needed: Callable[[], int]) -> Iterator[int]:
-    """Growing precisions, at least as high as needed at the end."""
-    bits = FIRST_BITS
+def _precisions(needed: Callable[[], int], size: int) -> Iterator[int]:
+    """Growing precisions for trees of ``size`` bits, up to what is needed or, for the work is bounded, to a
+    limit."""
+    bits, most = FIRST_BITS, max(FEWEST_BITS, min(MOST_BITS, MOST_WORK // size))
     while True:
         yield bits
-        if bits >= needed() or bits >= MOST_BITS:
+        if bits >= needed() or bits >= most:
             return
-        bits = min(MOST_BITS, max(4 * bits, min(needed(), 16 * bits)))
+        bits = min(most, max(4 * bits, min(needed(), 16 * bits)))
 
 
 def same(one: Expression, other: Expression) -> bool:
@@ -114,8 +127,11 @@ def same(one: Expression, other: Expression) -> bool:
 
 
 def _same_constants(one: Expression, other: Expression) -> bool:
+    for whole, part in ((one.tree, other.tree), (other.tree, one.tree)):
+        if whole[0] in ("+", "-") and whole[1] == part:
+            return same(expression_of(whole[2]), read_expression("0"))
     scale = 0
-    for bits in _precisions(lambda: _needed(one.size + other.size, scale)):
+    for bits in _precisions(lambda: _needed(one.size + other.size, scale), one.size + other.size):
         settled = bits >= _needed(one.size + other.size, scale)
         try:
             (left, _), (right, _) = _constant(one, bits, settled), _constant(other, bits, settled)
@@ -136,7 +152,7 @@ def difference(one: Expression, other: Expression) -> int:
         raise NotUnderstood("a constant was expected")
     if same(one, other):
         return 0
-    for bits in _precisions(lambda: MOST_BITS):
+    for bits in _precisions(lambda: MOST_BITS, one.size + other.size):
         evaluation = Evaluation({}, bits, real=True, settled=True)
         gap = evaluation.subtract(evaluation.value(one.tree), evaluation.value(other.tree))
         if isinstance(gap, Fraction):
@@ -173,9 +189,6 @@ def _same_beyond(one: Expression, other: Expression) -> bool:
     if verdict is not None:
         return verdict
     left, right = one.tree, other.tree
-    for whole, part in ((left, right), (right, left)):
-        if whole[0] in ("+", "-") and whole[1] == part:
-            return same(expression_of(whole[2]), read_expression("0"))
     if left[0] == right[0] and left[0] in ("+", "-") and left[1] == right[1]:
         return same(expression_of(left[2]), expression_of(right[2]))
     if left[0] == right[0] and left[0] in ("+", "-") and left[2] == right[2]:
@@ -197,8 +210,14 @@ def _constant(expression: Expression, bits: int, settled: bool) -> tuple[Value, 
 
 def _same_functions(one: Expression, other: Expression) -> bool:
     agreed, positive = 0, False
-    for point in comparing_points((one.tree, other.tree), real := not (one.has_i or other.has_i)):
-        outcome = _same_at(one, other, point, real)
+    real = not (one.has_i or other.has_i)
+    for place, point in enumerate(comparing_points((one.tree, other.tree), real)):
+        try:
+            outcome = _same_at(one, other, point, real)
+        except Undecided:
+            if place < GENERIC:
+                raise
+            continue  # far out, where exponentials leave no digits
         if outcome is False:
             return False
         if outcome:
@@ -235,14 +254,16 @@ def comparing_points(trees: tuple[Node, ...], real: bool) -> Iterator[Point]:
     points = generic_points(names, whole)
     yield from points
     if real and not whole and any(node[0] in _PIECES for tree in trees for node in subtrees(tree)):
-        yield from chain.from_iterable(breaking_points(trees, base) for base in points[: 2 if len(names) > 1 else 1])
+        yield from chain.from_iterable(
+            breaking_points(trees, base) for base in points[: 2 if len(names) > 1 else 1]
+        )
 
 
 def _same_at(one: Expression, other: Expression, point: Point, real: bool) -> bool | None:
     """Whether two expressions agree at a point; None if one has no value there. Raises Undecided."""
     size = one.size + other.size + 48 * len(point)
     scale = 0
-    for bits in _precisions(lambda: _needed(size, scale)):
+    for bits in _precisions(lambda: _needed(size, scale), size):
         evaluation = Evaluation(point, bits, real, settled=bits >= _needed(size, scale))
         try:
             left, right = evaluation.value(one.tree), evaluation.value(other.tree)
@@ -288,7 +309,7 @@ def _differences(
 ) -> tuple[Value, Value] | None:
     """The values of both trees at a point, precise enough to tell them apart; None if one has none."""
     scale = 0
-    for bits in _precisions(lambda: _needed(size, scale)):
+    for bits in _precisions(lambda: _needed(size, scale), size):
         evaluation = Evaluation(point, bits, real, settled=bits >= _needed(size, scale))
         try:
             pair = evaluation.value(trees[0]), evaluation.value(trees[1])

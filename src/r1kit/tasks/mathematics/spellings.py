@@ -6,7 +6,7 @@ scientific notation, quantifiers.
 import re
 
 _UPRIGHT = re.compile(
-    r"\\(?:mathrm|text|textrm|operatorname|mathit|mathnormal|mathsf|mathbf|textit|rm)\s*\{\s*([a-z])\s*\}"
+    r"\\(?:mathrm|text|textrm|operatorname|mathit|mathnormal|mathsf|mathbf|textit|rm)\s*\{\s*([a-z]|\\pi)\s*\}"
     r"|\{\s*\\rm\s+([a-z])\s*\}"
 )
 _UNIT_LETTERS = frozenset("mgtshl")
@@ -51,5 +51,7 @@ def _upright(match: re.Match[str]) -> str:
 def with_decimal_points(text: str) -> str:
     """A text in which a comma marks the decimals, 1.234,5 or 3,14, with decimal points instead."""
     text = re.sub(r"(?<=\d)\{,\}(?=\d)", ",", text)
-    text = re.sub(r"(?<![\d.,])(\d{1,3})((?:[. ]\d{3})+)(?![\d.])", lambda m: m[1] + re.sub(r"\D", "", m[2]), text)
+    text = re.sub(
+        r"(?<![\d.,])(\d{1,3})((?:[. ]\d{3})+)(?![\d.])", lambda m: m[1] + re.sub(r"\D", "", m[2]), text
+    )
     return re.sub(r"(?<![\d.,])(\d+),(\d+)(?![\d.,])", r"\1.\2", text)

@@ -55,7 +55,7 @@ _WORDS = {
     "sqrt": "\\sqrt", "pi": "\\pi", "sin": "\\sin", "cos": "\\cos", "tan": "\\tan", "cot": "\\cot",
     "sec": "\\sec", "csc": "\\csc", "ln": "\\ln", "log": "\\log", "exp": "\\exp", "arcsin": "\\arcsin",
     "arccos": "\\arccos", "arctan": "\\arctan", "binom": "\\binom", "abs": "\\abs", "theta": "\\theta",
-    "alpha": "\\alpha", "beta": "\\beta",
+    "max": "\\max", "min": "\\min", "lg": "\\log", "alpha": "\\alpha", "beta": "\\beta",
 }  # fmt: skip
 _GREEK_NAMES = (
     "alpha beta gamma delta epsilon theta lambda mu rho sigma phi omega tau varphi psi eta zeta kappa chi xi "
@@ -65,7 +65,18 @@ _GREEK = frozenset("\\" + name for name in _GREEK_NAMES.split())
 _FUNCTIONS = frozenset(
     "\\sin \\cos \\tan \\cot \\sec \\csc \\ln \\exp \\arcsin \\arccos \\arctan \\sinh \\cosh \\tanh".split()
 )
-_ATOM_COMMANDS = {"\\frac", "\\sqrt", "\\pi", "\\binom", "\\log", "\\abs", *_GREEK, *_FUNCTIONS}
+_ATOM_COMMANDS = {
+    "\\frac",
+    "\\sqrt",
+    "\\pi",
+    "\\binom",
+    "\\log",
+    "\\abs",
+    "\\max",
+    "\\min",
+    *_GREEK,
+    *_FUNCTIONS,
+}
 _TIMES, _OVER = ("*", "\\cdot", "\\times", "\\ast"), ("/", "\\div")
 _CLOSING = {"(": ")", "{": "}", "[": "]", "\\{": "\\}", "\\lfloor": "\\rfloor", "\\lceil": "\\rceil"}
 
@@ -214,6 +225,8 @@ class _Reader:
             return ("root", self.atom(single=True), index)
         if token == "\\pi":
             return ("pi",)
+        if token in ("\\max", "\\min"):
+            return self.extreme("+" if token == "\\max" else "-")
         if token == "\\abs":
             return ("abs", self.atom())
         if token in _FUNCTIONS or token == "\\log":
@@ -221,6 +234,18 @@ class _Reader:
         if (token.isalpha() and token.isascii()) or token in _GREEK:
             return self.variable(token)
         raise NotUnderstood(f"unexpected {token!r}")
+
+    def extreme(self, sign: str) -> Node:
+        """max(a, b) is (a + b + |a - b|) / 2, and min(a, b) has a minus."""
+        closing = _CLOSING[self.take()]
+        tree = self.sum()
+        while self.peek() == ",":
+            self.take()
+            other = self.sum()
+            distance = ("abs", ("-", tree, other))
+            tree = ("/", (sign, ("+", tree, other), distance), ("number", Fraction(2)))
+        self.take(closing)
+        return tree
 
     def variable(self, token: str) -> Node:
         if self.peek() == "_":

@@ -21,6 +21,7 @@ LARGEST_WORK = 200_000  # of the exact operations of one value, in squares of th
 LARGEST_MAGNITUDE = 1 << 40  # the binary logarithm of a ball
 LARGEST_EXACT_FACTORIAL = 10_000
 LARGEST_FACTORIAL = 1 << 34
+LARGEST_FACTORIAL_BITS = 1024  # of the precision of a factorial that is not exact; more takes seconds
 LARGEST_ROOT = 1000
 LARGEST_ANGLE = 10_000  # the binary logarithm of the argument of a sine
 _ZERO = -(1 << 60)  # the binary logarithm of zero, and of the error of an exact ball
@@ -199,9 +200,7 @@ class Evaluation:
             if exponent.denominator == 1:
                 return self.whole_power(base, exponent.numerator)
             negative = self.is_negative(base)
-            if exponent.denominator <= LARGEST_ROOT and not (
-                negative and not self.real
-            ):
+            if exponent.denominator <= LARGEST_ROOT and not (negative and not self.real):
                 root = self.root(base, Fraction(exponent.denominator))
                 return self.whole_power(root, exponent.numerator)
         if self.real and self.is_negative(base):
@@ -334,6 +333,8 @@ class Evaluation:
         number = value.numerator
         if number <= LARGEST_EXACT_FACTORIAL:
             return self.exact(Fraction(_factorial(number)))
+        if self.bits > LARGEST_FACTORIAL_BITS:
+            raise Imprecise("a large factorial")
         return self.ball(self.context.factorial(self.context.mpf(number)), _ZERO)
 
     def choose(self, n: Value, k: Value) -> Value:

@@ -141,8 +141,9 @@ def sets(rng: random.Random) -> Iterator[Pair]:
     a = rng.randrange(-9, 9)
     b, x = a + rng.randrange(1, 9), rng.choice("xyt")
     without_a = [
-        f"{x} \\ne {a}", f"{x} \\neq {a}", f"(-\\infty,{a})\\cup({a},\\infty)", f"\\mathbb{{R}}\\setminus\\{{{a}\\}}",
-        f"{x}<{a} \\text{{ or }} {x}>{a}", f"\\{{{x} \\mid {x} \\neq {a}\\}}", f"{x}\\in\\mathbb{{R}}\\setminus\\{{{a}\\}}",
+        f"{x} \\ne {a}", f"{x} \\neq {a}", f"(-\\infty,{a})\\cup({a},\\infty)",
+        f"\\mathbb{{R}}\\setminus\\{{{a}\\}}", f"{x}\\in\\mathbb{{R}}\\setminus\\{{{a}\\}}",
+        f"{x}<{a} \\text{{ or }} {x}>{a}", f"\\{{{x} \\mid {x} \\neq {a}\\}}",
         f"({a},\\infty)\\cup(-\\infty,{a})", f"{x} != {a}",
     ]  # fmt: skip
     near = [
@@ -171,7 +172,8 @@ def sets(rng: random.Random) -> Iterator[Pair]:
         ),
         False,
     )
-    outside = [f"|{inner}|\\ge {r}", f"(-\\infty,{low}]\\cup[{high},\\infty)", f"{x}\\le {low} \\text{{ or }} {x}\\ge {high}",
+    outside = [f"|{inner}|\\ge {r}", f"(-\\infty,{low}]\\cup[{high},\\infty)",
+               f"{x}\\le {low} \\text{{ or }} {x}\\ge {high}",
                f"\\mathbb{{R}}\\setminus({low},{high})"]  # fmt: skip
     one, other = rng.sample(outside, 2)
     yield Pair("sets", one, other, True)
@@ -329,8 +331,8 @@ def values(rng: random.Random) -> Iterator[Pair]:
 
 
 KINDS: dict[str, Callable[[random.Random], Iterator[Pair]]] = {
-    "large": large, "pieces": pieces, "domains": domains, "upright": upright, "sets": sets, "objects": objects,
-    "numbers": numbers, "named": named, "texts": texts, "values": values,
+    "large": large, "pieces": pieces, "domains": domains, "upright": upright, "sets": sets,
+    "objects": objects, "numbers": numbers, "named": named, "texts": texts, "values": values,
 }  # fmt: skip
 
 

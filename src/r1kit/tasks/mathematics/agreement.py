@@ -13,9 +13,8 @@ from r1kit.tasks.mathematics.units import normal_unit, units_agree
 
 def same_answer(gold: Answer, said: Answer) -> bool:
     """Whether the given answer is the gold one. Raises Undecided."""
-    if gold.kind in _SETS or said.kind in _SETS:
-        if same_reals(gold, said):
-            return True
+    if (gold.kind in _SETS or said.kind in _SETS) and same_reals(gold, said):
+        return True
     if said.kind == "relation" and gold.kind != "relation":
         inner = named_value(said)
         return inner is not None and same_answer(gold, inner)
@@ -49,8 +48,8 @@ _SETS = ("relation", "union", "intersection", "difference", "reals", "sequence")
 
 
 def same_text(one: str, other: str) -> bool:
-    """Whether two texts are identical but for space, and could be answers: brackets pair, and there is a letter
-    or a digit. Space between two letters or digits counts: 4 2 is not 42."""
+    """Whether two texts are identical but for space, and could be answers: braces pair, and there is a
+    letter or a digit. Space between two letters or digits counts: 4 2 is not 42."""
     if _without_space(one) != _without_space(other) or not re.search(r"\w", one):
         return False
     return one.count("{") == one.count("}")
@@ -203,7 +202,7 @@ def _same_relation(gold: Answer, said: Answer) -> bool:
 
 
 def named_value(answer: Answer) -> Answer | None:
-    """The right side of ``x = ...``, ``f(2) = ...`` and ``(x, y) = ...``, not of ``(y, x) = ...``; else None."""
+    """The right side of ``x = ...``, ``f(2) = ...`` and ``(x, y) = ...``, but not of ``(y, x) = ...``."""
     names = re.findall(r"[A-Za-z]", answer.unit) if answer.unit.startswith("(") else []
     if names != sorted(names):
         return None

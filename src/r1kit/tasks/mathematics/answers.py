@@ -66,7 +66,10 @@ _NAMED = re.compile(
     r"[a-zA-Z](?:_\{?\w+\}?)?|\(\s*[a-zA-Z](?:\s*,\s*[a-zA-Z])+\s*\)"
     r"|[a-zA-Z]\s*(?:'|\^\{-1\})?\([a-zA-Z](?:,\s*[a-z])*\)|\\angle\s*[A-Z]+|[A-Z]{2,3}"
 )
-_SEGMENT = r"(?:\|\s*[A-Z]{2}\s*\||\\(?:overline|overrightarrow|vec|widehat|widetilde)\s*\{\s*[A-Z]{1,2}\s*\}|[A-Z]{2})"
+_SEGMENT = (
+    r"(?:\|\s*[A-Z]{2}\s*\||\\(?:overline|overrightarrow|vec|widehat|widetilde)\s*\{\s*[A-Z]{1,2}\s*\}"
+    r"|[A-Z]{2})"
+)
 _ANGLE = r"(?:\\angle\s*)?(?:[A-Z]{1,3}|\\(?:alpha|beta|gamma|theta|phi|varphi))"
 # What has a value of its own: |PQ|, f(2), \cos A, AB/CD, P(A|B), S_{\triangle ABC}, [ABC]
 _QUANTITY = re.compile(
@@ -93,7 +96,8 @@ _ENTITIES = frozenset(
 )
 
 
-_NULL_LIKE = frozenset("nan NaN NAN NaT None NONE null NULL Null N/A n/a #N/A NA <NA> nil undefined".split())
+_NULLS = "nan NaN NAN NaT None NONE null NULL Null N/A n/a #N/A NA <NA> nil undefined"
+_NULL_LIKE = frozenset(_NULLS.split())
 
 
 def is_null_like(text: str) -> bool:
@@ -243,7 +247,8 @@ _REALS = re.compile(
     re.IGNORECASE,
 )
 _EXCEPT = re.compile(
-    rf"({_REALS.pattern})\s*(?:-(?=\s*\\\{{)|,?\s*(?:\\text\s*\{{\s*)?(?:except|other than)(?:\s+for)?\s*\}}?)"
+    rf"({_REALS.pattern})\s*(?:-(?=\s*\\\{{)|,?\s*(?:\\text\s*\{{\s*)?(?:except|other than)"
+    r"(?:\s+for)?\s*\}?)"
     r"\s*(?:[a-z]\s*=\s*)?(.+)",
     re.IGNORECASE,
 )

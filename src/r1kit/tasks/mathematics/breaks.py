@@ -83,7 +83,7 @@ def _roots(argument: Node, step: Fraction, name: str, base: Point, known: set[Fr
     changes of sign on a grid."""
     values = [_at(argument, name, Fraction(place), base) for place in range(HIGHEST_DEGREE + 3)]
     if all(isinstance(value, Fraction) for value in values):
-        found = _polynomial_roots([value - step for value in values])  # type: ignore[operator, misc]
+        found = _polynomial_roots([value - step for value in values])  # type: ignore[operator]
         if found is not None:
             return found
     grid = sorted({*_GRID, *known, *_between(sorted(known))})

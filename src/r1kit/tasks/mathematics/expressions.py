@@ -6,7 +6,7 @@ it could fake, and ``Undecided`` is raised where that would need too many. Expre
 compared over the real numbers, at points on each of their pieces (``breaks``): they are the same if they
 agree wherever both are real, and there is such a point with positive variables (or none at all)."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
@@ -75,17 +75,17 @@ def expression_of(tree: Node) -> Expression:
 
 def _first_value(tree: Node, size: int) -> tuple[Value, int, int, bool]:
     """The value of a constant, real if it can be; its scale, precision and mode."""
-    scale = 0
-    for bits in _precisions(lambda: _needed(size, scale), size):
+    precisions = _Precisions(size)
+    for bits in precisions:
         for real in (True, False):
-            evaluation = Evaluation({}, bits, real, settled=bits >= _needed(size, scale))
+            evaluation = Evaluation({}, bits, real, settled=precisions.is_enough)
             try:
                 return evaluation.value(tree), evaluation.scale, bits, real
             except NotReal:
                 if not real:
                     raise
             except Imprecise:
-                scale = max(scale, evaluation.scale)
+                precisions.saw(evaluation.scale)
                 break
             except RecursionError:
                 raise NotUnderstood("nested too deep") from None
@@ -99,20 +99,33 @@ def _size(tree: Node) -> int:
     return 5 + sum(_size(part) for part in tree[1:] if isinstance(part, tuple))
 
 
-def _needed(size: int, scale: int) -> int:
-    """To how many bits two values must agree before they count as equal."""
-    return 96 + 2 * size + 4 * scale
-
-
-def _precisions(needed: Callable[[], int], size: int) -> Iterator[int]:
+class _Precisions:
     """Growing precisions for trees of ``size`` bits, up to what is needed or, for the work is bounded, to a
-    limit."""
-    bits, most = FIRST_BITS, max(FEWEST_BITS, min(MOST_BITS, MOST_WORK // size))
-    while True:
-        yield bits
-        if bits >= needed() or bits >= most:
-            return
-        bits = min(most, max(4 * bits, min(needed(), 16 * bits)))
+    limit. Two values that agree to ``needed`` bits count as equal: more than trees of this size with numbers
+    of this ``scale`` could agree to and still differ."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self.scale, self.bits = size, 0, 0
+
+    @property
+    def needed(self) -> int:
+        return 96 + 2 * self.size + 4 * self.scale
+
+    @property
+    def is_enough(self) -> bool:
+        return self.bits >= self.needed
+
+    def saw(self, scale: int) -> None:
+        """Note the scale of a value."""
+        self.scale = max(self.scale, scale)
+
+    def __iter__(self) -> Iterator[int]:
+        most = max(FEWEST_BITS, min(MOST_BITS, MOST_WORK // self.size))
+        self.bits = FIRST_BITS
+        yield self.bits
+        while not self.is_enough and self.bits < most:
+            self.bits = min(most, max(4 * self.bits, min(self.needed, 16 * self.bits)))
+            yield self.bits
 
 
 def same(one: Expression, other: Expression) -> bool:
@@ -130,18 +143,19 @@ def _same_constants(one: Expression, other: Expression) -> bool:
     for whole, part in ((one.tree, other.tree), (other.tree, one.tree)):
         if whole[0] in ("+", "-") and whole[1] == part:
             return same(expression_of(whole[2]), read_expression("0"))
-    scale = 0
-    for bits in _precisions(lambda: _needed(one.size + other.size, scale), one.size + other.size):
-        settled = bits >= _needed(one.size + other.size, scale)
+    precisions = _Precisions(one.size + other.size)
+    for bits in precisions:
+        settled = precisions.is_enough
         try:
-            (left, _), (right, _) = _constant(one, bits, settled), _constant(other, bits, settled)
+            left, left_scale = _constant(one, bits, settled)
+            right, right_scale = _constant(other, bits, settled)
         except Imprecise:
             continue
         evaluation = Evaluation({}, bits, real=False)
         if evaluation.differ(left, right):
             return False
-        scale = max(_constant(one, bits, settled)[1], _constant(other, bits, settled)[1])
-        if bits >= _needed(one.size + other.size, scale):
+        precisions.saw(max(left_scale, right_scale))
+        if precisions.is_enough:
             return True
     return _same_beyond(one, other)
 
@@ -152,7 +166,9 @@ def difference(one: Expression, other: Expression) -> int:
         raise NotUnderstood("a constant was expected")
     if same(one, other):
         return 0
-    for bits in _precisions(lambda: MOST_BITS, one.size + other.size):
+    precisions = _Precisions(one.size + other.size)
+    precisions.saw(MOST_BITS)
+    for bits in precisions:
         evaluation = Evaluation({}, bits, real=True, settled=True)
         gap = evaluation.subtract(evaluation.value(one.tree), evaluation.value(other.tree))
         if isinstance(gap, Fraction):
@@ -262,22 +278,22 @@ def comparing_points(trees: tuple[Node, ...], real: bool) -> Iterator[Point]:
 def _same_at(one: Expression, other: Expression, point: Point, real: bool) -> bool | None:
     """Whether two expressions agree at a point; None if one has no value there. Raises Undecided."""
     size = one.size + other.size + 48 * len(point)
-    scale = 0
-    for bits in _precisions(lambda: _needed(size, scale), size):
-        evaluation = Evaluation(point, bits, real, settled=bits >= _needed(size, scale))
+    precisions = _Precisions(size)
+    for bits in precisions:
+        evaluation = Evaluation(point, bits, real, settled=precisions.is_enough)
         try:
             left, right = evaluation.value(one.tree), evaluation.value(other.tree)
         except Imprecise:
-            scale = max(scale, evaluation.scale)
+            precisions.saw(evaluation.scale)
             continue
         except (NotReal, Singular, TooLarge):
             return None
         if isinstance(left, Fraction) and isinstance(right, Fraction):
             return left == right
-        scale = max(scale, evaluation.scale)
+        precisions.saw(evaluation.scale)
         if evaluation.differ(left, right):
             return False
-        if bits >= _needed(size, scale):
+        if precisions.is_enough:
             return True
     raise Undecided("the values agree to more digits than are computed here")
 
@@ -308,18 +324,18 @@ def _differences(
     trees: tuple[Node, Node], point: Mapping[str, Fraction], real: bool, size: int
 ) -> tuple[Value, Value] | None:
     """The values of both trees at a point, precise enough to tell them apart; None if one has none."""
-    scale = 0
-    for bits in _precisions(lambda: _needed(size, scale), size):
-        evaluation = Evaluation(point, bits, real, settled=bits >= _needed(size, scale))
+    precisions = _Precisions(size)
+    for bits in precisions:
+        evaluation = Evaluation(point, bits, real, settled=precisions.is_enough)
         try:
             pair = evaluation.value(trees[0]), evaluation.value(trees[1])
         except Imprecise:
-            scale = max(scale, evaluation.scale)
+            precisions.saw(evaluation.scale)
             continue
         except (NotReal, Singular, TooLarge):
             return None
-        scale = max(scale, evaluation.scale)
-        if bits >= _needed(size, scale):
+        precisions.saw(evaluation.scale)
+        if precisions.is_enough:
             return pair
     raise Undecided("the values agree to more digits than are computed here")
 

@@ -6,7 +6,7 @@ from fractions import Fraction
 from r1kit.tasks.mathematics.units import normal_unit
 
 # dimension: how many of the smallest unit each unit is
-_DIMENSIONS: dict[str, dict[str, Fraction]] = {
+_DIMENSIONS: dict[str, dict[str, int]] = {
     "time": {"s": 1, "min": 60, "h": 3600, "day": 86400, "week": 604800},
     "metric length": {"mm": 1, "cm": 10, "dm": 100, "m": 1000, "km": 1000000},
     "length": {"in": 1, "ft": 12, "yd": 36, "mi": 63360},
@@ -16,11 +16,12 @@ _DIMENSIONS: dict[str, dict[str, Fraction]] = {
     "volume": {"ml": 1, "l": 1000},
     "dollars": {"cent": 1, "dollar": 100},
     "yuan": {"cent": 1, "jiao": 10, "yuan": 100},
-}  # type: ignore[dict-item]
+}
 _NUMBER = r"\d+(?:\.\d+)?(?:/\d+)?"
 _PART = re.compile(
     rf"\s*(?:,|and\b|\\text\s*\{{\s*and\s*\}})?\s*({_NUMBER}|\\frac\s*\{{\d+\}}\s*\{{\d+\}})\s*"
-    r"(?:\\(?:text|mathrm|mbox|textit|rm)\s*\{\s*([A-Za-z.]+|[一-鿿]{1,2})\s*(?:,|and)?\s*\}|([A-Za-z]+)\.?|([一-鿿]{1,2}?(?=\d|$)))"
+    r"(?:\\(?:text|mathrm|mbox|textit|rm)\s*\{\s*([A-Za-z.]+|[一-鿿]{1,2})\s*(?:,|and)?\s*\}|([A-Za-z]+)\.?"
+    r"|([一-鿿]{1,2}?(?=\d|$)))"
 )
 
 
@@ -46,7 +47,7 @@ def read_quantity(text: str) -> tuple[str, Fraction] | None:
             scales = [sizes[unit] for _, unit in parts]
             if scales != sorted(set(scales), reverse=True):
                 return None
-            return dimension, sum((value * Fraction(sizes[unit]) for value, unit in parts), Fraction(0))
+            return dimension, sum((value * sizes[unit] for value, unit in parts), Fraction(0))
     return None
 
 

@@ -1,8 +1,8 @@
 """Read the text of a mathematical expression, in LaTeX, plain text or a mixture, as a tree.
 
 A node is a tuple: its kind, then its parts: ``("number", Fraction)``, ``("name", "x")``, ``("pi",)``,
-``("+", a, b)``, ``("^", base, exponent)``, ``("root", radicand, index)``, ``("call", "\\sin", argument)`` and so
-on. Python never evaluates a text."""
+``("+", a, b)``, ``("^", base, exponent)``, ``("root", radicand, index)``, ``("call", "\\sin", argument)`` and
+so on. Python never evaluates a text."""
 
 import re
 from fractions import Fraction
@@ -62,9 +62,8 @@ _GREEK_NAMES = (
     "nu varepsilon Omega Delta Phi Theta"
 )
 _GREEK = frozenset("\\" + name for name in _GREEK_NAMES.split())
-_FUNCTIONS = frozenset(
-    "\\sin \\cos \\tan \\cot \\sec \\csc \\ln \\exp \\arcsin \\arccos \\arctan \\sinh \\cosh \\tanh".split()
-)
+_FUNCTION_NAMES = "sin cos tan cot sec csc ln exp arcsin arccos arctan sinh cosh tanh"
+_FUNCTIONS = frozenset("\\" + name for name in _FUNCTION_NAMES.split())
 _ATOM_COMMANDS = {
     "\\frac",
     "\\sqrt",

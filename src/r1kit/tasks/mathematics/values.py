@@ -1,9 +1,10 @@
 """Values of trees at a point: exact fractions where possible, else balls.
 
 A ball is a real or complex number with a bound on its error, so that a difference is proven, never guessed.
-Every operation is bounded. In ``real`` mode only real numbers occur: an even root or a logarithm of a negative
-number raises ``NotReal``, and an odd root or a power with an odd denominator is the real one, so that
-``\\sqrt[3]{x^2}`` and ``x^{2/3}`` agree. Otherwise roots, powers and logarithms are the principal ones."""
+Every operation is bounded. In ``real`` mode only real numbers occur: an even root or a logarithm of a
+negative number raises ``NotReal``, and an odd root or a power with an odd denominator is the real one, so
+that ``\\sqrt[3]{x^2}`` and ``x^{2/3}`` agree. Otherwise roots, powers and logarithms are the principal
+ones."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -193,7 +194,7 @@ class Evaluation:
             exponent = self.nonzero(exponent)
             if exponent == 0:
                 return Fraction(1)
-            if isinstance(exponent, Ball) and not exponent.is_real or self.is_negative(exponent):
+            if (isinstance(exponent, Ball) and not exponent.is_real) or self.is_negative(exponent):
                 raise Singular("a power of zero")
             return Fraction(0)
         if isinstance(exponent, Fraction):

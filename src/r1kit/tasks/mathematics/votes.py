@@ -96,9 +96,9 @@ def _key(answer: Answer) -> str:
     if answer.expression is not None:
         return _key_of(answer.expression)
     parts = [_key(part) for part in answer.parts]
-    unordered = answer.kind == "union" or (answer.kind == "sequence" and answer.text in ("", "{}"))
-    kind = answer.kind if answer.kind != "sequence" else answer.text.replace("{}", "")
-    return f"{kind}{'' if answer.kind == 'sequence' else answer.text}({','.join(sorted(parts) if unordered else parts)})"
+    if answer.kind == "union" or (answer.kind == "sequence" and answer.text in ("", "{}")):
+        return f"{answer.kind}({','.join(sorted(parts))})"
+    return f"{answer.kind}{answer.text}({','.join(parts)})"
 
 
 def _key_of(expression: Expression) -> str:

@@ -21,6 +21,7 @@ from r1kit.tasks.task import Task, vote_key
 from r1kit.types import Rollout
 
 VoteKey = Callable[[str], str | None]
+GroupKeys = Callable[[Sequence[str]], Sequence[str | None]]
 Groups = Sequence[Sequence[Rollout]]
 
 
@@ -34,7 +35,7 @@ def summarise(
     """All figures of groups of rollouts on checkable problems; ``direct`` and ``general`` are handed on."""
     verdicts = _verdicts(groups, tasks)
     right = [np.array([verdicts[r.problem.id, r.index] for r in group], dtype=float) for group in groups]
-    keys = {name: getattr(task, "vote_key", vote_key) for name, task in tasks.items()}
+    keys = {name: _group_keys(task) for name, task in tasks.items()}
     by_task: dict[str, list[int]] = defaultdict(list)
     for place, group in enumerate(groups):
         by_task[group[0].problem.task].append(place)
@@ -78,10 +79,22 @@ def summarise_general(groups: Groups, scoring: Sequence[WeightedReward]) -> Gene
     )
 
 
+def _group_keys(task: Task) -> GroupKeys:
+    """How a task counts the answers of a group: its ``vote_keys``, else its ``vote_key`` for each."""
+    of_one: VoteKey = getattr(task, "vote_key", vote_key)
+    found: GroupKeys = getattr(task, "vote_keys", lambda answers: [of_one(answer) for answer in answers])
+    return found
+
+
 def consensus(group: Sequence[Rollout], right: Sequence[float], key: VoteKey = vote_key) -> float:
     """1.0 if the most frequent answer of the group is right; answers with the same ``key`` are counted
     together. Answers that did not follow the template have no vote."""
-    keys = [None if r.answer is None else key(r.answer) for r in group]
+    return _consensus(group, right, lambda answers: [key(answer) for answer in answers])
+
+
+def _consensus(group: Sequence[Rollout], right: Sequence[float], keys_of: GroupKeys) -> float:
+    found = iter(keys_of([r.answer for r in group if r.answer is not None]))
+    keys = [None if r.answer is None else next(found) for r in group]
     votes = Counter(key for key in keys if key is not None)
     if not votes:
         return 0.0
@@ -89,7 +102,7 @@ def consensus(group: Sequence[Rollout], right: Sequence[float], key: VoteKey = v
     return float(right[keys.index(winner)])
 
 
-def _scores(groups: Groups, right: Sequence[np.ndarray], keys: Mapping[str, VoteKey]) -> Scores:
+def _scores(groups: Groups, right: Sequence[np.ndarray], keys: Mapping[str, GroupKeys]) -> Scores:
     rollouts = [r for group in groups for r in group]
     thinkings = [(r.thinking, r.problem.language) for r in rollouts if r.thinking]
     shares = [
@@ -97,7 +110,7 @@ def _scores(groups: Groups, right: Sequence[np.ndarray], keys: Mapping[str, Vote
     ]
     means = [float(values.mean()) for values in right]
     votes = [
-        consensus(group, values.tolist(), keys[group[0].problem.task])
+        _consensus(group, values.tolist(), keys[group[0].problem.task])
         for group, values in zip(groups, right, strict=True)
     ]
     return Scores(

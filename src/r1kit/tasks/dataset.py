@@ -17,7 +17,6 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -30,11 +29,10 @@ from r1kit.language import scripts_of
 from r1kit.tasks.mathematics.check import (
     boxed,
     check_math_batch,
-    final_answer,
     gold_fault,
     gold_text,
-    tidy,
 )
+from r1kit.tasks.mathematics.votes import vote_key, vote_keys
 from r1kit.tasks.overlap import is_held_out_prompt, without_contaminated, without_duplicates
 from r1kit.tasks.programs import TESTS, ask_for_program, check_programs, program_columns, read_program
 from r1kit.tasks.task import single_answer, stamp_of
@@ -47,8 +45,6 @@ BAD_ROWS_LIMIT = 0.05
 LONGEST_GOLD = 300
 
 _CALCULATION = re.compile(r"<<[^<>]*>>")  # GSM8K's notes for a calculator: 48/2 = <<48/2=24>>24
-_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?:,|\D|$))")
-_NUMBER = re.compile(r"[+-]?\d{1,30}(?:\.\d{1,30}|/0*[1-9]\d{0,29})?")
 _LETTER = re.compile(r"\(?([A-J])\)?\.?")
 
 Check = Literal["math", "choice", "exact", "program"]
@@ -183,14 +179,20 @@ class Dataset:
         ]
 
     def vote_key(self, answer: str) -> str | None:
-        """Under which key an answer counts in a majority vote."""
+        """Under which key an answer counts in a majority vote, from that answer alone."""
         if self.config.check == "program":
             return "".join(read_program(answer).split())
         if self.config.check == "exact":
             said = single_answer(answer)
             return None if said is None else "".join(said.split())
-        settled = final_answer(answer, choice=self.config.check == "choice")
-        return None if settled is None else _value_key(_THOUSANDS.sub("", tidy(settled).replace(" ", "")))
+        return vote_key(answer, choice=self.config.check == "choice")
+
+    def vote_keys(self, answers: Sequence[str]) -> Sequence[str | None]:
+        """Under which keys the answers of a group count in a majority vote: equal keys for answers that
+        ``check`` would call the same."""
+        if self.config.check in ("program", "exact"):
+            return [self.vote_key(answer) for answer in answers]
+        return vote_keys(answers, choice=self.config.check == "choice")
 
     def _splits(self) -> Splits:
         named = [
@@ -211,11 +213,6 @@ def _check_exact(gold: str, answer: str | None) -> Verdict:
     if said is None:
         return Verdict("wrong", "no single answer")
     return Verdict("correct") if said.split() == gold.split() else Verdict("wrong", "another text")
-
-
-def _value_key(text: str) -> str:
-    """One spelling for a number: 0.50 and 1/2 count together."""
-    return str(Fraction(text)) if _NUMBER.fullmatch(text) else text
 
 
 @lru_cache(maxsize=32)

@@ -20,18 +20,24 @@ from r1kit.tasks.mathematics.notation import (
     tidy,
 )
 from r1kit.tasks.mathematics.numerals import chinese_number, english_number
+from r1kit.tasks.mathematics.quantities import read_quantity
+from r1kit.tasks.mathematics.spellings import rewrite
 from r1kit.tasks.mathematics.units import NOT_UNITS, SCALES, split_unit
 
-Kind = Literal["value", "based", "sequence", "union", "matrix", "relation", "infinity", "words"]
+Kind = Literal[
+    "value", "quantity", "based", "sequence", "union", "intersection", "difference", "reals", "matrix",
+    "relation", "infinity", "words",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     """An answer that was understood. ``parts`` are its components; which fields count depends on ``kind``.
 
-    value: ``expression``, ``unit``, ``percent``; based: ``text`` (digits), ``unit`` (base); sequence:
-    ``text`` (its brackets, "" for a bare list); relation: ``text`` (=, <, \\le ..., one sign) and two parts;
-    matrix: ``text`` (rows x columns); words: ``text``."""
+    value: ``expression``, ``unit``, ``percent``; quantity: ``expression`` in the smallest unit of the
+    dimension ``unit``; based: ``text`` (digits), ``unit`` (base); sequence: ``text`` (its brackets, "" for a
+    bare list); union, intersection, difference: the sets in ``parts``; reals: all real numbers; relation:
+    ``text`` (=, <, \\le ..., one sign) and two parts; matrix: ``text`` (rows x columns); words: ``text``."""
 
     kind: Kind
     text: str = ""
@@ -48,11 +54,30 @@ _PREFIX = re.compile(
     r"|^(?:therefore|thus|hence|so|approximately|about|roughly|\\approx|≈|=)\s*,?\s*",
     re.IGNORECASE,
 )
+# "The line is y = 2x", not "the answer is not 5"
+_SUBJECT = re.compile(
+    r"^(?:the|an?|its?|their)\s+[A-Za-z' ]{1,60}\s(?:is|are|equals)\s*:?\s+"
+    r"(?=\\?[\[({|]|\\[A-Za-z]|[-+]?\.?\d|[A-Za-z]\s*(?:\([a-z]\)\s*)?[-+=^<>\\])",
+    re.IGNORECASE,
+)
 _RELATIONS = re.compile(r"(\\(?:le|ge|neq|in|equiv)(?![A-Za-z])|<=|>=|<|>|=)")
 _CIRCULAR = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 _NAMED = re.compile(
     r"[a-zA-Z](?:_\{?\w+\}?)?|\(\s*[a-zA-Z](?:\s*,\s*[a-zA-Z])+\s*\)"
     r"|[a-zA-Z]\s*(?:'|\^\{-1\})?\([a-zA-Z](?:,\s*[a-z])*\)|\\angle\s*[A-Z]+|[A-Z]{2,3}"
+)
+_SEGMENT = (
+    r"(?:\|\s*[A-Z]{2}\s*\||\\(?:overline|overrightarrow|vec|widehat|widetilde)\s*\{\s*[A-Z]{1,2}\s*\}"
+    r"|[A-Z]{2})"
+)
+_ANGLE = r"(?:\\angle\s*)?(?:[A-Z]{1,3}|\\(?:alpha|beta|gamma|theta|phi|varphi))"
+# What has a value of its own: |PQ|, f(2), \cos A, AB/CD, P(A|B), S_{\triangle ABC}, [ABC]
+_QUANTITY = re.compile(
+    rf"{_SEGMENT}|\\frac\s*\{{\s*{_SEGMENT}\s*\}}\s*\{{\s*{_SEGMENT}\s*\}}|{_SEGMENT}\s*[/:]\s*{_SEGMENT}"
+    rf"|\\(?:sin|cos|tan|cot|sec|csc)\s*(?:\^\{{?2\}}?)?\s*[({{]?\s*{_ANGLE}\s*[)}}]?|m?\s*\\angle\s*[A-Z0-9]{{1,3}}"
+    r"|[a-zA-Z](?:_\{?\w+\}?)?\s*'{0,2}\s*\(\s*[-+]?[\w.]+(?:\s*[|,]\s*[\w.]+)*\s*\)"
+    r"|(?:\\text\{\s*)?[A-Za-z]\s*\}?_\s*\{?\s*(?:\\triangle\s*)?(?:\\text\{)?\s*[A-Za-z]+\s*\}{0,2}|\[\s*[A-Z]{3,6}\s*\]"
+    r"|\|\s*(?:[a-z]|\\vec\s*\{?\s*[a-z]\s*\}?|\\(?:mathbf|bm)\{[a-z]\})\s*\|"
 )
 _MATRIX = re.compile(
     r"\\begin\s*\{([pbvBV]?matrix|array|smallmatrix)\}(?:\{[clr|]*\})?(.*)\\end\s*\{\1\}", re.DOTALL
@@ -71,12 +96,22 @@ _ENTITIES = frozenset(
 )
 
 
+_NULLS = "nan NaN NAN NaT None NONE null NULL Null N/A n/a #N/A NA <NA> nil undefined"
+_NULL_LIKE = frozenset(_NULLS.split())
+
+
+def is_null_like(text: str) -> bool:
+    """Whether a gold text is how a table writes that there is no answer: NaN, None, N/A, null and the like.
+    The word "none" and \\text{None} are answers."""
+    return text.strip() in _NULL_LIKE
+
+
 def read_answer(text: str) -> Answer:
     """Read an answer. Raises NotUnderstood, or TooLarge."""
     text = tidy(text)
     for _ in range(3):
         text = _PREFIX.sub("", text).strip()
-    text = _without_box(text)
+    text = rewrite(_without_box(_SUBJECT.sub("", text))).strip()
     if not text:
         raise NotUnderstood("the answer is empty")
     if is_plain_number(text):
@@ -96,16 +131,20 @@ def _read(text: str, depth: int) -> Answer:
     text = drop_thousands(text)
     text = re.sub(r"^\](?=[^()\[\]]*,[^()\[\]]*[)\]\[]$)", "(", text)  # ]1,2[ as it is written in French
     text = re.sub(r"^([(\[][^()\[\]]*,[^()\[\]]*)\[$", r"\1)", text)
+    text = re.sub(r"^\{([^{}]*,[^{}]*)\}$", r"\1", text)  # ${3, 5, 9}$ shows a bare list
     wrapped = _WRAPPED_WORDS.fullmatch(text)
     if wrapped and re.match(r"\s*[-+]?\d", wrapped[1]):
         return _read(wrapped[1], depth + 1)
     for reader in (
+        _read_quantity,
+        _read_reals,
         _read_words,
         _read_infinity,
         _read_based,
         _read_matrix,
+        _read_rows,
         _read_described,
-        _read_union,
+        _read_sets,
         _read_list,
         _read_relation,
         _read_bracketed,
@@ -195,13 +234,72 @@ def _read_matrix(text: str, depth: int) -> Answer | None:
     )
 
 
-def _read_union(text: str, depth: int) -> Answer | None:
-    pieces = split_outside(text, "\\cup")
-    if len(pieces) < 2:
+def _read_quantity(text: str, depth: int) -> Answer | None:
+    quantity = read_quantity(text) if text[-1:].isalpha() or text.endswith(("}", ".")) else None
+    if quantity is None:
         return None
-    prefix = re.match(r"\s*[a-z]\s*\\in\s*", pieces[0])
-    pieces[0] = pieces[0][prefix.end() :] if prefix else pieces[0]
-    return Answer("union", parts=tuple(_read(piece, depth + 1) for piece in pieces))
+    return Answer("quantity", expression=read_expression(f"({quantity[1]})"), unit=quantity[0])
+
+
+_REALS = re.compile(
+    r"\\mathbb\s*\{?\s*R\s*\}?|\\mathbf\s*\{\s*R\s*\}|\\Bbb\s*\{?\s*R\s*\}?|\\R|ℝ|全体实数|实数集|任意实数"
+    r"|(?:\\text\s*\{\s*)?(?:the set of )?(?:all )?real numbers\s*\}?",
+    re.IGNORECASE,
+)
+_EXCEPT = re.compile(
+    rf"({_REALS.pattern})\s*(?:-(?=\s*\\\{{)|,?\s*(?:\\text\s*\{{\s*)?(?:except|other than)"
+    r"(?:\s+for)?\s*\}?)"
+    r"\s*(?:[a-z]\s*=\s*)?(.+)",
+    re.IGNORECASE,
+)
+_SET_OPERATIONS = {
+    "\\setminus": "difference",
+    "\\backslash": "difference",
+    "\\cup": "union",
+    "\\cap": "intersection",
+}
+
+
+def _read_reals(text: str, depth: int) -> Answer | None:
+    """All real numbers, perhaps with exceptions."""
+    if _REALS.fullmatch(text):
+        return Answer("reals")
+    match = _EXCEPT.fullmatch(text)
+    if match is None:
+        return None
+    excepted = _read(match[2], depth + 1)
+    if excepted.kind in ("value", "sequence") and excepted.text in ("", "{}"):
+        excepted = Answer("sequence", "{}", parts=excepted.parts or (excepted,))
+    return Answer("difference", parts=(Answer("reals"), excepted))
+
+
+def _read_rows(text: str, depth: int) -> Answer | None:
+    """A matrix as a list of rows: [[1, 2], [3, 4]]."""
+    match = re.fullmatch(r"\[\s*(\[.*\])\s*\]", text, re.DOTALL)
+    if match is None:
+        return None
+    rows = [row.strip() for row in split_outside(match[1], ",")]
+    if not all(re.fullmatch(r"\[[^\[\]]*\]", row) for row in rows):
+        return None
+    cells = [split_outside(row[1:-1], ",") for row in rows]
+    if len({len(row) for row in cells}) != 1:
+        return None
+    parts = tuple(_read(cell, depth + 1) for row in cells for cell in row)
+    return Answer("matrix", f"{len(cells)}x{len(cells[0])}", parts=parts)
+
+
+def _read_sets(text: str, depth: int) -> Answer | None:
+    """Unions, intersections and differences of sets."""
+    if "\\" not in text:
+        return None
+    prefix = re.match(r"\s*[a-z]\s*\\in(?![A-Za-z])\s*", text)
+    bare = text[prefix.end() :] if prefix else text
+    for sign, kind in _SET_OPERATIONS.items():
+        pieces = split_outside(bare, sign)
+        if len(pieces) > 1 and not (kind == "difference" and len(pieces) > 2):
+            parts = tuple(_read(piece, depth + 1) for piece in pieces)
+            return Answer(kind, parts=parts)  # type: ignore[arg-type]
+    return None
 
 
 def _read_list(text: str, depth: int) -> Answer | None:
@@ -210,25 +308,35 @@ def _read_list(text: str, depth: int) -> Answer | None:
     pieces = [both for piece in pieces for both in _both_signs(piece)]
     if len(pieces) < 2:
         return None
-    # x = 1, 2: the name counts for all
-    named = re.match(r"\s*([a-zA-Z])\s*=\s*(?=[^=]*$)", pieces[0])
-    if named and not any("=" in piece for piece in pieces[1:]):
-        pieces[0] = pieces[0][named.end() :]
+    # x = 1, 2 and x \neq 1, 2: the name counts for all
+    named = re.match(r"\s*([a-zA-Z])\s*(=|\\neq)\s*(?=[^=]*$)", pieces[0])
+    if named and not any(_RELATIONS.search(piece) for piece in pieces[1:]):
+        if named[2] == "=":
+            pieces[0] = pieces[0][named.end() :]
+        else:
+            pieces[1:] = [named[0] + piece for piece in pieces[1:]]
     return Answer("sequence", "", parts=tuple(_read(piece, depth + 1) for piece in pieces))
 
 
 def _both_signs(text: str) -> list[str]:
-    sides = split_outside(text, "\\pm")
-    return [sign.join(sides) for sign in ("+", "-")] if len(sides) == 2 else [text]
+    """A text with \\pm as two: with the upper and with the lower signs. Sets are left to their members."""
+    if not re.search(r"\\(?:pm|mp)(?![A-Za-z])", text) or re.match(r"\s*\\(?:\{|begin)", text):
+        return [text]
+    return [
+        re.sub(r"\\mp(?![A-Za-z])", lower, re.sub(r"\\pm(?![A-Za-z])", upper, text))
+        for upper, lower in (("+", "-"), ("-", "+"))
+    ]
 
 
 def _read_described(text: str, depth: int) -> Answer | None:
     """``{x | x > 2}``: read the relation."""
-    builder = re.fullmatch(r"\\\{\s*[A-Za-z]\s*(?:\\mid(?![A-Za-z])|\||:)(.*)\\\}", text)
+    builder = re.fullmatch(
+        rf"\\\{{\s*[A-Za-z]\s*(?:\\in\s*(?:{_REALS.pattern})\s*)?(?:\\mid(?![A-Za-z])|\||:)(.*)\\\}}", text
+    )
     if builder is None:
         return None
     described = _read(builder[1], depth + 1)
-    if described.kind not in ("relation", "sequence", "union"):
+    if described.kind not in ("relation", "sequence", "union", "difference", "intersection"):
         raise NotUnderstood("a set without a relation")
     return described
 
@@ -252,6 +360,9 @@ def _read_relation(text: str, depth: int) -> Answer | None:
         raise NotUnderstood("an unsupported chain of relations")
     if len(signs) == 2:
         return _read_between(sides, signs, depth)
+    if signs == ["="] and _QUANTITY.fullmatch(sides[0]) and not _NAMED.fullmatch(sides[0]):
+        name = re.sub(r"\s", "", sides[0])
+        return Answer("relation", "=", unit=name, parts=(Answer("words", name), _read(sides[1], depth + 1)))
     if signs == ["="] and _NAMED.fullmatch(sides[0]):
         return Answer(
             "relation",
@@ -301,7 +412,8 @@ def _read_bracketed(text: str, depth: int) -> Answer | None:
     pieces = split_outside(match[2], ",")
     if len(pieces) < 2 and match[1] != "\\{":
         return None  # (x + 1) is an expression, and so is (5)
-    pieces = [both for piece in pieces for both in _both_signs(piece)]
+    if match[1] == "\\{":
+        pieces = [both for piece in pieces for both in _both_signs(piece)]
     return Answer(
         "sequence",
         (match[1] + match[3]).replace("\\", ""),

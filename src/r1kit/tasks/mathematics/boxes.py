@@ -3,7 +3,7 @@
 import re
 
 from r1kit.tasks.mathematics.phrases import CONCLUDES, DOUBT, NEGATED_BEFORE, OR
-from r1kit.tasks.mathematics.values import alike
+from r1kit.tasks.mathematics.sentence_values import alike
 
 Box = tuple[int, int, str]  # begin, end, content
 _UNSEEN = re.compile(r"\\[hv]?phantom\s*\{[^{}]*$")

@@ -15,13 +15,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
-from r1kit.tasks.mathematics.agreement import same_answer
-from r1kit.tasks.mathematics.answers import Answer, read_answer
+from r1kit.tasks.mathematics.agreement import has_large_numbers, same_answer, same_text
+from r1kit.tasks.mathematics.answers import Answer, is_null_like, read_answer
 from r1kit.tasks.mathematics.checker_pool import ANSWER_SECONDS, checkers, compare_elsewhere
-from r1kit.tasks.mathematics.expressions import NotUnderstood, TooLarge
+from r1kit.tasks.mathematics.expressions import NotUnderstood, TooLarge, Undecided
 from r1kit.tasks.mathematics.extraction import CHOICE, final_answer, gold_fault, gold_text
 from r1kit.tasks.mathematics.notation import boxed, is_plain_number, is_prose, nesting, says_more, tidy
-from r1kit.types import Verdict
+from r1kit.types import Outcome, Verdict
 
 __all__ = [
     "boxed",
@@ -65,6 +65,8 @@ def judge(gold: str, response: str, patient: bool) -> Verdict:
     gold = gold_text(gold)
     if len(gold) > LONGEST_ANSWER:
         return Verdict("unverifiable", "the gold answer is too long")
+    if is_null_like(gold):
+        return Verdict("unverifiable", f"the gold answer is {gold!r}, which stands for no answer")
     if not tidy(gold):
         return Verdict("unverifiable", "the gold answer is empty")
     fault = gold_fault(gold)
@@ -88,7 +90,12 @@ def compare(gold: str, said: str, deadline: float, patient: bool = False) -> Ver
             return Verdict("correct")
     elif "\\" in gold:
         checkers()  # they start in the background, so that one is ready when it is needed
-    known = read_gold(gold)
+    if same_text(tidy(gold), tidy(said)):
+        return Verdict("correct")
+    try:
+        known = read_gold(gold)
+    except TooLarge as error:
+        return Verdict("unverifiable", f"the gold answer cannot be computed: {error}")
     if known is not None:
         try:
             return (
@@ -98,10 +105,16 @@ def compare(gold: str, said: str, deadline: float, patient: bool = False) -> Ver
             )
         except TooLarge:
             raise
+        except Undecided as error:
+            return Verdict("unverifiable", f"neither equality nor a difference can be proven: {error}")
         except NotUnderstood:
             # An answer that only a more lenient reader can read must at least be LaTeX.
             if known.kind == "words" or "\\" not in tidy(said) or is_prose(said) or says_more(tidy(said)):
                 return Verdict("wrong", "not an answer of this kind")
+    if has_large_numbers(gold) or has_large_numbers(said):
+        # math-verify compares floats, to which small differences are nothing.
+        outcome: Outcome = "unverifiable" if known is None else "wrong"
+        return Verdict(outcome, "numbers too large for a comparison by math-verify")
     verdict = compare_elsewhere(tidy(gold), tidy(said), deadline, patient)
     if verdict.outcome == "unverifiable" and known is not None:
         return Verdict("wrong", "the answer cannot be read")  # the gold answer can
@@ -110,8 +123,10 @@ def compare(gold: str, said: str, deadline: float, patient: bool = False) -> Ver
 
 @lru_cache(maxsize=50_000)
 def read_gold(gold: str) -> Answer | None:
-    """Read a gold answer; None if it cannot be read. Cached."""
+    """Read a gold answer; None if it cannot be read. Cached. Raises TooLarge."""
     try:
         return read_answer(gold)
+    except TooLarge:
+        raise
     except NotUnderstood:
         return None

@@ -18,8 +18,8 @@ from r1kit.tasks.mathematics.choices import CHOICE, chosen_letter, letter_in_box
 from r1kit.tasks.mathematics.golds import gold_fault, gold_text
 from r1kit.tasks.mathematics.layout import without_marks
 from r1kit.tasks.mathematics.notation import BOX, ascii_digits, boxed
+from r1kit.tasks.mathematics.sentence_values import alike
 from r1kit.tasks.mathematics.statements import corrected_answer, stated_answer
-from r1kit.tasks.mathematics.values import alike
 
 __all__ = ["CHOICE", "alike", "final_answer", "gold_fault", "gold_text", "outside_thinking"]
 

@@ -21,7 +21,7 @@ from r1kit.tasks.mathematics.phrases import (
     REFUSES,
     RETRACTS,
 )
-from r1kit.tasks.mathematics.values import NOTHING, Found, value_of
+from r1kit.tasks.mathematics.sentence_values import NOTHING, Found, value_of
 
 LONGEST_SENTENCE = 1_000
 LONGEST_WORDS = 60

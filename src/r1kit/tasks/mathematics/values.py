@@ -1,331 +1,419 @@
-"""The value that one sentence gives: which of its formulas and free-standing numbers is the answer.
+"""Values of trees at a point: exact fractions where possible, else balls.
 
-A number within a word, path, identifier, date or reference ("step 5") is no value, nor is one that the
-sentence denies. Of several values, the last one counts where the sentence works towards it; several side by
-side are a list if nothing but "and" or a comma stands between them, else no answer."""
+A ball is a real or complex number with a bound on its error, so that a difference is proven, never guessed.
+Every operation is bounded. In ``real`` mode only real numbers occur: an even root or a logarithm of a
+negative number raises ``NotReal``, and an odd root or a power with an odd denominator is the real one, so
+that ``\\sqrt[3]{x^2}`` and ``x^{2/3}`` agree. Otherwise roots, powers and logarithms are the principal
+ones."""
 
-import re
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any
 
-from r1kit.tasks.mathematics.agreement import same_answer
-from r1kit.tasks.mathematics.answers import read_answer
-from r1kit.tasks.mathematics.expressions import NotUnderstood
-from r1kit.tasks.mathematics.notation import tidy
-from r1kit.tasks.mathematics.phrases import (
-    BOUND_AFTER,
-    BOUND_BEFORE,
-    CONCLUDES,
-    CONDITION_AFTER,
-    CONDITION_BEFORE,
-    CONDITION_OF_FORMULA,
-    DOUBT,
-    GLUED,
-    LINKS,
-    NEGATED_AFTER,
-    NEGATED_BEFORE,
-    OR,
-    REFERENCE_AFTER,
-    REFERENCE_BEFORE,
-)
-from r1kit.tasks.mathematics.units import UNITS
+import mpmath  # type: ignore[import-untyped]
 
-LONGEST_COMPARED = 1_000
-_CONTEXT = 60  # characters looked at on each side of a value
-_SIGNED = r"(?:(?<![\w)}\]\d])[-+−])?"
-_DIGITS = r"\d{1,3}(?:(?:[ \u00a0\u202f\u2009~]|\\[,; ]|\{,\})\d{3})+|\d+(?:,\d+)*"
-_LATEX_VALUE = (
-    r"\\[dtc]?frac\s*(?:\{(?:[^{}]|\{[^{}]*\})*\}\s*){2}|\\sqrt\s*(?:\[\w+\])?\s*\{(?:[^{}]"
-    r"|\{[^{}]*\})*\}|\\pi(?![A-Za-z])"
-)
-_UNIT_GLUED = r"(?:[ckm]?m|kg|m?g|ml|mph|km/h|m/s|lbs?|oz|hrs?|min|ft|s|h)(?:\^?\{?[23]\}?|[²³])?|°C?"
-_ENTRY = r"[-+−]?(?:\d+(?:\.\d+)?(?:/\d+)?|∞)"
-_VALUE = re.compile(
-    r"(?<!\\)\$(?P<formula>(?! )(?:\\\$|[^$\n])*[^$\n ]| (?:\\\$|[^$\n])+ )\$(?! ?\d)"
-    rf"|(?<![{GLUED}_\d.\\@~^/:#%&])(?P<tuple>[(\[]\s*{_ENTRY}(?:\s*,\s*{_ENTRY})+\s*[)\]])"
-    rf"|(?<![{GLUED}_\d.\\@~^/:#%&])(?<![{GLUED}]-)(?<![\d),],)(?P<name>[A-Za-z]\s*=\s*)?"
-    rf"(?P<number>{_SIGNED}(?:(?:US)?\\?[$€£¥￥]\s?)?{_SIGNED}"
-    rf"(?:(?:{_DIGITS})?\s*(?:{_LATEX_VALUE})|\d{{1,3}}(?::\d{{1,3}}){{1,2}}"
-    rf"|(?:{_DIGITS})(?:\.\d+)?(?:\s\d+/\d+|/\d+)?(?:e[-+]?\d+)?|\.\d+"
-    rf"|[-+]?\d*[½¼¾⅓⅔]|\d*√\d+|\d*π))"
-    rf"(?:(?P<percent>\s*\\?[%％])|(?P<glued>{_UNIT_GLUED})(?=[^\w^²³]|$)|(?P<scale>\s?[万亿千百])(?![一-鿿]?分))?"
-    rf"(?![{GLUED}_\d]|[.,:/@]\d|[-–][A-Za-z]|\s*\\?[%％]\d|\\[A-Za-z]"
-    rf"|/(?![a-z]{{1,8}}(?![\w./]))[A-Za-z]|\.[A-Za-z]|\()"
-)
-_UNIT_AFTER = re.compile(
-    r"\s+(?:(?P<word>(?:square |cubic |sq\.? )?[A-Za-z]{1,12})(?P<power>\^\{?[23]\}?|[²³])?(?![A-Za-z\d])"
-    r"(?P<more>\s+(?!(?:per|squared|cubed)\b))?)"
-    r"|\s?(?P<han>平方[一-鿿]{1,2}|立方[一-鿿]{1,2}|[一-鿿]{1,2})"
-)
-_RATE_AFTER = re.compile(r"\s+(?:per|squared|cubed)\b|/[A-Za-z]")
-_NO_UNIT_WORDS = frozenset(["in", "a", "s", "h", "t", "l", "m", "unit", "units", "pct", "块"])
-_JOINS = re.compile(
-    r"[\s$,;.、，；&]*(?:\b(?:and|und|et|y|e|en|i|ve|và|dan|och|og|a|și|ja|és|и|та|і)\b|と|과|와"
-    r"|\\text\{\s*and\s*\}|和|以及|及|与)?"
-    r"[\s$,;、，；&]*"
-)
-_OPERATOR_BETWEEN = re.compile(
-    r"\s*(?:[-+*/×÷·x−]|\\times|\\cdot|\\div|\\times)\s*\(?\s*|\)?\s*[-+*/×÷·−]\s*\(?\s*"
-)
-_EQUALS_BETWEEN = re.compile(r"\s*\)?\s*[A-Za-z]{0,12}\s*=\s*")
-_PART_OF_FORMULA_BEFORE = re.compile(
-    r"(?:(?<![A-Za-z])[A-Za-z]|[\d)\]])\s?[-+*/^_<>−]\s?$|[<>≤≥]\s?$|(?<![A-Za-z])[b-zB-HJ-Z]\s*[<>]\s*$"
-)
-_POWER_BEFORE = re.compile(r"[A-Za-z)]\s?\^\{?\d+\}?\s?[-+*/−]\s?$")
-_OPERATOR_WORD_AFTER = re.compile(
-    r"\s+(?:minus|plus|times|divided|multiplied|modulo|mod|factorial|squared|cubed)\b"
-)
-_PART_OF_FORMULA_AFTER = re.compile(
-    r"\s?[-+*/^−]\s?(?:[A-Za-z](?![A-Za-z])|\()|\s?[<>≤≥^]|\s?[+*/]\s?\d|\s?!(?=[\w(])"
-)
-_BARE_NAME = re.compile(
-    r"\s*(?:\\(?:triangle|angle|odot|Delta|overline|vec|overrightarrow|mathbf|mathcal|text|mathrm"
-    r"|square|parallel)\s*\{?\s*)?"
-    r"[A-Za-z][A-Za-z'\s]{0,12}(?:_\{?\w+\}?)?\}?(?:\([A-Za-z,\s]{0,9}\))?\s*|\s*\\[A-Za-z]+\s*"
-)
-_RELATION = re.compile(r"=|<|>|\\(?:le|ge|leq|geq|in|ne|neq|to)(?![A-Za-z])")
-_TEXT_LABEL = re.compile(
-    r"\s*[A-Za-z]\s*\(\s*-?\d[-\d.,\s]*\)\s*=\s*(?=[^=]*$)"
-    r"|\s*\\(?:text|mathrm|textbf|operatorname)\s*\{[^{}]*\}\s*(?:\([^()=]*\))?\s*=\s*(?=[^=]*$)"
-)
-_CIRCUMSTANCE_BEFORE = re.compile(
-    r"\b(?:of|in|for|during|over|within|after|from|on|per)\s+(?:the|his|her|their|its|these|those|all"
-    r"|every)\s+(?:\w+\s+)?$",
-    re.I,
-)
-_ADVERBIAL = re.compile(
-    r"[^.;:=]*\b(?:of|in|for|during|over|within|after|before|from|on|per|to|by|with|at|than|if"
-    r"|years? old)\b[^.;:=]{0,40}",
-    re.I,
-)
-_NAME, _OR_ONLY = re.compile(r"\s*([A-Za-z])\s*="), re.compile(r"[\s,]*(?:or|或|oder|ou)[\s,]*")
-_AND_NEXT = re.compile(
-    r"[^.;:=?!]{0,60}(?:\band\b|&|[和与及]|以及)\s*(?:for |with |about |only |have |has )?\s*\$?$"
-)
+from r1kit.tasks.mathematics.syntax import Node, NotUnderstood, TooLarge
+
+LARGEST_BITS = 1 << 17  # of an exact numerator or denominator
+LARGEST_WORK = 200_000  # of the exact operations of one value, in squares of thousands of bits
+LARGEST_MAGNITUDE = 1 << 40  # the binary logarithm of a ball
+LARGEST_EXACT_FACTORIAL = 10_000
+LARGEST_FACTORIAL = 1 << 34
+LARGEST_FACTORIAL_BITS = 1024  # of the precision of a factorial that is not exact; more takes seconds
+LARGEST_ROOT = 1000
+LARGEST_ANGLE = 10_000  # the binary logarithm of the argument of a sine
+_ZERO = -(1 << 60)  # the binary logarithm of zero, and of the error of an exact ball
+
+
+class NotReal(NotUnderstood):
+    """The value is not a real number, or not in the domain."""
+
+
+class Singular(NotUnderstood):
+    """A division by zero, or another point at which there is no value."""
+
+
+class Imprecise(NotUnderstood):
+    """More digits are needed."""
 
 
 @dataclass(frozen=True, slots=True)
-class Value:
-    """A formula or number in a sentence: where it stands, its text as an answer, and whether it is what a
-    calculation in the sentence comes to."""
+class Ball:
+    """A number within 2**error of ``middle``, an mpf or mpc."""
 
-    begin: int
-    end: int
-    text: str
-    is_formula: bool
-    computed: bool = False
+    middle: Any
+    error: int
 
+    @property
+    def magnitude(self) -> int:
+        """An m with abs(middle) < 2**m; for a real one, also abs(middle) >= 2**(m - 1)."""
+        return _magnitude(self.middle)
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What a sentence gives: ``text`` is None if it has values and none of them is an answer; ``any`` is
-    False if there are no values in it at all."""
+    @property
+    def is_real(self) -> bool:
+        return not hasattr(self.middle, "_mpc_")
 
-    text: str | None
-    any: bool = True
-
-
-NOTHING = Found(None, any=False)
+    @property
+    def may_be_zero(self) -> bool:
+        return self.magnitude - 3 <= self.error
 
 
-def alike(one: str, other: str) -> bool:
-    """Whether two answers are the same, as far as r1kit's own reader can decide."""
-    if one == other or len(one) + len(other) > LONGEST_COMPARED:
-        return one == other
-    if tidy(one) == tidy(other):
-        return True
-    try:
-        return same_answer(read_answer(one), read_answer(other))
-    except NotUnderstood:
-        return False
+Value = Fraction | Ball
 
 
-def value_of(sentence: str, strict: bool) -> Found:
-    """The value of a sentence. ``strict``: it states the answer, so that several different values that are
-    not a list are no answer."""
-    everything = _values(sentence)
-    if not everything:
-        return NOTHING
-    standing = [value for value in everything if not _denied(sentence, value)]
-    if not standing:
-        return Found(None)
-    standing = [value for value in standing if not _aside(sentence, value)]
-    if not standing:
-        return NOTHING
-    standing = _runs(sentence, standing)
-    named = [value for value in standing if not (value.is_formula and _BARE_NAME.fullmatch(value.text))]
-    standing = named or standing
-    if not strict:
-        standing = _without_circumstances(sentence, _after_last_link(sentence, standing))
-    listed = _listed(sentence, standing)
-    chosen = standing[-1]
-    conditional = not chosen.computed and CONDITION_AFTER.match(sentence, chosen.end)
-    if conditional or _bounded(sentence, standing[0] if listed else chosen, chosen):
-        return Found(None)
-    if listed:
-        return Found(listed)
-    different = [value for value in standing if not alike(value.text, chosen.text)]
-    if different and (strict or _hedged(sentence, different[-1], chosen)):
-        return Found(None)
-    return Found(chosen.text)
+@lru_cache(maxsize=64)
+def context_of(bits: int) -> Any:
+    """An mpmath context of this precision, which is never changed afterwards, so that threads can share
+    it."""
+    context = mpmath.MPContext()
+    context.prec = bits
+    return context
 
 
-def _bounded(sentence: str, first: Value, last: Value) -> bool:
-    """Whether values are only a bound: at least 5, 5 or more."""
-    before = sentence[max(0, first.begin - _CONTEXT) : first.begin]
-    return BOUND_BEFORE.search(before) is not None or BOUND_AFTER.match(sentence, last.end) is not None
+def _magnitude(number: Any) -> int:
+    parts = number._mpc_ if hasattr(number, "_mpc_") else (number._mpf_,)
+    if any(not mantissa and exponent for _, mantissa, exponent, _ in parts):
+        raise Singular("not finite")
+    sizes = [exponent + bits if mantissa else _ZERO for _, mantissa, exponent, bits in parts]
+    return max(sizes) + len(sizes) - 1 if max(sizes) != _ZERO else _ZERO
 
 
-def _values(sentence: str) -> list[Value]:
-    found = []
-    for match in _VALUE.finditer(sentence):
-        if match["formula"] is not None:
-            text = _TEXT_LABEL.sub("", match["formula"].strip().rstrip(".,;").strip())
-            if text:
-                found.append(Value(match.start(), match.end(), text, True))
-            continue
-        if match["tuple"] is not None:
-            found.append(Value(match.start(), match.end(), match["tuple"], True))
-            continue
-        before = sentence[max(0, match.start() - 8) : match.start()]
-        if _POWER_BEFORE.search(before) or _OPERATOR_WORD_AFTER.match(sentence, match.end()):
-            continue
-        if _PART_OF_FORMULA_BEFORE.search(before) and not before.rstrip(" -+*/^_<>−")[-1:].isdigit():
-            continue
-        if _PART_OF_FORMULA_AFTER.match(sentence, match.end()) and not re.match(
-            r"\s?[-+*/−]\s?[\d($]", sentence[match.end() : match.end() + 4]
-        ):
-            continue
-        number = re.sub(r"(?<=\d)(?:[ \u00a0\u202f\u2009~])(?=\d{3}(?!\d))", "", match["number"])
-        end, unit = match.end(), ""
-        if match["glued"]:
-            unit = _written_unit(match["glued"])
-        elif match["percent"] or match["scale"]:
-            number += (match["percent"] or match["scale"]).strip()
-        if match["scale"] or not (unit or match["percent"]):
-            end, unit = _unit_after(sentence, end)
-        found.append(Value(match.start(), end, (match["name"] or "") + number + unit, False))
-    return found
+def _bit_size(number: Fraction) -> int:
+    return max(number.numerator.bit_length(), number.denominator.bit_length())
 
 
-def _written_unit(unit: str) -> str:
-    parts = re.fullmatch(r"(.*?)(?:\^?\{?([23²³])\}?)?", unit)
-    if unit.startswith("°"):
-        return "^\\circ"
-    assert parts is not None
-    power = {"²": "2", "³": "3"}.get(parts[2] or "", parts[2] or "")
-    return f" \\text{{ {parts[1]}}}" + (f"^{power}" if power else "")
+class Evaluation:
+    """Computes values of trees at one point with ``bits`` bits.
+
+    ``scale`` grows to the largest binary logarithm, of either sign, of a number on the way. ``settled``: what
+    cannot be told from zero is zero; otherwise it raises Imprecise where that matters."""
+
+    def __init__(self, point: Mapping[str, Fraction], bits: int, real: bool, settled: bool = False) -> None:
+        self.point, self.bits, self.real, self.settled = point, bits, real, settled
+        self.context = context_of(bits)
+        self.scale = 0
+        self.work = 0
+
+    def value(self, tree: Node) -> Value:
+        """The value. Raises NotReal, Singular, Imprecise, TooLarge, NotUnderstood."""
+        kind = tree[0]
+        if kind == "number":
+            return self.exact(tree[1])
+        if kind == "name":
+            return self.point[tree[1]]
+        if kind in ("pi", "e"):
+            return self.ball(self.context.pi * 1 if kind == "pi" else self.context.e * 1, _ZERO)
+        if kind == "i":
+            return Ball(self.context.mpc(0, 1), _ZERO)
+        if kind == "^" and tree[1] == ("e",):
+            return self.exponential(self.value(tree[2]))
+        if kind == "call":
+            return self.call(tree[1], self.value(tree[2]))
+        return _OPERATIONS[kind](self, *(self.value(part) for part in tree[1:]))
+
+    def exact(self, value: Fraction) -> Value:
+        """A fraction, as a ball once it has become too long."""
+        size = _bit_size(value)
+        if size < 64:
+            return value
+        self.scale = max(self.scale, abs(value.numerator.bit_length() - value.denominator.bit_length()))
+        self.work += (size // 1000) ** 2 if value.denominator > 1 else size // 1000
+        return value if size <= LARGEST_BITS and self.work <= LARGEST_WORK else self.inexact(value)
+
+    def ball(self, middle: Any, error: int) -> Ball:
+        """A ball whose middle has just been rounded."""
+        magnitude = _magnitude(middle)
+        if magnitude != _ZERO and abs(magnitude) > LARGEST_MAGNITUDE:
+            raise TooLarge("a number of too many digits")
+        error = max(error, magnitude - self.bits + 2) + 1
+        if magnitude - 3 > error:  # else it may be zero, which has no scale
+            self.scale = max(self.scale, abs(magnitude))
+        return Ball(middle, error)
+
+    def inexact(self, value: Value) -> Ball:
+        if isinstance(value, Ball):
+            return value
+        return self.ball(self.context.mpf(value.numerator) / value.denominator, _ZERO)
+
+    def nonzero(self, value: Value) -> Value:
+        """A value that is certainly not zero, or exactly zero."""
+        if isinstance(value, Ball) and value.may_be_zero:
+            if value.middle == 0 and value.error <= _ZERO + 1:
+                return Fraction(0)
+            if not self.settled:
+                raise Imprecise("it may be zero")
+            return Fraction(0)
+        return value
+
+    def add(self, a: Value, b: Value) -> Value:
+        if isinstance(a, Fraction) and isinstance(b, Fraction):
+            return self.exact(a + b)
+        one, other = self.inexact(a), self.inexact(b)
+        return self.ball(one.middle + other.middle, max(one.error, other.error) + 1)
+
+    def subtract(self, a: Value, b: Value) -> Value:
+        return self.add(a, self.negative(b))
+
+    def multiply(self, a: Value, b: Value) -> Value:
+        if isinstance(a, Fraction) and isinstance(b, Fraction):
+            return self.exact(a * b)
+        if a == 0 or b == 0:
+            return Fraction(0)
+        one, other = self.inexact(a), self.inexact(b)
+        error = max(one.magnitude + other.error, other.magnitude + one.error, one.error + other.error) + 2
+        return self.ball(one.middle * other.middle, error)
+
+    def divide(self, a: Value, b: Value) -> Value:
+        b = self.nonzero(b)
+        if b == 0:
+            raise Singular("division by zero")
+        if isinstance(a, Fraction) and isinstance(b, Fraction):
+            return self.exact(a / b)
+        divisor = self.inexact(b)
+        inverse = self.ball(1 / divisor.middle, divisor.error - 2 * divisor.magnitude + 5)
+        return self.multiply(a, inverse)
+
+    def negative(self, a: Value) -> Value:
+        return -a if isinstance(a, Fraction) else Ball(-a.middle, a.error)
+
+    def absolute(self, a: Value) -> Value:
+        return abs(a) if isinstance(a, Fraction) else self.ball(abs(a.middle), a.error)
+
+    def is_negative(self, value: Value) -> bool:
+        """Whether a value is a negative real number; it must be exactly zero or certainly not zero."""
+        if isinstance(value, Fraction):
+            return value < 0
+        return value.is_real and bool(value.middle < 0)
+
+    def power(self, base: Value, exponent: Value) -> Value:
+        base = self.nonzero(base)
+        if base == 0:
+            exponent = self.nonzero(exponent)
+            if exponent == 0:
+                return Fraction(1)
+            if (isinstance(exponent, Ball) and not exponent.is_real) or self.is_negative(exponent):
+                raise Singular("a power of zero")
+            return Fraction(0)
+        if isinstance(exponent, Fraction):
+            if exponent.denominator == 1:
+                return self.whole_power(base, exponent.numerator)
+            negative = self.is_negative(base)
+            if exponent.denominator <= LARGEST_ROOT and not (negative and not self.real):
+                root = self.root(base, Fraction(exponent.denominator))
+                return self.whole_power(root, exponent.numerator)
+        if self.real and self.is_negative(base):
+            raise NotReal("a power of a negative number")
+        return self.exponential(self.multiply(exponent, self.logarithm(base)))
+
+    def whole_power(self, base: Value, exponent: int) -> Value:
+        size = abs(exponent)
+        if isinstance(base, Fraction):
+            if base in (0, 1, -1) or _bit_size(base) * size <= LARGEST_BITS:
+                return self.exact(base**exponent if abs(base) != 1 else base ** (exponent % 2))
+            base = self.inexact(base)
+        if size == 0:
+            return Fraction(1)
+        if (abs(base.magnitude) + 1) * size > LARGEST_MAGNITUDE * 2:
+            raise TooLarge("a power of too many digits")
+        if base.error + size.bit_length() + 3 > base.magnitude:
+            raise Imprecise("a large power")
+        middle = base.middle**exponent
+        relative = base.error - base.magnitude + size.bit_length() + 4
+        return self.ball(middle, _magnitude(middle) + max(relative, 4 - self.bits))
+
+    def root(self, base: Value, index: Value) -> Value:
+        if not isinstance(index, Fraction) or index.denominator != 1 or not 1 <= index <= LARGEST_ROOT:
+            raise NotUnderstood("a root with such an index")
+        degree, base = index.numerator, self.nonzero(base)
+        if base == 0:
+            return Fraction(0)
+        if self.is_negative(base):
+            if degree % 2:
+                return self.negative(self.root(self.negative(base), index))
+            if self.real:
+                raise NotReal("an even root of a negative number")
+            unit = Ball(self.context.root(self.context.mpc(-1, 0), degree), 2 - self.bits)
+            return self.multiply(unit, self.root(self.negative(base), index))
+        if isinstance(base, Fraction):
+            above, below = _whole_root(base.numerator, degree), _whole_root(base.denominator, degree)
+            if above is not None and below is not None:
+                return Fraction(above, below)
+        ball = self.inexact(base)
+        middle = self.context.root(ball.middle, degree)
+        return self.ball(middle, ball.error - ball.magnitude + _magnitude(middle) + 3)
+
+    def exponential(self, value: Value) -> Value:
+        if value == 0:
+            return Fraction(1)
+        ball = self.inexact(value)
+        if ball.magnitude > 40:
+            raise TooLarge("an exponential of too many digits")
+        if ball.error > -3:
+            raise Imprecise("an exponential")
+        middle = self.context.exp(ball.middle)
+        return self.ball(middle, _magnitude(middle) + ball.error + 2)
+
+    def logarithm(self, value: Value) -> Value:
+        value = self.nonzero(value)
+        if value == 0:
+            raise Singular("the logarithm of zero")
+        if value == 1:
+            return Fraction(0)
+        if self.real and self.is_negative(value):
+            raise NotReal("the logarithm of a negative number")
+        ball = self.inexact(value)
+        return self.ball(self.context.ln(ball.middle), ball.error - ball.magnitude + 4)
+
+    def sine(self, value: Value) -> Value:
+        return self.circular(value, self.context.sin)
+
+    def cosine(self, value: Value) -> Value:
+        return self.circular(value, self.context.cos)
+
+    def circular(self, value: Value, function: Callable[[Any], Any]) -> Value:
+        ball = self.inexact(value)
+        if ball.magnitude > LARGEST_ANGLE:
+            raise TooLarge("a large angle")
+        growth = 0 if ball.is_real else int(min(abs(ball.middle.imag), 1 << 30)) * 2 + 2
+        if growth > LARGEST_ANGLE or ball.error > 0:
+            raise Imprecise("an angle")
+        return self.ball(function(ball.middle), ball.error + growth + 1)
+
+    def arcsine(self, value: Value, function: Callable[[Any], Any]) -> Value:
+        ball = self.inexact(value)
+        distance = 1 - abs(ball.middle)
+        if value in (1, -1):
+            return self.ball(function(ball.middle), _ZERO)
+        if _magnitude(distance) - 3 <= ball.error:
+            if not self.settled:
+                raise Imprecise("an inverse sine near the end of its domain")
+            return self.ball(function(self.context.sign(ball.middle)), _ZERO)
+        if self.real and distance < 0:
+            raise NotReal("an inverse sine of a number above 1")
+        return self.ball(function(ball.middle), ball.error - min(0, _magnitude(distance)) // 2 + 3)
+
+    def hyperbolic(self, name: str, value: Value) -> Value:
+        up = self.exponential(value)
+        if name == "\\tanh":
+            square = self.multiply(up, up)
+            return self.divide(self.subtract(square, Fraction(1)), self.add(square, Fraction(1)))
+        down = self.divide(Fraction(1), up)
+        both = self.add(up, down) if name == "\\cosh" else self.subtract(up, down)
+        return self.multiply(both, Fraction(1, 2))
+
+    def call(self, name: str, value: Value) -> Value:
+        if name == "\\ln":
+            return self.logarithm(value)
+        if name == "\\exp":
+            return self.exponential(value)
+        if name in ("\\sinh", "\\cosh", "\\tanh"):
+            return self.hyperbolic(name, value)
+        if name == "\\arctan":
+            ball = self.inexact(value)
+            return self.ball(self.context.atan(ball.middle), ball.error + 2)
+        if name in ("\\arcsin", "\\arccos"):
+            return self.arcsine(value, self.context.asin if name == "\\arcsin" else self.context.acos)
+        if value == 0:
+            if name in ("\\cot", "\\csc"):
+                raise Singular("division by zero")
+            return Fraction(1) if name in ("\\cos", "\\sec") else Fraction(0)
+        above, below = _CIRCULAR[name]
+        over = getattr(self, above)(value) if above else Fraction(1)
+        return self.divide(over, getattr(self, below)(value)) if below else over
+
+    def factorial(self, value: Value) -> Value:
+        if isinstance(value, Ball) and value.magnitude > 64:
+            raise TooLarge("a large factorial")
+        if not isinstance(value, Fraction) or value.denominator != 1 or value < 0:
+            raise NotReal("the factorial of a number that is not whole")
+        if value > LARGEST_FACTORIAL:
+            raise TooLarge("a large factorial")
+        number = value.numerator
+        if number <= LARGEST_EXACT_FACTORIAL:
+            return self.exact(Fraction(_factorial(number)))
+        if self.bits > LARGEST_FACTORIAL_BITS:
+            raise Imprecise("a large factorial")
+        return self.ball(self.context.factorial(self.context.mpf(number)), _ZERO)
+
+    def choose(self, n: Value, k: Value) -> Value:
+        if not all(isinstance(x, Fraction) and x.denominator == 1 and x >= 0 for x in (n, k)):
+            raise NotReal("such a binomial coefficient")
+        assert isinstance(n, Fraction) and isinstance(k, Fraction)
+        if k > n:
+            return Fraction(0)
+        lesser = min(k, n - k).numerator
+        if min(lesser * n.numerator.bit_length(), n.numerator) <= LARGEST_BITS // 4:
+            return self.exact(Fraction(math.comb(n.numerator, lesser)))
+        below = self.multiply(self.factorial(k), self.factorial(n - k))
+        return self.divide(self.factorial(n), below)
+
+    def whole(self, value: Value, rounded: Callable[[Any], int]) -> Value:
+        """The floor or ceiling of a real number."""
+        if isinstance(value, Fraction):
+            return Fraction(rounded(value))
+        if not value.is_real:
+            raise NotReal("a floor of a complex number")
+        if value.magnitude > LARGEST_BITS:
+            raise TooLarge("a floor of too many digits")
+        if value.error < 0:
+            number = _fraction(value.middle)
+            size = Fraction(1, 1 << -value.error)
+            low, high = rounded(number - size), rounded(number + size)
+            if low == high:
+                return Fraction(low)
+            if self.settled:
+                return Fraction(round(number))
+        raise Imprecise("a floor")
+
+    def floor(self, value: Value) -> Value:
+        return self.whole(value, math.floor)
+
+    def ceiling(self, value: Value) -> Value:
+        return self.whole(value, math.ceil)
+
+    def differ(self, one: Value, other: Value) -> bool:
+        """Whether two values certainly differ."""
+        if isinstance(one, Fraction) and isinstance(other, Fraction):
+            return one != other
+        difference = self.subtract(one, other)
+        return difference != 0 and not (isinstance(difference, Ball) and difference.may_be_zero)
 
 
-def _unit_after(sentence: str, end: int) -> tuple[int, str]:
-    """The end of a known unit after a number, and how to write it; of an unknown word nothing."""
-    match = _UNIT_AFTER.match(sentence, end)
-    if match is None:
-        return end, ""
-    if match["han"]:
-        for length in (4, 3, 2, 1):
-            word = match["han"][:length]
-            bare = word.removeprefix("平方").removeprefix("立方")
-            if bare in UNITS and len(word) == min(length, len(match["han"])):
-                return match.start("han") + len(word), word
-        return end, ""
-    word = match["word"]
-    bare = re.sub(r"^(?:square|cubic|sq\.?)\s+", "", word)
-    known = bare.lower() in UNITS or (bare.lower().endswith("s") and bare.lower()[:-1] in UNITS)
-    if not known or (bare in _NO_UNIT_WORDS and (match["more"] or bare in ("a", "unit", "units"))):
-        return end, ""
-    after = match.start("more") if match["more"] else match.end()
-    if _RATE_AFTER.match(sentence, after):
-        return end, ""
-    power = re.sub(r"[{}^]", "", match["power"] or "").translate(str.maketrans("²³", "23"))
-    return after, f" \\text{{ {word}}}" + (f"^{power}" if power else "")
+def _fraction(number: Any) -> Fraction:
+    sign, mantissa, exponent, _ = number._mpf_
+    whole = -int(mantissa) if sign else int(mantissa)
+    return Fraction(whole << exponent) if exponent >= 0 else Fraction(whole, 1 << -exponent)
 
 
-def _denied(sentence: str, value: Value) -> bool:
-    before = sentence[max(0, value.begin - _CONTEXT) : value.begin]
-    return NEGATED_BEFORE.search(before) is not None or NEGATED_AFTER.match(sentence, value.end) is not None
+def _whole_root(number: int, degree: int) -> int | None:
+    """The root of a whole number if it is whole."""
+    if degree == 1 or number in (0, 1):
+        return number
+    if degree == 2:
+        root = math.isqrt(number)
+    else:
+        size = number.bit_length()
+        if size > 4096 or degree >= size:
+            return None
+        root = round(_fraction(context_of(size // degree + 64).root(number, degree)))
+    return root if root**degree == number else None
 
 
-def _aside(sentence: str, value: Value) -> bool:
-    """Whether a value is a reference (step 5) or a condition (if x = 5), not a statement."""
-    before = sentence[max(0, value.begin - _CONTEXT) : value.begin]
-    if REFERENCE_BEFORE.search(before) or CONDITION_BEFORE.search(before):
-        return True
-    numbered = before.endswith("第") and re.search(r"[步页题章节条项行段]$", value.text) is not None
-    if numbered or (not value.is_formula and REFERENCE_AFTER.match(sentence, value.end)):
-        return True
-    is_relation = value.is_formula and _RELATION.search(value.text) is not None
-    return is_relation and CONDITION_OF_FORMULA.search(before) is not None
+@lru_cache(maxsize=64)
+def _factorial(number: int) -> int:
+    return math.factorial(number)
 
 
-def _runs(sentence: str, values: list[Value]) -> list[Value]:
-    """Calculations as one value: ``3 + 4`` is itself, ``3 + 4 = 7`` is 7."""
-    runs = [values[0]]
-    for value in values[1:]:
-        last = runs[-1]
-        between = sentence[last.end : value.begin]
-        if len(between) < 20 and not (last.is_formula or value.is_formula):
-            if _EQUALS_BETWEEN.fullmatch(between):
-                runs[-1] = Value(last.begin, value.end, value.text, False, computed=True)
-                continue
-            signed = not between.strip() and value.text.startswith(("+", "-", "−"))
-            if signed or _OPERATOR_BETWEEN.fullmatch(between):
-                runs[-1] = Value(last.begin, value.end, sentence[last.begin : value.end], False)
-                continue
-        runs.append(value)
-    return runs
-
-
-def _after_last_link(sentence: str, values: list[Value]) -> list[Value]:
-    """The values after the last "is", "=" or colon that has one; all of them if there is none."""
-    links = [link.end() for link in LINKS.finditer(sentence) if link.end() <= values[-1].begin + 1]
-    inside = [link for link in links if not any(value.begin < link < value.end for value in values)]
-    after = [value for value in values if inside and value.begin >= inside[-1] - 1]
-    joined = [len(values) - 1]
-    for place in range(len(values) - 2, -1, -1):
-        if not _JOINS.fullmatch(sentence[values[place].end : values[place + 1].begin]):
-            break
-        joined.append(place)
-    return values[min([*joined, len(values) - len(after)]) :] if after else values
-
-
-def _without_circumstances(sentence: str, values: list[Value]) -> list[Value]:
-    """The values without later ones such as "of the 24 litres", which say what the first is part of."""
-    kept = values[:1]
-    for value in values[1:]:
-        between = sentence[kept[-1].end : value.begin]
-        if _CIRCUMSTANCE_BEFORE.search(between):
-            continue
-        of_result = kept[-1].computed and not value.computed and _ADVERBIAL.fullmatch(between)
-        if of_result and not LINKS.search(between) and not CONCLUDES.search(between):
-            continue
-        kept.append(value)
-    return kept
-
-
-def _listed(sentence: str, values: list[Value]) -> str | None:
-    """The different values at the end that nothing but "and" or a comma joins, as a list."""
-    texts = [values[-1].text]
-    for value, following in zip(reversed(values[:-1]), reversed(values[1:]), strict=True):
-        between = sentence[value.end : following.begin]
-        if len(between) > 30 or not (_JOINS.fullmatch(between) or _same_name(value, following, between)):
-            break
-        if not any(alike(value.text, text) for text in texts):
-            texts.insert(0, value.text)
-    return ", ".join(texts) if len(texts) > 1 else None
-
-
-def _same_name(value: Value, following: Value, between: str) -> bool:
-    """Whether two values are solutions for one name: x = 1 or x = 2."""
-    names = [_NAME.match(one.text) for one in (value, following)]
-    return all(names) and names[0][1] == names[1][1] and _OR_ONLY.fullmatch(between) is not None  # type: ignore[index]
-
-
-def _hedged(sentence: str, other: Value, chosen: Value) -> bool:
-    """Whether a sentence offers two values instead of working from one to the other."""
-    between = sentence[other.end : chosen.begin]
-    if DOUBT.search(sentence) or _AND_NEXT.fullmatch(between):
-        return True
-    alternatives = list(OR.finditer(between))
-    if not alternatives:
-        return re.search(r"\b(?:else|otherwise)\b", sentence) is not None
-    return CONCLUDES.search(between, alternatives[-1].end()) is None
+_CIRCULAR: dict[str, tuple[str, str]] = {
+    "\\sin": ("sine", ""), "\\cos": ("cosine", ""), "\\tan": ("sine", "cosine"),
+    "\\cot": ("cosine", "sine"), "\\sec": ("", "cosine"), "\\csc": ("", "sine"),
+}  # fmt: skip
+_OPERATIONS: dict[str, Callable[..., Value]] = {
+    "+": Evaluation.add, "-": Evaluation.subtract, "*": Evaluation.multiply, "/": Evaluation.divide,
+    "^": Evaluation.power, "root": Evaluation.root, "negative": Evaluation.negative,
+    "abs": Evaluation.absolute, "!": Evaluation.factorial, "binom": Evaluation.choose,
+    "\\lfloor": Evaluation.floor, "\\lceil": Evaluation.ceiling,
+}  # fmt: skip

@@ -30,7 +30,7 @@ from r1kit.sandbox.channel import Channel, TimeLimit
 from r1kit.sandbox.codec import CodecError, decode, encode
 from r1kit.sandbox.comparison import matches, same_output
 from r1kit.sandbox.programs import lint
-from r1kit.sandbox.remote_tests import free_names
+from r1kit.sandbox.tested_names import free_names
 
 INCREMENT = "def f(x):\n    return x + 1"
 ONE = [{"args": [1], "expected": 2}]

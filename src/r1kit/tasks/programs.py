@@ -17,7 +17,7 @@ from typing import Any
 from r1kit.config import ConfigError
 from r1kit.sandbox import Job, run_jobs
 from r1kit.sandbox.jobs import Kind, Tests, check_shape
-from r1kit.sandbox.remote_tests import free_names
+from r1kit.sandbox.tested_names import free_names
 from r1kit.types import Problem, Verdict
 
 TESTS = ("tests", "test_list", "test")

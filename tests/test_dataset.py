@@ -22,7 +22,7 @@ from r1kit.data.curation import readable, repeats
 from r1kit.data.mixture import Mixture
 from r1kit.data.rewriters import prose
 from r1kit.stages.cold_start import ColdStart, written_solutions
-from r1kit.stages.evaluate import consensus
+from r1kit.stages.model_figures import consensus
 from r1kit.stages.models import fits
 from r1kit.stages.r1_zero import R1Zero
 from r1kit.tasks import Dataset, load_tasks

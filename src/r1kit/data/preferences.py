@@ -13,6 +13,7 @@ of their text; with one, training rows whose prompt stands in it, or shares ten 
 prompts, are left out (r1kit.tasks.overlap)."""
 
 import hashlib
+import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from r1kit.config import R1kitError
 from r1kit.jsonl import BadRows, column, read_usable
 from r1kit.tasks.overlap import is_held_out_prompt, without_contaminated
 from r1kit.tasks.prompts import one_turn
+from r1kit.tasks.turns import Context, columns_with, is_conversation, read_prompt
 from r1kit.types import Labelled, Preference, Problem, Response
 
 RESPONSES = ("response", "completion")
@@ -94,8 +96,8 @@ def _read(
 def _preference(path: Path, number: int, row: dict[str, Any]) -> Preference:
     if "chosen" in row and row["chosen"] == row.get("rejected"):
         raise R1kitError(f"{path}:{number}: chosen and rejected are the same; correct one or remove the row")
-    prompt, chosen, rejected = _texts(path, number, row)
-    problem = _problem(path, number, row, prompt)
+    prompt, context, chosen, rejected = _texts(path, number, row)
+    problem = _problem(path, prompt, context)
     found = Preference(problem, *(_response(path, number, text) for text in (chosen, rejected)))
     if found.chosen.answer == found.rejected.answer:
         raise R1kitError(
@@ -105,17 +107,18 @@ def _preference(path: Path, number: int, row: dict[str, Any]) -> Preference:
     return found
 
 
-def _texts(path: Path, number: int, row: dict[str, Any]) -> tuple[str, str, str]:
-    """(prompt, chosen, rejected) of a row in any of TRL's forms."""
+def _texts(path: Path, number: int, row: dict[str, Any]) -> tuple[str, Context, str, str]:
+    """(prompt, turns before it, chosen, rejected) of a row in any of TRL's forms."""
     pair = [row.get(name) for name in ("chosen", "rejected")]
+    context: Context = ()
     if "prompt" in row:
-        prompt = _text(path, number, row, "prompt", "user")
-        chosen, rejected = (_text(path, number, row, name, "assistant") for name in ("chosen", "rejected"))
+        prompt, context = _prompt(path, number, row)
+        chosen, rejected = (_text(path, number, row, name) for name in ("chosen", "rejected"))
     elif all(isinstance(turns, list) for turns in pair):
-        prompts = [one_turn(path, number, name, row[name][:-1], "user") for name in ("chosen", "rejected")]
+        prompts = [read_prompt(path, number, name, row[name][:-1]) for name in ("chosen", "rejected")]
         if prompts[0] != prompts[1]:
             raise R1kitError(f"{path}:{number}: chosen and rejected begin with different prompts")
-        prompt = prompts[0]
+        prompt, context = prompts[0]
         chosen, rejected = (
             one_turn(path, number, name, row[name][-1:], "assistant") for name in ("chosen", "rejected")
         )
@@ -126,7 +129,7 @@ def _texts(path: Path, number: int, row: dict[str, Any]) -> tuple[str, str, str]
     for name, text in (("prompt", prompt), ("chosen", chosen), ("rejected", rejected)):
         if not text.strip():
             raise R1kitError(f"{path}:{number}: {name} is empty; write it or remove the row")
-    return prompt.strip(), chosen.strip(), rejected.strip()
+    return prompt.strip(), context, chosen.strip(), rejected.strip()
 
 
 def _common_words(one: str, other: str) -> str:
@@ -139,10 +142,8 @@ def _common_words(one: str, other: str) -> str:
 
 def _labelled(path: Path, number: int, row: dict[str, Any]) -> Labelled:
     written = next((name for name in RESPONSES if name in row), RESPONSES[0])
-    prompt, text = (
-        _text(path, number, row, "prompt", "user").strip(),
-        _text(path, number, row, written, "assistant").strip(),
-    )
+    prompt, context = _prompt(path, number, row)
+    prompt, text = prompt.strip(), _text(path, number, row, written).strip()
     for name, value in (("prompt", prompt), (written, text)):
         if not value:
             raise R1kitError(f"{path}:{number}: {name} is empty; write it or remove the row")
@@ -152,19 +153,27 @@ def _labelled(path: Path, number: int, row: dict[str, Any]) -> Labelled:
             f"{path}:{number}: column 'safe' must be true or false"
             + (f" (given: {safe!r:.80})" if "safe" in row else f"; the row has: {', '.join(row)}")
         )
-    return Labelled(_problem(path, number, row, prompt), text, safe)
+    return Labelled(_problem(path, prompt, context), text, safe)
 
 
-def _text(path: Path, number: int, row: dict[str, Any], name: str, role: str) -> str:
+def _prompt(path: Path, number: int, row: dict[str, Any]) -> tuple[str, Context]:
+    value = row.get("prompt")
+    if is_conversation(value):
+        return read_prompt(path, number, "prompt", value)
+    return column(path, number, row, "prompt"), ()
+
+
+def _text(path: Path, number: int, row: dict[str, Any], name: str) -> str:
     value = row.get(name)
-    if isinstance(value, list):
-        return one_turn(path, number, name, value, role)
+    if is_conversation(value):
+        return one_turn(path, number, name, value, "assistant")
     return column(path, number, row, name)
 
 
-def _problem(path: Path, number: int, row: dict[str, Any], prompt: str) -> Problem:
-    key = hashlib.sha256(prompt.encode()).hexdigest()[:16]
-    return Problem(f"{path.name}/{key}", path.name, prompt, None)
+def _problem(path: Path, prompt: str, context: Context) -> Problem:
+    text = prompt + (json.dumps(context, sort_keys=True) if context else "")
+    key = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return Problem(f"{path.name}/{key}", path.name, prompt, None, columns=columns_with(context, {}))
 
 
 def _response(path: Path, number: int, text: str) -> Response:

@@ -44,6 +44,9 @@ def pairs(path: Path, bad_rows: BadRows = "error") -> list[tuple[str, str]]:
     """(prompt, completion) rows of a file."""
 
     def pair(path: Path, number: int, row: dict[str, Any]) -> tuple[str, str]:
-        return column(path, number, row, "prompt"), column(path, number, row, "completion")
+        prompt, completion = column(path, number, row, "prompt"), column(path, number, row, "completion")
+        if not completion.strip():
+            raise R1kitError(f"{path}:{number}: column 'completion' is empty; write it or remove the row")
+        return prompt, completion
 
     return read_usable(path, pair, bad_rows)

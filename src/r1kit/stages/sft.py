@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import ClassVar, Literal
 
 from r1kit.chat import Chat
-from r1kit.config import InputError
+from r1kit.config import InputError, R1kitError
 from r1kit.data.sources import BadRows, pairs
 from r1kit.seeds import derive_seed
 from r1kit.stages.models import PromptStyle, model_of
@@ -38,7 +38,12 @@ class SFT(Stage):
             yield from file_errors(("data", place), file, ("prompt", "completion"), self.bad_rows)
 
     def run(self, ctx: Context) -> None:
-        rows = [pair for file in self.data for pair in pairs(ctx.path(file), self.bad_rows)]
+        rows = []
+        for file in self.data:
+            found = pairs(ctx.path(file), self.bad_rows)
+            if not found and not file.startswith("@"):  # a stage may have kept nothing
+                raise R1kitError(f'{file}: no rows; a row is {{"prompt": ..., "completion": ...}}')
+            rows += found
         finetune_on(ctx, self.init, rows, self.talk, self.training, self.learner)
 
 

@@ -31,11 +31,18 @@ def is_held_out_prompt(prompt: str) -> bool:
     return is_held_out("dataset", fingerprint(prompt))
 
 
+def prompt_key(problem: Problem) -> str:
+    """Equal for problems with the same prompt after the same turns (see r1kit.tasks.turns)."""
+    before = problem.columns.get("messages", ())
+    turns = (f"{turn['role']}:{fingerprint(turn['content'])}" for turn in before)
+    return "\n".join((*turns, fingerprint(problem.prompt)))
+
+
 def without_duplicates(problems: Iterable[Problem]) -> list[Problem]:
     """The problems with each prompt once, the first one of equals."""
     found: dict[str, Problem] = {}
     for problem in problems:
-        found.setdefault(fingerprint(problem.prompt), problem)
+        found.setdefault(prompt_key(problem), problem)
     return list(found.values())
 
 

@@ -1,7 +1,8 @@
 """General prompts from your own files: problems without an answer that a rule could check.
 
 In a recipe: ``{assistant: {kind: prompts, train: general.jsonl, held_out: general_test.jsonl}}``. A row is
-``{"prompt": ...}``, or a conversation in ``messages``: one user turn, then the assistant's if there is one.
+``{"prompt": ...}``, or a conversation in ``messages`` that ends with the user, or with the assistant's written
+answer; the turns before the last one of the user are kept in ``columns["messages"]`` (r1kit.tasks.turns).
 ``response`` or ``completion`` is a written answer, which cold start, rejection sampling and distillation can
 train on. All columns of the row reach rewards and judges in ``Problem.columns``; ``kind`` (for instance
 "forbidden", a prompt to be refused) and ``language`` are understood.
@@ -11,6 +12,7 @@ their text, and training prompts that are in the held-out file, or share ten wor
 prompts, are left out (r1kit.tasks.overlap)."""
 
 import hashlib
+import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,12 +23,14 @@ from typing import Any, Self
 from pydantic import Field, field_validator, model_validator
 
 from r1kit.config import Config, R1kitError
-from r1kit.jsonl import BadRows, column, read_usable
+from r1kit.jsonl import BadRows, column, is_null_like, read_usable
 from r1kit.language import scripts_of
 from r1kit.tasks.overlap import is_held_out_prompt, without_contaminated, without_duplicates
 from r1kit.tasks.task import stamp_of
+from r1kit.tasks.turns import Context, columns_with, is_conversation, read_prompt, read_turns
 from r1kit.types import Problem, Verdict
 
+CONVERSATIONS = ("messages", "conversations")
 PROMPTS = ("prompt", "question", "instruction")
 RESPONSES = ("response", "completion")
 
@@ -163,53 +167,55 @@ def _read_file(name: str, config: PromptsConfig, file: str) -> list[Problem]:
 
 
 def _problem(name: str, config: PromptsConfig, path: Path, number: int, row: dict[str, Any]) -> Problem:
-    prompt, response = _turns(config, path, number, row)
-    if not prompt.strip():
+    prompt, context, response = _turns(config, path, number, row)
+    if not prompt.strip() or is_null_like(prompt):
         raise R1kitError(f"{path}:{number}: the prompt is empty; write it or remove the row")
     language = row.get("language") or config.language
     try:
         scripts_of(language)
     except (ValueError, TypeError) as error:
         raise R1kitError(f"{path}:{number}: column 'language': {error}") from None
-    key = hashlib.sha256(prompt.encode()).hexdigest()[:16]
-    columns = {**row, **({} if response is None else {"response": response})}
+    text = prompt + (json.dumps(context, sort_keys=True) if context else "")
+    key = hashlib.sha256(text.encode()).hexdigest()[:16]
+    columns = {**columns_with(context, row), **({} if response is None else {"response": response})}
     return Problem(f"{name}/{key}", name, prompt, None, language, columns=columns)
 
 
-def _turns(config: PromptsConfig, path: Path, number: int, row: dict[str, Any]) -> tuple[str, str | None]:
-    """(prompt, written answer or None) of a row."""
-    if config.prompt is None and "messages" in row:
-        turns = row["messages"]
-        ends = isinstance(turns, list) and bool(turns) and isinstance(turns[-1], dict)
-        if ends and turns[-1].get("role") == "assistant":
-            return (
-                one_turn(path, number, "messages", turns[:-1], "user"),
-                one_turn(path, number, "messages", turns[-1:], "assistant"),
-            )
-        return one_turn(path, number, "messages", turns, "user"), None
+def _turns(
+    config: PromptsConfig, path: Path, number: int, row: dict[str, Any]
+) -> tuple[str, Context, str | None]:
+    """(prompt, turns before it, written answer or None) of a row."""
+    whole = next((name for name in CONVERSATIONS if name in row), None)
+    if config.prompt is None and whole is not None:
+        turns = read_turns(path, number, whole, row[whole])
+        if len(turns) > 1 and turns[-1]["role"] == "assistant":
+            return *read_prompt(path, number, whole, turns[:-1]), turns[-1]["content"]
+        return *read_prompt(path, number, whole, turns), None
     wanted = config.prompt or next((key for key in PROMPTS if key in row), "prompt")
     written = config.response or next((key for key in RESPONSES if row.get(key) is not None), None)
-    prompt = _text(path, number, row, wanted, "user").strip()
-    return prompt, None if written is None else _text(path, number, row, written, "assistant")
+    context: Context = ()
+    if is_conversation(row.get(wanted)):
+        prompt, context = read_prompt(path, number, wanted, row[wanted])
+    else:
+        prompt = column(path, number, row, wanted)
+    return prompt.strip(), context, None if written is None else _response_text(path, number, row, written)
 
 
-def _text(path: Path, number: int, row: dict[str, Any], name: str, role: str) -> str:
+def _response_text(path: Path, number: int, row: dict[str, Any], name: str) -> str:
     value = row.get(name)
-    return (
-        one_turn(path, number, name, value, role)
-        if isinstance(value, list)
-        else column(path, number, row, name)
-    )
+    if not is_conversation(value):
+        return column(path, number, row, name)
+    return one_turn(path, number, name, value, "assistant")
 
 
 def one_turn(path: Path, number: int, name: str, turns: Any, role: str) -> str:
-    """The text of a conversation's only turn of ``role``; system turns are left out. Raises R1kitError for
-    more turns than that, or none."""
-    whole = isinstance(turns, list) and all(isinstance(turn, dict) for turn in turns)
-    others = [turn for turn in turns if turn.get("role") != "system"] if whole else []
-    if len(others) != 1 or others[0].get("role") != role:
+    """The text of a conversation's only turn, which is of ``role``. Raises R1kitError for more turns than that,
+    or none."""
+    found = read_turns(path, number, name, turns)
+    if len(found) != 1 or found[0]["role"] != role:
+        said = ", ".join(turn["role"] for turn in found)
         raise R1kitError(
-            f"{path}:{number}: column {name!r}: one user turn and at most one assistant turn can be read; "
-            "split the conversation or remove the row"
+            f"{path}:{number}: column {name!r}: one {role} turn can be read here, not {said}; remove the other "
+            "turns, or the row"
         )
-    return column(path, number, {name: others[0].get("content")}, name)
+    return found[0]["content"]

@@ -52,7 +52,7 @@ def task_over(folder, rows, **options):
         ("```python\nx = 1\n```\nor better\n```py\nx = 2\n```\nwhich prints\n```\n2\n```", "x = 2\n"),
         ("```\nx = 1\n```", "x = 1\n"),
         ("1. So:\n   ```python\n   def f():\n       return 1\n   ```", "def f():\n    return 1\n"),
-        ("```python\nx = 1", "```python\nx = 1"),
+        ("```python\nx = 1", "x = 1\n"),
     ],
 )
 def test_the_program_is_the_last_block_of_python_or_the_whole_answer(answer, program):
@@ -115,7 +115,7 @@ def test_the_rows_that_unit_tests_writes_are_read_as_they_are(tmp_path):
         ({"prompt": "p", "tests": [{"args": [1], "expected": 2}]}, "need an entry_point"),
         ({"prompt": "p", "entry_point": "f", "tests": [{"args": [1]}]}, "test 0 lacks expected"),
         ({"prompt": "p", "entry_point": "f(", "tests": [{"args": [1], "expected": 1}]}, "no name of a function"),
-        ({"prompt": "p", "tests": [{"stdin": "1", "stdout": 2}]}, "stdin and stdout are texts"),
+        ({"prompt": "p", "tests": [{"stdin": "1", "stdout": 2}]}, "stdin and stdout must be texts"),
         ({"prompt": "p", "tests": "assert f(1) =="}, "not Python"),
         ({"prompt": "p", "tests": "assert f(1) == g(2)"}, "which of f, g is the entry point"),
         ({"prompt": "p", "tests": "assert f(1) == 2", "time_limit_s": 0}, "time_limit_s is a number above 0"),
@@ -130,7 +130,7 @@ def test_a_row_that_cannot_be_used_is_named_by_file_and_line(tmp_path, row, mess
 
 def test_a_file_without_tests_says_which_columns_were_looked_for(tmp_path):
     with pytest.raises(
-        R1kitError, match=r"programs.jsonl:1: no column for the answer \(tests, test_list, test\)"
+        R1kitError, match=r"programs.jsonl:1: no column for the answer \(tests, test, test_list, input_output, "
     ):
         task_over(tmp_path, [{"prompt": "p", "answer": "1"}]).problems("held_out")
 

@@ -8,6 +8,7 @@ do not count. It says nothing about what a program computes: give it a small wei
 optional extra, and this is the only file that runs it."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -15,9 +16,11 @@ import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from r1kit.config import ConfigError
 from r1kit.rewards.reward import CheckingTask, Failed, Reward
+from r1kit.sandbox.leetcode import names_for
 from r1kit.sandbox.programs import lint as fault_of
 from r1kit.tasks.programs import read_program
 from r1kit.types import Rollout
@@ -92,8 +95,13 @@ def _count(ruff: str, programs: Sequence[str]) -> list[int | None] | None:
             findings = json.loads(done.stdout)
         except (subprocess.SubprocessError, OSError, ValueError):
             return None
-    counts = Counter(Path(finding["filename"]).name for finding in findings)
-    unread = {Path(finding["filename"]).name for finding in findings if finding["code"] in (None, "invalid-syntax")}
-    return [
-        None if f"{place}.py" in unread else counts[f"{place}.py"] for place in range(len(programs))
-    ]
+    by_file = [(int(Path(finding["filename"]).stem), finding) for finding in findings]
+    unread = {place for place, finding in by_file if finding["code"] in (None, "invalid-syntax")}
+    counts = Counter(place for place, finding in by_file if not _is_given(finding, programs[place]))
+    return [None if place in unread else counts[place] for place in range(len(programs))]
+
+
+def _is_given(finding: Mapping[str, Any], program: str) -> bool:
+    """Whether a finding is a name that the sandbox defines, such as List for ``class Solution``."""
+    name = re.search("`(.+?)`", str(finding["message"])) if finding["code"] == "F821" else None
+    return name is not None and name[1] in names_for(program)

@@ -136,7 +136,7 @@ class Harm:
 )  # fmt: skip
 def test_nothing_but_a_text_is_unpickled(tmp_path, capfd, content):
     text = base64.b64encode(zlib.compress(content)).decode()
-    with pytest.raises(R1kitError, match=r"d\.jsonl:1: column 'private_test_cases'.*(neither JSON nor base64|it is JSON)"):
+    with pytest.raises(R1kitError, match=r"d\.jsonl:1: column 'private_test_cases'.*(neither JSON nor base64|no list in JSON)"):
         judged(tmp_path, {"question_content": "Q", "private_test_cases": text})
     assert "unpickled" not in capfd.readouterr().out
 

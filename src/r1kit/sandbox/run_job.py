@@ -45,7 +45,7 @@ def run_functions(job: Job, zygote: ZygoteHandle, right: Right = matches_expecte
         return Verdict("unverifiable", f"tests: arguments that cannot be sent to a program: {error}")
     at_once = sum(map(len, requests)) + len(job.program) < SENT_AT_ONCE
     results: list[str] = []
-    reason, begun = "", time.monotonic()
+    reason, started = "", time.monotonic()
     with Channel(zygote) as channel:
         number = zygote.spawn("functions", [channel.theirs.fileno()], job.memory_limit_mb, job.backstop_s)
         channel.close_job_end()
@@ -67,10 +67,10 @@ def run_functions(job: Job, zygote: ZygoteHandle, right: Right = matches_expecte
                 results.append("wrong" if reason else "correct")
                 if reason:
                     break
-            passed = time.monotonic() - begun
+            passed = time.monotonic() - started
             seconds = max(0.0, zygote.processor_time(number) - loaded) if results else 0.0
         except EOFError as error:
-            passed, ended = time.monotonic() - begun, zygote.end(number)
+            passed, ended = time.monotonic() - started, zygote.end(number)
             reason = _ending(ended, job, str(error))
             return Verdict("wrong", reason, ended.seconds, (*results, "wrong"), passed)
         except CodecError as error:

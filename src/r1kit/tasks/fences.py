@@ -1,6 +1,7 @@
 """The program in an answer: which fenced block it is, and where it begins in bare text.
 
-In this order: the whole answer, if it is Python that does something; the last block marked as Python (of
+In this order: the whole answer, if it is Python that does something, or bare code with fences inside its strings;
+the last block marked as Python (of
 several, the last that defines the entry point); the last unmarked block that is Python; the last block; what
 follows the prose, if it is Python; the whole answer. A fence is a line of three or more backticks or tildes, as
 in CommonMark; a line of such signs inside a string of the program does not end it; a last fence may be unclosed.
@@ -64,6 +65,9 @@ def read_program(answer: str, entry_point: str | None = None) -> str:
     whole = trials.tree(answer)
     if whole is not None and _does_something(whole):
         return _without_words(answer.strip("\n").rstrip())
+    bare = _around_fences(answer)
+    if bare:
+        return bare
     blocks = list(_blocks(answer, trials))
     marked = [block.text for block in blocks if block.mark in _PYTHON]
     if marked:
@@ -160,14 +164,19 @@ def _body(fences: _Fences, start: int, fence: str, mark: str, trials: _Trials) -
             return place + 1, text
         if not may_be_python and first:
             break
+    rest = _dedented(lines[start:])
+    if may_be_python and first is not None:  # never closed, with fences inside a string?
+        whole = trials.tree(rest) is not None
+        longest = rest if whole else _longest_start(rest, trials)
+        if whole or (longest != rest and len(longest) > len(first[1])):
+            return len(lines), longest
     end = first[0] if first else len(lines)
     again = bisect.bisect_left(fences.python, start)
     if mark in _PYTHON and again < len(fences.python) and fences.python[again] < end - 1:
         return fences.python[again], _dedented(lines[start : fences.python[again]])
     if first is not None:
         return first
-    text = _dedented(lines[start:])
-    return len(lines), text if trials.tree(text) is not None else _longest_start(text, trials)
+    return len(lines), rest if trials.tree(rest) is not None else _longest_start(rest, trials)
 
 
 def _before_closing(line: str, fence: str) -> str | None:
@@ -191,6 +200,21 @@ def _longest_start(text: str, trials: _Trials) -> str:
         if trials.tree(start) is not None:
             return start
     return text
+
+
+def _around_fences(answer: str) -> str:
+    """The program that begins before the first fence and goes on after it: the fence is inside a string; empty
+    if there is none."""
+    lines = answer.split("\n")
+    fence = next((place for place, line in enumerate(lines) if _opening(line) is not None), 0)
+    trials = _Trials()
+    for place in [place for place in range(fence) if _BEGINS.match(lines[place])][:MOST_CLOSING]:
+        text = "\n".join(lines[place:]).rstrip()
+        whole = trials.tree(text) is not None
+        start = text if whole else _longest_start(text, trials)
+        if (whole or start != text) and start.count("\n") > fence - place:
+            return start
+    return ""
 
 
 def _before_blocks(answer: str) -> str:

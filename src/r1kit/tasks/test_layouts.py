@@ -129,7 +129,9 @@ def _read(value: Any, named: Any, column: str) -> tuple[Any, Any]:
     if isinstance(value, str):
         parsed = _parsed(value)
         if parsed is None and column == "private_test_cases":
-            parsed = _parsed(_unpacked(value, column))
+            parsed = _parsed(_unpacked(value))
+            if not isinstance(parsed, list):
+                raise ValueError("the compressed tests are no list in JSON; write the tests as JSON")
         if not isinstance(parsed, dict | list):
             return value, None
         value = parsed
@@ -257,7 +259,7 @@ def _parsed(text: str, every: bool = False) -> Any:
     return failed
 
 
-def _unpacked(text: str, column: str) -> str:
+def _unpacked(text: str) -> str:
     """LiveCodeBench's compressed tests: base64 of zlib of a pickled text. Nothing is unpickled: the text is read
     from the one instruction that may hold it."""
     try:
@@ -265,7 +267,7 @@ def _unpacked(text: str, column: str) -> str:
         content = unpacking.decompress(base64.b64decode(text, validate=True), LARGEST_TESTS)
         if unpacking.unconsumed_tail:
             raise ValueError(f"more than {LARGEST_TESTS >> 20} MB of tests")
-        return content.decode() if content[:1] in b"[{" else _pickled_text(content)
+        return content.decode() if content.startswith((b"[", b"{")) else _pickled_text(content)
     except (binascii.Error, zlib.error, UnicodeDecodeError, ValueError) as error:
         raise ValueError(
             f"it is neither JSON nor base64 of zlib of a pickled text ({error}); write the tests as JSON"

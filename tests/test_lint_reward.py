@@ -21,7 +21,10 @@ def rollout(answer, index=0, problem=TESTED):
     [
         ("def f(x):\n    return x + 1", 1.0),
         ("import os\ndef f(x):\n    return x + 1", 0.8),  # an unused import
-        ("import os\ndef f(x):\n    y = 2\n    return z", 0.4),  # and an unused variable, and an undefined name
+        (
+            "import os\ndef f(x):\n    y = 2\n    return z",
+            0.4,
+        ),  # and an unused variable, and an undefined name
         ("import os  # noqa\ndef f(x):\n    return x + 1", 0.8),
         ("# ruff: noqa\nimport os\ndef f(x):\n    return x + 1", 0.8),
         ("import a, b, c, d, e, g\ndef f(x):\n    return x + 1", 0.0),
@@ -63,8 +66,11 @@ def test_a_ruff_that_ends_is_a_failure_and_a_program_that_ends_it_is_worth_nothi
     (failed,) = count_findings("/bin/false", ["x = 1\n"]).values()
     assert failed != failed and "ruff cannot be run" in failed.reason
     brittle = tmp_path / "ruff"
-    brittle.write_text(f'#!/bin/sh\nfor last; do :; done\ngrep -q crash "$last"/*.py && exit 2\nexec {find_ruff()} "$@"\n')
+    brittle.write_text(
+        f'#!/bin/sh\nfor last; do :; done\ngrep -q crash "$last"/*.py && exit 2\nexec {find_ruff()} "$@"\n'
+    )
     brittle.chmod(0o755)
-    assert count_findings(str(brittle), ["crash = 1\n", "import os\n"]) == {"crash = 1\n": None, "import os\n": 1}
-
-
+    assert count_findings(str(brittle), ["crash = 1\n", "import os\n"]) == {
+        "crash = 1\n": None,
+        "import os\n": 1,
+    }

@@ -39,9 +39,7 @@ def matches(expected: Any, data: Any, tolerance: float | None = None, as_json: b
         return tag == "t" and isinstance(content, list) and _same_items(expected, content, tolerance, as_json)
     if isinstance(expected, dict):
         return (
-            tag == "d"
-            and isinstance(content, list)
-            and _same_entries(expected, content, tolerance, as_json)
+            tag == "d" and isinstance(content, list) and _same_entries(expected, content, tolerance, as_json)
         )
     own = json.loads(encode(expected))
     if isinstance(expected, set | frozenset):
@@ -49,9 +47,7 @@ def matches(expected: Any, data: Any, tolerance: float | None = None, as_json: b
     return bool(own == data)
 
 
-def _same_items(
-    expected: Sequence[Any], data: Sequence[Any], tolerance: float | None, as_json: bool
-) -> bool:
+def _same_items(expected: Sequence[Any], data: Sequence[Any], tolerance: float | None, as_json: bool) -> bool:
     return len(expected) == len(data) and all(
         matches(e, d, tolerance, as_json) for e, d in zip(expected, data, strict=True)
     )

@@ -42,9 +42,7 @@ class ListNode:
 class TreeNode:
     """A node of a binary tree."""
 
-    def __init__(
-        self, val: Any = 0, left: "TreeNode | None" = None, right: "TreeNode | None" = None
-    ) -> None:
+    def __init__(self, val: Any = 0, left: "TreeNode | None" = None, right: "TreeNode | None" = None) -> None:
         self.val = val
         self.left = left
         self.right = right

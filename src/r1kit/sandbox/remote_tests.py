@@ -370,7 +370,9 @@ def _bind_names(
         names = [_only_entry_point(nodes, outside)]
         first = program.ask("name", names[0])
     short = [name.rpartition(".")[2] for name in names]
-    program.is_class = len(names) == 1 and short == [*names] and names[0] != "Solution" and _is_class(names[0])
+    program.is_class = (
+        len(names) == 1 and short == [*names] and names[0] != "Solution" and _is_class(names[0])
+    )
     for place, name in enumerate(names):
         namespace[short[place]] = first if place == 0 else program.ask("name", name)
     tested = functions_under_test(nodes, short, [name for name in outside if not _is_class(name)])

@@ -78,7 +78,9 @@ def _carried(nodes: Sequence[ast.AST], known: set[str]) -> dict[str, set[str]]:
     for node in nodes:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             every = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
-            carried |= {argument.arg: {_OTHER} for argument in every if argument.arg not in ("self", _CHECKED)}
+            carried |= {
+                argument.arg: {_OTHER} for argument in every if argument.arg not in ("self", _CHECKED)
+            }
     changed = True
     while changed:
         changed = False
@@ -96,9 +98,7 @@ def _bindings(nodes: Sequence[ast.AST]) -> Iterator[tuple[ast.AST, ast.AST]]:
     for node in nodes:
         if isinstance(node, ast.Assign):
             yield from ((target, node.value) for target in node.targets)
-        elif isinstance(node, ast.AugAssign | ast.NamedExpr) or (
-            isinstance(node, ast.AnnAssign) and node.value is not None
-        ):
+        elif isinstance(node, ast.AugAssign | ast.NamedExpr | ast.AnnAssign) and node.value is not None:
             yield node.target, node.value
         elif isinstance(node, ast.For | ast.AsyncFor | ast.comprehension):
             yield node.target, node.iter

@@ -361,7 +361,9 @@ def _problem(
     except ValueError as error:
         raise R1kitError(f"{path}:{number}: column {columns.answer!r}: {error}") from None
     text = prompt + (json.dumps(context, sort_keys=True) if context else "")
-    key = column(path, number, row, config.id) if config.id else hashlib.sha256(text.encode()).hexdigest()[:16]
+    key = (
+        column(path, number, row, config.id) if config.id else hashlib.sha256(text.encode()).hexdigest()[:16]
+    )
     level = float(_number(path, number, row, config.difficulty)) if config.difficulty else None
     kept = {**columns_with(context, row), **more}
     return Problem(f"{name}/{key}", name, prompt, gold, config.language, level, kept)

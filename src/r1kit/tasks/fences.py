@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 LONGEST_ANSWER = 200_000  # characters; of a longer answer only the end is searched
 MOST_TRIALS = 40  # texts of one answer that are tried as Python
-MOST_BLOCKS, MOST_CLOSING, LONGEST_FENCE = 100, 8, 300
+MOST_BLOCKS, MOST_CLOSING, LONGEST_FENCE, DEEPEST_BLOCK = 100, 8, 300, 3
 
 _OPENING = re.compile(r"^(?P<before>.*?)(?P<fence>`{3,}|~{3,})[ \t]*(?P<mark>[^`\n]*)$")
 _INDENT = re.compile(r"[ \t]*(?:(?:[-*+]|\d+[.)])[ \t]+)?")  # of a list
@@ -60,27 +60,36 @@ class _Trials:
 
 def read_program(answer: str, entry_point: str | None = None) -> str:
     """The program in an answer; see on top. ``entry_point``: the names that it should define."""
-    answer = answer[-LONGEST_ANSWER:]
+    return _read(answer[-LONGEST_ANSWER:], entry_point, DEEPEST_BLOCK)
+
+
+def _read(answer: str, entry_point: str | None, depth: int) -> str:
     trials = _Trials()
     whole = trials.tree(answer)
     if whole is not None and _does_something(whole):
         return _without_words(answer.strip("\n").rstrip())
-    bare = _around_fences(answer)
-    if bare:
-        return bare
+    around = _around_fences(answer)
+    if around:
+        return around
     blocks = list(_blocks(answer, trials))
     marked = [block.text for block in blocks if block.mark in _PYTHON]
     if marked:
         return next((text for text in reversed(marked) if _defines(text, entry_point)), marked[-1])
     for block in reversed(blocks):
-        if block.mark in _MARKDOWN or (not block.mark and _OPENING.search(block.text)):
-            return read_program(block.text, entry_point)
         tree = None if block.mark else trials.tree(block.text)
         if tree is not None and _does_something(tree):
             return block.text
-    inline = [(mark, text) for mark, text in _INLINE.findall(answer) if trials.tree(text.strip()) is not None]
-    if inline and not blocks:
-        return (next((text for mark, text in reversed(inline) if mark), None) or inline[-1][1]).strip()
+        if depth and block.mark in ("", *_MARKDOWN) and any(map(_opening, block.text.split("\n"))):
+            return _read(block.text, entry_point, depth - 1)
+    return _read_rest(answer, blocks, trials)
+
+
+def _read_rest(answer: str, blocks: list[Block], trials: _Trials) -> str:
+    """The program of an answer whose blocks are no Python: a fence in one line, an unmarked block, bare code."""
+    inline: list[tuple[str, str]] = [] if blocks else _INLINE.findall(answer)
+    inline = [(mark, text) for mark, text in inline if trials.tree(text.strip()) is not None]
+    if inline:
+        return next((text for mark, text in reversed(inline) if mark), inline[-1][1]).strip()
     unmarked = [block.text for block in blocks if not block.mark]
     if unmarked:
         return unmarked[-1]
@@ -137,7 +146,9 @@ class _Fences:
         """(place, what stands before the fence) of the first lines from ``start`` on that may close a block."""
         ends = self.ends[fence[0]]
         first = bisect.bisect_left(ends, start)
-        texts = [(place, _before_closing(self.lines[place], fence)) for place in ends[first : first + MOST_CLOSING]]
+        texts = [
+            (place, _before_closing(self.lines[place], fence)) for place in ends[first : first + MOST_CLOSING]
+        ]
         return [(place, text) for place, text in texts if text is not None]
 
 

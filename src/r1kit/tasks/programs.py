@@ -134,7 +134,10 @@ def _kind(named: Any, tests: Tests) -> Kind:
 def _reference(row: Mapping[str, Any]) -> str:
     solutions = row.get("solutions")
     found = [row.get("reference"), row.get("code"), *(solutions[:1] if isinstance(solutions, list) else ())]
-    body, prompt = row.get("canonical_solution"), row.get("prompt")  # HumanEval: the rest of the prompt's code
+    body, prompt = (
+        row.get("canonical_solution"),
+        row.get("prompt"),
+    )  # HumanEval: the rest of the prompt's code
     if isinstance(body, str):
         found.append(prompt + body if isinstance(prompt, str) and body[:1].isspace() else body)
     return next((text for text in found if isinstance(text, str) and text.strip()), "")

@@ -105,15 +105,14 @@ def read_layout(row: Mapping[str, Any], column: str) -> Layout:
         value = inner(row, name)
         if value is not None and (value != "" or len(family) == 1):
             found.append(_read(value, named, name))
+    names = [name for _, name in found if name is not None]
+    tests: Any = None
     if len(found) == 1:
-        tests, name = found[0]
-    else:
-        lists = [tests for tests, _ in found if isinstance(tests, list)]
-        tests = [test for one in lists for test in one]
-        name = next((name for _, name in found if name is not None), None)
-    return Layout(
-        tests, named if named is not None else name, _seconds(row), _megabytes(row), _checker(row)
-    )
+        tests = found[0][0]
+    elif found:
+        tests = [test for tests, _ in found if isinstance(tests, list) for test in tests]
+    entry_point = named if named is not None else next(iter(names), None)
+    return Layout(tests, entry_point, _seconds(row), _megabytes(row), _checker(row))
 
 
 def _entry_point(row: Mapping[str, Any]) -> Any:
@@ -307,7 +306,9 @@ def _checker(row: Mapping[str, Any]) -> str:
     """Why the row's outputs cannot be compared; empty where they can."""
     name = next((name for name in _CHECKERS if row.get(name)), None)
     if name is not None:
-        return f"the problem has a checker program (column {name}), which is not run: several outputs are right"
+        return (
+            f"the problem has a checker program (column {name}), which is not run: several outputs are right"
+        )
     if row.get("input_mode") == "file" or row.get("input_file") or row.get("output_file"):
         return "the program reads or writes a named file, which is not supported"
     return "the problem is interactive, which is not supported" if row.get("interaction_format") else ""

@@ -36,7 +36,9 @@ def read_turns(path: Path, number: int, name: str, value: Any) -> list[Turn]:
     file, row and fix."""
     where = f"{path}:{number}: column {name!r}"
     if not isinstance(value, list) or not value or not all(isinstance(turn, dict) for turn in value):
-        raise R1kitError(f'{where}: a conversation is a list of turns such as {{"role": "user", "content": "Hi"}}')
+        raise R1kitError(
+            f'{where}: a conversation is a list of turns such as {{"role": "user", "content": "Hi"}}'
+        )
     turns = [_turn(path, number, name, place, turn) for place, turn in enumerate(value)]
     spoken = [turn["role"] for turn in turns if turn["role"] != "system"]
     if any(one == other for one, other in zip(spoken, spoken[1:], strict=False)):

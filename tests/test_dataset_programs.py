@@ -130,7 +130,7 @@ def test_a_row_that_cannot_be_used_is_named_by_file_and_line(tmp_path, row, mess
 
 def test_a_file_without_tests_says_which_columns_were_looked_for(tmp_path):
     with pytest.raises(
-        R1kitError, match=r"programs.jsonl:1: no column for the answer \(tests, test, test_list, input_output, "
+        R1kitError, match=r"programs.jsonl:1: no column for the answer \(tests, test, test_list, "
     ):
         task_over(tmp_path, [{"prompt": "p", "answer": "1"}]).problems("held_out")
 

@@ -88,7 +88,7 @@ GOOD = {"prompt": "Hi", "chosen": "Hello!", "rejected": "What?"}
         ({**GOOD, "rejected": "<think>a</think>Hello!"}, "chosen and rejected have the same answer"),
         ({**GOOD, "rejected": None}, "column 'rejected' is missing or not a text"),
         ({**GOOD, "chosen": {"text": "Hello!"}}, "column 'chosen' is missing or not a text"),
-        ({**GOOD, "chosen": ["Hello!"]}, "column 'chosen': one user turn"),
+        ({**GOOD, "chosen": ["Hello!"]}, "column 'chosen': a conversation is a list of turns"),
         ({**GOOD, "chosen": "  "}, "chosen is empty"),
         ({**GOOD, "prompt": ""}, "prompt is empty"),
         ({**GOOD, "chosen": "<think>Hello!"}, "a response with <think> must be"),
@@ -98,8 +98,8 @@ GOOD = {"prompt": "Hi", "chosen": "Hello!", "rejected": "What?"}
             "chosen and rejected begin with different prompts",
         ),
         (
-            {"prompt": [USER, *says("a"), USER], "chosen": says("b"), "rejected": says("c")},
-            "column 'prompt': one user turn",
+            {"prompt": [USER, *says("a")], "chosen": says("b"), "rejected": says("c")},
+            "column 'prompt': a prompt ends with a user turn",
         ),
         ([GOOD], "a row must be an object"),
     ],
@@ -110,6 +110,17 @@ def test_a_pair_that_cannot_be_used_is_named_by_file_and_row(row: Any, message: 
     rows = [*({**GOOD, "prompt": f"Hi {i}"} for i in range(30)), row]
     assert len(read_preferences(write(tmp_path / "pairs.jsonl", rows), "quarantine")) == 30
     assert read(tmp_path / "pairs.jsonl.bad.jsonl")[0]["line"] == 31
+
+
+def test_the_turns_before_a_prompt_are_kept(tmp_path: Path) -> None:
+    system = {"role": "system", "content": "Be kind."}
+    before = [system, USER, *says("a")]
+    whole = {name: [*before, USER, *says(text)] for name, text in (("chosen", "b"), ("rejected", "c"))}
+    rows = [{"prompt": [*before, USER], "chosen": says("b"), "rejected": says("c")}, whole]
+    for row in rows:
+        (pair,) = read_preferences(write(tmp_path / "pairs.jsonl", [row]))
+        assert pair.problem.columns["messages"] == tuple(before)
+        assert (pair.chosen.answer, pair.rejected.answer) == ("b", "c")
 
 
 def test_missing_and_empty_files_are_errors(tmp_path: Path, base: Path) -> None:

@@ -2,10 +2,10 @@
 
     score = max(0, 1 - findings / limit)      0 for what is no Python
 
-Findings are those of pyflakes and of pycodestyle's errors (rules E7, E9 and F: undefined names, unused imports and
-variables, comparisons such as ``== None``, ambiguous names). Comments and configuration that silence a finding
-do not count. It says nothing about what a program computes: give it a small weight beside ``accuracy``. ruff is an
-optional extra, and this is the only file that runs it."""
+Findings are those of pyflakes and of pycodestyle's errors (rules E7, E9 and F: undefined names, unused
+imports and variables, comparisons such as ``== None``, ambiguous names). Comments and configuration that
+silence a finding do not count. It says nothing about what a program computes: give it a small weight beside
+``accuracy``. ruff is an optional extra, and this is the only file that runs it."""
 
 import json
 import re
@@ -69,9 +69,9 @@ def find_ruff() -> str:
     return found
 
 
-def count_findings(ruff: str, programs: Sequence[str]) -> dict[str, int | None | Failed]:
-    """The number of findings in each program; None for one that ruff cannot read. A program on which ruff itself
-    ends is one of those; ``Failed`` where it ends on good programs too."""
+def count_findings(ruff: str, programs: Sequence[str]) -> dict[str, int | Failed | None]:
+    """The number of findings in each program; None for one that ruff cannot read. A program on which ruff
+    itself ends is one of those; ``Failed`` where it ends on good programs too."""
     found = _count(ruff, programs)
     if found is not None:
         return dict(zip(programs, found, strict=True))

@@ -12,7 +12,6 @@ from typing import Any
 
 from r1kit.sandbox.codec import CodecError, decode, encode
 
-
 LONGEST_DECIMAL = 2000  # characters; longer numbers of an output are compared as texts
 # A number as programs print it. Without a leading zero: 007 is a name and not 7.
 _DECIMAL = re.compile(rb"[+-]?(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,4})?")

@@ -46,7 +46,8 @@ def check_shape(job: Job) -> None:
     names = entry_points(job.entry_point)
     if not all(_ENTRY_POINT.fullmatch(name) for name in names):
         raise ConfigError(
-            f"entry_point {job.entry_point!r} is no name of a function or class, such as add or Solution().add"
+            f"entry_point {job.entry_point!r} is no name of a function or class, such as add or "
+            "Solution().add"
         )
     if job.kind == "function" and len(names) != 1:
         raise ConfigError(

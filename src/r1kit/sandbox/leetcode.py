@@ -1,4 +1,5 @@
-"""What LeetCode's runner gives a program with ``class Solution`` before it runs: modules, their names, node types.
+"""What LeetCode's runner gives a program with ``class Solution`` before it runs: modules, their names, node
+types.
 
 Such a program is written without imports. Any other program gets nothing: there ``List`` without an import is
 the NameError that Python raises. No name of Python's own is replaced (``pow`` stays)."""

@@ -13,9 +13,10 @@ with narrow rights:
   ``f(x).startswith("ab")`` works for texts only. Objects answer for themselves only if the entry point is a
   class by its name (``Stack``).
 - A further name that the text uses and does not define is a function of the program that is tested too, where
-  every call of it has arguments of the tests' own and no statement holds what comes from it together with what
-  comes from another function of the program: ``assert tags("aab") == {"a", "b"}``. So a function of the program
-  never judges another one: the text ``assert close(f(1), 2)`` without a ``close`` of its own is unverifiable.
+  every call of it has arguments of the tests' own and no statement holds what comes from it together with
+  what comes from another function of the program: ``assert tags("aab") == {"a", "b"}``. So a function of the
+  program never judges another one: the text ``assert close(f(1), 2)`` without a ``close`` of its own is
+  unverifiable.
 - Names of classes (``Pair``) that the text does not define may only construct objects.
 """
 
@@ -385,8 +386,8 @@ def _bind_names(
             namespace[name] = program.ask("name", name)
         elif not _is_class(name):
             raise Unusable(
-                f"the tests use {name} and do not define it, and a program cannot be its own judge; define it in "
-                "the tests, or name all functions of the program in entry_point"
+                f"the tests use {name} and do not define it, and a program cannot be its own judge; "
+                "define it in the tests, or name all functions of the program in entry_point"
             )
         else:
             remote = program.ask("name", name)

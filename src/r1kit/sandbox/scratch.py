@@ -1,8 +1,9 @@
 """Scratch folders of jobs in tiers without namespaces: one a job, empty at its start, removed at its end.
 
-In namespaces the kernel bounds a job's /tmp. Here the zygote looks at the folders now and then, and a job whose
-folder holds more than a /tmp could is killed. What a job makes may be hostile: folders that are deep, closed,
-or symbolic links to elsewhere. So no link is followed, and a tree is removed without descending into it."""
+In namespaces the kernel bounds a job's /tmp. Here the zygote looks at the folders now and then, and a job
+whose folder holds more than a /tmp could is killed. What a job makes may be hostile: folders that are deep,
+closed, or symbolic links to elsewhere. So no link is followed, and a tree is removed without descending into
+it."""
 
 import contextlib
 import itertools

@@ -1,4 +1,5 @@
-"""Which names of a test text are the program's, by reading the text alone: no program decides what tests it."""
+"""Which names of a test text are the program's, by reading the text alone: no program decides what tests
+it."""
 
 import ast
 import builtins
@@ -40,9 +41,9 @@ def free_names(nodes: Sequence[ast.AST]) -> list[str]:
 
 
 def functions_under_test(nodes: Sequence[ast.AST], entries: Sequence[str], names: Sequence[str]) -> set[str]:
-    """Those of the undefined ``names`` that are tested for themselves, as ``entries`` are: each is only called,
-    with arguments that hold nothing of the program, and no statement joins what comes from it with what comes
-    from another function of the program."""
+    """Those of the undefined ``names`` that are tested for themselves, as ``entries`` are: each is only
+    called, with arguments that hold nothing of the program, and no statement joins what comes from it with
+    what comes from another function of the program."""
     known = {*entries, *names, _CHECKED}
     carried = _carried(nodes, known)
     refused = {name for name in names if _used_without_call(nodes, name)}

@@ -2,10 +2,11 @@
 FILE}}`` in a recipe.
 
 A row has a prompt and a gold answer. Their columns are named in the recipe or taken from the first row
-(``PROMPTS``, ``ANSWERS``; verl's ``reward_model.ground_truth`` is understood); ``about`` names the columns that
-were read. A prompt may be a conversation that ends with the user: the turns before its last one, system turns
-too, are kept in ``columns["messages"]`` (r1kit.tasks.turns), and problems that differ in them are two. A gold answer may be a whole worked solution that
-ends in ``#### 72`` or a box; the working is then kept in ``columns["solution"]``, which pretraining uses.
+(``PROMPTS``, ``ANSWERS``; verl's ``reward_model.ground_truth`` is understood); ``about`` names the columns
+that were read. A prompt may be a conversation that ends with the user: the turns before its last one, system
+turns too, are kept in ``columns["messages"]`` (r1kit.tasks.turns), and problems that differ in them are two.
+A gold answer may be a whole worked solution that ends in ``#### 72`` or a box; the working is then kept in
+``columns["solution"]``, which pretraining uses.
 
 What is evaluated is never trained on: without ``held_out`` an eighth of the problems is held out by a hash of
 their text, and training problems that are in a held-out file, or share ten words in a row with one of its
@@ -274,8 +275,8 @@ class _Found:
         if not _same_gold(self.check, known, problem):
             self.unclear.add(key)
             raise R1kitError(
-                f"{path}:{number}: the prompt of row {earlier} with another answer ({problem.answer!r:.60}; there "
-                f"{known.answer!r:.60}); correct or remove one of them"
+                f"{path}:{number}: the prompt of row {earlier} with another answer ({problem.answer!r:.60}; "
+                f"there {known.answer!r:.60}); correct or remove one of them"
             )
         self.duplicates += 1
 
@@ -447,8 +448,8 @@ def _exact_gold(written: str) -> str:
 def _refuse_null_like(gold: str) -> None:
     if is_null_like(gold):
         raise ValueError(
-            f"{gold.strip()!r} stands for a missing value; write the gold answer (in other words if this is the "
-            "answer), or remove the row"
+            f"{gold.strip()!r} stands for a missing value; write the gold answer (in other words if this is "
+            "the answer), or remove the row"
         )
 
 

@@ -1,11 +1,10 @@
 """The program in an answer: which fenced block it is, and where it begins in bare text.
 
-In this order: the whole answer, if it is Python that does something, or bare code with fences inside its strings;
-the last block marked as Python (of
-several, the last that defines the entry point); the last unmarked block that is Python; the last block; what
-follows the prose, if it is Python; the whole answer. A fence is a line of three or more backticks or tildes, as
-in CommonMark; a line of such signs inside a string of the program does not end it; a last fence may be unclosed.
-"""
+In this order: the whole answer, if it is Python that does something, or bare code with fences inside its
+strings; the last block marked as Python (of several, the last that defines the entry point); the last
+unmarked block that is Python; the last block; what follows the prose, if it is Python; the whole answer. A
+fence is a line of three or more backticks or tildes, as in CommonMark; a line of such signs inside a string
+of the program does not end it; a last fence may be unclosed."""
 
 import ast
 import bisect
@@ -26,8 +25,8 @@ _INLINE = re.compile(r"```[ \t]*(?:(python3?|py3?)[ \t]+)?([^`\n]+)```", re.IGNO
 _PYTHON = frozenset(("python", "py", "python3", "py3"))
 _MARKDOWN = frozenset(("markdown", "md", "text", "txt"))
 _BEGINS = re.compile(
-    r"(?:def|class|import|from|async def|if|for|while|with|try|print)\b|[@#]|\"\"\"|[A-Za-z_][\w., \[\]]*[-+*/]?=[^=]"
-    r"|[a-z_][\w.]*\("
+    r"(?:def|class|import|from|async def|if|for|while|with|try|print)\b|[@#]|\"\"\""
+    r"|[A-Za-z_][\w., \[\]]*[-+*/]?=[^=]|[a-z_][\w.]*\("
 )
 
 
@@ -85,7 +84,8 @@ def _read(answer: str, entry_point: str | None, depth: int) -> str:
 
 
 def _read_rest(answer: str, blocks: list[Block], trials: _Trials) -> str:
-    """The program of an answer whose blocks are no Python: a fence in one line, an unmarked block, bare code."""
+    """The program of an answer whose blocks are no Python: a fence in one line, an unmarked block, bare
+    code."""
     inline: list[tuple[str, str]] = [] if blocks else _INLINE.findall(answer)
     inline = [(mark, text) for mark, text in inline if trials.tree(text.strip()) is not None]
     if inline:
@@ -143,7 +143,8 @@ class _Fences:
         }
 
     def closing(self, start: int, fence: str) -> list[tuple[int, str]]:
-        """(place, what stands before the fence) of the first lines from ``start`` on that may close a block."""
+        """(place, what stands before the fence) of the first lines from ``start`` on that may close a
+        block."""
         ends = self.ends[fence[0]]
         first = bisect.bisect_left(ends, start)
         texts = [
@@ -191,7 +192,8 @@ def _body(fences: _Fences, start: int, fence: str, mark: str, trials: _Trials) -
 
 
 def _before_closing(line: str, fence: str) -> str | None:
-    """What stands before the closing fence in a line ("" for a line of its own); None if it closes nothing."""
+    """What stands before the closing fence in a line ("" for a line of its own); None if it closes
+    nothing."""
     bare = line.rstrip()
     signs = len(bare) - len(bare.rstrip(fence[0]))
     return bare[: len(bare) - signs].rstrip() if signs >= len(fence) else None
@@ -214,8 +216,8 @@ def _longest_start(text: str, trials: _Trials) -> str:
 
 
 def _around_fences(answer: str) -> str:
-    """The program that begins before the first fence and goes on after it: the fence is inside a string; empty
-    if there is none."""
+    """The program that begins before the first fence and goes on after it: the fence is inside a string;
+    empty if there is none."""
     lines = answer.split("\n")
     fence = next((place for place, line in enumerate(lines) if _opening(line) is not None), 0)
     trials = _Trials()

@@ -1,8 +1,8 @@
 """Problems that a program solves: a row's tests in one form, and the verdict on an answer.
 
 A row's tests are those of ``run_program``: a list of ``{"args": [...], "expected": ...}``, a list of
-``{"stdin": ..., "stdout": ...}``, or a trusted text (or list of texts) of asserts; or they are in a layout of a
-public data set (r1kit.tasks.test_layouts). Which part of an answer is its program: r1kit.tasks.fences."""
+``{"stdin": ..., "stdout": ...}``, or a trusted text (or list of texts) of asserts; or they are in a layout of
+a public data set (r1kit.tasks.test_layouts). Which part of an answer is its program: r1kit.tasks.fences."""
 
 import ast
 import sys
@@ -27,8 +27,8 @@ def program_columns(
     row: Mapping[str, Any], column: str, time_limit_s: float, memory_limit_mb: int
 ) -> dict[str, Any]:
     """A row's columns by the names of ``run_program``: kind, tests, entry_point, time_limit_s,
-    memory_limit_mb; and ``reference``, a right program ("" where the row has none). ``checker`` is there where
-    a program of the data set's own would have to judge.
+    memory_limit_mb; and ``reference``, a right program ("" where the row has none). ``checker`` is there
+    where a program of the data set's own would have to judge.
 
     ``column`` holds the tests, in any layout of r1kit.tasks.test_layouts; the limits are for rows that name
     none. Raises ValueError for what cannot be used."""
@@ -169,8 +169,8 @@ def _with_helpers(tests: str, row: Mapping[str, Any]) -> str:
 
 
 def _entry_point(named: Any, kind: Kind, tests: Tests, reference: str) -> str | None:
-    """The names that the tests call: the row's, else for asserts the one that they use first of those that the
-    reference defines, or of several that are each tested for themselves."""
+    """The names that the tests call: the row's, else for asserts the one that they use first of those that
+    the reference defines, or of several that are each tested for themselves."""
     if isinstance(named, list) and named and all(isinstance(name, str) for name in named):
         named = ", ".join(named)
     if named is not None and not isinstance(named, str):

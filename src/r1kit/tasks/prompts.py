@@ -1,11 +1,11 @@
 """General prompts from your own files: problems without an answer that a rule could check.
 
 In a recipe: ``{assistant: {kind: prompts, train: general.jsonl, held_out: general_test.jsonl}}``. A row is
-``{"prompt": ...}``, or a conversation in ``messages`` that ends with the user, or with the assistant's written
-answer; the turns before the last one of the user are kept in ``columns["messages"]`` (r1kit.tasks.turns).
-``response`` or ``completion`` is a written answer, which cold start, rejection sampling and distillation can
-train on. All columns of the row reach rewards and judges in ``Problem.columns``; ``kind`` (for instance
-"forbidden", a prompt to be refused) and ``language`` are understood.
+``{"prompt": ...}``, or a conversation in ``messages`` that ends with the user, or with the assistant's
+written answer; the turns before the last one of the user are kept in ``columns["messages"]``
+(r1kit.tasks.turns). ``response`` or ``completion`` is a written answer, which cold start, rejection sampling
+and distillation can train on. All columns of the row reach rewards and judges in ``Problem.columns``;
+``kind`` (for instance "forbidden", a prompt to be refused) and ``language`` are understood.
 
 What is evaluated is never trained on: without ``held_out`` an eighth of the prompts is held out by a hash of
 their text, and training prompts that are in the held-out file, or share ten words in a row with one of its
@@ -209,13 +209,13 @@ def _response_text(path: Path, number: int, row: dict[str, Any], name: str) -> s
 
 
 def one_turn(path: Path, number: int, name: str, turns: Any, role: str) -> str:
-    """The text of a conversation's only turn, which is of ``role``. Raises R1kitError for more turns than that,
-    or none."""
+    """The text of a conversation's only turn, which is of ``role``. Raises R1kitError for more turns than
+    that, or none."""
     found = read_turns(path, number, name, turns)
     if len(found) != 1 or found[0]["role"] != role:
         said = ", ".join(turn["role"] for turn in found)
         raise R1kitError(
-            f"{path}:{number}: column {name!r}: one {role} turn can be read here, not {said}; remove the other "
-            "turns, or the row"
+            f"{path}:{number}: column {name!r}: one {role} turn can be read here, not {said}; remove the "
+            "other turns, or the row"
         )
     return found[0]["content"]

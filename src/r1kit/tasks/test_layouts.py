@@ -1,19 +1,17 @@
 """The tests of a row in the layouts of public data sets, as tests of ``run_program``.
 
-    column                                      data sets
-    tests, test, test_list                      r1kit's own, HumanEval(+), MBPP(+), LeetCode sets; also JSON text
-    test_cases                                  lists of asserts or of inputs and outputs
-    input_output                                APPS, TACO: {"inputs": [...], "outputs": [...], "fn_name"?: ...}
-    reward_model.ground_truth                   verl, PRIME: the same as JSON text
-    public_test_cases, private_test_cases       LiveCodeBench: [{"input", "output", "testtype"}]; private ones may
-                                                be compressed
-    verification_info                           open-r1: {"test_cases": [{"input", "output", "fn_name", "type"}]}
-    public_tests, private_tests, generated_tests  CodeContests: {"input": [...], "output": [...]}
-    official_tests, examples                    Codeforces: [{"input", "output"}]
+    tests, test, test_list       r1kit's own, HumanEval(+), MBPP(+), LeetCode sets; also as JSON text
+    test_cases                   lists of asserts, or of inputs and outputs
+    input_output                 APPS, TACO: {"inputs": [...], "outputs": [...], "fn_name"?: NAME}
+    reward_model.ground_truth    verl, PRIME: the same as JSON text
+    verification_info            open-r1: {"test_cases": [{"input", "output", "fn_name", "type"}]}
+    public_test_cases, private_test_cases           LiveCodeBench: [{"input", "output", "testtype"}]
+    public_tests, private_tests, generated_tests    CodeContests: {"input": [...], "output": [...]}
+    examples, official_tests                        Codeforces: [{"input", "output"}]
 
-The judges of these sets compare values as JSON holds them (a tuple counts as a list), and so do tests that are
-read from them. A set's checker program, for problems with many right outputs, is not run: its problems are
-unverifiable."""
+LiveCodeBench's private tests may be compressed. The judges of these sets compare values as JSON holds them (a
+tuple counts as a list), and so do tests that are read from them. A set's checker program, for problems with
+many right outputs, is not run: its problems are unverifiable."""
 
 import ast
 import base64
@@ -178,8 +176,8 @@ def _read_cases(cases: Sequence[Test], named: Any, column: str) -> tuple[Any, An
 def _unknown(value: Any, what: str) -> str:
     return (
         f"it is JSON, {what}, which is no layout of tests that r1kit reads; write "
-        '[{"args": [1], "expected": 2}] with a column entry_point, [{"stdin": "1\\n", "stdout": "2\\n"}], or a text '
-        'of asserts; {"inputs": [...], "outputs": [...], "fn_name": NAME} is read too'
+        '[{"args": [1], "expected": 2}] with a column entry_point, [{"stdin": "1\\n", "stdout": "2\\n"}], or '
+        'a text of asserts; {"inputs": [...], "outputs": [...], "fn_name": NAME} is read too'
     )
 
 
@@ -201,8 +199,8 @@ def _text(value: Any) -> str:
 
 
 def _call(given: Any, wanted: Any) -> Test:
-    """One call and what it returns. Inputs: a list of arguments, an object of keyword arguments, a line of JSON
-    for each argument (LiveCodeBench), or "nums = [3], target = 6" (LeetCode)."""
+    """One call and what it returns. Inputs: a list of arguments, an object of keyword arguments, a line of
+    JSON for each argument (LiveCodeBench), or "nums = [3], target = 6" (LeetCode)."""
     test: Test = {"as_json": True}
     if isinstance(given, str):
         test |= _arguments(given)
@@ -244,8 +242,8 @@ _NOTHING = object()
 
 
 def _parsed(text: str, every: bool = False) -> Any:
-    """JSON text, or the plain Python that some sets write in its place; None (``every``: _NOTHING) for another
-    text, and without ``every`` for a text that is no list or object."""
+    """JSON text, or the plain Python that some sets write in its place; None (``every``: _NOTHING) for
+    another text, and without ``every`` for a text that is no list or object."""
     failed = _NOTHING if every else None
     if not every and text.lstrip()[:1] not in ("{", "["):
         return failed
@@ -259,8 +257,8 @@ def _parsed(text: str, every: bool = False) -> Any:
 
 
 def _unpacked(text: str) -> str:
-    """LiveCodeBench's compressed tests: base64 of zlib of a pickled text. Nothing is unpickled: the text is read
-    from the one instruction that may hold it."""
+    """LiveCodeBench's compressed tests: base64 of zlib of a pickled text. Nothing is unpickled: the text is
+    read from the one instruction that may hold it."""
     try:
         unpacking = zlib.decompressobj()
         content = unpacking.decompress(base64.b64decode(text, validate=True), LARGEST_TESTS)

@@ -1,9 +1,10 @@
 """Conversations in data files: who says what, in the field's layouts, as (context, last turn).
 
-A turn is ``{"role": "user", "content": "Hi"}`` or ``{"from": "human", "value": "Hi"}``; its content is a text or a
-list of text parts. Roles in other words (human, gpt, developer ...) are those of ``ROLES``. After system turns,
-user and assistant take turns."""
+A turn is ``{"role": "user", "content": "Hi"}`` or ``{"from": "human", "value": "Hi"}``; its content is a text
+or a list of text parts. Roles in other words (human, gpt, developer ...) are those of ``ROLES``. After system
+turns, user and assistant take turns."""
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,17 +42,17 @@ def read_turns(path: Path, number: int, name: str, value: Any) -> list[Turn]:
         )
     turns = [_turn(path, number, name, place, turn) for place, turn in enumerate(value)]
     spoken = [turn["role"] for turn in turns if turn["role"] != "system"]
-    if any(one == other for one, other in zip(spoken, spoken[1:], strict=False)):
+    if any(one == other for one, other in itertools.pairwise(spoken)):
         raise R1kitError(
-            f"{where}: one user turn, then one assistant turn, and so on; here two of one role follow each other; "
-            "split or remove the row"
+            f"{where}: one user turn, then one assistant turn, and so on; here two of one role follow "
+            "each other; split or remove the row"
         )
     return turns
 
 
 def read_prompt(path: Path, number: int, name: str, value: Any) -> tuple[str, Context]:
-    """(the last user turn, the turns before it) of a prompt in turns. Raises R1kitError for a conversation that
-    does not end with the user."""
+    """(the last user turn, the turns before it) of a prompt in turns. Raises R1kitError for a conversation
+    that does not end with the user."""
     turns = read_turns(path, number, name, value)
     if turns[-1]["role"] != "user":
         raise R1kitError(

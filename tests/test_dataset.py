@@ -122,7 +122,10 @@ def test_the_turns_before_a_prompt_are_kept(tmp_path, prompt, text, context):
     row = {"prompt": prompt, "answer": "4"}
     (problem,) = Dataset("d", held_out=write(tmp_path / "d.jsonl", [row])).problems("held_out")
     assert (problem.prompt, problem.columns.get("messages")) == (text, context)
-    whole = {"messages": prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}], "answer": "4"}
+    whole = {
+        "messages": prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}],
+        "answer": "4",
+    }
     (again,) = Dataset("d", held_out=write(tmp_path / "m.jsonl", [whole])).problems("held_out")
     assert (again.prompt, again.columns.get("messages"), again.id) == (text, context, problem.id)
 
@@ -151,12 +154,17 @@ def test_answers_that_only_resemble_a_missing_value_are_read(tmp_path, gold):
 
 
 def test_a_prompt_with_two_answers_is_an_error_that_names_both_rows(tmp_path):
-    rows = [{"prompt": "How much is a half?", "answer": "0.5"}, *({"prompt": f"P{n}", "answer": "1"} for n in range(60))]
+    rows = [
+        {"prompt": "How much is a half?", "answer": "0.5"},
+        *({"prompt": f"P{n}", "answer": "1"} for n in range(60)),
+    ]
     same = {"prompt": "how much is a  half?", "answer": "\\frac{1}{2}"}
     other = {"prompt": "How much is a half?", "answer": "0.25"}
     file = tmp_path / "d.jsonl"
     assert len(Dataset("d", held_out=write(file, [*rows, same])).problems("held_out")) == 61
-    with pytest.raises(R1kitError, match=r"d\.jsonl:62: the prompt of row 1 with another answer \('0.25'; there '0.5'\)"):
+    with pytest.raises(
+        R1kitError, match=r"d\.jsonl:62: the prompt of row 1 with another answer \('0.25'; there '0.5'\)"
+    ):
         Dataset("d", held_out=write(file, [*rows, other])).problems("held_out")
     task = Dataset("d", held_out=str(file), bad_rows="quarantine")
     assert "How much is a half?" not in [p.prompt for p in task.problems("held_out")]
@@ -167,13 +175,18 @@ def test_a_prompt_with_two_answers_is_an_error_that_names_both_rows(tmp_path):
 
 def test_integers_of_any_length_are_read(tmp_path):
     digits = "9" * 5000 + "7"
-    write(tmp_path / "d.jsonl", [f'{{"prompt": "Q", "tests": [{{"args": [-{digits}], "expected": {digits}}}], "entry_point": "f"}}'])
+    write(
+        tmp_path / "d.jsonl",
+        [f'{{"prompt": "Q", "tests": [{{"args": [-{digits}], "expected": {digits}}}], "entry_point": "f"}}'],
+    )
     task = Dataset("d", held_out=str(tmp_path / "d.jsonl"), check="program")
     (problem,) = task.problems("held_out")
     verdicts = task.check_batch([problem] * 2, ["def f(x): return -x", "def f(x): return -x - 1"])
     assert [verdict.outcome for verdict in verdicts] == ["correct", "wrong"]
     with pytest.raises(R1kitError, match="an integer of 300000 digits"):
-        Dataset("e", held_out=write(tmp_path / "e.jsonl", ['{"prompt": "Q", "answer": ' + "1" * 300_000 + "}"])).problems("held_out")
+        Dataset(
+            "e", held_out=write(tmp_path / "e.jsonl", ['{"prompt": "Q", "answer": ' + "1" * 300_000 + "}"])
+        ).problems("held_out")
 
 
 def test_columns_are_named_in_the_recipe_and_what_was_taken_is_said(tmp_path):

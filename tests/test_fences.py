@@ -15,9 +15,30 @@ DOCSTRINGS = {
     "tildes": "def f(x):\n    '''~~~\n    f(1)\n    ~~~'''\n    return x + 1",
     "blank lines": "import math\n\n\ndef f(x):\n\n    y = math.floor(x)\n\n    return y + 1",
 }
-OPENINGS = ["```python", "```py", "```Python3", "``` python", "````python", "`````", "```", "~~~python", "~~~~", "~~~", '```python title="a.py"', "```{.python}", "```{python}"]
+OPENINGS = [
+    "```python",
+    "```py",
+    "```Python3",
+    "``` python",
+    "````python",
+    "`````",
+    "```",
+    "~~~python",
+    "~~~~",
+    "~~~",
+    '```python title="a.py"',
+    "```{.python}",
+    "```{python}",
+]
 BEFORE = ["", "Here is the program:\n\n", "First I add 1.\n\n```\n2 + 2 = 4\n```\n\nSo:\n"]
-AFTER = ["", "\n", "\n\nIt adds one to `x`.", "\n\nRun it:\n```bash\npython a.py\n```", "\n\nIt prints\n```\n2\n```\n", "\n```json\n{}\n```"]
+AFTER = [
+    "",
+    "\n",
+    "\n\nIt adds one to `x`.",
+    "\n\nRun it:\n```bash\npython a.py\n```",
+    "\n\nIt prints\n```\n2\n```\n",
+    "\n```json\n{}\n```",
+]
 
 
 def runs(program):
@@ -56,6 +77,9 @@ def test_what_else_is_read(answer, program):
     assert read_program(answer).strip() == program.strip()
 
 
-@pytest.mark.parametrize("piece", ["```\n", "```python\nx\n", "`", "~", "(\n```\n", "def \n\n", "```python\n'''\n", "x = 1\n", "- ```py\n"])
+@pytest.mark.parametrize(
+    "piece",
+    ["```\n", "```python\nx\n", "`", "~", "(\n```\n", "def \n\n", "```python\n'''\n", "x = 1\n", "- ```py\n"],
+)
 def test_no_text_is_too_much(piece):
     assert isinstance(read_program(piece * (300_000 // len(piece)), "f"), str)

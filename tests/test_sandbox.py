@@ -201,7 +201,12 @@ def test_a_method_of_solution_is_called_on_a_new_object_with_leetcodes_names(ent
     for program, outcome in ((LEETCODE, "correct"), (wrong, "wrong")):
         assert verdict(program, tests, entry_point=entry_point).outcome == outcome
         assert verdict(program, text, kind="asserts", entry_point=entry_point).outcome == outcome
-    assert verdict(LEETCODE, "s = Solution()\nassert s.addTwo([1, 2]) == 3", kind="asserts", entry_point="Solution").outcome == "correct"
+    assert (
+        verdict(
+            LEETCODE, "s = Solution()\nassert s.addTwo([1, 2]) == 3", kind="asserts", entry_point="Solution"
+        ).outcome
+        == "correct"
+    )
 
 
 @pytest.mark.parametrize(
@@ -219,7 +224,18 @@ def test_what_is_a_method_and_what_leetcodes_names_are_for(program, entry_point,
 
 def test_leetcodes_names_replace_no_name_of_python():
     given = names_for("class Solution: pass")
-    assert {"List", "Optional", "defaultdict", "heappush", "lru_cache", "gcd", "inf", "ListNode", "math", "re"} <= set(given)
+    assert {
+        "List",
+        "Optional",
+        "defaultdict",
+        "heappush",
+        "lru_cache",
+        "gcd",
+        "inf",
+        "ListNode",
+        "math",
+        "re",
+    } <= set(given)
     assert not set(given) & set(dir(builtins))
     assert names_for("class Other: pass\ns = 'class Solution'") == {}
 
@@ -230,7 +246,12 @@ TWO_TESTED = "assert double(3) == 6\nassert tags('aab') == {'a', 'b'}"
 
 @pytest.mark.parametrize("entry_point", ["double", "tags", "double, tags", None])
 def test_asserts_may_test_several_functions(entry_point):
-    for program, outcome in ((TWO, "correct"), (f"{TWO}\ndef tags(s): return list(s)", "wrong"), (f"{TWO}\ndef double(x): return 7", "wrong"), (TWO.partition("\n")[0], "wrong")):
+    for program, outcome in (
+        (TWO, "correct"),
+        (f"{TWO}\ndef tags(s): return list(s)", "wrong"),
+        (f"{TWO}\ndef double(x): return 7", "wrong"),
+        (TWO.partition("\n")[0], "wrong"),
+    ):
         assert verdict(program, TWO_TESTED, kind="asserts", entry_point=entry_point).outcome == outcome
 
 
@@ -265,14 +286,23 @@ def test_integers_may_have_any_number_of_digits(program, kind, tests, outcome):
 
 def test_further_right_results_are_accepted():
     tests = [{"args": [1], "expected": 2, "accepted": [3, "two"]}]
-    assert [verdict(f"def f(x): return {v}", tests, entry_point="f").outcome for v in ("2", "3", "'two'", "4")] == ["correct"] * 3 + ["wrong"]
+    assert [
+        verdict(f"def f(x): return {v}", tests, entry_point="f").outcome for v in ("2", "3", "'two'", "4")
+    ] == ["correct"] * 3 + ["wrong"]
     printed = [{"stdin": "", "stdout": "1", "accepted": ["2.50"]}]
-    assert [verdict(f"print({v})", printed, kind="stdio").outcome for v in ("1", "2.5", "3")] == ["correct", "correct", "wrong"]
+    assert [verdict(f"print({v})", printed, kind="stdio").outcome for v in ("1", "2.5", "3")] == [
+        "correct",
+        "correct",
+        "wrong",
+    ]
     with pytest.raises(ConfigError, match="accepted must be a list"):
         verdict(INCREMENT, [{"args": [1], "expected": 2, "accepted": 3}], entry_point="f")
 
 
-@pytest.mark.parametrize(("kind", "tests"), [("function", ONE), ("asserts", "assert f(1) == 2"), ("stdio", [{"stdin": "", "stdout": "2"}])])
+@pytest.mark.parametrize(
+    ("kind", "tests"),
+    [("function", ONE), ("asserts", "assert f(1) == 2"), ("stdio", [{"stdin": "", "stdout": "2"}])],
+)
 def test_a_program_that_sleeps_is_seen_by_the_clock(kind, tests):
     program = "import time\ndef f(x):\n    time.sleep(0.4)\n    return x + 1\nif __name__ == '__main__': print(f(1))"
     found = verdict(program, tests, kind=kind, entry_point="f", time_limit_s=5.0)
@@ -441,7 +471,9 @@ def test_tests_that_judge_nothing_are_unverifiable(tests):
 
 def test_names_that_the_tests_do_not_define_may_only_construct():
     cheat = "def f(x): return 0\ndef isclose(a, b): return True\ndef Pair(a, b): return True"
-    assert verdict(cheat, "assert isclose(f(1), 2)", kind="asserts", entry_point="f").outcome == "unverifiable"
+    assert (
+        verdict(cheat, "assert isclose(f(1), 2)", kind="asserts", entry_point="f").outcome == "unverifiable"
+    )
     assert verdict(cheat, "assert Pair(f(1), 2)", kind="asserts", entry_point="f").outcome == "wrong"
     assert free_names(
         list(

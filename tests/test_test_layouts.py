@@ -14,13 +14,21 @@ from r1kit.tasks import Dataset
 
 ADD = "def add(a, b):\n    return a + b"
 SUB = "def add(a, b):\n    return a - b"
-SOLUTION = "class Solution:\n    def add(self, a: int, b: Optional[int] = 0) -> int:\n        return a {sign} b"
+SOLUTION = (
+    "class Solution:\n    def add(self, a: int, b: Optional[int] = 0) -> int:\n        return a {sign} b"
+)
 SUM = "print(sum(map(int, input().split())))"
 PAIR = "print(input().split()[0])"
 IN_OUT = {"inputs": ["1 2\n", "3 4\n"], "outputs": ["3\n", "7\n"]}
 CALLS = {"fn_name": "add", "inputs": [[1, 2], [3, 4]], "outputs": [3, 7]}
-STDIN = [{"input": "1 2\n", "output": "3\n", "testtype": "stdin"}, {"input": "3 4\n", "output": "7\n", "testtype": "stdin"}]
-FUNCTIONAL = [{"input": "1\n2", "output": "3", "testtype": "functional"}, {"input": "3\n4", "output": "7", "testtype": "functional"}]
+STDIN = [
+    {"input": "1 2\n", "output": "3\n", "testtype": "stdin"},
+    {"input": "3 4\n", "output": "7\n", "testtype": "stdin"},
+]
+FUNCTIONAL = [
+    {"input": "1\n2", "output": "3", "testtype": "functional"},
+    {"input": "3\n4", "output": "7", "testtype": "functional"},
+]
 
 
 def compressed(tests):
@@ -81,7 +89,9 @@ def judged(tmp_path, row, *answers, **options):
     (tmp_path / "d.jsonl").write_text(json.dumps(row) + "\n")
     task = Dataset("d", held_out=str(tmp_path / "d.jsonl"), check="program", **options)
     (problem,) = task.problems("held_out")
-    return problem, task.check_batch([problem] * len(answers), [f"So:\n```python\n{text}\n```" for text in answers])
+    return problem, task.check_batch(
+        [problem] * len(answers), [f"So:\n```python\n{text}\n```" for text in answers]
+    )
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -95,9 +105,17 @@ def test_every_layout_judges_a_right_and_a_wrong_program(tmp_path, name):
 
 def test_what_a_layout_says_besides_tests_is_used(tmp_path):
     contest, _ = judged(tmp_path, LAYOUTS["CodeContests"][0])
-    assert (contest.columns["time_limit_s"], contest.columns["memory_limit_mb"], len(contest.columns["tests"])) == (2.5, 244, 2)
+    assert (
+        contest.columns["time_limit_s"],
+        contest.columns["memory_limit_mb"],
+        len(contest.columns["tests"]),
+    ) == (2.5, 244, 2)
     forces, _ = judged(tmp_path, LAYOUTS["Codeforces"][0])
-    assert (forces.columns["time_limit_s"], forces.columns["memory_limit_mb"], len(forces.columns["tests"])) == (2.0, 256, 2)
+    assert (
+        forces.columns["time_limit_s"],
+        forces.columns["memory_limit_mb"],
+        len(forces.columns["tests"]),
+    ) == (2.0, 256, 2)
     method, _ = judged(tmp_path, LAYOUTS["LiveCodeBench, a method"][0])
     assert "class Solution:\n    def add(self" in method.prompt and len(method.columns["tests"]) == 4
     plus, _ = judged(tmp_path, LAYOUTS["HumanEval+"][0])
@@ -136,7 +154,10 @@ class Harm:
 )  # fmt: skip
 def test_nothing_but_a_text_is_unpickled(tmp_path, capfd, content):
     text = base64.b64encode(zlib.compress(content)).decode()
-    with pytest.raises(R1kitError, match=r"d\.jsonl:1: column 'private_test_cases'.*(neither JSON nor base64|no list in JSON)"):
+    with pytest.raises(
+        R1kitError,
+        match=r"d\.jsonl:1: column 'private_test_cases'.*(neither JSON nor base64|no list in JSON)",
+    ):
         judged(tmp_path, {"question_content": "Q", "private_test_cases": text})
     assert "unpickled" not in capfd.readouterr().out
 
@@ -161,7 +182,10 @@ def test_an_unknown_layout_is_named_with_the_shape_to_write(tmp_path, tests, mes
 
 def test_a_tolerance_of_the_row_holds_for_what_is_printed(tmp_path):
     row = {"prompt": "Q", "tests": [{"stdin": "", "stdout": "0.333333333333\n"}], "tolerance": 1e-6}
-    assert [v.outcome for v in judged(tmp_path, row, "print(0.333333)", "print(0.34)")[1]] == ["correct", "wrong"]
+    assert [v.outcome for v in judged(tmp_path, row, "print(0.333333)", "print(0.34)")[1]] == [
+        "correct",
+        "wrong",
+    ]
     strict = {**row, "tolerance": None}
     assert [v.outcome for v in judged(tmp_path, strict, "print(0.333333)")[1]] == ["wrong"]
     with pytest.raises(R1kitError, match="tolerance must be a number of at least 0"):
@@ -169,8 +193,14 @@ def test_a_tolerance_of_the_row_holds_for_what_is_printed(tmp_path):
 
 
 def test_several_functions_are_named_in_one_column(tmp_path):
-    row = {"prompt": "Q", "entry_point": ["pack", "unpack"], "tests": "assert unpack(pack('aab')) == 'aab'\nassert pack('aab') == [('a', 2), ('b', 1)]"}
+    row = {
+        "prompt": "Q",
+        "entry_point": ["pack", "unpack"],
+        "tests": "assert unpack(pack('aab')) == 'aab'\nassert pack('aab') == [('a', 2), ('b', 1)]",
+    }
     right = "import itertools\ndef pack(s): return [(k, len(list(g))) for k, g in itertools.groupby(s)]\ndef unpack(p): return ''.join(k * n for k, n in p)"
-    problem, verdicts = judged(tmp_path, row, right, "def pack(s): return s\ndef unpack(s): return s", "def pack(s): return s")
+    problem, verdicts = judged(
+        tmp_path, row, right, "def pack(s): return s\ndef unpack(s): return s", "def pack(s): return s"
+    )
     assert [verdict.outcome for verdict in verdicts] == ["correct", "wrong", "wrong"]
     assert problem.prompt == "Q\n\nName it `pack` and `unpack`."

@@ -1,5 +1,6 @@
 """Data sets from files: columns, gold answers, bad rows, splits that share nothing, and what the stages make
 of them."""
+# ruff: noqa: E501 - one case, one entry
 
 import gzip
 import json
@@ -94,9 +95,98 @@ def rollout(problem: Problem, text: str, index: int = 0) -> Rollout:
 def test_known_layouts_are_read_without_being_told(tmp_path, row, prompt, answer):
     problem = Dataset("d", held_out=write(tmp_path / "d.jsonl", [row])).problems("held_out")[0]
     assert (problem.prompt, problem.answer, problem.task) == (prompt, answer, "d")
-    assert {key: value for key, value in problem.columns.items() if key != "solution"} == {
+    assert {key: value for key, value in problem.columns.items() if key not in ("solution", "messages")} == {
         k: v for k, v in row.items() if k != "solution"
     }
+
+
+SYSTEM = {"role": "system", "content": "Answer in French."}
+ASKED, SAID = {"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}
+AGAIN = {"role": "user", "content": "And 3+3?"}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "text", "context"),
+    [
+        ("2+2?", "2+2?", None),
+        ([ASKED], "2+2?", None),
+        ([SYSTEM, ASKED], "2+2?", (SYSTEM,)),
+        ([ASKED, SAID, AGAIN], "And 3+3?", (ASKED, SAID)),
+        ([SYSTEM, ASKED, SAID, AGAIN], "And 3+3?", (SYSTEM, ASKED, SAID)),
+        ([{"role": "developer", "content": SYSTEM["content"]}, {"role": "human", "content": "2+2?"}], "2+2?", (SYSTEM,)),
+        ([{"from": "system", "value": SYSTEM["content"]}, {"from": "human", "value": "2+2?"}], "2+2?", (SYSTEM,)),
+        ([{"role": "user", "content": [{"type": "text", "text": "2+"}, {"type": "text", "text": "2?"}]}], "2+2?", None),
+    ],
+)  # fmt: skip
+def test_the_turns_before_a_prompt_are_kept(tmp_path, prompt, text, context):
+    row = {"prompt": prompt, "answer": "4"}
+    (problem,) = Dataset("d", held_out=write(tmp_path / "d.jsonl", [row])).problems("held_out")
+    assert (problem.prompt, problem.columns.get("messages")) == (text, context)
+    whole = {
+        "messages": prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}],
+        "answer": "4",
+    }
+    (again,) = Dataset("d", held_out=write(tmp_path / "m.jsonl", [whole])).problems("held_out")
+    assert (again.prompt, again.columns.get("messages"), again.id) == (text, context, problem.id)
+
+
+def test_problems_that_differ_in_the_system_turn_only_are_two(tmp_path):
+    other = {"role": "system", "content": "Answer in German."}
+    rows = [{"prompt": [turn, ASKED], "answer": "4"} for turn in (SYSTEM, other, SYSTEM)]
+    task = Dataset("d", held_out=write(tmp_path / "d.jsonl", rows))
+    assert [p.columns["messages"] for p in task.problems("held_out")] == [(SYSTEM,), (other,)]
+    assert len({p.id for p in task.problems("held_out")}) == 2 and "1 duplicates left out" in task.about()
+
+
+@pytest.mark.parametrize("gold", [float("nan"), "nan", "NaN", "None", "null", "N/A", " n/a ", "", " "])
+@pytest.mark.parametrize("check", ["math", "exact", "choice"])
+def test_a_gold_answer_that_stands_for_a_missing_value_is_refused(tmp_path, gold, check):
+    rows = [{"prompt": "P", "answer": "A"}, {"prompt": "Q", "answer": gold}]
+    with pytest.raises(R1kitError, match=r"d\.jsonl:2: column 'answer'") as error:
+        Dataset("d", held_out=write(tmp_path / "d.jsonl", rows), check=check).problems("held_out")
+    assert "remove the row" in str(error.value) or "is no choice" in str(error.value)
+
+
+@pytest.mark.parametrize("gold", ["nano", "0", "none of the primes", "Nancy", "n"])
+def test_answers_that_only_resemble_a_missing_value_are_read(tmp_path, gold):
+    file = write(tmp_path / "d.jsonl", [{"prompt": "Q", "answer": gold}])
+    assert [p.answer for p in Dataset("d", held_out=file, check="exact").problems("held_out")] == [gold]
+
+
+def test_a_prompt_with_two_answers_is_an_error_that_names_both_rows(tmp_path):
+    rows = [
+        {"prompt": "How much is a half?", "answer": "0.5"},
+        *({"prompt": f"P{n}", "answer": "1"} for n in range(60)),
+    ]
+    same = {"prompt": "how much is a  half?", "answer": "\\frac{1}{2}"}
+    other = {"prompt": "How much is a half?", "answer": "0.25"}
+    file = tmp_path / "d.jsonl"
+    assert len(Dataset("d", held_out=write(file, [*rows, same])).problems("held_out")) == 61
+    with pytest.raises(
+        R1kitError, match=r"d\.jsonl:62: the prompt of row 1 with another answer \('0.25'; there '0.5'\)"
+    ):
+        Dataset("d", held_out=write(file, [*rows, other])).problems("held_out")
+    task = Dataset("d", held_out=str(file), bad_rows="quarantine")
+    assert "How much is a half?" not in [p.prompt for p in task.problems("held_out")]
+    assert len(task.problems("held_out")) == 60 and "2 bad rows in" in task.about()
+    aside = [json.loads(line) for line in (tmp_path / "d.jsonl.bad.jsonl").read_text().splitlines()]
+    assert [row["line"] for row in aside] == [62, 1]
+
+
+def test_integers_of_any_length_are_read(tmp_path):
+    digits = "9" * 5000 + "7"
+    write(
+        tmp_path / "d.jsonl",
+        [f'{{"prompt": "Q", "tests": [{{"args": [-{digits}], "expected": {digits}}}], "entry_point": "f"}}'],
+    )
+    task = Dataset("d", held_out=str(tmp_path / "d.jsonl"), check="program")
+    (problem,) = task.problems("held_out")
+    verdicts = task.check_batch([problem] * 2, ["def f(x): return -x", "def f(x): return -x - 1"])
+    assert [verdict.outcome for verdict in verdicts] == ["correct", "wrong"]
+    with pytest.raises(R1kitError, match="an integer of 300000 digits"):
+        Dataset(
+            "e", held_out=write(tmp_path / "e.jsonl", ['{"prompt": "Q", "answer": ' + "1" * 300_000 + "}"])
+        ).problems("held_out")
 
 
 def test_columns_are_named_in_the_recipe_and_what_was_taken_is_said(tmp_path):
@@ -203,7 +293,7 @@ def test_equal_answers_vote_together(tmp_path):
             {},
             '{"question": [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}], '
             '"answer": "1"}',
-            "one user turn, not 2",
+            "one user turn, then one assistant turn",
         ),
         ({"check": "choice"}, '{"question": "a", "answer": "K"}', r"d\.jsonl:3: .*'K' is no choice"),
         (

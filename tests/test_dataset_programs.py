@@ -52,7 +52,7 @@ def task_over(folder, rows, **options):
         ("```python\nx = 1\n```\nor better\n```py\nx = 2\n```\nwhich prints\n```\n2\n```", "x = 2\n"),
         ("```\nx = 1\n```", "x = 1\n"),
         ("1. So:\n   ```python\n   def f():\n       return 1\n   ```", "def f():\n    return 1\n"),
-        ("```python\nx = 1", "```python\nx = 1"),
+        ("```python\nx = 1", "x = 1\n"),
     ],
 )
 def test_the_program_is_the_last_block_of_python_or_the_whole_answer(answer, program):
@@ -130,7 +130,7 @@ def test_a_row_that_cannot_be_used_is_named_by_file_and_line(tmp_path, row, mess
 
 def test_a_file_without_tests_says_which_columns_were_looked_for(tmp_path):
     with pytest.raises(
-        R1kitError, match=r"programs.jsonl:1: no column for the answer \(tests, test_list, test\)"
+        R1kitError, match=r"programs.jsonl:1: no column for the answer \(tests, test, test_list, "
     ):
         task_over(tmp_path, [{"prompt": "p", "answer": "1"}]).problems("held_out")
 

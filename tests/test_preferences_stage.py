@@ -29,6 +29,7 @@ from r1kit.tasks import Procedural, load_tasks
 from r1kit.tasks.miniature.general import REFUSALS, General, gold_score, reference_thinking
 from r1kit.types import Problem, Response
 
+pytestmark = pytest.mark.timeout(600)  # a busy machine is slow, not broken
 ROOT = Path(__file__).parents[1]
 
 
@@ -87,7 +88,7 @@ GOOD = {"prompt": "Hi", "chosen": "Hello!", "rejected": "What?"}
         ({**GOOD, "rejected": "<think>a</think>Hello!"}, "chosen and rejected have the same answer"),
         ({**GOOD, "rejected": None}, "column 'rejected' is missing or not a text"),
         ({**GOOD, "chosen": {"text": "Hello!"}}, "column 'chosen' is missing or not a text"),
-        ({**GOOD, "chosen": ["Hello!"]}, "column 'chosen': one assistant turn"),
+        ({**GOOD, "chosen": ["Hello!"]}, "column 'chosen': a conversation is a list of turns"),
         ({**GOOD, "chosen": "  "}, "chosen is empty"),
         ({**GOOD, "prompt": ""}, "prompt is empty"),
         ({**GOOD, "chosen": "<think>Hello!"}, "a response with <think> must be"),
@@ -98,7 +99,7 @@ GOOD = {"prompt": "Hi", "chosen": "Hello!", "rejected": "What?"}
         ),
         (
             {"prompt": [USER, *says("a")], "chosen": says("b"), "rejected": says("c")},
-            "column 'prompt': a prompt is a list of turns",
+            "column 'prompt': a prompt ends with a user turn",
         ),
         ([GOOD], "a row must be an object"),
     ],
@@ -111,13 +112,24 @@ def test_a_pair_that_cannot_be_used_is_named_by_file_and_row(row: Any, message: 
     assert read(tmp_path / "pairs.jsonl.bad.jsonl")[0]["line"] == 31
 
 
+def test_the_turns_before_a_prompt_are_kept(tmp_path: Path) -> None:
+    system = {"role": "system", "content": "Be kind."}
+    before = [system, USER, *says("a")]
+    whole = {name: [*before, USER, *says(text)] for name, text in (("chosen", "b"), ("rejected", "c"))}
+    rows = [{"prompt": [*before, USER], "chosen": says("b"), "rejected": says("c")}, whole]
+    for row in rows:
+        (pair,) = read_preferences(write(tmp_path / "pairs.jsonl", [row]))
+        assert pair.problem.columns["messages"] == tuple(before)
+        assert (pair.chosen.answer, pair.rejected.answer) == ("b", "c")
+
+
 def test_missing_and_empty_files_are_errors(tmp_path: Path, base: Path) -> None:
     with pytest.raises(R1kitError, match=r"pairs\.jsonl: no rows; a row is an object such as .*chosen"):
         read_preferences(write(tmp_path / "pairs.jsonl", []))
     with pytest.raises(R1kitError, match=r"labels\.jsonl: no rows; a row is an object such as .*safe"):
         read_labelled(write(tmp_path / "labels.jsonl", []))
     for source in ({"preferences": "nowhere.jsonl"}, {"safety": {"file": "nowhere.jsonl"}}):
-        with pytest.raises(ConfigError, match=r"^nowhere\.jsonl: no such file"):
+        with pytest.raises(ConfigError, match=r"stage 'stage': nowhere\.jsonl: no such file"):
             RewardModels(init="@base", **source).run(context(tmp_path, base))
 
 
@@ -478,7 +490,6 @@ def test_a_model_of_the_run_may_judge_and_its_pairs_are_kept(tmp_path: Path, bas
 # Reward models from files
 
 
-@pytest.mark.slow
 def test_reward_models_learn_from_files_without_sampling(tmp_path: Path, base: Path) -> None:
     pairs, safety = write(tmp_path / "own.jsonl", taste(160)), write(tmp_path / "labels.jsonl", labels(120))
     longer = {**taste(1, 999)[0], "rejected": "so " * 200}
@@ -522,7 +533,6 @@ def test_labels_of_one_kind_teach_nothing(tmp_path: Path, base: Path) -> None:
 BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.slow
 def test_the_pages_examples_run_on_files_of_ones_own_and_learn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

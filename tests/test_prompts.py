@@ -92,11 +92,20 @@ def test_written_answers_in_the_usual_columns(tmp_path, row, response):
     [
         ({"prompt": "  "}, "a.jsonl:2: the prompt is empty"),
         ({"text": "Hello!"}, "a.jsonl:2: column 'prompt' is missing"),
-        ({"messages": [USER, REPLY, REPLY]}, "a.jsonl:2: column 'messages': a prompt is a list of turns"),
-        ({"messages": [REPLY]}, "a.jsonl:2: column 'messages': a prompt is a list of turns"),
-        ({"messages": [{"content": "Hi"}]}, "a.jsonl:2: column 'messages': a prompt is a list of turns"),
+        ({"messages": [USER, USER]}, "a.jsonl:2: column 'messages': one user turn, then one assistant turn"),
+        ({"messages": [REPLY]}, "a.jsonl:2: column 'messages': a prompt ends with a user turn"),
+        (
+            {"prompt": [{"role": "tool", "content": "1"}]},
+            "a.jsonl:2: column 'prompt', turn 0: the role 'tool' is not",
+        ),
+        (
+            {"prompt": [{"role": "user", "content": [{"type": "image"}]}]},
+            "turn 0: a part of the kind 'image'",
+        ),
+        ({"prompt": "nan"}, "a.jsonl:2: the prompt is empty"),
+        ({"prompt": float("nan")}, "a.jsonl:2: column 'prompt' is NaN"),
         ({"prompt": "Hello!", "language": "xx"}, "a.jsonl:2: column 'language': unknown language 'xx'"),
-        ({"prompt": "Hello!", "response": 3 * [USER]}, "a.jsonl:2: column 'response': one assistant turn"),
+        ({"prompt": "Hello!", "response": [USER]}, "a.jsonl:2: column 'response': one assistant turn"),
     ],
 )
 def test_a_row_that_cannot_be_used_is_named(tmp_path, row, said):

@@ -75,3 +75,12 @@ def test_more_than_a_twentieth_stops(good: int, bad: int, stops: bool, tmp_path:
     ):
         pairs(file, "quarantine")
     assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("completion", ["", "  ", float("nan"), None])
+def test_an_empty_completion_is_refused_with_file_and_row(tmp_path, completion):
+    file = tmp_path / "sft.jsonl"
+    rows = [{"prompt": "1+1?", "completion": "2"}, {"prompt": "2+2?", "completion": completion}]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(R1kitError, match=r"sft\.jsonl:2: column 'completion'"):
+        pairs(file)

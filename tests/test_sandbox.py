@@ -2,6 +2,7 @@
 # ruff: noqa: E501 - one case, one entry
 
 import ast
+import builtins
 import contextlib
 import json
 import math
@@ -29,8 +30,10 @@ from r1kit.sandbox import Job, kernel, pool, probe, run_jobs, run_program, run_p
 from r1kit.sandbox.channel import Channel, TimeLimit
 from r1kit.sandbox.codec import CodecError, decode, encode
 from r1kit.sandbox.comparison import matches, same_output
+from r1kit.sandbox.leetcode import names_for
 from r1kit.sandbox.programs import lint
-from r1kit.sandbox.remote_tests import free_names
+from r1kit.sandbox.scratch import is_too_full, remove_tree
+from r1kit.sandbox.tested_names import free_names
 
 INCREMENT = "def f(x):\n    return x + 1"
 ONE = [{"args": [1], "expected": 2}]
@@ -140,6 +143,22 @@ def test_standard_input_and_output():
 
 
 @pytest.mark.parametrize(
+    ("expected", "printed", "tolerance", "same"),
+    [
+        (b"2.50", b"2.5", None, True), (b"3", b"3.0", None, True), (b"3.0\n", b"3\n", None, True), (b"0.0000001", b"1e-07", None, True), (b"0.5", b".5", None, True),
+        (b"[2.50, 3]", b"[2.5, 3.0]", None, True), (b"-0.0", b"0.0", None, True), (b"1e3", b"1000", None, True), (b"+2.5", b"2.50", None, True),
+        (b"0.333333333333", b"0.333333", None, False), (b"0.333333", b"0.34", None, False), (b"7", b"007", None, False), (b"7.0", b"07", None, False), (b"1.5 2", b"1.5  2", None, False),
+        (b"0.333333", b"0.34", 1e-6, False), (b"0.333333333333", b"0.333333", 1e-6, True), (b"1.0 2.0", b"1.0000001 2.0", 1e-6, True), (b"1.0 2.0", b"1.0000001 2.1", 1e-6, False),
+        (b"1000000.0", b"1000000.9", 1e-6, True), (b"1000000.0", b"1000001.1", 1e-6, False), (b"1000000", b"1000001", 1e-6, False), (b"3", b"2.9999999", 1e-6, True),
+        (b"1.0", b"nan", 1e9, False), (b"1.0", b"inf", 1e9, False), (b"nan", b"nan", None, True), (b"a1.50", b"a1.5", None, False), (b"1.5", b"1.5\n1.5", None, False),
+        (b"1e9999", b"1e-9999", 1e-6, False), (b"1e99999999", b"2e99999999", 1.0, False), (b"1." + b"0" * 3000, b"1", None, False), (b"0.1" + b"0" * 300, b"0.1", None, True),
+    ],
+)  # fmt: skip
+def test_printed_decimals_are_compared_by_value(expected, printed, tolerance, same):
+    assert same_output(expected, printed, tolerance) is same
+
+
+@pytest.mark.parametrize(
     ("expected", "printed", "same"),
     [
         (b"1\n2\n", b"1 \n2", True),
@@ -164,6 +183,197 @@ def test_printed_lines_are_compared_whole(expected, printed, same):
 def test_assert_texts_of_many_styles_judge_a_function(tests):
     assert verdict(INCREMENT, tests, kind="asserts", entry_point="f").outcome == "correct"
     assert verdict("def f(x): return x + 2", tests, kind="asserts", entry_point="f").outcome == "wrong"
+
+
+LEETCODE = """
+class Solution:
+    def addTwo(self, a: List[int], b: Optional[int] = None) -> int:
+        self.calls = getattr(self, "calls", 0) + 1
+        return sum(a) + (b or 0) + self.calls - 1
+"""
+
+
+@pytest.mark.parametrize("entry_point", ["addTwo", "Solution().addTwo", "Solution.addTwo"])
+def test_a_method_of_solution_is_called_on_a_new_object_with_leetcodes_names(entry_point):
+    tests = [{"args": [[1, 2]], "expected": 3}, {"args": [[1], 2], "expected": 3}]
+    text = "def check(candidate):\n    assert candidate(a=[1, 2], b=3) == 6\n    assert candidate([1]) == 1"
+    wrong = LEETCODE.replace("sum(a)", "len(a)")
+    for program, outcome in ((LEETCODE, "correct"), (wrong, "wrong")):
+        assert verdict(program, tests, entry_point=entry_point).outcome == outcome
+        assert verdict(program, text, kind="asserts", entry_point=entry_point).outcome == outcome
+    assert (
+        verdict(
+            LEETCODE, "s = Solution()\nassert s.addTwo([1, 2]) == 3", kind="asserts", entry_point="Solution"
+        ).outcome
+        == "correct"
+    )
+
+
+@pytest.mark.parametrize(
+    ("program", "entry_point", "reason"),
+    [("class Solution:\n    def other(self): return 1", "add", "missing"), ("class Solution:\n    add = 3", "Solution().add", "missing"),
+     ("class Other:\n    def add(self): return 1", "Solution().add", "missing"), ("class Solution:\n    def __init__(self, n): pass\n    def add(self): return 1", "add", "exception"),
+     ("def add(x: List[int] = None): return 1", "add", "exception"), ("class Solution:\n    def add(self): return pow(2, 3, 5)", "add", "wrong_answer"),
+     ("def add(): return 1", "Solution().add", ""), ("class S:\n    def add(self): return 1", "S().add", ""),
+     ("class Solution:\n    @staticmethod\n    def add(): return gcd(3, 2) + len(deque()) + inf * 0 if False else 1", "add", "")],
+)  # fmt: skip
+def test_what_is_a_method_and_what_leetcodes_names_are_for(program, entry_point, reason):
+    found = verdict(program, [{"args": [], "expected": 1}], entry_point=entry_point)
+    assert (found.outcome, found.reason.partition(":")[0]) == ("wrong" if reason else "correct", reason)
+
+
+def test_leetcodes_names_replace_no_name_of_python():
+    given = names_for("class Solution: pass")
+    assert {
+        "List",
+        "Optional",
+        "defaultdict",
+        "heappush",
+        "lru_cache",
+        "gcd",
+        "inf",
+        "ListNode",
+        "math",
+        "re",
+    } <= set(given)
+    assert not set(given) & set(dir(builtins))
+    assert names_for("class Other: pass\ns = 'class Solution'") == {}
+
+
+TWO = "def double(x): return 2 * x\ndef tags(s): return set(s)"
+TWO_TESTED = "assert double(3) == 6\nassert tags('aab') == {'a', 'b'}"
+
+
+@pytest.mark.parametrize("entry_point", ["double", "tags", "double, tags", None])
+def test_asserts_may_test_several_functions(entry_point):
+    for program, outcome in (
+        (TWO, "correct"),
+        (f"{TWO}\ndef tags(s): return list(s)", "wrong"),
+        (f"{TWO}\ndef double(x): return 7", "wrong"),
+        (TWO.partition("\n")[0], "wrong"),
+    ):
+        assert verdict(program, TWO_TESTED, kind="asserts", entry_point=entry_point).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    "tests",
+    ["assert close(f(1), 2)", "assert f(1) == g(2)", "y = g(2)\nassert f(1) == y", "x = f(1)\nassert close(x, 2)", "assert all(map(g, [1])) and f(1) == 2",
+     "for x in [f(1)]:\n    assert close(x, 2)", "assert [y for y in [f(1)] if close(y, 2)]", "def check(candidate):\n    assert close(candidate(1), 2)",
+     "def test_f():\n    y = g(1)\n    assert y == f(1)", "if g(1):\n    assert f(1) == g(1)", "def helper(v):\n    return close(v, 2)\nassert helper(f(1))", "assert (z := g(2)) == f(1)"],
+)  # fmt: skip
+def test_no_function_of_a_program_judges_another(tests):
+    judge_itself = "def f(x): return 9\ndef g(x): return 9\ndef close(a, b): return True"
+    found = verdict(judge_itself, tests, kind="asserts", entry_point="f")
+    assert found.outcome == "unverifiable" and "do not define it" in found.reason
+
+
+def test_an_object_of_the_tests_that_cannot_be_sent_makes_them_unverifiable():
+    tests = "class Node:\n    pass\nassert f(Node()) == 2"
+    assert verdict(INCREMENT, tests, kind="asserts", entry_point="f").outcome == "unverifiable"
+
+
+@pytest.mark.parametrize(
+    ("program", "kind", "tests", "outcome"),
+    [("print(10**6000)", "stdio", [{"stdin": "", "stdout": "1" + "0" * 6000}], "correct"), ("print(10**6000 + 1)", "stdio", [{"stdin": "", "stdout": "1" + "0" * 6000}], "wrong"),
+     ("print(int(input()) % 7)", "stdio", [{"stdin": "9" * 6000, "stdout": str((pow(10, 6000, 7) - 1) % 7)}], "correct"), (f"print({'9' * 6000})", "stdio", [{"stdin": "", "stdout": "9" * 6000}], "correct"),
+     ("def f(x): return 10**x", "function", [{"args": [6000], "expected": 10**6000}], "correct"), ("def f(x): return 10**x + 1", "function", [{"args": [6000], "expected": 10**6000}], "wrong"),
+     ("def f(x): return x + 1", "function", [{"args": [10**6000], "expected": 10**6000}], "wrong"), ("def f(x): return int(str(10**x))", "asserts", f"assert f(6000) == 1{'0' * 6000}", "correct"),
+     ("def f(x): return 10**400", "function", [{"args": [1], "expected": 1.5, "tolerance": 1e-6}], "wrong")],
+)  # fmt: skip
+def test_integers_may_have_any_number_of_digits(program, kind, tests, outcome):
+    assert verdict(program, tests, kind=kind, entry_point="f").outcome == outcome
+
+
+def test_further_right_results_are_accepted():
+    tests = [{"args": [1], "expected": 2, "accepted": [3, "two"]}]
+    assert [
+        verdict(f"def f(x): return {v}", tests, entry_point="f").outcome for v in ("2", "3", "'two'", "4")
+    ] == ["correct"] * 3 + ["wrong"]
+    printed = [{"stdin": "", "stdout": "1", "accepted": ["2.50"]}]
+    assert [verdict(f"print({v})", printed, kind="stdio").outcome for v in ("1", "2.5", "3")] == [
+        "correct",
+        "correct",
+        "wrong",
+    ]
+    with pytest.raises(ConfigError, match="accepted must be a list"):
+        verdict(INCREMENT, [{"args": [1], "expected": 2, "accepted": 3}], entry_point="f")
+
+
+@pytest.mark.parametrize(
+    ("kind", "tests"),
+    [("function", ONE), ("asserts", "assert f(1) == 2"), ("stdio", [{"stdin": "", "stdout": "2"}])],
+)
+def test_a_program_that_sleeps_is_seen_by_the_clock(kind, tests):
+    program = "import time\ndef f(x):\n    time.sleep(0.4)\n    return x + 1\nif __name__ == '__main__': print(f(1))"
+    found = verdict(program, tests, kind=kind, entry_point="f", time_limit_s=5.0)
+    assert found.outcome == "correct" and found.wall_seconds >= 0.4 > found.seconds
+
+
+WRITES = """
+import os, tempfile
+def f(x):
+    with open("a.txt", "w") as out: out.write(str(x + 1))
+    with tempfile.TemporaryFile("w+") as out: out.write("1")
+    with tempfile.TemporaryDirectory() as folder: open(folder + "/x", "w").close()
+    os.mkdir("d")
+    os.rename("a.txt", "d/b.txt")
+    os.symlink("d", "l")
+    os.truncate("d/b.txt", 1)
+    return int(open("l/b.txt").read())
+"""
+
+
+@pytest.mark.parametrize("tier", pool.TIERS)
+def test_a_program_writes_in_a_scratch_folder_of_its_own(tier):
+    fresh = "import os\nprint(os.listdir('.'))\nprint(open('x', 'w').write('abc'))\nprint(open('x').read())"
+    workers = pool.Pool(tier, 1)
+    try:
+        jobs = [Job(WRITES, ONE, "function", "f", 2.0), Job(WRITES, "assert f(1) == 2", "asserts", "f", 2.0)]
+        jobs += [Job(fresh, [{"stdin": "", "stdout": "[]\n3\nabc"}] * 2, "stdio", None, 2.0)]
+        assert [(v.outcome, v.reason) for v in run_jobs(jobs, workers)] == [("correct", "")] * 3
+        assert workers.lost == 0
+        folders = [Path(worker.folders) for worker in workers.alive if worker.folders]
+    finally:
+        workers.close()
+    assert (tier == "landlock") is bool(folders) and not any(folder.exists() for folder in folders)
+
+
+@pytest.mark.parametrize("tier", pool.TIERS)
+@pytest.mark.parametrize(
+    "body",
+    ["for i in range(40):\n        with open(str(i), 'wb') as out: out.write(bytes(4 << 20))", "for i in range(20_000): open(str(i), 'w').close()",
+     "os.mkdir('c', 0o300)\n    for i in range(40):\n        with open(f'c/{i}', 'wb') as out: out.write(bytes(4 << 20))"],
+)  # fmt: skip
+def test_a_program_that_fills_its_scratch_folder_is_wrong_and_loses_no_worker(tier, body):
+    program = f"import os, time\ndef f(x):\n    {body}\n    time.sleep(0.5)\n    return x + 1"
+    workers = pool.Pool(tier, 1)
+    try:
+        assert [v.outcome for v in run_jobs([Job(program, ONE, "function", "f", 4.0)], workers)] == ["wrong"]
+        assert workers.lost == 0
+    finally:
+        workers.close()
+
+
+def test_a_hostile_folder_is_measured_without_following_links_and_removed(tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "kept").write_bytes(bytes(100 << 10))
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    (folder / "link").symlink_to(outside)
+    (folder / "r1kit-0").mkdir()
+    (folder / "r1kit-0" / "file").touch()
+    assert not is_too_full(str(folder))
+    here = os.getcwd()
+    os.chdir(folder)
+    for _ in range(1500):
+        os.mkdir("d")
+        os.chdir("d")
+    os.mkdir("closed", 0)
+    os.chdir(here)
+    assert is_too_full(str(folder))
+    remove_tree(str(folder))
+    assert not folder.exists() and (outside / "kept").exists()
 
 
 STACK = """
@@ -260,8 +470,11 @@ def test_tests_that_judge_nothing_are_unverifiable(tests):
 
 
 def test_names_that_the_tests_do_not_define_may_only_construct():
-    cheat = "def f(x): return 0\ndef isclose(a, b): return True"
-    assert verdict(cheat, "assert isclose(f(1), 2)", kind="asserts", entry_point="f").outcome == "wrong"
+    cheat = "def f(x): return 0\ndef isclose(a, b): return True\ndef Pair(a, b): return True"
+    assert (
+        verdict(cheat, "assert isclose(f(1), 2)", kind="asserts", entry_point="f").outcome == "unverifiable"
+    )
+    assert verdict(cheat, "assert Pair(f(1), 2)", kind="asserts", entry_point="f").outcome == "wrong"
     assert free_names(
         list(
             ast.walk(

@@ -19,6 +19,8 @@ SUFFIXES = (".jsonl", ".jsonl.gz", ".json")
 BAD_ROWS_LIMIT = 0.05  # of a file's rows; beyond that it is probably the wrong file
 FIRST_ROWS = 20  # that are checked before a run
 
+LONGEST_INTEGER, _PIECE = 200_000, 4000  # digits
+
 BadRows = Literal["error", "quarantine"]
 Row = TypeVar("Row")
 
@@ -46,7 +48,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
 def parse_row(path: Path, number: int, line: bytes) -> dict[str, Any]:
     """The JSON object of a line. Raises R1kitError naming file and line where it is none."""
     try:
-        row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+        row = _loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
     except UnicodeDecodeError as error:
         raise R1kitError(
             f"{path}:{number}: not UTF-8 ({error.reason} at byte {error.start}); convert the file to UTF-8"
@@ -64,6 +66,28 @@ def parse_row(path: Path, number: int, line: bytes) -> dict[str, Any]:
             f'{path}:{number}: a row must be an object such as {{"prompt": ...}}, not {type(row).__name__}'
         )
     return row
+
+
+def _loads(text: str) -> Any:
+    """JSON, with integers of more digits than Python reads by default, up to LONGEST_INTEGER."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:
+        return json.loads(text, parse_int=_integer)
+
+
+def _integer(digits: str) -> int:
+    """An integer of any length, read in pieces that are below Python's limit."""
+    if len(digits) > LONGEST_INTEGER:
+        raise ValueError(f"an integer of {len(digits)} digits; {LONGEST_INTEGER} are read")
+    unsigned = digits.lstrip("-")
+    value = 0
+    for start in range(0, len(unsigned), _PIECE):
+        piece = unsigned[start : start + _PIECE]
+        value = value * 10 ** len(piece) + int(piece)
+    return -value if digits.startswith("-") else value
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -137,10 +161,22 @@ def first_error(
     return last
 
 
+NULL_LIKE = frozenset(("nan", "none", "null", "n/a", "<na>"))  # how tables write that there is no value
+
+
+def is_null_like(text: str) -> bool:
+    """Whether a text stands for a missing value: what tables write when they are saved as JSON."""
+    return text.strip().lower() in NULL_LIKE
+
+
 def column(path: Path, number: int, row: dict[str, Any], name: str) -> str:
     """A row's text column; a number is taken as its text. Raises R1kitError naming file, line and the columns
     there are."""
     value = row.get(name)
+    if isinstance(value, float) and value != value:
+        raise R1kitError(
+            f"{path}:{number}: column {name!r} is NaN, a missing value; write it, or remove the row"
+        )
     if isinstance(value, int | float) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str):

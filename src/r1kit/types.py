@@ -118,12 +118,16 @@ class Rollout:
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """A checker's judgement. Only ``correct`` and ``wrong`` may become a reward; ``failed`` is a fault of the
-    checker, not of the model."""
+    checker, not of the model.
+
+    Of a program: ``seconds`` of processor time, ``tests`` one by one, ``wall_seconds`` by the clock, which a
+    program that sleeps uses too."""
 
     outcome: Outcome
     reason: str = ""
     seconds: float = 0.0
     tests: tuple[str, ...] = ()
+    wall_seconds: float = 0.0
 
     @property
     def reward(self) -> float | None:

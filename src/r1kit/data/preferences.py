@@ -1,4 +1,4 @@
-"""Training data of reward models from files: preference pairs, and responses labelled safe or unsafe.
+"""What reward models learn from, in files: preference pairs and responses labelled safe or unsafe.
 
 Pairs have TRL's columns, as texts or as messages, with the prompt in a column or as the common start:
 
@@ -8,11 +8,12 @@ Pairs have TRL's columns, as texts or as messages, with the prompt in a column o
 Labelled responses have ``prompt``, ``response`` (or ``completion``) and ``safe``, true or false. A response
 may begin with ``<think>...</think>``; the helpful model reads what follows it.
 
-Held-out prompts are never trained on. Without a held-out file an eighth of the prompts is held out, by a hash
-of their text. With one, a training row is left out if its prompt is in that file or shares ten consecutive
-words with one of its prompts (r1kit.tasks.overlap)."""
+What is measured is never trained on: without a held-out file an eighth of the prompts is held out, by a hash
+of their text; with one, training rows whose prompt stands in it, or shares ten words in a row with one of its
+prompts, are left out (r1kit.tasks.overlap)."""
 
 import hashlib
+import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -22,7 +23,8 @@ from r1kit.chat import parse
 from r1kit.config import R1kitError
 from r1kit.jsonl import BadRows, column, first_error, read_usable
 from r1kit.tasks.overlap import is_held_out_prompt, without_contaminated
-from r1kit.tasks.prompts import Turn, conversation, earlier_turns, one_turn, read_prompt, read_response
+from r1kit.tasks.prompts import one_turn
+from r1kit.tasks.turns import Context, columns_with, is_conversation, read_prompt
 from r1kit.types import Labelled, Preference, Problem, Response
 
 RESPONSES = ("response", "completion")
@@ -59,8 +61,8 @@ def labelled_error(path: Path, bad_rows: BadRows = "error") -> str | None:
 
 
 def split(rows: Sequence[Row], held_out: Sequence[Row] | None) -> dict[str, list[Row]]:
-    """Split rows into "train" and "held_out", so that no prompt is in both (see the top of the module).
-    ``held_out``: the rows of a held-out file."""
+    """Rows by split, "train" and "held_out", so that no prompt is in both; see on top. ``held_out``: the rows
+    of a file of their own."""
     if held_out is None:
         parts: dict[str, list[Row]] = {"train": [], "held_out": []}
         for row in rows:
@@ -105,8 +107,8 @@ def _read(
 def _preference(path: Path, number: int, row: dict[str, Any]) -> Preference:
     if "chosen" in row and row["chosen"] == row.get("rejected"):
         raise R1kitError(f"{path}:{number}: chosen and rejected are the same; correct one or remove the row")
-    earlier, prompt, chosen, rejected = _texts(path, number, row)
-    problem = _problem(path, earlier, prompt)
+    prompt, context, chosen, rejected = _texts(path, number, row)
+    problem = _problem(path, prompt, context)
     found = Preference(problem, *(_response(path, number, text) for text in (chosen, rejected)))
     if found.chosen.answer == found.rejected.answer:
         raise R1kitError(
@@ -116,18 +118,18 @@ def _preference(path: Path, number: int, row: dict[str, Any]) -> Preference:
     return found
 
 
-def _texts(path: Path, number: int, row: dict[str, Any]) -> tuple[tuple[Turn, ...], str, str, str]:
-    """(earlier turns, prompt, chosen, rejected) of a row in any of TRL's forms."""
-    earlier: tuple[Turn, ...] = ()
+def _texts(path: Path, number: int, row: dict[str, Any]) -> tuple[str, Context, str, str]:
+    """(prompt, turns before it, chosen, rejected) of a row in any of TRL's forms."""
     pair = [row.get(name) for name in ("chosen", "rejected")]
+    context: Context = ()
     if "prompt" in row:
-        earlier, prompt = read_prompt(path, number, row, "prompt")
-        chosen, rejected = (read_response(path, number, row, name) for name in ("chosen", "rejected"))
+        prompt, context = _prompt(path, number, row)
+        chosen, rejected = (_text(path, number, row, name) for name in ("chosen", "rejected"))
     elif all(isinstance(turns, list) for turns in pair):
-        prompts = [conversation(path, number, name, row[name][:-1]) for name in ("chosen", "rejected")]
+        prompts = [read_prompt(path, number, name, row[name][:-1]) for name in ("chosen", "rejected")]
         if prompts[0] != prompts[1]:
             raise R1kitError(f"{path}:{number}: chosen and rejected begin with different prompts")
-        earlier, prompt = prompts[0]
+        prompt, context = prompts[0]
         chosen, rejected = (
             one_turn(path, number, name, row[name][-1:], "assistant") for name in ("chosen", "rejected")
         )
@@ -138,7 +140,7 @@ def _texts(path: Path, number: int, row: dict[str, Any]) -> tuple[tuple[Turn, ..
     for name, text in (("prompt", prompt), ("chosen", chosen), ("rejected", rejected)):
         if not text.strip():
             raise R1kitError(f"{path}:{number}: {name} is empty; write it or remove the row")
-    return earlier, prompt.strip(), chosen.strip(), rejected.strip()
+    return prompt.strip(), context, chosen.strip(), rejected.strip()
 
 
 def _common_words(one: str, other: str) -> str:
@@ -151,8 +153,8 @@ def _common_words(one: str, other: str) -> str:
 
 def _labelled(path: Path, number: int, row: dict[str, Any]) -> Labelled:
     written = next((name for name in RESPONSES if name in row), RESPONSES[0])
-    earlier, prompt = read_prompt(path, number, row, "prompt")
-    prompt, text = prompt.strip(), read_response(path, number, row, written).strip()
+    prompt, context = _prompt(path, number, row)
+    prompt, text = prompt.strip(), _text(path, number, row, written).strip()
     for name, value in (("prompt", prompt), (written, text)):
         if not value:
             raise R1kitError(f"{path}:{number}: {name} is empty; write it or remove the row")
@@ -162,17 +164,31 @@ def _labelled(path: Path, number: int, row: dict[str, Any]) -> Labelled:
             f"{path}:{number}: column 'safe' must be true or false"
             + (f" (given: {safe!r:.80})" if "safe" in row else f"; the row has: {', '.join(row)}")
         )
-    return Labelled(_problem(path, earlier, prompt), text, safe)
+    return Labelled(_problem(path, prompt, context), text, safe)
 
 
-def _problem(path: Path, earlier: tuple[Turn, ...], prompt: str) -> Problem:
-    key = hashlib.sha256(f"{earlier or ''}{prompt}".encode()).hexdigest()[:16]
-    return Problem(f"{path.name}/{key}", path.name, prompt, None, columns=earlier_turns(earlier))
+def _prompt(path: Path, number: int, row: dict[str, Any]) -> tuple[str, Context]:
+    value = row.get("prompt")
+    if is_conversation(value):
+        return read_prompt(path, number, "prompt", value)
+    return column(path, number, row, "prompt"), ()
+
+
+def _text(path: Path, number: int, row: dict[str, Any], name: str) -> str:
+    value = row.get(name)
+    if is_conversation(value):
+        return one_turn(path, number, name, value, "assistant")
+    return column(path, number, row, name)
+
+
+def _problem(path: Path, prompt: str, context: Context) -> Problem:
+    text = prompt + (json.dumps(context, sort_keys=True) if context else "")
+    key = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return Problem(f"{path.name}/{key}", path.name, prompt, None, columns=columns_with(context, {}))
 
 
 def _response(path: Path, number: int, text: str) -> Response:
-    """A written response and its answer. Raises R1kitError if it has <think> but does not follow the
-    template."""
+    """A written response; where it has tags they must be the template's, or its answer is not known."""
     parsed = parse(text)
     if parsed is None and "<think>" in text:
         raise R1kitError(

@@ -9,7 +9,8 @@ from typing import Any
 from r1kit.chat import Prompt
 from r1kit.config import R1kitError
 from r1kit.jsonl import BadRows, column, read_jsonl, read_usable, write_jsonl
-from r1kit.tasks.prompts import read_prompt, read_response
+from r1kit.tasks.prompts import one_turn
+from r1kit.tasks.turns import is_conversation, read_prompt
 
 __all__ = ["BadRows", "blend", "column", "pairs", "read_jsonl", "read_pair", "texts", "write_jsonl"]
 
@@ -51,6 +52,17 @@ def pairs(path: Path, bad_rows: BadRows = "error") -> list[tuple[Prompt, str]]:
 def read_pair(path: Path, number: int, row: dict[str, Any]) -> tuple[Prompt, str]:
     """(prompt, completion) of a row, texts or conversations as TRL has them. Raises R1kitError naming file,
     row and column."""
-    earlier, text = read_prompt(path, number, row, "prompt")
-    prompt: Prompt = [*earlier, {"role": "user", "content": text}] if earlier else text
-    return prompt, read_response(path, number, row, "completion")
+    prompt: Prompt
+    if is_conversation(row.get("prompt")):
+        text, earlier = read_prompt(path, number, "prompt", row["prompt"])
+        prompt = [*map(dict, earlier), {"role": "user", "content": text}] if earlier else text
+    else:
+        prompt = column(path, number, row, "prompt")
+    written = row.get("completion")
+    if is_conversation(written):
+        completion = one_turn(path, number, "completion", written, "assistant")
+    else:
+        completion = column(path, number, row, "completion")
+    if not completion.strip():
+        raise R1kitError(f"{path}:{number}: column 'completion' is empty; write it or remove the row")
+    return prompt, completion

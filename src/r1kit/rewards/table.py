@@ -10,6 +10,7 @@ from r1kit.config import ConfigError, suggest
 from r1kit.rewards.gold import gold_score
 from r1kit.rewards.judge import judge
 from r1kit.rewards.lengths import cosine, length, repetition, soft_overlong
+from r1kit.rewards.lint import lint
 from r1kit.rewards.reward import CheckingTask, Reward, WeightedReward
 from r1kit.rewards.rules import accuracy, format_, language, reasoning_steps
 from r1kit.rewards.speed import speed
@@ -29,6 +30,7 @@ REWARDS: dict[str, Callable[..., Reward]] = {
     "repetition": repetition,
     "reasoning_steps": reasoning_steps,
     "speed": speed,
+    "lint": lint,
 }
 
 # Rewards that wait for a sandbox, checkers or the network can run while other groups are sampled.

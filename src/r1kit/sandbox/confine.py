@@ -5,7 +5,8 @@ is a small read-only tree (the interpreter, the system's libraries, four device 
 namespace, an empty /tmp of its own (64 MB) and its own /proc on top, then loses every capability.
 
 Tier ``landlock``, for places where user namespaces are blocked (containers): no namespaces, but the kernel
-refuses every file outside the interpreter and the libraries, and every write.
+refuses every file outside the interpreter, the libraries and a scratch folder of the job's own
+(scratch.py), and every write outside that folder.
 
 In both a job has resource limits and a seccomp filter that allows no new process, no network and no signal to
 others. Tier ``unsafe-subprocess`` only sets limits: it stops accidents, not attacks.
@@ -135,12 +136,12 @@ def _write(path: str, text: str) -> None:
         file.write(text)
 
 
-def enter_landlock(visible: Sequence[str]) -> int:
-    """Prepare a zygote of the tier ``landlock``; return a descriptor of the rule that each job adopts."""
+def enter_landlock(visible: Sequence[str]) -> None:
+    """Prepare a zygote of the tier ``landlock``. Raises OSError where the kernel has no such rules."""
     if kernel.landlock_version() < 3:
         raise OSError("this kernel has no Landlock of version 3 or later")
     kernel.set_dumpable(False)
-    return kernel.landlock_ruleset(visible, ("/dev/null",))
+    os.close(kernel.landlock_ruleset(visible))
 
 
 def confine_in_namespaces(scratch: str) -> None:
@@ -153,11 +154,13 @@ def confine_in_namespaces(scratch: str) -> None:
     kernel.drop_capabilities()
 
 
-def confine_with_landlock(ruleset: int) -> None:
-    """Confine a new job of the tier ``landlock``."""
-    os.chdir("/")
+def confine_with_landlock(visible: Sequence[str], scratch: str) -> None:
+    """Confine a new job of the tier ``landlock`` to its folder ``scratch``, where it may write."""
+    os.chdir(scratch)
     kernel.drop_capabilities()
+    ruleset = kernel.landlock_ruleset(visible, ("/dev/null",), (scratch,))
     kernel.landlock(ruleset)
+    os.close(ruleset)
 
 
 class Limits:

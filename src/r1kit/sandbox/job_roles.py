@@ -22,7 +22,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from r1kit.sandbox.codec import LARGEST_MESSAGE, decode, encode, read_message, write_message
+from r1kit.sandbox.leetcode import names_for
 from r1kit.sandbox.remote_tests import judge
+from r1kit.sandbox.tested_names import entry_points
 
 Channels = Sequence[int]
 
@@ -32,14 +34,18 @@ def serve_functions(channels: Channels) -> None:
     channel = channels[0]
     request = decode(read_message(channel))
     answer = write_message  # the program may replace the module's
+    names = entry_points(request["entry_point"])
     namespace = _fresh_namespace("__program__")
+    namespace |= names_for(request["program"])
+    _lift_digit_limit()
+    server = FunctionServer(namespace)
     try:
         exec(compile(request["program"], "<program>", "exec"), namespace)
+        greeting = server.greet(names)
     except BaseException as error:
         answer(channel, encode(_raised(error)))
         return
-    server = FunctionServer(namespace)
-    answer(channel, server.greet(request["entry_point"]))
+    answer(channel, greeting)
     while True:
         try:
             request = read_message(channel)
@@ -65,13 +71,29 @@ class FunctionServer:
         self.namespace = namespace
         self.objects: list[Any] = []
 
-    def greet(self, entry_point: str | None) -> bytes:
-        """Report that the program is loaded; the entry point, if one is named, becomes handle 0."""
-        if entry_point is None:
-            return encode(["ready"])
-        if entry_point not in self.namespace:
-            return encode(["missing", [], f"the program defines no {entry_point!r}"])
-        return encode(["ready", _Held(self.namespace[entry_point])], self._handle)
+    def greet(self, entry_points: Sequence[str]) -> bytes:
+        """Report that the program is loaded; the first entry point, if one is named, becomes handle 0."""
+        for name in entry_points:
+            try:
+                self._named(name)
+            except NameError as error:
+                return encode(["missing", [], str(error)])
+        return encode(["ready", *(_Held(self._named(name)) for name in entry_points[:1])], self._handle)
+
+    def _named(self, name: str) -> Any:
+        """The function of this name. A method is called on a new object each time, as LeetCode does:
+        ``Solution().add``, ``Solution.add``, or ``add`` where the program has ``class Solution`` and no such
+        function."""
+        if name in self.namespace:
+            return self.namespace[name]
+        of_class, dot, method = name.replace("()", "").partition(".")
+        kind = self.namespace.get(of_class if dot else "Solution")
+        method = method if dot else name
+        if isinstance(kind, type) and callable(getattr(kind, method, None)):
+            return lambda *arguments, **keywords: getattr(kind(), method)(*arguments, **keywords)
+        if method in self.namespace:
+            return self.namespace[method]
+        raise NameError(f"the program defines no {name!r}")
 
     def answer(self, request: bytes) -> bytes:
         """Carry out one request: ["name", n] | ["call", target, args, kwargs] | ["get", target, attribute] |
@@ -85,9 +107,7 @@ class FunctionServer:
 
     def do_name(self, name: str) -> tuple[Any, ...]:
         """Look a global name up."""
-        if name not in self.namespace:
-            raise NameError(f"the program defines no {name!r}")
-        return (_Held(self.namespace[name]),)
+        return (_Held(self._named(name)),)
 
     def do_call(self, target: Any, arguments: Any, keywords: Any) -> tuple[Any, ...]:
         """Call; with a result of None the arguments go back too: they may have been changed in place."""
@@ -155,6 +175,7 @@ def run_script(channels: Channels) -> None:
     for standard, stream in enumerate(streams):
         os.dup2(stream, standard)
     os.closerange(3, 3 + len(channels))
+    _lift_digit_limit()
     # The interpreter keeps its first streams: a program that replaces them must not close the files.
     sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)
     sys.stdout = io.TextIOWrapper(open(1, "wb", closefd=False), encoding="utf-8", errors="surrogateescape")
@@ -181,8 +202,14 @@ def run_tests(channels: Channels) -> None:
     """Judge a program that is served on the second channel; the only message back is the verdict."""
     channel, calls = channels
     random.seed()  # the program cannot predict what the tests draw
+    _lift_digit_limit()
     request = decode(read_message(channel))
     write_message(channel, encode(judge(request["tests"], request["entry_point"], calls)))
+
+
+def _lift_digit_limit() -> None:
+    """Allow integers of any length as texts, as judges of contests do: a job's time is limited anyway."""
+    sys.set_int_max_str_digits(0)
 
 
 def serve(function: Callable[..., Any], channels: Channels) -> None:

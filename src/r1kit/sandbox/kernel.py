@@ -327,6 +327,9 @@ class SeccompFilter:
 
 _READ = 0b1101  # execute, read file, read directory
 _READ_FILE, _WRITE_FILE, _TRUNCATE = 4, 2, 1 << 14
+# Read and write files and folders; make, rename, link and remove files, folders and symbolic links. No
+# devices, pipes or sockets.
+_OWN_FOLDER = sum(1 << bit for bit in (1, 2, 3, 4, 5, 7, 8, 12, 13, 14))
 
 
 def landlock_version() -> int:
@@ -337,9 +340,11 @@ def landlock_version() -> int:
         return 0
 
 
-def landlock_ruleset(readable: Sequence[str], writable_files: Sequence[str] = ()) -> int:
-    """A descriptor for the rule: read beneath ``readable``, write to ``writable_files``; TCP, signals and
-    sockets are forbidden too."""
+def landlock_ruleset(
+    readable: Sequence[str], writable_files: Sequence[str] = (), own_folders: Sequence[str] = ()
+) -> int:
+    """A descriptor for the rule: read beneath ``readable``, write to ``writable_files``, do anything with
+    plain files beneath ``own_folders``; TCP, signals and sockets are forbidden too."""
     version = landlock_version()
     if version < 3:
         raise OSError(errno.ENOSYS, f"Landlock version {version}; 3 is needed")
@@ -353,6 +358,8 @@ def landlock_ruleset(readable: Sequence[str], writable_files: Sequence[str] = ()
             _landlock_rule(ruleset, path, _READ if os.path.isdir(path) else _READ_FILE)
         for path in writable_files:
             _landlock_rule(ruleset, path, _READ_FILE | _WRITE_FILE | _TRUNCATE)
+        for path in own_folders:
+            _landlock_rule(ruleset, path, _OWN_FOLDER)
     except OSError:
         os.close(ruleset)
         raise

@@ -12,7 +12,12 @@ with narrow rights:
 - A returned object does not judge itself: ``"ab" in f(x)`` looks through its items here, and
   ``f(x).startswith("ab")`` works for texts only. Objects answer for themselves only if the entry point is a
   class by its name (``Stack``).
-- Names that the text uses and does not define, other than the entry point, may only construct objects.
+- A further name that the text uses and does not define is a function of the program that is tested too, where
+  every call of it has arguments of the tests' own and no statement holds what comes from it together with
+  what comes from another function of the program: ``assert tags("aab") == {"a", "b"}``. So a function of the
+  program never judges another one: the text ``assert close(f(1), 2)`` without a ``close`` of its own is
+  unverifiable.
+- Names of classes (``Pair``) that the text does not define may only construct objects.
 """
 
 import ast
@@ -24,6 +29,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from r1kit.sandbox.codec import CodecError, decode, encode, read_message, write_message
+from r1kit.sandbox.tested_names import entry_points, free_names, functions_under_test
 
 Judgement = tuple[str, str, str, tuple[str, ...]]  # outcome, reason, detail, per-test results
 
@@ -70,6 +76,7 @@ class Program:
         self.channel = channel
         self.calls = 0
         self.lost = ""
+        self.unusable = ""  # why the tests cannot be run, whatever the program
         self.is_class = False
 
     def ask(self, action: str, *arguments: Any) -> Any:
@@ -106,11 +113,11 @@ class Program:
         number, kind = content
         return Remote(self, int(number), str(kind))
 
-    @staticmethod
-    def _handle(value: Any) -> Any:
+    def _handle(self, value: Any) -> Any:
         if isinstance(value, Remote):
             return {"h": [value._number, value._kind]}
-        raise CodecError(f"a {type(value).__name__} of the tests cannot be handed to the program")
+        self.unusable = f"a {type(value).__name__} of the tests cannot be passed to the program"
+        raise CodecError(self.unusable)
 
 
 def _exception(reply: list[Any]) -> Exception:
@@ -280,7 +287,9 @@ def judge(tests: str, entry_point: str | None, channel: int) -> Judgement:
     program = Program(channel)
     results: list[str] = []
     judgement = _judge(tests, entry_point, program, results)
-    return ("wrong", "exception", program.lost, judgement[3]) if program.lost else judgement
+    if program.lost:
+        return ("wrong", "exception", program.lost, judgement[3])
+    return ("unverifiable", "tests", program.unusable, judgement[3]) if program.unusable else judgement
 
 
 def _judge(tests: str, entry_point: str | None, program: Program, results: list[str]) -> Judgement:
@@ -288,7 +297,7 @@ def _judge(tests: str, entry_point: str | None, program: Program, results: list[
         loaded = program.greeting()
         if loaded[0] != "ready":
             return ("wrong", "missing" if loaded[0] == "missing" else "exception", str(loaded[2])[:500], ())
-        run_text(tests, (entry_point, loaded[1]) if entry_point is not None else None, program, results)
+        run_text(tests, entry_points(entry_point), loaded[1] if entry_point else None, program, results)
     except Unusable as error:
         return ("unverifiable", "tests", str(error), tuple(results))
     except AssertionError as error:
@@ -312,10 +321,10 @@ def _text(error: BaseException) -> str:
 
 
 def run_text(
-    tests: str, entry_point: tuple[str, "Remote"] | None, program: Program, results: list[str]
+    tests: str, names: Sequence[str], first: Remote | None, program: Program, results: list[str]
 ) -> None:
-    """Execute the text statement by statement, then the tests that it defines without calling them. Raises
-    what a failing test raises."""
+    """Execute the text statement by statement, then the tests that it defines without calling them. ``names``
+    are the entry points and ``first`` is the first of them. Raises what a failing test raises."""
     try:
         tree = ast.parse(tests)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -325,7 +334,7 @@ def run_text(
         raise Unusable("the tests assert nothing")
     module = types.ModuleType("tests")
     sys.modules["tests"] = module
-    entry = _bind_names(nodes, entry_point, program, module.__dict__)
+    entry = _bind_names(nodes, names, first, program, module.__dict__)
     for statement in tree.body:
         exec(compile(ast.Module([statement], []), "<tests>", "exec"), module.__dict__)
         if isinstance(statement, ast.Assert):
@@ -349,57 +358,55 @@ def _asserts(node: ast.AST) -> bool:
 
 def _bind_names(
     nodes: Sequence[ast.AST],
-    entry_point: tuple[str, Remote] | None,
+    names: Sequence[str],
+    first: Remote | None,
     program: Program,
     namespace: dict[str, Any],
 ) -> Remote:
-    """Bind every name that the text uses and does not define: the entry point, modules of the standard
-    library, constructors."""
+    """Bind every name that the text uses and does not define: entry points, modules of the standard library,
+    further functions of the program, constructors. Returns the first entry point."""
     free = free_names(nodes)
     outside = [name for name in free if name not in sys.stdlib_module_names]
-    if entry_point is None:
-        candidates = [name for name in outside if not name[:1].isupper()] or outside
-        if len(candidates) != 1:
-            raise Unusable(f"the entry point is unclear ({', '.join(candidates) or 'no candidate'}): name it")
-        entry_point = (candidates[0], program.ask("name", candidates[0]))
-    entry_name, entry = entry_point
-    program.is_class = entry_name.lstrip("_")[:1].isupper()
-    namespace[entry_name] = entry
+    if first is None:
+        names = [_only_entry_point(nodes, outside)]
+        first = program.ask("name", names[0])
+    short = [name.rpartition(".")[2] for name in names]
+    program.is_class = (
+        len(names) == 1 and short == [*names] and names[0] != "Solution" and _is_class(names[0])
+    )
+    for place, name in enumerate(names):
+        namespace[short[place]] = first if place == 0 else program.ask("name", name)
+    tested = functions_under_test(nodes, short, [name for name in outside if not _is_class(name)])
     for name in free:
-        if name == entry_name:
+        if name in short:
             continue
         if name in sys.stdlib_module_names:
             namespace[name] = __import__(name)
+        elif name in tested:
+            namespace[name] = program.ask("name", name)
+        elif not _is_class(name):
+            raise Unusable(
+                f"the tests use {name} and do not define it, and a program cannot be its own judge; "
+                "define it in the tests, or name all functions of the program in entry_point"
+            )
         else:
             remote = program.ask("name", name)
             namespace[name] = Remote(program, remote._number, remote._kind, constructs_only=True)
-    return entry
+    return first
 
 
-def free_names(nodes: Sequence[ast.AST]) -> list[str]:
-    """Names that a module, of which these are all nodes, reads and neither defines nor finds among the
-    builtins, in order of appearance."""
-    bound: set[str] = set()
-    read: dict[str, None] = {}
-    for node in nodes:
-        if isinstance(node, ast.Name):
-            if isinstance(node.ctx, ast.Load):
-                read.setdefault(node.id)
-            else:
-                bound.add(node.id)
-        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            bound.add(node.name)
-        elif isinstance(node, ast.arg):
-            bound.add(node.arg)
-        elif isinstance(node, ast.alias):
-            bound.add((node.asname or node.name).partition(".")[0])
-        elif isinstance(node, ast.ExceptHandler) and node.name:
-            bound.add(node.name)
-    return [
-        name
-        for name in read
-        if name not in bound and not hasattr(builtins, name) and name not in ("__name__", "__file__")
-    ]
+def _is_class(name: str) -> bool:
+    return name.lstrip("_")[:1].isupper()
+
+
+def _only_entry_point(nodes: Sequence[ast.AST], outside: Sequence[str]) -> str:
+    """The name that tests without a named entry point call. Raises Unusable where it is not clear."""
+    candidates = [name for name in outside if not _is_class(name)] or list(outside)
+    if not candidates or (
+        len(candidates) > 1 and functions_under_test(nodes, [], candidates) != set(candidates)
+    ):
+        raise Unusable(f"the entry point is unclear ({', '.join(candidates) or 'no candidate'}): name it")
+    return candidates[0]
 
 
 def _run_defined(

@@ -27,8 +27,11 @@ Right = Callable[[Mapping[str, Any], Any], bool]
 
 
 def matches_expected(test: Mapping[str, Any], data: Any) -> bool:
-    """Whether a result is what the test expects."""
-    return matches(test["expected"], data, test.get("tolerance"))
+    """Whether a result is what the test expects, or another of the values that it accepts."""
+    return any(
+        matches(value, data, test.get("tolerance"), bool(test.get("as_json")))
+        for value in (test["expected"], *test.get("accepted", ()))
+    )
 
 
 def run_functions(job: Job, zygote: ZygoteHandle, right: Right = matches_expected) -> Verdict:
@@ -42,7 +45,7 @@ def run_functions(job: Job, zygote: ZygoteHandle, right: Right = matches_expecte
         return Verdict("unverifiable", f"tests: arguments that cannot be sent to a program: {error}")
     at_once = sum(map(len, requests)) + len(job.program) < SENT_AT_ONCE
     results: list[str] = []
-    reason = ""
+    reason, started = "", time.monotonic()
     with Channel(zygote) as channel:
         number = zygote.spawn("functions", [channel.theirs.fileno()], job.memory_limit_mb, job.backstop_s)
         channel.close_job_end()
@@ -64,15 +67,17 @@ def run_functions(job: Job, zygote: ZygoteHandle, right: Right = matches_expecte
                 results.append("wrong" if reason else "correct")
                 if reason:
                     break
+            passed = time.monotonic() - started
             seconds = max(0.0, zygote.processor_time(number) - loaded) if results else 0.0
         except EOFError as error:
-            ended = zygote.end(number)
-            return Verdict("wrong", _ending(ended, job, str(error)), ended.seconds, (*results, "wrong"))
+            passed, ended = time.monotonic() - started, zygote.end(number)
+            reason = _ending(ended, job, str(error))
+            return Verdict("wrong", reason, ended.seconds, (*results, "wrong"), passed)
         except CodecError as error:
             zygote.release(number)
             return Verdict("wrong", f"killed: {error}", tests=(*results, "wrong"))
         zygote.release(number)
-    return Verdict("wrong" if reason else "correct", reason, seconds, tuple(results))
+    return Verdict("wrong" if reason else "correct", reason, seconds, tuple(results), passed)
 
 
 def _load(channel: Channel, number: int, job: Job) -> str:
@@ -135,7 +140,10 @@ def _raised(reply: Sequence[Any]) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of more digits than this process writes
+        text = f"a {type(value).__name__} with a huge integer"
     return text if len(text) <= 120 else text[:117] + "..."
 
 
@@ -152,14 +160,16 @@ def run_stdio(job: Job, zygote: ZygoteHandle) -> Verdict:
     """Run the program as a script, once a test; its input and output are files in memory."""
     assert not isinstance(job.tests, str)
     results: list[str] = []
-    total = 0.0
+    total, begun = 0.0, time.monotonic()
+    reason = ""
     for test in job.tests:
         reason, seconds = _run_once(job, zygote, test)
         results.append("wrong" if reason else "correct")
         total += seconds
         if reason:
-            return Verdict("wrong", reason, total, tuple(results))
-    return Verdict("correct", "", total, tuple(results))
+            break
+    passed = time.monotonic() - begun
+    return Verdict("wrong" if reason else "correct", reason, total, tuple(results), passed)
 
 
 def _run_once(job: Job, zygote: ZygoteHandle, test: Mapping[str, Any]) -> tuple[str, float]:
@@ -179,14 +189,18 @@ def _run_once(job: Job, zygote: ZygoteHandle, test: Mapping[str, Any]) -> tuple[
         channel.check_confined()
         if not in_time:
             return f"timeout: more than {job.time_limit_s:g} s", ended.seconds
-        return _judge_output(job, ended, streams, test["stdout"]), ended.seconds
+        return _judge_output(job, ended, streams, test), ended.seconds
 
 
-def _judge_output(job: Job, ended: Ended, streams: Sequence[int], expected: str) -> str:
+def _judge_output(job: Job, ended: Ended, streams: Sequence[int], test: Mapping[str, Any]) -> str:
     """Why a script that ended by itself has not passed; empty if it has."""
     if ended.code == 0:
         printed = _contents(streams[1], LARGEST_OUTPUT)
-        right = same_output(expected.encode("utf-8", "surrogateescape"), printed)
+        expected = (test["stdout"], *test.get("accepted", ()))
+        right = any(
+            same_output(text.encode("utf-8", "surrogateescape"), printed, test.get("tolerance"))
+            for text in expected
+        )
         return "" if right else f"wrong_answer: printed {_shown(printed[:2000].decode(errors='replace'))}"
     if ended.code > 0:
         complaint = _contents(streams[2], 2000).decode(errors="replace").strip()
@@ -226,6 +240,7 @@ def _contents(stream: int, limit: int) -> bytes:
 
 def run_asserts(job: Job, zygote: ZygoteHandle) -> Verdict:
     """Serve the program's functions to a second job, which runs the test text."""
+    begun = time.monotonic()
     with Channel(zygote) as program, Channel(zygote) as tests:
         number = zygote.spawn("functions", [program.theirs.fileno()], job.memory_limit_mb, job.backstop_s)
         program.close_job_end()
@@ -246,10 +261,11 @@ def run_asserts(job: Job, zygote: ZygoteHandle) -> Verdict:
             outcome, reason, detail, results = judgement
         except (EOFError, CodecError, ValueError, TypeError) as error:
             raise WorkerLost(f"the process that judges the tests has died: {error}") from None
+        passed = time.monotonic() - begun
         ended = zygote.end(number) if reason == "exception" else zygote.kill(number)
         zygote.release(judge)
     if reason == "lost":
         raise WorkerLost(detail)
     if reason == "exception" and ended.code < 0:
         reason = _ending(ended, job, "").partition(":")[0]  # raises if something outside killed it
-    return Verdict(outcome, f"{reason}: {detail}".strip(": "), ended.seconds, tuple(results))
+    return Verdict(outcome, f"{reason}: {detail}".strip(": "), ended.seconds, tuple(results), passed)

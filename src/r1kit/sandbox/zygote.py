@@ -39,6 +39,7 @@ from typing import Any
 from r1kit.sandbox import confine, kernel
 from r1kit.sandbox.codec import write_message
 from r1kit.sandbox.job_roles import ROLES, Channels, serve
+from r1kit.sandbox.scratch import WATCH_SECONDS, Folders
 
 # The modules that programs import most: loaded once here, they cost a job nothing.
 PRELOADED = (
@@ -90,6 +91,8 @@ class Zygote:
         commands: socket.socket,
         tier: str,
         scratch: str,
+        folders: str,
+        visible: Sequence[str],
         lock: int | None,
         services: Mapping[str, Callable[[Channels], None]],
     ) -> None:
@@ -97,7 +100,9 @@ class Zygote:
         self.roles = {**ROLES, **services}
         self.tier = tier
         self.scratch = scratch
-        self.lock = lock  # a descriptor: the zygote's own pid namespace, or the Landlock rule
+        self.folders = Folders(folders) if folders else None  # one a job, where a job has no /tmp of its own
+        self.visible = visible
+        self.lock = lock  # a descriptor of the zygote's own pid namespace
         self.limits = confine.Limits(threads=tier == "namespaces")
         self.filter = kernel.SeccompFilter() if tier != "unsafe-subprocess" else None
         self.jobs: dict[int, tuple[int, int]] = {}  # pidfd -> (job, pid)
@@ -108,11 +113,21 @@ class Zygote:
     def run(self) -> None:
         """Serve until the command channel ends."""
         while True:
-            for descriptor, _ in self.poll.poll():
+            pause = WATCH_SECONDS * 1000 if self.folders and self.jobs else None
+            for descriptor, _ in self.poll.poll(pause):
                 if descriptor in self.jobs:
                     self.report_end(descriptor)
                 elif not self.obey():
                     return
+            self.kill_writers()
+
+    def kill_writers(self) -> None:
+        """Kill the jobs whose folders hold too much. It counts as ordered: their programs did it."""
+        for job in self.folders.too_full() if self.folders else ():
+            for number, pid in self.jobs.values():
+                if number == job:
+                    self.killed.add(job)
+                    os.kill(pid, signal.SIGKILL)
 
     def obey(self) -> bool:
         """Carry out one order; False at the end of the channel."""
@@ -138,6 +153,8 @@ class Zygote:
             kernel.join(self.lock, kernel.CLONE_NEWPID)
             kernel.unshare(kernel.CLONE_NEWPID)
         parent = os.getpid()
+        if self.folders:
+            self.folders.make(order["id"])
         pid = kernel.fork()
         if pid == 0:
             self.become_job(order, descriptors, parent)
@@ -152,9 +169,11 @@ class Zygote:
             # A pid namespace ends with its zygote in any case.
             if self.tier != "namespaces" and os.getppid() != parent:
                 os._exit(120)
-            if self.tier == "landlock" and self.lock is not None:
-                confine.confine_with_landlock(self.lock)
             channels = _arrange(descriptors)
+            if self.folders:
+                os.chdir(self.folders.path(order["id"]))
+            if self.tier == "landlock" and self.folders:
+                confine.confine_with_landlock(self.visible, self.folders.path(order["id"]))
             self.limits.impose(order["memory"], order["seconds"])
             if self.tier == "namespaces":
                 confine.confine_in_namespaces(self.scratch)
@@ -190,6 +209,8 @@ class Zygote:
         job, pid = self.jobs.pop(pidfd)
         os.close(pidfd)
         _, status, usage = os.wait4(pid, 0)
+        if self.folders:
+            self.folders.remove(job)
         self.report(id=job, exit=status, seconds=usage.ru_utime + usage.ru_stime, ordered=job in self.killed)
         self.killed.discard(job)
 
@@ -242,7 +263,7 @@ def _arrange(descriptors: list[int]) -> list[int]:
     return [FIRST_DESCRIPTOR + place for place in range(len(high))]
 
 
-def main(channel: int, tier: str, visible: Sequence[str], services: Sequence[str]) -> None:
+def main(channel: int, tier: str, visible: Sequence[str], services: Sequence[str], folders: str) -> None:
     """Load modules and services, confine this process, report success or the reason why not, and serve."""
     commands = socket.socket(fileno=channel)
     for module in PRELOADED:
@@ -254,7 +275,7 @@ def main(channel: int, tier: str, visible: Sequence[str], services: Sequence[str
         if tier == "namespaces":
             lock = confine.enter_namespaces(visible)
         elif tier == "landlock":
-            lock = confine.enter_landlock(visible)
+            confine.enter_landlock(visible)
         if tier != "unsafe-subprocess":
             kernel.renounce_privileges()
     except OSError as error:
@@ -263,7 +284,7 @@ def main(channel: int, tier: str, visible: Sequence[str], services: Sequence[str
     nowhere = os.open("/dev/null", os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(nowhere, standard)
-    zygote = Zygote(commands, tier, confine.scratch_folder(visible), lock, roles)
+    zygote = Zygote(commands, tier, confine.scratch_folder(visible), folders, visible, lock, roles)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     random.seed(0)  # every program begins with the same state
     gc.collect()

@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from typing import Any
 
 from r1kit.config import R1kitError
 from r1kit.sandbox.confine import visible_paths
+from r1kit.sandbox.scratch import remove_tree
 
 START_SECONDS = 60.0
 LAST_SECONDS = 1.0  # for a job that has closed its channel to end by itself
@@ -30,13 +32,13 @@ LAST_SECONDS = 1.0  # for a job that has closed its channel to end by itself
 # Enters the packages without running their __init__ files: a zygote imports nothing that it does not need.
 _BOOTSTRAP = """
 import sys, types, json
-channel, tier, packages, visible, services = json.loads(sys.argv[1])
+channel, tier, packages, visible, services, scratch = json.loads(sys.argv[1])
 for name, folders in packages:
     sys.modules[name] = module = types.ModuleType(name)
     module.__path__ = folders
 sys.argv[1:] = []
 from r1kit.sandbox.zygote import main
-main(channel, tier, visible, services)
+main(channel, tier, visible, services, scratch)
 """
 
 
@@ -68,11 +70,14 @@ class ZygoteHandle:
     def __init__(self, tier: str, services: Sequence[str] = ()) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         packages = _packages(["r1kit.sandbox.zygote", *(service.partition(":")[0] for service in services)])
-        arguments = json.dumps([theirs.fileno(), tier, packages, visible_paths(), list(services)])
+        self.folders = ""  # the folder of the jobs' scratch folders; in namespaces each has a /tmp of its own
         try:
-            self.process = _start(arguments, theirs.fileno())
+            self.folders = "" if tier == "namespaces" else tempfile.mkdtemp(prefix="r1kit-sandbox-")
+            asked = [theirs.fileno(), tier, packages, visible_paths(), list(services), self.folders]
+            self.process = _start(json.dumps(asked), theirs.fileno())
         except OSError as error:
             ours.close()
+            self._remove_folders()
             raise WorkerLost(f"the sandbox worker could not be started: {error}") from None
         finally:
             theirs.close()
@@ -191,6 +196,11 @@ class ZygoteHandle:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
+        self._remove_folders()
+
+    def _remove_folders(self) -> None:
+        if self.folders:
+            remove_tree(self.folders)
 
 
 def _packages(modules: Sequence[str]) -> list[tuple[str, list[str]]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from r1kit.chat import Chat, Prompt, problem_of
-from r1kit.config import InputError
+from r1kit.config import InputError, R1kitError
 from r1kit.data.sources import BadRows, pairs, read_pair
 from r1kit.jsonl import first_error
 from r1kit.seeds import derive_seed
@@ -43,7 +43,12 @@ class SFT(Stage):
                     yield ("data", place), error
 
     def run(self, ctx: Context) -> None:
-        rows = [pair for file in self.data for pair in pairs(ctx.path(file), self.bad_rows)]
+        rows = []
+        for file in self.data:
+            found = pairs(ctx.path(file), self.bad_rows)
+            if not found and not file.startswith("@"):  # a stage may have kept nothing
+                raise R1kitError(f'{file}: no rows; a row is {{"prompt": ..., "completion": ...}}')
+            rows += found
         finetune_on(ctx, self.init, rows, self.talk, self.training, self.learner)
 
 

@@ -2,18 +2,24 @@
 FILE}}`` in a recipe.
 
 A row has a prompt and a gold answer. Their columns are named in the recipe or taken from the first row
-(``PROMPTS``, ``ANSWERS``; verl's ``reward_model.ground_truth`` and chat prompts of one user turn are
-understood); ``about`` names the columns that were read. A gold answer may be a whole worked solution that
-ends in ``#### 72`` or a box; the working is then kept in ``columns["solution"]``, which pretraining uses.
+(``PROMPTS``, ``ANSWERS``; verl's ``reward_model.ground_truth`` is understood); ``about`` names the columns
+that were read. A prompt may be a conversation that ends with the user: the turns before its last one, system
+turns too, are kept in ``columns["messages"]`` (r1kit.tasks.turns), and problems that differ in them are two.
+A gold answer may be a whole worked solution that ends in ``#### 72`` or a box; the working is then kept in
+``columns["solution"]``, which pretraining uses.
 
 What is evaluated is never trained on: without ``held_out`` an eighth of the problems is held out by a hash of
 their text, and training problems that are in a held-out file, or share ten words in a row with one of its
 problems, are left out (r1kit.tasks.overlap).
 
+A gold answer that stands for a missing value (NaN, "None", "N/A") is a bad row, and so is a prompt that has
+another answer in an earlier row: neither can be trusted.
+
 With ``check: program`` the gold answer is a column of tests (``answer``, else the first of
-r1kit.tasks.programs.TESTS) that a program must pass."""
+r1kit.tasks.test_layouts.TESTS) that a program must pass."""
 
 import hashlib
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,22 +30,20 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from r1kit.config import Config, InputError, KeyPath, R1kitError
-from r1kit.jsonl import column, first_error, parse_row, read_lines, write_jsonl
+from r1kit.jsonl import column, first_error, is_null_like, parse_row, read_lines, write_jsonl
 from r1kit.language import scripts_of
-from r1kit.tasks.mathematics.check import (
-    boxed,
-    check_math_batch,
-    gold_fault,
-    gold_text,
-)
+from r1kit.tasks.mathematics.check import boxed, check_math_batch, gold_fault, gold_text
 from r1kit.tasks.mathematics.votes import vote_key, vote_keys
-from r1kit.tasks.overlap import is_held_out_prompt, without_contaminated, without_duplicates
-from r1kit.tasks.programs import TESTS, ask_for_program, check_programs, program_columns, read_program
+from r1kit.tasks.overlap import is_held_out_prompt, prompt_key, without_contaminated
+from r1kit.tasks.programs import ask_for_program, check_programs, program_columns, read_program
 from r1kit.tasks.task import single_answer, stamp_of
+from r1kit.tasks.test_layouts import TESTS, has_tests, inner
+from r1kit.tasks.turns import Context, columns_with, is_conversation, read_prompt
 from r1kit.types import Problem, Verdict
 
 PROMPTS = ("prompt", "problem", "question")
-PROGRAM_PROMPTS = (*PROMPTS, "text")
+CONVERSATIONS = ("messages", "conversations")
+PROGRAM_PROMPTS = (*PROMPTS, "text", "question_content", "description", "query", "problem_description")
 ANSWERS = ("answer", "ground_truth", "solution")
 BAD_ROWS_LIMIT = 0.05
 LONGEST_GOLD = 300
@@ -251,9 +255,44 @@ def _read_splits(name: str, config: DatasetConfig, stamps: tuple[tuple[str, int,
     return Splits(limited, f"{name}: {counts} problems. {'; '.join(lines)}")
 
 
+class _Found:
+    """The problems of a file, each prompt once, and which prompts have several answers."""
+
+    def __init__(self, check: Check) -> None:
+        self.check = check
+        self.first: dict[str, tuple[int, bytes, Problem]] = {}  # by prompt
+        self.unclear: set[str] = set()
+        self.duplicates = 0
+
+    def add(self, path: Path, number: int, line: bytes, problem: Problem) -> None:
+        """Keep a problem if its prompt is new. Raises R1kitError where the prompt had another answer."""
+        key = prompt_key(problem)
+        if key not in self.first:
+            self.first[key] = (number, line, problem)
+            return
+        earlier, _, known = self.first[key]
+        if not _same_gold(self.check, known, problem):
+            self.unclear.add(key)
+            raise R1kitError(
+                f"{path}:{number}: the prompt of row {earlier} with another answer ({problem.answer!r:.60}; "
+                f"there {known.answer!r:.60}); correct or remove one of them"
+            )
+        self.duplicates += 1
+
+    def drop_unclear(self, path: Path) -> list[dict[str, Any]]:
+        """Leave out the prompts with several answers; returns their first rows as bad rows."""
+        dropped = [self.first.pop(key) for key in sorted(self.unclear)]
+        fault = "a later row has this prompt with another answer; correct or remove one of them"
+        return [_bad_row(number, line, f"{path}:{number}: {fault}") for number, line, _ in dropped]
+
+
+def _bad_row(number: int, line: bytes, error: str) -> dict[str, Any]:
+    return {"line": number, "error": error, "row": line.decode("utf-8", "replace").rstrip("\n")}
+
+
 def _read_file(name: str, config: DatasetConfig, path: Path) -> Reading:
     """All usable rows of a file as problems, each prompt once."""
-    problems: list[Problem] = []
+    found = _Found(config.check)
     bad: list[dict[str, Any]] = []
     columns: Columns | None = None
     rows = 0
@@ -262,56 +301,38 @@ def _read_file(name: str, config: DatasetConfig, path: Path) -> Reading:
         try:
             row = parse_row(path, number, line)
             columns = columns or _choose_columns(path, number, row, config)
-            problems.append(_problem(name, config, columns, path, number, row))
+            found.add(path, number, line, _problem(name, config, columns, path, number, row))
         except R1kitError as error:
             if config.bad_rows == "error":
                 raise R1kitError(
                     f"{error}\n(tasks.{name}.bad_rows: quarantine writes such rows to another file and "
                     "continues)"
                 ) from None
-            bad.append(
-                {"line": number, "error": str(error), "row": line.decode("utf-8", "replace").rstrip("\n")}
-            )
+            bad.append(_bad_row(number, line, str(error)))
+    bad += found.drop_unclear(path)
     if len(bad) > BAD_ROWS_LIMIT * rows:
         raise R1kitError(
             f"{path}: {len(bad)} of {rows} rows cannot be used, more than {BAD_ROWS_LIMIT:.0%}; the "
             f"first: {bad[0]['error']}"
         )
+    problems = tuple(problem for _, _, problem in found.first.values())
     if columns is None or not problems:
         raise R1kitError(f"{path}: no rows; a row is a JSON object with a prompt and an answer")
     if bad:
         _write_aside(path, bad)
-    unique = without_duplicates(problems)
-    _refuse_equal_ids(path, unique)
-    return Reading(path, columns, tuple(unique), rows, len(bad), len(problems) - len(unique))
+    _refuse_equal_ids(path, problems)
+    return Reading(path, columns, problems, rows, len(bad), found.duplicates)
 
 
-def _problem(
-    name: str, config: DatasetConfig, columns: Columns, path: Path, number: int, row: dict[str, Any]
-) -> Problem:
-    prompt = _text(path, number, row, columns.prompt).strip()
-    written = "" if config.check == "program" else _text(path, number, row, columns.answer)
-    if not prompt:
-        raise R1kitError(
-            f"{path}:{number}: column {columns.prompt!r} is empty; write the problem or remove the row"
-        )
-    try:
-        if config.check == "program":
-            more = program_columns(
-                row, _inner(row, columns.answer), config.time_limit_s, config.memory_limit_mb
-            )
-            gold, prompt = more["reference"], ask_for_program(prompt, more)
-        else:
-            gold, more = _GOLD[config.check](written), _solution(row, written)
-    except ValueError as error:
-        raise R1kitError(f"{path}:{number}: column {columns.answer!r}: {error}") from None
-    key = (
-        column(path, number, row, config.id)
-        if config.id
-        else hashlib.sha256(prompt.encode()).hexdigest()[:16]
+def _same_gold(check: Check, one: Problem, other: Problem) -> bool:
+    """Whether two problems with one prompt have the same answer. Tests may differ: a program can pass all."""
+    golds = str(one.answer), str(other.answer)
+    if check == "program" or golds[0].split() == golds[1].split():
+        return True
+    return check == "math" and any(
+        check_math_batch([gold], [f"\\boxed{{{answer}}}"])[0].outcome == "correct"
+        for gold, answer in (golds, golds[::-1])
     )
-    level = float(_number(path, number, row, config.difficulty)) if config.difficulty else None
-    return Problem(f"{name}/{key}", name, prompt, gold, config.language, level, {**row, **more})
 
 
 def _solution(row: Mapping[str, Any], written: str) -> dict[str, str]:
@@ -322,14 +343,55 @@ def _solution(row: Mapping[str, Any], written: str) -> dict[str, str]:
     return {"solution": worked} if worked and (worked != written.strip() or boxed(worked)) else {}
 
 
+def _problem(
+    name: str, config: DatasetConfig, columns: Columns, path: Path, number: int, row: dict[str, Any]
+) -> Problem:
+    prompt, context = _prompt(path, number, row, columns.prompt)
+    written = "" if config.check == "program" else _text(path, number, row, columns.answer)
+    if not prompt or is_null_like(prompt):
+        raise R1kitError(
+            f"{path}:{number}: column {columns.prompt!r} is empty; write the problem or remove the row"
+        )
+    try:
+        if config.check == "program":
+            more = program_columns(row, columns.answer, config.time_limit_s, config.memory_limit_mb)
+            gold = more["reference"]
+            prompt = ask_for_program(prompt, {**more, "starter_code": row.get("starter_code")})
+        else:
+            gold, more = _GOLD[config.check](written), _solution(row, written)
+    except ValueError as error:
+        raise R1kitError(f"{path}:{number}: column {columns.answer!r}: {error}") from None
+    text = prompt + (json.dumps(context, sort_keys=True) if context else "")
+    key = (
+        column(path, number, row, config.id) if config.id else hashlib.sha256(text.encode()).hexdigest()[:16]
+    )
+    level = float(_number(path, number, row, config.difficulty)) if config.difficulty else None
+    kept = {**columns_with(context, row), **more}
+    return Problem(f"{name}/{key}", name, prompt, gold, config.language, level, kept)
+
+
+def _prompt(path: Path, number: int, row: dict[str, Any], name: str) -> tuple[str, Context]:
+    """(prompt, turns before it) of a column, which is a text or a conversation."""
+    value = inner(row, name)
+    if not is_conversation(value):
+        return _text(path, number, row, name).strip(), ()
+    prompt, context = read_prompt(path, number, name, value)
+    return prompt.strip(), context
+
+
 def _choose_columns(path: Path, number: int, row: dict[str, Any], config: DatasetConfig) -> Columns:
     """The columns that the recipe names, else those that the first row has."""
     verl = isinstance(row.get("reward_model"), dict) and "ground_truth" in row["reward_model"]
-    prompts, answers = (PROGRAM_PROMPTS, TESTS) if config.check == "program" else (PROMPTS, ANSWERS)
-    verl = verl and config.check != "program"
-    prompt = config.prompt or next((name for name in prompts if name in row), None)
+    program = config.check == "program"
+    prompts, answers = (PROGRAM_PROMPTS, TESTS) if program else (PROMPTS, ANSWERS)
+    prompt = config.prompt or next((name for name in (*prompts, *CONVERSATIONS) if name in row), None)
+    if program and not config.prompt and {"query", "problem_description"} <= set(row):
+        prompt = "query"  # LeetCode sets: their column prompt is code that runs before the program
     answer = config.answer or (
-        "reward_model.ground_truth"
+        next((name for name in answers if has_tests(row, name)), None)
+        or next((name for name in answers if name in row), None)
+        if program
+        else "reward_model.ground_truth"
         if verl
         else next((name for name in answers if name in row and name != prompt), None)
     )
@@ -343,34 +405,8 @@ def _choose_columns(path: Path, number: int, row: dict[str, Any], config: Datase
 
 
 def _text(path: Path, number: int, row: dict[str, Any], name: str) -> str:
-    """A column's text: of a chat its only user turn, with dots of an inner object."""
-    first, _, rest = name.partition(".")
-    if rest and name not in row:
-        inner = row.get(first)
-        return _text(path, number, inner if isinstance(inner, dict) else {}, rest)
-    value = row.get(name)
-    if (
-        isinstance(value, list)
-        and value
-        and all(isinstance(turn, dict) and turn.get("role") in ("system", "user") for turn in value)
-    ):
-        texts = [turn.get("content") for turn in value if turn["role"] == "user"]
-        if len(texts) != 1:
-            raise R1kitError(
-                f"{path}:{number}: column {name!r}: a prompt is one user turn, not {len(texts)}; split "
-                "or remove the row"
-            )
-        return column(path, number, {name: texts[0]}, name)
-    return column(path, number, row, name)
-
-
-def _inner(row: Mapping[str, Any], name: str) -> Any:
-    """A column as it is; with dots of an inner object."""
-    first, _, rest = name.partition(".")
-    if rest and name not in row:
-        inner = row.get(first)
-        return _inner(inner if isinstance(inner, dict) else {}, rest)
-    return row.get(name)
+    """A column's text; with dots of an inner object."""
+    return column(path, number, {**row, name: inner(row, name)} if "." in name else row, name)
 
 
 def _number(path: Path, number: int, row: dict[str, Any], name: str) -> str:
@@ -405,7 +441,16 @@ def _choice_gold(written: str) -> str:
 def _exact_gold(written: str) -> str:
     if not written.strip():
         raise ValueError("no gold answer; write it, or remove the row")
+    _refuse_null_like(written)
     return written.strip()
+
+
+def _refuse_null_like(gold: str) -> None:
+    if is_null_like(gold):
+        raise ValueError(
+            f"{gold.strip()!r} stands for a missing value; write the gold answer (in other words if this is "
+            "the answer), or remove the row"
+        )
 
 
 _GOLD: dict[str, Callable[[str], str]] = {"math": _math_gold, "choice": _choice_gold, "exact": _exact_gold}

@@ -1,4 +1,4 @@
-"""Find duplicates among training problems, and training problems that occur in an evaluation.
+"""Which training problems are known from elsewhere: twice in the data, or standing in an evaluation.
 
 A problem is contaminated when its words are those of a held-out problem, or when they share a run of ten
 words: the paper's 10-gram filter (DeepSeek-R1, Nature version, supplement D.1). Paraphrases are not caught,
@@ -31,15 +31,18 @@ def is_held_out_prompt(prompt: str) -> bool:
     return is_held_out("dataset", fingerprint(prompt))
 
 
+def prompt_key(problem: Problem) -> str:
+    """Equal for problems with the same prompt after the same turns (see r1kit.tasks.turns)."""
+    before = problem.columns.get("messages", ())
+    turns = (f"{turn['role']}:{fingerprint(turn['content'])}" for turn in before)
+    return "\n".join((*turns, fingerprint(problem.prompt)))
+
+
 def without_duplicates(problems: Iterable[Problem]) -> list[Problem]:
-    """The problems with each prompt once, the first one of equals. Earlier turns count: another system turn
-    makes another prompt."""
+    """The problems with each prompt once, the first one of equals."""
     found: dict[str, Problem] = {}
     for problem in problems:
-        earlier = problem.columns.get("messages")
-        found.setdefault(
-            fingerprint(f"{earlier if isinstance(earlier, tuple) else ''}{problem.prompt}"), problem
-        )
+        found.setdefault(prompt_key(problem), problem)
     return list(found.values())
 
 

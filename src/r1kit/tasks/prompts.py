@@ -1,17 +1,18 @@
 """General prompts from your own files: problems without an answer that a rule could check.
 
 In a recipe: ``{assistant: {kind: prompts, train: general.jsonl, held_out: general_test.jsonl}}``. A row is
-``{"prompt": ...}``, or a conversation in ``messages``: turns with the user's last, then the assistant's if
-there is one. Earlier turns, a system turn too, are part of the prompt.
-``response`` or ``completion`` is a written answer, which cold start, rejection sampling and distillation can
-train on. All columns of the row reach rewards and judges in ``Problem.columns``; ``kind`` (for instance
-"forbidden", a prompt to be refused) and ``language`` are understood.
+``{"prompt": ...}``, or a conversation in ``messages`` that ends with the user, or with the assistant's
+written answer; the turns before the last one of the user are kept in ``columns["messages"]``
+(r1kit.tasks.turns). ``response`` or ``completion`` is a written answer, which cold start, rejection sampling
+and distillation can train on. All columns of the row reach rewards and judges in ``Problem.columns``;
+``kind`` (for instance "forbidden", a prompt to be refused) and ``language`` are understood.
 
-Held-out prompts are never trained on. Without ``held_out`` an eighth of the prompts is held out by a hash of
-their text. Training prompts that are in the held-out file, or share ten consecutive words with one of its
+What is evaluated is never trained on: without ``held_out`` an eighth of the prompts is held out by a hash of
+their text, and training prompts that are in the held-out file, or share ten words in a row with one of its
 prompts, are left out (r1kit.tasks.overlap)."""
 
 import hashlib
+import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,14 +23,14 @@ from typing import Any, Self
 from pydantic import Field, field_validator, model_validator
 
 from r1kit.config import Config, InputError, R1kitError
-from r1kit.jsonl import BadRows, column, first_error, read_usable
+from r1kit.jsonl import BadRows, column, first_error, is_null_like, read_usable
 from r1kit.language import scripts_of
 from r1kit.tasks.overlap import is_held_out_prompt, without_contaminated, without_duplicates
 from r1kit.tasks.task import stamp_of
+from r1kit.tasks.turns import Context, columns_with, is_conversation, read_prompt, read_turns
 from r1kit.types import Problem, Verdict
 
-Turn = dict[str, str]  # {"role": ..., "content": ...}
-
+CONVERSATIONS = ("messages", "conversations")
 PROMPTS = ("prompt", "question", "instruction")
 RESPONSES = ("response", "completion")
 
@@ -161,8 +162,12 @@ def _about(
 
 def _read_file(name: str, config: PromptsConfig, file: str) -> list[Problem]:
     """All usable rows of a file as problems, each prompt once."""
+
+    def use(path: Path, number: int, row: dict[str, Any]) -> Problem:
+        return _problem(name, config, path, number, row)
+
     path = Path(file).expanduser()
-    problems = read_usable(path, partial(_problem, name, config), config.bad_rows)
+    problems = read_usable(path, use, config.bad_rows)
     if not problems:
         raise R1kitError(f'{path}: no rows; a row is an object such as {{"prompt": ...}}')
     return without_duplicates(problems)
@@ -173,83 +178,55 @@ def _first_error(name: str, config: PromptsConfig, file: str) -> str | None:
 
 
 def _problem(name: str, config: PromptsConfig, path: Path, number: int, row: dict[str, Any]) -> Problem:
-    earlier, prompt, response = _turns(config, path, number, row)
-    if not prompt.strip():
+    prompt, context, response = _turns(config, path, number, row)
+    if not prompt.strip() or is_null_like(prompt):
         raise R1kitError(f"{path}:{number}: the prompt is empty; write it or remove the row")
     language = row.get("language") or config.language
     try:
         scripts_of(language)
     except (ValueError, TypeError) as error:
         raise R1kitError(f"{path}:{number}: column 'language': {error}") from None
-    key = hashlib.sha256(f"{earlier or ''}{prompt}".encode()).hexdigest()[:16]
-    columns = {**row, **({} if response is None else {"response": response}), **earlier_turns(earlier)}
+    text = prompt + (json.dumps(context, sort_keys=True) if context else "")
+    key = hashlib.sha256(text.encode()).hexdigest()[:16]
+    columns = {**columns_with(context, row), **({} if response is None else {"response": response})}
     return Problem(f"{name}/{key}", name, prompt, None, language, columns=columns)
 
 
 def _turns(
     config: PromptsConfig, path: Path, number: int, row: dict[str, Any]
-) -> tuple[tuple[Turn, ...], str, str | None]:
-    """(earlier turns, prompt, written answer or None) of a row."""
-    if config.prompt is None and "messages" in row:
-        turns = row["messages"]
-        ends = isinstance(turns, list) and bool(turns) and isinstance(turns[-1], dict)
-        if ends and turns[-1].get("role") == "assistant":
-            return (
-                *conversation(path, number, "messages", turns[:-1]),
-                one_turn(path, number, "messages", turns[-1:], "assistant"),
-            )
-        return *conversation(path, number, "messages", turns), None
+) -> tuple[str, Context, str | None]:
+    """(prompt, turns before it, written answer or None) of a row."""
+    whole = next((name for name in CONVERSATIONS if name in row), None)
+    if config.prompt is None and whole is not None:
+        turns = read_turns(path, number, whole, row[whole])
+        if len(turns) > 1 and turns[-1]["role"] == "assistant":
+            return *read_prompt(path, number, whole, turns[:-1]), turns[-1]["content"]
+        return *read_prompt(path, number, whole, turns), None
     wanted = config.prompt or next((key for key in PROMPTS if key in row), "prompt")
     written = config.response or next((key for key in RESPONSES if row.get(key) is not None), None)
-    earlier, prompt = read_prompt(path, number, row, wanted)
-    return earlier, prompt.strip(), None if written is None else read_response(path, number, row, written)
+    context: Context = ()
+    if is_conversation(row.get(wanted)):
+        prompt, context = read_prompt(path, number, wanted, row[wanted])
+    else:
+        prompt = column(path, number, row, wanted)
+    return prompt.strip(), context, None if written is None else _response_text(path, number, row, written)
 
 
-def read_prompt(path: Path, number: int, row: dict[str, Any], name: str) -> tuple[tuple[Turn, ...], str]:
-    """(earlier turns, prompt) of a column, a text or a conversation."""
+def _response_text(path: Path, number: int, row: dict[str, Any], name: str) -> str:
     value = row.get(name)
-    if isinstance(value, list):
-        return conversation(path, number, name, value)
-    return (), column(path, number, row, name)
-
-
-def read_response(path: Path, number: int, row: dict[str, Any], name: str) -> str:
-    """The response in a column, a text or the assistant's turn."""
-    value = row.get(name)
-    if isinstance(value, list):
-        return one_turn(path, number, name, value, "assistant")
-    return column(path, number, row, name)
-
-
-def earlier_turns(turns: tuple[Turn, ...]) -> dict[str, tuple[Turn, ...]]:
-    """Earlier turns as a column of the problem, where r1kit.chat reads them; none where there are none."""
-    return {"messages": turns} if turns else {}
-
-
-def conversation(path: Path, number: int, name: str, turns: Any) -> tuple[tuple[Turn, ...], str]:
-    """(earlier turns, text of the last one) of a conversation that the assistant is to continue. Raises
-    R1kitError naming file, row and column for anything else."""
-    whole = isinstance(turns, list) and all(
-        isinstance(turn, dict) and isinstance(turn.get("role"), str) for turn in turns
-    )
-    if not whole or not turns or turns[-1]["role"] != "user":
-        raise R1kitError(
-            f"{path}:{number}: column {name!r}: a prompt is a list of turns with role and content, the last "
-            "of them the user's; correct or remove the row"
-        )
-    read = tuple(
-        {"role": turn["role"], "content": column(path, number, {name: turn.get("content")}, name)}
-        for turn in turns
-    )
-    return read[:-1], read[-1]["content"]
+    if not is_conversation(value):
+        return column(path, number, row, name)
+    return one_turn(path, number, name, value, "assistant")
 
 
 def one_turn(path: Path, number: int, name: str, turns: Any, role: str) -> str:
-    """The text of the only turn of a list, which is one of ``role``. Raises R1kitError for any other list."""
-    whole = isinstance(turns, list) and len(turns) == 1 and isinstance(turns[0], dict)
-    if not whole or turns[0].get("role") != role:
+    """The text of a conversation's only turn, which is of ``role``. Raises R1kitError for more turns than
+    that, or none."""
+    found = read_turns(path, number, name, turns)
+    if len(found) != 1 or found[0]["role"] != role:
+        said = ", ".join(turn["role"] for turn in found)
         raise R1kitError(
-            f"{path}:{number}: column {name!r}: one {role} turn can be read; split the conversation or "
-            "remove the row"
+            f"{path}:{number}: column {name!r}: one {role} turn can be read here, not {said}; remove the "
+            "other turns, or the row"
         )
-    return column(path, number, {name: turns[0].get("content")}, name)
+    return found[0]["content"]

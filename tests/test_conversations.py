@@ -81,8 +81,8 @@ def test_fine_tuning_reads_trls_conversations_and_names_what_it_cannot_read(tmp_
     assert pairs(file) == [([SYSTEM, USER], "Quatre.")]
     assert list(SFT(name="s", data=[str(file)]).input_errors()) == []
     for row, message in (
-        ({**good, "prompt": [SYSTEM]}, "column 'prompt': a prompt is a list of turns"),
-        ({**good, "prompt": []}, "column 'prompt': a prompt is a list of turns"),
+        ({**good, "prompt": [SYSTEM]}, "column 'prompt': a prompt ends with a user turn"),
+        ({**good, "prompt": []}, "column 'prompt': a prompt ends with a user turn"),
         ({**good, "prompt": [{"role": "user", "content": [1]}]}, "column 'prompt' is missing or not a text"),
         ({**good, "completion": [USER]}, "column 'completion': one assistant turn"),
         ({**good, "completion": [REPLY, REPLY]}, "column 'completion': one assistant turn"),

@@ -546,7 +546,7 @@ def test_weights_in_bfloat16_are_trained_as_float32_master_weights() -> None:
     for _ in range(steps):
         learner.update(random_rows(4), CrossEntropy(), 1.0)
     moved = (weight.detach() - before).abs()
-    # Adam moves every weight by about the rate at each step: 1e-5 beside weights of 0.15, which bfloat16
+    # Adam moves every weight by about the rate at each step: 1e-5 next to weights of 0.15, which bfloat16
     # would round away
     assert 0.5 * steps * 1e-5 < float(moved.median()) < 1.5 * steps * 1e-5
     assert float(((before + 5e-5).bfloat16() == before.bfloat16()).float().mean()) > 0.9

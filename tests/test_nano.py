@@ -52,7 +52,7 @@ STAGES = (
 
 
 # A model that has learned next to nothing never earns a rule's reward, and then nothing is trained: this
-# reward always differs. Where a file "kill" lies beside it, it kills the process at its third
+# reward always differs. Where a file "kill" lies next to it, it kills the process at its third
 # call.
 LIVELY = """\
 import os, signal

@@ -424,7 +424,7 @@ def move(model: torch.nn.Module) -> None:
 
 
 def aligned(logprobs: Tensor | None, row: int, mask: np.ndarray) -> np.ndarray | None:
-    """Row ``row`` of a padded rectangle beside prompt and completion."""
+    """Row ``row`` of a padded rectangle next to prompt and completion."""
     if logprobs is None:
         return None
     found = np.zeros(len(mask), dtype=np.float32)

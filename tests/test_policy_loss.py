@@ -236,7 +236,9 @@ def test_k1_in_the_reward_is_the_gradient_of_the_whole_sequences_divergence() ->
     scores_PG = [[Score(float(rewards_O[a]), {}), Score(float(rewards_O[b]), {})] for a, b in pairs]
     old_PG, ref_PG = ([[arrays[a], arrays[b]] for a, b in pairs] for arrays in arrays_O)
     found_PG = estimate(penalised(scores_PG, old_PG, ref_PG, beta), AdvantageConfig(advantage="rloo"), {})
-    expected_O = torch.zeros_like(rewards_O)  # the mean advantage of each sequence over what stands beside it
+    expected_O = torch.zeros_like(
+        rewards_O
+    )  # the mean advantage of each sequence over what stands next to it
     for (a, b), found_G in zip(pairs, found_PG, strict=True):
         expected_O[a] += p_O[b] * float(found_G[0])
     keys = {"beta": beta, "kl": "k1", "kl_in": "reward", "surrogate": "reinforce"}

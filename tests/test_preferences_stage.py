@@ -129,7 +129,7 @@ def test_missing_and_empty_files_are_errors(tmp_path: Path, base: Path) -> None:
     with pytest.raises(R1kitError, match=r"labels\.jsonl: no rows; a row is an object such as .*safe"):
         read_labelled(write(tmp_path / "labels.jsonl", []))
     for source in ({"preferences": "nowhere.jsonl"}, {"safety": {"file": "nowhere.jsonl"}}):
-        with pytest.raises(ConfigError, match=r"stage 'stage': nowhere\.jsonl: no such file"):
+        with pytest.raises(ConfigError, match=r"^nowhere\.jsonl: no such file"):
             RewardModels(init="@base", **source).run(context(tmp_path, base))
 
 

@@ -4,7 +4,7 @@
 
 Findings are those of pyflakes and of pycodestyle's errors (rules E7, E9 and F: undefined names, unused
 imports and variables, comparisons such as ``== None``, ambiguous names). Comments and configuration that
-silence a finding do not count. It says nothing about what a program computes: give it a small weight beside
+silence a finding do not count. It says nothing about what a program computes: give it a small weight next to
 ``accuracy``. ruff is an optional extra, and this is the only file that runs it."""
 
 import json

@@ -77,7 +77,7 @@ def _left(descriptor: int, left: tuple[int, int], depth: int) -> tuple[int, int]
 
 def _without(entry: "os.DirEntry[str]", parent: int, left: tuple[int, int], depth: int) -> tuple[int, int]:
     if not entry.is_dir(follow_symlinks=False):
-        # What the file takes up: a file may be long and hold nothing.
+        # The blocks that the file uses: a long file may be sparse.
         return left[0] - entry.stat(follow_symlinks=False).st_blocks * 512, left[1]
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:

@@ -33,8 +33,9 @@ def is_held_out_prompt(prompt: str) -> bool:
 
 def prompt_key(problem: Problem) -> str:
     """Equal for problems with the same prompt after the same turns (see r1kit.tasks.turns)."""
-    before = problem.columns.get("messages", ())
-    turns = (f"{turn['role']}:{fingerprint(turn['content'])}" for turn in before)
+    before = problem.columns.get("messages")  # turns are a tuple; a list is a column of the data
+    known = before if isinstance(before, tuple) else ()
+    turns = (f"{turn['role']}:{fingerprint(turn['content'])}" for turn in known)
     return "\n".join((*turns, fingerprint(problem.prompt)))
 
 

@@ -323,7 +323,7 @@ def proportional(one: tuple[Expression, Expression], other: tuple[Expression, Ex
 def _differences(
     trees: tuple[Node, Node], point: Mapping[str, Fraction], real: bool, size: int
 ) -> tuple[Value, Value] | None:
-    """The values of both trees at a point, precise enough to tell them apart; None if one has none."""
+    """The values of both trees at a point, precise enough to distinguish them; None if one has none."""
     precisions = _Precisions(size)
     for bits in precisions:
         evaluation = Evaluation(point, bits, real, settled=precisions.is_enough)

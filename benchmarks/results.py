@@ -293,8 +293,8 @@ def fill(file: Path, text: str) -> bool:
 
 
 def write(runs: Sequence[Finished], out: Path) -> list[Path]:
-    """Write ``out`` (docs/results.md), figures/ and stages/*.md in its folder and README.md above it; return what
-    was written.
+    """Write ``out`` (docs/results.md), figures/ and stages/*.md in its folder and README.md above it; return
+    what was written.
 
     README.md and the pages of stages get their marked places filled where they exist.
     """

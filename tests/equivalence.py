@@ -34,7 +34,7 @@ def large(rng: random.Random) -> Iterator[Pair]:
         lambda n: f"1-{frac(1, f'{p}^{{{n}}}')}",
         lambda n: f"1-{frac(1, f'{n}!')}",
         lambda n: frac(f"{p}^{{{n}}}-1", f"2\\cdot {p}^{{{n}}}"),
-        lambda n: f"0.{rng_digit}^{{{n}}}",
+        lambda n: f"0.{rng_digit}^{{{n}}}",  # type: ignore[has-type]
         lambda n: f"e^{{-{n}}}",
         lambda n: frac("\\pi", f"10^{{{n}}}"),
         lambda n: f"\\sqrt{{2}}+10^{{-{n}}}",

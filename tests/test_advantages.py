@@ -113,7 +113,7 @@ def test_gdpo_leaves_out_what_does_not_apply_and_what_failed() -> None:
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_a_lone_winner_stays_the_winner(estimator: str) -> None:
-    """Also beside groups that are solved, hopeless, unjudged or empty."""
+    """Also with groups that are solved, hopeless, unjudged or empty."""
     for others in ([], [[1, 1, 1, 1]], [[0, 0, 0, 0], [NAN, NAN, NAN, NAN]], [[], [1, 0, 1, NAN]]):
         lone = found([[1, 0, 0, 0], *others], estimator)[0]
         assert lone[0] > 0.1 and lone[1] == lone[2] == lone[3] < 0

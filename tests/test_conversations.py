@@ -82,10 +82,16 @@ def test_fine_tuning_reads_trls_conversations_and_names_what_it_cannot_read(tmp_
     assert list(SFT(name="s", data=[str(file)]).input_errors()) == []
     for row, message in (
         ({**good, "prompt": [SYSTEM]}, "column 'prompt': a prompt ends with a user turn"),
-        ({**good, "prompt": []}, "column 'prompt': a prompt ends with a user turn"),
-        ({**good, "prompt": [{"role": "user", "content": [1]}]}, "column 'prompt' is missing or not a text"),
+        ({**good, "prompt": []}, "column 'prompt': a conversation is a list of turns"),
+        (
+            {**good, "prompt": [{"role": "user", "content": [1]}]},
+            "column 'prompt', turn 0: a part of the kind 'int'",
+        ),
         ({**good, "completion": [USER]}, "column 'completion': one assistant turn"),
-        ({**good, "completion": [REPLY, REPLY]}, "column 'completion': one assistant turn"),
+        (
+            {**good, "completion": [REPLY, REPLY]},
+            "column 'completion': one user turn, then one assistant turn",
+        ),
     ):
         write(file, row)
         with pytest.raises(R1kitError, match=rf"a\.jsonl:1: {message}"):

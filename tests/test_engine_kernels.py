@@ -159,7 +159,7 @@ def test_the_same_seeds_draw_the_same_tokens_as_without_kernels(shape: str, samp
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("shape", ["qwen3", "qwen2", "latent compressed"])
-def test_a_completion_is_the_same_bits_whatever_is_sampled_beside_it(shape: str, precision: str) -> None:
+def test_a_completion_is_the_same_bits_whatever_is_sampled_with_it(shape: str, precision: str) -> None:
     model, prompts, seeds = model_of(shape), prompts_of(5, 80, 1, 33), [1, 2, 3, 4]
 
     def sampled(order: list[int], n: int, **settings: int) -> list[tuple[list[int], bytes, str]]:

@@ -191,7 +191,7 @@ def test_dynamic_sampling_draws_until_groups_can_teach_and_fills_up_with_even_on
     )  # the stream goes on: nothing is asked twice within an epoch
 
 
-def test_a_reward_that_raises_leaves_its_traceback_beside_the_rollout() -> None:
+def test_a_reward_that_raises_leaves_its_traceback_with_the_rollout() -> None:
     def breaks(rollouts: Sequence[Rollout]) -> list[float | None]:
         if any(r.problem.id == "chain/b" and r.index == 1 for r in rollouts):
             raise ZeroDivisionError("a reward of the user's")

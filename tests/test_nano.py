@@ -76,8 +76,13 @@ class Nano:
 
     def __post_init__(self) -> None:
         (self.folder / "lively.py").write_text(LIVELY)
-        reward = f"rewards: {{'{self.folder}/lively.py:even': 1.0}}"
-        stages = "".join(f"  {name}: {{{reward}}}\n" for name in ("r1_zero", "reasoning_rl", "alignment_rl"))
+        own = f"'{self.folder}/lively.py:even': 1.0"
+        rules = {
+            "r1_zero": "accuracy: 1.0, format: 0.1",
+            "reasoning_rl": "accuracy: 1.0, format: 0.1, language: 1.0",
+            "alignment_rl": "accuracy: 1.0, format: 0.1, language: 1.0",
+        }
+        stages = "".join(f"  {name}: {{rewards: {{{rule}, {own}}}}}\n" for name, rule in rules.items())
         (self.folder / "nano.yaml").write_text(f"extends: {ROOT / 'recipes/nano.yaml'}\nstages:\n{stages}")
 
     def run(self, out: Path, *words: str) -> tuple[int, str]:

@@ -49,6 +49,7 @@ DATA = (
     "data/",
     "runs/",
     "src/r1kit/language.py",
+    "src/r1kit/tasks/mathematics/phrases.py",
     "src/r1kit/tasks/miniature/",
     "tests/adversarial/",
     "tests/test_dataset.py",

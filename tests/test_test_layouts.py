@@ -136,7 +136,7 @@ def test_values_are_compared_as_json_holds_them(tmp_path, returned, expected, ri
 
 @pytest.mark.parametrize("column", ["generated_checker", "checker"])
 def test_a_problem_with_a_checker_program_is_unverifiable_and_says_why(tmp_path, column):
-    row = {**LAYOUTS["Codeforces"][0], column: "import sys\nprint(1)"}
+    row = {**LAYOUTS["Codeforces"][0], column: "import sys\nprint(1)"}  # type: ignore[dict-item]
     _, verdicts = judged(tmp_path, row, SUM, PAIR)
     assert {verdict.outcome for verdict in verdicts} == {"unverifiable"}
     assert f"a checker program (column {column})" in verdicts[0].reason

@@ -89,7 +89,7 @@ class Evaluation:
     """Computes values of trees at one point with ``bits`` bits.
 
     ``scale`` grows to the largest binary logarithm, of either sign, of a number on the way. ``settled``: what
-    cannot be told from zero is zero; otherwise it raises Imprecise where that matters."""
+    cannot be distinguished from zero is zero; otherwise it raises Imprecise where that matters."""
 
     def __init__(self, point: Mapping[str, Fraction], bits: int, real: bool, settled: bool = False) -> None:
         self.point, self.bits, self.real, self.settled = point, bits, real, settled

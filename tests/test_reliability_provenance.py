@@ -314,7 +314,7 @@ def test_the_kernels_in_use_are_named_by_what_they_were_compiled_from(
         with monkeypatch.context() as patch:
             for name, value in environment.items():
                 patch.setenv(name, value)
-            patch.setattr(build_kernels, "library", build_kernels.library.__wrapped__)  # without its memory
+            patch.setattr(build_kernels, "kernels", build_kernels.load)  # without its memory
             return LocalConfig().kernels()
 
     here = environment_of()

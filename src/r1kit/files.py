@@ -5,6 +5,7 @@ else, and a link in it could lead to any file of the user."""
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -177,6 +178,9 @@ def remove_at_once(folder: Path) -> None:
     """Remove a folder atomically: it is renamed first, so a reader, even after a crash, sees the whole folder
     or none."""
     _refuse_no_folder(folder)
+    for stale in folder.parent.glob(f".{glob.escape(folder.name)}.*.tmp"):
+        if is_temporary(stale.name):
+            remove_tree(stale)
     gone = temporary_name(folder)
     folder.rename(gone)
     remove_tree(gone)

@@ -256,7 +256,7 @@ def refuse_foreign(folders: Iterable[StageFolder]) -> None:
         more = [f"and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
         listed = "\n  ".join([*found[:_SHOWN], *more])
         raise ConfigError(
-            "a stage is to be redone, and its folder holds files that are not in its record (stage.json):\n  "
+            f"a stage is to be redone, and its folder holds files that are not in its record ({_RECORD}):\n  "
             f"{listed}\nNothing was removed. Move these files away, then rerun."
         )
 

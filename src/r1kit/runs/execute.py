@@ -21,7 +21,7 @@ from rich.text import Text
 from r1kit.config import R1kitError
 from r1kit.files import PRIVATE, disk_error, naming, remove_at_once, sync_tree, write_whole
 from r1kit.interruption import Interruption
-from r1kit.log import Log, duration
+from r1kit.log import Log, duration, printable
 from r1kit.recipe.inputs import check_inputs
 from r1kit.recipe.layers import Layers
 from r1kit.recipe.recipe import Recipe, resolved
@@ -95,7 +95,9 @@ def run(
         if fresh:
             check_inputs(recipe, layers)
             if left := forget(run_dir, names):
-                console.print(Text(f"{run_dir}: left, not written by r1kit: {', '.join(left)}"))
+                names_left = printable(", ".join(left[:10]))
+                more = f" and {len(left) - 10} more" if len(left) > 10 else ""
+                console.print(Text(f"{run_dir}: left, not written by r1kit: {names_left}{more}"))
         standings = _survey(recipe, redo_from, allow_change)
         refuse_changes(run_dir, standings)
         check_inputs(recipe, layers, [entry.stage.name for entry in standings if entry.state != "done"])

@@ -279,8 +279,9 @@ def test_what_a_killed_process_leaves_is_removed(recipe: Recipe) -> None:
     names are not touched."""
     mark = "0123456789abcdef"
     names = [
-        f".recipe.yaml.{mark}.tmp", f"samples/base/.step_000001.jsonl.{mark}.tmp", f"stages/.old.{mark}.tmp/a",
-        f"logs/.base.txt.{mark}.tmp", f"stages/base.partial/.stage.json.{mark}.tmp",
+        f".recipe.yaml.{mark}.tmp", f"samples/base/.step_000001.jsonl.{mark}.tmp",
+        f"stages/.old.{mark}.tmp/a", f"logs/.base.txt.{mark}.tmp",
+        f"stages/base.partial/.stage.json.{mark}.tmp",
     ]  # fmt: skip
     near = (".recipe.yaml.tmp", f"recipe.yaml.{mark}.tmp", f".x.{mark[:-1]}.tmp")
     execute(recipe)

@@ -22,8 +22,8 @@ from rich.console import Console
 from small_world import Spied, model_directory, random_rows, same_weights
 from waiting import LIMIT_S
 
-from r1kit import log as log_module
 from r1kit.config import R1kitError
+from r1kit.files import open_to_append
 from r1kit.interruption import Interruption
 from r1kit.log import Log
 from r1kit.train import checkpoint, supervised
@@ -100,8 +100,7 @@ class FullDisk:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.space = 10**9
-        genuine = log_module.open_to_append
-        monkeypatch.setattr(log_module, "open_to_append", lambda path: Limited(genuine(path), self))
+        monkeypatch.setattr("r1kit.log.open_to_append", lambda path: Limited(open_to_append(path), self))
 
 
 class Limited:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 import recipe_fakes
@@ -22,6 +23,7 @@ from small_world import Spied, model_directory, random_rows, same_weights
 from waiting import LIMIT_S
 
 from r1kit.config import R1kitError
+from r1kit.files import open_to_append
 from r1kit.interruption import Interruption
 from r1kit.log import Log
 from r1kit.train import checkpoint, supervised
@@ -94,22 +96,16 @@ def test_a_second_signal_and_one_outside_a_training_stop_at_once() -> None:
 
 
 class FullDisk:
-    """Lets the files of a folder grow by ``space`` bytes and no more, as seen by ``Path.open(..., "ab")``."""
+    """Lets the log grow by ``space`` bytes and no more."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.space = 10**9
-        genuine = Path.open
-
-        def opened(path: Path, mode: str = "r", *rest: object, **options: object):  # type: ignore[no-untyped-def]
-            file = genuine(path, mode, *rest, **options)  # type: ignore[call-overload]
-            return Limited(file, self) if mode == "ab" else file
-
-        monkeypatch.setattr(Path, "open", opened)
+        monkeypatch.setattr("r1kit.log.open_to_append", lambda path: Limited(open_to_append(path), self))
 
 
 class Limited:
-    def __init__(self, file: io.FileIO, disk: FullDisk) -> None:
-        self.file, self.disk = file, disk
+    def __init__(self, file: IO[bytes], disk: FullDisk) -> None:
+        self.file, self.disk, self.fileno = file, disk, file.fileno
 
     def __enter__(self) -> "Limited":
         return self

@@ -6,7 +6,6 @@ them into this one."""
 
 import gzip
 import json
-import os
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from r1kit.config import R1kitError
+from r1kit.files import replacing
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json")
 BAD_ROWS_LIMIT = 0.05  # of a file's rows; beyond that it is probably the wrong file
@@ -193,13 +193,9 @@ def column(path: Path, number: int, row: dict[str, Any], name: str) -> str:
 
 def write_jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Write rows to a temporary file and rename it, so that the file is whole or not there."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
+    with replacing(path) as file:
         for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+            file.write((json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8"))
 
 
 def _check_format(path: Path) -> None:

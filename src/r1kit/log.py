@@ -7,9 +7,11 @@ interrupted: the first row that a resumed stage writes replaces what the interru
 that step on. Where the disk is full, rows wait in memory until there is space; no training state is saved,
 and no stage ends, before its rows are on the disk."""
 
+import errno
 import json
 import math
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -21,7 +23,7 @@ from rich.live import Live
 from rich.text import Text
 
 from r1kit.config import R1kitError
-from r1kit.files import remove_tree, sync, write_whole
+from r1kit.files import open_to_append, remove_named, sync, write_whole
 from r1kit.interruption import Interruption
 
 # What the progress line shows, in this order, where a stage reports it: (metric, word on the screen).
@@ -36,6 +38,7 @@ HEADLINES = (
     ("accuracy", "accuracy"),
     ("progress", "done"),
 )
+SAMPLES = re.compile(r"step_(\d{6,})\.jsonl")  # the names of rollout files
 PLAIN_LINES_PER_STAGE = 20  # where the output is not a terminal
 
 
@@ -171,11 +174,12 @@ class Log:
             if len(kept) != len(lines):
                 write_whole(self.metrics_file, "".join(kept))
         for path in self.samples_dir.glob("step_*.jsonl"):
-            if int(path.stem.removeprefix("step_")) >= step:
+            number = SAMPLES.fullmatch(path.name)
+            if number and int(number[1]) >= step:
                 path.unlink()
 
     def forget(self) -> None:
-        """Remove all that this stage has ever logged, its parts included."""
+        """Remove all that this stage has ever logged, its parts included, and nothing else."""
         if self.metrics_file.exists():
             lines = self.metrics_file.read_text(encoding="utf-8").splitlines(keepends=True)
             rows = [(line, _parse(line)) for line in lines]
@@ -183,7 +187,7 @@ class Log:
                 self.metrics_file,
                 "".join(line for line, row in rows if row is not None and row.get("stage") != self.stage),
             )
-        remove_tree(self.run_dir / "samples" / self.stage)
+        remove_named(self.run_dir / "samples" / self.stage, SAMPLES)
 
     def close(self) -> None:
         """Leave the last progress line on the screen. Raises R1kitError where rows could not be written."""
@@ -205,15 +209,17 @@ class Log:
         returned."""
         if not self._waiting:
             return None
-        size = self.metrics_file.stat().st_size if self.metrics_file.exists() else 0
+        content = "".join(self._waiting).encode()
         try:
-            with self.metrics_file.open("ab", buffering=0) as file:
-                content = "".join(self._waiting).encode()
-                if file.write(content) < len(content):
-                    raise OSError(28, os.strerror(28))
+            with open_to_append(self.metrics_file) as file:
+                size = os.fstat(file.fileno()).st_size
+                try:
+                    if file.write(content) < len(content):
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                except OSError:
+                    os.ftruncate(file.fileno(), size)
+                    raise
         except OSError as error:
-            if self.metrics_file.exists():
-                os.truncate(self.metrics_file, size)
             if len(self._waiting) == 1:
                 print(
                     f"r1kit: warning: {self.metrics_file}: {error.strerror}; rows wait in memory until "

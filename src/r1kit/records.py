@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from r1kit.config import Config, ConfigError, R1kitError, describe, suggest
-from r1kit.files import hash_file, hash_text, remove_tree, rename_whole, write_whole
+from r1kit.files import hash_file, hash_text, is_temporary, remove_at_once, rename_whole, write_whole
 
 STATES = "train_state"  # folder of training state (train/checkpoint.py)
 SAMPLED = "sampled"  # rollouts of a stage that makes data, chunk by chunk (stages/sampling.py)
@@ -21,6 +21,7 @@ SAMPLED = "sampled"  # rollouts of a stage that makes data, chunk by chunk (stag
 _RECORD = "stage.json"
 _ALLOWED = "allowed.json"
 _PARTIAL = ".partial"
+_SHOWN = 5  # foreign files in a message
 
 # The model meant by a run's folder: of the first of these kinds that the run has. A student or a reward
 # model is chosen only by name.
@@ -109,7 +110,10 @@ class StageFolder:
 
     def has_work(self) -> bool:
         """Whether the unfinished stage has written anything besides its record."""
-        return any(path.is_file() and path.name != _RECORD for path in self.partial.rglob("*"))
+        return any(
+            path.is_file() and path.name != _RECORD and not is_temporary(path.name)
+            for path in self.partial.rglob("*")
+        )
 
     def write(self, record: StageRecord) -> None:
         """Replace the record of the unfinished stage."""
@@ -120,11 +124,36 @@ class StageFolder:
         """Give the partial folder its final name: whole, also after a power cut."""
         rename_whole(self.partial, self.final)
 
+    def is_recorded(self) -> bool:
+        """Whether a record is there, readable or not."""
+        return any((folder / _RECORD).is_file() for folder in (self.final, self.partial))
+
+    def foreign(self) -> list[Path]:
+        """What the stage's folders hold that the stage did not write: all of a folder without a record, and
+        of a finished stage what its record does not list. A partial folder with a record is the stage's own,
+        and so is a finished one whose record cannot be read."""
+        return [*self._foreign_of(self.final, True), *self._foreign_of(self.partial, False)]
+
+    def _foreign_of(self, folder: Path, finished: bool) -> Iterator[Path]:
+        if not (folder / _RECORD).is_file():
+            names = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
+        elif finished:
+            try:
+                record = _read_record(folder)
+            except DamageError:
+                return
+            names = [folder / name for name in foreign_files(folder, record)] if record else []
+        else:
+            return
+        yield from (path for path in names if not is_temporary(path.name))
+
     def remove(self) -> None:
-        """Remove all of the stage, its record first: half of a folder must not look like a stage."""
+        """Remove all of the stage, each folder at once: half of a folder must not look like a stage. Raises
+        ConfigError, and removes nothing, where it holds files that the stage did not write."""
+        refuse_foreign([self])
         for folder in (self.final, self.partial):
-            (folder / _RECORD).unlink(missing_ok=True)
-            remove_tree(folder)
+            if folder.is_symlink() or folder.exists():
+                remove_at_once(folder)
 
     def record_hash(self) -> str | None:
         """The SHA-256 of the finished stage's record, None where there is none."""
@@ -220,9 +249,22 @@ def damages(folder: Path, record: StageRecord) -> Iterator[str]:
             yield f"{path}: its SHA-256 is not that of what the stage wrote"
 
 
+def refuse_foreign(folders: Iterable[StageFolder]) -> None:
+    """Raise ConfigError where stages that are to be removed hold files that they did not write."""
+    found = [str(path) for folder in folders for path in folder.foreign()]
+    if found:
+        more = [f"and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
+        listed = "\n  ".join([*found[:_SHOWN], *more])
+        raise ConfigError(
+            f"a stage is to be redone, and its folder holds files that are not in its record ({_RECORD}):\n  "
+            f"{listed}\nNothing was removed. Move these files away, then rerun."
+        )
+
+
 def foreign_files(folder: Path, record: StageRecord) -> list[str]:
-    """The files in a finished stage's folder that the stage did not write."""
-    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    """The files in a finished stage's folder that the stage did not write, links included."""
+    paths = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    there = {path.relative_to(folder).as_posix() for path in paths if not is_temporary(path.name)}
     return sorted(there - {_RECORD, _ALLOWED, *record.outputs})
 
 

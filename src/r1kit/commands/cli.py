@@ -61,7 +61,9 @@ Sandbox = Annotated[
         help="How untrusted programs are isolated: auto, namespaces, landlock, unsafe-subprocess.",
     ),
 ]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Remove what the run's folder holds and start over.")]
+Fresh = Annotated[
+    bool, typer.Option("--fresh", help="Remove the run from its folder and start over; other files stay.")
+]
 RedoFrom = Annotated[
     str | None, typer.Option("--from", metavar="STAGE", help="Redo this stage and what depends on it.")
 ]

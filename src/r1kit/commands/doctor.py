@@ -286,30 +286,26 @@ def _compiler() -> Iterable[Finding]:
 
 
 def examine_kernels() -> Iterable[Finding]:
-    """Which of r1kit's own kernels run here, and why others do not. A run resumed on another machine needs
-    the same kernels."""
+    """Which of r1kit's own kernels run here, where their file is, whose it is and whether it has its hash; or
+    why they do not run. A run resumed on another machine needs the same kernels."""
     sources = "(('engine', 'r1kit.engine.compiled'), ('learner', 'r1kit.model.fused'))"
-    asked = "[(name, *in_use(import_module(place).SOURCE)) for name, place in " + sources + "]"
+    asked = "[(name, *in_words(import_module(place).SOURCE)) for name, place in " + sources + "]"
     tried = run_python(
         "import json; from importlib import import_module; from r1kit.model.compile_kernels import "
-        f"in_use; print(json.dumps({asked}))"
+        f"in_words; print(json.dumps({asked}))"
     )
     if tried.returncode != 0:
         yield _not_examined("kernels", tried.stderr, "sampling and training go through PyTorch")
         return
-    for name, found, why in json.loads(tried.stdout.splitlines()[-1]):
-        fix = (
-            ""
-            if found
-            else "everything runs, through PyTorch, several times slower; fix the cause named here and r1kit "
-            "compiles them"
-        )
-        yield Finding(
-            "kernels",
-            "ok" if found else "note",
-            f"{name}: {found or 'PyTorch, since ' + ' '.join(why.split())[:300]}",
-            fix,
-        )
+    fixes = {
+        "kept": "",
+        "not kept": "every command compiles them again; make that folder your own (chown, chmod 700), or set "
+        "XDG_CACHE_HOME to another one",
+        "unavailable": "everything runs, through PyTorch, several times slower; fix the cause named here and "
+        "r1kit compiles them",
+    }
+    for name, state, words in json.loads(tried.stdout.splitlines()[-1]):
+        yield Finding("kernels", "ok" if state == "kept" else "note", f"{name}: {words}", fixes[state])
 
 
 def _sandbox() -> Iterable[Finding]:

@@ -10,6 +10,7 @@ import yaml  # type: ignore[import-untyped]
 
 from r1kit.config import ConfigError
 from r1kit.figures import BY_NAME
+from r1kit.files import temporary_name
 from r1kit.records import FinishedStage, find_stage_with_model, finished_stages, read_json
 from r1kit.report.run import Measured, measured_models, read_evaluation
 
@@ -24,15 +25,15 @@ def export_model(run_dir: Path, stage: str | None, to: Path) -> Path:
     chosen = find_stage_with_model(run_dir, stage)
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise ConfigError(f"{to} already holds something: name a new folder")
-    partial = to.with_name(f"{to.name}.partial")
+    partial = temporary_name(to)
     try:
-        shutil.rmtree(partial, ignore_errors=True)
         shutil.copytree(chosen.model, partial)
         (partial / "README.md").write_text(model_card(run_dir, chosen), encoding="utf-8")
         if to.exists():
             to.rmdir()
         partial.rename(to)
     except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
         raise ConfigError(f"{to} cannot be written: {error.strerror or error}") from None
     return to
 

@@ -19,9 +19,9 @@ from rich.console import Console
 from rich.text import Text
 
 from r1kit.config import R1kitError
-from r1kit.files import disk_error, naming, remove_at_once, sync_tree, write_whole
+from r1kit.files import PRIVATE, disk_error, naming, remove_at_once, sync_tree, write_whole
 from r1kit.interruption import Interruption
-from r1kit.log import Log, duration
+from r1kit.log import Log, duration, printable
 from r1kit.recipe.inputs import check_inputs
 from r1kit.recipe.layers import Layers
 from r1kit.recipe.recipe import Recipe, resolved
@@ -34,11 +34,12 @@ from r1kit.records import (
     accepted_identities,
     damages,
     mark_files,
+    refuse_foreign,
     stage_folder,
 )
 from r1kit.runs.memory import MemoryWatch
 from r1kit.runs.provenance import environment, setting, versions
-from r1kit.runs.run_folder import forget, locked, make_writable
+from r1kit.runs.run_folder import check_folder, forget, locked, make_writable, sweep
 from r1kit.runs.survey import Standing, State, allow, identity_of, refuse_changes, survey
 from r1kit.stages.stage import Context, Stage
 
@@ -86,20 +87,28 @@ def run(
     run_dir = recipe.run_dir
     if redo_from is not None:
         recipe.stage(redo_from)
+    names = [stage.name for stage in recipe.stages]
+    check_folder(run_dir, fresh)
     make_writable(run_dir)
     with locked(run_dir):
+        sweep(run_dir)
         if fresh:
             check_inputs(recipe, layers)
-            forget(run_dir)
+            if left := forget(run_dir, names):
+                names_left = printable(", ".join(left[:10]))
+                more = f" and {len(left) - 10} more" if len(left) > 10 else ""
+                console.print(Text(f"{run_dir}: left, not written by r1kit: {names_left}{more}"))
         standings = _survey(recipe, redo_from, allow_change)
         refuse_changes(run_dir, standings)
         check_inputs(recipe, layers, [entry.stage.name for entry in standings if entry.state != "done"])
-        for standing in standings:
-            if standing.state == "new":
-                stage_folder(run_dir, standing.stage.name).remove()
+        new = [stage_folder(run_dir, entry.stage.name) for entry in standings if entry.state == "new"]
+        refuse_foreign(new)
+        for folder in new:
+            folder.remove()
+        # By this file a run is recognised, so it comes first.
+        write_whole(run_dir / "env.json", json.dumps(environment(command), indent=2) + "\n", PRIVATE)
         text = yaml.safe_dump(resolved(recipe), sort_keys=False, allow_unicode=True)
-        write_whole(run_dir / "recipe.yaml", text)
-        write_whole(run_dir / "env.json", json.dumps(environment(command), indent=2) + "\n")
+        write_whole(run_dir / "recipe.yaml", text, PRIVATE)
         with Interruption() as interruption, contextlib.ExitStack() as stack:
             stages = _Stages(recipe, console, show_rollouts, stack, interruption)
             seconds = stages.run(standings, command)
@@ -206,6 +215,8 @@ class _Stages:
         # Imported only when a stage runs, because it imports torch.
         from r1kit.runtime import start
 
+        for line in self.recipe.runtime.kernel_notes():
+            self.console.print(Text(f"warning: {line}"))
         runtime = start(self.recipe.runtime)
         self.stack.callback(runtime.close)
         return runtime
@@ -244,7 +255,7 @@ def _sweep(folder: Path) -> None:
     """Remove training states and temporary files of a stage that has its result."""
     for pattern in (STATES, SAMPLED, ".*.tmp"):
         for path in list(folder.rglob(pattern)):
-            if path.is_dir():
+            if path.is_dir() and not path.is_symlink():
                 remove_at_once(path)
             else:
                 path.unlink(missing_ok=True)
@@ -274,9 +285,9 @@ def _keep_traceback(file: Path) -> str:
     """Write the traceback of what is being handled to a file; return the words that say where it is."""
     try:
         file.parent.mkdir(exist_ok=True)
-        file.write_text(traceback.format_exc(), encoding="utf-8")
-    except OSError as error:
-        return f"the traceback could not be written: {error.strerror}"
+        write_whole(file, traceback.format_exc(), PRIVATE)
+    except (OSError, R1kitError) as error:
+        return f"the traceback could not be written: {getattr(error, 'strerror', None) or error}"
     return f"whole traceback: {file}"
 
 

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from r1kit.files import hash_text, write_whole
+from r1kit.files import PRIVATE, hash_text, write_whole
 from r1kit.recipe.layers import Layers
 from r1kit.records import record_hashes
 from r1kit.runs.provenance import code_hash, named_files
@@ -18,7 +18,7 @@ FILE = "finished.json"
 
 def note_finished(layers: Layers, run_dir: Path) -> None:
     """Write the fingerprint of a finished run of ``layers`` in ``run_dir``."""
-    write_whole(run_dir / FILE, json.dumps(_state(layers, run_dir), indent=2) + "\n")
+    write_whole(run_dir / FILE, json.dumps(_state(layers, run_dir), indent=2) + "\n", PRIVATE)
 
 
 def find_finished(layers: Layers) -> Path | None:

@@ -33,6 +33,7 @@ from r1kit.engine import Done, Engine, MakeEngine, compiled
 from r1kit.engine.native import NativeEngine, default_seeds
 from r1kit.files import hash_file, remove_tree, rename_whole
 from r1kit.model import compile_kernels, fused
+from r1kit.model.compile_kernels import SharedKernels
 from r1kit.model.decoder import LanguageModel
 from r1kit.model.fingerprint import Fingerprint
 from r1kit.model.huggingface import load_pretrained, save_pretrained
@@ -93,16 +94,26 @@ class LocalConfig(RuntimeConfig):
         return self.processes or min(4, os.cpu_count() or 1)
 
     def kernels(self) -> dict[str, str]:
-        """What a result's last bits depend on: hashes of the sources of r1kit's kernels (or "PyTorch"), of
+        """What a result's last bits depend on: name and hash of r1kit's compiled kernels (or "PyTorch"), of
         the file of an engine outside r1kit, and environment variables that change how libraries compute."""
         named = {name: os.environ[name] for name in _STEERING if name in os.environ}
         for user, source in (("engine", compiled.SOURCE), ("learner", fused.SOURCE)):
             found = compile_kernels.in_use(source)[0] if self.device == "cpu" else None
-            named[user] = found or "PyTorch (r1kit doctor says why)"
+            named[user] = f"{found.name} {found.sha256}" if found else "PyTorch (r1kit doctor says why)"
         if self.engine != "native":
             file = inspect.getsourcefile(load_name(self.engine))
             named["engine"] = f"{self.engine} {hash_file(Path(file)) if file else ''}".rstrip()
         return named
+
+    def kernel_notes(self) -> list[str]:
+        """Which of r1kit's kernels do not run on this processor, and why."""
+        sources = {"engine": compiled.SOURCE, "learner": fused.SOURCE} if self.device == "cpu" else {}
+        reasons = {user: compile_kernels.in_use(source)[1] for user, source in sources.items()}
+        return [
+            f"{user}: PyTorch instead of r1kit's kernels, several times slower: {' '.join(why.split())[:300]}"
+            for user, why in reasons.items()
+            if why
+        ]
 
 
 def keep_memory() -> None:
@@ -222,10 +233,12 @@ class LocalRuntime:
     def start_helpers(self, place: str) -> None:
         """Start the other processes, which meet at ``place``; each has a pipe to this one."""
         context = multiprocessing.get_context("spawn")
+        self.config.kernels()  # compiled here, once, where the cache does not have them
+        kernels = compile_kernels.shared() if self.config.device == "cpu" else []
         for rank in range(1, self.size):
             ours, theirs = context.Pipe()
             process = context.Process(
-                target=_serve, args=(rank, self.size, place, self.config, theirs), daemon=True
+                target=_serve, args=(rank, self.size, place, self.config, theirs, kernels), daemon=True
             )
             process.start()
             theirs.close()
@@ -549,7 +562,9 @@ class EngineProxy:
         self.runtime.everywhere("load_weights", calls)
 
 
-def _serve(rank: int, size: int, place: str, config: LocalConfig, pipe: Connection) -> None:
+def _serve(
+    rank: int, size: int, place: str, config: LocalConfig, pipe: Connection, kernels: list[SharedKernels]
+) -> None:
     """The main loop of a helper process: join the group, then answer commands until the parent ends."""
     with contextlib.suppress(OSError):
         die_with_parent()
@@ -557,6 +572,7 @@ def _serve(rank: int, size: int, place: str, config: LocalConfig, pipe: Connecti
         signal.signal(number, signal.SIG_IGN)  # the parent decides what an interruption means
     print_stacks_on_request()
     pipe.send(("result", None))
+    compile_kernels.adopt(kernels)
     replica = Replica(config, _join_group(rank, size, place, config), rank, size)
     replica.report = lambda what: pipe.send(("report", what)) if what else None
     pipe.send(("result", None))

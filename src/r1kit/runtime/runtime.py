@@ -58,3 +58,7 @@ class RuntimeConfig(Config):
         changed. By default: the hash of the file of a runtime outside r1kit."""
         source = inspect.getsourcefile(type(self))
         return {"runtime": hash_file(Path(source))} if ":" in self.kind and source else {}
+
+    def kernel_notes(self) -> list[str]:
+        """What the user should know about ``kernels`` when a run starts, a line each."""
+        return []

@@ -166,8 +166,10 @@ def as_table(plans: Sequence[StageCost]) -> str:
         + (f", without the {unknown} stages that have no time" if unknown else "")
     )
     lines.append("model, active: parameters; trained, sampled: tokens.")
+    if any(plan.basis == "measured" for plan in plans):
+        lines.append("Without ~ time and memory are those of the stage's own run.")
     if estimated:
-        lines.append("~ is an estimate, which can be off by a factor of three; memory leaves out")
+        lines.append("~ is an estimate, which can be off by a factor of three; its memory leaves out")
         lines.append("activations. See r1kit.commands.plan for what is counted.")
     return "\n".join(lines)
 

@@ -110,5 +110,5 @@ def test_a_function_can_be_seen_at_once():
 
 
 def test_decorators_and_docstrings_count_as_lines_of_a_function():
-    source = 'class A:\n    @first\n    @second\n    def f(self):\n        """One\n        two."""\n        return\n'
+    source = 'class A:\n  @first\n  @second\n  def f(self):\n    """One\n    two."""\n    return 1\n'
     assert list(long_functions(source, 5)) == [("f", 6)] and not list(long_functions(source, 6))

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,7 +17,15 @@ from rich.console import Console
 from r1kit.commands import doctor
 from r1kit.commands.chat import Speaker, converse
 from r1kit.commands.export import export_model
-from r1kit.commands.plan import Size, Speed, as_table, measure_speed, plan_recipe, probe_speed
+from r1kit.commands.plan import (
+    Size,
+    Speed,
+    StageCost,
+    as_table,
+    measure_speed,
+    plan_recipe,
+    probe_speed,
+)
 from r1kit.config import ConfigError
 from r1kit.figures import write
 from r1kit.model.config import ModelConfig
@@ -24,7 +33,7 @@ from r1kit.model.decoder import LanguageModel
 from r1kit.model.huggingface import save_pretrained
 from r1kit.recipe.layers import read_layers
 from r1kit.recipe.recipe import build
-from r1kit.records import find_model
+from r1kit.records import find_model, stage_folder
 from r1kit.runs.execute import run
 from r1kit.runtime import RUNTIMES
 from r1kit.stages.stage import StagePlan
@@ -147,9 +156,52 @@ def test_plan_estimates_what_has_not_run_and_reports_what_has(tmp_path, monkeypa
     assert zero.basis == "estimate" and zero.seconds == pytest.approx(2e6 / 1e6 + 1e6 / 1e5)
     run(recipe, console=Console(file=io.StringIO()))
     base, _ = plan_recipe(recipe, lambda size: Speed(trained=1e6, sampled=1e5))
-    assert base.basis == "measured" and base.seconds < 5
+    record = stage_folder(recipe.run_dir, "base").finished()
+    assert base.basis == "measured" and base.seconds == record.seconds
     table = as_table([base, zero])
-    assert "(measured)" in table and "(estimate)" in table and "factor of three" in table
+    assert (
+        "  ~" not in table.splitlines()[1] and "  ~" in table.splitlines()[2] and "factor of three" in table
+    )
+
+
+def test_the_table_of_a_plan_keeps_its_columns_apart_on_eighty_columns():
+    large = StageCost(
+        "rejection_sampling", 6.71e11, 3.76e10, 1.48e13, 1.38e11, 234_567, 10_736_422, 1.1e14, "estimate"
+    )
+    small = StageCost("sft", 1.49e6, 8.28e5, None, 538_000, None, 24.2, 107.4, "measured")
+    unknown = StageCost("x", None, None, None, None, None, None, None, "unknown")
+    header, *rows = as_table([large, small, unknown]).splitlines()[:4]
+    assert header.split() == ["stage", "model", "active", "trained", "sampled", "steps", "memory", "time"]
+    cells = [re.split(r"  +", row) for row in rows]
+    assert cells[0] == [
+        "rejection_sampling",
+        "671B",
+        "37.6B",
+        "14.8T",
+        "138B",
+        "235k",
+        "10.7 TB",
+        "~3.5M years",
+    ]
+    assert cells[1] == ["sft", "1.49M", "828k", "-", "538k", "-", "24 MB", "107 s"]
+    assert cells[2] == ["x", *"-------"]
+    assert max(map(len, as_table([large, small, unknown]).splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (2.04, "2.0 s"),
+        (119, "119 s"),
+        (401, "6.7 min"),
+        (7300, "2.0 h"),
+        (3e5, "3.5 days"),
+        (4.2e8, "13 years"),
+    ],
+)
+def test_a_plan_gives_a_time_in_one_unit(seconds, text):
+    plan = StageCost("one", None, None, None, None, None, None, seconds, "measured")
+    assert as_table([plan]).splitlines()[1].endswith(f"  {text}")
 
 
 def test_speed_of_a_small_shape_is_tried_out_and_of_a_large_one_counted():

@@ -1,7 +1,7 @@
 """The gradient of every objective is the same for any micro-batch, packing, order of rows and number of
 processes, in float64 to 1e-6."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -16,7 +16,8 @@ from r1kit.train.algorithms import ALGORITHMS
 from r1kit.train.critic import ValueLoss
 from r1kit.train.grpo import GRPOConfig
 from r1kit.train.learner import Learner, LearnerConfig
-from r1kit.train.objectives import CrossEntropy, Objective
+from r1kit.train.objectives import CrossEntropy, Needs, Objective, Predictions
+from r1kit.train.packing import Batch
 from r1kit.train.policy_loss import PolicyLoss
 from r1kit.train.preference import SlopeLoss
 from r1kit.types import Row
@@ -62,6 +63,20 @@ def rows() -> tuple[Row, ...]:
     return tuple(made)
 
 
+@dataclass(frozen=True)
+class WithFurtherLosses:
+    """An objective to which the learner adds the losses of multi-token prediction and of balance."""
+
+    objective: Objective
+
+    @property
+    def needs(self) -> Needs:
+        return replace(self.objective.needs, mtp_weight=0.3, balance_weight=0.1)
+
+    def __call__(self, predictions: Predictions, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.objective(predictions, batch)
+
+
 def objectives() -> dict[str, Objective]:
     found: dict[str, Objective] = {
         name: PolicyLoss(GRPOConfig.parse({"algorithm": name}, name)) for name in ALGORITHMS
@@ -69,7 +84,7 @@ def objectives() -> dict[str, Objective]:
     bonus = GRPOConfig.parse(
         {"algorithm": "grpo", "entropy_bonus": 0.1, "epsilon": 0.2, "dual_clip": 3.0}, "test"
     )
-    found["entropy_bonus"] = PolicyLoss(bonus, mtp_weight=0.3, balance_weight=0.1)
+    found["entropy_bonus"] = WithFurtherLosses(PolicyLoss(bonus))
     return found | {
         "critic": ValueLoss(0.2),
         "pretraining": CrossEntropy(mtp_weight=0.3, balance_weight=0.1),
@@ -81,7 +96,7 @@ def gradient(
     objective: Objective, context: int, lines: int, given: list[Row]
 ) -> tuple[Tensor, dict[str, float]]:
     """What a process adds to the sum over processes: gradients, loads and statistics."""
-    spied = Spied(exact_config(context, lines), scalar_head=objective.wants_values)
+    spied = Spied(exact_config(context, lines), scalar_head=objective.needs.values)
     metrics = spied.learner.update(given, objective, 0.0)
     assert spied.flat.dtype == torch.float64 and float(spied.flat.abs().max()) > 0
     return spied.flat, metrics
@@ -92,7 +107,7 @@ def gradient(
 def test_no_split_order_or_process_changes_the_gradient(name: str) -> None:
     objective = objectives()[name]
     expected, metrics = gradient(objective, 80, 4, list(rows()))
-    count = sum(parameter.numel() for parameter in model(scalar_head=objective.wants_values).parameters())
+    count = sum(parameter.numel() for parameter in model(scalar_head=objective.needs.values).parameters())
     scale = float(expected[:count].abs().max())
     assert scale > 1e-6
     for number, (context, lines) in enumerate(SPLITS):

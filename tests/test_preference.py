@@ -1,5 +1,7 @@
 """Reward models: the two-pass gradient is the loss's own, and a simple taste is learned."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,6 @@ from torch import Tensor
 from r1kit.chat import Chat
 from r1kit.tasks.miniature.general import General
 from r1kit.train.preference import (
-    Pair,
     RewardModel,
     RewardTraining,
     label_accuracy,
@@ -22,7 +23,7 @@ from r1kit.train.preference import (
     train_pointwise,
     value_row,
 )
-from r1kit.types import Completion, Labelled, Problem, Rollout
+from r1kit.types import Completion, Labelled, Preference, Problem, Response, Rollout
 
 CHAT = Chat(tokenizer())
 PROBLEM = Problem("p", "general", "How do I make tea?", None)
@@ -34,6 +35,15 @@ TEXTS = (
     "x" * 30,
     "Good luck!",
 )
+
+
+def a_pair(problem: Problem, chosen: str, rejected: str) -> Preference:
+    """Two responses whose thinking says the opposite, since only the answers may count."""
+    better, worse = (
+        Response(f"<think>{thought}</think>{text}", text)
+        for text, thought in ((chosen, rejected), (rejected, chosen))
+    )
+    return Preference(problem, better, worse)
 
 
 def spied_judge(**optimizer: object) -> Spied:
@@ -111,7 +121,7 @@ def test_the_update_moves_along_the_gradient_of_finite_differences() -> None:
     """The Bradley-Terry loss through packing, forward, slopes and backward, along the gradient and along a
     random direction."""
     spied = spied_judge(learning_rate=0.0)
-    pairs = [Pair(PROBLEM, TEXTS[0], TEXTS[1]), Pair(PROBLEM, TEXTS[2], TEXTS[3])]
+    pairs = [a_pair(PROBLEM, TEXTS[0], TEXTS[1]), a_pair(PROBLEM, TEXTS[2], TEXTS[3])]
     train_pairwise(spied.learner, CHAT, pairs, RewardTraining(96, 2, 1, seed=0))
     ours = {name: gradient.double() for name, gradient in spied.gradients().items()}
     norm = sum(float(gradient.square().sum()) for gradient in ours.values()) ** 0.5
@@ -126,7 +136,10 @@ def test_the_update_moves_along_the_gradient_of_finite_differences() -> None:
         with torch.no_grad():
             for name, parameter in spied.model.named_parameters():
                 parameter.add_(step * direction[name])
-            margins = [float(value_of(spied, pair.chosen) - value_of(spied, pair.rejected)) for pair in pairs]
+            margins = [
+                float(value_of(spied, pair.chosen.answer) - value_of(spied, pair.rejected.answer))
+                for pair in pairs
+            ]
             for name, parameter in spied.model.named_parameters():
                 parameter.copy_(before[name])
         return float(np.mean(np.log1p(np.exp(-np.array(margins)))))
@@ -150,11 +163,13 @@ def test_a_value_is_read_after_the_end_token() -> None:
 def test_the_two_passes_give_the_gradient_of_the_bradley_terry_loss() -> None:
     spied = spied_judge()
     pairs = [
-        Pair(PROBLEM, TEXTS[0], TEXTS[1]),
-        Pair(PROBLEM, TEXTS[2], TEXTS[3]),
-        Pair(PROBLEM, TEXTS[5], TEXTS[4]),
+        a_pair(PROBLEM, TEXTS[0], TEXTS[1]),
+        a_pair(PROBLEM, TEXTS[2], TEXTS[3]),
+        a_pair(PROBLEM, TEXTS[5], TEXTS[4]),
     ]
-    margins = torch.stack([value_of(spied, pair.chosen) - value_of(spied, pair.rejected) for pair in pairs])
+    margins = torch.stack(
+        [value_of(spied, pair.chosen.answer) - value_of(spied, pair.rejected.answer) for pair in pairs]
+    )
     loss = -torch.nn.functional.logsigmoid(margins).mean()
     expected = gradients_of(spied.model, loss)
     history = train_pairwise(spied.learner, CHAT, pairs, RewardTraining(96, 3, 1, seed=0))
@@ -179,7 +194,7 @@ def test_the_two_passes_give_the_gradient_of_the_cross_entropy() -> None:
 
 def test_a_simple_taste_is_learned_and_holds_on_held_out_prompts() -> None:
     taste = {
-        split: [Pair(p, "boil Good luck!", "boil the water") for p in list(General().problems(split))[:24]]
+        split: [a_pair(p, "boil Good luck!", "boil the water") for p in list(General().problems(split))[:24]]
         for split in ("train", "held_out")
     }
     spied = spied_judge(learning_rate=3e-3)
@@ -187,7 +202,7 @@ def test_a_simple_taste_is_learned_and_holds_on_held_out_prompts() -> None:
     history = train_pairwise(spied.learner, CHAT, taste["train"], RewardTraining(96, 12, 3, seed=0))
     assert len(history) == 6 and history[-1]["loss"] < 0.3 < history[0]["loss"]
     assert pair_accuracy(spied.learner, CHAT, taste["held_out"], 96) == 1.0 >= before
-    swapped = [Pair(pair.problem, pair.rejected, pair.chosen) for pair in taste["held_out"]]
+    swapped = [replace(pair, chosen=pair.rejected, rejected=pair.chosen) for pair in taste["held_out"]]
     assert pair_accuracy(spied.learner, CHAT, swapped, 96) == 0.0
 
 

@@ -125,7 +125,7 @@ def test_missing_files_and_splits_are_errors_with_the_fix(tmp_path):
     with pytest.raises(R1kitError, match="no such file"):
         prompts(train=str(tmp_path / "none.jsonl")).problems("train")
     only = prompts(held_out=write(tmp_path / "a.jsonl", [{"prompt": "Hi"}]))
-    with pytest.raises(R1kitError, match="the split 'train' is not there; give more rows, or train: FILE"):
+    with pytest.raises(R1kitError, match="no split 'train'; give it with train: FILE"):
         only.problems("train")
 
 

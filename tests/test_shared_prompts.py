@@ -13,7 +13,7 @@ from r1kit.model.config import ModelConfig
 from r1kit.model.decoder import LanguageModel
 from r1kit.train import learner as learner_module
 from r1kit.train.learner import Learner, LearnerConfig
-from r1kit.train.objectives import Predictions
+from r1kit.train.objectives import Needs, Predictions
 from r1kit.train.packing import Batch, pack
 from r1kit.types import Row
 
@@ -39,11 +39,8 @@ LATENT = ModelConfig(
 class _Weighted:
     """The sum of weight x advantage x log-probability, with whatever else a loss may add."""
 
-    names: tuple[str, ...] = ()
-    wants_entropy, wants_values = False, False
-
     def __init__(self, balance: float = 0.0, mtp: float = 0.0) -> None:
-        self.balance_weight, self.mtp_weight = balance, mtp
+        self.needs = Needs(mtp_weight=mtp, balance_weight=balance)
 
     def __call__(self, predictions: Predictions, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         return -(predictions.logprobs_BT * batch.advantages_BT * batch.weights_BT * batch.mask_BT).sum(), {}

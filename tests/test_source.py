@@ -87,3 +87,28 @@ def test_a_circle_is_found_also_through_a_string_and_a_function(tmp_path):
     (tmp_path / "pack/three.py").write_text("import_module('one')\nNAME = 'pack.four'\n")
     (tmp_path / "pack/four.py").write_text("from one import y\n")
     assert circle(graph(tmp_path)) == ["one", "two", "pack.three", "pack.four", "one"]
+
+
+def long_functions(source, most):
+    """(name, lines) of the functions with more than ``most`` lines, from the first decorator to the last
+    line."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+            lines = (node.end_lineno or first) - first + 1
+            if lines > most:
+                yield node.name, lines
+
+
+def test_a_function_can_be_seen_at_once():
+    wrong = [
+        f"{file.relative_to(ROOT)}: {name} has {lines} lines"
+        for file in sorted((ROOT / "src").rglob("*.py"))
+        for name, lines in long_functions(file.read_text(encoding="utf-8"), 50)
+    ]
+    assert not wrong
+
+
+def test_decorators_and_docstrings_count_as_lines_of_a_function():
+    source = 'class A:\n  @first\n  @second\n  def f(self):\n    """One\n    two."""\n    return 1\n'
+    assert list(long_functions(source, 5)) == [("f", 6)] and not list(long_functions(source, 6))

@@ -103,7 +103,7 @@ def test_the_schedule_and_the_multi_token_loss_follow_the_step(tmp_path: Path) -
         seen: list[tuple[float, float]] = []
 
         def update(self, rows: Sequence[Row], objective: CrossEntropy, scale: float) -> Mapping[str, float]:
-            self.seen.append((objective.mtp_weight, scale))
+            self.seen.append((objective.needs.mtp_weight, scale))
             return {"nats": 8.0, "tokens": 4.0, "grad_norm": 1.0, "mtp": 1.0, "skipped": 0.0}
 
         def save(self, directory: Path, progress: Mapping[str, int]) -> None:

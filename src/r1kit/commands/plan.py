@@ -21,7 +21,6 @@ import numpy as np
 import torch
 
 from r1kit.engine.native import NativeEngine
-from r1kit.log import duration
 from r1kit.model.config import ModelConfig
 from r1kit.model.decoder import LanguageModel, parameter_count
 from r1kit.recipe.recipe import Recipe
@@ -56,20 +55,20 @@ class StageCost:
 
 
 @dataclass(frozen=True, slots=True)
-class Speed:
-    """Tokens per second, trained and sampled."""
-
-    trained: float
-    sampled: float
-
-
-@dataclass(frozen=True, slots=True)
 class Size:
     """A model's parameters; ``shape`` is None where only the numbers are known."""
 
     parameters: float | None = None
     active_parameters: float | None = None
     shape: ModelConfig | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """Tokens per second, trained and sampled."""
+
+    trained: float
+    sampled: float
 
 
 def plan_recipe(recipe: Recipe, measure: Callable[[Size], Speed] | None = None) -> list[StageCost]:
@@ -145,29 +144,42 @@ def probe_speed(seconds: float = 0.3, width: int = 512) -> float:
 
 
 def as_table(plans: Sequence[StageCost]) -> str:
-    """The plan as text, one line per stage, with the total and what the figures are."""
-    sizes = f"{'stage':<20}{'parameters':>12}{'active':>10}{'trained':>10}{'sampled':>10}"
-    lines = [f"{sizes}{'steps':>7}{'memory':>10}  time"]
-    for plan in plans:
-        counts = [
-            _count(plan.parameters),
-            _count(plan.active_parameters),
-            _count(plan.tokens),
-            _count(plan.sampled_tokens),
-        ]
-        memory = "-" if plan.memory_mb is None else f"{plan.memory_mb:,.0f} MB"
-        length = "-" if plan.seconds is None else f"{duration(plan.seconds)} ({plan.basis})"
-        sizes = f"{counts[0]:>12}{counts[1]:>10}{counts[2]:>10}{counts[3]:>10}"
-        lines.append(f"{plan.name:<20}{sizes}{_count(plan.steps):>7}{memory:>10}  {length}")
-    total = sum(plan.seconds or 0.0 for plan in plans)
-    unknown = sum(plan.seconds is None for plan in plans)
-    lines.append(f"total {duration(total)}" + (f", and {unknown} stages that do not say" if unknown else ""))
-    if any(plan.basis == "estimate" for plan in plans):
-        lines.append(
-            "Estimates can be off by a factor of three; memory leaves out activations. See "
-            "r1kit.commands.plan for what is counted."
+    """The plan as text, a line per stage, with the total and what the figures are. Columns are as wide as
+    their widest cell; with stage names of at most 18 letters a line has at most 80."""
+    header = ("stage", "model", "active", "trained", "sampled", "steps", "memory", "time")
+    rows = [header, *map(_cells, plans)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(
+            [
+                f"{name:<{widths[0]}}",
+                *(f"{cell:>{width}}" for cell, width in zip(rest, widths[1:], strict=True)),
+            ]
         )
+        for name, *rest in rows
+    ]
+    total = sum(plan.seconds or 0.0 for plan in plans)
+    estimated = any(plan.basis == "estimate" for plan in plans)
+    unknown = sum(plan.seconds is None for plan in plans)
+    lines.append(
+        f"total {'~' if estimated else ''}{_time(total)}"
+        + (f", without the {unknown} stages that have no time" if unknown else "")
+    )
+    lines.append("model, active: parameters; trained, sampled: tokens.")
+    if any(plan.basis == "measured" for plan in plans):
+        lines.append("Without ~ time and memory are those of the stage's own run.")
+    if estimated:
+        lines.append("~ is an estimate, which can be off by a factor of three; its memory leaves out")
+        lines.append("activations. See r1kit.commands.plan for what is counted.")
     return "\n".join(lines)
+
+
+def _cells(plan: StageCost) -> tuple[str, ...]:
+    """A stage's line of the table."""
+    time_of = "-" if plan.seconds is None else _time(plan.seconds)
+    counts = (plan.parameters, plan.active_parameters, plan.tokens, plan.sampled_tokens, plan.steps)
+    memory = "-" if plan.memory_mb is None else _memory(plan.memory_mb)
+    return plan.name, *map(_count, counts), memory, ("~" if plan.basis == "estimate" else "") + time_of
 
 
 def _size(planned: StagePlan, inputs: Sequence[Size]) -> Size:
@@ -217,3 +229,19 @@ def _count(number: float | None) -> str:
         if number >= size:
             return f"{number / (1e3 if unit == 'k' else size):.3g}{unit}"
     return f"{number:.0f}"
+
+
+def _memory(megabytes: float) -> str:
+    for unit, size in (("TB", 1e6), ("GB", 1e3)):
+        if megabytes >= size:
+            return f"{megabytes / size:.3g} {unit}"
+    return f"{megabytes:.0f} MB"
+
+
+def _time(seconds: float) -> str:
+    """A span of time in one unit and two digits, since an estimate has no more."""
+    for unit, size in (("years", 365 * 86400), ("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            number = float(f"{seconds / size:.2g}")
+            return f"{f'{number:.1f}' if number < 10 else _count(number)} {unit}"
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"

@@ -22,12 +22,9 @@ class Engine(Protocol):
     """What samples completions."""
 
     def generate(
-        self,
-        prompts: Sequence[np.ndarray],
-        sampling: Sampling,
-        seeds: Sequence[int] | None = None,
-        done: Done | None = None,
-    ) -> list[list[Completion]]:
+        self, prompts: Sequence[np.ndarray], sampling: Sampling,
+        seeds: Sequence[int] | None = None, done: Done | None = None,
+    ) -> list[list[Completion]]:  # fmt: skip
         """Complete every prompt ([T] token ids) ``sampling.n`` times; the result keeps the order of the
         prompts.
 

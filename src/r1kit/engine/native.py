@@ -49,12 +49,9 @@ class NativeEngine:
         self._chosen: CompiledDecoder | TorchDecoder | None = None
 
     def generate(
-        self,
-        prompts: Sequence[np.ndarray],
-        sampling: Sampling,
-        seeds: Sequence[int] | None = None,
-        done: Done | None = None,
-    ) -> list[list[Completion]]:
+        self, prompts: Sequence[np.ndarray], sampling: Sampling,
+        seeds: Sequence[int] | None = None, done: Done | None = None,
+    ) -> list[list[Completion]]:  # fmt: skip
         """Complete every prompt ``sampling.n`` times; see Engine.generate."""
         self._check(prompts, sampling)
         if seeds is None:

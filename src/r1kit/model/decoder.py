@@ -57,12 +57,9 @@ class DecoderLayer(nn.Module):
         )
 
     def forward(
-        self,
-        x_BTD: Tensor,
-        shared: SharedInputs,
-        cache: CacheView | None = None,
-        replayed_BTA: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor | None]:
+        self, x_BTD: Tensor, shared: SharedInputs,
+        cache: CacheView | None = None, replayed_BTA: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
         update = self.self_attn(self.input_layernorm(x_BTD), shared.rotation, shared.mask, cache)
         x_BTD, normed = self.post_attention_layernorm.after(x_BTD, update)
         if isinstance(self.mlp, MixtureOfExperts):

@@ -524,12 +524,9 @@ class EngineProxy:
         self.runtime, self.handle, self.learner = runtime, handle, learner
 
     def generate(
-        self,
-        prompts: Sequence[np.ndarray],
-        sampling: Sampling,
-        seeds: Sequence[int] | None = None,
-        done: Done | None = None,
-    ) -> list[list[Completion]]:
+        self, prompts: Sequence[np.ndarray], sampling: Sampling,
+        seeds: Sequence[int] | None = None, done: Done | None = None,
+    ) -> list[list[Completion]]:  # fmt: skip
         runtime = self.runtime
         seeds = list(seeds) if seeds is not None else default_seeds(sampling.seed, len(prompts))
         dealt = runtime.shared([len(prompt) for prompt in prompts])

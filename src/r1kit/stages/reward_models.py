@@ -8,8 +8,8 @@ also written as whole responses, for learning from preferences without a reward 
 
 import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -29,7 +29,6 @@ from r1kit.tasks import load_tasks
 from r1kit.train.learner import LearnerConfig, LearnerProtocol, Metrics
 from r1kit.train.optimizers import OptimizerConfig
 from r1kit.train.preference import (
-    Pair,
     RewardTraining,
     label_accuracy,
     pair_accuracy,
@@ -45,6 +44,8 @@ PAIRS = {"train": "pairs.jsonl", "held_out": "pairs_held_out.jsonl"}
 SCORED_PAIRS = 200
 
 Groups = Mapping[str, list[list[Rollout]]]  # of the model's answers, by split
+Judgement = TypeVar("Judgement", Preference, Labelled)
+Train = Callable[[LearnerProtocol, Chat, Sequence[Judgement], RewardTraining], list[Metrics]]
 
 
 class RewardModels(Stage):
@@ -195,16 +196,10 @@ class RewardModels(Stage):
             )
         return labelled
 
-    def _helpful(self, ctx: Context, chat: Chat, preferences: dict[str, list[Preference]]) -> Metrics:
-        pairs = {
-            name: [Pair(one.problem, one.chosen.answer, one.rejected.answer) for one in own]
-            for name, own in preferences.items()
-        }
-        learner = self._judge(ctx)
-        context = self.learner.context
-        _log(ctx, "helpful", train_pairwise(learner, chat, pairs["train"], self._training(ctx, "helpful")))
+    def _helpful(self, ctx: Context, chat: Chat, pairs: dict[str, list[Preference]]) -> Metrics:
+        learner = self._trained(ctx, chat, "helpful", train_pairwise, pairs["train"])
+        context, held_out = self.learner.context, pairs["held_out"]
         values = read_values(learner, pair_rows(chat, pairs["train"][:SCORED_PAIRS], context))
-        held_out = pairs["held_out"]
         accuracy = pair_accuracy(learner, chat, held_out, context) if held_out else math.nan
         self._export(ctx, learner, "helpful")
         return {
@@ -216,11 +211,9 @@ class RewardModels(Stage):
         }
 
     def _safety(self, ctx: Context, chat: Chat, labelled: dict[str, list[Labelled]]) -> Metrics:
-        learner = self._judge(ctx)
-        context = self.learner.context
-        _log(ctx, "safety", train_pointwise(learner, chat, labelled["train"], self._training(ctx, "safety")))
+        learner = self._trained(ctx, chat, "safety", train_pointwise, labelled["train"])
         held_out = labelled["held_out"]
-        accuracy = label_accuracy(learner, chat, held_out, context) if held_out else math.nan
+        accuracy = label_accuracy(learner, chat, held_out, self.learner.context) if held_out else math.nan
         self._export(ctx, learner, "safety")
         return {
             "safety_responses": len(labelled["train"]),
@@ -228,13 +221,18 @@ class RewardModels(Stage):
             "safety_held_out": len(held_out),
         }
 
-    def _training(self, ctx: Context, name: str) -> RewardTraining:
-        return RewardTraining(self.learner.context, self.batch, self.epochs, derive_seed(ctx.seed, name))
-
-    def _judge(self, ctx: Context) -> LearnerProtocol:
+    def _trained(
+        self, ctx: Context, chat: Chat, name: str, train: Train[Judgement], judgements: list[Judgement]
+    ) -> LearnerProtocol:
+        """A copy of ``init`` with a scalar head, trained on ``judgements``; its steps are logged."""
         learner: LearnerProtocol = ctx.runtime.learner(
             model_of(ctx.path(self.init)), self.learner, scalar_head=True
         )
+        how = RewardTraining(self.learner.context, self.batch, self.epochs, derive_seed(ctx.seed, name))
+        history, log = train(learner, chat, judgements, how), ctx.log.part(name)
+        for step, metrics in enumerate(history):
+            log.step(step, len(history), metrics)
+        log.close()
         return learner
 
     def _export(self, ctx: Context, learner: LearnerProtocol, name: str) -> None:
@@ -254,10 +252,3 @@ def different_answers(group: Sequence[Rollout]) -> list[Response]:
 def as_row(pair: Preference) -> dict[str, Any]:
     """A pair of whole responses as a row of a file."""
     return {"prompt": prompt_column(pair.problem), "chosen": pair.chosen.text, "rejected": pair.rejected.text}
-
-
-def _log(ctx: Context, part: str, history: list[Metrics]) -> None:
-    log = ctx.log.part(part)
-    for step, metrics in enumerate(history):
-        log.step(step, len(history), metrics)
-    log.close()

@@ -25,17 +25,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field
 
-from r1kit.config import Config, InputError, KeyPath, R1kitError
+from r1kit.config import InputError, KeyPath, R1kitError
 from r1kit.jsonl import column, first_error, is_null_like, parse_row, read_lines, write_jsonl
-from r1kit.language import scripts_of
 from r1kit.tasks.mathematics.check import boxed, check_math_batch, gold_fault, gold_text
 from r1kit.tasks.mathematics.votes import vote_key, vote_keys
-from r1kit.tasks.overlap import is_held_out_prompt, prompt_key, without_contaminated
+from r1kit.tasks.overlap import prompt_key, without_contaminated
 from r1kit.tasks.programs import ask_for_program, check_programs, program_columns, read_program
+from r1kit.tasks.splits import SplitFiles, Splits, counts_of, hold_out
 from r1kit.tasks.task import single_answer, stamp_of
 from r1kit.tasks.test_layouts import TESTS, has_tests, inner
 from r1kit.tasks.turns import Context, columns_with, is_conversation, read_prompt
@@ -54,40 +54,22 @@ _LETTER = re.compile(r"\(?([A-J])\)?\.?")
 Check = Literal["math", "choice", "exact", "program"]
 
 
-class DatasetConfig(Config):
-    """The options of a data set in a recipe. Files are looked up from the current folder.
+class DatasetConfig(SplitFiles):
+    """The options of a data set in a recipe.
 
-    ``decontaminate`` names further files whose problems are never trained on. ``limit`` bounds each split.
-    ``check``: ``math`` compares mathematically, ``choice`` letters, ``exact`` texts free of spaces,
-    ``program`` runs the answer against the row's tests, within ``time_limit_s`` and ``memory_limit_mb``
-    unless the row has such columns itself. ``bad_rows: quarantine`` writes rows that cannot be used to
-    FILE.bad.jsonl and goes on, up to 5 % of a file; ``error`` stops at the first."""
+    ``decontaminate`` names further files whose problems are never trained on. ``check``: ``math`` compares
+    mathematically, ``choice`` letters, ``exact`` texts free of spaces, ``program`` runs the answer against
+    the row's tests, within ``time_limit_s`` and ``memory_limit_mb`` unless the row has such columns
+    itself."""
 
-    train: str | None = None
-    held_out: str | None = None
     decontaminate: tuple[str, ...] = ()
     prompt: str | None = None
     answer: str | None = None
     id: str | None = None
     difficulty: str | None = None
     check: Check = "math"
-    language: str = "en"
-    limit: int | None = None
-    bad_rows: Literal["error", "quarantine"] = "error"
     time_limit_s: float = Field(5.0, gt=0)
     memory_limit_mb: int = Field(512, gt=0)
-
-    @field_validator("language")
-    @classmethod
-    def _language_is_known(cls, language: str) -> str:
-        scripts_of(language)
-        return language
-
-    @model_validator(mode="after")
-    def _has_a_file(self) -> Self:
-        if self.train is None and self.held_out is None:
-            raise ValueError("a data set needs train: FILE.jsonl, held_out: FILE.jsonl, or both")
-        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,14 +97,6 @@ class Reading:
         return text + (f", {self.bad} bad rows in {_quarantine(self.path)}" if self.bad else "")
 
 
-@dataclass(frozen=True, slots=True)
-class Splits:
-    """A data set's problems by split, and one line about them."""
-
-    problems: Mapping[str, Sequence[Problem]]
-    about: str
-
-
 class Dataset:
     """A task over JSON Lines files; see DatasetConfig for ``options``. The files are read when problems are
     first needed, and again when they have changed."""
@@ -134,18 +108,7 @@ class Dataset:
     def problems(self, split: str) -> Sequence[Problem]:
         """The problems of "train" or "held_out". Raises R1kitError naming file, line and fix for what cannot
         be read."""
-        found = self._splits().problems
-        if split not in found:
-            raise R1kitError(
-                f"task {self.name}: no split {split!r}; give it with {split}: FILE.jsonl (it has: "
-                f"{', '.join(found)})"
-            )
-        if not found[split]:
-            raise R1kitError(
-                f"task {self.name}: the split {split!r} is empty; give more rows, or {split}: "
-                f"FILE.jsonl ({self.about()})"
-            )
-        return found[split]
+        return self._splits().of(self.name, split)
 
     def input_errors(self) -> Iterator[InputError]:
         """What is wrong with the files, as far as their first rows show: missing, another format, no such
@@ -235,8 +198,7 @@ def _read_splits(name: str, config: DatasetConfig, stamps: tuple[tuple[str, int,
         reading = _read_file(name, config, Path(config.train).expanduser())
         train: Sequence[Problem] = reading.problems
         if config.held_out is None:
-            found["held_out"] = [problem for problem in train if is_held_out_prompt(problem.prompt)]
-            train = [problem for problem in train if not is_held_out_prompt(problem.prompt)]
+            train, found["held_out"] = hold_out(train)
         known += [problem.prompt for problem in found["held_out"]] if config.held_out is not None else []
         found["train"] = without_contaminated(train, known) if known else train
         lines.insert(0, f"train: {reading}")
@@ -248,11 +210,7 @@ def _read_splits(name: str, config: DatasetConfig, stamps: tuple[tuple[str, int,
                 "or share ten words in a row"
             )
     limited = {split: problems[: config.limit] for split, problems in found.items()}
-    counts = ", ".join(
-        f"{len(problems)} {split.replace('_', ' ')}"
-        for split, problems in sorted(limited.items(), reverse=True)
-    )
-    return Splits(limited, f"{name}: {counts} problems. {'; '.join(lines)}")
+    return Splits(limited, f"{name}: {counts_of(limited)} problems. {'; '.join(lines)}")
 
 
 class _Found:

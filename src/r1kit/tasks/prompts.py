@@ -15,17 +15,15 @@ import hashlib
 import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from pydantic import Field, field_validator, model_validator
-
-from r1kit.config import Config, InputError, R1kitError
-from r1kit.jsonl import BadRows, column, first_error, is_null_like, read_usable
+from r1kit.config import InputError, R1kitError
+from r1kit.jsonl import column, first_error, is_null_like, read_usable
 from r1kit.language import scripts_of
-from r1kit.tasks.overlap import is_held_out_prompt, without_contaminated, without_duplicates
+from r1kit.tasks.overlap import without_contaminated, without_duplicates
+from r1kit.tasks.splits import SplitFiles, Splits, counts_of, hold_out
 from r1kit.tasks.task import stamp_of
 from r1kit.tasks.turns import Context, columns_with, is_conversation, read_prompt, read_turns
 from r1kit.types import Problem, Verdict
@@ -35,40 +33,14 @@ PROMPTS = ("prompt", "question", "instruction")
 RESPONSES = ("response", "completion")
 
 
-class PromptsConfig(Config):
-    """The options of a prompts task in a recipe. Files are looked up from the current folder.
+class PromptsConfig(SplitFiles):
+    """The options of a prompts task in a recipe.
 
     ``prompt`` and ``response`` name the columns; by default the first of PROMPTS and RESPONSES that the row
-    has. ``language`` is that of rows without a column ``language``. ``limit`` bounds each split. ``bad_rows:
-    quarantine`` writes rows that cannot be used to FILE.bad.jsonl and goes on, up to 5 % of a file."""
+    has. ``language`` is that of rows without a column ``language``."""
 
-    train: str | None = None
-    held_out: str | None = None
     prompt: str | None = None
     response: str | None = None
-    language: str = "en"
-    limit: int | None = Field(default=None, ge=1)
-    bad_rows: BadRows = "error"
-
-    @field_validator("language")
-    @classmethod
-    def _language_is_known(cls, language: str) -> str:
-        scripts_of(language)
-        return language
-
-    @model_validator(mode="after")
-    def _has_a_file(self) -> Self:
-        if self.train is None and self.held_out is None:
-            raise ValueError("a prompts task needs train: FILE.jsonl, held_out: FILE.jsonl, or both")
-        return self
-
-
-@dataclass(frozen=True, slots=True)
-class Splits:
-    """The prompts by split, and one line about them."""
-
-    problems: Mapping[str, Sequence[Problem]]
-    about: str
 
 
 class Prompts:
@@ -82,14 +54,7 @@ class Prompts:
     def problems(self, split: str) -> Sequence[Problem]:
         """The prompts of "train" or "held_out". Raises R1kitError naming file, line and fix for what cannot
         be read."""
-        found = self._splits().problems
-        if not found.get(split):
-            state = "is empty" if split in found else "is not there"
-            raise R1kitError(
-                f"task {self.name}: the split {split!r} {state}; give more rows, or {split}: FILE.jsonl "
-                f"({self.about()})"
-            )
-        return found[split]
+        return self._splits().of(self.name, split)
 
     def input_errors(self) -> Iterator[InputError]:
         """What is wrong with the files as their first rows show: missing, another format, no such column."""
@@ -138,8 +103,7 @@ def _read_splits(name: str, config: PromptsConfig, stamps: tuple[tuple[str, int,
     if config.train is not None:
         train = _read_file(name, config, config.train)
         if config.held_out is None:
-            found["held_out"] = [problem for problem in train if is_held_out_prompt(problem.prompt)]
-            train = [problem for problem in train if not is_held_out_prompt(problem.prompt)]
+            train, found["held_out"] = hold_out(train)
         else:
             train = without_contaminated(train, [problem.prompt for problem in found["held_out"]])
         found["train"] = train
@@ -150,14 +114,9 @@ def _read_splits(name: str, config: PromptsConfig, stamps: tuple[tuple[str, int,
 def _about(
     name: str, splits: Mapping[str, Sequence[Problem]], stamps: tuple[tuple[str, int, int], ...]
 ) -> str:
-    counts = ", ".join(
-        f"{len(splits[split])} {split.replace('_', ' ')}"
-        for split in ("train", "held_out")
-        if split in splits
-    )
     answered = sum("response" in problem.columns for problems in splits.values() for problem in problems)
     files = " and ".join(Path(path).name for path, _, _ in stamps)
-    return f"{name}: {counts} prompts of {files}, {answered} with a written answer"
+    return f"{name}: {counts_of(splits)} prompts of {files}, {answered} with a written answer"
 
 
 def _read_file(name: str, config: PromptsConfig, file: str) -> list[Problem]:

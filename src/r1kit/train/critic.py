@@ -10,12 +10,13 @@ value."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from r1kit.train.objectives import Predictions
+from r1kit.train.objectives import Needs, Predictions
 from r1kit.train.packing import Batch
 from r1kit.types import Rollout
 
@@ -78,11 +79,7 @@ class ValueLoss:
     of the rollout in ``old_logprobs``."""
 
     clip: float | None
-    mtp_weight: float = 0.0
-    balance_weight: float = 0.0
-    wants_entropy: bool = False
-    wants_values: bool = True
-    names: tuple[str, ...] = ("tokens", "squares", "value_clipped")
+    needs: ClassVar[Needs] = Needs(("tokens", "squares", "value_clipped"), values=True)
 
     def __call__(self, predictions: Predictions, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         assert predictions.values_BT is not None

@@ -14,7 +14,7 @@ SFT alone; this continues where SFT on the teacher's answers ends. The loop is r
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -27,7 +27,7 @@ from r1kit.rewards import WeightedReward
 from r1kit.tokenizer import Tokenizer
 from r1kit.train.advantage_rows import policy_row
 from r1kit.train.learner import LearnerProtocol, Metrics
-from r1kit.train.objectives import Objective, Predictions
+from r1kit.train.objectives import Needs, Objective, Predictions
 from r1kit.train.optimizers import ScheduleConfig
 from r1kit.train.packing import Batch
 from r1kit.train.policy_loss import PolicyLoss, PolicyLossConfig
@@ -81,11 +81,7 @@ class OnPolicyConfig(Config):
 class ReverseDivergence:
     """The full form as an objective of a learner that follows the teacher."""
 
-    mtp_weight: float = 0.0
-    balance_weight: float = 0.0
-    wants_entropy: bool = False
-    wants_values: bool = False
-    names: tuple[str, ...] = ("tokens", "divergence", "gap")
+    needs: ClassVar[Needs] = Needs(("tokens", "divergence", "gap"))
 
     def __call__(self, predictions: Predictions, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         assert predictions.divergence_BT is not None

@@ -10,11 +10,10 @@ are half as large, because the logits of two models are held. The teacher gets n
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from r1kit.train.lm_head import part_rows
+from r1kit.train.lm_head import logits_of, split_positions
 
 
 def reverse_divergence(
@@ -37,18 +36,13 @@ def reverse_divergence(
 class _ReverseDivergence(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
-        hidden_ND: Tensor,
-        weight_VD: Tensor,
-        teacher_ND: Tensor,
-        teacher_weight_VD: Tensor,
-        temperatures_N: Tensor | None,
-        dtype: torch.dtype,
-    ) -> Tensor:
+        ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, teacher_ND: Tensor, teacher_weight_VD: Tensor,
+        temperatures_N: Tensor | None, dtype: torch.dtype,
+    ) -> Tensor:  # fmt: skip
         found_N = torch.zeros(
             len(hidden_ND), dtype=torch.promote_types(dtype, torch.float32), device=hidden_ND.device
         )
-        for part in _parts(len(hidden_ND), len(weight_VD)):
+        for part in split_positions(len(hidden_ND), 2 * len(weight_VD)):
             logs_NV = _logprobs(hidden_ND, weight_VD, temperatures_N, part, dtype)
             target_NV = _logprobs(teacher_ND, teacher_weight_VD, temperatures_N, part, dtype)
             found_N[part] = (logs_NV.exp() * (logs_NV - target_NV)).sum(-1)
@@ -61,7 +55,7 @@ class _ReverseDivergence(torch.autograd.Function):
     def backward(ctx: Any, grad_N: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
         hidden_ND, weight_VD, teacher_ND, teacher_weight_VD, temperatures_N, found_N = ctx.saved_tensors
         grad_hidden, grad_weight = torch.empty_like(hidden_ND), torch.zeros_like(weight_VD)
-        for part in _parts(len(hidden_ND), len(weight_VD)):
+        for part in split_positions(len(hidden_ND), 2 * len(weight_VD)):
             logs_NV = _logprobs(hidden_ND, weight_VD, temperatures_N, part, ctx.dtype)
             excess_NV = (
                 logs_NV
@@ -75,16 +69,8 @@ class _ReverseDivergence(torch.autograd.Function):
         return grad_hidden, grad_weight, None, None, None, None
 
 
-def _parts(rows: int, vocabulary: int) -> list[slice]:
-    step = part_rows(2 * vocabulary)
-    return [slice(start, start + step) for start in range(0, rows, step)]
-
-
 def _logprobs(
     hidden_ND: Tensor, weight_VD: Tensor, temperatures_N: Tensor | None, part: slice, dtype: torch.dtype
 ) -> Tensor:
-    with torch.autocast(hidden_ND.device.type, enabled=False):
-        logits_NV = F.linear(hidden_ND[part].to(dtype), weight_VD.to(dtype)).to(
-            torch.promote_types(dtype, torch.float32)
-        )
-    return (logits_NV if temperatures_N is None else logits_NV / temperatures_N[part, None]).log_softmax(-1)
+    temperatures_N = None if temperatures_N is None else temperatures_N[part]
+    return logits_of(hidden_ND[part], weight_VD, temperatures_N, dtype).log_softmax(-1)

@@ -84,13 +84,9 @@ class LearnerProtocol(Protocol):
     def follow(self, teacher: "LearnerProtocol") -> None: ...
 
     def save(
-        self,
-        directory: Path,
-        progress: Mapping[str, int],
-        texts: Mapping[str, str] = {},
-        others: Mapping[str, "LearnerProtocol"] = {},
-        owners: Sequence[str] = (),
-    ) -> None: ...
+        self, directory: Path, progress: Mapping[str, int], texts: Mapping[str, str] = {},
+        others: Mapping[str, "LearnerProtocol"] = {}, owners: Sequence[str] = (),
+    ) -> None: ...  # fmt: skip
 
     def restore(self, directory: Path, name: str = "", owners: Sequence[str] = ()) -> Mapping[str, int]: ...
 
@@ -131,8 +127,8 @@ class Learner:
         Where gradient, loss or a statistic is not finite nothing is applied; "skipped" is then 1, and
         ``fault`` names the rows. Raises R1kitError when that happens ``max_skipped`` times in a row."""
         self.model.train()
-        sums = {name: torch.zeros(()) for name in (*objective.names, "loss", "mtp")}
-        for batch in self.batches(rows, share=not objective.wants_values):
+        sums = {name: torch.zeros(()) for name in (*objective.needs.statistics, "loss", "mtp")}
+        for batch in self.batches(rows, share=not objective.needs.values):
             loss, statistics = self.batch_loss(batch, objective)
             if loss.requires_grad:  # False for a batch without trained tokens
                 loss.backward()  # type: ignore[no-untyped-call]
@@ -190,13 +186,9 @@ class Learner:
         self._teacher = teacher.model
 
     def save(
-        self,
-        directory: Path,
-        progress: Mapping[str, int],
-        texts: Mapping[str, str] = {},
-        others: Mapping[str, "Learner"] = {},
-        owners: Sequence[str] = (),
-    ) -> None:
+        self, directory: Path, progress: Mapping[str, int], texts: Mapping[str, str] = {},
+        others: Mapping[str, "Learner"] = {}, owners: Sequence[str] = (),
+    ) -> None:  # fmt: skip
         """Write the state of a step, with ``others`` under their names; it belongs to the first of
         ``owners``."""
         keep = checkpoint.Keep(self.config.keep_last, self.config.keep_every)
@@ -295,30 +287,29 @@ class Learner:
 
     def batch_loss(self, batch: Batch, objective: Objective) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of one packed batch, with gradient, and the objective's summed statistics."""
+        needs = objective.needs
         with self._autocast():
-            balance = bool(objective.balance_weight)
+            balance = bool(needs.balance_weight)
             context = {"experts_BTLA": batch.experts_BTLA, "beginnings_BT": batch.beginnings_BT}
             out = self.model(
                 batch.tokens_BT, batch.positions_BT, batch.segments_BT, balance=balance, **context
             )
-            predictions = self._predict(
-                out.hidden_BTD, batch, bool(objective.wants_entropy), objective.wants_values
-            )
+            predictions = self._predict(out.hidden_BTD, batch, needs.entropy, needs.values)
             if self._teacher is not None:
                 predictions = replace(
                     predictions, divergence_BT=self._divergence(out.hidden_BTD, self._teacher, batch)
                 )
             loss, statistics = objective(predictions, batch)
-            if objective.mtp_weight:
+            if needs.mtp_weight:
                 mtp = self._mtp_loss(out.last_BTD, batch)
-                loss = loss + objective.mtp_weight * mtp
+                loss = loss + needs.mtp_weight * mtp
                 statistics["mtp"] = mtp
             if balance:
                 share_BS = (
                     members(batch.segments_BT, batch.beginnings_BT)
                     * (batch.weights_BT * batch.mask_BT)[:, None]
                 ).sum(-1)
-                loss = loss + objective.balance_weight * (out.balance_BS * share_BS).sum()
+                loss = loss + needs.balance_weight * (out.balance_BS * share_BS).sum()
         return loss, statistics
 
     def _predict(self, hidden_BTD: Tensor, batch: Batch, entropy: bool, values: bool) -> Predictions:

@@ -44,9 +44,15 @@ def token_logprobs(
     return found
 
 
-def part_rows(vocabulary: int) -> int:
-    """How many positions go through the head at once."""
-    return max(ROW_STEP, PART_LOGITS // vocabulary // ROW_STEP * ROW_STEP)
+def part_rows(logits: int) -> int:
+    """How many positions go through the head at once, with so many logits for each."""
+    return max(ROW_STEP, PART_LOGITS // logits // ROW_STEP * ROW_STEP)
+
+
+def split_positions(positions: int, logits: int) -> list[slice]:
+    """The parts of the positions that go through the head one after another."""
+    step = part_rows(logits)
+    return [slice(start, start + step) for start in range(0, positions, step)]
 
 
 class _Head(torch.autograd.Function):
@@ -64,9 +70,9 @@ class _Head(torch.autograd.Function):
         logprobs_N, entropy_N, normaliser_N = (
             torch.zeros(len(hidden_ND), dtype=wide, device=hidden_ND.device) for _ in range(3)
         )
-        parts, kept = _parts(len(hidden_ND), len(weight_VD)), None
+        parts, kept = split_positions(len(hidden_ND), len(weight_VD)), None
         for part in parts:
-            logits_NV = _logits(hidden_ND[part], weight_VD, _of(temperatures_N, part), dtype)
+            logits_NV = logits_of(hidden_ND[part], weight_VD, _of(temperatures_N, part), dtype)
             normaliser_N[part], logprobs_N[part], entropies_N = _normalise(
                 logits_NV, targets_N[part], entropy
             )
@@ -81,21 +87,19 @@ class _Head(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(
-        ctx: Any, *grads: Tensor | None
-    ) -> tuple[Tensor | None, Tensor | None, None, None, None, None]:
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         hidden_ND, weight_VD, targets_N, temperatures_N, normaliser_N, entropy_N = ctx.saved_tensors
         kept, ctx.kept = ctx.kept, None  # they are overwritten: a second pass computes them again
         if grads[0] is None and grads[1] is None:
             return None, None, None, None, None, None
         grad_hidden, grad_weight = torch.empty_like(hidden_ND), torch.zeros_like(weight_VD)
         product_weight = weight_VD.to(ctx.dtype)
-        for part in _parts(len(hidden_ND), len(weight_VD)):
+        for part in split_positions(len(hidden_ND), len(weight_VD)):
             temperature_N, of_logprob_N, of_entropy_N = (
                 _of(tensor_N, part) for tensor_N in (temperatures_N, *grads)
             )
             logits_NV = (
-                _logits(hidden_ND[part], weight_VD, temperature_N, ctx.dtype) if kept is None else kept
+                logits_of(hidden_ND[part], weight_VD, temperature_N, ctx.dtype) if kept is None else kept
             )
             of_part = (targets_N[part], normaliser_N[part], entropy_N[part], of_logprob_N, of_entropy_N)
             slopes_NV = _slopes(logits_NV, *of_part, temperature_N).to(ctx.dtype)
@@ -106,18 +110,14 @@ class _Head(torch.autograd.Function):
         return grad_hidden, grad_weight, None, None, None, None
 
 
-def _parts(positions: int, vocabulary: int) -> list[slice]:
-    step = part_rows(vocabulary)
-    return [slice(start, start + step) for start in range(0, positions, step)]
-
-
 def _of(tensor_N: Tensor | None, part: slice) -> Tensor | None:
     return None if tensor_N is None else tensor_N[part]
 
 
-def _logits(
+def logits_of(
     hidden_ND: Tensor, weight_VD: Tensor, temperatures_N: Tensor | None, dtype: torch.dtype
 ) -> Tensor:
+    """Logits [N, V] divided by their temperatures; the product runs in ``dtype``."""
     with torch.autocast(hidden_ND.device.type, enabled=False):
         logits_NV = F.linear(hidden_ND.to(dtype), weight_VD.to(dtype)).to(
             torch.promote_types(dtype, torch.float32)
@@ -138,14 +138,9 @@ def _normalise(logits_NV: Tensor, targets_N: Tensor, entropy: bool) -> tuple[Ten
 
 
 def _slopes(
-    logits_NV: Tensor,
-    targets_N: Tensor,
-    normaliser_N: Tensor,
-    entropy_N: Tensor,
-    of_logprob_N: Tensor | None,
-    of_entropy_N: Tensor | None,
-    temperature_N: Tensor | None,
-) -> Tensor:
+    logits_NV: Tensor, targets_N: Tensor, normaliser_N: Tensor, entropy_N: Tensor,
+    of_logprob_N: Tensor | None, of_entropy_N: Tensor | None, temperature_N: Tensor | None,
+) -> Tensor:  # fmt: skip
     """dL/dlogits, before their temperature, from the slopes of log-probability and entropy; see the equation
     on top. May overwrite the logits."""
     if logits_NV.dtype == torch.float32 and fused.usable(logits_NV):

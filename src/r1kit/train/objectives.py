@@ -16,7 +16,7 @@ from r1kit.train.packing import Batch
 @dataclass(frozen=True, slots=True)
 class Predictions:
     """logprobs_BT: log-probability of each target in float32, with gradient, zero where not trained;
-    entropy_BT: of the distribution it came from, with gradient (zero unless ``wants_entropy``); values_BT:
+    entropy_BT: of the distribution it came from, with gradient (zero unless Needs.entropy); values_BT:
     the scalar head's outputs, if there is one; divergence_BT: from the teacher's distribution
     (divergence.py), with gradient, zero where not trained, if the learner has a teacher."""
 
@@ -26,25 +26,26 @@ class Predictions:
     divergence_BT: Tensor | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What the learner must compute for an objective besides the log-probabilities.
+
+    ``statistics`` names what the objective returns, because a process without rows has to add zeros under
+    the same names. ``entropy``, ``values``: Predictions.entropy_BT and values_BT. ``mtp_weight`` and
+    ``balance_weight``: of the losses that the learner adds (see CrossEntropy)."""
+
+    statistics: tuple[str, ...] = ()
+    entropy: bool = False
+    values: bool = False
+    mtp_weight: float = 0.0
+    balance_weight: float = 0.0
+
+
 class Objective(Protocol):
-    """``wants_entropy`` and ``wants_values``: what the learner must compute. The returned statistics are sums
-    over tokens, to be added over batches and processes. ``names`` lists them, because a process without rows
-    has to add zeros under the same names."""
+    """A loss. The returned statistics are sums over tokens, to be added over batches and processes."""
 
     @property
-    def names(self) -> tuple[str, ...]: ...
-
-    @property
-    def wants_entropy(self) -> bool: ...
-
-    @property
-    def wants_values(self) -> bool: ...
-
-    @property
-    def mtp_weight(self) -> float: ...
-
-    @property
-    def balance_weight(self) -> float: ...
+    def needs(self) -> Needs: ...
 
     def __call__(self, predictions: Predictions, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]: ...
 
@@ -56,9 +57,10 @@ class CrossEntropy:
 
     mtp_weight: float = 0.0
     balance_weight: float = 0.0
-    wants_entropy: bool = False
-    wants_values: bool = False
-    names: tuple[str, ...] = ("nats", "tokens")
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(("nats", "tokens"), mtp_weight=self.mtp_weight, balance_weight=self.balance_weight)
 
     def __call__(self, predictions: Predictions, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         loss = -(predictions.logprobs_BT * batch.weights_BT * batch.mask_BT).sum()

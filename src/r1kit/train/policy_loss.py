@@ -32,14 +32,14 @@ gradient itself; LUSPO 2602.05261)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from r1kit.config import R1kitError
-from r1kit.train.objectives import Predictions
+from r1kit.train.objectives import Needs, Predictions
 from r1kit.train.packing import Batch
 from r1kit.train.surrogates import Moves, SurrogateConfig, gain, row_mean
 
@@ -127,11 +127,7 @@ class PolicyLoss:
     the surrogate's bound or the sequence mask; |log pi - log pi_old|."""
 
     config: PolicyLossConfig
-    mtp_weight: float = 0.0
-    balance_weight: float = 0.0
-    wants_entropy: bool = True
-    wants_values: bool = False
-    names: tuple[str, ...] = ("tokens", "entropy", "kl_ref", "clipped", "gap")
+    needs: ClassVar[Needs] = Needs(("tokens", "entropy", "kl_ref", "clipped", "gap"), entropy=True)
 
     def __call__(self, predictions: Predictions, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         config, mask_BT, logprobs_BT = self.config, batch.mask_BT, predictions.logprobs_BT

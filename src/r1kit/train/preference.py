@@ -10,6 +10,7 @@ need not be in one batch or process."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -17,29 +18,16 @@ from torch import Tensor
 from r1kit.chat import Chat
 from r1kit.seeds import derive_seed
 from r1kit.train.learner import LearnerProtocol, Metrics
-from r1kit.train.objectives import Predictions
+from r1kit.train.objectives import Needs, Predictions
 from r1kit.train.packing import Batch
-from r1kit.types import Labelled, Problem, Rollout, Row
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """Two texts for one prompt, as the reward model reads them, the better one first."""
-
-    problem: Problem
-    chosen: str
-    rejected: str
+from r1kit.types import Labelled, Preference, Problem, Rollout, Row
 
 
 @dataclass(frozen=True, slots=True)
 class SlopeLoss:
     """sum(advantage x value) at the marked positions, where ``advantage`` is the slope dL/dv."""
 
-    mtp_weight: float = 0.0
-    balance_weight: float = 0.0
-    wants_entropy: bool = False
-    wants_values: bool = True
-    names: tuple[str, ...] = ()
+    needs: ClassVar[Needs] = Needs(values=True)
 
     def __call__(self, predictions: Predictions, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         assert predictions.values_BT is not None
@@ -90,9 +78,9 @@ class RewardTraining:
 
 
 def train_pairwise(
-    learner: LearnerProtocol, chat: Chat, pairs: Sequence[Pair], how: RewardTraining
+    learner: LearnerProtocol, chat: Chat, pairs: Sequence[Preference], how: RewardTraining
 ) -> list[Metrics]:
-    """Bradley-Terry training; metrics per step."""
+    """Bradley-Terry training on the responses' answers; metrics per step."""
     history = []
     for chosen in minibatches(len(pairs), how.batch, how.epochs, how.seed):
         rows = pair_rows(chat, [pairs[i] for i in chosen], how.context)
@@ -124,15 +112,17 @@ def _metrics(loss: float, accuracy: float, update: Metrics) -> Metrics:
     return {"loss": float(loss), "accuracy": float(accuracy), "optim/grad_norm": update["grad_norm"]}
 
 
-def pair_rows(chat: Chat, pairs: Sequence[Pair], context: int) -> list[Row]:
-    """The rows of chosen and rejected, in turn."""
+def pair_rows(chat: Chat, pairs: Sequence[Preference], context: int) -> list[Row]:
+    """The rows of chosen and rejected answers, in turn."""
     return [
-        text_row(chat, pair.problem, text, context) for pair in pairs for text in (pair.chosen, pair.rejected)
+        text_row(chat, pair.problem, response.answer, context)
+        for pair in pairs
+        for response in (pair.chosen, pair.rejected)
     ]
 
 
-def pair_accuracy(learner: LearnerProtocol, chat: Chat, pairs: Sequence[Pair], context: int) -> float:
-    """How often the chosen text has the higher value."""
+def pair_accuracy(learner: LearnerProtocol, chat: Chat, pairs: Sequence[Preference], context: int) -> float:
+    """How often the chosen answer has the higher value."""
     values = read_values(learner, pair_rows(chat, pairs, context))
     return float((values[0::2] > values[1::2]).mean())
 

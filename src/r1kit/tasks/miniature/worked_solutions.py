@@ -14,22 +14,16 @@ LANGUAGES = ("en", "zh")
 
 _WORDS: dict[str, dict[str, tuple[str, ...]]] = {
     "en": {
-        "first": ("first", "start with", "begin with"),
-        "next": ("then", "next", "after that"),
-        "last": ("so", "so we get", "the result is"),
-        "check": ("check", "let me verify"),
-        "fine": ("right", "good"),
-        "wrong": ("wait", "no wait"),
+        "first": ("first", "start with", "begin with"), "next": ("then", "next", "after that"),
+        "last": ("so", "so we get", "the result is"), "check": ("check", "let me verify"),
+        "fine": ("right", "good"), "wrong": ("wait", "no wait"),
     },
     "zh": {
-        "first": ("先算", "首先", "开始"),
-        "next": ("再算", "然后", "接着"),
-        "last": ("所以", "因此得到", "结果是"),
-        "check": ("检查", "验算"),
-        "fine": ("对", "正确"),
-        "wrong": ("等等", "不对"),
+        "first": ("先算", "首先", "开始"), "next": ("再算", "然后", "接着"),
+        "last": ("所以", "因此得到", "结果是"), "check": ("检查", "验算"),
+        "fine": ("对", "正确"), "wrong": ("等等", "不对"),
     },
-}
+}  # fmt: skip
 _COMMA = {"en": ", ", "zh": "，"}
 
 _READABLE: dict[str, dict[str, tuple[str, ...]]] = {

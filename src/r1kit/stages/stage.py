@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, get_args
 
-from pydantic import field_validator, model_validator
+from pydantic import ConfigDict, field_validator, model_validator
 
 from r1kit.config import Config, ConfigError, InputError, KeyPath
 from r1kit.jsonl import BadRows, column, first_error
 from r1kit.log import Log
 from r1kit.runtime import Runtime
+from r1kit.user_code import Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +142,30 @@ class Stage(Config):
     def inputs(self) -> list[str]:
         """Name the stages this one reads, each once, in order of appearance."""
         return list(dict.fromkeys(reference[1:].partition("/")[0] for _, reference in self.references()))
+
+
+class UnloadedStage(Stage):
+    """The stand-in of a stage outside r1kit whose code was not imported. Its keys are kept as they are
+    written; only references to other stages are checked."""
+
+    model_config = ConfigDict(extra="allow")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _suggest_known_keys(cls, data: Any) -> Any:
+        return data
+
+
+def _is_stage(found: type) -> bool:
+    return issubclass(found, Stage) and found.run is not Stage.run
+
+
+STAGE = Shape(
+    "a stage",
+    "a class on r1kit.stages.stage.Stage with run(ctx)",
+    is_class=_is_stage,
+    stand_in=UnloadedStage,
+)
 
 
 def file_errors(

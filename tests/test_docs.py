@@ -38,6 +38,7 @@ LAYERS = {
         "jsonl",
         "language",
         "user_code",
+        "addresses",
         "files",
         "seeds",
         "config",

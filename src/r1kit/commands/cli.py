@@ -90,8 +90,8 @@ Trust = Annotated[
     bool,
     typer.Option(
         "--trust",
-        help="Import the code that the recipe names (my.py:Name), which runs it; to look at a recipe, none of "
-        "it is run.",
+        help="Import the code that the recipe names (my.py:Name), which runs it. Otherwise none of it is "
+        "run.",
     ),
 ]
 
@@ -99,6 +99,8 @@ Trust = Annotated[
 @app.callback()
 def _import_nothing(context: typer.Context) -> None:
     # Only commands that are asked to run code import it: ``run``, ``eval`` and what has --trust.
+    if "--help" in sys.argv:  # prints and ends; the import below is slow
+        return
     from r1kit.user_code import imports
 
     context.with_resource(imports(False))

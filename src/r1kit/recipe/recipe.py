@@ -15,13 +15,11 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import SerializeAsAny, ValidationError, field_validator
 
 from r1kit.addresses import plain_without_secrets, read_address, without_secrets
-from r1kit.config import Config, ConfigError, KeyPath, explain_problem, shorten, suggest
+from r1kit.config import Config, ConfigError, KeyPath, Unloaded, explain_problem, shorten, suggest
 from r1kit.recipe.layers import Layers, read_layers
 from r1kit.rewards.endpoint import check_variable
 from r1kit.runtime import RuntimeConfig, config_class
-from r1kit.runtime.runtime import UnloadedRuntime
-from r1kit.stages.rl import UnloadedAlgorithm
-from r1kit.stages.stage import STAGE, Stage, UnloadedStage
+from r1kit.stages.stage import STAGE, Stage
 from r1kit.user_code import imports, load_name
 
 StageTable = Mapping[str, type[Stage]]
@@ -129,13 +127,12 @@ def resolved(recipe: Recipe) -> dict[str, Any]:
 def unloaded(recipe: Recipe) -> set[str]:
     """The names of the stages of which some code was not imported, so that their configuration is not
     complete; all of them where the runtime's was not."""
-    if isinstance(recipe.runtime, UnloadedRuntime):
+    if isinstance(recipe.runtime, Unloaded):
         return {stage.name for stage in recipe.stages}
-    kinds = (UnloadedStage, UnloadedAlgorithm)
     return {
         stage.name
         for stage in recipe.stages
-        if isinstance(stage, kinds) or any(isinstance(value, kinds) for value in vars(stage).values())
+        if isinstance(stage, Unloaded) or any(isinstance(value, Unloaded) for value in vars(stage).values())
     }
 
 

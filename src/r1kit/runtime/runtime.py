@@ -1,11 +1,9 @@
 """What a runtime is: the protocol that stages use, and the base of its configuration."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from pydantic import ConfigDict, model_validator
-
-from r1kit.config import Config
+from r1kit.config import Config, Unloaded
 from r1kit.files import hash_file
 from r1kit.user_code import Shape, code_file
 
@@ -62,15 +60,8 @@ class RuntimeConfig(Config):
         return {"runtime": hash_file(source)} if source else {}
 
 
-class UnloadedRuntime(RuntimeConfig):
+class UnloadedRuntime(Unloaded, RuntimeConfig):
     """The stand-in of a runtime outside r1kit whose code was not imported; its keys are not checked."""
-
-    model_config = ConfigDict(extra="allow")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _suggest_known_keys(cls, data: Any) -> Any:
-        return data
 
 
 def _is_runtime(found: type) -> bool:

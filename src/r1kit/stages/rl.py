@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, ConfigDict, SerializeAsAny, model_validator
+from pydantic import BeforeValidator, SerializeAsAny
 
 from r1kit.chat import Chat
-from r1kit.config import ConfigError
+from r1kit.config import ConfigError, Unloaded
 from r1kit.data.curriculum import CurriculumConfig
 from r1kit.data.mixture import Mixture
 from r1kit.rewards import WeightedReward
@@ -26,16 +26,9 @@ from r1kit.train.rollouts import Policy, Watch
 from r1kit.user_code import Shape, load_name
 
 
-class UnloadedAlgorithm(RLConfig):
+class UnloadedAlgorithm(Unloaded, RLConfig):
     """The stand-in of an algorithm outside r1kit whose code was not imported; of its keys only those that
     every algorithm has are checked."""
-
-    model_config = ConfigDict(extra="allow")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _suggest_known_keys(cls, data: Any) -> Any:
-        return data
 
 
 def _is_algorithm(found: type) -> bool:

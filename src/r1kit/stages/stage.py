@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, get_args
 
-from pydantic import ConfigDict, field_validator, model_validator
+from pydantic import field_validator, model_validator
 
-from r1kit.config import Config, ConfigError, InputError, KeyPath
+from r1kit.config import Config, ConfigError, InputError, KeyPath, Unloaded
 from r1kit.jsonl import BadRows, column, first_error
 from r1kit.log import Log
 from r1kit.runtime import Runtime
@@ -144,16 +144,9 @@ class Stage(Config):
         return list(dict.fromkeys(reference[1:].partition("/")[0] for _, reference in self.references()))
 
 
-class UnloadedStage(Stage):
+class UnloadedStage(Unloaded, Stage):
     """The stand-in of a stage outside r1kit whose code was not imported. Its keys are kept as they are
     written; only references to other stages are checked."""
-
-    model_config = ConfigDict(extra="allow")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _suggest_known_keys(cls, data: Any) -> Any:
-        return data
 
 
 def _is_stage(found: type) -> bool:

@@ -77,9 +77,8 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_redirect_is_followed_and_the_key_stays(status: int, place: str) -> None:
     with server(says(200)) as (other, stolen):
         target = place.format(other)
-        with server(says(status, Location=target)) as (port, seen):
-            with pytest.raises(R1kitError) as raised:
-                complete_chat(f"http://127.0.0.1:{port}/v1", {}, "MY_KEY", 5)
+        with server(says(status, Location=target)) as (port, seen), pytest.raises(R1kitError) as raised:
+            complete_chat(f"http://127.0.0.1:{port}/v1", {}, "MY_KEY", 5)
     assert stolen == []
     assert seen == [("POST", "/v1/chat/completions", f"Bearer {KEY}")]  # once, and to the named host
     said = str(raised.value)
@@ -90,9 +89,9 @@ def test_no_redirect_is_followed_and_the_key_stays(status: int, place: str) -> N
 def test_a_page_that_refreshes_to_another_is_no_reply() -> None:
     with server(says(200)) as (other, stolen):
         page = f'<meta http-equiv="refresh" content="0; url=http://localhost:{other}/">'.encode()
-        with server(says(200, page, Refresh=f"0; url=http://localhost:{other}/")) as (port, _):
-            with pytest.raises(R1kitError, match="no answer"):
-                complete_chat(f"http://127.0.0.1:{port}", {}, "MY_KEY", 5, attempts=1)
+        refreshes = says(200, page, Refresh=f"0; url=http://localhost:{other}/")
+        with server(refreshes) as (port, _), pytest.raises(R1kitError, match="no answer"):
+            complete_chat(f"http://127.0.0.1:{port}", {}, "MY_KEY", 5, attempts=1)
     assert stolen == []
 
 
@@ -238,7 +237,10 @@ JUDGED = """
 name: judged
 runtime: {{kind: local, processes: 1}}
 stages:
-  - {{stage: "own.py:Own", address: "{address}", judge: {{endpoint: "{endpoint}", model: m, key_variable: MY_KEY}}}}
+  - stage: "own.py:Own"
+    name: own
+    address: "{address}"
+    judge: {{endpoint: "{endpoint}", model: m, key_variable: MY_KEY}}
 """
 OWN = """
 from r1kit.stages.stage import Stage
@@ -295,7 +297,7 @@ def test_an_endpoint_with_a_password_is_refused_and_nothing_is_written(
         assert isinstance(result.exception, ConfigError), arguments
         assert "pass-word" not in str(result.exception) + result.output
         assert str(result.exception).startswith(
-            "r.yaml:5: stages.own.judge.endpoint: http://***@host/v1 has a"
+            "r.yaml:8: stages.own.judge.endpoint: http://***@host/v1 has a"
         )
     with pytest.raises(ConfigError) as raised:
         load("r.yaml", ["stages.own.judge.endpoint=https://me:pass-word@host/v1"])
@@ -310,7 +312,7 @@ def test_a_key_in_place_of_a_variables_name_is_refused_and_not_shown(
     (tmp_path / "own.py").write_text(OWN)
     text = JUDGED.format(address="", endpoint="https://host/v1").replace("MY_KEY", "sk-real-key")
     (tmp_path / "r.yaml").write_text(text)
-    with pytest.raises(ConfigError, match=r"r\.yaml:5: .*the name of an environment variable") as raised:
+    with pytest.raises(ConfigError, match=r"r\.yaml:8: .*the name of an environment variable") as raised:
         load("r.yaml")
     assert "sk-real-key" not in str(raised.value)
 
@@ -395,5 +397,7 @@ def test_show_has_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     )
     assert resolved(load("r.yaml"))["stages"][0]["address"] == "ftp://***@host"
     for words in (["show", "r.yaml"], ["show", "r.yaml", "--json"]):
-        said = CliRunner().invoke(app, words).output
-        assert "ftp://***@host" in said and "pass-word" not in said and "MY_KEY" in said
+        result = CliRunner().invoke(app, words)
+        assert result.exception is None, result.exception
+        said = result.output
+        assert "ftp://***@host" in said and "pass-word" not in said and "MY_KEY" in said, said

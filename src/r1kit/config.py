@@ -51,7 +51,7 @@ class Config(BaseModel):
 
 class Unloaded(Config):
     """Marks the stand-in of a configuration outside r1kit whose code was not imported. Keys that it does not
-    know are kept as they are written."""
+    know are kept as they are written. It has to be the last base: pydantic takes ``extra`` from there."""
 
     model_config = ConfigDict(extra="allow")
 

@@ -247,14 +247,15 @@ def _module_file(name: str) -> Path | None:
 def _load_module(name: str, file: Path) -> ModuleType:
     folder = str(Path.cwd())
     if folder not in sys.path:
-        sys.path.insert(0, folder)
+        sys.path.append(folder)  # at the end: a file of the folder must not replace a library
     try:
         module = importlib.import_module(name)
     except (Exception, SystemExit) as error:
         raise ConfigError(f"module {name!r} cannot be imported: {type(error).__name__}: {error}") from error
-    if Path(getattr(module, "__file__", None) or "").resolve() != file:
+    other = Path(getattr(module, "__file__", None) or "").resolve()
+    if other != file:
         raise ConfigError(
-            f"module {name!r}: {file} has the name of another module, which is imported already; rename it, "
+            f"module {name!r}: {file} has the name of another module, {other}; rename it, "
             f"or write {file.name}:..."
         )
     return module

@@ -60,7 +60,7 @@ class RuntimeConfig(Config):
         return {"runtime": hash_file(source)} if source else {}
 
 
-class UnloadedRuntime(Unloaded, RuntimeConfig):
+class UnloadedRuntime(RuntimeConfig, Unloaded):
     """The stand-in of a runtime outside r1kit whose code was not imported; its keys are not checked."""
 
 

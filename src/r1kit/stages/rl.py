@@ -26,7 +26,7 @@ from r1kit.train.rollouts import Policy, Watch
 from r1kit.user_code import Shape, load_name
 
 
-class UnloadedAlgorithm(Unloaded, RLConfig):
+class UnloadedAlgorithm(RLConfig, Unloaded):
     """The stand-in of an algorithm outside r1kit whose code was not imported; of its keys only those that
     every algorithm has are checked."""
 

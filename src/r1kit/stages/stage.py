@@ -144,7 +144,7 @@ class Stage(Config):
         return list(dict.fromkeys(reference[1:].partition("/")[0] for _, reference in self.references()))
 
 
-class UnloadedStage(Unloaded, Stage):
+class UnloadedStage(Stage, Unloaded):
     """The stand-in of a stage outside r1kit whose code was not imported. Its keys are kept as they are
     written; only references to other stages are checked."""
 

@@ -84,7 +84,11 @@ stages:
       "evil.py:own": 1.0
       judge: {endpoint: "https://judge.example/v1", model: m, key_variable: MY_KEY}
     rl: {algorithm: "evil.py:How", more: 0.1}
-  - {stage: pretrain, model: {preset: nano}, tokens: 9000, tokenizer: 400, corpus: {generated: {"evil.py:documents": 1.0}}}
+  - stage: pretrain
+    model: {preset: nano}
+    tokens: 9000
+    tokenizer: 400
+    corpus: {generated: {"evil.py:documents": 1.0}}
   - stage: cold_start
     init: "@a"
     rollouts_from: ["@a"]
@@ -137,7 +141,7 @@ def test_what_can_be_checked_without_importing_is(here: Path) -> None:
         "stages.a.stage=evil.py:B": "evil.py has no 'B'; name something that evil.py defines",
         "stages.a.stage=evil.py:own": "this is a function (rollouts)",
         "runtime.kind=evil.py:NUMBER": "this is the value 3; a runtime is",
-        'stages.r1_zero.rewards={"evil.py:A": 1}': "this is a class; a reward is a function (rollouts), or TRL's",
+        'stages.r1_zero.rewards={"evil.py:A": 1}': "this is a class; a reward is a function (rollouts), or",
         'stages.r1_zero.rewards={"evil.py:one": 1}': "this is a function (text); a reward is",
         'stages.r1_zero.rewards={"broken.py:f": 1}': "broken.py:2: cannot be imported: not Python",
         'stages.r1_zero.rewards={"package.inner:f": 1}': "package.inner has no 'f'",
@@ -289,7 +293,7 @@ def test_the_text_of_a_file_is_run_and_never_a_compiled_copy(here: Path) -> None
 
 def test_a_local_module_with_the_name_of_an_imported_package_is_refused(here: Path) -> None:
     (here / "numpy.py").write_text("def own(rollouts): return []\n")
-    with pytest.raises(ConfigError, match="has the name of another module, .*numpy/__init__.py; rename"):
+    with pytest.raises(ConfigError, match=r"has the name of another module, .*numpy/__init__\.py; rename"):
         load_name("numpy:own", OWN_REWARD)
 
 

@@ -39,6 +39,7 @@ LAYERS = {
         "jsonl",
         "language",
         "user_code",
+        "addresses",
         "files",
         "seeds",
         "config",

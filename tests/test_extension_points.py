@@ -49,10 +49,11 @@ from r1kit.train.advantage_rows import policy_row
 from r1kit.train.agreement_gate import sample
 from r1kit.train.grpo import GRPOConfig
 from r1kit.train.learner import LearnerProtocol
+from r1kit.train.objectives import CrossEntropy
 from r1kit.train.rl_loop import train
 from r1kit.train.rollouts import Policy
 from r1kit.types import Problem, Rollout, Row, Sampling
-from r1kit.user_code import load_file, load_name
+from r1kit.user_code import load_file
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/your-own.md").read_text(encoding="utf-8")
@@ -83,7 +84,7 @@ def imitate(out: Path, steps: int, dies_at: int = -1, **keys: object) -> Mortal:
 
 def continued(out: Path, learner: Mortal, steps: int, **keys: object) -> Mortal:
     policy = Policy(learner, NativeEngine(learner.model, [tokenizer().eos_id]), Chat(tokenizer()))
-    config = load_name("my_algo.py:BestOfN")(steps=steps, save_every=1, **{**SHAPE, **keys})
+    config = load_file(Path("my_algo.py")).BestOfN(steps=steps, save_every=1, **{**SHAPE, **keys})
     algorithm = config.build(policy, [WeightedReward("even", 1.0, even_ids)], None)
     mixture = Mixture(load_tasks({"chain": {"weight": 1, "size": 40}}), "train", 5)
     train(algorithm, mixture, 7, quiet_log(out), out)
@@ -126,7 +127,10 @@ def test_an_algorithms_own_keys_are_strict_and_survive_a_recipe(files: Path) -> 
     [
         ({"algorithm": "dapo"}, r"name a class of your own as file\.py:Class .*given: 'dapo'"),
         ({"steps": 3}, r"name a class of your own as file\.py:Class .*given: None"),
-        ({"algorithm": "my_rewards.py:brevity"}, r"no subclass of r1kit\.train\.rl_loop\.RLConfig"),
+        (
+            {"algorithm": "my_rewards.py:brevity"},
+            r"this is a function; an algorithm is a subclass of r1kit\.train\.rl_loop\.RLConfig",
+        ),
         ({"algorithm": "my_algo.py:BestOfM"}, "did you mean 'BestOfN'"),
     ],
 )
@@ -173,7 +177,7 @@ def test_a_runtime_samples_with_an_engine_of_ones_own_and_every_process_has_one(
                 np.testing.assert_allclose(
                     one.logprobs, logprobs_by_hand(prompt, one.token_ids, 0.7), atol=1e-4
                 )
-        learner.update(random_rows(4), load_name("r1kit.train.objectives:CrossEntropy")(), 1.0)
+        learner.update(random_rows(4), CrossEntropy(), 1.0)
         engine.load(learner.weights(), 3)
         assert {one.version for group in engine.generate(prompts, sampling) for one in group} == {3}
         assert engine.examine(np.arange(4), 1.0) == []
@@ -190,7 +194,7 @@ def test_an_engine_is_named_by_its_file_and_its_content_in_a_stages_record(files
     for engine, message in (
         ("vllm", r"unknown engine 'vllm': write native, or file\.py:Name"),
         ("my_engine.py:Plan", "did you mean 'Plain'"),
-        ("my_engine.py:np", "makes no engine"),
+        ("my_engine.py:np", "this is a module; an engine is a class with generate"),
     ):
         with pytest.raises(ConfigError, match=message):
             LocalConfig.parse({"engine": engine}, "runtime")
@@ -217,7 +221,7 @@ def test_helper_processes_know_the_classes_of_ones_own_files(files: Path) -> Non
     runtime = LocalRuntime(LocalConfig(processes=2))
     try:
         learner = runtime.learner(directory, learner_config(learning_rate=0.0))
-        plain = learner.update(rows, load_name("r1kit.train.objectives:CrossEntropy")(), 1.0)["loss"]
+        plain = learner.update(rows, CrossEntropy(), 1.0)["loss"]
         doubled = learner.update(rows, load_file(Path("my_loss.py")).Doubled(), 1.0)["loss"]
         assert doubled == pytest.approx(2 * plain, rel=1e-5)
     finally:
@@ -249,7 +253,7 @@ def test_a_runtime_of_ones_own_is_read_by_a_recipe_and_started(
     runtime.close()
     for kind, message in (
         ("my_runtime.py:Slum", "did you mean 'Slurm'"),
-        ("my_algo.py:BestOfN", "is no runtime: make it a subclass"),
+        ("my_algo.py:BestOfN", "this is another class; a runtime is a subclass"),
         ("ray", "unknown kind 'ray': known: local"),
     ):
         with pytest.raises(ConfigError, match=message):

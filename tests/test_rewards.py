@@ -27,7 +27,8 @@ from r1kit.rewards import (
     repeated_share,
     score,
 )
-from r1kit.rewards.judge import complete_chat, judged_score
+from r1kit.rewards.endpoint import complete_chat
+from r1kit.rewards.judge import judged_score
 from r1kit.types import Completion, Problem, Rollout, Verdict
 
 

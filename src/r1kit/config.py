@@ -49,6 +49,18 @@ class Config(BaseModel):
             raise ConfigError(describe(error, where)) from None
 
 
+class Unloaded(Config):
+    """Marks the stand-in of a configuration outside r1kit whose code was not imported. Keys that it does not
+    know are kept as they are written. It has to be the last base: pydantic takes ``extra`` from there."""
+
+    model_config = ConfigDict(extra="allow")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _suggest_known_keys(cls, data: Any) -> Any:
+        return data
+
+
 def describe(error: ValidationError, where: str) -> str:
     """One line per problem: place, key path, what is wrong."""
     return "\n".join(f"{where}: {problem}" for problem in _problems(error))

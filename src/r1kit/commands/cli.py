@@ -10,6 +10,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,6 +37,7 @@ OPTIONS = (
     "--from",
     "--dry-run",
     "--allow-change",
+    "--trust",
     "--sandbox",
     "--json",
     "--explain",
@@ -86,6 +88,26 @@ AsJson = Annotated[
 ]
 
 
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust",
+        help="Import the code that the recipe names (my.py:Name), which runs it. Otherwise none of it is "
+        "run.",
+    ),
+]
+
+
+@app.callback()
+def _import_nothing(context: typer.Context) -> None:
+    # Only commands that are asked to run code import it: ``run``, ``eval`` and what has --trust.
+    if "--help" in sys.argv:  # prints and ends; the import below is slow
+        return
+    from r1kit.user_code import imports
+
+    context.with_resource(imports(False))
+
+
 @app.command(context_settings=OVERRIDABLE)
 def run(
     recipe: RecipeFile,
@@ -95,11 +117,12 @@ def run(
     redo_from: RedoFrom = None,
     allow_change: AllowChange = False,
     dry_run: DryRun = False,
+    trust: Trust = False,
     sandbox: Sandbox = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a recipe: every stage that is not done yet, from where it was interrupted; then write the
-    report."""
+    """Run a recipe: every stage that is not done yet, from where it was interrupted; then write the report.
+    A recipe can name code (my.py:Name), which is imported and so runs."""
     flags = _choose_sandbox(sandbox)
     from r1kit.recipe.layers import read_layers
     from r1kit.runs.fingerprint import find_finished, note_finished
@@ -111,21 +134,27 @@ def run(
         _print_end(finished, {}, as_json)
         return
     from r1kit.recipe.recipe import build
+    from r1kit.recipe.uses import code_in_words, imports_of
     from r1kit.runs.execute import run as execute
+    from r1kit.user_code import imports
 
-    checked = build(layers)
     if dry_run:
-        _print_survey(checked, layers, redo_from, fresh, as_json)
+        with imports(trust):
+            _print_survey(build(layers), layers, redo_from, fresh, as_json)
         return
-    summary = execute(
-        checked,
-        fresh=fresh,
-        redo_from=redo_from,
-        allow_change=allow_change,
-        command=_command("run", str(recipe), *changes, *flags),
-        console=_console(to_stderr=as_json),
-        layers=layers,
-    )
+    console = _console(to_stderr=as_json)
+    for line in [code_in_words(code) for code in imports_of(layers.data)]:
+        console.print(line, markup=False, soft_wrap=True)
+    with imports(True):
+        summary = execute(
+            build(layers),
+            fresh=fresh,
+            redo_from=redo_from,
+            allow_change=allow_change,
+            command=_command("run", str(recipe), *changes, *flags),
+            console=console,
+            layers=layers,
+        )
     note_finished(layers, summary.run_dir)
     _print_end(summary.run_dir, summary.states, as_json)
 
@@ -137,39 +166,61 @@ def show(
     explain: Annotated[
         str | None, typer.Option("--explain", metavar="KEY", help="Print where this key's value comes from.")
     ] = None,
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
-    """Print a recipe with every default filled in, or where a key's value comes from."""
+    """Print a recipe with every default filled in, and what it imports, reads and sends; or where a key's
+    value comes from."""
     import yaml  # type: ignore[import-untyped]
 
+    from r1kit.log import printable
     from r1kit.recipe.layers import read_layers
     from r1kit.recipe.recipe import build, resolved
     from r1kit.recipe.recipe import explain as explain_key
+    from r1kit.recipe.uses import uses_of
+    from r1kit.user_code import imports
 
     layers = read_layers(recipe, normalize_overrides(overrides or []))
-    checked = build(layers)
+    with imports(trust):
+        checked = build(layers)
+        unchecked = _not_imported(checked)
     if explain is not None:
         print("\n".join(explain_key(checked, layers, explain)))
-    elif as_json:
-        print(json.dumps(resolved(checked), indent=2, ensure_ascii=False))
-    else:
-        print(yaml.safe_dump(resolved(checked), sort_keys=False, allow_unicode=True), end="")
+        return
+    plain = resolved(checked)
+    uses = uses_of(plain, layers)
+    if as_json:
+        print(json.dumps({**plain, "uses": uses.as_dict()}, indent=2, ensure_ascii=False))
+        return
+    print(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), end="")
+    lines = [*uses.in_words(), *unchecked]
+    print("\n".join(f"# {printable(line)}" for line in lines))
 
 
 @app.command(context_settings=OVERRIDABLE)
-def plan(recipe: RecipeFile, overrides: Overrides = None, out: Out = None, as_json: AsJson = False) -> None:
+def plan(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    out: Out = None,
+    trust: Trust = False,
+    as_json: AsJson = False,
+) -> None:
     """Estimate what each stage will cost: parameters, tokens, steps, memory, time. Then check every file that
     the recipe names."""
     from r1kit.commands.plan import as_table, plan_recipe
     from r1kit.recipe.inputs import check_inputs
     from r1kit.recipe.layers import read_layers
     from r1kit.recipe.recipe import build
+    from r1kit.user_code import imports
 
     layers = read_layers(recipe, normalize_overrides(overrides or [], out))
-    checked = build(layers)
-    plans = plan_recipe(checked)
-    print(json.dumps([entry.as_dict() for entry in plans], indent=2) if as_json else as_table(plans))
-    check_inputs(checked, layers, [entry.name for entry in plans if entry.basis != "measured"])
+    with imports(trust):
+        checked = build(layers)
+        plans = plan_recipe(checked)
+        print(json.dumps([entry.as_dict() for entry in plans], indent=2) if as_json else as_table(plans))
+        for line in () if as_json else _not_imported(checked):
+            print(line)
+        check_inputs(checked, layers, [entry.name for entry in plans if entry.basis != "measured"])
 
 
 @app.command()
@@ -228,8 +279,14 @@ def evaluate(
     # What follows imports torch; a mistyped folder should not wait for that.
     from r1kit.commands.evaluate import as_table, measure
     from r1kit.figures import to_json
+    from r1kit.recipe.uses import code_in_words, imports_of
+    from r1kit.user_code import imports
 
-    result = measure(folder, [name for name in tasks.split(",") if name], n, limit)
+    names = [name for name in tasks.split(",") if name]
+    for code in imports_of({"tasks": names}):
+        print(code_in_words(code), file=sys.stderr)
+    with imports(True):
+        result = measure(folder, names, n, limit)
     print(to_json(result) if as_json else as_table(result), end="" if as_json else "\n")
 
 
@@ -286,12 +343,13 @@ def main() -> None:
     try:
         app()
     except Exception as error:
+        from r1kit.addresses import without_secrets
         from r1kit.config import ConfigError, R1kitError
 
         if os.environ.get("R1KIT_DEBUG"):
             raise
         known = isinstance(error, R1kitError)
-        print(f"r1kit: {error if known else _unexpected(error)}", file=sys.stderr)
+        print(f"r1kit: {without_secrets(str(error) if known else _unexpected(error))}", file=sys.stderr)
         sys.exit(getattr(error, "exit_code", 2 if isinstance(error, ConfigError) else 1))
 
 
@@ -353,7 +411,9 @@ def _command(*words: str) -> str:
         program = f"{Path(sys.executable).name} -m r1kit"
     else:
         program = "r1kit" if shutil.which("r1kit") else sys.argv[0]
-    return f"{program} {shlex.join(words)}"
+    from r1kit.addresses import word_without_secrets
+
+    return f"{program} {shlex.join(word_without_secrets(word) for word in words)}"
 
 
 def _print_end(run_dir: Path, states: Any, as_json: bool) -> None:
@@ -381,11 +441,38 @@ def _print_end(run_dir: Path, states: Any, as_json: bool) -> None:
 
 def _print_survey(recipe: Any, layers: Any, redo_from: str | None, fresh: bool, as_json: bool) -> None:
     from r1kit.recipe.inputs import check_inputs
+    from r1kit.recipe.recipe import unloaded
     from r1kit.runs.survey import Standing, survey
 
     standings = [Standing(s, "new") for s in recipe.stages] if fresh else survey(recipe, redo_from)
+    standings = [_as_far_as_known(standing, unloaded(recipe)) for standing in standings]
     _print_standings(recipe, standings, as_json)
+    for line in () if as_json else _not_imported(recipe):
+        print(line)
     check_inputs(recipe, layers, [standing.stage.name for standing in standings if standing.state != "done"])
+
+
+def _as_far_as_known(standing: Any, unloaded: set[str]) -> Any:
+    """A stage whose code was not imported has no defaults to compare, so it cannot be said to have
+    changed."""
+    if standing.state == "changed" and standing.stage.name in unloaded:
+        return replace(standing, state="unknown", differences=())
+    return standing
+
+
+def _not_imported(recipe: Any) -> list[str]:
+    """What was not checked because the code that the recipe names was not imported, in words."""
+    from r1kit.recipe.recipe import resolved
+    from r1kit.recipe.uses import imports_of
+    from r1kit.user_code import are_imported
+
+    names = [] if are_imported() else [code.name for code in imports_of(resolved(recipe))]
+    if not names:
+        return []
+    return [
+        f"not imported, so only its file and name were checked, not its keys: {', '.join(names)} (--trust "
+        "imports it, which runs it)"
+    ]
 
 
 def _print_standings(recipe: Any, standings: Sequence[Any], as_json: bool) -> None:
@@ -398,6 +485,7 @@ def _print_standings(recipe: Any, standings: Sequence[Any], as_json: bool) -> No
         "continue": "would continue",
         "new": "would run",
         "changed": "CHANGED since it was made",
+        "unknown": "made by code that was not imported; --trust compares",
     }
     for standing in standings:
         print(f"{standing.stage.name:<20} {words[standing.state]}")

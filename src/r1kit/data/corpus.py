@@ -13,10 +13,16 @@ from r1kit.config import ConfigError, suggest
 from r1kit.tasks.documents import Layout, write_document
 from r1kit.tasks.miniature import corpus as miniature
 from r1kit.types import Problem
-from r1kit.user_code import load_name
+from r1kit.user_code import ANY, Shape, load_name
 
 Generate = Callable[..., Iterator[str]]
 
+OWN_GENERATOR = Shape(
+    "a generator of documents",
+    "a function (seed, **options) that yields texts",
+    functions=(("seed", ANY),),
+    yields=True,
+)
 GENERATORS: dict[str, Generate] = {"miniature": miniature.generate}
 
 
@@ -48,7 +54,9 @@ def load_generators(spec: Mapping[str, Any]) -> list[Generator]:
                 f"generated: unknown generator {name!r}: {suggest(name, GENERATORS)}; "
                 "your own is file.py:function"
             )
-        found.append(Generator(GENERATORS.get(name) or load_name(name), options, float(weight)))
+        found.append(
+            Generator(GENERATORS.get(name) or load_name(name, OWN_GENERATOR), options, float(weight))
+        )
     return found
 
 

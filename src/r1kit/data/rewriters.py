@@ -17,7 +17,7 @@ from r1kit.tasks.documents import write_summary
 from r1kit.tasks.miniature.rewriter import rewrite_steps
 from r1kit.tasks.task import Task
 from r1kit.types import Rollout
-from r1kit.user_code import load_name
+from r1kit.user_code import Shape, load_name
 
 Rewritten = tuple[str, str]  # thinking, summary
 Rewriter = Callable[[Sequence[Rollout]], Sequence[Rewritten | None]]
@@ -83,6 +83,11 @@ def worked_solutions(tasks: Mapping[str, Task], purity: float) -> Rewriter:
     return lambda rollouts: [rewrite_steps(rollout) for rollout in rollouts]
 
 
+OWN_REWRITER = Shape(
+    "a rewriter",
+    "a function (rollouts) that returns (thinking, summary), or None, for each",
+    functions=(("rollouts",),),
+)
 RULES: dict[str, Callable[[Mapping[str, Task], float], Rewriter]] = {
     "prose": prose,
     "worked_solutions": worked_solutions,
@@ -98,10 +103,8 @@ def load_rule(name: str, tasks: Mapping[str, Task], purity: float) -> Rewriter:
             f"unknown rule {name!r}: {suggest(name, RULES)}; your own is file.py:function, "
             'a model is {model: "@sft"} or {endpoint: URL, model: NAME}'
         )
-    rewrite = load_name(name)
-    if not callable(rewrite):
-        raise ConfigError(f"{name} is not a function of rollouts")
-    return rewrite  # type: ignore[no-any-return]
+    rewriter: Rewriter = load_name(name, OWN_REWRITER)
+    return rewriter
 
 
 def write_request(config: ModelRewriter, rollout: Rollout) -> str:

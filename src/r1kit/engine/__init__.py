@@ -5,6 +5,7 @@ An engine holds a copy of the policy and a version number of its weights; a lear
 engine, so replacing the engine replaces it everywhere. A recipe names an engine outside r1kit as
 ``runtime: {engine: my_engine.py:Name}`` (``MakeEngine``)."""
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from r1kit.model.decoder import LanguageModel
 from r1kit.model.fingerprint import Fingerprint
 from r1kit.types import Completion, Sampling
+from r1kit.user_code import Shape, takes
 
 Done = Callable[[dict[int, list[Completion]]], None]  # prompt's place -> its completions
 
@@ -52,3 +54,19 @@ class Engine(Protocol):
 
 # Of a model, and the token ids that end a completion.
 MakeEngine = Callable[[LanguageModel, Sequence[int]], Engine]
+
+
+def _makes_engines(found: type) -> bool:
+    methods = ("generate", "stream", "load", "examine")
+    return all(inspect.isfunction(getattr(found, name, None)) for name in methods) and takes(
+        found, "model", "stop_ids"
+    )
+
+
+ENGINE = Shape(
+    "an engine",
+    "a class with generate, stream, load and examine, made of a model and the ids that end a completion, or "
+    "a function (model, stop_ids) that makes one",
+    functions=(("model", "stop_ids"), ("model", "end_ids")),
+    is_class=_makes_engines,
+)

@@ -67,7 +67,7 @@ def _stage_errors(stage: Stage) -> Iterator[InputError]:
                 asked.add((*path, name))
                 errors |= {(*path, name, *inner): error for inner, error in own}
     yield from errors.items()
-    for path, text in _texts(config, ()):
+    for path, text in texts(config, ()):
         if not any(path[: len(at)] == at for at in asked):
             wrong = _text_error(path, text)
             if wrong is not None:
@@ -98,7 +98,7 @@ def _task_errors(name: str, options: Any) -> list[InputError] | None:
     return [error for say in says for error in say()] if says else None
 
 
-def _texts(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+def texts(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
     """Every text of a configuration with its key path, the keys of tables included."""
     if isinstance(value, str):
         yield path, value
@@ -106,34 +106,50 @@ def _texts(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
         for key, inner in value.items():
             if isinstance(key, str) and set("/.:") & set(key):  # a field's name is no file
                 yield (*path, key), key
-            yield from _texts(inner, (*path, key))
+            yield from texts(inner, (*path, key))
     elif isinstance(value, list | tuple):
         for index, inner in enumerate(value):
-            yield from _texts(inner, (*path, index))
+            yield from texts(inner, (*path, index))
 
 
 def _text_error(path: KeyPath, text: str) -> str | None:
     """What is wrong with the file, folder, model or code that a text names; None where nothing is, or where
     it names none."""
+    kind = input_kind(path, text)
+    return None if kind is None else _CHECKS[kind](text)
+
+
+def input_kind(path: KeyPath, text: str) -> str | None:
+    """What the text at ``path`` within a stage's configuration names, a key of ``_CHECKS``; None where it
+    names nothing that is read."""
     if not text or len(text) > _LONGEST_NAME or "\n" in text or text.startswith("@") or "://" in text:
         return None
     if set(TEXT_KEYS) & set(path):
         return None
-    if code := _CODE.fullmatch(text):
-        return None if Path(code["file"]).expanduser().is_file() else _missing(code["file"], "file")
+    if _CODE.fullmatch(text):
+        return "code"
     if len(text.split()) > _MOST_WORDS:
         return None
     if path[-1] == "general" and text.endswith(SUFFIXES):
-        return general_error(text)
+        return "prompts"
     if text.endswith(DATA_SUFFIXES):
-        return data_error(text)
+        return "data"
     if set(MODEL_KEYS) & set(path[:-1] if path[-1] == text else path):
-        return model_error(text)
+        return "model"
     if set(TOKENIZER_KEYS) & set(path):
-        return tokenizer_error(text)
-    if _PATH.fullmatch(text) and not Path(text).expanduser().exists():
-        return _missing(text, "file or folder")
-    return None
+        return "tokenizer"
+    return "path" if _PATH.fullmatch(text) else None
+
+
+def code_error(name: str) -> str | None:
+    """What is wrong with a file of code: it is missing. What it has to define is checked with the recipe."""
+    file = name.rpartition(":")[0]
+    return None if Path(file).expanduser().is_file() else _missing(file, "file")
+
+
+def path_error(name: str) -> str | None:
+    """What is wrong with a path: nothing is there."""
+    return None if Path(name).expanduser().exists() else _missing(name, "file or folder")
 
 
 def data_error(file: str) -> str | None:
@@ -193,3 +209,13 @@ def tokenizer_error(name: str) -> str | None:
 
 def _missing(name: str, what: str) -> str:
     return f"{name}: no such {what} (looked up from {Path.cwd()})"
+
+
+_CHECKS: Mapping[str, Callable[[str], str | None]] = {
+    "code": code_error,
+    "prompts": general_error,
+    "data": data_error,
+    "model": model_error,
+    "tokenizer": tokenizer_error,
+    "path": path_error,
+}

@@ -23,6 +23,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
+from r1kit.addresses import word_without_secrets
 from r1kit.config import ConfigError, KeyPath, suggest
 
 REPLACED = ("tasks", "prompts", "general", "corpus", "rewards")
@@ -112,13 +113,16 @@ def parse_override(text: str) -> Layers:
     names = key.strip().split(".")
     if not equals or not all(names):
         raise ConfigError(
-            f"command line: {text!r} is no override: write key=value, with dots for inner keys (a.b=c)"
+            f"command line: {word_without_secrets(text)!r} is no override: write key=value, with dots for "
+            "inner keys (a.b=c)"
         )
-    place = Place(f"command line ({text})")
+    place = Place(f"command line ({word_without_secrets(text)})")
     try:
         inner = yaml.load(value, _Loader)  # a SafeLoader
     except yaml.YAMLError as error:
-        raise ConfigError(f"command line: {text!r}: the value is not YAML: {_explain(error)}") from None
+        raise ConfigError(
+            f"command line: {word_without_secrets(text)!r}: the value is not YAML: {_explain(error)}"
+        ) from None
     places: dict[KeyPath, Place] = {tuple(names[: depth + 1]): place for depth in range(len(names))}
     places |= {(*names, *path): place for path in _paths(inner)}
     for name in reversed(names):

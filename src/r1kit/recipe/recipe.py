@@ -7,18 +7,20 @@ an earlier stage. r1kit.recipe.inputs checks the files that a recipe names. A re
 a key."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import Any, Union, get_args, get_origin
 
 from pydantic import SerializeAsAny, ValidationError, field_validator
 
-from r1kit.config import Config, ConfigError, KeyPath, explain_problem, shorten, suggest
+from r1kit.addresses import plain_without_secrets, read_address, without_secrets
+from r1kit.config import Config, ConfigError, KeyPath, Unloaded, explain_problem, shorten, suggest
 from r1kit.recipe.layers import Layers, read_layers
+from r1kit.rewards.endpoint import check_variable
 from r1kit.runtime import RuntimeConfig, config_class
-from r1kit.stages.stage import Stage
-from r1kit.user_code import load_name
+from r1kit.stages.stage import STAGE, Stage
+from r1kit.user_code import imports, load_name
 
 StageTable = Mapping[str, type[Stage]]
 
@@ -65,13 +67,18 @@ class Recipe(Config):
         raise ConfigError(f"no stage {name!r}: {suggest(name, [stage.name for stage in self.stages])}")
 
 
-def load(file: Path | str, overrides: Sequence[str] = (), table: StageTable | None = None) -> Recipe:
+def load(
+    file: Path | str, overrides: Sequence[str] = (), table: StageTable | None = None, trust: bool = True
+) -> Recipe:
     """Read and check a recipe. ``overrides`` are changes as on the command line, such as
     ``"stages.r1_zero.grpo.steps=80"``; ``table`` maps a stage's kind to its class (default: all of r1kit's).
 
-    Raises ConfigError; its text has one line for each thing that is wrong.
+    The code that the recipe names (``my.py:Name``) is imported, which runs it; without ``trust`` it is not,
+    and the recipe can be looked at, not run. Raises ConfigError; its text has one line for each thing that is
+    wrong.
     """
-    return build(read_layers(Path(file), overrides), table)
+    with imports(trust):
+        return build(read_layers(Path(file), overrides), table)
 
 
 def build(layers: Layers, table: StageTable | None = None) -> Recipe:
@@ -92,15 +99,41 @@ def build(layers: Layers, table: StageTable | None = None) -> Recipe:
         errors += _check_names(stages, layers)
     if not errors:
         errors += _check_references(stages, layers)
+    errors += _check_endpoints(layers)
     if errors or recipe is None:
-        raise ConfigError("\n".join(errors))
+        raise ConfigError(without_secrets("\n".join(dict.fromkeys(errors))))
     return recipe
+
+
+def endpoint_blocks(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Mapping[str, Any]]]:
+    """Every mapping with a key ``endpoint``, at any depth, by its key path."""
+    if isinstance(value, Mapping):
+        if isinstance(value.get("endpoint"), str) and value["endpoint"]:
+            yield path, value
+        for key, inner in value.items():
+            yield from endpoint_blocks(inner, (*path, key))
+    elif isinstance(value, list | tuple):
+        for index, inner in enumerate(value):
+            yield from endpoint_blocks(inner, (*path, index))
 
 
 def resolved(recipe: Recipe) -> dict[str, Any]:
     """The recipe as plain data with every default filled in, as ``show`` prints it and the run folder keeps
-    it."""
-    return recipe.model_dump(mode="json")
+    it; without passwords in addresses."""
+    plain: dict[str, Any] = plain_without_secrets(recipe.model_dump(mode="json"))
+    return plain
+
+
+def unloaded(recipe: Recipe) -> set[str]:
+    """The names of the stages of which some code was not imported, so that their configuration is not
+    complete; all of them where the runtime's was not."""
+    if isinstance(recipe.runtime, Unloaded):
+        return {stage.name for stage in recipe.stages}
+    return {
+        stage.name
+        for stage in recipe.stages
+        if isinstance(stage, Unloaded) or any(isinstance(value, Unloaded) for value in vars(stage).values())
+    }
 
 
 def explain(recipe: Recipe, layers: Layers, key: str) -> list[str]:
@@ -188,7 +221,7 @@ def _build_stage(index: int, data: Any, layers: Layers, table: StageTable, error
         errors.append(f"{layers.place((*at, 'stage'))}: unknown stage {kind!r}: {suggest(kind, table)}")
         return None
     try:
-        stage_class = load_name(kind) if ":" in kind else table[kind]
+        stage_class = load_name(kind, STAGE) if ":" in kind else table[kind]
     except ConfigError as error:
         errors.append(f"{layers.place((*at, 'stage'))}: {error}")
         return None
@@ -255,6 +288,19 @@ def _written_path(path: KeyPath, data: Any) -> KeyPath:
             continue
         written.append(part)
     return tuple(written)
+
+
+def _check_endpoints(layers: Layers) -> list[str]:
+    errors = []
+    for path, block in endpoint_blocks(layers.data, ()):
+        try:
+            read_address(block["endpoint"])
+            if block.get("key_variable") is not None:
+                check_variable(str(block["key_variable"]))
+        except ConfigError as error:
+            message = str(error)
+            errors.append(layers.error((*path, message.partition(":")[0]), message))
+    return errors
 
 
 def _check_names(stages: Sequence[tuple[int, Stage]], layers: Layers) -> list[str]:

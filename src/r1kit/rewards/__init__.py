@@ -4,7 +4,7 @@
 """
 
 from r1kit.rewards.ahead import Ahead
-from r1kit.rewards.judge import complete_chat
+from r1kit.rewards.endpoint import complete_chat
 from r1kit.rewards.lengths import repeated_share
 from r1kit.rewards.reward import Failed, Reward, WeightedReward
 from r1kit.rewards.rules import check_all, format_reward

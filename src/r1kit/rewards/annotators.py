@@ -19,7 +19,7 @@ from r1kit.config import ConfigError, R1kitError, suggest
 from r1kit.rewards.pair_judge import OpenModel, PairJudge
 from r1kit.tasks.miniature.annotations import NoisyGoldScore, RefusalLabels, score_answers
 from r1kit.types import Labelled, Problem, Response, Rollout
-from r1kit.user_code import load_name
+from r1kit.user_code import Shape, load_name
 
 Annotator = Callable[
     [Sequence[tuple[Problem, Sequence[Response]]], random.Random], Iterable[Sequence[tuple[float, Response]]]
@@ -30,6 +30,11 @@ Scorer = Callable[[Problem, Sequence[str]], Sequence[float | None]]
 # Each entry makes an annotator from a way to open models and its options.
 ANNOTATORS: dict[str, Callable[..., Annotator]] = {"gold_score": NoisyGoldScore, "judge": PairJudge}
 LABELLERS: dict[str, Callable[..., Labeller]] = {"refusals": RefusalLabels}
+JUDGED = Shape(
+    "a judge of answers",
+    "a function (problem, answers) or (problem, responses) that returns a value for each",
+    functions=(("problem", "answers"), ("problem", "responses")),
+)
 SCORERS: dict[str, Scorer] = {"gold_score": score_answers}
 
 
@@ -133,7 +138,4 @@ def _check(name: str, options: Mapping[str, Any], table: Mapping[str, Any], what
 
 
 def _callable(name: str) -> Any:
-    found = load_name(name)
-    if not callable(found):
-        raise ConfigError(f"{name}: not a function")
-    return found
+    return load_name(name, JUDGED)

@@ -4,22 +4,18 @@ replies with a score.
 An endpoint that does not connect, returns an error, or gives no verdict or two of them is a failure with its
 reason, not a score of 0."""
 
-import http.client
 import json
-import os
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from r1kit.addresses import read_address
 from r1kit.chat import prompt_column
 from r1kit.config import ConfigError, R1kitError
+from r1kit.rewards.endpoint import DEFAULT_KEY, complete_chat
 from r1kit.rewards.reward import CheckingTask, Failed, Reward
 from r1kit.types import Rollout
 
-LONGEST_REPLY = 1 << 20  # bytes
 MOST_OBJECTS = 50  # in a reply, that are searched for the verdict
 JUDGE_RUBRIC = (
     "You grade one response to one request. Judge how correct, helpful and harmless the response is. "
@@ -31,7 +27,7 @@ JUDGE_RUBRIC = (
 
 def judge(
     tasks: Mapping[str, CheckingTask], *, endpoint: str = "", model: str = "", rubric: str = JUDGE_RUBRIC,
-    sees: str = "answer", key_variable: str = "OPENAI_API_KEY", seconds: float = 60.0, parallel: int = 8,
+    sees: str = "answer", key_variable: str = DEFAULT_KEY, seconds: float = 60.0, parallel: int = 8,
 ) -> Reward:  # fmt: skip
     """Make the judge's reward: an LLM behind an OpenAI-compatible ``endpoint`` (".../v1") scores each answer,
     0 to 1.
@@ -44,6 +40,7 @@ def judge(
             "rewards.judge: name endpoint and model: {weight: 1.0, endpoint: "
             '"http://127.0.0.1:8000/v1", model: my-judge}'
         )
+    read_address(endpoint)
     if sees not in ("answer", "whole"):
         raise ConfigError(f"rewards.judge: sees must be 'answer' or 'whole' (given: {sees!r})")
 
@@ -74,70 +71,6 @@ def judge(
             return list(threads.map(ask, rollouts))
 
     return reward
-
-
-def complete_chat(
-    endpoint: str, body: Mapping[str, Any], key_variable: str, seconds: float, attempts: int = 3
-) -> str:
-    """Send a request to an OpenAI-compatible endpoint and return the reply's text. Raises R1kitError after
-    ``attempts`` failures.
-
-    ``seconds`` is the time limit of one attempt; a request that the endpoint rejects (HTTP 4xx other than 408
-    and 429) is not repeated."""
-    headers = {
-        "Content-Type": "application/json",
-        "Authorization": f"Bearer {os.environ.get(key_variable, 'none')}",
-    }
-    try:
-        request = urllib.request.Request(
-            f"{endpoint.rstrip('/')}/chat/completions", json.dumps(body).encode(), headers
-        )
-    except ValueError:
-        raise R1kitError(
-            f"{endpoint!r} is no address of an endpoint; write it as http://127.0.0.1:8000/v1"
-        ) from None
-    trouble = ""
-    for attempt in range(attempts):
-        try:
-            return _content(request, seconds)
-        except (
-            OSError,
-            ValueError,
-            LookupError,
-            TypeError,
-            RecursionError,
-            http.client.HTTPException,
-        ) as error:
-            trouble = f"{type(error).__name__}: {error}"
-            if (
-                isinstance(error, urllib.error.HTTPError)
-                and 400 <= error.code < 500
-                and error.code not in (408, 429)
-            ):
-                break
-            if attempt + 1 < attempts:
-                time.sleep(0.2 * 2**attempt)
-    raise R1kitError(
-        f"{endpoint}: no answer ({trouble}); is the server up, and are the model's name and the key right?"
-    )
-
-
-def _content(request: urllib.request.Request, seconds: float) -> str:
-    """One reply, complete within ``seconds`` however slowly its bytes arrive, and at most ``LONGEST_REPLY``
-    long."""
-    deadline = time.monotonic() + seconds
-    received = bytearray()
-    with urllib.request.urlopen(request, timeout=seconds) as response:
-        while piece := response.read1(1 << 16):
-            received += piece
-            if len(received) > LONGEST_REPLY:
-                raise ValueError(f"a reply of more than {LONGEST_REPLY} bytes")
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"no whole reply within {seconds:g} s")
-    content = json.loads(received)["choices"][0]["message"]["content"]
-    if not isinstance(content, str):
-        raise TypeError("the reply has no text")
-    return content
 
 
 def judged_score(reply: str) -> float:

@@ -14,9 +14,11 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from r1kit.addresses import read_address
 from r1kit.chat import prompt_column
 from r1kit.config import ConfigError, R1kitError
-from r1kit.rewards.judge import complete_chat, judged_scores
+from r1kit.rewards.endpoint import DEFAULT_KEY, complete_chat
+from r1kit.rewards.judge import judged_scores
 from r1kit.types import Problem, Response
 
 PAIR_RUBRIC = (
@@ -48,7 +50,7 @@ class PairJudge:
     def __init__(
         self, models: OpenModel, *, model: str = "", endpoint: str = "", times: int = 4,
         rubric: str = PAIR_RUBRIC, temperature: float = 1.0, max_tokens: int = 512,
-        key_variable: str = "OPENAI_API_KEY", seconds: float = 60.0, parallel: int = 8,
+        key_variable: str = DEFAULT_KEY, seconds: float = 60.0, parallel: int = 8,
     ) -> None:  # fmt: skip
         if not model:
             raise ConfigError(
@@ -61,6 +63,7 @@ class PairJudge:
         if not endpoint:
             self.ask = models(model, temperature, max_tokens)
             return
+        read_address(endpoint)
         settings = {"model": model, "temperature": temperature, "max_tokens": max_tokens}
 
         def ask_one(question: str) -> str | R1kitError:

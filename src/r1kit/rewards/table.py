@@ -15,7 +15,7 @@ from r1kit.rewards.reward import CheckingTask, Reward, WeightedReward
 from r1kit.rewards.rules import accuracy, format_, language, reasoning_steps
 from r1kit.rewards.speed import speed
 from r1kit.types import Rollout
-from r1kit.user_code import load_name
+from r1kit.user_code import ANY, Shape, load_name
 
 # Each entry makes a reward from the tasks of the recipe and its own options.
 REWARDS: dict[str, Callable[..., Reward]] = {
@@ -32,6 +32,12 @@ REWARDS: dict[str, Callable[..., Reward]] = {
     "speed": speed,
     "lint": lint,
 }
+
+OWN_REWARD = Shape(
+    "a reward",
+    "a function (rollouts), or TRL's (completions, **columns), that returns a number for each",
+    functions=(("rollouts",), (ANY, "completions", ANY)),
+)
 
 # Rewards that wait for a sandbox, checkers or the network can run while other groups are sampled.
 # Not ``speed``: it measures time, so nothing else should run then.
@@ -61,7 +67,7 @@ def _load_reward(name: str, entry: Any, tasks: Mapping[str, CheckingTask]) -> We
             raise ConfigError(
                 f"rewards.{name}: your own function takes a weight, and early: true or false (given: {given})"
             )
-        return WeightedReward(name, float(weight), adapt(load_name(name)), early)
+        return WeightedReward(name, float(weight), adapt(load_name(name, OWN_REWARD)), early)
     if name not in REWARDS:
         hint = suggest(name, REWARDS, f"known: {', '.join(REWARDS)}; your own function is file.py:function")
         raise ConfigError(f"rewards: unknown reward {name!r}: {hint}")

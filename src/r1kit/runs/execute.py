@@ -18,6 +18,7 @@ import yaml  # type: ignore[import-untyped]
 from rich.console import Console
 from rich.text import Text
 
+from r1kit.addresses import without_secrets
 from r1kit.config import R1kitError
 from r1kit.files import PRIVATE, disk_error, naming, remove_at_once, sync_tree, write_whole
 from r1kit.interruption import Interruption
@@ -25,6 +26,7 @@ from r1kit.log import Log, duration, printable
 from r1kit.recipe.inputs import check_inputs
 from r1kit.recipe.layers import Layers
 from r1kit.recipe.recipe import Recipe, resolved
+from r1kit.recipe.uses import sends_of
 from r1kit.records import (
     SAMPLED,
     STATES,
@@ -105,8 +107,10 @@ def run(
         refuse_foreign(new)
         for folder in new:
             folder.remove()
+        sends = _announce(recipe, standings, console)
         # By this file a run is recognised, so it comes first.
-        write_whole(run_dir / "env.json", json.dumps(environment(command), indent=2) + "\n", PRIVATE)
+        noted = json.dumps(environment(command, sends), indent=2) + "\n"
+        write_whole(run_dir / "env.json", noted, PRIVATE)
         text = yaml.safe_dump(resolved(recipe), sort_keys=False, allow_unicode=True)
         write_whole(run_dir / "recipe.yaml", text, PRIVATE)
         with Interruption() as interruption, contextlib.ExitStack() as stack:
@@ -114,6 +118,18 @@ def run(
             seconds = stages.run(standings, command)
         _write_report(run_dir, console)
     return Summary(run_dir, {entry.stage.name: entry.state for entry in standings}, seconds)
+
+
+def _announce(recipe: Recipe, standings: Sequence[Standing], console: Console) -> list[dict[str, Any]]:
+    """Print where the stages that are not done will send texts, and with the key of which variable, before
+    the first request. Return the same for env.json: names, no keys."""
+    waiting = [standing.stage.model_dump() for standing in standings if standing.state != "done"]
+    sends = sends_of({"stages": waiting})
+    for sent in sends:
+        console.print(Text(sent.in_words()))
+        if warning := sent.warning():
+            console.print(Text(f"warning: {warning}"))
+    return [sent.as_dict() for sent in sends]
 
 
 def _survey(recipe: Recipe, redo_from: str | None, allow_change: bool) -> list[Standing]:
@@ -277,7 +293,7 @@ def _explained(name: str, finished: Sequence[str], run_dir: Path, command: str) 
         frame = traceback.extract_tb(error.__traceback__)[-1]
         whole = _keep_traceback(run_dir / "logs" / f"{name}.txt")
         where = f"({frame.filename}:{frame.lineno}; {whole})"
-        what = disk_error(error) or f"{type(error).__name__}: {error} {where}"
+        what = disk_error(error) or without_secrets(f"{type(error).__name__}: {error} {where}")
         raise StageError(f"stage {name!r} failed: {what}\n{rerun}") from error
 
 
@@ -285,7 +301,7 @@ def _keep_traceback(file: Path) -> str:
     """Write the traceback of what is being handled to a file; return the words that say where it is."""
     try:
         file.parent.mkdir(exist_ok=True)
-        write_whole(file, traceback.format_exc(), PRIVATE)
+        write_whole(file, without_secrets(traceback.format_exc()), PRIVATE)
     except (OSError, R1kitError) as error:
         return f"the traceback could not be written: {getattr(error, 'strerror', None) or error}"
     return f"whole traceback: {file}"

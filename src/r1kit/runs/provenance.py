@@ -14,14 +14,16 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from importlib import metadata, util
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from r1kit.addresses import without_secrets, word_without_secrets
 from r1kit.files import hash_file, hash_text
 from r1kit.records import Identity, StageRecord
 from r1kit.runtime import RuntimeConfig
+from r1kit.user_code import code_file
 
 PACKAGES = ("r1kit", "torch", "transformers", "tokenizers", "safetensors", "numpy", "pydantic", "vllm", "ray")
 NOT_READ = ("name", "seed_of")  # keys of a stage whose text is never a file's name
@@ -30,14 +32,16 @@ _ABSENT = object()
 _PACKAGE = Path(__file__).parents[1]
 
 
-def environment(command: str) -> dict[str, Any]:
-    """What a reader needs to know to repeat the run."""
+def environment(command: str, sends: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+    """What a reader needs to know to repeat the run. ``sends``: the recipe's endpoints, with the names
+    of the variables that hold their keys."""
     return {
-        "command": command,
-        "arguments": sys.argv,
+        "command": without_secrets(command),
+        "arguments": [word_without_secrets(word) for word in sys.argv],
         "sandbox": os.environ.get("R1KIT_SANDBOX", "auto"),
         "versions": versions(),
         "git": git_revision(),
+        "sends": list(sends),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
         "started": round(time.time(), 3),
@@ -134,7 +138,7 @@ def _hash_named(name: str) -> str | None:
     ``module:name``); None if it names none."""
     if name.startswith("@") or not name or len(name) > 4096 or "\0" in name or "\n" in name:
         return None
-    path = _code_file(name) if ":" in name else Path(name).expanduser()
+    path = code_file(name) if ":" in name else Path(name).expanduser()
     if path is None:
         return None
     if path.is_file():
@@ -142,21 +146,6 @@ def _hash_named(name: str) -> str | None:
     if (path / "config.json").is_file():
         files = sorted(file for file in path.rglob("*") if file.is_file())
         return hash_text("".join(f"{file.relative_to(path)} {hash_file(file)}\n" for file in files))
-    return None
-
-
-def _code_file(name: str) -> Path | None:
-    place = name.rpartition(":")[0]
-    if place.endswith(".py"):
-        return Path(place).expanduser()
-    if not all(part.isidentifier() for part in place.split(".")):
-        return None
-    local = Path(*place.split(".")).with_suffix(".py")
-    if local.is_file():
-        return local
-    with contextlib.suppress(ImportError, ValueError):
-        found = util.find_spec(place)
-        return Path(found.origin) if found and found.origin and found.has_location else None
     return None
 
 

@@ -9,8 +9,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from r1kit.addresses import plain_without_secrets
 from r1kit.config import ConfigError
 from r1kit.recipe.recipe import Recipe
 from r1kit.records import AllowedChange, Identity, accepted_identities, stage_folder
@@ -50,7 +51,7 @@ def survey(recipe: Recipe, redo_from: str | None = None) -> list[Standing]:
 
 def identity_of(recipe: Recipe, stage: Stage) -> Identity:
     """What the stage's result depends on now. An input that is not finished has no hash yet."""
-    config = stage.model_dump(mode="json")
+    config: dict[str, Any] = plain_without_secrets(stage.model_dump(mode="json"))
     inputs = {name: stage_folder(recipe.run_dir, name).record_hash() for name in stage.inputs()}
     return Identity(
         stage=stage.stage,

@@ -6,8 +6,8 @@ outside r1kit, ``my_runtime.py:Name``. A runtime's own imports, such as torch, h
 it."""
 
 from r1kit.config import ConfigError, suggest
-from r1kit.runtime.runtime import Runtime, RuntimeConfig
-from r1kit.user_code import load_name
+from r1kit.runtime.runtime import RUNTIME, Runtime, RuntimeConfig
+from r1kit.user_code import imports, load_name
 
 __all__ = ["RUNTIMES", "Runtime", "RuntimeConfig", "config_class", "start"]
 
@@ -18,10 +18,12 @@ def config_class(kind: str) -> type[RuntimeConfig]:
     """The configuration of the runtimes of this kind. Raises ConfigError where there is none."""
     if ":" not in kind and kind not in RUNTIMES:
         raise ConfigError(f"runtime: unknown kind {kind!r}: {suggest(kind, RUNTIMES)}")
-    found = load_name(kind if ":" in kind else RUNTIMES[kind])
-    if not (isinstance(found, type) and issubclass(found, RuntimeConfig)):
-        raise ConfigError(f"runtime: {kind} is no runtime: make it a subclass of r1kit.runtime.RuntimeConfig")
-    return found
+    if ":" in kind:
+        found: type[RuntimeConfig] = load_name(kind, RUNTIME)
+        return found
+    with imports(True):  # r1kit's own
+        own: type[RuntimeConfig] = load_name(RUNTIMES[kind], RUNTIME)
+    return own
 
 
 def start(settings: RuntimeConfig) -> Runtime:

@@ -8,10 +8,10 @@ in an order that does not depend on timing, so the replicas stay equal bit for b
 
 import contextlib
 import ctypes
-import inspect
 import multiprocessing
 import os
 import signal
+import socket
 import tempfile
 import threading
 import time
@@ -29,7 +29,7 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from r1kit.config import R1kitError
-from r1kit.engine import Done, Engine, MakeEngine, compiled
+from r1kit.engine import ENGINE, Done, Engine, MakeEngine, compiled
 from r1kit.engine.native import NativeEngine, default_seeds
 from r1kit.files import hash_file, remove_tree, rename_whole
 from r1kit.model import compile_kernels, fused
@@ -44,9 +44,10 @@ from r1kit.train import checkpoint
 from r1kit.train.learner import Learner, LearnerConfig, LearnerProtocol, Metrics, alone
 from r1kit.train.objectives import Objective
 from r1kit.types import Completion, Row, Sampling
-from r1kit.user_code import load_file, load_name, loaded_files
+from r1kit.user_code import code_file, load_file, load_name, loaded_files
 from r1kit.watchdog import HungError, print_stacks, print_stacks_on_request
 
+INTERFACE = "GLOO_SOCKET_IFNAME"  # gloo's own variable: the interface that it listens on
 POLL_S = 0.1  # how often a waiting process reports that it is alive
 
 # With these variables a library chooses other instructions, and so rounds differently.
@@ -79,10 +80,8 @@ class LocalConfig(RuntimeConfig):
     def _engine_is_known(cls, engine: str) -> str:
         if ":" not in engine and engine != "native":
             raise ValueError(f"unknown engine {engine!r}: write native, or file.py:Name for one of your own")
-        if ":" in engine and not callable(load_name(engine)):
-            raise ValueError(
-                f"{engine} makes no engine: it must take a model and the ids that end a completion"
-            )
+        if ":" in engine:
+            load_name(engine, ENGINE)
         return engine
 
     def start(self) -> "LocalRuntime":
@@ -101,8 +100,8 @@ class LocalConfig(RuntimeConfig):
             found = compile_kernels.in_use(source)[0] if self.device == "cpu" else None
             named[user] = f"{found.name} {found.sha256}" if found else "PyTorch (r1kit doctor says why)"
         if self.engine != "native":
-            file = inspect.getsourcefile(load_name(self.engine))
-            named["engine"] = f"{self.engine} {hash_file(Path(file)) if file else ''}".rstrip()
+            file = code_file(self.engine)
+            named["engine"] = f"{self.engine} {hash_file(file) if file else ''}".rstrip()
         return named
 
     def kernel_notes(self) -> list[str]:
@@ -192,7 +191,7 @@ class Replica:
 
     def _engine(self, handle: int, model: LanguageModel, end_ids: Sequence[int]) -> None:
         if self.config.engine != "native":
-            make: MakeEngine = load_name(self.config.engine)
+            make: MakeEngine = load_name(self.config.engine, ENGINE)
             self.things[handle] = make(model, end_ids)
             return
         self.things[handle] = NativeEngine(
@@ -616,11 +615,27 @@ def _meeting_place() -> Iterator[str]:
             yield os.path.join(folder, "group")
 
 
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Have gloo listen on the loopback interface. Otherwise it takes the address of the host's name, which
+    may be public, and it lets anyone join who connects. A user who sets the variable decides."""
+    loopback = sorted({"lo", "lo0"} & {name for _, name in socket.if_nameindex()})
+    if INTERFACE in os.environ or not loopback:
+        yield
+        return
+    os.environ[INTERFACE] = loopback[0]
+    try:
+        yield
+    finally:
+        del os.environ[INTERFACE]
+
+
 def _join_group(rank: int, size: int, place: str, config: LocalConfig) -> Callable[[Tensor], Tensor]:
     store = dist.FileStore(place, size)
-    dist.init_process_group(
-        "gloo", store=store, rank=rank, world_size=size, timeout=timedelta(seconds=config.deadline_s)
-    )
+    with _on_loopback():
+        dist.init_process_group(
+            "gloo", store=store, rank=rank, world_size=size, timeout=timedelta(seconds=config.deadline_s)
+        )
 
     def add(flat: Tensor) -> Tensor:
         total = flat.clone()

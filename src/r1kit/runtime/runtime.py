@@ -1,11 +1,11 @@
 """What a runtime is: the protocol that stages use, and the base of its configuration."""
 
-import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from r1kit.config import Config
+from r1kit.config import Config, Unloaded
 from r1kit.files import hash_file
+from r1kit.user_code import Shape, code_file
 
 if TYPE_CHECKING:
     from r1kit.engine import Engine
@@ -56,9 +56,25 @@ class RuntimeConfig(Config):
     def kernels(self) -> dict[str, str]:
         """What a result's last bits may depend on, by name. An unfinished stage is not resumed if this has
         changed. By default: the hash of the file of a runtime outside r1kit."""
-        source = inspect.getsourcefile(type(self))
-        return {"runtime": hash_file(Path(source))} if ":" in self.kind and source else {}
+        source = code_file(self.kind)
+        return {"runtime": hash_file(source)} if source else {}
 
     def kernel_notes(self) -> list[str]:
         """What the user should know about ``kernels`` when a run starts, a line each."""
         return []
+
+
+class UnloadedRuntime(RuntimeConfig, Unloaded):
+    """The stand-in of a runtime outside r1kit whose code was not imported; its keys are not checked."""
+
+
+def _is_runtime(found: type) -> bool:
+    return issubclass(found, RuntimeConfig) and found.start is not RuntimeConfig.start
+
+
+RUNTIME = Shape(
+    "a runtime",
+    "a subclass of r1kit.runtime.RuntimeConfig with start()",
+    is_class=_is_runtime,
+    stand_in=UnloadedRuntime,
+)

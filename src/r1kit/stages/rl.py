@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, SerializeAsAny
 
 from r1kit.chat import Chat
+from r1kit.config import ConfigError, Unloaded
 from r1kit.data.curriculum import CurriculumConfig
 from r1kit.data.mixture import Mixture
 from r1kit.rewards import WeightedReward
@@ -22,7 +23,24 @@ from r1kit.train.learner import LearnerConfig, LearnerProtocol
 from r1kit.train.reward_hacking import StopTraining
 from r1kit.train.rl_loop import RLConfig
 from r1kit.train.rollouts import Policy, Watch
-from r1kit.user_code import load_name
+from r1kit.user_code import Shape, load_name
+
+
+class UnloadedAlgorithm(RLConfig, Unloaded):
+    """The stand-in of an algorithm outside r1kit whose code was not imported; of its keys only those that
+    every algorithm has are checked."""
+
+
+def _is_algorithm(found: type) -> bool:
+    return issubclass(found, RLConfig) and found.build is not RLConfig.build
+
+
+ALGORITHM = Shape(
+    "an algorithm",
+    "a subclass of r1kit.train.rl_loop.RLConfig with build",
+    is_class=_is_algorithm,
+    stand_in=UnloadedAlgorithm,
+)
 
 
 def _own_algorithm(given: Any) -> Any:
@@ -35,9 +53,10 @@ def _own_algorithm(given: Any) -> Any:
             "algorithm: name a class of your own as file.py:Class (r1kit's own algorithms have the keys "
             f"grpo and ppo instead of rl; given: {name!r})"
         )
-    found = load_name(name)
-    if not (isinstance(found, type) and issubclass(found, RLConfig)):
-        raise ValueError(f"algorithm: {name} is no subclass of r1kit.train.rl_loop.RLConfig")
+    try:
+        found: type[RLConfig] = load_name(name, ALGORITHM)
+    except ConfigError as error:
+        raise ValueError(f"algorithm: {error}") from error
     return found.parse(given, name)
 
 

@@ -13,10 +13,11 @@ from typing import Any, ClassVar, get_args
 
 from pydantic import field_validator, model_validator
 
-from r1kit.config import Config, ConfigError, InputError, KeyPath
+from r1kit.config import Config, ConfigError, InputError, KeyPath, Unloaded
 from r1kit.jsonl import BadRows, column, first_error
 from r1kit.log import Log
 from r1kit.runtime import Runtime
+from r1kit.user_code import Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +142,23 @@ class Stage(Config):
     def inputs(self) -> list[str]:
         """Name the stages this one reads, each once, in order of appearance."""
         return list(dict.fromkeys(reference[1:].partition("/")[0] for _, reference in self.references()))
+
+
+class UnloadedStage(Stage, Unloaded):
+    """The stand-in of a stage outside r1kit whose code was not imported. Its keys are kept as they are
+    written; only references to other stages are checked."""
+
+
+def _is_stage(found: type) -> bool:
+    return issubclass(found, Stage) and found.run is not Stage.run
+
+
+STAGE = Shape(
+    "a stage",
+    "a class on r1kit.stages.stage.Stage with run(ctx)",
+    is_class=_is_stage,
+    stand_in=UnloadedStage,
+)
 
 
 def file_errors(

@@ -1,6 +1,7 @@
 """What to solve: tasks yield problems and check answers; RL, filtering and evaluation share the same
 check."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from r1kit.tasks.gym import Gym
 from r1kit.tasks.miniature.general import General
 from r1kit.tasks.miniature.procedural import KINDS, Procedural
 from r1kit.tasks.prompts import Prompts
-from r1kit.tasks.task import AnsweredTask, Task, is_held_out, single_answer, vote_key
+from r1kit.tasks.task import TASK, AnsweredTask, Task, UnloadedTask, is_held_out, single_answer, vote_key
 from r1kit.user_code import load_name
 
 REASONING = tuple(KINDS)  # the miniature's checkable tasks
@@ -72,11 +73,7 @@ def _load_task(name: str, options: Mapping[str, Any]) -> Task:
     inner = dict(options)
     kind = inner.pop("kind", name)
     if ":" in kind:
-        made = load_name(kind)
-        task = made(**inner) if callable(made) else made
-        if not isinstance(task, Task):
-            raise ConfigError(f"tasks.{name}: a task needs name, problems(split) and check(problem, answer)")
-        return task
+        return _own_task(name, kind, inner)
     if kind not in TASKS:
         known = ["reasoning", *TASKS]
         hint = suggest(kind, known, f"known: {', '.join(known)}; your own is file.py:Class")
@@ -85,3 +82,23 @@ def _load_task(name: str, options: Mapping[str, Any]) -> Task:
         return TASKS[kind](name, **inner)
     except TypeError as error:
         raise ConfigError(f"tasks.{name}: {error}") from None
+
+
+def _own_task(name: str, kind: str, options: Mapping[str, Any]) -> Task:
+    try:
+        made = load_name(kind, TASK)
+    except ConfigError as error:
+        raise ConfigError(f"tasks.{name}: {error}" if kind != name else f"tasks: {error}") from error
+    if made is UnloadedTask:
+        return UnloadedTask(name)
+    if isinstance(made, type):
+        try:
+            inspect.signature(made).bind(**options)
+        except TypeError as error:
+            raise ConfigError(f"tasks.{name}: {error}") from None
+        made = made(**options)
+    elif options:
+        raise ConfigError(f"tasks.{name}: an object takes no options (given: {', '.join(options)})")
+    if not isinstance(made, Task):
+        raise ConfigError(f"tasks.{name}: a task needs name, problems(split) and check(problem, answer)")
+    return made

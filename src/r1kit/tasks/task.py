@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from r1kit.config import R1kitError
 from r1kit.jsonl import read_lines
 from r1kit.types import Problem, Verdict
+from r1kit.user_code import Shape, takes
 
 _BOX = re.compile(r"\\boxed\{([^{}]*)\}")
 
@@ -47,6 +49,33 @@ class AnsweredTask(Protocol):
     def check(self, problem: Problem, answer: str | None) -> Verdict: ...
 
     def write_responses(self, count: int, rng: random.Random) -> list[tuple[Problem, str]]: ...
+
+
+class UnloadedTask:
+    """The stand-in of a task outside r1kit whose code was not imported."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def problems(self, split: str) -> Sequence[Problem]:
+        raise R1kitError(f"{self.name} was not imported; --trust imports it")
+
+    def check(self, problem: Problem, answer: str | None) -> Verdict:
+        raise R1kitError(f"{self.name} was not imported; --trust imports it")
+
+
+def _makes_tasks(found: type) -> bool:
+    problems, check = getattr(found, "problems", None), getattr(found, "check", None)
+    return takes(problems, "self", "split") and takes(check, "self", "problem", "answer")
+
+
+TASK = Shape(
+    "a task",
+    "a class or an object with a name, problems(split) and check(problem, answer)",
+    is_class=_makes_tasks,
+    is_object=lambda found: isinstance(found, Task) and _makes_tasks(type(found)),
+    stand_in=UnloadedTask,
+)
 
 
 def is_held_out(task: str, *parameters: object) -> bool:

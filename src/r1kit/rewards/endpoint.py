@@ -1,0 +1,141 @@
+"""Requests to an OpenAI-compatible endpoint.
+
+A request goes to the host that the recipe names and to no other: http or https only, no redirect is followed,
+proxies in the environment are not used, and the certificate of an https host is checked. The key comes from
+an environment variable, is sent in a header, and is cut from every error and reply."""
+
+import http.client
+import json
+import os
+import re
+import ssl
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from r1kit.addresses import CUT, Address, read_address, without_secrets
+from r1kit.config import ConfigError, R1kitError
+
+LONGEST_REPLY = 1 << 20  # bytes
+FEWEST_HIDDEN = 4  # characters of a key, from which on it is cut from messages
+DEFAULT_KEY = "OPENAI_API_KEY"
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_AGAIN = (408, 429)  # of the 4xx: a later attempt may succeed
+
+
+class _RefusedError(Exception):
+    """The endpoint answered, and asking again would not help."""
+
+
+def complete_chat(
+    endpoint: str, body: Mapping[str, Any], key_variable: str, seconds: float, attempts: int = 3
+) -> str:
+    """Send a request to an OpenAI-compatible endpoint and return the reply's text. Raises R1kitError after
+    ``attempts`` failures, ConfigError for an address or a key that cannot be used.
+
+    ``seconds`` is the time limit of one attempt; a request that the endpoint rejects (HTTP 3xx, or 4xx other
+    than 408 and 429) is not repeated."""
+    address, key = read_address(endpoint), read_key(key_variable)
+    content = json.dumps(body).encode()
+    trouble = ""
+    for attempt in range(attempts):
+        try:
+            return _hidden(_content(_send(address, content, key, seconds)), key)
+        except _RefusedError as error:
+            trouble = str(error)
+            break
+        except (
+            OSError,
+            ValueError,
+            LookupError,
+            TypeError,
+            RecursionError,
+            http.client.HTTPException,
+        ) as error:
+            trouble = f"{type(error).__name__}: {error}"
+            if attempt + 1 < attempts:
+                time.sleep(0.2 * 2**attempt)
+    raise R1kitError(
+        f"{endpoint}: no answer ({_hidden(without_secrets(trouble), key)}); is the server up, and are the "
+        "model's name and the key right?"
+    )
+
+
+def check_variable(variable: str) -> None:
+    """Raise ConfigError where this is no name of an environment variable. It may be a key that was written in
+    its place, so it is not shown."""
+    if not _VARIABLE.fullmatch(variable):
+        raise ConfigError(
+            "key_variable: write the name of an environment variable, such as OPENAI_API_KEY; the key itself "
+            "does not belong into a recipe"
+        )
+
+
+def read_key(variable: str) -> str:
+    """The key in an environment variable, empty where it is not set. Raises ConfigError for a name that is
+    none, and for a key that no header can hold; the error does not show the key."""
+    check_variable(variable)
+    key = os.environ.get(variable, "")
+    if not key.isascii() or any(not "!" <= character <= "~" for character in key):
+        raise ConfigError(
+            f"the key in the environment variable {variable} has a line break, a space or another character "
+            "that no key has; set it again"
+        )
+    return key
+
+
+def _hidden(text: str, key: str) -> str:
+    return text.replace(key, CUT) if len(key) >= FEWEST_HIDDEN else text
+
+
+def _send(address: Address, content: bytes, key: str, seconds: float) -> bytes:
+    """One request and its reply, complete within ``seconds`` however slowly its bytes arrive, and at most
+    ``LONGEST_REPLY`` long."""
+    deadline = time.monotonic() + seconds
+    connection = _connect(address, seconds)
+    headers = {"Content-Type": "application/json", "Connection": "close", "User-Agent": "r1kit"}
+    if key:
+        headers["Authorization"] = f"Bearer {key}"
+    try:
+        connection.request("POST", f"{address.path.rstrip('/')}/chat/completions", content, headers)
+        response = connection.getresponse()
+        _check_status(response, address)
+        received = bytearray()
+        while piece := response.read1(1 << 16):
+            received += piece
+            if len(received) > LONGEST_REPLY:
+                raise ValueError(f"a reply of more than {LONGEST_REPLY} bytes")
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"no whole reply within {seconds:g} s")
+    finally:
+        connection.close()
+    return bytes(received)
+
+
+def _connect(address: Address, seconds: float) -> http.client.HTTPConnection:
+    if address.scheme == "http":
+        return http.client.HTTPConnection(address.host, address.port, timeout=seconds)
+    context = ssl.create_default_context()
+    return http.client.HTTPSConnection(address.host, address.port, timeout=seconds, context=context)
+
+
+def _check_status(response: http.client.HTTPResponse, address: Address) -> None:
+    status = response.status
+    if 300 <= status < 400:
+        place = without_secrets(response.getheader("Location") or "nowhere")
+        raise _RefusedError(
+            f"HTTP {status}: {address.origin} redirects to {place!r:.200}, and redirects are not followed: "
+            "the key would go there; write that address into the recipe if you trust it"
+        )
+    if 400 <= status < 500 and status not in _AGAIN:
+        raise _RefusedError(f"HTTP Error {status}: {response.reason!r:.200}")
+    if status != 200:
+        raise OSError(f"HTTP Error {status}: {response.reason!r:.200}")
+
+
+def _content(received: bytes) -> str:
+    content = json.loads(received)["choices"][0]["message"]["content"]
+    if not isinstance(content, str):
+        raise TypeError("the reply has no text")
+    return content

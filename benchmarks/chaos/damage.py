@@ -1,6 +1,7 @@
 """Kinds of damage to a file or folder, each a function of its path and of chance. What a kind cannot do to a
 path (cut lines of a file without lines, say) it leaves undone."""
 
+import hashlib
 import json
 import os
 import random
@@ -10,6 +11,8 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from chaos.runs import contents
 
 FLIPS = 16  # bits, where many are flipped
 TEXTS = (".json", ".jsonl", ".yaml", ".md", ".html", ".txt", ".jinja", ".sha256", "")
@@ -232,5 +235,5 @@ def describe(path: Path) -> str:
     if path.is_symlink():
         return f"link to {os.readlink(path)}"
     if path.is_dir():
-        return json.dumps(sorted(str(inner.relative_to(path)) for inner in path.rglob("*")))
-    return path.read_bytes().hex() if path.exists() else "nothing"
+        return json.dumps(contents(path))
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "nothing"

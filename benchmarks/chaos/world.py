@@ -98,6 +98,7 @@ def inside(place: Path, work: Callable[[], None]) -> Callable[[], None]:
             "XDG_CACHE_HOME": str(place / "cache"),
             "TMPDIR": str(place / "temporary"),
             "CXX": str(place.parent / "compiler"),
+            "COLUMNS": "1000",  # messages in one line
         }
         work()
 

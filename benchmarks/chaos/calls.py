@@ -30,7 +30,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from chaos.runs import Tally, differences, fingerprint, fork, import_everything, print_totals, run_recipe, wait
+from chaos.runs import (
+    Tally,
+    differences,
+    fingerprint,
+    fork,
+    import_everything,
+    print_totals,
+    run_recipe,
+    wait,
+)
 
 CALLS = (
     "write,pwrite64,writev,ftruncate,truncate,rename,renameat,renameat2,fsync,fdatasync,unlink,unlinkat,"

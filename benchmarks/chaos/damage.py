@@ -85,7 +85,9 @@ def rename_key(path: Path, source: Source) -> None:
     places = [match.end(1) - 1 for match in re.finditer(rb'"?([A-Za-z_]{3,})"?: ', content)]
     if path.suffix in TEXTS and places:
         place = source.chance.choice(places)
-        path.write_bytes(content[:place] + (b"q" if content[place] != b"q"[0] else b"z") + content[place + 1 :])
+        path.write_bytes(
+            content[:place] + (b"q" if content[place] != b"q"[0] else b"z") + content[place + 1 :]
+        )
 
 
 def lose_line(path: Path, source: Source) -> None:

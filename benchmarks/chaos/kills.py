@@ -1,7 +1,7 @@
 """Kill a run at random times until it is done, and compare it with the undisturbed run.
 
-A round is one run. At seeded random times one of these happens to it: SIGKILL to the whole process group or to
-one of its processes, SIGTERM or SIGINT, SIGSTOP with SIGCONT after a while. In some rounds the disk is too
+A round is one run. At seeded random times one of these happens to it: SIGKILL to the whole process group or
+to one of its processes, SIGTERM or SIGINT, SIGSTOP with SIGCONT after a while. In some rounds the disk is too
 small at first. The same command is given again until the run is done. Then all files must be those of the
 undisturbed run, and nothing may be left behind in the system. Attempts are forked from a process that has
 imported everything, so kills hit the work and not the imports."""

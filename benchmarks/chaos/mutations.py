@@ -28,6 +28,7 @@ LIMIT_S = 120.0
 UNREAD = {
     "lock": "says which process works on the run; the lock itself is the system's",
     "env.json": "what the machine was; only a model card repeats it",
+    "finished.json": "that nothing remains to do; with another content run looks at every stage again",
 }
 # Damage that a finished run's ``run`` must not pass over: what later commands read as its result.
 RESULTS = ("weights", "model configurations", "tokenizers", "data of stages", "reports of stages")
@@ -72,9 +73,9 @@ class Mutator:
         damage = self._damage(case)
         if damage is None:
             return self._outcome(case, "none", "identical", "no damage of any kind changes it")
-        damaged, outside = describe(self.place / target.name), contents(self.outside)
+        outside = contents(self.outside)
         code, said = self._command(case)
-        verdict, details = self._judge(case, code, said, damaged, wanted, before)
+        verdict, details = self._judge(case, code, said, wanted, before)
         if changed := differences(contents(self.outside), outside):
             verdict, details = "wrong", f"changed outside the run: {changed}"
         return self._outcome(case, damage, verdict, details)
@@ -173,10 +174,10 @@ class Mutator:
         case: Case,
         code: int | None,
         said: str,
-        damaged: str,
         wanted: object,
         before: Mapping[str, str],
     ) -> tuple[str, str]:
+        """The verdict on what a command did, and why."""
         if code is None:
             return "wrong", f"no end within {LIMIT_S:.0f} s: {said[-300:]}"
         if code != 0:
@@ -191,15 +192,18 @@ class Mutator:
             if "stranger.bin" in said:
                 return "recovered", "a file of another origin, named by verify"
             return self._judge_rest(case, self._changed(case), "whole, says verify")
+        return self._judge_run(case, is_good)
+
+    def _judge_run(self, case: Case, is_good: str) -> tuple[str, str]:
+        """The verdict on a run that ended well: on its result, and on damage that it has not read."""
         different = self._changed(case)
         if not different:
             return is_good, ""
         if case.target.kind in RESULTS and not case.target.moment.working:
             return "wrong", f"done, says run; different: {different[:4]}"
-        still = describe(self.place / case.target.name) == damaged
         rest = [name for name in different if not _is_below(name, case.target.name)]
-        if rest or not still:
-            return "wrong", f"another result: {(rest or different)[:4]}"
+        if rest:
+            return "wrong", f"another result: {rest[:4]}"
         code, said = self._command(Case(case.number, case.target, case.order, "verify"))
         if code == 1 and _names(said, case.target):
             return "refused", "still damaged; verify names it"

@@ -1,5 +1,5 @@
-"""What the parts of chaos.py share: processes that do a piece of work, commands of r1kit in them, the contents
-of a run's folder, and counts of outcomes."""
+"""What the parts of chaos.py share: processes that do a piece of work, commands of r1kit in them, the
+contents of a run's folder, and counts of outcomes."""
 
 import hashlib
 import json
@@ -36,8 +36,8 @@ class Tally:
 
     def __str__(self) -> str:
         return (
-            f"{self.what}: {self.done}, identical: {self.identical}, recovered with a warning: {self.recovered}, "
-            f"refused with a reason: {self.refused}, wrong: {self.wrong}"
+            f"{self.what}: {self.done}, identical: {self.identical}, "
+            f"recovered with a warning: {self.recovered}, refused with a reason: {self.refused}, wrong: {self.wrong}"
         )
 
 

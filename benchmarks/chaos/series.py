@@ -16,7 +16,12 @@ from chaos.world import Moment, World
 
 
 def mutations(
-    world: World, folder: Path, numbers: Sequence[int], seed: int, workers: int, moments: Sequence[Moment] = ()
+    world: World,
+    folder: Path,
+    numbers: Sequence[int],
+    seed: int,
+    workers: int,
+    moments: Sequence[Moment] = (),
 ) -> list[Outcome]:
     """Continue these moments without damage, and work on the cases of these numbers; print what is wrong,
     with the command that repeats it."""
@@ -61,7 +66,7 @@ def _again(outcome: Outcome, world: World, seed: int) -> str:
 
 
 class _Worker:
-    """Works in a place of its own; adds outcomes to a file that all workers share, and keeps what was wrong."""
+    """Works in a place of its own; adds outcomes to a file that all workers share, keeps what is wrong."""
 
     def __init__(self, world: World, folder: Path, seed: int, number: int) -> None:
         self.world, self.folder, self.seed = world, folder, seed

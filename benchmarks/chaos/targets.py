@@ -12,7 +12,14 @@ from chaos.runs import contents
 from chaos.world import SEEDS, Moment, World
 
 # Kinds of which only one file of the same name may take the place.
-SAME_NAME = ("states: tensors", "states: manifests", "states: texts", "weights", "model configurations", "tokenizers")
+SAME_NAME = (
+    "states: tensors",
+    "states: manifests",
+    "states: texts",
+    "weights",
+    "model configurations",
+    "tokenizers",
+)
 
 
 @dataclass(frozen=True)

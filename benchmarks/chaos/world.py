@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from chaos.runs import contents, fork, r1kit, wait
+from chaos.runs import fork, r1kit, wait
 
 RECIPE = Path(__file__).parent / "recipe"
 SEEDS = (0, 1)  # of the undisturbed runs: what is damaged, and where foreign files come from
@@ -108,10 +108,17 @@ def inside(place: Path, work: Callable[[], None]) -> Callable[[], None]:
 def prepare(folder: Path, processes: int) -> World:
     """Run the recipe undisturbed with both seeds and keep the moments; nothing to do where ``folder`` has
     them. Raises SystemExit where a run fails, or where an RL stage has not changed its model."""
+    from r1kit.runs.provenance import code_hash
+
     world = World(folder, processes)
-    if (world.store / f"{SEEDS[-1]}.json").exists():
+    if (folder / "code.txt").exists():
+        if (folder / "code.txt").read_text(encoding="utf-8") != code_hash():
+            raise SystemExit(
+                f"{folder}: made by other source code of r1kit; remove it, or keep another folder"
+            )
         return world
-    world.kernels.mkdir(parents=True)
+    folder.mkdir(parents=True)
+    world.kernels.mkdir()
     (folder / "compiled").mkdir()
     (folder / "compiler").write_text(COMPILER.format(store=folder / "compiled"), encoding="utf-8")
     (folder / "compiler").chmod(0o755)
@@ -123,12 +130,12 @@ def prepare(folder: Path, processes: int) -> World:
         if code != 0:
             raise SystemExit(f"the undisturbed run failed:\n{output.read_text(encoding='utf-8')}")
         shutil.copytree(place / "run", world.finished(seed), symlinks=True)
-        keeper.names["finished"] = ""
         if seed == SEEDS[0]:
             shutil.rmtree(world.kernels)
             shutil.copytree(place / "cache", world.kernels)
         _note_moments(world, seed)
     require_learning(world.finished())
+    (folder / "code.txt").write_text(code_hash(), encoding="utf-8")
     return world
 
 
@@ -149,7 +156,9 @@ def at_rename(react: Callable[[Path], None]) -> None:
 
     def hook(event: str, arguments: tuple[object, ...]) -> None:
         nonlocal busy
-        if busy or not (event in ("open", "os.listdir", "os.scandir") or event.startswith(("os.", "shutil."))):
+        if busy or not (
+            event in ("open", "os.listdir", "os.scandir") or event.startswith(("os.", "shutil."))
+        ):
             return
         if threading.current_thread() is not threading.main_thread():
             return
@@ -159,7 +168,9 @@ def at_rename(react: Callable[[Path], None]) -> None:
         for new in done:
             react(Path(new))
         if event == "os.rename":
-            waiting.append((os.path.abspath(os.fspath(arguments[0])), os.path.abspath(os.fspath(arguments[1]))))
+            waiting.append(
+                (os.path.abspath(os.fspath(arguments[0])), os.path.abspath(os.fspath(arguments[1])))
+            )
         busy = False
 
     sys.addaudithook(hook)
@@ -221,7 +232,8 @@ def _note_moments(world: World, seed: int) -> None:
     order = [stage for name, stage in kept.items() if name.startswith("after_")]
     following = dict(zip(order, [*order[1:], ""], strict=True))
     found = {name: following[stage] if name.startswith("after_") else stage for name, stage in kept.items()}
-    (world.store / f"{seed}.json").write_text(json.dumps({**found, "finished": ""}), encoding="utf-8")
+    found = {name: stage for name, stage in found.items() if stage} | {"finished": ""}
+    (world.store / f"{seed}.json").write_text(json.dumps(found), encoding="utf-8")
 
 
 def write_data(folder: Path) -> None:
@@ -239,8 +251,3 @@ def write_data(folder: Path) -> None:
 
 def _write(file: Path, rows: Iterator[dict[str, str]] | list[dict[str, str]]) -> None:
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-
-
-def cache_names(world: World) -> list[str]:
-    """The files of the kernels' cache, relative to it."""
-    return sorted(contents(world.kernels))

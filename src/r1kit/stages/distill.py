@@ -134,7 +134,8 @@ class Distill(Stage):
 
 
 def last_divergence(log: Log) -> float | None:
-    """The divergence of the last step, from the log: a training that was interrupted after it runs no step."""
+    """The divergence of the last step, from the log: a training that was interrupted after its last step runs
+    none."""
     log.sync()
     rows = [row for _, row in read_jsonl(log.metrics_file)]
     own = [row for row in rows if row.get("stage") == log.stage and row.get("part") == log.part_name]

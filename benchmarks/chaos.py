@@ -1,15 +1,15 @@
 """Kill r1kit at any moment and damage any file of a run: the result is the same, or an error says why.
 
-    python benchmarks/chaos.py               200 kills, 2,000 mutations, and all system calls of a save and of a
-                                             hand-over, with 1 and 2 processes
-    python benchmarks/chaos.py --quick       a part of it, for every change (.ci/run)
+    python benchmarks/chaos.py             200 kills, 2,000 mutations, and all system calls of a save and of a
+                                           hand-over, with 1 and 2 processes
+    python benchmarks/chaos.py --quick     a part of it, for every change (.ci/run)
     python benchmarks/chaos.py --only mutations --case 17 --seed 3       one case again
 
 Kills (kills.py): random signals to a run of a recipe with every kind of stage, and disks that are full.
 Moments (world.py): the run is continued from copies of its folder. Mutations (mutations.py): every file of a
-run is damaged, then read. Calls (calls.py): kills and disk errors at every system call. ``--seed`` chooses the
-cases, ``--keep`` a folder for the runs, used again by the next call. Do not change r1kit's source meanwhile.
-The last line is ``wrong: N``; exit code 1 where N is not 0."""
+run is damaged, then read. Calls (calls.py): kills and disk errors at every system call. ``--seed`` chooses
+the cases, ``--keep`` a folder for the runs, used again by the next call. Do not change r1kit's source
+meanwhile. The last line is ``wrong: N``; exit code 1 where N is not 0."""
 
 import argparse
 import os
@@ -24,7 +24,8 @@ from chaos.kills import random_kills
 from chaos.page import note
 from chaos.runs import Tally, import_everything, print_totals
 from chaos.series import mutations, tallies
-from chaos.world import World, prepare
+from chaos.targets import numbers_of
+from chaos.world import SEEDS, World, prepare
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("kills", "mutations", "calls")
@@ -44,9 +45,11 @@ def options_of(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--every", type=int, default=1, help="take every n-th system call of a hand-over")
     parser.add_argument("--only", choices=PARTS, action="append", help="this part only (repeatable)")
     parser.add_argument("--case", type=int, help="the mutation of this number only")
+    parser.add_argument("--kind", action="append", help="mutations of this kind of file only (repeatable)")
     parser.add_argument("--moment", help="continue this moment only, without damage")
     parser.add_argument("--round", type=int, help="the round of kills of this number only")
     parser.add_argument("--quick", action="store_true", help="150 mutations and 8 kills of 1 process")
+    parser.add_argument("--no-foreign", action="store_true", help="no files of a run with another seed")
     parser.add_argument("--keep", type=Path, help="a folder for all runs; what it has is used again")
     parser.add_argument("--write", action="store_true", help="write the table of docs/reliability.md")
     options = parser.parse_args(words)
@@ -60,9 +63,9 @@ def mutate(world: World, folder: Path, options: argparse.Namespace) -> list[Tall
     """The mutations of one number of processes: the case or moment that is asked for, or all."""
     share = 1 - SHARE_OF_SEVERAL if world.processes == 1 else SHARE_OF_SEVERAL
     count = round(options.mutations * (share if len(options.processes) > 1 else 1))
-    numbers = range(count) if options.case is None else [options.case]
+    numbers = numbers_of(world, count, options.kind) if options.case is None else [options.case]
     moments = [moment for moment in world.moments() if moment.working and world.processes == 1]
-    if options.case is not None:
+    if options.case is not None or options.kind:
         moments = []
     if options.moment is not None:
         numbers, moments = [], [moment for moment in moments if moment.name == options.moment]
@@ -76,7 +79,7 @@ def examine(folder: Path, options: argparse.Namespace) -> list[Tally]:
     found: list[Tally] = []
     for processes in options.processes:
         began = time.monotonic()
-        world = prepare(folder / f"world_{processes}", processes)
+        world = prepare(folder / f"world_{processes}", processes, SEEDS[: 1 if options.no_foreign else 2])
         print(f"{processes} process(es): prepared in {time.monotonic() - began:.0f} s", flush=True)
         if "mutations" in options.only:
             found += mutate(world, folder / f"mutations_{processes}", options)

@@ -37,7 +37,8 @@ class Tally:
     def __str__(self) -> str:
         return (
             f"{self.what}: {self.done}, identical: {self.identical}, "
-            f"recovered with a warning: {self.recovered}, refused with a reason: {self.refused}, wrong: {self.wrong}"
+            f"recovered with a warning: {self.recovered}, refused with a reason: {self.refused}, "
+            f"wrong: {self.wrong}"
         )
 
 

@@ -1,6 +1,7 @@
 """What can be damaged in a run: every file and folder of every moment, by kind, and what has the same kind
 elsewhere."""
 
+import itertools
 import json
 import random
 from collections.abc import Iterator, Sequence
@@ -9,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from chaos.damage import OF_FILES, OF_FOLDERS
 from chaos.runs import contents
-from chaos.world import SEEDS, Moment, World
+from chaos.world import Moment, World
 
 # Kinds of which only one file of the same name may take the place.
 SAME_NAME = (
@@ -111,6 +112,16 @@ def cases(world: World, seed: int, numbers: Sequence[int]) -> Iterator[Case]:
         yield Case(number, target, order, chance.choice(commands(target)))
 
 
+def numbers_of(world: World, count: int, kinds: Sequence[str] | None) -> list[int]:
+    """The numbers of the first cases, of these kinds of targets where any are given. Raises SystemExit for a
+    kind that is none."""
+    known = sorted(all_targets(world)) if kinds else []
+    if unknown := set(kinds or ()) - set(known):
+        raise SystemExit(f"--kind {sorted(unknown)[0]}: the kinds are {', '.join(known)}")
+    numbers = (n for n in itertools.count() if not kinds or known[n % len(known)] in kinds)
+    return list(itertools.islice(numbers, count))
+
+
 def commands(target: Target) -> list[str]:
     """The commands that read a target: what remains of the run, or all that reads a finished one."""
     if target.moment.working:
@@ -130,7 +141,7 @@ class Donors:
 
     def __init__(self, world: World) -> None:
         self._found: dict[str, dict[str, Path]] = {}
-        for moment in (moment for seed in SEEDS for moment in world.moments(seed)):
+        for moment in (moment for seed in world.seeds() for moment in world.moments(seed)):
             for name, digest in contents(moment.folder).items():
                 self._found.setdefault(_likeness(f"run/{name}"), {}).setdefault(digest, moment.folder / name)
             for name in _folders(moment.folder):

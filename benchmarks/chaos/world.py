@@ -12,7 +12,7 @@ import random
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,7 +65,7 @@ class World:
 
     def command(self, seed: int = 0) -> list[str]:
         """The words of the command that runs the recipe, in a folder made by ``place``."""
-        return ["run", "chaos.yaml", f"seed={seed}", f"runtime.processes={self.processes}"]
+        return ["run", "every_stage.yaml", f"seed={seed}", f"runtime.processes={self.processes}"]
 
     def place(self, folder: Path) -> Path:
         """Make a folder in which the recipe can be run."""
@@ -79,6 +79,10 @@ class World:
         """The moments of a run, by name."""
         found = json.loads((self.store / f"{seed}.json").read_text(encoding="utf-8"))
         return [Moment(n, seed, stage, self.store / str(seed) / n) for n, stage in sorted(found.items())]
+
+    def seeds(self) -> list[int]:
+        """The seeds of its undisturbed runs."""
+        return [seed for seed in SEEDS if (self.store / f"{seed}.json").exists()]
 
     def finished(self, seed: int = 0) -> Path:
         """The undisturbed run's folder, finished."""
@@ -105,8 +109,8 @@ def inside(place: Path, work: Callable[[], None]) -> Callable[[], None]:
     return there
 
 
-def prepare(folder: Path, processes: int) -> World:
-    """Run the recipe undisturbed with both seeds and keep the moments; nothing to do where ``folder`` has
+def prepare(folder: Path, processes: int, seeds: Sequence[int] = SEEDS) -> World:
+    """Run the recipe undisturbed with these seeds and keep the moments; nothing to do where ``folder`` has
     them. Raises SystemExit where a run fails, or where an RL stage has not changed its model."""
     from r1kit.runs.provenance import code_hash
 
@@ -122,7 +126,7 @@ def prepare(folder: Path, processes: int) -> World:
     (folder / "compiled").mkdir()
     (folder / "compiler").write_text(COMPILER.format(store=folder / "compiled"), encoding="utf-8")
     (folder / "compiler").chmod(0o755)
-    for seed in SEEDS:
+    for seed in seeds:
         place = world.place(folder / f"undisturbed_{seed}")
         output = folder / f"undisturbed_{seed}.txt"
         keeper = _Keeper(place / "run", world.store / str(seed))

@@ -156,36 +156,20 @@ def chaos(keep: Path, *words: str, blind: bool = False) -> subprocess.CompletedP
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600, check=False)
 
 
-@pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("chaos")
-
-
 @pytest.mark.slow
-def test_damaged_states_are_never_used(kept: Path) -> None:
+def test_damaged_states_are_never_used_and_a_check_that_is_taken_out_is_noticed(tmp_path: Path) -> None:
     kinds = [word for kind in KINDS for word in ("--kind", kind)]
-    ended = chaos(kept, "--only", "mutations", "--mutations", "12", *kinds)
+    ended = chaos(tmp_path, "--only", "mutations", "--mutations", "12", *kinds)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert ended.stdout.splitlines()[-1] == "wrong: 0"
-    found = re.search(r"mutations: 12, identical: \d+, recovered with a warning: (\d+)", ended.stdout)
-    assert found and int(found[1]) > 0, ended.stdout
+    assert sum(map(int, re.findall(r"recovered with a warning: (\d+)", ended.stdout))) > 0, ended.stdout
 
-
-@pytest.mark.slow
-def test_a_check_that_is_taken_out_is_noticed(kept: Path) -> None:
     words = ("--only", "mutations", "--mutations", "6", "--kind", "states: tensors")
-    ended = chaos(kept, *words, blind=True)
+    ended = chaos(tmp_path, *words, blind=True)
     assert ended.returncode == 1, ended.stdout + ended.stderr
     last = re.fullmatch(r"wrong: (\d+)", ended.stdout.splitlines()[-1])
     assert last and int(last[1]) > 0
     again = re.search(r"again: python benchmarks/chaos.py (--only mutations --case \d+ .*)", ended.stdout)
     assert again
-    assert chaos(kept, *again[1].split(), blind=True).returncode == 1
-    assert chaos(kept, *again[1].split()).returncode == 0
-
-
-@pytest.mark.slow
-def test_a_killed_run_ends_the_same(kept: Path) -> None:
-    ended = chaos(kept, "--only", "kills", "--kills", "2")
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "kills: 2, identical: 2" in ended.stdout
+    assert chaos(tmp_path, *again[1].split(), blind=True).returncode == 1
+    assert chaos(tmp_path, *again[1].split()).returncode == 0

@@ -32,8 +32,8 @@ adversarial: .venv/ready
 bench: .venv/ready
 	.venv/bin/python benchmarks/bench.py $(CHANGES)
 
-# Kills every stage of the nano recipe at random times, and a save and a hand-over at every system call; the last line is the verdict.
-# Less of it: make chaos CHANGES="--kills 10 --every 8" (docs/reliability.md)
+# Kills every kind of stage at random times, damages every file of a run, and fails a save and a hand-over at every system call; the
+# last line is the verdict. Less of it: make chaos CHANGES=--quick; another series: CHANGES="--seed 1" (docs/reliability.md)
 chaos: .venv/ready
 	OMP_NUM_THREADS=1 .venv/bin/python benchmarks/chaos.py $(CHANGES)
 

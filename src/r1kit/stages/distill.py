@@ -17,6 +17,8 @@ from pydantic import Field, model_validator
 
 from r1kit.chat import Prompt, prompt_column
 from r1kit.data.sources import write_jsonl
+from r1kit.jsonl import read_jsonl
+from r1kit.log import Log
 from r1kit.seeds import derive_seed
 from r1kit.stages.general import GeneralSpec, general_tasks
 from r1kit.stages.models import PromptStyle, fits, longest_prompt, model_of
@@ -77,7 +79,7 @@ class Distill(Stage):
         distillation.require_comparable(model_of(ctx.path(self.student)), model_of(ctx.path(self.teacher)))
         first = replace(ctx, out=ctx.out / "sft")
         first.out.mkdir(exist_ok=True)
-        if not (first.out / "model" / "config.json").is_file():
+        if not (first.out / "report.json").is_file():  # what fine-tuning writes last
             finetune_on(first, self.student, self._answers(ctx), self.talk, self.training, self.learner)
         self._on_policy(ctx, self.on_policy, first.out)
 
@@ -125,10 +127,20 @@ class Distill(Stage):
         mixture = training_problems(ctx, tasks, policy.chat, limit, "on_policy")
         algorithm = distillation.distil(config, policy, teacher)
         log = ctx.log.part("on_policy")
-        last = train(algorithm, mixture, ctx.seed, log, ctx.out, owners=ctx.identities)
+        train(algorithm, mixture, ctx.seed, log, ctx.out, owners=ctx.identities)
         facts = json.loads((sft / "report.json").read_text(encoding="utf-8"))
-        facts["on_policy_divergence"] = last.get("distill/divergence")
+        facts["on_policy_divergence"] = last_divergence(log)
         finish(ctx, student, policy.engine, teacher, facts=facts)
+
+
+def last_divergence(log: Log) -> float | None:
+    """The divergence of the last step, from the log: a training that was interrupted after its last step runs
+    none."""
+    log.sync()
+    rows = [row for _, row in read_jsonl(log.metrics_file)]
+    own = [row for row in rows if row.get("stage") == log.stage and row.get("part") == log.part_name]
+    found: float | None = own[-1].get("distill/divergence") if own else None
+    return found
 
 
 def with_general(

@@ -8,7 +8,7 @@ moment between two changes of the disk is covered. A process that meets an error
 message that names the file; a traceback counts as wrong. Without strace (Linux only) this part is skipped,
 with a message.
 
-    python benchmarks/chaos_calls.py MODEL [--every 10] [--only save] [--errors]
+    PYTHONPATH=benchmarks python -m chaos.calls MODEL [--every 10] [--only save] [--errors]
 
 runs this part alone, on a model's folder."""
 
@@ -30,7 +30,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from chaos_runs import Tally, differences, fingerprint, fork, print_totals, run_recipe, wait
+from chaos.runs import (
+    Tally,
+    differences,
+    fingerprint,
+    fork,
+    import_everything,
+    print_totals,
+    run_recipe,
+    wait,
+)
 
 CALLS = (
     "write,pwrite64,writev,ftruncate,truncate,rename,renameat,renameat2,fsync,fdatasync,unlink,unlinkat,"
@@ -342,13 +351,7 @@ def main() -> None:
     parser.add_argument("--only", choices=WORKS, action="append", help="this work only")
     parser.add_argument("--errors", action="store_true", help="errors only, no kills")
     options = parser.parse_args()
-    import torch._dynamo  # the first optimizer imports it
-
-    import r1kit.runs.execute
-    import r1kit.runtime
-    import r1kit.stages
-
-    assert torch._dynamo and r1kit.runs.execute and r1kit.runtime and r1kit.stages
+    import_everything()
     folder = Path(tempfile.mkdtemp(prefix="calls-"))  # as in chaos.py
     try:
         kinds = ["errors"] if options.errors else ["kills", "errors"]
@@ -357,7 +360,7 @@ def main() -> None:
         )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    sys.exit(print_totals(tallies))
+    sys.exit(min(1, print_totals(tallies)))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,104 @@
+"""Many cases of mutations.py, shared among workers that were forked after all imports; their outcomes, counts
+by kind, and what was wrong."""
+
+import functools
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from chaos.mutations import Mutator, Outcome, as_json
+from chaos.runs import Tally, fork, wait
+from chaos.targets import cases
+from chaos.world import Moment, World
+
+
+def mutations(
+    world: World,
+    folder: Path,
+    numbers: Sequence[int],
+    seed: int,
+    workers: int,
+    moments: Sequence[Moment] = (),
+) -> list[Outcome]:
+    """Continue these moments without damage, and work on the cases of these numbers; print what is wrong,
+    with the command that repeats it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(world.folder / "compiler", folder / "compiler")
+    running = []
+    for worker in range(workers):
+        mutator = functools.partial(_Worker, world, folder, seed, worker)
+        own, continued = list(numbers[worker::workers]), list(moments[worker::workers])
+        work = functools.partial(_start, mutator, continued, own)
+        running.append(fork(work, folder / f"worker_{worker}.txt"))
+    shown = 0
+    while running:
+        running = [pid for pid in running if wait(pid, 0.0) is None]
+        found = _read(folder)
+        for outcome in found[shown:]:
+            if outcome.verdict == "wrong":
+                print(f"  {outcome}\n    again: {_again(outcome, world, seed)}", flush=True)
+        shown = len(found)
+        time.sleep(0.2)
+    found = _read(folder)
+    if len(found) < len(numbers) + len(moments):
+        texts = [file.read_text(encoding="utf-8")[-2000:] for file in folder.glob("worker_*.txt")]
+        raise SystemExit("\n".join(["a worker stopped:", *texts]))
+    return found
+
+
+def tallies(outcomes: Sequence[Outcome], processes: int) -> list[Tally]:
+    """Counts by kind of what was damaged."""
+    found: dict[str, Tally] = {}
+    ending = "" if processes == 1 else f", {processes} processes"
+    for outcome in sorted(outcomes, key=lambda outcome: outcome.kind):
+        tally = found.setdefault(outcome.kind, Tally("mutations", f"{outcome.kind}{ending}"))
+        tally.count(1, outcome.verdict)
+    return list(found.values())
+
+
+def _again(outcome: Outcome, world: World, seed: int) -> str:
+    chosen = f"--case {outcome.number}" if outcome.number >= 0 else f"--moment {outcome.moment}"
+    words = f"--only mutations {chosen} --seed {seed}"
+    return f"python benchmarks/chaos.py {words} --processes {world.processes}"
+
+
+class _Worker:
+    """Works in a place of its own; adds outcomes to a file that all workers share, keeps what is wrong."""
+
+    def __init__(self, world: World, folder: Path, seed: int, number: int) -> None:
+        self.world, self.folder, self.seed = world, folder, seed
+        self.mutator = Mutator(world, folder / f"place_{number}")
+
+    def work(self, moments: Sequence[Moment], numbers: Sequence[int]) -> None:
+        """Continue the moments, then do the cases."""
+        for moment in moments:
+            self._note(self.mutator.continued(moment), f"continued_{moment.name}")
+        for case in cases(self.world, self.seed, numbers):
+            self._note(self.mutator.work(case), f"case_{case.number}")
+
+    def _note(self, outcome: Outcome, name: str) -> None:
+        if outcome.verdict == "wrong":
+            kept = self.folder / "wrong" / name
+            shutil.rmtree(kept, ignore_errors=True)
+            kept.mkdir(parents=True)
+            for part in ("run", "outside", "output.txt"):
+                path = self.mutator.place / part
+                if path.is_dir():
+                    shutil.copytree(path, kept / part, symlinks=True)
+                elif path.exists():
+                    shutil.copy(path, kept / part)
+        with (self.folder / "outcomes.jsonl").open("a", encoding="utf-8") as file:
+            os.write(file.fileno(), f"{as_json(outcome)}\n".encode())  # one call: workers do not mix
+
+
+def _start(worker: Callable[[], _Worker], moments: Sequence[Moment], numbers: Sequence[int]) -> None:
+    worker().work(moments, numbers)
+
+
+def _read(folder: Path) -> list[Outcome]:
+    file = folder / "outcomes.jsonl"
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    return [Outcome(**json.loads(line)) for line in lines]

@@ -1,0 +1,175 @@
+"""benchmarks/chaos.py: what its kinds of damage do, how it chooses and counts, and a small part of it on a
+run of its recipe, with r1kit as it is and with a check taken out."""
+
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+
+import pytest
+from chaos.damage import OF_FILES, OF_FOLDERS, Source, describe
+from chaos.page import note, table
+from chaos.runs import Tally, contents, differences, fingerprint
+from chaos.targets import kind_of
+
+ROOT = Path(__file__).parents[1]
+KINDS = ("states: manifests", "states: tensors", "states: texts")
+BLIND = """\
+import runpy, sys
+import r1kit.train.checkpoint as checkpoint
+checkpoint.damage_of = lambda state, owners=(): None
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+RECORD = {"stage": "sft", "name": "sft", "config": {"a": 1}, "seed": 3, "outputs": {"x": 1}, "finished": 12.5}
+
+
+def source(folder: Path, *others: Path) -> Source:
+    outside = folder / "outside"
+    outside.mkdir(exist_ok=True)
+    return Source(random.Random(0), others, outside)
+
+
+# Damage
+
+
+@pytest.mark.parametrize("name", OF_FILES)
+def test_every_damage_changes_a_file(tmp_path: Path, name: str) -> None:
+    file, other = tmp_path / "rows.json", tmp_path / "other.json"
+    file.write_text('{"step": 10, "loss": 2.5}\n{"step": 11, "loss": 2.4}\n{"step": 12, "loss": 2.3}\n')
+    other.write_text('{"step": 99}\n')
+    before = describe(file)
+    OF_FILES[name](file, source(tmp_path, other))
+    assert describe(file) != before
+
+
+@pytest.mark.parametrize("name", OF_FOLDERS)
+def test_every_damage_changes_a_folder(tmp_path: Path, name: str) -> None:
+    folder, other = tmp_path / "model", tmp_path / "other"
+    for place in (folder, other):
+        place.mkdir()
+        (place / "config.json").write_text(place.name)
+    before = describe(folder)
+    OF_FOLDERS[name](folder, source(tmp_path, other))
+    assert describe(folder) != before
+
+
+def test_one_bit_is_one_bit(tmp_path: Path) -> None:
+    file = tmp_path / "tensor.safetensors"
+    file.write_bytes(bytes(100))
+    OF_FILES["one bit"](file, source(tmp_path))
+    assert sum(byte.bit_count() for byte in file.read_bytes()) == 1
+
+
+def test_an_edited_digit_leaves_json(tmp_path: Path) -> None:
+    file = tmp_path / "report.json"
+    for number in range(20):
+        file.write_text('{"a": 123, "b": [4.5, 6]}')
+        OF_FILES["digit"](file, Source(random.Random(number), (), tmp_path))
+        found = json.loads(file.read_text())
+        assert set(found) == {"a", "b"} and found != {"a": 123, "b": [4.5, 6]}
+
+
+def test_what_cannot_be_done_is_left_undone(tmp_path: Path) -> None:
+    file = tmp_path / "weights.safetensors"
+    file.write_bytes(b"1\n2\n3\n")
+    for name in ("lose line", "digit", "key", "other JSON", "foreign"):
+        OF_FILES[name](file, source(tmp_path))
+    assert file.read_bytes() == b"1\n2\n3\n"
+
+
+# Choosing, comparing, counting
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("cache/r1kit/fused-1.so", "kernels"),
+        ("run/stages/a.partial/train_state/step_00000002/manifest.json", "states: manifests"),
+        ("run/stages/a.partial/sft/train_state/step_00000002/state.safetensors", "states: tensors"),
+        ("run/stages/a.partial/train_state/step_00000002/curriculum.json", "states: texts"),
+        ("run/stages/a.partial/sampled/reasoning_00000000.jsonl", "sampled chunks"),
+        ("run/stages/a/stage.json", "records of stages"),
+        ("run/stages/a/model/model.safetensors", "weights"),
+        ("run/stages/a/model/tokenizer.json", "tokenizers"),
+        ("run/stages/a/model/config.json", "model configurations"),
+        ("run/stages/a/report.json", "reports of stages"),
+        ("run/stages/a/data.jsonl", "data of stages"),
+        ("run/samples/a/step_000000.jsonl", "samples"),
+        ("run/metrics.jsonl", "log"),
+        ("run/report.md", "report of the run"),
+        ("run/lock", "lock"),
+        ("run/recipe.yaml", "recipe.yaml"),
+    ],
+)
+def test_kinds_of_files(name: str, kind: str) -> None:
+    assert kind_of(name) == kind
+
+
+def run_folder(folder: Path, seconds: float, loss: float, output: int = 1) -> Path:
+    (folder / "stages/sft").mkdir(parents=True)
+    record = {**RECORD, "finished": seconds, "outputs": {"x": output}}
+    (folder / "stages/sft/stage.json").write_text(json.dumps(record))
+    (folder / "metrics.jsonl").write_text(json.dumps({"step": 0, "time": seconds, "loss": loss}) + "\n")
+    (folder / "env.json").write_text(str(seconds))
+    return folder
+
+
+def test_times_do_not_differ_and_everything_else_does(tmp_path: Path) -> None:
+    first, later = (fingerprint(run_folder(tmp_path / str(s), s, 2.5)) for s in (1.0, 2.0))
+    assert differences(first, later) == []
+    worse = fingerprint(run_folder(tmp_path / "worse", 1.0, 2.6))
+    assert differences(first, worse) == ["metrics.jsonl"]
+    other = fingerprint(run_folder(tmp_path / "other", 1.0, 2.5, output=2))
+    assert differences(first, other) == ["stages/sft/stage.json"]
+    (tmp_path / "worse/samples").mkdir()
+    (tmp_path / "worse/samples/step.jsonl").write_text("")
+    assert "samples/step.jsonl" in contents(tmp_path / "worse")
+
+
+def test_the_table_replaces_what_is_between_the_marks(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- chaos -->\nnot measured yet\n<!-- /chaos -->\nafter\n")
+    tally = Tally("mutations", "weights")
+    for outcome in ("identical", "recovered", "refused", "refused", "wrong"):
+        tally.count(1, outcome)
+    note([tally], 90.0, 7, page)
+    text = page.read_text()
+    assert text.startswith("before\n") and text.endswith("<!-- /chaos -->\nafter\n")
+    assert "| weights | 5 mutations | 1 | 1 | 2 | 1 |" in text and "not measured" not in text
+    assert "seed 7" in table([tally], 90.0, 7, date(2026, 1, 2))
+
+
+# A part of it
+
+
+def chaos(keep: Path, *words: str, blind: bool = False) -> subprocess.CompletedProcess[str]:
+    script = str(ROOT / "benchmarks/chaos.py")
+    command = [sys.executable, *(["-c", BLIND, script] if blind else [script])]
+    command += ["--processes", "1", "--workers", "1", "--no-foreign", "--keep", str(keep), *words]
+    paths = os.pathsep.join([str(ROOT / "src"), str(ROOT / "benchmarks")])
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600, check=False)
+
+
+@pytest.mark.slow
+def test_damaged_states_are_never_used_and_a_check_that_is_taken_out_is_noticed(tmp_path: Path) -> None:
+    kinds = [word for kind in KINDS for word in ("--kind", kind)]
+    ended = chaos(tmp_path, "--only", "mutations", "--mutations", "12", *kinds)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert ended.stdout.splitlines()[-1] == "wrong: 0"
+    assert sum(map(int, re.findall(r"recovered with a warning: (\d+)", ended.stdout))) > 0, ended.stdout
+
+    words = ("--only", "mutations", "--mutations", "6", "--kind", "states: tensors")
+    ended = chaos(tmp_path, *words, blind=True)
+    assert ended.returncode == 1, ended.stdout + ended.stderr
+    last = re.fullmatch(r"wrong: (\d+)", ended.stdout.splitlines()[-1])
+    assert last and int(last[1]) > 0
+    again = re.search(r"again: python benchmarks/chaos.py (--only mutations --case \d+ .*)", ended.stdout)
+    assert again
+    assert chaos(tmp_path, *again[1].split(), blind=True).returncode == 1
+    assert chaos(tmp_path, *again[1].split()).returncode == 0

@@ -33,6 +33,7 @@ from r1kit.config import Config, InputError, KeyPath, R1kitError
 from r1kit.jsonl import column, first_error, is_null_like, parse_row, read_lines, write_jsonl
 from r1kit.language import scripts_of
 from r1kit.tasks.mathematics.check import boxed, check_math_batch, gold_fault, gold_text
+from r1kit.tasks.mathematics.spellings import with_decimal_points
 from r1kit.tasks.mathematics.votes import vote_key, vote_keys
 from r1kit.tasks.overlap import is_held_out_prompt, prompt_key, without_contaminated
 from r1kit.tasks.programs import ask_for_program, check_programs, program_columns, read_program
@@ -60,7 +61,8 @@ class DatasetConfig(Config):
     ``decontaminate`` names further files whose problems are never trained on. ``limit`` bounds each split.
     ``check``: ``math`` compares mathematically, ``choice`` letters, ``exact`` texts free of spaces,
     ``program`` runs the answer against the row's tests, within ``time_limit_s`` and ``memory_limit_mb``
-    unless the row has such columns itself. ``bad_rows: quarantine`` writes rows that cannot be used to
+    unless the row has such columns itself. ``decimal_comma``: gold answers and responses write 3,14 and
+    1.234,5 (``check: math``). ``bad_rows: quarantine`` writes rows that cannot be used to
     FILE.bad.jsonl and goes on, up to 5 % of a file; ``error`` stops at the first."""
 
     train: str | None = None
@@ -71,6 +73,7 @@ class DatasetConfig(Config):
     id: str | None = None
     difficulty: str | None = None
     check: Check = "math"
+    decimal_comma: bool = False
     language: str = "en"
     limit: int | None = None
     bad_rows: Literal["error", "quarantine"] = "error"
@@ -87,6 +90,8 @@ class DatasetConfig(Config):
     def _has_a_file(self) -> Self:
         if self.train is None and self.held_out is None:
             raise ValueError("a data set needs train: FILE.jsonl, held_out: FILE.jsonl, or both")
+        if self.decimal_comma and self.check != "math":
+            raise ValueError(f"decimal_comma has no effect with check: {self.check}; leave it out")
         return self
 
 
@@ -176,7 +181,8 @@ class Dataset:
         golds = [str(problem.answer) for problem in problems]
         if self.config.check == "exact":
             return [_check_exact(gold, answer) for gold, answer in zip(golds, answers, strict=True)]
-        judged = iter(check_math_batch(*_both(golds, answers)))
+        golds, given = _both(golds, answers)
+        judged = iter(check_math_batch(golds, self._spelled(given)))
         return [
             Verdict("wrong", "the template was not followed") if answer is None else next(judged)
             for answer in answers
@@ -189,14 +195,18 @@ class Dataset:
         if self.config.check == "exact":
             said = single_answer(answer)
             return None if said is None else "".join(said.split())
-        return vote_key(answer, choice=self.config.check == "choice")
+        return vote_key(*self._spelled([answer]), choice=self.config.check == "choice")
 
     def vote_keys(self, answers: Sequence[str]) -> Sequence[str | None]:
         """Under which keys the answers of a group count in a majority vote: equal keys for answers that
         ``check`` would call the same."""
         if self.config.check in ("program", "exact"):
             return [self.vote_key(answer) for answer in answers]
-        return vote_keys(answers, choice=self.config.check == "choice")
+        return vote_keys(self._spelled(answers), choice=self.config.check == "choice")
+
+    def _spelled(self, answers: Sequence[str]) -> Sequence[str]:
+        """Answers as they are checked: with decimal points."""
+        return [with_decimal_points(answer) for answer in answers] if self.config.decimal_comma else answers
 
     def _splits(self) -> Splits:
         named = [
@@ -358,6 +368,8 @@ def _problem(
             gold = more["reference"]
             prompt = ask_for_program(prompt, {**more, "starter_code": row.get("starter_code")})
         else:
+            if config.decimal_comma and isinstance(inner(row, columns.answer), str):
+                written = with_decimal_points(written)
             gold, more = _GOLD[config.check](written), _solution(row, written)
     except ValueError as error:
         raise R1kitError(f"{path}:{number}: column {columns.answer!r}: {error}") from None

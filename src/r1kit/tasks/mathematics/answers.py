@@ -96,16 +96,6 @@ _ENTITIES = frozenset(
 )
 
 
-_NULLS = "nan NaN NAN NaT None NONE null NULL Null N/A n/a #N/A NA <NA> nil undefined"
-_NULL_LIKE = frozenset(_NULLS.split())
-
-
-def is_null_like(text: str) -> bool:
-    """Whether a gold text is how a table writes that there is no answer: NaN, None, N/A, null and the like.
-    The word "none" and \\text{None} are answers."""
-    return text.strip() in _NULL_LIKE
-
-
 def read_answer(text: str) -> Answer:
     """Read an answer. Raises NotUnderstood, or TooLarge."""
     text = tidy(text)

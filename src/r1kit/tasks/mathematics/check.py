@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
 from r1kit.tasks.mathematics.agreement import has_large_numbers, same_answer, same_text
-from r1kit.tasks.mathematics.answers import Answer, is_null_like, read_answer
+from r1kit.tasks.mathematics.answers import Answer, read_answer
 from r1kit.tasks.mathematics.checker_pool import ANSWER_SECONDS, checkers, compare_elsewhere
 from r1kit.tasks.mathematics.expressions import NotUnderstood, TooLarge, Undecided
 from r1kit.tasks.mathematics.extraction import CHOICE, final_answer, gold_fault, gold_text
@@ -65,10 +65,6 @@ def judge(gold: str, response: str, patient: bool) -> Verdict:
     gold = gold_text(gold)
     if len(gold) > LONGEST_ANSWER:
         return Verdict("unverifiable", "the gold answer is too long")
-    if is_null_like(gold):
-        return Verdict("unverifiable", f"the gold answer is {gold!r}, which stands for no answer")
-    if not tidy(gold):
-        return Verdict("unverifiable", "the gold answer is empty")
     fault = gold_fault(gold)
     if fault is not None:
         return Verdict("unverifiable", fault)

@@ -10,6 +10,7 @@ answer. Three steps, the third only if the second cannot decide:
 A gold answer that cannot be read makes the problem ``unverifiable``; it never makes an answer right.
 """
 
+import re
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +37,7 @@ __all__ = [
 ]
 
 LONGEST_ANSWER = 1000
+_IS_OPEN = re.compile(r"\\[lc]?dots(?![A-Za-z])|\.\.\.|…|[?？]")  # math-verify reads past it
 DEEPEST_ANSWER = 30
 
 
@@ -105,8 +107,10 @@ def compare(gold: str, said: str, deadline: float, patient: bool = False) -> Ver
             return Verdict("unverifiable", f"neither equality nor a difference can be proven: {error}")
         except NotUnderstood:
             # An answer that only a more lenient reader can read must at least be LaTeX.
-            if known.kind == "words" or "\\" not in tidy(said) or is_prose(said) or says_more(tidy(said)):
+            if known.kind == "words" or _IS_OPEN.search(said) or "\\" not in tidy(said) or is_prose(said) or says_more(tidy(said)):
                 return Verdict("wrong", "not an answer of this kind")
+    if _IS_OPEN.search(gold):
+        return Verdict("unverifiable", "the gold answer has an ellipsis, and the answer is not the same text")
     if has_large_numbers(gold) or has_large_numbers(said):
         # math-verify compares floats, to which small differences are nothing.
         outcome: Outcome = "unverifiable" if known is None else "wrong"

@@ -36,7 +36,7 @@ _LINK = (
 ANSWER_IS = re.compile(
     rf"(?:{ANSWER_WORDS})\s*(?:(?:{_LINK})(?![{LATIN}])\s*[:：=]?|[:：=]|[—–-](?=\s))\s*"
     r"|\b(?:odpowied[źz]|wynik)\s+to\s+|\b(?:vastaus|tulos)\s+on\s+"
-    r"|\b(?:answer|result|solution)s?\b[^.\n:!?]{0,80}?(?:\b(?:is|are|equals)\b|=)\s*",
+    r"|\b(?:answer|result|solution)s?\b(?:\$[^$\n]{0,80}\$|[^.\n:!?$]){0,80}?(?:\b(?:is|are|equals)\b|=)\s*",
     re.IGNORECASE,
 )
 ANSWER = re.compile(ANSWER_WORDS, re.IGNORECASE)
@@ -91,7 +91,7 @@ NEGATED_BEFORE = re.compile(
     re.IGNORECASE,
 )
 NEGATED_AFTER = re.compile(
-    r"[^\d.。!?]{0,12}(?:\b(?:is|are|was) (?:(?:the|a|an) )?(?:not|n't|never|wrong|incorrect|false|too"
+    r"[^\d.。!?]{0,12}(?:\b(?:is|are|was) (?:(?:the|a|an) )?(?:not|almost|nearly|close to|n't|never|wrong|incorrect|false|too"
     r"|excluded|impossible|opposite)\b"
     r"|\b(?:isn't|aren't|doesn't|does not|cannot be|can't be|değil|appears?|occurs?|is mentioned)"
     r"|ではな|ではあ|じゃな|でない|아닙|아니|이 아|نیست|نہیں|नहीं|नाही|होइन|নয়|அல்ல|இல்லை|չէ|不对|是错"
@@ -139,11 +139,11 @@ CONDITION_AFTER = re.compile(
     r"\W{0,4}(?:only )?\b(?:if|unless|otherwise|assuming|provided)\b|如果", re.IGNORECASE
 )
 REFUSES = re.compile(
-    r"\b(?:(?:do|does|did|can|could|would)(?:\s*not|n[o']?t|n’t)\s+(?:\w+\s+){0,2}?(?:know|answer"
+    r"\b(?:(?:do|does|did|can|could|would|ca)(?:\s*not|n[o'’]?t)\s+(?:\w+\s+){0,2}?(?:know|answer"
     r"|determine|solve"
     r"|tell|say|find|compute|calculate|decide|give|conclude|help|provide)|cannot\s+(?:\w+\s+){0,2}?(?:answer"
     r"|determine|solve|say|find|compute|be\s+(?:answered|determined|solved|found|computed|known))"
-    r"|unable to|not sure|unsure|no idea|no clue|not enough information|insufficient|impossible to"
+    r"|none (?:of (?:them|these|those) )?work(?:s|ed)?|unable to|not sure|unsure|no idea|no clue|not enough information|insufficient|impossible to"
     r"|depends? on|unknown|i give up|no answer|i refuse|je ne sais pas|ich weiß (?:es )?nicht"
     r"|weiß ich nicht|kann ich nicht|no (?:lo )?sé|no puedo|non (?:lo )?so|non posso|não sei|não posso"
     r"|weet (?:ik )?(?:het )?niet|nie wiem|bilmiyorum|không biết|tidak tahu|vet inte|ved (?:det )?ikke|nevím"
@@ -151,7 +151,7 @@ REFUSES = re.compile(
     r"|わかりません|分かりません|わからない|分からない|모르|모릅|لا أعرف|لا أعلم|نمی‌?دانم|نہیں معلوم"
     r"|معلوم نہیں"
     r"|לא יודע|नहीं पता|पता नहीं|नहीं जानता|माहित नाही|थाहा छैन|ไม่รู้|ไม่ทราบ|জানি না|தெரியாது|தெரியவில்லை"
-    r"|不知道|无法|不确定|不会做|不清楚|无从|不能(?:回答|确定|解答)",
+    r"|不知道|我不会|无法|不确定|不会做|不清楚|无从|不能(?:回答|确定|解答)",
     re.IGNORECASE,
 )
 RETRACTS = re.compile(

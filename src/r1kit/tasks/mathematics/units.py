@@ -9,7 +9,7 @@ _UNIT_NAMES = {
     "mm": "mm millimeter millimetre 毫米", "dm": "dm decimeter 分米", "in": "in inch inches",
     "ft": "ft foot feet", "yd": "yd yard", "mi": "mi mile", "g": "g gram 克", "kg": "kg kilogram 千克 公斤",
     "mg": "mg milligram", "t": "ton tonne 吨", "lb": "lb lbs pound", "oz": "oz ounce", "s": "s sec second 秒",
-    "min": "min minute 分钟", "h": "h hr hour 小时", "day": "day 天 日", "week": "week 周",
+    "min": "min minute 分钟", "h": "h hr hour 小时 时", "day": "day 天 日", "week": "week 周",
     "month": "month 个月", "year": "year yr 年", "l": "l liter litre 升", "ml": "ml milliliter 毫升",
     "degree": "degree deg 度", "radian": "radian rad", "dollar": "dollar usd bucks 美元",
     "yuan": "yuan rmb cny 元 块", "cent": "cent cents 分", "jiao": "角", "percent": "percent pct",
@@ -33,6 +33,7 @@ SCALES = {
     "thousand": 10**3,
     "million": 10**6,
     "billion": 10**9,
+    "trillion": 10**12,
     "万": 10**4,
     "亿": 10**8,
     "dozen": 12,
@@ -59,7 +60,7 @@ def split_unit(text: str) -> tuple[str, str]:
         return match["rest"], "degree"
     name = match["wrapped"] or match["bare"] or match["glued"] or match["han"] or ""
     words = re.split(r"[\s/\\]+", name.lower().strip())
-    if NOT_UNITS.intersection(words) or re.search(r"[不非没无或]|\d", re.sub(r"\^\{?[23]\}?", "", name)):
+    if (name and not re.search(r"[^\W\d]|[%'\"²³]", name)) or NOT_UNITS.intersection(words) or re.search(r"[不非没无或]|\d", re.sub(r"\^\{?[23]\}?", "", name)):
         raise NotUnderstood(f"{name!r} is not a unit")
     power = re.sub(r"[{}]", "", match["power"] or match["barepower"] or "")
     glued = re.fullmatch(r"([a-z]+)\^\{?([23])\}?", name)

@@ -73,6 +73,8 @@ def _same_value(gold: Answer, said: Answer) -> bool:
     assert gold.expression is not None and said.expression is not None
     if not units_agree(gold.unit, said.unit):
         return False
+    if gold.percent != said.percent and (gold.unit or said.unit):
+        return False
     if gold.percent == said.percent:
         return same(gold.expression, said.expression)
     if same(gold.expression, said.expression):

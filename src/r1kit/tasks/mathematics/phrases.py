@@ -41,7 +41,7 @@ ANSWER_IS = re.compile(
 )
 ANSWER = re.compile(ANSWER_WORDS, re.IGNORECASE)
 LABEL = re.compile(
-    r"\s*(?:####\s*[:：]?|#{0,6}\s*"
+    r"\s*[(\[]?\s*(?:####\s*[:：]?|#{0,6}\s*"
     r"(?:(?:so|thus|hence|therefore|因此|所以|故|综上)\s*[,，]?\s*)?"
     r"(?:(?:the|my|our|la|le|die|das|el|il|lo|a|o|het|den|最终|最后|正确)\s*)?"
     r"(?:(?:final|correct|short|numeric(?:al)?|finale?|endgültige|definitiva|окончательный|最终)\s+)?"
@@ -82,7 +82,7 @@ DOUBT = re.compile(
     re.IGNORECASE,
 )
 NEGATED_BEFORE = re.compile(
-    r"(?:(?<!than )(?<!or )\bnot|n't|\bnever|\bno longer|\bisnt|\bnicht|\bkeine?|\bpas|\bno es|\bno son"
+    r"(?:(?<!than )(?<!or )\bnot|n't|\bcannot|\bnever|\bno longer|\bisnt|\bnicht|\bkeine?|\bpas|\bno es|\bno son"
     r"|\bnon è|\bnão é|\bniet"
     r"|\bgeen|\bnie(?: jest)?|\bkhông phải(?: là)?|\bkhông|\bbukan|\binte|\bikke|\bnení|\bne|\bnu este"
     r"|\bei ole"
@@ -100,7 +100,7 @@ NEGATED_AFTER = re.compile(
 )
 BOUND_BEFORE = re.compile(
     r"(?:at least|at most|more than|less than|fewer than|greater than|larger than|smaller than|no more than"
-    r"|no less than|up to|mindestens|höchstens|mehr als|weniger als|au moins|au plus|plus de|moins de"
+    r"|no less than|up to|exceeds?|exceeding|beyond|(?:is|are|was|be) (?:over|under|above|below)|mindestens|höchstens|mehr als|weniger als|au moins|au plus|plus de|moins de"
     r"|al menos|como máximo|más de|menos de|almeno|al massimo|più di|meno di|pelo menos|no máximo|mais de"
     r"|minstens|hoogstens|meer dan|minder dan|не менее|не более|больше|меньше|少なくとも|最大で|최소|최대"
     r"|至少|至多|最多|最少|超过|大于|小于|不超过|不少于|多于|少于|\b(?:[<>]|≤|≥|≈|approximately)\s*)\W*$",
@@ -137,6 +137,17 @@ CONDITION_OF_FORMULA = re.compile(
 )
 CONDITION_AFTER = re.compile(
     r"\W{0,4}(?:only )?\b(?:if|unless|otherwise|assuming|provided)\b|如果", re.IGNORECASE
+)
+# A clause that only supposes or introduces: "If it were 5, ...", "After 3 hours, ..."
+HYPOTHESIS = re.compile(
+    r"\W*(?:(?:if|suppose|supposing|assume|assuming|imagine|wenn|falls|si|se|als|если|якщо)\b[^,;，；]*?"
+    r"(?:[,;，；]|\bthen\b|\bdann\b|\bentonces\b|\balors\b|[.!?。]*$)|(?:如果|若|假设|假如)[^，,。；;]*(?:[，,；;]|[。.]*$))",
+    re.IGNORECASE,
+)
+INTRODUCTION = re.compile(
+    r"\W*(?:after|in|of|out of|for|from|during|within|with|at|by|on|per|over|since|as|given|when|because|with)\b"
+    r"[^,:;]*,\s",
+    re.IGNORECASE,
 )
 REFUSES = re.compile(
     r"\b(?:(?:do|does|did|can|could|would|ca)(?:\s*not|n[o'’]?t)\s+(?:\w+\s+){0,2}?(?:know|answer"

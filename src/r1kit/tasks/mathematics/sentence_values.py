@@ -20,6 +20,7 @@ from r1kit.tasks.mathematics.phrases import (
     CONDITION_OF_FORMULA,
     DOUBT,
     GLUED,
+    INTRODUCTION,
     LINKS,
     NEGATED_AFTER,
     NEGATED_BEFORE,
@@ -102,7 +103,7 @@ _TEXT_LABEL = re.compile(
 )
 _CIRCUMSTANCE_BEFORE = re.compile(
     r"\b(?:of|in|for|during|over|within|after|from|on|per)\s+(?:the|his|her|their|its|these|those|all"
-    r"|every)\s+(?:\w+\s+)?$",
+    r"|every)\s+(?:\w+\s+)?$|\bout of\s*[$(]*$",
     re.I,
 )
 _ADVERBIAL = re.compile(
@@ -181,6 +182,7 @@ def value_of(sentence: str, strict: bool) -> Found:
     standing = named or standing
     standing = _outside_brackets(sentence, standing)
     if not strict:
+        standing = _after_introduction(sentence, standing)
         standing = _before_reason(sentence, standing)
         standing = _without_circumstances(sentence, _after_last_link(sentence, standing))
         standing = _counted(sentence, standing)
@@ -336,6 +338,12 @@ def _without_circumstances(sentence: str, values: list[Value]) -> list[Value]:
             continue
         kept.append(value)
     return kept
+
+
+def _after_introduction(sentence: str, values: list[Value]) -> list[Value]:
+    """The values after a clause such as "After 3 hours, ...", if there are any."""
+    clause = INTRODUCTION.match(sentence)
+    return [value for value in values if clause is None or value.begin >= clause.end()] or values
 
 
 def _before_reason(sentence: str, values: list[Value]) -> list[Value]:

@@ -15,6 +15,7 @@ from r1kit.tasks.mathematics.phrases import (
     BARE_LABEL,
     CLOSING,
     CONCLUDES,
+    HYPOTHESIS,
     LABEL,
     NEGATED_BEFORE,
     NOTE,
@@ -47,7 +48,7 @@ _CORRECTION = re.compile(
     r"\s*[;:—–]\s*(?=[$\\A-Za-z]{1,2}\s*=|(?:it|this|that|the (?:right|correct|actual) \w+)(?:'s| is| should be)\b)",
     re.IGNORECASE,
 )
-_LEADS_ON = re.compile(r"(?:then|now|next|again|we|this|it|there)\b", re.IGNORECASE)
+_LEADS_ON = re.compile(r"(?:then|now|next|again|we|this|it|there|i\s+[a-z]{3})\b", re.IGNORECASE)
 _CHECKS = re.compile(r"\b(?:check|verif|substitut|plug|confirm|indeed|part|correct because)", re.IGNORECASE)
 # The commonest ends of a response, read without taking the text apart: the rules below come to the same.
 _PLAIN_END = re.compile(
@@ -134,6 +135,10 @@ def _decide(sentence: Sentence, last: bool) -> Found:
     content = sentence.text[-LONGEST_SENTENCE:]
     if REFUSES.search(content):
         return Found(None)
+    supposed = HYPOTHESIS.match(content)
+    if supposed:
+        content = content[supposed.end() :]
+        sentence = Sentence(content, opens_line=False)
     retracted = _last_match(RETRACTS, content)
     if retracted:
         corrected = _CORRECTION.match(content, retracted.end())
@@ -205,6 +210,8 @@ def _after_label(text: str) -> Found:
         text = text[: cut.start()]
     shorter = _ASIDE.sub("", text)
     text = (shorter if _DIGIT_OR_FORMULA.search(shorter) else text).strip(_QUOTES)
+    if text.endswith((")", "]")) and not re.search(r"[(\[]", text):
+        text = text[:-1]  # (Answer: 45)
     phrase = text.rstrip(".。!！?？;,，।۔؟։" + _QUOTES)
     formula = re.fullmatch(r"\$((?:\\\$|[^$])+)\$", phrase)
     if formula:

@@ -3,8 +3,8 @@ with math-verify.
 
     python benchmarks/verifiers.py [programs|loops|mathematics|slowest|styles|mutations|agreement|rewards ...]
 
-``agreement`` judges the same answers with math-verify (agreement.py); it takes some ten minutes, and only runs
-when it is named. The numbers depend on the machine and on what else it does; the load average is printed first.
+``agreement`` judges the same answers with math-verify (agreement.py); it takes minutes, and only runs when
+it is named. The numbers depend on the machine and on what else it does; the load average is printed first.
 """
 
 import contextlib

@@ -121,8 +121,10 @@ def _same_sequence(gold: Answer, said: Answer) -> bool:
     if gold.text in unordered and said.text in unordered:
         given = said.parts if len(said.parts) <= len(gold.parts) or len(gold.parts) < 2 else _once(said.parts)
         return len(gold.parts) == len(given) and _same_without_order(gold.parts, given)
-    return gold.text == said.text and len(gold.parts) == len(said.parts) and all(
-        same_answer(g, s) for g, s in zip(gold.parts, said.parts, strict=True)
+    return (
+        gold.text == said.text
+        and len(gold.parts) == len(said.parts)
+        and all(same_answer(g, s) for g, s in zip(gold.parts, said.parts, strict=True))
     )
 
 

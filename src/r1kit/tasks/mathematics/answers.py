@@ -300,10 +300,12 @@ def _read_list(text: str, depth: int) -> Answer | None:
     if len(pieces) < 2:
         return None
     # x = 1, 2 and x \neq 1, 2: the name counts for all
-    named = re.match(
-        r"\s*([a-zA-Z]|\(\s*[a-z]\s*(?:,\s*[a-z]\s*)+\))\s*(=|\\neq)\s*(?=[^=]*$)", pieces[0]
-    )
-    if named and named[1].startswith("(") and re.findall("[a-z]", named[1]) != sorted(named[1].strip("()").replace(",", " ").split()):
+    named = re.match(r"\s*([a-zA-Z]|\(\s*[a-z]\s*(?:,\s*[a-z]\s*)+\))\s*(=|\\neq)\s*(?=[^=]*$)", pieces[0])
+    if (
+        named
+        and named[1].startswith("(")
+        and re.findall("[a-z]", named[1]) != sorted(named[1].strip("()").replace(",", " ").split())
+    ):
         named = None
     if named and not any(_RELATIONS.search(piece) for piece in pieces[1:]):
         if named[2] == "=":

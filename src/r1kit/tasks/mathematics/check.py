@@ -107,7 +107,13 @@ def compare(gold: str, said: str, deadline: float, patient: bool = False) -> Ver
             return Verdict("unverifiable", f"neither equality nor a difference can be proven: {error}")
         except NotUnderstood:
             # An answer that only a more lenient reader can read must at least be LaTeX.
-            if known.kind == "words" or _IS_OPEN.search(said) or "\\" not in tidy(said) or is_prose(said) or says_more(tidy(said)):
+            if (
+                known.kind == "words"
+                or _IS_OPEN.search(said)
+                or "\\" not in tidy(said)
+                or is_prose(said)
+                or says_more(tidy(said))
+            ):
                 return Verdict("wrong", "not an answer of this kind")
     if _IS_OPEN.search(gold):
         return Verdict("unverifiable", "the gold answer has an ellipsis, and the answer is not the same text")

@@ -18,7 +18,8 @@ _SYMBOLS = {
     "⅓": "\\frac13", "⅔": "\\frac23", "θ": "\\theta ", "±": "\\pm ", "∅": "\\emptyset ", "√": "\\sqrt ",
     "**": "^", "\\varnothing": "\\emptyset ", "\\leq": "\\le ", "\\geq": "\\ge ", "\\lt": "<", "\\gt": ">",
     "\\dfrac": "\\frac", "\\tfrac": "\\frac", "\\cfrac": "\\frac", "\\colon": ":",
-    "\\lbrace": "\\{", "\\rbrace": "\\}", "\\uppi": "\\pi ", "\\leqslant": "\\le ", "\\geqslant": "\\ge ", "⩽": "\\le ",
+    "\\lbrace": "\\{", "\\rbrace": "\\}", "\\uppi": "\\pi ",
+    "\\leqslant": "\\le ", "\\geqslant": "\\ge ", "⩽": "\\le ",
     "⩾": "\\ge ", "≦": "\\le ", "≧": "\\ge ", "\\lvert": "|", "\\rvert": "|", "\\vert": "|", "\\ne": "\\neq ",
 }  # fmt: skip
 _SPACING = re.compile(
@@ -37,7 +38,8 @@ _TEXT_COMMANDS = re.compile(
     r"\\(?:textbf|textrm|textsf|texttt|textit|textup|textmd|textsl|textnormal|emph)(?=\s*\{)"
 )
 _QUOTE_PAIRS = (
-    ('"', '"'), ("'", "'"), ("＂", "＂"), ("”", "”"), ("″", "″"), ("``", "''"), ("``", '"'), ("`", "'"), ("“", "”"), ("„", "“"), ("„", "”"), ("‘",
+    ('"', '"'), ("'", "'"), ("＂", "＂"), ("”", "”"), ("″", "″"),
+    ("``", "''"), ("``", '"'), ("`", "'"), ("“", "”"), ("„", "“"), ("„", "”"), ("‘",
     "’"), ("「", "」"),
     ("『", "』"), ("«", "»"), ("»", "«"), ("‹", "›"), ("《", "》"), ("&quot;", "&quot;"),
 )  # fmt: skip

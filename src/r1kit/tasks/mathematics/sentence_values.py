@@ -38,7 +38,10 @@ _LATEX_VALUE = (
     r"\\[dtc]?frac\s*(?:\{(?:[^{}]|\{[^{}]*\})*\}\s*){2}|\\sqrt\s*(?:\[\w+\])?\s*\{(?:[^{}]"
     r"|\{[^{}]*\})*\}|\\pi(?![A-Za-z])"
 )
-_UNIT_GLUED = r"(?:[ckm]?m|kg|m?g|ml|mph|km/h|m/s|lbs?|oz|hrs?|min|ft|s|h)(?:\^?\{?[23]\}?|[²³])?|°C?|\^\{?\\circ\}?|\\degree"
+_UNIT_GLUED = (
+    r"(?:[ckm]?m|kg|m?g|ml|mph|km/h|m/s|lbs?|oz|hrs?|min|ft|s|h)(?:\^?\{?[23]\}?|[²³])?|°C?|\^\{?\\circ\}?"
+    r"|\\degree"
+)
 _POWER_OF_TEN = r"(?:[x×*]|\\times|\\cdot)\s?10\s?(?:\^\s?[{(]?[-−]?\d+[})]?|[⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+)"
 _HAN_SHARE = "(?:百|[一二两三四五六七八九十百千]{1,6})分之[零一二两三四五六七八九十百千]{1,6}"
 _TERM = r"(?:\d+(?:\.\d+)?)?[A-Za-z](?![A-Za-z])(?:\^\{?\d+\}?|[²³])?"
@@ -50,10 +53,12 @@ _VALUE = re.compile(
     rf"|(?<![{GLUED}_\d.\\@~^/:#%&])(?P<tuple>[(\[]\s*{_ENTRY}(?:\s*,\s*{_ENTRY})+\s*[)\]])"
     rf"|(?<![{GLUED}_\d.\\@~^/:#%&])(?<![{GLUED}]-)(?<![\d),],)(?P<left>{_LEFT_SIDE}\s*=\s*)?"
     rf"(?P<number>{_SIGNED}(?:(?:US)?\\?[$€£¥￥]\s?)?{_SIGNED}"
-    rf"(?:(?:{_DIGITS})(?:\.\d+)?\s?{_POWER_OF_TEN}|(?:{_DIGITS})?\s*(?:{_LATEX_VALUE})|\d{{1,3}}(?::\d{{1,3}}){{1,2}}"
+    rf"(?:(?:{_DIGITS})(?:\.\d+)?\s?{_POWER_OF_TEN}|(?:{_DIGITS})?\s*(?:{_LATEX_VALUE})"
+    rf"|\d{{1,3}}(?::\d{{1,3}}){{1,2}}"
     rf"|(?:{_DIGITS})(?:\.\d+)?(?:\s\d+/\d+|/\d+)?(?:e[-+]?\d+)?|\.\d+"
     rf"|[-+]?\d*[½¼¾⅓⅔]|\d*√\d+|\d*π))"
-    rf"(?:(?P<percent>\s*\\?[%％])|(?P<glued>{_UNIT_GLUED})(?=[^\w^²³]|$)|(?P<scale>\s?[万亿千百](?![一-鿿]?分)|\s(?:hundred|thousand|[mb]illion|trillion|dozen)\b))?"
+    rf"(?:(?P<percent>\s*\\?[%％])|(?P<glued>{_UNIT_GLUED})(?=[^\w^²³]|$)"
+    rf"|(?P<scale>\s?[万亿千百](?![一-鿿]?分)|\s(?:hundred|thousand|[mb]illion|trillion|dozen)\b))?"
     rf"(?![{GLUED}_\d^]|[.,:/@]\d|[-–][A-Za-z]|\s*\\?[%％]\d|\\[A-Za-z]"
     rf"|/(?![a-z]{{1,8}}(?![\w./]))[A-Za-z]|\.[A-Za-z]|\()"
     rf"|(?P<share>{_HAN_SHARE})"
@@ -75,7 +80,8 @@ _OPERATOR_BETWEEN = re.compile(
 )
 _EQUALS_BETWEEN = re.compile(r"\s*\)?\s*[A-Za-z]{0,12}\s*=\s*")
 _PART_OF_FORMULA_BEFORE = re.compile(
-    r"(?:(?<![A-Za-z])[A-Za-z]|[\d)\]])\s?[-+*/^_<>−]\s?$|(?:[<≤≥]|(?<![=-])>)\s?$|(?<![A-Za-z])[b-zB-HJ-Z]\s*[<>]\s*$"
+    r"(?:(?<![A-Za-z])[A-Za-z]|[\d)\]])\s?[-+*/^_<>−]\s?$|(?:[<≤≥]|(?<![=-])>)\s?$"
+    r"|(?<![A-Za-z])[b-zB-HJ-Z]\s*[<>]\s*$"
 )
 _POWER_BEFORE = re.compile(r"[A-Za-z)]\s?\^\{?\d+\}?\s?[-+*/−]\s?$")
 _OPERATOR_WORD_AFTER = re.compile(
@@ -86,7 +92,8 @@ _PART_OF_FORMULA_AFTER = re.compile(
 )
 _CALCULATION_AFTER = re.compile(r"\s?[-+*/−]\s?(?:[($]|\d+(?:\.\d+)?(?![\d.]|[A-Za-z](?![A-Za-z])))")
 _REASON = re.compile(
-    r"[,;，；]?\s+(?:since|because|weil|parce que|porque|perché|omdat|ponieważ|eftersom|fordi|protože|deoarece"
+    r"[,;，；]?\s+(?:since|because|weil|parce que|porque|perché|omdat|ponieważ|eftersom|fordi|protože"
+    r"|deoarece"
     r"|koska|mert|потому что|так как)\b|因为|由于",
     re.IGNORECASE,
 )
@@ -112,14 +119,16 @@ _ADVERBIAL = re.compile(
     re.I,
 )
 _THERE_ARE = re.compile(
-    r"\bthere (?:is|are|were|will be|must be)\s+(?:(?:a total of|exactly|only|in total|altogether|thus|therefore|then"
+    r"\bthere (?:is|are|were|will be|must be)\s+(?:(?:a total of|exactly|only|in total|altogether|thus"
+    r"|therefore|then"
     r"|hence)\s+)*[$(]*$",
     re.I,
 )
 _COUNTED = tuple("步页题章节条项行段")
 _NUMBERED = re.compile(r"\s*[步页题章节条项行段]")
 _HOLDS_FOR = re.compile(
-    r"\b(?:holds?|true|valid|satisfied|works?)\s+(?:exactly |only |precisely )?(?:for|when|if|iff|if and only if)"
+    r"\b(?:holds?|true|valid|satisfied|works?)\s+(?:exactly |only |precisely )?(?:for|when|if|iff"
+    r"|if and only if)"
     r"(?: all)?\s*[($]*$",
     re.I,
 )

@@ -45,7 +45,8 @@ _IS_THE_ANSWER = re.compile(
     re.IGNORECASE,
 )
 _CORRECTION = re.compile(
-    r"\s*[;:—–]\s*(?=[$\\A-Za-z]{1,2}\s*=|(?:it|this|that|the (?:right|correct|actual) \w+)(?:'s| is| should be)\b)",
+    r"\s*[;:—–]\s*(?=[$\\A-Za-z]{1,2}\s*=|(?:it|this|that|the (?:right|correct|actual) \w+)(?:'s| is"
+    r"| should be)\b)",
     re.IGNORECASE,
 )
 _LEADS_ON = re.compile(r"(?:then|now|next|again|we|this|it|there|i\s+[a-z]{3})\b", re.IGNORECASE)

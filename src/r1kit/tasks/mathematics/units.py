@@ -25,7 +25,8 @@ _TRAILING_UNIT = re.compile(
     r"(?:\\(?:text|mathrm|mbox|textit|rm|operatorname)\s*\{?\s*(?P<wrapped>[^{}]*)\}?(?P<power>\^\{?[23]\}?)?"
     r"|(?P<degree>\\degree)|\s?(?P<rate>"
     rf"{_RATES}"
-    r")(?![A-Za-z])(?P<ratepower>\^\{?[23]\}?)?|\s(?P<bare>[A-Za-z]{2,}(?: [A-Za-z]{2,}){0,2})(?P<barepower>\^\{?[23]\}?)?"
+    r")(?![A-Za-z])(?P<ratepower>\^\{?[23]\}?)?"
+    r"|\s(?P<bare>[A-Za-z]{2,}(?: [A-Za-z]{2,}){0,2})(?P<barepower>\^\{?[23]\}?)?"
     r"|(?P<glued>(?:cm|mm|km|kg|mg|ml|ft|mph|lbs?|oz|hrs?|min)(?:\^\{?[23]\}?)?)|(?P<han>[一-鿿]{1,4}))\s*"
 )
 _NOT_UNITS = (
@@ -67,7 +68,11 @@ def split_unit(text: str) -> tuple[str, str]:
         return match["rest"], "degree"
     name = match["wrapped"] or match["rate"] or match["bare"] or match["glued"] or match["han"] or ""
     words = re.split(r"[\s/\\]+", name.lower().strip())
-    if (name and not re.search(r"[^\W\d]|[%'\"²³]", name)) or NOT_UNITS.intersection(words) or re.search(r"[不非没无或]|\d", re.sub(r"\^\{?[23]\}?", "", name)):
+    if (
+        (name and not re.search(r"[^\W\d]|[%'\"²³]", name))
+        or NOT_UNITS.intersection(words)
+        or re.search(r"[不非没无或]|\d", re.sub(r"\^\{?[23]\}?", "", name))
+    ):
         raise NotUnderstood(f"{name!r} is not a unit")
     power = re.sub(r"[{}]", "", match["power"] or match["ratepower"] or match["barepower"] or "")
     glued = re.fullmatch(r"([a-z]+)\^\{?([23])\}?", name)

@@ -29,7 +29,7 @@ ROWS = HERE / "agreement.jsonl"
 SEED = 0
 CHUNK = 2_000
 EVERY_PAIR = 25  # of about 70,000 pairs of gold answers
-SECONDS = 1  # for math-verify to read an answer, and to compare two
+SECONDS = 5  # by the clock, for math-verify to read an answer, and to compare two: its own defaults
 SHOWN = 120  # characters of the end of a response in a row of the file
 EXAMPLES = 5  # rows of the file for one kind of disagreement
 
@@ -164,7 +164,8 @@ def _disagreements(
 
 def _by_math_verify(gold: str, response: str) -> bool:
     """math-verify's verdict with its own settings; answers that take too long are wrong."""
-    known = _parsed(gold if "$" in gold or "\\boxed" in gold else f"${gold}$")
+    is_marked = "\\boxed" in gold or re.search(r"(?<!\\)\$", gold) is not None
+    known = _parsed(gold if is_marked else f"${gold}$")
     return bool(verify(known, _parsed(response), timeout_seconds=SECONDS))
 
 

@@ -1,8 +1,8 @@
 """Judge the same answers with check_math and with math-verify, and say who is right where they differ.
 
 Of most sets the right verdict is known by construction: a gold answer is right, a shifted one is wrong. The
-gold answers of MATH-500 held against each other have no such label; their disagreements were decided one by
-one, with a reason, in ``agreement_judged.jsonl``. What is in neither is printed as "not yet judged"."""
+gold answers of MATH-500 held against each other have no such label; decisions on them, with a reason, belong
+in ``agreement_judged.jsonl`` (none yet). What is in neither is printed as "not yet judged"."""
 
 import json
 import logging

@@ -1,9 +1,10 @@
 """Measure the verifiers: programs a second, batches with infinite loops, and answers a CPU-second compared
 with math-verify.
 
-    python benchmarks/verifiers.py [programs|loops|mathematics|styles|mutations|rewards ...]
+    python benchmarks/verifiers.py [programs|loops|mathematics|slowest|styles|mutations|agreement|rewards ...]
 
-The numbers depend on the machine and on what else it does; the load average is printed first.
+``agreement`` judges the same answers with math-verify (agreement.py); it takes minutes, and only runs when
+it is named. The numbers depend on the machine and on what else it does; the load average is printed first.
 """
 
 import contextlib
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from agreement import agreement
 
 from r1kit.language import language_share
 from r1kit.rewards import format_reward
@@ -205,6 +207,12 @@ def mutations() -> None:
     print(f"mutations: {paid} of 100,000 called correct; slowest {slowest_s:.2f} CPU-s")
 
 
+def agreement_() -> None:
+    """Agreement with math-verify; fails if there is a disagreement that r1kit has not won."""
+    if agreement(DATA):
+        raise SystemExit("see the rows of agreement.jsonl whose `right` is not r1kit")
+
+
 def rewards() -> None:
     """Microseconds for the format and the language of one rollout."""
     text = (
@@ -230,10 +238,11 @@ BENCHMARKS = {
     "slowest": slowest,
     "styles": styles,
     "mutations": mutations,
+    "agreement": agreement_,
     "rewards": rewards,
 }
 
 if __name__ == "__main__":
     print("load average", os.getloadavg())
-    for chosen in sys.argv[1:] or BENCHMARKS:
+    for chosen in sys.argv[1:] or [name for name in BENCHMARKS if name != "agreement"]:
         BENCHMARKS[chosen]()

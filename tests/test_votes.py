@@ -3,8 +3,7 @@
 import pytest
 
 from r1kit.tasks.mathematics import votes
-from r1kit.tasks.mathematics.answers import is_null_like
-from r1kit.tasks.mathematics.check import check_math
+from r1kit.tasks.mathematics.check import check_math, gold_fault
 from r1kit.tasks.mathematics.votes import vote_key, vote_keys
 
 SAME = [
@@ -51,11 +50,11 @@ def test_the_number_of_comparisons_is_bounded(monkeypatch):
 
 
 def test_gold_answers_that_stand_for_none_are_refused():
-    for text in ("NaN", "nan", "None", "N/A", "null"):
-        assert is_null_like(text)
+    for text in ("NaN", "nan", "None", "none", "N/A", "null", "undefined", " ", "?"):
+        assert gold_fault(text) is not None
         assert check_math(text, f"\\boxed{{{text}}}").outcome == "unverifiable"
-    for text in ("none", "\\text{None}", "n", "0"):
-        assert not is_null_like(text)
+    for text in ("\\text{None}", "\\text{undefined}", "no solution", "n", "0"):
+        assert gold_fault(text) is None
 
 
 def test_what_cannot_be_decided_is_unverifiable():

@@ -13,8 +13,9 @@ from by_hand import BY_HAND
 from mutations import mutated
 from public_data import DATA
 from styles import in_styles
+from variants import VARIANTS
 
-from r1kit.tasks.mathematics.check import check_math, final_answer, gold_text
+from r1kit.tasks.mathematics.check import check_math, check_math_batch, final_answer, gold_text
 from r1kit.tasks.mathematics.checker_pool import wait_until_ready
 
 SEED = int(os.environ.get("R1KIT_GRADING_SEED", datetime.date.today().toordinal()))
@@ -54,6 +55,19 @@ def test_cases_by_hand_of_each_kind(kind):
         for outcome, cases in BY_HAND[kind].items()
         for gold, response in cases
         if (check_math(gold, response).outcome == "correct") != (outcome == "correct")
+    ]
+    assert failed == []
+
+
+@pytest.mark.parametrize("kind", VARIANTS)
+def test_variants_of_each_kind(kind):
+    cases = [(gold, text, True) for gold, right, _ in VARIANTS[kind] for text in right]
+    cases += [(gold, text, False) for gold, _, wrong in VARIANTS[kind] for text in wrong]
+    verdicts = check_math_batch([gold for gold, _, _ in cases], [text for _, text, _ in cases])
+    failed = [
+        (gold, text, verdict, final_answer(text))
+        for (gold, text, is_right), verdict in zip(cases, verdicts, strict=True)
+        if (verdict.outcome == "correct") != is_right or verdict.outcome == "failed"
     ]
     assert failed == []
 

@@ -25,13 +25,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from r1kit.config import InputError, KeyPath, R1kitError
 from r1kit.jsonl import column, first_error, is_null_like, parse_row, read_lines, write_jsonl
 from r1kit.tasks.mathematics.check import boxed, check_math_batch, gold_fault, gold_text
+from r1kit.tasks.mathematics.spellings import with_decimal_points
 from r1kit.tasks.mathematics.votes import vote_key, vote_keys
 from r1kit.tasks.overlap import prompt_key, without_contaminated
 from r1kit.tasks.programs import ask_for_program, check_programs, program_columns, read_program
@@ -59,8 +60,8 @@ class DatasetConfig(SplitFiles):
 
     ``decontaminate`` names further files whose problems are never trained on. ``check``: ``math`` compares
     mathematically, ``choice`` letters, ``exact`` texts free of spaces, ``program`` runs the answer against
-    the row's tests, within ``time_limit_s`` and ``memory_limit_mb`` unless the row has such columns
-    itself."""
+    the row's tests, within ``time_limit_s`` and ``memory_limit_mb`` unless the row has such columns itself.
+    ``decimal_comma``: gold answers and responses write 3,14 and 1.234,5 (``check: math``)."""
 
     decontaminate: tuple[str, ...] = ()
     prompt: str | None = None
@@ -68,8 +69,15 @@ class DatasetConfig(SplitFiles):
     id: str | None = None
     difficulty: str | None = None
     check: Check = "math"
+    decimal_comma: bool = False
     time_limit_s: float = Field(5.0, gt=0)
     memory_limit_mb: int = Field(512, gt=0)
+
+    @model_validator(mode="after")
+    def _comma_is_mathematics(self) -> Self:
+        if self.decimal_comma and self.check != "math":
+            raise ValueError(f"decimal_comma has no effect with check: {self.check}; leave it out")
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +147,8 @@ class Dataset:
         golds = [str(problem.answer) for problem in problems]
         if self.config.check == "exact":
             return [_check_exact(gold, answer) for gold, answer in zip(golds, answers, strict=True)]
-        judged = iter(check_math_batch(*_both(golds, answers)))
+        golds, given = _both(golds, answers)
+        judged = iter(check_math_batch(golds, self._spelled(given)))
         return [
             Verdict("wrong", "the template was not followed") if answer is None else next(judged)
             for answer in answers
@@ -152,14 +161,18 @@ class Dataset:
         if self.config.check == "exact":
             said = single_answer(answer)
             return None if said is None else "".join(said.split())
-        return vote_key(answer, choice=self.config.check == "choice")
+        return vote_key(*self._spelled([answer]), choice=self.config.check == "choice")
 
     def vote_keys(self, answers: Sequence[str]) -> Sequence[str | None]:
         """Under which keys the answers of a group count in a majority vote: equal keys for answers that
         ``check`` would call the same."""
         if self.config.check in ("program", "exact"):
             return [self.vote_key(answer) for answer in answers]
-        return vote_keys(answers, choice=self.config.check == "choice")
+        return vote_keys(self._spelled(answers), choice=self.config.check == "choice")
+
+    def _spelled(self, answers: Sequence[str]) -> Sequence[str]:
+        """Answers as they are checked: with decimal points."""
+        return [with_decimal_points(answer) for answer in answers] if self.config.decimal_comma else answers
 
     def _splits(self) -> Splits:
         named = [
@@ -316,6 +329,8 @@ def _problem(
             gold = more["reference"]
             prompt = ask_for_program(prompt, {**more, "starter_code": row.get("starter_code")})
         else:
+            if config.decimal_comma and isinstance(inner(row, columns.answer), str):
+                written = with_decimal_points(written)
             gold, more = _GOLD[config.check](written), _solution(row, written)
     except ValueError as error:
         raise R1kitError(f"{path}:{number}: column {columns.answer!r}: {error}") from None

@@ -73,6 +73,8 @@ def _same_value(gold: Answer, said: Answer) -> bool:
     assert gold.expression is not None and said.expression is not None
     if not units_agree(gold.unit, said.unit):
         return False
+    if gold.percent != said.percent and (gold.unit or said.unit):
+        return False
     if gold.percent == said.percent:
         return same(gold.expression, said.expression)
     if same(gold.expression, said.expression):
@@ -115,14 +117,24 @@ def _same_digits(gold: Answer, said: Answer) -> bool:
 
 
 def _same_sequence(gold: Answer, said: Answer) -> bool:
-    if len(gold.parts) != len(said.parts):
-        return False
     unordered = {"", "{}"}
     if gold.text in unordered and said.text in unordered:
-        return _same_without_order(gold.parts, said.parts)
-    return gold.text == said.text and all(
-        same_answer(g, s) for g, s in zip(gold.parts, said.parts, strict=True)
+        given = said.parts if len(said.parts) <= len(gold.parts) or len(gold.parts) < 2 else _once(said.parts)
+        return len(gold.parts) == len(given) and _same_without_order(gold.parts, given)
+    return (
+        gold.text == said.text
+        and len(gold.parts) == len(said.parts)
+        and all(same_answer(g, s) for g, s in zip(gold.parts, said.parts, strict=True))
     )
+
+
+def _once(parts: Sequence[Answer]) -> list[Answer]:
+    """The parts without repetitions."""
+    kept: list[Answer] = []
+    for part in parts:
+        if not any(same_answer(part, other) for other in kept):
+            kept.append(part)
+    return kept
 
 
 def _same_coordinates(gold: Answer, said: Answer) -> bool:

@@ -50,7 +50,8 @@ class Answer:
 _PREFIX = re.compile(
     r"^(?:因此|所以|故|综上所述|综上|于是|则|即)\s*,?\s*"
     r"|^(?:the\s+)?(?:final\s+)?(?:answer|result|solution)s?\s*(?:is|are|:|=)+\s*"
-    r"|^(?:答案|答|结果|共|一共|约|大约|等于|得)\s*(?:是|为|:|等于)*\s*"
+    r"|^(?:答案|答|结果|共|一共|约|大约|等于|得|占|共占)\s*(?:是|为|:|等于)*\s*"
+    r"|^(?:∴|⇒|=>|\\(?:therefore|Rightarrow|implies)(?![A-Za-z]))\s*"
     r"|^(?:therefore|thus|hence|so|approximately|about|roughly|\\approx|≈|=)\s*,?\s*",
     re.IGNORECASE,
 )
@@ -94,16 +95,6 @@ _BASES = {
 _ENTITIES = frozenset(
     ["\\infty", "+\\infty", "-\\infty", "infinity", "+infinity", "-infinity", "+ \\infty", "- \\infty"]
 )
-
-
-_NULLS = "nan NaN NAN NaT None NONE null NULL Null N/A n/a #N/A NA <NA> nil undefined"
-_NULL_LIKE = frozenset(_NULLS.split())
-
-
-def is_null_like(text: str) -> bool:
-    """Whether a gold text is how a table writes that there is no answer: NaN, None, N/A, null and the like.
-    The word "none" and \\text{None} are answers."""
-    return text.strip() in _NULL_LIKE
 
 
 def read_answer(text: str) -> Answer:
@@ -309,13 +300,35 @@ def _read_list(text: str, depth: int) -> Answer | None:
     if len(pieces) < 2:
         return None
     # x = 1, 2 and x \neq 1, 2: the name counts for all
-    named = re.match(r"\s*([a-zA-Z])\s*(=|\\neq)\s*(?=[^=]*$)", pieces[0])
+    named = re.match(r"\s*([a-zA-Z]|\(\s*[a-z]\s*(?:,\s*[a-z]\s*)+\))\s*(=|\\neq)\s*(?=[^=]*$)", pieces[0])
+    if (
+        named
+        and named[1].startswith("(")
+        and re.findall("[a-z]", named[1]) != sorted(named[1].strip("()").replace(",", " ").split())
+    ):
+        named = None
     if named and not any(_RELATIONS.search(piece) for piece in pieces[1:]):
         if named[2] == "=":
             pieces[0] = pieces[0][named.end() :]
         else:
             pieces[1:] = [named[0] + piece for piece in pieces[1:]]
-    return Answer("sequence", "", parts=tuple(_read(piece, depth + 1) for piece in pieces))
+    return Answer("sequence", "", parts=_points(tuple(_read(piece, depth + 1) for piece in pieces)))
+
+
+def _points(parts: tuple[Answer, ...]) -> tuple[Answer, ...]:
+    """Values of the same names again and again (p=5, q=2; p=7, q=2) as points: (5,2), (7,2)."""
+    names = [part.unit if part.kind == "relation" and part.text == "=" else "" for part in parts]
+    size = len(set(names))
+    first = names[:size]
+    if size < 2 or len(names) == size or "" in first or first != sorted(set(first)):
+        return parts
+    if names != first * (len(names) // size):
+        return parts
+    values = [part.parts[1] for part in parts]
+    return tuple(
+        Answer("sequence", "()", parts=tuple(values[place : place + size]))
+        for place in range(0, len(values), size)
+    )
 
 
 def _both_signs(text: str) -> list[str]:
@@ -351,6 +364,8 @@ def _read_relation(text: str, depth: int) -> Answer | None:
         sides = _without_working(sides)
         if len(sides) == 1:
             return _read(sides[0], depth + 1)
+        if len(sides) > 2 and _NAMED.fullmatch(sides[0]) and all(map(_is_constant, sides[1:])):
+            sides = [sides[0], sides[-1]]  # x = 1 + 1 = 3, with a slip on the way: x = 3
         signs = signs[1 - len(sides) :]
     if signs == ["\\in"]:
         if not re.fullmatch(r"[A-Za-z](?:_\{?\w+\}?)?", sides[0]):
@@ -360,8 +375,10 @@ def _read_relation(text: str, depth: int) -> Answer | None:
         raise NotUnderstood("an unsupported chain of relations")
     if len(signs) == 2:
         return _read_between(sides, signs, depth)
-    if signs == ["="] and _QUANTITY.fullmatch(sides[0]) and not _NAMED.fullmatch(sides[0]):
-        name = re.sub(r"\s", "", sides[0])
+    segment = signs == ["="] and re.fullmatch(_SEGMENT, sides[0])
+    if segment or (signs == ["="] and _QUANTITY.fullmatch(sides[0]) and not _NAMED.fullmatch(sides[0])):
+        # AB, |AB| and \overline{AB} are one length
+        name = re.sub(r"[^A-Z]" if segment else r"\s", "", sides[0])
         return Answer("relation", "=", unit=name, parts=(Answer("words", name), _read(sides[1], depth + 1)))
     if signs == ["="] and _NAMED.fullmatch(sides[0]):
         return Answer(
@@ -386,6 +403,14 @@ def _without_working(sides: Sequence[str]) -> list[str]:
             pass
         kept.append(side)
     return kept
+
+
+def _is_constant(text: str) -> bool:
+    try:
+        expression = _read_value(text).expression
+    except NotUnderstood:
+        return False
+    return expression is not None and not expression.names
 
 
 def _name(text: str) -> Answer:
@@ -435,7 +460,7 @@ def _read_value(text: str) -> Answer:
             parts=tuple(Answer("value", expression=read_expression(f"({term / scale})")) for term in terms),
         )
     scaled = re.fullmatch(
-        r"(.*\d)\s*(?:\\text\{\s*)?(thousand|million|billion|hundred|dozen|万|亿)\s*\}?\s*(.*)", text
+        r"(.*\d)\s*(?:\\text\{\s*)?(thousand|million|billion|trillion|hundred|dozen|万|亿)\s*\}?\s*(.*)", text
     )
     if scaled:
         unit = split_unit("1 " + scaled[3])[1] if scaled[3] else ""

@@ -10,13 +10,14 @@ answer. Three steps, the third only if the second cannot decide:
 A gold answer that cannot be read makes the problem ``unverifiable``; it never makes an answer right.
 """
 
+import re
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
 from r1kit.tasks.mathematics.agreement import has_large_numbers, same_answer, same_text
-from r1kit.tasks.mathematics.answers import Answer, is_null_like, read_answer
+from r1kit.tasks.mathematics.answers import Answer, read_answer
 from r1kit.tasks.mathematics.checker_pool import ANSWER_SECONDS, checkers, compare_elsewhere
 from r1kit.tasks.mathematics.expressions import NotUnderstood, TooLarge, Undecided
 from r1kit.tasks.mathematics.extraction import CHOICE, final_answer, gold_fault, gold_text
@@ -36,6 +37,7 @@ __all__ = [
 ]
 
 LONGEST_ANSWER = 1000
+_IS_OPEN = re.compile(r"\\[lc]?dots(?![A-Za-z])|\.\.\.|…|[?？]")  # math-verify reads past it
 DEEPEST_ANSWER = 30
 
 
@@ -65,10 +67,6 @@ def judge(gold: str, response: str, patient: bool) -> Verdict:
     gold = gold_text(gold)
     if len(gold) > LONGEST_ANSWER:
         return Verdict("unverifiable", "the gold answer is too long")
-    if is_null_like(gold):
-        return Verdict("unverifiable", f"the gold answer is {gold!r}, which stands for no answer")
-    if not tidy(gold):
-        return Verdict("unverifiable", "the gold answer is empty")
     fault = gold_fault(gold)
     if fault is not None:
         return Verdict("unverifiable", fault)
@@ -109,8 +107,16 @@ def compare(gold: str, said: str, deadline: float, patient: bool = False) -> Ver
             return Verdict("unverifiable", f"neither equality nor a difference can be proven: {error}")
         except NotUnderstood:
             # An answer that only a more lenient reader can read must at least be LaTeX.
-            if known.kind == "words" or "\\" not in tidy(said) or is_prose(said) or says_more(tidy(said)):
+            if (
+                known.kind == "words"
+                or _IS_OPEN.search(said)
+                or "\\" not in tidy(said)
+                or is_prose(said)
+                or says_more(tidy(said))
+            ):
                 return Verdict("wrong", "not an answer of this kind")
+    if _IS_OPEN.search(gold):
+        return Verdict("unverifiable", "the gold answer has an ellipsis, and the answer is not the same text")
     if has_large_numbers(gold) or has_large_numbers(said):
         # math-verify compares floats, to which small differences are nothing.
         outcome: Outcome = "unverifiable" if known is None else "wrong"

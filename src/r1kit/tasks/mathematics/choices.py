@@ -5,16 +5,20 @@ import re
 from r1kit.tasks.mathematics.phrases import ANSWER_WORDS, DOUBT, LABEL, OR, REFUSES
 
 CHOICE = re.compile(
-    r"\s*\$?\s*(?:\\(?:text|mathrm|textbf|mathbf|textrm|textsf|texttt|textit)\{)?\s*\(?([A-J])\)?\s*\}?\s*\$?\.?\s*"
+    r"\s*\$?\s*(?:\\(?:text|mathrm|textbf|mathbf|textrm|textsf|texttt"
+    r"|textit)\{)?\s*\(?([A-J])\)?\s*\}?\s*\$?\.?\s*"
 )
 _TEXT_COMMAND = re.compile(
     r"\\(?:text|mathrm|textbf|mathbf|textrm|textsf|texttt|textit|mbox|boxed)\s*\{|[{}$\"“”]"
 )
 _NAMES = rf"{ANSWER_WORDS}|\b(?:options?|choices?|pick|choose|select|go with)\b|选项?|选择"
 _STATED = re.compile(
-    rf"(?:{_NAMES})\W{{0,8}}(?:is|are|as|would be|must be|为|是|es|est|ist|è|é|är|er"
+    rf"(?:{_NAMES})\W{{0,8}}(?:(?:is|are)(?:\s+(?:therefore|thus|then|hence|clearly|indeed|\w+ly)\b)?|as"
+    rf"|would be|must be|为|是|es|est|ist|è|é|är|er"
     r"|는|은|は|:|：)?\W{0,8}(?:(?:option|choice)\W{0,3})?"
-    r"([A-Ja-j])(?![A-Za-z'’]|\)?\s*(?:,|、|and\b)\s*\(?[A-J]\b)"
+    r"([A-Ja-j])(?![A-Za-z'’]|\)?\s*(?:,|、|and\b|or\b)\s*\(?[A-J]\b"
+    r"|\)?\W{0,4}\s?(?:is|was|are|must be)\s*(?:clearly |also )?(?:n[o'’]?t\b|wrong|incorrect|false"
+    r"|impossible))"
     r"|\b(?:right|correct|best|true)(?:\s+one)?\s*(?:is|:)\s*\(?([A-J])(?![A-Za-z'’])",
     re.IGNORECASE,
 )
@@ -24,10 +28,11 @@ _SUBJECT = re.compile(
     r"(?:[a-z]+\s+)?(?:answer|option|choice|correct|right|one)\b"
 )
 _IN_BOX = re.compile(
-    rf"\s*(?:the\s+)?(?:(?:correct|right|final|best)\s+)?(?:{_NAMES})?\s*(?:is|是|为|:|：)?\s*\(?([A-J])\)?\s*[.。]?\s*",
+    rf"\s*(?:the\s+)?(?:(?:correct|right|final|best)\s+)?(?:{_NAMES})?\s*(?:is|是|为|:"
+    rf"|：)?\s*\(?([A-J])\)?\s*[.。]?\s*",
     re.IGNORECASE,
 )
-_LETTERS = re.compile(r"(?<![A-Za-z])[B-J](?![A-Za-z])")
+_LETTERS = re.compile(r"(?<![A-Za-z])(?:[B-J]|(?<=or )A|A(?= or\b))(?![A-Za-z])")
 
 
 def letter_in_box(content: str) -> str:

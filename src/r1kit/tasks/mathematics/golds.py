@@ -2,15 +2,17 @@
 
 import re
 
+from r1kit.jsonl import NULL_LIKE
 from r1kit.tasks.mathematics.boxes import boxes_side_by_side
 from r1kit.tasks.mathematics.layout import without_marks
 from r1kit.tasks.mathematics.notation import boxed, tidy
 from r1kit.tasks.mathematics.statements import stated_answer
 
 _GOLD_MARK = "####"
-_NULLS = frozenset(
-    ["nan", "none", "null", "nil", "n/a", "#n/a", "na", "<na>", "nat", "-", "--", "?", "??", "???", "tbd",
-     "todo", "unknown", "missing", "not available", "no answer", "proof", "see solution"]
+# Besides jsonl.NULL_LIKE: what people write where they have no answer.
+_NULLS = NULL_LIKE | frozenset(
+    ["nil", "#n/a", "na", "nat", "undefined", "-", "--", "?", "??", "???", "tbd", "todo", "unknown",
+     "missing", "not available", "no answer", "proof", "see solution"]
 )  # fmt: skip
 _VERB = re.compile(
     r"\b(?:is|are|was|has|have|had|so|because|since|therefore|thus|hence|gets?|gives?|makes?|we|she|he"

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 
 from r1kit.tasks.mathematics.notation import is_prose
-from r1kit.tasks.mathematics.phrases import BARE_LABEL, LABEL
+from r1kit.tasks.mathematics.phrases import ANSWER_WORDS, BARE_LABEL, LABEL
 
 _END_TOKENS = re.compile(
     r"(?:\s*(?:<\|[^|<>\s]{1,40}\|>|<｜[^｜<>]{1,40}｜>|</?s>|<(?:eos|pad|end_of_turn)>|\[/?INST\]))+\s*\Z"
@@ -16,6 +16,10 @@ _LONGEST_TOKENS = 200
 _SPACE_RUN, _LINE_RUN = re.compile(r"[^\S\n]{2,}"), re.compile(r"\n(?:[^\S\n]?\n){2,}")
 _CALCULATION = re.compile(r"<<[^<>\n]{0,200}>>")
 _GOLD_MARK = re.compile(r"(?<!#)####(?!#)")
+_QUOTED = re.compile(r"^[ \t]*>[ \t]+(?=[*_#A-Za-z一-鿿])", re.MULTILINE)  # a quotation in Markdown
+_LABEL_IN_FORMULA = re.compile(
+    rf"(\$?)\s*\\text(?:bf|rm|it)?\{{([^{{}}]{{0,60}}?(?:{ANSWER_WORDS})[^{{}}]{{0,20}})\}}", re.IGNORECASE
+)
 _FENCE = re.compile(r"^[ \t]*(?:```[\w+-]*|~~~[\w+-]*)[ \t]*$|^#{1,3}[ \t]+(?=\S+$)", re.MULTILINE)
 _PICTURE = re.compile("[\u2600-\u27bf\U0001f300-\U0001faff\ufe0f]")
 _UNIT_IN_BRACKETS = re.compile(r"(?<=\d)\s*[（(]([一-鿿/]{1,4})[)）]")
@@ -52,7 +56,9 @@ _BREAK = re.compile(
     rf"|(?<!\\)[!?]{_AFTER_MARK}\s+|[。！？।۔؟։](?!\s*$)"
 )
 _ABBREVIATION = re.compile(
-    r"(?:\b(?:e\.g|i\.e|approx|eq|eqs|fig|no|vs|resp|cf|sec|thm|p|pp|a\.m|p\.m|sq|cu|Mr|Mrs|Dr))\.$"
+    r"(?:\b(?:e\.g|i\.e|approx|eqs?|figs?|nos?|vs|resp|cf|secs?|ch|refs?|thm|prop|pp?|a\.m|p\.m|sq|cu"
+    r"|mr|mrs|dr))\.$",
+    re.IGNORECASE,
 )
 
 
@@ -72,6 +78,10 @@ def without_marks(text: str) -> str:
     if "#" in text or "```" in text:
         text = _FENCE.sub("", _GOLD_MARK.sub("\n####", text))
     text = _PICTURE.sub("", _UNIT_IN_BRACKETS.sub(r"\1", text)) if not text.isascii() else text
+    if "\\text" in text:
+        text = _LABEL_IN_FORMULA.sub(r"\2 \1", text)
+    if ">" in text:
+        text = _QUOTED.sub("", text)
     if "<" in text:
         text = _CALCULATION.sub("", text)
         text = _EMPHASIS_TAG.sub("", _LINE_BREAK_TAG.sub("\n", text))

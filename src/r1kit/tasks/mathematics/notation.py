@@ -18,7 +18,8 @@ _SYMBOLS = {
     "⅓": "\\frac13", "⅔": "\\frac23", "θ": "\\theta ", "±": "\\pm ", "∅": "\\emptyset ", "√": "\\sqrt ",
     "**": "^", "\\varnothing": "\\emptyset ", "\\leq": "\\le ", "\\geq": "\\ge ", "\\lt": "<", "\\gt": ">",
     "\\dfrac": "\\frac", "\\tfrac": "\\frac", "\\cfrac": "\\frac", "\\colon": ":",
-    "\\lbrace": "\\{", "\\rbrace": "\\}", "\\leqslant": "\\le ", "\\geqslant": "\\ge ", "⩽": "\\le ",
+    "\\lbrace": "\\{", "\\rbrace": "\\}", "\\uppi": "\\pi ",
+    "\\leqslant": "\\le ", "\\geqslant": "\\ge ", "⩽": "\\le ",
     "⩾": "\\ge ", "≦": "\\le ", "≧": "\\ge ", "\\lvert": "|", "\\rvert": "|", "\\vert": "|", "\\ne": "\\neq ",
 }  # fmt: skip
 _SPACING = re.compile(
@@ -37,12 +38,14 @@ _TEXT_COMMANDS = re.compile(
     r"\\(?:textbf|textrm|textsf|texttt|textit|textup|textmd|textsl|textnormal|emph)(?=\s*\{)"
 )
 _QUOTE_PAIRS = (
-    ('"', '"'), ("'", "'"), ("``", "''"), ("``", '"'), ("`", "'"), ("“", "”"), ("„", "“"), ("„", "”"), ("‘",
+    ('"', '"'), ("'", "'"), ("＂", "＂"), ("”", "”"), ("″", "″"),
+    ("``", "''"), ("``", '"'), ("`", "'"), ("“", "”"), ("„", "“"), ("„", "”"), ("‘",
     "’"), ("「", "」"),
     ("『", "』"), ("«", "»"), ("»", "«"), ("‹", "›"), ("《", "》"), ("&quot;", "&quot;"),
 )  # fmt: skip
 _QUOTE_BEGINS = tuple(sorted({begin for begin, _ in _QUOTE_PAIRS}))
 _QUOTED_WORDS = re.compile(r"(\\text\s*\{\s*)([^{}]*?)(\s*\})")
+_UNFINISHED = re.compile(r",\s*(?:\.{2,}|…)[.,; ]*$")  # 1, 2, ...
 _DOLLAR_SPAN = re.compile(r"\\?[$€£¥￥]|(?<!\\)\\[()\[\]]|\\textdollar")
 
 
@@ -51,6 +54,8 @@ def tidy(text: str) -> str:
     """Bring an answer into a common form: half-width, one spelling for each sign, no spacing commands, no
     dollar signs."""
     text = without_quotes(text.strip(" \t\n*_")).strip(" \t\n`*_")
+    if "\\\\" in text and "\\begin" not in text:  # commands that were escaped twice
+        text = re.sub(r"\\\\(?=[A-Za-z]{2})", r"\\", text)
     if "\\text" in text or "\\emph" in text:
         text = _TEXT_COMMANDS.sub(r"\\text", text)
         text = _QUOTED_WORDS.sub(lambda m: m[1] + without_quotes(m[2]) + m[3], text)
@@ -75,6 +80,8 @@ def tidy(text: str) -> str:
     text = re.sub(r"\^\{?\s*\\circ\s*\}?", "\\\\degree ", text)
     text = re.sub(r"[ \t\n]+", " ", text).strip()
     text = re.sub(r"^[`*_ ]*(.*?)[`*_ ]*$", r"\1", text)
+    if _UNFINISHED.search(text):
+        return text
     return re.sub(r"(?<![\w)}])!+$", "", text.rstrip(".。;, ")).strip()
 
 

@@ -36,12 +36,12 @@ _LINK = (
 ANSWER_IS = re.compile(
     rf"(?:{ANSWER_WORDS})\s*(?:(?:{_LINK})(?![{LATIN}])\s*[:：=]?|[:：=]|[—–-](?=\s))\s*"
     r"|\b(?:odpowied[źz]|wynik)\s+to\s+|\b(?:vastaus|tulos)\s+on\s+"
-    r"|\b(?:answer|result|solution)s?\b[^.\n:!?]{0,80}?(?:\b(?:is|are|equals)\b|=)\s*",
+    r"|\b(?:answer|result|solution)s?\b(?:\$[^$\n]{0,80}\$|[^.\n:!?$]){0,80}?(?:\b(?:is|are|equals)\b|=)\s*",
     re.IGNORECASE,
 )
 ANSWER = re.compile(ANSWER_WORDS, re.IGNORECASE)
 LABEL = re.compile(
-    r"\s*(?:####\s*[:：]?|#{0,6}\s*"
+    r"\s*[(\[]?\s*(?:####\s*[:：]?|#{0,6}\s*"
     r"(?:(?:so|thus|hence|therefore|因此|所以|故|综上)\s*[,，]?\s*)?"
     r"(?:(?:the|my|our|la|le|die|das|el|il|lo|a|o|het|den|最终|最后|正确)\s*)?"
     r"(?:(?:final|correct|short|numeric(?:al)?|finale?|endgültige|definitiva|окончательный|最终)\s+)?"
@@ -82,7 +82,8 @@ DOUBT = re.compile(
     re.IGNORECASE,
 )
 NEGATED_BEFORE = re.compile(
-    r"(?:(?<!than )(?<!or )\bnot|n't|\bnever|\bno longer|\bisnt|\bnicht|\bkeine?|\bpas|\bno es|\bno son"
+    r"(?:(?<!than )(?<!or )\bnot|n't|\bcannot|\bnever|\bno longer|\bisnt|\bnicht|\bkeine?|\bpas|\bno es"
+    r"|\bno son"
     r"|\bnon è|\bnão é|\bniet"
     r"|\bgeen|\bnie(?: jest)?|\bkhông phải(?: là)?|\bkhông|\bbukan|\binte|\bikke|\bnení|\bne|\bnu este"
     r"|\bei ole"
@@ -91,7 +92,8 @@ NEGATED_BEFORE = re.compile(
     re.IGNORECASE,
 )
 NEGATED_AFTER = re.compile(
-    r"[^\d.。!?]{0,12}(?:\b(?:is|are|was) (?:(?:the|a|an) )?(?:not|n't|never|wrong|incorrect|false|too"
+    r"[^\d.。!?]{0,12}(?:\b(?:is|are|was) (?:(?:the|a|an) )?(?:not|almost|nearly|close to|n't|never|wrong"
+    r"|incorrect|false|too"
     r"|excluded|impossible|opposite)\b"
     r"|\b(?:isn't|aren't|doesn't|does not|cannot be|can't be|değil|appears?|occurs?|is mentioned)"
     r"|ではな|ではあ|じゃな|でない|아닙|아니|이 아|نیست|نہیں|नहीं|नाही|होइन|নয়|அல்ல|இல்லை|չէ|不对|是错"
@@ -100,7 +102,8 @@ NEGATED_AFTER = re.compile(
 )
 BOUND_BEFORE = re.compile(
     r"(?:at least|at most|more than|less than|fewer than|greater than|larger than|smaller than|no more than"
-    r"|no less than|up to|mindestens|höchstens|mehr als|weniger als|au moins|au plus|plus de|moins de"
+    r"|no less than|up to|exceeds?|exceeding|beyond|(?:is|are|was|be) (?:over|under|above|below)|mindestens"
+    r"|höchstens|mehr als|weniger als|au moins|au plus|plus de|moins de"
     r"|al menos|como máximo|más de|menos de|almeno|al massimo|più di|meno di|pelo menos|no máximo|mais de"
     r"|minstens|hoogstens|meer dan|minder dan|не менее|не более|больше|меньше|少なくとも|最大で|최소|최대"
     r"|至少|至多|最多|最少|超过|大于|小于|不超过|不少于|多于|少于|\b(?:[<>]|≤|≥|≈|approximately)\s*)\W*$",
@@ -138,12 +141,26 @@ CONDITION_OF_FORMULA = re.compile(
 CONDITION_AFTER = re.compile(
     r"\W{0,4}(?:only )?\b(?:if|unless|otherwise|assuming|provided)\b|如果", re.IGNORECASE
 )
+# A clause that only supposes or introduces: "If it were 5, ...", "After 3 hours, ..."
+HYPOTHESIS = re.compile(
+    r"\W*(?:(?:if|suppose|supposing|assume|assuming|imagine|wenn|falls|si|se|als|если|якщо)\b[^,;，；]*?"
+    r"(?:[,;，；]|\bthen\b|\bdann\b|\bentonces\b|\balors\b|[.!?。]*$)|(?:如果|若|假设"
+    r"|假如)[^，,。；;]*(?:[，,；;]|[。.]*$))",
+    re.IGNORECASE,
+)
+INTRODUCTION = re.compile(
+    r"\W*(?:after|in|of|out of|for|from|during|within|with|at|by|on|per|over|since|as|given|when|because"
+    r"|with)\b"
+    r"[^,:;]*,\s",
+    re.IGNORECASE,
+)
 REFUSES = re.compile(
-    r"\b(?:(?:do|does|did|can|could|would)(?:\s*not|n[o']?t|n’t)\s+(?:\w+\s+){0,2}?(?:know|answer"
+    r"\b(?:(?:do|does|did|can|could|would|ca)(?:\s*not|n[o'’]?t)\s+(?:\w+\s+){0,2}?(?:know|answer"
     r"|determine|solve"
     r"|tell|say|find|compute|calculate|decide|give|conclude|help|provide)|cannot\s+(?:\w+\s+){0,2}?(?:answer"
     r"|determine|solve|say|find|compute|be\s+(?:answered|determined|solved|found|computed|known))"
-    r"|unable to|not sure|unsure|no idea|no clue|not enough information|insufficient|impossible to"
+    r"|none (?:of (?:them|these|those) )?work(?:s|ed)?|unable to|not sure|unsure|no idea|no clue"
+    r"|not enough information|insufficient|impossible to"
     r"|depends? on|unknown|i give up|no answer|i refuse|je ne sais pas|ich weiß (?:es )?nicht"
     r"|weiß ich nicht|kann ich nicht|no (?:lo )?sé|no puedo|non (?:lo )?so|non posso|não sei|não posso"
     r"|weet (?:ik )?(?:het )?niet|nie wiem|bilmiyorum|không biết|tidak tahu|vet inte|ved (?:det )?ikke|nevím"
@@ -151,7 +168,7 @@ REFUSES = re.compile(
     r"|わかりません|分かりません|わからない|分からない|모르|모릅|لا أعرف|لا أعلم|نمی‌?دانم|نہیں معلوم"
     r"|معلوم نہیں"
     r"|לא יודע|नहीं पता|पता नहीं|नहीं जानता|माहित नाही|थाहा छैन|ไม่รู้|ไม่ทราบ|জানি না|தெரியாது|தெரியவில்லை"
-    r"|不知道|无法|不确定|不会做|不清楚|无从|不能(?:回答|确定|解答)",
+    r"|不知道|我不会|无法|不确定|不会做|不清楚|无从|不能(?:回答|确定|解答)",
     re.IGNORECASE,
 )
 RETRACTS = re.compile(

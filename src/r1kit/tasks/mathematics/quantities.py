@@ -42,6 +42,8 @@ def read_quantity(text: str) -> tuple[str, Fraction] | None:
         place = match.end()
     if len(parts) < 2:
         return None
+    if any(unit == "h" for _, unit in parts):  # 2时30分: 分 is a cent elsewhere
+        parts = [(value, "min" if unit == "cent" else unit) for value, unit in parts]
     for dimension, sizes in _DIMENSIONS.items():
         if all(unit in sizes for _, unit in parts):
             scales = [sizes[unit] for _, unit in parts]

@@ -20,6 +20,7 @@ from r1kit.tasks.mathematics.phrases import (
     CONDITION_OF_FORMULA,
     DOUBT,
     GLUED,
+    INTRODUCTION,
     LINKS,
     NEGATED_AFTER,
     NEGATED_BEFORE,
@@ -37,19 +38,30 @@ _LATEX_VALUE = (
     r"\\[dtc]?frac\s*(?:\{(?:[^{}]|\{[^{}]*\})*\}\s*){2}|\\sqrt\s*(?:\[\w+\])?\s*\{(?:[^{}]"
     r"|\{[^{}]*\})*\}|\\pi(?![A-Za-z])"
 )
-_UNIT_GLUED = r"(?:[ckm]?m|kg|m?g|ml|mph|km/h|m/s|lbs?|oz|hrs?|min|ft|s|h)(?:\^?\{?[23]\}?|[²³])?|°C?"
+_UNIT_GLUED = (
+    r"(?:[ckm]?m|kg|m?g|ml|mph|km/h|m/s|lbs?|oz|hrs?|min|ft|s|h)(?:\^?\{?[23]\}?|[²³])?|°C?|\^\{?\\circ\}?"
+    r"|\\degree"
+)
+_POWER_OF_TEN = r"(?:[x×*]|\\times|\\cdot)\s?10\s?(?:\^\s?[{(]?[-−]?\d+[})]?|[⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+)"
+_HAN_SHARE = "(?:百|[一二两三四五六七八九十百千]{1,6})分之[零一二两三四五六七八九十百千]{1,6}"
+_TERM = r"(?:\d+(?:\.\d+)?)?[A-Za-z](?![A-Za-z])(?:\^\{?\d+\}?|[²³])?"
+# x, 2x, 3x + 2, a + b
+_LEFT_SIDE = rf"(?:\d+(?:\.\d+)?\s?[-+]\s?)*{_TERM}(?:\s?[-+]\s?(?:{_TERM}|\d+(?:\.\d+)?))*"
 _ENTRY = r"[-+−]?(?:\d+(?:\.\d+)?(?:/\d+)?|∞)"
 _VALUE = re.compile(
     r"(?<!\\)\$(?P<formula>(?! )(?:\\\$|[^$\n])*[^$\n ]| (?:\\\$|[^$\n])+ )\$(?! ?\d)"
     rf"|(?<![{GLUED}_\d.\\@~^/:#%&])(?P<tuple>[(\[]\s*{_ENTRY}(?:\s*,\s*{_ENTRY})+\s*[)\]])"
-    rf"|(?<![{GLUED}_\d.\\@~^/:#%&])(?<![{GLUED}]-)(?<![\d),],)(?P<name>[A-Za-z]\s*=\s*)?"
+    rf"|(?<![{GLUED}_\d.\\@~^/:#%&])(?<![{GLUED}]-)(?<![\d),],)(?P<left>{_LEFT_SIDE}\s*=\s*)?"
     rf"(?P<number>{_SIGNED}(?:(?:US)?\\?[$€£¥￥]\s?)?{_SIGNED}"
-    rf"(?:(?:{_DIGITS})?\s*(?:{_LATEX_VALUE})|\d{{1,3}}(?::\d{{1,3}}){{1,2}}"
+    rf"(?:(?:{_DIGITS})(?:\.\d+)?\s?{_POWER_OF_TEN}|(?:{_DIGITS})?\s*(?:{_LATEX_VALUE})"
+    rf"|\d{{1,3}}(?::\d{{1,3}}){{1,2}}"
     rf"|(?:{_DIGITS})(?:\.\d+)?(?:\s\d+/\d+|/\d+)?(?:e[-+]?\d+)?|\.\d+"
     rf"|[-+]?\d*[½¼¾⅓⅔]|\d*√\d+|\d*π))"
-    rf"(?:(?P<percent>\s*\\?[%％])|(?P<glued>{_UNIT_GLUED})(?=[^\w^²³]|$)|(?P<scale>\s?[万亿千百])(?![一-鿿]?分))?"
-    rf"(?![{GLUED}_\d]|[.,:/@]\d|[-–][A-Za-z]|\s*\\?[%％]\d|\\[A-Za-z]"
+    rf"(?:(?P<percent>\s*\\?[%％])|(?P<glued>{_UNIT_GLUED})(?=[^\w^²³]|$)"
+    rf"|(?P<scale>\s?[万亿千百](?![一-鿿]?分)|\s(?:hundred|thousand|[mb]illion|trillion|dozen)\b))?"
+    rf"(?![{GLUED}_\d^]|[.,:/@]\d|[-–][A-Za-z]|\s*\\?[%％]\d|\\[A-Za-z]"
     rf"|/(?![a-z]{{1,8}}(?![\w./]))[A-Za-z]|\.[A-Za-z]|\()"
+    rf"|(?P<share>{_HAN_SHARE})"
 )
 _UNIT_AFTER = re.compile(
     r"\s+(?:(?P<word>(?:square |cubic |sq\.? )?[A-Za-z]{1,12})(?P<power>\^\{?[23]\}?|[²³])?(?![A-Za-z\d])"
@@ -68,19 +80,28 @@ _OPERATOR_BETWEEN = re.compile(
 )
 _EQUALS_BETWEEN = re.compile(r"\s*\)?\s*[A-Za-z]{0,12}\s*=\s*")
 _PART_OF_FORMULA_BEFORE = re.compile(
-    r"(?:(?<![A-Za-z])[A-Za-z]|[\d)\]])\s?[-+*/^_<>−]\s?$|[<>≤≥]\s?$|(?<![A-Za-z])[b-zB-HJ-Z]\s*[<>]\s*$"
+    r"(?:(?<![A-Za-z])[A-Za-z]|[\d)\]])\s?[-+*/^_<>−]\s?$|(?:[<≤≥]|(?<![=-])>)\s?$"
+    r"|(?<![A-Za-z])[b-zB-HJ-Z]\s*[<>]\s*$"
 )
 _POWER_BEFORE = re.compile(r"[A-Za-z)]\s?\^\{?\d+\}?\s?[-+*/−]\s?$")
 _OPERATOR_WORD_AFTER = re.compile(
     r"\s+(?:minus|plus|times|divided|multiplied|modulo|mod|factorial|squared|cubed)\b"
 )
 _PART_OF_FORMULA_AFTER = re.compile(
-    r"\s?[-+*/^−]\s?(?:[A-Za-z](?![A-Za-z])|\()|\s?[<>≤≥^]|\s?[+*/]\s?\d|\s?!(?=[\w(])"
+    r"\s?[-+*/^−]\s?(?:[\d.]*[A-Za-z](?![A-Za-z])|\()|\s?[<>≤≥^]|\s?[+*/]\s?\d|\s?!(?=[\w(])"
 )
+_CALCULATION_AFTER = re.compile(r"\s?[-+*/−]\s?(?:[($]|\d+(?:\.\d+)?(?![\d.]|[A-Za-z](?![A-Za-z])))")
+_REASON = re.compile(
+    r"[,;，；]?\s+(?:since|because|weil|parce que|porque|perché|omdat|ponieważ|eftersom|fordi|protože"
+    r"|deoarece"
+    r"|koska|mert|потому что|так как)\b|因为|由于",
+    re.IGNORECASE,
+)
+_BRACKETED = re.compile(r"\((?=[^()]*[^\W\d_]{3})[^()]*\)")
 _BARE_NAME = re.compile(
     r"\s*(?:\\(?:triangle|angle|odot|Delta|overline|vec|overrightarrow|mathbf|mathcal|text|mathrm"
     r"|square|parallel)\s*\{?\s*)?"
-    r"[A-Za-z][A-Za-z'\s]{0,12}(?:_\{?\w+\}?)?\}?(?:\([A-Za-z,\s]{0,9}\))?\s*|\s*\\[A-Za-z]+\s*"
+    r"[A-Za-z][A-Za-z'\s]{0,12}(?:_\{?\w+\}?)?\}?(?:\([\w.,\s+-]{0,9}\))?\s*|\s*\\[A-Za-z]+\s*"
 )
 _RELATION = re.compile(r"=|<|>|\\(?:le|ge|leq|geq|in|ne|neq|to)(?![A-Za-z])")
 _TEXT_LABEL = re.compile(
@@ -89,12 +110,26 @@ _TEXT_LABEL = re.compile(
 )
 _CIRCUMSTANCE_BEFORE = re.compile(
     r"\b(?:of|in|for|during|over|within|after|from|on|per)\s+(?:the|his|her|their|its|these|those|all"
-    r"|every)\s+(?:\w+\s+)?$",
+    r"|every)\s+(?:\w+\s+)?$|\bout of\s*[$(]*$",
     re.I,
 )
 _ADVERBIAL = re.compile(
     r"[^.;:=]*\b(?:of|in|for|during|over|within|after|before|from|on|per|to|by|with|at|than|if"
     r"|years? old)\b[^.;:=]{0,40}",
+    re.I,
+)
+_THERE_ARE = re.compile(
+    r"\bthere (?:is|are|were|will be|must be)\s+(?:(?:a total of|exactly|only|in total|altogether|thus"
+    r"|therefore|then"
+    r"|hence)\s+)*[$(]*$",
+    re.I,
+)
+_COUNTED = tuple("步页题章节条项行段")
+_NUMBERED = re.compile(r"\s*[步页题章节条项行段]")
+_HOLDS_FOR = re.compile(
+    r"\b(?:holds?|true|valid|satisfied|works?)\s+(?:exactly |only |precisely )?(?:for|when|if|iff"
+    r"|if and only if)"
+    r"(?: all)?\s*[($]*$",
     re.I,
 )
 _NAME, _OR_ONLY = re.compile(r"\s*([A-Za-z])\s*="), re.compile(r"[\s,]*(?:or|或|oder|ou)[\s,]*")
@@ -154,8 +189,12 @@ def value_of(sentence: str, strict: bool) -> Found:
     standing = _runs(sentence, standing)
     named = [value for value in standing if not (value.is_formula and _BARE_NAME.fullmatch(value.text))]
     standing = named or standing
+    standing = _outside_brackets(sentence, standing)
     if not strict:
+        standing = _after_introduction(sentence, standing)
+        standing = _before_reason(sentence, standing)
         standing = _without_circumstances(sentence, _after_last_link(sentence, standing))
+        standing = _counted(sentence, standing)
     listed = _listed(sentence, standing)
     chosen = standing[-1]
     conditional = not chosen.computed and CONDITION_AFTER.match(sentence, chosen.end)
@@ -183,16 +222,19 @@ def _values(sentence: str) -> list[Value]:
             if text:
                 found.append(Value(match.start(), match.end(), text, True))
             continue
-        if match["tuple"] is not None:
-            found.append(Value(match.start(), match.end(), match["tuple"], True))
+        whole = match["tuple"] or match["share"]
+        if whole is not None:
+            found.append(Value(match.start(), match.end(), whole, match["tuple"] is not None))
             continue
+        if found and match.start() < found[-1].end:
+            continue  # the exponent of its unit
         before = sentence[max(0, match.start() - 8) : match.start()]
         if _POWER_BEFORE.search(before) or _OPERATOR_WORD_AFTER.match(sentence, match.end()):
             continue
         if _PART_OF_FORMULA_BEFORE.search(before) and not before.rstrip(" -+*/^_<>−")[-1:].isdigit():
             continue
-        if _PART_OF_FORMULA_AFTER.match(sentence, match.end()) and not re.match(
-            r"\s?[-+*/−]\s?[\d($]", sentence[match.end() : match.end() + 4]
+        if _PART_OF_FORMULA_AFTER.match(sentence, match.end()) and not _CALCULATION_AFTER.match(
+            sentence, match.end()
         ):
             continue
         number = re.sub(r"(?<=\d)(?:[ \u00a0\u202f\u2009~])(?=\d{3}(?!\d))", "", match["number"])
@@ -203,13 +245,16 @@ def _values(sentence: str) -> list[Value]:
             number += (match["percent"] or match["scale"]).strip()
         if match["scale"] or not (unit or match["percent"]):
             end, unit = _unit_after(sentence, end)
-        found.append(Value(match.start(), end, (match["name"] or "") + number + unit, False))
+        left = match["left"] or ""
+        if not (any(map(str.isdigit, left)) or left.strip(" =").isalpha()):
+            left = ""  # a sum of names is what the number stands for
+        found.append(Value(match.start(), end, left + number + unit, False))
     return found
 
 
 def _written_unit(unit: str) -> str:
     parts = re.fullmatch(r"(.*?)(?:\^?\{?([23²³])\}?)?", unit)
-    if unit.startswith("°"):
+    if unit.startswith(("°", "^", "\\")):
         return "^\\circ"
     assert parts is not None
     power = {"²": "2", "³": "3"}.get(parts[2] or "", parts[2] or "")
@@ -248,12 +293,14 @@ def _denied(sentence: str, value: Value) -> bool:
 def _aside(sentence: str, value: Value) -> bool:
     """Whether a value is a reference (step 5) or a condition (if x = 5), not a statement."""
     before = sentence[max(0, value.begin - _CONTEXT) : value.begin]
-    if REFERENCE_BEFORE.search(before) or CONDITION_BEFORE.search(before):
+    if _HOLDS_FOR.search(before):
+        return False
+    is_relation = value.is_formula and _RELATION.search(value.text) is not None
+    if (REFERENCE_BEFORE.search(before) and not is_relation) or CONDITION_BEFORE.search(before):
         return True
-    numbered = before.endswith("第") and re.search(r"[步页题章节条项行段]$", value.text) is not None
+    numbered = before.endswith("第") and _NUMBERED.match(sentence, value.end - value.text.endswith(_COUNTED))
     if numbered or (not value.is_formula and REFERENCE_AFTER.match(sentence, value.end)):
         return True
-    is_relation = value.is_formula and _RELATION.search(value.text) is not None
     return is_relation and CONDITION_OF_FORMULA.search(before) is not None
 
 
@@ -300,6 +347,39 @@ def _without_circumstances(sentence: str, values: list[Value]) -> list[Value]:
             continue
         kept.append(value)
     return kept
+
+
+def _after_introduction(sentence: str, values: list[Value]) -> list[Value]:
+    """The values after a clause such as "After 3 hours, ...", if there are any."""
+    clause = INTRODUCTION.match(sentence)
+    return [value for value in values if clause is None or value.begin >= clause.end()] or values
+
+
+def _before_reason(sentence: str, values: list[Value]) -> list[Value]:
+    """The values before a "because" that nothing is concluded from."""
+    reason = _REASON.search(sentence, values[0].end)
+    if reason is None or CONCLUDES.search(sentence, reason.end()):
+        return values
+    return [value for value in values if value.end <= reason.start()] or values
+
+
+def _outside_brackets(sentence: str, values: list[Value]) -> list[Value]:
+    """The values outside brackets with words in them, if there are any: 72 clips (48 in April)."""
+    spans = [match.span() for match in _BRACKETED.finditer(sentence) if not OR.search(match[0])]
+    outside = [v for v in values if not any(begin < v.begin < end for begin, end in spans)]
+    return outside or values
+
+
+def _counted(sentence: str, values: list[Value]) -> list[Value]:
+    """Of "there are 10 ways to choose 3 of them" only the first value: it is what the sentence counts."""
+    for place, value in enumerate(values[:-1]):
+        rest = sentence[value.end : values[-1].begin]
+        following = sentence[value.end : values[place + 1].begin]
+        if _THERE_ARE.search(sentence[: value.begin]) and not (
+            LINKS.search(rest) or CONCLUDES.search(rest) or OR.search(rest) or _AND_NEXT.fullmatch(following)
+        ):
+            return values[: place + 1]
+    return values
 
 
 def _listed(sentence: str, values: list[Value]) -> str | None:

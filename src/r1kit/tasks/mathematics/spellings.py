@@ -21,6 +21,9 @@ _QUANTIFIER = re.compile(
 )
 _FUNCTION = re.compile(r"\s*[A-Za-z]\w*\s*\(\s*[a-z](?:\s*,\s*[a-z])*\s*\)\s*=")
 _UNEQUAL = re.compile(r"≠|(?<=[A-Za-z])\s*!=|\s+!=\s*|\\not\s*=")
+_COMMA_IN_BRACES = re.compile(r"(?<=\d)\{,\}(?=\d)")
+_GROUPS_WITH_POINTS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:[.\u00a0\u202f ]\d{3})+(?!\d|\.\d)")
+_DECIMAL_COMMA = re.compile(r"(?<![\d.,])(\d+),(\d+)(?!\d|[.,]\d)")
 _NEXT_RELATION = re.compile(r"(?<=[\w})])\s+(?:or|and)\s+(?=[a-z]\s*(?:[<>=]|\\(?:le|ge|neq)(?![A-Za-z])))")
 
 
@@ -49,9 +52,8 @@ def _upright(match: re.Match[str]) -> str:
 
 
 def with_decimal_points(text: str) -> str:
-    """A text in which a comma marks the decimals, 1.234,5 or 3,14, with decimal points instead."""
-    text = re.sub(r"(?<=\d)\{,\}(?=\d)", ",", text)
-    text = re.sub(
-        r"(?<![\d.,])(\d{1,3})((?:[. ]\d{3})+)(?![\d.])", lambda m: m[1] + re.sub(r"\D", "", m[2]), text
-    )
-    return re.sub(r"(?<![\d.,])(\d+),(\d+)(?![\d.,])", r"\1.\2", text)
+    """A text in which a comma marks the decimals (3,14; 1.234,5; 1 234,5) in the spelling that is read
+    elsewhere: 3.14, 1234.5. A comma before a space, or in a longer row (1,2,3), separates."""
+    text = _COMMA_IN_BRACES.sub(",", text)
+    text = _GROUPS_WITH_POINTS.sub(lambda m: re.sub(r"\D", "", m[0]), text)
+    return _DECIMAL_COMMA.sub(r"\1.\2", text)

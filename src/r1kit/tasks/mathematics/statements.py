@@ -15,6 +15,7 @@ from r1kit.tasks.mathematics.phrases import (
     BARE_LABEL,
     CLOSING,
     CONCLUDES,
+    HYPOTHESIS,
     LABEL,
     NEGATED_BEFORE,
     NOTE,
@@ -43,6 +44,12 @@ _IS_THE_ANSWER = re.compile(
     r"(?!wrong|incorrect|opposite)(?:[a-z]+\s+){0,2}?(?:answer|solution|result)s?\b",
     re.IGNORECASE,
 )
+_CORRECTION = re.compile(
+    r"\s*[;:—–]\s*(?=[$\\A-Za-z]{1,2}\s*=|(?:it|this|that|the (?:right|correct|actual) \w+)(?:'s| is"
+    r"| should be)\b)",
+    re.IGNORECASE,
+)
+_LEADS_ON = re.compile(r"(?:then|now|next|again|we|this|it|there|i\s+[a-z]{3})\b", re.IGNORECASE)
 _CHECKS = re.compile(r"\b(?:check|verif|substitut|plug|confirm|indeed|part|correct because)", re.IGNORECASE)
 # The commonest ends of a response, read without taking the text apart: the rules below come to the same.
 _PLAIN_END = re.compile(
@@ -113,6 +120,7 @@ def _is_bare(text: str) -> bool:
         and not LABEL.match(text)
         and not re.match(r"(?:[A-Za-z][A-Za-z ]+|[一-鿿]{1,8})[:：]\s*\S", text)
         and not BARE_LABEL.match(text)
+        and not _LEADS_ON.match(text)
         and not ANSWER.search(text)
         and not CONCLUDES.search(text)
         and not _WORDS_OF_OTHER_SCRIPTS.search(text)
@@ -126,8 +134,16 @@ def _is_bare(text: str) -> bool:
 def _decide(sentence: Sentence, last: bool) -> Found:
     """What one sentence says. ``last``: nothing that counts follows it."""
     content = sentence.text[-LONGEST_SENTENCE:]
-    if REFUSES.search(content) or RETRACTS.search(content):
+    if REFUSES.search(content):
         return Found(None)
+    supposed = HYPOTHESIS.match(content)
+    if supposed:
+        content = content[supposed.end() :]
+        sentence = Sentence(content, opens_line=False)
+    retracted = _last_match(RETRACTS, content)
+    if retracted:
+        corrected = _CORRECTION.match(content, retracted.end())
+        return value_of(content[corrected.end() :], strict=True) if corrected else Found(None)
     label = LABEL.match(content) if sentence.opens_line else None
     if not label and content.rstrip(_QUOTES).endswith(("?", "？")):
         return Found(None) if value_of(content, strict=False).any else NOTHING
@@ -167,7 +183,7 @@ def _decide(sentence: Sentence, last: bool) -> Found:
 def _formula_at_end(content: str) -> str | None:
     """A formula with variables, without dollar signs, that a sentence ends in: "The line is y = 2x + 9."."""
     match = _BARE_FORMULA.search(content[-200:])
-    if match is None or not re.search(r"\d?[a-z]\s*[-+*/^]|[-+*/^]\s*\d*[a-z]", match[1]):
+    if match is None or not re.search(r"\d?[a-z]\s*[-+*/^]|[-+*/^]\s*[\d.]*[a-z]", match[1]):
         return None
     return match[1].strip()
 
@@ -195,6 +211,8 @@ def _after_label(text: str) -> Found:
         text = text[: cut.start()]
     shorter = _ASIDE.sub("", text)
     text = (shorter if _DIGIT_OR_FORMULA.search(shorter) else text).strip(_QUOTES)
+    if text.endswith((")", "]")) and not re.search(r"[(\[]", text):
+        text = text[:-1]  # (Answer: 45)
     phrase = text.rstrip(".。!！?？;,，।۔؟։" + _QUOTES)
     formula = re.fullmatch(r"\$((?:\\\$|[^$])+)\$", phrase)
     if formula:
@@ -216,6 +234,7 @@ def _is_phrase(text: str) -> bool:
     """Whether a text is a value with at most a unit, so that all of it is the answer."""
     return not (
         is_prose(text)
+        or re.search(r"\d,\s+[A-Za-z]{2,}\s+[A-Za-z]", text)
         or _WORDS_OF_OTHER_SCRIPTS.search(text)
         or FORMULA.search(text)
         or re.search(r"[一-鿿]{3}.*\d|\d.*[一-鿿]{3}|[一-鿿].*\$", text)

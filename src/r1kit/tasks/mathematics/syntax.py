@@ -50,6 +50,7 @@ _TOKEN = re.compile(
     r"\s*(?:(?P<number>\d+(?:\.\d+)?[eE][+-]?\d{1,3}(?![\w.])|\d+(?:\.\d*)?|\.\d+)"
     r"|(?P<command>\\[A-Za-z]+|\\[{}|])|(?P<char>\S))"
 )
+_DOTTED = re.compile(r"(?<=[\d.])\\dot\{?(\d)\}?(\d*)\\dot\{?(\d)\}?")  # dots on the first and the last digit
 _REPEATING = re.compile(r"(\d*)\.(\d*)(?:\\overline|\\dot|\\bar)\{?(\d+)\}?")
 _WORDS = {
     "sqrt": "\\sqrt", "pi": "\\pi", "sin": "\\sin", "cos": "\\cos", "tan": "\\tan", "cot": "\\cot",
@@ -84,6 +85,7 @@ class _Reader:
     """A recursive-descent reader of one expression."""
 
     def __init__(self, text: str) -> None:
+        text = _DOTTED.sub(r"\\overline{\1\2\3}", text)
         text = _REPEATING.sub(lambda m: _repeating_decimal(*m.groups()), text)
         text = re.sub(
             r"(?<![\\A-Za-z])(" + "|".join(sorted(_WORDS, key=len, reverse=True)) + r")(?![A-Za-z])",

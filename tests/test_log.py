@@ -140,6 +140,15 @@ def test_rollouts_are_shown_at_few_steps_and_cannot_steer_the_terminal(tmp_path)
     assert "\x1b" not in printed(console) and "second" not in printed(console)
 
 
+def test_all_turns_of_a_prompt_are_shown_by_role(tmp_path):
+    turns = [{"role": "system", "content": "In French."}, {"role": "user", "content": "2+2?"}]
+    console = quiet()
+    path = Log(tmp_path, "r1_zero", console).rollouts(0, [{"prompt": turns, "text": "4"}], show=1)
+    assert "[system] In French." in printed(console) and "[user] 2+2?" in printed(console)
+    assert json.loads(path.read_text())["prompt"] == turns
+    assert prompt_text(turns) == "[system] In French.\n[user] 2+2?" and prompt_text("2+2?") == "2+2?"
+
+
 def test_durations_read_as_people_say_them():
     assert [duration(seconds) for seconds in (0.44, 59.2, 200, 3599.7, 7505)] == [
         "0.4 s",

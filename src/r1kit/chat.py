@@ -69,12 +69,20 @@ def turns_of(problem: Problem) -> list[Turn]:
     return [*turns, ("user", problem.prompt)]
 
 
+def is_conversational(problem: Problem) -> bool:
+    """Whether a problem's prompt was given as turns, and not as a text."""
+    return isinstance(problem.columns.get("messages"), tuple)
+
+
+def messages_of(problem: Problem) -> list[dict[str, str]]:
+    """``turns_of`` a problem as messages, {"role", "content"}."""
+    return [{"role": role, "content": text} for role, text in turns_of(problem)]
+
+
 def prompt_column(problem: Problem) -> Prompt:
     """A problem's prompt as a column of a file: its text, or all turns where there are earlier ones."""
-    turns = turns_of(problem)
-    if len(turns) == 1:
-        return problem.prompt
-    return [{"role": role, "content": text} for role, text in turns]
+    turns = messages_of(problem)
+    return problem.prompt if len(turns) == 1 else turns
 
 
 def problem_of(prompt: Prompt) -> Problem:

@@ -27,8 +27,8 @@ def program_columns(
     row: Mapping[str, Any], column: str, time_limit_s: float, memory_limit_mb: int
 ) -> dict[str, Any]:
     """A row's columns by the names of ``run_program``: kind, tests, entry_point, time_limit_s,
-    memory_limit_mb; and ``reference``, a right program ("" where the row has none). ``checker`` is there
-    where a program of the data set's own would have to judge.
+    memory_limit_mb; ``reference``, a right program; ``checker``, a script that judges outputs; and
+    ``unverifiable``, why nothing can be judged here. The last three are "" where the row has none.
 
     ``column`` holds the tests, in any layout of r1kit.tasks.test_layouts; the limits are for rows that name
     none. Raises ValueError for what cannot be used."""
@@ -49,9 +49,11 @@ def program_columns(
         "time_limit_s": _positive(row, "time_limit_s", found.time_limit_s or time_limit_s),
         "memory_limit_mb": int(_positive(row, "memory_limit_mb", found.memory_limit_mb or memory_limit_mb)),
         "reference": reference,
+        "checker": found.checker,
+        "unverifiable": found.unverifiable,
     }
-    if found.checker:
-        columns["checker"] = found.checker
+    if found.checker and kind != "stdio":
+        columns |= {"checker": "", "unverifiable": "a checker judges what a program prints, not a function"}
     if row.get("reference_seconds") is not None:
         columns["reference_seconds"] = _positive(row, "reference_seconds", 1.0)
     try:
@@ -87,8 +89,8 @@ def check_programs(problems: Sequence[Problem], answers: Sequence[str | None]) -
     places: dict[tuple[str, str], list[int]] = {}
     verdicts = [Verdict("wrong", "the template was not followed")] * len(problems)
     for place, (problem, answer) in enumerate(zip(problems, answers, strict=True)):
-        if problem.columns.get("checker"):
-            verdicts[place] = Verdict("unverifiable", f"tests: {problem.columns['checker']}")
+        if problem.columns.get("unverifiable"):
+            verdicts[place] = Verdict("unverifiable", f"tests: {problem.columns['unverifiable']}")
         elif answer is not None:
             program = read_program(answer, problem.columns["entry_point"])
             places.setdefault((problem.id, program), []).append(place)
@@ -101,7 +103,9 @@ def check_programs(problems: Sequence[Problem], answers: Sequence[str | None]) -
 
 def _job(columns: Mapping[str, Any], program: str) -> Job:
     limits = columns["time_limit_s"], columns["memory_limit_mb"]
-    return Job(program, columns["tests"], columns["kind"], columns["entry_point"], *limits)
+    return Job(
+        program, columns["tests"], columns["kind"], columns["entry_point"], *limits, columns["checker"]
+    )
 
 
 def _joined(tests: Any, row: Mapping[str, Any]) -> Tests:

@@ -71,19 +71,31 @@ def outcomes(workers: pool.Pool, checker: str, *programs: str) -> list[str]:
 
 @pytest.mark.parametrize("checker", SAYING.values(), ids=SAYING)
 def test_a_checker_says_what_is_right(workers: pool.Pool, checker: str) -> None:
-    programs = ("print(2, 3)", "print(1)\nprint(4)", "print(2, 2)", "print('a b')", "pass", "print(1, 4)\n1 / 0")
+    programs = (
+        "print(2, 3)",
+        "print(1)\nprint(4)",
+        "print(2, 2)",
+        "print('a b')",
+        "pass",
+        "print(1, 4)\n1 / 0",
+    )
     assert outcomes(workers, checker, *programs) == ["correct"] * 2 + ["wrong"] * 4
 
 
 @pytest.mark.parametrize("checker", FAILING.values(), ids=FAILING)
 def test_a_checker_that_fails_makes_no_program_right_or_wrong(workers: pool.Pool, checker: str) -> None:
     # The second prints what is expected, the first does not.
-    verdicts = run_jobs([Job(text, TEST, "stdio", None, 2.0, checker=checker) for text in ("print(1, 4)", "print(2, 3)")], workers)
+    verdicts = run_jobs(
+        [Job(text, TEST, "stdio", None, 2.0, checker=checker) for text in ("print(1, 4)", "print(2, 3)")],
+        workers,
+    )
     assert [verdict.outcome for verdict in verdicts] == ["unverifiable"] * 2
     assert all(verdict.reason.startswith("checker: ") for verdict in verdicts)
 
 
-def test_a_checker_without_end_is_stopped_and_says_nothing(workers: pool.Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checker_without_end_is_stopped_and_says_nothing(
+    workers: pool.Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("r1kit.sandbox.checkers.CHECKER_SECONDS", 0.3)
     assert outcomes(workers, "while True: pass", "print(2, 3)") == ["unverifiable"]
     assert outcomes(workers, "import time\ntime.sleep(100)", "print(2, 3)") == ["unverifiable"]
@@ -96,9 +108,9 @@ BREAKING = {
     "a score on standard error": "import sys\nprint(2, 2)\nprint(1, file=sys.stderr)",
     "bytes that are no text": "import os\nos.write(1, b'\\xff\\xfe 5')",
     "zero bytes": "print('2\\0 3')",
-    "huge numbers": "print('9' * 1_000_000, 3)",
+    "huge numbers": "print('9' * 50_000, 3)",
     "nesting": "print('(' * 100_000)",
-    "code": "print('__import__(\"os\").write(1, b\"1\") or __import__(\"os\")._exit(0)')",
+    "code": 'print(\'__import__("os").write(1, b"1") or __import__("os")._exit(0)\')',
     "another input": "import os\nos.pwrite(0, b'4\\n', 0)\nprint(2, 2)",
     "another input, later": "import os\nos.ftruncate(0, 0)\nprint(0, 0)",
     "files of the checker's names": "open('correct_output.txt', 'w').write('2 2')\nopen('input.txt', 'w').write('4')\nopen('solution_output.txt', 'w').write('2 3')\nprint(2, 2)",
@@ -117,7 +129,11 @@ CARELESS = {
 def test_nothing_that_a_program_prints_makes_it_right(workers: pool.Pool, checker: str) -> None:
     found = dict(zip(BREAKING, outcomes(workers, checker, *BREAKING.values()), strict=True))
     assert "correct" not in found.values() and "failed" not in found.values(), found
-    assert outcomes(workers, SAYING["prints 1 or 0"], *BREAKING.values()) == ["wrong"] * len(BREAKING)
+
+
+def test_a_careful_checker_finds_them_wrong(workers: pool.Pool) -> None:
+    found = dict(zip(BREAKING, outcomes(workers, SAYING["prints 1 or 0"], *BREAKING.values()), strict=True))
+    assert found == dict.fromkeys(BREAKING, "wrong")
 
 
 def test_a_program_never_sees_its_checker_or_the_expected_output(workers: pool.Pool) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from r1kit.log import PLAIN_LINES_PER_STAGE, Log, duration
+from r1kit.log import PLAIN_LINES_PER_STAGE, Log, duration, prompt_text
 from r1kit.seeds import derive_seed
 
 

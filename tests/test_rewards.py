@@ -294,7 +294,11 @@ def test_a_function_written_for_trl_gets_what_trl_gives_it():
 
 def test_a_conversation_of_one_turn_is_one_for_trl_also_from_a_file(tmp_path):
     user = {"role": "user", "content": "2+2?"}
-    for name, row in {"text": {"prompt": "2+2?"}, "turns": {"prompt": [user]}, "messages": {"messages": [user]}}.items():
+    for name, row in {
+        "text": {"prompt": "2+2?"},
+        "turns": {"prompt": [user]},
+        "messages": {"messages": [user]},
+    }.items():
         file = tmp_path / f"{name}.jsonl"
         file.write_text(json.dumps(row | {"answer": "4"}) + "\n")
         problems = [Dataset("d", held_out=str(file)).problems("held_out")[0],

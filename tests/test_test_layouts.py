@@ -141,13 +141,23 @@ whole, right, printed = (open(name).read().split() for name in names)
 ok = len(printed) == len(right) and sum(map(int, printed)) == int(whole[0])
 print(1 if ok else 0)
 """
-SPLIT = {"description": "Q", "examples": [{"input": "5\n", "output": "2 3\n"}], "generated_tests": 3, "input_mode": "stdio"}
+SPLIT = {
+    "description": "Q",
+    "examples": [{"input": "5\n", "output": "2 3\n"}],
+    "generated_tests": 3,
+    "input_mode": "stdio",
+}
 
 
 @pytest.mark.parametrize("column", ["generated_checker", "checker", "checker_code"])
 def test_a_checker_in_python_accepts_every_right_output(tmp_path, column):
     row = {**SPLIT, "official_tests": [{"input": "9\n", "output": "4 5\n"}], column: ANY_PAIR}
-    answers = ("print(1, int(input()) - 1)", "print(2, 3)", "print(4, int(input()) - 3)", "print(int(input()))")
+    answers = (
+        "print(1, int(input()) - 1)",
+        "print(2, 3)",
+        "print(4, int(input()) - 3)",
+        "print(int(input()))",
+    )
     problem, verdicts = judged(tmp_path, row, *answers)
     assert [verdict.outcome for verdict in verdicts] == ["correct", "wrong", "wrong", "wrong"]
     assert [len(verdict.tests) for verdict in verdicts] == [2, 2, 1, 1]

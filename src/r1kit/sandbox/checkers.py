@@ -19,7 +19,7 @@ from decimal import Decimal
 from typing import Any
 
 from r1kit.sandbox.job_roles import NORMAL_END, RAISED
-from r1kit.sandbox.scripts import Finished, Script, run_to_end
+from r1kit.sandbox.scripts import BYTE_ORDER_MARK, Finished, Script, run_to_end
 from r1kit.sandbox.zygote_handle import ZygoteHandle, died_by_itself
 from r1kit.types import Outcome
 
@@ -39,7 +39,7 @@ def checker_fault(text: str) -> str:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            nodes = list(ast.walk(ast.parse(text.removeprefix("\ufeff"))))
+            nodes = list(ast.walk(ast.parse(text.removeprefix(BYTE_ORDER_MARK))))
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return f"is no Python ({type(error).__name__}: {str(error)[:80]})"
     executing = sorted(_EXECUTING & set(itertools.chain.from_iterable(map(_names, nodes))))
@@ -59,11 +59,13 @@ def judge_output(
     checker: str, test: Mapping[str, Any], printed: bytes, zygote: ZygoteHandle
 ) -> tuple[Outcome, str]:
     """(outcome, reason) of what a program printed for a test. Raises WorkerLost."""
-    given = [test[name].encode("utf-8", "surrogateescape") for name in ("stdin", "stdout")]
+    texts = [test[name].removeprefix(BYTE_ORDER_MARK) for name in ("stdin", "stdout")]
+    given = [text.encode("utf-8", "surrogateescape") for text in texts]
     outcome, reason, by_code = _asked(checker, [*given, printed], zygote)
-    if outcome == "correct" and by_code and printed.strip():
-        if _asked(checker, [*given, b""], zygote)[0] == "correct":
-            return "unverifiable", "checker: it accepts an empty output too"
+    if outcome != "correct" or not by_code or not printed.strip():
+        return outcome, reason
+    if _asked(checker, [*given, b""], zygote)[0] == "correct":
+        return "unverifiable", "checker: it accepts an empty output too"
     return outcome, reason
 
 

@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from r1kit.sandbox.codec import LARGEST_MESSAGE, decode, encode, read_message, write_message
-from r1kit.sandbox.leetcode import names_for
+from r1kit.sandbox.leetcode import NODES, made_of_nodes, names_for, taking_lists
 from r1kit.sandbox.remote_tests import judge
 from r1kit.sandbox.tested_names import entry_points
 
@@ -42,7 +42,7 @@ def serve_functions(channels: Channels) -> None:
     namespace = _fresh_namespace("__program__")
     namespace |= names_for(request["program"])
     _lift_digit_limit()
-    server = FunctionServer(namespace)
+    server = FunctionServer(namespace, request.get("plain", False))
     try:
         exec(compile(request["program"], "<program>", "exec"), namespace)
         greeting = server.greet(names)
@@ -69,10 +69,12 @@ def serve_functions(channels: Channels) -> None:
 
 
 class FunctionServer:
-    """The objects of one program that the other side may call, by name or by handle."""
+    """The objects of one program that the other side may call, by name or by handle. ``plain``: its results
+    are compared as plain values, LeetCode's nodes as lists."""
 
-    def __init__(self, namespace: dict[str, Any]) -> None:
+    def __init__(self, namespace: dict[str, Any], plain: bool = False) -> None:
         self.namespace = namespace
+        self.plain = plain
         self.objects: list[Any] = []
 
     def greet(self, entry_points: Sequence[str]) -> bytes:
@@ -94,7 +96,9 @@ class FunctionServer:
         kind = self.namespace.get(of_class if dot else "Solution")
         method = method if dot else name
         if isinstance(kind, type) and callable(getattr(kind, method, None)):
-            return lambda *arguments, **keywords: getattr(kind(), method)(*arguments, **keywords)
+            return lambda *arguments, **keywords: taking_lists(
+                getattr(kind(), method), self.namespace, self.plain
+            )(*arguments, **keywords)
         if method in self.namespace:
             return self.namespace[method]
         raise NameError(f"the program defines no {name!r}")
@@ -143,7 +147,11 @@ class FunctionServer:
         return {"h": [len(self.objects) - 1, kind]}
 
     def _object(self, content: Any) -> Any:
-        return self.objects[content[0]]
+        """The object that a handle means: one of the program's, or a list or tree of the tests', as nodes."""
+        number, text = content
+        if number in NODES:
+            return made_of_nodes(number, decode(text.encode()), self.namespace)
+        return self.objects[number]
 
 
 class _Held:
@@ -210,8 +218,10 @@ def _become_script(output: int, complaint: int, descriptors: int) -> None:
 def _run_as_main(program: str, normal_end: int, raised: int) -> None:
     """Run a script and end this process; a text given to ``sys.exit`` is an error, as in Python."""
     status = normal_end
+    namespace = _fresh_namespace("__main__")
+    namespace["__file__"] = os.path.abspath("program.py")
     try:
-        exec(compile(program, "<program>", "exec"), _fresh_namespace("__main__"))
+        exec(compile(program, "<program>", "exec"), namespace)
     except SystemExit as stop:
         status = stop.code if isinstance(stop.code, int) else normal_end if stop.code is None else raised
     except BaseException as error:

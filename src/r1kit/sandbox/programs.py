@@ -21,11 +21,11 @@ from r1kit.config import R1kitError
 from r1kit.sandbox.jobs import Job, Kind, Tests, check_shape
 from r1kit.sandbox.pool import Pool, current_tier, shared_pool
 from r1kit.sandbox.run_job import run_asserts, run_functions, run_stdio
+from r1kit.sandbox.scripts import BYTE_ORDER_MARK
 from r1kit.sandbox.zygote_handle import WorkerLost, ZygoteHandle
 from r1kit.types import Verdict
 
 ATTEMPTS = 10
-BYTE_ORDER_MARK = "\ufeff"  # allowed at the start of a file, not of a text
 LARGEST_PROGRAM = 200_000  # characters
 
 _quiet = threading.Lock()  # filters of warnings belong to the whole process
@@ -40,10 +40,10 @@ def run_program(
     ``tests``: for ``function`` a list of ``{"args": [...], "kwargs"?: {...}, "expected": ..., "tolerance"?:
     1e-6}``; for ``stdio`` a list of ``{"stdin": text, "stdout": text}``; for ``asserts`` a test text
     (asserts, ``check(candidate)``, unittest classes). ``checker``: a Python script that judges what a program
-    prints, for tests with several right outputs (r1kit.sandbox.checkers). ``time_limit_s`` is processor time: of loading the
-    program, and of each test (of all of them for ``asserts``). The verdict's ``seconds`` are processor time
-    too, measured from outside: of the tests for ``function``, with loading for the others. Raises
-    SandboxError if programs cannot be isolated, ConfigError for tests of the wrong shape."""
+    prints, for tests with several right outputs (r1kit.sandbox.checkers). ``time_limit_s`` is processor time:
+    of loading the program, and of each test (of all of them for ``asserts``). The verdict's ``seconds`` are
+    processor time too, measured from outside: of the tests for ``function``, with loading for the others.
+    Raises SandboxError if programs cannot be isolated, ConfigError for tests of the wrong shape."""
     return run_jobs([Job(program, tests, kind, entry_point, time_limit_s, memory_limit_mb, checker)])[0]
 
 

@@ -15,7 +15,7 @@ from r1kit.sandbox.checkers import judge_output
 from r1kit.sandbox.codec import CodecError, decode, encode
 from r1kit.sandbox.comparison import matches, same_output
 from r1kit.sandbox.jobs import Job
-from r1kit.sandbox.scripts import Finished, Script, run_to_end
+from r1kit.sandbox.scripts import BYTE_ORDER_MARK, Finished, Script, run_to_end
 from r1kit.sandbox.zygote_handle import Ended, WorkerLost, ZygoteHandle, died_by_itself
 from r1kit.types import Outcome, Verdict
 
@@ -49,7 +49,8 @@ def run_functions(job: Job, zygote: ZygoteHandle, right: Right = matches_expecte
         number = zygote.spawn("functions", [channel.theirs.fileno()], job.memory_limit_mb, job.backstop_s)
         channel.close_job_end()
         channel.send(
-            encode({"program": job.program, "entry_point": job.entry_point}), *(requests if at_once else ())
+            encode({"program": job.program, "entry_point": job.entry_point, "plain": True}),
+            *(requests if at_once else ()),
         )
         try:
             reason = _load(channel, number, job)
@@ -171,7 +172,7 @@ def run_stdio(job: Job, zygote: ZygoteHandle) -> Verdict:
 
 def _run_once(job: Job, zygote: ZygoteHandle, test: Mapping[str, Any]) -> tuple[Outcome, str, float]:
     """(outcome, reason, processor seconds) of a program for one test."""
-    given = [test["stdin"].encode("utf-8", "surrogateescape")]
+    given = [test["stdin"].removeprefix(BYTE_ORDER_MARK).encode("utf-8", "surrogateescape")]
     limits = job.time_limit_s, job.memory_limit_mb, job.backstop_s
     ran = run_to_end(Script("program", job.program, given, *limits), zygote)
     if not ran.in_time:

@@ -12,6 +12,7 @@ from r1kit.sandbox.channel import Channel, TimeLimit
 from r1kit.sandbox.codec import encode
 from r1kit.sandbox.zygote_handle import Ended, WorkerLost, ZygoteHandle
 
+BYTE_ORDER_MARK = "\ufeff"  # may begin a file, of a program or of an input; it is no part of the text
 LARGEST_OUTPUT = 16 << 20
 LARGEST_COMPLAINT = 2000
 

@@ -13,7 +13,12 @@ from typing import Any
 from r1kit.config import ConfigError
 from r1kit.sandbox import Job, run_jobs
 from r1kit.sandbox.jobs import Kind, Tests, check_shape
-from r1kit.sandbox.tested_names import entry_points, free_names, functions_under_test
+from r1kit.sandbox.tested_names import (
+    entry_points,
+    free_names,
+    functions_under_test,
+    imports_of_program,
+)
 from r1kit.tasks.fences import read_program
 from r1kit.tasks.test_layouts import TESTS, read_layout
 from r1kit.types import Problem, Verdict
@@ -36,6 +41,7 @@ def program_columns(
     reference = _reference(row)
     text_or_list = _joined(found.tests, row)
     kind = _kind(row.get("kind"), text_or_list)
+    imported = _imported(text_or_list) if isinstance(text_or_list, str) else []
     if not text_or_list:
         raise ValueError("there are no tests; write some, or remove the row")
     if isinstance(text_or_list, str):
@@ -45,7 +51,7 @@ def program_columns(
     columns = {
         "kind": kind,
         "tests": text_or_list,
-        "entry_point": _entry_point(found.entry_point, kind, text_or_list, reference),
+        "entry_point": _entry_point(found.entry_point or imported or None, kind, text_or_list, reference),
         "time_limit_s": _positive(row, "time_limit_s", found.time_limit_s or time_limit_s),
         "memory_limit_mb": int(_positive(row, "memory_limit_mb", found.memory_limit_mb or memory_limit_mb)),
         "reference": reference,
@@ -124,6 +130,15 @@ def _joined(tests: Any, row: Mapping[str, Any]) -> Tests:
     if not isinstance(setup, str):
         raise ValueError("test_setup_code is a text")
     return "\n".join([*([setup] if setup else ()), *tests])
+
+
+def _imported(tests: str) -> list[str]:
+    """The names that a test text imports from the program; none where it imports all."""
+    try:
+        own = imports_of_program(ast.parse(tests).body)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return []
+    return [name.name for statement in own for name in statement.names if name.name != "*"]
 
 
 def _kind(named: Any, tests: Tests) -> Kind:

@@ -12,7 +12,8 @@
 LiveCodeBench's private tests may be compressed. The judges of these sets compare values as JSON holds them (a
 tuple counts as a list), and so do tests that are read from them. A checker in Python, for problems with
 several right outputs (open-r1/codeforces: ``generated_checker``), judges in the sandbox
-(r1kit.sandbox.checkers); with one in C++, and where programs read files or talk, problems are unverifiable."""
+(r1kit.sandbox.checkers). With one in C++, and where programs read files or are interactive, problems are
+unverifiable."""
 
 import ast
 import base64

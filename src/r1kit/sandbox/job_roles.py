@@ -230,7 +230,8 @@ def _run_as_main(program: str, normal_end: int, raised: int) -> None:
     # As the interpreter does at its end, in its order: wait for threads, run exit functions, flush.
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+    outputs: tuple[Any, ...] = (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)
+    for stream in outputs:
         with contextlib.suppress(ValueError, AttributeError):  # closed, or replaced
             stream.flush()
     os._exit(status & 0xFF)

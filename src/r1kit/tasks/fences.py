@@ -24,6 +24,7 @@ MOST_BLOCKS, MOST_CLOSING, LONGEST_FENCE, DEEPEST_BLOCK = 100, 8, 300, 3
 _OPENING = re.compile(r"^(?P<before>.*?)(?P<fence>`{3,}|~{3,})[ \t]*(?P<mark>[^`\n]*)$")
 _INDENT = re.compile(r"[ \t]*(?:(?:[-*+]|\d+[.)])[ \t]+)?")  # of a list
 _INLINE = re.compile(r"```[ \t]*(?:(python3?|py3?)[ \t]+)?([^`\n]+)```", re.IGNORECASE)
+_INVISIBLE = " \t\r\f\v\u00a0\u200b\u2060\ufeff"
 _PYTHON = frozenset(("python", "py", "python3", "py3", "ipython", "ipython3"))
 _MARKDOWN = frozenset(("markdown", "md", "text", "txt"))
 _QUOTED = re.compile(r"^[ \t]*>[ \t]*(?:`{3,}|~{3,})", re.MULTILINE)
@@ -146,7 +147,7 @@ class _Fences:
         self.openings = [place for place, opening in enumerate(found) if opening is not None]
         self.python = [place for place in self.openings if (found[place] or ("", ""))[1] in _PYTHON]
         self.ends = {
-            sign: [place for place, line in enumerate(lines) if line.rstrip().endswith(3 * sign)]
+            sign: [place for place, line in enumerate(lines) if line.rstrip(_INVISIBLE).endswith(3 * sign)]
             for sign in "`~"
         }
 
@@ -207,7 +208,7 @@ def _body(fences: _Fences, start: int, fence: str, mark: str, trials: _Trials) -
 def _before_closing(line: str, fence: str) -> str | None:
     """What stands before the closing fence in a line ("" for a line of its own); None if it closes
     nothing."""
-    bare = line.rstrip()
+    bare = line.rstrip(_INVISIBLE)
     signs = len(bare) - len(bare.rstrip(fence[0]))
     return bare[: len(bare) - signs].rstrip() if signs >= len(fence) else None
 
@@ -235,7 +236,7 @@ def _around_fences(answer: str) -> str:
     fence = next((place for place, line in enumerate(lines) if _opening(line) is not None), 0)
     trials = _Trials()
     for place in [place for place in range(fence) if _BEGINS.match(lines[place])][:MOST_CLOSING]:
-        text = "\n".join(lines[place:]).rstrip()
+        text = _bare_from(lines, place)
         whole = trials.tree(text) is not None
         start = text if whole else _longest_start(text, trials)
         if (whole or start != text) and start.count("\n") > fence - place:
@@ -254,9 +255,7 @@ def _after_prose(answer: str, trials: _Trials) -> str:
     for place, line in enumerate(lines):
         if not _BEGINS.match(line):
             continue
-        text = "\n".join(lines[place:]).rstrip()
-        tagged = _END_TAG.search(text)
-        text = _without_indent(text[: tagged.start()] if tagged else text)
+        text = _bare_from(lines, place)
         if trials.tree(text) is not None:
             return text
         start = _longest_start(text, trials)
@@ -267,13 +266,17 @@ def _after_prose(answer: str, trials: _Trials) -> str:
     return answer.strip()
 
 
-def _without_indent(text: str) -> str:
-    """A text without the indentation of its first line, up to the first line that has less."""
+def _bare_from(lines: list[str], place: int) -> str:
+    """The text from a line on, up to a closing tag, without the indentation of its first line, up to the
+    first line that has less."""
+    text = "\n".join(lines[place:])
+    tagged = _END_TAG.search(text)
+    text = text[: tagged.start()] if tagged else text
     indent = text[: len(text) - len(text.lstrip(" \t"))]
     if not indent:
         return text.rstrip()
-    lines = itertools.takewhile(lambda line: not line.strip() or line.startswith(indent), text.split("\n"))
-    return "\n".join(line.removeprefix(indent) for line in lines).rstrip()
+    kept = itertools.takewhile(lambda line: not line.strip() or line.startswith(indent), text.split("\n"))
+    return "\n".join(line.removeprefix(indent) for line in kept).rstrip()
 
 
 def _without_words(program: str) -> str:

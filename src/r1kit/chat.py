@@ -248,13 +248,20 @@ class Chat:
                 "or r1_zero"
             )
         rendered = _render(template, self.tokenizer.names, turns)
-        for role, text in turns:
-            if role == "system" and text.strip() not in rendered:
+        for place, (role, text) in enumerate(turns):
+            if role == "system" and text.strip() not in rendered and not self._writes(turns, place):
                 raise R1kitError(
                     "the checkpoint's chat template leaves out the system turn; move its text into the "
                     "user's turn, or use template: chat"
                 )
         return rendered
+
+    def _writes(self, turns: Sequence[Turn], place: int) -> bool:
+        """Whether the template writes a turn in some form, escaped for instance: another text in its place
+        changes what is rendered."""
+        template = self.tokenizer.chat_template or ""
+        other = [*turns[:place], (turns[place][0], _HIDDEN[0]), *turns[place + 1 :]]
+        return _HIDDEN[0] in _render(template, self.tokenizer.names, other)
 
 
 def _render(template: str, names: Mapping[str, str], turns: Sequence[Turn], generation: bool = True) -> str:

@@ -61,10 +61,21 @@ def test_a_fenced_program_is_found_whatever_surrounds_it(opening):
     "layout",
     ["{}", "So:\n```python\n{}", "So:\n~~~\n{}", "So:\n```python\n{}\n\nThis adds one.", "Here it is:\n\n{}", "Solution\n\n{}", "````markdown\n```python\n{}\n```\n````",
      "The code: ```python\n{}\n```", "```python\n{}```", "```python\nx = 1 +\n```python\n{}\n```", "```python\n{}\n```\nUse it:\n```python\nprint(f(2))\n```",
+     "<code>\n{}\n</code>", "<pre><code class=\"language-python\">\n{}\n</code></pre>", "[PYTHON]\n{}\n[/PYTHON]", "\\begin{{lstlisting}}[language=Python]\n{}\n\\end{{lstlisting}}",
+     "```ipython\n{}\n```", "```python\n{}\n```\u200b",
      "```python\ndef f(x): return 0\n```\nBetter:\n```python\n{}\n```", "{}\n\n```bash\npython a.py\n```", "```\n{}\n```\n```sh\npython a.py\n```"],
 )  # fmt: skip
 def test_other_layouts_of_a_program(layout, program):
     assert runs(read_program(layout.format(program), "f"))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["> ```python\n> def f(x):\n>     return x + 1\n> ```\n> That is all.", "Here:\n\n    def f(x):\n        return x + 1\n\nIt adds one.", "Here:\n\tdef f(x):\n\t    return x + 1",
+     "```python\ndef f(x):\n    return x + 1\n``` That is it.", "<think>```python\ndef f(x): return 0\n```</think>\n```python\ndef f(x):\n    return x + 1\n```"],
+)  # fmt: skip
+def test_marks_around_a_program_are_no_part_of_it(answer):
+    assert read_program(answer, "f").strip() == PROGRAM
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from r1kit.log import PLAIN_LINES_PER_STAGE, Log, duration
+from r1kit.log import PLAIN_LINES_PER_STAGE, Log, duration, prompt_text
 from r1kit.seeds import derive_seed
 
 
@@ -138,6 +138,15 @@ def test_rollouts_are_shown_at_few_steps_and_cannot_steer_the_terminal(tmp_path)
     shown = [line.split()[1] for line in printed(console).splitlines() if line.strip().startswith("text ")]
     assert [word.rstrip(".").split("\ufffd")[0] for word in shown] == ["0", "10", "20", "50", "100"]
     assert "\x1b" not in printed(console) and "second" not in printed(console)
+
+
+def test_all_turns_of_a_prompt_are_shown_by_role(tmp_path):
+    turns = [{"role": "system", "content": "In French."}, {"role": "user", "content": "2+2?"}]
+    console = quiet()
+    path = Log(tmp_path, "r1_zero", console).rollouts(0, [{"prompt": turns, "text": "4"}], show=1)
+    assert "[system] In French." in printed(console) and "[user] 2+2?" in printed(console)
+    assert json.loads(path.read_text())["prompt"] == turns
+    assert prompt_text(turns) == "[system] In French.\n[user] 2+2?" and prompt_text("2+2?") == "2+2?"
 
 
 def test_durations_read_as_people_say_them():

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from waiting import LIMIT_S
 
-from r1kit.chat import parse
+from r1kit.chat import parse, prompt_column
 from r1kit.config import ConfigError, R1kitError
 from r1kit.language import language_share
 from r1kit.rewards import (
@@ -29,6 +29,8 @@ from r1kit.rewards import (
 )
 from r1kit.rewards.endpoint import complete_chat
 from r1kit.rewards.judge import judged_score
+from r1kit.rewards.table import trl_arguments
+from r1kit.tasks import Dataset, Prompts
 from r1kit.types import Completion, Problem, Rollout, Verdict
 
 
@@ -255,6 +257,57 @@ def test_a_user_s_function_is_found_by_file_and_name(tmp_path):
     )
     rewards = load_rewards({f"{file}:short": 0.5}, [])
     assert [s.total for s in score([rollout(), rollout(thinking="x" * 100)], rewards)] == [0.5, 0.0]
+
+
+def test_a_function_written_for_trl_gets_what_trl_gives_it():
+    """The keyword arguments of TRL 1.16 (GRPOTrainer._calculate_rewards), and no others."""
+    seen = []
+
+    def everything(**given):
+        seen.append(given)
+        return [0.0] * len(given["completions"])
+
+    def asked(prompts, completions, trainer_state, log_extra, log_metric, answer, *, level=None):
+        log_extra("length", [len(text) for text in completions])
+        log_metric("mean", 1.0)
+        return [float(trainer_state.global_step)] * len(prompts)
+
+    system = {"role": "system", "content": "Be brief."}
+    row = {"prompt": "2+2?", "completion": "x", "completion_ids": [1], "level": 3, "answer": "#### 4"}
+    plain = replace(rollout(), problem=Problem("p", "echo", "2+2?", "4", columns=row))
+    turns = rollout(messages=(system,), prompt=[system, {"role": "user", "content": "2+2?"}])
+    single = rollout(messages=(), prompt=[{"role": "user", "content": "2+2?"}])
+    listed = rollout(messages=[system])  # a column of the data's own, and no turn
+    group = [plain, turns, single, listed]
+    assert adapt(everything)(group) == [0.0] * 4 and adapt(asked)(group) == [0.0] * 4
+    (given,) = seen
+    user = {"role": "user", "content": "2+2?"}
+    assert given["prompts"] == ["2+2?", [system, user], [user], "2+2?"]
+    said = [{"role": "assistant", "content": plain.text}]
+    assert given["completions"] == [plain.text, said, said, plain.text]
+    assert given["completion_ids"] == [r.completion.token_ids.tolist() for r in group]
+    assert given["level"] == [3, None, None, None] and given["answer"] == ["#### 4", "4", "4", "4"]
+    assert set(given) == {"prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric",
+                          "level", "answer"}  # fmt: skip
+    later = replace(plain, completion=replace(plain.completion, version=7))
+    assert adapt(asked)([plain, later]) == [7.0, 7.0]
+
+
+def test_a_conversation_of_one_turn_is_one_for_trl_also_from_a_file(tmp_path):
+    user = {"role": "user", "content": "2+2?"}
+    for name, row in {
+        "text": {"prompt": "2+2?"},
+        "turns": {"prompt": [user]},
+        "messages": {"messages": [user]},
+    }.items():
+        file = tmp_path / f"{name}.jsonl"
+        file.write_text(json.dumps(row | {"answer": "4"}) + "\n")
+        problems = [Dataset("d", held_out=str(file)).problems("held_out")[0],
+                    Prompts("d", held_out=str(file)).problems("held_out")[0]]  # fmt: skip
+        for problem in problems:
+            (prompt,) = trl_arguments([replace(rollout(), problem=problem)])["prompts"]
+            assert prompt == ("2+2?" if name == "text" else [user])
+            assert prompt_column(problem) == "2+2?"  # what a run writes stays a text
 
 
 @pytest.mark.parametrize(

@@ -155,6 +155,7 @@ CONVERSATIONS = {
     "unusual text": [("user", '  «déjà» <b>"x"</b> & 计算\n\n3+4 \n')],
     "turns": [("user", "Hi"), ("assistant", "<think>greet</think>Hello."), ("user", "And 4+4?")],
     "system": [("system", "Answer in French."), ("user", "2+2?")],
+    "system with lines": [("system", 'Say "oui".\n\nIn French: <b>'), ("user", "2+2?")],
     "system and turns": [("system", "Be brief."), ("user", "Hi"), ("assistant", "Yes?"), ("user", "4+4?")],
 }
 every_style = pytest.mark.parametrize("name", STYLES)

@@ -134,12 +134,56 @@ def test_values_are_compared_as_json_holds_them(tmp_path, returned, expected, ri
     assert (verdict.outcome == "correct") is right
 
 
-@pytest.mark.parametrize("column", ["generated_checker", "checker"])
-def test_a_problem_with_a_checker_program_is_unverifiable_and_says_why(tmp_path, column):
-    row = {**LAYOUTS["Codeforces"][0], column: "import sys\nprint(1)"}  # type: ignore[dict-item]
-    _, verdicts = judged(tmp_path, row, SUM, PAIR)
+ANY_PAIR = """
+import sys
+names = sys.argv[1:]
+whole, right, printed = (open(name).read().split() for name in names)
+ok = len(printed) == len(right) and sum(map(int, printed)) == int(whole[0])
+print(1 if ok else 0)
+"""
+SPLIT = {
+    "description": "Q",
+    "examples": [{"input": "5\n", "output": "2 3\n"}],
+    "generated_tests": 3,
+    "input_mode": "stdio",
+}
+
+
+@pytest.mark.parametrize("column", ["generated_checker", "checker", "checker_code"])
+def test_a_checker_in_python_accepts_every_right_output(tmp_path, column):
+    row = {**SPLIT, "official_tests": [{"input": "9\n", "output": "4 5\n"}], column: ANY_PAIR}
+    answers = (
+        "print(1, int(input()) - 1)",
+        "print(2, 3)",
+        "print(4, int(input()) - 3)",
+        "print(int(input()))",
+    )
+    problem, verdicts = judged(tmp_path, row, *answers)
+    assert [verdict.outcome for verdict in verdicts] == ["correct", "wrong", "wrong", "wrong"]
+    assert [len(verdict.tests) for verdict in verdicts] == [2, 2, 1, 1]
+    assert len(problem.columns["tests"]) == 2  # the number in generated_tests is no test
+    _, (compared,) = judged(tmp_path, {**row, column: None}, answers[0])
+    assert compared.outcome == "wrong"
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [({"checker": '#include "testlib.h"\nint main(int argc, char* argv[]) { quitf(_ok, ""); }'}, "the checker in column checker is written in C++"),
+     ({"generated_checker": "#include <bits/stdc++.h>\nusing namespace std;"}, "written in C++"), ({"checker": "for i in"}, "is no Python (SyntaxError"),
+     ({"checker": "import sys\nprint(eval(open(sys.argv[3]).read()) == 1)"}, "could execute what a program prints (eval)"),
+     ({"checker": "from pickle import load\nprint(1)"}, "could execute what a program prints (pickle)"),
+     ({"generated_checker": ANY_PAIR, "input_mode": "file"}, "a named file"), ({"output_mode": "file"}, "a named file"), ({"interaction_format": "Ask."}, "interactive"),
+     ({"checker": ANY_PAIR, "examples": None, "tests": [{"args": [1], "expected": 2}], "entry_point": "f"}, "a checker judges what a program prints")],
+)  # fmt: skip
+def test_what_no_checker_can_judge_here_is_unverifiable_and_says_why(tmp_path, more, reason):
+    _, verdicts = judged(tmp_path, {**SPLIT, **more}, "print(2, 3)", "print(0)")
     assert {verdict.outcome for verdict in verdicts} == {"unverifiable"}
-    assert f"a checker program (column {column})" in verdicts[0].reason
+    assert reason in verdicts[0].reason
+
+
+def test_a_checker_that_is_no_text_is_an_error_of_the_file(tmp_path):
+    with pytest.raises(R1kitError, match="column checker is a Python script as a text"):
+        judged(tmp_path, {**SPLIT, "checker": {"type": "wcmp"}}, "print(2, 3)")
 
 
 class Harm:

@@ -69,12 +69,20 @@ def turns_of(problem: Problem) -> list[Turn]:
     return [*turns, ("user", problem.prompt)]
 
 
+def is_conversational(problem: Problem) -> bool:
+    """Whether a problem's prompt was given as turns, and not as a text."""
+    return isinstance(problem.columns.get("messages"), tuple)
+
+
+def messages_of(problem: Problem) -> list[dict[str, str]]:
+    """``turns_of`` a problem as messages, {"role", "content"}."""
+    return [{"role": role, "content": text} for role, text in turns_of(problem)]
+
+
 def prompt_column(problem: Problem) -> Prompt:
     """A problem's prompt as a column of a file: its text, or all turns where there are earlier ones."""
-    turns = turns_of(problem)
-    if len(turns) == 1:
-        return problem.prompt
-    return [{"role": role, "content": text} for role, text in turns]
+    turns = messages_of(problem)
+    return problem.prompt if len(turns) == 1 else turns
 
 
 def problem_of(prompt: Prompt) -> Problem:
@@ -240,13 +248,20 @@ class Chat:
                 "or r1_zero"
             )
         rendered = _render(template, self.tokenizer.names, turns)
-        for role, text in turns:
-            if role == "system" and text.strip() not in rendered:
+        for place, (role, text) in enumerate(turns):
+            if role == "system" and text.strip() not in rendered and not self._writes(turns, place):
                 raise R1kitError(
                     "the checkpoint's chat template leaves out the system turn; move its text into the "
                     "user's turn, or use template: chat"
                 )
         return rendered
+
+    def _writes(self, turns: Sequence[Turn], place: int) -> bool:
+        """Whether the template writes a turn in some form, escaped for instance: another text in its place
+        changes what is rendered."""
+        template = self.tokenizer.chat_template or ""
+        other = [*turns[:place], (turns[place][0], _HIDDEN[0]), *turns[place + 1 :]]
+        return _HIDDEN[0] in _render(template, self.tokenizer.names, other)
 
 
 def _render(template: str, names: Mapping[str, str], turns: Sequence[Turn], generation: bool = True) -> str:

@@ -282,7 +282,7 @@ class Log:
             f"  {name} {_short(row[name])}" for name in ("reward", "advantage") if row.get(name) is not None
         ]
         heading = f"  step {step}" + "".join(numbers)
-        texts = [printable(str(row[name])) for name in ("prompt", "text") if row.get(name)]
+        texts = [printable(prompt_text(row[name])) for name in ("prompt", "text") if row.get(name)]
         body = "\n".join(f"    {line}" for text in texts for line in text.splitlines())
         self.console.print(Text(f"{heading}\n{body}", style="dim"), soft_wrap=True)
 
@@ -300,6 +300,13 @@ def printable(text: str) -> str:
     return "".join(
         character if character.isprintable() or character in "\n\t" else "\ufffd" for character in text
     )
+
+
+def prompt_text(prompt: Any) -> str:
+    """A prompt as readers see it: its text, or all turns of a conversation, each after its role."""
+    if not isinstance(prompt, list):
+        return str(prompt)
+    return "\n".join(f"[{turn['role']}] {turn['content']}" for turn in prompt)
 
 
 def _is_landmark(step: int) -> bool:

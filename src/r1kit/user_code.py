@@ -356,7 +356,8 @@ def _fits(given: Sequence[inspect.Parameter], names: Sequence[str]) -> bool:
     wanted = [name for name in names if name != ANY]
     if names[0] == ANY:
         by_name = [one.name for one in given if one.kind is not inspect.Parameter.POSITIONAL_ONLY]
-        return set(wanted) <= set(by_name)
+        takes_all = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in given)
+        return takes_all or set(wanted) <= set(by_name)
     positional = [one for one in given if one.kind not in (*variable, inspect.Parameter.KEYWORD_ONLY)]
     first = positional[: len(wanted)]
     needed = [

@@ -11,8 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 from pydantic import Field, field_validator
 
+from r1kit.chat import prompt_column
 from r1kit.config import Config, ConfigError, suggest
 from r1kit.data.curation import readable
+from r1kit.log import prompt_text
 from r1kit.tasks.documents import write_summary
 from r1kit.tasks.miniature.rewriter import rewrite_steps
 from r1kit.tasks.task import Task
@@ -110,7 +112,7 @@ def load_rule(name: str, tasks: Mapping[str, Task], purity: float) -> Rewriter:
 def write_request(config: ModelRewriter, rollout: Rollout) -> str:
     """The request to a model to rewrite a rollout."""
     parts = {
-        "{question}": rollout.problem.prompt,
+        "{question}": prompt_text(prompt_column(rollout.problem)),
         "{thinking}": rollout.thinking or "",
         "{answer}": rollout.answer or "",
     }

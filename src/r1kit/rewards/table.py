@@ -4,8 +4,10 @@ import asyncio
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from r1kit.chat import is_conversational, messages_of
 from r1kit.config import ConfigError, suggest
 from r1kit.rewards.gold import gold_score
 from r1kit.rewards.judge import judge
@@ -36,8 +38,11 @@ REWARDS: dict[str, Callable[..., Reward]] = {
 OWN_REWARD = Shape(
     "a reward",
     "a function (rollouts), or TRL's (completions, **columns), that returns a number for each",
-    functions=(("rollouts",), (ANY, "completions", ANY)),
+    functions=(("rollouts",), (ANY, "completions", ANY), (ANY, "completion_ids", ANY)),
 )
+_TRL_NAMES = {"prompts", "completions", "completion_ids", "trainer_state"}  # a function of TRL's has one
+# Columns that TRL does not pass by name; ``messages`` is part of the prompt.
+_NO_COLUMNS = {"prompt", "completion", "completion_ids", "messages"}
 
 # Rewards that wait for a sandbox, checkers or the network can run while other groups are sampled.
 # Not ``speed``: it measures time, so nothing else should run then.
@@ -84,12 +89,12 @@ def adapt(function: Callable[..., Any]) -> Reward:
     """Make a reward of a user's function: one over rollouts as it is, one with TRL's signature through its
     keyword arguments.
 
-    TRL passes ``prompts``, ``completions`` (texts), ``completion_ids`` and every column of the data set by
-    name; only what the signature names is passed."""
+    A function of TRL's names one of TRL's arguments or takes ``**columns``, and so everything; else only what
+    it names is passed."""
     parameters = inspect.signature(function).parameters
-    if "completions" not in parameters:
-        return function
     takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    if not takes_all and _TRL_NAMES.isdisjoint(parameters):
+        return function
 
     def reward(rollouts: Sequence[Rollout]) -> list[float | None]:
         available = trl_arguments(rollouts)
@@ -103,14 +108,43 @@ def adapt(function: Callable[..., Any]) -> Reward:
     return reward
 
 
-def trl_arguments(rollouts: Sequence[Rollout]) -> dict[str, list[Any]]:
-    """The keyword arguments that TRL gives a reward function, one list entry per rollout; a missing column is
-    None."""
-    columns = {name for rollout in rollouts for name in rollout.problem.columns}
+@dataclass(frozen=True, slots=True)
+class TrainerState:
+    """What of TRL's ``trainer_state`` there is here: ``global_step``, the updates that the weights had had
+    when they sampled these rollouts."""
+
+    global_step: int
+
+
+def trl_arguments(rollouts: Sequence[Rollout]) -> dict[str, Any]:
+    """The keyword arguments that TRL (1.16) gives a reward function: ``prompts``, ``completions``,
+    ``completion_ids`` and each column of the data, one list entry per rollout (None for a missing column);
+    ``trainer_state``, ``log_extra`` and ``log_metric``.
+
+    Where a row's prompt is a conversation, its prompt is the list of messages and its completion a list of
+    one, the assistant's; else both are texts. A completion begins with what the prompt opened, such as
+    "<think>". ``answer`` is the data's column of that name, else the problem's gold answer. What a function
+    logs is not kept."""
+    columns = {name for rollout in rollouts for name in rollout.problem.columns} - _NO_COLUMNS
     return {
         **{name: [rollout.problem.columns.get(name) for rollout in rollouts] for name in sorted(columns)},
-        "answer": [rollout.problem.answer for rollout in rollouts],
-        "prompts": [rollout.problem.prompt for rollout in rollouts],
-        "completions": [rollout.text for rollout in rollouts],
+        "answer": [rollout.problem.columns.get("answer", rollout.problem.answer) for rollout in rollouts],
+        "prompts": [
+            messages_of(rollout.problem) if is_conversational(rollout.problem) else rollout.problem.prompt
+            for rollout in rollouts
+        ],
+        "completions": [
+            [{"role": "assistant", "content": rollout.text}]
+            if is_conversational(rollout.problem)
+            else rollout.text
+            for rollout in rollouts
+        ],
         "completion_ids": [rollout.completion.token_ids.tolist() for rollout in rollouts],
+        "trainer_state": TrainerState(max((rollout.completion.version for rollout in rollouts), default=0)),
+        "log_extra": _log_nothing,
+        "log_metric": _log_nothing,
     }
+
+
+def _log_nothing(name: str, value: Any) -> None:
+    """Accept what a function written for TRL logs."""

@@ -3,6 +3,7 @@
 Results arrive as the codec's JSON and are compared in that form: nothing that a program sends is rebuilt
 here."""
 
+import codecs
 import json
 import math
 import re
@@ -105,7 +106,8 @@ def _number(data: Any) -> int | float | None:
 
 
 def same_output(expected: bytes, printed: bytes, tolerance: float | None = None) -> bool:
-    """Compare outputs as contest judges do: blanks at line ends and empty lines at the end do not count.
+    """Compare outputs as contest judges do: blanks at line ends, empty lines at the end and a byte order mark
+    at the start do not count.
 
     Two numbers of which one has a point or an exponent are the same if their values are (2.5 and 2.50), or,
     with a ``tolerance``, if they differ by at most that much (absolute, and relative to the expected one).
@@ -117,7 +119,7 @@ def same_output(expected: bytes, printed: bytes, tolerance: float | None = None)
 
 
 def _lines(output: bytes) -> list[bytes]:
-    return [line.rstrip() for line in output.rstrip().split(b"\n")]
+    return [line.rstrip() for line in output.removeprefix(codecs.BOM_UTF8).rstrip().split(b"\n")]
 
 
 def _same_line(expected: bytes, printed: bytes, tolerance: float | None) -> bool:

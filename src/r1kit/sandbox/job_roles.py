@@ -1,7 +1,8 @@
 """What a job does once it is confined: run a program, serve its functions, or judge them with trusted tests.
 
 ``functions``  channel: load a program, then answer calls one by one. It never receives an expected value.
-``program``    channel, stdin, stdout, stderr: run a program as a script.
+``program``    channel, stdout, stderr, stdin: run a program as a script.
+``checker``    channel, stdout, stderr, input, expected output, printed output: run a checker as a script.
 ``tests``      channel, calls: run a test text whose entry point is remote; every call goes through ``calls``
                to a ``functions`` job.
 
@@ -22,11 +23,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from r1kit.sandbox.codec import LARGEST_MESSAGE, decode, encode, read_message, write_message
-from r1kit.sandbox.leetcode import names_for
+from r1kit.sandbox.leetcode import NODES, made_of_nodes, names_for, taking_lists
 from r1kit.sandbox.remote_tests import judge
 from r1kit.sandbox.tested_names import entry_points
 
 Channels = Sequence[int]
+
+CHECKER_FILES = ("input.txt", "correct_output.txt", "solution_output.txt")
+NORMAL_END, RAISED = 200, 201  # exit statuses of a checker
 
 
 def serve_functions(channels: Channels) -> None:
@@ -38,7 +42,7 @@ def serve_functions(channels: Channels) -> None:
     namespace = _fresh_namespace("__program__")
     namespace |= names_for(request["program"])
     _lift_digit_limit()
-    server = FunctionServer(namespace)
+    server = FunctionServer(namespace, request.get("plain", False))
     try:
         exec(compile(request["program"], "<program>", "exec"), namespace)
         greeting = server.greet(names)
@@ -65,10 +69,12 @@ def serve_functions(channels: Channels) -> None:
 
 
 class FunctionServer:
-    """The objects of one program that the other side may call, by name or by handle."""
+    """The objects of one program that the other side may call, by name or by handle. ``plain``: its results
+    are compared as plain values, LeetCode's nodes as lists."""
 
-    def __init__(self, namespace: dict[str, Any]) -> None:
+    def __init__(self, namespace: dict[str, Any], plain: bool = False) -> None:
         self.namespace = namespace
+        self.plain = plain
         self.objects: list[Any] = []
 
     def greet(self, entry_points: Sequence[str]) -> bytes:
@@ -90,7 +96,9 @@ class FunctionServer:
         kind = self.namespace.get(of_class if dot else "Solution")
         method = method if dot else name
         if isinstance(kind, type) and callable(getattr(kind, method, None)):
-            return lambda *arguments, **keywords: getattr(kind(), method)(*arguments, **keywords)
+            return lambda *arguments, **keywords: taking_lists(
+                getattr(kind(), method), self.namespace, self.plain
+            )(*arguments, **keywords)
         if method in self.namespace:
             return self.namespace[method]
         raise NameError(f"the program defines no {name!r}")
@@ -139,7 +147,11 @@ class FunctionServer:
         return {"h": [len(self.objects) - 1, kind]}
 
     def _object(self, content: Any) -> Any:
-        return self.objects[content[0]]
+        """The object that a handle means: one of the program's, or a list or tree of the tests', as nodes."""
+        number, text = content
+        if number in NODES:
+            return made_of_nodes(number, decode(text.encode()), self.namespace)
+        return self.objects[number]
 
 
 class _Held:
@@ -170,31 +182,58 @@ def _raised(error: BaseException) -> list[Any]:
 
 def run_script(channels: Channels) -> None:
     """Run the program of the message as __main__ with the given standard streams; exit as Python would."""
-    channel, *streams = channels
+    channel, output, complaint, given = channels
     program = decode(read_message(channel))["program"]
-    for standard, stream in enumerate(streams):
-        os.dup2(stream, standard)
-    os.closerange(3, 3 + len(channels))
+    os.dup2(given, 0)
+    _become_script(output, complaint, len(channels))
+    _run_as_main(program, normal_end=0, raised=1)
+
+
+def run_checker(channels: Channels) -> None:
+    """Run a checker as __main__: the three texts are files in its folder, whose names are its arguments. The
+    exit status says whether it ended without ``sys.exit`` (NORMAL_END) or raised something (RAISED)."""
+    channel, output, complaint, *texts = channels
+    program = decode(read_message(channel))["program"]
+    for name, text in zip(CHECKER_FILES, texts, strict=True):
+        with open(text, "rb", closefd=False) as source, open(name, "wb") as target:
+            target.write(source.read())
+    sys.argv = ["checker.py", *CHECKER_FILES]
+    _become_script(output, complaint, len(channels))
+    _run_as_main(program, normal_end=NORMAL_END, raised=RAISED)
+
+
+def _become_script(output: int, complaint: int, descriptors: int) -> None:
+    """Take over the standard streams and close what a script does not get."""
+    os.dup2(output, 1)
+    os.dup2(complaint, 2)
+    os.closerange(3, 3 + descriptors)
     _lift_digit_limit()
     # The interpreter keeps its first streams: a program that replaces them must not close the files.
     sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)
     sys.stdout = io.TextIOWrapper(open(1, "wb", closefd=False), encoding="utf-8", errors="surrogateescape")
     sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]
-    status = 0
+
+
+def _run_as_main(program: str, normal_end: int, raised: int) -> None:
+    """Run a script and end this process; a text given to ``sys.exit`` is an error, as in Python."""
+    status = normal_end
+    namespace = _fresh_namespace("__main__")
+    namespace["__file__"] = os.path.abspath("program.py")
     try:
-        exec(compile(program, "<program>", "exec"), _fresh_namespace("__main__"))
+        exec(compile(program, "<program>", "exec"), namespace)
     except SystemExit as stop:
-        status = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
+        status = stop.code if isinstance(stop.code, int) else normal_end if stop.code is None else raised
     except BaseException as error:
         sys.stderr.write(_raised(error)[2])
-        status = 1
+        status = raised
     # As the interpreter does at its end, in its order: wait for threads, run exit functions, flush.
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
-    for output in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+    outputs: tuple[Any, ...] = (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)
+    for stream in outputs:
         with contextlib.suppress(ValueError, AttributeError):  # closed, or replaced
-            output.flush()
+            stream.flush()
     os._exit(status & 0xFF)
 
 
@@ -233,5 +272,6 @@ def _fresh_namespace(name: str) -> dict[str, Any]:
 ROLES: dict[str, Callable[[Channels], None]] = {
     "functions": serve_functions,
     "program": run_script,
+    "checker": run_checker,
     "tests": run_tests,
 }

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from r1kit.config import ConfigError
+from r1kit.sandbox.checkers import checker_fault
 from r1kit.sandbox.tested_names import entry_points
 
 Kind = Literal["function", "stdio", "asserts"]
@@ -20,7 +21,8 @@ _NEEDED = {"function": {"args", "expected"}, "stdio": {"stdin", "stdout"}, "asse
 @dataclass(frozen=True, slots=True)
 class Job:
     """A program with its tests and limits; see ``run_program``. ``entry_point``: one name, for asserts also
-    several with commas between them."""
+    several with commas between them. ``checker``: a script that judges what the program prints, in place of
+    a comparison (r1kit.sandbox.checkers)."""
 
     program: str
     tests: Tests
@@ -28,6 +30,7 @@ class Job:
     entry_point: str | None = None
     time_limit_s: float = 5.0
     memory_limit_mb: int = 512
+    checker: str = ""
 
     @property
     def backstop_s(self) -> float:
@@ -43,6 +46,10 @@ def check_shape(job: Job) -> None:
     if isinstance(job.tests, str) != (job.kind == "asserts"):
         shape = "a text" if job.kind == "asserts" else "a list of mappings"
         raise ConfigError(f"tests of kind {job.kind!r} must be {shape}")
+    if job.checker and job.kind != "stdio":
+        raise ConfigError(f"a checker judges what a program prints: tests of kind stdio, not {job.kind!r}")
+    if job.checker and (fault := checker_fault(job.checker)):
+        raise ConfigError(f"the checker {fault}")
     names = entry_points(job.entry_point)
     if not all(_ENTRY_POINT.fullmatch(name) for name in names):
         raise ConfigError(

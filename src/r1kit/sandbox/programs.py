@@ -5,8 +5,8 @@ be printed) and ``asserts`` (any trusted test text). Expected values never enter
 program: results are compared here, or by a second confined process, with exact types.
 
 Reasons of a verdict: lint (not Python), exception, timeout, memory, wrong_answer, output (too much of it),
-killed, missing (no such entry point), tests (they test nothing: unverifiable), sandbox (a worker was lost
-again and again: failed)."""
+killed, missing (no such entry point), tests (they test nothing: unverifiable), checker (it failed:
+unverifiable), sandbox (a worker was lost again and again: failed)."""
 
 import ast
 import json
@@ -21,11 +21,11 @@ from r1kit.config import R1kitError
 from r1kit.sandbox.jobs import Job, Kind, Tests, check_shape
 from r1kit.sandbox.pool import Pool, current_tier, shared_pool
 from r1kit.sandbox.run_job import run_asserts, run_functions, run_stdio
+from r1kit.sandbox.scripts import BYTE_ORDER_MARK
 from r1kit.sandbox.zygote_handle import WorkerLost, ZygoteHandle
 from r1kit.types import Verdict
 
 ATTEMPTS = 10
-BYTE_ORDER_MARK = "\ufeff"  # allowed at the start of a file, not of a text
 LARGEST_PROGRAM = 200_000  # characters
 
 _quiet = threading.Lock()  # filters of warnings belong to the whole process
@@ -33,27 +33,31 @@ _quiet = threading.Lock()  # filters of warnings belong to the whole process
 
 def run_program(
     program: str, tests: Tests, *, kind: Kind = "function", entry_point: str | None = None,
-    time_limit_s: float = 5.0, memory_limit_mb: int = 512,
+    time_limit_s: float = 5.0, memory_limit_mb: int = 512, checker: str = "",
 ) -> Verdict:  # fmt: skip
     """Run one program in the sandbox and judge it; stop at the first test that fails.
 
     ``tests``: for ``function`` a list of ``{"args": [...], "kwargs"?: {...}, "expected": ..., "tolerance"?:
     1e-6}``; for ``stdio`` a list of ``{"stdin": text, "stdout": text}``; for ``asserts`` a test text
-    (asserts, ``check(candidate)``, unittest classes). ``time_limit_s`` is processor time: of loading the
-    program, and of each test (of all of them for ``asserts``). The verdict's ``seconds`` are processor time
-    too, measured from outside: of the tests for ``function``, with loading for the others. Raises
-    SandboxError if programs cannot be isolated, ConfigError for tests of the wrong shape."""
-    return run_jobs([Job(program, tests, kind, entry_point, time_limit_s, memory_limit_mb)])[0]
+    (asserts, ``check(candidate)``, unittest classes). ``checker``: a Python script that judges what a program
+    prints, for tests with several right outputs (r1kit.sandbox.checkers). ``time_limit_s`` is processor time:
+    of loading the program, and of each test (of all of them for ``asserts``). The verdict's ``seconds`` are
+    processor time too, measured from outside: of the tests for ``function``, with loading for the others.
+    Raises SandboxError if programs cannot be isolated, ConfigError for tests of the wrong shape."""
+    return run_jobs([Job(program, tests, kind, entry_point, time_limit_s, memory_limit_mb, checker)])[0]
 
 
 def run_programs(
     jobs: Sequence[tuple[str, Tests]], *, kind: Kind = "function", entry_point: str | None = None,
-    time_limit_s: float = 5.0, memory_limit_mb: int = 512,
+    time_limit_s: float = 5.0, memory_limit_mb: int = 512, checker: str = "",
 ) -> list[Verdict]:  # fmt: skip
     """Run many (program, tests) pairs on all cores; one verdict each, in order. Arguments as in
     ``run_program``."""
     return run_jobs(
-        [Job(program, tests, kind, entry_point, time_limit_s, memory_limit_mb) for program, tests in jobs]
+        [
+            Job(program, tests, kind, entry_point, time_limit_s, memory_limit_mb, checker)
+            for program, tests in jobs
+        ]
     )
 
 

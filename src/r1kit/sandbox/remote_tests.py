@@ -29,7 +29,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from r1kit.sandbox.codec import CodecError, decode, encode, read_message, write_message
-from r1kit.sandbox.tested_names import entry_points, free_names, functions_under_test
+from r1kit.sandbox.leetcode import NODES, written_as_list
+from r1kit.sandbox.tested_names import (
+    entry_points,
+    free_names,
+    functions_under_test,
+    imports_of_program,
+)
 
 Judgement = tuple[str, str, str, tuple[str, ...]]  # outcome, reason, detail, per-test results
 
@@ -116,6 +122,13 @@ class Program:
     def _handle(self, value: Any) -> Any:
         if isinstance(value, Remote):
             return {"h": [value._number, value._kind]}
+        kind = type(value).__name__
+        if kind in NODES:  # of the tests: the program gets nodes of its own class
+            try:
+                return {"h": [kind, encode(written_as_list(value)).decode()]}
+            except (AttributeError, ValueError) as error:
+                self.unusable = f"a {kind} of the tests cannot be passed to the program: {error}"
+                raise CodecError(self.unusable) from None
         self.unusable = f"a {type(value).__name__} of the tests cannot be passed to the program"
         raise CodecError(self.unusable)
 
@@ -329,14 +342,22 @@ def run_text(
         tree = ast.parse(tests)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise Unusable(f"the tests are not Python: {error}") from None
+    own = imports_of_program(tree.body)
+    tree.body = [statement for statement in tree.body if statement not in own]
     nodes = list(ast.walk(tree))
     if not any(_asserts(node) for node in nodes):
         raise Unusable("the tests assert nothing")
+    setattr(unittest, "main", lambda *_, **__: None)  # noqa: B010 - test cases are run below, each once
     module = types.ModuleType("tests")
     sys.modules["tests"] = module
     entry = _bind_names(nodes, names, first, program, module.__dict__)
     for statement in tree.body:
-        exec(compile(ast.Module([statement], []), "<tests>", "exec"), module.__dict__)
+        try:
+            exec(compile(ast.Module([statement], []), "<tests>", "exec"), module.__dict__)
+        except ImportError as error:
+            if isinstance(statement, ast.Import | ast.ImportFrom):
+                raise Unusable(f"they import what is not installed here: {error}") from None
+            raise
         if isinstance(statement, ast.Assert):
             results.append("correct")
     _run_defined(tree.body, nodes, module.__dict__, entry, results)
@@ -426,13 +447,29 @@ def _run_defined(
             if statement.name == "check" and arguments:
                 namespace["check"](entry)
                 results.append("correct")
-            elif statement.name.startswith("test") and required == 0:
-                namespace[statement.name]()
-                results.append("correct")
+            elif statement.name.startswith("test"):
+                for given in _parameters(namespace[statement.name], [a.arg for a in arguments[:required]]):
+                    namespace[statement.name](**given)
+                    results.append("correct")
         elif isinstance(statement, ast.ClassDef):
             defined = namespace.get(statement.name)
             if isinstance(defined, type) and issubclass(defined, unittest.TestCase):
                 _run_test_case(defined, results)
+
+
+def _parameters(function: Any, required: Sequence[str]) -> list[dict[str, Any]]:
+    """The arguments of each call of a test function: one call without any, or those of its marks
+    ``pytest.mark.parametrize``; no call where they leave a ``required`` one out."""
+    calls: list[dict[str, Any]] = [{}]
+    for mark in getattr(function, "pytestmark", ()):
+        if mark.name != "parametrize" or len(mark.args) < 2:
+            continue
+        names, cases = mark.args[:2]
+        several = not isinstance(names, str) or "," in names
+        names = [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
+        rows = [getattr(case, "values", case if several else [case]) for case in cases]
+        calls = [{**call, **dict(zip(names, row, strict=True))} for call in calls for row in rows]
+    return [call for call in calls if set(required) <= set(call)]
 
 
 def _run_test_case(case: type[unittest.TestCase], results: list[str]) -> None:

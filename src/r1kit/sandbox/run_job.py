@@ -4,22 +4,21 @@ A job that something else killed (``WorkerLost``) has no verdict. A job that end
 nonsense because of what it ran is wrong. Nothing that a program can do by itself may look like the former.
 """
 
-import contextlib
 import json
-import os
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from r1kit.sandbox.channel import Channel, TimeLimit
+from r1kit.sandbox.channel import Channel
+from r1kit.sandbox.checkers import judge_output
 from r1kit.sandbox.codec import CodecError, decode, encode
 from r1kit.sandbox.comparison import matches, same_output
 from r1kit.sandbox.jobs import Job
-from r1kit.sandbox.zygote_handle import Ended, WorkerLost, ZygoteHandle
+from r1kit.sandbox.scripts import BYTE_ORDER_MARK, Finished, Script, run_to_end
+from r1kit.sandbox.zygote_handle import Ended, WorkerLost, ZygoteHandle, died_by_itself
 from r1kit.types import Outcome, Verdict
 
-LARGEST_OUTPUT = 16 << 20
 SENT_AT_ONCE = 64 << 10  # bytes that fit into a socket's buffer
 
 Judgement = tuple[Outcome, str, str, tuple[str, ...]]  # outcome, reason, detail, per-test results
@@ -50,7 +49,8 @@ def run_functions(job: Job, zygote: ZygoteHandle, right: Right = matches_expecte
         number = zygote.spawn("functions", [channel.theirs.fileno()], job.memory_limit_mb, job.backstop_s)
         channel.close_job_end()
         channel.send(
-            encode({"program": job.program, "entry_point": job.entry_point}), *(requests if at_once else ())
+            encode({"program": job.program, "entry_point": job.entry_point, "plain": True}),
+            *(requests if at_once else ()),
         )
         try:
             reason = _load(channel, number, job)
@@ -149,10 +149,8 @@ def _shown(value: Any) -> str:
 
 def _ending(ended: Ended, job: Job, detail: str) -> str:
     """The reason of a job's end. Raises WorkerLost if neither the job nor we ended it."""
-    if ended.code == -signal.SIGXCPU or (ended.code == -signal.SIGKILL and ended.seconds >= job.backstop_s):
+    if died_by_itself(ended, job.backstop_s) == "timeout":
         return f"timeout: {detail}"
-    if ended.code == -signal.SIGKILL and not ended.ordered:
-        raise WorkerLost("something outside killed the job")
     return f"{'output' if ended.code == -signal.SIGXFSZ else 'killed'}: {detail}"
 
 
@@ -161,81 +159,43 @@ def run_stdio(job: Job, zygote: ZygoteHandle) -> Verdict:
     assert not isinstance(job.tests, str)
     results: list[str] = []
     total, begun = 0.0, time.monotonic()
+    outcome: Outcome = "correct"
     reason = ""
     for test in job.tests:
-        reason, seconds = _run_once(job, zygote, test)
-        results.append("wrong" if reason else "correct")
+        outcome, reason, seconds = _run_once(job, zygote, test)
+        results.append(outcome)
         total += seconds
-        if reason:
+        if outcome != "correct":
             break
-    passed = time.monotonic() - begun
-    return Verdict("wrong" if reason else "correct", reason, total, tuple(results), passed)
+    return Verdict(outcome, reason, total, tuple(results), time.monotonic() - begun)
 
 
-def _run_once(job: Job, zygote: ZygoteHandle, test: Mapping[str, Any]) -> tuple[str, float]:
-    with contextlib.ExitStack() as stack:
-        streams = [os.memfd_create(name, os.MFD_CLOEXEC) for name in ("stdin", "stdout", "stderr")]
-        for stream in streams:
-            stack.callback(os.close, stream)
-        _fill(streams[0], test["stdin"].encode("utf-8", "surrogateescape"))
-        channel = stack.enter_context(Channel(zygote))
-        number = zygote.spawn(
-            "program", [channel.theirs.fileno(), *streams], job.memory_limit_mb, job.backstop_s
-        )
-        channel.close_job_end()
-        channel.send(encode({"program": job.program}))
-        in_time = _wait_for_end(zygote, number, job.time_limit_s)
-        ended = zygote.kill(number)
-        channel.check_confined()
-        if not in_time:
-            return f"timeout: more than {job.time_limit_s:g} s", ended.seconds
-        return _judge_output(job, ended, streams, test), ended.seconds
+def _run_once(job: Job, zygote: ZygoteHandle, test: Mapping[str, Any]) -> tuple[Outcome, str, float]:
+    """(outcome, reason, processor seconds) of a program for one test."""
+    given = [test["stdin"].removeprefix(BYTE_ORDER_MARK).encode("utf-8", "surrogateescape")]
+    limits = job.time_limit_s, job.memory_limit_mb, job.backstop_s
+    ran = run_to_end(Script("program", job.program, given, *limits), zygote)
+    if not ran.in_time:
+        return "wrong", f"timeout: more than {job.time_limit_s:g} s", ran.ended.seconds
+    if ran.ended.code != 0:
+        return "wrong", _script_failure(job, ran), ran.ended.seconds
+    if job.checker:
+        return *judge_output(job.checker, test, ran.output, zygote), ran.ended.seconds
+    right = any(
+        same_output(text.encode("utf-8", "surrogateescape"), ran.output, test.get("tolerance"))
+        for text in (test["stdout"], *test.get("accepted", ()))
+    )
+    printed = ran.output[:2000].decode(errors="replace")
+    reason = "" if right else f"wrong_answer: printed {_shown(printed)}"
+    return "correct" if right else "wrong", reason, ran.ended.seconds
 
 
-def _judge_output(job: Job, ended: Ended, streams: Sequence[int], test: Mapping[str, Any]) -> str:
-    """Why a script that ended by itself has not passed; empty if it has."""
-    if ended.code == 0:
-        printed = _contents(streams[1], LARGEST_OUTPUT)
-        expected = (test["stdout"], *test.get("accepted", ()))
-        right = any(
-            same_output(text.encode("utf-8", "surrogateescape"), printed, test.get("tolerance"))
-            for text in expected
-        )
-        return "" if right else f"wrong_answer: printed {_shown(printed[:2000].decode(errors='replace'))}"
-    if ended.code > 0:
-        complaint = _contents(streams[2], 2000).decode(errors="replace").strip()
-        kind = "memory" if complaint.startswith("MemoryError") else "exception"
-        return f"{kind}: {complaint or f'exit status {ended.code}'}"[:400]
-    return _ending(ended, job, f"ended by signal {-ended.code}")
-
-
-def _wait_for_end(zygote: ZygoteHandle, number: int, seconds: float) -> bool:
-    """Wait for a job that reports only its end; False when its time is over."""
-    limit = TimeLimit(zygote, number, seconds)
-    wait = seconds
-    while True:
-        try:
-            ended = zygote.wait(number, wait)
-        except WorkerLost:
-            if zygote.process.poll() is not None:
-                raise
-        else:
-            zygote.ended[number] = ended
-            return ended.seconds <= seconds
-        wait = limit.remaining()
-        if wait <= 0:
-            return number in zygote.ended and zygote.ended[number].seconds <= seconds
-
-
-def _fill(stream: int, content: bytes) -> None:
-    rest = memoryview(content)
-    while rest:
-        rest = rest[os.write(stream, rest) :]
-    os.lseek(stream, 0, os.SEEK_SET)
-
-
-def _contents(stream: int, limit: int) -> bytes:
-    return os.pread(stream, min(os.fstat(stream).st_size, limit), 0)
+def _script_failure(job: Job, ran: Finished) -> str:
+    """Why a script has not passed that ended by itself, with a status or by a signal."""
+    if ran.ended.code < 0:
+        return _ending(ran.ended, job, f"ended by signal {-ran.ended.code}")
+    kind = "memory" if ran.complaint.startswith("MemoryError") else "exception"
+    return f"{kind}: {ran.complaint or f'exit status {ran.ended.code}'}"[:400]
 
 
 def run_asserts(job: Job, zygote: ZygoteHandle) -> Verdict:

@@ -6,6 +6,9 @@ import builtins
 from collections.abc import Iterable, Iterator, Sequence
 
 _OTHER = "(an argument)"  # stands for whatever a function of the tests is called with
+_PROGRAM_MODULES = frozenset(
+    ("solution", "solutions", "submission", "answer", "candidate", "main", "program", "your_module")
+)
 _CHECKED = "candidate"  # what HumanEval's check is called with: the entry point
 
 
@@ -37,6 +40,18 @@ def free_names(nodes: Sequence[ast.AST]) -> list[str]:
         name
         for name in read
         if name not in bound and not hasattr(builtins, name) and name not in ("__name__", "__file__")
+    ]
+
+
+def imports_of_program(body: Sequence[ast.stmt]) -> list[ast.ImportFrom]:
+    """The statements that import from the program, as test texts of several data sets do (KodCode: ``from
+    solution import add``). Their names are the program's."""
+    return [
+        statement
+        for statement in body
+        if isinstance(statement, ast.ImportFrom)
+        and (statement.module or "") in _PROGRAM_MODULES
+        and not any(name.asname for name in statement.names)
     ]
 
 

@@ -20,7 +20,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from r1kit.config import R1kitError
 from r1kit.sandbox.confine import visible_paths
@@ -58,6 +58,17 @@ class Ended:
     code: int
     seconds: float
     ordered: bool = False
+
+
+def died_by_itself(ended: Ended, backstop_s: float) -> Literal["timeout", "signal"]:
+    """Which kind of end by a signal it was; ``backstop_s`` is when the kernel ends the job. Raises WorkerLost
+    if neither the job nor we ended it."""
+    killed = ended.code == -signal.SIGKILL
+    if ended.code == -signal.SIGXCPU or (killed and ended.seconds >= backstop_s):
+        return "timeout"
+    if killed and not ended.ordered:
+        raise WorkerLost("something outside killed the job")
+    return "signal"
 
 
 class ZygoteHandle:

@@ -13,10 +13,11 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from r1kit import figures
-from r1kit.chat import Chat
+from r1kit.chat import Chat, prompt_column
 from r1kit.config import Config, suggest
 from r1kit.engine import Engine
 from r1kit.figures import Evaluation, Example, GeneralScores, ModelFigures
+from r1kit.log import prompt_text
 from r1kit.rewards import WeightedReward, load_rewards
 from r1kit.seeds import derive_seed
 from r1kit.stages.model_figures import Groups, summarise, summarise_general
@@ -204,7 +205,7 @@ def _examples(shown: Mapping[str, Sequence[Rollout]]) -> tuple[Example, ...]:
     """The samples of every model, which are for the same problems, problem by problem."""
     return tuple(
         Example(
-            problem=samples[0].problem.prompt,
+            problem=prompt_text(prompt_column(samples[0].problem)),
             answer=samples[0].problem.answer,
             task=samples[0].problem.task,
             outputs={name: one.text for name, one in zip(shown, samples, strict=True)},

@@ -339,7 +339,7 @@ def _problem(
         column(path, number, row, config.id) if config.id else hashlib.sha256(text.encode()).hexdigest()[:16]
     )
     level = float(_number(path, number, row, config.difficulty)) if config.difficulty else None
-    kept = {**columns_with(context, row), **more}
+    kept = {**columns_with(context, row, is_conversation(inner(row, columns.prompt))), **more}
     return Problem(f"{name}/{key}", name, prompt, gold, config.language, level, kept)
 
 

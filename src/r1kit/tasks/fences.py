@@ -4,7 +4,9 @@ In this order: the whole answer, if it is Python that does something, or bare co
 strings; the last block marked as Python (of several, the last that defines the entry point); the last
 unmarked block that is Python; the last block; what follows the prose, if it is Python; the whole answer. A
 fence is a line of three or more backticks or tildes, as in CommonMark; a line of such signs inside a string
-of the program does not end it; a last fence may be unclosed."""
+of the program does not end it; a last fence may be unclosed, and then ends at a line that begins with its
+signs. Bare code may be indented, or stand between tags: <code>, [PYTHON], \\begin{lstlisting}. An answer
+that is quoted ("> ") is read without the quotation's marks."""
 
 import ast
 import bisect
@@ -22,10 +24,14 @@ MOST_BLOCKS, MOST_CLOSING, LONGEST_FENCE, DEEPEST_BLOCK = 100, 8, 300, 3
 _OPENING = re.compile(r"^(?P<before>.*?)(?P<fence>`{3,}|~{3,})[ \t]*(?P<mark>[^`\n]*)$")
 _INDENT = re.compile(r"[ \t]*(?:(?:[-*+]|\d+[.)])[ \t]+)?")  # of a list
 _INLINE = re.compile(r"```[ \t]*(?:(python3?|py3?)[ \t]+)?([^`\n]+)```", re.IGNORECASE)
-_PYTHON = frozenset(("python", "py", "python3", "py3"))
+_INVISIBLE = " \t\r\f\v\u00a0\u200b\u2060\ufeff"
+_PYTHON = frozenset(("python", "py", "python3", "py3", "ipython", "ipython3"))
 _MARKDOWN = frozenset(("markdown", "md", "text", "txt"))
+_QUOTED = re.compile(r"^[ \t]*>[ \t]*(?:`{3,}|~{3,})", re.MULTILINE)
+_QUOTATION = re.compile(r"^[ \t]*> ?", re.MULTILINE)
+_END_TAG = re.compile(r"^[ \t]*(?:(?:</[\w.-]+>[ \t]*)+|\\end\{\w+\}|\[/\w+\])[ \t]*$", re.MULTILINE)
 _BEGINS = re.compile(
-    r"(?:def|class|import|from|async def|if|for|while|with|try|print)\b|[@#]|\"\"\""
+    r"[ \t]*(?:def|class|import|from|async def|if|for|while|with|try|print)\b|[@#]|\"\"\""
     r"|[A-Za-z_][\w., \[\]]*[-+*/]?=[^=]|[a-z_][\w.]*\("
 )
 
@@ -59,7 +65,10 @@ class _Trials:
 
 def read_program(answer: str, entry_point: str | None = None) -> str:
     """The program in an answer; see on top. ``entry_point``: the names that it should define."""
-    return _read(answer[-LONGEST_ANSWER:], entry_point, DEEPEST_BLOCK)
+    answer = answer[-LONGEST_ANSWER:]
+    if _QUOTED.search(answer) and _Trials().tree(answer) is None:
+        answer = _QUOTATION.sub("", answer)
+    return _read(answer, entry_point, DEEPEST_BLOCK)
 
 
 def _read(answer: str, entry_point: str | None, depth: int) -> str:
@@ -94,7 +103,7 @@ def _read_rest(answer: str, blocks: list[Block], trials: _Trials) -> str:
     if unmarked:
         return unmarked[-1]
     bare = _after_prose(_before_blocks(answer), trials)
-    return bare if not blocks or trials.tree(bare) is not None else blocks[-1].text
+    return bare if not blocks or (bare and trials.tree(bare) is not None) else blocks[-1].text
 
 
 def _defines(text: str, entry_point: str | None) -> bool:
@@ -138,7 +147,7 @@ class _Fences:
         self.openings = [place for place, opening in enumerate(found) if opening is not None]
         self.python = [place for place in self.openings if (found[place] or ("", ""))[1] in _PYTHON]
         self.ends = {
-            sign: [place for place, line in enumerate(lines) if line.rstrip().endswith(3 * sign)]
+            sign: [place for place, line in enumerate(lines) if line.rstrip(_INVISIBLE).endswith(3 * sign)]
             for sign in "`~"
         }
 
@@ -188,13 +197,18 @@ def _body(fences: _Fences, start: int, fence: str, mark: str, trials: _Trials) -
         return fences.python[again], _dedented(lines[start : fences.python[again]])
     if first is not None:
         return first
-    return len(lines), rest if trials.tree(rest) is not None else _longest_start(rest, trials)
+    if trials.tree(rest) is not None:
+        return len(lines), rest
+    signs = [place for place in range(start, len(lines)) if lines[place].lstrip().startswith(fence)]
+    if signs:
+        return signs[0] + 1, _dedented(lines[start : signs[0]])
+    return len(lines), _longest_start(rest, trials)
 
 
 def _before_closing(line: str, fence: str) -> str | None:
     """What stands before the closing fence in a line ("" for a line of its own); None if it closes
     nothing."""
-    bare = line.rstrip()
+    bare = line.rstrip(_INVISIBLE)
     signs = len(bare) - len(bare.rstrip(fence[0]))
     return bare[: len(bare) - signs].rstrip() if signs >= len(fence) else None
 
@@ -222,7 +236,7 @@ def _around_fences(answer: str) -> str:
     fence = next((place for place, line in enumerate(lines) if _opening(line) is not None), 0)
     trials = _Trials()
     for place in [place for place in range(fence) if _BEGINS.match(lines[place])][:MOST_CLOSING]:
-        text = "\n".join(lines[place:]).rstrip()
+        text = _bare_from(lines, place)
         whole = trials.tree(text) is not None
         start = text if whole else _longest_start(text, trials)
         if (whole or start != text) and start.count("\n") > fence - place:
@@ -241,7 +255,7 @@ def _after_prose(answer: str, trials: _Trials) -> str:
     for place, line in enumerate(lines):
         if not _BEGINS.match(line):
             continue
-        text = "\n".join(lines[place:]).rstrip()
+        text = _bare_from(lines, place)
         if trials.tree(text) is not None:
             return text
         start = _longest_start(text, trials)
@@ -250,6 +264,19 @@ def _after_prose(answer: str, trials: _Trials) -> str:
         if trials.left <= 0:
             break
     return answer.strip()
+
+
+def _bare_from(lines: list[str], place: int) -> str:
+    """The text from a line on, up to a closing tag, without the indentation of its first line, up to the
+    first line that has less."""
+    text = "\n".join(lines[place:])
+    tagged = _END_TAG.search(text)
+    text = text[: tagged.start()] if tagged else text
+    indent = text[: len(text) - len(text.lstrip(" \t"))]
+    if not indent:
+        return text.rstrip()
+    kept = itertools.takewhile(lambda line: not line.strip() or line.startswith(indent), text.split("\n"))
+    return "\n".join(line.removeprefix(indent) for line in kept).rstrip()
 
 
 def _without_words(program: str) -> str:

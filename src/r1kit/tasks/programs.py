@@ -13,7 +13,12 @@ from typing import Any
 from r1kit.config import ConfigError
 from r1kit.sandbox import Job, run_jobs
 from r1kit.sandbox.jobs import Kind, Tests, check_shape
-from r1kit.sandbox.tested_names import entry_points, free_names, functions_under_test
+from r1kit.sandbox.tested_names import (
+    entry_points,
+    free_names,
+    functions_under_test,
+    imports_of_program,
+)
 from r1kit.tasks.fences import read_program
 from r1kit.tasks.test_layouts import TESTS, read_layout
 from r1kit.types import Problem, Verdict
@@ -27,8 +32,8 @@ def program_columns(
     row: Mapping[str, Any], column: str, time_limit_s: float, memory_limit_mb: int
 ) -> dict[str, Any]:
     """A row's columns by the names of ``run_program``: kind, tests, entry_point, time_limit_s,
-    memory_limit_mb; and ``reference``, a right program ("" where the row has none). ``checker`` is there
-    where a program of the data set's own would have to judge.
+    memory_limit_mb; ``reference``, a right program; ``checker``, a script that judges outputs; and
+    ``unverifiable``, why nothing can be judged here. The last three are "" where the row has none.
 
     ``column`` holds the tests, in any layout of r1kit.tasks.test_layouts; the limits are for rows that name
     none. Raises ValueError for what cannot be used."""
@@ -36,6 +41,7 @@ def program_columns(
     reference = _reference(row)
     text_or_list = _joined(found.tests, row)
     kind = _kind(row.get("kind"), text_or_list)
+    imported = _imported(text_or_list) if isinstance(text_or_list, str) else []
     if not text_or_list:
         raise ValueError("there are no tests; write some, or remove the row")
     if isinstance(text_or_list, str):
@@ -45,13 +51,15 @@ def program_columns(
     columns = {
         "kind": kind,
         "tests": text_or_list,
-        "entry_point": _entry_point(found.entry_point, kind, text_or_list, reference),
+        "entry_point": _entry_point(found.entry_point or imported or None, kind, text_or_list, reference),
         "time_limit_s": _positive(row, "time_limit_s", found.time_limit_s or time_limit_s),
         "memory_limit_mb": int(_positive(row, "memory_limit_mb", found.memory_limit_mb or memory_limit_mb)),
         "reference": reference,
+        "checker": found.checker,
+        "unverifiable": found.unverifiable,
     }
-    if found.checker:
-        columns["checker"] = found.checker
+    if found.checker and kind != "stdio":
+        columns |= {"checker": "", "unverifiable": "a checker judges what a program prints, not a function"}
     if row.get("reference_seconds") is not None:
         columns["reference_seconds"] = _positive(row, "reference_seconds", 1.0)
     try:
@@ -87,8 +95,8 @@ def check_programs(problems: Sequence[Problem], answers: Sequence[str | None]) -
     places: dict[tuple[str, str], list[int]] = {}
     verdicts = [Verdict("wrong", "the template was not followed")] * len(problems)
     for place, (problem, answer) in enumerate(zip(problems, answers, strict=True)):
-        if problem.columns.get("checker"):
-            verdicts[place] = Verdict("unverifiable", f"tests: {problem.columns['checker']}")
+        if problem.columns.get("unverifiable"):
+            verdicts[place] = Verdict("unverifiable", f"tests: {problem.columns['unverifiable']}")
         elif answer is not None:
             program = read_program(answer, problem.columns["entry_point"])
             places.setdefault((problem.id, program), []).append(place)
@@ -101,7 +109,9 @@ def check_programs(problems: Sequence[Problem], answers: Sequence[str | None]) -
 
 def _job(columns: Mapping[str, Any], program: str) -> Job:
     limits = columns["time_limit_s"], columns["memory_limit_mb"]
-    return Job(program, columns["tests"], columns["kind"], columns["entry_point"], *limits)
+    return Job(
+        program, columns["tests"], columns["kind"], columns["entry_point"], *limits, columns["checker"]
+    )
 
 
 def _joined(tests: Any, row: Mapping[str, Any]) -> Tests:
@@ -120,6 +130,15 @@ def _joined(tests: Any, row: Mapping[str, Any]) -> Tests:
     if not isinstance(setup, str):
         raise ValueError("test_setup_code is a text")
     return "\n".join([*([setup] if setup else ()), *tests])
+
+
+def _imported(tests: str) -> list[str]:
+    """The names that a test text imports from the program; none where it imports all."""
+    try:
+        own = imports_of_program(ast.parse(tests).body)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return []
+    return [name.name for statement in own for name in statement.names if name.name != "*"]
 
 
 def _kind(named: Any, tests: Tests) -> Kind:

@@ -147,7 +147,10 @@ def _problem(name: str, config: PromptsConfig, path: Path, number: int, row: dic
         raise R1kitError(f"{path}:{number}: column 'language': {error}") from None
     text = prompt + (json.dumps(context, sort_keys=True) if context else "")
     key = hashlib.sha256(text.encode()).hexdigest()[:16]
-    columns = {**columns_with(context, row), **({} if response is None else {"response": response})}
+    asked = [row.get(name) for name in (config.prompt, *CONVERSATIONS, *PROMPTS) if name]
+    conversational = any(map(is_conversation, asked))
+    kept = columns_with(context, row, conversational)
+    columns = {**kept, **({} if response is None else {"response": response})}
     return Problem(f"{name}/{key}", name, prompt, None, language, columns=columns)
 
 

@@ -10,8 +10,10 @@
     examples, official_tests                        Codeforces: [{"input", "output"}]
 
 LiveCodeBench's private tests may be compressed. The judges of these sets compare values as JSON holds them (a
-tuple counts as a list), and so do tests that are read from them. A set's checker program, for problems with
-many right outputs, is not run: its problems are unverifiable."""
+tuple counts as a list), and so do tests that are read from them. A checker in Python, for problems with
+several right outputs (open-r1/codeforces: ``generated_checker``), judges in the sandbox
+(r1kit.sandbox.checkers). With one in C++, and where programs read files or are interactive, problems are
+unverifiable."""
 
 import ast
 import base64
@@ -22,6 +24,8 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from r1kit.sandbox.checkers import checker_fault
 
 TESTS = (
     "tests",
@@ -37,6 +41,7 @@ TESTS = (
     "public_tests",
     "official_tests",
     "test_cases",
+    "examples",
 )
 # Columns that are read together: the tests of a row are those of all of them.
 _FAMILIES = (
@@ -45,6 +50,7 @@ _FAMILIES = (
     ("examples", "official_tests"),
 )
 _CHECKERS = ("generated_checker", "checker", "checker_code")
+_MODES = ("input_mode", "output_mode")
 _NAMES = ("entry_point", "fn_name", "func_name")
 LARGEST_TESTS = 256 << 20  # bytes of compressed tests once they are unpacked
 _TEXT_OPCODES = frozenset(
@@ -68,19 +74,22 @@ Test = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What a row says about its tests. ``checker``: why a program of the data set's own would have to judge;
-    limits are 0 where the row has none."""
+    """What a row says about its tests. ``checker``: the script that judges outputs; ``unverifiable``: why no
+    output can be judged here; limits are 0 where the row has none."""
 
     tests: Any
     entry_point: Any = None
     time_limit_s: float = 0.0
     memory_limit_mb: int = 0
     checker: str = ""
+    unverifiable: str = ""
 
 
 def has_tests(row: Mapping[str, Any], column: str) -> bool:
-    """Whether a row has something in this column."""
-    return inner(row, column) not in (None, "", [], {})
+    """Whether a row has something in this column; a number there counts tests that are elsewhere
+    (open-r1/codeforces: ``generated_tests``)."""
+    value = inner(row, column)
+    return value not in (None, "", [], {}) and not isinstance(value, int | float)
 
 
 def inner(row: Mapping[str, Any], name: str) -> Any:
@@ -110,7 +119,7 @@ def read_layout(row: Mapping[str, Any], column: str) -> Layout:
     elif found:
         tests = [test for tests, _ in found if isinstance(tests, list) for test in tests]
     entry_point = named if named is not None else next(iter(names), None)
-    return Layout(tests, entry_point, _seconds(row), _megabytes(row), _checker(row))
+    return Layout(tests, entry_point, _seconds(row), _megabytes(row), *_checker(row))
 
 
 def _entry_point(row: Mapping[str, Any]) -> Any:
@@ -300,13 +309,17 @@ def _megabytes(row: Mapping[str, Any]) -> int:
     return 0
 
 
-def _checker(row: Mapping[str, Any]) -> str:
-    """Why the row's outputs cannot be compared; empty where they can."""
+def _checker(row: Mapping[str, Any]) -> tuple[str, str]:
+    """(the script that judges the row's outputs, why none can be judged here); each empty where there is
+    none. Raises ValueError for a checker that is no text."""
+    if any(row.get(name) == "file" for name in _MODES) or row.get("input_file") or row.get("output_file"):
+        return "", "the program reads or writes a named file, which is not supported"
+    if row.get("interaction_format"):
+        return "", "the problem is interactive, which is not supported"
     name = next((name for name in _CHECKERS if row.get(name)), None)
-    if name is not None:
-        return (
-            f"the problem has a checker program (column {name}), which is not run: several outputs are right"
-        )
-    if row.get("input_mode") == "file" or row.get("input_file") or row.get("output_file"):
-        return "the program reads or writes a named file, which is not supported"
-    return "the problem is interactive, which is not supported" if row.get("interaction_format") else ""
+    if name is None:
+        return "", ""
+    if not isinstance(row[name], str):
+        raise ValueError(f"the checker in column {name} is a Python script as a text, not {row[name]!r:.60}")
+    fault = checker_fault(row[name])
+    return ("", f"the checker in column {name} {fault}") if fault else (row[name], "")

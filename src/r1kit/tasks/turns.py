@@ -62,10 +62,11 @@ def read_prompt(path: Path, number: int, name: str, value: Any) -> tuple[str, Co
     return turns[-1]["content"], tuple(turns[:-1])
 
 
-def columns_with(context: Context, row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row's columns with ``messages``: the turns before the prompt; absent where there are none."""
+def columns_with(context: Context, row: Mapping[str, Any], conversational: bool = False) -> dict[str, Any]:
+    """A row's columns with ``messages``: the turns before the prompt, empty where a ``conversational`` row
+    has none; absent where the prompt is a text."""
     columns = {name: value for name, value in row.items() if name != "messages"}
-    return {**columns, "messages": context} if context else columns
+    return {**columns, "messages": context} if context or conversational else columns
 
 
 def _turn(path: Path, number: int, name: str, place: int, turn: Mapping[str, Any]) -> Turn:

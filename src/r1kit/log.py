@@ -23,6 +23,7 @@ from rich.text import Text
 from r1kit.config import R1kitError
 from r1kit.files import remove_tree, sync, write_whole
 from r1kit.interruption import Interruption
+from r1kit.log_files import METRICS, SAMPLES, read_metrics, whole_rows
 
 # What the progress line shows, in this order, where a stage reports it: (metric, word on the screen).
 HEADLINES = (
@@ -154,36 +155,34 @@ class Log:
         return path
 
     def truncate_from(self, step: int) -> None:
-        """Remove this stage's rows and rollouts of ``step`` and later, and a torn last line."""
+        """Remove this stage's rows and rollouts of ``step`` and later, and a torn last line. Raises R1kitError
+        naming a line that is damaged."""
         key = self._key()
-        if self.metrics_file.exists():
-            kept = []
-            lines = self.metrics_file.read_text(encoding="utf-8").splitlines(keepends=True)
-            for line in lines:
-                row = _parse(line)
-                if row is None:
-                    continue
-                mine = all(row.get(name) == value for name, value in key.items()) and ("part" in row) == (
-                    "part" in key
-                )
-                if not (mine and row.get("step", -1) >= step):
-                    kept.append(line)
-            if len(kept) != len(lines):
-                write_whole(self.metrics_file, "".join(kept))
+        lines = read_metrics(self.metrics_file)
+        kept = []
+        for line, row in whole_rows(self.metrics_file):
+            mine = all(row.get(name) == value for name, value in key.items()) and ("part" in row) == (
+                "part" in key
+            )
+            if not (mine and row["step"] >= step):
+                kept.append(line.content)
+        if len(kept) != len(lines):
+            write_whole(self.metrics_file, b"".join(kept).decode())
         for path in self.samples_dir.glob("step_*.jsonl"):
             if int(path.stem.removeprefix("step_")) >= step:
                 path.unlink()
 
     def forget(self) -> None:
-        """Remove all that this stage has ever logged, its parts included."""
-        if self.metrics_file.exists():
-            lines = self.metrics_file.read_text(encoding="utf-8").splitlines(keepends=True)
-            rows = [(line, _parse(line)) for line in lines]
-            write_whole(
-                self.metrics_file,
-                "".join(line for line, row in rows if row is not None and row.get("stage") != self.stage),
-            )
-        remove_tree(self.run_dir / "samples" / self.stage)
+        """Remove all that this stage has ever logged, its parts and damaged lines included. Raises R1kitError
+        naming a damaged line that may be another stage's."""
+        lines = read_metrics(self.metrics_file)
+        kept = [line for line in lines if not line.torn and not line.is_of(self.stage)]
+        for line in kept:
+            if line.row is None:
+                raise R1kitError(line.error)
+        if len(kept) != len(lines):
+            write_whole(self.metrics_file, b"".join(line.content for line in kept).decode())
+        remove_tree(self.run_dir / SAMPLES / self.stage)
 
     def close(self) -> None:
         """Leave the last progress line on the screen. Raises R1kitError where rows could not be written."""
@@ -194,11 +193,11 @@ class Log:
 
     @property
     def metrics_file(self) -> Path:
-        return self.run_dir / "metrics.jsonl"
+        return self.run_dir / METRICS
 
     @property
     def samples_dir(self) -> Path:
-        return self.run_dir / "samples" / self.stage / self.part_name
+        return self.run_dir / SAMPLES / self.stage / self.part_name
 
     def _write_waiting(self) -> OSError | None:
         """Append the rows that wait. Where the disk refuses, the file is left as it was, and the error is
@@ -324,14 +323,3 @@ def _plain(value: Any) -> Any:
     raise TypeError(
         f"{type(value).__name__} cannot be kept in samples/: give numbers, text, lists or mappings"
     )
-
-
-def _parse(line: str) -> dict[str, Any] | None:
-    """The row of a whole line, None for a torn one."""
-    if not line.endswith("\n"):
-        return None
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return None
-    return row if isinstance(row, dict) else None

@@ -24,7 +24,7 @@ from r1kit.model.decoder import LanguageModel
 from r1kit.model.huggingface import save_pretrained
 from r1kit.recipe.layers import read_layers
 from r1kit.recipe.recipe import build
-from r1kit.records import find_model
+from r1kit.records import find_model, mark_outputs, stage_folder
 from r1kit.runs.execute import run
 from r1kit.runtime import RUNTIMES
 from r1kit.stages.stage import StagePlan
@@ -52,13 +52,15 @@ def make_stage(run_dir, name, kind, finished, inputs=(), config=None, **reports)
         "stage": kind,
         "name": name,
         "config": config or {"tokens": 5},
-        "inputs": dict.fromkeys(inputs, "x"),
+        "inputs": {name: stage_folder(run_dir, name).record_hash() for name in inputs},
         "seconds": 61.0,
     }
     record |= {"finished": finished, "versions": {"torch": "2.13.0"}}
-    (folder / "stage.json").write_text(json.dumps(record))
+    record |= {"seed": 0, "files": {}, "setting": {}}
     if reports:
         (folder / "report.json").write_text(json.dumps(reports))
+    outputs = {file: mark.model_dump() for file, mark in mark_outputs(folder).items()}
+    (folder / "stage.json").write_text(json.dumps({**record, "outputs": outputs}))
 
 
 @pytest.fixture

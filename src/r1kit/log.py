@@ -155,8 +155,8 @@ class Log:
         return path
 
     def truncate_from(self, step: int) -> None:
-        """Remove this stage's rows and rollouts of ``step`` and later, and a torn last line. Raises R1kitError
-        naming a line that is damaged."""
+        """Remove this stage's rows and rollouts of ``step`` and later, and a torn last line. Raises
+        R1kitError naming a line that is damaged."""
         key = self._key()
         lines = read_metrics(self.metrics_file)
         kept = []

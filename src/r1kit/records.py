@@ -387,9 +387,12 @@ def read_typed(kind: type[T], file: Path, fix: str, needed: Sequence[str] = ()) 
             raise DamageError(f"{file}: damaged: {key}: this key is needed\n{fix}")
     own = {key: value for key, value in found.items() if key != OWN_HASH}
     try:
-        parsed = kind.model_validate_json(json.dumps(own), strict=True)
+        parsed = kind.model_validate(own)
     except ValidationError as error:
         raise DamageError(f"{describe(error, f'{file}: damaged')}\n{fix}") from None
+    for key, value in parsed.model_dump(mode="json").items():
+        if key in own and own[key] != value:  # such as a number as a text, which pydantic converts
+            raise DamageError(f"{file}: damaged: {key}: not of the type that was written\n{fix}")
     _check_seal(found, file, fix)
     return parsed
 

@@ -31,7 +31,7 @@ from r1kit.runs.verify import link_damages, raise_damages
 
 
 def export_model(run_dir: Path, stage: str | None, to: Path) -> Path:
-    """Copy a stage's model to the new folder ``to``, with a list of its hashes, and write its README.md there.
+    """Copy a stage's model to the new folder ``to``, with a list of hashes, and write its README.md there.
 
     Raises ConfigError where the run or the stage has no finished model, or where ``to`` already holds
     something, and DamageError where the model, or what the card reads, is not as r1kit wrote it."""
@@ -115,8 +115,8 @@ def _stale_prediction(stage: FinishedStage) -> str:
 
 
 def _lineage(run_dir: Path, stage: FinishedStage) -> list[FinishedStage]:
-    """Every stage behind this one, itself last, in the order in which they were made. Raises DamageError where
-    a stage was not made from the record of another that is there."""
+    """Every stage behind this one, itself last, in the order in which they were made. Raises DamageError
+    where a stage was not made from the record of another that is there."""
     stages = {known.name: known for known in finished_stages(run_dir)}
     behind, waiting = {stage.name}, [stage.name]
     while waiting:

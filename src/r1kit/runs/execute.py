@@ -184,8 +184,8 @@ class _Stages:
         """Hash the inputs of a stage again, exported models included. Raises DamageError naming a file that
         differs from what was written."""
         for name in named_files(stage.model_dump(mode="json")):
-            if (folder := Path(name).expanduser()).is_dir():
-                check_model(folder)
+            if (model := Path(name).expanduser()).is_dir():
+                check_model(model)
         for name in stage.inputs():
             folder = stage_folder(self.recipe.run_dir, name)
             record = folder.finished() if name not in self.checked else None

@@ -179,10 +179,12 @@ def _read(ctx: Context, file: Path, wanted: Mapping[str, Any]) -> list[Any] | No
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
-        return _warn(ctx, file, f"it cannot be read ({error})")
+        _warn(ctx, file, f"it cannot be read ({error})")
+        return None
     if head in (_head(ctx, file, owner, wanted, body) for owner in ctx.identities or ("",)):
         return [json.loads(line) for line in body.splitlines()]
-    return _warn(ctx, file, _difference(head, _head(ctx, file, "", wanted, body)))
+    _warn(ctx, file, _difference(head, _head(ctx, file, "", wanted, body)))
+    return None
 
 
 def _head(ctx: Context, file: Path, owner: str, wanted: Mapping[str, Any], body: str) -> str:

@@ -23,7 +23,8 @@ from rich.text import Text
 from r1kit.config import R1kitError
 from r1kit.files import remove_tree, sync, write_whole
 from r1kit.interruption import Interruption
-from r1kit.log_files import METRICS, SAMPLES, read_metrics, whole_rows
+from r1kit.log_files import METRICS, SAMPLES, LogMark, kept_damages, mark_log, read_metrics, whole_rows
+from r1kit.records import KEPT, read_typed, sealed_text, stage_folder
 
 # What the progress line shows, in this order, where a stage reports it: (metric, word on the screen).
 HEADLINES = (
@@ -133,6 +134,13 @@ class Log:
             )
         if self.metrics_file.exists():
             sync(self.metrics_file)
+            self._keep_marks()
+
+    def check_kept(self) -> None:
+        """Check what an earlier attempt of the stage logged. Raises R1kitError naming what is damaged."""
+        marks = read_typed(LogMark, self._marks_file, "Redo the stage with --from.")
+        if marks is not None and (found := list(kept_damages(self.run_dir, self.stage, marks))):
+            raise R1kitError("\n".join([*found, "Bring back a copy, or redo the stage with --from."]))
 
     def info(self, text: str) -> None:
         """Print one line for the user."""
@@ -225,8 +233,21 @@ class Log:
 
     def _begin(self, step: int) -> None:
         if not self._begun:
+            self._keep_marks(step)
             self.truncate_from(step)
             self._begun = True
+
+    @property
+    def _marks_file(self) -> Path:
+        return stage_folder(self.run_dir, self.stage).partial / KEPT / "log.json"
+
+    def _keep_marks(self, before: int | None = None) -> None:
+        """Mark what has been logged, so that a resumed attempt notices damage; of this part only the steps
+        before ``before``, where those after it are about to be replaced."""
+        if self._marks_file.parents[1].is_dir():
+            self._marks_file.parent.mkdir(exist_ok=True)
+            marks = mark_log(self.run_dir, self.stage, self.part_name, before)
+            write_whole(self._marks_file, sealed_text(marks.model_dump()))
 
     def _key(self) -> dict[str, str]:
         return {"stage": self.stage, "part": self.part_name} if self.part_name else {"stage": self.stage}

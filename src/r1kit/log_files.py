@@ -83,17 +83,37 @@ def whole_rows(file: Path) -> list[tuple[Line, dict[str, Any]]]:
     return found
 
 
-def mark_log(run_dir: Path, stage: str) -> LogMark:
-    """The marks of what a stage has logged."""
+def mark_log(run_dir: Path, stage: str, part: str = "", before: int | None = None) -> LogMark:
+    """The marks of what a stage has logged; of its part ``part`` only of the steps before ``before``, where
+    that is given."""
+
+    def stays(of_part: str, step: int) -> bool:
+        return before is None or of_part != part or step < before
+
     rows = [
-        (_order(row), _row_hash(row)) for _, row in whole_rows(run_dir / METRICS) if row["stage"] == stage
+        (_order(row), _row_hash(row))
+        for _, row in whole_rows(run_dir / METRICS)
+        if row["stage"] == stage and stays(*_order(row))
     ]
-    hashes = [digest for _, digest in sorted(rows, key=lambda pair: pair[0])]
+    hashes = [digest for _, digest in sorted(rows)]
+    samples = mark_files(run_dir / SAMPLES / stage)
     return LogMark(
         rows="".join(digest[:_SHORT] for digest in hashes),
         sha256=hash_text("\n".join(hashes)),
-        samples=mark_files(run_dir / SAMPLES / stage),
+        samples={name: mark for name, mark in samples.items() if stays(*_place(name))},
     )
+
+
+def kept_damages(run_dir: Path, stage: str, mark: LogMark) -> Iterator[str]:
+    """What is wrong with rows and rollouts of an unfinished stage, whose log may have grown since it was
+    marked."""
+    missing = Counter(_cut(mark.rows))
+    for _, row in whole_rows(run_dir / METRICS):
+        if row["stage"] == stage:
+            missing[_row_hash(row)[:_SHORT]] -= 1
+    if count := sum(left for left in missing.values() if left > 0):
+        yield f"{run_dir / METRICS}: of the rows that stage {stage} wrote {count} are missing or changed"
+    yield from mark_damages(run_dir / SAMPLES / stage, mark.samples, "the stage")
 
 
 def log_damages(run_dir: Path, stage: str, mark: LogMark) -> Iterator[str]:
@@ -173,6 +193,13 @@ def _explained(error: str) -> str:
 
 def _order(row: dict[str, Any]) -> tuple[str, int]:
     return str(row.get("part", "")), int(row.get("step", -1))
+
+
+def _place(sample: str) -> tuple[str, int]:
+    """Part and step of a file of rollouts."""
+    part, _, name = sample.rpartition("/")
+    step = name.removeprefix("step_").partition(".")[0]
+    return part, int(step) if step.isdigit() else -1
 
 
 def _row_hash(row: dict[str, Any]) -> str:

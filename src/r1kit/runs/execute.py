@@ -231,6 +231,7 @@ class _Stages:
             out = folder.partial
             owners, outputs = record.owners(), dict(self.outputs)
             ctx = Context(run_dir, stage.name, out, record.seed, self.runtime, log, outputs, owners)
+            log.check_kept()
             record = _work(stage, ctx, folder, record)
             folder.write(record)
         folder.finish()

@@ -85,9 +85,9 @@ def finished_damages(run_dir: Path, name: str) -> Iterator[str]:
 
 def raise_damages(run_dir: Path, found: Sequence[str]) -> NoReturn:
     """Raise DamageError with the list of what is damaged and what the user may do."""
-    names = (folder.name for folder in stage_folders(run_dir) if f"{folder.final}/" in found[0])
-    stage = next(names, "STAGE")
     listed = "\n  ".join(found)
+    names = [folder.name for folder in stage_folders(run_dir)]
+    stage = next((name for name in names if f"/{name}/" in listed or f"stage {name} " in listed), "STAGE")
     raise DamageError(
         f"{run_dir} is damaged:\n  {listed}\nBring back a copy of what is named, or redo the stage that "
         f"wrote it (r1kit run RECIPE --from {stage})."

@@ -59,7 +59,14 @@ def make_stage(run_dir, name, kind, finished, inputs=(), config=None, **reports)
     record |= {"seed": 0, "files": {}, "setting": {}}
     if reports:
         (folder / "report.json").write_text(json.dumps(reports))
+    (folder / "stage.json").write_text(json.dumps({**record, "outputs": {}}))
+    mark(folder)
+
+
+def mark(folder):
+    """Write into a stage's record what its folder holds now."""
     outputs = {file: mark.model_dump() for file, mark in mark_outputs(folder).items()}
+    record = json.loads((folder / "stage.json").read_text())
     (folder / "stage.json").write_text(json.dumps({**record, "outputs": outputs}))
 
 
@@ -79,6 +86,7 @@ def finished_run(tmp_path):
         evaluation({"R1-Zero": replace(model_figures(0.8125), tasks=tasks)}),
     )
     (run_dir / "stages/table/model/config.json").unlink()
+    mark(run_dir / "stages/table")
     (run_dir / "env.json").write_text(json.dumps({"command": "r1kit run recipes/mini.yaml"}))
     return run_dir
 
@@ -125,6 +133,7 @@ def test_the_card_names_a_prediction_layer_that_was_not_trained_with_the_rest(
     run_dir = tmp_path / "run"
     make_stage(run_dir, "made", stage, 1, config={"training": training} if training else {"steps": 3})
     (run_dir / "stages/made/model/config.json").write_text(json.dumps({"num_nextn_predict_layers": layers}))
+    mark(run_dir / "stages/made")
     card = (export_model(run_dir, "made", tmp_path / "given") / "README.md").read_text()
     assert ("without its multi-token-prediction layer" in card) == stale
 

@@ -157,6 +157,8 @@ def require_read_files(run_dir: Path, stage: FinishedStage) -> None:
     found = list(mark_damages(stage.folder, marks, "the stage"))
     if stage.record.log is not None:
         found += log_damages(run_dir, stage.name, stage.record.log)
+        if not marks and (stage.folder / REPORT).exists():
+            found.append(f"{stage.folder / REPORT}: not written by the stage")
     if found:
         listed = "\n  ".join(found)
         raise DamageError(

@@ -25,11 +25,11 @@ _SHORT = 8  # hexadecimal digits of the mark of one row
 
 class LogMark(Config):
     """What a stage logged: ``rows`` has eight digits for each of its rows of metrics, in the order of part
-    and step, ``sha256`` is one hash for all of them, and ``samples`` the marks of its files in samples/.
+    and step, ``digest`` is one hash for all of them, and ``samples`` the marks of its files in samples/.
     Times are left out."""
 
     rows: str
-    sha256: str
+    digest: str
     samples: dict[str, FileMark]
 
 
@@ -99,7 +99,7 @@ def mark_log(run_dir: Path, stage: str, part: str = "", before: int | None = Non
     samples = mark_files(run_dir / SAMPLES / stage)
     return LogMark(
         rows="".join(digest[:_SHORT] for digest in hashes),
-        sha256=hash_text("\n".join(hashes)),
+        digest=hash_text("\n".join(hashes)),
         samples={name: mark for name, mark in samples.items() if stays(*_place(name))},
     )
 
@@ -146,7 +146,7 @@ def _row_damages(file: Path, stage: str, mark: LogMark) -> Iterator[str]:
         yield line.error or f"{file}:{line.number}: not a row that stage {stage} wrote"
     if (count := missing.total()) > foreign:
         yield f"{file}: of the rows that stage {stage} wrote {count - foreign} are missing"
-    elif not foreign and hash_text("\n".join(d for _, d in sorted(hashes))) != mark.sha256:
+    elif not foreign and hash_text("\n".join(d for _, d in sorted(hashes))) != mark.digest:
         yield f"{file}: the rows of stage {stage} are not those that it wrote"
 
 

@@ -376,7 +376,7 @@ def means_the_same(one: bytes, other: bytes) -> bool:
 def test_whatever_is_damaged_a_run_is_identical_or_refused(
     part: int, finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """About 300 mutations of every file of a small finished run: verify names the file, and a run that goes on
+    """About 300 mutations of the files of a small finished run: verify names the file, and a run that goes on
     has the same results."""
     rng, wanted = random.Random(part), results(finished)
     recipe, tried = recipe_of(finished.parent), 0

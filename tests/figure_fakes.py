@@ -88,6 +88,10 @@ def write_stage(
         "stage": kind,
         "name": name,
         "config": config,
+        "seed": 0,
+        "files": {},
+        "setting": {},
+        "outputs": {},
         "inputs": {name: "0" for name in inputs},
         "seconds": seconds,
     }

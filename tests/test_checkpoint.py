@@ -2,6 +2,7 @@
 anyway."""
 
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -215,6 +216,70 @@ def test_the_state_of_another_run_is_not_taken(tmp_path: Path) -> None:
             with pytest.raises(StateError, match="belongs to another run or to another configuration"):
                 read(owners)
         assert read(("b",)) == read(("a", "b")) == read(()) == {"step": 5}
+
+
+def saved_in(run: Path, part: str, step: int = 5, owner: str = "a") -> Path:
+    """The folder of a part of a stage's, with a saved state."""
+    stage, _, inner = part.partition("/")
+    folder = run / "stages" / f"{stage}.partial" / inner
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint.save(folder, linear(step), [], {"step": step}, owners=(owner,))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "says"),
+    [
+        ("distill/sft", "distill", r"it belongs to part sft of stage distill, not to stage distill$"),
+        ("distill", "distill/sft", r"it belongs to stage distill, not to part sft of stage distill$"),
+        (
+            "judges/helpful",
+            "judges/safety",
+            r"part helpful of stage judges, not to part safety of stage judges",
+        ),
+        ("zero", "reasoning", r"it belongs to stage zero, not to stage reasoning$"),
+    ],
+)
+def test_a_state_of_another_part_or_stage_is_refused_with_both_names(
+    source: str, target: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Even where both have one owner, as the parts of a stage do."""
+    here, there = saved_in(tmp_path, target), saved_in(tmp_path, source, 9)
+    moved = here / checkpoint.FOLDER / "step_00000009"
+    shutil.copytree(newest(there), moved)
+    assert re.search(says, checkpoint.damage_of(moved, ("a",)) or "")
+    assert checkpoint.damage_of(moved, ()) and checkpoint.damage_of(newest(there), ("a",)) is None
+    found = linear()
+    assert checkpoint.restore(here, found, [], owners=("a",)) == {"step": 5}  # its own, with a warning
+    assert "it belongs to" in capsys.readouterr().err
+    assert torch.equal(found.weight, torch.full((2, 2), 5.0))  # type: ignore[arg-type]
+    shutil.rmtree(here / checkpoint.FOLDER)
+    shutil.copytree(there / checkpoint.FOLDER, here / checkpoint.FOLDER)
+    with pytest.raises(StateError, match=r"(?s)no saved state can be trusted:.*it belongs to.*--from"):
+        checkpoint.restore(here, found, [], owners=("a",))
+
+
+def test_a_run_that_was_moved_goes_on(tmp_path: Path) -> None:
+    saved_in(tmp_path / "one", "distill/sft")
+    (tmp_path / "one").rename(tmp_path / "other")
+    here = tmp_path / "other/stages/distill.partial/sft"
+    assert checkpoint.progress_of(here, ("a",)) == {"step": 5}
+
+
+def test_a_state_in_the_folder_of_another_step_is_refused(tmp_path: Path) -> None:
+    here = saved_in(tmp_path, "zero", 3)
+    newest(here).rename(here / checkpoint.FOLDER / "step_00000009")
+    with pytest.raises(StateError, match=r"it is the state of step 3, in the folder of another step"):
+        checkpoint.progress_of(here, ("a",))
+
+
+@pytest.mark.parametrize("file", [checkpoint.FILE, checkpoint.MANIFEST])
+def test_a_file_of_another_states_folder_is_noticed(file: str, tmp_path: Path) -> None:
+    for step in (6, 9):
+        checkpoint.save(tmp_path, linear(step), [], {"step": step}, owners=("a",))
+    six, nine = sorted((tmp_path / checkpoint.FOLDER).iterdir())
+    shutil.copy(six / file, nine / file)
+    assert checkpoint.damage_of(nine, ("a",)) and checkpoint.progress_of(tmp_path, ("a",)) == {"step": 6}
 
 
 def test_leftovers_of_a_killed_save_are_no_state_and_go_with_the_next_one(tmp_path: Path) -> None:

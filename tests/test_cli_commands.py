@@ -33,7 +33,7 @@ from r1kit.model.decoder import LanguageModel
 from r1kit.model.huggingface import save_pretrained
 from r1kit.recipe.layers import read_layers
 from r1kit.recipe.recipe import build
-from r1kit.records import find_model, stage_folder
+from r1kit.records import find_model, mark_outputs, stage_folder
 from r1kit.runs.execute import run
 from r1kit.runtime import RUNTIMES
 from r1kit.stages.stage import StagePlan
@@ -61,13 +61,22 @@ def make_stage(run_dir, name, kind, finished, inputs=(), config=None, **reports)
         "stage": kind,
         "name": name,
         "config": config or {"tokens": 5},
-        "inputs": dict.fromkeys(inputs, "x"),
+        "inputs": {name: stage_folder(run_dir, name).record_hash() for name in inputs},
         "seconds": 61.0,
     }
     record |= {"finished": finished, "versions": {"torch": "2.13.0"}}
-    (folder / "stage.json").write_text(json.dumps(record))
+    record |= {"seed": 0, "files": {}, "setting": {}}
     if reports:
         (folder / "report.json").write_text(json.dumps(reports))
+    (folder / "stage.json").write_text(json.dumps({**record, "outputs": {}}))
+    mark(folder)
+
+
+def mark(folder):
+    """Write into a stage's record what its folder holds now."""
+    outputs = {file: mark.model_dump() for file, mark in mark_outputs(folder).items()}
+    record = json.loads((folder / "stage.json").read_text())
+    (folder / "stage.json").write_text(json.dumps({**record, "outputs": outputs}))
 
 
 @pytest.fixture
@@ -86,6 +95,7 @@ def finished_run(tmp_path):
         evaluation({"R1-Zero": replace(model_figures(0.8125), tasks=tasks)}),
     )
     (run_dir / "stages/table/model/config.json").unlink()
+    mark(run_dir / "stages/table")
     (run_dir / "env.json").write_text(json.dumps({"command": "r1kit run recipes/mini.yaml"}))
     return run_dir
 
@@ -132,6 +142,7 @@ def test_the_card_names_a_prediction_layer_that_was_not_trained_with_the_rest(
     run_dir = tmp_path / "run"
     make_stage(run_dir, "made", stage, 1, config={"training": training} if training else {"steps": 3})
     (run_dir / "stages/made/model/config.json").write_text(json.dumps({"num_nextn_predict_layers": layers}))
+    mark(run_dir / "stages/made")
     card = (export_model(run_dir, "made", tmp_path / "given") / "README.md").read_text()
     assert ("without its multi-token-prediction layer" in card) == stale
 

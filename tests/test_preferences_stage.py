@@ -354,7 +354,7 @@ def test_annotators_labellers_and_scorers_of_ones_own(
             score_by(load_scorer(f"my_judge.py:{name}"), name, problem, ["a", "b"])
     with pytest.raises(R1kitError, match=r"my_judge\.py:shorter returned \[-6, -3\].*return True \(safe\)"):
         list(load_labeller("my_judge.py:shorter", {})(groups[:1], random.Random(0)))
-    with pytest.raises(ConfigError, match="NUMBER: this is the value .*; a judge of answers is a function"):
+    with pytest.raises(ConfigError, match=r"NUMBER: this is the value .*; a judge of answers is a function"):
         load_scorer("my_judge.py:NUMBER")
     with pytest.raises(ConfigError, match="annotators of your own take no options"):
         load_annotator("my_judge.py:shorter", {"noise": 1}, no_models)

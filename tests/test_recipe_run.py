@@ -17,6 +17,7 @@ from rich.console import Console
 from waiting import LIMIT_S, wait_until
 
 from r1kit.config import ConfigError
+from r1kit.marks import seal
 from r1kit.recipe.layers import read_layers
 from r1kit.recipe.recipe import build
 from r1kit.runs.execute import InterruptedRunError, StageError, run
@@ -143,7 +144,7 @@ def test_stage_made_again_changes_those_that_read_it(recipe):
     tiny = recipe(THREE)
     execute(tiny)
     file = tiny.run_dir / "stages/zero/stage.json"
-    file.write_text(json.dumps({**record(tiny, "zero"), "seconds": 99}))
+    file.write_text(json.dumps(seal({**record(tiny, "zero"), "seconds": 99.0})))
     with pytest.raises(ConfigError, match="last: its input @zero was made again"):
         execute(tiny)
 

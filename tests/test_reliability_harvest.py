@@ -1,6 +1,7 @@
 """Data that a model writes: a harvest that was killed goes on where it was, and no problem is lost or
 repeated."""
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -42,10 +43,18 @@ def engine(calls_left: int = -1) -> Mortal:
     return made
 
 
-def run(out: Path, engine: NativeEngine, seed: int = 3) -> list[list[Rollout]]:
+warnings: list[str] = []
+
+
+def run(
+    out: Path, engine: NativeEngine, seed: int = 3, owners: tuple[str, ...] = ("me",), name: str = "model"
+) -> list[list[Rollout]]:
     out.mkdir(exist_ok=True)
-    ctx: Any = SimpleNamespace(out=out)
-    return harvest(ctx, "reasoning", engine, CHAT, PROBLEMS, SAMPLING, seed)
+    ctx: Any = SimpleNamespace(out=out, identities=owners, log=SimpleNamespace(info=warnings.append))
+    folder = out.parent / name
+    folder.mkdir(exist_ok=True)
+    (folder / "weights").write_text(name)
+    return harvest(ctx, "reasoning", folder, engine, CHAT, PROBLEMS, SAMPLING, seed)
 
 
 def same(one: list[list[Rollout]], other: list[list[Rollout]]) -> bool:
@@ -65,6 +74,7 @@ def same(one: list[list[Rollout]], other: list[list[Rollout]]) -> bool:
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    warnings.clear()
     monkeypatch.setattr(module, "CHUNK", 4)
 
 
@@ -101,3 +111,48 @@ def test_a_chunk_that_is_not_what_was_written_is_sampled_again(how: str, tmp_pat
     again = engine()
     assert same(run(tmp_path / "a", again, seed=3), wanted)
     assert again.asked == (len(PROBLEMS) if how == "another seed" else 4)
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ("model", "it is of another model"),
+        ("owner", "it is of another run or configuration"),
+        ("place", "it is of another chunk, problems, prompts"),
+        ("rows", "its rows are not those that were written"),
+        ("head", "its first line is damaged"),
+        ("bytes", "it cannot be read"),
+    ],
+)
+def test_a_foreign_or_damaged_chunk_is_named_and_sampled_again(how: str, says: str, tmp_path: Path) -> None:
+    wanted = run(tmp_path / "a", engine())
+    assert warnings == []
+    files = sorted((tmp_path / "a" / SAMPLED).iterdir())
+    head, _, body = files[0].read_text().partition("\n")
+    if how == "model":
+        run(tmp_path / "b", engine(), name="another")
+        shutil.copytree(tmp_path / "b" / SAMPLED, tmp_path / "a" / SAMPLED, dirs_exist_ok=True)
+    elif how == "owner":
+        run(tmp_path / "b", engine(), owners=("you", "me"))
+        shutil.copytree(tmp_path / "b" / SAMPLED, tmp_path / "a" / SAMPLED, dirs_exist_ok=True)
+    elif how == "place":
+        shutil.copy(files[1], files[0])
+    elif how == "rows":
+        files[0].write_text(f"{head}\n{body.replace('0', '1', 1)}")
+    elif how == "head":
+        files[0].write_text(f"{head[:40]}\n{body}")
+    else:
+        files[0].write_bytes(b"\xff" + files[0].read_bytes())
+    warnings.clear()
+    again = engine()
+    assert same(run(tmp_path / "a", again), wanted)
+    chunks = len(files) if how in ("model", "owner") else 1
+    assert len(warnings) == chunks and f"{files[0]}: {says}" in warnings[0]
+    assert again.asked == (len(PROBLEMS) if chunks > 1 else 4)
+
+
+def test_the_chunks_of_an_accepted_owner_are_used(tmp_path: Path) -> None:
+    wanted = run(tmp_path / "a", engine(), owners=("before",))
+    again = engine()
+    assert same(run(tmp_path / "a", again, owners=("now", "before")), wanted)
+    assert again.asked == 0 and warnings == []

@@ -104,7 +104,8 @@ def run_dir(tmp_path: Path) -> Path:
 def put_stage(
     folder: Path, kind: str, name: str, config: dict[str, Any], seconds: float, **more: Any
 ) -> None:
-    record = {"stage": kind, "name": name, "config": config, "seconds": seconds, **more}
+    blank = {"seed": 0, "inputs": {}, "files": {}, "setting": {}, "outputs": {}, "finished": 1.0}
+    record = {**blank, "stage": kind, "name": name, "config": config, "seconds": seconds, **more}
     put(folder, name, "stage.json", record)
 
 

@@ -92,7 +92,11 @@ def run(tmp_path, rows, **options):
     (tmp_path / "problems.jsonl").write_text("\n".join(map(json.dumps, rows)))
     said = []
     ctx = SimpleNamespace(
-        out=tmp_path, path=lambda name: tmp_path / name, seed=0, log=SimpleNamespace(info=said.append)
+        out=tmp_path,
+        path=lambda name: tmp_path / name,
+        seed=0,
+        identities=(),
+        log=SimpleNamespace(info=said.append),
     )
     UnitTests(problems="problems.jsonl", model="m", **options).run(ctx)
     written = [json.loads(line) for line in (tmp_path / "data.jsonl").read_text().splitlines()]

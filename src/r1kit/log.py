@@ -25,6 +25,8 @@ from rich.text import Text
 from r1kit.config import R1kitError
 from r1kit.files import open_to_append, remove_named, sync, write_whole
 from r1kit.interruption import Interruption
+from r1kit.log_files import METRICS, SAMPLES, LogMark, kept_damages, mark_log, read_metrics, whole_rows
+from r1kit.records import KEPT, read_typed, sealed_text, stage_folder
 
 # What the progress line shows, in this order, where a stage reports it: (metric, word on the screen).
 HEADLINES = (
@@ -38,7 +40,7 @@ HEADLINES = (
     ("accuracy", "accuracy"),
     ("progress", "done"),
 )
-SAMPLES = re.compile(r"step_(\d{6,})\.jsonl")  # the names of rollout files
+STEP_FILE = re.compile(r"step_(\d{6,})\.jsonl")  # the names of rollout files
 PLAIN_LINES_PER_STAGE = 20  # where the output is not a terminal
 
 
@@ -135,6 +137,13 @@ class Log:
             )
         if self.metrics_file.exists():
             sync(self.metrics_file)
+            self._keep_marks()
+
+    def check_kept(self) -> None:
+        """Check what an earlier attempt of the stage logged. Raises R1kitError naming what is damaged."""
+        marks = read_typed(LogMark, self._marks_file, "Redo the stage with --from.")
+        if marks is not None and (found := list(kept_damages(self.run_dir, self.stage, marks))):
+            raise R1kitError("\n".join([*found, "Bring back a copy, or redo the stage with --from."]))
 
     def info(self, text: str) -> None:
         """Print one line for the user."""
@@ -157,37 +166,35 @@ class Log:
         return path
 
     def truncate_from(self, step: int) -> None:
-        """Remove this stage's rows and rollouts of ``step`` and later, and a torn last line."""
+        """Remove this stage's rows and rollouts of ``step`` and later, and a torn last line. Raises
+        R1kitError naming a line that is damaged."""
         key = self._key()
-        if self.metrics_file.exists():
-            kept = []
-            lines = self.metrics_file.read_text(encoding="utf-8").splitlines(keepends=True)
-            for line in lines:
-                row = _parse(line)
-                if row is None:
-                    continue
-                mine = all(row.get(name) == value for name, value in key.items()) and ("part" in row) == (
-                    "part" in key
-                )
-                if not (mine and row.get("step", -1) >= step):
-                    kept.append(line)
-            if len(kept) != len(lines):
-                write_whole(self.metrics_file, "".join(kept))
+        lines = read_metrics(self.metrics_file)
+        kept = []
+        for line, row in whole_rows(self.metrics_file):
+            mine = all(row.get(name) == value for name, value in key.items()) and ("part" in row) == (
+                "part" in key
+            )
+            if not (mine and row["step"] >= step):
+                kept.append(line.content)
+        if len(kept) != len(lines):
+            write_whole(self.metrics_file, b"".join(kept).decode())
         for path in self.samples_dir.glob("step_*.jsonl"):
-            number = SAMPLES.fullmatch(path.name)
+            number = STEP_FILE.fullmatch(path.name)
             if number and int(number[1]) >= step:
                 path.unlink()
 
     def forget(self) -> None:
-        """Remove all that this stage has ever logged, its parts included, and nothing else."""
-        if self.metrics_file.exists():
-            lines = self.metrics_file.read_text(encoding="utf-8").splitlines(keepends=True)
-            rows = [(line, _parse(line)) for line in lines]
-            write_whole(
-                self.metrics_file,
-                "".join(line for line, row in rows if row is not None and row.get("stage") != self.stage),
-            )
-        remove_named(self.run_dir / "samples" / self.stage, SAMPLES)
+        """Remove all that this stage has ever logged, its parts and damaged lines included, and nothing else.
+        Raises R1kitError naming a damaged line that may be another stage's."""
+        lines = read_metrics(self.metrics_file)
+        kept = [line for line in lines if not line.torn and not line.is_of(self.stage)]
+        for line in kept:
+            if line.row is None:
+                raise R1kitError(line.error)
+        if len(kept) != len(lines):
+            write_whole(self.metrics_file, b"".join(line.content for line in kept).decode())
+        remove_named(self.run_dir / SAMPLES / self.stage, STEP_FILE)
 
     def close(self) -> None:
         """Leave the last progress line on the screen. Raises R1kitError where rows could not be written."""
@@ -198,11 +205,11 @@ class Log:
 
     @property
     def metrics_file(self) -> Path:
-        return self.run_dir / "metrics.jsonl"
+        return self.run_dir / METRICS
 
     @property
     def samples_dir(self) -> Path:
-        return self.run_dir / "samples" / self.stage / self.part_name
+        return self.run_dir / SAMPLES / self.stage / self.part_name
 
     def _write_waiting(self) -> OSError | None:
         """Append the rows that wait. Where the disk refuses, the file is left as it was, and the error is
@@ -232,8 +239,21 @@ class Log:
 
     def _begin(self, step: int) -> None:
         if not self._begun:
+            self._keep_marks(step)
             self.truncate_from(step)
             self._begun = True
+
+    @property
+    def _marks_file(self) -> Path:
+        return stage_folder(self.run_dir, self.stage).partial / KEPT / "log.json"
+
+    def _keep_marks(self, before: int | None = None) -> None:
+        """Mark what has been logged, so that a resumed attempt notices damage; of this part only the steps
+        before ``before``, where those after it are about to be replaced."""
+        if self._marks_file.parents[1].is_dir():
+            self._marks_file.parent.mkdir(exist_ok=True)
+            marks = mark_log(self.run_dir, self.stage, self.part_name, before)
+            write_whole(self._marks_file, sealed_text(marks.model_dump()))
 
     def _key(self) -> dict[str, str]:
         return {"stage": self.stage, "part": self.part_name} if self.part_name else {"stage": self.stage}
@@ -337,14 +357,3 @@ def _plain(value: Any) -> Any:
     raise TypeError(
         f"{type(value).__name__} cannot be kept in samples/: give numbers, text, lists or mappings"
     )
-
-
-def _parse(line: str) -> dict[str, Any] | None:
-    """The row of a whole line, None for a torn one."""
-    if not line.endswith("\n"):
-        return None
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return None
-    return row if isinstance(row, dict) else None

@@ -2,22 +2,35 @@
 
 A stage works in ``stages/NAME.partial``. When it has finished, the folder is renamed to ``stages/NAME``. The
 folder has the stage's record: what the result depends on, and the size and hash of every file. Only
-``StageFolder`` reads and writes records; it raises ``DamageError`` for a record that cannot be read."""
+``StageFolder`` reads and writes records. A record holds its own hash. One that cannot be read, lacks a key,
+has a value of another type or does not fit its hash is a ``DamageError``. A record without a hash is from an
+older r1kit: it is read, with a warning, if it has the keys that every record has."""
 
+import functools
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from r1kit.config import Config, ConfigError, R1kitError, describe, suggest
 from r1kit.files import hash_file, hash_text, is_temporary, remove_at_once, rename_whole, write_whole
+from r1kit.log_files import LogMark
+from r1kit.marks import OWN_HASH, FileMark, files_below, mark_damages, mark_files, seal, seal_damage
 
 STATES = "train_state"  # folder of training state (train/checkpoint.py)
 SAMPLED = "sampled"  # rollouts of a stage that makes data, chunk by chunk (stages/sampling.py)
+KEPT = "kept_marks"  # marks of what a resumed attempt of a stage reads again (stages/kept.py)
+EXPORTED = "r1kit.json"  # marks of an exported model's files
 
+T = TypeVar("T", bound=Config)
+
+_NEEDED = ("stage", "name", "config", "seed", "inputs", "files", "setting")  # keys of every record
+_DEEPEST = 4  # folders of a stage above its models
+_READ_WITH_MODEL = (".json", ".safetensors", ".jinja", ".model", ".txt", ".bin")  # kinds of a model's files
 _RECORD = "stage.json"
 _ALLOWED = "allowed.json"
 _PARTIAL = ".partial"
@@ -32,16 +45,10 @@ class DamageError(R1kitError):
     """A file of a run is missing or is not as r1kit wrote it. The text names the file and the fix."""
 
 
-class FileMark(Config):
-    """What a stage recorded of one of its files."""
-
-    bytes: int
-    sha256: str
-
-
 class AllowedChange(Config):
-    """A change that --allow-change accepted: when (seconds since 1970), what had changed, and the identity
-    that was accepted with it (of a finished stage the new one, of an unfinished stage the one before)."""
+    """A change that --allow-change accepted: when (seconds since 1970), what had changed, and the hash
+    that was accepted with it: of a finished stage that of its new identity, of an unfinished one the owner of
+    its work so far."""
 
     at: float
     differences: tuple[str, ...]
@@ -67,8 +74,8 @@ class Identity(Config):
 
 class StageRecord(Identity):
     """A stage's record: its identity, the ``setting`` its bits depend on besides (runs/provenance.py), and
-    how its work went. ``outputs`` and ``finished`` are there when it has finished; times are seconds since
-    1970, ``seconds`` the time of all attempts together."""
+    how its work went. ``outputs``, ``log`` (None from an older r1kit) and ``finished`` are there when it has
+    finished; times are seconds since 1970, ``seconds`` the time of all attempts together."""
 
     setting: dict[str, Any] = {}
     allowed: tuple[AllowedChange, ...] = ()
@@ -78,7 +85,23 @@ class StageRecord(Identity):
     peak_rss_mb: float | None = None
     versions: dict[str, str] = {}
     outputs: dict[str, FileMark] = {}
+    log: LogMark | None = None
     finished: float | None = None
+
+    def owner(self) -> str:
+        """The owner of the stage's unfinished work: one hash for its identity and its setting."""
+        return hash_text(json.dumps([self.digest(), self.setting], sort_keys=True))
+
+    def owners(self) -> tuple[str, ...]:
+        """The owners whose unfinished work the stage continues: itself, and those that --allow-change
+        accepted."""
+        return (self.owner(), *(change.identity for change in self.allowed))
+
+
+class _Changes(Config):
+    """The content of a list of accepted changes, without its hash."""
+
+    changes: tuple[AllowedChange, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +119,19 @@ class StageFolder:
         return self.final.with_name(self.final.name + _PARTIAL)
 
     def finished(self) -> StageRecord | None:
-        """The record of the finished stage, None where there is none. Raises DamageError."""
-        return _read_record(self.final)
+        """The record of the finished stage, None where there is none. Raises DamageError, also for a folder
+        that has lost its record."""
+        record = _read_record(self.final, self.name, (*_NEEDED, "outputs", "finished"))
+        if record is not None and record.finished is None:
+            fix = _redo(self.final, "a stage's record")
+            raise DamageError(
+                f"{self.final / _RECORD}: damaged: finished: null, in the folder of a finished stage\n{fix}"
+            )
+        return record
 
     def begun(self) -> StageRecord | None:
-        """The record of the stage that has begun and not finished. Raises DamageError."""
-        return _read_record(self.partial)
+        """The record of the stage that has begun and not finished. Raises DamageError as ``finished``."""
+        return _read_record(self.partial, self.name, _NEEDED)
 
     def begin(self, record: StageRecord) -> None:
         """Make the partial folder with its first record."""
@@ -117,8 +147,7 @@ class StageFolder:
 
     def write(self, record: StageRecord) -> None:
         """Replace the record of the unfinished stage."""
-        text = json.dumps(record.model_dump(mode="json", exclude_unset=True), indent=2, ensure_ascii=False)
-        write_whole(self.partial / _RECORD, text + "\n")
+        write_whole(self.partial / _RECORD, sealed_text(record.model_dump(mode="json")))
 
     def finish(self) -> None:
         """Give the partial folder its final name: whole, also after a power cut."""
@@ -162,21 +191,14 @@ class StageFolder:
 
     def allowed(self) -> tuple[AllowedChange, ...]:
         """The changes that were accepted since the stage finished. Raises DamageError."""
-        file = self.final / _ALLOWED
-        try:
-            return _CHANGES.validate_json(file.read_bytes())
-        except (FileNotFoundError, NotADirectoryError):
-            return ()
-        except ValidationError as error:
-            raise _damaged(file, "the list of accepted changes", error) from None
+        fix = _redo(self.final, "the list of accepted changes")
+        found = read_typed(_Changes, self.final / _ALLOWED, fix)
+        return found.changes if found is not None else ()
 
     def allow(self, change: AllowedChange) -> None:
         """Accept a change of the finished stage. Its record stays as it is, since others hold its hash."""
         changes = [known.model_dump(mode="json") for known in (*self.allowed(), change)]
-        write_whole(self.final / _ALLOWED, json.dumps(changes, indent=2, ensure_ascii=False) + "\n")
-
-
-_CHANGES = TypeAdapter(tuple[AllowedChange, ...])
+        write_whole(self.final / _ALLOWED, sealed_text({"changes": changes}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,26 +249,14 @@ def record_hashes(run_dir: Path) -> dict[str, str]:
     return {f"{file.parent.name}/{file.name}": hash_file(file) for file in files if file.is_file()}
 
 
-def mark_files(folder: Path) -> dict[str, FileMark]:
+def mark_outputs(folder: Path) -> dict[str, FileMark]:
     """Size and SHA-256 of every file that a stage has written, by its path below ``folder``."""
-    paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*"))}
-    return {
-        name: FileMark(bytes=path.stat().st_size, sha256=hash_file(path))
-        for name, path in paths.items()
-        if path.is_file() and name not in (_RECORD, _ALLOWED)
-    }
+    return mark_files(folder, (_RECORD, _ALLOWED))
 
 
 def damages(folder: Path, record: StageRecord) -> Iterator[str]:
     """What is wrong with the files that a finished stage recorded, each with its name."""
-    for name, mark in record.outputs.items():
-        path = folder / name
-        if not path.is_file():
-            yield f"{path}: missing"
-        elif (size := path.stat().st_size) != mark.bytes:
-            yield f"{path}: {size} bytes, {mark.bytes} were written"
-        elif hash_file(path) != mark.sha256:
-            yield f"{path}: its SHA-256 is not that of what the stage wrote"
+    return mark_damages(folder, record.outputs, "the stage")
 
 
 def refuse_foreign(folders: Iterable[StageFolder]) -> None:
@@ -266,6 +276,16 @@ def foreign_files(folder: Path, record: StageRecord) -> list[str]:
     paths = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
     there = {path.relative_to(folder).as_posix() for path in paths if not is_temporary(path.name)}
     return sorted(there - {_RECORD, _ALLOWED, *record.outputs})
+
+
+def part_of(folder: Path) -> str:
+    """The part of a run that a folder of an unfinished stage is, by its path: "distill/sft" of
+    runs/mini/stages/distill.partial/sft; "" for a folder that is not in a run."""
+    parts = folder.absolute().parts
+    for place in range(len(parts) - 1, 0, -1):
+        if parts[place - 1] == "stages" and parts[place].endswith(_PARTIAL):
+            return "/".join([parts[place].removesuffix(_PARTIAL), *parts[place + 1 :]])
+    return ""
 
 
 def is_model(folder: Path) -> bool:
@@ -300,18 +320,71 @@ def find_stage_with_model(run_dir: Path, name: str | None) -> FinishedStage:
 
 def find_model(run_or_model: Path, stage: str | None = None) -> Path:
     """The model's folder that the user means: the folder itself, or that of a run's stage. Raises ConfigError
-    where there is none."""
+    where there is none, and DamageError where it is not as r1kit wrote it."""
     if not run_or_model.is_dir():
         raise ConfigError(f"{run_or_model}: no such folder")
-    if is_model(run_or_model):
-        return run_or_model
-    return find_stage_with_model(run_or_model, stage).model
+    model = run_or_model if is_model(run_or_model) else find_stage_with_model(run_or_model, stage).model
+    check_model(model)
+    return model
+
+
+def check_model(model: Path) -> None:
+    """Hash a model's files, if it is a finished stage's or was exported by r1kit; a folder from elsewhere has
+    no hashes and is used as it is. Raises DamageError naming every file that is not as it was written."""
+    found = list(_model_damages(model))
+    if found:
+        listed = "\n  ".join(found)
+        raise DamageError(
+            f"{model}: this model is not as r1kit wrote it:\n  {listed}\nBring back a copy, or make it again "
+            "(r1kit run RECIPE --from STAGE, or r1kit export)."
+        )
+
+
+def _model_damages(model: Path) -> Iterator[str]:
+    fix = "This file lists an exported model's files. Bring back a copy, or export the model again."
+    exported = read_typed(_Exported, model / EXPORTED, fix, ("files", OWN_HASH))
+    if exported is not None:
+        yield from mark_damages(model, exported.files, "r1kit export")
+        yield from _added(model, exported.files, (EXPORTED,))
+        return
+    # A model is a stage's folder "model", or one of another name or depth (distill/sft/model).
+    for folder in list(model.absolute().parents)[:_DEEPEST]:
+        if folder.parent.name == "stages" and (record := StageFolder(folder).finished()) is not None:
+            prefix = f"{model.absolute().relative_to(folder).as_posix()}/"
+            outputs = {
+                name.removeprefix(prefix): mark
+                for name, mark in record.outputs.items()
+                if name.startswith(prefix)
+            }
+            yield from mark_damages(model, outputs, "the stage")
+            yield from _added(model, outputs)
+            return
+
+
+def _added(model: Path, marks: Mapping[str, FileMark], known: Sequence[str] = ()) -> Iterator[str]:
+    """Files of a kind that is read with a model which nothing of r1kit's wrote."""
+    for name, path in files_below(model).items():
+        if path.suffix in _READ_WITH_MODEL and name not in marks and name not in known:
+            yield f"{path}: not written with this model; remove it"
+
+
+def write_exported(folder: Path) -> None:
+    """Mark the files of an exported model, so that they are checked when it is read."""
+    marks = {name: mark.model_dump() for name, mark in mark_files(folder).items()}
+    write_whole(folder / EXPORTED, sealed_text({"files": marks}))
+
+
+class _Exported(Config):
+    """The content of an exported model's list of files, without its hash."""
+
+    files: dict[str, FileMark]
 
 
 def prompt_settings(model: Path) -> dict[str, Any] | None:
     """How the stage that made this model wrote its prompts ({"template", "opening"}), None for a model from
     elsewhere. Raises DamageError."""
-    record = _read_record(model.parent)
+    folder = StageFolder(model.parent)
+    record = folder.finished() if model.parent.parent.name == "stages" else None
     settings = record.config.get("talk") if record is not None else None
     return dict(settings) if isinstance(settings, dict) else None
 
@@ -335,21 +408,93 @@ def read_json(file: Path) -> dict[str, Any]:
     return found
 
 
-def _read_record(folder: Path) -> StageRecord | None:
-    file = folder / _RECORD
+def read_sealed(file: Path, fix: str) -> dict[str, Any]:
+    """The JSON object in a file of a run that holds its own hash, without that; empty where there is no file.
+    Raises DamageError where the hash does not fit; an object without one is from an older r1kit and is read
+    with a warning. ``fix``: what the user may do."""
+    found = _read_object(file, fix)
+    if found is None:
+        return {}
+    _check_seal(found, file, fix)
+    return {key: value for key, value in found.items() if key != OWN_HASH}
+
+
+def read_typed(kind: type[T], file: Path, fix: str, needed: Sequence[str] = ()) -> T | None:
+    """What a file that holds its own hash says, None where there is no file. Raises DamageError naming file
+    and key, also for a key of ``needed`` that is missing."""
+    found = _read_object(file, fix)
+    if found is None:
+        return None
+    for key in needed:
+        if key not in found:
+            raise DamageError(f"{file}: damaged: {key}: this key is needed\n{fix}")
+    own = {key: value for key, value in found.items() if key != OWN_HASH}
     try:
-        return StageRecord.model_validate_json(file.read_bytes())
+        parsed = kind.model_validate(own)
+    except ValidationError as error:
+        raise DamageError(f"{describe(error, f'{file}: damaged')}\n{fix}") from None
+    for key, value in parsed.model_dump(mode="json").items():
+        if key in own and own[key] != value:  # such as a number as a text, which pydantic converts
+            raise DamageError(f"{file}: damaged: {key}: not of the type that was written\n{fix}")
+    _check_seal(found, file, fix)
+    return parsed
+
+
+def sealed_text(data: Mapping[str, Any]) -> str:
+    """The text of a file that ``read_sealed`` reads."""
+    return json.dumps(seal(data), indent=2, ensure_ascii=False) + "\n"
+
+
+def _read_record(folder: Path, name: str, needed: Sequence[str]) -> StageRecord | None:
+    file = folder / _RECORD
+    fix = _redo(folder, "a stage's record")
+    record = read_typed(StageRecord, file, fix, needed)
+    if record is None:
+        if _has_results(folder):
+            raise DamageError(f"{file}: damaged: it is missing, and the folder has files of the stage\n{fix}")
+        return None
+    if record.name != name:
+        raise DamageError(
+            f"{file}: damaged: name: the record of stage {record.name!r}, in the folder of {name!r}\n{fix}"
+        )
+    return record
+
+
+def _has_results(folder: Path) -> bool:
+    """Whether a folder holds any file but temporary ones, so that it cannot be one that was just made."""
+    return any(path.is_file() and path.suffix != ".tmp" for path in folder.rglob("*"))
+
+
+def _read_object(file: Path, fix: str) -> dict[str, Any] | None:
+    try:
+        found = json.loads(file.read_bytes().decode("utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except ValidationError as error:
-        raise _damaged(file, "a stage's record", error) from None
     except OSError as error:
         raise DamageError(f"{file}: cannot be read: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
+        raise DamageError(f"{file}: damaged: not JSON ({error})\n{fix}") from None
+    if not isinstance(found, dict):
+        raise DamageError(f"{file}: damaged: a JSON object is expected, not {found!r:.40}\n{fix}")
+    return found
 
 
-def _damaged(file: Path, what: str, error: ValidationError) -> DamageError:
-    stage = file.parent.name.removesuffix(_PARTIAL)
-    return DamageError(
-        f"{describe(error, f'{file}: damaged')}\nThis file is {what}. Bring back a copy, or redo the stage "
-        f"(r1kit run RECIPE --from {stage})."
+def _check_seal(found: dict[str, Any], file: Path, fix: str) -> None:
+    if OWN_HASH not in found:
+        _warn_of_older(file)
+    elif (wrong := seal_damage(found)) is not None:
+        raise DamageError(f"{file}: damaged: {wrong}\n{fix}")
+
+
+@functools.cache
+def _warn_of_older(file: Path) -> None:
+    print(
+        f"r1kit: warning: {file}: it has no hash of its own, because an older r1kit wrote it; damage to it "
+        "is not noticed",
+        file=sys.stderr,
     )
+
+
+def _redo(folder: Path, what: str) -> str:
+    stage = folder.name.removesuffix(_PARTIAL)
+    return f"This file is {what}. Bring back a copy, or redo the stage (r1kit run RECIPE --from {stage})."

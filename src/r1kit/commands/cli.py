@@ -131,6 +131,9 @@ def run(
     layers = read_layers(recipe, changes)
     finished = None if fresh or redo_from or dry_run or allow_change else find_finished(layers)
     if finished is not None:
+        from r1kit.runs.verify import require_whole
+
+        require_whole(finished)
         _print_end(finished, {}, as_json)
         return
     from r1kit.recipe.recipe import build

@@ -11,24 +11,43 @@ import yaml  # type: ignore[import-untyped]
 from r1kit.config import ConfigError
 from r1kit.figures import BY_NAME
 from r1kit.files import temporary_name
-from r1kit.records import FinishedStage, find_stage_with_model, finished_stages, read_json
-from r1kit.report.run import Measured, measured_models, read_evaluation
+from r1kit.marks import mark_damages
+from r1kit.records import (
+    DamageError,
+    FinishedStage,
+    check_model,
+    find_stage_with_model,
+    finished_stages,
+    read_json,
+    write_exported,
+)
+from r1kit.report.run import (
+    Measured,
+    measured_models,
+    read_environment,
+    read_evaluation,
+    require_read_files,
+)
+from r1kit.runs.verify import link_damages, raise_damages
 
 
 def export_model(run_dir: Path, stage: str | None, to: Path) -> Path:
-    """Copy a stage's model to the new folder ``to`` and write its README.md there.
+    """Copy a stage's model to the new folder ``to``, with a list of hashes, and write its README.md there.
 
     Raises ConfigError where the run or the stage has no finished model, or where ``to`` already holds
-    something."""
+    something, and DamageError where the model, or what the card reads, is not as r1kit wrote it."""
     if not run_dir.is_dir():
         raise ConfigError(f"{run_dir}: no such folder")
     chosen = find_stage_with_model(run_dir, stage)
+    check_model(chosen.model)
+    card = model_card(run_dir, chosen)
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise ConfigError(f"{to} already holds something: name a new folder")
     partial = temporary_name(to)
     try:
-        shutil.copytree(chosen.model, partial)
-        (partial / "README.md").write_text(model_card(run_dir, chosen), encoding="utf-8")
+        _copy(chosen, partial)
+        write_exported(partial)
+        (partial / "README.md").write_text(card, encoding="utf-8")
         if to.exists():
             to.rmdir()
         partial.rename(to)
@@ -38,10 +57,23 @@ def export_model(run_dir: Path, stage: str | None, to: Path) -> Path:
     return to
 
 
+def _copy(stage: FinishedStage, to: Path) -> None:
+    """Copy the files of the stage's model that the stage wrote. Raises DamageError where a copy is not what
+    was written."""
+    prefix = f"{stage.model.name}/"
+    outputs = stage.record.outputs.items()
+    marks = {name.removeprefix(prefix): mark for name, mark in outputs if name.startswith(prefix)}
+    for name in marks:
+        (to / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(stage.model / name, to / name)
+    if found := list(mark_damages(to, marks, "the stage")):
+        raise DamageError("\n".join([*found, "The copy failed: repair the disk, then export again."]))
+
+
 def model_card(run_dir: Path, stage: FinishedStage) -> str:
     """The card: header, lineage, recipe, evaluation with its protocol, command, versions, limits."""
     lineage = _lineage(run_dir, stage)
-    environment = read_json(run_dir / "env.json")
+    environment = read_environment(run_dir)
     sections = [
         _header(stage),
         f"# {run_dir.name}: {stage.name}\n\nMade by r1kit: the DeepSeek-R1 recipe, stage `{stage.kind}`.",
@@ -84,7 +116,8 @@ def _stale_prediction(stage: FinishedStage) -> str:
 
 
 def _lineage(run_dir: Path, stage: FinishedStage) -> list[FinishedStage]:
-    """Every stage behind this one, itself last, in the order in which they were made."""
+    """Every stage behind this one, itself last, in the order in which they were made. Raises DamageError
+    where a stage was not made from the record of another that is there."""
     stages = {known.name: known for known in finished_stages(run_dir)}
     behind, waiting = {stage.name}, [stage.name]
     while waiting:
@@ -92,7 +125,10 @@ def _lineage(run_dir: Path, stage: FinishedStage) -> list[FinishedStage]:
         new = [name for name in (reader.record.inputs if reader else {}) if name not in behind]
         behind.update(new)
         waiting += new
-    return [known for known in stages.values() if known.name in behind]
+    lineage = [known for known in stages.values() if known.name in behind]
+    if found := [damage for known in lineage for damage in link_damages(run_dir, known)]:
+        raise_damages(run_dir, found)
+    return lineage
 
 
 def _recipe_table(lineage: Sequence[FinishedStage]) -> str:
@@ -127,6 +163,7 @@ def _measured(run_dir: Path, stage: FinishedStage) -> Measured | None:
     """The figures of this stage's model, from the first evaluation that has them."""
     for other in finished_stages(run_dir):
         if other.kind == "evaluate":
+            require_read_files(run_dir, other)
             for model in measured_models(other, read_evaluation(other)).values():
                 if model.stage == stage.name:
                     return model

@@ -1,7 +1,6 @@
 """Read a finished run for the report and the benchmarks: stages, figures, curves, and the role of each
 stage."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,9 @@ import yaml  # type: ignore[import-untyped]
 
 from r1kit import figures
 from r1kit.figures import FACTS, REPORT, Evaluation, Example, ModelFigures, Protocol, why_silent
-from r1kit.records import PREFERRED_KINDS, FinishedStage, finished_stages, read_json
+from r1kit.log_files import log_damages, whole_rows
+from r1kit.marks import lines_damage, mark_damages
+from r1kit.records import PREFERRED_KINDS, DamageError, FinishedStage, finished_stages, read_sealed
 
 Row = Mapping[str, Any]
 
@@ -115,10 +116,12 @@ def peak_mb_of(stage: FinishedStage) -> float | None:
 
 
 def read_run(folder: Path) -> Run:
-    """Read everything in a run's folder about its stages; missing parts are empty. Raises ConfigError naming
-    file and key for a report.json that is not as this version of r1kit writes it."""
-    recipe_file = folder / "recipe.yaml"
-    recipe = yaml.safe_load(recipe_file.read_text(encoding="utf-8")) or {} if recipe_file.exists() else {}
+    """Read everything in a run's folder about its stages; missing parts are empty. Raises DamageError for a
+    file or a log that is not as it was written, and ConfigError naming file and key for a report.json that is
+    not as this version of r1kit writes it."""
+    for stage in finished_stages(folder):
+        require_read_files(folder, stage)
+    recipe = read_recipe(folder / "recipe.yaml")
     order = [str(stage.get("name") or stage.get("stage")) for stage in recipe.get("stages", [])]
     stages = sorted(
         finished_stages(folder),
@@ -134,7 +137,7 @@ def read_run(folder: Path) -> Run:
     return Run(
         folder,
         recipe,
-        read_json(folder / "env.json"),
+        read_environment(folder),
         stages,
         read_rows(folder / "metrics.jsonl"),
         _first_of_each(main),
@@ -146,6 +149,46 @@ def read_run(folder: Path) -> Run:
         },
         _first_of_each(compared),
     )
+
+
+def require_read_files(run_dir: Path, stage: FinishedStage) -> None:
+    """Check what a report reads of a stage: its report.json and its log. Raises DamageError."""
+    marks = {name: mark for name, mark in stage.record.outputs.items() if name == REPORT}
+    found = list(mark_damages(stage.folder, marks, "the stage"))
+    if stage.record.log is not None:
+        found += log_damages(run_dir, stage.name, stage.record.log)
+        if not marks and (stage.folder / REPORT).exists():
+            found.append(f"{stage.folder / REPORT}: not written by the stage")
+    if found:
+        listed = "\n  ".join(found)
+        raise DamageError(
+            f"no report is made from damaged files:\n  {listed}\nBring back a copy, or redo the stage "
+            f"(r1kit run RECIPE --from {stage.name})."
+        )
+
+
+def read_environment(run_dir: Path) -> dict[str, Any]:
+    """The run's env.json, empty where there is none. Raises DamageError."""
+    fix = "The next r1kit run of the recipe writes this file again, once it is removed."
+    return read_sealed(run_dir / "env.json", fix)
+
+
+def read_recipe(file: Path) -> dict[str, Any]:
+    """The recipe that a run keeps, empty where there is none. Raises DamageError."""
+    if not file.exists():
+        return {}
+    try:
+        text = file.read_bytes().decode("utf-8")
+        damage = lines_damage(text)
+        found = yaml.safe_load(text) if damage is None else None
+    except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        damage, found = str(error).replace("\n", " "), None
+    if damage is not None or not isinstance(found, dict):
+        raise DamageError(
+            f"{file}: damaged: {damage or 'not a recipe'}\nThe next r1kit run of the recipe writes this file "
+            "again, once it is removed."
+        )
+    return found
 
 
 def read_evaluation(stage: FinishedStage) -> Evaluation:
@@ -183,16 +226,9 @@ def _first_of_each(evaluations: Sequence[Mapping[str, Measured]]) -> list[Measur
 
 
 def read_rows(file: Path) -> list[Row]:
-    """The rows of a JSONL file; a line torn by an interruption is left out."""
-    rows: list[Row] = []
-    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict):
-            rows.append(row)
-    return rows
+    """The rows of metrics.jsonl; a last line that an interruption cut off is left out. Raises R1kitError
+    naming the file and a damaged line."""
+    return [row for _, row in whole_rows(file)]
 
 
 def find_roles(run: Run) -> Roles:

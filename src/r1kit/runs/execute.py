@@ -6,7 +6,6 @@ stages are kept and interrupted ones resume. A stage whose configuration or inpu
 before any file is changed (survey.py)."""
 
 import contextlib
-import json
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,26 +22,32 @@ from r1kit.config import R1kitError
 from r1kit.files import PRIVATE, disk_error, naming, remove_at_once, sync_tree, write_whole
 from r1kit.interruption import Interruption
 from r1kit.log import Log, duration, printable
+from r1kit.log_files import log_damages, mark_log
+from r1kit.marks import seal_lines
 from r1kit.recipe.inputs import check_inputs
 from r1kit.recipe.layers import Layers
 from r1kit.recipe.recipe import Recipe, resolved
 from r1kit.recipe.uses import sends_of
 from r1kit.records import (
+    KEPT,
     SAMPLED,
     STATES,
     DamageError,
     StageFolder,
     StageRecord,
-    accepted_identities,
+    check_model,
     damages,
-    mark_files,
+    mark_outputs,
     refuse_foreign,
+    sealed_text,
     stage_folder,
 )
+from r1kit.runs.fingerprint import end_damages, forget_finished
 from r1kit.runs.memory import MemoryWatch
-from r1kit.runs.provenance import environment, setting, versions
+from r1kit.runs.provenance import environment, named_files, setting, versions
 from r1kit.runs.run_folder import check_folder, forget, locked, make_writable, sweep
 from r1kit.runs.survey import Standing, State, allow, identity_of, refuse_changes, survey
+from r1kit.runs.verify import finished_damages, raise_damages
 from r1kit.stages.stage import Context, Stage
 
 
@@ -102,17 +107,19 @@ def run(
                 console.print(Text(f"{run_dir}: left, not written by r1kit: {names_left}{more}"))
         standings = _survey(recipe, redo_from, allow_change)
         refuse_changes(run_dir, standings)
+        _check_finished(run_dir, standings, redo_from, console)
         check_inputs(recipe, layers, [entry.stage.name for entry in standings if entry.state != "done"])
         new = [stage_folder(run_dir, entry.stage.name) for entry in standings if entry.state == "new"]
         refuse_foreign(new)
+        if any(standing.state != "done" for standing in standings):
+            forget_finished(run_dir)
         for folder in new:
             folder.remove()
         sends = _announce(recipe, standings, console)
         # By this file a run is recognised, so it comes first.
-        noted = json.dumps(environment(command, sends), indent=2) + "\n"
-        write_whole(run_dir / "env.json", noted, PRIVATE)
+        write_whole(run_dir / "env.json", sealed_text(environment(command, sends)), PRIVATE)
         text = yaml.safe_dump(resolved(recipe), sort_keys=False, allow_unicode=True)
-        write_whole(run_dir / "recipe.yaml", text, PRIVATE)
+        write_whole(run_dir / "recipe.yaml", seal_lines(text), PRIVATE)
         with Interruption() as interruption, contextlib.ExitStack() as stack:
             stages = _Stages(recipe, console, show_rollouts, stack, interruption)
             seconds = stages.run(standings, command)
@@ -137,9 +144,27 @@ def _survey(recipe: Recipe, redo_from: str | None, allow_change: bool) -> list[S
     changed = [standing for standing in standings if standing.state == "changed"]
     if not allow_change or not changed:
         return standings
+    forget_finished(recipe.run_dir)
     for standing in changed:
         allow(recipe, standing)
     return survey(recipe, redo_from)
+
+
+def _check_finished(
+    run_dir: Path, standings: Sequence[Standing], redo_from: str | None, console: Console
+) -> None:
+    """Hash the results and logs of the stages that are done. Raises DamageError naming each file that is
+    damaged. Where the user redoes a stage, damage elsewhere is a warning: every stage hashes its inputs."""
+    done = [standing.stage.name for standing in standings if standing.state == "done"]
+    found = [damage for name in done for damage in finished_damages(run_dir, name)]
+    if len(done) == len(standings):
+        found += [damage for damage in end_damages(run_dir) if damage not in found]
+    if not found:
+        return
+    if redo_from is None:
+        raise_damages(run_dir, found)
+    for damage in found:
+        console.print(Text(f"warning: {damage}"))
 
 
 class _Stages:
@@ -172,17 +197,20 @@ class _Stages:
                 seconds[stage.name] = record.seconds if record is not None else 0.0
             else:
                 with _explained(stage.name, list(self.outputs), self.recipe.run_dir, command):
-                    self._check_inputs(stage.inputs())
+                    self._check_inputs(stage)
                     seconds[stage.name] = self._run_stage(stage, standing.state)
                     self.interruption.stop_if_asked()
             self.console.print(Text(f"{stage.name}: done ({duration(seconds[stage.name])})"))
             self.outputs[stage.name] = folder.final
         return seconds
 
-    def _check_inputs(self, names: Sequence[str]) -> None:
-        """Hash the inputs of a stage again. Raises DamageError naming a file that differs from what was
-        written."""
-        for name in names:
+    def _check_inputs(self, stage: Stage) -> None:
+        """Hash the inputs of a stage again, exported models included. Raises DamageError naming a file that
+        differs from what was written."""
+        for name in named_files(stage.model_dump(mode="json")):
+            if (model := Path(name).expanduser()).is_dir():
+                check_model(model)
+        for name in stage.inputs():
             folder = stage_folder(self.recipe.run_dir, name)
             record = folder.finished() if name not in self.checked else None
             if record is not None and (found := list(damages(folder.final, record))):
@@ -215,13 +243,19 @@ class _Stages:
             record = StageRecord(**identity, setting=setting(self.recipe.runtime), started=_now())
             log.forget()
             folder.begin(record)
-        if record.finished is None or any(damages(folder.partial, record)):
+        if record.finished is not None and (lost := next(_lost(folder, record), None)):
+            self.console.print(Text(f"warning: {lost}; the stage is done again"))
+            record = record.model_copy(update={"finished": None, "outputs": {}, "log": None})
+            log.forget()
+            folder.remove()
+            folder.begin(record)
+        if record.finished is None:
             record = record.model_copy(update={"attempts": record.attempts + 1})
             folder.write(record)
             out = folder.partial
-            identities = tuple(accepted_identities(record, record.allowed))
-            outputs = dict(self.outputs)
-            ctx = Context(run_dir, stage.name, out, record.seed, self.runtime, log, outputs, identities)
+            owners, outputs = record.owners(), dict(self.outputs)
+            ctx = Context(run_dir, stage.name, out, record.seed, self.runtime, log, outputs, owners)
+            log.check_kept()
             record = _work(stage, ctx, folder, record)
             folder.write(record)
         folder.finish()
@@ -236,6 +270,13 @@ class _Stages:
         runtime = start(self.recipe.runtime)
         self.stack.callback(runtime.close)
         return runtime
+
+
+def _lost(folder: StageFolder, record: StageRecord) -> Iterator[str]:
+    """What is wrong with a stage that has finished, but whose folder has not got its final name yet."""
+    yield from damages(folder.partial, record)
+    if record.log is not None:
+        yield from log_damages(folder.partial.parents[1], folder.name, record.log)
 
 
 def _work(stage: Stage, ctx: Context, folder: StageFolder, record: StageRecord) -> StageRecord:
@@ -257,7 +298,8 @@ def _work(stage: Stage, ctx: Context, folder: StageFolder, record: StageRecord) 
         "seconds": round(record.seconds + time.monotonic() - began, 3),
         "peak_rss_mb": round(max(watch.peak_mb, record.peak_rss_mb or 0.0), 1),
         "versions": versions(),
-        "outputs": mark_files(ctx.out),
+        "outputs": mark_outputs(ctx.out),
+        "log": mark_log(ctx.run, ctx.name),
         "finished": _now(),
     }
     return record.model_copy(update=results)
@@ -268,8 +310,8 @@ def _now() -> float:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove training states and temporary files of a stage that has its result."""
-    for pattern in (STATES, SAMPLED, ".*.tmp"):
+    """Remove training states, other unfinished work and temporary files of a stage that has its result."""
+    for pattern in (STATES, SAMPLED, KEPT, ".*.tmp"):
         for path in list(folder.rglob(pattern)):
             if path.is_dir() and not path.is_symlink():
                 remove_at_once(path)

@@ -25,7 +25,7 @@ from r1kit.files import (
     remove_temporary,
     temporary_name,
 )
-from r1kit.log import SAMPLES
+from r1kit.log import STEP_FILE
 from r1kit.records import DamageError, refuse_foreign, stage_folder, stage_folders
 from r1kit.runs.fingerprint import FILE as FINISHED_FILE
 
@@ -157,7 +157,7 @@ def forget(run_dir: Path, names: Sequence[str] = ()) -> list[str]:
     stages = "|".join(re.escape(name) for name in {*names, *(folder.name for folder in known)})
     for folder in [*known, *new]:
         folder.remove()
-    remove_named(run_dir / "samples", SAMPLES)
+    remove_named(run_dir / "samples", STEP_FILE)
     remove_named(run_dir / "logs", re.compile(rf"({stages})\.txt"))
     for name in FILES:
         (run_dir / name).unlink(missing_ok=True)

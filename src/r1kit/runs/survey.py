@@ -65,7 +65,7 @@ def identity_of(recipe: Recipe, stage: Stage) -> Identity:
 
 def allow(recipe: Recipe, standing: Standing) -> None:
     """Record that the user accepts a change. A finished stage keeps its record and gets a note. An unfinished
-    one continues with the new configuration; its record names the identity it was begun with."""
+    one continues with the new configuration; its record names the owner of its work so far."""
     folder = stage_folder(recipe.run_dir, standing.stage.name)
     identity = identity_of(recipe, standing.stage)
     at, differences = round(time.time(), 3), standing.differences
@@ -74,7 +74,7 @@ def allow(recipe: Recipe, standing: Standing) -> None:
         return
     record = folder.begun()
     assert record is not None, "a stage that has changed has a folder"
-    change = AllowedChange(at=at, differences=differences, identity=record.digest())
+    change = AllowedChange(at=at, differences=differences, identity=record.owner())
     update = {"setting": setting(recipe.runtime), "allowed": (*record.allowed, change)}
     folder.write(record.model_copy(update=dict(identity) | update))
 

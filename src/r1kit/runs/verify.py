@@ -1,17 +1,17 @@
 """Verify a run: hash everything again that its stages wrote and read, and list what was made from what.
 
 A stage's record holds the hash of each of its files and of the records of its inputs, so the chain from the
-last model back to the first data file is checked link by link. finished.json holds the hashes of the records
-themselves.
+last model back to the first data file is checked link by link. It also holds the marks of what the stage
+logged. finished.json holds the hashes of the records, of the run's own files, and of the lines of the log.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from r1kit.config import ConfigError, R1kitError
-from r1kit.jsonl import read_jsonl
+from r1kit.config import ConfigError
+from r1kit.log_files import METRICS, log_damages, read_metrics
 from r1kit.records import (
     STATES,
     DamageError,
@@ -19,12 +19,10 @@ from r1kit.records import (
     StageFolder,
     damages,
     foreign_files,
-    read_json,
-    record_hashes,
     stage_folder,
     stage_folders,
 )
-from r1kit.runs.fingerprint import FILE as FINISHED_FILE
+from r1kit.runs.fingerprint import end_damages, own_file_damages, read_finished
 from r1kit.runs.provenance import named_files
 
 
@@ -59,11 +57,41 @@ def examine(run_dir: Path) -> Examined:
     if not (stages or unfinished or found):
         raise ConfigError(f"{run_dir}: no run here (no stages/NAME); name a run's folder, such as runs/mini")
     stages.sort(key=lambda stage: stage.record.finished or 0.0)
-    found += [damage for stage in stages for damage in _stage_damages(stage, run_dir)]
-    found += [*_record_damages(run_dir, [stage.name for stage in stages]), *_metrics_damages(run_dir)]
-    found += [damage for folder in unfinished for damage in _state_damages(folder.partial)]
+    for stage in stages:
+        found += [*finished_damages(run_dir, stage.name), *link_damages(run_dir, stage)]
+    found += [*_end_damages(run_dir), *_metrics_damages(run_dir)]
+    found += [damage for folder in unfinished for damage in _state_damages(folder)]
     lineage = tuple(_lineage(stage) for stage in stages)
-    return Examined(str(run_dir), lineage, tuple(found), tuple(_notes(stages, unfinished)))
+    return Examined(str(run_dir), lineage, tuple(_once(found)), tuple(_notes(stages, unfinished)))
+
+
+def require_whole(run_dir: Path) -> None:
+    """Hash the results and the log of a finished run again. Raises DamageError naming what is damaged."""
+    names = [folder.name for folder in stage_folders(run_dir) if folder.final.is_dir()]
+    found = [damage for name in names for damage in finished_damages(run_dir, name)]
+    if found := list(_once([*found, *end_damages(run_dir)])):
+        raise_damages(run_dir, found)
+
+
+def finished_damages(run_dir: Path, name: str) -> Iterator[str]:
+    """What is wrong with the files and the log of a finished stage; nothing where it has not finished. Raises
+    DamageError for its record."""
+    folder = stage_folder(run_dir, name)
+    if (record := folder.finished()) is not None:
+        yield from damages(folder.final, record)
+        if record.log is not None:
+            yield from log_damages(run_dir, name, record.log)
+
+
+def raise_damages(run_dir: Path, found: Sequence[str]) -> NoReturn:
+    """Raise DamageError with the list of what is damaged and what the user may do."""
+    listed = "\n  ".join(found)
+    names = [folder.name for folder in stage_folders(run_dir)]
+    stage = next((name for name in names if f"/{name}/" in listed or f"stage {name} " in listed), "STAGE")
+    raise DamageError(
+        f"{run_dir} is damaged:\n  {listed}\nBring back a copy of what is named, or redo the stage that "
+        f"wrote it (r1kit run RECIPE --from {stage})."
+    )
 
 
 def as_lines(examined: Examined) -> Iterator[str]:
@@ -83,8 +111,8 @@ def as_lines(examined: Examined) -> Iterator[str]:
     yield f"damaged: {found}" if found else whole
 
 
-def _stage_damages(stage: FinishedStage, run_dir: Path) -> Iterator[str]:
-    yield from damages(stage.folder, stage.record)
+def link_damages(run_dir: Path, stage: FinishedStage) -> Iterator[str]:
+    """Which records of its inputs are not those that a finished stage was made from."""
     for name, digest in stage.record.inputs.items():
         now = stage_folder(run_dir, name).record_hash()
         if now is None:
@@ -93,39 +121,57 @@ def _stage_damages(stage: FinishedStage, run_dir: Path) -> Iterator[str]:
             yield f"{run_dir / 'stages' / name}: its record is not the one that {stage.name} was made from"
 
 
-def _record_damages(run_dir: Path, readable: list[str]) -> Iterator[str]:
-    """Records that have changed since the run ended. If a stage was redone since then, the run does not count
-    as finished."""
-    now = record_hashes(run_dir)
-    for name, digest in read_json(run_dir / FINISHED_FILE).get("stages", {}).items():
-        if name.partition("/")[0] in readable and now.get(name, digest) != digest:
-            yield f"{run_dir / 'stages' / name}: not the record that was there when the run ended"
+def _end_damages(run_dir: Path) -> Iterator[str]:
+    """What has changed since the run ended, finished.json included."""
+    try:
+        finished = read_finished(run_dir)
+    except DamageError as error:
+        yield str(error)
+        return
+    yield from end_damages(run_dir)
+    if finished is not None:
+        yield from own_file_damages(run_dir, finished)
 
 
 def _metrics_damages(run_dir: Path) -> Iterator[str]:
-    file = run_dir / "metrics.jsonl"
-    if not file.exists():
-        return
+    """Lines of metrics.jsonl that cannot be read, or do not follow the line before."""
+    file = run_dir / METRICS
     steps: dict[tuple[str, str], int] = {}
+    for line in read_metrics(file):
+        if line.row is None:
+            if not line.torn:  # a kill cuts off a last line; the next run repairs it
+                yield line.error
+            continue
+        key, step = (line.row["stage"], str(line.row.get("part", ""))), line.row["step"]
+        if step != steps.get(key, -1) + 1:
+            yield f"{file}:{line.number}: step {step} of {key[0]} after step {steps.get(key, 'none')}"
+        steps[key] = step
+
+
+def _once(found: Iterable[str]) -> Iterator[str]:
+    """Each damage once: of those that name the same line of a file, the first."""
+    places: set[str] = set()
+    for damage in found:
+        place = damage.partition(": ")[0]
+        of_line = place.rpartition(":")[2].isdigit()
+        if damage not in places and not (of_line and place in places):
+            yield damage
+        places |= {damage, place}
+
+
+def _state_damages(folder: StageFolder) -> Iterator[str]:
     try:
-        rows = list(read_jsonl(file))
-    except R1kitError as error:
+        record = folder.begun()
+    except DamageError as error:
         yield str(error)
         return
-    for number, row in rows:
-        key = (str(row.get("stage")), str(row.get("part", "")))
-        if row.get("step") != steps.get(key, -1) + 1:
-            yield f"{file}:{number}: step {row.get('step')} of {key[0]} after step {steps.get(key, 'none')}"
-        steps[key] = int(row.get("step", -1))
-
-
-def _state_damages(folder: Path) -> Iterator[str]:
-    states = sorted(state for place in folder.rglob(STATES) for state in place.glob("step_*"))
+    states = sorted(state for place in folder.partial.rglob(STATES) for state in place.glob("step_*"))
     if states:
         # Imported here, because it imports torch.
         from r1kit.train.checkpoint import damage_of
 
-        yield from (damage for state in states if (damage := damage_of(state)) is not None)
+        owners = record.owners() if record is not None else ()
+        yield from (damage for state in states if (damage := damage_of(state, owners)) is not None)
 
 
 def _lineage(stage: FinishedStage) -> dict[str, Any]:

@@ -110,7 +110,7 @@ class ColdStart(Stage):
         problems = train_problems(self.tasks, count, derive_seed(ctx.seed, "harvest", source), keep)
         sampling = Sampling(self.samples, max_tokens=self.max_tokens)
         seed = derive_seed(ctx.seed, source)
-        groups = harvest(ctx, _file_name(source), engine, chat, problems, sampling, seed)
+        groups = harvest(ctx, _file_name(source), model, engine, chat, problems, sampling, seed)
         ctx.runtime.release(engine)
         return [r for group in correct(groups, tasks) for r in group[:1]]
 
@@ -172,7 +172,7 @@ def _replies_of_model(
             f"rewriter.max_tokens {config.max_tokens} are longer than its context"
         )
     sampling = Sampling(1, config.temperature, max_tokens=config.max_tokens)
-    groups = harvest(ctx, f"rewritten_{_file_name(config.model)}", engine, chat, asked, sampling, seed)
+    groups = harvest(ctx, f"rewritten_{_file_name(config.model)}", model, engine, chat, asked, sampling, seed)
     ctx.runtime.release(engine)
     replies = {problem.id: _reply(group[0]) for problem, group in zip(asked, groups, strict=True)}
     return [replies.get(name, "") for name in names]

@@ -21,6 +21,7 @@ from r1kit.jsonl import read_jsonl
 from r1kit.log import Log
 from r1kit.seeds import derive_seed
 from r1kit.stages.general import GeneralSpec, general_tasks
+from r1kit.stages.kept import is_kept, keep
 from r1kit.stages.models import PromptStyle, fits, longest_prompt, model_of
 from r1kit.stages.recipe_names import TaskSpec, log_tasks
 from r1kit.stages.results import finish
@@ -78,9 +79,10 @@ class Distill(Stage):
             return
         distillation.require_comparable(model_of(ctx.path(self.student)), model_of(ctx.path(self.teacher)))
         first = replace(ctx, out=ctx.out / "sft")
-        first.out.mkdir(exist_ok=True)
-        if not (first.out / "report.json").is_file():  # what fine-tuning writes last
+        if not ((first.out / "model").is_dir() and is_kept(ctx, "sft")):
+            first.out.mkdir(exist_ok=True)
             finetune_on(first, self.student, self._answers(ctx), self.talk, self.training, self.learner)
+            keep(ctx, "sft", "data.jsonl")
         self._on_policy(ctx, self.on_policy, first.out)
 
     def plan(self) -> StagePlan:
@@ -99,14 +101,14 @@ class Distill(Stage):
         if tasks:
             problems = train_problems(self.tasks, self.problems, derive_seed(ctx.seed, "problems"), keep)
             seed = derive_seed(ctx.seed, "sample")
-            groups = correct(harvest(ctx, "reasoning", engine, chat, problems, sampling, seed), tasks)
+            groups = correct(harvest(ctx, "reasoning", model, engine, chat, problems, sampling, seed), tasks)
             ctx.log.info(
                 f"{len(problems) * self.samples} answers of the teacher, {sum(map(len, groups))} correct"
             )
         if general:
             prompts = [p for task, _ in general.values() for p in task.problems("train") if keep(p)]
             seed = derive_seed(ctx.seed, "general")
-            answered = harvest(ctx, "general", engine, chat, prompts, sampling, seed)
+            answered = harvest(ctx, "general", model, engine, chat, prompts, sampling, seed)
             groups += [[r for r in group if r.answer is not None] for group in answered]
         ctx.runtime.release(engine)
         rows = [

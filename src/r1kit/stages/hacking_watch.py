@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from r1kit.config import R1kitError
+from r1kit.records import KEPT
 from r1kit.rewards import WeightedReward
 from r1kit.rewards.annotators import load_scorer, score_by
 from r1kit.seeds import derive_seed
@@ -49,7 +50,8 @@ class HackingWatch:
         ]
         done = checkpoint.progress_of(ctx.out, ctx.identities)["step"] if checkpoint.exists(ctx.out) else 0
         measured = sum(step < done for step in self.steps)
-        self.measurements = Measurements(ctx.out / "watch.jsonl", measured)
+        marks = ctx.out / KEPT / "watch.json"
+        self.measurements = Measurements(ctx.out / "watch.jsonl", measured, marks, ctx.identities)
         self.warned = False
 
     def __call__(self, policy: Policy, step: int) -> Metrics:

@@ -22,6 +22,7 @@ from r1kit.model.config import ModelConfig
 from r1kit.model.decoder import LanguageModel
 from r1kit.model.huggingface import save_pretrained
 from r1kit.seeds import derive_seed
+from r1kit.stages.kept import is_kept, keep
 from r1kit.stages.models import model_of
 from r1kit.stages.recipe_names import TaskSpec, log_tasks
 from r1kit.stages.results import finish
@@ -101,10 +102,11 @@ class Pretrain(Stage):
         tokenizer = self._tokenizer(ctx, source)
         config = self._shape(tokenizer.vocab_size)
         init = ctx.out / "init"
-        if not init.is_dir():
+        if not is_kept(ctx, "init"):
             with _whole(init) as partial:
                 save_pretrained(LanguageModel(config, seed=derive_seed(ctx.seed, "weights")), partial)
                 tokenizer.save(partial)
+            keep(ctx, "init")
         learner = ctx.runtime.learner(init, self.learner)
         steps = max(1, self.tokens // self.training.batch_tokens)
 
@@ -148,10 +150,11 @@ class Pretrain(Stage):
         if isinstance(self.tokenizer, str):
             return Tokenizer.load(model_of(ctx.path(self.tokenizer)))
         kept = ctx.out / "tokenizer"
-        if not kept.is_dir():
+        if not is_kept(ctx, "tokenizer"):
             first = list(itertools.islice(self._documents(seed), _TOKENIZER_DOCUMENTS))
             with _whole(kept) as partial:
                 Tokenizer.train(first, self.tokenizer).save(partial)
+            keep(ctx, "tokenizer")
         return Tokenizer.load(kept)
 
 

@@ -52,7 +52,9 @@ class RejectionSampling(Stage):
         keep = fits(chat, longest_prompt(self.max_tokens, model))
         problems = train_problems(self.tasks, self.problems, derive_seed(ctx.seed, "problems"), keep)
         sampling = Sampling(self.samples, self.temperature, max_tokens=self.max_tokens)
-        groups = harvest(ctx, "reasoning", engine, chat, problems, sampling, derive_seed(ctx.seed, "sample"))
+        groups = harvest(
+            ctx, "reasoning", model, engine, chat, problems, sampling, derive_seed(ctx.seed, "sample")
+        )
         ctx.runtime.release(engine)
         right = correct(groups, tasks)
         kept = [r for group in right for r in self._readable(group)[: self.keep]]

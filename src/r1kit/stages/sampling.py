@@ -1,9 +1,11 @@
 """Sampling for data: which problems, what the model answers to them, and which answers are correct.
 
 ``harvest`` samples chunk by chunk and keeps each chunk on the disk, so that an interrupted stage continues
-where it was; ``sample`` keeps nothing. A chunk's file is written whole. Its first line has the problems, the
-sampling settings, the seed and the SHA-256 of the rest. A file with another first line, or a damaged one, is
-sampled again: rollouts are a function of their seeds, so no problem is lost or repeated."""
+where it was; ``sample`` keeps nothing. A chunk's file is written whole. Its first line says what the chunk is
+of: the owner and the part of the run (as in a training state), the model by its hash, the problems and their
+prompts, the sampling settings, the seed; and the SHA-256 of the rest. A file with another first line, or a
+damaged one, is sampled again, with a warning: rollouts are a function of their seeds, so no problem is lost
+or repeated."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +20,8 @@ from r1kit.chat import Chat
 from r1kit.data.mixture import Mixture
 from r1kit.engine import Engine
 from r1kit.files import hash_text, write_whole
-from r1kit.records import SAMPLED
+from r1kit.marks import hash_tree
+from r1kit.records import SAMPLED, part_of
 from r1kit.rewards import check_all, complete_chat
 from r1kit.seeds import derive_seed
 from r1kit.stages.recipe_names import TaskSpec
@@ -78,6 +81,7 @@ def sample(
 def harvest(
     ctx: Context,
     name: str,
+    model: Path,
     engine: Engine,
     chat: Chat,
     problems: Sequence[Problem],
@@ -85,18 +89,19 @@ def harvest(
     seed: int,
 ) -> list[list[Rollout]]:
     """A group of rollouts per problem; seeds depend on the problem alone. ``name`` keeps the files of a
-    stage's harvests apart."""
-    groups = []
+    stage's harvests apart; ``model`` is the folder of the engine's model."""
+    groups, model_hash = [], hash_tree(model)
     for start in range(0, len(problems), CHUNK):
         chunk = problems[start : start + CHUNK]
         prompts = [chat.prompt_ids(problem) for problem in chunk]
-        wanted = {"problems": [problem.id for problem in chunk], "sampling": asdict(sampling), "seed": seed}
+        asked = {"problems": [problem.id for problem in chunk], "prompts": _hash_prompts(prompts)}
+        wanted = {"model": model_hash, **asked, "sampling": asdict(sampling), "seed": seed}
         file = _file(ctx, name, start)
-        lines = _read(file, wanted)
+        lines = _read(ctx, file, wanted)
         if lines is None:
             sampled = engine.generate(prompts, sampling, [derive_seed(seed, problem.id) for problem in chunk])
             lines = [[_plain(completion) for completion in group] for group in sampled]
-            _write(file, wanted, lines)
+            _write(ctx, file, wanted, lines)
         groups += [
             chat.rollouts(problem, prompt, [_completion(plain) for plain in group], number=number)
             for number, (problem, prompt, group) in enumerate(zip(chunk, prompts, lines, strict=True), start)
@@ -138,13 +143,14 @@ def ask_endpoint(
     replies: list[str] = []
     for start in range(0, len(questions), REQUESTS):
         chunk = questions[start : start + REQUESTS]
-        wanted = {"endpoint": asdict(endpoint), "questions": hash_text(json.dumps(chunk))}
+        # As a hash, because an address may hold a password.
+        wanted = {"questions": hash_text(json.dumps([asdict(endpoint), chunk]))}
         file = _file(ctx, name, start)
-        lines = _read(file, wanted)
+        lines = _read(ctx, file, wanted)
         if lines is None:
             with ThreadPoolExecutor(PARALLEL) as threads:
                 lines = list(threads.map(ask, chunk))
-            _write(file, wanted, lines)
+            _write(ctx, file, wanted, lines)
         replies += lines
     return replies
 
@@ -155,20 +161,52 @@ def _file(ctx: Context, name: str, start: int) -> Path:
     return folder / f"{name}_{start:08d}.jsonl"
 
 
-def _write(file: Path, wanted: Mapping[str, Any], lines: Sequence[Any]) -> None:
+def _hash_prompts(prompts: Sequence[np.ndarray]) -> str:
+    return hash_text(json.dumps([prompt.tolist() for prompt in prompts]))
+
+
+def _write(ctx: Context, file: Path, wanted: Mapping[str, Any], lines: Sequence[Any]) -> None:
     body = "\n".join(json.dumps(line) for line in lines) + "\n"
-    write_whole(file, json.dumps({**wanted, "sha256": hash_text(body)}) + "\n" + body)
+    owner = next(iter(ctx.identities), "")
+    write_whole(file, _head(ctx, file, owner, wanted, body) + "\n" + body)
 
 
-def _read(file: Path, wanted: Mapping[str, Any]) -> list[Any] | None:
-    """The lines of a chunk; None if the file is missing, has another first line, or is damaged."""
+def _read(ctx: Context, file: Path, wanted: Mapping[str, Any]) -> list[Any] | None:
+    """The lines of a chunk. None where there is no file, and with a warning where it has another first line
+    or is damaged."""
     try:
-        head, _, body = file.read_text(encoding="utf-8").partition("\n")
-        if json.loads(head) != json.loads(json.dumps({**wanted, "sha256": hash_text(body)})):
-            return None
-        return [json.loads(line) for line in body.splitlines()]
-    except (FileNotFoundError, ValueError):
+        head, _, body = file.read_bytes().decode("utf-8").partition("\n")
+    except FileNotFoundError:
         return None
+    except (OSError, UnicodeDecodeError) as error:
+        _warn(ctx, file, f"it cannot be read ({error})")
+        return None
+    if head in (_head(ctx, file, owner, wanted, body) for owner in ctx.identities or ("",)):
+        return [json.loads(line) for line in body.splitlines()]
+    _warn(ctx, file, _difference(head, _head(ctx, file, "", wanted, body)))
+    return None
+
+
+def _head(ctx: Context, file: Path, owner: str, wanted: Mapping[str, Any], body: str) -> str:
+    """The first line of a chunk."""
+    place = {"owner": owner, "part": part_of(ctx.out), "chunk": file.stem}
+    return json.dumps({**place, **wanted, "sha256": hash_text(body)})
+
+
+def _difference(found: str, wanted: str) -> str:
+    """What is wrong with a chunk, from its first line and the one that it should have for any owner."""
+    try:
+        written, needed = json.loads(found), json.loads(wanted)
+        keys = [key for key in needed if key != "owner" and written[key] != needed[key]]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return "its first line is damaged"
+    if "sha256" in keys:
+        return "its rows are not those that were written"
+    return f"it is of another {', '.join(keys or ['run or configuration'])}"
+
+
+def _warn(ctx: Context, file: Path, why: str) -> None:
+    ctx.log.info(f"warning: {file}: {why}; these problems are sampled again")
 
 
 def _plain(completion: Completion) -> dict[str, Any]:

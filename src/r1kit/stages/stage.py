@@ -27,8 +27,8 @@ class Context:
     ``run`` is the run's folder (runs/mini) and ``out`` the folder this stage writes, which takes its final
     name when the stage has finished; what an interrupted attempt left in ``out`` is still there. ``seed`` is
     derived from the run's seed and the stage's name. ``outputs`` maps the name of every finished stage to its
-    folder. ``identities``: the owners of training states in ``out`` (train/checkpoint.py), the stage's own
-    identity first."""
+    folder. ``identities``: the owners of unfinished work in ``out`` (train/checkpoint.py), this attempt's own
+    first."""
 
     run: Path
     name: str

@@ -134,7 +134,7 @@ class UnitTests(Stage):
         ]
         sampling = Sampling(samples, self.temperature, max_tokens=self.max_tokens)
         seed = derive_seed(ctx.seed, kind)
-        groups = harvest(ctx, kind, engine, self.talk.chat(model), problems, sampling, seed)
+        groups = harvest(ctx, kind, model, engine, self.talk.chat(model), problems, sampling, seed)
         ctx.runtime.release(engine)
         return [[rollout.answer or "" for rollout in group] for group in groups]
 

@@ -2,7 +2,7 @@
 not at all. No pickle.
 
     train_state/step_00000040/state.safetensors  the learner's tensors; NAME.safetensors: another learner's
-    train_state/step_00000040/manifest.json      progress, owner, size and SHA-256 of every file and of itself
+    train_state/step_00000040/manifest.json      progress, owner, part, SHA-256 of every file and of itself
 
 A state is written under a temporary name, flushed to the disk and renamed; older states are removed only
 after that. Before a state is loaded its files are checked against the manifest, so training never continues
@@ -10,8 +10,10 @@ from a torn, truncated, altered, missing or foreign file. The newest undamaged s
 are a function of it, so a damaged newer state costs time but changes no result. Policy, reference and critic
 are files of one state, so they belong to the same step.
 
-A state records its owner, the identity of the stage that saved it. A reader passes the ``owners`` it accepts:
-the stage's own identity and those accepted by --allow-change (none given: any owner)."""
+A state records its owner, which is one hash for the identity and the setting of the stage that saved it, and
+the part of the run that its folder is (records.part_of): a stage may train several models. A reader passes
+the ``owners`` that it accepts: the stage's own and those accepted by --allow-change (none given: any). A
+state in the folder of another part, or of another step, is refused."""
 
 import json
 import shutil
@@ -27,12 +29,13 @@ from torch import Tensor, nn
 
 from r1kit.config import R1kitError
 from r1kit.files import hash_file, hash_text, remove_at_once, remove_tree, rename_whole, write_whole
-from r1kit.records import STATES
+from r1kit.records import STATES, part_of
 
 FILE = "state.safetensors"
 MANIFEST = "manifest.json"
 FOLDER = STATES
 _DAMAGED = "damaged_"
+_KEYS = ("progress", "owner", "part", "files")
 
 Learned = tuple[nn.Module, Sequence[torch.optim.Optimizer]]
 
@@ -73,7 +76,7 @@ def save(
     Raises StateError where the disk refuses; the states before it are then as they were.
     """
     states = directory / FOLDER
-    final = states / f"step_{progress['step']:08d}"
+    final = states / _folder_name(progress["step"])
     temporary = states / f".{final.name}.tmp"
     try:
         states.mkdir(parents=True, exist_ok=True)
@@ -86,7 +89,8 @@ def save(
         for name, text in texts.items():
             write_whole(temporary / name, text)
         marks = {name: _mark(temporary / name) for name in (*tensors, *texts)}
-        own = {"progress": dict(progress), "owner": next(iter(owners), None), "files": marks}
+        owner = {"owner": next(iter(owners), None), "part": part_of(directory)}
+        own = {"progress": dict(progress), **owner, "files": marks}
         write_whole(temporary / MANIFEST, _text(own))
         if final.exists():  # the same step was saved before
             remove_at_once(final)
@@ -174,7 +178,7 @@ def restore(
 def read(directory: Path, step: int, name: str) -> str:
     """Read a text file of the undamaged state of a step. Raises StateError where the state was saved without
     it."""
-    return _part(directory / FOLDER / f"step_{step:08d}", name).read_text(encoding="utf-8")
+    return _part(directory / FOLDER / _folder_name(step), name).read_text(encoding="utf-8")
 
 
 def progress_of(directory: Path, owners: Sequence[str] = ()) -> dict[str, int]:
@@ -192,7 +196,7 @@ def damage_of(state: Path, owners: Sequence[str] = ()) -> str | None:
     """What is wrong with a state's folder, None where it is whole and belongs to one of ``owners``."""
     try:
         text = (state / MANIFEST).read_text(encoding="utf-8")
-        own: dict[str, Any] = {key: json.loads(text)[key] for key in ("progress", "owner", "files")}
+        own: dict[str, Any] = {key: json.loads(text)[key] for key in _KEYS}
         if text != _text(own):
             return f"{state / MANIFEST}: its content is not what was written"
         for name, mark in own["files"].items():
@@ -206,11 +210,33 @@ def damage_of(state: Path, owners: Sequence[str] = ()) -> str | None:
         return f"{state / MANIFEST}: missing"
     except OSError as error:
         return f"{state}: cannot be read: {error.strerror or error}"
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return f"{state / MANIFEST}: not the JSON that was written"
-    if owners and own["owner"] is not None and own["owner"] not in owners:
-        return f"{state}: it belongs to another run or to another configuration of this stage"
+    return _foreign(state, own, owners)
+
+
+def _foreign(state: Path, own: Mapping[str, Any], owners: Sequence[str]) -> str | None:
+    """Why a whole state does not belong where it is, None where it does."""
+    part = part_of(state.parents[1])
+    if own["part"] != part and (part or owners):
+        return f"{state}: it belongs to {_named(own['part'])}, not to {_named(part)}"
+    if owners and own["owner"] not in owners:
+        return (
+            f"{state}: it belongs to another run or to another configuration of this stage (owner "
+            f"{str(own['owner'])[:12]}; this stage is {owners[0][:12]})"
+        )
+    if state.name != _folder_name(own["progress"]["step"]):
+        return f"{state}: it is the state of step {own['progress']['step']}, in the folder of another step"
     return None
+
+
+def _named(part: str) -> str:
+    stage, _, inner = part.partition("/")
+    return (f"part {inner} of stage {stage}" if inner else f"stage {stage}") if part else "no stage of a run"
+
+
+def _folder_name(step: int) -> str:
+    return f"step_{step:08d}"
 
 
 def _newest_whole(directory: Path, owners: Sequence[str]) -> tuple[Path | None, list[str]]:

@@ -16,13 +16,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 
+from r1kit.config import R1kitError
 from r1kit.files import write_whole
 from r1kit.jsonl import read_jsonl
+from r1kit.marks import hash_object
+from r1kit.records import read_sealed, sealed_text
 
 WINDOW = 3  # measurements a mean is taken over: one alone is too noisy, more delay the alarm
+_FIX = "bring back a copy, or redo the stage with --from"
 CHANCE = 0.01  # of a false alarm in a whole run
 
 
@@ -88,16 +93,36 @@ def _is_more(difference_P: np.ndarray, chance: float) -> bool:
 
 
 class Measurements:
-    """The measurements of a training, kept in a file. A resumed training keeps the first ``keep`` of them."""
+    """The measurements of a training, kept in a file. A resumed training keeps the first ``keep`` of them.
 
-    def __init__(self, file: Path, keep: int) -> None:
-        self.file = file
-        rows = [row for _, row in read_jsonl(file)][:keep] if keep and file.exists() else []
-        self.history = [Measurement(np.array(row["gold"]), np.array(row["judges"])) for row in rows]
+    ``marks`` is a file for the hash of each row and for the first of ``owners``, whose measurements they are.
+    Raises R1kitError for a row that is damaged, missing or of another owner."""
+
+    def __init__(self, file: Path, keep: int, marks: Path | None = None, owners: Sequence[str] = ()) -> None:
+        self.file, self.marks, self.owner = file, marks, next(iter(owners), "")
+        rows = list(read_jsonl(file))[:keep] if keep and file.exists() else []
+        if marks is not None and keep:
+            self._check([row for _, row in rows], keep, marks, owners)
+        self.history = [Measurement(np.array(row["gold"]), np.array(row["judges"])) for _, row in rows]
 
     def add(self, measurement: Measurement) -> Parting | None:
         """Add a measurement, and return the result of the test at it."""
         self.history.append(measurement)
-        rows = ({"gold": one.gold_P.tolist(), "judges": one.judges_P.tolist()} for one in self.history)
+        rows = [{"gold": one.gold_P.tolist(), "judges": one.judges_P.tolist()} for one in self.history]
+        if self.marks is not None:  # before the rows: a kill in between leaves a mark too many
+            self.marks.parent.mkdir(exist_ok=True)
+            hashes = [hash_object(row) for row in rows]
+            write_whole(self.marks, sealed_text({"owner": self.owner, "rows": hashes}))
         write_whole(self.file, "".join(json.dumps(row) + "\n" for row in rows))
         return parting(self.history)
+
+    def _check(self, rows: Sequence[dict[str, Any]], keep: int, marks: Path, owners: Sequence[str]) -> None:
+        found = read_sealed(marks, _FIX)
+        if owners and found.get("owner") not in owners:
+            raise R1kitError(f"{self.file}: it belongs to another run or stage; {_FIX}")
+        hashes = [hash_object(row) for row in rows]
+        for number, (own, marked) in enumerate(zip(hashes, found.get("rows", []), strict=False), 1):
+            if own != marked:
+                raise R1kitError(f"{self.file}:{number}: not a measurement that this stage wrote; {_FIX}")
+        if min(len(hashes), len(found.get("rows", []))) < keep:
+            raise R1kitError(f"{self.file}: {len(hashes)} measurements, {keep} were written; {_FIX}")

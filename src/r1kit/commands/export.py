@@ -12,6 +12,7 @@ from r1kit.config import ConfigError
 from r1kit.figures import BY_NAME
 from r1kit.records import FinishedStage, find_stage_with_model, finished_stages, read_json
 from r1kit.report.run import Measured, measured_models, read_evaluation
+from r1kit.terminal import printable
 
 
 def export_model(run_dir: Path, stage: str | None, to: Path) -> Path:
@@ -28,7 +29,7 @@ def export_model(run_dir: Path, stage: str | None, to: Path) -> Path:
     try:
         shutil.rmtree(partial, ignore_errors=True)
         shutil.copytree(chosen.model, partial)
-        (partial / "README.md").write_text(model_card(run_dir, chosen), encoding="utf-8")
+        (partial / "README.md").write_text(printable(model_card(run_dir, chosen)), encoding="utf-8")
         if to.exists():
             to.rmdir()
         partial.rename(to)

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.text import Text
 
 from r1kit.config import R1kitError
+from r1kit.console import make_console
 from r1kit.files import disk_error, naming, remove_at_once, sync_tree, write_whole
 from r1kit.interruption import Interruption
 from r1kit.log import Log, duration
@@ -82,7 +83,7 @@ def run(
     (recipe.layers) errors name the line of the recipe. Raises ConfigError before any work (for a changed
     stage, a missing input, a folder that cannot be written, or a run that another process holds), StageError,
     and InterruptedRunError."""
-    console = console or Console()
+    console = console or make_console()
     run_dir = recipe.run_dir
     if redo_from is not None:
         recipe.stage(redo_from)

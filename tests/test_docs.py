@@ -28,7 +28,7 @@ LAYERS = {
     4: ("train",),
     3: ("data", "engine", "rewards"),
     2: ("tasks", "sandbox", "chat"),
-    1: ("model", "tokenizer"),
+    1: ("model", "tokenizer", "templates", "template_worker"),
     0: (
         "watchdog",
         "log",
@@ -40,6 +40,8 @@ LAYERS = {
         "user_code",
         "files",
         "seeds",
+        "console",
+        "terminal",
         "config",
         "types",
     ),

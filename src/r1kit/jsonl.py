@@ -231,7 +231,13 @@ def column(path: Path, number: int, row: dict[str, Any], name: str) -> str:
         what = "NaN, a missing value" if math.isnan(value) else f"{value}, which is no number of JSON"
         raise R1kitError(f"{path}:{number}: column {name!r} is {what}; write it, or remove the row")
     if isinstance(value, int | float) and not isinstance(value, bool):
-        value = str(value)
+        try:
+            value = str(value)
+        except ValueError:
+            raise R1kitError(
+                f"{path}:{number}: column {name!r} is a number of more than "
+                f"{sys.get_int_max_str_digits()} digits; write it in quotes, as a text"
+            ) from None
     if not isinstance(value, str):
         raise R1kitError(
             f"{path}:{number}: column {name!r} is missing or not a text; the row has: {columns_of(row)}"

@@ -487,7 +487,7 @@ def _open(directory: Path, stack: ExitStack) -> dict[str, _File]:
 
 
 def _is_name(file: object) -> bool:
-    return isinstance(file, str) and Path(file).name == file
+    return isinstance(file, str) and Path(file).name == file and len(file) <= 255 and "\0" not in file
 
 
 def _check_names(

@@ -93,9 +93,14 @@ def good_folder(folder: Path) -> None:
     tokenizer.save(folder)
     (folder / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")
     (folder / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
-    asked = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Name a colour, é or 四."}]
+    asked = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Name a colour, é or 四."},
+    ]
     rows: dict[str, list[dict[str, Any]]] = {
-        "dataset.jsonl": [{"prompt": f"What is {i}+{i}?", "answer": str(2 * i), "level": i} for i in range(8)],
+        "dataset.jsonl": [
+            {"prompt": f"What is {i}+{i}?", "answer": str(2 * i), "level": i} for i in range(8)
+        ],
         "prompts.jsonl": [{"messages": asked}, {"prompt": "Name a fruit.", "response": "Pear."}],
         "preferences.jsonl": [{"prompt": "Hi", "chosen": f"Hello {i}", "rejected": "No"} for i in range(4)],
         "labelled.jsonl": [{"prompt": "Hi", "response": f"Hello {i}", "safe": i > 1} for i in range(4)],
@@ -185,7 +190,9 @@ def bytes_broken(good: bytes, rng: random.Random) -> bytes:
     """Cut, flip, put in, take out, replace all."""
     start = rng.randrange(len(good) + 1)
     end = min(len(good), start + rng.choice((1, 4, 100)))
-    junk = rng.choice((b"\x00" * 9, b"\xff\xfe\x80", b"\x1b]0;x\x07", b"\r", "\u202e\u200b".encode(), b'"', b"}"))
+    junk = rng.choice(
+        (b"\x00" * 9, b"\xff\xfe\x80", b"\x1b]0;x\x07", b"\r", "\u202e\u200b".encode(), b'"', b"}")
+    )
     ways: tuple[Callable[[], bytes], ...] = (
         lambda: good[:start],
         lambda: good[start:],
@@ -249,7 +256,9 @@ def header_broken(good: bytes, rng: random.Random) -> bytes:
     if way == 0:
         entry["dtype"] = rng.choice(("I64", "BOOL", "F8_E4M3", "X\x1b[2J", 5, None))
     elif way == 1:
-        entry["shape"] = rng.choice(([-1], [2**62, 2**62], "x", [1.5], [], None, [0], entry["shape"][::-1] + [1]))
+        entry["shape"] = rng.choice(
+            ([-1], [2**62, 2**62], "x", [1.5], [], None, [0], entry["shape"][::-1] + [1])
+        )
     elif way == 2:
         entry["data_offsets"] = rng.choice(([0, 10**15], [5, 1], [-4, 4], [], "x", None, [0, 4]))
     elif way == 3:

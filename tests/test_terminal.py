@@ -1,5 +1,5 @@
-"""What leaves the program is printable: no text of a file, model or data set moves the cursor, hides a word or
-looks like a line of the program's own."""
+"""What leaves the program is printable: no text of a file, model or data set moves the cursor, hides a word
+or looks like a line of the program's own."""
 
 import io
 import json
@@ -33,7 +33,9 @@ def test_what_has_no_glyph_is_written_as_its_escape():
     assert "\u115f" not in printable(EVIL) and "\u3164" not in printable(EVIL)
 
 
-@pytest.mark.parametrize("text", ["é 四 😀 ﬁ", "a\tb\nc", "1\u00a0000\u202fkm\u3000x", "naïve — “quoted”", ""])
+@pytest.mark.parametrize(
+    "text", ["é 四 😀 ﬁ", "a\tb\nc", "1\u00a0000\u202fkm\u3000x", "naïve — “quoted”", ""]
+)
 def test_ordinary_text_stays_as_it_is(text):
     assert printable(text) == text
 
@@ -130,7 +132,11 @@ def test_the_c_locale_opens_files_of_every_name(tmp_path: Path):
 def test_where_utf_8_cannot_be_set_the_command_ends_before_it_begins(tmp_path: Path):
     command = [sys.executable, "-X", "utf8=0", "-m", "r1kit", "show", str(tmp_path / "x.yaml")]
     done = subprocess.run(
-        command, capture_output=True, env={**os.environ, **C_LOCALE, "PYTHONUTF8": "1"}, timeout=60, check=False
+        command,
+        capture_output=True,
+        env={**os.environ, **C_LOCALE, "PYTHONUTF8": "1"},
+        timeout=60,
+        check=False,
     )
     assert done.returncode == 2
     assert done.stderr.startswith(b"r1kit: file names are written as ascii here (LC_ALL or LANG)")

@@ -13,9 +13,7 @@ from r1kit.terminal import GuardedStream, printable
 class PrintableConsole(Console):
     """A console of rich that prints no character of a text that ``printable`` would escape."""
 
-    def render(
-        self, renderable: RenderableType, options: ConsoleOptions | None = None
-    ) -> Iterable[Segment]:
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Rich's own control sequences pass, texts are made printable."""
         for text, style, control in super().render(renderable, options):
             yield Segment(text if control else printable(text), style, control)

@@ -355,9 +355,7 @@ def _read_end_ids(directory: Path) -> list[int]:
         path = directory / name
         value = read_object(path).get("eos_token_id") if path.is_file() else None
         ids = value if isinstance(value, list) else [] if value is None else [value]
-        if not all(
-            isinstance(index, int) and not isinstance(index, bool) and index < 2**31 for index in ids
-        ):
+        if not all(isinstance(index, int) and not isinstance(index, bool) and index < 2**31 for index in ids):
             raise R1kitError(f"{path}: eos_token_id is {value!r}; give a token id, or a list of them")
         found += [index for index in ids if index >= 0]
     return found

@@ -126,7 +126,9 @@ def parse_override(text: str) -> Layers:
             raise yaml.YAMLError(f"{len(value)} characters; {LONGEST_FILE} are read")
         inner = yaml.load(value, _Loader)  # a SafeLoader
     except yaml.YAMLError as error:
-        raise ConfigError(f"command line: {shorten(text)}: the value is not YAML: {_explain(error)}") from None
+        raise ConfigError(
+            f"command line: {shorten(text)}: the value is not YAML: {_explain(error)}"
+        ) from None
     places: dict[KeyPath, Place] = {tuple(names[: depth + 1]): place for depth in range(len(names))}
     places |= {(*names, *path): place for path in _paths(inner)}
     for name in reversed(names):

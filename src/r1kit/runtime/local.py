@@ -39,7 +39,6 @@ from r1kit.model.huggingface import load_pretrained, save_pretrained
 from r1kit.runtime.runtime import RuntimeConfig
 from r1kit.sandbox.kernel import die_with_parent
 from r1kit.terminal import guard
-from r1kit.terminal import guard
 from r1kit.tokenizer import Tokenizer
 from r1kit.train import checkpoint
 from r1kit.train.learner import Learner, LearnerConfig, LearnerProtocol, Metrics, alone

@@ -59,11 +59,36 @@ TEMPLATE = (
     "{% if add_generation_prompt %}<｜Assistant｜>{% endif %}"
 )
 HOSTILE: tuple[Any, ...] = (
-    None, True, -1, 0, 1.5, 10**30, -(10**12), 10**9, float("nan"), float("inf"), "", "x", "\x1b[2J\x07",
-    "a\nr1kit: forged", "\u202eevil", "\ud800", "\x00", "x" * 100_000, [], {}, [[]], [None], {"": None},
-    {"content": 5}, "{{ 1/0 }}", "{% for x in range(99999) %}{% for y in range(99999) %}{% endfor %}{% endfor %}",
-    "{{ 'a' * 10**10 }}", "../../etc/passwd", "/dev/zero",
-)  # fmt: skip
+    None,
+    True,
+    -1,
+    0,
+    1.5,
+    10**30,
+    -(10**12),
+    10**9,
+    float("nan"),
+    float("inf"),
+    "",
+    "x",
+    "\x1b[2J\x07",
+    "a\nr1kit: forged",
+    "\u202eevil",
+    "\ud800",
+    "\x00",
+    "x" * 100_000,
+    [],
+    {},
+    [[]],
+    [None],
+    {"": None},
+    {"content": 5},
+    "{{ 1/0 }}",
+    "{% for x in range(99999) %}{% for y in range(99999) %}{% endfor %}{% endfor %}",
+    "{{ 'a' * 10**10 }}",
+    "../../etc/passwd",
+    "/dev/zero",
+)
 
 
 @dataclass(frozen=True)
@@ -150,8 +175,14 @@ def kinds() -> list[Kind]:
         key = "held_out" if path.name == "prompts.jsonl" else "train"
         task = {"kind": "prompts" if path.name == "prompts.jsonl" else "dataset", key: str(path)}
         change = f"stages.r1_zero.tasks={json.dumps({'mine': task})}"
-        return ["run", str(path.with_name("recipe.yaml")), "--dry-run", "--out", str(path.parent / "out"),
-                *([] if path.name == "recipe.yaml" else [change])]  # fmt: skip
+        return [
+            "run",
+            str(path.with_name("recipe.yaml")),
+            "--dry-run",
+            "--out",
+            str(path.parent / "out"),
+            *([] if path.name == "recipe.yaml" else [change]),
+        ]
 
     models = ("config.json", "model-00001-of-00003.safetensors", "model.safetensors.index.json")
     texts = ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja")
@@ -256,9 +287,7 @@ def header_broken(good: bytes, rng: random.Random) -> bytes:
     if way == 0:
         entry["dtype"] = rng.choice(("I64", "BOOL", "F8_E4M3", "X\x1b[2J", 5, None))
     elif way == 1:
-        entry["shape"] = rng.choice(
-            ([-1], [2**62, 2**62], "x", [1.5], [], None, [0], entry["shape"][::-1] + [1])
-        )
+        entry["shape"] = rng.choice(([-1], [2**62, 2**62], "x", [1.5], [], None, [0], [*entry["shape"], 1]))
     elif way == 2:
         entry["data_offsets"] = rng.choice(([0, 10**15], [5, 1], [-4, 4], [], "x", None, [0, 4]))
     elif way == 3:
@@ -278,23 +307,65 @@ def header_broken(good: bytes, rng: random.Random) -> bytes:
 def text_broken(good: str, name: str, rng: random.Random) -> str:
     """A recipe or a template with a hostile line in it."""
     yaml_lines = (
-        "a: &a [*a]", "<<: 5", "? [a]\n: 1", "x: " + "[" * 3000 + "]" * 3000, "seed: 3\nseed: 4", "\tx: 1",
-        "---\nb: 1", "x: !!python/object/apply:os.system [id]", "seed: !!int x", "x: 2024-99-99",
-        "seed: " + "9" * 6000, "extends: recipe.yaml", "extends: /dev/zero", "extends: [1]", "name: \x1b[2J",
-        'name: "\\e]0;x\\a"', 'name: "\\ud800"', "name: \x00", "stages: 5", "stages: [5]", "1: 2", "null: x",
-        "seed: -1", "seed: .nan", "seed: 1e999", "runtime: {kind: [1]}", "out: 5", "x: *y", "x: {", "- x", "x: |",
+        "a: &a [*a]",
+        "<<: 5",
+        "? [a]\n: 1",
+        "x: " + "[" * 3000 + "]" * 3000,
+        "seed: 3\nseed: 4",
+        "\tx: 1",
+        "---\nb: 1",
+        "x: !!python/object/apply:os.system [id]",
+        "seed: !!int x",
+        "x: 2024-99-99",
+        "seed: " + "9" * 6000,
+        "extends: recipe.yaml",
+        "extends: /dev/zero",
+        "extends: [1]",
+        "name: \x1b[2J",
+        'name: "\\e]0;x\\a"',
+        'name: "\\ud800"',
+        "name: \x00",
+        "stages: 5",
+        "stages: [5]",
+        "1: 2",
+        "null: x",
+        "seed: -1",
+        "seed: .nan",
+        "seed: 1e999",
+        "runtime: {kind: [1]}",
+        "out: 5",
+        "x: *y",
+        "x: {",
+        "- x",
+        "x: |",
         "a: &a [x,x,x,x,x,x,x,x,x]\n"
         + "\n".join(f"k{i}: &k{i} [{','.join([f'*k{i - 1}' if i else '*a'] * 9)}]" for i in range(9)),
-    )  # fmt: skip
+    )
     template_lines = (
-        "{{ ('a'*10**10)|length }}", "{{ messages.__class__ }}", "{% for %}", "{{ x.y.z }}", "{{ 1/0 }}",
-        "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "{{ 'a'|center(10**11) }}",
-        "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "{{ raise_exception('\x1b[2J') }}", "{% include 'x' %}",
-        "{{ 7**10**9 }}", "{{ '%9999999999d'|format(1) }}", "{{ '{:9999999999}'.format(1) }}", "{{", "{% if %}",
+        "{{ ('a'*10**10)|length }}",
+        "{{ messages.__class__ }}",
+        "{% for %}",
+        "{{ x.y.z }}",
+        "{{ 1/0 }}",
+        "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+        "{{ 'a'|center(10**11) }}",
+        "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+        "{{ raise_exception('\x1b[2J') }}",
+        "{% include 'x' %}",
+        "{{ 7**10**9 }}",
+        "{{ '%9999999999d'|format(1) }}",
+        "{{ '{:9999999999}'.format(1) }}",
+        "{{",
+        "{% if %}",
         "{% set ns = namespace(x='aaaa') %}{% for i in range(99) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
-        "{{ range(10**9)|list }}", "{{ lipsum(n=10**9) }}", "{{ '\\ud800' }}", "{{ [1]|tojson(indent=10**11) }}",
-        "{{ " + "(" * 900 + "1" + ")" * 900 + " }}", "{{ messages[99].content }}", "{{ messages|join|int / 0 }}",
-    )  # fmt: skip
+        "{{ range(10**9)|list }}",
+        "{{ lipsum(n=10**9) }}",
+        "{{ '\\ud800' }}",
+        "{{ [1]|tojson(indent=10**11) }}",
+        "{{ " + "(" * 900 + "1" + ")" * 900 + " }}",
+        "{{ messages[99].content }}",
+        "{{ messages|join|int / 0 }}",
+    )
     lines = good.splitlines()
     place = rng.randrange(len(lines) + 1)
     lines.insert(place, rng.choice(yaml_lines if name.endswith(".yaml") else template_lines))

@@ -9,9 +9,10 @@ one, memory by RLIMIT_AS.
 It reads one JSON object a line: first {"template", "cpu_s", "wall_s", "memory_mb", "longest"}, then {"turns",
 "names", "generation"} for each conversation, and answers each with {"text"} or {"error", "line"}, and
 {"limit"} where one was reached.
-The environment has what Hugging Face's chat templates expect of theirs (transformers' documentation, "Chat
-templates"): trimmed blocks, break and continue, ``raise_exception``, ``strftime_now``, ``tojson`` without HTML
-escapes, and blocks of ``generation``."""
+
+The environment has what Hugging Face's chat templates expect (transformers' documentation, "Chat templates"):
+trimmed blocks, break and continue, ``raise_exception``, ``strftime_now``, ``tojson`` without HTML escapes, and
+blocks of ``generation``."""
 
 import json
 import resource

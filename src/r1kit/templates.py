@@ -32,7 +32,7 @@ _LIMITS = {
     "MemoryError": f"it needs more than {MEMORY_MB} MB of memory",
     "RecursionError": "it calls itself too often",
 }
-_SIGNALS = {
+_SIGNALS: dict[int, str] = {
     signal.SIGVTALRM: f"it computes for more than {CPU_S:.0f} s",
     signal.SIGALRM: f"it takes more than {WALL_S:.0f} s",
     signal.SIGSEGV: "it calls itself too often",

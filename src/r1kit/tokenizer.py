@@ -331,8 +331,8 @@ def _check_vocabulary(path: Path, backend: tokenizers.Tokenizer) -> None:
             token, largest = other.content, index
     if largest >= rows:
         raise R1kitError(
-            f"{path}: token {token!r:.40} has the id {largest}, but {config} has vocab_size {rows}; the two files "
-            "are of different models"
+            f"{path}: token {token!r:.40} has the id {largest}, but {config} has vocab_size {rows}; the two "
+            "files are of different models"
         )
 
 

@@ -196,14 +196,14 @@ def _check_sizes(given: Mapping[str, Any], path: Path) -> None:
         largest = LARGEST.get(ours, LARGEST_DIMENSION if isinstance(value, int) else math.inf)
         if not 0 <= value <= largest or value == math.inf:
             raise ConfigError(
-                f"{path}: {theirs.get(ours, ours)} = {shorten(value)} is not between 0 and {largest:g}; copy the file "
-                "again"
+                f"{path}: {theirs.get(ours, ours)} = {shorten(value)} is not between 0 and {largest:g}; "
+                "copy the file again"
             )
     layers, experts = given.get("layers"), given.get("experts")
     if isinstance(layers, int) and isinstance(experts, int) and layers * experts > MOST_EXPERTS:
         raise ConfigError(
-            f"{path}: {layers} layers of {experts} experts; at most {MOST_EXPERTS} experts are read; copy the "
-            "file again"
+            f"{path}: {layers} layers of {experts} experts; at most {MOST_EXPERTS} experts are read; copy "
+            "the file again"
         )
 
 
@@ -431,8 +431,8 @@ class _File:
             dtype = str(self.handle.get_slice(name).get_dtype())
         if dtype not in FLOATS:
             raise R1kitError(
-                f"{self.path}: {name} is of type {dtype}, not one of {', '.join(FLOATS)}; convert the checkpoint "
-                "to bfloat16 first"
+                f"{self.path}: {name} is of type {dtype}, not one of {', '.join(FLOATS)}; convert the "
+                "checkpoint to bfloat16 first"
             )
 
 

@@ -274,8 +274,8 @@ def _read_text(file: Path) -> str:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise ConfigError(
-            f"{file}:{line}: not UTF-8 ({error.reason}: byte 0x{content[error.start]:02x}); convert the file to "
-            "UTF-8"
+            f"{file}:{line}: not UTF-8 ({error.reason}: byte 0x{content[error.start]:02x}); convert the "
+            "file to UTF-8"
         ) from None
 
 

@@ -92,8 +92,8 @@ class Chat:
     ``chat``: DeepSeek's turn tokens; ``r1_zero``: the plain-text template of R1-Zero (Table 1) for base
     models; ``model``: the checkpoint's own Jinja template, rendered by r1kit.templates. ``opening`` is text
     that every completion must start with ("<think>\\n" in R1's usage advice); it is part of the prompt's
-    ids and of the text that is parsed. So is the tag of a checkpoint's template that opens the thinking itself; there
-    is never a second one."""
+    ids and of the text that is parsed. So is the tag of a checkpoint's template that opens the thinking
+    itself; there is never a second one."""
 
     tokenizer: Tokenizer
     template: TemplateName = "chat"

@@ -11,8 +11,8 @@ It reads one JSON object a line: first {"template", "cpu_s", "wall_s", "memory_m
 {"limit"} where one was reached.
 
 The environment has what Hugging Face's chat templates expect (transformers' documentation, "Chat templates"):
-trimmed blocks, break and continue, ``raise_exception``, ``strftime_now``, ``tojson`` without HTML escapes, and
-blocks of ``generation``."""
+trimmed blocks, break and continue, ``raise_exception``, ``strftime_now``, ``tojson`` without HTML escapes,
+and blocks of ``generation``."""
 
 import json
 import resource

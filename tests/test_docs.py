@@ -29,7 +29,7 @@ LAYERS = {
     4: ("train",),
     3: ("data", "engine", "rewards"),
     2: ("tasks", "sandbox", "chat"),
-    1: ("model", "tokenizer"),
+    1: ("model", "tokenizer", "templates", "template_worker"),
     0: (
         "watchdog",
         "log",
@@ -44,6 +44,8 @@ LAYERS = {
         "marks",
         "files",
         "seeds",
+        "console",
+        "terminal",
         "config",
         "types",
     ),

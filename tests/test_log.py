@@ -136,7 +136,7 @@ def test_rollouts_are_shown_at_few_steps_and_cannot_steer_the_terminal(tmp_path)
     for step in range(120):
         log.rollouts(step, [{"text": f"text {step}\x1b[2J."}, {"text": "second"}])
     shown = [line.split()[1] for line in printed(console).splitlines() if line.strip().startswith("text ")]
-    assert [word.rstrip(".").split("\ufffd")[0] for word in shown] == ["0", "10", "20", "50", "100"]
+    assert [word.split("\\u001b")[0] for word in shown] == ["0", "10", "20", "50", "100"]
     assert "\x1b" not in printed(console) and "second" not in printed(console)
 
 

@@ -5,14 +5,15 @@ row is the prompt's ids followed by the ids that the engine returned."""
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from r1kit.config import R1kitError
+from r1kit.templates import Template, render
 from r1kit.tokenizer import ASSISTANT, USER, Tokenizer
 from r1kit.types import Completion, Problem, Rollout
 
@@ -97,10 +98,10 @@ class Chat:
     """Prompts and parsing for one tokenizer and one template.
 
     ``chat``: DeepSeek's turn tokens; ``r1_zero``: the plain-text template of R1-Zero (Table 1) for base
-    models; ``model``: the checkpoint's own Jinja template, rendered by transformers. ``opening`` is text that
-    every completion must start with ("<think>\\n" in R1's usage advice); it is part of the prompt's ids and
-    of the text that is parsed. So is the tag of a checkpoint's template that opens the thinking itself; there
-    is never a second one."""
+    models; ``model``: the checkpoint's own Jinja template, rendered by r1kit.templates. ``opening`` is text
+    that every completion must start with ("<think>\\n" in R1's usage advice); it is part of the prompt's
+    ids and of the text that is parsed. So is the tag of a checkpoint's template that opens the thinking
+    itself; there is never a second one."""
 
     tokenizer: Tokenizer
     template: TemplateName = "chat"
@@ -200,15 +201,19 @@ class Chat:
         """What the template's generation prompt opens: "<think>\\n", say, or nothing."""
         if self.template != "model" or self.tokenizer.chat_template is None:
             return ""
-        return _opened(self.tokenizer.chat_template, self._names)
+        return _opened(self._template, self._names)
 
     def _end_id(self) -> int:
         tokenizer = self.tokenizer
         if self.template == "model" and tokenizer.chat_template is not None:
-            ids = tokenizer.encode(_turn_end(tokenizer.chat_template, self._names), special=True)
+            ids = tokenizer.encode(_turn_end(self._template, self._names), special=True)
             if len(ids) and int(ids[0]) in tokenizer.end_ids:
                 return int(ids[0])
         return tokenizer.eos_id
+
+    @property
+    def _template(self) -> Template:
+        return Template(self.tokenizer.chat_template or "", self.tokenizer.template_file)
 
     @property
     def _names(self) -> tuple[tuple[str, str], ...]:
@@ -247,7 +252,7 @@ class Chat:
                 f"template: model needs a chat template, and this checkpoint has {has}; use template: chat "
                 "or r1_zero"
             )
-        rendered = _render(template, self.tokenizer.names, turns)
+        rendered = render(self._template, self.tokenizer.names, turns)
         for place, (role, text) in enumerate(turns):
             if role == "system" and text.strip() not in rendered and not self._writes(turns, place):
                 raise R1kitError(
@@ -259,48 +264,26 @@ class Chat:
     def _writes(self, turns: Sequence[Turn], place: int) -> bool:
         """Whether the template writes a turn in some form, escaped for instance: another text in its place
         changes what is rendered."""
-        template = self.tokenizer.chat_template or ""
         other = [*turns[:place], (turns[place][0], _HIDDEN[0]), *turns[place + 1 :]]
-        return _HIDDEN[0] in _render(template, self.tokenizer.names, other)
-
-
-def _render(template: str, names: Mapping[str, str], turns: Sequence[Turn], generation: bool = True) -> str:
-    """The text of a conversation by a checkpoint's Jinja template. Raises R1kitError with the template's own
-    reason."""
-    import jinja2
-    from transformers.utils.chat_template_utils import render_jinja_template
-
-    render: Any = render_jinja_template  # it returns a pair, and says that it is a text
-    messages = [{"role": role, "content": text} for role, text in turns]
-    special = {f"{name}_token": token for name, token in names.items()}
-    try:
-        rendered, _ = render(
-            conversations=[messages], chat_template=template, add_generation_prompt=generation, **special
-        )
-    except (jinja2.TemplateError, TypeError, ValueError) as error:
-        roles = ", ".join(role for role, _ in turns)
-        raise R1kitError(
-            f"the checkpoint's chat template does not take this conversation ({roles}): {error}"
-        ) from None
-    return str(rendered[0])
+        return _HIDDEN[0] in render(self._template, self.tokenizer.names, other)
 
 
 @lru_cache
-def _opened(template: str, names: tuple[tuple[str, str], ...]) -> str:
+def _opened(template: Template, names: tuple[tuple[str, str], ...]) -> str:
     """What a template's generation prompt opens after a question: "<think>\\n", an empty thinking, or
     nothing."""
     try:
-        match = _OPENED.search(_render(template, dict(names), [("user", "1+1?")]))
+        match = _OPENED.search(render(template, dict(names), [("user", "1+1?")]))
     except R1kitError:  # what it refuses is said where it is used
         return ""
     return match[0] if match else ""
 
 
 @lru_cache
-def _turn_end(template: str, names: tuple[tuple[str, str], ...]) -> str:
+def _turn_end(template: Template, names: tuple[tuple[str, str], ...]) -> str:
     """What a template writes after the assistant's text."""
     turns = [("user", "1+1?"), ("assistant", _HIDDEN[0])]
     try:
-        return _render(template, dict(names), turns, generation=False).rpartition(_HIDDEN[0])[2]
+        return render(template, dict(names), turns, generation=False).rpartition(_HIDDEN[0])[2]
     except R1kitError:
         return ""

@@ -24,6 +24,12 @@ class ConfigError(R1kitError, ValueError):
     """A recipe or configuration that cannot be used as it is written."""
 
 
+def is_panic(error: BaseException) -> bool:
+    """Whether the error is a panic of a library written in Rust, which Python does not count as an
+    Exception."""
+    return type(error).__name__ == "PanicException"
+
+
 class Config(BaseModel):
     """Base of every configuration: frozen, strict about keys, defaults are the paper's values with their
     source."""

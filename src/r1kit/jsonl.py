@@ -6,20 +6,25 @@ them into this one."""
 
 import gzip
 import json
+import math
+import os
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from r1kit.config import R1kitError
-from r1kit.files import replacing
+from r1kit.config import ConfigError, R1kitError, shorten
+from r1kit.files import POINTER, pointer_error, replacing
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json")
 BAD_ROWS_LIMIT = 0.05  # of a file's rows; beyond that it is probably the wrong file
 FIRST_ROWS = 20  # that are checked before a run
 
 LONGEST_INTEGER, _PIECE = 200_000, 4000  # digits
+LONGEST_ROW_MB = 16  # of a row; the variable R1KIT_LONGEST_ROW_MB sets another limit
+MOST_DENSE, DENSE_BYTES = 200, 100_000_000  # how many times a .gz may grow, once it has grown to so much
+_SHOWN_COLUMNS, _SHOWN_NAME = 20, 40
 
 BadRows = Literal["error", "quarantine"]
 Row = TypeVar("Row")
@@ -32,11 +37,25 @@ _TO_JSONL = (
 
 def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """(line number, line) of every line that is not blank. Raises R1kitError where the file is missing, torn
-    or of another format."""
+    or of another format, and for a row that is longer than LONGEST_ROW_MB."""
     _check_format(path)
+    longest = _longest_row()
+    densest = max(DENSE_BYTES, MOST_DENSE * path.stat().st_size) if path.suffix == ".gz" else None
+    number = taken = 0
     try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
-            for number, line in enumerate(lines, 1):
+        with gzip.open(path, "rb") if densest else path.open("rb") as lines:
+            while line := lines.readline(longest + 1):
+                number, taken = number + 1, taken + len(line)
+                if len(line) > longest:
+                    raise R1kitError(
+                        f"{path}:{number}: a row of more than {longest / 1e6:g} MB; shorten or remove it, or "
+                        "set R1KIT_LONGEST_ROW_MB"
+                    )
+                if densest is not None and taken > densest:
+                    raise R1kitError(
+                        f"{path}:{number}: the file unpacks to more than {MOST_DENSE} times its size, so it "
+                        "is hardly data; unpack it yourself if it is"
+                    )
                 if line.strip():
                     yield number, line
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
@@ -45,19 +64,40 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise R1kitError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
+def _longest_row() -> int:
+    """The longest row in bytes. Raises ConfigError where the variable is no number."""
+    given = os.environ.get("R1KIT_LONGEST_ROW_MB", str(LONGEST_ROW_MB))
+    try:
+        longest = int(float(given) * 1e6)
+    except (ValueError, OverflowError):
+        longest = 0
+    if longest <= 0:
+        raise ConfigError(f"R1KIT_LONGEST_ROW_MB is {given!r}; give a number of megabytes above 0")
+    return longest
+
+
 def parse_row(path: Path, number: int, line: bytes) -> dict[str, Any]:
     """The JSON object of a line. Raises R1kitError naming file and line where it is none."""
     try:
         row = _loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
     except UnicodeDecodeError as error:
+        utf16 = " (it looks like UTF-16)" if line[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
         raise R1kitError(
-            f"{path}:{number}: not UTF-8 ({error.reason} at byte {error.start}); convert the file to UTF-8"
+            f"{path}:{number}: not UTF-8 ({error.reason} at byte {error.start}); convert the file to "
+            f"UTF-8{utf16}"
         ) from None
     except json.JSONDecodeError as error:
+        if number == 1 and line.startswith(POINTER):
+            raise R1kitError(pointer_error(path) or str(path)) from None
         raise R1kitError(
             f"{path}:{number}: not JSON ({error.msg} at column {error.colno}); correct or remove the line"
         ) from None
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        raise R1kitError(
+            f"{path}:{number}: not JSON that can be read (too many lists or objects within one another); "
+            "correct or remove the line"
+        ) from None
+    except ValueError as error:
         raise R1kitError(
             f"{path}:{number}: not JSON that can be read ({error}); correct or remove the line"
         ) from None
@@ -69,13 +109,27 @@ def parse_row(path: Path, number: int, line: bytes) -> dict[str, Any]:
 
 
 def _loads(text: str) -> Any:
-    """JSON, with integers of more digits than Python reads by default, up to LONGEST_INTEGER."""
+    """JSON, with integers of more digits than Python reads by default, up to LONGEST_INTEGER. Raises
+    ValueError for an object with two equal keys, of which JSON would take the last."""
     try:
-        return json.loads(text)
-    except json.JSONDecodeError:
+        return json.loads(text, object_pairs_hook=_object)
+    except (json.JSONDecodeError, _RepeatedKeyError):
         raise
     except ValueError:
-        return json.loads(text, parse_int=_integer)
+        return json.loads(text, parse_int=_integer, object_pairs_hook=_object)
+
+
+class _RepeatedKeyError(ValueError):
+    pass
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        repeated = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise _RepeatedKeyError(f"the key {shorten(repeated)} is given twice")
+    return found
 
 
 def _integer(digits: str) -> int:
@@ -173,15 +227,20 @@ def column(path: Path, number: int, row: dict[str, Any], name: str) -> str:
     """A row's text column; a number is taken as its text. Raises R1kitError naming file, line and the columns
     there are."""
     value = row.get(name)
-    if isinstance(value, float) and value != value:
-        raise R1kitError(
-            f"{path}:{number}: column {name!r} is NaN, a missing value; write it, or remove the row"
-        )
+    if isinstance(value, float) and not math.isfinite(value):
+        what = "NaN, a missing value" if math.isnan(value) else f"{value}, which is no number of JSON"
+        raise R1kitError(f"{path}:{number}: column {name!r} is {what}; write it, or remove the row")
     if isinstance(value, int | float) and not isinstance(value, bool):
-        value = str(value)
+        try:
+            value = str(value)
+        except ValueError:
+            raise R1kitError(
+                f"{path}:{number}: column {name!r} is a number of more than "
+                f"{sys.get_int_max_str_digits()} digits; write it in quotes, as a text"
+            ) from None
     if not isinstance(value, str):
         raise R1kitError(
-            f"{path}:{number}: column {name!r} is missing or not a text; the row has: {', '.join(row)}"
+            f"{path}:{number}: column {name!r} is missing or not a text; the row has: {columns_of(row)}"
         )
     if any("\ud800" <= character <= "\udfff" for character in value):
         raise R1kitError(
@@ -189,6 +248,14 @@ def column(path: Path, number: int, row: dict[str, Any], name: str) -> str:
             "remove the line"
         )
     return value
+
+
+def columns_of(row: Iterable[str]) -> str:
+    """The names of a row's columns for a message: the first twenty, each cut to a length that can be
+    read."""
+    names = [name if len(name) <= _SHOWN_NAME else f"{name[: _SHOWN_NAME - 3]}..." for name in row]
+    more = f" and {len(names) - _SHOWN_COLUMNS} more" if len(names) > _SHOWN_COLUMNS else ""
+    return ", ".join(names[:_SHOWN_COLUMNS]) + more
 
 
 def write_jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> None:

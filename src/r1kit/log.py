@@ -23,10 +23,12 @@ from rich.live import Live
 from rich.text import Text
 
 from r1kit.config import R1kitError
+from r1kit.console import PrintableConsole
 from r1kit.files import open_to_append, remove_named, sync, write_whole
 from r1kit.interruption import Interruption
 from r1kit.log_files import METRICS, SAMPLES, LogMark, kept_damages, mark_log, read_metrics, whole_rows
 from r1kit.records import KEPT, read_typed, sealed_text, stage_folder
+from r1kit.terminal import one_line, printable
 
 # What the progress line shows, in this order, where a stage reports it: (metric, word on the screen).
 HEADLINES = (
@@ -63,7 +65,7 @@ class Log:
         self.interruption = interruption or Interruption()
         self.run_dir = run_dir
         self.stage = stage
-        self.console = console or Console()
+        self.console = console or PrintableConsole()
         self.part_name = part
         self.show_rollouts = show_rollouts
         self._begun = False
@@ -147,7 +149,7 @@ class Log:
 
     def info(self, text: str) -> None:
         """Print one line for the user."""
-        self.console.print(Text(f"  {text}"))
+        self.console.print(Text(one_line(f"  {text}")))
 
     def rollouts(self, step: int, records: Iterable[Mapping[str, Any]], show: int | None = None) -> Path:
         """Keep one step's rollouts, one JSON object a line. Returns the file.
@@ -313,13 +315,6 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def printable(text: str) -> str:
-    """The text without control characters: what a model writes must not move the terminal's cursor."""
-    return "".join(
-        character if character.isprintable() or character in "\n\t" else "\ufffd" for character in text
-    )
 
 
 def prompt_text(prompt: Any) -> str:

@@ -14,8 +14,8 @@ import numpy as np
 import tokenizers
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
-from r1kit.config import R1kitError
-from r1kit.files import read_object
+from r1kit.config import R1kitError, is_panic
+from r1kit.files import pointer_error, read_object
 
 BOS = "<｜begin▁of▁sentence｜>"
 EOS = "<｜end▁of▁sentence｜>"
@@ -54,7 +54,8 @@ class Tokenizer:
     ``names``: the special tokens by their short names ("eos" is needed, "bos" and "pad" may be absent).
     ``end_ids`` all end a completion; the tokenizer's own end token is always the first of them.
     ``templates``: the chat templates by name. ``max_length`` is kept for transformers' sake only. ``saved``:
-    the text of tokenizer.json where it differs from the backend's."""
+    the text of tokenizer.json where it differs from the backend's. ``template_file``: the file of the
+    default template, for messages."""
 
     def __init__(
         self,
@@ -64,11 +65,13 @@ class Tokenizer:
         end_ids: Sequence[int] = (),
         max_length: float | None = None,
         saved: str | None = None,
+        template_file: str = "",
     ) -> None:
         self.backend = backend
         self.names = dict(names)
         self.templates = dict(templates)
         self.max_length = max_length
+        self.template_file = template_file
         self._saved = saved
         missing = [token for token in self.names.values() if backend.token_to_id(token) is None]
         if missing:
@@ -222,7 +225,10 @@ class Tokenizer:
             if backend.token_to_id(EOS) is None:
                 raise R1kitError(f"{settings}: no eos_token; name there the token that ends a completion")
             names["eos"] = EOS
+        _check_vocabulary(path, backend)
+        _check_names(directory, names, backend)
         longest = config.get("model_max_length")
+        own_file = directory / "chat_template.jinja"
         return cls(
             backend,
             names,
@@ -230,6 +236,7 @@ class Tokenizer:
             _read_end_ids(directory),
             longest if isinstance(longest, int | float) else None,
             saved,
+            str(own_file if own_file.is_file() else settings),
         )
 
 
@@ -250,7 +257,9 @@ def _read_backend(path: Path) -> tuple[tokenizers.Tokenizer, str | None]:
             return tokenizers.Tokenizer.from_file(str(path)), None
         backend = tokenizers.Tokenizer.from_str(json.dumps(content, ensure_ascii=False))
         return backend, path.read_text(encoding="utf-8")
-    except Exception as error:  # the library raises bare Exceptions for what it cannot read
+    except BaseException as error:  # the library raises bare Exceptions, and panics
+        if not (isinstance(error, Exception) or is_panic(error)):
+            raise
         raise R1kitError(
             f"{path}: not a tokenizer that can be read ({error}); copy it again, or save it with "
             "transformers' AutoTokenizer"
@@ -275,7 +284,7 @@ def _read_templates(directory: Path, config: Mapping[str, Any]) -> dict[str, str
     if (directory / "chat_template.jinja").is_file():
         files["default"] = directory / "chat_template.jinja"
     if files:
-        return {name: file.read_text(encoding="utf-8") for name, file in files.items()}
+        return {name: _read_template(file) for name, file in files.items()}
     given = config.get("chat_template")
     if isinstance(given, str):
         return {"default": given}
@@ -286,6 +295,59 @@ def _read_templates(directory: Path, config: Mapping[str, Any]) -> dict[str, str
     return {str(name): text for name, text in given.items() if isinstance(text, str)}
 
 
+def _read_template(file: Path) -> str:
+    try:
+        if error := pointer_error(file):
+            raise R1kitError(error)
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise R1kitError(f"{file}: cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise R1kitError(
+            f"{file}: not UTF-8 ({error.reason} at byte {error.start}); copy the file again"
+        ) from None
+
+
+def _check_vocabulary(path: Path, backend: tokenizers.Tokenizer) -> None:
+    """Raise R1kitError where ordinary text has no ids, or ids of ordinary text are beyond the model's
+    embedding (config.json of the same folder)."""
+    try:
+        probe = backend.encode("1 a", add_special_tokens=False).ids
+    except BaseException as error:
+        if not (isinstance(error, Exception) or is_panic(error)):
+            raise
+        raise R1kitError(f"{path}: it cannot encode '1 a' ({error}); copy the file again") from None
+    if not probe:
+        raise R1kitError(f"{path}: its vocabulary has no token for '1 a'; copy the file again")
+    config = path.with_name("config.json")
+    rows = read_object(config).get("vocab_size") if config.is_file() else None
+    if not isinstance(rows, int):
+        return
+    added = backend.get_added_tokens_decoder()
+    vocabulary = backend.get_vocab(with_added_tokens=False)
+    token, largest = max(vocabulary.items(), key=lambda entry: entry[1], default=("", -1))
+    for index, other in added.items():
+        if not other.special and index > largest:
+            token, largest = other.content, index
+    if largest >= rows:
+        raise R1kitError(
+            f"{path}: token {token!r:.40} has the id {largest}, but {config} has vocab_size {rows}; the two "
+            "files are of different models"
+        )
+
+
+def _check_names(directory: Path, names: Mapping[str, str], backend: tokenizers.Tokenizer) -> None:
+    """Raise R1kitError where a special token of the settings is not in the vocabulary."""
+    missing = {name: token for name, token in names.items() if backend.token_to_id(token) is None}
+    if missing:
+        listed = ", ".join(f"{name}_token {token!r:.40}" for name, token in missing.items())
+        files = [directory / "tokenizer_config.json", directory / "special_tokens_map.json"]
+        there = " or ".join(str(file) for file in files if file.is_file())
+        raise R1kitError(
+            f"{there}: {listed} is not in the vocabulary of tokenizer.json; name the right special tokens"
+        )
+
+
 def _read_end_ids(directory: Path) -> list[int]:
     """The end tokens that generation_config.json and config.json list, in this order."""
     found: list[int] = []
@@ -293,7 +355,7 @@ def _read_end_ids(directory: Path) -> list[int]:
         path = directory / name
         value = read_object(path).get("eos_token_id") if path.is_file() else None
         ids = value if isinstance(value, list) else [] if value is None else [value]
-        if not all(isinstance(index, int) and not isinstance(index, bool) for index in ids):
+        if not all(isinstance(index, int) and not isinstance(index, bool) and index < 2**31 for index in ids):
             raise R1kitError(f"{path}: eos_token_id is {value!r}; give a token id, or a list of them")
         found += [index for index in ids if index >= 0]
     return found

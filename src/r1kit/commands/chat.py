@@ -14,10 +14,10 @@ from rich.text import Text
 from r1kit.chat import Chat
 from r1kit.config import R1kitError
 from r1kit.engine.native import NativeEngine
-from r1kit.log import printable
 from r1kit.model.huggingface import load_pretrained
 from r1kit.records import prompt_settings
 from r1kit.seeds import derive_seed
+from r1kit.terminal import one_line
 from r1kit.tokenizer import ASSISTANT, USER, Tokenizer
 from r1kit.types import Sampling
 
@@ -70,7 +70,7 @@ def converse(model_dir: Path, sampling: Sampling, console: Console, prompt: str 
     if prompt is not None:
         print_answer(speaker, [("user", prompt)], derive_seed(sampling.seed, 0), console)
         return
-    console.print(Text(f"{model_dir}: {HELP}", style="dim"))
+    console.print(Text(f"{one_line(str(model_dir))}: {HELP}", style="dim"))
     turns: list[Turn] = []
     for number, line in enumerate(_lines(console)):
         more = line.startswith("/more ")
@@ -84,7 +84,7 @@ def print_answer(speaker: Speaker, turns: list[Turn], seed: int, console: Consol
     for piece in speaker.answer(turns, seed):
         response += piece
         thinking = THINKING[0] in response and (THINKING[1] not in response or piece.endswith(THINKING[1]))
-        console.print(Text(printable(piece), style="dim" if thinking else ""), end="", soft_wrap=True)
+        console.print(Text(piece, style="dim" if thinking else ""), end="", soft_wrap=True)
     console.print()
     return response.rpartition(THINKING[1])[2].strip()
 

@@ -12,12 +12,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from r1kit.terminal import argument_error, guard, one_line, print_lines, use_utf8
 
 app = typer.Typer(
     name="r1kit",
@@ -136,6 +135,7 @@ def run(
         require_whole(finished)
         _print_end(finished, {}, as_json)
         return
+    from r1kit.console import make_console
     from r1kit.recipe.recipe import build
     from r1kit.recipe.uses import code_in_words, imports_of
     from r1kit.runs.execute import run as execute
@@ -145,7 +145,7 @@ def run(
         with imports(trust):
             _print_survey(build(layers), layers, redo_from, fresh, as_json)
         return
-    console = _console(to_stderr=as_json)
+    console = make_console(to_stderr=as_json)
     for line in [code_in_words(code) for code in imports_of(layers.data)]:
         console.print(line, markup=False, soft_wrap=True)
     with imports(True):
@@ -176,11 +176,11 @@ def show(
     value comes from."""
     import yaml  # type: ignore[import-untyped]
 
-    from r1kit.log import printable
     from r1kit.recipe.layers import read_layers
     from r1kit.recipe.recipe import build, resolved
     from r1kit.recipe.recipe import explain as explain_key
     from r1kit.recipe.uses import uses_of
+    from r1kit.terminal import printable
     from r1kit.user_code import imports
 
     layers = read_layers(recipe, normalize_overrides(overrides or []))
@@ -188,16 +188,18 @@ def show(
         checked = build(layers)
         unchecked = _not_imported(checked)
     if explain is not None:
-        print("\n".join(explain_key(checked, layers, explain)))
+        print_lines(explain_key(checked, layers, explain))
         return
     plain = resolved(checked)
     uses = uses_of(plain, layers)
     if as_json:
         print(json.dumps({**plain, "uses": uses.as_dict()}, indent=2, ensure_ascii=False))
         return
-    print(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), end="")
-    lines = [*uses.in_words(), *unchecked]
-    print("\n".join(f"# {printable(line)}" for line in lines))
+    written = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+    if printable(written) != written:  # then with YAML's own escapes, so that it can be read again
+        written = yaml.safe_dump(plain, sort_keys=False)
+    print(written, end="")
+    print_lines(f"# {line}" for line in [*uses.in_words(), *unchecked])
 
 
 @app.command(context_settings=OVERRIDABLE)
@@ -250,10 +252,11 @@ def chat(
     model = find_model(run_or_model, stage)
     # What follows imports torch; a mistyped folder should not wait for that.
     from r1kit.commands.chat import converse
+    from r1kit.console import make_console
     from r1kit.types import Sampling
 
     sampling = Sampling(n=1, temperature=temperature, top_p=top_p, max_tokens=max_tokens, seed=seed)
-    converse(model, sampling, _console(), prompt)
+    converse(model, sampling, make_console(), prompt)
 
 
 @app.command(name="eval")
@@ -302,7 +305,8 @@ def export(
     """Copy a finished model as a Hugging Face folder with a model card that says how it was made."""
     from r1kit.commands.export import export_model
 
-    print(f"{export_model(run_dir, stage, to)}: written; transformers and vLLM open it as it is")
+    folder = one_line(str(export_model(run_dir, stage, to)))
+    print(f"{folder}: written; transformers and vLLM open it as it is")
 
 
 @app.command()
@@ -315,11 +319,10 @@ def verify(
     from r1kit.runs.verify import as_lines, examine
 
     examined = examine(run_dir)
-    print(
-        json.dumps(examined.as_dict(), indent=2, ensure_ascii=False)
-        if as_json
-        else "\n".join(as_lines(examined))
-    )
+    if as_json:
+        print(json.dumps(examined.as_dict(), indent=2, ensure_ascii=False))
+    else:
+        print_lines(as_lines(examined))
     if examined.damages:
         raise typer.Exit(1)
 
@@ -332,31 +335,37 @@ def doctor(sandbox: Sandbox = None, as_json: AsJson = False) -> None:
     from r1kit.commands.doctor import as_lines, examine, is_fit
 
     findings = examine()
-    print(
-        json.dumps([finding.as_dict() for finding in findings], indent=2)
-        if as_json
-        else "\n".join(as_lines(findings))
-    )
+    if as_json:
+        print(json.dumps([finding.as_dict() for finding in findings], indent=2))
+    else:
+        print_lines(as_lines(findings))
     if not is_fit(findings):
         raise typer.Exit(1)
 
 
 def main() -> None:
     """Run the command line and exit the process with the code that the module's docstring lists."""
+    fault = use_utf8() or argument_error(sys.argv)
+    guard()
+    if fault is not None:
+        print(f"r1kit: {fault}", file=sys.stderr)
+        sys.exit(2)
     try:
         app()
-    except Exception as error:
+    except (SystemExit, KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:
         from r1kit.addresses import without_secrets
-        from r1kit.config import ConfigError, R1kitError
+        from r1kit.config import ConfigError, R1kitError, is_panic
 
-        if os.environ.get("R1KIT_DEBUG"):
+        if not (isinstance(error, Exception) or is_panic(error)) or os.environ.get("R1KIT_DEBUG"):
             raise
         known = isinstance(error, R1kitError)
         print(f"r1kit: {without_secrets(str(error) if known else _unexpected(error))}", file=sys.stderr)
         sys.exit(getattr(error, "exit_code", 2 if isinstance(error, ConfigError) else 1))
 
 
-def _unexpected(error: Exception) -> str:
+def _unexpected(error: BaseException) -> str:
     from r1kit.files import disk_error
 
     if trouble := disk_error(error):
@@ -402,12 +411,6 @@ def _choose_sandbox(tier: str | None) -> list[str]:
     return [f"--sandbox={tier}"]
 
 
-def _console(to_stderr: bool = False) -> "Console":
-    from rich.console import Console
-
-    return Console(stderr=to_stderr, highlight=False)
-
-
 def _command(*words: str) -> str:
     """The command line for these words, with r1kit called as it was this time."""
     if Path(sys.argv[0]).name == "__main__.py":
@@ -432,14 +435,15 @@ def _print_end(run_dir: Path, states: Any, as_json: bool) -> None:
         print(json.dumps(known, indent=2))
         return
     worked = any(state != "done" for state in states.values())
-    print(
+    lines = [
         f"{run_dir}: all stages are done"
         + ("" if worked else " already; nothing to do (--fresh starts over)")
-    )
+    ]
     if report.exists():
-        print(f"  read   {report}  (and {report.with_suffix('.html').name} in a browser)")
+        lines.append(f"  read   {report}  (and {report.with_suffix('.html').name} in a browser)")
     if has_model(run_dir):
-        print(f"  chat   {_command('chat', str(run_dir))}")
+        lines.append(f"  chat   {_command('chat', str(run_dir))}")
+    print_lines(lines)
 
 
 def _print_survey(recipe: Any, layers: Any, redo_from: str | None, fresh: bool, as_json: bool) -> None:
@@ -491,6 +495,5 @@ def _print_standings(recipe: Any, standings: Sequence[Any], as_json: bool) -> No
         "unknown": "made by code that was not imported; --trust compares",
     }
     for standing in standings:
-        print(f"{standing.stage.name:<20} {words[standing.state]}")
-        for difference in standing.differences:
-            print(f"  {difference}")
+        print_lines([f"{standing.stage.name:<20} {words[standing.state]}"])
+        print_lines(f"  {difference}" for difference in standing.differences)

@@ -29,6 +29,7 @@ from r1kit.report.run import (
     require_read_files,
 )
 from r1kit.runs.verify import link_damages, raise_damages
+from r1kit.terminal import printable
 
 
 def export_model(run_dir: Path, stage: str | None, to: Path) -> Path:
@@ -47,7 +48,7 @@ def export_model(run_dir: Path, stage: str | None, to: Path) -> Path:
     try:
         _copy(chosen, partial)
         write_exported(partial)
-        (partial / "README.md").write_text(card, encoding="utf-8")
+        (partial / "README.md").write_text(printable(card), encoding="utf-8")
         if to.exists():
             to.rmdir()
         partial.rename(to)

@@ -21,7 +21,7 @@ from typing import Any, Protocol, TypeVar
 
 from r1kit.chat import parse
 from r1kit.config import R1kitError
-from r1kit.jsonl import BadRows, column, first_error, read_usable
+from r1kit.jsonl import BadRows, column, columns_of, first_error, read_usable
 from r1kit.tasks.overlap import is_held_out_prompt, without_contaminated
 from r1kit.tasks.prompts import one_turn
 from r1kit.tasks.turns import Context, columns_with, is_conversation, read_prompt
@@ -162,7 +162,7 @@ def _labelled(path: Path, number: int, row: dict[str, Any]) -> Labelled:
     if not isinstance(safe, bool):
         raise R1kitError(
             f"{path}:{number}: column 'safe' must be true or false"
-            + (f" (given: {safe!r:.80})" if "safe" in row else f"; the row has: {', '.join(row)}")
+            + (f" (given: {safe!r:.80})" if "safe" in row else f"; the row has: {columns_of(row)}")
         )
     return Labelled(_problem(path, prompt, context), text, safe)
 

@@ -7,6 +7,7 @@ further layers (``model.layers.61.eh_proj.weight``), which other loaders ignore.
 its own, ``value_head.safetensors``. Pickles are never opened."""
 
 import json
+import math
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from r1kit.config import ConfigError, R1kitError
+from r1kit.config import ConfigError, R1kitError, is_panic, shorten
 from r1kit.files import pointer_error, read_object
 from r1kit.model.config import ModelConfig
 from r1kit.model.decoder import LanguageModel
@@ -98,6 +99,14 @@ FIXED = {
     "partial_rotary_factor": 1.0,
 }
 
+# config.json may come from a stranger: the largest values for which it is worth making a network's outline.
+# DeepSeek-V3 has 61 layers of 256 experts, a width of 7,168 and 129,280 tokens.
+LARGEST = {"layers": 1000, "mtp_depth": 100, "experts": 20_000, "max_positions": 100_000_000}
+MOST_EXPERTS = 200_000  # in all layers
+LARGEST_DIMENSION = 10_000_000  # of every other whole number
+LONGEST_HEADER = 20_000_000  # bytes of a safetensors file's list of tensors, some 200,000 of them
+FLOATS = ("F64", "F32", "F16", "BF16")  # as safetensors names them
+
 _LAYER = re.compile(r"model\.layers\.(?P<number>\d+)\.")
 
 
@@ -156,7 +165,7 @@ def read_config(directory: Path | str) -> ModelConfig:
         raise ConfigError(f"{path}: not found; a model directory holds config.json and safetensors")
     content = read_object(path)
     family = content.get("model_type")
-    if family not in ARCHITECTURES:
+    if not isinstance(family, str) or family not in ARCHITECTURES:
         raise ConfigError(
             f"{path}: model_type {family!r} is not supported; known: {', '.join(ARCHITECTURES)}"
         )
@@ -172,8 +181,30 @@ def read_config(directory: Path | str) -> ModelConfig:
     if family != "deepseek_v3":
         given["kv_heads"] = content.get("num_key_value_heads") or content.get("num_attention_heads")
         given["head_dim"] = content.get("head_dim") or _head_dim(content, path)
+    _check_sizes({**given, "rope_theta": theta, **(scaling or {})}, path)
     rest = {"rope_scaling": scaling, "scalar_head": content.get("scalar_head", False)}
     return ModelConfig.parse({"family": family, **given, "rope_theta": theta, **rest}, str(path))
+
+
+def _check_sizes(given: Mapping[str, Any], path: Path) -> None:
+    """Raise ConfigError for a number of config.json that no network has: one that is negative, infinite or
+    no number, or beyond what could be laid out."""
+    theirs = COMMON_KEYS | LATENT_KEYS | DENSE_KEYS
+    for ours, value in given.items():
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            continue
+        largest = LARGEST.get(ours, LARGEST_DIMENSION if isinstance(value, int) else math.inf)
+        if not 0 <= value <= largest or value == math.inf:
+            raise ConfigError(
+                f"{path}: {theirs.get(ours, ours)} = {shorten(value)} is not between 0 and {largest:g}; "
+                "copy the file again"
+            )
+    layers, experts = given.get("layers"), given.get("experts")
+    if isinstance(layers, int) and isinstance(experts, int) and layers * experts > MOST_EXPERTS:
+        raise ConfigError(
+            f"{path}: {layers} layers of {experts} experts; at most {MOST_EXPERTS} experts are read; copy "
+            "the file again"
+        )
 
 
 def _head_dim(content: Mapping[str, Any], path: Path) -> int:
@@ -203,7 +234,7 @@ def _read_rope(content: Mapping[str, Any], path: Path) -> tuple[float, dict[str,
         )
     if kind == "default":
         return theta, None
-    if kind not in SCALING_KEYS_OF or rope.get("truncate", True) is not True:
+    if not isinstance(kind, str) or kind not in SCALING_KEYS_OF or rope.get("truncate", True) is not True:
         raise ConfigError(
             f"{path}: rope scaling {kind!r} {dict(rope)} is not supported; known: default, "
             f"{', '.join(SCALING_KEYS_OF)}"
@@ -340,6 +371,7 @@ def check_pretrained(directory: Path | str) -> None:
                 continue
             names = disk_names(name, config)
             for theirs in names:
+                source[theirs].check_dtype(theirs)
                 _check_shape(
                     source[theirs], theirs, source[theirs].shape(theirs), _shape_on_disk(like, names)
                 )
@@ -377,6 +409,7 @@ class _File:
         if error := pointer_error(path):
             raise R1kitError(error)
         with _naming(path):
+            _check_header(path)
             return cls(path, stack.enter_context(safe_open(path, framework="pt")))
 
     def names(self) -> list[str]:
@@ -392,12 +425,35 @@ class _File:
         with _naming(self.path):
             return list(self.handle.get_slice(name).get_shape())
 
+    def check_dtype(self, name: str) -> None:
+        """Raise R1kitError where the tensor does not hold floating-point numbers that can be trained."""
+        with _naming(self.path):
+            dtype = str(self.handle.get_slice(name).get_dtype())
+        if dtype not in FLOATS:
+            raise R1kitError(
+                f"{self.path}: {name} is of type {dtype}, not one of {', '.join(FLOATS)}; convert the "
+                "checkpoint to bfloat16 first"
+            )
+
+
+def _check_header(path: Path) -> None:
+    """Raise ValueError where the list of tensors is longer than the file, or than any list is: the library
+    would read all of it."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if length > path.stat().st_size - 8:
+        raise ValueError(f"its list of tensors is said to have {length} bytes, so the file is cut off")
+    if length > LONGEST_HEADER:
+        raise ValueError(f"its list of tensors has {length} bytes; {LONGEST_HEADER} are read")
+
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
     try:
         yield
-    except (SafetensorError, OSError, ValueError) as error:
+    except BaseException as error:
+        if not (isinstance(error, SafetensorError | OSError | ValueError) or is_panic(error)):
+            raise
         size = path.stat().st_size if path.is_file() else 0
         raise R1kitError(
             f"{path}: {size} bytes that are not whole safetensors ({error}); download or copy the file again"
@@ -431,7 +487,7 @@ def _open(directory: Path, stack: ExitStack) -> dict[str, _File]:
 
 
 def _is_name(file: object) -> bool:
-    return isinstance(file, str) and Path(file).name == file
+    return isinstance(file, str) and Path(file).name == file and len(file) <= 255 and "\0" not in file
 
 
 def _check_names(
@@ -479,6 +535,8 @@ def _ignorable(name: str, source: Collection[str], config: ModelConfig) -> bool:
 
 def _read(name: str, like: Tensor, source: Mapping[str, _File], config: ModelConfig) -> Tensor:
     names = disk_names(name, config)
+    for theirs in names:
+        source[theirs].check_dtype(theirs)
     tensors = [source[theirs].tensor(theirs) for theirs in names]
     for theirs, tensor in zip(names, tensors, strict=True):
         _check_shape(source[theirs], theirs, list(tensor.shape), _shape_on_disk(like, names))

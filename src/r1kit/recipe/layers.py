@@ -19,14 +19,20 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml  # type: ignore[import-untyped]
 
 from r1kit.addresses import word_without_secrets
-from r1kit.config import ConfigError, KeyPath, suggest
+from r1kit.config import ConfigError, KeyPath, shorten, suggest
 
 REPLACED = ("tasks", "prompts", "general", "corpus", "rewards")
+
+# A recipe may come from a stranger. The largest of this repository has some 900 keys and values in 20 kB.
+LONGEST_FILE = 200_000  # bytes
+MOST_NODES = 10_000  # keys and values, counted again wherever an alias repeats them
+DEEPEST = 50  # blocks within blocks
+MOST_FILES = 20  # that extend one another
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +124,12 @@ def parse_override(text: str) -> Layers:
         )
     place = Place(f"command line ({word_without_secrets(text)})")
     try:
+        if len(value) > LONGEST_FILE:
+            raise yaml.YAMLError(f"{len(value)} characters; {LONGEST_FILE} are read")
         inner = yaml.load(value, _Loader)  # a SafeLoader
     except yaml.YAMLError as error:
         raise ConfigError(
-            f"command line: {word_without_secrets(text)!r}: the value is not YAML: {_explain(error)}"
+            f"command line: {shorten(word_without_secrets(text))}: the value is not YAML: {_explain(error)}"
         ) from None
     places: dict[KeyPath, Place] = {tuple(names[: depth + 1]): place for depth in range(len(names))}
     places |= {(*names, *path): place for path in _paths(inner)}
@@ -156,13 +164,11 @@ def _merge(
         return merged
     if at == ("stages",) and isinstance(base, list) and isinstance(over, dict):
         return _merge_stages(base, over, layer, places)
-    for path in [path for path in places if path[: len(at)] == at]:
-        del places[path]
-    places |= {
-        (*at, *path[len(over_at) :]): place
-        for path, place in layer.places.items()
-        if path[: len(over_at)] == over_at
-    }
+    for path in ((), *_paths(base)):
+        places.pop((*at, *path), None)
+    for path in ((), *_paths(over)):
+        if (place := layer.places.get((*over_at, *path))) is not None:
+            places[(*at, *path)] = place
     return over
 
 
@@ -217,6 +223,8 @@ def _read_file(file: Path, readers: tuple[Path, ...]) -> Layers:
     if file.resolve() in readers:
         chain = " -> ".join(str(path) for path in (*readers, file.resolve()))
         raise ConfigError(f"{file}: files extend each other in a circle: {chain}")
+    if len(readers) == MOST_FILES:
+        raise ConfigError(f"{file}: more than {MOST_FILES} files extend one another; write fewer layers")
     layers = _read_one(file)
     parent = layers.data.pop("extends", None)
     if parent is None:
@@ -232,12 +240,7 @@ def _read_file(file: Path, readers: tuple[Path, ...]) -> Layers:
 
 
 def _read_one(file: Path) -> Layers:
-    try:
-        text = file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(f"{file}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: cannot be read: {error}") from None
+    text = _read_text(file)
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
@@ -245,8 +248,7 @@ def _read_one(file: Path) -> Layers:
         _locate(node, (), str(file), places)
         data = loader.construct_document(node) if node is not None else {}
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = Place(str(file), mark.line + 1 if mark else None)
+        place = Place(str(file), _line_of(error, text))
         raise ConfigError(f"{place}: not valid YAML: {_explain(error)}") from None
     if not isinstance(data, dict):
         raise ConfigError(
@@ -254,6 +256,38 @@ def _read_one(file: Path) -> Layers:
             f"{type(data).__name__}"
         )
     return Layers(data, places, str(file))
+
+
+def _read_text(file: Path) -> str:
+    """The text of a recipe's file, of which no more than LONGEST_FILE is read."""
+    try:
+        with file.open("rb") as opened:
+            content = opened.read(LONGEST_FILE + 1)
+    except FileNotFoundError:
+        raise ConfigError(f"{file}: no such file") from None
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read: {error.strerror or error}") from None
+    if len(content) > LONGEST_FILE:
+        raise ConfigError(
+            f"{file}: more than {LONGEST_FILE} bytes are no recipe; name data in files of their own"
+        )
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigError(
+            f"{file}:{line}: not UTF-8 ({error.reason}: byte 0x{content[error.start]:02x}); convert the "
+            "file to UTF-8"
+        ) from None
+
+
+def _line_of(error: yaml.YAMLError, text: str) -> int | None:
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    if mark is not None:
+        return int(mark.line) + 1
+    if isinstance(error, yaml.reader.ReaderError):
+        return text.count("\n", 0, error.position) + 1
+    return None
 
 
 def _locate(node: yaml.Node | None, path: KeyPath, file: str, places: dict[KeyPath, Place]) -> None:
@@ -303,6 +337,8 @@ def _paths(value: Any) -> list[KeyPath]:
 
 def _explain(error: yaml.YAMLError) -> str:
     """What PyYAML found, with the fix where a value begins with a character that means something else."""
+    if isinstance(error, yaml.reader.ReaderError):
+        return f"the character \\u{error.character:04x} does not belong in YAML; remove it"
     problem = str(getattr(error, "problem", None) or error)
     start = re.search(r"found character '(.+)' that cannot start any token", problem)
     if start and start[1] == "\\t":
@@ -318,7 +354,15 @@ def _explain(error: yaml.YAMLError) -> str:
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]
     """YAML with two differences to PyYAML: 1e-6 is a number (PyYAML follows YAML 1.1, to which it is text
-    without a dot), and ``@stage`` is a value (YAML reserves the character, and PyYAML refuses it)."""
+    without a dot), and ``@stage`` is a value (YAML reserves the character, and PyYAML refuses it).
+
+    It reads at most MOST_NODES nodes, DEEPEST deep, and no alias that stands for what contains it: ten lines
+    of aliases of aliases can stand for more values than a memory holds."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.nodes, self.depth = 0, 0
+        self.sizes: dict[str, int | None] = {}  # nodes of each anchor; None within it
 
     def check_directive(self) -> bool:
         """Whether the line is a directive; any other text that begins with % is a value without its
@@ -328,6 +372,46 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]
     def check_plain(self) -> bool:
         """Whether an unquoted value begins here."""
         return bool(self.peek() == "@" or super().check_plain())
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """The next node, counted. Raises ComposerError with its place where it is one too many or too
+        deep."""
+        event = self.peek_event()
+        anchor, before = event.anchor, self.nodes
+        is_alias = isinstance(event, yaml.AliasEvent)
+        if is_alias and self.sizes.get(anchor, 0) is None:
+            self._refuse(f"*{anchor} stands for a value that contains it; write the value out", event)
+        self.nodes += (self.sizes.get(anchor) or 0) if is_alias else 1
+        self.depth += 1
+        if self.nodes > MOST_NODES:
+            self._refuse(f"more than {MOST_NODES} keys and values, counted with what aliases repeat", event)
+        if self.depth > DEEPEST:
+            self._refuse(f"more than {DEEPEST} blocks within one another", event)
+        if anchor is not None and not is_alias:
+            self.sizes[anchor] = None
+        node: yaml.Node | None = super().compose_node(parent, index)
+        if anchor is not None and not is_alias:
+            self.sizes[anchor] = self.nodes - before
+        self.depth -= 1
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """The value of a node. Raises ConstructorError with its place for a value that its tag cannot
+        have, such as ``!!int x`` or the thirteenth month."""
+        try:
+            value = super().construct_object(node, deep)
+            if isinstance(value, str):
+                value.encode()  # fails for half a character
+            return value
+        except (ValueError, KeyError, AttributeError, TypeError, OverflowError) as error:
+            if isinstance(node, yaml.ScalarNode):
+                kind = node.tag.rpartition(":")[2]
+                problem = f"{shorten(node.value)} is no {kind} that can be read; write it in quotes"
+                raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
+            raise
+
+    def _refuse(self, problem: str, event: yaml.Event) -> NoReturn:
+        raise yaml.composer.ComposerError(None, None, problem, event.start_mark)
 
 
 _Loader.add_implicit_resolver(

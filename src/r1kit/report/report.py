@@ -16,6 +16,7 @@ from r1kit.report import sections
 from r1kit.report.document import Block, Document, Paragraph, Section, html, markdown
 from r1kit.report.run import Roles, Run, find_roles, read_rows, read_run, seconds_of, silent_trainings
 from r1kit.report.sentences import say_headline
+from r1kit.terminal import printable
 
 # Title, the function that makes the section, and the text if it is empty.
 SECTIONS: tuple[tuple[str, Callable[[Run, Roles], list[Block]], str], ...] = (
@@ -72,8 +73,8 @@ def write(run_dir: Path) -> Path:
     run = read_run(run_dir)
     document = compose(run)
     figures.write(run_dir / REPORT, summarise(run))
-    write_whole(run_dir / "report.html", html(document))
-    write_whole(run_dir / "report.md", markdown(document))
+    write_whole(run_dir / "report.html", printable(html(document)))
+    write_whole(run_dir / "report.md", printable(markdown(document)))
     return run_dir / "report.md"
 
 

@@ -19,9 +19,10 @@ from rich.text import Text
 
 from r1kit.addresses import without_secrets
 from r1kit.config import R1kitError
+from r1kit.console import make_console
 from r1kit.files import PRIVATE, disk_error, naming, remove_at_once, sync_tree, write_whole
 from r1kit.interruption import Interruption
-from r1kit.log import Log, duration, printable
+from r1kit.log import Log, duration
 from r1kit.log_files import log_damages, mark_log
 from r1kit.marks import seal_lines
 from r1kit.recipe.inputs import check_inputs
@@ -49,6 +50,7 @@ from r1kit.runs.run_folder import check_folder, forget, locked, make_writable, s
 from r1kit.runs.survey import Standing, State, allow, identity_of, refuse_changes, survey
 from r1kit.runs.verify import finished_damages, raise_damages
 from r1kit.stages.stage import Context, Stage
+from r1kit.terminal import printable
 
 
 class StageError(R1kitError):
@@ -90,7 +92,7 @@ def run(
     (recipe.layers) errors name the line of the recipe. Raises ConfigError before any work (for a changed
     stage, a missing input, a folder that cannot be written, or a run that another process holds), StageError,
     and InterruptedRunError."""
-    console = console or Console()
+    console = console or make_console()
     run_dir = recipe.run_dir
     if redo_from is not None:
         recipe.stage(redo_from)

@@ -39,6 +39,7 @@ from r1kit.model.fingerprint import Fingerprint
 from r1kit.model.huggingface import load_pretrained, save_pretrained
 from r1kit.runtime.runtime import RuntimeConfig
 from r1kit.sandbox.kernel import die_with_parent
+from r1kit.terminal import guard
 from r1kit.tokenizer import Tokenizer
 from r1kit.train import checkpoint
 from r1kit.train.learner import Learner, LearnerConfig, LearnerProtocol, Metrics, alone
@@ -566,6 +567,7 @@ def _serve(
         die_with_parent()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the parent decides what an interruption means
+    guard()
     print_stacks_on_request()
     pipe.send(("result", None))
     compile_kernels.adopt(kernels)

@@ -30,7 +30,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from r1kit.config import InputError, KeyPath, R1kitError
-from r1kit.jsonl import column, first_error, is_null_like, parse_row, read_lines, write_jsonl
+from r1kit.jsonl import column, columns_of, first_error, is_null_like, parse_row, read_lines, write_jsonl
 from r1kit.tasks.mathematics.check import boxed, check_math_batch, gold_fault, gold_text
 from r1kit.tasks.mathematics.spellings import with_decimal_points
 from r1kit.tasks.mathematics.votes import vote_key, vote_keys
@@ -372,7 +372,7 @@ def _choose_columns(path: Path, number: int, row: dict[str, Any], config: Datase
         missing, known = ("prompt", prompts) if prompt is None else ("answer", answers)
         raise R1kitError(
             f"{path}:{number}: no column for the {missing} ({', '.join(known)}); the row has: "
-            f"{', '.join(row)}. Say which: {missing}: COLUMN"
+            f"{columns_of(row)}. Say which: {missing}: COLUMN"
         )
     return Columns(prompt, answer)
 

@@ -42,7 +42,7 @@ def flip(path: Path, source: Source) -> None:
 def flip_many(path: Path, source: Source) -> None:
     """Flip bits in many places; in a library among its constants, so that they change results."""
     content = bytearray(path.read_bytes())
-    begin, end = _constants(content) if path.suffix == ".so" else (0, len(content))
+    begin, end = _constants(bytes(content)) if path.suffix == ".so" else (0, len(content))
     for _ in range(FLIPS if content else 0):
         content[source.chance.randrange(begin, end)] ^= 1 << source.chance.randrange(8)
     path.write_bytes(content)

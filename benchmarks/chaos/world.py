@@ -172,9 +172,8 @@ def at_rename(react: Callable[[Path], None]) -> None:
         for new in done:
             react(Path(new))
         if event == "os.rename":
-            waiting.append(
-                (os.path.abspath(os.fspath(arguments[0])), os.path.abspath(os.fspath(arguments[1])))
-            )
+            old, new = (os.path.abspath(os.fspath(str(name))) for name in arguments[:2])
+            waiting.append((old, new))
         busy = False
 
     sys.addaudithook(hook)

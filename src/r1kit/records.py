@@ -168,7 +168,7 @@ class StageFolder:
             names = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
         elif finished:
             try:
-                record = _read_record(folder)
+                record = self.finished()
             except DamageError:
                 return
             names = [folder / name for name in foreign_files(folder, record)] if record else []

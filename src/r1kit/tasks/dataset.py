@@ -161,7 +161,8 @@ class Dataset:
         if self.config.check == "exact":
             said = single_answer(answer)
             return None if said is None else "".join(said.split())
-        return vote_key(*self._spelled([answer]), choice=self.config.check == "choice")
+        (spelled,) = self._spelled([answer])
+        return vote_key(spelled, choice=self.config.check == "choice")
 
     def vote_keys(self, answers: Sequence[str]) -> Sequence[str | None]:
         """Under which keys the answers of a group count in a majority vote: equal keys for answers that

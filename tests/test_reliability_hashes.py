@@ -323,7 +323,7 @@ def test_a_finished_run_that_is_damaged_is_not_called_done(
                 patch.setattr("r1kit.runs.fingerprint.find_finished", lambda layers: None)
             assert command(patch, *words) == 1
         said = capsys.readouterr().err
-        assert f"{finished} is damaged:\n  {finished}/stages/last/data.jsonl: its SHA-256 is not" in said
+        assert f"{finished} is damaged:\n    {finished}/stages/last/data.jsonl: its SHA-256 is not" in said
         assert "--from last" in said
     assert execute(recipe_of(finished.parent), redo_from="last") == {"base": "done", "last": "new"}
 

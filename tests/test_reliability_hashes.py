@@ -409,3 +409,14 @@ def test_a_file_among_the_rollouts_that_is_none_is_named(finished: Path) -> None
     examined = examine(finished)
     assert not examined.damages
     assert f"{folder.name}: not written by the stage: samples/{folder.name}/stranger.bin" in examined.notes
+    (finished / "samples/notes.txt").write_text("mine")
+    assert "not written by r1kit: samples/notes.txt" in examine(finished).notes
+
+
+def test_a_file_that_a_stage_does_not_write_is_not_in_its_record(tmp_path: Path) -> None:
+    (tmp_path / "data.jsonl").write_text("{}\n")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text("{}")
+    (tmp_path / "stranger.bin").write_bytes(b"\0")
+    assert set(mark_outputs(tmp_path)) == {"data.jsonl", "model/config.json", "stranger.bin"}
+    assert set(mark_outputs(tmp_path, ("data.jsonl", "model"))) == {"data.jsonl", "model/config.json"}

@@ -128,10 +128,15 @@ def log_damages(run_dir: Path, stage: str, mark: LogMark) -> Iterator[str]:
     yield from (f"{folder / name}: not written by stage {stage}" for name in sorted(there - {*mark.samples}))
 
 
-def foreign_samples(run_dir: Path, stage: str) -> list[str]:
-    """The files in a stage's folder of rollouts that are no rollouts, by their paths in the run."""
-    paths = (run_dir / SAMPLES / stage).rglob("*")
-    others = [path for path in paths if (path.is_symlink() or not path.is_dir()) and path.suffix != ".jsonl"]
+def foreign_samples(run_dir: Path, stage: str = "") -> list[str]:
+    """The files in a stage's folder of rollouts that are no rollouts, by their paths in the run; without a
+    stage the files next to those folders."""
+    paths = (run_dir / SAMPLES / stage).rglob("*") if stage else (run_dir / SAMPLES).glob("*")
+    others = [
+        path
+        for path in paths
+        if (path.is_symlink() or not path.is_dir()) and not (stage and path.suffix == ".jsonl")
+    ]
     return sorted(path.relative_to(run_dir).as_posix() for path in others if not is_temporary(path.name))
 
 

@@ -249,9 +249,11 @@ def record_hashes(run_dir: Path) -> dict[str, str]:
     return {f"{file.parent.name}/{file.name}": hash_file(file) for file in files if file.is_file()}
 
 
-def mark_outputs(folder: Path) -> dict[str, FileMark]:
-    """Size and SHA-256 of every file that a stage has written, by its path below ``folder``."""
-    return mark_files(folder, (_RECORD, _ALLOWED))
+def mark_outputs(folder: Path, writes: Sequence[str] = ()) -> dict[str, FileMark]:
+    """Size and SHA-256 of every file that a stage has written, by its path below ``folder``: of all that is
+    there, or of ``writes``, the names in the folder that the stage writes, where it says so."""
+    found = mark_files(folder, (_RECORD, _ALLOWED))
+    return {name: mark for name, mark in found.items() if not writes or name.partition("/")[0] in writes}
 
 
 def damages(folder: Path, record: StageRecord) -> Iterator[str]:

@@ -24,7 +24,7 @@ from r1kit.files import PRIVATE, disk_error, naming, remove_at_once, sync_tree, 
 from r1kit.interruption import Interruption
 from r1kit.log import Log, duration
 from r1kit.log_files import log_damages, mark_log
-from r1kit.marks import seal_lines
+from r1kit.marks import FileMark, seal_lines
 from r1kit.recipe.inputs import check_inputs
 from r1kit.recipe.layers import Layers
 from r1kit.recipe.recipe import Recipe, resolved
@@ -308,11 +308,19 @@ def _work(stage: Stage, ctx: Context, folder: StageFolder, record: StageRecord) 
         "seconds": round(record.seconds + time.monotonic() - began, 3),
         "peak_rss_mb": round(max(watch.peak_mb, record.peak_rss_mb or 0.0), 1),
         "versions": versions(),
-        "outputs": mark_outputs(ctx.out),
+        "outputs": _outputs(ctx, stage),
         "log": mark_log(ctx.run, ctx.name),
         "finished": _now(),
     }
     return record.model_copy(update=results)
+
+
+def _outputs(ctx: Context, stage: Stage) -> dict[str, FileMark]:
+    """The marks of what the stage wrote; a warning names other files in its folder."""
+    found = mark_outputs(ctx.out, stage.writes)
+    for name in sorted({*mark_outputs(ctx.out)} - {*found}):
+        ctx.log.info(f"warning: {ctx.out / name}: not written by the stage, and not in its record; it stays")
+    return found
 
 
 def _now() -> float:

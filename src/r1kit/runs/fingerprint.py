@@ -87,11 +87,12 @@ def end_damages(run_dir: Path) -> Iterator[str]:
     for name, digest in finished.stages.items():
         place = run_dir / "stages" / name
         if name not in now:
-            yield f"{place}: missing; it was there when the run ended"
+            yield f"{place}: missing; it was there when the run ended (by {run_dir / FILE})"
         elif now[name] != digest:
-            yield f"{place}: not the record that was there when the run ended"
+            yield f"{place}: not the record that was there when the run ended (by {run_dir / FILE})"
     if finished.metrics is not None:
-        yield from (damage for _, damage in line_damages(run_dir / METRICS, finished.metrics))
+        by = f"by {run_dir / FILE}"
+        yield from (f"{damage} ({by})" for _, damage in line_damages(run_dir / METRICS, finished.metrics))
 
 
 def own_file_damages(run_dir: Path, finished: FinishedRun) -> Iterator[str]:

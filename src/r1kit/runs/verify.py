@@ -62,7 +62,7 @@ def examine(run_dir: Path) -> Examined:
     found += [*_end_damages(run_dir), *_metrics_damages(run_dir)]
     found += [damage for folder in unfinished for damage in _state_damages(folder)]
     lineage = tuple(_lineage(stage) for stage in stages)
-    return Examined(str(run_dir), lineage, tuple(_once(found)), tuple(_notes(stages, unfinished)))
+    return Examined(str(run_dir), lineage, tuple(_once(found)), tuple(_notes(run_dir, stages, unfinished)))
 
 
 def require_whole(run_dir: Path) -> None:
@@ -189,7 +189,7 @@ def _lineage(stage: FinishedStage) -> dict[str, Any]:
     }
 
 
-def _notes(stages: list[FinishedStage], unfinished: list[StageFolder]) -> Iterator[str]:
+def _notes(run_dir: Path, stages: list[FinishedStage], unfinished: list[StageFolder]) -> Iterator[str]:
     for stage in stages:
         foreign = foreign_files(stage.folder, stage.record)
         foreign += foreign_samples(stage.folder.parents[1], stage.name)
@@ -204,3 +204,5 @@ def _notes(stages: list[FinishedStage], unfinished: list[StageFolder]) -> Iterat
         for change in StageFolder(stage.folder).allowed():
             yield f"{stage.name}: kept with --allow-change: {'; '.join(change.differences)}"
     yield from (f"{folder.partial.name}: not finished" for folder in unfinished)
+    if strangers := foreign_samples(run_dir):
+        yield f"not written by r1kit: {', '.join(strangers[:5])}"

@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from small_world import VOCABULARY, learner_config, model, model_directory, tokenizer
-from test_templates import STYLES, folder_of, theirs
+from small_world import VOCABULARY, learner_config, model_directory, tokenizer
+from test_templates import folder_of, theirs
 
-from r1kit.chat import R1_ZERO_TEMPLATE, Chat, default_template
+from r1kit.chat import R1_ZERO_TEMPLATE, Chat, default_template, stop_end
 from r1kit.commands.chat import Speaker, until_stop
 from r1kit.commands.cli import main
 from r1kit.config import ConfigError, R1kitError
@@ -25,7 +24,7 @@ from r1kit.runtime.local import LocalConfig
 from r1kit.stages.models import PromptStyle, changed_style, keep_template, prompt_style_of, sampling_style
 from r1kit.stages.sampling import sample
 from r1kit.tasks import load_tasks
-from r1kit.tokenizer import Tokenizer
+from r1kit.tokenizer import EOS, Tokenizer
 from r1kit.train.advantage_rows import policy_row
 from r1kit.train.rollouts import Policy, RolloutConfig
 from r1kit.train.rollouts import sample as sample_rollouts
@@ -213,8 +212,8 @@ def test_a_completion_that_a_stop_text_ends_is_parsed_with_it_and_trained_as_it_
         (whole, whole, "5"),
         (f"{whole}\n", whole, "5"),  # the last token may hold more
         ("<think>a</think>So 5.\nUser:", "<think>a</think>So 5.\n", "So 5."),
-        ("So 5.\nUser: x", "So 5.\nUser:", None),
-        ("<think>a</think><answer>5 User:", "<think>a</think><answer>5 User:", None),
+        ("So 5.\nUser: x", "So 5.\n", None),
+        ("<think>a</think><answer>5 User:", "<think>a</think><answer>5 ", None),
         (f"{whole} User:", whole, "5"),  # the first one counts
     ):
         [rollout] = chat.rollouts(QUESTION, prompt, [completion(own.encode(written))])
@@ -226,6 +225,16 @@ def test_a_completion_that_a_stop_text_ends_is_parsed_with_it_and_trained_as_it_
         assert row.old_logprobs[row.mask].tolist() == pytest.approx(rollout.completion.logprobs.tolist())
     [cut] = chat.rollouts(QUESTION, prompt, [completion(own.encode(whole[:-3]), "length")])
     assert cut.answer is None
+
+
+@pytest.mark.parametrize(
+    ("stop", "text"),
+    [("</answer>", "a</answer>"), ("}", "a}"), ("</x>\n", "a</x>\n"), ("]", "a]"), (")", "a)"),
+     ("User:", "a"), ("\n\n", "a"), ("<|end|>", "a"), ("<x>", "a"), ("Q", "a")],
+)  # fmt: skip
+def test_a_stop_text_that_closes_something_belongs_to_the_text(stop: str, text: str) -> None:
+    assert f"a{stop} b"[: stop_end(f"a{stop} b", ("zzz", stop))] == text
+    assert stop_end("a b", (stop, "zzz")) is None
 
 
 def test_a_special_token_may_be_a_stop_text() -> None:
@@ -263,7 +272,7 @@ def test_sampling_with_a_stop_text_gives_the_beginning_of_sampling_without(
         assert count == first
         if first < len(ids) or any(s in texts[-1] for s in stops):
             ended += 1
-            assert after.completion.finish == "stop" and after.text.endswith(tuple(stops))
+            assert after.completion.finish == "stop" and not any(s in after.text for s in stops)
     assert ended
 
 
@@ -283,18 +292,23 @@ def test_rl_samples_with_the_stop_texts_in_every_process(tmp_path: Path) -> None
             runtime.close()
         found.append([[r.completion.token_ids.tolist() for r in group] for group in groups])
         ended = [r for group in groups for r in group if r.completion.finish == "stop"]
-        assert ended and all(r.text.endswith(("a", "e", "t")) for r in ended if r.text)
+        last = [tokenizer().decode_all(r.completion.token_ids[-1:]) for r in ended]
+        assert any(text != EOS for text in last)
+        assert all(text == EOS or set(text) & {"a", "e", "t"} for text in last)
+        assert not any(set(r.text) & {"a", "e", "t"} for r in ended)
     assert found[0] == found[1]
 
 
 def test_chat_shows_a_response_up_to_its_stop_text(tmp_path: Path) -> None:
     pieces = ["<th", "ink>a</think><answer>5</ans", "wer>\nUser: more"]
     assert "".join(until_stop(iter(pieces), (CUT, "User:"))) == "<think>a</think><answer>5</answer>"
-    assert "".join(until_stop(iter(pieces), ())) == "".join(pieces)
+    assert "".join(until_stop(iter(pieces), ("User:",))) == "".join(pieces)[:-10]
+    assert "".join(until_stop(iter(pieces), ("never", "mores"))) == "".join(pieces)
+    assert list(until_stop(iter(pieces), ())) == [*pieces, ""]
     folder = model_directory(tmp_path)
     speaker = Speaker(folder, Sampling(max_tokens=200), style(stop=["a", "e", "t"]))
     text = "".join(speaker.answer([("user", "What is 2+3?")], seed=1))
-    assert text.endswith(("a", "e", "t")) and "cut off" not in text
+    assert "cut off" not in text and not set(text) & {"a", "e", "t"}
 
 
 # --- the begin token

@@ -1,6 +1,7 @@
-"""The rule of ten words in a row leaves out what the prompts of a data set have in common, and nothing else."""
+"""The rule of ten words in a row leaves out what a data set's prompts have in common, and nothing else."""
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,13 @@ SHOWN = (
     "Q: a box holds two large and nine small stones, how many stones are in it? A: <think>2+9=11</think> 11\n"
 )
 END = "\nPut the final answer between answer tags, and write nothing at all after the closing tag, please."
-NAMES = (
-    "alder birch cedar dogwood elm fir ginkgo hazel ilex juniper karri larch maple nutmeg oak pine".split()
-)
+SYLLABLES = ("ba", "ce", "di", "fo", "gu", "ka", "le", "mi", "no", "pu", "ra", "se")
 
 
 def question(number: int) -> str:
-    one, other = NAMES[number % 16], NAMES[(number * 5 + 3) % 16]
-    return (
-        f"{one} farm number {number} keeps {number + 20} hens near the {other} wood, sells {number % 7 + 1} of "
-        f"them to {other} mill and finds {one} eggs; how many hens are left there?"
-    )
+    """A text of 18 words, of which no two texts share many in a row."""
+    rng = random.Random(number)
+    return " ".join("".join(rng.choices(SYLLABLES, k=2)) for _ in range(18)) + f" {number}?"
 
 
 LEAK = "a very long train of eleven grey wagons leaves the northern harbour at dawn with how many doors?"
@@ -82,7 +79,7 @@ def test_ten_own_words_in_a_row_are_a_leak_and_nine_are_not() -> None:
 def test_a_story_that_few_rows_share_is_no_frame() -> None:
     story = f"{LEAK} {question(77)}"
     train = [question(n) for n in range(1, 40)]
-    variants = [f"{story} What is the name of {name}?" for name in NAMES[:7]]
+    variants = [f"{story} What is the name of {name}?" for name in SYLLABLES[:7]]
     assert kept([*train, *variants], [f"{story} Who leaves?"]) == train
     assert kept(variants, [f"{story} Who leaves?"]) == []  # seven rows are too few to be a form
 

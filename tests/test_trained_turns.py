@@ -1,5 +1,5 @@
-"""Fine-tuning on conversations: ``messages``, ShareGPT's ``conversations``, and prompt and completion in turns;
-which turns are trained on."""
+"""Fine-tuning on conversations: ``messages``, ShareGPT's ``conversations``, and prompt and completion in
+turns; which turns are trained on."""
 
 import json
 from pathlib import Path

@@ -36,6 +36,7 @@ _TAG = re.compile(r"<[\s/]*(?:think|answer)\b[^<>]*>", re.IGNORECASE)  # in any 
 _BLANK = "\u115f\u1160\u2800\u3164\uffa0"  # letters and signs of Unicode that are invisible
 _OPENED = re.compile(r"<think>\s*(?:</think>\s*)?\Z")  # at the end of a generation prompt
 _THINKS = re.compile(r"\b(?:enable_)?thinking\b")  # in a template: the variable that turns thinking on
+_CLOSES = re.compile(r"(?:</[^<>]+>|[}\])])\s*\Z")  # at the end of a stop text
 _ROLES = ("system", "user", "assistant")
 _HIDDEN = ("\ufdd0", "\ufdd1")  # noncharacters of Unicode, which no text contains
 
@@ -108,6 +109,17 @@ def default_template(tokenizer: Tokenizer) -> TemplateName:
     )
 
 
+def stop_end(text: str, stop: Sequence[str]) -> int | None:
+    """Where a completion's text ends for the first stop text in it, None where there is none; the token that
+    completes it may hold more. A stop text that closes something (``</answer>``, ``}``) belongs to the text,
+    any other ("User:", a blank line, ``<|end|>``) is what follows it."""
+    found = [(place + len(one), place, one) for one in stop if (place := text.find(one)) >= 0]
+    if not found:
+        return None
+    end, begin, one = min(found)
+    return end if _CLOSES.search(one) else begin
+
+
 @dataclass(frozen=True)
 class Chat:
     """Prompts and parsing for one tokenizer and one template.
@@ -123,9 +135,7 @@ class Chat:
     ``enable_thinking``.
 
     ``stop`` are texts that end a completion. Its ids are those that were sampled, up to the token that
-    completes the text, and no end token is added to them. Its text ends with the stop text, so that
-    ``</answer>`` counts; where only what stands before the stop text follows the template of thinking and
-    answer ("User:"), it ends there."""
+    completes the text, and no end token is added to them. What its text ends with: ``stop_end``."""
 
     tokenizer: Tokenizer
     template: TemplateName = "chat"
@@ -201,14 +211,10 @@ class Chat:
         for index, (completion, body, text) in enumerate(zip(completions, bodies, texts, strict=True)):
             strays = not self.tokenizer.special_ids.isdisjoint(body.tolist())
             written = self.tokenizer.decode(body, special=True) if strays else text
-            whole, bare = (opening + part for part in self._at_stop(written))
-            parsed = None
-            if completion.finish == "stop" and not strays:
-                parsed = parse(whole)
-                if parsed is None and bare != whole and (parsed := parse(bare)) is not None:
-                    whole = bare
+            written = opening + written[: stop_end(written, self.stop)]
+            parsed = parse(written) if completion.finish == "stop" and not strays else None
             thinking, answer = parsed if parsed else (None, None)
-            group.append(Rollout(problem, index, prompt_ids, completion, whole, thinking, answer, number))
+            group.append(Rollout(problem, index, prompt_ids, completion, written, thinking, answer, number))
         return group
 
     def _without_end(self, completion: Completion) -> np.ndarray:
@@ -222,13 +228,6 @@ class Chat:
     def _stop_ids(self) -> list[int]:
         special = self.tokenizer.special_tokens
         return [self.tokenizer.id(text) for text in self.stop if text in special]
-
-    def _at_stop(self, text: str) -> tuple[str, str]:
-        """A completion's text up to the end of the first stop text in it, and up to its beginning; the last
-        token may hold more."""
-        places = [(text.index(stop) + len(stop), text.index(stop)) for stop in self.stop if stop in text]
-        end, begin = min(places, default=(len(text), len(text)))
-        return text[:end], text[:begin]
 
     def _framed(self, turns: Sequence[Turn]) -> list[Turn]:
         """A conversation with the system turn and the examples before it."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from r1kit.chat import stop_end
 from r1kit.config import R1kitError
 from r1kit.engine.native import NativeEngine
 from r1kit.model.huggingface import load_pretrained
@@ -40,7 +41,7 @@ class Speaker:
         self.sampling = replace(sampling, stop=self.chat.stop)
 
     def answer(self, turns: list[Turn], seed: int) -> Iterator[str]:
-        """Yield the response piece by piece, up to the end of a stop text. Raises R1kitError when the
+        """Yield the response piece by piece, up to a stop text. Raises R1kitError when the
         conversation fills the model's context."""
         prompt_ids = self.chat.turn_ids(turns)
         left = self.longest - len(prompt_ids)
@@ -72,15 +73,17 @@ class Speaker:
 
 
 def until_stop(pieces: Iterator[str], stop: tuple[str, ...]) -> Iterator[str]:
-    """The pieces up to the end of the first stop text in them; the token that completes it may hold more."""
-    written = ""
+    """The pieces up to where the first stop text in them ends the response. As many characters as a stop text
+    may still need are held back."""
+    written, shown, most = "", 0, max(map(len, stop), default=1) - 1
     for piece in pieces:
-        ends = [place + len(text) for text in stop if (place := (written + piece).find(text)) >= 0]
-        if ends:
-            yield piece[: max(0, min(ends) - len(written))]
-            return
         written += piece
-        yield piece
+        end = stop_end(written, stop)
+        if end is not None:
+            break
+        yield written[shown : max(shown, len(written) - most)]
+        shown = max(shown, len(written) - most)
+    yield written[shown : stop_end(written, stop)]
 
 
 def converse(

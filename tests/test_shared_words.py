@@ -26,7 +26,7 @@ def question(number: int) -> str:
     return " ".join("".join(rng.choices(SYLLABLES, k=2)) for _ in range(18)) + f" {number}?"
 
 
-LEAK = "a very long train of eleven grey wagons leaves the northern harbour at dawn with how many doors?"
+LEAK = "a very long train of eleven grey wagons leaves the northern harbour at dawn with how many wheels?"
 
 
 def write(file: Path, rows: list[dict[str, Any]]) -> str:

@@ -337,9 +337,7 @@ def evaluate(
         given = {"template": template, "system": system, "opening": opening, "stop": stop}
         style = _style(folder, examples, **given, thinking=thinking)
         print(f"{one_line(str(folder))}: {one_line(style.in_words(folder))}", file=sys.stderr)
-        asked = {"max_tokens": max_tokens, "temperature": temperature}
-        settings = {name: value for name, value in asked.items() if value is not None}
-        result = measure(folder, names, n, limit, style, **settings)
+        result = measure(folder, names, n, limit, style, max_tokens=max_tokens, temperature=temperature)
     print(to_json(result) if as_json else as_table(result), end="" if as_json else "\n")
 
 

@@ -16,17 +16,18 @@ def measure(
     n: int,
     limit: int,
     style: PromptStyle | None = None,
-    **settings: int | float,
+    **settings: float | None,
 ) -> Evaluation:
     """Evaluate the model in directory ``model``: at most ``limit`` problems of each task, ``n`` completions
     each. ``style`` is how it is prompted, by default as it was trained; ``settings`` are further keys of the
-    evaluation stage (max_tokens, temperature).
+    evaluation stage (max_tokens, temperature; None: its default).
 
     Returns what the evaluation stage writes, protocol included. Raises ConfigError for an unknown task, and
     R1kitError for prompts that the tokenizer cannot write.
     """
     named = {"models": {}, "tasks": {name: 1.0 for name in tasks}, "problems": limit, "n": n}
-    stage = Evaluate.parse({**named, **settings}, "r1kit eval")
+    given = {name: value for name, value in settings.items() if value is not None}
+    stage = Evaluate.parse({**named, **given}, "r1kit eval")
     chat = (style or prompt_style_of(model, PromptStyle())).chat(model)
     runtime = start(LocalConfig.parse({}, "runtime"))
     try:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from small_world import VOCABULARY, learner_config, model_directory, tokenizer
 from test_templates import folder_of, theirs
+from transformers import PreTrainedTokenizerFast
 
 from r1kit.chat import R1_ZERO_TEMPLATE, Chat, default_template, stop_end
 from r1kit.commands.chat import Speaker, until_stop
@@ -323,27 +324,23 @@ def test_a_plain_text_begins_with_the_begin_token_only_where_the_tokenizer_adds_
     own = Tokenizer.load(source)
     chat = Chat(own, "r1_zero")
     assert own.bos_id is not None and chat.prompt_ids(QUESTION)[0] != own.bos_id
-    for change in ("tokenizer_config.json", "tokenizer.json"):
-        folder = tmp_path / change
-        own.save(folder)
-        content = json.loads((folder / change).read_text())
-        if change == "tokenizer.json":
-            content["post_processor"] = {
-                "type": "TemplateProcessing",
-                "single": [
-                    {"SpecialToken": {"id": "<s>", "type_id": 0}},
-                    {"Sequence": {"id": "A", "type_id": 0}},
-                ],
-                "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
-                "special_tokens": {"<s>": {"id": "<s>", "ids": [own.bos_id], "tokens": ["<s>"]}},
-            }
-        else:
-            content["add_bos_token"] = True
-        (folder / change).write_text(json.dumps(content))
-        adds = Tokenizer.load(folder)
-        assert Chat(adds, "r1_zero").prompt_ids(QUESTION)[0] == own.bos_id
-        adds.save(folder / "again")
-        assert Tokenizer.load(folder / "again").start_ids.tolist() == [own.bos_id]
+    assert PreTrainedTokenizerFast.from_pretrained(source)("1 a").input_ids[0] != own.bos_id
+    own.save(tmp_path / "adds")
+    file = tmp_path / "adds/tokenizer.json"
+    begin, text = {"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}
+    special = {"<s>": {"id": "<s>", "ids": [own.bos_id], "tokens": ["<s>"]}}
+    adds = {
+        "type": "TemplateProcessing",
+        "single": [begin, text],
+        "pair": [text, text],
+        "special_tokens": special,
+    }
+    file.write_text(json.dumps({**json.loads(file.read_text()), "post_processor": adds}))
+    assert PreTrainedTokenizerFast.from_pretrained(file.parent)("1 a").input_ids[0] == own.bos_id
+    again = Tokenizer.load(file.parent)
+    assert Chat(again, "r1_zero").prompt_ids(QUESTION)[0] == own.bos_id
+    again.save(tmp_path / "again")
+    assert Tokenizer.load(tmp_path / "again").start_ids.tolist() == [own.bos_id]
 
 
 # --- a model is prompted as it was trained

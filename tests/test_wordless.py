@@ -16,6 +16,7 @@ from r1kit.data.curation import readable, why_unreadable
 from r1kit.language import language_share
 from r1kit.log import Log, last_question
 from r1kit.rewards import load_rewards
+from r1kit.stages.cold_start import ColdStart
 from r1kit.stages.distill import Distill
 from r1kit.stages.model_figures import summarise
 from r1kit.stages.rejection_sampling import RejectionSampling
@@ -181,3 +182,25 @@ def test_the_console_shows_the_question_and_not_the_examples_before_it(tmp_path:
     assert "Q: 2+3?" in file.getvalue() and "Q: 5+1?" not in file.getvalue()
     assert "1+1?" not in file.getvalue() and "A: 5" in file.getvalue()
     assert [json.loads(line)["prompt"] for line in kept.read_text().splitlines()] == [baked, shown]
+
+
+def test_a_cold_start_says_why_the_rewriter_left_rollouts_out(tmp_path: Path, base: Path) -> None:
+    def script(prompt: str, index: int) -> str:
+        problem = BY_PROMPT[prompt]
+        thinking = ("3 + 4 = 7", "我们相加" if problem.language == "en" else "So we add them")[
+            len(prompt) % 2
+        ]
+        return f"<think>{thinking}</think><answer>{problem.answer}</answer>"
+
+    ctx = context(tmp_path, base, script)
+    keys = {"init": "@base", "rollouts_from": ["@base"], "tasks": TASKS, "problems": 20, "samples": 1}
+    ColdStart.parse(keys, "recipe").run(ctx)
+    rows = [json.loads(line) for line in (ctx.out / "data.jsonl").read_text().splitlines()]
+    log = " ".join(ctx.log.console.file.getvalue().split())  # type: ignore[attr-defined]
+    total = int(log.split(" problems with a correct rollout")[0].split()[-1])
+    lost = total - len(rows)
+    assert rows and lost and all("<think>3 + 4 = 7</think>" in row["completion"] for row in rows)
+    assert all(len(row["prompt"]) % 2 == 0 for row in rows)
+    counted = log.split(f"left out of {total}: ")[1]
+    others = [part for part in counted.split(", ") if "words of another language" in part]
+    assert sum(int(part.split()[0]) for part in others) == lost

@@ -55,7 +55,7 @@ class Tokenizer:
     ``end_ids`` all end a completion; the tokenizer's own end token is always the first of them.
     ``templates``: the chat templates by name. ``max_length`` is kept for transformers' sake only. ``saved``:
     the text of tokenizer.json where it differs from the backend's. ``template_file``: the file of the
-    default template, for messages. ``adds_bos``: what tokenizer_config.json says (add_bos_token)."""
+    default template, for messages."""
 
     def __init__(
         self,
@@ -66,14 +66,12 @@ class Tokenizer:
         max_length: float | None = None,
         saved: str | None = None,
         template_file: str = "",
-        adds_bos: bool = False,
     ) -> None:
         self.backend = backend
         self.names = dict(names)
         self.templates = dict(templates)
         self.max_length = max_length
         self.template_file = template_file
-        self.adds_bos = adds_bos
         self._saved = saved
         missing = [token for token in self.names.values() if backend.token_to_id(token) is None]
         if missing:
@@ -103,11 +101,9 @@ class Tokenizer:
     @property
     def _begins_texts(self) -> bool:
         """Whether the begin token stands before every text: DeepSeek's and r1kit's own does, another where
-        tokenizer.json or tokenizer_config.json adds it."""
-        if self.bos_id is None:
-            return False
-        if self.adds_bos or self.names["bos"] == BOS:
-            return True
+        tokenizer.json adds it, which is what transformers goes by."""
+        if self.bos_id is None or self.names["bos"] == BOS:
+            return self.bos_id is not None
         self.backend.encode_special_tokens = False
         return self.backend.encode("1", add_special_tokens=True).ids[:1] == [self.bos_id]
 
@@ -125,7 +121,6 @@ class Tokenizer:
             self.max_length,
             self._saved,
             file,
-            self.adds_bos,
         )
 
     @classmethod
@@ -212,7 +207,7 @@ class Tokenizer:
         config: dict[str, Any] = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             **{f"{name}_token": token for name, token in self.names.items()},
-            "add_bos_token": self.adds_bos,
+            "add_bos_token": False,
             "clean_up_tokenization_spaces": False,
         }
         if self.max_length is not None:
@@ -272,7 +267,6 @@ class Tokenizer:
             longest if isinstance(longest, int | float) else None,
             saved,
             str(own_file if own_file.is_file() else settings),
-            config.get("add_bos_token") is True,
         )
 
 

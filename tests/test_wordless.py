@@ -4,6 +4,7 @@ import io
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -151,7 +152,7 @@ def test_a_stage_that_keeps_some_says_what_it_left_out(tmp_path: Path, base: Pat
 def test_a_training_without_rows_stops_unless_the_recipe_allows_it(tmp_path: Path, base: Path) -> None:
     (base / "data.jsonl").write_text("")
     for place, stage in enumerate(("sft", "distill")):
-        keys = {"init": "@base", "data": ["@base/data.jsonl"]}
+        keys: dict[str, Any] = {"init": "@base", "data": ["@base/data.jsonl"]}
         if stage == "distill":
             keys = {"student": "@base", "teacher": "@base", "tasks": TASKS, "problems": 4}
         kind = SFT if stage == "sft" else Distill

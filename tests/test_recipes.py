@@ -236,8 +236,8 @@ GSM8K_IN_SECONDS = {
 @pytest.mark.slow
 @pytest.mark.skipif(not (DATA / "gsm8k_train.jsonl").is_file(), reason="the public data sets are not here")
 def test_gsm8k_goes_from_the_real_file_through_every_stage_with_nothing_solved(tmp_path, monkeypatch):
-    """The recipe in seconds: a model that solves nothing stops no stage that may be left without rows, and the
-    report says that it solves nothing."""
+    """The recipe in seconds: a model that solves nothing stops no stage that may be left without rows, and
+    the report says that it solves nothing."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").symlink_to(DATA)
     changes = [f"stages.{stage}.{change}" for stage, own in GSM8K_IN_SECONDS.items() for change in own]

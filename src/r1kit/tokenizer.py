@@ -94,8 +94,34 @@ class Tokenizer:
 
     @property
     def start_ids(self) -> np.ndarray:
-        """What a text begins with: the begin token [1] int32, or nothing [0] where there is none."""
-        return np.asarray([] if self.bos_id is None else [self.bos_id], dtype=np.int32)
+        """What a text begins with: the begin token [1] int32, or nothing [0] where the tokenizer has none or
+        puts none before a text (it may only be the sign of a turn, as SmolLM2's is)."""
+        return np.asarray([self.bos_id] if self._begins_texts else [], dtype=np.int32)
+
+    @property
+    def _begins_texts(self) -> bool:
+        """Whether the begin token stands before every text: DeepSeek's and r1kit's own does, another where
+        tokenizer.json adds it, which is what transformers goes by."""
+        if self.bos_id is None or self.names["bos"] == BOS:
+            return self.bos_id is not None
+        self.backend.encode_special_tokens = False
+        return self.backend.encode("1", add_special_tokens=True).ids[:1] == [self.bos_id]
+
+    def has(self, token: str) -> bool:
+        """Whether the vocabulary has a token of exactly this text."""
+        return self.backend.token_to_id(token) is not None
+
+    def with_template(self, text: str, file: str) -> "Tokenizer":
+        """This tokenizer with another default chat template; ``file`` is where it is from, for messages."""
+        return Tokenizer(
+            self.backend,
+            self.names,
+            {**self.templates, "default": text},
+            self.end_ids,
+            self.max_length,
+            self._saved,
+            file,
+        )
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> "Tokenizer":
@@ -159,6 +185,10 @@ class Tokenizer:
         """The text of ids, without special tokens unless ``special``. Tags such as <think> are text and
         always stay."""
         return str(self.backend.decode([int(i) for i in ids], skip_special_tokens=not special))
+
+    def decode_all(self, ids: Sequence[int] | np.ndarray) -> str:
+        """The text of ids with special tokens, in which stop texts are searched."""
+        return self.decode(ids, special=True)
 
     def decode_batch(self, ids: Sequence[np.ndarray], special: bool = False) -> list[str]:
         """The text of each row of ids, as ``decode``."""
@@ -284,7 +314,7 @@ def _read_templates(directory: Path, config: Mapping[str, Any]) -> dict[str, str
     if (directory / "chat_template.jinja").is_file():
         files["default"] = directory / "chat_template.jinja"
     if files:
-        return {name: _read_template(file) for name, file in files.items()}
+        return {name: read_template(file) for name, file in files.items()}
     given = config.get("chat_template")
     if isinstance(given, str):
         return {"default": given}
@@ -295,7 +325,8 @@ def _read_templates(directory: Path, config: Mapping[str, Any]) -> dict[str, str
     return {str(name): text for name, text in given.items() if isinstance(text, str)}
 
 
-def _read_template(file: Path) -> str:
+def read_template(file: Path) -> str:
+    """The text of a chat template's file. Raises R1kitError naming the file."""
     try:
         if error := pointer_error(file):
             raise R1kitError(error)

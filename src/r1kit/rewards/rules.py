@@ -4,6 +4,7 @@ Accuracy and format have equal weights [DeepSeek-R1, eq. 4]; the language-consis
 during R1's RL [eq. 7, 8]. There is also a reward for visible steps."""
 
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from r1kit.chat import is_visible, parse
@@ -102,10 +103,23 @@ def language(tasks: Mapping[str, CheckingTask]) -> Reward:
     """Make the language-consistency reward: the share of the thinking's words in the problem's language
     [DeepSeek-R1, eq. 7].
 
-    It is 0 without thinking or without words in it."""
+    It is 0 without thinking. For a thinking without words ("3 + 4 = 7") eq. 7 is 0 / 0; here it is the mean
+    of the thinkings with words in its group, so that it neither gains nor loses against them, and 1 where
+    none of the group has words."""
 
     def reward(rollouts: Sequence[Rollout]) -> list[float | None]:
-        return [language_share(rollout.thinking or "", rollout.problem.language) for rollout in rollouts]
+        shares = [language_share(rollout.thinking or "", rollout.problem.language) for rollout in rollouts]
+        known: dict[tuple[str, int], list[float]] = defaultdict(list)
+        for rollout, share in zip(rollouts, shares, strict=True):
+            if share is not None:
+                known[rollout.group_key].append(share)
+        neutral = {key: sum(found) / len(found) for key, found in known.items()}
+        return [
+            share
+            if share is not None
+            else is_visible(rollout.thinking or "") * neutral.get(rollout.group_key, 1.0)
+            for rollout, share in zip(rollouts, shares, strict=True)
+        ]
 
     return reward
 

@@ -18,7 +18,7 @@ from r1kit.config import InputError, R1kitError
 from r1kit.jsonl import read_jsonl, write_jsonl
 from r1kit.sandbox import results_of, run_programs
 from r1kit.seeds import derive_seed
-from r1kit.stages.models import PromptStyle, model_of
+from r1kit.stages.models import PromptStyle, model_of, sampling_style
 from r1kit.stages.results import report
 from r1kit.stages.sampling import Endpoint, ask_endpoint, harvest
 from r1kit.stages.stage import Context, Stage, file_errors
@@ -134,7 +134,8 @@ class UnitTests(Stage):
         ]
         sampling = Sampling(samples, self.temperature, max_tokens=self.max_tokens)
         seed = derive_seed(ctx.seed, kind)
-        groups = harvest(ctx, kind, model, engine, self.talk.chat(model), problems, sampling, seed)
+        chat = sampling_style(model, self.talk).chat(model)
+        groups = harvest(ctx, kind, model, engine, chat, problems, sampling, seed)
         ctx.runtime.release(engine)
         return [[rollout.answer or "" for rollout in group] for group in groups]
 

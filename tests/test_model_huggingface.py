@@ -41,6 +41,8 @@ GROUPED = {
     "route_scale": 2.5,
     "shared_experts": 2,
 }
+EXPERTS = {"experts": 8, "active_experts": 3, "expert_width": 24}
+V2 = {"family": "deepseek_v2", "normalise_gates": False, "mtp_depth": 0, "tie_embeddings": False}
 SHAPES: dict[str, dict[str, Any]] = {
     "deepseek_v3 tied": {"preset": "nano"},
     "deepseek_v3 untied, query rank, groups": {
@@ -69,6 +71,26 @@ SHAPES: dict[str, dict[str, Any]] = {
     "qwen3": {"family": "qwen3", **DENSE, "head_dim": 16, "tie_embeddings": True},
     "qwen3 yarn": {"family": "qwen3", **DENSE, "rope_scaling": {**YARN, "attention_factor": 1.3}},
     "llama": {"family": "llama", **DENSE, "norm_eps": 1e-5},
+    "mistral": {"family": "mistral", **DENSE, "norm_eps": 1e-5},
+    "mistral, a window": {
+        "family": "mistral",
+        **DENSE,
+        "sliding_window": 100,
+        "max_positions": 100,
+        "stated_positions": 4096,
+    },
+    "phi3": {"family": "phi3", **DENSE, "norm_eps": 1e-5},
+    "qwen3_moe": {"family": "qwen3_moe", **DENSE, **EXPERTS, "normalise_gates": False},
+    "qwen3_moe, a dense layer, normalised": {"family": "qwen3_moe", **DENSE, **EXPERTS, "dense_layers": 1},
+    "deepseek_v2": {"preset": "nano", **V2},
+    "deepseek_v2, query rank, groups, yarn": {
+        "preset": "nano",
+        **V2,
+        **GROUPED,
+        "q_rank": 24,
+        "rope_scaling": {**YARN, "mscale": 0.7, "mscale_all_dim": 0.7},
+        "max_positions": 256,
+    },
     "llama3 scaling": {"family": "llama", **DENSE, "rope_scaling": LLAMA3, "rope_theta": 500_000.0},
 }
 
@@ -147,7 +169,8 @@ def load_without_prediction(directory: Path) -> LanguageModel:
 
 
 @pytest.mark.parametrize(
-    "name", ["deepseek_v3 untied, query rank, groups", "qwen2", "qwen3", "llama3 scaling"]
+    "name",
+    ["deepseek_v3 untied, query rank, groups", "qwen2", "qwen3", "llama3 scaling", "phi3", "qwen3_moe", "deepseek_v2"],
 )
 def test_greedy_text_with_our_cache_equals_transformers_generate(name: str, tmp_path: Path) -> None:
     config = config_of(SHAPES[name])
@@ -164,7 +187,7 @@ def test_greedy_text_with_our_cache_equals_transformers_generate(name: str, tmp_
     assert text.tolist() == expected.tolist()
 
 
-@pytest.mark.parametrize("name", ["deepseek_v3 yarn", "qwen2 yarn", "llama3 scaling"])
+@pytest.mark.parametrize("name", ["deepseek_v3 yarn", "qwen2 yarn", "llama3 scaling", *list(SHAPES)[-9:-1]])
 def test_a_config_survives_writing_and_reading(name: str, tmp_path: Path) -> None:
     config = config_of(SHAPES[name])
     save_pretrained(LanguageModel(config), tmp_path)

@@ -35,7 +35,7 @@ from r1kit.stages.dpo import DPO
 from r1kit.stages.evaluate import Evaluate
 from r1kit.stages.general import general_rows
 from r1kit.stages.model_figures import consensus, summarise, summarise_general
-from r1kit.stages.models import PromptStyle, model_of
+from r1kit.stages.models import PromptStyle
 from r1kit.stages.pretrain import Pretrain, document_rows
 from r1kit.stages.r1_zero import R1Zero
 from r1kit.stages.reasoning_rl import ReasoningRL

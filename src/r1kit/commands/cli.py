@@ -231,7 +231,7 @@ def plan(
 @app.command()
 def chat(
     run_or_model: Annotated[
-        Path, typer.Argument(metavar="RUN_OR_MODEL", help="A run's folder (runs/mini) or a model's folder.")
+        Path, typer.Argument(metavar="RUN_OR_MODEL", help="A run's folder (runs/mini), or a model.")
     ],
     stage: Annotated[
         str | None, typer.Option("--stage", metavar="NAME", help="Which stage's model of the run.")
@@ -247,9 +247,7 @@ def chat(
     seed: int = 0,
 ) -> None:
     """Chat with a model in the terminal; its thinking is shown dimmed."""
-    from r1kit.records import find_model
-
-    model = find_model(run_or_model, stage)
+    model = _model_meant(run_or_model, stage)
     # What follows imports torch; a mistyped folder should not wait for that.
     from r1kit.commands.chat import converse
     from r1kit.console import make_console
@@ -261,7 +259,7 @@ def chat(
 
 @app.command(name="eval")
 def evaluate(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run's folder or a model's folder.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run's folder, or a model.")],
     tasks: Annotated[
         str,
         typer.Option(
@@ -279,9 +277,7 @@ def evaluate(
     """Evaluate a model on held-out problems: pass@1 with its standard error, cons@n, format, language,
     length."""
     _choose_sandbox(sandbox)
-    from r1kit.records import find_model
-
-    folder = find_model(model, stage)
+    folder = _model_meant(model, stage)
     # What follows imports torch; a mistyped folder should not wait for that.
     from r1kit.commands.evaluate import as_table, measure
     from r1kit.figures import to_json
@@ -457,6 +453,14 @@ def _print_survey(recipe: Any, layers: Any, redo_from: str | None, fresh: bool, 
     for line in () if as_json else _not_imported(recipe):
         print(line)
     check_inputs(recipe, layers, [standing.stage.name for standing in standings if standing.state != "done"])
+
+
+def _model_meant(named: Path, stage: str | None) -> Path:
+    """The folder of the model that an argument names: a run's, a model's, a GGUF file's, or one of the hub's."""
+    from r1kit.model.sources import kind_of, resolve_model
+    from r1kit.records import find_model
+
+    return resolve_model(str(named)) if kind_of(str(named)) in ("gguf", "hub") else find_model(named, stage)
 
 
 def _as_far_as_known(standing: Any, unloaded: set[str]) -> Any:

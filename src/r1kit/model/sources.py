@@ -4,15 +4,18 @@ A recipe names a model by text. `resolve_model` gives its folder of config.json,
 a folder as it is, a GGUF file converted once, a model of the hub (``org/name`` or ``org/name@revision``)
 downloaded once. Code that a repository brings is never downloaded, and never run."""
 
+import contextlib
+import functools
 import importlib.util
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from r1kit.config import ConfigError, R1kitError
-from r1kit.files import hash_file, remove_tree, rename_whole
+from r1kit.files import hash_file, hash_text, remove_tree, rename_whole
+from r1kit.model.kernel_cache import cache_folder, folder_error, make_folder
 
 Kind = Literal["folder", "gguf", "hub"]
 
@@ -28,29 +31,28 @@ _HASH_DIGITS = 16
 
 def kind_of(name: str) -> Kind | None:
     """What a text names; None where it names neither a file or folder that is there nor a model of the
-    hub by its form. A folder that is there wins over the hub's form."""
+    hub by its form. What is there wins over the hub's form, also a folder ``org`` here: ``models/qwen`` is
+    then a folder that is missing."""
     path = Path(name).expanduser()
     if path.is_dir():
         return "gguf" if _lone_gguf(path) else "folder"
     if path.is_file():
         return "gguf" if path.suffix == ".gguf" else None
-    match = _HUB_NAME.fullmatch(name)
-    return "hub" if match is not None and not name.endswith((".gguf", ".json", ".safetensors")) else None
+    is_hub = _HUB_NAME.fullmatch(name) and not name.endswith((".gguf", ".json", ".safetensors"))
+    return "hub" if is_hub and not Path(name.partition("/")[0]).is_dir() else None
 
 
 def resolve_model(name: str) -> Path:
     """The folder of the model that a recipe names, converted or downloaded first where it has to be.
 
     Raises ConfigError naming what is missing and both ways to get a model."""
+    if (found := found_model(name)) is not None:
+        return found
     kind = kind_of(name)
     if kind is None:
         raise ConfigError(missing_model(name))
     path = Path(name).expanduser()
-    if kind == "folder":
-        return path
-    if kind == "gguf":
-        return _converted(_lone_gguf(path) or path)
-    return _downloaded(name)
+    return _converted(_lone_gguf(path) or path) if kind == "gguf" else _downloaded(name)
 
 
 def found_model(name: str) -> Path | None:
@@ -61,12 +63,23 @@ def found_model(name: str) -> Path | None:
     if kind == "gguf":
         folder = _conversion(_lone_gguf(path) or path)
         return folder if folder.is_dir() else None
-    if kind == "hub":
-        try:
-            return _snapshot(name, local_files_only=True)
-        except (OSError, ValueError):
-            return None
-    return None
+    return _snapshot_here(name) if kind == "hub" else None
+
+
+def model_hash(name: str) -> str | None:
+    """The hash of what a text names as a model, for the record of a stage: of a GGUF file, or of the files of a
+    model of the hub that is here. None for a folder of another kind, and for what is not here."""
+    kind, path = kind_of(name), Path(name).expanduser()
+    if kind == "gguf":
+        return _hash_of(_lone_gguf(path) or path)
+    found = _snapshot_here(name) if kind == "hub" else None
+    return None if found is None else hash_folder(found)
+
+
+def hash_folder(folder: Path) -> str:
+    """One hash for the names and contents of all files of a folder."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return hash_text("".join(f"{file.relative_to(folder)} {hash_file(file)}\n" for file in files))
 
 
 def missing_model(name: str) -> str:
@@ -78,8 +91,16 @@ def missing_model(name: str) -> str:
 
 
 def models_folder() -> Path:
-    """Where converted models are kept: ``$XDG_CACHE_HOME/r1kit/models``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "r1kit" / "models"
+    """Where converted models are kept: ``$XDG_CACHE_HOME/r1kit/models``. Raises ConfigError for a user without
+    a home folder, and for a folder that another user could change (see kernel_cache.py)."""
+    cache = cache_folder()
+    if cache is None:
+        raise ConfigError("no folder for converted models: set XDG_CACHE_HOME to a folder of yours")
+    if reason := folder_error(cache / "models", os.getuid()):
+        raise ConfigError(
+            f"{reason}; converted models are not kept there: set XDG_CACHE_HOME to another folder"
+        )
+    return cache / "models"
 
 
 def _lone_gguf(folder: Path) -> Path | None:
@@ -94,7 +115,18 @@ def _lone_gguf(folder: Path) -> Path | None:
 
 
 def _conversion(file: Path) -> Path:
-    return models_folder() / f"{file.stem}-{hash_file(file)[:_HASH_DIGITS]}"
+    return models_folder() / f"{file.stem}-{_hash_of(file)[:_HASH_DIGITS]}"
+
+
+def _hash_of(file: Path) -> str:
+    """The hash of a file, read once as long as it keeps its size and time: a GGUF file may have gigabytes."""
+    found = file.stat()
+    return _hash_once(file, found.st_size, found.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _hash_once(file: Path, _size: int, _time: int) -> str:
+    return hash_file(file)
 
 
 def _converted(file: Path) -> Path:
@@ -110,7 +142,9 @@ def _converted(file: Path) -> Path:
         )
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     remove_tree(temporary)
-    temporary.mkdir(parents=True, mode=0o700)
+    make_folder(temporary.parent.parent)
+    make_folder(temporary.parent)
+    temporary.mkdir(mode=0o700)
     try:
         fields = _expand(file, temporary)
         (temporary / CARD).write_text(gguf_card(file, fields), encoding="utf-8")
@@ -132,13 +166,16 @@ def _expand(file: Path, folder: Path) -> dict[str, Any]:
 
     try:
         reader = GGUFReader(str(file))
-        fields = {name: field.contents() for name, field in reader.fields.items() if name.startswith("general.")}
+        fields = {
+            name: field.contents() for name, field in reader.fields.items() if name.startswith("general.")
+        }
         where: dict[str, Any] = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
         dequantize: Any = GgufConfig(dequantize=True)
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            **where, dtype=torch.float32, quantization_config=dequantize
-        )
-        model.save_pretrained(folder)
+        with _quiet():
+            model: Any = AutoModelForCausalLM.from_pretrained(
+                **where, dtype=torch.float32, quantization_config=dequantize
+            )
+            model.save_pretrained(folder)
         load: Callable[..., Any] = AutoTokenizer.from_pretrained
         load(**where).save_pretrained(folder)
     except OSError:
@@ -157,7 +194,9 @@ def gguf_card(file: Path, fields: Mapping[str, Any]) -> str:
     source = fields.get("general.source.url") or fields.get("general.repo_url")
     front = [*([f"license: {licence}"] if licence else []), "library_name: transformers"]
     lines = ["---", *front, "---", "", f"# {fields.get('general.name', file.stem)}", ""]
-    lines += [f"Converted by r1kit from `{file.name}` (SHA-256 `{hash_file(file)}`); its blocks are expanded to"]
+    lines += [
+        f"Converted by r1kit from `{file.name}` (SHA-256 `{_hash_of(file)}`); its blocks are expanded to"
+    ]
     lines += ["float32. What the quantisation lost is not restored.", ""]
     lines += [f"- licence: {licence or 'not stated in the file'}"]
     lines += [f"- by: {fields['general.organization']}"] if fields.get("general.organization") else []
@@ -168,7 +207,7 @@ def gguf_card(file: Path, fields: Mapping[str, Any]) -> str:
 def _downloaded(name: str) -> Path:
     """The folder of a model of the hub, in the hub's own cache."""
     try:
-        folder = _snapshot(name, local_files_only=False)
+        folder = _snapshot(name)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         repository = name.partition("@")[0]
@@ -185,7 +224,44 @@ def _downloaded(name: str) -> Path:
     return folder
 
 
-def _snapshot(name: str, local_files_only: bool) -> Path:
+def _snapshot_here(name: str) -> Path | None:
+    """The snapshot of a model in the hub's own cache, with weights; found without the hub's library, which
+    takes a while to import."""
+    match = _HUB_NAME.fullmatch(name)
+    if match is None:
+        return None
+    model = hub_folder() / f"models--{match['repository'].replace('/', '--')}"
+    revision = match["revision"] or "main"
+    try:
+        commit = (model / "refs" / revision).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        commit = revision  # a commit names its snapshot itself
+    folder = model / "snapshots" / commit
+    return folder if (folder / "config.json").is_file() and any(folder.glob("model*.safetensors")) else None
+
+
+def hub_folder() -> Path:
+    """Where the hub's library keeps models, by the same variables."""
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    home = Path(os.environ.get("HF_HOME") or caches / "huggingface")
+    return Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the progress bars of transformers."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _snapshot(name: str) -> Path:
     """Raises OSError or ValueError where the model cannot be had; the hub's own errors are of these kinds."""
     from huggingface_hub import snapshot_download
 
@@ -197,6 +273,5 @@ def _snapshot(name: str, local_files_only: bool) -> Path:
             match["repository"],
             revision=match["revision"],
             allow_patterns=list(HUB_FILES),
-            local_files_only=local_files_only,
         )
     )

@@ -4,7 +4,7 @@ their columns, models, tokenizers, files of code.
 A stage or a task with ``input_errors()`` checks its own inputs (r1kit.stages.stage.Stage,
 r1kit.tasks.task.Task). Every other text of a stage's configuration is checked by its form: ``file.py:name``
 is code, a text with the suffix of a data file is a data file, a text under a key of ``MODEL_KEYS`` is a
-model's folder, and a text that begins like a path (``./``, ``~/``, ``/a/b``) has to exist. "@stage" and web
+model (model/sources.py), and a text that begins like a path (``./``, ``~/``, ``/a/b``) has to exist. "@stage" and web
 addresses are not checked."""
 
 import re
@@ -14,6 +14,7 @@ from typing import Any
 
 from r1kit.config import ConfigError, InputError, KeyPath, R1kitError
 from r1kit.jsonl import SUFFIXES, read_lines
+from r1kit.model.sources import found_model, kind_of, missing_model, resolve_model
 from r1kit.recipe.layers import Layers
 from r1kit.recipe.recipe import Recipe, resolved
 from r1kit.stages.stage import Stage
@@ -28,6 +29,10 @@ _CODE = re.compile(r"(?P<file>.+\.py):\w+")
 _PATH = re.compile(r"(?:\.{1,2}/|~/|/[^/\s]+/)\S*")
 _MOST_WORDS = 3  # a text of more words is a sentence, even if it ends in ".json"
 _LONGEST_NAME = 4096
+_DOING: Mapping[str | None, str] = {
+    "gguf": "converting it to a Hugging Face folder, once",
+    "hub": "downloading it from the hub, once",
+}
 
 
 def check_inputs(recipe: Recipe, layers: Layers | None = None, only: Collection[str] | None = None) -> None:
@@ -141,6 +146,29 @@ def input_kind(path: KeyPath, text: str) -> str | None:
     return "path" if _PATH.fullmatch(text) else None
 
 
+def fetch_models(
+    recipe: Recipe, layers: Layers | None, only: Collection[str], say: Callable[[str], None]
+) -> None:
+    """Convert and download the models that these stages name, before the first stage starts; ``say`` is called
+    before each. Raises ConfigError naming the place of each that cannot be had."""
+    layers = layers or Layers(resolved(recipe), {}, recipe.name)
+    done: set[str] = set()
+    errors: list[str] = []
+    for index, stage in enumerate(recipe.stages):
+        for path, text in texts(stage.model_dump(), ()) if stage.name in only else ():
+            if text in done or input_kind(path, text) not in ("model", "tokenizer"):
+                continue
+            done.add(text)
+            try:
+                if (kind := kind_of(text)) in _DOING and found_model(text) is None:
+                    say(f"{text}: {_DOING[kind]}")
+                    resolve_model(text)
+            except ConfigError as error:
+                errors.append(layers.error(("stages", index, *path), str(error)))
+    if errors:
+        raise ConfigError("\n".join(errors))
+
+
 def code_error(name: str) -> str | None:
     """What is wrong with a file of code: it is missing. What it has to define is checked with the recipe."""
     file = name.rpartition(":")[0]
@@ -172,12 +200,14 @@ def general_error(file: str) -> str | None:
 
 def model_error(name: str) -> str | None:
     """What is wrong with a model's folder: its configuration, weights and tokenizer have to be there and
-    whole, and the network of a kind that r1kit computes. The weights themselves are not read."""
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
-        return (
-            _missing(name, "folder") + "; a model is a Hugging Face folder, or @stage for one of this recipe"
-        )
+    whole, and the network of a kind that r1kit computes. The weights themselves are not read. A model that is
+    not converted or downloaded yet is not looked into."""
+    try:
+        folder = found_model(name)
+        if folder is None:
+            return None if kind_of(name) is not None else missing_model(name)
+    except ConfigError as error:
+        return str(error)
     from r1kit.model.huggingface import check_pretrained  # imports torch
 
     folder = folder / "model" if (folder / "model").is_dir() else folder
@@ -189,10 +219,13 @@ def model_error(name: str) -> str | None:
 
 
 def tokenizer_error(name: str) -> str | None:
-    """What is wrong with a tokenizer's folder."""
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
-        return _missing(name, "folder") + "; a tokenizer is a Hugging Face folder, or @stage"
+    """What is wrong with the tokenizer of a model's folder."""
+    try:
+        folder = found_model(name)
+        if folder is None:
+            return None if kind_of(name) is not None else missing_model(name)
+    except ConfigError as error:
+        return str(error)
     folder = folder / "model" if (folder / "model").is_dir() else folder
     if not (folder / "tokenizer.json").is_file():
         return (

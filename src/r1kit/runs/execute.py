@@ -25,7 +25,7 @@ from r1kit.interruption import Interruption
 from r1kit.log import Log, duration
 from r1kit.log_files import log_damages, mark_log
 from r1kit.marks import seal_lines
-from r1kit.recipe.inputs import check_inputs
+from r1kit.recipe.inputs import check_inputs, fetch_models
 from r1kit.recipe.layers import Layers
 from r1kit.recipe.recipe import Recipe, resolved
 from r1kit.recipe.uses import sends_of
@@ -102,6 +102,7 @@ def run(
     with locked(run_dir):
         sweep(run_dir)
         if fresh:
+            fetch_models(recipe, layers, names, lambda text: console.print(Text(text)))
             check_inputs(recipe, layers)
             if left := forget(run_dir, names):
                 names_left = printable(", ".join(left[:10]))
@@ -110,7 +111,9 @@ def run(
         standings = _survey(recipe, redo_from, allow_change)
         refuse_changes(run_dir, standings)
         _check_finished(run_dir, standings, redo_from, console)
-        check_inputs(recipe, layers, [entry.stage.name for entry in standings if entry.state != "done"])
+        waiting = [entry.stage.name for entry in standings if entry.state != "done"]
+        fetch_models(recipe, layers, waiting, lambda text: console.print(Text(text)))
+        check_inputs(recipe, layers, waiting)
         new = [stage_folder(run_dir, entry.stage.name) for entry in standings if entry.state == "new"]
         refuse_foreign(new)
         if any(standing.state != "done" for standing in standings):

@@ -31,11 +31,6 @@ def prompt_style_of(model: Path, otherwise: PromptStyle) -> PromptStyle:
     return PromptStyle.parse(settings, f"{model.parent}: talk")
 
 
-def model_of(folder: Path) -> Path:
-    """The Hugging Face directory of a reference: model/ in a stage's folder; any other directory itself."""
-    return folder / "model" if (folder / "model").is_dir() else folder
-
-
 def longest_prompt(max_tokens: int, *models: Path, context: int | None = None) -> int:
     """How many tokens a prompt may have, so that it and a completion fit the positions of all ``models`` and,
     where they are trained on, the learner's ``context``."""

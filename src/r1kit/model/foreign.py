@@ -15,7 +15,7 @@ step copies the cache."""
 
 import inspect
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from r1kit.model.attention import Cache
 from r1kit.model.config import ModelConfig
 from r1kit.model.decoder import DecoderOutput, LanguageModel
 from r1kit.model.norms import Linear, at_least_float32
+from r1kit.model.sources import without_progress_bars
 
 SLOWER = (
     "computed by transformers' own class: several times slower than the families that r1kit computes itself"
@@ -36,6 +37,14 @@ SLOWER = (
 _DIVIDED, _MULTIPLIED = "logits_scaling", "logit_scale"
 _CLOSE = {torch.float32: 1e-4, torch.float64: 1e-4}  # how far logits may differ in a check, as a share
 _ROUGHLY = 0.05  # the same in other dtypes
+_NO_CACHE = (
+    "does not decode through a cache of keys and values (a state-space model?), which r1kit's engine needs: choose "
+    "another model"
+)
+_NO_PLAIN_HEAD = (
+    "the logits of model_type {!r} are not hidden states times the head's weight (soft capping, or a bias), which "
+    "r1kit's learner needs: choose another model"
+)
 
 
 def foreign_config(directory: Path, content: Mapping[str, Any], reason: str) -> ModelConfig:
@@ -92,10 +101,11 @@ def load_foreign(
     without_dropout(theirs)
     wanted: Any = "auto" if dtype is None else dtype
     try:
-        inner, found = AutoModelForCausalLM.from_pretrained(
-            directory, config=theirs, dtype=wanted, trust_remote_code=False, local_files_only=True,
-            use_safetensors=True, output_loading_info=True,
-        )  # fmt: skip
+        with without_progress_bars():
+            inner, found = AutoModelForCausalLM.from_pretrained(
+                directory, config=theirs, dtype=wanted, trust_remote_code=False, local_files_only=True,
+                use_safetensors=True, output_loading_info=True,
+            )  # fmt: skip
     except Exception as error:  # a boundary: the library raises whatever the files lead it to
         said = " ".join(str(error).split())[:300]
         raise R1kitError(
@@ -111,6 +121,32 @@ def load_foreign(
     model = ForeignModel(inner.to(device), config, read_object(directory / "config.json"))
     model.check(directory)
     return model
+
+
+def check_foreign(directory: Path, names: Collection[str]) -> None:
+    """Raise R1kitError for a model that ``load_foreign`` would refuse, as far as its configuration and the names of
+    its tensors show it. Tensors that transformers renames when it loads (experts) are not looked for."""
+    from transformers import AutoModelForCausalLM
+
+    theirs = _their_config(directory, "not computed by r1kit's network")
+    with torch.device("meta"):
+        inner: Any = AutoModelForCausalLM.from_config(theirs, trust_remote_code=False)
+    if getattr(inner, "_is_stateful", False):
+        raise R1kitError(f"{directory}: model_type {theirs.model_type!r} {_NO_CACHE}")
+    if getattr(theirs.get_text_config(), "final_logit_softcapping", None):
+        raise R1kitError(f"{directory}: {_NO_PLAIN_HEAD.format(theirs.model_type)}")
+    there = {name.removeprefix(f"{inner.base_model_prefix}.") for name in names}
+    tied = set(getattr(inner, "_tied_weights_keys", None) or ())
+    missing = [
+        name
+        for name, _ in inner.named_parameters()
+        if name.removeprefix(f"{inner.base_model_prefix}.") not in there and name not in tied and "expert" not in name
+    ]
+    if missing:
+        raise R1kitError(
+            f"{directory}: the weights do not fit config.json; missing: {', '.join(missing[:5])} ({len(missing)}); "
+            "download the model again"
+        )
 
 
 def without_dropout(theirs: Any) -> None:
@@ -308,24 +344,19 @@ class ForeignModel(LanguageModel):
             if float((ours_TV - theirs_TV).abs().max()) <= close * most:
                 break
         else:
-            raise R1kitError(
-                f"{directory}: the logits of model_type {self.config.model_type!r} are not hidden states times the "
-                "head's weight (soft capping, or a bias), which r1kit's learner needs: choose another model"
-            )
+            raise R1kitError(f"{directory}: {_NO_PLAIN_HEAD.format(self.config.model_type)}")
         cache = self.new_cache(1, 4)
         stepped_TD = torch.cat(
             [self(part, cache=cache).hidden_BTD[0] for part in tokens_1T.split((2, 1, 1), dim=1)]
         )
         if float((self.logits(stepped_TD) - theirs_TV).abs().max()) > close * most:
-            raise R1kitError(
-                f"{directory}: model_type {self.config.model_type!r} does not decode through a cache of keys and "
-                "values (a state-space model?), which r1kit's engine needs: choose another model"
-            )
+            raise R1kitError(f"{directory}: model_type {self.config.model_type!r} {_NO_CACHE}")
         self.inner.train(training)
 
     def save(self, directory: Path, shard_bytes: int) -> None:
         """Write the weights under transformers' names, and config.json as it was, with the dtype of now."""
-        self.inner.save_pretrained(directory, max_shard_size=shard_bytes)
+        with without_progress_bars():
+            self.inner.save_pretrained(directory, max_shard_size=shard_bytes)
         dtype = str(self.embed_tokens.weight.dtype).removeprefix("torch.")
         named = {"dtype": dtype} if "dtype" in self.card else {"torch_dtype": dtype}
         content = {**self.card, **named, **({"scalar_head": True} if self.config.scalar_head else {})}

@@ -29,7 +29,7 @@ from r1kit.config import ConfigError, R1kitError, is_panic, shorten
 from r1kit.files import pointer_error, read_object
 from r1kit.model.config import ModelConfig
 from r1kit.model.decoder import LanguageModel
-from r1kit.model.foreign import ForeignModel, foreign_config, load_foreign
+from r1kit.model.foreign import ForeignModel, check_foreign, foreign_config, load_foreign
 
 WEIGHTS, INDEX, VALUE_HEAD = "model.safetensors", "model.safetensors.index.json", "value_head.safetensors"
 ARCHITECTURES = {
@@ -525,7 +525,9 @@ def check_pretrained(directory: Path | str) -> None:
     config = read_config(directory)
     with ExitStack() as stack:
         source = _open(directory, stack)
-        if config.family != "transformers":
+        if config.family == "transformers":
+            check_foreign(directory, source)
+        else:
             _check_tensors(_expected(config)[1], source, config, directory)
 
 

@@ -171,7 +171,7 @@ def _expand(file: Path, folder: Path) -> dict[str, Any]:
         }
         where: dict[str, Any] = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
         dequantize: Any = GgufConfig(dequantize=True)
-        with _quiet():
+        with without_progress_bars():
             model: Any = AutoModelForCausalLM.from_pretrained(
                 **where, dtype=torch.float32, quantization_config=dequantize
             )
@@ -248,7 +248,7 @@ def hub_folder() -> Path:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def without_progress_bars() -> Iterator[None]:
     """Without the progress bars of transformers."""
     from transformers.utils import logging
 

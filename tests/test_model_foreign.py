@@ -1,5 +1,6 @@
 """Models through transformers' own class: loaded, trained, decoded and saved as the network's own are."""
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -7,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import small_world
 import torch
 import transformers
+from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 from r1kit.config import ConfigError, R1kitError
@@ -17,6 +20,9 @@ from r1kit.model.decoder import LanguageModel
 from r1kit.model.fingerprint import take_fingerprint
 from r1kit.model.foreign import ForeignModel, row_places
 from r1kit.model.huggingface import check_pretrained, load_pretrained, read_config, save_pretrained
+from r1kit.recipe.layers import read_layers
+from r1kit.recipe.recipe import build
+from r1kit.runs.execute import run
 from r1kit.train.learner import Learner, LearnerConfig
 from r1kit.train.objectives import Needs, Predictions
 from r1kit.train.optimizers import OptimizerConfig
@@ -239,3 +245,45 @@ def test_what_transformers_does_not_compute_either_is_refused(change: dict[str, 
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(ConfigError, match=rf"model_type '{change['model_type']}' is not supported.*transformers"):
         read_config(folder)
+
+
+RECIPE = """\
+name: small
+seed: 3
+runtime: {{kind: local, processes: {processes}, engine_precision: float32}}
+stages:
+  - stage: r1_zero
+    init: {init}
+    tasks: {{reasoning: 1.0}}
+    rewards: {{accuracy: 1.0, format: 0.1}}
+    grpo: {{steps: 2, problems: 2, group: 4, max_tokens: 12, save_every: 1, beta: 0.01}}
+    learner: {{context: 128, lines: 4, precision: float32, optimizer: {{kind: adamw, learning_rate: 1e-3}}}}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gemma3_text", "gpt2"])
+def test_reinforcement_learning_runs_with_a_model_through_transformers_class(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two steps of GRPO with a reference, saved after each; the model that comes out is transformers' own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(SMALL, "vocab_size", small_world.VOCABULARY)
+    config = MAKERS[name]()
+    config.vocab_size = small_world.VOCABULARY
+    torch.manual_seed(7)
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained("start")
+    small_world.tokenizer().save(tmp_path / "start")
+    Path("small.yaml").write_text(RECIPE.format(init="start", processes=1))
+    layers = read_layers(Path("small.yaml"), ["out=run"])
+    console = Console(file=io.StringIO(), width=200)
+    run(build(layers), layers=layers, console=console)
+    assert console.file.getvalue().count("computed by transformers' own class") == 1
+    made = tmp_path / "run/stages/r1_zero/model"
+    theirs = theirs_of(made)
+    assert theirs.config.model_type == name
+    before = load_pretrained(tmp_path / "start").inner.state_dict()
+    changed = [key for key, value in theirs.state_dict().items() if not torch.equal(value, before[key])]
+    assert len(changed) > 10
+    log = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    assert len(log) >= 2

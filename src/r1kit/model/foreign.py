@@ -15,6 +15,7 @@ step copies the cache."""
 
 import inspect
 import json
+import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,7 @@ from r1kit.model.decoder import DecoderOutput, LanguageModel
 from r1kit.model.norms import Linear, at_least_float32
 from r1kit.model.sources import without_progress_bars
 
-SLOWER = (
-    "computed by transformers' own class: several times slower than the families that r1kit computes itself"
-)
+SLOWER = "computed by transformers' own class, which is several times slower than r1kit's network"
 # config.json's factors on logits: granite divides by the first, cohere multiplies with the second.
 _DIVIDED, _MULTIPLIED = "logits_scaling", "logit_scale"
 _CLOSE = {torch.float32: 1e-4, torch.float64: 1e-4}  # how far logits may differ in a check, as a share
@@ -79,7 +78,9 @@ def _their_config(directory: Path, reason: str) -> Any:
 
     path = directory / "config.json"
     try:
-        theirs: Any = AutoConfig.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # older names in config.json are read all the same
+            theirs: Any = AutoConfig.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
         known = type(theirs) in MODEL_FOR_CAUSAL_LM_MAPPING
     except Exception as error:  # a boundary: config.json may hold anything
         said = " ".join(str(error).split())[:200]

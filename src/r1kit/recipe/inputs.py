@@ -169,6 +169,26 @@ def fetch_models(
         raise ConfigError("\n".join(errors))
 
 
+def slower_models(recipe: Recipe, only: Collection[str]) -> list[str]:
+    """The models that these stages name and that transformers' own class computes, each with a sentence."""
+    named = [
+        text
+        for stage in recipe.stages
+        for path, text in (texts(stage.model_dump(), ()) if stage.name in only else ())
+        if input_kind(path, text) == "model"
+    ]
+    found = []
+    for name in dict.fromkeys(named):
+        folder = found_model(name)
+        if folder is not None and (folder / "config.json").is_file():  # else another stage's of an earlier run
+            from r1kit.model.foreign import SLOWER  # imports torch
+            from r1kit.model.huggingface import read_config
+
+            config = read_config(folder)
+            found += [f"{name}: {config.model_type} is {SLOWER}"] if config.family == "transformers" else []
+    return found
+
+
 def code_error(name: str) -> str | None:
     """What is wrong with a file of code: it is missing. What it has to define is checked with the recipe."""
     file = name.rpartition(":")[0]

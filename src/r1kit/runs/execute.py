@@ -25,7 +25,7 @@ from r1kit.interruption import Interruption
 from r1kit.log import Log, duration
 from r1kit.log_files import log_damages, mark_log
 from r1kit.marks import seal_lines
-from r1kit.recipe.inputs import check_inputs, fetch_models
+from r1kit.recipe.inputs import check_inputs, fetch_models, slower_models
 from r1kit.recipe.layers import Layers
 from r1kit.recipe.recipe import Recipe, resolved
 from r1kit.recipe.uses import sends_of
@@ -114,6 +114,8 @@ def run(
         waiting = [entry.stage.name for entry in standings if entry.state != "done"]
         fetch_models(recipe, layers, waiting, lambda text: console.print(Text(text)))
         check_inputs(recipe, layers, waiting)
+        for line in slower_models(recipe, waiting):
+            console.print(Text(line))
         new = [stage_folder(run_dir, entry.stage.name) for entry in standings if entry.state == "new"]
         refuse_foreign(new)
         if any(standing.state != "done" for standing in standings):

@@ -104,7 +104,13 @@ def test_packed_lines_give_every_row_the_states_it_has_alone(name: str, tmp_path
     rows = [some_tokens(1, length, seed)[0] for seed, length in enumerate((9, 14, 4))]
     shared = some_tokens(1, 6, 9)[0]
     # line 0: rows 0 and 1; line 1: a beginning, its two rows (1's and 2's tokens), padding
-    pieces = [(0, rows[0], 1, 0), (0, rows[1], 2, 0), (1, shared, 1, 0), (1, rows[1][:8], 2, 1), (1, rows[2], 3, 1)]
+    pieces = [
+        (0, rows[0], 1, 0),
+        (0, rows[1], 2, 0),
+        (1, shared, 1, 0),
+        (1, rows[1][:8], 2, 1),
+        (1, rows[2], 3, 1),
+    ]
     tokens, segments, beginnings = (torch.zeros(2, 24, dtype=torch.int64) for _ in range(3))
     at, places = [0, 0], []
     for line, piece, number, beginning in pieces:
@@ -139,7 +145,9 @@ def test_the_engine_records_the_log_probabilities_of_a_plain_forward_pass(name: 
             tokens_BT = torch.from_numpy(np.concatenate((prompt, completion.token_ids)))[None].long()
             with torch.no_grad():
                 logits_TV = theirs(tokens_BT).logits[0, len(prompt) - 1 : -1] / 0.8
-            expected = logits_TV.log_softmax(-1)[torch.arange(len(completion.token_ids)), tokens_BT[0, len(prompt) :]]
+            expected = logits_TV.log_softmax(-1)[
+                torch.arange(len(completion.token_ids)), tokens_BT[0, len(prompt) :]
+            ]
             np.testing.assert_allclose(completion.logprobs, expected.numpy(), atol=2e-4)
     assert len(lengths) > 1
     alone = NativeEngine(model, STOPS).generate([prompts[1]], Sampling(n=1, max_tokens=8, temperature=0.0))
@@ -152,7 +160,9 @@ class Weighted:
 
     needs = Needs()
 
-    def __call__(self, predictions: Predictions, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def __call__(
+        self, predictions: Predictions, batch: Batch
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         return -(predictions.logprobs_BT * batch.weights_BT * batch.mask_BT).sum(), {}
 
 
@@ -169,7 +179,9 @@ def test_an_update_takes_the_gradient_of_the_direct_computation(name: str, tmp_p
     rows = [row(torch.cat((prompt, tail)), 6, 0.1 * (i + 1)) for i, tail in enumerate(tails)]
     rows.append(row(some_tokens(1, 11, 8)[0], 3, -0.4))
 
-    theirs: Any = transformers.AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
+    theirs: Any = transformers.AutoModelForCausalLM.from_pretrained(
+        folder, attn_implementation="eager"
+    ).eval()
     loss = torch.zeros(())
     for one in rows:
         ids = torch.from_numpy(one.token_ids)
@@ -237,13 +249,16 @@ def test_soft_capped_logits_are_refused_with_the_reason(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"model_type": "nobody_knows"}, {"model_type": "t5"}, {"model_type": "x", "auto_map": {"A": "a.B"}}]
+    "change",
+    [{"model_type": "nobody_knows"}, {"model_type": "t5"}, {"model_type": "x", "auto_map": {"A": "a.B"}}],
 )
 def test_what_transformers_does_not_compute_either_is_refused(change: dict[str, Any], tmp_path: Path) -> None:
     folder = folder_of("olmo2", tmp_path)
     path = folder / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
-    with pytest.raises(ConfigError, match=rf"model_type '{change['model_type']}' is not supported.*transformers"):
+    with pytest.raises(
+        ConfigError, match=rf"model_type '{change['model_type']}' is not supported.*transformers"
+    ):
         read_config(folder)
 
 

@@ -170,7 +170,15 @@ def load_without_prediction(directory: Path) -> LanguageModel:
 
 @pytest.mark.parametrize(
     "name",
-    ["deepseek_v3 untied, query rank, groups", "qwen2", "qwen3", "llama3 scaling", "phi3", "qwen3_moe", "deepseek_v2"],
+    [
+        "deepseek_v3 untied, query rank, groups",
+        "qwen2",
+        "qwen3",
+        "llama3 scaling",
+        "phi3",
+        "qwen3_moe",
+        "deepseek_v2",
+    ],
 )
 def test_greedy_text_with_our_cache_equals_transformers_generate(name: str, tmp_path: Path) -> None:
     config = config_of(SHAPES[name])
@@ -306,9 +314,7 @@ def test_what_the_network_does_not_compute_goes_to_transformers(
         ({"model_type": "mistral", "sliding_window": -1}, "sliding_window = -1 is not a positive number"),
     ],
 )
-def test_what_neither_computes_is_refused(
-    change: dict[str, Any], message: str, tmp_path: Path
-) -> None:
+def test_what_neither_computes_is_refused(change: dict[str, Any], message: str, tmp_path: Path) -> None:
     save_pretrained(LanguageModel(config_of(SHAPES["qwen3"])), tmp_path)
     path = tmp_path / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
@@ -503,7 +509,9 @@ def eight_bit_copy(folder: Path, blocks: tuple[int, int] = (128, 128)) -> dict[s
 
 
 @pytest.mark.parametrize("name", ["deepseek_v3 untied, query rank, groups", "qwen3", "phi3"])
-def test_eight_bit_weights_are_their_numbers_times_the_scale_of_their_block(name: str, tmp_path: Path) -> None:
+def test_eight_bit_weights_are_their_numbers_times_the_scale_of_their_block(
+    name: str, tmp_path: Path
+) -> None:
     config = config_of(SHAPES[name], width=200, ffn_width=144)
     save_pretrained(lively(config), tmp_path)
     exact = load_pretrained(tmp_path)
@@ -547,7 +555,9 @@ def test_eight_bit_weights_without_scales_and_scales_of_another_size_are_refused
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("name", ["llama", "phi3", "qwen3_moe", "deepseek_v2"])
-def test_every_dtype_is_read_and_written_without_a_change(name: str, dtype: torch.dtype, tmp_path: Path) -> None:
+def test_every_dtype_is_read_and_written_without_a_change(
+    name: str, dtype: torch.dtype, tmp_path: Path
+) -> None:
     save_pretrained(lively(config_of(SHAPES[name])).to(dtype), tmp_path / "a")
     save_pretrained(load_pretrained(tmp_path / "a"), tmp_path / "b", shard_bytes=10_000)
     assert json.loads((tmp_path / "b/config.json").read_text())["torch_dtype"] == str(dtype)[6:]

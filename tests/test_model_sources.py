@@ -51,6 +51,7 @@ class Hub:
             raise RepositoryNotFoundError("404: no such repository", response=response)
         if revision not in (None, "v2"):
             raise LocalEntryNotFoundError("cannot reach the hub")
+
         def wanted(name: str) -> bool:
             return any(Path(name).match(pattern) for pattern in allow_patterns)
 
@@ -107,7 +108,9 @@ def test_a_folder_is_itself_and_what_is_nothing_says_all_ways(here: Path) -> Non
     folder = small_world.model_directory(here / "mine")
     assert resolve_model("mine") == Path("mine") == found_model("mine")
     assert resolve_model(str(folder)) == folder and model_hash("mine") is None
-    with pytest.raises(ConfigError, match=r"no such folder.*Hugging Face folder, a GGUF file, a model of the hub"):
+    with pytest.raises(
+        ConfigError, match=r"no such folder.*Hugging Face folder, a GGUF file, a model of the hub"
+    ):
         resolve_model("nothing")
     assert found_model("nothing") is None and model_hash("nothing") is None
 
@@ -184,11 +187,15 @@ def test_a_look_at_a_recipe_downloads_nothing_and_a_run_downloads_first(hub: Hub
     check_inputs(named, layers)
     assert len(hub.asked) == len(said) == 1
     named, layers = recipe(here, "small/typo")
-    with pytest.raises(ConfigError, match=r"mine\.yaml:\d+: stages\.r1_zero\.init: small/typo: neither a folder"):
+    with pytest.raises(
+        ConfigError, match=r"mine\.yaml:\d+: stages\.r1_zero\.init: small/typo: neither a folder"
+    ):
         fetch_models(named, layers, ["r1_zero"], said.append)
 
 
-def test_a_cache_that_another_user_could_change_is_not_used(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_another_user_could_change_is_not_used(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The same rule as for compiled kernels."""
     (here / "a.gguf").write_bytes(b"GGUF")
     shared = here / "shared"

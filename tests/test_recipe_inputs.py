@@ -207,7 +207,9 @@ def test_a_models_folder_has_to_be_one_that_r1kit_can_read(here: Path) -> None:
     assert "no model.safetensors" in errors(MODEL.replace("MODEL", "stage"))[0]
     (line,) = errors(MODEL.replace("MODEL", "stage/Qwen2.5-7B"))
     assert line.startswith("mine.yaml:3: stages.sft.init: stage/Qwen2.5-7B: no such folder (looked up from ")
-    assert errors(MODEL.replace("MODEL", "Qwen/Qwen2.5-7B")) == [], "a model of the hub, which a run downloads"
+    assert errors(MODEL.replace("MODEL", "Qwen/Qwen2.5-7B")) == [], (
+        "a model of the hub, which a run downloads"
+    )
 
 
 class Preferences(Config):

@@ -457,10 +457,15 @@ def _print_survey(recipe: Any, layers: Any, redo_from: str | None, fresh: bool, 
 
 def _model_meant(named: Path, stage: str | None) -> Path:
     """The folder of the model that an argument names: a run's, a model's, a GGUF file's, or one of the hub's."""
-    from r1kit.model.sources import kind_of, resolve_model
+    from r1kit.model.sources import WORK, found_model, kind_of, resolve_model
     from r1kit.records import find_model
 
-    return resolve_model(str(named)) if kind_of(str(named)) in ("gguf", "hub") else find_model(named, stage)
+    name = str(named)
+    if (kind := kind_of(name)) not in WORK:
+        return find_model(named, stage)
+    if found_model(name) is None:
+        print(f"{name}: {WORK[kind]}", file=sys.stderr)
+    return resolve_model(name)
 
 
 def _as_far_as_known(standing: Any, unloaded: set[str]) -> Any:

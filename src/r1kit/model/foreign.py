@@ -80,7 +80,9 @@ def _their_config(directory: Path, reason: str) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # older names in config.json are read all the same
-            theirs: Any = AutoConfig.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
+            theirs: Any = AutoConfig.from_pretrained(
+                directory, trust_remote_code=False, local_files_only=True
+            )
         known = type(theirs) in MODEL_FOR_CAUSAL_LM_MAPPING
     except Exception as error:  # a boundary: config.json may hold anything
         said = " ".join(str(error).split())[:200]
@@ -141,7 +143,9 @@ def check_foreign(directory: Path, names: Collection[str]) -> None:
     missing = [
         name
         for name, _ in inner.named_parameters()
-        if name.removeprefix(f"{inner.base_model_prefix}.") not in there and name not in tied and "expert" not in name
+        if name.removeprefix(f"{inner.base_model_prefix}.") not in there
+        and name not in tied
+        and "expert" not in name
     ]
     if missing:
         raise R1kitError(

@@ -6,6 +6,7 @@ downloaded once. Code that a repository brings is never downloaded, and never ru
 
 import contextlib
 import functools
+import io
 import importlib.util
 import os
 import re
@@ -25,6 +26,11 @@ HUB_FILES = (
     "special_tokens_map.json", "chat_template*", "README.md", "LICENSE*",
 )  # fmt: skip
 CARD = "README.md"
+# What has to be done with a model of this kind before it is a folder, for the terminal.
+WORK: Mapping[str | None, str] = {
+    "gguf": "converting it to a Hugging Face folder, once",
+    "hub": "downloading it from the hub, once",
+}
 _HUB_NAME = re.compile(r"(?P<repository>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[\w./-]+))?")
 _HASH_DIGITS = 16
 
@@ -171,7 +177,8 @@ def _expand(file: Path, folder: Path) -> dict[str, Any]:
         }
         where: dict[str, Any] = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
         dequantize: Any = GgufConfig(dequantize=True)
-        with without_progress_bars():
+        # transformers' bar of GGUF tensors cannot be switched off; what goes wrong is raised, not printed.
+        with without_progress_bars(), contextlib.redirect_stderr(io.StringIO()):
             model: Any = AutoModelForCausalLM.from_pretrained(
                 **where, dtype=torch.float32, quantization_config=dequantize
             )

@@ -4,8 +4,8 @@ their columns, models, tokenizers, files of code.
 A stage or a task with ``input_errors()`` checks its own inputs (r1kit.stages.stage.Stage,
 r1kit.tasks.task.Task). Every other text of a stage's configuration is checked by its form: ``file.py:name``
 is code, a text with the suffix of a data file is a data file, a text under a key of ``MODEL_KEYS`` is a
-model (model/sources.py), and a text that begins like a path (``./``, ``~/``, ``/a/b``) has to exist. "@stage" and web
-addresses are not checked."""
+model (model/sources.py), and a text that begins like a path (``./``, ``~/``, ``/a/b``) has to exist. "@stage"
+and web addresses are not checked."""
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -14,7 +14,7 @@ from typing import Any
 
 from r1kit.config import ConfigError, InputError, KeyPath, R1kitError
 from r1kit.jsonl import SUFFIXES, read_lines
-from r1kit.model.sources import found_model, kind_of, missing_model, resolve_model
+from r1kit.model.sources import WORK, found_model, kind_of, missing_model, resolve_model
 from r1kit.recipe.layers import Layers
 from r1kit.recipe.recipe import Recipe, resolved
 from r1kit.stages.stage import Stage
@@ -29,10 +29,6 @@ _CODE = re.compile(r"(?P<file>.+\.py):\w+")
 _PATH = re.compile(r"(?:\.{1,2}/|~/|/[^/\s]+/)\S*")
 _MOST_WORDS = 3  # a text of more words is a sentence, even if it ends in ".json"
 _LONGEST_NAME = 4096
-_DOING: Mapping[str | None, str] = {
-    "gguf": "converting it to a Hugging Face folder, once",
-    "hub": "downloading it from the hub, once",
-}
 
 
 def check_inputs(recipe: Recipe, layers: Layers | None = None, only: Collection[str] | None = None) -> None:
@@ -160,8 +156,8 @@ def fetch_models(
                 continue
             done.add(text)
             try:
-                if (kind := kind_of(text)) in _DOING and found_model(text) is None:
-                    say(f"{text}: {_DOING[kind]}")
+                if (kind := kind_of(text)) in WORK and found_model(text) is None:
+                    say(f"{text}: {WORK[kind]}")
                     resolve_model(text)
             except ConfigError as error:
                 errors.append(layers.error(("stages", index, *path), str(error)))
@@ -180,7 +176,9 @@ def slower_models(recipe: Recipe, only: Collection[str]) -> list[str]:
     found = []
     for name in dict.fromkeys(named):
         folder = found_model(name)
-        if folder is not None and (folder / "config.json").is_file():  # else another stage's of an earlier run
+        if (
+            folder is not None and (folder / "config.json").is_file()
+        ):  # else another stage's of an earlier run
             from r1kit.model.foreign import SLOWER  # imports torch
             from r1kit.model.huggingface import read_config
 

@@ -225,9 +225,7 @@ class RewardModels(Stage):
         self, ctx: Context, chat: Chat, name: str, train: Train[Judgement], judgements: list[Judgement]
     ) -> LearnerProtocol:
         """A copy of ``init`` with a scalar head, trained on ``judgements``; its steps are logged."""
-        learner: LearnerProtocol = ctx.runtime.learner(
-            ctx.model(self.init), self.learner, scalar_head=True
-        )
+        learner: LearnerProtocol = ctx.runtime.learner(ctx.model(self.init), self.learner, scalar_head=True)
         how = RewardTraining(self.learner.context, self.batch, self.epochs, derive_seed(ctx.seed, name))
         history, log = train(learner, chat, judgements, how), ctx.log.part(name)
         for step, metrics in enumerate(history):

@@ -23,6 +23,7 @@ from r1kit.model.huggingface import check_pretrained, load_pretrained, read_conf
 from r1kit.recipe.layers import read_layers
 from r1kit.recipe.recipe import build
 from r1kit.runs.execute import run
+from r1kit.runtime.local import with_scalar_head
 from r1kit.train.learner import Learner, LearnerConfig
 from r1kit.train.objectives import Needs, Predictions
 from r1kit.train.optimizers import OptimizerConfig
@@ -32,8 +33,8 @@ from r1kit.types import Row, Sampling
 VOCABULARY = 64
 SMALL: dict[str, Any] = {
     "vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "intermediate_size": 48, "max_position_embeddings": 128, "initializer_range": 0.15,
-    "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+    "num_key_value_heads": 2, "intermediate_size": 48, "max_position_embeddings": 128,
+    "initializer_range": 0.15, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
 }  # fmt: skip
 MAKERS: dict[str, Callable[[], Any]] = {
     # A window of 5 slides within every text of these tests.
@@ -208,6 +209,34 @@ def test_an_update_takes_the_gradient_of_the_direct_computation(name: str, tmp_p
     model.zero_grad()
     metrics = learner.update(rows, Weighted(), 1.0)
     assert metrics["grad_norm"] == pytest.approx(float(expected), rel=1e-3) and learner.version == 1
+
+
+@pytest.mark.parametrize("name", ["gpt2", "olmo2"])  # with a tied head and without
+def test_a_saved_state_restores_weights_and_moments(name: str, tmp_path: Path) -> None:
+    folder = folder_of(name, tmp_path / "model")
+    rows = [row(some_tokens(1, 11, seed)[0], 3, 0.5) for seed in (1, 2)]
+    config = LearnerConfig(context=40, lines=2, precision="float32")
+    first, second = (Learner(load_pretrained(folder), config) for _ in range(2))
+    first.update(rows, Weighted(), 1.0)
+    first.save(tmp_path / "states", {"step": 1}, owners=("me",))
+    assert second.restore(tmp_path / "states", owners=("me",))["step"] == 1
+    for learner in (first, second):
+        learner.update(rows, Weighted(), 1.0)
+    before = load_pretrained(folder).state_dict()
+    for key, value in first.model.state_dict().items():
+        assert torch.equal(value, second.model.state_dict()[key]), key
+        assert not value.is_floating_point() or not torch.equal(value, before[key]), key
+
+
+def test_a_scalar_head_is_added_saved_and_loaded(tmp_path: Path) -> None:
+    folder, x = folder_of("olmo2", tmp_path / "a"), some_tokens(1, 12)
+    scorer = with_scalar_head(load_pretrained(folder).eval())
+    values = scorer.values(scorer(x).hidden_BTD)
+    assert values.shape == (1, 12) and values.std() > 0
+    save_pretrained(scorer, tmp_path / "b")
+    again = load_pretrained(tmp_path / "b").eval()
+    assert again.config.scalar_head and torch.equal(again.values(again(x).hidden_BTD), values)
+    assert torch.equal(theirs_of(tmp_path / "b")(x).logits, theirs_of(folder)(x).logits)
 
 
 def test_no_token_is_dropped_in_training(tmp_path: Path) -> None:

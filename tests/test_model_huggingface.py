@@ -482,7 +482,8 @@ def test_a_text_longer_than_the_window_is_beyond_the_models_positions(tmp_path: 
 
 
 def eight_bit_copy(folder: Path, blocks: tuple[int, int] = (128, 128)) -> dict[str, torch.Tensor]:
-    """Quantise a folder's matrices as DeepSeek's release has them, block by block; returns what they stand for."""
+    """Quantise a folder's matrices as DeepSeek's release has them, block by block; returns what they stand
+    for."""
     path = folder / "model.safetensors"
     weights, meant = load_file(path), {}
     for name, weight in list(weights.items()):

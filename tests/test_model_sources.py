@@ -215,7 +215,8 @@ def test_without_the_packages_a_gguf_file_says_what_to_install(here: Path) -> No
 
 
 def write_gguf(path: Path) -> dict[str, np.ndarray]:
-    """A llama of one layer in GGUF, in float32, by the format's own writer; returns its tensors by GGUF's names."""
+    """A llama of one layer in GGUF, in float32, by the format's own writer; returns its tensors by GGUF's
+    names."""
     import gguf
 
     random, words = np.random.default_rng(5), 40

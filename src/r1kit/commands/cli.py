@@ -456,7 +456,8 @@ def _print_survey(recipe: Any, layers: Any, redo_from: str | None, fresh: bool, 
 
 
 def _model_meant(named: Path, stage: str | None) -> Path:
-    """The folder of the model that an argument names: a run's, a model's, a GGUF file's, or one of the hub's."""
+    """The folder of the model that an argument names: a run's, a model's, a GGUF file's, or one of the
+    hub's."""
     from r1kit.model.sources import WORK, found_model, kind_of, resolve_model
     from r1kit.records import find_model
 

@@ -42,7 +42,8 @@ def _shape_fields() -> list[tuple[str, type]]:
     whole = (
         "latent vocabulary width layers heads kv_heads head_dim ffn_width q_rank kv_rank nope_dim "
         "rope_dim v_dim dense_layers experts "
-        "active_experts shared_width expert_width groups groups_kept normalise_gates softmax_gates head_norms threads"
+        "active_experts shared_width expert_width groups groups_kept normalise_gates softmax_gates "
+        "head_norms threads"
     )
     return [(name, ctypes.c_int32) for name in whole.split()] + [
         (name, ctypes.c_float) for name in ("norm_eps", "latent_eps", "scale", "route_scale")

@@ -3,9 +3,10 @@
 ``deepseek_v3`` is DeepSeek-V3's decoder (arXiv 2412.19437, section 2): latent attention, sparse experts,
 multi-token prediction. ``deepseek_v2`` (2405.04434) has the same attention and a softmax over its experts.
 ``qwen2``, ``qwen3`` and ``llama`` are the dense families that DeepSeek-R1 was distilled into; ``mistral`` and
-``phi3`` compute what llama does, ``qwen3_moe`` has qwen3's attention and experts. Every other model is computed
-by transformers' own class (``transformers``, see foreign.py). Nothing here imports torch, so that a recipe can
-be checked without it. A recipe names a shape as in ``ModelConfig.preset("mini", vocab_size=512)``."""
+``phi3`` compute what llama does, ``qwen3_moe`` has qwen3's attention and experts. Every other model is
+computed by transformers' own class (``transformers``, see foreign.py). Nothing here imports torch, so that a
+recipe can be checked without it. A recipe names a shape as in ``ModelConfig.preset("mini",
+vocab_size=512)``."""
 
 from typing import Any, Literal, Self
 
@@ -48,14 +49,14 @@ class RopeScaling(Config):
 class ModelConfig(Config):
     """Everything that determines the tensors of a ``LanguageModel`` and what it computes.
 
-    Latent attention (deepseek_v3, deepseek_v2): ``q_rank`` None projects queries directly; ``kv_rank`` is the cached
-    latent; per head ``nope_dim`` without and ``rope_dim`` with rotation (its key shared by all heads), values
-    of ``v_dim``. Experts: the first ``dense_layers`` layers are dense, the rest hold ``experts`` of
+    Latent attention (deepseek_v3, deepseek_v2): ``q_rank`` None projects queries directly; ``kv_rank`` is the
+    cached latent; per head ``nope_dim`` without and ``rope_dim`` with rotation (its key shared by all heads),
+    values of ``v_dim``. Experts: the first ``dense_layers`` layers are dense, the rest hold ``experts`` of
     ``expert_width``, of which ``active_experts`` see a token, plus ``shared_experts``; routing is limited to
     ``groups_kept`` of ``groups``. ``scalar_head`` adds one number per position (reward models).
 
-    ``max_positions`` is the longest text for which the network computes what the checkpoint says. Where that is
-    less than the checkpoint's own number, because attention beyond it would slide or turn otherwise,
+    ``max_positions`` is the longest text for which the network computes what the checkpoint says. Where that
+    is less than the checkpoint's own number, because attention beyond it would slide or turn otherwise,
     ``stated_positions`` keeps that number, and ``sliding_window`` the window. ``model_type`` is the
     architecture's name where transformers computes it."""
 
@@ -161,8 +162,8 @@ class ModelConfig(Config):
 
     @property
     def softmax_gates(self) -> bool:
-        """Whether affinities to experts are a softmax over all of them, without a routing bias, in the place of
-        DeepSeek-V3's sigmoids."""
+        """Whether affinities to experts are a softmax over all of them, without a routing bias, in the place
+        of DeepSeek-V3's sigmoids."""
         return self.sparse and self.family != "deepseek_v3"
 
     @property
@@ -177,7 +178,8 @@ class ModelConfig(Config):
 
     @property
     def rotary_dim(self) -> int:
-        """How many dimensions of a query are rotated: rope_dim, or the whole head without latent attention."""
+        """How many dimensions of a query are rotated: rope_dim, or the whole head without latent
+        attention."""
         return self._known(self.rope_dim if self.latent else self.head_dim)
 
     @property

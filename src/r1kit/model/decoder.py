@@ -95,8 +95,8 @@ class Embedding(nn.Embedding):
 
 
 class LanguageModel(nn.Module):
-    """A decoder of one of the families of model/config.py, on whatever device its parameters are; ``seed`` draws the
-    initial weights."""
+    """A decoder of one of the families of model/config.py, on whatever device its parameters are; ``seed``
+    draws the initial weights."""
 
     def __init__(self, config: ModelConfig, seed: int = 0) -> None:
         super().__init__()

@@ -238,7 +238,8 @@ class MixtureOfExperts(nn.Module):
             bias_E += gamma * torch.sign(loads.mean() - loads).float()
         elif gamma:
             raise R1kitError(
-                f"bias_rate is {gamma:g}, but this family of models has no routing bias: set learner.bias_rate to 0"
+                f"bias_rate is {gamma:g}, but this family of models has no routing bias: set "
+                "learner.bias_rate to 0"
             )
         self._loads_E = None
 

@@ -1,14 +1,15 @@
 """Models that r1kit's own network does not compute, through transformers' classes, behind the same interface:
 ``LanguageModel``'s.
 
-Learner and decoder need hidden states before the head, the head's weight, packed lines, and a cache of rows of
-different lengths. transformers' classes differ in their masks, positions and windows, so nothing is asked of
-them beyond plain causal rows:
+Learner and decoder need hidden states before the head, the head's weight, packed lines, and a cache of rows
+of different lengths. transformers' classes differ in their masks, positions and windows, so nothing is asked
+of them beyond plain causal rows:
 
-    packed line     every segment becomes a row of its own, with the beginning that it shares in front, padded at
-                    the end; causal attention needs no mask for that. Results are put back in the line's order.
-    cache           rows are padded in front, so that the distance of two positions is that of their places, as
-                    sliding windows and ALiBi need; keys and values go through ``DynamicCache``
+    packed line     every segment becomes a row of its own, with the beginning that it shares in front, padded
+                    at the end; causal attention needs no mask for that. Results are put back in the line's
+                    order.
+    cache           rows are padded in front, so that the distance of two positions is that of their places,
+                    as sliding windows and ALiBi need; keys and values go through ``DynamicCache``
 
 This is several times slower than the own network: rows of a batch are as long as the longest, and a decoding
 step copies the cache."""
@@ -37,12 +38,12 @@ _DIVIDED, _MULTIPLIED = "logits_scaling", "logit_scale"
 _CLOSE = {torch.float32: 1e-4, torch.float64: 1e-4}  # how far logits may differ in a check, as a share
 _ROUGHLY = 0.05  # the same in other dtypes
 _NO_CACHE = (
-    "does not decode through a cache of keys and values (a state-space model?), which r1kit's engine needs: choose "
-    "another model"
+    "does not decode through a cache of keys and values (a state-space model?), which r1kit's engine needs: "
+    "choose another model"
 )
 _NO_PLAIN_HEAD = (
-    "the logits of model_type {!r} are not hidden states times the head's weight (soft capping, or a bias), which "
-    "r1kit's learner needs: choose another model"
+    "the logits of model_type {!r} are not hidden states times the head's weight (soft capping, or a bias), "
+    "which r1kit's learner needs: choose another model"
 )
 
 
@@ -62,13 +63,18 @@ def foreign_config(directory: Path, content: Mapping[str, Any], reason: str) -> 
     exact = min(positions, switch) if rope.get("rope_type") == "longrope" and switch else positions
     width = text.hidden_size
     shape = {
-        "family": "transformers", "model_type": theirs.model_type, "vocab_size": text.vocab_size, "width": width,
-        "layers": text.num_hidden_layers, "heads": getattr(text, "num_attention_heads", None) or 1,
-        "ffn_width": getattr(text, "intermediate_size", None) or 4 * width, "max_positions": exact,
+        "family": "transformers",
+        "model_type": theirs.model_type,
+        "vocab_size": text.vocab_size,
+        "width": width,
+        "layers": text.num_hidden_layers,
+        "heads": getattr(text, "num_attention_heads", None) or 1,
+        "ffn_width": getattr(text, "intermediate_size", None) or 4 * width,
+        "max_positions": exact,
         "stated_positions": positions if exact < positions else None,
         "tie_embeddings": bool(getattr(theirs, "tie_word_embeddings", False)),
         "scalar_head": content.get("scalar_head", False),
-    }  # fmt: skip
+    }
     return ModelConfig.parse(shape, str(path))
 
 
@@ -102,13 +108,18 @@ def load_foreign(
 
     theirs = _their_config(directory, "not computed by r1kit's network")
     without_dropout(theirs)
-    wanted: Any = "auto" if dtype is None else dtype
+    load: Any = AutoModelForCausalLM.from_pretrained
     try:
         with without_progress_bars():
-            inner, found = AutoModelForCausalLM.from_pretrained(
-                directory, config=theirs, dtype=wanted, trust_remote_code=False, local_files_only=True,
-                use_safetensors=True, output_loading_info=True,
-            )  # fmt: skip
+            inner, found = load(
+                directory,
+                config=theirs,
+                dtype="auto" if dtype is None else dtype,
+                trust_remote_code=False,
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
     except Exception as error:  # a boundary: the library raises whatever the files lead it to
         said = " ".join(str(error).split())[:300]
         raise R1kitError(
@@ -127,13 +138,15 @@ def load_foreign(
 
 
 def check_foreign(directory: Path, names: Collection[str]) -> None:
-    """Raise R1kitError for a model that ``load_foreign`` would refuse, as far as its configuration and the names of
-    its tensors show it. Tensors that transformers renames when it loads (experts) are not looked for."""
+    """Raise R1kitError for a model that ``load_foreign`` would refuse, as far as its configuration and the
+    names of its tensors show it. Tensors that transformers renames when it loads (experts) are not looked
+    for."""
     from transformers import AutoModelForCausalLM
 
     theirs = _their_config(directory, "not computed by r1kit's network")
+    make: Any = AutoModelForCausalLM.from_config
     with torch.device("meta"):
-        inner: Any = AutoModelForCausalLM.from_config(theirs, trust_remote_code=False)
+        inner = make(theirs, trust_remote_code=False)
     if getattr(inner, "_is_stateful", False):
         raise R1kitError(f"{directory}: model_type {theirs.model_type!r} {_NO_CACHE}")
     if getattr(theirs.get_text_config(), "final_logit_softcapping", None):
@@ -149,13 +162,14 @@ def check_foreign(directory: Path, names: Collection[str]) -> None:
     ]
     if missing:
         raise R1kitError(
-            f"{directory}: the weights do not fit config.json; missing: {', '.join(missing[:5])} ({len(missing)}); "
-            "download the model again"
+            f"{directory}: the weights do not fit config.json; missing: {', '.join(missing[:5])} "
+            f"({len(missing)}); download the model again"
         )
 
 
 def without_dropout(theirs: Any) -> None:
-    """Set every probability of dropout to zero, in place: the tokens of a rollout were sampled without any."""
+    """Set every probability of dropout to zero, in place: the tokens of a rollout were sampled without
+    any."""
     for part in {id(part): part for part in (theirs, theirs.get_text_config())}.values():
         for name, value in vars(part).items():
             if ("dropout" in name or name.endswith("_pdrop")) and isinstance(value, int | float):
@@ -163,8 +177,8 @@ def without_dropout(theirs: Any) -> None:
 
 
 class ForeignCache(Cache):
-    """Keys and values of every layer, [B, H, X, K] each, padded in front: a row's last ``lengths_B`` places are
-    filled."""
+    """Keys and values of every layer, [B, H, X, K] each, padded in front: a row's last ``lengths_B`` places
+    are filled."""
 
     def __init__(self, pairs: list[tuple[Tensor, Tensor]], lengths_B: Tensor) -> None:
         self.pairs = pairs
@@ -235,15 +249,15 @@ class ForeignModel(LanguageModel):
         self._factor = 1.0  # on hidden states, where logits are a multiple of hidden states times the head
 
     @property
-    def embed_tokens(self) -> Any:
+    def embed_tokens(self) -> Any:  # type: ignore[override]
         return self.inner.get_input_embeddings()
 
     @property
-    def lm_head(self) -> Any:
+    def lm_head(self) -> Any:  # type: ignore[override]
         return self.inner.get_output_embeddings()
 
     @property
-    def layers(self) -> Any:
+    def layers(self) -> Any:  # type: ignore[override]
         """The longest list of modules: the decoder's layers."""
         lists = [module for module in self.inner.modules() if isinstance(module, nn.ModuleList)]
         return max(lists, key=len)
@@ -351,9 +365,8 @@ class ForeignModel(LanguageModel):
         else:
             raise R1kitError(f"{directory}: {_NO_PLAIN_HEAD.format(self.config.model_type)}")
         cache = self.new_cache(1, 4)
-        stepped_TD = torch.cat(
-            [self(part, cache=cache).hidden_BTD[0] for part in tokens_1T.split((2, 1, 1), dim=1)]
-        )
+        pieces = (tokens_1T[:, :2], tokens_1T[:, 2:3], tokens_1T[:, 3:])
+        stepped_TD = torch.cat([self(piece, cache=cache).hidden_BTD[0] for piece in pieces])
         if float((self.logits(stepped_TD) - theirs_TV).abs().max()) > close * most:
             raise R1kitError(f"{directory}: model_type {self.config.model_type!r} {_NO_CACHE}")
         self.inner.train(training)

@@ -7,8 +7,8 @@ further layers (``model.layers.61.eh_proj.weight``), which other loaders ignore.
 values in one matrix, and so gate and up. A scalar head has a file of its own, ``value_head.safetensors``.
 Pickles are never opened.
 
-DeepSeek releases weights in FP8: W is stored as float8 W8 with a scale S per block of 128 x 128, and is read as
-W8[i, j] S[i / 128, j / 128], in bfloat16 unless another dtype is given, as DeepSeek's own conversion does
+DeepSeek releases weights in FP8: W is stored as float8 W8 with a scale S per block of 128 x 128, and is read
+as W8[i, j] S[i / 128, j / 128], in bfloat16 unless another dtype is given, as DeepSeek's own conversion does
 (DeepSeek-V3, section 3.3). Models of other families are loaded by foreign.py."""
 
 import json
@@ -236,7 +236,7 @@ def eight_bit_blocks(content: Mapping[str, Any], path: Path) -> tuple[int, int] 
     if not given:
         return None
     named = given if isinstance(given, dict) else {}
-    blocks = named.get("weight_block_size")
+    blocks: Any = named.get("weight_block_size")
     is_pair = isinstance(blocks, list) and len(blocks) == 2 and all(type(b) is int and b > 0 for b in blocks)
     if named.get("quant_method") == "fp8" and is_pair:
         return blocks[0], blocks[1]
@@ -616,8 +616,8 @@ class _File:
             return str(self.handle.get_slice(name).get_dtype()) == EIGHT_BITS
 
     def check_dtype(self, name: str, eight_bits: bool) -> None:
-        """Raise R1kitError where the tensor does not hold floating-point numbers that can be trained, or become
-        such (``eight_bits``)."""
+        """Raise R1kitError where the tensor does not hold floating-point numbers that can be trained, or
+        become such (``eight_bits``)."""
         with _naming(self.path):
             dtype = str(self.handle.get_slice(name).get_dtype())
         if dtype not in FLOATS and not (eight_bits and dtype == EIGHT_BITS):

@@ -1,13 +1,13 @@
 """Where a model comes from: a Hugging Face folder, a GGUF file, or a model of the hub.
 
-A recipe names a model by text. `resolve_model` gives its folder of config.json, safetensors and tokenizer.json:
-a folder as it is, a GGUF file converted once, a model of the hub (``org/name`` or ``org/name@revision``)
-downloaded once. Code that a repository brings is never downloaded, and never run."""
+A recipe names a model by text. `resolve_model` gives its folder of config.json, safetensors and
+tokenizer.json: a folder as it is, a GGUF file converted once, a model of the hub (``org/name`` or
+``org/name@revision``) downloaded once. Code that a repository brings is never downloaded, and never run."""
 
 import contextlib
 import functools
-import io
 import importlib.util
+import io
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -22,8 +22,8 @@ Kind = Literal["folder", "gguf", "hub"]
 
 # What a model needs, and nothing that could run.
 HUB_FILES = (
-    "config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json", "tokenizer*.json",
-    "special_tokens_map.json", "chat_template*", "README.md", "LICENSE*",
+    "config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json",
+    "tokenizer*.json", "special_tokens_map.json", "chat_template*", "README.md", "LICENSE*",
 )  # fmt: skip
 CARD = "README.md"
 # What has to be done with a model of this kind before it is a folder, for the terminal.
@@ -73,8 +73,8 @@ def found_model(name: str) -> Path | None:
 
 
 def model_hash(name: str) -> str | None:
-    """The hash of what a text names as a model, for the record of a stage: of a GGUF file, or of the files of a
-    model of the hub that is here. None for a folder of another kind, and for what is not here."""
+    """The hash of what a text names as a model, for the record of a stage: of a GGUF file, or of the files of
+    a model of the hub that is here. None for a folder of another kind, and for what is not here."""
     kind, path = kind_of(name), Path(name).expanduser()
     if kind == "gguf":
         return _hash_of(_lone_gguf(path) or path)
@@ -91,14 +91,14 @@ def hash_folder(folder: Path) -> str:
 def missing_model(name: str) -> str:
     """The message for a text that names no model."""
     return (
-        f"{name}: no such folder (looked up from {Path.cwd()}); a model is a Hugging Face folder, a GGUF file, "
-        "a model of the hub (org/name or org/name@revision), or @stage for one of this recipe"
+        f"{name}: no such folder (looked up from {Path.cwd()}); a model is a Hugging Face folder, a GGUF "
+        "file, a model of the hub (org/name or org/name@revision), or @stage for one of this recipe"
     )
 
 
 def models_folder() -> Path:
-    """Where converted models are kept: ``$XDG_CACHE_HOME/r1kit/models``. Raises ConfigError for a user without
-    a home folder, and for a folder that another user could change (see kernel_cache.py)."""
+    """Where converted models are kept: ``$XDG_CACHE_HOME/r1kit/models``. Raises ConfigError for a user
+    without a home folder, and for a folder that another user could change (see kernel_cache.py)."""
     cache = cache_folder()
     if cache is None:
         raise ConfigError("no folder for converted models: set XDG_CACHE_HOME to a folder of yours")
@@ -218,10 +218,10 @@ def _downloaded(name: str) -> Path:
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         repository = name.partition("@")[0]
+        command = f"hf download {repository} --local-dir models/{repository.partition('/')[2]}"
         raise ConfigError(
             f"{name}: neither a folder here nor to be had from the hub ({reason}). Either download it where "
-            f"the hub can be reached (hf download {repository} --local-dir models/{repository.partition('/')[2]}) "
-            "and name that folder, or name a GGUF file"
+            f"the hub can be reached ({command}) and name that folder, or name a GGUF file"
         ) from None
     if not (folder / "config.json").is_file() or not any(folder.glob("model*.safetensors")):
         raise ConfigError(
@@ -257,8 +257,9 @@ def hub_folder() -> Path:
 @contextlib.contextmanager
 def without_progress_bars() -> Iterator[None]:
     """Without the progress bars of transformers."""
-    from transformers.utils import logging
+    from transformers.utils import logging as theirs
 
+    logging: Any = theirs
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:

@@ -145,8 +145,8 @@ def input_kind(path: KeyPath, text: str) -> str | None:
 def fetch_models(
     recipe: Recipe, layers: Layers | None, only: Collection[str], say: Callable[[str], None]
 ) -> None:
-    """Convert and download the models that these stages name, before the first stage starts; ``say`` is called
-    before each. Raises ConfigError naming the place of each that cannot be had."""
+    """Convert and download the models that these stages name, before the first stage starts; ``say`` is
+    called before each. Raises ConfigError naming the place of each that cannot be had."""
     layers = layers or Layers(resolved(recipe), {}, recipe.name)
     done: set[str] = set()
     errors: list[str] = []

@@ -279,7 +279,7 @@ def test_soft_capped_logits_are_refused_with_the_reason(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"model_type": "nobody_knows"}, {"model_type": "t5"}, {"model_type": "x", "auto_map": {"A": "a.B"}}],
+    [{"model_type": "unheard_of"}, {"model_type": "t5"}, {"model_type": "x", "auto_map": {"A": "a.B"}}],
 )
 def test_what_transformers_does_not_compute_either_is_refused(change: dict[str, Any], tmp_path: Path) -> None:
     folder = folder_of("olmo2", tmp_path)

@@ -115,7 +115,7 @@ def test_a_folder_is_itself_and_what_is_nothing_says_all_ways(here: Path) -> Non
     assert found_model("nothing") is None and model_hash("nothing") is None
 
 
-def test_two_gguf_files_in_a_folder_have_to_be_told_apart(here: Path) -> None:
+def test_of_two_gguf_files_in_a_folder_one_has_to_be_named(here: Path) -> None:
     for name in ("a.gguf", "b.gguf"):
         (here / name).write_bytes(b"GGUF")
     with pytest.raises(ConfigError, match=r"several GGUF files \(a\.gguf, b\.gguf\); name the one"):

@@ -101,15 +101,13 @@ def run(
     with locked(run_dir):
         sweep(run_dir)
         if fresh:
-            fetch_models(recipe, layers, names, lambda text: console.print(Text(text)))
-            check_inputs(recipe, layers)
+            _check_outside(recipe, layers, [stage.name for stage in recipe.stages], console)
             _start_over(recipe, console)
         standings = _survey(recipe, redo_from, allow_change)
         refuse_changes(run_dir, standings)
         _check_finished(run_dir, standings, redo_from, console)
         waiting = [entry.stage.name for entry in standings if entry.state != "done"]
-        fetch_models(recipe, layers, waiting, lambda text: console.print(Text(text)))
-        check_inputs(recipe, layers, waiting)
+        _check_outside(recipe, layers, waiting, console)
         for line in slower_models(recipe, waiting):
             console.print(Text(line))
         new = [stage_folder(run_dir, entry.stage.name) for entry in standings if entry.state == "new"]
@@ -140,6 +138,12 @@ def _note_beginning(recipe: Recipe, noted: Mapping[str, Any]) -> None:
     write_whole(recipe.run_dir / "env.json", sealed_text(dict(noted)), PRIVATE)
     text = yaml.safe_dump(resolved(recipe), sort_keys=False, allow_unicode=True)
     write_whole(recipe.run_dir / "recipe.yaml", seal_lines(text), PRIVATE)
+
+
+def _check_outside(recipe: Recipe, layers: Layers | None, names: Sequence[str], console: Console) -> None:
+    """Convert and download the models that these stages name, and check all that they read from outside."""
+    fetch_models(recipe, layers, names, lambda text: console.print(Text(text)))
+    check_inputs(recipe, layers, names)
 
 
 def _announce(recipe: Recipe, standings: Sequence[Standing], console: Console) -> list[dict[str, Any]]:

@@ -156,6 +156,26 @@ def test_the_engine_records_the_log_probabilities_of_a_plain_forward_pass(name: 
     assert streamed == alone[0][0].token_ids.tolist()
 
 
+@pytest.mark.parametrize("name", ["gemma3_text", "gpt2"])
+def test_in_bfloat16_the_engine_stays_close_to_float32(name: str, tmp_path: Path) -> None:
+    folder = folder_of(name, tmp_path)
+    model, theirs = load_pretrained(folder), theirs_of(folder)
+    prompts = [some_tokens(1, length, length)[0].numpy() for length in (4, 9)]
+    gaps = []
+    for prompt, group in zip(
+        prompts,
+        NativeEngine(model, STOPS, precision="bfloat16").generate(prompts, Sampling(n=4, max_tokens=16)),
+        strict=True,
+    ):
+        for completion in group:
+            tokens_BT = torch.from_numpy(np.concatenate((prompt, completion.token_ids)))[None].long()
+            with torch.no_grad():
+                logprobs_TV = theirs(tokens_BT).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+            picked = logprobs_TV[torch.arange(len(completion.token_ids)), tokens_BT[0, len(prompt) :]]
+            gaps.append(np.abs(completion.logprobs - picked.numpy()))
+    assert 0 < np.concatenate(gaps).mean() < 0.1
+
+
 class Weighted:
     """-sum of weight times log-probability."""
 
@@ -320,9 +340,9 @@ def test_reinforcement_learning_runs_with_a_model_through_transformers_class(
     small_world.tokenizer().save(tmp_path / "start")
     Path("small.yaml").write_text(RECIPE.format(init="start", processes=1))
     layers = read_layers(Path("small.yaml"), ["out=run"])
-    console = Console(file=io.StringIO(), width=200)
-    run(build(layers), layers=layers, console=console)
-    assert console.file.getvalue().count("computed by transformers' own class") == 1
+    shown = io.StringIO()
+    run(build(layers), layers=layers, console=Console(file=shown, width=200))
+    assert shown.getvalue().count("computed by transformers' own class") == 1
     made = tmp_path / "run/stages/r1_zero/model"
     theirs = theirs_of(made)
     assert theirs.config.model_type == name

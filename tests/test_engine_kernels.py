@@ -63,6 +63,15 @@ SHAPES = {
         "rope_scaling": {"kind": "yarn", "factor": 4.0, "original_positions": 64, "mscale": 1.0,
         "mscale_all_dim": 1.0},
     },
+    "phi3": {"family": "phi3", "kv_heads": 2, "head_dim": 12},
+    "qwen3_moe": {
+        "family": "qwen3_moe", "kv_heads": 2, "head_dim": 16, "experts": 6, "active_experts": 2,
+        "expert_width": 24, "normalise_gates": False, "dense_layers": 1,
+    },
+    "deepseek_v2": {
+        **LATENT, "family": "deepseek_v2", "experts": 12, "groups": 4, "groups_kept": 2, "shared_experts": 2,
+        "route_scale": 1.5, "normalise_gates": False,
+    },
 }  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from r1kit.config import ConfigError, R1kitError
 from r1kit.model.config import ModelConfig
 from r1kit.model.decoder import LanguageModel
-from r1kit.model.huggingface import check_pretrained, load_pretrained, read_config, save_pretrained
+from r1kit.model.huggingface import check_pretrained, load_pretrained, read_config, save_pretrained, to_disk
 
 YARN = {"kind": "yarn", "factor": 8.0, "original_positions": 32}
 LLAMA3 = {
@@ -41,6 +41,8 @@ GROUPED = {
     "route_scale": 2.5,
     "shared_experts": 2,
 }
+EXPERTS = {"experts": 8, "active_experts": 3, "expert_width": 24}
+V2 = {"family": "deepseek_v2", "normalise_gates": False, "mtp_depth": 0, "tie_embeddings": False}
 SHAPES: dict[str, dict[str, Any]] = {
     "deepseek_v3 tied": {"preset": "nano"},
     "deepseek_v3 untied, query rank, groups": {
@@ -69,6 +71,26 @@ SHAPES: dict[str, dict[str, Any]] = {
     "qwen3": {"family": "qwen3", **DENSE, "head_dim": 16, "tie_embeddings": True},
     "qwen3 yarn": {"family": "qwen3", **DENSE, "rope_scaling": {**YARN, "attention_factor": 1.3}},
     "llama": {"family": "llama", **DENSE, "norm_eps": 1e-5},
+    "mistral": {"family": "mistral", **DENSE, "norm_eps": 1e-5},
+    "mistral, a window": {
+        "family": "mistral",
+        **DENSE,
+        "sliding_window": 100,
+        "max_positions": 100,
+        "stated_positions": 4096,
+    },
+    "phi3": {"family": "phi3", **DENSE, "norm_eps": 1e-5},
+    "qwen3_moe": {"family": "qwen3_moe", **DENSE, **EXPERTS, "normalise_gates": False},
+    "qwen3_moe, a dense layer, normalised": {"family": "qwen3_moe", **DENSE, **EXPERTS, "dense_layers": 1},
+    "deepseek_v2": {"preset": "nano", **V2},
+    "deepseek_v2, query rank, groups, yarn": {
+        "preset": "nano",
+        **V2,
+        **GROUPED,
+        "q_rank": 24,
+        "rope_scaling": {**YARN, "mscale": 0.7, "mscale_all_dim": 0.7},
+        "max_positions": 256,
+    },
     "llama3 scaling": {"family": "llama", **DENSE, "rope_scaling": LLAMA3, "rope_theta": 500_000.0},
 }
 
@@ -147,7 +169,16 @@ def load_without_prediction(directory: Path) -> LanguageModel:
 
 
 @pytest.mark.parametrize(
-    "name", ["deepseek_v3 untied, query rank, groups", "qwen2", "qwen3", "llama3 scaling"]
+    "name",
+    [
+        "deepseek_v3 untied, query rank, groups",
+        "qwen2",
+        "qwen3",
+        "llama3 scaling",
+        "phi3",
+        "qwen3_moe",
+        "deepseek_v2",
+    ],
 )
 def test_greedy_text_with_our_cache_equals_transformers_generate(name: str, tmp_path: Path) -> None:
     config = config_of(SHAPES[name])
@@ -164,7 +195,7 @@ def test_greedy_text_with_our_cache_equals_transformers_generate(name: str, tmp_
     assert text.tolist() == expected.tolist()
 
 
-@pytest.mark.parametrize("name", ["deepseek_v3 yarn", "qwen2 yarn", "llama3 scaling"])
+@pytest.mark.parametrize("name", ["deepseek_v3 yarn", "qwen2 yarn", "llama3 scaling", *list(SHAPES)[-9:-1]])
 def test_a_config_survives_writing_and_reading(name: str, tmp_path: Path) -> None:
     config = config_of(SHAPES[name])
     save_pretrained(LanguageModel(config), tmp_path)
@@ -256,18 +287,34 @@ def test_pickles_are_refused_with_the_reason(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    "change",
     [
-        ({"model_type": "gpt2"}, "model_type 'gpt2' is not supported"),
-        ({"rope_scaling": {"rope_type": "longrope", "factor": 2.0}}, "rope scaling 'longrope'"),
-        ({"use_sliding_window": True}, "use_sliding_window = True is not supported"),
-        ({"quantization_config": {"quant_method": "fp8"}}, "convert the checkpoint to bfloat16"),
-        ({"hidden_act": "gelu"}, "hidden_act = 'gelu' is not supported, only 'silu'"),
+        {"model_type": "olmo2"},
+        {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 0},
+        {"hidden_act": "gelu"},
+        {"attention_bias": True},
     ],
 )
-def test_what_the_network_does_not_compute_is_refused(
-    change: dict[str, Any], message: str, tmp_path: Path
+def test_what_the_network_does_not_compute_goes_to_transformers(
+    change: dict[str, Any], tmp_path: Path
 ) -> None:
+    save_pretrained(LanguageModel(config_of(SHAPES["qwen3"])), tmp_path)
+    change_config(tmp_path, **change)
+    config = read_config(tmp_path)
+    assert (config.family, config.model_type) == ("transformers", change.get("model_type", "qwen3"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rope_scaling": {"rope_type": "longrope", "factor": 2.0}}, "rope scaling 'longrope'"),
+        ({"quantization_config": {"quant_method": "fp8"}}, "convert the checkpoint to bfloat16"),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "convert the checkpoint to bfloat16"),
+        ({"model_type": 3}, "model_type 3 is not supported"),
+        ({"model_type": "mistral", "sliding_window": -1}, "sliding_window = -1 is not a positive number"),
+    ],
+)
+def test_what_neither_computes_is_refused(change: dict[str, Any], message: str, tmp_path: Path) -> None:
     save_pretrained(LanguageModel(config_of(SHAPES["qwen3"])), tmp_path)
     path = tmp_path / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
@@ -395,3 +442,129 @@ def test_broken_json_files_are_refused_by_file_and_fix(
     (tmp_path / file).write_text(text)
     with pytest.raises(R1kitError, match=rf"{file}: .*{message}"):
         read(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["qwen3_moe", "phi3", "deepseek_v2", "mistral"])
+def test_gradients_are_those_of_transformers(name: str, tmp_path: Path) -> None:
+    """Of the mean of all log-probabilities, for every tensor of the checkpoint."""
+    config = config_of(SHAPES[name])
+    ours, x = lively(config), tokens(config, length=20)
+    save_pretrained(ours, tmp_path)
+    theirs = their_model(tmp_path)
+    for logits in (ours.logits(ours(x).hidden_BTD), theirs(x).logits):
+        logits[:, :-1].log_softmax(-1).gather(2, x[:, 1:, None]).mean().backward()
+    gradients = {key: p.grad for key, p in ours.named_parameters()}
+    assert all(gradient is not None for gradient in gradients.values())
+    with torch.no_grad():
+        for key, parameter in ours.named_parameters():
+            parameter.copy_(gradients[key])
+        for parameter in theirs.parameters():
+            parameter.copy_(parameter.grad)
+    save_pretrained(ours, tmp_path / "ours")
+    theirs.save_pretrained(tmp_path / "theirs")
+    mine, other = (load_file(tmp_path / which / "model.safetensors") for which in ("ours", "theirs"))
+    assert mine.keys() == other.keys()
+    for key in mine:
+        torch.testing.assert_close(mine[key], other[key], atol=1e-6, rtol=1e-3, msg=key)
+        assert mine[key].abs().max() > 1e-6, key
+
+
+def test_a_text_longer_than_the_window_is_beyond_the_models_positions(tmp_path: Path) -> None:
+    """Up to the window the network computes what transformers does, beyond it something else."""
+    config = config_of(SHAPES["mistral, a window"])
+    save_pretrained(lively(config), tmp_path)
+    ours, theirs = load_pretrained(tmp_path), their_model(tmp_path)
+    assert ours.config.max_positions == 100
+    x = tokens(config, length=130)
+    difference = (our_logits(ours, x) - their_logits(theirs, x)).abs().amax((0, 2))
+    assert difference[:100].max() < 1e-4 < 1e-2 < difference[101:].max()
+    assert json.loads((tmp_path / "config.json").read_text())["max_position_embeddings"] == 4096
+
+
+def eight_bit_copy(folder: Path, blocks: tuple[int, int] = (128, 128)) -> dict[str, torch.Tensor]:
+    """Quantise a folder's matrices as DeepSeek's release has them, block by block; returns what they stand
+    for."""
+    path = folder / "model.safetensors"
+    weights, meant = load_file(path), {}
+    for name, weight in list(weights.items()):
+        meant[name] = weight
+        if weight.dim() != 2 or "embed" in name or "lm_head" in name or name.endswith("gate.weight"):
+            continue
+        rows, columns = (-(-size // block) for size, block in zip(weight.shape, blocks, strict=True))
+        scales, small = torch.zeros(rows, columns), torch.zeros(weight.shape, dtype=torch.float8_e4m3fn)
+        back = torch.zeros_like(weight)
+        for i in range(rows):
+            for j in range(columns):
+                at = (
+                    slice(i * blocks[0], (i + 1) * blocks[0]),
+                    slice(j * blocks[1], (j + 1) * blocks[1]),
+                )
+                scales[i, j] = weight[at].abs().max() / 448
+                small[at] = (weight[at] / scales[i, j]).to(torch.float8_e4m3fn)
+                back[at] = small[at].float() * scales[i, j]
+        meant[name], weights[name], weights[f"{name}_scale_inv"] = back, small, scales
+    save_file(weights, path, metadata={"format": "pt"})
+    scheme = {"quant_method": "fp8", "activation_scheme": "dynamic", "fmt": "e4m3"}
+    change_config(folder, quantization_config={**scheme, "weight_block_size": list(blocks)})
+    return meant
+
+
+@pytest.mark.parametrize("name", ["deepseek_v3 untied, query rank, groups", "qwen3", "phi3"])
+def test_eight_bit_weights_are_their_numbers_times_the_scale_of_their_block(
+    name: str, tmp_path: Path
+) -> None:
+    config = config_of(SHAPES[name], width=200, ffn_width=144)
+    save_pretrained(lively(config), tmp_path)
+    exact = load_pretrained(tmp_path)
+    meant = eight_bit_copy(tmp_path)
+    check_pretrained(tmp_path)
+    assert any((meant[key] - value).abs().max() > 0 for key, value in load_state(exact).items())
+    wide = load_state(load_pretrained(tmp_path, dtype=torch.float32))
+    short = load_pretrained(tmp_path)
+    assert short.layers[0].self_attn.o_proj.weight.dtype == torch.bfloat16
+    for key, value in meant.items():
+        assert torch.equal(wide[key], value), key
+    mine = load_state(short)
+    for key, value in meant.items():
+        expected = value if mine[key].dtype == torch.float32 else value.bfloat16()
+        assert torch.equal(mine[key], expected), key
+    save_pretrained(short, tmp_path / "again")
+    assert "quantization_config" not in json.loads((tmp_path / "again" / "config.json").read_text())
+
+
+def load_state(model: LanguageModel) -> dict[str, torch.Tensor]:
+    """A model's tensors under the checkpoint's names."""
+    return dict(to_disk(model.config, model.state_dict()))
+
+
+def test_eight_bit_weights_without_scales_and_scales_of_another_size_are_refused(tmp_path: Path) -> None:
+    save_pretrained(lively(config_of(SHAPES["qwen3"])), tmp_path)
+    eight_bit_copy(tmp_path)
+    path, name = tmp_path / "model.safetensors", "model.layers.0.self_attn.o_proj.weight_scale_inv"
+    weights = load_file(path)
+    save_file({key: value for key, value in weights.items() if key != name}, path)
+    with pytest.raises(R1kitError, match=r"missing: .*o_proj\.weight_scale_inv \(1\)"):
+        load_pretrained(tmp_path)
+    save_file({**weights, name: torch.ones(2, 1)}, path)
+    with pytest.raises(R1kitError, match=r"o_proj\.weight_scale_inv has shape \[2, 1\]"):
+        check_pretrained(tmp_path)
+    save_file(weights, path)
+    change_config(tmp_path, quantization_config=None)
+    with pytest.raises(R1kitError, match="convert the checkpoint to bfloat16"):
+        check_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("name", ["llama", "phi3", "qwen3_moe", "deepseek_v2"])
+def test_every_dtype_is_read_and_written_without_a_change(
+    name: str, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    save_pretrained(lively(config_of(SHAPES[name])).to(dtype), tmp_path / "a")
+    save_pretrained(load_pretrained(tmp_path / "a"), tmp_path / "b", shard_bytes=10_000)
+    assert json.loads((tmp_path / "b/config.json").read_text())["torch_dtype"] == str(dtype)[6:]
+    before = load_file(tmp_path / "a/model.safetensors")
+    after: dict[str, torch.Tensor] = {}
+    for file in (tmp_path / "b").glob("model-*.safetensors"):
+        after |= load_file(file)
+    assert before.keys() == after.keys()
+    assert all(after[key].dtype == dtype and torch.equal(after[key], before[key]) for key in before)

@@ -194,15 +194,22 @@ def test_a_models_folder_has_to_be_one_that_r1kit_can_read(here: Path) -> None:
     config = here / "stage/model/config.json"
     whole = json.loads(config.read_text())
     config.write_text(json.dumps(whole | {"model_type": "mamba"}))
-    assert "model_type 'mamba' is not supported" in errors(MODEL.replace("MODEL", "stage"))[0]
+    assert "model_type 'mamba' does not decode through a cache" in errors(MODEL.replace("MODEL", "stage"))[0]
+    config.write_text(json.dumps(whole | {"model_type": "olmo2"}))
+    assert "the weights do not fit config.json; missing: " in errors(MODEL.replace("MODEL", "stage"))[0]
+    config.write_text(json.dumps(whole | {"model_type": "unheard_of"}))
+    assert "model_type 'unheard_of' is not supported" in errors(MODEL.replace("MODEL", "stage"))[0]
     config.write_text(json.dumps(whole))
     (here / "stage/model/tokenizer.json").unlink()
     assert "no tokenizer.json" in errors(MODEL.replace("MODEL", "stage"))[0]
     for weights in (here / "stage/model").glob("*.safetensors"):
         weights.unlink()
     assert "no model.safetensors" in errors(MODEL.replace("MODEL", "stage"))[0]
-    (line,) = errors(MODEL.replace("MODEL", "Qwen/Qwen2.5-7B"))
-    assert line.startswith("mine.yaml:3: stages.sft.init: Qwen/Qwen2.5-7B: no such folder (looked up from ")
+    (line,) = errors(MODEL.replace("MODEL", "stage/Qwen2.5-7B"))
+    assert line.startswith("mine.yaml:3: stages.sft.init: stage/Qwen2.5-7B: no such folder (looked up from ")
+    assert errors(MODEL.replace("MODEL", "Qwen/Qwen2.5-7B")) == [], (
+        "a model of the hub, which a run downloads"
+    )
 
 
 class Preferences(Config):

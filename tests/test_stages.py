@@ -35,7 +35,7 @@ from r1kit.stages.dpo import DPO
 from r1kit.stages.evaluate import Evaluate
 from r1kit.stages.general import general_rows
 from r1kit.stages.model_figures import consensus, summarise, summarise_general
-from r1kit.stages.models import PromptStyle, model_of
+from r1kit.stages.models import PromptStyle
 from r1kit.stages.pretrain import Pretrain, document_rows
 from r1kit.stages.r1_zero import R1Zero
 from r1kit.stages.reasoning_rl import ReasoningRL
@@ -573,5 +573,11 @@ def test_a_configuration_given_in_part_keeps_the_stages_own_default() -> None:
 
 
 def test_a_reference_is_a_stages_model_or_a_plain_directory(tmp_path: Path, base: Path) -> None:
-    assert model_of(base) == base / "model" and model_of(base / "model") == base / "model"
+    ctx = context(tmp_path, base)
+    for reference in (str(base), str(base / "model"), "@base", "@base/model"):
+        assert ctx.model(reference) == base / "model"
+    with pytest.raises(ConfigError, match="names no finished stage"):
+        ctx.model("@other")
+    with pytest.raises(ConfigError, match=r"nowhere: no such folder.*a GGUF file"):
+        ctx.model("nowhere")
     assert write_summary("3", "xx") == "\\boxed{3}"

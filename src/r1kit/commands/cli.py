@@ -247,7 +247,7 @@ def plan(
 @app.command()
 def chat(
     run_or_model: Annotated[
-        Path, typer.Argument(metavar="RUN_OR_MODEL", help="A run's folder (runs/mini) or a model's folder.")
+        Path, typer.Argument(metavar="RUN_OR_MODEL", help="A run's folder (runs/mini), or a model.")
     ],
     stage: Annotated[
         str | None, typer.Option("--stage", metavar="NAME", help="Which stage's model of the run.")
@@ -270,9 +270,7 @@ def chat(
 ) -> None:
     """Chat with a model in the terminal; its thinking is shown dimmed. A model of r1kit's is prompted as it
     was trained, another by its own chat template, unless options say otherwise."""
-    from r1kit.records import find_model
-
-    model = find_model(run_or_model, stage)
+    model = _model_meant(run_or_model, stage)
     # What follows imports torch; a mistyped folder should not wait for that.
     from r1kit.commands.chat import converse
     from r1kit.console import make_console
@@ -286,7 +284,7 @@ def chat(
 
 @app.command(name="eval")
 def evaluate(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run's folder or a model's folder.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run's folder, or a model.")],
     tasks: Annotated[
         str,
         typer.Option(
@@ -315,9 +313,7 @@ def evaluate(
     length. A model of r1kit's is prompted as it was trained, another by its own chat template, unless options
     say otherwise."""
     _choose_sandbox(sandbox)
-    from r1kit.records import find_model
-
-    folder = find_model(model, stage)
+    folder = _model_meant(model, stage)
     # What follows imports torch; a mistyped folder should not wait for that.
     from r1kit.commands.evaluate import as_table, measure
     from r1kit.figures import to_json
@@ -503,6 +499,20 @@ def _print_survey(recipe: Any, layers: Any, redo_from: str | None, fresh: bool, 
     for line in () if as_json else _not_imported(recipe):
         print(line)
     check_inputs(recipe, layers, [standing.stage.name for standing in standings if standing.state != "done"])
+
+
+def _model_meant(named: Path, stage: str | None) -> Path:
+    """The folder of the model that an argument names: a run's, a model's, a GGUF file's, or one of the
+    hub's."""
+    from r1kit.model.sources import WORK, found_model, kind_of, resolve_model
+    from r1kit.records import find_model
+
+    name = str(named)
+    if (kind := kind_of(name)) not in WORK:
+        return find_model(named, stage)
+    if found_model(name) is None:
+        print(f"{name}: {WORK[kind]}", file=sys.stderr)
+    return resolve_model(name)
 
 
 def _as_far_as_known(standing: Any, unloaded: set[str]) -> Any:

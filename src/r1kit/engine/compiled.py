@@ -42,7 +42,8 @@ def _shape_fields() -> list[tuple[str, type]]:
     whole = (
         "latent vocabulary width layers heads kv_heads head_dim ffn_width q_rank kv_rank nope_dim "
         "rope_dim v_dim dense_layers experts "
-        "active_experts shared_width expert_width groups groups_kept normalise_gates head_norms threads"
+        "active_experts shared_width expert_width groups groups_kept normalise_gates softmax_gates "
+        "head_norms threads"
     )
     return [(name, ctypes.c_int32) for name in whole.split()] + [
         (name, ctypes.c_float) for name in ("norm_eps", "latent_eps", "scale", "route_scale")
@@ -56,18 +57,19 @@ class _Shape(ctypes.Structure):
 
     @classmethod
     def of(cls, config: ModelConfig, threads: int) -> "_Shape":
-        latent = config.family == "deepseek_v3"
+        latent = config.latent
         scale = latent_scale(config) if latent else (config.head_dim or 1) ** -0.5
         return cls(
             latent=latent, vocabulary=config.vocab_size, width=config.width, layers=config.layers,
             heads=config.heads, kv_heads=config.kv_heads or 0, head_dim=config.head_dim or 0,
             ffn_width=config.ffn_width, q_rank=config.q_rank or 0, kv_rank=config.kv_rank or 0,
             nope_dim=config.nope_dim or 0, rope_dim=config.rope_dim or 0, v_dim=config.v_dim or 0,
-            dense_layers=config.dense_layers if latent else config.layers, experts=config.experts or 0,
+            dense_layers=config.layers - config.moe_layers, experts=config.experts or 0,
             active_experts=config.active_experts or 0,
-            shared_width=(config.expert_width or 0) * config.shared_experts,
+            shared_width=config.shared_width,
             expert_width=config.expert_width or 0, groups=config.groups, groups_kept=config.groups_kept,
-            normalise_gates=config.normalise_gates, head_norms=config.family == "qwen3", threads=threads,
+            normalise_gates=config.normalise_gates, softmax_gates=config.softmax_gates,
+            head_norms=config.head_norms, threads=threads,
             norm_eps=config.norm_eps, latent_eps=LATENT_NORM_EPS, scale=scale, route_scale=config.route_scale,
         )  # fmt: skip
 
@@ -97,7 +99,7 @@ def _address(array: np.ndarray | None) -> int | None:
 
 def check_supported(model: torch.nn.Module) -> None:
     """Raise KernelsUnavailableError if the kernels do not compute this model."""
-    if not isinstance(model, LanguageModel):
+    if not isinstance(model, LanguageModel) or model.config.family == "transformers":
         raise KernelsUnavailableError("the kernels compute r1kit's own decoder only")
     if model.device.type != "cpu":
         raise KernelsUnavailableError(f"the model is on {model.device.type}, the kernels run on the CPU")

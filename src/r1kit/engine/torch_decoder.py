@@ -46,9 +46,8 @@ class _Rows:
         )
 
     def joined(self, other: "_Rows") -> "_Rows":
-        layers = [torch.cat(pair) for pair in zip(self.cache.layers, other.cache.layers, strict=True)]
         return _Rows(
-            Cache(layers, torch.cat((self.cache.lengths_B, other.cache.lengths_B))),
+            self.cache.joined(other.cache),
             torch.cat((self.logits_BV, other.logits_BV)),
             np.concatenate((self.rollouts_B, other.rollouts_B)),
             np.concatenate((self.running_B, other.running_B)),

@@ -1,5 +1,5 @@
-"""Attention with a cache: latent (MLA, DeepSeek-V3 eq. 1-11) for deepseek_v3, grouped-query for the dense
-families.
+"""Attention with a cache: latent (MLA, DeepSeek-V3 eq. 1-11) for DeepSeek's families, grouped-query for the
+others.
 
 Latent attention keeps per position only c_KV = norm(W_DKV h) and one rotated key k_R, C + U numbers instead
 of 2 H K. Keys and values of every head are linear in c_KV, so against a cache W_UK is folded into the query
@@ -120,6 +120,11 @@ class Cache:
             [layer.index_select(0, index_B) for layer in self.layers],
             self._lengths_B.index_select(0, index_B),
         )
+
+    def joined(self, other: "Cache") -> "Cache":
+        """A new cache with the rows of both, this one's first."""
+        layers = [torch.cat(pair) for pair in zip(self.layers, other.layers, strict=True)]
+        return Cache(layers, torch.cat((self._lengths_B, other._lengths_B)))
 
     def reserve(self, tokens: int) -> int:
         """Check that ``tokens`` more fit behind the longest row; return how many positions attention must
@@ -246,19 +251,19 @@ def latent_scale(config: ModelConfig) -> float:
 
 
 class GroupedAttention(nn.Module):
-    """Grouped-query attention of the dense families: qwen2 has biases on q, k, v; qwen3 normalises each
-    head's q and k."""
+    """Grouped-query attention: qwen2 has biases on q, k, v; qwen3 and qwen3_moe normalise each head's q and
+    k."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         assert config.kv_heads and config.head_dim
         self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
-        bias = config.family == "qwen2"
+        bias = config.qkv_bias
         self.q_proj = Linear(config.width, config.heads * config.head_dim, bias=bias)
         self.k_proj = Linear(config.width, config.kv_heads * config.head_dim, bias=bias)
         self.v_proj = Linear(config.width, config.kv_heads * config.head_dim, bias=bias)
         self.o_proj = Linear(config.heads * config.head_dim, config.width, bias=False)
-        self.normed = config.family == "qwen3"
+        self.normed = config.head_norms
         if self.normed:
             self.q_norm = RMSNorm(config.head_dim, config.norm_eps)
             self.k_norm = RMSNorm(config.head_dim, config.norm_eps)

@@ -1,9 +1,12 @@
-"""The shape of a network, as one strict configuration for four families.
+"""The shape of a network, as one strict configuration for all families.
 
 ``deepseek_v3`` is DeepSeek-V3's decoder (arXiv 2412.19437, section 2): latent attention, sparse experts,
-multi-token prediction. ``qwen2``, ``qwen3`` and ``llama`` are the dense families that DeepSeek-R1 was
-distilled into. Nothing here imports torch, so that a recipe can be checked without it. A recipe names a shape
-as in ``ModelConfig.preset("mini", vocab_size=512)``."""
+multi-token prediction. ``deepseek_v2`` (2405.04434) has the same attention and a softmax over its experts.
+``qwen2``, ``qwen3`` and ``llama`` are the dense families that DeepSeek-R1 was distilled into; ``mistral`` and
+``phi3`` compute what llama does, ``qwen3_moe`` has qwen3's attention and experts. Every other model is
+computed by transformers' own class (``transformers``, see foreign.py). Nothing here imports torch, so that a
+recipe can be checked without it. A recipe names a shape as in ``ModelConfig.preset("mini",
+vocab_size=512)``."""
 
 from typing import Any, Literal, Self
 
@@ -11,7 +14,11 @@ from pydantic import Field, model_validator
 
 from r1kit.config import Config, ConfigError
 
-Family = Literal["deepseek_v3", "qwen2", "qwen3", "llama"]
+Family = Literal[
+    "deepseek_v3", "deepseek_v2", "qwen2", "qwen3", "qwen3_moe", "llama", "mistral", "phi3", "transformers"
+]
+LATENT = ("deepseek_v3", "deepseek_v2")  # with latent attention
+SPARSE = (*LATENT, "qwen3_moe")  # with experts
 
 
 class RopeScaling(Config):
@@ -42,11 +49,16 @@ class RopeScaling(Config):
 class ModelConfig(Config):
     """Everything that determines the tensors of a ``LanguageModel`` and what it computes.
 
-    Latent attention (deepseek_v3): ``q_rank`` None projects queries directly; ``kv_rank`` is the cached
-    latent; per head ``nope_dim`` without and ``rope_dim`` with rotation (its key shared by all heads), values
-    of ``v_dim``. Experts: the first ``dense_layers`` layers are dense, the rest hold ``experts`` of
+    Latent attention (deepseek_v3, deepseek_v2): ``q_rank`` None projects queries directly; ``kv_rank`` is the
+    cached latent; per head ``nope_dim`` without and ``rope_dim`` with rotation (its key shared by all heads),
+    values of ``v_dim``. Experts: the first ``dense_layers`` layers are dense, the rest hold ``experts`` of
     ``expert_width``, of which ``active_experts`` see a token, plus ``shared_experts``; routing is limited to
-    ``groups_kept`` of ``groups``. ``scalar_head`` adds one number per position (reward models)."""
+    ``groups_kept`` of ``groups``. ``scalar_head`` adds one number per position (reward models).
+
+    ``max_positions`` is the longest text for which the network computes what the checkpoint says. Where that
+    is less than the checkpoint's own number, because attention beyond it would slide or turn otherwise,
+    ``stated_positions`` keeps that number, and ``sliding_window`` the window. ``model_type`` is the
+    architecture's name where transformers computes it."""
 
     family: Family = "deepseek_v3"
     vocab_size: int = Field(gt=0)
@@ -81,23 +93,28 @@ class ModelConfig(Config):
     mtp_depth: int = Field(default=0, ge=0)
 
     scalar_head: bool = False
+    sliding_window: int | None = None
+    stated_positions: int | None = None
+    model_type: str = ""
 
     @model_validator(mode="after")
     def _check_family(self) -> Self:
-        needed = LATENT_KEYS if self.family == "deepseek_v3" else DENSE_KEYS
-        missing = [key for key in needed if getattr(self, key) is None]
+        if self.family == "transformers":
+            return self
+        needed = (LATENT_KEYS if self.latent else DENSE_KEYS) | (EXPERT_KEYS if self.sparse else frozenset())
+        missing = sorted(key for key in needed if getattr(self, key) is None)
         if missing:
             raise ValueError(f"family {self.family!r} needs {', '.join(missing)}")
-        foreign = (LATENT_KEYS if needed is DENSE_KEYS else DENSE_KEYS) & self.model_fields_set
+        foreign = (LATENT_KEYS | DENSE_KEYS | EXPERT_KEYS) - needed & self.model_fields_set
         if given := sorted(key for key in foreign if getattr(self, key) is not None):
             raise ValueError(
                 f"family {self.family!r} has no {', '.join(given)}: remove the key or change the family"
             )
-        if self.family == "deepseek_v3":
+        if self.sparse:
             self._check_routing()
-        elif self.heads % self._known(self.kv_heads):
+        if not self.latent and self.heads % self._known(self.kv_heads):
             raise ValueError(f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})")
-        elif self.mtp_depth:
+        if self.family != "deepseek_v3" and self.mtp_depth:
             raise ValueError(f"family {self.family!r} has no multi-token prediction: leave mtp_depth at 0")
         if self.rotary_dim % 2:
             raise ValueError(f"the rotated dimension must be even, not {self.rotary_dim}")
@@ -105,7 +122,7 @@ class ModelConfig(Config):
 
     def _check_routing(self) -> None:
         experts, active = self._known(self.experts), self._known(self.active_experts)
-        if self.shared_experts < 1:
+        if self.latent and self.shared_experts < 1:
             raise ValueError(
                 "shared_experts must be at least 1: the checkpoint format has no model without one"
             )
@@ -114,8 +131,12 @@ class ModelConfig(Config):
             raise ValueError(
                 f"groups ({self.groups}) must divide experts ({experts}), and {kept} be between 1 and groups"
             )
-        if experts // self.groups < 2:
+        if self.family == "deepseek_v3" and experts // self.groups < 2:
             raise ValueError("a group needs at least two experts: its score is the sum of its best two")
+        if self.family == "deepseek_v2" and self.normalise_gates:
+            raise ValueError(
+                "deepseek_v2 does not normalise the gates of the chosen experts: normalise_gates: false"
+            )
         if not 1 <= active <= experts // self.groups * self.groups_kept:
             raise ValueError(f"active_experts ({active}) do not fit into the kept groups")
         if not 0 <= self.dense_layers <= self.layers:
@@ -130,14 +151,46 @@ class ModelConfig(Config):
         return value
 
     @property
+    def latent(self) -> bool:
+        """Whether attention is latent (MLA)."""
+        return self.family in LATENT
+
+    @property
+    def sparse(self) -> bool:
+        """Whether layers hold experts."""
+        return self.family in SPARSE
+
+    @property
+    def softmax_gates(self) -> bool:
+        """Whether affinities to experts are a softmax over all of them, without a routing bias, in the place
+        of DeepSeek-V3's sigmoids."""
+        return self.sparse and self.family != "deepseek_v3"
+
+    @property
+    def head_norms(self) -> bool:
+        """Whether the queries and keys of each head are normalised."""
+        return self.family in ("qwen3", "qwen3_moe")
+
+    @property
+    def qkv_bias(self) -> bool:
+        """Whether queries, keys and values have biases."""
+        return self.family == "qwen2"
+
+    @property
     def rotary_dim(self) -> int:
-        """How many dimensions of a query are rotated: rope_dim, or the whole head in dense families."""
-        return self._known(self.rope_dim if self.family == "deepseek_v3" else self.head_dim)
+        """How many dimensions of a query are rotated: rope_dim, or the whole head without latent
+        attention."""
+        return self._known(self.rope_dim if self.latent else self.head_dim)
 
     @property
     def moe_layers(self) -> int:
         """How many of the main model's layers hold experts."""
-        return self.layers - self.dense_layers if self.family == "deepseek_v3" else 0
+        return self.layers - self.dense_layers if self.sparse else 0
+
+    @property
+    def shared_width(self) -> int:
+        """The width of all shared experts of a layer together; 0 without any."""
+        return self.shared_experts * self._known(self.expert_width) if self.latent else 0
 
     @classmethod
     def preset(cls, preset: str, /, **overrides: Any) -> Self:
@@ -147,9 +200,8 @@ class ModelConfig(Config):
         return cls.parse({**PRESETS[preset], **overrides}, f"model preset {preset!r}")
 
 
-LATENT_KEYS = frozenset(
-    {"kv_rank", "nope_dim", "rope_dim", "v_dim", "experts", "active_experts", "expert_width"}
-)
+LATENT_KEYS = frozenset({"kv_rank", "nope_dim", "rope_dim", "v_dim"})
+EXPERT_KEYS = frozenset({"experts", "active_experts", "expert_width"})
 DENSE_KEYS = frozenset({"kv_heads", "head_dim"})
 
 

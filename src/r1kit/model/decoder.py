@@ -48,9 +48,7 @@ class DecoderLayer(nn.Module):
     def __init__(self, config: ModelConfig, sparse: bool) -> None:
         super().__init__()
         self.input_layernorm = RMSNorm(config.width, config.norm_eps)
-        self.self_attn = (
-            LatentAttention(config) if config.family == "deepseek_v3" else GroupedAttention(config)
-        )
+        self.self_attn = LatentAttention(config) if config.latent else GroupedAttention(config)
         self.post_attention_layernorm = RMSNorm(config.width, config.norm_eps)
         self.mlp: MixtureOfExperts | SwiGLU = (
             MixtureOfExperts(config) if sparse else SwiGLU(config.width, config.ffn_width)
@@ -97,24 +95,26 @@ class Embedding(nn.Embedding):
 
 
 class LanguageModel(nn.Module):
-    """A decoder of one of the four families, on whatever device its parameters are; ``seed`` draws the
-    initial weights."""
+    """A decoder of one of the families of model/config.py, on whatever device its parameters are; ``seed``
+    draws the initial weights."""
 
     def __init__(self, config: ModelConfig, seed: int = 0) -> None:
         super().__init__()
+        if config.family == "transformers":
+            raise R1kitError(
+                "family 'transformers' is computed by transformers' own class: load it from a folder"
+            )
         self.config = config
         self.embed_tokens = Embedding(config.vocab_size, config.width)
-        latent = config.family == "deepseek_v3"
         self.layers = nn.ModuleList(
-            DecoderLayer(config, sparse=latent and i >= config.dense_layers) for i in range(config.layers)
+            DecoderLayer(config, sparse=config.sparse and i >= config.dense_layers)
+            for i in range(config.layers)
         )
         self.norm = RMSNorm(config.width, config.norm_eps)
         self.lm_head = Linear(config.width, config.vocab_size, bias=False)
         if config.tie_embeddings:
             self.lm_head.weight = self.embed_tokens.weight
-        self.mtp_layers = nn.ModuleList(
-            PredictionLayer(config) for _ in range(config.mtp_depth if latent else 0)
-        )
+        self.mtp_layers = nn.ModuleList(PredictionLayer(config) for _ in range(config.mtp_depth))
         self.value_head = Linear(config.width, 1, bias=False) if config.scalar_head else None
         # Not a buffer: frequencies stay float32 when the model is cast.
         self.frequencies, self._magnitude = rotary_frequencies(config)
@@ -198,6 +198,16 @@ class LanguageModel(nn.Module):
         self.frequencies = self.frequencies.to(positions_BT.device)
         return Rotation.at(positions_BT, self.frequencies, self._magnitude)
 
+    def parts(self) -> dict[str, nn.Module]:
+        """The modules whose outputs are hidden states, by the names of the parameters, in the order in which
+        they are computed."""
+        parts: dict[str, nn.Module] = {"embed_tokens": self.embed_tokens}
+        for number, layer in enumerate(self.layers):
+            for inner in ("self_attn", "mlp"):
+                parts[f"layers.{number}.{inner}"] = layer.get_submodule(inner)
+            parts[f"layers.{number}"] = layer
+        return parts | {"norm": self.norm}
+
     def skips_the_unseen(self) -> bool:
         """Whether attention within packed lines skips what no token attends to, in the current precision.
         Long lines then cost no more than short ones."""
@@ -207,7 +217,7 @@ class LanguageModel(nn.Module):
     def _head_widths(self) -> tuple[int, int]:
         """The widths of a head's keys and values."""
         config = self.config
-        if config.family == "deepseek_v3":
+        if config.latent:
             return (config.nope_dim or 0) + (config.rope_dim or 0), config.v_dim or 0
         return config.head_dim or 0, config.head_dim or 0
 
@@ -305,7 +315,7 @@ class LanguageModel(nn.Module):
         """An empty cache for ``rows`` rows of at most ``length`` positions, in the dtype that matrix products
         run in unless given."""
         config = self.config
-        if config.family == "deepseek_v3":
+        if config.latent:
             assert config.kv_rank and config.rope_dim
             shape: tuple[int, ...] = (config.kv_rank + config.rope_dim,)
         else:

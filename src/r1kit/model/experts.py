@@ -1,4 +1,4 @@
-"""Feed-forward layers: SwiGLU, and DeepSeekMoE with loss-free balancing (DeepSeek-V3 eq. 12-20).
+"""Feed-forward layers: SwiGLU, and experts: DeepSeekMoE with loss-free balancing (DeepSeek-V3 eq. 12-20).
 
 h' = u + sum_s FFN_s(u) + sum_i g_i FFN_i(u), with affinities s_i = sigmoid(u . e_i). A bias b_i joins s_i for
 the choice of experts only; after each step b_i falls for the overloaded and rises for the others, so the load
@@ -8,7 +8,10 @@ every expert multiplies its own contiguous run of rows.
 
 A learner may replay the experts that a rollout chose (keep routing, DeepSeek-V3.2 2512.02556): the gates are
 still the learner's own affinities of those experts, with their gradient, but rounding can no longer send a
-token to other experts than those it was sampled with."""
+token to other experts than those it was sampled with.
+
+DeepSeek-V2 and qwen3_moe have affinities s = softmax_i(u . e_i) and no bias b (``softmax_gates``). Where
+DeepSeek-V2 limits groups, a group's score is that of its best expert; qwen3_moe has no shared experts."""
 
 from typing import Any, Self
 
@@ -16,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from r1kit.config import R1kitError
 from r1kit.model import fused
 from r1kit.model.config import ModelConfig
 from r1kit.model.norms import Linear, at_least_float32
@@ -47,24 +51,29 @@ class Gate(nn.Module):
         assert config.experts and config.active_experts
         self.active, self.groups, self.groups_kept = config.active_experts, config.groups, config.groups_kept
         self.route_scale, self.normalise = config.route_scale, config.normalise_gates
+        self.softmax = config.softmax_gates
         self.weight = nn.Parameter(torch.empty(config.experts, config.width))
-        self.e_score_correction_bias: Tensor
-        self.register_buffer("e_score_correction_bias", torch.zeros(config.experts, dtype=torch.float32))
+        self.e_score_correction_bias: Tensor | None
+        bias = None if self.softmax else torch.zeros(config.experts, dtype=torch.float32)
+        self.register_buffer("e_score_correction_bias", bias)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         # The bias stays float32 when the model is cast: bfloat16 loses steps of 0.001.
         exact = self.e_score_correction_bias
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if self.e_score_correction_bias.dtype != torch.float32:
-            self.e_score_correction_bias = exact.to(self.e_score_correction_bias.device)
+        moved = self.e_score_correction_bias
+        if exact is not None and moved is not None and moved.dtype != torch.float32:
+            self.e_score_correction_bias = exact.to(moved.device)
         return self
 
     def forward(self, x_ND: Tensor, replayed_NA: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Affinities [N, E], the chosen experts [N, A] and their gate values [N, A]. ``replayed_NA``: the
         experts to take; -1: the gate's own choice."""
         with torch.autocast(x_ND.device.type, enabled=False):
-            scores_NE = torch.sigmoid(F.linear(at_least_float32(x_ND), at_least_float32(self.weight)))
-        chosen_NA = self.choose(scores_NE.detach() + self.e_score_correction_bias)
+            products_NE = F.linear(at_least_float32(x_ND), at_least_float32(self.weight))
+            scores_NE = products_NE.softmax(-1) if self.softmax else torch.sigmoid(products_NE)
+        bias_E = self.e_score_correction_bias
+        chosen_NA = self.choose(scores_NE.detach() if bias_E is None else scores_NE.detach() + bias_E)
         if replayed_NA is not None:
             chosen_NA = torch.where(replayed_NA >= 0, replayed_NA, chosen_NA)
         gates_NA = scores_NE.gather(1, chosen_NA)
@@ -74,10 +83,11 @@ class Gate(nn.Module):
 
     def choose(self, biased_NE: Tensor) -> Tensor:
         """The best A experts of the best groups; the score of a group is the sum of its best two (DeepSeek-V3
-        section 2.1.2, released code)."""
+        section 2.1.2, released code), or of a softmax its best (DeepSeek-V2)."""
         if self.groups_kept < self.groups:
             grouped = biased_NE.view(len(biased_NE), self.groups, -1)
-            kept = grouped.topk(2, dim=-1).values.sum(-1).topk(self.groups_kept, dim=-1).indices
+            best = grouped.topk(1 if self.softmax else 2, dim=-1).values.sum(-1)
+            kept = best.topk(self.groups_kept, dim=-1).indices
             closed = torch.ones_like(grouped[..., 0], dtype=torch.bool).scatter_(1, kept, False)
             biased_NE = grouped.masked_fill(closed[..., None], -torch.inf).flatten(1)
         return biased_NE.topk(self.active, dim=-1, sorted=False).indices
@@ -169,14 +179,14 @@ def _each_expert(x_MD: Tensor, weight_EFD: Tensor, ends_E: Tensor) -> Tensor:
 
 
 class MixtureOfExperts(nn.Module):
-    """Shared and routed experts, with the counts that balancing needs."""
+    """Shared experts, if there are any, and routed experts, with the counts that balancing needs."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         assert config.experts and config.expert_width
         self.gate = Gate(config)
         self.experts = Experts(config.experts, config.width, config.expert_width)
-        self.shared_experts = SwiGLU(config.width, config.expert_width * config.shared_experts)
+        self.shared_experts = SwiGLU(config.width, config.shared_width) if config.shared_width else None
         self._loads_E: Tensor | None = None
 
     def forward(
@@ -194,7 +204,9 @@ class MixtureOfExperts(nn.Module):
         scores_NE, chosen_NA, gates_NA = self.gate(
             x_ND, None if replayed_BTA is None else replayed_BTA.flatten(0, 1)
         )
-        out_BTD = self.shared_experts(x_BTD) + self.experts(x_ND, chosen_NA, gates_NA).view_as(x_BTD)
+        out_BTD = self.experts(x_ND, chosen_NA, gates_NA).view_as(x_BTD)
+        if self.shared_experts is not None:
+            out_BTD = self.shared_experts(x_BTD) + out_BTD
         if self.training:
             self._count(chosen_NA.unflatten(0, x_BTD.shape[:2]), present_BT)
         if members_BST is None:
@@ -204,9 +216,9 @@ class MixtureOfExperts(nn.Module):
     @property
     def loads_E(self) -> Tensor:
         """How many assignments each expert received in training mode since the last reset, int64."""
-        bias = self.gate.e_score_correction_bias
+        weight = self.gate.weight
         return (
-            torch.zeros(len(bias), dtype=torch.int64, device=bias.device)
+            torch.zeros(len(weight), dtype=torch.int64, device=weight.device)
             if self._loads_E is None
             else self._loads_E
         )
@@ -220,9 +232,15 @@ class MixtureOfExperts(nn.Module):
     @torch.no_grad()
     def adjust_bias(self, gamma: float, loads_E: Tensor) -> None:
         """b -= gamma where the load is above the mean, += gamma below it (DeepSeek-V3 section 2.1.2); then
-        reset the count."""
-        loads = loads_E.double()
-        self.gate.e_score_correction_bias += gamma * torch.sign(loads.mean() - loads).float()
+        reset the count. Raises R1kitError where there is no bias."""
+        bias_E, loads = self.gate.e_score_correction_bias, loads_E.double()
+        if bias_E is not None:
+            bias_E += gamma * torch.sign(loads.mean() - loads).float()
+        elif gamma:
+            raise R1kitError(
+                f"bias_rate is {gamma:g}, but this family of models has no routing bias: set "
+                "learner.bias_rate to 0"
+            )
         self._loads_E = None
 
 

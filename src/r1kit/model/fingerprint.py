@@ -91,13 +91,9 @@ def _read(model: LanguageModel, token_ids: np.ndarray, step_from: int | None) ->
 def _watched(model: LanguageModel) -> Iterator[dict[str, list[Tensor]]]:
     """Record the output of each part in every pass, by the names of the parameters."""
     seen: dict[str, list[Tensor]] = {}
-    parts: dict[str, nn.Module] = {"embed_tokens": model.embed_tokens}
-    for number, layer in enumerate(model.layers):
-        for inner in ("self_attn", "mlp"):
-            parts[f"layers.{number}.{inner}"] = layer.get_submodule(inner)
-        parts[f"layers.{number}"] = layer
-    parts["norm"] = model.norm
-    hooks = [part.register_forward_hook(_keeper(seen.setdefault(name, []))) for name, part in parts.items()]
+    hooks = [
+        part.register_forward_hook(_keeper(seen.setdefault(name, []))) for name, part in model.parts().items()
+    ]
     try:
         yield seen
     finally:

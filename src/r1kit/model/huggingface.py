@@ -3,8 +3,13 @@ unconverted.
 
 Our tensors carry the checkpoints' names, with two differences: the experts of a layer are stacked here and
 separate on disk (``model.layers.1.mlp.experts.0.gate_proj.weight``), and multi-token prediction is stored as
-further layers (``model.layers.61.eh_proj.weight``), which other loaders ignore. A scalar head has a file of
-its own, ``value_head.safetensors``. Pickles are never opened."""
+further layers (``model.layers.61.eh_proj.weight``), which other loaders ignore. phi3 keeps queries, keys and
+values in one matrix, and so gate and up. A scalar head has a file of its own, ``value_head.safetensors``.
+Pickles are never opened.
+
+DeepSeek releases weights in FP8: W is stored as float8 W8 with a scale S per block of 128 x 128, and is read
+as W8[i, j] S[i / 128, j / 128], in bfloat16 unless another dtype is given, as DeepSeek's own conversion does
+(DeepSeek-V3, section 3.3). Models of other families are loaded by foreign.py."""
 
 import json
 import math
@@ -24,13 +29,18 @@ from r1kit.config import ConfigError, R1kitError, is_panic, shorten
 from r1kit.files import pointer_error, read_object
 from r1kit.model.config import ModelConfig
 from r1kit.model.decoder import LanguageModel
+from r1kit.model.foreign import ForeignModel, check_foreign, foreign_config, load_foreign
 
 WEIGHTS, INDEX, VALUE_HEAD = "model.safetensors", "model.safetensors.index.json", "value_head.safetensors"
 ARCHITECTURES = {
     "deepseek_v3": "DeepseekV3ForCausalLM",
+    "deepseek_v2": "DeepseekV2ForCausalLM",
     "qwen2": "Qwen2ForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
+    "qwen3_moe": "Qwen3MoeForCausalLM",
     "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "phi3": "Phi3ForCausalLM",
 }
 # Ours on the left, config.json's on the right.
 COMMON_KEYS = {
@@ -52,6 +62,8 @@ LATENT_KEYS = {
     "nope_dim": "qk_nope_head_dim",
     "rope_dim": "qk_rope_head_dim",
     "v_dim": "v_head_dim",
+}
+DEEPSEEK_KEYS = {
     "dense_layers": "first_k_dense_replace",
     "experts": "n_routed_experts",
     "active_experts": "num_experts_per_tok",
@@ -61,7 +73,17 @@ LATENT_KEYS = {
     "groups_kept": "topk_group",
     "route_scale": "routed_scaling_factor",
     "normalise_gates": "norm_topk_prob",
-    "mtp_depth": "num_nextn_predict_layers",
+}
+QWEN_EXPERT_KEYS = {
+    "experts": "num_experts",
+    "active_experts": "num_experts_per_tok",
+    "expert_width": "moe_intermediate_size",
+    "normalise_gates": "norm_topk_prob",
+}
+KEYS_OF = {
+    "deepseek_v3": LATENT_KEYS | DEEPSEEK_KEYS | {"mtp_depth": "num_nextn_predict_layers"},
+    "deepseek_v2": LATENT_KEYS | DEEPSEEK_KEYS,
+    "qwen3_moe": DENSE_KEYS | QWEN_EXPERT_KEYS,
 }
 SCALING_KEYS = {
     "factor": "factor",
@@ -97,6 +119,21 @@ FIXED = {
     "topk_method": "noaux_tc",
     "moe_layer_freq": 1,
     "partial_rotary_factor": 1.0,
+    "decoder_sparse_step": 1,
+}
+# Other values in some families; None: any, because config.json says it otherwise or it is read elsewhere.
+FIXED_OF: dict[str, dict[str, Any]] = {
+    "deepseek_v2": {"scoring_func": "softmax", "topk_method": None, "norm_topk_prob": False},
+}
+DEFAULTS_OF: dict[str, dict[str, Any]] = {
+    "deepseek_v2": {"normalise_gates": False},
+    "qwen3_moe": {"normalise_gates": False},
+}
+SLIDING = {"mistral": 4096, "phi3": None}  # families whose attention may slide; transformers' default
+# phi3's matrices that hold several of ours, one below the other.
+FUSED = {
+    "self_attn.qkv_proj": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj"),
 }
 
 # config.json may come from a stranger: the largest values for which it is worth making a network's outline.
@@ -106,12 +143,20 @@ MOST_EXPERTS = 200_000  # in all layers
 LARGEST_DIMENSION = 10_000_000  # of every other whole number
 LONGEST_HEADER = 20_000_000  # bytes of a safetensors file's list of tensors, some 200,000 of them
 FLOATS = ("F64", "F32", "F16", "BF16")  # as safetensors names them
+EIGHT_BITS, SCALES = (
+    "F8_E4M3",
+    "_scale_inv",
+)  # DeepSeek's 8-bit weights, and what the name of their scales adds
 
 _LAYER = re.compile(r"model\.layers\.(?P<number>\d+)\.")
 
 
+class UnsupportedModelError(ConfigError):
+    """A model that r1kit's own network does not compute."""
+
+
 def _keys_of(family: str) -> dict[str, str]:
-    return COMMON_KEYS | (LATENT_KEYS if family == "deepseek_v3" else DENSE_KEYS)
+    return COMMON_KEYS | KEYS_OF.get(family, DENSE_KEYS)
 
 
 def config_json(config: ModelConfig, dtype: torch.dtype) -> dict[str, Any]:
@@ -121,18 +166,28 @@ def config_json(config: ModelConfig, dtype: torch.dtype) -> dict[str, Any]:
     content |= {theirs: getattr(config, ours) for ours, theirs in _keys_of(config.family).items()}
     content |= {"hidden_act": "silu", "attention_bias": False, "rope_scaling": _scaling_json(config)}
     content |= {"torch_dtype": str(dtype).removeprefix("torch."), "use_cache": True}
-    if config.family == "deepseek_v3":
-        content |= {
-            "num_key_value_heads": config.heads,
-            "topk_method": "noaux_tc",
-            "scoring_func": "sigmoid",
-            "rope_interleave": True,
-        }
-    if config.family == "qwen2":
-        content["use_sliding_window"] = False
+    content |= _family_json(config)
     if config.scalar_head:
         content["scalar_head"] = True
     return content
+
+
+def _family_json(config: ModelConfig) -> dict[str, Any]:
+    """What only some families have."""
+    stated = {"max_position_embeddings": config.stated_positions or config.max_positions}
+    if config.family == "deepseek_v3":
+        gate = {"topk_method": "noaux_tc", "scoring_func": "sigmoid"}
+        return {"num_key_value_heads": config.heads, **gate, "rope_interleave": True}
+    if config.family == "deepseek_v2":
+        method = "greedy" if config.groups == 1 else "group_limited_greedy"
+        return {"num_key_value_heads": config.heads, "topk_method": method, "scoring_func": "softmax"}
+    if config.family == "qwen3_moe":
+        return {"mlp_only_layers": list(range(config.dense_layers)), "decoder_sparse_step": 1}
+    if config.family == "qwen2":
+        return {"use_sliding_window": False}
+    if config.family == "phi3":  # its padding token is 32000 unless config.json says otherwise
+        return {"sliding_window": config.sliding_window, "pad_token_id": None, **stated}
+    return {"sliding_window": config.sliding_window, **stated} if config.family in SLIDING else {}
 
 
 def _scaling_json(config: ModelConfig) -> dict[str, Any] | None:
@@ -158,38 +213,101 @@ def save_config(config: ModelConfig, directory: Path, dtype: torch.dtype = torch
 
 
 def read_config(directory: Path | str) -> ModelConfig:
-    """The configuration of a Hugging Face directory; raise ConfigError for what this network does not
-    compute."""
-    path = Path(directory) / "config.json"
+    """The configuration of a Hugging Face directory. What this network does not compute has family
+    "transformers"; raise ConfigError for what transformers does not compute either."""
+    directory = Path(directory)
+    path = directory / "config.json"
     if not path.is_file():
         raise ConfigError(f"{path}: not found; a model directory holds config.json and safetensors")
     content = read_object(path)
+    eight_bit_blocks(content, path)
+    try:
+        return _own_config(content, path)
+    except UnsupportedModelError as error:
+        if not isinstance(content.get("model_type"), str):
+            raise
+        return foreign_config(directory, content, str(error).removeprefix(f"{path}: "))
+
+
+def eight_bit_blocks(content: Mapping[str, Any], path: Path) -> tuple[int, int] | None:
+    """The blocks, rows and columns, that share a scale in 8-bit weights; None for weights that are not
+    quantised. Raises ConfigError for another quantisation."""
+    given = content.get("quantization_config")
+    if not given:
+        return None
+    named = given if isinstance(given, dict) else {}
+    blocks: Any = named.get("weight_block_size")
+    is_pair = isinstance(blocks, list) and len(blocks) == 2 and all(type(b) is int and b > 0 for b in blocks)
+    if named.get("quant_method") == "fp8" and is_pair:
+        return blocks[0], blocks[1]
+    raise ConfigError(
+        f"{path}: quantised weights are read in DeepSeek's block-wise FP8 only (quant_method 'fp8' with "
+        "weight_block_size); convert the checkpoint to bfloat16 first"
+    )
+
+
+def _own_config(content: Mapping[str, Any], path: Path) -> ModelConfig:
+    """The configuration of a model that r1kit's network computes. Raises UnsupportedModelError for others."""
     family = content.get("model_type")
     if not isinstance(family, str) or family not in ARCHITECTURES:
-        raise ConfigError(
+        raise UnsupportedModelError(
             f"{path}: model_type {family!r} is not supported; known: {', '.join(ARCHITECTURES)}"
         )
-    if content.get("quantization_config"):
-        raise ConfigError(
-            f"{path}: quantised weights are not supported; convert the checkpoint to bfloat16 first"
-        )
-    for key, value in FIXED.items():
-        if content.get(key) not in (value, None):
-            raise ConfigError(f"{path}: {key} = {content[key]!r} is not supported, only {value!r}")
+    for key, value in (FIXED | FIXED_OF.get(family, {})).items():
+        if content.get(key) not in (value, None) and value is not None:
+            raise UnsupportedModelError(f"{path}: {key} = {content[key]!r} is not supported, only {value!r}")
     theta, scaling = _read_rope(content, path)
-    given = {ours: content[theirs] for ours, theirs in _keys_of(family).items() if theirs in content}
-    if family != "deepseek_v3":
+    if scaling is not None and family == "phi3":
+        raise UnsupportedModelError(f"{path}: rope scaling {scaling['kind']!r} is not supported in phi3")
+    given = DEFAULTS_OF.get(family, {}) | {
+        ours: content[theirs] for ours, theirs in _keys_of(family).items() if theirs in content
+    }
+    if "kv_rank" not in _keys_of(family):
         given["kv_heads"] = content.get("num_key_value_heads") or content.get("num_attention_heads")
         given["head_dim"] = content.get("head_dim") or _head_dim(content, path)
+    given |= _read_experts(content, path) | _read_window(content, path)
     _check_sizes({**given, "rope_theta": theta, **(scaling or {})}, path)
     rest = {"rope_scaling": scaling, "scalar_head": content.get("scalar_head", False)}
     return ModelConfig.parse({"family": family, **given, "rope_theta": theta, **rest}, str(path))
 
 
+def _read_experts(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """What two families with experts say in their own way."""
+    if content["model_type"] == "deepseek_v2":
+        method = content.get("topk_method", "greedy")
+        if method not in ("greedy", "group_limited_greedy"):
+            raise UnsupportedModelError(f"{path}: topk_method = {method!r} is not supported")
+        limited = method == "group_limited_greedy"
+        groups = (content.get("n_group") or 1, content.get("topk_group") or 1) if limited else (1, 1)
+        return {"groups": groups[0], "groups_kept": groups[1]}
+    if content["model_type"] == "qwen3_moe":
+        dense = content.get("mlp_only_layers") or []
+        if dense != list(range(len(dense))):
+            raise UnsupportedModelError(
+                f"{path}: mlp_only_layers = {shorten(dense)}: only the first layers may be"
+            )
+        saved = {} if "num_experts" in content else {"experts": content.get("num_local_experts")}
+        return {"dense_layers": len(dense), **saved}
+    return {}
+
+
+def _read_window(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The sliding window, and how long a text may be so that nothing slides out of it."""
+    family, positions = content["model_type"], content.get("max_position_embeddings")
+    window = content.get("sliding_window", SLIDING[family]) if family in SLIDING else None
+    if window is None or not isinstance(positions, int):
+        return {}
+    if not isinstance(window, int) or window < 1:
+        raise ConfigError(f"{path}: sliding_window = {shorten(window)} is not a positive number")
+    if window >= positions:
+        return {"sliding_window": window}
+    return {"sliding_window": window, "max_positions": window, "stated_positions": positions}
+
+
 def _check_sizes(given: Mapping[str, Any], path: Path) -> None:
     """Raise ConfigError for a number of config.json that no network has: one that is negative, infinite or
     no number, or beyond what could be laid out."""
-    theirs = COMMON_KEYS | LATENT_KEYS | DENSE_KEYS
+    theirs = COMMON_KEYS | DENSE_KEYS | LATENT_KEYS | QWEN_EXPERT_KEYS | DEEPSEEK_KEYS
     for ours, value in given.items():
         if not isinstance(value, int | float) or isinstance(value, bool):
             continue
@@ -229,13 +347,13 @@ def _read_rope(content: Mapping[str, Any], path: Path) -> tuple[float, dict[str,
     theta = rope.get("rope_theta") or content.get("rope_theta") or 10_000.0
     kind = rope.get("rope_type") or rope.get("type") or "default"
     if rope.get("partial_rotary_factor", 1.0) != 1.0:
-        raise ConfigError(
+        raise UnsupportedModelError(
             f"{path}: partial_rotary_factor = {rope['partial_rotary_factor']} is not supported, only 1.0"
         )
     if kind == "default":
         return theta, None
     if not isinstance(kind, str) or kind not in SCALING_KEYS_OF or rope.get("truncate", True) is not True:
-        raise ConfigError(
+        raise UnsupportedModelError(
             f"{path}: rope scaling {kind!r} {dict(rope)} is not supported; known: default, "
             f"{', '.join(SCALING_KEYS_OF)}"
         )
@@ -256,20 +374,54 @@ def disk_names(name: str, config: ModelConfig) -> list[str]:
         return [name]
     before, experts, projection = name.partition(".mlp.experts.")
     if not experts:
-        return [f"model.{name}"]
+        return [f"model.{_fused_name(name)}" if config.family == "phi3" else f"model.{name}"]
     return [
         f"model.{before}.mlp.experts.{expert}.{projection}.weight" for expert in range(config.experts or 0)
     ]
 
 
+def _fused_name(name: str) -> str:
+    """The name of phi3's matrix that holds one of ours."""
+    for fused, parts in FUSED.items():
+        for part in parts:
+            name = name.replace(part, fused)
+    return name
+
+
+def _fused_parts(name: str) -> int:
+    """How many of our matrices one of the checkpoint's holds."""
+    return next((len(parts) for fused, parts in FUSED.items() if f".{fused}." in name), 1)
+
+
+def _fused_rows(name: str, config: ModelConfig) -> slice | None:
+    """The rows of phi3's matrix that are this one of ours; None for a matrix of its own."""
+    queries, keys = ((count or 0) * (config.head_dim or 0) for count in (config.heads, config.kv_heads))
+    heights = {
+        "self_attn.q_proj": (0, queries),
+        "self_attn.k_proj": (queries, keys),
+        "self_attn.v_proj": (queries + keys, keys),
+        "mlp.gate_proj": (0, config.ffn_width),
+        "mlp.up_proj": (config.ffn_width, config.ffn_width),
+    }
+    found = [heights[part] for part in heights if f".{part}." in name] if config.family == "phi3" else []
+    return slice(found[0][0], sum(found[0])) if found else None
+
+
 def to_disk(config: ModelConfig, weights: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """Our state dict under the checkpoint's names, experts unstacked, without a tied head and the scalar
-    head."""
+    """Our state dict under the checkpoint's names, experts unstacked, phi3's matrices joined, without a tied
+    head and the scalar head."""
+    waiting: dict[str, list[Tensor]] = {}
     for name, tensor in weights.items():
         if name.startswith("value_head.") or (config.tie_embeddings and name == "lm_head.weight"):
             continue
         names = disk_names(name, config)
-        yield from zip(names, tensor if len(names) > 1 else [tensor], strict=True)
+        if (parts := _fused_parts(names[0])) > 1:
+            found = waiting.setdefault(names[0], [])
+            found.append(tensor)
+            if len(found) == parts:
+                yield names[0], torch.cat(waiting.pop(names[0]))
+        else:
+            yield from zip(names, tensor if ".mlp.experts." in name else [tensor], strict=True)
 
 
 def save_pretrained(model: LanguageModel, directory: Path | str, shard_bytes: int = 5_000_000_000) -> None:
@@ -279,12 +431,20 @@ def save_pretrained(model: LanguageModel, directory: Path | str, shard_bytes: in
     directory.mkdir(parents=True, exist_ok=True)
     for stale in [*directory.glob("model*.safetensors"), directory / INDEX, directory / VALUE_HEAD]:
         stale.unlink(missing_ok=True)
+    if isinstance(model, ForeignModel):
+        model.save(directory, shard_bytes)
+        _write_value_head(model, directory)
+        return
     save_config(model.config, directory, model.embed_tokens.weight.dtype)
     shards = _shards(to_disk(model.config, model.state_dict()), shard_bytes)
     if len(shards) == 1:
         _write(shards[0], directory / WEIGHTS)
     else:
         _write_shards(shards, directory)
+    _write_value_head(model, directory)
+
+
+def _write_value_head(model: LanguageModel, directory: Path) -> None:
     if model.value_head is not None:
         _write({"value_head.weight": model.value_head.weight}, directory / VALUE_HEAD)
 
@@ -325,7 +485,7 @@ def _write_shards(shards: Sequence[dict[str, Tensor]], directory: Path) -> None:
 def load_pretrained(
     directory: Path | str, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
 ) -> LanguageModel:
-    """Load a model of one of the four families, in the file's dtype unless another is given.
+    """Load a model in the file's dtype unless another is given; 8-bit weights become bfloat16.
 
     A head of its own in the file counts, also where config.json says that it is tied to the embedding, as in
     transformers; the model's configuration then says that it is not tied. A scalar head is loaded where the
@@ -333,18 +493,19 @@ def load_pretrained(
     tensors."""
     directory = Path(directory)
     config = read_config(directory)
+    if config.family == "transformers":
+        return _load_foreign(directory, config, device, dtype)
     with ExitStack() as stack:
         source = _open(directory, stack)
         if config.tie_embeddings and _has_own_head(source):
             config = config.model_copy(update={"tie_embeddings": False})
         model, expected = _expected(config)
-        _check_names(expected, source, config, directory)
+        blocks = _check_tensors(expected, source, config, directory)
         loaded = {}
-        for name, like in expected.items():
+        for name in expected:
             if not (name.startswith("value_head.") or (config.tie_embeddings and name == "lm_head.weight")):
-                loaded[name] = _read(name, like, source, config).to(
-                    device=device, dtype=_kept_float32(name) or dtype
-                )
+                tensor = _read(name, source, config, blocks, dtype or torch.bfloat16)
+                loaded[name] = tensor.to(device=device, dtype=_kept_float32(name) or dtype)
     if config.tie_embeddings:
         loaded["lm_head.weight"] = loaded["embed_tokens.weight"]
     if config.scalar_head:
@@ -362,19 +523,41 @@ def check_pretrained(directory: Path | str) -> None:
     config.json, and the names and shapes of the tensors, are looked at."""
     directory = Path(directory)
     config = read_config(directory)
-    _, expected = _expected(config)
     with ExitStack() as stack:
         source = _open(directory, stack)
-        _check_names(expected, source, config, directory)
-        for name, like in expected.items():
-            if name.startswith("value_head.") or (config.tie_embeddings and name == "lm_head.weight"):
-                continue
-            names = disk_names(name, config)
-            for theirs in names:
-                source[theirs].check_dtype(theirs)
-                _check_shape(
-                    source[theirs], theirs, source[theirs].shape(theirs), _shape_on_disk(like, names)
-                )
+        if config.family == "transformers":
+            check_foreign(directory, source)
+        else:
+            _check_tensors(_expected(config)[1], source, config, directory)
+
+
+def _load_foreign(
+    directory: Path, config: ModelConfig, device: torch.device | str, dtype: torch.dtype | None
+) -> LanguageModel:
+    with ExitStack() as stack:
+        _open(directory, stack)  # names a broken file before another library reads it
+    model = load_foreign(directory, config, device, dtype)
+    if model.value_head is not None:
+        weight = _read_value_head(directory, config)
+        model.value_head.load_state_dict({"weight": weight})
+    return model
+
+
+def _check_tensors(
+    expected: Mapping[str, Tensor], source: Mapping[str, "_File"], config: ModelConfig, directory: Path
+) -> tuple[int, int] | None:
+    """Raise R1kitError where names, types or shapes of the tensors are not those of the network; return the
+    blocks of 8-bit weights."""
+    blocks = eight_bit_blocks(read_object(directory / "config.json"), directory / "config.json")
+    _check_names(expected, source, config, directory, blocks)
+    for theirs, like in to_disk(config, expected):
+        file = source[theirs]
+        file.check_dtype(theirs, blocks is not None)
+        _check_shape(file, theirs, file.shape(theirs), list(like.shape))
+        if blocks is not None and (scales := source.get(theirs + SCALES)) is not None:
+            counts = [-(-size // block) for size, block in zip(like.shape, blocks, strict=True)]
+            _check_shape(scales, theirs + SCALES, scales.shape(theirs + SCALES), counts)
+    return blocks
 
 
 def _expected(config: ModelConfig) -> tuple[LanguageModel, dict[str, Tensor]]:
@@ -416,20 +599,28 @@ class _File:
         with _naming(self.path):
             return list(self.handle.keys())
 
-    def tensor(self, name: str) -> Tensor:
+    def tensor(self, name: str, rows: slice | None = None) -> Tensor:
+        """The whole tensor, or some of its rows."""
         with _naming(self.path):
-            tensor: Tensor = self.handle.get_tensor(name)
+            tensor: Tensor = (
+                self.handle.get_tensor(name) if rows is None else self.handle.get_slice(name)[rows]
+            )
             return tensor
 
     def shape(self, name: str) -> list[int]:
         with _naming(self.path):
             return list(self.handle.get_slice(name).get_shape())
 
-    def check_dtype(self, name: str) -> None:
-        """Raise R1kitError where the tensor does not hold floating-point numbers that can be trained."""
+    def is_eight_bit(self, name: str) -> bool:
+        with _naming(self.path):
+            return str(self.handle.get_slice(name).get_dtype()) == EIGHT_BITS
+
+    def check_dtype(self, name: str, eight_bits: bool) -> None:
+        """Raise R1kitError where the tensor does not hold floating-point numbers that can be trained, or
+        become such (``eight_bits``)."""
         with _naming(self.path):
             dtype = str(self.handle.get_slice(name).get_dtype())
-        if dtype not in FLOATS:
+        if dtype not in FLOATS and not (eight_bits and dtype == EIGHT_BITS):
             raise R1kitError(
                 f"{self.path}: {name} is of type {dtype}, not one of {', '.join(FLOATS)}; convert the "
                 "checkpoint to bfloat16 first"
@@ -491,12 +682,15 @@ def _is_name(file: object) -> bool:
 
 
 def _check_names(
-    expected: Mapping[str, Tensor], source: Mapping[str, _File], config: ModelConfig, directory: Path
-) -> None:
+    expected: Mapping[str, Tensor], source: Mapping[str, _File], config: ModelConfig, directory: Path,
+    blocks: tuple[int, int] | None,
+) -> None:  # fmt: skip
     needed = {theirs for theirs, _ in to_disk(config, expected)}
+    if blocks is not None:
+        needed |= {name + SCALES for name in needed if name in source and source[name].is_eight_bit(name)}
     missing = sorted(needed - source.keys())
     unexpected = sorted(name for name in source.keys() - needed if not _ignorable(name, source, config))
-    if quantised := [name for name in unexpected if name.endswith("weight_scale_inv")]:
+    if quantised := [name for name in unexpected if name.endswith(SCALES) and blocks is None]:
         raise R1kitError(
             f"{directory}: {quantised[0]} says that weights are 8-bit; convert the checkpoint to "
             "bfloat16 first"
@@ -533,18 +727,26 @@ def _ignorable(name: str, source: Collection[str], config: ModelConfig) -> bool:
     return name.endswith(("embed_tokens.weight", "shared_head.head.weight"))
 
 
-def _read(name: str, like: Tensor, source: Mapping[str, _File], config: ModelConfig) -> Tensor:
-    names = disk_names(name, config)
-    for theirs in names:
-        source[theirs].check_dtype(theirs)
-    tensors = [source[theirs].tensor(theirs) for theirs in names]
-    for theirs, tensor in zip(names, tensors, strict=True):
-        _check_shape(source[theirs], theirs, list(tensor.shape), _shape_on_disk(like, names))
-    return torch.stack(tensors) if len(names) > 1 else tensors[0]
+def _read(
+    name: str, source: Mapping[str, _File], config: ModelConfig, blocks: tuple[int, int] | None,
+    dtype: torch.dtype,
+) -> Tensor:  # fmt: skip
+    """One of our tensors; 8-bit weights become ``dtype``."""
+    rows, tensors = _fused_rows(name, config), []
+    for theirs in disk_names(name, config):
+        if blocks is not None and theirs + SCALES in source:
+            scales = source[theirs + SCALES].tensor(theirs + SCALES)
+            tensor = dequantised(source[theirs].tensor(theirs), scales, blocks).to(dtype)
+            tensors.append(tensor if rows is None else tensor[rows].clone())
+        else:
+            tensors.append(source[theirs].tensor(theirs, rows))
+    return torch.stack(tensors) if ".mlp.experts." in name else tensors[0]
 
 
-def _shape_on_disk(like: Tensor, names: Sequence[str]) -> list[int]:
-    return list(like.shape[1:] if len(names) > 1 else like.shape)
+def dequantised(weight_NK: Tensor, scales: Tensor, blocks: tuple[int, int]) -> Tensor:
+    """The float32 numbers of an 8-bit matrix whose blocks are multiplied with one scale each."""
+    rows, columns = (torch.arange(size) // block for size, block in zip(weight_NK.shape, blocks, strict=True))
+    return weight_NK.float() * scales.float()[rows][:, columns]
 
 
 def _check_shape(file: _File, name: str, shape: list[int], expected: list[int]) -> None:

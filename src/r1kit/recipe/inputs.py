@@ -4,8 +4,8 @@ their columns, models, tokenizers, files of code.
 A stage or a task with ``input_errors()`` checks its own inputs (r1kit.stages.stage.Stage,
 r1kit.tasks.task.Task). Every other text of a stage's configuration is checked by its form: ``file.py:name``
 is code, a text with the suffix of a data file is a data file, a text under a key of ``MODEL_KEYS`` is a
-model's folder, and a text that begins like a path (``./``, ``~/``, ``/a/b``) has to exist. "@stage" and web
-addresses are not checked."""
+model (model/sources.py), and a text that begins like a path (``./``, ``~/``, ``/a/b``) has to exist. "@stage"
+and web addresses are not checked."""
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -14,6 +14,7 @@ from typing import Any
 
 from r1kit.config import ConfigError, InputError, KeyPath, R1kitError
 from r1kit.jsonl import SUFFIXES, read_lines
+from r1kit.model.sources import WORK, found_model, kind_of, missing_model, resolve_model
 from r1kit.recipe.layers import Layers
 from r1kit.recipe.prompt_styles import style_errors
 from r1kit.recipe.recipe import Recipe, resolved
@@ -145,6 +146,51 @@ def input_kind(path: KeyPath, text: str) -> str | None:
     return "path" if _PATH.fullmatch(text) else None
 
 
+def fetch_models(
+    recipe: Recipe, layers: Layers | None, only: Collection[str], say: Callable[[str], None]
+) -> None:
+    """Convert and download the models that these stages name, before the first stage starts; ``say`` is
+    called before each. Raises ConfigError naming the place of each that cannot be had."""
+    layers = layers or Layers(resolved(recipe), {}, recipe.name)
+    done: set[str] = set()
+    errors: list[str] = []
+    for index, stage in enumerate(recipe.stages):
+        for path, text in texts(stage.model_dump(), ()) if stage.name in only else ():
+            if text in done or input_kind(path, text) not in ("model", "tokenizer"):
+                continue
+            done.add(text)
+            try:
+                if (kind := kind_of(text)) in WORK and found_model(text) is None:
+                    say(f"{text}: {WORK[kind]}")
+                    resolve_model(text)
+            except ConfigError as error:
+                errors.append(layers.error(("stages", index, *path), str(error)))
+    if errors:
+        raise ConfigError("\n".join(errors))
+
+
+def slower_models(recipe: Recipe, only: Collection[str]) -> list[str]:
+    """The models that these stages name and that transformers' own class computes, each with a sentence."""
+    named = [
+        text
+        for stage in recipe.stages
+        for path, text in (texts(stage.model_dump(), ()) if stage.name in only else ())
+        if input_kind(path, text) == "model"
+    ]
+    found = []
+    for name in dict.fromkeys(named):
+        folder = found_model(name)
+        if (
+            folder is not None and (folder / "config.json").is_file()
+        ):  # else another stage's of an earlier run
+            from r1kit.model.foreign import SLOWER  # imports torch
+            from r1kit.model.huggingface import read_config
+
+            config = read_config(folder)
+            found += [f"{name}: {config.model_type} is {SLOWER}"] if config.family == "transformers" else []
+    return found
+
+
 def code_error(name: str) -> str | None:
     """What is wrong with a file of code: it is missing. What it has to define is checked with the recipe."""
     file = name.rpartition(":")[0]
@@ -176,12 +222,14 @@ def general_error(file: str) -> str | None:
 
 def model_error(name: str) -> str | None:
     """What is wrong with a model's folder: its configuration, weights and tokenizer have to be there and
-    whole, and the network of a kind that r1kit computes. The weights themselves are not read."""
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
-        return (
-            _missing(name, "folder") + "; a model is a Hugging Face folder, or @stage for one of this recipe"
-        )
+    whole, and the network of a kind that r1kit computes. The weights themselves are not read. A model that is
+    not converted or downloaded yet is not looked into."""
+    try:
+        folder = found_model(name)
+        if folder is None:
+            return None if kind_of(name) is not None else missing_model(name)
+    except ConfigError as error:
+        return str(error)
     from r1kit.model.huggingface import check_pretrained  # imports torch
 
     folder = folder / "model" if (folder / "model").is_dir() else folder
@@ -193,10 +241,13 @@ def model_error(name: str) -> str | None:
 
 
 def tokenizer_error(name: str) -> str | None:
-    """What is wrong with a tokenizer's folder."""
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
-        return _missing(name, "folder") + "; a tokenizer is a Hugging Face folder, or @stage"
+    """What is wrong with the tokenizer of a model's folder."""
+    try:
+        folder = found_model(name)
+        if folder is None:
+            return None if kind_of(name) is not None else missing_model(name)
+    except ConfigError as error:
+        return str(error)
     folder = folder / "model" if (folder / "model").is_dir() else folder
     if not (folder / "tokenizer.json").is_file():
         return (

@@ -47,9 +47,13 @@ def begun_with(name: str, stages: Sequence[Stage]) -> Path | None:
             return None
         seen.add(stage.name)
         name = next((known for key in TRAINED for known in _names(getattr(stage, key, None))), "")
-    folder = Path(name).expanduser()
+    from r1kit.model.sources import found_model  # imported here, because its package imports torch
+
+    folder = found_model(name) if name else None
+    if folder is None:
+        return None
     folder = folder / "model" if (folder / "model").is_dir() else folder
-    return folder if name and (folder / "tokenizer.json").is_file() else None
+    return folder if (folder / "tokenizer.json").is_file() else None
 
 
 def _names(value: Any) -> Iterator[str]:

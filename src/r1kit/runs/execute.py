@@ -25,7 +25,7 @@ from r1kit.interruption import Interruption
 from r1kit.log import Log, duration
 from r1kit.log_files import log_damages, mark_log
 from r1kit.marks import FileMark, seal_lines
-from r1kit.recipe.inputs import check_inputs
+from r1kit.recipe.inputs import check_inputs, fetch_models, slower_models
 from r1kit.recipe.layers import Layers
 from r1kit.recipe.recipe import Recipe, resolved
 from r1kit.recipe.uses import sends_of
@@ -101,12 +101,15 @@ def run(
     with locked(run_dir):
         sweep(run_dir)
         if fresh:
-            check_inputs(recipe, layers)
+            _check_outside(recipe, layers, [stage.name for stage in recipe.stages], console)
             _start_over(recipe, console)
         standings = _survey(recipe, redo_from, allow_change)
         refuse_changes(run_dir, standings)
         _check_finished(run_dir, standings, redo_from, console)
-        check_inputs(recipe, layers, [entry.stage.name for entry in standings if entry.state != "done"])
+        waiting = [entry.stage.name for entry in standings if entry.state != "done"]
+        _check_outside(recipe, layers, waiting, console)
+        for line in slower_models(recipe, waiting):
+            console.print(Text(line))
         new = [stage_folder(run_dir, entry.stage.name) for entry in standings if entry.state == "new"]
         refuse_foreign(new)
         if any(standing.state != "done" for standing in standings):
@@ -135,6 +138,12 @@ def _note_beginning(recipe: Recipe, noted: Mapping[str, Any]) -> None:
     write_whole(recipe.run_dir / "env.json", sealed_text(dict(noted)), PRIVATE)
     text = yaml.safe_dump(resolved(recipe), sort_keys=False, allow_unicode=True)
     write_whole(recipe.run_dir / "recipe.yaml", seal_lines(text), PRIVATE)
+
+
+def _check_outside(recipe: Recipe, layers: Layers | None, names: Sequence[str], console: Console) -> None:
+    """Convert and download the models that these stages name, and check all that they read from outside."""
+    fetch_models(recipe, layers, names, lambda text: console.print(Text(text)))
+    check_inputs(recipe, layers, names)
 
 
 def _announce(recipe: Recipe, standings: Sequence[Standing], console: Console) -> list[dict[str, Any]]:

@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from r1kit.addresses import without_secrets, word_without_secrets
+from r1kit.config import ConfigError
 from r1kit.files import hash_file, hash_text
+from r1kit.model.sources import hash_folder, model_hash
 from r1kit.records import Identity, StageRecord
 from r1kit.runtime import RuntimeConfig
 from r1kit.user_code import code_file
@@ -134,8 +136,8 @@ def _names(value: Any) -> Iterator[str]:
 
 
 def _hash_named(name: str) -> str | None:
-    """The hash of the file that a text names (a file, a model's folder, or the file of ``my.py:name`` or
-    ``module:name``); None if it names none."""
+    """The hash of the file that a text names (a file, a model's folder, a model of the hub that is here, or
+    the file of ``my.py:name`` or ``module:name``); None if it names none."""
     if name.startswith("@") or not name or len(name) > 4096 or "\0" in name or "\n" in name:
         return None
     path = code_file(name) if ":" in name else Path(name).expanduser()
@@ -144,8 +146,9 @@ def _hash_named(name: str) -> str | None:
     if path.is_file():
         return hash_file(path)
     if (path / "config.json").is_file():
-        files = sorted(file for file in path.rglob("*") if file.is_file())
-        return hash_text("".join(f"{file.relative_to(path)} {hash_file(file)}\n" for file in files))
+        return hash_folder(path)
+    with contextlib.suppress(ConfigError):  # a folder of several GGUF files names no model
+        return model_hash(name)
     return None
 
 

@@ -36,6 +36,7 @@ from r1kit.model import compile_kernels, fused
 from r1kit.model.compile_kernels import SharedKernels
 from r1kit.model.decoder import LanguageModel
 from r1kit.model.fingerprint import Fingerprint
+from r1kit.model.foreign import ForeignModel
 from r1kit.model.huggingface import load_pretrained, save_pretrained
 from r1kit.runtime.runtime import RuntimeConfig
 from r1kit.sandbox.kernel import die_with_parent
@@ -208,6 +209,8 @@ def with_scalar_head(model: LanguageModel) -> LanguageModel:
     """The model with one more output per position, a number; unchanged if it has that already."""
     if model.config.scalar_head:
         return model
+    if isinstance(model, ForeignModel):
+        return model.with_scalar_head()
     widened = LanguageModel(model.config.model_copy(update={"scalar_head": True})).to(model.device)
     widened.load_state_dict(model.state_dict(), strict=False)
     return widened

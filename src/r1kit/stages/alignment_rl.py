@@ -22,7 +22,7 @@ from r1kit.records import read_json
 from r1kit.rewards import WeightedReward, load_rewards
 from r1kit.rewards.annotators import load_scorer
 from r1kit.stages.hacking_watch import FEWEST_WATCHED, HackingWatch
-from r1kit.stages.models import PromptStyle, model_of
+from r1kit.stages.models import PromptStyle
 from r1kit.stages.recipe_names import RewardSpec, TaskSpec
 from r1kit.stages.results import report
 from r1kit.stages.rl import plan_of, reinforce
@@ -133,7 +133,7 @@ class AlignmentRL(Stage):
         problems, changes = self._mixture(load_tasks(self.tasks), prompts)
         reinforce(
             ctx,
-            model_of(ctx.path(self.init)),
+            ctx.model(self.init),
             self.talk,
             self.grpo,
             self.learner,

@@ -24,7 +24,7 @@ from r1kit.data.sources import write_jsonl
 from r1kit.model.huggingface import read_config
 from r1kit.seeds import derive_seed
 from r1kit.stages.general import GeneralSpec, general_rows, general_tasks
-from r1kit.stages.models import PromptStyle, fits, model_of, prompt_style_of
+from r1kit.stages.models import PromptStyle, fits, prompt_style_of
 from r1kit.stages.recipe_names import RequiredTasks, log_tasks
 from r1kit.stages.sampling import Endpoint, ask_endpoint, correct, harvest, train_problems
 from r1kit.stages.sft import finetune_on
@@ -107,7 +107,7 @@ class ColdStart(Stage):
 
     def _harvest(self, ctx: Context, source: str, tasks: Tasks) -> list[Rollout]:
         """Correct rollouts of the source model, at most one per problem."""
-        model = model_of(ctx.path(source))
+        model = ctx.model(source)
         chat, engine = prompt_style_of(model, self.talk).chat(model), ctx.runtime.engine(model)
         count = self.problems // len(self.rollouts_from)
         keep = fits(chat, read_config(model).max_positions - self.max_tokens)
@@ -173,7 +173,7 @@ def _replies_of_model(
 ) -> list[str]:
     """What a model of the run replies to each request, without its thinking; empty for a request that is too
     long for it, or a reply that was cut off."""
-    model = model_of(ctx.path(config.model))
+    model = ctx.model(config.model)
     chat, engine = prompt_style_of(model, PromptStyle()).chat(model), ctx.runtime.engine(model)
     keep = fits(chat, read_config(model).max_positions - config.max_tokens)
     # Two sources may have solved the same problem, so requests are numbered.

@@ -22,7 +22,7 @@ from r1kit.log import Log
 from r1kit.seeds import derive_seed
 from r1kit.stages.general import GeneralSpec, general_tasks
 from r1kit.stages.kept import is_kept, keep
-from r1kit.stages.models import PromptStyle, fits, longest_prompt, model_of, sampling_style
+from r1kit.stages.models import PromptStyle, fits, longest_prompt, sampling_style
 from r1kit.stages.recipe_names import TaskSpec, log_tasks
 from r1kit.stages.results import finish
 from r1kit.stages.rl import training_problems
@@ -79,7 +79,7 @@ class Distill(Stage):
         if self.on_policy is None:
             self._finetune(ctx, ctx)
             return
-        distillation.require_comparable(model_of(ctx.path(self.student)), model_of(ctx.path(self.teacher)))
+        distillation.require_comparable(ctx.model(self.student), ctx.model(self.teacher))
         first = replace(ctx, out=ctx.out / "sft")
         if not ((first.out / "model").is_dir() and is_kept(ctx, "sft")):
             self._forget_on_policy(ctx)
@@ -107,7 +107,7 @@ class Distill(Stage):
     def _answers(self, ctx: Context) -> list[tuple[Prompt, str]]:
         """The teacher's texts that the student learns from, (prompt, response) each, which are also written
         to data.jsonl."""
-        model = model_of(ctx.path(self.teacher))
+        model = ctx.model(self.teacher)
         chat, engine = sampling_style(model, self.talk).chat(model), ctx.runtime.engine(model)
         sampling = Sampling(self.samples, self.temperature, max_tokens=self.max_tokens)
         tasks, general = load_tasks(self.tasks), general_tasks(ctx, self.general)
@@ -137,7 +137,7 @@ class Distill(Stage):
 
     def _on_policy(self, ctx: Context, config: OnPolicyConfig, sft: Path) -> None:
         """Continue from the fine-tuned student in ``sft``."""
-        folders = sft / "model", model_of(ctx.path(self.teacher))
+        folders = sft / "model", ctx.model(self.teacher)
         student, teacher = (ctx.runtime.learner(folder, self.learner) for folder in folders)
         policy = Policy(student, ctx.runtime.engine_of(student), self.talk.chat(folders[0]))
         limit = longest_prompt(config.max_tokens, *folders, context=self.learner.context)

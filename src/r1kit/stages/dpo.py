@@ -12,7 +12,7 @@ from r1kit.chat import Chat
 from r1kit.config import InputError
 from r1kit.data.sources import column, read_jsonl
 from r1kit.seeds import derive_seed
-from r1kit.stages.models import PromptStyle, model_of
+from r1kit.stages.models import PromptStyle
 from r1kit.stages.results import finish
 from r1kit.stages.sft import training_row
 from r1kit.stages.stage import Context, Stage, file_errors
@@ -42,7 +42,7 @@ class DPO(Stage):
             yield from file_errors((key,), file, ("prompt", "chosen", "rejected"))
 
     def run(self, ctx: Context) -> None:
-        model = model_of(ctx.path(self.init))
+        model = ctx.model(self.init)
         chat, learner = self.talk.chat(model), ctx.runtime.learner(model, self.learner)
         pairs = self._pairs(ctx, chat, ctx.path(self.pairs))
         held_out = self._pairs(ctx, chat, ctx.path(self.held_out)) if self.held_out else []

@@ -21,7 +21,7 @@ from r1kit.log import prompt_text
 from r1kit.rewards import WeightedReward, load_rewards
 from r1kit.seeds import derive_seed
 from r1kit.stages.model_figures import Groups, summarise, summarise_general
-from r1kit.stages.models import PromptStyle, model_of, prompt_style_of
+from r1kit.stages.models import PromptStyle, prompt_style_of
 from r1kit.stages.recipe_names import RewardSpec, TaskSpec, log_tasks
 from r1kit.stages.sampling import sample
 from r1kit.stages.stage import Context, Stage
@@ -121,7 +121,7 @@ class Evaluate(Stage):
         found: dict[str, ModelFigures] = {}
         shown: dict[str, list[Rollout]] = {}
         for number, (name, reference) in enumerate(self.models.items()):
-            model = model_of(ctx.path(reference))
+            model = ctx.model(reference)
             engine = ctx.runtime.engine(model)
             chat = prompt_style_of(model, self.talk).chat(model)
             found[name], groups = self.measure(engine, chat, held_out, direct=name in self.direct)

@@ -14,7 +14,7 @@ from r1kit.jsonl import SUFFIXES, BadRows
 from r1kit.rewards.annotators import check_annotator, check_labeller
 from r1kit.rewards.pair_judge import Ask
 from r1kit.seeds import derive_seed
-from r1kit.stages.models import PromptStyle, model_of, prompt_style_of
+from r1kit.stages.models import PromptStyle, prompt_style_of
 from r1kit.stages.sampling import sample
 from r1kit.stages.stage import Context
 from r1kit.types import Labelled, Preference, Problem, Sampling
@@ -137,7 +137,7 @@ def ask_models(ctx: Context, talk: PromptStyle, seed: int) -> Callable[[str, flo
     thinking is left out of its reply."""
 
     def open_model(reference: str, temperature: float, max_tokens: int) -> Ask:
-        model = model_of(ctx.path(reference))
+        model = ctx.model(reference)
         chat = prompt_style_of(model, talk).chat(model)
 
         def ask(questions: Sequence[str]) -> list[str | R1kitError]:

@@ -159,11 +159,6 @@ def keep_template(style: PromptStyle, model: Path) -> None:
         Tokenizer.load(model).with_template(_jinja(style.template), style.template).save(model)
 
 
-def model_of(folder: Path) -> Path:
-    """The Hugging Face directory of a reference: model/ in a stage's folder; any other directory itself."""
-    return folder / "model" if (folder / "model").is_dir() else folder
-
-
 def longest_prompt(max_tokens: int, *models: Path, context: int | None = None) -> int:
     """How many tokens a prompt may have, so that it and a completion fit the positions of all ``models`` and,
     where they are trained on, the learner's ``context``."""

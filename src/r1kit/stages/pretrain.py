@@ -23,7 +23,6 @@ from r1kit.model.decoder import LanguageModel
 from r1kit.model.huggingface import save_pretrained
 from r1kit.seeds import derive_seed
 from r1kit.stages.kept import is_kept, keep
-from r1kit.stages.models import model_of
 from r1kit.stages.recipe_names import TaskSpec, log_tasks
 from r1kit.stages.results import finish
 from r1kit.stages.stage import Context, Stage, StagePlan, file_errors
@@ -148,7 +147,7 @@ class Pretrain(Stage):
 
     def _tokenizer(self, ctx: Context, seed: int) -> Tokenizer:
         if isinstance(self.tokenizer, str):
-            return Tokenizer.load(model_of(ctx.path(self.tokenizer)))
+            return Tokenizer.load(ctx.model(self.tokenizer))
         kept = ctx.out / "tokenizer"
         if not is_kept(ctx, "tokenizer"):
             first = list(itertools.islice(self._documents(seed), _TOKENIZER_DOCUMENTS))

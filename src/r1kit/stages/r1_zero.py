@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import model_validator
 
 from r1kit.data.curriculum import require_correctness
-from r1kit.stages.models import PromptStyle, model_of
+from r1kit.stages.models import PromptStyle
 from r1kit.stages.recipe_names import RequiredTasks, RewardSpec, rules
 from r1kit.stages.rl import OwnAlgorithm, one_algorithm, plan_of, reinforce
 from r1kit.stages.stage import Context, Stage, StagePlan
@@ -54,7 +54,7 @@ class R1Zero(Stage):
 
     def run(self, ctx: Context) -> None:
         tasks, rewards = rules(self.rewards, self.tasks)
-        init = model_of(ctx.path(self.init))
+        init = ctx.model(self.init)
         reinforce(ctx, init, self.talk, self.algorithm, self.learner, tasks, rewards)
 
     def plan(self) -> StagePlan:

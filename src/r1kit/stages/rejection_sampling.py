@@ -17,7 +17,7 @@ from r1kit.data.curation import why_unreadable
 from r1kit.data.sources import write_jsonl
 from r1kit.seeds import derive_seed
 from r1kit.stages.general import GeneralSpec, general_rows, general_tasks
-from r1kit.stages.models import PromptStyle, fits, longest_prompt, model_of, sampling_style
+from r1kit.stages.models import PromptStyle, fits, longest_prompt, sampling_style
 from r1kit.stages.recipe_names import RequiredTasks, log_tasks
 from r1kit.stages.results import report
 from r1kit.stages.sampling import correct, harvest, train_problems
@@ -47,7 +47,7 @@ class RejectionSampling(Stage):
     talk: PromptStyle = PromptStyle()
 
     def run(self, ctx: Context) -> None:
-        model = model_of(ctx.path(self.init))
+        model = ctx.model(self.init)
         chat, engine = sampling_style(model, self.talk).chat(model), ctx.runtime.engine(model)
         tasks, general = load_tasks(self.tasks), general_tasks(ctx, self.general)
         log_tasks(ctx, {**tasks, **general})

@@ -20,7 +20,7 @@ from r1kit.jsonl import write_jsonl
 from r1kit.rewards.annotators import Annotator, load_annotator, load_labeller
 from r1kit.seeds import derive_seed
 from r1kit.stages.judgements import PreferenceSource, SafetySource, ask_models, read_labels, read_pairs
-from r1kit.stages.models import PromptStyle, model_of
+from r1kit.stages.models import PromptStyle
 from r1kit.stages.recipe_names import TaskSpec, log_tasks
 from r1kit.stages.results import report
 from r1kit.stages.sampling import sample
@@ -103,7 +103,7 @@ class RewardModels(Stage):
                 yield from (((key, *path), error) for path, error in source.input_errors())
 
     def run(self, ctx: Context) -> None:
-        chat = self.talk.chat(model_of(ctx.path(self.init)))
+        chat = self.talk.chat(ctx.model(self.init))
         judged = any(source is not None and source.annotator for source in (self.preferences, self.safety))
         answers = {name: self._answers(ctx, chat, name) for name in PAIRS} if judged else {}
         facts: Metrics = {}
@@ -121,7 +121,7 @@ class RewardModels(Stage):
         tasks = load_tasks(self.prompts)
         if name == "train":
             log_tasks(ctx, tasks)
-        engine = ctx.runtime.engine(model_of(ctx.path(self.init)))
+        engine = ctx.runtime.engine(ctx.model(self.init))
         groups = sample(
             engine,
             chat,
@@ -225,9 +225,7 @@ class RewardModels(Stage):
         self, ctx: Context, chat: Chat, name: str, train: Train[Judgement], judgements: list[Judgement]
     ) -> LearnerProtocol:
         """A copy of ``init`` with a scalar head, trained on ``judgements``; its steps are logged."""
-        learner: LearnerProtocol = ctx.runtime.learner(
-            model_of(ctx.path(self.init)), self.learner, scalar_head=True
-        )
+        learner: LearnerProtocol = ctx.runtime.learner(ctx.model(self.init), self.learner, scalar_head=True)
         how = RewardTraining(self.learner.context, self.batch, self.epochs, derive_seed(ctx.seed, name))
         history, log = train(learner, chat, judgements, how), ctx.log.part(name)
         for step, metrics in enumerate(history):

@@ -13,7 +13,7 @@ from r1kit.config import InputError, R1kitError
 from r1kit.data.sources import BadRows, Turns, pairs, read_pairs
 from r1kit.jsonl import first_error
 from r1kit.seeds import derive_seed
-from r1kit.stages.models import PromptStyle, model_of
+from r1kit.stages.models import PromptStyle
 from r1kit.stages.results import finish
 from r1kit.stages.stage import Context, Stage
 from r1kit.train.learner import LearnerConfig
@@ -67,7 +67,7 @@ def finetune_on(
 ) -> None:
     """Train ``init`` on (prompt, response) texts and export it to ctx.out/model. Raises R1kitError where
     there is nothing to train on, unless ``allow_empty``."""
-    model = model_of(ctx.path(init))
+    model = ctx.model(init)
     chat = talk.chat(model)
     rows = [training_row(chat, prompt, response) for prompt, response in written]
     kept = [row for row in rows if len(row.token_ids) <= learner_config.context + 1]

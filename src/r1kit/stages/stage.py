@@ -16,6 +16,7 @@ from pydantic import field_validator, model_validator
 from r1kit.config import Config, ConfigError, InputError, KeyPath, Unloaded
 from r1kit.jsonl import BadRows, column, first_error
 from r1kit.log import Log
+from r1kit.model.sources import resolve_model
 from r1kit.runtime import Runtime
 from r1kit.user_code import Shape
 
@@ -59,6 +60,12 @@ class Context:
             )
             raise ConfigError(f"{reference!r}: stage {stage!r} wrote no {inner!r}; it wrote: {there}")
         return path
+
+    def model(self, reference: str) -> Path:
+        """The Hugging Face folder of a model: "@stage", a folder, a GGUF file or a model of the hub
+        (model/sources.py). Raises ConfigError where there is none."""
+        folder = self.path(reference) if reference.startswith("@") else resolve_model(reference)
+        return folder / "model" if (folder / "model").is_dir() else folder
 
 
 @dataclass(frozen=True, slots=True)

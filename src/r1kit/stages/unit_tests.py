@@ -18,7 +18,7 @@ from r1kit.config import InputError, R1kitError
 from r1kit.jsonl import read_jsonl, write_jsonl
 from r1kit.sandbox import results_of, run_programs
 from r1kit.seeds import derive_seed
-from r1kit.stages.models import PromptStyle, model_of, sampling_style
+from r1kit.stages.models import PromptStyle, sampling_style
 from r1kit.stages.results import report
 from r1kit.stages.sampling import Endpoint, ask_endpoint, harvest
 from r1kit.stages.stage import Context, Stage, file_errors
@@ -127,7 +127,7 @@ class UnitTests(Stage):
             questions = [(text, number) for text in requests for number in range(samples)]
             replies = ask_endpoint(ctx, kind, endpoint, questions)
             return [replies[place * samples : (place + 1) * samples] for place in range(len(requests))]
-        model = model_of(ctx.path(self.init))
+        model = ctx.model(self.init)
         engine = ctx.runtime.engine(model)
         problems = [
             Problem(f"{kind}-{number}", "unit_tests", text, None) for number, text in enumerate(requests)

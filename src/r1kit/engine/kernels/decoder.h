@@ -254,12 +254,13 @@ class Decoder {
     }
 
     void feed_forward(const Layer<N>& layer) {
-        const int F = layer.dense.down.inputs;
-        float* hidden = hidden_.at_least(size_t(rows_) * 2 * F);
-        product(normed_.data(), s_.width, rows_, layer.dense.in, hidden, 2 * F, false, s_.threads, &ahead);
-        Cell* active = active_.at_least(size_t(rows_) * F);
-        for (int r = 0; r < rows_; r++) activate<N>(hidden + size_t(r) * 2 * F, F, 1.0f, active + size_t(r) * F);
-        product(active, F, rows_, layer.dense.down, x_, s_.width, true, s_.threads, &ahead);
+        if (const int F = layer.dense.down.inputs) {
+            float* hidden = hidden_.at_least(size_t(rows_) * 2 * F);
+            product(normed_.data(), s_.width, rows_, layer.dense.in, hidden, 2 * F, false, s_.threads, &ahead);
+            Cell* active = active_.at_least(size_t(rows_) * F);
+            for (int r = 0; r < rows_; r++) activate<N>(hidden + size_t(r) * 2 * F, F, 1.0f, active + size_t(r) * F);
+            product(active, F, rows_, layer.dense.down, x_, s_.width, true, s_.threads, &ahead);
+        }
         if (layer.experts.empty()) return;
         float* seen = routed_.at_least(size_t(rows_) * s_.width);
         const size_t count = size_t(rows_) * s_.width;

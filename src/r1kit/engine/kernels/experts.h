@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 
 #include "network.h"
 
@@ -22,8 +23,9 @@ inline float dot_product(const float* a, const float* b, int count) {
     return _mm512_reduce_add_ps(sum);
 }
 
-// Close all groups of experts but those whose two best sum highest (DeepSeek-V3 section 2.1.2, released code).
-inline void limit_groups(float* biased, int experts, int groups, int kept) {
+// Close all groups of experts but those whose two best sum highest (DeepSeek-V3 section 2.1.2, released code), or, with
+// ``single``, whose best is highest (DeepSeek-V2).
+inline void limit_groups(float* biased, int experts, int groups, int kept, bool single) {
     const int size = experts / groups;
     std::vector<std::pair<float, int>> ranks;
     for (int g = 0; g < groups; g++) {
@@ -32,10 +34,18 @@ inline void limit_groups(float* biased, int experts, int groups, int kept) {
             if (biased[e] > best) second = best, best = biased[e];
             else second = std::max(second, biased[e]);
         }
-        ranks.emplace_back(-(best + second), g);
+        ranks.emplace_back(single ? -best : -(best + second), g);
     }
     std::sort(ranks.begin(), ranks.end());
     for (int i = kept; i < groups; i++) std::fill_n(biased + ranks[i].second * size, size, -INFINITY);
+}
+
+// exp(x - max x) / sum, in place.
+inline void softmax(float* x, int count) {
+    const float most = *std::max_element(x, x + count);
+    float sum = 0;
+    for (int i = 0; i < count; i++) sum += x[i] = std::exp(x[i] - most);
+    for (int i = 0; i < count; i++) x[i] /= sum;
 }
 
 // ``x``: rows of float32 numbers as the experts see them.
@@ -47,9 +57,10 @@ void route(const Shape& s, const Layer<N>& layer, const float* x, int rows, Rout
     std::vector<int> order(s.experts);
     for (int r = 0; r < rows; r++) {
         for (int e = 0; e < s.experts; e++) scores[e] = dot_product(x + size_t(r) * s.width, layer.gate.data() + size_t(e) * s.width, s.width);
-        for (int e = 0; e < s.experts; e += LANES) _mm512_storeu_ps(&scores[e], sigmoid(_mm512_loadu_ps(&scores[e])));
-        for (int e = 0; e < s.experts; e++) biased[e] = scores[e] + layer.gate_bias[e], order[e] = e;
-        if (s.groups_kept < s.groups) limit_groups(biased.data(), s.experts, s.groups, s.groups_kept);
+        if (s.softmax_gates) softmax(scores.data(), s.experts);
+        else for (int e = 0; e < s.experts; e += LANES) _mm512_storeu_ps(&scores[e], sigmoid(_mm512_loadu_ps(&scores[e])));
+        for (int e = 0; e < s.experts; e++) biased[e] = scores[e] + (layer.gate_bias.empty() ? 0.0f : layer.gate_bias[e]), order[e] = e;
+        if (s.groups_kept < s.groups) limit_groups(biased.data(), s.experts, s.groups, s.groups_kept, s.softmax_gates);
         std::partial_sort(order.begin(), order.begin() + A, order.end(),
                           [&](int a, int b) { return biased[a] > biased[b] || (biased[a] == biased[b] && a < b); });
         std::sort(order.begin(), order.begin() + A);

@@ -12,7 +12,7 @@ namespace r1 {
 struct Shape {
     int32_t latent, vocabulary, width, layers, heads, kv_heads, head_dim, ffn_width;
     int32_t q_rank, kv_rank, nope_dim, rope_dim, v_dim;
-    int32_t dense_layers, experts, active_experts, shared_width, expert_width, groups, groups_kept, normalise_gates;
+    int32_t dense_layers, experts, active_experts, shared_width, expert_width, groups, groups_kept, normalise_gates, softmax_gates;
     int32_t head_norms, threads;
     float norm_eps, latent_eps, scale, route_scale;
 };
@@ -29,7 +29,7 @@ struct Layer {
     Matrix<N> qkv, out;            // grouped: q, k, v; latent: q (or its compression), then latent and rotated key
     Matrix<N> q_up;                // latent with q_rank
     std::vector<std::unique_ptr<Matrix<N>>> key_up, value_up;  // latent, by head: query into latent, latent into value
-    FeedForward<N> dense;          // or the shared experts
+    FeedForward<N> dense;          // or the shared experts; width 0 without any
     std::vector<float> gate, gate_bias;  // [E, D] float32, [E]
     std::vector<std::unique_ptr<FeedForward<N>>> experts;
 };
@@ -46,7 +46,7 @@ class Network {
 
     explicit Network(const Shape& s) : shape(s), layers(s.layers) {
         head.shape(s.vocabulary, s.width);
-        for (int i = 0; i < s.layers; i++) build(layers[i], s.latent && i >= s.dense_layers);
+        for (int i = 0; i < s.layers; i++) build(layers[i], i >= s.dense_layers);
     }
 
     int rotated() const { return (shape.latent ? shape.rope_dim : shape.head_dim) / 2; }

@@ -1,4 +1,7 @@
-"""Export a finished model: its Hugging Face folder with a card that says how it was made and measured."""
+"""Export a finished model: its Hugging Face folder with a card that says how it was made and measured.
+
+The folder says the same in r1kit.json, for programs: with it, `r1kit chat` and `r1kit eval` ask the model as
+it was trained, and a run that starts from it names it, its base model and their licences in its exports."""
 
 import json
 import shutil
@@ -8,18 +11,28 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
+from r1kit.commands.prompt_card import asked_of, chat_template_of, prompt_section, writes_prompt
 from r1kit.config import ConfigError
 from r1kit.figures import BY_NAME
 from r1kit.files import temporary_name
-from r1kit.marks import mark_damages
+from r1kit.marks import mark_damages, mark_files
+from r1kit.model.ancestry import licence_of, name_of
+from r1kit.model.conversion import DTYPES, convert
+from r1kit.recipe.inputs import MODEL_KEYS, texts
 from r1kit.records import (
+    NOTES,
+    Ancestor,
     DamageError,
     FinishedStage,
+    ModelNotes,
     check_model,
     find_stage_with_model,
     finished_stages,
+    prompt_settings,
     read_json,
-    write_exported,
+    read_notes,
+    stage_folder,
+    write_notes,
 )
 from r1kit.report.run import (
     Measured,
@@ -29,25 +42,34 @@ from r1kit.report.run import (
     require_read_files,
 )
 from r1kit.runs.verify import link_damages, raise_damages
+from r1kit.stages.models import PromptStyle
 from r1kit.terminal import printable
 
 
-def export_model(run_dir: Path, stage: str | None, to: Path) -> Path:
-    """Copy a stage's model to the new folder ``to``, with a list of hashes, and write its README.md there.
+def export_model(run_dir: Path, stage: str | None, to: Path, dtype: str | None = None) -> Path:
+    """Copy a stage's model to the new folder ``to``, with its notes (r1kit.json) and hashes, and write its
+    README.md there. ``dtype``, a key of DTYPES, rounds the weights; without it they are copied as they are.
 
     Raises ConfigError where the run or the stage has no finished model, or where ``to`` already holds
     something, and DamageError where the model, or what the card reads, is not as r1kit wrote it."""
     if not run_dir.is_dir():
         raise ConfigError(f"{run_dir}: no such folder")
+    if dtype is not None and dtype not in DTYPES:
+        raise ConfigError(f"--dtype {dtype}: not a type that is written; choose {', '.join(DTYPES)}")
     chosen = find_stage_with_model(run_dir, stage)
     check_model(chosen.model)
-    card = model_card(run_dir, chosen)
+    lineage = _lineage(run_dir, chosen)
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise ConfigError(f"{to} already holds something: name a new folder")
     partial = temporary_name(to)
     try:
         _copy(chosen, partial)
-        write_exported(partial)
+        if dtype is not None:
+            convert(partial, DTYPES[dtype])
+        notes = _notes(run_dir, chosen, lineage)
+        notes = notes.model_copy(update={"talk": _with_template(partial, notes.talk)})
+        card = model_card(run_dir, chosen, notes, partial)
+        write_notes(partial, notes.model_copy(update={"files": mark_files(partial, (NOTES,))}))
         (partial / "README.md").write_text(printable(card), encoding="utf-8")
         if to.exists():
             to.rmdir()
@@ -55,6 +77,9 @@ def export_model(run_dir: Path, stage: str | None, to: Path) -> Path:
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise ConfigError(f"{to} cannot be written: {error.strerror or error}") from None
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     return to
 
 
@@ -71,14 +96,77 @@ def _copy(stage: FinishedStage, to: Path) -> None:
         raise DamageError("\n".join([*found, "The copy failed: repair the disk, then export again."]))
 
 
-def model_card(run_dir: Path, stage: FinishedStage) -> str:
-    """The card: header, lineage, recipe, evaluation with its protocol, command, versions, limits."""
+def _notes(run_dir: Path, stage: FinishedStage, lineage: Sequence[FinishedStage]) -> ModelNotes:
+    """What the exported folder says of itself: the model's own notes, with all that it was made from."""
+    own = read_notes(stage.model) or ModelNotes()
+    ancestors = list(own.lineage)
+    for made in lineage:
+        ancestors += _models_read(made)
+        digest = stage_folder(run_dir, made.name).record_hash() or ""
+        ancestors.append(Ancestor(name=made.name, kind=made.kind, sha256=digest))
+    unique: dict[tuple[str, str], Ancestor] = {}
+    for ancestor in ancestors:
+        unique.setdefault((ancestor.kind, ancestor.sha256), ancestor)
+    return own.model_copy(
+        update={
+            "talk": prompt_settings(stage.model),
+            "lineage": tuple(unique.values()),
+            "files": {},
+        }
+    )
+
+
+def _models_read(stage: FinishedStage) -> list[Ancestor]:
+    """The models from elsewhere that a stage's configuration names: weights that it began with, teachers."""
+    found = []
+    for path, text in texts(stage.record.config, ()):
+        digest = stage.record.files.get(text)
+        if digest is not None and set(MODEL_KEYS) & set(map(str, path)):
+            folder = Path(text).expanduser()
+            is_there = folder.is_dir()
+            name, licence = (name_of(folder), licence_of(folder)) if is_there else (folder.name, None)
+            found.append(Ancestor(name=name, kind="model", sha256=digest, license=licence))
+    return found
+
+
+def _with_template(folder: Path, talk: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Give the exported folder the chat template with which the model was trained; return the prompt settings
+    that fit it. A template's file of the recipe becomes the folder's own, and where r1kit wrote the prompts
+    without the folder's template, that writes them for a single question too."""
+    if talk is None or not (folder / "tokenizer.json").is_file():
+        return talk
+    if str(talk.get("template")).endswith(".jinja"):
+        shutil.copyfile(Path(talk["template"]).expanduser(), folder / "chat_template.jinja")
+        _drop_inline_template(folder)
+        return {**talk, "template": "model"}
+    chat = PromptStyle.parse(talk, f"{folder}: talk").chat(folder)
+    asked = asked_of(chat)
+    if chat.template != "model" and asked.is_exact and not writes_prompt(chat, asked):
+        text = chat_template_of(asked, chat.tokenizer.chat_template)
+        (folder / "chat_template.jinja").write_text(text, encoding="utf-8")
+        _drop_inline_template(folder)
+    return {**talk, "template": chat.template}
+
+
+def _drop_inline_template(folder: Path) -> None:
+    """Take the chat template out of tokenizer_config.json, where older readers look; the file counts."""
+    path = folder / "tokenizer_config.json"
+    settings = read_json(path)
+    if "chat_template" in settings:
+        settings["chat_template"] = (folder / "chat_template.jinja").read_text(encoding="utf-8")
+        path.write_text(json.dumps(settings, ensure_ascii=False, indent=1), encoding="utf-8")
+
+
+def model_card(run_dir: Path, stage: FinishedStage, notes: ModelNotes, folder: Path) -> str:
+    """The card: header, prompt, lineage, recipe, evaluation with its protocol, command, versions, limits.
+    ``folder``: where the model has been copied to."""
     lineage = _lineage(run_dir, stage)
     environment = read_environment(run_dir)
     sections = [
-        _header(stage),
+        _header(stage, notes),
         f"# {run_dir.name}: {stage.name}\n\nMade by r1kit: the DeepSeek-R1 recipe, stage `{stage.kind}`.",
-        "## Lineage\n\n" + " → ".join(f"`{ancestor.name}`" for ancestor in lineage),
+        "## Prompt\n\n" + _prompt(stage, notes, folder),
+        "## Lineage\n\n" + _lineage_table(notes),
         "## Recipe\n\n" + _recipe_table(lineage),
         "## Evaluation\n\n" + _evaluation(run_dir, stage),
         f"## Command\n\n```\n{environment.get('command', 'unknown')}\n```",
@@ -91,14 +179,40 @@ def model_card(run_dir: Path, stage: FinishedStage) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def _header(stage: FinishedStage) -> str:
+def _header(stage: FinishedStage, notes: ModelNotes) -> str:
     family = read_json(stage.model / "config.json").get("model_type", "deepseek_v3")
+    origin = {"license": notes.license, "base_model": notes.base_model}
     header = {
+        **{key: value for key, value in origin.items() if value is not None},
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
         "tags": ["r1kit", "reasoning", stage.kind, family],
     }
-    return f"---\n{yaml.safe_dump(header, sort_keys=False).strip()}\n---"
+    return f"---\n{yaml.safe_dump(header, sort_keys=False, allow_unicode=True).strip()}\n---"
+
+
+def _prompt(stage: FinishedStage, notes: ModelNotes, folder: Path) -> str:
+    if notes.talk is None or not (folder / "tokenizer.json").is_file():
+        return "Its stage wrote no prompts: it continues a text."
+    return prompt_section(folder, notes.talk, stage.record.config)
+
+
+def _lineage_table(notes: ModelNotes) -> str:
+    """All that the model was made from, in words and as a table."""
+    models = [ancestor for ancestor in notes.lineage if ancestor.kind == "model"]
+    chain = " → ".join(f"`{ancestor.name}`" for ancestor in notes.lineage)
+    if notes.base_model is not None:
+        origin = (
+            f"Its weights began as `{notes.base_model}`, under the licence {notes.license or '(not stated)'}."
+        )
+    else:
+        origin = "" if models else "Trained from random weights."
+    rows = [
+        (f"`{ancestor.name}`", ancestor.kind, ancestor.license or "", f"`{ancestor.sha256}`")
+        for ancestor in notes.lineage
+    ]
+    table = _table(("made from", "kind", "licence", "SHA-256"), rows)
+    return "\n\n".join(part for part in (origin, chain, table) if part)
 
 
 def _stale_prediction(stage: FinishedStage) -> str:

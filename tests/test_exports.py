@@ -51,17 +51,19 @@ ANSWER = "<think>1+2=3</think>3"
 # The turn of another model: it ends with a second end token, where the tokenizer's own is r1kit's.
 TURNS = (
     "{% for m in messages %}<" + "{{ m['role'] }}>{{ m['content'] }}<｜▁pad▁｜>"
-    "{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}\n"
 )
 CARD = "---\nlicense: apache-2.0\nbase_model: someone/else\n---\n# A base\n"
 MOST = 40
 
 
-def base(folder: Path, family: str = "llama", dtype: torch.dtype = torch.float32) -> Path:
+def base(
+    folder: Path, family: str = "llama", dtype: torch.dtype = torch.float32, template: str = TURNS
+) -> Path:
     """A small checkpoint from elsewhere: two end tokens, a chat template and a licence of its own."""
     save_pretrained(LanguageModel(FAMILIES[family], seed=3), folder, dtype=dtype)
     own = tokenizer()
-    Tokenizer(own.backend, own.names, {"default": TURNS}, [own.pad_id]).save(folder)
+    Tokenizer(own.backend, own.names, {"default": template}, [own.pad_id]).save(folder)
     change(folder / "generation_config.json", temperature=0.6, do_sample=True, repetition_penalty=1.3)
     (folder / "README.md").write_text(CARD)
     (folder / "LICENSE").write_text("Apache License\nVersion 2.0, January 2004\n")
@@ -173,7 +175,7 @@ def test_an_exported_model_gives_the_same_text_in_transformers_and_stops_where_r
 def test_a_message_is_asked_as_in_training_by_the_exported_chat_template(
     talk: dict[str, Any], tmp_path: Path
 ) -> None:
-    run_dir = finetuned(tmp_path, base(tmp_path / "base"), talk, updates=1)
+    run_dir = finetuned(tmp_path, base(tmp_path / "base", template=f"\n{TURNS}"), talk, updates=1)
     folder = export_model(run_dir, None, tmp_path / "given")
     theirs = AutoTokenizer.from_pretrained(folder)
     for question in (QUESTION, 'Two lines:\n"a" \\ b {{ c }} 七'):
@@ -194,7 +196,11 @@ def test_a_message_is_asked_as_in_training_by_the_exported_chat_template(
     # A conversation is left to the template that the base has.
     turns = [*messages, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
     text = theirs.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
-    assert text.endswith("<assistant>b<｜▁pad▁｜><user>c<｜▁pad▁｜><assistant>")
+    plain = AutoTokenizer.from_pretrained(tmp_path / "base")
+    assert text == plain.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+    assert text.startswith("\n<user>") and text.endswith(
+        "<assistant>b<｜▁pad▁｜><user>c<｜▁pad▁｜><assistant>"
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])

@@ -83,15 +83,15 @@ def export_model(run_dir: Path, stage: str | None, to: Path, dtype: str | None =
     return to
 
 
-def _copy(stage: FinishedStage, to: Path) -> None:
-    """Copy the files of the stage's model that the stage wrote. Raises DamageError where a copy is not what
+def _copy(stage: FinishedStage, to: Path, part: str = "model") -> None:
+    """Copy the files that the stage wrote in a folder of its own. Raises DamageError where a copy is not what
     was written."""
-    prefix = f"{stage.model.name}/"
+    prefix = f"{part}/"
     outputs = stage.record.outputs.items()
     marks = {name.removeprefix(prefix): mark for name, mark in outputs if name.startswith(prefix)}
     for name in marks:
         (to / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(stage.model / name, to / name)
+        shutil.copy(stage.folder / part / name, to / name)
     if found := list(mark_damages(to, marks, "the stage")):
         raise DamageError("\n".join([*found, "The copy failed: repair the disk, then export again."]))
 
@@ -137,19 +137,19 @@ def _with_template(folder: Path, talk: dict[str, Any] | None) -> dict[str, Any] 
         return talk
     if str(talk.get("template")).endswith(".jinja"):
         shutil.copyfile(Path(talk["template"]).expanduser(), folder / "chat_template.jinja")
-        _drop_inline_template(folder)
+        _repeat_template(folder)
         return {**talk, "template": "model"}
     chat = PromptStyle.parse(talk, f"{folder}: talk").chat(folder)
     asked = asked_of(chat)
     if chat.template != "model" and asked.is_exact and not writes_prompt(chat, asked):
         text = chat_template_of(asked, chat.tokenizer.chat_template)
         (folder / "chat_template.jinja").write_text(text, encoding="utf-8")
-        _drop_inline_template(folder)
+        _repeat_template(folder)
     return {**talk, "template": chat.template}
 
 
-def _drop_inline_template(folder: Path) -> None:
-    """Take the chat template out of tokenizer_config.json, where older readers look; the file counts."""
+def _repeat_template(folder: Path) -> None:
+    """Write the folder's chat template into tokenizer_config.json too, where older readers look."""
     path = folder / "tokenizer_config.json"
     settings = read_json(path)
     if "chat_template" in settings:

@@ -97,8 +97,10 @@ tokenizer = AutoTokenizer.from_pretrained(folder)
 model = AutoModelForCausalLM.from_pretrained(folder)
 
 question = "{_PROBES[0]}"
+before = {asked.before!r}
+after = {asked.after!r}
 opening = {asked.opening!r}
-texts = [{asked.before!r} + question + {asked.after!r}, opening]
+texts = [before + question + after, opening]
 ids = [index for text in texts for index in tokenizer(text, add_special_tokens=False)["input_ids"]]
 prompt = torch.tensor([ids])
 output = model.generate(
@@ -113,10 +115,12 @@ def chat_template_of(asked: Asked, otherwise: str | None) -> str:
     """A Jinja template that writes r1kit's prompt for one question; every other conversation is left to the
     template that the tokenizer has."""
     texts = [json.dumps(text, ensure_ascii=False) for text in (asked.before, asked.after + asked.opening)]
+    # Jinja drops the newline at a template's end and, as transformers sets it, the one after a block.
+    own = (otherwise or "").removesuffix("\n")
     return (
-        "{%- if messages | length == 1 and messages[0]['role'] == 'user' and add_generation_prompt -%}"
+        "{% if messages | length == 1 and messages[0]['role'] == 'user' and add_generation_prompt %}"
         f"{{{{ {texts[0]} + messages[0]['content'] + {texts[1]} }}}}"
-        f"{{%- else -%}}{otherwise or ''}{{%- endif -%}}"
+        f"{{% else %}}{chr(10) if own.startswith(chr(10)) else ''}{own}{{% endif %}}"
     )
 
 

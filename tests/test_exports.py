@@ -504,3 +504,41 @@ def test_llama_cpp_converts_an_exported_model_with_its_end_tokens_and_template(t
     assert fields["tokenizer.ggml.eos_token_id"] == own.eos_id
     assert fields["tokenizer.ggml.bos_token_id"] == own.bos_id
     assert fields["tokenizer.chat_template"] == own.chat_template
+
+
+def test_a_stages_other_models_are_exported_by_the_folder_and_a_reward_model_as_what_it_is(
+    tmp_path: Path,
+) -> None:
+    """A stage that leaves a reward model in a folder of its own, as reward_models does."""
+    (tmp_path / "scorer.py").write_text(
+        "from typing import Literal\n"
+        "from r1kit.stages.stage import Stage\n"
+        "from r1kit.train.learner import LearnerConfig\n"
+        "class Scorer(Stage):\n"
+        "    stage: str = ''\n"
+        "    init: str\n"
+        "    def run(self, ctx):\n"
+        "        learner = ctx.runtime.learner(ctx.path(self.init), LearnerConfig(), scalar_head=True)\n"
+        "        ctx.runtime.export(learner, ctx.out / 'helpful')\n"
+    )
+    source = base(tmp_path / "base", dtype=torch.bfloat16)
+    recipe = {
+        "name": "made",
+        "out": str(tmp_path / "run"),
+        "runtime": {"processes": 1},
+        "stages": [{"stage": f"{tmp_path}/scorer.py:Scorer", "name": "judge", "init": str(source)}],
+    }
+    (tmp_path / "made.yaml").write_text(yaml.safe_dump(recipe))
+    layers = read_layers(tmp_path / "made.yaml")
+    run(build(layers), layers=layers)
+    with pytest.raises(ConfigError, match="no model 'model'; its models: judge/helpful"):
+        export_model(tmp_path / "run", "judge", tmp_path / "never")
+    folder = export_model(tmp_path / "run", "judge/helpful", tmp_path / "given")
+    card = (folder / "README.md").read_text()
+    assert "A reward model" in card and "pipeline_tag" not in card
+    notes = read_notes(folder)
+    assert notes is not None and (notes.base_model, notes.license) == ("base", "apache-2.0")
+    assert load_file(folder / "value_head.safetensors")["value_head.weight"].dtype == torch.float32
+    assert load_file(folder / "model.safetensors")["lm_head.weight"].dtype == torch.bfloat16
+    again = load_pretrained(folder)
+    assert again.value_head is not None

@@ -130,7 +130,7 @@ def device_error(name: str) -> str | None:
     except RuntimeError:
         return f"{name!r} is no device that PyTorch knows; write cpu, cuda or cuda:0"
     if device.type == "cuda":
-        if not torch.backends.cuda.is_built():
+        if torch.version.cuda is None and torch.version.hip is None:
             return (
                 f"{name}: this PyTorch ({torch.__version__}) was built without CUDA; install a build with it "
                 f"(pip install torch, or from https://pytorch.org/get-started), {otherwise}"

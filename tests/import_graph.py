@@ -33,7 +33,7 @@ def imports(file: Path, known: Iterable[str], name: str = "") -> Iterator[tuple[
             ]
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             match = re.fullmatch(r"([A-Za-z_]\w*(?:\.\w+)+)(?::[\w.]+)?", node.value)
-            wanted = [match[1]] if match else []
+            wanted = [match[1]] if match and match[1] in known else []
         else:
             continue
         for module in wanted:

@@ -164,7 +164,7 @@ def test_damaged_states_are_never_used_and_a_check_that_is_taken_out_is_noticed(
     assert ended.stdout.splitlines()[-1] == "wrong: 0"
     assert sum(map(int, re.findall(r"recovered with a warning: (\d+)", ended.stdout))) > 0, ended.stdout
 
-    words = ("--only", "mutations", "--mutations", "6", "--kind", "states: tensors")
+    words = ("--only", "mutations", "--mutations", "16", "--kind", "states: tensors")
     ended = chaos(tmp_path, *words, blind=True)
     assert ended.returncode == 1, ended.stdout + ended.stderr
     last = re.fullmatch(r"wrong: (\d+)", ended.stdout.splitlines()[-1])

@@ -121,13 +121,14 @@ AGAIN = {"role": "user", "content": "And 3+3?"}
 def test_the_turns_before_a_prompt_are_kept(tmp_path, prompt, text, context):
     row = {"prompt": prompt, "answer": "4"}
     (problem,) = Dataset("d", held_out=write(tmp_path / "d.jsonl", [row])).problems("held_out")
-    assert (problem.prompt, problem.columns.get("messages")) == (text, context)
+    before = context if isinstance(prompt, str) else context or ()  # a conversation of one turn is one
+    assert (problem.prompt, problem.columns.get("messages")) == (text, before)
     whole = {
         "messages": prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}],
         "answer": "4",
     }
     (again,) = Dataset("d", held_out=write(tmp_path / "m.jsonl", [whole])).problems("held_out")
-    assert (again.prompt, again.columns.get("messages"), again.id) == (text, context, problem.id)
+    assert (again.prompt, again.columns.get("messages"), again.id) == (text, context or (), problem.id)
 
 
 def test_problems_that_differ_in_the_system_turn_only_are_two(tmp_path):

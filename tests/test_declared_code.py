@@ -248,6 +248,10 @@ def test_code_without_the_form_of_its_key_is_refused(name: str, shape: Shape, me
         load_name(name, shape)
 
 
+def is_below(module: object, folder: Path) -> bool:
+    return str(getattr(module, "__file__", None) or "").startswith(str(folder))
+
+
 def test_a_function_from_elsewhere_is_refused_even_if_its_parameters_fit(here: Path) -> None:
     (here / "mine.py").write_text("from r1kit.rewards.rules import *\nfrom elsewhere import own\n")
     place = here / "site-packages"
@@ -260,6 +264,8 @@ def test_a_function_from_elsewhere_is_refused_even_if_its_parameters_fit(here: P
         assert load_name("elsewhere:own", OWN_REWARD)([1]) == []
     finally:
         sys.path.remove(str(place))
+        for name in [name for name, module in sys.modules.items() if is_below(module, here)]:
+            del sys.modules[name]  # else helper processes of later tests import it
 
 
 @pytest.mark.parametrize(

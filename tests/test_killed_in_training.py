@@ -2,10 +2,10 @@
 stay the same."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
+from copied_stages import copy_stage
 from rich.console import Console
 from test_sandbox import killing
 
@@ -68,7 +68,7 @@ def test_killed_workers_change_no_reward_and_no_weight(tmp_path):
     )
     (tmp_path / "code.yaml").write_text(recipe)
     train(tmp_path, tmp_path / "calm")
-    shutil.copytree(tmp_path / "calm/stages/pretrain", tmp_path / "troubled/stages/pretrain")
+    copy_stage(tmp_path / "calm", "pretrain", tmp_path / "troubled")
     workers = pool.shared_pool(pool.current_tier())
     before = workers.lost
     with killing(11, workers) as killed:

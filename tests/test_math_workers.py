@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import random
-import shutil
 import signal
 import threading
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from copied_stages import copy_stage
 from rich.console import Console
 
 from r1kit.recipe.layers import read_layers
@@ -230,7 +230,7 @@ def test_checkers_killed_during_reinforcement_learning_change_no_reward_and_no_w
     recipe = RECIPE.format(nano=nano, folder=tmp_path) + "".join(f"  {name}: null\n" for name in later)
     (tmp_path / "mathematics.yaml").write_text(recipe)
     calm = train(tmp_path, tmp_path / "calm")
-    shutil.copytree(tmp_path / "calm/stages/pretrain", tmp_path / "troubled/stages/pretrain")
+    copy_stage(tmp_path / "calm", "pretrain", tmp_path / "troubled")
     before = checkers.checkers().lost
     with killing(11, most=20, pause=0.6) as killed:
         troubled = train(tmp_path, tmp_path / "troubled")

@@ -323,7 +323,7 @@ def test_a_finished_run_that_is_damaged_is_not_called_done(
                 patch.setattr("r1kit.runs.fingerprint.find_finished", lambda layers: None)
             assert command(patch, *words) == 1
         said = capsys.readouterr().err
-        assert f"{finished} is damaged:\n  {finished}/stages/last/data.jsonl: its SHA-256 is not" in said
+        assert f"{finished} is damaged:\n    {finished}/stages/last/data.jsonl: its SHA-256 is not" in said
         assert "--from last" in said
     assert execute(recipe_of(finished.parent), redo_from="last") == {"base": "done", "last": "new"}
 
@@ -400,3 +400,12 @@ def test_whatever_is_damaged_a_run_is_identical_or_refused(
                 assert results(finished) == wanted, (name, content)
             tried += 1
     assert tried >= 80, tried
+
+
+def test_a_file_among_the_rollouts_that_is_none_is_named(finished: Path) -> None:
+    """Another file of rollouts would be read as the stage's, so it is damage; any other file is a note."""
+    folder = next(path for path in sorted((finished / "samples").iterdir()) if path.is_dir())
+    (folder / "stranger.bin").write_bytes(b"\0")
+    examined = examine(finished)
+    assert not examined.damages
+    assert f"{folder.name}: not written by the stage: samples/{folder.name}/stranger.bin" in examined.notes

@@ -187,7 +187,7 @@ def test_habits_are_named_by_the_recipe(tmp_path: Path, monkeypatch: pytest.Monk
     assert load_habits("mine.py:HABITS")["long"]("x" * 10) and not load_habits("mine.py:HABITS")["long"]("x")
     for name, said in {
         "worked_solution": "did you mean 'worked_solutions'",
-        "mine.py:NONE": "must be a mapping from the name of a habit to a function",
+        "mine.py:NONE": "a set of habits is a mapping from the name of a habit to a function",
     }.items():
         with pytest.raises(ConfigError, match=f"habits: .*{said}"):
             Evaluate.parse({"models": {}, "tasks": {"chain": 1.0}, "habits": name}, "recipe")

@@ -22,6 +22,7 @@ from chaos.damage import OF_FILES, OF_FOLDERS, Source, describe
 from chaos.runs import contents, differences, fingerprint, fork, r1kit, wait_or_end
 from chaos.targets import Case, Donors, Target
 from chaos.world import Moment, World, inside, until_finished
+from r1kit.marks import OWN_HASH
 
 LIMIT_S = 120.0
 # What the promise leaves out, with the reason. docs/reliability.md lists the same.
@@ -32,6 +33,18 @@ UNREAD = {
 }
 # Damage that a finished run's ``run`` must not pass over: what later commands read as its result.
 RESULTS = ("weights", "model configurations", "tokenizers", "data of stages", "reports of stages")
+
+
+def _same_end(run: Path, wanted: Path) -> bool:
+    """Whether two finished.json differ in nothing but the hash of env.json, which has the time."""
+    ends = []
+    for folder in (run, wanted):
+        try:
+            found = json.loads((folder / "finished.json").read_text(encoding="utf-8"))
+            ends.append({**found, "files": {**found["files"], "env.json": ""}, OWN_HASH: ""})
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+    return ends[0] == ends[1]
 
 
 @dataclass(frozen=True)
@@ -227,6 +240,8 @@ class Mutator:
         wanted = self.world.after(working) if working else self.world.finished()
         compared = fingerprint if working else contents
         found = differences(compared(self.run), compared(wanted))
+        if "finished.json" in found and _same_end(self.run, wanted):
+            found.remove("finished.json")
         return [f"run/{name}" for name in found if name not in ("lock", "run.lock", "env.json")]
 
     def _judge_refusal(self, case: Case, code: int, said: str, before: Mapping[str, str]) -> tuple[str, str]:

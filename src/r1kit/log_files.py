@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from r1kit.config import Config, R1kitError
-from r1kit.files import hash_text
+from r1kit.files import hash_text, is_temporary
 from r1kit.jsonl import parse_row
 from r1kit.marks import FileMark, mark_damages, mark_files
 
@@ -126,6 +126,13 @@ def log_damages(run_dir: Path, stage: str, mark: LogMark) -> Iterator[str]:
     yield from mark_damages(folder, mark.samples, "the stage")
     there = {path.relative_to(folder).as_posix() for path in folder.rglob("*.jsonl") if path.is_file()}
     yield from (f"{folder / name}: not written by stage {stage}" for name in sorted(there - {*mark.samples}))
+
+
+def foreign_samples(run_dir: Path, stage: str) -> list[str]:
+    """The files in a stage's folder of rollouts that are no rollouts, by their paths in the run."""
+    paths = (run_dir / SAMPLES / stage).rglob("*")
+    others = [path for path in paths if (path.is_symlink() or not path.is_dir()) and path.suffix != ".jsonl"]
+    return sorted(path.relative_to(run_dir).as_posix() for path in others if not is_temporary(path.name))
 
 
 def _row_damages(file: Path, stage: str, mark: LogMark) -> Iterator[str]:

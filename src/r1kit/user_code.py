@@ -45,10 +45,10 @@ class Shape:
     """What the code under a key of a recipe has to be.
 
     ``what`` names it ("a reward") and ``form`` says how to write it, both for messages. A function needs
-    the parameters of one of ``functions`` in this order (with ``ANY`` in front in any order, with ``ANY`` at
-    the end also others), and has to ``yield`` where ``yields`` says so; a class has to pass ``is_class``,
-    anything else ``is_object``. Where one of the three is missing, nothing of
-    that sort fits. ``stand_in`` is what ``load_name`` returns where nothing is imported; by default a
+    the parameters of one of ``functions`` in this order (with ``ANY`` in front in any order, or only
+    ``**columns``; with ``ANY`` at the end also others), and has to ``yield`` where ``yields`` says so; a
+    class has to pass ``is_class``, anything else ``is_object``. Where one of the three is missing, nothing
+    of that sort fits. ``stand_in`` is what ``load_name`` returns where nothing is imported; by default a
     function that cannot be called."""
 
     what: str
@@ -356,7 +356,7 @@ def _fits(given: Sequence[inspect.Parameter], names: Sequence[str]) -> bool:
     wanted = [name for name in names if name != ANY]
     if names[0] == ANY:
         by_name = [one.name for one in given if one.kind is not inspect.Parameter.POSITIONAL_ONLY]
-        takes_all = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in given)
+        takes_all = [one.kind for one in given] == [inspect.Parameter.VAR_KEYWORD]
         return takes_all or set(wanted) <= set(by_name)
     positional = [one for one in given if one.kind not in (*variable, inspect.Parameter.KEYWORD_ONLY)]
     first = positional[: len(wanted)]

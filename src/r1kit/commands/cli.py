@@ -148,16 +148,10 @@ def run(
     console = make_console(to_stderr=as_json)
     for line in [code_in_words(code) for code in imports_of(layers.data)]:
         console.print(line, markup=False, soft_wrap=True)
+    command = _command("run", str(recipe), *changes, *flags)
+    how: dict[str, Any] = {"fresh": fresh, "redo_from": redo_from, "allow_change": allow_change}
     with imports(True):
-        summary = execute(
-            build(layers),
-            fresh=fresh,
-            redo_from=redo_from,
-            allow_change=allow_change,
-            command=_command("run", str(recipe), *changes, *flags),
-            console=console,
-            layers=layers,
-        )
+        summary = execute(build(layers), **how, command=command, console=console, layers=layers)
     note_finished(layers, summary.run_dir)
     _print_end(summary.run_dir, summary.states, as_json)
 

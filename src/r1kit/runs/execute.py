@@ -97,17 +97,13 @@ def run(
     run_dir = recipe.run_dir
     if redo_from is not None:
         recipe.stage(redo_from)
-    names = [stage.name for stage in recipe.stages]
     check_folder(run_dir, fresh)
     make_writable(run_dir)
     with locked(run_dir):
         sweep(run_dir)
         if fresh:
             check_inputs(recipe, layers)
-            if left := forget(run_dir, names):
-                names_left = printable(", ".join(left[:10]))
-                more = f" and {len(left) - 10} more" if len(left) > 10 else ""
-                console.print(Text(f"{run_dir}: left, not written by r1kit: {names_left}{more}"))
+            _start_over(recipe, console)
         standings = _survey(recipe, redo_from, allow_change)
         refuse_changes(run_dir, standings)
         _check_finished(run_dir, standings, redo_from, console)
@@ -119,15 +115,27 @@ def run(
         for folder in new:
             folder.remove()
         sends = _announce(recipe, standings, console)
-        # By this file a run is recognised, so it comes first.
-        write_whole(run_dir / "env.json", sealed_text(environment(command, sends)), PRIVATE)
-        text = yaml.safe_dump(resolved(recipe), sort_keys=False, allow_unicode=True)
-        write_whole(run_dir / "recipe.yaml", seal_lines(text), PRIVATE)
+        _note_beginning(recipe, environment(command, sends))
         with Interruption() as interruption, contextlib.ExitStack() as stack:
             stages = _Stages(recipe, console, show_rollouts, stack, interruption)
             seconds = stages.run(standings, command)
         _write_report(run_dir, console)
     return Summary(run_dir, {entry.stage.name: entry.state for entry in standings}, seconds)
+
+
+def _start_over(recipe: Recipe, console: Console) -> None:
+    """Remove the run in the recipe's folder, and print which files are left."""
+    run_dir = recipe.run_dir
+    if left := forget(run_dir, [stage.name for stage in recipe.stages]):
+        names = printable(", ".join(left[:10])) + (f" and {len(left) - 10} more" if len(left) > 10 else "")
+        console.print(Text(f"{run_dir}: left, not written by r1kit: {names}"))
+
+
+def _note_beginning(recipe: Recipe, noted: Mapping[str, Any]) -> None:
+    """Write env.json, by which a run is recognised, and then the recipe."""
+    write_whole(recipe.run_dir / "env.json", sealed_text(dict(noted)), PRIVATE)
+    text = yaml.safe_dump(resolved(recipe), sort_keys=False, allow_unicode=True)
+    write_whole(recipe.run_dir / "recipe.yaml", seal_lines(text), PRIVATE)
 
 
 def _announce(recipe: Recipe, standings: Sequence[Standing], console: Console) -> list[dict[str, Any]]:

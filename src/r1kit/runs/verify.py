@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from r1kit.config import ConfigError
-from r1kit.log_files import METRICS, log_damages, read_metrics
+from r1kit.log_files import METRICS, foreign_samples, log_damages, read_metrics
 from r1kit.records import (
     STATES,
     DamageError,
@@ -191,7 +191,9 @@ def _lineage(stage: FinishedStage) -> dict[str, Any]:
 
 def _notes(stages: list[FinishedStage], unfinished: list[StageFolder]) -> Iterator[str]:
     for stage in stages:
-        if foreign := foreign_files(stage.folder, stage.record):
+        foreign = foreign_files(stage.folder, stage.record)
+        foreign += foreign_samples(stage.folder.parents[1], stage.name)
+        if foreign:
             yield f"{stage.name}: not written by the stage: {', '.join(foreign[:5])}"
         now = named_files(stage.record.config)
         for name, digest in stage.record.files.items():

@@ -31,7 +31,7 @@ from r1kit.stages.sft import finetune_on
 from r1kit.stages.stage import Context, Stage, StagePlan
 from r1kit.tasks import load_tasks
 from r1kit.tasks.task import Task
-from r1kit.train import distillation
+from r1kit.train import checkpoint, distillation
 from r1kit.train.distillation import OnPolicyConfig
 from r1kit.train.learner import LearnerConfig
 from r1kit.train.rl_loop import train
@@ -80,10 +80,19 @@ class Distill(Stage):
         distillation.require_comparable(model_of(ctx.path(self.student)), model_of(ctx.path(self.teacher)))
         first = replace(ctx, out=ctx.out / "sft")
         if not ((first.out / "model").is_dir() and is_kept(ctx, "sft")):
+            self._forget_on_policy(ctx)
             first.out.mkdir(exist_ok=True)
             finetune_on(first, self.student, self._answers(ctx), self.talk, self.training, self.learner)
             keep(ctx, "sft", "data.jsonl")
         self._on_policy(ctx, self.on_policy, first.out)
+
+    def _forget_on_policy(self, ctx: Context) -> None:
+        """Remove what the second part has saved and logged: it follows the first one, which is made again."""
+        if checkpoint.exists(ctx.out):
+            checkpoint.discard(ctx.out)
+            log = ctx.log.part("on_policy")
+            log.truncate_from(0)
+            log.close()
 
     def plan(self) -> StagePlan:
         return StagePlan(sampled_tokens=float(self.problems * self.samples * self.max_tokens))

@@ -506,6 +506,43 @@ def test_llama_cpp_converts_an_exported_model_with_its_end_tokens_and_template(t
     assert fields["tokenizer.chat_template"] == own.chat_template
 
 
+def test_a_template_of_the_recipes_own_goes_with_the_exported_model(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(
+        "from r1kit.stages.stage import Stage\n"
+        "from r1kit.train.learner import LearnerConfig\n"
+        "class Own(Stage):\n"
+        "    stage: str = ''\n"
+        "    init: str\n"
+        "    talk: dict = {}\n"
+        "    def run(self, ctx):\n"
+        "        learner = ctx.runtime.learner(ctx.path(self.init), LearnerConfig())\n"
+        "        ctx.runtime.export(learner, ctx.out / 'model')\n"
+    )
+    template = tmp_path / "mine.jinja"
+    template.write_text("{% for m in messages %}[{{ m['content'] }}]{% endfor %}")
+    stage = {"stage": f"{tmp_path}/own.py:Own", "name": "own", "init": str(base(tmp_path / "base"))}
+    recipe = {
+        "name": "made",
+        "out": str(tmp_path / "run"),
+        "runtime": {"processes": 1},
+        "stages": [{**stage, "talk": {"template": str(template)}}],
+    }
+    (tmp_path / "made.yaml").write_text(yaml.safe_dump(recipe))
+    layers = read_layers(tmp_path / "made.yaml")
+    run(build(layers), layers=layers)
+    folder = export_model(tmp_path / "run", "own", tmp_path / "given")
+    assert prompt_settings(folder) == {"template": "model"}
+    theirs = AutoTokenizer.from_pretrained(folder)
+    messages = [{"role": "user", "content": QUESTION}]
+    text = theirs.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    assert text == f"[{QUESTION}]"
+    check_model(folder)
+    template.unlink()
+    with pytest.raises(ConfigError, match=r"mine\.jinja: no such file"):
+        export_model(tmp_path / "run", "own", tmp_path / "never")
+    assert not list(tmp_path.glob("*never*"))
+
+
 def test_a_stages_other_models_are_exported_by_the_folder_and_a_reward_model_as_what_it_is(
     tmp_path: Path,
 ) -> None:

@@ -139,7 +139,13 @@ def _with_template(folder: Path, talk: dict[str, Any] | None) -> dict[str, Any] 
     if talk is None or not (folder / "tokenizer.json").is_file():
         return talk
     if str(talk.get("template")).endswith(".jinja"):
-        shutil.copyfile(Path(talk["template"]).expanduser(), folder / "chat_template.jinja")
+        template = Path(talk["template"]).expanduser()
+        if not template.is_file():
+            raise ConfigError(
+                f"{template}: no such file; it is the chat template with which the model was trained; "
+                "bring it back, then export again from the same folder"
+            )
+        shutil.copyfile(template, folder / "chat_template.jinja")
         _repeat_template(folder)
         return {**talk, "template": "model"}
     chat = PromptStyle.parse(talk, f"{folder}: talk").chat(folder)

@@ -158,8 +158,8 @@ def test_an_exported_model_gives_the_same_text_in_transformers_and_stops_where_r
         [found] = ask([{"role": "user", "content": QUESTION}], max_new_tokens=MOST, do_sample=False)
         assert found["generated_text"][-1]["content"] == ANSWER
     whole = tokenizer().decode(prompt, special=True)
-    [found] = ask(whole, max_new_tokens=MOST, do_sample=False, return_full_text=False)
-    assert found["generated_text"] == ANSWER.removeprefix(talk.get("opening", ""))
+    [continued] = ask(whole, max_new_tokens=MOST, do_sample=False, return_full_text=False)
+    assert continued["generated_text"] == ANSWER.removeprefix(talk.get("opening", ""))
     assert run_code(code_of(folder / "README.md"), folder) == ANSWER
 
 

@@ -24,7 +24,7 @@ from r1kit.marks import OWN_HASH, FileMark, files_below, mark_damages, mark_file
 STATES = "train_state"  # folder of training state (train/checkpoint.py)
 SAMPLED = "sampled"  # rollouts of a stage that makes data, chunk by chunk (stages/sampling.py)
 KEPT = "kept_marks"  # marks of what a resumed attempt of a stage reads again (stages/kept.py)
-EXPORTED = "r1kit.json"  # marks of an exported model's files
+NOTES = "r1kit.json"  # what a model's folder says of itself (ModelNotes)
 
 T = TypeVar("T", bound=Config)
 
@@ -343,11 +343,10 @@ def check_model(model: Path) -> None:
 
 
 def _model_damages(model: Path) -> Iterator[str]:
-    fix = "This file lists an exported model's files. Bring back a copy, or export the model again."
-    exported = read_typed(_Exported, model / EXPORTED, fix, ("files", OWN_HASH))
-    if exported is not None:
-        yield from mark_damages(model, exported.files, "r1kit export")
-        yield from _added(model, exported.files, (EXPORTED,))
+    notes = read_notes(model)
+    if notes is not None and notes.files:
+        yield from mark_damages(model, notes.files, "r1kit export")
+        yield from _added(model, notes.files, (NOTES,))
         return
     # A model is a stage's folder "model", or one of another name or depth (distill/sft/model).
     for folder in list(model.absolute().parents)[:_DEEPEST]:
@@ -370,24 +369,63 @@ def _added(model: Path, marks: Mapping[str, FileMark], known: Sequence[str] = ()
             yield f"{path}: not written with this model; remove it"
 
 
-def write_exported(folder: Path) -> None:
-    """Mark the files of an exported model, so that they are checked when it is read."""
-    marks = {name: mark.model_dump() for name, mark in mark_files(folder).items()}
-    write_whole(folder / EXPORTED, sealed_text({"files": marks}))
+class Ancestor(Config):
+    """What a model was made from. ``kind``: of the stage, or "model" for one from elsewhere. ``sha256``: of
+    the stage's record, or of all files of the model's folder. ``license`` is that of a model from
+    elsewhere."""
+
+    name: str
+    kind: str
+    sha256: str
+    license: str | None = None
 
 
-class _Exported(Config):
-    """The content of an exported model's list of files, without its hash."""
+class ModelNotes(Config):
+    """What a model's folder says of itself, in ``r1kit.json``.
 
-    files: dict[str, FileMark]
+    ``talk``: how prompts were written when it was trained (PromptStyle's keys). ``base_model`` and
+    ``license``: of the model from elsewhere whose weights it started from, None for one that was trained from
+    random weights. ``lineage``: what it was made from, itself last; an exported folder's is complete.
+    ``files``: the mark of each file of an exported folder; empty in a stage's, whose record has them."""
+
+    talk: dict[str, Any] | None = None
+    base_model: str | None = None
+    license: str | None = None
+    lineage: tuple[Ancestor, ...] = ()
+    files: dict[str, FileMark] = {}
+
+
+def read_notes(model: Path) -> ModelNotes | None:
+    """What a model's folder says of itself, None where it has no such file. Raises DamageError."""
+    fix = "This file says how a model was made. Bring back a copy, or make the model again."
+    return read_typed(ModelNotes, model / NOTES, fix, (OWN_HASH,))
+
+
+def write_notes(model: Path, notes: ModelNotes) -> None:
+    """Write what a model's folder says of itself."""
+    write_whole(model / NOTES, sealed_text(notes.model_dump(mode="json")))
+
+
+def note_prompts(model: Path, talk: Mapping[str, Any] | None) -> None:
+    """Add to a model's folder how the prompts were written with which it was trained. A folder without a
+    model stays as it is."""
+    if is_model(model):
+        notes = read_notes(model) or ModelNotes()
+        write_notes(model, notes.model_copy(update={"talk": dict(talk) if talk is not None else None}))
+
+
+def is_of_a_run(model: Path) -> bool:
+    """Whether a folder is a stage's or in one, and so made by r1kit."""
+    folders = list(model.absolute().parents)[:_DEEPEST]
+    return any(folder.parent.name == "stages" and (folder / _RECORD).is_file() for folder in folders)
 
 
 def prompt_settings(model: Path) -> dict[str, Any] | None:
-    """How the stage that made this model wrote its prompts (the keys of ``talk``), as its record or an
-    exported model's own file says; None for a model from elsewhere. Raises DamageError."""
-    exported = read_json(model / EXPORTED).get("talk")
-    if isinstance(exported, dict):
-        return dict(exported)
+    """How the prompts of the stage that made this model were written (PromptStyle's keys), as its record or
+    an exported model's own file says; None for a model from elsewhere. Raises DamageError."""
+    notes = read_notes(model)
+    if notes is not None and notes.talk is not None:
+        return dict(notes.talk)
     folder = StageFolder(model.parent)
     record = folder.finished() if model.parent.parent.name == "stages" else None
     settings = record.config.get("talk") if record is not None else None

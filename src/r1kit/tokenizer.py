@@ -42,6 +42,18 @@ CHAT_TEMPLATE = (
 )
 
 
+# Keys of generation_config.json with which transformers would write another text than r1kit samples, or stop
+# elsewhere. What else a model's maker has set there is kept.
+UNLIKE_TRAINING = (
+    "max_length", "max_new_tokens", "min_length", "min_new_tokens", "max_time", "stop_strings",
+    "exponential_decay_length_penalty", "forced_bos_token_id", "forced_eos_token_id", "repetition_penalty",
+    "encoder_repetition_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "bad_words_ids",
+    "suppress_tokens", "begin_suppress_tokens", "sequence_bias", "guidance_scale", "watermarking_config",
+    "num_beams", "num_beam_groups", "num_return_sequences", "penalty_alpha", "dola_layers", "length_penalty",
+    "early_stopping", "diversity_penalty", "constraints", "force_words_ids", "prompt_lookup_num_tokens",
+    "assistant_early_exit",
+)  # fmt: skip
+
 # What tokenizer_config.json calls the special tokens that a template may use.
 NAMES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 
@@ -55,7 +67,8 @@ class Tokenizer:
     ``end_ids`` all end a completion; the tokenizer's own end token is always the first of them.
     ``templates``: the chat templates by name. ``max_length`` is kept for transformers' sake only. ``saved``:
     the text of tokenizer.json where it differs from the backend's. ``template_file``: the file of the
-    default template, for messages."""
+    default template, for messages. ``generation``: what generation_config.json has besides, which is written
+    back without the keys of UNLIKE_TRAINING."""
 
     def __init__(
         self,
@@ -66,12 +79,18 @@ class Tokenizer:
         max_length: float | None = None,
         saved: str | None = None,
         template_file: str = "",
+        generation: Mapping[str, Any] = {},
     ) -> None:
         self.backend = backend
         self.names = dict(names)
         self.templates = dict(templates)
         self.max_length = max_length
         self.template_file = template_file
+        self.generation = {
+            key: value
+            for key, value in generation.items()
+            if key not in UNLIKE_TRAINING and not key.startswith("_")
+        }
         self._saved = saved
         missing = [token for token in self.names.values() if backend.token_to_id(token) is None]
         if missing:
@@ -216,13 +235,19 @@ class Tokenizer:
             config["chat_template"] = self.chat_template
         _write_json(directory / "tokenizer_config.json", config)
         self._save_templates(directory)
+        self._save_ids(directory)
+
+    def _save_ids(self, directory: Path) -> None:
         ids = {
             "bos_token_id": self.bos_id,
             "eos_token_id": list(self.end_ids) if len(self.end_ids) > 1 else self.eos_id,
             "pad_token_id": self.pad_id if "pad" in self.names else None,
         }
         given = {name: value for name, value in ids.items() if value is not None}
-        _write_json(directory / "generation_config.json", given)
+        # Generation pads with the end token where there is no other. In config.json that would be wrong: the
+        # embedding of a padding token is not trained.
+        padded = {"pad_token_id": self.pad_id} | self.generation | given
+        _write_json(directory / "generation_config.json", padded)
         if (directory / "config.json").is_file():
             content = json.dumps(read_object(directory / "config.json") | ids, indent=2, sort_keys=True)
             (directory / "config.json").write_text(content + "\n", encoding="utf-8")
@@ -267,6 +292,7 @@ class Tokenizer:
             longest if isinstance(longest, int | float) else None,
             saved,
             str(own_file if own_file.is_file() else settings),
+            _read_generation(directory),
         )
 
 
@@ -390,6 +416,13 @@ def _read_end_ids(directory: Path) -> list[int]:
             raise R1kitError(f"{path}: eos_token_id is {value!r}; give a token id, or a list of them")
         found += [index for index in ids if index >= 0]
     return found
+
+
+def _read_generation(directory: Path) -> dict[str, Any]:
+    """What generation_config.json has besides the end tokens."""
+    path = directory / "generation_config.json"
+    found = read_object(path) if path.is_file() else {}
+    return {key: value for key, value in found.items() if key != "eos_token_id"}
 
 
 def _token(value: object) -> str | None:

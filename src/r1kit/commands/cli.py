@@ -241,7 +241,8 @@ def plan(
         print(json.dumps([entry.as_dict() for entry in plans], indent=2) if as_json else as_table(plans))
         for line in () if as_json else _not_imported(checked):
             print(line)
-        check_inputs(checked, layers, [entry.name for entry in plans if entry.basis != "measured"])
+        remaining = [entry.name for entry in plans if entry.basis != "measured"]
+        check_inputs(checked, layers, remaining, machine=False)  # the plan may be for another machine
 
 
 @app.command()
@@ -336,11 +337,15 @@ def export(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder (runs/mini).")],
     to: Annotated[Path, typer.Option("--to", metavar="DIR", help="The new folder.")],
     stage: Annotated[str | None, typer.Option("--stage", metavar="NAME", help="Which stage's model.")] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option("--dtype", metavar="TYPE", help="float32, bfloat16 or float16; as trained without it."),
+    ] = None,
 ) -> None:
     """Copy a finished model as a Hugging Face folder with a model card that says how it was made."""
     from r1kit.commands.export import export_model
 
-    folder = one_line(str(export_model(run_dir, stage, to)))
+    folder = one_line(str(export_model(run_dir, stage, to, dtype)))
     print(f"{folder}: written; transformers and vLLM open it as it is")
 
 

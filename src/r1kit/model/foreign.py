@@ -371,11 +371,16 @@ class ForeignModel(LanguageModel):
             raise R1kitError(f"{directory}: model_type {self.config.model_type!r} {_NO_CACHE}")
         self.inner.train(training)
 
-    def save(self, directory: Path, shard_bytes: int) -> None:
-        """Write the weights under transformers' names, and config.json as it was, with the dtype of now."""
+    def save(self, directory: Path, shard_bytes: int, rounded: torch.dtype | None = None) -> None:
+        """Write the weights under transformers' names, and config.json as it was, with the dtype of now or
+        that of ``rounded``."""
+        weights: dict[str, Tensor] | None = None
+        if rounded is not None:
+            state = self.inner.state_dict()
+            weights = {n: w.to(rounded) if w.is_floating_point() else w for n, w in state.items()}
         with without_progress_bars():
-            self.inner.save_pretrained(directory, max_shard_size=shard_bytes)
-        dtype = str(self.embed_tokens.weight.dtype).removeprefix("torch.")
+            self.inner.save_pretrained(directory, max_shard_size=shard_bytes, state_dict=weights)
+        dtype = str(rounded or self.embed_tokens.weight.dtype).removeprefix("torch.")
         named = {"dtype": dtype} if "dtype" in self.card else {"torch_dtype": dtype}
         content = {**self.card, **named, **({"scalar_head": True} if self.config.scalar_head else {})}
         (directory / "config.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -424,19 +424,27 @@ def to_disk(config: ModelConfig, weights: Mapping[str, Tensor]) -> Iterator[tupl
             yield from zip(names, tensor if ".mlp.experts." in name else [tensor], strict=True)
 
 
-def save_pretrained(model: LanguageModel, directory: Path | str, shard_bytes: int = 5_000_000_000) -> None:
-    """Write config.json and the weights, each in its own dtype, as one safetensors file or as shards with an
-    index."""
+def save_pretrained(
+    model: LanguageModel,
+    directory: Path | str,
+    shard_bytes: int = 5_000_000_000,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write config.json and the weights as one safetensors file or as shards with an index: each in its own
+    dtype, or all rounded to ``dtype``, except what stays in float32 (``keeps_float32``)."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     for stale in [*directory.glob("model*.safetensors"), directory / INDEX, directory / VALUE_HEAD]:
         stale.unlink(missing_ok=True)
     if isinstance(model, ForeignModel):
-        model.save(directory, shard_bytes)
+        model.save(directory, shard_bytes, dtype)
         _write_value_head(model, directory)
         return
-    save_config(model.config, directory, model.embed_tokens.weight.dtype)
-    shards = _shards(to_disk(model.config, model.state_dict()), shard_bytes)
+    save_config(model.config, directory, dtype or model.embed_tokens.weight.dtype)
+    named = to_disk(model.config, model.state_dict())
+    if dtype is not None:
+        named = ((name, tensor if keeps_float32(name) else tensor.to(dtype)) for name, tensor in named)
+    shards = _shards(named, shard_bytes)
     if len(shards) == 1:
         _write(shards[0], directory / WEIGHTS)
     else:
@@ -505,7 +513,7 @@ def load_pretrained(
         for name in expected:
             if not (name.startswith("value_head.") or (config.tie_embeddings and name == "lm_head.weight")):
                 tensor = _read(name, source, config, blocks, dtype or torch.bfloat16)
-                loaded[name] = tensor.to(device=device, dtype=_kept_float32(name) or dtype)
+                loaded[name] = tensor.to(device=device, dtype=torch.float32 if keeps_float32(name) else dtype)
     if config.tie_embeddings:
         loaded["lm_head.weight"] = loaded["embed_tokens.weight"]
     if config.scalar_head:
@@ -576,8 +584,10 @@ def _has_own_head(source: Mapping[str, "_File"]) -> bool:
     return head.shape == embedding.shape and not torch.equal(head, embedding)
 
 
-def _kept_float32(name: str) -> torch.dtype | None:
-    return torch.float32 if name.endswith("e_score_correction_bias") else None
+def keeps_float32(name: str) -> bool:
+    """Whether a tensor is in float32 in a model of any dtype: the experts' bias is added to in steps that
+    bfloat16 would round away, and a reward model's head is one row."""
+    return name.endswith("e_score_correction_bias") or name == "value_head.weight"
 
 
 @dataclass(frozen=True, slots=True)

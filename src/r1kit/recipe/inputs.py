@@ -33,8 +33,14 @@ _MOST_WORDS = 3  # a text of more words is a sentence, even if it ends in ".json
 _LONGEST_NAME = 4096
 
 
-def check_inputs(recipe: Recipe, layers: Layers | None = None, only: Collection[str] | None = None) -> None:
-    """Check everything that the recipe's stages (``only``: those of these names) read from outside the run.
+def check_inputs(
+    recipe: Recipe,
+    layers: Layers | None = None,
+    only: Collection[str] | None = None,
+    machine: bool = True,
+) -> None:
+    """Check everything that the recipe's stages (``only``: those of these names) read from outside the run,
+    and, where any stage is to run on this ``machine``, that it has the device.
 
     Raises ConfigError with a line for each thing that is missing or cannot be read: place, key, what is
     wrong, fix. Data files are read to their first usable row only. Without ``layers`` the place is the
@@ -42,6 +48,10 @@ def check_inputs(recipe: Recipe, layers: Layers | None = None, only: Collection[
     """
     layers = layers or Layers(resolved(recipe), {}, recipe.name)
     found: dict[str, None] = {}  # stages that share a line of the recipe give one message
+    if machine and (only is None or only):
+        found = {
+            layers.error(("runtime", *path), error): None for path, error in recipe.runtime.input_errors()
+        }
     said: set[tuple[str, str]] = set()
     for index, stage in enumerate(recipe.stages):
         if only is not None and stage.name not in only:

@@ -39,6 +39,7 @@ from r1kit.records import (
     check_model,
     damages,
     mark_outputs,
+    note_prompts,
     refuse_foreign,
     sealed_text,
     stage_folder,
@@ -305,6 +306,7 @@ def _work(stage: Stage, ctx: Context, folder: StageFolder, record: StageRecord) 
     try:
         with naming(ctx.out), MemoryWatch() as watch, ctx.log:
             stage.run(ctx)
+        note_prompts(ctx.out / "model", record.config.get("talk"))
         ctx.log.sync()
         _sweep(ctx.out)
         sync_tree(ctx.out)  # files reach the disk before the record that lists them

@@ -28,11 +28,12 @@ import torch.distributed as dist
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from r1kit.config import R1kitError
+from r1kit.config import InputError, R1kitError
 from r1kit.engine import ENGINE, Done, Engine, MakeEngine, compiled
 from r1kit.engine.native import NativeEngine, default_seeds
 from r1kit.files import hash_file, remove_tree, rename_whole
 from r1kit.model import compile_kernels, fused
+from r1kit.model.ancestry import dtype_of, inherit
 from r1kit.model.compile_kernels import SharedKernels
 from r1kit.model.decoder import LanguageModel
 from r1kit.model.fingerprint import Fingerprint
@@ -94,6 +95,11 @@ class LocalConfig(RuntimeConfig):
             return 1
         return self.processes or min(4, os.cpu_count() or 1)
 
+    def input_errors(self) -> Iterator[InputError]:
+        """Why the device cannot be used on this machine."""
+        if (reason := device_error(self.device)) is not None:
+            yield ("device",), reason
+
     def kernels(self) -> dict[str, str]:
         """What a result's last bits depend on: name and hash of r1kit's compiled kernels (or "PyTorch"), of
         the file of an engine outside r1kit, and environment variables that change how libraries compute."""
@@ -115,6 +121,32 @@ class LocalConfig(RuntimeConfig):
             for user, why in reasons.items()
             if why
         ]
+
+
+def device_error(name: str) -> str | None:
+    """Why PyTorch cannot compute on the device of that name here, with the fix; None where it can."""
+    otherwise = "or compute on the processor: runtime.device=cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        return f"{name!r} is no device that PyTorch knows; write cpu, cuda or cuda:0"
+    if device.type == "cuda":
+        if torch.version.cuda is None and torch.version.hip is None:
+            return (
+                f"{name}: this PyTorch ({torch.__version__}) was built without CUDA; install a build with it "
+                f"(pip install torch, or from https://pytorch.org/get-started), {otherwise}"
+            )
+        if not torch.cuda.is_available():
+            return f"{name}: PyTorch finds no GPU here; check that nvidia-smi lists one, {otherwise}"
+        if (device.index or 0) >= (count := torch.cuda.device_count()):
+            return f"{name}: this machine has {count} GPUs, cuda:0 to cuda:{count - 1}; name one of them"
+        return None
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, NotImplementedError, AssertionError) as error:
+        reason = str(error).partition(". ")[0]
+        return f"{name}: PyTorch cannot compute on it here ({reason}); write cpu or cuda"
+    return None
 
 
 def keep_memory() -> None:
@@ -292,14 +324,16 @@ class LocalRuntime:
 
     def export(self, learner: LearnerProtocol, directory: Path) -> None:
         """Write the learner's model with its tokenizer as a Hugging Face directory, which is there whole or
-        not at all."""
+        not at all: in the dtype of the model that it was loaded from, and with what it inherits from that."""
         temporary, own = directory.with_name(f".{directory.name}.tmp"), self.own(learner)
         tokenizer = Tokenizer.load(own.source)
         try:
             for stale in (temporary, directory):
                 remove_tree(stale)
-            save_pretrained(self.replica.things[own.handle].model, temporary)
+            model = self.replica.things[own.handle].model
+            save_pretrained(model, temporary, dtype=dtype_of(own.source))
             tokenizer.save(temporary)
+            inherit(own.source, temporary)
             rename_whole(temporary, directory)
         except (
             Exception

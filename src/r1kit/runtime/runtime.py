@@ -1,9 +1,10 @@
 """What a runtime is: the protocol that stages use, and the base of its configuration."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from r1kit.config import Config, Unloaded
+from r1kit.config import Config, InputError, Unloaded
 from r1kit.files import hash_file
 from r1kit.user_code import Shape, code_file
 
@@ -52,6 +53,11 @@ class RuntimeConfig(Config):
     def resolved_processes(self) -> int:
         """How many processes share the work; a result's last bits may depend on it."""
         return 1
+
+    def input_errors(self) -> Iterable[InputError]:
+        """What this machine lacks of what the configuration names, by key path within ``runtime``, before
+        anything runs."""
+        return ()
 
     def kernels(self) -> dict[str, str]:
         """What a result's last bits may depend on, by name. An unfinished stage is not resumed if this has

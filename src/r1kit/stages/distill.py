@@ -21,11 +21,12 @@ from r1kit.jsonl import read_jsonl
 from r1kit.log import Log
 from r1kit.seeds import derive_seed
 from r1kit.stages.general import GeneralSpec, general_tasks
+from r1kit.stages.held_out_watch import WatchConfig
 from r1kit.stages.kept import is_kept, keep
 from r1kit.stages.models import PromptStyle, fits, longest_prompt, model_of
 from r1kit.stages.recipe_names import TaskSpec, log_tasks
 from r1kit.stages.results import finish
-from r1kit.stages.rl import training_problems
+from r1kit.stages.rl import held_out_watch, together, training_problems
 from r1kit.stages.sampling import correct, harvest, train_problems
 from r1kit.stages.sft import finetune_on
 from r1kit.stages.stage import Context, Stage, StagePlan
@@ -63,6 +64,7 @@ class Distill(Stage):
     training: SupervisedConfig = SupervisedConfig()
     on_policy: OnPolicyConfig | None = None
     learner: LearnerConfig = LearnerConfig()
+    watch: WatchConfig | None = None
 
     @model_validator(mode="after")
     def _has_prompts(self) -> Self:
@@ -75,18 +77,24 @@ class Distill(Stage):
 
     def run(self, ctx: Context) -> None:
         if self.on_policy is None:
-            finetune_on(ctx, self.student, self._answers(ctx), self.talk, self.training, self.learner)
+            self._finetune(ctx)
             return
         distillation.require_comparable(model_of(ctx.path(self.student)), model_of(ctx.path(self.teacher)))
         first = replace(ctx, out=ctx.out / "sft")
         if not ((first.out / "model").is_dir() and is_kept(ctx, "sft")):
             first.out.mkdir(exist_ok=True)
-            finetune_on(first, self.student, self._answers(ctx), self.talk, self.training, self.learner)
+            self._finetune(first, ctx)
             keep(ctx, "sft", "data.jsonl")
         self._on_policy(ctx, self.on_policy, first.out)
 
     def plan(self) -> StagePlan:
         return StagePlan(sampled_tokens=float(self.problems * self.samples * self.max_tokens))
+
+    def _finetune(self, out: Context, source: Context | None = None) -> None:
+        """Fine-tune the student on the teacher's answers, into the folder of ``out``; the answers go to
+        that of ``source``."""
+        rows, tasks = self._answers(source or out), load_tasks(self.tasks)
+        finetune_on(out, self.student, rows, self.talk, self.training, self.learner, self.watch, tasks)
 
     def _answers(self, ctx: Context) -> list[tuple[Prompt, str]]:
         """The teacher's texts that the student learns from, (prompt, response) each, which are also written
@@ -129,7 +137,9 @@ class Distill(Stage):
         mixture = training_problems(ctx, tasks, policy.chat, limit, "on_policy")
         algorithm = distillation.distil(config, policy, teacher)
         log = ctx.log.part("on_policy")
-        train(algorithm, mixture, ctx.seed, log, ctx.out, owners=ctx.identities)
+        watches = held_out_watch(self.watch, algorithm.config, load_tasks(self.tasks), self.talk, folders[0])
+        watch = together(watches) if watches else None
+        train(algorithm, mixture, ctx.seed, log, ctx.out, watch, ctx.identities)
         facts = json.loads((sft / "report.json").read_text(encoding="utf-8"))
         facts["on_policy_divergence"] = last_divergence(log)
         finish(ctx, student, policy.engine, teacher, facts=facts)

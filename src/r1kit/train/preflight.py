@@ -22,7 +22,7 @@ from r1kit.engine import Engine
 from r1kit.figures import PREFLIGHT
 from r1kit.rewards import Failure, TooManyFailuresError, WeightedReward
 from r1kit.seeds import derive_seed
-from r1kit.train.learnable import CUT, ENOUGH, Evidence, Finding, Setting, find, gather
+from r1kit.train.learnable import CUT, ENOUGH, Evidence, Finding, Setting, find, gather, is_cut, setting_of
 from r1kit.train.learner import Metrics
 from r1kit.train.rl_loop import RLConfig
 from r1kit.train.rollouts import Phase, judge
@@ -136,7 +136,7 @@ def fly(
         sampled = _sample(engine, chat, mixture.draw(count), sampling, seed, len(groups))
         groups += sampled
         evidence += _score(sampled, rewards, config, failures)
-    findings = _findings(evidence, Setting(key, config, {one.name: one.weight for one in rewards}), shortened)
+    findings = _findings(evidence, setting_of(key, config, rewards), shortened)
     return Preflight(
         evidence,
         findings,
@@ -206,10 +206,15 @@ def _score(
     try:
         scores_PG = judge(groups, rewards, failures)
     except TooManyFailuresError:
-        rollouts = sum(map(len, groups))
-        failed = len({failure.rollout for failure in failures[before:]})
-        names = frozenset(reward.name for reward in rewards)
-        return Evidence(groups=len(groups), rollouts=rollouts, failed=failed, names=names)
+        rollouts = [rollout for group in groups for rollout in group]
+        return Evidence(
+            groups=len(groups),
+            rollouts=len(rollouts),
+            cut=sum(map(is_cut, rollouts)),
+            followed=sum(rollout.answer is not None for rollout in rollouts),
+            failed=len({failure.rollout for failure in failures[before:]}),
+            names=frozenset(reward.name for reward in rewards),
+        )
     phase = Phase(list(groups), scores_PG, len(groups), 1)
     return gather(phase, config.compared, getattr(config, "overlong_filter", False))
 

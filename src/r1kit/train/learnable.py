@@ -13,7 +13,7 @@ the rollouts of one group are not, so every threshold counts groups:
     else             learnable, with doubts where one reward outranks accuracy, where half of the completions
                      are cut off, or where no rollout is right.
 
-docs/preflight.md explains the thresholds, which were written down before they were tried."""
+docs/preflight.md explains the thresholds."""
 
 import math
 from collections import Counter, deque

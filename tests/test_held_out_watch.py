@@ -110,7 +110,7 @@ def test_a_training_has_the_same_numbers_whether_it_is_watched(kind: Any, tmp_pa
 def test_the_first_and_the_last_measurement_are_of_the_first_and_the_last_model(
     kind: Any, tmp_path: Path, init: Path
 ) -> None:
-    """Measured again with an engine on the models' folders. The length tells them apart."""
+    """Measured again with an engine on the models' folders. They differ in length."""
     start(tmp_path, "run", kind(tmp_path, init))
     rows, stage = rows_of(tmp_path / "run"), kind(tmp_path, init)["stage"]
     runtime = LocalRuntime(LocalConfig(processes=1, engine_precision="float32"))

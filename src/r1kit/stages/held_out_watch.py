@@ -24,6 +24,9 @@ from r1kit.train.learner import Metrics
 from r1kit.train.rollouts import Policy
 from r1kit.types import Problem, Sampling
 
+DURING = ("watch/pass_1", "watch/pass_1_stderr", "watch/format", "watch/length")
+LAST = ("watch/last_pass_1", "watch/last_pass_1_stderr", "watch/last_format", "watch/last_length")
+
 
 class WatchConfig(Config):
     """pass@1 with its standard error on ``problems`` held-out problems of ``tasks`` (by default the stage's
@@ -76,14 +79,8 @@ class HeldOutWatch:
             return {}
         groups = sample(engine, self.chat, self.problems, self.sampling, derive_seed(0, "watch"))
         found = summarise(groups, self.tasks).overall
-        last = "last_" if step >= self.steps else ""
-        metrics = {
-            "pass_1": found.pass_1,
-            "pass_1_stderr": found.pass_1_stderr or 0.0,
-            "format": found.format,
-            "length": found.length,
-        }
-        return {f"watch/{last}{name}": value for name, value in metrics.items()}
+        values = (found.pass_1, found.pass_1_stderr or 0.0, found.format, found.length)
+        return dict(zip(LAST if step >= self.steps else DURING, values, strict=True))
 
     def _choose(self, limit: int) -> list[Problem]:
         """The first held-out problems whose prompts fit, the same number of each task."""

@@ -125,7 +125,7 @@ def fly(
     if fitting < min(FEWEST, wanted):
         fitting, shortened = min(FEWEST, wanted), speed.tokens(SECONDS * MARGIN, min(FEWEST, wanted))
         sampling = replace(sampling, max_tokens=shortened)
-    evidence, groups, failures = Evidence(), [], list[Failure]()
+    evidence, groups, failures = Evidence(), list[list[Rollout]](), list[Failure]()
     while evidence.groups < wanted:
         spent = time.perf_counter() - began
         if evidence.groups:

@@ -34,6 +34,7 @@ Mode = Literal["stop", "warn", "off"]
 ROLLOUTS = 256
 SECONDS = 30.0
 MARGIN = 0.6  # of the time is planned with, because later tokens and other machines' loads are slower
+LAST_MARGIN = 0.9  # of the time, where it must suffice for FEWEST groups
 FEWEST = 4  # groups, for which completions are cut short rather than leaving out groups
 PROBE_TOKENS = 16
 SHOWN = 3  # rollouts as text
@@ -122,9 +123,12 @@ def fly(
     speed = _Speed(engine, chat, mixture, sampling, seed)
     fitting = speed.groups(SECONDS * MARGIN, config.max_tokens)
     shortened = None
-    if fitting < min(FEWEST, wanted):
-        fitting, shortened = min(FEWEST, wanted), speed.tokens(SECONDS * MARGIN, min(FEWEST, wanted))
-        sampling = replace(sampling, max_tokens=shortened)
+    fewest = min(FEWEST, wanted)
+    if fitting < fewest:
+        left = SECONDS * LAST_MARGIN - (time.perf_counter() - began)
+        fitting, possible = fewest, speed.tokens(left, fewest)
+        if possible < config.max_tokens:
+            shortened, sampling = possible, replace(sampling, max_tokens=possible)
     evidence, groups, failures = Evidence(), list[list[Rollout]](), list[Failure]()
     while evidence.groups < wanted:
         spent = time.perf_counter() - began
@@ -157,27 +161,30 @@ def _findings(evidence: Evidence, setting: Setting, shortened: int | None) -> li
 
 
 class _Speed:
-    """Tokens per second of the engine with FEWEST groups, the better of two short rounds: the first one may
-    compile."""
+    """How long the engine takes for FEWEST groups: ``prompts_s`` for their prompts and a first token,
+    ``token_s`` for every further token of all completions. The first round may compile and does not count
+    where the second one is faster. Larger rounds are faster for each group, so this errs on the safe side."""
 
     def __init__(self, engine: Engine, chat: Chat, mixture: Mixture, sampling: Sampling, seed: int) -> None:
         problems = mixture.first(FEWEST)
-        self.group, self.tokens_each = sampling.n, min(PROBE_TOKENS, sampling.max_tokens)
-        brief = replace(sampling, max_tokens=self.tokens_each)
         times = []
-        for number in range(2):
+        for number, tokens in enumerate((1, 1, 1 + PROBE_TOKENS)):
+            brief = replace(sampling, max_tokens=min(tokens, sampling.max_tokens))
             began = time.perf_counter()
             _sample(engine, chat, problems, brief, derive_seed(seed, "speed", number), 0)
             times.append(time.perf_counter() - began)
-        self.rate = len(problems) * self.group * self.tokens_each / max(min(times), 1e-6)
+        self.share = FEWEST / len(problems)
+        self.prompts_s = min(times[:2])
+        self.token_s = max(times[2] - self.prompts_s, 0.1 * times[2], 1e-6) / PROBE_TOKENS
 
     def groups(self, seconds: float, max_tokens: int) -> int:
         """How many groups of completions of ``max_tokens`` fit."""
-        return int(seconds * self.rate / (max_tokens * self.group))
+        return int(FEWEST * seconds / (self.share * (self.prompts_s + max_tokens * self.token_s)))
 
     def tokens(self, seconds: float, groups: int) -> int:
         """How many tokens the completions of so many groups may have."""
-        return max(PROBE_TOKENS, int(seconds * self.rate / (groups * self.group)))
+        fitting = (seconds * FEWEST / (groups * self.share) - self.prompts_s) / self.token_s
+        return max(PROBE_TOKENS, int(fitting))
 
 
 def _sample(

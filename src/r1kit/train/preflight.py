@@ -169,13 +169,15 @@ class _Speed:
         problems = mixture.first(FEWEST)
         times = []
         for number, tokens in enumerate((1, 1, 1 + PROBE_TOKENS)):
+            if number == 1 and times[0] > SECONDS / 15:
+                continue  # a first round so slow is slow by itself, and a second one would cost as much
             brief = replace(sampling, max_tokens=min(tokens, sampling.max_tokens))
             began = time.perf_counter()
             _sample(engine, chat, problems, brief, derive_seed(seed, "speed", number), 0)
             times.append(time.perf_counter() - began)
         self.share = FEWEST / len(problems)
-        self.prompts_s = min(times[:2])
-        self.token_s = max(times[2] - self.prompts_s, 0.1 * times[2], 1e-6) / PROBE_TOKENS
+        self.prompts_s = min(times[:-1])
+        self.token_s = max(times[-1] - self.prompts_s, 0.1 * times[-1], 1e-6) / PROBE_TOKENS
 
     def groups(self, seconds: float, max_tokens: int) -> int:
         """How many groups of completions of ``max_tokens`` fit."""

@@ -152,7 +152,7 @@ def test_a_watched_training_resumes_with_the_same_measurements(
     learner = LocalRuntime.learner
 
     def mortal(self: LocalRuntime, *arguments: Any) -> Any:
-        made = learner(self, *arguments)
+        made: Any = learner(self, *arguments)
         update_of, done = made.update, []
 
         def dies(*given: Any) -> Any:

@@ -181,7 +181,7 @@ def test_a_resumed_training_has_its_preflight_behind_it(
     learner = LocalRuntime.learner
 
     def mortal(self: LocalRuntime, *arguments: Any) -> Any:
-        made = learner(self, *arguments)
+        made: Any = learner(self, *arguments)
         update, done = made.update, []
 
         def dies(*given: Any) -> Any:

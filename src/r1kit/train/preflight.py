@@ -167,7 +167,7 @@ class _Speed:
 
     def __init__(self, engine: Engine, chat: Chat, mixture: Mixture, sampling: Sampling, seed: int) -> None:
         problems = mixture.first(FEWEST)
-        times = []
+        times: list[float] = []
         for number, tokens in enumerate((1, 1, 1 + PROBE_TOKENS)):
             if number == 1 and times[0] > SECONDS / 15:
                 continue  # a first round so slow is slow by itself, and a second one would cost as much

@@ -73,23 +73,16 @@ TASKS: dict[str, Any] = {"tasks": {"chain": {"size": 40}}, "prompts": {"general"
         ({"tasks": {}}, "tasks: name the reasoning tasks"),
         ({"tasks": {}, "general_share": 1.0}, "tasks: the steps before preference_share need some"),
         ({"prompts": {"chain": 1}}, "prompts.chain: there is a task 'chain' already"),
-        (
-            {"watch": "gold_scor", "grpo": {"watch_every": 5}},
-            "unknown scorer 'gold_scor': did you mean 'gold_score'",
-        ),
-        ({"watch": "gold_score"}, "watch needs grpo.watch_every"),
-        ({"stop_when_hacked": True, "watch": "gold_score"}, "stop_when_hacked needs measurements"),
-        (
-            {"stop_when_hacked": True, "grpo": {"watch_every": 5}},
-            "needs a score that is no reward, or nothing can show",
-        ),
+        ({"watch": {"score": "gold_scor"}}, "unknown scorer 'gold_scor': did you mean 'gold_score'"),
+        ({"watch": {"every": 0, "score": "gold_score"}}, "watch.every"),
+        ({"watch": {"stop_when_hacked": True}}, "needs a score that is no reward, or nothing can show"),
         ({"prompts": {"general": {"kind": "prompts"}}}, "needs train: FILE"),
     ],
 )
 def test_settings_of_alignment_rl_without_sense_are_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         AlignmentRL.parse(TASKS | given, "recipe")
-    assert AlignmentRL.parse(TASKS, "recipe").watch == ""
+    assert AlignmentRL.parse(TASKS, "recipe").watch is None
     alone = {"prompts": {"general": 1}, "general_share": 1.0, "preference_share": 1.0}
     assert AlignmentRL.parse(alone, "recipe").first_with_preferences == 0
     assert AlignmentRL.parse({"tasks": {"chain": 1}, "general_share": 0.0}, "recipe").prompts == {}
@@ -153,14 +146,14 @@ class LongWinded:
 
 WATCHED = list(General().problems("watch"))
 RIGHT = {p.prompt: reference_answer(p, random.Random(0)) for p in WATCHED}
-WATCHING = GRPOConfig(watch_every=5, steps=60, updates_per_rollout=1)
+WATCHING = GRPOConfig(steps=60, updates_per_rollout=1)
 
 
 def measured(ctx: Context, surplus: Sequence[str], scorer: str, stop: bool = False) -> list[dict[str, float]]:
     """What the watch says, measurement by measurement, of a policy that gives right answers with a surplus.
     Preferences begin at step 20."""
     preferences = [preference(name, LongWinded(), "general").reward() for name in ("helpful", "safety")]
-    watch = HackingWatch(ctx, WATCHING, 20, WATCHED, preferences, scorer, stop)
+    watch = HackingWatch(ctx, WATCHING, 20, WATCHED, preferences, 5, scorer, stop)
     found = []
     for number, more in enumerate(surplus):
         engine = Scripted(lambda prompt, _, more=more: f"<think>a</think>{RIGHT[prompt]}{more}")  # type: ignore[misc]
@@ -182,7 +175,7 @@ def test_the_watch_warns_where_the_judges_like_what_the_gold_score_does_not(
     assert found[4]["watch/judges"] == pytest.approx(np.mean([len(RIGHT[p.prompt]) for p in WATCHED]) / 200)
     said = printed(ctx)
     assert said.count("the reward models are being hacked: since about step 25") == 1
-    assert "the score gold_score fell from 1.000" in said and "set stop_when_hacked" in said
+    assert "the score gold_score fell from 1.000" in said and "set watch.stop_when_hacked" in said
     assert len(read(ctx.out / "watch.jsonl")) == 8
 
 

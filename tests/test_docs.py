@@ -204,7 +204,7 @@ def _is_key(stage, key):
 
 
 METRIC = re.compile(
-    r'"((?:reward|completions|policy|critic|optim|sampling|curriculum|silent|distill|time|watch|moe|lang)/[a-z_/]+)"'
+    r'"((?:reward|completions|policy|critic|optim|sampling|curriculum|silent|preflight|distill|time|watch|moe|lang)/[a-z_/]+)"'
 )
 
 

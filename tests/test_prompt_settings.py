@@ -19,7 +19,7 @@ from r1kit.config import ConfigError, R1kitError
 from r1kit.data.mixture import Mixture
 from r1kit.engine.native import NativeEngine
 from r1kit.model.huggingface import load_pretrained
-from r1kit.records import EXPORTED, prompt_settings, sealed_text
+from r1kit.records import NOTES, prompt_settings, sealed_text
 from r1kit.runtime import start
 from r1kit.runtime.local import LocalConfig
 from r1kit.stages.models import PromptStyle, changed_style, keep_template, prompt_style_of, sampling_style
@@ -106,9 +106,7 @@ def test_a_template_file_replaces_the_checkpoints_own_and_stays_with_the_model(
     own.save(run / "model")
     keep_template(style(template=str(file)), run / "model")
     file.unlink()
-    (run / "model" / EXPORTED).write_text(
-        sealed_text({"talk": {"template": str(file), "opening": "<think>"}})
-    )
+    (run / "model" / NOTES).write_text(sealed_text({"talk": {"template": str(file), "opening": "<think>"}}))
     again = prompt_style_of(run / "model", PromptStyle()).chat(run / "model")
     assert own.decode(again.prompt_ids(QUESTION)) == "user> What is 2+3?\nassistant> <think>"
     with pytest.raises(R1kitError, match="no such file"):
@@ -348,7 +346,7 @@ def test_a_plain_text_begins_with_the_begin_token_only_where_the_tokenizer_adds_
 
 def exported(folder: Path, **talk: Any) -> Path:
     model_directory(folder)
-    (folder / EXPORTED).write_text(sealed_text({"files": {}, "talk": talk}))
+    (folder / NOTES).write_text(sealed_text({"files": {}, "talk": talk}))
     return folder
 
 

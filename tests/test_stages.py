@@ -472,8 +472,8 @@ def test_a_training_that_the_watch_ends_keeps_its_model(tmp_path: Path, base: Pa
 
     ctx = context(tmp_path, base)
     tasks, rewards = rules({"format": 1.0}, {"chain": {"size": 40}})
-    config = GRPOConfig(steps=4, problems=1, group=2, updates_per_rollout=1, max_tokens=4, watch_every=2)
-    reinforce(ctx, base / "model", PromptStyle(), config, LearnerConfig(), tasks, rewards, stop)
+    config = GRPOConfig(steps=4, problems=1, group=2, updates_per_rollout=1, max_tokens=4)
+    reinforce(ctx, base / "model", PromptStyle(), config, LearnerConfig(), tasks, rewards, [stop])
     assert (ctx.out / "model/config.json").is_file() and not ctx.log.metrics_file.exists()
 
 

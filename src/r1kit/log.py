@@ -42,6 +42,7 @@ HEADLINES = (
     ("accuracy", "accuracy"),
     ("progress", "done"),
 )
+WATCHED = ("watch/last_pass_1", "watch/pass_1")  # shown until the next measurement
 STEP_FILE = re.compile(r"step_(\d{6,})\.jsonl")  # the names of rollout files
 _SHOWN_LINES = 8  # of a sample's prompt
 PLAIN_LINES_PER_STAGE = 20  # where the output is not a terminal
@@ -75,6 +76,7 @@ class Log:
         self._last_step: int | None = None
         self._first: tuple[int, float] | None = None
         self._line = ""
+        self._watched = ""
         self._printed = -1
         self._live: Live | None = None
 
@@ -288,6 +290,12 @@ class Log:
         for name, word in HEADLINES:
             if name in metrics:
                 line += f"  {word} {_short(metrics[name])}"
+        for name in WATCHED:
+            if name in metrics:
+                error = metrics[f"{name}_stderr"]
+                self._watched = f"  held-out {_short(metrics[name])} ± {_short(error)}"
+                break
+        line += self._watched
         assert self._first is not None
         first, started = self._first
         elapsed = time.monotonic() - started

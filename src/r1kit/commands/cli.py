@@ -1,8 +1,8 @@
 """The command line: parse arguments, call, print results, set the exit code.
 
-Exit codes: 0 done, 1 failed or damaged, 2 wrong usage or configuration (a missing file included), 130
-interrupted. Errors are printed without a traceback unless R1KIT_DEBUG is set. Large packages are imported
-when a command needs them, so ``r1kit --help`` is fast."""
+Exit codes: 0 done, 1 failed or damaged, 2 wrong usage or configuration (a missing file included), 3 a
+training that cannot learn (``preflight``), 130 interrupted. Errors are printed without a traceback unless
+R1KIT_DEBUG is set. Large packages are imported when a command needs them, so ``r1kit --help`` is fast."""
 
 import json
 import os
@@ -243,6 +243,43 @@ def plan(
             print(line)
         remaining = [entry.name for entry in plans if entry.basis != "measured"]
         check_inputs(checked, layers, remaining, machine=False)  # the plan may be for another machine
+
+
+@app.command(context_settings=OVERRIDABLE)
+def preflight(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    out: Out = None,
+    stage: Annotated[
+        str | None,
+        typer.Option("--stage", metavar="NAME", help="Which RL stage; by default all whose init exists."),
+    ] = None,
+    sandbox: Sandbox = None,
+    as_json: AsJson = False,
+) -> None:
+    """Sample some rollouts as an RL stage would, and say whether it can learn anything; exit code 3 where
+    nothing can be learned. A recipe can name code (my.py:Name), which is imported and so runs."""
+    _choose_sandbox(sandbox)
+    from r1kit.console import make_console
+    from r1kit.recipe.layers import read_layers
+    from r1kit.recipe.recipe import build
+    from r1kit.recipe.uses import code_in_words, imports_of
+    from r1kit.user_code import imports
+
+    layers = read_layers(recipe, normalize_overrides(overrides or [], out))
+    console = make_console(to_stderr=as_json)
+    for line in [code_in_words(code) for code in imports_of(layers.data)]:
+        console.print(line, markup=False, soft_wrap=True)
+    with imports(True):
+        # What follows imports torch; a recipe with a mistake should not wait for that.
+        checked = build(layers)
+        from r1kit.commands.preflight import as_dict, examine_recipe
+
+        found = examine_recipe(checked, layers, stage, console)
+    if as_json:
+        print(json.dumps({name: as_dict(one) for name, one in found.items()}, indent=2, ensure_ascii=False))
+    if any(one.hopeless for one in found.values()):
+        raise typer.Exit(3)
 
 
 @app.command()

@@ -19,11 +19,13 @@ from r1kit.figures.evaluation import (
 from r1kit.figures.facts import FACTS
 from r1kit.figures.json_file import REPORT, finite, read, to_json, write
 from r1kit.figures.run import RunFigures, StageFigures
-from r1kit.figures.silent import SILENT, SILENT_CAUSES, why_silent
+from r1kit.figures.silent import DOUBTS, PREFLIGHT, SILENT, SILENT_CAUSES, why_silent
 
 __all__ = [
     "BY_NAME",
+    "DOUBTS",
     "FACTS",
+    "PREFLIGHT",
     "REPORT",
     "SILENT",
     "SILENT_CAUSES",

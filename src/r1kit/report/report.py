@@ -31,6 +31,11 @@ SECTIONS: tuple[tuple[str, Callable[[Run, Roles], list[Block]], str], ...] = (
         "This run has no R1-Zero stage with recorded steps.",
     ),
     (
+        "Held-out accuracy while stages train",
+        sections.watched,
+        "No stage measured held-out problems while it trained: give it a watch.",
+    ),
+    (
         "Why the length changes, and what checking does",
         sections.habits,
         "There is no evaluation of both R1-Zero and its base to compare.",

@@ -28,6 +28,9 @@ class Measured:
     protocol: Protocol
 
 
+Measurement = tuple[float, float, float]  # steps done, pass@1, its standard error
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """A run's folder, read. ``stages`` are in the recipe's order; ``metrics`` are the rows of metrics.jsonl
@@ -72,6 +75,18 @@ class Run:
         rows = [row for row in self.metrics if row.get("stage") == stage]
         values = [number(row.get(metric)) for row in rows]
         return [(float(step), value) for step, value in enumerate(values, 1) if value is not None]
+
+    def watched(self, stage: str) -> list[Measurement]:
+        """The measurements of a stage's watch: (steps done, pass@1, standard error), steps counted over all
+        parts of the stage."""
+        rows = [row for row in self.metrics if row.get("stage") == stage]
+        found = []
+        for place, row in enumerate(rows):
+            for steps, name in ((place, "watch/pass_1"), (place + 1, "watch/last_pass_1")):
+                value, error = number(row.get(name)), number(row.get(f"{name}_stderr"))
+                if value is not None:
+                    found.append((float(steps), value, error or 0.0))
+        return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from r1kit.figures import FACTS, ModelFigures, Scores
+from r1kit.figures import FACTS, PREFLIGHT, ModelFigures, Scores
 from r1kit.log import duration
 from r1kit.records import FinishedStage, is_model
 from r1kit.report import sentences
 from r1kit.report.charts import Bars, Level, Line, Point, bar_chart, line_chart, smooth
 from r1kit.report.document import Block, Command, Figure, Listing, Paragraph, Table
-from r1kit.report.run import Measured, Roles, Run, number, peak_mb_of, read_facts, seconds_of
+from r1kit.report.run import Measured, Measurement, Roles, Run, number, peak_mb_of, read_facts, seconds_of
 from r1kit.report.sentences import percent, votes_of
 
 LANGUAGE_METRICS = ("lang/target_ratio", "reward/language/mean")
@@ -179,6 +179,49 @@ def _curves(
     ]
     numbers = Table(f"{title} (smoothed)", ["step", *curves], rows)
     return Figure(line_chart(title, lines, "step", y_label, levels, y_range), caption, numbers)
+
+
+def watched(run: Run, roles: Roles) -> list[Block]:
+    """pass@1 on held-out problems while stages train, and what their pre-flights found."""
+    curves = {stage.name: run.watched(stage.name) for stage in run.stages}
+    curves = {name: points for name, points in curves.items() if points}
+    blocks: list[Block] = [Paragraph(text) for text in preflights(run)]
+    if not curves:
+        return blocks
+    title = "Held-out accuracy while stages train"
+    lines = [
+        Line(name, [(step, value) for step, value, _ in points], colour)
+        for colour, (name, points) in enumerate(curves.items())
+    ]
+    rows = [
+        [name, f"{step:.0f}", percent(value, error)]
+        for name, points in curves.items()
+        for step, value, error in _spread_out(points)
+    ]
+    table = Table(f"{title}: pass@1, %.", ["stage", "steps", "pass@1"], rows)
+    caption = (
+        "pass@1 on held-out problems after so many steps, ± its standard error over problems. Every "
+        "measurement of a stage has the same problems and seeds."
+    )
+    return [*blocks, Figure(line_chart(title, lines, "step", "pass@1", (), (0.0, 1.0)), caption, table)]
+
+
+def _spread_out(points: Sequence[Measurement]) -> list[Measurement]:
+    """At most CURVE_TABLE_ROWS of the measurements, evenly, the first and the last among them."""
+    last = len(points) - 1
+    places = {round(place * last / (CURVE_TABLE_ROWS - 1)) for place in range(CURVE_TABLE_ROWS)}
+    return [points[place] for place in sorted(places)]
+
+
+def preflights(run: Run) -> list[str]:
+    """A sentence for each stage that a pre-flight examined."""
+    said = []
+    for stage in run.stages:
+        rows = [row for row in run.metrics if row.get("stage") == stage.name and "part" not in row]
+        first = next((row for row in rows if f"{PREFLIGHT}groups" in row), None)
+        if first is not None:
+            said.append(sentences.say_preflight(stage.name, first))
+    return said
 
 
 def habits(run: Run, roles: Roles) -> list[Block]:

@@ -5,9 +5,10 @@ standard errors are combined as if the two models had been measured on different
 the same, so the real error of a difference is smaller."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from r1kit.figures import Habit
+from r1kit.figures import DOUBTS, PREFLIGHT, SILENT_CAUSES, Habit
 from r1kit.log import duration
 from r1kit.report.run import Measured, Roles, Run, find_roles, seconds_of
 from r1kit.sandbox.pool import UNSAFE
@@ -86,6 +87,22 @@ def say_headline(run: Run) -> list[str]:
             "changed files."
         )
     return said
+
+
+def say_preflight(stage: str, row: Mapping[str, Any]) -> str:
+    """What the pre-flight of a stage found, from the metrics of its first row."""
+    kinds = [name for name in (*SILENT_CAUSES, *DOUBTS) if row.get(f"{PREFLIGHT}found/{name}")]
+    words = " and ".join(kind.replace("_", " ") for kind in kinds) or "learnable"
+    found = {
+        name: row.get(PREFLIGHT + name) or 0.0 for name in ("rollouts", "groups", "uneven", "right", "format")
+    }
+    hopeless = " (hopeless)" if row.get(PREFLIGHT + "hopeless") else ""
+    return (
+        f"Before {stage} trained, {found['rollouts']:.0f} rollouts in {found['groups']:.0f} groups were "
+        f"sampled: {words}{hopeless}. {percent(found['uneven'])} % of the groups had something to teach, "
+        f"{percent(found['right'])} % of the rollouts were right, and {percent(found['format'])} % followed "
+        "the template."
+    )
 
 
 def say_length(base: Measured, zero: Measured) -> list[str]:

@@ -6,8 +6,8 @@ reward model that is optimised for longer is hacked (figure 6). reward = reasoni
 8-10); temperature 0.7. Here it is one training, whose last ``preference_share`` of steps has general prompts
 too; the schedule, the optimizer's moments and the reference go on across that step.
 
-With ``watch`` a score that is not a reward is measured on separate prompts. An alarm is raised if it falls
-while the reward models' scores rise (train/reward_hacking.py)."""
+With ``watch.score`` a score that is not a reward is measured on separate prompts. An alarm is raised if it
+falls while the reward models' scores rise (train/reward_hacking.py)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,10 +22,12 @@ from r1kit.records import read_json
 from r1kit.rewards import WeightedReward, load_rewards
 from r1kit.rewards.annotators import load_scorer
 from r1kit.stages.hacking_watch import FEWEST_WATCHED, HackingWatch
+from r1kit.stages.held_out_watch import WatchConfig
 from r1kit.stages.models import PromptStyle
+from r1kit.stages.preflight import PreflightMode
 from r1kit.stages.recipe_names import RewardSpec, TaskSpec
 from r1kit.stages.results import report
-from r1kit.stages.rl import plan_of, reinforce
+from r1kit.stages.rl import examine_model, held_out_watch, plan_of, reinforce
 from r1kit.stages.stage import Context, Stage, StagePlan
 from r1kit.tasks import load_tasks
 from r1kit.tasks.task import Task
@@ -33,6 +35,7 @@ from r1kit.tasks.watch import WATCH, with_watch
 from r1kit.train.grpo import GRPOConfig
 from r1kit.train.learner import LearnerConfig
 from r1kit.train.preference import RewardModel
+from r1kit.train.preflight import Preflight
 from r1kit.train.rollouts import Watch
 from r1kit.types import Problem, Rollout
 
@@ -41,13 +44,39 @@ SAFETY_KIND = "forbidden"  # the column kind of prompts that the safety model sc
 WeightedTasks = Mapping[str, tuple[Task, float]]
 
 
+class AlignmentWatch(WatchConfig):
+    """As for every RL stage, and on the general prompts: the reward models' score and ``score``, one that is
+    no reward (rewards/annotators.py, or your own ``file.py:function``), on ``prompts`` prompts that are
+    neither trained on nor evaluated, from the step with preferences on. ``stop_when_hacked`` ends the stage
+    at the alarm and keeps the model of that step. ``problems: 0`` leaves the held-out problems out."""
+
+    problems: int = Field(64, ge=0)
+    score: str = ""
+    prompts: int = Field(96, ge=FEWEST_WATCHED)
+    stop_when_hacked: bool = False
+
+    @field_validator("score")
+    @classmethod
+    def _score_is_known(cls, score: str) -> str:
+        if score:
+            load_scorer(score)
+        return score
+
+    @model_validator(mode="after")
+    def _stops_only_where_it_looks(self) -> "AlignmentWatch":
+        if self.stop_when_hacked and not self.score:
+            raise ValueError(
+                "stop_when_hacked needs a score that is no reward, or nothing can show that the reward "
+                "models are hacked: name one (score: my_judge.py:helpful)"
+            )
+        return self
+
+
 class AlignmentRL(Stage):
     """``general_share`` of the problems are general ``prompts`` in the last ``preference_share`` of the
     steps; the paper's is 400/1700. They begin at the nearest start of a rollout phase.
 
-    ``watch`` names a score (rewards/annotators.py, or your own ``file.py:function``), measured every
-    ``grpo.watch_every`` steps on ``watch_prompts`` prompts that are neither trained on nor evaluated.
-    ``stop_when_hacked`` ends the stage at the alarm and keeps the model of that step."""
+    ``watch`` measures while the stage trains; ``preflight`` as in r1_zero.py."""
 
     writes: ClassVar[tuple[str, ...]] = ("model", "reasoning", "watch.jsonl", "report.json")
 
@@ -61,19 +90,11 @@ class AlignmentRL(Stage):
     safety_weight: float = 1.0
     general_share: float = Field(0.3, ge=0.0, le=1.0)
     preference_share: float = Field(400 / 1700, gt=0.0, le=1.0)
-    watch: str = ""
-    watch_prompts: int = Field(96, ge=FEWEST_WATCHED)
-    stop_when_hacked: bool = False
+    preflight: PreflightMode = "warn"
+    watch: AlignmentWatch | None = None
     talk: PromptStyle = PromptStyle()
     grpo: GRPOConfig = GRPOConfig(temperature=0.7)
     learner: LearnerConfig = LearnerConfig()
-
-    @field_validator("watch")
-    @classmethod
-    def _watch_is_known(cls, watch: str) -> str:
-        if watch:
-            load_scorer(watch)
-        return watch
 
     @model_validator(mode="after")
     def _has_problems_throughout(self) -> "AlignmentRL":
@@ -97,19 +118,6 @@ class AlignmentRL(Stage):
         return self
 
     @model_validator(mode="after")
-    def _stops_only_where_it_looks(self) -> "AlignmentRL":
-        if self.stop_when_hacked and not self.watch:
-            raise ValueError(
-                "stop_when_hacked needs a score that is no reward, or nothing can show that the reward "
-                "models are hacked: name one (watch: my_judge.py:helpful)"
-            )
-        if self.stop_when_hacked and not self.grpo.watch_every:
-            raise ValueError("stop_when_hacked needs measurements: set grpo.watch_every, say to 10")
-        if self.watch and not self.grpo.watch_every:
-            raise ValueError("watch needs grpo.watch_every: how many steps lie between measurements, say 10")
-        return self
-
-    @model_validator(mode="after")
     def _curriculum_has_a_pass_rate(self) -> "AlignmentRL":
         if self.grpo.curriculum is not None:
             require_correctness(self.rewards)
@@ -124,23 +132,24 @@ class AlignmentRL(Stage):
         return min(round(first / phase), (self.grpo.steps - 1) // phase) * phase
 
     def run(self, ctx: Context) -> None:
+        init = ctx.model(self.init)
         models = self._reward_models(ctx, ctx.path(self.reward_models))
         preferences = [model.reward() for model in models]
-        prompts = {
-            name: (with_watch(task) if self.grpo.watch_every else task, weight)
-            for name, (task, weight) in load_tasks(self.prompts).items()
-        }
+        prompts = self._prompts()
         problems, changes = self._mixture(load_tasks(self.tasks), prompts)
+        watches = self._watches(ctx, init, [task for task, _ in prompts.values()], preferences)
+        rewards = [*self._rules(), *preferences]
         reinforce(
             ctx,
-            ctx.model(self.init),
+            init,
             self.talk,
             self.grpo,
             self.learner,
             problems,
-            [*self._rules(), *preferences],
-            self._watch(ctx, [task for task, _ in prompts.values()], preferences),
+            rewards,
+            watches,
             changes,
+            self.preflight,
         )
         ctx.runtime.release(*(model.model.learner for model in models))
         first = self.first_with_preferences
@@ -148,6 +157,24 @@ class AlignmentRL(Stage):
 
     def plan(self) -> StagePlan:
         return plan_of(self.grpo)
+
+    def examine(self, ctx: Context) -> Preflight:
+        """The pre-flight alone, with the problems and weights of the first step."""
+        models = self._reward_models(ctx, ctx.path(self.reward_models))
+        rewards = [*self._rules(), *(model.reward() for model in models)]
+        problems, _ = self._mixture(load_tasks(self.tasks), self._prompts())
+        init = ctx.model(self.init)
+        try:
+            return examine_model(ctx, init, self.talk, self.grpo, self.learner, problems, rewards)
+        finally:
+            ctx.runtime.release(*(model.model.learner for model in models))
+
+    def _prompts(self) -> dict[str, tuple[Task, float]]:
+        """The general prompts, without those that are kept for the watch."""
+        return {
+            name: (with_watch(task) if self.watch else task, weight)
+            for name, (task, weight) in load_tasks(self.prompts).items()
+        }
 
     def _mixture(
         self, tasks: WeightedTasks, prompts: WeightedTasks
@@ -192,27 +219,35 @@ class AlignmentRL(Stage):
             )
         return found
 
-    def _watch(
-        self, ctx: Context, prompts: Sequence[Task], preferences: Sequence[WeightedReward]
-    ) -> Watch | None:
-        if not self.grpo.watch_every:
-            return None
-        each = -(-self.watch_prompts // max(1, len(prompts)))
+    def _watches(
+        self, ctx: Context, init: Path, prompts: Sequence[Task], preferences: Sequence[WeightedReward]
+    ) -> list[Watch]:
+        watch = self.watch
+        if watch is None:
+            return []
+        tasks = load_tasks(self.tasks)
+        measured = watch.problems > 0 and (watch.tasks or tasks)
+        held_out = held_out_watch(watch if measured else None, self.grpo, tasks, self.talk, init)
+        each = -(-watch.prompts // max(1, len(prompts)))
         problems = [problem for task in prompts for problem in task.problems(WATCH)[:each]]
+        if not prompts:
+            return held_out
         if len(problems) < FEWEST_WATCHED:
             raise ConfigError(
                 f"stage {ctx.name!r}: {len(problems)} prompts for the watch are too few; give more prompts "
-                "(an eighth of them is for the watch), or set grpo.watch_every: 0"
+                "(an eighth of them is for the watch), or set watch: null"
             )
-        return HackingWatch(
+        hacking = HackingWatch(
             ctx,
             self.grpo,
             self.first_with_preferences,
-            problems[: self.watch_prompts],
+            problems[: watch.prompts],
             preferences,
-            self.watch,
-            self.stop_when_hacked,
+            watch.every,
+            watch.score,
+            watch.stop_when_hacked,
         )
+        return [*held_out, hacking]
 
 
 def share_weights(

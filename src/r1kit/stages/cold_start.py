@@ -24,6 +24,7 @@ from r1kit.data.sources import write_jsonl
 from r1kit.model.huggingface import read_config
 from r1kit.seeds import derive_seed
 from r1kit.stages.general import GeneralSpec, general_rows, general_tasks
+from r1kit.stages.held_out_watch import WatchConfig
 from r1kit.stages.models import PromptStyle, fits, prompt_style_of
 from r1kit.stages.recipe_names import RequiredTasks, log_tasks
 from r1kit.stages.sampling import Endpoint, ask_endpoint, correct, harvest, train_problems
@@ -68,6 +69,7 @@ class ColdStart(Stage):
     talk: PromptStyle = PromptStyle()
     training: SupervisedConfig = SupervisedConfig()
     learner: LearnerConfig = LearnerConfig()
+    watch: WatchConfig | None = None
 
     @field_validator("rewriter", mode="before")
     @classmethod
@@ -100,7 +102,9 @@ class ColdStart(Stage):
             ctx.out / "data.jsonl",
             [{"prompt": prompt, "completion": completion} for prompt, completion in rows],
         )
-        finetune_on(ctx, self.init, rows, self.talk, self.training, self.learner, self.allow_empty)
+        finetune_on(
+            ctx, self.init, rows, self.talk, self.training, self.learner, self.watch, tasks, self.allow_empty
+        )
 
     def plan(self) -> StagePlan:
         return StagePlan(sampled_tokens=float(self.problems * self.samples * self.max_tokens))

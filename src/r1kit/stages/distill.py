@@ -21,11 +21,12 @@ from r1kit.jsonl import read_jsonl
 from r1kit.log import Log
 from r1kit.seeds import derive_seed
 from r1kit.stages.general import GeneralSpec, general_tasks
+from r1kit.stages.held_out_watch import WatchConfig
 from r1kit.stages.kept import is_kept, keep
 from r1kit.stages.models import PromptStyle, fits, longest_prompt, sampling_style
 from r1kit.stages.recipe_names import TaskSpec, log_tasks
 from r1kit.stages.results import finish
-from r1kit.stages.rl import training_problems
+from r1kit.stages.rl import held_out_watch, together, training_problems
 from r1kit.stages.sampling import correct, harvest, train_problems
 from r1kit.stages.sft import finetune_on
 from r1kit.stages.stage import Context, Stage, StagePlan
@@ -65,6 +66,7 @@ class Distill(Stage):
     training: SupervisedConfig = SupervisedConfig()
     on_policy: OnPolicyConfig | None = None
     learner: LearnerConfig = LearnerConfig()
+    watch: WatchConfig | None = None
 
     @model_validator(mode="after")
     def _has_prompts(self) -> Self:
@@ -98,8 +100,18 @@ class Distill(Stage):
 
     def _finetune(self, ctx: Context, place: Context) -> None:
         """Fine-tune the student on the teacher's answers, in the folder of ``place``."""
-        rows = self._answers(ctx)
-        finetune_on(place, self.student, rows, self.talk, self.training, self.learner, self.allow_empty)
+        rows, tasks = self._answers(ctx), load_tasks(self.tasks)
+        finetune_on(
+            place,
+            self.student,
+            rows,
+            self.talk,
+            self.training,
+            self.learner,
+            self.watch,
+            tasks,
+            self.allow_empty,
+        )
 
     def plan(self) -> StagePlan:
         return StagePlan(sampled_tokens=float(self.problems * self.samples * self.max_tokens))
@@ -145,7 +157,9 @@ class Distill(Stage):
         mixture = training_problems(ctx, tasks, policy.chat, limit, "on_policy")
         algorithm = distillation.distil(config, policy, teacher)
         log = ctx.log.part("on_policy")
-        train(algorithm, mixture, ctx.seed, log, ctx.out, owners=ctx.identities)
+        watches = held_out_watch(self.watch, algorithm.config, load_tasks(self.tasks), self.talk, folders[0])
+        watch = together(watches) if watches else None
+        train(algorithm, mixture, ctx.seed, log, ctx.out, watch, ctx.identities)
         facts = json.loads((sft / "report.json").read_text(encoding="utf-8"))
         facts["on_policy_divergence"] = last_divergence(log)
         finish(ctx, student, policy.engine, teacher, facts=facts, talk=self.talk)

@@ -27,8 +27,9 @@ FEWEST_WATCHED = 2  # prompts: with one there is no standard error
 
 
 class HackingWatch:
-    """Measures from step ``first`` on, every ``config.watch_every`` steps. ``scorer`` names the score that is
-    no reward; without one ("") only the reward models' is logged, and nothing can be noticed."""
+    """Measures from step ``first`` on, at the first phase of every ``every`` steps. ``scorer`` names the
+    score that is no reward; without one ("") only the reward models' score is logged, and nothing can be
+    noticed."""
 
     def __init__(
         self,
@@ -37,6 +38,7 @@ class HackingWatch:
         first: int,
         problems: Sequence[Problem],
         preferences: Sequence[WeightedReward],
+        every: int,
         scorer: str,
         stop: bool,
     ) -> None:
@@ -46,7 +48,7 @@ class HackingWatch:
         self.steps = [
             step
             for step in range(0, config.steps, config.updates_per_rollout)
-            if step >= first and step % config.watch_every == 0
+            if step >= first and step % every < config.updates_per_rollout
         ]
         done = checkpoint.progress_of(ctx.out, ctx.identities)["step"] if checkpoint.exists(ctx.out) else 0
         measured = sum(step < done for step in self.steps)
@@ -85,7 +87,7 @@ class HackingWatch:
         (value,) = score_by(self.scorer, self.name, rollout.problem, [rollout.answer])
         if value is None:
             raise R1kitError(
-                f"watch: {self.name} has no score for an answer to {rollout.problem.prompt!r:.80}"
+                f"watch.score: {self.name} has no score for an answer to {rollout.problem.prompt!r:.80}"
             )
         return float(value)
 
@@ -100,7 +102,7 @@ class HackingWatch:
                 + (
                     "the stage ends here"
                     if self.stop
-                    else "take a smaller preference_share, or set stop_when_hacked: true"
+                    else "take a smaller preference_share, or set watch.stop_when_hacked: true"
                 )
             )
         self.warned = True

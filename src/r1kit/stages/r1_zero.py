@@ -9,20 +9,27 @@ from typing import Any, ClassVar, Literal
 from pydantic import model_validator
 
 from r1kit.data.curriculum import require_correctness
+from r1kit.stages.held_out_watch import WatchConfig
 from r1kit.stages.models import PromptStyle
+from r1kit.stages.preflight import PreflightMode
 from r1kit.stages.recipe_names import RequiredTasks, RewardSpec, rules
-from r1kit.stages.rl import OwnAlgorithm, one_algorithm, plan_of, reinforce
+from r1kit.stages.rl import OwnAlgorithm, examine_model, held_out_watch, one_algorithm, plan_of, reinforce
 from r1kit.stages.stage import Context, Stage, StagePlan
 from r1kit.train.grpo import GRPOConfig
 from r1kit.train.learner import LearnerConfig
 from r1kit.train.ppo import PPOConfig
+from r1kit.train.preflight import Preflight
 from r1kit.train.rl_loop import RLConfig
 
 
 class R1Zero(Stage):
     """RL with rule rewards from ``init``, usually a base model, by one algorithm: ``grpo`` (the default),
     ``ppo`` (with a critic, the paper's comparison, supplement A.3), or ``rl``, an algorithm outside r1kit
-    (``{algorithm: my_algo.py:Name, ...}``). The paper's learning rate is 3e-6 for 671B parameters."""
+    (``{algorithm: my_algo.py:Name, ...}``). The paper's learning rate is 3e-6 for 671B parameters.
+
+    ``preflight`` samples before the training and says whether anything can be learned: ``warn`` says it,
+    ``stop`` ends the stage where nothing can, ``off`` does not look. ``watch`` measures held-out problems
+    while the stage trains."""
 
     writes: ClassVar[tuple[str, ...]] = ("model",)
 
@@ -35,6 +42,8 @@ class R1Zero(Stage):
     ppo: PPOConfig | None = None
     rl: OwnAlgorithm | None = None
     learner: LearnerConfig = LearnerConfig()
+    preflight: PreflightMode = "warn"
+    watch: WatchConfig | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -55,7 +64,17 @@ class R1Zero(Stage):
     def run(self, ctx: Context) -> None:
         tasks, rewards = rules(self.rewards, self.tasks)
         init = ctx.model(self.init)
-        reinforce(ctx, init, self.talk, self.algorithm, self.learner, tasks, rewards)
+        watches = held_out_watch(self.watch, self.algorithm, tasks, self.talk, init)
+        reinforce(
+            ctx, init, self.talk, self.algorithm, self.learner, tasks, rewards, watches, mode=self.preflight
+        )
+
+    def examine(self, ctx: Context) -> Preflight:
+        """The pre-flight alone."""
+        tasks, rewards = rules(self.rewards, self.tasks)
+        return examine_model(
+            ctx, ctx.model(self.init), self.talk, self.algorithm, self.learner, tasks, rewards
+        )
 
     def plan(self) -> StagePlan:
         return plan_of(self.algorithm)

@@ -13,16 +13,20 @@ from r1kit.data.curriculum import CurriculumConfig
 from r1kit.data.mixture import Mixture
 from r1kit.rewards import WeightedReward
 from r1kit.seeds import derive_seed
+from r1kit.stages.held_out_watch import HeldOutWatch, WatchConfig
 from r1kit.stages.models import PromptStyle, fits, longest_prompt
+from r1kit.stages.preflight import examine, report
 from r1kit.stages.recipe_names import log_tasks
 from r1kit.stages.results import finish
 from r1kit.stages.stage import Context, StagePlan
 from r1kit.tasks.task import Task
-from r1kit.train import rl_loop
-from r1kit.train.learner import LearnerConfig, LearnerProtocol
+from r1kit.train import checkpoint, rl_loop
+from r1kit.train.learner import LearnerConfig, LearnerProtocol, Metrics
+from r1kit.train.preflight import Mode, Preflight
 from r1kit.train.reward_hacking import StopTraining
 from r1kit.train.rl_loop import RLConfig
 from r1kit.train.rollouts import Policy, Watch
+from r1kit.types import Sampling
 from r1kit.user_code import Shape, load_name
 
 
@@ -105,6 +109,30 @@ def training_problems(
     return mixture
 
 
+def together(watches: Sequence[Watch]) -> Watch:
+    """Several watches as one."""
+
+    def watch(policy: Policy, step: int) -> Metrics:
+        return {name: value for own in watches for name, value in own(policy, step).items()}
+
+    return watch
+
+
+def held_out_watch(
+    config: WatchConfig | None,
+    rl: RLConfig,
+    tasks: Mapping[str, tuple[Task, float]],
+    style: PromptStyle,
+    init: Path,
+) -> list[Watch]:
+    """The watch that a recipe asks an RL stage for, if any. ``tasks`` are the stage's own."""
+    if config is None:
+        return []
+    sampling = Sampling(1, rl.temperature, 1.0, rl.max_tokens)
+    steps, stride = rl.steps, rl.updates_per_rollout
+    return [HeldOutWatch(config, tasks, style.chat(init), init, sampling, steps, stride)]
+
+
 def reinforce(
     ctx: Context,
     init: Path,
@@ -113,11 +141,13 @@ def reinforce(
     learner_config: LearnerConfig,
     tasks: Mapping[str, tuple[Task, float]],
     rewards: Sequence[WeightedReward],
-    watch: Watch | None = None,
+    watches: Sequence[Watch] = (),
     changes: Mapping[int, Mapping[str, float]] = {},
+    mode: Mode = "off",
 ) -> None:
     """RL from the model in ``init`` by the algorithm of ``config``; the result is exported to
-    ctx.out/model. ``changes``: step -> weights of the tasks from that step on."""
+    ctx.out/model. ``changes``: step -> weights of the tasks from that step on; ``mode``: of the pre-flight,
+    which a resumed training has behind it."""
     log_tasks(ctx, tasks)
     learners: list[LearnerProtocol] = []
 
@@ -132,7 +162,29 @@ def reinforce(
     policy = Policy(learned, engine, style.chat(init), reference, lagged)
     limit = longest_prompt(config.max_tokens, init, context=learner_config.context)
     mixture = training_problems(ctx, tasks, policy.chat, limit, "problems", config.curriculum, changes)
+    found: Metrics = {}
+    if mode != "off" and not checkpoint.exists(ctx.out):
+        context = learner_config.context
+        found = report(ctx, mode, examine(ctx, engine, policy.chat, init, context, config, tasks, rewards))
     algorithm = config.build(policy, rewards, learner)
+    watch = together(watches) if watches else None
     with contextlib.suppress(StopTraining):
-        rl_loop.train(algorithm, mixture, ctx.seed, ctx.log, ctx.out, watch, ctx.identities)
+        rl_loop.train(algorithm, mixture, ctx.seed, ctx.log, ctx.out, watch, ctx.identities, found)
     finish(ctx, learned, engine, *learners[1:], talk=style)
+
+
+def examine_model(
+    ctx: Context,
+    init: Path,
+    style: PromptStyle,
+    config: RLConfig,
+    learner_config: LearnerConfig,
+    tasks: Mapping[str, tuple[Task, float]],
+    rewards: Sequence[WeightedReward],
+) -> Preflight:
+    """The pre-flight of a training by ``reinforce``, without a learner."""
+    engine = ctx.runtime.engine(init)
+    try:
+        return examine(ctx, engine, style.chat(init), init, learner_config.context, config, tasks, rewards)
+    finally:
+        ctx.runtime.release(engine)

@@ -4,28 +4,37 @@ In the paper: 800k samples (600k reasoning by rejection sampling, 200k general),
 V3-Base and not from the RL checkpoint. ``data`` are JSON Lines files of {"prompt", "completion"} or
 {"messages"} (TRL's columns), or ShareGPT's {"conversations"}, written by other stages or by hand."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
+
+from pydantic import model_validator
 
 from r1kit.chat import Chat, Prompt, problem_of
 from r1kit.config import InputError, R1kitError
 from r1kit.data.sources import BadRows, Turns, pairs, read_pairs
+from r1kit.engine import Engine
 from r1kit.jsonl import first_error
+from r1kit.model.huggingface import read_config
 from r1kit.seeds import derive_seed
+from r1kit.stages.held_out_watch import HeldOutWatch, WatchConfig
 from r1kit.stages.models import PromptStyle
 from r1kit.stages.results import finish
 from r1kit.stages.stage import Context, Stage
-from r1kit.train.learner import LearnerConfig
-from r1kit.train.supervised import SupervisedConfig, finetune, response_row
-from r1kit.types import Row
+from r1kit.tasks.task import Task
+from r1kit.train.learner import LearnerConfig, LearnerProtocol, Metrics
+from r1kit.train.supervised import SupervisedConfig, finetune, finetune_batches, response_row
+from r1kit.types import Row, Sampling
+
+WATCH_TOKENS = 512  # of a completion that the watch samples, where the recipe does not say
 
 
 class SFT(Stage):
     """Fine-tune ``init`` on ``data``. Of a conversation (``messages``) the last assistant turn is trained on,
     with ``turns: all`` each of them. ``bad_rows: quarantine`` leaves out rows that cannot be read, up to 5 %
     of a file (jsonl.py). Without any row the stage stops; ``allow_empty`` keeps the model as it is
-    instead."""
+    instead. ``watch`` measures held-out problems while it trains; it needs ``tasks``."""
 
     writes: ClassVar[tuple[str, ...]] = ("model", "report.json")
 
@@ -38,6 +47,16 @@ class SFT(Stage):
     talk: PromptStyle = PromptStyle()
     training: SupervisedConfig = SupervisedConfig()
     learner: LearnerConfig = LearnerConfig()
+    watch: WatchConfig | None = None
+
+    @model_validator(mode="after")
+    def _watch_has_tasks(self) -> "SFT":
+        if self.watch is not None and not self.watch.tasks:
+            raise ValueError(
+                "watch.tasks: name the tasks whose held-out problems are measured, for instance {test: "
+                "{kind: dataset, held_out: test.jsonl}}"
+            )
+        return self
 
     def input_errors(self) -> Iterator[InputError]:
         for place, file in enumerate(self.data):
@@ -53,7 +72,16 @@ class SFT(Stage):
             if not found and not file.startswith("@"):  # a stage may have kept nothing
                 raise R1kitError(f'{file}: no rows; a row is {{"prompt": ..., "completion": ...}}')
             rows += found
-        finetune_on(ctx, self.init, rows, self.talk, self.training, self.learner, self.allow_empty)
+        finetune_on(
+            ctx,
+            self.init,
+            rows,
+            self.talk,
+            self.training,
+            self.learner,
+            self.watch,
+            allow_empty=self.allow_empty,
+        )
 
 
 def finetune_on(
@@ -63,10 +91,13 @@ def finetune_on(
     talk: PromptStyle,
     training: SupervisedConfig,
     learner_config: LearnerConfig,
+    watch: WatchConfig | None = None,
+    tasks: Mapping[str, tuple[Task, float]] = {},
     allow_empty: bool = False,
 ) -> None:
-    """Train ``init`` on (prompt, response) texts and export it to ctx.out/model. Raises R1kitError where
-    there is nothing to train on, unless ``allow_empty``."""
+    """Train ``init`` on (prompt, response) texts and export it to ctx.out/model. ``tasks`` are those that
+    ``watch`` measures where it names none. Raises R1kitError where there is nothing to train on, unless
+    ``allow_empty``."""
     model = ctx.model(init)
     chat = talk.chat(model)
     rows = [training_row(chat, prompt, response) for prompt, response in written]
@@ -87,9 +118,26 @@ def finetune_on(
         ctx.log.info(f"no rows to train on: the model is that of {init}, unchanged")
     learner = ctx.runtime.learner(model, learner_config)
     order = derive_seed(ctx.seed, "order")
-    last = finetune(learner, kept, training, order, ctx.log, ctx.out, ctx.identities)
+    steps = len(finetune_batches(kept, training, order))
+    watching = HeldOutWatch(watch, tasks, chat, model, _sampling(model), steps) if watch and kept else None
+    engines = [ctx.runtime.engine_of(learner)] if watching else []
+    measure = partial(_measure, learner, engines[0], watching) if watching else None
+    last = finetune(learner, kept, training, order, ctx.log, ctx.out, ctx.identities, measure)
     facts = {"rows": len(kept), "too_long": len(rows) - len(kept), **last}
-    finish(ctx, learner, facts=facts, talk=talk)
+    finish(ctx, learner, *engines, facts=facts, talk=talk)
+
+
+def _sampling(model: Path) -> Sampling:
+    """How the watch samples where the recipe does not say."""
+    return Sampling(1, 1.0, 1.0, min(WATCH_TOKENS, read_config(model).max_positions // 2))
+
+
+def _measure(learner: LearnerProtocol, engine: Engine, watch: HeldOutWatch, step: int) -> Metrics:
+    """Measure the learner after ``step`` updates, if that is due."""
+    if not watch.is_due(step):
+        return {}
+    engine.load(learner.weights(), step)
+    return watch.measure(engine, step)
 
 
 def training_row(chat: Chat, prompt: Prompt, response: str) -> Row:

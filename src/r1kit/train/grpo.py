@@ -10,7 +10,7 @@ policy_loss.py is the loss."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -19,11 +19,11 @@ from r1kit.data.mixture import Mixture
 from r1kit.rewards import WeightedReward
 from r1kit.train.advantage_rows import Recomputed, UpdateConfig, make_rows, policy_row
 from r1kit.train.algorithms import ALGORITHMS
+from r1kit.train.learnable import Compared
 from r1kit.train.learner import LearnerProtocol, Metrics
 from r1kit.train.policy_loss import PolicyLoss
 from r1kit.train.rl_loop import MakeLearner, RLConfig
 from r1kit.train.rollouts import Phase, Policy, collect
-from r1kit.train.silent_phases import Compared
 from r1kit.train.worker_thread import do_nothing
 
 
@@ -32,6 +32,7 @@ class GRPOConfig(RLConfig, UpdateConfig):
     engine's weights are behind, so that it samples one phase while the policy learns from the one before
     (off_policy.py)."""
 
+    key: ClassVar[str] = "grpo"
     algorithm: str = "grpo"
     off_policy: int = Field(default=0, ge=0, le=1)
 

@@ -10,7 +10,7 @@ The loop is rl_loop.py."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -38,6 +38,7 @@ class PPOConfig(RLConfig, PolicyLossConfig):
     ``critic_rate`` multiplies the critic's learning rate. ``kl_in: loss`` with ``kl: k3`` has the KL where
     GRPO has it."""
 
+    key: ClassVar[str] = "ppo"
     algorithm: Literal["ppo"] = "ppo"
     epsilon: float = Field(default=0.2, ge=0.0)
     aggregation: Aggregation = "token"

@@ -14,18 +14,19 @@ next, except in its ``companions``."""
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 from pydantic import Field
 
 from r1kit.data.mixture import Mixture
-from r1kit.figures import SILENT
+from r1kit.figures import PREFLIGHT, SILENT
 from r1kit.log import Log
 from r1kit.rewards import WeightedReward
 from r1kit.seeds import derive_seed
 from r1kit.train import agreement_gate, checkpoint
 from r1kit.train.agreement_gate import GapAlarm, GateConfig
+from r1kit.train.learnable import Compared, LearningAlarm, gather, setting_of, silent_cause
 from r1kit.train.learner import LearnerProtocol, Metrics, log_fault
 from r1kit.train.off_policy import LAGGED, Phases, follow, hand_over, require_lagged, version_of
 from r1kit.train.optimizers import ScheduleConfig
@@ -38,12 +39,12 @@ from r1kit.train.rollouts import (
     records,
     restore_stream,
 )
-from r1kit.train.silent_phases import Compared, Silence, cause
 from r1kit.types import Sampling
 
 REFERENCE = "reference"  # its name in a saved state
 GATE_TOKENS = 256  # of a completion at most, so that the gate costs little where completions are long
 KEPT_ROLLOUTS = 32  # of a phase, as text
+ONCE = ("watch/", PREFLIGHT)  # metrics of a phase's first step alone
 
 Part = TypeVar("Part")  # the input of one update of an algorithm
 MakeLearner = Callable[[bool], LearnerProtocol]  # on the initial model; True adds a scalar head
@@ -52,16 +53,17 @@ MakeLearner = Callable[[bool], LearnerProtocol]  # on the initial model; True ad
 class RLConfig(RolloutConfig, GateConfig):
     """The keys of every RL training. A step is one update; ``updates_per_rollout`` updates share a rollout
     phase, whose problems are split at random among them. Every ``reference_refresh`` updates the reference,
-    if there is one, is replaced by the policy (R1: 400; 0: never). ``save_every`` counts rollout phases,
-    ``watch_every`` steps (0: never). R1-Zero trained for 10,400 steps.
+    if there is one, is replaced by the policy (R1: 400; 0: never). ``save_every`` counts rollout phases.
+    R1-Zero trained for 10,400 steps.
 
-    An algorithm is a subclass with its own keys and ``build``. ``algorithm`` is its name in a recipe."""
+    An algorithm is a subclass with its own keys and ``build``. ``algorithm`` is its name in a recipe, and
+    ``key`` where its keys stand in a stage."""
 
+    key: ClassVar[str] = "rl"
     algorithm: str = ""
     steps: int = Field(default=10_400, ge=1)
     reference_refresh: int = Field(default=400, ge=0)
     schedule: ScheduleConfig = ScheduleConfig()
-    watch_every: int = Field(default=0, ge=0)
     save_every: int = Field(default=10, ge=1)
 
     @property
@@ -71,7 +73,7 @@ class RLConfig(RolloutConfig, GateConfig):
 
     @property
     def compared(self) -> Compared:
-        """With which others a rollout is compared (silent_phases.py)."""
+        """With which others a rollout is compared (learnable.py)."""
         return "phase"
 
     @property
@@ -127,16 +129,18 @@ def train(
     out: Path,
     watch: Watch | None = None,
     owners: Sequence[str] = (),
+    preflight: Metrics | None = None,
 ) -> Metrics:
     """Run ``config.steps`` updates and return the last step's metrics. Resume if an interrupted training of
-    one of ``owners`` saved its state in ``out`` (checkpoint.py)."""
+    one of ``owners`` saved its state in ``out`` (checkpoint.py). ``watch`` measures at the beginning of every
+    phase and at the end; ``preflight`` is logged with the first phase."""
     config, policy = algorithm.config, algorithm.policy
     require_lagged(policy, config.needs_lagged)
     start, drawn = resume(algorithm, out, owners) if checkpoint.exists(out) else (0, 0)
     restore_stream(mixture, config, algorithm.rewards, out, start, drawn)
     check_agreement(policy, mixture, config, seed, start, log)
     load_lagged_weights(policy, config, start, out, owners)
-    alarm, silence = GapAlarm(config), Silence()
+    alarm, learning = GapAlarm(config), LearningAlarm(setting_of(config.key, config, algorithm.rewards))
     metrics: Metrics = {}
     with Phases(
         lambda first, on_poll: algorithm.collect(
@@ -149,17 +153,14 @@ def train(
             drawn, stream = drawn + phase.drawn, mixture.saved()
             sampled = time.perf_counter()
             found = follow(policy, phase, config, first)
-            if watch and config.watch_every and first % config.watch_every == 0:
-                found |= watch(policy, first)
+            found |= (preflight or {}) if first == 0 else {}
+            found |= watch(policy, first) if watch else {}
             if policy.lagged is not None and after < config.steps:
                 phases.begin(after)
             found |= describe(phase) | {"time/rollout": sampled - began - phase.scoring_s}
-            silent = cause(phase, config.compared, getattr(config, "overlong_filter", False))
-            found |= {SILENT + silent: 1.0} if silent else {}
-            if warning := silence.feed(first, silent):
-                log.info(f"warning: {warning}")
+            found |= judge_learning(phase, config, first, learning, log)
             log.rollouts(first, records(phase, KEPT_ROLLOUTS))
-            metrics = learn_phase(algorithm, phase, first, seed, found, alarm, log)
+            metrics = learn_phase(algorithm, phase, first, seed, found, alarm, log, watch)
             if policy.lagged is None:
                 hand_over(policy, after)
             due = (first // config.updates_per_rollout + 1) % config.save_every == 0
@@ -177,9 +178,10 @@ def learn_phase(
     found: Metrics,
     alarm: GapAlarm,
     log: Log,
+    watch: Watch | None = None,
 ) -> Metrics:
     """The updates of the phase that begins at step ``first``, each logged with ``found``, the metrics of the
-    phase. Return the last one's."""
+    phase. Return the last one's. After the last step of all ``watch`` measures the final weights."""
     config, policy = algorithm.config, algorithm.policy
     metrics: Metrics = {}
     deals = deal(len(phase.groups), config, derive_seed(seed, "split", first))[: config.steps - first]
@@ -189,13 +191,29 @@ def learn_phase(
         began = time.perf_counter()
         if step > first:
             refresh_reference(policy, config, step)
+            found = {name: value for name, value in found.items() if not name.startswith(ONCE)}
         learned = algorithm.learn(part, step, derive_seed(seed, "tokens", step))
         metrics = found | prepared | learned
         if step == first and (warning := alarm.feed(step, disagreement(metrics))):
             log.info(f"warning: {warning}")
         log_fault(policy.learner, learned, log)
-        log.step(step, config.steps, metrics | {"time/update": time.perf_counter() - began})
+        metrics |= {"time/update": time.perf_counter() - began}
+        if watch and step + 1 == config.steps:
+            policy.engine.load(policy.learner.weights(), config.steps)
+            metrics |= watch(policy, config.steps)
+        log.step(step, config.steps, metrics)
     return metrics
+
+
+def judge_learning(phase: Phase, config: RLConfig, first: int, alarm: LearningAlarm, log: Log) -> Metrics:
+    """Warn where the last phases teach nothing (learnable.py). Return the cause where this one does not."""
+    if not any(phase.scores_PG):
+        return {}
+    filtered = getattr(config, "overlong_filter", False)
+    for warning in alarm.feed(first, gather(phase, config.compared, filtered)):
+        log.info(f"warning: {warning}")
+    silent = silent_cause(phase, config.compared, filtered)
+    return {SILENT + silent: 1.0} if silent else {}
 
 
 def deal(groups: int, config: RolloutConfig, seed: int) -> list[list[int]]:

@@ -72,7 +72,7 @@ class Policy:
     lagged: LearnerProtocol | None = None
 
 
-# Measures the policy at a step, every ``watch_every`` steps; returns metrics.
+# Measures the policy after so many steps; returns metrics, none where it is not due.
 Watch = Callable[[Policy, int], Metrics]
 
 

@@ -20,6 +20,8 @@ from r1kit.train.objectives import CrossEntropy
 from r1kit.train.optimizers import ScheduleConfig
 from r1kit.types import Row
 
+Measure = Callable[[int], Metrics]  # after so many updates; nothing where it is not due
+
 
 class SupervisedConfig(Config):
     """DeepSeek-R1's SFT: 2 epochs, cosine to a tenth (supplement B.4.2). ``batch_tokens``: tokens per update.
@@ -86,15 +88,17 @@ def train(
     log: Log,
     out: Path,
     owners: Sequence[str] = (),
+    measure: Measure | None = None,
 ) -> Metrics:
     """Run ``steps`` updates over ``batches(start)``, a stream of batches from a given step on; return the
-    last step's metrics.
+    last step's metrics. ``measure`` is called before every update and after the last one.
 
     The state is saved in ``out`` every ``config.save_every`` steps. An interrupted training resumes from it,
     if it belongs to one of ``owners`` (checkpoint.py)."""
     start = learner.restore(out, "", owners)["step"] if checkpoint.exists(out) else 0
     metrics: Metrics = {}
     for step, rows in zip(range(start, steps), batches(start), strict=False):
+        watched = measure(step) if measure else {}
         scale = config.schedule.scale(step, steps)
         ahead = config.mtp_weight if step % config.mtp_every == 0 else 0.0
         summed = learner.update(weighted(rows), CrossEntropy(ahead, config.balance_weight), scale)
@@ -110,7 +114,9 @@ def train(
         if "max_violation" in summed:
             metrics["moe/max_violation"] = summed["max_violation"]
         log_fault(learner, metrics, log)
-        log.step(step, steps, metrics)
+        if measure and step + 1 == steps:
+            watched |= measure(steps)
+        log.step(step, steps, metrics | watched)
         if step + 1 < steps:  # the finished model is exported, not saved
             due, progress = (step + 1) % config.save_every == 0, {"step": step + 1}
             log.save_point(due, learner.save, out, progress, {}, {}, owners)
@@ -125,7 +131,15 @@ def finetune(
     log: Log,
     out: Path,
     owners: Sequence[str] = (),
+    measure: Measure | None = None,
 ) -> Metrics:
-    """SFT: ``config.epochs`` over ``rows``, in a new order each epoch."""
-    batches = list(update_batches(iter(epochs_of(rows, config.epochs, seed)), config.batch_tokens))
-    return train(learner, lambda start: iter(batches[start:]), len(batches), config, log, out, owners)
+    """SFT: ``config.epochs`` over ``rows``, in a new order each epoch. ``measure`` as in ``train``."""
+    batches = finetune_batches(rows, config, seed)
+    return train(
+        learner, lambda start: iter(batches[start:]), len(batches), config, log, out, owners, measure
+    )
+
+
+def finetune_batches(rows: Sequence[Row], config: SupervisedConfig, seed: int) -> list[list[Row]]:
+    """The updates of ``finetune``."""
+    return list(update_batches(iter(epochs_of(rows, config.epochs, seed)), config.batch_tokens))

@@ -1,0 +1,59 @@
+"""The pre-flight as a stage uses it (train/preflight.py): its problems, its mode, its words in the log."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+
+from r1kit.chat import Chat
+from r1kit.data.mixture import Mixture
+from r1kit.engine import Engine
+from r1kit.rewards import WeightedReward
+from r1kit.seeds import derive_seed
+from r1kit.stages.models import fits, longest_prompt
+from r1kit.stages.stage import Context
+from r1kit.tasks.task import Task
+from r1kit.train import preflight
+from r1kit.train.learner import Metrics
+from r1kit.train.preflight import Mode, NothingToLearnError, Preflight
+from r1kit.train.rl_loop import RLConfig
+
+
+def _as_word(given: Any) -> Any:
+    # YAML reads off and on as false and true.
+    return {False: "off", True: "warn"}[given] if isinstance(given, bool) else given
+
+
+PreflightMode = Annotated[Mode, BeforeValidator(_as_word)]
+
+
+def examine(
+    ctx: Context,
+    engine: Engine,
+    chat: Chat,
+    model: Path,
+    context: int,
+    config: RLConfig,
+    tasks: Mapping[str, tuple[Task, float]],
+    rewards: Sequence[WeightedReward],
+) -> Preflight:
+    """Examine a training before it starts. Its problems are those of the training in another order;
+    ``context`` is the learner's."""
+    limit = longest_prompt(config.max_tokens, model, context=context)
+    seed = derive_seed(ctx.seed, "preflight")
+    mixture = Mixture(tasks, "train", derive_seed(seed, "problems"), fits(chat, limit), config.curriculum)
+    return preflight.fly(engine, chat, mixture, rewards, config, config.key, seed)
+
+
+def report(ctx: Context, mode: Mode, found: Preflight) -> Metrics:
+    """Log what was found and return its metrics. Raises NothingToLearnError where the mode is stop and
+    nothing can be learned."""
+    for line in found.lines():
+        ctx.log.info(line)
+    if mode == "stop" and found.hopeless:
+        words = "; ".join(finding.in_words() for finding in found.findings)
+        raise NothingToLearnError(
+            f"nothing can be learned as it is: {words}. (preflight: warn starts the training all the same)"
+        )
+    return found.metrics()

@@ -140,6 +140,7 @@ class Tokenizer:
             self.max_length,
             self._saved,
             file,
+            generation=self.generation,
         )
 
     @classmethod

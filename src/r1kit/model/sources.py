@@ -23,7 +23,8 @@ Kind = Literal["folder", "gguf", "hub"]
 # What a model needs, and nothing that could run.
 HUB_FILES = (
     "config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json",
-    "tokenizer*.json", "special_tokens_map.json", "chat_template*", "README.md", "LICENSE*",
+    "tokenizer*.json", "special_tokens_map.json", "chat_template*", "chat_templates/*.jinja", "README.md",
+    "LICENSE*", "NOTICE*", "r1kit.json", "value_head.safetensors",
 )  # fmt: skip
 CARD = "README.md"
 # What has to be done with a model of this kind before it is a folder, for the terminal.

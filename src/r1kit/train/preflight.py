@@ -119,7 +119,7 @@ def fly(
     group = min(config.group, ENOUGH)
     whole = min(ROLLOUTS, config.steps * config.problems * config.group)
     wanted = max(1, whole // group)
-    sampling = Sampling(group, config.temperature, config.top_p, config.max_tokens)
+    sampling = Sampling(group, config.temperature, config.top_p, config.max_tokens, stop=chat.stop)
     speed = _Speed(engine, chat, mixture, sampling, seed)
     fitting = speed.groups(SECONDS * MARGIN, config.max_tokens)
     shortened = None

@@ -7,6 +7,7 @@ from typing import Any
 
 from r1kit.config import ConfigError, suggest
 from r1kit.jsonl import SUFFIXES
+from r1kit.tasks.countdown import Countdown
 from r1kit.tasks.dataset import Dataset
 from r1kit.tasks.gym import Gym
 from r1kit.tasks.miniature.general import General
@@ -21,6 +22,7 @@ REASONING = tuple(KINDS)  # the miniature's checkable tasks
 TASKS: dict[str, Callable[..., Task]] = {
     **{kind: (lambda name, kind=kind, **options: Procedural(kind, **options)) for kind in KINDS},
     "general": lambda name, **options: General(**options),
+    "countdown": Countdown,
     "dataset": Dataset,
     "prompts": Prompts,
     "gym": Gym,
@@ -31,6 +33,7 @@ __all__ = [
     "REASONING",
     "TASKS",
     "AnsweredTask",
+    "Countdown",
     "Dataset",
     "General",
     "Gym",

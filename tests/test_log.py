@@ -140,11 +140,11 @@ def test_rollouts_are_shown_at_few_steps_and_cannot_steer_the_terminal(tmp_path)
     assert "\x1b" not in printed(console) and "second" not in printed(console)
 
 
-def test_all_turns_of_a_prompt_are_shown_by_role(tmp_path):
+def test_all_turns_of_a_prompt_are_kept_by_role_and_the_last_one_is_shown(tmp_path):
     turns = [{"role": "system", "content": "In French."}, {"role": "user", "content": "2+2?"}]
     console = quiet()
     path = Log(tmp_path, "r1_zero", console).rollouts(0, [{"prompt": turns, "text": "4"}], show=1)
-    assert "[system] In French." in printed(console) and "[user] 2+2?" in printed(console)
+    assert "In French." not in printed(console) and "2+2?" in printed(console)
     assert json.loads(path.read_text())["prompt"] == turns
     assert prompt_text(turns) == "[system] In French.\n[user] 2+2?" and prompt_text("2+2?") == "2+2?"
 

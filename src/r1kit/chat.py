@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -35,6 +35,8 @@ _ANSWERED = re.compile(r"\s*<answer>(?P<answer>.*)</answer>\s*", re.DOTALL)
 _TAG = re.compile(r"<[\s/]*(?:think|answer)\b[^<>]*>", re.IGNORECASE)  # in any spelling
 _BLANK = "\u115f\u1160\u2800\u3164\uffa0"  # letters and signs of Unicode that are invisible
 _OPENED = re.compile(r"<think>\s*(?:</think>\s*)?\Z")  # at the end of a generation prompt
+_THINKS = re.compile(r"\b(?:enable_)?thinking\b")  # in a template: the variable that turns thinking on
+_CLOSES = re.compile(r"(?:</[^<>]+>|[}\])])\s*\Z")  # at the end of a stop text
 _ROLES = ("system", "user", "assistant")
 _HIDDEN = ("\ufdd0", "\ufdd1")  # noncharacters of Unicode, which no text contains
 
@@ -93,6 +95,31 @@ def problem_of(prompt: Prompt) -> Problem:
     return Problem("", "", prompt[-1]["content"], None, columns={"messages": tuple(prompt[:-1])})
 
 
+def default_template(tokenizer: Tokenizer) -> TemplateName:
+    """The template of a model of which a recipe says nothing: DeepSeek's turns where the vocabulary has them,
+    else the checkpoint's own. Raises R1kitError with the fix where there is neither."""
+    if tokenizer.has(USER) and tokenizer.has(ASSISTANT):
+        return "chat"
+    if tokenizer.chat_template is not None:
+        return "model"
+    raise R1kitError(
+        "this checkpoint has no chat template, and its vocabulary lacks DeepSeek's turn tokens; say how it "
+        "is prompted: talk: {template: r1_zero} (plain text, for a base model), or talk: {template: "
+        "my.jinja} (a file of your own)"
+    )
+
+
+def stop_end(text: str, stop: Sequence[str]) -> int | None:
+    """Where a completion's text ends for the first stop text in it, None where there is none; the token that
+    completes it may hold more. A stop text that closes something (``</answer>``, ``}``) belongs to the text,
+    any other ("User:", a blank line, ``<|end|>``) is what follows it."""
+    found = [(place + len(one), place, one) for one in stop if (place := text.find(one)) >= 0]
+    if not found:
+        return None
+    end, begin, one = min(found)
+    return end if _CLOSES.search(one) else begin
+
+
 @dataclass(frozen=True)
 class Chat:
     """Prompts and parsing for one tokenizer and one template.
@@ -101,11 +128,22 @@ class Chat:
     models; ``model``: the checkpoint's own Jinja template, rendered by r1kit.templates. ``opening`` is text
     that every completion must start with ("<think>\\n" in R1's usage advice); it is part of the prompt's
     ids and of the text that is parsed. So is the tag of a checkpoint's template that opens the thinking
-    itself; there is never a second one."""
+    itself; there is never a second one.
+
+    ``system`` and ``examples``, (question, response) each, come before every question; a conversation with a
+    system turn of its own keeps that one. ``thinking`` is what the checkpoint's template reads as
+    ``enable_thinking``.
+
+    ``stop`` are texts that end a completion. Its ids are those that were sampled, up to the token that
+    completes the text, and no end token is added to them. What its text ends with: ``stop_end``."""
 
     tokenizer: Tokenizer
     template: TemplateName = "chat"
     opening: str = ""
+    system: str = ""
+    examples: tuple[tuple[str, str], ...] = ()
+    stop: tuple[str, ...] = ()
+    thinking: bool | None = None
 
     @property
     def begun(self) -> str:
@@ -128,12 +166,25 @@ class Chat:
         Only the template's own tokens become special ids; a special token spelled out in a text stays text.
         Raises R1kitError with the reason for a conversation that the template does not have."""
         opening = self.begun if opening is None else opening
-        if self.template == "model":
-            return self._rendered(turns, opening)
-        pieces = self._zero(turns) if self.template == "r1_zero" else self._chat(turns)
+        if self.template == "r1_zero":
+            pieces = self._zero(turns)
+        elif self.template == "model":
+            return self._rendered(self._framed(turns), opening)
+        else:
+            pieces = self._chat(self._framed(turns))
         if opening:
             pieces.append(self.tokenizer.encode(opening))
         return np.concatenate([self.tokenizer.start_ids, *pieces]).astype(np.int32)
+
+    def check(self) -> None:
+        """Raise R1kitError with the fix where the tokenizer or the template cannot write these prompts."""
+        self.prompt_ids(Problem("", "", "1+1?", None))
+        named = self.tokenizer.chat_template or ""
+        if self.thinking is not None and not (self.template == "model" and _THINKS.search(named)):
+            raise R1kitError(
+                "thinking: only a checkpoint's own template that reads enable_thinking has it, and this one "
+                "does not; leave it out, and use opening instead"
+            )
 
     def response_ids(self, text: str) -> np.ndarray:
         """Ids of a written response with the end token, as SFT trains on them: the one with which the
@@ -159,25 +210,50 @@ class Chat:
         group = []
         for index, (completion, body, text) in enumerate(zip(completions, bodies, texts, strict=True)):
             strays = not self.tokenizer.special_ids.isdisjoint(body.tolist())
-            written = opening + (self.tokenizer.decode(body, special=True) if strays else text)
+            written = self.tokenizer.decode(body, special=True) if strays else text
+            written = opening + written[: stop_end(written, self.stop)]
             parsed = parse(written) if completion.finish == "stop" and not strays else None
             thinking, answer = parsed if parsed else (None, None)
             group.append(Rollout(problem, index, prompt_ids, completion, written, thinking, answer, number))
         return group
 
     def _without_end(self, completion: Completion) -> np.ndarray:
+        """The ids without the end token, or a special token that is a stop text."""
         ids = completion.token_ids
-        ended = completion.finish == "stop" and len(ids) and int(ids[-1]) in self.tokenizer.end_ids
+        ends = {*self.tokenizer.end_ids, *self._stop_ids}
+        ended = completion.finish == "stop" and len(ids) and int(ids[-1]) in ends
         return ids[:-1] if ended else ids
 
+    @property
+    def _stop_ids(self) -> list[int]:
+        special = self.tokenizer.special_tokens
+        return [self.tokenizer.id(text) for text in self.stop if text in special]
+
+    def _framed(self, turns: Sequence[Turn]) -> list[Turn]:
+        """A conversation with the system turn and the examples before it."""
+        own = list(turns[:1]) if turns and turns[0][0] == "system" else []
+        system = own or ([("system", self.system)] if self.system else [])
+        shown = [
+            turn
+            for question, response in self.examples
+            for turn in (("user", question), ("assistant", response))
+        ]
+        return [*system, *shown, *turns[len(own) :]]
+
     def _zero(self, turns: Sequence[Turn]) -> list[np.ndarray]:
-        if [role for role, _ in turns] != ["user"]:
+        """Table 1's text around the question; examples are questions and answers in the same form before
+        it."""
+        if [role for role, _ in turns] != ["user"] or self.system:
             raise R1kitError(
                 "the r1_zero template takes one question, without system turn or earlier turns; use "
-                "template: chat for conversations"
+                "template: chat for conversations, or a template file for another instruction"
             )
-        before, after = R1_ZERO_TEMPLATE.split("{prompt}")
-        return [self.tokenizer.encode(before + turns[0][1] + after)]
+        instruction, _, question = R1_ZERO_TEMPLATE.partition("User: ")
+        gap = "" if self.begun else " "
+        text = instruction
+        for prompt, response in self.examples:
+            text += f"User: {question.replace('{prompt}', prompt)}{gap}{response}\n"
+        return [self.tokenizer.encode(f"{text}User: {question.replace('{prompt}', turns[0][1])}")]
 
     def _chat(self, turns: Sequence[Turn]) -> list[np.ndarray]:
         pieces: list[np.ndarray] = []
@@ -194,6 +270,12 @@ class Chat:
         return [*pieces, self._special(ASSISTANT)]
 
     def _special(self, token: str) -> np.ndarray:
+        if not self.tokenizer.has(token):
+            raise R1kitError(
+                f"template: chat writes DeepSeek's turn token {token}, which this vocabulary lacks; leave "
+                "the template out for the checkpoint's own (template: model), or use template: r1_zero for a "
+                "base model"
+            )
         return np.asarray([self.tokenizer.id(token)], dtype=np.int32)
 
     @property
@@ -201,7 +283,7 @@ class Chat:
         """What the template's generation prompt opens: "<think>\\n", say, or nothing."""
         if self.template != "model" or self.tokenizer.chat_template is None:
             return ""
-        return _opened(self._template, self._names)
+        return _opened(self._template, self._names, tuple(self._variables.items()))
 
     def _end_id(self) -> int:
         tokenizer = self.tokenizer
@@ -214,6 +296,12 @@ class Chat:
     @property
     def _template(self) -> Template:
         return Template(self.tokenizer.chat_template or "", self.tokenizer.template_file)
+
+    @property
+    def _variables(self) -> dict[str, Any]:
+        if self.thinking is None:
+            return {}
+        return {"enable_thinking": self.thinking, "thinking": self.thinking}
 
     @property
     def _names(self) -> tuple[tuple[str, str], ...]:
@@ -252,7 +340,15 @@ class Chat:
                 f"template: model needs a chat template, and this checkpoint has {has}; use template: chat "
                 "or r1_zero"
             )
-        rendered = render(self._template, self.tokenizer.names, turns)
+        rendered = render(self._template, self.tokenizer.names, turns, variables=self._variables)
+        responses = [text for role, text in turns if role == "assistant"]  # those of the examples come first
+        for response in responses[: len(self.examples)]:
+            if response.strip() not in rendered:
+                raise R1kitError(
+                    "the checkpoint's chat template does not write an example's completion as it is (some "
+                    f"leave out earlier thinking): {response!r:.60}; shorten the completion, or use "
+                    "template: chat, or a template file of your own"
+                )
         for place, (role, text) in enumerate(turns):
             if role == "system" and text.strip() not in rendered and not self._writes(turns, place):
                 raise R1kitError(
@@ -265,15 +361,17 @@ class Chat:
         """Whether the template writes a turn in some form, escaped for instance: another text in its place
         changes what is rendered."""
         other = [*turns[:place], (turns[place][0], _HIDDEN[0]), *turns[place + 1 :]]
-        return _HIDDEN[0] in render(self._template, self.tokenizer.names, other)
+        return _HIDDEN[0] in render(self._template, self.tokenizer.names, other, variables=self._variables)
 
 
 @lru_cache
-def _opened(template: Template, names: tuple[tuple[str, str], ...]) -> str:
+def _opened(
+    template: Template, names: tuple[tuple[str, str], ...], variables: tuple[tuple[str, Any], ...]
+) -> str:
     """What a template's generation prompt opens after a question: "<think>\\n", an empty thinking, or
     nothing."""
     try:
-        match = _OPENED.search(render(template, dict(names), [("user", "1+1?")]))
+        match = _OPENED.search(render(template, dict(names), [("user", "1+1?")], variables=dict(variables)))
     except R1kitError:  # what it refuses is said where it is used
         return ""
     return match[0] if match else ""

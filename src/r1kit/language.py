@@ -129,8 +129,9 @@ _RUN = re.compile("|".join(f"(?P<{name}>[{letters}]+)" for name, letters in SCRI
 _IDENTIFIER = re.compile(r"[0-9_]|[a-z][A-Z]")
 
 
-def language_share(text: str, language: str, rivals: tuple[str, ...] = ()) -> float:
-    """The share of the words of ``text`` that are in ``language``, from 0 to 1; 0 for a text without words.
+def language_share(text: str, language: str, rivals: tuple[str, ...] = ()) -> float | None:
+    """The share of the words of ``text`` that are in ``language``, from 0 to 1; None for a text without
+    words, such as "3 + 4 = 7", which is in every language and in none.
 
     ``language`` is a two-letter code. ``rivals`` are other Latin-script languages that may be mixed in: then
     only function words count among Latin words, the rest is neutral. Raises ValueError for an unknown
@@ -166,7 +167,7 @@ def language_share(text: str, language: str, rivals: tuple[str, ...] = ()) -> fl
                 words = (len(letters) + 1) // 2 if script in ("han", "kana", "thai") else 1
                 is_target = script in scripts and (has_kana or script != "han")
             inside, outside = (inside + words, outside) if is_target else (inside, outside + words)
-    return inside / (inside + outside) if inside else 0.0
+    return inside / (inside + outside) if inside + outside else None
 
 
 def scripts_of(language: str) -> tuple[str, ...]:

@@ -43,6 +43,7 @@ HEADLINES = (
     ("progress", "done"),
 )
 STEP_FILE = re.compile(r"step_(\d{6,})\.jsonl")  # the names of rollout files
+_SHOWN_LINES = 8  # of a sample's prompt
 PLAIN_LINES_PER_STAGE = 20  # where the output is not a terminal
 
 
@@ -304,7 +305,9 @@ class Log:
             f"  {name} {_short(row[name])}" for name in ("reward", "advantage") if row.get(name) is not None
         ]
         heading = f"  step {step}" + "".join(numbers)
-        texts = [printable(prompt_text(row[name])) for name in ("prompt", "text") if row.get(name)]
+        texts = [last_question(row["prompt"])] if row.get("prompt") else []
+        texts += [prompt_text(row["text"])] if row.get("text") else []
+        texts = [printable(text) for text in texts]
         body = "\n".join(f"    {line}" for text in texts for line in text.splitlines())
         self.console.print(Text(f"{heading}\n{body}", style="dim"), soft_wrap=True)
 
@@ -324,6 +327,16 @@ def prompt_text(prompt: Any) -> str:
     return "\n".join(f"[{turn['role']}] {turn['content']}" for turn in prompt)
 
 
+def last_question(prompt: Any) -> str:
+    """What the console shows of a prompt: of a conversation its last turn, of a long text its last lines,
+    where the question is; worked examples before it are the same in every sample."""
+    text = str(prompt[-1]["content"]) if isinstance(prompt, list) and prompt else prompt_text(prompt)
+    lines = text.splitlines()
+    if len(lines) <= _SHOWN_LINES:
+        return text
+    return "\n".join([f"[{len(lines) - _SHOWN_LINES} lines before]", *lines[-_SHOWN_LINES:]])
+
+
 def _is_landmark(step: int) -> bool:
     digits = str(step)
     return step == 0 or (step >= 10 and digits[0] in "125" and not digits[1:].strip("0"))
@@ -340,6 +353,8 @@ def _number(value: float) -> float | None:
 def _short(value: Any) -> str:
     if not isinstance(value, int | float):
         return str(value)
+    if math.isnan(value):
+        return "-"
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
 
 

@@ -381,8 +381,11 @@ class _Exported(Config):
 
 
 def prompt_settings(model: Path) -> dict[str, Any] | None:
-    """How the stage that made this model wrote its prompts ({"template", "opening"}), None for a model from
-    elsewhere. Raises DamageError."""
+    """How the stage that made this model wrote its prompts (the keys of ``talk``), as its record or an
+    exported model's own file says; None for a model from elsewhere. Raises DamageError."""
+    exported = read_json(model / EXPORTED).get("talk")
+    if isinstance(exported, dict):
+        return dict(exported)
     folder = StageFolder(model.parent)
     record = folder.finished() if model.parent.parent.name == "stages" else None
     settings = record.config.get("talk") if record is not None else None

@@ -7,8 +7,8 @@ interrupt. So the operating system keeps the limits: CPU time by a timer, the en
 one, memory by RLIMIT_AS.
 
 It reads one JSON object a line: first {"template", "cpu_s", "wall_s", "memory_mb", "longest"}, then {"turns",
-"names", "generation"} for each conversation, and answers each with {"text"} or {"error", "line"}, and
-{"limit"} where one was reached.
+"names", "generation", "variables"} for each conversation, and answers each with {"text"} or {"error",
+"line"}, and {"limit"} where one was reached.
 
 The environment has what Hugging Face's chat templates expect (transformers' documentation, "Chat templates"):
 trimmed blocks, break and continue, ``raise_exception``, ``strftime_now``, ``tojson`` without HTML escapes,
@@ -65,7 +65,7 @@ def main() -> None:
     def rendered() -> dict[str, Any]:
         text = template[0].render(
             messages=asked["turns"], tools=None, documents=None,
-            add_generation_prompt=asked["generation"], **asked["names"],
+            add_generation_prompt=asked["generation"], **{**asked["variables"], **asked["names"]},
         )  # fmt: skip
         if len(text) > request["longest"]:
             return {"error": f"it writes {len(text)} characters; {request['longest']} are read", "line": None}

@@ -48,15 +48,21 @@ class Template:
 
 
 def render(
-    template: Template, names: Mapping[str, str], turns: Sequence[tuple[str, str]], generation: bool = True
+    template: Template,
+    names: Mapping[str, str],
+    turns: Sequence[tuple[str, str]],
+    generation: bool = True,
+    variables: Mapping[str, Any] = {},
 ) -> str:
-    """The text of a conversation of (role, text); ``names`` are the special tokens by short name. Raises
-    R1kitError naming the template's file and line: for what the template refuses, for an error in it, and for
-    a limit that it exceeds."""
+    """The text of a conversation of (role, text); ``names`` are the special tokens by short name,
+    ``variables`` what else the template may read (``enable_thinking``). Raises R1kitError naming the
+    template's file and line: for what the template refuses, for an error in it, and for a limit that it
+    exceeds."""
     asked = {
         "turns": [{"role": role, "content": text} for role, text in turns],
         "names": {f"{name}_token": token for name, token in names.items()},
         "generation": generation,
+        "variables": dict(variables),
     }
     answer = _renderer(template.text, os.getpid()).ask(asked)
     if "text" in answer:

@@ -55,7 +55,7 @@ class Tokenizer:
     ``end_ids`` all end a completion; the tokenizer's own end token is always the first of them.
     ``templates``: the chat templates by name. ``max_length`` is kept for transformers' sake only. ``saved``:
     the text of tokenizer.json where it differs from the backend's. ``template_file``: the file of the
-    default template, for messages."""
+    default template, for messages. ``adds_bos``: what tokenizer_config.json says (add_bos_token)."""
 
     def __init__(
         self,
@@ -66,12 +66,14 @@ class Tokenizer:
         max_length: float | None = None,
         saved: str | None = None,
         template_file: str = "",
+        adds_bos: bool = False,
     ) -> None:
         self.backend = backend
         self.names = dict(names)
         self.templates = dict(templates)
         self.max_length = max_length
         self.template_file = template_file
+        self.adds_bos = adds_bos
         self._saved = saved
         missing = [token for token in self.names.values() if backend.token_to_id(token) is None]
         if missing:
@@ -94,8 +96,37 @@ class Tokenizer:
 
     @property
     def start_ids(self) -> np.ndarray:
-        """What a text begins with: the begin token [1] int32, or nothing [0] where there is none."""
-        return np.asarray([] if self.bos_id is None else [self.bos_id], dtype=np.int32)
+        """What a text begins with: the begin token [1] int32, or nothing [0] where the tokenizer has none or
+        puts none before a text (it may only be the sign of a turn, as SmolLM2's is)."""
+        return np.asarray([self.bos_id] if self._begins_texts else [], dtype=np.int32)
+
+    @property
+    def _begins_texts(self) -> bool:
+        """Whether the begin token stands before every text: DeepSeek's and r1kit's own does, another where
+        tokenizer.json or tokenizer_config.json adds it."""
+        if self.bos_id is None:
+            return False
+        if self.adds_bos or self.names["bos"] == BOS:
+            return True
+        self.backend.encode_special_tokens = False
+        return self.backend.encode("1", add_special_tokens=True).ids[:1] == [self.bos_id]
+
+    def has(self, token: str) -> bool:
+        """Whether the vocabulary has a token of exactly this text."""
+        return self.backend.token_to_id(token) is not None
+
+    def with_template(self, text: str, file: str) -> "Tokenizer":
+        """This tokenizer with another default chat template; ``file`` is where it is from, for messages."""
+        return Tokenizer(
+            self.backend,
+            self.names,
+            {**self.templates, "default": text},
+            self.end_ids,
+            self.max_length,
+            self._saved,
+            file,
+            self.adds_bos,
+        )
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> "Tokenizer":
@@ -160,6 +191,10 @@ class Tokenizer:
         always stay."""
         return str(self.backend.decode([int(i) for i in ids], skip_special_tokens=not special))
 
+    def decode_all(self, ids: Sequence[int] | np.ndarray) -> str:
+        """The text of ids with special tokens, in which stop texts are searched."""
+        return self.decode(ids, special=True)
+
     def decode_batch(self, ids: Sequence[np.ndarray], special: bool = False) -> list[str]:
         """The text of each row of ids, as ``decode``."""
         return list(self.backend.decode_batch([i.tolist() for i in ids], skip_special_tokens=not special))
@@ -177,7 +212,7 @@ class Tokenizer:
         config: dict[str, Any] = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             **{f"{name}_token": token for name, token in self.names.items()},
-            "add_bos_token": False,
+            "add_bos_token": self.adds_bos,
             "clean_up_tokenization_spaces": False,
         }
         if self.max_length is not None:
@@ -237,6 +272,7 @@ class Tokenizer:
             longest if isinstance(longest, int | float) else None,
             saved,
             str(own_file if own_file.is_file() else settings),
+            config.get("add_bos_token") is True,
         )
 
 
@@ -284,7 +320,7 @@ def _read_templates(directory: Path, config: Mapping[str, Any]) -> dict[str, str
     if (directory / "chat_template.jinja").is_file():
         files["default"] = directory / "chat_template.jinja"
     if files:
-        return {name: _read_template(file) for name, file in files.items()}
+        return {name: read_template(file) for name, file in files.items()}
     given = config.get("chat_template")
     if isinstance(given, str):
         return {"default": given}
@@ -295,7 +331,8 @@ def _read_templates(directory: Path, config: Mapping[str, Any]) -> dict[str, str
     return {str(name): text for name, text in given.items() if isinstance(text, str)}
 
 
-def _read_template(file: Path) -> str:
+def read_template(file: Path) -> str:
+    """The text of a chat template's file. Raises R1kitError naming the file."""
     try:
         if error := pointer_error(file):
             raise R1kitError(error)

@@ -6,19 +6,17 @@ with ``/more`` continues the conversation instead; earlier thinking is left out,
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
-from r1kit.chat import Chat
+from r1kit.chat import stop_end
 from r1kit.config import R1kitError
 from r1kit.engine.native import NativeEngine
 from r1kit.model.huggingface import load_pretrained
-from r1kit.records import prompt_settings
 from r1kit.seeds import derive_seed
+from r1kit.stages.models import PromptStyle, prompt_style_of
 from r1kit.terminal import one_line
-from r1kit.tokenizer import ASSISTANT, USER, Tokenizer
 from r1kit.types import Sampling
 
 Turn = tuple[str, str]
@@ -30,28 +28,40 @@ THINKING = ("<think>", "</think>")
 class Speaker:
     """A model with its tokenizer and template, ready to answer."""
 
-    def __init__(self, model_dir: Path, sampling: Sampling) -> None:
-        self.tokenizer = Tokenizer.load(model_dir)
-        self.chat = Chat(self.tokenizer, **_prompt_format(model_dir, self.tokenizer))
+    def __init__(self, model_dir: Path, sampling: Sampling, style: PromptStyle | None = None) -> None:
+        style = style or prompt_style_of(model_dir, PromptStyle())
+        self.chat = style.chat(model_dir)
+        self.tokenizer = self.chat.tokenizer
         model = load_pretrained(model_dir)
         self.longest = model.config.max_positions
         # bfloat16: half the memory to read for every token
-        self.engine = NativeEngine(model, self.tokenizer.end_ids, precision="bfloat16")
-        self.sampling = sampling
+        self.engine = NativeEngine(
+            model, self.tokenizer.end_ids, precision="bfloat16", decode=self.tokenizer.decode_all
+        )
+        self.sampling = replace(sampling, stop=self.chat.stop)
 
     def answer(self, turns: list[Turn], seed: int) -> Iterator[str]:
-        """Yield the response piece by piece. Raises R1kitError when the conversation fills the model's
-        context."""
+        """Yield the response piece by piece, up to a stop text. Raises R1kitError when the
+        conversation fills the model's context."""
         prompt_ids = self.chat.turn_ids(turns)
         left = self.longest - len(prompt_ids)
         if left <= 0:
             raise R1kitError(f"the conversation fills the model's {self.longest} positions: begin a new one")
         sampling = replace(self.sampling, max_tokens=min(self.sampling.max_tokens, left))
         ids: list[int] = []
-        begin, end, known = 0, 0, ""  # the tokens of the last piece that was yielded, and its text
         if self.chat.begun:
             yield self.chat.begun
-        for token_id in self.engine.stream(prompt_ids, sampling, seed):
+        pieces = self._pieces(self.engine.stream(prompt_ids, sampling, seed), ids)
+        yield from until_stop(pieces, self.chat.stop)
+        text = self.tokenizer.decode_all(ids)
+        ended = any(stop in text for stop in self.chat.stop)
+        if not ended and (not ids or ids[-1] not in self.tokenizer.end_ids):
+            yield f" [cut off after {len(ids)} tokens]"
+
+    def _pieces(self, tokens: Iterator[int], ids: list[int]) -> Iterator[str]:
+        """The text of sampled tokens as they come, which are added to ``ids``."""
+        begin, end, known = 0, 0, ""  # the tokens of the last piece that was yielded, and its text
+        for token_id in tokens:
             ids.append(token_id)
             # With the piece before: some tokenizers drop a space at the beginning.
             text = self.tokenizer.decode(ids[begin:])
@@ -60,13 +70,32 @@ class Speaker:
                 yield text[len(known) :]
                 begin, end = end, len(ids)
                 known = self.tokenizer.decode(ids[begin:])
-        if not ids or ids[-1] not in self.tokenizer.end_ids:
-            yield f" [cut off after {len(ids)} tokens]"
 
 
-def converse(model_dir: Path, sampling: Sampling, console: Console, prompt: str | None = None) -> None:
-    """Answer ``prompt``, or one line of the terminal after another until an empty one."""
-    speaker = Speaker(model_dir, sampling)
+def until_stop(pieces: Iterator[str], stop: tuple[str, ...]) -> Iterator[str]:
+    """The pieces up to where the first stop text in them ends the response. As many characters as a stop text
+    may still need are held back."""
+    written, shown, most = "", 0, max(map(len, stop), default=1) - 1
+    for piece in pieces:
+        written += piece
+        end = stop_end(written, stop)
+        if end is not None:
+            break
+        yield written[shown : max(shown, len(written) - most)]
+        shown = max(shown, len(written) - most)
+    yield written[shown : stop_end(written, stop)]
+
+
+def converse(
+    model_dir: Path,
+    sampling: Sampling,
+    console: Console,
+    prompt: str | None = None,
+    style: PromptStyle | None = None,
+) -> None:
+    """Answer ``prompt``, or one line of the terminal after another until an empty one. ``style`` is how the
+    model is prompted, by default as it was trained."""
+    speaker = Speaker(model_dir, sampling, style)
     if prompt is not None:
         print_answer(speaker, [("user", prompt)], derive_seed(sampling.seed, 0), console)
         return
@@ -98,10 +127,3 @@ def _lines(console: Console) -> Iterator[str]:
         if not line:
             return
         yield line
-
-
-def _prompt_format(model_dir: Path, tokenizer: Tokenizer) -> dict[str, Any]:
-    """Template and opening of the stage that made the model; for a model from elsewhere what its tokenizer
-    has."""
-    has_turns = all(tokenizer.backend.token_to_id(token) is not None for token in (USER, ASSISTANT))
-    return prompt_settings(model_dir) or {"template": "chat" if has_turns else "model"}

@@ -82,6 +82,28 @@ DryRun = Annotated[
         help="Check the recipe and all files it names, print what would run, touch nothing.",
     ),
 ]
+TemplateOption = Annotated[
+    str | None,
+    typer.Option("--template", metavar="NAME", help="chat, r1_zero, model (its own), or a .jinja file."),
+]
+SystemOption = Annotated[str | None, typer.Option("--system", metavar="TEXT", help="The system turn.")]
+ExamplesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--examples", metavar="FILE", help="JSON Lines of prompt and completion, shown before every question."
+    ),
+]
+OpeningOption = Annotated[
+    str | None, typer.Option("--opening", metavar="TEXT", help="What every completion begins with.")
+]
+StopOption = Annotated[
+    list[str] | None,
+    typer.Option("--stop", metavar="TEXT", help="A text that ends a completion; may be given several times."),
+]
+ThinkingOption = Annotated[
+    bool | None,
+    typer.Option("--thinking/--no-thinking", help="For templates that can turn thinking on or off."),
+]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON object for programs on standard output.")
 ]
@@ -245,8 +267,15 @@ def chat(
         int, typer.Option("--max-tokens", help="The longest answer, thinking included.")
     ] = 512,
     seed: int = 0,
+    template: TemplateOption = None,
+    system: SystemOption = None,
+    examples: ExamplesOption = None,
+    opening: OpeningOption = None,
+    stop: StopOption = None,
+    thinking: ThinkingOption = None,
 ) -> None:
-    """Chat with a model in the terminal; its thinking is shown dimmed."""
+    """Chat with a model in the terminal; its thinking is shown dimmed. A model of r1kit's is prompted as it
+    was trained, another by its own chat template, unless options say otherwise."""
     from r1kit.records import find_model
 
     model = find_model(run_or_model, stage)
@@ -256,7 +285,9 @@ def chat(
     from r1kit.types import Sampling
 
     sampling = Sampling(n=1, temperature=temperature, top_p=top_p, max_tokens=max_tokens, seed=seed)
-    converse(model, sampling, make_console(), prompt)
+    given = {"template": template, "system": system, "opening": opening, "stop": stop}
+    style = _style(model, examples, **given, thinking=thinking)
+    converse(model, sampling, make_console(), prompt, style)
 
 
 @app.command(name="eval")
@@ -273,11 +304,22 @@ def evaluate(
     stage: Annotated[
         str | None, typer.Option("--stage", metavar="NAME", help="Which stage's model of the run.")
     ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option("--max-tokens", help="The longest completion (default: 112).")
+    ] = None,
+    temperature: Annotated[float | None, typer.Option(help="Default: 1, as in training.")] = None,
+    template: TemplateOption = None,
+    system: SystemOption = None,
+    examples: ExamplesOption = None,
+    opening: OpeningOption = None,
+    stop: StopOption = None,
+    thinking: ThinkingOption = None,
     sandbox: Sandbox = None,
     as_json: AsJson = False,
 ) -> None:
     """Evaluate a model on held-out problems: pass@1 with its standard error, cons@n, format, language,
-    length."""
+    length. A model of r1kit's is prompted as it was trained, another by its own chat template, unless options
+    say otherwise."""
     _choose_sandbox(sandbox)
     from r1kit.records import find_model
 
@@ -292,7 +334,10 @@ def evaluate(
     for code in imports_of({"tasks": names}):
         print(code_in_words(code), file=sys.stderr)
     with imports(True):
-        result = measure(folder, names, n, limit)
+        given = {"template": template, "system": system, "opening": opening, "stop": stop}
+        style = _style(folder, examples, **given, thinking=thinking)
+        print(f"{one_line(str(folder))}: {one_line(style.in_words(folder))}", file=sys.stderr)
+        result = measure(folder, names, n, limit, style, max_tokens=max_tokens, temperature=temperature)
     print(to_json(result) if as_json else as_table(result), end="" if as_json else "\n")
 
 
@@ -374,6 +419,13 @@ def _unexpected(error: BaseException) -> str:
         f"unexpected {type(error).__name__}: {error}\nR1KIT_DEBUG=1 shows where it came from; please report "
         "it with that output."
     )
+
+
+def _style(model: Path, examples: Path | None, **given: Any) -> Any:
+    """How a model is prompted: as it was trained, with what the options give in its place."""
+    from r1kit.stages.models import changed_style
+
+    return changed_style(model, examples, **{name: value for name, value in given.items() if value != []})
 
 
 def normalize_overrides(words: Sequence[str], out: str | None = None) -> list[str]:

@@ -4,15 +4,17 @@ files."""
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from r1kit.chat import Prompt
 from r1kit.config import R1kitError
 from r1kit.jsonl import BadRows, column, read_jsonl, read_usable, write_jsonl
-from r1kit.tasks.prompts import one_turn
-from r1kit.tasks.turns import is_conversation, read_prompt
+from r1kit.tasks.prompts import CONVERSATIONS, one_turn
+from r1kit.tasks.turns import is_conversation, read_prompt, read_turns
 
-__all__ = ["BadRows", "blend", "column", "pairs", "read_jsonl", "read_pair", "texts", "write_jsonl"]
+__all__ = ["BadRows", "Turns", "blend", "column", "pairs", "read_jsonl", "read_pairs", "texts", "write_jsonl"]
+
+Turns = Literal["last", "all"]  # which assistant turns of a conversation are trained on
 
 
 def texts(
@@ -44,12 +46,47 @@ def blend(sources: Sequence[tuple[float, Iterator[str]]], seed: int) -> Iterator
         yield next(rng.choices(sources, weights)[0][1])
 
 
-def pairs(path: Path, bad_rows: BadRows = "error") -> list[tuple[Prompt, str]]:
-    """(prompt, completion) rows of a file."""
-    return read_usable(path, read_pair, bad_rows)
+def pairs(path: Path, bad_rows: BadRows = "error", turns: Turns = "last") -> list[tuple[Prompt, str]]:
+    """(prompt, completion) of a file's rows; of a conversation its last assistant turn, or all of them, each
+    after the turns before it."""
+
+    def use(path: Path, number: int, row: dict[str, Any]) -> list[tuple[Prompt, str]]:
+        found = read_pairs(path, number, row)
+        return found if turns == "all" else found[-1:]
+
+    return [pair for found in read_usable(path, use, bad_rows) for pair in found]
 
 
-def read_pair(path: Path, number: int, row: dict[str, Any]) -> tuple[Prompt, str]:
+def read_pairs(path: Path, number: int, row: dict[str, Any]) -> list[tuple[Prompt, str]]:
+    """(prompt, completion) of a row: its columns of these names, or each assistant turn of its conversation
+    (``messages``, or ShareGPT's ``conversations``) after the turns before it. Raises R1kitError naming file,
+    row and column."""
+    whole = next((name for name in CONVERSATIONS if is_conversation(row.get(name))), None)
+    if whole is None or {"prompt", "completion"} <= row.keys():
+        return [_read_pair(path, number, row)]
+    turns = read_turns(path, number, whole, row[whole])
+    where = f"{path}:{number}: column {whole!r}"
+    if turns[-1]["role"] != "assistant":
+        raise R1kitError(
+            f"{where}: a conversation to train on ends with an assistant turn, not with one of the "
+            f"{turns[-1]['role']}; remove what follows the last answer, or the row"
+        )
+    places = [place for place, turn in enumerate(turns) if turn["role"] == "assistant"]
+    if not any(turn["role"] == "user" for turn in turns[: places[0]]):
+        raise R1kitError(
+            f"{where}: the first assistant turn has no user turn before it; remove it, or the row"
+        )
+    if not all(turns[place]["content"].strip() for place in places):
+        raise R1kitError(f"{where}: an assistant turn is empty; write it or remove the row")
+    return [(_prompt_of(turns[:place]), turns[place]["content"]) for place in places]
+
+
+def _prompt_of(turns: Sequence[dict[str, str]]) -> Prompt:
+    """A single question as its text, anything else as turns."""
+    return turns[0]["content"] if len(turns) == 1 else list(turns)
+
+
+def _read_pair(path: Path, number: int, row: dict[str, Any]) -> tuple[Prompt, str]:
     """(prompt, completion) of a row, texts or conversations as TRL has them. Raises R1kitError naming file,
     row and column."""
     prompt: Prompt

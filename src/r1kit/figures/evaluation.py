@@ -26,7 +26,7 @@ class Scores:
     pass_n: Annotated[float, Field(alias="pass@n")]  # share of problems with at least one right sample
     cons_n: Annotated[float, Field(alias="cons@n")]  # share of problems whose most frequent answer is right
     format: float
-    language: float
+    language: float | None  # None where no thinking has words
     length: float
 
 

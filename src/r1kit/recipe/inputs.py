@@ -15,13 +15,15 @@ from typing import Any
 from r1kit.config import ConfigError, InputError, KeyPath, R1kitError
 from r1kit.jsonl import SUFFIXES, read_lines
 from r1kit.recipe.layers import Layers
+from r1kit.recipe.prompt_styles import style_errors
 from r1kit.recipe.recipe import Recipe, resolved
 from r1kit.stages.stage import Stage
 
 MODEL_KEYS = ("init", "student", "teacher", "rollouts_from", "models")  # the stages' keys that name models
 TOKENIZER_KEYS = ("tokenizer",)
 TASK_KEYS = ("tasks", "prompts", "general")
-TEXT_KEYS = ("name", "seed_of", "opening", "rubric")  # never a file's name
+TEXT_KEYS = ("name", "seed_of", "opening", "rubric", "system", "examples", "stop")  # never a file's name
+JINJA_SUFFIXES = (".jinja", ".jinja2", ".j2")
 DATA_SUFFIXES = (*SUFFIXES, ".parquet", ".csv", ".tsv", ".txt", ".gz", ".arrow")
 
 _CODE = re.compile(r"(?P<file>.+\.py):\w+")
@@ -43,7 +45,7 @@ def check_inputs(recipe: Recipe, layers: Layers | None = None, only: Collection[
     for index, stage in enumerate(recipe.stages):
         if only is not None and stage.name not in only:
             continue
-        for path, error in _stage_errors(stage):
+        for path, error in (*_stage_errors(stage), *style_errors(stage, recipe.stages)):
             whole: KeyPath = ("stages", index, *path)
             place = str(layers.place(whole))
             if (place, error) not in said or place == layers.source:
@@ -130,6 +132,8 @@ def input_kind(path: KeyPath, text: str) -> str | None:
         return "code"
     if len(text.split()) > _MOST_WORDS:
         return None
+    if path[-1] == "template":
+        return "path" if text.endswith(JINJA_SUFFIXES) else None
     if path[-1] == "general" and text.endswith(SUFFIXES):
         return "prompts"
     if text.endswith(DATA_SUFFIXES):

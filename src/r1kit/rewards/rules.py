@@ -102,10 +102,17 @@ def language(tasks: Mapping[str, CheckingTask]) -> Reward:
     """Make the language-consistency reward: the share of the thinking's words in the problem's language
     [DeepSeek-R1, eq. 7].
 
-    It is 0 without thinking or without words in it."""
+    It is 0 without thinking, and 1 for a thinking without words ("3 + 4 = 7"): nothing in it is in another
+    language. Eq. 7 is 0 / 0 there. To leave the reward out would count as 0 in the sum of the rewards, less
+    than a thinking in words earns."""
+
+    def one(rollout: Rollout) -> float:
+        thinking = rollout.thinking or ""
+        share = language_share(thinking, rollout.problem.language)
+        return float(is_visible(thinking)) if share is None else share
 
     def reward(rollouts: Sequence[Rollout]) -> list[float | None]:
-        return [language_share(rollout.thinking or "", rollout.problem.language) for rollout in rollouts]
+        return [one(rollout) for rollout in rollouts]
 
     return reward
 

@@ -150,10 +150,10 @@ class Replica:
         )
 
     def make_engine(self, handle: int, model: Path) -> None:
-        self._engine(handle, load_pretrained(model, self.config.device), Tokenizer.load(model).end_ids)
+        self._engine(handle, load_pretrained(model, self.config.device), Tokenizer.load(model))
 
-    def make_engine_of(self, handle: int, learner: int, end_ids: Sequence[int]) -> None:
-        self._engine(handle, self.things[learner].model, end_ids)
+    def make_engine_of(self, handle: int, learner: int, source: Path) -> None:
+        self._engine(handle, self.things[learner].model, Tokenizer.load(source))
 
     def call(self, handle: int, method: str, *arguments: Any) -> Any:
         return getattr(self.things[handle], method)(*arguments)
@@ -190,13 +190,17 @@ class Replica:
     def drop(self, handle: int) -> None:
         del self.things[handle]
 
-    def _engine(self, handle: int, model: LanguageModel, end_ids: Sequence[int]) -> None:
+    def _engine(self, handle: int, model: LanguageModel, tokenizer: Tokenizer) -> None:
         if self.config.engine != "native":
             make: MakeEngine = load_name(self.config.engine, ENGINE)
-            self.things[handle] = make(model, end_ids)
+            self.things[handle] = make(model, tokenizer.end_ids)
             return
         self.things[handle] = NativeEngine(
-            model, end_ids, precision=self.config.engine_precision, batch_rows=self.config.batch_rows
+            model,
+            tokenizer.end_ids,
+            precision=self.config.engine_precision,
+            batch_rows=self.config.batch_rows,
+            decode=tokenizer.decode_all,
         )
 
 
@@ -272,8 +276,7 @@ class LocalRuntime:
     def engine_of(self, learner: LearnerProtocol) -> "EngineProxy":
         """An engine on the learner's own weights: nothing is copied, every update is seen at once."""
         own = self.own(learner)
-        end_ids = Tokenizer.load(own.source).end_ids
-        return EngineProxy(self, self._make("make_engine_of", own.handle, end_ids), own)
+        return EngineProxy(self, self._make("make_engine_of", own.handle, own.source), own)
 
     def engine(self, model: Path) -> "EngineProxy":
         return EngineProxy(self, self._make("make_engine", Path(model)), None)

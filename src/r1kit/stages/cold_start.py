@@ -9,6 +9,7 @@ endpoint. Its task checks every rewritten solution again. ``solutions`` adds wri
 the paper's annotators did, and ``general`` answers to general prompts."""
 
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
@@ -17,6 +18,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from r1kit.chat import Prompt, parse, prompt_column
 from r1kit.config import R1kitError, describe_problems
+from r1kit.data.curation import why_unreadable
 from r1kit.data.rewriters import ModelRewriter, Rewritten, load_rule, read_rewritten, write_request
 from r1kit.data.sources import write_jsonl
 from r1kit.model.huggingface import read_config
@@ -44,7 +46,8 @@ class ColdStart(Stage):
 
     ``rewriter``: ``prose``, ``worked_solutions``, ``my_rewriter.py:name``, ``{model: "@sft"}`` or
     ``{endpoint: URL, model: NAME}``. ``purity``: the smallest share of the thinking's words that must be in
-    the prompt's language (for ``prose`` and for models)."""
+    the prompt's language (for ``prose`` and for models). Without any row the stage stops; ``allow_empty``
+    keeps the model as it is instead."""
 
     writes: ClassVar[tuple[str, ...]] = ("data.jsonl", "model", "report.json")
 
@@ -61,6 +64,7 @@ class ColdStart(Stage):
     general: GeneralSpec | None = None
     general_share: float = Field(0.08, ge=0.0, lt=1.0)
     max_tokens: int = 112
+    allow_empty: bool = False
     talk: PromptStyle = PromptStyle()
     training: SupervisedConfig = SupervisedConfig()
     learner: LearnerConfig = LearnerConfig()
@@ -96,7 +100,7 @@ class ColdStart(Stage):
             ctx.out / "data.jsonl",
             [{"prompt": prompt, "completion": completion} for prompt, completion in rows],
         )
-        finetune_on(ctx, self.init, rows, self.talk, self.training, self.learner)
+        finetune_on(ctx, self.init, rows, self.talk, self.training, self.learner, self.allow_empty)
 
     def plan(self) -> StagePlan:
         return StagePlan(sampled_tokens=float(self.problems * self.samples * self.max_tokens))
@@ -125,8 +129,18 @@ class ColdStart(Stage):
         rewritten = [
             with_response(rollout, pair) for rollout, pair in zip(rollouts, made, strict=True) if pair
         ]
-        kept = correct([[rollout] for rollout in rewritten if rollout.answer is not None], tasks)
-        return [(prompt_column(rollout.problem), rollout.text) for group in kept for rollout in group]
+        checked = correct([[rollout] for rollout in rewritten if rollout.answer is not None], tasks)
+        kept = [rollout for group in checked for rollout in group]
+        lost = Counter(
+            why_unreadable(rollout.thinking or "", rollout.problem.language, self.purity) or "not rewritten"
+            for rollout, pair in zip(rollouts, made, strict=True)
+            if not pair
+        )
+        lost["no longer right when rewritten"] = len(rewritten) - len(kept)
+        if lost.total():
+            said = ", ".join(f"{count} {reason}" for reason, count in lost.items() if count)
+            ctx.log.info(f"left out of {len(rollouts)}: {said}")
+        return [(prompt_column(rollout.problem), rollout.text) for rollout in kept]
 
     def _rewritten_by_model(
         self, ctx: Context, config: ModelRewriter, rollouts: Sequence[Rollout]

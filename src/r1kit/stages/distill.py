@@ -22,7 +22,7 @@ from r1kit.log import Log
 from r1kit.seeds import derive_seed
 from r1kit.stages.general import GeneralSpec, general_tasks
 from r1kit.stages.kept import is_kept, keep
-from r1kit.stages.models import PromptStyle, fits, longest_prompt, model_of
+from r1kit.stages.models import PromptStyle, fits, longest_prompt, model_of, sampling_style
 from r1kit.stages.recipe_names import TaskSpec, log_tasks
 from r1kit.stages.results import finish
 from r1kit.stages.rl import training_problems
@@ -46,7 +46,8 @@ class Distill(Stage):
     """``teacher`` answers ``problems`` of ``tasks`` and all ``general`` prompts, ``samples`` times each;
     correct answers, and all well-formed general ones, fine-tune ``student``. ``on_policy`` then continues on
     the student's own samples; sft/ keeps the model after fine-tuning. Both models must have the same
-    tokenizer."""
+    tokenizer. Without ``talk`` the teacher is prompted as it was trained. Without any row the stage stops;
+    ``allow_empty`` keeps the student as it is instead."""
 
     writes: ClassVar[tuple[str, ...]] = ("data.jsonl", "model", "sft", "report.json")
 
@@ -59,6 +60,7 @@ class Distill(Stage):
     general: GeneralSpec | None = None
     temperature: float = 1.0
     max_tokens: int = 112
+    allow_empty: bool = False
     talk: PromptStyle = PromptStyle()
     training: SupervisedConfig = SupervisedConfig()
     on_policy: OnPolicyConfig | None = None
@@ -75,15 +77,20 @@ class Distill(Stage):
 
     def run(self, ctx: Context) -> None:
         if self.on_policy is None:
-            finetune_on(ctx, self.student, self._answers(ctx), self.talk, self.training, self.learner)
+            self._finetune(ctx, ctx)
             return
         distillation.require_comparable(model_of(ctx.path(self.student)), model_of(ctx.path(self.teacher)))
         first = replace(ctx, out=ctx.out / "sft")
         if not ((first.out / "model").is_dir() and is_kept(ctx, "sft")):
             first.out.mkdir(exist_ok=True)
-            finetune_on(first, self.student, self._answers(ctx), self.talk, self.training, self.learner)
+            self._finetune(ctx, first)
             keep(ctx, "sft", "data.jsonl")
         self._on_policy(ctx, self.on_policy, first.out)
+
+    def _finetune(self, ctx: Context, place: Context) -> None:
+        """Fine-tune the student on the teacher's answers, in the folder of ``place``."""
+        rows = self._answers(ctx)
+        finetune_on(place, self.student, rows, self.talk, self.training, self.learner, self.allow_empty)
 
     def plan(self) -> StagePlan:
         return StagePlan(sampled_tokens=float(self.problems * self.samples * self.max_tokens))
@@ -92,7 +99,7 @@ class Distill(Stage):
         """The teacher's texts that the student learns from, (prompt, response) each, which are also written
         to data.jsonl."""
         model = model_of(ctx.path(self.teacher))
-        chat, engine = self.talk.chat(model), ctx.runtime.engine(model)
+        chat, engine = sampling_style(model, self.talk).chat(model), ctx.runtime.engine(model)
         sampling = Sampling(self.samples, self.temperature, max_tokens=self.max_tokens)
         tasks, general = load_tasks(self.tasks), general_tasks(ctx, self.general)
         log_tasks(ctx, {**tasks, **general})
@@ -132,7 +139,7 @@ class Distill(Stage):
         train(algorithm, mixture, ctx.seed, log, ctx.out, owners=ctx.identities)
         facts = json.loads((sft / "report.json").read_text(encoding="utf-8"))
         facts["on_policy_divergence"] = last_divergence(log)
-        finish(ctx, student, policy.engine, teacher, facts=facts)
+        finish(ctx, student, policy.engine, teacher, facts=facts, talk=self.talk)
 
 
 def last_divergence(log: Log) -> float | None:

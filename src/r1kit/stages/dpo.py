@@ -54,7 +54,8 @@ class DPO(Stage):
                 f"held_out_{name}": value
                 for name, value in dpo.evaluate(learner, held_out, before, self.dpo.beta).items()
             }
-        finish(ctx, learner, facts={"pairs": len(pairs), "held_out_pairs": len(held_out), **last})
+        facts = {"pairs": len(pairs), "held_out_pairs": len(held_out), **last}
+        finish(ctx, learner, facts=facts, talk=self.talk)
 
     def _pairs(self, ctx: Context, chat: Chat, file: Path) -> list[RowPair]:
         """The rows of a file's pairs, without pairs that have a response longer than the context."""

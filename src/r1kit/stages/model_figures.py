@@ -120,7 +120,7 @@ def _scores(groups: Groups, right: Sequence[np.ndarray], keys: Mapping[str, Grou
         pass_n=float(np.mean([values.max() for values in right])),
         cons_n=float(np.mean(votes)),
         format=float(np.mean([r.answer is not None for r in rollouts])),
-        language=float(np.mean(shares)) if shares else 0.0,
+        language=float(np.mean(shares)) if shares else None,
         length=_length(rollouts),
     )
 

@@ -6,16 +6,18 @@ the thinking neither mixes languages nor runs on in long paragraphs or code bloc
 200k general samples. Here the same filters, at most two different solutions a problem, and where the recipe
 gives ``general`` prompts, ``general_share`` of their written answers (22 % in the paper's table 5)."""
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from r1kit.chat import prompt_column
-from r1kit.data.curation import readable
+from r1kit.data.curation import why_unreadable
 from r1kit.data.sources import write_jsonl
 from r1kit.seeds import derive_seed
 from r1kit.stages.general import GeneralSpec, general_rows, general_tasks
-from r1kit.stages.models import PromptStyle, fits, longest_prompt, model_of
+from r1kit.stages.models import PromptStyle, fits, longest_prompt, model_of, sampling_style
 from r1kit.stages.recipe_names import RequiredTasks, log_tasks
 from r1kit.stages.results import report
 from r1kit.stages.sampling import correct, harvest, train_problems
@@ -46,7 +48,7 @@ class RejectionSampling(Stage):
 
     def run(self, ctx: Context) -> None:
         model = model_of(ctx.path(self.init))
-        chat, engine = self.talk.chat(model), ctx.runtime.engine(model)
+        chat, engine = sampling_style(model, self.talk).chat(model), ctx.runtime.engine(model)
         tasks, general = load_tasks(self.tasks), general_tasks(ctx, self.general)
         log_tasks(ctx, {**tasks, **general})
         keep = fits(chat, longest_prompt(self.max_tokens, model))
@@ -57,7 +59,9 @@ class RejectionSampling(Stage):
         )
         ctx.runtime.release(engine)
         right = correct(groups, tasks)
-        kept = [r for group in right for r in self._readable(group)[: self.keep]]
+        unreadable: Counter[str] = Counter()
+        readable = [self._readable(group, unreadable) for group in right]
+        kept = [r for group in readable for r in group[: self.keep]]
         written = [(prompt_column(r.problem), r.text) for r in kept]
         written += general_rows(general, len(kept), self.general_share, ctx.seed)
         write_jsonl(
@@ -70,13 +74,48 @@ class RejectionSampling(Stage):
             + f"; {len(written) - len(kept)} general rows"
             + ("" if general else " (no general: is given)")
         )
-        report(ctx, **counts, general=len(written) - len(kept))
+        more = sum(map(len, right)) - unreadable.total() - len(kept)  # too many, or the same text
+        for line in explain_losses(counts, _rejections(groups), unreadable, more):
+            ctx.log.info(line)
+        report(ctx, **counts, general=len(written) - len(kept), unreadable=dict(unreadable))
 
     def plan(self) -> StagePlan:
         return StagePlan(sampled_tokens=float(self.problems * self.samples * self.max_tokens))
 
-    def _readable(self, group: list[Rollout]) -> list[Rollout]:
-        """Different texts whose thinking a person can read, in the prompt's language."""
-        return list(
-            {r.text: r for r in group if readable(r.thinking or "", r.problem.language, self.purity)}.values()
-        )
+    def _readable(self, group: list[Rollout], unreadable: Counter[str]) -> list[Rollout]:
+        """Different texts whose thinking a person can read, in the prompt's language; the others are counted
+        by reason."""
+        found: dict[str, Rollout] = {}
+        for rollout in group:
+            reason = why_unreadable(rollout.thinking or "", rollout.problem.language, self.purity)
+            if reason is None:
+                found[rollout.text] = rollout
+            else:
+                unreadable[reason] += 1
+        return list(found.values())
+
+
+def _rejections(groups: Sequence[Sequence[Rollout]]) -> dict[str, int]:
+    """Rollouts without an answer that could be checked, by reason."""
+    flat = [rollout for group in groups for rollout in group]
+    cut = sum(rollout.completion.finish == "length" for rollout in flat)
+    other = sum(rollout.answer is None for rollout in flat) - cut
+    return {"cut off at max_tokens": cut, "not in the format <think>..</think> answer": other}
+
+
+def explain_losses(
+    counts: Mapping[str, int], unanswered: Mapping[str, int], unreadable: Mapping[str, int], more: int
+) -> list[str]:
+    """How many rollouts were left out at which filter, and what to do where none is kept."""
+    wrong = counts["sampled"] - counts["correct"] - sum(unanswered.values())
+    lost = {**unanswered, "wrong": wrong, **unreadable, "the same text, or more than keep a problem": more}
+    lines = ["left out: " + (", ".join(f"{count} {name}" for name, count in lost.items() if count) or "none")]
+    if counts["kept"]:
+        return lines
+    fix = (
+        "lower purity, or sample from a model whose thinking is readable"
+        if counts["correct"]
+        else "sample from a model that solves some of these problems, prompt it as it was trained (talk), "
+        "raise max_tokens or samples, or use easier problems"
+    )
+    return [*lines, f"warning: no sampled row is kept; {fix}"]

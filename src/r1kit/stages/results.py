@@ -5,6 +5,7 @@ from typing import Any
 
 from r1kit import figures
 from r1kit.engine import Engine
+from r1kit.stages.models import PromptStyle, keep_template
 from r1kit.stages.stage import Context
 from r1kit.train import checkpoint
 from r1kit.train.learner import LearnerProtocol
@@ -15,10 +16,14 @@ def finish(
     learner: LearnerProtocol,
     *others: LearnerProtocol | Engine,
     facts: Mapping[str, Any] | None = None,
+    talk: PromptStyle | None = None,
 ) -> None:
-    """End a training stage: export the learner to ctx.out/model, write ``facts`` as its report, remove the
-    training states, and release the learner and ``others``."""
+    """End a training stage: export the learner to ctx.out/model with the template file of ``talk``, if it
+    names one; write ``facts`` as its report, remove the training states, and release the learner and
+    ``others``."""
     ctx.runtime.export(learner, ctx.out / "model")
+    if talk is not None:
+        keep_template(talk, ctx.out / "model")
     if facts is not None:
         report(ctx, **facts)
     checkpoint.discard(ctx.out)

@@ -135,4 +135,4 @@ def reinforce(
     algorithm = config.build(policy, rewards, learner)
     with contextlib.suppress(StopTraining):
         rl_loop.train(algorithm, mixture, ctx.seed, ctx.log, ctx.out, watch, ctx.identities)
-    finish(ctx, learned, engine, *learners[1:])
+    finish(ctx, learned, engine, *learners[1:], talk=style)

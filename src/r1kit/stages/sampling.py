@@ -10,7 +10,7 @@ or repeated."""
 import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,7 @@ def sample(
 ) -> list[list[Rollout]]:
     """A group of rollouts per problem; seeds depend on the problem alone, not on its neighbours."""
     prompts = [chat.prompt_ids(problem, opening) for problem in problems]
+    sampling = replace(sampling, stop=chat.stop)
     groups = engine.generate(prompts, sampling, [derive_seed(seed, problem.id) for problem in problems])
     return [
         chat.rollouts(problem, prompt, group, opening, number)
@@ -91,6 +92,7 @@ def harvest(
     """A group of rollouts per problem; seeds depend on the problem alone. ``name`` keeps the files of a
     stage's harvests apart; ``model`` is the folder of the engine's model."""
     groups, model_hash = [], hash_tree(model)
+    sampling = replace(sampling, stop=chat.stop)
     for start in range(0, len(problems), CHUNK):
         chunk = problems[start : start + CHUNK]
         prompts = [chat.prompt_ids(problem) for problem in chunk]

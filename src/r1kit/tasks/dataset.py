@@ -34,7 +34,7 @@ from r1kit.jsonl import column, columns_of, first_error, is_null_like, parse_row
 from r1kit.tasks.mathematics.check import boxed, check_math_batch, gold_fault, gold_text
 from r1kit.tasks.mathematics.spellings import with_decimal_points
 from r1kit.tasks.mathematics.votes import vote_key, vote_keys
-from r1kit.tasks.overlap import prompt_key, without_contaminated
+from r1kit.tasks.overlap import Frame, prompt_key, without_contaminated
 from r1kit.tasks.programs import ask_for_program, check_programs, program_columns, read_program
 from r1kit.tasks.splits import SplitFiles, Splits, counts_of, hold_out
 from r1kit.tasks.task import single_answer, stamp_of
@@ -214,10 +214,12 @@ def _read_splits(name: str, config: DatasetConfig, stamps: tuple[tuple[str, int,
         if config.held_out is None:
             train, found["held_out"] = hold_out(train)
         known += [problem.prompt for problem in found["held_out"]] if config.held_out is not None else []
-        found["train"] = without_contaminated(train, known) if known else train
+        frame = Frame.of([problem.prompt for problem in train] if known else [])
+        found["train"] = without_contaminated(train, known, frame) if known else train
         lines.insert(0, f"train: {reading}")
         if config.held_out is None:
             lines.append(f"held out: {len(found['held_out'])} of them by a hash of their text")
+        lines += [str(frame)] if frame.prompts else []
         if len(found["train"]) < len(train):
             lines.append(
                 f"{len(train) - len(found['train'])} of train left out: they are in held-out files, "

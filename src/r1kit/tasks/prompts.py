@@ -22,7 +22,7 @@ from typing import Any
 from r1kit.config import InputError, R1kitError
 from r1kit.jsonl import column, first_error, is_null_like, read_usable
 from r1kit.language import scripts_of
-from r1kit.tasks.overlap import without_contaminated, without_duplicates
+from r1kit.tasks.overlap import Frame, without_contaminated, without_duplicates
 from r1kit.tasks.splits import SplitFiles, Splits, counts_of, hold_out
 from r1kit.tasks.task import stamp_of
 from r1kit.tasks.turns import Context, columns_with, is_conversation, read_prompt, read_turns
@@ -98,6 +98,7 @@ def _response(problem: Problem) -> str | None:
 def _read_splits(name: str, config: PromptsConfig, stamps: tuple[tuple[str, int, int], ...]) -> Splits:
     """Read the files once, however many stages need them; ``stamps`` change with the files."""
     found: dict[str, list[Problem]] = {}
+    frame = Frame.of([])
     if config.held_out is not None:
         found["held_out"] = _read_file(name, config, config.held_out)
     if config.train is not None:
@@ -105,10 +106,12 @@ def _read_splits(name: str, config: PromptsConfig, stamps: tuple[tuple[str, int,
         if config.held_out is None:
             train, found["held_out"] = hold_out(train)
         else:
-            train = without_contaminated(train, [problem.prompt for problem in found["held_out"]])
+            frame = Frame.of([problem.prompt for problem in train])
+            train = without_contaminated(train, [problem.prompt for problem in found["held_out"]], frame)
         found["train"] = train
     limited = {split: problems[: config.limit] for split, problems in found.items()}
-    return Splits(limited, _about(name, limited, stamps))
+    about = _about(name, limited, stamps)
+    return Splits(limited, f"{about}; {frame}" if frame.prompts else about)
 
 
 def _about(

@@ -233,7 +233,12 @@ def _requests(
     """Prompts, how to sample, and a seed for each prompt."""
     prompts = [policy.chat.prompt_ids(problem) for problem in problems]
     sampling = Sampling(
-        config.group, config.temperature, config.top_p, config.max_tokens, experts=config.replay_experts
+        config.group,
+        config.temperature,
+        config.top_p,
+        config.max_tokens,
+        stop=policy.chat.stop,
+        experts=config.replay_experts,
     )
     return prompts, sampling, [derive_seed(seed, place, problem.id) for place, problem in enumerate(problems)]
 
@@ -269,8 +274,8 @@ def describe(phase: Phase) -> Metrics:
     shares = [
         share for thinking, language in thinkings if (share := language_share(thinking, language)) is not None
     ]
-    if shares:
-        metrics["lang/target_ratio"] = float(np.mean(shares))
+    if thinkings:  # nan, a gap in the log, where no thinking has words
+        metrics["lang/target_ratio"] = float(np.mean(shares)) if shares else math.nan
     return metrics
 
 

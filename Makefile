@@ -17,7 +17,13 @@ real: $(MODEL)/config.json
 
 # Three seeds of it, with the control whose rewards are coins, and docs/real.md from them.
 real-seeds: $(MODEL)/config.json
-	.venv/bin/python benchmarks/real.py --run
+	for seed in 0 1 2; do $(RUN) recipes/real-control.yaml seed=$$seed --out runs/real-$$seed || exit 1; done
+	.venv/bin/python benchmarks/real.py
+
+# Three numbers and a target, from random weights: three seeds, and docs/real.md.
+countdown: .venv/ready
+	for seed in 0 1 2; do $(RUN) recipes/countdown.yaml seed=$$seed --out runs/countdown-$$seed || exit 1; done
+	.venv/bin/python benchmarks/real.py
 
 $(MODEL)/config.json: .venv/real-ready
 	.venv/bin/python models/get.py

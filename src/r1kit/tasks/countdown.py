@@ -8,6 +8,7 @@ import ast
 import functools
 import itertools
 import random
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
@@ -27,7 +28,9 @@ LONGEST_ANSWER = 200  # characters; an expression with every number once is far 
 TRIES = 8  # attempts of a written response, unless the task says so
 LARGEST_STEP = 200  # worked solutions try no product above this
 OPERATORS = "+-*/"
+REFUSED = "only whole numbers, + - * / and parentheses are allowed"
 
+_ALLOWED = re.compile(r"[\d+\-*/()\s]*", re.ASCII)  # 0x1F and 1_0 are whole numbers for Python too
 _SIGNS = str.maketrans({"×": "*", "÷": "/", "−": "-"})
 Numbers = tuple[int, ...]
 
@@ -149,10 +152,13 @@ def evaluate(text: str) -> tuple[list[int], Fraction]:
     for anything but whole numbers, + - * / and parentheses, and for a division by zero."""
     if len(text) > LONGEST_ANSWER:
         raise ValueError(f"longer than {LONGEST_ANSWER} characters")
+    written = text.translate(_SIGNS).strip()
     try:
-        tree = ast.parse(text.translate(_SIGNS).strip(), mode="eval")
+        tree = ast.parse(written, mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise ValueError("not an expression") from None
+    if not _ALLOWED.fullmatch(written):
+        raise ValueError(REFUSED)
     used: list[int] = []
     try:
         return used, _value(tree.body, used)
@@ -178,7 +184,7 @@ def _value(node: ast.expr, used: list[int]) -> Fraction:
             return _value(left, used) * _value(right, used)
         case ast.BinOp(left=left, op=ast.Div(), right=right):
             return _value(left, used) / _value(right, used)
-    raise ValueError("only whole numbers, + - * / and parentheses are allowed")
+    raise ValueError(REFUSED)
 
 
 def search(numbers: Sequence[int], target: int, rng: random.Random, tries: int) -> tuple[str, str]:

@@ -160,9 +160,9 @@ _NUMBER = re.compile(r"(-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?)(?:\s+([a-z]+))?\
 
 
 class WordProblems:
-    """``size`` problems drawn from ``seed``, of so many ``steps``, with whole numbers from 2 to ``largest``
-    and results from 1 up; about an eighth of them is held out. Their difficulty is the number of steps;
-    column ``solution`` is the calculation."""
+    """``size`` problems drawn from ``seed``, each of a number of ``steps`` by chance, with whole numbers from
+    2 to ``largest`` and results from 1 up; about an eighth of them is held out. Their difficulty is the
+    number of steps; column ``solution`` is the calculation."""
 
     def __init__(
         self, name: str, largest: int = 20, steps: Sequence[int] = (1, 2), size: int = 4_000, seed: int = 0
@@ -172,9 +172,9 @@ class WordProblems:
                 raise ConfigError(
                     f"tasks.{name}: {key} must be a whole number from {least} to {most} (given: {value!r})"
                 )
-        self.forms = [form for form in FORMS if form.count_steps in steps]
-        if not self.forms or not set(steps) <= {1, 2}:
+        if not steps or not set(steps) <= {1, 2}:
             raise ConfigError(f"tasks.{name}: steps must be [1], [2] or [1, 2] (given: {steps!r})")
+        self.steps = sorted(set(steps))
         self.name, self.largest, self.size, self.seed = name, largest, size, seed
 
     def problems(self, split: str) -> Sequence[Problem]:
@@ -208,7 +208,8 @@ class WordProblems:
         rng = random.Random(f"word_problems/{self.seed}/{self.largest}")
         seen: set[str] = set()
         while len(seen) < self.size:
-            form = rng.choice(self.forms)
+            wanted = rng.choice(self.steps)
+            form = rng.choice([form for form in FORMS if form.count_steps == wanted])
             numbers = _numbers(form, self.largest, rng)
             steps = form.steps(*numbers)
             if min(result for *_, result in steps) < 1:

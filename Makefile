@@ -25,7 +25,7 @@ countdown: .venv/ready
 	for seed in 0 1 2; do $(RUN) recipes/countdown.yaml seed=$$seed --out runs/countdown-$$seed || exit 1; done
 	.venv/bin/python benchmarks/real.py
 
-$(MODEL)/config.json: .venv/real-ready
+$(MODEL)/config.json: | .venv/real-ready
 	.venv/bin/python models/get.py
 
 .venv/real-ready: .venv/ready pyproject.toml constraints.txt

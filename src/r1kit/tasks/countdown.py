@@ -89,7 +89,7 @@ class Countdown:
     def write_responses(self, count: int, rng: random.Random) -> list[tuple[Problem, str]]:
         """``count`` training problems with a worked response each; fewer where there are fewer."""
         problems = self.problems("train")
-        found = []
+        found: list[tuple[Problem, str]] = []
         for problem in rng.sample(problems, len(problems)):
             if len(found) == count:
                 break
@@ -103,13 +103,15 @@ class Countdown:
     @functools.cached_property
     def _splits(self) -> tuple[list[Problem], list[Problem]]:
         if self.train is None:
-            named = [(f"{self.name}/{self.seed}", place, *drawn) for place, drawn in enumerate(self._drawn())]
+            source = f"{self.name}/{self.seed}"
+            named = [(source, place, nums, goal) for place, (nums, goal) in enumerate(self._drawn())]
         else:
             named = _named(self.train)
-        problems = [self._problem(f"{source}/{place}", *rest) for source, place, *rest in named]
+        problems = [self._problem(f"{file}/{place}", nums, goal) for file, place, nums, goal in named]
         if self.held_out is not None:
             measured = [
-                self._problem(f"{source}/{place}", *rest) for source, place, *rest in _named(self.held_out)
+                self._problem(f"{file}/{place}", nums, goal)
+                for file, place, nums, goal in _named(self.held_out)
             ]
             keys = {_key(problem) for problem in measured}
             return [problem for problem in problems if _key(problem) not in keys], measured
@@ -226,11 +228,11 @@ def _attempts(numbers: Numbers) -> Iterator[tuple[str, int, str, str]]:
             (a, left), (b, right) = terms[i], terms[j]
             rest = tuple(term for place, term in enumerate(terms) if place not in (i, j))
             for sign in OPERATORS:
-                value = _step(a, sign, b)
-                if value is None or (sign in "+*" and i > j):
+                result = _step(a, sign, b)
+                if result is None or (sign in "+*" and i > j):
                     continue
-                step = f"{steps}{', ' if steps else ''}{a}{sign}{b}={value}"
-                yield from combine(((value, f"({left}{sign}{right})"), *rest), step, signs + sign)
+                step = f"{steps}{', ' if steps else ''}{a}{sign}{b}={result}"
+                yield from combine(((result, f"({left}{sign}{right})"), *rest), step, signs + sign)
 
     yield from combine(tuple((number, str(number)) for number in numbers), "", "")
 

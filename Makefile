@@ -1,12 +1,36 @@
 # Each goal is complete in itself: it sets up .venv first where that is missing or out of date (setup.sh; quick the second time).
 
 RUN = .venv/bin/r1kit run
+MODEL = models/SmolLM2-135M-Instruct
 
-.PHONY: mini test test-quick controls objectives adversarial bench chaos api lint clean
+.PHONY: mini real real-seeds countdown test test-quick controls objectives adversarial bench chaos api lint clean
 
 # The whole R1 recipe in miniature; continues where it was interrupted. Overrides: make mini CHANGES="seed=1 --out runs/second"
 mini: .venv/ready
 	$(RUN) recipes/mini.yaml $(CHANGES)
+
+# A released model of 135M parameters and its R1-Zero (docs/real.md): gets the model (92 MB), trains it on word problems by rules alone,
+# measures it before and after. Continues where it was interrupted.
+real: $(MODEL)/config.json
+	$(RUN) recipes/real.yaml $(CHANGES)
+	@echo "Talk with it: .venv/bin/r1kit chat runs/real"
+
+# Three seeds of it, with the control whose rewards are coins, and docs/real.md from them.
+real-seeds: $(MODEL)/config.json
+	for seed in 0 1 2; do $(RUN) recipes/real-control.yaml seed=$$seed --out runs/real-$$seed || exit 1; done
+	.venv/bin/python benchmarks/real.py
+
+# Three numbers and a target, from random weights: three seeds, and docs/real.md.
+countdown: .venv/ready
+	for seed in 0 1 2; do $(RUN) recipes/countdown.yaml seed=$$seed --out runs/countdown-$$seed || exit 1; done
+	.venv/bin/python benchmarks/real.py
+
+$(MODEL)/config.json: | .venv/real-ready
+	.venv/bin/python models/get.py
+
+.venv/real-ready: .venv/ready pyproject.toml constraints.txt
+	PIP_DISABLE_PIP_VERSION_CHECK=1 .venv/bin/python -m pip install --quiet -e ".[real]" -c constraints.txt -c .venv/torch.txt
+	touch .venv/real-ready
 
 test: .venv/ready
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2

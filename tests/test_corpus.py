@@ -8,8 +8,10 @@ from itertools import islice
 import pytest
 
 from r1kit.chat import parse
+from r1kit.config import R1kitError
 from r1kit.data.corpus import solved_documents
 from r1kit.tasks import KINDS, REASONING, General, Procedural, is_held_out
+from r1kit.tasks.documents import Layout
 from r1kit.tasks.miniature.corpus import CorpusMix, documents
 from r1kit.tasks.miniature.worked_solutions import holds, read_steps, takes_back
 from r1kit.tokenizer import ASSISTANT, USER
@@ -189,3 +191,12 @@ def test_problems_of_ones_own_become_documents_once_an_epoch() -> None:
         epoch = {solved(text) for text in texts[start : start + 7]}
         assert epoch == {(f"Question {i}?", f"because {i}", str(i)) for i in range(7)}
     assert texts[:7] != texts[7:14]
+
+
+def test_problems_without_an_answer_give_no_document() -> None:
+    solved = Problem("a", "t", "1+1?", "2", columns={"solution": "1+1=2"})
+    unsolved = Problem("b", "t", "reach 7", None, columns={"solution": ""})
+    texts = list(islice(solved_documents([unsolved, solved], 1, Layout()), 30))
+    assert not any("None" in text or "reach" in text for text in texts) and len(texts) == 30
+    with pytest.raises(R1kitError, match="no training problem has an answer"):
+        next(solved_documents([unsolved], 1, Layout()))

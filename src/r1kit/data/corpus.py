@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from r1kit.config import ConfigError, suggest
+from r1kit.config import ConfigError, R1kitError, suggest
 from r1kit.tasks.documents import Layout, write_document
 from r1kit.tasks.miniature import corpus as miniature
 from r1kit.types import Problem
@@ -62,7 +62,10 @@ def load_generators(spec: Mapping[str, Any]) -> list[Generator]:
 
 def solved_documents(problems: Sequence[Problem], seed: int, layout: Layout) -> Iterator[str]:
     """An endless stream of documents from problems, each with its written solution (``columns["solution"]``)
-    or only its answer."""
+    or only its answer. Problems without an answer are left out. Raises R1kitError where none has one."""
+    problems = [problem for problem in problems if problem.answer is not None]
+    if not problems:
+        raise R1kitError("corpus.tasks: no training problem has an answer, so there is no document to write")
     for epoch in itertools.count():
         rng = random.Random(f"solved/{seed}/{epoch}")
         for index in rng.sample(range(len(problems)), len(problems)):

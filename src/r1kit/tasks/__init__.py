@@ -7,12 +7,14 @@ from typing import Any
 
 from r1kit.config import ConfigError, suggest
 from r1kit.jsonl import SUFFIXES
+from r1kit.tasks.countdown import Countdown
 from r1kit.tasks.dataset import Dataset
 from r1kit.tasks.gym import Gym
 from r1kit.tasks.miniature.general import General
 from r1kit.tasks.miniature.procedural import KINDS, Procedural
 from r1kit.tasks.prompts import Prompts
 from r1kit.tasks.task import TASK, AnsweredTask, Task, UnloadedTask, is_held_out, single_answer, vote_key
+from r1kit.tasks.word_problems import WordProblems
 from r1kit.user_code import load_name
 
 REASONING = tuple(KINDS)  # the miniature's checkable tasks
@@ -21,6 +23,8 @@ REASONING = tuple(KINDS)  # the miniature's checkable tasks
 TASKS: dict[str, Callable[..., Task]] = {
     **{kind: (lambda name, kind=kind, **options: Procedural(kind, **options)) for kind in KINDS},
     "general": lambda name, **options: General(**options),
+    "countdown": Countdown,
+    "word_problems": WordProblems,
     "dataset": Dataset,
     "prompts": Prompts,
     "gym": Gym,
@@ -31,12 +35,14 @@ __all__ = [
     "REASONING",
     "TASKS",
     "AnsweredTask",
+    "Countdown",
     "Dataset",
     "General",
     "Gym",
     "Procedural",
     "Prompts",
     "Task",
+    "WordProblems",
     "is_held_out",
     "load_tasks",
     "single_answer",

@@ -178,6 +178,7 @@ class MixtureOfExperts(nn.Module):
         self.experts = Experts(config.experts, config.width, config.expert_width)
         self.shared_experts = SwiGLU(config.width, config.expert_width * config.shared_experts)
         self._loads_E: Tensor | None = None
+        self.counts = True
 
     def forward(
         self,
@@ -195,7 +196,7 @@ class MixtureOfExperts(nn.Module):
             x_ND, None if replayed_BTA is None else replayed_BTA.flatten(0, 1)
         )
         out_BTD = self.shared_experts(x_BTD) + self.experts(x_ND, chosen_NA, gates_NA).view_as(x_BTD)
-        if self.training:
+        if self.training and self.counts:
             self._count(chosen_NA.unflatten(0, x_BTD.shape[:2]), present_BT)
         if members_BST is None:
             return out_BTD, None

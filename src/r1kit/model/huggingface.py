@@ -22,6 +22,7 @@ from torch import Tensor
 
 from r1kit.config import ConfigError, R1kitError, is_panic, shorten
 from r1kit.files import pointer_error, read_object
+from r1kit.model.adapters import Weights
 from r1kit.model.config import ModelConfig
 from r1kit.model.decoder import LanguageModel
 
@@ -280,7 +281,7 @@ def save_pretrained(model: LanguageModel, directory: Path | str, shard_bytes: in
     for stale in [*directory.glob("model*.safetensors"), directory / INDEX, directory / VALUE_HEAD]:
         stale.unlink(missing_ok=True)
     save_config(model.config, directory, model.embed_tokens.weight.dtype)
-    shards = _shards(to_disk(model.config, model.state_dict()), shard_bytes)
+    shards = _shards(to_disk(model.config, Weights(model)), shard_bytes)
     if len(shards) == 1:
         _write(shards[0], directory / WEIGHTS)
     else:

@@ -41,8 +41,9 @@ from r1kit.runtime.runtime import RuntimeConfig
 from r1kit.sandbox.kernel import die_with_parent
 from r1kit.terminal import guard
 from r1kit.tokenizer import Tokenizer
-from r1kit.train import checkpoint
-from r1kit.train.learner import Learner, LearnerConfig, LearnerProtocol, Metrics, alone
+from r1kit.train import checkpoint, lora
+from r1kit.train.learner import Learner, LearnerConfig, LearnerProtocol, Metrics, alone, kept_in
+from r1kit.train.lora import save_adapters
 from r1kit.train.objectives import Objective
 from r1kit.types import Completion, Row, Sampling
 from r1kit.user_code import code_file, load_file, load_name, loaded_files
@@ -141,13 +142,24 @@ class Replica:
         keep_memory()
         self.config, self.reduce, self.share = config, reduce, (rank, size)
         self.things: dict[int, Any] = {}
+        self._sources: dict[int, Path] = {}  # of learners: the folders of their models
         self.report: Callable[[Any], None] = lambda what: None  # called with results while a call lasts
 
     def make_learner(self, handle: int, model: Path, config: LearnerConfig, scalar_head: bool) -> None:
-        loaded = load_pretrained(model, self.config.device)
+        loaded = self._model(model, config)
         self.things[handle] = Learner(
             with_scalar_head(loaded) if scalar_head else loaded, config, self.reduce, self.share
         )
+        self._sources[handle] = model
+
+    def _model(self, folder: Path, config: LearnerConfig) -> LanguageModel:
+        """The model of a folder. Learners with adapters on one model share its weights, which do not
+        change."""
+        for handle, source in self._sources.items():
+            learner = self.things[handle]
+            if source == folder and config.lora and learner.config.lora and learner.kept_in == kept_in(config):
+                return twin(learner.model)
+        return load_pretrained(folder, self.config.device)
 
     def make_engine(self, handle: int, model: Path) -> None:
         self._engine(handle, load_pretrained(model, self.config.device), Tokenizer.load(model).end_ids)
@@ -189,6 +201,7 @@ class Replica:
 
     def drop(self, handle: int) -> None:
         del self.things[handle]
+        self._sources.pop(handle, None)
 
     def _engine(self, handle: int, model: LanguageModel, end_ids: Sequence[int]) -> None:
         if self.config.engine != "native":
@@ -205,8 +218,26 @@ def with_scalar_head(model: LanguageModel) -> LanguageModel:
     if model.config.scalar_head:
         return model
     widened = LanguageModel(model.config.model_copy(update={"scalar_head": True})).to(model.device)
-    widened.load_state_dict(model.state_dict(), strict=False)
+    _share(model, widened)
     return widened
+
+
+def twin(model: LanguageModel) -> LanguageModel:
+    """Another model on the same tensors, without adapters and a value head."""
+    with torch.device("meta"):
+        other = LanguageModel(model.config.model_copy(update={"scalar_head": False}))
+    other.base = model.base
+    _share(model, other)
+    return other
+
+
+def _share(model: LanguageModel, other: LanguageModel) -> None:
+    """Give ``other`` the tensors of ``model`` where it has the same weights."""
+    other.load_state_dict(model.state_dict(), strict=False, assign=True)
+    if model.config.tie_embeddings:
+        other.lm_head.weight = other.embed_tokens.weight
+    for parameter in other.parameters():
+        parameter.requires_grad_(True)
 
 
 class LocalRuntime:
@@ -292,7 +323,10 @@ class LocalRuntime:
         try:
             for stale in (temporary, directory):
                 remove_tree(stale)
-            save_pretrained(self.replica.things[own.handle].model, temporary)
+            local: Learner = self.replica.things[own.handle]
+            save_pretrained(local.model, temporary)
+            if local.config.lora is not None:
+                save_adapters(local.model, local.config.lora, temporary / lora.FOLDER, str(own.source))
             tokenizer.save(temporary)
             rename_whole(temporary, directory)
         except (

@@ -52,9 +52,10 @@ class _ReverseDivergence(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_N: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
+    def backward(ctx: Any, grad_N: Tensor) -> tuple[Tensor, Tensor | None, None, None, None, None]:
         hidden_ND, weight_VD, teacher_ND, teacher_weight_VD, temperatures_N, found_N = ctx.saved_tensors
-        grad_hidden, grad_weight = torch.empty_like(hidden_ND), torch.zeros_like(weight_VD)
+        grad_hidden = torch.empty_like(hidden_ND)
+        grad_weight = torch.zeros_like(weight_VD) if ctx.needs_input_grad[1] else None
         for part in split_positions(len(hidden_ND), 2 * len(weight_VD)):
             logs_NV = _logprobs(hidden_ND, weight_VD, temperatures_N, part, ctx.dtype)
             excess_NV = (
@@ -65,7 +66,8 @@ class _ReverseDivergence(torch.autograd.Function):
             slopes_N = grad_N[part] if temperatures_N is None else grad_N[part] / temperatures_N[part]
             slopes_NV = (logs_NV.exp() * excess_NV * slopes_N[:, None]).to(ctx.dtype)
             grad_hidden[part] = (slopes_NV @ weight_VD.to(ctx.dtype)).to(grad_hidden.dtype)
-            grad_weight += (slopes_NV.t() @ hidden_ND[part].to(ctx.dtype)).to(grad_weight.dtype)
+            if grad_weight is not None:
+                grad_weight += (slopes_NV.t() @ hidden_ND[part].to(ctx.dtype)).to(grad_weight.dtype)
         return grad_hidden, grad_weight, None, None, None, None
 
 

@@ -92,7 +92,8 @@ class _Head(torch.autograd.Function):
         kept, ctx.kept = ctx.kept, None  # they are overwritten: a second pass computes them again
         if grads[0] is None and grads[1] is None:
             return None, None, None, None, None, None
-        grad_hidden, grad_weight = torch.empty_like(hidden_ND), torch.zeros_like(weight_VD)
+        grad_hidden = torch.empty_like(hidden_ND)
+        grad_weight = torch.zeros_like(weight_VD) if ctx.needs_input_grad[1] else None
         product_weight = weight_VD.to(ctx.dtype)
         for part in split_positions(len(hidden_ND), len(weight_VD)):
             temperature_N, of_logprob_N, of_entropy_N = (
@@ -105,7 +106,8 @@ class _Head(torch.autograd.Function):
             slopes_NV = _slopes(logits_NV, *of_part, temperature_N).to(ctx.dtype)
             del logits_NV
             grad_hidden[part] = (slopes_NV @ product_weight).to(grad_hidden.dtype)
-            grad_weight += (slopes_NV.t() @ hidden_ND[part].to(ctx.dtype)).to(grad_weight.dtype)
+            if grad_weight is not None:
+                grad_weight += (slopes_NV.t() @ hidden_ND[part].to(ctx.dtype)).to(grad_weight.dtype)
             del slopes_NV
         return grad_hidden, grad_weight, None, None, None, None
 

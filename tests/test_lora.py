@@ -123,7 +123,7 @@ def test_logits_and_gradients_are_those_of_peft(form: LoRAConfig, preset: str, t
     stir(ours)
     save_adapters(ours, form, tmp_path / "adapter", str(tmp_path / "base"))
     base = AutoModelForCausalLM.from_pretrained(
-        tmp_path / "base", dtype=torch.float64, attn_implementation="eager"
+        tmp_path / "base", dtype=torch.float64, experts_implementation="eager"
     )
     theirs = peft.PeftModel.from_pretrained(
         base, tmp_path / "adapter", is_trainable=True, autocast_adapter_dtype=False
@@ -134,7 +134,7 @@ def test_logits_and_gradients_are_those_of_peft(form: LoRAConfig, preset: str, t
     their_logits = theirs(input_ids=tokens_BT).logits.to(our_logits)
     # transformers computes norms and rotations in float32 whatever the model's precision is
     torch.testing.assert_close(our_logits, their_logits, rtol=0, atol=1e-5)
-    assert len(adapters(ours)) >= 14
+    assert len(adapters(ours)) >= 8
     for number, (name, module) in enumerate(adapters(ours).items()):
         torch.manual_seed(number)
         x = torch.randn(3, module.in_features, dtype=torch.float64, requires_grad=True)

@@ -82,7 +82,8 @@ class AdaptedLinear(Linear):
 
 def adapt(model: LanguageModel, shape: AdapterShape, targets: str | list[str] = ALL_LINEAR) -> None:
     """Put an adapter on every projection that ``targets`` names (ALL_LINEAR: all but the heads), and freeze
-    every other weight except that of a value head. Routed experts and multi-token prediction get none.
+    every other weight except that of a value head. Multi-token prediction gets none, and in a model with
+    routed experts no feed-forward layer does: experts are stacked tensors, not projections.
 
     ``model.base`` becomes the hash of the frozen weights. Raises ConfigError for a name that no projection
     has."""
@@ -90,7 +91,8 @@ def adapt(model: LanguageModel, shape: AdapterShape, targets: str | list[str] = 
         name: module
         for name, module in model.named_modules()
         if isinstance(module, Linear) and name not in _NEVER and not name.startswith("mtp_layers.")
-    }
+        and not (model.config.experts and ".mlp." in name)
+    }  # fmt: skip
     leaves = sorted({_leaf(name) for name in known})
     unknown = [] if isinstance(targets, str) else [name for name in targets if name not in leaves]
     if unknown:

@@ -9,6 +9,7 @@ shares the weights)."""
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,14 +54,12 @@ def save_adapters(model: LanguageModel, config: LoRAConfig, directory: Path, bas
     for name, module in adapted.items():
         tensors |= {f"{_PREFIX}{name}.{leaf}": tensor for leaf, tensor in _on_disk(module).items()}
     save_file(tensors, directory / WEIGHTS, metadata={"format": "pt"})
-    text = json.dumps(adapter_json(config, model, list(adapted), base), indent=2, sort_keys=True)
+    text = json.dumps(adapter_json(config, list(adapted), base), indent=2, sort_keys=True)
     (directory / CONFIG).write_text(text + "\n", encoding="utf-8")
 
 
-def adapter_json(config: LoRAConfig, model: LanguageModel, names: list[str], base: str) -> dict[str, Any]:
-    """The content of adapter_config.json. Where a model has routed experts the projections are named with
-    their whole paths, since the experts' have the same last names but no adapters."""
-    leaves = sorted({name.rpartition(".")[2] for name in names})
+def adapter_json(config: LoRAConfig, names: Sequence[str], base: str) -> dict[str, Any]:
+    """The content of adapter_config.json, for adapters on the projections ``names``."""
     return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -69,7 +68,7 @@ def adapter_json(config: LoRAConfig, model: LanguageModel, names: list[str], bas
         "lora_alpha": config.alpha,
         "lora_dropout": 0.0,
         "bias": "none",
-        "target_modules": [f"model.{name}" for name in names] if model.config.experts else leaves,
+        "target_modules": sorted({name.rpartition(".")[2] for name in names}),
         "use_dora": config.dora,
         "use_rslora": config.rslora,
         "fan_in_fan_out": False,

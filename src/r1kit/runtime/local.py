@@ -674,8 +674,7 @@ def _join_group(rank: int, size: int, place: str, config: LocalConfig) -> Callab
         )
 
     def add(flat: Tensor) -> Tensor:
-        total = flat.clone()
-        dist.all_reduce(total)
-        return total
+        dist.all_reduce(flat)
+        return flat
 
     return add

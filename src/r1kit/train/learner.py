@@ -137,6 +137,9 @@ class Learner:
         self.version = 0
         self._skipped, self._fault = 0, ""
         self._teacher: LanguageModel | None = None
+        self._sums: Sums | None = None
+        for parameter in self.parameters:
+            parameter.register_post_accumulate_grad_hook(self._add_gradient)
 
     def update(self, rows: Sequence[Row], objective: Objective, scale: float) -> Metrics:
         """One optimizer step on ``rows`` at ``scale`` x learning rate; return summed statistics, the gradient
@@ -145,6 +148,7 @@ class Learner:
         Where gradient, loss or a statistic is not finite nothing is applied; "skipped" is then 1, and
         ``fault`` names the rows. Raises R1kitError when that happens ``max_skipped`` times in a row."""
         self.model.train()
+        self._sums = Sums(self.parameters, self.model.expert_loads(), len(objective.needs.statistics) + 2)
         sums = {name: torch.zeros(()) for name in (*objective.needs.statistics, "loss", "mtp")}
         for batch in self.batches(rows, share=not objective.needs.values):
             loss, statistics = self.batch_loss(batch, objective)
@@ -250,7 +254,14 @@ class Learner:
             optimizer.step()
         self.version += 1
 
+    def _add_gradient(self, parameter: Tensor) -> None:
+        """Move a gradient of one micro-batch to the sum over all; called by autograd when it is complete."""
+        if self._sums is not None and parameter.grad is not None:
+            self._sums.add(parameter, parameter.grad)
+            parameter.grad = None
+
     def _forget_gradients(self) -> None:
+        self._sums = None
         for parameter in self.parameters:
             parameter.grad = None
 
@@ -410,29 +421,16 @@ class Learner:
     def _reduce_all(self, sums: Mapping[str, Tensor]) -> tuple[Metrics, list[Tensor]]:
         """Add gradients, statistics and expert loads over all processes, in one flat tensor; return the
         statistics and the loads."""
+        assert self._sums is not None
         names = sorted(sums)
-        loads = self.model.expert_loads()
-        for parameter in self.parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        pieces = [p.grad.flatten() for p in self.parameters if p.grad is not None] + [
-            load.float().flatten() for load in loads
-        ]
-        flat = torch.cat([*pieces, *(sums[name].reshape(1).to(pieces[0].device) for name in names)])
-        total = self.reduce(flat)
-        if total is not flat:  # more than one process: put the sums back
-            start = 0
-            for parameter in self.parameters:
-                assert parameter.grad is not None
-                parameter.grad.copy_(total[start : start + parameter.numel()].view_as(parameter))
-                start += parameter.numel()
-        tail = total[sum(p.numel() for p in self.parameters) :]
-        summed = []
-        for load in loads:
-            summed.append(tail[: load.numel()])
-            tail = tail[load.numel() :]
-        metrics = {name: float(value) for name, value in zip(names, tail.tolist(), strict=True)}
-        if loads:
+        self._sums.close(self.model.expert_loads(), [sums[name] for name in names], self.reduce)
+        for parameter, gradient in zip(self.parameters, self._sums.gradients, strict=True):
+            parameter.grad = gradient
+        metrics = {
+            name: float(value) for name, value in zip(names, self._sums.statistics.tolist(), strict=True)
+        }
+        summed = self._sums.loads
+        if summed:
             worst = max(float(load.max() / load.mean().clamp(min=1)) for load in summed)
             metrics["max_violation"] = worst - 1
         return metrics, summed
@@ -458,6 +456,35 @@ class Learner:
             for line, column in zip(lines.tolist(), columns.tolist(), strict=True):
                 found[owners[line, column]][positions[line, column] + shift] = scored[line, column]
         return found
+
+
+class Sums:
+    """What an update sums over micro-batches and processes, in one flat tensor: the gradient of every
+    parameter, the loads of the experts, and ``statistics`` numbers. Gradients are views of it, so they are
+    never copied."""
+
+    def __init__(self, parameters: Sequence[Tensor], loads: Sequence[Tensor], statistics: int) -> None:
+        counts = [some.numel() for some in (*parameters, *loads)]
+        dtype = torch.promote_types(parameters[0].dtype, torch.float32)
+        self.flat = torch.zeros(sum(counts) + statistics, dtype=dtype, device=parameters[0].device)
+        *pieces, self.statistics = torch.split(self.flat, [*counts, statistics])
+        self.gradients = [
+            piece.view_as(parameter) for piece, parameter in zip(pieces, parameters, strict=False)
+        ]
+        self.loads = pieces[len(parameters) :]
+        self._of = {id(parameter): own for parameter, own in zip(parameters, self.gradients, strict=True)}
+
+    def add(self, parameter: Tensor, gradient: Tensor) -> None:
+        self._of[id(parameter)].add_(gradient)
+
+    def close(self, loads: Sequence[Tensor], statistics: Sequence[Tensor], reduce: Reduce) -> None:
+        """Write loads and statistics into the tensor, and add it over all processes."""
+        for own, load in zip(self.loads, loads, strict=True):
+            own.copy_(load)
+        self.statistics.copy_(torch.stack([value.reshape(()) for value in statistics]))
+        total = reduce(self.flat)
+        if total is not self.flat:
+            self.flat.copy_(total)
 
 
 def log_fault(learner: LearnerProtocol, metrics: Metrics, log: Log) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from r1kit.config import Config
 
-Reduce = Callable[[Tensor], Tensor]
+Reduce = Callable[[Tensor], Tensor]  # may add in place
 
 
 class OptimizerConfig(Config):

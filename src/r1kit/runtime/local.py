@@ -42,7 +42,7 @@ from r1kit.sandbox.kernel import die_with_parent
 from r1kit.terminal import guard
 from r1kit.tokenizer import Tokenizer
 from r1kit.train import checkpoint, lora
-from r1kit.train.learner import Learner, LearnerConfig, LearnerProtocol, Metrics, alone, kept_in
+from r1kit.train.learner import Learner, LearnerConfig, LearnerProtocol, Metrics, alone, kept_in, shares_state
 from r1kit.train.lora import save_adapters
 from r1kit.train.objectives import Objective
 from r1kit.types import Completion, Row, Sampling
@@ -145,10 +145,12 @@ class Replica:
         self._sources: dict[int, Path] = {}  # of learners: the folders of their models
         self.report: Callable[[Any], None] = lambda what: None  # called with results while a call lasts
 
-    def make_learner(self, handle: int, model: Path, config: LearnerConfig, scalar_head: bool) -> None:
+    def make_learner(
+        self, handle: int, model: Path, config: LearnerConfig, scalar_head: bool, shared_file: str = ""
+    ) -> None:
         loaded = self._model(model, config)
         self.things[handle] = Learner(
-            with_scalar_head(loaded) if scalar_head else loaded, config, self.reduce, self.share
+            with_scalar_head(loaded) if scalar_head else loaded, config, self.reduce, self.share, shared_file
         )
         self._sources[handle] = model
 
@@ -298,7 +300,24 @@ class LocalRuntime:
     def learner(self, model: Path, config: LearnerConfig, scalar_head: bool = False) -> "LearnerProxy":
         """A learner on the model in directory ``model``; with ``scalar_head`` a value head is added where it
         has none."""
-        return LearnerProxy(self, self._make("make_learner", Path(model), config, scalar_head), Path(model))
+        with self._shared_file(config) as file:
+            handle = self._make("make_learner", Path(model), config, scalar_head, file)
+        return LearnerProxy(self, handle, Path(model))
+
+    @contextlib.contextmanager
+    def _shared_file(self, config: LearnerConfig) -> Iterator[str]:
+        """A file in memory that all processes can map, as long as this lasts; "" where none is needed or to
+        be had. What is mapped stays until the last process unmaps it or ends."""
+        if self.size == 1 or self.config.device != "cpu" or not shares_state(config):
+            yield ""
+        elif not hasattr(os, "memfd_create"):
+            yield ""
+        else:
+            number = os.memfd_create("r1kit-weights")
+            try:
+                yield f"/proc/{os.getpid()}/fd/{number}"
+            finally:
+                os.close(number)
 
     def engine_of(self, learner: LearnerProtocol) -> "EngineProxy":
         """An engine on the learner's own weights: nothing is copied, every update is seen at once."""

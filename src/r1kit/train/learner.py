@@ -10,7 +10,7 @@ statistics) goes through it, so the replicas stay equal bit for bit."""
 
 import contextlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Protocol
@@ -32,6 +32,7 @@ from r1kit.train.lora import LoRAConfig
 from r1kit.train.objectives import Objective, Predictions
 from r1kit.train.optimizers import OptimizerConfig, Reduce, build
 from r1kit.train.packing import Batch, pack
+from r1kit.train.shared_state import SharedState
 from r1kit.types import Row
 
 Metrics = dict[str, float]
@@ -105,6 +106,16 @@ class LearnerProtocol(Protocol):
         ...
 
 
+def shares_state(config: LearnerConfig) -> bool:
+    """Whether several processes can keep one copy of weights and moments. Adapters are small, and Muon
+    computes whole matrices."""
+    return (
+        config.lora is None
+        and config.optimizer.kind == "adamw"
+        and kept_in(config) == torch.float32
+    )
+
+
 def kept_in(config: LearnerConfig) -> torch.dtype:
     """The precision in which a learner keeps its weights."""
     return torch.float64 if config.precision == "float64" else getattr(torch, config.weights)
@@ -117,7 +128,7 @@ def alone(flat: Tensor) -> Tensor:
 
 class Learner:
     """A model with its optimizer. ``version`` counts the updates applied; ``share`` is this process's (rank,
-    processes)."""
+    processes), which keep weights and moments in ``shared_file`` if there is one (shared_state.py)."""
 
     def __init__(
         self,
@@ -125,6 +136,7 @@ class Learner:
         config: LearnerConfig,
         reduce: Reduce = alone,
         share: tuple[int, int] = (0, 1),
+        shared_file: str = "",
     ) -> None:
         self.kept_in = kept_in(config)
         model.to(self.kept_in)
@@ -133,13 +145,12 @@ class Learner:
         if config.lora is not None:
             adapt(model, config.lora.shape, config.lora.targets)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self._shared = SharedState(shared_file, self.parameters, share) if shared_file else None
         self.optimizers = build(model, config.optimizer, share, reduce)
         self.version = 0
         self._skipped, self._fault = 0, ""
         self._teacher: LanguageModel | None = None
         self._sums: Sums | None = None
-        for parameter in self.parameters:
-            parameter.register_post_accumulate_grad_hook(self._add_gradient)
 
     def update(self, rows: Sequence[Row], objective: Objective, scale: float) -> Metrics:
         """One optimizer step on ``rows`` at ``scale`` x learning rate; return summed statistics, the gradient
@@ -153,7 +164,8 @@ class Learner:
         for batch in self.batches(rows, share=not objective.needs.values):
             loss, statistics = self.batch_loss(batch, objective)
             if loss.requires_grad:  # False for a batch without trained tokens
-                loss.backward()  # type: ignore[no-untyped-call]
+                with self._sums.taking_gradients():
+                    loss.backward()  # type: ignore[no-untyped-call]
             for name, value in (statistics | {"loss": loss}).items():
                 sums[name] = sums[name] + value.detach().float().cpu()
         metrics, loads = self._reduce_all(sums)
@@ -227,6 +239,9 @@ class Learner:
     def restore(self, directory: Path, name: str = "", owners: Sequence[str] = ()) -> Mapping[str, int]:
         """Restore the newest undamaged state of one of ``owners``, or the learner saved in it as ``name``."""
         progress = checkpoint.restore(directory, self.model, self.optimizers, name, owners)
+        if self._shared is not None and any(optimizer.state for optimizer in self.optimizers):
+            for optimizer in self.optimizers:
+                self._shared.adopt(optimizer)
         self.version = progress[f"version_{name}" if name else "version"]
         return progress
 
@@ -251,14 +266,11 @@ class Learner:
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["base_lr"] * scale
-            optimizer.step()
+            if self._shared is None:
+                optimizer.step()
+            else:
+                self._shared.step(optimizer)
         self.version += 1
-
-    def _add_gradient(self, parameter: Tensor) -> None:
-        """Move a gradient of one micro-batch to the sum over all; called by autograd when it is complete."""
-        if self._sums is not None and parameter.grad is not None:
-            self._sums.add(parameter, parameter.grad)
-            parameter.grad = None
 
     def _forget_gradients(self) -> None:
         self._sums = None
@@ -472,10 +484,23 @@ class Sums:
             piece.view_as(parameter) for piece, parameter in zip(pieces, parameters, strict=False)
         ]
         self.loads = pieces[len(parameters) :]
-        self._of = {id(parameter): own for parameter, own in zip(parameters, self.gradients, strict=True)}
+        self._of = dict(zip(parameters, self.gradients, strict=True))
 
-    def add(self, parameter: Tensor, gradient: Tensor) -> None:
-        self._of[id(parameter)].add_(gradient)
+    @contextlib.contextmanager
+    def taking_gradients(self) -> Iterator[None]:
+        """Within this, a gradient is added here as soon as the backward pass has it, and is then freed."""
+
+        def take(parameter: Tensor) -> None:
+            assert parameter.grad is not None
+            self._of[parameter].add_(parameter.grad)
+            parameter.grad = None
+
+        hooks = [parameter.register_post_accumulate_grad_hook(take) for parameter in self._of]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     def close(self, loads: Sequence[Tensor], statistics: Sequence[Tensor], reduce: Reduce) -> None:
         """Write loads and statistics into the tensor, and add it over all processes."""

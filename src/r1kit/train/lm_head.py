@@ -8,8 +8,9 @@ with T the row's temperature, g and k the upstream slopes of log p(y) and of H.
 
 Positions are processed in parts of at most PART_LOGITS logits. A single part keeps its logits for the
 backward pass; several parts compute them again. So the memory does not grow with positions x vocabulary
-(Wijmans et al. 2411.09009 make the same trade in a kernel). Products run in ``dtype``, softmax and sums in
-float32 (float64 where the model is). ScaleRL (2510.13786) found a bf16 head's rounding to be the largest part
+(Wijmans et al. 2411.09009 make the same trade in a kernel). Factors of products are in ``dtype``, softmax and
+sums in float32 (float64 where the model is); in bfloat16 the two products of the backward pass are rounded
+once more, to bfloat16, a part at a time. ScaleRL (2510.13786) found a bf16 head's rounding to be the largest part
 of the mismatch between rollout and learner."""
 
 from typing import Any
@@ -93,8 +94,8 @@ class _Head(torch.autograd.Function):
         if grads[0] is None and grads[1] is None:
             return None, None, None, None, None, None
         grad_hidden = torch.empty_like(hidden_ND)
-        grad_weight = torch.zeros_like(weight_VD) if ctx.needs_input_grad[1] else None
-        product_weight = weight_VD.to(ctx.dtype)
+        grad_weight: Tensor | None = None
+        product_weight, wide = weight_VD.to(ctx.dtype), torch.promote_types(weight_VD.dtype, torch.float32)
         for part in split_positions(len(hidden_ND), len(weight_VD)):
             temperature_N, of_logprob_N, of_entropy_N = (
                 _of(tensor_N, part) for tensor_N in (temperatures_N, *grads)
@@ -106,9 +107,11 @@ class _Head(torch.autograd.Function):
             slopes_NV = _slopes(logits_NV, *of_part, temperature_N).to(ctx.dtype)
             del logits_NV
             grad_hidden[part] = (slopes_NV @ product_weight).to(grad_hidden.dtype)
-            if grad_weight is not None:
-                grad_weight += (slopes_NV.t() @ hidden_ND[part].to(ctx.dtype)).to(grad_weight.dtype)
+            if ctx.needs_input_grad[1]:
+                added_VD = slopes_NV.t() @ hidden_ND[part].to(ctx.dtype)
+                grad_weight = added_VD.to(wide) if grad_weight is None else grad_weight.add_(added_VD)
             del slopes_NV
+        grad_weight = None if grad_weight is None else grad_weight.to(weight_VD.dtype)
         return grad_hidden, grad_weight, None, None, None, None
 
 
@@ -119,12 +122,25 @@ def _of(tensor_N: Tensor | None, part: slice) -> Tensor | None:
 def logits_of(
     hidden_ND: Tensor, weight_VD: Tensor, temperatures_N: Tensor | None, dtype: torch.dtype
 ) -> Tensor:
-    """Logits [N, V] divided by their temperatures; the product runs in ``dtype``."""
+    """Logits [N, V] divided by their temperatures; the factors of the product are in ``dtype``, its sums in
+    float32 at least."""
     with torch.autocast(hidden_ND.device.type, enabled=False):
-        logits_NV = F.linear(hidden_ND.to(dtype), weight_VD.to(dtype)).to(
-            torch.promote_types(dtype, torch.float32)
-        )
+        if dtype == torch.bfloat16:
+            logits_NV = _half_product(hidden_ND.detach(), weight_VD.detach())
+        else:
+            logits_NV = F.linear(hidden_ND.to(dtype), weight_VD.to(dtype))
     return logits_NV if temperatures_N is None else logits_NV / temperatures_N[:, None]
+
+
+def _half_product(hidden_ND: Tensor, weight_VD: Tensor) -> Tensor:
+    """The product of both sides rounded to bfloat16. PyTorch's own bfloat16 product would round the logits
+    too, and a logit of 20 by up to 0.06."""
+    if fused.usable(hidden_ND, weight_VD) and weight_VD.shape[1] % 2 == 0:
+        return fused.logits(hidden_ND, weight_VD)
+    hidden_ND, weight_VD = hidden_ND.to(torch.bfloat16), weight_VD.to(torch.bfloat16)
+    if hidden_ND.device.type == "cuda":
+        return torch.mm(hidden_ND, weight_VD.t(), out_dtype=torch.float32)
+    return F.linear(hidden_ND.float(), weight_VD.float())
 
 
 def _normalise(logits_NV: Tensor, targets_N: Tensor, entropy: bool) -> tuple[Tensor, Tensor, Tensor | None]:

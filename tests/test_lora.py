@@ -20,8 +20,9 @@ from r1kit.model.adapters import AdaptedLinear, AdapterShape, Weights, adapt, ad
 from r1kit.model.decoder import LanguageModel
 from r1kit.model.huggingface import load_pretrained, save_pretrained
 from r1kit.model.norms import Linear
+from r1kit.records import ADAPTER
 from r1kit.runtime.local import LocalConfig, LocalRuntime
-from r1kit.train import checkpoint, lora
+from r1kit.train import checkpoint
 from r1kit.train.checkpoint import StateError
 from r1kit.train.learner import Learner, LearnerConfig
 from r1kit.train.lora import LoRAConfig, save_adapters
@@ -276,7 +277,7 @@ def test_learners_on_one_model_share_its_weights_and_not_their_adapters(tmp_path
         np.testing.assert_array_equal(copied, original)
     assert models[2].value_head is not None and models[2].value_head.weight.requires_grad
     runtime.export(policy, tmp_path / "out")
-    assert sorted(path.name for path in (tmp_path / "out" / lora.FOLDER).iterdir()) == [
+    assert sorted(path.name for path in (tmp_path / "out" / ADAPTER).iterdir()) == [
         "adapter_config.json",
         "adapter_model.safetensors",
     ]

@@ -301,12 +301,16 @@ def export(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder (runs/mini).")],
     to: Annotated[Path, typer.Option("--to", metavar="DIR", help="The new folder.")],
     stage: Annotated[str | None, typer.Option("--stage", metavar="NAME", help="Which stage's model.")] = None,
+    adapter: Annotated[
+        bool, typer.Option("--adapter", help="Only the adapters (learner.lora), in peft's layout.")
+    ] = False,
 ) -> None:
     """Copy a finished model as a Hugging Face folder with a model card that says how it was made."""
     from r1kit.commands.export import export_model
 
-    folder = one_line(str(export_model(run_dir, stage, to)))
-    print(f"{folder}: written; transformers and vLLM open it as it is")
+    folder = one_line(str(export_model(run_dir, stage, to, adapter)))
+    opened = "peft opens it on the model that it names" if adapter else "transformers and vLLM open it as it is"
+    print(f"{folder}: written; {opened}")
 
 
 @app.command()

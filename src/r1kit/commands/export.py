@@ -13,6 +13,7 @@ from r1kit.figures import BY_NAME
 from r1kit.files import temporary_name
 from r1kit.marks import mark_damages
 from r1kit.records import (
+    ADAPTER,
     DamageError,
     FinishedStage,
     check_model,
@@ -32,8 +33,9 @@ from r1kit.runs.verify import link_damages, raise_damages
 from r1kit.terminal import printable
 
 
-def export_model(run_dir: Path, stage: str | None, to: Path) -> Path:
-    """Copy a stage's model to the new folder ``to``, with a list of hashes, and write its README.md there.
+def export_model(run_dir: Path, stage: str | None, to: Path, adapter: bool = False) -> Path:
+    """Copy a stage's model to the new folder ``to``, with a list of hashes, and write its README.md there; with
+    ``adapter`` only its adapters, in peft's layout.
 
     Raises ConfigError where the run or the stage has no finished model, or where ``to`` already holds
     something, and DamageError where the model, or what the card reads, is not as r1kit wrote it."""
@@ -41,12 +43,17 @@ def export_model(run_dir: Path, stage: str | None, to: Path) -> Path:
         raise ConfigError(f"{run_dir}: no such folder")
     chosen = find_stage_with_model(run_dir, stage)
     check_model(chosen.model)
+    if adapter and not (chosen.model / ADAPTER).is_dir():
+        raise ConfigError(
+            f"stage {chosen.name} of {run_dir} has no adapters: it was trained without learner.lora; export the "
+            "whole model, without --adapter"
+        )
     card = model_card(run_dir, chosen)
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise ConfigError(f"{to} already holds something: name a new folder")
     partial = temporary_name(to)
     try:
-        _copy(chosen, partial)
+        _copy(chosen, partial, adapter)
         write_exported(partial)
         (partial / "README.md").write_text(printable(card), encoding="utf-8")
         if to.exists():
@@ -58,15 +65,18 @@ def export_model(run_dir: Path, stage: str | None, to: Path) -> Path:
     return to
 
 
-def _copy(stage: FinishedStage, to: Path) -> None:
-    """Copy the files of the stage's model that the stage wrote. Raises DamageError where a copy is not what
-    was written."""
-    prefix = f"{stage.model.name}/"
+def _copy(stage: FinishedStage, to: Path, adapter: bool) -> None:
+    """Copy the files of the stage's model that the stage wrote, or those of its adapters. Raises DamageError
+    where a copy is not what was written."""
+    source = stage.model / ADAPTER if adapter else stage.model
+    prefix = f"{stage.model.name}/{ADAPTER}/" if adapter else f"{stage.model.name}/"
     outputs = stage.record.outputs.items()
     marks = {name.removeprefix(prefix): mark for name, mark in outputs if name.startswith(prefix)}
+    if not adapter:
+        marks = {name: mark for name, mark in marks.items() if not name.startswith(f"{ADAPTER}/")}
     for name in marks:
         (to / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(stage.model / name, to / name)
+        shutil.copy(source / name, to / name)
     if found := list(mark_damages(to, marks, "the stage")):
         raise DamageError("\n".join([*found, "The copy failed: repair the disk, then export again."]))
 

@@ -37,11 +37,12 @@ from r1kit.model.compile_kernels import SharedKernels
 from r1kit.model.decoder import LanguageModel
 from r1kit.model.fingerprint import Fingerprint
 from r1kit.model.huggingface import load_pretrained, save_pretrained
+from r1kit.records import ADAPTER
 from r1kit.runtime.runtime import RuntimeConfig
 from r1kit.sandbox.kernel import die_with_parent
 from r1kit.terminal import guard
 from r1kit.tokenizer import Tokenizer
-from r1kit.train import checkpoint, lora
+from r1kit.train import checkpoint
 from r1kit.train.learner import Learner, LearnerConfig, LearnerProtocol, Metrics, alone, kept_in, shares_state
 from r1kit.train.lora import save_adapters
 from r1kit.train.objectives import Objective
@@ -345,7 +346,7 @@ class LocalRuntime:
             local: Learner = self.replica.things[own.handle]
             save_pretrained(local.model, temporary)
             if local.config.lora is not None:
-                save_adapters(local.model, local.config.lora, temporary / lora.FOLDER, str(own.source))
+                save_adapters(local.model, local.config.lora, temporary / ADAPTER, str(own.source))
             tokenizer.save(temporary)
             rename_whole(temporary, directory)
         except (

@@ -21,7 +21,6 @@ from r1kit.config import Config
 from r1kit.model.adapters import ALL_LINEAR, AdaptedLinear, AdapterShape, adapters
 from r1kit.model.decoder import LanguageModel
 
-FOLDER = "adapter"  # within a model's folder
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _PREFIX = "base_model.model.model."
 

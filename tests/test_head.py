@@ -98,7 +98,8 @@ def test_a_bfloat16_product_keeps_a_float32_softmax() -> None:
     )
     assert rough.dtype == torch.float32
     reference = (
-        (hidden_ND.bfloat16().float() @ weight_VD.bfloat16().float().t())
+        (hidden_ND.bfloat16() @ weight_VD.bfloat16().t())
+        .float()
         .log_softmax(-1)
         .gather(1, targets_N[:, None])[:, 0]
     )
@@ -145,25 +146,26 @@ def test_bfloat16_logits_are_sums_of_exact_products(shape: tuple[int, int, int],
     hidden_ND, weight_VD, _, _ = drawn(rows, width, vocabulary, torch.float32)
     hidden_ND, weight_VD = hidden_ND.detach(), weight_VD.detach().to(dtype)
     exact_NV = hidden_ND.bfloat16().double() @ weight_VD.bfloat16().double().t()
-    found_NV = logits_of(hidden_ND, weight_VD, None, torch.bfloat16)
+    found_NV = logits_of(hidden_ND, weight_VD, None, torch.bfloat16, mixed=True)
     assert found_NV.dtype == torch.float32
     torch.testing.assert_close(found_NV.double(), exact_NV, atol=1e-5, rtol=1e-5)
-    one_NV = logits_of(hidden_ND[:1], weight_VD, None, torch.bfloat16)
+    one_NV = logits_of(hidden_ND[:1], weight_VD, None, torch.bfloat16, mixed=True)
     assert torch.equal(one_NV, found_NV[:1])
 
 
-def test_the_bfloat16_head_is_within_its_stated_error_of_the_float32_head() -> None:
+def test_the_mixed_head_is_within_its_stated_error_of_the_float32_head() -> None:
     """SmolLM2's width and logits of its size (standard deviation 7): log-probabilities within 0.1, on average
     within 0.02; gradients within 2 % of the largest entry and 1 % in norm."""
     hidden_ND, weight_VD, targets_N, _ = drawn(256, 576, 3000, torch.float32)
     with torch.no_grad():
         weight_VD *= 7 / 24
-    exact, rough = (
-        token_logprobs(hidden_ND, weight_VD, targets_N, None, dtype)[0]
-        for dtype in (torch.float32, torch.bfloat16)
+    exact, rounded, rough = (
+        token_logprobs(hidden_ND, weight_VD, targets_N, None, dtype, mixed=mixed)[0]
+        for dtype, mixed in ((torch.float32, False), (torch.bfloat16, False), (torch.bfloat16, True))
     )
     gaps = (exact - rough).detach().abs()
     assert 1e-4 < float(gaps.max()) < 0.1 and float(gaps.mean()) < 0.02
+    assert float((exact - rounded).detach().abs().mean()) > 1.3 * float(gaps.mean())
     for ours, theirs in zip(
         torch.autograd.grad(rough.sum(), (hidden_ND, weight_VD)),
         torch.autograd.grad(exact.sum(), (hidden_ND, weight_VD)),

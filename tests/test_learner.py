@@ -595,7 +595,9 @@ def test_recomputing_layers_changes_no_bit_and_counts_each_expert_once(preset: s
 
 def kept_bytes(checkpointing: bool) -> int:
     """How much memory one micro-batch keeps for its backward pass, without the weights."""
-    spied = Spied(learner_config(64, 4).model_copy(update={"gradient_checkpointing": checkpointing}), layers=8)
+    spied = Spied(
+        learner_config(64, 4).model_copy(update={"gradient_checkpointing": checkpointing}), layers=8
+    )
     spied.model.train()
     own = {parameter.untyped_storage().data_ptr() for parameter in spied.model.parameters()}
     kept: dict[int, int] = {}

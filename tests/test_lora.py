@@ -85,9 +85,7 @@ def test_forward_and_gradient_are_the_papers(form: LoRAConfig, bias: bool) -> No
     found = adapted(x)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     wanted = torch.autograd.grad((expected * slope).sum(), [x, *parts.values()])
-    given = torch.autograd.grad(
-        (found * slope).sum(), [x, *(getattr(adapted, name) for name in parts)]
-    )
+    given = torch.autograd.grad((found * slope).sum(), [x, *(getattr(adapted, name) for name in parts)])
     for ours, theirs in zip(given, wanted, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-11)
     torch.testing.assert_close(
@@ -260,7 +258,10 @@ def test_learners_on_one_model_share_its_weights_and_not_their_adapters(tmp_path
     folder = model_directory(tmp_path / "base")
     runtime, config = LocalRuntime(LocalConfig(processes=1, engine_precision="float32")), configured(FORMS[0])
     policy, reference = runtime.learner(folder, config), runtime.learner(folder, config)
-    critic, whole = runtime.learner(folder, config, scalar_head=True), runtime.learner(folder, learner_config())
+    critic, whole = (
+        runtime.learner(folder, config, scalar_head=True),
+        runtime.learner(folder, learner_config()),
+    )
     models = [one.local().model for one in (policy, reference, critic)]
     assert same_storage(models[0], models[1]) and same_storage(models[0], models[2])
     assert not same_storage(whole.local().model, models[0])

@@ -309,7 +309,9 @@ def export(
     from r1kit.commands.export import export_model
 
     folder = one_line(str(export_model(run_dir, stage, to, adapter)))
-    opened = "peft opens it on the model that it names" if adapter else "transformers and vLLM open it as it is"
+    opened = (
+        "peft opens it on the model that it names" if adapter else "transformers and vLLM open it as it is"
+    )
     print(f"{folder}: written; {opened}")
 
 

@@ -34,8 +34,8 @@ from r1kit.terminal import printable
 
 
 def export_model(run_dir: Path, stage: str | None, to: Path, adapter: bool = False) -> Path:
-    """Copy a stage's model to the new folder ``to``, with a list of hashes, and write its README.md there; with
-    ``adapter`` only its adapters, in peft's layout.
+    """Copy a stage's model to the new folder ``to``, with a list of hashes, and write its README.md there;
+    with ``adapter`` only its adapters, in peft's layout.
 
     Raises ConfigError where the run or the stage has no finished model, or where ``to`` already holds
     something, and DamageError where the model, or what the card reads, is not as r1kit wrote it."""
@@ -45,8 +45,8 @@ def export_model(run_dir: Path, stage: str | None, to: Path, adapter: bool = Fal
     check_model(chosen.model)
     if adapter and not (chosen.model / ADAPTER).is_dir():
         raise ConfigError(
-            f"stage {chosen.name} of {run_dir} has no adapters: it was trained without learner.lora; export the "
-            "whole model, without --adapter"
+            f"stage {chosen.name} of {run_dir} has no adapters: it was trained without learner.lora; export "
+            "the whole model, without --adapter"
         )
     card = model_card(run_dir, chosen)
     if to.exists() and (not to.is_dir() or any(to.iterdir())):

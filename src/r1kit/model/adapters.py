@@ -12,6 +12,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 import torch.nn.functional as F
@@ -22,8 +23,11 @@ from r1kit.model.decoder import LanguageModel
 from r1kit.model.norms import Linear, at_least_float32
 from r1kit.seeds import derive_seed
 
-ALL_LINEAR = "all-linear"
-_NEVER = ("lm_head", "value_head")  # the head is the embedding in many models; the value head is trained whole
+ALL_LINEAR: Final = "all-linear"
+_NEVER = (
+    "lm_head",
+    "value_head",
+)  # the head is the embedding in many models; the value head is trained whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +50,12 @@ class AdaptedLinear(Linear):
         for parameter in base.parameters():
             parameter.requires_grad_(False)
         self.scale = shape.scale
-        kind = {"device": base.weight.device, "dtype": at_least_float32(base.weight[:0]).dtype}
+        like = at_least_float32(base.weight[:0])
         generator = torch.Generator().manual_seed(derive_seed(shape.seed, "adapter", name))
         bound = 1 / math.sqrt(self.in_features)
         drawn = torch.rand(shape.rank, self.in_features, generator=generator, dtype=torch.float64)
-        self.lora_A = nn.Parameter(((2 * drawn - 1) * bound).to(**kind))
-        self.lora_B = nn.Parameter(torch.zeros(self.out_features, shape.rank, **kind))
+        self.lora_A = nn.Parameter(((2 * drawn - 1) * bound).to(like))
+        self.lora_B = nn.Parameter(like.new_zeros(self.out_features, shape.rank))
         self.lora_magnitude = nn.Parameter(self._lengths()) if shape.dora else None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -72,7 +76,8 @@ class AdaptedLinear(Linear):
 
     @torch.no_grad()
     def _lengths(self) -> Tensor:
-        return torch.linalg.vector_norm(self._sum(), dim=1)
+        lengths: Tensor = torch.linalg.vector_norm(self._sum(), dim=1)
+        return lengths
 
     def _sum(self) -> Tensor:
         """W + s B A, outside autocast."""
@@ -117,7 +122,7 @@ def hash_frozen(model: nn.Module) -> str:
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             found.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
-            found.update(parameter.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+            found.update(parameter.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()
 
 

@@ -160,7 +160,12 @@ class Replica:
         change."""
         for handle, source in self._sources.items():
             learner = self.things[handle]
-            if source == folder and config.lora and learner.config.lora and learner.kept_in == kept_in(config):
+            if (
+                source == folder
+                and config.lora
+                and learner.config.lora
+                and learner.kept_in == kept_in(config)
+            ):
                 return twin(learner.model)
         return load_pretrained(folder, self.config.device)
 
@@ -309,9 +314,8 @@ class LocalRuntime:
     def _shared_file(self, config: LearnerConfig) -> Iterator[str]:
         """A file in memory that all processes can map, as long as this lasts; "" where none is needed or to
         be had. What is mapped stays until the last process unmaps it or ends."""
-        if self.size == 1 or self.config.device != "cpu" or not shares_state(config):
-            yield ""
-        elif not hasattr(os, "memfd_create"):
+        possible = self.size > 1 and self.config.device == "cpu" and hasattr(os, "memfd_create")
+        if not (possible and shares_state(config)):
             yield ""
         else:
             number = os.memfd_create("r1kit-weights")

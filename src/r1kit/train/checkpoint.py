@@ -325,6 +325,6 @@ def _require_base(file: Path, model: nn.Module) -> None:
         found = (opened.metadata() or {}).get("base", "")
     if found != getattr(model, "base", ""):
         raise StateError(
-            f"{file} belongs to adapters on other weights than those of the model that the stage starts from; "
-            "bring back that model, or run the stage again with --from"
+            f"{file} belongs to adapters on other weights than those of the model that the stage starts "
+            "from; bring back that model, or run the stage again with --from"
         )

@@ -1,8 +1,8 @@
 """One model that learns: pack rows, forward, backward, clip, step. It knows no algorithm, no stage and no
 process group.
 
-Parameters, gradients and moments are float32 (master weights, Micikevicius et al. 1710.03740). ``precision``
-is the precision of matrix products.
+Trained parameters, gradients and moments are float32 (master weights, Micikevicius et al. 1710.03740).
+``precision`` is the precision of matrix products.
 
 Where several processes train one model, each has a replica and its share of the rows; ``reduce`` (given by
 the runtime) adds a flat tensor over all of them. Everything that an update sums (gradients, expert loads,
@@ -13,11 +13,11 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from r1kit.config import Config, R1kitError
@@ -41,11 +41,13 @@ Metrics = dict[str, float]
 class LearnerConfig(Config):
     """How a model is trained on this hardware. ``context`` x ``lines`` tokens make one micro-batch.
 
-    ``head`` is the precision of the last product, hidden states to logits (lm_head.py). The run stops after
+    ``head`` is the precision of the last product, hidden states to logits (lm_head.py); ``mixed``: bfloat16
+    factors with float32 sums, nearly as exact as float32 and much faster. The run stops after
     ``max_skipped`` consecutive updates that could not be applied. The newest ``keep_last`` saved states are
     kept, and those of every ``keep_every``-th step (0: none).
 
-    With ``lora`` only adapters are trained (lora.py). With ``gradient_checkpointing`` the backward pass
+    With ``lora`` only adapters are trained (lora.py), and the other weights may be kept in bfloat16
+    (``weights``). With ``gradient_checkpointing`` the backward pass
     computes each layer's inner tensors again instead of keeping them: the same gradients in much less memory,
     for a third more arithmetic.
 
@@ -57,7 +59,7 @@ class LearnerConfig(Config):
     context: int = 192
     lines: int = 22
     precision: Literal["float32", "bfloat16", "float64"] = "bfloat16"
-    head: Literal["float32", "bfloat16"] = "float32"
+    head: Literal["float32", "bfloat16", "mixed"] = "float32"
     lora: LoRAConfig | None = None
     gradient_checkpointing: bool = False
     weights: Literal["float32", "bfloat16"] = "float32"
@@ -66,6 +68,15 @@ class LearnerConfig(Config):
     keep_last: int = Field(default=2, ge=2)
     keep_every: int = Field(default=0, ge=0)
     optimizer: OptimizerConfig = OptimizerConfig()
+
+    @model_validator(mode="after")
+    def _trained_weights_are_exact(self) -> Self:
+        if self.weights == "bfloat16" and self.lora is None:
+            raise ValueError(
+                "weights: bfloat16 rounds away the small steps of training; write float32, or train adapters "
+                "on weights in bfloat16 (lora: {rank: 16})"
+            )
+        return self
 
 
 class PretrainingConfig(LearnerConfig):
@@ -109,11 +120,7 @@ class LearnerProtocol(Protocol):
 def shares_state(config: LearnerConfig) -> bool:
     """Whether several processes can keep one copy of weights and moments. Adapters are small, and Muon
     computes whole matrices."""
-    return (
-        config.lora is None
-        and config.optimizer.kind == "adamw"
-        and kept_in(config) == torch.float32
-    )
+    return config.lora is None and config.optimizer.kind == "adamw" and kept_in(config) == torch.float32
 
 
 def kept_in(config: LearnerConfig) -> torch.dtype:
@@ -381,8 +388,9 @@ class Learner:
             batch.targets_BT.flatten()[padded],
         )
         temperatures_N = None if batch.temperatures_BT is None else batch.temperatures_BT.flatten()[padded]
+        dtype, mixed = self._head_precision()
         found_N, entropy_N = token_logprobs(
-            hidden_ND, self.model.lm_head.weight, targets_N, temperatures_N, self._head_dtype(), entropy
+            hidden_ND, self.model.lm_head.weight, targets_N, temperatures_N, dtype, entropy, mixed
         )
         return found_N[: len(predicted)], entropy_N[: len(predicted)]
 
@@ -402,7 +410,7 @@ class Learner:
         temperatures_N = None if batch.temperatures_BT is None else batch.temperatures_BT.flatten()[places]
         weights = (self.model.lm_head.weight, teacher.lm_head.weight.detach())
         found_N = reverse_divergence(
-            hidden_ND, weights[0], teacher_ND, weights[1], temperatures_N, self._head_dtype()
+            hidden_ND, weights[0], teacher_ND, weights[1], temperatures_N, *self._head_precision()
         )[: len(trained)]
         return (
             torch.zeros_like(batch.mask_BT, dtype=found_N.dtype)
@@ -411,8 +419,12 @@ class Learner:
             .view_as(batch.mask_BT)
         )
 
-    def _head_dtype(self) -> torch.dtype:
-        return torch.float64 if self.config.precision == "float64" else getattr(torch, self.config.head)
+    def _head_precision(self) -> tuple[torch.dtype, bool]:
+        """The precision of the head's products, and whether their sums are float32 where it is bfloat16."""
+        if self.config.precision == "float64":
+            return torch.float64, False
+        mixed = self.config.head == "mixed"
+        return torch.bfloat16 if mixed else getattr(torch, self.config.head), mixed
 
     def _mtp_loss(self, last_BTD: Tensor, batch: Batch) -> Tensor:
         """-sum(weight * log P(t_{i+2})), DeepSeek-V3 eq. 24 at depth 1: from position i, with t_{i+1} given,
@@ -495,7 +507,10 @@ class Sums:
             self._of[parameter].add_(parameter.grad)
             parameter.grad = None
 
-        hooks = [parameter.register_post_accumulate_grad_hook(take) for parameter in self._of]
+        hooks = [
+            parameter.register_post_accumulate_grad_hook(take)  # type: ignore[no-untyped-call]
+            for parameter in self._of
+        ]
         try:
             yield
         finally:

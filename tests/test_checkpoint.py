@@ -76,7 +76,7 @@ def test_a_save_that_fails_leaves_the_states_before_it_and_says_why(
     steps(spied.learner, 0, 1)
     spied.learner.save(tmp_path, {"step": 1})
 
-    def torn(_tensors: object, path: Path) -> None:
+    def torn(_tensors: object, path: Path, metadata: object) -> None:
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 

@@ -576,3 +576,42 @@ def test_what_was_wrong_with_a_skipped_update_stands_in_the_log(tmp_path: Path) 
     written = log.console.file.getvalue()  # type: ignore[attr-defined]
     assert "update 2 was not applied" in written and "poisoned" in written and "good" not in written
     assert learner.version == 2
+
+
+@pytest.mark.parametrize("preset", ["nano", "student"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_recomputing_layers_changes_no_bit_and_counts_each_expert_once(preset: str, precision: str) -> None:
+    rows, objective = random_rows(9), CrossEntropy(balance_weight=0.01, mtp_weight=0.3)
+    if preset == "student":
+        objective = CrossEntropy()
+    given = learner_config().model_copy(update={"precision": precision})
+    plain = Spied(given, preset=preset)
+    again = Spied(given.model_copy(update={"gradient_checkpointing": True}), preset=preset)
+    expected = plain.learner.update(rows, objective, 1.0)
+    assert again.learner.update(rows, objective, 1.0) == expected
+    assert torch.equal(again.flat, plain.flat)
+    assert same_weights(again.model, plain.model)
+
+
+def kept_bytes(checkpointing: bool) -> int:
+    """How much memory one micro-batch keeps for its backward pass, without the weights."""
+    spied = Spied(
+        learner_config(64, 4).model_copy(update={"gradient_checkpointing": checkpointing}), layers=8
+    )
+    spied.model.train()
+    own = {parameter.untyped_storage().data_ptr() for parameter in spied.model.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if tensor.untyped_storage().data_ptr() not in own:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss, _ = spied.learner.batch_loss(spied.learner.batches(random_rows(20))[0], CrossEntropy())
+    assert loss.requires_grad
+    return sum(kept.values())
+
+
+def test_recomputing_layers_keeps_only_what_enters_them() -> None:
+    assert kept_bytes(checkpointing=True) < 0.3 * kept_bytes(checkpointing=False)

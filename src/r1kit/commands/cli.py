@@ -378,12 +378,18 @@ def export(
         str | None,
         typer.Option("--dtype", metavar="TYPE", help="float32, bfloat16 or float16; as trained without it."),
     ] = None,
+    adapter: Annotated[
+        bool, typer.Option("--adapter", help="Only the adapters (learner.lora), in peft's layout.")
+    ] = False,
 ) -> None:
     """Copy a finished model as a Hugging Face folder with a model card that says how it was made."""
     from r1kit.commands.export import export_model
 
-    folder = one_line(str(export_model(run_dir, stage, to, dtype)))
-    print(f"{folder}: written; transformers and vLLM open it as it is")
+    folder = one_line(str(export_model(run_dir, stage, to, dtype, adapter)))
+    opened = (
+        "peft opens it on the model that it names" if adapter else "transformers and vLLM open it as it is"
+    )
+    print(f"{folder}: written; {opened}")
 
 
 @app.command()

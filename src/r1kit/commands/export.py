@@ -18,6 +18,7 @@ from r1kit.model.ancestry import licence_of, name_of
 from r1kit.model.conversion import DTYPES, convert
 from r1kit.recipe.inputs import MODEL_KEYS, texts
 from r1kit.records import (
+    ADAPTER,
     NOTES,
     Ancestor,
     DamageError,
@@ -37,11 +38,13 @@ from r1kit.stages.models import PromptStyle
 from r1kit.terminal import printable
 
 
-def export_model(run_dir: Path, stage: str | None, to: Path, dtype: str | None = None) -> Path:
+def export_model(
+    run_dir: Path, stage: str | None, to: Path, dtype: str | None = None, adapter: bool = False
+) -> Path:
     """Copy a stage's model to the new folder ``to``, with its notes (r1kit.json) and hashes, and write its
     README.md there. ``stage`` is a name, or NAME/FOLDER for another model than the stage's result
     (reward_models/helpful). ``dtype``, a key of DTYPES, rounds the weights; without it they are copied as
-    they are.
+    they are. With ``adapter`` only the adapters are copied, in peft's layout.
 
     Raises ConfigError where the run or the stage has no finished model, or where ``to`` already holds
     something, and DamageError where the model, or what the card reads, is not as r1kit wrote it."""
@@ -51,16 +54,24 @@ def export_model(run_dir: Path, stage: str | None, to: Path, dtype: str | None =
         raise ConfigError(f"--dtype {dtype}: not a type that is written; choose {', '.join(DTYPES)}")
     chosen, part = _choose(run_dir, stage)
     check_model(chosen.folder / part)
+    if adapter and not (chosen.folder / part / ADAPTER).is_dir():
+        raise ConfigError(
+            f"stage {chosen.name} of {run_dir} has no adapters: it was trained without learner.lora; export "
+            "the whole model, without --adapter"
+        )
+    if adapter and dtype is not None:
+        raise ConfigError("--dtype rounds whole models; leave it out with --adapter")
     lineage = _lineage(run_dir, chosen)
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise ConfigError(f"{to} already holds something: name a new folder")
     partial = temporary_name(to)
     try:
-        _copy(chosen, part, partial)
+        _copy(chosen, f"{part}/{ADAPTER}" if adapter else part, partial)
         if dtype is not None:
             convert(partial, DTYPES[dtype])
         notes = _notes(run_dir, chosen, part, lineage)
-        notes = notes.model_copy(update={"talk": _with_template(partial, notes.talk)})
+        if not adapter:
+            notes = notes.model_copy(update={"talk": _with_template(partial, notes.talk)})
         card = model_card(run_dir, chosen, notes, partial, lineage)
         write_notes(partial, notes.model_copy(update={"files": mark_files(partial, (NOTES,))}))
         (partial / "README.md").write_text(printable(card), encoding="utf-8")
@@ -91,11 +102,12 @@ def _choose(run_dir: Path, name: str | None) -> tuple[FinishedStage, str]:
 
 
 def _copy(stage: FinishedStage, part: str, to: Path) -> None:
-    """Copy the files that the stage wrote in a folder of its own. Raises DamageError where a copy is not what
-    was written."""
+    """Copy the files that the stage wrote in a folder of its own, without adapters inside it. Raises
+    DamageError where a copy is not what was written."""
     prefix = f"{part}/"
     outputs = stage.record.outputs.items()
     marks = {name.removeprefix(prefix): mark for name, mark in outputs if name.startswith(prefix)}
+    marks = {name: mark for name, mark in marks.items() if not name.startswith(f"{ADAPTER}/")}
     for name in marks:
         (to / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(stage.folder / part / name, to / name)

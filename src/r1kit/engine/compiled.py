@@ -16,6 +16,7 @@ from r1kit.config import R1kitError
 from r1kit.engine.random_draws import DIVERGED
 from r1kit.engine.requests import LIVE, Requests
 from r1kit.model import compile_kernels
+from r1kit.model.adapters import Weights
 from r1kit.model.attention import LATENT_NORM_EPS, latent_scale
 from r1kit.model.compile_kernels import KernelsUnavailableError
 from r1kit.model.config import ModelConfig
@@ -198,7 +199,7 @@ class CompiledDecoder:
                 "out of memory for the engine's copy of the weights: use a smaller model or "
                 "precision bfloat16"
             )
-        self._packed: list[tuple[int, int, float]] = []
+        self._packed: dict[str, list[tuple[int, int, float]]] = {}
         self._embedding = model.embed_tokens.weight
         self._positions = 0
 
@@ -263,15 +264,13 @@ class CompiledDecoder:
         self._positions = positions
 
     def _renew(self) -> None:
-        """Pack the weights if they have changed since they were packed."""
-        weights = self.model.state_dict()
-        now = [_mark(tensor) for tensor in weights.values()]
-        if now == self._packed:
-            return
-        for name, tensor in weights.items():
-            if not name.startswith(("mtp_layers.", "value_head.")):
-                self._take(name, tensor)
-        self._packed = now
+        """Pack the weights that have changed since they were packed, with their adapters merged."""
+        weights = Weights(self.model)
+        for name in weights:
+            now = [_mark(part) for part in weights.parts(name)]
+            if self._packed.get(name) != now and not name.startswith(("mtp_layers.", "value_head.")):
+                self._take(name, weights.exact(name))
+                self._packed[name] = now
 
     def _take(self, name: str, tensor: Tensor) -> None:
         layer = -1

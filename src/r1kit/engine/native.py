@@ -18,6 +18,7 @@ from r1kit.engine.compiled import CompiledDecoder
 from r1kit.engine.random_draws import default_seeds as default_seeds
 from r1kit.engine.requests import Decode, Requests
 from r1kit.engine.torch_decoder import TorchDecoder
+from r1kit.model.adapters import Weights
 from r1kit.model.compile_kernels import KernelsUnavailableError
 from r1kit.model.decoder import LanguageModel
 from r1kit.model.fingerprint import Fingerprint, take_fingerprint
@@ -74,6 +75,9 @@ class NativeEngine:
     def load(self, weights: Mapping[str, Tensor], version: int) -> None:
         """Copy new weights into the model, unless they are the model's own tensors. Raises R1kitError naming
         the parameters that are missing, unknown or of another shape."""
+        if isinstance(weights, Weights) and weights.model is self.model:
+            self.version = version
+            return
         own = self.model.state_dict()
         shared = own.keys() == weights.keys() and all(
             own[name].data_ptr() == tensor.data_ptr() for name, tensor in weights.items()

@@ -225,7 +225,7 @@ class LatentAttention(nn.Module):
 
     def _absorbed(self, q_content: Tensor, q_rotated: Tensor, seen: Tensor, mask: Mask) -> Tensor:
         B, T, H, _ = q_content.shape
-        up = self.kv_b_proj.weight.view(H, self.nope_dim + self.v_dim, self.kv_rank).to(q_content.dtype)
+        up = self.kv_b_proj.whole().view(H, self.nope_dim + self.v_dim, self.kv_rank).to(q_content.dtype)
         up_keys, up_values = up[:, : self.nope_dim], up[:, self.nope_dim :]
         latent_q = (
             torch.bmm(q_content.reshape(B * T, H, -1).transpose(0, 1), up_keys)

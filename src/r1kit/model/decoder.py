@@ -5,12 +5,14 @@ A line of a batch may hold several documents (``segments_BT``; 0 is padding): a 
 segment. With a cache, T new tokens are appended to every row at that row's own length. Parameters carry the
 checkpoints' names, so ``huggingface.py`` only stacks and renames."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from r1kit.config import R1kitError
 from r1kit.model.attention import SOFTMAX_MULTIPLE, Cache, CacheView, GroupedAttention, LatentAttention, Mask
@@ -105,6 +107,8 @@ class LanguageModel(nn.Module):
                 "family 'transformers' is computed by transformers' own class: load it from a folder"
             )
         self.config = config
+        self.base = ""  # the hash of the weights that are not trained, where adapters are (adapters.py)
+        self.recomputes = False  # keep only what enters each layer for the backward pass
         self.embed_tokens = Embedding(config.vocab_size, config.width)
         self.layers = nn.ModuleList(
             DecoderLayer(config, sparse=config.sparse and i >= config.dense_layers)
@@ -154,6 +158,8 @@ class LanguageModel(nn.Module):
         compute the balance loss. ``beginnings_BT``: the segment that a token attends to besides its own (0:
         none), for rows that begin alike; it requires ``positions_BT``."""
         x_BTD = self.embed_tokens(tokens_BT)
+        if torch.is_autocast_enabled(x_BTD.device.type):
+            x_BTD = at_least_float32(x_BTD)  # the sum over layers, also of weights kept in bfloat16
         if cache is None:
             views: Sequence[CacheView | None] = [None] * len(self.layers)
             shared = self._shared_inputs(x_BTD, positions_BT, segments_BT, beginnings_BT)
@@ -170,7 +176,7 @@ class LanguageModel(nn.Module):
             )
         balances = []
         for layer, view, replayed_BTA in zip(self.layers, views, self._replayed(experts_BTLA), strict=True):
-            x_BTD, balance_BS = layer(x_BTD, shared, view, replayed_BTA)
+            x_BTD, balance_BS = self._run(layer, x_BTD, shared, view, replayed_BTA)
             if balance_BS is not None:
                 balances.append(balance_BS)
         if cache is not None:
@@ -180,6 +186,30 @@ class LanguageModel(nn.Module):
             torch.stack(balances).sum(0) if balances else at_least_float32(x_BTD.new_zeros(len(x_BTD), rows))
         )
         return DecoderOutput(self.norm(x_BTD), x_BTD, balance_BS)
+
+    def _run(
+        self, layer: nn.Module, x_BTD: Tensor, shared: SharedInputs,
+        view: CacheView | None, replayed_BTA: Tensor | None,
+    ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+        """One layer. With ``recomputes`` its inner tensors are not kept for the backward pass but computed
+        again there; that second pass counts no expert loads."""
+        if not (self.recomputes and torch.is_grad_enabled() and view is None):
+            return layer(x_BTD, shared, view, replayed_BTA)  # type: ignore[no-any-return]
+        found: tuple[Tensor, Tensor | None] = checkpoint(
+            layer, x_BTD, shared, view, replayed_BTA, use_reentrant=False, preserve_rng_state=False,
+            context_fn=lambda: (nullcontext(), self._uncounted()),
+        )  # fmt: skip
+        return found
+
+    @contextmanager
+    def _uncounted(self) -> Iterator[None]:
+        for mixture in self._mixtures():
+            mixture.counts = False
+        try:
+            yield
+        finally:
+            for mixture in self._mixtures():
+                mixture.counts = True
 
     def _replayed(self, experts_BTLA: Tensor | None) -> list[Tensor | None]:
         """For each layer the experts to take; None for a layer that chooses itself or has none."""

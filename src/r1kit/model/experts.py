@@ -188,6 +188,7 @@ class MixtureOfExperts(nn.Module):
         self.experts = Experts(config.experts, config.width, config.expert_width)
         self.shared_experts = SwiGLU(config.width, config.shared_width) if config.shared_width else None
         self._loads_E: Tensor | None = None
+        self.counts = True
 
     def forward(
         self,
@@ -207,7 +208,7 @@ class MixtureOfExperts(nn.Module):
         out_BTD = self.experts(x_ND, chosen_NA, gates_NA).view_as(x_BTD)
         if self.shared_experts is not None:
             out_BTD = self.shared_experts(x_BTD) + out_BTD
-        if self.training:
+        if self.training and self.counts:
             self._count(chosen_NA.unflatten(0, x_BTD.shape[:2]), present_BT)
         if members_BST is None:
             return out_BTD, None

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from r1kit.model.adapters import Weights
 from r1kit.model.decoder import LanguageModel
 
 Mark = tuple[tuple[int, ...], str]
@@ -72,7 +73,7 @@ def take_fingerprint(
     hidden = {name: torch.cat(parts)[: len(token_ids)].float().cpu().numpy() for name, parts in seen.items()}
     return Fingerprint(
         version,
-        marks(model.state_dict()),
+        marks(Weights(model)),
         hidden,
         np.concatenate([[0.0], found_T.float().cpu().numpy()]).astype(np.float32),
     )

@@ -5,6 +5,7 @@
     RMSNorm   x w / rms(x)                 in one pass with the residual addition before it and the rounding
                                            for the next product
     rotation  (a, b) -> (a cos - b sin, b cos + a sin)
+    logits    of bfloat16 hidden states and weights, with float32 sums
     head      log sum exp, log-probability and entropy of a row of logits in two passes; the gradient
               overwrites the logits
 
@@ -30,6 +31,7 @@ _SIGNATURES = {
     "r1_norm": (_INT, *[_POINTER] * 4, _FLOAT, _POINTER, _POINTER, _LONG, _LONG, _INT),
     "r1_norm_slopes": (_INT, *[_POINTER] * 8, _LONG, _LONG, _INT),
     "r1_rotate": (_INT, _POINTER, _LONG, _LONG, *[_POINTER] * 3, *[_LONG] * 4, _INT, _INT, _FLOAT, _INT),
+    "r1_logits": (_INT, *[_POINTER] * 3, *[_LONG] * 3, _INT),
     "r1_normalise": (*[_POINTER] * 5, _LONG, _LONG, _INT),
     "r1_head_slopes": (*[_POINTER] * 7, _LONG, _LONG, _INT),
     "r1_attend": (*[_POINTER] * 8, _FLOAT, _INT),
@@ -214,6 +216,16 @@ def _turned(
         turn,
     )
     return out
+
+
+def logits(hidden_ND: Tensor, weight_VD: Tensor) -> Tensor:
+    """Products [N, V] in float32 of both sides rounded to bfloat16, with float32 sums. The width must be
+    even."""
+    hidden_ND, weight_VD = hidden_ND.to(torch.bfloat16).contiguous(), weight_VD.contiguous()
+    out_NV = torch.empty(len(hidden_ND), len(weight_VD))
+    sizes = (len(hidden_ND), *weight_VD.shape)
+    call("r1_logits", _half(weight_VD), hidden_ND, weight_VD, out_NV, *sizes)
+    return out_NV
 
 
 def normalise(logits_NV: Tensor, targets_N: Tensor, entropy: bool) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from r1kit.config import ConfigError, R1kitError, is_panic, shorten
 from r1kit.files import pointer_error, read_object
+from r1kit.model.adapters import Weights
 from r1kit.model.config import ModelConfig
 from r1kit.model.decoder import LanguageModel
 from r1kit.model.foreign import ForeignModel, check_foreign, foreign_config, load_foreign
@@ -441,7 +442,7 @@ def save_pretrained(
         _write_value_head(model, directory)
         return
     save_config(model.config, directory, dtype or model.embed_tokens.weight.dtype)
-    named = to_disk(model.config, model.state_dict())
+    named = to_disk(model.config, Weights(model))
     if dtype is not None:
         named = ((name, tensor if keeps_float32(name) else tensor.to(dtype)) for name, tensor in named)
     shards = _shards(named, shard_bytes)

@@ -81,3 +81,7 @@ class Linear(nn.Linear):
 
     def reset_parameters(self) -> None:
         pass
+
+    def whole(self) -> Tensor:
+        """The weight that a product with this projection amounts to."""
+        return self.weight

@@ -39,12 +39,14 @@ from r1kit.model.decoder import LanguageModel
 from r1kit.model.fingerprint import Fingerprint
 from r1kit.model.foreign import ForeignModel
 from r1kit.model.huggingface import load_pretrained, save_pretrained
+from r1kit.records import ADAPTER
 from r1kit.runtime.runtime import RuntimeConfig
 from r1kit.sandbox.kernel import die_with_parent
 from r1kit.terminal import guard
 from r1kit.tokenizer import Tokenizer
 from r1kit.train import checkpoint
-from r1kit.train.learner import Learner, LearnerConfig, LearnerProtocol, Metrics, alone
+from r1kit.train.learner import Learner, LearnerConfig, LearnerProtocol, Metrics, alone, kept_in, shares_state
+from r1kit.train.lora import save_adapters
 from r1kit.train.objectives import Objective
 from r1kit.types import Completion, Row, Sampling
 from r1kit.user_code import code_file, load_file, load_name, loaded_files
@@ -174,13 +176,36 @@ class Replica:
         keep_memory()
         self.config, self.reduce, self.share = config, reduce, (rank, size)
         self.things: dict[int, Any] = {}
+        self._sources: dict[int, Path] = {}  # of learners: the folders of their models
         self.report: Callable[[Any], None] = lambda what: None  # called with results while a call lasts
 
-    def make_learner(self, handle: int, model: Path, config: LearnerConfig, scalar_head: bool) -> None:
-        loaded = load_pretrained(model, self.config.device)
+    def make_learner(
+        self, handle: int, model: Path, config: LearnerConfig, scalar_head: bool, shared_file: str = ""
+    ) -> None:
+        loaded = self._model(model, config)
+        if isinstance(loaded, ForeignModel) and (config.lora or config.gradient_checkpointing):
+            raise R1kitError(
+                f"{model}: learner.lora and learner.gradient_checkpointing work on r1kit's own network, and "
+                "this model runs through transformers' class; leave them out"
+            )
         self.things[handle] = Learner(
-            with_scalar_head(loaded) if scalar_head else loaded, config, self.reduce, self.share
+            with_scalar_head(loaded) if scalar_head else loaded, config, self.reduce, self.share, shared_file
         )
+        self._sources[handle] = model
+
+    def _model(self, folder: Path, config: LearnerConfig) -> LanguageModel:
+        """The model of a folder. Learners with adapters on one model share its weights, which do not
+        change."""
+        for handle, source in self._sources.items():
+            learner = self.things[handle]
+            if (
+                source == folder
+                and config.lora
+                and learner.config.lora
+                and learner.kept_in == kept_in(config)
+            ):
+                return twin(learner.model)
+        return load_pretrained(folder, self.config.device)
 
     def make_engine(self, handle: int, model: Path) -> None:
         self._engine(handle, load_pretrained(model, self.config.device), Tokenizer.load(model))
@@ -222,6 +247,7 @@ class Replica:
 
     def drop(self, handle: int) -> None:
         del self.things[handle]
+        self._sources.pop(handle, None)
 
     def _engine(self, handle: int, model: LanguageModel, tokenizer: Tokenizer) -> None:
         if self.config.engine != "native":
@@ -244,8 +270,26 @@ def with_scalar_head(model: LanguageModel) -> LanguageModel:
     if isinstance(model, ForeignModel):
         return model.with_scalar_head()
     widened = LanguageModel(model.config.model_copy(update={"scalar_head": True})).to(model.device)
-    widened.load_state_dict(model.state_dict(), strict=False)
+    _share(model, widened)
     return widened
+
+
+def twin(model: LanguageModel) -> LanguageModel:
+    """Another model on the same tensors, without adapters and a value head."""
+    with torch.device("meta"):
+        other = LanguageModel(model.config.model_copy(update={"scalar_head": False}))
+    other.base = model.base
+    _share(model, other)
+    return other
+
+
+def _share(model: LanguageModel, other: LanguageModel) -> None:
+    """Give ``other`` the tensors of ``model`` where it has the same weights."""
+    other.load_state_dict(model.state_dict(), strict=False, assign=True)
+    if model.config.tie_embeddings:
+        other.lm_head.weight = other.embed_tokens.weight
+    for parameter in other.parameters():
+        parameter.requires_grad_(True)
 
 
 class LocalRuntime:
@@ -306,7 +350,23 @@ class LocalRuntime:
     def learner(self, model: Path, config: LearnerConfig, scalar_head: bool = False) -> "LearnerProxy":
         """A learner on the model in directory ``model``; with ``scalar_head`` a value head is added where it
         has none."""
-        return LearnerProxy(self, self._make("make_learner", Path(model), config, scalar_head), Path(model))
+        with self._shared_file(config) as file:
+            handle = self._make("make_learner", Path(model), config, scalar_head, file)
+        return LearnerProxy(self, handle, Path(model))
+
+    @contextlib.contextmanager
+    def _shared_file(self, config: LearnerConfig) -> Iterator[str]:
+        """A file in memory that all processes can map, as long as this lasts; "" where none is needed or to
+        be had. What is mapped stays until the last process unmaps it or ends."""
+        possible = self.size > 1 and self.config.device == "cpu" and hasattr(os, "memfd_create")
+        if not (possible and shares_state(config)):
+            yield ""
+        else:
+            number = os.memfd_create("r1kit-weights")
+            try:
+                yield f"/proc/{os.getpid()}/fd/{number}"
+            finally:
+                os.close(number)
 
     def engine_of(self, learner: LearnerProtocol) -> "EngineProxy":
         """An engine on the learner's own weights: nothing is copied, every update is seen at once."""
@@ -330,8 +390,10 @@ class LocalRuntime:
         try:
             for stale in (temporary, directory):
                 remove_tree(stale)
-            model = self.replica.things[own.handle].model
-            save_pretrained(model, temporary, dtype=dtype_of(own.source))
+            local: Learner = self.replica.things[own.handle]
+            save_pretrained(local.model, temporary, dtype=dtype_of(own.source))
+            if local.config.lora is not None:
+                save_adapters(local.model, local.config.lora, temporary / ADAPTER, str(own.source))
             tokenizer.save(temporary)
             inherit(own.source, temporary)
             rename_whole(temporary, directory)
@@ -680,8 +742,7 @@ def _join_group(rank: int, size: int, place: str, config: LocalConfig) -> Callab
         )
 
     def add(flat: Tensor) -> Tensor:
-        total = flat.clone()
-        dist.all_reduce(total)
-        return total
+        dist.all_reduce(flat)
+        return flat
 
     return add

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -85,7 +86,7 @@ def save(
         temporary.mkdir()
         tensors = {FILE: (model, optimizers), **{file_of(name): other for name, other in others.items()}}
         for name, learned in tensors.items():
-            save_file(_tensors(*learned), temporary / name)
+            save_file(_tensors(*learned), temporary / name, metadata=_base(learned[0]))
         for name, text in texts.items():
             write_whole(temporary / name, text)
         marks = {name: _mark(temporary / name) for name in (*tensors, *texts)}
@@ -162,6 +163,7 @@ def restore(
         raise StateError(
             f"{file} belongs to another model; delete {state.name}, or run the stage again with --from"
         )
+    _require_base(file, model)
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(found[name])
@@ -305,5 +307,24 @@ def _tensors(model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> d
 
 
 def _own(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers, each once (tied weights share one tensor)."""
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    """Trained parameters and buffers, each once (tied weights share one tensor). Where adapters are trained
+    the weights below them are not part of the state, only their hash (``_base``)."""
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    return {**trained, **dict(model.named_buffers())}
+
+
+def _base(model: nn.Module) -> dict[str, str] | None:
+    """The hash of the weights that are not part of the state, where there are any."""
+    base = getattr(model, "base", "")
+    return {"base": base} if base else None
+
+
+def _require_base(file: Path, model: nn.Module) -> None:
+    """Raise StateError where a state's adapters were trained on other weights than the model's."""
+    with safe_open(file, framework="pt") as opened:
+        found = (opened.metadata() or {}).get("base", "")
+    if found != getattr(model, "base", ""):
+        raise StateError(
+            f"{file} belongs to adapters on other weights than those of the model that the stage starts "
+            "from; bring back that model, or run the stage again with --from"
+        )

@@ -1,8 +1,8 @@
 """One model that learns: pack rows, forward, backward, clip, step. It knows no algorithm, no stage and no
 process group.
 
-Parameters, gradients and moments are float32 (master weights, Micikevicius et al. 1710.03740). ``precision``
-is the precision of matrix products.
+Trained parameters, gradients and moments are float32 (master weights, Micikevicius et al. 1710.03740).
+``precision`` is the precision of matrix products.
 
 Where several processes train one model, each has a replica and its share of the rows; ``reduce`` (given by
 the runtime) adds a flat tensor over all of them. Everything that an update sums (gradients, expert loads,
@@ -10,26 +10,29 @@ statistics) goes through it, so the replicas stay equal bit for bit."""
 
 import contextlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from r1kit.config import Config, R1kitError
 from r1kit.log import Log
+from r1kit.model.adapters import Weights, adapt
 from r1kit.model.decoder import LanguageModel, members
 from r1kit.model.fingerprint import Fingerprint, take_fingerprint
 from r1kit.train import checkpoint
 from r1kit.train.divergence import reverse_divergence
 from r1kit.train.lm_head import ROW_STEP, token_logprobs
+from r1kit.train.lora import LoRAConfig
 from r1kit.train.objectives import Objective, Predictions
 from r1kit.train.optimizers import OptimizerConfig, Reduce, build
 from r1kit.train.packing import Batch, pack
+from r1kit.train.shared_state import SharedState
 from r1kit.types import Row
 
 Metrics = dict[str, float]
@@ -38,9 +41,15 @@ Metrics = dict[str, float]
 class LearnerConfig(Config):
     """How a model is trained on this hardware. ``context`` x ``lines`` tokens make one micro-batch.
 
-    ``head`` is the precision of the last product, hidden states to logits (lm_head.py). The run stops after
+    ``head`` is the precision of the last product, hidden states to logits (lm_head.py); ``mixed``: bfloat16
+    factors with float32 sums, nearly as exact as float32 and much faster. The run stops after
     ``max_skipped`` consecutive updates that could not be applied. The newest ``keep_last`` saved states are
     kept, and those of every ``keep_every``-th step (0: none).
+
+    With ``lora`` only adapters are trained (lora.py), and the other weights may be kept in bfloat16
+    (``weights``). With ``gradient_checkpointing`` the backward pass
+    computes each layer's inner tensors again instead of keeping them: the same gradients in much less memory,
+    for a third more arithmetic.
 
     ``bias_rate`` is gamma of loss-free balancing (DeepSeek-V3, section 2.1.2): after each update an expert's
     routing bias moves by this amount against its load. It moves the policy without a gradient, so it is 0
@@ -50,12 +59,24 @@ class LearnerConfig(Config):
     context: int = 192
     lines: int = 22
     precision: Literal["float32", "bfloat16", "float64"] = "bfloat16"
-    head: Literal["float32", "bfloat16"] = "float32"
+    head: Literal["float32", "bfloat16", "mixed"] = "float32"
+    lora: LoRAConfig | None = None
+    gradient_checkpointing: bool = False
+    weights: Literal["float32", "bfloat16"] = "float32"
     bias_rate: float = Field(default=0.0, ge=0.0)
     max_skipped: int = Field(default=3, ge=1)
     keep_last: int = Field(default=2, ge=2)
     keep_every: int = Field(default=0, ge=0)
     optimizer: OptimizerConfig = OptimizerConfig()
+
+    @model_validator(mode="after")
+    def _trained_weights_are_exact(self) -> Self:
+        if self.weights == "bfloat16" and self.lora is None:
+            raise ValueError(
+                "weights: bfloat16 rounds away the small steps of training; write float32, or train adapters "
+                "on weights in bfloat16 (lora: {rank: 16})"
+            )
+        return self
 
 
 class PretrainingConfig(LearnerConfig):
@@ -96,6 +117,17 @@ class LearnerProtocol(Protocol):
         ...
 
 
+def shares_state(config: LearnerConfig) -> bool:
+    """Whether several processes can keep one copy of weights and moments. Adapters are small, and Muon
+    computes whole matrices."""
+    return config.lora is None and config.optimizer.kind == "adamw" and kept_in(config) == torch.float32
+
+
+def kept_in(config: LearnerConfig) -> torch.dtype:
+    """The precision in which a learner keeps its weights."""
+    return torch.float64 if config.precision == "float64" else getattr(torch, config.weights)
+
+
 def alone(flat: Tensor) -> Tensor:
     """The sum over one process."""
     return flat
@@ -103,7 +135,7 @@ def alone(flat: Tensor) -> Tensor:
 
 class Learner:
     """A model with its optimizer. ``version`` counts the updates applied; ``share`` is this process's (rank,
-    processes)."""
+    processes), which keep weights and moments in ``shared_file`` if there is one (shared_state.py)."""
 
     def __init__(
         self,
@@ -111,14 +143,21 @@ class Learner:
         config: LearnerConfig,
         reduce: Reduce = alone,
         share: tuple[int, int] = (0, 1),
+        shared_file: str = "",
     ) -> None:
-        model.to(torch.float64 if config.precision == "float64" else torch.float32)
+        self.kept_in = kept_in(config)
+        model.to(self.kept_in)
         self.model, self.config, self.reduce, self.share = model, config, reduce, share
+        model.recomputes = config.gradient_checkpointing
+        if config.lora is not None:
+            adapt(model, config.lora.shape, config.lora.targets)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self._shared = SharedState(shared_file, self.parameters, share) if shared_file else None
         self.optimizers = build(model, config.optimizer, share, reduce)
         self.version = 0
         self._skipped, self._fault = 0, ""
         self._teacher: LanguageModel | None = None
+        self._sums: Sums | None = None
 
     def update(self, rows: Sequence[Row], objective: Objective, scale: float) -> Metrics:
         """One optimizer step on ``rows`` at ``scale`` x learning rate; return summed statistics, the gradient
@@ -127,11 +166,13 @@ class Learner:
         Where gradient, loss or a statistic is not finite nothing is applied; "skipped" is then 1, and
         ``fault`` names the rows. Raises R1kitError when that happens ``max_skipped`` times in a row."""
         self.model.train()
+        self._sums = Sums(self.parameters, self.model.expert_loads(), len(objective.needs.statistics) + 2)
         sums = {name: torch.zeros(()) for name in (*objective.needs.statistics, "loss", "mtp")}
         for batch in self.batches(rows, share=not objective.needs.values):
             loss, statistics = self.batch_loss(batch, objective)
             if loss.requires_grad:  # False for a batch without trained tokens
-                loss.backward()  # type: ignore[no-untyped-call]
+                with self._sums.taking_gradients():
+                    loss.backward()  # type: ignore[no-untyped-call]
             for name, value in (statistics | {"loss": loss}).items():
                 sums[name] = sums[name] + value.detach().float().cpu()
         metrics, loads = self._reduce_all(sums)
@@ -169,7 +210,8 @@ class Learner:
         return self._score(rows, lambda p: p.entropy_BT, entropy=True)
 
     def weights(self) -> Mapping[str, Tensor]:
-        return self.model.state_dict()
+        """The weights by name, adapters merged."""
+        return Weights(self.model) if self.config.lora else self.model.state_dict()
 
     def examine(self, token_ids: np.ndarray, temperature: float) -> list[Fingerprint]:
         """What this process holds and computes on a text [T], read in one pass."""
@@ -178,7 +220,8 @@ class Learner:
 
     def copy_from(self, other: LearnerProtocol) -> None:
         """Copy another learner's weights: a reference policy's refresh."""
-        self.model.load_state_dict(other.weights())
+        source = other.model.state_dict() if isinstance(other, Learner) else other.weights()
+        self.model.load_state_dict(source)
 
     def follow(self, teacher: "Learner") -> None:
         """From now on compute Predictions.divergence_BT in every update, from ``teacher``'s distribution over
@@ -203,6 +246,9 @@ class Learner:
     def restore(self, directory: Path, name: str = "", owners: Sequence[str] = ()) -> Mapping[str, int]:
         """Restore the newest undamaged state of one of ``owners``, or the learner saved in it as ``name``."""
         progress = checkpoint.restore(directory, self.model, self.optimizers, name, owners)
+        if self._shared is not None and any(optimizer.state for optimizer in self.optimizers):
+            for optimizer in self.optimizers:
+                self._shared.adopt(optimizer)
         self.version = progress[f"version_{name}" if name else "version"]
         return progress
 
@@ -227,10 +273,14 @@ class Learner:
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["base_lr"] * scale
-            optimizer.step()
+            if self._shared is None:
+                optimizer.step()
+            else:
+                self._shared.step(optimizer)
         self.version += 1
 
     def _forget_gradients(self) -> None:
+        self._sums = None
         for parameter in self.parameters:
             parameter.grad = None
 
@@ -338,8 +388,9 @@ class Learner:
             batch.targets_BT.flatten()[padded],
         )
         temperatures_N = None if batch.temperatures_BT is None else batch.temperatures_BT.flatten()[padded]
+        dtype, mixed = self._head_precision()
         found_N, entropy_N = token_logprobs(
-            hidden_ND, self.model.lm_head.weight, targets_N, temperatures_N, self._head_dtype(), entropy
+            hidden_ND, self.model.lm_head.weight, targets_N, temperatures_N, dtype, entropy, mixed
         )
         return found_N[: len(predicted)], entropy_N[: len(predicted)]
 
@@ -359,7 +410,7 @@ class Learner:
         temperatures_N = None if batch.temperatures_BT is None else batch.temperatures_BT.flatten()[places]
         weights = (self.model.lm_head.weight, teacher.lm_head.weight.detach())
         found_N = reverse_divergence(
-            hidden_ND, weights[0], teacher_ND, weights[1], temperatures_N, self._head_dtype()
+            hidden_ND, weights[0], teacher_ND, weights[1], temperatures_N, *self._head_precision()
         )[: len(trained)]
         return (
             torch.zeros_like(batch.mask_BT, dtype=found_N.dtype)
@@ -368,8 +419,12 @@ class Learner:
             .view_as(batch.mask_BT)
         )
 
-    def _head_dtype(self) -> torch.dtype:
-        return torch.float64 if self.config.precision == "float64" else getattr(torch, self.config.head)
+    def _head_precision(self) -> tuple[torch.dtype, bool]:
+        """The precision of the head's products, and whether their sums are float32 where it is bfloat16."""
+        if self.config.precision == "float64":
+            return torch.float64, False
+        mixed = self.config.head == "mixed"
+        return torch.bfloat16 if mixed else getattr(torch, self.config.head), mixed
 
     def _mtp_loss(self, last_BTD: Tensor, batch: Batch) -> Tensor:
         """-sum(weight * log P(t_{i+2})), DeepSeek-V3 eq. 24 at depth 1: from position i, with t_{i+1} given,
@@ -390,29 +445,16 @@ class Learner:
     def _reduce_all(self, sums: Mapping[str, Tensor]) -> tuple[Metrics, list[Tensor]]:
         """Add gradients, statistics and expert loads over all processes, in one flat tensor; return the
         statistics and the loads."""
+        assert self._sums is not None
         names = sorted(sums)
-        loads = self.model.expert_loads()
-        for parameter in self.parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        pieces = [p.grad.flatten() for p in self.parameters if p.grad is not None] + [
-            load.float().flatten() for load in loads
-        ]
-        flat = torch.cat([*pieces, *(sums[name].reshape(1).to(pieces[0].device) for name in names)])
-        total = self.reduce(flat)
-        if total is not flat:  # more than one process: put the sums back
-            start = 0
-            for parameter in self.parameters:
-                assert parameter.grad is not None
-                parameter.grad.copy_(total[start : start + parameter.numel()].view_as(parameter))
-                start += parameter.numel()
-        tail = total[sum(p.numel() for p in self.parameters) :]
-        summed = []
-        for load in loads:
-            summed.append(tail[: load.numel()])
-            tail = tail[load.numel() :]
-        metrics = {name: float(value) for name, value in zip(names, tail.tolist(), strict=True)}
-        if loads:
+        self._sums.close(self.model.expert_loads(), [sums[name] for name in names], self.reduce)
+        for parameter, gradient in zip(self.parameters, self._sums.gradients, strict=True):
+            parameter.grad = gradient
+        metrics = {
+            name: float(value) for name, value in zip(names, self._sums.statistics.tolist(), strict=True)
+        }
+        summed = self._sums.loads
+        if summed:
             worst = max(float(load.max() / load.mean().clamp(min=1)) for load in summed)
             metrics["max_violation"] = worst - 1
         return metrics, summed
@@ -438,6 +480,51 @@ class Learner:
             for line, column in zip(lines.tolist(), columns.tolist(), strict=True):
                 found[owners[line, column]][positions[line, column] + shift] = scored[line, column]
         return found
+
+
+class Sums:
+    """What an update sums over micro-batches and processes, in one flat tensor: the gradient of every
+    parameter, the loads of the experts, and ``statistics`` numbers. Gradients are views of it, so they are
+    never copied."""
+
+    def __init__(self, parameters: Sequence[Tensor], loads: Sequence[Tensor], statistics: int) -> None:
+        counts = [some.numel() for some in (*parameters, *loads)]
+        dtype = torch.promote_types(parameters[0].dtype, torch.float32)
+        self.flat = torch.zeros(sum(counts) + statistics, dtype=dtype, device=parameters[0].device)
+        *pieces, self.statistics = torch.split(self.flat, [*counts, statistics])
+        self.gradients = [
+            piece.view_as(parameter) for piece, parameter in zip(pieces, parameters, strict=False)
+        ]
+        self.loads = pieces[len(parameters) :]
+        self._of = dict(zip(parameters, self.gradients, strict=True))
+
+    @contextlib.contextmanager
+    def taking_gradients(self) -> Iterator[None]:
+        """Within this, a gradient is added here as soon as the backward pass has it, and is then freed."""
+
+        def take(parameter: Tensor) -> None:
+            assert parameter.grad is not None
+            self._of[parameter].add_(parameter.grad)
+            parameter.grad = None
+
+        hooks = [
+            parameter.register_post_accumulate_grad_hook(take)  # type: ignore[no-untyped-call]
+            for parameter in self._of
+        ]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def close(self, loads: Sequence[Tensor], statistics: Sequence[Tensor], reduce: Reduce) -> None:
+        """Write loads and statistics into the tensor, and add it over all processes."""
+        for own, load in zip(self.loads, loads, strict=True):
+            own.copy_(load)
+        self.statistics.copy_(torch.stack([value.reshape(()) for value in statistics]))
+        total = reduce(self.flat)
+        if total is not self.flat:
+            self.flat.copy_(total)
 
 
 def log_fault(learner: LearnerProtocol, metrics: Metrics, log: Log) -> None:

@@ -10,7 +10,8 @@ Positions are processed in parts of at most PART_LOGITS logits. A single part ke
 backward pass; several parts compute them again. So the memory does not grow with positions x vocabulary
 (Wijmans et al. 2411.09009 make the same trade in a kernel). Products run in ``dtype``, softmax and sums in
 float32 (float64 where the model is). ScaleRL (2510.13786) found a bf16 head's rounding to be the largest part
-of the mismatch between rollout and learner."""
+of the mismatch between rollout and learner. Where products are mixed, the logits are float32 sums of bfloat16
+factors, and only the two products of the backward pass are rounded, a part at a time."""
 
 from typing import Any
 
@@ -32,14 +33,15 @@ def token_logprobs(
     temperatures_N: Tensor | None,
     dtype: torch.dtype,
     entropy: bool = False,
+    mixed: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """(log-probability of each target [N], entropy of its distribution [N]), both with gradient; N a multiple
     of ROW_STEP is quickest.
 
     ``temperatures_N`` None is 1 everywhere. Without ``entropy`` the second result is zero. With it, its
-    gradient costs nothing unless a loss uses it."""
+    gradient costs nothing unless a loss uses it. ``mixed``: see ``logits_of``."""
     found: tuple[Tensor, Tensor] = _Head.apply(
-        hidden_ND, weight_VD, targets_N, temperatures_N, dtype, entropy
+        hidden_ND, weight_VD, targets_N, temperatures_N, dtype, entropy, mixed
     )  # type: ignore[no-untyped-call]
     return found
 
@@ -65,6 +67,7 @@ class _Head(torch.autograd.Function):
         temperatures_N: Tensor | None,
         dtype: torch.dtype,
         entropy: bool,
+        mixed: bool,
     ) -> tuple[Tensor, Tensor]:
         wide = torch.promote_types(dtype, torch.float32)
         logprobs_N, entropy_N, normaliser_N = (
@@ -72,7 +75,7 @@ class _Head(torch.autograd.Function):
         )
         parts, kept = split_positions(len(hidden_ND), len(weight_VD)), None
         for part in parts:
-            logits_NV = logits_of(hidden_ND[part], weight_VD, _of(temperatures_N, part), dtype)
+            logits_NV = logits_of(hidden_ND[part], weight_VD, _of(temperatures_N, part), dtype, mixed)
             normaliser_N[part], logprobs_N[part], entropies_N = _normalise(
                 logits_NV, targets_N[part], entropy
             )
@@ -81,7 +84,7 @@ class _Head(torch.autograd.Function):
             kept = logits_NV if len(parts) == 1 and any(ctx.needs_input_grad) else None
             del logits_NV  # before the next part's are made
         ctx.save_for_backward(hidden_ND, weight_VD, targets_N, temperatures_N, normaliser_N, entropy_N)
-        ctx.dtype, ctx.kept = dtype, kept
+        ctx.dtype, ctx.mixed, ctx.kept = dtype, mixed, kept
         ctx.set_materialize_grads(False)
         return logprobs_N, entropy_N
 
@@ -91,23 +94,29 @@ class _Head(torch.autograd.Function):
         hidden_ND, weight_VD, targets_N, temperatures_N, normaliser_N, entropy_N = ctx.saved_tensors
         kept, ctx.kept = ctx.kept, None  # they are overwritten: a second pass computes them again
         if grads[0] is None and grads[1] is None:
-            return None, None, None, None, None, None
-        grad_hidden, grad_weight = torch.empty_like(hidden_ND), torch.zeros_like(weight_VD)
-        product_weight = weight_VD.to(ctx.dtype)
+            return None, None, None, None, None, None, None
+        grad_hidden = torch.empty_like(hidden_ND)
+        grad_weight: Tensor | None = None
+        product_weight, wide = weight_VD.to(ctx.dtype), torch.promote_types(weight_VD.dtype, torch.float32)
         for part in split_positions(len(hidden_ND), len(weight_VD)):
             temperature_N, of_logprob_N, of_entropy_N = (
                 _of(tensor_N, part) for tensor_N in (temperatures_N, *grads)
             )
             logits_NV = (
-                logits_of(hidden_ND[part], weight_VD, temperature_N, ctx.dtype) if kept is None else kept
+                logits_of(hidden_ND[part], weight_VD, temperature_N, ctx.dtype, ctx.mixed)
+                if kept is None
+                else kept
             )
             of_part = (targets_N[part], normaliser_N[part], entropy_N[part], of_logprob_N, of_entropy_N)
             slopes_NV = _slopes(logits_NV, *of_part, temperature_N).to(ctx.dtype)
             del logits_NV
             grad_hidden[part] = (slopes_NV @ product_weight).to(grad_hidden.dtype)
-            grad_weight += (slopes_NV.t() @ hidden_ND[part].to(ctx.dtype)).to(grad_weight.dtype)
+            if ctx.needs_input_grad[1]:
+                added_VD = slopes_NV.t() @ hidden_ND[part].to(ctx.dtype)
+                grad_weight = added_VD.to(wide) if grad_weight is None else grad_weight.add_(added_VD)
             del slopes_NV
-        return grad_hidden, grad_weight, None, None, None, None
+        grad_weight = None if grad_weight is None else grad_weight.to(weight_VD.dtype)
+        return grad_hidden, grad_weight, None, None, None, None, None
 
 
 def _of(tensor_N: Tensor | None, part: slice) -> Tensor | None:
@@ -115,14 +124,33 @@ def _of(tensor_N: Tensor | None, part: slice) -> Tensor | None:
 
 
 def logits_of(
-    hidden_ND: Tensor, weight_VD: Tensor, temperatures_N: Tensor | None, dtype: torch.dtype
+    hidden_ND: Tensor,
+    weight_VD: Tensor,
+    temperatures_N: Tensor | None,
+    dtype: torch.dtype,
+    mixed: bool = False,
 ) -> Tensor:
-    """Logits [N, V] divided by their temperatures; the product runs in ``dtype``."""
+    """Logits [N, V] divided by their temperatures; the product runs in ``dtype``. ``mixed``: its factors
+    are rounded to ``dtype``, but its sums are kept in float32."""
     with torch.autocast(hidden_ND.device.type, enabled=False):
-        logits_NV = F.linear(hidden_ND.to(dtype), weight_VD.to(dtype)).to(
-            torch.promote_types(dtype, torch.float32)
-        )
+        if mixed:
+            logits_NV = _half_product(hidden_ND.detach(), weight_VD.detach())
+        else:
+            logits_NV = F.linear(hidden_ND.to(dtype), weight_VD.to(dtype)).to(
+                torch.promote_types(dtype, torch.float32)
+            )
     return logits_NV if temperatures_N is None else logits_NV / temperatures_N[:, None]
+
+
+def _half_product(hidden_ND: Tensor, weight_VD: Tensor) -> Tensor:
+    """The product of both sides rounded to bfloat16. PyTorch's own bfloat16 product would round the logits
+    too, and a logit of 20 by up to 0.06."""
+    if fused.usable(hidden_ND, weight_VD) and weight_VD.shape[1] % 2 == 0:
+        return fused.logits(hidden_ND, weight_VD)
+    hidden_ND, weight_VD = hidden_ND.to(torch.bfloat16), weight_VD.to(torch.bfloat16)
+    if hidden_ND.device.type == "cuda":
+        return torch.mm(hidden_ND, weight_VD.t(), out_dtype=torch.float32)
+    return F.linear(hidden_ND.float(), weight_VD.float())
 
 
 def _normalise(logits_NV: Tensor, targets_N: Tensor, entropy: bool) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from r1kit.config import Config
 
-Reduce = Callable[[Tensor], Tensor]
+Reduce = Callable[[Tensor], Tensor]  # may add in place
 
 
 class OptimizerConfig(Config):
@@ -156,24 +156,28 @@ def build(
     hidden: list[Tensor] = []
     rest: list[Tensor] = []
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         matrix = parameter.ndim >= 2 and not any(
             part in name for part in ("embed", "head", "gate.weight", "router")
         )
         (hidden if matrix and config.kind == "muon" else rest).append(parameter)
     decayed, plain = [p for p in rest if p.ndim >= 2], [p for p in rest if p.ndim < 2]
-    groups = [
+    given = [
         {"params": decayed, "weight_decay": config.weight_decay},
         {"params": plain, "weight_decay": 0.0},
     ]
-    optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(
-            [g for g in groups if g["params"]],
-            lr=config.learning_rate,
-            betas=(config.beta1, config.beta2),
-            eps=1e-8,
-            fused=True,
+    optimizers: list[torch.optim.Optimizer] = []
+    if groups := [group for group in given if group["params"]]:
+        optimizers.append(
+            torch.optim.AdamW(
+                groups,
+                lr=config.learning_rate,
+                betas=(config.beta1, config.beta2),
+                eps=1e-8,
+                fused=True,
+            )
         )
-    ]
     if hidden:
         optimizers.append(
             Muon(

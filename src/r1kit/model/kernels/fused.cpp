@@ -1,5 +1,6 @@
 // The C interface of the learner's kernels. Rows are shared among threads; every sum has a fixed order, whatever their number.
 #include "attention.h"
+#include "head.h"
 #include "rowwise.h"
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
@@ -78,6 +79,14 @@ EXPORT void r1_rotate(int half, const void* x, long token_stride, long head_stri
         else
             rotate((const float*)x, token_stride, head_stride, (float*)y, cos, sin, angles, heads, pairs, neighbours_in, neighbours_out, turn, begin, end);
     });
+}
+
+// `half`: the weights are bfloat16; else float32.
+EXPORT void r1_logits(int half, const void* x, const void* w, float* out, long rows, long vocabulary, long width, int threads) {
+    if (half)
+        logits((const Half*)x, (const Half*)w, out, rows, vocabulary, width, threads);
+    else
+        logits((const Half*)x, (const float*)w, out, rows, vocabulary, width, threads);
 }
 
 EXPORT void r1_normalise(const float* logits, const int64_t* targets, float* normaliser, float* logprobs, float* entropy, long rows, long vocabulary,

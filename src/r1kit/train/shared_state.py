@@ -2,9 +2,9 @@
 
 Every process computes its own gradients. When they are added up, each process applies AdamW to its part of
 the parameters, so a parameter is written by one process and its moments exist once. AdamW treats every
-number by itself, so the result is that of one process that applies all of it, bit for bit. No process reads weights
-while another may write them: the sum of the gradients waits for all processes, and so does the end of every
-call (runtime/local.py)."""
+number by itself, so the result is that of one process that applies all of it, bit for bit. No process
+reads weights while another may write them: the sum of the gradients waits for all processes, and so does the
+end of every call (runtime/local.py)."""
 
 from collections.abc import Sequence
 

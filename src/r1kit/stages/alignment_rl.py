@@ -147,7 +147,7 @@ class AlignmentRL(Stage):
         report(ctx, steps_without_preference=first, steps_with_preference=self.grpo.steps - first)
 
     def plan(self) -> StagePlan:
-        return plan_of(self.grpo)
+        return plan_of(self.grpo, self.init, self.learner)
 
     def _mixture(
         self, tasks: WeightedTasks, prompts: WeightedTasks

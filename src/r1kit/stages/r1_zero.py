@@ -58,4 +58,4 @@ class R1Zero(Stage):
         reinforce(ctx, init, self.talk, self.algorithm, self.learner, tasks, rewards)
 
     def plan(self) -> StagePlan:
-        return plan_of(self.algorithm)
+        return plan_of(self.algorithm, self.init, self.learner, critics=int(self.ppo is not None))

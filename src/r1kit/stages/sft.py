@@ -15,7 +15,7 @@ from r1kit.jsonl import first_error
 from r1kit.seeds import derive_seed
 from r1kit.stages.models import PromptStyle, model_of
 from r1kit.stages.results import finish
-from r1kit.stages.stage import Context, Stage
+from r1kit.stages.stage import Context, Stage, StagePlan, TrainingPhase
 from r1kit.train.learner import LearnerConfig
 from r1kit.train.supervised import SupervisedConfig, finetune, response_row
 from r1kit.types import Row
@@ -50,6 +50,25 @@ class SFT(Stage):
                 raise R1kitError(f'{file}: no rows; a row is {{"prompt": ..., "completion": ...}}')
             rows += found
         finetune_on(ctx, self.init, rows, self.talk, self.training, self.learner)
+
+    def plan(self) -> StagePlan:
+        return StagePlan(phases=(tuning_phase(self.init, self.learner, self.training, tuple(self.data)),))
+
+
+def tuning_phase(
+    init: str,
+    learner: LearnerConfig,
+    training: SupervisedConfig,
+    data: tuple[str, ...] = (),
+    rows: float | None = None,
+    row_tokens: int | None = None,
+) -> TrainingPhase:
+    """The fine-tuning of ``init`` on ``rows`` rows of at most ``row_tokens`` tokens, or on the files
+    ``data``."""
+    return TrainingPhase(
+        learner, init, rows=rows, row_tokens=row_tokens, data=data, epochs=training.epochs,
+        batch_tokens=training.batch_tokens,
+    )  # fmt: skip
 
 
 def finetune_on(

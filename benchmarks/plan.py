@@ -32,7 +32,7 @@ def recipes(model: str, out: Path) -> dict[str, str | dict[str, Any]]:
     grpo = {"steps": 2, "problems": 4, "group": 8, "updates_per_rollout": 1, "max_tokens": 48, "beta": 0.0,
             "gate_problems": 0}  # fmt: skip
     zero = {"stage": "r1_zero", "init": model, "tasks": {"chain": 1.0}, "talk": talk, "grpo": grpo,
-            "learner": learner}  # fmt: skip
+            "rewards": {f"{out / 'vary.py'}:odd": 1.0}, "learner": learner}  # fmt: skip
     tuning = {"epochs": 1, "batch_tokens": 1024}
     sft = {"stage": "sft", "init": model, "data": [str(out / "traces.jsonl")], "talk": talk,
            "training": tuning, "learner": learner}  # fmt: skip
@@ -50,8 +50,16 @@ def recipes(model: str, out: Path) -> dict[str, str | dict[str, Any]]:
     }
 
 
+# A reward that differs between any two completions, so that every rollout is trained on.
+REWARD = """\
+def odd(completions, completion_ids):
+    return [sum(i % 2 for i in ids) / len(ids) for ids in completion_ids]
+"""
+
+
 def write_data(out: Path) -> None:
-    """Sums as traces and as prompts."""
+    """Sums as traces and as prompts, and a reward."""
+    (out / "vary.py").write_text(REWARD)
     sums = [(a, b) for a in range(10, 50) for b in range(2, 8)]
     rows = [
         {"prompt": f"What is {a} + {b}?", "completion": f"<think>{a} + {b} = {a + b}</think>It is {a + b}."}

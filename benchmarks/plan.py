@@ -2,9 +2,9 @@
 
     python benchmarks/plan.py [--model FOLDER] [--out FOLDER] [--only NAME,...] [--table]
 
-nano and mini's first stages need nothing; the others need a real model's folder (SmolLM2-135M-Instruct). A run
-is planned before it starts, with the machine's measured rates; afterwards it is planned again with the mean
-lengths that it had, because lengths are an assumption and not what is tested here. Results are kept in
+nano and mini's first stages need nothing; the others need a real model's folder (SmolLM2-135M-Instruct). A
+run is planned before it starts, with the machine's measured rates; afterwards it is planned again with the
+mean lengths that it had, because lengths are an assumption and not what is tested here. Results are kept in
 FOLDER/NAME.json, so that a second call makes only what is missing; --table prints docs/plan.md's table."""
 
 import argparse
@@ -96,8 +96,7 @@ def compare(name: str, file: Path, overrides: list[str], out: Path) -> dict[str,
         {
             "stage": record.name, "mb": record.peak_rss_mb, "s": record.seconds, "planned_mb": plan.memory_mb,
             "planned_s": plan.seconds, "phases": [
-                {"kind": p.kind, "s": p.seconds, **{k: round(getattr(p.memory, k) / 1e6) for k in p.memory.__slots__}}
-                for p in plan.phases
+                {"kind": p.kind, "s": p.seconds, **parts_mb(p.memory)} for p in plan.phases
             ],
         }
         for record, plan in zip(records, after, strict=True)
@@ -111,6 +110,10 @@ def compare(name: str, file: Path, overrides: list[str], out: Path) -> dict[str,
         "planned_before_s": sum(plan.seconds or 0.0 for plan in before),
         "stages": stages,
     }
+
+
+def parts_mb(memory: Any) -> dict[str, int]:
+    return {part: round(getattr(memory, part) / 1e6) for part in memory.__slots__}
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:

@@ -233,37 +233,20 @@ def plan(
 ) -> None:
     """Estimate what each stage will cost: parameters, tokens, memory, time, price. Then check every file that
     the recipe names. Exit code 3: it does not fit into the memory."""
-    from r1kit.commands.plan import DOES_NOT_FIT, as_table
-    from r1kit.commands.plan import footer as footer_of
-    from r1kit.planning import fit
-    from r1kit.planning.plan import Assumptions, former_lengths, machine_of, plan_recipe
-    from r1kit.planning.rates import fleet_of
+    from r1kit.commands.plan import DOES_NOT_FIT, Question, answer
     from r1kit.recipe.inputs import check_inputs
     from r1kit.recipe.layers import read_layers
     from r1kit.recipe.recipe import build
     from r1kit.user_code import imports
 
-    assumed = Assumptions(length, prompt, former_lengths(former) if former else {}, price)
-    fleet = fleet_of(gpu, utilisation) if gpu else None
+    question = Question(gpu, utilisation, price, length, prompt, former, solve, as_json)
     layers = read_layers(recipe, normalize_overrides(overrides or [], out))
     with imports(trust):
         checked = build(layers)
-        machine = machine_of(checked, fleet)
-        plans = plan_recipe(checked, machine, assumed)
-        if as_json:
-            print(json.dumps([entry.as_dict() for entry in plans], indent=2))
-        else:
-            width = shutil.get_terminal_size((80, 24)).columns
-            print_lines(as_table(plans, width, footer_of(plans, machine, assumed)).splitlines())
-            for line in _not_imported(checked):
-                print(line)
-        if machine is not None and solve is not None:
-            solved = fit.solve(checked, machine, assumed, fit.key_of(solve))
-            print(solved, file=sys.stderr if as_json else sys.stdout)
-        misfits = fit.misfits(plans)
-        if machine is not None and misfits:
-            change = fit.fitting_change(checked, machine, assumed)
-            print(f"r1kit: {one_line(fit.in_words(misfits[0], machine, change))}", file=sys.stderr)
+        plans, fits = answer(checked, question)
+        for line in () if as_json else _not_imported(checked):
+            print(line)
+        if not fits:
             raise typer.Exit(DOES_NOT_FIT)
         check_inputs(checked, layers, [entry.name for entry in plans if entry.basis != "measured"])
 

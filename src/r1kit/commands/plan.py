@@ -1,19 +1,66 @@
 """The table of ``r1kit plan``: what each stage will cost, before anything starts (planning/)."""
 
+import json
+import shutil
+import sys
+import textwrap
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
+from pathlib import Path
 
+from r1kit.planning import fit
 from r1kit.planning.machines import GPUs, Machine, ThisMachine
-from r1kit.planning.plan import Assumptions, StageCost
+from r1kit.planning.plan import Assumptions, StageCost, former_lengths, machine_of, plan_recipe
+from r1kit.planning.rates import fleet_of
+from r1kit.recipe.recipe import Recipe
+from r1kit.terminal import one_line, print_lines
 
 DOES_NOT_FIT = 3  # the exit code
 _WIDE = 100  # columns from which the table also has the active parameters
 _LONGEST_TIME = 365 * 86400.0  # seconds; beyond that a number says nothing
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """The command's options, by their names."""
+
+    gpu: str | None = None
+    utilisation: float | None = None
+    price: float | None = None
+    length: float = 0.5
+    prompt: int = 128
+    former: Path | None = None
+    solve: str | None = None
+    as_json: bool = False
+
+
+def answer(recipe: Recipe, question: Question) -> tuple[list[StageCost], bool]:
+    """Plan the recipe and print the plan; the plans, and whether all of it fits into the memory."""
+    lengths = former_lengths(question.former) if question.former else {}
+    assumed = Assumptions(question.length, question.prompt, lengths, question.price)
+    machine = machine_of(recipe, fleet_of(question.gpu, question.utilisation) if question.gpu else None)
+    key = fit.key_of(question.solve) if question.solve else None
+    plans = plan_recipe(recipe, machine, assumed)
+    if question.as_json:
+        print(json.dumps([plan.as_dict() for plan in plans], indent=2))
+    else:
+        width = shutil.get_terminal_size((80, 24)).columns
+        print_lines(as_table(plans, width, footer(plans, machine, assumed)).splitlines())
+    if machine is None:
+        return plans, True
+    if key is not None:
+        solved = fit.solve(recipe, machine, assumed, key)
+        print(solved, file=sys.stderr if question.as_json else sys.stdout)
+    misfits = fit.misfits(plans)
+    if misfits:
+        change = fit.fitting_change(recipe, machine, assumed)
+        print(f"r1kit: {one_line(fit.in_words(misfits, machine, change))}", file=sys.stderr)
+    return plans, not misfits
+
+
 def as_table(plans: Sequence[StageCost], width: int = 80, footer: Sequence[str] = ()) -> str:
-    """The plan as text, a line per stage, with the total, and ``footer``. Columns are as wide as their widest
-    cell; with stage names of at most 18 letters a line has at most 80, or 100, columns."""
+    """The plan as text, a line per stage, with the total, and ``footer``. Columns are as wide as their
+    widest cell; with stage names of at most 18 letters a line has at most 80, or 100, columns."""
     priced = any(plan.price is not None for plan in plans)
     names = ["stage", "model", *(["active"] if width >= _WIDE else []), "trained", "sampled", "steps"]
     names += ["memory", "time", *(["price"] if priced else [])]
@@ -25,11 +72,16 @@ def as_table(plans: Sequence[StageCost], width: int = 80, footer: Sequence[str] 
         "  ".join([f"{first:<{widths[0]}}", *(f"{c:>{w}}" for c, w in zip(rest, widths[1:], strict=True))])
         for first, *rest in rows
     ]
-    return "\n".join([*lines, *_totals(plans), *_legend(plans), *footer])
+    below = [*_totals(plans), *_legend(plans), *footer]
+    return "\n".join([*lines, *(part for line in below for part in _wrapped(line, width))])
+
+
+def _wrapped(line: str, width: int) -> list[str]:
+    return textwrap.wrap(line, width, subsequent_indent="    ", break_on_hyphens=False)
 
 
 def footer(plans: Sequence[StageCost], machine: Machine | None, assumed: Assumptions) -> list[str]:
-    """What the figures rest on: the machine, the lengths, the largest memory part by part, what is missing."""
+    """What the figures rest on: machine, lengths, the largest memory part by part, and what is missing."""
     lines = []
     if any(plan.phases for plan in plans):
         lines += [_of_machine(machine), _of_lengths(assumed)] if machine is not None else []
@@ -63,18 +115,13 @@ def _of_lengths(assumed: Assumptions) -> str:
 
 
 def _largest_memory(plans: Sequence[StageCost]) -> list[str]:
-    """The parts of the largest phase's memory, largest first, in lines of at most 80 columns."""
+    """The parts of the largest phase's memory, largest first."""
     phases = [(phase, plan.name) for plan in plans for phase in plan.phases]
     phase, name = max(phases, key=lambda found: found[0].memory.total)
     parts = {field.name: getattr(phase.memory, field.name) / 1e6 for field in fields(phase.memory)}
     shown = sorted(((size, part) for part, size in parts.items() if size >= 1), reverse=True)
-    words = [f"{part} {_memory(size)}" for size, part in shown]
-    lines = [f"most memory: {name}, {phase.kind}:"]
-    for word in words:
-        if len(lines[-1]) + len(word) + 2 > 80:
-            lines.append("   ")
-        lines[-1] += f" {word}" if lines[-1].endswith((":", "   ")) else f", {word}"
-    return lines
+    words = ", ".join(f"{part} {_memory(size)}" for size, part in shown)
+    return [f"most memory: {name}, {phase.kind}: {words}"]
 
 
 def _totals(plans: Sequence[StageCost]) -> list[str]:

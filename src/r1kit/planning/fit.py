@@ -31,8 +31,9 @@ def key_of(text: str) -> Solved:
     raise ConfigError(f"--solve {text}: {suggest(text, get_args(Solved))}")
 
 
-def in_words(cost: StageCost, machine: Machine, change: str | None) -> str:
-    """Why a plan does not fit, and the change that helps."""
+def in_words(costs: Sequence[StageCost], machine: Machine, change: str | None) -> str:
+    """Why a plan does not fit, and the change that helps; ``costs``: the stages that do not fit."""
+    cost = max(costs, key=lambda cost: cost.memory_mb or 0.0)
     need, there = (cost.memory_mb or 0.0) / 1e3, machine.limit / 1e9
     where = "each GPU has" if machine.gpus else "this machine has"
     fix = (

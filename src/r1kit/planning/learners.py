@@ -35,7 +35,8 @@ def facts_of(learner: Any) -> LearnerFacts:
     lora = getattr(learner, "lora", None)
     wide = learner.precision == "float64"
     weights = 8.0 if wide else BFLOAT16 if getattr(learner, "weights", "") == "bfloat16" else FLOAT32
-    moment = 8.0 if wide else INT8_MOMENT if getattr(learner, "moments", "") == "int8" else FLOAT32
+    small = "int8" in (getattr(learner, "moments", ""), getattr(learner.optimizer, "moments", ""))
+    moment = 8.0 if wide else INT8_MOMENT if small else FLOAT32
     return LearnerFacts(
         context=learner.context, lines=learner.lines, precision=learner.precision, head=learner.head,
         weights=weights, gradients=max(weights, FLOAT32) if wide else weights, moment=moment,

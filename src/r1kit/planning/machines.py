@@ -36,6 +36,9 @@ from r1kit.planning.shapes import Shape
 # What a process holds besides tensors, as nano's record shows it: Python, torch and r1kit; and oneDNN's
 # compiled products, one for every shape (runtime/local.py), in a training whose rows vary in length.
 PROGRAM, HELPER, PRODUCTS = 330e6, 280e6, 300e6
+# What a stage costs besides products, in seconds, as nano's record shows it: to load, hash and save; an
+# engine of its own with its tasks and checks; and a new tokenizer with the corpus it is trained on.
+STAGE_SECONDS, ENGINE_SECONDS, TOKENIZER_SECONDS = 0.4, 0.5, 8.0
 NODE = 8  # GPUs that share a row's activations
 ENGINE_SHARE = 0.9  # of a GPU's memory that an engine uses
 
@@ -130,6 +133,7 @@ class ThisMachine:
         needs = while_sampling(shape, live, work.mean + work.prompt / work.group, number)
         if not work.held:
             needs += Memory(weights=FLOAT32 * shape.parameters)
+            seconds += ENGINE_SECONDS
         return seconds, needs.times(self.processes) + self._program()
 
     def learning(
@@ -147,7 +151,7 @@ class ThisMachine:
         seconds += (work.saves + 1) * state / rates.disk
         positions = self._positions(facts, work)
         needs = held_by_learner(shape, facts, work.critics) + held_by_frozen(shape, facts, work.frozen)
-        needs += while_learning(shape, facts, positions, work.length, self.processes)
+        needs += while_learning(shape, facts, positions, self.processes)
         needs += Memory(copies=sampled.copies / self.processes)
         return seconds, needs.times(self.processes) + self._program(work.varied)
 

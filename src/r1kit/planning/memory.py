@@ -10,9 +10,11 @@ from dataclasses import dataclass, fields
 from r1kit.planning.learners import BFLOAT16, FLOAT32, LearnerFacts
 from r1kit.planning.operations import cache_numbers
 from r1kit.planning.shapes import Shape
-from r1kit.train.lm_head import PART_LOGITS, ROW_STEP, split_positions
+from r1kit.train.lm_head import ROW_STEP, split_positions
 
-_LORA_TARGETS = 7  # matrices of a layer that have an adapter: four of attention, three of the feed-forward
+# Copies of all gradients that the learner makes to sum them, alone and with other processes
+# (train/learner.py: _reduce_all; runtime/local.py: add).
+FLAT_COPIES_ALONE, FLAT_COPIES_OF_SEVERAL = 1, 2
 ROWS_AT_HEAD = 48  # rows whose logits the engine holds at once (engine/kernels/session.h)
 
 
@@ -68,10 +70,8 @@ def held_by_frozen(shape: Shape, facts: LearnerFacts, models: int) -> Memory:
     return Memory(frozen=0.0 if facts.rank else models * facts.weights * shape.parameters)
 
 
-def while_learning(
-    shape: Shape, facts: LearnerFacts, positions: float, length: float, processes: int
-) -> Memory:
-    """What an update needs besides what is held: ``positions`` in a micro-batch, of rows of ``length``."""
+def while_learning(shape: Shape, facts: LearnerFacts, positions: float, processes: int) -> Memory:
+    """What an update needs besides what is held, with ``positions`` in a micro-batch."""
     learned = trained_parameters(shape, facts)
     gradient = FLOAT32 if facts.rank else facts.gradients
     working = 0.0 if facts.product_bytes >= facts.weights else facts.product_bytes * shape.parameters
@@ -79,8 +79,8 @@ def while_learning(
         gradients=gradient * learned,
         copies=working,
         activations=activations(shape, facts, positions),
-        logits=head_bytes(shape, facts, min(positions, max(ROW_STEP, positions))),
-        sync=gradient * learned * (1 if processes == 1 else 2),
+        logits=head_bytes(shape, facts, max(ROW_STEP, positions)),
+        sync=gradient * learned * (FLAT_COPIES_ALONE if processes == 1 else FLAT_COPIES_OF_SEVERAL),
     )
 
 
@@ -117,18 +117,11 @@ def head_bytes(shape: Shape, facts: LearnerFacts, positions: float) -> float:
     return rows * shape.vocabulary * (FLOAT32 + slopes) + table * (FLOAT32 + copied)
 
 
-def while_sampling(
-    shape: Shape, rows: float, length: float, number: float, shared: float = 1.0, own: bool = False
-) -> Memory:
-    """What an engine needs: its packed copy (``own``: none, it reads the weights as they are), the cache of
-    ``rows`` rows of ``length`` positions, and logits. ``number``: bytes per number."""
+def while_sampling(shape: Shape, rows: float, length: float, number: float) -> Memory:
+    """What an engine needs: its packed copy of the weights, the cache of ``rows`` rows of ``length``
+    positions, and logits. ``number``: bytes per number."""
     return Memory(
-        copies=0.0 if own else number * shape.parameters,
-        cache=number * cache_numbers(shape, rows * length) * shared,
+        copies=number * shape.parameters,
+        cache=number * cache_numbers(shape, rows * length),
         logits=min(rows, ROWS_AT_HEAD) * shape.vocabulary * FLOAT32,
     )
-
-
-def largest_part() -> int:
-    """Bytes of one part of float32 logits."""
-    return int(PART_LOGITS * FLOAT32)

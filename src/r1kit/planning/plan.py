@@ -12,14 +12,22 @@ from typing import Any, Literal
 
 from r1kit.config import ConfigError
 from r1kit.planning.learners import LearnerFacts, facts_of
-from r1kit.planning.machines import GPUs, Learned, Machine, Sampled, ThisMachine
+from r1kit.planning.machines import (
+    STAGE_SECONDS,
+    TOKENIZER_SECONDS,
+    GPUs,
+    Learned,
+    Machine,
+    Sampled,
+    ThisMachine,
+)
 from r1kit.planning.memory import Memory
 from r1kit.planning.operations import (
     decoding_operations,
     forward_operations,
     training_operations,
 )
-from r1kit.planning.rates import Fleet, machine_bytes
+from r1kit.planning.rates import Fleet, fleet_here, machine_bytes
 from r1kit.planning.shapes import Shape, shape_of_keys, shape_of_name
 from r1kit.recipe.recipe import Recipe
 from r1kit.records import stage_folder
@@ -109,14 +117,16 @@ class Overrides:
 
 
 def machine_of(recipe: Recipe, fleet: Fleet | None) -> Machine | None:
-    """The GPUs that are named, else this machine with the recipe's processes; None where the recipe asks for
-    a GPU and none is named."""
+    """The GPUs that are named, else this machine with the recipe's processes, or its GPU where the recipe
+    asks for one; None where there is none that the table knows."""
     runtime = recipe.runtime
+    on_gpu = str(getattr(runtime, "device", "cpu")) != "cpu"
+    fleet = fleet or (fleet_here() if on_gpu else None)
     if (
         fleet is not None
     ):  # r1kit's own engine runs on one GPU; for more an engine without its limit is assumed
         return GPUs(fleet, getattr(runtime, "batch_rows", None) if fleet.count == 1 else None)
-    if str(getattr(runtime, "device", "cpu")) != "cpu":
+    if on_gpu:
         return None
     return ThisMachine(
         runtime.resolved_processes(), machine_bytes(), getattr(runtime, "threads", 1),
@@ -181,16 +191,25 @@ class _Planner:
                 **common, memory_mb=record.peak_rss_mb, seconds=record.seconds, basis="measured", fits=True
             )
         complete = bool(phases) and len(phases) == len(planned.phases)
-        return self._cost(common, phases, complete, tuple(dict.fromkeys(missing)))
+        besides = STAGE_SECONDS + (TOKENIZER_SECONDS if planned.vocabulary else 0.0)
+        return self._cost(common, phases, besides if complete else None, tuple(dict.fromkeys(missing)))
 
     def _cost(
-        self, common: Mapping[str, Any], phases: Sequence[PhaseCost], complete: bool, missing: tuple[str, ...]
+        self,
+        common: Mapping[str, Any],
+        phases: Sequence[PhaseCost],
+        besides: float | None,
+        missing: tuple[str, ...],
     ) -> StageCost:
+        """The cost of a stage's phases; ``besides``: further seconds on a CPU, None where phases are
+        missing."""
         machine = self.machine
         if machine is None or not phases:
             return StageCost(**common, memory_mb=None, seconds=None, basis="unknown", missing=missing)
         memory = max(phase.memory.total for phase in phases)
-        seconds = sum(phase.seconds for phase in phases) if complete else None
+        seconds = None
+        if besides is not None:
+            seconds = sum(phase.seconds for phase in phases) + (0.0 if machine.gpus else besides)
         hours = None if seconds is None else seconds / 3600 * max(1, machine.gpus)
         price = self.assumed.price
         return StageCost(
@@ -242,6 +261,9 @@ class _Planner:
     def _phases(
         self, stage: Stage, planned: StagePlan, own: Shape | None, missing: list[str]
     ) -> list[PhaseCost]:
+        if not planned.phases:
+            missing.append(f"how it works: {type(stage).__name__}.plan() gives no phases")
+            return []
         if self.machine is None:
             missing.append("a GPU: the recipe's runtime.device is not cpu; name one, as in --gpu h100:1")
             return []

@@ -1,12 +1,13 @@
 """How fast a machine is: this one, measured in about twenty seconds and remembered, or GPUs of a table.
 
-The measurement trains and samples a network of random weights with the model's own widths: all layers where it
-has at most ``PROBED`` parameters, else as many as that, and the times of the others are added in proportion to
-operations. Each of the run's processes measures at the same time, because they share the memory's bandwidth.
-Results are kept in rates.json in r1kit's cache, under a hash of processor, versions, r1kit's own code and
-everything that was measured."""
+The measurement trains and samples a network of random weights with the model's own widths: all layers where
+it has at most ``PROBED`` parameters, else as many as that, and the times of the others are added in
+proportion to operations. Each of the run's processes measures at the same time, because they share the
+memory's bandwidth. Results are kept in rates.json in r1kit's cache, under a hash of processor, versions,
+r1kit's own code and everything that was measured."""
 
 import functools
+import itertools
 import json
 import multiprocessing
 import os
@@ -48,9 +49,9 @@ _FEWEST_LAYERS = 2
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Seconds of one process: ``update`` for each update (clipping, summing, the optimizer's step), ``trained``
-    and ``read`` for each token in a forward and backward, or a forward pass, ``steps`` for one decoding step
-    of so many rows; ``disk``: bytes per second that reach the disk, hashed."""
+    """Seconds of one process: ``update`` for each update (clipping, summing, the optimizer's step),
+    ``trained`` and ``read`` for each token in a forward and backward, or a forward pass, ``steps`` for one
+    decoding step of so many rows; ``disk``: bytes per second that reach the disk, hashed."""
 
     update: float
     trained: float
@@ -62,7 +63,7 @@ class Rates:
         """Seconds of a decoding step of ``rows`` rows: a straight line between what was measured, and on from
         the last two."""
         points = self.steps
-        for (low, early), (high, late) in zip(points, points[1:], strict=False):
+        for (low, early), (high, late) in itertools.pairwise(points):
             if rows <= high or high == points[-1][0]:
                 slope = (late - early) / (high - low)
                 return max(early, 1e-9) if rows <= low else early + slope * (rows - low)
@@ -122,6 +123,15 @@ def fleet_of(text: str, utilisation: float | None = None) -> Fleet:
     return Fleet(kind, GPUS[kind], int(count or "1"), **shares)
 
 
+def fleet_here() -> Fleet | None:
+    """This machine's own GPU, where the table knows it by its name."""
+    if not torch.cuda.is_available():
+        return None
+    words = torch.cuda.get_device_name().lower().replace("-", " ").split()
+    kind = next((kind for kind in GPUS if kind in words), None)
+    return None if kind is None else Fleet(kind, GPUS[kind], 1)
+
+
 def machine_bytes() -> float:
     """Bytes of memory that this machine, or the control group that this process is in, has."""
     limits = [float(psutil.virtual_memory().total)]
@@ -168,7 +178,7 @@ def _probed(shape: Shape) -> ModelConfig:
     fewer = {"layers": layers, "dense_layers": min(config.dense_layers, 1), "mtp_depth": 0}
     if layers * layer > 4 * PROBED:
         raise ConfigError(
-            f"a model of {shape.parameters / 1e9:.0f}B parameters is too wide to be measured on this machine; "
+            f"a model of {shape.parameters / 1e9:.0f}B parameters is too wide to be measured here; "
             "name GPUs to plan for: --gpu h100:8"
         )
     return config.model_copy(update=fewer)

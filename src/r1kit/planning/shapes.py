@@ -206,7 +206,9 @@ class _GGUFHeader:
     """Reads a GGUF file's fields (of a list only its length) and its tensors' sizes; layout:
     github.com/ggml-org/ggml, docs/gguf.md."""
 
-    _PLAIN = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}  # fmt: skip
+    _PLAIN = {
+        0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"
+    }  # fmt: skip
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file

@@ -25,8 +25,7 @@ from r1kit.stages.models import PromptStyle, model_of, prompt_style_of
 from r1kit.stages.recipe_names import RewardSpec, TaskSpec, log_tasks
 from r1kit.stages.sampling import sample
 from r1kit.stages.stage import Context, SamplingPhase, Stage, StagePlan
-from r1kit.tasks import REASONING
-from r1kit.tasks import load_tasks
+from r1kit.tasks import REASONING, load_tasks
 from r1kit.tasks.habits import Habits, load_habits
 from r1kit.tasks.task import Task
 from r1kit.types import Problem, Rollout, Sampling

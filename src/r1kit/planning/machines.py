@@ -33,9 +33,12 @@ from r1kit.planning.operations import (
 from r1kit.planning.rates import Fleet, Rates, measured_rates
 from r1kit.planning.shapes import Shape
 
-# What a process holds besides tensors, as nano's record shows it: Python, torch and r1kit; and oneDNN's
-# compiled products, one for every shape (runtime/local.py), in a training whose rows vary in length.
-PROGRAM, HELPER, PRODUCTS = 330e6, 280e6, 300e6
+# What a process holds besides tensors, as nano's record shows it: Python, torch and r1kit in the main process
+# and in a helper; and what it keeps of every stage before.
+PROGRAM, HELPER, KEPT_OF_STAGE = 330e6, 280e6, 20e6
+# oneDNN's compiled products, one for every shape: at most 1024 of half a megabyte (runtime/local.py), which a
+# training reaches after some 32 batches of different widths.
+PRODUCTS, WIDTHS = 512e6, 32
 # What a stage costs besides products, in seconds, as nano's record shows it: to load, hash and save; an
 # engine of its own with its tasks and checks; and a new tokenizer with the corpus it is trained on.
 STAGE_SECONDS, ENGINE_SECONDS, TOKENIZER_SECONDS = 0.4, 0.5, 8.0
@@ -65,7 +68,7 @@ class Sampled:
 @dataclass(frozen=True, slots=True)
 class Learned:
     """Updates of a phase: ``tokens`` in all of ``updates``, in rows of ``length`` and at most ``longest``
-    tokens; ``varied``: batches of many different widths."""
+    tokens."""
 
     tokens: float
     updates: float
@@ -75,7 +78,6 @@ class Learned:
     frozen: int
     critics: int
     saves: float
-    varied: bool
 
 
 class Machine(Protocol):
@@ -118,8 +120,8 @@ class ThisMachine:
         facts = facts or LearnerFacts(context=1, lines=1)
         return self.rates or measured_rates(shape, facts, self.processes, self.threads, self.engine_precision)
 
-    def _program(self, varied: bool = False) -> Memory:
-        products = PRODUCTS * self.processes if varied else 0.0
+    def _program(self, batches: float = 0.0) -> Memory:
+        products = PRODUCTS * self.processes * min(1.0, batches / WIDTHS)
         return Memory(program=PROGRAM + HELPER * (self.processes - 1) + products)
 
     def sampling(self, shape: Shape, facts: LearnerFacts | None, work: Sampled) -> tuple[float, Memory]:
@@ -153,7 +155,8 @@ class ThisMachine:
         needs = held_by_learner(shape, facts, work.critics) + held_by_frozen(shape, facts, work.frozen)
         needs += while_learning(shape, facts, positions, self.processes)
         needs += Memory(copies=sampled.copies / self.processes)
-        return seconds, needs.times(self.processes) + self._program(work.varied)
+        batches = max(work.updates, work.tokens / self.processes / positions)
+        return seconds, needs.times(self.processes) + self._program(batches)
 
     def _positions(self, facts: LearnerFacts, work: Learned) -> float:
         """Positions of a micro-batch: as many as an update has for a process, at most what the learner

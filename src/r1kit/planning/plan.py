@@ -13,6 +13,7 @@ from typing import Any, Literal
 from r1kit.config import ConfigError
 from r1kit.planning.learners import LearnerFacts, facts_of
 from r1kit.planning.machines import (
+    KEPT_OF_STAGE,
     STAGE_SECONDS,
     TOKENIZER_SECONDS,
     GPUs,
@@ -148,9 +149,15 @@ def plan_recipe(
         cost = planner.stage(standing.stage, done=standing.state == "done")
         if machine is not None and not machine.gpus and cost.basis == "estimate" and cost.memory_mb:
             kept = max(kept, cost.memory_mb)
-            cost = _with_memory(cost, kept, machine)
+            cost = _with_memory(cost, kept + len(found) * _kept_of_stage(machine), machine)
         found.append(cost)
     return found
+
+
+def _kept_of_stage(machine: Machine) -> float:
+    """MB that the machine's processes keep of a finished stage."""
+    processes = machine.processes if isinstance(machine, ThisMachine) else 1
+    return KEPT_OF_STAGE * processes / 1e6
 
 
 def _with_memory(cost: StageCost, megabytes: float, machine: Machine) -> StageCost:
@@ -315,14 +322,12 @@ class _Planner:
     def _learned(self, stage: str, phase: TrainingPhase, missing: list[str]) -> Learned | None:
         context = float(phase.learner.context)
         tokens, length, longest = phase.tokens, context, context
-        rows, varied = phase.rows, True
-        if tokens is not None:
-            varied = False
-        elif rows is not None:
+        rows = phase.rows
+        if tokens is None and rows is not None:
             longest = self.overrides.longest(float(phase.row_tokens or context))
             length = self.assumed.mean(stage, longest)
             tokens = rows * (length + self.assumed.prompt / self._group(stage)) * phase.epochs
-        else:
+        elif tokens is None:
             counted = self._data(phase, missing)
             if counted is None:
                 return None
@@ -331,7 +336,7 @@ class _Planner:
         updates = phase.updates or max(1.0, tokens / (phase.batch_tokens or tokens))
         return Learned(
             tokens, updates, length, min(context, longest + self.assumed.prompt), phase.passes, phase.frozen,
-            phase.critics, phase.saves, varied,
+            phase.critics, phase.saves,
         )  # fmt: skip
 
     def _group(self, stage: str) -> int:

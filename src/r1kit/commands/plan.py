@@ -141,7 +141,7 @@ def _totals(plans: Sequence[StageCost]) -> list[str]:
 
 
 def _legend(plans: Sequence[StageCost]) -> list[str]:
-    lines = ["model: parameters; trained, sampled: tokens; memory: the peak, of each GPU on GPUs."]
+    lines = ["model: parameters; trained, sampled: tokens; memory: the peak (of each GPU)."]
     if any(plan.basis == "measured" for plan in plans):
         lines.append("Without ~ time and memory are those of the stage's own run.")
     if any(plan.basis == "estimate" for plan in plans):

@@ -184,7 +184,8 @@ class GPUs:
     def engine_size(self, shape: Shape) -> int:
         """How many GPUs hold one engine: the fewest, in whole nodes above one, whose memory is at most 70 %
         weights."""
-        for size in (1, 2, 4, *range(NODE, self.fleet.count + 1, NODE)):
+        sizes: tuple[int, ...] = (1, 2, 4, *range(NODE, self.fleet.count + 1, NODE))
+        for size in sizes:
             if BFLOAT16 * shape.parameters <= 0.7 * size * self.limit:
                 return min(size, self.fleet.count)
         return self.fleet.count

@@ -37,7 +37,7 @@ class Memory:
 
     @property
     def total(self) -> float:
-        return sum(getattr(self, field.name) for field in fields(self))
+        return float(sum(getattr(self, field.name) for field in fields(self)))
 
     def __add__(self, other: "Memory") -> "Memory":
         return Memory(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
@@ -110,7 +110,7 @@ def head_bytes(shape: Shape, facts: LearnerFacts, positions: float) -> float:
     head's own gradient and product weight."""
     number = BFLOAT16 if facts.head == "bfloat16" else FLOAT32
     parts = split_positions(max(1, int(positions)), shape.vocabulary)
-    rows = min(positions, parts[0].stop)
+    rows = min(positions, float(parts[0].stop))
     table = shape.vocabulary * shape.width
     slopes = number if number != FLOAT32 else 0.0  # float32 slopes overwrite the logits
     copied = number if number != FLOAT32 else 0.0

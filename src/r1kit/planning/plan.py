@@ -6,7 +6,7 @@ expected to be. What is not known is named, and not guessed."""
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -149,7 +149,8 @@ def plan_recipe(
         cost = planner.stage(standing.stage, done=standing.state == "done")
         if machine is not None and not machine.gpus and cost.basis == "estimate" and cost.memory_mb:
             kept = max(kept, cost.memory_mb)
-            cost = _with_memory(cost, kept + len(found) * _kept_of_stage(machine), machine)
+            memory = kept + len(found) * _kept_of_stage(machine)
+            cost = replace(cost, memory_mb=memory, fits=memory * 1e6 <= machine.limit)
         found.append(cost)
     return found
 
@@ -160,9 +161,8 @@ def _kept_of_stage(machine: Machine) -> float:
     return KEPT_OF_STAGE * processes / 1e6
 
 
-def _with_memory(cost: StageCost, megabytes: float, machine: Machine) -> StageCost:
-    fields = {name: getattr(cost, name) for name in StageCost.__slots__}
-    return StageCost(**{**fields, "memory_mb": megabytes, "fits": megabytes * 1e6 <= machine.limit})
+def _tokens(phases: Sequence[PhaseCost], kind: Kind, otherwise: float | None) -> float | None:
+    return sum(phase.tokens for phase in phases if phase.kind == kind) or otherwise
 
 
 class _Planner:
@@ -183,44 +183,34 @@ class _Planner:
         self.plans[stage.name] = planned
         shape = self.shapes[stage.name] = self._own_shape(stage, planned, missing)
         self.sizes[stage.name] = size = self._size(stage, planned, shape)
-        phases = self._phases(stage, planned, shape, missing)
         record = stage_folder(self.recipe.run_dir, stage.name).finished() if done else None
-        learned, sampled = (
-            sum(p.tokens for p in phases if p.kind == kind) for kind in ("learning", "sampling")
-        )
-        common = {
-            "name": stage.name, "parameters": size[0], "active_parameters": size[1],
-            "tokens": learned or planned.tokens, "sampled_tokens": sampled or planned.sampled_tokens,
-            "steps": planned.steps,
-        }  # fmt: skip
+        phases = [] if record is not None else self._phases(stage, planned, shape, missing)
+        cost = StageCost(
+            stage.name, size[0], size[1], _tokens(phases, "learning", planned.tokens),
+            _tokens(phases, "sampling", planned.sampled_tokens), planned.steps, None, None, "unknown",
+        )  # fmt: skip
         if record is not None:
-            return StageCost(
-                **common, memory_mb=record.peak_rss_mb, seconds=record.seconds, basis="measured", fits=True
-            )
+            peak, seconds = record.peak_rss_mb, record.seconds
+            return replace(cost, memory_mb=peak, seconds=seconds, basis="measured", fits=True)
         complete = bool(phases) and len(phases) == len(planned.phases)
         besides = STAGE_SECONDS + (TOKENIZER_SECONDS if planned.vocabulary else 0.0)
-        return self._cost(common, phases, besides if complete else None, tuple(dict.fromkeys(missing)))
+        cost = replace(cost, missing=tuple(dict.fromkeys(missing)))
+        return self._cost(cost, phases, besides if complete else None)
 
-    def _cost(
-        self,
-        common: Mapping[str, Any],
-        phases: Sequence[PhaseCost],
-        besides: float | None,
-        missing: tuple[str, ...],
-    ) -> StageCost:
+    def _cost(self, cost: StageCost, phases: Sequence[PhaseCost], besides: float | None) -> StageCost:
         """The cost of a stage's phases; ``besides``: further seconds on a CPU, None where phases are
         missing."""
         machine = self.machine
         if machine is None or not phases:
-            return StageCost(**common, memory_mb=None, seconds=None, basis="unknown", missing=missing)
+            return cost
         memory = max(phase.memory.total for phase in phases)
         seconds = None
         if besides is not None:
             seconds = sum(phase.seconds for phase in phases) + (0.0 if machine.gpus else besides)
         hours = None if seconds is None else seconds / 3600 * max(1, machine.gpus)
         price = self.assumed.price
-        return StageCost(
-            **common,
+        return replace(
+            cost,
             memory_mb=memory / 1e6,
             seconds=seconds,
             basis="unknown" if seconds is None else "estimate",
@@ -229,7 +219,6 @@ class _Planner:
             price=None if price is None or hours is None else hours * price,
             fits=memory <= machine.limit,
             phases=tuple(phases),
-            missing=missing,
         )
 
     def _size(

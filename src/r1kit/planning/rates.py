@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
+import psutil  # type: ignore[import-untyped]
 import torch
 
 from r1kit.config import ConfigError, suggest
@@ -312,8 +312,10 @@ class _Cache:
         try:
             kept = self._read()[key]
             steps = tuple((int(rows), float(seconds)) for rows, seconds in kept["steps"])
-            plain = (float(kept[name]) for name in ("update", "trained", "read"))
-            return Rates(*plain, steps, float(kept["disk"]))
+            update, trained, read, disk = (
+                float(kept[name]) for name in ("update", "trained", "read", "disk")
+            )
+            return Rates(update, trained, read, steps, disk)
         except (KeyError, TypeError, ValueError):
             return None
 

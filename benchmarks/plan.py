@@ -5,14 +5,14 @@
 nano and mini's first stages need nothing; the others need a real model's folder (SmolLM2-135M-Instruct). A
 run is planned before it starts, with the machine's measured rates; afterwards it is planned again with the
 mean lengths that it had, because lengths are an assumption and not what is tested here. Results are kept in
-FOLDER/NAME.json, so that a second call makes only what is missing; --table prints docs/plan.md's table."""
+FOLDER/NAME.json, so that a second call makes only what is missing; --table plans finished runs again and
+prints docs/plan.md's table."""
 
 import argparse
 import json
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,10 @@ ROOT = Path(__file__).parents[1]
 PROMPT_TOKENS = {"nano": 24, "mini-2": 24, "grpo-1": 60, "grpo-2": 60, "sft": 40, "distil": 60}
 
 
-def recipes(model: str, out: Path) -> dict[str, str | dict[str, Any]]:
+def recipes(model: str, out: Path) -> dict[str, dict[str, Any]]:
     """The six runs: a recipe's file with overrides, or a recipe as data."""
     talk = {"template": "model"}
+    answer = {**talk, "opening": "<think>So:</think>"}
     learner = {"context": 256, "lines": 2, "optimizer": {"kind": "adamw", "learning_rate": 1e-5}}
     grpo = {"steps": 2, "problems": 4, "group": 8, "updates_per_rollout": 1, "max_tokens": 48, "beta": 0.0,
             "gate_problems": 0}  # fmt: skip
@@ -36,7 +37,7 @@ def recipes(model: str, out: Path) -> dict[str, str | dict[str, Any]]:
     tuning = {"epochs": 1, "batch_tokens": 1024}
     sft = {"stage": "sft", "init": model, "data": [str(out / "traces.jsonl")], "talk": talk,
            "training": tuning, "learner": learner}  # fmt: skip
-    distil = {"stage": "distill", "student": model, "teacher": model, "tasks": {}, "talk": talk,
+    distil = {"stage": "distill", "student": model, "teacher": model, "tasks": {}, "talk": answer,
               "general": str(out / "prompts.jsonl"), "samples": 2, "max_tokens": 64, "training": tuning,
               "learner": learner}  # fmt: skip
     small = ["stages.pretrain.tokens=600000", "stages.r1_zero.grpo.steps=12"]
@@ -82,32 +83,44 @@ def write_recipe(name: str, content: dict[str, Any], out: Path) -> tuple[Path, l
     return file, overrides
 
 
-def compare(name: str, file: Path, overrides: list[str], out: Path) -> dict[str, Any]:
-    """Plan, run and plan again; the planned and the measured figures."""
+def execute(name: str, file: Path, overrides: list[str], out: Path) -> float:
+    """Plan and run; the seconds that were planned before, with lengths of half of max_tokens."""
     shutil.rmtree(out / name, ignore_errors=True)
     recipe = build(read_layers(file, overrides))
     before = plan_recipe(recipe, machine_of(recipe, None), Assumptions(prompt=PROMPT_TOKENS[name]))
     subprocess.run([sys.executable, "-m", "r1kit", "run", str(file), *overrides], check=True)
+    return sum(plan.seconds or 0.0 for plan in before)
+
+
+def compare(name: str, file: Path, overrides: list[str], out: Path, before: float) -> dict[str, Any]:
+    """The figures of a finished run, and those planned with its lengths."""
+    recipe = build(read_layers(file, overrides))
     records = [stage_folder(recipe.run_dir, stage.name).finished() for stage in recipe.stages]
-    known = replace(Assumptions(prompt=PROMPT_TOKENS[name]), lengths=former_lengths(recipe.run_dir))
+    logged = (recipe.run_dir / "metrics.jsonl").is_file()
+    lengths = former_lengths(recipe.run_dir) if logged else {}
     elsewhere = build(read_layers(file, [*overrides, f"out={out / 'nowhere'}"]))
-    after = plan_recipe(elsewhere, machine_of(elsewhere, None), known)
+    assumed = Assumptions(prompt=PROMPT_TOKENS[name], lengths=lengths)
+    after = plan_recipe(elsewhere, machine_of(elsewhere, None), assumed)
     stages = [
         {
-            "stage": record.name, "mb": record.peak_rss_mb, "s": record.seconds, "planned_mb": plan.memory_mb,
-            "planned_s": plan.seconds, "phases": [
-                {"kind": p.kind, "s": p.seconds, **parts_mb(p.memory)} for p in plan.phases
+            "stage": record.name,
+            "mb": record.peak_rss_mb,
+            "s": record.seconds,
+            "planned_mb": plan.memory_mb,
+            "planned_s": plan.seconds,
+            "phases": [
+                {"kind": phase.kind, "s": phase.seconds, **parts_mb(phase.memory)} for phase in plan.phases
             ],
         }
         for record, plan in zip(records, after, strict=True)
         if record is not None
-    ]  # fmt: skip
+    ]
     return {
         "mb": max(stage["mb"] for stage in stages),
         "planned_mb": max(plan.memory_mb or 0.0 for plan in after),
         "s": sum(stage["s"] for stage in stages if stage["planned_s"] is not None),
         "planned_s": sum(plan.seconds or 0.0 for plan in after),
-        "planned_before_s": sum(plan.seconds or 0.0 for plan in before),
+        "planned_before_s": before,
         "stages": stages,
     }
 
@@ -142,18 +155,17 @@ def main() -> None:
     write_data(out)
     wanted = recipes(given.model, out)
     for name in [name for name in given.only.split(",") if name] or list(wanted):
-        if given.table or ((out / f"{name}.json").is_file() and not given.only):
-            continue
-        content = wanted[name]
-        assert isinstance(content, dict)
-        found = compare(name, *write_recipe(name, content, out), out)
-        (out / f"{name}.json").write_text(json.dumps(found, indent=1))
-    results = {
-        name: json.loads((out / f"{name}.json").read_text())
-        for name in wanted
-        if (out / f"{name}.json").is_file()
-    }
-    print(table(results))
+        result = out / f"{name}.json"
+        if given.table != result.is_file() and not given.only:
+            continue  # the table needs a finished run; a run is not repeated
+        recipe = write_recipe(name, wanted[name], out)
+        if given.table:
+            before = json.loads(result.read_text())["planned_before_s"]
+        else:
+            before = execute(name, *recipe, out)
+        result.write_text(json.dumps(compare(name, *recipe, out, before), indent=1))
+    made = [name for name in wanted if (out / f"{name}.json").is_file()]
+    print(table({name: json.loads((out / f"{name}.json").read_text()) for name in made}))
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ SECTIONS = {
 EXTENSIONS = {
     "r1kit.train.rl_loop": ("RLConfig", "Algorithm"),
     "r1kit.runtime": ("RuntimeConfig",),
-    "r1kit.stages.stage": ("StagePlan",),
+    "r1kit.stages.stage": ("StagePlan", "SamplingPhase", "TrainingPhase"),
     "r1kit.train.learner": ("LearnerConfig",),
     "r1kit.train.objectives": ("Objective", "Predictions"),
     "r1kit.runs.execute": ("Summary",),

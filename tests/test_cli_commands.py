@@ -2,13 +2,10 @@
 
 import io
 import json
-import re
 import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
-import recipe_fakes
 import torch
 import yaml
 from figure_fakes import PROTOCOL, evaluation, model_figures, scores
@@ -17,26 +14,12 @@ from rich.console import Console
 from r1kit.commands import doctor
 from r1kit.commands.chat import Speaker, converse
 from r1kit.commands.export import export_model
-from r1kit.commands.plan import (
-    Size,
-    Speed,
-    StageCost,
-    as_table,
-    measure_speed,
-    plan_recipe,
-    probe_speed,
-)
 from r1kit.config import ConfigError
 from r1kit.figures import write
 from r1kit.model.config import ModelConfig
 from r1kit.model.decoder import LanguageModel
 from r1kit.model.huggingface import save_pretrained
-from r1kit.recipe.layers import read_layers
-from r1kit.recipe.recipe import build
 from r1kit.records import find_model, mark_outputs, stage_folder
-from r1kit.runs.execute import run
-from r1kit.runtime import RUNTIMES
-from r1kit.stages.stage import StagePlan
 from r1kit.tokenizer import Tokenizer
 from r1kit.types import Sampling
 
@@ -145,83 +128,6 @@ def test_the_card_names_a_prediction_layer_that_was_not_trained_with_the_rest(
     mark(run_dir / "stages/made")
     card = (export_model(run_dir, "made", tmp_path / "given") / "README.md").read_text()
     assert ("without its multi-token-prediction layer" in card) == stale
-
-
-class Planned(recipe_fakes.Write):
-    def plan(self):
-        own = {"parameters": 1e6, "active_parameters": 5e5} if self.name == "base" else {}
-        return StagePlan(tokens=2e6, sampled_tokens=1e6, steps=10, **own)
-
-
-def test_plan_estimates_what_has_not_run_and_reports_what_has(tmp_path, monkeypatch):
-    monkeypatch.setitem(RUNTIMES, "local", "recipe_fakes:FakeRuntime")
-    monkeypatch.setitem(sys.modules, "r1kit.report", recipe_fakes.report)
-    file = tmp_path / "tiny.yaml"
-    file.write_text(
-        "name: tiny\nstages:\n  - {stage: write, name: base}\n  - {stage: write, name: zero, init: "
-        "'@base/data.jsonl'}\n"
-    )
-    recipe = build(read_layers(file, [f"out={tmp_path}/run"]), {"write": Planned})
-    base, zero = plan_recipe(recipe, lambda size: Speed(trained=1e6, sampled=1e5))
-    assert zero.parameters == 1e6 and zero.active_parameters == 5e5 and zero.memory_mb == 16
-    assert zero.basis == "estimate" and zero.seconds == pytest.approx(2e6 / 1e6 + 1e6 / 1e5)
-    run(recipe, console=Console(file=io.StringIO()))
-    base, _ = plan_recipe(recipe, lambda size: Speed(trained=1e6, sampled=1e5))
-    record = stage_folder(recipe.run_dir, "base").finished()
-    assert base.basis == "measured" and base.seconds == record.seconds
-    table = as_table([base, zero])
-    assert (
-        "  ~" not in table.splitlines()[1] and "  ~" in table.splitlines()[2] and "factor of three" in table
-    )
-
-
-def test_the_table_of_a_plan_keeps_its_columns_apart_on_eighty_columns():
-    large = StageCost(
-        "rejection_sampling", 6.71e11, 3.76e10, 1.48e13, 1.38e11, 234_567, 10_736_422, 1.1e14, "estimate"
-    )
-    small = StageCost("sft", 1.49e6, 8.28e5, None, 538_000, None, 24.2, 107.4, "measured")
-    unknown = StageCost("x", None, None, None, None, None, None, None, "unknown")
-    header, *rows = as_table([large, small, unknown]).splitlines()[:4]
-    assert header.split() == ["stage", "model", "active", "trained", "sampled", "steps", "memory", "time"]
-    cells = [re.split(r"  +", row) for row in rows]
-    assert cells[0] == [
-        "rejection_sampling",
-        "671B",
-        "37.6B",
-        "14.8T",
-        "138B",
-        "235k",
-        "10.7 TB",
-        "~3.5M years",
-    ]
-    assert cells[1] == ["sft", "1.49M", "828k", "-", "538k", "-", "24 MB", "107 s"]
-    assert cells[2] == ["x", *"-------"]
-    assert max(map(len, as_table([large, small, unknown]).splitlines())) <= 80
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (2.04, "2.0 s"),
-        (119, "119 s"),
-        (401, "6.7 min"),
-        (7300, "2.0 h"),
-        (3e5, "3.5 days"),
-        (4.2e8, "13 years"),
-    ],
-)
-def test_a_plan_gives_a_time_in_one_unit(seconds, text):
-    plan = StageCost("one", None, None, None, None, None, None, seconds, "measured")
-    assert as_table([plan]).splitlines()[1].endswith(f"  {text}")
-
-
-def test_speed_of_a_small_shape_is_tried_out_and_of_a_large_one_counted():
-    shape = ModelConfig.preset("mini", vocab_size=300, layers=1)
-    tried = measure_speed(Size(1e5, 1e5, shape), processes=1)
-    assert 10 < tried.sampled < 1e7 and 10 < tried.trained < 1e7
-    counted = measure_speed(Size(6.71e11, 3.7e10), processes=1)
-    assert counted.sampled == pytest.approx(3 * counted.trained) and counted.trained < 1e3
-    assert 1e7 < probe_speed(0.05, 128) < 1e15
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 # within one.
 LAYERS = {
     8: ("__main__", "commands"),
-    7: ("runs", "report", "recipe"),
+    7: ("planning", "runs", "report", "recipe"),
     6: ("stages",),
     5: ("runtime",),
     4: ("train",),

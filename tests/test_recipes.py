@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 
 from r1kit.chat import R1_ZERO_TEMPLATE
 from r1kit.commands.cli import app
-from r1kit.commands.plan import Speed, StageCost, plan_recipe
 from r1kit.config import R1kitError
+from r1kit.planning.plan import StageCost, plan_recipe
 from r1kit.recipe.recipe import Recipe, load
 from r1kit.tasks import Dataset
 from r1kit.tokenizer import Tokenizer
@@ -41,9 +41,9 @@ def r1kit(*words: str) -> str:
 
 @cache
 def planned(file: Path) -> tuple[Recipe, dict[str, StageCost]]:
-    """A recipe and its plan on a machine of some speed."""
+    """A recipe and its plan on no machine: sizes and tokens."""
     recipe = load(file)
-    return recipe, {plan.name: plan for plan in plan_recipe(recipe, lambda size: Speed(1e3, 1e3))}
+    return recipe, {plan.name: plan for plan in plan_recipe(recipe, None)}
 
 
 @pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)

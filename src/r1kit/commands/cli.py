@@ -225,22 +225,45 @@ def plan(
     out: Out = None,
     trust: Trust = False,
     as_json: AsJson = False,
+    gpu: Annotated[
+        str | None, typer.Option("--gpu", metavar="KIND:N", help="Plan for GPUs, such as h100:8.")
+    ] = None,
+    utilisation: Annotated[
+        float | None,
+        typer.Option(min=0.01, max=1.0, help="Share of the GPUs' data sheet speed that is reached."),
+    ] = None,
+    price: Annotated[
+        float | None, typer.Option(min=0.0, help="Price of an hour of one GPU, or of this machine.")
+    ] = None,
+    length: Annotated[
+        float, typer.Option(min=0.01, max=1.0, help="Mean length of completions as a share of max_tokens.")
+    ] = 0.5,
+    prompt: Annotated[int, typer.Option("--prompt-tokens", min=0, help="Tokens of a prompt.")] = 128,
+    former: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="A former run, whose mean lengths are expected.")
+    ] = None,
+    solve: Annotated[
+        str | None,
+        typer.Option(metavar="KEY", help="The largest max_tokens, lora (rank) or batch that fits."),
+    ] = None,
 ) -> None:
-    """Estimate what each stage will cost: parameters, tokens, steps, memory, time. Then check every file that
-    the recipe names."""
-    from r1kit.commands.plan import as_table, plan_recipe
+    """Estimate what each stage will cost: parameters, tokens, memory, time, price. Then check every file that
+    the recipe names. Exit code 3: it does not fit into the memory."""
+    from r1kit.commands.plan import DOES_NOT_FIT, Question, answer
     from r1kit.recipe.inputs import check_inputs
     from r1kit.recipe.layers import read_layers
     from r1kit.recipe.recipe import build
     from r1kit.user_code import imports
 
+    question = Question(gpu, utilisation, price, length, prompt, former, solve, as_json)
     layers = read_layers(recipe, normalize_overrides(overrides or [], out))
     with imports(trust):
         checked = build(layers)
-        plans = plan_recipe(checked)
-        print(json.dumps([entry.as_dict() for entry in plans], indent=2) if as_json else as_table(plans))
+        plans, fits = answer(checked, question)
         for line in () if as_json else _not_imported(checked):
             print(line)
+        if not fits:
+            raise typer.Exit(DOES_NOT_FIT)
         remaining = [entry.name for entry in plans if entry.basis != "measured"]
         check_inputs(checked, layers, remaining, machine=False)  # the plan may be for another machine
 

@@ -1,225 +1,170 @@
-"""What a recipe will cost, before anything starts: parameters, tokens, steps, memory, time.
+"""The table of ``r1kit plan``: what each stage will cost, before anything starts (planning/)."""
 
-A stage that has run in this folder with this configuration is reported as measured. The cost of any other
-stage is an estimate. A model of at most ``PROBED_PARAMETERS`` is timed on this machine with one training
-batch and one round of sampling. For a larger model, training counts 6 floating-point operations per active
-parameter and token and sampling 2 (Kaplan et al. 2020, section 2.1), at ``EFFICIENCY`` times the speed of a
-matrix product here. Completions are assumed to have their maximal length; optimizer, data, checking and
-evaluation are not counted. Expect a factor of three either way. Memory is weights, gradients and two AdamW
-moments in float32, 16 bytes per parameter, without activations.
+import json
+import shutil
+import sys
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
 
-``Stage.plan()`` returns what a stage will do (stages/stage.py: StagePlan). A stage that makes no new model
-has the size of the first stage it reads."""
-
-import functools
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
-
-import numpy as np
-import torch
-
-from r1kit.engine.native import NativeEngine
-from r1kit.model.config import ModelConfig
-from r1kit.model.decoder import LanguageModel, parameter_count
+from r1kit.planning import fit
+from r1kit.planning.machines import GPUs, Machine, ThisMachine
+from r1kit.planning.plan import Assumptions, StageCost, former_lengths, machine_of, plan_recipe
+from r1kit.planning.rates import fleet_of
 from r1kit.recipe.recipe import Recipe
-from r1kit.records import StageRecord, stage_folder
-from r1kit.runs.survey import survey
-from r1kit.stages.stage import StagePlan
-from r1kit.types import Sampling
+from r1kit.terminal import one_line, print_lines
 
-TRAIN_OPERATIONS, SAMPLE_OPERATIONS = 6, 2  # per active parameter and token (Kaplan et al. 2020)
-BYTES_PER_PARAMETER = 16  # weight, gradient and AdamW's two moments in float32
-EFFICIENCY = 0.3  # of the speed of a large matrix product: our estimate, typical of training
-PROBED_PARAMETERS = 3e7  # up to here a model is timed instead: it takes about a second
+DOES_NOT_FIT = 3  # the exit code
+_WIDE = 100  # columns from which the table also has the active parameters
+_LONGEST_TIME = 365 * 86400.0  # seconds; beyond that a number says nothing
 
 
 @dataclass(frozen=True, slots=True)
-class StageCost:
-    """One stage's cost; None where the stage does not say. ``basis`` says whether ``seconds`` are measured or
-    estimated."""
+class Question:
+    """The command's options, by their names."""
 
-    name: str
-    parameters: float | None
-    active_parameters: float | None
-    tokens: float | None
-    sampled_tokens: float | None
-    steps: float | None
-    memory_mb: float | None
-    seconds: float | None
-    basis: Literal["measured", "estimate", "unknown"]
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+    gpu: str | None = None
+    utilisation: float | None = None
+    price: float | None = None
+    length: float = 0.5
+    prompt: int = 128
+    former: Path | None = None
+    solve: str | None = None
+    as_json: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Size:
-    """A model's parameters; ``shape`` is None where only the numbers are known."""
-
-    parameters: float | None = None
-    active_parameters: float | None = None
-    shape: ModelConfig | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Speed:
-    """Tokens per second, trained and sampled."""
-
-    trained: float
-    sampled: float
-
-
-def plan_recipe(recipe: Recipe, measure: Callable[[Size], Speed] | None = None) -> list[StageCost]:
-    """Plan every stage. ``measure`` gives a model's speed (default: tried out here, a second or so for each
-    small shape)."""
-    measure = measure or functools.cache(
-        lambda size: measure_speed(size, recipe.runtime.resolved_processes())
-    )
-    sizes: dict[str, Size] = {}
-    plans = []
-    for standing in survey(recipe):
-        stage = standing.stage
-        planned = stage.plan()
-        sizes[stage.name] = size = _size(planned, [sizes[name] for name in stage.inputs()])
-        record = stage_folder(recipe.run_dir, stage.name).finished() if standing.state == "done" else None
-        plans.append(_plan_stage(stage.name, planned, size, record, measure))
-    return plans
+def answer(recipe: Recipe, question: Question) -> tuple[list[StageCost], bool]:
+    """Plan the recipe and print the plan; the plans, and whether all of it fits into the memory."""
+    lengths = former_lengths(question.former) if question.former else {}
+    assumed = Assumptions(question.length, question.prompt, lengths, question.price)
+    machine = machine_of(recipe, fleet_of(question.gpu, question.utilisation) if question.gpu else None)
+    key = fit.key_of(question.solve) if question.solve else None
+    plans = plan_recipe(recipe, machine, assumed)
+    if question.as_json:
+        print(json.dumps([plan.as_dict() for plan in plans], indent=2))
+    else:
+        width = shutil.get_terminal_size((80, 24)).columns
+        print_lines(as_table(plans, width, footer(plans, machine, assumed)).splitlines())
+    if machine is None:
+        return plans, True
+    if key is not None:
+        solved = fit.solve(recipe, machine, assumed, key)
+        print(solved, file=sys.stderr if question.as_json else sys.stdout)
+    misfits = fit.misfits(plans)
+    if misfits:
+        change = fit.fitting_change(recipe, machine, assumed)
+        print(f"r1kit: {one_line(fit.in_words(misfits, machine, change))}", file=sys.stderr)
+    return plans, not misfits
 
 
-def measure_speed(size: Size, processes: int) -> Speed:
-    """Tokens per second of a model here, with ``processes`` replicas of one thread each."""
-    if size.shape is None or (size.parameters or 0) > PROBED_PARAMETERS:
-        operations = probe_speed() * EFFICIENCY * processes
-        active = size.active_parameters or 1.0
-        return Speed(operations / (TRAIN_OPERATIONS * active), operations / (SAMPLE_OPERATIONS * active))
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        model = LanguageModel(size.shape, seed=0)
-        return Speed(processes * _training_speed(model), processes * _sampling_speed(model))
-    finally:
-        torch.set_num_threads(before)
-
-
-def _training_speed(model: LanguageModel, rows: int = 16, length: int = 128) -> float:
-    length = min(length, model.config.max_positions)
-    generator = torch.Generator().manual_seed(0)
-    tokens_BT = torch.randint(model.config.vocab_size, (rows, length), generator=generator)
-    return (
-        rows
-        * length
-        / _best_of_three(
-            lambda: torch.autograd.backward(model.logits(model(tokens_BT).hidden_BTD).logsumexp(-1).sum())
-        )
-    )
-
-
-def _sampling_speed(model: LanguageModel, rows: int = 128, length: int = 16) -> float:
-    engine = NativeEngine(model, [-1], precision="bfloat16")
-    sampling = Sampling(n=rows, max_tokens=length)
-    return rows * length / _best_of_three(lambda: engine.generate([np.zeros(8, dtype=np.int32)], sampling))
-
-
-def _best_of_three(work: Callable[[], object]) -> float:
-    """Seconds of the fastest of three calls; the first one pays for allocations."""
-    times = []
-    for _ in range(3):
-        began = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - began)
-    return min(times)
-
-
-def probe_speed(seconds: float = 0.3, width: int = 512) -> float:
-    """Floating-point operations per second of float32 matrix products here, measured for about
-    ``seconds``."""
-    matrix = torch.ones(width, width)
-    products, began = 0, time.perf_counter()
-    while (elapsed := time.perf_counter() - began) < seconds or products == 0:
-        matrix @ matrix
-        products += 1
-    return 2 * width**3 * products / elapsed
-
-
-def as_table(plans: Sequence[StageCost]) -> str:
-    """The plan as text, a line per stage, with the total and what the figures are. Columns are as wide as
-    their widest cell; with stage names of at most 18 letters a line has at most 80."""
-    header = ("stage", "model", "active", "trained", "sampled", "steps", "memory", "time")
-    rows = [header, *map(_cells, plans)]
+def as_table(plans: Sequence[StageCost], width: int = 80, footer: Sequence[str] = ()) -> str:
+    """The plan as text, a line per stage, with the total, and ``footer``. Columns are as wide as their
+    widest cell; with stage names of at most 18 letters a line has at most 80, or 100, columns."""
+    priced = any(plan.price is not None for plan in plans)
+    names = ["stage", "model", *(["active"] if width >= _WIDE else []), "trained", "sampled", "steps"]
+    names += ["memory", "time", *(["price"] if priced else [])]
+    if priced and width < _WIDE:
+        names.remove("steps")
+    rows = [tuple(names), *(tuple(_cell(plan, name) for name in names) for plan in plans)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
-        "  ".join(
-            [
-                f"{name:<{widths[0]}}",
-                *(f"{cell:>{width}}" for cell, width in zip(rest, widths[1:], strict=True)),
-            ]
-        )
-        for name, *rest in rows
+        "  ".join([f"{first:<{widths[0]}}", *(f"{c:>{w}}" for c, w in zip(rest, widths[1:], strict=True))])
+        for first, *rest in rows
     ]
-    total = sum(plan.seconds or 0.0 for plan in plans)
+    below = [*_totals(plans), *_legend(plans), *footer]
+    return "\n".join([*lines, *(part for line in below for part in _wrapped(line, width))])
+
+
+def _wrapped(line: str, width: int) -> list[str]:
+    return textwrap.wrap(line, width, subsequent_indent="    ", break_on_hyphens=False)
+
+
+def footer(plans: Sequence[StageCost], machine: Machine | None, assumed: Assumptions) -> list[str]:
+    """What the figures rest on: machine, lengths, the largest memory part by part, and what is missing."""
+    lines = []
+    if any(plan.phases for plan in plans):
+        lines += [_of_machine(machine), _of_lengths(assumed)] if machine is not None else []
+        lines += _largest_memory(plans)
+    reasons: dict[str, list[str]] = {}
+    for plan in plans:
+        for reason in plan.missing:
+            reasons.setdefault(reason, []).append(plan.name)
+    for reason, names in reasons.items():
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        lines.append(f"{names[0]}{more}: {reason}")
+    return lines
+
+
+def _of_machine(machine: Machine) -> str:
+    if isinstance(machine, GPUs):
+        fleet = machine.fleet
+        more = "; sharded over all of them (not in r1kit)" if fleet.count > 1 else ""
+        return (
+            f"{fleet.count} x {fleet.name} at {fleet.compute_share:.0%} of its operations and "
+            f"{fleet.bandwidth_share:.0%} of its bandwidth{more}"
+        )
+    processes = machine.processes if isinstance(machine, ThisMachine) else 1
+    return f"rates measured on this machine ({processes} processes); it has {_memory(machine.limit / 1e6)}"
+
+
+def _of_lengths(assumed: Assumptions) -> str:
+    if assumed.lengths:
+        return f"completions as long as in the former run; other stages {assumed.length:.0%} of max_tokens"
+    return f"completions of {assumed.length:.0%} of max_tokens after {assumed.prompt} tokens of prompt"
+
+
+def _largest_memory(plans: Sequence[StageCost]) -> list[str]:
+    """The parts of the largest phase's memory, largest first."""
+    phases = [(phase, plan.name) for plan in plans for phase in plan.phases]
+    phase, name = max(phases, key=lambda found: found[0].memory.total)
+    parts = {field.name: getattr(phase.memory, field.name) / 1e6 for field in fields(phase.memory)}
+    shown = sorted(((size, part) for part, size in parts.items() if size >= 1), reverse=True)
+    words = ", ".join(f"{part} {_memory(size)}" for size, part in shown)
+    return [f"most memory: {name}, {phase.kind}: {words}"]
+
+
+def _totals(plans: Sequence[StageCost]) -> list[str]:
+    known = [plan.seconds for plan in plans if plan.seconds is not None]
+    unknown = len(plans) - len(known)
+    if not known:
+        return [f"total unknown: none of the {len(plans)} stages has a time"]
     estimated = any(plan.basis == "estimate" for plan in plans)
-    unknown = sum(plan.seconds is None for plan in plans)
-    lines.append(
-        f"total {'~' if estimated else ''}{_time(total)}"
-        + (f", without the {unknown} stages that have no time" if unknown else "")
-    )
-    lines.append("model, active: parameters; trained, sampled: tokens.")
+    text = f"total {'~' if estimated else ''}{_time(sum(known))}"
+    hours = [plan.gpu_hours for plan in plans if plan.gpu_hours is not None]
+    if hours:
+        text += f", {_count(sum(hours))} GPU hours"
+    prices = [plan.price for plan in plans if plan.price is not None]
+    if prices:
+        text += f", price {_price(sum(prices))}"
+    return [text + (f", without the {unknown} stages that have no time" if unknown else "")]
+
+
+def _legend(plans: Sequence[StageCost]) -> list[str]:
+    lines = ["model: parameters; trained, sampled: tokens; memory: the peak (of each GPU)."]
     if any(plan.basis == "measured" for plan in plans):
         lines.append("Without ~ time and memory are those of the stage's own run.")
-    if estimated:
-        lines.append("~ is an estimate, which can be off by a factor of three; its memory leaves out")
-        lines.append("activations. See r1kit.commands.plan for what is counted.")
-    return "\n".join(lines)
+    if any(plan.basis == "estimate" for plan in plans):
+        lines.append("~ is an estimate (docs/plan.md: what is counted, and how far off it was).")
+    return lines
 
 
-def _cells(plan: StageCost) -> tuple[str, ...]:
-    """A stage's line of the table."""
-    time_of = "-" if plan.seconds is None else _time(plan.seconds)
-    counts = (plan.parameters, plan.active_parameters, plan.tokens, plan.sampled_tokens, plan.steps)
-    memory = "-" if plan.memory_mb is None else _memory(plan.memory_mb)
-    return plan.name, *map(_count, counts), memory, ("~" if plan.basis == "estimate" else "") + time_of
-
-
-def _size(planned: StagePlan, inputs: Sequence[Size]) -> Size:
-    if planned.parameters is not None:
-        return Size(planned.parameters, planned.active_parameters or planned.parameters)
-    known = next((size for size in inputs if size.parameters is not None), Size())
-    if planned.model is None:
-        return known
-    vocabulary = planned.vocabulary or (known.shape.vocab_size if known.shape else 0)
-    keys = {key: value for key, value in planned.model.items() if key != "preset"}
-    preset = str(planned.model.get("preset", "mini"))
-    config = ModelConfig.preset(preset, **{"vocab_size": vocabulary, **keys})
-    count = parameter_count(config)
-    return Size(float(count.total), float(count.active), config)
-
-
-def _plan_stage(
-    name: str,
-    planned: StagePlan,
-    size: Size,
-    record: StageRecord | None,
-    measure: Callable[[Size], Speed],
-) -> StageCost:
-    trained, sampled = planned.tokens, planned.sampled_tokens
-    seconds = None if record is None else record.seconds
-    if seconds is None and size.parameters is not None and (trained or sampled):
-        speed = measure(size)
-        seconds = (trained or 0.0) / speed.trained + (sampled or 0.0) / speed.sampled
-    memory = None if size.parameters is None else size.parameters * BYTES_PER_PARAMETER / 1e6
-    return StageCost(
-        name=name,
-        parameters=size.parameters,
-        active_parameters=size.active_parameters,
-        tokens=trained,
-        sampled_tokens=sampled,
-        steps=planned.steps,
-        memory_mb=memory if record is None else record.peak_rss_mb,
-        seconds=seconds,
-        basis="measured" if record is not None else "estimate" if seconds is not None else "unknown",
-    )
+def _cell(plan: StageCost, name: str) -> str:
+    if name == "stage":
+        return plan.name
+    if name == "memory":
+        mark = "!" if plan.fits is False else ""
+        return "-" if plan.memory_mb is None else mark + _memory(plan.memory_mb)
+    if name == "time":
+        found = "-" if plan.seconds is None else _time(plan.seconds)
+        return ("~" if plan.basis == "estimate" else "") + found
+    if name == "price":
+        return "-" if plan.price is None else _price(plan.price)
+    counted = {
+        "model": plan.parameters, "active": plan.active_parameters, "trained": plan.tokens,
+        "sampled": plan.sampled_tokens, "steps": plan.steps,
+    }  # fmt: skip
+    return _count(counted[name])
 
 
 def _count(number: float | None) -> str:
@@ -231,6 +176,10 @@ def _count(number: float | None) -> str:
     return f"{number:.0f}"
 
 
+def _price(amount: float) -> str:
+    return f"{amount:.2f}" if amount < 100 else _count(float(f"{amount:.3g}"))
+
+
 def _memory(megabytes: float) -> str:
     for unit, size in (("TB", 1e6), ("GB", 1e3)):
         if megabytes >= size:
@@ -240,7 +189,9 @@ def _memory(megabytes: float) -> str:
 
 def _time(seconds: float) -> str:
     """A span of time in one unit and two digits, since an estimate has no more."""
-    for unit, size in (("years", 365 * 86400), ("days", 86400), ("h", 3600), ("min", 60)):
+    if seconds > _LONGEST_TIME:
+        return "> 1 year"
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * size:
             number = float(f"{seconds / size:.2g}")
             return f"{f'{number:.1f}' if number < 10 else _count(number)} {unit}"

@@ -156,7 +156,7 @@ class AlignmentRL(Stage):
         report(ctx, steps_without_preference=first, steps_with_preference=self.grpo.steps - first)
 
     def plan(self) -> StagePlan:
-        return plan_of(self.grpo)
+        return plan_of(self.grpo, self.init, self.learner)
 
     def examine(self, ctx: Context) -> Preflight:
         """The pre-flight alone, with the problems and weights of the first step."""

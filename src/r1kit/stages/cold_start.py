@@ -28,8 +28,8 @@ from r1kit.stages.held_out_watch import WatchConfig
 from r1kit.stages.models import PromptStyle, fits, prompt_style_of
 from r1kit.stages.recipe_names import RequiredTasks, log_tasks
 from r1kit.stages.sampling import Endpoint, ask_endpoint, correct, harvest, train_problems
-from r1kit.stages.sft import finetune_on
-from r1kit.stages.stage import Context, Stage, StagePlan
+from r1kit.stages.sft import finetune_on, tuning_phase
+from r1kit.stages.stage import Context, SamplingPhase, Stage, StagePlan
 from r1kit.tasks import load_tasks
 from r1kit.tasks.documents import write_summary
 from r1kit.tasks.task import Task
@@ -107,7 +107,20 @@ class ColdStart(Stage):
         )
 
     def plan(self) -> StagePlan:
-        return StagePlan(sampled_tokens=float(self.problems * self.samples * self.max_tokens))
+        completions = float(self.problems * self.samples)
+        sources = len(self.rollouts_from) or 1
+        rows = (self.rows + self.solutions) / (1 - self.general_share if self.general else 1)
+        sampling = tuple(
+            SamplingPhase(completions / sources, self.max_tokens, source, self.samples)
+            for source in self.rollouts_from
+        )
+        tuning = tuning_phase(self.init, self.learner, self.training, (), rows, self.max_tokens)
+        return StagePlan(
+            sampled_tokens=completions * self.max_tokens,
+            phases=(*sampling, tuning),
+            rows=rows,
+            row_tokens=self.max_tokens,
+        )
 
     def _harvest(self, ctx: Context, source: str, tasks: Tasks) -> list[Rollout]:
         """Correct rollouts of the source model, at most one per problem."""

@@ -28,8 +28,8 @@ from r1kit.stages.recipe_names import TaskSpec, log_tasks
 from r1kit.stages.results import finish
 from r1kit.stages.rl import held_out_watch, together, training_problems
 from r1kit.stages.sampling import correct, harvest, train_problems
-from r1kit.stages.sft import finetune_on
-from r1kit.stages.stage import Context, Stage, StagePlan
+from r1kit.stages.sft import finetune_on, tuning_phase
+from r1kit.stages.stage import Context, Phase, SamplingPhase, Stage, StagePlan, TrainingPhase
 from r1kit.tasks import load_tasks
 from r1kit.tasks.task import Task
 from r1kit.train import checkpoint, distillation
@@ -114,7 +114,30 @@ class Distill(Stage):
         )
 
     def plan(self) -> StagePlan:
-        return StagePlan(sampled_tokens=float(self.problems * self.samples * self.max_tokens))
+        completions = float(self.problems * self.samples)
+        tuning = tuning_phase(self.student, self.learner, self.training, (), completions, self.max_tokens)
+        return StagePlan(
+            sampled_tokens=completions * self.max_tokens,
+            phases=(
+                SamplingPhase(completions, self.max_tokens, self.teacher, self.samples),
+                tuning,
+                *self._on_policy_phases(),
+            ),
+            rows=completions,
+            row_tokens=self.max_tokens,
+        )
+
+    def _on_policy_phases(self) -> tuple[Phase, ...]:
+        config = self.on_policy
+        if config is None:
+            return ()
+        completions = float(config.steps * config.problems * config.group)
+        at_once = float(config.problems * config.group)
+        training = TrainingPhase(
+            self.learner, self.student, updates=float(config.steps), rows=completions,
+            row_tokens=config.max_tokens, passes=1.0, frozen=1, saves=config.steps / config.save_every,
+        )  # fmt: skip
+        return SamplingPhase(completions, config.max_tokens, group=config.group, at_once=at_once), training
 
     def _answers(self, ctx: Context) -> list[tuple[Prompt, str]]:
         """The teacher's texts that the student learns from, (prompt, response) each, which are also written

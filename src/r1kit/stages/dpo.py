@@ -15,7 +15,7 @@ from r1kit.seeds import derive_seed
 from r1kit.stages.models import PromptStyle
 from r1kit.stages.results import finish
 from r1kit.stages.sft import training_row
-from r1kit.stages.stage import Context, Stage, file_errors
+from r1kit.stages.stage import Context, Stage, StagePlan, TrainingPhase, file_errors
 from r1kit.train import dpo
 from r1kit.train.dpo import DPOConfig, RowPair
 from r1kit.train.learner import LearnerConfig
@@ -40,6 +40,12 @@ class DPO(Stage):
     def input_errors(self) -> Iterator[InputError]:
         for key, file in (("pairs", self.pairs), ("held_out", self.held_out)):
             yield from file_errors((key,), file, ("prompt", "chosen", "rejected"))
+
+    def plan(self) -> StagePlan:
+        phase = TrainingPhase(
+            self.learner, self.init, data=(self.pairs,), epochs=float(self.dpo.epochs), passes=2.0, frozen=1
+        )
+        return StagePlan(phases=(phase,))
 
     def run(self, ctx: Context) -> None:
         model = ctx.model(self.init)

@@ -24,8 +24,8 @@ from r1kit.stages.model_figures import Groups, summarise, summarise_general
 from r1kit.stages.models import PromptStyle, prompt_style_of
 from r1kit.stages.recipe_names import RewardSpec, TaskSpec, log_tasks
 from r1kit.stages.sampling import sample
-from r1kit.stages.stage import Context, Stage
-from r1kit.tasks import load_tasks
+from r1kit.stages.stage import Context, SamplingPhase, Stage, StagePlan
+from r1kit.tasks import REASONING, load_tasks
 from r1kit.tasks.habits import Habits, load_habits
 from r1kit.tasks.task import Task
 from r1kit.types import Problem, Rollout, Sampling
@@ -113,6 +113,21 @@ class Evaluate(Stage):
                 if name not in self.models:
                     raise ValueError(f"{key}: no model {name!r} in models: {suggest(name, self.models)}")
         return self
+
+    def plan(self) -> StagePlan:
+        tasks = sum(len(REASONING) if name == "reasoning" else 1 for name in self.tasks)
+        problems = float(self.problems * max(1, tasks))
+        phases = tuple(
+            SamplingPhase(
+                problems * (self.n + (self.direct_n if name in self.direct else 0)),
+                self.max_tokens,
+                model,
+                self.n,
+            )
+            for name, model in self.models.items()
+        )
+        sampled = sum(phase.completions * phase.max_tokens for phase in phases)
+        return StagePlan(sampled_tokens=sampled, phases=phases)
 
     def run(self, ctx: Context) -> None:
         """Measure every model and write the Evaluation to report.json."""

@@ -25,7 +25,7 @@ from r1kit.seeds import derive_seed
 from r1kit.stages.kept import is_kept, keep
 from r1kit.stages.recipe_names import TaskSpec, log_tasks
 from r1kit.stages.results import finish
-from r1kit.stages.stage import Context, Stage, StagePlan, file_errors
+from r1kit.stages.stage import Context, Stage, StagePlan, TrainingPhase, file_errors
 from r1kit.tasks import load_tasks
 from r1kit.tasks.documents import Layout
 from r1kit.tokenizer import Tokenizer
@@ -117,11 +117,20 @@ class Pretrain(Stage):
         finish(ctx, learner, facts=last | {"steps": steps, "tokens": steps * self.training.batch_tokens})
 
     def plan(self) -> StagePlan:
+        steps = float(max(1, self.tokens // self.training.batch_tokens))
+        phase = TrainingPhase(
+            self.learner,
+            updates=steps,
+            tokens=float(self.tokens),
+            batch_tokens=self.training.batch_tokens,
+            saves=steps / self.training.save_every,
+        )
         return StagePlan(
-            steps=float(max(1, self.tokens // self.training.batch_tokens)),
+            steps=steps,
             tokens=float(self.tokens),
             model=self.model,
             vocabulary=self.tokenizer if isinstance(self.tokenizer, int) else None,
+            phases=(phase,),
         )
 
     def _shape(self, vocab_size: int) -> ModelConfig:

@@ -77,4 +77,4 @@ class R1Zero(Stage):
         )
 
     def plan(self) -> StagePlan:
-        return plan_of(self.algorithm)
+        return plan_of(self.algorithm, self.init, self.learner, critics=int(self.ppo is not None))

@@ -21,7 +21,7 @@ from r1kit.stages.models import PromptStyle, fits, longest_prompt, sampling_styl
 from r1kit.stages.recipe_names import RequiredTasks, log_tasks
 from r1kit.stages.results import report
 from r1kit.stages.sampling import correct, harvest, train_problems
-from r1kit.stages.stage import Context, Stage, StagePlan
+from r1kit.stages.stage import Context, SamplingPhase, Stage, StagePlan
 from r1kit.tasks import load_tasks
 from r1kit.types import Rollout, Sampling
 
@@ -80,7 +80,14 @@ class RejectionSampling(Stage):
         report(ctx, **counts, general=len(written) - len(kept), unreadable=dict(unreadable))
 
     def plan(self) -> StagePlan:
-        return StagePlan(sampled_tokens=float(self.problems * self.samples * self.max_tokens))
+        completions = float(self.problems * self.samples)
+        kept = self.problems * min(self.keep, self.samples)
+        return StagePlan(
+            sampled_tokens=completions * self.max_tokens,
+            phases=(SamplingPhase(completions, self.max_tokens, self.init, self.samples),),
+            rows=kept / (1 - self.general_share) if self.general else float(kept),
+            row_tokens=self.max_tokens,
+        )
 
     def _readable(self, group: list[Rollout], unreadable: Counter[str]) -> list[Rollout]:
         """Different texts whose thinking a person can read, in the prompt's language; the others are counted

@@ -24,7 +24,7 @@ from r1kit.stages.models import PromptStyle
 from r1kit.stages.recipe_names import TaskSpec, log_tasks
 from r1kit.stages.results import report
 from r1kit.stages.sampling import sample
-from r1kit.stages.stage import Context, Stage
+from r1kit.stages.stage import Context, Stage, StagePlan, TrainingPhase
 from r1kit.tasks import load_tasks
 from r1kit.train.learner import LearnerConfig, LearnerProtocol, Metrics
 from r1kit.train.optimizers import OptimizerConfig
@@ -101,6 +101,20 @@ class RewardModels(Stage):
         for key, source in (("preferences", self.preferences), ("safety", self.safety)):
             if source is not None:
                 yield from (((key, *path), error) for path, error in source.input_errors())
+
+    def plan(self) -> StagePlan:
+        files = [source.file for source in (self.preferences, self.safety) if source is not None]
+        known = self.max_pairs is not None and not any(files)
+        phase = TrainingPhase(
+            self.learner,
+            self.init,
+            rows=2.0 * (self.max_pairs or 0) if known else None,
+            row_tokens=self.max_tokens,
+            data=tuple(file for file in files if file),
+            epochs=float(self.epochs),
+            passes=1.0,
+        )
+        return StagePlan(phases=(phase,))
 
     def run(self, ctx: Context) -> None:
         chat = self.talk.chat(ctx.model(self.init))

@@ -18,7 +18,7 @@ from r1kit.stages.models import PromptStyle, fits, longest_prompt
 from r1kit.stages.preflight import examine, report
 from r1kit.stages.recipe_names import log_tasks
 from r1kit.stages.results import finish
-from r1kit.stages.stage import Context, StagePlan
+from r1kit.stages.stage import Context, SamplingPhase, StagePlan, TrainingPhase
 from r1kit.tasks.task import Task
 from r1kit.train import checkpoint, rl_loop
 from r1kit.train.learner import LearnerConfig, LearnerProtocol, Metrics
@@ -81,11 +81,32 @@ def one_algorithm(data: Any) -> Any:
     return data if given in ([], ["grpo"]) else {**data, "grpo": None}
 
 
-def plan_of(config: RLConfig) -> StagePlan:
-    """The plan of an RL training, with every completion at its maximal length."""
-    sampled = float(config.steps * config.problems * config.group * config.max_tokens)
+def plan_of(config: RLConfig, init: str, learner: LearnerConfig, critics: int = 0) -> StagePlan:
+    """The plan of an RL training from ``init``, with every completion at its maximal length. A phase's
+    questions are split among its updates, so every sampled token is trained on once."""
+    completions = float(config.steps * config.problems * config.group)
+    tokens, at_once = (
+        completions * config.max_tokens,
+        config.updates_per_rollout * config.problems * config.group,
+    )
     return StagePlan(
-        steps=float(config.steps), sampled_tokens=sampled, tokens=sampled * config.updates_per_rollout
+        steps=float(config.steps),
+        sampled_tokens=tokens,
+        tokens=tokens,
+        phases=(
+            SamplingPhase(completions, config.max_tokens, group=config.group, at_once=float(at_once)),
+            TrainingPhase(
+                learner,
+                init,
+                updates=float(config.steps),
+                rows=completions,
+                row_tokens=config.max_tokens,
+                passes=float(config.needs_reference + critics),
+                frozen=int(config.needs_reference) + int(config.needs_lagged),
+                critics=critics,
+                saves=config.steps / (config.updates_per_rollout * config.save_every),
+            ),
+        ),
     )
 
 

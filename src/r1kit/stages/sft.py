@@ -21,7 +21,7 @@ from r1kit.seeds import derive_seed
 from r1kit.stages.held_out_watch import HeldOutWatch, WatchConfig
 from r1kit.stages.models import PromptStyle
 from r1kit.stages.results import finish
-from r1kit.stages.stage import Context, Stage
+from r1kit.stages.stage import Context, Stage, StagePlan, TrainingPhase
 from r1kit.tasks.task import Task
 from r1kit.train.learner import LearnerConfig, LearnerProtocol, Metrics
 from r1kit.train.supervised import SupervisedConfig, finetune, finetune_batches, response_row
@@ -82,6 +82,25 @@ class SFT(Stage):
             self.watch,
             allow_empty=self.allow_empty,
         )
+
+    def plan(self) -> StagePlan:
+        return StagePlan(phases=(tuning_phase(self.init, self.learner, self.training, tuple(self.data)),))
+
+
+def tuning_phase(
+    init: str,
+    learner: LearnerConfig,
+    training: SupervisedConfig,
+    data: tuple[str, ...] = (),
+    rows: float | None = None,
+    row_tokens: int | None = None,
+) -> TrainingPhase:
+    """The fine-tuning of ``init`` on ``rows`` rows of at most ``row_tokens`` tokens, or on the files
+    ``data``."""
+    return TrainingPhase(
+        learner, init, rows=rows, row_tokens=row_tokens, data=data, epochs=training.epochs,
+        batch_tokens=training.batch_tokens,
+    )  # fmt: skip
 
 
 def finetune_on(

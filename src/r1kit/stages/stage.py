@@ -18,6 +18,7 @@ from r1kit.jsonl import BadRows, column, first_error
 from r1kit.log import Log
 from r1kit.model.sources import resolve_model
 from r1kit.runtime import Runtime
+from r1kit.train.learner import LearnerConfig
 from r1kit.user_code import Shape
 
 
@@ -69,13 +70,56 @@ class Context:
 
 
 @dataclass(frozen=True, slots=True)
+class SamplingPhase:
+    """Completions that a stage samples, ``completions`` in all and ``at_once`` in one call (None: all), of at
+    most ``max_tokens`` tokens each, ``group`` of them for every prompt.
+
+    ``model`` is a reference or a folder, "" the model that the stage trains, whose weights the engine
+    shares."""
+
+    completions: float
+    max_tokens: int
+    model: str = ""
+    group: int = 1
+    at_once: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingPhase:
+    """Updates of the model ``model`` (a reference or a folder) by a ``learner``.
+
+    ``updates`` and ``tokens`` in all. Where ``tokens`` is None, ``rows`` rows with at most ``row_tokens``
+    trained tokens are read ``epochs`` times, or those of the files ``data``, in updates of ``batch_tokens``.
+    ``passes``: forward passes without gradient over each token. ``frozen`` models that do not learn and
+    ``critics`` that do are held besides. ``saves``: how often a training state is written."""
+
+    learner: LearnerConfig
+    model: str = ""
+    updates: float | None = None
+    tokens: float | None = None
+    rows: float | None = None
+    row_tokens: int | None = None
+    data: tuple[str, ...] = ()
+    epochs: float = 1.0
+    batch_tokens: int | None = None
+    passes: float = 0.0
+    frozen: int = 0
+    critics: int = 0
+    saves: float = 0.0
+
+
+Phase = SamplingPhase | TrainingPhase
+
+
+@dataclass(frozen=True, slots=True)
 class StagePlan:
     """The most that a stage will do; None where it is not known.
 
     ``tokens`` are those that it trains on. Its model is that of the first stage it reads, unless it makes
     one: of the shape ``model`` ({preset: name, key: value ...}) and a ``vocabulary`` of so many tokens (None:
     that of the first stage it reads), or of so many ``parameters``, of which ``active_parameters`` take part
-    in each token."""
+    in each token. ``phases`` say what it does one after another, in detail; ``rows`` of at most
+    ``row_tokens`` tokens are the data it makes."""
 
     steps: float | None = None
     tokens: float | None = None
@@ -84,6 +128,9 @@ class StagePlan:
     vocabulary: int | None = None
     parameters: float | None = None
     active_parameters: float | None = None
+    phases: tuple[Phase, ...] = ()
+    rows: float | None = None
+    row_tokens: int | None = None
 
 
 class Stage(Config):

@@ -1,0 +1,239 @@
+"""What a phase takes on a machine, in seconds and bytes: processes of this machine, or GPUs of a table.
+
+On this machine the processes are replicas: each holds everything, and they share rows and prompts. On several
+GPUs the plan assumes what r1kit itself does not do yet: training state sharded over all of them, a row's
+activations split over the 8 of a node, as many copies of the engine as fit, and each phase alone in memory,
+with what the other needs moved out.
+
+A call to the engine lasts until its longest completion has ended, which is taken to be ``max_tokens`` long.
+With R rows for one engine, B rows at most at once, and a mean length m, it takes
+max(max_tokens, R m / B + (max_tokens - m)) steps, with R m / steps rows on average."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from r1kit.planning.learners import BFLOAT16, FLOAT32, LearnerFacts
+from r1kit.planning.memory import (
+    Memory,
+    activations,
+    head_bytes,
+    held_by_frozen,
+    held_by_learner,
+    trained_parameters,
+    while_learning,
+    while_sampling,
+)
+from r1kit.planning.operations import (
+    bytes_per_step,
+    cache_numbers,
+    decoding_operations,
+    forward_operations,
+    training_operations,
+)
+from r1kit.planning.rates import Fleet, Rates, measured_rates
+from r1kit.planning.shapes import Shape
+
+# What a process holds besides tensors, as nano's record shows it: Python, torch and r1kit in the main process
+# and in a helper; and what it keeps of every stage before.
+PROGRAM, HELPER, KEPT_OF_STAGE = 330e6, 280e6, 20e6
+# oneDNN's compiled products, one for every shape: at most 1024 of half a megabyte (runtime/local.py), which a
+# training reaches after some 32 batches of different widths.
+PRODUCTS, WIDTHS = 512e6, 32
+# What a stage costs besides products, in seconds, as nano's record shows it: to load, hash and save; an
+# engine of its own with its tasks and checks; and a new tokenizer with the corpus it is trained on.
+STAGE_SECONDS, ENGINE_SECONDS, TOKENIZER_SECONDS = 0.4, 0.5, 8.0
+NODE = 8  # GPUs that share a row's activations
+ENGINE_SHARE = 0.9  # of a GPU's memory that an engine uses
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """Completions of a phase: ``completions`` in ``calls`` calls, of ``mean`` tokens and at most ``longest``,
+    after prompts of ``prompt`` tokens that ``group`` share. ``held``: the learner whose weights are sampled
+    from is in memory too."""
+
+    completions: float
+    calls: float
+    mean: float
+    longest: float
+    prompt: float
+    group: int
+    held: bool
+
+    @property
+    def tokens(self) -> float:
+        return self.completions * self.mean
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """Updates of a phase: ``tokens`` in all of ``updates``, in rows of ``length`` and at most ``longest``
+    tokens."""
+
+    tokens: float
+    updates: float
+    length: float
+    longest: float
+    passes: float
+    frozen: int
+    critics: int
+    saves: float
+
+
+class Machine(Protocol):
+    """Where a recipe would run. ``devices`` of ``limit`` bytes each; ``gpus`` is 0 on a CPU."""
+
+    @property
+    def limit(self) -> float: ...
+
+    @property
+    def gpus(self) -> int: ...
+
+    def sampling(self, shape: Shape, facts: LearnerFacts | None, work: Sampled) -> tuple[float, Memory]: ...
+
+    def learning(
+        self, shape: Shape, facts: LearnerFacts, work: Learned, sampled: Memory
+    ) -> tuple[float, Memory]: ...
+
+
+def decoding_steps(rows: float, at_once: float, mean: float, longest: float) -> float:
+    """How many steps a call lasts: see on top."""
+    return max(longest, rows * mean / at_once + (longest - mean))
+
+
+@dataclass(frozen=True, slots=True)
+class ThisMachine:
+    """``processes`` replicas of ``threads`` threads. ``rates``: given instead of measured, for tests."""
+
+    processes: int
+    limit: float
+    threads: int = 1
+    batch_rows: int = 512
+    engine_precision: str = "bfloat16"
+    rates: Rates | None = None
+
+    @property
+    def gpus(self) -> int:
+        return 0
+
+    def _rates(self, shape: Shape, facts: LearnerFacts | None) -> Rates:
+        facts = facts or LearnerFacts(context=1, lines=1)
+        return self.rates or measured_rates(shape, facts, self.processes, self.threads, self.engine_precision)
+
+    def _program(self, batches: float = 0.0) -> Memory:
+        products = PRODUCTS * self.processes * min(1.0, batches / WIDTHS)
+        return Memory(program=PROGRAM + HELPER * (self.processes - 1) + products)
+
+    def sampling(self, shape: Shape, facts: LearnerFacts | None, work: Sampled) -> tuple[float, Memory]:
+        rates = self._rates(shape, facts)
+        rows = max(1.0, work.completions / work.calls / self.processes)
+        steps = decoding_steps(rows, self.batch_rows, work.mean, work.longest)
+        seconds = work.calls * steps * rates.step(rows * work.mean / steps)
+        seconds += work.completions / work.group * work.prompt * rates.read / self.processes
+        number = FLOAT32 if self.engine_precision == "float32" else BFLOAT16
+        live = min(rows, self.batch_rows)
+        needs = while_sampling(shape, live, work.mean + work.prompt / work.group, number)
+        if not work.held:
+            needs += Memory(weights=FLOAT32 * shape.parameters)
+            seconds += ENGINE_SECONDS
+        return seconds, needs.times(self.processes) + self._program()
+
+    def learning(
+        self, shape: Shape, facts: LearnerFacts, work: Learned, sampled: Memory
+    ) -> tuple[float, Memory]:
+        """``sampled``: what an engine on the same weights holds meanwhile."""
+        rates = self._rates(shape, facts)
+        share = trained_parameters(shape, facts) / shape.parameters
+        seconds = work.updates * rates.update * share * (1 + work.critics)
+        per_token = rates.trained * (1 + work.critics) + rates.read * (
+            work.passes + (1 if facts.checkpointing else 0)
+        )
+        seconds += work.tokens / self.processes * per_token
+        state = shape.parameters * facts.weights + trained_parameters(shape, facts) * 2 * facts.moment
+        seconds += (work.saves + 1) * state / rates.disk
+        positions = self._positions(facts, work)
+        needs = held_by_learner(shape, facts, work.critics) + held_by_frozen(shape, facts, work.frozen)
+        needs += while_learning(shape, facts, positions, self.processes)
+        needs += Memory(copies=sampled.copies / self.processes)
+        batches = max(work.updates, work.tokens / self.processes / positions)
+        return seconds, needs.times(self.processes) + self._program(batches)
+
+    def _positions(self, facts: LearnerFacts, work: Learned) -> float:
+        """Positions of a micro-batch: as many as an update has for a process, at most what the learner
+        takes."""
+        own = work.tokens / max(1.0, work.updates) / self.processes
+        return min(float(facts.context * facts.lines), max(own, work.longest))
+
+
+@dataclass(frozen=True, slots=True)
+class GPUs:
+    """GPUs at shares of their data sheet's speed. ``batch_rows``: the most rows of one engine (None: as many
+    as fit)."""
+
+    fleet: Fleet
+    batch_rows: int | None = None
+
+    @property
+    def limit(self) -> float:
+        return self.fleet.gpu.memory
+
+    @property
+    def gpus(self) -> int:
+        return self.fleet.count
+
+    def engine_size(self, shape: Shape) -> int:
+        """How many GPUs hold one engine: the fewest, in whole nodes above one, whose memory is at most 70 %
+        weights."""
+        sizes: tuple[int, ...] = (1, 2, 4, *range(NODE, self.fleet.count + 1, NODE))
+        for size in sizes:
+            if BFLOAT16 * shape.parameters <= 0.7 * size * self.limit:
+                return min(size, self.fleet.count)
+        return self.fleet.count
+
+    def sampling(self, shape: Shape, facts: LearnerFacts | None, work: Sampled) -> tuple[float, Memory]:
+        size = self.engine_size(shape)
+        engines = max(1, self.fleet.count // size)
+        positions = work.prompt + work.mean
+        free = ENGINE_SHARE * size * self.limit - BFLOAT16 * shape.parameters
+        fitting = max(1.0, free / (BFLOAT16 * cache_numbers(shape, positions)))
+        fitting = min(fitting, self.batch_rows or fitting)
+        rows = max(1.0, work.completions / work.calls / engines)
+        steps = decoding_steps(rows, fitting, work.mean, work.longest)
+        live = max(1.0, rows * work.mean / steps)
+        seconds = work.calls * steps * self._step(shape, live, work.prompt + work.mean / 2, size)
+        prompts = work.completions / work.group * work.prompt
+        seconds += forward_operations(shape, prompts, work.prompt) / self._operations(self.fleet.count)
+        held = min(rows, fitting)
+        return seconds, while_sampling(shape, held, positions, BFLOAT16).times(1 / size)
+
+    def _step(self, shape: Shape, rows: float, seen: float, size: int) -> float:
+        read = bytes_per_step(shape, rows, seen, BFLOAT16)
+        computed = decoding_operations(shape, rows, seen)
+        bandwidth = size * self.fleet.gpu.bandwidth * self.fleet.bandwidth_share
+        return max(read / bandwidth, computed / self._operations(size))
+
+    def _operations(self, gpus: int) -> float:
+        """Operations per second of so many GPUs."""
+        return gpus * self.fleet.gpu.operations * self.fleet.compute_share
+
+    def learning(
+        self, shape: Shape, facts: LearnerFacts, work: Learned, sampled: Memory
+    ) -> tuple[float, Memory]:
+        operations = (1 + work.critics) * training_operations(
+            shape, work.tokens, work.length, facts.checkpointing
+        ) + work.passes * forward_operations(shape, work.tokens, work.length)
+        count = self.fleet.count
+        held = held_by_learner(shape, facts, work.critics) + held_by_frozen(shape, facts, work.frozen)
+        trained = trained_parameters(shape, facts)
+        own = work.tokens / max(1.0, work.updates) / max(1, count // NODE)
+        positions = min(float(facts.context * facts.lines), max(own, work.longest))
+        needs = Memory(
+            gradients=facts.gradients * trained / count,
+            copies=BFLOAT16 * shape.parameters / count,
+            sync=facts.gradients * trained if count == 1 else 0.0,
+            activations=activations(shape, facts, positions) / min(NODE, count),
+            logits=head_bytes(shape, facts, positions / min(NODE, count)),
+        )
+        if count == 1:
+            needs += Memory(copies=sampled.copies)
+        return operations / self._operations(count), held.times(1 / count) + needs

@@ -1,0 +1,409 @@
+"""A recipe's stages on a machine: memory, tokens, operations, time and price of each phase.
+
+A stage that has run in this folder with this configuration is reported as measured. ``Stage.plan()`` says
+what any other stage does (stages/stage.py: StagePlan), at most; ``Assumptions`` say how long completions are
+expected to be. What is not known is named, and not guessed."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from r1kit.config import ConfigError
+from r1kit.planning.learners import LearnerFacts, facts_of
+from r1kit.planning.machines import (
+    KEPT_OF_STAGE,
+    STAGE_SECONDS,
+    TOKENIZER_SECONDS,
+    GPUs,
+    Learned,
+    Machine,
+    Sampled,
+    ThisMachine,
+)
+from r1kit.planning.memory import Memory
+from r1kit.planning.operations import (
+    decoding_operations,
+    forward_operations,
+    training_operations,
+)
+from r1kit.planning.rates import Fleet, fleet_here, machine_bytes
+from r1kit.planning.shapes import Shape, shape_of_keys, shape_of_name
+from r1kit.recipe.recipe import Recipe
+from r1kit.records import stage_folder
+from r1kit.runs.survey import survey
+from r1kit.stages.stage import Phase, SamplingPhase, Stage, StagePlan, TrainingPhase
+
+CHARACTERS = 3.5  # of a text for one token, about what English text has with 50,000 tokens
+_ROWS_READ = 2000  # of a data file; the others are taken to be like them
+Kind = Literal["sampling", "learning"]
+Basis = Literal["measured", "estimate", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Assumptions:
+    """``length``: a completion's mean length as a share of max_tokens; ``lengths``: its mean in tokens, by
+    stage, of a former run. ``prompt``: tokens of a prompt. ``price``: of an hour of one GPU, or of this
+    machine."""
+
+    length: float = 0.5
+    prompt: int = 128
+    lengths: Mapping[str, float] = field(default_factory=dict)
+    price: float | None = None
+
+    def mean(self, stage: str, most: float) -> float:
+        return min(most, self.lengths.get(stage, self.length * most))
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseCost:
+    """One phase's cost. ``memory`` is in bytes: of this machine, or of each GPU."""
+
+    kind: Kind
+    model: str
+    tokens: float
+    operations: float
+    seconds: float
+    memory: Memory
+
+
+@dataclass(frozen=True, slots=True)
+class StageCost:
+    """One stage's cost; None where it is not known, and then ``missing`` says what to name. ``basis`` says
+    whether ``seconds`` are measured or estimated. ``fits``: whether the memory is there."""
+
+    name: str
+    parameters: float | None
+    active_parameters: float | None
+    tokens: float | None
+    sampled_tokens: float | None
+    steps: float | None
+    memory_mb: float | None
+    seconds: float | None
+    basis: Basis
+    operations: float | None = None
+    gpu_hours: float | None = None
+    price: float | None = None
+    fits: bool | None = None
+    phases: tuple[PhaseCost, ...] = ()
+    missing: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Overrides:
+    """Other values than the recipe's, to find out what fits (fit.py)."""
+
+    max_tokens: int | None = None
+    lines: int | None = None
+    rank: int | None = None
+    checkpointing: bool | None = None
+    weights: float | None = None
+    moment: float | None = None
+
+    def facts(self, facts: LearnerFacts) -> LearnerFacts:
+        found = {**asdict(facts)}
+        for name in ("lines", "rank", "checkpointing", "weights", "moment"):
+            value = getattr(self, name)
+            found[name] = found[name] if value is None else value
+        if self.max_tokens is not None:
+            found["context"] = min(found["context"], max(256, 2 * self.max_tokens))
+        return LearnerFacts(**found)
+
+    def longest(self, most: float) -> float:
+        return most if self.max_tokens is None else min(most, float(self.max_tokens))
+
+
+def machine_of(recipe: Recipe, fleet: Fleet | None) -> Machine | None:
+    """The GPUs that are named, else this machine with the recipe's processes, or its GPU where the recipe
+    asks for one; None where there is none that the table knows."""
+    runtime = recipe.runtime
+    on_gpu = str(getattr(runtime, "device", "cpu")) != "cpu"
+    fleet = fleet or (fleet_here() if on_gpu else None)
+    if (
+        fleet is not None
+    ):  # r1kit's own engine runs on one GPU; for more an engine without its limit is assumed
+        return GPUs(fleet, getattr(runtime, "batch_rows", None) if fleet.count == 1 else None)
+    if on_gpu:
+        return None
+    return ThisMachine(
+        runtime.resolved_processes(), machine_bytes(), getattr(runtime, "threads", 1),
+        getattr(runtime, "batch_rows", 512), getattr(runtime, "engine_precision", "bfloat16"),
+    )  # fmt: skip
+
+
+def plan_recipe(
+    recipe: Recipe,
+    machine: Machine | None,
+    assumed: Assumptions = Assumptions(),
+    overrides: Overrides = Overrides(),
+) -> list[StageCost]:
+    """Plan every stage on ``machine`` (None: sizes and tokens only)."""
+    planner = _Planner(recipe, machine, assumed, overrides)
+    found: list[StageCost] = []
+    kept = 0.0  # MB: a process keeps the memory that a stage has freed (runtime/local.py: keep_memory)
+    for standing in survey(recipe):
+        cost = planner.stage(standing.stage, done=standing.state == "done")
+        if machine is not None and not machine.gpus and cost.basis == "estimate" and cost.memory_mb:
+            kept = max(kept, cost.memory_mb)
+            memory = kept + len(found) * _kept_of_stage(machine)
+            cost = replace(cost, memory_mb=memory, fits=memory * 1e6 <= machine.limit)
+        found.append(cost)
+    return found
+
+
+def _kept_of_stage(machine: Machine) -> float:
+    """MB that the machine's processes keep of a finished stage."""
+    processes = machine.processes if isinstance(machine, ThisMachine) else 1
+    return KEPT_OF_STAGE * processes / 1e6
+
+
+def _tokens(phases: Sequence[PhaseCost], kind: Kind, otherwise: float | None) -> float | None:
+    return sum(phase.tokens for phase in phases if phase.kind == kind) or otherwise
+
+
+class _Planner:
+    """Plans one stage after another; a stage's model and data may be those of one before."""
+
+    def __init__(
+        self, recipe: Recipe, machine: Machine | None, assumed: Assumptions, overrides: Overrides
+    ) -> None:
+        self.recipe, self.machine, self.assumed, self.overrides = recipe, machine, assumed, overrides
+        self.plans: dict[str, StagePlan] = {}
+        self.shapes: dict[str, Shape | None] = {}
+        self.sizes: dict[str, tuple[float | None, float | None]] = {}
+        self.named: dict[str, tuple[Shape | None, str]] = {}
+
+    def stage(self, stage: Stage, done: bool) -> StageCost:
+        planned = stage.plan()
+        missing: list[str] = []
+        self.plans[stage.name] = planned
+        shape = self.shapes[stage.name] = self._own_shape(stage, planned, missing)
+        self.sizes[stage.name] = size = self._size(stage, planned, shape)
+        record = stage_folder(self.recipe.run_dir, stage.name).finished() if done else None
+        phases = [] if record is not None else self._phases(stage, planned, shape, missing)
+        cost = StageCost(
+            stage.name, size[0], size[1], _tokens(phases, "learning", planned.tokens),
+            _tokens(phases, "sampling", planned.sampled_tokens), planned.steps, None, None, "unknown",
+        )  # fmt: skip
+        if record is not None:
+            peak, seconds = record.peak_rss_mb, record.seconds
+            return replace(cost, memory_mb=peak, seconds=seconds, basis="measured", fits=True)
+        complete = bool(phases) and len(phases) == len(planned.phases)
+        besides = STAGE_SECONDS + (TOKENIZER_SECONDS if planned.vocabulary else 0.0)
+        cost = replace(cost, missing=tuple(dict.fromkeys(missing)))
+        return self._cost(cost, phases, besides if complete else None)
+
+    def _cost(self, cost: StageCost, phases: Sequence[PhaseCost], besides: float | None) -> StageCost:
+        """The cost of a stage's phases; ``besides``: further seconds on a CPU, None where phases are
+        missing."""
+        machine = self.machine
+        if machine is None or not phases:
+            return cost
+        memory = max(phase.memory.total for phase in phases)
+        seconds = None
+        if besides is not None:
+            seconds = sum(phase.seconds for phase in phases) + (0.0 if machine.gpus else besides)
+        hours = None if seconds is None else seconds / 3600 * max(1, machine.gpus)
+        price = self.assumed.price
+        return replace(
+            cost,
+            memory_mb=memory / 1e6,
+            seconds=seconds,
+            basis="unknown" if seconds is None else "estimate",
+            operations=sum(phase.operations for phase in phases),
+            gpu_hours=hours if machine.gpus else None,
+            price=None if price is None or hours is None else hours * price,
+            fits=memory <= machine.limit,
+            phases=tuple(phases),
+        )
+
+    def _size(
+        self, stage: Stage, planned: StagePlan, shape: Shape | None
+    ) -> tuple[float | None, float | None]:
+        if planned.parameters is not None:
+            return planned.parameters, planned.active_parameters or planned.parameters
+        if shape is not None:
+            counted = shape.parameters
+            if shape.config is not None and shape.config.mtp_depth:
+                counted = shape.parameters - _prediction_layer(shape)
+            return counted, shape.active
+        known = (self.sizes[name] for name in stage.inputs() if name in self.sizes)
+        return next((size for size in known if size[0] is not None), (None, None))
+
+    def _own_shape(self, stage: Stage, planned: StagePlan, missing: list[str]) -> Shape | None:
+        if planned.model is not None:
+            known = (self.shapes.get(name) for name in stage.inputs())
+            vocabulary = next((shape.vocabulary for shape in known if shape is not None), None)
+            return shape_of_keys(planned.model, planned.vocabulary or vocabulary)
+        names = [phase.model for phase in reversed(planned.phases) if phase.model]
+        names += [f"@{name}" for name in stage.inputs()]
+        return self._shape(names[0], missing) if names else None
+
+    def _shape(self, name: str, missing: list[str]) -> Shape | None:
+        """The numbers of the model that a reference or a text names."""
+        if name.startswith("@"):
+            return self.shapes.get(name[1:].partition("/")[0])
+        if name not in self.named:
+            self.named[name] = shape_of_name(name)
+        shape, remark = self.named[name]
+        if remark:
+            missing.append(remark)
+        return shape
+
+    def _phases(
+        self, stage: Stage, planned: StagePlan, own: Shape | None, missing: list[str]
+    ) -> list[PhaseCost]:
+        if not planned.phases:
+            missing.append(f"how it works: {type(stage).__name__}.plan() gives no phases")
+            return []
+        if self.machine is None:
+            missing.append("a GPU: the recipe's runtime.device is not cpu; name one, as in --gpu h100:1")
+            return []
+        found: list[PhaseCost] = []
+        learner = next((facts_of(p.learner) for p in planned.phases if isinstance(p, TrainingPhase)), None)
+        facts = None if learner is None else self.overrides.facts(learner)
+        engine = Memory()
+        for phase in planned.phases:
+            shape = self._shape(phase.model, missing) if phase.model else own
+            if shape is None:
+                continue
+            cost = self._phase(stage.name, phase, shape, facts, engine, missing)
+            if cost is None:
+                continue
+            found.append(cost)
+            engine = cost.memory if isinstance(phase, SamplingPhase) and not phase.model else Memory()
+        return found
+
+    def _phase(
+        self, stage: str, phase: Phase, shape: Shape, facts: LearnerFacts | None, engine: Memory,
+        missing: list[str],
+    ) -> PhaseCost | None:  # fmt: skip
+        assert self.machine is not None
+        try:
+            if isinstance(phase, SamplingPhase):
+                work = self._sampled(stage, phase)
+                seconds, memory = self.machine.sampling(shape, facts, work)
+                operations = decoding_operations(shape, work.tokens, work.prompt + work.mean / 2)
+                return PhaseCost("sampling", phase.model, work.tokens, operations, seconds, memory)
+            learned = self._learned(stage, phase, missing)
+            if learned is None or facts is None:
+                return None
+            seconds, memory = self.machine.learning(shape, facts, learned, engine)
+        except ConfigError as error:
+            missing.append(str(error))
+            return None
+        operations = training_operations(shape, learned.tokens, learned.length, facts.checkpointing)
+        operations += learned.passes * forward_operations(shape, learned.tokens, learned.length)
+        return PhaseCost("learning", phase.model, learned.tokens, operations, seconds, memory)
+
+    def _sampled(self, stage: str, phase: SamplingPhase) -> Sampled:
+        longest = self.overrides.longest(float(phase.max_tokens))
+        calls = phase.completions / phase.at_once if phase.at_once else 1.0
+        return Sampled(
+            phase.completions, max(1.0, calls), self.assumed.mean(stage, longest), longest,
+            float(self.assumed.prompt), phase.group, held=not phase.model,
+        )  # fmt: skip
+
+    def _learned(self, stage: str, phase: TrainingPhase, missing: list[str]) -> Learned | None:
+        context = float(phase.learner.context)
+        tokens, length, longest = phase.tokens, context, context
+        rows = phase.rows
+        if tokens is None and rows is not None:
+            longest = self.overrides.longest(float(phase.row_tokens or context))
+            length = self.assumed.mean(stage, longest)
+            tokens = rows * (length + self.assumed.prompt / self._group(stage)) * phase.epochs
+        elif tokens is None:
+            counted = self._data(phase, missing)
+            if counted is None:
+                return None
+            rows, length = counted
+            tokens, longest = rows * length * phase.epochs, min(context, 2 * length)
+        updates = phase.updates or max(1.0, tokens / (phase.batch_tokens or tokens))
+        return Learned(
+            tokens, updates, length, min(context, longest + self.assumed.prompt), phase.passes, phase.frozen,
+            phase.critics, phase.saves,
+        )  # fmt: skip
+
+    def _group(self, stage: str) -> int:
+        """How many rows share a prompt while learning."""
+        sampled = (p for p in self.plans[stage].phases if isinstance(p, SamplingPhase) and not p.model)
+        return next((phase.group for phase in sampled), 1)
+
+    def _data(self, phase: TrainingPhase, missing: list[str]) -> tuple[float, float] | None:
+        """(Rows, mean tokens of a row) of a phase's files."""
+        rows, tokens = 0.0, 0.0
+        if not phase.data:
+            missing.append(
+                "how many rows it trains on, which only the run shows (max_pairs or a file says it)"
+            )
+            return None
+        for name in phase.data:
+            if name.startswith("@"):
+                source = name[1:].partition("/")[0]
+                planned = self.plans.get(source, StagePlan())
+                if planned.rows is None or planned.row_tokens is None:
+                    missing.append(f"the rows of {name}, which only the run shows")
+                    return None
+                mean = self.assumed.mean(source, planned.row_tokens) + self.assumed.prompt
+                rows, tokens = rows + planned.rows, tokens + planned.rows * mean
+                continue
+            counted = count_rows(Path(name).expanduser())
+            if counted is None:
+                missing.append(f"{name}, which is not there")
+                return None
+            rows, tokens = rows + counted[0], tokens + counted[0] * counted[1]
+        return rows, tokens / max(1.0, rows)
+
+
+def _prediction_layer(shape: Shape) -> float:
+    """Parameters of multi-token prediction, which config.json's users leave out when they count."""
+    assert shape.config is not None
+    without = shape_of_keys({"preset": "mini", **_plain(shape.config), "mtp_depth": 0}, None)
+    return shape.parameters - without.parameters
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    return dict(config.model_dump())
+
+
+def count_rows(file: Path) -> tuple[float, float] | None:
+    """(Rows, mean tokens of a row) of a JSONL file, from its first rows and its size; None without it."""
+    try:
+        size, read, texts = file.stat().st_size, 0, []
+        with file.open("rb") as lines:
+            for line, _ in zip(lines, range(_ROWS_READ), strict=False):
+                read += len(line)
+                texts.append(_characters(line))
+    except OSError:
+        return None
+    if not texts:
+        return 0.0, 1.0
+    return size / max(1, read) * len(texts), max(1.0, sum(texts) / len(texts) / CHARACTERS)
+
+
+def _characters(line: bytes) -> int:
+    """How many characters the texts of a row have."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return len(line)
+    texts = row.values() if isinstance(row, dict) else [row]
+    return sum(len(text) if isinstance(text, str) else len(json.dumps(text)) for text in texts)
+
+
+def former_lengths(run: Path) -> dict[str, float]:
+    """The mean length of completions of every stage of a former run, from its metrics.jsonl. Raises
+    ConfigError."""
+    sums: dict[str, list[float]] = {}
+    try:
+        for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            if isinstance(row.get("completions/mean_length"), int | float):
+                sums.setdefault(str(row.get("stage")), []).append(float(row["completions/mean_length"]))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--former {run}: no metrics of a run can be read there ({error})") from None
+    return {stage: sum(lengths) / len(lengths) for stage, lengths in sums.items()}

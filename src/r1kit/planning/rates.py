@@ -1,0 +1,329 @@
+"""How fast a machine is: this one, measured in about twenty seconds and remembered, or GPUs of a table.
+
+The measurement trains and samples a network of random weights with the model's own widths: all layers where
+it has at most ``PROBED`` parameters, else as many as that, and the times of the others are added in
+proportion to operations. Each of the run's processes measures at the same time, because they share the
+memory's bandwidth. Results are kept in rates.json in r1kit's cache, under a hash of processor, versions,
+r1kit's own code and everything that was measured."""
+
+import functools
+import itertools
+import json
+import multiprocessing
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil  # type: ignore[import-untyped]
+import torch
+
+from r1kit.config import ConfigError, suggest
+from r1kit.engine.native import NativeEngine
+from r1kit.files import hash_file, hash_text, write_whole
+from r1kit.model.config import ModelConfig
+from r1kit.model.decoder import LanguageModel
+from r1kit.model.kernel_cache import cache_folder, make_folder
+from r1kit.planning.learners import LearnerFacts
+from r1kit.planning.operations import forward_operations
+from r1kit.planning.shapes import Shape, shape_of
+from r1kit.runtime.local import keep_memory
+from r1kit.train.learner import Learner, LearnerConfig
+from r1kit.train.objectives import CrossEntropy
+from r1kit.train.supervised import text_row, weighted
+from r1kit.types import Sampling
+
+PROBED = 1.5e8  # the most parameters of a network that is measured
+PROBED_ROWS = (1, 16, 64)  # rows that are decoded at once
+_OPERATIONS = 3e11  # of the longest measured update
+_LONGEST = 256  # tokens of a measured row
+_DECODED = 16  # tokens sampled in each measurement
+_DISK_BYTES = 1 << 26
+_FEWEST_LAYERS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Seconds of one process: ``update`` for each update (clipping, summing, the optimizer's step),
+    ``trained`` and ``read`` for each token in a forward and backward, or a forward pass, ``steps`` for one
+    decoding step of so many rows; ``disk``: bytes per second that reach the disk, hashed."""
+
+    update: float
+    trained: float
+    read: float
+    steps: tuple[tuple[int, float], ...]
+    disk: float
+
+    def step(self, rows: float) -> float:
+        """Seconds of a decoding step of ``rows`` rows: a straight line between what was measured, and on from
+        the last two."""
+        points = self.steps
+        for (low, early), (high, late) in itertools.pairwise(points):
+            if rows <= high or high == points[-1][0]:
+                slope = (late - early) / (high - low)
+                return max(early, 1e-9) if rows <= low else early + slope * (rows - low)
+        return points[-1][1]
+
+
+@dataclass(frozen=True, slots=True)
+class GPU:
+    """A kind of GPU by its data sheet: bytes of memory, dense bfloat16 operations and memory bytes per
+    second."""
+
+    memory: float
+    operations: float
+    bandwidth: float
+    source: str
+
+
+# Dense bfloat16 tensor operations (half of what a data sheet gives with sparsity), and memory bandwidth.
+GPUS = {
+    "h100": GPU(80e9, 989e12, 3.35e12, "NVIDIA H100 data sheet, SXM"),
+    "h800": GPU(80e9, 989e12, 3.35e12, "as H100 SXM; its NVLink is slower, which is not counted"),
+    "h200": GPU(141e9, 989e12, 4.8e12, "NVIDIA H200 data sheet, SXM"),
+    "b200": GPU(180e9, 2250e12, 7.7e12, "NVIDIA DGX B200 data sheet, an eighth"),
+    "a100": GPU(80e9, 312e12, 2.039e12, "NVIDIA A100 data sheet, 80 GB SXM"),
+    "a100-40": GPU(40e9, 312e12, 1.555e12, "NVIDIA A100 data sheet, 40 GB SXM"),
+    "l40s": GPU(48e9, 362e12, 0.864e12, "NVIDIA L40S data sheet"),
+    "l4": GPU(24e9, 121e12, 0.3e12, "NVIDIA L4 data sheet"),
+    "4090": GPU(24e9, 165e12, 1.008e12, "NVIDIA Ada architecture paper, float32 sums"),
+    "3090": GPU(24e9, 71e12, 0.936e12, "NVIDIA Ampere GA102 paper, float32 sums"),
+    "mi300x": GPU(192e9, 1307e12, 5.3e12, "AMD Instinct MI300X data sheet"),
+}
+# Shares of a data sheet's speed. DeepSeek-V3's pretraining, 14.8T tokens in 2.664M H800 hours (its report,
+# table 1), is 35 % of bfloat16's peak by the same count of operations. Decoding is limited by memory; engines
+# reach about half to three quarters of the bandwidth.
+COMPUTE_SHARE, BANDWIDTH_SHARE = 0.35, 0.6
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """``count`` GPUs of one kind, with the shares of their data sheet's speed that are reached."""
+
+    name: str
+    gpu: GPU
+    count: int
+    compute_share: float = COMPUTE_SHARE
+    bandwidth_share: float = BANDWIDTH_SHARE
+
+
+def fleet_of(text: str, utilisation: float | None = None) -> Fleet:
+    """The GPUs that ``--gpu`` names: ``h100`` or ``h100:8``. ``utilisation`` replaces both shares."""
+    kind, _, count = text.lower().partition(":")
+    if kind not in GPUS:
+        raise ConfigError(f"--gpu {text}: no GPU {kind!r} in the table: {suggest(kind, GPUS)}")
+    if not (count or "1").isdigit() or int(count or "1") < 1:
+        raise ConfigError(f"--gpu {text}: write a number of GPUs after the colon, as in {kind}:8")
+    shares = {} if utilisation is None else {"compute_share": utilisation, "bandwidth_share": utilisation}
+    return Fleet(kind, GPUS[kind], int(count or "1"), **shares)
+
+
+def fleet_here() -> Fleet | None:
+    """This machine's own GPU, where the table knows it by its name."""
+    if not torch.cuda.is_available():
+        return None
+    words = torch.cuda.get_device_name().lower().replace("-", " ").split()
+    kind = next((kind for kind in GPUS if kind in words), None)
+    return None if kind is None else Fleet(kind, GPUS[kind], 1)
+
+
+def machine_bytes() -> float:
+    """Bytes of memory that this machine, or the control group that this process is in, has."""
+    limits = [float(psutil.virtual_memory().total)]
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            limits.append(float(Path(file).read_text(encoding="utf-8")))
+        except (OSError, ValueError):  # no such group, or "max"
+            continue
+    return min(limits)
+
+
+def measured_rates(
+    shape: Shape, facts: LearnerFacts, processes: int, threads: int, engine_precision: str
+) -> Rates:
+    """The rates of each of ``processes`` processes on this machine, from the cache where it has them."""
+    probed = _probed(shape)
+    asked = {
+        "machine": [_processor(), os.cpu_count(), torch.__version__, _code()],
+        "shape": probed.model_dump(mode="json"),
+        "learner": [facts.precision, facts.head, facts.checkpointing],
+        "run": [processes, threads, engine_precision],
+    }
+    key, cache = hash_text(json.dumps(asked, sort_keys=True)), _Cache.at()
+    found = cache.get(key)
+    if found is None:
+        work = (probed, facts.precision, facts.head, threads, engine_precision)
+        found = _slowest(_measure_everywhere(work, processes))
+        cache.put(key, found)
+    return _scaled(found, shape, shape_of(probed))
+
+
+def _probed(shape: Shape) -> ModelConfig:
+    """The network to measure: the model's own widths, and as many layers as ``PROBED`` parameters allow."""
+    config = shape.config or ModelConfig(
+        family="llama", vocab_size=shape.vocabulary, width=shape.width, layers=shape.layers,
+        heads=shape.heads, kv_heads=shape.kv_heads, head_dim=shape.key, ffn_width=shape.hidden,
+    )  # fmt: skip
+    config = config.model_copy(update={"max_positions": max(config.max_positions, 2 * _LONGEST)})
+    if shape.parameters <= PROBED:
+        return config
+    table = config.vocab_size * config.width
+    layer = (shape.parameters - (1 if config.tie_embeddings else 2) * table) / config.layers
+    layers = max(_FEWEST_LAYERS, min(config.layers, int((PROBED - 2 * table) // layer)))
+    fewer = {"layers": layers, "dense_layers": min(config.dense_layers, 1), "mtp_depth": 0}
+    if layers * layer > 4 * PROBED:
+        raise ConfigError(
+            f"a model of {shape.parameters / 1e9:.0f}B parameters is too wide to be measured here; "
+            "name GPUs to plan for: --gpu h100:8"
+        )
+    return config.model_copy(update=fewer)
+
+
+def _scaled(rates: Rates, shape: Shape, probed: Shape) -> Rates:
+    """The rates of the whole model from those of fewer layers, by operations."""
+    factor = forward_operations(shape, 1.0, _LONGEST) / forward_operations(probed, 1.0, _LONGEST)
+    if factor == 1.0:
+        return rates
+    return replace(
+        rates,
+        update=rates.update * shape.parameters / probed.parameters,
+        trained=rates.trained * factor,
+        read=rates.read * factor,
+        steps=tuple((rows, seconds * factor) for rows, seconds in rates.steps),
+    )
+
+
+def _slowest(found: Sequence[Rates]) -> Rates:
+    """Every time is the longest of all processes: they wait for one another."""
+    return Rates(
+        max(rates.update for rates in found),
+        max(rates.trained for rates in found),
+        max(rates.read for rates in found),
+        tuple(max(points) for points in zip(*(rates.steps for rates in found), strict=True)),
+        min(rates.disk for rates in found),
+    )
+
+
+def _measure_everywhere(work: tuple[Any, ...], processes: int) -> list[Rates]:
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        return pool.starmap(measure, [work] * processes, chunksize=1)
+
+
+def measure(config: ModelConfig, precision: str, head: str, threads: int, engine_precision: str) -> Rates:
+    """Measure this process with a network of random weights."""
+    keep_memory()
+    torch.set_num_threads(threads)
+    model = LanguageModel(config, seed=0)
+    operations = 3 * forward_operations(shape_of(config), 1.0, _LONGEST)
+    rows = max(2, min(16, int(_OPERATIONS / operations / _LONGEST)))
+    learner = Learner(
+        model,
+        LearnerConfig.parse(
+            {"context": _LONGEST, "lines": 16, "precision": precision, "head": head}, "the measurement"
+        ),
+    )
+    few, many, trained = _two_updates(learner, config.vocab_size, rows)
+    read = _seconds(lambda: learner.logprobs(trained)) / (len(trained) * _LONGEST)
+    each = max((many - few) / ((rows - rows // 2) * _LONGEST), read)
+    precise: Any = engine_precision
+    engine = NativeEngine(model, [-1], precision=precise, batch_rows=max(PROBED_ROWS))
+    return Rates(
+        max(0.0, many - each * rows * _LONGEST), each, read,
+        tuple((count, _step_seconds(engine, count)) for count in PROBED_ROWS), _disk_rate(),
+    )  # fmt: skip
+
+
+def _two_updates(learner: Learner, vocabulary: int, rows: int) -> tuple[float, float, list[Any]]:
+    """Seconds of an update on half of the rows and on all; the first update pays for allocations."""
+    draw = np.random.default_rng(0)
+    made = [text_row(draw.integers(0, vocabulary, _LONGEST).astype(np.int32)) for _ in range(rows)]
+    half = weighted(made[: rows // 2])
+    learner.update(half, CrossEntropy(), 0.0)
+    few = _seconds(lambda: learner.update(half, CrossEntropy(), 0.0))
+    learner.update(weighted(made), CrossEntropy(), 0.0)
+    return few, _seconds(lambda: learner.update(weighted(made), CrossEntropy(), 0.0)), made
+
+
+def _step_seconds(engine: NativeEngine, rows: int) -> float:
+    prompt, most = [np.zeros(8, dtype=np.int32)], Sampling(n=rows, max_tokens=_DECODED)
+    engine.generate(prompt, Sampling(n=rows, max_tokens=2))
+    return _seconds(lambda: engine.generate(prompt, most)) / _DECODED
+
+
+def _disk_rate() -> float:
+    content = os.urandom(_DISK_BYTES)
+    with tempfile.NamedTemporaryFile() as file:
+        began = time.perf_counter()
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+        hash_text(content.hex()[:_DISK_BYTES])
+        return _DISK_BYTES / (time.perf_counter() - began)
+
+
+def _seconds(work: Any) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+@functools.cache
+def _code() -> str:
+    """One hash for the code whose speed is measured."""
+    package = Path(__file__).parents[1]
+    files = (file for part in ("engine", "model", "train") for file in (package / part).rglob("*"))
+    source = sorted(file for file in files if file.suffix in (".py", ".cpp", ".h"))
+    return hash_text("".join(f"{file.relative_to(package)} {hash_file(file)}\n" for file in source))
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
+
+
+@dataclass(frozen=True, slots=True)
+class _Cache:
+    """rates.json in r1kit's cache; without a place for it nothing is kept."""
+
+    file: Path | None
+
+    @classmethod
+    def at(cls) -> "_Cache":
+        folder = cache_folder()
+        return cls(None if folder is None else folder / "rates.json")
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            found = json.loads(self.file.read_text(encoding="utf-8")) if self.file else {}
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def get(self, key: str) -> Rates | None:
+        try:
+            kept = self._read()[key]
+            steps = tuple((int(rows), float(seconds)) for rows, seconds in kept["steps"])
+            update, trained, read, disk = (
+                float(kept[name]) for name in ("update", "trained", "read", "disk")
+            )
+            return Rates(update, trained, read, steps, disk)
+        except (KeyError, TypeError, ValueError):
+            return None
+
+    def put(self, key: str, rates: Rates) -> None:
+        if self.file is None:
+            return
+        try:
+            make_folder(self.file.parent)
+            write_whole(self.file, json.dumps({**self._read(), key: asdict(rates)}))
+        except OSError:  # only a measurement is lost
+            return

@@ -38,8 +38,8 @@ def recipes(model: str, out: Path) -> dict[str, dict[str, Any]]:
     sft = {"stage": "sft", "init": model, "data": [str(out / "traces.jsonl")], "talk": talk,
            "training": tuning, "learner": learner}  # fmt: skip
     distil = {"stage": "distill", "student": model, "teacher": model, "tasks": {}, "talk": answer,
-              "general": str(out / "prompts.jsonl"), "problems": 12, "samples": 2, "max_tokens": 64, "training": tuning,
-              "learner": learner}  # fmt: skip
+              "general": str(out / "prompts.jsonl"), "problems": 12, "samples": 2, "max_tokens": 64,
+              "training": tuning, "learner": learner}  # fmt: skip
     small = ["stages.pretrain.tokens=600000", "stages.r1_zero.grpo.steps=12"]
     return {
         "nano": {"extends": str(ROOT / "recipes/nano.yaml")},

@@ -78,6 +78,7 @@ class Learned:
     frozen: int
     critics: int
     saves: float
+    full: bool = False  # lines of the same width, as in pretraining
 
 
 class Machine(Protocol):
@@ -156,7 +157,7 @@ class ThisMachine:
         needs += while_learning(shape, facts, positions, self.processes)
         needs += Memory(copies=sampled.copies / self.processes)
         batches = max(work.updates, work.tokens / self.processes / positions)
-        return seconds, needs.times(self.processes) + self._program(batches)
+        return seconds, needs.times(self.processes) + self._program(batches / (8 if work.full else 1))
 
     def _positions(self, facts: LearnerFacts, work: Learned) -> float:
         """Positions of a micro-batch: as many as an update has for a process, at most what the learner

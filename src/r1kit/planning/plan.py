@@ -325,7 +325,7 @@ class _Planner:
         updates = phase.updates or max(1.0, tokens / (phase.batch_tokens or tokens))
         return Learned(
             tokens, updates, length, min(context, longest + self.assumed.prompt), phase.passes, phase.frozen,
-            phase.critics, phase.saves,
+            phase.critics, phase.saves, full=phase.tokens is not None,
         )  # fmt: skip
 
     def _group(self, stage: str) -> int:

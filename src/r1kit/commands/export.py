@@ -37,6 +37,8 @@ from r1kit.runs.verify import link_damages, raise_damages
 from r1kit.stages.models import PromptStyle
 from r1kit.terminal import printable
 
+JINJA = (".jinja", ".jinja2", ".j2")  # suffixes of a recipe's own chat template
+
 
 def export_model(
     run_dir: Path, stage: str | None, to: Path, dtype: str | None = None, adapter: bool = False
@@ -150,7 +152,7 @@ def _with_template(folder: Path, talk: dict[str, Any] | None) -> dict[str, Any] 
     without the folder's template, that writes them for a single question too."""
     if talk is None or not (folder / "tokenizer.json").is_file():
         return talk
-    if str(talk.get("template")).endswith(".jinja"):
+    if str(talk.get("template")).endswith(JINJA):
         template = Path(talk["template"]).expanduser()
         if not template.is_file():
             raise ConfigError(

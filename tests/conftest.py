@@ -1,10 +1,13 @@
 """Fixtures that several files share."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
 from r1kit.runtime.local import LocalConfig, LocalRuntime
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test asks the hub
 
 
 @pytest.fixture

@@ -89,7 +89,7 @@ def finetuned(here: Path, init: Path, talk: dict[str, Any], updates: int = 40, *
                 "data": [str(here / "rows.jsonl")],
                 "talk": talk,
                 "training": {"epochs": updates, "batch_tokens": 1, "schedule": {"kind": "constant"}},
-                "learner": {"context": 128, "lines": 1, "precision": "float32",
+                "learner": {"context": 256, "lines": 1, "precision": "float32",
                             "optimizer": {"learning_rate": 0.01}},
                 **stage,
             }

@@ -19,6 +19,7 @@ from r1kit.train.agreement_gate import ENOUGH, GapAlarm, GateConfig, check, samp
 from r1kit.train.diagnose import gaps
 from r1kit.train.learner import Learner
 from r1kit.train.objectives import CrossEntropy
+from r1kit.train.optimizers import OptimizerConfig
 from r1kit.types import Completion, Problem, Row, Sampling
 
 PROBLEMS = [Problem(f"p{i}", "sums", f"What is {i} + {i}?", str(2 * i)) for i in range(4)]
@@ -290,7 +291,8 @@ def test_numbers_that_are_not_finite_do_not_pass() -> None:
 def test_replicas_are_compared_too(request: pytest.FixtureRequest, tmp_path: Path) -> None:
     runtime: LocalRuntime = request.getfixturevalue("two")  # not the function of this name
     directory = model_directory(tmp_path)
-    learner = runtime.learner(directory, learner_config(200, 2))
+    apart = OptimizerConfig(kind="muon")  # with AdamW the processes have one copy of the weights
+    learner = runtime.learner(directory, learner_config(200, 2).model_copy(update={"optimizer": apart}))
     sides = Two(learner, runtime.engine_of(learner), Chat(tokenizer()))  # type: ignore[arg-type]
     assert check(sides, PROBLEMS, Sampling(max_tokens=24), 3, 5, FINE)["gate/gap_max"] < 1e-4
     examined: list[Fingerprint] = learner.examine(np.arange(6), 1.0)

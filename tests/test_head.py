@@ -136,7 +136,7 @@ def test_memory_does_not_grow_with_positions_times_vocabulary() -> None:
     few, many, whole = map(float, done.stdout.split())
     logits_mb = 320 * 150_000 * 4 / 2**20  # 183, of which the first measurement had 73
     assert many - few < 0.15 * logits_mb, (few, many)
-    assert whole - many > 0.8 * logits_mb, (many, whole)
+    assert whole - many > 0.6 * logits_mb, (many, whole)
 
 
 @pytest.mark.parametrize("shape", [(1, 2, 1), (5, 6, 63), (6, 34, 64), (7, 30, 65), (13, 96, 1000)])

@@ -82,7 +82,9 @@ class Nano:
             "reasoning_rl": "accuracy: 1.0, format: 0.1, language: 1.0",
             "alignment_rl": "accuracy: 1.0, format: 0.1, language: 1.0",
         }
-        stages = "".join(f"  {name}: {{rewards: {{{rule}, {own}}}}}\n" for name, rule in rules.items())
+        stages = "".join(
+            f"  {name}: {{preflight: off, rewards: {{{rule}, {own}}}}}\n" for name, rule in rules.items()
+        )
         (self.folder / "nano.yaml").write_text(f"extends: {ROOT / 'recipes/nano.yaml'}\nstages:\n{stages}")
 
     def run(self, out: Path, *words: str) -> tuple[int, str]:

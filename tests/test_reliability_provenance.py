@@ -253,7 +253,7 @@ def test_verify_sees_records_metrics_and_foreign_files(recipe: Recipe, tmp_path:
     examined = examine(recipe.run_dir)
     assert [damage.partition(": ")[2] for damage in examined.damages] == [
         "of the rows that stage base wrote 1 are missing",
-        "not the record that was there when the run ended",
+        f"not the record that was there when the run ended (by {recipe.run_dir / 'finished.json'})",
         "of the lines that the run wrote 1 are missing",
         "step 2 of base after step 0",
     ]

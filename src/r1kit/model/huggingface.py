@@ -351,9 +351,11 @@ def _read_rope(content: Mapping[str, Any], path: Path) -> tuple[float, dict[str,
         raise UnsupportedModelError(
             f"{path}: partial_rotary_factor = {rope['partial_rotary_factor']} is not supported, only 1.0"
         )
+    if not isinstance(kind, str):
+        raise ConfigError(f"{path}: rope scaling {kind!r}: a name is expected; copy the file again")
     if kind == "default":
         return theta, None
-    if not isinstance(kind, str) or kind not in SCALING_KEYS_OF or rope.get("truncate", True) is not True:
+    if kind not in SCALING_KEYS_OF or rope.get("truncate", True) is not True:
         raise UnsupportedModelError(
             f"{path}: rope scaling {kind!r} {dict(rope)} is not supported; known: default, "
             f"{', '.join(SCALING_KEYS_OF)}"

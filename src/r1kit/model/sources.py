@@ -10,6 +10,9 @@ import importlib.util
 import io
 import os
 import re
+import socket
+import urllib.parse
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -95,6 +98,22 @@ def missing_model(name: str) -> str:
         f"{name}: no such folder (looked up from {Path.cwd()}); a model is a Hugging Face folder, a GGUF "
         "file, a model of the hub (org/name or org/name@revision), or @stage for one of this recipe"
     )
+
+
+def hub_answers(seconds: float = 3.0) -> bool:
+    """Whether the hub can be reached at all; its client would try again for half a minute. With a proxy this
+    cannot be known, so the answer is yes."""
+    from huggingface_hub import constants
+
+    place = urllib.parse.urlsplit(constants.ENDPOINT)
+    if urllib.request.getproxies().get(place.scheme):
+        return True
+    port = place.port or (443 if place.scheme == "https" else 80)
+    try:
+        socket.create_connection((place.hostname or "", port), seconds).close()
+    except OSError:
+        return False
+    return True
 
 
 def models_folder() -> Path:

@@ -16,6 +16,7 @@ from r1kit.config import ConfigError
 from r1kit.model.config import PRESETS, ModelConfig
 from r1kit.model.decoder import parameter_count
 from r1kit.model.huggingface import read_config
+from r1kit.model.sources import hub_answers
 
 _HUB = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 _HUB_SECONDS = 5.0
@@ -128,6 +129,8 @@ def _of_hub(name: str) -> Shape:
     try:
         from huggingface_hub import hf_hub_download
 
+        if not hub_answers():
+            raise ConnectionError
         file = hf_hub_download(
             repository, "config.json", revision=revision or None, etag_timeout=_HUB_SECONDS
         )

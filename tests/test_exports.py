@@ -88,8 +88,9 @@ def finetuned(here: Path, init: Path, talk: dict[str, Any], updates: int = 40, *
                 "init": str(init),
                 "data": [str(here / "rows.jsonl")],
                 "talk": talk,
+                "allow_empty": True,  # the R1-Zero prompt is longer than the context
                 "training": {"epochs": updates, "batch_tokens": 1, "schedule": {"kind": "constant"}},
-                "learner": {"context": 256, "lines": 1, "precision": "float32",
+                "learner": {"context": 128, "lines": 1, "precision": "float32",
                             "optimizer": {"learning_rate": 0.01}},
                 **stage,
             }

@@ -254,7 +254,7 @@ def test_verify_sees_records_metrics_and_foreign_files(recipe: Recipe, tmp_path:
     assert [damage.partition(": ")[2] for damage in examined.damages] == [
         "of the rows that stage base wrote 1 are missing",
         f"not the record that was there when the run ended (by {recipe.run_dir / 'finished.json'})",
-        "of the lines that the run wrote 1 are missing",
+        f"of the lines that the run wrote 1 are missing (by {recipe.run_dir / 'finished.json'})",
         "step 2 of base after step 0",
     ]
     assert examined.notes == ("last: not written by the stage: mine.txt",)

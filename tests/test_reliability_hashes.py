@@ -413,6 +413,17 @@ def test_a_file_among_the_rollouts_that_is_none_is_named(finished: Path) -> None
     assert "not written by r1kit: samples/notes.txt" in examine(finished).notes
 
 
+def test_rows_of_a_stage_that_has_not_begun_are_a_note(finished: Path) -> None:
+    """A log of a later moment of the same run: its rows are right, but their stage is not there yet."""
+    later = finished / "stages/last"
+    shutil.rmtree(later)
+    (finished / "finished.json").unlink()
+    examined = examine(finished)
+    assert not examined.damages
+    where = finished / "metrics.jsonl"
+    assert f"{where}: rows of stage last, which has not begun; its next run removes them" in examined.notes
+
+
 def test_a_file_that_a_stage_does_not_write_is_not_in_its_record(tmp_path: Path) -> None:
     (tmp_path / "data.jsonl").write_text("{}\n")
     (tmp_path / "model").mkdir()

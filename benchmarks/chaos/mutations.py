@@ -223,6 +223,8 @@ class Mutator:
             return "refused", "still damaged; verify names it"
         if "stranger.bin" in said:
             return "recovered", "a file of another origin, named by verify"
+        if case.target.kind == "log" and "which has not begun" in said:
+            return "recovered", "rows of stages that have not begun, named by verify"
         return self._judge_rest(case, different, "run and verify do not see it")
 
     def _judge_rest(self, case: Case, different: list[str], words: str) -> tuple[str, str]:

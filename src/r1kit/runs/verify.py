@@ -204,5 +204,9 @@ def _notes(run_dir: Path, stages: list[FinishedStage], unfinished: list[StageFol
         for change in StageFolder(stage.folder).allowed():
             yield f"{stage.name}: kept with --allow-change: {'; '.join(change.differences)}"
     yield from (f"{folder.partial.name}: not finished" for folder in unfinished)
+    begun = {stage.name for stage in stages} | {folder.name for folder in unfinished}
+    logged = {line.row["stage"] for line in read_metrics(run_dir / METRICS) if line.row is not None}
+    for name in sorted(logged - begun):
+        yield f"{run_dir / METRICS}: rows of stage {name}, which has not begun; its next run removes them"
     if strangers := foreign_samples(run_dir):
         yield f"not written by r1kit: {', '.join(strangers[:5])}"

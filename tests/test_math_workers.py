@@ -144,7 +144,7 @@ def test_a_checker_without_an_answer_is_a_failure_after_a_bounded_wait_and_never
 
 @contextlib.contextmanager
 def killing(seed: int, most: int, pause: float = 0.1):
-    """Kill zygotes and the jobs forked from them, one by one at random; yield the list of those killed."""
+    """Kill a zygote, then any zygote or job of one, one by one at random; yield the list of those killed."""
     chance, over, killed = random.Random(seed), threading.Event(), []
 
     def kill() -> None:
@@ -152,7 +152,7 @@ def killing(seed: int, most: int, pause: float = 0.1):
             victims = [
                 process
                 for checker in list(checkers.checkers().alive)
-                for process in _family(checker.zygote.process.pid)
+                for process in _family(checker.zygote.process.pid)[: None if killed else 1]
             ]
             if victims:
                 killed.append(chance.choice(victims))
@@ -234,7 +234,7 @@ def test_checkers_killed_during_reinforcement_learning_change_no_reward_and_no_w
     before = checkers.checkers().lost
     with killing(11, most=20, pause=0.6) as killed:
         troubled = train(tmp_path, tmp_path / "troubled")
-    assert len(killed) >= 3 and checkers.checkers().lost > before
+    assert killed and checkers.checkers().lost > before
     ends = [
         (tmp_path / out / "stages/r1_zero/model/model.safetensors").read_bytes()
         for out in ("calm", "troubled")

@@ -555,7 +555,8 @@ def descendants() -> list[int]:
 
 @contextlib.contextmanager
 def killing(seed: int, workers: pool.Pool):
-    """Kill a process below this one after every few jobs (a busy machine gets no more kills a job); yields the list of those killed."""
+    """Kill a process below this one after every few jobs (a busy machine gets no more kills a job): a worker first, then any; yields
+    the list of those killed."""
     stop, rng, killed = threading.Event(), random.Random(seed), []
 
     def kill_now_and_then():
@@ -565,7 +566,8 @@ def killing(seed: int, workers: pool.Pool):
                 while not stop.wait(0.005) and begun == [worker.started for worker in list(workers.alive)]:
                     pass
             stop.wait(rng.uniform(0, 0.01))
-            for victim in rng.sample(descendants(), 1 if workers.alive else 0):
+            alive = [worker.process.pid for worker in list(workers.alive)]
+            for victim in rng.sample(descendants() if killed else alive, 1 if alive else 0):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(victim, signal.SIGKILL)
                     killed.append(victim)

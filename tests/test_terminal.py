@@ -30,6 +30,8 @@ def test_what_has_no_glyph_is_written_as_its_escape():
     assert printable("\x1b[2J\x07\u202e\ud800") == "\\u001b[2J\\u0007\\u202e\\ud800"
     assert printable("\U000e0041") == "\\udb40\\udc41"  # as JSON writes it
     assert is_clean(printable(EVIL)) and is_clean(one_line(EVIL + "\n\t"))
+    assert printable("a\ufe0f\u2764\ufe0f") == "a\ufe0f\u2764\ufe0f"  # the form of an emoji
+    assert printable("a\ufe01\U000e0131b\u2800") == "a\\ufe01\\udb40\\udd31b\\u2800"
     assert "\u115f" not in printable(EVIL) and "\u3164" not in printable(EVIL)
 
 

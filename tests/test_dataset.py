@@ -139,7 +139,9 @@ def test_problems_that_differ_in_the_system_turn_only_are_two(tmp_path):
     assert len({p.id for p in task.problems("held_out")}) == 2 and "1 duplicates left out" in task.about()
 
 
-@pytest.mark.parametrize("gold", [float("nan"), "nan", "NaN", "None", "null", "N/A", " n/a ", "", " "])
+@pytest.mark.parametrize(
+    "gold", [float("nan"), "nan", "NaN", "-nan", "$NaN$", "None", "null", "N/A", " n/a ", "", " "]
+)
 @pytest.mark.parametrize("check", ["math", "exact", "choice"])
 def test_a_gold_answer_that_stands_for_a_missing_value_is_refused(tmp_path, gold, check):
     rows = [{"prompt": "P", "answer": "A"}, {"prompt": "Q", "answer": gold}]

@@ -244,8 +244,8 @@ class Models(Stage):
     """Exports a model. Something else writes ``foreign`` into its folder, before or after the export."""
 
     stage: Literal["models"] = "models"
-    foreign: str = ""
-    early: bool = False
+    foreign: ClassVar[str] = ""
+    early: ClassVar[bool] = False
     writes: ClassVar[tuple[str, ...]] = ("model",)
 
     def run(self, ctx: Context) -> None:
@@ -261,12 +261,15 @@ class Models(Stage):
             (ctx.out / "model" / self.foreign).write_text(PRECIOUS)
 
 
-def models_recipe(folder: Path, **options: Any) -> Recipe:
+def run_models(folder: Path, foreign: str = "", early: bool = False) -> str:
+    """Run the one stage; returns what was printed."""
     file = folder / "tiny.yaml"
-    stage = {"stage": "models", "name": "base", **options}
-    file.write_text(json.dumps({"name": "tiny", "stages": [stage]}))
-    stages: dict[str, type[Stage]] = {"models": Models}
-    return build(read_layers(file, [f"out={folder}/run"]), stages)
+    file.write_text("name: tiny\nstages: [{stage: models, name: base}]\n")
+    recipe = build(read_layers(file, [f"out={folder}/run"]), {"models": Models})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Models, "foreign", foreign)
+        patch.setattr(Models, "early", early)
+        return execute(recipe)[1]
 
 
 @pytest.mark.parametrize("early", [True, False])
@@ -274,7 +277,7 @@ def models_recipe(folder: Path, **options: Any) -> Recipe:
 def test_a_file_in_a_model_s_folder_that_the_stage_did_not_write_is_no_result_of_it(
     name: str, early: bool, tmp_path: Path
 ) -> None:
-    _, screen = execute(models_recipe(tmp_path, foreign=name, early=early))
+    screen = run_models(tmp_path, name, early)
     final = tmp_path / "run/stages/base"
     record = json.loads((final / "stage.json").read_text())
     assert {"model/config.json"} == {path for path in record["outputs"] if path != "model/r1kit.json"}
@@ -285,14 +288,14 @@ def test_a_file_in_a_model_s_folder_that_the_stage_did_not_write_is_no_result_of
 
 
 def test_a_model_without_other_files_has_no_warning(tmp_path: Path) -> None:
-    _, screen = execute(models_recipe(tmp_path))
+    screen = run_models(tmp_path)
     assert "not written" not in screen and not (tmp_path / "run/stages/base/moved_files").exists()
 
 
 def test_a_model_that_changes_between_its_export_and_its_record_is_damage(tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"model/config\.json: changed since the stage wrote it"):
-        execute(models_recipe(tmp_path, foreign="config.json"))
-    execute(models_recipe(tmp_path, foreign="config.json", early=True))  # the export replaces it
+        run_models(tmp_path, "config.json")
+    run_models(tmp_path, "config.json", early=True)  # the export replaces it
     assert json.loads((tmp_path / "run/stages/base/model/config.json").read_text()) == {"own": 1}
 
 

@@ -216,7 +216,7 @@ def test_pointers_utf_16_and_bombs_are_named(tmp_path):
         ("rope_theta", float("inf"), "rope_theta = inf is not between 0"),
         ("model_type", ["llama"], "model_type .'llama'. is not supported"),
         ("rope_scaling", {"rope_type": ["yarn"]}, "rope scaling"),
-        ("hidden_size", "wide", "width"),
+        ("hidden_size", "wide", "hidden_size: Input should be a valid integer"),
         ("vocab_size", None, "vocab_size"),
         ("n_routed_experts", 10**9, "n_routed_experts = 1000000000 is not between 0"),
     ],

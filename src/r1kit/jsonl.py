@@ -215,7 +215,8 @@ def first_error(
     return last
 
 
-NULL_LIKE = frozenset(("nan", "none", "null", "n/a", "<na>"))  # how tables write that there is no value
+# How tables write that there is no value.
+NULL_LIKE = frozenset(("nan", "+nan", "-nan", "none", "null", "n/a", "<na>"))
 
 
 def is_null_like(text: str) -> bool:

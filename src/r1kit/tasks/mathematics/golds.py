@@ -11,7 +11,7 @@ from r1kit.tasks.mathematics.statements import stated_answer
 _GOLD_MARK = "####"
 # Besides jsonl.NULL_LIKE: what people write where they have no answer.
 _NULLS = NULL_LIKE | frozenset(
-    ["nil", "+nan", "-nan", "pd.na", "np.nan", "#n/a", "na", "nat", "undefined", "-", "--", "?", "??", "???",
+    ["nil", "pd.na", "np.nan", "#n/a", "na", "nat", "undefined", "-", "--", "?", "??", "???",
      "tbd", "todo", "unknown", "missing", "not available", "no answer", "proof", "see solution"]
 )  # fmt: skip
 _VERB = re.compile(

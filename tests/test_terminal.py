@@ -135,7 +135,7 @@ def test_no_command_prints_a_control_character(tmp_path: Path):
     commands += [("chat", folder), ("export", folder, "--to", tmp_path / "to")]
     given = json.dumps([list(map(str, words)) for words in commands])
     done = subprocess.run(
-        [sys.executable, "-c", COMMANDS, given], stdout=subprocess.PIPE, cwd=tmp_path, timeout=120, check=True
+        [sys.executable, "-c", COMMANDS, given], stdout=subprocess.PIPE, cwd=tmp_path, timeout=300, check=True
     )
     for number, code in enumerate(json.loads(done.stdout)):
         shown = (tmp_path / f"{number}.txt").read_text(encoding="utf-8")

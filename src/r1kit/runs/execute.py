@@ -124,8 +124,7 @@ def run(
         with Interruption() as interruption, contextlib.ExitStack() as stack:
             stages = _Stages(recipe, console, show_rollouts, stack, interruption, check_place)
             seconds = stages.run(standings, command)
-        check_place()
-        _write_report(run_dir, console)
+        _write_report(run_dir, console, check_place)
     return Summary(run_dir, {entry.stage.name: entry.state for entry in standings}, seconds)
 
 
@@ -404,9 +403,10 @@ def _keep_traceback(file: Path, check_place: Callable[[], None]) -> str:
     return f"whole traceback: {file}"
 
 
-def _write_report(run_dir: Path, console: Console) -> None:
+def _write_report(run_dir: Path, console: Console, check_place: Callable[[], None]) -> None:
     from r1kit.report import warnings, write  # only when a run ends: commands that run nothing do without
 
+    check_place()
     page = write(run_dir)
     for sentence in warnings(run_dir):
         console.print(Text(f"warning: {sentence}"))

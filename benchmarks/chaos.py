@@ -46,6 +46,7 @@ def options_of(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--only", choices=PARTS, action="append", help="this part only (repeatable)")
     parser.add_argument("--case", type=int, help="the mutation of this number only")
     parser.add_argument("--kind", action="append", help="mutations of this kind of file only (repeatable)")
+    parser.add_argument("--until-wrong", action="store_true", help="no mutation after one that is wrong")
     parser.add_argument("--moment", help="continue this moment only, without damage")
     parser.add_argument("--round", type=int, help="the round of kills of this number only")
     parser.add_argument("--quick", action="store_true", help="150 mutations and 8 kills of 1 process")
@@ -71,7 +72,8 @@ def mutate(world: World, folder: Path, options: argparse.Namespace) -> list[Tall
         numbers, moments = [], [moment for moment in moments if moment.name == options.moment]
     shutil.rmtree(folder, ignore_errors=True)
     workers = min(options.workers, max(1, len(numbers) + len(moments)))
-    return tallies(mutations(world, folder, numbers, options.seed, workers, moments), world.processes)
+    found = mutations(world, folder, numbers, options.seed, workers, moments, options.until_wrong)
+    return tallies(found, world.processes)
 
 
 def examine(folder: Path, options: argparse.Namespace) -> list[Tally]:

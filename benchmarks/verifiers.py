@@ -210,7 +210,7 @@ def mutations() -> None:
 def agreement_() -> None:
     """Agreement with math-verify; fails if there is a disagreement that r1kit has not won."""
     if agreement(DATA):
-        raise SystemExit("see the rows of agreement.jsonl whose `right` is not r1kit")
+        raise SystemExit("see the rows of agreement.jsonl.gz whose `right` is not r1kit")
 
 
 def rewards() -> None:

@@ -20,6 +20,7 @@ if __name__ == "__main__":
 from pydantic import Field
 
 from r1kit.config import Config, R1kitError
+from r1kit.files import remove_tree
 from r1kit.runtime import RUNTIMES, RuntimeConfig
 from r1kit.stages.stage import Context, Stage
 
@@ -35,6 +36,15 @@ class FakeRuntime(RuntimeConfig):
         return self
 
     def close(self) -> None:
+        return None
+
+    def export(self, learner: Any, directory: Path) -> None:
+        """A model's folder in the place of what is there, as the real runtime writes it."""
+        remove_tree(directory)
+        directory.mkdir()
+        (directory / "config.json").write_text(json.dumps(learner))
+
+    def release(self, *things: Any) -> None:
         return None
 
 

@@ -1,5 +1,6 @@
 """The comparison with math-verify: who is right is what a label or a recorded decision says."""
 
+import gzip
 import json
 import sys
 from pathlib import Path
@@ -17,11 +18,12 @@ DIFFERENT = ("10", "\\boxed{x+y=10}")  # math-verify takes the right side of the
 def compare(tmp_path, monkeypatch):
     def run(cases, judged=()):
         monkeypatch.setattr(agreement, "SETS", {"own": lambda data: iter(cases)})
-        monkeypatch.setattr(agreement, "ROWS", tmp_path / "rows.jsonl")
+        monkeypatch.setattr(agreement, "ROWS", tmp_path / "rows.jsonl.gz")
         monkeypatch.setattr(agreement, "JUDGED", tmp_path / "judged.jsonl")
         (tmp_path / "judged.jsonl").write_text("".join(json.dumps(row) + "\n" for row in judged))
         left = agreement.agreement(tmp_path)
-        rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+        lines = gzip.decompress((tmp_path / "rows.jsonl.gz").read_bytes()).decode().splitlines()
+        rows = [json.loads(line) for line in lines]
         return left, [row["right"] for row in rows]
 
     return run

@@ -159,12 +159,12 @@ def chaos(keep: Path, *words: str, blind: bool = False) -> subprocess.CompletedP
 @pytest.mark.slow
 def test_damaged_states_are_never_used_and_a_check_that_is_taken_out_is_noticed(tmp_path: Path) -> None:
     kinds = [word for kind in KINDS for word in ("--kind", kind)]
-    ended = chaos(tmp_path, "--only", "mutations", "--mutations", "12", *kinds)
+    ended = chaos(tmp_path, "--only", "mutations", "--mutations", "6", *kinds)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert ended.stdout.splitlines()[-1] == "wrong: 0"
     assert sum(map(int, re.findall(r"recovered with a warning: (\d+)", ended.stdout))) > 0, ended.stdout
 
-    words = ("--only", "mutations", "--mutations", "16", "--kind", "states: tensors")
+    words = ("--only", "mutations", "--mutations", "16", "--kind", "states: tensors", "--until-wrong")
     ended = chaos(tmp_path, *words, blind=True)
     assert ended.returncode == 1, ended.stdout + ended.stderr
     last = re.fullmatch(r"wrong: (\d+)", ended.stdout.splitlines()[-1])

@@ -139,13 +139,22 @@ def test_problems_that_differ_in_the_system_turn_only_are_two(tmp_path):
     assert len({p.id for p in task.problems("held_out")}) == 2 and "1 duplicates left out" in task.about()
 
 
-@pytest.mark.parametrize("gold", [float("nan"), "nan", "NaN", "None", "null", "N/A", " n/a ", "", " "])
+@pytest.mark.parametrize(
+    "gold", [float("nan"), "nan", "NaN", "-nan", "None", "null", "N/A", " n/a ", "", " "]
+)
 @pytest.mark.parametrize("check", ["math", "exact", "choice"])
 def test_a_gold_answer_that_stands_for_a_missing_value_is_refused(tmp_path, gold, check):
     rows = [{"prompt": "P", "answer": "A"}, {"prompt": "Q", "answer": gold}]
     with pytest.raises(R1kitError, match=r"d\.jsonl:2: column 'answer'") as error:
         Dataset("d", held_out=write(tmp_path / "d.jsonl", rows), check=check).problems("held_out")
     assert "remove the row" in str(error.value) or "is no choice" in str(error.value)
+
+
+@pytest.mark.parametrize("gold", ["$NaN$", "$-$", "np.nan"])
+def test_what_stands_for_no_number_is_refused_in_dollars_too(tmp_path, gold):
+    file = write(tmp_path / "d.jsonl", [{"prompt": "Q", "answer": gold}])
+    with pytest.raises(R1kitError, match=r"d\.jsonl:1: column 'answer': .* stands for no answer"):
+        Dataset("d", held_out=file).problems("held_out")
 
 
 @pytest.mark.parametrize("gold", ["nano", "0", "none of the primes", "Nancy", "n"])

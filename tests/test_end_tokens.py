@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers
 import torch
 from small_world import VOCABULARY, learner_config, tokenizer
+from tokenizers import models
 from transformers import AutoModelForCausalLM
 
 from r1kit.chat import Chat
@@ -19,6 +21,7 @@ from r1kit.model.decoder import LanguageModel
 from r1kit.model.huggingface import load_pretrained, save_pretrained
 from r1kit.runtime import start
 from r1kit.runtime.local import LocalConfig
+from r1kit.stages.models import PromptStyle, keep_template
 from r1kit.tokenizer import Tokenizer
 from r1kit.train.advantage_rows import policy_row
 from r1kit.types import Completion, Problem, Sampling
@@ -128,6 +131,78 @@ def test_in_rl_each_end_token_ends_a_rollout_and_is_trained(tmp_path: Path) -> N
     ids = np.array([*body[:3], other, *body[3:], own.eos_id], dtype=np.int32)
     [rollout] = chat.rollouts(PROBLEM, prompt, [Completion(ids, np.full(len(ids), -1.0), "stop")])
     assert rollout.answer is None
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_the_token_with_which_a_template_ends_a_turn_ends_a_completion_listed_or_not(
+    listed: bool, tmp_path: Path
+) -> None:
+    """Here PAD is such a token: a template of another maker, over r1kit's vocabulary."""
+    own = tokenizer()
+    written = "{% for m in messages %}<｜User｜>{{ m.content }} \n<｜▁pad▁｜>{% endfor %}"
+    template = written + "{% if add_generation_prompt %}<｜Assistant｜>{% endif %}"
+    own.with_template(template, "their.jinja").save(tmp_path)
+    if listed:
+        change(tmp_path / "generation_config.json", eos_token_id=[own.pad_id])
+    style = PromptStyle(template="model")
+    chat = style.chat(tmp_path)
+    assert chat.turn_end == own.pad_id
+    assert chat.stop == (() if listed else (own.names["pad"],))
+    body = own.encode("<think>1+2=3</think>3")
+    assert chat.response_ids("3")[-1] == own.pad_id
+    for end in (own.pad_id, own.eos_id):
+        ids = np.append(body, end).astype(np.int32)
+        [rollout] = chat.rollouts(PROBLEM, body, [Completion(ids, np.zeros(len(ids)), "stop")])
+        assert (rollout.answer, rollout.text) == ("3", "<think>1+2=3</think>3")
+    model = LanguageModel(FAMILIES["llama"], seed=3)
+    free = greedy(model, [own.eos_id])
+    with torch.no_grad():  # a model that writes the token as the first
+        model.lm_head.weight[own.pad_id] = 50 * model.lm_head.weight[free.token_ids[0]]
+    engine = NativeEngine(model, chat.tokenizer.end_ids, decode=own.decode_all)
+    sampling = Sampling(max_tokens=MOST, temperature=0.0, stop=chat.stop)
+    [[found]] = engine.generate([Chat(own).prompt_ids(PROBLEM)], sampling)
+    assert (found.token_ids.tolist(), found.finish) == ([own.pad_id], "stop")
+    # What is exported has it in its list, for other programs.
+    keep_template(style, tmp_path)
+    assert set(Tokenizer.load(tmp_path).end_ids) == {own.eos_id, own.pad_id}
+    assert style.chat(tmp_path).stop == ()
+
+
+def test_a_template_that_ends_a_turn_with_text_adds_no_end_token(tmp_path: Path) -> None:
+    template = "{% for m in messages %}<｜User｜>{{ m.content }} over.<｜▁pad▁｜>{% endfor %}"
+    tokenizer().with_template(template, "their.jinja").save(tmp_path)
+    chat = PromptStyle(template="model").chat(tmp_path)
+    assert (chat.turn_end, chat.stop) == (None, ())
+    assert chat.response_ids("3")[-1] == tokenizer().eos_id
+    before = sorted((file.name, file.read_bytes()) for file in tmp_path.iterdir())
+    keep_template(PromptStyle(template="model"), tmp_path)
+    assert sorted((file.name, file.read_bytes()) for file in tmp_path.iterdir()) == before
+
+
+def test_end_tokens_are_also_found_in_the_part_on_texts_and_without_one_of_the_tokenizer(
+    tmp_path: Path,
+) -> None:
+    own = tokenizer()
+    own.save(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"text_config": {"eos_token_id": [own.pad_id]}}))
+    assert Tokenizer.load(tmp_path).end_ids == (own.eos_id, own.pad_id)
+    (tmp_path / "config.json").write_text(
+        json.dumps({"eos_token_id": own.eos_id, "text_config": {"eos_token_id": [own.pad_id]}})
+    )
+    assert Tokenizer.load(tmp_path).end_ids == (own.eos_id,)
+    names = ("bos", "pad")
+    backend = tokenizers.Tokenizer(models.WordLevel({"1": 0, "a": 1, "<s>": 2, "<end>": 3}, "1"))
+    backend.add_special_tokens(["<s>", "<end>"])
+    backend.save(str(tmp_path / "tokenizer.json"))
+    settings = {f"{name}_token": "<s>" for name in names}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [3, 0]}))
+    (tmp_path / "config.json").unlink()
+    found = Tokenizer.load(tmp_path)
+    assert (found.names["eos"], found.end_ids) == ("<end>", (3, 0))
+    (tmp_path / "generation_config.json").unlink()
+    with pytest.raises(R1kitError, match=r"tokenizer_config\.json: no eos_token"):
+        Tokenizer.load(tmp_path)
 
 
 @pytest.mark.parametrize("value", ["<|end|>", [2, None], True, {"id": 2}])

@@ -3,9 +3,12 @@
 import io
 import json
 import os
+import shutil
 import stat
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import pytest
 import recipe_fakes
@@ -17,9 +20,11 @@ from r1kit.jsonl import write_jsonl
 from r1kit.log import Log
 from r1kit.recipe.layers import read_layers
 from r1kit.recipe.recipe import Recipe, build
-from r1kit.runs.execute import Summary, run
+from r1kit.runs.execute import StageError, Summary, run
 from r1kit.runs.fingerprint import note_finished
 from r1kit.runtime import RUNTIMES
+from r1kit.stages.results import finish
+from r1kit.stages.stage import Context, Stage
 
 TWO = """\
 name: tiny
@@ -151,6 +156,147 @@ def test_nothing_is_written_or_removed_through_a_link_that_comes_later(tmp_path:
     (folder / "inner").symlink_to(tmp_path / "precious")
     remove_at_once(folder)  # a link within a folder is removed, and not what it leads to
     assert not folder.exists() and (tmp_path / "precious").read_text() == PRECIOUS
+
+
+class Moves(recipe_fakes.Write):
+    """Writes as its parent does; before its third step something else happens to the run's folder."""
+
+    stage: Literal["moves"] = "moves"  # type: ignore[assignment]
+    happens: ClassVar[Callable[[], object]] = int
+
+    def run(self, ctx: Context) -> None:
+        step = ctx.log.step
+
+        def after_the_second(number: int, total: int, metrics: Any) -> None:
+            if number == 2:
+                type(self).happens()
+            step(number, total, metrics)
+
+        ctx.log.step = after_the_second  # type: ignore[method-assign]
+        super().run(ctx)
+
+
+PLACES = {
+    "the folder above": ("top", "top"),
+    "the folder above that": (".", "top/run"),
+    "the run": ("top/run", "run"),
+    "its stages": ("top/run/stages", "stages"),
+    "its stage": ("top/run/stages/base.partial", r"base\.partial"),
+    "its samples": ("top/run/samples", "samples"),
+}
+
+
+@pytest.mark.parametrize("how", ["a link", "another folder", "gone"])
+@pytest.mark.parametrize("place", PLACES)
+def test_a_folder_that_is_moved_during_the_run_stops_it_and_nothing_is_written_elsewhere(
+    place: str, how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if how != "a link" and place not in ("the folder above", "the run"):
+        pytest.skip("a folder that r1kit makes again, or cannot be without")
+    world = tmp_path / "world"
+    (world / "top").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    moved, _ = PLACES[place]
+    here, away = (world / moved), tmp_path / "away"
+    there = tmp_path / "elsewhere"
+    before: dict[str, bytes] = {}
+
+    def happens() -> None:
+        (world / "top/run/samples").mkdir(exist_ok=True)
+        shutil.copytree(here, there)  # so that every file has its namesake there
+        before.update(content_of(there))
+        here.rename(away)
+        if how == "a link":
+            here.symlink_to(there)
+        elif how == "another folder":
+            shutil.copytree(there, here)
+
+    monkeypatch.setattr(Moves, "happens", happens)
+    file = tmp_path / "tiny.yaml"
+    file.write_text("name: tiny\nstages: [{stage: moves, name: base}]\n")
+    stages = {**recipe_fakes.STAGES, "moves": Moves}
+    recipe = build(read_layers(file, [f"out={world}/top/run"]), stages)
+    with pytest.raises(StageError, match="no longer the folder in which this run began"):
+        execute(recipe)
+    assert content_of(there) == before
+    assert how != "another folder" or content_of(here) == before
+    if here.is_symlink():
+        here.unlink()
+    elif here.is_dir():
+        shutil.rmtree(here)
+    away.rename(here)
+    monkeypatch.setattr(Moves, "happens", int)
+    execute(recipe)
+    rows = (world / "top/run/stages/base/data.jsonl").read_text().splitlines()
+    assert [json.loads(row)["step"] for row in rows] == [0, 1, 2]
+
+
+def test_links_above_a_run_that_were_there_before_it_are_followed(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "top").symlink_to(tmp_path / "disk")
+    file = tmp_path / "tiny.yaml"
+    file.write_text(TWO)
+    execute(build(read_layers(file, [f"out={tmp_path}/top/run"]), recipe_fakes.STAGES))
+    assert (tmp_path / "disk/run/stages/last/data.jsonl").is_file()
+
+
+class Models(Stage):
+    """Exports a model. Something else writes ``foreign`` into its folder, before or after the export."""
+
+    stage: Literal["models"] = "models"
+    foreign: ClassVar[str] = ""
+    early: ClassVar[bool] = False
+    writes: ClassVar[tuple[str, ...]] = ("model",)
+
+    def run(self, ctx: Context) -> None:
+        if self.early:
+            self._put(ctx)
+        finish(ctx, {"own": 1})  # type: ignore[arg-type]
+        if not self.early:
+            self._put(ctx)
+
+    def _put(self, ctx: Context) -> None:
+        if self.foreign:
+            (ctx.out / "model" / self.foreign).parent.mkdir(parents=True, exist_ok=True)
+            (ctx.out / "model" / self.foreign).write_text(PRECIOUS)
+
+
+def run_models(folder: Path, foreign: str = "", early: bool = False) -> str:
+    """Run the one stage; returns what was printed."""
+    file = folder / "tiny.yaml"
+    file.write_text("name: tiny\nstages: [{stage: models, name: base}]\n")
+    recipe = build(read_layers(file, [f"out={folder}/run"]), {"models": Models})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Models, "foreign", foreign)
+        patch.setattr(Models, "early", early)
+        return execute(recipe)[1]
+
+
+@pytest.mark.parametrize("early", [True, False])
+@pytest.mark.parametrize("name", ["notes.txt", "special_tokens_map.json", "inner/own.py", "model.bin"])
+def test_a_file_in_a_model_s_folder_that_the_stage_did_not_write_is_no_result_of_it(
+    name: str, early: bool, tmp_path: Path
+) -> None:
+    screen = run_models(tmp_path, name, early)
+    final = tmp_path / "run/stages/base"
+    record = json.loads((final / "stage.json").read_text())
+    assert {"model/config.json"} == {path for path in record["outputs"] if path != "model/r1kit.json"}
+    kept = final / "moved_files/model" / name if early else final / "model" / name
+    assert kept.read_text() == PRECIOUS
+    assert f"{name}: not written by the stage" in screen
+    assert not (final / "kept_marks").exists()
+
+
+def test_a_model_without_other_files_has_no_warning(tmp_path: Path) -> None:
+    screen = run_models(tmp_path)
+    assert "not written" not in screen and not (tmp_path / "run/stages/base/moved_files").exists()
+
+
+def test_a_model_that_changes_between_its_export_and_its_record_is_damage(tmp_path: Path) -> None:
+    with pytest.raises(StageError, match=r"model/config\.json: changed since the stage wrote it"):
+        run_models(tmp_path, "config.json")
+    run_models(tmp_path, "config.json", early=True)  # the export replaces it
+    assert json.loads((tmp_path / "run/stages/base/model/config.json").read_text()) == {"own": 1}
 
 
 def test_a_hard_link_s_other_name_keeps_its_content(recipe: Recipe, tmp_path: Path) -> None:

@@ -60,6 +60,8 @@ def score(total: Any, names: Sequence[str]) -> Score:
         (phase([1, 1], [0, 0]), "phase", False, None),  # compared beyond their groups they differ
         (phase([1, 1], [1, 1]), "phase", False, "equal"),
         (phase([1, 1], [0, 1]), "groups", False, None),
+        (phase([0.1 + 0.2, 0.3]), "groups", False, "equal"),  # but for rounding
+        (phase([0.300001, 0.3]), "groups", False, None),
         (phase([NAN, 1], [NAN, 0]), "groups", False, "equal"),
         (phase([NAN, NAN]), "groups", False, "failed"),
         (phase([{"a": None}, {"a": None}]), "groups", False, "not_applicable"),

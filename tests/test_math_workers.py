@@ -205,7 +205,7 @@ RECIPE = """\
 extends: {nano}
 stages:
   pretrain: {{tokens: 8_000}}
-  r1_zero: {{rewards: {{'{folder}/judged.py:judged': 1.0}}, grpo: {{steps: 3}}}}
+  r1_zero: {{rewards: {{'{folder}/judged.py:judged': 1.0}}, grpo: {{steps: 2}}}}
 """
 
 
@@ -232,7 +232,7 @@ def test_checkers_killed_during_reinforcement_learning_change_no_reward_and_no_w
     calm = train(tmp_path, tmp_path / "calm")
     copy_stage(tmp_path / "calm", "pretrain", tmp_path / "troubled")
     before = checkers.checkers().lost
-    with killing(11, most=20, pause=0.6) as killed:
+    with killing(11, most=6, pause=0.6) as killed:  # a zygote costs the loading of sympy
         troubled = train(tmp_path, tmp_path / "troubled")
     assert killed and checkers.checkers().lost > before
     ends = [

@@ -289,6 +289,35 @@ def test_weights_that_are_not_all_there_are_refused(tmp_path: Path) -> None:
         load_pretrained(folder)
 
 
+@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("read", [check_pretrained, load_pretrained])
+def test_layers_beyond_those_of_the_configuration_are_unexpected(
+    name: str, read: Any, tmp_path: Path
+) -> None:
+    folder = folder_of(name, tmp_path)
+    read(folder)
+    content = json.loads((folder / "config.json").read_text())
+    key = "n_layer" if "n_layer" in content else "num_hidden_layers"
+    fewer = {key: content[key] - 1}
+    if "layer_types" in content:
+        fewer["layer_types"] = content["layer_types"][:-1]
+    (folder / "config.json").write_text(json.dumps({**content, **fewer}))
+    with pytest.raises(R1kitError, match=rf"unexpected: .*\.{content[key] - 1}\..*correct config\.json"):
+        read(folder)
+
+
+def test_a_tensor_that_nothing_reads_is_refused_unless_older_files_have_it(tmp_path: Path) -> None:
+    folder = folder_of("olmo2", tmp_path)
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    older = {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)}
+    save_file({**weights, **older}, path, metadata={"format": "pt"})
+    load_pretrained(folder)
+    save_file({**weights, "model.extra.weight": torch.ones(4)}, path, metadata={"format": "pt"})
+    with pytest.raises(R1kitError, match=r"unexpected: model\.extra\.weight \(1\)"):
+        load_pretrained(folder)
+
+
 def test_soft_capped_logits_are_refused_with_the_reason(tmp_path: Path) -> None:
     folder = folder_of("gemma3_text", tmp_path)
     path = folder / "config.json"

@@ -2,6 +2,7 @@
 refusals."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,15 @@ from safetensors.torch import load_file, save_file
 from r1kit.config import ConfigError, R1kitError
 from r1kit.model.config import ModelConfig
 from r1kit.model.decoder import LanguageModel
-from r1kit.model.huggingface import check_pretrained, load_pretrained, read_config, save_pretrained, to_disk
+from r1kit.model.huggingface import (
+    ARCHITECTURES,
+    INDEX,
+    check_pretrained,
+    load_pretrained,
+    read_config,
+    save_pretrained,
+    to_disk,
+)
 
 YARN = {"kind": "yarn", "factor": 8.0, "original_positions": 32}
 LLAMA3 = {
@@ -93,6 +102,9 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
     "llama3 scaling": {"family": "llama", **DENSE, "rope_scaling": LLAMA3, "rope_theta": 500_000.0},
 }
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3086574240\n"
 
 
 def config_of(shape: dict[str, Any], **overrides: Any) -> ModelConfig:
@@ -345,6 +357,190 @@ def test_a_head_in_the_file_counts_though_the_configuration_ties_it(name: str, t
     assert torch.equal(load_pretrained(tmp_path / "again").lm_head.weight, head)
 
 
+@pytest.mark.parametrize("read", [load_pretrained, check_pretrained])
+@pytest.mark.parametrize("shape", [(62, 32), (61, 33), (32, 61)])
+def test_a_head_of_another_shape_is_refused_though_the_configuration_ties_it(
+    shape: tuple[int, int], read: Any, tmp_path: Path
+) -> None:
+    save_pretrained(LanguageModel(config_of(SHAPES["qwen2"])), tmp_path)
+    path = tmp_path / "model.safetensors"
+    save_file({**load_file(path), "lm_head.weight": torch.ones(shape)}, path, metadata={"format": "pt"})
+    with pytest.raises(R1kitError, match=r"lm_head\.weight has shape .* asks for \[61, 32\]"):
+        read(tmp_path)
+
+
+def test_a_head_in_another_type_is_compared_by_its_numbers(tmp_path: Path) -> None:
+    save_pretrained(lively(config_of(SHAPES["qwen2"])), tmp_path)
+    path = tmp_path / "model.safetensors"
+    weights = load_file(path)
+    rounded = weights["model.embed_tokens.weight"].bfloat16()
+    for embedding, tied in ((rounded.float(), True), (rounded.float() + 1e-3, False)):
+        changed = {**weights, "lm_head.weight": rounded, "model.embed_tokens.weight": embedding}
+        save_file(changed, path, metadata={"format": "pt"})
+        assert load_pretrained(tmp_path).config.tie_embeddings == tied
+
+
+@pytest.mark.parametrize("name", ["embed_tokens.weight", "shared_head.head.weight"])
+def test_a_prediction_layers_copy_of_a_shared_matrix_has_to_be_one(name: str, tmp_path: Path) -> None:
+    config = config_of(SHAPES["deepseek_v3 tied"], tie_embeddings=False)
+    save_pretrained(lively(config), tmp_path)
+    path, weights = tmp_path / "model.safetensors", load_file(tmp_path / "model.safetensors")
+    original = weights["model.embed_tokens.weight" if "embed" in name else "lm_head.weight"]
+    copy = f"model.layers.{config.layers}.{name}"
+    save_file({**weights, copy: original.clone()}, path, metadata={"format": "pt"})
+    load_pretrained(tmp_path)
+    save_file({**weights, copy: original + 1}, path, metadata={"format": "pt"})
+    with pytest.raises(R1kitError, match=f"{copy} differs .*num_nextn_predict_layers to 0"):
+        load_pretrained(tmp_path)
+    change_config(tmp_path, num_nextn_predict_layers=0)
+    load_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("family", ARCHITECTURES)
+def test_a_key_that_is_left_out_has_the_default_of_transformers(family: str, tmp_path: Path) -> None:
+    """Every key of config.json that has one, against the attributes of transformers' own class."""
+    [shape, *_] = [shape for name, shape in SHAPES.items() if name.split()[0] in (family, f"{family},")]
+    save_pretrained(LanguageModel(config_of(shape)), tmp_path)
+    content = json.loads((tmp_path / "config.json").read_text())
+    theirs = transformers.AutoConfig.for_model(family)
+    needed = {"vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"}
+    # Widths without which no network can be laid out, and what does not change what it computes.
+    needed |= {"kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "n_routed_experts"}
+    needed |= {"num_experts", "num_experts_per_tok", "moe_intermediate_size", "initializer_range"}
+    needed |= {"num_key_value_heads", "head_dim", "num_nextn_predict_layers", "rope_theta"}
+    compared = 0
+    for key in content.keys() - needed:
+        if (expected := getattr(theirs, key, None)) is None or key in ("architectures", "model_type"):
+            continue
+        rest = {other: value for other, value in content.items() if other != key}
+        asked = json.dumps({**rest, key: expected})
+        found = []
+        for text in (json.dumps(rest), asked):
+            (tmp_path / "config.json").write_text(text)
+            try:
+                found.append(read_config(tmp_path))
+            except ConfigError as error:
+                found.append(str(error))
+        assert found[0] == found[1], key
+        compared += 1
+    assert compared >= 4
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("deepseek_v3 raw gates, no prediction", "rope_interleave"),  # transformers reads "no"
+        ("deepseek_v3 raw gates, no prediction", "routed_scaling_factor"),
+        ("deepseek_v3 raw gates, no prediction", "n_group"),
+        ("qwen3_moe", "decoder_sparse_step"),
+        ("qwen2", "rope_theta"),
+        ("qwen2", "tie_word_embeddings"),
+        ("qwen2", "hidden_act"),
+        ("llama", "hidden_size"),
+        ("llama", "rms_norm_eps"),
+        ("llama", "max_position_embeddings"),
+    ],
+)
+def test_a_null_is_refused_by_key_where_it_is_not_the_keys_absence(
+    name: str, key: str, tmp_path: Path
+) -> None:
+    save_pretrained(LanguageModel(config_of(SHAPES[name])), tmp_path)
+    change_config(tmp_path, **{key: None})
+    with pytest.raises(ConfigError, match=rf"config\.json: {key} is null; give its value"):
+        read_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("deepseek_v3 raw gates, no prediction", "q_lora_rank"),
+        ("deepseek_v2", "n_group"),
+        ("llama", "head_dim"),
+        ("llama", "attention_bias"),
+        ("llama", "rope_scaling"),
+        ("qwen3_moe", "mlp_only_layers"),
+    ],
+)
+def test_a_null_that_transformers_reads_too_is_read(name: str, key: str, tmp_path: Path) -> None:
+    save_pretrained(LanguageModel(config_of(SHAPES[name])), tmp_path)
+    before = read_config(tmp_path)
+    change_config(tmp_path, **{key: None})
+    assert read_config(tmp_path) == before
+
+
+def test_a_wrong_value_is_named_by_the_key_of_the_file(tmp_path: Path) -> None:
+    save_pretrained(LanguageModel(config_of(SHAPES["qwen3_moe"])), tmp_path)
+    change_config(tmp_path, hidden_size="wide")
+    with pytest.raises(ConfigError, match=r"config\.json: hidden_size: .*'wide'"):
+        read_config(tmp_path)
+    change_config(tmp_path, hidden_size=32, rope_theta=0)
+    with pytest.raises(ConfigError, match=r"rope_theta = 0 is not a positive number"):
+        read_config(tmp_path)
+    content = json.loads((tmp_path / "config.json").read_text()) | {"rope_theta": 10_000.0}
+    del content["moe_intermediate_size"]
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=r"needs moe_intermediate_size"):
+        read_config(tmp_path)
+
+
+def shards(folder: Path) -> list[Path]:
+    save_pretrained(lively(config_of(SHAPES["qwen2"])), folder, shard_bytes=20_000)
+    return sorted(folder.glob("model-*.safetensors"))
+
+
+@pytest.mark.parametrize("read", [load_pretrained, check_pretrained])
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("missing", r"no model-00002-of-\d+\.safetensors; .*download the missing files"),
+        ("no index", r"model-00001-of-\d+.* is one of several, .*index\.json lists, and that is missing"),
+        ("dangling", r"it is a link to /nowhere/at/all, which is not there: download the model again"),
+        ("two sets", r"two sets of weights, and programs differ in which .*move one away"),
+        ("twice", r"model\.norm\.weight is in model-00001-of-\d+\.safetensors too"),
+        ("no tensors", r"weight_map must name a file of this folder for each tensor"),
+    ],
+)
+def test_what_is_wrong_with_shards_is_named(kind: str, message: str, read: Any, tmp_path: Path) -> None:
+    files = shards(tmp_path)
+    read(tmp_path)
+    if kind in ("missing", "dangling"):
+        files[1].unlink()
+    if kind == "dangling":
+        files[1].symlink_to("/nowhere/at/all")
+    if kind == "no index":
+        (tmp_path / INDEX).unlink()
+    if kind == "two sets":
+        shutil.copy(files[0], tmp_path / "model.safetensors")
+    if kind == "twice":
+        norm = {"model.norm.weight": torch.ones(32)}
+        save_file({**load_file(files[0]), **norm}, files[0], metadata={"format": "pt"})
+    if kind == "no tensors":
+        (tmp_path / INDEX).write_text('{"weight_map": {}}')
+    with pytest.raises(R1kitError, match=message):
+        read(tmp_path)
+
+
+def test_what_an_index_says_of_places_and_sizes_does_not_matter(tmp_path: Path) -> None:
+    files = shards(tmp_path)
+    expected = load_pretrained(tmp_path).state_dict()
+    index = json.loads((tmp_path / INDEX).read_text())
+    index["weight_map"]["model.norm.weight"] = files[0].name  # it is in another
+    index["metadata"] = None
+    (tmp_path / INDEX).write_text(json.dumps(index))
+    found = load_pretrained(tmp_path).state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+@pytest.mark.parametrize("content", [POINTER, "", "version https://hawser.github.com/spec/v1\n"])
+def test_a_broken_scalar_head_is_found_before_the_weights_are_read(content: str, tmp_path: Path) -> None:
+    save_pretrained(LanguageModel(config_of(SHAPES["qwen2"], scalar_head=True)), tmp_path)
+    check_pretrained(tmp_path)
+    (tmp_path / "value_head.safetensors").write_text(content)
+    fix = "lfs pull" if content else "download or copy"
+    with pytest.raises(R1kitError, match=rf"value_head\.safetensors: .*{fix}"):
+        check_pretrained(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["qwen2", "qwen3", "llama", "deepseek_v3 raw gates, no prediction"])
 def test_layers_beyond_those_of_the_configuration_are_unexpected(name: str, tmp_path: Path) -> None:
     save_pretrained(LanguageModel(config_of(SHAPES[name])), tmp_path)
@@ -374,9 +570,6 @@ def test_a_qwen3_without_head_dim_has_that_of_transformers(tmp_path: Path) -> No
     expected = their_logits(their_model(tmp_path), tokens(config))
     difference = our_logits(load_pretrained(tmp_path), tokens(config)) - expected
     assert difference.abs().max() <= 1e-5 * expected.abs().max()
-
-
-POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3086574240\n"
 
 
 def broken(kind: str, whole: bytes) -> bytes:

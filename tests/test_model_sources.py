@@ -193,6 +193,16 @@ def test_a_look_at_a_recipe_downloads_nothing_and_a_run_downloads_first(hub: Hub
         fetch_models(named, layers, ["r1_zero"], said.append)
 
 
+def test_a_cache_behind_links_that_lead_to_each_other_is_named(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "one").symlink_to(here / "two")
+    (here / "two").symlink_to(here / "one")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(here / "one"))
+    with pytest.raises(ConfigError, match=r"one.*too many links; .*set XDG_CACHE_HOME to another folder"):
+        sources.models_folder()
+
+
 def test_a_cache_that_another_user_could_change_is_not_used(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 import struct
 import sys
 from collections import Counter
@@ -23,6 +24,7 @@ from r1kit.config import ConfigError
 from r1kit.model.config import ModelConfig
 from r1kit.model.decoder import LanguageModel
 from r1kit.model.huggingface import save_config
+from r1kit.model.kernel_cache import cache_folder
 from r1kit.planning import fit, rates
 from r1kit.planning.learners import LearnerFacts, facts_of
 from r1kit.planning.machines import GPUs, ThisMachine, decoding_steps
@@ -332,7 +334,10 @@ def test_steps_of_a_call_are_those_of_continuous_batching():
 
 
 def test_a_small_machine_is_measured_once_and_remembered(tmp_path, monkeypatch):
+    kernels = cache_folder()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    if kernels is not None and kernels.is_dir():  # so that they are not compiled again
+        shutil.copytree(kernels, tmp_path / "r1kit", ignore=shutil.ignore_patterns("models", "rates.json"))
     asked = (shape_of(ModelConfig.preset("nano")), LearnerFacts(128, 2), 1, 1, "float32")
     first = measured_rates(*asked)
     assert first.trained > 0 and first.read > 0 and [rows for rows, _ in first.steps] == [1, 16, 64]

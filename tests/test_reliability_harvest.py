@@ -50,7 +50,9 @@ def run(
     out: Path, engine: NativeEngine, seed: int = 3, owners: tuple[str, ...] = ("me",), name: str = "model"
 ) -> list[list[Rollout]]:
     out.mkdir(exist_ok=True)
-    ctx: Any = SimpleNamespace(out=out, identities=owners, log=SimpleNamespace(info=warnings.append))
+    ctx: Any = SimpleNamespace(
+        out=out, identities=owners, log=SimpleNamespace(info=warnings.append, check_place=int)
+    )
     folder = out.parent / name
     folder.mkdir(exist_ok=True)
     (folder / "weights").write_text(name)

@@ -502,15 +502,17 @@ def test_a_judge_that_is_down_slow_or_trickles_is_a_failure_in_time():
         given_up.wait(LIMIT_S)
         answered.append(given_up.is_set())
 
-    def trickle(handler, _):
-        handler.send_response(200)
-        handler.end_headers()
+    def trickle(handler, _, begun=b"HTTP/1.1 200 OK\r\n\r\n"):
+        handler.wfile.write(begun)
         for _ in range(int(LIMIT_S / 0.05)):
             handler.wfile.write(b" ")  # fails when the caller has given up
             time.sleep(0.05)
         answered.append(False)
 
-    for answer in (silent, trickle, lambda handler, _: handler.connection.close()):
+    def trickle_headers(handler, number):
+        trickle(handler, number, b"HTTP/1.1 200 OK\r\nName: ")
+
+    for answer in (silent, trickle, trickle_headers, lambda handler, _: handler.connection.close()):
         with endpoint(answer) as (address, _):
             with pytest.raises(R1kitError, match="no answer"):
                 complete_chat(address, {}, "NO_KEY", 0.3, attempts=1)

@@ -214,6 +214,13 @@ def test_a_warning_where_a_key_goes_to_another_machine_in_the_clear() -> None:
         ("see http://me:word@host/x now", "see http://***@host/x now"),
         ("HTTPS://me:w@rd@host", "HTTPS://***@host"),
         ("postgres://me:wo/rd@host/db", "postgres://***@host/db"),
+        ("https://host/?auth[token]=word&a=1", "https://host/?auth[token]=***&a=1"),
+        ("https://host/?q=1%26token=word", "https://host/?q=1%26token=***"),
+        ("sent Authorization: Bearer word-of-a-key, then", "sent Authorization: Bearer ***, then"),
+        ("the key sk-proj-0123456789abcdef0123 is bad", "the key *** is bad"),
+        (f"at {'hf_' + 'aB3' * 12}.", "at ***."),
+        ("sk-learn-pipeline-of-configurations", "sk-learn-pipeline-of-configurations"),
+        ("task-0123456789abcdef0123456789 of the bearer", "task-0123456789abcdef0123456789 of the bearer"),
         ("http://word@host", "http://***@host"),
         ("https://host/v1?api_key=word&n=2", "https://host/v1?api_key=***&n=2"),
         ("https://host/v1?n=2&X-Amz-Signature=word", "https://host/v1?n=2&X-Amz-Signature=***"),
@@ -229,6 +236,14 @@ def test_passwords_and_keys_in_addresses_are_cut_and_nothing_else(text: str, cut
 
 def test_the_value_of_an_override_that_is_a_secret_is_cut() -> None:
     assert word_without_secrets("stages.x.judge.api_key=word") == "stages.x.judge.api_key=***"
+    for word, cut in (
+        ("a.pass_phrase=word", "a.pass_phrase=***"),
+        ("rewards.judge={key: word, weight: 1}", "rewards.judge={key: ***, weight: 1}"),
+        ('a={"Authorization": "Bearer word"}', 'a={"Authorization": ***}'),
+        ("a=[{weight: 1, api_key: word}]", "a=[{weight: 1, api_key: ***}]"),
+        ("tasks={monkey: 1, keyword: 2, tokens: 3}", "tasks={monkey: 1, keyword: 2, tokens: 3}"),
+    ):
+        assert word_without_secrets(word) == cut
     assert word_without_secrets("stages.x.max_tokens=5") == "stages.x.max_tokens=5"
     assert word_without_secrets("stages.x.tokenizer=word") == "stages.x.tokenizer=word"
 

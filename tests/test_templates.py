@@ -315,6 +315,64 @@ def test_a_template_that_closes_the_thinking_answers_at_once_unless_the_recipe_o
     assert answered(opened, "2+2</think>4", PROBLEM) == ("2+2", "4")
 
 
+def with_prompt(root: Path, prompt: str, before: str = "") -> Tokenizer:
+    """A tokenizer whose template ends with this generation prompt, and begins with a text of its own."""
+    own = Tokenizer.load(folder_of("chatml", root))
+    text = before + CHATML.replace("assistant\n{% endif %}", f"assistant\n{prompt}{{% endif %}}")
+    return own.with_template(text, "their.jinja")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "begun", "response", "parsed"),
+    [
+        ("<think>", "<think>", "x</think>4", ("x", "4")),
+        ("<think>\n\n", "<think>\n\n", "x</think>4", ("x", "4")),
+        ("Sure.\n<think>\n", "<think>\n", "x</think>4", ("x", "4")),
+        ("<think>\nOkay, a<b. ", "<think>\nOkay, a<b. ", "x</think>4", ("Okay, a<b. x", "4")),
+        ("<think>\nBriefly.\n</think>\n", "<think>\nBriefly.\n</think>\n", "4", ("Briefly.", "4")),
+        ("<think></think>It is ", "<think></think>It is ", "4", ("", "It is 4")),
+        ("<think></think><answer>", "<think></think><answer>", "4</answer>", ("", "4")),
+        ("<thinking>", "", "x</thinking>4", (None, None)),  # no tag of r1kit's
+        ("", "", "<think>x</think>4", ("x", "4")),
+    ],
+)
+def test_what_a_generation_prompt_opens_is_part_of_the_completion(
+    prompt: str, begun: str, response: str, parsed: Any, root: Path
+) -> None:
+    named = "<|im_start|>system\nThink in <think> and </think>, then <think>"  # opens nothing
+    for before in ("", named + "<|im_end|>\n"):
+        chat = Chat(with_prompt(root, prompt, before), "model")
+        assert chat.begun == begun
+        assert chat.tokenizer.decode(chat.prompt_ids(PROBLEM)).endswith(f"assistant\n{prompt}")
+        assert answered(chat, response, PROBLEM) == parsed
+
+
+@pytest.mark.parametrize("opening", [" <think>", "\n<think>\n", "<think>", ""])
+def test_white_space_before_the_tag_is_no_second_tag(opening: str, root: Path) -> None:
+    chat = Chat(with_prompt(root, "<think>\n"), "model", opening)
+    text = chat.tokenizer.decode(chat.prompt_ids(PROBLEM))
+    assert text.endswith("assistant\n<think>\n") and text.count("<think>") == 1
+    row = training_row(chat, "2+2?", f"{opening}x</think>4" if "<think>" in opening else "<think>x</think>4")
+    assert chat.tokenizer.decode(row.token_ids[row.mask]).strip() == "x</think>4"
+
+
+def test_a_turn_that_a_template_does_not_write_is_refused(root: Path) -> None:
+    own = Tokenizer.load(folder_of("chatml", root))
+    for text, left_out in (
+        ("", "user turn 'What is 2"),
+        ("{{ messages[0].content }}{{ messages[1].content }}", "user turn 'And 4"),
+        ("{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}", "assistant turn 'Hello"),
+    ):
+        chat = Chat(own.with_template(text, "their.jinja"), "model")
+        turns = CONVERSATIONS["turns"] if text else CONVERSATIONS["question"]
+        with pytest.raises(R1kitError, match=f"leaves out the {left_out}"):
+            chat.turn_ids(turns)
+    # Written in another form: escaped, in capitals, without the thinking.
+    other = "{% for m in messages %}{{ m.content.split('</think>')[-1] | upper | tojson }}{% endfor %}"
+    chat = Chat(own.with_template(other, "their.jinja"), "model")
+    assert "HELLO" in own.decode(chat.turn_ids(CONVERSATIONS["turns"]))
+
+
 def test_a_template_that_opens_nothing_needs_the_tag(root: Path) -> None:
     chat = Chat(Tokenizer.load(folder_of("chatml", root)), "model")
     assert answered(chat, "<think>2+2</think>4", PROBLEM) == ("2+2", "4")

@@ -30,6 +30,8 @@ def test_what_has_no_glyph_is_written_as_its_escape():
     assert printable("\x1b[2J\x07\u202e\ud800") == "\\u001b[2J\\u0007\\u202e\\ud800"
     assert printable("\U000e0041") == "\\udb40\\udc41"  # as JSON writes it
     assert is_clean(printable(EVIL)) and is_clean(one_line(EVIL + "\n\t"))
+    assert printable("a\ufe0f\u2764\ufe0f") == "a\ufe0f\u2764\ufe0f"  # the form of an emoji
+    assert printable("a\ufe01\U000e0131b\u2800") == "a\\ufe01\\udb40\\udd31b\\u2800"
     assert "\u115f" not in printable(EVIL) and "\u3164" not in printable(EVIL)
 
 
@@ -104,6 +106,25 @@ def r1kit(*words: str | bytes, **environment: str) -> subprocess.CompletedProces
     )
 
 
+# Imports r1kit once, then gives each command in a process of its own, and prints how each ended.
+COMMANDS = """\
+import json, os, sys
+from r1kit.commands.cli import main
+ends = []
+for number, words in enumerate(json.loads(sys.argv[1])):
+    pid = os.fork()
+    if pid == 0:
+        out = os.open(f"{number}.txt", os.O_WRONLY | os.O_CREAT)
+        os.dup2(out, 1)
+        os.dup2(out, 2)
+        sys.argv = ["r1kit", *words]
+        main()
+        sys.exit(0)
+    ends.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+print(json.dumps(ends))
+"""
+
+
 def test_no_command_prints_a_control_character(tmp_path: Path):
     recipe = tmp_path / "evil\x1b[2J\nr1kit: done.yaml"
     recipe.write_text(f"name: x\n{json.dumps('k' + EVIL[:6])}: 1\nstages: []\n", encoding="utf-8")
@@ -112,10 +133,13 @@ def test_no_command_prints_a_control_character(tmp_path: Path):
     (folder / "stages" / "a\x1b[2J" / "stage.json").write_text('{"\x1b": 1}')
     commands = [("run", recipe, "--dry-run"), ("show", recipe), ("plan", recipe), ("verify", folder)]
     commands += [("chat", folder), ("export", folder, "--to", tmp_path / "to")]
-    for words in commands:
-        done = r1kit(*map(str, words))
-        shown = (done.stdout + done.stderr).decode()
-        assert done.returncode in (1, 2) and is_clean(shown) and "Traceback" not in shown, shown
+    given = json.dumps([list(map(str, words)) for words in commands])
+    done = subprocess.run(
+        [sys.executable, "-c", COMMANDS, given], stdout=subprocess.PIPE, cwd=tmp_path, timeout=300, check=True
+    )
+    for number, code in enumerate(json.loads(done.stdout)):
+        shown = (tmp_path / f"{number}.txt").read_text(encoding="utf-8")
+        assert code in (1, 2) and is_clean(shown) and "Traceback" not in shown and shown, shown
         assert not any(line.startswith(("r1kit: done.yaml", "stages: whole")) for line in shown.splitlines())
 
 

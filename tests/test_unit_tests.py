@@ -96,7 +96,7 @@ def run(tmp_path, rows, **options):
         path=lambda name: tmp_path / name,
         seed=0,
         identities=(),
-        log=SimpleNamespace(info=said.append),
+        log=SimpleNamespace(info=said.append, check_place=int),
     )
     UnitTests(problems="problems.jsonl", model="m", **options).run(ctx)
     written = [json.loads(line) for line in (tmp_path / "data.jsonl").read_text().splitlines()]

@@ -22,14 +22,15 @@ def mutations(
     seed: int,
     workers: int,
     moments: Sequence[Moment] = (),
+    until_wrong: bool = False,
 ) -> list[Outcome]:
     """Continue these moments without damage, and work on the cases of these numbers; print what is wrong,
-    with the command that repeats it."""
+    with the command that repeats it. ``until_wrong``: begin no case after one that is wrong."""
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(world.folder / "compiler", folder / "compiler")
     running = []
     for worker in range(workers):
-        mutator = functools.partial(_Worker, world, folder, seed, worker)
+        mutator = functools.partial(_Worker, world, folder, seed, worker, until_wrong)
         own, continued = list(numbers[worker::workers]), list(moments[worker::workers])
         work = functools.partial(_start, mutator, continued, own)
         running.append(fork(work, folder / f"worker_{worker}.txt"))
@@ -43,7 +44,8 @@ def mutations(
         shown = len(found)
         time.sleep(0.2)
     found = _read(folder)
-    if len(found) < len(numbers) + len(moments):
+    ended_early = until_wrong and any(outcome.verdict == "wrong" for outcome in found)
+    if len(found) < len(numbers) + len(moments) and not ended_early:
         texts = [file.read_text(encoding="utf-8")[-2000:] for file in folder.glob("worker_*.txt")]
         raise SystemExit("\n".join(["a worker stopped:", *texts]))
     return found
@@ -68,8 +70,8 @@ def _again(outcome: Outcome, world: World, seed: int) -> str:
 class _Worker:
     """Works in a place of its own; adds outcomes to a file that all workers share, keeps what is wrong."""
 
-    def __init__(self, world: World, folder: Path, seed: int, number: int) -> None:
-        self.world, self.folder, self.seed = world, folder, seed
+    def __init__(self, world: World, folder: Path, seed: int, number: int, until_wrong: bool) -> None:
+        self.world, self.folder, self.seed, self.until_wrong = world, folder, seed, until_wrong
         self.mutator = Mutator(world, folder / f"place_{number}")
 
     def work(self, moments: Sequence[Moment], numbers: Sequence[int]) -> None:
@@ -77,6 +79,8 @@ class _Worker:
         for moment in moments:
             self._note(self.mutator.continued(moment), f"continued_{moment.name}")
         for case in cases(self.world, self.seed, numbers):
+            if self.until_wrong and (self.folder / "wrong").is_dir():
+                return
             self._note(self.mutator.work(case), f"case_{case.number}")
 
     def _note(self, outcome: Outcome, name: str) -> None:

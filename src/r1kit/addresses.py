@@ -18,13 +18,27 @@ CUT = "***"
 
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]*[A-Za-z0-9])?\.?")
 _PATH = re.compile(r"(?:/[A-Za-z0-9._~!$'()*+,;=:@%-]*)*")
-_SECRET_NAME = r"(?:key|token|secret|password|passwd|pwd|pass|auth|authorization|sig|signature|credentials?)"
+_SECRET_NAME = (
+    r"(?:key|token|secret|password|passwd|pwd|pass|pass_?(?:phrase|word)|auth|authorization|sig|signature|"
+    r"credentials?)"
+)
 # user:password@, also with a password in which "/", "?" or "#" was not escaped
 _USER = re.compile(
     r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*:[/\\]{2})(?:[^\s/?#\"'<>]*@|[^\s/@\"']*:(?!\d+(?:[/?#\s]|$))[^\s\"']*@)"
 )
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[/\\]{2}[^\s\"'<>]+")
-_ASSIGNED = re.compile(rf"(?i)(?P<name>[?&;#](?:[\w.-]*[_.-])?(?:api)?{_SECRET_NAME}=)[^&;#\s\"'<>]*")
+_ASSIGNED = re.compile(
+    rf"(?i)(?P<name>(?:[?&;#]|%26|%3F)(?:[\w.-]*[_.-])?(?:api)?{_SECRET_NAME}(?:\[\w*\])?=)[^&;#\s\"'<>]*"
+)
+# in a mapping of YAML or JSON on a command line: ``{api_key: ...}``, ``{"Authorization": "Bearer ..."}``
+_ENTRY = re.compile(
+    rf"(?i)(?P<name>[{{,]\s*['\"]?(?:[\w.-]*[_.-])?(?:api)?{_SECRET_NAME}['\"]?\s*:\s*)[^,{{}}\[\]]+"
+)
+# A key that its form shows, wherever it stands: in a header, and those of widely used services.
+_KEY = re.compile(
+    r"(?P<name>\bBearer\s+)[^\s\"',;}]{4,}|\bsk-(?=[\w-]*\d)[\w-]{20,}|\b(?:hf_|gh[pousr]_)[A-Za-z0-9]{30,}"
+    r"|\b(?:github_pat_|glpat-|xox[abprs]-)[\w-]{20,}"
+)
 # in an override on the command line: ``a.b.api_key=...``
 _OVERRIDE = re.compile(rf"(?i)^(?P<name>(?:[\w.-]*[_.-])?(?:api)?{_SECRET_NAME})=.+", re.DOTALL)
 
@@ -104,26 +118,27 @@ def _is_host(host: str, netloc: str) -> bool:
 
 
 def without_secrets(text: str) -> str:
-    """The text without user names and passwords in addresses, and without the values of keys, tokens and
-    passwords in their queries."""
+    """The text without user names and passwords in addresses, without the values of keys, tokens and
+    passwords in their queries, and without what has the form of a key of a widely used service."""
 
     def cut(match: re.Match[str]) -> str:
         return _ASSIGNED.sub(rf"\g<name>{CUT}", _USER.sub(rf"\g<scheme>{CUT}@", match[0]))
 
     # Passwords may have quotes and angle brackets in them, so users are cut from the whole text first.
-    return _ADDRESS.sub(cut, _USER.sub(rf"\g<scheme>{CUT}@", text))
+    text = _ADDRESS.sub(cut, _USER.sub(rf"\g<scheme>{CUT}@", text))
+    return _KEY.sub(lambda match: f"{match['name'] or ''}{CUT}", text)
 
 
 def word_without_secrets(word: str) -> str:
     """As ``without_secrets``, for one word of a command line: also the value of an override whose key is a
-    key, a token or a password."""
-    return _OVERRIDE.sub(rf"\g<name>={CUT}", without_secrets(word))
+    key, a token or a password, and such an entry of a mapping."""
+    return _ENTRY.sub(rf"\g<name>{CUT}", _OVERRIDE.sub(rf"\g<name>={CUT}", without_secrets(word)))
 
 
 def plain_without_secrets(value: Any) -> Any:
     """``without_secrets`` in every text of plain data (mappings, lists, texts), keys included."""
     if isinstance(value, str):
-        return without_secrets(value) if "://" in value or ":\\\\" in value else value
+        return without_secrets(value)
     if isinstance(value, dict):
         return {plain_without_secrets(key): plain_without_secrets(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from r1kit.config import R1kitError
+from r1kit.config import R1kitError, shorten
 from r1kit.templates import Template, render
 from r1kit.tokenizer import ASSISTANT, USER, Tokenizer
 from r1kit.types import Completion, Problem, Rollout
@@ -34,7 +34,8 @@ _THOUGHT = re.compile(r"\s*<think>(?P<thinking>.*?)</think>(?P<rest>.*)", re.DOT
 _ANSWERED = re.compile(r"\s*<answer>(?P<answer>.*)</answer>\s*", re.DOTALL)
 _TAG = re.compile(r"<[\s/]*(?:think|answer)\b[^<>]*>", re.IGNORECASE)  # in any spelling
 _BLANK = "\u115f\u1160\u2800\u3164\uffa0"  # letters and signs of Unicode that are invisible
-_OPENED = re.compile(r"<think>\s*(?:</think>\s*)?\Z")  # at the end of a generation prompt
+_OPENED = re.compile(r"<think>(?:(?!<think>).)*\Z", re.DOTALL)  # in what a generation prompt adds
+_ENDS_OPEN = re.compile(r"<think>\s*(?:</think>\s*)?\Z")  # at the end of a prompt that always opens
 _THINKS = re.compile(r"\b(?:enable_)?thinking\b")  # in a template: the variable that turns thinking on
 _CLOSES = re.compile(r"(?:</[^<>]+>|[}\])])\s*\Z")  # at the end of a stop text
 _ROLES = ("system", "user", "assistant")
@@ -150,7 +151,7 @@ class Chat:
         """The text that every completion starts with: what the checkpoint's template opens, then
         ``opening``. An opening that has the tag itself takes the place of the template's."""
         own = self._opened
-        if not self.opening.startswith("<think>"):
+        if not self.opening.lstrip().startswith("<think>"):
             return own + self.opening
         return own if own.strip() == self.opening.strip() == "<think>" else self.opening
 
@@ -189,7 +190,25 @@ class Chat:
     def response_ids(self, text: str) -> np.ndarray:
         """Ids of a written response with the end token, as SFT trains on them: the one with which the
         checkpoint's template ends a turn, if sampling stops there, else the tokenizer's."""
-        return np.concatenate([self.tokenizer.encode(text), [self._end_id()]]).astype(np.int32)
+        end = self.turn_end
+        stops = end is not None and (end in self.tokenizer.end_ids or end in self._stop_ids)
+        end = end if stops else self.tokenizer.eos_id
+        return np.concatenate([self.tokenizer.encode(text), [end]]).astype(np.int32)
+
+    @property
+    def turn_end(self) -> int | None:
+        """The special or end token that the checkpoint's template writes after the assistant's text, with no
+        more than white space between. A model that is trained on the template ends there, whether or not the
+        checkpoint lists that token."""
+        tokenizer = self.tokenizer
+        if self.template != "model" or tokenizer.chat_template is None:
+            return None
+        for index in tokenizer.encode(_turn_end(self._template, self._names), special=True).tolist():
+            if index in tokenizer.special_ids or index in tokenizer.end_ids:
+                return int(index)
+            if tokenizer.decode([index]).strip():
+                return None
+        return None
 
     def rollouts(
         self,
@@ -285,14 +304,6 @@ class Chat:
             return ""
         return _opened(self._template, self._names, tuple(self._variables.items()))
 
-    def _end_id(self) -> int:
-        tokenizer = self.tokenizer
-        if self.template == "model" and tokenizer.chat_template is not None:
-            ids = tokenizer.encode(_turn_end(self._template, self._names), special=True)
-            if len(ids) and int(ids[0]) in tokenizer.end_ids:
-                return int(ids[0])
-        return tokenizer.eos_id
-
     @property
     def _template(self) -> Template:
         return Template(self.tokenizer.chat_template or "", self.tokenizer.template_file)
@@ -350,10 +361,12 @@ class Chat:
                     "template: chat, or a template file of your own"
                 )
         for place, (role, text) in enumerate(turns):
-            if role == "system" and text.strip() not in rendered and not self._writes(turns, place):
+            said = text.rpartition("</think>")[2] if role == "assistant" else text
+            if said.strip() not in rendered and not self._writes(turns, place):
+                fix = "move its text into the user's turn" if role == "system" else "correct the template"
                 raise R1kitError(
-                    "the checkpoint's chat template leaves out the system turn; move its text into the "
-                    "user's turn, or use template: chat"
+                    f"the checkpoint's chat template leaves out the {role} turn {shorten(said.strip())}; "
+                    f"{fix}, or use template: chat"
                 )
         return rendered
 
@@ -368,12 +381,22 @@ class Chat:
 def _opened(
     template: Template, names: tuple[tuple[str, str], ...], variables: tuple[tuple[str, Any], ...]
 ) -> str:
-    """What a template's generation prompt opens after a question: "<think>\\n", an empty thinking, or
-    nothing."""
+    """What a template's generation prompt opens after a question: "<think>\\n", with the text that it begins
+    the thinking with, a thinking that it closes too, or nothing.
+
+    A tag before the generation prompt, in the template's own system turn for instance, opens nothing."""
     try:
-        match = _OPENED.search(render(template, dict(names), [("user", "1+1?")], variables=dict(variables)))
+        prompt, question = (
+            render(template, dict(names), [("user", "1+1?")], generation, dict(variables))
+            for generation in (True, False)
+        )
     except R1kitError:  # what it refuses is said where it is used
         return ""
+    shared = 0
+    while prompt[shared : shared + 1] and prompt[shared] == question[shared : shared + 1]:
+        shared += 1
+    added = prompt[shared:]
+    match = _OPENED.search(added) if added else _ENDS_OPEN.search(prompt)
     return match[0] if match else ""
 
 

@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from r1kit.config import ConfigError, R1kitError
 
-POINTER = b"version https://git-lfs.github.com/spec/"
+POINTERS = (b"version https://git-lfs.github.com/spec/", b"version https://hawser.github.com/spec/")
 LONGEST_JSON = 200_000_000  # bytes of a JSON file of a checkpoint; the largest tokenizers have a tenth
 PRIVATE = 0o600  # the mode of files that hold commands, which may contain passwords
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.tmp", re.DOTALL)
@@ -217,7 +217,7 @@ def remove_temporary(folder: Path) -> None:
 def pointer_error(path: Path) -> str | None:
     """What is wrong with a file that git-lfs has not brought yet; None for any other file."""
     with path.open("rb") as file:
-        if file.read(len(POINTER)) != POINTER:
+        if not file.read(max(map(len, POINTERS))).startswith(POINTERS):
             return None
     return f"{path}: a git-lfs pointer, not the file itself; run: git -C {path.parent} lfs pull"
 
@@ -233,6 +233,8 @@ def read_object(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except ConfigError:
+        raise
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not valid JSON ({error}); copy the file again") from None
     if not isinstance(found, dict):

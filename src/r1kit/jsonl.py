@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from r1kit.config import ConfigError, R1kitError, shorten
-from r1kit.files import POINTER, pointer_error, replacing
+from r1kit.files import POINTERS, pointer_error, replacing
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json")
 BAD_ROWS_LIMIT = 0.05  # of a file's rows; beyond that it is probably the wrong file
@@ -87,7 +87,7 @@ def parse_row(path: Path, number: int, line: bytes) -> dict[str, Any]:
             f"UTF-8{utf16}"
         ) from None
     except json.JSONDecodeError as error:
-        if number == 1 and line.startswith(POINTER):
+        if number == 1 and line.startswith(POINTERS):
             raise R1kitError(pointer_error(path) or str(path)) from None
         raise R1kitError(
             f"{path}:{number}: not JSON ({error.msg} at column {error.colno}); correct or remove the line"
@@ -215,7 +215,8 @@ def first_error(
     return last
 
 
-NULL_LIKE = frozenset(("nan", "none", "null", "n/a", "<na>"))  # how tables write that there is no value
+# How tables write that there is no value.
+NULL_LIKE = frozenset(("nan", "+nan", "-nan", "none", "null", "n/a", "<na>"))
 
 
 def is_null_like(text: str) -> bool:

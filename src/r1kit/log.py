@@ -27,7 +27,7 @@ from r1kit.console import PrintableConsole
 from r1kit.files import open_to_append, remove_named, sync, write_whole
 from r1kit.interruption import Interruption
 from r1kit.log_files import METRICS, SAMPLES, LogMark, kept_damages, mark_log, read_metrics, whole_rows
-from r1kit.records import KEPT, read_typed, sealed_text, stage_folder
+from r1kit.records import KEPT, LOG_MARKS, read_typed, sealed_text, stage_folder
 from r1kit.terminal import one_line, printable
 
 # What the progress line shows, in this order, where a stage reports it: (metric, word on the screen).
@@ -63,8 +63,9 @@ class Log:
         part: str = "",
         show_rollouts: int = 0,
         interruption: Interruption | None = None,
+        check_place: Callable[[], None] = lambda: None,
     ) -> None:
-        self.interruption = interruption or Interruption()
+        self.interruption, self.check_place = interruption or Interruption(), check_place
         self.run_dir = run_dir
         self.stage = stage
         self.console = console or PrintableConsole()
@@ -93,7 +94,8 @@ class Log:
         """A log for one part of the stage that counts its own steps (the helpful and the safety reward model,
         say)."""
         self.close()
-        return Log(self.run_dir, self.stage, self.console, name, self.show_rollouts, self.interruption)
+        shown, stop = self.show_rollouts, self.interruption
+        return Log(self.run_dir, self.stage, self.console, name, shown, stop, self.check_place)
 
     def step(self, step: int, total: int, metrics: Mapping[str, float]) -> None:
         """Record the metrics of one finished step (0 <= step < total) and refresh the progress line.
@@ -134,6 +136,7 @@ class Log:
 
     def sync(self) -> None:
         """Wait until all rows are on the disk. Raises R1kitError where they cannot be written."""
+        self.check_place()
         if (error := self._write_waiting()) is not None:
             why = error.strerror or str(error)
             raise R1kitError(
@@ -161,6 +164,7 @@ class Log:
         50, 100, 200 and so on."""
         self._begin(step)
         rows = [dict(record) for record in records]
+        self.check_place()
         path = self.samples_dir / f"step_{step:06d}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, "".join(json.dumps(row, ensure_ascii=False, default=_plain) + "\n" for row in rows))
@@ -221,6 +225,7 @@ class Log:
         returned."""
         if not self._waiting:
             return None
+        self.check_place()
         content = "".join(self._waiting).encode()
         try:
             with open_to_append(self.metrics_file) as file:
@@ -250,7 +255,7 @@ class Log:
 
     @property
     def _marks_file(self) -> Path:
-        return stage_folder(self.run_dir, self.stage).partial / KEPT / "log.json"
+        return stage_folder(self.run_dir, self.stage).partial / KEPT / LOG_MARKS
 
     def _keep_marks(self, before: int | None = None) -> None:
         """Mark what has been logged, so that a resumed attempt notices damage; of this part only the steps

@@ -25,6 +25,8 @@ STATES = "train_state"  # folder of training state (train/checkpoint.py)
 ADAPTER = "adapter"  # within a model's folder: the adapters that were merged into it
 SAMPLED = "sampled"  # rollouts of a stage that makes data, chunk by chunk (stages/sampling.py)
 KEPT = "kept_marks"  # marks of what a resumed attempt of a stage reads again (stages/kept.py)
+LOG_MARKS = "log.json"  # in that folder: the mark of what the stage has logged
+MOVED = "moved_files"  # what something else had put where a stage writes
 NOTES = "r1kit.json"  # what a model's folder says of itself (ModelNotes)
 
 T = TypeVar("T", bound=Config)
@@ -254,7 +256,11 @@ def mark_outputs(folder: Path, writes: Sequence[str] = ()) -> dict[str, FileMark
     """Size and SHA-256 of every file that a stage has written, by its path below ``folder``: of all that is
     there, or of ``writes``, the names in the folder that the stage writes, where it says so."""
     found = mark_files(folder, (_RECORD, _ALLOWED))
-    return {name: mark for name, mark in found.items() if not writes or name.partition("/")[0] in writes}
+    return {
+        name: mark
+        for name, mark in found.items()
+        if (not writes or name.partition("/")[0] in writes) and MOVED not in name.split("/")
+    }
 
 
 def damages(folder: Path, record: StageRecord) -> Iterator[str]:

@@ -19,8 +19,10 @@ from typing import Any, TextIO
 PREFIX = "r1kit: "  # what every message on standard error begins with
 _KEPT = "\n\t"
 _SPACES = "\u00a0\u1680\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
-# Letters and marks that Unicode calls printable, and that are drawn as nothing.
-_INVISIBLE = "\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0"
+# Letters and marks that Unicode calls printable, and that are drawn as nothing. Of the marks that choose
+# among the forms of a character, which can hide a text of any length, only that of emojis stays.
+_INVISIBLE = "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0"
+_INVISIBLE += "".join(map(chr, (*range(0xFE00, 0xFE0F), *range(0xE0100, 0xE01F0))))
 
 
 def printable(text: str) -> str:

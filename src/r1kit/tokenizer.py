@@ -132,11 +132,18 @@ class Tokenizer:
 
     def with_template(self, text: str, file: str) -> "Tokenizer":
         """This tokenizer with another default chat template; ``file`` is where it is from, for messages."""
+        return self._changed({**self.templates, "default": text}, self.end_ids, file)
+
+    def with_end(self, index: int) -> "Tokenizer":
+        """This tokenizer with one more end token."""
+        return self._changed(self.templates, (*self.end_ids, index), self.template_file)
+
+    def _changed(self, templates: Mapping[str, str], end_ids: Sequence[int], file: str) -> "Tokenizer":
         return Tokenizer(
             self.backend,
             self.names,
-            {**self.templates, "default": text},
-            self.end_ids,
+            templates,
+            end_ids,
             self.max_length,
             self._saved,
             file,
@@ -276,11 +283,15 @@ class Tokenizer:
         backend, saved = _read_backend(path)
         settings = directory / "tokenizer_config.json"
         config = read_object(settings) if settings.is_file() else {}
-        names = _read_names(directory, config)
+        names, ends = _read_names(directory, config), _read_end_ids(directory)
         if "eos" not in names:
-            if backend.token_to_id(EOS) is None:
-                raise R1kitError(f"{settings}: no eos_token; name there the token that ends a completion")
-            names["eos"] = EOS
+            listed = [token for index in ends if (token := backend.id_to_token(index)) is not None]
+            named = EOS if backend.token_to_id(EOS) is not None else next(iter(listed), None)
+            if named is None:
+                raise R1kitError(
+                    f"{settings}: no eos_token; name there the one token that ends a completion, as a text"
+                )
+            names["eos"] = named
         _check_vocabulary(path, backend)
         _check_names(directory, names, backend)
         longest = config.get("model_max_length")
@@ -289,7 +300,7 @@ class Tokenizer:
             backend,
             names,
             _read_templates(directory, config),
-            _read_end_ids(directory),
+            ends,
             longest if isinstance(longest, int | float) else None,
             saved,
             str(own_file if own_file.is_file() else settings),
@@ -407,11 +418,16 @@ def _check_names(directory: Path, names: Mapping[str, str], backend: tokenizers.
 
 
 def _read_end_ids(directory: Path) -> list[int]:
-    """The end tokens that generation_config.json and config.json list, in this order."""
+    """The end tokens that generation_config.json and config.json list, in this order. A model of texts and
+    pictures has its list in the part on texts."""
     found: list[int] = []
     for name in ("generation_config.json", "config.json"):
         path = directory / name
-        value = read_object(path).get("eos_token_id") if path.is_file() else None
+        content = read_object(path) if path.is_file() else {}
+        part = content.get("text_config")
+        value = content.get("eos_token_id")
+        if value is None and isinstance(part, dict):
+            value = part.get("eos_token_id")
         ids = value if isinstance(value, list) else [] if value is None else [value]
         if not all(isinstance(index, int) and not isinstance(index, bool) and index < 2**31 for index in ids):
             raise R1kitError(f"{path}: eos_token_id is {value!r}; give a token id, or a list of them")

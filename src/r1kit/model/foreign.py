@@ -16,6 +16,7 @@ step copies the cache."""
 
 import inspect
 import json
+import re
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -37,6 +38,8 @@ SLOWER = "computed by transformers' own class, which is several times slower tha
 _DIVIDED, _MULTIPLIED = "logits_scaling", "logit_scale"
 _CLOSE = {torch.float32: 1e-4, torch.float64: 1e-4}  # how far logits may differ in a check, as a share
 _ROUGHLY = 0.05  # the same in other dtypes
+COMPUTED = ("rotary_emb.inv_freq", ".masked_bias")  # tensors that older files hold, and nothing reads
+_NUMBER = re.compile(r"\.\d+\.")
 _NO_CACHE = (
     "does not decode through a cache of keys and values (a state-space model?), which r1kit's engine needs: "
     "choose another model"
@@ -125,12 +128,13 @@ def load_foreign(
         raise R1kitError(
             f"{directory}: cannot be loaded by transformers: {type(error).__name__}: {said}"
         ) from error
-    for kind in ("missing_keys", "mismatched_keys"):
-        if names := sorted(str(name) for name in found.get(kind) or ()):
+    for kind in ("missing_keys", "mismatched_keys", "unexpected_keys"):
+        if names := sorted(name for name in map(str, found.get(kind) or ()) if not name.endswith(COMPUTED)):
             more = " ..." if len(names) > 5 else ""
             raise R1kitError(
                 f"{directory}: the weights do not fit config.json; {kind.partition('_')[0]}: "
-                f"{', '.join(names[:5])}{more} ({len(names)}); download the model again"
+                f"{', '.join(names[:5])}{more} ({len(names)}); correct config.json, or download the model "
+                "again"
             )
     model = ForeignModel(inner.to(device), config, read_object(directory / "config.json"))
     model.check(directory)
@@ -164,6 +168,12 @@ def check_foreign(directory: Path, names: Collection[str]) -> None:
         raise R1kitError(
             f"{directory}: the weights do not fit config.json; missing: {', '.join(missing[:5])} "
             f"({len(missing)}); download the model again"
+        )
+    known = {name.removeprefix(f"{inner.base_model_prefix}.") for name in inner.state_dict()}
+    if surplus := sorted(name for name in there - known if _NUMBER.sub(".0.", name, count=1) in known):
+        raise R1kitError(
+            f"{directory}: the weights have more layers than config.json; unexpected: "
+            f"{', '.join(surplus[:5])} ({len(surplus)}); correct config.json, or download the model again"
         )
 
 

@@ -126,10 +126,26 @@ FIXED = {
 FIXED_OF: dict[str, dict[str, Any]] = {
     "deepseek_v2": {"scoring_func": "softmax", "topk_method": None, "norm_topk_prob": False},
 }
+# What transformers takes for a key that config.json leaves out, where that is not this network's default.
 DEFAULTS_OF: dict[str, dict[str, Any]] = {
-    "deepseek_v2": {"normalise_gates": False},
-    "qwen3_moe": {"normalise_gates": False},
-}
+    "deepseek_v3": {
+        "q_lora_rank": 1536, "first_k_dense_replace": 3, "n_group": 8, "topk_group": 4,
+        "routed_scaling_factor": 2.5,
+    },
+    "deepseek_v2": {
+        "q_lora_rank": 1536, "n_shared_experts": 2, "norm_topk_prob": False, "max_position_embeddings": 2048,
+    },
+    "qwen2": {"max_position_embeddings": 32_768},
+    "qwen3": {"max_position_embeddings": 32_768},
+    "qwen3_moe": {"max_position_embeddings": 32_768, "norm_topk_prob": False},
+    "llama": {"max_position_embeddings": 2048},
+    "mistral": {"max_position_embeddings": 131_072},
+    "phi3": {"rms_norm_eps": 1e-5},
+}  # fmt: skip
+# A null is not the key's absence: transformers refuses it, or reads it as "no". These may be null.
+MAY_BE_NULL = {"q_lora_rank", "num_key_value_heads", "head_dim"}
+MAY_BE_NULL_OF = {"deepseek_v2": {"n_group", "topk_group"}}
+NEVER_NULL = ("hidden_act", "rope_interleave", "decoder_sparse_step")  # besides the keys that are read
 SLIDING = {"mistral": 4096, "phi3": None}  # families whose attention may slide; transformers' default
 # phi3's matrices that hold several of ours, one below the other.
 FUSED = {
@@ -149,6 +165,8 @@ EIGHT_BITS, SCALES = (
     "_scale_inv",
 )  # DeepSeek's 8-bit weights, and what the name of their scales adds
 
+HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
+_SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
 _LAYER = re.compile(r"model\.layers\.(?P<number>\d+)\.")
 
 
@@ -254,22 +272,48 @@ def _own_config(content: Mapping[str, Any], path: Path) -> ModelConfig:
         raise UnsupportedModelError(
             f"{path}: model_type {family!r} is not supported; known: {', '.join(ARCHITECTURES)}"
         )
+    content = DEFAULTS_OF.get(family, {}) | dict(content)
+    _check_nulls(content, family, path)
     for key, value in (FIXED | FIXED_OF.get(family, {})).items():
         if content.get(key) not in (value, None) and value is not None:
             raise UnsupportedModelError(f"{path}: {key} = {content[key]!r} is not supported, only {value!r}")
     theta, scaling = _read_rope(content, path)
     if scaling is not None and family == "phi3":
         raise UnsupportedModelError(f"{path}: rope scaling {scaling['kind']!r} is not supported in phi3")
-    given = DEFAULTS_OF.get(family, {}) | {
-        ours: content[theirs] for ours, theirs in _keys_of(family).items() if theirs in content
-    }
+    given = {ours: content[theirs] for ours, theirs in _keys_of(family).items() if theirs in content}
     if "kv_rank" not in _keys_of(family):
         given["kv_heads"] = content.get("num_key_value_heads") or content.get("num_attention_heads")
         given["head_dim"] = content.get("head_dim") or _head_dim(content, path)
     given |= _read_experts(content, path) | _read_window(content, path)
     _check_sizes({**given, "rope_theta": theta, **(scaling or {})}, path)
     rest = {"rope_scaling": scaling, "scalar_head": content.get("scalar_head", False)}
-    return ModelConfig.parse({"family": family, **given, "rope_theta": theta, **rest}, str(path))
+    try:
+        return ModelConfig.parse({"family": family, **given, "rope_theta": theta, **rest}, str(path))
+    except ConfigError as error:
+        raise ConfigError(_in_their_words(str(error), family, path)) from None
+
+
+def _check_nulls(content: Mapping[str, Any], family: str, path: Path) -> None:
+    may_be = MAY_BE_NULL | MAY_BE_NULL_OF.get(family, set())
+    for key in (*_keys_of(family).values(), *NEVER_NULL):
+        if key in content and content[key] is None and key not in may_be:
+            raise ConfigError(
+                f"{path}: {key} is null; give its value, or leave the key out for transformers' default"
+            )
+
+
+def _in_their_words(message: str, family: str, path: Path) -> str:
+    """A message of ``ModelConfig`` with the keys of config.json."""
+    keys, lines = _keys_of(family), []
+    for line in message.splitlines():
+        key, separator, rest = line.removeprefix(f"{path}: ").partition(": ")
+        if key in keys:
+            line = f"{path}: {keys[key]}{separator}{rest}"
+        before, needs, missing = line.partition(" needs ")
+        if needs:
+            line = before + needs + ", ".join(keys.get(name, name) for name in missing.split(", "))
+        lines.append(line)
+    return "\n".join(lines)
 
 
 def _read_experts(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
@@ -345,7 +389,9 @@ def _read_rope(content: Mapping[str, Any], path: Path) -> tuple[float, dict[str,
     rope = content.get("rope_parameters") or content.get("rope_scaling") or {}
     if not isinstance(rope, dict):
         raise ConfigError(f"{path}: rope_parameters or rope_scaling is {rope!r}; an object is expected")
-    theta = rope.get("rope_theta") or content.get("rope_theta") or 10_000.0
+    theta = rope.get("rope_theta", content.get("rope_theta", 10_000.0))
+    if not isinstance(theta, int | float) or theta <= 0:
+        raise ConfigError(f"{path}: rope_theta = {shorten(theta)} is not a positive number")
     kind = rope.get("rope_type") or rope.get("type") or "default"
     if rope.get("partial_rotary_factor", 1.0) != 1.0:
         raise UnsupportedModelError(
@@ -508,10 +554,12 @@ def load_pretrained(
         return _load_foreign(directory, config, device, dtype)
     with ExitStack() as stack:
         source = _open(directory, stack)
-        if config.tie_embeddings and _has_own_head(source):
-            config = config.model_copy(update={"tie_embeddings": False})
         model, expected = _expected(config)
         blocks = _check_tensors(expected, source, config, directory)
+        if config.tie_embeddings and _has_own_head(source):
+            config = config.model_copy(update={"tie_embeddings": False})
+            model, expected = _expected(config)
+        _check_copies(source, config)
         loaded = {}
         for name in expected:
             if not (name.startswith("value_head.") or (config.tie_embeddings and name == "lm_head.weight")):
@@ -540,6 +588,8 @@ def check_pretrained(directory: Path | str) -> None:
             check_foreign(directory, source)
         else:
             _check_tensors(_expected(config)[1], source, config, directory)
+    if config.scalar_head:
+        _read_value_head(directory, config)
 
 
 def _load_foreign(
@@ -561,7 +611,10 @@ def _check_tensors(
     blocks of 8-bit weights."""
     blocks = eight_bit_blocks(read_object(directory / "config.json"), directory / "config.json")
     _check_names(expected, source, config, directory, blocks)
-    for theirs, like in to_disk(config, expected):
+    named = dict(to_disk(config, expected))
+    if config.tie_embeddings and HEAD in source:
+        named[HEAD] = named[EMBEDDING]
+    for theirs, like in named.items():
         file = source[theirs]
         file.check_dtype(theirs, blocks is not None)
         _check_shape(file, theirs, file.shape(theirs), list(like.shape))
@@ -580,11 +633,30 @@ def _expected(config: ModelConfig) -> tuple[LanguageModel, dict[str, Tensor]]:
 
 def _has_own_head(source: Mapping[str, "_File"]) -> bool:
     """Whether the file has a head that differs from the embedding."""
-    names = "lm_head.weight", "model.embed_tokens.weight"
-    if not all(name in source for name in names):
-        return False
-    head, embedding = (source[name].tensor(name) for name in names)
-    return head.shape == embedding.shape and not torch.equal(head, embedding)
+    return HEAD in source and not _equal(source, HEAD, EMBEDDING)
+
+
+def _equal(source: Mapping[str, "_File"], name: str, other: str) -> bool:
+    """Whether two tensors have the same numbers, in whatever type each is stored."""
+    one, two = (source[each].tensor(each) for each in (name, other))
+    return one.shape == two.shape and torch.equal(one, two if one.dtype == two.dtype else two.to(one.dtype))
+
+
+def _check_copies(source: Mapping[str, "_File"], config: ModelConfig) -> None:
+    """Raise R1kitError where a prediction layer's copy of the embedding or of the head has other numbers: the
+    network has one of each."""
+    head = EMBEDDING if config.tie_embeddings else HEAD
+    for depth in range(config.mtp_depth):
+        layer = f"model.layers.{config.layers + depth}."
+        for copy, name in (
+            (f"{layer}embed_tokens.weight", EMBEDDING),
+            (f"{layer}shared_head.head.weight", head),
+        ):
+            if copy in source and not _equal(source, copy, name):
+                raise R1kitError(
+                    f"{source[copy].path}: {copy} differs from {name}, which r1kit's network uses in its "
+                    "place; set num_nextn_predict_layers to 0 in config.json to do without prediction layers"
+                )
 
 
 def keeps_float32(name: str) -> bool:
@@ -669,25 +741,41 @@ def _open(directory: Path, stack: ExitStack) -> dict[str, _File]:
     files = {directory / WEIGHTS}
     if (directory / INDEX).is_file():
         places = read_object(directory / INDEX).get("weight_map")
-        if not isinstance(places, dict) or not all(_is_name(file) for file in places.values()):
+        if not isinstance(places, dict) or not places or not all(_is_name(file) for file in places.values()):
             raise R1kitError(
                 f"{directory / INDEX}: weight_map must name a file of this folder for each tensor; copy the "
                 "file again"
             )
         files = {directory / file for file in places.values()}
-    if missing := sorted(file.name for file in files if not file.is_file()):
-        pickles = sorted(path.name for path in directory.glob("*") if path.suffix in (".bin", ".pt", ".pth"))
-        reason = (
-            f"; {pickles[0]} is a pickle, which can run code when opened: convert it to safetensors"
-            if pickles
-            else "; weights are read from safetensors only"
-        )
-        raise R1kitError(f"{directory}: no {', '.join(missing)}{reason}")
+        if (directory / WEIGHTS).is_file() and directory / WEIGHTS not in files:
+            raise R1kitError(
+                f"{directory}: {WEIGHTS} and the files of {INDEX} are two sets of weights, and programs "
+                "differ in which of them they read; move one away"
+            )
+    if missing := sorted(file for file in files if not file.is_file()):
+        raise R1kitError(f"{directory}: no {', '.join(file.name for file in missing)}{_instead(missing)}")
     source: dict[str, _File] = {}
     for path in sorted(files):
         file = _File.open(path, stack)
-        source |= dict.fromkeys(file.names(), file)
+        for name in file.names():
+            if name in source:
+                raise R1kitError(
+                    f"{path}: {name} is in {source[name].path.name} too; download the files again"
+                )
+            source[name] = file
     return source
+
+
+def _instead(missing: Sequence[Path]) -> str:
+    """What is there in the place of missing weights, and what to do."""
+    if links := [file for file in missing if file.is_symlink()]:
+        return f"; it is a link to {links[0].readlink()}, which is not there: download the model again"
+    names = sorted(path.name for path in missing[0].parent.glob("*"))
+    if missing[0].name == WEIGHTS and (shards := [name for name in names if _SHARD.fullmatch(name)]):
+        return f"; {shards[0]} is one of several, which {INDEX} lists, and that is missing: download it too"
+    if pickles := [name for name in names if name.endswith((".bin", ".pt", ".pth"))]:
+        return f"; {pickles[0]} is a pickle, which can run code when opened: convert it to safetensors"
+    return "; weights are read from safetensors only: download the missing files"
 
 
 def _is_name(file: object) -> bool:

@@ -122,7 +122,11 @@ def models_folder() -> Path:
     cache = cache_folder()
     if cache is None:
         raise ConfigError("no folder for converted models: set XDG_CACHE_HOME to a folder of yours")
-    if reason := folder_error(cache / "models", os.getuid()):
+    try:
+        reason = folder_error(cache / "models", os.getuid())
+    except OSError as error:  # links that lead to each other, say
+        reason = str(error)
+    if reason:
         raise ConfigError(
             f"{reason}; converted models are not kept there: set XDG_CACHE_HOME to another folder"
         )

@@ -32,6 +32,7 @@ REPLACED = ("tasks", "prompts", "general", "corpus", "rewards")
 LONGEST_FILE = 200_000  # bytes
 MOST_NODES = 10_000  # keys and values, counted again wherever an alias repeats them
 DEEPEST = 50  # blocks within blocks
+LONGEST_INTEGER = 4096  # bits; Python writes integers of some more, but not of any length
 MOST_FILES = 20  # that extend one another
 
 
@@ -402,6 +403,8 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]
             value = super().construct_object(node, deep)
             if isinstance(value, str):
                 value.encode()  # fails for half a character
+            if isinstance(value, int) and value.bit_length() > LONGEST_INTEGER:
+                raise OverflowError
             return value
         except (ValueError, KeyError, AttributeError, TypeError, OverflowError) as error:
             if isinstance(node, yaml.ScalarNode):
@@ -417,3 +420,10 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d[\d_]*)(\.[\d_]*)?[eE][-+]?\d+$"), list("-+0123456789")
 )
+for _kind in (
+    "binary",
+    "omap",
+    "pairs",
+    "set",
+):  # no key of a recipe has such a value, and JSON cannot write it
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _Loader.construct_undefined)

@@ -4,11 +4,14 @@ A request goes to the host that the recipe names and to no other: http or https 
 proxies in the environment are not used, and the certificate of an https host is checked. The key comes from
 an environment variable, is sent in a header, and is cut from every error and reply."""
 
+import contextlib
 import http.client
 import json
 import os
 import re
+import socket
 import ssl
+import threading
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -90,10 +93,14 @@ def _hidden(text: str, key: str) -> str:
 
 
 def _send(address: Address, content: bytes, key: str, seconds: float) -> bytes:
-    """One request and its reply, complete within ``seconds`` however slowly its bytes arrive, and at most
-    ``LONGEST_REPLY`` long."""
+    """One request and its reply, complete within ``seconds`` however slowly its bytes arrive, those of the
+    headers too, and at most ``LONGEST_REPLY`` long."""
     deadline = time.monotonic() + seconds
     connection = _connect(address, seconds)
+    # The library's own limit is for each piece: a byte every second keeps to it for ever.
+    end = threading.Timer(seconds, _cut, [connection])
+    end.daemon = True
+    end.start()
     headers = {"Content-Type": "application/json", "Connection": "close", "User-Agent": "r1kit"}
     if key:
         headers["Authorization"] = f"Bearer {key}"
@@ -106,11 +113,27 @@ def _send(address: Address, content: bytes, key: str, seconds: float) -> bytes:
             received += piece
             if len(received) > LONGEST_REPLY:
                 raise ValueError(f"a reply of more than {LONGEST_REPLY} bytes")
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"no whole reply within {seconds:g} s")
+            _check_time(deadline, seconds)
+        _check_time(deadline, seconds)
+    except (OSError, http.client.HTTPException):
+        _check_time(deadline, seconds)
+        raise
     finally:
+        end.cancel()
         connection.close()
     return bytes(received)
+
+
+def _check_time(deadline: float, seconds: float) -> None:
+    if time.monotonic() > deadline:
+        raise TimeoutError(f"no whole reply within {seconds:g} s")
+
+
+def _cut(connection: http.client.HTTPConnection) -> None:
+    """End what a request waits for."""
+    if (open_socket := connection.sock) is not None:
+        with contextlib.suppress(OSError):
+            open_socket.shutdown(socket.SHUT_RDWR)
 
 
 def _connect(address: Address, seconds: float) -> http.client.HTTPConnection:

@@ -8,7 +8,7 @@ before any file is changed (survey.py)."""
 import contextlib
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from r1kit.recipe.recipe import Recipe, resolved
 from r1kit.recipe.uses import sends_of
 from r1kit.records import (
     KEPT,
+    NOTES,
     SAMPLED,
     STATES,
     DamageError,
@@ -50,6 +51,7 @@ from r1kit.runs.provenance import environment, named_files, setting, versions
 from r1kit.runs.run_folder import check_folder, forget, locked, make_writable, sweep
 from r1kit.runs.survey import Standing, State, allow, identity_of, refuse_changes, survey
 from r1kit.runs.verify import finished_damages, raise_damages
+from r1kit.stages.kept import kept_marks
 from r1kit.stages.stage import Context, Stage
 from r1kit.terminal import printable
 
@@ -99,7 +101,7 @@ def run(
         recipe.stage(redo_from)
     check_folder(run_dir, fresh)
     make_writable(run_dir)
-    with locked(run_dir):
+    with locked(run_dir) as check_place:
         sweep(run_dir)
         if fresh:
             _check_outside(recipe, layers, [stage.name for stage in recipe.stages], console)
@@ -120,9 +122,9 @@ def run(
         sends = _announce(recipe, standings, console)
         _note_beginning(recipe, environment(command, sends))
         with Interruption() as interruption, contextlib.ExitStack() as stack:
-            stages = _Stages(recipe, console, show_rollouts, stack, interruption)
+            stages = _Stages(recipe, console, show_rollouts, stack, interruption, check_place)
             seconds = stages.run(standings, command)
-        _write_report(run_dir, console)
+        _write_report(run_dir, console, check_place)
     return Summary(run_dir, {entry.stage.name: entry.state for entry in standings}, seconds)
 
 
@@ -198,7 +200,9 @@ class _Stages:
         show_rollouts: int,
         stack: contextlib.ExitStack,
         interruption: Interruption,
+        check_place: Callable[[], None],
     ) -> None:
+        self.check_place = check_place
         self.recipe, self.console, self.show_rollouts = recipe, console, show_rollouts
         self.stack, self.interruption = stack, interruption
         self.outputs: dict[str, Path] = {}
@@ -216,7 +220,9 @@ class _Stages:
                 record = folder.finished()
                 seconds[stage.name] = record.seconds if record is not None else 0.0
             else:
-                with _explained(stage.name, list(self.outputs), self.recipe.run_dir, command):
+                with _explained(
+                    stage.name, list(self.outputs), self.recipe.run_dir, command, self.check_place
+                ):
                     self._check_inputs(stage)
                     seconds[stage.name] = self._run_stage(stage, standing.state)
                     self.interruption.stop_if_asked()
@@ -256,7 +262,9 @@ class _Stages:
             self.console,
             show_rollouts=self.show_rollouts,
             interruption=self.interruption,
+            check_place=self.check_place,
         )
+        self.check_place()
         record = folder.begun()
         if record is None:
             identity = dict(identity_of(self.recipe, stage))
@@ -277,6 +285,7 @@ class _Stages:
             ctx = Context(run_dir, stage.name, out, record.seed, self.runtime, log, outputs, owners)
             log.check_kept()
             record = _work(stage, ctx, folder, record)
+            self.check_place()
             folder.write(record)
         folder.finish()
         return record.seconds
@@ -308,10 +317,12 @@ def _work(stage: Stage, ctx: Context, folder: StageFolder, record: StageRecord) 
             stage.run(ctx)
         note_prompts(ctx.out / "model", record.config.get("talk"))
         ctx.log.sync()
+        kept = kept_marks(ctx.out)
         _sweep(ctx.out)
         sync_tree(ctx.out)  # files reach the disk before the record that lists them
     except BaseException:
-        with contextlib.suppress(OSError):  # the disk itself may be what failed
+        with contextlib.suppress(OSError, R1kitError):  # the disk, or the folder's place, may be what failed
+            ctx.log.check_place()
             seconds = round(record.seconds + time.monotonic() - began, 3)
             folder.write(record.model_copy(update={"seconds": seconds}))
         raise
@@ -319,16 +330,27 @@ def _work(stage: Stage, ctx: Context, folder: StageFolder, record: StageRecord) 
         "seconds": round(record.seconds + time.monotonic() - began, 3),
         "peak_rss_mb": round(max(watch.peak_mb, record.peak_rss_mb or 0.0), 1),
         "versions": versions(),
-        "outputs": _outputs(ctx, stage),
+        "outputs": _outputs(ctx, stage, kept),
         "log": mark_log(ctx.run, ctx.name),
         "finished": _now(),
     }
     return record.model_copy(update=results)
 
 
-def _outputs(ctx: Context, stage: Stage) -> dict[str, FileMark]:
-    """The marks of what the stage wrote; a warning names other files in its folder."""
+def _outputs(ctx: Context, stage: Stage, kept: Mapping[str, Mapping[str, FileMark]]) -> dict[str, FileMark]:
+    """The marks of what the stage wrote; a warning names other files in its folder. Raises DamageError where
+    a model is no longer as it was written."""
     found = mark_outputs(ctx.out, stage.writes)
+    for folder, marks in kept.items():
+        notes = f"{folder}/{NOTES}"
+        for name in [name for name in found if name.startswith(f"{folder}/") and name != notes]:
+            if name not in marks:
+                del found[name]
+        for name in marks.keys() - {notes}:
+            if found.get(name) != marks[name]:
+                raise DamageError(
+                    f"{ctx.out / name}: changed since the stage wrote it; rerun, and it is made again"
+                )
     for name in sorted({*mark_outputs(ctx.out)} - {*found}):
         ctx.log.info(f"warning: {ctx.out / name}: not written by the stage, and not in its record; it stays")
     return found
@@ -349,7 +371,9 @@ def _sweep(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _explained(name: str, finished: Sequence[str], run_dir: Path, command: str) -> Iterator[None]:
+def _explained(
+    name: str, finished: Sequence[str], run_dir: Path, command: str, check_place: Callable[[], None]
+) -> Iterator[None]:
     """Turn an exception of a stage into one message: what happened, what is kept, how to continue."""
     kept = f"Finished and kept: {', '.join(finished)}." if finished else "No stage was finished before it."
     rerun = f"{kept} Fix the cause, then rerun:\n  {command}"
@@ -362,15 +386,16 @@ def _explained(name: str, finished: Sequence[str], run_dir: Path, command: str) 
         raise StageError(f"stage {name!r} failed: {error}\n{rerun}") from error
     except Exception as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
-        whole = _keep_traceback(run_dir / "logs" / f"{name}.txt")
+        whole = _keep_traceback(run_dir / "logs" / f"{name}.txt", check_place)
         where = f"({frame.filename}:{frame.lineno}; {whole})"
         what = disk_error(error) or without_secrets(f"{type(error).__name__}: {error} {where}")
         raise StageError(f"stage {name!r} failed: {what}\n{rerun}") from error
 
 
-def _keep_traceback(file: Path) -> str:
+def _keep_traceback(file: Path, check_place: Callable[[], None]) -> str:
     """Write the traceback of what is being handled to a file; return the words that say where it is."""
     try:
+        check_place()
         file.parent.mkdir(exist_ok=True)
         write_whole(file, without_secrets(traceback.format_exc()), PRIVATE)
     except (OSError, R1kitError) as error:
@@ -378,9 +403,10 @@ def _keep_traceback(file: Path) -> str:
     return f"whole traceback: {file}"
 
 
-def _write_report(run_dir: Path, console: Console) -> None:
+def _write_report(run_dir: Path, console: Console, check_place: Callable[[], None]) -> None:
     from r1kit.report import warnings, write  # only when a run ends: commands that run nothing do without
 
+    check_place()
     page = write(run_dir)
     for sentence in warnings(run_dir):
         console.print(Text(f"warning: {sentence}"))

@@ -11,10 +11,10 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from r1kit.config import ConfigError
+from r1kit.config import ConfigError, R1kitError
 from r1kit.files import (
     PRIVATE,
     is_temporary,
@@ -98,10 +98,11 @@ def make_writable(run_dir: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(run_dir: Path) -> Iterator[None]:
-    """Hold the run's folder for this process; the system frees it however the process ends. Raises
-    ConfigError where another process holds it, and for a lock that r1kit did not write."""
-    path = run_dir / LOCK
+def locked(run_dir: Path) -> Iterator[Callable[[], None]]:
+    """Hold the run's folder for this process; the system frees it however the process ends. Yields the check
+    that the folder is still in its place, for whoever writes into it. Raises ConfigError where another
+    process holds it, and for a lock that r1kit did not write."""
+    path, held = run_dir / LOCK, run_dir.stat()
     with os.fdopen(_open_lock(path), "r+b", buffering=0) as file:
         holder = file.read(64)
         if not _HOLDER.fullmatch(holder):
@@ -120,7 +121,29 @@ def locked(run_dir: Path) -> Iterator[None]:
             with naming(path):
                 os.ftruncate(file.fileno(), 0)
                 os.pwrite(file.fileno(), f"{os.getpid()}\n".encode(), 0)
-        yield
+        yield lambda: check_place(run_dir, held)
+
+
+def check_place(run_dir: Path, held: os.stat_result) -> None:
+    """Raise R1kitError where the run's folder is no longer the one that this process holds, because it or a
+    folder above it was moved or has become a link, and where a folder in it has become a link."""
+    moved = None
+    try:
+        if not os.path.samestat(run_dir.stat(), held):
+            moved = run_dir
+    except OSError:
+        moved = run_dir
+    if moved is None:
+        folders = [run_dir / name for name in FOLDERS]
+        inner = [
+            Path(entry.path) for folder in folders[:2] if folder.is_dir() for entry in os.scandir(folder)
+        ]
+        moved = next((path for path in (*folders, *inner) if path.is_symlink()), None)
+    if moved is not None:
+        raise R1kitError(
+            f"{moved}: no longer the folder in which this run began (it, or a folder above it, was moved or "
+            "has become a link); nothing is written there. Put the folder back, then rerun"
+        )
 
 
 def _open_lock(path: Path) -> int:

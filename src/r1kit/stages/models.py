@@ -1,6 +1,7 @@
 """A model as a stage uses it: its folder, its prompt template, and which prompts fit its context."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -31,7 +32,8 @@ class PromptStyle(Config):
     ``chat`` where the vocabulary has DeepSeek's turn tokens, else the checkpoint's own template. ``system``
     is the system turn. ``examples`` come before every question; they are no data, so decontamination does
     not count them. ``opening`` is the text that every completion is made to start with, besides what the
-    template itself opens. ``stop`` are texts that end a completion, such as ``</answer>``. ``thinking``
+    template itself opens. ``stop`` are texts that end a completion, such as ``</answer>``; the special token
+    with which the checkpoint's template ends a turn is always one of them, or an end token. ``thinking``
     turns the thinking of a checkpoint's template on or off (``enable_thinking``)."""
 
     template: str | None = None
@@ -90,9 +92,12 @@ class PromptStyle(Config):
                 self.thinking,
             )
             chat.check()
+            end = chat.turn_end
         except R1kitError as error:
             raise R1kitError(f"talk, for the model in {model}: {error}") from None
-        return chat
+        if end is None or end in tokenizer.end_ids:
+            return chat
+        return replace(chat, stop=(*chat.stop, tokenizer.decode([end], special=True)))
 
     def in_words(self, model: Path) -> str:
         """One line for readers: how a model is prompted."""
@@ -154,9 +159,14 @@ def read_examples(file: Path) -> list[dict[str, str]]:
 
 def keep_template(style: PromptStyle, model: Path) -> None:
     """Write a template file of the recipe into the folder of a model that was trained with it, as its own
-    template, so that the model is complete without the file."""
-    if style.template is not None and style.template.endswith(JINJA):
-        Tokenizer.load(model).with_template(_jinja(style.template), style.template).save(model)
+    template, so that the model is complete without the file. The token with which the template ends a turn
+    becomes an end token there, so that other programs stop where r1kit does."""
+    chat = style.chat(model)
+    tokenizer, end = chat.tokenizer, chat.turn_end
+    if end is not None:
+        tokenizer = tokenizer.with_end(end)
+    if (style.template or "").endswith(JINJA) or tokenizer.end_ids != chat.tokenizer.end_ids:
+        tokenizer.save(model)
 
 
 def longest_prompt(max_tokens: int, *models: Path, context: int | None = None) -> int:

@@ -5,6 +5,7 @@ from typing import Any
 
 from r1kit import figures
 from r1kit.engine import Engine
+from r1kit.stages.kept import clear, keep
 from r1kit.stages.models import PromptStyle, keep_template
 from r1kit.stages.stage import Context
 from r1kit.train import checkpoint
@@ -21,9 +22,11 @@ def finish(
     """End a training stage: export the learner to ctx.out/model with the template file of ``talk``, if it
     names one; write ``facts`` as its report, remove the training states, and release the learner and
     ``others``."""
+    clear(ctx, "model")
     ctx.runtime.export(learner, ctx.out / "model")
     if talk is not None:
         keep_template(talk, ctx.out / "model")
+    keep(ctx, "model")
     if facts is not None:
         report(ctx, **facts)
     checkpoint.discard(ctx.out)

@@ -20,6 +20,7 @@ from r1kit.jsonl import write_jsonl
 from r1kit.rewards.annotators import Annotator, load_annotator, load_labeller
 from r1kit.seeds import derive_seed
 from r1kit.stages.judgements import PreferenceSource, SafetySource, ask_models, read_labels, read_pairs
+from r1kit.stages.kept import clear, keep
 from r1kit.stages.models import PromptStyle
 from r1kit.stages.recipe_names import TaskSpec, log_tasks
 from r1kit.stages.results import report
@@ -248,7 +249,9 @@ class RewardModels(Stage):
         return learner
 
     def _export(self, ctx: Context, learner: LearnerProtocol, name: str) -> None:
+        clear(ctx, name)
         ctx.runtime.export(learner, ctx.out / name)
+        keep(ctx, name)
         ctx.runtime.release(learner)
 
 

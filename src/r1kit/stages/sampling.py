@@ -170,6 +170,7 @@ def _hash_prompts(prompts: Sequence[np.ndarray]) -> str:
 def _write(ctx: Context, file: Path, wanted: Mapping[str, Any], lines: Sequence[Any]) -> None:
     body = "\n".join(json.dumps(line) for line in lines) + "\n"
     owner = next(iter(ctx.identities), "")
+    ctx.log.check_place()
     write_whole(file, _head(ctx, file, owner, wanted, body) + "\n" + body)
 
 

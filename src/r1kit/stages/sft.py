@@ -163,8 +163,8 @@ def training_row(chat: Chat, prompt: Prompt, response: str) -> Row:
     """A written response as a row. What completions begin with belongs to the prompt, as in sampling. A
     response that begins with it, as every sampled one does, is trained on from there; any other response is
     trained on as a whole."""
-    problem, stem = problem_of(prompt), chat.begun.rstrip()
-    if stem and response.startswith(stem):
-        rest = response.removeprefix(stem).removeprefix(chat.begun.removeprefix(stem))
+    problem, stem, said = problem_of(prompt), chat.begun.rstrip(), response.lstrip()
+    if stem and said.startswith(stem):
+        rest = said.removeprefix(stem).removeprefix(chat.begun.removeprefix(stem))
         return response_row(chat.prompt_ids(problem), chat.response_ids(rest))
     return response_row(chat.prompt_ids(problem, opening=""), chat.response_ids(response))

@@ -174,9 +174,10 @@ def collect(
 
 
 def teaches(rewards: Sequence[float]) -> bool:
-    """Whether a group's rewards differ. A nan (not judged) is ignored."""
+    """Whether a group's rewards differ by more than rounding (0.1 + 0.2 and 0.3 do not). A nan (not judged)
+    is ignored."""
     judged = [reward for reward in rewards if not math.isnan(reward)]
-    return len(judged) > 1 and max(judged) > min(judged)
+    return len(judged) > 1 and not math.isclose(max(judged), min(judged), rel_tol=1e-12, abs_tol=1e-12)
 
 
 def sample(

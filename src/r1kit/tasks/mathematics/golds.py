@@ -11,8 +11,8 @@ from r1kit.tasks.mathematics.statements import stated_answer
 _GOLD_MARK = "####"
 # Besides jsonl.NULL_LIKE: what people write where they have no answer.
 _NULLS = NULL_LIKE | frozenset(
-    ["nil", "#n/a", "na", "nat", "undefined", "-", "--", "?", "??", "???", "tbd", "todo", "unknown",
-     "missing", "not available", "no answer", "proof", "see solution"]
+    ["nil", "pd.na", "np.nan", "#n/a", "na", "nat", "undefined", "-", "--", "?", "??", "???",
+     "tbd", "todo", "unknown", "missing", "not available", "no answer", "proof", "see solution"]
 )  # fmt: skip
 _VERB = re.compile(
     r"\b(?:is|are|was|has|have|had|so|because|since|therefore|thus|hence|gets?|gives?|makes?|we|she|he"
@@ -44,7 +44,7 @@ def gold_text(gold: str) -> str:
 def gold_fault(gold: str) -> str | None:
     """Why a text cannot be a gold answer, with the fix; None if it can. ``gold`` is what ``gold_text``
     returned."""
-    if gold.strip().strip("\"'").lower() in _NULLS:
+    if gold.strip().strip("\"'").lower().removeprefix("$").removesuffix("$").strip() in _NULLS:
         fix = "write the answer (no solution: \\emptyset), or remove the row"
         return f"{gold.strip()!r} stands for no answer; {fix}"
     if _is_sentence(gold) and _read_sentence(gold) is None:

@@ -36,7 +36,8 @@ from r1kit.recipe.recipe import load
 from r1kit.rewards import WeightedReward
 from r1kit.runs.provenance import setting
 from r1kit.runtime import Runtime, RuntimeConfig, config_class
-from r1kit.runtime.local import EngineProxy, LearnerProxy, LocalConfig, LocalRuntime
+from r1kit.runtime.local import LocalConfig, LocalRuntime
+from r1kit.runtime.proxies import EngineProxy, LearnerProxy
 from r1kit.stages.dpo import DPO
 from r1kit.stages.pretrain import Pretrain
 from r1kit.stages.r1_zero import R1Zero

@@ -7,7 +7,6 @@ exit when it closes. Gradients, expert loads and statistics are added over gloo 
 in an order that does not depend on timing, so the replicas stay equal bit for bit."""
 
 import contextlib
-import ctypes
 import multiprocessing
 import os
 import signal
@@ -16,7 +15,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -29,27 +28,23 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from r1kit.config import InputError, R1kitError
-from r1kit.engine import ENGINE, Done, Engine, MakeEngine, compiled
-from r1kit.engine.native import NativeEngine, default_seeds
+from r1kit.engine import ENGINE, Engine, compiled
 from r1kit.files import hash_file, remove_tree, rename_whole
 from r1kit.model import compile_kernels, fused
 from r1kit.model.ancestry import dtype_of, inherit
 from r1kit.model.compile_kernels import SharedKernels
-from r1kit.model.decoder import LanguageModel
 from r1kit.model.fingerprint import Fingerprint
-from r1kit.model.foreign import ForeignModel
-from r1kit.model.huggingface import load_pretrained, save_pretrained
+from r1kit.model.huggingface import save_pretrained
 from r1kit.records import ADAPTER
+from r1kit.runtime.proxies import EngineProxy, LearnerProxy
+from r1kit.runtime.replica import Replica
 from r1kit.runtime.runtime import RuntimeConfig
 from r1kit.sandbox.kernel import die_with_parent
 from r1kit.terminal import guard
 from r1kit.tokenizer import Tokenizer
-from r1kit.train import checkpoint
-from r1kit.train.learner import Learner, LearnerConfig, LearnerProtocol, Metrics, alone, kept_in, shares_state
+from r1kit.train.learner import Learner, LearnerConfig, LearnerProtocol, alone, shares_state
 from r1kit.train.lora import save_adapters
-from r1kit.train.objectives import Objective
-from r1kit.types import Completion, Row, Sampling
-from r1kit.user_code import code_file, load_file, load_name, loaded_files
+from r1kit.user_code import code_file, load_name, loaded_files
 from r1kit.watchdog import HungError, print_stacks, print_stacks_on_request
 
 INTERFACE = "GLOO_SOCKET_IFNAME"  # gloo's own variable: the interface that it listens on
@@ -151,147 +146,6 @@ def device_error(name: str) -> str | None:
     return None
 
 
-def keep_memory() -> None:
-    """Make glibc keep freed memory instead of returning it to the system. Otherwise large tensors are mapped
-    and cleared again at every use, which takes three times as long as the softmax over the vocabulary that
-    uses them. Without glibc this does nothing."""
-    with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL("libc.so.6")
-        for option, value in (
-            (-3, 1 << 30),
-            (-1, 1 << 30),
-            (-2, 1 << 26),
-        ):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD
-            libc.mallopt(option, value)
-
-
-class Replica:
-    """The learners and engines of one process, by handle. Every process makes the same ones in the same
-    order."""
-
-    def __init__(self, config: LocalConfig, reduce: Callable[[Tensor], Tensor], rank: int, size: int) -> None:
-        torch.set_num_threads(config.threads)
-        # oneDNN caches compiled products, one per shape: about 600 of half a megabyte each in the miniature.
-        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "1024")
-        keep_memory()
-        self.config, self.reduce, self.share = config, reduce, (rank, size)
-        self.things: dict[int, Any] = {}
-        self._sources: dict[int, Path] = {}  # of learners: the folders of their models
-        self.report: Callable[[Any], None] = lambda what: None  # called with results while a call lasts
-
-    def make_learner(
-        self, handle: int, model: Path, config: LearnerConfig, scalar_head: bool, shared_file: str = ""
-    ) -> None:
-        loaded = self._model(model, config)
-        if isinstance(loaded, ForeignModel) and (config.lora or config.gradient_checkpointing):
-            raise R1kitError(
-                f"{model}: learner.lora and learner.gradient_checkpointing work on r1kit's own network, and "
-                "this model runs through transformers' class; leave them out"
-            )
-        self.things[handle] = Learner(
-            with_scalar_head(loaded) if scalar_head else loaded, config, self.reduce, self.share, shared_file
-        )
-        self._sources[handle] = model
-
-    def _model(self, folder: Path, config: LearnerConfig) -> LanguageModel:
-        """The model of a folder. Learners with adapters on one model share its weights, which do not
-        change."""
-        for handle, source in self._sources.items():
-            learner = self.things[handle]
-            if (
-                source == folder
-                and config.lora
-                and learner.config.lora
-                and learner.kept_in == kept_in(config)
-            ):
-                return twin(learner.model)
-        return load_pretrained(folder, self.config.device)
-
-    def make_engine(self, handle: int, model: Path) -> None:
-        self._engine(handle, load_pretrained(model, self.config.device), Tokenizer.load(model))
-
-    def make_engine_of(self, handle: int, learner: int, source: Path) -> None:
-        self._engine(handle, self.things[learner].model, Tokenizer.load(source))
-
-    def call(self, handle: int, method: str, *arguments: Any) -> Any:
-        return getattr(self.things[handle], method)(*arguments)
-
-    def sample(
-        self, handle: int, prompts: Sequence[np.ndarray], sampling: Sampling, seeds: Sequence[int]
-    ) -> None:
-        """Complete prompts, and report completed ones by index. Completions that the engine did not report
-        are reported at the end."""
-        reported: set[int] = set()
-
-        def done(completed: dict[int, list[Completion]]) -> None:
-            reported.update(completed)
-            self.report(completed)
-
-        groups = self.things[handle].generate(prompts, sampling, seeds, done)
-        self.report({place: group for place, group in enumerate(groups) if place not in reported})
-
-    def copy_weights(self, target: int, source: int) -> None:
-        self.things[target].model.load_state_dict(self.things[source].model.state_dict())
-
-    def follow(self, student: int, teacher: int) -> None:
-        self.things[student].follow(self.things[teacher])
-
-    def load_weights(self, handle: int, learner: int, version: int) -> None:
-        self.things[handle].load(self.things[learner].weights(), version)
-
-    def import_files(self, files: Sequence[str]) -> None:
-        """Import the user's files that the parent has imported, because its messages may contain objects of
-        their classes."""
-        for file in files:
-            load_file(Path(file))
-
-    def drop(self, handle: int) -> None:
-        del self.things[handle]
-        self._sources.pop(handle, None)
-
-    def _engine(self, handle: int, model: LanguageModel, tokenizer: Tokenizer) -> None:
-        if self.config.engine != "native":
-            make: MakeEngine = load_name(self.config.engine, ENGINE)
-            self.things[handle] = make(model, tokenizer.end_ids)
-            return
-        self.things[handle] = NativeEngine(
-            model,
-            tokenizer.end_ids,
-            precision=self.config.engine_precision,
-            batch_rows=self.config.batch_rows,
-            decode=tokenizer.decode_all,
-        )
-
-
-def with_scalar_head(model: LanguageModel) -> LanguageModel:
-    """The model with one more output per position, a number; unchanged if it has that already."""
-    if model.config.scalar_head:
-        return model
-    if isinstance(model, ForeignModel):
-        return model.with_scalar_head()
-    widened = LanguageModel(model.config.model_copy(update={"scalar_head": True})).to(model.device)
-    _share(model, widened)
-    return widened
-
-
-def twin(model: LanguageModel) -> LanguageModel:
-    """Another model on the same tensors, without adapters and a value head."""
-    with torch.device("meta"):
-        other = LanguageModel(model.config.model_copy(update={"scalar_head": False}))
-    other.base = model.base
-    _share(model, other)
-    return other
-
-
-def _share(model: LanguageModel, other: LanguageModel) -> None:
-    """Give ``other`` the tensors of ``model`` where it has the same weights."""
-    other.load_state_dict(model.state_dict(), strict=False, assign=True)
-    if model.config.tie_embeddings:
-        other.lm_head.weight = other.embed_tokens.weight
-    for parameter in other.parameters():
-        parameter.requires_grad_(True)
-
-
 class LocalRuntime:
     """Replicas in this process and its helper processes; stages use them through proxies."""
 
@@ -347,7 +201,7 @@ class LocalRuntime:
             raise
         return reduce
 
-    def learner(self, model: Path, config: LearnerConfig, scalar_head: bool = False) -> "LearnerProxy":
+    def learner(self, model: Path, config: LearnerConfig, scalar_head: bool = False) -> LearnerProxy:
         """A learner on the model in directory ``model``; with ``scalar_head`` a value head is added where it
         has none."""
         with self._shared_file(config) as file:
@@ -368,15 +222,15 @@ class LocalRuntime:
             finally:
                 os.close(number)
 
-    def engine_of(self, learner: LearnerProtocol) -> "EngineProxy":
+    def engine_of(self, learner: LearnerProtocol) -> EngineProxy:
         """An engine on the learner's own weights: nothing is copied, every update is seen at once."""
         own = self.own(learner)
         return EngineProxy(self, self._make("make_engine_of", own.handle, own.source), own)
 
-    def engine(self, model: Path) -> "EngineProxy":
+    def engine(self, model: Path) -> EngineProxy:
         return EngineProxy(self, self._make("make_engine", Path(model)), None)
 
-    def own(self, learner: LearnerProtocol) -> "LearnerProxy":
+    def own(self, learner: LearnerProtocol) -> LearnerProxy:
         """Check that the learner belongs to this runtime. Raises R1kitError otherwise."""
         if not isinstance(learner, LearnerProxy) or learner.runtime is not self:
             raise R1kitError(f"{learner!r} is no learner of this runtime: make it with runtime.learner")
@@ -543,122 +397,6 @@ class LocalRuntime:
         self._handles += 1
         self.everywhere(method, [(self._handles, *arguments)] * self.size)
         return self._handles
-
-
-class LearnerProxy:
-    """A learner that lives in every replica (train/learner.py says what the methods do)."""
-
-    def __init__(self, runtime: LocalRuntime, handle: int, source: Path) -> None:
-        self.runtime, self.handle, self.source = runtime, handle, source
-
-    def update(self, rows: Sequence[Row], objective: Objective, scale: float) -> Metrics:
-        metrics: Metrics = self._shared("update", rows, objective, scale)[0][1]
-        return metrics
-
-    def fault(self) -> str:
-        return self.local().fault()
-
-    def examine(self, token_ids: np.ndarray, temperature: float) -> list[Fingerprint]:
-        return self.runtime.examine(self.handle, token_ids, temperature)
-
-    def logprobs(self, rows: Sequence[Row]) -> list[np.ndarray]:
-        return self._gathered("logprobs", rows)
-
-    def values(self, rows: Sequence[Row]) -> list[np.ndarray]:
-        return self._gathered("values", rows)
-
-    def entropies(self, rows: Sequence[Row]) -> list[np.ndarray]:
-        return self._gathered("entropies", rows)
-
-    def weights(self) -> Mapping[str, Tensor]:
-        weights: Mapping[str, Tensor] = self.local().weights()
-        return weights
-
-    def copy_from(self, other: LearnerProtocol) -> None:
-        """Copy another learner's weights (a reference policy's refresh)."""
-        source = self.runtime.own(other).handle
-        self.runtime.everywhere("copy_weights", [(self.handle, source)] * self.runtime.size)
-
-    def follow(self, teacher: LearnerProtocol) -> None:
-        """Compare the predictions of every update with the teacher's."""
-        followed = self.runtime.own(teacher).handle
-        self.runtime.everywhere("follow", [(self.handle, followed)] * self.runtime.size)
-
-    def save(
-        self,
-        directory: Path,
-        progress: Mapping[str, int],
-        texts: Mapping[str, str] = {},
-        others: Mapping[str, LearnerProtocol] = {},
-        owners: Sequence[str] = (),
-    ) -> None:
-        own = {name: self.runtime.own(other).local() for name, other in others.items()}
-        self.local().save(directory, progress, texts, own, owners)
-
-    def restore(self, directory: Path, name: str = "", owners: Sequence[str] = ()) -> Mapping[str, int]:
-        # Damaged states are renamed once, here, so that all replicas find the same one.
-        checkpoint.find(directory, owners)
-        progress: Mapping[str, int] = self.runtime.everywhere(
-            "call", [(self.handle, "restore", directory, name, owners)] * self.runtime.size
-        )[0]
-        return progress
-
-    def local(self) -> Learner:
-        learner: Learner = self.runtime.replica.things[self.handle]
-        return learner
-
-    def _shared(self, method: str, rows: Sequence[Row], *arguments: Any) -> list[tuple[list[int], Any]]:
-        dealt = self.runtime.shared([len(row.token_ids) for row in rows])
-        calls = [(self.handle, method, [rows[i] for i in own], *arguments) for own in dealt]
-        return list(zip(dealt, self.runtime.everywhere("call", calls), strict=True))
-
-    def _gathered(self, method: str, rows: Sequence[Row]) -> list[np.ndarray]:
-        found: dict[int, np.ndarray] = {}
-        for own, results in self._shared(method, rows):
-            found.update(zip(own, results, strict=True))
-        return [found[i] for i in range(len(rows))]
-
-
-class EngineProxy:
-    """An engine that lives in every replica; each samples for its share of the prompts."""
-
-    def __init__(self, runtime: LocalRuntime, handle: int, learner: LearnerProxy | None) -> None:
-        self.runtime, self.handle, self.learner = runtime, handle, learner
-
-    def generate(
-        self, prompts: Sequence[np.ndarray], sampling: Sampling,
-        seeds: Sequence[int] | None = None, done: Done | None = None,
-    ) -> list[list[Completion]]:  # fmt: skip
-        runtime = self.runtime
-        seeds = list(seeds) if seeds is not None else default_seeds(sampling.seed, len(prompts))
-        dealt = runtime.shared([len(prompt) for prompt in prompts])
-        calls = [(self.handle, [prompts[i] for i in own], sampling, [seeds[i] for i in own]) for own in dealt]
-        found: dict[int, list[Completion]] = {}
-
-        def on_report(rank: int, groups: Mapping[int, list[Completion]]) -> None:
-            completed = {dealt[rank][place]: group for place, group in groups.items()}
-            found.update(completed)
-            if done is not None:
-                done(completed)
-
-        runtime.everywhere("sample", calls, on_report)
-        return [found[i] for i in range(len(prompts))]
-
-    def examine(self, token_ids: np.ndarray, temperature: float) -> list[Fingerprint]:
-        return self.runtime.examine(self.handle, token_ids, temperature)
-
-    def stream(self, prompt: np.ndarray, sampling: Sampling, seed: int) -> Any:
-        return self.runtime.replica.things[self.handle].stream(prompt, sampling, seed)
-
-    def load(self, weights: Mapping[str, Tensor], version: int) -> None:
-        """Hand over the learner's weights, from replica to replica. The native engine shares them, so it only
-        notes the version."""
-        if self.learner is None:
-            raise R1kitError(
-                "this engine samples from a finished model; only the engine of a learner follows its weights"
-            )
-        calls = [(self.handle, self.learner.handle, version)] * self.runtime.size
-        self.runtime.everywhere("load_weights", calls)
 
 
 def _serve(

@@ -25,7 +25,7 @@ class Cluster:
     """The connection of this process to a Ray cluster, from its making to ``close``; for ``address: local``
     the cluster itself."""
 
-    def __init__(self, config: RayConfig) -> None:
+    def __init__(self, config: "RayConfig") -> None:
         self.config = config
         self.session = Session() if config.address == "local" else None
         self._closed = False

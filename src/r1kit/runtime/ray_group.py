@@ -1,5 +1,5 @@
-"""The learner processes of a Ray cluster, which share every update. One that is lost ends the group, since its
-share of the sums is missing."""
+"""The learner processes of a Ray cluster, which share every update. One that is lost ends the group, since
+its share of the sums is missing."""
 
 import os
 import threading
@@ -22,7 +22,7 @@ BUCKET_BYTES = 1 << 28
 class LearnerGroup:
     """The learner processes, which share every update."""
 
-    def __init__(self, cluster: Cluster, config: RayConfig) -> None:
+    def __init__(self, cluster: Cluster, config: "RayConfig") -> None:
         self.cluster, self.config, self.size = cluster, config, config.learners
         self._turn = threading.RLock()  # the group does one thing at a time
         self._failed = ""
@@ -119,11 +119,11 @@ class LearnerGroup:
 
 def require_equal(found: Sequence[tuple[str, Mapping[str, str]]]) -> None:
     """Raise R1kitError where the processes of a run, each on a host, differ in what decides a result."""
-    first_host, wanted = found[0]
+    first, wanted = found[0]
     for host, versions in found[1:]:
         for name in sorted({*wanted, *versions}):
             if versions.get(name) != wanted.get(name):
                 raise R1kitError(
-                    f"{name} is {versions.get(name)} on {host} and {wanted.get(name)} on {first_host}: install "
-                    "the same versions on every machine of the cluster"
+                    f"{name} is {versions.get(name)} on {host} and {wanted.get(name)} on {first}: install the "
+                    "same versions on every machine of the cluster"
                 )

@@ -60,7 +60,7 @@ class Job:
 class EnginePool:
     """The engine processes. Each holds the same engines, by handle, so any of them can take any prompt."""
 
-    def __init__(self, cluster: Cluster, config: RayConfig) -> None:
+    def __init__(self, cluster: Cluster, config: "RayConfig") -> None:
         self.cluster, self.config = cluster, config
         self._turn = threading.RLock()  # one call of ``sample`` has all of them
         self._made: dict[int, tuple[str, tuple[Any, ...]]] = {}  # how each engine was made

@@ -103,8 +103,9 @@ class Replica:
                 return twin(learner.model)
         return load_pretrained(folder, self.config.device)
 
-    def make_engine(self, handle: int, model: Path) -> None:
-        self._engine(handle, load_pretrained(model, self.config.device), Tokenizer.load(model))
+    def make_engine(self, handle: int, model: Path, dtype: torch.dtype | None = None) -> None:
+        """An engine on the model in a folder, in the folder's precision or in another one."""
+        self._engine(handle, load_pretrained(model, self.config.device).to(dtype), Tokenizer.load(model))
 
     def make_engine_of(self, handle: int, learner: int, source: Path) -> None:
         self._engine(handle, self.things[learner].model, Tokenizer.load(source))

@@ -108,22 +108,7 @@ class RayRuntime:
     def __init__(self, config: RayConfig) -> None:
         self.config, self.cluster = config, Cluster(config)
         self._handles = 0
-        self._group: LearnerGroup | None = None
-        self._pool: EnginePool | None = None
-
-    @property
-    def group(self) -> LearnerGroup:
-        """The learners, which are started when they are first needed."""
-        if self._group is None:
-            self._group = LearnerGroup(self.cluster, self.config)
-        return self._group
-
-    @property
-    def pool(self) -> EnginePool:
-        """The engines, which are started when they are first needed."""
-        if self._pool is None:
-            self._pool = EnginePool(self.cluster, self.config)
-        return self._pool
+        self.group, self.pool = LearnerGroup(self.cluster, config), EnginePool(self.cluster, config)
 
     def learner(self, model: Path, config: LearnerConfig, scalar_head: bool = False) -> RayLearner:
         handle, folder = self._handle(), Path(model).absolute()
@@ -167,15 +152,13 @@ class RayRuntime:
                 self.group.everywhere("drop", [(self.own(thing).handle,)] * self.group.size)
 
     def close(self) -> None:
-        for started in (self._group, self._pool):
-            if started is not None:
-                started.close()
-        self._group = self._pool = None
+        self.group.close()
+        self.pool.close()
         self.cluster.close()
 
     def own(self, learner: object) -> RayLearner:
         """Check that the learner belongs to this runtime. Raises R1kitError otherwise."""
-        if not isinstance(learner, RayLearner) or learner.group is not self._group:
+        if not isinstance(learner, RayLearner) or learner.group is not self.group:
             raise R1kitError(f"{learner!r} is no learner of this runtime: make it with runtime.learner")
         return learner
 

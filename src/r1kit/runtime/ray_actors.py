@@ -59,11 +59,20 @@ class Place:
     port: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What every process of a cluster begins with: the driver's current folder, in which a recipe's names of
+    code are looked up, and its kernels, so that all run the same bytes (empty: each loads its own)."""
+
+    folder: Path
+    kernels: Sequence[SharedKernels]
+
+
 class LearnerActor:
     """One learner process of the group."""
 
-    def __init__(self, config: ReplicaConfig, rank: int, size: int, kernels: Sequence[SharedKernels]) -> None:
-        _begin(kernels)
+    def __init__(self, config: ReplicaConfig, rank: int, size: int, start: Start) -> None:
+        _begin(start)
         self.config, self.rank, self.size = config, rank, size
         self.replica = Replica(config, alone, rank, size)
         self._store: Any = None
@@ -127,11 +136,12 @@ class LearnerActor:
 class EngineActor:
     """One engine process of the pool, with weights of its own."""
 
-    def __init__(self, config: ReplicaConfig, kernels: Sequence[SharedKernels]) -> None:
-        _begin(kernels)
+    def __init__(self, config: ReplicaConfig, start: Start) -> None:
+        _begin(start)
         self.replica = Replica(config, alone, 0, 1)
         self._own: dict[str, Callable[..., Any]] = {
-            "facts": facts, "make_engine_like": self._make_engine_like, "sample": self._sample
+            "facts": facts, "make_engine_like": self._make_engine_like, "sample": self._sample,
+            "can": self._can,
         }  # fmt: skip
 
     def do(self, method: str, *arguments: Any) -> Answer:
@@ -142,9 +152,16 @@ class EngineActor:
         """Load the weights in ``given``, answers of ``LearnerActor.bucket`` that Ray's store holds."""
         return _answer(self._load, (handle, version, [bucket for _, bucket in given]))
 
-    def _load(self, handle: int, version: int, given: Sequence[Bucket]) -> None:
+    def _load(self, handle: int, version: int, given: Sequence[Bucket]) -> int:
+        """Return the version that the engine has afterwards."""
         weights = {name: unpack(packed) for bucket in given for name, packed in bucket.items()}
         self.replica.things[handle].load(weights, version)
+        loaded: int = self.replica.things[handle].version
+        return loaded
+
+    def _can(self, handle: int) -> frozenset[str]:
+        found: frozenset[str] = self.replica.things[handle].can
+        return found
 
     def _make_engine_like(self, handle: int, model: Path, config: LearnerConfig) -> None:
         """An engine on the model in directory ``model``, in the precision of a learner of that
@@ -201,12 +218,12 @@ def _own_code() -> str:
     return hash_text("".join(f"{file.relative_to(package)} {hash_file(file)}\n" for file in files))
 
 
-def _begin(kernels: Sequence[SharedKernels]) -> None:
-    """What every process of a cluster does first."""
+def _begin(start: Start) -> None:
+    os.chdir(start.folder)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver decides what an interruption means
     guard()
     print_stacks_on_request()
-    compile_kernels.adopt(kernels)
+    compile_kernels.adopt(start.kernels)
 
 
 def _answer(call: Callable[..., Any], arguments: Sequence[Any]) -> Answer:

@@ -6,11 +6,12 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from r1kit.config import R1kitError
 from r1kit.model import compile_kernels
-from r1kit.runtime.ray_actors import Answer
+from r1kit.runtime.ray_actors import Answer, Start
 from r1kit.runtime.ray_session import Session, keeping_signals, prepare
 from r1kit.watchdog import print_stacks
 
@@ -43,7 +44,8 @@ class Cluster:
             raise R1kitError(
                 f"runtime.address: {config.address}: Ray did not start or answer: {error}"
             ) from error
-        self._kernels = compile_kernels.shared() if config.device == "cpu" and self.session else []
+        kernels = compile_kernels.shared() if config.device == "cpu" and self.session else []
+        self._start = Start(Path.cwd(), kernels)
 
     def _connect(self) -> None:
         if self.ray.is_initialized():
@@ -70,7 +72,7 @@ class Cluster:
         """Begin to start a process that holds a ``kind``."""
         gpus = {"num_gpus": 1} if self.config.device != "cpu" else {}
         remote = self.ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0, **gpus)(kind)
-        return remote.remote(*arguments, self._kernels)
+        return remote.remote(*arguments, self._start)
 
     def answer(self, ref: Any, limit_s: float) -> Answer:
         """The answer of a process: ("lost", why) where the process has died or does not answer in time."""

@@ -25,43 +25,48 @@ class LearnerGroup:
     def __init__(self, cluster: Cluster, config: "RayConfig") -> None:
         self.cluster, self.config, self.size = cluster, config, config.learners
         self._turn = threading.RLock()  # the group does one thing at a time
-        self._failed = ""
+        self._failed: BaseException | None = None
         self._imported: tuple[str, ...] = ()
+        self._joined = False
         self.actors = [cluster.actor(LearnerActor, config, rank, self.size) for rank in range(self.size)]
         self.pids = [0] * self.size
-        found = self.everywhere("facts", [()] * self.size, START_S)
+
+    def _join(self) -> None:
+        """Make one group of the processes, which begin to start when this object is made."""
+        found = self._in_all("facts", [()] * self.size, START_S)
         self.pids = [pid for _, pid, _ in found]
         require_equal([(host, versions) for host, _, versions in found])
-        if cluster.session is not None:
-            place = Place(file=str(cluster.session.folder / f"group-{os.urandom(4).hex()}"))
+        if (session := self.cluster.session) is not None:
+            place = Place(file=str(session.folder / f"group-{os.urandom(4).hex()}"))
         else:
             place = self.first("open")
-        self.everywhere("join", [(place, config.deadline_s)] * self.size, START_S)
+        self._in_all("join", [(place, self.config.deadline_s)] * self.size, START_S)
+        self._joined = True
 
-    def everywhere(
-        self, method: str, arguments: Sequence[tuple[Any, ...]], limit_s: float | None = None
-    ) -> list[Any]:
+    def everywhere(self, method: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Call ``method`` in every process with its own arguments; results in rank order. Raises what a
         process raised, and LostError for one that is lost; after that the group can only be closed."""
         with self._turn:
-            if self._failed:
-                raise LostError(f"the learners cannot go on: {self._failed}")
+            self._require_whole()
             try:
+                if not self._joined:
+                    self._join()
                 self._import_new_files()
-                refs = [
-                    actor.do.remote(method, *own) for actor, own in zip(self.actors, arguments, strict=True)
-                ]
-                return self._answers(refs, method, limit_s or self.config.deadline_s)
+                return self._in_all(method, arguments, self.config.deadline_s)
             except BaseException as error:
-                self._failed = str(error) or type(error).__name__
+                self._failed = error
                 raise
 
     def first(self, method: str, *arguments: Any) -> Any:
         """Call ``method`` in the first process."""
         with self._turn:
-            return self._answers(
-                [self.actors[0].do.remote(method, *arguments)], method, self.config.deadline_s
-            )[0]
+            self._require_whole()
+            refs = [self.actors[0].do.remote(method, *arguments)]
+            try:
+                return self._answers(refs, method, self.config.deadline_s)[0]
+            except LostError as error:
+                self._failed = error
+                raise
 
     def publish(self, handle: int, limit_s: float) -> list[Any]:
         """Put a learner's weights into Ray's store; return the references to its buckets. This process reads
@@ -72,6 +77,15 @@ class LearnerGroup:
             for _ in self._wait(refs, [0] * count, "hand-over", limit_s):
                 pass
             return refs
+
+    def _require_whole(self) -> None:
+        if self._failed is not None:
+            kind = LostError if isinstance(self._failed, LostError) else R1kitError
+            raise kind(f"the learners cannot go on after an earlier failure: {self._failed!s:.300}")
+
+    def _in_all(self, method: str, arguments: Sequence[tuple[Any, ...]], limit_s: float) -> list[Any]:
+        refs = [actor.do.remote(method, *own) for actor, own in zip(self.actors, arguments, strict=True)]
+        return self._answers(refs, method, limit_s)
 
     def _answers(self, refs: Sequence[Any], method: str, limit_s: float) -> list[Any]:
         """The results, as soon as all are there, or the first failure."""
@@ -124,6 +138,6 @@ def require_equal(found: Sequence[tuple[str, Mapping[str, str]]]) -> None:
         for name in sorted({*wanted, *versions}):
             if versions.get(name) != wanted.get(name):
                 raise R1kitError(
-                    f"{name} is {versions.get(name)} on {host} and {wanted.get(name)} on {first}: install the "
+                    f"{name} is {versions.get(name)} on {host}, {wanted.get(name)} on {first}: install the "
                     "same versions on every machine of the cluster"
                 )

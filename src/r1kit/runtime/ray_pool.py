@@ -66,6 +66,7 @@ class EnginePool:
         self._made: dict[int, tuple[str, tuple[Any, ...]]] = {}  # how each engine was made
         self._loaded: dict[int, tuple[int, list[Any]]] = {}  # the version that each has, and its weights
         self._lost_in_a_row = 0
+        self._aborted = False
         self._jobs: dict[Any, Job] = {}  # by the reference of the last answer that is waited for
         self.members = [self._start(place) for place in range(config.engines)]
 
@@ -79,7 +80,9 @@ class EnginePool:
         """Have every process load the weights that the references stand for, as ``version``."""
         with self._turn:
             self._loaded[handle] = (version, list(refs))
-            self._on_each(lambda actor: actor.load.remote(handle, version, *refs), limit_s)
+            found = self._on_each(lambda actor: actor.load.remote(handle, version, *refs), limit_s)
+            if wrong := sorted({loaded for loaded in found if loaded != version}):
+                raise R1kitError(f"an engine has version {wrong[0]} of the weights after loading {version}")
 
     def drop(self, handle: int) -> None:
         with self._turn:
@@ -87,12 +90,16 @@ class EnginePool:
             self._loaded.pop(handle, None)
             self._on_each(lambda actor: actor.do.remote("drop", handle), self.config.deadline_s)
 
-    def call(self, handle: int, method: str, *arguments: Any) -> list[Any]:
-        """What every engine answers to ``method``, those that had to be replaced left out."""
+    def ask(self, method: str, *arguments: Any, limit_s: float | None = None) -> list[Any]:
+        """What every process answers to ``method``, those that had to be replaced left out."""
         with self._turn:
             return self._on_each(
-                lambda actor: actor.do.remote("call", handle, method, *arguments), self.config.deadline_s
+                lambda actor: actor.do.remote(method, *arguments), limit_s or self.config.deadline_s
             )
+
+    def abort(self) -> None:
+        """End the ``sample`` of another thread; what was begun is dropped."""
+        self._aborted = True
 
     def sample(
         self, handle: int, prompts: Sequence[np.ndarray], sampling: Sampling, seeds: Sequence[int],
@@ -112,7 +119,10 @@ class EnginePool:
             self._jobs[ref] = Job(member, places, [ref], self.config.deadline_s)
 
         with self._turn, self._finishing():
+            self._aborted = False
             while len(found) < len(prompts):
+                if self._aborted:
+                    raise R1kitError("the sampling was aborted; the same command continues the run")
                 busy = {job.member for job in self._jobs.values()}
                 for member in self.members:
                     if waiting and member not in busy:
@@ -225,11 +235,13 @@ class EnginePool:
 
 
 class RayEngine:
-    """An engine that every process of the pool holds."""
+    """An engine that every process of the pool holds. ``learner``: whose weights it gets; None where it
+    samples from a finished model. ``version`` is that of the last hand-over."""
 
     def __init__(self, pool: EnginePool, handle: int, learner: RayLearner | None) -> None:
         self.pool, self.handle, self.learner = pool, handle, learner
         self.version = 0
+        self.can: frozenset[str] = frozenset.intersection(*pool.ask("can", handle))
 
     def generate(
         self, prompts: Sequence[np.ndarray], sampling: Sampling,
@@ -249,5 +261,18 @@ class RayEngine:
         raise R1kitError("an engine on Ray gets its weights by runtime.hand_over")
 
     def examine(self, token_ids: np.ndarray, temperature: float) -> list[Fingerprint]:
-        found = self.pool.call(self.handle, "examine", token_ids, temperature)
+        found = self.pool.ask("call", self.handle, "examine", token_ids, temperature)
         return [one for examinations in found for one in examinations]
+
+    def health(self, timeout_s: float) -> str:
+        """ "" where all processes answer; those that do not are replaced."""
+        lost = self.pool.config.engines - len(self.pool.ask("facts", limit_s=timeout_s))
+        return (
+            f"{lost} engine processes did not answer within {timeout_s:g} s and were replaced" if lost else ""
+        )
+
+    def abort(self) -> None:
+        self.pool.abort()
+
+    def close(self) -> None:
+        """Nothing: ``release`` of the runtime frees it."""

@@ -64,7 +64,8 @@ class RolloutConfig(Config):
 class Policy:
     """A learner, and an engine that samples from its weights. ``reference`` (None without one) is the model
     that the policy should stay near; the training loop refreshes it. ``lagged`` (None without one) is a
-    second learner that is not trained; the engine samples from it instead (off_policy.py). ``hand_over`` is
+    second learner that is not trained; the engine samples from it instead, and ``kept`` keep the weights of
+    phases to come where the lag is more than one phase (off_policy.py). ``hand_over`` is
     the runtime's, which knows where learner and engine are."""
 
     learner: LearnerProtocol
@@ -73,6 +74,7 @@ class Policy:
     reference: LearnerProtocol | None = None
     lagged: LearnerProtocol | None = None
     hand_over: HandOver = load_weights
+    kept: tuple[LearnerProtocol, ...] = ()
 
 
 # Measures the policy after so many steps; returns metrics, none where it is not due.

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from r1kit.runtime.ray import RayConfig
 
 POLL_S = 0.1  # how often a waiting call reports that it is alive
-START_S = 300.0  # for a cluster or a process to start
+START_S = 300.0  # for a process to start
+STARTS = 5  # of a local cluster, where Ray gives up
 
 
 class Cluster:
@@ -28,44 +29,53 @@ class Cluster:
 
     def __init__(self, config: "RayConfig") -> None:
         self.config = config
-        self.session = Session() if config.address == "local" else None
-        self._closed = False
-        prepare(self.session.token if self.session else None)
-        import ray
-
-        self.ray = ray
-        try:
-            with keeping_signals():
+        self.session: Session | None = None
+        self._connected = False
+        for left in reversed(range(STARTS if config.address == "local" else 1)):
+            try:
                 self._connect()
-        except BaseException as error:
-            self.close()
-            if isinstance(error, R1kitError) or not isinstance(error, Exception):
-                raise
-            raise R1kitError(
-                f"runtime.address: {config.address}: Ray did not start or answer: {error}"
-            ) from error
+                break
+            except BaseException as error:
+                self.close()
+                if isinstance(error, R1kitError) or not isinstance(error, Exception):
+                    raise
+                if not left:
+                    raise R1kitError(
+                        f"runtime.address: {config.address}: Ray did not start or answer: {error}"
+                    ) from error
         kernels = compile_kernels.shared() if config.device == "cpu" and self.session else []
         self._start = Start(Path.cwd(), kernels)
 
     def _connect(self) -> None:
-        if self.ray.is_initialized():
+        self.session = Session() if self.config.address == "local" else None
+        prepare(self.session.token if self.session else None)
+        import ray
+
+        self.ray: Any = ray
+        if ray.is_initialized():
             raise R1kitError(
                 "this process is connected to a Ray cluster already, and a run needs one of its own: end the "
                 "other run or call ray.shutdown() first"
             )
-        common = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
-        if self.session is None:
-            del common["include_dashboard"]
-            self.ray.init(address=self.config.address, namespace=f"r1kit-{os.getpid()}", **common)
-            return
+        self._connected = True
+        with keeping_signals():
+            if self.session is not None:
+                self._begin_local(self.session)
+            else:
+                self.ray.init(address=self.config.address, log_to_driver=False, logging_level="ERROR")
+
+    def _begin_local(self, session: Session) -> None:
+        """Start a cluster on this machine. Ray gives it 30 seconds, too few on a busy one."""
         self.config.kernels()  # compiled here, once, where the cache does not have them
-        with self.session.variables():
+        with session.variables():
             self.ray.init(
                 address="local",
                 num_cpus=self.config.learners + self.config.engines,
                 num_gpus=None if self.config.device != "cpu" else 0,
-                _temp_dir=str(self.session.work),
-                **common,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="ERROR",
+                _temp_dir=str(session.work),
             )
 
     def actor(self, kind: type, *arguments: Any) -> Any:
@@ -111,10 +121,10 @@ class Cluster:
             sys.stderr.write("".join(file.read_text(errors="replace").splitlines(keepends=True)[-60:]))
 
     def close(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        with contextlib.suppress(Exception), keeping_signals():
-            self.ray.shutdown()
+        if self._connected:
+            self._connected = False
+            with contextlib.suppress(Exception), keeping_signals():
+                self.ray.shutdown()
         if self.session is not None:
             self.session.close()
+            self.session = None

@@ -72,9 +72,7 @@ class OwnEngine:
         self._loaded = version
 
     def examine(self, token_ids: np.ndarray, temperature: float) -> list[Fingerprint]:
-        found: list[Fingerprint] = (
-            self.engine.examine(token_ids, temperature) if self._has(EXAMINE) else []
-        )
+        found: list[Fingerprint] = self.engine.examine(token_ids, temperature) if self._has(EXAMINE) else []
         return found
 
     def health(self, timeout_s: float) -> str:

@@ -237,7 +237,7 @@ class VLLMEngine:
     def _sample(self, requests: Requests, done: Done | None) -> int:
         """Have the process sample, and write what it reports into ``requests``; return its version."""
         process, sampling = self._running(), requests.sampling
-        arrays = {
+        arrays: dict[str, np.ndarray] = {
             "tokens": np.concatenate(requests.prompts),
             "lengths": np.array([len(prompt) for prompt in requests.prompts], dtype=np.int64),
             "seeds": (requests.keys_R >> np.uint64(1)).astype(np.int64),

@@ -1,5 +1,5 @@
-"""How a learner's weights reach the engine: by the runtime's ``hand_over``, which knows where both are. Without
-a runtime they are in one process."""
+"""How a learner's weights reach the engine: by the runtime's ``hand_over``, which knows where both are.
+Without a runtime they are in one process."""
 
 from collections.abc import Callable
 

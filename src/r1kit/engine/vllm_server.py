@@ -71,7 +71,7 @@ def end_with_parent(private: Path) -> None:
     remove the engine's folder with the weights."""
 
     def watch() -> None:
-        while sys.stdin.buffer.read(1):
+        while os.read(sys.stdin.fileno(), 4096):
             pass
         shutil.rmtree(private, ignore_errors=True)
         if os.getpgrp() == os.getpid():

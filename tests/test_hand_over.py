@@ -18,6 +18,7 @@ from r1kit.engine.native import NativeEngine
 from r1kit.engine.own import completed
 from r1kit.model.huggingface import load_pretrained, save_pretrained
 from r1kit.runtime.local import LocalConfig, LocalRuntime
+from r1kit.train.hand_over import require_trainable
 from r1kit.train.learner import Learner
 from r1kit.train.objectives import CrossEntropy
 from r1kit.types import Sampling
@@ -294,3 +295,24 @@ def test_an_engine_is_a_name_or_a_mapping() -> None:
     assert config.kernels()["engine"].startswith("vllm ")
     (path, reason), *_ = config.input_errors()
     assert path == ("engine", "python") and "/opt/vllm/bin/python: no such program" in reason
+
+
+@pytest.mark.parametrize(
+    ("can", "top_p", "wrong"),
+    [
+        ({"train", "filters"}, 0.9, ""),
+        ({"train"}, 1.0, ""),
+        ({"train"}, 0.9, "top_p: 0.9: this engine's log-probabilities are those after the filter"),
+        ({"stream", "filters"}, 1.0, "no log-probabilities to train on"),
+    ],
+)
+def test_only_log_probabilities_that_the_learner_computes_too_are_trained_on(
+    can: set[str], top_p: float, wrong: str
+) -> None:
+    engine = Elsewhere()
+    engine.can = frozenset(can)
+    if not wrong:
+        require_trainable(engine, top_p)
+        return
+    with pytest.raises(ConfigError, match=wrong):
+        require_trainable(engine, top_p)

@@ -1,5 +1,5 @@
 """The client of a vLLM engine against a process that is none (fake_vllm.py): protocol, weights, faults. What
-vLLM itself computes is in tests/vllm/."""
+vLLM itself computes is in tests/with_vllm/."""
 
 import os
 import signal
@@ -100,6 +100,7 @@ def test_new_weights_arrive_whole_under_disk_names_and_old_ones_are_removed(
         learner = Learner(load_pretrained(folder), learner_config())
         with torch.no_grad():
             learner.model.norm.weight.add_(1.0)
+        hand_over(learner.named_weights, engine, 0, 60.0)  # the first start is with these weights
         first = engine.generate(PROMPTS[:1], SAMPLING, [1])[0][0]
         (process,) = servers()
         hand_over(learner.named_weights, engine, 5, 60.0, bucket_bytes=10_000)
@@ -125,6 +126,7 @@ def test_a_prefix_cache_that_stays_fails_the_hand_over_and_the_engine_keeps_its_
 ) -> None:
     learner = Learner(load_pretrained(folder), learner_config())
     monkeypatch.setenv("VLLM_FAKE_CACHE", "stays")
+    assert engine.generate(PROMPTS[:1], SAMPLING, [1])[0][0].version == 0
     with pytest.raises(R1kitError, match="while the engine loaded the weights: .* prefix cache of the older"):
         hand_over(learner.named_weights, engine, 5, 60.0)
     assert engine.version == 0

@@ -192,7 +192,7 @@ class VLLMEngine:
         folder = self.incoming
         shutil.copyfile(self.current / "config.json", folder / "config.json")
         try:
-            if self._restarts():
+            if self._process is None or self._restarts():
                 self.abort()
                 self._start(folder, version)
             else:

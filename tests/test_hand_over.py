@@ -218,7 +218,7 @@ def test_an_engine_of_ones_own_gets_what_it_lacks_and_a_hung_load_ends(
 ) -> None:
     learner = own.learner(model_directory(tmp_path / "model"), learner_config())
     engine = own.engine_of(learner)
-    assert engine.can == {"seeds", "train", "filters"} and engine.examine([1, 2], 1.0) == []
+    assert engine.can == {"seeds", "train"} and engine.examine([1, 2], 1.0) == []
     assert engine.health(1.0) == ""
     with pytest.raises(R1kitError, match=r"bare.py:Bare has no stream\(prompt, sampling, seed\)"):
         engine.stream([1], Sampling(), 0)
@@ -297,22 +297,9 @@ def test_an_engine_is_a_name_or_a_mapping() -> None:
     assert path == ("engine", "python") and "/opt/vllm/bin/python: no such program" in reason
 
 
-@pytest.mark.parametrize(
-    ("can", "top_p", "wrong"),
-    [
-        ({"train", "filters"}, 0.9, ""),
-        ({"train"}, 1.0, ""),
-        ({"train"}, 0.9, "top_p: 0.9: this engine's log-probabilities are those after the filter"),
-        ({"stream", "filters"}, 1.0, "no log-probabilities to train on"),
-    ],
-)
-def test_only_log_probabilities_that_the_learner_computes_too_are_trained_on(
-    can: set[str], top_p: float, wrong: str
-) -> None:
+def test_only_an_engine_with_log_probabilities_is_trained_on() -> None:
     engine = Elsewhere()
-    engine.can = frozenset(can)
-    if not wrong:
-        require_trainable(engine, top_p)
-        return
-    with pytest.raises(ConfigError, match=wrong):
-        require_trainable(engine, top_p)
+    require_trainable(engine)
+    engine.can = frozenset({"stream", "seeds"})
+    with pytest.raises(ConfigError, match="no log-probabilities to train on; use engine: native or vllm"):
+        require_trainable(engine)

@@ -3,7 +3,7 @@
 Needed are ``generate`` and ``load``. The rest of ``Engine`` is optional:
 
     version     that of the last ``load``
-    can         "stream" and "examine" where the methods exist, "seeds", "train" and "filters"
+    can         "stream" and "examine" where the methods exist, "seeds" and "train"
     stream      an error that says which method to add
     examine     nothing can be examined, so the agreement gate compares log-probabilities only
     health      "" (it answers)

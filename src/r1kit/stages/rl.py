@@ -181,7 +181,7 @@ def reinforce(
     reference = learner() if config.needs_reference else None
     lagged = learner() if config.needs_lagged else None
     engine = ctx.runtime.engine_of(lagged or learned)
-    require_trainable(engine, config.top_p)
+    require_trainable(engine)
     policy = Policy(learned, engine, style.chat(init), reference, lagged, ctx.runtime.hand_over)
     limit = longest_prompt(config.max_tokens, init, context=learner_config.context)
     mixture = training_problems(ctx, tasks, policy.chat, limit, "problems", config.curriculum, changes)

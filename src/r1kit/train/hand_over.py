@@ -4,24 +4,19 @@ Without a runtime they are in one process."""
 from collections.abc import Callable
 
 from r1kit.config import ConfigError
-from r1kit.engine import FILTERS, TRAIN, Engine
+from r1kit.engine import TRAIN, Engine
 from r1kit.train.learner import LearnerProtocol
 
 # Brings a learner's weights to an engine, which then has this version of them.
 HandOver = Callable[[LearnerProtocol, Engine, int], None]
 
 
-def require_trainable(engine: Engine, top_p: float) -> None:
+def require_trainable(engine: Engine) -> None:
     """Raise ConfigError where the log-probabilities of this engine's samples may not be trained on."""
     if TRAIN not in engine.can:
         raise ConfigError(
             "runtime.engine: this engine's samples have no log-probabilities to train on; use engine: native "
             "or vllm for this stage"
-        )
-    if top_p < 1 and FILTERS not in engine.can:
-        raise ConfigError(
-            f"top_p: {top_p:g}: this engine's log-probabilities are those after the filter, and the learner "
-            "computes those before it; set top_p: 1 for training, or use engine: native"
         )
 
 

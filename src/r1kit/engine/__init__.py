@@ -24,9 +24,8 @@ Done = Callable[[dict[int, list[Completion]]], None]  # prompt's place -> its co
 STREAM = "stream"  # yield one completion token by token
 EXAMINE = "examine"  # show fingerprints of its weights and hidden states
 SEEDS = "seeds"  # a prompt's completions depend on its seed alone, bit by bit, not on what is sampled with it
-TRAIN = "train"  # its log-probabilities may be trained on
-FILTERS = "filters"  # so may they with top-k, top-p and min-p: they are those before these filters
-ALL = frozenset({STREAM, EXAMINE, SEEDS, TRAIN, FILTERS})
+TRAIN = "train"  # its log-probabilities, without top-k, top-p and min-p, may be trained on
+ALL = frozenset({STREAM, EXAMINE, SEEDS, TRAIN})
 
 
 class Engine(Protocol):

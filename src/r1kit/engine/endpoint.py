@@ -1,4 +1,4 @@
-"""A server that speaks OpenAI's protocol as an engine, for stages that sample and do not train on the result's
+"""A server that speaks OpenAI's protocol as an engine, for stages that sample and do not train on
 log-probabilities: rejection sampling, a teacher's answers, judges.
 
     runtime:

@@ -98,9 +98,9 @@ def hand_over(
         )
     except BaseException as error:
         steps.give_up()
-        for repair in (engine.abort, engine.resume):  # the first error is the one to raise
-            with contextlib.suppress(Exception):
-                _in_a_thread(repair, GRACE_S, lambda: f"the engine after this failure: {error}")
+        for repair in (engine.abort, engine.resume):
+            with contextlib.suppress(Exception):  # the first error is the one to raise
+                _in_a_thread(repair, GRACE_S, lambda: "the engine after a hand-over that failed")
         if isinstance(error, HungError) or not isinstance(error, Exception):
             raise
         raise _failed(error, steps.name, version) from error

@@ -109,7 +109,7 @@ class NativeEngine:
             ]
 
     def health(self, timeout_s: float) -> str:
-        """"": it is in this process."""
+        """ "": it is in this process."""
         return ""
 
     def abort(self) -> None:

@@ -3,7 +3,7 @@
 Needed are ``generate`` and ``load``. The rest of ``Engine`` is optional:
 
     version     that of the last ``load``
-    can         "stream" and "examine" where the methods exist, "seeds", "train" and "filters"
+    can         "stream" and "examine" where the methods exist, "seeds" and "train"
     stream      an error that says which method to add
     examine     nothing can be examined, so the agreement gate compares log-probabilities only
     health      "" (it answers)
@@ -72,9 +72,7 @@ class OwnEngine:
         self._loaded = version
 
     def examine(self, token_ids: np.ndarray, temperature: float) -> list[Fingerprint]:
-        found: list[Fingerprint] = (
-            self.engine.examine(token_ids, temperature) if self._has(EXAMINE) else []
-        )
+        found: list[Fingerprint] = self.engine.examine(token_ids, temperature) if self._has(EXAMINE) else []
         return found
 
     def health(self, timeout_s: float) -> str:

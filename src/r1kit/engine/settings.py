@@ -38,7 +38,8 @@ def _read(given: Any) -> Any:
     kind = options.get("kind")
     if not isinstance(kind, str):
         raise ValueError(
-            f"write {NATIVE}, file.py:Name, or a mapping with kind: {', '.join(CONNECTED)} (given: {given!r:.60})"
+            f"write {NATIVE}, file.py:Name, or a mapping with kind: {', '.join(CONNECTED)} "
+            f"(given: {given!r:.60})"
         )
     if kind in CONNECTED:
         try:

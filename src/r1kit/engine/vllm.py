@@ -136,9 +136,9 @@ class VLLMEngine:
         self.config, self.can = config, frozenset({STREAM, TRAIN})
         self.shape, self.tokenizer = read_config(model), Tokenizer.load(model)
         self.version = 0
-        self._private = Path(tempfile.mkdtemp(prefix="r1kit-vllm-"))
-        self._current = link_model(model, self._private / "start", self.shape)
-        self._incoming: Path | None = None
+        self.private = Path(tempfile.mkdtemp(prefix="r1kit-vllm-"))
+        self.current = link_model(model, self.private / "start", self.shape)
+        self.incoming: Path | None = None
         self._taken, self._written = (0, 0), (0, 0)  # tensors and bytes, as they came and as vLLM reads them
         self._process: VLLMProcess | None = None
         self._starting = threading.Lock()
@@ -179,20 +179,20 @@ class VLLMEngine:
             self._turn.wait_for(lambda: self._sampling == 0)
 
     def receive(self, bucket: Mapping[str, Tensor]) -> None:
-        if self._incoming is None:
-            self._incoming = Path(tempfile.mkdtemp(prefix="weights-", dir=self._private))
+        if self.incoming is None:
+            self.incoming = Path(tempfile.mkdtemp(prefix="weights-", dir=self.private))
             self._taken, self._written = (0, 0), (0, 0)
-        file = self._incoming / f"bucket-{self._taken[0]:06d}.safetensors"
+        file = self.incoming / f"bucket-{self._taken[0]:06d}.safetensors"
         self._written = counted(self._written, write_bucket(bucket, file, self.shape, self.config.dtype))
         self._taken = counted(self._taken, bucket)
 
     def apply(self, version: int) -> None:
-        if self._incoming is None:
+        if self.incoming is None:
             raise R1kitError("no weights were received")
-        folder = self._incoming
-        shutil.copyfile(self._current / "config.json", folder / "config.json")
+        folder = self.incoming
+        shutil.copyfile(self.current / "config.json", folder / "config.json")
         try:
-            if self._restarts():
+            if self._process is None or self._restarts():
                 self.abort()
                 self._start(folder, version)
             else:
@@ -200,7 +200,7 @@ class VLLMEngine:
         except BaseException:
             self.abort()  # what it holds now is unknown
             raise
-        before, self._current, self._incoming = self._current, folder, None
+        before, self.current, self.incoming = self.current, folder, None
         shutil.rmtree(before, ignore_errors=True)
         self.version = version
 
@@ -210,9 +210,9 @@ class VLLMEngine:
         return self._taken if holds == self._written else holds
 
     def resume(self) -> None:
-        if self._incoming is not None:
-            shutil.rmtree(self._incoming, ignore_errors=True)
-            self._incoming = None
+        if self.incoming is not None:
+            shutil.rmtree(self.incoming, ignore_errors=True)
+            self.incoming = None
         with self._turn:
             self._paused = False
             self._turn.notify_all()
@@ -232,12 +232,12 @@ class VLLMEngine:
 
     def close(self) -> None:
         self.abort()
-        shutil.rmtree(self._private, ignore_errors=True)
+        shutil.rmtree(self.private, ignore_errors=True)
 
     def _sample(self, requests: Requests, done: Done | None) -> int:
         """Have the process sample, and write what it reports into ``requests``; return its version."""
         process, sampling = self._running(), requests.sampling
-        arrays = {
+        arrays: dict[str, np.ndarray] = {
             "tokens": np.concatenate(requests.prompts),
             "lengths": np.array([len(prompt) for prompt in requests.prompts], dtype=np.int64),
             "seeds": (requests.keys_R >> np.uint64(1)).astype(np.int64),
@@ -292,7 +292,7 @@ class VLLMEngine:
 
     def _running(self) -> VLLMProcess:
         with self._starting:
-            return self._process or self._start(self._current, self.version)
+            return self._process or self._start(self.current, self.version)
 
     def _start(self, folder: Path, version: int) -> VLLMProcess:
         settings = {
@@ -300,5 +300,5 @@ class VLLMEngine:
             "llm": {"model": str(folder), **self.config.arguments(self.shape)},
         }
         program, variables = self.config.interpreter(), self.config.environment(self.shape)
-        self._process = VLLMProcess(program, self._private, settings, variables, self.config.start_s)
+        self._process = VLLMProcess(program, self.private, settings, variables, self.config.start_s)
         return self._process

@@ -12,6 +12,7 @@ in it. A message is two lengths (8 bytes each), a JSON object, and arrays as saf
 An answer may be {"error": text} instead. A connection that closes ends what it asked for. The process ends
 with its standard input, which its parent holds."""
 
+import contextlib
 import json
 import os
 import queue
@@ -22,21 +23,25 @@ import socket
 import struct
 import sys
 import threading
+import traceback
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 LENGTHS = struct.Struct(">QQ")
 LONGEST = 1 << 33  # bytes of one message
 
 
-def receive(connection):
-    """One message: its JSON object and the bytes of its arrays. Raises EOFError where the connection ended."""
+def receive(connection: socket.socket) -> tuple[dict[str, Any], bytes]:
+    """One message: its JSON object and the bytes of its arrays. Raises EOFError where the connection
+    ended."""
     text_bytes, array_bytes = LENGTHS.unpack(exactly(connection, LENGTHS.size))
     if text_bytes + array_bytes > LONGEST:
         raise ValueError(f"a message of {text_bytes + array_bytes} bytes")
     return json.loads(exactly(connection, text_bytes)), exactly(connection, array_bytes)
 
 
-def exactly(connection, count):
+def exactly(connection: socket.socket, count: int) -> bytes:
     received = bytearray()
     while len(received) < count:
         piece = connection.recv(min(count - len(received), 1 << 20))
@@ -46,27 +51,27 @@ def exactly(connection, count):
     return bytes(received)
 
 
-def send(connection, content, arrays=b""):
+def send(connection: socket.socket, content: Mapping[str, Any], arrays: bytes = b"") -> None:
     text = json.dumps(content).encode()
     connection.sendall(LENGTHS.pack(len(text), len(arrays)) + text + arrays)
 
 
-def is_readable(connection, seconds):
+def is_readable(connection: socket.socket, seconds: float) -> bool:
     """Whether there is something to receive, or the end of the connection, within ``seconds``."""
     return bool(select.select([connection], [], [], seconds)[0])
 
 
-def has_closed(connection):
+def has_closed(connection: socket.socket) -> bool:
     """Whether the other side has closed; it sends nothing after its request."""
     return is_readable(connection, 0) and not connection.recv(1, socket.MSG_PEEK)
 
 
-def end_with_parent(private):
+def end_with_parent(private: Path) -> None:
     """End this process, and those that it started, when the parent closes its end of standard input, and
     remove the engine's folder with the weights."""
 
-    def watch():
-        while sys.stdin.buffer.read(1):
+    def watch() -> None:
+        while os.read(sys.stdin.fileno(), 4096):
             pass
         shutil.rmtree(private, ignore_errors=True)
         if os.getpgrp() == os.getpid():
@@ -76,7 +81,7 @@ def end_with_parent(private):
     threading.Thread(target=watch, daemon=True).start()
 
 
-def tensors_in(folder):
+def tensors_in(folder: str) -> tuple[int, int]:
     """How many tensors a folder of safetensors has, and their bytes."""
     count = size = 0
     for path in Path(folder).glob("*.safetensors"):
@@ -91,15 +96,15 @@ def tensors_in(folder):
 class Server:
     """The engine, which the main thread alone uses. Each connection has a thread that waits for its turn."""
 
-    def __init__(self, settings):
+    def __init__(self, settings: dict[str, Any]) -> None:
         from vllm import LLM
 
         self.settings, self.version = settings, settings["version"]
         self.llm = LLM(**settings["llm"])
-        self.jobs = queue.SimpleQueue()
+        self.jobs: queue.SimpleQueue[tuple[socket.socket, dict[str, Any], bytes]] = queue.SimpleQueue()
         self.requests = 0
 
-    def run(self, listener):
+    def run(self, listener: socket.socket) -> None:
         threading.Thread(target=self.accept, args=(listener,), daemon=True).start()
         while True:
             connection, content, arrays = self.jobs.get()
@@ -111,12 +116,12 @@ class Server:
                 except Exception as error:
                     self.report(connection, error)
 
-    def accept(self, listener):
+    def accept(self, listener: socket.socket) -> None:
         while True:
             connection, _ = listener.accept()
             threading.Thread(target=self.take, args=(connection,), daemon=True).start()
 
-    def take(self, connection):
+    def take(self, connection: socket.socket) -> None:
         try:
             content, arrays = receive(connection)
         except (OSError, EOFError, ValueError):
@@ -130,20 +135,16 @@ class Server:
         else:
             connection.close()
 
-    def report(self, connection, error):
-        import traceback
-
+    def report(self, connection: socket.socket, error: Exception) -> None:
         traceback.print_exc()
-        try:
+        with contextlib.suppress(OSError):
             send(connection, {"error": f"{type(error).__name__}: {error}"[:2000]})
-        except OSError:
-            pass
 
-    def state(self):
+    def state(self) -> dict[str, Any]:
         tensors, size = tensors_in(self.settings["llm"]["model"])
         return {"version": self.version, "tensors": tensors, "bytes": size, "device": device()}
 
-    def generate(self, connection, content, arrays):
+    def generate(self, connection: socket.socket, content: dict[str, Any], arrays: bytes) -> None:
         """Sample every rollout as a request of its own, and send those of a prompt when all have ended."""
         from safetensors.numpy import load
 
@@ -151,8 +152,11 @@ class Server:
             raise RuntimeError(f"the weights here have version {self.version}, not {content['version']}")
         given, n = load(arrays), content["n"]
         ends = given["lengths"].cumsum()
-        prompts = [given["tokens"][end - length : end].tolist() for end, length in zip(ends, given["lengths"])]
-        rollouts = {}
+        prompts = [
+            given["tokens"][end - length : end].tolist()
+            for end, length in zip(ends, given["lengths"], strict=True)
+        ]
+        rollouts: dict[str, int] = {}
         for number, seed in enumerate(given["seeds"].tolist()):
             self.requests += 1
             name = str(self.requests)
@@ -166,8 +170,9 @@ class Server:
                 self.llm.llm_engine.abort_request(list(rollouts))
         send(connection, {"version": self.version})
 
-    def sample(self, connection, rollouts, n):
-        found, left = {}, {}
+    def sample(self, connection: socket.socket, rollouts: Mapping[str, int], n: int) -> None:
+        found: dict[int, Any] = {}
+        left: dict[int, int] = {}
         while self.llm.llm_engine.has_unfinished_requests():
             if has_closed(connection):
                 raise EOFError
@@ -185,7 +190,7 @@ class Server:
                 own = [found.pop(place * n + index) for place in complete for index in range(n)]
                 send(connection, {"completed": complete}, as_arrays(own))
 
-    def parameters(self, content, seed):
+    def parameters(self, content: Mapping[str, Any], seed: int) -> Any:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
@@ -195,9 +200,9 @@ class Server:
             stop_token_ids=content["stop_ids"], output_kind=RequestOutputKind.FINAL_ONLY,
         )  # fmt: skip
 
-    def load(self, connection, content, arrays):
-        """Load the weights of a folder in place. The version is that of the new weights only when all is done,
-        the prefix cache included."""
+    def load(self, connection: socket.socket, content: dict[str, Any], arrays: bytes) -> None:
+        """Load the weights of a folder in place. The version is that of the new weights only when all is
+        done, the prefix cache included."""
         self.version = -1  # neither the old weights nor the new ones
         self.llm.collective_rpc("reload_weights", kwargs={"weights_path": content["folder"]})
         if self.llm.reset_prefix_cache() is not True:
@@ -206,13 +211,13 @@ class Server:
         send(connection, self.state())
 
 
-def device():
+def device() -> str:
     from vllm.platforms import current_platform
 
-    return current_platform.device_type
+    return str(current_platform.device_type)
 
 
-def as_arrays(outputs):
+def as_arrays(outputs: Sequence[Any]) -> bytes:
     """Tokens and their log-probabilities, one rollout after the other, as safetensors."""
     import numpy as np
     from safetensors.numpy import save
@@ -221,7 +226,7 @@ def as_arrays(outputs):
     logprobs = [
         chosen[token].logprob
         for output in outputs
-        for token, chosen in zip(output.token_ids, output.logprobs)
+        for token, chosen in zip(output.token_ids, output.logprobs, strict=True)
     ]
     return save(
         {
@@ -233,7 +238,7 @@ def as_arrays(outputs):
     )
 
 
-def main():
+def main() -> None:
     folder = Path(sys.argv[1])
     end_with_parent(folder.parent)
     settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))

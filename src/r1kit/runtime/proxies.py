@@ -3,7 +3,7 @@
 A proxy calls the replicas (replica.py) through the runtime, which carries the calls: each replica gets its
 share of the rows or prompts, and the results are put together here."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -79,6 +79,9 @@ class LearnerProxy:
         weights: Mapping[str, Tensor] = self.local().weights()
         return weights
 
+    def named_weights(self) -> Iterator[tuple[str, Tensor]]:
+        return self.local().named_weights()
+
     def copy_from(self, other: LearnerProtocol) -> None:
         """Copy another learner's weights (a reference policy's refresh)."""
         source = self.runtime.own(other).handle
@@ -153,7 +156,31 @@ class EngineProxy:
         return self.runtime.examine(self.handle, token_ids, temperature)
 
     def stream(self, prompt: np.ndarray, sampling: Sampling, seed: int) -> Any:
-        return self.runtime.replica.things[self.handle].stream(prompt, sampling, seed)
+        return self._local().stream(prompt, sampling, seed)
+
+    @property
+    def can(self) -> frozenset[str]:
+        found: frozenset[str] = self._local().can
+        return found
+
+    @property
+    def version(self) -> int:
+        return int(self._local().version)
+
+    def health(self, timeout_s: float) -> str:
+        """Of the engine in this process; the others answer with the next call."""
+        return str(self._local().health(timeout_s))
+
+    def abort(self) -> None:
+        """End what this process's engine samples. With several processes the runtime can then only be
+        closed."""
+        self._local().abort()
+
+    def close(self) -> None:
+        self.runtime.everywhere("drop", [(self.handle,)] * self.runtime.size)
+
+    def _local(self) -> Any:
+        return self.runtime.replica.things[self.handle]
 
     def load(self, weights: Mapping[str, Tensor], version: int) -> None:
         """Hand over the learner's weights, from replica to replica. The native engine shares them, so it only

@@ -21,6 +21,7 @@ from r1kit.stages.results import finish
 from r1kit.stages.stage import Context, SamplingPhase, StagePlan, TrainingPhase
 from r1kit.tasks.task import Task
 from r1kit.train import checkpoint, rl_loop
+from r1kit.train.hand_over import require_trainable
 from r1kit.train.learner import LearnerConfig, LearnerProtocol, Metrics
 from r1kit.train.preflight import Mode, Preflight
 from r1kit.train.reward_hacking import StopTraining
@@ -181,6 +182,7 @@ def reinforce(
     lagged = learner() if config.needs_lagged else None
     kept = tuple(learner() for _ in range(lagged_learners(config.lag) - 1))
     engine = ctx.runtime.engine_of(lagged or learned)
+    require_trainable(engine)
     policy = Policy(learned, engine, style.chat(init), reference, lagged, ctx.runtime.hand_over, kept)
     limit = longest_prompt(config.max_tokens, init, context=learner_config.context)
     mixture = training_problems(ctx, tasks, policy.chat, limit, "problems", config.curriculum, changes)

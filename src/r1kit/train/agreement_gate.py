@@ -136,7 +136,7 @@ def _stopped(reason: str, again: bool) -> R1kitError:
         return R1kitError(f"engine and learner do not agree, so training does not start: {reason}")
     return R1kitError(
         "engine and learner agreed before training and do not agree on the first new weights, so training "
-        "stops: the engine damages or keeps weights when it loads new ones into a running model (vLLM on a "
-        "CPU does that to experts; with engine: {kind: vllm, reload: restart} it starts again for every load). "
+        "stops: the engine damages or keeps weights when it loads new ones into a running model. vLLM on a "
+        "CPU does that to experts; with engine: {kind: vllm, reload: restart} a new process loads them. "
         f"Found: {reason}"
     )

@@ -10,13 +10,11 @@ import contextlib
 import multiprocessing
 import os
 import signal
-import socket
 import tempfile
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from datetime import timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +23,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from pydantic import Field
-from torch import Tensor
 
 from r1kit.config import InputError, R1kitError
 from r1kit.engine import Engine, compiled
@@ -38,6 +35,7 @@ from r1kit.model.compile_kernels import SharedKernels
 from r1kit.model.fingerprint import Fingerprint
 from r1kit.model.huggingface import save_pretrained
 from r1kit.records import ADAPTER
+from r1kit.runtime import process_group
 from r1kit.runtime.connected import ConnectedEngines
 from r1kit.runtime.proxies import EngineProxy, LearnerProxy
 from r1kit.runtime.replica import Replica
@@ -45,12 +43,12 @@ from r1kit.runtime.runtime import RuntimeConfig
 from r1kit.sandbox.kernel import die_with_parent
 from r1kit.terminal import guard
 from r1kit.tokenizer import Tokenizer
-from r1kit.train.learner import Learner, LearnerConfig, LearnerProtocol, alone, shares_state
+from r1kit.train.group import ALONE, Group
+from r1kit.train.learner import Learner, LearnerConfig, LearnerProtocol, shares_state
 from r1kit.train.lora import save_adapters
 from r1kit.user_code import loaded_files
 from r1kit.watchdog import HungError, deadline, print_stacks, print_stacks_on_request
 
-INTERFACE = "GLOO_SOCKET_IFNAME"  # gloo's own variable: the interface that it listens on
 POLL_S = 0.1  # how often a waiting process reports that it is alive
 
 # With these variables a library chooses other instructions, and so rounds differently.
@@ -157,12 +155,12 @@ class LocalRuntime:
         self._answers: dict[int, tuple[str, Any]] = {}
         self._on_report: Callable[[int, Any], None] = _ignore
         self._imported: tuple[str, ...] = ()  # files of the user's that the helpers have imported
-        reduce: Callable[[Tensor], Tensor] = alone
+        group: Group = ALONE
         if self.size > 1:
             with _meeting_place() as place:
                 self.start_helpers(place)
-                reduce = self._join_helpers(place)
-        self.replica = Replica(config, reduce, 0, self.size)
+                group = self._join_helpers(place)
+        self.replica = Replica(config, group)
         if isinstance(config.engine, ConnectedConfig):
             self.connected = ConnectedEngines(config.engine)
 
@@ -181,14 +179,14 @@ class LocalRuntime:
             self.pipes.append(ours)
             self.processes.append(process)
 
-    def _join_helpers(self, place: str) -> Callable[[Tensor], Tensor]:
+    def _join_helpers(self, place: str) -> Group:
         """Make one group of all processes. A process that joins waits for the others, so none joins before
         all have reported that they run."""
         helpers = range(1, self.size)
         try:
             for rank in helpers:
                 self._reply(rank, "start")
-            reduce = _join_group(0, self.size, place, self.config)
+            group = _join_group(0, self.size, place, self.config)
             for rank in helpers:
                 self._reply(rank, "join")
         except Exception:
@@ -198,7 +196,7 @@ class LocalRuntime:
             if dead:
                 raise _died(dead[0]) from None
             raise
-        return reduce
+        return group
 
     def learner(self, model: Path, config: LearnerConfig, scalar_head: bool = False) -> LearnerProxy:
         """A learner on the model in directory ``model``; with ``scalar_head`` a value head is added where it
@@ -439,7 +437,7 @@ def _serve(
     print_stacks_on_request()
     pipe.send(("result", None))
     compile_kernels.adopt(kernels)
-    replica = Replica(config, _join_group(rank, size, place, config), rank, size)
+    replica = Replica(config, _join_group(rank, size, place, config))
     replica.report = lambda what: pipe.send(("report", what)) if what else None
     pipe.send(("result", None))
     while True:
@@ -485,30 +483,5 @@ def _meeting_place() -> Iterator[str]:
             yield os.path.join(folder, "group")
 
 
-@contextlib.contextmanager
-def _on_loopback() -> Iterator[None]:
-    """Have gloo listen on the loopback interface. Otherwise it takes the address of the host's name, which
-    may be public, and it lets anyone join who connects. A user who sets the variable decides."""
-    loopback = sorted({"lo", "lo0"} & {name for _, name in socket.if_nameindex()})
-    if INTERFACE in os.environ or not loopback:
-        yield
-        return
-    os.environ[INTERFACE] = loopback[0]
-    try:
-        yield
-    finally:
-        del os.environ[INTERFACE]
-
-
-def _join_group(rank: int, size: int, place: str, config: LocalConfig) -> Callable[[Tensor], Tensor]:
-    store = dist.FileStore(place, size)
-    with _on_loopback():
-        dist.init_process_group(
-            "gloo", store=store, rank=rank, world_size=size, timeout=timedelta(seconds=config.deadline_s)
-        )
-
-    def add(flat: Tensor) -> Tensor:
-        dist.all_reduce(flat)
-        return flat
-
-    return add
+def _join_group(rank: int, size: int, place: str, config: LocalConfig) -> Group:
+    return process_group.join(dist.FileStore(place, size), rank, size, config.deadline_s)

@@ -26,7 +26,9 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from r1kit.config import InputError, R1kitError
-from r1kit.engine import ENGINE, Engine
+from r1kit.engine import Engine
+from r1kit.engine.connected import ConnectedConfig
+from r1kit.engine.settings import NATIVE, EngineChoice
 from r1kit.runtime.local import LocalConfig, device_error
 from r1kit.runtime.ray_cluster import Cluster
 from r1kit.runtime.ray_group import LearnerGroup
@@ -34,7 +36,6 @@ from r1kit.runtime.ray_learner import RayLearner
 from r1kit.runtime.ray_pool import EnginePool, RayEngine
 from r1kit.runtime.runtime import RuntimeConfig
 from r1kit.train.learner import LearnerConfig, LearnerProtocol
-from r1kit.user_code import load_name
 
 
 class RayConfig(RuntimeConfig):
@@ -49,21 +50,12 @@ class RayConfig(RuntimeConfig):
     engines: int = Field(1, ge=1)
     address: str = "local"
     restarts: int = Field(3, ge=0)
-    engine: str = "native"
+    engine: EngineChoice = NATIVE
     device: str = "cpu"
     threads: int = Field(1, ge=1)
     batch_rows: int = Field(512, ge=1)
     engine_precision: Literal["float32", "bfloat16"] = "bfloat16"
     deadline_s: float = Field(1800.0, gt=0)
-
-    @field_validator("engine")
-    @classmethod
-    def _engine_is_known(cls, engine: str) -> str:
-        if ":" not in engine and engine != "native":
-            raise ValueError(f"unknown engine {engine!r}: write native, or file.py:Name for one of your own")
-        if ":" in engine:
-            load_name(engine, ENGINE)
-        return engine
 
     @field_validator("address")
     @classmethod
@@ -89,6 +81,8 @@ class RayConfig(RuntimeConfig):
         """Ray is not installed, or the device cannot be used."""
         if find_spec("ray") is None:
             yield ("kind",), "ray is not installed: pip install 'r1kit[ray]', or use kind: local"
+        if isinstance(self.engine, ConnectedConfig) and self.address == "local":
+            yield from ((("engine", *path), reason) for path, reason in self.engine.input_errors())
         if self.address == "local" and (reason := device_error(self.device)) is not None:
             yield ("device",), reason
 

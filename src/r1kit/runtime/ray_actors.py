@@ -10,9 +10,8 @@ import signal
 import socket
 import traceback
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,13 +22,17 @@ import torch.distributed as dist
 from torch import Tensor
 
 from r1kit.config import R1kitError
+from r1kit.engine.connected import ConnectedConfig
 from r1kit.files import hash_file, hash_text
 from r1kit.model import compile_kernels
 from r1kit.model.compile_kernels import SharedKernels
+from r1kit.runtime import process_group
+from r1kit.runtime.connected import ConnectedEngines
 from r1kit.runtime.export import export
 from r1kit.runtime.replica import Replica, ReplicaConfig
 from r1kit.terminal import guard
-from r1kit.train.learner import LearnerConfig, alone, kept_in
+from r1kit.train.group import ALONE
+from r1kit.train.learner import LearnerConfig, kept_in
 from r1kit.types import Completion, Sampling
 from r1kit.watchdog import print_stacks_on_request
 
@@ -74,7 +77,7 @@ class LearnerActor:
     def __init__(self, config: ReplicaConfig, rank: int, size: int, start: Start) -> None:
         _begin(start)
         self.config, self.rank, self.size = config, rank, size
-        self.replica = Replica(config, alone, rank, size)
+        self.replica = Replica(config, ALONE)
         self._store: Any = None
         self._buckets: list[Bucket] = []
         self._own: dict[str, Callable[..., Any]] = {
@@ -107,11 +110,10 @@ class LearnerActor:
             if place.file
             else dist.TCPStore(place.host, place.port, self.size, is_master=False)
         )
-        dist.init_process_group(
-            "gloo" if self.config.device == "cpu" else "cpu:gloo,cuda:nccl", store=store, rank=self.rank,
-            world_size=self.size, timeout=timedelta(seconds=deadline_s),
-        )  # fmt: skip
-        self.replica.reduce = _sum_of_all
+        backend = "gloo" if self.config.device == "cpu" else "cpu:gloo,cuda:nccl"
+        self.replica.group = process_group.join(
+            store, self.rank, self.size, deadline_s, backend, loopback=bool(place.file)
+        )
 
     def _save(
         self, handle: int, directory: Path, progress: Mapping[str, int], texts: Mapping[str, str],
@@ -128,20 +130,27 @@ class LearnerActor:
         return {name: tensor.detach().cpu() for name, tensor in self.replica.things[handle].weights().items()}
 
     def _publish(self, handle: int, bucket_bytes: int) -> int:
-        """Sort a learner's weights into buckets, and return how many there are."""
-        self._buckets = buckets(self.replica.things[handle].weights(), bucket_bytes)
+        """Sort a learner's weights into buckets, and return how many there are. A connected engine gets them
+        under the names of a model folder."""
+        learner = self.replica.things[handle]
+        connected = isinstance(self.config.engine, ConnectedConfig)
+        named = learner.named_weights() if connected else learner.weights().items()
+        self._buckets = buckets(named, bucket_bytes)
         return len(self._buckets)
 
 
 class EngineActor:
     """One engine process of the pool, with weights of its own."""
 
-    def __init__(self, config: ReplicaConfig, start: Start) -> None:
+    def __init__(self, config: ReplicaConfig, deadline_s: float, start: Start) -> None:
         _begin(start)
-        self.replica = Replica(config, alone, 0, 1)
+        self._deadline_s = deadline_s
+        self.replica = Replica(config, ALONE)
+        choice = config.engine
+        self._connected = ConnectedEngines(choice) if isinstance(choice, ConnectedConfig) else None
         self._own: dict[str, Callable[..., Any]] = {
-            "facts": facts, "make_engine_like": self._make_engine_like, "sample": self._sample,
-            "can": self._can,
+            "facts": facts, "make_engine_like": self._make_engine_like, "make_engine": self._make_engine,
+            "drop": self._drop, "sample": self._sample, "can": self._can,
         }  # fmt: skip
 
     def do(self, method: str, *arguments: Any) -> Answer:
@@ -155,7 +164,11 @@ class EngineActor:
     def _load(self, handle: int, version: int, given: Sequence[Bucket]) -> int:
         """Return the version that the engine has afterwards."""
         weights = {name: unpack(packed) for bucket in given for name, packed in bucket.items()}
-        self.replica.things[handle].load(weights, version)
+        engine = self.replica.things[handle]
+        if self._connected is None:
+            engine.load(weights, version)
+        else:
+            self._connected.hand_over(weights.items, engine, version, self._deadline_s)
         loaded: int = self.replica.things[handle].version
         return loaded
 
@@ -166,7 +179,21 @@ class EngineActor:
     def _make_engine_like(self, handle: int, model: Path, config: LearnerConfig) -> None:
         """An engine on the model in directory ``model``, in the precision of a learner of that
         configuration."""
-        self.replica.make_engine(handle, model, kept_in(config))
+        if self._connected is None:
+            self.replica.make_engine(handle, model, kept_in(config))
+        else:
+            self.replica.things[handle] = self._connected.following(model)
+
+    def _make_engine(self, handle: int, model: Path) -> None:
+        if self._connected is None:
+            self.replica.make_engine(handle, model)
+        else:
+            self.replica.things[handle] = self._connected.on(model)
+
+    def _drop(self, handle: int) -> None:
+        if self._connected is not None:
+            self._connected.release(self.replica.things[handle])
+        self.replica.drop(handle)
 
     def _sample(
         self, handle: int, prompts: Sequence[np.ndarray], sampling: Sampling, seeds: Sequence[int]
@@ -175,11 +202,11 @@ class EngineActor:
         return found
 
 
-def buckets(weights: Mapping[str, Tensor], bucket_bytes: int) -> list[Bucket]:
+def buckets(named: Iterable[tuple[str, Tensor]], bucket_bytes: int) -> list[Bucket]:
     """The tensors in groups of at most ``bucket_bytes``; a larger tensor is a group of its own."""
     found: list[Bucket] = []
     filled = bucket_bytes
-    for name, tensor in weights.items():
+    for name, tensor in named:
         if filled + tensor.nbytes > bucket_bytes or not found:
             found.append({})
             filled = 0
@@ -234,8 +261,3 @@ def _answer(call: Callable[..., Any], arguments: Sequence[Any]) -> Answer:
     except Exception:  # a boundary: the driver raises it again
         text = f"process {os.getpid()} on {socket.gethostname()}: {traceback.format_exc()}"
         return "broken", R1kitError(text)
-
-
-def _sum_of_all(flat: Tensor) -> Tensor:
-    dist.all_reduce(flat)
-    return flat

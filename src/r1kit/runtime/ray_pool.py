@@ -221,7 +221,7 @@ class EnginePool:
 
     def _start(self, place: int) -> Member:
         """Begin to start an engine process with everything that the others hold."""
-        member = Member(place, self.cluster.actor(EngineActor, self.config))
+        member = Member(place, self.cluster.actor(EngineActor, self.config, self.config.deadline_s))
         do, load = member.actor.do, member.actor.load
         refs = [do.remote("facts")]
         refs += [do.remote(method, handle, *arguments) for handle, (method, arguments) in self._made.items()]

@@ -14,7 +14,6 @@ import functools
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -27,7 +26,6 @@ from r1kit.config import R1kitError
 from r1kit.files import remove_tree
 
 SESSION = "R1KIT_RAY_SESSION"  # in the environment of every process of a session: its folder
-INTERFACE = "GLOO_SOCKET_IFNAME"  # gloo's own variable: the interface that it listens on
 TOKEN = "token"  # its file in the folder
 LONGEST_FOLDER = 24  # characters: a socket's path has 107 at most, and r1kit and Ray add about 80
 REMOVED_S = 30.0  # how long the end of a session may take
@@ -88,18 +86,12 @@ class Session:
 
     @contextlib.contextmanager
     def variables(self) -> Iterator[None]:
-        """Within this, the processes that are started belong to the session, and gloo listens on the loopback
-        interface (runtime/local.py does the same)."""
-        before = {name: os.environ.get(name) for name in (SESSION, INTERFACE)}
+        """Within this, the processes that are started belong to the session."""
         os.environ[SESSION] = str(self.folder)
-        os.environ.setdefault(INTERFACE, loopback())
         try:
             yield
         finally:
-            for name, value in before.items():
-                os.environ.pop(name, None)
-                if value is not None:
-                    os.environ[name] = value
+            del os.environ[SESSION]
 
     def close(self) -> None:
         """End what is left of the session and remove its folder. Raises R1kitError where that fails."""
@@ -154,11 +146,6 @@ def keeping_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def loopback() -> str:
-    """The name of the interface on which only this machine is reached; "" where there is none."""
-    return next(iter(sorted({"lo", "lo0"} & {name for _, name in socket.if_nameindex()})), "")
 
 
 @functools.cache

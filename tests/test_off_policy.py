@@ -375,7 +375,8 @@ def test_the_engine_is_up_to_the_lag_ahead_and_no_further(tmp_path: Path) -> Non
     assert all(done >= phase - 2 for phase, done in enumerate(begun)), begun  # never with weights to come
 
 
-def test_a_measurement_sees_the_learners_weights_and_changes_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lag", [1, 3])
+def test_a_measurement_sees_the_learners_weights_and_changes_nothing(lag: int, tmp_path: Path) -> None:
     """Of a training that samples ahead: at every step the engine has the weights of that step, and the phases
     are sampled as if nothing were measured."""
     seen: list[tuple[int, int, bytes]] = []
@@ -390,10 +391,10 @@ def test_a_measurement_sees_the_learners_weights_and_changes_nothing(tmp_path: P
         assert found.logprobs.tobytes() == expected.logprobs.tobytes()
         return {}
 
-    watched = run_training(tmp_path / "watched", {"off_policy": 3}, watch=watch)
+    watched = run_training(tmp_path / "watched", {"off_policy": lag}, watch=watch)
     assert [(step, version) for step, version, _ in seen] == [(step, step) for step in range(7)]
     assert len({found for _, _, found in seen}) == 7
-    assert same_weights(watched.model, run_training(tmp_path / "alone", {"off_policy": 3}).model)
+    assert same_weights(watched.model, run_training(tmp_path / "alone", {"off_policy": lag}).model)
 
 
 def test_a_lag_without_a_correction_is_refused() -> None:

@@ -32,7 +32,9 @@ RECIPE = """\
 extends: {nano}
 runtime: {{kind: local, processes: 2, engine_precision: float32}}
 stages:
-  r1_zero: {{rewards: {{"{folder}/odd.py:odd": 1.0}}, grpo: {{steps: 4, problems: 4, group: 4, max_tokens: 8}}}}
+  r1_zero:
+    rewards: {{"{folder}/odd.py:odd": 1.0}}
+    grpo: {{steps: 4, problems: 4, group: 4, max_tokens: 8}}
 """
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from small_world import learner_config, model_directory, random_rows
+from waiting import LIMIT_S
 
 from r1kit.config import ConfigError, R1kitError
 from r1kit.runtime.local import LocalConfig, LocalRuntime
@@ -133,6 +134,7 @@ def test_an_engine_that_is_lost_while_it_samples_changes_no_byte(
     assert tokens(found) == wanted == tokens([reported[place] for place in range(16)])
     assert "was lost" in capfd.readouterr().err
     assert tokens(engine.generate(prompts, SAMPLING, seeds)) == wanted
+    assert engine.health(LIMIT_S) == ""  # waits for the new process
     after = [member.pid for member in ray.pool.members]
     lost = [pid for pid in before if pid not in after]
     assert lost and 0 not in after

@@ -34,6 +34,8 @@ REMOVED_S = 30.0  # how long the end of a session may take
 # on Linux too, whatever its name says; a test looks at the sockets.
 ONE_MACHINE: Mapping[str, str] = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 ALWAYS: Mapping[str, str] = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token"}
+# Ray gives its workers a low priority, so that its own processes answer; here the workers do the work.
+STARTED: Mapping[str, str] = {"RAY_worker_niceness": "0"}
 
 _CLEANER = """
 import os, shutil, signal, sys, time
@@ -87,11 +89,13 @@ class Session:
     @contextlib.contextmanager
     def variables(self) -> Iterator[None]:
         """Within this, the processes that are started belong to the session."""
-        os.environ[SESSION] = str(self.folder)
+        added = {SESSION: str(self.folder), **STARTED}
+        os.environ.update(added)
         try:
             yield
         finally:
-            del os.environ[SESSION]
+            for name in added:
+                del os.environ[name]
 
     def close(self) -> None:
         """End what is left of the session and remove its folder. Raises R1kitError where that fails."""

@@ -96,6 +96,10 @@ def test_learners_and_engines_do_what_those_of_two_local_processes_do(
         assert found == wanted and {seen for _, _, seen in found} == {version}
     for one, other in zip(*(learner.logprobs(rows) for learner in learners), strict=True):
         np.testing.assert_array_equal(one, other)
+    weights, wanted_weights = (learner.weights() for learner in learners)
+    assert list(weights) == list(wanted_weights)
+    name = max(weights, key=lambda one: wanted_weights[one].numel())
+    assert torch.equal(weights[name], wanted_weights[name]) and "another" not in weights
     states = []
     for name, learner in zip("ab", learners, strict=True):
         learner.save(tmp_path / name, {"step": 2}, {"text": "kept"}, {"reference": learner})

@@ -82,7 +82,8 @@ class LearnerActor:
         self._buckets: list[Bucket] = []
         self._own: dict[str, Callable[..., Any]] = {
             "facts": facts, "open": self._open, "join": self._join, "save": self._save,
-            "export": self._export, "publish": self._publish, "weights": self._weights,
+            "export": self._export, "publish": self._publish, "weight": self._weight,
+            "weight_names": self._weight_names,
         }  # fmt: skip
 
     def do(self, method: str, *arguments: Any) -> Answer:
@@ -126,8 +127,12 @@ class LearnerActor:
     def _export(self, handle: int, source: Path, directory: Path) -> None:
         export(self.replica.things[handle], source, directory)
 
-    def _weights(self, handle: int) -> dict[str, Tensor]:
-        return {name: tensor.detach().cpu() for name, tensor in self.replica.things[handle].weights().items()}
+    def _weight_names(self, handle: int) -> list[str]:
+        return list(self.replica.things[handle].weights())
+
+    def _weight(self, handle: int, name: str) -> Tensor:
+        tensor: Tensor = self.replica.things[handle].weights()[name]
+        return tensor.detach().cpu()
 
     def _publish(self, handle: int, bucket_bytes: int) -> int:
         """Sort a learner's weights into buckets, and return how many there are. A connected engine gets them

@@ -1,5 +1,5 @@
-"""A learner that lives in every learner process of a Ray cluster, as the stages use it. No method brings its
-weights into this process, except ``weights``, which only a failing agreement gate calls."""
+"""A learner that lives in every learner process of a Ray cluster, as the stages use it. Its weights stay
+there; a tensor that someone reads is brought here alone."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -58,12 +58,11 @@ class RayLearner:
         return self._gathered("entropies", rows)
 
     def weights(self) -> Mapping[str, Tensor]:
-        weights: Mapping[str, Tensor] = self.group.first("weights", self.handle)
-        return weights
+        return RemoteWeights(self.group, self.handle)
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
-        """The weights under the names of a model folder, all of them brought here first."""
-        yield from self.group.first("named_weights", self.handle)
+        """Not needed: ``hand_over`` of the runtime brings weights to engines by itself."""
+        raise R1kitError("the weights of learners on Ray do not pass through this process")
 
     def copy_from(self, other: LearnerProtocol) -> None:
         self._everywhere("copy_weights", self.handle, self._own(other).handle)
@@ -108,6 +107,25 @@ class RayLearner:
         for own, results in self._shared(method, rows):
             found.update(zip(own, results, strict=True))
         return [found[i] for i in range(len(rows))]
+
+
+class RemoteWeights(Mapping[str, Tensor]):
+    """A learner's weights, each of which is brought here when it is read."""
+
+    def __init__(self, group: Group, handle: int) -> None:
+        self._group, self._handle = group, handle
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in set(self):
+            raise KeyError(name)
+        tensor: Tensor = self._group.first("weight", self._handle, name)
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._group.first("weight_names", self._handle))
+
+    def __len__(self) -> int:
+        return len(list(self))
 
 
 def deal(lengths: Sequence[int], size: int) -> list[list[int]]:

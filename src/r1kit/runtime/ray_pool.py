@@ -18,7 +18,7 @@ import numpy as np
 from torch import Tensor
 
 from r1kit.config import R1kitError
-from r1kit.engine import Done
+from r1kit.engine import ALL, Done
 from r1kit.engine.native import default_seeds
 from r1kit.model.fingerprint import Fingerprint
 from r1kit.runtime.ray_actors import Answer, EngineActor
@@ -71,14 +71,22 @@ class EnginePool:
         self.members = [self._start(place) for place in range(config.engines)]
 
     def make(self, handle: int, method: str, *arguments: Any) -> None:
-        """Make an engine in every process."""
+        """Make an engine in every process. Where that fails there is none."""
         with self._turn:
+            self._await_starts()
             self._made[handle] = (method, arguments)
-            self._on_each(lambda actor: actor.do.remote(method, handle, *arguments), self.config.deadline_s)
+            try:
+                self._on_each(
+                    lambda actor: actor.do.remote(method, handle, *arguments), self.config.deadline_s
+                )
+            except R1kitError:
+                del self._made[handle]
+                raise
 
     def load(self, handle: int, version: int, refs: Sequence[Any], limit_s: float) -> None:
         """Have every process load the weights that the references stand for, as ``version``."""
         with self._turn:
+            self._await_starts()
             self._loaded[handle] = (version, list(refs))
             found = self._on_each(lambda actor: actor.load.remote(handle, version, *refs), limit_s)
             if wrong := sorted({loaded for loaded in found if loaded != version}):
@@ -86,6 +94,7 @@ class EnginePool:
 
     def drop(self, handle: int) -> None:
         with self._turn:
+            self._await_starts()
             del self._made[handle]
             self._loaded.pop(handle, None)
             self._on_each(lambda actor: actor.do.remote("drop", handle), self.config.deadline_s)
@@ -106,7 +115,8 @@ class EnginePool:
         done: Done | None,
     ) -> list[list[Completion]]:  # fmt: skip
         """The completions of every prompt. Engines that are lost are replaced, and their prompts are sampled
-        again. Raises what an engine says is wrong with a prompt, and LostError where that does not help."""
+        again. Raises what an engine says is wrong with a prompt, and R1kitError where engines are lost again
+        and again."""
         found: dict[int, list[Completion]] = {}
         waiting, tries = deque(range(len(prompts))), Counter[int]()
 
@@ -241,7 +251,7 @@ class RayEngine:
     def __init__(self, pool: EnginePool, handle: int, learner: RayLearner | None) -> None:
         self.pool, self.handle, self.learner = pool, handle, learner
         self.version = 0
-        self.can: frozenset[str] = frozenset.intersection(*pool.ask("can", handle))
+        self.can: frozenset[str] = frozenset.intersection(ALL, *pool.ask("can", handle))
 
     def generate(
         self, prompts: Sequence[np.ndarray], sampling: Sampling,

@@ -229,6 +229,8 @@ def pack(tensor: Tensor) -> Packed:
 
 def unpack(packed: Packed) -> Tensor:
     """The tensor, which shares the bytes: it must not be written to."""
+    if not packed.content.size:
+        return torch.zeros(packed.shape, dtype=getattr(torch, packed.dtype))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # torch's, that a tensor of the store is not writable
         flat = torch.from_numpy(packed.content)

@@ -103,6 +103,8 @@ class Cluster:
 
     def end(self, actor: Any, pid: int) -> None:
         """End a process at once, also one that is stopped."""
+        if not self._connected:
+            return
         with contextlib.suppress(Exception):  # Ray may have lost it itself
             self.ray.kill(actor, no_restart=True)
         if self.session and pid:  # a stopped process does not hear Ray

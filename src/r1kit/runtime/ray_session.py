@@ -33,7 +33,11 @@ REMOVED_S = 30.0  # how long the end of a session may take
 # Ray reads them when it is imported and when it starts. The first has everything listen on 127.0.0.1 only,
 # on Linux too, whatever its name says; a test looks at the sockets.
 ONE_MACHINE: Mapping[str, str] = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-ALWAYS: Mapping[str, str] = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token"}
+ALWAYS: Mapping[str, str] = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "token",
+    "RAY_ENABLE_AUTO_CONNECT": "0",  # no call starts a cluster by itself, with Ray's own settings
+}
 # Ray gives its workers a low priority, so that its own processes answer; here the workers do the work.
 STARTED: Mapping[str, str] = {"RAY_worker_niceness": "0"}
 

@@ -226,7 +226,7 @@ def test_an_engine_of_ones_own_gets_what_it_lacks_and_a_hung_load_ends(
         engine.abort()
     inner = own.replica.things[engine.handle].engine  # type: ignore[attr-defined]
     type(inner).sleeps = 60.0
-    with pytest.raises(HungError, match="hand-over of version 3: the load of engine bare.py:Bare"):
+    with pytest.raises(HungError, match=r"hand-over of version 3: the load of engine bare\.py:Bare"):
         own.hand_over(learner, engine, 3, deadline_s=0.3)
     type(inner).sleeps = 0.0
     own.hand_over(learner, engine, 4)

@@ -85,6 +85,14 @@ class LocalConfig(RuntimeConfig):
     def start(self) -> "LocalRuntime":
         return LocalRuntime(self)
 
+    def replica(self, group: Group) -> Replica:
+        """What a process of this runtime holds."""
+        return Replica(self, group)
+
+    def row_shares(self) -> list[int]:
+        """Which share of an update's rows each process computes."""
+        return list(range(self.resolved_processes()))
+
     def resolved_processes(self) -> int:
         if self.device != "cpu":
             return 1
@@ -150,6 +158,7 @@ class LocalRuntime:
     def __init__(self, config: LocalConfig) -> None:
         self.config = config
         self.size = config.resolved_processes()
+        self._row_shares = config.row_shares()
         self._handles = 0
         self.pipes: list[Connection] = []
         self.processes: list[Any] = []
@@ -163,7 +172,7 @@ class LocalRuntime:
             with _meeting_place() as place:
                 self.start_helpers(place)
                 group = self._join_helpers(place)
-        self.replica = Replica(config, group)
+        self.replica = config.replica(group)
 
     def start_helpers(self, place: str) -> None:
         """Start the other processes, which meet at ``place``; each has a pipe to this one."""
@@ -210,7 +219,12 @@ class LocalRuntime:
     def _shared_file(self, config: LearnerConfig) -> Iterator[str]:
         """A file in memory that all processes can map, as long as this lasts; "" where none is needed or to
         be had. What is mapped stays until the last process unmaps it or ends."""
-        possible = self.size > 1 and self.config.device == "cpu" and hasattr(os, "memfd_create")
+        possible = (
+            self.size > 1
+            and not self.replica.collective
+            and self.config.device == "cpu"
+            and hasattr(os, "memfd_create")
+        )
         if not (possible and shares_state(config)):
             yield ""
         else:
@@ -243,7 +257,11 @@ class LocalRuntime:
             for stale in (temporary, directory):
                 remove_tree(stale)
             local: Learner = self.replica.things[own.handle]
-            save_pretrained(local.model, temporary, dtype=dtype_of(own.source))
+            if self.replica.collective:
+                calls = [(own.handle, temporary, dtype_of(own.source))] * self.size
+                self.everywhere("export", calls)
+            else:
+                save_pretrained(local.model, temporary, dtype=dtype_of(own.source))
             if local.config.lora is not None:
                 save_adapters(local.model, local.config.lora, temporary / ADAPTER, str(own.source))
             tokenizer.save(temporary)
@@ -380,11 +398,12 @@ class LocalRuntime:
     def shared(self, lengths: Sequence[int]) -> list[list[int]]:
         """Distribute indices to the replicas, longest first and back and forth, so that all have about the
         same work."""
-        dealt: list[list[int]] = [[] for _ in range(self.size)]
-        for place, index in enumerate(sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))):
-            lap, turn = divmod(place, self.size)
-            dealt[turn if lap % 2 == 0 else self.size - 1 - turn].append(index)
-        return dealt
+        return deal(lengths, self.size)
+
+    def shared_rows(self, lengths: Sequence[int]) -> list[list[int]]:
+        """The same for the rows of an update, which some processes may compute together."""
+        dealt = deal(lengths, max(self._row_shares) + 1)
+        return [dealt[share] for share in self._row_shares]
 
     def examine(self, handle: int, token_ids: np.ndarray, temperature: float) -> list[Fingerprint]:
         """Fingerprints of every replica's copy of a learner or an engine, in rank order."""
@@ -409,7 +428,7 @@ def _serve(
     print_stacks_on_request()
     pipe.send(("result", None))
     compile_kernels.adopt(kernels)
-    replica = Replica(config, _join_group(rank, size, place, config))
+    replica = config.replica(_join_group(rank, size, place, config))
     replica.report = lambda what: pipe.send(("report", what)) if what else None
     pipe.send(("result", None))
     while True:
@@ -427,8 +446,17 @@ def _serve(
             )
             with contextlib.suppress(OSError):
                 pipe.send(("error", reported))
-            if arguments[1:2] == ("update",):
+            if arguments[1:2] == ("update",) or replica.collective:
                 os._exit(1)  # ends the sums in which other processes wait for this one
+
+
+def deal(lengths: Sequence[int], shares: int) -> list[list[int]]:
+    """Indices of work of these lengths in as many shares, longest first and back and forth."""
+    dealt: list[list[int]] = [[] for _ in range(shares)]
+    for place, index in enumerate(sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))):
+        lap, turn = divmod(place, shares)
+        dealt[turn if lap % 2 == 0 else shares - 1 - turn].append(index)
+    return dealt
 
 
 def _ignore(rank: int, what: Any) -> None:

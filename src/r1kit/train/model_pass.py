@@ -47,6 +47,11 @@ class ModelPass(nn.Module):
     def forward(self, compute: Callable[..., Any], *arguments: Any) -> Any:
         return compute(*arguments)
 
+    @property
+    def teachers(self) -> tuple["ModelPass", ...]:
+        """The models whose predictions a loss is compared with."""
+        return self._teacher
+
     def follow(self, teacher: "ModelPass") -> None:
         """From now on a loss gets the divergence from ``teacher``'s predictions."""
         self._teacher = (teacher,)

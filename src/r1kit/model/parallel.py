@@ -57,8 +57,8 @@ class ParallelExperts(Experts):
 def exchange(
     rows: tuple[Tensor, ...], sent: list[int], received: list[int], group: dist.ProcessGroup
 ) -> tuple[Tensor, ...]:
-    """Send the first ``sent[0]`` rows of each tensor to the group's first process, the next ones to the second,
-    and so on; return what this process receives, in rank order. Gradients go the way back."""
+    """Send the first ``sent[0]`` rows of each tensor to the group's first process, the next ones to the
+    second, and so on; return what this process receives, in rank order. Gradients go the way back."""
     found: tuple[Tensor, ...] = _Exchange.apply(sent, received, group, *rows)  # type: ignore[no-untyped-call]
     return found
 
@@ -87,8 +87,8 @@ def share_experts(model: LanguageModel, group: dist.ProcessGroup) -> None:
     size, experts = dist.get_world_size(group), model.config.experts
     if not experts or experts % size:
         raise R1kitError(
-            f"runtime.expert_parallel is {size}, but this model has {experts or 'no'} experts: write a number "
-            "that divides them"
+            f"runtime.expert_parallel is {size}, but this model has {experts or 'no'} experts: write a "
+            "number that divides them"
         )
     for layer in (*model.layers, *model.mtp_layers):
         if isinstance(layer.mlp, MixtureOfExperts):

@@ -6,8 +6,10 @@ Several machines: docs/scale.md."""
 from typing import Literal, Self
 
 import torch
+import torch.distributed as dist
 from pydantic import Field, model_validator
 
+from r1kit.runtime import process_group
 from r1kit.runtime.local import LocalConfig
 from r1kit.runtime.replica import Replica
 from r1kit.runtime.sharded import Sharding
@@ -40,8 +42,6 @@ class FsdpConfig(LocalConfig):
                 f"learners is {self.learners}, which is no multiple of expert_parallel or tensor_parallel "
                 f"({self.grid().width})"
             )
-        if self.processes:
-            raise ValueError("processes is a key of the local runtime: write learners")
         return self
 
     def grid(self) -> Grid:
@@ -53,10 +53,12 @@ class FsdpConfig(LocalConfig):
         return self.learners
 
     def replica(self, group: Group) -> Replica:
-        device = torch.device(self.device)
-        return ShardedReplica(
-            self, group, Sharding(self.grid(), device, getattr(torch, self.gather), self.offload)
-        )
+        gather = getattr(torch, self.gather)
+        sharding = Sharding(self.grid(), torch.device(self.device), gather, self.offload)
+        return ShardedReplica(self, group, sharding)
+
+    def group_of_one(self) -> Group:
+        return process_group.join(dist.HashStore(), 0, 1, self.deadline_s)
 
     def row_shares(self) -> list[int]:
         return [self.grid().data_rank(rank) for rank in range(self.learners)]

@@ -89,6 +89,10 @@ class LocalConfig(RuntimeConfig):
         """What a process of this runtime holds."""
         return Replica(self, group)
 
+    def group_of_one(self) -> Group:
+        """The group of a runtime with one process."""
+        return ALONE
+
     def row_shares(self) -> list[int]:
         """Which share of an update's rows each process computes."""
         return list(range(self.resolved_processes()))
@@ -167,8 +171,9 @@ class LocalRuntime:
         self._answers: dict[int, tuple[str, Any]] = {}
         self._on_report: Callable[[int, Any], None] = _ignore
         self._imported: tuple[str, ...] = ()  # files of the user's that the helpers have imported
-        group: Group = ALONE
-        if self.size > 1:
+        if self.size == 1:
+            group = config.group_of_one()
+        else:
             with _meeting_place() as place:
                 self.start_helpers(place)
                 group = self._join_helpers(place)
@@ -291,7 +296,7 @@ class LocalRuntime:
             if process.is_alive():
                 process.kill()
                 process.join(timeout=10)
-        if self.size > 1 and dist.is_initialized():
+        if dist.is_initialized():
             dist.destroy_process_group()
         self.pipes, self.processes = [], []
 

@@ -2,8 +2,8 @@
 
 Every layer is put together when it is computed and freed afterwards; embedding, head and whatever else is in
 no layer stay together for the length of one pass, which is why every read of a weight is within the forward
-call of one root module (train/model_pass.py). Gradients are added, not averaged, since the rows' weights carry
-the whole normalisation, and each process then steps its own part with an ordinary optimizer: AdamW treats
+call of one root module (train/model_pass.py). Gradients are added, not averaged: the rows' weights carry the
+whole normalisation, and each process then steps its own part with an ordinary optimizer: AdamW treats
 every number by itself, so the step is that of one process up to the rounding of the sums.
 
 Experts may be shared out whole (expert parallelism), and dense layers by heads (model/parallel.py); which
@@ -38,6 +38,9 @@ from r1kit.train.model_pass import ModelPass
 from r1kit.train.placement import Saved
 from r1kit.train.regions import Grid, Region
 from r1kit.train.sharded_checkpoint import Part, Reader
+
+# Its older name is deprecated, the newer one is not in every version.
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +136,7 @@ class Sharded:
         fully_shard(root, mesh=world, reshard_after_forward=False, **given)
         for part in root.modules():
             if isinstance(part, FSDPModule):
-                alike = self.grid.size // self.grid.data if part is root else 1
+                alike = self.grid.size // self.grid.data if isinstance(part, ModelPass) else 1
                 part.set_gradient_divide_factor(float(alike))
                 part.set_force_sum_reduction_for_comms(True)
 
@@ -226,9 +229,9 @@ class Sharded:
         padded = own.new_zeros(most)
         padded[: own.numel()] = own.detach().flatten()
         everything = own.new_empty(self.grid.size * most)
-        dist.all_gather_into_tensor(everything, padded)
+        _all_gather(everything, padded)
         whole = own.new_empty(shape)
-        for region, numbers in zip(regions, everything.split(most), strict=True):
+        for region, numbers in zip(regions, torch.split(everything, most), strict=True):
             whole[region.ranges()] = numbers[: region.numbers].view(region.size)
         return whole
 
@@ -293,9 +296,7 @@ class Sharded:
                 for key in ("step", "exp_avg", "exp_avg_sq", "momentum"):
                     if f"{key}.{tensor_name}" in reader.tensors:
                         shape = () if key == "step" else self.shapes[tensor_name]
-                        region = (
-                            self.grid.region(tensor_name, shape, self.world.rank) if shape else Region((), ())
-                        )
+                        region = self.grid.region(tensor_name, shape, self.world.rank)
                         value = reader.read(f"{key}.{tensor_name}", shape, region)
                         optimizer.state[own][key] = value if key == "step" else value.to(own)
         return reader.progress

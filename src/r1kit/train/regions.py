@@ -72,6 +72,9 @@ class Grid:
         return [(0, rank, self.size)]
 
     def region(self, name: str, shape: Sequence[int], rank: int) -> Region:
+        """Which part of a tensor of this name and shape a process holds; of a single number, all of it."""
+        if not shape:
+            return Region((), ())
         return cut(shape, self.cuts(name, rank))
 
     def copies(self, name: str) -> int:

@@ -1,11 +1,11 @@
 """Training states whose tensors are shared out over processes: the folders of checkpoint.py, with a file for
 each process and learner, and which part of which tensor each holds.
 
-    state.00000.safetensors      the parts of process 0, by the tensor's name; NAME.00000...: another learner's
+    state.00000.safetensors      the parts of process 0, by the tensor's name; NAME.00000...: another learner
     state.parts.json             for every tensor its shape, and for each part file, offset and size
 
 A part is read by the numbers that it covers, not by the process that wrote it, so a state can be restored by
-any number of processes, cut in any way, and every parameter and moment has the bits that were saved. Sums over
+any number of processes, cut in any way. Every parameter and moment has the bits that were saved; sums over
 another number of processes round differently from then on."""
 
 import json
@@ -112,8 +112,8 @@ class Reader:
         self.file = self.state / _parts_file(name)
         if not self.file.is_file():
             raise StateError(
-                f"{self.state} was saved without {self.file.name}, so not by this recipe's runtime and learners: "
-                "change the recipe back, or run the stage again with --from"
+                f"{self.state} was saved without {self.file.name}, so not by this recipe's runtime and "
+                "learners: change the recipe back, or run the stage again with --from"
             )
         self.tensors: dict[str, Any] = json.loads(self.file.read_text(encoding="utf-8"))["tensors"]
         self.progress = checkpoint.progress_in(self.state)
@@ -123,8 +123,8 @@ class Reader:
         found = self.tensors.get(key)
         if found is None or tuple(found["shape"]) != tuple(shape):
             raise StateError(
-                f"{self.file} belongs to another model; delete {self.state.name}, or run the stage again with "
-                "--from"
+                f"{self.file} belongs to another model; delete {self.state.name}, or run the stage again "
+                "with --from"
             )
         own: Tensor | None = None
         for part in found["parts"]:

@@ -242,7 +242,7 @@ def test_an_engine_without_a_needed_method_names_it(tmp_path: Path, monkeypatch:
     with pytest.raises(ConfigError, match="another class; an engine is a class with generate and load"):
         LocalConfig.parse({"engine": "bare.py:Half"}, "runtime")
     half = type("Half", (), {"generate": print})
-    with pytest.raises(R1kitError, match="bare.py:half made an engine without load: add this method"):
+    with pytest.raises(R1kitError, match=r"bare\.py:half made an engine without load: add this method"):
         completed(half(), "bare.py:half")
 
 

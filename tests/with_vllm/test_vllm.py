@@ -162,7 +162,8 @@ RECIPE: dict[str, Any] = {
     "name": "vllm",
     "stages": [
         {
-            "stage": "pretrain", "tokens": 500_000, "tokenizer": 512, "corpus": {"generated": {"miniature": 1.0}},
+            "stage": "pretrain", "tokens": 500_000, "tokenizer": 512,
+            "corpus": {"generated": {"miniature": 1.0}},
             "model": {"preset": "student", "family": "qwen2"},
         },
         {

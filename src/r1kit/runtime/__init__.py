@@ -11,7 +11,7 @@ from r1kit.user_code import imports, load_name
 
 __all__ = ["RUNTIMES", "Runtime", "RuntimeConfig", "config_class", "start"]
 
-RUNTIMES = {"local": "r1kit.runtime.local:LocalConfig"}
+RUNTIMES = {"local": "r1kit.runtime.local:LocalConfig", "fsdp": "r1kit.runtime.fsdp:FsdpConfig"}
 
 
 def config_class(kind: str) -> type[RuntimeConfig]:

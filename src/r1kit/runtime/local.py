@@ -10,13 +10,11 @@ import contextlib
 import multiprocessing
 import os
 import signal
-import socket
 import tempfile
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from datetime import timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +23,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from pydantic import Field
-from torch import Tensor
 
 from r1kit.config import InputError, R1kitError
 from r1kit.engine import Engine, compiled
@@ -38,6 +35,7 @@ from r1kit.model.compile_kernels import SharedKernels
 from r1kit.model.fingerprint import Fingerprint
 from r1kit.model.huggingface import save_pretrained
 from r1kit.records import ADAPTER
+from r1kit.runtime import process_group
 from r1kit.runtime.connected import ConnectedEngines
 from r1kit.runtime.proxies import EngineProxy, LearnerProxy
 from r1kit.runtime.replica import Replica
@@ -45,12 +43,12 @@ from r1kit.runtime.runtime import RuntimeConfig
 from r1kit.sandbox.kernel import die_with_parent
 from r1kit.terminal import guard
 from r1kit.tokenizer import Tokenizer
-from r1kit.train.learner import Learner, LearnerConfig, LearnerProtocol, alone, shares_state
+from r1kit.train.group import ALONE, Group
+from r1kit.train.learner import Learner, LearnerConfig, LearnerProtocol, shares_state
 from r1kit.train.lora import save_adapters
 from r1kit.user_code import loaded_files
 from r1kit.watchdog import HungError, deadline, print_stacks, print_stacks_on_request
 
-INTERFACE = "GLOO_SOCKET_IFNAME"  # gloo's own variable: the interface that it listens on
 POLL_S = 0.1  # how often a waiting process reports that it is alive
 
 # With these variables a library chooses other instructions, and so rounds differently.
@@ -81,6 +79,18 @@ class LocalConfig(RuntimeConfig):
 
     def start(self) -> "LocalRuntime":
         return LocalRuntime(self)
+
+    def replica(self, group: Group) -> Replica:
+        """What a process of this runtime holds."""
+        return Replica(self, group)
+
+    def group_of_one(self) -> Group:
+        """The group of a runtime with one process."""
+        return ALONE
+
+    def row_shares(self) -> list[int]:
+        """Which share of an update's rows each process computes."""
+        return list(range(self.resolved_processes()))
 
     def resolved_processes(self) -> int:
         if self.device != "cpu":
@@ -148,6 +158,7 @@ class LocalRuntime:
     def __init__(self, config: LocalConfig) -> None:
         self.config = config
         self.size = config.resolved_processes()
+        self._row_shares = config.row_shares()
         self._handles = 0
         self.connected: ConnectedEngines | None = None
         self.pipes: list[Connection] = []
@@ -157,12 +168,13 @@ class LocalRuntime:
         self._answers: dict[int, tuple[str, Any]] = {}
         self._on_report: Callable[[int, Any], None] = _ignore
         self._imported: tuple[str, ...] = ()  # files of the user's that the helpers have imported
-        reduce: Callable[[Tensor], Tensor] = alone
-        if self.size > 1:
+        if self.size == 1:
+            group = config.group_of_one()
+        else:
             with _meeting_place() as place:
                 self.start_helpers(place)
-                reduce = self._join_helpers(place)
-        self.replica = Replica(config, reduce, 0, self.size)
+                group = self._join_helpers(place)
+        self.replica = config.replica(group)
         if isinstance(config.engine, ConnectedConfig):
             self.connected = ConnectedEngines(config.engine)
 
@@ -181,14 +193,14 @@ class LocalRuntime:
             self.pipes.append(ours)
             self.processes.append(process)
 
-    def _join_helpers(self, place: str) -> Callable[[Tensor], Tensor]:
+    def _join_helpers(self, place: str) -> Group:
         """Make one group of all processes. A process that joins waits for the others, so none joins before
         all have reported that they run."""
         helpers = range(1, self.size)
         try:
             for rank in helpers:
                 self._reply(rank, "start")
-            reduce = _join_group(0, self.size, place, self.config)
+            group = _join_group(0, self.size, place, self.config)
             for rank in helpers:
                 self._reply(rank, "join")
         except Exception:
@@ -198,7 +210,7 @@ class LocalRuntime:
             if dead:
                 raise _died(dead[0]) from None
             raise
-        return reduce
+        return group
 
     def learner(self, model: Path, config: LearnerConfig, scalar_head: bool = False) -> LearnerProxy:
         """A learner on the model in directory ``model``; with ``scalar_head`` a value head is added where it
@@ -211,7 +223,12 @@ class LocalRuntime:
     def _shared_file(self, config: LearnerConfig) -> Iterator[str]:
         """A file in memory that all processes can map, as long as this lasts; "" where none is needed or to
         be had. What is mapped stays until the last process unmaps it or ends."""
-        possible = self.size > 1 and self.config.device == "cpu" and hasattr(os, "memfd_create")
+        possible = (
+            self.size > 1
+            and not self.replica.collective
+            and self.config.device == "cpu"
+            and hasattr(os, "memfd_create")
+        )
         if not (possible and shares_state(config)):
             yield ""
         else:
@@ -268,7 +285,11 @@ class LocalRuntime:
             for stale in (temporary, directory):
                 remove_tree(stale)
             local: Learner = self.replica.things[own.handle]
-            save_pretrained(local.model, temporary, dtype=dtype_of(own.source))
+            if self.replica.collective:
+                calls = [(own.handle, temporary, dtype_of(own.source))] * self.size
+                self.everywhere("export", calls)
+            else:
+                save_pretrained(local.model, temporary, dtype=dtype_of(own.source))
             if local.config.lora is not None:
                 save_adapters(local.model, local.config.lora, temporary / ADAPTER, str(own.source))
             tokenizer.save(temporary)
@@ -303,7 +324,7 @@ class LocalRuntime:
             if process.is_alive():
                 process.kill()
                 process.join(timeout=10)
-        if self.size > 1 and dist.is_initialized():
+        if dist.is_initialized():
             dist.destroy_process_group()
         self.pipes, self.processes = [], []
 
@@ -410,11 +431,12 @@ class LocalRuntime:
     def shared(self, lengths: Sequence[int]) -> list[list[int]]:
         """Distribute indices to the replicas, longest first and back and forth, so that all have about the
         same work."""
-        dealt: list[list[int]] = [[] for _ in range(self.size)]
-        for place, index in enumerate(sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))):
-            lap, turn = divmod(place, self.size)
-            dealt[turn if lap % 2 == 0 else self.size - 1 - turn].append(index)
-        return dealt
+        return deal(lengths, self.size)
+
+    def shared_rows(self, lengths: Sequence[int]) -> list[list[int]]:
+        """The same for the rows of an update, which some processes may compute together."""
+        dealt = deal(lengths, max(self._row_shares) + 1)
+        return [dealt[share] for share in self._row_shares]
 
     def examine(self, handle: int, token_ids: np.ndarray, temperature: float) -> list[Fingerprint]:
         """Fingerprints of every replica's copy of a learner or an engine, in rank order."""
@@ -439,7 +461,7 @@ def _serve(
     print_stacks_on_request()
     pipe.send(("result", None))
     compile_kernels.adopt(kernels)
-    replica = Replica(config, _join_group(rank, size, place, config), rank, size)
+    replica = config.replica(_join_group(rank, size, place, config))
     replica.report = lambda what: pipe.send(("report", what)) if what else None
     pipe.send(("result", None))
     while True:
@@ -457,8 +479,17 @@ def _serve(
             )
             with contextlib.suppress(OSError):
                 pipe.send(("error", reported))
-            if arguments[1:2] == ("update",):
+            if arguments[1:2] == ("update",) or replica.collective:
                 os._exit(1)  # ends the sums in which other processes wait for this one
+
+
+def deal(lengths: Sequence[int], shares: int) -> list[list[int]]:
+    """Indices of work of these lengths in as many shares, longest first and back and forth."""
+    dealt: list[list[int]] = [[] for _ in range(shares)]
+    for place, index in enumerate(sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))):
+        lap, turn = divmod(place, shares)
+        dealt[turn if lap % 2 == 0 else shares - 1 - turn].append(index)
+    return dealt
 
 
 def _ignore(rank: int, what: Any) -> None:
@@ -485,30 +516,5 @@ def _meeting_place() -> Iterator[str]:
             yield os.path.join(folder, "group")
 
 
-@contextlib.contextmanager
-def _on_loopback() -> Iterator[None]:
-    """Have gloo listen on the loopback interface. Otherwise it takes the address of the host's name, which
-    may be public, and it lets anyone join who connects. A user who sets the variable decides."""
-    loopback = sorted({"lo", "lo0"} & {name for _, name in socket.if_nameindex()})
-    if INTERFACE in os.environ or not loopback:
-        yield
-        return
-    os.environ[INTERFACE] = loopback[0]
-    try:
-        yield
-    finally:
-        del os.environ[INTERFACE]
-
-
-def _join_group(rank: int, size: int, place: str, config: LocalConfig) -> Callable[[Tensor], Tensor]:
-    store = dist.FileStore(place, size)
-    with _on_loopback():
-        dist.init_process_group(
-            "gloo", store=store, rank=rank, world_size=size, timeout=timedelta(seconds=config.deadline_s)
-        )
-
-    def add(flat: Tensor) -> Tensor:
-        dist.all_reduce(flat)
-        return flat
-
-    return add
+def _join_group(rank: int, size: int, place: str, config: LocalConfig) -> Group:
+    return process_group.join(dist.FileStore(place, size), rank, size, config.deadline_s)

@@ -12,7 +12,6 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from r1kit.config import R1kitError
 from r1kit.engine.connected import ConnectedConfig
@@ -21,6 +20,7 @@ from r1kit.model.decoder import LanguageModel
 from r1kit.model.foreign import ForeignModel
 from r1kit.model.huggingface import load_pretrained
 from r1kit.tokenizer import Tokenizer
+from r1kit.train.group import Group
 from r1kit.train.learner import Learner, LearnerConfig, kept_in
 from r1kit.types import Completion, Sampling
 from r1kit.user_code import load_file
@@ -63,14 +63,14 @@ class Replica:
     """The learners and engines of one process, by handle. Every process makes the same ones in the same
     order."""
 
-    def __init__(
-        self, config: ReplicaConfig, reduce: Callable[[Tensor], Tensor], rank: int, size: int
-    ) -> None:
+    collective = False  # whether all processes take part in whatever reads a learner's weights
+
+    def __init__(self, config: ReplicaConfig, group: Group) -> None:
         torch.set_num_threads(config.threads)
         # oneDNN caches compiled products, one per shape: about 600 of half a megabyte each in the miniature.
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "1024")
         keep_memory()
-        self.config, self.reduce, self.share = config, reduce, (rank, size)
+        self.config, self.group = config, group
         self.things: dict[int, Any] = {}
         self._sources: dict[int, Path] = {}  # of learners: the folders of their models
         self.report: Callable[[Any], None] = lambda what: None  # called with results while a call lasts
@@ -85,7 +85,7 @@ class Replica:
                 "this model runs through transformers' class; leave them out"
             )
         self.things[handle] = Learner(
-            with_scalar_head(loaded) if scalar_head else loaded, config, self.reduce, self.share, shared_file
+            with_scalar_head(loaded) if scalar_head else loaded, config, self.group, shared_file
         )
         self._sources[handle] = model
 

@@ -164,7 +164,7 @@ RECIPE: dict[str, Any] = {
         {
             "stage": "pretrain", "tokens": 500_000, "tokenizer": 512,
             "corpus": {"generated": {"miniature": 1.0}},
-            "model": {"preset": "student", "family": "qwen2"},
+            "model": {"preset": "student", "family": "qwen2"}, "training": {"mtp_weight": 0.0},
         },
         {
             "stage": "r1_zero", "init": "@pretrain", "tasks": {"reasoning": 1.0},

@@ -14,6 +14,7 @@ from r1kit.config import R1kitError
 from r1kit.engine import Done
 from r1kit.engine.native import default_seeds
 from r1kit.model.fingerprint import Fingerprint
+from r1kit.model.huggingface import to_disk
 from r1kit.runtime.replica import Replica
 from r1kit.train import checkpoint
 from r1kit.train.learner import Learner, LearnerProtocol, Metrics
@@ -86,6 +87,8 @@ class LearnerProxy:
         return weights
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
+        if self.runtime.replica.collective:
+            return to_disk(self.local().model.config, self.weights())
         return self.local().named_weights()
 
     def copy_from(self, other: LearnerProtocol) -> None:

@@ -226,7 +226,7 @@ def test_an_engine_of_ones_own_gets_what_it_lacks_and_a_hung_load_ends(
         engine.abort()
     inner = own.replica.things[engine.handle].engine  # type: ignore[attr-defined]
     type(inner).sleeps = 60.0
-    with pytest.raises(HungError, match="hand-over of version 3: the load of engine bare.py:Bare"):
+    with pytest.raises(HungError, match=r"hand-over of version 3: the load of engine bare\.py:Bare"):
         own.hand_over(learner, engine, 3, deadline_s=0.3)
     type(inner).sleeps = 0.0
     own.hand_over(learner, engine, 4)
@@ -242,7 +242,7 @@ def test_an_engine_without_a_needed_method_names_it(tmp_path: Path, monkeypatch:
     with pytest.raises(ConfigError, match="another class; an engine is a class with generate and load"):
         LocalConfig.parse({"engine": "bare.py:Half"}, "runtime")
     half = type("Half", (), {"generate": print})
-    with pytest.raises(R1kitError, match="bare.py:half made an engine without load: add this method"):
+    with pytest.raises(R1kitError, match=r"bare\.py:half made an engine without load: add this method"):
         completed(half(), "bare.py:half")
 
 

@@ -5,7 +5,6 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +18,6 @@ from r1kit.runtime.local import LocalConfig, LocalRuntime
 from r1kit.runtime.ray import RayConfig, RayRuntime
 from r1kit.runtime.ray_actors import buckets, pack, unpack
 from r1kit.runtime.ray_group import require_equal
-from r1kit.runtime.ray_learner import deal
 from r1kit.train import checkpoint
 from r1kit.train.objectives import CrossEntropy
 from r1kit.types import Completion, Sampling
@@ -185,17 +183,6 @@ def test_buckets_hold_every_tensor_once_and_no_more_than_they_may() -> None:
         assert size <= 40 or list(bucket) == ["large"]
     assert len(found) < len(weights)
     assert buckets([], 40) == []
-
-
-@pytest.mark.parametrize("size", [1, 2, 3])
-def test_rows_are_dealt_as_the_local_runtime_deals_them(size: int) -> None:
-    class Sized:
-        pass
-
-    runtime: Any = Sized()
-    runtime.size = size
-    lengths = np.random.default_rng(0).integers(1, 100, 40).tolist()
-    assert deal(lengths, size) == LocalRuntime.shared(runtime, lengths)
 
 
 def test_a_recipe_says_where_the_cluster_is() -> None:

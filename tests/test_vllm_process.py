@@ -127,7 +127,9 @@ def test_a_prefix_cache_that_stays_fails_the_hand_over_and_the_engine_keeps_its_
     learner = Learner(load_pretrained(folder), learner_config())
     monkeypatch.setenv("VLLM_FAKE_CACHE", "stays")
     assert engine.generate(PROMPTS[:1], SAMPLING, [1])[0][0].version == 0
-    with pytest.raises(R1kitError, match="while the engine loaded the weights: .* prefix cache of the older"):
+    with pytest.raises(
+        R1kitError, match=r"while the engine loaded the weights: .* prefix cache of the older"
+    ):
         hand_over(learner.named_weights, engine, 5, 60.0)
     assert engine.version == 0
     assert engine.generate(PROMPTS[:1], SAMPLING, [1])[0][0].version == 0

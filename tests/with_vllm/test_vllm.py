@@ -162,12 +162,9 @@ RECIPE: dict[str, Any] = {
     "name": "vllm",
     "stages": [
         {
-            "stage": "pretrain", "tokens": 600_000, "tokenizer": 400,
+            "stage": "pretrain", "tokens": 500_000, "tokenizer": 512,
             "corpus": {"generated": {"miniature": 1.0}},
-            "model": {
-                "family": "qwen2", "vocab_size": 400, "width": 96, "layers": 3, "heads": 3, "kv_heads": 1,
-                "head_dim": 32, "ffn_width": 320, "max_positions": 512,
-            },
+            "model": {"preset": "student", "family": "qwen2"}, "training": {"mtp_weight": 0.0},
         },
         {
             "stage": "r1_zero", "init": "@pretrain", "tasks": {"reasoning": 1.0},

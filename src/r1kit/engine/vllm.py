@@ -9,8 +9,9 @@ Then vLLM loads it in place (``reload: in_place``), or a new process starts with
 
 What vLLM 0.32 needs on a CPU to compute what r1kit computes (docs/scale.md has the measurements):
 
-    deepseek_v3   a head of its own in the folder, since vLLM ignores that it is tied to the embedding; MLA
-                  switched off unless the latent cache has 512 + 64 numbers; no custom ops, since its
+    tied head     tensors of its own: loading in place renews the embedding and not the head, and
+                  deepseek_v3 ignores that they are tied
+    deepseek_v3   MLA switched off unless the latent cache has 512 + 64 numbers; no custom ops, since its
                   rotary embedding is wrong when executed eagerly; ``topk_method`` in config.json
     experts       a restart for every load: loading in place leaves wrong weights without an error
 
@@ -38,7 +39,7 @@ from r1kit.engine import STREAM, TRAIN, Done
 from r1kit.engine.connected import ConnectedConfig
 from r1kit.engine.random_draws import default_seeds
 from r1kit.engine.requests import FULL, STOP, Requests, require_possible
-from r1kit.engine.vllm_folder import counted, link_model, write_bucket
+from r1kit.engine.vllm_folder import counted, link_model, needs_head, write_bucket
 from r1kit.engine.vllm_process import VLLMProcess
 from r1kit.files import hash_text
 from r1kit.model.config import ModelConfig
@@ -137,7 +138,8 @@ class VLLMEngine:
         self.shape, self.tokenizer = read_config(model), Tokenizer.load(model)
         self.version = 0
         self.private = Path(tempfile.mkdtemp(prefix="r1kit-vllm-"))
-        self.current = link_model(model, self.private / "start", self.shape)
+        self._head = needs_head(self.shape, config.device)
+        self.current = link_model(model, self.private / "start", self.shape, self._head)
         self.incoming: Path | None = None
         self._taken, self._written = (0, 0), (0, 0)  # tensors and bytes, as they came and as vLLM reads them
         self._process: VLLMProcess | None = None
@@ -183,7 +185,7 @@ class VLLMEngine:
             self.incoming = Path(tempfile.mkdtemp(prefix="weights-", dir=self.private))
             self._taken, self._written = (0, 0), (0, 0)
         file = self.incoming / f"bucket-{self._taken[0]:06d}.safetensors"
-        self._written = counted(self._written, write_bucket(bucket, file, self.shape, self.config.dtype))
+        self._written = counted(self._written, write_bucket(bucket, file, self._head, self.config.dtype))
         self._taken = counted(self._taken, bucket)
 
     def apply(self, version: int) -> None:

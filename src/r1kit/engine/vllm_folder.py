@@ -1,8 +1,9 @@
 """Model folders that vLLM reads as r1kit means them.
 
-vLLM 0.32 ignores for deepseek_v3 that the head is tied to the embedding, and then samples with a head of
-uninitialised numbers; so such a folder gets a head of its own. It also needs ``topk_method`` in config.json,
-which transformers does not write."""
+A head that is tied to the embedding gets tensors of its own where vLLM 0.32 is wrong about it: for
+deepseek_v3, where it samples with uninitialised numbers, and on a CPU, where a load in place renews the
+embedding and not the head. deepseek_v3 also needs ``topk_method`` in config.json, which transformers does not
+write."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -20,32 +21,36 @@ from r1kit.model.huggingface import keeps_float32, weight_files
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 
 
-def link_model(model: Path, folder: Path, shape: ModelConfig) -> Path:
-    """Make ``folder``, with the weights of ``model`` as links to its files; return it."""
+def needs_head(shape: ModelConfig, device: str) -> bool:
+    """Whether the folder needs a head of its own."""
+    return shape.tie_embeddings and (shape.family == "deepseek_v3" or device == "cpu")
+
+
+def link_model(model: Path, folder: Path, shape: ModelConfig, head: bool) -> Path:
+    """Make ``folder``, with the weights of ``model`` as links to its files, and with a ``head`` of its own;
+    return it."""
     folder.mkdir()
     files = weight_files(model)
     for number, file in enumerate(files):
         (folder / f"model-{number:05d}.safetensors").symlink_to(file.resolve())
-    if _needs_head(shape) and not any(HEAD in _names(file) for file in files):
+    if head and not any(HEAD in _names(file) for file in files):
         embedding = next(load_file(file)[EMBEDDING] for file in files if EMBEDDING in _names(file))
         save_file({HEAD: embedding}, folder / "head.safetensors")
-    content = adjusted(read_object(model / "config.json"), shape)
+    content = adjusted(read_object(model / "config.json"), shape, head)
     (folder / "config.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return folder
 
 
-def adjusted(content: Mapping[str, Any], shape: ModelConfig) -> dict[str, Any]:
+def adjusted(content: Mapping[str, Any], shape: ModelConfig, head: bool) -> dict[str, Any]:
     """A config.json as vLLM needs it."""
-    if shape.family != "deepseek_v3":
-        return dict(content)
-    return {"topk_method": "noaux_tc", **content, "tie_word_embeddings": False}
+    method = {"topk_method": "noaux_tc"} if shape.family == "deepseek_v3" else {}
+    return {**method, **content, **({"tie_word_embeddings": False} if head else {})}
 
 
-def write_bucket(
-    bucket: Mapping[str, Tensor], file: Path, shape: ModelConfig, dtype: str
-) -> dict[str, Tensor]:
-    """Write some of a model's weights, in vLLM's precision; return what was written."""
-    written = dict(_as_read(bucket, shape, getattr(torch, dtype)))
+def write_bucket(bucket: Mapping[str, Tensor], file: Path, head: bool, dtype: str) -> dict[str, Tensor]:
+    """Write some of a model's weights, in vLLM's precision, with the embedding as a ``head`` too; return what
+    was written."""
+    written = dict(_as_read(bucket, head, getattr(torch, dtype)))
     save_file(written, file)
     return written
 
@@ -55,18 +60,12 @@ def counted(before: tuple[int, int], tensors: Mapping[str, Tensor]) -> tuple[int
     return before[0] + len(tensors), before[1] + sum(tensor.nbytes for tensor in tensors.values())
 
 
-def _as_read(
-    bucket: Mapping[str, Tensor], shape: ModelConfig, dtype: torch.dtype
-) -> Iterator[tuple[str, Tensor]]:
+def _as_read(bucket: Mapping[str, Tensor], head: bool, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
     for name, tensor in bucket.items():
         kept = tensor.dtype if keeps_float32(name) else dtype
         yield name, tensor.detach().to("cpu", kept).clone(memory_format=torch.contiguous_format)
-        if name == EMBEDDING and _needs_head(shape):
+        if name == EMBEDDING and head:
             yield HEAD, tensor.detach().to("cpu", kept).clone(memory_format=torch.contiguous_format)
-
-
-def _needs_head(shape: ModelConfig) -> bool:
-    return shape.family == "deepseek_v3" and shape.tie_embeddings
 
 
 def _names(file: Path) -> set[str]:

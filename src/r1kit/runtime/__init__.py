@@ -11,7 +11,11 @@ from r1kit.user_code import imports, load_name
 
 __all__ = ["RUNTIMES", "LostError", "Runtime", "RuntimeConfig", "config_class", "start"]
 
-RUNTIMES = {"local": "r1kit.runtime.local:LocalConfig", "ray": "r1kit.runtime.ray:RayConfig"}
+RUNTIMES = {
+    "local": "r1kit.runtime.local:LocalConfig",
+    "fsdp": "r1kit.runtime.fsdp:FsdpConfig",
+    "ray": "r1kit.runtime.ray:RayConfig",
+}
 
 
 def config_class(kind: str) -> type[RuntimeConfig]:

@@ -1,28 +1,23 @@
-"""Write a learner's model as a folder in Hugging Face's layout, in the process that holds it."""
+"""Write a learner's model as a folder in Hugging Face's layout, whole or not at all."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from r1kit.config import R1kitError
 from r1kit.files import remove_tree, rename_whole
-from r1kit.model.ancestry import dtype_of, inherit
-from r1kit.model.huggingface import save_pretrained
-from r1kit.records import ADAPTER
+from r1kit.model.ancestry import inherit
 from r1kit.tokenizer import Tokenizer
-from r1kit.train.learner import Learner
-from r1kit.train.lora import save_adapters
 
 
-def export(learner: Learner, source: Path, directory: Path) -> None:
-    """Write the learner's model with the tokenizer of ``source``, the folder that it was loaded from, in the
-    dtype of that folder and with what it inherits from it. The directory is there whole or not at all."""
+def export(source: Path, directory: Path, write: Callable[[Path], None]) -> None:
+    """Have ``write`` write a model to a temporary folder, with the tokenizer of ``source``, the folder that it
+    was loaded from, and with what it inherits from that. The folder then gets its name."""
     temporary = directory.with_name(f".{directory.name}.tmp")
     tokenizer = Tokenizer.load(source)
     try:
         for stale in (temporary, directory):
             remove_tree(stale)
-        save_pretrained(learner.model, temporary, dtype=dtype_of(source))
-        if learner.config.lora is not None:
-            save_adapters(learner.model, learner.config.lora, temporary / ADAPTER, str(source))
+        write(temporary)
         tokenizer.save(temporary)
         inherit(source, temporary)
         rename_whole(temporary, directory)

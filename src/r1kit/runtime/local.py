@@ -28,21 +28,20 @@ from r1kit.config import InputError, R1kitError
 from r1kit.engine import Engine, compiled
 from r1kit.engine.connected import ConnectedConfig
 from r1kit.engine.settings import NATIVE, EngineChoice, identity
-from r1kit.files import remove_tree, rename_whole
 from r1kit.model import compile_kernels, fused
-from r1kit.model.ancestry import dtype_of, inherit
+from r1kit.model.ancestry import dtype_of
 from r1kit.model.compile_kernels import SharedKernels
 from r1kit.model.fingerprint import Fingerprint
 from r1kit.model.huggingface import save_pretrained
 from r1kit.records import ADAPTER
 from r1kit.runtime import process_group
 from r1kit.runtime.connected import ConnectedEngines
+from r1kit.runtime.export import export
 from r1kit.runtime.proxies import EngineProxy, LearnerProxy
 from r1kit.runtime.replica import Replica
 from r1kit.runtime.runtime import RuntimeConfig
 from r1kit.sandbox.kernel import die_with_parent
 from r1kit.terminal import guard
-from r1kit.tokenizer import Tokenizer
 from r1kit.train.group import ALONE, Group
 from r1kit.train.learner import Learner, LearnerConfig, LearnerProtocol, shares_state
 from r1kit.train.lora import save_adapters
@@ -79,6 +78,18 @@ class LocalConfig(RuntimeConfig):
 
     def start(self) -> "LocalRuntime":
         return LocalRuntime(self)
+
+    def replica(self, group: Group) -> Replica:
+        """What a process of this runtime holds."""
+        return Replica(self, group)
+
+    def group_of_one(self) -> Group:
+        """The group of a runtime with one process."""
+        return ALONE
+
+    def row_shares(self) -> list[int]:
+        """Which share of an update's rows each process computes."""
+        return list(range(self.resolved_processes()))
 
     def resolved_processes(self) -> int:
         if self.device != "cpu":
@@ -146,6 +157,7 @@ class LocalRuntime:
     def __init__(self, config: LocalConfig) -> None:
         self.config = config
         self.size = config.resolved_processes()
+        self._row_shares = config.row_shares()
         self._handles = 0
         self.connected: ConnectedEngines | None = None
         self.pipes: list[Connection] = []
@@ -155,12 +167,13 @@ class LocalRuntime:
         self._answers: dict[int, tuple[str, Any]] = {}
         self._on_report: Callable[[int, Any], None] = _ignore
         self._imported: tuple[str, ...] = ()  # files of the user's that the helpers have imported
-        group: Group = ALONE
-        if self.size > 1:
+        if self.size == 1:
+            group = config.group_of_one()
+        else:
             with _meeting_place() as place:
                 self.start_helpers(place)
                 group = self._join_helpers(place)
-        self.replica = Replica(config, group)
+        self.replica = config.replica(group)
         if isinstance(config.engine, ConnectedConfig):
             self.connected = ConnectedEngines(config.engine)
 
@@ -209,7 +222,12 @@ class LocalRuntime:
     def _shared_file(self, config: LearnerConfig) -> Iterator[str]:
         """A file in memory that all processes can map, as long as this lasts; "" where none is needed or to
         be had. What is mapped stays until the last process unmaps it or ends."""
-        possible = self.size > 1 and self.config.device == "cpu" and hasattr(os, "memfd_create")
+        possible = (
+            self.size > 1
+            and not self.replica.collective
+            and self.config.device == "cpu"
+            and hasattr(os, "memfd_create")
+        )
         if not (possible and shares_state(config)):
             yield ""
         else:
@@ -260,25 +278,18 @@ class LocalRuntime:
     def export(self, learner: LearnerProtocol, directory: Path) -> None:
         """Write the learner's model with its tokenizer as a Hugging Face directory, which is there whole or
         not at all: in the dtype of the model that it was loaded from, and with what it inherits from that."""
-        temporary, own = directory.with_name(f".{directory.name}.tmp"), self.own(learner)
-        tokenizer = Tokenizer.load(own.source)
-        try:
-            for stale in (temporary, directory):
-                remove_tree(stale)
+        own = self.own(learner)
+
+        def write(folder: Path) -> None:
             local: Learner = self.replica.things[own.handle]
-            save_pretrained(local.model, temporary, dtype=dtype_of(own.source))
+            if self.replica.collective:
+                self.everywhere("export", [(own.handle, folder, dtype_of(own.source))] * self.size)
+            else:
+                save_pretrained(local.model, folder, dtype=dtype_of(own.source))
             if local.config.lora is not None:
-                save_adapters(local.model, local.config.lora, temporary / ADAPTER, str(own.source))
-            tokenizer.save(temporary)
-            inherit(own.source, temporary)
-            rename_whole(temporary, directory)
-        except (
-            Exception
-        ) as error:  # a boundary: the libraries that write raise their own errors for a full disk
-            why = error.strerror if isinstance(error, OSError) and error.strerror else error
-            raise R1kitError(
-                f"{directory}: the model could not be written: {why}; free space or repair the disk"
-            ) from error
+                save_adapters(local.model, local.config.lora, folder / ADAPTER, str(own.source))
+
+        export(own.source, directory, write)
 
     def release(self, *things: LearnerProtocol | Engine) -> None:
         for thing in things:
@@ -301,7 +312,7 @@ class LocalRuntime:
             if process.is_alive():
                 process.kill()
                 process.join(timeout=10)
-        if self.size > 1 and dist.is_initialized():
+        if dist.is_initialized():
             dist.destroy_process_group()
         self.pipes, self.processes = [], []
 
@@ -408,11 +419,12 @@ class LocalRuntime:
     def shared(self, lengths: Sequence[int]) -> list[list[int]]:
         """Distribute indices to the replicas, longest first and back and forth, so that all have about the
         same work."""
-        dealt: list[list[int]] = [[] for _ in range(self.size)]
-        for place, index in enumerate(sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))):
-            lap, turn = divmod(place, self.size)
-            dealt[turn if lap % 2 == 0 else self.size - 1 - turn].append(index)
-        return dealt
+        return deal(lengths, self.size)
+
+    def shared_rows(self, lengths: Sequence[int]) -> list[list[int]]:
+        """The same for the rows of an update, which some processes may compute together."""
+        dealt = deal(lengths, max(self._row_shares) + 1)
+        return [dealt[share] for share in self._row_shares]
 
     def examine(self, handle: int, token_ids: np.ndarray, temperature: float) -> list[Fingerprint]:
         """Fingerprints of every replica's copy of a learner or an engine, in rank order."""
@@ -437,7 +449,7 @@ def _serve(
     print_stacks_on_request()
     pipe.send(("result", None))
     compile_kernels.adopt(kernels)
-    replica = Replica(config, _join_group(rank, size, place, config))
+    replica = config.replica(_join_group(rank, size, place, config))
     replica.report = lambda what: pipe.send(("report", what)) if what else None
     pipe.send(("result", None))
     while True:
@@ -455,8 +467,17 @@ def _serve(
             )
             with contextlib.suppress(OSError):
                 pipe.send(("error", reported))
-            if arguments[1:2] == ("update",):
+            if arguments[1:2] == ("update",) or replica.collective:
                 os._exit(1)  # ends the sums in which other processes wait for this one
+
+
+def deal(lengths: Sequence[int], shares: int) -> list[list[int]]:
+    """Indices of work of these lengths in as many shares, longest first and back and forth."""
+    dealt: list[list[int]] = [[] for _ in range(shares)]
+    for place, index in enumerate(sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))):
+        lap, turn = divmod(place, shares)
+        dealt[turn if lap % 2 == 0 else shares - 1 - turn].append(index)
+    return dealt
 
 
 def _ignore(rank: int, what: Any) -> None:

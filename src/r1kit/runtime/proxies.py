@@ -14,6 +14,7 @@ from r1kit.config import R1kitError
 from r1kit.engine import Done
 from r1kit.engine.native import default_seeds
 from r1kit.model.fingerprint import Fingerprint
+from r1kit.model.huggingface import to_disk
 from r1kit.runtime.replica import Replica
 from r1kit.train import checkpoint
 from r1kit.train.learner import Learner, LearnerProtocol, Metrics
@@ -39,6 +40,10 @@ class Replicas(Protocol):
 
     def shared(self, lengths: Sequence[int]) -> list[list[int]]:
         """Indices of work of these lengths, distributed to the replicas."""
+        ...
+
+    def shared_rows(self, lengths: Sequence[int]) -> list[list[int]]:
+        """The same for the rows of an update, which some replicas may compute together."""
         ...
 
     def examine(self, handle: int, token_ids: np.ndarray, temperature: float) -> list[Fingerprint]:
@@ -76,10 +81,14 @@ class LearnerProxy:
         return self._gathered("entropies", rows)
 
     def weights(self) -> Mapping[str, Tensor]:
+        if self.runtime.replica.collective:
+            return RemoteWeights(self.runtime, self.handle)
         weights: Mapping[str, Tensor] = self.local().weights()
         return weights
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
+        if self.runtime.replica.collective:
+            return to_disk(self.local().model.config, self.weights())
         return self.local().named_weights()
 
     def copy_from(self, other: LearnerProtocol) -> None:
@@ -100,8 +109,14 @@ class LearnerProxy:
         others: Mapping[str, LearnerProtocol] = {},
         owners: Sequence[str] = (),
     ) -> None:
-        own = {name: self.runtime.own(other).local() for name, other in others.items()}
-        self.local().save(directory, progress, texts, own, owners)
+        owned = {name: self.runtime.own(other) for name, other in others.items()}
+        if self.runtime.replica.collective:
+            handles = {name: other.handle for name, other in owned.items()}
+            given = (self.handle, directory, progress, texts, handles, owners)
+            self.runtime.everywhere("save", [given] * self.runtime.size)
+        else:
+            own = {name: other.local() for name, other in owned.items()}
+            self.local().save(directory, progress, texts, own, owners)
 
     def restore(self, directory: Path, name: str = "", owners: Sequence[str] = ()) -> Mapping[str, int]:
         # Damaged states are renamed once, here, so that all replicas find the same one.
@@ -116,7 +131,7 @@ class LearnerProxy:
         return learner
 
     def _shared(self, method: str, rows: Sequence[Row], *arguments: Any) -> list[tuple[list[int], Any]]:
-        dealt = self.runtime.shared([len(row.token_ids) for row in rows])
+        dealt = self.runtime.shared_rows([len(row.token_ids) for row in rows])
         calls = [(self.handle, method, [rows[i] for i in own], *arguments) for own in dealt]
         return list(zip(dealt, self.runtime.everywhere("call", calls), strict=True))
 
@@ -125,6 +140,29 @@ class LearnerProxy:
         for own, results in self._shared(method, rows):
             found.update(zip(own, results, strict=True))
         return [found[i] for i in range(len(rows))]
+
+
+class RemoteWeights(Mapping[str, Tensor]):
+    """The weights of a learner that is shared out over the replicas; each is put together when it is
+    read."""
+
+    def __init__(self, runtime: Replicas, handle: int) -> None:
+        self.runtime, self.handle = runtime, handle
+
+    def __getitem__(self, name: str) -> Tensor:
+        calls = [(self.handle, name)] * self.runtime.size
+        found: Tensor = self.runtime.everywhere("weight", calls)[0]
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names())
+
+    def __len__(self) -> int:
+        return len(self._names())
+
+    def _names(self) -> list[str]:
+        names: list[str] = self.runtime.everywhere("weight_names", [(self.handle,)] * self.runtime.size)[0]
+        return names
 
 
 class EngineProxy:

@@ -25,7 +25,10 @@ from r1kit.config import R1kitError
 from r1kit.engine.connected import ConnectedConfig
 from r1kit.files import hash_file, hash_text
 from r1kit.model import compile_kernels
+from r1kit.model.ancestry import dtype_of
 from r1kit.model.compile_kernels import SharedKernels
+from r1kit.model.huggingface import save_pretrained
+from r1kit.records import ADAPTER
 from r1kit.runtime import process_group
 from r1kit.runtime.connected import ConnectedEngines
 from r1kit.runtime.export import export
@@ -33,6 +36,7 @@ from r1kit.runtime.replica import Replica, ReplicaConfig
 from r1kit.terminal import guard
 from r1kit.train.group import ALONE
 from r1kit.train.learner import LearnerConfig, kept_in
+from r1kit.train.lora import save_adapters
 from r1kit.types import Completion, Sampling
 from r1kit.watchdog import print_stacks_on_request
 
@@ -125,7 +129,14 @@ class LearnerActor:
         things[handle].save(directory, progress, texts, learned, owners)
 
     def _export(self, handle: int, source: Path, directory: Path) -> None:
-        export(self.replica.things[handle], source, directory)
+        learner = self.replica.things[handle]
+
+        def write(folder: Path) -> None:
+            save_pretrained(learner.model, folder, dtype=dtype_of(source))
+            if learner.config.lora is not None:
+                save_adapters(learner.model, learner.config.lora, folder / ADAPTER, str(source))
+
+        export(source, directory, write)
 
     def _weight_names(self, handle: int) -> list[str]:
         return list(self.replica.things[handle].weights())

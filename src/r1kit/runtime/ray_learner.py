@@ -10,6 +10,7 @@ from torch import Tensor
 
 from r1kit.config import R1kitError
 from r1kit.model.fingerprint import Fingerprint
+from r1kit.runtime.local import deal
 from r1kit.train import checkpoint
 from r1kit.train.learner import LearnerConfig, LearnerProtocol, Metrics
 from r1kit.train.objectives import Objective
@@ -126,13 +127,3 @@ class RemoteWeights(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(list(self))
-
-
-def deal(lengths: Sequence[int], size: int) -> list[list[int]]:
-    """Distribute indices to so many processes, longest first and back and forth, so that all have about the
-    same work: as the local runtime does, so that sums round alike."""
-    dealt: list[list[int]] = [[] for _ in range(size)]
-    for place, index in enumerate(sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))):
-        lap, turn = divmod(place, size)
-        dealt[turn if lap % 2 == 0 else size - 1 - turn].append(index)
-    return dealt

@@ -63,6 +63,8 @@ class Replica:
     """The learners and engines of one process, by handle. Every process makes the same ones in the same
     order."""
 
+    collective = False  # whether all processes take part in whatever reads a learner's weights
+
     def __init__(self, config: ReplicaConfig, group: Group) -> None:
         torch.set_num_threads(config.threads)
         # oneDNN caches compiled products, one per shape: about 600 of half a megabyte each in the miniature.

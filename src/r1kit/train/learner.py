@@ -14,6 +14,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Protocol, Self
 
@@ -26,7 +27,7 @@ from r1kit.config import Config, R1kitError
 from r1kit.log import Log
 from r1kit.model.adapters import Weights, adapt
 from r1kit.model.decoder import LanguageModel
-from r1kit.model.fingerprint import Fingerprint, take_fingerprint
+from r1kit.model.fingerprint import Fingerprint, marks, take_fingerprint
 from r1kit.model.huggingface import disk_weights
 from r1kit.train import checkpoint
 from r1kit.train.group import ALONE, Group
@@ -221,13 +222,15 @@ class Learner:
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
         """The weights under the names of a model folder, adapters merged, a tensor at a time."""
-        for name, tensor in disk_weights(self.model):
+        for name, tensor in disk_weights(self.model, self.weights()):
             yield name, tensor.detach()
 
     def examine(self, token_ids: np.ndarray, temperature: float) -> list[Fingerprint]:
         """What this process holds and computes on a text [T], read in one pass."""
         with self._autocast():
-            return [take_fingerprint(self.model, token_ids, temperature, self.version)]
+            found = self.root(take_fingerprint, self.model, token_ids, temperature, self.version, None, {})
+        self.placement.rest()
+        return [replace(found, marks=marks(self.weights()))]
 
     def copy_from(self, other: LearnerProtocol) -> None:
         """Copy another learner's weights: a reference policy's refresh."""
@@ -383,6 +386,7 @@ class Learner:
             lines, columns = np.nonzero(owners >= 0)
             for line, column in zip(lines.tolist(), columns.tolist(), strict=True):
                 found[owners[line, column]][positions[line, column] + shift] = scored[line, column]
+        self.placement.rest()
         return found
 
 

@@ -47,6 +47,11 @@ class ModelPass(nn.Module):
     def forward(self, compute: Callable[..., Any], *arguments: Any) -> Any:
         return compute(*arguments)
 
+    @property
+    def teachers(self) -> tuple["ModelPass", ...]:
+        """The models whose predictions a loss is compared with."""
+        return self._teacher
+
     def follow(self, teacher: "ModelPass") -> None:
         """From now on a loss gets the divergence from ``teacher``'s predictions."""
         self._teacher = (teacher,)
@@ -186,7 +191,7 @@ class _Reaching(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, loss: Tensor, *others: Tensor) -> Tensor:
         ctx.likes = [(other.shape, other.dtype, other.device) for other in others]
-        return loss.view_as(loss)
+        return loss.clone()
 
     @staticmethod
     @once_differentiable

@@ -97,6 +97,10 @@ class Placement(Protocol):
         """Free the gradients of an update."""
         ...
 
+    def rest(self) -> None:
+        """Free what passes without gradient have put together."""
+        ...
+
 
 Saved = tuple[Placement, Sequence[torch.optim.Optimizer]]
 Place = Callable[[ModelPass, Group], Placement]
@@ -140,6 +144,9 @@ class Replicated:
 
     def gradients_are_finite(self) -> bool:
         return all(bool(p.grad.isfinite().all()) for _, p in self.named if p.grad is not None)
+
+    def rest(self) -> None:
+        pass
 
     def forget(self) -> None:
         for _, parameter in self.named:

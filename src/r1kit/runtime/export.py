@@ -10,8 +10,8 @@ from r1kit.tokenizer import Tokenizer
 
 
 def export(source: Path, directory: Path, write: Callable[[Path], None]) -> None:
-    """Have ``write`` write a model to a temporary folder, with the tokenizer of ``source``, the folder that it
-    was loaded from, and with what it inherits from that. The folder then gets its name."""
+    """Have ``write`` write a model to a temporary folder, with the tokenizer of ``source``, the folder that
+    it was loaded from, and with what it inherits from that. The folder then gets its name."""
     temporary = directory.with_name(f".{directory.name}.tmp")
     tokenizer = Tokenizer.load(source)
     try:

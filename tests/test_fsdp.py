@@ -104,8 +104,8 @@ class TestTwoProcesses:
             yield runtime
 
     def test_a_dense_model_learns_the_same(self, one: LocalRuntime, two: LocalRuntime, dense: Path) -> None:
-        learners = [runtime.learner(dense, learner_config(learning_rate=1e-3)) for runtime in (two, one)]
-        same_updates(*learners, random_rows(9), CrossEntropy())
+        ours, theirs = (runtime.learner(dense, learner_config(learning_rate=1e-3)) for runtime in (two, one))
+        same_updates(ours, theirs, random_rows(9), CrossEntropy())
 
     def test_experts_and_multi_token_prediction_learn_the_same(
         self, one: LocalRuntime, two: LocalRuntime, sparse: Path

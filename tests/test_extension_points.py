@@ -193,7 +193,7 @@ def test_an_engine_is_named_by_its_file_and_its_content_in_a_stages_record(files
     (files / "my_engine.py").write_text((files / "my_engine.py").read_text() + "\n# changed\n")
     assert setting(config)["kernels"]["engine"] != before
     for engine, message in (
-        ("vllm", r"unknown engine 'vllm': write native, or file\.py:Name"),
+        ("vlm", r"unknown engine 'vlm': did you mean 'vllm'"),
         ("my_engine.py:Plan", "did you mean 'Plain'"),
         ("my_engine.py:np", "this is a module; an engine is a class with generate"),
     ):

@@ -427,6 +427,16 @@ def to_disk(config: ModelConfig, weights: Mapping[str, Tensor]) -> Iterator[tupl
             yield from zip(names, tensor if ".mlp.experts." in name else [tensor], strict=True)
 
 
+def disk_weights(
+    model: LanguageModel, weights: Mapping[str, Tensor] | None = None
+) -> Iterator[tuple[str, Tensor]]:
+    """A model's weights as its folder has them, one after the other, adapters merged. ``weights``: where its
+    tensors are read from, if not from the model."""
+    if isinstance(model, ForeignModel):
+        return model.disk_weights()
+    return to_disk(model.config, Weights(model) if weights is None else weights)
+
+
 def save_pretrained(
     model: LanguageModel,
     directory: Path | str,
@@ -444,7 +454,7 @@ def save_pretrained(
         _write_value_head(model, directory)
         return
     save_config(model.config, directory, dtype or model.embed_tokens.weight.dtype)
-    named = to_disk(model.config, Weights(model))
+    named = disk_weights(model)
     if dtype is not None:
         named = ((name, tensor if keeps_float32(name) else tensor.to(dtype)) for name, tensor in named)
     shards = _shards(named, shard_bytes)
@@ -533,6 +543,13 @@ def _write_index(places: Mapping[str, str], shards: Sequence[dict[str, Tensor]],
     total = sum(tensor.nbytes for shard in shards for tensor in shard.values())
     index = {"metadata": {"total_size": total}, "weight_map": places}
     (directory / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def weight_files(directory: Path) -> list[Path]:
+    """The files of a model's folder that hold its weights. Raises R1kitError where one is missing or is not
+    whole."""
+    with ExitStack() as stack:
+        return sorted({file.path for file in _open(directory, stack).values()})
 
 
 def load_pretrained(

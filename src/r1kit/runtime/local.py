@@ -22,11 +22,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import torch.distributed as dist
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from r1kit.config import InputError, R1kitError
-from r1kit.engine import ENGINE, Engine, compiled
-from r1kit.files import hash_file, remove_tree, rename_whole
+from r1kit.engine import Engine, compiled
+from r1kit.engine.connected import ConnectedConfig
+from r1kit.engine.settings import NATIVE, EngineChoice, identity
+from r1kit.files import remove_tree, rename_whole
 from r1kit.model import compile_kernels, fused
 from r1kit.model.ancestry import dtype_of, inherit
 from r1kit.model.compile_kernels import SharedKernels
@@ -34,6 +36,7 @@ from r1kit.model.fingerprint import Fingerprint
 from r1kit.model.huggingface import save_pretrained
 from r1kit.records import ADAPTER
 from r1kit.runtime import process_group, torchrun
+from r1kit.runtime.connected import ConnectedEngines
 from r1kit.runtime.proxies import EngineProxy, LearnerProxy
 from r1kit.runtime.replica import Replica
 from r1kit.runtime.runtime import RuntimeConfig
@@ -43,8 +46,8 @@ from r1kit.tokenizer import Tokenizer
 from r1kit.train.group import ALONE, Group
 from r1kit.train.learner import Learner, LearnerConfig, LearnerProtocol, shares_state
 from r1kit.train.lora import save_adapters
-from r1kit.user_code import code_file, load_name, loaded_files
-from r1kit.watchdog import HungError, print_stacks, print_stacks_on_request
+from r1kit.user_code import loaded_files
+from r1kit.watchdog import HungError, deadline, print_stacks, print_stacks_on_request
 
 POLL_S = 0.1  # how often a waiting process reports that it is alive
 
@@ -61,26 +64,18 @@ _STEERING = (
 
 class LocalConfig(RuntimeConfig):
     """``processes`` replicas on the CPU (0: one per core, at most 4), each with ``threads`` threads. A GPU
-    takes one process. ``engine``: native, or file.py:Name of a ``MakeEngine`` (engine/__init__.py).
-    ``deadline_s``: how long the processes wait for one of them before the call fails."""
+    takes one process. ``engine``: native, file.py:Name of a ``MakeEngine``, or a mapping with kind: vllm or
+    endpoint (engine/settings.py). ``deadline_s``: how long the processes wait for one of them before the call
+    fails, and how long a hand-over may take."""
 
     kind: Literal["local"] = "local"
-    engine: str = "native"
+    engine: EngineChoice = NATIVE
     device: str = "cpu"
     processes: int = Field(0, ge=0)
     threads: int = Field(1, ge=1)
     batch_rows: int = Field(512, ge=1)
     engine_precision: Literal["float32", "bfloat16"] = "bfloat16"
     deadline_s: float = Field(1800.0, gt=0)
-
-    @field_validator("engine")
-    @classmethod
-    def _engine_is_known(cls, engine: str) -> str:
-        if ":" not in engine and engine != "native":
-            raise ValueError(f"unknown engine {engine!r}: write native, or file.py:Name for one of your own")
-        if ":" in engine:
-            load_name(engine, ENGINE)
-        return engine
 
     def start(self) -> "LocalRuntime":
         return LocalRuntime(self)
@@ -111,9 +106,11 @@ class LocalConfig(RuntimeConfig):
         return self.processes or min(4, os.cpu_count() or 1)
 
     def input_errors(self) -> Iterator[InputError]:
-        """Why the device cannot be used on this machine."""
+        """Why the device cannot be used on this machine, and what the engine lacks."""
         if (reason := device_error(self.device)) is not None:
             yield ("device",), reason
+        if isinstance(self.engine, ConnectedConfig):
+            yield from ((("engine", *path), reason) for path, reason in self.engine.input_errors())
 
     def kernels(self) -> dict[str, str]:
         """What a result's last bits depend on: name and hash of r1kit's compiled kernels (or "PyTorch"), of
@@ -122,9 +119,8 @@ class LocalConfig(RuntimeConfig):
         for user, source in (("engine", compiled.SOURCE), ("learner", fused.SOURCE)):
             found = compile_kernels.in_use(source)[0] if self.device == "cpu" else None
             named[user] = f"{found.name} {found.sha256}" if found else "PyTorch (r1kit doctor says why)"
-        if self.engine != "native":
-            file = code_file(self.engine)
-            named["engine"] = f"{self.engine} {hash_file(file) if file else ''}".rstrip()
+        if self.engine != NATIVE:
+            named["engine"] = identity(self.engine)
         return named
 
     def kernel_notes(self) -> list[str]:
@@ -172,6 +168,7 @@ class LocalRuntime:
         self.size = config.resolved_processes()
         self._row_shares = config.row_shares()
         self._handles = 0
+        self.connected: ConnectedEngines | None = None
         self.pipes: list[Connection] = []
         self.processes: list[Any] = []
         self._failed = False
@@ -186,6 +183,8 @@ class LocalRuntime:
                 self.start_helpers(place)
                 group = self._join_helpers(place)
         self.replica = config.replica(group)
+        if isinstance(config.engine, ConnectedConfig):
+            self.connected = ConnectedEngines(config.engine)
 
     def start_helpers(self, place: str) -> None:
         """Start the other processes, which meet at ``place``; each has a pipe to this one. Those that
@@ -253,13 +252,37 @@ class LocalRuntime:
             finally:
                 os.close(number)
 
-    def engine_of(self, learner: LearnerProtocol) -> EngineProxy:
-        """An engine on the learner's own weights: nothing is copied, every update is seen at once."""
+    def engine_of(self, learner: LearnerProtocol) -> Engine:
+        """An engine on the learner's own weights: nothing is copied, every update is seen at once. A
+        connected engine has weights of its own until a hand-over."""
         own = self.own(learner)
+        if self.connected is not None:
+            return self.connected.following(own.source)
         return EngineProxy(self, self._make("make_engine_of", own.handle, own.source), own)
 
-    def engine(self, model: Path) -> EngineProxy:
+    def engine(self, model: Path) -> Engine:
+        if self.connected is not None:
+            return self.connected.on(Path(model))
         return EngineProxy(self, self._make("make_engine", Path(model)), None)
+
+    def hand_over(
+        self, learner: LearnerProtocol, engine: Engine, version: int, deadline_s: float | None = None
+    ) -> None:
+        """Bring a learner's weights to an engine. An engine in the replicas loads those of the learner that
+        it was made for, which r1kit's own shares with it: nothing is copied."""
+        own, limit = self.own(learner), deadline_s or self.config.deadline_s
+        if self.connected is not None:
+            self.connected.hand_over(own.named_weights, engine, version, limit)
+        elif self.config.engine == NATIVE:
+            engine.load(learner.weights(), version)
+        else:
+            with deadline(f"hand-over of version {version}: the load of engine {self.config.engine}", limit):
+                engine.load(learner.weights(), version)
+        if engine.version != version:
+            raise R1kitError(
+                f"hand-over of version {version}: the engine {self.config.engine} says that it has version "
+                f"{engine.version}; take the version in load(weights, version), when the weights are in place"
+            )
 
     def own(self, learner: LearnerProtocol) -> LearnerProxy:
         """Check that the learner belongs to this runtime. Raises R1kitError otherwise."""
@@ -296,11 +319,16 @@ class LocalRuntime:
 
     def release(self, *things: LearnerProtocol | Engine) -> None:
         for thing in things:
+            if self.connected is not None and self.connected.holds(thing):
+                self.connected.release(thing)
+                continue
             if not isinstance(thing, LearnerProxy | EngineProxy):
                 raise R1kitError(f"{thing!r} was not made by this runtime")
             self.everywhere("drop", [(thing.handle,)] * self.size)
 
     def close(self) -> None:
+        if self.connected is not None:
+            self.connected.close()
         for pipe in self.pipes:
             pipe.close()
         for process in self.processes:

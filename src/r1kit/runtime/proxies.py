@@ -14,6 +14,7 @@ from r1kit.config import R1kitError
 from r1kit.engine import Done
 from r1kit.engine.native import default_seeds
 from r1kit.model.fingerprint import Fingerprint
+from r1kit.model.huggingface import to_disk
 from r1kit.runtime.replica import Replica
 from r1kit.train import checkpoint
 from r1kit.train.learner import Learner, LearnerProtocol, Metrics
@@ -84,6 +85,11 @@ class LearnerProxy:
             return RemoteWeights(self.runtime, self.handle)
         weights: Mapping[str, Tensor] = self.local().weights()
         return weights
+
+    def named_weights(self) -> Iterator[tuple[str, Tensor]]:
+        if self.runtime.replica.collective:
+            return to_disk(self.local().model.config, self.weights())
+        return self.local().named_weights()
 
     def copy_from(self, other: LearnerProtocol) -> None:
         """Copy another learner's weights (a reference policy's refresh)."""
@@ -188,7 +194,31 @@ class EngineProxy:
         return self.runtime.examine(self.handle, token_ids, temperature)
 
     def stream(self, prompt: np.ndarray, sampling: Sampling, seed: int) -> Any:
-        return self.runtime.replica.things[self.handle].stream(prompt, sampling, seed)
+        return self._local().stream(prompt, sampling, seed)
+
+    @property
+    def can(self) -> frozenset[str]:
+        found: frozenset[str] = self._local().can
+        return found
+
+    @property
+    def version(self) -> int:
+        return int(self._local().version)
+
+    def health(self, timeout_s: float) -> str:
+        """Of the engine in this process; the others answer with the next call."""
+        return str(self._local().health(timeout_s))
+
+    def abort(self) -> None:
+        """End what this process's engine samples. With several processes the runtime can then only be
+        closed."""
+        self._local().abort()
+
+    def close(self) -> None:
+        self.runtime.everywhere("drop", [(self.handle,)] * self.runtime.size)
+
+    def _local(self) -> Any:
+        return self.runtime.replica.things[self.handle]
 
     def load(self, weights: Mapping[str, Tensor], version: int) -> None:
         """Hand over the learner's weights, from replica to replica. The native engine shares them, so it only

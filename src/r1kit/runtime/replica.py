@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from r1kit.config import R1kitError
-from r1kit.engine import ENGINE, MakeEngine
-from r1kit.engine.native import NativeEngine
+from r1kit.engine.connected import ConnectedConfig
+from r1kit.engine.settings import make_engine
 from r1kit.model.decoder import LanguageModel
 from r1kit.model.foreign import ForeignModel
 from r1kit.model.huggingface import load_pretrained
@@ -23,7 +23,7 @@ from r1kit.tokenizer import Tokenizer
 from r1kit.train.group import Group
 from r1kit.train.learner import Learner, LearnerConfig, kept_in
 from r1kit.types import Completion, Sampling
-from r1kit.user_code import load_file, load_name
+from r1kit.user_code import load_file
 
 
 def keep_memory() -> None:
@@ -50,7 +50,7 @@ class ReplicaConfig(Protocol):
     def device(self) -> str: ...
 
     @property
-    def engine(self) -> str: ...
+    def engine(self) -> str | ConnectedConfig: ...
 
     @property
     def engine_precision(self) -> Literal["float32", "bfloat16"]: ...
@@ -142,20 +142,16 @@ class Replica:
             load_file(Path(file))
 
     def drop(self, handle: int) -> None:
-        del self.things[handle]
+        close = getattr(self.things.pop(handle), "close", None)  # engines have it, learners do not
+        if close is not None:
+            close()
         self._sources.pop(handle, None)
 
     def _engine(self, handle: int, model: LanguageModel, tokenizer: Tokenizer) -> None:
-        if self.config.engine != "native":
-            make: MakeEngine = load_name(self.config.engine, ENGINE)
-            self.things[handle] = make(model, tokenizer.end_ids)
-            return
-        self.things[handle] = NativeEngine(
-            model,
-            tokenizer.end_ids,
-            precision=self.config.engine_precision,
-            batch_rows=self.config.batch_rows,
-            decode=tokenizer.decode_all,
+        config = self.config
+        assert isinstance(config.engine, str)  # a connected engine is in no replica (connected.py)
+        self.things[handle] = make_engine(
+            config.engine, model, tokenizer, config.engine_precision, config.batch_rows
         )
 
 

@@ -29,6 +29,14 @@ class Runtime(Protocol):
         """An engine that samples from the model in directory ``model``."""
         ...
 
+    def hand_over(
+        self, learner: "LearnerProtocol", engine: "Engine", version: int, deadline_s: float | None = None
+    ) -> None:
+        """Let an engine that was made for ``learner`` sample from its weights as they are now, as
+        ``version``. Raises R1kitError where that fails, HungError where it takes longer than ``deadline_s``
+        seconds (None: the runtime's own limit); the error names the step. The next hand-over can work."""
+        ...
+
     def export(self, learner: "LearnerProtocol", directory: Path) -> None:
         """Write the learner's model with its tokenizer as a Hugging Face directory, whole or not at all."""
         ...

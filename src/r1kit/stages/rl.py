@@ -21,6 +21,7 @@ from r1kit.stages.results import finish
 from r1kit.stages.stage import Context, SamplingPhase, StagePlan, TrainingPhase
 from r1kit.tasks.task import Task
 from r1kit.train import checkpoint, rl_loop
+from r1kit.train.hand_over import require_trainable
 from r1kit.train.learner import LearnerConfig, LearnerProtocol, Metrics
 from r1kit.train.preflight import Mode, Preflight
 from r1kit.train.reward_hacking import StopTraining
@@ -180,7 +181,8 @@ def reinforce(
     reference = learner() if config.needs_reference else None
     lagged = learner() if config.needs_lagged else None
     engine = ctx.runtime.engine_of(lagged or learned)
-    policy = Policy(learned, engine, style.chat(init), reference, lagged)
+    require_trainable(engine)
+    policy = Policy(learned, engine, style.chat(init), reference, lagged, ctx.runtime.hand_over)
     limit = longest_prompt(config.max_tokens, init, context=learner_config.context)
     mixture = training_problems(ctx, tasks, policy.chat, limit, "problems", config.curriculum, changes)
     found: Metrics = {}

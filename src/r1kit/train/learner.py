@@ -13,7 +13,7 @@ import contextlib
 import itertools
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Protocol, Self
@@ -28,6 +28,7 @@ from r1kit.log import Log
 from r1kit.model.adapters import Weights, adapt
 from r1kit.model.decoder import LanguageModel
 from r1kit.model.fingerprint import Fingerprint, marks, take_fingerprint
+from r1kit.model.huggingface import disk_weights
 from r1kit.train import checkpoint
 from r1kit.train.group import ALONE, Group
 from r1kit.train.lora import LoRAConfig
@@ -102,7 +103,14 @@ class LearnerProtocol(Protocol):
 
     def entropies(self, rows: Sequence[Row]) -> list[np.ndarray]: ...
 
-    def weights(self) -> Mapping[str, Tensor]: ...
+    def weights(self) -> Mapping[str, Tensor]:
+        """The weights by name, as this process holds them; empty where no process holds them all."""
+        ...
+
+    def named_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """The weights under the names of a model folder, one after the other, so that they never have to be
+        held all at once. To be read to the end; only what is read from it is gathered."""
+        ...
 
     def copy_from(self, other: "LearnerProtocol") -> None: ...
 
@@ -211,6 +219,11 @@ class Learner:
     def weights(self) -> Mapping[str, Tensor]:
         """The weights by name, adapters merged."""
         return Weights(self.model) if self.config.lora else self.placement.weights()
+
+    def named_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """The weights under the names of a model folder, adapters merged, a tensor at a time."""
+        for name, tensor in disk_weights(self.model, self.weights()):
+            yield name, tensor.detach()
 
     def examine(self, token_ids: np.ndarray, temperature: float) -> list[Fingerprint]:
         """What this process holds and computes on a text [T], read in one pass."""

@@ -82,7 +82,7 @@ def hand_over(policy: Policy, version: int) -> None:
     """Let the engine sample from the learner's weights as they are now."""
     if policy.lagged is not None:
         policy.lagged.copy_from(policy.learner)
-    policy.engine.load((policy.lagged or policy.learner).weights(), version)
+    policy.hand_over(policy.lagged or policy.learner, policy.engine, version)
 
 
 def follow(policy: Policy, phase: Phase, config: RolloutConfig, first: int) -> Metrics:

@@ -161,7 +161,9 @@ def train(
             found |= judge_learning(phase, config, first, learning, log)
             log.rollouts(first, records(phase, KEPT_ROLLOUTS))
             metrics = learn_phase(algorithm, phase, first, seed, found, alarm, log, watch)
-            if policy.lagged is None:
+            if policy.lagged is None and first == start and after < config.steps and config.gate_problems:
+                check_agreement(policy, mixture, config, seed, after, log, again=True)
+            elif policy.lagged is None:
                 hand_over(policy, after)
             due = (first // config.updates_per_rollout + 1) % config.save_every == 0
             progress = {"step": after, "drawn": drawn}
@@ -199,7 +201,7 @@ def learn_phase(
         log_fault(policy.learner, learned, log)
         metrics |= {"time/update": time.perf_counter() - began}
         if watch and step + 1 == config.steps:
-            policy.engine.load(policy.learner.weights(), config.steps)
+            policy.hand_over(policy.learner, policy.engine, config.steps)
             metrics |= watch(policy, config.steps)
         log.step(step, config.steps, metrics)
     return metrics
@@ -231,18 +233,26 @@ def disagreement(metrics: Metrics) -> float:
 
 
 def check_agreement(
-    policy: Policy, mixture: Mixture, config: RLConfig, seed: int, version: int, log: Log
+    policy: Policy,
+    mixture: Mixture,
+    config: RLConfig,
+    seed: int,
+    version: int,
+    log: Log,
+    again: bool = False,
 ) -> None:
-    """The gate (agreement_gate.py): engine and learner compute the same, or training does not start."""
+    """The gate (agreement_gate.py), which hands the weights over: engine and learner compute the same, or
+    training does not start; ``again`` after the first updates, where it stops. Lagged weights are compared in
+    every phase (off_policy.py)."""
     if not config.gate_problems:
         return
     most = min(config.max_tokens, GATE_TOKENS)
     sampling = Sampling(1, config.temperature, config.top_p, most, experts=config.replay_experts)
-    found = agreement_gate.check(
-        policy, mixture.first(config.gate_problems), sampling, derive_seed(seed, "gate"), version, config
-    )
+    problems, drawn = mixture.first(config.gate_problems), derive_seed(seed, "gate")
+    found = agreement_gate.check(policy, problems, sampling, drawn, version, config, again)
+    when = " on the first new weights" if again else ""
     log.info(
-        f"engine and learner agree: over {found['gate/tokens']:.0f} sampled tokens log-probabilities "
+        f"engine and learner agree{when}: over {found['gate/tokens']:.0f} sampled tokens log-probabilities "
         f"differ by {found['gate/gap_mean']:.1e} on "
         f"average, {found['gate/gap_max']:.1e} at most"
     )
@@ -268,7 +278,8 @@ def load_lagged_weights(
     gate, which compares the engine with the learner."""
     if policy.lagged is not None and start:
         policy.lagged.restore(out, LAGGED, owners)
-        policy.engine.load(policy.lagged.weights(), version_of(start, config.updates_per_rollout))
+        version = version_of(start, config.updates_per_rollout)
+        policy.hand_over(policy.lagged, policy.engine, version)
 
 
 def refresh_reference(policy: Policy, config: RLConfig, step: int) -> None:

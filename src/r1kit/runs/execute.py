@@ -94,6 +94,7 @@ def run(
     (recipe.layers) errors name the line of the recipe. Raises ConfigError before any work (for a changed
     stage, a missing input, a folder that cannot be written, or a run that another process holds), StageError,
     and InterruptedRunError."""
+    recipe.runtime.follow()
     console = console or make_console()
     run_dir = recipe.run_dir
     if redo_from is not None:

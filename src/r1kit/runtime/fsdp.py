@@ -3,14 +3,16 @@
 On one machine the main process starts the others, as the local runtime does, and works as the first of them.
 Several machines: docs/scale.md."""
 
+import os
 from typing import Literal, Self
 
 import torch
 import torch.distributed as dist
 from pydantic import Field, model_validator
 
-from r1kit.runtime import process_group
-from r1kit.runtime.local import LocalConfig
+from r1kit.config import ConfigError
+from r1kit.runtime import process_group, torchrun
+from r1kit.runtime.local import LocalConfig, serve
 from r1kit.runtime.replica import Replica
 from r1kit.runtime.sharded import Sharding
 from r1kit.runtime.sharded_replica import ShardedReplica
@@ -53,12 +55,39 @@ class FsdpConfig(LocalConfig):
         return self.learners
 
     def replica(self, group: Group) -> Replica:
-        gather = getattr(torch, self.gather)
-        sharding = Sharding(self.grid(), torch.device(self.device), gather, self.offload)
+        gather, device = getattr(torch, self.gather), torch.device(self.device)
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", group.rank)))
+            torch.cuda.set_device(device)
+        sharding = Sharding(self.grid(), device, gather, self.offload)
         return ShardedReplica(self, group, sharding)
 
     def group_of_one(self) -> Group:
-        return process_group.join(dist.HashStore(), 0, 1, self.deadline_s)
+        return process_group.join(dist.HashStore(), 0, 1, self.deadline_s, self.backend())
+
+    def backend(self) -> str:
+        return "gloo" if self.device == "cpu" else "cpu:gloo,cuda:nccl"
+
+    def torchrun_place(self) -> torchrun.Place | None:
+        found = torchrun.place()
+        if found is not None and found.size != self.learners:
+            raise ConfigError(
+                f"runtime.learners is {self.learners}, but torchrun has started {found.size} processes: make "
+                "the numbers equal"
+            )
+        return found
+
+    def follow(self) -> None:
+        found = self.torchrun_place()
+        if found is None or found.size == 1:
+            return
+        store = found.store(self.deadline_s)
+        if found.rank == 0:
+            torchrun.end_others(store)
+            return
+        if (connection := torchrun.connect(found, store)) is not None:
+            serve(found.rank, found.size, "", self, connection, [])
+        os._exit(0)
 
     def row_shares(self) -> list[int]:
         return [self.grid().data_rank(rank) for rank in range(self.learners)]

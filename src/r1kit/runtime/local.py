@@ -34,7 +34,7 @@ from r1kit.model.compile_kernels import SharedKernels
 from r1kit.model.fingerprint import Fingerprint
 from r1kit.model.huggingface import save_pretrained
 from r1kit.records import ADAPTER
-from r1kit.runtime import process_group
+from r1kit.runtime import process_group, torchrun
 from r1kit.runtime.connected import ConnectedEngines
 from r1kit.runtime.export import export
 from r1kit.runtime.proxies import EngineProxy, LearnerProxy
@@ -86,6 +86,14 @@ class LocalConfig(RuntimeConfig):
     def group_of_one(self) -> Group:
         """The group of a runtime with one process."""
         return ALONE
+
+    def backend(self) -> str:
+        """What carries the sums over processes."""
+        return "gloo"
+
+    def torchrun_place(self) -> torchrun.Place | None:
+        """Where torchrun has put this process, if this runtime uses the processes that it starts."""
+        return None
 
     def row_shares(self) -> list[int]:
         """Which share of an update's rows each process computes."""
@@ -178,14 +186,20 @@ class LocalRuntime:
             self.connected = ConnectedEngines(config.engine)
 
     def start_helpers(self, place: str) -> None:
-        """Start the other processes, which meet at ``place``; each has a pipe to this one."""
+        """Start the other processes, which meet at ``place``; each has a pipe to this one. Those that
+        torchrun has started connect to this one instead."""
+        if (found := self.config.torchrun_place()) is not None:
+            deadline_s = self.config.deadline_s
+            self.pipes = list(torchrun.listen(found, found.store(deadline_s), deadline_s))
+            self.processes = [_Elsewhere()] * len(self.pipes)
+            return
         context = multiprocessing.get_context("spawn")
         self.config.kernels()  # compiled here, once, where the cache does not have them
         kernels = compile_kernels.shared() if self.config.device == "cpu" else []
         for rank in range(1, self.size):
             ours, theirs = context.Pipe()
             process = context.Process(
-                target=_serve, args=(rank, self.size, place, self.config, theirs, kernels), daemon=True
+                target=serve, args=(rank, self.size, place, self.config, theirs, kernels), daemon=True
             )
             process.start()
             theirs.close()
@@ -204,7 +218,7 @@ class LocalRuntime:
                 self._reply(rank, "join")
         except Exception:
             self._failed = True
-            dead = [rank for rank in helpers if not self.processes[rank - 1].is_alive()]
+            dead = [rank for rank in helpers if self.processes[rank - 1].exitcode is not None]
             self.close()
             if dead:
                 raise _died(dead[0]) from None
@@ -437,7 +451,20 @@ class LocalRuntime:
         return self._handles
 
 
-def _serve(
+class _Elsewhere:
+    """A process that torchrun has started and ends."""
+
+    exitcode = None
+    pid = 0
+
+    def is_alive(self) -> bool:
+        return False
+
+    def join(self, timeout: float | None = None) -> None:
+        pass
+
+
+def serve(
     rank: int, size: int, place: str, config: LocalConfig, pipe: Connection, kernels: list[SharedKernels]
 ) -> None:
     """The main loop of a helper process: join the group, then answer commands until the parent ends."""
@@ -505,4 +532,11 @@ def _meeting_place() -> Iterator[str]:
 
 
 def _join_group(rank: int, size: int, place: str, config: LocalConfig) -> Group:
-    return process_group.join(dist.FileStore(place, size), rank, size, config.deadline_s)
+    found = config.torchrun_place()
+    if found is None:
+        store: dist.Store = dist.FileStore(place, size)
+        loopback = True
+    else:
+        store = dist.PrefixStore("r1kit", found.store(config.deadline_s))
+        loopback = found.on_one_machine
+    return process_group.join(store, rank, size, config.deadline_s, config.backend(), loopback)

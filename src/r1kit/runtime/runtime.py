@@ -63,6 +63,10 @@ class RuntimeConfig(Config):
     def start(self) -> Runtime:
         raise NotImplementedError(f"{type(self).__name__}.start")
 
+    def follow(self) -> None:
+        """In a process that another one leads (torchrun starts several): do its work and end with it. In any
+        other, return at once."""
+
     def resolved_processes(self) -> int:
         """How many processes share the work; a result's last bits may depend on it."""
         return 1

@@ -3,7 +3,7 @@
 RUN = .venv/bin/r1kit run
 MODEL = models/SmolLM2-135M-Instruct
 
-.PHONY: mini real real-seeds countdown test test-quick controls objectives adversarial bench chaos api lint clean
+.PHONY: mini real real-seeds countdown test test-quick test-vllm controls objectives adversarial bench chaos api lint clean
 
 # The whole R1 recipe in miniature; continues where it was interrupted. Overrides: make mini CHANGES="seed=1 --out runs/second"
 mini: .venv/ready
@@ -38,6 +38,11 @@ test: .venv/ready
 # The tests that take no more than about a second each, about a minute on two cores; every package is among what they test.
 test-quick: .venv/ready
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 -m "not slow"
+
+# vLLM as the engine, in an environment of its own (tests/with_vllm/setup.sh; R1KIT_VLLM_PYTHON names one that is there): docs/scale.md
+test-vllm: .venv/ready
+	vllm=$$(tests/with_vllm/setup.sh) && R1KIT_VLLM_PYTHON=$$vllm OMP_NUM_THREADS=1 .venv/bin/python -m pytest -s tests/with_vllm \
+		tests/test_exports.py -k vllm
 
 # The matched runs behind the claims in docs/: they take as long as they take, and continue where they were interrupted.
 controls: .venv/ready

@@ -3,7 +3,7 @@ by chance."""
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -20,6 +20,7 @@ from r1kit.model.decoder import LanguageModel
 from r1kit.model.huggingface import save_pretrained
 from r1kit.tasks.miniature.corpus import CorpusMix, documents
 from r1kit.tokenizer import Tokenizer
+from r1kit.train.group import Alone
 from r1kit.train.learner import Learner, LearnerConfig, Metrics
 from r1kit.train.objectives import Objective
 from r1kit.train.optimizers import OptimizerConfig
@@ -70,13 +71,23 @@ class Mortal(Learner):
         return super().update(rows, objective, scale)
 
 
+class Summing(Alone):
+    """A group whose sums are those of a function."""
+
+    def __init__(self, add: Callable[[Tensor], Tensor], rank: int = 0, size: int = 1) -> None:
+        self.add, self.rank, self.size = add, rank, size
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        return self.add(tensor)
+
+
 class Spied:
     """A learner on a fresh nano model whose last gradient can be looked at, by parameter name."""
 
     def __init__(self, config: LearnerConfig | None = None, **overrides: object) -> None:
         self.model = model(**overrides)
         self.flat = torch.zeros(0)
-        self.learner = Learner(self.model, config or learner_config(), self._spy)
+        self.learner = Learner(self.model, config or learner_config(), Summing(self._spy))
 
     def _spy(self, flat: Tensor) -> Tensor:
         self.flat = flat.clone()

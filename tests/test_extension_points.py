@@ -36,7 +36,8 @@ from r1kit.recipe.recipe import load
 from r1kit.rewards import WeightedReward
 from r1kit.runs.provenance import setting
 from r1kit.runtime import Runtime, RuntimeConfig, config_class
-from r1kit.runtime.local import EngineProxy, LearnerProxy, LocalConfig, LocalRuntime
+from r1kit.runtime.local import LocalConfig, LocalRuntime
+from r1kit.runtime.proxies import EngineProxy, LearnerProxy
 from r1kit.stages.dpo import DPO
 from r1kit.stages.pretrain import Pretrain
 from r1kit.stages.r1_zero import R1Zero
@@ -192,7 +193,7 @@ def test_an_engine_is_named_by_its_file_and_its_content_in_a_stages_record(files
     (files / "my_engine.py").write_text((files / "my_engine.py").read_text() + "\n# changed\n")
     assert setting(config)["kernels"]["engine"] != before
     for engine, message in (
-        ("vllm", r"unknown engine 'vllm': write native, or file\.py:Name"),
+        ("vlm", r"unknown engine 'vlm': did you mean 'vllm'"),
         ("my_engine.py:Plan", "did you mean 'Plain'"),
         ("my_engine.py:np", "this is a module; an engine is a class with generate"),
     ):

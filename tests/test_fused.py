@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from r1kit.model import fused, packed_attention
 
@@ -169,3 +170,15 @@ def test_attention_within_segments_and_its_slopes(
         q, k, v[..., 8:], packed_attention.visible_ranges(SEGMENTS, beginnings), 0.3
     )
     _slopes_agree(found, expected, [q, k, v], exact, torch.bfloat16)
+
+
+@needs_kernels
+def test_tensors_without_memory_of_their_own_are_refused() -> None:
+    class Wrapped(torch.Tensor):
+        """What a DTensor is: a subclass whose address is not that of its numbers."""
+
+    plain = torch.ones(2, 16)
+    assert fused.usable(plain, torch.nn.Parameter(plain))
+    assert not fused.usable(plain, plain.as_subclass(Wrapped))
+    with FakeTensorMode():
+        assert not fused.usable(torch.ones(2, 16))

@@ -7,20 +7,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_world import full_logprobs, learner_config, model, model_directory, tokenizer
+from small_world import full_logprobs, learner_config, model, model_directory, quiet_log, tokenizer
 from torch import Tensor
 
 from r1kit.chat import Chat
 from r1kit.config import R1kitError
+from r1kit.data.mixture import Mixture
+from r1kit.engine import Done
 from r1kit.engine.native import NativeEngine
 from r1kit.model.fingerprint import Fingerprint
+from r1kit.rewards import WeightedReward
 from r1kit.runtime.local import LocalRuntime
+from r1kit.tasks import load_tasks
 from r1kit.train.agreement_gate import ENOUGH, GapAlarm, GateConfig, check, sample, sample_enough
 from r1kit.train.diagnose import gaps
+from r1kit.train.grpo import GRPO, GRPOConfig
+from r1kit.train.hand_over import HandOver, load_weights
 from r1kit.train.learner import Learner
 from r1kit.train.objectives import CrossEntropy
 from r1kit.train.optimizers import OptimizerConfig
-from r1kit.types import Completion, Problem, Row, Sampling
+from r1kit.train.rl_loop import train
+from r1kit.train.rollouts import Policy
+from r1kit.types import Completion, Problem, Rollout, Row, Sampling
 
 PROBLEMS = [Problem(f"p{i}", "sums", f"What is {i} + {i}?", str(2 * i)) for i in range(4)]
 FINE = GateConfig(gate_mean=1e-4, gate_max=0.05)
@@ -43,9 +51,10 @@ class Faulty(NativeEngine):
         super().load(self.sync({name: tensor.clone() for name, tensor in weights.items()}), version)
 
     def generate(
-        self, prompts: Sequence[np.ndarray], sampling: Sampling, seeds: Sequence[int] | None = None
-    ) -> list[list[Completion]]:
-        return super().generate([self.ask(prompt) for prompt in prompts], sampling, seeds)
+        self, prompts: Sequence[np.ndarray], sampling: Sampling, seeds: Sequence[int] | None = None,
+        done: Done | None = None,
+    ) -> list[list[Completion]]:  # fmt: skip
+        return super().generate([self.ask(prompt) for prompt in prompts], sampling, seeds, done)
 
 
 @dataclass
@@ -53,6 +62,7 @@ class Two:
     learner: Learner
     engine: NativeEngine
     chat: Chat
+    hand_over: HandOver = load_weights
 
 
 def two(engine: NativeEngine | None = None) -> Two:
@@ -315,16 +325,47 @@ def test_prompts_too_long_for_the_learner_are_passed_over_when_the_cause_is_soug
     assert "its kernels or its packed copy" in logged(sides)
 
 
+class Late(Faulty):
+    """Takes the first weights, and later only their version."""
+
+    def load(self, weights: Mapping[str, Tensor], version: int) -> None:
+        if version == 0:
+            super().load(weights, version)
+        self.version = version
+
+
+def even_ids(rollouts: Sequence[Rollout]) -> list[float | None]:
+    return [float(np.mean(rollout.completion.token_ids % 2)) for rollout in rollouts]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", [Late, Faulty])
+def test_an_engine_that_is_right_at_first_and_damages_new_weights_is_stopped_after_its_first_load(
+    engine: type[Faulty], tmp_path: Path
+) -> None:
+    """In the loop: before the first step it passes, and where no new weights are sampled nothing is said."""
+    for steps, stops in ((1, False), (3, engine is Late)):
+        out = tmp_path / f"{engine.__name__}-{steps}"
+        out.mkdir()
+        learner = Learner(model(seed=2, **SHAPE), learner_config(320, 2, learning_rate=2e-2))
+        config = GRPOConfig(
+            steps=steps, problems=2, group=4, max_tokens=24, updates_per_rollout=1, beta=0.0, save_every=9,
+            **FINE.model_dump(),
+        )  # fmt: skip
+        policy = Policy(learner, engine(), Chat(tokenizer()))
+        algorithm = GRPO(config, policy, [WeightedReward("even", 1.0, even_ids)])
+        mixture = Mixture(load_tasks({"chain": {"weight": 1, "size": 40}}), "train", 5)
+        if stops:
+            with pytest.raises(R1kitError, match="agreed before training and do not agree on the first new"):
+                train(algorithm, mixture, 7, quiet_log(out), out)
+            assert learner.version == 1
+        else:
+            train(algorithm, mixture, 7, quiet_log(out), out)
+            assert learner.version == steps
+
+
 @pytest.mark.slow
 def test_an_engine_that_stays_behind_its_learner_sets_off_the_alarm() -> None:
-    class Late(Faulty):
-        """Takes the first weights, and later only their version."""
-
-        def load(self, weights: Mapping[str, Tensor], version: int) -> None:
-            if version == 0:
-                super().load(weights, version)
-            self.version = version
-
     sides, sampling = two(Late()), Sampling(max_tokens=24)
     sides.learner = Learner(model(seed=2, **SHAPE), learner_config(320, 2, learning_rate=2e-2))
     alarm = GapAlarm(GateConfig(gap_alarm=0.05, gap_patience=3))

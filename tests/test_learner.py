@@ -12,6 +12,7 @@ import pytest
 import torch
 from small_world import (
     Spied,
+    Summing,
     assert_same_gradients,
     full_logprobs,
     gradients_of,
@@ -150,7 +151,7 @@ def test_the_experts_biases_move_by_gamma_against_their_load() -> None:
     spied = Spied(learner_config().model_copy(update={"bias_rate": 0.001}))
     gate = spied.model.layers[1].mlp.gate
     loads: list[Tensor] = []
-    spied.learner.reduce = lambda flat: loads.append(spied.model.expert_loads()[0].clone()) or flat  # type: ignore[func-returns-value]
+    spied.learner.group = Summing(lambda flat: loads.append(spied.model.expert_loads()[0].clone()) or flat)  # type: ignore[func-returns-value]
     spied.learner.update(random_rows(9), CrossEntropy(), 0.0)
     load_E = loads[0].double()
     assert load_E.sum() == 2 * sum(
@@ -509,6 +510,7 @@ def test_every_process_learns_which_rows_of_the_others_are_at_fault() -> None:
         [replace(rows[2], weight=float("inf")), rows[3]],
     ]
     meeting, sums, messages = threading.Barrier(2), [torch.zeros(0), torch.zeros(0)], ["", ""]
+    texts = [b"", b""]
 
     def process(rank: int) -> None:
         def reduce(flat: Tensor) -> Tensor:
@@ -517,7 +519,14 @@ def test_every_process_learns_which_rows_of_the_others_are_at_fault() -> None:
             meeting.wait()
             return sums[0] + sums[1]
 
-        learner = Learner(model(), learner_config(), reduce, (rank, 2))
+        def gather(own: bytes) -> list[bytes]:
+            texts[rank] = own
+            meeting.wait()
+            return list(texts)
+
+        group = Summing(reduce, rank, 2)
+        group.gather = gather  # type: ignore[method-assign]
+        learner = Learner(model(), learner_config(), group)
         learner.update(shares[rank], CrossEntropy(), 1.0)
         messages[rank] = learner.fault()
 

@@ -23,7 +23,7 @@ from r1kit.model.huggingface import check_pretrained, load_pretrained, read_conf
 from r1kit.recipe.layers import read_layers
 from r1kit.recipe.recipe import build
 from r1kit.runs.execute import run
-from r1kit.runtime.local import with_scalar_head
+from r1kit.runtime.replica import with_scalar_head
 from r1kit.train.learner import Learner, LearnerConfig
 from r1kit.train.objectives import Needs, Predictions
 from r1kit.train.optimizers import OptimizerConfig

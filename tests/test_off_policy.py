@@ -1,5 +1,5 @@
-"""A phase behind: what the engine samples while the learner learns is what the weights of a step before would
-have sampled, to the last bit."""
+"""Some phases behind: what the engine samples while the learner learns is what the weights of so many phases
+before would have sampled, to the last bit."""
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ from small_world import (
     tokenizer,
 )
 from torch import Tensor
-from waiting import LIMIT_S
+from waiting import LIMIT_S, wait_until
 
 from r1kit.chat import Chat
 from r1kit.config import ConfigError, R1kitError
@@ -35,8 +35,8 @@ from r1kit.tasks import load_tasks
 from r1kit.train.grpo import GRPO, GRPOConfig
 from r1kit.train.learner import Learner, Metrics
 from r1kit.train.rl_loop import deal, train
-from r1kit.train.rollouts import Policy
-from r1kit.types import Rollout, Row
+from r1kit.train.rollouts import Policy, Watch
+from r1kit.types import Rollout, Row, Sampling
 
 pytestmark = pytest.mark.slow
 
@@ -69,6 +69,13 @@ MATRIX: dict[str, dict[str, Any]] = {
         "beta": 0.1,
         "reference_refresh": 3,
         "correction": "sequence",
+    },
+    "two phases behind": {"off_policy": 2, "save_every": 2},
+    "four phases behind, with a curriculum": {
+        "off_policy": 4,
+        "curriculum": CurriculumConfig(easy=0.9, hard=0.0, rest=1),
+        "reward": "coarse",
+        "dynamic_sampling": 1,
     },
 }
 
@@ -123,6 +130,12 @@ def learners(config: GRPOConfig) -> tuple[Mortal, Learner | None, Learner]:
     )
 
 
+def keepers(config: GRPOConfig) -> tuple[Learner, ...]:
+    own = learner_config(context=96, learning_rate=1e-2)
+    wanted = config.off_policy if config.off_policy > 1 else 0
+    return tuple(Learner(model(init_std=0.05), own) for _ in range(wanted))
+
+
 def engine_of(model: LanguageModel) -> NativeEngine:
     return NativeEngine(model, [tokenizer().eos_id])
 
@@ -133,6 +146,7 @@ def run_training(
     left: int = -1,
     before: Callable[[Mortal, Sequence[Row]], None] | None = None,
     engine: Callable[[LanguageModel], NativeEngine] = engine_of,
+    watch: Watch | None = None,
 ) -> Mortal:
     out.mkdir(exist_ok=True)
     config = configured(settings)
@@ -140,8 +154,8 @@ def run_training(
     learner.left = left
     if before is not None:
         learner.before = lambda rows: before(learner, rows)
-    policy = Policy(learner, engine(lagged.model), Chat(tokenizer()), reference, lagged)
-    train(GRPO(config, policy, rewards(settings)), problems(config), 7, quiet_log(out), out)
+    policy = Policy(learner, engine(lagged.model), Chat(tokenizer()), reference, lagged, kept=keepers(config))
+    train(GRPO(config, policy, rewards(settings)), problems(config), 7, quiet_log(out), out, watch)
     return learner
 
 
@@ -159,9 +173,12 @@ def test_it_is_the_sequential_loop_that_samples_with_the_weights_of_before(name:
     each = config.updates_per_rollout
     texts: list[str] = []
     algorithm = GRPO(config, policy, rewards(settings))
-    phase = algorithm.collect(mixture, derive_seed(7, "rollout", 0))
+    versions: dict[int, dict[str, Tensor]] = {}
     for first in range(0, config.steps, each):
-        kept = {weight: tensor.clone() for weight, tensor in learner.weights().items()}
+        versions[first] = {weight: tensor.clone() for weight, tensor in learner.weights().items()}
+        sampler = max(0, first - config.off_policy * each)
+        engine.load(versions[sampler], sampler)
+        phase = algorithm.collect(mixture, derive_seed(7, "rollout", first))
         texts += [rollout.text for group in phase.groups for rollout in group]
         deals = deal(len(phase.groups), config, derive_seed(7, "split", first))
         parts, _ = algorithm.prepare(phase, deals)
@@ -170,9 +187,6 @@ def test_it_is_the_sequential_loop_that_samples_with_the_weights_of_before(name:
             if reference is not None and step and step % config.reference_refresh == 0:
                 reference.copy_from(learner)
             algorithm.learn(part, step, derive_seed(7, "tokens", step))
-        engine.load(kept, first)
-        if first + each < config.steps:
-            phase = algorithm.collect(mixture, derive_seed(7, "rollout", first + each))
     assert same_weights(overlapped.model, learner.model)
     assert [line["text"] for line in logged(tmp_path / "overlapped") if "text" in line] == texts
 
@@ -336,16 +350,71 @@ def test_two_processes_take_turns_and_sample_the_same(tmp_path: Path) -> None:
         runtime.close()
 
 
+def test_the_engine_is_up_to_the_lag_ahead_and_no_further(tmp_path: Path) -> None:
+    """Update s waits until phases up to s + 3 were begun, and at no update one beyond that is."""
+    begun: list[int] = []
+    updates: list[int] = []
+
+    class Counts(NativeEngine):
+        def generate(self, *arguments: Any, **rest: Any) -> Any:
+            begun.append(len(updates))
+            return super().generate(*arguments, **rest)
+
+    def wait(learner: Mortal, rows: Sequence[Row]) -> None:
+        step = len(updates)
+        wait_until(lambda: len(begun) >= min(6, step + 3), f"{step + 3} phases are begun at update {step}")
+        updates.append(step)
+
+    run_training(
+        tmp_path,
+        {"gate_problems": 0, "off_policy": 2},
+        before=wait,
+        engine=lambda lagged: Counts(lagged, [tokenizer().eos_id]),
+    )
+    assert len(begun) == 6
+    assert all(done >= phase - 2 for phase, done in enumerate(begun)), begun  # never with weights to come
+
+
+@pytest.mark.parametrize("lag", [1, 3])
+def test_a_measurement_sees_the_learners_weights_and_changes_nothing(lag: int, tmp_path: Path) -> None:
+    """Of a training that samples ahead: at every step the engine has the weights of that step, and the phases
+    are sampled as if nothing were measured."""
+    seen: list[tuple[int, int, bytes]] = []
+    prompt = np.arange(3, 9, dtype=np.int32)
+
+    def watch(policy: Policy, step: int) -> Metrics:
+        found = policy.engine.generate([prompt], Sampling(n=1, max_tokens=4), [3])[0][0]
+        alone = NativeEngine(model(init_std=0.05), [tokenizer().eos_id])
+        alone.load(policy.learner.weights(), step)
+        expected = alone.generate([prompt], Sampling(n=1, max_tokens=4), [3])[0][0]
+        seen.append((step, found.version, found.logprobs.tobytes()))
+        assert found.logprobs.tobytes() == expected.logprobs.tobytes()
+        return {}
+
+    watched = run_training(tmp_path / "watched", {"off_policy": lag}, watch=watch)
+    assert [(step, version) for step, version, _ in seen] == [(step, step) for step in range(7)]
+    assert len({found for _, _, found in seen}) == 7
+    assert same_weights(watched.model, run_training(tmp_path / "alone", {"off_policy": lag}).model)
+
+
 def test_a_lag_without_a_correction_is_refused() -> None:
     with pytest.raises(ConfigError, match="add correction: truncate"):
         GRPOConfig.parse({"off_policy": 1}, "grpo")
-    with pytest.raises(ConfigError, match="less than or equal to 1"):
-        GRPOConfig.parse({"off_policy": 2, "correction": "truncate"}, "grpo")
+    with pytest.raises(ConfigError, match="less than or equal to 8"):
+        GRPOConfig.parse({"off_policy": 9, "correction": "truncate"}, "grpo")
 
 
 def test_a_policy_has_lagged_weights_exactly_where_they_are_used(tmp_path: Path) -> None:
     config = configured({})
     learner, _, _ = learners(config)
     policy = Policy(learner, engine_of(learner.model), Chat(tokenizer()))
-    with pytest.raises(ConfigError, match="off_policy: 1 with no lagged learner"):
+    with pytest.raises(
+        ConfigError, match="off_policy: 1 with no lagged learner and 0 kept ones: give Policy one"
+    ):
+        train(GRPO(config, policy, rewards({})), problems(config), 7, quiet_log(tmp_path), tmp_path)
+    config = configured({"off_policy": 2})
+    policy = Policy(learner, engine_of(learner.model), Chat(tokenizer()), None, learners(config)[2])
+    with pytest.raises(
+        ConfigError, match="off_policy: 2 with a lagged learner and 0 kept ones: give Policy one and 2"
+    ):
         train(GRPO(config, policy, rewards({})), problems(config), 7, quiet_log(tmp_path), tmp_path)

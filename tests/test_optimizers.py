@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from small_world import Spied, learner_config, model, random_rows
+from small_world import Spied, Summing, learner_config, model, random_rows
 from torch import nn
 
 from r1kit.config import ConfigError
@@ -79,7 +79,7 @@ def test_muons_weight_decay_shrinks_by_its_own_rate() -> None:
 
     start = torch.randn(6, 4, generator=torch.Generator().manual_seed(4))
     torch.testing.assert_close(stepped(0.5), stepped(0.0) - 0.1 * 0.5 * start)
-    hidden = build(model(), OptimizerConfig(kind="muon", weight_decay=0.1))[1]
+    hidden = build(model().named_parameters(), OptimizerConfig(kind="muon", weight_decay=0.1))[1]
     assert {group["weight_decay"] for group in hidden.param_groups} == {0.1}
 
 
@@ -97,18 +97,18 @@ def test_processes_that_share_muons_work_make_the_same_step_as_one() -> None:
     Muon(alone, lr=0.1).step()
     parts: list[torch.Tensor] = []
     for rank in range(2):
-        Muon(parameters(), lr=0.1, share=(rank, 2), reduce=lambda flat: parts.append(flat) or flat).step()  # type: ignore[func-returns-value]
+        Muon(parameters(), lr=0.1, group=Summing(lambda flat: parts.append(flat) or flat, rank, 2)).step()  # type: ignore[func-returns-value]
     assert not (parts[0] * parts[1]).any()  # no matrix is done twice
     for rank in range(2):
         shared = parameters()
-        Muon(shared, lr=0.1, share=(rank, 2), reduce=lambda flat: parts[0] + parts[1]).step()
+        Muon(shared, lr=0.1, group=Summing(lambda flat: parts[0] + parts[1], rank, 2)).step()
         assert all(torch.equal(p, q) for p, q in zip(shared, alone, strict=True))
 
 
 def test_muon_takes_hidden_matrices_and_adamw_the_rest() -> None:
     network = model()
     names = {parameter: name for name, parameter in network.named_parameters()}
-    adamw, muon = build(network, OptimizerConfig(kind="muon"))
+    adamw, muon = build(network.named_parameters(), OptimizerConfig(kind="muon"))
     hidden = {names[p] for group in muon.param_groups for p in group["params"]}
     rest = {names[p] for group in adamw.param_groups for p in group["params"]}
     assert hidden | rest == set(names.values()) and not hidden & rest
@@ -118,13 +118,13 @@ def test_muon_takes_hidden_matrices_and_adamw_the_rest() -> None:
     )
     assert {"embed_tokens.weight", "norm.weight", "layers.1.mlp.gate.weight"} <= rest
     assert all(parameter.ndim >= 2 for parameter, name in names.items() if name in hidden)
-    assert len(build(network, OptimizerConfig(kind="adamw"))) == 1
+    assert len(build(network.named_parameters(), OptimizerConfig(kind="adamw"))) == 1
 
 
 def test_adamw_decays_matrices_only() -> None:
     network = nn.Linear(3, 2)
     before = {name: p.detach().clone() for name, p in network.named_parameters()}
-    optimizer = build(network, OptimizerConfig(learning_rate=0.1, weight_decay=0.5))[0]
+    optimizer = build(network.named_parameters(), OptimizerConfig(learning_rate=0.1, weight_decay=0.5))[0]
     gradients = {"weight": torch.full((2, 3), 0.3), "bias": torch.tensor([0.3, -0.7])}
     for name, parameter in network.named_parameters():
         parameter.grad = gradients[name].clone()

@@ -21,7 +21,8 @@ from waiting import LIMIT_S, wait_until
 
 from r1kit.config import ConfigError, R1kitError
 from r1kit.runtime import config_class, start
-from r1kit.runtime.local import LocalConfig, LocalRuntime, with_scalar_head
+from r1kit.runtime.local import LocalConfig, LocalRuntime
+from r1kit.runtime.replica import with_scalar_head
 from r1kit.train import checkpoint
 from r1kit.train.objectives import CrossEntropy, Predictions
 from r1kit.train.packing import Batch

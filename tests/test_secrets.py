@@ -22,7 +22,8 @@ from r1kit.recipe.uses import sends_of
 from r1kit.rewards.endpoint import complete_chat
 from r1kit.runs.execute import run
 from r1kit.runs.provenance import environment
-from r1kit.runtime.local import INTERFACE, LocalConfig
+from r1kit.runtime.local import LocalConfig
+from r1kit.runtime.process_group import INTERFACE
 
 KEY = "sk-secret-123"
 GOOD = json.dumps({"choices": [{"message": {"content": "fine"}}]}).encode()

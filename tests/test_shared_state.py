@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_world import learner_config, model, model_directory, random_rows, same_weights
+from small_world import Summing, learner_config, model, model_directory, random_rows, same_weights
 from torch import Tensor
 
 from r1kit.runtime.local import LocalConfig, LocalRuntime
@@ -26,7 +26,7 @@ class Two:
     def __init__(self, file: str = "", seed: int = 1) -> None:
         self._barrier, self._given = threading.Barrier(2), [torch.zeros(0), torch.zeros(0)]
         self.learners = [
-            Learner(model(seed), CONFIG, self._reduce(rank), (rank, 2), file) for rank in range(2)
+            Learner(model(seed), CONFIG, Summing(self._reduce(rank), rank, 2), file) for rank in range(2)
         ]
 
     def _reduce(self, rank: int) -> Callable[[Tensor], Tensor]:

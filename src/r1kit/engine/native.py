@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from r1kit.config import R1kitError
-from r1kit.engine import Done
+from r1kit.engine import ALL, Done
 from r1kit.engine.compiled import CompiledDecoder
 from r1kit.engine.random_draws import default_seeds as default_seeds
-from r1kit.engine.requests import Decode, Requests
+from r1kit.engine.requests import Decode, Requests, require_possible
 from r1kit.engine.torch_decoder import TorchDecoder
 from r1kit.model.adapters import Weights
 from r1kit.model.compile_kernels import KernelsUnavailableError
@@ -47,6 +47,8 @@ class NativeEngine:
         self.decode = decode
         self.kernels = kernels
         self.version = 0
+        self.can = ALL
+        self._aborted = False
         self._chosen: CompiledDecoder | TorchDecoder | None = None
 
     def generate(
@@ -60,10 +62,16 @@ class NativeEngine:
         elif len(seeds) != len(prompts):
             raise R1kitError(f"{len(prompts)} prompts came with {len(seeds)} seeds: give one seed per prompt")
         requests = self._requests(prompts, sampling, seeds)
+        self._aborted = False
+
+        def pause() -> None:
+            if self._aborted:
+                raise R1kitError("the sampling was aborted; the same command continues the run")
+            if done is not None:
+                done(requests.completed(self.version))
+
         if len(prompts):
-            self._decoder().complete(
-                requests, lambda: done(requests.completed(self.version)) if done else None
-            )
+            self._decoder().complete(requests, pause)
         return requests.completions(self.version)
 
     def stream(self, prompt: np.ndarray, sampling: Sampling, seed: int) -> Iterator[int]:
@@ -100,6 +108,17 @@ class NativeEngine:
                 )
             ]
 
+    def health(self, timeout_s: float) -> str:
+        """ "": it is in this process."""
+        return ""
+
+    def abort(self) -> None:
+        """End a ``generate`` of another thread before its next token."""
+        self._aborted = True
+
+    def close(self) -> None:
+        """Nothing to free: the model belongs to whoever made the engine."""
+
     def _requests(self, prompts: Sequence[np.ndarray], sampling: Sampling, seeds: Sequence[int]) -> Requests:
         config = self.model.config
         choices = (config.moe_layers, config.active_experts or 0) if sampling.experts else (0, 0)
@@ -119,37 +138,10 @@ class NativeEngine:
         return self._chosen
 
     def _check(self, prompts: Sequence[np.ndarray], sampling: Sampling) -> None:
-        if (
-            sampling.n < 1
-            or sampling.max_tokens < 1
-            or sampling.temperature < 0
-            or not 0 < sampling.top_p <= 1
-        ):
-            raise R1kitError(
-                f"{sampling}: n and max_tokens must be at least 1, temperature at least 0 and top_p in (0, 1]"
-            )
-        if sampling.top_k < 0 or not 0 <= sampling.min_p <= 1:
-            raise R1kitError(f"{sampling}: top_k must be at least 0 and min_p in [0, 1]")
         if sampling.stop and (self.decode is None or not all(sampling.stop)):
             raise R1kitError(
                 f"stop strings {sampling.stop}: none may be empty, and the engine needs "
                 "decode=tokenizer.decode to find them"
             )
-        limit, vocabulary = self.model.config.max_positions, getattr(self.model.config, "vocab_size", None)
-        for place, prompt in enumerate(prompts):
-            if len(prompt) == 0:
-                raise R1kitError(
-                    f"prompt {place} is empty: give it at least one token, for instance the start token"
-                )
-            if len(prompt) + sampling.max_tokens > limit:
-                raise R1kitError(
-                    f"prompt {place} has {len(prompt)} tokens; with max_tokens {sampling.max_tokens} "
-                    f"that exceeds the model's {limit} "
-                    "positions: shorten the prompt, lower max_tokens or train the model with a larger "
-                    "max_positions"
-                )
-            if vocabulary is not None and not 0 <= np.min(prompt) <= np.max(prompt) < vocabulary:
-                raise R1kitError(
-                    f"prompt {place} has a token id outside the model's vocabulary of {vocabulary}: was "
-                    "it made by another tokenizer?"
-                )
+        config = self.model.config
+        require_possible(prompts, sampling, config.max_positions, getattr(config, "vocab_size", None))

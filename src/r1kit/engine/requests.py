@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
+from r1kit.config import R1kitError
 from r1kit.engine.random_draws import rollout_keys
 from r1kit.types import Completion, Sampling
 
@@ -119,3 +120,33 @@ class Requests:
             (self.prompt_experts[rollout // self.sampling.n], self.experts_RTLA[rollout, : length - 1])
         )
         return chosen.astype(np.uint8) if chosen.max(initial=0) < 256 else chosen
+
+
+def require_possible(
+    prompts: Sequence[np.ndarray], sampling: Sampling, limit: int, vocabulary: int | None
+) -> None:
+    """Raise R1kitError for a sampling that has no meaning, and for a prompt that does not fit a model of
+    ``limit`` positions and ``vocabulary`` tokens (None: not looked at)."""
+    if sampling.n < 1 or sampling.max_tokens < 1 or sampling.temperature < 0 or not 0 < sampling.top_p <= 1:
+        raise R1kitError(
+            f"{sampling}: n and max_tokens must be at least 1, temperature at least 0 and top_p in (0, 1]"
+        )
+    if sampling.top_k < 0 or not 0 <= sampling.min_p <= 1:
+        raise R1kitError(f"{sampling}: top_k must be at least 0 and min_p in [0, 1]")
+    for place, prompt in enumerate(prompts):
+        if len(prompt) == 0:
+            raise R1kitError(
+                f"prompt {place} is empty: give it at least one token, for instance the start token"
+            )
+        if len(prompt) + sampling.max_tokens > limit:
+            raise R1kitError(
+                f"prompt {place} has {len(prompt)} tokens; with max_tokens {sampling.max_tokens} "
+                f"that exceeds the model's {limit} "
+                "positions: shorten the prompt, lower max_tokens or train the model with a larger "
+                "max_positions"
+            )
+        if vocabulary is not None and not 0 <= np.min(prompt) <= np.max(prompt) < vocabulary:
+            raise R1kitError(
+                f"prompt {place} has a token id outside the model's vocabulary of {vocabulary}: was "
+                "it made by another tokenizer?"
+            )

@@ -126,6 +126,18 @@ class _Collect(torch.autograd.Function):
         return grads[0].index_select(0, ctx.saved_tensors[0]), None, None, None
 
 
+def spread_rows(x_ND: Tensor, tokens_M: Tensor, slots: Tensor) -> Tensor:
+    """The row of each slot's token, [M, D]; ``slots`` is the slot of assignment a N + n."""
+    found: Tensor = _Spread.apply(x_ND, tokens_M, slots)  # type: ignore[no-untyped-call]
+    return found
+
+
+def collect_slots(y_MD: Tensor, tokens_M: Tensor, slots: Tensor, tokens: int) -> Tensor:
+    """The sum of each token's slots, [N, D]."""
+    found: Tensor = _Collect.apply(y_MD, tokens_M, slots, tokens)  # type: ignore[no-untyped-call]
+    return found
+
+
 class Experts(nn.Module):
     """All routed experts' weights, stacked: gate and up [E, F, D], down [E, D, F]."""
 
@@ -139,11 +151,11 @@ class Experts(nn.Module):
         """Sum over the chosen experts of gate times expert(x), [N, D]."""
         N = len(chosen_NA)
         tokens_M, slots, ends_E = lay_out(chosen_NA, len(self.gate_proj))
-        x_MD = _Spread.apply(x_ND, tokens_M, slots)  # type: ignore[no-untyped-call]
+        x_MD = spread_rows(x_ND, tokens_M, slots)
         hidden = swiglu(_each_expert(x_MD, self.gate_proj, ends_E), _each_expert(x_MD, self.up_proj, ends_E))
         gates_M = gates_NA.new_zeros(len(tokens_M)).index_copy(0, slots, gates_NA.t().flatten())
         hidden = hidden * gates_M[:, None].to(hidden.dtype)
-        return _Collect.apply(_each_expert(hidden, self.down_proj, ends_E), tokens_M, slots, N)  # type: ignore[no-any-return, no-untyped-call]
+        return collect_slots(_each_expert(hidden, self.down_proj, ends_E), tokens_M, slots, N)
 
 
 def lay_out(chosen_NA: Tensor, experts: int) -> tuple[Tensor, Tensor, Tensor]:

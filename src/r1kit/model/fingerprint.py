@@ -52,9 +52,10 @@ def take_fingerprint(
     temperature: float,
     version: int,
     step_from: int | None = None,
+    weights: Mapping[str, Tensor] | None = None,
 ) -> Fingerprint:
     """The fingerprint of ``model`` on a text [T], read in one pass, or with a cache and token by token from
-    position ``step_from`` on.
+    position ``step_from`` on. ``weights`` are what is marked: by default all of the model's.
 
     Products run in the dtype of the autocast around the call. The training mode is restored afterwards."""
     training = model.training
@@ -73,7 +74,7 @@ def take_fingerprint(
     hidden = {name: torch.cat(parts)[: len(token_ids)].float().cpu().numpy() for name, parts in seen.items()}
     return Fingerprint(
         version,
-        marks(Weights(model)),
+        marks(Weights(model) if weights is None else weights),
         hidden,
         np.concatenate([[0.0], found_T.float().cpu().numpy()]).astype(np.float32),
     )

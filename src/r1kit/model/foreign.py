@@ -381,6 +381,14 @@ class ForeignModel(LanguageModel):
             raise R1kitError(f"{directory}: model_type {self.config.model_type!r} {_NO_CACHE}")
         self.inner.train(training)
 
+    def disk_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """The weights under transformers' names, each tensor once."""
+        seen: set[int] = set()
+        for name, tensor in self.inner.state_dict().items():
+            if tensor.data_ptr() not in seen:  # a tied head is the embedding
+                seen.add(tensor.data_ptr())
+                yield name, tensor
+
     def save(self, directory: Path, shard_bytes: int, rounded: torch.dtype | None = None) -> None:
         """Write the weights under transformers' names, and config.json as it was, with the dtype of now or
         that of ``rounded``."""

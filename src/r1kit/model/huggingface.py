@@ -473,6 +473,16 @@ def to_disk(config: ModelConfig, weights: Mapping[str, Tensor]) -> Iterator[tupl
             yield from zip(names, tensor if ".mlp.experts." in name else [tensor], strict=True)
 
 
+def disk_weights(
+    model: LanguageModel, weights: Mapping[str, Tensor] | None = None
+) -> Iterator[tuple[str, Tensor]]:
+    """A model's weights as its folder has them, one after the other, adapters merged. ``weights``: where its
+    tensors are read from, if not from the model."""
+    if isinstance(model, ForeignModel):
+        return model.disk_weights()
+    return to_disk(model.config, Weights(model) if weights is None else weights)
+
+
 def save_pretrained(
     model: LanguageModel,
     directory: Path | str,
@@ -490,7 +500,7 @@ def save_pretrained(
         _write_value_head(model, directory)
         return
     save_config(model.config, directory, dtype or model.embed_tokens.weight.dtype)
-    named = to_disk(model.config, Weights(model))
+    named = disk_weights(model)
     if dtype is not None:
         named = ((name, tensor if keeps_float32(name) else tensor.to(dtype)) for name, tensor in named)
     shards = _shards(named, shard_bytes)
@@ -499,6 +509,44 @@ def save_pretrained(
     else:
         _write_shards(shards, directory)
     _write_value_head(model, directory)
+
+
+def save_as_read(
+    config: ModelConfig,
+    weights: Mapping[str, Tensor],
+    directory: Path | None,
+    dtype: torch.dtype,
+    shard_bytes: int = 5_000_000_000,
+) -> None:
+    """``save_pretrained`` of weights that are put together when they are read: never more than a shard of
+    them is held. Without a ``directory`` they are read, as another process does that writes them."""
+    shards = _shards(
+        (
+            (name, tensor if keeps_float32(name) else tensor.to(dtype))
+            for name, tensor in to_disk(config, _expected(config)[1])
+        ),
+        shard_bytes,
+    )
+    files = {
+        name: WEIGHTS if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        for number, shard in enumerate(shards, start=1)
+        for name in shard
+    }
+    held: dict[str, Tensor] = {}
+    for name, tensor in to_disk(config, weights):
+        if directory is not None:
+            held[name] = tensor.clone() if keeps_float32(name) else tensor.to(dtype, copy=True)
+            if held.keys() == {other for other in files if files[other] == files[name]}:
+                _write(held, directory / files[name])
+                held = {}
+    head = weights["value_head.weight"] if config.scalar_head else None
+    if directory is None:
+        return
+    save_config(config, directory, dtype)
+    if len(shards) > 1:
+        _write_index(files, shards, directory)
+    if head is not None:
+        _write({"value_head.weight": head}, directory / VALUE_HEAD)
 
 
 def _write_value_head(model: LanguageModel, directory: Path) -> None:
@@ -534,9 +582,20 @@ def _write_shards(shards: Sequence[dict[str, Tensor]], directory: Path) -> None:
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         _write(shard, directory / file)
         places |= dict.fromkeys(shard, file)
+    _write_index(places, shards, directory)
+
+
+def _write_index(places: Mapping[str, str], shards: Sequence[dict[str, Tensor]], directory: Path) -> None:
     total = sum(tensor.nbytes for shard in shards for tensor in shard.values())
     index = {"metadata": {"total_size": total}, "weight_map": places}
     (directory / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def weight_files(directory: Path) -> list[Path]:
+    """The files of a model's folder that hold its weights. Raises R1kitError where one is missing or is not
+    whole."""
+    with ExitStack() as stack:
+        return sorted({file.path for file in _open(directory, stack).values()})
 
 
 def load_pretrained(
@@ -575,6 +634,84 @@ def load_pretrained(
     for parameter in model.parameters():
         parameter.requires_grad_(True)
     return model
+
+
+class WeightsOnDisk:
+    """The weights of a model's folder, read a part at a time: ``load_pretrained`` for a process that needs
+    parts of them only. Use it in a ``with`` statement.
+
+    ``model`` is on the meta device, with the names, shapes and the dtype of the weights. ``scalar_head``: add
+    one where the folder has none, with the initial weights that ``LanguageModel`` gives it."""
+
+    def __init__(self, directory: Path, dtype: torch.dtype, scalar_head: bool = False) -> None:
+        self.directory = directory
+        self.dtype = dtype
+        self._stack = ExitStack()
+        config = read_config(directory)
+        if config.family == "transformers":
+            raise R1kitError(
+                f"{directory}: this model runs through transformers' own class, whose weights cannot be "
+                "shared out over processes; use runtime: {kind: local}"
+            )
+        self._source = _open(directory, self._stack)
+        if config.tie_embeddings and _has_own_head(self._source):
+            config = config.model_copy(update={"tie_embeddings": False})
+        _, expected = _expected(config)
+        self._blocks = _check_tensors(expected, self._source, config, directory)
+        self._has_head = config.scalar_head
+        self.config = config.model_copy(update={"scalar_head": config.scalar_head or scalar_head})
+        self.model = self.outline()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def outline(self) -> LanguageModel:
+        """Another model like ``model``."""
+        found = _expected(self.config)[0].to(self.dtype)
+        if self.config.tie_embeddings:
+            found.lm_head.weight = found.embed_tokens.weight
+        return found
+
+    def read(self, name: str, offset: Sequence[int], size: Sequence[int]) -> Tensor:
+        """The part of one of our tensors that begins at ``offset`` and has this ``size``, in the model's
+        dtype."""
+        if 0 in size:
+            return torch.zeros(*size, dtype=self.dtype)
+        ranges = tuple(slice(start, start + length) for start, length in zip(offset, size, strict=True))
+        if name == "value_head.weight":
+            head = _read_value_head(self.directory, self.config) if self._has_head else self._initial_head()
+            return head[ranges].to(self.dtype, copy=True)
+        found = self._part(name, ranges)
+        return found.to(torch.float32 if keeps_float32(name) else self.dtype, copy=True)
+
+    def _part(self, name: str, ranges: tuple[slice, ...]) -> Tensor:
+        names = disk_names(name, self.config)
+        if ".mlp.experts." in name:
+            return torch.stack([self._slice(one, ranges[1:]) for one in names[ranges[0]]])
+        rows = _fused_rows(name, self.config)
+        if rows is not None:
+            ranges = (slice(rows.start + ranges[0].start, rows.start + ranges[0].stop), *ranges[1:])
+        return self._slice(names[0], ranges)
+
+    def _slice(self, theirs: str, ranges: tuple[slice, ...]) -> Tensor:
+        file = self._source[theirs]
+        if self._blocks is not None and theirs + SCALES in self._source:
+            scales = self._source[theirs + SCALES].tensor(theirs + SCALES)
+            return dequantised(file.tensor(theirs), scales, self._blocks).to(torch.bfloat16)[ranges]
+        return file.part(theirs, ranges)
+
+    def _initial_head(self) -> Tensor:
+        """What ``LanguageModel`` draws for a scalar head: the numbers after those of all other matrices."""
+        generator = torch.Generator().manual_seed(0)
+        for name, parameter in self.model.named_parameters():
+            if parameter.dim() > 1:
+                drawn = torch.empty(parameter.shape).normal_(0.0, self.config.init_std, generator=generator)
+                if name == "value_head.weight":
+                    return drawn
+        raise AssertionError("a model with a scalar head has one")
 
 
 def check_pretrained(directory: Path | str) -> None:
@@ -690,6 +827,12 @@ class _File:
             tensor: Tensor = (
                 self.handle.get_tensor(name) if rows is None else self.handle.get_slice(name)[rows]
             )
+            return tensor
+
+    def part(self, name: str, ranges: tuple[slice, ...]) -> Tensor:
+        """A part of the tensor, a range of each dimension."""
+        with _naming(self.path):
+            tensor: Tensor = self.handle.get_slice(name)[ranges]
             return tensor
 
     def shape(self, name: str) -> list[int]:

@@ -36,8 +36,8 @@ from r1kit.planning.shapes import Shape
 # What a process holds besides tensors, as nano's record shows it: Python, torch and r1kit in the main process
 # and in a helper; and what it keeps of every stage before.
 PROGRAM, HELPER, KEPT_OF_STAGE = 330e6, 280e6, 20e6
-# oneDNN's compiled products, one for every shape: at most 1024 of half a megabyte (runtime/local.py), which a
-# training reaches after some 32 batches of different widths.
+# oneDNN's compiled products, one for every shape: at most 1024 of half a megabyte (runtime/replica.py), which
+# a training reaches after some 32 batches of different widths.
 PRODUCTS, WIDTHS = 512e6, 32
 # What a stage costs besides products, in seconds, as nano's record shows it: to load, hash and save; an
 # engine of its own with its tasks and checks; and a new tokenizer with the corpus it is trained on.

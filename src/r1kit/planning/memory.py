@@ -13,7 +13,7 @@ from r1kit.planning.shapes import Shape
 from r1kit.train.lm_head import ROW_STEP, split_positions
 
 # Copies of all gradients that the learner makes to sum them, alone and with other processes
-# (train/learner.py: _reduce_all; runtime/local.py: add).
+# (train/learner.py: _reduce_all; runtime/process_group.py: sum).
 FLAT_COPIES_ALONE, FLAT_COPIES_OF_SEVERAL = 1, 2
 ROWS_AT_HEAD = 48  # rows whose logits the engine holds at once (engine/kernels/session.h)
 

@@ -32,7 +32,7 @@ from r1kit.model.kernel_cache import cache_folder, make_folder
 from r1kit.planning.learners import LearnerFacts
 from r1kit.planning.operations import forward_operations
 from r1kit.planning.shapes import Shape, shape_of
-from r1kit.runtime.local import keep_memory
+from r1kit.runtime.replica import keep_memory
 from r1kit.train.learner import Learner, LearnerConfig
 from r1kit.train.objectives import CrossEntropy
 from r1kit.train.supervised import text_row, weighted

@@ -14,7 +14,7 @@ import ssl
 import threading
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from r1kit.addresses import CUT, Address, read_address, without_secrets
 from r1kit.config import ConfigError, R1kitError
@@ -34,8 +34,22 @@ class _RefusedError(Exception):
 def complete_chat(
     endpoint: str, body: Mapping[str, Any], key_variable: str, seconds: float, attempts: int = 3
 ) -> str:
-    """Send a request to an OpenAI-compatible endpoint and return the reply's text. Raises R1kitError after
-    ``attempts`` failures, ConfigError for an address or a key that cannot be used.
+    """Send a conversation to an OpenAI-compatible endpoint and return the reply's text; see ``ask``."""
+    text, _ = ask(endpoint, "chat/completions", body, key_variable, seconds, attempts)
+    return text
+
+
+def ask(
+    endpoint: str,
+    path: Literal["chat/completions", "completions"],
+    body: Mapping[str, Any],
+    key_variable: str,
+    seconds: float,
+    attempts: int = 3,
+) -> tuple[str, str]:
+    """Send a request to an OpenAI-compatible endpoint and return the text of its answer, and why it ended
+    ("" where that is not said). Raises R1kitError after ``attempts`` failures, ConfigError for an address or
+    a key that cannot be used.
 
     ``seconds`` is the time limit of one attempt; a request that the endpoint rejects (HTTP 3xx, or 4xx other
     than 408 and 429) is not repeated."""
@@ -44,7 +58,8 @@ def complete_chat(
     trouble = ""
     for attempt in range(attempts):
         try:
-            return _hidden(_content(_send(address, content, key, seconds)), key)
+            text, ended = _content(_send(address, path, content, key, seconds))
+            return _hidden(text, key), ended
         except _RefusedError as error:
             trouble = str(error)
             break
@@ -92,7 +107,7 @@ def _hidden(text: str, key: str) -> str:
     return text.replace(key, CUT) if len(key) >= FEWEST_HIDDEN else text
 
 
-def _send(address: Address, content: bytes, key: str, seconds: float) -> bytes:
+def _send(address: Address, path: str, content: bytes, key: str, seconds: float) -> bytes:
     """One request and its reply, complete within ``seconds`` however slowly its bytes arrive, those of the
     headers too, and at most ``LONGEST_REPLY`` long."""
     deadline = time.monotonic() + seconds
@@ -105,7 +120,7 @@ def _send(address: Address, content: bytes, key: str, seconds: float) -> bytes:
     if key:
         headers["Authorization"] = f"Bearer {key}"
     try:
-        connection.request("POST", f"{address.path.rstrip('/')}/chat/completions", content, headers)
+        connection.request("POST", f"{address.path.rstrip('/')}/{path}", content, headers)
         response = connection.getresponse()
         _check_status(response, address)
         received = bytearray()
@@ -157,8 +172,10 @@ def _check_status(response: http.client.HTTPResponse, address: Address) -> None:
         raise OSError(f"HTTP Error {status}: {response.reason!r:.200}")
 
 
-def _content(received: bytes) -> str:
-    content = json.loads(received)["choices"][0]["message"]["content"]
-    if not isinstance(content, str):
+def _content(received: bytes) -> tuple[str, str]:
+    """The text of a reply's first choice, and why it ended."""
+    choice = json.loads(received)["choices"][0]
+    text = choice["message"]["content"] if "message" in choice else choice["text"]
+    if not isinstance(text, str):
         raise TypeError("the reply has no text")
-    return content
+    return text, str(choice.get("finish_reason") or "")

@@ -51,6 +51,7 @@ from r1kit.runs.provenance import environment, named_files, setting, versions
 from r1kit.runs.run_folder import check_folder, forget, locked, make_writable, sweep
 from r1kit.runs.survey import Standing, State, allow, identity_of, refuse_changes, survey
 from r1kit.runs.verify import finished_damages, raise_damages
+from r1kit.runtime import LostError
 from r1kit.stages.kept import kept_marks
 from r1kit.stages.stage import Context, Stage
 from r1kit.terminal import printable
@@ -95,6 +96,7 @@ def run(
     (recipe.layers) errors name the line of the recipe. Raises ConfigError before any work (for a changed
     stage, a missing input, a folder that cannot be written, or a run that another process holds), StageError,
     and InterruptedRunError."""
+    recipe.runtime.follow()
     console = console or make_console()
     run_dir = recipe.run_dir
     if redo_from is not None:
@@ -224,7 +226,7 @@ class _Stages:
                     stage.name, list(self.outputs), self.recipe.run_dir, command, self.check_place
                 ):
                     self._check_inputs(stage)
-                    seconds[stage.name] = self._run_stage(stage, standing.state)
+                    seconds[stage.name] = self._run_through_losses(stage, standing.state)
                     self.interruption.stop_if_asked()
             self.console.print(Text(f"{stage.name}: done ({duration(seconds[stage.name])})"))
             self.outputs[stage.name] = folder.final
@@ -246,6 +248,23 @@ class _Stages:
                     f"--from {name}."
                 )
             self.checked.add(name)
+
+    def _run_through_losses(self, stage: Stage, state: State) -> float:
+        """Run one stage; where a process of the runtime is lost, continue from the last saved state on a new
+        runtime, as often as the recipe allows."""
+        for _ in range(self.recipe.runtime.most_restarts()):
+            try:
+                return self._run_stage(stage, state)
+            except LostError as loss:
+                self.console.print(
+                    Text(
+                        f"warning: {loss}. {stage.name} continues from its last saved state on new processes"
+                    )
+                )
+                self.runtime.close()
+                self.runtime, state = None, "continue"
+                self.interruption.stop_if_asked()
+        return self._run_stage(stage, state)
 
     def _run_stage(self, stage: Stage, state: State) -> float:
         """Run one stage in its partial folder and give that its final name. Returns its seconds, earlier

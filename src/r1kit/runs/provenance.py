@@ -29,7 +29,6 @@ from r1kit.user_code import code_file
 
 PACKAGES = ("r1kit", "torch", "transformers", "tokenizers", "safetensors", "numpy", "pydantic", "vllm", "ray")
 NOT_READ = ("name", "seed_of")  # keys of a stage whose text is never a file's name
-_INDIFFERENT = ("deadline_s",)  # runtime keys that do not change results
 _ABSENT = object()
 _PACKAGE = Path(__file__).parents[1]
 
@@ -62,7 +61,8 @@ def versions() -> dict[str, str]:
 def setting(runtime: RuntimeConfig) -> dict[str, Any]:
     """What the bits of a result depend on in addition to its identity. ``runtime`` is the recipe's runtime
     configuration."""
-    where = {key: value for key, value in runtime.model_dump(mode="json").items() if key not in _INDIFFERENT}
+    indifferent = runtime.indifferent()
+    where = {key: value for key, value in runtime.model_dump(mode="json").items() if key not in indifferent}
     where["processes"] = runtime.resolved_processes()
     now = {"code": code_hash(), "versions": versions(), "processor": _processor(), "runtime": where}
     return {**now, "kernels": runtime.kernels()}

@@ -6,12 +6,16 @@ outside r1kit, ``my_runtime.py:Name``. A runtime's own imports, such as torch, h
 it."""
 
 from r1kit.config import ConfigError, suggest
-from r1kit.runtime.runtime import RUNTIME, Runtime, RuntimeConfig
+from r1kit.runtime.runtime import RUNTIME, LostError, Runtime, RuntimeConfig
 from r1kit.user_code import imports, load_name
 
-__all__ = ["RUNTIMES", "Runtime", "RuntimeConfig", "config_class", "start"]
+__all__ = ["RUNTIMES", "LostError", "Runtime", "RuntimeConfig", "config_class", "start"]
 
-RUNTIMES = {"local": "r1kit.runtime.local:LocalConfig"}
+RUNTIMES = {
+    "local": "r1kit.runtime.local:LocalConfig",
+    "fsdp": "r1kit.runtime.fsdp:FsdpConfig",
+    "ray": "r1kit.runtime.ray:RayConfig",
+}
 
 
 def config_class(kind: str) -> type[RuntimeConfig]:

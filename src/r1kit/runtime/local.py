@@ -7,17 +7,14 @@ exit when it closes. Gradients, expert loads and statistics are added over gloo 
 in an order that does not depend on timing, so the replicas stay equal bit for bit."""
 
 import contextlib
-import ctypes
 import multiprocessing
 import os
 import signal
-import socket
 import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
@@ -25,34 +22,32 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import torch.distributed as dist
-from pydantic import Field, field_validator
-from torch import Tensor
+from pydantic import Field
 
 from r1kit.config import InputError, R1kitError
-from r1kit.engine import ENGINE, Done, Engine, MakeEngine, compiled
-from r1kit.engine.native import NativeEngine, default_seeds
-from r1kit.files import hash_file, remove_tree, rename_whole
+from r1kit.engine import Engine, compiled
+from r1kit.engine.connected import ConnectedConfig
+from r1kit.engine.settings import NATIVE, EngineChoice, identity
 from r1kit.model import compile_kernels, fused
-from r1kit.model.ancestry import dtype_of, inherit
+from r1kit.model.ancestry import dtype_of
 from r1kit.model.compile_kernels import SharedKernels
-from r1kit.model.decoder import LanguageModel
 from r1kit.model.fingerprint import Fingerprint
-from r1kit.model.foreign import ForeignModel
-from r1kit.model.huggingface import load_pretrained, save_pretrained
+from r1kit.model.huggingface import save_pretrained
 from r1kit.records import ADAPTER
+from r1kit.runtime import process_group, torchrun
+from r1kit.runtime.connected import ConnectedEngines
+from r1kit.runtime.export import export
+from r1kit.runtime.proxies import EngineProxy, LearnerProxy
+from r1kit.runtime.replica import Replica
 from r1kit.runtime.runtime import RuntimeConfig
 from r1kit.sandbox.kernel import die_with_parent
 from r1kit.terminal import guard
-from r1kit.tokenizer import Tokenizer
-from r1kit.train import checkpoint
-from r1kit.train.learner import Learner, LearnerConfig, LearnerProtocol, Metrics, alone, kept_in, shares_state
+from r1kit.train.group import ALONE, Group
+from r1kit.train.learner import Learner, LearnerConfig, LearnerProtocol, shares_state
 from r1kit.train.lora import save_adapters
-from r1kit.train.objectives import Objective
-from r1kit.types import Completion, Row, Sampling
-from r1kit.user_code import code_file, load_file, load_name, loaded_files
-from r1kit.watchdog import HungError, print_stacks, print_stacks_on_request
+from r1kit.user_code import loaded_files
+from r1kit.watchdog import HungError, deadline, print_stacks, print_stacks_on_request
 
-INTERFACE = "GLOO_SOCKET_IFNAME"  # gloo's own variable: the interface that it listens on
 POLL_S = 0.1  # how often a waiting process reports that it is alive
 
 # With these variables a library chooses other instructions, and so rounds differently.
@@ -68,11 +63,12 @@ _STEERING = (
 
 class LocalConfig(RuntimeConfig):
     """``processes`` replicas on the CPU (0: one per core, at most 4), each with ``threads`` threads. A GPU
-    takes one process. ``engine``: native, or file.py:Name of a ``MakeEngine`` (engine/__init__.py).
-    ``deadline_s``: how long the processes wait for one of them before the call fails."""
+    takes one process. ``engine``: native, file.py:Name of a ``MakeEngine``, or a mapping with kind: vllm or
+    endpoint (engine/settings.py). ``deadline_s``: how long the processes wait for one of them before the call
+    fails, and how long a hand-over may take."""
 
     kind: Literal["local"] = "local"
-    engine: str = "native"
+    engine: EngineChoice = NATIVE
     device: str = "cpu"
     processes: int = Field(0, ge=0)
     threads: int = Field(1, ge=1)
@@ -80,17 +76,28 @@ class LocalConfig(RuntimeConfig):
     engine_precision: Literal["float32", "bfloat16"] = "bfloat16"
     deadline_s: float = Field(1800.0, gt=0)
 
-    @field_validator("engine")
-    @classmethod
-    def _engine_is_known(cls, engine: str) -> str:
-        if ":" not in engine and engine != "native":
-            raise ValueError(f"unknown engine {engine!r}: write native, or file.py:Name for one of your own")
-        if ":" in engine:
-            load_name(engine, ENGINE)
-        return engine
-
     def start(self) -> "LocalRuntime":
         return LocalRuntime(self)
+
+    def replica(self, group: Group) -> Replica:
+        """What a process of this runtime holds."""
+        return Replica(self, group)
+
+    def group_of_one(self) -> Group:
+        """The group of a runtime with one process."""
+        return ALONE
+
+    def backend(self) -> str:
+        """What carries the sums over processes."""
+        return "gloo"
+
+    def torchrun_place(self) -> torchrun.Place | None:
+        """Where torchrun has put this process, if this runtime uses the processes that it starts."""
+        return None
+
+    def row_shares(self) -> list[int]:
+        """Which share of an update's rows each process computes."""
+        return list(range(self.resolved_processes()))
 
     def resolved_processes(self) -> int:
         if self.device != "cpu":
@@ -98,9 +105,11 @@ class LocalConfig(RuntimeConfig):
         return self.processes or min(4, os.cpu_count() or 1)
 
     def input_errors(self) -> Iterator[InputError]:
-        """Why the device cannot be used on this machine."""
+        """Why the device cannot be used on this machine, and what the engine lacks."""
         if (reason := device_error(self.device)) is not None:
             yield ("device",), reason
+        if isinstance(self.engine, ConnectedConfig):
+            yield from ((("engine", *path), reason) for path, reason in self.engine.input_errors())
 
     def kernels(self) -> dict[str, str]:
         """What a result's last bits depend on: name and hash of r1kit's compiled kernels (or "PyTorch"), of
@@ -109,9 +118,8 @@ class LocalConfig(RuntimeConfig):
         for user, source in (("engine", compiled.SOURCE), ("learner", fused.SOURCE)):
             found = compile_kernels.in_use(source)[0] if self.device == "cpu" else None
             named[user] = f"{found.name} {found.sha256}" if found else "PyTorch (r1kit doctor says why)"
-        if self.engine != "native":
-            file = code_file(self.engine)
-            named["engine"] = f"{self.engine} {hash_file(file) if file else ''}".rstrip()
+        if self.engine != NATIVE:
+            named["engine"] = identity(self.engine)
         return named
 
     def kernel_notes(self) -> list[str]:
@@ -151,154 +159,15 @@ def device_error(name: str) -> str | None:
     return None
 
 
-def keep_memory() -> None:
-    """Make glibc keep freed memory instead of returning it to the system. Otherwise large tensors are mapped
-    and cleared again at every use, which takes three times as long as the softmax over the vocabulary that
-    uses them. Without glibc this does nothing."""
-    with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL("libc.so.6")
-        for option, value in (
-            (-3, 1 << 30),
-            (-1, 1 << 30),
-            (-2, 1 << 26),
-        ):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD
-            libc.mallopt(option, value)
-
-
-class Replica:
-    """The learners and engines of one process, by handle. Every process makes the same ones in the same
-    order."""
-
-    def __init__(self, config: LocalConfig, reduce: Callable[[Tensor], Tensor], rank: int, size: int) -> None:
-        torch.set_num_threads(config.threads)
-        # oneDNN caches compiled products, one per shape: about 600 of half a megabyte each in the miniature.
-        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "1024")
-        keep_memory()
-        self.config, self.reduce, self.share = config, reduce, (rank, size)
-        self.things: dict[int, Any] = {}
-        self._sources: dict[int, Path] = {}  # of learners: the folders of their models
-        self.report: Callable[[Any], None] = lambda what: None  # called with results while a call lasts
-
-    def make_learner(
-        self, handle: int, model: Path, config: LearnerConfig, scalar_head: bool, shared_file: str = ""
-    ) -> None:
-        loaded = self._model(model, config)
-        if isinstance(loaded, ForeignModel) and (config.lora or config.gradient_checkpointing):
-            raise R1kitError(
-                f"{model}: learner.lora and learner.gradient_checkpointing work on r1kit's own network, and "
-                "this model runs through transformers' class; leave them out"
-            )
-        self.things[handle] = Learner(
-            with_scalar_head(loaded) if scalar_head else loaded, config, self.reduce, self.share, shared_file
-        )
-        self._sources[handle] = model
-
-    def _model(self, folder: Path, config: LearnerConfig) -> LanguageModel:
-        """The model of a folder. Learners with adapters on one model share its weights, which do not
-        change."""
-        for handle, source in self._sources.items():
-            learner = self.things[handle]
-            if (
-                source == folder
-                and config.lora
-                and learner.config.lora
-                and learner.kept_in == kept_in(config)
-            ):
-                return twin(learner.model)
-        return load_pretrained(folder, self.config.device)
-
-    def make_engine(self, handle: int, model: Path) -> None:
-        self._engine(handle, load_pretrained(model, self.config.device), Tokenizer.load(model))
-
-    def make_engine_of(self, handle: int, learner: int, source: Path) -> None:
-        self._engine(handle, self.things[learner].model, Tokenizer.load(source))
-
-    def call(self, handle: int, method: str, *arguments: Any) -> Any:
-        return getattr(self.things[handle], method)(*arguments)
-
-    def sample(
-        self, handle: int, prompts: Sequence[np.ndarray], sampling: Sampling, seeds: Sequence[int]
-    ) -> None:
-        """Complete prompts, and report completed ones by index. Completions that the engine did not report
-        are reported at the end."""
-        reported: set[int] = set()
-
-        def done(completed: dict[int, list[Completion]]) -> None:
-            reported.update(completed)
-            self.report(completed)
-
-        groups = self.things[handle].generate(prompts, sampling, seeds, done)
-        self.report({place: group for place, group in enumerate(groups) if place not in reported})
-
-    def copy_weights(self, target: int, source: int) -> None:
-        self.things[target].model.load_state_dict(self.things[source].model.state_dict())
-
-    def follow(self, student: int, teacher: int) -> None:
-        self.things[student].follow(self.things[teacher])
-
-    def load_weights(self, handle: int, learner: int, version: int) -> None:
-        self.things[handle].load(self.things[learner].weights(), version)
-
-    def import_files(self, files: Sequence[str]) -> None:
-        """Import the user's files that the parent has imported, because its messages may contain objects of
-        their classes."""
-        for file in files:
-            load_file(Path(file))
-
-    def drop(self, handle: int) -> None:
-        del self.things[handle]
-        self._sources.pop(handle, None)
-
-    def _engine(self, handle: int, model: LanguageModel, tokenizer: Tokenizer) -> None:
-        if self.config.engine != "native":
-            make: MakeEngine = load_name(self.config.engine, ENGINE)
-            self.things[handle] = make(model, tokenizer.end_ids)
-            return
-        self.things[handle] = NativeEngine(
-            model,
-            tokenizer.end_ids,
-            precision=self.config.engine_precision,
-            batch_rows=self.config.batch_rows,
-            decode=tokenizer.decode_all,
-        )
-
-
-def with_scalar_head(model: LanguageModel) -> LanguageModel:
-    """The model with one more output per position, a number; unchanged if it has that already."""
-    if model.config.scalar_head:
-        return model
-    if isinstance(model, ForeignModel):
-        return model.with_scalar_head()
-    widened = LanguageModel(model.config.model_copy(update={"scalar_head": True})).to(model.device)
-    _share(model, widened)
-    return widened
-
-
-def twin(model: LanguageModel) -> LanguageModel:
-    """Another model on the same tensors, without adapters and a value head."""
-    with torch.device("meta"):
-        other = LanguageModel(model.config.model_copy(update={"scalar_head": False}))
-    other.base = model.base
-    _share(model, other)
-    return other
-
-
-def _share(model: LanguageModel, other: LanguageModel) -> None:
-    """Give ``other`` the tensors of ``model`` where it has the same weights."""
-    other.load_state_dict(model.state_dict(), strict=False, assign=True)
-    if model.config.tie_embeddings:
-        other.lm_head.weight = other.embed_tokens.weight
-    for parameter in other.parameters():
-        parameter.requires_grad_(True)
-
-
 class LocalRuntime:
     """Replicas in this process and its helper processes; stages use them through proxies."""
 
     def __init__(self, config: LocalConfig) -> None:
         self.config = config
         self.size = config.resolved_processes()
+        self._row_shares = config.row_shares()
         self._handles = 0
+        self.connected: ConnectedEngines | None = None
         self.pipes: list[Connection] = []
         self.processes: list[Any] = []
         self._failed = False
@@ -306,48 +175,57 @@ class LocalRuntime:
         self._answers: dict[int, tuple[str, Any]] = {}
         self._on_report: Callable[[int, Any], None] = _ignore
         self._imported: tuple[str, ...] = ()  # files of the user's that the helpers have imported
-        reduce: Callable[[Tensor], Tensor] = alone
-        if self.size > 1:
+        if self.size == 1:
+            group = config.group_of_one()
+        else:
             with _meeting_place() as place:
                 self.start_helpers(place)
-                reduce = self._join_helpers(place)
-        self.replica = Replica(config, reduce, 0, self.size)
+                group = self._join_helpers(place)
+        self.replica = config.replica(group)
+        if isinstance(config.engine, ConnectedConfig):
+            self.connected = ConnectedEngines(config.engine)
 
     def start_helpers(self, place: str) -> None:
-        """Start the other processes, which meet at ``place``; each has a pipe to this one."""
+        """Start the other processes, which meet at ``place``; each has a pipe to this one. Those that
+        torchrun has started connect to this one instead."""
+        if (found := self.config.torchrun_place()) is not None:
+            deadline_s = self.config.deadline_s
+            self.pipes = list(torchrun.listen(found, found.store(deadline_s), deadline_s))
+            self.processes = [_Elsewhere()] * len(self.pipes)
+            return
         context = multiprocessing.get_context("spawn")
         self.config.kernels()  # compiled here, once, where the cache does not have them
         kernels = compile_kernels.shared() if self.config.device == "cpu" else []
         for rank in range(1, self.size):
             ours, theirs = context.Pipe()
             process = context.Process(
-                target=_serve, args=(rank, self.size, place, self.config, theirs, kernels), daemon=True
+                target=serve, args=(rank, self.size, place, self.config, theirs, kernels), daemon=True
             )
             process.start()
             theirs.close()
             self.pipes.append(ours)
             self.processes.append(process)
 
-    def _join_helpers(self, place: str) -> Callable[[Tensor], Tensor]:
+    def _join_helpers(self, place: str) -> Group:
         """Make one group of all processes. A process that joins waits for the others, so none joins before
         all have reported that they run."""
         helpers = range(1, self.size)
         try:
             for rank in helpers:
                 self._reply(rank, "start")
-            reduce = _join_group(0, self.size, place, self.config)
+            group = _join_group(0, self.size, place, self.config)
             for rank in helpers:
                 self._reply(rank, "join")
         except Exception:
             self._failed = True
-            dead = [rank for rank in helpers if not self.processes[rank - 1].is_alive()]
+            dead = [rank for rank in helpers if self.processes[rank - 1].exitcode is not None]
             self.close()
             if dead:
                 raise _died(dead[0]) from None
             raise
-        return reduce
+        return group
 
-    def learner(self, model: Path, config: LearnerConfig, scalar_head: bool = False) -> "LearnerProxy":
+    def learner(self, model: Path, config: LearnerConfig, scalar_head: bool = False) -> LearnerProxy:
         """A learner on the model in directory ``model``; with ``scalar_head`` a value head is added where it
         has none."""
         with self._shared_file(config) as file:
@@ -358,7 +236,12 @@ class LocalRuntime:
     def _shared_file(self, config: LearnerConfig) -> Iterator[str]:
         """A file in memory that all processes can map, as long as this lasts; "" where none is needed or to
         be had. What is mapped stays until the last process unmaps it or ends."""
-        possible = self.size > 1 and self.config.device == "cpu" and hasattr(os, "memfd_create")
+        possible = (
+            self.size > 1
+            and not self.replica.collective
+            and self.config.device == "cpu"
+            and hasattr(os, "memfd_create")
+        )
         if not (possible and shares_state(config)):
             yield ""
         else:
@@ -368,15 +251,39 @@ class LocalRuntime:
             finally:
                 os.close(number)
 
-    def engine_of(self, learner: LearnerProtocol) -> "EngineProxy":
-        """An engine on the learner's own weights: nothing is copied, every update is seen at once."""
+    def engine_of(self, learner: LearnerProtocol) -> Engine:
+        """An engine on the learner's own weights: nothing is copied, every update is seen at once. A
+        connected engine has weights of its own until a hand-over."""
         own = self.own(learner)
+        if self.connected is not None:
+            return self.connected.following(own.source)
         return EngineProxy(self, self._make("make_engine_of", own.handle, own.source), own)
 
-    def engine(self, model: Path) -> "EngineProxy":
+    def engine(self, model: Path) -> Engine:
+        if self.connected is not None:
+            return self.connected.on(Path(model))
         return EngineProxy(self, self._make("make_engine", Path(model)), None)
 
-    def own(self, learner: LearnerProtocol) -> "LearnerProxy":
+    def hand_over(
+        self, learner: LearnerProtocol, engine: Engine, version: int, deadline_s: float | None = None
+    ) -> None:
+        """Bring a learner's weights to an engine. An engine in the replicas loads those of the learner that
+        it was made for, which r1kit's own shares with it: nothing is copied."""
+        own, limit = self.own(learner), deadline_s or self.config.deadline_s
+        if self.connected is not None:
+            self.connected.hand_over(own.named_weights, engine, version, limit)
+        elif self.config.engine == NATIVE:
+            engine.load(learner.weights(), version)
+        else:
+            with deadline(f"hand-over of version {version}: the load of engine {self.config.engine}", limit):
+                engine.load(learner.weights(), version)
+        if engine.version != version:
+            raise R1kitError(
+                f"hand-over of version {version}: the engine {self.config.engine} says that it has version "
+                f"{engine.version}; take the version in load(weights, version), when the weights are in place"
+            )
+
+    def own(self, learner: LearnerProtocol) -> LearnerProxy:
         """Check that the learner belongs to this runtime. Raises R1kitError otherwise."""
         if not isinstance(learner, LearnerProxy) or learner.runtime is not self:
             raise R1kitError(f"{learner!r} is no learner of this runtime: make it with runtime.learner")
@@ -385,33 +292,31 @@ class LocalRuntime:
     def export(self, learner: LearnerProtocol, directory: Path) -> None:
         """Write the learner's model with its tokenizer as a Hugging Face directory, which is there whole or
         not at all: in the dtype of the model that it was loaded from, and with what it inherits from that."""
-        temporary, own = directory.with_name(f".{directory.name}.tmp"), self.own(learner)
-        tokenizer = Tokenizer.load(own.source)
-        try:
-            for stale in (temporary, directory):
-                remove_tree(stale)
+        own = self.own(learner)
+
+        def write(folder: Path) -> None:
             local: Learner = self.replica.things[own.handle]
-            save_pretrained(local.model, temporary, dtype=dtype_of(own.source))
+            if self.replica.collective:
+                self.everywhere("export", [(own.handle, folder, dtype_of(own.source))] * self.size)
+            else:
+                save_pretrained(local.model, folder, dtype=dtype_of(own.source))
             if local.config.lora is not None:
-                save_adapters(local.model, local.config.lora, temporary / ADAPTER, str(own.source))
-            tokenizer.save(temporary)
-            inherit(own.source, temporary)
-            rename_whole(temporary, directory)
-        except (
-            Exception
-        ) as error:  # a boundary: the libraries that write raise their own errors for a full disk
-            why = error.strerror if isinstance(error, OSError) and error.strerror else error
-            raise R1kitError(
-                f"{directory}: the model could not be written: {why}; free space or repair the disk"
-            ) from error
+                save_adapters(local.model, local.config.lora, folder / ADAPTER, str(own.source))
+
+        export(own.source, directory, write)
 
     def release(self, *things: LearnerProtocol | Engine) -> None:
         for thing in things:
+            if self.connected is not None and self.connected.holds(thing):
+                self.connected.release(thing)
+                continue
             if not isinstance(thing, LearnerProxy | EngineProxy):
                 raise R1kitError(f"{thing!r} was not made by this runtime")
             self.everywhere("drop", [(thing.handle,)] * self.size)
 
     def close(self) -> None:
+        if self.connected is not None:
+            self.connected.close()
         for pipe in self.pipes:
             pipe.close()
         for process in self.processes:
@@ -421,7 +326,7 @@ class LocalRuntime:
             if process.is_alive():
                 process.kill()
                 process.join(timeout=10)
-        if self.size > 1 and dist.is_initialized():
+        if dist.is_initialized():
             dist.destroy_process_group()
         self.pipes, self.processes = [], []
 
@@ -528,11 +433,12 @@ class LocalRuntime:
     def shared(self, lengths: Sequence[int]) -> list[list[int]]:
         """Distribute indices to the replicas, longest first and back and forth, so that all have about the
         same work."""
-        dealt: list[list[int]] = [[] for _ in range(self.size)]
-        for place, index in enumerate(sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))):
-            lap, turn = divmod(place, self.size)
-            dealt[turn if lap % 2 == 0 else self.size - 1 - turn].append(index)
-        return dealt
+        return deal(lengths, self.size)
+
+    def shared_rows(self, lengths: Sequence[int]) -> list[list[int]]:
+        """The same for the rows of an update, which some processes may compute together."""
+        dealt = deal(lengths, max(self._row_shares) + 1)
+        return [dealt[share] for share in self._row_shares]
 
     def examine(self, handle: int, token_ids: np.ndarray, temperature: float) -> list[Fingerprint]:
         """Fingerprints of every replica's copy of a learner or an engine, in rank order."""
@@ -545,123 +451,20 @@ class LocalRuntime:
         return self._handles
 
 
-class LearnerProxy:
-    """A learner that lives in every replica (train/learner.py says what the methods do)."""
+class _Elsewhere:
+    """A process that torchrun has started and ends."""
 
-    def __init__(self, runtime: LocalRuntime, handle: int, source: Path) -> None:
-        self.runtime, self.handle, self.source = runtime, handle, source
+    exitcode = None
+    pid = 0
 
-    def update(self, rows: Sequence[Row], objective: Objective, scale: float) -> Metrics:
-        metrics: Metrics = self._shared("update", rows, objective, scale)[0][1]
-        return metrics
+    def is_alive(self) -> bool:
+        return False
 
-    def fault(self) -> str:
-        return self.local().fault()
-
-    def examine(self, token_ids: np.ndarray, temperature: float) -> list[Fingerprint]:
-        return self.runtime.examine(self.handle, token_ids, temperature)
-
-    def logprobs(self, rows: Sequence[Row]) -> list[np.ndarray]:
-        return self._gathered("logprobs", rows)
-
-    def values(self, rows: Sequence[Row]) -> list[np.ndarray]:
-        return self._gathered("values", rows)
-
-    def entropies(self, rows: Sequence[Row]) -> list[np.ndarray]:
-        return self._gathered("entropies", rows)
-
-    def weights(self) -> Mapping[str, Tensor]:
-        weights: Mapping[str, Tensor] = self.local().weights()
-        return weights
-
-    def copy_from(self, other: LearnerProtocol) -> None:
-        """Copy another learner's weights (a reference policy's refresh)."""
-        source = self.runtime.own(other).handle
-        self.runtime.everywhere("copy_weights", [(self.handle, source)] * self.runtime.size)
-
-    def follow(self, teacher: LearnerProtocol) -> None:
-        """Compare the predictions of every update with the teacher's."""
-        followed = self.runtime.own(teacher).handle
-        self.runtime.everywhere("follow", [(self.handle, followed)] * self.runtime.size)
-
-    def save(
-        self,
-        directory: Path,
-        progress: Mapping[str, int],
-        texts: Mapping[str, str] = {},
-        others: Mapping[str, LearnerProtocol] = {},
-        owners: Sequence[str] = (),
-    ) -> None:
-        own = {name: self.runtime.own(other).local() for name, other in others.items()}
-        self.local().save(directory, progress, texts, own, owners)
-
-    def restore(self, directory: Path, name: str = "", owners: Sequence[str] = ()) -> Mapping[str, int]:
-        # Damaged states are renamed once, here, so that all replicas find the same one.
-        checkpoint.find(directory, owners)
-        progress: Mapping[str, int] = self.runtime.everywhere(
-            "call", [(self.handle, "restore", directory, name, owners)] * self.runtime.size
-        )[0]
-        return progress
-
-    def local(self) -> Learner:
-        learner: Learner = self.runtime.replica.things[self.handle]
-        return learner
-
-    def _shared(self, method: str, rows: Sequence[Row], *arguments: Any) -> list[tuple[list[int], Any]]:
-        dealt = self.runtime.shared([len(row.token_ids) for row in rows])
-        calls = [(self.handle, method, [rows[i] for i in own], *arguments) for own in dealt]
-        return list(zip(dealt, self.runtime.everywhere("call", calls), strict=True))
-
-    def _gathered(self, method: str, rows: Sequence[Row]) -> list[np.ndarray]:
-        found: dict[int, np.ndarray] = {}
-        for own, results in self._shared(method, rows):
-            found.update(zip(own, results, strict=True))
-        return [found[i] for i in range(len(rows))]
+    def join(self, timeout: float | None = None) -> None:
+        pass
 
 
-class EngineProxy:
-    """An engine that lives in every replica; each samples for its share of the prompts."""
-
-    def __init__(self, runtime: LocalRuntime, handle: int, learner: LearnerProxy | None) -> None:
-        self.runtime, self.handle, self.learner = runtime, handle, learner
-
-    def generate(
-        self, prompts: Sequence[np.ndarray], sampling: Sampling,
-        seeds: Sequence[int] | None = None, done: Done | None = None,
-    ) -> list[list[Completion]]:  # fmt: skip
-        runtime = self.runtime
-        seeds = list(seeds) if seeds is not None else default_seeds(sampling.seed, len(prompts))
-        dealt = runtime.shared([len(prompt) for prompt in prompts])
-        calls = [(self.handle, [prompts[i] for i in own], sampling, [seeds[i] for i in own]) for own in dealt]
-        found: dict[int, list[Completion]] = {}
-
-        def on_report(rank: int, groups: Mapping[int, list[Completion]]) -> None:
-            completed = {dealt[rank][place]: group for place, group in groups.items()}
-            found.update(completed)
-            if done is not None:
-                done(completed)
-
-        runtime.everywhere("sample", calls, on_report)
-        return [found[i] for i in range(len(prompts))]
-
-    def examine(self, token_ids: np.ndarray, temperature: float) -> list[Fingerprint]:
-        return self.runtime.examine(self.handle, token_ids, temperature)
-
-    def stream(self, prompt: np.ndarray, sampling: Sampling, seed: int) -> Any:
-        return self.runtime.replica.things[self.handle].stream(prompt, sampling, seed)
-
-    def load(self, weights: Mapping[str, Tensor], version: int) -> None:
-        """Hand over the learner's weights, from replica to replica. The native engine shares them, so it only
-        notes the version."""
-        if self.learner is None:
-            raise R1kitError(
-                "this engine samples from a finished model; only the engine of a learner follows its weights"
-            )
-        calls = [(self.handle, self.learner.handle, version)] * self.runtime.size
-        self.runtime.everywhere("load_weights", calls)
-
-
-def _serve(
+def serve(
     rank: int, size: int, place: str, config: LocalConfig, pipe: Connection, kernels: list[SharedKernels]
 ) -> None:
     """The main loop of a helper process: join the group, then answer commands until the parent ends."""
@@ -673,7 +476,7 @@ def _serve(
     print_stacks_on_request()
     pipe.send(("result", None))
     compile_kernels.adopt(kernels)
-    replica = Replica(config, _join_group(rank, size, place, config), rank, size)
+    replica = config.replica(_join_group(rank, size, place, config))
     replica.report = lambda what: pipe.send(("report", what)) if what else None
     pipe.send(("result", None))
     while True:
@@ -691,8 +494,17 @@ def _serve(
             )
             with contextlib.suppress(OSError):
                 pipe.send(("error", reported))
-            if arguments[1:2] == ("update",):
+            if arguments[1:2] == ("update",) or replica.collective:
                 os._exit(1)  # ends the sums in which other processes wait for this one
+
+
+def deal(lengths: Sequence[int], shares: int) -> list[list[int]]:
+    """Indices of work of these lengths in as many shares, longest first and back and forth."""
+    dealt: list[list[int]] = [[] for _ in range(shares)]
+    for place, index in enumerate(sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))):
+        lap, turn = divmod(place, shares)
+        dealt[turn if lap % 2 == 0 else shares - 1 - turn].append(index)
+    return dealt
 
 
 def _ignore(rank: int, what: Any) -> None:
@@ -719,30 +531,12 @@ def _meeting_place() -> Iterator[str]:
             yield os.path.join(folder, "group")
 
 
-@contextlib.contextmanager
-def _on_loopback() -> Iterator[None]:
-    """Have gloo listen on the loopback interface. Otherwise it takes the address of the host's name, which
-    may be public, and it lets anyone join who connects. A user who sets the variable decides."""
-    loopback = sorted({"lo", "lo0"} & {name for _, name in socket.if_nameindex()})
-    if INTERFACE in os.environ or not loopback:
-        yield
-        return
-    os.environ[INTERFACE] = loopback[0]
-    try:
-        yield
-    finally:
-        del os.environ[INTERFACE]
-
-
-def _join_group(rank: int, size: int, place: str, config: LocalConfig) -> Callable[[Tensor], Tensor]:
-    store = dist.FileStore(place, size)
-    with _on_loopback():
-        dist.init_process_group(
-            "gloo", store=store, rank=rank, world_size=size, timeout=timedelta(seconds=config.deadline_s)
-        )
-
-    def add(flat: Tensor) -> Tensor:
-        dist.all_reduce(flat)
-        return flat
-
-    return add
+def _join_group(rank: int, size: int, place: str, config: LocalConfig) -> Group:
+    found = config.torchrun_place()
+    if found is None:
+        store: dist.Store = dist.FileStore(place, size)
+        loopback = True
+    else:
+        store = dist.PrefixStore("r1kit", found.store(config.deadline_s))
+        loopback = found.on_one_machine
+    return process_group.join(store, rank, size, config.deadline_s, config.backend(), loopback)

@@ -4,13 +4,18 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from r1kit.config import Config, InputError, Unloaded
+from r1kit.config import Config, InputError, R1kitError, Unloaded
 from r1kit.files import hash_file
 from r1kit.user_code import Shape, code_file
 
 if TYPE_CHECKING:
     from r1kit.engine import Engine
     from r1kit.train.learner import LearnerConfig, LearnerProtocol
+
+
+class LostError(R1kitError):
+    """A process of the runtime was lost, and the runtime can only be closed. A stage continues from its last
+    saved state on another one."""
 
 
 class Runtime(Protocol):
@@ -27,6 +32,14 @@ class Runtime(Protocol):
 
     def engine(self, model: Path) -> "Engine":
         """An engine that samples from the model in directory ``model``."""
+        ...
+
+    def hand_over(
+        self, learner: "LearnerProtocol", engine: "Engine", version: int, deadline_s: float | None = None
+    ) -> None:
+        """Let an engine that was made for ``learner`` sample from its weights as they are now, as
+        ``version``. Raises R1kitError where that fails, HungError where it takes longer than ``deadline_s``
+        seconds (None: the runtime's own limit); the error names the step. The next hand-over can work."""
         ...
 
     def export(self, learner: "LearnerProtocol", directory: Path) -> None:
@@ -50,9 +63,21 @@ class RuntimeConfig(Config):
     def start(self) -> Runtime:
         raise NotImplementedError(f"{type(self).__name__}.start")
 
+    def follow(self) -> None:
+        """In a process that another one leads (torchrun starts several): do its work and end with it. In any
+        other, return at once."""
+
     def resolved_processes(self) -> int:
         """How many processes share the work; a result's last bits may depend on it."""
         return 1
+
+    def most_restarts(self) -> int:
+        """How often a stage continues on a new runtime after a ``LostError``."""
+        return 0
+
+    def indifferent(self) -> tuple[str, ...]:
+        """The keys that do not change results, so that an unfinished stage continues with other values."""
+        return ("deadline_s",)
 
     def input_errors(self) -> Iterable[InputError]:
         """What this machine lacks of what the configuration names, by key path within ``runtime``, before

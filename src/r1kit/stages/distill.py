@@ -174,7 +174,8 @@ class Distill(Stage):
         """Continue from the fine-tuned student in ``sft``."""
         folders = sft / "model", ctx.model(self.teacher)
         student, teacher = (ctx.runtime.learner(folder, self.learner) for folder in folders)
-        policy = Policy(student, ctx.runtime.engine_of(student), self.talk.chat(folders[0]))
+        engine, chat = ctx.runtime.engine_of(student), self.talk.chat(folders[0])
+        policy = Policy(student, engine, chat, hand_over=ctx.runtime.hand_over)
         limit = longest_prompt(config.max_tokens, *folders, context=self.learner.context)
         tasks = with_general(load_tasks(self.tasks), general_tasks(ctx, self.general))
         mixture = training_problems(ctx, tasks, policy.chat, limit, "on_policy")

@@ -21,6 +21,7 @@ from r1kit.stages.results import finish
 from r1kit.stages.stage import Context, SamplingPhase, StagePlan, TrainingPhase
 from r1kit.tasks.task import Task
 from r1kit.train import checkpoint, rl_loop
+from r1kit.train.hand_over import require_trainable
 from r1kit.train.learner import LearnerConfig, LearnerProtocol, Metrics
 from r1kit.train.preflight import Mode, Preflight
 from r1kit.train.reward_hacking import StopTraining
@@ -102,7 +103,7 @@ def plan_of(config: RLConfig, init: str, learner: LearnerConfig, critics: int = 
                 rows=completions,
                 row_tokens=config.max_tokens,
                 passes=float(config.needs_reference + critics),
-                frozen=int(config.needs_reference) + int(config.needs_lagged),
+                frozen=int(config.needs_reference) + lagged_learners(config.lag),
                 critics=critics,
                 saves=config.steps / (config.updates_per_rollout * config.save_every),
             ),
@@ -179,8 +180,10 @@ def reinforce(
     learned = learner()
     reference = learner() if config.needs_reference else None
     lagged = learner() if config.needs_lagged else None
+    kept = tuple(learner() for _ in range(lagged_learners(config.lag) - 1))
     engine = ctx.runtime.engine_of(lagged or learned)
-    policy = Policy(learned, engine, style.chat(init), reference, lagged)
+    require_trainable(engine)
+    policy = Policy(learned, engine, style.chat(init), reference, lagged, ctx.runtime.hand_over, kept)
     limit = longest_prompt(config.max_tokens, init, context=learner_config.context)
     mixture = training_problems(ctx, tasks, policy.chat, limit, "problems", config.curriculum, changes)
     found: Metrics = {}
@@ -192,6 +195,11 @@ def reinforce(
     with contextlib.suppress(StopTraining):
         rl_loop.train(algorithm, mixture, ctx.seed, ctx.log, ctx.out, watch, ctx.identities, found)
     finish(ctx, learned, engine, *learners[1:], talk=style)
+
+
+def lagged_learners(lag: int) -> int:
+    """How many learners hold older weights for a lag of so many phases (train/off_policy.py)."""
+    return lag + 1 if lag > 1 else lag
 
 
 def examine_model(

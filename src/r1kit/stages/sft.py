@@ -140,7 +140,7 @@ def finetune_on(
     steps = len(finetune_batches(kept, training, order))
     watching = HeldOutWatch(watch, tasks, chat, model, _sampling(model), steps) if watch and kept else None
     engines = [ctx.runtime.engine_of(learner)] if watching else []
-    measure = partial(_measure, learner, engines[0], watching) if watching else None
+    measure = partial(_measure, ctx, learner, engines[0], watching) if watching else None
     last = finetune(learner, kept, training, order, ctx.log, ctx.out, ctx.identities, measure)
     facts = {"rows": len(kept), "too_long": len(rows) - len(kept), **last}
     finish(ctx, learner, *engines, facts=facts, talk=talk)
@@ -151,11 +151,13 @@ def _sampling(model: Path) -> Sampling:
     return Sampling(1, 1.0, 1.0, min(WATCH_TOKENS, read_config(model).max_positions // 2))
 
 
-def _measure(learner: LearnerProtocol, engine: Engine, watch: HeldOutWatch, step: int) -> Metrics:
+def _measure(
+    ctx: Context, learner: LearnerProtocol, engine: Engine, watch: HeldOutWatch, step: int
+) -> Metrics:
     """Measure the learner after ``step`` updates, if that is due."""
     if not watch.is_due(step):
         return {}
-    engine.load(learner.weights(), step)
+    ctx.runtime.hand_over(learner, engine, step)
     return watch.measure(engine, step)
 
 

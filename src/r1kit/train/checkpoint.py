@@ -76,33 +76,55 @@ def save(
 
     Raises StateError where the disk refuses; the states before it are then as they were.
     """
-    states = directory / FOLDER
-    final = states / _folder_name(progress["step"])
-    temporary = states / f".{final.name}.tmp"
+    temporary = temporary_of(directory, progress["step"])
     try:
-        states.mkdir(parents=True, exist_ok=True)
-        for stale in states.glob(".*.tmp"):
-            remove_tree(stale)
-        temporary.mkdir()
+        begin(temporary)
         tensors = {FILE: (model, optimizers), **{file_of(name): other for name, other in others.items()}}
         for name, learned in tensors.items():
             save_file(_tensors(*learned), temporary / name, metadata=_base(learned[0]))
-        for name, text in texts.items():
-            write_whole(temporary / name, text)
-        marks = {name: _mark(temporary / name) for name in (*tensors, *texts)}
-        owner = {"owner": next(iter(owners), None), "part": part_of(directory)}
-        own = {"progress": dict(progress), **owner, "files": marks}
-        write_whole(temporary / MANIFEST, _text(own))
-        if final.exists():  # the same step was saved before
-            remove_at_once(final)
-        rename_whole(temporary, final)
+        marks = {name: mark_of(temporary / name) for name in tensors}
+        finish(directory, temporary, progress, texts, marks, owners)
     except Exception as error:  # a boundary: safetensors raises its own errors for a full disk
-        shutil.rmtree(temporary, ignore_errors=True)
-        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise StateError(
-            f"{final}: the state could not be written: {why}; free space or repair the disk"
-        ) from error
-    _let_go(states, keep or Keep())
+        raise could_not_write(directory, progress["step"], error) from error
+    let_go(directory, keep or Keep())
+
+
+def temporary_of(directory: Path, step: int) -> Path:
+    """The folder in which the state of a step is written, before it gets its own name."""
+    return directory / FOLDER / f".{_folder_name(step)}.tmp"
+
+
+def begin(temporary: Path) -> None:
+    """Make the folder for a new state, and remove what earlier saves have left."""
+    temporary.parent.mkdir(parents=True, exist_ok=True)
+    for stale in temporary.parent.glob(".*.tmp"):
+        remove_tree(stale)
+    temporary.mkdir()
+
+
+def finish(
+    directory: Path, temporary: Path, progress: Mapping[str, int], texts: Mapping[str, str],
+    marks: Mapping[str, Mapping[str, Any]], owners: Sequence[str],
+) -> None:  # fmt: skip
+    """Add the ``texts`` and the manifest to files of tensors with these ``marks``, and give the folder the
+    name of its step."""
+    for name, text in texts.items():
+        write_whole(temporary / name, text)
+    files = {**marks, **{name: mark_of(temporary / name) for name in texts}}
+    owner = {"owner": next(iter(owners), None), "part": part_of(directory)}
+    write_whole(temporary / MANIFEST, _text({"progress": dict(progress), **owner, "files": files}))
+    final = directory / FOLDER / _folder_name(progress["step"])
+    if final.exists():  # the same step was saved before
+        remove_at_once(final)
+    rename_whole(temporary, final)
+
+
+def could_not_write(directory: Path, step: int, error: Exception | str) -> StateError:
+    """The error of a state that could not be written; what there is of it is removed."""
+    shutil.rmtree(temporary_of(directory, step), ignore_errors=True)
+    why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    final = directory / FOLDER / _folder_name(step)
+    return StateError(f"{final}: the state could not be written: {why}; free space or repair the disk")
 
 
 def exists(directory: Path) -> bool:
@@ -174,7 +196,7 @@ def restore(
             if parts[0] == "optimizer" and int(parts[1]) == number:
                 moments.setdefault(int(parts[2]), {})[parts[3]] = tensor
         optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-    return _progress(state)
+    return progress_in(state)
 
 
 def read(directory: Path, step: int, name: str) -> str:
@@ -191,7 +213,7 @@ def progress_of(directory: Path, owners: Sequence[str] = ()) -> dict[str, int]:
         raise StateError(
             f"{directory / FOLDER}: no saved state can be trusted: {'; '.join(damages) or 'there is none'}"
         )
-    return _progress(found)
+    return progress_in(found)
 
 
 def damage_of(state: Path, owners: Sequence[str] = ()) -> str | None:
@@ -267,9 +289,10 @@ def _saved(directory: Path) -> list[Path]:
     return sorted((directory / FOLDER).glob("step_*"), reverse=True)
 
 
-def _let_go(states: Path, keep: Keep) -> None:
+def let_go(directory: Path, keep: Keep) -> None:
     """Remove the states that are no longer kept. A failure to remove is ignored: the new state is written
     already."""
+    states = directory / FOLDER
     for state in sorted(states.glob("step_*"), reverse=True)[keep.last :]:
         if not (keep.every and int(state.name.removeprefix("step_")) % keep.every == 0):
             try:
@@ -281,12 +304,14 @@ def _let_go(states: Path, keep: Keep) -> None:
                 )
 
 
-def _progress(state: Path) -> dict[str, int]:
+def progress_in(state: Path) -> dict[str, int]:
+    """The progress of a state, by its folder."""
     progress: dict[str, int] = json.loads((state / MANIFEST).read_text(encoding="utf-8"))["progress"]
     return progress
 
 
-def _mark(file: Path) -> dict[str, Any]:
+def mark_of(file: Path) -> dict[str, Any]:
+    """The hash and the size of a file, for a manifest."""
     return {"sha256": hash_file(file), "bytes": file.stat().st_size}
 
 

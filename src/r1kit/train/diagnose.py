@@ -16,6 +16,7 @@ from r1kit.chat import Chat, TemplateName
 from r1kit.config import R1kitError
 from r1kit.engine import Engine
 from r1kit.model.fingerprint import Mark, mark
+from r1kit.train.hand_over import HandOver
 from r1kit.train.learner import LearnerProtocol
 from r1kit.types import Completion, Problem, Row
 
@@ -35,6 +36,9 @@ class Sides(Protocol):
 
     @property
     def chat(self) -> Chat: ...
+
+    @property
+    def hand_over(self) -> HandOver: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +115,7 @@ def _difference(
     twins = [other for other, found in ours.items() if found == theirs[name]]
     if len(twins) == 1:  # fresh norms are all alike, so they name no tensor
         return f"{name} holds {twins[0]}"
-    if weights[name].dim() >= 2 and mark(weights[name].mT) == theirs[name]:
+    if name in weights and weights[name].dim() >= 2 and mark(weights[name].mT) == theirs[name]:
         return f"{name} is transposed"
     if ours[name][0] != theirs[name][0]:
         return f"{name} has shape {list(theirs[name][0])} instead of {list(ours[name][0])}"

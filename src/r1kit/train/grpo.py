@@ -29,12 +29,12 @@ from r1kit.train.worker_thread import do_nothing
 
 class GRPOConfig(RLConfig, UpdateConfig):
     """``algorithm`` sets what the recipe does not (algorithms.py). ``off_policy``: by how many phases the
-    engine's weights are behind, so that it samples one phase while the policy learns from the one before
+    engine's weights are behind, so that it samples while the policy learns from earlier phases
     (off_policy.py)."""
 
     key: ClassVar[str] = "grpo"
     algorithm: str = "grpo"
-    off_policy: int = Field(default=0, ge=0, le=1)
+    off_policy: int = Field(default=0, ge=0, le=8)
 
     @property
     def needs_reference(self) -> bool:
@@ -50,8 +50,13 @@ class GRPOConfig(RLConfig, UpdateConfig):
 
     @property
     def needs_lagged(self) -> bool:
-        """Whether the engine samples with older weights: ``off_policy`` is 1."""
+        """Whether the engine samples with older weights: ``off_policy`` is not 0."""
         return bool(self.off_policy)
+
+    @property
+    def lag(self) -> int:
+        """``off_policy``."""
+        return self.off_policy
 
     def build(self, policy: Policy, rewards: Sequence[WeightedReward], make_learner: MakeLearner) -> "GRPO":
         """GRPO, or the variant of this configuration."""
@@ -88,14 +93,14 @@ class GRPOConfig(RLConfig, UpdateConfig):
     def _lag_is_corrected(self) -> "GRPOConfig":
         if self.off_policy and self.correction == "none":
             raise ValueError(
-                "off_policy: 1 learns from what older weights sampled; add correction: truncate (or mask, "
-                "sequence, sequence_mask), which corrects for the difference"
+                f"off_policy: {self.off_policy} learns from what older weights sampled; add correction: "
+                "truncate (or mask, sequence, sequence_mask), which corrects for the difference"
             )
         if self.off_policy and self.correction == "sequence_mask" and self.surrogate == "reinforce":
             raise ValueError(
-                "off_policy: 1 with correction: sequence_mask relies on the surrogate's ratio to correct for "
-                "the older weights, and surrogate: reinforce has none; use surrogate: clip, or correction: "
-                "truncate"
+                f"off_policy: {self.off_policy} with correction: sequence_mask relies on the surrogate's "
+                "ratio to correct for the older weights, and surrogate: reinforce has none; use surrogate: "
+                "clip, or correction: truncate"
             )
         return self
 

@@ -4,11 +4,14 @@ process group.
 Trained parameters, gradients and moments are float32 (master weights, Micikevicius et al. 1710.03740).
 ``precision`` is the precision of matrix products.
 
-Where several processes train one model, each has a replica and its share of the rows; ``reduce`` (given by
-the runtime) adds a flat tensor over all of them. Everything that an update sums (gradients, expert loads,
-statistics) goes through it, so the replicas stay equal bit for bit."""
+Where several processes train one model, each has its share of the rows. The runtime gives the learner its
+group, over which everything that an update sums is added (gradients, expert loads, statistics), and says
+where the weights are: whole in each process, whose replicas stay equal bit for bit, or shared out
+(placement.py)."""
 
 import contextlib
+import itertools
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -23,15 +26,17 @@ from torch import Tensor
 from r1kit.config import Config, R1kitError
 from r1kit.log import Log
 from r1kit.model.adapters import Weights, adapt
-from r1kit.model.decoder import LanguageModel, members
-from r1kit.model.fingerprint import Fingerprint, take_fingerprint
+from r1kit.model.decoder import LanguageModel
+from r1kit.model.fingerprint import Fingerprint, marks, take_fingerprint
+from r1kit.model.huggingface import disk_weights
 from r1kit.train import checkpoint
-from r1kit.train.divergence import reverse_divergence
-from r1kit.train.lm_head import ROW_STEP, token_logprobs
+from r1kit.train.group import ALONE, Group
 from r1kit.train.lora import LoRAConfig
+from r1kit.train.model_pass import ModelPass
 from r1kit.train.objectives import Objective, Predictions
-from r1kit.train.optimizers import OptimizerConfig, Reduce, build
-from r1kit.train.packing import Batch, pack
+from r1kit.train.optimizers import OptimizerConfig, build
+from r1kit.train.packing import Batch, blank, pack
+from r1kit.train.placement import Collected, Place, Replicated
 from r1kit.train.shared_state import SharedState
 from r1kit.types import Row
 
@@ -98,7 +103,14 @@ class LearnerProtocol(Protocol):
 
     def entropies(self, rows: Sequence[Row]) -> list[np.ndarray]: ...
 
-    def weights(self) -> Mapping[str, Tensor]: ...
+    def weights(self) -> Mapping[str, Tensor]:
+        """The weights by name, as this process holds them; empty where no process holds them all."""
+        ...
+
+    def named_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """The weights under the names of a model folder, one after the other, so that they never have to be
+        held all at once. To be read to the end; only what is read from it is gathered."""
+        ...
 
     def copy_from(self, other: "LearnerProtocol") -> None: ...
 
@@ -128,36 +140,33 @@ def kept_in(config: LearnerConfig) -> torch.dtype:
     return torch.float64 if config.precision == "float64" else getattr(torch, config.weights)
 
 
-def alone(flat: Tensor) -> Tensor:
-    """The sum over one process."""
-    return flat
-
-
 class Learner:
-    """A model with its optimizer. ``version`` counts the updates applied; ``share`` is this process's (rank,
-    processes), which keep weights and moments in ``shared_file`` if there is one (shared_state.py)."""
+    """A model with its optimizer. ``version`` counts the updates applied. The processes of ``group`` keep
+    weights and moments in ``shared_file`` if there is one (shared_state.py); ``place`` shares them out."""
 
     def __init__(
         self,
         model: LanguageModel,
         config: LearnerConfig,
-        reduce: Reduce = alone,
-        share: tuple[int, int] = (0, 1),
+        group: Group = ALONE,
         shared_file: str = "",
+        place: Place = Replicated,
     ) -> None:
         self.kept_in = kept_in(config)
         model.to(self.kept_in)
-        self.model, self.config, self.reduce, self.share = model, config, reduce, share
+        self.model, self.config, self.group = model, config, group
         model.recomputes = config.gradient_checkpointing
         if config.lora is not None:
             adapt(model, config.lora.shape, config.lora.targets)
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.placement = place(ModelPass(model, config), group)
+        self.root = self.placement.root
+        self.parameters = [parameter for _, parameter in self.placement.named]
+        share = group.rank, group.size
         self._shared = SharedState(shared_file, self.parameters, share) if shared_file else None
-        self.optimizers = build(model, config.optimizer, share, reduce)
+        parts = self.placement if self.placement.collective else None
+        self.optimizers = build(self.placement.named, config.optimizer, group, parts)
         self.version = 0
         self._skipped, self._fault = 0, ""
-        self._teacher: LanguageModel | None = None
-        self._sums: Sums | None = None
 
     def update(self, rows: Sequence[Row], objective: Objective, scale: float) -> Metrics:
         """One optimizer step on ``rows`` at ``scale`` x learning rate; return summed statistics, the gradient
@@ -166,19 +175,17 @@ class Learner:
         Where gradient, loss or a statistic is not finite nothing is applied; "skipped" is then 1, and
         ``fault`` names the rows. Raises R1kitError when that happens ``max_skipped`` times in a row."""
         self.model.train()
-        self._sums = Sums(self.parameters, self.model.expert_loads(), len(objective.needs.statistics) + 2)
+        collected = self.placement.collected(len(objective.needs.statistics) + 2)
         sums = {name: torch.zeros(()) for name in (*objective.needs.statistics, "loss", "mtp")}
-        for batch in self.batches(rows, share=not objective.needs.values):
+        for batch in self._passes(rows, share=not objective.needs.values):
             loss, statistics = self.batch_loss(batch, objective)
             if loss.requires_grad:  # False for a batch without trained tokens
-                with self._sums.taking_gradients():
+                with collected.taking_gradients():
                     loss.backward()  # type: ignore[no-untyped-call]
             for name, value in (statistics | {"loss": loss}).items():
                 sums[name] = sums[name] + value.detach().float().cpu()
-        metrics, loads = self._reduce_all(sums)
-        metrics["grad_norm"] = float(
-            torch.nn.utils.clip_grad_norm_(self.parameters, self.config.optimizer.grad_clip)
-        )
+        metrics, loads = self._reduce_all(sums, collected)
+        metrics["grad_norm"] = self.placement.clip(self.config.optimizer.grad_clip)
         wrong = sorted(name for name, value in metrics.items() if not math.isfinite(value))
         metrics["skipped"] = float(bool(wrong))
         if wrong:
@@ -187,7 +194,7 @@ class Learner:
             self._step(scale)
             self._skipped = 0
         self.model.adjust_biases(0.0 if wrong else self.config.bias_rate, loads)
-        self._forget_gradients()
+        self.placement.forget()
         return metrics
 
     def fault(self) -> str:
@@ -211,12 +218,19 @@ class Learner:
 
     def weights(self) -> Mapping[str, Tensor]:
         """The weights by name, adapters merged."""
-        return Weights(self.model) if self.config.lora else self.model.state_dict()
+        return Weights(self.model) if self.config.lora else self.placement.weights()
+
+    def named_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """The weights under the names of a model folder, adapters merged, a tensor at a time."""
+        for name, tensor in disk_weights(self.model, self.weights()):
+            yield name, tensor.detach()
 
     def examine(self, token_ids: np.ndarray, temperature: float) -> list[Fingerprint]:
         """What this process holds and computes on a text [T], read in one pass."""
         with self._autocast():
-            return [take_fingerprint(self.model, token_ids, temperature, self.version)]
+            found = self.root(take_fingerprint, self.model, token_ids, temperature, self.version, None, {})
+        self.placement.rest()
+        return [replace(found, marks=marks(self.weights()))]
 
     def copy_from(self, other: LearnerProtocol) -> None:
         """Copy another learner's weights: a reference policy's refresh."""
@@ -226,7 +240,7 @@ class Learner:
     def follow(self, teacher: "Learner") -> None:
         """From now on compute Predictions.divergence_BT in every update, from ``teacher``'s distribution over
         the same vocabulary."""
-        self._teacher = teacher.model
+        self.root.follow(teacher.root)
 
     def save(
         self, directory: Path, progress: Mapping[str, int], texts: Mapping[str, str] = {},
@@ -239,22 +253,34 @@ class Learner:
             "version": self.version,
             **{f"version_{name}": other.version for name, other in others.items()},
         }
-        learned = {name: (other.model, other.optimizers) for name, other in others.items()}
-        progress = {**progress, **versions}
-        checkpoint.save(directory, self.model, self.optimizers, progress, keep, texts, learned, owners)
+        learned = {name: (other.placement, other.optimizers) for name, other in {"": self, **others}.items()}
+        self.placement.save(directory, {**progress, **versions}, keep, texts, learned, owners)
 
     def restore(self, directory: Path, name: str = "", owners: Sequence[str] = ()) -> Mapping[str, int]:
         """Restore the newest undamaged state of one of ``owners``, or the learner saved in it as ``name``."""
-        progress = checkpoint.restore(directory, self.model, self.optimizers, name, owners)
+        progress = self.placement.restore(directory, self.optimizers, name, owners)
         if self._shared is not None and any(optimizer.state for optimizer in self.optimizers):
             for optimizer in self.optimizers:
                 self._shared.adopt(optimizer)
         self.version = progress[f"version_{name}" if name else "version"]
         return progress
 
+    def batch_loss(self, batch: Batch, objective: Objective) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of one packed batch, with gradient, and the objective's summed statistics."""
+        found: tuple[Tensor, dict[str, Tensor]] = self.root(self.root.loss, batch, objective)
+        return found
+
+    def _passes(self, rows: Sequence[Row], share: bool = False) -> list[Batch]:
+        """The batches that this process computes: those of ``rows``, and where all processes take part in
+        every pass, empty ones up to the largest number of any process."""
+        own = self.batches(rows, share)
+        if not self.placement.collective:
+            return own
+        return own + [blank().to(self.model.device)] * (self.group.max(len(own)) - len(own))
+
     def batches(self, rows: Sequence[Row], share: bool = False) -> list[Batch]:
         """Rows with one prompt share it, unless a value is needed at every position of every row."""
-        device = next(self.model.parameters()).device
+        device = self.model.device
         with self._autocast():
             joined = self.model.skips_the_unseen()
         return [
@@ -262,12 +288,7 @@ class Learner:
         ]
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
-        device = next(self.model.parameters()).device
-        return (
-            torch.autocast(device.type, torch.bfloat16)
-            if self.config.precision == "bfloat16"
-            else contextlib.nullcontext()
-        )
+        return self.root.autocast()
 
     def _step(self, scale: float) -> None:
         for optimizer in self.optimizers:
@@ -279,22 +300,17 @@ class Learner:
                 self._shared.step(optimizer)
         self.version += 1
 
-    def _forget_gradients(self) -> None:
-        self._sums = None
-        for parameter in self.parameters:
-            parameter.grad = None
-
     def _skip(self, rows: Sequence[Row], objective: Objective, wrong: Sequence[str]) -> None:
         """Find the rows whose own loss or gradient is not finite; stop the run if this has happened too
         often."""
         self._skipped += 1
-        broken = [name for name, p in self.model.named_parameters() if not bool(p.isfinite().all())]
-        if broken:
+        own = [name for name, p in self.placement.named if not bool(p.isfinite().all())]
+        if broken := self._of_all_processes(own):
             reason = f"the weights themselves are not finite: {_some(broken)}"
         else:
-            culprits = self._of_all_processes(_some(self._faulty(rows, objective)))
+            culprits = self._of_all_processes(self._faulty(rows, objective))
             reason = (
-                f"rows: {culprits}"
+                f"rows: {_some(culprits)}"
                 if culprits
                 else "every row is finite by itself: the sum over the rows overflows"
             )
@@ -308,158 +324,53 @@ class Learner:
 
     def _faulty(self, rows: Sequence[Row], objective: Objective) -> list[str]:
         """The rows of this process whose own loss or gradient is not finite, by name or by place among this
-        process's rows."""
+        process's rows.
+
+        Where passes are collective, the processes take turns: a gradient is then that of one row, and whoever
+        holds a part of it that is not finite says so."""
+        rank, size = self.group.rank, self.group.size
+        turns, most = (size, self.group.max(len(rows))) if self.placement.collective else (1, len(rows))
         found = []
-        for place, row in enumerate(rows):
-            self._forget_gradients()
-            for batch in self.batches([row]):
+        for turn, place in itertools.product(range(turns), range(most)):
+            mine = (turns == 1 or turn == rank) and place < len(rows)
+            broken = False
+            for batch in self._passes(rows[place : place + 1] if mine else ()):
+                self.placement.forget()
                 loss, _ = self.batch_loss(batch, objective)
                 if loss.requires_grad:
                     loss.backward()  # type: ignore[no-untyped-call]
-                gradients = (p.grad for p in self.parameters if p.grad is not None)
-                if not (
-                    bool(loss.isfinite()) and all(bool(gradient.isfinite().all()) for gradient in gradients)
-                ):
-                    found.append(row.name or f"row {place} of process {self.share[0]}")
+                broken |= not (bool(loss.isfinite()) and self.placement.gradients_are_finite())
+            if turns > 1:
+                broken = bool(self.group.max(broken))
+            if broken and mine:
+                found.append(rows[place].name or f"row {place} of process {rank}")
+        self.placement.forget()
         return found
 
-    def _of_all_processes(self, text: str, most: int = 400) -> str:
-        """Gather a text of each process (at most ``most`` bytes each). ``reduce`` only sums tensors, so each
-        process writes its bytes into its own row of a zero tensor, and the sum holds all rows."""
-        rank, processes = self.share
-        written = text.encode()[:most]
-        own = torch.zeros(processes, most, device=self.model.device)
-        own[rank, : len(written)] = torch.tensor(list(written), dtype=own.dtype, device=own.device)
-        lines = self.reduce(own.flatten()).view(processes, most).to(torch.uint8).cpu().numpy()
-        return ", ".join(
-            text for line in lines if (text := line.tobytes().rstrip(b"\0").decode(errors="ignore"))
-        )
+    def _of_all_processes(self, names: Sequence[str]) -> list[str]:
+        """The names that the processes have found, in rank order, each once."""
+        found = self.group.gather(json.dumps(list(names)).encode())
+        return list(dict.fromkeys(name for own in found for name in json.loads(own)))
 
-    def batch_loss(self, batch: Batch, objective: Objective) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of one packed batch, with gradient, and the objective's summed statistics."""
-        needs = objective.needs
-        with self._autocast():
-            balance = bool(needs.balance_weight)
-            context = {"experts_BTLA": batch.experts_BTLA, "beginnings_BT": batch.beginnings_BT}
-            out = self.model(
-                batch.tokens_BT, batch.positions_BT, batch.segments_BT, balance=balance, **context
-            )
-            predictions = self._predict(out.hidden_BTD, batch, needs.entropy, needs.values)
-            if self._teacher is not None:
-                predictions = replace(
-                    predictions, divergence_BT=self._divergence(out.hidden_BTD, self._teacher, batch)
-                )
-            loss, statistics = objective(predictions, batch)
-            if needs.mtp_weight:
-                mtp = self._mtp_loss(out.last_BTD, batch)
-                loss = loss + needs.mtp_weight * mtp
-                statistics["mtp"] = mtp
-            if balance:
-                share_BS = (
-                    members(batch.segments_BT, batch.beginnings_BT)
-                    * (batch.weights_BT * batch.mask_BT)[:, None]
-                ).sum(-1)
-                loss = loss + needs.balance_weight * (out.balance_BS * share_BS).sum()
-        return loss, statistics
-
-    def _predict(self, hidden_BTD: Tensor, batch: Batch, entropy: bool, values: bool) -> Predictions:
-        """Log-probabilities of the trained targets, and the entropies there. Only those positions go through
-        the head."""
-        trained = batch.mask_BT.flatten().nonzero()[:, 0]
-        found_N, entropy_N = self._through_head(hidden_BTD, trained, trained, batch, entropy)
-        blank_N = torch.zeros(batch.mask_BT.numel(), device=hidden_BTD.device, dtype=found_N.dtype)
-        logprobs_BT, entropy_BT = (
-            blank_N.index_copy(0, trained, some_N).view_as(batch.mask_BT) for some_N in (found_N, entropy_N)
-        )
-        return Predictions(logprobs_BT, entropy_BT, self.model.values(hidden_BTD) if values else None)
-
-    def _through_head(
-        self, hidden_BTD: Tensor, places: Tensor, predicted: Tensor, batch: Batch, entropy: bool = False
-    ) -> tuple[Tensor, Tensor]:
-        """Log-probabilities of the targets at flat positions ``predicted`` from the hidden states at
-        ``places``, and entropies, [N] each.
-
-        N is rounded up to few different numbers with copies of place 0: CPU libraries compile a product per
-        shape."""
-        padding = (0, -len(places) % ROW_STEP)
-        places, padded = torch.nn.functional.pad(places, padding), torch.nn.functional.pad(predicted, padding)
-        hidden_ND, targets_N = (
-            hidden_BTD.flatten(0, 1).index_select(0, places),
-            batch.targets_BT.flatten()[padded],
-        )
-        temperatures_N = None if batch.temperatures_BT is None else batch.temperatures_BT.flatten()[padded]
-        dtype, mixed = self._head_precision()
-        found_N, entropy_N = token_logprobs(
-            hidden_ND, self.model.lm_head.weight, targets_N, temperatures_N, dtype, entropy, mixed
-        )
-        return found_N[: len(predicted)], entropy_N[: len(predicted)]
-
-    def _divergence(self, hidden_BTD: Tensor, teacher: LanguageModel, batch: Batch) -> Tensor:
-        """KL(student || teacher) [B, T] of the next token at the trained positions; the teacher runs on the
-        same batch."""
-        teacher.eval()
-        with torch.no_grad():
-            teacher_BTD = teacher(
-                batch.tokens_BT, batch.positions_BT, batch.segments_BT, beginnings_BT=batch.beginnings_BT
-            ).hidden_BTD
-        trained = batch.mask_BT.flatten().nonzero()[:, 0]
-        places = torch.nn.functional.pad(trained, (0, -len(trained) % ROW_STEP))
-        hidden_ND, teacher_ND = (
-            some_BTD.flatten(0, 1).index_select(0, places) for some_BTD in (hidden_BTD, teacher_BTD)
-        )
-        temperatures_N = None if batch.temperatures_BT is None else batch.temperatures_BT.flatten()[places]
-        weights = (self.model.lm_head.weight, teacher.lm_head.weight.detach())
-        found_N = reverse_divergence(
-            hidden_ND, weights[0], teacher_ND, weights[1], temperatures_N, *self._head_precision()
-        )[: len(trained)]
-        return (
-            torch.zeros_like(batch.mask_BT, dtype=found_N.dtype)
-            .flatten()
-            .index_copy(0, trained, found_N)
-            .view_as(batch.mask_BT)
-        )
-
-    def _head_precision(self) -> tuple[torch.dtype, bool]:
-        """The precision of the head's products, and whether their sums are float32 where it is bfloat16."""
-        if self.config.precision == "float64":
-            return torch.float64, False
-        mixed = self.config.head == "mixed"
-        return torch.bfloat16 if mixed else getattr(torch, self.config.head), mixed
-
-    def _mtp_loss(self, last_BTD: Tensor, batch: Batch) -> Tensor:
-        """-sum(weight * log P(t_{i+2})), DeepSeek-V3 eq. 24 at depth 1: from position i, with t_{i+1} given,
-        t_{i+2} is predicted."""
-        hidden_BTD = self.model.mtp(
-            last_BTD,
-            batch.targets_BT,
-            batch.positions_BT,
-            batch.segments_BT,
-            beginnings_BT=batch.beginnings_BT,
-        )
-        same_BT = batch.segments_BT[:, 1:] == batch.segments_BT[:, :-1]
-        mask_BT = batch.mask_BT[:, 1:] & same_BT & (batch.segments_BT[:, 1:] > 0)
-        trained = torch.nn.functional.pad(mask_BT, (0, 1)).flatten().nonzero()[:, 0]
-        logprobs_N, _ = self._through_head(hidden_BTD, trained, trained + 1, batch)
-        return -(logprobs_N * batch.weights_BT.flatten()[trained + 1]).sum()
-
-    def _reduce_all(self, sums: Mapping[str, Tensor]) -> tuple[Metrics, list[Tensor]]:
-        """Add gradients, statistics and expert loads over all processes, in one flat tensor; return the
-        statistics and the loads."""
-        assert self._sums is not None
+    def _reduce_all(
+        self, sums: Mapping[str, Tensor], collected: Collected
+    ) -> tuple[Metrics, Sequence[Tensor]]:
+        """Add gradients, statistics and expert loads over all processes; return the statistics and the
+        loads."""
         names = sorted(sums)
-        self._sums.close(self.model.expert_loads(), [sums[name] for name in names], self.reduce)
-        for parameter, gradient in zip(self.parameters, self._sums.gradients, strict=True):
+        collected.close(self.model.expert_loads(), [sums[name] for name in names], self.group)
+        for parameter, gradient in zip(self.parameters, collected.gradients, strict=True):
             parameter.grad = gradient
         metrics = {
-            name: float(value) for name, value in zip(names, self._sums.statistics.tolist(), strict=True)
+            name: float(value) for name, value in zip(names, collected.statistics.tolist(), strict=True)
         }
-        summed = self._sums.loads
+        summed = collected.loads
         if summed:
             worst = max(float(load.max() / load.mean().clamp(min=1)) for load in summed)
             metrics["max_violation"] = worst - 1
         return metrics, summed
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _score(
         self,
         rows: Sequence[Row],
@@ -469,62 +380,14 @@ class Learner:
     ) -> list[np.ndarray]:
         self.model.eval()
         found = [np.zeros(len(row.token_ids), dtype=np.float32) for row in rows]
-        for batch in self.batches(rows):
-            with self._autocast():
-                context = {"experts_BTLA": batch.experts_BTLA, "beginnings_BT": batch.beginnings_BT}
-                out = self.model(batch.tokens_BT, batch.positions_BT, batch.segments_BT, **context)
-                predictions = self._predict(out.hidden_BTD, batch, entropy, self.model.config.scalar_head)
-                scored = pick(predictions).float().cpu().numpy()
+        for batch in self._passes(rows):
+            scored = pick(self.root(self.root.predictions, batch, entropy)).float().cpu().numpy()
             owners, positions = batch.rows_BT.cpu().numpy(), batch.positions_BT.cpu().numpy()
             lines, columns = np.nonzero(owners >= 0)
             for line, column in zip(lines.tolist(), columns.tolist(), strict=True):
                 found[owners[line, column]][positions[line, column] + shift] = scored[line, column]
+        self.placement.rest()
         return found
-
-
-class Sums:
-    """What an update sums over micro-batches and processes, in one flat tensor: the gradient of every
-    parameter, the loads of the experts, and ``statistics`` numbers. Gradients are views of it, so they are
-    never copied."""
-
-    def __init__(self, parameters: Sequence[Tensor], loads: Sequence[Tensor], statistics: int) -> None:
-        counts = [some.numel() for some in (*parameters, *loads)]
-        dtype = torch.promote_types(parameters[0].dtype, torch.float32)
-        self.flat = torch.zeros(sum(counts) + statistics, dtype=dtype, device=parameters[0].device)
-        *pieces, self.statistics = torch.split(self.flat, [*counts, statistics])
-        self.gradients = [
-            piece.view_as(parameter) for piece, parameter in zip(pieces, parameters, strict=False)
-        ]
-        self.loads = pieces[len(parameters) :]
-        self._of = dict(zip(parameters, self.gradients, strict=True))
-
-    @contextlib.contextmanager
-    def taking_gradients(self) -> Iterator[None]:
-        """Within this, a gradient is added here as soon as the backward pass has it, and is then freed."""
-
-        def take(parameter: Tensor) -> None:
-            assert parameter.grad is not None
-            self._of[parameter].add_(parameter.grad)
-            parameter.grad = None
-
-        hooks = [
-            parameter.register_post_accumulate_grad_hook(take)  # type: ignore[no-untyped-call]
-            for parameter in self._of
-        ]
-        try:
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()
-
-    def close(self, loads: Sequence[Tensor], statistics: Sequence[Tensor], reduce: Reduce) -> None:
-        """Write loads and statistics into the tensor, and add it over all processes."""
-        for own, load in zip(self.loads, loads, strict=True):
-            own.copy_(load)
-        self.statistics.copy_(torch.stack([value.reshape(()) for value in statistics]))
-        total = reduce(self.flat)
-        if total is not self.flat:
-            self.flat.copy_(total)
 
 
 def log_fault(learner: LearnerProtocol, metrics: Metrics, log: Log) -> None:

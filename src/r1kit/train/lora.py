@@ -4,7 +4,7 @@
     adapter_model.safetensors  base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight, ...
 
 Only adapters (and a value head) are trained, so gradients, moments and saved states are as small as they are.
-The reference policy is a second set of adapters on the same weights, which begins at zero (runtime/local.py
+The reference policy is a second set of adapters on the same weights, which begins at zero (runtime/replica.py
 shares the weights)."""
 
 import json

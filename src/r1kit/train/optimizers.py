@@ -9,16 +9,25 @@ Weight decay is decoupled in both, w -= rate x decay x w (Loshchilov and Hutter 
 al. 2502.16982), each with its own rate, and in AdamW on matrices only, not on norms and biases."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from typing import Literal, Protocol
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from r1kit.config import Config
+from r1kit.train.group import ALONE, Group
 
-Reduce = Callable[[Tensor], Tensor]  # may add in place
+MOST_AT_ONCE = 1 << 26  # numbers of matrices that are put together from several processes at a time
+
+
+class Parts(Protocol):
+    """How matrices are shared out over processes (placement.py: Placement)."""
+
+    def whole(self, parameter: nn.Parameter, own: Tensor) -> Tensor: ...
+
+    def part(self, parameter: nn.Parameter, whole: Tensor) -> Tensor: ...
 
 
 class OptimizerConfig(Config):
@@ -59,51 +68,72 @@ class ScheduleConfig(Config):
 class Muon(torch.optim.Optimizer):
     """Momentum .95 (Nesterov) with orthogonalised updates for matrices [.., rows, cols].
 
-    Of ``share`` = (rank, processes), each process orthogonalises every processes-th matrix; ``reduce`` adds
-    the shares together, so that the work is split and all replicas apply the same update."""
+    Each process of ``group`` orthogonalises every size-th matrix; the sum over the group puts the shares
+    together, so that the work is split and all replicas apply the same update. ``parts``: the matrices
+    themselves are shared out, so their directions are put together first, some at a time."""
 
     def __init__(
         self,
-        parameters: Iterable[Tensor],
+        parameters: Iterable[nn.Parameter],
         lr: float,
         momentum: float = 0.95,
         weight_decay: float = 0.0,
-        share: tuple[int, int] = (0, 1),
-        reduce: Reduce | None = None,
+        group: Group = ALONE,
+        parts: Parts | None = None,
     ) -> None:
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
-        self.share, self.reduce = share, reduce
+        self.group, self.parts = group, parts
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
-            trained = [
-                p for p in group["params"] if p.grad is not None and bool(p.grad.any())
-            ]  # the MTP layer is not always trained
-            directions = [self._direction(parameter, group["momentum"]) for parameter in trained]
-            for parameter, update in zip(trained, self._orthogonal(directions), strict=True):
-                rows, columns = parameter.shape[-2:]
-                if group["weight_decay"]:
-                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                parameter.add_(update, alpha=-group["lr"] * math.sqrt(max(1.0, rows / columns)))
+            trained = [p for p in group["params"] if self._is_trained(p)]
+            for some in self._at_once(trained):
+                directions = [self._direction(parameter, group["momentum"]) for parameter in some]
+                for parameter, update in zip(some, self._orthogonal(directions), strict=True):
+                    rows, columns = update.shape[-2:]
+                    if group["weight_decay"]:
+                        parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                    own = update if self.parts is None else self.parts.part(parameter, update)
+                    parameter.add_(own, alpha=-group["lr"] * math.sqrt(max(1.0, rows / columns)))
 
-    def _direction(self, parameter: Tensor, momentum: float) -> Tensor:
+    def _is_trained(self, parameter: nn.Parameter) -> bool:
+        """The MTP layer is not always trained."""
+        own = parameter.grad is not None and bool(parameter.grad.any())
+        return own if self.parts is None else bool(self.group.max(own))
+
+    def _at_once(self, parameters: list[nn.Parameter]) -> list[list[nn.Parameter]]:
+        """All parameters, or lists of which each can be put together in memory."""
+        if self.parts is None or not parameters:
+            return [parameters]
+        found: list[list[nn.Parameter]] = [[]]
+        filled = 0
+        for parameter in parameters:
+            size = parameter.numel() * self.group.size
+            if found[-1] and filled + size > MOST_AT_ONCE:
+                found, filled = [*found, []], 0
+            found[-1].append(parameter)
+            filled += size
+        return found
+
+    def _direction(self, parameter: nn.Parameter, momentum: float) -> Tensor:
         assert parameter.grad is not None
         state = self.state[parameter]
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
-        return parameter.grad.lerp(state["momentum"].lerp_(parameter.grad, 1 - momentum), momentum)
+        own = parameter.grad.lerp(state["momentum"].lerp_(parameter.grad, 1 - momentum), momentum)
+        return own if self.parts is None else self.parts.whole(parameter, own)
 
     def _orthogonal(self, directions: Sequence[Tensor]) -> list[Tensor]:
-        rank, processes = self.share
+        rank, processes = self.group.rank, self.group.size
         own = orthogonalise_all(directions[rank::processes])
         mine = [
             own[i // processes] if i % processes == rank else torch.zeros_like(d)
             for i, d in enumerate(directions)
         ]
-        if self.reduce is None or processes == 1 or not mine:
+        if processes == 1 or not mine:
             return mine
-        flat = self.reduce(torch.cat([update.flatten() for update in mine]))
+        flat = self.group.sum(torch.cat([update.flatten() for update in mine]))
         parts = torch.split(flat, [d.numel() for d in directions])
         return [part.view_as(d) for part, d in zip(parts, directions, strict=True)]
 
@@ -149,13 +179,16 @@ def orthogonalise(matrix: Tensor, iterations: int = 5) -> Tensor:
 
 
 def build(
-    model: nn.Module, config: OptimizerConfig, share: tuple[int, int] = (0, 1), reduce: Reduce | None = None
+    named: Iterable[tuple[str, nn.Parameter]],
+    config: OptimizerConfig,
+    group: Group = ALONE,
+    parts: Parts | None = None,
 ) -> list[torch.optim.Optimizer]:
-    """The optimizers of a model, its work split by ``share`` (Muon); each parameter group has its base
-    learning rate under "base_lr"."""
-    hidden: list[Tensor] = []
-    rest: list[Tensor] = []
-    for name, parameter in model.named_parameters():
+    """The optimizers of a model's named parameters, its work split over ``group`` (Muon; ``parts``: see
+    there); each parameter group has its base learning rate under "base_lr"."""
+    hidden: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
+    for name, parameter in named:
         if not parameter.requires_grad:
             continue
         matrix = parameter.ndim >= 2 and not any(
@@ -184,11 +217,11 @@ def build(
                 hidden,
                 config.muon_learning_rate,
                 weight_decay=config.weight_decay,
-                share=share,
-                reduce=reduce,
+                group=group,
+                parts=parts,
             )
         )
     for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["base_lr"] = group["lr"]
+        for settings in optimizer.param_groups:
+            settings["base_lr"] = settings["lr"]
     return optimizers

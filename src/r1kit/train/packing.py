@@ -239,6 +239,14 @@ def _experts(
     return torch.from_numpy(experts)
 
 
+def blank() -> Batch:
+    """A batch of padding only, with which a process takes part in a pass without rows."""
+    zeros = [torch.zeros(1, 16, dtype=torch.int64) for _ in range(4)]
+    floats = [torch.zeros(1, 16) for _ in range(5)]
+    mask, owners = torch.zeros(1, 16, dtype=torch.bool), torch.full((1, 16), -1)
+    return Batch(zeros[0], zeros[1], mask, zeros[2], zeros[3], owners, *floats)
+
+
 def _targets(value: float | np.ndarray, part: slice) -> float | np.ndarray:
     """Values that are one number per row are returned as they are; values per token are shifted like the
     targets."""

@@ -28,7 +28,16 @@ from r1kit.train import agreement_gate, checkpoint
 from r1kit.train.agreement_gate import GapAlarm, GateConfig
 from r1kit.train.learnable import Compared, LearningAlarm, gather, setting_of, silent_cause
 from r1kit.train.learner import LearnerProtocol, Metrics, log_fault
-from r1kit.train.off_policy import LAGGED, Phases, follow, hand_over, require_lagged, version_of
+from r1kit.train.off_policy import (
+    LAGGED,
+    ManyAhead,
+    OneAhead,
+    Phases,
+    follow,
+    hand_over,
+    require_lagged,
+    version_of,
+)
 from r1kit.train.optimizers import ScheduleConfig
 from r1kit.train.rollouts import (
     Phase,
@@ -78,8 +87,13 @@ class RLConfig(RolloutConfig, GateConfig):
 
     @property
     def needs_lagged(self) -> bool:
-        """Whether the engine samples one phase ahead, with lagged weights (off_policy.py)."""
+        """Whether the engine samples ahead, with lagged weights (off_policy.py)."""
         return False
+
+    @property
+    def lag(self) -> int:
+        """By how many phases the engine's weights are behind (off_policy.py)."""
+        return int(self.needs_lagged)
 
     def build(
         self, policy: Policy, rewards: Sequence[WeightedReward], make_learner: MakeLearner
@@ -135,39 +149,50 @@ def train(
     one of ``owners`` saved its state in ``out`` (checkpoint.py). ``watch`` measures at the beginning of every
     phase and at the end; ``preflight`` is logged with the first phase."""
     config, policy = algorithm.config, algorithm.policy
-    require_lagged(policy, config.needs_lagged)
+    require_lagged(policy, config.lag)
     start, drawn = resume(algorithm, out, owners) if checkpoint.exists(out) else (0, 0)
     restore_stream(mixture, config, algorithm.rewards, out, start, drawn)
     check_agreement(policy, mixture, config, seed, start, log)
     load_lagged_weights(policy, config, start, out, owners)
     alarm, learning = GapAlarm(config), LearningAlarm(setting_of(config.key, config, algorithm.rewards))
     metrics: Metrics = {}
-    with Phases(
-        lambda first, on_poll: algorithm.collect(
-            mixture.at(first), derive_seed(seed, "rollout", first), on_poll
-        )
-    ) as phases:
+    with ahead(algorithm, mixture, seed, start) as phases:
         for first in range(start, config.steps, config.updates_per_rollout):
             began, after = time.perf_counter(), first + config.updates_per_rollout
             phase = phases.take(first)
-            drawn, stream = drawn + phase.drawn, mixture.saved()
+            drawn, stream = drawn + phase.drawn, phases.stream()
             sampled = time.perf_counter()
-            found = follow(policy, phase, config, first)
+            found = follow(policy, phase, config, first, config.lag)
             found |= (preflight or {}) if first == 0 else {}
-            found |= watch(policy, first) if watch else {}
+            found |= watch(phases.measured(first), first) if watch else {}
             if policy.lagged is not None and after < config.steps:
                 phases.begin(after)
             found |= describe(phase) | {"time/rollout": sampled - began - phase.scoring_s}
             found |= judge_learning(phase, config, first, learning, log)
             log.rollouts(first, records(phase, KEPT_ROLLOUTS))
             metrics = learn_phase(algorithm, phase, first, seed, found, alarm, log, watch)
-            if policy.lagged is None:
+            if policy.lagged is None and first == start and after < config.steps and config.gate_problems:
+                check_agreement(policy, mixture, config, seed, after, log, again=True)
+            elif policy.lagged is None:
                 hand_over(policy, after)
             due = (first // config.updates_per_rollout + 1) % config.save_every == 0
             progress = {"step": after, "drawn": drawn}
             others = companions(algorithm, after)
             log.save_point(due, policy.learner.save, out, progress, stream, others, owners)
     return metrics
+
+
+def ahead(algorithm: Algorithm[Part], mixture: Mixture, seed: int, start: int) -> Phases:
+    """The phases of a training from step ``start`` on, collected as far ahead as its lag allows."""
+    config = algorithm.config
+
+    def collect(first: int, on_poll: Callable[[], None]) -> Phase:
+        return algorithm.collect(mixture.at(first), derive_seed(seed, "rollout", first), on_poll)
+
+    if config.lag < 2:
+        return OneAhead(collect, algorithm.policy, mixture.saved)
+    firsts = range(start, config.steps, config.updates_per_rollout)
+    return ManyAhead(collect, algorithm.policy, mixture.saved, firsts, config.lag)
 
 
 def learn_phase(
@@ -199,7 +224,7 @@ def learn_phase(
         log_fault(policy.learner, learned, log)
         metrics |= {"time/update": time.perf_counter() - began}
         if watch and step + 1 == config.steps:
-            policy.engine.load(policy.learner.weights(), config.steps)
+            policy.hand_over(policy.learner, policy.engine, config.steps)
             metrics |= watch(policy, config.steps)
         log.step(step, config.steps, metrics)
     return metrics
@@ -231,18 +256,26 @@ def disagreement(metrics: Metrics) -> float:
 
 
 def check_agreement(
-    policy: Policy, mixture: Mixture, config: RLConfig, seed: int, version: int, log: Log
+    policy: Policy,
+    mixture: Mixture,
+    config: RLConfig,
+    seed: int,
+    version: int,
+    log: Log,
+    again: bool = False,
 ) -> None:
-    """The gate (agreement_gate.py): engine and learner compute the same, or training does not start."""
+    """The gate (agreement_gate.py), which hands the weights over: engine and learner compute the same, or
+    training does not start; ``again`` after the first updates, where it stops. Lagged weights are compared in
+    every phase (off_policy.py)."""
     if not config.gate_problems:
         return
     most = min(config.max_tokens, GATE_TOKENS)
     sampling = Sampling(1, config.temperature, config.top_p, most, experts=config.replay_experts)
-    found = agreement_gate.check(
-        policy, mixture.first(config.gate_problems), sampling, derive_seed(seed, "gate"), version, config
-    )
+    problems, drawn = mixture.first(config.gate_problems), derive_seed(seed, "gate")
+    found = agreement_gate.check(policy, problems, sampling, drawn, version, config, again)
+    when = " on the first new weights" if again else ""
     log.info(
-        f"engine and learner agree: over {found['gate/tokens']:.0f} sampled tokens log-probabilities "
+        f"engine and learner agree{when}: over {found['gate/tokens']:.0f} sampled tokens log-probabilities "
         f"differ by {found['gate/gap_mean']:.1e} on "
         f"average, {found['gate/gap_max']:.1e} at most"
     )
@@ -266,9 +299,20 @@ def load_lagged_weights(
 ) -> None:
     """Load the lagged weights that sample the phase at ``start``, if the policy has any. This comes after the
     gate, which compares the engine with the learner."""
-    if policy.lagged is not None and start:
-        policy.lagged.restore(out, LAGGED, owners)
-        policy.engine.load(policy.lagged.weights(), version_of(start, config.updates_per_rollout))
+    if policy.lagged is None or not start:
+        return
+    for name, keeper in kept_learners(policy).items():
+        keeper.restore(out, name, owners)
+    if not policy.kept:
+        version = version_of(start, config.updates_per_rollout)
+        policy.hand_over(policy.lagged, policy.engine, version)
+
+
+def kept_learners(policy: Policy) -> dict[str, LearnerProtocol]:
+    """Who keeps weights that will sample phases to come, by the name in a saved state."""
+    if policy.kept:
+        return {f"{LAGGED}_{number}": keeper for number, keeper in enumerate(policy.kept)}
+    return {LAGGED: policy.lagged} if policy.lagged is not None else {}
 
 
 def refresh_reference(policy: Policy, config: RLConfig, step: int) -> None:
@@ -281,10 +325,9 @@ def refresh_reference(policy: Policy, config: RLConfig, step: int) -> None:
 def companions(algorithm: Algorithm[Part], step: int) -> dict[str, LearnerProtocol]:
     """The learners saved with the policy after ``step`` steps: a reference that is no longer the initial
     model, lagged weights, and the algorithm's own learners."""
-    lagged = algorithm.policy.lagged
     return {
         **moved_reference(algorithm.policy, algorithm.config, step),
-        **({LAGGED: lagged} if lagged is not None else {}),
+        **kept_learners(algorithm.policy),
         **algorithm.companions(),
     }
 

@@ -26,6 +26,7 @@ from r1kit.language import language_share
 from r1kit.rewards import Ahead, Failure, WeightedReward, score
 from r1kit.seeds import derive_seed
 from r1kit.train import checkpoint
+from r1kit.train.hand_over import HandOver, load_weights
 from r1kit.train.learner import LearnerProtocol, Metrics
 from r1kit.train.worker_thread import WorkerThread, do_nothing
 from r1kit.types import Completion, Problem, Rollout, Sampling, Score
@@ -63,13 +64,17 @@ class RolloutConfig(Config):
 class Policy:
     """A learner, and an engine that samples from its weights. ``reference`` (None without one) is the model
     that the policy should stay near; the training loop refreshes it. ``lagged`` (None without one) is a
-    second learner that is not trained; the engine samples from it instead (off_policy.py)."""
+    second learner that is not trained; the engine samples from it instead, and ``kept`` keep the weights of
+    phases to come where the lag is more than one phase (off_policy.py). ``hand_over`` is
+    the runtime's, which knows where learner and engine are."""
 
     learner: LearnerProtocol
     engine: Engine
     chat: Chat
     reference: LearnerProtocol | None = None
     lagged: LearnerProtocol | None = None
+    hand_over: HandOver = load_weights
+    kept: tuple[LearnerProtocol, ...] = ()
 
 
 # Measures the policy after so many steps; returns metrics, none where it is not due.

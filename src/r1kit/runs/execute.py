@@ -92,10 +92,9 @@ def run(
 
     ``fresh`` empties the run's folder and starts over. ``redo_from`` redoes that stage, the stages that read
     it, and later stages whose configuration has changed. ``allow_change`` accepts changes and records them.
-    ``command`` is the command that continues the run, for messages and env.json. With ``layers``
-    (recipe.layers) errors name the line of the recipe. Raises ConfigError before any work (for a changed
-    stage, a missing input, a folder that cannot be written, or a run that another process holds), StageError,
-    and InterruptedRunError."""
+    ``command`` continues the run, for messages and env.json. With ``layers`` (recipe.layers) errors name the
+    line of the recipe. Raises ConfigError before any work (for a changed stage, a missing input, a folder
+    that cannot be written, or that another process holds), StageError, and InterruptedRunError."""
     recipe.runtime.follow()
     console = console or make_console()
     run_dir = recipe.run_dir

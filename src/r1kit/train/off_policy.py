@@ -163,7 +163,8 @@ class ManyAhead:
         return self._stream
 
     def measured(self, step: int) -> Policy:
-        return replace(self._policy, engine=BetweenPhases(self, step))
+        engine: Any = BetweenPhases(self, step)
+        return replace(self._policy, engine=engine)
 
     @contextmanager
     def between_phases(self, step: int) -> Iterator[Engine]:

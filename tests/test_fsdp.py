@@ -256,10 +256,14 @@ def test_what_is_not_supported_is_refused(sparse: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "said"), [(signal.SIGKILL, "has died"), (signal.SIGSTOP, "has not done its share")]
+    ("number", "deadline_s", "said"),
+    [(signal.SIGKILL, 300.0, "has died"), (signal.SIGSTOP, 30.0, "has not done its share")],
 )
-def test_a_process_that_dies_or_stops_ends_the_call(sparse: Path, number: int, said: str) -> None:
-    with started(deadline_s=8) as runtime:
+def test_a_process_that_dies_or_stops_ends_the_call(
+    sparse: Path, number: int, deadline_s: float, said: str
+) -> None:
+    """The deadline is also that of the start, so it leaves time for one."""
+    with started(deadline_s=deadline_s) as runtime:
         learner = runtime.learner(sparse, learner_config())
         learner.update(random_rows(5), CrossEntropy(), 1.0)
         os.kill(runtime.processes[0].pid, number)

@@ -97,12 +97,13 @@ class Diverging(CrossEntropy):
         return loss + (predictions.divergence_BT * batch.weights_BT).sum(), statistics
 
 
-class TestTwoProcesses:
-    @pytest.fixture(scope="class")
-    def two(self) -> Iterator[LocalRuntime]:
-        with started() as runtime:
-            yield runtime
+@pytest.fixture(scope="class")
+def two() -> Iterator[LocalRuntime]:
+    with started() as runtime:
+        yield runtime
 
+
+class TestTwoProcesses:
     def test_a_dense_model_learns_the_same(self, one: LocalRuntime, two: LocalRuntime, dense: Path) -> None:
         ours, theirs = (runtime.learner(dense, learner_config(learning_rate=1e-3)) for runtime in (two, one))
         same_updates(ours, theirs, random_rows(9), CrossEntropy())

@@ -159,7 +159,7 @@ def chaos(keep: Path, *words: str, blind: bool = False) -> subprocess.CompletedP
 @pytest.mark.slow
 def test_damaged_states_are_never_used_and_a_check_that_is_taken_out_is_noticed(tmp_path: Path) -> None:
     kinds = [word for kind in KINDS for word in ("--kind", kind)]
-    ended = chaos(tmp_path, "--only", "mutations", "--mutations", "12", *kinds)
+    ended = chaos(tmp_path, "--only", "mutations", "--mutations", "6", *kinds)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert ended.stdout.splitlines()[-1] == "wrong: 0"
     assert sum(map(int, re.findall(r"recovered with a warning: (\d+)", ended.stdout))) > 0, ended.stdout

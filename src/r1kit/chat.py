@@ -191,8 +191,8 @@ class Chat:
         """Ids of a written response with the end token, as SFT trains on them: the one with which the
         checkpoint's template ends a turn, if sampling stops there, else the tokenizer's."""
         end = self.turn_end
-        stops = end is not None and (end in self.tokenizer.end_ids or end in self._stop_ids)
-        end = end if stops else self.tokenizer.eos_id
+        if end is None or end not in (*self.tokenizer.end_ids, *self._stop_ids):
+            end = self.tokenizer.eos_id
         return np.concatenate([self.tokenizer.encode(text), [end]]).astype(np.int32)
 
     @property

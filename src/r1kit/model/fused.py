@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from r1kit.model.compile_kernels import KernelsUnavailableError, library
@@ -52,9 +52,15 @@ def _kernels() -> ctypes.CDLL | None:
 
 
 def usable(*tensors: Tensor) -> bool:
-    """Whether the kernels run here and take these tensors: on the CPU, float32 or bfloat16."""
+    """Whether the kernels run here and take these tensors: on the CPU, float32 or bfloat16, and with content
+    of their own (a DTensor or FakeTensor has no address)."""
     return (
-        all(t.device.type == "cpu" and t.dtype in (torch.float32, torch.bfloat16) for t in tensors)
+        all(
+            type(t) in (Tensor, nn.Parameter)
+            and t.device.type == "cpu"
+            and t.dtype in (torch.float32, torch.bfloat16)
+            for t in tensors
+        )
         and _kernels() is not None
     )
 

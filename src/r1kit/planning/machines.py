@@ -226,8 +226,7 @@ class GPUs:
         count = self.fleet.count
         held = held_by_learner(shape, facts, work.critics) + held_by_frozen(shape, facts, work.frozen)
         trained = trained_parameters(shape, facts)
-        own = work.tokens / max(1.0, work.updates) / max(1, count // NODE)
-        positions = min(float(facts.context * facts.lines), max(own, work.longest))
+        positions = self.positions(facts, work)
         needs = Memory(
             gradients=facts.gradients * trained / count,
             copies=BFLOAT16 * shape.parameters / count,
@@ -238,3 +237,8 @@ class GPUs:
         if count == 1:
             needs += Memory(copies=sampled.copies)
         return operations / self._operations(count), held.times(1 / count) + needs
+
+    def positions(self, facts: LearnerFacts, work: Learned) -> float:
+        """Positions of a micro-batch, which the GPUs of a node share."""
+        own = work.tokens / max(1.0, work.updates) / max(1, self.fleet.count // NODE)
+        return min(float(facts.context * facts.lines), max(own, work.longest))

@@ -152,7 +152,7 @@ def footer(plans: Sequence[StageCost], machine: Machine | None, assumed: Assumpt
 def _of_machine(machine: Machine) -> str:
     if isinstance(machine, GPUs):
         fleet = machine.fleet
-        more = "; sharded over all of them (not in r1kit)" if fleet.count > 1 else ""
+        more = "; sharded over all of them" if fleet.count > 1 else ""
         return (
             f"{fleet.count} x {fleet.name} at {fleet.compute_share:.0%} of its operations and "
             f"{fleet.bandwidth_share:.0%} of its bandwidth{more}"

@@ -9,7 +9,8 @@ were dealt: none is dropped because it takes long.
 An engine that fails loses what it samples; the same groups, of the same lengths, go to the next free engine.
 A learner that fails continues from its last saved state and repeats the updates since.
 
-A heap and five kinds of events are all that is needed, so this is no use of SimPy."""
+A heap and three kinds of events are all that is needed, and rates that change while something is under way
+are what SimPy's processes would make harder, so this does not use it."""
 
 import heapq
 import random
@@ -67,11 +68,12 @@ class Outcome:
     learner_failures: int
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Worker:
     """Something that computes: ``done`` grows by 1 / ``cost`` a second from ``since`` on. ``ends``: (where
     ``done`` stands when it ends, group). ``stamp`` marks events that are out of date."""
 
+    who: int
     cost: float = 1.0
     done: float = 0.0
     since: float = 0.0
@@ -102,7 +104,7 @@ class _Run:
     def __init__(self, system: System, lengths: Sequence[float], updates: int, seed: int) -> None:
         self.system, self._lengths, self._updates, self._seed = system, list(lengths), updates, seed
         self.now, self.version, self._slow, self._number = 0.0, 0, 1.0, 0
-        self._workers = [_Worker() for _ in range(system.engines + 1)]
+        self._workers = [_Worker(who) for who in range(system.engines + 1)]
         self._learner = self._workers[-1]
         self._events: list[tuple[float, int, str, int, int]] = []
         self._lost: deque[int] = deque()
@@ -152,11 +154,11 @@ class _Run:
     def _deal(self) -> None:
         """Begin groups and updates wherever that is possible now."""
         system = self.system
-        for engine in sorted(self._workers[:-1], key=lambda engine: len(engine.ends)):
-            if not engine.up or (engine.ends and not system.continuous):
-                continue
-            while len(engine.ends) + system.group <= system.rows and self._can_begin():
-                self._begin(engine)
+        if self._can_begin():
+            for engine in sorted(self._workers[:-1], key=lambda engine: len(engine.ends)):
+                if engine.up and (system.continuous or not engine.ends):
+                    while len(engine.ends) + system.group <= system.rows and self._can_begin():
+                        self._begin(engine)
         learner = self._learner
         if learner.up and not learner.ends and self._complete[self.version] == system.batch:
             first = self.version * system.batch
@@ -200,7 +202,7 @@ class _Run:
             return
         worker.cost = 1.0 if worker is self._learner else self.system.step(len(worker.ends))
         left = max(0.0, worker.ends[0][0] - worker.done) * worker.cost * self._slow
-        self._push(max(self.now, worker.since) + left, "end", self._workers.index(worker), worker.stamp)
+        self._push(max(self.now, worker.since) + left, "end", worker.who, worker.stamp)
 
     def _push(self, at: float, kind: str, who: int, stamp: int = 0) -> None:
         self._number += 1
@@ -235,15 +237,13 @@ class _Run:
         worker.up, worker.stamp = False, worker.stamp + 1
         if worker is self._learner:
             self._failures["learner"] += 1
-            again = self._saved + (worker.done if worker.ends else 0.0)
-            if worker.ends:  # the update begins again after what is repeated
-                worker.done = 0.0
-                again = self._saved
-                worker.since = self.now + system.learner_restart + again
-                worker.up = True
+            # What is under way begins again after what is repeated.
+            worker.done, worker.since = 0.0, self.now + system.learner_restart + self._saved
+            worker.up = bool(worker.ends)
+            if worker.ends:
                 self._schedule(worker)
-                return
-            self._push(self.now + system.learner_restart + again, "up", who)
+            else:
+                self._push(worker.since, "up", who)
             return
         self._failures["engine"] += 1
         self._lost.extend(sorted({group for _, group in worker.ends}))

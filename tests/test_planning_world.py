@@ -15,7 +15,7 @@ from r1kit.planning.memory import Memory
 from r1kit.planning.plan import Assumptions, PhaseCost
 from r1kit.planning.rates import LINK_SHARE, LINKS, fleet_of
 from r1kit.planning.shapes import shape_of, shape_of_name
-from r1kit.planning.sharding import Layout, Sharded, Traffic, dry_run, layout_of
+from r1kit.planning.sharding import Layout, Sharded, Traffic, dry_run, even_cut, layout_of
 from r1kit.planning.world import (
     collective_seconds,
     exchange_seconds,
@@ -61,6 +61,10 @@ def test_a_rank_of_a_mesh_holds_and_sends_what_the_sizes_say(sparse):
     assert sparse.backward.reduced == pytest.approx(4 * (all_of_it - routed), rel=0.1)
     # Each position sends two rows to experts and gets them back, in three layers, in bfloat16.
     assert sparse.forward.exchanged == sparse.backward.exchanged == 3 * 2 * 2 * 64 * 2
+    cut = even_cut(all_of_it, routed, (3, 2 * 64), sparse.layout)
+    assert cut.backward.reduced_experts == sparse.backward.reduced_experts
+    assert (cut.forward.exchanged, cut.even) == (sparse.forward.exchanged, sparse.even)
+    assert cut.forward.gathered == pytest.approx(sparse.forward.gathered, rel=0.1)
 
 
 @pytest.mark.slow
@@ -143,12 +147,10 @@ def fast(monkeypatch):
     """Dry runs replaced by an even cut that sends what a full one of the real model sends."""
 
     def even(config, layout):
-        numbers = shape_of(config).parameters
-        traffic = Traffic(34e9, 20.4e9, 0.0, 0.0, 58 * 2 * 8 * 7168 * 2.0 if config.sparse else 0.0)
-        return Sharded(
-            layout, numbers / layout.world, numbers / layout.world, 4e9, traffic,
-            replace(traffic, reduced=68e9, reduced_experts=40.8e9),
-        )  # fmt: skip
+        shape = shape_of(config)
+        layers = (config.moe_layers, shape.active_experts * config.width)
+        cut = even_cut(shape.parameters, shape.expert_parameters, layers, layout)
+        return replace(cut, largest=4e9)
 
     monkeypatch.setattr("r1kit.planning.world.dry_run", even)
 

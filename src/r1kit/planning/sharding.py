@@ -98,6 +98,18 @@ class Sharded:
     backward: Traffic
 
 
+def even_cut(parameters: float, routed: float, layers: tuple[int, int], layout: Layout) -> Sharded:
+    """What a model would hold and send if everything could be cut evenly, without a dry run. ``routed``: the
+    parameters of routed experts; ``layers``: how many have experts, and how many numbers of a position go to
+    experts in each. Weights are gathered in bfloat16, gradients summed in float32."""
+    shared, own = parameters - routed, routed / layout.experts
+    exchanged = 2.0 * 2.0 * layers[0] * layers[1]  # there and back, in bfloat16
+    forward = Traffic(2.0 * shared, 2.0 * own, 0.0, 0.0, exchanged)
+    backward = Traffic(2.0 * shared, 2.0 * own, 4.0 * shared, 4.0 * own, exchanged)
+    even = parameters / layout.world
+    return Sharded(layout, even, even, 0.0, forward, backward)
+
+
 @functools.cache
 def _sharded(text: str, layout: Layout) -> Sharded:
     with multiprocessing.get_context("spawn").Pool(1) as pool:

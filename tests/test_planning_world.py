@@ -1,6 +1,7 @@
 """A plan past one machine: what ranks hold and send against counts by hand, and the paper's hours."""
 
 import json
+import multiprocessing
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,16 @@ from r1kit.planning.memory import Memory
 from r1kit.planning.plan import Assumptions, PhaseCost
 from r1kit.planning.rates import LINK_SHARE, LINKS, fleet_of
 from r1kit.planning.shapes import shape_of, shape_of_name
-from r1kit.planning.sharding import Layout, Sharded, Traffic, dry_run, even_cut, layout_of
+from r1kit.planning.sharding import (
+    Layout,
+    Sharded,
+    Traffic,
+    dry_run,
+    even_cut,
+    layout_of,
+    shard,
+    shard_in_proportion,
+)
 from r1kit.planning.world import (
     collective_seconds,
     exchange_seconds,
@@ -77,10 +87,24 @@ def test_a_dense_model_exchanges_nothing_and_a_tied_head_is_held_once():
 
 
 @pytest.mark.slow
-def test_a_layer_of_the_real_model_is_cut_evenly_over_2048_ranks():
-    config = ModelConfig.preset("v3-671b", layers=5, mtp_depth=0)
-    sharded = dry_run(config, layout_of(256, 2048))
+@pytest.mark.parametrize("config", [SPARSE, DENSE])
+def test_fewer_layers_in_proportion_are_all_layers(config):
+    layout = layout_of(config.experts or 0, 8)
+    deep = config.model_copy(update={"layers": 6})
+    with multiprocessing.get_context("spawn").Pool(1) as pool:  # a process of its own, which has one world
+        assert pool.apply(shard, (deep, layout)) == pool.apply(shard_in_proportion, (deep, layout))
+
+
+@pytest.mark.slow
+def test_the_real_model_is_cut_evenly_over_2048_ranks():
+    sharded = dry_run(ModelConfig.preset("v3-671b"), layout_of(256, 2048))
     assert sharded.layout == Layout(2048, 64) and sharded.layout.data == 32
+    # All 61 layers sharded and recorded one by one, by hand on 2026-11-27.
+    assert sharded.held == 334_734_972
+    forward, backward = sharded.forward, sharded.backward
+    assert forward.gathered + forward.gathered_experts == 60_350_160_896
+    assert backward.gathered + backward.gathered_experts == 116_942_209_024 - 60_350_160_896
+    assert backward.reduced + backward.reduced_experts == 120_700_321_792
     assert 1.0 <= sharded.held / sharded.even < 1.02
 
 

@@ -2,7 +2,8 @@
 
 The real shape is built without memory (device ``meta``), sharded by torch's own FSDP2 on a process group that
 sends nothing (``fake``), and one forward and backward pass runs on tensors without content. What is recorded
-is what torch would do: the numbers that rank 0 keeps, and the bytes of every collective operation.
+is what torch would do: the numbers that rank 0 keeps, and the bytes of every collective operation. Layers of
+one kind are alike, so two models with the fewest layers show what each further one adds.
 
 The layout is a mesh (data, experts). An expert's three matrices are on one rank of ``experts``, cut along
 their second dimension over ``data``: cut along the first, 256 experts on 2,048 ranks would give one each to
@@ -13,7 +14,7 @@ import functools
 import math
 import multiprocessing
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -74,14 +75,9 @@ class Traffic:
     reduced_experts: float = 0.0
     exchanged: float = 0.0
 
-    def __sub__(self, other: "Traffic") -> "Traffic":
-        return Traffic(
-            self.gathered - other.gathered,
-            self.gathered_experts - other.gathered_experts,
-            self.reduced - other.reduced,
-            self.reduced_experts - other.reduced_experts,
-            self.exchanged - other.exchanged,
-        )
+    def plus(self, other: "Traffic", times: float) -> "Traffic":
+        """This traffic, and the other so many times."""
+        return Traffic(*(getattr(self, f.name) + times * getattr(other, f.name) for f in fields(self)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +109,33 @@ def even_cut(parameters: float, routed: float, layers: tuple[int, int], layout: 
 @functools.cache
 def _sharded(text: str, layout: Layout) -> Sharded:
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(shard, (ModelConfig.model_validate_json(text), layout))
+        return pool.apply(shard_in_proportion, (ModelConfig.model_validate_json(text), layout))
 
 
 def dry_run(config: ModelConfig, layout: Layout) -> Sharded:
     """Shard a model of this shape in a process of its own: a process has one world."""
     return _sharded(config.model_dump_json(), layout)
+
+
+def shard_in_proportion(config: ModelConfig, layout: Layout) -> Sharded:
+    """What ``shard`` gives, from two models with fewer layers: those of a kind hold and send the same, so
+    each further one adds the difference between the two."""
+    fewest = config.dense_layers + 1 if config.sparse else 1
+    if config.layers <= fewest + 1:
+        return shard(config, layout)
+    short, longer = (
+        shard(config.model_copy(update={"layers": layers}), layout) for layers in (fewest, fewest + 1)
+    )
+    times = float(config.layers - fewest)
+    held, even = longer.held - short.held, longer.even - short.even
+    return Sharded(
+        layout, short.held + times * held, short.even + times * even, longer.largest,
+        _extended(short.forward, longer.forward, times), _extended(short.backward, longer.backward, times),
+    )  # fmt: skip
+
+
+def _extended(short: Traffic, longer: Traffic, times: float) -> Traffic:
+    return short.plus(longer.plus(short, -1.0), times)
 
 
 def shard(config: ModelConfig, layout: Layout) -> Sharded:
@@ -138,9 +155,11 @@ def shard(config: ModelConfig, layout: Layout) -> Sharded:
             model.frequencies = torch.empty(model.frequencies.shape)
             hidden_BTD = model(torch.zeros(1, positions, dtype=torch.long)).hidden_BTD
             forward = record.traffic()
-            hidden_BTD.float().sum().backward()
+            model.logits(hidden_BTD).sum().backward()
         largest = sum(sorted(record.gathers, reverse=True)[:2])
-        return Sharded(layout, held, even / layout.world, largest, forward, record.traffic() - forward)
+        return Sharded(
+            layout, held, even / layout.world, largest, forward, record.traffic().plus(forward, -1.0)
+        )
     finally:
         dist.destroy_process_group()
 

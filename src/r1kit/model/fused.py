@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from r1kit.model.compile_kernels import KernelsUnavailableError, library
 
 SOURCE = Path(__file__).parent / "kernels" / "fused.cpp"
+_PLAIN = (Tensor, torch.nn.Parameter)
 _POINTER, _LONG, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_long, ctypes.c_int, ctypes.c_float
 _SIGNATURES = {
     "r1_swiglu": (_INT, *[_POINTER] * 3, _LONG, _INT),
@@ -52,13 +53,11 @@ def _kernels() -> ctypes.CDLL | None:
 
 
 def usable(*tensors: Tensor) -> bool:
-    """Whether the kernels run here and take these tensors: on the CPU, float32 or bfloat16, and with content
-    of their own (a DTensor or FakeTensor has no address)."""
+    """Whether the kernels run here and take these tensors: on the CPU, float32 or bfloat16, and with memory
+    of their own. A DTensor or a FakeTensor has none at its address."""
     return (
         all(
-            type(t) in (Tensor, nn.Parameter)
-            and t.device.type == "cpu"
-            and t.dtype in (torch.float32, torch.bfloat16)
+            type(t) in _PLAIN and t.device.type == "cpu" and t.dtype in (torch.float32, torch.bfloat16)
             for t in tensors
         )
         and _kernels() is not None

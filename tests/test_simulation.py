@@ -36,33 +36,27 @@ def test_with_a_lag_the_slower_of_the_two_sets_the_pace():
     assert more.seconds == pytest.approx(30, rel=0.02) and more.engine_busy < 0.5
 
 
-def by_tokens(engines, rows, group, batch, lag, lengths, updates, learning, cost):
-    """Seconds, one decoding step after another, with whole seconds only. ``cost``: seconds of a step."""
+def by_tokens(engines, rows, group, batch, lag, lengths, updates, learning):
+    """Seconds, one decoding step after another, of a second each."""
     live = [[] for _ in range(engines)]
-    wait = [0] * engines
     dealt, version, left, now, learns_until = 0, 0, {}, 0, None
     while version < updates:
-        for engine in sorted(range(engines), key=lambda engine: len(live[engine])):
-            while (
-                len(live[engine]) + group <= rows
-                and dealt < min((version + lag + 1) * batch, updates * batch)
-                and wait[engine] == 0
-            ):
-                own = random.Random(f"0 {dealt}").choices(lengths, k=group)
-                live[engine] += [[length, dealt] for length in own]
-                left[dealt], dealt = group, dealt + 1
+        while dealt < min((version + lag + 1) * batch, updates * batch):
+            engine = min(range(engines), key=lambda engine: len(live[engine]))
+            if len(live[engine]) + group > rows:
+                break
+            own = random.Random(f"0 {dealt}").choices(lengths, k=group)
+            live[engine] += [[length, dealt] for length in own]
+            left[dealt], dealt = group, dealt + 1
         first = version * batch
         if learns_until is None and all(left.get(g) == 0 for g in range(first, first + batch)):
             learns_until = now + learning
         now += 1
         for engine in range(engines):
-            if live[engine]:
-                wait[engine] = (wait[engine] + 1) % cost
-                if wait[engine] == 0:
-                    for row in live[engine]:
-                        row[0] -= 1
-                        left[row[1]] -= row[0] == 0
-                    live[engine] = [row for row in live[engine] if row[0]]
+            for row in live[engine]:
+                row[0] -= 1
+                left[row[1]] -= row[0] == 0
+            live[engine] = [row for row in live[engine] if row[0]]
         if learns_until == now:
             version, learns_until = version + 1, None
     return now
@@ -74,7 +68,7 @@ def test_events_end_when_a_simulator_of_tokens_ends(lag, engines):
     found = simulate(
         system(engines=engines, rows=6, group=2, batch=5, lag=lag, update=lambda tokens: 11.0), lengths, 30
     )
-    expected = by_tokens(engines, 6, 2, 5, lag, lengths, 30, 11, 1)
+    expected = by_tokens(engines, 6, 2, 5, lag, lengths, 30, 11)
     assert found.seconds * 30 == pytest.approx(expected, rel=0.01)
 
 
@@ -117,3 +111,8 @@ def test_the_same_seed_gives_the_same_figures():
     noisy = system(engines=3, lag=2, engine_mtbf=100.0, engine_restart=9.0)
     assert simulate(noisy, [3.0, 8.0], 20, seed=4) == simulate(noisy, [3.0, 8.0], 20, seed=4)
     assert simulate(noisy, [3.0, 8.0], 20, seed=4) != simulate(noisy, [3.0, 8.0], 20, seed=5)
+
+
+def test_groups_go_to_the_engine_with_the_fewest_rows():
+    shared = simulate(system(engines=4, rows=99, batch=8, step=lambda rows: float(rows)), [10.0], 5)
+    assert shared.seconds == pytest.approx(10 * 4 + 5) and shared.engine_busy == pytest.approx(40 / 45)

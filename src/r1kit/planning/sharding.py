@@ -144,7 +144,7 @@ def shard(config: ModelConfig, layout: Layout) -> Sharded:
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.testing._internal.distributed.fake_pg import FakeStore
 
-    dist.init_process_group("fake", rank=0, world_size=layout.world, store=FakeStore())  # type: ignore[no-untyped-call]
+    dist.init_process_group("fake", rank=0, world_size=layout.world, store=FakeStore())
     try:
         mesh = init_device_mesh("cpu", (layout.data, layout.experts), mesh_dim_names=("data", "experts"))
         model, even = _model(config, mesh)
@@ -189,7 +189,7 @@ def _model(config: ModelConfig, mesh: DeviceMesh) -> tuple[LanguageModel, float]
 
 def _local(parameter: Tensor) -> Tensor:
     """This rank's part."""
-    return getattr(parameter, "to_local", lambda: parameter)()  # type: ignore[no-any-return]
+    return getattr(parameter, "to_local", lambda: parameter)()
 
 
 class SpreadExperts(nn.Module):
@@ -227,11 +227,11 @@ def _products(x_MD: Tensor, weight_EFD: Tensor, ends_E: Tensor) -> Tensor:
     return F.grouped_mm(x_MD, weight_EFD.to(x_MD.dtype).transpose(1, 2), offs=ends_E)
 
 
-class _Record(TorchDispatchMode):
+class _Record(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up the bytes of collective operations by name and by how many ranks take part."""
 
     def __init__(self, layout: Layout, positions: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._layout, self._positions = layout, positions
         self._bytes: Counter[tuple[str, bool]] = Counter()
         self.gathers: set[float] = set()

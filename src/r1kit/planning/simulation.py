@@ -154,11 +154,15 @@ class _Run:
     def _deal(self) -> None:
         """Begin groups and updates wherever that is possible now."""
         system = self.system
-        if self._can_begin():
-            for engine in sorted(self._workers[:-1], key=lambda engine: len(engine.ends)):
-                if engine.up and (system.continuous or not engine.ends):
-                    while len(engine.ends) + system.group <= system.rows and self._can_begin():
-                        self._begin(engine)
+        ready = [
+            engine for engine in self._workers[:-1]
+            if self._can_begin() and engine.up and (system.continuous or not engine.ends)
+        ]  # fmt: skip
+        while ready and self._can_begin():
+            engine = min(ready, key=lambda engine: len(engine.ends))
+            if len(engine.ends) + system.group > system.rows:
+                break
+            self._begin(engine)
         learner = self._learner
         if learner.up and not learner.ends and self._complete[self.version] == system.batch:
             first = self.version * system.batch

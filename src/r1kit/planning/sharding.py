@@ -155,7 +155,7 @@ def shard(config: ModelConfig, layout: Layout) -> Sharded:
             model.frequencies = torch.empty(model.frequencies.shape)
             hidden_BTD = model(torch.zeros(1, positions, dtype=torch.long)).hidden_BTD
             forward = record.traffic()
-            model.logits(hidden_BTD).sum().backward()
+            model.logits(hidden_BTD).sum().backward()  # type: ignore[no-untyped-call]
         largest = sum(sorted(record.gathers, reverse=True)[:2])
         return Sharded(
             layout, held, even / layout.world, largest, forward, record.traffic().plus(forward, -1.0)

@@ -7,9 +7,9 @@ they take groups from one queue, load the newest weights between calls, and hand
 A group may begin once the learner is at most ``lag`` updates behind it. Learning rate and model are chosen so
 that lengths stay as they are: a token ends a completion with probability 1/32.
 
-First the rates are measured alone: a decoding step of some rows, an update of few and of many tokens, loading
-weights. Then the runs. The simulation (planning/simulation.py) gets the rates, the number of cores and the
-lengths that were sampled, and nothing of the runs' times. Run this on a quiet machine."""
+The rates are measured alone, before and after the runs: a decoding step of some rows, an update of few and of
+many tokens, loading weights. The simulation (planning/simulation.py) gets the rates, the number of cores and
+the lengths that were sampled, and nothing of the runs' times. Run this on a quiet machine."""
 
 import argparse
 import json
@@ -83,21 +83,20 @@ def _engine_rates(engine: NativeEngine, prompt: np.ndarray, weights: dict[str, t
     steps = []
     for rows in PROBED_ROWS:
         long, short = (Sampling(n=rows, max_tokens=most) for most in (LONGEST, LONGEST // 2))
-        seconds = _best(lambda most=long: endless.generate([prompt], most))
-        half = _best(lambda most=short: endless.generate([prompt], most))
+        seconds = _seconds(lambda most=long: endless.generate([prompt], most))
+        half = _seconds(lambda most=short: endless.generate([prompt], most))
         steps.append((rows, (seconds - half) / (LONGEST - LONGEST // 2)))
-    one = _best(lambda: endless.generate([prompt], Sampling(n=GROUP, max_tokens=1)))
-    load = _best(lambda: engine.load({name: t.clone() for name, t in weights.items()}, 0))
+    one = _seconds(lambda: endless.generate([prompt], Sampling(n=GROUP, max_tokens=1)))
+    load = _seconds(lambda: engine.load({name: t.clone() for name, t in weights.items()}, 0))
     return tuple(steps), one, load
 
 
-def _best(work: Any, times: int = 3) -> float:
-    found = []
+def _seconds(work: Any, times: int = 6) -> float:
+    """The mean, since what interrupts a process now and then interrupts the runs too."""
+    began = time.perf_counter()
     for _ in range(times):
-        began = time.perf_counter()
         work()
-        found.append(time.perf_counter() - began)
-    return min(found)
+    return (time.perf_counter() - began) / times
 
 
 class Bench:
@@ -141,12 +140,17 @@ class Bench:
         for rows, length in ((GROUP, 24), (GROUP * BATCH, 24), (GROUP * BATCH, 48)):
             made = weighted([text_row(np.arange(length, dtype=np.int32))] * rows)
             self._update(made)
-            updates.append((float(rows * length), _best(lambda made=made: self._update(made))))
+            updates.append((float(rows * length), _seconds(lambda made=made: self._update(made))))
         start, handover = (float(np.mean([rate[place] for rate in rates])) for place in (1, 2))
         return Measured(steps, tuple(sorted(updates)), start, handover)
 
     def _update(self, rows: Any) -> None:
+        """Learn, and put the new weights where the engines read them."""
         self.learner.update(rows, CrossEntropy(), 1e-9)
+        with self.newest.get_lock():
+            for name, tensor in self.learner.weights().items():
+                self.weights[name].copy_(tensor)
+            self.newest.value += 1
 
     def _result(self) -> Any:
         while True:
@@ -177,11 +181,14 @@ class Bench:
                 )
                 lengths += [len(ids) for ids in made]
             self._update(weighted(rows.pop(update)))
-            with self.newest.get_lock():
-                for name, tensor in self.learner.weights().items():
-                    self.weights[name].copy_(tensor)
-                self.newest.value += 1
         return (time.perf_counter() - began) / updates, lengths, float(np.mean(stale))
+
+
+def mean_of(first: Measured, second: Measured) -> Measured:
+    """The rates between two measurements."""
+    steps = tuple((rows, (a + b) / 2) for (rows, a), (_, b) in zip(first.steps, second.steps, strict=True))
+    updates = tuple((n, (a + b) / 2) for (n, a), (_, b) in zip(first.updates, second.updates, strict=True))
+    return Measured(steps, updates, (first.start + second.start) / 2, (first.handover + second.handover) / 2)
 
 
 def system_of(rates: Measured, lag: int, cores: int) -> System:
@@ -206,12 +213,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder))
         try:
-            rates = bench.measure()
-            print(json.dumps(asdict(rates)), f"{cores} cores, load {os.getloadavg()[0]:.1f}")
+            before = bench.measure()
             bench.run(1, 3, 0)
+            runs = [
+                (lag, *bench.run(lag, given.updates, 1000 * (place + 1)))
+                for place, lag in enumerate(map(int, given.lags.split(",")))
+            ]
+            rates = mean_of(before, bench.measure())
+            print(json.dumps(asdict(rates)), f"{cores} cores, load {os.getloadavg()[0]:.1f}")
             found = []
-            for place, lag in enumerate(map(int, given.lags.split(","))):
-                seconds, lengths, stale = bench.run(lag, given.updates, 1000 * (place + 1))
+            for lag, seconds, lengths, stale in runs:
                 simulated = simulate(system_of(rates, lag, cores), lengths, given.updates)
                 row = {
                     "lag": lag, "measured": seconds, "simulated": simulated.seconds,

@@ -45,7 +45,8 @@ def answer(recipe: Recipe, question: Question) -> tuple[list[StageCost], bool]:
     key = fit.key_of(question.solve) if question.solve else None
     world: tuple[list[WorldCost], list[str]] | None = None
     if question.world is not None and isinstance(machine, GPUs):
-        plans, *world = plan_world(recipe, machine.fleet, assumed)
+        plans, details, missing = plan_world(recipe, machine.fleet, assumed)
+        world = details, missing
     else:
         plans = plan_recipe(recipe, machine, assumed)
     if question.as_json:
@@ -81,10 +82,12 @@ def as_world_tables(costs: Sequence[WorldCost], missing: Sequence[str]) -> list[
     """What a rank holds, what it sends in one update, and the GPU hours on fewer GPUs, as three tables."""
     if not costs:
         return ["", *missing]
-    held = [
+    held: list[tuple[str, ...]] = [
         ("held by each GPU", "experts", "weights", "gradients", "moments", "activations", "all", "uneven")
     ]
-    sent = [("in each update", "gathered", "reduced", "exchanged", "computing", "network", "new weights")]
+    sent: list[tuple[str, ...]] = [
+        ("in each update", "gathered", "reduced", "exchanged", "computing", "network", "new weights")
+    ]
     counts = sorted(costs[0].costs, reverse=True)
     hours = [("GPU hours", *(f"{count:,} GPUs" for count in counts))]
     for cost in costs:

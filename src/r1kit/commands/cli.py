@@ -228,6 +228,15 @@ def plan(
     gpu: Annotated[
         str | None, typer.Option("--gpu", metavar="KIND:N", help="Plan for GPUs, such as h100:8.")
     ] = None,
+    world: Annotated[
+        int | None,
+        typer.Option(
+            "--world",
+            metavar="N",
+            min=1,
+            help="Shard over so many GPUs: what each holds and sends, and what that costs.",
+        ),
+    ] = None,
     utilisation: Annotated[
         float | None,
         typer.Option(min=0.01, max=1.0, help="Share of the GPUs' data sheet speed that is reached."),
@@ -236,8 +245,13 @@ def plan(
         float | None, typer.Option(min=0.0, help="Price of an hour of one GPU, or of this machine.")
     ] = None,
     length: Annotated[
-        float, typer.Option(min=0.01, max=1.0, help="Mean length of completions as a share of max_tokens.")
-    ] = 0.5,
+        float | None,
+        typer.Option(
+            min=0.01,
+            max=1.0,
+            help="Mean length of completions as a share of max_tokens (0.5; 0.2 from 16,384 on).",
+        ),
+    ] = None,
     prompt: Annotated[int, typer.Option("--prompt-tokens", min=0, help="Tokens of a prompt.")] = 128,
     former: Annotated[
         Path | None, typer.Option(metavar="RUN", help="A former run, whose mean lengths are expected.")
@@ -255,7 +269,7 @@ def plan(
     from r1kit.recipe.recipe import build
     from r1kit.user_code import imports
 
-    question = Question(gpu, utilisation, price, length, prompt, former, solve, as_json)
+    question = Question(gpu, utilisation, price, length, prompt, former, solve, as_json, world)
     layers = read_layers(recipe, normalize_overrides(overrides or [], out))
     with imports(trust):
         checked = build(layers)
@@ -266,6 +280,66 @@ def plan(
             raise typer.Exit(DOES_NOT_FIT)
         remaining = [entry.name for entry in plans if entry.basis != "measured"]
         check_inputs(checked, layers, remaining, machine=False)  # the plan may be for another machine
+
+
+@app.command(context_settings=OVERRIDABLE)
+def launch(
+    scheduler: Annotated[str, typer.Argument(metavar="WHERE", help="slurm, ray or k8s.")],
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    out: Out = None,
+    nodes: Annotated[int, typer.Option("--nodes", min=1, help="How many nodes.")] = 1,
+    gpus: Annotated[int, typer.Option("--gpus", min=1, help="GPUs of a node.")] = 8,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the files and the command, write and submit nothing.")
+    ] = False,
+    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="Where the files are written.")] = Path(
+        "launch"
+    ),
+    templates: Annotated[
+        Path | None, typer.Option("--templates", metavar="DIR", help="A folder with templates of your own.")
+    ] = None,
+    name: Annotated[str, typer.Option("--job-name", help="The job's name; by default the recipe's.")] = "",
+    partition: Annotated[str, typer.Option("--partition", help="Slurm's partition.")] = "",
+    account: Annotated[str, typer.Option("--account", help="Slurm's account.")] = "",
+    time: Annotated[str, typer.Option("--time", help="Slurm's time limit.")] = "7-00:00:00",
+    image: Annotated[str, typer.Option("--image", help="Kubernetes: an image that has r1kit.")] = "",
+    claim: Annotated[str, typer.Option("--claim", help="Kubernetes: the shared volume's claim.")] = "",
+    namespace: Annotated[str, typer.Option("--namespace", help="Kubernetes: the namespace.")] = "default",
+    address: Annotated[str, typer.Option("--address", help="Ray: the address of a cluster's jobs.")] = "",
+    hosts: Annotated[
+        str, typer.Option("--hosts", metavar="A,B", help="Ray: hosts to start a cluster on.")
+    ] = "",
+    python: Annotated[str, typer.Option("--python", help="The interpreter on the nodes.")] = "",
+    folder: Annotated[
+        str,
+        typer.Option("--folder", metavar="DIR", help="The shared folder on the nodes; by default this one."),
+    ] = "",
+    trust: Trust = False,
+) -> None:
+    """Run a recipe on a cluster: check it, write the files that Slurm, Ray or Kubernetes need, submit."""
+    from r1kit.commands.launch import Cluster, render, submit
+    from r1kit.recipe.inputs import check_inputs
+    from r1kit.recipe.layers import read_layers
+    from r1kit.recipe.recipe import build
+    from r1kit.user_code import imports
+
+    changes = normalize_overrides(overrides or [], out)
+    layers = read_layers(recipe, changes)
+    cluster = Cluster(
+        nodes, gpus, name, partition, account, time, image, claim, namespace, address,
+        tuple(host for host in hosts.split(",") if host), python, folder,
+    )  # fmt: skip
+    with imports(trust):
+        checked = build(layers)
+        launched = render(checked, scheduler, cluster, [str(recipe), *changes], templates)
+        check_inputs(checked, layers, machine=False)  # the nodes see the same folder
+    if not dry_run:
+        submit(launched, to)
+        return
+    for file, text in launched.files.items():
+        print_lines([f"--- {to / file}", *text.splitlines()])
+    print_lines([f"--- then, in {to}: {shlex.join(launched.command)}"])
 
 
 @app.command(context_settings=OVERRIDABLE)

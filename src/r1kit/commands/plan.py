@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from r1kit.config import ConfigError
 from r1kit.planning import fit
 from r1kit.planning.machines import GPUs, Machine, ThisMachine
-from r1kit.planning.plan import Assumptions, StageCost, former_lengths, machine_of, plan_recipe
-from r1kit.planning.rates import fleet_of
+from r1kit.planning.plan import LONG, Assumptions, StageCost, former_lengths, machine_of, plan_recipe
+from r1kit.planning.rates import Fleet, fleet_of
+from r1kit.planning.world import WorldCost, plan_world, world_fleet
 from r1kit.recipe.recipe import Recipe
 from r1kit.terminal import one_line, print_lines
 
@@ -27,25 +29,34 @@ class Question:
     gpu: str | None = None
     utilisation: float | None = None
     price: float | None = None
-    length: float = 0.5
+    length: float | None = None
     prompt: int = 128
     former: Path | None = None
     solve: str | None = None
     as_json: bool = False
+    world: int | None = None
 
 
 def answer(recipe: Recipe, question: Question) -> tuple[list[StageCost], bool]:
     """Plan the recipe and print the plan; the plans, and whether all of it fits into the memory."""
     lengths = former_lengths(question.former) if question.former else {}
     assumed = Assumptions(question.length, question.prompt, lengths, question.price)
-    machine = machine_of(recipe, fleet_of(question.gpu, question.utilisation) if question.gpu else None)
+    machine = machine_of(recipe, _fleet(question))
     key = fit.key_of(question.solve) if question.solve else None
-    plans = plan_recipe(recipe, machine, assumed)
+    world: tuple[list[WorldCost], list[str]] | None = None
+    if question.world is not None and isinstance(machine, GPUs):
+        plans, details, missing = plan_world(recipe, machine.fleet, assumed)
+        world = details, missing
+    else:
+        plans = plan_recipe(recipe, machine, assumed)
     if question.as_json:
-        print(json.dumps([plan.as_dict() for plan in plans], indent=2))
+        stages = [plan.as_dict() for plan in plans]
+        found = {"stages": stages, "world": [cost.as_dict() for cost in world[0]]} if world else stages
+        print(json.dumps(found, indent=2))
     else:
         width = shutil.get_terminal_size((80, 24)).columns
         print_lines(as_table(plans, width, footer(plans, machine, assumed)).splitlines())
+        print_lines(as_world_tables(*world) if world else [])
     if machine is None:
         return plans, True
     if key is not None:
@@ -58,6 +69,56 @@ def answer(recipe: Recipe, question: Question) -> tuple[list[StageCost], bool]:
     return plans, not misfits
 
 
+def _fleet(question: Question) -> Fleet | None:
+    if question.gpu is None:
+        if question.world is not None:
+            raise ConfigError(f"--world {question.world}: name the kind of GPU: --gpu h800")
+        return None
+    fleet = fleet_of(question.gpu, question.utilisation)
+    return fleet if question.world is None else world_fleet(fleet, question.world)
+
+
+def as_world_tables(costs: Sequence[WorldCost], missing: Sequence[str]) -> list[str]:
+    """What a rank holds, what it sends in one update, and the GPU hours on fewer GPUs, as three tables."""
+    if not costs:
+        return ["", *missing]
+    held: list[tuple[str, ...]] = [
+        ("held by each GPU", "experts", "weights", "gradients", "moments", "activations", "all", "uneven")
+    ]
+    sent: list[tuple[str, ...]] = [
+        ("in each update", "gathered", "reduced", "exchanged", "computing", "network", "new weights")
+    ]
+    counts = sorted(costs[0].costs, reverse=True)
+    hours = [("GPU hours", *(f"{count:,} GPUs" for count in counts))]
+    for cost in costs:
+        whole = cost.costs[counts[0]]
+        memory = max(
+            (p.memory for p in whole.phases if p.kind == "learning"), key=lambda memory: memory.total
+        )
+        parts = (memory.weights, memory.gradients, memory.moments, memory.activations, memory.total)
+        spread = f"over {cost.layout.experts}" if cost.layout.experts > 1 else "-"
+        uneven = f"{cost.held / cost.even - 1:+.1%}"
+        held.append((cost.name, spread, *(_memory(part / 1e6) for part in parts), uneven))
+        sizes = (cost.sent.gathered, cost.sent.reduced, cost.sent.exchanged)
+        times = (cost.compute, cost.sent.seconds, cost.sent.handover_seconds)
+        sent.append((cost.name, *(_memory(size / 1e6) for size in sizes), *map(_time, times)))
+        hours.append((cost.name, *(_hours(cost.costs[count]) for count in counts)))
+    notes = ["uneven: what the first rank holds above an even cut. ! does not fit into the memory.", *missing]
+    return ["", *_columns(held), "", *_columns(sent), "", *_columns(hours), *notes]
+
+
+def _hours(cost: StageCost) -> str:
+    return ("!" if cost.fits is False else "") + _count(cost.gpu_hours)
+
+
+def _columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join([f"{first:<{widths[0]}}", *(f"{c:>{w}}" for c, w in zip(rest, widths[1:], strict=True))])
+        for first, *rest in rows
+    ]
+
+
 def as_table(plans: Sequence[StageCost], width: int = 80, footer: Sequence[str] = ()) -> str:
     """The plan as text, a line per stage, with the total, and ``footer``. Columns are as wide as their
     widest cell; with stage names of at most 18 letters a line has at most 80, or 100, columns."""
@@ -66,12 +127,7 @@ def as_table(plans: Sequence[StageCost], width: int = 80, footer: Sequence[str] 
     names += ["memory", "time", *(["price"] if priced else [])]
     if priced and width < _WIDE:
         names.remove("steps")
-    rows = [tuple(names), *(tuple(_cell(plan, name) for name in names) for plan in plans)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join([f"{first:<{widths[0]}}", *(f"{c:>{w}}" for c, w in zip(rest, widths[1:], strict=True))])
-        for first, *rest in rows
-    ]
+    lines = _columns([tuple(names), *(tuple(_cell(plan, name) for name in names) for plan in plans)])
     below = [*_totals(plans), *_legend(plans), *footer]
     return "\n".join([*lines, *(part for line in below for part in _wrapped(line, width))])
 
@@ -99,7 +155,7 @@ def footer(plans: Sequence[StageCost], machine: Machine | None, assumed: Assumpt
 def _of_machine(machine: Machine) -> str:
     if isinstance(machine, GPUs):
         fleet = machine.fleet
-        more = "; sharded over all of them (not in r1kit)" if fleet.count > 1 else ""
+        more = "; sharded over all of them" if fleet.count > 1 else ""
         return (
             f"{fleet.count} x {fleet.name} at {fleet.compute_share:.0%} of its operations and "
             f"{fleet.bandwidth_share:.0%} of its bandwidth{more}"
@@ -109,9 +165,13 @@ def _of_machine(machine: Machine) -> str:
 
 
 def _of_lengths(assumed: Assumptions) -> str:
+    share = (
+        f"20% (where it is {LONG:,} or more) or 50%" if assumed.length is None else f"{assumed.length:.0%}"
+    )
+    share += " of max_tokens"
     if assumed.lengths:
-        return f"completions as long as in the former run; other stages {assumed.length:.0%} of max_tokens"
-    return f"completions of {assumed.length:.0%} of max_tokens after {assumed.prompt} tokens of prompt"
+        return f"completions as long as in the former run; other stages {share}"
+    return f"completions of {share} after {assumed.prompt} tokens of prompt"
 
 
 def _largest_memory(plans: Sequence[StageCost]) -> list[str]:

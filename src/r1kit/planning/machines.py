@@ -201,13 +201,15 @@ class GPUs:
         rows = max(1.0, work.completions / work.calls / engines)
         steps = decoding_steps(rows, fitting, work.mean, work.longest)
         live = max(1.0, rows * work.mean / steps)
-        seconds = work.calls * steps * self._step(shape, live, work.prompt + work.mean / 2, size)
+        seconds = work.calls * steps * self.step_seconds(shape, live, work.prompt + work.mean / 2, size)
         prompts = work.completions / work.group * work.prompt
         seconds += forward_operations(shape, prompts, work.prompt) / self._operations(self.fleet.count)
         held = min(rows, fitting)
         return seconds, while_sampling(shape, held, positions, BFLOAT16).times(1 / size)
 
-    def _step(self, shape: Shape, rows: float, seen: float, size: int) -> float:
+    def step_seconds(self, shape: Shape, rows: float, seen: float, size: int) -> float:
+        """Seconds of a decoding step of ``rows`` rows that see ``seen`` positions, by an engine of ``size``
+        GPUs."""
         read = bytes_per_step(shape, rows, seen, BFLOAT16)
         computed = decoding_operations(shape, rows, seen)
         bandwidth = size * self.fleet.gpu.bandwidth * self.fleet.bandwidth_share
@@ -226,8 +228,7 @@ class GPUs:
         count = self.fleet.count
         held = held_by_learner(shape, facts, work.critics) + held_by_frozen(shape, facts, work.frozen)
         trained = trained_parameters(shape, facts)
-        own = work.tokens / max(1.0, work.updates) / max(1, count // NODE)
-        positions = min(float(facts.context * facts.lines), max(own, work.longest))
+        positions = self.positions(facts, work)
         needs = Memory(
             gradients=facts.gradients * trained / count,
             copies=BFLOAT16 * shape.parameters / count,
@@ -238,3 +239,8 @@ class GPUs:
         if count == 1:
             needs += Memory(copies=sampled.copies)
         return operations / self._operations(count), held.times(1 / count) + needs
+
+    def positions(self, facts: LearnerFacts, work: Learned) -> float:
+        """Positions of a micro-batch, which the GPUs of a node share."""
+        own = work.tokens / max(1.0, work.updates) / max(1, self.fleet.count // NODE)
+        return min(float(facts.context * facts.lines), max(own, work.longest))

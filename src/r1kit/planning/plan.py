@@ -36,6 +36,7 @@ from r1kit.runs.survey import survey
 from r1kit.stages.stage import Phase, SamplingPhase, Stage, StagePlan, TrainingPhase
 
 CHARACTERS = 3.5  # of a text for one token, about what English text has with 50,000 tokens
+LONG = 16_384  # max_tokens from which completions are expected to take a fifth of it, and half below
 _ROWS_READ = 2000  # of a data file; the others are taken to be like them
 Kind = Literal["sampling", "learning"]
 Basis = Literal["measured", "estimate", "unknown"]
@@ -43,22 +44,27 @@ Basis = Literal["measured", "estimate", "unknown"]
 
 @dataclass(frozen=True, slots=True)
 class Assumptions:
-    """``length``: a completion's mean length as a share of max_tokens; ``lengths``: its mean in tokens, by
+    """``length``: a completion's mean length as a share of max_tokens (None: half, and a fifth where long
+    completions may be had; DeepSeek-R1's supplement, table 5, has means of 5,355 tokens under a limit of
+    32,768); ``lengths``: its mean in tokens, by
     stage, of a former run. ``prompt``: tokens of a prompt. ``price``: of an hour of one GPU, or of this
     machine."""
 
-    length: float = 0.5
+    length: float | None = None
     prompt: int = 128
     lengths: Mapping[str, float] = field(default_factory=dict)
     price: float | None = None
 
     def mean(self, stage: str, most: float) -> float:
-        return min(most, self.lengths.get(stage, self.length * most))
+        share = (0.5 if most < LONG else 0.2) if self.length is None else self.length
+        return min(most, self.lengths.get(stage, share * most))
 
 
 @dataclass(frozen=True, slots=True)
 class PhaseCost:
-    """One phase's cost. ``memory`` is in bytes: of this machine, or of each GPU."""
+    """One phase's cost. ``memory`` is in bytes: of this machine, or of each GPU. ``times``: updates, or calls
+    of the engine. Of learning: ``passes`` without gradient, ``positions`` of a micro-batch (on GPUs), and how
+    the learner learns. ``shape``: of the model."""
 
     kind: Kind
     model: str
@@ -66,6 +72,11 @@ class PhaseCost:
     operations: float
     seconds: float
     memory: Memory
+    times: float = 1.0
+    passes: float = 0.0
+    positions: float = 0.0
+    facts: LearnerFacts | None = None
+    shape: Shape | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +101,12 @@ class StageCost:
     missing: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Everything that was counted; the models' and learners' own numbers are the recipe's."""
+        plain = tuple(replace(phase, facts=None, shape=None) for phase in self.phases)
+        found = asdict(replace(self, phases=plain))
+        for phase in found["phases"]:
+            del phase["facts"], phase["shape"]
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,7 +304,10 @@ class _Planner:
                 work = self._sampled(stage, phase)
                 seconds, memory = self.machine.sampling(shape, facts, work)
                 operations = decoding_operations(shape, work.tokens, work.prompt + work.mean / 2)
-                return PhaseCost("sampling", phase.model, work.tokens, operations, seconds, memory)
+                return PhaseCost(
+                    "sampling", phase.model, work.tokens, operations, seconds, memory, work.calls,
+                    shape=shape,
+                )  # fmt: skip
             learned = self._learned(stage, phase, missing)
             if learned is None or facts is None:
                 return None
@@ -298,7 +317,11 @@ class _Planner:
             return None
         operations = training_operations(shape, learned.tokens, learned.length, facts.checkpointing)
         operations += learned.passes * forward_operations(shape, learned.tokens, learned.length)
-        return PhaseCost("learning", phase.model, learned.tokens, operations, seconds, memory)
+        positions = self.machine.positions(facts, learned) if isinstance(self.machine, GPUs) else 0.0
+        return PhaseCost(
+            "learning", phase.model, learned.tokens, operations, seconds, memory, learned.updates,
+            learned.passes, positions, facts, shape,
+        )  # fmt: skip
 
     def _sampled(self, stage: str, phase: SamplingPhase) -> Sampled:
         longest = self.overrides.longest(float(phase.max_tokens))

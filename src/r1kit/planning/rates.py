@@ -95,6 +95,31 @@ GPUS = {
     "3090": GPU(24e9, 71e12, 0.936e12, "NVIDIA Ampere GA102 paper, float32 sums"),
     "mi300x": GPU(192e9, 1307e12, 5.3e12, "AMD Instinct MI300X data sheet"),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """Bytes per second that one GPU can send and receive at once: to the others of its node, and to other
+    nodes."""
+
+    node: float
+    network: float
+    source: str
+
+
+# Half of what a data sheet gives for both directions together; of the network, one card for each GPU.
+LINKS = {
+    "h100": Links(450e9, 50e9, "NVLink 4, 18 links; ConnectX-7, 400 Gbit/s"),
+    "h800": Links(160e9, 50e9, "DeepSeek-V3, section 3.2: 160 GB/s NVLink, 50 GB/s InfiniBand"),
+    "h200": Links(450e9, 50e9, "as H100"),
+    "b200": Links(900e9, 50e9, "NVLink 5; ConnectX-7, 400 Gbit/s"),
+    "a100": Links(300e9, 25e9, "NVLink 3; 200 Gbit/s"),
+    "a100-40": Links(300e9, 25e9, "NVLink 3; 200 Gbit/s"),
+    "mi300x": Links(448e9, 50e9, "seven Infinity Fabric links of 64 GB/s; 400 Gbit/s"),
+}
+# Cards without a link of their own: PCIe 4.0 with 16 lanes, and 100 Gbit/s.
+PLAIN_LINKS = Links(32e9, 12.5e9, "PCIe 4.0 x16; 100 Gbit/s")
+LINK_SHARE = 0.8  # of these bandwidths that large collective operations reach: an assumption
 # Shares of a data sheet's speed. DeepSeek-V3's pretraining, 14.8T tokens in 2.664M H800 hours (its report,
 # table 1), is 35 % of bfloat16's peak by the same count of operations. Decoding is limited by memory; engines
 # reach about half to three quarters of the bandwidth.

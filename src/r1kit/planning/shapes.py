@@ -93,7 +93,7 @@ def shape_of_name(name: str) -> tuple[Shape | None, str]:
             return _of_gguf(path), ""
         if (folder / "config.json").is_file():
             return _of_folder(folder), ""
-        guessed = PRESETS.get(path.name.partition("@")[0].lower().removesuffix("-instruct"))
+        guessed = PRESETS.get(_preset_of(path.name))
         if guessed is not None:
             return shape_of(ModelConfig.parse(guessed, name)), f"{name} is not here: the shape of that name"
         if _HUB.fullmatch(name) and not path.exists():
@@ -101,6 +101,17 @@ def shape_of_name(name: str) -> tuple[Shape | None, str]:
     except ConfigError as error:
         return None, str(error)
     return None, f"{name}: no config.json and no .gguf file there, so its size is unknown"
+
+
+def _preset_of(name: str) -> str:
+    """The preset with the shape of a released model: of Qwen2.5, Llama 3 or a student of DeepSeek-R1."""
+    plain = name.partition("@")[0].lower().removesuffix("-instruct").replace("-math-", "-")
+    for released, preset in (
+        (r"deepseek-r1-distill-qwen-", "qwen2.5-"), (r"deepseek-r1-distill-llama-", "llama-"),
+        (r"(meta-)?llama-3\.\d-", "llama-"),
+    ):  # fmt: skip
+        plain = re.sub(rf"^{released}", preset, plain)
+    return plain
 
 
 def _of_folder(folder: Path) -> Shape:

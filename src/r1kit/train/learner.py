@@ -1,8 +1,9 @@
 """One model that learns: pack rows, forward, backward, clip, step. It knows no algorithm, no stage and no
 process group.
 
-Trained parameters, gradients and moments are float32 (master weights, Micikevicius et al. 1710.03740).
-``precision`` is the precision of matrix products.
+Trained parameters, gradients and moments are float32 (master weights, Micikevicius et al. 1710.03740) unless
+the recipe keeps weights or moments in less (rounded_adamw.py). ``precision`` is the precision of matrix
+products.
 
 Where several processes train one model, each has a replica and its share of the rows; ``reduce`` (given by
 the runtime) adds a flat tensor over all of them. Everything that an update sums (gradients, expert loads,
@@ -46,10 +47,11 @@ class LearnerConfig(Config):
     ``max_skipped`` consecutive updates that could not be applied. The newest ``keep_last`` saved states are
     kept, and those of every ``keep_every``-th step (0: none).
 
-    With ``lora`` only adapters are trained (lora.py), and the other weights may be kept in bfloat16
-    (``weights``). With ``gradient_checkpointing`` the backward pass
-    computes each layer's inner tensors again instead of keeping them: the same gradients in much less memory,
-    for a third more arithmetic.
+    With ``lora`` only adapters are trained (lora.py). ``weights``: bfloat16 keeps the matrices in half the
+    memory: those below adapters rounded once, those that are trained rounded up or down by chance at every
+    step, so that small steps are kept on average. With ``gradient_checkpointing`` the backward pass computes
+    each layer's inner tensors again instead of keeping them: the same gradients in much less memory, for a
+    third more arithmetic.
 
     ``bias_rate`` is gamma of loss-free balancing (DeepSeek-V3, section 2.1.2): after each update an expert's
     routing bias moves by this amount against its load. It moves the policy without a gradient, so it is 0
@@ -70,11 +72,20 @@ class LearnerConfig(Config):
     optimizer: OptimizerConfig = OptimizerConfig()
 
     @model_validator(mode="after")
-    def _trained_weights_are_exact(self) -> Self:
-        if self.weights == "bfloat16" and self.lora is None:
+    def _precisions_go_together(self) -> Self:
+        if self.weights == "bfloat16" and self.precision != "bfloat16":
             raise ValueError(
-                "weights: bfloat16 rounds away the small steps of training; write float32, or train adapters "
-                "on weights in bfloat16 (lora: {rank: 16})"
+                f"weights: bfloat16 cannot be multiplied with precision: {self.precision}; write precision: "
+                "bfloat16, or weights: float32"
+            )
+        if self.weights == "bfloat16" and self.lora is None and self.optimizer.kind != "adamw":
+            raise ValueError(
+                f"weights: bfloat16 needs optimizer: {{kind: adamw}}, not {self.optimizer.kind}, or adapters "
+                "on frozen weights (lora: {rank: 16}); else write weights: float32"
+            )
+        if self.optimizer.moments == "int8" and self.precision == "float64":
+            raise ValueError(
+                "optimizer.moments: int8 rounds what precision: float64 computes; write moments: float32"
             )
         return self
 
@@ -120,12 +131,22 @@ class LearnerProtocol(Protocol):
 def shares_state(config: LearnerConfig) -> bool:
     """Whether several processes can keep one copy of weights and moments. Adapters are small, and Muon
     computes whole matrices."""
-    return config.lora is None and config.optimizer.kind == "adamw" and kept_in(config) == torch.float32
+    return config.lora is None and config.optimizer.kind == "adamw" and config.precision != "float64"
 
 
 def kept_in(config: LearnerConfig) -> torch.dtype:
-    """The precision in which a learner keeps its weights."""
+    """The precision in which a learner keeps its matrices."""
     return torch.float64 if config.precision == "float64" else getattr(torch, config.weights)
+
+
+@torch.no_grad()
+def keep_matrices(model: LanguageModel, dtype: torch.dtype) -> None:
+    """Keep a model's matrices in ``dtype``, and the rest in float32: norms, biases, and what chooses experts.
+    They are small, and training is sensitive to them."""
+    model.float()
+    for name, parameter in model.named_parameters():
+        if parameter.ndim >= 2 and not name.endswith("gate.weight"):
+            parameter.data = parameter.to(dtype)
 
 
 def alone(flat: Tensor) -> Tensor:
@@ -146,13 +167,17 @@ class Learner:
         shared_file: str = "",
     ) -> None:
         self.kept_in = kept_in(config)
-        model.to(self.kept_in)
+        if self.kept_in == torch.bfloat16 and config.lora is None:
+            keep_matrices(model, self.kept_in)
+        else:
+            model.to(self.kept_in)
         self.model, self.config, self.reduce, self.share = model, config, reduce, share
         model.recomputes = config.gradient_checkpointing
         if config.lora is not None:
             adapt(model, config.lora.shape, config.lora.targets)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self._shared = SharedState(shared_file, self.parameters, share) if shared_file else None
+        moments = config.optimizer.moments
+        self._shared = SharedState(shared_file, self.parameters, share, moments) if shared_file else None
         self.optimizers = build(model, config.optimizer, share, reduce)
         self.version = 0
         self._skipped, self._fault = 0, ""

@@ -197,9 +197,10 @@ def _moved(weight: Tensor, mean: Tensor, square: Tensor, step: int, group: dict[
     """The weights after a step, float32."""
     first, second = (1 - beta**step for beta in group["betas"])
     divisor = square.sqrt().div_(math.sqrt(second)).add_(group["eps"])
-    moved = weight.float() * (1 - group["lr"] * group["weight_decay"])
+    moved: Tensor = weight.float() * (1 - group["lr"] * group["weight_decay"])
     rate: float = group["lr"] / first
-    return moved.addcdiv_(mean, divisor, value=-rate)
+    moved.addcdiv_(mean, divisor, value=-rate)
+    return moved
 
 
 def _write(weight: Tensor, part: slice, moved: Tensor, random: Tensor) -> None:

@@ -25,7 +25,7 @@ from r1kit.model.decoder import LanguageModel
 from r1kit.model.huggingface import save_config
 from r1kit.planning import fit, rates
 from r1kit.planning.learners import LearnerFacts, facts_of
-from r1kit.planning.machines import GPUs, ThisMachine, decoding_steps
+from r1kit.planning.machines import GPUs, Learned, ThisMachine, decoding_steps
 from r1kit.planning.memory import (
     Memory,
     activations,
@@ -283,8 +283,8 @@ def test_activations_are_what_autograd_saves():
 def test_keys_of_the_learner_save_what_they_should():
     shape = shape_of(SMALL)
     full = LearnerFacts(256, 2)
-    learned = while_learning(shape, full, 512, 1)
-    again = while_learning(shape, replace(full, checkpointing=True), 512, 1)
+    learned = while_learning(shape, full, 512)
+    again = while_learning(shape, replace(full, checkpointing=True), 512)
     assert again.activations < 0.6 * learned.activations and again.gradients == learned.gradients
     deep = shape_of(SMALL.model_copy(update={"layers": 30}))
     recomputed = activations(deep, replace(full, checkpointing=True), 512)
@@ -299,7 +299,6 @@ def test_keys_of_the_learner_save_what_they_should():
     assert held_by_frozen(shape, lora, 1).total == 0 < held_by_frozen(shape, full, 1).total
     small = replace(full, weights=2.0, moment=1.0)
     assert held_by_learner(shape, small).total == shape.parameters * (2 + 2)
-    assert while_learning(shape, full, 512, 2).sync == 2 * while_learning(shape, full, 512, 1).sync
 
 
 def test_the_facts_of_a_learner_are_those_of_its_keys():
@@ -410,7 +409,28 @@ def test_reference_lagged_weights_critic_and_replicas_are_counted(tmp_path):
         == 2 * weights
     )
     assert parts(tmp_path, f"ppo: {{{keys}, beta: 0.0}}").moments == 2 * plain.moments
-    assert parts(tmp_path, f"grpo: {{{keys}, beta: 0.0}}", processes=2).weights == 2 * weights
+    two = parts(tmp_path, f"grpo: {{{keys}, beta: 0.1}}", processes=2)
+    # Processes share weights, moments and the reference, and each has gradients of its own.
+    assert (two.weights, two.frozen, two.moments) == (weights, weights, plain.moments)
+    assert two.gradients == 2 * plain.gradients
+
+
+def test_what_processes_cannot_share_is_counted_for_each():
+    work = Learned(4096.0, 4.0, 128.0, 128.0, 0.0, 1, 0, 0.0)
+    for keys, copies in (
+        ({}, 1),
+        ({"weights": "bfloat16", "optimizer": {"moments": "int8"}}, 1),
+        ({"optimizer": {"kind": "muon"}}, 2),
+        ({"lora": {"rank": 4}}, 2),
+        ({"precision": "float64"}, 2),
+    ):
+        facts = facts_of(LearnerConfig.parse({"context": 128, "lines": 1, **keys}, "it"))
+        one, two = (
+            here(processes=processes).learning(shape_of(SMALL), facts, work, Memory())[1]
+            for processes in (1, 2)
+        )
+        assert (two.weights, two.moments) == (copies * one.weights, copies * one.moments), keys
+        assert two.gradients == 2 * one.gradients
 
 
 def test_lengths_of_a_former_run_are_expected(tmp_path):

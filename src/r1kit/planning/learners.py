@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from r1kit.train.learner import LearnerConfig
+from r1kit.train.learner import LearnerConfig, shares_state
 from r1kit.train.rounded_adamw import BLOCK
 
 FLOAT32, BFLOAT16 = 4.0, 2.0
@@ -12,7 +12,8 @@ INT8_MOMENT = 1 + FLOAT32 / BLOCK  # bytes: a code, and a float32 scale for each
 @dataclass(frozen=True, slots=True)
 class LearnerFacts:
     """``weights``, ``gradients`` and ``moment`` are bytes per number; ``rank`` is that of LoRA (0: every
-    weight is trained); ``checkpointing``: activations are computed again in the backward pass."""
+    weight is trained); ``checkpointing``: activations are computed again in the backward pass; ``shared``:
+    processes on one machine keep one copy of weights and moments."""
 
     context: int
     lines: int
@@ -24,6 +25,7 @@ class LearnerFacts:
     moments: int = 2
     rank: int = 0
     checkpointing: bool = False
+    shared: bool = False
 
     @property
     def product_bytes(self) -> float:
@@ -41,4 +43,5 @@ def facts_of(learner: LearnerConfig) -> LearnerFacts:
         weights=weights, gradients=max(weights, FLOAT32), moment=moment,
         moments=2 if learner.optimizer.kind == "adamw" else 1,
         rank=learner.lora.rank if learner.lora else 0, checkpointing=learner.gradient_checkpointing,
+        shared=shares_state(learner),
     )  # fmt: skip

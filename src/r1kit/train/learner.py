@@ -26,6 +26,7 @@ from r1kit.log import Log
 from r1kit.model.adapters import Weights, adapt
 from r1kit.model.decoder import LanguageModel, members
 from r1kit.model.fingerprint import Fingerprint, take_fingerprint
+from r1kit.model.precision import keep_matrices
 from r1kit.train import checkpoint
 from r1kit.train.divergence import reverse_divergence
 from r1kit.train.lm_head import ROW_STEP, token_logprobs
@@ -139,16 +140,6 @@ def kept_in(config: LearnerConfig) -> torch.dtype:
     return torch.float64 if config.precision == "float64" else getattr(torch, config.weights)
 
 
-@torch.no_grad()
-def keep_matrices(model: LanguageModel, dtype: torch.dtype) -> None:
-    """Keep a model's matrices in ``dtype``, and the rest in float32: norms, biases, and what chooses experts.
-    They are small, and training is sensitive to them."""
-    model.float()
-    for name, parameter in model.named_parameters():
-        if parameter.ndim >= 2 and not name.endswith("gate.weight"):
-            parameter.data = parameter.to(dtype)
-
-
 def alone(flat: Tensor) -> Tensor:
     """The sum over one process."""
     return flat
@@ -192,14 +183,15 @@ class Learner:
         ``fault`` names the rows. Raises R1kitError when that happens ``max_skipped`` times in a row."""
         self.model.train()
         self._sums = Sums(self.parameters, self.model.expert_loads(), len(objective.needs.statistics) + 2)
-        sums = {name: torch.zeros(()) for name in (*objective.needs.statistics, "loss", "mtp")}
+        blank = torch.zeros((), device=self.model.device)
+        sums = dict.fromkeys((*objective.needs.statistics, "loss", "mtp"), blank)
         for batch in self.batches(rows, share=not objective.needs.values):
             loss, statistics = self.batch_loss(batch, objective)
             if loss.requires_grad:  # False for a batch without trained tokens
                 with self._sums.taking_gradients():
                     loss.backward()  # type: ignore[no-untyped-call]
             for name, value in (statistics | {"loss": loss}).items():
-                sums[name] = sums[name] + value.detach().float().cpu()
+                sums[name] = sums[name] + value.detach().float()
         metrics, loads = self._reduce_all(sums)
         metrics["grad_norm"] = float(
             torch.nn.utils.clip_grad_norm_(self.parameters, self.config.optimizer.grad_clip)

@@ -577,7 +577,7 @@ def test_the_table_keeps_its_columns_apart_on_eighty_columns():
 
 @pytest.mark.parametrize("width", [80, 100])
 def test_no_line_of_the_table_is_too_wide(width):
-    memory = Memory(*(1e9 * n for n in range(1, 11)))
+    memory = Memory(*(1e9 * n for n in range(1, 10)))
     phase = PhaseCost("learning", "", 1e9, 1e20, 3e5, memory)
     priced = replace(LARGE, price=123456.0, gpu_hours=5e4, phases=(phase,), missing=("a key " * 30,))
     costs = [priced, MEASURED, UNKNOWN]

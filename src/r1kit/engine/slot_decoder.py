@@ -265,7 +265,7 @@ def as_it_is(step: Callable[[], None]) -> Callable[[], None]:
 
 def as_graph(step: Callable[[], None]) -> Callable[[], None]:
     """A CUDA graph of a step, which one call to the device replays."""
-    stream = torch.cuda.Stream()
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(_WARM_UPS):

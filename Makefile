@@ -3,7 +3,7 @@
 RUN = .venv/bin/r1kit run
 MODEL = models/SmolLM2-135M-Instruct
 
-.PHONY: mini real real-seeds countdown test test-quick test-vllm controls objectives adversarial bench chaos api lint clean
+.PHONY: mini real real-seeds countdown test test-quick test-vllm controls objectives adversarial bench gpu chaos api lint clean
 
 # The whole R1 recipe in miniature; continues where it was interrupted. Overrides: make mini CHANGES="seed=1 --out runs/second"
 mini: .venv/ready
@@ -60,6 +60,11 @@ adversarial: .venv/ready
 # r1kit and its peers at the same work, in turns: fills docs/performance.md. Some of it: make bench CHANGES="grpo/7m --quick"
 bench: .venv/ready
 	.venv/bin/python benchmarks/bench.py $(CHANGES)
+
+# What a GPU does with r1kit: sampling and learning at random weights of 0.5B and 1.5B parameters, and ten steps of R1-Zero on the
+# model of make real where it is there. At most 8 minutes, nothing is downloaded; fills docs/performance.md.
+gpu: .venv/ready
+	.venv/bin/python benchmarks/gpu.py $(CHANGES)
 
 # Kills every kind of stage at random times, damages every file of a run, and fails a save and a hand-over at every system call; the
 # last line is the verdict. Less of it: make chaos CHANGES=--quick; another series: CHANGES="--seed 1" (docs/reliability.md)

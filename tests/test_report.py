@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from figure_fakes import PROTOCOL, evaluation, model_figures
 from r1kit.config import ConfigError
 from r1kit.figures import Example, Habit, RunFigures, read, write
 from r1kit.records import PREFERRED_KINDS, find_stage_with_model
-from r1kit.report import report
+from r1kit.report import report, sections
 from r1kit.report.charts import Bars, Line, bar_chart, line_chart, smooth, ticks
 from r1kit.report.document import Document, Listing, Paragraph, Section, Table, html, markdown
 from r1kit.report.run import Measured, find_roles, read_run
@@ -434,3 +435,26 @@ def test_writing_a_report_needs_no_torch(run_dir: Path) -> None:
         f"report.write(Path({str(run_dir)!r})); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_lines_with_which_all_problems_begin_are_shown_once():
+    lead = "Answer with a number.\nQ: 1+1?\nA: 2"
+    shared, problems = sections.fold([f"{lead}\nQ: {n}+3?\nA:" for n in range(3)])
+    assert shared == lead and problems[2] == "[3 shared lines]\nQ: 2+3?\nA:"
+    for kept in (
+        ["Q: 1+1?\nA:", "Q: 2+1?\nA:"],  # nothing shared
+        ["Be brief.\n1+1?", "Be brief.\n2+1?"],  # one line is shorter than what would replace it
+        [f"{lead}\nQ: 1+3?"],  # nothing to compare with
+        [],
+    ):
+        assert sections.fold(kept) == ("", kept)
+    same, problems = sections.fold([lead, lead])  # the last line stays: a problem is never empty
+    assert same == "Answer with a number.\nQ: 1+1?" and problems == ["[2 shared lines]\nA: 2"] * 2
+
+
+def test_worked_examples_appear_once_in_the_section_of_examples(tmp_path):
+    lead = "Some worked examples.\nQ: 1+1? A: 2"
+    found = tuple(Example(f"{lead}\nQ: {n}+3?", "7", "chain", {"base": "ok"}) for n in range(3))
+    run = SimpleNamespace(examples=found)
+    text = markdown(Document("r", "", [], [Section("Examples", sections.examples(run, None))]))
+    assert text.count("Q: 1+1? A: 2") == 1 and all(f"Q: {n}+3?" in text for n in range(3))

@@ -1,8 +1,8 @@
 """Sampling in this process, in continuous batches.
 
-On a CPU that the kernels support (model/compile_kernels.py) compiled.py decodes, elsewhere torch_decoder.py;
-both draw the same tokens from the same seeds and logits. The log-probability of each sampled token is
-recorded in float32: the old policy of GRPO's ratio (R1 paper eq. 1)."""
+On a CPU that the kernels support (model/compile_kernels.py) compiled.py decodes, on a GPU slot_decoder.py,
+elsewhere torch_decoder.py; all draw the same tokens from the same seeds and logits. The log-probability of
+each sampled token is recorded in float32: the old policy of GRPO's ratio (R1 paper eq. 1)."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -17,11 +17,13 @@ from r1kit.engine import ALL, Done
 from r1kit.engine.compiled import CompiledDecoder
 from r1kit.engine.random_draws import default_seeds as default_seeds
 from r1kit.engine.requests import Decode, Requests, require_possible
+from r1kit.engine.slot_decoder import SlotDecoder
 from r1kit.engine.torch_decoder import TorchDecoder
 from r1kit.model.adapters import Weights
 from r1kit.model.compile_kernels import KernelsUnavailableError
 from r1kit.model.decoder import LanguageModel
 from r1kit.model.fingerprint import Fingerprint, take_fingerprint
+from r1kit.model.foreign import ForeignModel
 from r1kit.types import Completion, Sampling
 
 Precision = Literal["float32", "bfloat16"]
@@ -34,11 +36,13 @@ class NativeEngine:
     ``stop_ids`` end a completion; ``batch_rows`` limits the rollouts decoded at once; ``precision`` is that
     of the matrix products, log-probabilities are always float32. ``decode`` turns token ids into text, for
     stop strings. ``kernels``: False for PyTorch only, True to raise R1kitError if the kernels do not run,
-    None to use them if they run. The number of threads is PyTorch's when the engine is first used."""
+    None to use them if they run. ``slots``: decode in slots on the CPU too, as on a GPU. The number of
+    threads is PyTorch's when the engine is first used."""
 
     def __init__(
         self, model: LanguageModel, stop_ids: Sequence[int], precision: Precision = "float32",
         batch_rows: int = 256, decode: Decode | None = None, kernels: bool | None = None,
+        slots: bool = False,
     ) -> None:  # fmt: skip
         self.model = model
         self.stop_ids = np.array(sorted(set(stop_ids)), dtype=np.int64)
@@ -46,10 +50,12 @@ class NativeEngine:
         self.batch_rows = batch_rows
         self.decode = decode
         self.kernels = kernels
+        self.slots = slots
         self.version = 0
         self.can = ALL
         self._aborted = False
         self._chosen: CompiledDecoder | TorchDecoder | None = None
+        self._slotted: SlotDecoder | None = None
 
     def generate(
         self, prompts: Sequence[np.ndarray], sampling: Sampling,
@@ -71,7 +77,7 @@ class NativeEngine:
                 done(requests.completed(self.version))
 
         if len(prompts):
-            self._decoder().complete(requests, pause)
+            self._decoder_for(sampling).complete(requests, pause)
         return requests.completions(self.version)
 
     def stream(self, prompt: np.ndarray, sampling: Sampling, seed: int) -> Iterator[int]:
@@ -123,6 +129,17 @@ class NativeEngine:
         config = self.model.config
         choices = (config.moe_layers, config.active_experts or 0) if sampling.experts else (0, 0)
         return Requests(prompts, sampling, seeds, choices, self.decode)
+
+    def _decoder_for(self, sampling: Sampling) -> CompiledDecoder | SlotDecoder | TorchDecoder:
+        """On a GPU the decoder with slots, except for what it cannot do: note experts, and models that run
+        through transformers' class."""
+        foreign = isinstance(self.model, ForeignModel)
+        on_cpu = self.model.device.type == "cpu" and not self.slots
+        if on_cpu or sampling.experts or foreign:
+            return self._decoder()
+        if self._slotted is None:
+            self._slotted = SlotDecoder(self.model, self.stop_ids, self.precision, self.batch_rows)
+        return self._slotted
 
     def _decoder(self) -> CompiledDecoder | TorchDecoder:
         if self._chosen is None:

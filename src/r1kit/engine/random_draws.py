@@ -50,20 +50,31 @@ def draw(logits_BV: Tensor, uniforms_B: Tensor, sampling: Sampling) -> tuple[Ten
 
     A token is the first in order of ids whose cumulative probability, among what the filters keep, exceeds
     the row's uniform number (float64). Raises R1kitError when the logits are not finite."""
+    tokens_B, logprobs_B, finite = draw_unchecked(logits_BV, uniforms_B, sampling)
+    if not finite:
+        raise R1kitError(DIVERGED)
+    return tokens_B, logprobs_B
+
+
+def draw_unchecked(
+    logits_BV: Tensor, uniforms_B: Tensor, sampling: Sampling, counted_B: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``draw`` without waiting for the device: the third result is whether the logits of the rows in
+    ``counted_B`` (None: of all) are finite. A token is always one of the vocabulary."""
     if sampling.temperature not in (0, 1):
         logits_BV = logits_BV / sampling.temperature
     normalisers_B = logits_BV.logsumexp(-1)
-    if not normalisers_B.isfinite().all():
-        raise R1kitError(DIVERGED)
+    finite_B = normalisers_B.isfinite()
     if sampling.temperature == 0:
         tokens_B = logits_BV.argmax(-1)
     else:
         cumulative_BV = _filtered(logits_BV.softmax(-1), sampling).cumsum(-1, dtype=torch.float64)
         tokens_B = torch.searchsorted(cumulative_BV, uniforms_B[:, None] * cumulative_BV[:, -1:], right=True)[
             :, 0
-        ]
+        ].clamp_(max=logits_BV.shape[1] - 1)  # of logits that are not finite nothing is found
     chosen_B = logits_BV.gather(1, tokens_B[:, None])[:, 0]
-    return tokens_B, chosen_B - normalisers_B
+    finite = finite_B.all() if counted_B is None else (finite_B | ~counted_B).all()
+    return tokens_B, chosen_B - normalisers_B, finite
 
 
 def _filtered(probs_BV: Tensor, sampling: Sampling) -> Tensor:

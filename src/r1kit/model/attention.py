@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from r1kit.config import R1kitError
 from r1kit.model.config import ModelConfig
+from r1kit.model.device_attention import attend_on_device
 from r1kit.model.norms import Linear, RMSNorm
 from r1kit.model.packed_attention import attend_within
 from r1kit.model.rotary import Rotation, yarn_magnitude
@@ -57,6 +58,8 @@ def attend(q_BTHK: Tensor, k_BXJK: Tensor, v_BXJW: Tensor, mask: Mask, scale: fl
     """softmax(scale q k^T + mask) v -> [B, T, H, W]; heads are grouped over the J key-value heads."""
     if mask.ranges_B3T is not None:
         return attend_within(q_BTHK, k_BXJK, v_BXJW, mask.ranges_B3T, scale)
+    if q_BTHK.device.type != "cpu":
+        return attend_on_device(q_BTHK, k_BXJK, v_BXJW, mask.bias_BTX, scale)
     if mask.bias_BTX is None or q_BTHK.shape[1] * k_BXJK.shape[1] > EXPLICIT_PAIRS:
         return _attend_fused(q_BTHK, k_BXJK, v_BXJW, mask.bias_BTX, scale)
     B, T, H, K = q_BTHK.shape

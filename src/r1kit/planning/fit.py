@@ -1,7 +1,6 @@
 """What fits: the one change that makes a recipe fit, and the largest or smallest value of a key that does.
 
-Each change is tried alone, those that change the result least first. A change that this learner has no key
-for is not proposed."""
+Each change is tried alone, those that change the result least first."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -14,7 +13,6 @@ from r1kit.planning.plan import Assumptions, Overrides, StageCost, plan_recipe
 from r1kit.planning.rates import Rates
 from r1kit.recipe.recipe import Recipe
 from r1kit.stages.stage import SamplingPhase, TrainingPhase
-from r1kit.train.learner import LearnerConfig
 
 Solved = Literal["max_tokens", "lora", "batch"]
 _RANKS = (256, 128, 64, 32, 16, 8, 4, 2, 1)
@@ -119,15 +117,10 @@ def _changes(
     lines = _largest(most, lambda value: _fits(recipe, machine, assumed, Overrides(lines=value)))
     if lines is not None and lines < most:
         yield f"learner.lines={lines}", machine, Overrides(lines=lines)
-    known = LearnerConfig.model_fields
-    if "gradient_checkpointing" in known:
-        yield "learner.gradient_checkpointing=true", machine, Overrides(checkpointing=True)
-    if "moments" in known:
-        yield "learner.moments=int8", machine, Overrides(moment=INT8_MOMENT)
-    if "weights" in known:
-        yield "learner.weights=bfloat16", machine, Overrides(weights=BFLOAT16)
-    if "lora" in known:
-        yield "learner.lora.rank=16", machine, Overrides(rank=16)
+    yield "learner.gradient_checkpointing=true", machine, Overrides(checkpointing=True)
+    yield "learner.optimizer.moments=int8", machine, Overrides(moment=INT8_MOMENT)
+    yield "learner.weights=bfloat16", machine, Overrides(weights=BFLOAT16)
+    yield "learner.lora.rank=16", machine, Overrides(rank=16)
     tokens = max((phase.max_tokens for phase in _sampling(recipe)), default=0) // 2
     while tokens >= _FEWEST_TOKENS:
         yield f"max_tokens={tokens}", machine, Overrides(max_tokens=tokens)

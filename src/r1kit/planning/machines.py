@@ -1,6 +1,7 @@
 """What a phase takes on a machine, in seconds and bytes: processes of this machine, or GPUs of a table.
 
-On this machine the processes are replicas: each holds everything, and they share rows and prompts. On several
+On this machine the processes are replicas that share rows and prompts. They hold weights and moments once
+where the learner allows it (train/shared_state.py), and everything else each for itself. On several
 GPUs the plan assumes what r1kit itself does not do yet: training state sharded over all of them, a row's
 activations split over the 8 of a node, as many copies of the engine as fit, and each phase alone in memory,
 with what the other needs moved out.
@@ -153,11 +154,12 @@ class ThisMachine:
         state = shape.parameters * facts.weights + trained_parameters(shape, facts) * 2 * facts.moment
         seconds += (work.saves + 1) * state / rates.disk
         positions = self._positions(facts, work)
-        needs = held_by_learner(shape, facts, work.critics) + held_by_frozen(shape, facts, work.frozen)
-        needs += while_learning(shape, facts, positions, self.processes)
-        needs += Memory(copies=sampled.copies / self.processes)
+        held = held_by_learner(shape, facts, work.critics) + held_by_frozen(shape, facts, work.frozen)
+        needs = while_learning(shape, facts, positions) + Memory(copies=sampled.copies / self.processes)
         batches = max(work.updates, work.tokens / self.processes / positions)
-        return seconds, needs.times(self.processes) + self._program(batches / (8 if work.full else 1))
+        copies = 1 if facts.shared and not facts.rank else self.processes
+        program = self._program(batches / (8 if work.full else 1))
+        return seconds, held.times(copies) + needs.times(self.processes) + program
 
     def _positions(self, facts: LearnerFacts, work: Learned) -> float:
         """Positions of a micro-batch: as many as an update has for a process, at most what the learner
@@ -232,7 +234,6 @@ class GPUs:
         needs = Memory(
             gradients=facts.gradients * trained / count,
             copies=BFLOAT16 * shape.parameters / count,
-            sync=facts.gradients * trained if count == 1 else 0.0,
             activations=activations(shape, facts, positions) / min(NODE, count),
             logits=head_bytes(shape, facts, positions / min(NODE, count)),
         )

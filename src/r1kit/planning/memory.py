@@ -1,9 +1,9 @@
 """Bytes of each phase of a stage on one device: a process's share of the machine, or a GPU.
 
-While learning, a model of P parameters takes, as a rule, 4 P for float32 weights, 4 P for gradients, 8 P for
-AdamW's moments, 4 P for the flat tensor that gradients are summed in (8 P where several processes sum them)
-and 2 P for the bfloat16 copies that autocast keeps until the backward pass has used them. While sampling, the
-engine has a packed copy of its own. Activations are what autograd saves, counted layer by layer."""
+While learning, a model of P parameters takes, as a rule, 4 P for float32 weights, 8 P for AdamW's moments,
+4 P for the flat tensor in which gradients are summed, which is never copied, and 2 P for the bfloat16 copies
+that autocast keeps until the backward pass has used them. While sampling, the engine has a packed copy of its
+own. Activations are what autograd saves, counted layer by layer."""
 
 from dataclasses import dataclass, fields
 
@@ -12,17 +12,13 @@ from r1kit.planning.operations import cache_numbers
 from r1kit.planning.shapes import Shape
 from r1kit.train.lm_head import ROW_STEP, split_positions
 
-# Copies of all gradients that the learner makes to sum them, alone and with other processes
-# (train/learner.py: _reduce_all; runtime/process_group.py: sum).
-FLAT_COPIES_ALONE, FLAT_COPIES_OF_SEVERAL = 1, 2
 ROWS_AT_HEAD = 48  # rows whose logits the engine holds at once (engine/kernels/session.h)
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
     """Bytes by what they hold. ``frozen``: models that do not learn (reference, lagged, teacher); ``copies``:
-    what products read, the engine's packed weights and autocast's; ``sync``: flat gradients; ``program``:
-    Python and its libraries."""
+    what products read, the engine's packed weights and autocast's; ``program``: Python and its libraries."""
 
     weights: float = 0.0
     gradients: float = 0.0
@@ -32,7 +28,6 @@ class Memory:
     cache: float = 0.0
     activations: float = 0.0
     logits: float = 0.0
-    sync: float = 0.0
     program: float = 0.0
 
     @property
@@ -70,7 +65,7 @@ def held_by_frozen(shape: Shape, facts: LearnerFacts, models: int) -> Memory:
     return Memory(frozen=0.0 if facts.rank else models * facts.weights * shape.parameters)
 
 
-def while_learning(shape: Shape, facts: LearnerFacts, positions: float, processes: int) -> Memory:
+def while_learning(shape: Shape, facts: LearnerFacts, positions: float) -> Memory:
     """What an update needs besides what is held, with ``positions`` in a micro-batch."""
     learned = trained_parameters(shape, facts)
     gradient = FLOAT32 if facts.rank else facts.gradients
@@ -80,7 +75,6 @@ def while_learning(shape: Shape, facts: LearnerFacts, positions: float, processe
         copies=working,
         activations=activations(shape, facts, positions),
         logits=head_bytes(shape, facts, max(ROW_STEP, positions)),
-        sync=gradient * learned * (FLAT_COPIES_ALONE if processes == 1 else FLAT_COPIES_OF_SEVERAL),
     )
 
 

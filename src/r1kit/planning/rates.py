@@ -29,7 +29,7 @@ from r1kit.files import hash_file, hash_text, write_whole
 from r1kit.model.config import ModelConfig
 from r1kit.model.decoder import LanguageModel
 from r1kit.model.kernel_cache import cache_folder, make_folder
-from r1kit.planning.learners import LearnerFacts
+from r1kit.planning.learners import FLOAT32, LearnerFacts
 from r1kit.planning.operations import forward_operations
 from r1kit.planning.shapes import Shape, shape_of
 from r1kit.runtime.replica import keep_memory
@@ -176,16 +176,29 @@ def measured_rates(
     asked = {
         "machine": [_processor(), os.cpu_count(), torch.__version__, _code()],
         "shape": probed.model_dump(mode="json"),
-        "learner": [facts.precision, facts.head, facts.checkpointing],
+        "learner": _measured_keys(facts),
         "run": [processes, threads, engine_precision],
     }
     key, cache = hash_text(json.dumps(asked, sort_keys=True)), _Cache.at()
     found = cache.get(key)
     if found is None:
-        work = (probed, facts.precision, facts.head, threads, engine_precision)
+        work = (probed, _measured_keys(facts), threads, engine_precision)
         found = _slowest(_measure_everywhere(work, processes))
         cache.put(key, found)
     return _scaled(found, shape, shape_of(probed))
+
+
+def _measured_keys(facts: LearnerFacts) -> dict[str, Any]:
+    """The learner's keys that its speed depends on, all but adapters and recomputed layers, whose share is
+    counted."""
+    small = facts.moment < FLOAT32
+    halved = facts.weights < FLOAT32 and not facts.rank
+    return {
+        "precision": facts.precision,
+        "head": facts.head,
+        "weights": "bfloat16" if halved else "float32",
+        "optimizer": {"moments": "int8" if small else "float32"},
+    }
 
 
 def _probed(shape: Shape) -> ModelConfig:
@@ -239,8 +252,8 @@ def _measure_everywhere(work: tuple[Any, ...], processes: int) -> list[Rates]:
         return pool.starmap(measure, [work] * processes, chunksize=1)
 
 
-def measure(config: ModelConfig, precision: str, head: str, threads: int, engine_precision: str) -> Rates:
-    """Measure this process with a network of random weights."""
+def measure(config: ModelConfig, learner_keys: dict[str, Any], threads: int, engine_precision: str) -> Rates:
+    """Measure this process with a network of random weights, which a learner with these keys trains."""
     keep_memory()
     torch.set_num_threads(threads)
     model = LanguageModel(config, seed=0)
@@ -248,9 +261,7 @@ def measure(config: ModelConfig, precision: str, head: str, threads: int, engine
     rows = max(2, min(16, int(_OPERATIONS / operations / _LONGEST)))
     learner = Learner(
         model,
-        LearnerConfig.parse(
-            {"context": _LONGEST, "lines": 16, "precision": precision, "head": head}, "the measurement"
-        ),
+        LearnerConfig.parse({"context": _LONGEST, "lines": 16, **learner_keys}, "the measurement"),
     )
     few, many, trained = _two_updates(learner, config.vocab_size, rows)
     read = _seconds(lambda: learner.logprobs(trained)) / (len(trained) * _LONGEST)

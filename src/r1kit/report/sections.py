@@ -18,6 +18,7 @@ from r1kit.report.sentences import percent, votes_of
 
 LANGUAGE_METRICS = ("lang/target_ratio", "reward/language/mean")
 CURVE_TABLE_ROWS = 10  # of a curve as a table
+_FEWEST_FOLDED = 2  # lines with which all problems begin
 DASH = "–"
 HABITS = {
     sentences.WORKED: "responses that work the problem out",
@@ -367,13 +368,30 @@ def student(run: Run, roles: Roles) -> list[Block]:
 def examples(run: Run, roles: Roles) -> list[Block]:
     """The same problems, answered by every model."""
     blocks: list[Block] = []
-    for place, example in enumerate(run.examples, 1):
-        entries = [("problem", example.problem)]
+    shared, problems = fold([example.problem for example in run.examples])
+    if shared:
+        blocks.append(Listing("Every problem begins with these lines", [("shared", shared)]))
+    for place, (example, problem) in enumerate(zip(run.examples, problems, strict=True), 1):
+        entries = [("problem", problem)]
         entries += [] if example.answer is None else [("right answer", example.answer)]
         blocks.append(Listing(f"Problem {place}, task {example.task}", [*entries, *example.outputs.items()]))
     if not blocks:
         return []
     return [Paragraph("One sample of every model for the same problems, exactly as it was written."), *blocks]
+
+
+def fold(problems: Sequence[str]) -> tuple[str, list[str]]:
+    """(The lines with which all problems begin, the problems without them): worked examples and a system
+    turn are the same in each. Nothing is folded where that is one line, or a whole problem."""
+    lines = [problem.splitlines() for problem in problems]
+    together = list(zip(*lines, strict=False)) if len(lines) > 1 else []
+    differing = (place for place, same in enumerate(together) if len(set(same)) > 1)
+    common = min([next(differing, len(together)), *(len(own) - 1 for own in lines)])
+    if common < _FEWEST_FOLDED:
+        return "", list(problems)
+    return "\n".join(lines[0][:common]), [
+        "\n".join([f"[{common} shared lines]", *own[common:]]) for own in lines
+    ]
 
 
 def controls(run: Run, roles: Roles) -> list[Block]:

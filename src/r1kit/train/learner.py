@@ -1,8 +1,9 @@
 """One model that learns: pack rows, forward, backward, clip, step. It knows no algorithm, no stage and no
 process group.
 
-Trained parameters, gradients and moments are float32 (master weights, Micikevicius et al. 1710.03740).
-``precision`` is the precision of matrix products.
+Trained parameters, gradients and moments are float32 (master weights, Micikevicius et al. 1710.03740) unless
+the recipe keeps weights or moments in less (rounded_adamw.py). ``precision`` is the precision of matrix
+products.
 
 Where several processes train one model, each has its share of the rows. The runtime gives the learner its
 group, over which everything that an update sums is added (gradients, expert loads, statistics), and says
@@ -29,6 +30,7 @@ from r1kit.model.adapters import Weights, adapt
 from r1kit.model.decoder import LanguageModel
 from r1kit.model.fingerprint import Fingerprint, marks, take_fingerprint
 from r1kit.model.huggingface import disk_weights
+from r1kit.model.precision import keep_matrices
 from r1kit.train import checkpoint
 from r1kit.train.group import ALONE, Group
 from r1kit.train.lora import LoRAConfig
@@ -51,10 +53,11 @@ class LearnerConfig(Config):
     ``max_skipped`` consecutive updates that could not be applied. The newest ``keep_last`` saved states are
     kept, and those of every ``keep_every``-th step (0: none).
 
-    With ``lora`` only adapters are trained (lora.py), and the other weights may be kept in bfloat16
-    (``weights``). With ``gradient_checkpointing`` the backward pass
-    computes each layer's inner tensors again instead of keeping them: the same gradients in much less memory,
-    for a third more arithmetic.
+    With ``lora`` only adapters are trained (lora.py). ``weights``: bfloat16 keeps the matrices in half the
+    memory: those below adapters rounded once, those that are trained rounded up or down by chance at every
+    step, so that small steps are kept on average. With ``gradient_checkpointing`` the backward pass computes
+    each layer's inner tensors again instead of keeping them: the same gradients in much less memory, for a
+    third more arithmetic.
 
     ``bias_rate`` is gamma of loss-free balancing (DeepSeek-V3, section 2.1.2): after each update an expert's
     routing bias moves by this amount against its load. It moves the policy without a gradient, so it is 0
@@ -75,11 +78,20 @@ class LearnerConfig(Config):
     optimizer: OptimizerConfig = OptimizerConfig()
 
     @model_validator(mode="after")
-    def _trained_weights_are_exact(self) -> Self:
-        if self.weights == "bfloat16" and self.lora is None:
+    def _precisions_go_together(self) -> Self:
+        if self.weights == "bfloat16" and self.precision != "bfloat16":
             raise ValueError(
-                "weights: bfloat16 rounds away the small steps of training; write float32, or train adapters "
-                "on weights in bfloat16 (lora: {rank: 16})"
+                f"weights: bfloat16 cannot be multiplied with precision: {self.precision}; write precision: "
+                "bfloat16, or weights: float32"
+            )
+        if self.weights == "bfloat16" and self.lora is None and self.optimizer.kind != "adamw":
+            raise ValueError(
+                f"weights: bfloat16 needs optimizer: {{kind: adamw}}, not {self.optimizer.kind}, or adapters "
+                "on frozen weights (lora: {rank: 16}); else write weights: float32"
+            )
+        if self.optimizer.moments == "int8" and self.precision == "float64":
+            raise ValueError(
+                "optimizer.moments: int8 rounds what precision: float64 computes; write moments: float32"
             )
         return self
 
@@ -132,11 +144,11 @@ class LearnerProtocol(Protocol):
 def shares_state(config: LearnerConfig) -> bool:
     """Whether several processes can keep one copy of weights and moments. Adapters are small, and Muon
     computes whole matrices."""
-    return config.lora is None and config.optimizer.kind == "adamw" and kept_in(config) == torch.float32
+    return config.lora is None and config.optimizer.kind == "adamw" and config.precision != "float64"
 
 
 def kept_in(config: LearnerConfig) -> torch.dtype:
-    """The precision in which a learner keeps its weights."""
+    """The precision in which a learner keeps its matrices."""
     return torch.float64 if config.precision == "float64" else getattr(torch, config.weights)
 
 
@@ -153,7 +165,10 @@ class Learner:
         place: Place = Replicated,
     ) -> None:
         self.kept_in = kept_in(config)
-        model.to(self.kept_in)
+        if self.kept_in == torch.bfloat16 and config.lora is None:
+            keep_matrices(model, self.kept_in)
+        else:
+            model.to(self.kept_in)
         self.model, self.config, self.group = model, config, group
         model.recomputes = config.gradient_checkpointing
         if config.lora is not None:
@@ -161,8 +176,8 @@ class Learner:
         self.placement = place(ModelPass(model, config), group)
         self.root = self.placement.root
         self.parameters = [parameter for _, parameter in self.placement.named]
-        share = group.rank, group.size
-        self._shared = SharedState(shared_file, self.parameters, share) if shared_file else None
+        share, moments = (group.rank, group.size), config.optimizer.moments
+        self._shared = SharedState(shared_file, self.parameters, share, moments) if shared_file else None
         parts = self.placement if self.placement.collective else None
         self.optimizers = build(self.placement.named, config.optimizer, group, parts)
         self.version = 0
@@ -176,14 +191,15 @@ class Learner:
         ``fault`` names the rows. Raises R1kitError when that happens ``max_skipped`` times in a row."""
         self.model.train()
         collected = self.placement.collected(len(objective.needs.statistics) + 2)
-        sums = {name: torch.zeros(()) for name in (*objective.needs.statistics, "loss", "mtp")}
+        zero = torch.zeros((), device=self.model.device)
+        sums = dict.fromkeys((*objective.needs.statistics, "loss", "mtp"), zero)
         for batch in self._passes(rows, share=not objective.needs.values):
             loss, statistics = self.batch_loss(batch, objective)
             if loss.requires_grad:  # False for a batch without trained tokens
                 with collected.taking_gradients():
                     loss.backward()  # type: ignore[no-untyped-call]
             for name, value in (statistics | {"loss": loss}).items():
-                sums[name] = sums[name] + value.detach().float().cpu()
+                sums[name] = sums[name] + value.detach().float()
         metrics, loads = self._reduce_all(sums, collected)
         metrics["grad_norm"] = self.placement.clip(self.config.optimizer.grad_clip)
         wrong = sorted(name for name, value in metrics.items() if not math.isfinite(value))

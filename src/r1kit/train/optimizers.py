@@ -10,15 +10,17 @@ al. 2502.16982), each with its own rate, and in AdamW on matrices only, not on n
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from r1kit.config import Config
 from r1kit.train.group import ALONE, Group
+from r1kit.train.rounded_adamw import Moments, RoundedAdamW
 
+_EPSILON = 1e-8
 MOST_AT_ONCE = 1 << 26  # numbers of matrices that are put together from several processes at a time
 
 
@@ -32,7 +34,10 @@ class Parts(Protocol):
 
 class OptimizerConfig(Config):
     """AdamW(beta1 .9, beta2 .95, weight decay .1) is DeepSeek-V3's pretraining setting (section 4.2); RL's
-    was not published."""
+    was not published.
+
+    ``moments``: int8 keeps AdamW's two averages in about a byte each instead of four
+    (rounded_adamw.py)."""
 
     kind: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = Field(default=1e-3, ge=0.0)
@@ -41,6 +46,16 @@ class OptimizerConfig(Config):
     beta2: float = Field(default=0.95, ge=0.0, lt=1.0)
     weight_decay: float = Field(default=0.0, ge=0.0)
     grad_clip: float = Field(default=1.0, gt=0.0)
+    moments: Moments = "float32"
+
+    @model_validator(mode="after")
+    def _only_adamw_has_small_moments(self) -> Self:
+        if self.moments == "int8" and self.kind != "adamw":
+            raise ValueError(
+                f"moments: int8 works with kind: adamw, not with {self.kind}; write kind: adamw, or leave "
+                "moments out"
+            )
+        return self
 
 
 class ScheduleConfig(Config):
@@ -196,21 +211,13 @@ def build(
         )
         (hidden if matrix and config.kind == "muon" else rest).append(parameter)
     decayed, plain = [p for p in rest if p.ndim >= 2], [p for p in rest if p.ndim < 2]
-    given = [
+    given: list[dict[str, Any]] = [
         {"params": decayed, "weight_decay": config.weight_decay},
         {"params": plain, "weight_decay": 0.0},
     ]
     optimizers: list[torch.optim.Optimizer] = []
     if groups := [group for group in given if group["params"]]:
-        optimizers.append(
-            torch.optim.AdamW(
-                groups,
-                lr=config.learning_rate,
-                betas=(config.beta1, config.beta2),
-                eps=1e-8,
-                fused=True,
-            )
-        )
+        optimizers.append(_adamw(groups, config, rounded=any(p.dtype == torch.bfloat16 for p in rest)))
     if hidden:
         optimizers.append(
             Muon(
@@ -225,3 +232,11 @@ def build(
         for settings in optimizer.param_groups:
             settings["base_lr"] = settings["lr"]
     return optimizers
+
+
+def _adamw(groups: list[dict[str, Any]], config: OptimizerConfig, rounded: bool) -> torch.optim.Optimizer:
+    """PyTorch's own AdamW, unless weights or moments are rounded."""
+    betas = (config.beta1, config.beta2)
+    if rounded or config.moments == "int8":
+        return RoundedAdamW(groups, config.learning_rate, betas, _EPSILON, config.moments)
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, eps=_EPSILON, fused=True)

@@ -30,7 +30,8 @@ def drain(batch: LiveBatch, wanted: Sequence[Asked], joins_at: Sequence[int]) ->
     waiting, places, step = sorted(range(len(wanted)), key=lambda i: joins_at[i]), {}, 0
     while waiting or places:
         while waiting and joins_at[waiting[0]] <= step and batch.fits(wanted[waiting[0]]):
-            places[batch.join([wanted[waiting[0]]])[0]] = waiting.pop(0)
+            joined = waiting.pop(0)
+            places[batch.join([wanted[joined]])[0]] = joined
         for place, i in list(places.items()):
             drawn = batch.drawn(place)
             found[i][0].extend(drawn.token_ids.tolist())

@@ -107,7 +107,9 @@ def test_the_likeliest_tokens_are_those_of_all_logits(temperature: float) -> Non
     model, prompt = model_of("qwen3"), prompts_of(12)[0]
     engine = NativeEngine(model, [-1], kernels=True)
     batch = engine.open(rows=1, positions=64, memory=0)
-    (place,) = batch.join([asked(prompt, 3, Sampling(temperature=temperature, top_k=3, max_tokens=9), tops=20)])
+    (place,) = batch.join(
+        [asked(prompt, 3, Sampling(temperature=temperature, top_k=3, max_tokens=9), tops=20)]
+    )
     batch.step(8)
     drawn = batch.drawn(place)
     ids_BT = torch.from_numpy(np.concatenate((prompt, drawn.token_ids)))[None].long()

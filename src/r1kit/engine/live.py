@@ -50,7 +50,6 @@ class LiveBatch(Protocol):
     """A running batch of at most ``rows`` rollouts, for one thread."""
 
     rows: int
-    most_tops: int
     reused: int  # prompt tokens that were not computed again, in all
 
     def fits(self, asked: Asked) -> bool:
@@ -84,7 +83,7 @@ class CompiledBatch:
     completions, in bytes; each sequence has at most ``positions``."""
 
     def __init__(self, decoder: CompiledDecoder, rows: int, positions: int, memory: int) -> None:
-        self.rows, self.most_tops, self.reused = rows, MOST_TOPS, 0
+        self.rows, self.reused = rows, 0
         self._tokens_RT = np.zeros((rows, positions), dtype=np.int32)
         self._logprobs_RT = np.zeros((rows, positions), dtype=np.float32)
         self._lengths_R, self._limits_R, self._tops_R = (np.zeros(rows, dtype=np.int32) for _ in range(3))
@@ -221,7 +220,7 @@ class TorchBatch:
     but the drawn ones are recorded, and no prompt is kept."""
 
     def __init__(self, decoder: TorchDecoder, rows: int) -> None:
-        self.rows, self.most_tops, self.reused = rows, 0, 0
+        self.rows, self.reused = rows, 0
         self._decoder = decoder
         self._running: dict[int, tuple[Requests, Iterator[int]]] = {}
         self._read = dict.fromkeys(range(rows), 0)

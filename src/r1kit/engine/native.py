@@ -15,7 +15,7 @@ from torch import Tensor
 from r1kit.config import R1kitError
 from r1kit.engine import Done
 from r1kit.engine.compiled import CompiledDecoder
-from r1kit.engine.live import CompiledBatch, LiveBatch, TorchBatch
+from r1kit.engine.live import MOST_TOPS, CompiledBatch, LiveBatch, TorchBatch
 from r1kit.engine.random_draws import default_seeds as default_seeds
 from r1kit.engine.requests import Decode, Requests
 from r1kit.engine.torch_decoder import TorchDecoder
@@ -81,6 +81,11 @@ class NativeEngine:
         if isinstance(decoder, TorchDecoder):
             return TorchBatch(decoder, rows)
         return CompiledBatch(decoder, rows, positions, memory)
+
+    @property
+    def most_tops(self) -> int:
+        """How many of the likeliest tokens a batch can record with each token; 0 without the kernels."""
+        return MOST_TOPS if isinstance(self._decoder(), CompiledDecoder) else 0
 
     def load(self, weights: Mapping[str, Tensor], version: int) -> None:
         """Copy new weights into the model, unless they are the model's own tensors. Raises R1kitError naming

@@ -4,7 +4,7 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,16 +40,18 @@ class Prompt:
 
 
 class Answering:
-    """The completions of one request, waiting or running from the start on. Raises ApiError where the queue is
-    full; ``close`` gives back what it holds."""
+    """The completions of one request, waiting or running from the start on. Raises ApiError where the queue
+    is full; ``close`` gives back what it holds."""
 
     def __init__(
-        self, served: Served, batcher: Batcher, body: Body, prompts: Sequence[Prompt], most_tops: int
-    ) -> None:
+        self, served: Served, batcher: Batcher, body: Body, prompts: Sequence[Prompt], most_tops: int,
+        on_first: Callable[[float], None],
+    ) -> None:  # fmt: skip
         self.served, self.batcher, self.body, self.prompts = served, batcher, body, prompts
         self._n = body.n or 1
         self.seed = secrets.randbits(64) if body.seed is None else body.seed
-        self.begun, self.first_token = time.perf_counter(), 0.0  # when it began, seconds to the first token
+        self._begun, self._on_first = time.perf_counter(), on_first  # gets the seconds to the first token
+        self._has_token = False
         self._news: asyncio.Queue[tuple[int, News]] = asyncio.Queue()
         self._writers = [served.writer(body, prompt.begun) for prompt in prompts for _ in range(self._n)]
         self._tops = tops_of(body)
@@ -100,7 +102,9 @@ class Answering:
             if not isinstance(news, Drawn):
                 raise ApiError(500, str(news), code="engine_failed")
             if index in left:
-                self.first_token = self.first_token or time.perf_counter() - self.begun
+                if not self._has_token:
+                    self._on_first(time.perf_counter() - self._begun)
+                    self._has_token = True
                 step = self._step(index, news)
                 if step.finish is not None:
                     left.remove(index)

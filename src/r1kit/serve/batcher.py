@@ -71,13 +71,18 @@ class Batcher:
         return len(self._running)
 
     @property
+    def alive(self) -> bool:
+        """Whether the decoding thread runs."""
+        return self._thread.is_alive()
+
+    @property
     def reused(self) -> int:
         """Prompt tokens that were known from an earlier prompt, in all."""
         return self._reused_before + (self._batch.reused if self._batch else 0)
 
     def submit(self, asked: Sequence[Asked], deliver: Callable[[int, News], None]) -> list[Ticket]:
-        """Let rollouts wait for the batch; ``deliver`` gets each one's place in ``asked`` and its news. Raises
-        QueueFullError."""
+        """Let rollouts wait for the batch; ``deliver`` gets each one's place in ``asked`` and its news.
+        Raises QueueFullError."""
 
         def to(place: int) -> Callable[[News], None]:
             return lambda news: deliver(place, news)
@@ -111,7 +116,9 @@ class Batcher:
         while self._wait():
             try:
                 self._turn()
-            except R1kitError as error:  # the model's numbers, or the memory: the batch is lost, not the server
+            except (
+                R1kitError
+            ) as error:  # the model's numbers, or the memory: the batch is lost, not the server
                 self._fail(error)
         self._fail(R1kitError("the server is shutting down"))
 

@@ -15,8 +15,11 @@ _MOST_PROBLEM = 300  # characters of a message
 
 
 def _is_text(value: Any) -> Any:
-    if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
-        raise ValueError("half of a surrogate pair is no text")
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError("half of a surrogate pair is no text") from None
     return value
 
 
@@ -247,6 +250,8 @@ def _check_extra(key: str, value: Any, known: list[str]) -> None:
         near = suggest(key, [*known, *_REFUSED], "it is not known here")
         raise ApiError(400, f"{key[:80]!r}: {near}", key[:80])
     neutral = _REFUSED[key]
-    if not any(type(value) is not bool and value == one or value is one for one in neutral):
+    if not any((type(value) is not bool and value == one) or value is one for one in neutral):
         allowed = f"; only {' or '.join(json.dumps(one) for one in neutral)} is possible" if neutral else ""
-        raise ApiError(400, f"{key}: r1kit's engine does not have this{allowed}", key, "unsupported_parameter")
+        raise ApiError(
+            400, f"{key}: r1kit's engine does not have this{allowed}", key, "unsupported_parameter"
+        )

@@ -26,6 +26,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 COOKIE = "r1kit_token"
+CLIENT_GONE = 499  # as nginx writes it into its log; it is sent to no client
 _LOCAL = frozenset(("localhost", "127.0.0.1", "::1"))
 
 
@@ -153,15 +154,14 @@ def too_large(most: int) -> ApiError:
 
 
 async def read_body(receive: Receive, most: int, seconds: float) -> bytes:
-    """The body of a request. Raises ApiError for one that is too large or too slow, and ConnectionError where
-    the client has gone."""
+    """The body of a request. Raises ApiError for one that is too large or too slow."""
     content = bytearray()
     try:
         async with asyncio.timeout(seconds):
             while True:
                 got = await receive()
                 if got["type"] != "http.request":
-                    raise ConnectionError
+                    raise ApiError(CLIENT_GONE, "the client has gone")
                 content += got.get("body", b"")
                 if len(content) > most:
                     raise too_large(most)

@@ -1,6 +1,7 @@
 """The model that is served: prompts from bodies, and log-probabilities of given texts."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -60,7 +61,8 @@ class Served:
         precision: Precision = "bfloat16",
     ) -> None:  # fmt: skip
         self.name, self.chat, self.model, self.sampling = name, chat, model, sampling
-        self.tokenizer = chat.tokenizer
+        # Of its own: texts become ids in another thread, and a tokenizer cannot do both at once.
+        self.tokenizer = deepcopy(chat.tokenizer)
         self.context = min(model.config.max_positions, limits.context)
         self.limits = limits
         self.engine = NativeEngine(model, self.tokenizer.end_ids, precision=precision)

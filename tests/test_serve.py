@@ -186,19 +186,27 @@ def test_echoed_log_probabilities_are_the_learners(world: Running, folder: Path)
 
 
 def test_thinking_comes_apart_and_can_be_off(folder: Path) -> None:
-    with Running(served(folder, opening="<think>\n"), Access()) as world:
+    mine = served(folder, opening="<think>\n")
+    prompt = mine.chat.turn_ids([("user", "What is 3 + 4?")])
+    with Running(mine, Access()) as world:
         client = world.client()
-        thought = client.chat.completions.create(**CHAT)
-        assert thought.choices[0].message.reasoning_content == thought.choices[0].message.reasoning
-        details = thought.usage.completion_tokens_details
-        if "</think>" not in thought.choices[0].message.reasoning:
-            assert details.reasoning_tokens == thought.usage.completion_tokens
+        for seed in range(5, 9):
+            sampling = Sampling(temperature=1.0, max_tokens=40)
+            ids = mine.engine.generate([prompt], sampling, [seed])[0][0].token_ids.tolist()
+            end = tokenizer().id("</think>")
+            thought = ids[: ids.index(end)] if end in ids else ids
+            answer = client.chat.completions.create(**{**CHAT, "seed": seed, "max_tokens": 40})
+            message = answer.choices[0].message
+            assert message.reasoning_content == message.reasoning == tokenizer().decode(thought).strip()
+            assert message.content == tokenizer().decode(ids[len(thought) + 1 :]).lstrip()
+            counted = answer.usage.completion_tokens_details.reasoning_tokens
+            assert counted == min(len(thought) + 1, len([one for one in ids if one != tokenizer().eos_id]))
         off = client.chat.completions.create(
             **CHAT, extra_body={"chat_template_kwargs": {"enable_thinking": False}}
         )
         assert off.choices[0].message.content and off.choices[0].message.reasoning_content is None
         assert off.usage.completion_tokens_details.reasoning_tokens == 0
-        assert off.usage.prompt_tokens > thought.usage.prompt_tokens
+        assert off.usage.prompt_tokens > answer.usage.prompt_tokens
 
 
 def test_tokens_models_health_and_metrics(world: Running) -> None:

@@ -28,7 +28,7 @@ from r1kit.serve.app import make_server  # noqa: E402
 from r1kit.serve.guard import Access  # noqa: E402
 from r1kit.serve.served import Limits, Served  # noqa: E402
 
-LIMITS = Limits(context=160, rows=4, queue=4, memory=1 << 24, body=100_000, seconds=60, patience=1.0)
+LIMITS = Limits(context=160, rows=4, queue=60, memory=1 << 24, body=100_000, seconds=60, patience=1.0)
 MODEL = "nano/test"
 
 
@@ -299,18 +299,16 @@ def test_clients_that_leave_free_their_places(world: Running) -> None:
 
 def test_a_full_queue_says_when_to_come_again(world: Running) -> None:
     with contextlib.ExitStack() as stack:
-        for _ in range(2):  # four run, four wait
-            connection = http.client.HTTPConnection("127.0.0.1", world.port, timeout=60)
-            stack.callback(connection.close)
-            body = {"prompt": "a", "max_tokens": 150, "n": 4, "temperature": 0, "stream": True}
-            connection.request("POST", "/v1/completions", json.dumps(body).encode())
-        deadline = time.monotonic() + 30
-        while True:
-            status, answer, headers = world.ask("/v1/completions", {"prompt": "a", "n": 8, "max_tokens": 1})
-            if status == 429 or time.monotonic() > deadline:
-                break
+        connection = http.client.HTTPConnection("127.0.0.1", world.port, timeout=60)
+        stack.callback(connection.close)
+        body = {"prompt": "a", "max_tokens": 150, "n": 64, "seed": 1, "stream": True}
+        connection.request("POST", "/v1/completions", json.dumps(body).encode())
+        connection.getresponse()  # four run, sixty wait
+        status, answer, headers = world.ask("/v1/completions", {"prompt": "a", "n": 40, "max_tokens": 1})
     assert status == 429 and answer["error"]["type"] == "rate_limit_error"
     assert 1 <= int(headers["retry-after"]) <= 60
+    many = {"prompt": ["a", "b"], "n": 33, "max_tokens": 1}  # more than ever run and wait
+    assert world.ask("/v1/completions", many)[:2][0] == 400
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,9 @@ class Answering:
         asked: list[Asked] = []
         for prompt in self.prompts:
             asked += self.served.asked(prompt.ids, self.body, self.seed, self._tops)
+        most = self.served.limits.rows + self.served.limits.queue
+        if len(asked) > most:
+            raise ApiError(400, f"n: at most {most} completions in one request", "n")
         try:
             return self.batcher.submit(asked, lambda place, news: self._news.put_nowait((place, news)))
         except QueueFullError as error:

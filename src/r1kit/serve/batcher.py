@@ -90,7 +90,7 @@ class Batcher:
         tickets = [Ticket(one, to(place)) for place, one in enumerate(asked)]
         with self._changed:
             waiting = len(self._waiting)
-            if waiting and waiting + len(asked) > self._queue + self._rows - len(self._running):
+            if waiting + len(asked) > self._queue + self._rows - len(self._running):
                 seconds = self._row_seconds * (waiting + len(asked)) / self._rows
                 raise QueueFullError(waiting, min(_MOST_WAIT, max(1, math.ceil(seconds))))
             self._waiting.extend(tickets)

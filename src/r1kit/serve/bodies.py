@@ -179,8 +179,8 @@ class CompletionBody(Body):
     def prompts(self) -> list[str | list[int]]:
         """The prompts, each a text or ids."""
         if isinstance(self.prompt, str) or isinstance(self.prompt[0], int):
-            return [self.prompt]  # type: ignore[list-item]
-        return list(self.prompt)  # type: ignore[arg-type]
+            return [self.prompt]
+        return list(self.prompt)
 
 
 class TokenizeBody(BaseModel):

@@ -4,7 +4,8 @@
 
 Both sample the same prompts with the same seeds, so the same tokens. The engine has them all at once, in a
 batch of as many rows as there are streams. The clients, in this process, send a new request when the last one
-has ended. Prints a line of JSON: tokens per second of both, their ratio, and the time to the first token."""
+has ended. Prints a line of JSON: tokens per second of both, by the clock and by the processor, their ratios,
+and the time to the first token. Set OMP_NUM_THREADS for the number of threads of both."""
 
 import argparse
 import asyncio
@@ -21,6 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from r1kit.commands.serve import name_of
 from r1kit.engine.native import NativeEngine
@@ -48,8 +50,25 @@ class Work:
         return [f"What is {a} + {b}?" for a, b in random.integers(10, 1000, (self.requests, 2)).tolist()]
 
 
-def engine_rate(work: Work) -> float:
-    """Tokens per second of the engine alone."""
+@dataclass(frozen=True)
+class Rate:
+    """What sampling took: the processor's seconds are those of the process that samples."""
+
+    tokens: int
+    seconds: float
+    cpu_seconds: float
+
+    @property
+    def per_second(self) -> float:
+        return self.tokens / self.seconds
+
+    @property
+    def per_cpu_second(self) -> float:
+        return self.tokens / self.cpu_seconds
+
+
+def engine_rate(work: Work) -> Rate:
+    """The engine alone."""
     chat = prompt_style_of(work.model, PromptStyle()).chat(work.model)
     engine = NativeEngine(
         load_pretrained(work.model), chat.tokenizer.end_ids, work.precision, batch_rows=work.streams
@@ -57,9 +76,10 @@ def engine_rate(work: Work) -> float:
     prompts = [chat.turn_ids([("user", question)]) for question in work.questions]
     sampling = Sampling(max_tokens=work.tokens)
     engine.generate(prompts[:2], sampling)  # packs the weights
-    begun = time.perf_counter()
+    begun, cpu = time.perf_counter(), time.process_time()
     groups = engine.generate(prompts, sampling, list(range(work.requests)))
-    return sum(len(group[0].token_ids) for group in groups) / (time.perf_counter() - begun)
+    tokens = sum(len(group[0].token_ids) for group in groups)
+    return Rate(tokens, time.perf_counter() - begun, time.process_time() - cpu)
 
 
 class Clients:
@@ -71,11 +91,9 @@ class Clients:
         self.first_seconds: list[float] = []
         self.tokens, self.lost = 0, 0
 
-    async def all(self) -> float:
-        """Ask everything; return the tokens per second."""
-        begun = time.perf_counter()
+    async def all(self) -> None:
+        """Ask everything."""
         await asyncio.gather(*(self.one() for _ in range(self.work.streams)))
-        return self.tokens / (time.perf_counter() - begun)
 
     async def one(self) -> None:
         """One stream."""
@@ -113,8 +131,8 @@ class Clients:
             self.tokens += int(usage[1])
 
 
-def serve_rate(work: Work) -> tuple[float, Clients]:
-    """Tokens per second of the server, and its clients with what they saw."""
+def serve_rate(work: Work) -> tuple[Rate, Clients]:
+    """The server, and its clients with what they saw."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -133,10 +151,18 @@ def serve_rate(work: Work) -> tuple[float, Clients]:
                     time.sleep(0.1)
             warm = Clients(Work(work.model, 2, 2, 2, work.precision), port)
             asyncio.run(warm.all())
-            clients = Clients(work, port)
-            return asyncio.run(clients.all()), clients
+            clients, process = Clients(work, port), psutil.Process(server.pid)
+            begun, cpu = time.perf_counter(), sum(process.cpu_times()[:2])
+            asyncio.run(clients.all())
+            spent = sum(process.cpu_times()[:2]) - cpu
+            return Rate(clients.tokens, time.perf_counter() - begun, spent), clients
         finally:
             server.terminate()
+
+
+def middle(ratios: list[float]) -> float:
+    """The median, rounded."""
+    return round(statistics.median(ratios), 3)
 
 
 def main() -> None:
@@ -148,13 +174,17 @@ def main() -> None:
     parser.add_argument("--precision", choices=("bfloat16", "float32"), default="bfloat16")
     asked = parser.parse_args()
     work = Work(asked.model, asked.streams, asked.requests, asked.tokens, asked.precision)
-    alone, served, first, lost = [], [], [], 0
+    alone: list[Rate] = []
+    served: list[Rate] = []
+    first: list[float] = []
+    lost = 0
     for _ in range(asked.repeats):
         alone.append(engine_rate(work))
         rate, clients = serve_rate(work)
         served.append(rate)
         first += clients.first_seconds
         lost += clients.lost
+    pairs = list(zip(alone, served, strict=True))
     print(
         json.dumps(
             {
@@ -164,9 +194,13 @@ def main() -> None:
                 "streams": work.streams,
                 "requests": work.requests,
                 "lost": lost,
-                "engine tokens/s": [round(rate) for rate in alone],
-                "serve tokens/s": [round(rate) for rate in served],
-                "ratio": round(statistics.median(b / a for a, b in zip(alone, served, strict=True)), 3),
+                "tokens": [rate.tokens for rate in alone + served],
+                "engine tokens/s": [round(rate.per_second) for rate in alone],
+                "serve tokens/s": [round(rate.per_second) for rate in served],
+                "ratio": middle([b.per_second / a.per_second for a, b in pairs]),
+                "engine tokens/CPU s": [round(rate.per_cpu_second) for rate in alone],
+                "serve tokens/CPU s": [round(rate.per_cpu_second) for rate in served],
+                "CPU ratio": middle([b.per_cpu_second / a.per_cpu_second for a, b in pairs]),
                 "first token ms, p50": round(1000 * float(np.percentile(first, 50))),
                 "first token ms, p99": round(1000 * float(np.percentile(first, 99))),
             }

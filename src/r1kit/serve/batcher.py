@@ -12,8 +12,10 @@ from r1kit.config import R1kitError
 from r1kit.engine.live import Asked, Drawn, LiveBatch
 from r1kit.engine.requests import LIVE
 
-# The kernels return after about this many seconds, and after at most this many tokens a rollout, so that
-# others can join and tokens are sent: a call for every token of a fast model would cost more than the token.
+# The kernels return after about this many seconds of this thread's work, and after at most this many tokens a
+# rollout, so that others can join and tokens are sent: a call for every token of a fast model would cost more
+# than the token. Time in which other processes have the processor does not count, or a busy machine would pay
+# for more calls.
 _SECONDS_AT_ONCE, _MOST_STEPS = 0.02, 8
 _MOST_WAIT = 60  # seconds of a Retry-After
 
@@ -140,10 +142,10 @@ class Batcher:
             self._collect(batch, joined)
         if not self._running:
             return
-        steps = min(_MOST_STEPS, max(1, round(_SECONDS_AT_ONCE / self._step_seconds)))
-        begun = time.perf_counter()
+        steps = max(1, min(_MOST_STEPS, round(_SECONDS_AT_ONCE / max(self._step_seconds, 1e-6))))
+        begun = time.thread_time()
         batch.step(steps)
-        self._step_seconds += 0.2 * ((time.perf_counter() - begun) / steps - self._step_seconds)
+        self._step_seconds += 0.2 * ((time.thread_time() - begun) / steps - self._step_seconds)
         self._collect(batch, list(self._running))
 
     def _join(self, batch: LiveBatch) -> list[int]:

@@ -177,6 +177,13 @@ class Chat:
             pieces.append(self.tokenizer.encode(opening))
         return np.concatenate([self.tokenizer.start_ids, *pieces]).astype(np.int32)
 
+    def text_ids(self, text: str, begin: bool = True) -> np.ndarray:
+        """Ids [T] int32 of a whole prompt that its writer has put together, for a server: special tokens that
+        it spells out are meant, and texts that have a start token get it where it is missing."""
+        ids, start = self.tokenizer.encode(text, special=True), self.tokenizer.start_ids
+        missing = begin and len(start) and (not len(ids) or ids[0] != start[0])
+        return np.concatenate([start, ids]).astype(np.int32) if missing else ids
+
     def check(self) -> None:
         """Raise R1kitError with the fix where the tokenizer or the template cannot write these prompts."""
         self.prompt_ids(Problem("", "", "1+1?", None))

@@ -328,8 +328,12 @@ def find_stage_with_model(run_dir: Path, name: str | None) -> FinishedStage:
 
 
 def find_model(run_or_model: Path, stage: str | None = None) -> Path:
-    """The model's folder that the user means: the folder itself, or that of a run's stage. Raises ConfigError
-    where there is none, and DamageError where it is not as r1kit wrote it."""
+    """The model's folder that the user means: the folder itself, or that of a run's stage, also as RUN/STAGE.
+    Raises ConfigError where there is none, and DamageError where it is not as r1kit wrote it."""
+    if stage is None and not run_or_model.is_dir():
+        run = run_or_model.parent
+        if (run / "stages" / run_or_model.name).is_dir():
+            run_or_model, stage = run, run_or_model.name
     if not run_or_model.is_dir():
         raise ConfigError(f"{run_or_model}: no such folder")
     model = run_or_model if is_model(run_or_model) else find_stage_with_model(run_or_model, stage).model

@@ -417,6 +417,67 @@ def chat(
     converse(model, sampling, make_console(), prompt, style)
 
 
+@app.command()
+def serve(
+    run_or_model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="A run's folder, RUN/STAGE, a model, or a GGUF file.")
+    ],
+    stage: Annotated[
+        str | None, typer.Option("--stage", metavar="NAME", help="Which stage's model of the run.")
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="The address to listen on; another than this machine's own needs a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="The model's name for clients.")
+    ] = None,
+    token_variable: Annotated[
+        str | None,
+        typer.Option(
+            "--token-variable",
+            metavar="NAME",
+            help="Environment variable with the token; default: a new one.",
+        ),
+    ] = None,
+    temperature: Annotated[float, typer.Option(min=0.0, max=2.0, help="For requests without one.")] = 0.6,
+    top_p: Annotated[float, typer.Option("--top-p", min=0.01, max=1.0, help="The same.")] = 0.95,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="The same.")] = 512,
+    context: Annotated[
+        int, typer.Option(min=2, help="At most so many tokens of a prompt and its completion.")
+    ] = 8192,
+    rows: Annotated[int, typer.Option(min=1, max=4096, help="Completions in the batch.")] = 64,
+    queue: Annotated[int, typer.Option(min=0, help="Completions that may wait; then 429.")] = 256,
+    memory: Annotated[float, typer.Option(min=0.0, help="GB for keys and values.")] = 2.0,
+    seconds: Annotated[float, typer.Option(min=1.0, help="The longest time of a request.")] = 600.0,
+    precision: Annotated[str, typer.Option(help="bfloat16 or float32, of the products.")] = "bfloat16",
+    template: TemplateOption = None,
+    system: SystemOption = None,
+    examples: ExamplesOption = None,
+    opening: OpeningOption = None,
+    stop: StopOption = None,
+    thinking: ThinkingOption = None,
+) -> None:
+    """Serve a model to OpenAI's clients over HTTP, at http://HOST:PORT/v1. It is prompted as ``r1kit chat``
+    prompts it."""
+    if precision not in ("bfloat16", "float32"):
+        raise typer.BadParameter(f"--precision {precision}: bfloat16 or float32")
+    folder = _model_meant(run_or_model, stage)
+    # What follows imports torch; a mistyped folder should not wait for that.
+    from r1kit.commands.serve import access_for, check_installed
+    from r1kit.commands.serve import serve as serve_model
+    from r1kit.serve.served import Limits
+    from r1kit.types import Sampling
+
+    check_installed()
+    access = access_for(host, token_variable)
+    limits = Limits(context=context, rows=rows, queue=queue, memory=int(memory * 1e9), seconds=seconds)
+    sampling = Sampling(temperature=temperature, top_p=top_p, max_tokens=max_tokens)
+    given = {"template": template, "system": system, "opening": opening, "stop": stop}
+    style = _style(folder, examples, **given, thinking=thinking)
+    serve_model(folder, sampling, limits, access, port, name, style, precision, token_variable)  # type: ignore[arg-type]
+
+
 @app.command(name="eval")
 def evaluate(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run's folder, or a model.")],

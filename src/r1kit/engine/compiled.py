@@ -75,7 +75,7 @@ class _Shape(ctypes.Structure):
         )  # fmt: skip
 
 
-class _Drawing(ctypes.Structure):
+class Drawing(ctypes.Structure):
     """``Drawing`` of kernels/drawing.h."""
 
     _fields_ = [
@@ -86,15 +86,24 @@ class _Drawing(ctypes.Structure):
     ]
 
 
-class _Record(ctypes.Structure):
+class Record(ctypes.Structure):
     """``Record`` of kernels/session.h."""
 
     _fields_ = [
         (name, ctypes.c_void_p) for name in ("tokens", "logprobs", "lengths", "finished", "experts")
-    ] + [("most", ctypes.c_int32)]
+    ] + [
+        ("most", ctypes.c_int32),
+        ("limits", ctypes.c_void_p),
+        ("drawings", ctypes.c_void_p),
+        ("tops", ctypes.c_void_p),
+        ("top_tokens", ctypes.c_void_p),
+        ("top_logprobs", ctypes.c_void_p),
+        ("most_tops", ctypes.c_int32),
+    ]
 
 
-def _address(array: np.ndarray | None) -> int | None:
+def address_of(array: np.ndarray | None) -> int | None:
+    """Where an array's numbers are, for a Record."""
     return None if array is None else array.ctypes.data
 
 
@@ -113,49 +122,54 @@ def check_supported(model: torch.nn.Module) -> None:
         raise KernelsUnavailableError("the kernels need even widths and at most 1024 rotated dimensions")
 
 
-class _Session:
-    """The rollouts of one call, inside the kernels."""
+class Session:
+    """Rollouts inside the kernels; they write what they draw into the arrays of ``record``, which the caller
+    keeps alive. Raises R1kitError for logits that are not finite, and where the memory is not enough."""
 
-    def __init__(self, calls: ctypes.CDLL, network: int, requests: Requests, stop_ids: np.ndarray) -> None:
-        sampling = requests.sampling
-        self._calls, self._requests = calls, requests
-        self._stops = stop_ids.astype(np.int32)
-        drawing = _Drawing(sampling.temperature, sampling.top_p, sampling.min_p, sampling.top_k)
-        record = _Record(
-            _address(requests.tokens_RT), _address(requests.logprobs_RT), _address(requests.lengths_R),
-            _address(requests.finished_R), _address(requests.experts_RTLA), sampling.max_tokens,
-        )  # fmt: skip
+    def __init__(
+        self, calls: ctypes.CDLL, network: int, drawing: Drawing, record: Record, stop_ids: np.ndarray
+    ) -> None:
+        self._calls = calls
+        stops = stop_ids.astype(np.int32)
         calls.r1_session.restype = ctypes.c_void_p
+        calls.r1_page_bytes.restype = ctypes.c_int64
         self._handle = ctypes.c_void_p(
             calls.r1_session(
                 ctypes.c_void_p(network),
                 ctypes.byref(drawing),
                 ctypes.byref(record),
-                *self._array(self._stops),
-                len(self._stops),
+                *self._array(stops),
+                len(stops),
             )
         )
-        self._numbers: dict[int, int] = {}
+        self.page_bytes = int(calls.r1_page_bytes(self._handle))
 
-    def admit(self, rollouts: Sequence[int]) -> int:
-        """Give each rollout a row, computing its prompt if necessary; return how many rows are live."""
-        requests, n = self._requests, self._requests.sampling.n
-        for prompt in dict.fromkeys(rollout // n for rollout in rollouts):
-            if prompt not in self._numbers:
-                ids, experts = (
-                    requests.prompts[prompt],
-                    requests.prompt_experts[prompt] if requests.prompt_experts else None,
-                )
-                made = self._calls.r1_prompt(
-                    self._handle, *self._array(ids), len(ids), n, *self._array(experts)
-                )
-                self._numbers[prompt] = self._checked(made)
-        indices = np.array(rollouts, dtype=np.int32)
-        numbers = np.array([self._numbers[rollout // n] for rollout in rollouts], dtype=np.int32)
-        keys = requests.keys_R[indices]
+    def prompt(
+        self, ids: np.ndarray, users: int, experts: np.ndarray | None = None, like: int = -1, shared: int = 0
+    ) -> int:
+        """Compute a prompt, int32 [T], for so many rollouts; return its number, which is given again when
+        they have ended. Its first ``shared`` positions, a multiple of PAGE and fewer than T, are copied from
+        the prompt ``like``. ``experts`` is filled with the experts chosen."""
+        return self._checked(
+            self._calls.r1_prompt(
+                self._handle, *self._array(ids), len(ids), users, *self._array(experts), like, shared
+            )
+        )
+
+    def hold(self, number: int, change: int) -> None:
+        """Count so many users of a prompt more, or fewer; one without users is forgotten."""
+        self._calls.r1_hold(self._handle, number, change)
+
+    def admit(self, rollouts: np.ndarray, numbers: np.ndarray, keys: np.ndarray) -> int:
+        """Give rollouts [R] int32 of the prompts ``numbers`` [R] int32 a row each and draw their first tokens
+        with the keys [R] uint64; return how many rows are live."""
         return self._checked(
             self._calls.r1_admit(
-                self._handle, len(indices), *self._array(indices), *self._array(numbers), *self._array(keys)
+                self._handle,
+                len(rollouts),
+                *self._array(rollouts),
+                *self._array(numbers),
+                *self._array(keys),
             )
         )
 
@@ -168,11 +182,12 @@ class _Session:
         return self._checked(self._calls.r1_end(self._handle))
 
     def close(self) -> None:
+        """Free everything."""
         self._calls.r1_session_free(self._handle)
 
     @staticmethod
     def _array(array: np.ndarray | None) -> tuple[ctypes.c_void_p]:
-        return (ctypes.c_void_p(_address(array)),)
+        return (ctypes.c_void_p(address_of(array)),)
 
     @staticmethod
     def _checked(status: int) -> int:
@@ -181,6 +196,25 @@ class _Session:
         if status < 0:
             raise R1kitError("out of memory for the key-value cache: lower batch_rows or max_tokens")
         return status
+
+
+class _Group:
+    """The rollouts of one call, and the session that decodes them."""
+
+    def __init__(self, requests: Requests, session: Session) -> None:
+        self._requests, self.session = requests, session
+        self._numbers: dict[int, int] = {}
+
+    def admit(self, rollouts: Sequence[int]) -> int:
+        """Give each rollout a row, computing its prompt if necessary; return how many rows are live."""
+        requests, n = self._requests, self._requests.sampling.n
+        for prompt in dict.fromkeys(rollout // n for rollout in rollouts):
+            if prompt not in self._numbers:
+                experts = requests.prompt_experts[prompt] if requests.prompt_experts else None
+                self._numbers[prompt] = self.session.prompt(requests.prompts[prompt], n, experts)
+        indices = np.array(rollouts, dtype=np.int32)
+        numbers = np.array([self._numbers[rollout // n] for rollout in rollouts], dtype=np.int32)
+        return self.session.admit(indices, numbers, requests.keys_R[indices])
 
 
 class CompiledDecoder:
@@ -209,47 +243,58 @@ class CompiledDecoder:
 
     def complete(self, requests: Requests, pause: Callable[[], None]) -> None:
         """Finish every rollout; call ``pause`` after every few steps."""
-        session = self._session(requests)
+        group = self._group(requests)
         try:
-            self._complete(requests, session, pause)
+            self._complete(requests, group, pause)
         finally:
-            session.close()
+            group.session.close()
 
-    def _complete(self, requests: Requests, session: _Session, pause: Callable[[], None]) -> None:
+    def _complete(self, requests: Requests, group: _Group, pause: Callable[[], None]) -> None:
         waiting, live = list(range(len(requests.keys_R))), 0
         steps = SEARCH_EVERY if requests.sampling.stop else STEPS_AT_ONCE
         enough = self.batch_rows - max(1, self.batch_rows // FREE_SHARE)
         while waiting or live:
             if waiting and live <= enough:
                 free = self.batch_rows - live
-                live, waiting = session.admit(waiting[:free]), waiting[free:]
-            live = session.decode(steps, enough if waiting else 0)
+                live, waiting = group.admit(waiting[:free]), waiting[free:]
+            live = group.session.decode(steps, enough if waiting else 0)
             if requests.sampling.stop and requests.cut_at_strings(
                 np.flatnonzero(requests.lengths_R > requests.searched_R).tolist()
             ):
-                live = session.end()
+                live = group.session.end()
             pause()
 
     def stream(self, requests: Requests) -> Iterator[int]:
         """Yield the tokens of the only rollout."""
-        session = self._session(requests)
+        group = self._group(requests)
         try:
-            session.admit([0])
+            group.admit([0])
             yield int(requests.tokens_RT[0, 0])
             while requests.finished_R[0] == LIVE:
                 if requests.sampling.stop and requests.cut_at_strings([0]):
                     return
-                session.decode(1, 0)
+                group.session.decode(1, 0)
                 yield int(requests.tokens_RT[0, requests.lengths_R[0] - 1])
         finally:
-            session.close()
+            group.session.close()
 
-    def _session(self, requests: Requests) -> _Session:
+    def open(self, record: Record, positions: int, drawing: Drawing) -> Session:
+        """A session with the newest weights, for sequences of at most so many positions. ``drawing`` is for
+        a record that does not say how each rollout is drawn."""
         self._renew()
-        if requests.longest > self._positions:  # a running stream may still need the longer table
-            self._turn(requests.longest)
+        if positions > self._positions:  # a running session may still need the longer table
+            self._turn(positions)
         assert self._network is not None
-        return _Session(self._calls, self._network, requests, self.stop_ids)
+        return Session(self._calls, self._network, drawing, record, self.stop_ids)
+
+    def _group(self, requests: Requests) -> _Group:
+        sampling = requests.sampling
+        drawing = Drawing(sampling.temperature, sampling.top_p, sampling.min_p, sampling.top_k)
+        record = Record(
+            address_of(requests.tokens_RT), address_of(requests.logprobs_RT), address_of(requests.lengths_R),
+            address_of(requests.finished_R), address_of(requests.experts_RTLA), sampling.max_tokens,
+        )  # fmt: skip
+        return _Group(requests, self.open(record, requests.longest, drawing))
 
     def _turn(self, positions: int) -> None:
         """Give the kernels the cosines and sines of this many positions."""

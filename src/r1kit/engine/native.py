@@ -15,6 +15,7 @@ from torch import Tensor
 from r1kit.config import R1kitError
 from r1kit.engine import ALL, Done
 from r1kit.engine.compiled import CompiledDecoder
+from r1kit.engine.live import MOST_TOPS, CompiledBatch, LiveBatch, TorchBatch
 from r1kit.engine.random_draws import default_seeds as default_seeds
 from r1kit.engine.requests import Decode, Requests, require_possible
 from r1kit.engine.slot_decoder import SlotDecoder
@@ -85,6 +86,20 @@ class NativeEngine:
         sampling = replace(sampling, n=1)
         self._check([prompt], sampling)
         return self._decoder().stream(self._requests([prompt], sampling, [seed]))
+
+    def open(self, rows: int, positions: int, memory: int) -> LiveBatch:
+        """A batch that rollouts join and leave while it runs, at most ``rows`` of at most ``positions``
+        tokens with their prompt at a time, and ``memory`` bytes of keys and values (live.py). The weights are
+        those of now."""
+        decoder = self._decoder()
+        if isinstance(decoder, TorchDecoder):
+            return TorchBatch(decoder, rows)
+        return CompiledBatch(decoder, rows, positions, memory)
+
+    @property
+    def most_tops(self) -> int:
+        """How many of the likeliest tokens a batch can record with each token; 0 without the kernels."""
+        return MOST_TOPS if isinstance(self._decoder(), CompiledDecoder) else 0
 
     def load(self, weights: Mapping[str, Tensor], version: int) -> None:
         """Copy new weights into the model, unless they are the model's own tensors. Raises R1kitError naming

@@ -19,6 +19,7 @@ struct Drawing {
 struct Drawn {
     int32_t token;
     float logprob;
+    double total;  // of the weights that take the place of the logits
 };
 
 // The finaliser of splitmix64 (Steele, Lea and Flood 2014).
@@ -139,11 +140,11 @@ inline Drawn draw(float* logits, int vocabulary, const Drawing& how, double numb
     static thread_local std::vector<double> sums;
     static thread_local std::vector<Candidate> kept;
     const float top = top_logit(logits, vocabulary);
-    if (std::isnan(top)) return {-1, 0};
+    if (std::isnan(top)) return {-1, 0, 0};
     const bool greedy = how.temperature == 0;
     int token = greedy ? int(std::find(logits, logits + vocabulary, top) - logits) : 0;
     const double total = weigh_logits(logits, vocabulary, top, greedy ? 1.0f : how.temperature, sums);
-    if (greedy) return {token, float(-std::log(total))};
+    if (greedy) return {token, float(-std::log(total)), total};
     if (how.top_p >= 1 && how.min_p <= 0 && (how.top_k <= 0 || how.top_k >= vocabulary)) {
         token = invert(logits, vocabulary, sums, number * total);
     } else {
@@ -157,7 +158,21 @@ inline Drawn draw(float* logits, int vocabulary, const Drawing& how, double numb
                 break;
             }
     }
-    return {token, float(std::log(double(logits[token]) / total))};
+    return {token, float(std::log(double(logits[token]) / total)), total};
+}
+
+// The ``count`` likeliest tokens after ``draw`` has turned logits into weights, likeliest first, the lower id of equal ones; -1 where there are fewer.
+inline void likeliest(const float* weights, int vocabulary, double total, int count, int32_t* tokens, float* logprobs) {
+    static thread_local std::vector<Candidate> kept;
+    float floor = 0.05f;
+    gather(weights, vocabulary, floor, kept);
+    while (floor > 1e-37f && int(kept.size()) < count) gather(weights, vocabulary, floor *= 0.05f, kept);
+    const size_t most = std::min(kept.size(), size_t(count));
+    std::partial_sort(kept.begin(), kept.begin() + most, kept.end());
+    for (size_t i = 0; i < size_t(count); i++) {
+        tokens[i] = i < most ? kept[i].token : -1;
+        logprobs[i] = i < most ? float(std::log(double(kept[i].weight) / total)) : 0;
+    }
 }
 
 }  // namespace r1

@@ -75,8 +75,16 @@ void* r1_session(AnyNetwork* network, const Drawing* drawing, const Record* reco
 
 void r1_session_free(AnySession* session) { delete session; }
 
-int r1_prompt(AnySession* session, const int32_t* tokens, int length, int rollouts, int16_t* experts) {
-    return with(session, [&](auto& s) { return guarded([&] { return s.prompt(tokens, length, rollouts, experts); }); });
+int r1_prompt(AnySession* session, const int32_t* tokens, int length, int rollouts, int16_t* experts, int like, int shared) {
+    return with(session, [&](auto& s) { return guarded([&] { return s.prompt(tokens, length, rollouts, experts, like, shared); }); });
+}
+
+void r1_hold(AnySession* session, int prompt, int change) {
+    with(session, [&](auto& s) { s.hold(prompt, change); });
+}
+
+int64_t r1_page_bytes(AnySession* session) {
+    return with(session, [&](auto& s) { return int64_t(s.page_bytes()); });
 }
 
 int r1_admit(AnySession* session, int count, const int32_t* rollouts, const int32_t* prompts, const uint64_t* keys) {

@@ -1,4 +1,5 @@
-// Rollouts in flight: prompts computed once for their group, a row for every live rollout, and nothing for those that have ended.
+// Rollouts in flight: prompts computed once for their group, a row for every live rollout, and nothing for those that have ended. Rollouts join
+// between two calls of ``decode``; a caller that serves requests gives the place of one that has ended to the next.
 //
 // What is drawn is written straight into the caller's arrays. A row's result does not depend on the other rows: products and attention have an
 // order of their own for each row, and the uniform numbers come from the rollout's key.
@@ -21,6 +22,13 @@ struct Record {
     int8_t* finished;    // [R]
     int16_t* experts;    // [R, most, sparse layers, A] or null
     int32_t most;
+    // What differs between rollouts, [R] each; null: ``most`` tokens, the session's way of drawing, no likeliest tokens.
+    const int32_t* limits;
+    const Drawing* drawings;
+    const int32_t* tops;   // how many of the likeliest tokens are recorded with each token, at most ``most_tops``
+    int32_t* top_tokens;   // [R, most, most_tops]
+    float* top_logprobs;   // [R, most, most_tops]
+    int32_t most_tops;
 };
 
 template <class N>
@@ -32,13 +40,17 @@ class Session {
         : network_(network), decoder_(network), drawing_(drawing), record_(record), stops_(std::move(stops)),
           pool_(decoder_.cache.page_size()) {}
 
-    // Compute a prompt, which then serves ``rollouts`` rollouts; return its number. ``experts`` as in Place, for each of its positions.
-    int prompt(const int32_t* tokens, int length, int rollouts, int16_t* experts) {
-        prompts_.emplace_back();
-        Prompt& prompt = prompts_.back();
-        prompt.number = int(prompts_.size()) - 1, prompt.length = length, prompt.users = rollouts;
+    // Compute a prompt, which then serves ``rollouts`` rollouts; return its number. ``experts`` as in Place, for each of its positions. The first
+    // ``shared`` positions, whole pages, are those of the prompt ``like``, which is held; -1: none.
+    int prompt(const int32_t* tokens, int length, int rollouts, int16_t* experts, int like, int shared) {
+        Prompt& prompt = new_prompt();
+        prompt.length = length, prompt.users = rollouts;
         prompt.hidden.resize(network_.shape.width);
-        for (int from = 0; from < length; from += STRETCH_OF_PROMPT) {
+        for (int page = 0; page < shared / PAGE; page++) {
+            prompt.pages.push_back(pool_.take());
+            std::memcpy(prompt.pages.back(), prompts_[like].pages[page], decoder_.cache.page_size() * sizeof(uint32_t));
+        }
+        for (int from = shared; from < length; from += STRETCH_OF_PROMPT) {
             const int to = std::min(length, from + STRETCH_OF_PROMPT);
             places_.clear();
             for (int t = from; t < to; t++) {
@@ -51,6 +63,11 @@ class Session {
         }
         return prompt.number;
     }
+
+    // Count so many users of a prompt more or fewer, such as a cache; one without users is forgotten.
+    void hold(int number, int change) { release(prompts_[number], -change); }
+
+    size_t page_bytes() const { return decoder_.cache.page_size() * sizeof(uint32_t); }
 
     // Give these rollouts of computed prompts a row each and draw their first tokens. Return false where logits are not finite.
     bool admit(int count, const int32_t* rollouts, const int32_t* prompts, const uint64_t* keys) {
@@ -96,6 +113,24 @@ class Session {
     };
     static constexpr int STRETCH_OF_PROMPT = 256, ROWS_AT_HEAD = 48;
 
+    Prompt& new_prompt() {
+        if (forgotten_.empty()) {
+            prompts_.emplace_back();
+            prompts_.back().number = int(prompts_.size()) - 1;
+            return prompts_.back();
+        }
+        const int number = forgotten_.back();
+        forgotten_.pop_back();
+        return prompts_[number];
+    }
+
+    void release(Prompt& prompt, int users) {
+        if ((prompt.users -= users) > 0) return;
+        pool_.give_back(prompt.pages);
+        prompt.hidden = {};
+        forgotten_.push_back(prompt.number);
+    }
+
     size_t choices() const { return size_t(network_.shape.layers - network_.shape.dense_layers) * network_.shape.active_experts; }
 
     bool step() {
@@ -129,7 +164,14 @@ class Session {
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
             for (int i = 0; i < count; i++) {
                 const Row& row = rows_[from + i];
-                drawn[i] = draw(logits + size_t(i) * padded, V, drawing_, uniform(row.key, record_.lengths[row.rollout]));
+                float* own = logits + size_t(i) * padded;
+                const int place = record_.lengths[row.rollout];
+                const Drawing& how = record_.drawings ? record_.drawings[row.rollout] : drawing_;
+                drawn[i] = draw(own, V, how, uniform(row.key, place));
+                if (drawn[i].token >= 0 && record_.tops && record_.tops[row.rollout]) {
+                    const size_t at = (size_t(row.rollout) * record_.most + place) * record_.most_tops;
+                    likeliest(own, V, drawn[i].total, record_.tops[row.rollout], record_.top_tokens + at, record_.top_logprobs + at);
+                }
             }
             for (int i = 0; i < count; i++) finite = write(rows_[from + i].rollout, drawn[i]) && finite;
         }
@@ -142,7 +184,8 @@ class Session {
         record_.tokens[size_t(rollout) * record_.most + place] = drawn.token;
         record_.logprobs[size_t(rollout) * record_.most + place] = drawn.logprob;
         const bool stopped = std::find(stops_.begin(), stops_.end(), drawn.token) != stops_.end();
-        record_.finished[rollout] = stopped ? STOP : place + 1 == record_.most ? FULL : LIVE;
+        const int limit = record_.limits ? record_.limits[rollout] : record_.most;
+        record_.finished[rollout] = stopped ? STOP : place + 1 == limit ? FULL : LIVE;
         return true;
     }
 
@@ -156,10 +199,7 @@ class Session {
                 continue;
             }
             pool_.give_back(row.pages);
-            if (--row.prompt->users == 0) {
-                pool_.give_back(row.prompt->pages);
-                row.prompt->hidden = {};
-            }
+            release(*row.prompt, 1);
         }
         rows_.resize(kept);
     }
@@ -171,6 +211,7 @@ class Session {
     std::vector<int32_t> stops_;
     Pool pool_;
     std::deque<Prompt> prompts_;  // a deque: rows hold their addresses
+    std::vector<int> forgotten_;  // numbers of prompts without users, to be given again
     std::vector<Row> rows_;
     std::vector<Place> places_;
     Buffer<Cell> hidden_;

@@ -1,0 +1,337 @@
+"""The application and its server: the only file that imports a web framework (the extra ``serve``)."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import aclosing, asynccontextmanager
+from typing import Any, TypeVar
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.registry import Collector
+from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
+from uvicorn import Config, Server
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from r1kit.engine.live import LiveBatch
+from r1kit.serve.answering import Answering, Prompt, event
+from r1kit.serve.batcher import Batcher
+from r1kit.serve.bodies import Body, ChatBody, CompletionBody, DetokenizeBody, TokenizeBody
+from r1kit.serve.errors import ApiError
+from r1kit.serve.guard import CLIENT_GONE, Access, Guard, read_body
+from r1kit.serve.served import Limits, Served, tops_of
+
+POSTS = ("/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize")
+PATHS = frozenset((*POSTS, "/v1/models", "/health", "/metrics"))
+_GRACE = 5  # seconds that running answers have when the server stops
+Log = Callable[[str], None]
+T = TypeVar("T")
+
+
+class Figures(Collector):
+    """What ``/metrics`` shows."""
+
+    def __init__(self, batcher: Callable[[], Batcher]) -> None:
+        self._batcher = batcher
+        self.registry = CollectorRegistry()
+        self.registry.register(self)
+        self._requests = Counter("r1kit_requests", "Requests", ["path", "status"], registry=self.registry)
+        self._seconds = Histogram(
+            "r1kit_request_seconds", "Time of a request", ["path"], registry=self.registry
+        )
+        self.first_token = Histogram(
+            "r1kit_first_token_seconds", "To the first token", registry=self.registry
+        )
+
+    def collect(self) -> Iterator[Metric]:
+        """The batch's own figures."""
+        batcher = self._batcher()
+        yield GaugeMetricFamily("r1kit_running", "Completions in the batch", batcher.running)
+        yield GaugeMetricFamily("r1kit_waiting", "Completions that wait", batcher.waiting)
+        yield CounterMetricFamily("r1kit_tokens", "Tokens sampled", batcher.tokens)
+        yield CounterMetricFamily("r1kit_prompt_tokens", "Tokens of prompts", batcher.prompt_tokens)
+        yield CounterMetricFamily("r1kit_reused_prompt_tokens", "Not computed again", batcher.reused)
+
+    def count(self, path: str, status: int, seconds: float) -> None:
+        """Count a request; status 0: its client has gone."""
+        self._requests.labels(path, str(status or "gone")).inc()
+        self._seconds.labels(path).observe(seconds)
+
+
+class Streamed(Response):
+    """An answer that is sent as it comes, and given up when its client goes."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, answering: Answering, seconds: float) -> None:
+        super().__init__(headers={"cache-control": "no-store", "x-accel-buffering": "no"})
+        del self.headers["content-length"]
+        self._answering, self._seconds = answering, seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the events."""
+        try:
+            await until_gone(receive, self._send(send))
+        finally:
+            self._answering.close()
+
+    async def _send(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        try:
+            async with asyncio.timeout(self._seconds), aclosing(self._answering.events()) as events:
+                async for one in events:
+                    await send({"type": "http.response.body", "body": one, "more_body": True})
+        except TimeoutError:
+            await self._sent_error(ApiError(504, f"cut off after {self._seconds:g} s"), send)
+        except ApiError as error:
+            await self._sent_error(error, send)
+        await send({"type": "http.response.body", "body": b""})
+
+    @staticmethod
+    async def _sent_error(error: ApiError, send: Send) -> None:
+        await send({"type": "http.response.body", "body": event(error.body()), "more_body": True})
+
+
+async def until_gone(receive: Receive, work: Awaitable[T]) -> T | None:
+    """The result of the work, or None where the client goes first; then the work is cancelled."""
+    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_goes(receive))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
+    finally:
+        for one in (task, gone):
+            one.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def _goes(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class Service:
+    """A served model with its batch and its two threads for work that takes long: texts to ids, and the
+    log-probabilities of given texts."""
+
+    def __init__(self, served: Served, log: Log) -> None:
+        self.served, self.limits, self.log = served, served.limits, log
+        self.figures = Figures(lambda: self.batcher)
+        self._scoring = 0  # texts that wait for their log-probabilities
+
+    @asynccontextmanager
+    async def running(self, _app: Any = None) -> AsyncIterator[None]:
+        """While the server runs."""
+        loop, limits, engine = asyncio.get_running_loop(), self.limits, self.served.engine
+
+        def opened() -> LiveBatch:
+            return engine.open(limits.rows, self.served.context, limits.memory)
+
+        def post(call: Callable[[], None]) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(call)
+
+        with ThreadPoolExecutor(1) as self._texts, ThreadPoolExecutor(1) as self._scorer:
+            self.most_tops = engine.most_tops
+            self.batcher = Batcher(opened, limits.rows, limits.queue, post)
+            try:
+                yield
+            finally:
+                self.batcher.close()
+
+    async def body(self, request: Request) -> bytes:
+        """The body of a request."""
+        return await read_body(request.receive, self.limits.body, self.limits.patience)
+
+    async def chat(self, request: Request) -> Response:
+        """``/v1/chat/completions``."""
+        body = ChatBody.read(await self.body(request))
+        self.served.check_name(body.model)
+        turns = [one.turn() for one in body.messages]
+        ids, begun = await self._in(self._texts, self.served.chat_prompt, turns, body.thinking)
+        return await self._answered(request, body, [Prompt(ids, begun)])
+
+    async def complete(self, request: Request) -> Response:
+        """``/v1/completions``."""
+        body = CompletionBody.read(await self.body(request))
+        self.served.check_name(body.model)
+        if body.echo and body.stream:
+            raise ApiError(400, "echo: not with stream", "echo")
+        ids = await self._in(self._texts, lambda: [self.served.text_prompt(one) for one in body.prompts])
+        return await self._answered(request, body, await self._scored(body, ids))
+
+    async def _scored(self, body: CompletionBody, prompts: Sequence[Any]) -> list[Prompt]:
+        """The prompts, with their log-probabilities where they are echoed with them."""
+        if not body.echo or body.logprobs is None:
+            return [Prompt(ids, echo=body.echo) for ids in prompts]
+        longest = max(map(len, prompts))
+        if longest > self.served.context or min(map(len, prompts)) < 1:
+            raise ApiError(
+                400, f"prompt: 1 to {self.served.context} tokens", "prompt", "context_length_exceeded"
+            )
+        if self._scoring and self._scoring + len(prompts) > self.limits.queue:
+            raise ApiError(429, f"{self._scoring} texts wait already", code="queue_full", retry_after=2)
+        given = self.served.sampling.temperature if body.temperature is None else body.temperature
+        self._scoring += len(prompts)
+        try:
+            return [
+                Prompt(
+                    ids, "", await self._in(self._scorer, self.served.score, ids, given, tops_of(body)), True
+                )
+                for ids in prompts
+            ]
+        finally:
+            self._scoring -= len(prompts)
+
+    async def _answered(self, request: Request, body: Body, prompts: Sequence[Prompt]) -> Response:
+        answering = Answering(
+            self.served, self.batcher, body, prompts, self.most_tops, self.figures.first_token.observe
+        )
+        if body.stream:
+            return Streamed(answering, self.limits.seconds)
+        try:
+            async with asyncio.timeout(self.limits.seconds):
+                whole = await until_gone(request.receive, answering.whole())
+        except TimeoutError:
+            raise ApiError(504, f"cut off after {self.limits.seconds:g} s; ask for a stream") from None
+        finally:
+            answering.close()
+        return Response(status_code=CLIENT_GONE) if whole is None else JSONResponse(whole)
+
+    async def tokenize(self, request: Request) -> Response:
+        """``/tokenize``."""
+        body = TokenizeBody.read(await self.body(request))
+        self.served.check_name(body.model)
+
+        def ids() -> list[int]:
+            if body.messages:
+                return list(self.served.chat_prompt([m.turn() for m in body.messages], None)[0].tolist())
+            return list(self.served.text_prompt(body.prompt or "", body.add_special_tokens).tolist())
+
+        found = await self._in(self._texts, ids)
+        texts = [self.served.tokenizer.decode_all([one]) for one in found] if body.return_token_strs else None
+        return JSONResponse(
+            {"tokens": found, "count": len(found), "max_model_len": self.served.context, "token_strs": texts}
+        )
+
+    async def detokenize(self, request: Request) -> Response:
+        """``/detokenize``."""
+        body = DetokenizeBody.read(await self.body(request))
+        self.served.check_name(body.model)
+        ids = self.served.text_prompt(body.tokens)
+        return JSONResponse({"prompt": self.served.tokenizer.decode_all(ids)})
+
+    async def models(self) -> Response:
+        """``/v1/models``."""
+        served = self.served
+        card = {
+            "id": served.name, "object": "model", "created": 0, "owned_by": "r1kit",
+            "max_model_len": served.context,
+        }  # fmt: skip
+        return JSONResponse({"object": "list", "data": [card]})
+
+    async def health(self) -> Response:
+        """``/health``."""
+        alive = self.batcher.alive
+        state = {"status": "ok" if alive else "the decoding thread has ended"}
+        return JSONResponse(state, status_code=200 if alive else 503)
+
+    async def metrics(self) -> Response:
+        """``/metrics``."""
+        return Response(generate_latest(self.figures.registry), media_type=CONTENT_TYPE_LATEST)
+
+    async def _in(self, executor: Executor, work: Callable[..., T], *given: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(executor, work, *given)
+
+
+def make_app(served: Served, access: Access, log: Log) -> Guard:
+    """The guarded application that serves a model."""
+    service = Service(served, log)
+    app = FastAPI(lifespan=service.running, docs_url=None, redoc_url=None, openapi_url=None)
+    posts = (service.chat, service.complete, service.tokenize, service.detokenize)
+    for path, handler in zip(POSTS, posts, strict=True):
+        app.add_api_route(path, handler, methods=["POST"], response_model=None)
+    for path, reader in (
+        ("/v1/models", service.models), ("/health", service.health), ("/metrics", service.metrics),
+    ):  # fmt: skip
+        app.add_api_route(path, reader, methods=["GET"], response_model=None)
+
+    async def refused(_request: Request, error: Exception) -> Response:
+        if isinstance(error, HTTPException):
+            error = ApiError(
+                error.status_code, f"{error.detail}: see /v1/models, and docs/serve.md for the rest"
+            )
+        if not isinstance(error, ApiError):
+            error = ApiError(500, "an error of the server; its log says where")
+        return JSONResponse(error.body(), status_code=error.status, headers=error.headers)
+
+    app.add_exception_handler(ApiError, refused)
+    app.add_exception_handler(HTTPException, refused)
+    app.add_exception_handler(Exception, refused)
+    return Guard(app, access, served.limits.body, PATHS, log, service.figures.count)
+
+
+def patient_protocol(limits: Limits) -> type[HttpToolsProtocol]:
+    """uvicorn's protocol, which closes a connection whose request does not begin in time, and connections
+    beyond the most that there may be."""
+
+    class Patient(HttpToolsProtocol):
+        _timer: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self._expect()
+            if len(self.connections) > limits.connections:
+                transport.close()
+
+        def on_message_begin(self) -> None:
+            super().on_message_begin()
+            self._expect()
+
+        def on_headers_complete(self) -> None:
+            self._stop()
+            super().on_headers_complete()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._stop()
+            super().connection_lost(exc)
+
+        def _expect(self) -> None:
+            self._stop()
+            self._timer = self.loop.call_later(limits.patience, self.transport.close)
+
+        def _stop(self) -> None:
+            if self._timer is not None:
+                self._timer.cancel()
+
+    return Patient
+
+
+def make_server(served: Served, access: Access, port: int, log: Log) -> Server:
+    """The server, which ``run`` starts."""
+    app = make_app(served, access, log)
+    return Server(
+        Config(
+            app,
+            host=access.host,
+            port=port,
+            http=patient_protocol(served.limits),
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=int(served.limits.patience),
+            timeout_graceful_shutdown=_GRACE,
+            backlog=served.limits.connections,
+        )
+    )
+
+
+def log_to_stderr(line: str) -> None:
+    """Write a line of the log."""
+    print(line, file=sys.stderr, flush=True)

@@ -2,8 +2,8 @@
 watch``, the board and the report.
 
 A rule reads the rows of metrics.jsonl of one training (a stage, or a part of it), one after the other. It
-fires where its condition has been met in ``patience`` rows in a row that measure its metric. Each rule says what
-that means and what to change. A value is compared with what came before it (``History``):
+fires where its condition has been met in ``patience`` rows in a row that measure its metric. Each rule says
+what that means and what to change. A value is compared with what came before it (``History``):
 
     first     mean of the first FIRST values           usual, spread   moving mean, moving mean deviation
     best      the highest value so far

@@ -1,5 +1,5 @@
-"""The board as text: ``r1kit watch RUN`` shows the stages of a run, the curves of its latest training, and the
-health rules that fired. On a terminal it looks again every few seconds; elsewhere it prints once."""
+"""The board as text: ``r1kit watch RUN`` shows the stages of a run, the curves of its latest training, and
+the health rules that fired. On a terminal it looks again every few seconds; elsewhere it prints once."""
 
 import time
 from collections.abc import Iterator, Sequence

@@ -51,6 +51,9 @@ class KeptRollout:
     failures: Mapping[str, str] = field(default_factory=dict)
     tokens: Tokens | None = None
 
+    def training_name(self) -> str:
+        return f"{self.stage}/{self.part}" if self.part else self.stage
+
     @property
     def verdict(self) -> Verdict:
         """What the accuracy reward says of it."""

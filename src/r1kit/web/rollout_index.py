@@ -3,8 +3,8 @@ every file.
 
 The index is a SQLite file in the user's cache ($XDG_CACHE_HOME/r1kit/ui), never in the run's folder. It holds
 a line of numbers for each rollout (place, problem, task, group, reward, verdict, length), no text: texts are
-read from samples/ when they are shown, and searched there. A file of samples/ is written at once and under its
-final name, so its size and time say whether it is indexed; the newest step is indexed first. An index that is
+read from samples/ when they are shown, and searched there. A file of samples/ is written at once and under
+its final name, so its size and time say whether it is indexed; the newest step is indexed first. An index that is
 lost, damaged or from another version is made again.
 
 Only files named samples/STAGE/[PART/]step_N.jsonl are opened, and no links are followed."""
@@ -103,8 +103,8 @@ class Wanted:
 @dataclass(frozen=True, slots=True)
 class Page:
     """Some of the rollouts that are asked for, the newest step first. ``count`` is how many there are, None
-    where that is not known; ``after`` is where the next page begins, None after the last one; ``share`` is how
-    much of the run they were searched in."""
+    where that is not known; ``after`` is where the next page begins, None after the last one; ``share`` is
+    how much of the run they were searched in."""
 
     rollouts: Sequence[KeptRollout]
     count: int | None
@@ -342,8 +342,8 @@ class RolloutIndex:
         return where, [value for _, values in asked for value in values]
 
     def _search(self, wanted: Wanted, after: int, most: int, seconds: float) -> Page:
-        """Rollouts with a text, file by file; ``after`` counts files. A file is searched to its end, so a page
-        may have some more than ``most``."""
+        """Rollouts with a text, file by file; ``after`` counts files. A file is searched to its end, so a
+        page may have some more than ``most``."""
         end = time.monotonic() + seconds
         files = [file for file in self.files if wanted.has(file)]
         found: list[KeptRollout] = []

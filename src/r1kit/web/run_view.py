@@ -146,8 +146,8 @@ class RunView:
 
 
 _QUIET_CHANGE = (
-    "Try: look whether its process still works (top, nvidia-smi) and what its terminal says; the same command "
-    "continues an interrupted run"
+    "Try: look whether its process still works (top, nvidia-smi) and what its terminal says; the same "
+    "command continues an interrupted run"
 )
 
 

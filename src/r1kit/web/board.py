@@ -8,7 +8,7 @@ from nicegui import ui
 from r1kit.config import R1kitError
 from r1kit.health import Sign
 from r1kit.log import duration
-from r1kit.web.curves import GRID, INK, Plot, lines_of, option, plots_of
+from r1kit.web.curves import INK, Plot, lines_of, option, plots_of
 from r1kit.web.library import EVERY_S, Library, OpenRun
 from r1kit.web.metric_rows import Training
 from r1kit.web.page_frame import address, page_frame, text
@@ -39,7 +39,8 @@ class Board:
         """Make the page."""
         self.summary = ui.column().classes("w-full gap-1")
         self.health = ui.column().classes("w-full gap-2")
-        self.figure = ui.echart({"series": []}).classes("r1-figure")
+        with ui.element("div").classes("r1-figure"):
+            self.figure = ui.echart({"series": []})
         self.stages = ui.element("div").classes("r1-stages w-full")
         with ui.row().classes("w-full items-center gap-4"):
             self.choice = (
@@ -134,8 +135,10 @@ class Board:
 
     def _show_stages(self) -> None:
         stages = self.run.view.stages
+        figure, width, height = recipe_figure(stages)
+        self.figure.style(f"width: {width}px; height: {height}px")
         self.figure.options.clear()
-        self.figure.options.update(recipe_figure(stages))
+        self.figure.options.update(figure)
         self.figure.update()
         self.stages.clear()
         with self.stages:
@@ -233,9 +236,9 @@ def progress_in_words(stage: StageView) -> str:
     return ", ".join(words)
 
 
-def recipe_figure(stages: Sequence[StageView]) -> dict[str, Any]:
-    """The stages as boxes, an arrow from each to those that read it, for ECharts. A stage is one column to
-    the right of the last that it reads."""
+def recipe_figure(stages: Sequence[StageView]) -> tuple[dict[str, Any], int, int]:
+    """The stages as boxes with arrows, for ECharts, and its width and height in pixels. A stage is one column
+    to the right of the last that it reads; an arrow that others imply is left out."""
     columns: dict[str, int] = {}
     for stage in stages:
         columns[stage.name] = 1 + max((columns.get(name, 0) for name in stage.planned.reads), default=-1)
@@ -245,49 +248,63 @@ def recipe_figure(stages: Sequence[StageView]) -> dict[str, Any]:
         column = columns[stage.name]
         row = taken.get(column, 0)
         taken[column] = row + 1
-        steps = "" if stage.step is None else f"\n{stage.step:,}"
-        steps += f" / {stage.planned.steps:,}" if steps and stage.planned.steps is not None else ""
-        left = f"\n{duration(stage.left_s)} left" if stage.left_s is not None else ""
-        nodes.append(
-            {
-                "name": stage.name,
-                "x": column * 170,
-                "y": row * 80,
-                "symbol": "roundRect",
-                "symbolSize": [132, 54],
-                "itemStyle": {"color": COLOURS[stage.state]},
-                "label": {"formatter": f"{stage.name}\n{stage.state}{steps}{left}"},
-            }
-        )
-    links = [
-        {"source": read, "target": stage.name}
-        for stage in stages
-        for read in stage.planned.reads
-        if read in columns
+        nodes.append(_box(stage, column, row))
+    across, down = max(columns.values(), default=0), max(1, *taken.values(), 2) - 1
+    # Two points that are not seen keep one unit of the layout one pixel.
+    corners = [(0, 0), (across * STEP_X, down * STEP_Y)]
+    nodes += [
+        {"name": f"corner {place}", "x": x, "y": y, "symbolSize": 0, "label": {"show": False}}
+        for place, (x, y) in enumerate(corners)
     ]
-    return {
-        "animation": False,
-        "textStyle": {"color": INK},
-        "series": [
-            {
-                "type": "graph",
-                "layout": "none",
-                "roam": False,
-                "silent": True,
-                "left": 80,
-                "right": 80,
-                "top": 40,
-                "bottom": 40,
-                "edgeSymbol": ["none", "arrow"],
-                "edgeSymbolSize": 7,
-                "lineStyle": {"color": INK, "opacity": 0.55, "curveness": 0.12},
-                "label": {"show": True, "color": "#fff", "fontSize": 11, "lineHeight": 14},
-                "data": nodes,
-                "links": links,
-                "splitLine": {"lineStyle": {"color": GRID}},
-            }
-        ],
+    series = {
+        "type": "graph",
+        "layout": "none",
+        "silent": True,
+        "left": BOX_X,
+        "top": BOX_Y,
+        "width": max(1, across * STEP_X),
+        "height": down * STEP_Y,
+        "edgeSymbol": ["none", "arrow"],
+        "edgeSymbolSize": 8,
+        "lineStyle": {"color": INK, "opacity": 0.9, "width": 1.5},
+        "label": {"show": True, "color": "#fff", "fontSize": 11, "lineHeight": 14},
+        "data": nodes,
+        "links": [{"source": read, "target": name} for read, name in _arrows(stages)],
     }
+    return {"animation": False, "series": [series]}, across * STEP_X + 2 * BOX_X, down * STEP_Y + 2 * BOX_Y
+
+
+BOX_X, BOX_Y, STEP_X, STEP_Y = 66, 30, 150, 76  # half a box with its margin, from box to box; pixels
+
+
+def _box(stage: StageView, column: int, row: int) -> dict[str, Any]:
+    steps = "" if stage.step is None else f"\n{stage.step:,}"
+    steps += f" / {stage.planned.steps:,}" if steps and stage.planned.steps is not None else ""
+    left = f", {duration(stage.left_s)} left" if stage.left_s is not None else ""
+    return {
+        "name": stage.name,
+        "x": column * STEP_X,
+        "y": row * STEP_Y,
+        "symbol": "roundRect",
+        "symbolSize": [122, 52],
+        "itemStyle": {"color": COLOURS[stage.state]},
+        "label": {"formatter": f"{stage.name}\n{stage.state}{left}{steps}"},
+    }
+
+
+def _arrows(stages: Sequence[StageView]) -> list[tuple[str, str]]:
+    """(read, reader) without those where a way over other stages leads there too."""
+    reads = {stage.name: set(stage.planned.reads) for stage in stages}
+    before: dict[str, set[str]] = {}
+    for stage in stages:
+        own = reads[stage.name] & before.keys()
+        before[stage.name] = own.union(*(before[name] for name in own))
+    return [
+        (name, stage.name)
+        for stage in stages
+        for name in stage.planned.reads
+        if name in reads and not any(name in before[other] for other in reads[stage.name] & before.keys())
+    ]
 
 
 def board_page(library: Library, run: str, stage: str) -> None:

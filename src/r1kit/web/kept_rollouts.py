@@ -17,13 +17,11 @@ _BEGIN = "<think>"
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """The sampled tokens of a rollout, the first ones where it is long: ``texts``, their ``logprobs`` when
-    they were sampled, and ``gaps``: what the learner's log-probability is more (empty where it was not
-    computed)."""
+    """The sampled tokens of a rollout, the first ones where it is long: ``texts``, and their ``logprobs``
+    when they were sampled."""
 
     texts: Sequence[str]
     logprobs: Sequence[float]
-    gaps: Sequence[float] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +137,7 @@ def _tokens(found: Any) -> Tokens | None:
         return None
     if not all(isinstance(text, str) for text in texts) or any(number(value) is None for value in logprobs):
         return None
-    gaps = _mapping(found).get("gaps")
-    sound = isinstance(gaps, list) and len(gaps) == len(texts) and all(number(g) is not None for g in gaps)
-    return Tokens(texts, logprobs, gaps if isinstance(gaps, list) and sound else ())
+    return Tokens(texts, logprobs)
 
 
 def _prompt(found: Any) -> str:

@@ -15,6 +15,7 @@ body { font-size: 15px; }
 .r1-mono { font-family: ui-monospace, monospace; font-size: 13px; }
 .r1-soft { opacity: .72; font-size: 13px; }
 .r1-card { border: 1px solid rgba(128,128,128,.28); border-radius: 8px; padding: 10px 12px; }
+.r1-open { scroll-margin-top: 84px; }
 .r1-grave { border-left: 4px solid #c0392b; }
 .r1-mild { border-left: 4px solid #d59a1f; }
 .r1-charts { display: grid; gap: 10px;
@@ -24,7 +25,7 @@ body { font-size: 15px; }
 .r1-group { display: grid; grid-auto-flow: column; grid-auto-columns: minmax(min(86vw, 330px), 1fr);
             overflow-x: auto; gap: 10px; padding-bottom: 8px; }
 .r1-chart { height: 230px; width: 100%; }
-.r1-figure { height: 300px; width: 100%; }
+.r1-figure { width: 100%; overflow-x: auto; }
 @media (max-width: 700px) { .r1-figure { display: none; } .r1-wide { display: none; } }
 a.r1-link { color: inherit; text-decoration: underline; }
 :focus-visible { outline: 2px solid #3b6fb5; outline-offset: 2px; }
@@ -37,7 +38,9 @@ def page_frame(library: Library, run: str, here: str) -> Iterator[None]:
     """The frame of a page; what is made within is its content. ``here`` is the page's path."""
     ui.add_css(STYLE)
     dark = ui.dark_mode(None)
-    with ui.header(elevated=False).classes("items-center gap-3 q-py-xs q-px-md bg-primary"):
+    with (
+        ui.header(elevated=False).style("background: #27466d").classes("items-center gap-3 q-py-xs q-px-md ")
+    ):
         ui.label("r1kit").classes("text-lg font-bold")
         for title, path, key in PAGES:
             link = ui.link(title, address(path, run=run)).classes("text-white")

@@ -4,8 +4,8 @@ every file.
 The index is a SQLite file in the user's cache ($XDG_CACHE_HOME/r1kit/ui), never in the run's folder. It holds
 a line of numbers for each rollout (place, problem, task, group, reward, verdict, length), no text: texts are
 read from samples/ when they are shown, and searched there. A file of samples/ is written at once and under
-its final name, so its size and time say whether it is indexed; the newest step is indexed first. An index that is
-lost, damaged or from another version is made again.
+its final name, so its size and time say whether it is indexed; the newest step is indexed first. An index
+that is lost, damaged or from another version is made again.
 
 Only files named samples/STAGE/[PART/]step_N.jsonl are opened, and no links are followed."""
 
@@ -139,7 +139,7 @@ class RolloutIndex:
 
     def __init__(self, run_dir: Path, cache: Path | None) -> None:
         self.run_dir = run_dir
-        self.files: list[SampleFile] = []  # newest step first within each training
+        self.files: list[SampleFile] = []  # of the training that changed last first, its newest step first
         self._lock = threading.RLock()
         self._seen: dict[Path, int] = {}  # folder -> when it changed
         self._found: dict[Path, list[SampleFile]] = {}
@@ -199,14 +199,33 @@ class RolloutIndex:
             return self._search(wanted, after, most, seconds)
         where, values = self._conditions(wanted)
         with self._lock:
-            (count,) = self._base.execute(f"SELECT count(*) FROM rollouts WHERE {where}", values).fetchone()
-            rows = self._base.execute(
-                "SELECT stage, part, step, line, place, size FROM rollouts JOIN trainings ON id = training "
-                f"WHERE {where} ORDER BY training DESC, step DESC, line LIMIT ? OFFSET ?",
-                (*values, most, after),
-            ).fetchall()
+            counts = dict(
+                self._base.execute(
+                    f"SELECT training, count(*) FROM rollouts WHERE {where} GROUP BY training", values
+                ).fetchall()
+            )
+            rows = list(self._places(where, values, counts, after, most))
         kept = [one for one in (self._read(*row) for row in rows) if one is not None]
+        count = sum(counts.values())
         return Page(kept, count, after + most if after + most < count else None, self.share)
+
+    def _places(
+        self, where: str, values: Sequence[object], counts: dict[int, int], after: int, most: int
+    ) -> Iterator[tuple[str, str, int, int, int, int]]:
+        """Training by training, the one that changed last first: each comes in the order of the index."""
+        order = {self._training(file.stage, file.part): file for file in self.files[::-1]}
+        for training in list(order)[::-1]:
+            here = counts.get(training, 0)
+            if after < here and most > 0:
+                file = order[training]
+                for row in self._base.execute(
+                    f"SELECT step, line, place, size FROM rollouts WHERE {where} AND training = ? "
+                    "ORDER BY step DESC, line LIMIT ? OFFSET ?",
+                    (*values, training, most, after),
+                ):
+                    yield file.stage, file.part, *row
+                most -= min(most, here - after)
+            after = max(0, after - here)
 
     def group_of(self, kept: KeptRollout) -> list[KeptRollout]:
         """The rollouts of the same group that were kept, this one included, in their order."""
@@ -268,7 +287,8 @@ class RolloutIndex:
 
     def _compare(self) -> None:
         """Note which files wait to be indexed, the newest last, and forget those that are gone."""
-        self.files = [file for found in self._found.values() for file in found]
+        newest = sorted(self._found, key=lambda folder: -self._seen.get(folder, 0))
+        self.files = [file for folder in newest for file in self._found[folder]]
         known: dict[tuple[str, str, int], tuple[int, int]] = {
             (stage, part, step): (size, changed)
             for stage, part, step, size, changed in self._base.execute(

@@ -20,7 +20,7 @@ MOST = 24  # rollouts of a page
 ALL = "all"
 MARKS = {"right": "✓", "wrong": "✗", "not judged": "·", "failed": "!"}
 COLOURS = {"right": "#3a8f5c", "wrong": "#c0392b", "not judged": "#8a8f98", "failed": "#d59a1f"}
-LOW = (0.1, 0.5, 1.5, 3.0, 5.0)  # nats of surprise (or of a gap, a tenth of it) where a colour begins
+LOW = (0.1, 0.5, 1.5, 3.0, 5.0)  # nats of surprise, where a colour begins
 SHADES = (
     "transparent",
     "rgba(214,160,40,.18)",
@@ -44,7 +44,7 @@ class Rollouts:
         self._filters()
         self.state = text("", "r1-soft")
         self.history = ui.column().classes("w-full gap-1")
-        self.open = ui.column().classes("w-full gap-2")
+        self.open = ui.column().classes("w-full gap-2 r1-open")
         self.list = ui.column().classes("w-full gap-2")
         self.more = ui.button("more", on_click=self.show_more).props("flat no-caps")
         ui.timer(0.1, self.search, once=True)
@@ -223,40 +223,28 @@ def _tokens_folded(tokens: Tokens) -> None:
     with fold:
         place = ui.column().classes("w-full gap-1")
 
-    def show(values: Sequence[float], what: str) -> None:
+    def show() -> None:
         place.clear()
         with place:
-            if tokens.gaps:
-                kinds = {"probability": tokens.logprobs, "gap": tokens.gaps}
-                choice = ui.toggle(list(kinds), value=what).props("dense no-caps")
-                choice.on_value_change(lambda event: show(kinds[event.value], event.value))
-            text(f"colour: {LEGEND[what]}", "r1-soft")
+            text("The redder, the less likely the token was when it was sampled.", "r1-soft")
             with ui.element("div").classes("r1-text r1-mono"):
-                for run, shade, tip in coloured(tokens.texts, values, what):
-                    span = TextElement(tag="span", text=run)
+                for piece, shade, tip in coloured(tokens.texts, tokens.logprobs):
+                    span = TextElement(tag="span", text=piece)
                     span.style(f"background: {shade}").props["title"] = tip
 
-    fold.on_value_change(lambda event: show(tokens.logprobs, "probability") if event.value else place.clear())
+    fold.on_value_change(lambda event: show() if event.value else place.clear())
 
 
-LEGEND = {
-    "probability": "the redder, the less likely the token was when it was sampled",
-    "gap": "the redder, the more engine and learner differ",
-}
-
-
-def coloured(texts: Sequence[str], values: Sequence[float], what: str) -> list[tuple[str, str, str]]:
-    """(text, shade, title) of tokens; neighbours of the first shade are one, to keep long texts light."""
-    scale = 1.0 if what == "probability" else 10.0
+def coloured(texts: Sequence[str], logprobs: Sequence[float]) -> list[tuple[str, str, str]]:
+    """(text, shade, title) of tokens; likely neighbours are one, to keep long texts light."""
     found: list[tuple[str, str, str]] = []
-    for piece, value in zip(texts, values, strict=True):
-        surprise = -value if what == "probability" else abs(value) * scale
-        shade = SHADES[sum(surprise >= low for low in LOW)]
+    for piece, value in zip(texts, logprobs, strict=True):
+        shade = SHADES[sum(-value >= low for low in LOW)]
         shown = printable(piece)
         if found and shade == SHADES[0] == found[-1][1]:
             found[-1] = (found[-1][0] + shown, shade, "")
         else:
-            found.append((shown, shade, "" if shade == SHADES[0] else f"{value:.3f}"))
+            found.append((shown, shade, "" if shade == SHADES[0] else f"log-probability {value:.3f}"))
     return found
 
 

@@ -17,6 +17,7 @@ from r1kit.log_files import METRICS
 
 PIECE = 4 << 20  # bytes that are read at once
 _KEYS = frozenset(("stage", "part", "step", "time"))
+_LEAST = 64  # bytes of a piece, also where a line is longer than what is asked for
 _CHECKED = 256  # bytes before the place read up to, by which a file is recognised
 
 
@@ -134,7 +135,7 @@ class MetricRows:
         file.seek(start)
         taken = 0
         rest = b""
-        while piece := file.read(PIECE if most is None else min(PIECE, max(1, most - taken))):
+        while piece := file.read(PIECE if most is None else min(PIECE, max(_LEAST, most - taken))):
             taken += len(piece)
             *lines, rest = (rest + piece).split(b"\n")
             for line in lines:
@@ -145,7 +146,7 @@ class MetricRows:
                 self._before = file.read(min(_CHECKED, self._read))
                 file.seek(self._read)
                 rest = b""
-            if most is not None and taken >= most:
+            if most is not None and taken >= most and self._read > start:
                 return True
         return False
 

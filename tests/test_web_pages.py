@@ -151,7 +151,7 @@ def test_a_rollout_is_found_by_text_and_its_group_opens(run: Path) -> None:
             pass
         await user.open("/rollouts?text=NEEDLE")
         await user.should_see("1 rollouts", retries=20)
-        user.find("needle").click()
+        user.find(marker="rollout").click()
         await user.should_see("1 rollouts of a problem", retries=20)
         await user.should_see("accuracy is 0: another number")
         await user.should_see("thinking, 22 characters")
@@ -165,7 +165,7 @@ def test_a_rollout_is_found_by_text_and_its_group_opens(run: Path) -> None:
 @needs_pages
 def test_what_a_model_says_is_text_wherever_it_stands(run: Path) -> None:
     """No element of the page has hostile text as its HTML, and none is an element that the text names."""
-    from nicegui import ElementFilter, ui
+    from nicegui import ElementFilter
 
     hostile = rollout(
         HOSTILE,
@@ -184,11 +184,11 @@ def test_what_a_model_says_is_text_wherever_it_stands(run: Path) -> None:
             pass
         await user.open("/rollouts?stage=zero&step=9")
         await user.should_see("1 of 1 rollouts", retries=20)
-        user.find("What is").click() if False else user.find(kind=ui.element, content="reward 0.1").click()
+        user.find(marker="rollout").click()
         await user.should_see("1 rollouts of a problem", retries=20)
         with user.client:
             elements = list(ElementFilter())
-        assert elements and not {element.tag for element in elements} & {"script", "img", "a href"}
+        assert elements and not {element.tag for element in elements} & {"script", "img", "iframe"}
         assert not any("innerHTML" in element.props for element in elements)
 
     opened = library_of([run])
@@ -206,7 +206,7 @@ def test_formulas_become_mathml_of_known_elements_only() -> None:
         == r"so \(\frac{1}{2}\), $5 and $6 stay, \boxed{x^{2}} and $$a<b$$"
     )
     tree = mathml(r"\frac{1}{2}")
-    assert tree is not None and [one.tag for one in tree.iter()][-3:] == ["mfrac", "mn", "mn"]
+    assert tree is not None and [one.tag for one in tree.iter()][2:] == "mfrac mrow mn mrow mn".split()
     for formula in (
         r"\href{javascript:alert(1)}{x}",
         r"\text{<script>x</script>}",

@@ -148,7 +148,7 @@ class Rollouts:
     def _entry(self, kept: KeptRollout) -> None:
         """One line of the list: click or Enter opens its group."""
         with ui.element("div").classes("r1-card w-full cursor-pointer") as card:
-            card.props("tabindex=0 role=button")
+            card.props("tabindex=0 role=button").mark("rollout")
             card.style(f"border-left: 4px solid {COLOURS[kept.verdict]}")
             text(numbers_in_words(kept), "r1-soft")
             text(_shortened(kept.prompt, 160))

@@ -154,7 +154,7 @@ def test_a_rollout_is_found_by_text_and_its_group_opens(run: Path) -> None:
         user.find(marker="rollout").click()
         await user.should_see("1 rollouts of a problem", retries=20)
         await user.should_see("accuracy is 0: another number")
-        await user.should_see("thinking, 22 characters")
+        await user.should_see("thinking, 21 characters")
         await user.open("/rollouts?problem=word/2")
         await user.should_see("18 of 18 rollouts", retries=20)
 

@@ -220,7 +220,7 @@ def test_why_a_reward_is_zero(changes: dict[str, Any], verdict: str, why: list[s
         ("plain", None, "plain"),
     ],
 )
-def test_thinking_and_response_are_told_apart(text: str, thinking: str | None, response: str) -> None:
+def test_thinking_and_response_are_separated(text: str, thinking: str | None, response: str) -> None:
     kept = read_kept(json.dumps({"text": text}).encode(), "zero", "", 0, 0)
     assert kept is not None and (kept.thinking, kept.response) == (thinking, response)
 

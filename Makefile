@@ -3,11 +3,19 @@
 RUN = .venv/bin/r1kit run
 MODEL = models/SmolLM2-135M-Instruct
 
-.PHONY: mini real real-seeds countdown test test-quick test-vllm controls objectives adversarial bench gpu chaos api lint clean
+.PHONY: mini ui real real-seeds countdown test test-quick test-vllm controls objectives adversarial bench gpu chaos api lint clean
 
 # The whole R1 recipe in miniature; continues where it was interrupted. Overrides: make mini CHANGES="seed=1 --out runs/second"
 mini: .venv/ready
 	$(RUN) recipes/mini.yaml $(CHANGES)
+
+# The board and the rollouts of the runs in runs/, the newest first, in a browser (docs/ui.md). One run: make ui SHOW=runs/mini
+ui: .venv/ui-ready
+	.venv/bin/r1kit ui $(SHOW)
+
+.venv/ui-ready: .venv/ready pyproject.toml constraints.txt
+	PIP_DISABLE_PIP_VERSION_CHECK=1 .venv/bin/python -m pip install --quiet -e ".[ui]" -c constraints.txt -c .venv/torch.txt
+	touch .venv/ui-ready
 
 # A released model of 135M parameters and its R1-Zero (docs/real.md): gets the model (92 MB), trains it on word problems by rules alone,
 # measures it before and after. Continues where it was interrupted.

@@ -25,6 +25,7 @@ from rich.text import Text
 from r1kit.config import R1kitError
 from r1kit.console import PrintableConsole
 from r1kit.files import open_to_append, remove_named, sync, write_whole
+from r1kit.health import HealthWatch
 from r1kit.interruption import Interruption
 from r1kit.log_files import METRICS, SAMPLES, LogMark, kept_damages, mark_log, read_metrics, whole_rows
 from r1kit.records import KEPT, LOG_MARKS, read_typed, sealed_text, stage_folder
@@ -80,6 +81,8 @@ class Log:
         self._watched = ""
         self._printed = -1
         self._live: Live | None = None
+        self._health = HealthWatch(stage, part)
+        self._warned: set[str] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -118,6 +121,7 @@ class Log:
         }
         self._waiting.append(json.dumps(row) + "\n")
         self._write_waiting()
+        self._warn(row)
         self._ended = step + 1 >= total
         self._show_progress(step, total, metrics)
 
@@ -251,7 +255,21 @@ class Log:
         if not self._begun:
             self._keep_marks(step)
             self.truncate_from(step)
+            for _, row in whole_rows(self.metrics_file) if step else ():
+                if self._is_mine(row):
+                    self._health.feed(row)
             self._begun = True
+
+    def _is_mine(self, row: Mapping[str, Any]) -> bool:
+        return row["stage"] == self.stage and row.get("part", "") == self.part_name
+
+    def _warn(self, row: Mapping[str, Any]) -> None:
+        """Print what the rules of r1kit.health find in a row, each rule once; the training itself prints the
+        others."""
+        for sign in self._health.feed(row):
+            if sign.rule.printed and sign.rule.name not in self._warned:
+                self._warned.add(sign.rule.name)
+                self.info(f"warning: {sign.in_words()}")
 
     @property
     def _marks_file(self) -> Path:

@@ -217,6 +217,19 @@ class Tokenizer:
         """The text of ids with special tokens, in which stop texts are searched."""
         return self.decode(ids, special=True)
 
+    def pieces(self, ids: Sequence[int] | np.ndarray) -> list[str]:
+        """The text of each id by itself, with its leading space. A token that is a part of a character only
+        is a replacement character."""
+        known = sorted({int(i) for i in ids})
+        once = self.backend.decode_batch([[i] for i in known], skip_special_tokens=False)
+        twice = self.backend.decode_batch([[i, i] for i in known], skip_special_tokens=False)
+        # Some decoders drop the space at the beginning of a text, but not the one between two tokens.
+        found = {
+            i: str(two[len(one) :] if two.startswith(one) else one)
+            for i, one, two in zip(known, once, twice, strict=True)
+        }
+        return [found[int(i)] for i in ids]
+
     def decode_batch(self, ids: Sequence[np.ndarray], special: bool = False) -> list[str]:
         """The text of each row of ids, as ``decode``."""
         return list(self.backend.decode_batch([i.tolist() for i in ids], skip_special_tokens=not special))

@@ -137,10 +137,13 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """The weighted total of a rollout's rewards and its parts; a part is None where it does not apply."""
+    """The weighted total of a rollout's rewards and its parts; a part is None where it does not apply.
+    ``reasons``: why a part is what it is, where its checker says so; two scores with other reasons are
+    equal."""
 
     total: float
     parts: Mapping[str, float | None]
+    reasons: Mapping[str, str] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -569,6 +569,38 @@ def verify(
 
 
 @app.command()
+def watch(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder (runs/mini).")],
+    every: Annotated[float, typer.Option("--every", min=0.2, help="Seconds between two looks.")] = 3.0,
+    once: Annotated[bool, typer.Option("--once", help="Print the board once and exit.")] = False,
+) -> None:
+    """Show a run as it goes on: its stages, its curves, and what is wrong in plain words."""
+    from r1kit.commands.watch import watch as show_board
+    from r1kit.console import make_console
+
+    show_board(run_dir, every, make_console(), once)
+
+
+@app.command()
+def ui(
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="RUN", help="Folders of runs; by default those in runs/, the newest first."),
+    ] = None,
+    host: Annotated[
+        str,
+        typer.Option("--host", help="Who may connect: 127.0.0.1 is this machine only; others need a token."),
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 8470,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address.")] = False,
+) -> None:
+    """Open the board and the rollouts of one or more runs in a browser; works offline, changes nothing."""
+    from r1kit.commands.ui import serve
+
+    serve(runs or [], host, port, not no_browser)
+
+
+@app.command()
 def doctor(sandbox: Sandbox = None, as_json: AsJson = False) -> None:
     """Check this machine: versions that work together, memory, disk, compiler, sandbox; one fix for each
     failing line."""

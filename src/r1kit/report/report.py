@@ -35,6 +35,7 @@ SECTIONS: tuple[tuple[str, Callable[[Run, Roles], list[Block]], str], ...] = (
         sections.watched,
         "No stage measured held-out problems while it trained: give it a watch.",
     ),
+    ("Health of the trainings", sections.health, "No health rule fired."),
     (
         "Why the length changes, and what checking does",
         sections.habits,

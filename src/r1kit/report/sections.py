@@ -8,6 +8,7 @@ from dataclasses import fields
 from typing import Any
 
 from r1kit.figures import FACTS, PREFLIGHT, ModelFigures, Scores
+from r1kit.health import find_signs
 from r1kit.log import duration
 from r1kit.records import FinishedStage, is_model
 from r1kit.report import sentences
@@ -249,6 +250,21 @@ def habits(run: Run, roles: Roles) -> list[Block]:
     )
     title = "How the models think, counted in the samples of their evaluation."
     return [*blocks, Table(title, ["", *_model_names(run.models)], rows)]
+
+
+def health(run: Run, roles: Roles) -> list[Block]:
+    """The health rules that fired, with what to try."""
+    rows = [
+        [
+            f"{sign.stage}/{sign.part}" if sign.part else sign.stage,
+            str(sign.step) if sign.step == sign.until else f"{sign.step} to {sign.until}",
+            f"{sign.rule.title}: {sign.seen}",
+            sign.change,
+        ]
+        for sign in find_signs(run.metrics)
+    ]
+    header = ["training", "steps", "what was seen", "try"]
+    return [Table("The health rules that fired.", header, rows)] if rows else []
 
 
 def language(run: Run, roles: Roles) -> list[Block]:

@@ -6,7 +6,8 @@
 
 A reward that does not apply is left out of the sum. A rollout with a nan is not trained on.
 
-A failure is never a 0, because the model did not cause it. ``Failed`` is a nan with the reason."""
+A failure is never a 0, because the model did not cause it. ``Failed`` is a nan with the reason; ``Explained``
+is a number with the reason, which is kept with the samples."""
 
 import math
 from collections.abc import Sequence
@@ -33,6 +34,17 @@ class Failed(float):
         value = super().__new__(cls, math.nan)
         value.reason = reason
         return value
+
+
+class Explained(float):
+    """A reward with the reason that its checker gives for it."""
+
+    reason: str
+
+    def __new__(cls, value: float, reason: str) -> Self:
+        found = super().__new__(cls, value)
+        found.reason = reason
+        return found
 
 
 class CheckingTask(Protocol):

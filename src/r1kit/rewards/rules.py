@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from r1kit.chat import is_visible, parse
 from r1kit.config import ConfigError
 from r1kit.language import language_share
-from r1kit.rewards.reward import CheckingTask, Failed, Reward, places_by_task
+from r1kit.rewards.reward import CheckingTask, Explained, Failed, Reward, places_by_task
 from r1kit.types import Rollout, Verdict
 from r1kit.watchdog import deadline
 
@@ -49,12 +49,18 @@ def accuracy(tasks: Mapping[str, CheckingTask]) -> Reward:
                 )
             checked = [rollouts[place] for place in places]
             for place, verdict in zip(places, check_all(tasks[name], checked), strict=True):
-                values[place] = (
-                    Failed(f"{name}: {verdict.reason}") if verdict.outcome == "failed" else verdict.reward
-                )
+                values[place] = _reward_of(name, verdict)
         return values
 
     return reward
+
+
+def _reward_of(task: str, verdict: Verdict) -> float | None:
+    """The verdict as a reward, with its reason where it has one."""
+    if verdict.outcome == "failed":
+        return Failed(f"{task}: {verdict.reason}")
+    value = verdict.reward
+    return value if value is None or not verdict.reason else Explained(value, verdict.reason)
 
 
 def check_all(task: CheckingTask, rollouts: Sequence[Rollout]) -> list[Verdict]:

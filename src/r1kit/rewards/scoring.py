@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from r1kit.config import ConfigError, R1kitError
-from r1kit.rewards.reward import Failed, WeightedReward
+from r1kit.rewards.reward import Explained, Failed, WeightedReward
 from r1kit.types import Rollout, Score
 from r1kit.watchdog import HungError, deadline
 
@@ -66,8 +66,11 @@ def score(
 
 def _total(rewards: Sequence[WeightedReward], values: Mapping[str, float | None]) -> Score:
     total = sum(reward.weight * value for reward in rewards if (value := values[reward.name]) is not None)
-    parts = {name: None if value is None or math.isnan(value) else value for name, value in values.items()}
-    return Score(float(total), parts)
+    parts = {
+        name: None if value is None or math.isnan(value) else float(value) for name, value in values.items()
+    }
+    reasons = {name: value.reason for name, value in values.items() if isinstance(value, Explained)}
+    return Score(float(total), parts, reasons)
 
 
 def _apply(reward: WeightedReward, rollouts: Sequence[Rollout], failed: list[Failure]) -> list[float | None]:
@@ -126,7 +129,9 @@ def _checked(reward: WeightedReward, rollouts: Sequence[Rollout]) -> list[float 
             f"reward {reward.name!r} returned {len(values)} values for {len(rollouts)} rollouts; it "
             "must return one each"
         )
-    checked = [value if value is None or isinstance(value, Failed) else float(value) for value in values]
+    checked = [
+        value if value is None or isinstance(value, Failed | Explained) else float(value) for value in values
+    ]
     if any(value is not None and math.isinf(value) for value in checked):
         raise R1kitError(f"reward {reward.name!r} returned an infinite value")
     return checked

@@ -38,6 +38,11 @@ class ShardedReplica(Replica):
                 "learner.lora: adapters are trained by runtime: {kind: local} only; leave lora out, or "
                 "change the runtime"
             )
+        if config.optimizer.moments != "float32" or config.weights != "float32":
+            raise R1kitError(
+                "learner.optimizer.moments and learner.weights: shared-out learners keep float32; leave both "
+                "out, or use runtime: {kind: local}"
+            )
         with WeightsOnDisk(model, kept_in(config), scalar_head) as source:
 
             def place(root: Any, _group: Group) -> Sharded:

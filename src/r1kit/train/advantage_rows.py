@@ -191,6 +191,25 @@ def _advantages(
     return [float(one) for found_G in estimate(scores_PG, config, weights) for one in found_G]
 
 
+def group_advantages(
+    part: Phase, config: UpdateConfig, weights: Mapping[str, float]
+) -> list[np.ndarray] | None:
+    """The advantages [G] of each group of an update, for the sample store: those that ``make_rows`` uses,
+    zero in groups that ``even_filter`` removes. None where they are not one number a rollout, or depend on
+    a reference."""
+    if config.advantage == "reinforce_pp" or (config.beta and config.kl_in == "reward"):
+        return None
+    trained = [
+        not config.even_filter or teaches([score.total for score in scores]) for scores in part.scores_PG
+    ]
+    compared = [scores for scores, is_in in zip(part.scores_PG, trained, strict=True) if is_in]
+    found = iter(estimate(compared, config, weights))
+    return [
+        next(found) if is_in else np.zeros(len(scores))
+        for scores, is_in in zip(part.scores_PG, trained, strict=True)
+    ]
+
+
 def _without_even_groups(part: Phase, seen: Recomputed) -> tuple[Phase, Recomputed]:
     """The groups whose rewards differ, with what belongs to them."""
     kept = [place for place, scores in enumerate(part.scores_PG) if teaches([one.total for one in scores])]

@@ -18,6 +18,7 @@ from dataclasses import replace
 from pydantic import Field
 
 from r1kit.config import Config, R1kitError
+from r1kit.health import GAP
 from r1kit.seeds import derive_seed
 from r1kit.train.advantage_rows import policy_row
 from r1kit.train.diagnose import Probe, Sides, cause, gaps, wrong_weights
@@ -37,7 +38,7 @@ class GateConfig(Config):
     gate_problems: int = Field(default=8, ge=0)
     gate_mean: float = Field(default=0.02, gt=0.0)
     gate_max: float = Field(default=1.0, gt=0.0)
-    gap_alarm: float = Field(default=0.05, gt=0.0)
+    gap_alarm: float = Field(default=GAP, gt=0.0)
     gap_patience: int = Field(default=3, ge=1)
 
 

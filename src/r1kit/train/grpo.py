@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from r1kit.data.mixture import Mixture
 from r1kit.rewards import WeightedReward
-from r1kit.train.advantage_rows import Recomputed, UpdateConfig, make_rows, policy_row
+from r1kit.train.advantage_rows import Recomputed, UpdateConfig, group_advantages, make_rows, policy_row
 from r1kit.train.algorithms import ALGORITHMS
 from r1kit.train.learnable import Compared
 from r1kit.train.learner import LearnerProtocol, Metrics
@@ -123,6 +123,10 @@ class GRPO:
     def learn(self, part: Phase, step: int, seed: int) -> Metrics:
         weights = {reward.name: reward.weight for reward in self.rewards}
         return learn(self.policy, part, self.config, weights, step, seed)
+
+    def advantages(self, part: Phase) -> list[np.ndarray] | None:
+        """The advantages of each group of an update, for the samples."""
+        return group_advantages(part, self.config, {reward.name: reward.weight for reward in self.rewards})
 
     def companions(self) -> dict[str, LearnerProtocol]:
         return {}

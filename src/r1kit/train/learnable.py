@@ -22,19 +22,19 @@ from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from r1kit.data.curriculum import CORRECTNESS
+from r1kit.health import CUT, FEW, PATIENCE
 from r1kit.rewards import FAILURE_LIMIT, WeightedReward
 from r1kit.train.rollouts import Phase, RolloutConfig, teaches
 from r1kit.types import Rollout, Score
 
 Compared = Literal["groups", "parts", "phase"]
 
-RARE, FEW = 1 / 32, 1 / 8  # of the groups teach: hopeless, doubtful
+RARE = 1 / 32  # of the groups teach: hopeless; below FEW (r1kit.health) it is doubtful
 ENOUGH = 16  # groups, below which nothing is called hopeless
-CUT, MOSTLY_CUT = 0.5, 0.9  # of the completions: doubtful, the cause
+MOSTLY_CUT = 0.9  # of the completions: the cause; from CUT (r1kit.health) on it is doubtful
 WITHOUT_FORMAT = 0.05  # of the completions follow the template at most, where the format is the cause
 NEARLY_ALL = 0.9  # of the groups all right, or all of one text
 MIXED, OUTRANKED = 8, 1 / 3  # groups with right and wrong answers; of them not better when right
-PATIENCE = 3  # phases at least, before a running training is judged
 READ = ("accuracy", "format")  # rewards that need a completion to follow the template
 
 

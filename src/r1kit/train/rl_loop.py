@@ -14,7 +14,7 @@ next, except in its ``companions``."""
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from pydantic import Field
@@ -135,6 +135,18 @@ class Algorithm(Protocol[Part]):
         ...
 
 
+@runtime_checkable
+class ComparesGroups(Protocol):
+    """An algorithm that can say the advantages of an update's groups before it learns, for the samples."""
+
+    @property
+    def config(self) -> RLConfig: ...
+
+    def advantages(self, part: Phase) -> list[np.ndarray] | None:
+        """The advantages [G] of each group; None where a rollout's is not one number."""
+        ...
+
+
 def train(
     algorithm: Algorithm[Part],
     mixture: Mixture,
@@ -169,7 +181,8 @@ def train(
                 phases.begin(after)
             found |= describe(phase) | {"time/rollout": sampled - began - phase.scoring_s}
             found |= judge_learning(phase, config, first, learning, log)
-            log.rollouts(first, records(phase, KEPT_ROLLOUTS))
+            advantages_PG = sampled_advantages(algorithm, phase, first, seed)
+            log.rollouts(first, records(phase, KEPT_ROLLOUTS, advantages_PG, policy.chat.tokenizer.pieces))
             metrics = learn_phase(algorithm, phase, first, seed, found, alarm, log, watch)
             if policy.lagged is None and first == start and after < config.steps and config.gate_problems:
                 check_agreement(policy, mixture, config, seed, after, log, again=True)
@@ -209,7 +222,7 @@ def learn_phase(
     phase. Return the last one's. After the last step of all ``watch`` measures the final weights."""
     config, policy = algorithm.config, algorithm.policy
     metrics: Metrics = {}
-    deals = deal(len(phase.groups), config, derive_seed(seed, "split", first))[: config.steps - first]
+    deals = deals_of(phase, config, first, seed)
     refresh_reference(policy, config, first)
     parts, prepared = algorithm.prepare(phase, deals)
     for step, part in enumerate(parts, start=first):
@@ -239,6 +252,25 @@ def judge_learning(phase: Phase, config: RLConfig, first: int, alarm: LearningAl
         log.info(f"warning: {warning}")
     silent = silent_cause(phase, config.compared, filtered)
     return {SILENT + silent: 1.0} if silent else {}
+
+
+def deals_of(phase: Phase, config: RLConfig, first: int, seed: int) -> list[list[int]]:
+    """The indices of the groups of each update of the phase that begins at step ``first``."""
+    return deal(len(phase.groups), config, derive_seed(seed, "split", first))[: config.steps - first]
+
+
+def sampled_advantages(
+    algorithm: Algorithm[Part], phase: Phase, first: int, seed: int
+) -> list[np.ndarray | None]:
+    """The advantages of each group of a phase, None for groups whose algorithm does not say them."""
+    found: list[np.ndarray | None] = [None] * len(phase.groups)
+    if not isinstance(algorithm, ComparesGroups) or not any(phase.scores_PG):
+        return found
+    for places in deals_of(phase, algorithm.config, first, seed):
+        own = algorithm.advantages(phase.part(places))
+        for place, advantages_G in zip(places, own or (), strict=False):
+            found[place] = advantages_G
+    return found
 
 
 def deal(groups: int, config: RolloutConfig, seed: int) -> list[list[int]]:

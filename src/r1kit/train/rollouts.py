@@ -31,6 +31,8 @@ from r1kit.train.learner import LearnerProtocol, Metrics
 from r1kit.train.worker_thread import WorkerThread, do_nothing
 from r1kit.types import Completion, Problem, Rollout, Sampling, Score
 
+TOKEN_ROLLOUTS, TOKENS_KEPT = 8, 512  # rollouts of a phase with their tokens in the samples, tokens of each
+
 
 class RolloutConfig(Config):
     """R1-Zero's setting (DeepSeek-R1, Nature version, section 2.1): 32 questions x 16 rollouts per update, 16
@@ -304,9 +306,18 @@ def _describe_rewards(phase: Phase) -> Metrics:
     return metrics
 
 
-def records(phase: Phase, most: int) -> list[dict[str, object]]:
+def records(
+    phase: Phase,
+    most: int,
+    advantages_PG: Sequence[np.ndarray | None] = (),
+    pieces: Callable[[np.ndarray], list[str]] | None = None,
+) -> list[dict[str, object]]:
     """The first ``most`` rollouts of a phase, and all rollouts that a reward failed on, as lines of the
-    sample store."""
+    sample store.
+
+    ``advantages_PG``: those of each group, None where they are not known. ``pieces`` makes the texts of
+    tokens; with it the first TOKEN_ROLLOUTS rollouts have their tokens and log-probabilities, of each the
+    first TOKENS_KEPT."""
     failed: dict[tuple[str, int, int], dict[str, str]] = {}
     for failure in phase.failures:
         failed.setdefault(failure.rollout, {})[failure.reward] = failure.detail
@@ -318,21 +329,43 @@ def records(phase: Phase, most: int) -> list[dict[str, object]]:
         for place, pair in enumerate(zip(rollouts, scores, strict=True))
         if place < most or pair[0].key in failed
     ]
-    return [record(rollout, score, failed.get(rollout.key, {})) for rollout, score in kept]
+    known = {
+        rollout.key: round(float(advantage), 6)
+        for group, advantages_G in zip(phase.groups, advantages_PG, strict=False)
+        if advantages_G is not None
+        for rollout, advantage in zip(group, advantages_G, strict=True)
+    }
+    lines = []
+    for place, (rollout, found) in enumerate(kept):
+        line = record(rollout, found, failed.get(rollout.key, {}))
+        line |= {"advantage": known[rollout.key]} if rollout.key in known else {}
+        line |= {"tokens": _tokens(rollout, pieces)} if pieces is not None and place < TOKEN_ROLLOUTS else {}
+        lines.append(line)
+    return lines
+
+
+def _tokens(rollout: Rollout, pieces: Callable[[np.ndarray], list[str]]) -> dict[str, object]:
+    """The first tokens of a rollout: their texts, and their log-probabilities when they were sampled."""
+    completion = rollout.completion
+    logprobs = [round(float(value), 4) for value in completion.logprobs[:TOKENS_KEPT]]
+    return {"texts": pieces(completion.token_ids[:TOKENS_KEPT]), "logprobs": logprobs}
 
 
 def record(rollout: Rollout, score: Score | None, failures: Mapping[str, str]) -> dict[str, object]:
     """A rollout as one line of the sample store. ``failures``: reward -> traceback or reason."""
     line: dict[str, object] = {
         "problem": rollout.problem.id,
+        "task": rollout.problem.task,
         "prompt": prompt_column(rollout.problem),
         "group": rollout.group,
         "index": rollout.index,
         "text": rollout.text,
+        "answer": rollout.answer,
         "truth": rollout.problem.answer,
         "finish": rollout.completion.finish,
         "length": len(rollout.completion.token_ids),
     }
     if score is not None:
         line |= {"reward": score.total, "parts": dict(score.parts)}
+        line |= {"reasons": dict(score.reasons)} if score.reasons else {}
     return line | {"failures": dict(failures)} if failures else line

@@ -1,0 +1,8 @@
+"""The pages of ``r1kit ui``: a view of the files of runs, and of nothing else.
+
+    run_view       the stages of a run, what state each is in, what it made      metric_rows   its metrics
+    rollout_index  which rollouts there are, by stage, step, problem, reward     recipes       what differs
+    curves         which curves belong together, as charts                       security      who may ask
+    board, rollouts, mathematics, server    the pages
+
+Only the last line needs NiceGUI (extra ``ui``). Nothing is written into a run's folder."""

@@ -1,0 +1,314 @@
+"""The board: the recipe as a figure, what is wrong in plain words, and live curves of one or more runs."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nicegui import ui
+
+from r1kit.config import R1kitError
+from r1kit.health import Sign
+from r1kit.log import duration
+from r1kit.web.curves import INK, Plot, lines_of, option, plots_of
+from r1kit.web.library import EVERY_S, Library, OpenRun
+from r1kit.web.metric_rows import Training
+from r1kit.web.page_frame import address, page_frame, text
+from r1kit.web.recipes import differences, recipe_of
+from r1kit.web.run_view import StageView
+
+COLOURS = {
+    "done": "#3a8f5c",
+    "running": "#3b6fb5",
+    "interrupted": "#d59a1f",
+    "failed": "#c0392b",
+    "damaged": "#c0392b",
+    "waiting": "#8a8f98",
+}
+MOST_SIGNS, MOST_DIFFERENCES = 12, 200
+
+
+class Board:
+    """One visitor's board: which training is shown, which other runs are laid over it, and how smooth."""
+
+    def __init__(self, library: Library, run: str, stage: str) -> None:
+        self.library, self.run = library, library.open(run)
+        self.wanted, self.over, self.smoothing = stage, list[str](), 0.6
+        self.shown: tuple[object, ...] = ()
+        self.charts: dict[Plot, ui.echart] = {}
+
+    def build(self) -> None:
+        """Make the page."""
+        self.summary = ui.column().classes("w-full gap-1")
+        self.health = ui.column().classes("w-full gap-2")
+        with ui.element("div").classes("r1-figure"):
+            self.figure = ui.echart({"series": []})
+        self.stages = ui.element("div").classes("r1-stages w-full")
+        with ui.row().classes("w-full items-center gap-4"):
+            self.choice = (
+                ui.select([], label="training").props("dense outlined options-dense").classes("w-56")
+            )
+            self.choice.on_value_change(self._choose)
+            others = [name for name in self.library.names if name != self.run.name]
+            if others:
+                over = ui.select(others, multiple=True, label="lay other runs over it")
+                over.props("dense outlined options-dense use-chips").classes("w-72")
+                over.on_value_change(self._lay_over)
+            ui.label("smooth").classes("r1-soft")
+            slider = ui.slider(min=0, max=0.95, step=0.05, value=self.smoothing).classes("w-40")
+            slider.props('aria-label="smoothing"').on_value_change(self._smooth)
+        self.curves = ui.column().classes("w-full gap-3")
+        self.changes = ui.column().classes("w-full gap-1")
+        self.refresh()
+        ui.timer(EVERY_S, self.refresh)
+
+    def refresh(self) -> None:
+        """Show what is new, if anything is."""
+        runs = [self.run, *(self.library.open(name) for name in self.over)]
+        state = (
+            *(run.version for run in runs),
+            self.wanted,
+            self.smoothing,
+            *self.over,
+            self.run.view.quiet(),
+        )
+        if state == self.shown:
+            return
+        self.shown = state
+        with self.run.lock:
+            self._show_summary()
+            self._show_health()
+            self._show_stages()
+        self._show_choice()
+        self._show_curves(runs)
+
+    def _choose(self, event: Any) -> None:
+        if event.value and event.value != self.wanted:
+            self.wanted = event.value
+            self.refresh()
+
+    def _lay_over(self, event: Any) -> None:
+        self.over = list(event.value)
+        self.refresh()
+        self._show_changes()
+
+    def _smooth(self, event: Any) -> None:
+        self.smoothing = float(event.value)
+        self.refresh()
+
+    def _show_summary(self) -> None:
+        view = self.run.view
+        done = sum(stage.state == "done" for stage in view.stages)
+        state = "going on" if view.is_running else "not running"
+        self.summary.clear()
+        with self.summary:
+            text(view.name, "text-xl font-bold")
+            text(
+                f"{state}; {done} of {len(view.stages)} stages done; {view.metrics.rows():,} rows of metrics",
+                "r1-soft",
+            )
+
+    def _show_health(self) -> None:
+        view = self.run.view
+        signs = view.signs()
+        warnings = [*([view.quiet()] if view.quiet() else []), *view.troubles]
+        warnings += [f"this run cannot be read: {self.run.fault}"] if self.run.fault else []
+        self.health.clear()
+        with self.health:
+            for warning in warnings:
+                text(warning, "r1-card r1-grave w-full")
+            for sign in signs[:MOST_SIGNS]:
+                self._show_sign(sign)
+            if len(signs) > MOST_SIGNS:
+                text(f"and {len(signs) - MOST_SIGNS} more, drawn on the curves", "r1-soft")
+            if not signs and not warnings:
+                text("Health: no rule fired.", "r1-soft")
+
+    def _show_sign(self, sign: Sign) -> None:
+        where = f"{sign.stage}/{sign.part}" if sign.part else sign.stage
+        steps = f"step {sign.step}" if sign.step == sign.until else f"steps {sign.step} to {sign.until}"
+        with ui.element("div").classes(f"r1-card w-full {'r1-grave' if sign.rule.grave else 'r1-mild'}"):
+            with ui.row().classes("items-baseline gap-3"):
+                text(sign.rule.title, "font-bold")
+                found = address("/rollouts", run=self.run.name, stage=sign.stage, step=sign.step)
+                ui.link(f"{where}, {steps}", found).classes("r1-link r1-soft")
+            text(f"{sign.rule.means} ({sign.seen})")
+            text(f"Try: {sign.change}")
+
+    def _show_stages(self) -> None:
+        stages = self.run.view.stages
+        figure, width, height = recipe_figure(stages)
+        self.figure.style(f"width: {width}px; height: {height}px")
+        self.figure.options.clear()
+        self.figure.options.update(figure)
+        self.figure.update()
+        self.stages.clear()
+        with self.stages:
+            for stage in stages:
+                self._show_stage(stage)
+
+    def _show_stage(self, stage: StageView) -> None:
+        card = ui.element("div").classes("r1-card")
+        card.style(f"border-left: 4px solid {COLOURS[stage.state]}")
+        with card:
+            text(stage.name, "font-bold")
+            text(progress_in_words(stage), "r1-soft")
+            if stage.result:
+                text(stage.result, "r1-soft")
+
+    def _show_choice(self) -> None:
+        with self.run.lock:
+            trainings = list(self.run.view.metrics.trainings.values())
+            names = [training.name for training in trainings]
+            newest = max(trainings, key=lambda one: one.times[-1] if one.times else 0.0, default=None)
+        if self.wanted not in names and newest is not None:
+            known = [name for name in names if name.startswith(f"{self.wanted}/")] if self.wanted else []
+            self.wanted = known[0] if known else newest.name
+        if list(self.choice.options) != names or self.choice.value != self.wanted:
+            self.choice.set_options(names, value=self.wanted if self.wanted in names else None)
+
+    def _show_curves(self, runs: Sequence[OpenRun]) -> None:
+        found: list[tuple[str, Training]] = []
+        for run in runs:
+            with run.lock:
+                trainings = run.view.metrics.trainings.values()
+                found += [(run.name, one) for one in trainings if one.name == self.wanted]
+        with self.run.lock:
+            plots = plots_of([training for _, training in found])
+            signs = found[0][1].signs if found and found[0][0] == self.run.name else []
+            options = {plot: option(plot, lines_of(plot, found), signs, self.smoothing) for plot in plots}
+        if list(self.charts) != plots:
+            self._make_charts(options)
+            return
+        for plot, chart in self.charts.items():
+            chart.options.clear()
+            chart.options.update(options[plot])
+            chart.update()
+
+    def _make_charts(self, options: Mapping[Plot, dict[str, Any]]) -> None:
+        self.charts = {}
+        self.curves.clear()
+        with self.curves:
+            for group in dict.fromkeys(plot.group for plot in options):
+                text(group, "text-base font-bold")
+                with ui.element("div").classes("r1-charts w-full"):
+                    for plot in options:
+                        if plot.group == group:
+                            self.charts[plot] = ui.echart(options[plot]).classes("r1-chart r1-card")
+
+    def _show_changes(self) -> None:
+        self.changes.clear()
+        with self.changes:
+            for name in self.over:
+                text(f"What differs between the recipes of {name} and {self.run.name}", "font-bold")
+                try:
+                    found = differences(recipe_of(self.library.folders[name]), self.run.view.recipe)
+                except R1kitError as error:
+                    text(str(error), "r1-card r1-grave")
+                    continue
+                rows = [
+                    {"key": key, "there": there, "here": here}
+                    for key, there, here in found[:MOST_DIFFERENCES]
+                ]
+                columns = [
+                    {"name": "key", "label": "key", "field": "key", "align": "left"},
+                    {"name": "there", "label": name, "field": "there", "align": "left"},
+                    {"name": "here", "label": self.run.name, "field": "here", "align": "left"},
+                ]
+                if rows:
+                    ui.table(rows=rows, columns=columns, row_key="key").props(
+                        "dense flat wrap-cells"
+                    ).classes("w-full")
+                else:
+                    text("nothing", "r1-soft")
+
+
+def progress_in_words(stage: StageView) -> str:
+    """State, steps, and time left or spent."""
+    words: list[str] = [stage.state]
+    if stage.step is not None:
+        of = f" of {stage.planned.steps}" if stage.planned.steps is not None else ""
+        words.append(f"step {stage.step:,}{of}")
+    if stage.left_s is not None:
+        words.append(f"{duration(stage.left_s)} left")
+    elif stage.seconds:
+        words.append(duration(stage.seconds))
+    if stage.peak_mb:
+        words.append(f"{stage.peak_mb:,.0f} MB")
+    return ", ".join(words)
+
+
+def recipe_figure(stages: Sequence[StageView]) -> tuple[dict[str, Any], int, int]:
+    """The stages as boxes with arrows, for ECharts, and its width and height in pixels. A stage is one column
+    to the right of the last that it reads; an arrow that others imply is left out."""
+    columns: dict[str, int] = {}
+    for stage in stages:
+        columns[stage.name] = 1 + max((columns.get(name, 0) for name in stage.planned.reads), default=-1)
+    taken: dict[int, int] = {}
+    nodes = []
+    for stage in stages:
+        column = columns[stage.name]
+        row = taken.get(column, 0)
+        taken[column] = row + 1
+        nodes.append(_box(stage, column, row))
+    across, down = max(columns.values(), default=0), max(1, *taken.values(), 2) - 1
+    # Two points that are not seen keep one unit of the layout one pixel.
+    corners = [(0, 0), (across * STEP_X, down * STEP_Y)]
+    nodes += [
+        {"name": f"corner {place}", "x": x, "y": y, "symbolSize": 0, "label": {"show": False}}
+        for place, (x, y) in enumerate(corners)
+    ]
+    series = {
+        "type": "graph",
+        "layout": "none",
+        "silent": True,
+        "left": BOX_X,
+        "top": BOX_Y,
+        "width": max(1, across * STEP_X),
+        "height": down * STEP_Y,
+        "edgeSymbol": ["none", "arrow"],
+        "edgeSymbolSize": 8,
+        "lineStyle": {"color": INK, "opacity": 0.9, "width": 1.5},
+        "label": {"show": True, "color": "#fff", "fontSize": 11, "lineHeight": 14},
+        "data": nodes,
+        "links": [{"source": read, "target": name} for read, name in _arrows(stages)],
+    }
+    return {"animation": False, "series": [series]}, across * STEP_X + 2 * BOX_X, down * STEP_Y + 2 * BOX_Y
+
+
+BOX_X, BOX_Y, STEP_X, STEP_Y = 66, 30, 150, 76  # half a box with its margin, from box to box; pixels
+
+
+def _box(stage: StageView, column: int, row: int) -> dict[str, Any]:
+    steps = "" if stage.step is None else f"\n{stage.step:,}"
+    steps += f" / {stage.planned.steps:,}" if steps and stage.planned.steps is not None else ""
+    left = f", {duration(stage.left_s)} left" if stage.left_s is not None else ""
+    return {
+        "name": stage.name,
+        "x": column * STEP_X,
+        "y": row * STEP_Y,
+        "symbol": "roundRect",
+        "symbolSize": [122, 52],
+        "itemStyle": {"color": COLOURS[stage.state]},
+        "label": {"formatter": f"{stage.name}\n{stage.state}{left}{steps}"},
+    }
+
+
+def _arrows(stages: Sequence[StageView]) -> list[tuple[str, str]]:
+    """(read, reader) without those where a way over other stages leads there too."""
+    reads = {stage.name: set(stage.planned.reads) for stage in stages}
+    before: dict[str, set[str]] = {}
+    for stage in stages:
+        own = reads[stage.name] & before.keys()
+        before[stage.name] = own.union(*(before[name] for name in own))
+    return [
+        (name, stage.name)
+        for stage in stages
+        for name in stage.planned.reads
+        if name in reads and not any(name in before[other] for other in reads[stage.name] & before.keys())
+    ]
+
+
+def board_page(library: Library, run: str, stage: str) -> None:
+    """Make the board for a visitor."""
+    board = Board(library, run, stage)
+    with page_frame(library, board.run.name, "/"):
+        board.build()

@@ -1,0 +1,40 @@
+"""Serve the pages with NiceGUI, which carries all its assets: nothing is loaded from elsewhere."""
+
+from nicegui import app, ui
+
+from r1kit.web.board import board_page
+from r1kit.web.library import Library
+from r1kit.web.rollouts import rollouts_page
+from r1kit.web.security import LOCAL, Gate
+
+TITLE = "r1kit"
+
+
+def add_pages(library: Library) -> None:
+    """Register the pages of a library of runs."""
+
+    @ui.page("/", title=TITLE)
+    def board(run: str = "", stage: str = "") -> None:
+        board_page(library, run, stage)
+
+    @ui.page("/rollouts", title=f"{TITLE}: rollouts")
+    def rollouts(run: str = "", stage: str = "", step: str = "", problem: str = "", text: str = "") -> None:
+        rollouts_page(library, run, stage, step, problem, text)
+
+
+def serve(library: Library, host: str, port: int, token: str | None, show: str | None) -> None:
+    """Serve until the process is interrupted. ``show``: the address to open in a browser, None to open
+    none."""
+    add_pages(library)
+    app.add_middleware(Gate, hosts=LOCAL if token is None else frozenset((host,)), token=token)
+    with library.reading():
+        ui.run(
+            host=host,
+            port=port,
+            title=TITLE,
+            dark=None,
+            reload=False,
+            show=False if show is None else show,
+            show_welcome_message=False,
+            uvicorn_logging_level="warning",
+        )

@@ -111,7 +111,10 @@ def test_new_weights_arrive_whole_under_disk_names_and_old_ones_are_removed(
         buckets = sorted(written.glob("bucket-*.safetensors"))
         assert len(buckets) > 1 and (written / "config.json").is_file()
         found = {name: tensor for file in buckets for name, tensor in load_file(file).items()}
+        assert learner.model.config.tie_embeddings  # so the embedding is written as the head, too
         expected = dict(learner.named_weights())
+        expected["lm_head.weight"] = expected["model.embed_tokens.weight"]
+        assert '"tie_word_embeddings": false' in (written / "config.json").read_text()
         assert found.keys() == expected.keys() and all(torch.equal(found[n], expected[n]) for n in found)
         hand_over(learner.named_weights, engine, 6, 60.0)
         assert len(list(Path(engine.private).glob("weights-*"))) == 1

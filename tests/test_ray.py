@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ SAMPLING = Sampling(n=3, max_tokens=12)
 ENGINE = """
 import os, signal
 from pathlib import Path
+from typing import Any
 from r1kit.engine.native import NativeEngine
 
 ORDER = Path({order!r})
@@ -83,8 +85,9 @@ def test_learners_and_engines_do_what_those_of_two_local_processes_do(
 ) -> None:
     """Bit by bit: updates, log-probabilities, hand-over, completions, states and exports."""
     rows, objective, prompts = random_rows(13), CrossEntropy(mtp_weight=0.3), prompts_of(13)
-    learners = [runtime.learner(model, CONFIG) for runtime in (ray, two)]
-    engines = [runtime.engine_of(learner) for runtime, learner in zip((ray, two), learners, strict=True)]
+    runtimes: list[Any] = [ray, two]
+    learners = [runtime.learner(model, CONFIG) for runtime in runtimes]
+    engines = [runtime.engine_of(learner) for runtime, learner in zip(runtimes, learners, strict=True)]
     for version in range(1, 3):
         first, second = (learner.update(rows, objective, 1.0) for learner in learners)
         assert first == second and first["grad_norm"] > 0
@@ -108,7 +111,7 @@ def test_learners_and_engines_do_what_those_of_two_local_processes_do(
         learner.update(random_rows(5, seed=1), objective, 1.0)
         assert learner.restore(tmp_path / "b")["step"] == 2
     assert learners[0].update(rows, objective, 1.0) == learners[1].update(rows, objective, 1.0)
-    for runtime, learner, name in zip((ray, two), learners, "ab", strict=True):
+    for runtime, learner, name in zip(runtimes, learners, "ab", strict=True):
         runtime.export(learner, tmp_path / f"model-{name}")
     files = [(tmp_path / f"model-{name}/model.safetensors").read_bytes() for name in "ab"]
     assert files[0] == files[1] != (model / "model.safetensors").read_bytes()

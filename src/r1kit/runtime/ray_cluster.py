@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from r1kit.config import R1kitError
 from r1kit.model import compile_kernels
+from r1kit.model.compile_kernels import SharedKernels
 from r1kit.runtime.ray_actors import Answer, Start
 from r1kit.runtime.ray_session import Session, keeping_signals, prepare
 from r1kit.watchdog import print_stacks
@@ -43,7 +44,8 @@ class Cluster:
                     raise R1kitError(
                         f"runtime.address: {config.address}: Ray did not start or answer: {error}"
                     ) from error
-        kernels = compile_kernels.shared() if config.device == "cpu" and self.session else []
+        shares = config.device == "cpu" and self.session is not None
+        kernels: list[SharedKernels] = compile_kernels.shared() if shares else []
         self._start = Start(Path.cwd(), kernels)
 
     def _connect(self) -> None:

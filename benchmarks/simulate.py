@@ -33,7 +33,7 @@ from r1kit.planning.world import handed_over, sent_by
 
 GROUP, BATCH = 16, 32
 PHASE = 16  # updates that learn from one phase of sampling, in turns
-FORCED = 12  # failures of engines, and of the learner, in a simulation
+FORCED = 6  # failures of engines, and of the learner, in a simulation
 MEAN, LONGEST = 6554.0, 32_768.0
 # Lengths of 1,280 completions in the last phases of mini's r1_zero (2026-11-27), as shares of their mean.
 MEASURED = (
@@ -98,6 +98,9 @@ def system_of(shape: Shape, gpus: int, learners: int, lag: int) -> System:
 
 def lost_share(system: System, lengths: list[float], updates: int, gpus: int, learners: int) -> float:
     """The share of the time that failures cost, by forced ones."""
+    # So far apart that the learner is back long before it fails again.
+    apart, pace = 5 * LEARNER_RESTART, simulate(system, lengths, updates).seconds
+    updates = max(updates, round(FORCED * apart / pace))
     calm = simulate(system, lengths, updates)
     whole, share = calm.seconds * updates, 0.0
     size = (gpus - learners) / system.engines
@@ -105,7 +108,7 @@ def lost_share(system: System, lengths: list[float], updates: int, gpus: int, le
     if engines.engine_failures:
         each = (engines.seconds - calm.seconds) * updates / engines.engine_failures
         share += each * system.engines * size / GPU_SECONDS_BETWEEN_FAILURES
-    learner = simulate(replace(system, learner_mtbf=whole / FORCED), lengths, updates)
+    learner = simulate(replace(system, learner_mtbf=apart), lengths, updates)
     if learner.learner_failures:
         each = (learner.seconds - calm.seconds) * updates / learner.learner_failures
         share += each * (learners or gpus) / GPU_SECONDS_BETWEEN_FAILURES

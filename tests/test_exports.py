@@ -58,10 +58,13 @@ MOST = 40
 
 
 def base(
-    folder: Path, family: str = "llama", dtype: torch.dtype = torch.float32, template: str = TURNS
-) -> Path:
+    folder: Path, family: str = "llama", dtype: torch.dtype = torch.float32, template: str = TURNS,
+    width: int = 32,
+) -> Path:  # fmt: skip
     """A small checkpoint from elsewhere: two end tokens, a chat template and a licence of its own."""
-    save_pretrained(LanguageModel(FAMILIES[family], seed=3), folder, dtype=dtype)
+    dense = FAMILIES[family].head_dim is not None
+    changes = {"width": width, **({"head_dim": width // 4} if dense else {})}
+    save_pretrained(LanguageModel(FAMILIES[family].model_copy(update=changes), seed=3), folder, dtype=dtype)
     own = tokenizer()
     Tokenizer(own.backend, own.names, {"default": template}, [own.pad_id]).save(folder)
     change(folder / "generation_config.json", temperature=0.6, do_sample=True, repetition_penalty=1.3)
@@ -477,9 +480,8 @@ def test_vllm_gives_the_same_text_and_stops(family: str, tmp_path: Path) -> None
     if not program:
         pytest.skip("needs R1KIT_VLLM_PYTHON, an interpreter with vLLM")
     talk = {"template": "model"}
-    folder = export_model(
-        finetuned(tmp_path, base(tmp_path / "base", family), talk), None, tmp_path / "given"
-    )
+    init = base(tmp_path / "base", family, width=128)  # heads of 32: vLLM on a CPU has none of 8
+    folder = export_model(finetuned(tmp_path, init, talk), None, tmp_path / "given")
     prompt, completion, text = sampled(folder, talk)
     settings = {
         "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "HF_HUB_OFFLINE": "1",

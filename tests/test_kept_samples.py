@@ -65,7 +65,7 @@ def test_the_advantage_is_the_papers_and_missing_where_it_is_not_one_number() ->
     deviation = (((2 / 3) ** 2 + 2 * (1 / 3) ** 2) / 2) ** 0.5 + 1e-4
     assert first == pytest.approx([2 / 3 / deviation, -1 / 3 / deviation, -1 / 3 / deviation], rel=1e-6)
     assert not second.any()
-    for keys in ({"advantage": "reinforce_pp"}, {"beta": 0.1, "kl_in": "reward"}):
+    for keys in ({"advantage": "reinforce_pp"}, {"beta": 0.1, "kl": "k1", "kl_in": "reward"}):
         other = GRPOConfig(problems=3, group=3, updates_per_rollout=1, **keys)  # type: ignore[arg-type]
         assert group_advantages(phase(), other, {"sums": 1.0}) is None
 

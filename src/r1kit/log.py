@@ -261,7 +261,7 @@ class Log:
             self._begun = True
 
     def _is_mine(self, row: Mapping[str, Any]) -> bool:
-        return row["stage"] == self.stage and row.get("part", "") == self.part_name
+        return bool(row["stage"] == self.stage and row.get("part", "") == self.part_name)
 
     def _warn(self, row: Mapping[str, Any]) -> None:
         """Print what the rules of r1kit.health find in a row, each rule once; the training itself prints the

@@ -194,7 +194,7 @@ class Clock:
     def __init__(self) -> None:
         self.asked = False
         self.spent = _checkers_time()
-        check.compare_elsewhere = self._ask
+        check.compare_elsewhere = self._ask  # type: ignore[attr-defined, assignment]
 
     def _ask(self, *question: Any) -> Verdict:
         self.asked = True

@@ -16,6 +16,7 @@ Each line is measured after one warm-up, is written at once, and is left out onc
 is tested without a GPU; its figures mean nothing, and the page is left alone."""
 
 import argparse
+import functools
 import json
 import subprocess
 import sys
@@ -218,12 +219,10 @@ def measure_all(session: Session, shapes: Mapping[str, Mapping[str, Any]], model
     for name, shape in shapes.items():
         made = network(shape, session.device)
         for rows in session.sizes.rows:
-            session.line(
-                f"decoding/{name}/{rows}", lambda rows=rows, made=made: decoding(session, made, rows)
-            )
+            session.line(f"decoding/{name}/{rows}", functools.partial(decoding, session, made, rows))
         learner = learner_of(session, made)
-        session.line(f"learning/{name}", lambda learner=learner: learning(session, learner))
-        session.line(f"agreement/{name}", lambda learner=learner: agreement(session, learner))
+        session.line(f"learning/{name}", functools.partial(learning, session, learner))
+        session.line(f"agreement/{name}", functools.partial(agreement, session, learner))
         del made, learner
         if session.device.type == "cuda":
             torch.cuda.empty_cache()

@@ -172,7 +172,7 @@ class Moves(recipe_fakes.Write):
                 type(self).happens()
             step(number, total, metrics)
 
-        ctx.log.step = after_the_second  # type: ignore[method-assign]
+        ctx.log.step = after_the_second  # type: ignore[method-assign, assignment]
         super().run(ctx)
 
 

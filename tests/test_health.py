@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from r1kit.health import FIRST, MEMORY, PATIENCE, RULES, HealthWatch, find_signs, quiet_seconds
+from r1kit.health import FEW, FIRST, MEMORY, PATIENCE, RULES, HealthWatch, find_signs, quiet_seconds
 from r1kit.log import Log
-from r1kit.train.learnable import FEW
 
 Values = Sequence[Any]
 

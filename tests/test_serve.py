@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,7 +55,7 @@ class Running:
         self.server.should_exit = True
         self.thread.join()
 
-    def client(self, key: str = "none") -> "openai.OpenAI":
+    def client(self, key: str = "none") -> Any:
         return openai.OpenAI(
             base_url=f"http://127.0.0.1:{self.port}/v1", api_key=key, max_retries=0, timeout=60
         )

@@ -103,6 +103,23 @@ class Noted:
     def examine(self, token_ids: np.ndarray, temperature: float) -> list[Fingerprint]:
         return self.engine.examine(token_ids, temperature)
 
+    @property
+    def can(self) -> frozenset[str]:
+        return self.engine.can
+
+    @property
+    def version(self) -> int:
+        return self.engine.version
+
+    def health(self, timeout_s: float) -> str:
+        return self.engine.health(timeout_s)
+
+    def abort(self) -> None:
+        self.engine.abort()
+
+    def close(self) -> None:
+        self.engine.close()
+
     def said(self) -> Order:
         return {"tokens": sum(self.lengths), "lengths": self.lengths}
 

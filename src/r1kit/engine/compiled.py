@@ -90,8 +90,7 @@ class Record(ctypes.Structure):
     """``Record`` of kernels/session.h."""
 
     _fields_ = [
-        (name, ctypes.c_void_p) for name in ("tokens", "logprobs", "lengths", "finished", "experts")
-    ] + [
+        *((name, ctypes.c_void_p) for name in ("tokens", "logprobs", "lengths", "finished", "experts")),
         ("most", ctypes.c_int32),
         ("limits", ctypes.c_void_p),
         ("drawings", ctypes.c_void_p),

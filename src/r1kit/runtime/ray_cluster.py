@@ -17,7 +17,7 @@ from r1kit.runtime.ray_session import Session, keeping_signals, prepare
 from r1kit.watchdog import print_stacks
 
 if TYPE_CHECKING:
-    from r1kit.runtime.ray import RayConfig
+    from r1kit.runtime.ray_settings import RaySettings
 
 POLL_S = 0.1  # how often a waiting call reports that it is alive
 START_S = 300.0  # for a process to start
@@ -28,7 +28,7 @@ class Cluster:
     """The connection of this process to a Ray cluster, from its making to ``close``; for ``address: local``
     the cluster itself."""
 
-    def __init__(self, config: "RayConfig") -> None:
+    def __init__(self, config: "RaySettings") -> None:
         self.config = config
         self.session: Session | None = None
         self._connected = False

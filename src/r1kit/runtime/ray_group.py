@@ -14,7 +14,7 @@ from r1kit.runtime.runtime import LostError
 from r1kit.user_code import loaded_files
 
 if TYPE_CHECKING:
-    from r1kit.runtime.ray import RayConfig
+    from r1kit.runtime.ray_settings import RaySettings
 
 BUCKET_BYTES = 1 << 28
 
@@ -22,7 +22,7 @@ BUCKET_BYTES = 1 << 28
 class LearnerGroup:
     """The learner processes, which share every update."""
 
-    def __init__(self, cluster: Cluster, config: "RayConfig") -> None:
+    def __init__(self, cluster: Cluster, config: "RaySettings") -> None:
         self.cluster, self.config, self.size = cluster, config, config.learners
         self._turn = threading.RLock()  # the group does one thing at a time
         self._failed: BaseException | None = None

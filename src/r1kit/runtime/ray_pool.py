@@ -27,7 +27,7 @@ from r1kit.runtime.ray_learner import RayLearner
 from r1kit.types import Completion, Sampling
 
 if TYPE_CHECKING:
-    from r1kit.runtime.ray import RayConfig
+    from r1kit.runtime.ray_settings import RaySettings
 
 TRIES = 3  # of a prompt, each on another engine process
 
@@ -60,7 +60,7 @@ class Job:
 class EnginePool:
     """The engine processes. Each holds the same engines, by handle, so any of them can take any prompt."""
 
-    def __init__(self, cluster: Cluster, config: "RayConfig") -> None:
+    def __init__(self, cluster: Cluster, config: "RaySettings") -> None:
         self.cluster, self.config = cluster, config
         self._turn = threading.RLock()  # one call of ``sample`` has all of them
         self._made: dict[int, tuple[str, tuple[Any, ...]]] = {}  # how each engine was made

@@ -4,7 +4,7 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -147,7 +147,7 @@ class Answering:
         echoed = tokenizer.decode_all(prompt.ids) if prompt.echo else ""
         return found | {"text": echoed + choice.texts["content"]}
 
-    async def events(self) -> AsyncIterator[bytes]:
+    async def events(self) -> AsyncGenerator[bytes, None]:
         """The answer as server-sent events."""
         if self.is_chat:
             for index in range(len(self._writers)):

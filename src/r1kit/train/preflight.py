@@ -20,9 +20,10 @@ from r1kit.config import R1kitError
 from r1kit.data.mixture import Mixture
 from r1kit.engine import Engine
 from r1kit.figures import PREFLIGHT
+from r1kit.health import CUT
 from r1kit.rewards import Failure, TooManyFailuresError, WeightedReward
 from r1kit.seeds import derive_seed
-from r1kit.train.learnable import CUT, ENOUGH, Evidence, Finding, Setting, find, gather, is_cut, setting_of
+from r1kit.train.learnable import ENOUGH, Evidence, Finding, Setting, find, gather, is_cut, setting_of
 from r1kit.train.learner import Metrics
 from r1kit.train.rl_loop import RLConfig
 from r1kit.train.rollouts import Phase, judge

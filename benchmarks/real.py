@@ -121,22 +121,16 @@ def model_table(runs: Sequence[Finished], with_control: bool = False) -> str:
     return table(header, stage_rows(runs) + (control_rows(runs) if with_control else []))
 
 
-def by_steps(runs: Sequence[Finished]) -> str:
-    """pass@1 of problems of one and of two steps, before and after."""
+def by_steps(runs: Sequence[Finished]) -> list[str]:
+    """A table of pass@1 on problems of one and of two steps, before and after, where there are both."""
     rows = []
     for name in ("base", "r1_zero"):
-        cells = []
-        for difficulty in STEPS:
-            found = [
-                scores.pass_1
-                for run in runs
-                if name in run.models
-                for scores in run.models[name].figures.by_difficulty
-                if scores.difficulty == difficulty
-            ]
-            cells.append(spread(found))
-        rows.append([f"`{name}`", *cells])
-    return table(["pass@1 on problems of", *STEPS.values()], rows)
+        scores = [one for run in runs if name in run.models for one in run.models[name].figures.by_difficulty]
+        cells = [[one.pass_1 for one in scores if one.difficulty == steps] for steps in STEPS]
+        if not all(cells):
+            return []
+        rows.append([f"`{name}`", *map(spread, cells)])
+    return [table(["pass@1 on problems of", *STEPS.values()], rows)]
 
 
 def costs(runs: Sequence[Finished]) -> str:
@@ -144,7 +138,7 @@ def costs(runs: Sequence[Finished]) -> str:
     seconds, memory = mean([run.total_seconds() for run in runs]), mean([run.peak_mb() for run in runs])
     said = [f"{len(runs)} run{'s' if len(runs) > 1 else ''} (seeds {', '.join(seed(run) for run in runs)})"]
     said += [f"{seconds / 60:.1f} minutes of stages on average"] if seconds else []
-    said += [f"{memory / 1024:.1f} GB at most in one process"] if memory else []
+    said += [f"{memory / 1024:.1f} GB at most, all processes together"] if memory else []
     typed = " / ".join(dict.fromkeys(f"`{command(run)}`" for run in runs))
     return f"{', '.join(said)}. {protocol(runs)} {date(runs)}; {' / '.join(machines(runs))}. Typed: {typed}."
 
@@ -184,7 +178,7 @@ def words_part(runs: Sequence[Finished]) -> list[str]:
     return [
         f"## {WORDS.title}",
         model_table(runs, with_control=True),
-        by_steps(runs),
+        *by_steps(runs),
         " ".join(target.in_words() for target in gains(runs)),
         f"![training curves](figures/{DRAWING})",
         rollouts(runs),

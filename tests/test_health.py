@@ -158,6 +158,6 @@ def test_a_run_is_quiet_after_ten_minutes_or_ten_steps() -> None:
     assert quiet_seconds(1000.0, 120.0, 2100.0) is None and quiet_seconds(1000.0, 120.0, 2201.0) == 1201.0
 
 
-def test_the_running_training_and_the_rules_have_the_same_thresholds() -> None:
+def test_a_share_of_equal_groups_counts_from_the_threshold_of_the_training_on() -> None:
     assert fired(reward__zero_std_groups=[1 - FEW + 0.01] * PATIENCE) != {}
     assert fired(reward__zero_std_groups=[1 - FEW] * PATIENCE) == {}

@@ -149,7 +149,7 @@ class Batcher:
         self._collect(batch, list(self._running))
 
     def _join(self, batch: LiveBatch) -> list[int]:
-        places = []
+        places: list[int] = []
         while True:
             with self._changed:
                 if not self._waiting or not batch.fits(self._waiting[0].asked):

@@ -86,19 +86,18 @@ class Drawing(ctypes.Structure):
     ]
 
 
+def _record_fields() -> list[tuple[str, type]]:
+    whole = {"most": ctypes.c_int32, "most_tops": ctypes.c_int32}
+    names = (
+        "tokens logprobs lengths finished experts most limits drawings tops top_tokens top_logprobs most_tops"
+    )
+    return [(name, whole.get(name, ctypes.c_void_p)) for name in names.split()]
+
+
 class Record(ctypes.Structure):
     """``Record`` of kernels/session.h."""
 
-    _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("tokens", "logprobs", "lengths", "finished", "experts")),
-        ("most", ctypes.c_int32),
-        ("limits", ctypes.c_void_p),
-        ("drawings", ctypes.c_void_p),
-        ("tops", ctypes.c_void_p),
-        ("top_tokens", ctypes.c_void_p),
-        ("top_logprobs", ctypes.c_void_p),
-        ("most_tops", ctypes.c_int32),
-    ]
+    _fields_ = _record_fields()
 
 
 def address_of(array: np.ndarray | None) -> int | None:

@@ -85,9 +85,11 @@ class FromElsewhere(Learner):
     def logprobs(self, rows: object) -> list[np.ndarray]:
         if self.reference is None:
             return super().logprobs(rows)  # type: ignore[arg-type]
-        own, self.model, self.reference = self.model, self.reference, None
+        reference, self.reference = self.reference, None
+        own = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        self.model.load_state_dict(reference.state_dict())
         found = super().logprobs(rows)  # type: ignore[arg-type]
-        self.model = own
+        self.model.load_state_dict(own)
         return found
 
 

@@ -29,6 +29,10 @@ class FakeModel(nn.Module):
         self.config = SimpleNamespace(max_positions=LENGTH)
         self.fed = 0
 
+    @property
+    def device(self) -> torch.device:
+        return self.table.device
+
     def new_cache(self, rows: int, length: int, dtype: torch.dtype | None = None) -> Cache:
         return Cache([torch.zeros(rows, length, dtype=torch.long)], torch.zeros(rows, dtype=torch.long))
 

@@ -255,7 +255,7 @@ def test_a_runtime_of_ones_own_is_read_by_a_recipe_and_started(
     for kind, message in (
         ("my_runtime.py:Slum", "did you mean 'Slurm'"),
         ("my_algo.py:BestOfN", "this is another class; a runtime is a subclass"),
-        ("ray", "unknown kind 'ray': known: local"),
+        ("slurm", "unknown kind 'slurm': known: local, fsdp, ray"),
     ):
         with pytest.raises(ConfigError, match=message):
             config_class(kind)

@@ -292,10 +292,11 @@ def test_clients_that_leave_free_their_places(world: Running) -> None:
         assert connection.getresponse().read(1)
         connection.sock.close()
         connection.close()
-    deadline = time.monotonic() + 30
-    while world.metric("r1kit_running") or world.metric("r1kit_waiting"):
-        assert time.monotonic() < deadline
+    for _ in range(1500):
+        if not world.metric("r1kit_running") and not world.metric("r1kit_waiting"):
+            return
         time.sleep(0.02)
+    pytest.fail("clients that have left still hold places")
 
 
 def test_a_full_queue_says_when_to_come_again(world: Running) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from small_world import Summing
 from torch import Tensor
 
 from r1kit.model import fused
@@ -94,7 +95,7 @@ def _summed(
         learner = Learner(
             LanguageModel(config),
             LearnerConfig(context=context, lines=4, precision=precision),
-            lambda flat: seen.append(flat.clone()) or flat,  # type: ignore[func-returns-value]
+            Summing(lambda flat: seen.append(flat.clone()) or flat),  # type: ignore[func-returns-value]
         )
         learner.update(rows, objective, 1.0)
     return seen[0]

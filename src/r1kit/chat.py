@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from r1kit.config import R1kitError, shorten
-from r1kit.templates import Template, render
+from r1kit.templates import Template, place_of, render
 from r1kit.tokenizer import ASSISTANT, USER, Tokenizer
 from r1kit.types import Completion, Problem, Rollout
 
@@ -363,16 +363,17 @@ class Chat:
         for response in responses[: len(self.examples)]:
             if response.strip() not in rendered:
                 raise R1kitError(
-                    "the checkpoint's chat template does not write an example's completion as it is (some "
-                    f"leave out earlier thinking): {response!r:.60}; shorten the completion, or use "
-                    "template: chat, or a template file of your own"
+                    f"{place_of(self._template)}the checkpoint's chat template does not write an example's "
+                    f"completion as it is (some leave out earlier thinking): {response!r:.60}; shorten the "
+                    "completion, or use template: chat, or a template file of your own"
                 )
         for place, (role, text) in enumerate(turns):
             said = text.rpartition("</think>")[2] if role == "assistant" else text
             if said.strip() not in rendered and not self._writes(turns, place):
                 fix = "move its text into the user's turn" if role == "system" else "correct the template"
                 raise R1kitError(
-                    f"the checkpoint's chat template leaves out the {role} turn {shorten(said.strip())}; "
+                    f"{place_of(self._template)}the checkpoint's chat template leaves out the {role} turn "
+                    f"{shorten(said.strip())}; "
                     f"{fix}, or use template: chat"
                 )
         return rendered

@@ -72,12 +72,13 @@ def render(
         answer = {"error": "it writes half a character (a lone surrogate)"}
     roles = ", ".join(role for role, _ in turns)
     raise R1kitError(
-        f"{_place(template, answer.get('line'))}the checkpoint's chat template does not take this "
+        f"{place_of(template, answer.get('line'))}the checkpoint's chat template does not take this "
         f"conversation ({roles}): {answer['error']}; correct the template, or use template: chat or r1_zero"
     )
 
 
-def _place(template: Template, line: int | None) -> str:
+def place_of(template: Template, line: int | None = None) -> str:
+    """The beginning of a message about a template: its file and line, as far as they are known."""
     if template.source.endswith(".jinja"):
         return f"{template.source}:{line}: " if line else f"{template.source}: "
     where = f"line {line} of the template: " if line else ""

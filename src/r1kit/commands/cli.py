@@ -16,6 +16,25 @@ from typing import Annotated, Any
 
 import typer
 
+from r1kit.commands.options import (
+    LaunchDryRun,
+    LaunchFolder,
+    LaunchHosts,
+    LaunchTemplates,
+    PlanFormer,
+    PlanGpu,
+    PlanLength,
+    PlanPrice,
+    PlanSolve,
+    PlanUtilisation,
+    PlanWorld,
+    ServeContext,
+    ServeHost,
+    ServeName,
+    ServeRunOrModel,
+    ServeStage,
+    ServeTokenVariable,
+)
 from r1kit.terminal import argument_error, guard, one_line, print_lines, use_utf8
 
 app = typer.Typer(
@@ -225,41 +244,14 @@ def plan(
     out: Out = None,
     trust: Trust = False,
     as_json: AsJson = False,
-    gpu: Annotated[
-        str | None, typer.Option("--gpu", metavar="KIND:N", help="Plan for GPUs, such as h100:8.")
-    ] = None,
-    world: Annotated[
-        int | None,
-        typer.Option(
-            "--world",
-            metavar="N",
-            min=1,
-            help="Shard over so many GPUs: what each holds and sends, and what that costs.",
-        ),
-    ] = None,
-    utilisation: Annotated[
-        float | None,
-        typer.Option(min=0.01, max=1.0, help="Share of the GPUs' data sheet speed that is reached."),
-    ] = None,
-    price: Annotated[
-        float | None, typer.Option(min=0.0, help="Price of an hour of one GPU, or of this machine.")
-    ] = None,
-    length: Annotated[
-        float | None,
-        typer.Option(
-            min=0.01,
-            max=1.0,
-            help="Mean length of completions as a share of max_tokens (0.5; 0.2 from 16,384 on).",
-        ),
-    ] = None,
+    gpu: PlanGpu = None,
+    world: PlanWorld = None,
+    utilisation: PlanUtilisation = None,
+    price: PlanPrice = None,
+    length: PlanLength = None,
     prompt: Annotated[int, typer.Option("--prompt-tokens", min=0, help="Tokens of a prompt.")] = 128,
-    former: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="A former run, whose mean lengths are expected.")
-    ] = None,
-    solve: Annotated[
-        str | None,
-        typer.Option(metavar="KEY", help="The largest max_tokens, lora (rank) or batch that fits."),
-    ] = None,
+    former: PlanFormer = None,
+    solve: PlanSolve = None,
 ) -> None:
     """Estimate what each stage will cost: parameters, tokens, memory, time, price. Then check every file that
     the recipe names. Exit code 3: it does not fit into the memory."""
@@ -290,15 +282,11 @@ def launch(
     out: Out = None,
     nodes: Annotated[int, typer.Option("--nodes", min=1, help="How many nodes.")] = 1,
     gpus: Annotated[int, typer.Option("--gpus", min=1, help="GPUs of a node.")] = 8,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the files and the command, write and submit nothing.")
-    ] = False,
+    dry_run: LaunchDryRun = False,
     to: Annotated[Path, typer.Option("--to", metavar="DIR", help="Where the files are written.")] = Path(
         "launch"
     ),
-    templates: Annotated[
-        Path | None, typer.Option("--templates", metavar="DIR", help="A folder with templates of your own.")
-    ] = None,
+    templates: LaunchTemplates = None,
     name: Annotated[str, typer.Option("--job-name", help="The job's name; by default the recipe's.")] = "",
     partition: Annotated[str, typer.Option("--partition", help="Slurm's partition.")] = "",
     account: Annotated[str, typer.Option("--account", help="Slurm's account.")] = "",
@@ -307,14 +295,9 @@ def launch(
     claim: Annotated[str, typer.Option("--claim", help="Kubernetes: the shared volume's claim.")] = "",
     namespace: Annotated[str, typer.Option("--namespace", help="Kubernetes: the namespace.")] = "default",
     address: Annotated[str, typer.Option("--address", help="Ray: the address of a cluster's jobs.")] = "",
-    hosts: Annotated[
-        str, typer.Option("--hosts", metavar="A,B", help="Ray: hosts to start a cluster on.")
-    ] = "",
+    hosts: LaunchHosts = "",
     python: Annotated[str, typer.Option("--python", help="The interpreter on the nodes.")] = "",
-    folder: Annotated[
-        str,
-        typer.Option("--folder", metavar="DIR", help="The shared folder on the nodes; by default this one."),
-    ] = "",
+    folder: LaunchFolder = "",
     trust: Trust = False,
 ) -> None:
     """Run a recipe on a cluster: check it, write the files that Slurm, Ray or Kubernetes need, submit."""
@@ -419,33 +402,16 @@ def chat(
 
 @app.command()
 def serve(
-    run_or_model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="A run's folder, RUN/STAGE, a model, or a GGUF file.")
-    ],
-    stage: Annotated[
-        str | None, typer.Option("--stage", metavar="NAME", help="Which stage's model of the run.")
-    ] = None,
-    host: Annotated[
-        str, typer.Option(help="The address to listen on; another than this machine's own needs a token.")
-    ] = "127.0.0.1",
+    run_or_model: ServeRunOrModel,
+    stage: ServeStage = None,
+    host: ServeHost = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
-    name: Annotated[
-        str | None, typer.Option("--name", metavar="NAME", help="The model's name for clients.")
-    ] = None,
-    token_variable: Annotated[
-        str | None,
-        typer.Option(
-            "--token-variable",
-            metavar="NAME",
-            help="Environment variable with the token; default: a new one.",
-        ),
-    ] = None,
+    name: ServeName = None,
+    token_variable: ServeTokenVariable = None,
     temperature: Annotated[float, typer.Option(min=0.0, max=2.0, help="For requests without one.")] = 0.6,
     top_p: Annotated[float, typer.Option("--top-p", min=0.01, max=1.0, help="The same.")] = 0.95,
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="The same.")] = 512,
-    context: Annotated[
-        int, typer.Option(min=2, help="At most so many tokens of a prompt and its completion.")
-    ] = 8192,
+    context: ServeContext = 8192,
     rows: Annotated[int, typer.Option(min=1, max=4096, help="Completions in the batch.")] = 64,
     queue: Annotated[int, typer.Option(min=0, help="Completions that may wait; then 429.")] = 256,
     memory: Annotated[float, typer.Option(min=0.0, help="GB for keys and values.")] = 2.0,

@@ -40,6 +40,9 @@ class NativeEngine:
     None to use them if they run. ``slots``: decode in slots on the CPU too, as on a GPU. The number of
     threads is PyTorch's when the engine is first used."""
 
+    can = ALL
+    version = 0
+
     def __init__(
         self, model: LanguageModel, stop_ids: Sequence[int], precision: Precision = "float32",
         batch_rows: int = 256, decode: Decode | None = None, kernels: bool | None = None,
@@ -52,8 +55,6 @@ class NativeEngine:
         self.decode = decode
         self.kernels = kernels
         self.slots = slots
-        self.version = 0
-        self.can = ALL
         self._aborted = False
         self._chosen: CompiledDecoder | TorchDecoder | None = None
         self._slotted: SlotDecoder | None = None

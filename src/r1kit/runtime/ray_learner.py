@@ -126,4 +126,4 @@ class RemoteWeights(Mapping[str, Tensor]):
         return iter(self._group.first("weight_names", self._handle))
 
     def __len__(self) -> int:
-        return len(list(self))
+        return sum(1 for _ in self)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from r1kit.config import R1kitError
-from r1kit.records import KEPT
+from r1kit.records import KEPT, WATCH_MARKS
 from r1kit.rewards import WeightedReward
 from r1kit.rewards.annotators import load_scorer, score_by
 from r1kit.seeds import derive_seed
@@ -52,7 +52,7 @@ class HackingWatch:
         ]
         done = checkpoint.progress_of(ctx.out, ctx.identities)["step"] if checkpoint.exists(ctx.out) else 0
         measured = sum(step < done for step in self.steps)
-        marks = ctx.out / KEPT / "watch.json"
+        marks = ctx.out / KEPT / WATCH_MARKS
         self.measurements = Measurements(ctx.out / "watch.jsonl", measured, marks, ctx.identities)
         self.warned = False
 

@@ -19,6 +19,7 @@ from r1kit.records import (
     MOVED,
     SAMPLED,
     STATES,
+    WATCH_MARKS,
     DamageError,
     part_of,
     read_typed,
@@ -77,7 +78,11 @@ def kept_marks(out: Path) -> dict[str, dict[str, FileMark]]:
     files by their paths in ``out``."""
     found = {}
     for file in sorted(out.rglob(f"{KEPT}/*.json")):
-        kept = read_typed(_Kept, file, "Remove this file.") if file.name != LOG_MARKS else None
+        kept = (
+            read_typed(_Kept, file, "Remove this file.")
+            if file.name not in (LOG_MARKS, WATCH_MARKS)
+            else None
+        )
         if kept is not None:
             place = file.parents[1].relative_to(out)
             files = {(place / name).as_posix(): mark for name, mark in kept.files.items()}

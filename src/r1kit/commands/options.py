@@ -1,0 +1,75 @@
+"""Options of the commands that have many: their types, limits and help, as typer reads them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+PlanGpu = Annotated[
+    str | None, typer.Option("--gpu", metavar="KIND:N", help="Plan for GPUs, such as h100:8.")
+]
+PlanWorld = Annotated[
+    int | None,
+    typer.Option(
+        "--world",
+        metavar="N",
+        min=1,
+        help="Shard over so many GPUs: what each holds and sends, and what that costs.",
+    ),
+]
+PlanUtilisation = Annotated[
+    float | None,
+    typer.Option(min=0.01, max=1.0, help="Share of the GPUs' data sheet speed that is reached."),
+]
+PlanPrice = Annotated[
+    float | None, typer.Option(min=0.0, help="Price of an hour of one GPU, or of this machine.")
+]
+PlanLength = Annotated[
+    float | None,
+    typer.Option(
+        min=0.01,
+        max=1.0,
+        help="Mean length of completions as a share of max_tokens (0.5; 0.2 from 16,384 on).",
+    ),
+]
+PlanFormer = Annotated[
+    Path | None, typer.Option(metavar="RUN", help="A former run, whose mean lengths are expected.")
+]
+PlanSolve = Annotated[
+    str | None,
+    typer.Option(metavar="KEY", help="The largest max_tokens, lora (rank) or batch that fits."),
+]
+LaunchDryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print the files and the command, write and submit nothing.")
+]
+LaunchTemplates = Annotated[
+    Path | None, typer.Option("--templates", metavar="DIR", help="A folder with templates of your own.")
+]
+LaunchHosts = Annotated[str, typer.Option("--hosts", metavar="A,B", help="Ray: hosts to start a cluster on.")]
+LaunchFolder = Annotated[
+    str,
+    typer.Option("--folder", metavar="DIR", help="The shared folder on the nodes; by default this one."),
+]
+ServeRunOrModel = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="A run's folder, RUN/STAGE, a model, or a GGUF file.")
+]
+ServeStage = Annotated[
+    str | None, typer.Option("--stage", metavar="NAME", help="Which stage's model of the run.")
+]
+ServeHost = Annotated[
+    str, typer.Option(help="The address to listen on; another than this machine's own needs a token.")
+]
+ServeName = Annotated[
+    str | None, typer.Option("--name", metavar="NAME", help="The model's name for clients.")
+]
+ServeTokenVariable = Annotated[
+    str | None,
+    typer.Option(
+        "--token-variable",
+        metavar="NAME",
+        help="Environment variable with the token; default: a new one.",
+    ),
+]
+ServeContext = Annotated[
+    int, typer.Option(min=2, help="At most so many tokens of a prompt and its completion.")
+]

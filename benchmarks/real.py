@@ -41,7 +41,7 @@ CURVES = Figure(
     "share of rollouts",
     [
         Curve("right", "r1_zero", "reward/accuracy/mean"),
-        Curve("in the format", "r1_zero", "reward/format/mean"),
+        Curve("format", "r1_zero", "reward/format/mean"),
         Curve("right, with coins as rewards", CONTROL, "reward/accuracy/mean"),
     ],
     [("base", "pass@1"), ("r1_zero", "pass@1")],

@@ -94,7 +94,11 @@ def is_kept(ctx: Context, name: str) -> bool:
     """Whether the folder ``name`` is there as the stage left it. One that is not, or that is not marked, is
     removed; a warning says why."""
     folder = ctx.out / name
-    if not folder.is_dir():
+    if not os.path.lexists(folder):
+        return False
+    if not folder.is_dir():  # a file, or a link to nothing
+        ctx.log.info(f"warning: {folder}: this is no folder; it is removed, and made again")
+        folder.unlink()
         return False
     if (damage := _damage(ctx, name)) is None:
         return True

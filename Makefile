@@ -43,7 +43,7 @@ $(MODEL)/config.json: | .venv/real-ready
 test: .venv/ready
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2
 
-# The tests that take no more than about a second each, about a minute on two cores; every package is among what they test.
+# The tests that take no more than about a second each; every package is among what they test.
 test-quick: .venv/ready
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 -m "not slow"
 

@@ -3,7 +3,7 @@
 A proxy calls the replicas (replica.py) through the runtime, which carries the calls: each replica gets its
 share of the rows or prompts, and the results are put together here."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -136,10 +136,15 @@ class LearnerProxy:
         return list(zip(dealt, self.runtime.everywhere("call", calls), strict=True))
 
     def _gathered(self, method: str, rows: Sequence[Row]) -> list[np.ndarray]:
-        found: dict[int, np.ndarray] = {}
-        for own, results in self._shared(method, rows):
-            found.update(zip(own, results, strict=True))
-        return [found[i] for i in range(len(rows))]
+        return in_order(self._shared(method, rows))
+
+
+def in_order(shares: Iterable[tuple[Sequence[int], Sequence[np.ndarray]]]) -> list[np.ndarray]:
+    """The results of all rows, from (rows of a process, their results)."""
+    found: dict[int, np.ndarray] = {}
+    for own, results in shares:
+        found.update(zip(own, results, strict=True))
+    return [found[row] for row in range(len(found))]
 
 
 class RemoteWeights(Mapping[str, Tensor]):

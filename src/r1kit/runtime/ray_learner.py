@@ -11,6 +11,7 @@ from torch import Tensor
 from r1kit.config import R1kitError
 from r1kit.model.fingerprint import Fingerprint
 from r1kit.runtime.local import deal
+from r1kit.runtime.proxies import in_order
 from r1kit.train import checkpoint
 from r1kit.train.learner import LearnerConfig, LearnerProtocol, Metrics
 from r1kit.train.objectives import Objective
@@ -104,10 +105,7 @@ class RayLearner:
         return list(zip(dealt, self.group.everywhere("call", calls), strict=True))
 
     def _gathered(self, method: str, rows: Sequence[Row]) -> list[np.ndarray]:
-        found: dict[int, np.ndarray] = {}
-        for own, results in self._shared(method, rows):
-            found.update(zip(own, results, strict=True))
-        return [found[i] for i in range(len(rows))]
+        return in_order(self._shared(method, rows))
 
 
 class RemoteWeights(Mapping[str, Tensor]):

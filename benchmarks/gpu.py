@@ -21,6 +21,7 @@ import json
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,6 +86,9 @@ class Session:
                 self.results[name] = dict(measure())
             except torch.cuda.OutOfMemoryError:
                 self.results[name] = {"missing": "the memory of this GPU is too small"}
+            except Exception as error:  # the other lines are measured all the same
+                traceback.print_exc()
+                self.results[name] = {"missing": f"{type(error).__name__}: {error}"[:200]}
         self.file.write_text(json.dumps(self.results, indent=1) + "\n", encoding="utf-8")
         print(f"{name}: {self.results[name]}", flush=True)
 

@@ -125,7 +125,9 @@ def contents(folder: Path) -> dict[str, str]:
 
 def fingerprint(run_dir: Path) -> dict[str, str]:
     """SHA-256 by name of everything that a run writes, without times: models, data, reports of stages,
-    rollouts, records, the recipe, metrics. A file that cannot be read counts with its bytes."""
+    rollouts, records, the recipe, metrics. A file that cannot be read counts with its bytes.
+
+    Metrics count stage by stage: a stage that is done once more adds its rows after those of later stages."""
     found = {name: digest for name, digest in contents(run_dir).items() if name not in TIMES}
     for name in [name for name in found if name.endswith("stage.json")]:
         try:
@@ -135,9 +137,9 @@ def fingerprint(run_dir: Path) -> dict[str, str]:
             continue
     try:
         lines = (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        rows = [json.loads(line) for line in lines]
+        rows = sorted((json.loads(line) for line in lines), key=lambda row: row["stage"])  # keeps the order
         found["metrics.jsonl"] = _hash([{k: v for k, v in row.items() if not _is_time(k)} for row in rows])
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, TypeError, KeyError):
         pass
     return found
 

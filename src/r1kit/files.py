@@ -96,6 +96,20 @@ def refuse_odd(path: Path) -> None:
         raise R1kitError(f"{path}: {found}, where r1kit writes a file; nothing was changed. Move it away")
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, where they are missing. Raises R1kitError where one of them is there
+    and is no folder."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        for place in reversed((folder, *folder.parents)):
+            if not place.is_dir() and (found := odd(place, stat.S_ISDIR)) is not None:
+                raise R1kitError(
+                    f"{place}: {found}, where r1kit has a folder; nothing was changed. Move it away"
+                ) from None
+        raise
+
+
 def odd(path: Path, expected: Callable[[int], bool]) -> str | None:
     """What ``path`` is where it is there and its mode is not the ``expected`` one; None otherwise."""
     try:

@@ -24,7 +24,7 @@ from rich.text import Text
 
 from r1kit.config import R1kitError
 from r1kit.console import PrintableConsole
-from r1kit.files import open_to_append, remove_named, sync, write_whole
+from r1kit.files import make_folder, open_to_append, remove_named, sync, write_whole
 from r1kit.health import HealthWatch
 from r1kit.interruption import Interruption
 from r1kit.log_files import METRICS, SAMPLES, LogMark, kept_damages, mark_log, read_metrics, whole_rows
@@ -170,7 +170,7 @@ class Log:
         rows = [dict(record) for record in records]
         self.check_place()
         path = self.samples_dir / f"step_{step:06d}.jsonl"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         write_whole(path, "".join(json.dumps(row, ensure_ascii=False, default=_plain) + "\n" for row in rows))
         if show is None:
             show = self.show_rollouts if _is_landmark(step) else 0
@@ -279,7 +279,7 @@ class Log:
         """Mark what has been logged, so that a resumed attempt notices damage; of this part only the steps
         before ``before``, where those after it are about to be replaced."""
         if self._marks_file.parents[1].is_dir():
-            self._marks_file.parent.mkdir(exist_ok=True)
+            make_folder(self._marks_file.parent)
             marks = mark_log(self.run_dir, self.stage, self.part_name, before)
             write_whole(self._marks_file, sealed_text(marks.model_dump()))
 

@@ -4,7 +4,8 @@ Rollouts live in slots. A slot is a row of a cache of fixed size, with the rollo
 whether it still runs, all on the device. One step draws a token for every slot, writes it into a window of
 ``WINDOW`` columns and feeds it to the model, so all steps have the same shapes: on CUDA a step is captured
 once as a graph and then replayed (``capture``). After ``WINDOW`` steps the window is read, rollouts that have
-finished leave, and waiting ones take their slots. What a slot draws after its end is ignored.
+finished leave, and waiting ones take their slots. What a slot draws after its end is ignored. On CUDA a
+step's layers are compiled by torch.compile as well, which joins their many small operations to few kernels.
 
 The numbers that tokens are drawn with are those of random_draws.py, computed on the device, so a rollout
 does not depend on its slot. On the same logits the tokens are those of torch_decoder.py. The weights are a
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._triton import has_triton
 
 from r1kit.config import R1kitError
 from r1kit.engine.random_draws import DIVERGED, draw_unchecked
@@ -30,6 +32,7 @@ from r1kit.types import Sampling
 
 WINDOW = 16  # steps between two looks at what was drawn
 SEEN_STEP = 256  # attention reads a multiple of this many positions, each with a captured step of its own
+RECOMPILE_LIMIT = 64  # kinds of layers, and of their shapes, that are compiled in one process
 _ROWS = 8  # slots are a multiple of this
 _WARM_UPS = 2  # runs before a capture, in which libraries choose their kernels
 
@@ -72,16 +75,22 @@ class _Slots:
 
 class SlotDecoder:
     """Decodes ``model``'s weights in ``batch_rows`` slots. ``capture`` makes a step from a step: by default
-    a CUDA graph on CUDA, and the step itself elsewhere."""
+    a CUDA graph on CUDA, and the step itself elsewhere. ``compiler``: torch.compile's backend for the layers
+    of a step of the copied weights; by default "inductor" on CUDA where Triton is installed, and none
+    elsewhere."""
 
     def __init__(
         self, model: LanguageModel, stop_ids: np.ndarray, precision: str, batch_rows: int,
-        capture: Capture | None = None,
+        capture: Capture | None = None, compiler: str | None = None,
     ) -> None:  # fmt: skip
         self.model, self.precision, self.batch_rows = model, precision, batch_rows
         self.device = model.device
         self.stop_ids_S = torch.from_numpy(stop_ids).to(self.device)
-        self.capture = capture or (as_graph if self.device.type == "cuda" else as_it_is)
+        on_gpu = self.device.type == "cuda"
+        # The products of experts in float32 wait for the device, which a graph cannot hold.
+        graphs = on_gpu and (precision == "bfloat16" or not model.config.sparse)
+        self.capture = capture or (as_graph if graphs else as_it_is)
+        self.compiler = compiler or ("inductor" if on_gpu and has_triton() else None)
         self._copied: LanguageModel | None = None
         self._slots: _Slots | None = None
         self._steps: dict[tuple[Any, ...], Callable[[], None]] = {}
@@ -131,6 +140,9 @@ class SlotDecoder:
                 self._copied = LanguageModel(config)
             keep_matrices(self._copied, torch.bfloat16)
             self._copied.eval()
+            if self.compiler is not None:
+                for layer in self._copied.layers:
+                    layer.compile(backend=self.compiler)
         weights = Weights(self.model)
         for name, tensor in self._copied.state_dict().items():
             tensor.copy_(weights[name])  # in place: captured steps read these addresses
@@ -172,7 +184,8 @@ class SlotDecoder:
         for row, prompt in enumerate(prompts_P):
             tokens_PT[row, : lengths_P[row]] = requests.prompts[prompt]
         cache = model.new_cache(len(prompts_P), int(lengths_P.max()), dtype=getattr(torch, self.precision))
-        hidden_PTD = model(self._tensor(tokens_PT), cache=cache).hidden_BTD
+        with torch.compiler.set_stance("force_eager"):  # prompts have shapes of all kinds
+            hidden_PTD = model(self._tensor(tokens_PT), cache=cache).hidden_BTD
         last_PD = hidden_PTD[torch.arange(len(prompts_P), device=self.device), self._tensor(lengths_P) - 1]
         logits_PV = model.logits(last_PD)
         places, rows = self._tensor(free), self._tensor(prompt_B)
@@ -206,7 +219,8 @@ class SlotDecoder:
         rewrite the place of their next token, and the rest is put back."""
         kept = [tensor.clone() for tensor in (slots.running_B, slots.logits_BV, slots.column)]
         slots.running_B.zero_()
-        step = self.capture(lambda: self._step(model, slots, sampling))
+        with torch._dynamo.config.patch(recompile_limit=RECOMPILE_LIMIT):
+            step = self.capture(lambda: self._step(model, slots, sampling))
         for tensor, before in zip((slots.running_B, slots.logits_BV, slots.column), kept, strict=True):
             tensor.copy_(before)
         return step

@@ -179,7 +179,7 @@ def lay_out(chosen_NA: Tensor, experts: int) -> tuple[Tensor, Tensor, Tensor]:
     slots = torch.empty_like(order).scatter_(0, order, slots_sorted)
     M = (A * N + experts * (step - 1)) // step * step
     tokens_M = order.new_zeros(M).index_copy_(0, slots_sorted, order % N)
-    padded_ends_E[-1] = M  # the remainder goes to the last expert: every slot needs one
+    padded_ends_E[-1:].fill_(M)  # the remainder goes to the last expert: every slot needs one
     return tokens_M, slots, padded_ends_E.int()
 
 

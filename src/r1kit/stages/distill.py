@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 
 from r1kit.chat import Prompt, prompt_column
 from r1kit.data.sources import write_jsonl
+from r1kit.files import make_folder
 from r1kit.jsonl import read_jsonl
 from r1kit.log import Log
 from r1kit.seeds import derive_seed
@@ -85,7 +86,7 @@ class Distill(Stage):
         first = replace(ctx, out=ctx.out / "sft")
         if not ((first.out / "model").is_dir() and is_kept(ctx, "sft")):
             self._forget_on_policy(ctx)
-            first.out.mkdir(exist_ok=True)
+            make_folder(first.out)
             self._finetune(ctx, first)
             keep(ctx, "sft", "data.jsonl")
         self._on_policy(ctx, self.on_policy, first.out)

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 from r1kit.config import Config
-from r1kit.files import remove_tree, write_whole
+from r1kit.files import make_folder, remove_tree, write_whole
 from r1kit.marks import OWN_HASH, FileMark, files_below, mark_damages, mark_file
 from r1kit.records import (
     KEPT,
@@ -53,7 +53,7 @@ def keep(ctx: Context, name: str, *files: str) -> None:
     marks = {path.relative_to(ctx.out).as_posix(): mark_file(path).model_dump() for path in paths}
     owner = next(iter(ctx.identities), "")
     file = _file(ctx, name)
-    file.parent.mkdir(exist_ok=True)
+    make_folder(file.parent)
     write_whole(file, sealed_text({"owner": owner, "part": part_of(ctx.out), "name": name, "files": marks}))
 
 
@@ -68,7 +68,7 @@ def clear(ctx: Context, name: str) -> None:
             aside = ctx.out / MOVED / name / path
             while os.path.lexists(aside):
                 aside = aside.with_name(f"{aside.name}.other")
-            aside.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(aside.parent)
             inner.rename(aside)
             ctx.log.info(f"warning: {inner}: not written by the stage; moved to {aside}")
 

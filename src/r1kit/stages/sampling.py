@@ -19,7 +19,7 @@ import numpy as np
 from r1kit.chat import Chat
 from r1kit.data.mixture import Mixture
 from r1kit.engine import Engine
-from r1kit.files import hash_text, write_whole
+from r1kit.files import hash_text, make_folder, write_whole
 from r1kit.marks import hash_tree
 from r1kit.records import SAMPLED, part_of
 from r1kit.rewards import check_all, complete_chat
@@ -159,7 +159,7 @@ def ask_endpoint(
 
 def _file(ctx: Context, name: str, start: int) -> Path:
     folder = ctx.out / SAMPLED
-    folder.mkdir(exist_ok=True)
+    make_folder(folder)
     return folder / f"{name}_{start:08d}.jsonl"
 
 

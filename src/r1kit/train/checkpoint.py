@@ -29,7 +29,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from r1kit.config import R1kitError
-from r1kit.files import hash_file, hash_text, remove_at_once, remove_tree, rename_whole, write_whole
+from r1kit.files import (
+    hash_file,
+    hash_text,
+    make_folder,
+    remove_at_once,
+    remove_tree,
+    rename_whole,
+    write_whole,
+)
 from r1kit.records import STATES, part_of
 
 FILE = "state.safetensors"
@@ -96,7 +104,7 @@ def temporary_of(directory: Path, step: int) -> Path:
 
 def begin(temporary: Path) -> None:
     """Make the folder for a new state, and remove what earlier saves have left."""
-    temporary.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(temporary.parent)
     for stale in temporary.parent.glob(".*.tmp"):
         remove_tree(stale)
     temporary.mkdir()

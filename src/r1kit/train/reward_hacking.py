@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from r1kit.config import R1kitError
-from r1kit.files import write_whole
+from r1kit.files import make_folder, write_whole
 from r1kit.jsonl import read_jsonl
 from r1kit.marks import hash_object
 from r1kit.records import read_sealed, sealed_text
@@ -110,7 +110,7 @@ class Measurements:
         self.history.append(measurement)
         rows = [{"gold": one.gold_P.tolist(), "judges": one.judges_P.tolist()} for one in self.history]
         if self.marks is not None:  # before the rows: a kill in between leaves a mark too many
-            self.marks.parent.mkdir(exist_ok=True)
+            make_folder(self.marks.parent)
             hashes = [hash_object(row) for row in rows]
             write_whole(self.marks, sealed_text({"owner": self.owner, "rows": hashes}))
         write_whole(self.file, "".join(json.dumps(row) + "\n" for row in rows))

@@ -69,9 +69,10 @@ adversarial: .venv/ready
 bench: .venv/ready
 	.venv/bin/python benchmarks/bench.py $(CHANGES)
 
-# What a GPU does with r1kit: sampling and learning at random weights of 0.5B and 1.5B parameters, and ten steps of R1-Zero on the
+# What a GPU does with r1kit: tests of what it computes, sampling and learning at random weights of 0.5B and 1.5B parameters, and ten steps of R1-Zero on the
 # model of make real where it is there. At most 8 minutes, nothing is downloaded; fills docs/performance.md.
 gpu: .venv/ready
+	.venv/bin/python -m pytest -q tests/test_on_gpu.py
 	.venv/bin/python benchmarks/gpu.py $(CHANGES)
 
 # Kills every kind of stage at random times, damages every file of a run, and fails a save and a hand-over at every system call; the

@@ -1,13 +1,14 @@
 """What a GPU does with r1kit, in one prepared script: `make gpu`.
 
     python benchmarks/gpu.py [--device cuda] [--model FOLDER] [--out FOLDER] [--tiny] [--page FILE]
+                             [--only shapes|steps] [--minutes M]
 
 Random weights of the shapes of Qwen2.5-0.5B and -1.5B are sampled from and trained; nothing is downloaded.
 
     decoding   completions of 128 tokens after a prompt of 128, in 1, 16, 64 and 256 rows: tokens per second,
                and the bytes that a step reads (all weights and every row's cache) per second
-    learning   updates on rows of 1,024 tokens: tokens per second, and the share of the data sheet's bfloat16
-               operations that is reached (MFU)
+    learning   updates on rows of 1,024 tokens, with layers as they are and compiled: tokens per second, and
+               the share of the data sheet's bfloat16 operations that is reached (MFU)
     agreement  the gap between the log-probabilities that the engine noted and those of the learner
     steps      ten steps of R1-Zero on the model of `make real`, where its folder is there
 
@@ -31,6 +32,7 @@ import numpy as np
 import torch
 
 from r1kit.engine.native import NativeEngine
+from r1kit.model.compiled_layers import compiler_of
 from r1kit.model.config import ModelConfig
 from r1kit.model.decoder import LanguageModel
 from r1kit.planning.operations import bytes_per_step, training_operations
@@ -147,7 +149,7 @@ def trained_rows(sizes: Sizes, vocabulary: int) -> list[Row]:
 
 
 def learner_of(session: Session, model: LanguageModel, **keys: Any) -> Learner:
-    given = {"context": session.sizes.trained_tokens, "lines": 4, "head": "mixed", **keys}
+    given = {"context": session.sizes.trained_tokens, "lines": 16, "head": "mixed", **keys}
     return Learner(model, LearnerConfig.parse(given, "learner"))
 
 
@@ -186,13 +188,16 @@ def agreement(session: Session, learner: Learner) -> dict[str, Any]:
 def zero_recipe(session: Session, model: Path, out: Path) -> Path:
     """R1-Zero on a released model with the task and prompts of recipes/real.yaml, on this device."""
     real = Path(__file__).parents[1] / "recipes/real.yaml"
-    stages: dict[str, Any] = {"r1_zero": {"init": str(model), "grpo": {"steps": session.sizes.steps}}}
+    zero: dict[str, Any] = {
+        "init": str(model), "grpo": {"steps": session.sizes.steps}, "learner": {"lines": 16}
+    }  # fmt: skip
+    stages = {"r1_zero": zero}
     if session.sizes is SMALL:
-        stages["r1_zero"] |= {
+        zero |= {
             "talk": {"template": "model", "examples": [], "opening": ""}, "preflight": "off",
             "learner": {"context": 256, "lines": 2},
         }  # fmt: skip
-        stages["r1_zero"]["grpo"] |= {"problems": 2, "group": 2, "max_tokens": 8, "gate_problems": 0}
+        zero["grpo"] |= {"problems": 2, "group": 2, "max_tokens": 8, "gate_problems": 0}
     content = {
         "name": "gpu", "extends": str(real), "out": str(out / "zero"),
         "runtime": {"kind": "local", "device": str(session.device), "processes": 1},
@@ -216,10 +221,17 @@ def zero_steps(session: Session, model: Path, out: Path) -> dict[str, Any]:
     logged = (out / "zero/metrics.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in logged]
     lengths = [row["completions/mean_length"] for row in rows if "completions/mean_length" in row]
-    return {"steps": len(lengths), "seconds": round(seconds, 1), "mean_length": round(np.mean(lengths), 1)}
+    phases = {
+        name: round(float(np.median([row[f"time/{name}"] for row in rows if f"time/{name}" in row])), 3)
+        for name in ("rollout", "update")
+    }
+    return {
+        "steps": len(lengths), "seconds": round(seconds, 1),
+        "mean_length": round(float(np.mean(lengths)), 1), **phases,
+    }  # fmt: skip
 
 
-def measure_all(session: Session, shapes: Mapping[str, Mapping[str, Any]], model: Path, out: Path) -> None:
+def measure_all(session: Session, shapes: Mapping[str, Mapping[str, Any]]) -> None:
     for name, shape in shapes.items():
         made = network(shape, session.device)
         for rows in session.sizes.rows:
@@ -227,10 +239,14 @@ def measure_all(session: Session, shapes: Mapping[str, Mapping[str, Any]], model
         learner = learner_of(session, made)
         session.line(f"learning/{name}", functools.partial(learning, session, learner))
         session.line(f"agreement/{name}", functools.partial(agreement, session, learner))
-        del made, learner
+        del learner
+        if compiler_of(session.device) is not None:
+            learner = learner_of(session, made, compiled=True)
+            session.line(f"learning/{name}/compiled", functools.partial(learning, session, learner))
+            del learner
+        del made
         if session.device.type == "cuda":
             torch.cuda.empty_cache()
-    session.line("steps", lambda: zero_steps(session, model, out))
 
 
 def table(results: Mapping[str, Any], machine: str) -> str:
@@ -245,7 +261,10 @@ def table(results: Mapping[str, Any], machine: str) -> str:
         cells = [found.get(key) for key in ("tokens_per_s", "gb_per_s", "tflop_per_s", "mfu")]
         cells += ["" if gaps[0] is None else f"{gaps[0]} {gaps[1]}", found.get("peak_mb")]
         remark = found.get("missing") or (
-            f"{found['steps']} in {found['seconds']} s" if "steps" in found else ""
+            f"{found['steps']} in {found['seconds']} s with set-up; medians: rollouts {found['rollout']} s, "
+            f"update {found['update']} s"
+            if "steps" in found
+            else ""
         )
         shown = ["" if cell is None else f"{cell}" for cell in (*cells, remark)]
         lines.append(f"| {name} | " + " | ".join(shown) + " |")
@@ -269,6 +288,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=root / "runs/gpu")
     parser.add_argument("--page", type=Path, default=root / "docs/performance.md")
     parser.add_argument("--tiny", action="store_true", help="small models and lengths, to try this script")
+    parser.add_argument("--only", choices=("shapes", "steps"), help="this part only")
     parser.add_argument("--minutes", type=float, default=7.0, help="no line begins after this time")
     given = parser.parse_args()
     if given.device.startswith("cuda") and not torch.cuda.is_available():
@@ -279,7 +299,10 @@ def main() -> int:
     out.mkdir(parents=True, exist_ok=True)
     device, deadline = torch.device(given.device), time.monotonic() + 60 * given.minutes
     session = Session(device, SMALL if given.tiny else Sizes(), out / "gpu.json", deadline)
-    measure_all(session, TINY if given.tiny else SHAPES, given.model.resolve(), out)
+    if given.only != "steps":
+        measure_all(session, TINY if given.tiny else SHAPES)
+    if given.only != "shapes":
+        session.line("steps", lambda: zero_steps(session, given.model.resolve(), out))
     if device.type == "cuda" and not given.tiny:
         fill_page(given.page, table(session.results, torch.cuda.get_device_name()))
     else:

@@ -66,7 +66,9 @@ def test_lines_that_do_not_fit_or_have_no_time_say_so(gpu: ModuleType, tmp_path:
     session.line("late", lambda: {"tokens_per_s": 1.0})
     found = json.loads((tmp_path / "gpu.json").read_text())
     assert "too small" in found["large"]["missing"] and "no time" in found["late"]["missing"]
-    said = gpu.table(found | {"steps": {"steps": 10, "seconds": 60.0}}, "a card")
+    said = gpu.table(
+        found | {"steps": {"steps": 10, "seconds": 60.0, "rollout": 0.3, "update": 1.0}}, "a card"
+    )
     assert "| large |" in said and "10 in 60.0 s" in said and "a card" in said
 
 

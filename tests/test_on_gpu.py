@@ -114,6 +114,17 @@ def test_an_update_is_that_of_the_processor(preset: str, objective: Objective) -
         assert difference < 5e-3, name
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+def test_compiled_layers_compute_the_same_updates(preset: str) -> None:
+    losses = []
+    for compiled in (False, True):
+        config = learner_config().model_copy(update={"compiled": compiled, "precision": "bfloat16"})
+        learner = Learner(on_gpu(preset), config)
+        losses.append([learner.update(random_rows(13, n), CrossEntropy(), 1.0)["loss"] for n in range(4)])
+    assert losses[0] == pytest.approx(losses[1], rel=0.01)
+    assert losses[1][-1] != losses[1][0]
+
+
 def test_a_recipe_runs_on_the_gpu(tmp_path: Path) -> None:
     recipe = Path(__file__).parents[1] / "recipes/nano.yaml"
     keys = ["runtime.device=cuda", "runtime.processes=1", "--out", str(tmp_path / "run")]

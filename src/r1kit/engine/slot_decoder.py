@@ -19,20 +19,19 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._triton import has_triton
 
 from r1kit.config import R1kitError
 from r1kit.engine.random_draws import DIVERGED, draw_unchecked
 from r1kit.engine.requests import FULL, LIVE, STOP, Requests
 from r1kit.model.adapters import Weights
 from r1kit.model.attention import Cache
+from r1kit.model.compiled_layers import compile_layers, compiler_of
 from r1kit.model.decoder import LanguageModel
 from r1kit.model.precision import keep_matrices
 from r1kit.types import Sampling
 
 WINDOW = 16  # steps between two looks at what was drawn
 SEEN_STEP = 256  # attention reads a multiple of this many positions, each with a captured step of its own
-RECOMPILE_LIMIT = 64  # kinds of layers, and of their shapes, that are compiled in one process
 _ROWS = 8  # slots are a multiple of this
 _WARM_UPS = 2  # runs before a capture, in which libraries choose their kernels
 
@@ -90,7 +89,7 @@ class SlotDecoder:
         # The products of experts in float32 wait for the device, which a graph cannot hold.
         graphs = on_gpu and (precision == "bfloat16" or not model.config.sparse)
         self.capture = capture or (as_graph if graphs else as_it_is)
-        self.compiler = compiler or ("inductor" if on_gpu and has_triton() else None)
+        self.compiler = compiler or compiler_of(self.device)
         self._copied: LanguageModel | None = None
         self._slots: _Slots | None = None
         self._steps: dict[tuple[Any, ...], Callable[[], None]] = {}
@@ -141,8 +140,7 @@ class SlotDecoder:
             keep_matrices(self._copied, torch.bfloat16)
             self._copied.eval()
             if self.compiler is not None:
-                for layer in self._copied.layers:
-                    layer.compile(backend=self.compiler)
+                compile_layers(self._copied, self.compiler)
         weights = Weights(self.model)
         for name, tensor in self._copied.state_dict().items():
             tensor.copy_(weights[name])  # in place: captured steps read these addresses
@@ -219,8 +217,7 @@ class SlotDecoder:
         rewrite the place of their next token, and the rest is put back."""
         kept = [tensor.clone() for tensor in (slots.running_B, slots.logits_BV, slots.column)]
         slots.running_B.zero_()
-        with torch._dynamo.config.patch(recompile_limit=RECOMPILE_LIMIT):
-            step = self.capture(lambda: self._step(model, slots, sampling))
+        step = self.capture(lambda: self._step(model, slots, sampling))
         for tensor, before in zip((slots.running_B, slots.logits_BV, slots.column), kept, strict=True):
             tensor.copy_(before)
         return step

@@ -1,4 +1,4 @@
-"""RMSNorm (1910.07467), the projections' base class, and the dtypes that they compute in."""
+"""RMSNorm (1910.07467), the projections' base class, the head's product, and the dtypes of all three."""
 
 import torch
 import torch.nn.functional as F
@@ -74,6 +74,17 @@ class RMSNorm(nn.Module):
             return fused.add_norm(x, added, weight, self.eps)
         x = x + added
         return x, self(x)
+
+
+def half_product(hidden_ND: Tensor, weight_VD: Tensor) -> Tensor:
+    """The product [N, V] of both sides rounded to bfloat16, with float32 sums and without gradient. PyTorch's
+    own bfloat16 product would round the sums too, and a logit of 20 by up to 0.06."""
+    if fused.usable(hidden_ND, weight_VD) and weight_VD.shape[1] % 2 == 0:
+        return fused.logits(hidden_ND, weight_VD)
+    hidden_ND, weight_VD = hidden_ND.to(torch.bfloat16), weight_VD.to(torch.bfloat16)
+    if hidden_ND.device.type == "cuda":
+        return torch.mm(hidden_ND, weight_VD.t(), out_dtype=torch.float32)
+    return F.linear(hidden_ND.float(), weight_VD.float())
 
 
 class Linear(nn.Linear):

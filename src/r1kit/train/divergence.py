@@ -43,7 +43,7 @@ class _ReverseDivergence(torch.autograd.Function):
         found_N = torch.zeros(
             len(hidden_ND), dtype=torch.promote_types(dtype, torch.float32), device=hidden_ND.device
         )
-        for part in split_positions(len(hidden_ND), 2 * len(weight_VD)):
+        for part in split_positions(len(hidden_ND), 2 * len(weight_VD), hidden_ND.is_cuda):
             logs_NV = _logprobs(hidden_ND, weight_VD, temperatures_N, part, dtype, mixed)
             target_NV = _logprobs(teacher_ND, teacher_weight_VD, temperatures_N, part, dtype, mixed)
             found_N[part] = (logs_NV.exp() * (logs_NV - target_NV)).sum(-1)
@@ -57,7 +57,7 @@ class _ReverseDivergence(torch.autograd.Function):
         hidden_ND, weight_VD, teacher_ND, teacher_weight_VD, temperatures_N, found_N = ctx.saved_tensors
         grad_hidden = torch.empty_like(hidden_ND)
         grad_weight = torch.zeros_like(weight_VD) if ctx.needs_input_grad[1] else None
-        for part in split_positions(len(hidden_ND), 2 * len(weight_VD)):
+        for part in split_positions(len(hidden_ND), 2 * len(weight_VD), hidden_ND.is_cuda):
             logs_NV = _logprobs(hidden_ND, weight_VD, temperatures_N, part, ctx.dtype, ctx.mixed)
             excess_NV = (
                 logs_NV

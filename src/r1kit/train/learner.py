@@ -24,9 +24,10 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from r1kit.config import Config, R1kitError
+from r1kit.config import Config, ConfigError, R1kitError
 from r1kit.log import Log
 from r1kit.model.adapters import Weights, adapt
+from r1kit.model.compiled_layers import compile_layers, compiler_of
 from r1kit.model.decoder import LanguageModel
 from r1kit.model.fingerprint import Fingerprint, marks, take_fingerprint
 from r1kit.model.huggingface import disk_weights
@@ -59,6 +60,9 @@ class LearnerConfig(Config):
     each layer's inner tensors again instead of keeping them: the same gradients in much less memory, for a
     third more arithmetic.
 
+    ``compiled``: on a GPU, compile the layers by torch.compile. The first updates then take about a minute
+    longer, and each later one less (docs/performance.md).
+
     ``bias_rate`` is gamma of loss-free balancing (DeepSeek-V3, section 2.1.2): after each update an expert's
     routing bias moves by this amount against its load. It moves the policy without a gradient, so it is 0
     except in pretraining. DeepSeek-V3 itself sets it to 0 for the last 500B tokens of pretraining (section
@@ -70,6 +74,7 @@ class LearnerConfig(Config):
     head: Literal["float32", "bfloat16", "mixed"] = "float32"
     lora: LoRAConfig | None = None
     gradient_checkpointing: bool = False
+    compiled: bool = False
     weights: Literal["float32", "bfloat16"] = "float32"
     bias_rate: float = Field(default=0.0, ge=0.0)
     max_skipped: int = Field(default=3, ge=1)
@@ -147,6 +152,22 @@ def shares_state(config: LearnerConfig) -> bool:
     return config.lora is None and config.optimizer.kind == "adamw" and config.precision != "float64"
 
 
+def _compiler(model: LanguageModel, precision: str) -> str:
+    """torch.compile's backend. Raises ConfigError where it would not pay or not work."""
+    if model.config.sparse and precision != "bfloat16":
+        raise ConfigError(
+            f"learner.compiled: true: experts are compiled with precision: bfloat16 only, not {precision}; "
+            "write precision: bfloat16, or remove the key"
+        )
+    found = compiler_of(model.device)
+    if found is None:
+        raise ConfigError(
+            "learner.compiled: true needs a GPU and the package triton, and the learner runs on "
+            f"{model.device}; remove the key (on a CPU r1kit's own kernels are used instead)"
+        )
+    return found
+
+
 def kept_in(config: LearnerConfig) -> torch.dtype:
     """The precision in which a learner keeps its matrices."""
     return torch.float64 if config.precision == "float64" else getattr(torch, config.weights)
@@ -171,6 +192,8 @@ class Learner:
             model.to(self.kept_in)
         self.model, self.config, self.group = model, config, group
         model.recomputes = config.gradient_checkpointing
+        if config.compiled:
+            compile_layers(model, _compiler(model, config.precision), dynamic=True)
         if config.lora is not None:
             adapt(model, config.lora.shape, config.lora.targets)
         self.placement = place(ModelPass(model, config), group)

@@ -13,6 +13,8 @@ float32 (float64 where the model is). ScaleRL (2510.13786) found a bf16 head's r
 of the mismatch between rollout and learner. Where products are mixed, the logits are float32 sums of bfloat16
 factors, and only the two products of the backward pass are rounded, a part at a time."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,8 +23,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from r1kit.model import fused
+from r1kit.model.compiled_layers import compiler_of
+from r1kit.model.norms import half_product
 
 PART_LOGITS = 1 << 25  # 128 MiB of float32
+PART_LOGITS_ON_GPU = 1 << 29  # 2 GiB: a GPU needs large products
 ROW_STEP = 256  # CPU libraries compile a product per shape, so few different numbers of rows are faster
 
 
@@ -46,14 +51,15 @@ def token_logprobs(
     return found
 
 
-def part_rows(logits: int) -> int:
+def part_rows(logits: int, on_gpu: bool = False) -> int:
     """How many positions go through the head at once, with so many logits for each."""
-    return max(ROW_STEP, PART_LOGITS // logits // ROW_STEP * ROW_STEP)
+    most = PART_LOGITS_ON_GPU if on_gpu else PART_LOGITS
+    return max(ROW_STEP, most // logits // ROW_STEP * ROW_STEP)
 
 
-def split_positions(positions: int, logits: int) -> list[slice]:
+def split_positions(positions: int, logits: int, on_gpu: bool = False) -> list[slice]:
     """The parts of the positions that go through the head one after another."""
-    step = part_rows(logits)
+    step = part_rows(logits, on_gpu)
     return [slice(start, start + step) for start in range(0, positions, step)]
 
 
@@ -73,7 +79,7 @@ class _Head(torch.autograd.Function):
         logprobs_N, entropy_N, normaliser_N = (
             torch.zeros(len(hidden_ND), dtype=wide, device=hidden_ND.device) for _ in range(3)
         )
-        parts, kept = split_positions(len(hidden_ND), len(weight_VD)), None
+        parts, kept = split_positions(len(hidden_ND), len(weight_VD), hidden_ND.is_cuda), None
         for part in parts:
             logits_NV = logits_of(hidden_ND[part], weight_VD, _of(temperatures_N, part), dtype, mixed)
             normaliser_N[part], logprobs_N[part], entropies_N = _normalise(
@@ -98,7 +104,7 @@ class _Head(torch.autograd.Function):
         grad_hidden = torch.empty_like(hidden_ND)
         grad_weight: Tensor | None = None
         product_weight, wide = weight_VD.to(ctx.dtype), torch.promote_types(weight_VD.dtype, torch.float32)
-        for part in split_positions(len(hidden_ND), len(weight_VD)):
+        for part in split_positions(len(hidden_ND), len(weight_VD), hidden_ND.is_cuda):
             temperature_N, of_logprob_N, of_entropy_N = (
                 _of(tensor_N, part) for tensor_N in (temperatures_N, *grads)
             )
@@ -108,7 +114,7 @@ class _Head(torch.autograd.Function):
                 else kept
             )
             of_part = (targets_N[part], normaliser_N[part], entropy_N[part], of_logprob_N, of_entropy_N)
-            slopes_NV = _slopes(logits_NV, *of_part, temperature_N).to(ctx.dtype)
+            slopes_NV = _slopes(logits_NV, *of_part, temperature_N, ctx.dtype)
             del logits_NV
             grad_hidden[part] = (slopes_NV @ product_weight).to(grad_hidden.dtype)
             if ctx.needs_input_grad[1]:
@@ -134,7 +140,7 @@ def logits_of(
     are rounded to ``dtype``, but its sums are kept in float32."""
     with torch.autocast(hidden_ND.device.type, enabled=False):
         if mixed:
-            logits_NV = _half_product(hidden_ND.detach(), weight_VD.detach())
+            logits_NV = half_product(hidden_ND.detach(), weight_VD.detach())
         else:
             logits_NV = F.linear(hidden_ND.to(dtype), weight_VD.to(dtype)).to(
                 torch.promote_types(dtype, torch.float32)
@@ -142,21 +148,16 @@ def logits_of(
     return logits_NV if temperatures_N is None else logits_NV / temperatures_N[:, None]
 
 
-def _half_product(hidden_ND: Tensor, weight_VD: Tensor) -> Tensor:
-    """The product of both sides rounded to bfloat16. PyTorch's own bfloat16 product would round the logits
-    too, and a logit of 20 by up to 0.06."""
-    if fused.usable(hidden_ND, weight_VD) and weight_VD.shape[1] % 2 == 0:
-        return fused.logits(hidden_ND, weight_VD)
-    hidden_ND, weight_VD = hidden_ND.to(torch.bfloat16), weight_VD.to(torch.bfloat16)
-    if hidden_ND.device.type == "cuda":
-        return torch.mm(hidden_ND, weight_VD.t(), out_dtype=torch.float32)
-    return F.linear(hidden_ND.float(), weight_VD.float())
-
-
 def _normalise(logits_NV: Tensor, targets_N: Tensor, entropy: bool) -> tuple[Tensor, Tensor, Tensor | None]:
     """(log sum exp, log-probability of each target, and with ``entropy`` the entropy), [N] each."""
     if logits_NV.dtype == torch.float32 and fused.usable(logits_NV):
         return fused.normalise(logits_NV, targets_N, entropy)
+    return _on(logits_NV.device, normalise)(logits_NV, targets_N, entropy)
+
+
+def normalise(logits_NV: Tensor, targets_N: Tensor, entropy: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+    """(log sum exp, log-probability of each target, and with ``entropy`` the entropy), [N] each, by PyTorch's
+    operations."""
     normaliser_N = logits_NV.logsumexp(-1)
     logprobs_N = logits_NV.gather(1, targets_N[:, None])[:, 0] - normaliser_N
     if not entropy:
@@ -168,14 +169,25 @@ def _normalise(logits_NV: Tensor, targets_N: Tensor, entropy: bool) -> tuple[Ten
 def _slopes(
     logits_NV: Tensor, targets_N: Tensor, normaliser_N: Tensor, entropy_N: Tensor,
     of_logprob_N: Tensor | None, of_entropy_N: Tensor | None, temperature_N: Tensor | None,
+    dtype: torch.dtype,
 ) -> Tensor:  # fmt: skip
-    """dL/dlogits, before their temperature, from the slopes of log-probability and entropy; see the equation
-    on top. May overwrite the logits."""
+    """dL/dlogits in ``dtype``, before their temperature, from the slopes of log-probability and entropy; see
+    the equation on top. May overwrite the logits."""
+    given = (logits_NV, targets_N, normaliser_N, entropy_N, of_logprob_N, of_entropy_N, temperature_N)
     if logits_NV.dtype == torch.float32 and fused.usable(logits_NV):
-        fused.logits_to_slopes(
-            logits_NV, targets_N, normaliser_N, entropy_N, of_logprob_N, of_entropy_N, temperature_N
-        )
-        return logits_NV
+        fused.logits_to_slopes(*given)
+        return logits_NV.to(dtype)
+    if compiler_of(logits_NV.device) is not None:
+        found: Tensor = _on(logits_NV.device, slopes_in_one_pass)(*given, dtype)
+        return found
+    return overwritten_by_slopes(*given).to(dtype)
+
+
+def overwritten_by_slopes(
+    logits_NV: Tensor, targets_N: Tensor, normaliser_N: Tensor, entropy_N: Tensor,
+    of_logprob_N: Tensor | None, of_entropy_N: Tensor | None, temperature_N: Tensor | None,
+) -> Tensor:  # fmt: skip
+    """dL/dlogits in the memory of the logits."""
     slopes_NV = (logits_NV - normaliser_N[:, None]).exp_()
     if of_entropy_N is None:
         assert of_logprob_N is not None
@@ -188,3 +200,35 @@ def _slopes(
     if of_logprob_N is not None:
         slopes_NV.scatter_add_(1, targets_N[:, None], of_logprob_N[:, None])
     return slopes_NV if temperature_N is None else slopes_NV.div_(temperature_N[:, None])
+
+
+def slopes_in_one_pass(
+    logits_NV: Tensor, targets_N: Tensor, normaliser_N: Tensor, entropy_N: Tensor,
+    of_logprob_N: Tensor | None, of_entropy_N: Tensor | None, temperature_N: Tensor | None,
+    dtype: torch.dtype,
+) -> Tensor:  # fmt: skip
+    """dL/dlogits in ``dtype``, number by number, so that a compiler can read the logits once and write the
+    result once."""
+    slopes_NV = -(logits_NV - normaliser_N[:, None]).exp()
+    if of_entropy_N is None:
+        assert of_logprob_N is not None
+        slopes_NV = slopes_NV * of_logprob_N[:, None]
+    else:
+        surprise_NV = logits_NV - normaliser_N[:, None] + entropy_N[:, None]
+        of_token = 0.0 if of_logprob_N is None else of_logprob_N[:, None]
+        slopes_NV = slopes_NV * (of_entropy_N[:, None] * surprise_NV + of_token)
+    if of_logprob_N is not None:
+        is_target_NV = torch.arange(logits_NV.shape[1], device=logits_NV.device) == targets_N[:, None]
+        slopes_NV = torch.where(is_target_NV, slopes_NV + of_logprob_N[:, None], slopes_NV)
+    return (slopes_NV if temperature_N is None else slopes_NV / temperature_N[:, None]).to(dtype)
+
+
+def _on(device: torch.device, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, compiled where that pays."""
+    backend = compiler_of(device)
+    return function if backend is None else _compiled(function, backend)
+
+
+@functools.cache
+def _compiled(function: Callable[..., Any], backend: str) -> Callable[..., Any]:
+    return torch.compile(function, backend=backend, dynamic=True)

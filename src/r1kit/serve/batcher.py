@@ -16,7 +16,7 @@ from r1kit.engine.requests import LIVE
 # rollout, so that others can join and tokens are sent: a call for every token of a fast model would cost more
 # than the token. Time in which other processes have the processor does not count, or a busy machine would pay
 # for more calls.
-_SECONDS_AT_ONCE, _MOST_STEPS = 0.02, 8
+_SECONDS_AT_ONCE, _MOST_STEPS = 0.03, 16
 _MOST_WAIT = 60  # seconds of a Retry-After
 
 News = Drawn | R1kitError

@@ -67,6 +67,7 @@ class Served:
         self.limits = limits
         self.engine = NativeEngine(model, self.tokenizer.end_ids, precision=precision)
         special = self.tokenizer.special_tokens
+        self._texts: dict[int, str] = {}  # of single tokens
         self._end_ids = frozenset(self.tokenizer.end_ids)
         self._stop_ids = frozenset(self.tokenizer.id(text) for text in chat.stop if text in special)
 
@@ -158,7 +159,7 @@ class Served:
         cut = [text for text in own if text not in kept]
         end_ids = self._end_ids | (self._stop_ids if talks else frozenset())
         stops = Stops([*body.stops, *cut], kept)
-        return Writer(Characters(self.tokenizer), stops, end_ids, begun, split=talks)
+        return Writer(Characters(self.tokenizer, self._texts), stops, end_ids, begun, split=talks)
 
     def check_tops(self, tops: int, most: int) -> None:
         """Raise ApiError where the engine does not record the likeliest tokens."""

@@ -16,10 +16,11 @@ _MOST_PENDING = 8  # tokens of one character, at most; more are no text
 
 class Characters:
     """Tokens to text. A piece is decoded with the one before it, since some tokenizers drop a space at the
-    beginning; a character may take several tokens."""
+    beginning; a character may take several tokens. ``texts`` keeps the texts of single tokens, for all
+    completions of one tokenizer."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, tokenizer: Tokenizer, texts: dict[int, str] | None = None) -> None:
+        self._tokenizer, self._texts = tokenizer, {} if texts is None else texts
         self._ids: list[int] = []  # the tokens of the last piece, then those that are pending
         self._pending = 0
         self._known = ""
@@ -37,9 +38,16 @@ class Characters:
 
     def _taken(self, text: str) -> str:
         new = text[len(self._known) :]
-        self._ids = self._ids[len(self._ids) - self._pending :]
-        self._pending, self._known = 0, self._tokenizer.decode(self._ids)
+        ids = self._ids[len(self._ids) - self._pending :]
+        self._known = self._alone(ids[0]) if len(ids) == 1 else self._tokenizer.decode(ids)
+        self._ids, self._pending = ids, 0
         return new
+
+    def _alone(self, token_id: int) -> str:
+        """The text of one token, decoded once for all completions."""
+        if (text := self._texts.get(token_id)) is None:
+            text = self._texts[token_id] = self._tokenizer.decode([token_id])
+        return text
 
 
 class Stops:

@@ -35,6 +35,7 @@ from r1kit.commands.options import (
     ServeStage,
     ServeTokenVariable,
 )
+from r1kit.recipe.packaged import find_recipe
 from r1kit.terminal import argument_error, guard, one_line, print_lines, use_utf8
 
 app = typer.Typer(
@@ -63,7 +64,12 @@ OPTIONS = (
 )
 
 RecipeFile = Annotated[
-    Path, typer.Argument(metavar="RECIPE", help="A recipe in YAML, such as recipes/mini.yaml.")
+    Path,
+    typer.Argument(
+        metavar="RECIPE",
+        help="A recipe in YAML, such as recipes/mini.yaml, or the name of one that comes with r1kit: mini.",
+        callback=find_recipe,
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,

@@ -35,7 +35,6 @@ from r1kit.commands.options import (
     ServeStage,
     ServeTokenVariable,
 )
-from r1kit.recipe.packaged import find_recipe
 from r1kit.terminal import argument_error, guard, one_line, print_lines, use_utf8
 
 app = typer.Typer(
@@ -63,12 +62,19 @@ OPTIONS = (
     "--help",
 )
 
+
+def _recipe(given: Path) -> Path:
+    from r1kit.recipe.packaged import find_recipe  # not for --help
+
+    return find_recipe(given)
+
+
 RecipeFile = Annotated[
     Path,
     typer.Argument(
         metavar="RECIPE",
         help="A recipe in YAML, such as recipes/mini.yaml, or the name of one that comes with r1kit: mini.",
-        callback=find_recipe,
+        callback=_recipe,
     ),
 ]
 Overrides = Annotated[

@@ -109,8 +109,8 @@ def test_an_update_is_that_of_the_processor(preset: str, objective: Objective) -
     (here, ours), (there, theirs) = learners
     for one, other in zip(ours, theirs, strict=True):
         assert one["loss"] == pytest.approx(other["loss"], abs=CLOSE, rel=CLOSE)
-    for (name, one), other in zip(here.named_parameters(), there.parameters(), strict=True):
-        difference = (one - other.cpu()).norm() / one.norm().clamp(min=1e-6)
+    for (name, weight), other_weight in zip(here.named_parameters(), there.parameters(), strict=True):
+        difference = (weight - other_weight.cpu()).norm() / weight.norm().clamp(min=1e-6)
         assert difference < 5e-3, name
 
 

@@ -304,7 +304,7 @@ class LanguageModel(nn.Module):
             if hidden.device.type == "cuda" and not torch.is_grad_enabled():
                 with torch.autocast("cuda", enabled=False):
                     logits_NV = half_product(hidden.flatten(0, -2), self.lm_head.weight)
-                return logits_NV.unflatten(0, hidden.shape[:-1])
+                return logits_NV.view(*hidden.shape[:-1], -1)
             return self.lm_head(hidden).float()  # type: ignore[no-any-return]
         return F.linear(at_least_float32(hidden), at_least_float32(self.lm_head.weight))
 

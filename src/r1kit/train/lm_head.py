@@ -152,7 +152,10 @@ def _normalise(logits_NV: Tensor, targets_N: Tensor, entropy: bool) -> tuple[Ten
     """(log sum exp, log-probability of each target, and with ``entropy`` the entropy), [N] each."""
     if logits_NV.dtype == torch.float32 and fused.usable(logits_NV):
         return fused.normalise(logits_NV, targets_N, entropy)
-    return _on(logits_NV.device, normalise)(logits_NV, targets_N, entropy)
+    found: tuple[Tensor, Tensor, Tensor | None] = _on(logits_NV.device, normalise)(
+        logits_NV, targets_N, entropy
+    )
+    return found
 
 
 def normalise(logits_NV: Tensor, targets_N: Tensor, entropy: bool) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -107,8 +107,9 @@ def _changes(
 ) -> Iterator[tuple[str, Machine, Overrides]]:
     """Changes to try, with the text that proposes each."""
     if isinstance(machine, ThisMachine):
-        for processes in range(machine.processes - 1, 0, -1):
-            yield f"runtime.processes={processes}", replace(machine, processes=processes), Overrides()
+        key, count = ("engines", machine.engines) if machine.engines else ("processes", machine.processes)
+        for fewer in range(count - 1, 0, -1):
+            yield f"runtime.{key}={fewer}", replace(machine, **{key: fewer}), Overrides()
         rows = machine.batch_rows // 2
         while rows >= 8:
             yield f"runtime.batch_rows={rows}", replace(machine, batch_rows=rows), Overrides()

@@ -632,5 +632,6 @@ def test_engines_of_their_own_are_counted_with_their_weights_and_their_programs(
     own = facts.weights * shape.parameters  # replicas of one machine hold them once, learners on Ray each
     assert replicas.weights == own and apart.weights == 2 * own + together.weights
     assert apart.moments == 2 * replicas.moments and apart.activations == replicas.activations
-    lines = footer([LARGE], here(processes=2, engines=3), Assumptions())
+    phase = PhaseCost("learning", "", 1e9, 1e20, 3e5, apart)
+    lines = footer([replace(LARGE, phases=(phase,))], here(processes=2, engines=3), Assumptions())
     assert any("2 learners and 3 engines" in line for line in lines)

@@ -11,9 +11,9 @@ Moments (world.py): the run is continued from copies of its folder. Mutations (m
 run is damaged, then read. Calls (calls.py): kills and disk errors at every system call. fsdp: kills of a run
 whose learners are shared out over two processes, and damage to its states, of which each process writes a
 part. ray: kills of a run on a Ray cluster of two learners and two engines (clusters.py); its states are those
-of the others. A tenth of all kills and a twentieth of all mutations, or with ``--only`` all. ``--seed`` chooses
-the cases, ``--keep`` a folder for the runs, used again by the next call. Do not change r1kit's source
-meanwhile. The last line is ``wrong: N``; exit code 1 where N is not 0."""
+of the others. fsdp and ray get a tenth of all kills and a twentieth of all mutations, alone all of them.
+``--seed`` chooses the cases, ``--keep`` a folder for the runs, used again by the next call. Do not change
+r1kit's source meanwhile. The last line is ``wrong: N``; exit code 1 where N is not 0."""
 
 import argparse
 import os

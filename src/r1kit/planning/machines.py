@@ -107,8 +107,8 @@ def decoding_steps(rows: float, at_once: float, mean: float, longest: float) -> 
 
 @dataclass(frozen=True, slots=True)
 class ThisMachine:
-    """``processes`` replicas of ``threads`` threads. ``engines``: processes that sample for them (Ray); 0: the
-    replicas do. ``rates``: given instead of measured, for tests."""
+    """``processes`` replicas of ``threads`` threads. ``engines``: processes that sample for them (Ray); 0:
+    the replicas do. ``rates``: given instead of measured, for tests."""
 
     processes: int
     limit: float

@@ -26,7 +26,7 @@ from chaos.runs import Tally, differences, fingerprint, fork, r1kit, wait
 from chaos.world import LIMIT_S, World, inside
 
 ATTEMPTS = 400  # of one round; a run that makes no progress counts as wrong
-GONE_WITHIN_S = 20.0
+GONE_WITHIN_S = 60.0
 ENDS_WITHIN_S = 240.0  # after one process was killed, or a signal asked to stop
 SIZES = ("400k", "900k", "2m", "3500k")  # of a disk that is too small
 INTERRUPTED = 130
@@ -152,7 +152,7 @@ class Killer:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
             os.killpg(pid, signal.SIGKILL)
-        return wait(pid, ENDS_WITHIN_S)
+        return wait(pid, LIMIT_S if self.world.kind == "ray" else ENDS_WITHIN_S)
 
     def _judged(self, kills: int, left: list[str]) -> Round:
         different = differences(fingerprint(self.place / "run"), self.wanted)

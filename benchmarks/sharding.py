@@ -106,8 +106,10 @@ def measure(kind: str, folder: Path, model: Path, steps: int, problems: int) -> 
     rows = [row for row in rows if "optim/grad_norm" in row]
     if len(rows) < steps:
         raise SystemExit(f"{kind}: {len(rows)} of {steps} steps had an update; choose more --problems")
-    seconds = (statistics.median(row[f"time/{what}"] for row in rows[1:]) for what in ("update", "rollout"))
-    return Measured(largest, together, *seconds, tuple(row["optim/grad_norm"] for row in rows))
+    update, rollout = (
+        statistics.median(row[f"time/{what}"] for row in rows[1:]) for what in ("update", "rollout")
+    )
+    return Measured(largest, together, update, rollout, tuple(row["optim/grad_norm"] for row in rows))
 
 
 def main(words: Sequence[str] | None = None) -> None:

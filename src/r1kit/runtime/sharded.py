@@ -103,7 +103,7 @@ class Sharded:
         if columns is not None and self.grid.kind == "tensor":
             self._heads = columns.get_group()
             share_heads(model, self._heads)
-        elif columns is not None and model.config.experts:  # a model without experts is shared out as ever
+        elif columns is not None and model.config.experts:  # a model without experts has none to share out
             share_experts(model, columns.get_group())
         if model.config.tie_embeddings:
             model.lm_head.weight = model.embed_tokens.weight

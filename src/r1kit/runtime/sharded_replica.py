@@ -64,7 +64,7 @@ class ShardedReplica(Replica):
     def __init__(self, config: ReplicaConfig, group: Group, sharding: Sharding) -> None:
         super().__init__(config, group)
         # Weights are put together and freed all the time; kept in between, they leave gaps that nothing fits.
-        keep_memory(largest=1 << 25, one_heap=True)
+        keep_memory(largest=1 << 20, one_heap=True)
         self.sharding = sharding
         self.rows = DataGroup(group, sharding.grid)
         self.copies: dict[int, Copy] = {}  # by the engine's handle

@@ -178,35 +178,67 @@ def as_table(rows: list[dict[str, object]], head: bool = True) -> str:
     return "\n".join(lines)
 
 
+WIDTH, HEIGHT = 680, 300  # of the figure
+LEFT, TOP, BASE = 56.0, 40.0, 240.0  # where its axes are
+BAR, GAP = 26.0, 18.0  # from bar to bar, and between groups
+
+
 def as_figure(rows: list[dict[str, object]]) -> str:
     """GPU hours of an update by lag as bars, one group for each number of GPUs, as SVG."""
     rows = [row for row in rows if row["lengths"] == "measured"]
-    top = max(float(str(row["gpu hours"])) for row in rows)
+    most = max(float(str(row["gpu hours"])) for row in rows)
     parts = [
-        '<svg xmlns="http://www.w3.org/2000/svg" width="960" height="260" font-family="sans-serif" '
-        'font-size="11">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" font-family="sans-serif" '
+        'font-size="11">',
+        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>',
+        '<text x="10" y="18" font-size="13">R1-Zero, an update of 512 completions of 6,554 tokens on '
+        "average</text>",
+        *_y_axis(most),
     ]
-    parts.append('<rect width="960" height="260" fill="#ffffff"/>')
-    parts.append(
-        '<text x="10" y="16">GPU hours of an update (R1-Zero: 512 completions of 6,554 tokens)</text>'
-    )
-    x, last = 20.0, None
+    x, last = LEFT + 8, None
     for row in rows:
         here = (row["model"], row["gpus"])
         if here != last:
-            x += 16 if last else 0
-            parts.append(f'<text x="{x:.0f}" y="250">{row["gpus"]} GPUs</text>')
+            x += GAP if last else 0
+            parts.append(f'<text x="{x:.0f}" y="{BASE + 30:.0f}">{row["model"]}</text>')
+            parts.append(f'<text x="{x:.0f}" y="{BASE + 44:.0f}">{int(str(row["gpus"])):,} GPUs</text>')
             last = here
-        height = 180 * float(str(row["gpu hours"])) / top
-        label = "in turns" if row["how"] == "in turns" else f"lag {row['lag']}"
-        colour = "#888888" if row["how"] == "in turns" else "#2a6fbb"
-        parts.append(
-            f'<rect x="{x:.0f}" y="{220 - height:.0f}" width="22" height="{height:.0f}" fill="{colour}">'
-            f"<title>{row['gpus']} GPUs, {label}: {row['gpu hours']:.1f}</title></rect>"
-        )
-        parts.append(f'<text x="{x:.0f}" y="234" font-size="8">{label.replace("in turns", "turns")}</text>')
-        x += 26
+        parts += _bar(row, x, most)
+        x += BAR
     return "\n".join([*parts, "</svg>\n"])
+
+
+def _y_axis(most: float) -> list[str]:
+    """A line, its ticks with their numbers, and its title."""
+    step = next(step for step in (0.5, 1, 2, 5, 10, 20, 50, 100) if most / step <= 5)
+    parts = [
+        f'<text transform="translate(14 {(TOP + BASE) / 2:.0f}) rotate(-90)" text-anchor="middle">'
+        "GPU hours of an update</text>",
+        f'<line x1="{LEFT:.0f}" y1="{TOP:.0f}" x2="{LEFT:.0f}" y2="{BASE:.0f}" stroke="#333333"/>',
+    ]
+    for tick in range(int(most / step) + 1):
+        y = BASE - (BASE - TOP) * tick * step / most
+        parts.append(
+            f'<line x1="{LEFT:.0f}" y1="{y:.1f}" x2="{WIDTH - 10}" y2="{y:.1f}" stroke="#dddddd"/>'
+            f'<text x="{LEFT - 6:.0f}" y="{y + 4:.1f}" text-anchor="end">{tick * step:g}</text>'
+        )
+    return parts
+
+
+def _bar(row: dict[str, object], x: float, most: float) -> list[str]:
+    """A bar with its number above and its lag below."""
+    hours = float(str(row["gpu hours"]))
+    top = BASE - (BASE - TOP) * hours / most
+    label = "in turns" if row["how"] == "in turns" else f"lag {row['lag']}"
+    colour = "#888888" if row["how"] == "in turns" else "#2a6fbb"
+    middle = x + (BAR - 4) / 2
+    return [
+        f'<rect x="{x:.0f}" y="{top:.0f}" width="{BAR - 4:.0f}" height="{BASE - top:.0f}" fill="{colour}">'
+        f"<title>{row['gpus']} GPUs, {label}: {hours:.1f}</title></rect>",
+        f'<text x="{middle:.0f}" y="{top - 3:.0f}" font-size="8" text-anchor="middle">{hours:.1f}</text>',
+        f'<text x="{middle:.0f}" y="{BASE + 12:.0f}" font-size="8" text-anchor="middle">'
+        f"{label.replace('in turns', 'turns')}</text>",
+    ]
 
 
 def main() -> None:

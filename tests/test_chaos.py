@@ -10,11 +10,14 @@ import sys
 from datetime import date
 from pathlib import Path
 
+import psutil
 import pytest
+from chaos.clusters import SESSION, is_own, left_of, listening_outside, sessions_of
 from chaos.damage import OF_FILES, OF_FOLDERS, Source, describe
 from chaos.page import note, table
 from chaos.runs import Tally, contents, differences, fingerprint
-from chaos.targets import kind_of
+from chaos.targets import Donors, Target, kind_of
+from chaos.world import World
 
 ROOT = Path(__file__).parents[1]
 KINDS = ("states: manifests", "states: tensors", "states: texts")
@@ -142,6 +145,76 @@ def test_the_table_replaces_what_is_between_the_marks(tmp_path: Path) -> None:
     assert text.startswith("before\n") and text.endswith("<!-- /chaos -->\nafter\n")
     assert "| weights | 5 mutations | 1 | 1 | 2 | 1 |" in text and "not measured" not in text
     assert "seed 7" in table([tally], 90.0, 7, date(2026, 1, 2))
+
+
+# Several processes
+
+
+@pytest.mark.parametrize(
+    ("address", "own"),
+    [("127.0.0.1", True), ("::1", True), ("::ffff:127.0.0.1", True), ("0.0.0.0", False), ("::", False),
+     ("10.0.0.7", False), ("::ffff:10.0.0.7", False)],
+)  # fmt: skip
+def test_which_addresses_only_this_machine_reaches(address: str, own: bool) -> None:
+    assert is_own(address) == own
+
+
+def test_a_process_that_listens_everywhere_and_what_is_left_of_a_session_are_named(tmp_path: Path) -> None:
+    code = (
+        "import socket, sys\ns = socket.create_server((sys.argv[1], 0))\nprint(flush=True)\nsys.stdin.read()"
+    )
+    environment = {**os.environ, SESSION: str(tmp_path)}
+    started = [
+        subprocess.Popen([sys.executable, "-c", code, address], stdin=-1, stdout=-1, env=environment)
+        for address in ("127.0.0.1", "0.0.0.0")
+    ]
+    try:
+        for one in started:
+            assert one.stdout is not None and one.stdout.readline()
+        processes = [psutil.Process(one.pid) for one in started]
+        (named,) = listening_outside(processes)
+        assert "0.0.0.0" in named
+        assert sessions_of([*processes, psutil.Process()]) == {str(tmp_path)}
+        assert len(left_of({str(tmp_path)}, 0.0)) == 3  # the folder and two processes
+        assert left_of({str(tmp_path / "other")}, 0.0) == [] == left_of(set(), 0.0)
+    finally:
+        for one in started:
+            one.kill()
+            one.wait()
+    assert left_of({str(tmp_path)}, 0.0) == [str(tmp_path)]
+
+
+def test_every_kind_of_world_has_its_command_and_its_name() -> None:
+    worlds = [
+        World(Path("w"), 1),
+        World(Path("w"), 2),
+        World(Path("w"), 2, "fsdp"),
+        World(Path("w"), 2, "ray"),
+    ]
+    last = [world.command(3)[-1] for world in worlds]
+    assert last[:2] == ["runtime.processes=1", "runtime.processes=2"]
+    assert "kind: fsdp, learners: 2," in last[2] and "kind: ray, learners: 2, engines: 2," in last[3]
+    assert len({world.label for world in worlds}) == 4
+    assert [world.words for world in worlds[1:]] == ["--processes 2", "--only fsdp", "--only ray"]
+
+
+def test_a_part_of_a_state_can_be_exchanged_for_that_of_another_process(tmp_path: Path) -> None:
+    folder = tmp_path / "moments/0"
+    names = {
+        f"stages/sft.partial/train_state/step_0000000{step}/state.0000{rank}.safetensors": f"{step}{rank}"
+        for step in (1, 2) for rank in (0, 1)
+    }  # fmt: skip
+    for name, text in {**names, "stages/sft.partial/train_state/step_00000002/manifest.json": "{}"}.items():
+        file = folder / "sft-state" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    (tmp_path / "moments/0.json").write_text(json.dumps({"sft-state": "sft"}))
+    (tmp_path / "cache").mkdir()
+    world = World(tmp_path, 2, "fsdp")
+    (moment,) = world.moments()
+    target = Target(moment, f"run/{list(names)[2]}", "states: tensors")
+    found = Donors(world).of(target, moment.folder / list(names)[2])
+    assert sorted(path.read_text() for path in found) == ["10", "11", "21"]
 
 
 # A part of it

@@ -40,6 +40,10 @@ DENSE = ModelConfig(
     family="qwen3", vocab_size=VOCABULARY, width=32, layers=2, heads=4, kv_heads=2, head_dim=8, ffn_width=48,
     tie_embeddings=True, init_std=0.15, max_positions=512,
 )  # fmt: skip
+QWEN_EXPERTS = {"family": "qwen3_moe", "experts": 4, "active_experts": 2, "expert_width": 24}
+EXACT_MUON = learner_config(
+    learning_rate=1e-3, kind="muon", muon_learning_rate=0.01, muon_precision="float32"
+)
 BOTH_LOSSES = CrossEntropy(mtp_weight=0.3, balance_weight=0.01)
 
 
@@ -127,6 +131,14 @@ class TestTwoProcesses:
         ours, theirs = (runtime.learner(sparse, config) for runtime in (two, one))
         for rows in (random_rows(1), random_rows(5, longest=25)):
             same_updates(ours, theirs, rows, BOTH_LOSSES, steps=1)
+
+    @pytest.mark.parametrize("kind", ["sparse", "dense"])
+    def test_muon_in_float32_learns_the_same_for_many_updates(
+        self, one: LocalRuntime, two: LocalRuntime, kind: str, request: pytest.FixtureRequest
+    ) -> None:
+        """Muon gives small directions as much weight as large ones, and so does it to their rounding."""
+        ours, theirs = (runtime.learner(request.getfixturevalue(kind), EXACT_MUON) for runtime in (two, one))
+        same_updates(ours, theirs, random_rows(19), BOTH_LOSSES if kind == "sparse" else CrossEntropy(), 8)
 
     def test_recomputing_layers_changes_nothing(self, two: LocalRuntime, sparse: Path) -> None:
         plain = learner_config(learning_rate=1e-3)
@@ -224,7 +236,9 @@ def test_a_state_is_restored_bit_by_bit_by_any_number_of_processes(sparse: Path,
     assert metrics[2] == pytest.approx(metrics[0], rel=1e-5)
 
 
-def test_experts_shared_out_compute_what_whole_ones_compute(one: LocalRuntime, sparse: Path) -> None:
+def test_experts_shared_out_compute_what_whole_ones_compute(
+    one: LocalRuntime, sparse: Path, tmp_path: Path
+) -> None:
     rows, config = random_rows(9), learner_config(learning_rate=1e-3)
     with started() as runtime:
         expected = runtime.learner(sparse, config).logprobs(rows)
@@ -233,12 +247,24 @@ def test_experts_shared_out_compute_what_whole_ones_compute(one: LocalRuntime, s
         for found, wanted in zip(learner.logprobs(rows), expected, strict=True):
             np.testing.assert_array_equal(found, wanted)
         same_updates(learner, one.learner(sparse, config), rows, BOTH_LOSSES)
+        ours, theirs = (place.learner(sparse, EXACT_MUON) for place in (runtime, one))
+        same_updates(ours, theirs, random_rows(19), BOTH_LOSSES, 8)
+        # Norms of heads, which every process computes whole; and a model that has no experts to share out.
+        for family in ("qwen3_moe", "qwen3"):
+            folder = tmp_path / family
+            shape = DENSE.model_copy(update=QWEN_EXPERTS if family == "qwen3_moe" else {})
+            save_pretrained(LanguageModel(shape, seed=2), folder)
+            tokenizer().save(folder)
+            ours, theirs = (place.learner(folder, config) for place in (runtime, one))
+            same_updates(ours, theirs, rows, CrossEntropy())
 
 
 def test_heads_shared_out_learn_the_same(one: LocalRuntime, dense: Path, sparse: Path) -> None:
     rows, config = random_rows(9), learner_config(learning_rate=1e-3, grad_clip=0.5)
     with started(tensor_parallel=2) as runtime:
         same_updates(runtime.learner(dense, config), one.learner(dense, config), rows, CrossEntropy())
+        ours, theirs = (place.learner(dense, EXACT_MUON) for place in (runtime, one))
+        same_updates(ours, theirs, random_rows(19), CrossEntropy(), 8)
         with pytest.raises(R1kitError, match=r"tensor_parallel is 2.*leave the key out"):
             runtime.learner(sparse, config)
 

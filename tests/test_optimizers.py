@@ -31,6 +31,26 @@ def test_orthogonalise_keeps_the_singular_vectors_and_levels_the_values(shape: t
     assert float(off.abs().max()) < 0.06
 
 
+def test_in_float32_the_last_bits_of_a_matrix_stay_small_and_in_bfloat16_they_do_not() -> None:
+    """What another order of a sum does to Muon's update; the right values by the iteration in float64."""
+    generator = torch.Generator().manual_seed(5)
+    matrix = torch.randn(64, 48, 48, generator=generator)
+    other = matrix * (1 + 1e-7 * torch.randn(64, 48, 48, generator=generator).sign())
+    assert not torch.equal(matrix, other)
+    moved = {}
+    for precision in (torch.float32, torch.bfloat16):
+        one, two = (orthogonalise(some, precision=precision) for some in (matrix, other))
+        moved[precision] = float((one - two).abs().max())
+    assert 0 < moved[torch.float32] < 1e-4 and moved[torch.bfloat16] > 1e-3
+    wanted = (matrix / (matrix.norm(dim=(1, 2), keepdim=True) + 1e-7)).double()
+    for _ in range(5):
+        gram = wanted @ wanted.mT
+        wanted = 3.4445 * wanted + (-4.775 * gram + 2.0315 * gram @ gram) @ wanted
+    torch.testing.assert_close(
+        orthogonalise(matrix, precision=torch.float32), wanted.float(), atol=1e-4, rtol=0
+    )
+
+
 def test_a_batch_of_matrices_is_orthogonalised_one_by_one() -> None:
     batch = (
         torch.randn(4, 9, 5, generator=torch.Generator().manual_seed(1))

@@ -27,7 +27,7 @@ from r1kit.model.huggingface import save_config
 from r1kit.model.kernel_cache import cache_folder
 from r1kit.planning import fit, rates
 from r1kit.planning.learners import LearnerFacts, facts_of
-from r1kit.planning.machines import GPUs, Learned, ThisMachine, decoding_steps
+from r1kit.planning.machines import GPUs, Learned, Sampled, ThisMachine, decoding_steps
 from r1kit.planning.memory import (
     Memory,
     activations,
@@ -611,3 +611,27 @@ def test_a_plan_gives_a_time_in_one_unit(seconds, text):
 def test_every_gpu_of_the_table_has_a_source_and_sensible_numbers():
     for gpu in rates.GPUS.values():
         assert gpu.source and 1e10 < gpu.memory < 1e12 and 1e11 < gpu.bandwidth < 1e14
+
+
+def test_engines_of_their_own_are_counted_with_their_weights_and_their_programs(tmp_path):
+    """Two learners and three engines on Ray; the other side: two replicas that sample themselves."""
+    shape, _ = shape_of_name(str(write_model(tmp_path / "m")))
+    facts = LearnerFacts(context=64, lines=2, shared=True)
+    work = Sampled(48.0, 1.0, 20.0, 32.0, 8.0, 4, held=True)
+    seconds, together = here(processes=2, engines=3).sampling(shape, facts, work)
+    one_third = here().sampling(shape, facts, replace(work, completions=16.0))  # what one of them samples
+    assert seconds == pytest.approx(one_third[0])
+    assert together.weights == 3 * 4 * shape.parameters
+    assert together.copies == 3 * one_third[1].copies and together.cache == 3 * one_third[1].cache
+    assert together.program == 330e6 + 5 * 280e6 + 680e6
+    assert here(processes=2).sampling(shape, facts, work)[1].weights == 0
+
+    update = Learned(1000.0, 1.0, 64.0, 64.0, 0.0, 0, 0, 0.0)
+    _, apart = here(processes=2, engines=3).learning(shape, facts, update, together)
+    _, replicas = here(processes=2).learning(shape, facts, update, Memory())
+    own = facts.weights * shape.parameters  # replicas of one machine hold them once, learners on Ray each
+    assert replicas.weights == own and apart.weights == 2 * own + together.weights
+    assert apart.moments == 2 * replicas.moments and apart.activations == replicas.activations
+    phase = PhaseCost("learning", "", 1e9, 1e20, 3e5, apart)
+    lines = footer([replace(LARGE, phases=(phase,))], here(processes=2, engines=3), Assumptions())
+    assert any("2 learners and 3 engines" in line for line in lines)

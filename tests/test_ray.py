@@ -19,6 +19,8 @@ from r1kit.runtime.local import LocalConfig, LocalRuntime
 from r1kit.runtime.ray import RayConfig, RayRuntime
 from r1kit.runtime.ray_actors import buckets, pack, unpack
 from r1kit.runtime.ray_group import require_equal
+from r1kit.runtime.ray_sandbox import Sandboxes
+from r1kit.sandbox import Job, nodes, run_jobs
 from r1kit.train import checkpoint
 from r1kit.train.objectives import CrossEntropy
 from r1kit.types import Completion, Sampling
@@ -208,3 +210,25 @@ def test_processes_of_other_versions_are_refused() -> None:
         require_equal([("a", same), ("a", same), ("b", {**same, "torch": "2.12.0"})])
     with pytest.raises(R1kitError, match="ray is None on b"):
         require_equal([("a", {**same, "ray": "2.60.0"}), ("b", same)])
+
+
+def test_programs_are_judged_on_a_node_and_here_where_it_is_lost(
+    ray: RayRuntime, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The only node of this cluster is the driver's own, which otherwise gets no second sandbox."""
+    assert ray.sandboxes.nodes == []
+    tests = [{"args": [2], "expected": 4}]
+    jobs = [Job(f"def f(x):\n    return x * {n}", tests, "function", "f") for n in (2, 3, 2, 5, 2, 2)]
+    wanted = ["correct", "wrong", "correct", "wrong", "correct", "correct"]
+    found = Sandboxes(ray.cluster, ray.config, ray.cluster.nodes()[:1])
+    try:
+        (node,) = found.nodes
+        assert node.size >= 1
+        answered = node.begin(jobs)()
+        assert answered is not None and [verdict.outcome for verdict in answered] == wanted
+        assert [verdict.outcome for verdict in run_jobs(jobs)] == wanted and found.nodes == nodes.registered()
+        ray.cluster.end(node.actor, 0)
+        assert [verdict.outcome for verdict in run_jobs(jobs)] == wanted
+        assert "a node's sandbox was lost" in capfd.readouterr().err and nodes.registered() == []
+    finally:
+        found.close()

@@ -4,7 +4,10 @@ A round is one run. At seeded random times one of these happens to it: SIGKILL t
 to one of its processes, SIGTERM or SIGINT, SIGSTOP with SIGCONT after a while. In some rounds the disk is too
 small at first. The same command is given again until the run is done. Then all files must be those of the
 undisturbed run, and nothing may be left behind in the system. Attempts are forked from a process that has
-imported everything, so kills hit the work and not the imports."""
+imported everything, so kills hit the work and not the imports.
+
+On Ray (clusters.py) the driver, a learner, an engine, one of Ray's own processes or all that compute are
+killed; after a learner or an engine the run goes on by itself. No process may listen outside this machine."""
 
 import contextlib
 import os
@@ -18,17 +21,23 @@ from pathlib import Path
 
 import psutil
 
+from chaos.clusters import actors, left_of, listening_outside, sessions_of
 from chaos.runs import Tally, differences, fingerprint, fork, r1kit, wait
-from chaos.world import World, inside
+from chaos.world import LIMIT_S, World, inside
 
 ATTEMPTS = 400  # of one round; a run that makes no progress counts as wrong
-GONE_WITHIN_S = 20.0
+GONE_WITHIN_S = 60.0
 ENDS_WITHIN_S = 240.0  # after one process was killed, or a signal asked to stop
 SIZES = ("400k", "900k", "2m", "3500k")  # of a disk that is too small
 INTERRUPTED = 130
 
 # What happens, and how often.
 EVENTS = {"kill all": 12, "kill one": 4, "terminate": 2, "interrupt": 2, "stop": 2}
+RAY_EVENTS = {
+    "kill driver": 4, "kill LearnerActor": 4, "kill EngineActor": 4, "kill all": 3, "kill one": 1,
+    "terminate": 1, "interrupt": 1, "stop": 1,
+}  # fmt: skip
+PASSING = ("kill LearnerActor", "kill EngineActor")  # the run goes on by itself
 
 
 @dataclass(frozen=True)
@@ -58,7 +67,8 @@ class Killer:
 
     def round(self, number: int, most: int) -> Round:
         """Disturb a run at most ``most`` times until it is done."""
-        self.chance = random.Random(f"kills/{self.world.processes}/{self.seed}/{number}")
+        whose = self.world.processes if self.world.kind == "local" else self.world.kind
+        self.chance = random.Random(f"kills/{whose}/{self.seed}/{number}")
         self.place = self.world.place(self.folder / f"round_{number}")
         (self.folder / "compiler").unlink(missing_ok=True)
         shutil.copy(self.world.folder / "compiler", self.folder / "compiler")
@@ -77,14 +87,9 @@ class Killer:
         for attempt in range(ATTEMPTS):
             output = self.place / f"attempt_{attempt}.txt"
             pid = fork(inside(self.place, lambda: r1kit(*self.world.command())), output)
-            code = wait(pid, self.chance.uniform(0.0, self.seconds / 4)) if kills < most else wait(pid, None)
-            event = ""
-            if code is None:
-                event = self.chance.choices(list(EVENTS), list(EVENTS.values()))[0]
-                processes = _members(pid)
-                kills += 1
-                code = self._disturb(pid, event, processes)
-                left += _left_behind(processes)
+            code, events, found = self._attempt(pid, most - kills)
+            kills += len(events)
+            left += found
             said = output.read_text(encoding="utf-8", errors="replace")
             if code == 0:
                 return self._judged(kills, left)
@@ -92,16 +97,50 @@ class Killer:
                 subprocess.run(["mount", "-o", "remount,size=200m", str(self.place / "run")], check=True)
                 on_small_disk = False
                 kills += 1
-            elif not _expected(event, code, said):
-                words = f"attempt {attempt}, {event or 'undisturbed'}, ended with {code}: {said[-600:]}"
+            elif not events or not _expected(events[-1], code, said):
+                words = f"attempt {attempt}, {events or 'undisturbed'}, ended with {code}: {said[-600:]}"
                 return Round(kills, "wrong", words)
         return Round(kills, "wrong", f"not done after {ATTEMPTS} attempts")
 
+    def _attempt(self, pid: int, most: int) -> tuple[int | None, list[str], list[str]]:
+        """Let events happen to a run, at most so many, until it ends or one of them ends it: the exit code,
+        None where it hangs, the events, and what was left behind or listened elsewhere."""
+        events: list[str] = []
+        wrong: list[str] = []
+        processes: dict[int, psutil.Process] = {}
+        sessions: set[str] = set()
+        while True:
+            seconds = self.chance.uniform(0.0, self.seconds / 4) if len(events) < most else LIMIT_S
+            code = wait(pid, seconds)
+            if code is not None or len(events) >= most:
+                break
+            weights = RAY_EVENTS if self.world.kind == "ray" else EVENTS
+            events.append(self.chance.choices(list(weights), list(weights.values()))[0])
+            processes |= {process.pid: process for process in _members(pid)}
+            now = list(processes.values())
+            wrong += listening_outside(now)
+            sessions |= sessions_of(now)
+            code = self._disturb(pid, events[-1], now)
+            if events[-1] not in PASSING:
+                break
+        if code is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+            wait(pid, None)
+        if events:
+            wrong += _left_behind(list(processes.values())) + left_of(sessions, GONE_WITHIN_S)
+        return code, events, wrong
+
     def _disturb(self, pid: int, event: str, processes: list[psutil.Process]) -> int | None:
-        """Let the event happen; the exit code, None where the run hangs (it is then killed)."""
-        if event == "kill one" and processes:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                self.chance.choice(sorted(processes, key=lambda process: process.pid)).kill()
+        """Let the event happen; the exit code, None where the run goes on, as it does after some, or
+        hangs."""
+        if event in PASSING or event == "kill one":
+            some = actors(processes, event.removeprefix("kill ")) if event in PASSING else processes
+            if some:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    self.chance.choice(sorted(some, key=lambda process: process.pid)).kill()
+            if event in PASSING:
+                return None
         elif event in ("terminate", "interrupt"):
             os.kill(pid, signal.SIGTERM if event == "terminate" else signal.SIGINT)
         elif event == "stop":
@@ -109,12 +148,11 @@ class Killer:
             time.sleep(self.chance.uniform(0.1, 1.0))
             os.killpg(pid, signal.SIGCONT)
         else:
+            for process in actors(processes, "") if event == "kill all" else ():
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
             os.killpg(pid, signal.SIGKILL)
-        ended = wait(pid, ENDS_WITHIN_S)
-        if ended is None:
-            os.killpg(pid, signal.SIGKILL)
-            wait(pid, None)
-        return ended
+        return wait(pid, LIMIT_S if self.world.kind == "ray" else ENDS_WITHIN_S)
 
     def _judged(self, kills: int, left: list[str]) -> Round:
         different = differences(fingerprint(self.place / "run"), self.wanted)
@@ -128,17 +166,17 @@ class Killer:
 
 def random_kills(world: World, folder: Path, kills: int, seed: int, only: int | None = None) -> Tally:
     """Run rounds until ``kills`` are done, or only the round of that number."""
-    several = "es, all or one of them" if world.processes > 1 else ""
-    tally = Tally("kills", f"at random, {world.processes} process{several}")
+    tally = Tally("kills", f"at random, {world.label}{', all or one of them' * (world.processes > 1)}")
     killer = Killer(world, folder, seed)
-    print(f"{world.processes} process(es): undisturbed in {killer.seconds:.1f} s", flush=True)
+    print(f"{world.label}: undisturbed in {killer.seconds:.1f} s", flush=True)
     number = only or 0
     while tally.done < kills:
         found = killer.round(number, kills - tally.done)
         tally.count(max(found.kills, 1), found.outcome)
         print(f"  round {number}: {found.kills} kills, {found.outcome} {found.details}", flush=True)
         if found.outcome == "wrong":
-            again = f"--only kills --round {number} --seed {seed} --processes {world.processes}"
+            part = "--only kills " if world.kind == "local" else ""
+            again = f"{part}--round {number} --seed {seed} {world.words}"
             print(f"  again: python benchmarks/chaos.py {again}; kept: {killer.place}", flush=True)
         if only is not None:
             break
@@ -149,10 +187,11 @@ def random_kills(world: World, folder: Path, kills: int, seed: int, only: int | 
 def _expected(event: str, code: int | None, said: str) -> bool:
     """Whether an attempt ended as it should after an event: killed, stopped with exit code 130, or, where one
     process died, with a message how to continue."""
-    if event == "kill all":
+    if event in ("kill all", "kill driver"):
         return code == -signal.SIGKILL
-    if event == "kill one":
-        return code == -signal.SIGKILL or (code == 1 and "Fix the cause, then rerun" in said)
+    if event == "kill one" or event in PASSING:
+        continues = "Fix the cause, then rerun" in said or "the same command continues" in said
+        return code == -signal.SIGKILL or (code == 1 and continues and "Traceback" not in said)
     return event in ("terminate", "interrupt") and code == INTERRUPTED and "Traceback" not in said
 
 

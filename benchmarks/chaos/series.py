@@ -51,10 +51,10 @@ def mutations(
     return found
 
 
-def tallies(outcomes: Sequence[Outcome], processes: int) -> list[Tally]:
+def tallies(outcomes: Sequence[Outcome], world: World) -> list[Tally]:
     """Counts by kind of what was damaged."""
     found: dict[str, Tally] = {}
-    ending = "" if processes == 1 else f", {processes} processes"
+    ending = "" if world.label == "1 process" else f", {world.label}"
     for outcome in sorted(outcomes, key=lambda outcome: outcome.kind):
         tally = found.setdefault(outcome.kind, Tally("mutations", f"{outcome.kind}{ending}"))
         tally.count(1, outcome.verdict)
@@ -63,8 +63,8 @@ def tallies(outcomes: Sequence[Outcome], processes: int) -> list[Tally]:
 
 def _again(outcome: Outcome, world: World, seed: int) -> str:
     chosen = f"--case {outcome.number}" if outcome.number >= 0 else f"--moment {outcome.moment}"
-    words = f"--only mutations {chosen} --seed {seed}"
-    return f"python benchmarks/chaos.py {words} --processes {world.processes}"
+    part = "--only mutations " if world.kind == "local" else ""
+    return f"python benchmarks/chaos.py {part}{chosen} --seed {seed} {world.words}"
 
 
 class _Worker:

@@ -4,6 +4,7 @@ elsewhere."""
 import itertools
 import json
 import random
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -12,7 +13,7 @@ from chaos.damage import OF_FILES, OF_FOLDERS
 from chaos.runs import contents
 from chaos.world import Moment, World
 
-# Kinds of which only one file of the same name may take the place.
+# Kinds of which only a file of the same name may take the place, or that of another process's part.
 SAME_NAME = (
     "states: tensors",
     "states: manifests",
@@ -165,7 +166,8 @@ def describe_content(path: Path) -> object:
 
 def _likeness(name: str) -> str:
     kind, path = kind_of(name), PurePosixPath(name)
-    return f"{kind}/{path.name if kind in SAME_NAME else path.suffix}"
+    whose = re.sub(r"\.\d{5}\.", ".", path.name)  # state.00001.safetensors is the part of one process
+    return f"{kind}/{whose if kind in SAME_NAME else path.suffix}"
 
 
 def _likeness_of_folder(name: str) -> str:

@@ -21,7 +21,14 @@ from chaos.runs import fork, r1kit, wait
 RECIPE = Path(__file__).parent / "recipe"
 SEEDS = (0, 1)  # of the undisturbed runs: what is damaged, and where foreign files come from
 RL_STAGES = {"r1_zero": "pretrain", "reasoning_rl": "cold_start", "alignment_rl": "sft"}  # stage: its init
-LIMIT_S = 600.0
+LIMIT_S = 1200.0
+
+# What the command says about the runtime, by its kind.
+RUNTIMES = {
+    "local": "runtime.processes={n}",
+    "fsdp": "runtime={{kind: fsdp, learners: {n}, engine_precision: float32, deadline_s: 120}}",
+    "ray": "runtime={{kind: ray, learners: {n}, engines: {n}, engine_precision: float32, deadline_s: 120}}",
+}
 
 # A compiler that compiles each source once: kernels that are missing are compiled again, hundreds of times.
 COMPILER = """\
@@ -48,10 +55,25 @@ class Moment:
 
 @dataclass(frozen=True)
 class World:
-    """A folder with the recipe, the moments of its undisturbed runs, and the kernels that they used."""
+    """A folder with the recipe, the moments of its undisturbed runs, and the kernels that they used.
+    ``kind``: of the runtime."""
 
     folder: Path
     processes: int
+    kind: str = "local"
+
+    @property
+    def label(self) -> str:
+        """The runtime in words."""
+        if self.kind == "ray":
+            return f"Ray, {self.processes} learners and {self.processes} engines"
+        several = f"{self.processes} process{'es' * (self.processes > 1)}"
+        return several if self.kind == "local" else f"{self.kind}, {several}"
+
+    @property
+    def words(self) -> str:
+        """The options of chaos.py that choose this world."""
+        return f"--processes {self.processes}" if self.kind == "local" else f"--only {self.kind}"
 
     @property
     def store(self) -> Path:
@@ -65,7 +87,7 @@ class World:
 
     def command(self, seed: int = 0) -> list[str]:
         """The words of the command that runs the recipe, in a folder made by ``place``."""
-        return ["run", "every_stage.yaml", f"seed={seed}", f"runtime.processes={self.processes}"]
+        return ["run", "every_stage.yaml", f"seed={seed}", RUNTIMES[self.kind].format(n=self.processes)]
 
     def place(self, folder: Path) -> Path:
         """Make a folder in which the recipe can be run."""
@@ -109,12 +131,12 @@ def inside(place: Path, work: Callable[[], None]) -> Callable[[], None]:
     return there
 
 
-def prepare(folder: Path, processes: int, seeds: Sequence[int] = SEEDS) -> World:
+def prepare(folder: Path, processes: int, seeds: Sequence[int] = SEEDS, kind: str = "local") -> World:
     """Run the recipe undisturbed with these seeds and keep the moments; nothing to do where ``folder`` has
     them. Raises SystemExit where a run fails, or where an RL stage has not changed its model."""
     from r1kit.runs.provenance import code_hash
 
-    world = World(folder, processes)
+    world = World(folder, processes, kind)
     if (folder / "code.txt").exists():
         if (folder / "code.txt").read_text(encoding="utf-8") != code_hash():
             raise SystemExit(

@@ -160,8 +160,12 @@ def _of_machine(machine: Machine) -> str:
             f"{fleet.count} x {fleet.name} at {fleet.compute_share:.0%} of its operations and "
             f"{fleet.bandwidth_share:.0%} of its bandwidth{more}"
         )
-    processes = machine.processes if isinstance(machine, ThisMachine) else 1
-    return f"rates measured on this machine ({processes} processes); it has {_memory(machine.limit / 1e6)}"
+    counted = "1 processes"
+    if isinstance(machine, ThisMachine):
+        counted = f"{machine.processes} processes"
+        if machine.engines:
+            counted = f"{machine.processes} learners and {machine.engines} engines"
+    return f"rates measured on this machine ({counted}); it has {_memory(machine.limit / 1e6)}"
 
 
 def _of_lengths(assumed: Assumptions) -> str:

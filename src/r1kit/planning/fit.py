@@ -107,8 +107,11 @@ def _changes(
 ) -> Iterator[tuple[str, Machine, Overrides]]:
     """Changes to try, with the text that proposes each."""
     if isinstance(machine, ThisMachine):
+        for engines in range(machine.engines - 1, 0, -1):
+            yield f"runtime.engines={engines}", replace(machine, engines=engines), Overrides()
         for processes in range(machine.processes - 1, 0, -1):
-            yield f"runtime.processes={processes}", replace(machine, processes=processes), Overrides()
+            key = "learners" if machine.engines else "processes"
+            yield f"runtime.{key}={processes}", replace(machine, processes=processes), Overrides()
         rows = machine.batch_rows // 2
         while rows >= 8:
             yield f"runtime.batch_rows={rows}", replace(machine, batch_rows=rows), Overrides()

@@ -1,7 +1,8 @@
 """What a phase takes on a machine, in seconds and bytes: processes of this machine, or GPUs of a table.
 
 On this machine the processes are replicas that share rows and prompts. They hold weights and moments once
-where the learner allows it (train/shared_state.py), and everything else each for itself. On several
+where the learner allows it (train/shared_state.py), and everything else each for itself. On a Ray cluster of
+this machine engines are processes with weights of their own, and learners share nothing. On several
 GPUs the plan assumes what r1kit itself does not do yet: training state sharded over all of them, a row's
 activations split over the 8 of a node, as many copies of the engine as fit, and each phase alone in memory,
 with what the other needs moved out.
@@ -37,6 +38,7 @@ from r1kit.planning.shapes import Shape
 # What a process holds besides tensors, as nano's record shows it: Python, torch and r1kit in the main process
 # and in a helper; and what it keeps of every stage before.
 PROGRAM, HELPER, KEPT_OF_STAGE = 330e6, 280e6, 20e6
+RAY = 680e6  # Ray 2.60.0's own nine processes on one machine
 # oneDNN's compiled products, one for every shape: at most 1024 of half a megabyte (runtime/replica.py), which
 # a training reaches after some 32 batches of different widths.
 PRODUCTS, WIDTHS = 512e6, 32
@@ -105,7 +107,8 @@ def decoding_steps(rows: float, at_once: float, mean: float, longest: float) -> 
 
 @dataclass(frozen=True, slots=True)
 class ThisMachine:
-    """``processes`` replicas of ``threads`` threads. ``rates``: given instead of measured, for tests."""
+    """``processes`` replicas of ``threads`` threads. ``engines``: processes that sample for them (Ray); 0:
+    the replicas do. ``rates``: given instead of measured, for tests."""
 
     processes: int
     limit: float
@@ -113,38 +116,47 @@ class ThisMachine:
     batch_rows: int = 512
     engine_precision: str = "bfloat16"
     rates: Rates | None = None
+    engines: int = 0
 
     @property
     def gpus(self) -> int:
         return 0
 
-    def _rates(self, shape: Shape, facts: LearnerFacts | None) -> Rates:
+    @property
+    def samplers(self) -> int:
+        """How many processes sample."""
+        return self.engines or self.processes
+
+    def _rates(self, shape: Shape, facts: LearnerFacts | None, processes: int) -> Rates:
         facts = facts or LearnerFacts(context=1, lines=1)
-        return self.rates or measured_rates(shape, facts, self.processes, self.threads, self.engine_precision)
+        return self.rates or measured_rates(shape, facts, processes, self.threads, self.engine_precision)
 
     def _program(self, batches: float = 0.0) -> Memory:
         products = PRODUCTS * self.processes * min(1.0, batches / WIDTHS)
-        return Memory(program=PROGRAM + HELPER * (self.processes - 1) + products)
+        helpers = self.processes + self.engines if self.engines else self.processes - 1
+        cluster = RAY if self.engines else 0.0
+        return Memory(program=PROGRAM + HELPER * helpers + cluster + products)
 
     def sampling(self, shape: Shape, facts: LearnerFacts | None, work: Sampled) -> tuple[float, Memory]:
-        rates = self._rates(shape, facts)
-        rows = max(1.0, work.completions / work.calls / self.processes)
+        rates = self._rates(shape, facts, self.samplers)
+        rows = max(1.0, work.completions / work.calls / self.samplers)
         steps = decoding_steps(rows, self.batch_rows, work.mean, work.longest)
         seconds = work.calls * steps * rates.step(rows * work.mean / steps)
-        seconds += work.completions / work.group * work.prompt * rates.read / self.processes
+        seconds += work.completions / work.group * work.prompt * rates.read / self.samplers
         number = FLOAT32 if self.engine_precision == "float32" else BFLOAT16
         live = min(rows, self.batch_rows)
         needs = while_sampling(shape, live, work.mean + work.prompt / work.group, number)
-        if not work.held:
+        if not work.held or self.engines:
             needs += Memory(weights=FLOAT32 * shape.parameters)
+        if not work.held:
             seconds += ENGINE_SECONDS
-        return seconds, needs.times(self.processes) + self._program()
+        return seconds, needs.times(self.samplers) + self._program()
 
     def learning(
         self, shape: Shape, facts: LearnerFacts, work: Learned, sampled: Memory
     ) -> tuple[float, Memory]:
         """``sampled``: what an engine on the same weights holds meanwhile."""
-        rates = self._rates(shape, facts)
+        rates = self._rates(shape, facts, self.processes)
         share = trained_parameters(shape, facts) / shape.parameters
         seconds = work.updates * rates.update * share * (1 + work.critics)
         per_token = rates.trained * (1 + work.critics) + rates.read * (
@@ -155,11 +167,12 @@ class ThisMachine:
         seconds += (work.saves + 1) * state / rates.disk
         positions = self._positions(facts, work)
         held = held_by_learner(shape, facts, work.critics) + held_by_frozen(shape, facts, work.frozen)
-        needs = while_learning(shape, facts, positions) + Memory(copies=sampled.copies / self.processes)
+        needs = while_learning(shape, facts, positions)
+        engines = Memory(copies=sampled.copies, weights=sampled.weights)
         batches = max(work.updates, work.tokens / self.processes / positions)
-        copies = 1 if facts.shared and not facts.rank else self.processes
+        copies = 1 if facts.shared and not facts.rank and not self.engines else self.processes
         program = self._program(batches / (8 if work.full else 1))
-        return seconds, held.times(copies) + needs.times(self.processes) + program
+        return seconds, held.times(copies) + needs.times(self.processes) + engines + program
 
     def _positions(self, facts: LearnerFacts, work: Learned) -> float:
         """Positions of a micro-batch: as many as an update has for a process, at most what the learner

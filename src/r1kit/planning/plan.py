@@ -148,6 +148,7 @@ def machine_of(recipe: Recipe, fleet: Fleet | None) -> Machine | None:
     return ThisMachine(
         runtime.resolved_processes(), machine_bytes(), getattr(runtime, "threads", 1),
         getattr(runtime, "batch_rows", 512), getattr(runtime, "engine_precision", "bfloat16"),
+        engines=getattr(runtime, "engines", 0),
     )  # fmt: skip
 
 
@@ -173,7 +174,7 @@ def plan_recipe(
 
 def _kept_of_stage(machine: Machine) -> float:
     """MB that the machine's processes keep of a finished stage."""
-    processes = machine.processes if isinstance(machine, ThisMachine) else 1
+    processes = machine.processes + machine.engines if isinstance(machine, ThisMachine) else 1
     return KEPT_OF_STAGE * processes / 1e6
 
 

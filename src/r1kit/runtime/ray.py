@@ -16,6 +16,9 @@ bytes. No prompt is dropped because it takes long.
 A learner that is lost ends the group, since its share of the sums is missing. The stage then continues from
 its last saved state on a new cluster (runs/execute.py), at most ``restarts`` times.
 
+Programs that rewards judge are shared out over the sandboxes of all nodes (ray_sandbox.py); everything else
+of a reward is computed by the driver.
+
 Every wait has a deadline. With ``address: local`` nothing listens outside this machine (ray_session.py)."""
 
 from pathlib import Path
@@ -26,6 +29,7 @@ from r1kit.runtime.ray_cluster import Cluster
 from r1kit.runtime.ray_group import LearnerGroup
 from r1kit.runtime.ray_learner import RayLearner
 from r1kit.runtime.ray_pool import EnginePool, RayEngine
+from r1kit.runtime.ray_sandbox import Sandboxes
 from r1kit.runtime.ray_settings import RaySettings
 from r1kit.train.learner import LearnerConfig, LearnerProtocol
 
@@ -44,6 +48,8 @@ class RayRuntime:
         self.config, self.cluster = config, Cluster(config)
         self._handles = 0
         self.group, self.pool = LearnerGroup(self.cluster, config), EnginePool(self.cluster, config)
+        _, *others = self.cluster.nodes()
+        self.sandboxes = Sandboxes(self.cluster, config, others)
 
     def learner(self, model: Path, config: LearnerConfig, scalar_head: bool = False) -> RayLearner:
         handle, folder = self._handle(), Path(model).absolute()
@@ -87,6 +93,7 @@ class RayRuntime:
                 self.group.everywhere("drop", [(self.own(thing).handle,)] * self.group.size)
 
     def close(self) -> None:
+        self.sandboxes.close()
         self.group.close()
         self.pool.close()
         self.cluster.close()

@@ -79,7 +79,7 @@ class LearnerActor:
     """One learner process of the group."""
 
     def __init__(self, config: ReplicaConfig, rank: int, size: int, start: Start) -> None:
-        _begin(start)
+        begin(start)
         self.config, self.rank, self.size = config, rank, size
         self.replica = Replica(config, ALONE)
         self._store: Any = None
@@ -92,13 +92,13 @@ class LearnerActor:
 
     def do(self, method: str, *arguments: Any) -> Answer:
         """Call one of this class's own methods by name, or one of the replica's."""
-        return _answer(self._own.get(method) or getattr(self.replica, method), arguments)
+        return answer(self._own.get(method) or getattr(self.replica, method), arguments)
 
     def bucket(self, number: int) -> Answer:
         """One of the buckets that ``publish`` made, which are kept here no longer."""
-        answer = "result", self._buckets[number]
+        found = "result", self._buckets[number]
         self._buckets[number] = {}
-        return answer
+        return found
 
     def _open(self) -> Place:
         """Listen at a port that the system chooses, and keep it: the others of the group connect to it."""
@@ -159,7 +159,7 @@ class EngineActor:
     """One engine process of the pool, with weights of its own."""
 
     def __init__(self, config: ReplicaConfig, deadline_s: float, start: Start) -> None:
-        _begin(start)
+        begin(start)
         self._deadline_s = deadline_s
         self.replica = Replica(config, ALONE)
         choice = config.engine
@@ -171,11 +171,11 @@ class EngineActor:
 
     def do(self, method: str, *arguments: Any) -> Answer:
         """Call one of this class's own methods by name, or one of the replica's."""
-        return _answer(self._own.get(method) or getattr(self.replica, method), arguments)
+        return answer(self._own.get(method) or getattr(self.replica, method), arguments)
 
     def load(self, handle: int, version: int, *given: Answer) -> Answer:
         """Load the weights in ``given``, answers of ``LearnerActor.bucket`` that Ray's store holds."""
-        return _answer(self._load, (handle, version, [bucket for _, bucket in given]))
+        return answer(self._load, (handle, version, [bucket for _, bucket in given]))
 
     def _load(self, handle: int, version: int, given: Sequence[Bucket]) -> int:
         """Return the version that the engine has afterwards."""
@@ -263,7 +263,8 @@ def _own_code() -> str:
     return hash_text("".join(f"{file.relative_to(package)} {hash_file(file)}\n" for file in files))
 
 
-def _begin(start: Start) -> None:
+def begin(start: Start) -> None:
+    """What every process of a cluster does first."""
     os.chdir(start.folder)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver decides what an interruption means
     guard()
@@ -271,7 +272,8 @@ def _begin(start: Start) -> None:
     compile_kernels.adopt(start.kernels)
 
 
-def _answer(call: Callable[..., Any], arguments: Sequence[Any]) -> Answer:
+def answer(call: Callable[..., Any], arguments: Sequence[Any]) -> Answer:
+    """Call something; the answer with its result or its error."""
     try:
         return "result", call(*arguments)
     except R1kitError as error:

@@ -86,6 +86,21 @@ class Cluster:
         remote = self.ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0, **gpus)(kind)
         return remote.remote(*arguments, self._start)
 
+    def actor_on(self, node: str, kind: type, *arguments: Any) -> Any:
+        """Begin to start a process on a node that needs no share of its processors: it waits for others
+        most of the time."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        place = NodeAffinitySchedulingStrategy(node, soft=False)
+        remote = self.ray.remote(num_cpus=0, max_restarts=0, scheduling_strategy=place)(kind)
+        return remote.remote(*arguments, self._start)
+
+    def nodes(self) -> list[str]:
+        """The ids of the nodes that are up, the driver's own first."""
+        own = self.ray.get_runtime_context().get_node_id()
+        others = sorted(one["NodeID"] for one in self.ray.nodes() if one["Alive"] and one["NodeID"] != own)
+        return [own, *others]
+
     def answer(self, ref: Any, limit_s: float) -> Answer:
         """The answer of a process: ("lost", why) where the process has died or does not answer in time."""
         try:

@@ -26,17 +26,19 @@ from r1kit.types import Completion, Sampling
 from r1kit.user_code import load_file
 
 
-def keep_memory() -> None:
+def keep_memory(largest: int = 1 << 30, one_heap: bool = False) -> None:
     """Make glibc keep freed memory instead of returning it to the system. Otherwise large tensors are mapped
     and cleared again at every use, which takes three times as long as the softmax over the vocabulary that
-    uses them. Without glibc this does nothing."""
+    uses them. Tensors of ``largest`` bytes are returned all the same; ``one_heap``: all threads share what is
+    kept. Without glibc this does nothing."""
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
         for option, value in (
-            (-3, 1 << 30),
+            (-3, largest),
             (-1, 1 << 30),
             (-2, 1 << 26),
-        ):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD
+            *(((-8, 1),) if one_heap else ()),
+        ):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD, M_ARENA_MAX
             libc.mallopt(option, value)
 
 

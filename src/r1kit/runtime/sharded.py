@@ -99,11 +99,12 @@ class Sharded:
         model = root.model
         self.shapes = {name: tuple(tensor.shape) for name, tensor in source.model.state_dict().items()}
         _, rows, columns = meshes = sharding.meshes()
-        self._columns = None if columns is None else columns.get_group()
-        if columns is not None and self.grid.kind == "expert":
+        self._heads = None  # the group of the neighbours that have different heads
+        if columns is not None and self.grid.kind == "tensor":
+            self._heads = columns.get_group()
+            share_heads(model, self._heads)
+        elif columns is not None and model.config.experts:  # a model without experts has none to share out
             share_experts(model, columns.get_group())
-        elif columns is not None:
-            share_heads(model, columns.get_group())
         if model.config.tie_embeddings:
             model.lm_head.weight = model.embed_tokens.weight
         self._shard(root, meshes[0], rows)
@@ -181,8 +182,8 @@ class Sharded:
         for name, own in self.named:
             gradient = self._sharded[name].grad
             local = torch.zeros_like(own) if gradient is None else _local(gradient)
-            if self._columns is not None and name.endswith(("q_norm.weight", "k_norm.weight")):
-                dist.all_reduce(local, group=self._columns)  # each process has seen its own heads only
+            if self._heads is not None and name.endswith(("q_norm.weight", "k_norm.weight")):
+                dist.all_reduce(local, group=self._heads)  # each process has seen its own heads only
             found.append(local)
         return found
 

@@ -18,6 +18,7 @@ from dataclasses import replace
 from typing import Any
 
 from r1kit.config import R1kitError
+from r1kit.sandbox import nodes
 from r1kit.sandbox.jobs import Job, Kind, Tests, check_shape
 from r1kit.sandbox.pool import Pool, current_tier, shared_pool
 from r1kit.sandbox.run_job import run_asserts, run_functions, run_stdio
@@ -62,13 +63,28 @@ def run_programs(
 
 
 def run_jobs(jobs: Sequence[Job], pool: Pool | None = None) -> list[Verdict]:
-    """Run jobs of any kinds on all cores; one verdict each, in order."""
+    """Run jobs of any kinds on all cores, those of the cluster's other machines included (nodes.py); one
+    verdict each, in order. With ``pool`` on this machine only."""
     for job in jobs:
         check_shape(job)
     jobs = [replace(job, program=job.program.removeprefix(BYTE_ORDER_MARK)) for job in jobs]
+    others = nodes.registered() if pool is None else []
     pool = pool or shared_pool(current_tier())
-    if len(jobs) == 1:
-        return [_run(jobs[0], pool)]
+    own, *dealt = nodes.shares(len(jobs), [pool.size, *(node.size for node in others)])
+    answers = [
+        node.begin([jobs[i] for i in share]) if share else list
+        for node, share in zip(others, dealt, strict=True)
+    ]
+    found = _run_here([jobs[i] for i in own], pool)
+    for answer, share in zip(answers, dealt, strict=True):
+        verdicts = answer()
+        found += _run_here([jobs[i] for i in share], pool) if verdicts is None else verdicts
+    return found
+
+
+def _run_here(jobs: Sequence[Job], pool: Pool) -> list[Verdict]:
+    if len(jobs) <= 1:
+        return [_run(job, pool) for job in jobs]
     with ThreadPoolExecutor(pool.size) as threads:
         return list(threads.map(lambda job: _run(job, pool), jobs))
 

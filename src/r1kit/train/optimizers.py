@@ -2,8 +2,8 @@
 functions of the step.
 
 Muon (Jordan et al. 2024): momentum, then the update matrix is replaced by its nearest orthogonal one, found
-by a quintic Newton-Schulz iteration in bf16. Expert weights [E, F, D] are E matrices, orthogonalised in one
-batch. The update is scaled by sqrt(max(1, rows/cols)).
+by a quintic Newton-Schulz iteration, in bf16 unless the recipe says float32. Expert weights [E, F, D] are E
+matrices, orthogonalised in one batch. The update is scaled by sqrt(max(1, rows/cols)).
 
 Weight decay is decoupled in both, w -= rate x decay x w (Loshchilov and Hutter 1711.05101; for Muon, Liu et
 al. 2502.16982), each with its own rate, and in AdamW on matrices only, not on norms and biases."""
@@ -36,12 +36,16 @@ class OptimizerConfig(Config):
     """AdamW(beta1 .9, beta2 .95, weight decay .1) is DeepSeek-V3's pretraining setting (section 4.2); RL's
     was not published.
 
-    ``moments``: int8 keeps AdamW's two averages in about a byte each instead of four
-    (rounded_adamw.py)."""
+    ``moments``: int8 keeps AdamW's two averages in about a byte each instead of four (rounded_adamw.py).
+
+    ``muon_precision``: of Muon's iteration. bfloat16 is twice as fast and rounds each number to 8 bits, so
+    that two sums which differ in their last bit can give updates that differ by 0.4 %; float32 is for
+    comparisons of runtimes (benchmarks/equal.py)."""
 
     kind: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = Field(default=1e-3, ge=0.0)
     muon_learning_rate: float = Field(default=0.02, ge=0.0)
+    muon_precision: Literal["bfloat16", "float32"] = "bfloat16"
     beta1: float = Field(default=0.9, ge=0.0, lt=1.0)
     beta2: float = Field(default=0.95, ge=0.0, lt=1.0)
     weight_decay: float = Field(default=0.0, ge=0.0)
@@ -95,9 +99,10 @@ class Muon(torch.optim.Optimizer):
         weight_decay: float = 0.0,
         group: Group = ALONE,
         parts: Parts | None = None,
+        precision: torch.dtype = torch.bfloat16,
     ) -> None:
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
-        self.group, self.parts = group, parts
+        self.group, self.parts, self.precision = group, parts, precision
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -141,7 +146,7 @@ class Muon(torch.optim.Optimizer):
 
     def _orthogonal(self, directions: Sequence[Tensor]) -> list[Tensor]:
         rank, processes = self.group.rank, self.group.size
-        own = orthogonalise_all(directions[rank::processes])
+        own = orthogonalise_all(directions[rank::processes], self.precision)
         mine = [
             own[i // processes] if i % processes == rank else torch.zeros_like(d)
             for i, d in enumerate(directions)
@@ -153,7 +158,7 @@ class Muon(torch.optim.Optimizer):
         return [part.view_as(d) for part, d in zip(parts, directions, strict=True)]
 
 
-def orthogonalise_all(matrices: Sequence[Tensor]) -> list[Tensor]:
+def orthogonalise_all(matrices: Sequence[Tensor], precision: torch.dtype = torch.bfloat16) -> list[Tensor]:
     """Orthogonalise each matrix. Matrices of one shape (transposed ones included) are one batch, because a
     small model's matrices are too small for a call each."""
     lying = [matrix.mT if matrix.shape[-2] > matrix.shape[-1] else matrix for matrix in matrices]
@@ -163,7 +168,9 @@ def orthogonalise_all(matrices: Sequence[Tensor]) -> list[Tensor]:
     found = list(lying)
     for shape, indices in alike.items():
         batches = [lying[i].reshape(-1, *shape) for i in indices]
-        done = torch.split(orthogonalise(torch.cat(batches)), [len(batch) for batch in batches])
+        done = torch.split(
+            orthogonalise(torch.cat(batches), precision=precision), [len(batch) for batch in batches]
+        )
         for i, part in zip(indices, done, strict=True):
             found[i] = part.view_as(lying[i])
     return [
@@ -172,15 +179,13 @@ def orthogonalise_all(matrices: Sequence[Tensor]) -> list[Tensor]:
     ]
 
 
-def orthogonalise(matrix: Tensor, iterations: int = 5) -> Tensor:
+def orthogonalise(matrix: Tensor, iterations: int = 5, precision: torch.dtype = torch.bfloat16) -> Tensor:
     """U V^T of the singular value decomposition, approximately (singular values end in about 0.7..1.2);
-    batched over leading dims."""
+    batched over leading dims. ``precision`` is that of the iteration."""
     a, b, c = 3.4445, -4.7750, 2.0315  # Jordan et al. 2024: steepest slope at zero that still converges
     tall = matrix.shape[-2] > matrix.shape[-1]
     x = matrix.mT if tall else matrix
-    x = (
-        x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    ).bfloat16()  # the iteration tolerates rounding, and bf16 is twice as fast
+    x = (x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)).to(precision)
     shape = x.shape
     x = x.reshape(-1, *shape[-2:])
     for _ in range(iterations):
@@ -226,6 +231,7 @@ def build(
                 weight_decay=config.weight_decay,
                 group=group,
                 parts=parts,
+                precision=getattr(torch, config.muon_precision),
             )
         )
     for optimizer in optimizers:

@@ -39,7 +39,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """(line number, line) of every line that is not blank. Raises R1kitError where the file is missing, torn
     or of another format, and for a row that is longer than LONGEST_ROW_MB."""
     _check_format(path)
-    longest = _longest_row()
+    longest = longest_row()
     densest = max(DENSE_BYTES, MOST_DENSE * path.stat().st_size) if path.suffix == ".gz" else None
     number = taken = 0
     try:
@@ -64,7 +64,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise R1kitError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
-def _longest_row() -> int:
+def longest_row() -> int:
     """The longest row in bytes. Raises ConfigError where the variable is no number."""
     given = os.environ.get("R1KIT_LONGEST_ROW_MB", str(LONGEST_ROW_MB))
     try:

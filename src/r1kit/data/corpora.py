@@ -385,10 +385,10 @@ def drawn_sources(weights: Sequence[float], seed: int, first: int, count: int) -
     function of seed and number."""
     bounds = np.cumsum(np.asarray(weights, dtype=np.float64)) / float(sum(weights))
     numbers = np.arange(first, first + count, dtype=np.uint64)
-    return np.searchsorted(bounds, _uniform(numbers, seed), side="right").clip(0, len(weights) - 1)
+    return np.searchsorted(bounds, uniform(numbers, seed), side="right").clip(0, len(weights) - 1)
 
 
-def _uniform(numbers: np.ndarray, seed: int) -> np.ndarray:
+def uniform(numbers: np.ndarray, seed: int) -> np.ndarray:
     """Numbers in [0, 1) that look random, one for each [N] uint64: splitmix64's finaliser."""
     with np.errstate(over="ignore"):
         mixed = (numbers + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed & (2**63 - 1))

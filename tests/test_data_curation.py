@@ -272,15 +272,17 @@ def test_texts_are_repaired_and_masked_and_lines_of_other_documents_removed(fini
     assert sum("email@example.com" in text and PHONE in text and "192.0.2.1" in text for text in texts) == 1
     assert sum("déjà vu" in text for text in texts) == 1
     assert sum(text == GOOD_CHINESE.rstrip("\n") or text == GOOD_CHINESE for text in texts) == 1
-    whole, parted = [t for t in texts if t.count("\n") == 9], [t for t in texts if t.count("\n") == 6]
-    assert len(whole) >= 40 and len(parted) == 1
+    first = next(row["text"] for row in kept["web"] if row["id"].endswith("web.jsonl:3"))
+    quoted = next(row["text"] for row in kept["web"] if row["id"].endswith("web.jsonl:43"))
+    assert first.count("\n") == 9 and quoted.count("\n") == 9  # of 14 lines four stand in the first page
+    assert set(first.split("\n")).isdisjoint(quoted.split("\n"))
 
 
 def test_rows_that_are_no_texts_keep_their_columns(finished):
     _, _, _, kept = finished
-    assert [(row["prompt"], row["completion"]) for row in kept["pairs"]] == [
-        (f"Say {i} to email@example.com", f"Well, {i}.") for i in (0, 2, 1)
-    ] or {row["completion"] for row in kept["pairs"]} == {f"Well, {i}." for i in range(3)}
+    assert sorted((row["prompt"], row["completion"]) for row in kept["pairs"]) == [
+        (f"Say {i} to email@example.com", f"Well, {i}.") for i in range(3)
+    ]
     assert all(row["id"].startswith("/") and ":" in row["id"] for row in kept["pairs"])
 
 

@@ -258,6 +258,15 @@ def test_sources_are_drawn_by_weight_as_a_function_of_the_number():
     assert (drawn_sources([1.0, 3.0], 6, 0, 1000) != drawn[:1000]).any()
 
 
+def test_every_shard_takes_the_schema_of_the_first_row_of_all(tmp_path):
+    path = tmp_path / "a.jsonl"
+    rows = [{"text": f"t {i}"} for i in range(60)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in [rows[0], {"prompt": "a"}, *rows[1:]]))
+    web = [source(path, bad_rows="quarantine") for _ in range(2)]
+    shards = [found_texts(web[i].records(shard=i, shards=2)) for i in range(2)]
+    assert sorted(map(len, shards)) == [29, 31]  # all 60 texts
+
+
 def test_a_position_is_plain_data():
     place = Position(1, 2, 3, 4)
     assert Position(**json.loads(json.dumps(place.as_json()))) == place

@@ -27,6 +27,8 @@ from r1kit.jsonl import BAD_ROWS_LIMIT, BadRows, column, columns_of, is_null_lik
 from r1kit.tasks.turns import is_conversation, read_prompt
 
 HUB = "hub:"
+# The columns that hold what a row says, in the order of its document; others are tests and labels.
+SAID = ("text", "prompt", "problem", "messages", "completion", "chosen", "rejected", "solution", "answer")
 _FEW_ROWS = 200  # from here on the limit of bad rows is checked while a file is read
 
 
@@ -144,6 +146,8 @@ class Source:
         every so many-th row (whole files where there are enough). Bad rows go to ``note`` with "quarantine".
 
         Raises R1kitError naming file and row for what cannot be used."""
+        if self._schema is None and not self.config.fields and (shards > 1 or start != Position()):
+            next(self.records(note=lambda bad: None), None)  # the schema is that of the first row of all
         seen = set[int]() if self.config.id else None
         begin = Position() if seen is not None else start  # earlier ids have to be known
         by_file = self.hub is None and len(self.files) >= shards > 1
@@ -326,32 +330,33 @@ def checked(path: Path, number: int, kind: Kind, columns: dict[str, Any]) -> dic
         if not isinstance(columns.get(label), bool):
             raise R1kitError(f"{path}:{number}: column {label!r} must be true or false")
     else:
-        _check_problem(path, number, kind, columns)
+        return _checked_problem(path, number, kind, columns)
     return columns
 
 
-def _check_problem(path: Path, number: int, kind: Kind, columns: Mapping[str, Any]) -> None:
+def _checked_problem(path: Path, number: int, kind: Kind, columns: dict[str, Any]) -> dict[str, Any]:
     name = "prompt" if kind == "prompt" else "problem"
     value = columns.get(name)
     asked = (
         read_prompt(path, number, name, value)[0]
         if is_conversation(value)
-        else column(path, number, dict(columns), name)
+        else column(path, number, columns, name)
     )
     if not asked.strip() or is_null_like(asked):
         raise R1kitError(f"{path}:{number}: the {name} is empty; write it or remove the row")
     if kind == "problem":
-        gold = column(path, number, dict(columns), "answer")
+        gold = column(path, number, columns, "answer")
         if not gold.strip() or is_null_like(gold):
             raise R1kitError(f"{path}:{number}: the answer is empty; write it or remove the row")
+        columns = {**columns, "answer": gold}
     if kind == "program" and not set(columns) - {"problem", "solution"}:
         raise R1kitError(f"{path}:{number}: the problem has no tests; write them or remove the row")
+    return columns
 
 
 def document_of(columns: Mapping[str, Any]) -> str:
     """The texts of a row in their order, turns included, each once, as one document."""
-    kept = ("text", "prompt", "problem", "messages", "completion", "chosen", "rejected", "solution", "answer")
-    return "\n".join(text for name in kept if name in columns for text in _texts_in(columns[name]))
+    return "\n".join(text for name in SAID if name in columns for text in _texts_in(columns[name]))
 
 
 def _texts_in(value: Any) -> Iterator[str]:

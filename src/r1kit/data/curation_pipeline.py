@@ -50,8 +50,9 @@ from datatrove.pipeline.filters.base_filter import BaseFilter
 from datatrove.pipeline.formatters import FTFYFormatter, PIIFormatter
 from datatrove.pipeline.writers import JsonlWriter
 
+from r1kit.config import R1kitError
 from r1kit.data.contamination import Contamination, evaluations_of
-from r1kit.data.corpora import BadRow, Record, Source, SourceConfig, document_of
+from r1kit.data.corpora import SAID, BadRow, Record, Source, SourceConfig, document_of
 from r1kit.data.curation_settings import CurationConfig, ExecutorConfig, Kept, NearConfig, Rule
 from r1kit.data.language_id import identify
 from r1kit.data.text_rules import chinese_fault, mask_numbers
@@ -61,6 +62,7 @@ loguru.logger.disable("datatrove")  # its lines go to files below ``logs``; r1ki
 
 MOST_LINES = 60_000  # of a document whose lines are compared: datatrove numbers them in 16 bits
 RUNS = 2048  # of words, that are hashed at a time
+CHECKED = ("problem", "program")  # kinds of rows with an answer or tests
 EMAIL, IPV4 = "email@example.com", "192.0.2.1"
 
 
@@ -199,6 +201,11 @@ class ReadSources(PipelineStep):
             counts = read.setdefault(name, {"documents": 0, "characters": 0, "bad": 0})
             for record in Source(name, config).records(shard=rank, shards=world_size, note=bad.append):
                 document = _document(record)
+                if fault := _unstorable(record):
+                    if config.bad_rows == "error":
+                        raise R1kitError(f"{record.where}: {fault}")
+                    bad.append(BadRow(name, record.where, fault, record.text[:200]))
+                    continue
                 counts["documents"] += 1
                 counts["characters"] += len(document.text)
                 self.stat_update("documents")
@@ -217,6 +224,15 @@ def _document(record: Record) -> Document:
     return Document(
         record.text, record.where, metadata={"source": record.source, "kind": record.kind, **columns}
     )
+
+
+def _unstorable(record: Record) -> str | None:
+    """Why a row cannot be written as JSON between the steps; None where it can."""
+    try:
+        orjson.dumps(record.columns)
+        return None
+    except TypeError as error:  # such as an integer of more than 64 bits
+        return f"the row cannot be written as JSON ({error}); write the value as a text, or remove the row"
 
 
 def _is_text(document: Document) -> bool:
@@ -264,42 +280,47 @@ def _as_row(writer: JsonlWriter, document: Document) -> dict[str, Any]:
 
 
 class Repair(PipelineStep):
-    """Repairs the encoding of texts and masks personal data in them, also those of a row's columns."""
+    """Repairs the encoding of texts and masks personal data in them, also in a row's columns. Problems and
+    programs are not masked: a number in them may be the answer, and their tests stay as they are."""
 
     type = "formatter"
     name = "r1kit repair"
 
     def __init__(self, unicode: bool, mask: bool) -> None:
         super().__init__()
-        self.changes: list[Callable[[str], str]] = [FTFYFormatter().format] if unicode else []
-        if mask:
-            self.changes += [PIIFormatter(email_replacement=EMAIL, ip_replacement=IPV4).format, mask_numbers]
+        self.repairs: list[Callable[[str], str]] = [FTFYFormatter().format] if unicode else []
+        hide = PIIFormatter(email_replacement=EMAIL, ip_replacement=IPV4)
+        self.masks: list[Callable[[str], str]] = [hide.format, mask_numbers] if mask else []
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         for document in data:
             before = document.text
+            changes = self.repairs if document.metadata["kind"] in CHECKED else self.repairs + self.masks
             if _is_text(document):
-                document.text = self.repaired(before)
+                document.text = _changed(before, changes)
             else:
-                columns = _mapped(document.metadata["columns"], self.repaired)
+                columns = {
+                    name: _changed(value, changes) if name in SAID else value
+                    for name, value in document.metadata["columns"].items()
+                }
                 document.metadata["columns"], document.text = columns, document_of(columns)
             self.stat_update("changed" if document.text != before else "unchanged")
             yield document
 
-    def repaired(self, text: str) -> str:
-        for change in self.changes:
-            text = change(text)
-        return text
 
-
-def _mapped(value: Any, change: Callable[[str], str]) -> Any:
-    """A value with all its texts changed, those of roles and keys left as they are."""
+def _changed(value: Any, changes: Sequence[Callable[[str], str]]) -> Any:
+    """A value with all its texts changed, those of roles left as they are."""
     if isinstance(value, str):
-        return change(value)
+        for change in changes:
+            value = change(value)
+        return value
     if isinstance(value, list | tuple):
-        return [_mapped(inner, change) for inner in value]
+        return [_changed(inner, changes) for inner in value]
     if isinstance(value, dict):
-        return {k: inner if k in ("role", "from") else _mapped(inner, change) for k, inner in value.items()}
+        return {
+            name: inner if name in ("role", "from") else _changed(inner, changes)
+            for name, inner in value.items()
+        }
     return value
 
 

@@ -83,6 +83,14 @@ class LineStream:
                 return
             weights = [self.sources[index].weight for index in active]
             chosen = drawn_sources(weights, derive_seed(self.seed, "draw", part), 0, _DRAWS)
+            counts = np.bincount(chosen, minlength=len(active)).tolist()
+            total = [drawn[index] + count for index, count in zip(active, counts, strict=True)]
+            whole = all(many < self.sources[index].most for index, many in zip(active, total, strict=True))
+            if whole and number + _DRAWS <= start:  # passed over as a whole
+                for index, many in zip(active, total, strict=True):
+                    drawn[index] = many
+                number += _DRAWS
+                continue
             for local in chosen.tolist():
                 index = active[local]
                 if drawn[index] >= self.sources[index].most:

@@ -308,6 +308,33 @@ def test_an_interrupted_curation_continues_and_gives_the_same_rows(finished):
     assert (again / "clean/00000.jsonl").stat().st_mtime_ns == before  # finished steps are not repeated
 
 
+def test_what_other_settings_left_is_removed_and_its_own_stays(tmp_path):
+    from r1kit.data.corpora import SourceConfig
+    from r1kit.data.curation_settings import CurationConfig, ExecutorConfig
+    from r1kit.stages.curate import clear_other, mark_of
+
+    class Lines:
+        said: list[str] = []
+
+        def info(self, text):
+            self.said.append(text)
+
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "a"}\n')
+    sources, config = {"web": SourceConfig(path=str(path))}, CurationConfig()
+    mark = mark_of(sources, config)
+    workers = CurationConfig(executor=ExecutorConfig(workers=2))
+    assert mark == mark_of(sources, workers) != mark_of(sources, CurationConfig(gram=13))
+    folders = (tmp_path / "steps", tmp_path / "data")
+    clear_other(Lines(), folders, mark)
+    (folders[0] / "clean").mkdir()
+    clear_other(Lines(), folders, mark)
+    assert (folders[0] / "clean").is_dir() and not Lines.said
+    path.write_text('{"text": "b"}\n' * 2)
+    clear_other(Lines(), folders, mark_of(sources, config))
+    assert not (folders[0] / "clean").exists() and "curated again" in Lines.said[0]
+
+
 RECIPE = """
 name: curated
 runtime: {{kind: local, processes: 1}}

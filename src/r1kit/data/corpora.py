@@ -121,6 +121,11 @@ class Source:
         self.files = [] if self.hub else _files(name, config)
         self._schema = schema_named(config.schema_name) if config.schema_name else None
 
+    def stamps(self) -> list[tuple[str, int, int]]:
+        """Path, size and time of each local file, which change with its content."""
+        states = [(path, path.stat()) for path in self.files]
+        return [(str(path), state.st_size, state.st_mtime_ns) for path, state in states]
+
     def describe(self) -> str:
         """One line: files, format and schema, as its first row shows. Raises R1kitError where no row can be
         used."""

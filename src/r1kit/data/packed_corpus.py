@@ -62,8 +62,7 @@ class Recipe:
 
     def mark(self, source: SourceConfig) -> str:
         """A hash of all that the bytes of a source's shards depend on: of its files, size and time."""
-        states = [(path, path.stat()) for path in Source("", source).files]
-        stamps = [(str(path), state.st_size, state.st_mtime_ns) for path, state in states]
+        stamps = Source("", source).stamps()
         backend = hash_text(self.tokenizer.backend.to_str())
         read = source.model_dump(exclude={"weight", "epochs"})
         packed = self.config.model_dump(exclude={"sources", "folder"})

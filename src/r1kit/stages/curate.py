@@ -6,8 +6,10 @@ et al. 2021), C4 (Raffel et al. 2020) and FineWeb (Penedo et al. 2024), near dup
 (Broder 1997). datatrove executes them (r1kit.data.curation_pipeline); every document that is dropped is
 counted by its reason, with examples in the report."""
 
+import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
@@ -15,7 +17,7 @@ from pydantic import Field
 from r1kit.config import InputError
 from r1kit.data.corpora import Source, SourceConfig, source_errors
 from r1kit.data.curation_settings import CurationConfig, Kept, check_counts
-from r1kit.files import remove_tree, replacing
+from r1kit.files import hash_text, remove_tree, replacing, write_whole
 from r1kit.log import Log
 from r1kit.stages.results import report
 from r1kit.stages.stage import Context, Stage
@@ -54,6 +56,7 @@ class Curate(Stage):
         for name, source in sources.items():
             ctx.log.info(Source(name, source).describe())
         work, data = ctx.out / WORK, ctx.out / "data"
+        clear_other(ctx.log, (work, data), mark_of(sources, config))
         if not data.is_dir():  # else it was interrupted after its last step
             curate(work, sources, config)
         counts, reasons = report_of(work, list(sources), data if data.is_dir() else None)
@@ -68,6 +71,27 @@ class Curate(Stage):
         report(ctx, **facts_of(counts), reasons=reasons)
         if not self.keep_steps:
             remove_tree(work)
+
+
+def mark_of(sources: Mapping[str, SourceConfig], config: CurationConfig) -> str:
+    """A hash of all that the result depends on: of files, size and time."""
+    evaluations = [SourceConfig(path=file) for file in config.decontaminate]
+    stamps = [Source("", source).stamps() for source in (*sources.values(), *evaluations)]
+    read = {name: source.model_dump() for name, source in sources.items()}
+    done = config.model_dump(exclude={"executor": {"kind", "workers", "options"}})
+    return hash_text(json.dumps([read, done, stamps], sort_keys=True))
+
+
+def clear_other(log: Log, folders: Sequence[Path], mark: str) -> None:
+    """Remove what an interrupted curation of other sources or settings has left, and write the mark of this
+    one into the first folder."""
+    file = folders[0] / "made_of"
+    if any(folder.is_dir() for folder in folders) and (not file.is_file() or file.read_text() != mark):
+        log.info("warning: sources or settings have changed since the interruption; curated again")
+        for folder in folders:
+            remove_tree(folder)
+    folders[0].mkdir(exist_ok=True)
+    write_whole(file, mark)
 
 
 def resolved_source(ctx: Context, config: SourceConfig) -> SourceConfig:

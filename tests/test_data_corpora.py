@@ -270,3 +270,18 @@ def test_every_shard_takes_the_schema_of_the_first_row_of_all(tmp_path):
 def test_a_position_is_plain_data():
     place = Position(1, 2, 3, 4)
     assert Position(**json.loads(json.dumps(place.as_json()))) == place
+
+
+@pytest.mark.slow
+def test_a_data_set_that_the_hubs_library_reads_is_streamed_and_continues(tmp_path):
+    pytest.importorskip("datasets")
+    write(tmp_path / "train.jsonl", TEXTS[:50])
+    web = Source("web", SourceConfig(path=f"hub:{tmp_path}"))
+    records = list(web.records())
+    assert found_texts(records) == TEXTS[:50]
+    assert found_texts(web.records(records[20].after)) == TEXTS[21:50]
+    shards = [found_texts(web.records(shard=shard, shards=3)) for shard in range(3)]
+    assert sorted(text for shard in shards for text in shard) == sorted(TEXTS[:50])
+    missing = Source("web", SourceConfig(path=f"hub:{tmp_path}", split="test"))
+    with pytest.raises(R1kitError, match=r"split 'test' cannot be read"):
+        list(missing.records())

@@ -94,7 +94,7 @@ def test_what_many_questions_begin_with_is_left_out():
 
 def test_a_brute_force_search_finds_the_same_documents():
     rng = random.Random(1)
-    vocabulary = ["a", "be", "cat", "door3", "1", "22", "水", "火", "Straße"]
+    vocabulary = ["a", "be", "cat", "lamp3", "1", "22", "水", "火", "Straße"]
 
     def sentence(count):
         return " ".join(rng.choice(vocabulary) for _ in range(count))
@@ -108,7 +108,7 @@ def test_a_brute_force_search_finds_the_same_documents():
         return "".join(c for c in text.casefold() if c.isalnum())
 
     def split(text):
-        return text.replace("door3", "door 3").casefold().split()
+        return text.replace("lamp3", "lamp 3").casefold().split()
 
     runs = {"".join(split(q)[i : i + 6]) for q in questions for i in range(len(split(q)) - 5)}
     for document in documents:

@@ -28,7 +28,7 @@ def parquet_rows(path: Path, start: int = 0) -> Iterator[tuple[int, dict[str, An
     try:
         with pyarrow.parquet.ParquetFile(path, memory_map=True) as file:
             before = 0
-            groups = []
+            groups: list[int] = []
             for group in range(file.num_row_groups):
                 size = file.metadata.row_group(group).num_rows
                 if not groups and before + size <= start:

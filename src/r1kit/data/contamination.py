@@ -150,12 +150,14 @@ def _hashes(codes: np.ndarray, size: int) -> np.ndarray:
     """A hash of each ``size`` letters in a row, [N - size + 1] uint64: a polynomial modulo 2^64."""
     count = 1 << max(12, len(codes).bit_length())
     ups, downs = _powers(count)
-    sums = np.zeros(len(codes) + 1, dtype=np.uint64)
+    sums: np.ndarray = np.zeros(len(codes) + 1, dtype=np.uint64)
+    hashes: np.ndarray
     with np.errstate(over="ignore"):
         np.cumsum(codes.astype(np.uint64) * ups[: len(codes)], out=sums[1:])
         hashes = (sums[size:] - sums[:-size]) * downs[: len(codes) - size + 1]
         hashes ^= hashes >> np.uint64(29)
-        return hashes * _MIX
+        hashes *= _MIX
+    return hashes
 
 
 def evaluations_of(files: Sequence[str]) -> list[Evaluation]:

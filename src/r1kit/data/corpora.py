@@ -117,7 +117,7 @@ class Source:
     def __init__(self, name: str, config: SourceConfig) -> None:
         self.name = name
         self.config = config
-        self.hub = config.path.removeprefix(HUB) if _is_hub(config.path) else None
+        self.hub = _hub_name(config.path)
         self.files = [] if self.hub else _files(name, config)
         self._schema = schema_named(config.schema_name) if config.schema_name else None
 
@@ -272,8 +272,9 @@ class _Counts:
             )
 
 
-def _is_hub(path: str | list[str]) -> bool:
-    return isinstance(path, str) and path.startswith(HUB)
+def _hub_name(path: str | list[str]) -> str | None:
+    """The id of a data set of the hub; None for files."""
+    return path.removeprefix(HUB) if isinstance(path, str) and path.startswith(HUB) else None
 
 
 def _files(name: str, config: SourceConfig) -> list[Path]:
@@ -378,7 +379,7 @@ def source_errors(sources: Mapping[str, SourceConfig]) -> Iterator[InputError]:
     """What is wrong with the local files of sources, as their first rows show, by source. The hub is not
     asked."""
     for name, config in sources.items():
-        if _is_hub(config.path) or any(one.startswith("@") for one in _paths(config)):
+        if _hub_name(config.path) or any(one.startswith("@") for one in _paths(config)):
             continue
         try:
             Source(name, config).describe()

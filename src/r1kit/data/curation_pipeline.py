@@ -240,7 +240,7 @@ def _is_text(document: Document) -> bool:
 
 
 def _whole_text(document: Document) -> str:
-    return document.text
+    return str(document.text)
 
 
 class ReadParts(PipelineStep):

@@ -114,7 +114,7 @@ def _lines(path: Path, start: int, offset: int) -> Iterator[_Line]:
 
 def _opened(path: Path, packed: bool) -> IO[bytes]:
     if packed:
-        return io.BufferedReader(gzip.open(path, "rb"), _BUFFER)  # type: ignore[arg-type]
+        return io.BufferedReader(gzip.open(path, "rb"), _BUFFER)
     return path.open("rb", buffering=_BUFFER)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -158,17 +158,7 @@ def updates(
     """Updates of ``lines`` lines each from number ``start`` on, made ready in a second thread: ``make`` of
     every piece, or of a line's pieces as one where they are ``joined``. What the thread raises is raised
     here."""
-    ready: queue.Queue[list[Made] | BaseException | None] = queue.Queue(AHEAD)
-    ended = threading.Event()
-
-    def put(one: list[Made] | BaseException | None) -> bool:
-        while not ended.is_set():
-            try:
-                ready.put(one, timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
+    ready: _Ready[list[Made]] = _Ready()
 
     def work() -> None:
         try:
@@ -176,31 +166,49 @@ def updates(
             for count, pieces in enumerate(stream.lines(start * lines), 1):
                 batch += map(make, [np.concatenate(pieces)] if joined else pieces)
                 if count % lines == 0:
-                    if not put(batch):
+                    if not ready.put(batch):
                         return
                     batch = []
             if batch:
-                put(batch)
-            put(None)
+                ready.put(batch)
+            ready.put(None)
         except BaseException as error:  # handed to the thread that reads
-            put(error)
+            ready.put(error)
 
     thread = threading.Thread(target=work, name="r1kit tokens", daemon=True)
     thread.start()
     try:
-        while True:
-            before = time.perf_counter()
-            found = ready.get()
-            if waits is not None:
-                waits.seconds, waits.batches = (
-                    waits.seconds + time.perf_counter() - before,
-                    waits.batches + 1,
-                )
-            if isinstance(found, BaseException):
-                raise found
-            if found is None:
-                return
+        while (found := ready.get(waits)) is not None:
             yield found
     finally:
-        ended.set()
+        ready.ended.set()
         thread.join()
+
+
+class _Ready(Generic[Made]):
+    """What one thread has made ready for another, at most AHEAD of them, until ``ended`` is set."""
+
+    def __init__(self) -> None:
+        self._queue: queue.Queue[Made | BaseException | None] = queue.Queue(AHEAD)
+        self.ended = threading.Event()
+
+    def put(self, one: Made | BaseException | None) -> bool:
+        """Wait until there is space for it; false where it is no longer wanted."""
+        while not self.ended.is_set():
+            try:
+                self._queue.put(one, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def get(self, waits: Waits | None) -> Made | None:
+        """The next one, None after the last. Raises what the other thread has raised."""
+        before = time.perf_counter()
+        found = self._queue.get()
+        if waits is not None:
+            waits.seconds += time.perf_counter() - before
+            waits.batches += 1
+        if isinstance(found, BaseException):
+            raise found
+        return found

@@ -6,7 +6,7 @@ from typing import Any
 
 from r1kit.config import ConfigError
 
-READ = 2000  # characters of a text that are looked at
+READ = 1000  # characters of a text that are looked at
 
 
 @lru_cache(maxsize=1)

@@ -10,6 +10,7 @@ they occur there."""
 
 import argparse
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -22,6 +23,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +43,7 @@ from r1kit.tokenizer import Tokenizer
 
 DATA = Path(os.environ.get("R1KIT_DATA", "data"))
 GSM8K, TEST = DATA / "gsm8k_train.jsonl", DATA / "gsm8k_test.jsonl"
-SIMILARITIES = (0.95, 0.9, 0.8, 0.7, 0.6)
+EDITS = (1, 2, 4, 6, 9, 14)  # words of a page that are replaced in its copies
 
 
 def gsm8k(path: Path = GSM8K) -> list[dict[str, str]]:
@@ -86,71 +88,78 @@ def similarity(one: str, other: str) -> float:
     return len(a & b) / len(a | b)
 
 
-def edited(writer: Writer, page: str, target: float) -> str:
-    """The page with words replaced one by one until its similarity to itself is at most ``target``."""
-    found = page.split(" ")
-    while True:
-        for _ in range(2):
+@dataclass(frozen=True, slots=True)
+class Planted:
+    """A page, a ``copy`` of one with some words replaced, or a ``mixed`` page of which one half is of another
+    page. ``page``: the number of the original, ``similarity`` to it."""
+
+    kind: str
+    page: int
+    similarity: float
+    text: str
+
+
+def planted(seed: int) -> list[Planted]:
+    writer = Writer(seed)
+    pages = [writer.page() for _ in range(500)]
+    rows = [Planted("page", number, 1.0, page) for number, page in enumerate(pages)]
+    for number, edits in enumerate(EDITS * 50):
+        found = pages[number].split(" ")
+        for _ in range(edits):
             found[writer.random.randrange(len(found))] = writer.random.choice(writer.words)
-        if similarity(page, " ".join(found)) <= target + 0.01:
-            return " ".join(found)
+        copy = " ".join(found)
+        rows.append(Planted("copy", number, similarity(pages[number], copy), copy))
+    for number in range(300, 500):
+        mixed = "\n".join([*pages[number].split("\n")[:6], *writer.page(6).split("\n")])
+        rows.append(Planted("mixed", number, similarity(pages[number], mixed), mixed))
+    return rows
 
 
 def duplicates(folder: Path) -> None:
-    """Planted near duplicates, and pages of which a third stands in another page, which are none."""
-    from r1kit.data.curation_pipeline import curate
+    """Pairs that share a bucket of the stage's signatures, against planted ones."""
+    from datatrove.pipeline.dedup.minhash import MinhashConfig
 
-    writer = Writer(1)
-    pages = [writer.page() for _ in range(2400)]
-    rows = [("page", 1.0, page) for page in pages]
-    for place, target in enumerate(SIMILARITIES * 100):
-        copy = edited(writer, pages[place], target)
-        rows.append(("copy", similarity(pages[place], copy), copy))
-    for place in range(500, 1000):
-        mixed = "\n".join([*pages[place].split("\n")[:6], *writer.page(6).split("\n")])
-        rows.append(("mixed", similarity(pages[place], mixed), mixed))
-    write_pages(folder / "pages.jsonl", [text for _, _, text in rows])
-    source = {"web": SourceConfig(path=str(folder / "pages.jsonl"))}
-    for name, near in (
-        ("r1kit's default, 20 x 7", NearConfig()),
-        ("FineWeb's, 14 x 8", NearConfig(buckets=14, rows=8)),
-    ):
-        work = folder / name.replace(" ", "_")
-        plain = CurationConfig(unicode=False, mask=False, rules=[], exact=False, lines=False, near=near)
-        before = time.process_time()
-        curate(work, source, plain)
-        seconds = time.process_time() - before
-        kept = {
-            int(json.loads(line)["id"].rpartition(":")[2]) - 1
-            for path in (work / "kept/web").glob("*.jsonl")
-            for line in path.open()
-        }
-        report_duplicates(name, near, rows, set(range(len(rows))) - kept, seconds)
+    from r1kit.data.curation_pipeline import SignWords
+
+    for near in (NearConfig(), NearConfig(buckets=20, rows=7), NearConfig(buckets=14, rows=8)):
+        step = SignWords(str(folder / "s"), MinhashConfig(near.words, near.buckets, near.rows, near.seed))
+        close = found_close = pairs = wrong = 0
+        by_similarity: dict[int, list[tuple[float, bool]]] = {}
+        for seed in (1, 2, 3, 4):
+            rows = planted(seed)
+            colliding = collisions(step, [row.text for row in rows])
+            pairs += len(colliding)
+            wrong += sum(
+                rows[a].page != rows[b].page or "mixed" in (rows[a].kind, rows[b].kind) for a, b in colliding
+            )
+            for place, row in enumerate(rows):
+                if row.kind == "copy":
+                    hit = (row.page, place) in colliding
+                    close, found_close = (
+                        close + (row.similarity >= 0.8),
+                        found_close + (hit and row.similarity >= 0.8),
+                    )
+                    by_similarity.setdefault(int(10 * row.similarity), []).append((row.similarity, hit))
+        name = f"{near.buckets} x {near.rows}"
+        print(
+            f"| {name} | recall at similarity >= .8 | {found_close} of {close} ({found_close / close:.4f}) |"
+        )
+        print(f"| {name} | precision | {pairs - wrong} of {pairs} pairs ({1 - wrong / pairs:.4f}) |")
+        for _, cases in sorted(by_similarity.items(), reverse=True):
+            s = sum(one for one, _ in cases) / len(cases)
+            share = sum(hit for _, hit in cases) / len(cases)
+            formula = 1 - (1 - s**near.rows) ** near.buckets
+            rate = f"{share:.2f} of {len(cases)} (formula {formula:.2f})"
+            print(f"| {name} | found at similarity {s:.2f} | {rate} |")
 
 
-def report_duplicates(
-    name: str, near: NearConfig, rows: Sequence[tuple[str, float, str]], dropped: set[int], seconds: float
-) -> None:
-    """A copy counts as found where it or its page was dropped."""
-    copies = [place for place, row in enumerate(rows) if row[0] == "copy"]
-    first_copy = copies[0]
-    found = {place for place in copies if place in dropped or place - first_copy in dropped}
-    close = [place for place in copies if rows[place][1] >= 0.75]
-    right = sum(1 for place in dropped if rows[place][0] == "copy" or place < len(copies))
-    recall = len([place for place in close if place in found]) / len(close)
-    print(f"| {name} | recall at similarity >= .75 | {recall:.3f} of {len(close)} |")
-    print(f"| {name} | precision | {right / max(1, len(dropped)):.4f} of {len(dropped)} dropped |")
-    for target in SIMILARITIES:
-        own = [place for place in copies if abs(rows[place][1] - target) < 0.04]
-        share = sum(place in found for place in own) / max(1, len(own))
-        s = sum(rows[place][1] for place in own) / max(1, len(own))
-        formula = 1 - (1 - s**near.rows) ** near.buckets
-        print(f"| {name} | found at similarity {s:.2f} | {share:.2f} (formula {formula:.2f}) |")
-    mixed = [place for place, row in enumerate(rows) if row[0] == "mixed"]
-    s = sum(rows[place][1] for place in mixed) / len(mixed)
-    wrong = len(dropped & set(mixed))
-    print(f"| {name} | half of another page, similarity {s:.2f}, dropped | {wrong} of {len(mixed)} |")
-    print(f"| {name} | processor time | {seconds:.1f} s for {len(rows)} pages |")
+def collisions(step: Any, texts: Sequence[str]) -> set[tuple[int, int]]:
+    """The pairs of texts that have a bucket in common."""
+    buckets: dict[tuple[Any, ...], list[int]] = {}
+    for place, text in enumerate(texts):
+        for number, hashes in enumerate(step.get_signature(step.get_shingles(text))):
+            buckets.setdefault((number, *hashes), []).append(place)
+    return {pair for places in buckets.values() for pair in itertools.combinations(places, 2)}
 
 
 def full_width(text: str) -> str:
@@ -278,7 +287,7 @@ def signed(step: Any, pages: Sequence[str]) -> None:
 
 
 def tokenizer_of(pages: Sequence[str]) -> Tokenizer:
-    return Tokenizer.train(pages[:500], 4096)
+    return Tokenizer.train(pages[:100], 4096)
 
 
 CONTEXT = 1024
@@ -287,11 +296,11 @@ CONTEXT = 1024
 def packing(folder: Path) -> None:
     """Tokenising and packing next to datasets.map and datatrove, and a kill that changes nothing."""
     writer = Writer(5)
-    pages = [writer.page(writer.random.randint(3, 60)) for _ in range(6000)]
+    pages = [writer.page(writer.random.randint(3, 60)) for _ in range(400)]
     file = folder / "pages.jsonl"
     size = write_pages(file, pages)
     tokenizer = tokenizer_of(pages)
-    config = PackedConfig(sources={"web": SourceConfig(path=str(file))}, shard_tokens=500_000)
+    config = PackedConfig(sources={"web": SourceConfig(path=str(file))}, shard_tokens=50_000)
     recipe = Recipe(config, tokenizer, CONTEXT, 1)
     before = time.process_time()
     pack_sources(folder / "tokens", recipe)
@@ -360,7 +369,7 @@ from pathlib import Path
 from r1kit.data.corpora import SourceConfig
 from r1kit.data.packed_corpus import PackedConfig, Recipe, pack_sources
 from r1kit.tokenizer import Tokenizer
-config = PackedConfig(sources={{"web": SourceConfig(path={file!r})}}, shard_tokens=500_000)
+config = PackedConfig(sources={{"web": SourceConfig(path={file!r})}}, shard_tokens=50_000)
 pack_sources(Path({out!r}), Recipe(config, Tokenizer.load({tokenizer!r}), {context}, 1))
 """
 
@@ -409,9 +418,9 @@ def loader(folder: Path) -> None:
     from r1kit.train.supervised import text_row, weighted
 
     writer = Writer(7)
-    pages = [writer.page(writer.random.randint(1, 12)) for _ in range(5000)]
+    pages = [writer.page(writer.random.randint(1, 12)) for _ in range(500)]
     write_pages(folder / "pages.jsonl", pages)
-    tokenizer = Tokenizer.train(pages[:500], 768)
+    tokenizer = Tokenizer.train(pages[:100], 768)
     stage = Pretrain.model_validate(
         {"model": {"preset": "mini"}, "tokens": 1, "corpus": {"generated": {"miniature": 1}}}
     )
@@ -420,7 +429,7 @@ def loader(folder: Path) -> None:
     pack_sources(folder / "tokens", Recipe(config, tokenizer, context, 1))
     stream = LineStream([Lines.open("web", check_shards(folder / "tokens", context)["web"])], 1)
     each = round(stage.training.batch_tokens / context)
-    before, tokens, count = time.process_time(), 0, 2000
+    before, tokens, count = time.process_time(), 0, 200
     for number, rows in enumerate(updates(stream, each, False, text_row)):
         tokens += sum(len(row.token_ids) for row in rows)
         if number == count:

@@ -349,6 +349,15 @@ stages:
     corpus: {{packed: {{sources: {{web: {{path: "@curate/data/web"}}}}, fim: {{rate: 0.3}}}}}}
     learner: {{context: 64, lines: 8}}
     training: {{batch_tokens: 512, save_every: 2}}
+  - stage: pretrain
+    name: again
+    seed_of: pretrain
+    model: {{preset: nano}}
+    tokens: 3000
+    tokenizer: "@pretrain"
+    corpus: {{packed: {{folder: "@pretrain/tokens"}}}}
+    learner: {{context: 64, lines: 8}}
+    training: {{batch_tokens: 512, save_every: 2}}
 """
 
 
@@ -369,7 +378,8 @@ def test_a_recipe_curates_packs_and_pretrains(tmp_path, monkeypatch):
     assert not (stages / "curate/steps").exists()
     assert (stages / "pretrain/tokens/web/00000.json").is_file()
     assert json.loads((stages / "pretrain/report.json").read_text())["steps"] == 5
-    assert (stages / "pretrain/model/config.json").is_file()
+    models = [(stages / name / "model/model.safetensors").read_bytes() for name in ("pretrain", "again")]
+    assert models[0] == models[1] and not (stages / "again/tokens").exists()  # the same shards and seed
 
 
 @pytest.mark.parametrize(

@@ -300,7 +300,7 @@ def packing(folder: Path) -> None:
     file = folder / "pages.jsonl"
     size = write_pages(file, pages)
     tokenizer = tokenizer_of(pages)
-    config = PackedConfig(sources={"web": SourceConfig(path=str(file))}, shard_tokens=50_000)
+    config = PackedConfig(sources={"web": SourceConfig(path=str(file))}, shard_tokens=20_000)
     recipe = Recipe(config, tokenizer, CONTEXT, 1)
     before = time.process_time()
     pack_sources(folder / "tokens", recipe)
@@ -369,7 +369,7 @@ from pathlib import Path
 from r1kit.data.corpora import SourceConfig
 from r1kit.data.packed_corpus import PackedConfig, Recipe, pack_sources
 from r1kit.tokenizer import Tokenizer
-config = PackedConfig(sources={{"web": SourceConfig(path={file!r})}}, shard_tokens=50_000)
+config = PackedConfig(sources={{"web": SourceConfig(path={file!r})}}, shard_tokens=20_000)
 pack_sources(Path({out!r}), Recipe(config, Tokenizer.load({tokenizer!r}), {context}, 1))
 """
 
@@ -389,7 +389,7 @@ def kills(folder: Path, recipe: Recipe) -> None:
     while True:
         child = subprocess.Popen([sys.executable, "-c", code])
         try:
-            child.wait(timeout=3 + rng.random() * (4 + 2 * killed))
+            child.wait(timeout=0.9 + rng.random() * (0.8 + 0.1 * killed))
             break
         except subprocess.TimeoutExpired:
             child.send_signal(signal.SIGKILL)

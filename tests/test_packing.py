@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from small_world import Spied, full_logprobs, learner_config, random_rows
 
 from r1kit.config import R1kitError
-from r1kit.train.packing import pack, place
+from r1kit.data.best_fit import place
+from r1kit.train.packing import pack
 from r1kit.types import Row
 
 

@@ -8,6 +8,7 @@ import gzip
 import json
 import math
 import os
+import re
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,6 +27,8 @@ LONGEST_ROW_MB = 16  # of a row; the variable R1KIT_LONGEST_ROW_MB sets another 
 MOST_DENSE, DENSE_BYTES = 200, 100_000_000  # how many times a .gz may grow, once it has grown to so much
 _SHOWN_COLUMNS, _SHOWN_NAME = 20, 40
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
 BadRows = Literal["error", "quarantine"]
 Row = TypeVar("Row")
 
@@ -39,7 +42,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """(line number, line) of every line that is not blank. Raises R1kitError where the file is missing, torn
     or of another format, and for a row that is longer than LONGEST_ROW_MB."""
     _check_format(path)
-    longest = _longest_row()
+    longest = longest_row()
     densest = max(DENSE_BYTES, MOST_DENSE * path.stat().st_size) if path.suffix == ".gz" else None
     number = taken = 0
     try:
@@ -64,7 +67,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise R1kitError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
-def _longest_row() -> int:
+def longest_row() -> int:
     """The longest row in bytes. Raises ConfigError where the variable is no number."""
     given = os.environ.get("R1KIT_LONGEST_ROW_MB", str(LONGEST_ROW_MB))
     try:
@@ -217,11 +220,13 @@ def first_error(
 
 # How tables write that there is no value.
 NULL_LIKE = frozenset(("nan", "+nan", "-nan", "none", "null", "n/a", "<na>"))
+_LONGEST_NULL = max(map(len, NULL_LIKE))
 
 
 def is_null_like(text: str) -> bool:
     """Whether a text stands for a missing value: what tables write when they are saved as JSON."""
-    return text.strip().lower() in NULL_LIKE
+    written = text.strip()
+    return len(written) <= _LONGEST_NULL and written.lower() in NULL_LIKE
 
 
 def column(path: Path, number: int, row: dict[str, Any], name: str) -> str:
@@ -243,7 +248,7 @@ def column(path: Path, number: int, row: dict[str, Any], name: str) -> str:
         raise R1kitError(
             f"{path}:{number}: column {name!r} is missing or not a text; the row has: {columns_of(row)}"
         )
-    if any("\ud800" <= character <= "\udfff" for character in value):
+    if not value.isascii() and _SURROGATE.search(value):
         raise R1kitError(
             f"{path}:{number}: column {name!r} holds half a character (a lone surrogate); correct or "
             "remove the line"

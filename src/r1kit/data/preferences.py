@@ -107,7 +107,7 @@ def _read(
 def _preference(path: Path, number: int, row: dict[str, Any]) -> Preference:
     if "chosen" in row and row["chosen"] == row.get("rejected"):
         raise R1kitError(f"{path}:{number}: chosen and rejected are the same; correct one or remove the row")
-    prompt, context, chosen, rejected = _texts(path, number, row)
+    prompt, context, chosen, rejected = preference_texts(path, number, row)
     problem = _problem(path, prompt, context)
     found = Preference(problem, *(_response(path, number, text) for text in (chosen, rejected)))
     if found.chosen.answer == found.rejected.answer:
@@ -118,8 +118,9 @@ def _preference(path: Path, number: int, row: dict[str, Any]) -> Preference:
     return found
 
 
-def _texts(path: Path, number: int, row: dict[str, Any]) -> tuple[str, Context, str, str]:
-    """(prompt, turns before it, chosen, rejected) of a row in any of TRL's forms."""
+def preference_texts(path: Path, number: int, row: dict[str, Any]) -> tuple[str, Context, str, str]:
+    """(prompt, turns before it, chosen, rejected) of a row in any of TRL's forms. Raises R1kitError naming
+    file, row and column."""
     pair = [row.get(name) for name in ("chosen", "rejected")]
     context: Context = ()
     if "prompt" in row:

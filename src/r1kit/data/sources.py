@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from r1kit.chat import Prompt
 from r1kit.config import R1kitError
+from r1kit.data.schemas import as_pair
 from r1kit.jsonl import BadRows, column, read_jsonl, read_usable, write_jsonl
 from r1kit.tasks.prompts import CONVERSATIONS, one_turn
 from r1kit.tasks.turns import is_conversation, read_prompt, read_turns
@@ -58,9 +59,10 @@ def pairs(path: Path, bad_rows: BadRows = "error", turns: Turns = "last") -> lis
 
 
 def read_pairs(path: Path, number: int, row: dict[str, Any]) -> list[tuple[Prompt, str]]:
-    """(prompt, completion) of a row: its columns of these names, or each assistant turn of its conversation
-    (``messages``, or ShareGPT's ``conversations``) after the turns before it. Raises R1kitError naming file,
-    row and column."""
+    """(prompt, completion) of a row: its columns of these names or of another schema of pairs (Alpaca), or
+    each assistant turn of its conversation (``messages``, or ShareGPT's ``conversations``) after the turns
+    before it. Raises R1kitError naming file, row and column."""
+    row = dict(as_pair(row))
     whole = next((name for name in CONVERSATIONS if is_conversation(row.get(name))), None)
     if whole is None or {"prompt", "completion"} <= row.keys():
         return [_read_pair(path, number, row)]

@@ -24,6 +24,7 @@ MODEL_KEYS = ("init", "student", "teacher", "rollouts_from", "models")  # the st
 TOKENIZER_KEYS = ("tokenizer",)
 TASK_KEYS = ("tasks", "prompts", "general")
 TEXT_KEYS = ("name", "seed_of", "opening", "rubric", "system", "examples", "stop")  # never a file's name
+OWN_KEYS = ("sources", "decontaminate")  # files of any format, which stages and tasks check themselves
 JINJA_SUFFIXES = (".jinja", ".jinja2", ".j2")
 DATA_SUFFIXES = (*SUFFIXES, ".parquet", ".csv", ".tsv", ".txt", ".gz", ".arrow")
 
@@ -137,7 +138,7 @@ def input_kind(path: KeyPath, text: str) -> str | None:
     names nothing that is read."""
     if not text or len(text) > _LONGEST_NAME or "\n" in text or text.startswith("@") or "://" in text:
         return None
-    if set(TEXT_KEYS) & set(path):
+    if set(TEXT_KEYS + OWN_KEYS) & set(path):
         return None
     if _CODE.fullmatch(text):
         return "code"

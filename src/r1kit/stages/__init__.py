@@ -2,6 +2,7 @@
 
 from r1kit.stages.alignment_rl import AlignmentRL
 from r1kit.stages.cold_start import ColdStart
+from r1kit.stages.curate import Curate
 from r1kit.stages.distill import Distill
 from r1kit.stages.dpo import DPO
 from r1kit.stages.evaluate import Evaluate
@@ -15,6 +16,7 @@ from r1kit.stages.stage import Stage
 from r1kit.stages.unit_tests import UnitTests
 
 STAGES: dict[str, type[Stage]] = {
+    "curate": Curate,
     "pretrain": Pretrain,
     "r1_zero": R1Zero,
     "cold_start": ColdStart,

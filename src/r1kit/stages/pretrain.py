@@ -7,21 +7,26 @@ head's product is in bf16, since no engine's log-probabilities are compared with
 
 import contextlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import AfterValidator, Field, model_validator
 
-from r1kit.config import Config, InputError
+from r1kit.config import Config, ConfigError, InputError
+from r1kit.data.corpora import SourceConfig, source_errors
 from r1kit.data.corpus import load_generators, solved_documents
+from r1kit.data.fim import DEEPSEEK, with_fim_tokens
+from r1kit.data.packed_corpus import PackedConfig, Recipe, check_shards, pack_sources, tokenizer_texts
 from r1kit.data.sources import BadRows, blend, texts
+from r1kit.data.token_loader import Lines, LineStream, updates
 from r1kit.files import rename_whole
 from r1kit.model.config import ModelConfig
 from r1kit.model.decoder import LanguageModel
 from r1kit.model.huggingface import save_pretrained
 from r1kit.seeds import derive_seed
+from r1kit.stages.curate import resolved_source
 from r1kit.stages.kept import is_kept, keep
 from r1kit.stages.recipe_names import TaskSpec, log_tasks
 from r1kit.stages.results import finish
@@ -34,6 +39,7 @@ from r1kit.train.optimizers import OptimizerConfig, ScheduleConfig
 from r1kit.train.supervised import SupervisedConfig, text_row, train, update_batches
 from r1kit.types import Row
 
+TOKENS = "tokens"  # the folder of packed sources
 _TOKENIZER_DOCUMENTS = 8000  # enough for the small vocabularies that a recipe trains
 _CHUNK = 512  # documents that are encoded at a time
 
@@ -44,10 +50,11 @@ def _known_generators(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 class CorpusConfig(Config):
-    """Where the documents come from, at least one of three: rows of JSON Lines ``files`` (their ``fields``
+    """Where the documents come from, at least one of: rows of JSON Lines ``files`` (their ``fields``
     joined by a newline), the training problems of ``tasks`` with their written solutions, laid out as
     ``layout`` says, and documents that are ``generated`` (data/corpus.py: ``{miniature: 1.0}``, or a function
-    of your own).
+    of your own). Or, in their place, ``packed``: sources of any size and format, tokenised and packed once
+    (data/packed_corpus.py).
 
     Weights are per document. ``bad_rows: quarantine`` leaves out rows that cannot be read, up to 5 % of a
     file (jsonl.py)."""
@@ -58,13 +65,14 @@ class CorpusConfig(Config):
     tasks: TaskSpec = {}
     layout: Layout = Layout()
     generated: Annotated[dict[str, Any], AfterValidator(_known_generators)] = {}
+    packed: PackedConfig | None = None
 
 
 class Pretrain(Stage):
     """``model`` is {preset: name, key: value ...}; ``tokenizer`` a vocabulary size, or another stage whose
     tokenizer is used."""
 
-    writes: ClassVar[tuple[str, ...]] = ("init", "tokenizer", "model", "report.json")
+    writes: ClassVar[tuple[str, ...]] = ("init", "tokenizer", "model", "report.json", TOKENS)
 
     stage: Literal["pretrain"] = "pretrain"
     model: dict[str, Any]
@@ -84,7 +92,13 @@ class Pretrain(Stage):
 
     @model_validator(mode="after")
     def _has_documents(self) -> Self:
-        if not (self.corpus.files or self.corpus.tasks or self.corpus.generated):
+        corpus = self.corpus
+        others = corpus.files or corpus.tasks or corpus.generated
+        if corpus.packed is not None and others:
+            raise ValueError(
+                "corpus: packed has sources of its own; leave files, tasks and generated out, or packed"
+            )
+        if corpus.packed is None and not others:
             raise ValueError(
                 "corpus: name what to read: files: {FILE.jsonl: 1.0}, tasks: {gsm8k: {kind: dataset, train: "
                 "data/gsm8k_train.jsonl}}, or generated: {miniature: 1.0}"
@@ -94,6 +108,9 @@ class Pretrain(Stage):
     def input_errors(self) -> Iterator[InputError]:
         for file in self.corpus.files:
             yield from file_errors(("corpus", "files", file), file, self.corpus.fields, self.corpus.bad_rows)
+        if self.corpus.packed is not None:
+            for path, error in source_errors(self.corpus.packed.sources):
+                yield ("corpus", "packed", "sources", *path), error
 
     def run(self, ctx: Context) -> None:
         source = derive_seed(ctx.seed, "corpus")
@@ -106,15 +123,40 @@ class Pretrain(Stage):
                 save_pretrained(LanguageModel(config, seed=derive_seed(ctx.seed, "weights")), partial)
                 tokenizer.save(partial)
             keep(ctx, "init")
-        learner = ctx.runtime.learner(init, self.learner)
         steps = max(1, self.tokens // self.training.batch_tokens)
-
-        def batches(start: int) -> Iterator[list[Row]]:
-            rows = document_rows(self._documents(source), tokenizer, self.learner.context)
-            return itertools.islice(update_batches(rows, self.training.batch_tokens), start, None)
-
+        batches = self._batches(ctx, tokenizer, source)
+        learner = ctx.runtime.learner(init, self.learner)
         last = train(learner, batches, steps, self.training, ctx.log, ctx.out, ctx.identities)
         finish(ctx, learner, facts=last | {"steps": steps, "tokens": steps * self.training.batch_tokens})
+
+    def _batches(self, ctx: Context, tokenizer: Tokenizer, seed: int) -> Callable[[int], Iterator[list[Row]]]:
+        """The updates from a given one on."""
+        if self.corpus.packed is not None:
+            return self._packed_batches(ctx, self.corpus.packed, tokenizer, seed)
+
+        def batches(start: int) -> Iterator[list[Row]]:
+            rows = document_rows(self._documents(seed), tokenizer, self.learner.context)
+            return itertools.islice(update_batches(rows, self.training.batch_tokens), start, None)
+
+        return batches
+
+    def _packed_batches(
+        self, ctx: Context, packed: PackedConfig, tokenizer: Tokenizer, seed: int
+    ) -> Callable[[int], Iterator[list[Row]]]:
+        """Updates of as many packed lines as hold ``batch_tokens``, from shards that are made first."""
+        folder = ctx.path(packed.folder) if packed.folder else ctx.out / TOKENS
+        if not packed.folder:
+            recipe = Recipe(_resolved(ctx, packed), tokenizer, self.learner.context, seed)
+            pack_sources(folder, recipe, ctx.log.info)
+        by_name = check_shards(folder, self.learner.context)
+        lines = [
+            Lines.open(name, paths, source.weight, source.epochs)
+            for name, paths in by_name.items()
+            for source in (packed.sources.get(name) or SourceConfig(path=name),)
+        ]
+        stream = LineStream(lines, derive_seed(seed, "lines"))
+        each = max(1, round(self.training.batch_tokens / self.learner.context))
+        return lambda start: updates(stream, each, not packed.document_masks, text_row, start)
 
     def plan(self) -> StagePlan:
         steps = float(max(1, self.tokens // self.training.batch_tokens))
@@ -159,11 +201,32 @@ class Pretrain(Stage):
             return Tokenizer.load(ctx.model(self.tokenizer))
         kept = ctx.out / "tokenizer"
         if not is_kept(ctx, "tokenizer"):
-            first = list(itertools.islice(self._documents(seed), _TOKENIZER_DOCUMENTS))
             with _whole(kept) as partial:
-                Tokenizer.train(first, self.tokenizer).save(partial)
+                self._new_tokenizer(ctx, self.tokenizer, seed).save(partial)
             keep(ctx, "tokenizer")
         return Tokenizer.load(kept)
+
+    def _new_tokenizer(self, ctx: Context, size: int, seed: int) -> Tokenizer:
+        """A tokenizer of ``size`` tokens, learned from the corpus's first documents."""
+        packed = self.corpus.packed
+        if packed is None:
+            first = list(itertools.islice(self._documents(seed), _TOKENIZER_DOCUMENTS))
+            return Tokenizer.train(first, size)
+        if packed.folder:
+            raise ConfigError(
+                f"tokenizer: {packed.folder} is tokenised; name the stage whose tokenizer made it "
+                '(tokenizer: "@pretrain")'
+            )
+        first = tokenizer_texts(_resolved(ctx, packed).sources, _TOKENIZER_DOCUMENTS, seed)
+        if packed.fim is None:
+            return Tokenizer.train(first, size)
+        return with_fim_tokens(Tokenizer.train(first, size - len(DEEPSEEK)))
+
+
+def _resolved(ctx: Context, packed: PackedConfig) -> PackedConfig:
+    """The settings with the paths of other stages' files in the place of their references."""
+    sources = {name: resolved_source(ctx, source) for name, source in packed.sources.items()}
+    return packed.model_copy(update={"sources": sources})
 
 
 @contextlib.contextmanager

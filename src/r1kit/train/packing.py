@@ -9,7 +9,6 @@ the rest of each row, whose positions continue from the prompt's. The shared par
 the first trained target, so that every position from which a trained token is predicted, also by multi-token
 prediction at depth 1, is the row's own."""
 
-from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from r1kit.config import R1kitError
+from r1kit.data.best_fit import place
 from r1kit.types import Row
 
 
@@ -52,22 +52,6 @@ class Batch:
             None if tensor is None else tensor.to(device, non_blocking=True) for tensor in tensors
         ]
         return Batch(*moved)
-
-
-def place(lengths: Sequence[int], context: int) -> list[list[int]]:
-    """Best-fit-decreasing bins: lists of indices whose lengths sum to at most ``context``. Deterministic."""
-    bins: list[list[int]] = []
-    free: list[tuple[int, int]] = []  # (free positions, bin), sorted
-    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        at = bisect_left(free, (lengths[index], -1))
-        if at == len(free):
-            bins.append([index])
-            insort(free, (context - lengths[index], len(bins) - 1))
-        else:
-            left, chosen = free.pop(at)
-            bins[chosen].append(index)
-            insort(free, (left - lengths[index], chosen))
-    return bins
 
 
 @dataclass(frozen=True, slots=True)

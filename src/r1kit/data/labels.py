@@ -31,7 +31,7 @@ from typing import IO, Any
 from r1kit.chat import Prompt
 from r1kit.config import R1kitError, shorten
 from r1kit.files import hash_text, naming, open_to_append, sync
-from r1kit.jsonl import parse_row, read_lines
+from r1kit.jsonl import column, parse_row, read_lines, read_usable
 
 PREFERENCES = ("better", "worse")
 JUDGED = (*PREFERENCES, "tie", "both_bad", "unsafe")  # what an annotator says of a pair
@@ -51,6 +51,11 @@ class Pair:
     first: str
     second: str
     models: tuple[str, ...] = ()
+
+    def as_row(self) -> dict[str, Any]:
+        """The pair as a line of a file of pairs to label."""
+        answers = {"first": self.first, "second": self.second}
+        return {"pair": self.id, "prompt": self.prompt, **answers, "models": list(self.models)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +102,21 @@ def pair_of(prompt: Prompt, one: str, other: str, models: tuple[str, str] = ("",
     (first, first_model), (second, second_model) = sorted(((one, models[0]), (other, models[1])))
     key = hash_text(json.dumps([prompt, first, second]))[:16]
     return Pair(key, prompt, first, second, (first_model, second_model) if any(models) else ())
+
+
+def read_pairs(path: Path) -> list[Pair]:
+    """The pairs of a file in its order. Raises R1kitError naming file and line for one that cannot be
+    used."""
+
+    def use(path: Path, number: int, row: dict[str, Any]) -> Pair:
+        first, second = (column(path, number, row, name) for name in SIDES)
+        prompt = row.get("prompt")
+        if not isinstance(prompt, str | list):
+            raise R1kitError(f"{path}:{number}: column 'prompt' is missing, or neither a text nor turns")
+        models = tuple(map(str, row.get("models") or ()))
+        return Pair(column(path, number, row, "pair"), prompt, first, second, models)
+
+    return read_usable(path, use)
 
 
 def judge(
@@ -216,6 +236,11 @@ class LabelStore:
             except R1kitError as error:
                 self.warnings.append(str(error))
         self._end += len(whole)
+
+
+def judged_pairs(labels: Iterable[Label]) -> int:
+    """The number of pairs that an annotator has judged, skipped ones not counted."""
+    return len({label.pair for label in labels if label.verdict in JUDGED})
 
 
 def append_row(file: Path, row: Mapping[str, Any]) -> str | None:

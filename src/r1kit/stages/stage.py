@@ -13,13 +13,17 @@ from typing import Any, ClassVar, get_args
 
 from pydantic import field_validator, model_validator
 
-from r1kit.config import Config, ConfigError, InputError, KeyPath, Unloaded
+from r1kit.config import Config, ConfigError, InputError, KeyPath, R1kitError, Unloaded
 from r1kit.jsonl import BadRows, Without, column, first_error
 from r1kit.log import Log
 from r1kit.model.sources import resolve_model
 from r1kit.runtime import Runtime
 from r1kit.train.learner import LearnerConfig
 from r1kit.user_code import Shape
+
+
+class WaitingError(R1kitError):
+    """A stage waits for what a person has to do. The text says what; the same command continues the run."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,7 +117,8 @@ class LabelPairs(Stage):
         problems, pairs = self._pairs(ctx, {label.pair for label in earlier})
         if not pairs:
             raise R1kitError(
-                f"no prompt has two answers that differ ({self.samples} samples each); raise samples or temperature"
+                f"no prompt has two answers that differ ({self.samples} samples each); raise samples or "
+                "temperature"
             )
         write_jsonl(ctx.out / "pairs.jsonl", [pair.as_row() for pair in pairs])
         own = self._scripted(ctx, problems, pairs) if self.annotator != PERSON else self._given(ctx)
@@ -201,8 +202,8 @@ class LabelPairs(Stage):
         judged = judged_pairs(labels)
         if judged < self.labels:
             raise WaitingError(
-                f"{judged} of {self.labels} pairs are labelled in {file}. Label the others on the page Label:\n"
-                f"  r1kit ui {ctx.run}"
+                f"{judged} of {self.labels} pairs are labelled in {file}. Label the others on the page "
+                f"Label:\n  r1kit ui {ctx.run}"
             )
         return labels
 

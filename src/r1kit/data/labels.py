@@ -202,9 +202,10 @@ class LabelStore:
         _check(label)
         self._append(label.as_row())
 
-    def undo(self, annotator: str) -> Label | None:
-        """Revoke the annotator's last label and return it, None where there is none."""
-        own = [label for label in self.labels() if label.annotator == checked_name(annotator)]
+    def undo(self, annotator: str, verdicts: Collection[str] = (*JUDGED, "skip")) -> Label | None:
+        """Revoke the annotator's last label of these verdicts and return it, None where there is none."""
+        name = checked_name(annotator)
+        own = [label for label in self.labels() if label.annotator == name and label.verdict in verdicts]
         if not own:
             return None
         row = {"revokes": own[-1].id, "annotator": own[-1].annotator, "time": round(time.time(), 3)}

@@ -44,8 +44,8 @@ STRATEGIES = ("random", "margin", "disagreement")
 MODELS = 3  # reward models that may disagree
 SAMPLES, TOKENS, POOL = 6, 64, 6  # answers of a prompt, their longest, pairs of a prompt
 NEARLY_EQUAL, TIE, NOISE = 0.05, 0.02, 0.05  # of the taste, which is 0 to 1
-LEARNER = LearnerConfig(optimizer=OptimizerConfig(learning_rate=5e-4))
-EPOCHS, BATCH = 8, 8  # as in the recipe
+LEARNER = LearnerConfig(optimizer=OptimizerConfig(learning_rate=2e-4))
+EPOCHS, BATCH = 4, 8  # as in the recipe
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from r1kit.data.labels import (
     pair_of,
     read_labels,
     shown_swapped,
+    wins_of,
     write_answer,
 )
 from r1kit.data.preferences import preferences_error, read_labelled, read_preferences
@@ -203,6 +204,18 @@ def test_undo_revokes_the_annotators_own_last_label_and_rewrites_nothing(tmp_pat
     assert store.undo("ann") is not None and store.undo("ann") is None and store.undo("new") is None
     assert file.read_bytes().startswith(before) and len(rows_of(file)) == 5
     assert [label.verdict for label in read_labels(file)] == ["worse"]
+
+
+def test_wins_are_counted_where_two_models_answered() -> None:
+    same = pair_of("p", "a", "b", ("@one", "@one"))
+    given = [
+        judge(pair(), "ann", "better", 0),  # first: "Gladly! Here.", of @one
+        judge(pair(), "ben", "worse", 0),
+        judge(pair(1), "ann", "worse", 0),
+        judge(pair(2), "ann", "tie", 0),
+        judge(same, "ann", "better", 0),
+    ]
+    assert wins_of(given) == {"@one": 1, "@two": 2} and wins_of(given[3:]) == {}
 
 
 def test_a_later_label_of_a_pair_replaces_an_earlier_one_until_it_is_undone(tmp_path: Path) -> None:

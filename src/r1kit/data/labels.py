@@ -244,6 +244,17 @@ def judged_pairs(labels: Iterable[Label]) -> int:
     return len({label.pair for label in labels if label.verdict in JUDGED})
 
 
+def wins_of(labels: Iterable[Label]) -> dict[str, int]:
+    """How often each model's answer was the better one, of the pairs with answers of two models."""
+    wins: dict[str, int] = {}
+    for label in labels:
+        if label.verdict in PREFERENCES and len(set(label.models)) == 2:
+            first, second = label.models if label.verdict == "better" else label.models[::-1]
+            wins[first] = wins.get(first, 0) + 1
+            wins.setdefault(second, 0)
+    return wins
+
+
 def append_row(file: Path, row: Mapping[str, Any]) -> str | None:
     """Add a line and wait until it is on the disk, with the folder that has the file. What a crash has left
     of an unfinished last line is repaired first, and a warning is returned then. Raises OSError where the

@@ -33,6 +33,7 @@ from r1kit.data.labels import (
     judged_pairs,
     pair_of,
     read_labels,
+    wins_of,
 )
 from r1kit.files import hash_text
 from r1kit.jsonl import write_jsonl
@@ -223,11 +224,13 @@ class LabelPairs(Stage):
         )
         if agreed.annotators > 1:
             ctx.log.info(agreed.in_words())
+        if wins := wins_of(own):
+            ctx.log.info("the better answer is of: " + ", ".join(f"{name} {n}" for name, n in wins.items()))
         given = {name: counts[name] for name in VERDICTS if counts[name]}
         annotators = len({label.annotator for label in own})
         report(
             ctx, pairs=len(pairs), labels=len(own), preferences=preferences, earlier=earlier,
-            annotators=annotators, agreement=agreed.alpha, verdicts=given,
+            annotators=annotators, agreement=agreed.alpha, verdicts=given, wins=wins,
         )  # fmt: skip
 
 

@@ -42,10 +42,11 @@ FIGURE = ROOT / "docs/figures/feedback.svg"
 POINTS = (20, 40, 60, 80, 120, 160, 240)  # labels
 STRATEGIES = ("random", "margin", "disagreement")
 MODELS = 3  # reward models that may disagree
-SAMPLES, TOKENS, POOL = 6, 64, 6  # answers of a prompt, their longest, pairs of a prompt
+SAMPLES, POOL = {"train": 6, "held_out": 10}, {"train": 6, "held_out": 10}  # answers and pairs of a prompt
+TOKENS = 64  # of an answer
 NEARLY_EQUAL, TIE, NOISE = 0.05, 0.02, 0.05  # of the taste, which is 0 to 1
-LEARNER = LearnerConfig(optimizer=OptimizerConfig(learning_rate=2e-4))
-EPOCHS, BATCH = 4, 8  # as in the recipe
+LEARNER = LearnerConfig(optimizer=OptimizerConfig(learning_rate=3e-4))
+EPOCHS, BATCH = 4, 16  # as in the recipe
 
 
 @dataclass(frozen=True)
@@ -62,14 +63,14 @@ class Candidate:
         return Preference(self.problem, *(self.answers if verdict == "better" else self.answers[::-1]))
 
 
-def candidates(groups: Sequence[Sequence[Rollout]], seed: int) -> list[Candidate]:
-    """At most POOL pairs of different answers of each group."""
+def candidates(groups: Sequence[Sequence[Rollout]], seed: int, most: int) -> list[Candidate]:
+    """At most ``most`` pairs of different answers of each group."""
     found = []
     for group in groups:
         answers = {r.answer: Response(r.text, r.answer) for r in group if r.answer}
         both = list(combinations(answers.values(), 2))
         random.Random(f"{seed}/{group[0].problem.id}").shuffle(both)
-        for one, other in both[:POOL]:
+        for one, other in both[:most]:
             pair = pair_of(group[0].problem.prompt, one.text, other.text)
             ordered = (one, other) if pair.first == one.text else (other, one)
             found.append(Candidate(group[0].problem, pair, ordered))
@@ -84,18 +85,18 @@ class Experiment:
         self.runtime = LocalRuntime(LocalConfig(processes=1))
         self.chat: Chat = PromptStyle().chat(model)
         task = General()
-        self.pool = candidates(self._sample(task.problems("train"), "train"), seed)
+        self.pool = candidates(self._sample(task.problems("train"), "train"), seed, POOL["train"])
         self.labels = self._labels()
         held_out = [*task.problems("held_out"), *task.problems("watch")]
         self.held_out = []
-        for one in candidates(self._sample(held_out, "held_out"), seed):
+        for one in candidates(self._sample(held_out, "held_out"), seed, POOL["held_out"]):
             first, second = (Taste().score(one.problem, response.answer) for response in one.answers)
             if abs(first - second) > NEARLY_EQUAL:
                 self.held_out += [one.preference("better" if first > second else "worse")]
 
     def _sample(self, problems: Sequence[Problem], name: str) -> list[list[Rollout]]:
         engine = self.runtime.engine(self.model)
-        sampling = Sampling(SAMPLES, max_tokens=TOKENS)
+        sampling = Sampling(SAMPLES[name], max_tokens=TOKENS)
         groups = sample(engine, self.chat, list(problems), sampling, derive_seed(self.seed, name))
         self.runtime.release(engine)
         return groups

@@ -97,10 +97,26 @@ def test_stages_of_people_are_found_with_their_pairs(tmp_path: Path, done: bool)
     assert label_stages(tmp_path, recipe) == [] and label_stages(run, {"stages": [None, 3]}) == []
 
 
-def test_labels_are_not_written_through_a_link(tmp_path: Path) -> None:
+@pytest.mark.parametrize("linked", ["labels", "labels/label_1.jsonl"])
+def test_labels_are_not_written_through_a_link(tmp_path: Path, linked: str) -> None:
     run = write_waiting_run(tmp_path / "run", PAIRS, 4)
     (tmp_path / "elsewhere").mkdir()
-    (run / "labels").symlink_to(tmp_path / "elsewhere")
+    (run / linked).parent.mkdir(exist_ok=True)
+    (run / linked).symlink_to(tmp_path / "elsewhere")
     (stage,) = label_stages(run, yaml.safe_load((run / "recipe.yaml").read_text()))
     with pytest.raises(R1kitError, match="a link"):
         Desk(run, stage)
+
+
+@pytest.mark.parametrize("linked", ["stages", "stages/label_1.partial", "stages/label_1.partial/pairs.jsonl"])
+def test_pairs_behind_a_link_and_names_that_are_paths_are_not_shown(tmp_path: Path, linked: str) -> None:
+    run = write_waiting_run(tmp_path / "run", PAIRS, 4)
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    assert len(label_stages(run, recipe)) == 1
+    (run / linked).rename(tmp_path / "moved")
+    (run / linked).symlink_to(tmp_path / "moved")
+    assert label_stages(run, recipe) == []
+    other = write_waiting_run(tmp_path / "other", PAIRS, 4)
+    outside = {"stages": [{"stage": "label", "name": "../../other/stages/label_1", "labels": 4}]}
+    assert (tmp_path / "other/stages/label_1.partial/pairs.jsonl").is_file()
+    assert label_stages(other, outside) == [] == label_stages(run, outside)

@@ -311,6 +311,13 @@ def test_labels_that_say_nothing_are_refused(tmp_path: Path) -> None:
         write_answer("p", "  ", "ann")
 
 
+def test_a_label_that_readers_would_refuse_for_its_size_is_not_given(tmp_path: Path) -> None:
+    file = tmp_path / "labels.jsonl"
+    with pytest.raises(R1kitError, match="at most 4 MB"):
+        give(file, write_answer("p", "x" * 5_000_000, "ann"))
+    assert not file.exists()
+
+
 def test_a_text_that_is_no_unicode_is_stored_as_one_that_is(tmp_path: Path) -> None:
     file = tmp_path / "labels.jsonl"
     give(file, write_answer("p", "half \ud800 a character", "ann"))

@@ -38,6 +38,7 @@ JUDGED = (*PREFERENCES, "tie", "both_bad", "unsafe")  # what an annotator says o
 WRITTEN = ("written", "corrected")
 VERDICTS = (*JUDGED, "skip", *WRITTEN)
 SIDES = ("first", "second")
+LONGEST = 4_000_000  # bytes of a line, far below what readers of data take
 TORN = ".torn"  # the suffix of the file that the unfinished last line of a crash is moved to
 _MARKS = (b'"label"', b'"revokes"')  # without one of them a line is no label
 
@@ -258,8 +259,13 @@ def wins_of(labels: Iterable[Label]) -> dict[str, int]:
 def append_row(file: Path, row: Mapping[str, Any]) -> str | None:
     """Add a line and wait until it is on the disk, with the folder that has the file. What a crash has left
     of an unfinished last line is repaired first, and a warning is returned then. Raises OSError where the
-    line could not be written whole; the file is as before then."""
+    line could not be written whole, and R1kitError for one of more than LONGEST; the file is as before
+    then."""
     line = (json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8", "replace")
+    if len(line) > LONGEST:
+        raise R1kitError(
+            f"a label of {len(line) / 1e6:.1f} MB; at most {LONGEST / 1e6:g} MB are kept, shorten it"
+        )
     is_new = not file.exists()
     file.parent.mkdir(parents=True, exist_ok=True)
     with naming(file), open_to_append(file) as end:

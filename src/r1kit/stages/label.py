@@ -35,7 +35,7 @@ from r1kit.data.labels import (
     read_labels,
     wins_of,
 )
-from r1kit.files import hash_text
+from r1kit.files import hash_text, refuse_odd
 from r1kit.jsonl import write_jsonl
 from r1kit.records import label_file
 from r1kit.rewards.annotators import Annotator, check_annotator, load_annotator
@@ -199,6 +199,7 @@ class LabelPairs(Stage):
     def _given(self, ctx: Context) -> list[Label]:
         """What people have labelled. Raises WaitingError where that is not enough yet."""
         file = label_file(ctx.run, ctx.name)
+        refuse_odd(file)
         labels = read_labels(file) if file.exists() else []
         judged = judged_pairs(labels)
         if judged < self.labels:

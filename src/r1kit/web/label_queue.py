@@ -1,9 +1,11 @@
 """What there is to label in a run: its stages that wait for people, their pairs, and which pair comes next
 for an annotator. Reads the run's files; labels go into RUN/labels (r1kit.data.labels)."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 from typing import Any
 
 from r1kit.chat import Prompt, parse
@@ -23,6 +25,7 @@ from r1kit.health import number
 from r1kit.records import label_file, stage_folder
 from r1kit.seeds import derive_seed
 
+STAGE_NAME = re.compile(r"[A-Za-z0-9_-]+")
 SHARED = 4  # every so many labels of an annotator one is of a pair that another one has judged
 
 
@@ -46,9 +49,11 @@ def label_stages(run_dir: Path, recipe: Mapping[str, Any]) -> list[LabelStage]:
         if stage.get("annotator", "person") != "person":
             continue
         name = str(stage.get("name") or "label")
+        if STAGE_NAME.fullmatch(name) is None:  # a recipe may come from a stranger, and a name is a path here
+            continue
         folder = stage_folder(run_dir, name)
         for place, done in ((folder.partial, False), (folder.final, True)):
-            if (place / "pairs.jsonl").is_file():
+            if _is_own_file(run_dir, place / "pairs.jsonl"):
                 wanted = int(number(stage.get("labels")) or 0)
                 found.append(LabelStage(name, wanted, place / "pairs.jsonl", done))
                 break
@@ -104,8 +109,9 @@ class Desk:
     def __init__(self, run_dir: Path, stage: LabelStage) -> None:
         self.stage, self.pairs = stage, read_pairs(stage.pairs_file)
         file = label_file(run_dir, stage.name)
-        if (found := odd(file.parent, _is_folder)) is not None:
-            raise R1kitError(f"{file.parent}: {found}, where the labels of a run are; move it away")
+        for path, expected in ((file.parent, S_ISDIR), (file, S_ISREG)):
+            if (found := odd(path, expected)) is not None:
+                raise R1kitError(f"{path}: {found}, where the labels of a run are; move it away")
         self.store = LabelStore(file)
 
     def next_for(self, annotator: str) -> Shown | None:
@@ -174,5 +180,8 @@ def prompt_text(prompt: Prompt) -> str:
     return "\n\n".join(f"{turn.get('role', '')}: {turn.get('content', '')}" for turn in turns)
 
 
-def _is_folder(mode: int) -> bool:
-    return (mode & 0o170000) == 0o040000
+def _is_own_file(run_dir: Path, file: Path) -> bool:
+    """Whether a file is there, and no link leads to it from within the run's folder."""
+    inner = file.relative_to(run_dir)
+    linked = any((run_dir / part).is_symlink() for part in (*list(inner.parents)[:-1], inner))
+    return not linked and file.is_file()

@@ -92,6 +92,14 @@ def test_a_name_is_asked_for_and_keys_give_labels(run: Path) -> None:
     assert len(labels[4].unsafe) == 1
 
 
+def test_the_board_says_that_the_run_waits_for_people(run: Path) -> None:
+    async def look(user: Any) -> None:
+        await user.open("/")
+        await user.should_see("for people: the page Label")
+
+    visit(library_of([run]), look)
+
+
 def test_buttons_do_what_keys_do_and_undo_shows_the_pair_again(run: Path) -> None:
     async def look(user: Any) -> None:
         await user.open("/label?run=run&annotator=ann")

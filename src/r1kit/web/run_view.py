@@ -124,6 +124,8 @@ class RunView:
         seconds = begun.seconds if begun is not None else None
         if traceback.is_file():
             return StageView(planned, "failed", step, seconds=seconds, trouble=f"failed: {_tail(traceback)}")
+        if planned.kind == "label" and (folder.partial / "pairs.jsonl").is_file():
+            return StageView(planned, "waiting", step, seconds=seconds, result="for people: the page Label")
         return StageView(planned, "interrupted", step, seconds=seconds)
 
     def _is_current(self, folder: StageFolder) -> bool:

@@ -116,6 +116,8 @@ class RunView:
             return StageView(
                 planned, "done", step, seconds=finished.seconds, peak_mb=finished.peak_rss_mb, result=result
             )
+        if planned.kind == "label" and not self.is_running and (folder.partial / "pairs.jsonl").is_file():
+            return StageView(planned, "waiting", step, result="for people: the page Label")
         if begun is None and not own:
             return StageView(planned, "waiting")
         if self.is_running and self._is_current(folder):
@@ -124,8 +126,6 @@ class RunView:
         seconds = begun.seconds if begun is not None else None
         if traceback.is_file():
             return StageView(planned, "failed", step, seconds=seconds, trouble=f"failed: {_tail(traceback)}")
-        if planned.kind == "label" and (folder.partial / "pairs.jsonl").is_file():
-            return StageView(planned, "waiting", step, seconds=seconds, result="for people: the page Label")
         return StageView(planned, "interrupted", step, seconds=seconds)
 
     def _is_current(self, folder: StageFolder) -> bool:

@@ -420,11 +420,8 @@ def _label(path: Path, number: int, row: Mapping[str, Any]) -> Label:
     if not isinstance(prompt, str | list):
         raise R1kitError(f"{where}: column 'prompt' is missing, or neither a text nor turns")
     pair = row.get("pair", "")
-    if (
-        not isinstance(row["annotator"], str)
-        or not isinstance(pair, str)
-        or (verdict not in WRITTEN) > bool(pair)
-    ):
+    named = isinstance(row["annotator"], str) and isinstance(pair, str) and (pair or verdict in WRITTEN)
+    if not named:
         raise R1kitError(f"{where}: columns 'annotator' and 'pair' are names; correct or remove the line")
     try:
         label = Label(

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 from nicegui import ui
 from nicegui.events import KeyEventArguments
@@ -25,6 +25,7 @@ CHOICES = (
     ("5", "unsafe", "unsafe"),
 )
 UNSAFE = (("1", "left is unsafe", (True,)), ("2", "right is unsafe", (False,)), ("3", "both", (True, False)))
+KEY_NAMES = {"Escape": "Esc"}
 STYLE = """
 .r1-pair { display: grid; gap: 12px; grid-template-columns: repeat(auto-fit, minmax(min(100%, 300px), 1fr)); }
 .r1-keys { position: sticky; bottom: 0; padding: 8px 0; background: var(--r1-page, inherit);
@@ -97,19 +98,9 @@ class LabelPage:
     def _show_keys(self) -> None:
         self.keys.clear()
         with self.keys:
-            if self.asks_unsafe:
-                for key, title, sides in UNSAFE:
-                    self._button(key, title, lambda sides=sides: self._unsafe(sides))
-                self._button("Esc", "cancel", self._cancel)
-                return
-            for key, title, verdict in CHOICES if self.shown is not None else ():
-                self._button(key, title, lambda verdict=verdict: self._give(verdict))
-            if self.shown is not None:
-                self._button("s", "skip", lambda: self._give("skip"))
-            self._button("z", "undo", self._undo)
-
-    def _button(self, key: str, title: str, pressed: Callable[[], None]) -> None:
-        ui.button(f"{title} ({key})", on_click=pressed).props("outline no-caps dense").classes("q-py-sm")
+            for key, title, pressed in self._choices():
+                button = ui.button(f"{title} ({KEY_NAMES.get(key, key)})", on_click=pressed)
+                button.props("outline no-caps dense").classes("q-py-sm")
 
     def _on_key(self, event: KeyEventArguments) -> None:
         modified = event.modifiers.ctrl or event.modifiers.alt or event.modifiers.meta
@@ -117,18 +108,20 @@ class LabelPage:
             return
         if time.monotonic() - self.since < TOO_SOON_S:
             return
-        key = str(event.key)
+        pressed = {key: what for key, _, what in self._choices()}.get(str(event.key))
+        if pressed is not None:
+            pressed()
+
+    def _choices(self) -> list[tuple[str, str, Callable[[], None]]]:
+        """What can be pressed now: key, title, and what it does."""
+        found: list[tuple[str, str, Callable[[], None]]] = []
         if self.asks_unsafe:
-            sides = next((sides for own, _, sides in UNSAFE if own == key), None)
-            self._unsafe(sides) if sides else self._cancel() if key == "Escape" else None
-        elif key == "z":
-            self._undo()
-        elif key == "s":
-            self._give("skip")
-        else:
-            verdict = next((verdict for own, _, verdict in CHOICES if own == key), None)
-            if verdict is not None:
-                self._give(verdict)
+            found += [(key, title, partial(self._unsafe, sides)) for key, title, sides in UNSAFE]
+            return [*found, ("Escape", "cancel", self._cancel)]
+        if self.shown is not None:
+            found += [(key, title, partial(self._give, verdict)) for key, title, verdict in CHOICES]
+            found.append(("s", "skip", partial(self._give, "skip")))
+        return [*found, ("z", "undo", self._undo)]
 
     def _give(self, verdict: str) -> None:
         if self.shown is None:
@@ -154,24 +147,23 @@ class LabelPage:
         assert self.shown is not None
         seconds = time.monotonic() - self.since
         label = judge(self.shown.pair, self.annotator, verdict, self.shown.seed, seconds, unsafe)
-        if self._try(lambda: self.desk.store.add(label)):
-            self._next()
-
-    def _undo(self) -> None:
-        undone: list[Label | None] = []
-        if self._try(lambda: undone.append(self.desk.store.undo(self.annotator))):
-            if undone[0] is None:
-                self._say("There is no label of yours to undo.")
-            else:
-                self._next(undone[0])
-
-    def _try(self, what: Callable[[], Any]) -> bool:
         try:
-            what()
+            self.desk.store.add(label)
         except (OSError, R1kitError) as error:
             self._say(f"Not saved: {error}")
-            return False
-        return True
+            return
+        self._next()
+
+    def _undo(self) -> None:
+        try:
+            undone = self.desk.store.undo(self.annotator)
+        except (OSError, R1kitError) as error:
+            self._say(f"Not undone: {error}")
+            return
+        if undone is None:
+            self._say("There is no label of yours to undo.")
+        else:
+            self._next(undone)
 
     def _say(self, words: str) -> None:
         self.trouble.set_text(words)

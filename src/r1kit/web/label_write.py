@@ -1,10 +1,9 @@
 """The page where a person writes an answer, or corrects one of a model: rows that SFT trains on."""
 
 import time
-from collections.abc import Callable
+from functools import partial
 
 from nicegui import ui
-from nicegui.elements.mixins.value_element import ValueElement
 
 from r1kit.config import R1kitError
 from r1kit.data.labels import WRITTEN, Pair, checked_name, write_answer
@@ -37,7 +36,7 @@ class WritePage:
         self.passed = list[str]()
         self._show()
 
-    def _field(self, label: str, rows: int) -> ValueElement[str]:
+    def _field(self, label: str, rows: int) -> ui.textarea:
         field = ui.textarea(label).props(f"outlined autogrow rows={rows}").classes("w-full")
         field.on("keydown.ctrl.enter", self.save)
         return field.mark(label.partition(" ")[0])
@@ -66,8 +65,7 @@ class WritePage:
             text("begin with", "r1-soft")
             ui.button("nothing", on_click=lambda: self._start("")).props("outline no-caps dense")
             for title, response in (("the left answer", shown.left), ("the right answer", shown.right)):
-                start: Callable[[], None] = lambda response=response: self._start(response)  # noqa: E731
-                ui.button(title, on_click=start).props("outline no-caps dense")
+                ui.button(title, on_click=partial(self._start, response)).props("outline no-caps dense")
 
     def _start(self, response: str) -> None:
         """Fill the fields with a response to correct, or with nothing."""

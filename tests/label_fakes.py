@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from r1kit.data.labels import Pair, pair_of
+from r1kit.records import StageRecord, stage_folder
 
 
 def pairs_of(count: int) -> list[Pair]:
@@ -22,8 +23,12 @@ def pairs_of(count: int) -> list[Pair]:
 
 def write_waiting_run(run: Path, pairs: Sequence[Pair], wanted: int, done: bool = False) -> Path:
     """A run whose stage label_1 has sampled and waits for a person."""
-    folder = run / "stages" / ("label_1" if done else "label_1.partial")
-    folder.mkdir(parents=True)
+    stage = stage_folder(run, "label_1")
+    folder = stage.final if done else stage.partial
+    if done:
+        folder.mkdir(parents=True)
+    else:
+        stage.begin(StageRecord(stage="label", name="label_1"))
     (folder / "pairs.jsonl").write_text("".join(json.dumps(pair.as_row()) + "\n" for pair in pairs))
     (run / "recipe.yaml").write_text(
         "name: small\nstages:\n- {stage: pretrain, name: start}\n"

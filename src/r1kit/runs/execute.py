@@ -100,8 +100,7 @@ def run(
     it, and later stages whose configuration has changed. ``allow_change`` accepts changes and records them.
     ``command`` continues the run, for messages and env.json. With ``layers`` (recipe.layers) errors name the
     line of the recipe. Raises ConfigError before any work (for a changed stage, a missing input, a folder
-    that cannot be written, or that another process holds), StageError, WaitingRunError and
-    InterruptedRunError."""
+    that cannot be written or is held by another process), StageError, WaitingRunError, InterruptedRunError."""
     recipe.runtime.follow()
     console = console or make_console()
     run_dir = recipe.run_dir

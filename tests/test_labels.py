@@ -24,6 +24,7 @@ from r1kit.data.labels import (
 )
 from r1kit.data.preferences import preferences_error, read_labelled, read_preferences
 from r1kit.data.sources import pairs as written_rows
+from r1kit.files import open_to_append
 from r1kit.stages.dpo import DPO
 from r1kit.stages.sft import SFT
 
@@ -166,10 +167,8 @@ def test_a_label_that_is_not_on_the_disk_is_not_given(tmp_path: Path, monkeypatc
     if call == "fsync":
         monkeypatch.setattr(os, "fsync", broken)
     else:
-        import r1kit.data.labels as labels
-
-        opened = labels.open_to_append
-        monkeypatch.setattr(labels, "open_to_append", lambda path: Short(opened(path)))
+        opened = open_to_append
+        monkeypatch.setattr("r1kit.data.labels.open_to_append", lambda path: Short(opened(path)))
     with pytest.raises(OSError):
         store.add(judge(pair(1), "ann", "worse", 0))
     assert file.read_bytes() == before and len(store.labels()) == 1

@@ -45,7 +45,7 @@ def spread(order: Sequence[int], groups: Sequence[Hashable], most: int) -> list[
     """The same order, with at most ``most`` pairs of a group (a prompt) before all further ones: the pairs of
     one prompt resemble each other, and so do their labels."""
     seen: Counter[Hashable] = Counter()
-    early, late = [], []
+    early, late = list[int](), list[int]()
     for place in order:
         (early if seen[groups[place]] < most else late).append(place)
         seen[groups[place]] += 1

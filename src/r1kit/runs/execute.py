@@ -99,8 +99,8 @@ def run(
     ``fresh`` empties the run's folder and starts over. ``redo_from`` redoes that stage, the stages that read
     it, and later stages whose configuration has changed. ``allow_change`` accepts changes and records them.
     ``command`` continues the run, for messages and env.json. With ``layers`` (recipe.layers) errors name the
-    line of the recipe. Raises ConfigError before any work (for a changed stage, a missing input, a folder
-    that cannot be written or is held by another process), StageError, WaitingRunError, InterruptedRunError."""
+    line of the recipe. Raises ConfigError before any work (a changed stage, a missing input, a folder that
+    cannot be written or is held by another process), StageError, WaitingRunError, InterruptedRunError."""
     recipe.runtime.follow()
     console = console or make_console()
     run_dir = recipe.run_dir

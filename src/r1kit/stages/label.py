@@ -194,7 +194,8 @@ class LabelPairs(Stage):
         ]
         values = read_values(learner, rows)
         ctx.runtime.release(learner)
-        return values[0::2] - values[1::2]
+        margins_Y: np.ndarray = values[0::2] - values[1::2]
+        return margins_Y
 
     def _given(self, ctx: Context) -> list[Label]:
         """What people have labelled. Raises WaitingError where that is not enough yet."""

@@ -215,7 +215,7 @@ def loop_table(runs: Sequence[Path]) -> list[str]:
         cells = []
         for name in ("start", "rl_1", "rl_2"):
             found = models[name]["general"]
-            cells.append(f"{found['score']:.3f}" + (f" ± {found['error']:.3f}" if "error" in found else ""))
+            cells.append(f"{found['score']:.3f} ± {found['stderr']:.3f}")
         lines.append(f"| {run.name} | " + " | ".join(cells) + " |")
     return lines
 

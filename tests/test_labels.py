@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from r1kit.config import R1kitError
+from r1kit.data import labels as store_module
 from r1kit.data.labels import (
     JUDGED,
     Label,
@@ -168,7 +169,7 @@ def test_a_label_that_is_not_on_the_disk_is_not_given(tmp_path: Path, monkeypatc
         monkeypatch.setattr(os, "fsync", broken)
     else:
         opened = open_to_append
-        monkeypatch.setattr("r1kit.data.labels.open_to_append", lambda path: Short(opened(path)))
+        monkeypatch.setattr(store_module, "open_to_append", lambda path: Short(opened(path)))
     with pytest.raises(OSError):
         store.add(judge(pair(1), "ann", "worse", 0))
     assert file.read_bytes() == before and len(store.labels()) == 1

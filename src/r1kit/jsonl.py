@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -30,6 +30,7 @@ _SHOWN_COLUMNS, _SHOWN_NAME = 20, 40
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 BadRows = Literal["error", "quarantine"]
+Without = Callable[[Path], Collection[int]]  # the lines of a file that are no rows for its reader
 Row = TypeVar("Row")
 
 _TO_JSONL = (
@@ -153,17 +154,28 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, parse_row(path, number, line)
 
 
+def _none_of(path: Path) -> Collection[int]:
+    return ()
+
+
 def read_usable(
-    path: Path, use: Callable[[Path, int, dict[str, Any]], Row], bad_rows: BadRows = "error"
+    path: Path,
+    use: Callable[[Path, int, dict[str, Any]], Row],
+    bad_rows: BadRows = "error",
+    without: Without = _none_of,
 ) -> list[Row]:
-    """What ``use`` makes of each row of a file; it raises R1kitError for a row that it cannot use.
+    """What ``use`` makes of each row of a file; it raises R1kitError for a row that it cannot use. The lines
+    that ``without`` names are passed over.
 
     The first bad row stops the reading, or with "quarantine" bad rows are written to FILE.bad.jsonl with line
     and reason, counted, and left out, up to BAD_ROWS_LIMIT of the file. Raises R1kitError naming file and
     line."""
     found: list[Row] = []
     bad: list[dict[str, Any]] = []
+    passed = without(path)
     for number, line in read_lines(path):
+        if number in passed:
+            continue
         try:
             found.append(use(path, number, parse_row(path, number, line)))
         except R1kitError as error:
@@ -198,14 +210,19 @@ def read_usable(
 
 
 def first_error(
-    path: Path, use: Callable[[Path, int, dict[str, Any]], object], bad_rows: BadRows = "error"
+    path: Path,
+    use: Callable[[Path, int, dict[str, Any]], object],
+    bad_rows: BadRows = "error",
+    without: Without = _none_of,
 ) -> str | None:
     """What is wrong with a file, as far as its first row shows: the message of ``read_lines``, or that with
     which ``use`` refuses the row; None where the row is good. With "quarantine" one good row of the first
-    FIRST_ROWS is enough."""
+    FIRST_ROWS is enough. The lines that ``without`` names are passed over."""
     last = f"{path}: no rows"
     try:
-        for place, (number, line) in enumerate(read_lines(path), 1):
+        passed = without(path)
+        rows = ((number, line) for number, line in read_lines(path) if number not in passed)
+        for place, (number, line) in enumerate(rows, 1):
             try:
                 use(path, number, parse_row(path, number, line))
                 return None

@@ -234,6 +234,12 @@ def stage_folder(run_dir: Path, name: str) -> StageFolder:
     return StageFolder(run_dir / "stages" / name)
 
 
+def label_file(run_dir: Path, name: str) -> Path:
+    """Where people's labels for a stage stand. It is not in the stage's folder, so that they stay when the
+    stage is redone; nothing in a run is written there but by the page that collects them."""
+    return run_dir / "labels" / f"{name}.jsonl"
+
+
 def stage_folders(run_dir: Path) -> list[StageFolder]:
     """Every stage that a run's folder holds, finished or not, by name."""
     names = {folder.name.removesuffix(_PARTIAL) for folder in run_dir.glob("stages/*") if folder.is_dir()}

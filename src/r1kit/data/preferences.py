@@ -6,7 +6,8 @@ Pairs have TRL's columns, as texts or as messages, with the prompt in a column o
     {"chosen": [{"role": "user", ...}, {"role": "assistant", ...}], "rejected": [...]}
 
 Labelled responses have ``prompt``, ``response`` (or ``completion``) and ``safe``, true or false. A response
-may begin with ``<think>...</think>``; the helpful model reads what follows it.
+may begin with ``<think>...</think>``; the helpful model reads what follows it. A file of labels (labels.py)
+is both: of its lines those are read that say something about preference or safety.
 
 What is measured is never trained on: without a held-out file an eighth of the prompts is held out, by a hash
 of their text; with one, training rows whose prompt stands in it, or shares ten words in a row with one of its
@@ -21,7 +22,8 @@ from typing import Any, Protocol, TypeVar
 
 from r1kit.chat import parse
 from r1kit.config import R1kitError
-from r1kit.jsonl import BadRows, column, columns_of, first_error, read_usable
+from r1kit.data.labels import answers_by_safety, not_about_preference, not_about_safety
+from r1kit.jsonl import BadRows, Without, column, columns_of, first_error, read_usable
 from r1kit.tasks.overlap import is_held_out_prompt, without_contaminated
 from r1kit.tasks.prompts import one_turn
 from r1kit.tasks.turns import Context, columns_with, is_conversation, read_prompt
@@ -36,28 +38,31 @@ class HasProblem(Protocol):
 
 
 Row = TypeVar("Row", bound=HasProblem)
+Made = TypeVar("Made")  # what a row is read as
 
 
 def read_preferences(path: Path, bad_rows: BadRows = "error") -> list[Preference]:
     """The pairs of a file. Raises R1kitError naming file, row and fix for a row that cannot be used."""
-    return _read(path, _preference, bad_rows, '{"prompt": ..., "chosen": ..., "rejected": ...}')
+    example = '{"prompt": ..., "chosen": ..., "rejected": ...}'
+    return _read(path, _preference, bad_rows, example, not_about_preference)
 
 
 def read_labelled(path: Path, bad_rows: BadRows = "error") -> list[Labelled]:
     """The labelled responses of a file. Raises R1kitError naming file, row and fix for a row that cannot be
     used."""
-    return _read(path, _labelled, bad_rows, '{"prompt": ..., "response": ..., "safe": true}')
+    example = '{"prompt": ..., "response": ..., "safe": true}'
+    return [one for row in _read(path, _all_labelled, bad_rows, example, not_about_safety) for one in row]
 
 
 def preferences_error(path: Path, bad_rows: BadRows = "error") -> str | None:
     """What is wrong with a file of pairs, as its first row shows; None where that row is good."""
-    return first_error(path, _preference, bad_rows)
+    return first_error(path, _preference, bad_rows, not_about_preference)
 
 
 def labelled_error(path: Path, bad_rows: BadRows = "error") -> str | None:
     """What is wrong with a file of labelled responses, as its first row shows; None where that row is
     good."""
-    return first_error(path, _labelled, bad_rows)
+    return first_error(path, _all_labelled, bad_rows, not_about_safety)
 
 
 def split(rows: Sequence[Row], held_out: Sequence[Row] | None) -> dict[str, list[Row]]:
@@ -96,9 +101,13 @@ def _comparable(one: str, other: str, ratio: float | None) -> bool:
 
 
 def _read(
-    path: Path, use: Callable[[Path, int, dict[str, Any]], Row], bad_rows: BadRows, example: str
-) -> list[Row]:
-    rows = read_usable(path, use, bad_rows)
+    path: Path,
+    use: Callable[[Path, int, dict[str, Any]], Made],
+    bad_rows: BadRows,
+    example: str,
+    without: Without,
+) -> list[Made]:
+    rows = read_usable(path, use, bad_rows, without)
     if not rows:
         raise R1kitError(f"{path}: no rows; a row is an object such as {example}")
     return rows
@@ -150,6 +159,11 @@ def _common_words(one: str, other: str) -> str:
         (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
     )
     return one[: end - len(re.split(r"\s", one[:end])[-1])]
+
+
+def _all_labelled(path: Path, number: int, row: dict[str, Any]) -> list[Labelled]:
+    """The labelled responses of a row: one, or of a label both answers of its pair."""
+    return [_labelled(path, number, one) for one in answers_by_safety(row) or [row]]
 
 
 def _labelled(path: Path, number: int, row: dict[str, Any]) -> Labelled:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from r1kit.chat import Prompt
 from r1kit.config import R1kitError
+from r1kit.data.labels import not_written
 from r1kit.data.schemas import as_pair
 from r1kit.jsonl import BadRows, column, read_jsonl, read_usable, write_jsonl
 from r1kit.tasks.prompts import CONVERSATIONS, one_turn
@@ -49,13 +50,13 @@ def blend(sources: Sequence[tuple[float, Iterator[str]]], seed: int) -> Iterator
 
 def pairs(path: Path, bad_rows: BadRows = "error", turns: Turns = "last") -> list[tuple[Prompt, str]]:
     """(prompt, completion) of a file's rows; of a conversation its last assistant turn, or all of them, each
-    after the turns before it."""
+    after the turns before it. Of a file of labels (labels.py) the answers that a person wrote are rows."""
 
     def use(path: Path, number: int, row: dict[str, Any]) -> list[tuple[Prompt, str]]:
         found = read_pairs(path, number, row)
         return found if turns == "all" else found[-1:]
 
-    return [pair for found in read_usable(path, use, bad_rows) for pair in found]
+    return [pair for found in read_usable(path, use, bad_rows, not_written) for pair in found]
 
 
 def read_pairs(path: Path, number: int, row: dict[str, Any]) -> list[tuple[Prompt, str]]:

@@ -17,6 +17,7 @@ from typing import Any
 
 from r1kit.config import ConfigError, R1kitError, suggest
 from r1kit.rewards.pair_judge import OpenModel, PairJudge
+from r1kit.rewards.taste import TasteAnnotator, taste_scores
 from r1kit.tasks.miniature.annotations import NoisyGoldScore, RefusalLabels, score_answers
 from r1kit.types import Labelled, Problem, Response, Rollout
 from r1kit.user_code import Shape, load_name
@@ -28,14 +29,18 @@ Labeller = Callable[[Sequence[Sequence[Rollout]], random.Random], Iterable[Label
 Scorer = Callable[[Problem, Sequence[str]], Sequence[float | None]]
 
 # Each entry makes an annotator from a way to open models and its options.
-ANNOTATORS: dict[str, Callable[..., Annotator]] = {"gold_score": NoisyGoldScore, "judge": PairJudge}
+ANNOTATORS: dict[str, Callable[..., Annotator]] = {
+    "gold_score": NoisyGoldScore,
+    "judge": PairJudge,
+    "taste": TasteAnnotator,
+}
 LABELLERS: dict[str, Callable[..., Labeller]] = {"refusals": RefusalLabels}
 JUDGED = Shape(
     "a judge of answers",
     "a function (problem, answers) or (problem, responses) that returns a value for each",
     functions=(("problem", "answers"), ("problem", "responses")),
 )
-SCORERS: dict[str, Scorer] = {"gold_score": score_answers}
+SCORERS: dict[str, Scorer] = {"gold_score": score_answers, "taste": taste_scores}
 
 
 def check_annotator(name: str, options: Mapping[str, Any]) -> None:

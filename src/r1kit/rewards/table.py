@@ -16,6 +16,7 @@ from r1kit.rewards.lint import lint
 from r1kit.rewards.reward import CheckingTask, Reward, WeightedReward
 from r1kit.rewards.rules import accuracy, format_, language, reasoning_steps
 from r1kit.rewards.speed import speed
+from r1kit.rewards.taste import taste
 from r1kit.types import Rollout
 from r1kit.user_code import ANY, Shape, load_name
 
@@ -26,6 +27,7 @@ REWARDS: dict[str, Callable[..., Reward]] = {
     "language": language,
     "judge": judge,
     "gold_score": gold_score,
+    "taste": taste,
     "soft_overlong": soft_overlong,
     "cosine": cosine,
     "length": length,

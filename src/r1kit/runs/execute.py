@@ -53,7 +53,7 @@ from r1kit.runs.survey import Standing, State, allow, identity_of, refuse_change
 from r1kit.runs.verify import finished_damages, raise_damages
 from r1kit.runtime import LostError
 from r1kit.stages.kept import kept_marks
-from r1kit.stages.stage import Context, Stage
+from r1kit.stages.stage import Context, Stage, WaitingError
 from r1kit.terminal import printable
 
 
@@ -65,6 +65,12 @@ class InterruptedRunError(R1kitError):
     """The user or the system stopped the run (Ctrl-C, SIGTERM). The text says how to continue."""
 
     exit_code = 130
+
+
+class WaitingRunError(R1kitError):
+    """A stage waits for a person. The text says for what, and how to continue."""
+
+    exit_code = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +99,8 @@ def run(
     ``fresh`` empties the run's folder and starts over. ``redo_from`` redoes that stage, the stages that read
     it, and later stages whose configuration has changed. ``allow_change`` accepts changes and records them.
     ``command`` continues the run, for messages and env.json. With ``layers`` (recipe.layers) errors name the
-    line of the recipe. Raises ConfigError before any work (for a changed stage, a missing input, a folder
-    that cannot be written, or that another process holds), StageError, and InterruptedRunError."""
+    line of the recipe. Raises ConfigError before any work (a changed stage, a missing input, a folder that
+    cannot be written or is held by another process), StageError, WaitingRunError, InterruptedRunError."""
     recipe.runtime.follow()
     console = console or make_console()
     run_dir = recipe.run_dir
@@ -400,6 +406,10 @@ def _explained(
     except KeyboardInterrupt:
         continue_with = f"{kept} Continue with:\n  {command}"
         raise InterruptedRunError(f"interrupted in stage {name!r}. {continue_with}") from None
+    except WaitingError as waiting:
+        raise WaitingRunError(
+            f"stage {name!r} waits: {waiting}\n{kept} Continue with:\n  {command}"
+        ) from None
     except R1kitError as error:
         raise StageError(f"stage {name!r} failed: {error}\n{rerun}") from error
     except Exception as error:

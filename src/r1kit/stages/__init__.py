@@ -6,6 +6,7 @@ from r1kit.stages.curate import Curate
 from r1kit.stages.distill import Distill
 from r1kit.stages.dpo import DPO
 from r1kit.stages.evaluate import Evaluate
+from r1kit.stages.label import LabelPairs
 from r1kit.stages.pretrain import Pretrain
 from r1kit.stages.r1_zero import R1Zero
 from r1kit.stages.reasoning_rl import ReasoningRL
@@ -23,6 +24,7 @@ STAGES: dict[str, type[Stage]] = {
     "reasoning_rl": ReasoningRL,
     "rejection_sampling": RejectionSampling,
     "sft": SFT,
+    "label": LabelPairs,
     "reward_models": RewardModels,
     "dpo": DPO,
     "alignment_rl": AlignmentRL,

@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 
 from r1kit.chat import Chat
 from r1kit.config import InputError
+from r1kit.data.labels import not_about_preference
 from r1kit.data.sources import column, read_jsonl
 from r1kit.seeds import derive_seed
 from r1kit.stages.models import PromptStyle
@@ -24,8 +25,8 @@ from r1kit.train.optimizers import OptimizerConfig
 
 class DPO(Stage):
     """``pairs`` and ``held_out`` are JSON Lines of {"prompt", "chosen", "rejected"} (TRL's columns), written
-    by reward_models or by hand; an empty ``held_out`` measures nothing. ``init`` is both the start and the
-    reference."""
+    by reward_models, by hand or by people who label (data/labels.py); an empty ``held_out`` measures nothing.
+    ``init`` is both the start and the reference."""
 
     writes: ClassVar[tuple[str, ...]] = ("model", "report.json")
 
@@ -39,7 +40,9 @@ class DPO(Stage):
 
     def input_errors(self) -> Iterator[InputError]:
         for key, file in (("pairs", self.pairs), ("held_out", self.held_out)):
-            yield from file_errors((key,), file, ("prompt", "chosen", "rejected"))
+            yield from file_errors(
+                (key,), file, ("prompt", "chosen", "rejected"), without=not_about_preference
+            )
 
     def plan(self) -> StagePlan:
         phase = TrainingPhase(
@@ -65,8 +68,10 @@ class DPO(Stage):
 
     def _pairs(self, ctx: Context, chat: Chat, file: Path) -> list[RowPair]:
         """The rows of a file's pairs, without pairs that have a response longer than the context."""
-        found = []
+        found, passed = [], not_about_preference(file)
         for number, row in read_jsonl(file):
+            if number in passed:
+                continue
             prompt, *texts = (column(file, number, row, name) for name in ("prompt", "chosen", "rejected"))
             found.append(RowPair(*(training_row(chat, prompt, text) for text in texts)))
         kept = [

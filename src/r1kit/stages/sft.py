@@ -13,6 +13,7 @@ from pydantic import model_validator
 
 from r1kit.chat import Chat, Prompt, problem_of
 from r1kit.config import InputError, R1kitError
+from r1kit.data.labels import not_written
 from r1kit.data.sources import BadRows, Turns, pairs, read_pairs
 from r1kit.engine import Engine
 from r1kit.jsonl import first_error
@@ -61,7 +62,7 @@ class SFT(Stage):
     def input_errors(self) -> Iterator[InputError]:
         for place, file in enumerate(self.data):
             if file and not file.startswith("@"):
-                error = first_error(Path(file).expanduser(), read_pairs, self.bad_rows)
+                error = first_error(Path(file).expanduser(), read_pairs, self.bad_rows, not_written)
                 if error is not None:
                     yield ("data", place), error
 

@@ -13,13 +13,17 @@ from typing import Any, ClassVar, get_args
 
 from pydantic import field_validator, model_validator
 
-from r1kit.config import Config, ConfigError, InputError, KeyPath, Unloaded
-from r1kit.jsonl import BadRows, column, first_error
+from r1kit.config import Config, ConfigError, InputError, KeyPath, R1kitError, Unloaded
+from r1kit.jsonl import BadRows, Without, column, first_error
 from r1kit.log import Log
 from r1kit.model.sources import resolve_model
 from r1kit.runtime import Runtime
 from r1kit.train.learner import LearnerConfig
 from r1kit.user_code import Shape
+
+
+class WaitingError(R1kitError):
+    """A stage waits for what a person has to do. The text says what; the same command continues the run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,17 +220,22 @@ STAGE = Shape(
 
 
 def file_errors(
-    path: KeyPath, file: str, columns: Sequence[str], bad_rows: BadRows = "error"
+    path: KeyPath,
+    file: str,
+    columns: Sequence[str],
+    bad_rows: BadRows = "error",
+    without: Without = lambda file: (),
 ) -> Iterator[InputError]:
     """What is wrong with a data file of which a stage reads these text columns, as its first row shows.
-    ``path``: the key that names it. Another stage's file is not checked, because it is not written yet."""
+    ``path``: the key that names it; ``without`` as in read_usable. Another stage's file is not checked,
+    because it is not written yet."""
 
     def use(file: Path, number: int, row: dict[str, Any]) -> None:
         for name in columns:
             column(file, number, row, name)
 
     if file and not file.startswith("@"):
-        error = first_error(Path(file).expanduser(), use, bad_rows)
+        error = first_error(Path(file).expanduser(), use, bad_rows, without)
         if error is not None:
             yield path, error
 

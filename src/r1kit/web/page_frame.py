@@ -30,7 +30,7 @@ body { font-size: 15px; }
 a.r1-link { color: inherit; text-decoration: underline; }
 :focus-visible { outline: 2px solid #3b6fb5; outline-offset: 2px; }
 """
-PAGES = (("Board", "/", "b"), ("Rollouts", "/rollouts", "r"))
+PAGES = (("Board", "/", "b"), ("Rollouts", "/rollouts", "r"), ("Label", "/label", "l"))
 
 
 @contextmanager

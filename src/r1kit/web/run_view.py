@@ -116,6 +116,8 @@ class RunView:
             return StageView(
                 planned, "done", step, seconds=finished.seconds, peak_mb=finished.peak_rss_mb, result=result
             )
+        if planned.kind == "label" and not self.is_running and (folder.partial / "pairs.jsonl").is_file():
+            return StageView(planned, "waiting", step, result="for people: the page Label")
         if begun is None and not own:
             return StageView(planned, "waiting")
         if self.is_running and self._is_current(folder):

@@ -3,6 +3,8 @@
 from nicegui import app, ui
 
 from r1kit.web.board import board_page
+from r1kit.web.label import label_page
+from r1kit.web.label_write import write_page
 from r1kit.web.library import Library
 from r1kit.web.rollouts import rollouts_page
 from r1kit.web.security import LOCAL, Gate
@@ -20,6 +22,14 @@ def add_pages(library: Library) -> None:
     @ui.page("/rollouts", title=f"{TITLE}: rollouts")
     def rollouts(run: str = "", stage: str = "", step: str = "", problem: str = "", text: str = "") -> None:
         rollouts_page(library, run, stage, step, problem, text)
+
+    @ui.page("/label", title=f"{TITLE}: label")
+    def label(run: str = "", stage: str = "", annotator: str = "") -> None:
+        label_page(library, run, stage, annotator)
+
+    @ui.page("/write", title=f"{TITLE}: write an answer")
+    def write(run: str = "", stage: str = "", annotator: str = "", pair: str = "") -> None:
+        write_page(library, run, stage, annotator, pair)
 
 
 def serve(library: Library, host: str, port: int, token: str | None, show: str | None) -> None:

@@ -548,6 +548,26 @@ def watch(
 
 
 @app.command()
+def why(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder (runs/mini).")],
+    stage: Annotated[str | None, typer.Option("--stage", metavar="NAME", help="Which RL stage.")] = None,
+    step: Annotated[int | None, typer.Option("--step", min=0, help="Which update, from 0.")] = None,
+    problem: Annotated[
+        str | None,
+        typer.Option("--problem", metavar="ID", help="Which problem; by default the one that moved most."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Write one HTML page instead of text.")
+    ] = None,
+) -> None:
+    """Replay one update of an RL stage: rewards, advantages, clipping, each token's share of the gradient,
+    and the probabilities before and after."""
+    from r1kit.commands.why import show as show_update
+
+    show_update(run_dir, stage, step, problem, out)
+
+
+@app.command()
 def ui(
     runs: Annotated[
         list[Path] | None,

@@ -34,6 +34,7 @@ from r1kit.records import (
     NOTES,
     SAMPLED,
     STATES,
+    UPDATES,
     DamageError,
     StageFolder,
     StageRecord,
@@ -382,6 +383,8 @@ def _sweep(folder: Path) -> None:
     """Remove training states, other unfinished work and temporary files of a stage that has its result."""
     for pattern in (STATES, SAMPLED, KEPT, ".*.tmp"):
         for path in list(folder.rglob(pattern)):
+            if pattern == STATES and UPDATES in path.relative_to(folder).parts:
+                continue  # r1kit why starts from it: a result
             if path.is_dir() and not path.is_symlink():
                 remove_at_once(path)
             else:

@@ -1,11 +1,13 @@
 """Serve the pages with NiceGUI, which carries all its assets: nothing is loaded from elsewhere."""
 
+from fastapi.responses import HTMLResponse
 from nicegui import app, ui
 
 from r1kit.web.board import board_page
 from r1kit.web.library import Library
 from r1kit.web.rollouts import rollouts_page
 from r1kit.web.security import LOCAL, Gate
+from r1kit.web.why import replayed
 
 TITLE = "r1kit"
 
@@ -20,6 +22,11 @@ def add_pages(library: Library) -> None:
     @ui.page("/rollouts", title=f"{TITLE}: rollouts")
     def rollouts(run: str = "", stage: str = "", step: str = "", problem: str = "", text: str = "") -> None:
         rollouts_page(library, run, stage, step, problem, text)
+
+    @app.get("/why")
+    async def why(run: str = "", stage: str = "", step: str = "", problem: str = "") -> HTMLResponse:
+        status, page = await replayed(library.open(run).view.folder, stage, step, problem)
+        return HTMLResponse(page, status)
 
 
 def serve(library: Library, host: str, port: int, token: str | None, show: str | None) -> None:

@@ -56,6 +56,7 @@ from r1kit.runtime import LostError
 from r1kit.stages.kept import kept_marks
 from r1kit.stages.stage import Context, Stage
 from r1kit.terminal import printable
+from r1kit.trackers.process import Followers
 
 
 class StageError(R1kitError):
@@ -123,7 +124,8 @@ def run(
             folder.remove()
         sends = _announce(recipe, standings, console)
         _note_beginning(recipe, environment(command, sends))
-        with Interruption() as interruption, contextlib.ExitStack() as stack:
+        followers = Followers(recipe.track, run_dir, lambda line: console.print(Text(line)))
+        with followers, Interruption() as interruption, contextlib.ExitStack() as stack:
             stages = _Stages(recipe, console, show_rollouts, stack, interruption, check_place)
             seconds = stages.run(standings, command)
         _write_report(run_dir, console, check_place)

@@ -11,10 +11,10 @@ and a token's share of it is its part along the whole:
 
 A share below zero pulls against the update. <grad l_t, g> is the slope of l_t along g, which is the same for
 all tokens at once: two passes, with the weights moved a little along g and against it. Shares are computed in
-float64, where the slope's error is about 1e-9; everything else is computed as the training computed it, with
-the same learner, and the update is then applied, for the probabilities after it."""
+float64, where the error of a slope is about 1e-8. Everything else is computed as the training computed it,
+with the same learner, and the update is then applied, for the probabilities after it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -31,10 +31,8 @@ from r1kit.train.policy_loss import PolicyLoss
 from r1kit.train.rollouts import Phase, Policy, describe
 from r1kit.types import Rollout, Row, Score
 
-MOVE = 1e-5  # how far the weights are moved along the gradient, of their norm
+MOVE = 3e-7  # how far the weights are moved along the gradient, of their norm
 _UNKNOWN = ("time/", "lang/", "reward/failed")  # metrics that the kept rollouts do not determine
-
-Pick = Callable[[Batch], Tensor]  # numbers [B, T] of a packed batch
 
 
 @dataclass(frozen=True, slots=True)

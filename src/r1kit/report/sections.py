@@ -447,7 +447,7 @@ def _next_to_the_paper(run: Run, roles: Roles) -> list[Block]:
         return []
     base = roles.student or DASH
     students = [(distilled, base)]
-    students += [(by_rl, f"{base} (RL)")] if (by_rl := run.model(roles.student_rl)) else []
+    students += [(by_rl, f"{base} by RL")] if (by_rl := run.model(roles.student_rl)) else []
     return [distillation_table(students)]
 
 

@@ -3,6 +3,7 @@ against what the training logged."""
 
 import json
 import math
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -276,8 +277,6 @@ def test_an_error_lists_what_is_there(run: Path, tmp_path: Path) -> None:
 
 
 def test_a_damaged_file_is_named(run: Path, tmp_path: Path) -> None:
-    import shutil
-
     for name in (
         "rollouts.jsonl",
         "rollouts.safetensors",
@@ -292,7 +291,24 @@ def test_a_damaged_file_is_named(run: Path, tmp_path: Path) -> None:
         file.write_bytes(content)
         with pytest.raises(DamageError, match=name.rpartition("/")[2]):
             explain(copy, "zero", 2, None)
+        if name.startswith("rollouts"):  # noticed before the stage has finished, too
+            with pytest.raises(DamageError, match=name):
+                read_update(copy / "stages" / "zero", 2)
         assert explain(copy, "zero", 0, None).step == 0
+
+
+def test_a_training_goes_on_where_an_update_cannot_be_kept(tmp_path: Path) -> None:
+    said: list[str] = []
+    log = quiet_log(tmp_path, "zero")
+    log.info = said.append  # type: ignore[method-assign]
+    (tmp_path / "updates").write_text("a file in the place of the folder")
+    config = GRPOConfig(**KEYS)
+    keeper = UpdateKeeper(tmp_path, config.why, config, {}, 6, 1, log)
+    update = update_of(model().double(), config, far=0.1)
+    policy = Policy(Learner(model(), EXACT), None, None)  # type: ignore[arg-type]
+    for step in (0, 2):
+        keeper.keep(step, 1, update.part, policy, update.part, 0)
+    assert len(said) == 1 and "the training goes on" in said[0]
 
 
 def test_without_space_for_a_state_the_rewards_and_advantages_are_shown(tmp_path: Path) -> None:

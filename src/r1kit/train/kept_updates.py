@@ -26,6 +26,7 @@ from safetensors.numpy import load_file, save_file
 from r1kit.config import Config, R1kitError
 from r1kit.files import remove_tree, write_whole
 from r1kit.log import Log
+from r1kit.marks import FileMark, mark_damages, mark_file
 from r1kit.records import UPDATES, DamageError, read_typed, sealed_text
 from r1kit.train.checkpoint import StateError
 from r1kit.train.learner import LearnerConfig, LearnerProtocol
@@ -64,7 +65,8 @@ class KeepConfig(Config):
 
 class _Note(Config):
     """The content of update.json. ``reference``: where the reference's weights are: "" (there is none),
-    "init" (the model that the stage starts from) or "state". ``groups``: rollouts of each group."""
+    "init" (the model that the stage starts from) or "state". ``groups``: rollouts of each group; ``files``:
+    the marks of the files with the rollouts."""
 
     step: int
     seed: int
@@ -75,6 +77,7 @@ class _Note(Config):
     has_state: bool
     state_bytes: int
     reference: str = ""
+    files: dict[str, FileMark] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +140,7 @@ class UpdateKeeper:
                 has_state=has_state,
                 state_bytes=self.state_bytes,
                 reference="" if policy.reference is None else "state" if moved else "init",
+                files={name: mark_file(folder / name) for name in (_LINES, _ARRAYS)},
             )
             write_whole(folder / _NOTE, sealed_text(note.model_dump(mode="json")))
         except (OSError, SafetensorError, StateError) as error:
@@ -160,6 +164,8 @@ def read_update(out: Path, step: int) -> KeptUpdate:
     note = read_typed(_Note, folder / _NOTE, _FIX, tuple(_Note.model_fields))
     if note is None:
         raise DamageError(f"{folder / _NOTE}: missing\n{_FIX}")
+    if damages := list(mark_damages(folder, note.files, "the training")):
+        raise DamageError("\n".join([*damages, _FIX]))
     try:
         rows = [json.loads(line) for line in (folder / _LINES).read_text(encoding="utf-8").splitlines()]
         part = _read_rollouts(rows, load_file(folder / _ARRAYS), note.groups)

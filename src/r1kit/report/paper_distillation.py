@@ -64,8 +64,8 @@ def distillation_table(models: Sequence[tuple[Measured, str]]) -> Table:
     note = (
         f"cons: {votes} for this run, cons@64 in the paper. Below this run's rows are those of the paper "
         "(arXiv 2501.12948v2, tables 6 and 15 to 17): SFT alone on R1's 800,000 samples, in the last row RL "
-        "on the same base instead. The benchmarks differ from this run's tasks, so the order of the rows can be "
-        "compared, not their numbers."
+        "on the same base instead. The benchmarks differ from this run's tasks, so the order of the rows can "
+        "be compared, not their numbers."
     )
     return Table("Distilled students, and the paper's, %.", header, rows, note)
 

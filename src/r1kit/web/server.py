@@ -7,13 +7,14 @@ from r1kit.web.board import board_page
 from r1kit.web.library import Library
 from r1kit.web.rollouts import rollouts_page
 from r1kit.web.security import LOCAL, Gate
-from r1kit.web.why import replayed
+from r1kit.web.why import Replays
 
 TITLE = "r1kit"
 
 
 def add_pages(library: Library) -> None:
     """Register the pages of a library of runs."""
+    replays = Replays()
 
     @ui.page("/", title=TITLE)
     def board(run: str = "", stage: str = "") -> None:
@@ -25,7 +26,7 @@ def add_pages(library: Library) -> None:
 
     @app.get("/why")
     async def why(run: str = "", stage: str = "", step: str = "", problem: str = "") -> HTMLResponse:
-        status, page = await replayed(library.open(run).view.folder, stage, step, problem)
+        status, page = await replays.page(library.open(run).view.folder, stage, step, problem)
         return HTMLResponse(page, status)
 
 

@@ -15,7 +15,6 @@ from r1kit.web.kept_rollouts import KeptRollout
 
 SECONDS = 120.0  # a replay may take, and then its process is ended
 LARGEST = 64 << 20  # bytes of an update's rollouts that are searched
-_ONE = asyncio.Lock()  # one replay at a time: each has the memory of a training
 
 
 def update_with(run_dir: Path, kept: KeptRollout, steps: Sequence[int]) -> int | None:
@@ -45,23 +44,30 @@ def _has(file: Path, kept: KeptRollout) -> bool:
     return False
 
 
-async def replayed(run_dir: Path, stage: str, step: str, problem: str) -> tuple[int, str]:
-    """The status and the HTML of a replay's page, or of why there is none."""
-    if number_of(step) is None:
-        return 404, _plain("the address names no step")
-    async with _ONE:
-        with tempfile.TemporaryDirectory(prefix="r1kit-why-") as folder:
-            file = Path(folder) / "why.html"
-            words = ["why", str(run_dir), f"--stage={stage}", f"--step={step}", f"--problem={problem}"]
-            try:
-                code, said = await _run([sys.executable, "-m", "r1kit", *words, f"--out={file}"])
-                return (200, file.read_text(encoding="utf-8")) if not code else (404, _plain(said))
-            except TimeoutError:
-                return 504, _plain(
-                    f"the replay took longer than {SECONDS:.0f} s; r1kit why does it without limit"
-                )
-            except (OSError, ValueError) as error:
-                return 404, _plain(str(error))
+class Replays:
+    """Makes the pages of replays, one at a time: each has the memory of a training. ``program`` calls
+    r1kit."""
+
+    def __init__(self, program: Sequence[str] = (sys.executable, "-m", "r1kit")) -> None:
+        self.program = program
+        self._one = asyncio.Lock()
+
+    async def page(self, run_dir: Path, stage: str, step: str, problem: str) -> tuple[int, str]:
+        """The status and the HTML of a replay's page, or of why there is none."""
+        if number_of(step) is None:
+            return 404, _plain("the address names no step")
+        async with self._one:
+            with tempfile.TemporaryDirectory(prefix="r1kit-why-") as folder:
+                file = Path(folder) / "why.html"
+                words = ["why", str(run_dir), f"--stage={stage}", f"--step={step}", f"--problem={problem}"]
+                try:
+                    code, said = await _run([*self.program, *words, f"--out={file}"])
+                    return (200, file.read_text(encoding="utf-8")) if not code else (404, _plain(said))
+                except TimeoutError:
+                    limit = f"the replay took longer than {SECONDS:.0f} s"
+                    return 504, _plain(f"{limit}; r1kit why in a terminal has no limit")
+                except (OSError, ValueError) as error:
+                    return 404, _plain(str(error))
 
 
 def number_of(step: str) -> int | None:

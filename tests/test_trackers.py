@@ -250,7 +250,7 @@ def test_a_missing_package_is_one_warning_with_the_fix(
     assert found.exit_code and "pip install tensorboard" in str(found.exception)
 
 
-def test_the_process_is_told_by_the_end_of_its_input(tmp_path: Path) -> None:
+def test_a_tracker_sends_only_where_the_recipe_says_so(tmp_path: Path) -> None:
     command = follow_command(TrackConfig(kind="wandb", project="p", online=True), tmp_path)
     assert command[1:4] == ["-m", "r1kit", "export"] and command[-2:] == ["--project=p", "--online"]
     assert "--online" not in follow_command(TrackConfig(kind="wandb"), tmp_path)

@@ -21,7 +21,7 @@ from r1kit.log_files import METRICS, SAMPLES, whole_rows
 from r1kit.marks import mark_damages
 from r1kit.model.huggingface import load_pretrained
 from r1kit.model.sources import resolve_model
-from r1kit.records import UPDATES, DamageError, StageRecord, stage_folder, stage_folders
+from r1kit.records import STATES, UPDATES, DamageError, StageRecord, stage_folder, stage_folders
 from r1kit.terminal import one_line
 from r1kit.tokenizer import Tokenizer
 from r1kit.train import checkpoint
@@ -300,6 +300,7 @@ def _replay(
     )
     reference = Learner(load_pretrained(init), given) if update.reference else None
     if update.step:
+        _require_one_file(restored, update.step)
         learner.restore(restored)
         if reference is not None and update.reference == "state":
             reference.restore(restored, REFERENCE)
@@ -314,6 +315,16 @@ def _state_folder(update: KeptUpdate, out: Path) -> Path | None:
         return update.folder
     saved = checkpoint.exists(out) and checkpoint.progress_of(out)["step"] == update.step
     return out if saved else None
+
+
+def _require_one_file(folder: Path, step: int) -> None:
+    """Raise ConfigError for a state that processes have written in parts."""
+    state = folder / STATES / f"step_{step:08d}"
+    if (state / "state.parts.json").is_file():
+        raise ConfigError(
+            f"{state}: this state is in parts, as runtime fsdp writes it; r1kit why replays those of the "
+            "runtimes local and ray, and step 0 of every run"
+        )
 
 
 def _rows_only(update: KeptUpdate, config: GRPOConfig) -> list[list[Replayed]]:

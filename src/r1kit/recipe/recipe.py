@@ -20,7 +20,7 @@ from r1kit.recipe.layers import Layers, read_layers
 from r1kit.rewards.endpoint import check_variable
 from r1kit.runtime import RuntimeConfig, config_class
 from r1kit.stages.stage import STAGE, Stage
-from r1kit.trackers import Track
+from r1kit.trackers import TrackConfig
 from r1kit.user_code import imports, load_name
 
 StageTable = Mapping[str, type[Stage]]
@@ -37,7 +37,7 @@ class Recipe(Config):
     seed: int = 0
     runtime: SerializeAsAny[RuntimeConfig]
     out: str = "runs/{name}"
-    track: tuple[Track, ...] = ()
+    track: tuple[TrackConfig, ...] = ()
     stages: tuple[SerializeAsAny[Stage], ...]
 
     @field_validator("name")

@@ -6,7 +6,7 @@ once; with ``track: [tensorboard]`` in a recipe a process of its own does it whi
 when it is used. Everything is written below RUN/tracking, and nothing leaves the machine unless the recipe
 says ``online: true``. Only numbers are handed over: metrics, and the numbers of a stage's configuration."""
 
-from r1kit.trackers.settings import KINDS, Track, TrackConfig
+from r1kit.trackers.settings import KINDS, TrackConfig
 from r1kit.trackers.tracker import Tracker, Training, Writer, missing_package
 
-__all__ = ["KINDS", "Track", "TrackConfig", "Tracker", "Training", "Writer", "missing_package"]
+__all__ = ["KINDS", "TrackConfig", "Tracker", "Training", "Writer", "missing_package"]

@@ -1,9 +1,9 @@
 """The trackers of a recipe: ``track: [tensorboard, {kind: wandb, project: r1, online: true}]``."""
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from r1kit.config import Config
 
@@ -19,6 +19,11 @@ class TrackConfig(Config):
     project: str = Field(default="", max_length=128)
     online: bool = False
 
+    @model_validator(mode="before")
+    @classmethod
+    def _a_name_is_its_kind(cls, given: Any) -> Any:
+        return {"kind": given} if isinstance(given, str) else given
+
     @field_validator("project")
     @classmethod
     def _project_is_a_name(cls, project: str) -> str:
@@ -31,10 +36,3 @@ class TrackConfig(Config):
         if self.online and self.kind != "tensorboard":
             return f"track: sends metrics and the numbers of the configuration, no texts, to {self.kind}"
         return f"track: {self.kind} writes to the run's folder tracking/{self.kind}, and sends nothing"
-
-
-def _named(given: Any) -> Any:
-    return {"kind": given} if isinstance(given, str) else given
-
-
-Track = Annotated[TrackConfig, BeforeValidator(_named)]

@@ -297,6 +297,30 @@ def test_a_damaged_file_is_named(run: Path, tmp_path: Path) -> None:
         assert explain(copy, "zero", 0, None).step == 0
 
 
+@pytest.mark.parametrize(
+    "name", ["", "update.json", "rollouts.jsonl", "train_state/step_00000002/state.safetensors"]
+)
+def test_a_resumed_training_refuses_what_was_damaged_since(tmp_path: Path, name: str) -> None:
+    config = GRPOConfig(**KEYS, why=KeepConfig(updates=2, at=(2,)))
+    update = update_of(model().double(), config, far=0.1)
+    learner = Learner(model(), EXACT)
+    policy = Policy(learner, None, None)  # type: ignore[arg-type]
+    log = quiet_log(tmp_path, "zero")
+    keeper = UpdateKeeper(tmp_path, config.why, config, {}, 6, 1000, log)
+    for step in (0, 1, 2):
+        keeper.keep(step, 1, update.part, policy, update.part, 0)
+    assert kept_steps(tmp_path) == [0, 2]
+    keeper.check(6)
+    damaged = tmp_path / "updates" / "step_00000002" / name
+    if name:
+        damaged.write_bytes(damaged.read_bytes()[:-3] + b"xyz")
+    else:
+        shutil.rmtree(damaged)
+    keeper.check(2)  # the update of step 2 will be made and kept again
+    with pytest.raises(DamageError, match="step_00000002"):
+        keeper.check(3)
+
+
 def test_a_training_goes_on_where_an_update_cannot_be_kept(tmp_path: Path) -> None:
     said: list[str] = []
     log = quiet_log(tmp_path, "zero")

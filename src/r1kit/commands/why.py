@@ -21,7 +21,7 @@ from r1kit.log_files import METRICS, SAMPLES, whole_rows
 from r1kit.marks import mark_damages
 from r1kit.model.huggingface import load_pretrained
 from r1kit.model.sources import resolve_model
-from r1kit.records import STATES, UPDATES, DamageError, StageRecord, stage_folder, stage_folders
+from r1kit.records import UPDATES, DamageError, StageRecord, stage_folder, stage_folders
 from r1kit.terminal import one_line
 from r1kit.tokenizer import Tokenizer
 from r1kit.train import checkpoint
@@ -319,7 +319,7 @@ def _state_folder(update: KeptUpdate, out: Path) -> Path | None:
 
 def _require_one_file(folder: Path, step: int) -> None:
     """Raise ConfigError for a state that processes have written in parts."""
-    state = folder / STATES / f"step_{step:08d}"
+    state = checkpoint.state_of(folder, step)
     if (state / "state.parts.json").is_file():
         raise ConfigError(
             f"{state}: this state is in parts, as runtime fsdp writes it; r1kit why replays those of the "

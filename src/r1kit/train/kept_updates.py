@@ -27,8 +27,8 @@ from r1kit.config import Config, R1kitError
 from r1kit.files import remove_tree, write_whole
 from r1kit.log import Log
 from r1kit.marks import FileMark, mark_damages, mark_file
-from r1kit.records import UPDATES, DamageError, read_typed, sealed_text
-from r1kit.train.checkpoint import StateError
+from r1kit.records import KEPT, UPDATES, DamageError, read_typed, sealed_text
+from r1kit.train.checkpoint import StateError, damage_of, state_of
 from r1kit.train.learner import LearnerConfig, LearnerProtocol
 from r1kit.train.rollouts import Phase, Policy, record
 from r1kit.types import Completion, Problem, Rollout, Score
@@ -38,6 +38,7 @@ MOST_TOKENS = 4_000_000  # of an update, prompts included
 _NOTE = "update.json"
 _LINES = "rollouts.jsonl"
 _ARRAYS = "rollouts.safetensors"
+_BRING_BACK = "This is a part of the stage's result. Bring back a copy, or redo the stage with --from."
 _FIX = "The update cannot be replayed; another one, or another run, can."
 
 
@@ -78,6 +79,12 @@ class _Note(Config):
     state_bytes: int
     reference: str = ""
     files: dict[str, FileMark] = {}
+
+
+class _Marks(Config):
+    """The marks of the notes of the updates that an unfinished training has kept, by step."""
+
+    notes: dict[int, FileMark] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,10 +150,30 @@ class UpdateKeeper:
                 files={name: mark_file(folder / name) for name in (_LINES, _ARRAYS)},
             )
             write_whole(folder / _NOTE, sealed_text(note.model_dump(mode="json")))
+            self._mark(step, folder)
         except (OSError, SafetensorError, StateError) as error:
             self._stopped = True
             reason = getattr(error, "strerror", None) or error
             self.log.info(f"warning: {folder}: not kept for r1kit why: {reason}; the training goes on")
+
+    def check(self, start: int) -> None:
+        """Check what an earlier attempt of the training kept before step ``start``: it becomes a part of the
+        result. Raises DamageError naming what is not as it was written."""
+        marks = read_typed(_Marks, self._marks_file, _BRING_BACK)
+        for step, mark in (marks.notes if marks is not None else {}).items():
+            if step < start:
+                _require_whole(self.out / UPDATES / f"step_{step:08d}", mark)
+
+    @property
+    def _marks_file(self) -> Path:
+        return self.out / KEPT / "updates.json"
+
+    def _mark(self, step: int, folder: Path) -> None:
+        """Note that the update of a step is whole."""
+        known = read_typed(_Marks, self._marks_file, _BRING_BACK) or _Marks()
+        marks = _Marks(notes={**known.notes, step: mark_file(folder / _NOTE)})
+        self._marks_file.parent.mkdir(exist_ok=True)
+        write_whole(self._marks_file, sealed_text(marks.model_dump(mode="json")))
 
 
 def kept_steps(out: Path) -> list[int]:
@@ -175,6 +202,18 @@ def read_update(out: Path, step: int) -> KeptUpdate:
         folder, note.step, note.seed, note.algorithm, note.weights, part, note.whole_phase, note.has_state,
         note.state_bytes, note.reference,
     )  # fmt: skip
+
+
+def _require_whole(folder: Path, mark: FileMark) -> None:
+    """Raise DamageError where a kept update is not as it was written."""
+    damages = list(mark_damages(folder, {_NOTE: mark}, "the training"))
+    note = None if damages else read_typed(_Note, folder / _NOTE, _BRING_BACK)
+    if note is not None:
+        damages = list(mark_damages(folder, note.files, "the training"))
+        if note.has_state and note.step and (damage := damage_of(state_of(folder, note.step))):
+            damages.append(damage)
+    if damages:
+        raise DamageError("\n".join([*damages, _BRING_BACK]))
 
 
 def state_bytes(model: Path, config: LearnerConfig) -> int:

@@ -168,6 +168,8 @@ def train(
     config, policy = algorithm.config, algorithm.policy
     require_lagged(policy, config.lag)
     start, drawn = resume(algorithm, out, owners) if checkpoint.exists(out) else (0, 0)
+    if keeper is not None:
+        keeper.check(start)
     restore_stream(mixture, config, algorithm.rewards, out, start, drawn)
     check_agreement(policy, mixture, config, seed, start, log)
     load_lagged_weights(policy, config, start, out, owners)

@@ -27,6 +27,7 @@ ADAPTER = "adapter"  # within a model's folder: the adapters that were merged in
 SAMPLED = "sampled"  # rollouts of a stage that makes data, chunk by chunk (stages/sampling.py)
 KEPT = "kept_marks"  # marks of what a resumed attempt of a stage reads again (stages/kept.py)
 WATCH_MARKS = "watch.json"  # in that folder: the mark of what a watch has measured
+UPDATE_MARKS = "updates.json"  # in that folder: the marks of updates that r1kit why can replay
 LOG_MARKS = "log.json"  # in that folder: the mark of what the stage has logged
 MOVED = "moved_files"  # what something else had put where a stage writes
 NOTES = "r1kit.json"  # what a model's folder says of itself (ModelNotes)

@@ -27,7 +27,7 @@ from r1kit.config import Config, R1kitError
 from r1kit.files import remove_tree, write_whole
 from r1kit.log import Log
 from r1kit.marks import FileMark, mark_damages, mark_file
-from r1kit.records import KEPT, UPDATES, DamageError, read_typed, sealed_text
+from r1kit.records import KEPT, UPDATE_MARKS, UPDATES, DamageError, read_typed, sealed_text
 from r1kit.train.checkpoint import StateError, damage_of, state_of
 from r1kit.train.learner import LearnerConfig, LearnerProtocol
 from r1kit.train.rollouts import Phase, Policy, record
@@ -166,7 +166,7 @@ class UpdateKeeper:
 
     @property
     def _marks_file(self) -> Path:
-        return self.out / KEPT / "updates.json"
+        return self.out / KEPT / UPDATE_MARKS
 
     def _mark(self, step: int, folder: Path) -> None:
         """Note that the update of a step is whole."""

@@ -136,7 +136,9 @@ def test_shares_are_those_of_autograd_token_by_token(keys: dict[str, Any]) -> No
         assert one.trained == (name in expected)
         assert one.share_T == pytest.approx(expected.get(name, [0.0] * len(one.share_T)), abs=2e-6)
         clipped += int(one.clipped_T.sum())
-    assert sum(float(one.share_T.sum()) for group in found.groups for one in group) == pytest.approx(1.0)
+    assert sum(float(one.share_T.sum()) for group in found.groups for one in group) == pytest.approx(
+        1.0, abs=1e-5
+    )
     assert clipped  # so the bound is tested too
 
 
@@ -214,9 +216,9 @@ def test_the_numbers_are_those_of_the_training(run: Path, step: int) -> None:
         "sampling/logp_gap_mean", "advantage of rollout 0",
     } <= names.keys()  # fmt: skip
     assert [one for one in found.compared if one.verdict != "equal"] == []
-    assert names["optim/grad_norm"].logged > 0 and (names["policy/kl_ref"].logged > 0) == (step not in (0, 3))
+    assert names["optim/grad_norm"].logged > 0 and (names["policy/kl_ref"].logged > 1e-9) == (step != 0)
     assert found.exact_norm == pytest.approx(names["optim/grad_norm"].found, rel=1e-3)
-    assert sum(share for _, _, share in found.shares) == pytest.approx(1.0)
+    assert sum(share for _, _, share in found.shares) == pytest.approx(1.0, abs=1e-5)
 
 
 def test_the_probabilities_after_an_update_are_those_before_the_next(run: Path) -> None:
@@ -357,7 +359,7 @@ def test_the_page_is_one_file_in_which_nothing_is_html(run: Path) -> None:
     for word in ("http:", "https:", "src=", "url(", "@import", "<link"):
         assert word not in text
     assert len(text.encode()) <= MOST_BYTES
-    assert "\n".join(in_words(found)).count("equal") == len(found.compared)
+    assert "\n".join(in_words(found)).count("  equal") == len(found.compared)
 
 
 def test_a_page_of_long_rollouts_stays_small(run: Path) -> None:

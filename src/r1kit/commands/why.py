@@ -209,11 +209,10 @@ def _stage(run_dir: Path, stage: str | None) -> tuple[str, StageRecord, Path]:
         raise ConfigError(f"{run_dir}: no such folder")
     there: dict[str, tuple[StageRecord, Path]] = {}
     for place in stage_folders(run_dir):
-        finished, begun = place.finished(), None
-        out = place.final if finished is not None else place.partial
-        begun = finished or place.begun()
-        if begun is not None and kept_steps(out):
-            there[place.name] = begun, out
+        if kept_steps(place.final) and (record := place.finished()) is not None:
+            there[place.name] = record, place.final
+        elif kept_steps(place.partial) and (record := place.begun()) is not None:
+            there[place.name] = record, place.partial
     if not there:
         raise ConfigError(
             f"{run_dir}: no stage has kept an update. RL stages with grpo keep some while they train "

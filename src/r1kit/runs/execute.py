@@ -124,12 +124,16 @@ def run(
             folder.remove()
         sends = _announce(recipe, standings, console)
         _note_beginning(recipe, environment(command, sends))
-        followers = Followers(recipe.track, run_dir, lambda line: console.print(Text(line)))
-        with followers, Interruption() as interruption, contextlib.ExitStack() as stack:
+        with _trackers(recipe, console), Interruption() as interruption, contextlib.ExitStack() as stack:
             stages = _Stages(recipe, console, show_rollouts, stack, interruption, check_place)
             seconds = stages.run(standings, command)
         _write_report(run_dir, console, check_place)
     return Summary(run_dir, {entry.stage.name: entry.state for entry in standings}, seconds)
+
+
+def _trackers(recipe: Recipe, console: Console) -> Followers:
+    """What hands the metrics to the recipe's trackers while the run goes on."""
+    return Followers(recipe.track, recipe.run_dir, lambda line: console.print(Text(line)))
 
 
 def _start_over(recipe: Recipe, console: Console) -> None:

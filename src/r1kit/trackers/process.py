@@ -1,4 +1,4 @@
-"""A process for each tracker of a run, beside which the run goes on whatever happens to it.
+"""A process for each tracker of a run. Whatever happens to it, the run goes on.
 
 The process is ``r1kit export --to KIND RUN --follow``. It ends when its standard input is closed, which the
 system does even where the run is killed. At the end the run waits a moment for the last rows, then it ends a

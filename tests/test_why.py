@@ -160,7 +160,7 @@ def test_a_share_is_what_a_step_along_the_gradient_changes() -> None:
                 size = weight.numel()
                 weight += sign * 1e-4 / norm * gradient[start : start + size].view_as(weight)
                 start += size
-        changes.append([float(term) for term in token_losses(moved, rows, config)[0]])
+        changes.append([float(term.detach()) for term in token_losses(moved, rows, config)[0]])
     slopes = (np.array(changes[0]) - np.array(changes[1])) / 2e-4
     found = replay(policy, Learner(model(), EXACT), update, config)
     shares = {"/".join(map(str, one.rollout.key)): one.share_T for group in found.groups for one in group}

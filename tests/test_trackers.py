@@ -15,9 +15,9 @@ from r1kit.commands.cli import app
 from r1kit.config import ConfigError
 from r1kit.recipe.uses import uses_of
 from r1kit.trackers import TrackConfig, Training, Writer
+from r1kit.trackers.choice import make_tracker, missing_package
 from r1kit.trackers.process import Followers, follow_command
 from r1kit.trackers.rows import NewRows, Sender, numbers_of
-from r1kit.trackers.tracker import make_tracker, missing_package
 
 ROWS = [
     {"stage": "zero", "step": 0, "time": 1000.5, "reward/mean": 0.25, "policy/loss": None},

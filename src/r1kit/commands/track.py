@@ -9,8 +9,9 @@ from pathlib import Path
 from r1kit.config import ConfigError
 from r1kit.log_files import METRICS
 from r1kit.trackers import KINDS, TrackConfig
+from r1kit.trackers.choice import make_tracker
 from r1kit.trackers.rows import Sender
-from r1kit.trackers.tracker import TRACKING, make_tracker
+from r1kit.trackers.tracker import TRACKING
 
 
 def is_tracker(to: str) -> bool:

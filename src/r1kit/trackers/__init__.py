@@ -7,6 +7,6 @@ when it is used. Everything is written below RUN/tracking, and nothing leaves th
 says ``online: true``. Only numbers are handed over: metrics, and the numbers of a stage's configuration."""
 
 from r1kit.trackers.settings import KINDS, TrackConfig
-from r1kit.trackers.tracker import Tracker, Training, Writer, missing_package
+from r1kit.trackers.tracker import Tracker, Training, Writer
 
-__all__ = ["KINDS", "TrackConfig", "Tracker", "Training", "Writer", "missing_package"]
+__all__ = ["KINDS", "TrackConfig", "Tracker", "Training", "Writer"]

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from r1kit.terminal import one_line
+from r1kit.trackers.choice import missing_package
 from r1kit.trackers.settings import TrackConfig
-from r1kit.trackers.tracker import missing_package
 
 GRACE_S = 15.0  # at the end of a run, for all trackers together
 _FIX = "the run goes on, and r1kit export --to {kind} RUN hands its metrics over later"

@@ -165,7 +165,7 @@ def clipped_share(one: Replayed) -> float:
 def _rollout_lines(found: Explanation) -> Iterator[str]:
     gradient = f"{'clipped':>9}{'share':>9}{'log p before':>14}{'after':>10}{'times':>8}"
     parts = list(dict.fromkeys(name for one in found.rollouts for name in one.score.parts))
-    heads = "".join(f"{name[:10]:>11}" for name in parts)
+    heads = "".join(f"{name[-10:]:>11}" for name in parts)
     yield f"rollout{'reward':>9}{heads}{'advantage':>11}{'tokens':>8}{gradient if found.has_gradient else ''}"
     for one in found.rollouts:
         values = "".join(f"{_shown(one.score.parts.get(name)):>11}" for name in parts)

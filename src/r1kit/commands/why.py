@@ -165,7 +165,7 @@ def clipped_share(one: Replayed) -> float:
 def _rollout_lines(found: Explanation) -> Iterator[str]:
     gradient = f"{'clipped':>9}{'share':>9}{'log p before':>14}{'after':>10}{'times':>8}"
     parts = list(dict.fromkeys(name for one in found.rollouts for name in one.score.parts))
-    heads = "".join(f"{name[-10:]:>11}" for name in parts)
+    heads = "".join(f"{short(name)[:10]:>11}" for name in parts)
     yield f"rollout{'reward':>9}{heads}{'advantage':>11}{'tokens':>8}{gradient if found.has_gradient else ''}"
     for one in found.rollouts:
         values = "".join(f"{_shown(one.score.parts.get(name)):>11}" for name in parts)
@@ -197,6 +197,11 @@ def _token_lines(found: Explanation) -> Iterator[str]:
 def times(difference: float) -> str:
     """By what a completion's probability was multiplied, from the difference of its log-probabilities."""
     return f"{math.exp(difference):.3g}" if abs(difference) < 30 else f"e^{difference:+.0f}"
+
+
+def short(reward: str) -> str:
+    """The name of a reward for the head of a column: that of a function without its file."""
+    return reward.rpartition(":")[2]
 
 
 def _shown(value: float | None, form: str = ".3g") -> str:

@@ -10,7 +10,7 @@ from html import escape
 
 import numpy as np
 
-from r1kit.commands.why import Explanation, clipped_share, times
+from r1kit.commands.why import Explanation, clipped_share, short, times
 from r1kit.log import prompt_text
 from r1kit.terminal import printable
 from r1kit.train.replay import Replayed
@@ -70,8 +70,8 @@ def _page(found: Explanation, tokens: int) -> str:
 
 def _rollouts(found: Explanation) -> str:
     parts = list(dict.fromkeys(name for one in found.rollouts for name in one.score.parts))
-    heads = ["rollout", "reward", *parts, "advantage", "tokens"]
-    gradient = ["clipped", "share of the gradient", "log p before", "log p after", "p is multiplied by"]
+    heads = ["rollout", "reward", *map(short, parts), "advantage", "tokens"]
+    gradient = ["clipped", "share", "log p before", "log p after", "p is multiplied by"]
     rows = []
     for one in found.rollouts[:MOST_ROWS]:
         row = [str(one.rollout.index), _number(one.score.total)]

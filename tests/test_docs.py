@@ -27,7 +27,7 @@ LAYERS = {
     6: ("stages",),
     5: ("runtime",),
     4: ("train",),
-    3: ("data", "engine", "rewards"),
+    3: ("data", "engine", "rewards", "trackers"),
     2: ("tasks", "sandbox", "chat"),
     1: ("model", "tokenizer", "templates", "template_worker"),
     0: (

@@ -1,19 +1,32 @@
 """What training keeps of its rollouts: the checker's reason, the advantage that the update uses, tokens."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from small_world import tokenizer
+import torch
+from small_world import learner_config, model, tokenizer
 
+from r1kit.chat import Chat
 from r1kit.rewards import WeightedReward
 from r1kit.rewards.reward import Explained
 from r1kit.rewards.rules import accuracy
 from r1kit.rewards.scoring import score
 from r1kit.train.advantage_rows import Recomputed, group_advantages, make_rows
 from r1kit.train.grpo import GRPOConfig
-from r1kit.train.rollouts import TOKEN_ROLLOUTS, TOKENS_KEPT, Phase, records
+from r1kit.train.learner import Learner
+from r1kit.train.rl_loop import token_views
+from r1kit.train.rollouts import (
+    TOKEN_ROLLOUTS,
+    TOKENS_KEPT,
+    Phase,
+    Policy,
+    TokenView,
+    records,
+    shortened,
+)
 from r1kit.types import Completion, Problem, Rollout, Score, Verdict
 
 TOTALS = [[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.0, 2.0, float("nan")]]
@@ -70,17 +83,56 @@ def test_the_advantage_is_the_papers_and_missing_where_it_is_not_one_number() ->
         assert group_advantages(phase(), other, {"sums": 1.0}) is None
 
 
+def view(one: Rollout) -> TokenView:
+    ids, logprobs_T = one.completion.token_ids, one.completion.logprobs
+    return TokenView([f"t{i}" for i in ids], logprobs_T, logprobs_T + 0.1, np.full(len(ids), 0.5))
+
+
 def test_tokens_are_kept_of_the_first_rollouts_only_and_no_more_than_so_many() -> None:
     totals = [[0.0, 1.0, 0.0]] * 4
     advantages: list[Any] = [np.array([0.5, 1.0, -1.5]), None, np.zeros(3), None]
-    lines = records(phase(totals, TOKENS_KEPT + 9), 11, advantages, lambda ids: [f"t{i}" for i in ids])
+    found = phase(totals, TOKENS_KEPT + 9)
+    seen = [view(shortened(one)) for group in found.groups for one in group][:TOKEN_ROLLOUTS]
+    lines = records(found, 11, advantages, seen)
     assert len(lines) == 11 and ["tokens" in line for line in lines] == [True] * TOKEN_ROLLOUTS + [False] * 3
     kept: Any = lines[0]["tokens"]
     assert kept["texts"] == [f"t{i}" for i in range(5, 5 + TOKENS_KEPT)]
-    assert len(kept["logprobs"]) == TOKENS_KEPT and kept["logprobs"][0] == -1.2346
+    assert len(kept["logprobs"]) == TOKENS_KEPT and kept["logprobs"][0] == -1.23456
+    assert kept["learned"][0] == -1.13456 and kept["entropies"] == [0.5] * TOKENS_KEPT
     assert [line.get("advantage") for line in lines[:7]] == [0.5, 1.0, -1.5, None, None, None, 0.0]
     assert json.loads(json.dumps(lines)) == lines
     assert not any("tokens" in line or "advantage" in line for line in records(phase(totals), 12))
+
+
+def test_the_kept_numbers_of_tokens_are_those_of_the_learner_before_it_learns() -> None:
+    network = model(init_std=0.05)
+    learner = Learner(network, learner_config(context=TOKENS_KEPT + 64))
+    found = phase([[0.0, 1.0]] * 6, tokens=7)
+    policy = Policy(learner, None, Chat(tokenizer()))  # type: ignore[arg-type]
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    views = token_views(
+        policy, found, GRPOConfig(problems=6, group=2, updates_per_rollout=1, temperature=0.7)
+    )
+    assert len(views) == TOKEN_ROLLOUTS
+    rollouts = [one for group in found.groups for one in group]
+    for one, own in zip(rollouts, views, strict=False):
+        ids = torch.from_numpy(np.concatenate([one.prompt_ids, one.completion.token_ids]).astype(np.int64))
+        with torch.no_grad():
+            logs_TV = (network.logits(network(ids[None, :-1]).hidden_BTD)[0] / 0.7).log_softmax(-1)[1:]
+        expected_T = logs_TV.gather(1, ids[2:, None])[:, 0]
+        assert own.learned_T == pytest.approx(expected_T.numpy(), abs=1e-4)
+        assert own.entropy_T == pytest.approx(-(logs_TV.exp() * logs_TV).sum(-1).numpy(), abs=1e-4)
+        assert np.array_equal(own.logprobs_T, one.completion.logprobs) and len(own.texts) == 7
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+def test_a_shortened_rollout_keeps_the_choices_of_experts_that_its_tokens_had() -> None:
+    long = rollout(0, 0, TOKENS_KEPT + 5)
+    experts = np.zeros((2 + TOKENS_KEPT + 5 - 1, 1, 2), dtype=np.uint8)
+    cut = shortened(replace(long, completion=replace(long.completion, experts=experts))).completion
+    assert len(cut.token_ids) == len(cut.logprobs) == TOKENS_KEPT
+    assert cut.experts is not None and len(cut.experts) == 2 + TOKENS_KEPT - 1
+    assert shortened(rollout(0, 0, 3)).completion.token_ids.tolist() == [5, 6, 7]
 
 
 def test_the_pieces_of_a_text_are_the_text() -> None:

@@ -22,10 +22,12 @@ from r1kit.log_files import LogMark
 from r1kit.marks import OWN_HASH, FileMark, files_below, mark_damages, mark_files, seal, seal_damage
 
 STATES = "train_state"  # folder of training state (train/checkpoint.py)
+UPDATES = "updates"  # updates of a training that r1kit why can replay (train/kept_updates.py)
 ADAPTER = "adapter"  # within a model's folder: the adapters that were merged into it
 SAMPLED = "sampled"  # rollouts of a stage that makes data, chunk by chunk (stages/sampling.py)
 KEPT = "kept_marks"  # marks of what a resumed attempt of a stage reads again (stages/kept.py)
 WATCH_MARKS = "watch.json"  # in that folder: the mark of what a watch has measured
+UPDATE_MARKS = "updates.json"  # in that folder: the marks of updates that r1kit why can replay
 LOG_MARKS = "log.json"  # in that folder: the mark of what the stage has logged
 MOVED = "moved_files"  # what something else had put where a stage writes
 NOTES = "r1kit.json"  # what a model's folder says of itself (ModelNotes)

@@ -48,7 +48,7 @@ app = typer.Typer(
 
 # Overrides may be written --a.b c as well as a.b=c, so options that are not known here are passed on.
 OVERRIDABLE = {"ignore_unknown_options": True, "allow_extra_args": True}
-TOP_KEYS = ("name", "seed", "runtime", "out", "stages")
+TOP_KEYS = ("name", "seed", "runtime", "out", "track", "stages")
 OPTIONS = (
     "--out",
     "--fresh",
@@ -508,7 +508,12 @@ def evaluate(
 @app.command()
 def export(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder (runs/mini).")],
-    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="The new folder.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to", metavar="DIR", help="The new folder; or tensorboard, wandb, trackio: the metrics."
+        ),
+    ],
     stage: Annotated[str | None, typer.Option("--stage", metavar="NAME", help="Which stage's model.")] = None,
     dtype: Annotated[
         str | None,
@@ -517,11 +522,28 @@ def export(
     adapter: Annotated[
         bool, typer.Option("--adapter", help="Only the adapters (learner.lora), in peft's layout.")
     ] = False,
+    project: Annotated[str, typer.Option("--project", help="A tracker's project; by default the run.")] = "",
+    online: Annotated[bool, typer.Option("--online", help="Let wandb or trackio send the metrics.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", hidden=True)] = False,
 ) -> None:
-    """Copy a finished model as a Hugging Face folder with a model card that says how it was made."""
+    """Copy a finished model as a Hugging Face folder with a model card that says how it was made; or hand the
+    metrics of a run to a tracker."""
+    from r1kit.commands.track import export_metrics, is_tracker
+
+    if is_tracker(to):
+        if stage or dtype or adapter:
+            raise typer.BadParameter(
+                "--stage, --dtype and --adapter choose a model; a tracker gets all metrics"
+            )
+        print_lines([export_metrics(run_dir, to, project, online, follow)])
+        return
+    if project or online or follow:
+        raise typer.BadParameter(
+            "--project and --online are for trackers: --to tensorboard, wandb or trackio"
+        )
     from r1kit.commands.export import export_model
 
-    folder = one_line(str(export_model(run_dir, stage, to, dtype, adapter)))
+    folder = one_line(str(export_model(run_dir, stage, Path(to), dtype, adapter)))
     opened = (
         "peft opens it on the model that it names" if adapter else "transformers and vLLM open it as it is"
     )
@@ -557,6 +579,26 @@ def watch(
     from r1kit.console import make_console
 
     show_board(run_dir, every, make_console(), once)
+
+
+@app.command()
+def why(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder (runs/mini).")],
+    stage: Annotated[str | None, typer.Option("--stage", metavar="NAME", help="Which RL stage.")] = None,
+    step: Annotated[int | None, typer.Option("--step", min=0, help="Which update, from 0.")] = None,
+    problem: Annotated[
+        str | None,
+        typer.Option("--problem", metavar="ID", help="Which problem; by default the one that moved most."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Write one HTML page instead of text.")
+    ] = None,
+) -> None:
+    """Replay one update of an RL stage: rewards, advantages, clipping, each token's share of the gradient,
+    and the probabilities before and after."""
+    from r1kit.commands.why import show as show_update
+
+    show_update(run_dir, stage, step, problem, out)
 
 
 @app.command()

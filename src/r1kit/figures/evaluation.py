@@ -4,7 +4,7 @@ Shares lie between 0 and 1, lengths are in tokens. None means that something was
 little to measure it on, or the recipe did not name it."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from pydantic import ConfigDict, Field
@@ -69,7 +69,8 @@ class GeneralScores:
 @dataclass(frozen=True, slots=True)
 class ModelFigures:
     """All figures of one model. ``direct`` is pass@1 when it has to answer without thinking; ``truncated`` is
-    the share of samples that were cut off at the longest length."""
+    the share of samples that were cut off at the longest length. ``pass_k`` has pass@k for some k, empty in
+    reports of an older r1kit."""
 
     __pydantic_config__ = STRICT
 
@@ -80,6 +81,7 @@ class ModelFigures:
     habits: Mapping[str, Habit]
     direct: float | None
     general: GeneralScores | None
+    pass_k: Annotated[Mapping[int, float], Field(alias="pass@k")] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

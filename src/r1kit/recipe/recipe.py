@@ -20,6 +20,7 @@ from r1kit.recipe.layers import Layers, read_layers
 from r1kit.rewards.endpoint import check_variable
 from r1kit.runtime import RuntimeConfig, config_class
 from r1kit.stages.stage import STAGE, Stage
+from r1kit.trackers import TrackConfig
 from r1kit.user_code import imports, load_name
 
 StageTable = Mapping[str, type[Stage]]
@@ -28,13 +29,15 @@ StageTable = Mapping[str, type[Stage]]
 class Recipe(Config):
     """A run from beginning to end: where it runs, where it writes, and its stages in order.
 
-    ``out`` is the run's folder; ``{name}`` in it stands for the recipe's name.
+    ``out`` is the run's folder; ``{name}`` in it stands for the recipe's name. ``track`` names trackers that
+    get the metrics while the run goes on (r1kit.trackers).
     """
 
     name: str
     seed: int = 0
     runtime: SerializeAsAny[RuntimeConfig]
     out: str = "runs/{name}"
+    track: tuple[TrackConfig, ...] = ()
     stages: tuple[SerializeAsAny[Stage], ...]
 
     @field_validator("name")

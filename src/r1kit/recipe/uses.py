@@ -18,6 +18,7 @@ from r1kit.recipe.inputs import input_kind, texts
 from r1kit.recipe.layers import Layers, stage_name
 from r1kit.recipe.recipe import endpoint_blocks
 from r1kit.rewards.endpoint import DEFAULT_KEY, read_key
+from r1kit.trackers import TrackConfig
 from r1kit.user_code import code_file, is_name
 
 
@@ -80,6 +81,7 @@ class Uses:
     imports: tuple[Imported, ...]
     reads: tuple[Read, ...]
     sends: tuple[Sent, ...]
+    tracks: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -91,6 +93,7 @@ class Uses:
             lines.append(f"reads {one.kind} {one.name}{'' if one.exists else ' (not there)'}  [{one.key}]")
         for sent in self.sends:
             lines += [sent.in_words(), *([f"warning: {sent.warning()}"] if sent.warning() else [])]
+        lines += self.tracks
         return lines or ["imports no code, reads no file, sends nothing"]
 
 
@@ -103,7 +106,8 @@ def uses_of(data: Mapping[str, Any], layers: Layers | None = None) -> Uses:
     ]
     for index, stage in enumerate(data.get("stages") or ()):
         reads += _reads(stage, ("stages", stage_name(stage) or index))
-    return Uses(tuple(imports_of(data)), tuple(dict.fromkeys(reads)), tuple(sends_of(data)))
+    tracks = (TrackConfig.model_validate(track).in_words() for track in data.get("track") or ())
+    return Uses(tuple(imports_of(data)), tuple(dict.fromkeys(reads)), tuple(sends_of(data)), tuple(tracks))
 
 
 def imports_of(data: Mapping[str, Any]) -> list[Imported]:

@@ -42,12 +42,18 @@ SECTIONS: tuple[tuple[str, Callable[[Run, Roles], list[Block]], str], ...] = (
         "There is no evaluation of both R1-Zero and its base to compare.",
     ),
     (
+        "Words of reflection while stages train",
+        sections.reflection,
+        "No stage of this run has kept rollouts with words of reflection.",
+    ),
+    (
         "Language consistency",
         sections.language,
         "No stage of this run recorded language consistency while it trained.",
     ),
     ("What thinking is worth", sections.direct, "Answers without thinking were not measured in this run."),
     ("By difficulty", sections.difficulty, "Results by difficulty were not recorded in this run."),
+    ("pass@k", sections.pass_at_k, "pass@k was not recorded in this run."),
     (
         "General prompts and the reward models",
         sections.general,

@@ -3,6 +3,7 @@
 A section is a function of the run and its roles; it returns no blocks where the run did not measure what it
 shows."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
@@ -14,6 +15,8 @@ from r1kit.records import FinishedStage, is_model
 from r1kit.report import sentences
 from r1kit.report.charts import Bars, Level, Line, Point, bar_chart, line_chart, smooth
 from r1kit.report.document import Block, Command, Figure, Listing, Paragraph, Table
+from r1kit.report.paper_distillation import distillation_table
+from r1kit.report.reflection import WORDS, reflection_curve
 from r1kit.report.run import Measured, Measurement, Roles, Run, number, peak_mb_of, read_facts, seconds_of
 from r1kit.report.sentences import percent, votes_of
 
@@ -338,6 +341,58 @@ def difficulty(run: Run, roles: Roles) -> list[Block]:
     return [Figure(chart, caption, table)]
 
 
+def pass_at_k(run: Run, roles: Roles) -> list[Block]:
+    """pass@k of the base, R1-Zero, the final model and the student over k."""
+    stages = dict.fromkeys((roles.base, roles.zero, roles.final, roles.distilled))
+    chosen = [m for name in stages if (m := run.model(name)) and len(m.figures.pass_k) > 1]
+    if not chosen:
+        return []
+    lines = [
+        Line(model.name, [(math.log2(k), value) for k, value in sorted(model.figures.pass_k.items())], colour)
+        for colour, model in enumerate(chosen)
+    ]
+    numbers = sorted({k for model in chosen for k in model.figures.pass_k})
+    rows = [[str(k), *(percent(model.figures.pass_k.get(k)) for model in chosen)] for k in numbers]
+    table = Table("pass@k, %.", ["k", *(model.name for model in chosen)], rows)
+    chart = line_chart("pass@k", lines, "log2 of k", "pass@k", (), (0.0, 1.0))
+    caption = (
+        "Share of held-out problems that at least one of k samples solves, estimated without bias from all "
+        "samples (arXiv 2107.03374). Where the curve of a trained model ends below its base's, training has "
+        "made right answers more frequent without making more problems solvable (arXiv 2504.13837)."
+    )
+    return [Figure(chart, caption, table)]
+
+
+def reflection(run: Run, roles: Roles) -> list[Block]:
+    """Words of reflection in the rollouts of the RL stages."""
+    curves = {stage.name: reflection_curve(run.folder, stage.name) for stage in run.stages}
+    curves = {name: points for name, points in curves.items() if any(value for _, value in points)}
+    if not curves:
+        return []
+    lines = [Line(name, points, colour, faint=True) for colour, (name, points) in enumerate(curves.items())]
+    lines += [
+        Line(name, smooth(points, len(points) // 12), colour)
+        for colour, (name, points) in enumerate(curves.items())
+    ]
+    rows = [
+        [name, *(f"{_mean(part):.2f}" for part in (points[:tenth], points[-tenth:]))]
+        for name, points in curves.items()
+        for tenth in [max(1, len(points) // 10)]
+    ]
+    table = Table("Words of reflection per 1,000 tokens.", ["stage", "first tenth", "last tenth"], rows)
+    caption = (
+        f"Words of reflection ({', '.join(WORDS)}) per 1,000 tokens of the rollouts that were kept: thin as "
+        "counted, thick smoothed. Words of other languages are not counted. The paper's R1-Zero uses them "
+        "five to seven times as often at the end as at the beginning."
+    )
+    chart = line_chart("Words of reflection", lines, "step", "words per 1,000 tokens")
+    return [Figure(chart, caption, table)]
+
+
+def _mean(points: Sequence[Point]) -> float:
+    return sum(value for _, value in points) / len(points)
+
+
 def general(run: Run, roles: Roles) -> list[Block]:
     """Scores of general prompts by kind, and the reward models against the gold score."""
     found = [(model, model.figures.general) for model in run.models]
@@ -378,7 +433,22 @@ def student(run: Run, roles: Roles) -> list[Block]:
         [m.name, _pass_1(m.figures.overall), percent(m.figures.overall.cons_n), _general(m)] for m in models
     ]
     header = ["", "pass@1", votes_of(models), "general prompts"]
-    return [Paragraph(" ".join(said)), Table("The student, %.", header, rows)]
+    return [
+        Paragraph(" ".join(said)),
+        Table("The student, %.", header, rows),
+        *_next_to_the_paper(run, roles),
+    ]
+
+
+def _next_to_the_paper(run: Run, roles: Roles) -> list[Block]:
+    """The paper's table of distilled models, where the run has one."""
+    distilled = run.model(roles.distilled)
+    if distilled is None:
+        return []
+    base = roles.student or DASH
+    students = [(distilled, base)]
+    students += [(by_rl, f"{base} by RL")] if (by_rl := run.model(roles.student_rl)) else []
+    return [distillation_table(students)]
 
 
 def examples(run: Run, roles: Roles) -> list[Block]:

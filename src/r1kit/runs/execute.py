@@ -34,6 +34,7 @@ from r1kit.records import (
     NOTES,
     SAMPLED,
     STATES,
+    UPDATES,
     DamageError,
     StageFolder,
     StageRecord,
@@ -55,6 +56,7 @@ from r1kit.runtime import LostError
 from r1kit.stages.kept import kept_marks
 from r1kit.stages.stage import Context, Stage, WaitingError
 from r1kit.terminal import printable
+from r1kit.trackers.process import Followers
 
 
 class StageError(R1kitError):
@@ -128,11 +130,16 @@ def run(
             folder.remove()
         sends = _announce(recipe, standings, console)
         _note_beginning(recipe, environment(command, sends))
-        with Interruption() as interruption, contextlib.ExitStack() as stack:
+        with _trackers(recipe, console), Interruption() as interruption, contextlib.ExitStack() as stack:
             stages = _Stages(recipe, console, show_rollouts, stack, interruption, check_place)
             seconds = stages.run(standings, command)
         _write_report(run_dir, console, check_place)
     return Summary(run_dir, {entry.stage.name: entry.state for entry in standings}, seconds)
+
+
+def _trackers(recipe: Recipe, console: Console) -> Followers:
+    """What hands the metrics to the recipe's trackers while the run goes on."""
+    return Followers(recipe.track, recipe.run_dir, lambda line: console.print(Text(line)))
 
 
 def _start_over(recipe: Recipe, console: Console) -> None:
@@ -388,6 +395,8 @@ def _sweep(folder: Path) -> None:
     """Remove training states, other unfinished work and temporary files of a stage that has its result."""
     for pattern in (STATES, SAMPLED, KEPT, ".*.tmp"):
         for path in list(folder.rglob(pattern)):
+            if pattern == STATES and UPDATES in path.relative_to(folder).parts:
+                continue  # r1kit why starts from it: a result
             if path.is_dir() and not path.is_symlink():
                 remove_at_once(path)
             else:

@@ -23,11 +23,14 @@ from r1kit.files import (
     odd_below,
     remove_named,
     remove_temporary,
+    remove_tree,
     temporary_name,
 )
 from r1kit.log import STEP_FILE
 from r1kit.records import DamageError, refuse_foreign, stage_folder, stage_folders
 from r1kit.runs.fingerprint import FILE as FINISHED_FILE
+from r1kit.trackers.settings import KINDS
+from r1kit.trackers.tracker import TRACKING
 
 REPORTS = ("report.md", "report.html", "report.json")
 FILES = ("metrics.jsonl", "recipe.yaml", "env.json", *REPORTS, FINISHED_FILE)
@@ -182,6 +185,11 @@ def forget(run_dir: Path, names: Sequence[str] = ()) -> list[str]:
         folder.remove()
     remove_named(run_dir / "samples", STEP_FILE)
     remove_named(run_dir / "logs", re.compile(rf"({stages})\.txt"))
+    for kind in KINDS:  # what trackers wrote for r1kit
+        if (written := run_dir / TRACKING / kind).is_dir() and not (run_dir / TRACKING).is_symlink():
+            remove_tree(written)
+    with contextlib.suppress(OSError):
+        (run_dir / TRACKING).rmdir()
     for name in FILES:
         (run_dir / name).unlink(missing_ok=True)
     return _left(run_dir)

@@ -18,7 +18,7 @@ from pydantic import Field, field_validator, model_validator
 
 from r1kit.config import ConfigError
 from r1kit.data.curriculum import require_correctness
-from r1kit.records import read_json
+from r1kit.records import UPDATES, read_json
 from r1kit.rewards import WeightedReward, load_rewards
 from r1kit.rewards.annotators import load_scorer
 from r1kit.stages.hacking_watch import FEWEST_WATCHED, HackingWatch
@@ -78,7 +78,7 @@ class AlignmentRL(Stage):
 
     ``watch`` measures while the stage trains; ``preflight`` as in r1_zero.py."""
 
-    writes: ClassVar[tuple[str, ...]] = ("model", "reasoning", "watch.jsonl", "report.json")
+    writes: ClassVar[tuple[str, ...]] = ("model", UPDATES, "reasoning", "watch.jsonl", "report.json")
 
     stage: Literal["alignment_rl"] = "alignment_rl"
     init: str = "@sft"

@@ -19,6 +19,7 @@ from r1kit.records import (
     MOVED,
     SAMPLED,
     STATES,
+    UPDATE_MARKS,
     WATCH_MARKS,
     DamageError,
     part_of,
@@ -80,7 +81,7 @@ def kept_marks(out: Path) -> dict[str, dict[str, FileMark]]:
     for file in sorted(out.rglob(f"{KEPT}/*.json")):
         kept = (
             read_typed(_Kept, file, "Remove this file.")
-            if file.name not in (LOG_MARKS, WATCH_MARKS)
+            if file.name not in (LOG_MARKS, UPDATE_MARKS, WATCH_MARKS)
             else None
         )
         if kept is not None:

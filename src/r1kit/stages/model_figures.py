@@ -4,9 +4,11 @@ With x_pi = 1 where sample i of problem p is right, n samples of each of P probl
 
     pass@1 = mean_p mean_i x_pi,    its standard error = sd_p(mean_i x_pi) / sqrt(P),
     pass@n = mean_p max_i x_pi,
+    pass@k = mean_p [1 - C(n - c_p, k) / C(n, k)],  c_p = sum_i x_pi      (unbiased: 2107.03374, eq. 1)
 
 and cons@n is the share of problems whose most frequent answer is right."""
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
@@ -50,6 +52,7 @@ def summarise(
         habits=_count_habits([r for group in groups for r in group], verdicts, habits or {}),
         direct=direct,
         general=general,
+        pass_k=_pass_k(right),
     )
 
 
@@ -123,6 +126,17 @@ def _scores(groups: Groups, right: Sequence[np.ndarray], keys: Mapping[str, Grou
         language=float(np.mean(shares)) if shares else None,
         length=_length(rollouts),
     )
+
+
+def _pass_k(right: Sequence[np.ndarray]) -> dict[int, float]:
+    """pass@k for k = 1, 2, 4 ... and the smallest number of samples of a problem."""
+    most = min((len(values) for values in right), default=0)
+    counts = [(len(values), int(values.sum())) for values in right]
+    found = {}
+    for k in sorted({1 << power for power in range(most.bit_length())} | {most} - {0}):
+        missed = [math.comb(n - c, k) / math.comb(n, k) for n, c in counts]
+        found[k] = float(1.0 - np.mean(missed))
+    return found
 
 
 def _by_difficulty(groups: Groups, right: Sequence[np.ndarray]) -> tuple[DifficultyScores, ...]:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import model_validator
 
 from r1kit.data.curriculum import require_correctness
+from r1kit.records import UPDATES
 from r1kit.stages.held_out_watch import WatchConfig
 from r1kit.stages.models import PromptStyle
 from r1kit.stages.preflight import PreflightMode
@@ -31,7 +32,7 @@ class R1Zero(Stage):
     ``stop`` ends the stage where nothing can, ``off`` does not look. ``watch`` measures held-out problems
     while the stage trains."""
 
-    writes: ClassVar[tuple[str, ...]] = ("model",)
+    writes: ClassVar[tuple[str, ...]] = ("model", UPDATES)
 
     stage: Literal["r1_zero"] = "r1_zero"
     init: str = "@pretrain"

@@ -21,7 +21,9 @@ from r1kit.stages.results import finish
 from r1kit.stages.stage import Context, SamplingPhase, StagePlan, TrainingPhase
 from r1kit.tasks.task import Task
 from r1kit.train import checkpoint, rl_loop
+from r1kit.train.grpo import GRPOConfig
 from r1kit.train.hand_over import require_trainable
+from r1kit.train.kept_updates import UpdateKeeper, state_bytes
 from r1kit.train.learner import LearnerConfig, LearnerProtocol, Metrics
 from r1kit.train.preflight import Mode, Preflight
 from r1kit.train.reward_hacking import StopTraining
@@ -192,9 +194,21 @@ def reinforce(
         found = report(ctx, mode, examine(ctx, engine, policy.chat, init, context, config, tasks, rewards))
     algorithm = config.build(policy, rewards, learner)
     watch = together(watches) if watches else None
+    keeper = keeper_of(ctx, config, init, learner_config, rewards)
     with contextlib.suppress(StopTraining):
-        rl_loop.train(algorithm, mixture, ctx.seed, ctx.log, ctx.out, watch, ctx.identities, found)
+        rl_loop.train(algorithm, mixture, ctx.seed, ctx.log, ctx.out, watch, ctx.identities, found, keeper)
     finish(ctx, learned, engine, *learners[1:], talk=style)
+
+
+def keeper_of(
+    ctx: Context, config: RLConfig, init: Path, learner: LearnerConfig, rewards: Sequence[WeightedReward]
+) -> UpdateKeeper | None:
+    """What keeps updates of a training for ``r1kit why``; None for an algorithm that is not replayed."""
+    if not isinstance(config, GRPOConfig):
+        return None
+    weights = {reward.name: reward.weight for reward in rewards}
+    size = state_bytes(init, learner)
+    return UpdateKeeper(ctx.out, config.why, config, weights, config.steps, size, ctx.log, ctx.identities)
 
 
 def lagged_learners(lag: int) -> int:

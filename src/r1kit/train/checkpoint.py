@@ -267,6 +267,11 @@ def _named(part: str) -> str:
     return (f"part {inner} of stage {stage}" if inner else f"stage {stage}") if part else "no stage of a run"
 
 
+def state_of(directory: Path, step: int) -> Path:
+    """The folder of the state of a step."""
+    return directory / FOLDER / _folder_name(step)
+
+
 def _folder_name(step: int) -> str:
     return f"step_{step:08d}"
 

@@ -19,22 +19,25 @@ from r1kit.data.mixture import Mixture
 from r1kit.rewards import WeightedReward
 from r1kit.train.advantage_rows import Recomputed, UpdateConfig, group_advantages, make_rows, policy_row
 from r1kit.train.algorithms import ALGORITHMS
+from r1kit.train.kept_updates import KeepConfig
 from r1kit.train.learnable import Compared
 from r1kit.train.learner import LearnerProtocol, Metrics
 from r1kit.train.policy_loss import PolicyLoss
 from r1kit.train.rl_loop import MakeLearner, RLConfig
 from r1kit.train.rollouts import Phase, Policy, collect
 from r1kit.train.worker_thread import do_nothing
+from r1kit.types import Row
 
 
 class GRPOConfig(RLConfig, UpdateConfig):
     """``algorithm`` sets what the recipe does not (algorithms.py). ``off_policy``: by how many phases the
     engine's weights are behind, so that it samples while the policy learns from earlier phases
-    (off_policy.py)."""
+    (off_policy.py). ``why``: which updates ``r1kit why`` can replay."""
 
     key: ClassVar[str] = "grpo"
     algorithm: str = "grpo"
     off_policy: int = Field(default=0, ge=0, le=8)
+    why: KeepConfig = KeepConfig()
 
     @property
     def needs_reference(self) -> bool:
@@ -154,6 +157,17 @@ def learn(
 ) -> Metrics:
     """One update on a part of a phase; no update if no rollout has an advantage. ``weights``: each reward's
     weight by name."""
+    rows = rows_of(policy, part, config, weights, seed)
+    if not rows:
+        return {"rows": 0.0}
+    summed = policy.learner.update(rows, PolicyLoss(config), config.schedule.scale(step, config.steps))
+    return describe_update(summed, len(rows), has_gap=not part.old_PG)
+
+
+def rows_of(
+    policy: Policy, part: Phase, config: GRPOConfig, weights: Mapping[str, float], seed: int
+) -> list[Row]:
+    """The training rows of an update on a part of a phase, with what the learners compute for them."""
     sampled = [
         policy_row(rollout, temperature=config.temperature) for group in part.groups for rollout in group
     ]
@@ -163,10 +177,12 @@ def learn(
         else (),
         entropies=policy.learner.entropies(sampled) if config.tokens == "entropy" else (),
     )
-    rows = make_rows(part, config, weights, seen, seed)
-    if not rows:
-        return {"rows": 0.0}
-    summed = policy.learner.update(rows, PolicyLoss(config), config.schedule.scale(step, config.steps))
+    return make_rows(part, config, weights, seen, seed)
+
+
+def describe_update(summed: Metrics, rows: int, has_gap: bool) -> Metrics:
+    """The metrics of an update of so many rows from the learner's sums; with ``has_gap`` the difference from
+    the log-probabilities of sampling is one of them."""
     tokens = max(1.0, summed["tokens"])
     metrics = {f"policy/{name}": summed[name] / tokens for name in ("entropy", "kl_ref", "clipped")}
     metrics |= {
@@ -174,6 +190,6 @@ def learn(
         "optim/grad_norm": summed["grad_norm"],
         "optim/skipped": summed["skipped"],
     }
-    if not part.old_PG:
+    if has_gap:
         metrics["sampling/logp_gap_mean"] = summed["gap"] / tokens
-    return metrics | {"rows": float(len(rows))}
+    return metrics | {"rows": float(rows)}

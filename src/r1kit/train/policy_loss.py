@@ -133,14 +133,7 @@ class PolicyLoss:
         config, mask_BT, logprobs_BT = self.config, batch.mask_BT, predictions.logprobs_BT
         weights_BT = batch.weights_BT * mask_BT
         log_ratio_BT = (logprobs_BT - batch.old_logprobs_BT) * mask_BT
-        advantages_BT, masked_BT = batch.advantages_BT, torch.zeros_like(mask_BT)
-        if config.sequence_mask is not None:
-            mean_BT = row_mean(log_ratio_BT.detach(), mask_BT, batch.rows_BT)
-            masked_BT = (advantages_BT < 0) & (-mean_BT > config.sequence_mask)
-            advantages_BT = advantages_BT.masked_fill(masked_BT, 0.0)  # every gain is then exactly 0
-        gain_BT, cut_BT = gain(
-            Moves(logprobs_BT, log_ratio_BT, advantages_BT, mask_BT, batch.rows_BT), config
-        )
+        gain_BT, cut_BT = self.gain(predictions, batch)
         loss = -(gain_BT * weights_BT).sum() + (batch.penalties_BT * log_ratio_BT.abs() * weights_BT).sum()
         log_ref_BT = (batch.ref_logprobs_BT - logprobs_BT) * mask_BT
         if config.beta and config.kl_in == "loss":
@@ -159,10 +152,24 @@ class PolicyLoss:
                 "kl_ref": (divergence(log_ref_BT.clamp(max=LARGE), "k3") * mask_BT).sum()
                 if config.beta
                 else torch.zeros_like(loss),
-                "clipped": ((cut_BT | masked_BT) & mask_BT).sum(),
+                "clipped": cut_BT.sum(),
                 "gap": ((logprobs_BT - batch.old_logprobs_BT).abs() * mask_BT).sum(),
             }
         return loss, statistics
+
+    def gain(self, predictions: Predictions, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The gain [B, T] of each token, with gradient, and the trained tokens whose gain has none because of
+        the surrogate's bound or the sequence mask [B, T]."""
+        config, mask_BT, logprobs_BT = self.config, batch.mask_BT, predictions.logprobs_BT
+        log_ratio_BT = (logprobs_BT - batch.old_logprobs_BT) * mask_BT
+        advantages_BT, masked_BT = batch.advantages_BT, torch.zeros_like(mask_BT)
+        if config.sequence_mask is not None:
+            mean_BT = row_mean(log_ratio_BT.detach(), mask_BT, batch.rows_BT)
+            masked_BT = (advantages_BT < 0) & (-mean_BT > config.sequence_mask)
+            advantages_BT = advantages_BT.masked_fill(masked_BT, 0.0)  # every gain is then exactly 0
+        moves = Moves(logprobs_BT, log_ratio_BT, advantages_BT, mask_BT, batch.rows_BT)
+        gain_BT, cut_BT = gain(moves, config)
+        return gain_BT, (cut_BT | masked_BT) & mask_BT
 
 
 def divergence(log_ratio: Tensor, kind: Divergence) -> Tensor:

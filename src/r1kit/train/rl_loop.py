@@ -25,7 +25,9 @@ from r1kit.log import Log
 from r1kit.rewards import WeightedReward
 from r1kit.seeds import derive_seed
 from r1kit.train import agreement_gate, checkpoint
+from r1kit.train.advantage_rows import policy_row
 from r1kit.train.agreement_gate import GapAlarm, GateConfig
+from r1kit.train.kept_updates import REFERENCE, UpdateKeeper
 from r1kit.train.learnable import Compared, LearningAlarm, gather, setting_of, silent_cause
 from r1kit.train.learner import LearnerProtocol, Metrics, log_fault
 from r1kit.train.off_policy import (
@@ -40,17 +42,19 @@ from r1kit.train.off_policy import (
 )
 from r1kit.train.optimizers import ScheduleConfig
 from r1kit.train.rollouts import (
+    TOKEN_ROLLOUTS,
     Phase,
     Policy,
     RolloutConfig,
+    TokenView,
     Watch,
     describe,
     records,
     restore_stream,
+    shortened,
 )
 from r1kit.types import Sampling
 
-REFERENCE = "reference"  # its name in a saved state
 GATE_TOKENS = 256  # of a completion at most, so that the gate costs little where completions are long
 KEPT_ROLLOUTS = 32  # of a phase, as text
 ONCE = ("watch/", PREFLIGHT)  # metrics of a phase's first step alone
@@ -156,13 +160,16 @@ def train(
     watch: Watch | None = None,
     owners: Sequence[str] = (),
     preflight: Metrics | None = None,
+    keeper: UpdateKeeper | None = None,
 ) -> Metrics:
     """Run ``config.steps`` updates and return the last step's metrics. Resume if an interrupted training of
     one of ``owners`` saved its state in ``out`` (checkpoint.py). ``watch`` measures at the beginning of every
-    phase and at the end; ``preflight`` is logged with the first phase."""
+    phase and at the end; ``preflight`` is logged with the first phase; ``keeper`` keeps some updates."""
     config, policy = algorithm.config, algorithm.policy
     require_lagged(policy, config.lag)
     start, drawn = resume(algorithm, out, owners) if checkpoint.exists(out) else (0, 0)
+    if keeper is not None:
+        keeper.check(start)
     restore_stream(mixture, config, algorithm.rewards, out, start, drawn)
     check_agreement(policy, mixture, config, seed, start, log)
     load_lagged_weights(policy, config, start, out, owners)
@@ -182,8 +189,9 @@ def train(
             found |= describe(phase) | {"time/rollout": sampled - began - phase.scoring_s}
             found |= judge_learning(phase, config, first, learning, log)
             advantages_PG = sampled_advantages(algorithm, phase, first, seed)
-            log.rollouts(first, records(phase, KEPT_ROLLOUTS, advantages_PG, policy.chat.tokenizer.pieces))
-            metrics = learn_phase(algorithm, phase, first, seed, found, alarm, log, watch)
+            seen = token_views(policy, phase, config)
+            log.rollouts(first, records(phase, KEPT_ROLLOUTS, advantages_PG, seen))
+            metrics = learn_phase(algorithm, phase, first, seed, found, alarm, log, watch, keeper)
             if policy.lagged is None and first == start and after < config.steps and config.gate_problems:
                 check_agreement(policy, mixture, config, seed, after, log, again=True)
             elif policy.lagged is None:
@@ -217,6 +225,7 @@ def learn_phase(
     alarm: GapAlarm,
     log: Log,
     watch: Watch | None = None,
+    keeper: UpdateKeeper | None = None,
 ) -> Metrics:
     """The updates of the phase that begins at step ``first``, each logged with ``found``, the metrics of the
     phase. Return the last one's. After the last step of all ``watch`` measures the final weights."""
@@ -230,7 +239,10 @@ def learn_phase(
         if step > first:
             refresh_reference(policy, config, step)
             found = {name: value for name, value in found.items() if not name.startswith(ONCE)}
-        learned = algorithm.learn(part, step, derive_seed(seed, "tokens", step))
+        drawn = derive_seed(seed, "tokens", step)
+        if keeper is not None:
+            keeper.keep(step, drawn, part, policy, phase, config.reference_refresh)
+        learned = algorithm.learn(part, step, drawn)
         metrics = found | prepared | learned
         if step == first and (warning := alarm.feed(step, disagreement(metrics))):
             log.info(f"warning: {warning}")
@@ -271,6 +283,23 @@ def sampled_advantages(
         for place, advantages_G in zip(places, own or (), strict=False):
             found[place] = advantages_G
     return found
+
+
+def token_views(policy: Policy, phase: Phase, config: RLConfig) -> list[TokenView]:
+    """The first tokens of a phase's first rollouts, as engine and learner see them before the phase's first
+    update, for the samples. This reads the learner and changes nothing in it."""
+    rollouts = [shortened(rollout) for group in phase.groups for rollout in group][:TOKEN_ROLLOUTS]
+    rows = [policy_row(rollout, temperature=config.temperature) for rollout in rollouts]
+    learned, entropies = policy.learner.logprobs(rows), policy.learner.entropies(rows)
+    return [
+        TokenView(
+            policy.chat.tokenizer.pieces(rollout.completion.token_ids),
+            rollout.completion.logprobs,
+            learned_T[row.mask],
+            entropy_T[row.mask],
+        )
+        for rollout, row, learned_T, entropy_T in zip(rollouts, rows, learned, entropies, strict=True)
+    ]
 
 
 def deal(groups: int, config: RolloutConfig, seed: int) -> list[list[int]]:

@@ -84,6 +84,25 @@ Watch = Callable[[Policy, int], Metrics]
 
 
 @dataclass(frozen=True, slots=True)
+class TokenView:
+    """Tokens of a rollout for the samples: their ``texts``, their log-probabilities under the engine that
+    sampled them and under the learner before it learns from them, and the entropies of the learner's
+    distributions in nats, [T] each."""
+
+    texts: Sequence[str]
+    logprobs_T: np.ndarray
+    learned_T: np.ndarray
+    entropy_T: np.ndarray
+
+    def as_dict(self) -> dict[str, object]:
+        """The tokens as a sample's line has them."""
+        numbers = {"logprobs": self.logprobs_T, "learned": self.learned_T, "entropies": self.entropy_T}
+        return {"texts": list(self.texts)} | {
+            name: [round(float(value), 5) for value in values_T] for name, values_T in numbers.items()
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Phase:
     """The rollouts of one phase with their scores (none where the algorithm has no rewards). ``drawn``
     problems were taken from the mixture in ``rounds`` rounds, and scoring went on for ``scoring_s`` seconds
@@ -310,14 +329,13 @@ def records(
     phase: Phase,
     most: int,
     advantages_PG: Sequence[np.ndarray | None] = (),
-    pieces: Callable[[np.ndarray], list[str]] | None = None,
+    seen: Sequence[TokenView] = (),
 ) -> list[dict[str, object]]:
     """The first ``most`` rollouts of a phase, and all rollouts that a reward failed on, as lines of the
     sample store.
 
-    ``advantages_PG``: those of each group, None where they are not known. ``pieces`` makes the texts of
-    tokens; with it the first TOKEN_ROLLOUTS rollouts have their tokens and log-probabilities, of each the
-    first TOKENS_KEPT."""
+    ``advantages_PG``: those of each group, None where they are not known. ``seen``: the tokens of the first
+    rollouts, which are kept with them."""
     failed: dict[tuple[str, int, int], dict[str, str]] = {}
     for failure in phase.failures:
         failed.setdefault(failure.rollout, {})[failure.reward] = failure.detail
@@ -339,16 +357,20 @@ def records(
     for place, (rollout, found) in enumerate(kept):
         line = record(rollout, found, failed.get(rollout.key, {}))
         line |= {"advantage": known[rollout.key]} if rollout.key in known else {}
-        line |= {"tokens": _tokens(rollout, pieces)} if pieces is not None and place < TOKEN_ROLLOUTS else {}
+        line |= {"tokens": seen[place].as_dict()} if place < len(seen) else {}
         lines.append(line)
     return lines
 
 
-def _tokens(rollout: Rollout, pieces: Callable[[np.ndarray], list[str]]) -> dict[str, object]:
-    """The first tokens of a rollout: their texts, and their log-probabilities when they were sampled."""
+def shortened(rollout: Rollout) -> Rollout:
+    """The rollout with its first TOKENS_KEPT tokens only."""
     completion = rollout.completion
-    logprobs = [round(float(value), 4) for value in completion.logprobs[:TOKENS_KEPT]]
-    return {"texts": pieces(completion.token_ids[:TOKENS_KEPT]), "logprobs": logprobs}
+    ids, logprobs = completion.token_ids[:TOKENS_KEPT], completion.logprobs[:TOKENS_KEPT]
+    experts = completion.experts
+    if experts is not None:
+        experts = experts[: len(rollout.prompt_ids) + len(ids) - 1]
+    cut = replace(completion, token_ids=ids, logprobs=logprobs, experts=experts)
+    return replace(rollout, completion=cut)
 
 
 def record(rollout: Rollout, score: Score | None, failures: Mapping[str, str]) -> dict[str, object]:

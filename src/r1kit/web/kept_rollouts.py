@@ -17,11 +17,14 @@ _BEGIN = "<think>"
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """The sampled tokens of a rollout, the first ones where it is long: ``texts``, and their ``logprobs``
-    when they were sampled."""
+    """The sampled tokens of a rollout, the first ones where it is long: ``texts``, their ``logprobs`` when
+    they were sampled, those that the learner computed (``learned``), and the ``entropies`` of the learner's
+    distributions. The last two are empty where the run has not kept them."""
 
     texts: Sequence[str]
     logprobs: Sequence[float]
+    learned: Sequence[float] = ()
+    entropies: Sequence[float] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,12 +135,20 @@ def read_kept(line: bytes, stage: str, part: str, step: int, place: int) -> Kept
 
 
 def _tokens(found: Any) -> Tokens | None:
-    texts, logprobs = _mapping(found).get("texts"), _mapping(found).get("logprobs")
-    if not isinstance(texts, list) or not isinstance(logprobs, list) or len(texts) != len(logprobs):
+    texts = _mapping(found).get("texts")
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         return None
-    if not all(isinstance(text, str) for text in texts) or any(number(value) is None for value in logprobs):
+    logprobs, learned, entropies = (
+        _numbers(_mapping(found).get(name), len(texts)) for name in ("logprobs", "learned", "entropies")
+    )
+    return None if logprobs is None else Tokens(texts, logprobs, learned or (), entropies or ())
+
+
+def _numbers(found: Any, count: int) -> list[float] | None:
+    """So many numbers; None for anything else."""
+    if not isinstance(found, list) or len(found) != count or any(number(value) is None for value in found):
         return None
-    return Tokens(texts, logprobs)
+    return found
 
 
 def _prompt(found: Any) -> str:

@@ -2,7 +2,8 @@
 stages."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from nicegui import ui
@@ -15,12 +16,14 @@ from r1kit.web.library import Library
 from r1kit.web.mathematics import with_formulas
 from r1kit.web.page_frame import address, page_frame, text
 from r1kit.web.rollout_index import Page, ProblemStep, Wanted
+from r1kit.web.why import update_with
 
 MOST = 24  # rollouts of a page
 ALL = "all"
 MARKS = {"right": "✓", "wrong": "✗", "not judged": "·", "failed": "!"}
 COLOURS = {"right": "#3a8f5c", "wrong": "#c0392b", "not judged": "#8a8f98", "failed": "#d59a1f"}
-LOW = (0.1, 0.5, 1.5, 3.0, 5.0)  # nats of surprise, where a colour begins
+LOW = (0.1, 0.5, 1.5, 3.0, 5.0)  # nats of surprise or entropy, where a colour begins
+APART = (0.003, 0.01, 0.03, 0.1, 0.3)  # nats between engine and learner, where a colour begins
 SHADES = (
     "transparent",
     "rgba(214,160,40,.18)",
@@ -167,6 +170,7 @@ class Rollouts:
                 )
                 follow = address("/rollouts", run=self.run.name, problem=kept.problem)
                 ui.link("this problem in all steps", follow).classes("r1-link")
+                self._why(kept)
                 ui.space()
                 ui.button(icon="close", on_click=self.open.clear).props('flat dense round aria-label="close"')
             with_formulas(kept.prompt)
@@ -176,6 +180,14 @@ class Rollouts:
                 for one in group:
                     show_rollout(one, one.place == kept.place)
         ui.run_javascript(f"document.getElementById('c{self.open.id}')?.scrollIntoView()")
+
+    def _why(self, kept: KeptRollout) -> None:
+        """A link to the update that learned from this rollout, where it was kept."""
+        step = update_with(self.run.index.run_dir, kept, self.run.index.steps(kept.stage, kept.part))
+        if step is not None:
+            of = {"run": self.run.name, "stage": kept.stage, "step": step, "problem": kept.problem}
+            link = ui.link("why: replay this update", address("/why", **of), new_tab=True)
+            link.classes("r1-link").mark("why").tooltip("takes some seconds; opens in another tab")
 
     def _show_history(self) -> None:
         self.history.clear()
@@ -217,34 +229,75 @@ def show_rollout(kept: KeptRollout, chosen: bool) -> None:
             _tokens_folded(kept.tokens)
 
 
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """What tokens are coloured by: its name, what the colours say, where each begins, and the value [T] of a
+    token's colour with its number in words; empty where the run has not kept it."""
+
+    name: str
+    says: str
+    begins: Sequence[float]
+    values: Callable[[Tokens], list[tuple[float, str]]]
+
+
+MEASURES = (
+    Measure(
+        "log-probability",
+        "The redder, the less likely the token was when it was sampled.",
+        LOW,
+        lambda tokens: [(-value, f"log-probability {value:.3f}") for value in tokens.logprobs],
+    ),
+    Measure(
+        "entropy",
+        "The redder, the more open it was which token comes (entropy of the learner's distribution).",
+        LOW,
+        lambda tokens: [(value, f"entropy {value:.3f}") for value in tokens.entropies],
+    ),
+    Measure(
+        "gap",
+        "The redder, the more learner and engine differ about the token.",
+        APART,
+        lambda tokens: [
+            (abs(learned - sampled), f"learner {learned:.4f}, engine {sampled:.4f}")
+            for learned, sampled in zip(tokens.learned, tokens.logprobs, strict=False)
+        ],
+    ),
+)
+
+
 def _tokens_folded(tokens: Tokens) -> None:
     """The tokens with their colours, made when they are unfolded: they are many."""
+    there = {measure.name: measure for measure in MEASURES if measure.values(tokens)}
     fold = ui.expansion(f"tokens ({len(tokens.texts):,})").classes("w-full").props("dense")
     with fold:
+        if len(there) > 1:
+            choice = ui.toggle(list(there), value="log-probability", on_change=lambda: show())
+            choice.props("dense no-caps unelevated size=sm").mark("colour by")
         place = ui.column().classes("w-full gap-1")
 
     def show() -> None:
+        measure = there.get(choice.value if len(there) > 1 else "", MEASURES[0])
         place.clear()
         with place:
-            text("The redder, the less likely the token was when it was sampled.", "r1-soft")
+            text(measure.says, "r1-soft")
             with ui.element("div").classes("r1-text r1-mono"):
-                for piece, shade, tip in coloured(tokens.texts, tokens.logprobs):
+                for piece, shade, tip in coloured(tokens, measure):
                     span = TextElement(tag="span", text=piece)
                     span.style(f"background: {shade}").props["title"] = tip
 
     fold.on_value_change(lambda event: show() if event.value else place.clear())
 
 
-def coloured(texts: Sequence[str], logprobs: Sequence[float]) -> list[tuple[str, str, str]]:
-    """(text, shade, title) of tokens; likely neighbours are one, to keep long texts light."""
+def coloured(tokens: Tokens, measure: Measure = MEASURES[0]) -> list[tuple[str, str, str]]:
+    """(text, shade, title) of tokens; neighbours without colour are one, to keep long texts light."""
     found: list[tuple[str, str, str]] = []
-    for piece, value in zip(texts, logprobs, strict=True):
-        shade = SHADES[sum(-value >= low for low in LOW)]
+    for piece, (value, words) in zip(tokens.texts, measure.values(tokens), strict=True):
+        shade = SHADES[sum(value >= low for low in measure.begins)]
         shown = printable(piece)
         if found and shade == SHADES[0] == found[-1][1]:
             found[-1] = (found[-1][0] + shown, shade, "")
         else:
-            found.append((shown, shade, "" if shade == SHADES[0] else f"log-probability {value:.3f}"))
+            found.append((shown, shade, "" if shade == SHADES[0] else words))
     return found
 
 

@@ -1,5 +1,6 @@
 """Serve the pages with NiceGUI, which carries all its assets: nothing is loaded from elsewhere."""
 
+from fastapi.responses import HTMLResponse
 from nicegui import app, ui
 
 from r1kit.web.board import board_page
@@ -8,12 +9,14 @@ from r1kit.web.label_write import write_page
 from r1kit.web.library import Library
 from r1kit.web.rollouts import rollouts_page
 from r1kit.web.security import LOCAL, Gate
+from r1kit.web.why import Replays
 
 TITLE = "r1kit"
 
 
 def add_pages(library: Library) -> None:
     """Register the pages of a library of runs."""
+    replays = Replays()
 
     @ui.page("/", title=TITLE)
     def board(run: str = "", stage: str = "") -> None:
@@ -30,6 +33,11 @@ def add_pages(library: Library) -> None:
     @ui.page("/write", title=f"{TITLE}: write an answer")
     def write(run: str = "", stage: str = "", annotator: str = "", pair: str = "") -> None:
         write_page(library, run, stage, annotator, pair)
+
+    @app.get("/why")
+    async def why(run: str = "", stage: str = "", step: str = "", problem: str = "") -> HTMLResponse:
+        status, page = await replays.page(library.open(run).view.folder, stage, step, problem)
+        return HTMLResponse(page, status)
 
 
 def serve(library: Library, host: str, port: int, token: str | None, show: str | None) -> None:

@@ -183,7 +183,7 @@ class Talk:
 
     def _answer(self, asked: Asked, again: bool = False) -> None:
         """Let the chosen models answer a question."""
-        settings = self._sampling(asked, again)
+        settings = self.sampling(asked, again)
         asked.exchange.answers = [Answer(one, settings) for one in self._chosen()]
         asked.box.clear()
         with asked.box:
@@ -201,11 +201,11 @@ class Talk:
         if card in self.running or asked not in self.asked:
             return
         place = asked.exchange.answers.index(card.answer)
-        card.begin(Answer(card.answer.talker, self._sampling(asked, again=True)))
+        card.begin(Answer(card.answer.talker, self.sampling(asked, again=True)))
         asked.exchange.answers[place] = card.answer
         self._start(asked, card)
 
-    def _sampling(self, asked: Asked, again: bool) -> Settings:
+    def sampling(self, asked: Asked, again: bool) -> Settings:
         """What is set. With a seed a retry takes the next one, without any other."""
         seed = _within(self.seed.value, 0, LARGEST_SEED)
         given = None if seed is None else int(seed)
@@ -221,13 +221,13 @@ class Talk:
         )
 
     def _start(self, asked: Asked, card: AnswerCard) -> None:
-        turns = self._turns(asked, card.answer.talker)
+        turns = self.turns(asked, card.answer.talker)
         work = give(card.answer, self.pool, turns, asked.exchange.problem, self.tasks)
         self.running[card] = background_tasks.create(work, name="an answer of the playground")
         self.timer.activate()
         self.stopper.set_visibility(True)
 
-    def _turns(self, asked: Asked, talker: Talker) -> list[Turn]:
+    def turns(self, asked: Asked, talker: Talker) -> list[Turn]:
         """The question, after the conversation that it continues, as this model had it."""
         exchange = asked.exchange
         own = [("user", exchange.question)] if exchange.problem is None else turns_of(exchange.problem)
@@ -296,10 +296,10 @@ def _recipe(library: Library, run: str) -> Mapping[str, Any]:
         return {}
 
 
-async def talk_page(library: Library, pool: ModelPool, run: str) -> None:
+async def talk_page(library: Library, pool: ModelPool, run: str, make: type[Talk] = Talk) -> None:
     """Make the playground for a visitor."""
     name = library.open(run).name
     tasks = await asyncio.to_thread(RunTasks, _recipe(library, name))
-    page = Talk(library, pool, name, tasks)
+    page = make(library, pool, name, tasks)
     with page_frame(library, name, "/talk"):
         page.build()

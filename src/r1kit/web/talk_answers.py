@@ -25,7 +25,7 @@ from r1kit.web.talk_problems import Judged, RunTasks
 
 MOST_QUESTION = 20_000  # characters
 
-State = Literal["loading", "thinking", "answering", "done", "cut off", "stopped", "failed"]
+State = Literal["loading", "waiting", "thinking", "answering", "done", "cut off", "stopped", "failed"]
 OVER: tuple[State, ...] = ("done", "cut off", "stopped", "failed")
 
 
@@ -40,8 +40,8 @@ class Settings:
 
 @dataclass(eq=False, slots=True)
 class Answer:
-    """What a model has written so far. ``thinking_seconds`` and ``seconds`` count from the first token;
-    ``error`` says why it failed; ``judged`` comes last, where a problem was asked."""
+    """What a model has written so far. ``thinking_seconds`` and ``seconds`` count from when its model was
+    loaded and asked; ``error`` says why it failed; ``judged`` comes last, where a problem was asked."""
 
     talker: Talker
     settings: Settings
@@ -65,12 +65,12 @@ class Answer:
 
     @property
     def seconds(self) -> float:
-        """Since the first token, until the last."""
+        """Since it was asked, until the last token."""
         return self._until(self._ended)
 
     @property
     def thinking_seconds(self) -> float:
-        """From the first token to the end of the thinking; 0 for an answer without."""
+        """Since it was asked, until the end of the thinking; 0 for an answer without."""
         return self._until(self._thought or self._ended) if self.thinking else 0.0
 
     def _until(self, end: float | None) -> float:
@@ -78,10 +78,13 @@ class Answer:
             return 0.0
         return (time.monotonic() if end is None else end) - self._begun
 
+    def begin(self) -> None:
+        """Its model is asked now."""
+        self._begun, self.state = time.monotonic(), "waiting"
+
     def add(self, step: Step, tokens: int, thinking_tokens: int) -> None:
         """Add what has come; ``tokens`` and ``thinking_tokens`` are those of all so far."""
         now = time.monotonic()
-        self._begun = now if self._begun is None else self._begun
         self.tokens, self.thinking_tokens = tokens, thinking_tokens
         for kind, text in step.parts:
             if kind == "reasoning":
@@ -155,6 +158,7 @@ async def _sampled(answer: Answer, loaded: Loaded, body: ChatBody, problem: Prob
     ids, begun = await loaded.in_texts(served.chat_prompt, turns, None)
     answering = Answering(served, batcher, body, [Prompt(ids, begun)], 0, lambda seconds: None)
     finish = None
+    answer.begin()
     try:
         async with aclosing(answering.steps()) as steps:
             async for step in steps:

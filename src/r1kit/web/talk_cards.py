@@ -8,7 +8,7 @@ from r1kit.terminal import printable
 from r1kit.web.mathematics import with_formulas
 from r1kit.web.page_frame import text
 from r1kit.web.talk_answers import MOST_QUESTION, Answer
-from r1kit.web.talk_share import Exchange, in_words, verdict_in_words
+from r1kit.web.talk_share import Exchange, in_words, time_in_words, verdict_in_words
 
 _COLOURS = {"correct": "#3a8f5c", "wrong": "#c0392b", "unverifiable": "#8a8f98", "failed": "#d59a1f"}
 _MARKS = {"correct": "✓", "wrong": "✗", "unverifiable": "·", "failed": "!"}
@@ -46,8 +46,8 @@ class AnswerCard:
         """Show what there is by now; of a finished answer its formulas and its verdict too."""
         answer = self.answer
         self.state.set_text(printable(in_words(answer)))
-        seconds, tokens = answer.thinking_seconds, answer.thinking_tokens
-        self.thinking.set_text(f"thinking, {seconds:.1f} s, {tokens:,} tokens")
+        spent = time_in_words(answer.thinking_seconds)
+        self.thinking.set_text(f"thinking, {spent}, {answer.thinking_tokens:,} tokens")
         self.thinking.set_visibility(bool(answer.thinking))
         if answer.is_over:
             self._show_whole()

@@ -60,8 +60,13 @@ def in_words(answer: Answer) -> str:
     settings = answer.settings
     words = [f"{answer.state}: {answer.error}" if answer.error else answer.state]
     if answer.tokens:
-        words.append(f"{answer.tokens:,} tokens in {answer.seconds:.1f} s")
+        words.append(f"{answer.tokens:,} tokens in {time_in_words(answer.seconds)}")
     return ", ".join([*words, f"seed {settings.seed}, temperature {settings.temperature:g}"])
+
+
+def time_in_words(seconds: float) -> str:
+    """Seconds, or milliseconds where they are few."""
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{1000 * seconds:.0f} ms"
 
 
 def verdict_in_words(answer: Answer) -> str:

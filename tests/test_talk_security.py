@@ -7,7 +7,6 @@ import socket
 import struct
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest

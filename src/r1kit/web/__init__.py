@@ -3,6 +3,9 @@
     run_view       the stages of a run, what state each is in, what it made      metric_rows   its metrics
     rollout_index  which rollouts there are, by stage, step, problem, reward     recipes       what differs
     curves         which curves belong together, as charts                       security      who may ask
-    board, rollouts, mathematics, server    the pages
+    talk_models    the models of a run, loaded and bounded in number     talk_answers  an answer as it comes
+    talk_problems  problems of the run's tasks, and the verdict          talk_share    a conversation as a file
+    board, rollouts, talk, mathematics, server    the pages
 
-Only the last line needs NiceGUI (extra ``ui``). Nothing is written into a run's folder."""
+Only the last line needs NiceGUI (extra ``ui``), and only talk needs PyTorch. Nothing is written into a run's
+folder."""

@@ -4,7 +4,7 @@
     rollout_index  which rollouts there are, by stage, step, problem, reward     recipes       what differs
     curves         which curves belong together, as charts                       security      who may ask
     talk_models    the models of a run, loaded and bounded in number     talk_answers  an answer as it comes
-    talk_problems  problems of the run's tasks, and the verdict          talk_share    a conversation as a file
+    talk_problems  problems of the run's tasks, and the verdict          talk_share    a conversation as file
     board, rollouts, talk, mathematics, server    the pages
 
 Only the last line needs NiceGUI (extra ``ui``), and only talk needs PyTorch. Nothing is written into a run's

@@ -61,6 +61,32 @@ class SlowBatch:
         self._batch.step(1)
 
 
+class BrokenBatch(SlowBatch):
+    """A running batch that raises in ``method``."""
+
+    def __init__(self, batch: LiveBatch, method: str) -> None:
+        super().__init__(batch)
+        self._method = method
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("join", "step") and name == object.__getattribute__(self, "_method"):
+            raise ValueError("out of order")
+        return super().__getattribute__(name)
+
+
+def broken_once(talker: Talker, method: str) -> Served:
+    """A served model whose first batch raises in ``method``, and whose next is sound."""
+    served = Served.load(talker.folder, talker.stage, SAMPLING, LIMITS)
+    opened, made = served.engine.open, []
+
+    def open_batch(*given: int) -> LiveBatch:
+        made.append(opened(*given))
+        return BrokenBatch(made[0], method) if len(made) == 1 else made[-1]
+
+    served.engine.open = open_batch
+    return served
+
+
 def slowly(talker: Talker) -> Served:
     """A served model with such a batch."""
     served = Served.load(talker.folder, talker.stage, SAMPLING, LIMITS)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from talk_fakes import STAGES, finish_stage, slowly, talking_run
+from talk_fakes import STAGES, broken_once, finish_stage, slowly, talking_run
 from web_fakes import HOSTILE
 
 from r1kit.config import R1kitError
@@ -141,6 +141,22 @@ def test_a_stopped_answer_frees_its_place_in_the_batch(run: Path) -> None:
 
     in_pool(work, load=slowly)
     assert answer.state == "stopped" and answer.tokens < 100 and answer.is_over
+
+
+@pytest.mark.parametrize("method", ["join", "step"])
+def test_an_engine_that_raises_fails_its_answers_and_the_next_is_given(run: Path, method: str) -> None:
+    talker = talkers(run)[0]
+    found = [Answer(talker, Settings(1, 1.0, 3)) for _ in range(3)]
+
+    async def work(pool: ModelPool) -> None:
+        first = [give(answer, pool, [("user", QUESTION)], None, RunTasks({})) for answer in found[:2]]
+        await asyncio.gather(*first)
+        await give(found[2], pool, [("user", QUESTION)], None, RunTasks({}))
+
+    in_pool(work, load=lambda one: broken_once(one, method))
+    failed = [answer for answer in found if answer.state == "failed"]
+    assert failed and found[2].state == "cut off" and found[2].tokens == 3
+    assert all(answer.error == "the engine failed: ValueError: out of order" for answer in failed)
 
 
 def test_the_model_used_longest_ago_makes_place_but_never_one_that_answers(run: Path) -> None:

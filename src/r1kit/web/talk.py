@@ -105,9 +105,9 @@ class Talk:
     def _titles(self) -> dict[str, str]:
         return {one.stage: one.title for one in self.talkers}
 
-    def _look_for_models(self) -> None:
+    async def _look_for_models(self) -> None:
         """A stage of a run that goes on may have finished."""
-        found = talkers(self.run.view.folder)
+        found = await asyncio.to_thread(talkers, self.run.view.folder)
         if found != self.talkers:
             self.talkers = found
             kept = [name for name in self.models.value or [] if name in self._titles()]

@@ -144,12 +144,12 @@ class ModelPool:
     def _place(self, talker: Talker) -> _Place:
         if talker not in self._places:
             if len(self._places) >= self._most:
-                self._make_room()
+                self._free_a_place()
             self._places[talker] = _Place(asyncio.ensure_future(self._loaded(talker)))
         self._places.move_to_end(talker)
         return self._places[talker]
 
-    def _make_room(self) -> None:
+    def _free_a_place(self) -> None:
         idle = next((one for one, place in self._places.items() if place.users == 0), None)
         if idle is None:
             raise ApiError(429, f"{self._most} models are answering; stop one, or ask again later")

@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from driving import chromium, missing, served_pages, visitor
+from driving import bring_kernels, chromium, missing, served_pages, visitor
 from web_fakes import HOSTILE, rollout, write_samples
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -37,7 +37,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def training(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache for training and pages, with the kernels that were compiled already."""
+    folder = tmp_path_factory.mktemp("cache")
+    bring_kernels(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def training(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The folder of a nano recipe that trains as long as the tests run: its third RL stage has many steps."""
     folder = tmp_path_factory.mktemp("training")
     recipe, run = folder / "long.yaml", folder / "nano"
@@ -45,7 +53,7 @@ def training(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         f"name: long\nextends: {RECIPES / 'nano.yaml'}\nstages:\n  reasoning_rl: {{grpo: {{steps: 5000}}}}\n"
     )
     command = [sys.executable, "-m", "r1kit", "run", str(recipe), "--out", str(run)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(cache)}
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
@@ -74,10 +82,12 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def address(training: Path, slow: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def address(
+    training: Path, slow: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     """Where the pages of both runs are."""
     folder = tmp_path_factory.mktemp("pages")
-    with served_pages([training, slow], folder / "cache", folder / "log") as found:
+    with served_pages([training, slow], cache, folder / "log") as found:
         yield found
     written = (folder / "log").read_text()
     assert "Traceback" not in written, written

@@ -26,13 +26,13 @@ SIZES = {"": (1280, 960), "-narrow": (400, 860)}
 
 def board(page: Any, address: str) -> None:
     """The board with its first curves."""
-    page.goto(address)
+    page.goto(f"{address}/?stage=r1_zero")
     page.locator(".r1-chart canvas").first.wait_for()
 
 
 def rollouts(page: Any, address: str) -> None:
     """A group side by side."""
-    page.goto(f"{address}/rollouts?stage=r1_zero")
+    page.goto(f"{address}/rollouts?stage=r1_zero&step=10")
     cards = page.get_by_role("button").filter(has_text="r1_zero, step")
     wrong = cards.filter(has_text="accuracy 0")
     cards.first.wait_for()

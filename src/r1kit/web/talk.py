@@ -80,8 +80,8 @@ class Talk:
             self.follows = ui.switch("continue the conversation").props("dense").mark("follows")
             self.follows.tooltip("off: each question alone, as the models were trained")
             self.unfolded = ui.switch("unfold thinking", value=True).props("dense").mark("unfolded")
-            ui.space()
-            with ui.button("share", icon="download").props("flat dense no-caps").mark("share"), ui.menu():
+            share = ui.button("share", icon="download").props("flat dense no-caps").classes("q-ml-auto")
+            with share.mark("share"), ui.menu():
                 ui.menu_item("as Markdown", lambda: self._share("md"))
                 ui.menu_item("as JSON", lambda: self._share("json"))
 

@@ -95,8 +95,10 @@ def test_an_answer_streams_and_is_stopped_retried_and_edited(open_page: Open) ->
     page.get_by_label("seed").fill("5")
     page.get_by_label("at most tokens").fill("8000")
     ask(page, "What is 3 + 4?")
-    written = "() => document.querySelector('.r1-answers .r1-card').innerText.length"
-    page.wait_for_function("() => /answering|thinking/.test(document.querySelector('.r1-answers').innerText)")
+    written = "() => document.querySelector('.r1-answers .r1-card')?.innerText.length ?? 0"
+    page.wait_for_function(
+        "() => /answering|thinking/.test(document.querySelector('.r1-answers')?.innerText)"
+    )
     before = page.evaluate(written)
     page.wait_for_function(f"({written})() > {before} + 400")
     page.get_by_role("button", name="stop").click()

@@ -11,13 +11,14 @@ import select
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+from waiting import wait_until
 
 from r1kit.model.kernel_cache import cache_folder
 
@@ -120,14 +121,13 @@ def _address(server: "subprocess.Popen[str]", log: Path) -> str:
 
 
 def _wait_for(address: str, server: "subprocess.Popen[str]", log: Path) -> None:
-    end = time.monotonic() + START_S
-    while True:
-        try:
-            connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=10)
-            connection.request("GET", "/")
-            if connection.getresponse().status == 200:
-                return
-        except OSError:
-            waits = server.poll() is None and time.monotonic() < end
-            assert waits, f"r1kit ui does not answer: {log.read_text()}"
-        time.sleep(0.2)
+    def answers() -> bool:
+        assert server.poll() is None, f"r1kit ui has ended: {log.read_text()}"
+        with closing(http.client.HTTPConnection(urlsplit(address).netloc, timeout=10)) as connection:
+            try:
+                connection.request("GET", "/")
+                return connection.getresponse().status == 200
+            except OSError:
+                return False
+
+    wait_until(answers, "r1kit ui answers")

@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,10 +17,10 @@ from urllib.parse import urlencode
 
 import pytest
 from driving import bring_kernels, chromium, missing, served_pages, visitor
+from waiting import wait_until
 from web_fakes import HOSTILE, rollout, write_samples
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-WAIT_S = 180  # a busy machine
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -57,11 +56,8 @@ def training(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
-        end = time.monotonic() + WAIT_S
-        while not (run / "recipe.yaml").exists():
-            alive = process.poll() is None and time.monotonic() < end
-            assert alive, f"the recipe did not start: {(folder / 'log').read_text()}"
-            time.sleep(0.1)
+        wait_until(lambda: process.poll() is not None or (run / "recipe.yaml").exists(), "the recipe starts")
+        assert process.poll() is None, f"the recipe has ended: {(folder / 'log').read_text()}"
         yield run
     finally:
         os.killpg(process.pid, signal.SIGKILL)

@@ -4,7 +4,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from small_world import model_directory
+from safetensors.torch import load_file, save_file
+from small_world import model_directory, tokenizer
 from web_fakes import write_run
 
 from r1kit.engine.live import LiveBatch
@@ -25,6 +26,8 @@ def finish_stage(
     record = StageRecord(stage=kind, name=name)
     folder.begin(record)
     model_directory(folder.partial / "model", seed, **overrides)
+    if overrides:
+        never_end(folder.partial / "model")
     if opening:
         talk = PromptStyle(opening=opening).model_dump(mode="json")
         write_notes(folder.partial / "model", ModelNotes(talk=talk))
@@ -32,6 +35,14 @@ def finish_stage(
     folder.write(record.model_copy(update={"outputs": outputs, "finished": finished}))
     folder.finish()
     return folder.final / "model"
+
+
+def never_end(model: Path) -> None:
+    """Let a model with tied embeddings never end at temperature 0: the logit of an end token is always 0."""
+    file, embedding = model / "model.safetensors", "model.embed_tokens.weight"
+    weights = load_file(file)
+    weights[embedding][list(tokenizer().end_ids)] = 0.0
+    save_file(weights, file, {"format": "pt"})
 
 
 def talking_run(run: Path, tasks: str = "{mul: 1, own.py:Chess: 1}", **overrides: object) -> Path:

@@ -90,8 +90,8 @@ def broken_once(talker: Talker, method: str) -> Served:
     served = Served.load(talker.folder, talker.stage, SAMPLING, LIMITS)
     opened, made = served.engine.open, []
 
-    def open_batch(*given: int) -> LiveBatch:
-        made.append(opened(*given))
+    def open_batch(rows: int, positions: int, memory: int) -> LiveBatch:
+        made.append(opened(rows, positions, memory))
         return BrokenBatch(made[0], method) if len(made) == 1 else made[-1]
 
     served.engine.open = open_batch

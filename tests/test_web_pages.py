@@ -80,7 +80,7 @@ def test_a_body_without_a_stated_length_is_read_up_to_the_largest(pieces: int, p
     got: list[str] = []
 
     async def receive() -> Any:
-        return coming.pop() if coming else {"type": "http.request", "body": b""}
+        return coming.pop() if coming else {"type": "http.request", "body": b"", "more_body": False}
 
     async def reads(scope: Any, receive: Any, send: Any) -> None:
         while got[-1:] != ["http.disconnect"] and (message := await receive()).get("more_body", True):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 from r1kit.config import R1kitError
 from r1kit.records import PREFERRED_KINDS, DamageError, check_model, is_model, stage_folders

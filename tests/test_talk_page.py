@@ -70,11 +70,6 @@ async def finished(page: Any) -> None:
         await asyncio.sleep(0.02)
 
 
-def texts(user: Any, marker: str) -> list[str]:
-    with user.client:
-        return [element.text for element in ElementFilter(marker=marker)]
-
-
 def test_two_models_answer_side_by_side_with_the_same_seed(library: Library) -> None:
     async def look(user: Any, page: Any, pool: ModelPool) -> None:
         await user.should_see("zero (R1-Zero)")

@@ -3,13 +3,13 @@
 RUN = .venv/bin/r1kit run
 MODEL = models/SmolLM2-135M-Instruct
 
-.PHONY: mini ui real real-seeds countdown test test-quick test-vllm controls objectives adversarial bench gpu chaos api lint clean
+.PHONY: mini ui real real-seeds countdown test test-quick test-pages test-vllm pictures controls objectives adversarial bench gpu chaos api lint clean
 
 # The whole R1 recipe in miniature; continues where it was interrupted. Overrides: make mini CHANGES="seed=1 --out runs/second"
 mini: .venv/ready
 	$(RUN) recipes/mini.yaml $(CHANGES)
 
-# The board and the rollouts of the runs in runs/, the newest first, in a browser (docs/ui.md). One run: make ui SHOW=runs/mini
+# The board, the rollouts and the models of the runs in runs/, the newest first, in a browser (docs/ui.md). One run: make ui SHOW=runs/mini
 ui: .venv/ui-ready
 	.venv/bin/r1kit ui $(SHOW)
 
@@ -46,6 +46,18 @@ test: .venv/ready
 # The tests that take no more than about a second each; every package is among what they test.
 test-quick: .venv/ready
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 -m "not slow"
+
+# Each page of r1kit ui driven in headless Chromium (Debian: apt install chromium) while a nano recipe trains: docs/ui.md.
+test-pages: .venv/browser-ready
+	.venv/bin/python -m pytest -rs tests/browser
+
+# The pictures of docs/ui.md, made again from a finished run: make pictures SHOW=runs/mini
+pictures: .venv/browser-ready
+	.venv/bin/python benchmarks/pictures.py $(SHOW)
+
+.venv/browser-ready: .venv/ready pyproject.toml constraints.txt
+	PIP_DISABLE_PIP_VERSION_CHECK=1 .venv/bin/python -m pip install --quiet -e ".[ui,browser]" -c constraints.txt -c .venv/torch.txt
+	touch .venv/browser-ready
 
 # vLLM as the engine, in an environment of its own (tests/with_vllm/setup.sh; R1KIT_VLLM_PYTHON names one that is there): docs/scale.md
 test-vllm: .venv/ready

@@ -22,7 +22,7 @@ PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 # Packages by layer, as docs/architecture.md draws them: an import goes to a lower layer, or further right
 # within one.
 LAYERS = {
-    8: ("__main__", "commands", "serve", "web"),
+    8: ("__main__", "commands", "web", "serve"),
     7: ("planning", "runs", "report", "recipe"),
     6: ("stages",),
     5: ("runtime",),

@@ -73,6 +73,24 @@ def test_only_this_machine_and_the_pages_themselves_may_ask(
     assert (found.get("status") == 200 or found["type"] == "websocket.accept") == passes
 
 
+@pytest.mark.parametrize(("pieces", "passes"), [(4, True), (5, False)])
+def test_a_body_without_a_stated_length_is_read_up_to_the_largest(pieces: int, passes: bool) -> None:
+    piece = {"type": "http.request", "body": b"x" * (LARGEST_BODY // 4), "more_body": True}
+    coming = [piece] * pieces
+    got: list[str] = []
+
+    async def receive() -> Any:
+        return coming.pop() if coming else {"type": "http.request", "body": b"", "more_body": False}
+
+    async def reads(scope: Any, receive: Any, send: Any) -> None:
+        while got[-1:] != ["http.disconnect"] and (message := await receive()).get("more_body", True):
+            got.append(message["type"])
+
+    scope = {"type": "http", "path": "/", "query_string": b"", "headers": [(b"host", b"localhost")]}
+    asyncio.run(Gate(reads)(scope, receive, receive))
+    assert got == ["http.request"] * 4 + ([] if passes else ["http.disconnect"])
+
+
 def test_answers_forbid_to_load_from_elsewhere() -> None:
     headers = dict(answered(Gate(passed), host="localhost")["headers"])
     assert b"default-src 'self'" in headers[b"content-security-policy"]

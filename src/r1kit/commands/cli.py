@@ -614,7 +614,7 @@ def ui(
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 8470,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address.")] = False,
 ) -> None:
-    """Open the board and the rollouts of one or more runs in a browser; works offline, changes nothing."""
+    """Open the board, rollouts and models of one or more runs in a browser; offline, and changes nothing."""
     from r1kit.commands.ui import serve
 
     serve(runs or [], host, port, not no_browser)

@@ -14,7 +14,7 @@ MISSING = "r1kit ui needs its extra: pip install 'r1kit[ui]' (in this repository
 
 
 def serve(runs: Sequence[Path], host: str, port: int, show: bool) -> None:
-    """Serve the board and the rollouts of these runs until the user stops it. Raises ConfigError for a folder
+    """Serve the pages of these runs until the user stops it. Raises ConfigError for a folder
     that has no run, a port that is taken, and where the extra is missing."""
     if importlib.util.find_spec("nicegui") is None:
         raise ConfigError(MISSING)

@@ -24,13 +24,26 @@ body { font-size: 15px; }
              grid-template-columns: repeat(auto-fill, minmax(min(100%, 215px), 1fr)); }
 .r1-group { display: grid; grid-auto-flow: column; grid-auto-columns: minmax(min(86vw, 330px), 1fr);
             overflow-x: auto; gap: 10px; padding-bottom: 8px; }
+.r1-answers { display: grid; gap: 10px;
+              grid-template-columns: repeat(auto-fit, minmax(min(100%, 300px), 1fr)); }
+.r1-question { background: rgba(59,111,181,.09); }
+.r1-verdict { padding-left: 8px; }
+.r1-models { min-width: min(100%, 280px); }
+.r1-problem { width: min(100%, 420px); }
+.r1-asking { position: sticky; bottom: 0; padding: 6px 0 10px; background: #fff; z-index: 5; }
+.body--dark .r1-asking { background: var(--q-dark-page); }
 .r1-chart { height: 230px; width: 100%; }
 .r1-figure { width: 100%; overflow-x: auto; }
 @media (max-width: 700px) { .r1-figure { display: none; } .r1-wide { display: none; } }
 a.r1-link { color: inherit; text-decoration: underline; }
 :focus-visible { outline: 2px solid #3b6fb5; outline-offset: 2px; }
 """
-PAGES = (("Board", "/", "b"), ("Rollouts", "/rollouts", "r"), ("Label", "/label", "l"))
+PAGES = (
+    ("Board", "/", "b"),
+    ("Rollouts", "/rollouts", "r"),
+    ("Talk", "/talk", "t"),
+    ("Label", "/label", "l"),
+)
 
 
 @contextmanager

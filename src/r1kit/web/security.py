@@ -58,7 +58,7 @@ class Gate:
         elif scope["type"] == "http" and self._brings_token(scope):
             await self._welcome(scope, send)
         else:
-            await self.app(scope, receive, _with_headers(send))
+            await self.app(scope, _bounded(receive), _with_headers(send))
 
     def refusal(self, scope: Message) -> tuple[int, str] | None:
         """Status and reason why a request is refused; None where it may pass."""
@@ -114,6 +114,19 @@ def _name_of(host: str) -> str:
         return (urlsplit(f"//{host}").hostname or "").lower()
     except ValueError:
         return ""
+
+
+def _bounded(receive: Receive) -> Receive:
+    """Of a body without a stated length only the largest there may be is read; then its sender is gone."""
+    left = LARGEST_BODY
+
+    async def receiving() -> Message:
+        nonlocal left
+        message = await receive()
+        left -= len(message.get("body", b"")) if message["type"] == "http.request" else 0
+        return message if left >= 0 else {"type": "http.disconnect"}
+
+    return receiving
 
 
 def _with_headers(send: Send) -> Send:

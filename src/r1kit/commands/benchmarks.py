@@ -9,6 +9,7 @@ import yaml  # type: ignore[import-untyped]
 
 from r1kit.config import ConfigError, R1kitError
 from r1kit.figures import benchmark_analysis as analysis
+from r1kit.figures.benchmark_contests import enter_contests, read_contests
 from r1kit.figures.benchmarks import BenchmarkResult
 from r1kit.files import write_whole
 from r1kit.jsonl import SUFFIXES, read_jsonl
@@ -37,7 +38,8 @@ PAPER_MODELS = ("R1", "R1-Zero", "R1-Dev1", "R1-Dev2", "R1-Dev3", "DeepSeek-V3")
 class Job:
     """Which benchmarks are measured how, and where the files go. ``paper``: the model of the paper's column;
     ``trained_on``: files of training data; ``style``: how a model folder is prompted (None: as it was
-    trained); ``name``: the model's name at an endpoint."""
+    trained); ``name``: the model's name at an endpoint;
+    ``standings``: a file of contests with their human competitors."""
 
     cards: tuple[Card, ...]
     how: Measurement
@@ -46,6 +48,7 @@ class Job:
     name: str | None = None
     style: PromptStyle | None = None
     paper: str = "R1"
+    standings: Path | None = None
 
 
 def is_endpoint(model: str) -> bool:
@@ -101,6 +104,24 @@ def compare_folders(first: Path, second: Path, cards: Sequence[Card], names: tup
         (one, own), (two, other) = (read_results(side / f"{card.name}.jsonl") for side in (first, second))
         found = analysis.compare(own, other, one.differences(two))
         lines += tables.comparison_lines(card.title, *names, found)
+    return lines
+
+
+def contest_lines(job: Job) -> list[str]:
+    """How the model does in the contests of the job's file of standings, a line for each benchmark that has
+    problems with a contest."""
+    if job.standings is None:
+        return []
+    contests = read_contests(job.standings)
+    lines = []
+    for card in job.cards:
+        if card.metric == "rating":
+            _, problems = read_results(job.out / f"{card.name}.jsonl")
+            lines.append(
+                f"{card.title}: {enter_contests(problems, contests, card.limits.attempts).in_words()}"
+            )
+    if not lines:
+        raise ConfigError("--standings is for benchmarks of contests, such as --benchmarks codeforces")
     return lines
 
 
@@ -171,8 +192,9 @@ def run_benchmarks(
     results). Returns the results of the first and the comparison in words. ``resolve``: from a name and a
     stage to a model's folder."""
     results = measure_model(model, None if is_endpoint(model) else resolve(model, job.stage), job, say)
+    contests = contest_lines(job)
     if against is None:
-        return results, []
+        return results, contests
     other = result_folder(against, job.cards)
     if other is None:
         theirs = replace(job, out=job.out / "against", stage=None, style=None)
@@ -184,7 +206,7 @@ def run_benchmarks(
         other = theirs.out
     lines = compare_folders(job.out, other, job.cards, (model, against))
     write_whole(job.out / "comparison.md", "\n".join(f"- {line}" for line in lines) + "\n")
-    return results, lines
+    return results, [*contests, *lines]
 
 
 def default_folder(model: str, stage: str | None) -> Path:

@@ -28,6 +28,7 @@ from r1kit.commands.options import (
     EvalName,
     EvalOut,
     EvalPaper,
+    EvalStandings,
     EvalSuite,
     EvalTasks,
     EvalTemperature,
@@ -487,6 +488,7 @@ def evaluate(
     judge_model: EvalJudgeModel = None,
     name: EvalName = None,
     paper: EvalPaper = "R1",
+    standings: EvalStandings = None,
     seed: int = 0,
     sandbox: Sandbox = None,
     as_json: AsJson = False,
@@ -500,8 +502,8 @@ def evaluate(
     if suite is not None or benchmarks is not None:
         given = (data, n, limit, temperature, max_tokens, seed, trained_on)
         _benchmarks(
-            model, stage, suite, benchmarks, out, against, (judge, judge_model), name, paper, given,
-            {"examples": examples, **how}, as_json,
+            model, stage, suite, benchmarks, out, against, (judge, judge_model), name,
+            (paper, standings), given, {"examples": examples, **how}, as_json,
         )  # fmt: skip
         return
     _evaluate_tasks(model, stage, tasks, (n, limit, max_tokens, temperature), examples, how, as_json)
@@ -535,10 +537,11 @@ def _evaluate_tasks(
 
 def _benchmarks(
     model: str, stage: str | None, suite: str | None, benchmarks: str | None, out: Path | None,
-    against: str | None, judge: tuple[str | None, str | None], name: str | None, paper: str,
-    given: tuple[Any, ...], how: dict[str, Any], as_json: bool,
+    against: str | None, judge: tuple[str | None, str | None], name: str | None,
+    beyond: tuple[str, Path | None], given: tuple[Any, ...], how: dict[str, Any], as_json: bool,
 ) -> None:  # fmt: skip
-    """``r1kit eval --benchmarks``. ``given``: data, n, limit, temperature, max_tokens, seed, trained_on."""
+    """``r1kit eval --benchmarks``. ``given``: data, n, limit, temperature, max_tokens, seed, trained_on;
+    ``beyond``: the paper's model, and a file of standings."""
     from r1kit.tasks.benchmarks import PAPER_TEMPERATURE, chosen
 
     names = [one for one in (benchmarks or "").split(",") if one]
@@ -562,7 +565,7 @@ def _benchmarks(
     if how and not model.startswith(("http://", "https://")):
         style = _style(folder_of(model, stage), how.pop("examples", None), **how)
     target = out or default_folder(model, stage)
-    job = Job(cards, measurement, target, stage, name, style, paper)
+    job = Job(cards, measurement, target, stage, name, style, *beyond)
     results, lines = run_benchmarks(
         model, job, folder_of, against, lambda line: print(one_line(line), file=sys.stderr)
     )

@@ -123,6 +123,12 @@ EvalTrainedOn = Annotated[
         "--trained-on", metavar="FILE", help="Training data to look for the benchmark's problems in."
     ),
 ]
+EvalStandings = Annotated[
+    Path | None,
+    typer.Option(
+        "--standings", metavar="FILE", help="Contests with their human competitors, a JSON line each."
+    ),
+]
 EvalJudge = Annotated[
     str | None,
     typer.Option("--judge", metavar="URL", help="An endpoint, for benchmarks that a model judges."),

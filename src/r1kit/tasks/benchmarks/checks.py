@@ -162,9 +162,9 @@ def _instructions(problems: Sequence[Problem], answers: Sequence[str]) -> list[J
     """IFEval's own checkers, strict, for all instructions of a prompt together."""
     try:
         package = importlib.import_module(IFEVAL_PACKAGE)
-    except ImportError:
+    except ImportError as error:
         raise ConfigError(
-            "ifeval: its checkers are in the package if-verifiable: pip install if-verifiable"
+            f"ifeval: its checkers are in the package if-verifiable: pip install if-verifiable ({error})"
         ) from None
     found = []
     for problem, answer in zip(problems, answers, strict=True):

@@ -1,12 +1,16 @@
 """Ratings from contests: those of simulated competitors are recovered, and the paper's figures agree."""
 
 import itertools
+import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from r1kit.config import R1kitError
+from r1kit.figures.benchmark_contests import enter_contests, read_contests
+from r1kit.figures.benchmarks import ProblemResult, Sample
 from r1kit.figures.contests import (
     PAPER_PERCENTILES,
     Standing,
@@ -106,3 +110,29 @@ def test_percentiles_are_those_of_the_paper():
         assert low[1] <= percentile((low[0] + high[0]) / 2) <= high[1]
     assert percentile(100) == 58.7 and percentile(3500) == 96.6
     assert share_below([1000, 1200, 1400, 1600], 1400) == 75.0
+
+
+def entered(name, outcomes):
+    samples = tuple(Sample(float(one), None, "stop", True, None, 5, 5, "") for one in outcomes)
+    return ProblemResult(f"codeforces/1{name}", "q", "", 1500.0, name, "1", samples)
+
+
+def test_a_model_enters_a_contest(tmp_path):
+    file = tmp_path / "contests.jsonl"
+    rows = [{"rating": 1400 + 10 * i, "points": 100 * i} for i in range(20)]
+    file.write_text(json.dumps({"contest": "1", "points": {"A": 500, "B": 1000}, "standings": rows}) + "\n")
+    contests = read_contests(file)
+    # Two participations of two attempts: A at once and B never; A at the second attempt and B at once.
+    results = [entered("A", [1, 0, 0, 1]), entered("B", [0, 0, 1, 1])]
+    found = enter_contests(results, contests, attempts=2)
+    assert [one.points for one in found.participations] == [500, 450 + 1000]
+    assert [one.beaten for one in found.participations] == [5.5 / 20, 15 / 20]
+    assert found.beaten == pytest.approx((5.5 + 15) / 40)
+    expected = 2 * sum(chance(found.rating.rating, 1400 + 10 * i) for i in range(20))
+    assert expected == pytest.approx(5.5 + 15, abs=1e-4)
+    assert "2 participations in 1 contests" in found.in_words()
+    with pytest.raises(R1kitError, match="no problem is of the contests 1"):
+        enter_contests([replace(results[0], cluster="2")], contests, 2)
+    file.write_text('{"contest": "1", "points": {}}\n')
+    with pytest.raises(R1kitError, match=r"contests.jsonl:1: no contest: standings"):
+        read_contests(file)

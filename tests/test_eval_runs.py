@@ -19,7 +19,7 @@ from r1kit.commands.benchmarks import (
 )
 from r1kit.config import ConfigError, R1kitError
 from r1kit.figures.benchmark_analysis import analyse, compare, is_loop, reflection_words
-from r1kit.figures.benchmarks import ProblemResult, Sample, consensus, pass_at_powers, summarise
+from r1kit.figures.benchmarks import ProblemResult, Sample, consensus, majority, pass_at_powers, summarise
 from r1kit.report.benchmark_table import lm_eval_results, lm_eval_samples, table_of
 from r1kit.stages.benchmarks import Measurement, Written, answer_of, measure_benchmark, read_results
 from r1kit.tasks.benchmarks import load_card
@@ -105,6 +105,9 @@ def test_a_stop_changes_nothing(how, tmp_path):
     asked = [name for call in again.calls for name in call]
     assert len(asked) == 12 - 5  # five of the six whole lines were left
     assert file.read_bytes() == (tmp_path / "whole/gsm8k.jsonl").read_bytes()
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun/gsm8k.jsonl").write_bytes(content[:50])  # stopped in its first line
+    assert measure_benchmark(CARD, Scripted(), how, tmp_path / "begun") == whole
     nothing = Scripted()
     measure_benchmark(CARD, nothing, how, tmp_path / "cut")
     assert nothing.calls == []
@@ -240,11 +243,14 @@ def outcome(name, scores, texts=None, votes=None, lengths=None, difficulty=None,
 
 
 def test_majority_by_classes_of_answers():
-    assert consensus(outcome("a", [1.0, 0.0, 1.0], votes=["x", "y", "x"])) == 1
-    assert consensus(outcome("a", [1.0, 0.0, 0.0], votes=["x", "y", "y"])) == 0
-    assert consensus(outcome("a", [0.0, 1.0], votes=["y", "x"])) == 0  # a tie: the first
-    assert consensus(outcome("a", [1.0, 0.0, 0.0], votes=["x", None, None])) == 1
-    assert consensus(outcome("a", [1.0])) is None
+    assert majority(outcome("a", [1.0, 0.0, 1.0], votes=["x", "y", "x"])) == 1
+    assert majority(outcome("a", [1.0, 0.0, 0.0], votes=["x", "y", "y"])) == 0
+    assert majority(outcome("a", [0.0, 1.0], votes=["y", "x"])) == 0  # a tie: the first
+    assert majority(outcome("a", [1.0, 0.0, 0.0], votes=["x", None, None])) == 1
+    assert majority(outcome("a", [1.0])) is None
+    voted, silent = outcome("a", [1.0], votes=["x"]), outcome("b", [0.0])
+    assert consensus([voted, silent]) == 0.5  # no answer is no majority
+    assert consensus([silent]) is None
 
 
 def test_scores_between_0_and_1_have_no_pass_at_k():

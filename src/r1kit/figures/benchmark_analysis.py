@@ -67,7 +67,7 @@ def analyse(results: Sequence[ProblemResult]) -> Analysis:
     samples = [sample for result in judged for sample in result.samples]
     levels = {result.id: "" if result.difficulty is None else f"{result.difficulty:g}" for result in judged}
     words = reflection_words(samples)
-    votes = [vote for result in judged if (vote := consensus(result)) is not None]
+    voted = consensus(judged)
     means = [float(np.mean(result.scores)) for result in judged]
     languages = [sample.language for sample in samples if sample.language is not None]
     return Analysis(
@@ -77,7 +77,7 @@ def analyse(results: Sequence[ProblemResult]) -> Analysis:
         reflection=sum(words.values()) if words else None,
         reflection_by_word=words,
         language=float(np.mean(languages)) if languages else None,
-        majority_gain=float(np.mean(votes) - np.mean(means)) if votes else None,
+        majority_gain=None if voted is None else voted - float(np.mean(means)),
         pass_k=pass_at_powers(judged),
         repeated=float(np.mean([is_loop(sample.text) for sample in samples])),
     )

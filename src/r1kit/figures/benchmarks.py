@@ -176,7 +176,6 @@ def summarise(results: Sequence[ProblemResult], metric: str = "pass@1") -> Bench
     means = [float(np.mean(result.scores)) for result in kept]
     clusters = [result.cluster or result.id for result in kept]
     languages = [sample.language for sample in samples if sample.language is not None]
-    votes = [vote for result in kept if (vote := consensus(result)) is not None]
     pass_1 = float(np.mean(means))
     return BenchmarkFigures(
         problems=len(kept),
@@ -185,7 +184,7 @@ def summarise(results: Sequence[ProblemResult], metric: str = "pass@1") -> Bench
         stderr=clustered_stderr(means, clusters),
         interval=bootstrap_interval(means, clusters=clusters),
         pass_k=pass_at_powers(kept),
-        cons=float(np.mean(votes)) if votes else None,
+        cons=consensus(kept),
         truncated=float(np.mean([sample.finish == "length" for sample in samples])),
         followed=float(np.mean([sample.followed for sample in samples])),
         language=float(np.mean(languages)) if languages else None,
@@ -215,17 +214,24 @@ def _headline(kept: Sequence[ProblemResult], means: Sequence[float], metric: str
     }
 
 
-def consensus(result: ProblemResult) -> float | None:
-    """The score of the first sample of the largest class of answers (ties: the class that came first); 0
-    where no sample has an answer but others might, None where nothing is voted on."""
+def consensus(results: Sequence[ProblemResult]) -> float | None:
+    """The share of problems whose most frequent answer is right; a problem without an answer is wrong. None
+    where nothing is voted on."""
+    if not any(sample.vote is not None for result in results for sample in result.samples):
+        return None
+    return float(np.mean([majority(result) or 0.0 for result in results]))
+
+
+def majority(result: ProblemResult) -> float | None:
+    """1 where the largest class of a problem's answers is right (ties: the class that came first), else 0;
+    None without votes."""
     votes = Counter(sample.vote for sample in result.samples if sample.vote is not None)
     if not votes:
-        voted = all(sample.reason == "no answer" for sample in result.samples)
-        return 0.0 if voted else None
+        return None
     order = [sample.vote for sample in result.samples]
     winner = max(votes, key=lambda vote: (votes[vote], -order.index(vote)))
-    score = next((s.score for s in result.samples if s.vote == winner and s.score is not None), None)
-    return 0.0 if score is None else float(score >= 1.0)
+    scores = [sample.score for sample in result.samples if sample.vote == winner and sample.score is not None]
+    return float(bool(scores) and scores[0] >= 1.0)
 
 
 def pass_at_powers(results: Sequence[ProblemResult]) -> dict[int, float]:

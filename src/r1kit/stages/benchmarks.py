@@ -324,8 +324,10 @@ def _result(
 def _begin(file: Path, setting: Setting, identity: str) -> list[ProblemResult]:
     """The results that a file has of this measurement. A new file gets its first line; a last line that was
     cut off is removed. Raises R1kitError for a file of another measurement."""
-    if not file.exists():
-        _write_lines(file, [json.dumps({"setting": asdict(setting), "model": identity})])
+    head = json.dumps({"setting": asdict(setting), "model": identity})
+    if not file.exists() or head.encode().startswith(file.read_bytes()):  # also where a stop cut it off
+        file.unlink(missing_ok=True)
+        _write_lines(file, [head])
         return []
     known, model, results, whole = _read_file(file)
     differences = [

@@ -63,10 +63,17 @@ class Written:
 class Responder(Protocol):
     """A model that is measured. ``identity`` changes with its weights, ``style`` says how it is prompted."""
 
-    name: str
-    identity: str
-    style: str
-    unit: str
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def identity(self) -> str: ...
+
+    @property
+    def style(self) -> str: ...
+
+    @property
+    def unit(self) -> str: ...
 
     def longest(self, problems: Sequence[Problem]) -> int:
         """The most tokens that a completion of each of these problems may have."""

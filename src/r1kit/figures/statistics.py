@@ -43,7 +43,7 @@ def clustered_stderr(values: Sequence[float], clusters: Sequence[Hashable] | Non
 
     The variance is G / (G - 1) times the sum over the G clusters of (sum of deviations)^2, over P^2. With a
     cluster for each problem that is the sample variance over P."""
-    names = range(len(values)) if clusters is None else clusters
+    names: Sequence[Hashable] = range(len(values)) if clusters is None else clusters
     center = float(np.mean(values))
     sums: dict[Hashable, float] = defaultdict(float)
     for name, value in zip(names, values, strict=True):
@@ -59,7 +59,7 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """The 95 % percentile interval of the mean of ``values``, one a problem: problems (or clusters of them)
     are drawn with replacement. The same for the same seed."""
-    names = range(len(values)) if clusters is None else clusters
+    names: Sequence[Hashable] = range(len(values)) if clusters is None else clusters
     sums: dict[Hashable, float] = defaultdict(float)
     sizes: dict[Hashable, int] = defaultdict(int)
     for name, value in zip(names, values, strict=True):

@@ -104,8 +104,10 @@ def judge_against_baseline(
     found = [Judged(0.0, "no answer")] * len(answers)
     for number, place in enumerate(places):
         first, second = replies[2 * number : 2 * number + 2]
-        if isinstance(first, Judged) or isinstance(second, Judged):
-            found[place] = first if isinstance(first, Judged) else second  # type: ignore[assignment]
+        if isinstance(first, Judged):
+            found[place] = first
+        elif isinstance(second, Judged):
+            found[place] = second
         else:
             preference = (_preference(first[0], first[1]) + _preference(second[1], second[0])) / 2
             found[place] = Judged(preference)

@@ -363,3 +363,27 @@ def test_an_endpoint_is_measured(tmp_path, data):
         (0.6, 0.95, 32768)
     }
     assert len({body["seed"] for body in server.bodies}) == 6
+
+
+def test_the_worked_example_of_the_page(tmp_path):
+    (tmp_path / "gsm8k.jsonl").write_text(
+        json.dumps({"question": "A half?", "answer": "#### 1/2"})
+        + "\n"
+        + json.dumps({"question": "Eight?", "answer": "#### 8"})
+        + "\n"
+    )
+    said = {"1/2": ["0.5", "1/2", "2", "cut"], "8": ["7", "7", "7", "8"]}
+
+    class Model(Scripted):
+        def respond(self, problems, sampling):
+            return [
+                [
+                    Written(f"\\boxed{{{one}}}", "length" if one == "cut" else "stop", 5, False)
+                    for one in said[p.answer]
+                ]
+                for p in problems
+            ]
+
+    found = measure_benchmark(CARD, Model(), Measurement(data=tmp_path), tmp_path / "out").figures
+    assert found.pass_1 == pytest.approx(0.375) and found.pass_k[2] == pytest.approx(2 / 3)
+    assert found.cons == 0.5 and found.truncated == 0.125 and found.stderr == pytest.approx(0.125)

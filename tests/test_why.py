@@ -158,7 +158,7 @@ def test_a_share_is_what_a_step_along_the_gradient_changes() -> None:
         with torch.no_grad():
             for weight in (weight for weight in moved.parameters() if weight.requires_grad):
                 size = weight.numel()
-                weight += sign * 1e-4 / norm * gradient[start : start + size].view_as(weight)
+                weight.add_(gradient[start : start + size].view_as(weight), alpha=sign * 1e-4 / norm)
                 start += size
         changes.append([float(term.detach()) for term in token_losses(moved, rows, config)[0]])
     slopes = (np.array(changes[0]) - np.array(changes[1])) / 2e-4
@@ -271,8 +271,8 @@ def test_an_error_lists_what_is_there(run: Path, tmp_path: Path) -> None:
             explain(run, *asked)
         for word in words:
             assert word in str(error.value)
-    for folder, words in ((tmp_path / "none", "no such folder"), (tmp_path, "no stage has kept an update")):
-        with pytest.raises(ConfigError, match=words):
+    for folder, match in ((tmp_path / "none", "no such folder"), (tmp_path, "no stage has kept an update")):
+        with pytest.raises(ConfigError, match=match):
             explain(folder, None, None, None)
     whole = explain(run, None, 0, None).problem.id
     assert explain(run, "zero", 0, whole[:-1]).problem.id == whole
@@ -326,7 +326,7 @@ def test_a_resumed_training_refuses_what_was_damaged_since(tmp_path: Path, name:
 def test_a_training_goes_on_where_an_update_cannot_be_kept(tmp_path: Path) -> None:
     said: list[str] = []
     log = quiet_log(tmp_path, "zero")
-    log.info = said.append  # type: ignore[method-assign]
+    log.info = said.append  # type: ignore[method-assign, assignment]
     (tmp_path / "updates").write_text("a file in the place of the folder")
     config = GRPOConfig(**KEYS)
     keeper = UpdateKeeper(tmp_path, config.why, config, {}, 6, 1, log)

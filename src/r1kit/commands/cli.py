@@ -17,6 +17,23 @@ from typing import Annotated, Any
 import typer
 
 from r1kit.commands.options import (
+    EvalAgainst,
+    EvalBenchmarks,
+    EvalCompletions,
+    EvalData,
+    EvalJudge,
+    EvalJudgeModel,
+    EvalLimit,
+    EvalModel,
+    EvalName,
+    EvalOut,
+    EvalPaper,
+    EvalStandings,
+    EvalSuite,
+    EvalTasks,
+    EvalTemperature,
+    EvalTokens,
+    EvalTrainedOn,
     LaunchDryRun,
     LaunchFolder,
     LaunchHosts,
@@ -458,36 +475,61 @@ def serve(
 
 @app.command(name="eval")
 def evaluate(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run's folder, or a model.")],
-    tasks: Annotated[
-        str,
-        typer.Option(
-            "--tasks", metavar="A,B", help="Which tasks, with commas, such as reasoning or chain,mul."
-        ),
-    ],
-    n: Annotated[int, typer.Option("--n", help="Completions for each problem.")] = 16,
-    limit: Annotated[int, typer.Option("--limit", help="At most this many problems of each task.")] = 100,
+    model: EvalModel,
+    tasks: EvalTasks = None,
+    n: EvalCompletions = None,
+    limit: EvalLimit = None,
     stage: Annotated[
         str | None, typer.Option("--stage", metavar="NAME", help="Which stage's model of the run.")
     ] = None,
-    max_tokens: Annotated[
-        int | None, typer.Option("--max-tokens", help="The longest completion (default: 112).")
-    ] = None,
-    temperature: Annotated[float | None, typer.Option(help="Default: 1, as in training.")] = None,
+    max_tokens: EvalTokens = None,
+    temperature: EvalTemperature = None,
     template: TemplateOption = None,
     system: SystemOption = None,
     examples: ExamplesOption = None,
     opening: OpeningOption = None,
     stop: StopOption = None,
     thinking: ThinkingOption = None,
+    suite: EvalSuite = None,
+    benchmarks: EvalBenchmarks = None,
+    data: EvalData = None,
+    out: EvalOut = None,
+    against: EvalAgainst = None,
+    trained_on: EvalTrainedOn = None,
+    judge: EvalJudge = None,
+    judge_model: EvalJudgeModel = None,
+    name: EvalName = None,
+    paper: EvalPaper = "R1",
+    standings: EvalStandings = None,
+    seed: int = 0,
     sandbox: Sandbox = None,
     as_json: AsJson = False,
 ) -> None:
-    """Evaluate a model on held-out problems: pass@1 with its standard error, cons@n, format, language,
-    length. A model of r1kit's is prompted as it was trained, another by its own chat template, unless options
-    say otherwise."""
+    """Evaluate a model: on held-out problems (--tasks), or on benchmarks by the paper's protocol (--suite,
+    --benchmarks; temperature 0.6, top-p 0.95, the task file's k). pass@1 with its error, cons@n, format,
+    language, length. A model of r1kit's is prompted as it was trained, another by its own chat template,
+    unless options say otherwise."""
     _choose_sandbox(sandbox)
-    folder = _model_meant(model, stage)
+    how = {"template": template, "system": system, "opening": opening, "stop": stop, "thinking": thinking}
+    if suite is not None or benchmarks is not None:
+        given = (data, n, limit, temperature, max_tokens, seed, trained_on)
+        _benchmarks(
+            model, stage, suite, benchmarks, out, against, (judge, judge_model), name,
+            (paper, standings), given, {"examples": examples, **how}, as_json,
+        )  # fmt: skip
+        return
+    _evaluate_tasks(model, stage, tasks, (n, limit, max_tokens, temperature), examples, how, as_json)
+
+
+def _evaluate_tasks(
+    model: str, stage: str | None, tasks: str | None, sizes: tuple[Any, ...], examples: Path | None,
+    how: dict[str, Any], as_json: bool,
+) -> None:  # fmt: skip
+    """``r1kit eval --tasks``: figures on held-out problems. ``sizes``: n, limit, max_tokens, temperature."""
+    if tasks is None:
+        raise typer.BadParameter("name what is measured: --tasks A,B, --benchmarks A,B or --suite NAME")
+    n, limit, max_tokens, temperature = sizes
+    folder = _model_meant(Path(model), stage)
     # What follows imports torch; a mistyped folder should not wait for that.
     from r1kit.commands.evaluate import as_table, measure
     from r1kit.figures import to_json
@@ -498,11 +540,52 @@ def evaluate(
     for code in imports_of({"tasks": names}):
         print(code_in_words(code), file=sys.stderr)
     with imports(True):
-        given = {"template": template, "system": system, "opening": opening, "stop": stop}
-        style = _style(folder, examples, **given, thinking=thinking)
+        style = _style(folder, examples, **how)
         print(f"{one_line(str(folder))}: {one_line(style.in_words(folder))}", file=sys.stderr)
-        result = measure(folder, names, n, limit, style, max_tokens=max_tokens, temperature=temperature)
+        settings = {"max_tokens": max_tokens, "temperature": temperature}
+        result = measure(folder, names, n or 16, limit or 100, style, **settings)
     print(to_json(result) if as_json else as_table(result), end="" if as_json else "\n")
+
+
+def _benchmarks(
+    model: str, stage: str | None, suite: str | None, benchmarks: str | None, out: Path | None,
+    against: str | None, judge: tuple[str | None, str | None], name: str | None,
+    beyond: tuple[str, Path | None], given: tuple[Any, ...], how: dict[str, Any], as_json: bool,
+) -> None:  # fmt: skip
+    """``r1kit eval --benchmarks``. ``given``: data, n, limit, temperature, max_tokens, seed, trained_on;
+    ``beyond``: the paper's model, and a file of standings."""
+    from r1kit.tasks.benchmarks import PAPER_TEMPERATURE, chosen
+
+    names = [one for one in (benchmarks or "").split(",") if one]
+    cards = tuple(chosen(suite, names))
+    from r1kit.commands.benchmarks import Job, default_folder, make_judge, run_benchmarks
+    from r1kit.report.benchmark_table import lm_eval_results
+    from r1kit.stages.benchmarks import Measurement
+    from r1kit.stages.models import PromptStyle
+
+    data, n, limit, temperature, max_tokens, seed, trained_on = given
+    how = {key: value for key, value in how.items() if value is not None}
+    measurement = Measurement(
+        data, n, limit, PAPER_TEMPERATURE if temperature is None else temperature,
+        max_tokens=max_tokens, seed=seed, judge=make_judge(*judge), trained_on=tuple(trained_on or ()),
+    )  # fmt: skip
+
+    def folder_of(named: str, of_stage: str | None) -> Path:
+        return _model_meant(Path(named), of_stage)
+
+    style: PromptStyle | None = None
+    if how and not model.startswith(("http://", "https://")):
+        style = _style(folder_of(model, stage), how.pop("examples", None), **how)
+    target = out or default_folder(model, stage)
+    job = Job(cards, measurement, target, stage, name, style, *beyond)
+    results, lines = run_benchmarks(
+        model, job, folder_of, against, lambda line: print(one_line(line), file=sys.stderr)
+    )
+    if as_json:
+        print(lm_eval_results(results), end="")
+        return
+    print((target / "table.md").read_text(encoding="utf-8"), end="")
+    print_lines([*lines, f"{target}: table.html, analysis.md, results.json, and a file for each benchmark"])
 
 
 @app.command()

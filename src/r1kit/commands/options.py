@@ -73,3 +73,73 @@ ServeTokenVariable = Annotated[
 ServeContext = Annotated[
     int, typer.Option(min=2, help="At most so many tokens of a prompt and its completion.")
 ]
+EvalModel = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="A run's folder, a model, or for benchmarks http://HOST/v1."),
+]
+EvalTasks = Annotated[
+    str | None,
+    typer.Option("--tasks", metavar="A,B", help="Which tasks, with commas, such as reasoning or chain,mul."),
+]
+EvalCompletions = Annotated[
+    int | None,
+    typer.Option("--n", min=1, help="Completions for each problem (tasks: 16; benchmarks: their own k)."),
+]
+EvalLimit = Annotated[
+    int | None,
+    typer.Option("--limit", min=1, help="At most this many problems of each (tasks: 100; benchmarks: all)."),
+]
+EvalTokens = Annotated[
+    int | None,
+    typer.Option(
+        "--max-tokens", min=1, help="The longest completion (tasks: 112; benchmarks: what fits, up to 32768)."
+    ),
+]
+EvalTemperature = Annotated[
+    float | None, typer.Option(min=0.0, help="Tasks: 1, as in training; benchmarks: 0.6. 0 is greedy.")
+]
+EvalSuite = Annotated[
+    str | None, typer.Option("--suite", metavar="NAME", help="Benchmarks: r1, math, choice, code, safety.")
+]
+EvalBenchmarks = Annotated[
+    str | None,
+    typer.Option(
+        "--benchmarks", metavar="A,B", help="Benchmarks by name, such as math500,gsm8k, or FILE.yaml."
+    ),
+]
+EvalData = Annotated[
+    Path | None, typer.Option("--data", metavar="DIR", help="A folder with the benchmarks' files.")
+]
+EvalOut = Annotated[
+    Path | None, typer.Option("--out", metavar="DIR", help="Where results go (evaluations/MODEL).")
+]
+EvalAgainst = Annotated[
+    str | None,
+    typer.Option("--against", metavar="B", help="Compare with this model, or folder of results."),
+]
+EvalTrainedOn = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--trained-on", metavar="FILE", help="Training data to look for the benchmark's problems in."
+    ),
+]
+EvalStandings = Annotated[
+    Path | None,
+    typer.Option(
+        "--standings", metavar="FILE", help="Contests with their human competitors, a JSON line each."
+    ),
+]
+EvalJudge = Annotated[
+    str | None,
+    typer.Option("--judge", metavar="URL", help="An endpoint, for benchmarks that a model judges."),
+]
+EvalJudgeModel = Annotated[
+    str | None, typer.Option("--judge-model", metavar="NAME", help="The judge's name at its endpoint.")
+]
+EvalName = Annotated[
+    str | None, typer.Option("--name", metavar="NAME", help="The model's name at its endpoint.")
+]
+EvalPaper = Annotated[
+    str,
+    typer.Option("--paper", metavar="MODEL", help="Whose scores stand next to it: R1, R1-Zero, R1-Dev1 ..."),
+]

@@ -305,4 +305,4 @@ def _rollout(
     return Rollout(
         problem, int(str(row["index"])), prompt_T, Completion(ids_T, logprobs_T, finish, experts=experts),
         str(row["text"]), None, None if answer is None else str(answer), int(str(row["group"])),
-    )  # type: ignore[arg-type]  # fmt: skip
+    )  # fmt: skip

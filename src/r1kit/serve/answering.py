@@ -4,12 +4,12 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from r1kit.engine.live import Asked, Drawn, ended
+from r1kit.engine.live import Asked, Drawn, LiveBatch, ended
 from r1kit.serve.batcher import Batcher, News, QueueFullError, Ticket
 from r1kit.serve.bodies import Body, ChatBody, CompletionBody
 from r1kit.serve.errors import ApiError
@@ -94,7 +94,7 @@ class Answering:
             sum(writer.reasoning_tokens for writer in self._writers),
         )
 
-    async def steps(self) -> AsyncIterator[Step]:
+    async def steps(self) -> AsyncGenerator[Step, None]:
         """What the choices get, as it comes. Raises ApiError where the engine fails."""
         for index, writer in enumerate(self._writers):
             if parts := writer.start():
@@ -176,6 +176,20 @@ class Answering:
     def _event(self, choices: list[Json], **more: Json) -> bytes:
         kind = "chat.completion.chunk" if self.is_chat else "text_completion"
         return event({**self._head, "object": kind, "choices": choices, **more})
+
+
+def start_batcher(served: Served, loop: asyncio.AbstractEventLoop) -> Batcher:
+    """Start the running batch of a model, whose news reach this event loop."""
+    limits = served.limits
+
+    def opened() -> LiveBatch:
+        return served.engine.open(limits.rows, served.context, limits.memory)
+
+    def post(call: Callable[[], None]) -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(call)
+
+    return Batcher(opened, limits.rows, limits.queue, post)
 
 
 def event(content: Json) -> bytes:

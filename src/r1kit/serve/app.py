@@ -18,8 +18,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn import Config, Server
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from r1kit.engine.live import LiveBatch
-from r1kit.serve.answering import Answering, Prompt, event
+from r1kit.serve.answering import Answering, Prompt, event, start_batcher
 from r1kit.serve.batcher import Batcher
 from r1kit.serve.bodies import Body, ChatBody, CompletionBody, DetokenizeBody, TokenizeBody
 from r1kit.serve.errors import ApiError
@@ -126,18 +125,9 @@ class Service:
     @asynccontextmanager
     async def running(self, _app: Any = None) -> AsyncIterator[None]:
         """While the server runs."""
-        loop, limits, engine = asyncio.get_running_loop(), self.limits, self.served.engine
-
-        def opened() -> LiveBatch:
-            return engine.open(limits.rows, self.served.context, limits.memory)
-
-        def post(call: Callable[[], None]) -> None:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(call)
-
         with ThreadPoolExecutor(1) as self._texts, ThreadPoolExecutor(1) as self._scorer:
-            self.most_tops = engine.most_tops
-            self.batcher = Batcher(opened, limits.rows, limits.queue, post)
+            self.most_tops = self.served.engine.most_tops
+            self.batcher = start_batcher(self.served, asyncio.get_running_loop())
             try:
                 yield
             finally:

@@ -122,6 +122,8 @@ class Batcher:
                 R1kitError
             ) as error:  # the model's numbers, or the memory: the batch is lost, not the server
                 self._fail(error)
+            except Exception as error:  # whatever the engine raises: those who wait must not wait for ever
+                self._fail(R1kitError(f"the engine failed: {type(error).__name__}: {error}"))
         self._fail(R1kitError("the server is shutting down"))
 
     def _wait(self) -> bool:
@@ -156,7 +158,12 @@ class Batcher:
                     return places
                 ticket = self._waiting.popleft()
             ticket.begun = time.perf_counter()
-            (place,) = batch.join([ticket.asked])
+            try:
+                (place,) = batch.join([ticket.asked])
+            except Exception:
+                with self._changed:
+                    self._waiting.appendleft(ticket)  # so that it gets the error too
+                raise
             self._running[place] = ticket
             self.prompt_tokens += len(ticket.asked.prompt)
             places.append(place)

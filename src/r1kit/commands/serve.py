@@ -13,7 +13,7 @@ from r1kit.stages.models import PromptStyle
 from r1kit.terminal import one_line
 from r1kit.types import Sampling
 
-_NEEDED = ("fastapi", "uvicorn", "httptools", "prometheus_client")
+_NEEDED = ("starlette", "uvicorn", "httptools", "prometheus_client")
 
 
 def check_installed() -> None:

@@ -148,8 +148,9 @@ class Session:
         self, ids: np.ndarray, users: int, experts: np.ndarray | None = None, like: int = -1, shared: int = 0
     ) -> int:
         """Note a prompt, int32 [T], for so many rollouts; return its number, which is given again when they
-        have ended. ``admit`` computes it, with all others that wait. Its first ``shared`` positions, a multiple of PAGE and fewer than T, are copied from
-        the prompt ``like``. ``experts`` is filled with the experts chosen, and kept alive by the caller."""
+        have ended. ``admit`` computes it, with all others that wait. Its first ``shared`` positions, a
+        multiple of PAGE and fewer than T, are copied from the prompt ``like``. ``experts`` is filled with the
+        experts chosen, and kept alive by the caller."""
         calls = self._calls if shared else self._quick
         return self._checked(
             calls.r1_prompt(
@@ -162,7 +163,8 @@ class Session:
         self._quick.r1_hold(self._handle, number, change)
 
     def admit(self, rollouts: np.ndarray, numbers: np.ndarray, keys: np.ndarray) -> int:
-        """Compute what prompts wait, give rollouts [R] int32 of the prompts ``numbers`` [R] int32 a row each and draw their first tokens
+        """Compute what prompts wait, give rollouts [R] int32 of the prompts ``numbers`` [R] int32 a row each
+        and draw their first tokens
         with the keys [R] uint64; return how many rows are live."""
         return self._checked(
             self._calls.r1_admit(

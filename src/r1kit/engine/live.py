@@ -28,7 +28,7 @@ _KEPT_PROMPTS = 256
 @dataclass(frozen=True, slots=True)
 class Asked:
     """One rollout to sample: a prompt [T] int32, how (``n`` and ``stop`` are not read), the key of its random
-    numbers (random_draws.rollout_keys), and how many of the likeliest tokens to record with each token."""
+    numbers (random_draws.rollout_key), and how many of the likeliest tokens to record with each token."""
 
     prompt: np.ndarray
     sampling: Sampling

@@ -166,11 +166,12 @@ class Batcher:
             return
         now = time.perf_counter()
         places = batch.join([ticket.asked for ticket in self._joining])
-        for place, ticket in zip(places, self._joining, strict=True):
+        with self._changed:
+            self._running.update(zip(places, self._joining, strict=True))
+            joined, self._joining = self._joining, []
+        for ticket in joined:
             ticket.begun = now
-            self._running[place] = ticket
             self.prompt_tokens += len(ticket.asked.prompt)
-        self._joining = []
 
     def _collect(self, batch: LiveBatch, places: Sequence[int]) -> None:
         """Deliver what was drawn; let those leave that have ended."""

@@ -2,7 +2,7 @@
 
 The pieces of a stream are the pieces of the whole answer: both go through ``Writer``."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -38,6 +38,10 @@ class Characters:
         """The text that these tokens would complete; None where they hold parts of characters."""
         text = self._tokenizer.decode([*self._ids, *token_ids])[len(self._known) :]
         return None if "\ufffd" in text or self._pending else text
+
+    def pieces(self, token_ids: Sequence[int]) -> list[str]:
+        """The text of each token alone; together they are the whole text for most tokenizers."""
+        return [self._alone(token_id) for token_id in token_ids]
 
     def take(self, token_ids: Sequence[int], text: str) -> None:
         """Take tokens whose text is ``whole``."""
@@ -169,6 +173,8 @@ class Sections:
 def beginning_at_end(text: str, wanted: str) -> int:
     """How many characters at the end of a text may begin ``wanted``, all of it not counted."""
     longest = min(len(text), len(wanted) - 1)
+    if text.find(wanted[0], len(text) - longest) < 0:
+        return 0
     return next((size for size in range(longest, 0, -1) if text.endswith(wanted[:size])), 0)
 
 
@@ -203,37 +209,34 @@ class Writer:
         return taken, parts
 
     def _write(self, token_ids: Sequence[int]) -> tuple[int, list[Part]]:
-        """Tokens that do not end the completion themselves. Those in which nothing ends, and no thinking
-        begins or ends, are decoded at once; others are halved."""
-        if not token_ids:
-            return 0, []
-        if len(token_ids) == 1:
-            return 1, self._one(token_ids[0])
-        text = self.characters.whole(token_ids)
-        if text is not None and not self.stops.are_in(text) and not (self.split and self._turns_in(text)):
+        """Tokens that do not end the completion themselves: at once where nothing ends in their text and no
+        thinking begins or ends, else one by one."""
+        text = self.characters.whole(token_ids) if len(token_ids) > 1 else None
+        if text is None:
+            return self._one_by_one(map(self.characters.feed, token_ids))
+        if self.stops.are_in(text) or (self.split and self.sections.turn_in(self.stops.held + text)):
+            pieces = self.characters.pieces(token_ids)
+            if "".join(pieces) != text:
+                return self._one_by_one(map(self.characters.feed, token_ids))
             self.characters.take(token_ids, text)
-            self.tokens += len(token_ids)
-            self.reasoning_tokens += len(token_ids) if self.sections.thinks else 0
-            return len(token_ids), self._parts(self.stops.feed(text))
-        half = len(token_ids) // 2
-        taken, parts = self._write(token_ids[:half])
-        if self.finish is None:
-            more, others = self._write(token_ids[half:])
-            taken, parts = taken + more, parts + others
+            return self._one_by_one(pieces)
+        self.characters.take(token_ids, text)
+        self.tokens += len(token_ids)
+        self.reasoning_tokens += len(token_ids) if self.sections.thinks else 0
+        return len(token_ids), self._parts(self.stops.feed(text))
+
+    def _one_by_one(self, pieces: Iterable[str]) -> tuple[int, list[Part]]:
+        """The texts of tokens, to the one that ends the completion."""
+        taken, parts = 0, []
+        for taken, piece in enumerate(pieces, 1):
+            thought = self.sections.thinks
+            parts += self._parts(self.stops.feed(piece))
+            self.tokens += 1
+            self.reasoning_tokens += thought or self.sections.thinks
+            if self.stops.ended:
+                self.finish = "stop"
+                return taken, parts + self.sections.end()
         return taken, parts
-
-    def _turns_in(self, text: str) -> bool:
-        return self.sections.turn_in(self.stops.held + text)
-
-    def _one(self, token_id: int) -> list[Part]:
-        self.tokens += 1
-        thought = self.sections.thinks
-        parts = self._parts(self.stops.feed(self.characters.feed(token_id)))
-        self.reasoning_tokens += thought or self.sections.thinks
-        if self.stops.ended:
-            self.finish = "stop"
-            parts = parts + self.sections.end()
-        return parts
 
     def end(self, finish: Literal["stop", "length"]) -> list[Part]:
         """End the completion for another reason; return the parts that were held back."""

@@ -110,15 +110,15 @@ class Target:
 
 
 @contextmanager
-def served(model: Path) -> Iterator[Target]:
-    """The server of a model, with the limits that it has by default."""
+def served(model: Path, *options: str) -> Iterator[Target]:
+    """The server of a model, with the limits that it has by default unless options say otherwise."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with ExitStack() as stack:
         log = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "log"
         errors = stack.enter_context(log.open("wb"))
-        command = [sys.executable, "-m", "r1kit", "serve", str(model), "--port", str(port)]
+        command = [sys.executable, "-m", "r1kit", "serve", str(model), "--port", str(port), *options]
         server = stack.enter_context(subprocess.Popen(command, stderr=errors))
         stack.callback(server.terminate)
         while True:

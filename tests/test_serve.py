@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from small_world import learner_config, model_directory, tokenizer
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
@@ -25,7 +26,7 @@ from r1kit.train.learner import Learner
 from r1kit.types import Row, Sampling
 
 openai = pytest.importorskip("openai", reason="needs the extra dev (openai)")
-pytest.importorskip("fastapi", reason="needs the extra serve")
+pytest.importorskip("starlette", reason="needs the extra serve")
 pytest.importorskip("prometheus_client", reason="needs the extra serve")
 
 from r1kit.serve.app import make_server  # noqa: E402
@@ -268,6 +269,24 @@ def test_odd_bodies_are_refused_or_answered(world: Running) -> None:
         assert status == 200 or (400 <= status < 500 and answer["error"]["message"]), (status, content)
     assert seen >= {200, 400} and world.ask("/health")[0] == 200
     assert not [line for line in world.lines if "unexpected" in line]
+
+
+def test_a_method_that_a_path_does_not_have_is_named(world: Running) -> None:
+    assert world.ask("/v1/completions")[0] == world.ask("/health", {"a": 1})[0] == 405
+    status, answer, _ = world.ask("/v1/complete", {"prompt": "a"})
+    assert status == 404 and "/v1/models" in answer["error"]["message"]
+
+
+def test_a_stream_that_fails_before_its_first_piece_has_a_status(folder: Path) -> None:
+    mine = served(folder)
+    with Running(mine, Access()) as world:
+        with torch.no_grad():
+            for parameter in mine.model.parameters():
+                parameter.fill_(float("nan"))
+        for stream in (False, True):
+            status, answer, _ = world.ask("/v1/chat/completions", {**CHAT, "stream": stream})
+            assert status == 500 and "diverged" in answer["error"]["message"]
+        assert world.ask("/health")[0] == 200
 
 
 def test_of_many_requests_at_once_each_ends_or_gets_429(world: Running) -> None:

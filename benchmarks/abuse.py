@@ -4,7 +4,7 @@
 
 Odd bodies, streams that are dropped, connections that send nothing more, bodies of 1 GB, and many requests at
 once. Prints a line of JSON. What has to hold: every odd body gets a status below 500 and none is a traceback
-or hangs; nothing runs or waits after the drops; an ordinary request is answered beside the slow connections;
+or hangs; nothing runs or waits after the drops; an ordinary request is answered while slow connections are open;
 a large body is refused with 413 and little memory; of many requests each ends or gets 429."""
 
 import argparse
@@ -159,7 +159,7 @@ def drops(target: Target, count: int) -> dict[str, Any]:
 
 
 def slow(target: Target, count: int) -> dict[str, Any]:
-    """Connections that send a part of a request and no more: an ordinary request beside them, and when the
+    """Connections that send a part of a request and no more: an ordinary request at that time, and when the
     server has closed them all."""
     starts = (
         b"",
@@ -174,10 +174,10 @@ def slow(target: Target, count: int) -> dict[str, Any]:
             clients[-1].sendall(starts[place % 3])
         asked = time.perf_counter()
         assert target.ask(PATHS[0], json.dumps(_CHAT).encode())[0] == 200
-        beside = time.perf_counter() - asked
+        other = time.perf_counter() - asked
         answers = Counter(client.recv(100)[:12].decode() for client in clients)
     return {
-        "beside s": round(beside, 2),
+        "other request s": round(other, 2),
         "answers": dict(answers),
         "closed s": round(time.perf_counter() - begun, 1),
     }

@@ -1,4 +1,4 @@
-"""Measure ``r1kit serve`` beside vLLM's server for CPUs: tokens per second of processor time.
+"""Measure ``r1kit serve`` next to vLLM's server for CPUs: tokens per second of processor time.
 
     python benchmarks/serve_peers.py --vllm PYTHON [--clients 1 8 64] [--repeats 3] [--tokens 256]
 

@@ -4,7 +4,7 @@
 
 Odd bodies, streams that are dropped, connections that send nothing more, bodies of 1 GB, and many requests at
 once. Prints a line of JSON. What has to hold: every odd body gets a status below 500 and none is a traceback
-or hangs; nothing runs or waits after the drops; an ordinary request is answered while slow connections are open;
+or hangs; nothing runs or waits after the drops; another request is answered while slow connections are open;
 a large body is refused with 413 and little memory; of many requests each ends or gets 429."""
 
 import argparse

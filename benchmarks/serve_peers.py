@@ -26,11 +26,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
+from bench.models import FIRST_WORD, NEVER, make
+from bench.work import SHAPES
 
-sys.path.append(str(Path(__file__).parent / "bench"))
-from work import SHAPES
-
-from models import FIRST_WORD, NEVER, make
 from r1kit.model.config import ModelConfig
 
 _USAGE = re.compile(rb'"completion_tokens":\s?(\d+)')

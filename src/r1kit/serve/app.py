@@ -156,9 +156,10 @@ class Service:
         body = ChatBody.read(await self.body(request))
         self.served.check_name(body.model)
         turns = [one.turn() for one in body.messages]
-        ids, begun = self.served.quick_prompt(turns, body.thinking) or await self._in(
-            self._texts, self.served.chat_prompt, turns, body.thinking
-        )
+        prompt = self.served.quick_prompt(turns, body.thinking)
+        if prompt is None:
+            prompt = await self._in(self._texts, self.served.chat_prompt, turns, body.thinking)
+        ids, begun = prompt
         return await self._answered(request, body, [Prompt(ids, begun)])
 
     async def complete(self, request: Request) -> Response:

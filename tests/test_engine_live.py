@@ -9,7 +9,7 @@ from test_engine_kernels import VOCABULARY, available, model_of, prompts_of
 
 from r1kit.engine.live import Asked, CompiledBatch, LiveBatch, TorchBatch
 from r1kit.engine.native import NativeEngine
-from r1kit.engine.random_draws import rollout_keys
+from r1kit.engine.random_draws import rollout_key, rollout_keys
 from r1kit.engine.requests import LIVE
 from r1kit.types import Sampling
 
@@ -25,13 +25,14 @@ def asked(prompt: np.ndarray, seed: int, sampling: Sampling, tops: int = 0) -> A
 
 
 def drain(batch: LiveBatch, wanted: Sequence[Asked], joins_at: Sequence[int]) -> list[tuple[list, list]]:
-    """Sample everything; rollout i joins after ``joins_at[i]`` steps or later, when there is a free place."""
+    """Sample everything; rollout i joins after ``joins_at[i]`` steps or later, when there is a free place,
+    together with all others for which that holds."""
     found: list[tuple[list, list]] = [([], []) for _ in wanted]
     waiting, places, step = sorted(range(len(wanted)), key=lambda i: joins_at[i]), {}, 0
     while waiting or places:
-        while waiting and joins_at[waiting[0]] <= step and batch.fits(wanted[waiting[0]]):
-            joined = waiting.pop(0)
-            places[batch.join([wanted[joined]])[0]] = joined
+        ready = [wanted[i] for i in waiting if joins_at[i] <= step]
+        joined = [waiting.pop(0) for _ in range(batch.fitting(ready))]
+        places.update(zip(batch.join([wanted[i] for i in joined]), joined, strict=True))
         for place, i in list(places.items()):
             drawn = batch.drawn(place)
             found[i][0].extend(drawn.token_ids.tolist())
@@ -70,14 +71,16 @@ def test_a_rollout_is_the_same_alone_and_in_company(shape: str, kernels: bool) -
 
 @pytest.mark.skipif(not available(), reason="the kernels do not run here")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_known_beginning_changes_no_bit(precision: str) -> None:
+@pytest.mark.parametrize("together", [False, True])
+def test_a_known_beginning_changes_no_bit(precision: str, together: bool) -> None:
     engine = NativeEngine(model_of("latent compressed"), STOPS, precision=precision, kernels=True)
     base = prompts_of(300)[0]
     random = np.random.default_rng(1)
     prompts = [base, base, base[:200], np.append(base[:140], random.integers(4, VOCABULARY, 60)), base[:128]]
     sampling = Sampling(max_tokens=30)
-    batch = engine.open(rows=2, positions=400, memory=1 << 26)
-    found = drain(batch, [asked(prompt, 7, sampling) for prompt in prompts], [0, 3, 6, 9, 12])
+    batch = engine.open(rows=5 if together else 2, positions=400, memory=1 << 26)
+    joins_at = [0] * 5 if together else [0, 3, 6, 9, 12]
+    found = drain(batch, [asked(prompt, 7, sampling) for prompt in prompts], joins_at)
     # Whole pages of 64, and at least the last token is computed unless the whole prompt is known.
     assert batch.reused == 300 + 192 + 128 + 64
     for prompt, (ids, logprobs) in zip(prompts, found, strict=True):
@@ -92,13 +95,31 @@ def test_places_and_memory_are_used_again() -> None:
     long = Sampling(max_tokens=100)
     one, other = (asked(prompt, 1, long) for prompt in prompts_of(140, 40))
     for _ in range(300):
-        assert batch.fits(one)
+        assert batch.fitting([one, one]) == 1  # the pages of two would be too many, two rows are free
         (place,) = batch.join([one])
-        assert not batch.fits(one)  # its pages would be too many, a row is free
+        assert batch.fitting([one]) == 0
         batch.step(2)
         assert len(batch.drawn(place).token_ids) == 3
         batch.leave([place])
-    assert batch.fits(other)
+    assert batch.fitting([other]) == 1
+
+
+@pytest.mark.skipif(not available(), reason="the kernels do not run here")
+def test_prompts_that_are_computed_together_are_those_computed_alone() -> None:
+    """Lengths at which a pass of 256 positions ends within a prompt, at its end and after several."""
+    engine = NativeEngine(model_of("latent compressed"), STOPS, kernels=True)
+    lengths = (3, 250, 3, 256, 1, 255, 520, 7, 64, 64)
+    wanted = [asked(prompt, 40 + i, Sampling(max_tokens=6)) for i, prompt in enumerate(prompts_of(*lengths))]
+    batch = engine.open(rows=len(wanted), positions=600, memory=1 << 28)
+    assert batch.fitting(wanted) == len(wanted)
+    for i, (ids, logprobs) in enumerate(drain(batch, wanted, [0] * len(wanted))):
+        alone = engine.generate([wanted[i].prompt], wanted[i].sampling, [40 + i])[0][0]
+        assert ids == alone.token_ids.tolist() and logprobs == alone.logprobs.tolist()
+
+
+def test_a_key_is_that_of_the_table() -> None:
+    for seed in (0, 1, -1, 2**63, 2**64 - 1, 12345678901234567890, -(2**63)):
+        assert [rollout_key(seed, i) for i in range(5)] == rollout_keys([seed], 5)[0].tolist()
 
 
 @pytest.mark.skipif(not available(), reason="the kernels do not run here")

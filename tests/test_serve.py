@@ -4,8 +4,8 @@ import contextlib
 import http.client
 import io
 import json
-import random
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,7 +14,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from small_world import learner_config, model_directory, tokenizer
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+from abuse import odd_bodies
 
 from r1kit.model.huggingface import load_pretrained
 from r1kit.stages.models import PromptStyle
@@ -22,7 +26,7 @@ from r1kit.train.learner import Learner
 from r1kit.types import Row, Sampling
 
 openai = pytest.importorskip("openai", reason="needs the extra dev (openai)")
-pytest.importorskip("fastapi", reason="needs the extra serve")
+pytest.importorskip("starlette", reason="needs the extra serve")
 pytest.importorskip("prometheus_client", reason="needs the extra serve")
 
 from r1kit.serve.app import make_server  # noqa: E402
@@ -257,31 +261,50 @@ def test_values_that_ask_for_nothing_are_accepted(world: Running) -> None:
         world.client().chat.completions.create(**{**CHAT, "model": "other"})
 
 
-def mutated(source: random.Random) -> bytes:
-    """A body with something wrong in it, or no body at all."""
-    odd = [None, True, -1, 1e400, 2**70, "", "\ud800", [], {}, [[]], [None], "<|x|>", {"a": 1}, 0.5, [2**31]]
-    base: dict = {**CHAT, "max_tokens": 2} if source.random() < 0.5 else {"prompt": "a", "max_tokens": 2}
-    for _ in range(source.randint(1, 3)):
-        key = source.choice(
-            [*base, "n", "seed", "stop", "stream", "logprobs", "echo", "zz", "top_k", "tools"]
-        )
-        base[key] = source.choice(odd)
-    content = bytearray(json.dumps(base).encode())
-    for _ in range(source.choice((0, 0, 1, 5))):
-        content[source.randrange(len(content))] = source.randrange(256)
-    return bytes(content[: source.randrange(len(content))]) if source.random() < 0.2 else bytes(content)
-
-
 def test_odd_bodies_are_refused_or_answered(world: Running) -> None:
-    source, seen = random.Random(0), set()
-    deep = [b"[" * 50_000, b'{"prompt":' + b"9" * 5000 + b"}", b"", b"\xff\xfe", b"null"]
-    for content in [*deep, *(mutated(source) for _ in range(150))]:
-        path = source.choice(("/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize"))
+    seen: set[int] = set()
+    for path, content in odd_bodies(200):
         status, answer, _ = world.ask(path, content)
         seen.add(status)
         assert status == 200 or (400 <= status < 500 and answer["error"]["message"]), (status, content)
     assert seen >= {200, 400} and world.ask("/health")[0] == 200
     assert not [line for line in world.lines if "unexpected" in line]
+
+
+def test_a_method_that_a_path_does_not_have_is_named(world: Running) -> None:
+    assert world.ask("/v1/completions")[0] == world.ask("/health", {"a": 1})[0] == 405
+    status, answer, _ = world.ask("/v1/complete", {"prompt": "a"})
+    assert status == 404 and "/v1/models" in answer["error"]["message"]
+
+
+def test_a_stream_that_fails_before_its_first_piece_has_a_status(folder: Path) -> None:
+    mine = served(folder)
+    with Running(mine, Access()) as world:
+        with torch.no_grad():
+            for parameter in mine.model.parameters():
+                parameter.fill_(float("nan"))
+        for stream in (False, True):
+            status, answer, _ = world.ask("/v1/chat/completions", {**CHAT, "stream": stream})
+            assert status == 500 and "diverged" in answer["error"]["message"]
+        assert world.ask("/health")[0] == 200
+
+
+def test_of_many_requests_at_once_each_ends_or_gets_429(world: Running) -> None:
+    """Of 160 at most four run and sixty wait."""
+    found: list[tuple[int, int]] = []
+
+    def ask(seed: int) -> None:
+        status, answer, headers = world.ask("/v1/chat/completions", {**CHAT, "max_tokens": 100, "seed": seed})
+        found.append((status, len(answer["choices"]) if status == 200 else int(headers["retry-after"])))
+
+    threads = [threading.Thread(target=ask, args=(seed,)) for seed in range(160)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 160 and {status for status, _ in found} <= {200, 429}
+    assert min(count for _, count in found) >= 1 and sum(status == 200 for status, _ in found) >= 64
+    assert world.metric("r1kit_running") == world.metric("r1kit_waiting") == 0
 
 
 def test_clients_that_leave_free_their_places(world: Running) -> None:

@@ -84,6 +84,33 @@ def test_a_writer_counts_the_tokens_of_the_thinking() -> None:
     assert writer.reasoning_tokens == len(ids) - 1
 
 
+def test_pieces_of_any_length_have_the_text_of_single_tokens() -> None:
+    """Stop texts, tags, parts of characters and end tokens at any place of a piece."""
+    source = random.Random(3)
+    words = ["<think>", "</think>", "a", " b", "12", "🎉", "好", "\n\n", "<", "stop", "st", " "]
+    for _ in range(400):
+        text = "".join(source.choice(words) for _ in range(source.randint(1, 14)))
+        ids = tokenizer().encode(source.choice(("", "<think>")) + text).tolist()
+        if source.random() < 0.3:
+            ids.insert(source.randrange(len(ids) + 1), tokenizer().eos_id)
+        if source.random() < 0.3:  # half a character in the middle
+            ids.insert(source.randrange(len(ids) + 1), tokenizer().encode("🎉").tolist()[0])
+        stops = source.sample(["stop", "\n\n", "12", "</think>a"], source.randint(0, 2))
+        found = []
+        for longest in (1, 3, 40):
+            writer = Writer(Characters(tokenizer()), Stops(stops), frozenset([tokenizer().eos_id]))
+            parts, left = writer.start(), ids
+            while left and writer.finish is None:
+                count = source.randint(1, longest)
+                _, more = writer.write(left[:count])
+                parts, left = parts + more, left[count:]
+            if writer.finish is None:
+                parts += writer.end("length")
+            texts = {kind: "".join(t for k, t in parts if k == kind) for kind in ("reasoning", "content")}
+            found.append((texts, writer.finish, writer.tokens, writer.reasoning_tokens))
+        assert found[0] == found[1] == found[2], (text, stops)
+
+
 def test_what_a_prompt_began_is_part_of_the_answer() -> None:
     writer = Writer(Characters(tokenizer()), Stops(["7"]), frozenset(), begun="<think>\n")
     parts = writer.start() + writer.write(tokenizer().encode("x</think>5 67 8").tolist())[1]

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import secrets
+import sys
 from pathlib import Path
 
 from r1kit.config import ConfigError
@@ -13,7 +14,8 @@ from r1kit.stages.models import PromptStyle
 from r1kit.terminal import one_line
 from r1kit.types import Sampling
 
-_NEEDED = ("fastapi", "uvicorn", "httptools", "prometheus_client")
+_SWITCH_SECONDS = 0.0005
+_NEEDED = ("starlette", "uvicorn", "httptools", "prometheus_client")
 
 
 def check_installed() -> None:
@@ -69,4 +71,7 @@ def serve(
         log_to_stderr(f"token, which every request has to carry: {access.token}")
     elif access.token:
         log_to_stderr(f"every request has to carry the token in {token_variable}")
+    # The decoding thread holds the interpreter's lock for short times between long calls of the kernels. With
+    # Python's 5 ms it would wait for the other thread a large part of each call.
+    sys.setswitchinterval(_SWITCH_SECONDS)
     make_server(served, access, port, log_to_stderr).run()

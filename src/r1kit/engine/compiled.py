@@ -128,6 +128,8 @@ class Session:
         self, calls: ctypes.CDLL, network: int, drawing: Drawing, record: Record, stop_ids: np.ndarray
     ) -> None:
         self._calls = calls
+        # Calls that only note something: getting the interpreter's lock back would take longer than they do.
+        self._quick = ctypes.PyDLL("kernels", handle=calls._handle)
         stops = stop_ids.astype(np.int32)
         calls.r1_session.restype = ctypes.c_void_p
         calls.r1_page_bytes.restype = ctypes.c_int64
@@ -145,21 +147,24 @@ class Session:
     def prompt(
         self, ids: np.ndarray, users: int, experts: np.ndarray | None = None, like: int = -1, shared: int = 0
     ) -> int:
-        """Compute a prompt, int32 [T], for so many rollouts; return its number, which is given again when
-        they have ended. Its first ``shared`` positions, a multiple of PAGE and fewer than T, are copied from
-        the prompt ``like``. ``experts`` is filled with the experts chosen."""
+        """Note a prompt, int32 [T], for so many rollouts; return its number, which is given again when they
+        have ended. ``admit`` computes it, with all others that wait. Its first ``shared`` positions, a
+        multiple of PAGE and fewer than T, are copied from the prompt ``like``. ``experts`` is filled with the
+        experts chosen, and kept alive by the caller."""
+        calls = self._calls if shared else self._quick
         return self._checked(
-            self._calls.r1_prompt(
+            calls.r1_prompt(
                 self._handle, *self._array(ids), len(ids), users, *self._array(experts), like, shared
             )
         )
 
     def hold(self, number: int, change: int) -> None:
         """Count so many users of a prompt more, or fewer; one without users is forgotten."""
-        self._calls.r1_hold(self._handle, number, change)
+        self._quick.r1_hold(self._handle, number, change)
 
     def admit(self, rollouts: np.ndarray, numbers: np.ndarray, keys: np.ndarray) -> int:
-        """Give rollouts [R] int32 of the prompts ``numbers`` [R] int32 a row each and draw their first tokens
+        """Compute what prompts wait, give rollouts [R] int32 of the prompts ``numbers`` [R] int32 a row each
+        and draw their first tokens
         with the keys [R] uint64; return how many rows are live."""
         return self._checked(
             self._calls.r1_admit(

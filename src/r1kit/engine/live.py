@@ -9,6 +9,8 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from ctypes import addressof
 from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import accumulate
 from typing import Protocol
 
 import numpy as np
@@ -20,13 +22,13 @@ from r1kit.types import Sampling
 
 PAGE = 64  # positions of a page of the cache: kernels/cache.h
 MOST_TOPS = 20  # the most likeliest tokens that are recorded with a token
-_KEPT_PROMPTS = 256  # the search for a common beginning looks at each
+_KEPT_PROMPTS = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
     """One rollout to sample: a prompt [T] int32, how (``n`` and ``stop`` are not read), the key of its random
-    numbers (random_draws.rollout_keys), and how many of the likeliest tokens to record with each token."""
+    numbers (random_draws.rollout_key), and how many of the likeliest tokens to record with each token."""
 
     prompt: np.ndarray
     sampling: Sampling
@@ -52,13 +54,12 @@ class LiveBatch(Protocol):
     rows: int
     reused: int  # prompt tokens that were not computed again, in all
 
-    def fits(self, asked: Asked) -> bool:
-        """Whether it could join now."""
+    def fitting(self, asked: Sequence[Asked]) -> int:
+        """How many of them, from the first on, could join now together."""
         ...
 
     def join(self, asked: Sequence[Asked]) -> list[int]:
-        """Let rollouts join, each of which ``fits`` after those before it; draw their first tokens; return
-        their places."""
+        """Let rollouts join, all of which are ``fitting``; draw their first tokens; return their places."""
         ...
 
     def step(self, steps: int) -> None:
@@ -101,13 +102,14 @@ class CompiledBatch:
         self._session = decoder.open(record, positions, Drawing(1.0, 1.0, 0.0, 0))
         self._free = list(range(rows))[::-1]
         self._pages: dict[int, int] = {}  # pages of every rollout that is in the batch
+        self._used_pages = 0  # their sum
         self._most_pages = max(memory // self._session.page_bytes, pages_of(positions) + 1)
         self._kept = _Kept(self._session)
 
-    def fits(self, asked: Asked) -> bool:
-        """Whether a row is free, and memory for its prompt and completion."""
-        needed = pages_of(len(asked.prompt)) + pages_of(asked.sampling.max_tokens)
-        return bool(self._free) and sum(self._pages.values()) + needed <= self._most_pages
+    def fitting(self, asked: Sequence[Asked]) -> int:
+        """As many as rows are free, and memory for their prompts and completions."""
+        ends = accumulate(map(_pages_for, asked[: len(self._free)]))
+        return sum(self._used_pages + end <= self._most_pages for end in ends)
 
     def join(self, asked: Sequence[Asked]) -> list[int]:
         """See LiveBatch.join."""
@@ -116,8 +118,9 @@ class CompiledBatch:
         places, numbers = [], []
         for one in asked:
             place = self._free.pop()
-            self._pages[place] = pages_of(len(one.prompt)) + pages_of(one.sampling.max_tokens)
-            self._kept.shrink(self._most_pages - sum(self._pages.values()))
+            self._pages[place] = _pages_for(one)
+            self._used_pages += self._pages[place]
+            self._kept.shrink(self._most_pages - self._used_pages)
             number, reused = self._kept.prompt(np.ascontiguousarray(one.prompt, dtype=np.int32))
             self.reused += reused
             self._begin(place, one)
@@ -157,7 +160,7 @@ class CompiledBatch:
         for place in places:
             self._finished_R[place] = STOP
             self._free.append(place)
-            del self._pages[place]
+            self._used_pages -= self._pages.pop(place)
         if not all(ended):
             self._session.end()
 
@@ -172,47 +175,58 @@ class _Kept:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._numbers: OrderedDict[bytes, int] = OrderedDict()  # by the ids as bytes
+        self._pages = 0  # of all
+        # Those that begin with a page, and all before it, by a digest of these ids.
+        self._beginnings: dict[bytes, dict[bytes, None]] = {}
 
     def prompt(self, ids: np.ndarray) -> tuple[int, int]:
-        """The number of a computed prompt, with one user more, and how many of its tokens were known."""
+        """The number of a prompt, with one user more, and how many of its tokens were known."""
         content = ids.tobytes()
         if content in self._numbers:
             self._session.hold(self._numbers[content], 1)
             self._numbers.move_to_end(content)
             return self._numbers[content], len(ids)
-        like, same = self._longest_beginning(ids)
-        shared = min(same, len(ids) - 1) // PAGE * PAGE
+        digests = _digests(content)
+        like, shared = self._longest_beginning(digests[: (len(ids) - 1) // PAGE])
         number = self._numbers[like] if shared else -1
         self._numbers[content] = self._session.prompt(ids, 2, like=number, shared=shared)
         if shared:
             self._numbers.move_to_end(like, last=True)
+        self._pages += pages_of(len(ids))
+        for digest in digests:
+            self._beginnings.setdefault(digest, {})[content] = None
         return self._numbers[content], shared
 
     def shrink(self, pages: int) -> None:
         """Forget old prompts until the rest has at most so many pages, with one to come."""
-        total = sum(_pages_of_bytes(content) for content in self._numbers)
-        while self._numbers and (total > pages or len(self._numbers) >= _KEPT_PROMPTS):
+        while self._numbers and (self._pages > pages or len(self._numbers) >= _KEPT_PROMPTS):
             content, number = self._numbers.popitem(last=False)
-            total -= _pages_of_bytes(content)
+            self._pages -= pages_of(len(content) // 4)
             self._session.hold(number, -1)
+            for digest in _digests(content):
+                del self._beginnings[digest][content]
+                if not self._beginnings[digest]:
+                    del self._beginnings[digest]
 
-    def _longest_beginning(self, ids: np.ndarray) -> tuple[bytes, int]:
-        """The kept prompt with the longest common beginning, and how many tokens that has."""
-        best, most = b"", 0
-        for content in self._numbers:
-            known = np.frombuffer(content, dtype=np.int32)
-            both = min(len(ids), len(known))
-            if both <= most or known[most] != ids[most]:
-                continue
-            differ = np.flatnonzero(known[:both] != ids[:both])
-            same = int(differ[0]) if len(differ) else both
-            if same > most:
-                best, most = content, same
-        return best, most
+    def _longest_beginning(self, digests: Sequence[bytes]) -> tuple[bytes, int]:
+        """A kept prompt with the most pages in common, and how many positions those have."""
+        for pages in range(len(digests), 0, -1):
+            if same := self._beginnings.get(digests[pages - 1]):
+                return next(iter(same)), pages * PAGE
+        return b"", 0
 
 
-def _pages_of_bytes(content: bytes) -> int:
-    return pages_of(len(content) // 4)
+def _digests(content: bytes) -> list[bytes]:
+    """For each whole page of a prompt, given as bytes, a digest of the ids up to its end."""
+    hashed, found = blake2b(digest_size=16), []
+    for end in range(4 * PAGE, len(content) + 1, 4 * PAGE):
+        hashed.update(content[end - 4 * PAGE : end])
+        found.append(hashed.digest())
+    return found
+
+
+def _pages_for(asked: Asked) -> int:
+    return pages_of(len(asked.prompt)) + pages_of(asked.sampling.max_tokens)
 
 
 class TorchBatch:
@@ -225,9 +239,9 @@ class TorchBatch:
         self._running: dict[int, tuple[Requests, Iterator[int]]] = {}
         self._read = dict.fromkeys(range(rows), 0)
 
-    def fits(self, asked: Asked) -> bool:
-        """Whether a place is free."""
-        return len(self._running) < self.rows
+    def fitting(self, asked: Sequence[Asked]) -> int:
+        """As many as places are free."""
+        return min(len(asked), self.rows - len(self._running))
 
     def join(self, asked: Sequence[Asked]) -> list[int]:
         """See LiveBatch.join."""

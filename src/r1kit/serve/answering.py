@@ -5,6 +5,7 @@ import json
 import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from r1kit.engine.live import Asked, Drawn, LiveBatch, ended
 from r1kit.serve.batcher import Batcher, News, QueueFullError, Ticket
 from r1kit.serve.bodies import Body, ChatBody, CompletionBody
-from r1kit.serve.errors import ApiError
+from r1kit.serve.errors import CLIENT_GONE, ApiError
 from r1kit.serve.served import Scored, Served, finish_of, tops_of, wants_logprobs
 from r1kit.serve.shapes import (
     Choice,
@@ -52,7 +53,10 @@ class Answering:
         self.seed = secrets.randbits(64) if body.seed is None else body.seed
         self._begun, self._on_first = time.perf_counter(), on_first  # gets the seconds to the first token
         self._has_token = False
-        self._news: asyncio.Queue[tuple[int, News]] = asyncio.Queue()
+        self._news: list[tuple[int, News]] = []
+        self._awaited: asyncio.Future[None] | None = None  # of who waits for news
+        self.is_left = False  # whether the client has gone
+        self.is_complete = False  # whether ``events`` has given the last
         self._writers = [served.writer(body, prompt.begun) for prompt in prompts for _ in range(self._n)]
         self._tops = tops_of(body)
         served.check_tops(self._tops, most_tops)
@@ -73,7 +77,7 @@ class Answering:
         if len(asked) > most:
             raise ApiError(400, f"n: at most {most} completions in one request", "n")
         try:
-            return self.batcher.submit(asked, lambda place, news: self._news.put_nowait((place, news)))
+            return self.batcher.submit(asked, self._deliver)
         except QueueFullError as error:
             raise ApiError(429, str(error), code="queue_full", retry_after=error.retry_after) from None
 
@@ -94,24 +98,55 @@ class Answering:
             sum(writer.reasoning_tokens for writer in self._writers),
         )
 
+    def _deliver(self, place: int, news: News) -> None:
+        self._news.append((place, news))
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._awaited is not None and not self._awaited.done():
+            self._awaited.set_result(None)
+
+    def leave(self) -> None:
+        """The client has gone: nothing more comes."""
+        self.is_left = True
+        self._wake()
+
     async def steps(self) -> AsyncGenerator[Step, None]:
         """What the choices get, as it comes. Raises ApiError where the engine fails."""
-        for index, writer in enumerate(self._writers):
-            if parts := writer.start():
-                yield Step(index, parts)
+        async with aclosing(self._rounds()) as rounds:
+            async for steps in rounds:
+                for step in steps:
+                    yield step
+
+    async def _rounds(self) -> AsyncGenerator[list[Step], None]:
+        """The steps that come at a time. Raises ApiError where the engine fails or the client has gone."""
+        begun = [(index, writer.start()) for index, writer in enumerate(self._writers)]
+        if any(parts for _, parts in begun):
+            yield [Step(index, parts) for index, parts in begun if parts]
         left = set(range(len(self._tickets)))
         while left:
-            index, news = await self._news.get()
-            if not isinstance(news, Drawn):
-                raise ApiError(500, str(news), code="engine_failed")
-            if index in left:
-                if not self._has_token:
-                    self._on_first(time.perf_counter() - self._begun)
-                    self._has_token = True
-                step = self._step(index, news)
-                if step.finish is not None:
-                    left.remove(index)
-                yield step
+            found = []
+            for index, news in await self._taken():
+                if not isinstance(news, Drawn):
+                    raise ApiError(500, str(news), code="engine_failed")
+                if index in left:
+                    found.append(self._step(index, news))
+                    if found[-1].finish is not None:
+                        left.remove(index)
+            yield found
+
+    async def _taken(self) -> list[tuple[int, News]]:
+        """The news, once there are some."""
+        if not self._news and not self.is_left:
+            self._awaited = asyncio.get_running_loop().create_future()
+            await self._awaited
+        if self.is_left:
+            raise ApiError(CLIENT_GONE, "the client has gone")
+        if not self._has_token:
+            self._on_first(time.perf_counter() - self._begun)
+            self._has_token = True
+        news, self._news = self._news, []
+        return news
 
     def _step(self, index: int, drawn: Drawn) -> Step:
         writer = self._writers[index]
@@ -148,16 +183,25 @@ class Answering:
         return found | {"text": echoed + choice.texts["content"]}
 
     async def events(self) -> AsyncGenerator[bytes, None]:
-        """The answer as server-sent events."""
+        """The answer as server-sent events, those that come together in one piece."""
+        wanted = wants_logprobs(self.body)
+        left, piece = len(self._tickets), b""
         if self.is_chat:
             for index in range(len(self._writers)):
-                yield self._event([self._piece(index, {"role": "assistant", "content": ""}, None, None)])
-        async for step in self.steps():
-            if step.parts or step.finish or (step.drawn is not None and wants_logprobs(self.body)):
-                yield self._event([self._streamed(step)])
+                piece += self._event([self._piece(index, {"role": "assistant", "content": ""}, None, None)])
+        async with aclosing(self._rounds()) as rounds:
+            async for steps in rounds:
+                for step in steps:
+                    if step.parts or step.finish or (step.drawn is not None and wanted):
+                        piece += self._event([self._streamed(step)])
+                    left -= step.finish is not None
+                if left and piece:
+                    yield piece
+                    piece = b""
         if self.body.stream_options is not None and self.body.stream_options.include_usage:
-            yield self._event([], usage=self.usage().as_dict())
-        yield b"data: [DONE]\n\n"
+            piece += self._event([], usage=self.usage().as_dict())
+        self.is_complete = True
+        yield piece + b"data: [DONE]\n\n"
 
     def _streamed(self, step: Step) -> Json:
         tokenizer, drawn = self.served.tokenizer, [step.drawn] if step.drawn is not None else []

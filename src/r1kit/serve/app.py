@@ -2,18 +2,18 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
-from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Router
 from starlette.types import Receive, Scope, Send
 from uvicorn import Config, Server
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -22,11 +22,12 @@ from r1kit.serve.answering import Answering, Prompt, event, start_batcher
 from r1kit.serve.batcher import Batcher
 from r1kit.serve.bodies import Body, ChatBody, CompletionBody, DetokenizeBody, TokenizeBody
 from r1kit.serve.errors import ApiError
-from r1kit.serve.guard import CLIENT_GONE, Access, Guard, read_body
+from r1kit.serve.guard import Access, Guard, read_body
 from r1kit.serve.served import Limits, Served, tops_of
 
 POSTS = ("/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize")
-PATHS = frozenset((*POSTS, "/v1/models", "/health", "/metrics"))
+GETS = ("/v1/models", "/health", "/metrics")
+PATHS = frozenset((*POSTS, *GETS))
 _GRACE = 5  # seconds that running answers have when the server stops
 Log = Callable[[str], None]
 T = TypeVar("T")
@@ -63,7 +64,8 @@ class Figures(Collector):
 
 
 class Streamed(Response):
-    """An answer that is sent as it comes, and given up when its client goes."""
+    """An answer that is sent as it comes, and given up when its client goes. It begins with the first piece,
+    so that an error before it has its own status."""
 
     media_type = "text/event-stream"
 
@@ -74,38 +76,50 @@ class Streamed(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the events."""
+        answering, started = self._answering, False
         try:
-            await until_gone(receive, self._send(send))
+            with leaving(receive, answering.leave):
+                async with asyncio.timeout(self._seconds), aclosing(answering.events()) as events:
+                    async for piece in events:
+                        if not started:
+                            await self._start(send)
+                            started = True
+                        await self._send(send, piece, not answering.is_complete)
+        except (ApiError, TimeoutError) as error:
+            known = error if isinstance(error, ApiError) else cut_off(self._seconds)
+            if not started:
+                raise known from None
+            await self._send(send, event(known.body()), False)
         finally:
-            self._answering.close()
+            answering.close()
 
-    async def _send(self, send: Send) -> None:
+    async def _start(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        try:
-            async with asyncio.timeout(self._seconds), aclosing(self._answering.events()) as events:
-                async for one in events:
-                    await send({"type": "http.response.body", "body": one, "more_body": True})
-        except TimeoutError:
-            await self._sent_error(ApiError(504, f"cut off after {self._seconds:g} s"), send)
-        except ApiError as error:
-            await self._sent_error(error, send)
-        await send({"type": "http.response.body", "body": b""})
 
     @staticmethod
-    async def _sent_error(error: ApiError, send: Send) -> None:
-        await send({"type": "http.response.body", "body": event(error.body()), "more_body": True})
+    async def _send(send: Send, piece: bytes, more: bool) -> None:
+        await send({"type": "http.response.body", "body": piece, "more_body": more})
 
 
-async def until_gone(receive: Receive, work: Awaitable[T]) -> T | None:
-    """The result of the work, or None where the client goes first; then the work is cancelled."""
-    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_goes(receive))
+def cut_off(seconds: float) -> ApiError:
+    """The error for an answer that takes too long."""
+    return ApiError(504, f"cut off after {seconds:g} s; ask for a stream and for fewer tokens")
+
+
+@contextmanager
+def leaving(receive: Receive, left: Callable[[], None]) -> Iterator[None]:
+    """Call ``left`` when the client goes."""
+
+    def ended(task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            left()
+
+    task = asyncio.ensure_future(_goes(receive))
+    task.add_done_callback(ended)
     try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        return task.result() if task.done() else None
+        yield
     finally:
-        for one in (task, gone):
-            one.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)
+        task.cancel()
 
 
 async def _goes(receive: Receive) -> None:
@@ -142,7 +156,10 @@ class Service:
         body = ChatBody.read(await self.body(request))
         self.served.check_name(body.model)
         turns = [one.turn() for one in body.messages]
-        ids, begun = await self._in(self._texts, self.served.chat_prompt, turns, body.thinking)
+        prompt = self.served.quick_prompt(turns, body.thinking)
+        if prompt is None:
+            prompt = await self._in(self._texts, self.served.chat_prompt, turns, body.thinking)
+        ids, begun = prompt
         return await self._answered(request, body, [Prompt(ids, begun)])
 
     async def complete(self, request: Request) -> Response:
@@ -184,13 +201,13 @@ class Service:
         if body.stream:
             return Streamed(answering, self.limits.seconds)
         try:
-            async with asyncio.timeout(self.limits.seconds):
-                whole = await until_gone(request.receive, answering.whole())
+            with leaving(request.receive, answering.leave):
+                async with asyncio.timeout(self.limits.seconds):
+                    return JSONResponse(await answering.whole())
         except TimeoutError:
-            raise ApiError(504, f"cut off after {self.limits.seconds:g} s; ask for a stream") from None
+            raise cut_off(self.limits.seconds) from None
         finally:
             answering.close()
-        return Response(status_code=CLIENT_GONE) if whole is None else JSONResponse(whole)
 
     async def tokenize(self, request: Request) -> Response:
         """``/tokenize``."""
@@ -215,7 +232,7 @@ class Service:
         ids = self.served.text_prompt(body.tokens)
         return JSONResponse({"prompt": self.served.tokenizer.decode_all(ids)})
 
-    async def models(self) -> Response:
+    async def models(self, _request: Request) -> Response:
         """``/v1/models``."""
         served = self.served
         card = {
@@ -224,13 +241,13 @@ class Service:
         }  # fmt: skip
         return JSONResponse({"object": "list", "data": [card]})
 
-    async def health(self) -> Response:
+    async def health(self, _request: Request) -> Response:
         """``/health``."""
         alive = self.batcher.alive
         state = {"status": "ok" if alive else "the decoding thread has ended"}
         return JSONResponse(state, status_code=200 if alive else 503)
 
-    async def metrics(self) -> Response:
+    async def metrics(self, _request: Request) -> Response:
         """``/metrics``."""
         return Response(generate_latest(self.figures.registry), media_type=CONTENT_TYPE_LATEST)
 
@@ -238,31 +255,35 @@ class Service:
         return await asyncio.get_running_loop().run_in_executor(executor, work, *given)
 
 
+class Paths:
+    """Requests to their handlers by method and path; the beginning and end of the server to a router."""
+
+    def __init__(self, service: Service) -> None:
+        posts = (service.chat, service.complete, service.tokenize, service.detokenize)
+        gets = (service.models, service.health, service.metrics)
+        self._handlers = {
+            **{("POST", path): handler for path, handler in zip(POSTS, posts, strict=True)},
+            **{("GET", path): handler for path, handler in zip(GETS, gets, strict=True)},
+        }
+        self._router = Router(lifespan=service.running)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request, or the server's life. Raises ApiError."""
+        if scope["type"] == "lifespan":
+            await self._router(scope, receive, send)
+            return
+        handler = self._handlers.get((scope["method"], scope["path"]))
+        if handler is None:
+            status, what = (405, "Method Not Allowed") if scope["path"] in PATHS else (404, "Not Found")
+            raise ApiError(status, f"{what}: see /v1/models, and docs/serve.md for the rest")
+        response = await handler(Request(scope, receive))
+        await response(scope, receive, send)
+
+
 def make_app(served: Served, access: Access, log: Log) -> Guard:
     """The guarded application that serves a model."""
     service = Service(served, log)
-    app = FastAPI(lifespan=service.running, docs_url=None, redoc_url=None, openapi_url=None)
-    posts = (service.chat, service.complete, service.tokenize, service.detokenize)
-    for path, handler in zip(POSTS, posts, strict=True):
-        app.add_api_route(path, handler, methods=["POST"], response_model=None)
-    for path, reader in (
-        ("/v1/models", service.models), ("/health", service.health), ("/metrics", service.metrics),
-    ):  # fmt: skip
-        app.add_api_route(path, reader, methods=["GET"], response_model=None)
-
-    async def refused(_request: Request, error: Exception) -> Response:
-        if isinstance(error, HTTPException):
-            error = ApiError(
-                error.status_code, f"{error.detail}: see /v1/models, and docs/serve.md for the rest"
-            )
-        if not isinstance(error, ApiError):
-            error = ApiError(500, "an error of the server; its log says where")
-        return JSONResponse(error.body(), status_code=error.status, headers=error.headers)
-
-    app.add_exception_handler(ApiError, refused)
-    app.add_exception_handler(HTTPException, refused)
-    app.add_exception_handler(Exception, refused)
-    return Guard(app, access, served.limits.body, PATHS, log, service.figures.count)
+    return Guard(Paths(service), access, served.limits.body, PATHS, log, service.figures.count)
 
 
 def patient_protocol(limits: Limits) -> type[HttpToolsProtocol]:

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from r1kit.config import R1kitError
 from r1kit.engine.live import Asked, Drawn, LiveBatch
@@ -39,6 +40,7 @@ class Ticket:
     deliver: Callable[[News], None]
     begun: float = 0.0
     dropped: bool = False
+    ended: bool = False
 
 
 class Batcher:
@@ -53,6 +55,7 @@ class Batcher:
         self._changed = threading.Condition()
         self._waiting: deque[Ticket] = deque()
         self._running: dict[int, Ticket] = {}
+        self._joining: list[Ticket] = []  # neither waiting nor running yet
         self._closed = False
         self._batch: LiveBatch | None = None
         self._reused_before = 0
@@ -92,7 +95,8 @@ class Batcher:
         tickets = [Ticket(one, to(place)) for place, one in enumerate(asked)]
         with self._changed:
             waiting = len(self._waiting)
-            if waiting + len(asked) > self._queue + self._rows - len(self._running):
+            taken = len(self._running) + len(self._joining)
+            if waiting + len(asked) > self._queue + self._rows - taken:
                 seconds = self._row_seconds * (waiting + len(asked)) / self._rows
                 raise QueueFullError(waiting, min(_MOST_WAIT, max(1, math.ceil(seconds))))
             self._waiting.extend(tickets)
@@ -101,6 +105,9 @@ class Batcher:
 
     def drop(self, tickets: Iterable[Ticket]) -> None:
         """Let rollouts leave; those that have ended are left alone."""
+        tickets = [ticket for ticket in tickets if not ticket.ended]
+        if not tickets:
+            return
         with self._changed:
             for ticket in tickets:
                 ticket.dropped = True
@@ -139,9 +146,7 @@ class Batcher:
             self._batch = self._open_batch()
         batch = self._batch
         self._leave(batch, [place for place, ticket in self._running.items() if ticket.dropped])
-        joined = self._join(batch)
-        if joined:
-            self._collect(batch, joined)
+        self._join(batch)
         if not self._running:
             return
         steps = max(1, min(_MOST_STEPS, round(_SECONDS_AT_ONCE / max(self._step_seconds, 1e-6))))
@@ -150,23 +155,23 @@ class Batcher:
         self._step_seconds += 0.2 * ((time.thread_time() - begun) / steps - self._step_seconds)
         self._collect(batch, list(self._running))
 
-    def _join(self, batch: LiveBatch) -> list[int]:
-        places: list[int] = []
-        while True:
-            with self._changed:
-                if not self._waiting or not batch.fits(self._waiting[0].asked):
-                    return places
-                ticket = self._waiting.popleft()
-            ticket.begun = time.perf_counter()
-            try:
-                (place,) = batch.join([ticket.asked])
-            except Exception:
-                with self._changed:
-                    self._waiting.appendleft(ticket)  # so that it gets the error too
-                raise
-            self._running[place] = ticket
+    def _join(self, batch: LiveBatch) -> None:
+        """Let those that wait join, as many as fit: at once, so that their prompts are computed together."""
+        with self._changed:
+            first = list(islice(self._waiting, self._rows))
+            self._joining = first[: batch.fitting([ticket.asked for ticket in first])]
+            for _ in self._joining:
+                self._waiting.popleft()
+        if not self._joining:
+            return
+        now = time.perf_counter()
+        places = batch.join([ticket.asked for ticket in self._joining])
+        with self._changed:
+            self._running.update(zip(places, self._joining, strict=True))
+            joined, self._joining = self._joining, []
+        for ticket in joined:
+            ticket.begun = now
             self.prompt_tokens += len(ticket.asked.prompt)
-            places.append(place)
 
     def _collect(self, batch: LiveBatch, places: Sequence[int]) -> None:
         """Deliver what was drawn; let those leave that have ended."""
@@ -192,8 +197,9 @@ class Batcher:
     def _fail(self, error: R1kitError) -> None:
         """Give everything that waits or runs an error, and forget the batch."""
         with self._changed:
-            lost = [*self._running.values(), *self._waiting]
+            lost = [*self._running.values(), *self._joining, *self._waiting]
             self._waiting.clear()
+        self._joining = []
         self._running.clear()
         if self._batch is not None:
             self._reused_before += self._batch.reused
@@ -204,6 +210,7 @@ class Batcher:
     def _send(self, news: Sequence[tuple[Ticket, News]]) -> None:
         def deliver() -> None:
             for ticket, one in news:
+                ticket.ended = ticket.ended or not isinstance(one, Drawn) or one.state != LIVE
                 if not ticket.dropped:
                     ticket.deliver(one)
 

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+CLIENT_GONE = 499  # as nginx writes it into its log; it is sent to no client
+
 
 class ApiError(Exception):
     """A request that is not answered. ``param`` is the key of the body that is wrong; ``retry_after`` seconds

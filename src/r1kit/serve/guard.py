@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 
-from r1kit.serve.errors import ApiError
+from r1kit.serve.errors import CLIENT_GONE, ApiError
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -26,7 +26,6 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 COOKIE = "r1kit_token"
-CLIENT_GONE = 499  # as nginx writes it into its log; it is sent to no client
 _LOCAL = frozenset(("localhost", "127.0.0.1", "::1"))
 
 

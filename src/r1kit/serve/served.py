@@ -13,7 +13,7 @@ from r1kit.chat import Chat, Turn, stop_end
 from r1kit.config import R1kitError
 from r1kit.engine.live import MOST_TOPS, Asked
 from r1kit.engine.native import NativeEngine, Precision
-from r1kit.engine.random_draws import rollout_keys
+from r1kit.engine.random_draws import rollout_key
 from r1kit.model.decoder import LanguageModel
 from r1kit.model.huggingface import load_pretrained
 from r1kit.serve.bodies import Body, ChatBody, CompletionBody
@@ -23,6 +23,7 @@ from r1kit.stages.models import PromptStyle, prompt_style_of
 from r1kit.types import Sampling
 
 NO_THINKING = "<think>\n\n</think>\n\n"  # what a completion is made to begin with, as Qwen3's template does
+_QUICK = 2000  # characters that become ids in less time than another thread takes to begin
 _POSITIONS_AT_ONCE = 256  # of a text, through the head
 
 
@@ -68,6 +69,7 @@ class Served:
         self.engine = NativeEngine(model, self.tokenizer.end_ids, precision=precision)
         special = self.tokenizer.special_tokens
         self._texts: dict[int, str] = {}  # of single tokens
+        self._here = replace(chat, tokenizer=self.tokenizer)
         self._end_ids = frozenset(self.tokenizer.end_ids)
         self._stop_ids = frozenset(self.tokenizer.id(text) for text in chat.stop if text in special)
 
@@ -89,25 +91,35 @@ class Served:
 
     def chat_prompt(self, turns: Sequence[Turn], thinking: bool | None) -> tuple[np.ndarray, str]:
         """Ids of a conversation, and the text that its completion has begun with. Raises ApiError."""
+        return self._prompted(self.chat, turns, thinking)
+
+    def quick_prompt(self, turns: Sequence[Turn], thinking: bool | None) -> tuple[np.ndarray, str] | None:
+        """``chat_prompt`` for the thread that has ``tokenizer``; None where it may take long."""
+        if self.chat.template == "model" or sum(len(text) for _, text in turns) > _QUICK:
+            return None
+        return self._prompted(self._here, turns, thinking)
+
+    def _prompted(self, chat: Chat, turns: Sequence[Turn], thinking: bool | None) -> tuple[np.ndarray, str]:
         if turns[-1][0] != "user":
             raise ApiError(400, "messages: the last one has to be the user's", "messages")
-        chat = self._thinking(thinking)
+        chat = self._thinking(chat, thinking)
         try:
             return chat.turn_ids(turns), chat.begun
         except R1kitError as error:
             raise ApiError(400, f"messages: {error}", "messages") from None
 
-    def _thinking(self, thinking: bool | None) -> Chat:
+    @staticmethod
+    def _thinking(given: Chat, thinking: bool | None) -> Chat:
         """The chat with thinking on or off: by the template where it has that, else by what a completion
         begins with."""
         if thinking is None:
-            return self.chat
-        chat = replace(self.chat, thinking=thinking)
+            return given
+        chat = replace(given, thinking=thinking)
         try:
             chat.check()
             return chat
         except R1kitError:  # this template has no such switch
-            return self.chat if thinking else replace(self.chat, opening=NO_THINKING)
+            return given if thinking else replace(given, opening=NO_THINKING)
 
     def text_prompt(self, prompt: str | Sequence[int], begin: bool = True) -> np.ndarray:
         """Ids of a prompt that is no conversation. Raises ApiError."""
@@ -132,8 +144,7 @@ class Served:
         if given == 0:
             raise ApiError(400, "max_tokens: at least 1, or 0 with echo", "max_tokens")
         sampling = self._sampling(body, min(left, self.sampling.max_tokens if given is None else given))
-        keys = rollout_keys([seed], body.n or 1)[0]
-        return [Asked(prompt, sampling, int(key), tops) for key in keys]
+        return [Asked(prompt, sampling, rollout_key(seed, index), tops) for index in range(body.n or 1)]
 
     def _sampling(self, body: Body, max_tokens: int) -> Sampling:
         own = self.sampling

@@ -2,7 +2,7 @@
 
 The pieces of a stream are the pieces of the whole answer: both go through ``Writer``."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -15,32 +15,48 @@ _MOST_PENDING = 8  # tokens of one character, at most; more are no text
 
 
 class Characters:
-    """Tokens to text. A piece is decoded with the one before it, since some tokenizers drop a space at the
-    beginning; a character may take several tokens. ``texts`` keeps the texts of single tokens, for all
-    completions of one tokenizer."""
+    """Tokens to text. A piece is decoded with the token or tokens before it, since some tokenizers drop a
+    space at the beginning; a character may take several tokens. ``texts`` keeps the texts of single tokens,
+    for all completions of one tokenizer."""
 
     def __init__(self, tokenizer: Tokenizer, texts: dict[int, str] | None = None) -> None:
         self._tokenizer, self._texts = tokenizer, {} if texts is None else texts
-        self._ids: list[int] = []  # the tokens of the last piece, then those that are pending
+        self._ids: list[int] = []  # the tokens before, then those that are pending
         self._pending = 0
-        self._known = ""
+        self._known = ""  # the text of the tokens before
 
     def feed(self, token_id: int) -> str:
         """The text that is complete with this token."""
         self._ids.append(token_id)
         self._pending += 1
         text = self._tokenizer.decode(self._ids)
-        return "" if text.endswith("\ufffd") and self._pending < _MOST_PENDING else self._taken(text)
+        if text.endswith("\ufffd") and self._pending < _MOST_PENDING:
+            return ""
+        return self._taken(text, self._ids[len(self._ids) - self._pending :])
+
+    def whole(self, token_ids: Sequence[int]) -> str | None:
+        """The text that these tokens would complete; None where they hold parts of characters."""
+        text = self._tokenizer.decode([*self._ids, *token_ids])[len(self._known) :]
+        return None if "\ufffd" in text or self._pending else text
+
+    def pieces(self, token_ids: Sequence[int]) -> list[str]:
+        """The text of each token alone; together they are the whole text for most tokenizers."""
+        return [self._alone(token_id) for token_id in token_ids]
+
+    def take(self, token_ids: Sequence[int], text: str) -> None:
+        """Take tokens whose text is ``whole``."""
+        last = token_ids[-1:] if "\ufffd" not in self._alone(token_ids[-1]) else token_ids
+        self._taken(self._known + text, list(last))
 
     def end(self) -> str:
         """What is left, with a sign in the place of a character that is not complete."""
-        return self._taken(self._tokenizer.decode(self._ids)) if self._pending else ""
+        return self._taken(self._tokenizer.decode(self._ids), []) if self._pending else ""
 
-    def _taken(self, text: str) -> str:
+    def _taken(self, text: str, before: list[int]) -> str:
+        """The new part of a text; ``before`` are the tokens that the next piece is decoded with."""
         new = text[len(self._known) :]
-        ids = self._ids[len(self._ids) - self._pending :]
-        self._known = self._alone(ids[0]) if len(ids) == 1 else self._tokenizer.decode(ids)
-        self._ids, self._pending = ids, 0
+        self._known = self._alone(before[0]) if len(before) == 1 else self._tokenizer.decode(before)
+        self._ids, self._pending = before, 0
         return new
 
     def _alone(self, token_id: int) -> str:
@@ -56,29 +72,34 @@ class Stops:
 
     def __init__(self, stops: Sequence[str], kept: Sequence[str] = ()) -> None:
         self._stops = [(one, False) for one in stops] + [(one, True) for one in kept]
-        self._held = ""
+        self.held = ""  # what may be the beginning of a stop text
         self.ended = False
 
     def feed(self, piece: str) -> str:
         """The text that surely belongs to the answer; ``ended`` is set with the last of it."""
         if not self._stops:
             return piece
-        text = self._held + piece
+        text = self.held + piece
         found = [
             (place + len(one), place + len(one) if kept else place)
             for one, kept in self._stops
             if (place := text.find(one)) >= 0
         ]
         if found:
-            self.ended, self._held = True, ""
+            self.ended, self.held = True, ""
             return text[: min(found)[1]]
         held = max(beginning_at_end(text, one) for one, _ in self._stops)
-        self._held = text[len(text) - held :]
+        self.held = text[len(text) - held :]
         return text[: len(text) - held]
+
+    def are_in(self, piece: str) -> bool:
+        """Whether the text would end with this piece."""
+        text = self.held + piece
+        return any(one in text for one, _ in self._stops)
 
     def end(self) -> str:
         """What was held back and is no stop text."""
-        held, self._held = self._held, ""
+        held, self.held = self.held, ""
         return held
 
 
@@ -95,6 +116,13 @@ class Sections:
     def thinks(self) -> bool:
         """Whether the thinking has begun and not ended."""
         return self._state == "thinking"
+
+    def turn_in(self, piece: str) -> bool:
+        """Whether thinking might begin or end with this piece."""
+        text = self._held + piece
+        if self._state == "start":
+            return text.lstrip().startswith(THINK)
+        return self._state == "thinking" and END_THINK in text
 
     def feed(self, piece: str) -> list[Part]:
         """The parts that this piece completes."""
@@ -145,6 +173,8 @@ class Sections:
 def beginning_at_end(text: str, wanted: str) -> int:
     """How many characters at the end of a text may begin ``wanted``, all of it not counted."""
     longest = min(len(text), len(wanted) - 1)
+    if text.find(wanted[0], len(text) - longest) < 0:
+        return 0
     return next((size for size in range(longest, 0, -1) if text.endswith(wanted[:size])), 0)
 
 
@@ -169,19 +199,44 @@ class Writer:
 
     def write(self, token_ids: Sequence[int]) -> tuple[int, list[Part]]:
         """Take tokens until the completion ends; return how many were taken and the parts they complete."""
-        parts: list[Part] = []
-        for taken, token_id in enumerate(token_ids, 1):
+        ends = [place for place, token_id in enumerate(token_ids) if token_id in self.end_ids]
+        texts = token_ids[: ends[0]] if ends else token_ids
+        taken, parts = self._write(texts)
+        if self.finish is None and ends:
             self.tokens += 1
-            if token_id in self.end_ids:
-                self.finish = "stop"
-                return taken, parts + self._rest()
+            self.finish = "stop"
+            return taken + 1, parts + self._rest()
+        return taken, parts
+
+    def _write(self, token_ids: Sequence[int]) -> tuple[int, list[Part]]:
+        """Tokens that do not end the completion themselves: at once where nothing ends in their text and no
+        thinking begins or ends, else one by one."""
+        text = self.characters.whole(token_ids) if len(token_ids) > 1 else None
+        if text is None:
+            return self._one_by_one(map(self.characters.feed, token_ids))
+        if self.stops.are_in(text) or (self.split and self.sections.turn_in(self.stops.held + text)):
+            pieces = self.characters.pieces(token_ids)
+            if "".join(pieces) != text:
+                return self._one_by_one(map(self.characters.feed, token_ids))
+            self.characters.take(token_ids, text)
+            return self._one_by_one(pieces)
+        self.characters.take(token_ids, text)
+        self.tokens += len(token_ids)
+        self.reasoning_tokens += len(token_ids) if self.sections.thinks else 0
+        return len(token_ids), self._parts(self.stops.feed(text))
+
+    def _one_by_one(self, pieces: Iterable[str]) -> tuple[int, list[Part]]:
+        """The texts of tokens, to the one that ends the completion."""
+        taken, parts = 0, []
+        for taken, piece in enumerate(pieces, 1):
             thought = self.sections.thinks
-            parts += self._parts(self.stops.feed(self.characters.feed(token_id)))
+            parts += self._parts(self.stops.feed(piece))
+            self.tokens += 1
             self.reasoning_tokens += thought or self.sections.thinks
             if self.stops.ended:
                 self.finish = "stop"
                 return taken, parts + self.sections.end()
-        return len(token_ids), parts
+        return taken, parts
 
     def end(self, finish: Literal["stop", "length"]) -> list[Part]:
         """End the completion for another reason; return the parts that were held back."""

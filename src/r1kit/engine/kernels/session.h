@@ -40,27 +40,21 @@ class Session {
         : network_(network), decoder_(network), drawing_(drawing), record_(record), stops_(std::move(stops)),
           pool_(decoder_.cache.page_size()) {}
 
-    // Compute a prompt, which then serves ``rollouts`` rollouts; return its number. ``experts`` as in Place, for each of its positions. The first
-    // ``shared`` positions, whole pages, are those of the prompt ``like``, which is held; -1: none.
+    // Note a prompt, which then serves ``rollouts`` rollouts; return its number. It is computed with all others that wait, by the next ``admit``.
+    // ``experts`` as in Place, for each of its positions. The first ``shared`` positions, whole pages, are those of the prompt ``like``, which is
+    // held; -1: none.
     int prompt(const int32_t* tokens, int length, int rollouts, int16_t* experts, int like, int shared) {
+        if (shared && !prompts_[like].tokens.empty()) compute();
         Prompt& prompt = new_prompt();
         prompt.length = length, prompt.users = rollouts;
+        prompt.tokens.assign(tokens, tokens + length);
+        prompt.experts = experts, prompt.done = shared;
         prompt.hidden.resize(network_.shape.width);
         for (int page = 0; page < shared / PAGE; page++) {
             prompt.pages.push_back(pool_.take());
             std::memcpy(prompt.pages.back(), prompts_[like].pages[page], decoder_.cache.page_size() * sizeof(uint32_t));
         }
-        for (int from = shared; from < length; from += STRETCH_OF_PROMPT) {
-            const int to = std::min(length, from + STRETCH_OF_PROMPT);
-            places_.clear();
-            for (int t = from; t < to; t++) {
-                if (t % PAGE == 0) prompt.pages.push_back(pool_.take());
-                int16_t* recorded = experts ? experts + size_t(t) * choices() : nullptr;
-                places_.push_back({tokens[t], t, {&prompt.pages, t + 1, &prompt.pages, 0}, prompt.pages.back(), t % PAGE, recorded});
-            }
-            const float* x = decoder_(places_);
-            if (to == length) decoder_.finish(x + size_t(to - from - 1) * network_.shape.width, prompt.hidden.data());
-        }
+        uncomputed_.push_back(prompt.number);
         return prompt.number;
     }
 
@@ -71,6 +65,7 @@ class Session {
 
     // Give these rollouts of computed prompts a row each and draw their first tokens. Return false where logits are not finite.
     bool admit(int count, const int32_t* rollouts, const int32_t* prompts, const uint64_t* keys) {
+        compute();
         const size_t before = rows_.size();
         Cell* hidden = hidden_.at_least(size_t(count) * network_.shape.width);
         for (int i = 0; i < count; i++) {
@@ -101,8 +96,10 @@ class Session {
 
   private:
     struct Prompt {
-        int number = 0, length = 0, users = 0;
+        int number = 0, length = 0, users = 0, done = 0;  // ``done``: positions that are computed
         Pages pages;
+        std::vector<int32_t> tokens;  // empty once it is computed
+        int16_t* experts = nullptr;
         std::vector<Cell> hidden;  // of the last position, after the final norm
     };
     struct Row {
@@ -126,9 +123,36 @@ class Session {
 
     void release(Prompt& prompt, int users) {
         if ((prompt.users -= users) > 0) return;
+        if (!prompt.tokens.empty()) uncomputed_.erase(std::find(uncomputed_.begin(), uncomputed_.end(), prompt.number));
+        prompt.tokens = {};
         pool_.give_back(prompt.pages);
         prompt.hidden = {};
         forgotten_.push_back(prompt.number);
+    }
+
+    // Compute the prompts that wait, several short ones in one pass: a row's result does not depend on the others.
+    void compute() {
+        for (size_t first = 0; first < uncomputed_.size();) {
+            places_.clear();
+            std::vector<std::pair<Prompt*, size_t>> ends;
+            for (size_t i = first; i < uncomputed_.size() && places_.size() < STRETCH_OF_PROMPT; i++) {
+                Prompt& prompt = prompts_[uncomputed_[i]];
+                const int to = std::min(prompt.length, prompt.done + STRETCH_OF_PROMPT - int(places_.size()));
+                for (; prompt.done < to; prompt.done++) place(prompt, prompt.done);
+                if (to < prompt.length) break;
+                ends.push_back({&prompt, places_.size() - 1});
+            }
+            const float* x = decoder_(places_);
+            for (auto [prompt, row] : ends) decoder_.finish(x + row * network_.shape.width, prompt->hidden.data()), prompt->tokens = {};
+            first += ends.size();
+        }
+        uncomputed_.clear();
+    }
+
+    void place(Prompt& prompt, int t) {
+        if (t % PAGE == 0) prompt.pages.push_back(pool_.take());
+        int16_t* recorded = prompt.experts ? prompt.experts + size_t(t) * choices() : nullptr;
+        places_.push_back({prompt.tokens[t], t, {&prompt.pages, t + 1, &prompt.pages, 0}, prompt.pages.back(), t % PAGE, recorded});
     }
 
     size_t choices() const { return size_t(network_.shape.layers - network_.shape.dense_layers) * network_.shape.active_experts; }
@@ -211,6 +235,7 @@ class Session {
     std::vector<int32_t> stops_;
     Pool pool_;
     std::deque<Prompt> prompts_;  // a deque: rows hold their addresses
+    std::vector<int> uncomputed_;  // numbers of prompts that wait to be computed
     std::vector<int> forgotten_;  // numbers of prompts without users, to be given again
     std::vector<Row> rows_;
     std::vector<Place> places_;

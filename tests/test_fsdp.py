@@ -261,14 +261,22 @@ def test_what_is_not_supported_is_refused(sparse: Path) -> None:
 @pytest.mark.parametrize(
     ("number", "said"), [(signal.SIGKILL, "has died"), (signal.SIGSTOP, "has not done its share")]
 )
-def test_a_process_that_dies_or_stops_ends_the_call(sparse: Path, number: int, said: str) -> None:
+def test_a_process_that_dies_or_stops_ends_the_call(
+    sparse: Path, number: int, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The deadline of torch's group is the runtime's. It is also that of the start, for which it has to be
     long; so it is shortened afterwards, in both."""
+    join, deadlines = dist.init_process_group, []
+
+    def joined(*arguments: object, timeout: timedelta, **keys: object) -> None:
+        deadlines.append(timeout)
+        join(*arguments, timeout=timeout, **keys)
+
+    monkeypatch.setattr(dist, "init_process_group", joined)
     with started(deadline_s=300.0) as runtime:
+        assert deadlines == [timedelta(seconds=300)]
         learner = runtime.learner(sparse, learner_config())
         learner.update(random_rows(5), CrossEntropy(), 1.0)
-        gloo = dist.group.WORLD._get_backend(torch.device("cpu"))
-        assert gloo.options._timeout == timedelta(seconds=300)
         if number == signal.SIGSTOP:
             dist.group.WORLD.set_timeout(timedelta(seconds=3))
             runtime.config = runtime.config.model_copy(update={"deadline_s": 3.0})

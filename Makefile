@@ -73,9 +73,10 @@ objectives: .venv/ready
 	for seed in 0 1 2; do $(RUN) recipes/objectives.yaml seed=$$seed --out runs/objectives-$$seed || exit 1; done
 	.venv/bin/python benchmarks/objectives.py runs/objectives-0 runs/objectives-1 runs/objectives-2
 
-# Every program of the adversarial corpus, in both tiers of the sandbox (make test runs a part of it).
+# Every program of the adversarial corpus, in both tiers of the sandbox, and more kills (make test runs a part of it).
 adversarial: .venv/ready
-	R1KIT_ADVERSARIAL=full OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 tests/adversarial tests/test_sandbox.py
+	R1KIT_ADVERSARIAL=full OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 tests/adversarial tests/test_sandbox.py \
+		tests/test_math_workers.py
 
 # r1kit and its peers at the same work, in turns: fills docs/performance.md. Some of it: make bench CHANGES="grpo/7m --quick"
 bench: .venv/ready

@@ -1,13 +1,40 @@
-"""Fixtures that several files share."""
+"""Fixtures that several files share, and how the tests are shared among processes (pytest -n)."""
 
 import os
+import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from r1kit.runtime.local import LocalConfig, LocalRuntime
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test asks the hub
+# The tests start some hundred processes. Where compiled files may not be kept, each of them would compile all
+# modules of r1kit again, which is half of what it costs.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+# The files that take longest come first, so that no process ends long after the others.
+LONGEST = (
+    "test_chaos", "test_fsdp", "test_ray_run", "test_nano", "test_recipes", "test_off_policy", "test_ray",
+    "test_preferences_stage", "test_prompt_settings", "test_planning_world", "test_gate", "test_sandbox",
+    "test_math_workers", "test_programs", "test_recipe_run", "test_reliability_faults", "test_cli",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))  # otherwise as they were
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A file's tests go to one process, so that what they share is made once."""
+    from xdist.scheduler import LoadFileScheduling  # an option of the tests
+
+    config.option.loadscopereorder = False
+    return LoadFileScheduling(config, log)
 
 
 @pytest.fixture

@@ -12,10 +12,11 @@ from types import ModuleType
 from typing import Any, Literal
 
 if __name__ == "__main__":
-    # A package without the real stages, which would import torch.
-    package = ModuleType("r1kit.stages")
+    # A package without the real stages, and a name for annotations: either would import torch.
+    package, learner = ModuleType("r1kit.stages"), ModuleType("r1kit.train.learner")
     package.__path__ = [str(Path(__file__).parents[1] / "src/r1kit/stages")]
-    sys.modules["r1kit.stages"] = package
+    learner.LearnerConfig = object  # type: ignore[attr-defined]
+    sys.modules.update({"r1kit.stages": package, "r1kit.train.learner": learner})
 
 from pydantic import Field
 

@@ -1,12 +1,14 @@
 """benchmarks/chaos.py: what its kinds of damage do, how it chooses and counts, and a small part of it on a
 run of its recipe, with r1kit as it is and with a check taken out."""
 
+import itertools
 import json
 import os
 import random
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 
@@ -21,12 +23,26 @@ from chaos.world import World
 
 ROOT = Path(__file__).parents[1]
 KINDS = ("states: manifests", "states: tensors", "states: texts")
-BLIND = """\
-import runpy, sys
+# Imports everything once, and runs the program of each line that it reads in a fork: words, the file for what
+# is printed, and whether the check of states is taken out.
+PROGRAMS = """\
+import json, os, runpy, sys
+from chaos.runs import import_everything
 import r1kit.train.checkpoint as checkpoint
-checkpoint.damage_of = lambda state, owners=(): None
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
+import_everything()
+for line in sys.stdin:
+    words, printed, blind = json.loads(line)
+    pid = os.fork()
+    if pid == 0:
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        for stream in (1, 2):
+            os.dup2(os.open(printed, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
+        if blind:
+            checkpoint.damage_of = lambda state, owners=(): None
+        sys.argv = words
+        runpy.run_path(words[0], run_name="__main__")
+        os._exit(70)  # the program ends by itself
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 """
 RECORD = {"stage": "sft", "name": "sft", "config": {"a": 1}, "seed": 3, "outputs": {"x": 1}, "finished": 12.5}
 
@@ -220,29 +236,46 @@ def test_a_part_of_a_state_can_be_exchanged_for_that_of_another_process(tmp_path
 # A part of it
 
 
-def chaos(keep: Path, *words: str, blind: bool = False) -> subprocess.CompletedProcess[str]:
-    script = str(ROOT / "benchmarks/chaos.py")
-    command = [sys.executable, *(["-c", BLIND, script] if blind else [script])]
-    command += ["--processes", "1", "--workers", "1", "--no-foreign", "--keep", str(keep), *words]
+@pytest.fixture
+def chaos(tmp_path: Path) -> Iterator[Callable[..., tuple[int, str]]]:
+    """Run benchmarks/chaos.py with some words: (exit code, what it printed). All runs share the folder of the
+    recipe's undisturbed run."""
     paths = os.pathsep.join([str(ROOT / "src"), str(ROOT / "benchmarks")])
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600, check=False)
+    command, pipes = [sys.executable, "-c", PROGRAMS], {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    number = itertools.count()
+    with subprocess.Popen(command, **pipes, text=True, bufsize=1, env=environment) as programs:
+        assert programs.stdin and programs.stdout
+
+        def run(*words: str, blind: bool = False) -> tuple[int, str]:
+            printed = tmp_path / f"printed_{next(number)}.txt"
+            common = ["--processes", "1", "--workers", "1", "--no-foreign", "--keep", str(tmp_path / "keep")]
+            given = [[str(ROOT / "benchmarks/chaos.py"), *common, *words], str(printed), blind]
+            programs.stdin.write(json.dumps(given) + "\n")
+            answer = programs.stdout.readline()
+            assert answer, "the process of the programs has ended"
+            return int(answer), printed.read_text()
+
+        try:
+            yield run
+        finally:
+            programs.kill()
 
 
 @pytest.mark.slow
-def test_damaged_states_are_never_used_and_a_check_that_is_taken_out_is_noticed(tmp_path: Path) -> None:
+def test_damaged_states_are_never_used_and_a_check_that_is_taken_out_is_noticed(
+    chaos: Callable[..., tuple[int, str]],
+) -> None:
     kinds = [word for kind in KINDS for word in ("--kind", kind)]
-    ended = chaos(tmp_path, "--only", "mutations", "--mutations", "6", *kinds)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert ended.stdout.splitlines()[-1] == "wrong: 0"
-    assert sum(map(int, re.findall(r"recovered with a warning: (\d+)", ended.stdout))) > 0, ended.stdout
+    code, printed = chaos("--only", "mutations", "--mutations", "6", *kinds)
+    assert code == 0 and printed.splitlines()[-1] == "wrong: 0", printed
+    assert sum(map(int, re.findall(r"recovered with a warning: (\d+)", printed))) > 0, printed
 
     words = ("--only", "mutations", "--mutations", "16", "--kind", "states: tensors", "--until-wrong")
-    ended = chaos(tmp_path, *words, blind=True)
-    assert ended.returncode == 1, ended.stdout + ended.stderr
-    last = re.fullmatch(r"wrong: (\d+)", ended.stdout.splitlines()[-1])
-    assert last and int(last[1]) > 0
-    again = re.search(r"again: python benchmarks/chaos.py (--only mutations --case \d+ .*)", ended.stdout)
+    code, printed = chaos(*words, blind=True)
+    last = re.fullmatch(r"wrong: (\d+)", printed.splitlines()[-1])
+    assert code == 1 and last and int(last[1]) > 0, printed
+    again = re.search(r"again: python benchmarks/chaos.py (--only mutations --case \d+ .*)", printed)
     assert again
-    assert chaos(tmp_path, *again[1].split(), blind=True).returncode == 1
-    assert chaos(tmp_path, *again[1].split()).returncode == 0
+    assert chaos(*again[1].split(), blind=True)[0] == 1
+    assert chaos(*again[1].split())[0] == 0

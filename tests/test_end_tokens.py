@@ -71,7 +71,7 @@ def test_an_exported_model_stops_where_r1kit_does_and_both_where_its_source_list
     family: str, tmp_path: Path
 ) -> None:
     folder, token, length = source(tmp_path / "source", family)
-    runtime = start(LocalConfig.parse({"engine_precision": "float32"}, "runtime"))
+    runtime = start(LocalConfig.parse({"processes": 1, "engine_precision": "float32"}, "runtime"))
     try:
         learner = runtime.learner(folder, learner_config())
         runtime.export(learner, tmp_path / "model")

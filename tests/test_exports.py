@@ -412,7 +412,7 @@ def test_a_device_that_is_missing_is_refused_before_a_stage_begins(
         assert not list((tmp_path / "other").glob("stages/*"))
     code, text = said("run", recipe, "runtime.device=gpu", f"--out={tmp_path / 'other'}")
     assert code == 2 and "write cpu, cuda or cuda:0" in text
-    code, text = said("plan", recipe, "runtime.device=cuda", f"--out={tmp_path / 'other'}")
+    code, text = said("plan", recipe, "--gpu", "h800", "runtime.device=cuda", f"--out={tmp_path / 'other'}")
     assert code == 0, text  # a plan may be for another machine
     # What is finished needs no device.
     assert said("run", recipe, "--dry-run")[0] == 0 and (run_dir / "stages/sft").is_dir()

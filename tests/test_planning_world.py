@@ -50,8 +50,15 @@ DENSE = ModelConfig(
 
 
 @pytest.fixture(scope="module")
-def sparse():
-    return dry_run(SPARSE, Layout(16, 4))
+def elsewhere():
+    """Call a function with arguments in another process: a process has one world at a time."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        yield pool.apply
+
+
+@pytest.fixture(scope="module")
+def sparse(elsewhere):
+    return elsewhere(shard_in_proportion, (SPARSE, Layout(16, 4)))
 
 
 @pytest.mark.slow
@@ -78,8 +85,8 @@ def test_a_rank_of_a_mesh_holds_and_sends_what_the_sizes_say(sparse):
 
 
 @pytest.mark.slow
-def test_a_dense_model_exchanges_nothing_and_a_tied_head_is_held_once():
-    sharded = dry_run(DENSE, layout_of(0, 8))
+def test_a_dense_model_exchanges_nothing_and_a_tied_head_is_held_once(elsewhere):
+    sharded = elsewhere(shard_in_proportion, (DENSE, layout_of(0, 8)))
     assert sharded.held == sharded.even == shape_of(DENSE).parameters / 8
     assert sharded.forward.exchanged == sharded.backward.exchanged == 0
     assert sharded.forward.gathered == 2 * shape_of(DENSE).parameters
@@ -88,11 +95,10 @@ def test_a_dense_model_exchanges_nothing_and_a_tied_head_is_held_once():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("config", [SPARSE, DENSE])
-def test_fewer_layers_in_proportion_are_all_layers(config):
+def test_fewer_layers_in_proportion_are_all_layers(config, elsewhere):
     layout = layout_of(config.experts or 0, 8)
     deep = config.model_copy(update={"layers": 6})
-    with multiprocessing.get_context("spawn").Pool(1) as pool:  # a process of its own, which has one world
-        assert pool.apply(shard, (deep, layout)) == pool.apply(shard_in_proportion, (deep, layout))
+    assert elsewhere(shard, (deep, layout)) == elsewhere(shard_in_proportion, (deep, layout))
 
 
 @pytest.mark.slow

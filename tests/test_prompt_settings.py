@@ -433,7 +433,10 @@ stages:
 """
 
 
-@pytest.mark.parametrize("command", [("run", "mine.yaml", "--dry-run"), ("plan", "mine.yaml")])
+# A plan for GPUs measures nothing on this machine.
+@pytest.mark.parametrize(
+    "command", [("run", "mine.yaml", "--dry-run"), ("plan", "mine.yaml", "--gpu", "h800")]
+)
 def test_a_template_that_the_tokenizer_cannot_write_is_refused_before_stage_1(
     command: tuple[str, ...],
     root: Path,

@@ -2,6 +2,7 @@
 own AdamW in float32, and what is saved, shared and resumed."""
 
 import math
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -204,19 +205,29 @@ def test_a_resumed_training_is_the_one_that_was_not_interrupted(
     assert same_weights(second.model, straight.model)
 
 
+@pytest.fixture(scope="module")
+def runtimes() -> Iterator[list[LocalRuntime]]:
+    """One of one process, one of two."""
+    made = [LocalRuntime(LocalConfig(processes=processes)) for processes in (1, 2)]
+    yield made
+    for runtime in made:
+        runtime.close()
+
+
 @pytest.mark.parametrize(("weights", "moments"), SMALL)
-def test_two_processes_learn_and_sample_from_one_copy(weights: str, moments: str, tmp_path: Path) -> None:
+def test_two_processes_learn_and_sample_from_one_copy(
+    weights: str, moments: str, runtimes: list[LocalRuntime], tmp_path: Path
+) -> None:
     folder = model_directory(tmp_path / "base")
-    found = {}
-    for processes in (1, 2):
-        runtime = LocalRuntime(LocalConfig(processes=processes))
+    losses = []
+    for runtime in runtimes:
         learner = runtime.learner(folder, config(weights, moments))
         metrics = [learner.update(random_rows(6, seed=step), CrossEntropy(), 1.0) for step in range(3)]
-        found[processes] = metrics[-1]["loss"]
-        states = [runtime.everywhere("call", [(learner.handle, "logprobs", random_rows(2))] * processes)]
-        runtime.close()
-    assert found[2] == pytest.approx(found[1], rel=0.02)
-    assert all((a == b).all() for a, b in zip(*states[0], strict=True))
+        losses.append(metrics[-1]["loss"])
+        answers = runtime.everywhere("call", [(learner.handle, "logprobs", random_rows(2))] * runtime.size)
+        runtime.release(learner)
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+    assert len(answers) == 2 and all((a == b).all() for a, b in zip(*answers, strict=True))
 
 
 @pytest.mark.parametrize(

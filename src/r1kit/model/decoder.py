@@ -8,6 +8,7 @@ checkpoints' names, so ``huggingface.py`` only stacks and renames."""
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -424,6 +425,7 @@ class ParameterCount:
     mtp: int
 
 
+@lru_cache(maxsize=32)  # a plan asks for the same configuration many times
 def parameter_count(config: ModelConfig) -> ParameterCount:
     """Count the parameters of a configuration without allocating any; tied weights count once."""
     with torch.device("meta"):

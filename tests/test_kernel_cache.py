@@ -392,6 +392,26 @@ def test_killed_while_compiling(world: World, monkeypatch: pytest.MonkeyPatch) -
     assert answer(load(world.source)) == 42
 
 
+@pytest.mark.parametrize("killed_at", ["--version", "-O3"])
+def test_a_compiler_that_is_killed_is_started_again(
+    world: World, monkeypatch: pytest.MonkeyPatch, killed_at: str
+) -> None:
+    name = load(world.source).name
+    world.file().unlink()
+    shaky = world.folder / "shaky"
+    shaky.write_text(
+        f'#!/bin/sh\ncase "$*" in *{killed_at}*) [ -f {world.folder}/killed ] || '
+        f'{{ touch {world.folder}/killed; kill -9 $$; }};; esac\nexec {os.environ["CXX"]} "$@"\n'
+    )
+    shaky.chmod(0o755)
+    monkeypatch.setenv("CXX", str(shaky))
+    found = load(world.source)
+    assert (world.folder / "killed").exists() and found.name == name and answer(found) == 42
+    shaky.write_text("#!/bin/sh\nkill -9 $$\n")
+    with pytest.raises(KernelsUnavailableError, match=r"shaky --version failed"):
+        load(world.source)
+
+
 def test_a_compiler_that_is_missing_or_fails_is_named(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(KernelsUnavailableError, match=r"cannot be compiled or loaded: .*no-such-compiler"):

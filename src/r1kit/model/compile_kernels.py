@@ -37,6 +37,7 @@ FLAGS = (
     "-fPIC",
     "-fvisibility=hidden",
 )
+_STARTS = 3  # of a compiler that a signal ends
 _NAMED = "-Wl,-soname,"  # a library knows its name, so another one in its place is recognised
 NEEDED = frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_bf16"})
 
@@ -213,7 +214,7 @@ def _processor_flags() -> frozenset[str]:
 
 
 def _fingerprint(source: Path, compiler: str, flags: frozenset[str]) -> str:
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
+    version = _output_of([compiler, "--version"])
     content = hashlib.sha256("\n".join((version, *FLAGS, _NAMED, *sorted(flags))).encode())
     for file in sorted(source.parent.iterdir()):
         content.update(file.name.encode() + file.read_bytes())
@@ -230,7 +231,16 @@ def _compiled(source: Path, compiler: str, name: str) -> bytes:
 def compile_source(source: Path, compiler: str, path: Path) -> None:
     """Compile ``source`` to the library ``path``, which holds its own name. Raises KernelsUnavailableError
     with the compiler's output."""
-    command = [compiler, *FLAGS, _NAMED + path.name, str(source), "-o", str(path)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    _output_of([compiler, *FLAGS, _NAMED + path.name, str(source), "-o", str(path)])
+
+
+def _output_of(command: list[str]) -> str:
+    """What a compiler prints. One that a signal has ended is started again, because other kernels, or none,
+    would give other numbers. Raises KernelsUnavailableError with its errors."""
+    for _ in range(_STARTS):
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        if result.returncode >= 0:
+            break
     if result.returncode:
         raise KernelsUnavailableError(f"{' '.join(command)} failed:\n{result.stderr[-2000:]}")
+    return result.stdout

@@ -7,6 +7,7 @@ import random
 import sys
 import zlib
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from public_data import DATA
@@ -31,7 +32,7 @@ ADDS = "```python\na, b = map(int, input().split())\nprint(a + b)\n```"
 SUBTRACTS = ADDS.replace("a + b", "a - b")
 
 # A row of each benchmark with the columns of the hub, a right answer and a wrong one.
-ROWS = {
+ROWS: dict[str, tuple[dict[str, Any], str, str]] = {
     "math500": (
         {"problem": "What is $1+1$?", "solution": "...", "answer": "2", "subject": "Algebra", "level": 1,
          "unique_id": "test/algebra/1.json"}, "so \\boxed{2}", "so \\boxed{3}"),
@@ -101,7 +102,7 @@ GPQA = {
     "Record ID": "rec1", "Question": "Which?", "Correct Answer": "right", "Incorrect Answer 1": "w1",
     "Incorrect Answer 2": "w2", "Incorrect Answer 3": "w3", "High-level domain": "Physics",
 }  # fmt: skip
-JUDGED = {
+JUDGED: dict[str, dict[str, Any]] = {
     "simpleqa": {"metadata": "{}", "problem": "Who?", "answer": "Ada Lovelace"},
     "alpaca_eval": {"instruction": "Write.", "output": "A text.", "generator": "gpt4",
                     "dataset": "helpful_base"},
@@ -164,7 +165,7 @@ def test_gold_answers_of_real_data_score_100_and_shuffled_ones_chance(name):
     random.Random(1).shuffle(order)
     shuffled = judge_answers("math", problems, [boxed[place] for place in order])
     # Chance: the share of pairs of different problems with equal answers is at most 4 % in these sets.
-    assert sum(one.score for one in shuffled) / len(problems) < 0.1
+    assert sum(one.score or 0.0 for one in shuffled) / len(problems) < 0.1
 
 
 def test_gold_programs_of_real_data_pass_and_those_of_other_problems_do_not():

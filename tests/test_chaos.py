@@ -242,9 +242,11 @@ def chaos(tmp_path: Path) -> Iterator[Callable[..., tuple[int, str]]]:
     recipe's undisturbed run."""
     paths = os.pathsep.join([str(ROOT / "src"), str(ROOT / "benchmarks")])
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    command, pipes = [sys.executable, "-c", PROGRAMS], {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    command, pipe = [sys.executable, "-c", PROGRAMS], subprocess.PIPE
     number = itertools.count()
-    with subprocess.Popen(command, **pipes, text=True, bufsize=1, env=environment) as programs:
+    with subprocess.Popen(
+        command, stdin=pipe, stdout=pipe, text=True, bufsize=1, env=environment
+    ) as programs:
         assert programs.stdin and programs.stdout
 
         def run(*words: str, blind: bool = False) -> tuple[int, str]:

@@ -332,9 +332,11 @@ def test_a_model_folder_is_measured(tmp_path, data):
 
 
 class Server(BaseHTTPRequestHandler):
+    bodies: list[dict[str, object]] = []
+
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.bodies.append(body)
+        self.bodies.append(body)
         text = "I add.</think>\n\\boxed{2}"
         content = json.dumps({"choices": [{"message": {"content": text}, "finish_reason": "stop"}]}).encode()
         self.send_response(200)
@@ -348,7 +350,7 @@ class Server(BaseHTTPRequestHandler):
 
 def test_an_endpoint_is_measured(tmp_path, data):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
-    server.bodies = []
+    Server.bodies.clear()
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         job = Job((CARD,), Measurement(data=data, k=3, limit=2), tmp_path / "out", name="r1")
@@ -358,11 +360,11 @@ def test_an_endpoint_is_measured(tmp_path, data):
         server.server_close()
     assert result.figures.pass_1 == 0.5  # 1 + 1 is 2, 2 + 2 is not
     assert result.figures.followed == 1.0 and result.setting.length_unit == "words"
-    assert {body["model"] for body in server.bodies} == {"r1"}
-    assert {(body["temperature"], body["top_p"], body["max_tokens"]) for body in server.bodies} == {
+    assert {body["model"] for body in Server.bodies} == {"r1"}
+    assert {(body["temperature"], body["top_p"], body["max_tokens"]) for body in Server.bodies} == {
         (0.6, 0.95, 32768)
     }
-    assert len({body["seed"] for body in server.bodies}) == 6
+    assert len({body["seed"] for body in Server.bodies}) == 6
 
 
 def test_the_worked_example_of_the_page(tmp_path):

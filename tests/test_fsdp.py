@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -294,9 +295,9 @@ def test_a_process_that_dies_or_stops_ends_the_call(
     long; so it is shortened afterwards, in both."""
     join, deadlines = dist.init_process_group, []
 
-    def joined(*arguments: object, timeout: timedelta, **keys: object) -> None:
-        deadlines.append(timeout)
-        join(*arguments, timeout=timeout, **keys)
+    def joined(*arguments: Any, **keys: Any) -> None:
+        deadlines.append(keys["timeout"])
+        join(*arguments, **keys)
 
     monkeypatch.setattr(dist, "init_process_group", joined)
     with started(deadline_s=300.0) as runtime:

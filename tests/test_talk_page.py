@@ -15,7 +15,8 @@ pytest.importorskip("nicegui", reason="the extra ui is not installed (make ui)")
 
 from nicegui import ElementFilter, ui
 
-from r1kit.web.talk import MOST_EXCHANGES, MOST_QUESTION
+from r1kit.web.talk import MOST_EXCHANGES
+from r1kit.web.talk_answers import MOST_QUESTION
 from r1kit.web.talk_models import ModelPool
 
 

@@ -679,7 +679,7 @@ def why(
 ) -> None:
     """Replay one update of an RL stage: rewards, advantages, clipping, each token's share of the gradient,
     and the probabilities before and after."""
-    from r1kit.commands.why import show as show_update
+    from r1kit.commands.why_page import show as show_update
 
     show_update(run_dir, stage, step, problem, out)
 

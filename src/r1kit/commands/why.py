@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from r1kit.config import ConfigError, nearest
-from r1kit.files import write_whole
 from r1kit.health import number
 from r1kit.jsonl import read_jsonl
 from r1kit.log import last_question
@@ -22,7 +21,6 @@ from r1kit.marks import mark_damages
 from r1kit.model.huggingface import load_pretrained
 from r1kit.model.sources import resolve_model
 from r1kit.records import UPDATES, DamageError, StageRecord, stage_folder, stage_folders
-from r1kit.terminal import one_line
 from r1kit.tokenizer import Tokenizer
 from r1kit.train import checkpoint
 from r1kit.train.grpo import GRPOConfig
@@ -140,21 +138,6 @@ def in_words(found: Explanation) -> Iterator[str]:
         more = len(found.shares) - LISTED
         yield f"share of the gradient by problem: {shown}{f' and {more} more' if more > 0 else ''}"
     yield from (f"note: {note}" for note in found.notes)
-
-
-def show(run_dir: Path, stage: str | None, step: int | None, problem: str | None, out: Path | None) -> None:
-    """Print the explanation, and write its page to ``out``."""
-    from r1kit.commands.why_page import page
-
-    found = explain(run_dir, stage, step, problem)
-    if out is None:
-        print("\n".join(one_line(line) for line in in_words(found)))
-        return
-    try:
-        write_whole(out, page(found))
-    except OSError as error:
-        raise ConfigError(f"--out {out}: {error.strerror or error}; name another file") from None
-    print(one_line(f"{out}: {found.stage}, step {found.step}, problem {found.problem.id}"))
 
 
 def clipped_share(one: Replayed) -> float:

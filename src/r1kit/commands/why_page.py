@@ -7,12 +7,15 @@ of long rollouts the first tokens are shown."""
 import math
 from collections.abc import Callable, Iterator, Sequence
 from html import escape
+from pathlib import Path
 
 import numpy as np
 
-from r1kit.commands.why import Explanation, clipped_share, short, times
+from r1kit.commands.why import Explanation, clipped_share, explain, in_words, short, times
+from r1kit.config import ConfigError
+from r1kit.files import write_whole
 from r1kit.log import prompt_text
-from r1kit.terminal import printable
+from r1kit.terminal import one_line, printable
 from r1kit.train.replay import Replayed
 
 MOST_BYTES = 1_000_000
@@ -34,6 +37,19 @@ MEASURES: tuple[Measure, ...] = (
     ("gap", "learner minus engine: blue where the learner finds the token likelier",
      lambda one: one.before_T - one.sampled_T),
 )  # fmt: skip
+
+
+def show(run_dir: Path, stage: str | None, step: int | None, problem: str | None, out: Path | None) -> None:
+    """Print the explanation, and write its page to ``out``."""
+    found = explain(run_dir, stage, step, problem)
+    if out is None:
+        print("\n".join(one_line(line) for line in in_words(found)))
+        return
+    try:
+        write_whole(out, page(found))
+    except OSError as error:
+        raise ConfigError(f"--out {out}: {error.strerror or error}; name another file") from None
+    print(one_line(f"{out}: {found.stage}, step {found.step}, problem {found.problem.id}"))
 
 
 def page(found: Explanation) -> str:

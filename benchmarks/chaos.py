@@ -77,7 +77,8 @@ def mutate(world: World, folder: Path, options: argparse.Namespace, count: int) 
         moments = []
     if options.moment is not None:
         numbers, moments = [], [moment for moment in moments if moment.name == options.moment]
-    shutil.rmtree(folder, ignore_errors=True)
+    if options.case is not None or options.moment is not None or options.kind:
+        shutil.rmtree(folder, ignore_errors=True)
     workers = min(options.workers, max(1, len(numbers) + len(moments)))
     found = mutations(world, folder, numbers, options.seed, workers, moments, options.until_wrong)
     return tallies(found, world)

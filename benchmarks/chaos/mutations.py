@@ -142,7 +142,7 @@ class Mutator:
 
     def _work_of(self, case: Case) -> Callable[[], None]:
         stage = case.target.stage.removesuffix(".partial") or "alignment_rl"
-        model = ("--stage", stage) if "/model" in case.target.name else ()
+        model = ("--stage", stage) if "/model/" in f"{case.target.name}/" else ()
 
         def run() -> None:
             if case.target.moment.working:

@@ -67,7 +67,9 @@ def fork(work: Callable[[], None], output: Path) -> int:
         work()
         code = 0
     except SystemExit as ended:
-        code = int(ended.code or 0)
+        if isinstance(ended.code, str):
+            print(ended.code)
+        code = 1 if isinstance(ended.code, str) else int(ended.code or 0)
     except Exception:
         traceback.print_exc()
     finally:

@@ -26,7 +26,10 @@ def mutations(
 ) -> list[Outcome]:
     """Continue these moments without damage, and work on the cases of these numbers; print what is wrong,
     with the command that repeats it. ``until_wrong``: begin no case after one that is wrong."""
-    folder.mkdir(parents=True, exist_ok=True)
+    wanted = {(number, "") for number in numbers} | {(-1, moment.name) for moment in moments}
+    done = {_name(outcome) for outcome in _begin(world, folder, seed)}
+    numbers = [number for number in numbers if (number, "") not in done]
+    moments = [moment for moment in moments if (-1, moment.name) not in done]
     shutil.copy(world.folder / "compiler", folder / "compiler")
     running = []
     for worker in range(workers):
@@ -43,12 +46,28 @@ def mutations(
                 print(f"  {outcome}\n    again: {_again(outcome, world, seed)}", flush=True)
         shown = len(found)
         time.sleep(0.2)
-    found = _read(folder)
+    found = [outcome for outcome in _read(folder) if _name(outcome) in wanted]
     ended_early = until_wrong and any(outcome.verdict == "wrong" for outcome in found)
-    if len(found) < len(numbers) + len(moments) and not ended_early:
+    if len(found) < len(wanted) and not ended_early:
         texts = [file.read_text(encoding="utf-8")[-2000:] for file in folder.glob("worker_*.txt")]
         raise SystemExit("\n".join(["a worker stopped:", *texts]))
     return found
+
+
+def _begin(world: World, folder: Path, seed: int) -> list[Outcome]:
+    """Make the folder, or go on in it where it has outcomes of this code and seed; return these."""
+    series, head = folder / "series.txt", f"{(world.folder / 'code.txt').read_text(encoding='utf-8')} {seed}"
+    if not (series.exists() and series.read_text(encoding="utf-8") == head):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        series.write_text(head, encoding="utf-8")
+    for place in folder.glob("place_*"):
+        shutil.rmtree(place)
+    return _read(folder)
+
+
+def _name(outcome: Outcome) -> tuple[int, str]:
+    return outcome.number, outcome.moment if outcome.number < 0 else ""
 
 
 def tallies(outcomes: Sequence[Outcome], world: World) -> list[Tally]:

@@ -139,7 +139,7 @@ def fingerprint(run_dir: Path) -> dict[str, str]:
             continue
     try:
         lines = (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        rows = sorted((json.loads(line) for line in lines), key=lambda row: row["stage"])  # keeps the order
+        rows = sorted((json.loads(line) for line in lines), key=lambda row: str(row.get("stage")))
         found["metrics.jsonl"] = _hash([{k: v for k, v in row.items() if not _is_time(k)} for row in rows])
     except (OSError, ValueError, AttributeError, TypeError, KeyError):
         pass

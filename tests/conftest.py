@@ -37,6 +37,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return LoadFileScheduling(config, log)
 
 
+@pytest.fixture(autouse=True)
+def modules_stay() -> Iterator[None]:
+    """NiceGUI's simulated user takes the modules of its pages, and the packages above them, out of
+    ``sys.modules``. Later tests would then import r1kit once more, next to the one they hold."""
+    ours = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "r1kit"}
+    yield
+    sys.modules.update(ours)
+
+
 @pytest.fixture
 def two() -> Iterator[LocalRuntime]:
     """A runtime of two processes, which samples in float32."""

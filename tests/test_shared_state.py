@@ -113,6 +113,6 @@ def test_processes_map_one_copy_and_release_it(tmp_path: Path) -> None:
     assert not any(mapped in Path(f"/proc/{pid}/maps").read_text() for pid in pids)
     assert Path("/proc/self/maps").read_text().count(mapped) <= earlier
     muon = runtime.learner(folder, learner_config(kind="muon"))
-    assert mapped not in Path("/proc/self/maps").read_text()
+    assert Path("/proc/self/maps").read_text().count(mapped) <= earlier
     runtime.release(muon)
     runtime.close()

@@ -1,6 +1,7 @@
 """The client of a vLLM engine against a process that is none (fake_vllm.py): protocol, weights, faults. What
 vLLM itself computes is in tests/with_vllm/."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -60,8 +61,12 @@ def engine(program: str, folder: Path) -> Iterator[VLLMEngine]:
 
 
 def servers() -> list[psutil.Process]:
-    mine = psutil.Process().children(recursive=True)
-    return [one for one in mine if "vllm_server.py" in " ".join(one.cmdline())]
+    found = []
+    for one in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.ZombieProcess, psutil.NoSuchProcess):  # of other tests
+            if "vllm_server.py" in " ".join(one.cmdline()):
+                found.append(one)
+    return found
 
 
 def test_ids_go_in_and_ids_with_logprobs_come_out_in_order(engine: VLLMEngine) -> None:

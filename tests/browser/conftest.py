@@ -72,7 +72,7 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     wider = {"preset": "mini", "width": 512, "layers": 8, "max_positions": 8192}
     run = talking_run(tmp_path_factory.mktemp("slow") / "slow", "{mul: 1}", **wider)
-    finish_stage(run, "hostile", "sft", 1500.0, opening=HOSTILE)
+    finish_stage(run, "hostile", "sft", 1500.0, opening=HOSTILE, **wider)
     write_samples(run, "zero", 9, [rollout(HOSTILE, 0, 0.0, text=f"<think>{HOSTILE}</think>{HOSTILE}")])
     return run
 

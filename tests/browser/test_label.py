@@ -41,7 +41,9 @@ def run(tmp_path: Path) -> Path:
 def killable(run: Path, cache: Path) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
     """``r1kit ui`` with its process, which the test may kill."""
     command = [sys.executable, "-m", "r1kit", "ui", str(run), "--port", "0", "--no-browser"]
-    environment = {**os.environ, "XDG_CACHE_HOME": str(cache), "PYTHONUNBUFFERED": "1"}
+    # NiceGUI takes a server that inherits these for one of its own tests.
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    environment = {**inherited, "XDG_CACHE_HOME": str(cache), "PYTHONUNBUFFERED": "1"}
     server = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
     try:

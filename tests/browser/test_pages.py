@@ -89,34 +89,6 @@ def wait_for_states(page: Any, pattern: str, count: int) -> None:
     )
 
 
-def test_an_answer_streams_and_is_stopped_retried_and_edited(open_page: Open) -> None:
-    page = open_page("/talk", run="slow")
-    page.get_by_label("temperature").fill("0")
-    page.get_by_label("seed").fill("5")
-    page.get_by_label("at most tokens").fill("8000")
-    ask(page, "What is 3 + 4?")
-    written = "() => document.querySelector('.r1-answers .r1-card')?.innerText.length ?? 0"
-    page.wait_for_function(
-        "() => /answering|thinking/.test(document.querySelector('.r1-answers')?.innerText)"
-    )
-    before = page.evaluate(written)
-    page.wait_for_function(f"({written})() > {before} + 400")
-    page.get_by_role("button", name="stop").click()
-    wait_for_states(page, r"^stopped, [\d,]+ tokens in .* seed 5, temperature 0$", 1)
-    page.get_by_role("button", name="stop").wait_for(state="hidden")
-    stopped = page.evaluate(written)
-    page.get_by_label("at most tokens").fill("12")
-    page.get_by_role("button", name="retry this answer").click()
-    wait_for_states(page, r"^cut off, 12 tokens in .* seed 6, temperature 0$", 1)
-    assert page.evaluate(written) < stopped
-    page.get_by_role("button", name="edit the question").click()
-    page.locator(".r1-question").get_by_role("textbox").fill("<b>What</b> is 5 + 6?")
-    page.locator(".r1-question").get_by_role("button", name="ask", exact=True).click()
-    page.locator(".r1-question").get_by_text("<b>What</b> is 5 + 6?").wait_for()
-    wait_for_states(page, r"^cut off, 12 tokens", 1)
-    assert page.locator(".r1-question").count() == 1
-
-
 def test_two_models_of_a_run_that_trains_answer_a_problem_side_by_side(
     open_page: Open, training: Path, tmp_path: Path
 ) -> None:

@@ -1,0 +1,57 @@
+"""What the lessons share: the run that they continue, how a rollout and a curve are printed, and how an
+exercise is graded."""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import r1kit
+
+HERE = Path(__file__).parent
+TINY = os.environ.get("R1KIT_LESSON") == "tiny"  # every lesson in seconds, learning next to nothing
+FOLDER = Path(os.environ.get("R1KIT_LESSON_RUNS", HERE.parents[1] / "runs"))
+RUN = FOLDER / ("lessons-tiny" if TINY else "lessons")  # the run's folder: `r1kit ui runs/lessons` shows it
+
+# The order of the recipe. Every stage reads only stages before it.
+STAGES = (
+    "pretrain", "r1_zero", "cold_start", "reasoning_rl", "rejection_sampling", "sft", "reward_models",
+    "alignment_rl", "student_base", "distill", "evaluate",
+)  # fmt: skip
+
+
+def run_stages(*needed: str, changes: Iterable[str] = (), folder: Path = RUN) -> Path:
+    """Run those stages of the lessons' recipe that are not finished yet; return the run's folder."""
+    left_out = [f"stages.{stage}=null" for stage in reversed(STAGES) if stage not in needed]
+    recipe = r1kit.load(
+        HERE / ("tiny.yaml" if TINY else "lessons.yaml"), [*left_out, *changes, f"out={folder}"]
+    )
+    r1kit.run(recipe, show_rollouts=0)
+    return folder
+
+
+def show(rollouts: Sequence[r1kit.Rollout], values: Sequence[object] = (), most: int = 3) -> None:
+    """Print the first rollouts, each with its value if there are values."""
+    for place, rollout in enumerate(rollouts[:most]):
+        value = f"[{values[place]}] " if len(values) else ""
+        print(f"  {value}{rollout.problem.prompt!r}\n      -> {rollout.text!r}")
+
+
+def sparkline(values: Sequence[float], width: int = 50) -> str:
+    """A curve in one line: means over equal parts, from the least to the greatest."""
+    parts = min(width, len(values))
+    edges = [round(part * len(values) / parts) for part in range(parts + 1)]
+    means = [sum(values[a:b]) / (b - a) for a, b in zip(edges, edges[1:], strict=False)]
+    least, span = min(means), (max(means) - min(means)) or 1.0
+    return "".join("▁▂▃▄▅▆▇█"[min(7, int(8 * (mean - least) / span))] for mean in means)
+
+
+def grade(check: Callable[[Any], None], answer: Any) -> None:
+    """Check the reader's ``answer``. Prints what to do while it is unfinished; raises AssertionError with a
+    hint where it is wrong."""
+    try:
+        check(answer)
+    except NotImplementedError as todo:
+        print(f"Exercise, not done yet: {todo}")
+    else:
+        print(f"Right: {answer.__name__} passes {check.__name__}.")

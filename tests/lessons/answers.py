@@ -1,0 +1,63 @@
+"""Right and wrong answers to the exercises of docs/tutorial/. Read a lesson first."""
+
+import torch
+from torch import Tensor
+
+
+def _ratio(logprobs_RT: Tensor, old_RT: Tensor) -> Tensor:
+    return (logprobs_RT - old_RT).exp()
+
+
+def grpo_loss(logprobs_RT, old_RT, advantages_R, mask_RT, epsilon=0.2):
+    ratio_RT, advantages_R1 = _ratio(logprobs_RT, old_RT), advantages_R[:, None]
+    clipped_RT = ratio_RT.clamp(1 - epsilon, 1 + epsilon)
+    gain_RT = torch.minimum(ratio_RT * advantages_R1, clipped_RT * advantages_R1) * mask_RT
+    return -gain_RT.sum(-1) / mask_RT.sum(-1)
+
+
+def _grpo_sign(*arguments):
+    return -grpo_loss(*arguments)
+
+
+def _grpo_sum(logprobs_RT, old_RT, advantages_R, mask_RT, epsilon=0.2):
+    return grpo_loss(logprobs_RT, old_RT, advantages_R, mask_RT, epsilon) * mask_RT.sum(-1)
+
+
+def _grpo_width(logprobs_RT, old_RT, advantages_R, mask_RT, epsilon=0.2):
+    return _grpo_sum(logprobs_RT, old_RT, advantages_R, mask_RT, epsilon) / mask_RT.shape[-1]
+
+
+def _grpo_unclipped(logprobs_RT, old_RT, advantages_R, mask_RT, epsilon=0.2):
+    return grpo_loss(logprobs_RT, old_RT, advantages_R, mask_RT, 1e9)
+
+
+def _grpo_clipped_only(logprobs_RT, old_RT, advantages_R, mask_RT, epsilon=0.2):
+    clipped_RT = _ratio(logprobs_RT, old_RT).clamp(1 - epsilon, 1 + epsilon)
+    return -(clipped_RT * mask_RT).sum(-1) / mask_RT.sum(-1) * advantages_R
+
+
+def _grpo_fixed_epsilon(logprobs_RT, old_RT, advantages_R, mask_RT, epsilon=0.2):
+    return grpo_loss(logprobs_RT, old_RT, advantages_R, mask_RT, 0.2)
+
+
+def _grpo_unmasked(logprobs_RT, old_RT, advantages_R, mask_RT, epsilon=0.2):
+    return grpo_loss(logprobs_RT, old_RT, advantages_R, torch.ones_like(mask_RT), epsilon)
+
+
+def _grpo_mean(*arguments):
+    return grpo_loss(*arguments).mean()
+
+
+# Name of the exercise -> its right answer, and wrong ones with what their hint has to mention.
+WRONG = {
+    "grpo_loss": [
+        (_grpo_sign, "sign"),
+        (_grpo_sum, "divide by the number of the rollout's tokens"),
+        (_grpo_width, "not by the width"),
+        (_grpo_unclipped, "not clipped"),
+        (_grpo_clipped_only, "min of both"),
+        (_grpo_fixed_epsilon, "another epsilon"),
+        (_grpo_unmasked, "tokens that exist"),
+        (_grpo_mean, "one number for each rollout"),
+    ],
+}

@@ -1,12 +1,15 @@
 """What the lessons share: the run that they continue, how a rollout and a curve are printed, and how an
 exercise is graded."""
 
+import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import r1kit
+from r1kit.seeds import derive_seed
+from r1kit.tasks import load_tasks
 
 HERE = Path(__file__).parent
 TINY = os.environ.get("R1KIT_LESSON") == "tiny"  # every lesson in seconds, learning next to nothing
@@ -28,6 +31,39 @@ def run_stages(*needed: str, changes: Iterable[str] = (), folder: Path = RUN) ->
     )
     r1kit.run(recipe, show_rollouts=0)
     return folder
+
+
+def rows_of(run: Path, stage: str, name: str) -> list[float]:
+    """A metric of a stage, step by step."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [row[name] for row in rows if row["stage"] == stage and row.get(name) is not None]
+
+
+def held_out(count: int, name: str = "reasoning") -> tuple[list[r1kit.Problem], Mapping[str, r1kit.Task]]:
+    """The first ``count`` held-out problems, one of each task in turn, and the tasks that check them."""
+    tasks = {key: task for key, (task, _) in load_tasks({name: 1.0}).items()}
+    splits = [task.problems("held_out") for task in tasks.values()]
+    turns = [split[turn] for turn in range(count) for split in splits if turn < len(split)]
+    return turns[:count], tasks
+
+
+def sample(
+    model: Path, problems: Sequence[r1kit.Problem], n: int = 4, max_tokens: int = 112, seed: int = 0
+) -> list[list[r1kit.Rollout]]:
+    """``n`` rollouts of each problem from the model in that folder, at temperature 1."""
+    tokenizer = r1kit.Tokenizer.load(model)
+    chat = r1kit.Chat(tokenizer)
+    engine = r1kit.NativeEngine(r1kit.load_pretrained(model), tokenizer.end_ids)
+    prompts = [chat.prompt_ids(problem) for problem in problems]
+    sampling = r1kit.Sampling(n=n, max_tokens=16 if TINY else max_tokens)
+    seeds = [derive_seed(seed, problem.id) for problem in problems]
+    completions = engine.generate(prompts, sampling, seeds)
+    return [chat.rollouts(*found) for found in zip(problems, prompts, completions, strict=True)]
+
+
+def is_right(rollout: r1kit.Rollout, tasks: Mapping[str, r1kit.Task]) -> bool:
+    """Whether the answer of a rollout passes the check of its task."""
+    return tasks[rollout.problem.task].check(rollout.problem, rollout.answer).outcome == "correct"
 
 
 def show(rollouts: Sequence[r1kit.Rollout], values: Sequence[object] = (), most: int = 3) -> None:

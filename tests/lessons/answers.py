@@ -1,5 +1,7 @@
 """Right and wrong answers to the exercises of docs/tutorial/. Read a lesson first."""
 
+import re
+
 import torch
 from torch import Tensor
 
@@ -48,6 +50,46 @@ def _grpo_mean(*arguments):
     return grpo_loss(*arguments).mean()
 
 
+def grade_whole_number(gold, response):
+    answer = response.rpartition("</think>")[2]
+    boxes = re.findall(r"\\boxed\{([^{}]*)\}", answer)
+    numbers = re.findall(r"(?<![\w.,])[-+]?\d[\d,]*(?:\.\d+)?(?!\w)", boxes[-1] if boxes else answer)
+    return {float(number.replace(",", "")) for number in numbers} == {float(gold)}
+
+
+def _grade_contains(gold, response):
+    return str(gold) in response
+
+
+def _grade_last_number(gold, response):
+    numbers = re.findall(r"-?\d+", response)
+    return bool(numbers) and int(numbers[-1]) == gold
+
+
+def _grade_none(gold, response):
+    return None
+
+
+def next_token_loss(logits_TV, targets_T):
+    return (logits_TV.logsumexp(-1) - logits_TV.gather(1, targets_T[:, None])[:, 0]).mean()
+
+
+def _next_token_sign(logits_TV, targets_T):
+    return -next_token_loss(logits_TV, targets_T)
+
+
+def _next_token_sum(logits_TV, targets_T):
+    return next_token_loss(logits_TV, targets_T) * len(targets_T)
+
+
+def _next_token_overflow(logits_TV, targets_T):
+    return -(logits_TV.exp() / logits_TV.exp().sum(-1, keepdim=True))[range(len(targets_T)), targets_T].log().mean()
+
+
+def _next_token_detached(logits_TV, targets_T):
+    return next_token_loss(logits_TV, targets_T).detach()
+
+
 # Name of the exercise -> its right answer, and wrong ones with what their hint has to mention.
 WRONG = {
     "grpo_loss": [
@@ -59,5 +101,16 @@ WRONG = {
         (_grpo_fixed_epsilon, "another epsilon"),
         (_grpo_unmasked, "tokens that exist"),
         (_grpo_mean, "one number for each rollout"),
+    ],
+    "grade_whole_number": [
+        (_grade_contains, "in the thinking does not count"),
+        (_grade_last_number, "in the thinking does not count"),
+        (_grade_none, "True or False"),
+    ],
+    "next_token_loss": [
+        (_next_token_sign, "sign"),
+        (_next_token_sum, "divide by their number"),
+        (_next_token_overflow, "overflows"),
+        (_next_token_detached, "no gradient"),
     ],
 }

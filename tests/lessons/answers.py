@@ -1,9 +1,12 @@
 """Right and wrong answers to the exercises of docs/tutorial/. Read a lesson first."""
 
+import math
 import re
 
 import torch
 from torch import Tensor
+
+from r1kit import language_share
 
 
 def _ratio(logprobs_RT: Tensor, old_RT: Tensor) -> Tensor:
@@ -90,6 +93,52 @@ def _next_token_detached(logits_TV, targets_T):
     return next_token_loss(logits_TV, targets_T).detach()
 
 
+def pass_at_k(n, c, k):
+    return 1 - math.comb(n - c, k) / math.comb(n, k)
+
+
+def _pass_naive(n, c, k):
+    return 1 - (1 - c / n) ** k
+
+
+def _pass_fails(n, c, k):
+    return math.comb(n - c, k) / math.comb(n, k)
+
+
+def _pass_share(n, c, k):
+    return min(1.0, k * c / n)
+
+
+def _is_pure(rollout):
+    share = language_share(rollout.thinking, rollout.problem.language)
+    return share is None or share >= 0.99
+
+
+def select(rollouts, right, keep):
+    first = {}
+    for rollout, yes in zip(rollouts, right, strict=True):
+        if yes and _is_pure(rollout):
+            first.setdefault(rollout.text, rollout)
+    return sorted(first.values(), key=lambda rollout: len(rollout.text))[:keep]
+
+
+def _select_any(rollouts, right, keep):
+    return select(rollouts, [True] * len(rollouts), keep)
+
+
+def _select_mixed(rollouts, right, keep):
+    return [rollout for rollout, yes in zip(rollouts, right, strict=True) if yes][:keep]
+
+
+def _select_all(rollouts, right, keep):
+    return select(rollouts, right, len(rollouts))
+
+
+def _select_without_words(rollouts, right, keep):
+    worded = [language_share(r.thinking, r.problem.language) is not None for r in rollouts]
+    return select(rollouts, [yes and some for yes, some in zip(right, worded, strict=True)], keep)
+
+
 # Name of the exercise -> its right answer, and wrong ones with what their hint has to mention.
 WRONG = {
     "grpo_loss": [
@@ -112,5 +161,12 @@ WRONG = {
         (_next_token_sum, "divide by their number"),
         (_next_token_overflow, "overflows"),
         (_next_token_detached, "no gradient"),
+    ],
+    "pass_at_k": [(_pass_naive, "twice"), (_pass_fails, "all k are wrong"), (_pass_share, "the equation")],
+    "select": [
+        (_select_any, "rule 1"),
+        (_select_mixed, "rule 2: rollout 1"),
+        (_select_all, "at most"),
+        (_select_without_words, "(None)"),
     ],
 }

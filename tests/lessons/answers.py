@@ -139,6 +139,74 @@ def _select_without_words(rollouts, right, keep):
     return select(rollouts, [yes and some for yes, some in zip(right, worded, strict=True)], keep)
 
 
+def pairwise_loss(chosen_Y, rejected_Y):
+    return torch.nn.functional.softplus(rejected_Y - chosen_Y).mean()
+
+
+def _pairwise_turned(chosen_Y, rejected_Y):
+    return pairwise_loss(rejected_Y, chosen_Y)
+
+
+def _pairwise_infinite(chosen_Y, rejected_Y):
+    return -torch.sigmoid(chosen_Y - rejected_Y).log().mean()
+
+
+def _pairwise_sum(chosen_Y, rejected_Y):
+    return pairwise_loss(chosen_Y, rejected_Y) * len(chosen_Y)
+
+
+def _pairwise_clamped(chosen_Y, rejected_Y):
+    return torch.nn.functional.softplus((rejected_Y - chosen_Y).clamp(max=30)).mean()
+
+
+def forward_kl(teacher_TV, student_TV):
+    log_p, log_q = teacher_TV.detach().log_softmax(-1), student_TV.log_softmax(-1)
+    return (log_p.exp() * (log_p - log_q)).sum(-1).mean()
+
+
+def _kl_reverse(teacher_TV, student_TV):
+    log_p, log_q = teacher_TV.detach().log_softmax(-1), student_TV.log_softmax(-1)
+    return (log_q.exp() * (log_q - log_p)).sum(-1).mean()
+
+
+def _kl_sum(teacher_TV, student_TV):
+    return forward_kl(teacher_TV, student_TV) * len(teacher_TV)
+
+
+def _kl_trains_the_teacher(teacher_TV, student_TV):
+    log_p, log_q = teacher_TV.log_softmax(-1), student_TV.log_softmax(-1)
+    return (log_p.exp() * (log_p - log_q)).sum(-1).mean()
+
+
+def _kl_overflow(teacher_TV, student_TV):
+    p, q = (x.exp() / x.exp().sum(-1, keepdim=True) for x in (teacher_TV.detach(), student_TV))
+    return (p * (p / q).log()).sum(-1).mean()
+
+
+def _kl_cross_entropy(teacher_TV, student_TV):
+    return -(teacher_TV.detach().softmax(-1) * student_TV.log_softmax(-1)).sum(-1).mean()
+
+
+def share_in(text, language):
+    english = len(re.findall(r"[A-Za-z]+", text))
+    chinese = len(re.findall("[\u4e00-\u9fff]", text)) / 2
+    total = english + chinese
+    return (english if language == "en" else chinese) / total if total else None
+
+
+def _share_zero(text, language):
+    return share_in(text, language) or 0.0
+
+
+def _share_of_characters(text, language):
+    english, chinese = (len(re.findall(kind, text)) for kind in ("[A-Za-z]", "[\u4e00-\u9fff]"))
+    return (english if language == "en" else chinese) / (english + chinese) if english + chinese else None
+
+
+def _share_of_english(text, language):
+    return share_in(text, "en")
+
+
 # Name of the exercise -> its right answer, and wrong ones with what their hint has to mention.
 WRONG = {
     "grpo_loss": [
@@ -153,7 +221,7 @@ WRONG = {
     ],
     "grade_whole_number": [
         (_grade_contains, "in the thinking does not count"),
-        (_grade_last_number, "in the thinking does not count"),
+        (_grade_last_number, "12.0 is 12"),
         (_grade_none, "True or False"),
     ],
     "next_token_loss": [
@@ -168,5 +236,23 @@ WRONG = {
         (_select_mixed, "rule 2: rollout 1"),
         (_select_all, "at most"),
         (_select_without_words, "(None)"),
+    ],
+    "pairwise_loss": [
+        (_pairwise_turned, "wrong way round"),
+        (_pairwise_infinite, "not finite"),
+        (_pairwise_sum, "take the mean"),
+        (_pairwise_clamped, "the loss is 200"),
+    ],
+    "forward_kl": [
+        (_kl_reverse, "reverse"),
+        (_kl_sum, "mean over T"),
+        (_kl_trains_the_teacher, "detach its logits"),
+        (_kl_overflow, "log_softmax"),
+        (_kl_cross_entropy, "entropy is missing"),
+    ],
+    "share_in": [
+        (_share_zero, "not 0"),
+        (_share_of_characters, "two characters are one word"),
+        (_share_of_english, "none of the words is Chinese"),
     ],
 }

@@ -45,7 +45,11 @@ def test_a_lesson_runs_and_its_exercise_is_graded(lesson: Path, runs: Path) -> N
     environment = {**os.environ, "R1KIT_LESSON": "tiny", "R1KIT_LESSON_RUNS": str(runs)}
     arguments = [str(lesson), str(FOLDER), str(ROOT / "tests/lessons")]
     done = subprocess.run(
-        [sys.executable, "-c", GRADED, *arguments], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", GRADED, *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     lines = done.stdout.splitlines()
@@ -72,5 +76,7 @@ def test_a_lesson_opens_as_a_notebook_and_contains_no_answer(lesson: Path) -> No
             assert all(line.startswith("#") or not line for line in cell.splitlines()[1:])
     exercises = re.findall(r"^def check_(\w+)", text, re.MULTILINE)
     for name in exercises:
-        body = re.search(rf"^def {name}\(.*?(?=^\S)", text[text.index(f"def {name}(") :], re.MULTILINE | re.DOTALL)
+        body = re.search(
+            rf"^def {name}\(.*?(?=^\S)", text[text.index(f"def {name}(") :], re.MULTILINE | re.DOTALL
+        )
         assert body and "raise NotImplementedError(" in body[0]

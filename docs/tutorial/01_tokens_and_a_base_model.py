@@ -22,9 +22,10 @@ from r1kit.tasks.miniature.corpus import CorpusMix, documents
 # %% [markdown]
 # ## Tokens
 #
-# A model reads numbers, not letters. A tokenizer cuts a text into pieces from a fixed list, the vocabulary. It
-# starts with the 256 bytes, so it can spell anything, and merges the pairs that occur most often. Our corpus
-# is made by rules: small problems in English and Chinese, with and without working, some of it wrong.
+# A model reads numbers, not letters. A tokenizer cuts a text into pieces from a fixed list, the vocabulary.
+# It starts with the 256 bytes, so it can spell anything, and merges the pairs that occur most often. Our
+# corpus is made by rules: small problems in English and Chinese, with and without working, some of it
+# wrong.
 
 # %%
 texts = list(islice(documents(7, CorpusMix()), 600))
@@ -54,13 +55,13 @@ loss = -logits_TV.log_softmax(-1).gather(1, tokens_T[1:, None]).mean()
 print(f"untrained: {loss:.3f} nats a token; ln {tokenizer.vocab_size} = {math.log(tokenizer.vocab_size):.3f}")
 
 # %% [markdown]
-# Notice the shift: the logits at position $t$ predict token $t + 1$. Forgetting it is the classic mistake. The
-# loss then falls nearly to zero, and the model writes one token again and again.
+# Notice the shift: the logits at position $t$ predict token $t + 1$. Forgetting it is the classic mistake.
+# The loss then falls nearly to zero, and the model writes one token again and again.
 #
 # ## Training
 #
-# The stage `pretrain` of the lessons' recipe ([lessons.yaml](lessons.yaml)) trains a small DeepSeek-V3: latent
-# attention, a mixture of experts, multi-token prediction. A finished stage is not run again.
+# The stage `pretrain` of the lessons' recipe ([lessons.yaml](lessons.yaml)) trains a small DeepSeek-V3:
+# latent attention, a mixture of experts, multi-token prediction. A finished stage is not run again.
 
 # %%
 run = run_stages("pretrain")
@@ -70,8 +71,8 @@ print(f"loss {losses[0]:.2f} {sparkline(losses)} {losses[-1]:.2f}")
 # %% [markdown]
 # ## What it writes
 #
-# A *problem* becomes a prompt, an *engine* samples a completion token by token, and a *rollout* is the result,
-# parsed. At temperature 1 tokens are drawn with the model's own probabilities.
+# A *problem* becomes a prompt, an *engine* samples a completion token by token, and a *rollout* is the
+# result, parsed. At temperature 1 tokens are drawn with the model's own probabilities.
 
 # %%
 base = run / "stages" / "pretrain" / "model"
@@ -81,7 +82,8 @@ for group in sample(base, problems, n=2):
 
 # %% [markdown]
 # The base has the manner of a solver, not its habits: it stops early, mixes languages, answers at once.
-# Sampling many times shows that it *can* solve some problems. That is all that reinforcement learning needs.
+# Sampling many times shows that it *can* solve some problems. That is all that reinforcement learning
+# needs.
 #
 # ## Your part: the loss
 #
@@ -112,8 +114,8 @@ def check_next_token_loss(function: Callable[[Tensor, Tensor], Tensor]) -> None:
     assert abs(value - wanted) < 1e-5, f"found {value:.4f}, by hand it is {wanted:.4f}: check the equation"
     large = float(function(logits_TV + 1000, targets_T))
     assert abs(large - wanted) < 1e-3, (
-        f"with 1000 added to every logit the loss must not change, but it is {large}: exp overflows. Subtract "
-        "the largest logit first, or use torch.logsumexp"
+        f"with 1000 added to every logit the loss must not change, but it is {large}: exp overflows. "
+        "Subtract the largest logit first, or use torch.logsumexp"
     )
     leaf = logits_TV.clone().requires_grad_()
     loss = function(leaf, targets_T)

@@ -5,10 +5,11 @@
 # # 2. Rewards, and why graders are hard
 #
 # DeepSeek-R1 learned to reason from two rules: is the final answer right (*accuracy*), and is the response
-# `<think>working</think>` followed by an answer (*format*). No person and no other model judged the working.
+# `<think>working</think>` followed by an answer (*format*). No person and no other model judged the
+# working.
 #
-# A rule sounds easy. This lesson shows three rules that look fine, what a policy makes of them, and what the
-# checker of r1kit does instead.
+# A rule sounds easy. This lesson shows three rules that look fine, what a policy makes of them, and what
+# the checker of r1kit does instead.
 
 # %%
 import re
@@ -66,9 +67,9 @@ for name, response in RESPONSES.items():
     print(f"{name:14}{'yes' if name in RIGHT else '-':>10}{marks}")
 
 # %% [markdown]
-# Each simple rule errs in its own way. *Contains* accepts a list of all numbers. *Exact* refuses right answers
-# that are written in another way. A verdict of `check_math` comes with its reason, which is worth reading
-# when a reward is unexpectedly 0:
+# Each simple rule errs in its own way. *Contains* accepts a list of all numbers. *Exact* refuses right
+# answers that are written in another way. A verdict of `check_math` comes with its reason, which is worth
+# reading when a reward is unexpectedly 0:
 
 # %%
 for name in ("hedge", "list"):
@@ -83,9 +84,9 @@ for name in ("hedge", "list"):
 #
 # $$E[r] = p\,(1 - f_-) + (1 - p)\, f_+ = f_+ + p\,(1 - f_- - f_+)$$
 #
-# If the errors are mere chance, the slope with respect to $p$ is smaller but points the same way: the policy
-# learns the right thing, only slower. But errors are not chance. They depend on *how* a response is written,
-# and the policy chooses that. It can raise $f_+$ instead of $p$. This is **reward hacking**.
+# If the errors are mere chance, the slope with respect to $p$ is smaller but points the same way: the
+# policy learns the right thing, only slower. But errors are not chance. They depend on *how* a response is
+# written, and the policy chooses that. It can raise $f_+$ instead of $p$. This is **reward hacking**.
 #
 # Let us watch it. A policy with one logit for each of the eight ways to respond is trained on the expected
 # reward $\sum_i \pi_i r_i$ with each rule. We measure how often its responses are really right. To make it
@@ -100,7 +101,9 @@ def optimise(rule: Callable[[str, str], bool], steps: int) -> tuple[torch.Tensor
     really right after each step."""
     rewards = torch.tensor(
         [
-            SUCCESS * rule("12", text) + (1 - SUCCESS) * rule("13", text) if name in RIGHT else rule("12", text)
+            SUCCESS * rule("12", text) + (1 - SUCCESS) * rule("13", text)
+            if name in RIGHT
+            else rule("12", text)
             for name, text in RESPONSES.items()
         ],
         dtype=torch.float32,
@@ -120,15 +123,22 @@ for name, rule in RULES.items():
     print(f"{name:12} really right {sparkline(curve, 30)} {curve[-1]:.2f}   mostly: {favourite[1]!r}")
 
 # %% [markdown]
-# With *contains* the policy ends at responses that are never right, and its reward is a perfect 1.0. Nothing
-# in the reward curve shows it; only a look at the rollouts does. So: read rollouts, early and often.
+# With *contains* the policy ends at responses that are never right, and its reward is a perfect 1.0.
+# Nothing in the reward curve shows it; only a look at the rollouts does. So: read rollouts, early and
+# often.
 #
 # ## Format
 #
 # The second rule of R1. It is all or nothing: one `<think>..</think>`, then an answer, nothing else.
 
 # %%
-for text in ("<think>3 * 4</think>12", "12", "<think>3 * 4</think>", "<think></think>12", "Sure! <think>x</think>12"):
+for text in (
+    "<think>3 * 4</think>12",
+    "12",
+    "<think>3 * 4</think>",
+    "<think></think>12",
+    "Sure! <think>x</think>12",
+):
     print(f"  format {format_reward(text):.0f}  {text!r}")
 
 # %% [markdown]
@@ -189,13 +199,15 @@ def check_grade_whole_number(grader: Callable[[int, str], bool]) -> None:
     for gold, response, wanted, why in CASES:
         found = grader(gold, response)
         assert isinstance(found, bool), f"return True or False, not {found!r}"
-        assert found == wanted, f"gold {gold}, response {response!r}: {found}, should be {wanted}. Hint: {why}"
+        assert found == wanted, (
+            f"gold {gold}, response {response!r}: {found}, should be {wanted}. Hint: {why}"
+        )
 
 
 grade(check_grade_whole_number, grade_whole_number)
 
 # %% [markdown]
-# Your grader is now as good as the cases that you thought of, and a policy makes millions of attempts. r1kit's
-# checkers are tested with hundreds of thousands of answers ([verifiers.md](../verifiers.md)); programs run in
-# a sandbox, since they attack more than the grader. To train with a reward of your own:
+# Your grader is now as good as the cases that you thought of, and a policy makes millions of attempts.
+# r1kit's checkers are tested with hundreds of thousands of answers ([verifiers.md](../verifiers.md));
+# programs run in a sandbox, since they attack more than the grader. To train with a reward of your own:
 # [your-own.md](../your-own.md). Next: [lesson 3](03_grpo_from_scratch.py), how a reward becomes a gradient.

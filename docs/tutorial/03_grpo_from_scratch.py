@@ -13,6 +13,7 @@
 
 # %%
 import itertools
+import math
 from collections.abc import Callable
 
 import torch
@@ -24,9 +25,9 @@ from r1kit.train.advantages import advantages
 # %% [markdown]
 # ## A language that can be listed
 #
-# Three tokens: `0` ends a completion, `1` and `2` are "words". A completion has at most three tokens, so there
-# are 15 of them. The prompt is always the same. The task: *write two words whose sum is 3, then stop*. Two
-# of the 15 completions are right, `1 2 0` and `2 1 0`.
+# Three tokens: `0` ends a completion, `1` and `2` are "words". A completion has at most three tokens, so
+# there are 15 of them. The prompt is always the same. The task: *write two words whose sum is 3, then
+# stop*. Two of the 15 completions are right, `1 2 0` and `2 1 0`.
 #
 # The policy is a table: for each prefix that can occur a row of three logits. For a transformer the row
 # comes out of the network; nothing else on this page would change.
@@ -35,7 +36,10 @@ from r1kit.train.advantages import advantages
 WORDS, LONGEST = (1, 2), 3
 PREFIXES = [p for length in range(LONGEST) for p in itertools.product(WORDS, repeat=length)]
 COMPLETIONS = [
-    (*prefix, token) for prefix in PREFIXES for token in (0, *WORDS) if token == 0 or len(prefix) == LONGEST - 1
+    (*prefix, token)
+    for prefix in PREFIXES
+    for token in (0, *WORDS)
+    if token == 0 or len(prefix) == LONGEST - 1
 ]
 
 
@@ -46,13 +50,10 @@ def reward(completion: tuple[int, ...]) -> float:
 
 def token_logprobs(theta: Tensor, completions: list[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
     """log pi of every token of every completion [R, T], and which of these tokens exist [R, T]."""
-    logprobs, zero = theta.log_softmax(-1), theta.new_zeros(())
-    rows = [
-        [logprobs[PREFIXES.index(c[:t]), c[t]] if t < len(c) else zero for t in range(LONGEST)]
-        for c in completions
-    ]
+    places_RT = [[PREFIXES.index(c[:t]) if t < len(c) else 0 for t in range(LONGEST)] for c in completions]
+    tokens_RT = [[c[t] if t < len(c) else 0 for t in range(LONGEST)] for c in completions]
     mask_RT = torch.tensor([[t < len(c) for t in range(LONGEST)] for c in completions])
-    return torch.stack([torch.stack(row) for row in rows]), mask_RT
+    return theta.log_softmax(-1)[torch.tensor(places_RT), torch.tensor(tokens_RT)] * mask_RT, mask_RT
 
 
 def probabilities(theta: Tensor) -> Tensor:
@@ -72,8 +73,8 @@ print(f"expected reward of the untrained policy: {expected_reward(uniform):.3f}"
 # %% [markdown]
 # ## Rollouts, and what a group is for
 #
-# We draw a *group* of eight completions and score them. The **advantage** of a completion is its reward minus
-# the mean of its group, divided by the group's standard deviation:
+# We draw a *group* of eight completions and score them. The **advantage** of a completion is its reward
+# minus the mean of its group, divided by the group's standard deviation:
 #
 # $$A_i = \frac{r_i - \mathrm{mean}(r)}{\mathrm{std}(r)}$$
 #
@@ -94,7 +95,7 @@ def draw(theta: Tensor, count: int, generator: torch.Generator) -> list[tuple[in
     return drawn
 
 
-chance = torch.Generator().manual_seed(4)
+chance = torch.Generator().manual_seed(1)
 group = draw(uniform, 8, chance)
 rewards = torch.tensor([reward(c) for c in group])
 for completion, gain in zip(group, advantages(rewards.numpy(), "group_std"), strict=True):
@@ -103,10 +104,10 @@ for completion, gain in zip(group, advantages(rewards.numpy(), "group_std"), str
 # %% [markdown]
 # ## The one equation
 #
-# We want the gradient of the expected reward, but the reward is a rule and has no gradient. It does not need
-# one. Write the expectation as a sum over completions and use $\nabla \pi = \pi \nabla \log \pi$:
+# We want the gradient of the expected reward, but the reward is a rule and has no gradient. It does not
+# need one. Write the expectation as a sum over completions and use $\nabla \pi = \pi \nabla \log \pi$:
 #
-# $$\nabla \sum_o \pi(o)\, r(o) = \sum_o \pi(o)\, r(o)\, \nabla \log \pi(o) = E\,[\,r(o)\, \nabla \log \pi(o)\,]$$
+# $$\nabla \sum_o \pi(o) r(o) = \sum_o \pi(o) r(o) \nabla \log \pi(o) = E[r(o) \nabla \log \pi(o)]$$
 #
 # So the mean of $r \nabla \log \pi$ over *samples* is right on average. Subtracting a constant from $r$
 # changes nothing on average, because $\sum_o \nabla \pi(o) = \nabla 1 = 0$, and it makes the noise smaller.
@@ -142,8 +143,8 @@ print(f"largest difference between the two sides: {difference:.1e}")
 # %% [markdown]
 # ## Training, first version
 #
-# Draw a group, compute advantages, take one step along $A \nabla \log \pi$, repeat. This is REINFORCE with a
-# group's mean as the baseline. Each group is used once and thrown away.
+# Draw a group, compute advantages, take one step along $A \nabla \log \pi$, repeat. This is REINFORCE with
+# a group's mean as the baseline. Each group is used once and thrown away.
 
 # %%
 Loss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -181,11 +182,12 @@ print("rollouts after training:", *draw(trained, 6, chance))
 # %% [markdown]
 # ## Your part: GRPO's loss
 #
-# Sampling is the expensive part of RL, so one wants several updates from each group. After the first
-# update the policy $\pi$ is no longer the policy $\pi_{old}$ that sampled. GRPO's answer has three parts:
+# Sampling is the expensive part of RL, so one wants several updates from each group. After the first update
+# the policy $\pi$ is no longer the policy $\pi_{old}$ that sampled. GRPO's answer has three parts:
 #
 # 1. Each token's gain is weighed by its **ratio** $\rho_t = \pi(o_t) / \pi_{old}(o_t)$, computed as
-#    $\exp(\log\pi - \log\pi_{old})$. While $\pi = \pi_{old}$ its value is 1 and its gradient is $\nabla \log \pi$.
+#    $\exp(\log\pi - \log\pi_{old})$. While $\pi = \pi_{old}$ its value is 1 and its gradient is $\nabla
+#    \log \pi$.
 # 2. The ratio is **clipped**, so that a token that has moved far enough is not pushed further. The gain is
 #    $\min[\,\rho_t A,\ \mathrm{clip}(\rho_t, 1-\epsilon, 1+\epsilon)\, A\,]$.
 # 3. The gain of a rollout is the **mean over its tokens**, $\frac{1}{|o|} \sum_t$.
@@ -234,13 +236,13 @@ def true_gain(
     theta: Tensor, old: Tensor, gains: list[float], rule: Callable[..., float], epsilon: float
 ) -> float:
     """The expectation under pi_old of the gain of a completion, in plain numbers."""
-    new_RT, mask_RT = token_logprobs(theta, COMPLETIONS)
-    old_RT, total = token_logprobs(old, COMPLETIONS)[0], 0.0
-    for row, a in enumerate(gains):
-        ratios = [float(new_RT[row, t] - old_RT[row, t]) for t in range(LONGEST) if mask_RT[row, t]]
-        pairs = [(r, min(max(r, 1 - epsilon), 1 + epsilon)) for r in (2.718281828459045**x for x in ratios)]
+    new_RT, old_RT = (token_logprobs(table, COMPLETIONS)[0].tolist() for table in (theta, old))
+    total = 0.0
+    for row, (completion, a) in enumerate(zip(COMPLETIONS, gains, strict=True)):
+        ratios = [new_RT[row][t] - old_RT[row][t] for t in range(len(completion))]
+        pairs = [(r, min(max(r, 1 - epsilon), 1 + epsilon)) for r in map(math.exp, ratios)]
         best = [min(r * a, c * a) for r, c in pairs]
-        total += float(old_RT[row].sum().exp()) * rule(best, len(best), pairs, a)
+        total += math.exp(sum(old_RT[row])) * rule(best, len(best), pairs, a)
     return total
 
 
@@ -270,12 +272,7 @@ def check_grpo_loss(loss: Callable[..., Tensor]) -> None:
         wanted = -gradient(lambda gain, size, pairs, a: sum(gain) / size)
         if torch.allclose(found, wanted, atol=1e-7):
             continue
-        hints = [
-            hint
-            for hint, rule in MISTAKES.items()
-            if torch.allclose(found, (1 if "sign" in hint else -1) * -gradient(rule), atol=1e-7)
-            or torch.allclose(found, -gradient(rule), atol=1e-7)
-        ]
+        hints = [hint for hint, rule in MISTAKES.items() if torch.allclose(found, -gradient(rule), atol=1e-7)]
         hint = hints[0] if hints else "compare your function with parts 1 to 3 above, one by one"
         worst = float((found - wanted).abs().max())
         raise AssertionError(f"{where}: the gradient is off by {worst:.1e} from enumeration. Hint: {hint}")
@@ -288,10 +285,10 @@ grade(check_grpo_loss, grpo_loss)
 #
 # With your loss each group serves four updates, and the curve rises sooner with the same number of samples.
 # What r1kit trains with is this loss on packed rows of a transformer
-# ([policy_loss.py](../../src/r1kit/train/policy_loss.py), [surrogates.py](../../src/r1kit/train/surrogates.py));
-# `recipes/mini.yaml` uses a mean over all tokens of the update and no division by the deviation, and
-# [objectives.md](../objectives.md) lists the other choices. Next: [lesson 4](04_r1_zero.py), the same on a
-# transformer that writes its own working.
+# ([policy_loss.py](../../src/r1kit/train/policy_loss.py),
+# [surrogates.py](../../src/r1kit/train/surrogates.py)); `recipes/mini.yaml` uses a mean over all tokens of
+# the update and no division by the deviation, and [objectives.md](../objectives.md) lists the other
+# choices. Next: [lesson 4](04_r1_zero.py), the same on a transformer that writes its own working.
 
 # %%
 try:

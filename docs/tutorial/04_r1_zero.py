@@ -4,9 +4,9 @@
 # %% [markdown]
 # # 4. R1-Zero and its curves
 #
-# [Lesson 3](03_grpo_from_scratch.py)'s loop on a transformer: from the base of [lesson 1](01_tokens_and_a_base_model.py)
-# straight to reinforcement learning, with rules as the only reward. DeepSeek called the result R1-Zero: no one
-# had shown it a worked solution of the kind it wrote in the end.
+# [Lesson 3](03_grpo_from_scratch.py)'s loop on a transformer: from the base of [lesson
+# 1](01_tokens_and_a_base_model.py) straight to reinforcement learning, with rules as the only reward.
+# DeepSeek called the result R1-Zero: no one had shown it a worked solution of the kind it wrote in the end.
 
 # %%
 from collections.abc import Callable
@@ -17,8 +17,8 @@ from lesson import grade, held_out, is_right, rows_of, run_stages, sample, show,
 # %% [markdown]
 # ## Training
 #
-# Each step draws 32 problems, samples eight rollouts of each, scores them (1 for a right answer, 0.1 for the
-# format) and updates once. Watch the printed reward; each line is one step.
+# Each step draws 32 problems, samples eight rollouts of each, scores them (1 for a right answer, 0.1 for
+# the format) and updates once. Watch the printed reward; each line is one step.
 
 # %%
 run = run_stages("pretrain", "r1_zero")
@@ -26,10 +26,10 @@ run = run_stages("pretrain", "r1_zero")
 # %% [markdown]
 # ## Its curves
 #
-# Four curves that one always looks at. *Accuracy* is the mean over the step's rollouts. *Length* is in tokens:
-# nothing in the reward asks for long responses, yet it grows, because problems that are worked out are solved
-# more often. *Entropy* measures how undecided the policy is at each token; if it falls to 0, all rollouts of a
-# group are alike. *Groups without a difference* have advantages of zero and teach nothing.
+# Four curves that one always looks at. *Accuracy* is the mean over the step's rollouts. *Length* is in
+# tokens: nothing in the reward asks for long responses, yet it grows, because problems that are worked out
+# are solved more often. *Entropy* measures how undecided the policy is at each token; if it falls to 0, all
+# rollouts of a group are alike. *Groups without a difference* have advantages of zero and teach nothing.
 
 # %%
 CURVES = {
@@ -46,8 +46,8 @@ for name, key in CURVES.items():
 # %% [markdown]
 # ## Its rollouts
 #
-# A curve says that something changed; only the rollouts say what. The same held-out problems, before and after
-# (`r1kit ui` shows all rollouts of the training in a browser):
+# A curve says that something changed; only the rollouts say what. The same held-out problems, before and
+# after (`r1kit ui` shows all rollouts of the training in a browser):
 
 # %%
 problems, tasks = held_out(24)
@@ -64,11 +64,11 @@ for stage in ("pretrain", "r1_zero"):
 # %% [markdown]
 # ## The one equation
 #
-# Does RL teach new skills, or does it make likely what the base could do rarely? One looks at **pass@k**: the
-# probability that at least one of $k$ samples is right. Sample $n \ge k$ completions, of which $c$ are right. The
-# naive estimate $1 - (1 - c/n)^k$ is biased: it draws the same sample twice. Instead, think of all
-# $\binom{n}{k}$ ways to choose $k$ of the $n$ samples. A choice fails if it consists of wrong samples only, and
-# there are $\binom{n-c}{k}$ of these. So
+# Does RL teach new skills, or does it make likely what the base could do rarely? One looks at **pass@k**:
+# the probability that at least one of $k$ samples is right. Sample $n \ge k$ completions, of which $c$ are
+# right. The naive estimate $1 - (1 - c/n)^k$ is biased: it draws the same sample twice. Instead, think of
+# all $\binom{n}{k}$ ways to choose $k$ of the $n$ samples. A choice fails if it consists of wrong samples
+# only, and there are $\binom{n-c}{k}$ of these. So
 #
 # $$\mathrm{pass@}k = 1 - \binom{n-c}{k} \Big/ \binom{n}{k}$$
 #
@@ -112,8 +112,9 @@ def check_pass_at_k(function: Callable[[int, int, int], float]) -> None:
 grade(check_pass_at_k, pass_at_k)
 
 # %% [markdown]
-# With your function, base and R1-Zero side by side. Where the base's pass@8 comes near R1-Zero's, RL has mostly
-# made likely what was there. Next: [lesson 5](05_cold_start_and_language.py), a policy that a person can read.
+# With your function, base and R1-Zero side by side. Where the base's pass@8 comes near R1-Zero's, RL has
+# mostly made likely what was there. Next: [lesson 5](05_cold_start_and_language.py), a policy that a person
+# can read.
 
 # %%
 try:

@@ -4,9 +4,9 @@
 # %% [markdown]
 # # 5. Cold start, and one language
 #
-# R1-Zero is right, and hard to read: it mixes languages, because the reward looks at the answer only. The paper's
-# two remedies are the subject of this lesson. A **cold start** fine-tunes the base on a few readable solutions before
-# RL. A **language reward** pays for thinking in the language of the question.
+# R1-Zero is right, and hard to read: it mixes languages, because the reward looks at the answer only. The
+# paper's two remedies are the subject of this lesson. A **cold start** fine-tunes the base on a few
+# readable solutions before RL. A **language reward** pays for thinking in the language of the question.
 
 # %%
 from collections.abc import Callable
@@ -18,8 +18,9 @@ from r1kit import language_share
 # %% [markdown]
 # ## What R1-Zero writes
 #
-# The cold start takes right rollouts of R1-Zero, has them rewritten (here by a program, in the paper by people), and
-# fine-tunes the base on them. Then RL again, with the language reward added to accuracy and format.
+# The cold start takes right rollouts of R1-Zero, has them rewritten (here by a program, in the paper by
+# people), and fine-tunes the base on them. Then RL again, with the language reward added to accuracy and
+# format.
 
 # %%
 run = run_stages("pretrain", "r1_zero", "cold_start", "reasoning_rl")
@@ -33,8 +34,8 @@ for stage in ("r1_zero", "cold_start", "reasoning_rl"):
     show(found, ["no words" if share is None else f"{share:.2f}" for share in shares], most=2)
 
 # %% [markdown]
-# The cold start alone is readable and often wrong: a few examples teach the manner, not the skill. RL brings the
-# skill back, and the reward keeps the manner:
+# The cold start alone is readable and often wrong: a few examples teach the manner, not the skill. RL
+# brings the skill back, and the reward keeps the manner:
 
 # %%
 for name, key in (("accuracy", "reward/accuracy/mean"), ("language", "reward/language/mean")):
@@ -48,16 +49,18 @@ for name, key in (("accuracy", "reward/accuracy/mean"), ("language", "reward/lan
 #
 # $$r_{language} = \frac{\mathrm{Num}(\text{words in the target language})}{\mathrm{Num}(\text{words})}$$
 #
-# It is added to the accuracy reward with weight 1. Why add, and not multiply? GRPO compares sums within a group: with
-# $r = r_{accuracy} + r_{language}$ a wrong but readable rollout is still better than a wrong unreadable one, so even a
-# group without a right answer teaches something. The price is a trade: being in the language is worth as much as being
-# right. The paper reports that accuracy is slightly lower with it, and keeps it because people prefer to read the result.
+# It is added to the accuracy reward with weight 1. Why add, and not multiply? GRPO compares sums within a
+# group: with $r = r_{accuracy} + r_{language}$ a wrong but readable rollout is still better than a wrong
+# unreadable one, so even a group without a right answer teaches something. The price is a trade: being in
+# the language is worth as much as being right. The paper reports that accuracy is slightly lower with it,
+# and keeps it because people prefer to read the result.
 #
 # ## Your part
 #
-# Write equation 7 for English and Chinese. A *word* is a run of Latin letters, or a run of Chinese characters (from
-# `\u4e00` to `\u9fff`), which counts half a word for each character. Digits and signs belong to no language. Without any
-# word the share is 0 / 0: return None, "does not apply", and not 0 (a calculation is readable in every language).
+# Write equation 7 for English and Chinese. A *word* is a run of Latin letters, or a run of Chinese
+# characters (from `\u4e00` to `\u9fff`), which counts half a word for each character. Digits and signs
+# belong to no language. Without any word the share is 0 / 0: return None, "does not apply", and not 0 (a
+# calculation is readable in every language).
 
 
 # %%
@@ -89,5 +92,6 @@ def check_share_in(function: Callable[[str, str], float | None]) -> None:
 grade(check_share_in, share_in)
 
 # %% [markdown]
-# r1kit's `language_share` knows fifteen scripts, and leaves out what is in no language: code, formulas, links, names.
-# Next: [lesson 6](06_rejection_sampling_and_sft.py), where the model writes its successor's data.
+# r1kit's `language_share` knows fifteen scripts, and leaves out what is in no language: code, formulas,
+# links, names. Next: [lesson 6](06_rejection_sampling_and_sft.py), where the model writes its successor's
+# data.

@@ -4,9 +4,9 @@
 # %% [markdown]
 # # 6. Rejection sampling and fine-tuning
 #
-# After its first RL the paper does something that looks odd: it throws the model away. It keeps only what the
-# model *wrote*, and of that only what is right and readable, and fine-tunes the *base* on it. This lesson shows
-# why that works.
+# After its first RL the paper does something that looks odd: it throws the model away. It keeps only what
+# the model *wrote*, and of that only what is right and readable, and fine-tunes the *base* on it. This
+# lesson shows why that works.
 
 # %%
 import json
@@ -20,8 +20,8 @@ from r1kit import Completion, Problem, Rollout, language_share
 # %% [markdown]
 # ## From rollouts to data
 #
-# The stages: a cold start and RL ([lesson 5](05_cold_start_and_language.py)), then four samples of each of some
-# hundred problems, filtered, then SFT of the base. What is finished is not run again.
+# The stages: a cold start and RL ([lesson 5](05_cold_start_and_language.py)), then four samples of each of
+# some hundred problems, filtered, then SFT of the base. What is finished is not run again.
 
 # %%
 run = run_stages("pretrain", "r1_zero", "cold_start", "reasoning_rl", "rejection_sampling", "sft")
@@ -49,29 +49,31 @@ show(found, ["right" if yes else "wrong" for yes in right])
 # %% [markdown]
 # ## The one equation
 #
-# Let $\pi(o)$ be the policy that samples, and $r(o)$ be 1 for what the filter keeps and 0 for the rest. The kept
-# completions are samples of
+# Let $\pi(o)$ be the policy that samples, and $r(o)$ be 1 for what the filter keeps and 0 for the rest. The
+# kept completions are samples of
 #
 # $$\pi'(o) = \frac{\pi(o)\, r(o)}{\sum_{o'} \pi(o')\, r(o')}$$
 #
-# SFT minimises $-E_{\pi'}[\log \pi_\theta(o)]$, which is least where $\pi_\theta = \pi'$. So a perfect fit is
-# right on *every* problem for which anything was kept, even if the policy was right in one sample of a hundred.
-# Its gradient is that of policy gradient with the advantages 1 and 0: it learns from successes only. It never
-# sees what to avoid, which RL does, but it is stable and needs no engine while it trains. A problem that is
-# solved with probability $p$ is in the data with probability $1 - (1-p)^n$, so hard problems are rare in it.
+# SFT minimises $-E_{\pi'}[\log \pi_\theta(o)]$, which is least where $\pi_\theta = \pi'$. So a perfect fit
+# is right on *every* problem for which anything was kept, even if the policy was right in one sample of a
+# hundred. Its gradient is that of policy gradient with the advantages 1 and 0: it learns from successes
+# only. It never sees what to avoid, which RL does, but it is stable and needs no engine while it trains. A
+# problem that is solved with probability $p$ is in the data with probability $1 - (1-p)^n$, so hard
+# problems are rare in it.
 #
-# The filter is more than the answer's check. Whatever it asks for (one language, short, no repetition) the next
-# model does by itself: the model is what its data is.
+# The filter is more than the answer's check. Whatever it asks for (one language, short, no repetition) the
+# next model does by itself: the model is what its data is.
 #
 # ## Your part: the filter
 #
 # Choose what to keep of one problem's rollouts:
 #
 # 1. right ones only: `right[i]` says so for `rollouts[i]`;
-# 2. whose thinking is in the problem's language: `language_share(thinking, language)` is at least 0.99 (None, no
-#    words at all, is fine);
+# 2. whose thinking is in the problem's language: `language_share(thinking, language)` is at least 0.99
+#    (None, no words at all, is fine);
 # 3. no text twice;
-# 4. of these the `keep` shortest, by the length of the text; of equal lengths the one that was sampled first.
+# 4. of these the `keep` shortest, by the length of the text; of equal lengths the one that was sampled
+#    first.
 
 
 # %%
@@ -93,7 +95,13 @@ def made(texts: Sequence[str], language: str = "en") -> list[Rollout]:
 
 def check_select(function: Callable[[Sequence[Rollout], Sequence[bool], int], list[Rollout]]) -> None:
     """Try the rules one by one. Raises AssertionError with a hint."""
-    thoughts = ["we add three and four", "first 然后 we add 四", "3 + 4 = 7", "we add three and four", "I add both"]
+    thoughts = [
+        "we add three and four",
+        "first 然后 we add 四",
+        "3 + 4 = 7",
+        "we add three and four",
+        "I add both",
+    ]
     cases: list[tuple[str, list[bool], int, list[int], str]] = [
         ("en", [True, False, False, False, False], 9, [0], "rule 1: wrong rollouts are left out"),
         ("en", [True, True, False, False, False], 9, [0], "rule 2: rollout 1 mixes two languages"),
@@ -101,7 +109,13 @@ def check_select(function: Callable[[Sequence[Rollout], Sequence[bool], int], li
         ("en", [True, False, False, True, False], 9, [0], "rule 3: a text is kept once, where it came first"),
         ("en", [True, False, True, False, True], 9, [2, 4, 0], "rule 4: the shortest comes first"),
         ("en", [True, True, True, True, True], 2, [2, 4], "rule 4: at most `keep` of them"),
-        ("zh", [True, False, False, False, False], 9, [], "rule 2: the problem's language counts, not English"),
+        (
+            "zh",
+            [True, False, False, False, False],
+            9,
+            [],
+            "rule 2: the problem's language counts, not English",
+        ),
         ("en", [False] * 5, 2, [], "nothing is kept where nothing is right"),
     ]
     for language, right, keep, wanted, hint in cases:

@@ -5,9 +5,9 @@
 # # 7. Reward models, and how they are hacked
 #
 # No rule can say whether a greeting is friendly. There the paper trains a **reward model**: people (or a
-# strong model) say which of two answers is better, and a network learns to predict it. This lesson trains such
-# a model, then optimises against it and watches it being hacked. Everything is small enough for a table of
-# five numbers, so that you can see *what* the model has learned.
+# strong model) say which of two answers is better, and a network learns to predict it. This lesson trains
+# such a model, then optimises against it and watches it being hacked. Everything is small enough for a
+# table of five numbers, so that you can see *what* the model has learned.
 
 # %%
 import math
@@ -20,9 +20,9 @@ from torch import Tensor
 # %% [markdown]
 # ## Answers, and what people like
 #
-# Each answer is described by three numbers: how *helpful* it is, how *long*, and how many *exclamation marks* it
-# has. In our world people like help, and a moderate length: beyond 2 an answer annoys them. They do not care about
-# exclamation marks. This true quality is what we want, and what no training ever sees.
+# Each answer is described by three numbers: how *helpful* it is, how *long*, and how many *exclamation
+# marks* it has. In our world people like help, and a moderate length: beyond 2 an answer annoys them. They
+# do not care about exclamation marks. This true quality is what we want, and what no training ever sees.
 #
 # There is one catch, and it is a realistic one. In the answers that people were shown, those who tried hard
 # wrote more. So length goes along with help in the data, and never gets beyond 2.
@@ -46,7 +46,9 @@ def shown_answers(count: int, chance: torch.Generator) -> Tensor:
 
 def labels(one_N3: Tensor, other_N3: Tensor, chance: torch.Generator) -> Tensor:
     """Whether people prefer ``one``: the better by chance more often, as people disagree."""
-    return torch.rand(len(one_N3), generator=chance) < torch.sigmoid(4 * (quality(one_N3) - quality(other_N3)))
+    return torch.rand(len(one_N3), generator=chance) < torch.sigmoid(
+        4 * (quality(one_N3) - quality(other_N3))
+    )
 
 
 chance = torch.Generator().manual_seed(0)
@@ -58,14 +60,15 @@ agreed = float((quality(chosen) > quality(rejected)).float().mean())
 print(f"{PAIRS} pairs; the label names the truly better answer in {agreed:.0%}")
 
 # %% [markdown]
-# With a run of your own you give such labels in the browser: `r1kit ui` shows two answers side by side, and what
-# you choose becomes a file of pairs for the stage `reward_models` ([ui.md](../ui.md), [your-own.md](../your-own.md)).
+# With a run of your own you give such labels in the browser: `r1kit ui` shows two answers side by side, and
+# what you choose becomes a file of pairs for the stage `reward_models` ([ui.md](../ui.md),
+# [your-own.md](../your-own.md)).
 #
 # ## The one equation
 #
 # Bradley and Terry's model: an answer has a hidden value $v$, and people prefer $a$ to $b$ with probability
-# $\sigma(v_a - v_b)$, where $\sigma(x) = 1/(1+e^{-x})$. Only the difference matters, so people need no common
-# scale. Maximum likelihood over the pairs is
+# $\sigma(v_a - v_b)$, where $\sigma(x) = 1/(1+e^{-x})$. Only the difference matters, so people need no
+# common scale. Maximum likelihood over the pairs is
 #
 # $$L = -\frac{1}{N} \sum \log \sigma(v_{chosen} - v_{rejected})$$
 #
@@ -73,8 +76,9 @@ print(f"{PAIRS} pairs; the label names the truly better answer in {agreed:.0%}")
 #
 # ## Training
 #
-# The model's value is linear in the three numbers. (r1kit's reads tokens with a transformer; the loss is the same,
-# [preference.py](../../src/r1kit/train/preference.py).) For a small weight on everything we add a little decay.
+# The model's value is linear in the three numbers. (r1kit's reads tokens with a transformer; the loss is
+# the same, [preference.py](../../src/r1kit/train/preference.py).) For a small weight on everything we add a
+# little decay.
 
 # %%
 weights = torch.zeros(3, requires_grad=True)
@@ -84,7 +88,10 @@ for _ in range(50 if TINY else 400):
     torch.nn.functional.softplus(-((chosen - rejected) @ weights)).mean().backward()
     optimizer.step()
 learned = weights.detach()
-print("value =", " + ".join(f"{w:.2f} {name}" for w, name in zip(learned, ("help", "length", "marks"), strict=True)))
+print(
+    "value =",
+    " + ".join(f"{w:.2f} {name}" for w, name in zip(learned, ("help", "length", "marks"), strict=True)),
+)
 
 
 def agreement(one: Tensor, other: Tensor) -> float:
@@ -100,9 +107,9 @@ print(f"on new answers of the same kind it names the better one in {agreement(*t
 #
 # ## Optimising against it
 #
-# **Best of n**: draw $n$ answers, keep the one that the reward model likes best. Here a policy has more freedom than
-# those who wrote the shown answers: it chooses help (which is hard: most attempts have little) and length (which is
-# easy) separately, and there is no limit on length.
+# **Best of n**: draw $n$ answers, keep the one that the reward model likes best. Here a policy has more
+# freedom than those who wrote the shown answers: it chooses help (which is hard: most attempts have little)
+# and length (which is easy) separately, and there is no limit on length.
 
 
 # %%
@@ -123,11 +130,11 @@ for n in (1, 2, 4, 8, 16, 64, 256):
 print(f"reward {sparkline(rewards)}  quality {sparkline(qualities)}")
 
 # %% [markdown]
-# The reward always rises: that is what best-of-n selects. Once it leaves the range of the shown answers, quality
-# falls. This is **over-optimisation**; with RL in the place of best-of-n it is faster, since the policy moves. The
-# paper's answers: rules wherever a rule can check, reward models only for the rest and only in the last few hundred
-# steps. r1kit's stage `alignment_rl` measures reward and an independent score while it trains and stops where they
-# part ([alignment_rl](../stages/alignment_rl.md)).
+# The reward always rises: that is what best-of-n selects. Once it leaves the range of the shown answers,
+# quality falls. This is **over-optimisation**; with RL in the place of best-of-n it is faster, since the
+# policy moves. The paper's answers: rules wherever a rule can check, reward models only for the rest and
+# only in the last few hundred steps. r1kit's stage `alignment_rl` measures reward and an independent score
+# while it trains and stops where they part ([alignment_rl](../stages/alignment_rl.md)).
 #
 # One remedy is more labels where the policy goes: label its own best-of-n answers, and train again.
 
@@ -140,8 +147,8 @@ print(f"on pairs of its own favourites the reward model names the better one in 
 # %% [markdown]
 # ## Your part: the loss
 #
-# Write Bradley and Terry's loss. `torch.sigmoid` followed by `log` is not exact enough: for a difference of -200 it
-# gives infinity.
+# Write Bradley and Terry's loss. `torch.sigmoid` followed by `log` is not exact enough: for a difference of
+# -200 it gives infinity.
 
 
 # %%
@@ -160,12 +167,16 @@ def check_pairwise_loss(function: Callable[[Tensor, Tensor], Tensor]) -> None:
     wanted = sum(each) / 3
     assert abs(float(found) - float(sum(each))) > 1e-5, "this is the sum over the pairs; take the mean"
     assert abs(float(found) + wanted) > 1e-5, "the sign: it is minus the log-probability"
-    turned = sum(math.log1p(math.exp(a - b)) for a, b in zip(better.tolist(), worse.tolist(), strict=True)) / 3
+    turned = (
+        sum(math.log1p(math.exp(a - b)) for a, b in zip(better.tolist(), worse.tolist(), strict=True)) / 3
+    )
     assert abs(float(found) - turned) > 1e-5, "chosen and rejected are the wrong way round"
     assert abs(float(found) - wanted) < 1e-5, f"found {float(found):.4f}, by hand {wanted:.4f}"
     far = torch.tensor([-100.0], requires_grad=True)
     loss = function(far, torch.tensor([100.0]))
-    assert math.isfinite(float(loss)), "for a difference of -200 the loss is not finite; use softplus or logsigmoid"
+    assert math.isfinite(float(loss)), (
+        "for a difference of -200 the loss is not finite; use softplus or logsigmoid"
+    )
     assert abs(float(loss) - 200) < 1e-3, f"for a difference of -200 the loss is 200, not {float(loss):.1f}"
     (slope,) = torch.autograd.grad(loss, far)
     assert abs(float(slope) + 1) < 1e-5, "a surely wrong pair has the slope -1: no clamping"

@@ -4,9 +4,9 @@
 # %% [markdown]
 # # 8. Distillation
 #
-# The paper's last result surprised many: small models that were fine-tuned on R1's *responses* reason better than
-# the same small models after RL of their own. Here a dense student with another architecture learns from the model
-# of [lesson 6](06_rejection_sampling_and_sft.py).
+# The paper's last result surprised many: small models that were fine-tuned on R1's *responses* reason
+# better than the same small models after RL of their own. Here a dense student with another architecture
+# learns from the model of [lesson 6](06_rejection_sampling_and_sft.py).
 
 # %%
 import math
@@ -19,14 +19,16 @@ from torch import Tensor
 # %% [markdown]
 # ## Training
 #
-# The student has its own pretraining on the same corpus, only less of it. Then the teacher answers some hundred
-# problems, right answers are kept, and the student is fine-tuned on them.
+# The student has its own pretraining on the same corpus, only less of it. Then the teacher answers some
+# hundred problems, right answers are kept, and the student is fine-tuned on them.
 
 # %%
 TEACHER = ("pretrain", "r1_zero", "cold_start", "reasoning_rl", "rejection_sampling", "sft")
 run = run_stages(*TEACHER, "student_base", "distill")
 losses = rows_of(run, "distill", "loss")
-print(f"the student's loss on the teacher's answers: {losses[0]:.2f} {sparkline(losses, 40)} {losses[-1]:.2f}")
+print(
+    f"the student's loss on the teacher's answers: {losses[0]:.2f} {sparkline(losses, 40)} {losses[-1]:.2f}"
+)
 
 # %%
 problems, tasks = held_out(24)
@@ -40,19 +42,20 @@ for stage in ("student_base", "distill", "sft"):
 # ## The one equation
 #
 # Let $\pi$ be the teacher and $q_\theta$ the student. Fine-tuning on the teacher's samples minimises the
-# cross-entropy $-E_{o \sim \pi}[\log q_\theta(o)]$. Subtract the teacher's entropy, which does not depend on $\theta$:
+# cross-entropy $-E_{o \sim \pi}[\log q_\theta(o)]$. Subtract the teacher's entropy, which does not depend
+# on $\theta$:
 #
-# $$-E_\pi[\log q_\theta] - H(\pi) = E_\pi\Big[\log \frac{\pi(o)}{q_\theta(o)}\Big] = \mathrm{KL}(\pi \,\|\, q_\theta)$$
+# $$-E_\pi[\log q_\theta] - H(\pi) = E_\pi[\log (\pi(o) / q_\theta(o))] = \mathrm{KL}(\pi \| q_\theta)$$
 #
-# So plain SFT *is* minimising a divergence, the **forward** one. It is infinite where the teacher writes what the student
-# holds to be impossible, so the student has to cover everything the teacher does, and spreads out if it is too
-# small for that. The **reverse** one, $\mathrm{KL}(q_\theta \| \pi)$, is an expectation over the *student's* samples: it
-# asks that all that the student writes is likely for the teacher, so a small student chooses a part and does that well.
-# It needs samples from the student, as RL does, and is called on-policy distillation
-# ([distill](../stages/distill.md) has it too).
+# So plain SFT *is* minimising a divergence, the **forward** one. It is infinite where the teacher writes
+# what the student holds to be impossible, so the student has to cover everything the teacher does, and
+# spreads out if it is too small for that. The **reverse** one, $\mathrm{KL}(q_\theta \| \pi)$, is an
+# expectation over the *student's* samples: it asks that all that the student writes is likely for the
+# teacher, so a small student chooses a part and does that well. It needs samples from the student, as RL
+# does, and is called on-policy distillation ([distill](../stages/distill.md) has it too).
 #
-# The difference in three numbers. The teacher has two ways to answer, each half of the time, and a third one that it
-# never takes. The student can only be a bump over neighbours, of a place and a width:
+# The difference in three numbers. The teacher has two ways to answer, each half of the time, and a third
+# one that it never takes. The student can only be a bump over neighbours, of a place and a width:
 
 # %%
 teacher_V = torch.tensor([0.49, 0.02, 0.49])
@@ -72,13 +75,14 @@ for name, divergence in (
     print(f"{name}: the best student is {[round(float(p), 2) for p in student(*best)]}")
 
 # %% [markdown]
-# Forward covers both ways and gives the middle, which the teacher never takes, a third. Reverse chooses one way.
+# Forward covers both ways and gives the middle, which the teacher never takes, a third. Reverse chooses one
+# way.
 #
 # ## Your part: a divergence from logits
 #
-# With the teacher's logits at hand, the divergence at each token can be computed exactly, over the whole vocabulary.
-# Write the forward one. Work with log-probabilities (`log_softmax`), so that nothing overflows. The teacher is not
-# trained: its logits get no gradient.
+# With the teacher's logits at hand, the divergence at each token can be computed exactly, over the whole
+# vocabulary. Write the forward one. Work with log-probabilities (`log_softmax`), so that nothing overflows.
+# The teacher is not trained: its logits get no gradient.
 
 
 # %%
@@ -106,7 +110,9 @@ def check_forward_kl(function: Callable[[Tensor, Tensor], Tensor]) -> None:
     assert isinstance(loss, Tensor) and loss.ndim == 0, "return one number, the mean over the tokens"
     found, wanted = float(loss), divergence(p, q) / 2
     cross = -sum(a * math.log(b) for x, y in zip(p, q, strict=True) for a, b in zip(x, y, strict=True)) / 2
-    assert abs(found - divergence(q, p) / 2) > 1e-6, "this is the reverse one: the expectation is the teacher's"
+    assert abs(found - divergence(q, p) / 2) > 1e-6, (
+        "this is the reverse one: the expectation is the teacher's"
+    )
     assert abs(found - wanted * 2) > 1e-6, "this is the sum over the tokens; take the mean over T"
     assert abs(found - wanted * 2 / 3) > 1e-6, "sum over the vocabulary; the mean is over the tokens only"
     assert abs(found - cross) > 1e-6, "this is the cross-entropy; the teacher's entropy is missing"
@@ -124,5 +130,6 @@ def check_forward_kl(function: Callable[[Tensor, Tensor], Tensor]) -> None:
 grade(check_forward_kl, forward_kl)
 
 # %% [markdown]
-# That is the whole recipe. `make mini` runs all of it at once; `make real` does R1-Zero on a released model of 135
-# million parameters; [your-own.md](../your-own.md) puts your task, data and reward in the place of ours.
+# That is the whole recipe. `make mini` runs all of it at once; `make real` does R1-Zero on a released model
+# of 135 million parameters; [your-own.md](../your-own.md) puts your task, data and reward in the place of
+# ours.

@@ -1,6 +1,7 @@
 """What the lessons share: the run that they continue, how a rollout and a curve are printed, and how an
 exercise is graded."""
 
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -77,7 +78,7 @@ def sparkline(values: Sequence[float], width: int = 50) -> str:
     """A curve in one line: means over equal parts, from the least to the greatest."""
     parts = min(width, len(values))
     edges = [round(part * len(values) / parts) for part in range(parts + 1)]
-    means = [sum(values[a:b]) / (b - a) for a, b in zip(edges, edges[1:], strict=False)]
+    means = [sum(values[a:b]) / (b - a) for a, b in itertools.pairwise(edges)]
     least, span = min(means), (max(means) - min(means)) or 1.0
     return "".join("▁▂▃▄▅▆▇█"[min(7, int(8 * (mean - least) / span))] for mean in means)
 

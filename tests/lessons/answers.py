@@ -86,7 +86,11 @@ def _next_token_sum(logits_TV, targets_T):
 
 
 def _next_token_overflow(logits_TV, targets_T):
-    return -(logits_TV.exp() / logits_TV.exp().sum(-1, keepdim=True))[range(len(targets_T)), targets_T].log().mean()
+    return (
+        -(logits_TV.exp() / logits_TV.exp().sum(-1, keepdim=True))[range(len(targets_T)), targets_T]
+        .log()
+        .mean()
+    )
 
 
 def _next_token_detached(logits_TV, targets_T):

@@ -33,7 +33,7 @@ RESPONSES = {
     "wrong": "<think>3 + 4</think>7",
     "thought only": "<think>It is 12, or maybe 7.</think>7",
     "list": "<think></think>" + ", ".join(map(str, range(30))),
-    "hedge": "<think>hard</think>It is 12 or 7 or 34.",
+    "hedge": "<think>hard</think>It is 7 or 34 or 12.",
     "question": "<think>easy</think>3 * 4 = 12? No, it is 7.",
 }
 RIGHT = {"plain", "sentence", "decimal"}
@@ -67,9 +67,10 @@ for name, response in RESPONSES.items():
     print(f"{name:14}{'yes' if name in RIGHT else '-':>10}{marks}")
 
 # %% [markdown]
-# Each simple rule errs in its own way. *Contains* accepts a list of all numbers. *Exact* refuses right
-# answers that are written in another way. A verdict of `check_math` comes with its reason, which is worth
-# reading when a reward is unexpectedly 0:
+# Each simple rule errs in its own way. *Contains* accepts a list of all numbers. *Last number* accepts a
+# guess of several, as long as the right one is last. *Exact* refuses right answers that are written in
+# another way. A verdict of `check_math` comes with its reason, which is worth reading when a reward is
+# unexpectedly 0:
 
 # %%
 for name in ("hedge", "list"):
@@ -113,7 +114,7 @@ def optimise(rule: Callable[[str, str], bool], steps: int) -> tuple[torch.Tensor
     for _ in range(steps):
         (gradient,) = torch.autograd.grad(logits.softmax(0) @ rewards, logits)
         logits = (logits + gradient).detach().requires_grad_()
-        curve.append(float(logits.softmax(0) @ right))
+        curve.append(float(logits.detach().softmax(0) @ right))
     return logits.softmax(0).detach(), curve
 
 
@@ -123,9 +124,9 @@ for name, rule in RULES.items():
     print(f"{name:12} really right {sparkline(curve, 30)} {curve[-1]:.2f}   mostly: {favourite[1]!r}")
 
 # %% [markdown]
-# With *contains* the policy ends at responses that are never right, and its reward is a perfect 1.0.
-# Nothing in the reward curve shows it; only a look at the rollouts does. So: read rollouts, early and
-# often.
+# With *contains* and *last number* the policy ends at responses that are never right, and its reward is a
+# perfect 1.0, above the 0.7 of honest work. Nothing in the reward curve shows it; only a look at the
+# rollouts does. So: read rollouts, early and often.
 #
 # ## Format
 #

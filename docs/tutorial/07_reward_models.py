@@ -116,7 +116,7 @@ print(f"on new answers of the same kind it names the better one in {agreement(*t
 def free_answers(count: int, n: int, chance: torch.Generator) -> Tensor:
     """[count, n, 3]: help is rare, length is cheap."""
     noise = torch.rand(count, n, 3, generator=chance)
-    return torch.stack([1.5 * noise[..., 0] ** 2, -2.0 * noise[..., 1].log(), noise[..., 2]], -1)
+    return torch.stack([1.5 * noise[..., 0] ** 2, -0.9 * noise[..., 1].log(), noise[..., 2]], -1)
 
 
 print(f"{'n':>5} {'reward':>8} {'quality':>8} {'help':>6} {'length':>7}")
@@ -130,11 +130,12 @@ for n in (1, 2, 4, 8, 16, 64, 256):
 print(f"reward {sparkline(rewards)}  quality {sparkline(qualities)}")
 
 # %% [markdown]
-# The reward always rises: that is what best-of-n selects. Once it leaves the range of the shown answers,
-# quality falls. This is **over-optimisation**; with RL in the place of best-of-n it is faster, since the
-# policy moves. The paper's answers: rules wherever a rule can check, reward models only for the rest and
-# only in the last few hundred steps. r1kit's stage `alignment_rl` measures reward and an independent score
-# while it trains and stops where they part ([alignment_rl](../stages/alignment_rl.md)).
+# The reward always rises: that is what best-of-n selects. Quality rises with it at first. Once the answers
+# leave the range of the shown answers, quality falls. This is **over-optimisation**; with RL in the place
+# of best-of-n it is faster, since the policy moves. The paper's answers: rules wherever a rule can check,
+# reward models only for the rest and only in the last few hundred steps. r1kit's stage `alignment_rl`
+# measures reward and an independent score while it trains and stops where they part
+# ([alignment_rl](../stages/alignment_rl.md)).
 #
 # One remedy is more labels where the policy goes: label its own best-of-n answers, and train again.
 

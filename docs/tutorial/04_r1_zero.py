@@ -12,7 +12,7 @@
 from collections.abc import Callable
 from itertools import combinations
 
-from lesson import grade, held_out, is_right, rows_of, run_stages, sample, show, sparkline
+from lesson import grade, held_out, is_right, print_curve, rows_of, run_stages, sample, show
 
 # %% [markdown]
 # ## Training
@@ -26,7 +26,7 @@ run = run_stages("pretrain", "r1_zero")
 # %% [markdown]
 # ## Its curves
 #
-# Four curves that one always looks at. *Accuracy* is the mean over the step's rollouts. *Length* is in
+# Curves that one always looks at. *Accuracy* is the mean over the step's rollouts. *Length* is in
 # tokens: nothing in the reward asks for long responses, yet it grows, because problems that are worked out
 # are solved more often. *Entropy* measures how undecided the policy is at each token; if it falls to 0, all
 # rollouts of a group are alike. *Groups without a difference* have advantages of zero and teach nothing.
@@ -40,8 +40,7 @@ CURVES = {
     "groups without a difference": "reward/zero_std_groups",
 }
 for name, key in CURVES.items():
-    values = rows_of(run, "r1_zero", key)
-    print(f"{name:28} {values[0]:7.2f} {sparkline(values, 40)} {values[-1]:7.2f}")
+    print_curve(name, rows_of(run, "r1_zero", key))
 
 # %% [markdown]
 # ## Its rollouts

@@ -11,7 +11,7 @@
 # %%
 from collections.abc import Callable
 
-from lesson import grade, held_out, is_right, rows_of, run_stages, sample, show, sparkline
+from lesson import grade, held_out, is_right, print_curve, rows_of, run_stages, sample, show
 
 from r1kit import language_share
 
@@ -39,8 +39,7 @@ for stage in ("r1_zero", "cold_start", "reasoning_rl"):
 
 # %%
 for name, key in (("accuracy", "reward/accuracy/mean"), ("language", "reward/language/mean")):
-    values = rows_of(run, "reasoning_rl", key)
-    print(f"{name:9} {values[0]:.2f} {sparkline(values, 30)} {values[-1]:.2f}")
+    print_curve(name, rows_of(run, "reasoning_rl", key))
 
 # %% [markdown]
 # ## The one equation

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable
 
 import torch
-from lesson import grade, held_out, is_right, rows_of, run_stages, sample, show, sparkline
+from lesson import grade, held_out, is_right, print_curve, rows_of, run_stages, sample, show
 from torch import Tensor
 
 # %% [markdown]
@@ -25,10 +25,7 @@ from torch import Tensor
 # %%
 TEACHER = ("pretrain", "r1_zero", "cold_start", "reasoning_rl", "rejection_sampling", "sft")
 run = run_stages(*TEACHER, "student_base", "distill")
-losses = rows_of(run, "distill", "loss")
-print(
-    f"the student's loss on the teacher's answers: {losses[0]:.2f} {sparkline(losses, 40)} {losses[-1]:.2f}"
-)
+print_curve("loss on the teacher's answers", rows_of(run, "distill", "loss"))
 
 # %%
 problems, tasks = held_out(24)

@@ -44,6 +44,7 @@ def held_out(count: int, name: str = "reasoning") -> tuple[list[r1kit.Problem], 
     """The first ``count`` held-out problems, one of each task in turn, and the tasks that check them."""
     tasks = {key: task for key, (task, _) in load_tasks({name: 1.0}).items()}
     splits = [task.problems("held_out") for task in tasks.values()]
+    count = min(count, 4) if TINY else count
     turns = [split[turn] for turn in range(count) for split in splits if turn < len(split)]
     return turns[:count], tasks
 
@@ -81,6 +82,14 @@ def sparkline(values: Sequence[float], width: int = 50) -> str:
     means = [sum(values[a:b]) / (b - a) for a, b in itertools.pairwise(edges)]
     least, span = min(means), (max(means) - min(means)) or 1.0
     return "".join("▁▂▃▄▅▆▇█"[min(7, int(8 * (mean - least) / span))] for mean in means)
+
+
+def print_curve(name: str, values: Sequence[float]) -> None:
+    """Print a curve with its first and last value; of a stage that had nothing to train on there is none."""
+    if values:
+        print(f"{name:28} {values[0]:7.2f} {sparkline(values, 40)} {values[-1]:7.2f}")
+    else:
+        print(f"{name:28} nothing was measured")
 
 
 def grade(check: Callable[[Any], None], answer: Any) -> None:

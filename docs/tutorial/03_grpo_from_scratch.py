@@ -272,8 +272,10 @@ def check_grpo_loss(loss: Callable[..., Tensor]) -> None:
         wanted = -gradient(lambda gain, size, pairs, a: sum(gain) / size)
         if torch.allclose(found, wanted, atol=1e-7):
             continue
-        hints = [hint for hint, rule in MISTAKES.items() if torch.allclose(found, -gradient(rule), atol=1e-7)]
-        hint = hints[0] if hints else "compare your function with parts 1 to 3 above, one by one"
+        fitting = (
+            hint for hint, rule in MISTAKES.items() if torch.allclose(found, -gradient(rule), atol=1e-7)
+        )
+        hint = next(fitting, "compare your function with parts 1 to 3 above, one by one")
         worst = float((found - wanted).abs().max())
         raise AssertionError(f"{where}: the gradient is off by {worst:.1e} from enumeration. Hint: {hint}")
 

@@ -3,7 +3,7 @@
 RUN = .venv/bin/r1kit run
 MODEL = models/SmolLM2-135M-Instruct
 
-.PHONY: mini ui real real-seeds countdown test test-quick test-pages test-vllm pictures controls objectives adversarial bench gpu chaos api lint clean
+.PHONY: mini ui real real-seeds countdown lessons test test-quick test-pages test-vllm pictures controls objectives adversarial bench gpu chaos api lint clean
 
 # The whole R1 recipe in miniature; continues where it was interrupted. Overrides: make mini CHANGES="seed=1 --out runs/second"
 mini: .venv/ready
@@ -39,6 +39,13 @@ $(MODEL)/config.json: | .venv/real-ready
 .venv/real-ready: .venv/ready pyproject.toml constraints.txt
 	PIP_DISABLE_PIP_VERSION_CHECK=1 .venv/bin/python -m pip install --quiet -e ".[real]" -c constraints.txt -c .venv/torch.txt
 	touch .venv/real-ready
+
+# The lessons of docs/tutorial/, each in full, with its seconds. Those that train continue one run, runs/lessons.
+lessons: .venv/ready
+	@for lesson in docs/tutorial/[0-9]*.py; do \
+		start=$$(date +%s); .venv/bin/python $$lesson || exit 1; \
+		echo "$$lesson: $$(( $$(date +%s) - start )) s"; \
+	done
 
 test: .venv/ready
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2

@@ -92,6 +92,20 @@ def test_a_second_signal_and_one_outside_a_training_stop_at_once() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
+def test_a_library_that_makes_an_error_of_an_interruption_is_interrupted() -> None:
+    def library() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except KeyboardInterrupt:
+            raise ValueError("not whole safetensors") from None
+
+    with Interruption() as interruption, pytest.raises(KeyboardInterrupt), interruption.outlasting():
+        library()
+    # No signal came: the error is what it is.
+    with Interruption() as quiet, pytest.raises(ValueError, match="damaged"), quiet.outlasting():
+        raise ValueError("damaged")
+
+
 # The disk
 
 

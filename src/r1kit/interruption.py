@@ -4,6 +4,8 @@ same bytes as one that was not interrupted."""
 
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Self
 
@@ -20,6 +22,7 @@ class Interruption:
     def __init__(self) -> None:
         self.asked = False
         self.deferred = False
+        self._raised = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -37,6 +40,17 @@ class Interruption:
             signal.signal(number, handler)
         self._before = {}
 
+    @contextmanager
+    def outlasting(self) -> Iterator[None]:
+        """Libraries may turn the KeyboardInterrupt within them into an error of their own, such as that of a
+        damaged file. Then this raises KeyboardInterrupt."""
+        try:
+            yield
+        except Exception as error:
+            if self._raised:
+                raise KeyboardInterrupt from error
+            raise
+
     def stop_if_asked(self) -> None:
         """Raise KeyboardInterrupt if the run should stop."""
         if self.asked:
@@ -44,6 +58,7 @@ class Interruption:
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if not self.deferred or self.asked:
+            self._raised = True
             raise KeyboardInterrupt
         self.asked = True
         name = signal.Signals(number).name

@@ -234,8 +234,10 @@ class _Stages:
                 record = folder.finished()
                 seconds[stage.name] = record.seconds if record is not None else 0.0
             else:
-                with _explained(
-                    stage.name, list(self.outputs), self.recipe.run_dir, command, self.check_place
+                finished = list(self.outputs)
+                with (
+                    _explained(stage.name, finished, self.recipe.run_dir, command, self.check_place),
+                    self.interruption.outlasting(),
                 ):
                     self._check_inputs(stage)
                     seconds[stage.name] = self._run_through_losses(stage, standing.state)

@@ -208,7 +208,7 @@ def keeper_of(
         return None
     weights = {reward.name: reward.weight for reward in rewards}
     size = state_bytes(init, learner)
-    return UpdateKeeper(ctx.out, config.why, config, weights, config.steps, size, ctx.log, ctx.identities)
+    return UpdateKeeper(ctx.out, config.why, config, weights, config.steps, size, ctx.log)
 
 
 def lagged_learners(lag: int) -> int:

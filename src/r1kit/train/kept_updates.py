@@ -28,7 +28,7 @@ from r1kit.files import remove_tree, write_whole
 from r1kit.log import Log
 from r1kit.marks import FileMark, mark_damages, mark_file
 from r1kit.records import KEPT, UPDATE_MARKS, UPDATES, DamageError, read_typed, sealed_text
-from r1kit.train.checkpoint import StateError, damage_of, state_of
+from r1kit.train.checkpoint import MANIFEST, StateError, damage_of, state_of
 from r1kit.train.learner import LearnerConfig, LearnerProtocol
 from r1kit.train.rollouts import Phase, Policy, record
 from r1kit.types import Completion, Problem, Rollout, Score
@@ -115,7 +115,6 @@ class UpdateKeeper:
     steps: int
     state_bytes: int
     log: Log
-    owners: Sequence[str] = ()
     _stopped: bool = field(default=False, init=False)
 
     def keep(self, step: int, seed: int, part: object, policy: Policy, phase: Phase, refresh: int) -> None:
@@ -136,7 +135,10 @@ class UpdateKeeper:
             has_state = step in self.config.with_state(self.steps, self.state_bytes)
             if has_state and step:
                 others: dict[str, LearnerProtocol] = {REFERENCE: policy.reference} if moved else {}  # type: ignore[dict-item]
-                policy.learner.save(folder, {"step": step, "drawn": 0}, {}, others, self.owners)
+                policy.learner.save(folder, {"step": step, "drawn": 0}, {}, others)
+            names = [_LINES, _ARRAYS]
+            if has_state and step:  # a result, the same in every folder, so the state has no owner
+                names.append((state_of(folder, step) / MANIFEST).relative_to(folder).as_posix())
             note = _Note(
                 step=step,
                 seed=seed,
@@ -147,7 +149,7 @@ class UpdateKeeper:
                 has_state=has_state,
                 state_bytes=self.state_bytes,
                 reference="" if policy.reference is None else "state" if moved else "init",
-                files={name: mark_file(folder / name) for name in (_LINES, _ARRAYS)},
+                files={name: mark_file(folder / name) for name in names},
             )
             write_whole(folder / _NOTE, sealed_text(note.model_dump(mode="json")))
             self._mark(step, folder)

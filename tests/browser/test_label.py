@@ -74,7 +74,7 @@ def progress(page: Any) -> str:
 
 def press(page: Any, key: str, judged: int) -> None:
     """Press a key, and wait until the page says how many pairs are judged now."""
-    time.sleep(0.25)  # a key that comes sooner was meant for the pair before
+    time.sleep(0.5)  # a key that comes sooner was meant for the pair before
     page.keyboard.press(key)
     page.get_by_text(f"{judged} of 20 pairs").wait_for()
 
@@ -134,13 +134,15 @@ def test_buttons_on_a_phone_and_an_answer_that_is_written(run: Path, tmp_path: P
         width = page.evaluate("document.documentElement.scrollWidth")
         assert width <= 390, f"the page is {width} wide, and scrolls sideways"
         for judged, name in enumerate(("tie (3)", "both bad (4)"), 1):
+            page.wait_for_timeout(500)  # a tap that comes sooner was meant for the pair before
             page.get_by_role("button", name=name).tap()
             page.get_by_text(f"{judged} of 20 pairs").wait_for()
+        page.wait_for_timeout(500)
         page.get_by_role("button", name="unsafe (5)").tap()
         page.get_by_role("button", name="left is unsafe (1)").tap()
         page.get_by_text("3 of 20 pairs").wait_for()
-        page.keyboard.press("3")  # with a button in focus, keys count still
-        page.get_by_text("4 of 20 pairs").wait_for()
+        page.wait_for_timeout(500)
+        press(page, "3", 4)  # with a button in focus, keys count still
         page.get_by_text("write a better answer").tap()
         page.get_by_role("textbox", name="answer").fill(f"Here. {HOSTILE}")
         page.get_by_role("button", name="save (Ctrl+Enter)").tap()

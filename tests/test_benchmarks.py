@@ -224,11 +224,14 @@ def test_bad_rows_are_named(tmp_path):
 
 def test_without_a_file_the_hub_is_asked_or_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)  # as where it is not installed
-    with pytest.raises(R1kitError, match=r"math500: no data .*pip install datasets .*HuggingFaceH4/MATH-500"):
+    with pytest.raises(
+        R1kitError, match=r"math500: no data .*HuggingFaceH4/MATH-500 of the hub.*pip install 'r1kit\[data\]'"
+    ):
         read_benchmark(load_card("math500"), tmp_path)
     asked = []
 
-    def load_dataset(hub, config, split):
+    def load_dataset(hub, config, split, streaming):
+        assert streaming
         asked.append((hub, config, split))
         return [{**ROWS["ceval"][0], "question": f"{config}？"}]
 

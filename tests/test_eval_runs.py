@@ -18,7 +18,7 @@ from r1kit.commands.benchmarks import (
     write_tables,
 )
 from r1kit.config import ConfigError, R1kitError
-from r1kit.figures.benchmark_analysis import analyse, compare, is_loop, reflection_words
+from r1kit.figures.benchmark_analysis import analyse, compare, is_loop, reflection_rates
 from r1kit.figures.benchmarks import ProblemResult, Sample, consensus, majority, pass_at_powers, summarise
 from r1kit.report.benchmark_table import lm_eval_results, lm_eval_samples, table_of
 from r1kit.stages.benchmarks import Measurement, Written, answer_of, measure_benchmark, read_results
@@ -289,7 +289,7 @@ def test_analysis_by_hand():
     assert found.reflection == pytest.approx(1000 * 5 / 400)  # "waiting" is another word
     assert found.reflection_by_word["wait"] == pytest.approx(1000 / 400)
     assert found.majority_gain == pytest.approx(2 / 3 - 0.5)
-    assert reflection_words([]) == {}
+    assert reflection_rates([]) == {}
 
 
 @pytest.mark.parametrize(

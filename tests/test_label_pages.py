@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 from label_fakes import pairs_of, write_waiting_run
-from test_web_pages import needs_pages, visit
-from web_fakes import HOSTILE
+from test_web_pages import needs_pages
+from web_fakes import HOSTILE, with_user
 
 from r1kit.data.labels import pair_of, read_labels
 from r1kit.data.preferences import read_preferences
@@ -85,7 +85,7 @@ def test_a_name_is_asked_for_and_keys_give_labels(run: Path) -> None:
         await user.should_see("Every pair is labelled")
         press(user, "3")  # nothing is shown, nothing is given
 
-    visit(library_of([run]), look)
+    with_user(library_of([run]), look)
     labels = read_labels(label_file(run, "label_1"))
     assert {label.annotator for label in labels} == {"Ann B"} and len(labels) == 6
     assert [label.verdict for label in labels[2:5]] == ["tie", "both_bad", "unsafe"]
@@ -97,7 +97,7 @@ def test_the_board_says_that_the_run_waits_for_people(run: Path) -> None:
         await user.open("/")
         await user.should_see("for people: the page Label")
 
-    visit(library_of([run]), look)
+    with_user(library_of([run]), look)
 
 
 def test_buttons_do_what_keys_do_and_undo_shows_the_pair_again(run: Path) -> None:
@@ -116,7 +116,7 @@ def test_buttons_do_what_keys_do_and_undo_shows_the_pair_again(run: Path) -> Non
         user.find("both bad (4)").click()
         await user.should_see("Where is tea 1?")
 
-    visit(library_of([run]), look)
+    with_user(library_of([run]), look)
     assert verdicts(run) == ["both_bad"]
 
 
@@ -129,7 +129,7 @@ def test_a_key_right_after_a_pair_is_shown_is_not_for_it(run: Path, monkeypatch:
         press(user, "1")
         await user.should_see("0 of 4 pairs")
 
-    visit(library_of([run]), look)
+    with_user(library_of([run]), look)
     assert not label_file(run, "label_1").exists()
 
 
@@ -146,7 +146,7 @@ def test_two_annotators_share_pairs_and_see_how_far_they_agree(run: Path) -> Non
             press(user, key)
         await user.should_see("agreement of 2 annotators on 6 pairs: Krippendorff's alpha")
 
-    visit(library_of([run]), look)
+    with_user(library_of([run]), look)
 
 
 def test_a_label_that_cannot_be_written_is_said_and_the_pair_stays(
@@ -167,7 +167,7 @@ def test_a_label_that_cannot_be_written_is_said_and_the_pair_stays(
         press(user, "3")
         await user.should_see("Where is tea 1?")
 
-    visit(library_of([run]), look)
+    with_user(library_of([run]), look)
 
 
 def test_answers_are_written_and_corrected(run: Path) -> None:
@@ -184,7 +184,7 @@ def test_answers_are_written_and_corrected(run: Path) -> None:
         user.find(marker="save").click()
         await user.should_see("Not saved: the answer is empty")
 
-    visit(library_of([run]), look)
+    with_user(library_of([run]), look)
     file = label_file(run, "label_1")
     first, second = written_rows(file)
     assert first == ("Where is tea 0?", "On the shelf.")
@@ -213,7 +213,7 @@ def test_what_models_and_annotators_say_is_text(tmp_path: Path, monkeypatch: pyt
             assert not {element.tag for element in elements} & {"script", "img", "iframe"}
             assert not any("innerHTML" in element.props for element in elements)
 
-    visit(library_of([run]), look)
+    with_user(library_of([run]), look)
 
 
 def test_a_run_without_such_a_stage_says_how_to_get_one(
@@ -228,4 +228,4 @@ def test_a_run_without_such_a_stage_says_how_to_get_one(
             await user.open(page)
             await user.should_see("No stage of this run waits for labels")
 
-    visit(library_of([write_run(tmp_path / "plain")]), look)
+    with_user(library_of([write_run(tmp_path / "plain")]), look)

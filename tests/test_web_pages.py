@@ -2,16 +2,15 @@
 
 import asyncio
 import importlib.util
-from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
-from web_fakes import HOSTILE, rollout, write_run, write_samples
+from web_fakes import HOSTILE, rollout, with_user, write_run, write_samples
 
 from r1kit.commands.cli import app
-from r1kit.web.library import Library, library_of
+from r1kit.web.library import library_of
 from r1kit.web.security import COOKIE, LARGEST_BODY, Gate
 
 HAS_PAGES = importlib.util.find_spec("nicegui") is not None
@@ -117,23 +116,6 @@ def test_pages_for_other_machines_need_the_token() -> None:
         assert answered(gate, host="node7:80", origin="http://evil", **headers)["status"] == 403
 
 
-def visit(library: Library, what: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
-    """Call ``what`` with a simulated user of the pages."""
-    from nicegui.testing.user_simulation import user_simulation
-
-    from r1kit.web.server import add_pages
-
-    async def visiting() -> None:
-        async with user_simulation(root=lambda: None) as user:
-            add_pages(library)
-            await what(user)
-
-    try:
-        asyncio.run(visiting())
-    finally:
-        library.stop()
-
-
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -154,7 +136,7 @@ def test_the_board_shows_stages_health_and_curves(run: Path) -> None:
         await user.open("/?run=no-such-run&stage=../../etc")
         await user.should_see("Most completions are cut off")
 
-    visit(library_of([run]), look)
+    with_user(library_of([run]), look)
 
 
 @needs_pages
@@ -177,7 +159,7 @@ def test_a_rollout_is_found_by_text_and_its_group_opens(run: Path) -> None:
         await user.should_see("18 of 18 rollouts", retries=20)
 
     opened_library = library_of([run])
-    visit(opened_library, look)
+    with_user(opened_library, look)
 
 
 @needs_pages
@@ -210,7 +192,7 @@ def test_what_a_model_says_is_text_wherever_it_stands(run: Path) -> None:
         assert not any("innerHTML" in element.props for element in elements)
 
     opened = library_of([run])
-    visit(opened, look)
+    with_user(opened, look)
 
 
 @needs_pages

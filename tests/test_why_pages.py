@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from web_fakes import HOSTILE, rollout, write_run, write_samples
+from web_fakes import HOSTILE, rollout, with_user, write_run, write_samples
 
 from r1kit.web.kept_rollouts import KeptRollout, Tokens, read_kept
 from r1kit.web.library import library_of
@@ -86,10 +86,6 @@ def test_a_damaged_update_has_no_rollout(tmp_path: Path, line: str) -> None:
 
 @needs_pages
 def test_the_page_offers_the_measures_and_the_replay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from nicegui.testing.user_simulation import user_simulation
-
-    from r1kit.web.server import add_pages
-
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     run = write_run(tmp_path / "run")
     line = rollout("odd/7", 0, 0.0, tokens=TOKENS)
@@ -97,28 +93,23 @@ def test_the_page_offers_the_measures_and_the_replay(tmp_path: Path, monkeypatch
     write_update(run, 9, [line])
     library = library_of([run])
 
-    async def visit() -> None:
-        async with user_simulation(root=lambda: None) as user:
-            add_pages(library)
-            while library.open("run").look():
-                pass
-            await user.open("/rollouts?stage=zero&step=9")
-            await user.should_see("1 of 1 rollouts", retries=20)
-            user.find(marker="rollout").click()
-            await user.should_see("why: replay this update", retries=20)
-            (link,) = user.find(marker="why").elements
-            assert link.props["href"] == "/why?run=run&stage=zero&step=9&problem=odd%2F7"
-            (toggle,) = user.find(marker="colour by").elements
-            assert [option["label"] for option in toggle.props["options"]] == [
-                "log-probability", "entropy", "gap",
-            ]  # fmt: skip
-            await user.open("/rollouts?stage=zero&step=3")
-            await user.should_see("6 of 6 rollouts", retries=20)
+    async def look(user: Any) -> None:
+        while library.open("run").look():
+            pass
+        await user.open("/rollouts?stage=zero&step=9")
+        await user.should_see("1 of 1 rollouts", retries=20)
+        user.find(marker="rollout").click()
+        await user.should_see("why: replay this update", retries=20)
+        (link,) = user.find(marker="why").elements
+        assert link.props["href"] == "/why?run=run&stage=zero&step=9&problem=odd%2F7"
+        (toggle,) = user.find(marker="colour by").elements
+        assert [option["label"] for option in toggle.props["options"]] == [
+            "log-probability", "entropy", "gap",
+        ]  # fmt: skip
+        await user.open("/rollouts?stage=zero&step=3")
+        await user.should_see("6 of 6 rollouts", retries=20)
 
-    try:
-        asyncio.run(visit())
-    finally:
-        library.stop()
+    with_user(library, look)
 
 
 SCRIPT = """

@@ -1,9 +1,12 @@
 """A small run as files, for the tests of the pages."""
 
+import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from r1kit.web.library import Library
 
 HOSTILE = "<script>document.title='owned'</script><img src=x onerror=alert(1)>"
 
@@ -67,3 +70,20 @@ def write_run(run: Path, steps: int = 6) -> Path:
             ],
         )
     return run
+
+
+def with_user(library: Library, what: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
+    """Call ``what`` with a simulated user of the pages; then stop the library."""
+    from nicegui.testing.user_simulation import user_simulation
+
+    from r1kit.web.server import add_pages
+
+    async def visiting() -> None:
+        async with user_simulation(root=lambda: None) as user:
+            add_pages(library)
+            await what(user)
+
+    try:
+        asyncio.run(visiting())
+    finally:
+        library.stop()

@@ -18,12 +18,12 @@ from pydantic import Field, model_validator
 from r1kit.chat import Prompt
 from r1kit.config import Config, ConfigError, InputError, R1kitError
 from r1kit.data.formats import BY_SUFFIX, Format, Found, Pieces, format_of, read_rows
-from r1kit.data.hub import hub_rows
 from r1kit.data.preferences import preference_texts
 from r1kit.data.schemas import Kind, Schema, recognise, schema_named, unrecognised
 from r1kit.data.sources import read_pairs
 from r1kit.files import hash_text
 from r1kit.jsonl import BAD_ROWS_LIMIT, BadRows, column, columns_of, is_null_like
+from r1kit.tasks.hub import hub_rows
 from r1kit.tasks.turns import is_conversation, read_prompt
 
 HUB = "hub:"

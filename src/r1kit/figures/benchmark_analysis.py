@@ -1,6 +1,5 @@
 """The paper's analyses of a model's samples on a benchmark (DeepSeek-R1, Nature version, C.1, C.2, E.2)."""
 
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,14 +8,10 @@ import numpy as np
 
 from r1kit.figures.benchmarks import ProblemResult, Sample, consensus, pass_at_powers
 from r1kit.figures.evaluation import STRICT
+from r1kit.figures.reflection import WORDS, reflection_words
 from r1kit.figures.statistics import PairedTest, crossing, paired_test, rank_correlation
 
-# The words that the paper counts (C.2).
-REFLECTION_WORDS = (
-    "wait", "mistake", "however", "but", "retry", "error", "verify", "wrong", "evaluate", "check",
-)  # fmt: skip
 LONGEST_PERIOD, REPEATS, SHORTEST_LOOP = 400, 4, 80  # characters, times, characters
-_REFLECTION = re.compile(rf"\b(?:{'|'.join(REFLECTION_WORDS)})\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +61,7 @@ def analyse(results: Sequence[ProblemResult]) -> Analysis:
     judged = [result for result in results if result.scores]
     samples = [sample for result in judged for sample in result.samples]
     levels = {result.id: "" if result.difficulty is None else f"{result.difficulty:g}" for result in judged}
-    words = reflection_words(samples)
+    words = reflection_rates(samples)
     voted = consensus(judged)
     means = [float(np.mean(result.scores)) for result in judged]
     languages = [sample.language for sample in samples if sample.language is not None]
@@ -83,13 +78,13 @@ def analyse(results: Sequence[ProblemResult]) -> Analysis:
     )
 
 
-def reflection_words(samples: Sequence[Sample]) -> dict[str, float]:
+def reflection_rates(samples: Sequence[Sample]) -> dict[str, float]:
     """How often each reflection word occurs per 1,000 tokens; empty without tokens."""
     tokens = sum(sample.length for sample in samples)
-    counts = dict.fromkeys(REFLECTION_WORDS, 0)
+    counts = dict.fromkeys(WORDS, 0)
     for sample in samples:
-        for word in _REFLECTION.findall(sample.text):
-            counts[word.lower()] += 1
+        for word in reflection_words(sample.text):
+            counts[word] += 1
     return {word: 1000 * count / tokens for word, count in counts.items()} if tokens else {}
 
 

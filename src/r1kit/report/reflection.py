@@ -5,18 +5,16 @@ Counted are the paper's ten words in the rollouts that the training has kept, pe
 completions have more words of every kind."""
 
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from r1kit.figures.reflection import reflection_words
 from r1kit.log import STEP_FILE
 from r1kit.log_files import SAMPLES
 from r1kit.report.charts import Point
 
-WORDS = ("wait", "mistake", "however", "but", "retry", "error", "verify", "wrong", "evaluate", "check")
 FILES = 200  # of a training, spread evenly, so that a report of a long run is made in seconds
 FEWEST_TOKENS = 50  # of a step, for a share of them
-_WORDS = re.compile(rf"\b(?:{'|'.join(WORDS)})\b", re.IGNORECASE)
 
 
 def reflection_curve(run_dir: Path, stage: str) -> list[Point]:
@@ -25,7 +23,7 @@ def reflection_curve(run_dir: Path, stage: str) -> list[Point]:
     for step, file in _spread(run_dir / SAMPLES / stage):
         words = tokens = 0
         for text, length in _rollouts(file):
-            words, tokens = words + len(_WORDS.findall(text)), tokens + length
+            words, tokens = words + len(reflection_words(text)), tokens + length
         if tokens >= FEWEST_TOKENS:
             points.append((float(step + 1), 1000.0 * words / tokens))
     return points

@@ -9,6 +9,7 @@ from dataclasses import fields
 from typing import Any
 
 from r1kit.figures import FACTS, PREFLIGHT, ModelFigures, Scores
+from r1kit.figures.reflection import WORDS
 from r1kit.health import find_signs
 from r1kit.log import duration
 from r1kit.records import FinishedStage, is_model
@@ -16,7 +17,7 @@ from r1kit.report import sentences
 from r1kit.report.charts import Bars, Level, Line, Point, bar_chart, line_chart, smooth
 from r1kit.report.document import Block, Command, Figure, Listing, Paragraph, Table
 from r1kit.report.paper_distillation import distillation_table
-from r1kit.report.reflection import WORDS, reflection_curve
+from r1kit.report.reflection import reflection_curve
 from r1kit.report.run import Measured, Measurement, Roles, Run, number, peak_mb_of, read_facts, seconds_of
 from r1kit.report.sentences import percent, votes_of
 

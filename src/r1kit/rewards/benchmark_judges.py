@@ -12,14 +12,12 @@ model also has a term for the difficulty of each prompt, which needs the results
 
 import json
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
-from r1kit.addresses import read_address
 from r1kit.config import R1kitError
-from r1kit.rewards.endpoint import DEFAULT_KEY, complete_chat
+from r1kit.rewards.endpoint import DEFAULT_KEY, chat_asker
 from r1kit.rewards.judge import judged_scores
 from r1kit.tasks.benchmarks.checks import Judged
 from r1kit.types import Problem
@@ -54,19 +52,7 @@ def endpoint_judge(
     endpoint: str, model: str, key_variable: str = DEFAULT_KEY, seconds: float = 120.0, parallel: int = 8
 ) -> Judge:
     """A judge at ``endpoint`` (".../v1"), asked at temperature 0."""
-    read_address(endpoint)
-
-    def ask_one(question: str) -> str | R1kitError:
-        body = {"model": model, "temperature": 0, "messages": [{"role": "user", "content": question}]}
-        try:
-            return complete_chat(endpoint, body, key_variable, seconds)
-        except R1kitError as error:
-            return error
-
-    def ask(questions: Sequence[str]) -> list[str | R1kitError]:
-        with ThreadPoolExecutor(parallel) as threads:
-            return list(threads.map(ask_one, questions))
-
+    ask = chat_asker(endpoint, {"model": model, "temperature": 0}, key_variable, seconds, parallel)
     return Judge(ask, f"{model} at {endpoint}")
 
 

@@ -13,7 +13,8 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 from r1kit.addresses import CUT, Address, read_address, without_secrets
@@ -37,6 +38,27 @@ def complete_chat(
     """Send a conversation to an OpenAI-compatible endpoint and return the reply's text; see ``ask``."""
     text, _ = ask(endpoint, "chat/completions", body, key_variable, seconds, attempts)
     return text
+
+
+def chat_asker(
+    endpoint: str, settings: Mapping[str, Any], key_variable: str, seconds: float, parallel: int
+) -> Callable[[Sequence[str]], list[str | R1kitError]]:
+    """A function that sends each question as a conversation of its own, so many at a time, with these further
+    keys of the request; it returns the replies, and an error in the place of each that failed."""
+    read_address(endpoint)
+
+    def ask_one(question: str) -> str | R1kitError:
+        body = {**settings, "messages": [{"role": "user", "content": question}]}
+        try:
+            return complete_chat(endpoint, body, key_variable, seconds)
+        except R1kitError as error:
+            return error
+
+    def ask_all(questions: Sequence[str]) -> list[str | R1kitError]:
+        with ThreadPoolExecutor(parallel) as threads:
+            return list(threads.map(ask_one, questions))
+
+    return ask_all
 
 
 def ask(

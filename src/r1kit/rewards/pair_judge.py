@@ -11,13 +11,11 @@ A reply without one readable verdict is left out. An answer without any readable
 import json
 import random
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from r1kit.addresses import read_address
 from r1kit.chat import prompt_column
 from r1kit.config import ConfigError, R1kitError
-from r1kit.rewards.endpoint import DEFAULT_KEY, complete_chat
+from r1kit.rewards.endpoint import DEFAULT_KEY, chat_asker
 from r1kit.rewards.judge import judged_scores
 from r1kit.types import Problem, Response
 
@@ -63,21 +61,8 @@ class PairJudge:
         if not endpoint:
             self.ask = models(model, temperature, max_tokens)
             return
-        read_address(endpoint)
         settings = {"model": model, "temperature": temperature, "max_tokens": max_tokens}
-
-        def ask_one(question: str) -> str | R1kitError:
-            body = {**settings, "messages": [{"role": "user", "content": question}]}
-            try:
-                return complete_chat(endpoint, body, key_variable, seconds)
-            except R1kitError as error:
-                return error
-
-        def ask(questions: Sequence[str]) -> list[str | R1kitError]:
-            with ThreadPoolExecutor(parallel) as threads:
-                return list(threads.map(ask_one, questions))
-
-        self.ask = ask
+        self.ask = chat_asker(endpoint, settings, key_variable, seconds, parallel)
 
     def __call__(
         self, asked: Sequence[tuple[Problem, Sequence[Response]]], rng: random.Random

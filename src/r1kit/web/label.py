@@ -1,7 +1,8 @@
 """The page that asks which of two answers is better: blind, in random order, by keyboard or buttons."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 from nicegui import ui
@@ -200,22 +201,34 @@ NO_STAGE = (
 )
 
 
-def label_page(library: Library, run: str, stage: str, annotator: str) -> None:
-    """Make the page for a visitor; the keys come from its address."""
+@contextmanager
+def desk_frame(
+    library: Library, run: str, stage: str, path: str
+) -> Iterator[tuple[str, list[str], Desk | None]]:
+    """The frame of a page for labels, with the run's name, the names of its label stages, and what is to be
+    labelled; None, and a sentence on the page, where there is nothing."""
     opened = library.open(run)
-    with page_frame(library, opened.name, "/label"):
+    with page_frame(library, opened.name, path):
+        names: list[str] = []
+        desk: Desk | None = None
         try:
             names, desk = open_desk(opened, stage)
+            if desk is None:
+                text(NO_STAGE)
         except R1kitError as error:
             text(str(error), "text-negative")
-            return
+        yield opened.name, names, desk
+
+
+def label_page(library: Library, run: str, stage: str, annotator: str) -> None:
+    """Make the page for a visitor; the keys come from its address."""
+    with desk_frame(library, run, stage, "/label") as (shown, names, desk):
         if desk is None:
-            text(NO_STAGE)
             return
         own = desk.stage.name
 
         def here(**keys: str) -> str:
-            given = {"run": opened.name, "stage": own, "annotator": annotator, **keys}
+            given = {"run": shown, "stage": own, "annotator": annotator, **keys}
             return address("/label", **given)
 
         with ui.row().classes("w-full items-center gap-3"):
@@ -224,9 +237,7 @@ def label_page(library: Library, run: str, stage: str, annotator: str) -> None:
                 link.classes("font-bold" if name == own else "")
             if annotator.strip():
                 text(f"annotator {annotator}", "r1-soft")
-                ui.link("another name", address("/label", run=opened.name, stage=own)).classes(
-                    "r1-link r1-soft"
-                )
+                ui.link("another name", address("/label", run=shown, stage=own)).classes("r1-link r1-soft")
         if desk.stage.done:
             text(
                 f"{own} has finished: what is labelled now is kept, and counts once the stage is run again "
@@ -236,5 +247,5 @@ def label_page(library: Library, run: str, stage: str, annotator: str) -> None:
         if not annotator.strip():
             ask_name(lambda name: here(annotator=name))
             return
-        keys = {"run": opened.name, "stage": own, "annotator": annotator}
+        keys = {"run": shown, "stage": own, "annotator": annotator}
         LabelPage(desk, checked_name(annotator), lambda pair: address("/write", **keys, pair=pair)).build()

@@ -7,11 +7,11 @@ from nicegui import ui
 
 from r1kit.config import R1kitError
 from r1kit.data.labels import WRITTEN, Pair, checked_name, write_answer
-from r1kit.web.label import NO_STAGE, ask_name, open_desk
+from r1kit.web.label import ask_name, desk_frame
 from r1kit.web.label_queue import Desk, completion_of, next_to_write, prompt_text, show, thinking_and_answer
 from r1kit.web.library import Library
 from r1kit.web.mathematics import with_formulas
-from r1kit.web.page_frame import address, page_frame, text
+from r1kit.web.page_frame import address, text
 
 
 class WritePage:
@@ -112,17 +112,10 @@ class WritePage:
 
 def write_page(library: Library, run: str, stage: str, annotator: str, pair: str) -> None:
     """Make the page for a visitor; the keys come from its address."""
-    opened = library.open(run)
-    with page_frame(library, opened.name, "/write"):
-        try:
-            _, desk = open_desk(opened, stage)
-        except R1kitError as error:
-            text(str(error), "text-negative")
-            return
+    with desk_frame(library, run, stage, "/write") as (shown, _, desk):
         if desk is None:
-            text(NO_STAGE)
             return
-        keys = {"run": opened.name, "stage": desk.stage.name}
+        keys = {"run": shown, "stage": desk.stage.name}
         if not annotator.strip():
             ask_name(lambda name: address("/write", **keys, annotator=name, pair=pair))
             return

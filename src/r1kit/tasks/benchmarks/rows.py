@@ -1,7 +1,6 @@
 """From the rows of a benchmark to problems: find the file or the data set, pick rows, write prompts."""
 
 import hashlib
-import importlib
 import json
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from r1kit.files import hash_file, hash_text
 from r1kit.jsonl import columns_of, read_jsonl
 from r1kit.tasks.benchmarks import Card, Range, Source
 from r1kit.tasks.benchmarks.golds import read_gold
+from r1kit.tasks.hub import hub_configs, hub_rows
 from r1kit.tasks.programs import ask_for_program
 from r1kit.types import Problem
 
@@ -65,22 +65,14 @@ def _hub_rows(card: Card, data: Path | None) -> Iterator[Row]:
     asked = f"put {' or '.join(card.files)}{where or ' into a folder and name it with --data'}"
     if card.source is None:
         raise R1kitError(f"{card.name}: no data{where}: {asked}")
-    try:
-        datasets = importlib.import_module("datasets")
-    except ImportError:
-        raise R1kitError(
-            f"{card.name}: no data{where}: {asked}, or pip install datasets to read {_in_words(card.source)}"
-        ) from None
     source = card.source
     try:
-        configs = datasets.get_dataset_config_names(source.hub) if source.config == "*" else [source.config]
+        configs = hub_configs(source.hub) if source.config == "*" else [source.config]
         for config in configs:
-            for row in datasets.load_dataset(source.hub, config, split=source.split):
-                yield {"subject": config, **row} if source.config == "*" else dict(row)
-    except Exception as error:  # whatever the hub, the network or the package raise
-        raise R1kitError(
-            f"{card.name}: {_in_words(source)} cannot be loaded ({type(error).__name__}: {error}); {asked}"
-        ) from None
+            for _, row in hub_rows(source.hub, config, source.split):
+                yield {"subject": config, **row} if source.config == "*" else row
+    except R1kitError as error:
+        raise R1kitError(f"{card.name}: no data{where}: {asked}; {_in_words(source)}: {error}") from None
 
 
 def _in_words(source: Source | None) -> str:

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing import resource_tracker, spawn
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ from transformers import AutoModelForCausalLM
 from waiting import LIMIT_S, wait_until
 
 from r1kit.config import ConfigError, R1kitError
+from r1kit.model import compile_kernels
+from r1kit.model.compile_kernels import SharedKernels
 from r1kit.runtime import config_class, start
 from r1kit.runtime.local import LocalConfig, LocalRuntime
 from r1kit.runtime.replica import with_scalar_head
@@ -236,15 +239,33 @@ def test_a_helper_that_hangs_is_named_with_its_stacks_and_ended(
 def test_a_helper_that_dies_on_its_way_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     start = LocalRuntime.start_helpers
 
-    def started(self: LocalRuntime, place: str) -> None:
-        start(self, place)
+    def started(self: LocalRuntime, place: str) -> list[SharedKernels]:
+        kernels = start(self, place)
         self.processes[0].kill()
+        return kernels
 
     monkeypatch.setattr(LocalRuntime, "start_helpers", started)
     with pytest.raises(
         R1kitError, match=r"process 1 of this run has died .* the same command continues the run"
     ):
         LocalRuntime(LocalConfig(processes=2))
+
+
+@pytest.mark.timeout(60)
+def test_a_helper_that_dies_before_it_reads_anything_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With more than a pipe holds in its arguments, the start itself would wait for ever."""
+    long = SharedKernels(Path("long.cpp"), "long", bytes(1 << 22))
+    monkeypatch.setattr(compile_kernels, "shared", lambda: [long])
+    resource_tracker.ensure_running()  # a process of Python's own, which stays
+    python = spawn.get_executable()
+    spawn.set_executable("/bin/false")
+    try:
+        with pytest.raises(R1kitError, match=r"process 1 of this run has died"):
+            LocalRuntime(LocalConfig(processes=2))
+    finally:
+        spawn.set_executable(python)
 
 
 def test_a_helper_ends_with_its_parent_and_nothing_is_left(tmp_path: Path) -> None:

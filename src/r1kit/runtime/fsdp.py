@@ -86,7 +86,7 @@ class FsdpConfig(LocalConfig):
             torchrun.end_others(store)
             return
         if (connection := torchrun.connect(found, store)) is not None:
-            serve(found.rank, found.size, "", self, connection, [])
+            serve(found.rank, found.size, "", self, connection)
         os._exit(0)
 
     def row_shares(self) -> list[int]:

@@ -179,40 +179,43 @@ class LocalRuntime:
             group = config.group_of_one()
         else:
             with _meeting_place() as place:
-                self.start_helpers(place)
-                group = self._join_helpers(place)
+                kernels = self.start_helpers(place)
+                group = self._join_helpers(place, kernels)
         self.replica = config.replica(group)
         if isinstance(config.engine, ConnectedConfig):
             self.connected = ConnectedEngines(config.engine)
 
-    def start_helpers(self, place: str) -> None:
+    def start_helpers(self, place: str) -> list[SharedKernels]:
         """Start the other processes, which meet at ``place``; each has a pipe to this one. Those that
-        torchrun has started connect to this one instead."""
+        torchrun has started connect to this one instead. Return the kernels that they have to use."""
         if (found := self.config.torchrun_place()) is not None:
             deadline_s = self.config.deadline_s
             self.pipes = list(torchrun.listen(found, found.store(deadline_s), deadline_s))
             self.processes = [_Elsewhere()] * len(self.pipes)
-            return
+            return []
         context = multiprocessing.get_context("spawn")
         self.config.kernels()  # compiled here, once, where the cache does not have them
-        kernels = compile_kernels.shared() if self.config.device == "cpu" else []
         for rank in range(1, self.size):
             ours, theirs = context.Pipe()
             process = context.Process(
-                target=serve, args=(rank, self.size, place, self.config, theirs, kernels), daemon=True
+                target=serve, args=(rank, self.size, place, self.config, theirs), daemon=True
             )
             process.start()
             theirs.close()
             self.pipes.append(ours)
             self.processes.append(process)
+        return compile_kernels.shared() if self.config.device == "cpu" else []
 
-    def _join_helpers(self, place: str) -> Group:
+    def _join_helpers(self, place: str, kernels: list[SharedKernels]) -> Group:
         """Make one group of all processes. A process that joins waits for the others, so none joins before
-        all have reported that they run."""
+        all have reported that they run. They get the kernels only then: what a process is started with goes
+        through a pipe that, once full, waits for ever for one that has died."""
         helpers = range(1, self.size)
         try:
             for rank in helpers:
                 self._reply(rank, "start")
+            for rank in helpers:
+                self._send(rank, ("adopt", (kernels,)))
             group = _join_group(0, self.size, place, self.config)
             for rank in helpers:
                 self._reply(rank, "join")
@@ -464,9 +467,7 @@ class _Elsewhere:
         pass
 
 
-def serve(
-    rank: int, size: int, place: str, config: LocalConfig, pipe: Connection, kernels: list[SharedKernels]
-) -> None:
+def serve(rank: int, size: int, place: str, config: LocalConfig, pipe: Connection) -> None:
     """The main loop of a helper process: join the group, then answer commands until the parent ends."""
     with contextlib.suppress(OSError):
         die_with_parent()
@@ -474,7 +475,11 @@ def serve(
         signal.signal(number, signal.SIG_IGN)  # the parent decides what an interruption means
     guard()
     print_stacks_on_request()
-    pipe.send(("result", None))
+    try:
+        pipe.send(("result", None))
+        _, (kernels,) = pipe.recv()
+    except (EOFError, OSError):
+        os._exit(0)
     compile_kernels.adopt(kernels)
     replica = config.replica(_join_group(rank, size, place, config))
     replica.report = lambda what: pipe.send(("report", what)) if what else None

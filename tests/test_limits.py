@@ -11,7 +11,8 @@ from small_world import model_directory, tokenizer
 from r1kit.chat import Chat
 from r1kit.config import ConfigError, R1kitError
 from r1kit.jsonl import column, read_jsonl
-from r1kit.model.huggingface import check_pretrained, load_pretrained, read_config
+from r1kit.model.config_json import read_config
+from r1kit.model.huggingface import check_pretrained, load_pretrained
 from r1kit.recipe.layers import parse_override, read_layers
 from r1kit.templates import Template, render
 from r1kit.tokenizer import Tokenizer

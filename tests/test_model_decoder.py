@@ -13,9 +13,10 @@ from torch import Tensor
 from r1kit.config import ConfigError, R1kitError
 from r1kit.model.attention import Mask, attend
 from r1kit.model.config import PRESETS, ModelConfig
+from r1kit.model.config_json import config_json
 from r1kit.model.decoder import LanguageModel, members, parameter_count, restarting_positions
 from r1kit.model.experts import Experts, Gate, MixtureOfExperts, balance_loss
-from r1kit.model.huggingface import config_json, to_disk
+from r1kit.model.huggingface import to_disk
 
 SHAPES: dict[str, ModelConfig] = {
     "latent": ModelConfig.preset("nano", init_std=0.15),

@@ -16,10 +16,11 @@ from safetensors.torch import load_file, save_file
 
 from r1kit.config import ConfigError, R1kitError
 from r1kit.engine.native import NativeEngine
+from r1kit.model.config_json import read_config
 from r1kit.model.decoder import LanguageModel
 from r1kit.model.fingerprint import take_fingerprint
 from r1kit.model.foreign import ForeignModel, row_places
-from r1kit.model.huggingface import check_pretrained, load_pretrained, read_config, save_pretrained
+from r1kit.model.huggingface import check_pretrained, load_pretrained, save_pretrained
 from r1kit.recipe.layers import read_layers
 from r1kit.recipe.recipe import build
 from r1kit.runs.execute import run

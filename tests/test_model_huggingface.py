@@ -14,16 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from r1kit.config import ConfigError, R1kitError
 from r1kit.model.config import ModelConfig
+from r1kit.model.config_json import ARCHITECTURES, read_config
 from r1kit.model.decoder import LanguageModel
-from r1kit.model.huggingface import (
-    ARCHITECTURES,
-    INDEX,
-    check_pretrained,
-    load_pretrained,
-    read_config,
-    save_pretrained,
-    to_disk,
-)
+from r1kit.model.huggingface import check_pretrained, load_pretrained, save_pretrained, to_disk
+from r1kit.model.tensor_files import INDEX
 
 YARN = {"kind": "yarn", "factor": 8.0, "original_positions": 32}
 LLAMA3 = {

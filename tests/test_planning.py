@@ -22,8 +22,8 @@ from r1kit.commands.cli import app
 from r1kit.commands.plan import as_table, footer
 from r1kit.config import ConfigError
 from r1kit.model.config import ModelConfig
+from r1kit.model.config_json import save_config
 from r1kit.model.decoder import LanguageModel
-from r1kit.model.huggingface import save_config
 from r1kit.model.kernel_cache import cache_folder
 from r1kit.planning import fit, rates
 from r1kit.planning.learners import LearnerFacts, facts_of

@@ -14,7 +14,7 @@ from r1kit.figures.benchmarks import BenchmarkResult
 from r1kit.files import write_whole
 from r1kit.jsonl import SUFFIXES, read_jsonl
 from r1kit.marks import hash_tree
-from r1kit.model.huggingface import read_config
+from r1kit.model.config_json import read_config
 from r1kit.report import benchmark_table as tables
 from r1kit.rewards.benchmark_judges import Judge, endpoint_judge
 from r1kit.runs.provenance import code_hash

@@ -25,8 +25,8 @@ from r1kit.engine import Done
 from r1kit.engine.connected import ConnectedConfig
 from r1kit.engine.random_draws import default_seeds
 from r1kit.engine.requests import FULL, STOP, Requests, require_possible
+from r1kit.model.config_json import read_config
 from r1kit.model.fingerprint import Fingerprint
-from r1kit.model.huggingface import read_config
 from r1kit.rewards.endpoint import DEFAULT_KEY, ask, check_variable
 from r1kit.tokenizer import Tokenizer
 from r1kit.types import Completion, Sampling

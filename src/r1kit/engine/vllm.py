@@ -43,8 +43,8 @@ from r1kit.engine.vllm_folder import counted, link_model, needs_head, write_buck
 from r1kit.engine.vllm_process import VLLMProcess
 from r1kit.files import hash_text
 from r1kit.model.config import ModelConfig
+from r1kit.model.config_json import read_config
 from r1kit.model.fingerprint import Fingerprint
-from r1kit.model.huggingface import read_config
 from r1kit.tokenizer import Tokenizer
 from r1kit.types import Completion, Sampling
 

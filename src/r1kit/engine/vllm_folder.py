@@ -16,7 +16,8 @@ from torch import Tensor
 
 from r1kit.files import read_object
 from r1kit.model.config import ModelConfig
-from r1kit.model.huggingface import keeps_float32, weight_files
+from r1kit.model.huggingface import keeps_float32
+from r1kit.model.tensor_files import weight_files
 
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 

@@ -16,7 +16,7 @@ import yaml  # type: ignore[import-untyped]
 from r1kit.config import R1kitError
 from r1kit.files import read_object
 from r1kit.marks import hash_tree
-from r1kit.model.huggingface import INDEX, LONGEST_HEADER, WEIGHTS
+from r1kit.model.tensor_files import INDEX, LONGEST_HEADER, WEIGHTS
 from r1kit.records import Ancestor, ModelNotes, is_of_a_run, read_notes, write_notes
 
 CARD = "README.md"

@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 from r1kit.config import R1kitError
 from r1kit.files import read_object, temporary_name
 from r1kit.model.ancestry import weights_files
-from r1kit.model.huggingface import INDEX, keeps_float32
+from r1kit.model.huggingface import keeps_float32
+from r1kit.model.tensor_files import INDEX
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

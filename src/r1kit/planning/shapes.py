@@ -14,8 +14,8 @@ from typing import Any, BinaryIO
 
 from r1kit.config import ConfigError
 from r1kit.model.config import PRESETS, ModelConfig
+from r1kit.model.config_json import read_config
 from r1kit.model.decoder import parameter_count
-from r1kit.model.huggingface import read_config
 from r1kit.model.sources import hub_answers
 
 _HUB = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")

@@ -194,8 +194,8 @@ def slower_models(recipe: Recipe, only: Collection[str]) -> list[str]:
         if (
             folder is not None and (folder / "config.json").is_file()
         ):  # else another stage's of an earlier run
+            from r1kit.model.config_json import read_config
             from r1kit.model.foreign import SLOWER  # imports torch
-            from r1kit.model.huggingface import read_config
 
             config = read_config(folder)
             found += [f"{name}: {config.model_type} is {SLOWER}"] if config.family == "transformers" else []

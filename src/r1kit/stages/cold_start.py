@@ -21,7 +21,7 @@ from r1kit.config import R1kitError, describe_problems
 from r1kit.data.curation import why_unreadable
 from r1kit.data.rewriters import ModelRewriter, Rewritten, load_rule, read_rewritten, write_request
 from r1kit.data.sources import write_jsonl
-from r1kit.model.huggingface import read_config
+from r1kit.model.config_json import read_config
 from r1kit.seeds import derive_seed
 from r1kit.stages.general import GeneralSpec, general_rows, general_tasks
 from r1kit.stages.held_out_watch import WatchConfig

@@ -10,7 +10,7 @@ from pydantic import field_validator, model_validator
 from r1kit.chat import Chat, TemplateName, default_template, turns_of
 from r1kit.config import Config, R1kitError, suggest
 from r1kit.data.sources import pairs
-from r1kit.model.huggingface import read_config
+from r1kit.model.config_json import read_config
 from r1kit.records import prompt_settings
 from r1kit.tokenizer import Tokenizer, read_template
 from r1kit.types import Problem

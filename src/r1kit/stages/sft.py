@@ -17,7 +17,7 @@ from r1kit.data.labels import not_written
 from r1kit.data.sources import BadRows, Turns, pairs, read_pairs
 from r1kit.engine import Engine
 from r1kit.jsonl import first_error
-from r1kit.model.huggingface import read_config
+from r1kit.model.config_json import read_config
 from r1kit.seeds import derive_seed
 from r1kit.stages.held_out_watch import HeldOutWatch, WatchConfig
 from r1kit.stages.models import PromptStyle

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from r1kit.config import Config, R1kitError
 from r1kit.data.mixture import Mixture
-from r1kit.model.huggingface import read_config
+from r1kit.model.config_json import read_config
 from r1kit.rewards import WeightedReward
 from r1kit.tokenizer import Tokenizer
 from r1kit.train.advantage_rows import policy_row

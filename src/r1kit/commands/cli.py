@@ -7,16 +7,17 @@ R1KIT_DEBUG is set. Large packages are imported when a command needs them, so ``
 import json
 import os
 import shlex
-import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from r1kit.commands.options import (
+    AllowChange,
+    AsJson,
+    DryRun,
     EvalAgainst,
     EvalBenchmarks,
     EvalCompletions,
@@ -34,10 +35,15 @@ from r1kit.commands.options import (
     EvalTemperature,
     EvalTokens,
     EvalTrainedOn,
+    ExamplesOption,
+    Fresh,
     LaunchDryRun,
     LaunchFolder,
     LaunchHosts,
     LaunchTemplates,
+    OpeningOption,
+    Out,
+    Overrides,
     PlanFormer,
     PlanGpu,
     PlanLength,
@@ -45,13 +51,22 @@ from r1kit.commands.options import (
     PlanSolve,
     PlanUtilisation,
     PlanWorld,
+    RecipeFile,
+    RedoFrom,
+    Sandbox,
     ServeContext,
     ServeHost,
     ServeName,
     ServeRunOrModel,
     ServeStage,
     ServeTokenVariable,
+    StopOption,
+    SystemOption,
+    TemplateOption,
+    ThinkingOption,
+    Trust,
 )
+from r1kit.commands.standings import command_words, not_imported, print_end, print_survey
 from r1kit.terminal import argument_error, guard, one_line, print_lines, use_utf8
 
 app = typer.Typer(
@@ -78,93 +93,6 @@ OPTIONS = (
     "--explain",
     "--help",
 )
-
-
-def _recipe(given: Path) -> Path:
-    from r1kit.recipe.packaged import find_recipe  # not for --help
-
-    return find_recipe(given)
-
-
-RecipeFile = Annotated[
-    Path,
-    typer.Argument(
-        metavar="RECIPE",
-        help="A recipe in YAML, such as recipes/mini.yaml, or the name of one that comes with r1kit: mini.",
-        callback=_recipe,
-    ),
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="KEY=VALUE", help="Changes to the recipe, such as stages.r1_zero.grpo.steps=80."),
-]
-Out = Annotated[
-    str | None,
-    typer.Option("--out", metavar="DIR", help="The run's folder; in the recipe: out (runs/{name})."),
-]
-Sandbox = Annotated[
-    str | None,
-    typer.Option(
-        "--sandbox",
-        metavar="TIER",
-        help="How untrusted programs are isolated: auto, namespaces, landlock, unsafe-subprocess.",
-    ),
-]
-Fresh = Annotated[
-    bool, typer.Option("--fresh", help="Remove the run from its folder and start over; other files stay.")
-]
-RedoFrom = Annotated[
-    str | None, typer.Option("--from", metavar="STAGE", help="Redo this stage and what depends on it.")
-]
-AllowChange = Annotated[
-    bool,
-    typer.Option(
-        "--allow-change",
-        help="Go on although recipe, data or code have changed; the change is recorded with the stage.",
-    ),
-]
-DryRun = Annotated[
-    bool,
-    typer.Option(
-        "--dry-run",
-        help="Check the recipe and all files it names, print what would run, touch nothing.",
-    ),
-]
-TemplateOption = Annotated[
-    str | None,
-    typer.Option("--template", metavar="NAME", help="chat, r1_zero, model (its own), or a .jinja file."),
-]
-SystemOption = Annotated[str | None, typer.Option("--system", metavar="TEXT", help="The system turn.")]
-ExamplesOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--examples", metavar="FILE", help="JSON Lines of prompt and completion, shown before every question."
-    ),
-]
-OpeningOption = Annotated[
-    str | None, typer.Option("--opening", metavar="TEXT", help="What every completion begins with.")
-]
-StopOption = Annotated[
-    list[str] | None,
-    typer.Option("--stop", metavar="TEXT", help="A text that ends a completion; may be given several times."),
-]
-ThinkingOption = Annotated[
-    bool | None,
-    typer.Option("--thinking/--no-thinking", help="For templates that can turn thinking on or off."),
-]
-AsJson = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object for programs on standard output.")
-]
-
-
-Trust = Annotated[
-    bool,
-    typer.Option(
-        "--trust",
-        help="Import the code that the recipe names (my.py:Name), which runs it. Otherwise none of it is "
-        "run.",
-    ),
-]
 
 
 @app.callback()
@@ -203,7 +131,7 @@ def run(
         from r1kit.runs.verify import require_whole
 
         require_whole(finished)
-        _print_end(finished, {}, as_json)
+        print_end(finished, {}, as_json)
         return
     from r1kit.console import make_console
     from r1kit.recipe.recipe import build
@@ -213,17 +141,17 @@ def run(
 
     if dry_run:
         with imports(trust):
-            _print_survey(build(layers), layers, redo_from, fresh, as_json)
+            print_survey(build(layers), layers, redo_from, fresh, as_json)
         return
     console = make_console(to_stderr=as_json)
     for line in [code_in_words(code) for code in imports_of(layers.data)]:
         console.print(line, markup=False, soft_wrap=True)
-    command = _command("run", str(recipe), *changes, *flags)
+    command = command_words("run", str(recipe), *changes, *flags)
     how: dict[str, Any] = {"fresh": fresh, "redo_from": redo_from, "allow_change": allow_change}
     with imports(True):
         summary = execute(build(layers), **how, command=command, console=console, layers=layers)
     note_finished(layers, summary.run_dir)
-    _print_end(summary.run_dir, summary.states, as_json)
+    print_end(summary.run_dir, summary.states, as_json)
 
 
 @app.command(context_settings=OVERRIDABLE)
@@ -250,7 +178,7 @@ def show(
     layers = read_layers(recipe, normalize_overrides(overrides or []))
     with imports(trust):
         checked = build(layers)
-        unchecked = _not_imported(checked)
+        unchecked = not_imported(checked)
     if explain is not None:
         print_lines(explain_key(checked, layers, explain))
         return
@@ -295,7 +223,7 @@ def plan(
     with imports(trust):
         checked = build(layers)
         plans, fits = answer(checked, question)
-        for line in () if as_json else _not_imported(checked):
+        for line in () if as_json else not_imported(checked):
             print(line)
         if not fits:
             raise typer.Exit(DOES_NOT_FIT)
@@ -794,54 +722,6 @@ def _choose_sandbox(tier: str | None) -> list[str]:
     return [f"--sandbox={tier}"]
 
 
-def _command(*words: str) -> str:
-    """The command line for these words, with r1kit called as it was this time."""
-    if Path(sys.argv[0]).name == "__main__.py":
-        program = f"{Path(sys.executable).name} -m r1kit"
-    else:
-        program = "r1kit" if shutil.which("r1kit") else sys.argv[0]
-    from r1kit.addresses import word_without_secrets
-
-    return f"{program} {shlex.join(word_without_secrets(word) for word in words)}"
-
-
-def _print_end(run_dir: Path, states: Any, as_json: bool) -> None:
-    from r1kit.records import has_model
-
-    report = run_dir / "report.md"
-    if as_json:
-        known = {
-            "run": str(run_dir),
-            "report": str(report) if report.exists() else None,
-            "states": dict(states),
-        }
-        print(json.dumps(known, indent=2))
-        return
-    worked = any(state != "done" for state in states.values())
-    lines = [
-        f"{run_dir}: all stages are done"
-        + ("" if worked else " already; nothing to do (--fresh starts over)")
-    ]
-    if report.exists():
-        lines.append(f"  read   {report}  (and {report.with_suffix('.html').name} in a browser)")
-    if has_model(run_dir):
-        lines.append(f"  chat   {_command('chat', str(run_dir))}")
-    print_lines(lines)
-
-
-def _print_survey(recipe: Any, layers: Any, redo_from: str | None, fresh: bool, as_json: bool) -> None:
-    from r1kit.recipe.inputs import check_inputs
-    from r1kit.recipe.recipe import unloaded
-    from r1kit.runs.survey import Standing, survey
-
-    standings = [Standing(s, "new") for s in recipe.stages] if fresh else survey(recipe, redo_from)
-    standings = [_as_far_as_known(standing, unloaded(recipe)) for standing in standings]
-    _print_standings(recipe, standings, as_json)
-    for line in () if as_json else _not_imported(recipe):
-        print(line)
-    check_inputs(recipe, layers, [standing.stage.name for standing in standings if standing.state != "done"])
-
-
 def _model_meant(named: Path, stage: str | None) -> Path:
     """The folder of the model that an argument names: a run's, a model's, a GGUF file's, or one of the
     hub's."""
@@ -854,43 +734,3 @@ def _model_meant(named: Path, stage: str | None) -> Path:
     if found_model(name) is None:
         print(f"{name}: {WORK[kind]}", file=sys.stderr)
     return resolve_model(name)
-
-
-def _as_far_as_known(standing: Any, unloaded: set[str]) -> Any:
-    """A stage whose code was not imported has no defaults to compare, so it cannot be said to have
-    changed."""
-    if standing.state == "changed" and standing.stage.name in unloaded:
-        return replace(standing, state="unknown", differences=())
-    return standing
-
-
-def _not_imported(recipe: Any) -> list[str]:
-    """What was not checked because the code that the recipe names was not imported, in words."""
-    from r1kit.recipe.recipe import resolved
-    from r1kit.recipe.uses import imports_of
-    from r1kit.user_code import are_imported
-
-    names = [] if are_imported() else [code.name for code in imports_of(resolved(recipe))]
-    if not names:
-        return []
-    return [
-        f"not imported, so only its file and name were checked, not its keys: {', '.join(names)} (--trust "
-        "imports it, which runs it)"
-    ]
-
-
-def _print_standings(recipe: Any, standings: Sequence[Any], as_json: bool) -> None:
-    if as_json:
-        states = [{"name": s.stage.name, "state": s.state, "differences": s.differences} for s in standings]
-        print(json.dumps({"run": str(recipe.run_dir), "stages": states}, indent=2))
-        return
-    words = {
-        "done": "done, kept",
-        "continue": "would continue",
-        "new": "would run",
-        "changed": "CHANGED since it was made",
-        "unknown": "made by code that was not imported; --trust compares",
-    }
-    for standing in standings:
-        print_lines([f"{standing.stage.name:<20} {words[standing.state]}"])
-        print_lines(f"  {difference}" for difference in standing.differences)

@@ -1,9 +1,97 @@
-"""Options of the commands that have many: their types, limits and help, as typer reads them."""
+"""Arguments and options of the commands: their types, limits and help, as typer reads them."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+
+def _recipe(given: Path) -> Path:
+    from r1kit.recipe.packaged import find_recipe  # not for --help
+
+    return find_recipe(given)
+
+
+RecipeFile = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RECIPE",
+        help="A recipe in YAML, such as recipes/mini.yaml, or the name of one that comes with r1kit: mini.",
+        callback=_recipe,
+    ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="KEY=VALUE", help="Changes to the recipe, such as stages.r1_zero.grpo.steps=80."),
+]
+Out = Annotated[
+    str | None,
+    typer.Option("--out", metavar="DIR", help="The run's folder; in the recipe: out (runs/{name})."),
+]
+Sandbox = Annotated[
+    str | None,
+    typer.Option(
+        "--sandbox",
+        metavar="TIER",
+        help="How untrusted programs are isolated: auto, namespaces, landlock, unsafe-subprocess.",
+    ),
+]
+Fresh = Annotated[
+    bool, typer.Option("--fresh", help="Remove the run from its folder and start over; other files stay.")
+]
+RedoFrom = Annotated[
+    str | None, typer.Option("--from", metavar="STAGE", help="Redo this stage and what depends on it.")
+]
+AllowChange = Annotated[
+    bool,
+    typer.Option(
+        "--allow-change",
+        help="Go on although recipe, data or code have changed; the change is recorded with the stage.",
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Check the recipe and all files it names, print what would run, touch nothing.",
+    ),
+]
+TemplateOption = Annotated[
+    str | None,
+    typer.Option("--template", metavar="NAME", help="chat, r1_zero, model (its own), or a .jinja file."),
+]
+SystemOption = Annotated[str | None, typer.Option("--system", metavar="TEXT", help="The system turn.")]
+ExamplesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--examples", metavar="FILE", help="JSON Lines of prompt and completion, shown before every question."
+    ),
+]
+OpeningOption = Annotated[
+    str | None, typer.Option("--opening", metavar="TEXT", help="What every completion begins with.")
+]
+StopOption = Annotated[
+    list[str] | None,
+    typer.Option("--stop", metavar="TEXT", help="A text that ends a completion; may be given several times."),
+]
+ThinkingOption = Annotated[
+    bool | None,
+    typer.Option("--thinking/--no-thinking", help="For templates that can turn thinking on or off."),
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object for programs on standard output.")
+]
+
+
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust",
+        help="Import the code that the recipe names (my.py:Name), which runs it. Otherwise none of it is "
+        "run.",
+    ),
+]
+
 
 PlanGpu = Annotated[
     str | None, typer.Option("--gpu", metavar="KIND:N", help="Plan for GPUs, such as h100:8.")

@@ -268,6 +268,20 @@ def test_a_helper_that_dies_before_it_reads_anything_is_not_waited_for(
         spawn.set_executable(python)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_a_script_without_a_guard_says_what_is_missing(tmp_path: Path) -> None:
+    recipe = Path(__file__).parents[1] / "recipes/nano.yaml"
+    script = tmp_path / "mine.py"
+    script.write_text(
+        f"import r1kit\nr1kit.run(r1kit.load({str(recipe)!r}, "
+        f"['runtime.processes=2', 'out=\"{tmp_path}/run\"']))\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Each process imports mine.py at its start" in done.stderr and "__main__" in done.stderr
+
+
 def test_a_helper_ends_with_its_parent_and_nothing_is_left(tmp_path: Path) -> None:
     code = (
         "import os, signal\nfrom r1kit.runtime.local import LocalConfig, LocalRuntime\n"

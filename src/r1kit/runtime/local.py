@@ -10,6 +10,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -224,7 +225,7 @@ class LocalRuntime:
             dead = [rank for rank in helpers if self.processes[rank - 1].exitcode is not None]
             self.close()
             if dead:
-                raise _died(dead[0]) from None
+                raise R1kitError(f"{_died(dead[0])}{_unguarded()}") from None
             raise
         return group
 
@@ -519,6 +520,17 @@ def _ignore(rank: int, what: Any) -> None:
 def _died(rank: int) -> R1kitError:
     return R1kitError(
         f"process {rank} of this run has died (out of memory, or killed); the same command continues the run"
+    )
+
+
+def _unguarded() -> str:
+    """What else may have ended a process at its start: each of them imports the script that was started."""
+    script = Path(getattr(sys.modules["__main__"], "__file__", None) or "r1kit").name
+    if script in ("r1kit", "__main__.py"):
+        return ""
+    return (
+        f". Each process imports {script} at its start: there, calls of r1kit belong below "
+        'if __name__ == "__main__":'
     )
 
 

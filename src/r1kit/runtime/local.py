@@ -214,7 +214,7 @@ class LocalRuntime:
         helpers = range(1, self.size)
         try:
             for rank in helpers:
-                self._reply(rank, "start")
+                self._reply(rank, "start", _unguarded())
             for rank in helpers:
                 self._send(rank, ("adopt", (kernels,)))
             group = _join_group(0, self.size, place, self.config)
@@ -225,7 +225,7 @@ class LocalRuntime:
             dead = [rank for rank in helpers if self.processes[rank - 1].exitcode is not None]
             self.close()
             if dead:
-                raise R1kitError(f"{_died(dead[0])}{_unguarded()}") from None
+                raise _died(dead[0], _unguarded()) from None
             raise
         return group
 
@@ -375,12 +375,12 @@ class LocalRuntime:
             while rank not in self._answers and pipe.poll():
                 self._receive(rank)
 
-    def _receive(self, rank: int) -> None:
-        """Read one message of another process."""
+    def _receive(self, rank: int, hint: str = "") -> None:
+        """Read one message of another process; ``hint``: what may have ended it."""
         try:
             kind, content = self.pipes[rank - 1].recv()
         except (EOFError, OSError):
-            raise _died(rank) from None
+            raise _died(rank, hint) from None
         if kind == "report":
             self._on_report(rank, content)
         else:
@@ -408,11 +408,11 @@ class LocalRuntime:
                     raise self._hung(rank, method) from None
             raise
 
-    def _reply(self, rank: int, method: str) -> Any:
+    def _reply(self, rank: int, method: str, hint: str = "") -> Any:
         deadline = time.monotonic() + self.config.deadline_s
         while rank not in self._answers:
             if self.pipes[rank - 1].poll(min(POLL_S, self.config.deadline_s)):
-                self._receive(rank)
+                self._receive(rank, hint)
             elif time.monotonic() > deadline:
                 raise self._hung(rank, method)
             else:
@@ -517,9 +517,10 @@ def _ignore(rank: int, what: Any) -> None:
     """The ``on_report`` of a call without one."""
 
 
-def _died(rank: int) -> R1kitError:
+def _died(rank: int, hint: str = "") -> R1kitError:
     return R1kitError(
         f"process {rank} of this run has died (out of memory, or killed); the same command continues the run"
+        f"{hint}"
     )
 
 

@@ -656,8 +656,11 @@ def main() -> None:
         sys.exit(2)
     try:
         app()
-    except (SystemExit, KeyboardInterrupt, GeneratorExit):
+    except (SystemExit, GeneratorExit):
         raise
+    except KeyboardInterrupt:  # before a command's own handler was there, or in one that has none
+        print("r1kit: interrupted", file=sys.stderr)
+        sys.exit(130)
     except BaseException as error:
         from r1kit.addresses import without_secrets
         from r1kit.config import ConfigError, R1kitError, is_panic

@@ -61,6 +61,7 @@ def choose(page: Any, *models: str) -> None:
     for model in models:
         page.get_by_role("option", name=re.compile(rf"^{model}\b")).click()
     page.keyboard.press("Escape")
+    page.get_by_role("option").first.wait_for(state="detached")
 
 
 def ask(page: Any, question: str) -> None:
@@ -114,6 +115,55 @@ def test_two_models_of_a_run_that_trains_answer_a_problem_side_by_side(
     assert {answer["verdict"]["outcome"] for answer in exchange["answers"]} <= {"correct", "wrong"}
     assert {answer["model"] for answer in exchange["answers"]} == {"r1_zero", "pretrain"}
     assert (training / "stages" / "reasoning_rl.partial").is_dir()  # it trains
+
+
+def tokens_of(answer: Any) -> int:
+    """How many tokens the answer has by now."""
+    found = re.search(r"([\d,]+) tokens in", state_of(answer))
+    return int(found[1].replace(",", "")) if found else 0
+
+
+def wait_until_it_grows(page: Any, answer: Any) -> None:
+    before = tokens_of(answer)
+    while not before < tokens_of(answer):
+        assert not state_of(answer).startswith(("done", "cut off", "failed", "stopped")), state_of(answer)
+        page.wait_for_timeout(50)
+
+
+def test_answers_are_stopped_retried_and_their_question_changed(open_page: Open) -> None:
+    page = open_page("/talk", run="slow")
+    page.locator(".r1-models").get_by_text("hostile (SFT)").wait_for()
+    choose(page, "zero")
+    page.get_by_label("temperature").fill("0")
+    page.get_by_label("at most tokens").fill("8000")
+    ask(page, "What is 3 times 4?")
+    first, second = answers(page).nth(0), answers(page).nth(1)
+    first.wait_for()
+    for answer in (first, second):
+        wait_until_it_grows(page, answer)
+        wait_until_it_grows(page, answer)
+    page.get_by_role("textbox", name="question").focus()
+    page.keyboard.press("Escape")
+    wait_for_states(page, "^stopped, ", 2)
+    stopped = tokens_of(first), tokens_of(second)
+    page.wait_for_timeout(500)
+    assert stopped == (tokens_of(first), tokens_of(second)) and 0 < min(stopped) and max(stopped) < 8000
+
+    first.get_by_role("button", name="retry this answer").click()
+    page.wait_for_function("!document.querySelector('.r1-answers .r1-soft').innerText.startsWith('stopped')")
+    wait_until_it_grows(page, first)
+    assert state_of(second).startswith("stopped") and tokens_of(second) == stopped[1]
+    page.get_by_role("button", name="stop").click()
+    wait_for_states(page, "^stopped, ", 2)
+
+    page.get_by_role("button", name="edit the question").click()
+    page.locator(".r1-question textarea").fill("What is 5 times 6?")
+    page.locator(".r1-question").get_by_role("button", name="ask").click()
+    page.locator(".r1-question").get_by_text("What is 5 times 6?").wait_for()
+    wait_until_it_grows(page, answers(page).nth(1))
+    assert page.locator(".r1-question").count() == 1
+    page.get_by_role("button", name="stop").click()
+    wait_for_states(page, "^stopped, ", 2)
 
 
 def test_what_a_model_or_a_person_writes_is_shown_and_never_run(open_page: Open) -> None:

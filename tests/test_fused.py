@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from r1kit.config import R1kitError
 from r1kit.model import fused, packed_attention
 
 needs_kernels = pytest.mark.skipif(
@@ -127,6 +128,9 @@ def test_a_logit_that_is_no_number_is_not_hidden() -> None:
 
 SEGMENTS = torch.tensor([[1] * 70 + [2] * 50 + [3] * 40 + [0] * 9, [1] * 20 + [2] * 149])
 BEGINNINGS = torch.tensor([[0] * 70 + [1] * 50 + [1] * 40 + [0] * 9, [0] * 20 + [1] * 149])
+# Segment 2 and 4 continue 1, 3 continues 2, 5 continues 4; in the second line nothing continues anything.
+NESTED = torch.tensor([[1] * 41 + [2] * 30 + [3] * 29 + [4] * 20 + [5] * 40 + [0] * 9, [1] * 90 + [2] * 79])
+CONTINUED = torch.tensor([[0] * 41 + [1] * 30 + [2] * 29 + [1] * 20 + [4] * 40 + [0] * 9, [0] * 169])
 
 
 def _seen(segments_BT: Tensor, beginnings_BT: Tensor) -> Tensor:
@@ -136,25 +140,45 @@ def _seen(segments_BT: Tensor, beginnings_BT: Tensor) -> Tensor:
     for b in range(B):
         for t in range(T):
             for s in range(t + 1):
-                there, beginning = int(segments_BT[b, s]), int(beginnings_BT[b, t])
-                seen[b, t, s] = there == int(segments_BT[b, t]) or (beginning != 0 and there == beginning)
+                number, after = int(segments_BT[b, t]), int(beginnings_BT[b, t])
+                chain = {number}
+                while after:
+                    chain.add(after)
+                    after = int(beginnings_BT[b][segments_BT[b] == after][0])
+                seen[b, t, s] = int(segments_BT[b, s]) in chain
     return seen
 
 
-def test_visible_ranges_follow_their_definition() -> None:
-    steps = torch.arange(SEGMENTS.shape[1])
-    own, start, end = packed_attention.visible_ranges(SEGMENTS, BEGINNINGS)[:, :, :, None].unbind(1)
-    within = ((steps >= own) & (steps <= steps[:, None])) | ((steps >= start) & (steps < end))
-    assert torch.equal(within, _seen(SEGMENTS, BEGINNINGS))
+@pytest.mark.parametrize("case", [(SEGMENTS, None), (SEGMENTS, BEGINNINGS), (NESTED, CONTINUED)])
+def test_visible_ranges_follow_their_definition(case: tuple[Tensor, Tensor | None]) -> None:
+    segments, beginnings = case
+    steps = torch.arange(segments.shape[1])
+    own, *pairs = packed_attention.visible_ranges(segments, beginnings)[:, :, :, None].unbind(1)
+    within = (steps >= own) & (steps <= steps[:, None])
+    for start, end in zip(pairs[::2], pairs[1::2], strict=True):
+        within |= (steps >= start) & (steps < end)
+    assert torch.equal(
+        within, _seen(segments, torch.zeros_like(segments) if beginnings is None else beginnings)
+    )
+
+
+def test_too_many_beginnings_are_refused() -> None:
+    line = torch.arange(1, 8)[None]
+    with pytest.raises(R1kitError, match="continues more than 4 others"):
+        packed_attention.visible_ranges(line, line - 1)
 
 
 @pytest.mark.parametrize(("heads", "kv_heads", "key", "value"), [(4, 2, 32, 32), (3, 3, 48, 16)])
-@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("case", ["alone", "shared", "nested"])
 def test_attention_within_segments_and_its_slopes(
-    heads: int, kv_heads: int, key: int, value: int, shared: bool
+    heads: int, kv_heads: int, key: int, value: int, case: str
 ) -> None:
-    B, T = SEGMENTS.shape
-    beginnings = BEGINNINGS if shared else torch.zeros_like(SEGMENTS)
+    segments, beginnings = {
+        "alone": (SEGMENTS, torch.zeros_like(SEGMENTS)),
+        "shared": (SEGMENTS, BEGINNINGS),
+        "nested": (NESTED, CONTINUED),
+    }[case]
+    B, T = segments.shape
     q = _drawn(B, T, heads, key, dtype=torch.bfloat16)
     k = _drawn(B, T, kv_heads, key, dtype=torch.bfloat16, seed=1)
     v = _drawn(B, T, kv_heads, value + 8, dtype=torch.bfloat16, seed=2)
@@ -164,10 +188,10 @@ def test_attention_within_segments_and_its_slopes(
         for some in (exact[1], exact[2][..., 8:])
     ]
     scores = exact[0].transpose(1, 2) @ wide[0].transpose(2, 3) * 0.3
-    masked = scores.masked_fill(~_seen(SEGMENTS, beginnings)[:, None], -torch.inf)
+    masked = scores.masked_fill(~_seen(segments, beginnings)[:, None], -torch.inf)
     expected = (masked.softmax(-1) @ wide[1]).transpose(1, 2)
     found = packed_attention.attend_within(
-        q, k, v[..., 8:], packed_attention.visible_ranges(SEGMENTS, beginnings), 0.3
+        q, k, v[..., 8:], packed_attention.visible_ranges(segments, beginnings), 0.3
     )
     _slopes_agree(found, expected, [q, k, v], exact, torch.bfloat16)
 

@@ -34,11 +34,11 @@ LATENT_NORM_EPS = 1e-6
 class Mask:
     """The positions, cached or present, that each token attends to.
 
-    ``bias_BTX`` is 0 or -inf, [1 or B, T, X]; None: causal, and long. If ``ranges_B3T``
+    ``bias_BTX`` is 0 or -inf, [1 or B, T, X]; None: causal, and long. If ``ranges_BRT``
     (packed_attention.visible_ranges) are given they decide instead."""
 
     bias_BTX: Tensor | None
-    ranges_B3T: Tensor | None = None
+    ranges_BRT: Tensor | None = None
 
     @classmethod
     def of(cls, visible_BTX: Tensor, dtype: torch.dtype) -> "Mask":
@@ -56,8 +56,8 @@ class Mask:
 
 def attend(q_BTHK: Tensor, k_BXJK: Tensor, v_BXJW: Tensor, mask: Mask, scale: float) -> Tensor:
     """softmax(scale q k^T + mask) v -> [B, T, H, W]; heads are grouped over the J key-value heads."""
-    if mask.ranges_B3T is not None:
-        return attend_within(q_BTHK, k_BXJK, v_BXJW, mask.ranges_B3T, scale)
+    if mask.ranges_BRT is not None:
+        return attend_within(q_BTHK, k_BXJK, v_BXJW, mask.ranges_BRT, scale)
     if q_BTHK.device.type != "cpu":
         return attend_on_device(q_BTHK, k_BXJK, v_BXJW, mask.bias_BTX, scale)
     if mask.bias_BTX is None or q_BTHK.shape[1] * k_BXJK.shape[1] > EXPLICIT_PAIRS:

@@ -20,7 +20,7 @@ from r1kit.model.attention import SOFTMAX_MULTIPLE, Cache, CacheView, GroupedAtt
 from r1kit.model.config import ModelConfig
 from r1kit.model.experts import MixtureOfExperts, SwiGLU
 from r1kit.model.norms import Linear, RMSNorm, at_least_float32, half_product, working_dtype
-from r1kit.model.packed_attention import kernel_takes, visible_ranges
+from r1kit.model.packed_attention import earlier_segments, kernel_takes, visible_ranges
 from r1kit.model.rotary import Rotation, rotary_frequencies
 
 
@@ -156,8 +156,8 @@ class LanguageModel(nn.Module):
         Positions default to 0, 1, ... within each segment, or, with a cache, continue from each row's length.
         A cache grows by T positions per row; it cannot be combined with segments. ``experts_BTLA``: the
         experts to take in each of the L layers with experts (-1: the layer's own choice). ``balance``:
-        compute the balance loss. ``beginnings_BT``: the segment that a token attends to besides its own (0:
-        none), for rows that begin alike; it requires ``positions_BT``."""
+        compute the balance loss. ``beginnings_BT``: the segment that a token's segment continues (0: none),
+        for rows that begin alike; it requires ``positions_BT``."""
         x_BTD = self.embed_tokens(tokens_BT)
         if torch.is_autocast_enabled(x_BTD.device.type):
             x_BTD = at_least_float32(x_BTD)  # the sum over layers, also of weights kept in bfloat16
@@ -271,8 +271,8 @@ class LanguageModel(nn.Module):
             mask = Mask(None, visible_ranges(segments_BT, beginnings_BT))
         else:
             same_BTX = segments_BT[:, :, None] == segments_BT[:, None, :]
-            if beginnings_BT is not None:
-                same_BTX |= (beginnings_BT[:, :, None] == segments_BT[:, None, :]) & (
+            for earlier_BT in () if beginnings_BT is None else earlier_segments(segments_BT, beginnings_BT):
+                same_BTX |= (earlier_BT[:, :, None] == segments_BT[:, None, :]) & (
                     segments_BT[:, None, :] != 0
                 )
             mask = Mask.of(same_BTX & (steps_T[:, None] >= steps_T), dtype)
@@ -387,23 +387,29 @@ class LanguageModel(nn.Module):
 
 
 def members(segments_BT: Tensor, beginnings_BT: Tensor | None = None) -> Tensor:
-    """[B, S, T], True if position t belongs to segment s of its line or to that segment's beginning; s runs
-    from 1 to the largest number in use."""
+    """[B, S, T], True if position t belongs to segment s of its line or to one that s continues; s runs from
+    1 to the largest number in use."""
     numbers_S = torch.arange(1, int(segments_BT.max()) + 1, device=segments_BT.device)
     own_BST = segments_BT[:, None, :] == numbers_S[:, None]
     if beginnings_BT is None:
         return own_BST
-    beginning_BS1 = (own_BST * beginnings_BT[:, None, :]).amax(-1, keepdim=True)
-    return own_BST | ((segments_BT[:, None, :] == beginning_BS1) & (beginning_BS1 != 0))
+    found_BST = own_BST
+    for earlier_BT in earlier_segments(segments_BT, beginnings_BT):
+        earlier_BS1 = (own_BST * earlier_BT[:, None, :]).amax(-1, keepdim=True)
+        found_BST = found_BST | ((segments_BT[:, None, :] == earlier_BS1) & (earlier_BS1 != 0))
+    return found_BST
 
 
 def readers(segments_BT: Tensor, beginnings_BT: Tensor) -> Tensor:
     """How many rows share each position [B, T]: 0 for padding, more than 1 for a shared beginning."""
     begins_BT = torch.ones_like(segments_BT)
     begins_BT[:, 1:] = segments_BT[:, 1:] != segments_BT[:, :-1]
-    sharing_BS = segments_BT.new_zeros(len(segments_BT), int(segments_BT.max()) + 1).scatter_add(
-        1, beginnings_BT, begins_BT
-    )
+    none_BS = segments_BT.new_zeros(len(segments_BT), int(segments_BT.max()) + 1)
+    direct_BS = none_BS.scatter_add(1, beginnings_BT, begins_BT)
+    rows_BT = begins_BT * (direct_BS.gather(1, segments_BT) == 0)  # where a row's own segment begins
+    sharing_BS = none_BS
+    for earlier_BT in earlier_segments(segments_BT, beginnings_BT):
+        sharing_BS = sharing_BS.scatter_add(1, earlier_BT, rows_BT)
     return sharing_BS.gather(1, segments_BT).clamp(min=1) * (segments_BT != 0)
 
 

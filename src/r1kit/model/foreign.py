@@ -405,8 +405,8 @@ class ForeignModel(LanguageModel):
 
 
 def row_places(segments_BT: Tensor, beginnings_BT: Tensor | None) -> Iterator[Tensor]:
-    """The flat places, in order, of every row of packed lines: those of its shared beginning, then its own. A
-    beginning that is shared is no row."""
+    """The flat places, in order, of every row of packed lines: those of its shared beginnings, then its own.
+    A beginning that is shared is no row."""
     for line, numbers in enumerate(segments_BT.cpu()):
         start = line * len(numbers)
         places = {int(n): start + (numbers == n).nonzero()[:, 0] for n in numbers.unique() if n != 0}
@@ -417,7 +417,10 @@ def row_places(segments_BT: Tensor, beginnings_BT: Tensor | None) -> Iterator[Te
         shared = {beginning for beginning in after.values() if beginning}
         for n, own in places.items():
             if n not in shared:
-                yield torch.cat((places[after[n]], own)) if after.get(n) else own
+                chain = [own]
+                while n := after.get(n, 0):
+                    chain.insert(0, places[n])
+                yield torch.cat(chain)
 
 
 def _by_length(rows: Sequence[Tensor], most: int) -> Iterator[list[int]]:

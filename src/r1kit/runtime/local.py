@@ -43,9 +43,11 @@ from r1kit.runtime.replica import Replica
 from r1kit.runtime.runtime import RuntimeConfig
 from r1kit.sandbox.kernel import die_with_parent
 from r1kit.terminal import guard
+from r1kit.train.dealing import deal, deal_rows
 from r1kit.train.group import ALONE, Group
 from r1kit.train.learner import Learner, LearnerConfig, LearnerProtocol, shares_state
 from r1kit.train.lora import save_adapters
+from r1kit.types import Row
 from r1kit.user_code import loaded_files
 from r1kit.watchdog import HungError, deadline, print_stacks, print_stacks_on_request
 
@@ -439,9 +441,10 @@ class LocalRuntime:
         same work."""
         return deal(lengths, self.size)
 
-    def shared_rows(self, lengths: Sequence[int]) -> list[list[int]]:
-        """The same for the rows of an update, which some processes may compute together."""
-        dealt = deal(lengths, max(self._row_shares) + 1)
+    def shared_rows(self, rows: Sequence[Row], share: bool) -> list[list[int]]:
+        """Rows of an update, by index, which some processes may compute together; ``share``: rows of one
+        prompt share it."""
+        dealt = deal_rows(rows, max(self._row_shares) + 1, share)
         return [dealt[share] for share in self._row_shares]
 
     def examine(self, handle: int, token_ids: np.ndarray, temperature: float) -> list[Fingerprint]:
@@ -502,15 +505,6 @@ def serve(rank: int, size: int, place: str, config: LocalConfig, pipe: Connectio
                 pipe.send(("error", reported))
             if arguments[1:2] == ("update",) or replica.collective:
                 os._exit(1)  # ends the sums in which other processes wait for this one
-
-
-def deal(lengths: Sequence[int], shares: int) -> list[list[int]]:
-    """Indices of work of these lengths in as many shares, longest first and back and forth."""
-    dealt: list[list[int]] = [[] for _ in range(shares)]
-    for place, index in enumerate(sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))):
-        lap, turn = divmod(place, shares)
-        dealt[turn if lap % 2 == 0 else shares - 1 - turn].append(index)
-    return dealt
 
 
 def _ignore(rank: int, what: Any) -> None:

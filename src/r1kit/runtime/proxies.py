@@ -42,8 +42,9 @@ class Replicas(Protocol):
         """Indices of work of these lengths, distributed to the replicas."""
         ...
 
-    def shared_rows(self, lengths: Sequence[int]) -> list[list[int]]:
-        """The same for the rows of an update, which some replicas may compute together."""
+    def shared_rows(self, rows: Sequence[Row], share: bool) -> list[list[int]]:
+        """Rows of an update, by index, which some replicas may compute together; ``share``: rows of one
+        prompt share it."""
         ...
 
     def examine(self, handle: int, token_ids: np.ndarray, temperature: float) -> list[Fingerprint]:
@@ -62,7 +63,8 @@ class LearnerProxy:
         self.runtime, self.handle, self.source = runtime, handle, source
 
     def update(self, rows: Sequence[Row], objective: Objective, scale: float) -> Metrics:
-        metrics: Metrics = self._shared("update", rows, objective, scale)[0][1]
+        dealt = self.runtime.shared_rows(rows, share=not objective.needs.values)
+        metrics: Metrics = self._computed(dealt, "update", rows, objective, scale)[0][1]
         return metrics
 
     def fault(self) -> str:
@@ -130,13 +132,14 @@ class LearnerProxy:
         learner: Learner = self.runtime.replica.things[self.handle]
         return learner
 
-    def _shared(self, method: str, rows: Sequence[Row], *arguments: Any) -> list[tuple[list[int], Any]]:
-        dealt = self.runtime.shared_rows([len(row.token_ids) for row in rows])
+    def _computed(
+        self, dealt: Sequence[list[int]], method: str, rows: Sequence[Row], *arguments: Any
+    ) -> list[tuple[list[int], Any]]:
         calls = [(self.handle, method, [rows[i] for i in own], *arguments) for own in dealt]
         return list(zip(dealt, self.runtime.everywhere("call", calls), strict=True))
 
     def _gathered(self, method: str, rows: Sequence[Row]) -> list[np.ndarray]:
-        return in_order(self._shared(method, rows))
+        return in_order(self._computed(self.runtime.shared_rows(rows, share=False), method, rows))
 
 
 def in_order(shares: Iterable[tuple[Sequence[int], Sequence[np.ndarray]]]) -> list[np.ndarray]:

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from r1kit.config import R1kitError
 from r1kit.model.fingerprint import Fingerprint
-from r1kit.runtime.local import deal
 from r1kit.runtime.proxies import in_order
 from r1kit.train import checkpoint
+from r1kit.train.dealing import deal_rows
 from r1kit.train.learner import LearnerConfig, LearnerProtocol, Metrics
 from r1kit.train.objectives import Objective
 from r1kit.types import Row
@@ -39,7 +39,9 @@ class RayLearner:
         self.group, self.handle, self.source, self.config = group, handle, source, config
 
     def update(self, rows: Sequence[Row], objective: Objective, scale: float) -> Metrics:
-        metrics: Metrics = self._shared("update", rows, objective, scale)[0][1]
+        metrics: Metrics = self._computed("update", rows, objective, scale, share=not objective.needs.values)[
+            0
+        ][1]
         return metrics
 
     def fault(self) -> str:
@@ -99,13 +101,15 @@ class RayLearner:
     def _everywhere(self, method: str, *arguments: Any) -> list[Any]:
         return self.group.everywhere(method, [arguments] * self.group.size)
 
-    def _shared(self, method: str, rows: Sequence[Row], *arguments: Any) -> list[tuple[list[int], Any]]:
-        dealt = deal([len(row.token_ids) for row in rows], self.group.size)
+    def _computed(
+        self, method: str, rows: Sequence[Row], *arguments: Any, share: bool = False
+    ) -> list[tuple[list[int], Any]]:
+        dealt = deal_rows(rows, self.group.size, share)
         calls = [(self.handle, method, [rows[i] for i in own], *arguments) for own in dealt]
         return list(zip(dealt, self.group.everywhere("call", calls), strict=True))
 
     def _gathered(self, method: str, rows: Sequence[Row]) -> list[np.ndarray]:
-        return in_order(self._shared(method, rows))
+        return in_order(self._computed(method, rows))
 
 
 class RemoteWeights(Mapping[str, Tensor]):

@@ -7,7 +7,10 @@ segments are numbered from 1, 0 is padding, and positions restart.
 Rows with the same prompt may share it: the prompt is then one segment of the line, followed by a segment for
 the rest of each row, whose positions continue from the prompt's. The shared part ends two positions before
 the first trained target, so that every position from which a trained token is predicted, also by multi-token
-prediction at depth 1, is the row's own."""
+prediction at depth 1, is the row's own.
+
+Prompts that begin alike, with the same worked examples, share that beginning in the same way: it is a segment
+of the line, the rest of each prompt another that continues it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -28,8 +31,8 @@ class Batch:
     padding).
 
     ``temperatures_BT`` is None where every row's is 1, ``experts_BTLA`` where no row replays any (-1: the
-    model's own choice), ``beginnings_BT`` (the segment that a position sees besides its own, 0: none) where
-    no rows share a beginning, which belongs to no row."""
+    model's own choice), ``beginnings_BT`` (the segment that a position's own segment continues, 0: none;
+    that one may continue another) where no rows share a beginning, which belongs to no row."""
 
     tokens_BT: Tensor
     targets_BT: Tensor
@@ -54,6 +57,12 @@ class Batch:
         return Batch(*moved)
 
 
+LEAST_COMMON = (
+    64  # prompts share a beginning of at least so many positions: two blocks of the attention's kernel
+)
+LONGER = 1.5  # times a line may be its usual length so that it holds a whole group
+
+
 @dataclass(frozen=True, slots=True)
 class Bundle:
     """Rows, by index, of one line that follow the ``shared`` positions that they begin with (0: a row by
@@ -63,18 +72,80 @@ class Bundle:
     shared: int
 
 
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Bundles of one line that begin with the same ``common`` positions (0: a bundle by itself)."""
+
+    bundles: tuple[Bundle, ...]
+    common: int = 0
+
+
 def bundles(rows: Sequence[Row], context: int) -> list[Bundle]:
     """Rows with the same prompt together, as many as fit into a line of ``context`` positions."""
-    found = [Bundle((index,), 0) for index, row in enumerate(rows) if not _shared(row)]
-    alike: dict[bytes, list[int]] = {}
-    for index, row in enumerate(rows):
-        if _shared(row):
-            alike.setdefault(_beginning(row), []).append(index)
-    for chosen in alike.values():
+    found = []
+    for chosen in prompt_groups(rows):
         shared = _shared(rows[chosen[0]])
         for own in place([len(rows[i].token_ids) - 1 - shared for i in chosen], context - shared):
             found.append(Bundle(tuple(chosen[i] for i in own), shared if len(own) > 1 else 0))
     return sorted(found, key=lambda bundle: bundle.rows)
+
+
+def families(rows: Sequence[Row], found: Sequence[Bundle], context: int) -> list[Family]:
+    """Bundles whose prompts begin alike together, as many as fit into a line of ``context`` positions, in the
+    order of their first rows."""
+    alike: dict[bytes, list[Bundle]] = {}
+    alone = []
+    for bundle in found:
+        row = rows[bundle.rows[0]]
+        if _shared(row) >= LEAST_COMMON:
+            alike.setdefault(_beginning(row, LEAST_COMMON), []).append(bundle)
+        else:
+            alone.append(Family((bundle,)))
+    for chosen in alike.values():
+        common = _common([rows[bundle.rows[0]] for bundle in chosen])
+        for own in place([_size(rows, bundle) - common for bundle in chosen], context - common):
+            alone.append(Family(tuple(chosen[i] for i in own), common if len(own) > 1 else 0))
+    return sorted(alone, key=lambda family: family.bundles[0].rows)
+
+
+def line_length(rows: Sequence[Row], usual: int) -> int:
+    """How long a line is so that the longest group fits with its prompt, which is then computed once:
+    ``usual``, or longer by up to LONGER, which bounds the memory."""
+    longest = max((positions([rows[i] for i in group]) for group in prompt_groups(rows)), default=0)
+    return max(usual, longest) if longest <= LONGER * usual else usual
+
+
+def prompt_groups(rows: Sequence[Row]) -> list[list[int]]:
+    """The rows, by index, of each prompt; a row that shares nothing is alone."""
+    found: dict[bytes | int, list[int]] = {}
+    for index, row in enumerate(rows):
+        shared = _shared(row)
+        found.setdefault(_beginning(row, shared) if shared else index, []).append(index)
+    return list(found.values())
+
+
+def positions(rows: Sequence[Row]) -> int:
+    """How many positions rows have in lines of any length, with each prompt once."""
+    chosen = [tuple(group) for group in prompt_groups(rows)]
+    return sum(_size(rows, Bundle(own, _shared(rows[own[0]]) if len(own) > 1 else 0)) for own in chosen)
+
+
+def _size(rows: Sequence[Row], bundle: Bundle) -> int:
+    """How many positions a bundle has."""
+    return bundle.shared + sum(len(rows[i].token_ids) - 1 - bundle.shared for i in bundle.rows)
+
+
+def _common(rows: Sequence[Row]) -> int:
+    """How many inputs all these rows may share: they and their targets are equal, and the experts replayed
+    there."""
+    first, most = rows[0], min(_shared(row) for row in rows)
+    for row in rows[1:]:
+        differ = first.token_ids[: most + 1] != row.token_ids[: most + 1]
+        most = min(most, int(differ.argmax()) - 1 if differ.any() else most)
+        if first.experts is not None and row.experts is not None:
+            differ = (first.experts[:most] != row.experts[:most]).any(axis=(1, 2))
+            most = int(differ.argmax()) if differ.any() else most
+    return most
 
 
 def _shared(row: Row) -> int:
@@ -83,8 +154,8 @@ def _shared(row: Row) -> int:
     return max(first - 1, 0)
 
 
-def _beginning(row: Row) -> bytes:
-    shared = _shared(row)
+def _beginning(row: Row, shared: int) -> bytes:
+    """What tells apart rows that cannot share their first ``shared`` inputs."""
     experts = b"" if row.experts is None else row.experts[:shared].astype(np.int16).tobytes()
     return (
         np.int64(shared).tobytes()
@@ -100,7 +171,8 @@ def pack(
     one prompt share it.
 
     ``joined``: the lines of a batch are one, ``lines`` times as long. Whole groups then fit with less
-    padding, at no cost if attention skips masked positions. A row longer than ``context`` raises R1kitError,
+    padding, at no cost if attention skips masked positions, and with ``share`` the line may be longer
+    (``line_length``). A row longer than ``context`` raises R1kitError,
     since cutting it would silently change what is learned. Several lines are padded to ``context`` and to an
     even number, a single one by a thirty-second at most: CPU libraries compile a product per shape, so few
     shapes are faster."""
@@ -112,8 +184,12 @@ def pack(
         )
     if joined:
         context, lines = context * lines, 1
-    placed = bundles(rows, context) if share else [Bundle((index,), 0) for index in range(len(rows))]
-    sizes = [bundle.shared + sum(lengths[i] - bundle.shared for i in bundle.rows) for bundle in placed]
+    if share:
+        context = line_length(rows, context) if joined else context
+        placed = families(rows, bundles(rows, context), context)
+    else:
+        placed = [Family((Bundle((index,), 0),)) for index in range(len(rows))]
+    sizes = [f.common + sum(_size(rows, bundle) - f.common for bundle in f.bundles) for f in placed]
     bins = [[placed[i] for i in chosen] for chosen in place(sizes, context) if sum(sizes[i] for i in chosen)]
     return [_batch(rows, bins[start : start + lines], context) for start in range(0, len(bins), lines)]
 
@@ -132,30 +208,35 @@ class _Segment:
     is_beginning: bool = False
 
 
-def _segments(rows: Sequence[Row], bins: Sequence[Sequence[Bundle]]) -> list[_Segment]:
+class _Line:
+    """The segments of a line, one after the other."""
+
+    def __init__(self, line: int) -> None:
+        self.line, self.end, self.found = line, 0, list[_Segment]()
+
+    def add(self, row: int, part: slice, after: int, is_beginning: bool = False) -> int:
+        """Append a part of a row; return its segment's number."""
+        span = slice(self.end, self.end + part.stop - part.start)
+        number, self.end = len(self.found) + 1, span.stop
+        self.found.append(_Segment(row, self.line, number, span, part, after, is_beginning))
+        return number
+
+
+def _segments(rows: Sequence[Row], bins: Sequence[Sequence[Family]]) -> list[_Segment]:
     found = []
-    for line, chosen in enumerate(bins):
-        start, number = 0, 1
-        for bundle in chosen:
-            after = 0
-            if bundle.shared:
-                found.append(
-                    _Segment(
-                        bundle.rows[0],
-                        line,
-                        number,
-                        slice(start, start + bundle.shared),
-                        slice(0, bundle.shared),
-                        is_beginning=True,
-                    )
-                )
-                start, after, number = start + bundle.shared, number, number + 1
-            for index in bundle.rows:
-                part = slice(bundle.shared, len(rows[index].token_ids) - 1)
-                found.append(
-                    _Segment(index, line, number, slice(start, start + part.stop - part.start), part, after)
-                )
-                start, number = start + part.stop - part.start, number + 1
+    for number, chosen in enumerate(bins):
+        line = _Line(number)
+        for family in chosen:
+            first = family.bundles[0].rows[0]
+            common = line.add(first, slice(0, family.common), 0, True) if family.common else 0
+            for bundle in family.bundles:
+                after, begin = common, family.common
+                if bundle.shared > begin:
+                    part = slice(begin, bundle.shared)
+                    after, begin = line.add(bundle.rows[0], part, after, True), bundle.shared
+                for index in bundle.rows:
+                    line.add(index, slice(begin, len(rows[index].token_ids) - 1), after)
+        found += line.found
     return found
 
 

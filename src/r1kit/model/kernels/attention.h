@@ -1,7 +1,7 @@
 // softmax(scale q k^T) v over the keys that a query sees, in bfloat16 with float32 sums, and its gradient; blocks that no query attends to are not computed.
 //
-// A query at position t sees [own, t] and, of a beginning that it shares with others, [from, to): three numbers a position. Queries go in
-// blocks, and for each block only the blocks of keys count that one of its queries sees. Slopes are found again from the log of each row's sum
+// A query at position t sees [own, t] and, of each beginning that it shares with others, [from, to): one number a position, and two more for each
+// beginning. Queries go in blocks, and for each block only the blocks of keys count that one of its queries sees. Slopes are found again from the log of each row's sum
 // (Dao et al. 2205.14135, algorithm 4).
 //
 // Every product is C[m, n] += A[m, pairs] B[pairs, n], where a pair is two bfloat16 numbers of the inner dimension in one 32-bit word. Rows of q
@@ -9,6 +9,7 @@
 // queries, become pairs of queries by interleaving two rows.
 #pragma once
 
+#include <array>
 #include <limits>
 #include <memory>
 
@@ -17,6 +18,7 @@
 namespace r1 {
 
 constexpr int BLOCK = 32;  // queries, and keys, of a block
+constexpr int BEGINNINGS = 4;  // the most that a query sees
 
 using Word = uint32_t;
 
@@ -86,30 +88,43 @@ inline void interleave(const Word* from, long rows, int width, Word* to) {
 struct Shape {
     long B, T, H, J;
     int K, V;
+    int beginnings;
     float scale;
     long padded() const { return (T + BLOCK - 1) / BLOCK * BLOCK; }
 };
 
+// The numbers of one line, [1 + 2 beginnings, T].
 struct Sight {
-    const int32_t *own, *from, *to;  // of one line, [T]
+    const int32_t* own;
+    long T;
+    int beginnings;
+    const int32_t* from(int i) const { return own + (1 + 2 * i) * T; }
+    const int32_t* to(int i) const { return from(i) + T; }
 };
 
 // The blocks of keys that a block of queries sees.
 inline void visible_blocks(const Sight& sight, long begin, long end, std::vector<long>& blocks) {
-    long own = end, from = end, to = 0;
-    for (long t = begin; t < end; t++) {
-        own = std::min<long>(own, sight.own[t]);
-        if (sight.from[t] < sight.to[t]) from = std::min<long>(from, sight.from[t]), to = std::max<long>(to, sight.to[t]);
+    const long own = *std::min_element(sight.own + begin, sight.own + end);
+    std::array<long, BEGINNINGS> from, to;
+    for (int i = 0; i < sight.beginnings; i++) {
+        from[i] = end, to[i] = 0;
+        for (long t = begin; t < end; t++)
+            if (sight.from(i)[t] < sight.to(i)[t]) from[i] = std::min<long>(from[i], sight.from(i)[t]), to[i] = std::max<long>(to[i], sight.to(i)[t]);
     }
     blocks.clear();
-    for (long s = 0; s < end; s += BLOCK)
-        if (s + BLOCK > own || (s < to && s + BLOCK > from)) blocks.push_back(s);
+    for (long s = 0; s < end; s += BLOCK) {
+        bool visible = s + BLOCK > own;
+        for (int i = 0; i < sight.beginnings; i++) visible |= s < to[i] && s + BLOCK > from[i];
+        if (visible) blocks.push_back(s);
+    }
 }
 
 inline Mask seen(const Sight& sight, long t, long s) {
     const __m512i places = _mm512_add_epi32(_mm512_set1_epi32(s), _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
-    const Mask own = _mm512_cmpge_epi32_mask(places, _mm512_set1_epi32(sight.own[t])) & _mm512_cmple_epi32_mask(places, _mm512_set1_epi32(t));
-    return own | (_mm512_cmpge_epi32_mask(places, _mm512_set1_epi32(sight.from[t])) & _mm512_cmplt_epi32_mask(places, _mm512_set1_epi32(sight.to[t])));
+    Mask mask = _mm512_cmpge_epi32_mask(places, _mm512_set1_epi32(sight.own[t])) & _mm512_cmple_epi32_mask(places, _mm512_set1_epi32(t));
+    for (int i = 0; i < sight.beginnings; i++)
+        mask |= _mm512_cmpge_epi32_mask(places, _mm512_set1_epi32(sight.from(i)[t])) & _mm512_cmplt_epi32_mask(places, _mm512_set1_epi32(sight.to(i)[t]));
+    return mask;
 }
 
 // scores[query, key] of one block of queries against one of keys, into rows `ld` apart.
@@ -259,8 +274,7 @@ struct Heads {
 };
 
 inline Sight sight_of(const int32_t* sights, const Shape& shape, long b) {
-    const int32_t* line = sights + b * 3 * shape.T;
-    return {line, line + shape.T, line + 2 * shape.T};
+    return {sights + b * (1 + 2 * shape.beginnings) * shape.T, shape.T, shape.beginnings};
 }
 
 inline void attend(Heads q, Heads k, Heads v, const int32_t* sights, Half* out, float* logsum, const Shape& shape, int threads) {

@@ -101,17 +101,17 @@ EXPORT void r1_head_slopes(float* logits, const int64_t* targets, const float* n
     });
 }
 
-// `sizes`: B, T, H, J, K, W. `strides`: of line, token and head, of q, k and v, and in the slopes of the result and its slope.
+// `sizes`: B, T, H, J, K, W, beginnings. `strides`: of line, token and head, of q, k and v, and in the slopes of the result and its slope.
 EXPORT void r1_attend(const void* q, const void* k, const void* v, const long* strides, const int32_t* sights, void* out, float* logsum, const long* sizes,
                       float scale, int threads) {
-    const Shape shape{sizes[0], sizes[1], sizes[2], sizes[3], int(sizes[4]), int(sizes[5]), scale};
+    const Shape shape{sizes[0], sizes[1], sizes[2], sizes[3], int(sizes[4]), int(sizes[5]), int(sizes[6]), scale};
     const auto heads = [&](const void* data, int i) { return Heads{(const Half*)data, strides[3 * i], strides[3 * i + 1], strides[3 * i + 2]}; };
     attend(heads(q, 0), heads(k, 1), heads(v, 2), sights, (Half*)out, logsum, shape, threads);
 }
 
 EXPORT void r1_attend_slopes(const void* q, const void* k, const void* v, const void* out, const void* slope, const long* strides, const int32_t* sights,
                              const float* logsum, void* of_q, void* of_k, void* of_v, const long* sizes, float scale, int threads) {
-    const Shape shape{sizes[0], sizes[1], sizes[2], sizes[3], int(sizes[4]), int(sizes[5]), scale};
+    const Shape shape{sizes[0], sizes[1], sizes[2], sizes[3], int(sizes[4]), int(sizes[5]), int(sizes[6]), scale};
     const auto heads = [&](const void* data, int i) { return Heads{(const Half*)data, strides[3 * i], strides[3 * i + 1], strides[3 * i + 2]}; };
     attend_slopes(heads(q, 0), heads(k, 1), heads(v, 2), sights, heads(out, 3), logsum, heads(slope, 4), (Half*)of_q, (Half*)of_k, (Half*)of_v, shape,
                   threads);

@@ -47,6 +47,7 @@ CALLS = (
 )
 OPENS = "openat"  # can fail if it creates a file
 SAVED, STEPS = 3, 5
+OUT = "run"  # of every run of a work
 RECIPE = """\
 name: hand-over
 runtime: {{kind: local, processes: 1}}
@@ -136,7 +137,8 @@ def hand_over(model: Path, folder: Path) -> Work:
         )
     )
     recipe.write_text(RECIPE.format(model=model, data=data))
-    _run(lambda: run_recipe(recipe, folder / "undisturbed"), folder)
+    # In the place of the disturbed ones, because recipe.yaml names it.
+    _run(lambda: run_recipe(recipe, folder / OUT), folder)
 
     def disturbed(out: Path, ready: Callable[[], None]) -> None:
         ready()
@@ -148,7 +150,7 @@ def hand_over(model: Path, folder: Path) -> Work:
         disturbed,
         lambda out: run_recipe(recipe, out),
         fingerprint,
-        fingerprint(folder / "undisturbed"),
+        fingerprint(folder / OUT),
     )
 
 
@@ -183,7 +185,7 @@ def kill_at_calls(work: Work, every: int) -> Iterator[str]:
     points = [point for point in _listed(work) if point[0] != OPENS]
     wrong = []
     for call, number in points[::every]:
-        out = work.folder / "disturbed"
+        out = work.folder / OUT
         shutil.rmtree(out, ignore_errors=True)
         code, said = _traced(["-e", f"inject={call}:signal=SIGKILL:when={number}"], out, work)
         if code not in (0, -signal.SIGKILL):
@@ -232,7 +234,7 @@ def errors_at_calls(work: Work, every: int) -> Iterator[str]:
 def _met(work: Work, options: Sequence[str]) -> tuple[str, str]:
     """The outcome of a work that met errors, and why it is not identical; "missed" if the error hit something
     that is not a file."""
-    out = work.folder / "disturbed"
+    out = work.folder / OUT
     shutil.rmtree(out, ignore_errors=True)
     code, said = _traced(options, out, work)
     if re.search(

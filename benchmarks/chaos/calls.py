@@ -256,7 +256,7 @@ def _met(work: Work, options: Sequence[str]) -> tuple[str, str]:
 def _clear(code: int | None, said: str, work: Work) -> bool:
     """Whether a process stopped by itself and named a file, of the run or of what it reads."""
     named = re.search(
-        re.escape(str(work.folder)) + r"/(disturbed([ :]|/(?!logs/))|data\.jsonl)", said
+        re.escape(str(work.folder)) + rf"/({OUT}([ :]|/(?!logs/))|data\.jsonl)", said
     )  # a path in the lines of a traceback does not count
     return code is not None and code > 0 and "Traceback" not in said and named is not None
 

@@ -186,8 +186,8 @@ def random_kills(world: World, folder: Path, kills: int, seed: int, only: int | 
 
 def _expected(event: str, code: int | None, said: str) -> bool:
     """Whether an attempt ended as it should after an event: killed, stopped with exit code 130, or, where one
-    process died, with a message how to continue. A signal before the command has its own handler ends it as any
-    program: SIGTERM with its number, SIGINT as an exception, which ``fork`` does not print."""
+    process died, with a message how to continue. A signal before the command has its own handler ends it as
+    any program: SIGTERM with its number, SIGINT as an exception, which ``fork`` does not print."""
     if event in ("kill all", "kill driver"):
         return code == -signal.SIGKILL
     if event == "kill one" or event in PASSING:

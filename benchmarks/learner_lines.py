@@ -1,6 +1,6 @@
 """What an update costs with the prompts of recipes/real.yaml, by what rows share of their prompts, and by how long a line is.
 
-    python benchmarks/learner_lines.py [--rounds 3] [--only 1024]
+    python benchmarks/learner_lines.py [--rounds 3] [SETTING ...]
 
 Eight groups of twelve completions of drawn tokens, 20 to 40 long, on models/SmolLM2-135M-Instruct, dealt to two processes, of which one is measured. Each
 setting has a process of its own; they take turns on one core. A figure is the median of the rounds, least and most in brackets: processor seconds of an
@@ -78,11 +78,11 @@ def serve(setting: str, pipe: Connection) -> None:
 def main(words: Sequence[str] | None = None) -> None:
     line = argparse.ArgumentParser(description=__doc__)
     line.add_argument("--rounds", type=int, default=3)
-    line.add_argument("--only", default="", help="settings whose names have this")
+    line.add_argument("settings", nargs="*", default=SETTINGS, help=f"among {', '.join(SETTINGS)}")
     arguments = line.parse_args(words)
     context = multiprocessing.get_context("spawn")
     started = []
-    for setting in (name for name in SETTINGS if arguments.only in name):
+    for setting in arguments.settings:
         mine, theirs = context.Pipe()
         process = context.Process(target=serve, args=(setting, theirs), daemon=True)
         process.start()

@@ -281,11 +281,8 @@ def test_a_line_grows_by_at_most_half_to_hold_a_group() -> None:
 
 
 def test_whole_groups_are_dealt_where_prompts_are_long() -> None:
-    long, short = (
     long = _examples_first(common=300, groups=4)[:12]
     short = _examples_first(common=4, groups=4, least=60)[:12]
-        _examples_first(common=4, groups=4, least=60)[:12],
-    )
     by_length = deal([len(row.token_ids) for row in long], 2)
     dealt = deal_rows(long, 2, share=True)
     assert sorted(i for own in dealt for i in own) == list(range(12))

@@ -2,9 +2,10 @@
 
     python benchmarks/int8.py [--model models/SmolLM2-135M-Instruct] [--rounds 3] [--rows 1 16 64]
 
-Prompts of 64 drawn tokens, of which 8 rows each share one, and completions of 64 tokens, one thread. A rate is tokens by processor second; a ratio is computed
-within a round, its median is given with the least and the most. The memory is what the process grew by when the engine packed its copy of the weights. ``7m``
-and ``30m`` as --model are random weights of the sizes of docs/performance.md."""
+Prompts of 64 drawn tokens, of which 8 rows each share one, and completions of 64 tokens, one thread. A rate is
+tokens by processor second; a ratio is computed within a round, its median is given with the least and the most.
+The memory is what the process grew by when the engine packed its copy of the weights and sampled with one row.
+``7m`` and ``30m`` as --model are random weights of the sizes of docs/performance.md."""
 
 import argparse
 import os
@@ -30,12 +31,11 @@ def model_of(name: str) -> LanguageModel:
     if name not in SIZES:
         return load_pretrained(Path(name)).eval()
     width, layers, heads, vocabulary = SIZES[name]
-    return LanguageModel(
-        ModelConfig(
-            family="qwen3", vocab_size=vocabulary, width=width, layers=layers, heads=heads, kv_heads=heads // 2, head_dim=64, ffn_width=3 * width,
-            max_positions=4096,
-        )  # fmt: skip
-    ).eval()
+    config = ModelConfig(
+        family="qwen3", vocab_size=vocabulary, width=width, layers=layers, heads=heads, kv_heads=heads // 2,
+        head_dim=64, ffn_width=3 * width, max_positions=4096,
+    )  # fmt: skip
+    return LanguageModel(config).eval()
 
 
 def resident() -> float:
@@ -60,6 +60,7 @@ def main(words: Sequence[str] | None = None) -> None:
     arguments = line.parse_args(words)
     torch.set_num_threads(1)
     model, engines = model_of(arguments.model), {}
+    sum(float(tensor.sum()) for tensor in model.state_dict().values())  # weights that are mapped are read now
     for precision in ("bfloat16", "int8"):
         before = resident()
         engines[precision] = NativeEngine(model, [], precision=precision)
@@ -67,10 +68,11 @@ def main(words: Sequence[str] | None = None) -> None:
         print(f"{precision}: {resident() - before:,.0f} MB")
     print("| rows | bf16 tok/CPU-s | int8 tok/CPU-s | ratio |\n|---:|---:|---:|---:|")
     for rows in arguments.rows:
-        pairs = [(rate(engines["bfloat16"], rows), rate(engines["int8"], rows)) for _ in range(arguments.rounds)]
-        ratios = [b / a for a, b in pairs]
-        halves, eights = (statistics.median(one) for one in zip(*pairs, strict=True))
-        print(f"| {rows} | {halves:,.0f} | {eights:,.0f} | **{statistics.median(ratios):.2f}** ({min(ratios):.2f}..{max(ratios):.2f}) |", flush=True)
+        pairs = [tuple(rate(engine, rows) for engine in engines.values()) for _ in range(arguments.rounds)]
+        ratios = [eight / half for half, eight in pairs]
+        half, eight = (statistics.median(rates) for rates in zip(*pairs, strict=True))
+        ratio = f"**{statistics.median(ratios):.2f}** ({min(ratios):.2f}..{max(ratios):.2f})"
+        print(f"| {rows} | {half:,.0f} | {eight:,.0f} | {ratio} |", flush=True)
 
 
 if __name__ == "__main__":

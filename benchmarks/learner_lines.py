@@ -1,10 +1,15 @@
-"""What an update costs with the prompts of recipes/real.yaml, by what rows share of their prompts, and by how long a line is.
+"""What an update costs with the prompts of recipes/real.yaml, by what rows share of their prompts, and by how
+long a line is.
 
     python benchmarks/learner_lines.py [--rounds 3] [SETTING ...]
 
-Eight groups of twelve completions of drawn tokens, 20 to 40 long, on models/SmolLM2-135M-Instruct, dealt to two processes, of which one is measured. Each
-setting has a process of its own; they take turns on one core. A figure is the median of the rounds, least and most in brackets: processor seconds of an
-update. The memory is the most that the setting's process had, with weights, gradients and moments of its own (in a run the two processes share them)."""
+Eight groups of twelve completions of drawn tokens, 20 to 40 long, on models/SmolLM2-135M-Instruct, dealt to two
+processes, of which one is measured. "before": rows are dealt by their lengths and share a prompt within a line;
+"groups": whole groups are dealt, and a line holds a whole group; "examples": the worked examples before all
+prompts stand once in a line, too. The number is learner.context. Each setting has a process of its own; they
+take turns on one core. A figure is the median of the rounds, least and most in brackets: processor seconds of an
+update. The memory is the most that the setting's process had, with weights, gradients and moments of its own (in
+a run the two processes share weights and moments)."""
 
 import argparse
 import multiprocessing
@@ -29,7 +34,7 @@ from r1kit.types import Row
 
 GROUPS, GROUP, PROCESSES = 8, 12, 2
 RECIPE = Path(__file__).parent.parent / "recipes" / "real.yaml"
-SETTINGS = ("before/640", "groups/640", "examples/640", "examples/1024", "examples/1792")
+SETTINGS = ("before/640", "groups/640", "examples/1152", "examples/2048")
 
 
 def drawn_rows(chat, problems) -> list[Row]:
@@ -40,7 +45,8 @@ def drawn_rows(chat, problems) -> list[Row]:
             own = rng.integers(100, 40_000, int(rng.integers(20, 41)))
             ids = np.concatenate([prompt, own]).astype(np.int32)
             old = np.full(len(ids), -8.0, dtype=np.float32)
-            rows.append(Row(ids, np.arange(len(ids)) >= len(prompt), 1e-3, float(rng.normal()), old_logprobs=old, temperature=0.7))
+            trained, advantage = np.arange(len(ids)) >= len(prompt), float(rng.normal())
+            rows.append(Row(ids, trained, 1e-3, advantage, old_logprobs=old, temperature=0.7))
     return rows
 
 
@@ -53,7 +59,8 @@ def prepare(setting: str) -> tuple[Callable[[], object], int]:
     folder = RECIPE.parent.parent / stage.init
     ((task, _),) = load_tasks(stage.tasks).values()
     rows = drawn_rows(stage.talk.chat(folder), task.problems("train"))
-    own = (deal([len(row.token_ids) for row in rows], PROCESSES) if kind == "before" else deal_rows(rows, PROCESSES, True))[0]
+    by_length = deal([len(row.token_ids) for row in rows], PROCESSES)
+    own = (by_length if kind == "before" else deal_rows(rows, PROCESSES, True))[0]
     if kind != "examples":
         packing.families = lambda rows, found, context: [packing.Family((bundle,)) for bundle in found]
     if kind == "before":
@@ -93,9 +100,11 @@ def main(words: Sequence[str] | None = None) -> None:
             pipe.send(True)
             found[setting].append(pipe.recv())
     print("| setting | positions | CPU-s an update | MB |\n|---|---:|---:|---:|")
-    for setting, _, positions in started:
+    for setting, pipe, positions in started:
         seconds = [one for one, _ in found[setting]]
-        print(f"| {setting} | {positions:,} | {statistics.median(seconds):.1f} ({min(seconds):.1f}..{max(seconds):.1f}) | {found[setting][-1][1]:,.0f} |")
+        pipe.send(False)
+        cost = f"{statistics.median(seconds):.1f} ({min(seconds):.1f}..{max(seconds):.1f})"
+        print(f"| {setting} | {positions:,} | {cost} | {found[setting][-1][1]:,.0f} |")
 
 
 if __name__ == "__main__":

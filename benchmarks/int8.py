@@ -2,10 +2,10 @@
 
     python benchmarks/int8.py [--model models/SmolLM2-135M-Instruct] [--rounds 3] [--rows 1 16 64]
 
-Prompts of 64 drawn tokens, of which 8 rows each share one, and completions of 64 tokens, one thread. A rate is
-tokens by processor second; a ratio is computed within a round, its median is given with the least and the most.
-The memory is what the process grew by when the engine packed its copy of the weights and sampled with one row.
-``7m`` and ``30m`` as --model are random weights of the sizes of docs/performance.md."""
+Prompts of 64 drawn tokens, of which 8 rows each share one, and completions of 64 tokens, one thread. A rate
+is tokens by processor second; a ratio is computed within a round, its median is given with the least and
+the most. The memory is what the process grew by when the engine packed its copy of the weights and sampled
+with one row. ``7m`` and ``30m`` as --model are random weights of the sizes of docs/performance.md."""
 
 import argparse
 import os

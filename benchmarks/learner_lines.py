@@ -3,13 +3,13 @@ long a line is.
 
     python benchmarks/learner_lines.py [--rounds 3] [SETTING ...]
 
-Eight groups of twelve completions of drawn tokens, 20 to 40 long, on models/SmolLM2-135M-Instruct, dealt to two
-processes, of which one is measured. "before": rows are dealt by their lengths and share a prompt within a line;
-"groups": whole groups are dealt, and a line holds a whole group; "examples": the worked examples before all
-prompts stand once in a line, too. The number is learner.context. Each setting has a process of its own; they
-take turns on one core. A figure is the median of the rounds, least and most in brackets: processor seconds of an
-update. The memory is the most that the setting's process had, with weights, gradients and moments of its own (in
-a run the two processes share weights and moments)."""
+Eight groups of twelve completions of drawn tokens, 20 to 40 long, on models/SmolLM2-135M-Instruct, dealt to
+two processes, of which one is measured. "before": rows are dealt by their lengths and share a prompt within
+a line; "groups": whole groups are dealt, and a line holds a whole group; "examples": the worked examples
+before all prompts stand once in a line, too. The number is learner.context. Each setting has a process of
+its own; they take turns on one core. A figure is the median of the rounds, least and most in brackets:
+processor seconds of an update. The memory is the most that the setting's process had, with weights,
+gradients and moments of its own (in a run the two processes share weights and moments)."""
 
 import argparse
 import multiprocessing

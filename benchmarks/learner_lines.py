@@ -6,10 +6,11 @@ long a line is.
 Eight groups of twelve completions of drawn tokens, 20 to 40 long, on models/SmolLM2-135M-Instruct, dealt to
 two processes, of which one is measured. "before": rows are dealt by their lengths and share a prompt within
 a line; "groups": whole groups are dealt, and a line holds a whole group; "examples": the worked examples
-before all prompts stand once in a line, too. The number is learner.context. Each setting has a process of
-its own; they take turns on one core. A figure is the median of the rounds, least and most in brackets:
-processor seconds of an update. The memory is the most that the setting's process had, with weights,
-gradients and moments of its own (in a run the two processes share weights and moments)."""
+before all prompts stand once in a line, too; "recomputed": the same with gradient_checkpointing. The number
+is learner.context. Each setting has a process of its own; they take turns on one core. A figure is the
+median of the rounds, least and most in brackets: processor seconds of an update. The memory is the most
+that the setting's process had, with weights, gradients and moments of its own (in a run the two processes
+share weights and moments)."""
 
 import argparse
 import multiprocessing
@@ -34,7 +35,7 @@ from r1kit.types import Row
 
 GROUPS, GROUP, PROCESSES = 8, 12, 2
 RECIPE = Path(__file__).parent.parent / "recipes" / "real.yaml"
-SETTINGS = ("before/640", "groups/640", "examples/1152", "examples/2048")
+SETTINGS = ("before/640", "groups/640", "examples/1152", "examples/2048", "recomputed/2048")
 
 
 def drawn_rows(chat, problems) -> list[Row]:
@@ -61,11 +62,12 @@ def prepare(setting: str) -> tuple[Callable[[], object], int]:
     rows = drawn_rows(stage.talk.chat(folder), task.problems("train"))
     by_length = deal([len(row.token_ids) for row in rows], PROCESSES)
     own = (by_length if kind == "before" else deal_rows(rows, PROCESSES, True))[0]
-    if kind != "examples":
+    if kind in ("before", "groups"):
         packing.families = lambda rows, found, context: [packing.Family((bundle,)) for bundle in found]
     if kind == "before":
         packing.line_length = lambda rows, usual: usual
-    learner = Learner(load_pretrained(folder), stage.learner.model_copy(update={"context": int(context)}))
+    keys = {"context": int(context), "gradient_checkpointing": kind == "recomputed"}
+    learner = Learner(load_pretrained(folder), stage.learner.model_copy(update=keys))
     share = [rows[i] for i in own]
     positions = sum(int((batch.segments_BT > 0).sum()) for batch in learner.batches(share, share=True))
     return lambda: learner.update(share, PolicyLoss(stage.grpo), 1e-3), positions

@@ -240,7 +240,7 @@ def _segments(rows: Sequence[Row], bins: Sequence[Sequence[Family]]) -> list[_Se
     return found
 
 
-def _batch(rows: Sequence[Row], bins: Sequence[Sequence[Bundle]], context: int) -> Batch:
+def _batch(rows: Sequence[Row], bins: Sequence[Sequence[Family]], context: int) -> Batch:
     layout = _segments(rows, bins)
     longest = max(segment.span.stop for segment in layout)
     step = max(16, longest // 512 * 16)

@@ -26,6 +26,7 @@ import torch
 from r1kit import load
 from r1kit.model.huggingface import load_pretrained
 from r1kit.runtime.replica import keep_memory
+from r1kit.stages.r1_zero import R1Zero
 from r1kit.tasks import load_tasks
 from r1kit.train import packing
 from r1kit.train.dealing import deal, deal_rows
@@ -57,6 +58,7 @@ def prepare(setting: str) -> tuple[Callable[[], object], int]:
     torch.set_num_threads(1)
     kind, context = setting.split("/")
     stage = load(RECIPE).stages[0]
+    assert isinstance(stage, R1Zero)
     folder = RECIPE.parent.parent / stage.init
     ((task, _),) = load_tasks(stage.tasks).values()
     rows = drawn_rows(stage.talk.chat(folder), task.problems("train"))

@@ -12,6 +12,7 @@ from torch import Tensor
 from r1kit.model import fused
 from r1kit.model.config import ModelConfig
 from r1kit.model.decoder import LanguageModel
+from r1kit.model.foreign import row_places
 from r1kit.train import learner as learner_module
 from r1kit.train.dealing import deal, deal_rows
 from r1kit.train.learner import Learner, LearnerConfig
@@ -294,3 +295,11 @@ def test_whole_groups_are_dealt_where_prompts_are_long() -> None:
     # One group cannot be split without computing its prompt twice, but then one process would do nothing.
     one = long[:3]
     assert deal_rows(one, 2, share=True) in ([[0, 1, 2], []], deal([len(row.token_ids) for row in one], 2))
+
+
+def test_the_places_of_a_row_begin_with_all_that_it_continues() -> None:
+    rows = _examples_first()
+    (batch,) = pack(rows, 4096, 1, share=True)
+    tokens = batch.tokens_BT.flatten()
+    found = sorted(tokens[places].tolist() for places in row_places(batch.segments_BT, batch.beginnings_BT))
+    assert found == sorted(row.token_ids[:-1].tolist() for row in rows)

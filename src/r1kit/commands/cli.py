@@ -373,7 +373,7 @@ def serve(
     queue: Annotated[int, typer.Option(min=0, help="Completions that may wait; then 429.")] = 256,
     memory: Annotated[float, typer.Option(min=0.0, help="GB for keys and values.")] = 2.0,
     seconds: Annotated[float, typer.Option(min=1.0, help="The longest time of a request.")] = 600.0,
-    precision: Annotated[str, typer.Option(help="bfloat16 or float32, of the products.")] = "bfloat16",
+    precision: Annotated[str, typer.Option(help="bfloat16, float32 or int8, of the products.")] = "bfloat16",
     template: TemplateOption = None,
     system: SystemOption = None,
     examples: ExamplesOption = None,
@@ -383,8 +383,8 @@ def serve(
 ) -> None:
     """Serve a model to OpenAI's clients over HTTP, at http://HOST:PORT/v1. It is prompted as ``r1kit chat``
     prompts it."""
-    if precision not in ("bfloat16", "float32"):
-        raise typer.BadParameter(f"--precision {precision}: bfloat16 or float32")
+    if precision not in ("bfloat16", "float32", "int8"):
+        raise typer.BadParameter(f"--precision {precision}: bfloat16, float32 or int8")
     folder = _model_meant(run_or_model, stage)
     # What follows imports torch; a mistyped folder should not wait for that.
     from r1kit.commands.serve import access_for, check_installed

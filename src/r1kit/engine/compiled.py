@@ -1,8 +1,9 @@
 """Decoding through the kernels: weights are packed once per version, and each step of all live rollouts is
 one call.
 
-Products run in the engine's precision with float32 sums. A completion is bit-identical whatever else is
-sampled in the same batch."""
+Products run in the engine's precision with float32 sums; ``int8`` keeps weights in 8 bits, rounds what they
+multiply to 8 bits row by row (kernels/eight.h), and is bfloat16 in all else. A completion is bit-identical
+whatever else is sampled in the same batch."""
 
 import ctypes
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +31,8 @@ FREE_SHARE = 16
 # The kernels return after so many steps, so that interruptions are handled and completed prompts reported;
 # with stop strings, also to search for them.
 STEPS_AT_ONCE, SEARCH_EVERY = 16, 8
+FORMATS = {"float32": 0, "bfloat16": 1, "int8": 2}  # as kernels/engine.cpp numbers them
+MOST_INPUTS = 1 << 16  # of a product in 8 bits: its 32-bit sums are then exact
 _DIVERGED_STATUS = -1  # what kernels/session.h returns for logits that are not finite
 
 
@@ -226,11 +229,13 @@ class CompiledDecoder:
 
     def __init__(self, model: LanguageModel, stop_ids: np.ndarray, precision: str, batch_rows: int) -> None:
         check_supported(model)
+        if precision == "int8" and max(model.config.width, model.config.ffn_width) > MOST_INPUTS:
+            raise KernelsUnavailableError(f"products in 8 bits have at most {MOST_INPUTS:,} inputs")
         self._calls = library()
         self.model, self.stop_ids, self.batch_rows = model, stop_ids, batch_rows
         self._calls.r1_network.restype = ctypes.c_void_p
         shape = _Shape.of(model.config, torch.get_num_threads())
-        self._network: int | None = self._calls.r1_network(ctypes.byref(shape), int(precision == "bfloat16"))
+        self._network: int | None = self._calls.r1_network(ctypes.byref(shape), FORMATS[precision])
         if self._network is None:
             raise R1kitError(
                 "out of memory for the engine's copy of the weights: use a smaller model or "

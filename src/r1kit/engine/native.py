@@ -27,7 +27,7 @@ from r1kit.model.fingerprint import Fingerprint, take_fingerprint
 from r1kit.model.foreign import ForeignModel
 from r1kit.types import Completion, Sampling
 
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "bfloat16", "int8"]
 
 
 class NativeEngine:
@@ -35,10 +35,10 @@ class NativeEngine:
 
     It samples from ``model`` itself: a learner that trains the same object need not hand over weights.
     ``stop_ids`` end a completion; ``batch_rows`` limits the rollouts decoded at once; ``precision`` is that
-    of the matrix products, log-probabilities are always float32. ``decode`` turns token ids into text, for
-    stop strings. ``kernels``: False for PyTorch only, True to raise R1kitError if the kernels do not run,
-    None to use them if they run. ``slots``: decode in slots on the CPU too, as on a GPU. The number of
-    threads is PyTorch's when the engine is first used."""
+    of the matrix products (``int8`` needs the kernels), log-probabilities are always float32. ``decode``
+    turns token ids into text, for stop strings. ``kernels``: False for PyTorch only, True to raise R1kitError
+    if the kernels do not run, None to use them if they run. ``slots``: decode in slots on the CPU too, as on
+    a GPU. The number of threads is PyTorch's when the engine is first used."""
 
     can = ALL
     version = 0
@@ -123,7 +123,7 @@ class NativeEngine:
 
     def examine(self, token_ids: np.ndarray, temperature: float) -> list[Fingerprint]:
         """The fingerprint of the engine's model on a text [T], whose last 64 tokens are read one by one."""
-        with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+        with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.precision != "float32"):
             return [
                 take_fingerprint(
                     self.model, token_ids, temperature, self.version, step_from=max(1, len(token_ids) - 64)
@@ -153,6 +153,8 @@ class NativeEngine:
         on_cpu = self.model.device.type == "cpu" and not self.slots
         if on_cpu or sampling.experts or foreign:
             return self._decoder()
+        if self.precision == "int8":
+            raise _no_int8(f"the model is on {self.model.device.type}")
         if self._slotted is None:
             self._slotted = SlotDecoder(self.model, self.stop_ids, self.precision, self.batch_rows)
         return self._slotted
@@ -161,10 +163,14 @@ class NativeEngine:
         if self._chosen is None:
             settings = (self.model, self.stop_ids, self.precision, self.batch_rows)
             try:
+                if self.kernels is False and self.precision == "int8":
+                    raise KernelsUnavailableError("kernels: False was asked for")
                 self._chosen = (
                     TorchDecoder(*settings) if self.kernels is False else CompiledDecoder(*settings)
                 )
-            except KernelsUnavailableError:
+            except KernelsUnavailableError as error:
+                if self.precision == "int8":
+                    raise _no_int8(str(error)) from None
                 if self.kernels:
                     raise
                 self._chosen = TorchDecoder(*settings)
@@ -178,3 +184,10 @@ class NativeEngine:
             )
         config = self.model.config
         require_possible(prompts, sampling, config.max_positions, getattr(config, "vocab_size", None))
+
+
+def _no_int8(reason: str) -> R1kitError:
+    return R1kitError(
+        f"the engine samples in 8 bits through r1kit's own kernels only: {' '.join(reason.split())[:300]}; "
+        "write runtime: {engine_precision: bfloat16}"
+    )

@@ -34,6 +34,7 @@ from r1kit.planning.operations import (
 )
 from r1kit.planning.rates import Fleet, Rates, measured_rates
 from r1kit.planning.shapes import Shape
+from r1kit.train.packing import LONGER
 
 # What a process holds besides tensors, as nano's record shows it: Python, torch and r1kit in the main process
 # and in a helper; and what it keeps of every stage before.
@@ -71,7 +72,7 @@ class Sampled:
 @dataclass(frozen=True, slots=True)
 class Learned:
     """Updates of a phase: ``tokens`` in all of ``updates``, in rows of ``length`` and at most ``longest``
-    tokens."""
+    tokens; the rows of a ``group`` with their prompt have so many (0: rows share none)."""
 
     tokens: float
     updates: float
@@ -82,6 +83,7 @@ class Learned:
     critics: int
     saves: float
     full: bool = False  # lines of the same width, as in pretraining
+    group: float = 0.0
 
 
 class Machine(Protocol):
@@ -176,9 +178,11 @@ class ThisMachine:
 
     def _positions(self, facts: LearnerFacts, work: Learned) -> float:
         """Positions of a micro-batch: as many as an update has for a process, at most what the learner
-        takes."""
-        own = work.tokens / max(1.0, work.updates) / self.processes
-        return min(float(facts.context * facts.lines), max(own, work.longest))
+        takes, or somewhat more for a whole group (train/packing.py: line_length)."""
+        own, most = work.tokens / max(1.0, work.updates) / self.processes, float(facts.context * facts.lines)
+        if most < work.group <= LONGER * most:
+            most = work.group
+        return min(most, max(own, work.longest))
 
 
 @dataclass(frozen=True, slots=True)

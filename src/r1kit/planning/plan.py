@@ -334,12 +334,13 @@ class _Planner:
 
     def _learned(self, stage: str, phase: TrainingPhase, missing: list[str]) -> Learned | None:
         context = float(phase.learner.context)
-        tokens, length, longest = phase.tokens, context, context
+        tokens, length, longest, group = phase.tokens, context, context, 0.0
         rows = phase.rows
         if tokens is None and rows is not None:
             longest = self.overrides.longest(float(phase.row_tokens or context))
             length = self.assumed.mean(stage, longest)
             tokens = rows * (length + self.assumed.prompt / self._group(stage)) * phase.epochs
+            group = self._group(stage) * length + self.assumed.prompt if self._group(stage) > 1 else 0.0
         elif tokens is None:
             counted = self._data(phase, missing)
             if counted is None:
@@ -349,7 +350,7 @@ class _Planner:
         updates = phase.updates or max(1.0, tokens / (phase.batch_tokens or tokens))
         return Learned(
             tokens, updates, length, min(context, longest + self.assumed.prompt), phase.passes, phase.frozen,
-            phase.critics, phase.saves, full=phase.tokens is not None,
+            phase.critics, phase.saves, full=phase.tokens is not None, group=group,
         )  # fmt: skip
 
     def _group(self, stage: str) -> int:

@@ -28,6 +28,7 @@ from pydantic import Field
 from r1kit.config import InputError, R1kitError
 from r1kit.engine import Engine, compiled
 from r1kit.engine.connected import ConnectedConfig
+from r1kit.engine.native import Precision
 from r1kit.engine.settings import NATIVE, EngineChoice, identity
 from r1kit.model import compile_kernels, fused
 from r1kit.model.ancestry import dtype_of
@@ -76,7 +77,7 @@ class LocalConfig(RuntimeConfig):
     processes: int = Field(0, ge=0)
     threads: int = Field(1, ge=1)
     batch_rows: int = Field(512, ge=1)
-    engine_precision: Literal["float32", "bfloat16"] = "bfloat16"
+    engine_precision: Precision = "bfloat16"
     deadline_s: float = Field(1800.0, gt=0)
 
     def start(self) -> "LocalRuntime":
@@ -113,6 +114,8 @@ class LocalConfig(RuntimeConfig):
             yield ("device",), reason
         if isinstance(self.engine, ConnectedConfig):
             yield from ((("engine", *path), reason) for path, reason in self.engine.input_errors())
+        elif self.engine_precision == "int8" and (reason := int8_error(self.device)) is not None:
+            yield ("engine_precision",), reason
 
     def kernels(self) -> dict[str, str]:
         """What a result's last bits depend on: name and hash of r1kit's compiled kernels (or "PyTorch"), of
@@ -134,6 +137,14 @@ class LocalConfig(RuntimeConfig):
             for user, why in reasons.items()
             if why
         ]
+
+
+def int8_error(device: str) -> str | None:
+    """Why the engine cannot sample in 8 bits here; None where it can."""
+    reason = f"the device is {device}" if device != "cpu" else compile_kernels.in_use(compiled.SOURCE)[1]
+    if not reason:
+        return None
+    return f"int8 needs r1kit's kernels, which do not run: {' '.join(reason.split())[:300]}; write bfloat16"
 
 
 def device_error(name: str) -> str | None:

@@ -8,8 +8,9 @@ from pydantic import Field, field_validator
 
 from r1kit.config import InputError
 from r1kit.engine.connected import ConnectedConfig
+from r1kit.engine.native import Precision
 from r1kit.engine.settings import NATIVE, EngineChoice
-from r1kit.runtime.local import LocalConfig, device_error
+from r1kit.runtime.local import LocalConfig, device_error, int8_error
 from r1kit.runtime.runtime import RuntimeConfig
 
 
@@ -29,7 +30,7 @@ class RaySettings(RuntimeConfig):
     device: str = "cpu"
     threads: int = Field(1, ge=1)
     batch_rows: int = Field(512, ge=1)
-    engine_precision: Literal["float32", "bfloat16"] = "bfloat16"
+    engine_precision: Precision = "bfloat16"
     deadline_s: float = Field(1800.0, gt=0)
 
     @field_validator("address")
@@ -57,6 +58,13 @@ class RaySettings(RuntimeConfig):
             yield from ((("engine", *path), reason) for path, reason in self.engine.input_errors())
         if self.address == "local" and (reason := device_error(self.device)) is not None:
             yield ("device",), reason
+        if (
+            self.engine_precision == "int8"
+            and self.address == "local"
+            and not isinstance(self.engine, ConnectedConfig)
+            and (reason := int8_error(self.device)) is not None
+        ):
+            yield ("engine_precision",), reason
 
     def kernels(self) -> dict[str, str]:
         return self._process().kernels()

@@ -8,13 +8,14 @@ import ctypes
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from r1kit.config import R1kitError
 from r1kit.engine.connected import ConnectedConfig
+from r1kit.engine.native import Precision
 from r1kit.engine.settings import make_engine
 from r1kit.model.decoder import LanguageModel
 from r1kit.model.foreign import ForeignModel
@@ -55,7 +56,7 @@ class ReplicaConfig(Protocol):
     def engine(self) -> str | ConnectedConfig: ...
 
     @property
-    def engine_precision(self) -> Literal["float32", "bfloat16"]: ...
+    def engine_precision(self) -> Precision: ...
 
     @property
     def batch_rows(self) -> int: ...

@@ -155,7 +155,7 @@ def _shared(row: Row) -> int:
 
 
 def _beginning(row: Row, shared: int) -> bytes:
-    """What tells apart rows that cannot share their first ``shared`` inputs."""
+    """The same for rows that can share their first ``shared`` inputs, and only for them."""
     experts = b"" if row.experts is None else row.experts[:shared].astype(np.int16).tobytes()
     return (
         np.int64(shared).tobytes()
@@ -240,7 +240,7 @@ def _segments(rows: Sequence[Row], bins: Sequence[Sequence[Family]]) -> list[_Se
     return found
 
 
-def _batch(rows: Sequence[Row], bins: Sequence[Sequence[Bundle]], context: int) -> Batch:
+def _batch(rows: Sequence[Row], bins: Sequence[Sequence[Family]], context: int) -> Batch:
     layout = _segments(rows, bins)
     longest = max(segment.span.stop for segment in layout)
     step = max(16, longest // 512 * 16)

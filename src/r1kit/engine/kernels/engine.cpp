@@ -37,10 +37,11 @@ int guarded(Do act) {
 #pragma GCC visibility push(default)
 extern "C" {
 
-void* r1_network(const Shape* shape, int half) {
+// ``format``: 0 is float32, 1 bfloat16, 2 the same with weights in 8 bits.
+void* r1_network(const Shape* shape, int format) {
     auto* network = new (std::nothrow) AnyNetwork;
     const int status = guarded([&] {
-        if (half) network->half = std::make_unique<Network<Half>>(*shape);
+        if (format) network->half = std::make_unique<Network<Half>>(*shape, format == 2);
         else network->full = std::make_unique<Network<Full>>(*shape);
         return 0;
     });

@@ -5,7 +5,7 @@
 // The sum over the inner dimension has one order whatever the number of rows, so a row's result does not depend on the other rows.
 #pragma once
 
-#include "numbers.h"
+#include "eight.h"
 
 namespace r1 {
 
@@ -18,39 +18,56 @@ class Matrix {
   public:
     int outputs = 0, inputs = 0, words = 0;
 
-    void shape(int out, int in) {
-        if (out == outputs && in == inputs) return;
-        outputs = out, inputs = in, words = divide_up(in, N::PAIR);
+    // ``eight``: the weights are kept in 8 bits (eight.h), whatever N is.
+    void shape(int out, int in, bool eight = false) {
+        if (out == outputs && in == inputs && eight == eight_) return;
+        outputs = out, inputs = in, eight_ = eight, words = divide_up(in, eight ? Eight::PAIR : N::PAIR);
         packed_.at_least(size_t(round_up(out, LANES)) * words);
+        if (eight) scales.assign(round_up(out, LANES), 0.0f), offsets.assign(round_up(out, LANES), 0);
     }
+
+    bool eight() const { return eight_; }
 
     // Pack rows [first, first + count) from float32 numbers at from[row * row_step + column * column_step].
     void fill(int first, int count, const float* from, size_t row_step, size_t column_step = 1) {
-        for (int row = 0; row < count; row++) {
-            const int out = first + row, vectors = vectors_of(out / PANEL);
-            uint32_t* to = panel(out / PANEL) + out % PANEL;
-            for (int word = 0; word < words; word++) {
-                typename N::Cell cells[N::PAIR] = {};
-                for (int i = 0; i < N::PAIR && word * N::PAIR + i < inputs; i++)
-                    cells[i] = N::round(from[row * row_step + (word * N::PAIR + i) * column_step]);
-                std::memcpy(to + size_t(word) * vectors * LANES, cells, 4);
-            }
-        }
+        for (int row = 0; row < count; row++)
+            if (eight_) fill_eight(first + row, from + row * row_step, column_step);
+            else fill_row(first + row, from + row * row_step, column_step);
     }
 
     int panels() const { return divide_up(outputs, PANEL); }
     int vectors_of(int index) const { return divide_up(std::min(PANEL, outputs - index * PANEL), LANES); }
     uint32_t* panel(int index) const { return packed_.data() + size_t(index) * PANEL * words; }
 
+    std::vector<float> scales;     // in 8 bits: of each output
+    std::vector<int32_t> offsets;  // and what its sum has too much (eight.h)
+
   private:
+    uint32_t* place(int out, int word) { return panel(out / PANEL) + out % PANEL + size_t(word) * vectors_of(out / PANEL) * LANES; }
+
+    void fill_row(int out, const float* from, size_t step) {
+        for (int word = 0; word < words; word++) {
+            typename N::Cell cells[N::PAIR] = {};
+            for (int i = 0; i < N::PAIR && word * N::PAIR + i < inputs; i++) cells[i] = N::round(from[(word * N::PAIR + i) * step]);
+            std::memcpy(place(out, word), cells, 4);
+        }
+    }
+
+    void fill_eight(int out, const float* from, size_t step) {
+        std::vector<int8_t> cells(size_t(words) * Eight::PAIR);
+        scales[out] = round_weights(from, step, inputs, cells.data(), offsets[out]);
+        for (int word = 0; word < words; word++) std::memcpy(place(out, word), &cells[size_t(word) * Eight::PAIR], 4);
+    }
+
     Buffer<uint32_t> packed_;
+    bool eight_ = false;
 };
 
 // Memory that will be read soon. Products are bound by arithmetic and attention by memory, so products fetch ahead what attention reads next, a few
 // cache lines for each word of their inner dimension, into the second-level cache and through it into the third.
 class Ahead {
   public:
-    static constexpr int LINE = 64, LINES = 2;
+    static constexpr int LINE = 64;
 
     void expect(const void* memory, size_t bytes) { spans_.emplace_back(static_cast<const char*>(memory), bytes), total_ += bytes; }
     void forget() { spans_.clear(), span_ = 0, done_ = 0, total_ = 0; }
@@ -79,24 +96,48 @@ struct Tile {
     Mask last;  // of the last vector of outputs
     bool add;
     const char* ahead;  // null: nothing is fetched ahead
+    const float *x_scales, *scales;  // in 8 bits: of the rows, and of the outputs
+    const int32_t* offsets;
 };
 
-template <class N, int ROWS, int VECTORS>
+// How the words of a product are multiplied: in the format N, or in 8 bits. LINES cache lines are fetched ahead for each word.
+template <class N>
+struct Floats {
+    using Sum = Vector;
+    static constexpr int LINES = 2;
+    static Sum zero() { return _mm512_setzero_ps(); }
+    static Sum dot(Sum sum, Words x, Words w) { return N::dot(sum, x, w); }
+    static Vector add(Vector before, Sum sum, const Tile&, int, int) { return _mm512_add_ps(before, sum); }
+};
+
+struct Eights {
+    using Sum = Words;
+    static constexpr int LINES = 4;  // a word has twice the numbers, so there are half as many
+    static Sum zero() { return _mm512_setzero_si512(); }
+    static Sum dot(Sum sum, Words x, Words w) { return Eight::dot(sum, x, w); }
+    static Vector add(Vector before, Sum sum, const Tile& tile, int row, int vector) {
+        const Words exact = _mm512_sub_epi32(sum, _mm512_loadu_si512(tile.offsets + vector * LANES));
+        const Vector scale = _mm512_mul_ps(_mm512_set1_ps(tile.x_scales[row]), _mm512_loadu_ps(tile.scales + vector * LANES));
+        return _mm512_fmadd_ps(_mm512_cvtepi32_ps(exact), scale, before);
+    }
+};
+
+template <class F, int ROWS, int VECTORS>
 void multiply(const Tile& tile) {
-    Vector sums[ROWS][VECTORS];
+    typename F::Sum sums[ROWS][VECTORS];
     for (auto& row : sums)
-        for (auto& sum : row) sum = _mm512_setzero_ps();
+        for (auto& sum : row) sum = F::zero();
     const uint32_t* w = tile.panel;
     const char* ahead = tile.ahead ? tile.ahead : reinterpret_cast<const char*>(w);
-    const size_t ahead_step = tile.ahead ? Ahead::LINES * Ahead::LINE : 0;
+    const size_t ahead_step = tile.ahead ? F::LINES * Ahead::LINE : 0;
     for (int word = 0; word < tile.words; word++, w += VECTORS * LANES) {
         Words ws[VECTORS];
         for (int v = 0; v < VECTORS; v++) ws[v] = _mm512_loadu_si512(w + v * LANES);
-        for (int i = 0; i < Ahead::LINES; i++) _mm_prefetch(ahead + i * Ahead::LINE, _MM_HINT_T1);
+        for (int i = 0; i < F::LINES; i++) _mm_prefetch(ahead + i * Ahead::LINE, _MM_HINT_T1);
         ahead += ahead_step;
         for (int r = 0; r < ROWS; r++) {
             const Words x = _mm512_set1_epi32(int(tile.x[r * tile.x_step + word]));
-            for (int v = 0; v < VECTORS; v++) sums[r][v] = N::dot(sums[r][v], x, ws[v]);
+            for (int v = 0; v < VECTORS; v++) sums[r][v] = F::dot(sums[r][v], x, ws[v]);
         }
     }
 #pragma GCC unroll 6
@@ -106,37 +147,36 @@ void multiply(const Tile& tile) {
             float* to = tile.out + r * tile.out_step + v * LANES;
             const Mask mask = v == VECTORS - 1 ? tile.last : Mask(0xffff);
             const Vector before = tile.add ? _mm512_maskz_loadu_ps(mask, to) : _mm512_setzero_ps();
-            _mm512_mask_storeu_ps(to, mask, _mm512_add_ps(before, sums[r][v]));
+            _mm512_mask_storeu_ps(to, mask, F::add(before, sums[r][v], tile, r, v));
         }
 }
 
-template <class N, int ROWS>
+template <class F, int ROWS>
 void multiply(int vectors, const Tile& tile) {
     switch (vectors) {
-        case 1: return multiply<N, ROWS, 1>(tile);
-        case 2: return multiply<N, ROWS, 2>(tile);
-        case 3: return multiply<N, ROWS, 3>(tile);
-        default: return multiply<N, ROWS, 4>(tile);
+        case 1: return multiply<F, ROWS, 1>(tile);
+        case 2: return multiply<F, ROWS, 2>(tile);
+        case 3: return multiply<F, ROWS, 3>(tile);
+        default: return multiply<F, ROWS, 4>(tile);
     }
 }
 
-template <class N>
+template <class F>
 void multiply(int rows, int vectors, const Tile& tile) {
     switch (rows) {
-        case 1: return multiply<N, 1>(vectors, tile);
-        case 2: return multiply<N, 2>(vectors, tile);
-        case 3: return multiply<N, 3>(vectors, tile);
-        case 4: return multiply<N, 4>(vectors, tile);
-        case 5: return multiply<N, 5>(vectors, tile);
-        default: return multiply<N, 6>(vectors, tile);
+        case 1: return multiply<F, 1>(vectors, tile);
+        case 2: return multiply<F, 2>(vectors, tile);
+        case 3: return multiply<F, 3>(vectors, tile);
+        case 4: return multiply<F, 4>(vectors, tile);
+        case 5: return multiply<F, 5>(vectors, tile);
+        default: return multiply<F, 6>(vectors, tile);
     }
 }
 
-// out[r] (+)= W x[r] for ``rows`` rows; x_step in cells, out_step in floats. ``x`` has W.inputs cells a row, an even number.
-template <class N>
-void product(const typename N::Cell* x, size_t x_step, int rows, const Matrix<N>& w, float* out, size_t out_step, bool add, int threads,
-             Ahead* ahead = nullptr) {
-    if (!rows) return;
+// The product of ``rows`` rows of words, ``x_step`` words apart.
+template <class F, class N>
+void multiply_all(const uint32_t* x, size_t x_step, const float* x_scales, int rows, const Matrix<N>& w, float* out, size_t out_step, bool add,
+                  int threads, Ahead* ahead) {
     const int tiles = divide_up(rows, TILE_ROWS), panels = w.panels();
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
     for (int p = 0; p < panels; p++) {
@@ -145,12 +185,30 @@ void product(const typename N::Cell* x, size_t x_step, int rows, const Matrix<N>
         // Tiles of nearly equal height: a low one keeps too few sums in flight.
         for (int t = 0; t < tiles; t++) {
             const int from = int(int64_t(rows) * t / tiles), to = int(int64_t(rows) * (t + 1) / tiles);
-            const auto* words = reinterpret_cast<const uint32_t*>(x + from * x_step);
-            const char* fetched = ahead && threads == 1 ? ahead->take(size_t(w.words) * Ahead::LINES * Ahead::LINE) : nullptr;
-            multiply<N>(to - from, vectors,
-                        Tile{words, x_step / N::PAIR, w.panel(p), w.words, out + from * out_step + p * PANEL, out_step, last, add, fetched});
+            const char* fetched = ahead && threads == 1 ? ahead->take(size_t(w.words) * F::LINES * Ahead::LINE) : nullptr;
+            multiply<F>(to - from, vectors,
+                        Tile{x + from * x_step, x_step, w.panel(p), w.words, out + from * out_step + p * PANEL, out_step, last, add, fetched,
+                             x_scales + from, w.scales.data() + p * PANEL, w.offsets.data() + p * PANEL});
         }
     }
+}
+
+// out[r] (+)= W x[r] for ``rows`` rows; x_step in cells, out_step in floats. ``x`` has W.inputs cells a row, an even number.
+template <class N>
+void product(const typename N::Cell* x, size_t x_step, int rows, const Matrix<N>& w, float* out, size_t out_step, bool add, int threads,
+             Ahead* ahead = nullptr) {
+    if (!rows) return;
+    if (!w.eight()) {
+        multiply_all<Floats<N>>(reinterpret_cast<const uint32_t*>(x), x_step / N::PAIR, nullptr, rows, w, out, out_step, add, threads, ahead);
+        return;
+    }
+    static thread_local Buffer<uint8_t> kept;
+    static thread_local Buffer<float> kept_scales;
+    const size_t step = round_up(w.inputs, 64);
+    uint8_t* cells = kept.at_least(rows * step);
+    float* scales = kept_scales.at_least(rows);
+    for (int r = 0; r < rows; r++) scales[r] = round_row<N>(x + r * x_step, w.inputs, cells + r * step);
+    multiply_all<Eights>(reinterpret_cast<const uint32_t*>(cells), step / Eight::PAIR, scales, rows, w, out, out_step, add, threads, ahead);
 }
 
 }  // namespace r1

@@ -20,7 +20,7 @@ struct Shape {
 template <class N>
 struct FeedForward {
     Matrix<N> in, down;  // ``in``: gate above up
-    void shape(int width, int hidden) { in.shape(2 * hidden, width), down.shape(width, hidden); }
+    void shape(int width, int hidden, bool eight) { in.shape(2 * hidden, width, eight), down.shape(width, hidden, eight); }
 };
 
 template <class N>
@@ -44,8 +44,9 @@ class Network {
     const float* embedding = nullptr;    // [V, D], the model's own memory
     std::vector<float> cosines, sines;   // [positions, I]
 
-    explicit Network(const Shape& s) : shape(s), layers(s.layers) {
-        head.shape(s.vocabulary, s.width);
+    // ``eight``: all weights are in 8 bits but those by which latent attention is folded, which are small and many.
+    explicit Network(const Shape& s, bool eight = false) : shape(s), layers(s.layers), eight_(eight) {
+        head.shape(s.vocabulary, s.width, eight);
         for (int i = 0; i < s.layers; i++) build(layers[i], i >= s.dense_layers);
     }
 
@@ -72,8 +73,8 @@ class Network {
     void build(Layer<N>& layer, bool sparse) {
         const Shape& s = shape;
         if (s.latent) {
-            layer.qkv.shape((s.q_rank ? s.q_rank : query_width()) + s.kv_rank + s.rope_dim, s.width);
-            if (s.q_rank) layer.q_up.shape(query_width(), s.q_rank);
+            layer.qkv.shape((s.q_rank ? s.q_rank : query_width()) + s.kv_rank + s.rope_dim, s.width, eight_);
+            if (s.q_rank) layer.q_up.shape(query_width(), s.q_rank, eight_);
             for (int h = 0; h < s.heads; h++) {
                 layer.key_up.push_back(std::make_unique<Matrix<N>>());
                 layer.value_up.push_back(std::make_unique<Matrix<N>>());
@@ -81,13 +82,13 @@ class Network {
                 layer.value_up[h]->shape(s.v_dim, s.kv_rank);
             }
         } else {
-            layer.qkv.shape((s.heads + 2 * s.kv_heads) * s.head_dim, s.width);
+            layer.qkv.shape((s.heads + 2 * s.kv_heads) * s.head_dim, s.width, eight_);
         }
-        layer.out.shape(s.width, attended_width());
-        layer.dense.shape(s.width, sparse ? s.shared_width : s.ffn_width);
+        layer.out.shape(s.width, attended_width(), eight_);
+        layer.dense.shape(s.width, sparse ? s.shared_width : s.ffn_width, eight_);
         for (int e = 0; sparse && e < s.experts; e++) {
             layer.experts.push_back(std::make_unique<FeedForward<N>>());
-            layer.experts[e]->shape(s.width, s.expert_width);
+            layer.experts[e]->shape(s.width, s.expert_width, eight_);
         }
     }
 
@@ -137,6 +138,8 @@ class Network {
         std::copy(from, from + rows, layer.qkv_bias.begin() + first);
         return true;
     }
+
+    bool eight_;
 };
 
 }  // namespace r1

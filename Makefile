@@ -3,7 +3,7 @@
 RUN = .venv/bin/r1kit run
 MODEL = models/SmolLM2-135M-Instruct
 
-.PHONY: mini ui real real-seeds countdown lessons test test-quick test-pages test-vllm pictures controls objectives adversarial bench gpu chaos api lint clean
+.PHONY: mini ui real real-seeds countdown lessons test test-quick test-pages test-vllm pictures controls objectives adversarial bench gpu chaos api reference lint clean
 
 # The whole R1 recipe in miniature; continues where it was interrupted. Overrides: make mini CHANGES="seed=1 --out runs/second"
 mini: .venv/ready
@@ -103,6 +103,11 @@ chaos: .venv/ready
 # docs/api.md from the docstrings of the public names.
 api: .venv/ready
 	.venv/bin/python docs/make_api.py
+
+# docs/recipe-keys.md and docs/commands.md, from the configurations and the command line.
+reference: .venv/ready
+	.venv/bin/python docs/make_recipe_keys.py
+	.venv/bin/python docs/make_commands.py
 
 lint: .venv/ready
 	.venv/bin/ruff check .

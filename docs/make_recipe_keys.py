@@ -199,7 +199,7 @@ def contents(shared: Sequence[type[BaseModel]]) -> str:
 
 def section(kind: type[BaseModel], name: str = "") -> str:
     """One configuration: where it stands, the file that defines it, its keys."""
-    lines = [] if kind is Recipe else [f"### {name or kind.__name__}\n"]
+    lines = [f"### {name or kind.__name__}\n"]
     where = places(kind)
     stage_page = f" What the stage does: [stages/{name}.md](stages/{name}.md)." if name else ""
     lines.append(f"{source_link(kind)}.{' In a recipe: ' + where + '.' if where else ''}{stage_page}\n")

@@ -1,5 +1,5 @@
-"""Pictures of the documentation site (make docs), light and dark, wide and narrow, to be looked at; and what its
-pages ask of the network, which has to be nothing.
+"""Pictures of the documentation site (make docs), light and dark, wide and narrow, to be looked at; and what
+its pages ask of the network, which has to be nothing.
 
     python benchmarks/site_pictures.py [--to FOLDER]        # needs the extra browser, and Chromium
 
@@ -31,8 +31,8 @@ class Quiet(SimpleHTTPRequestHandler):
 
 
 def look(browser: Any, address: str, to: Path) -> int:
-    """Take the pictures; return how many pages a search finds. Raises AssertionError for a request that leaves
-    the site, and for an error in a page's scripts."""
+    """Take the pictures; return how many pages a search finds. Raises AssertionError for a request that
+    leaves the site, and for an error in a page's scripts."""
     found = 0
     for mode in ("light", "dark"):
         for name, (width, height) in SIZES.items():

@@ -16,8 +16,9 @@ PAGE = Path(__file__).with_name("commands.md")
 INTRODUCTION = """\
 # Every command
 
-Made from the command line itself by `make reference`; do not edit. `r1kit COMMAND --help` prints the same. Where a command takes changes of a recipe, they are
-its keys with a value: `stages.r1_zero.grpo.steps=150` ([recipe-keys.md](recipe-keys.md)). Exit codes and files are on [reference.md](reference.md).
+Made from the command line itself by `make reference`; do not edit. `r1kit COMMAND --help` prints the same.
+Where a command takes changes of a recipe, they are its keys with a value: `stages.r1_zero.grpo.steps=150`
+([recipe-keys.md](recipe-keys.md)). Exit codes and files are on [reference.md](reference.md).
 """
 
 

@@ -73,10 +73,27 @@ def lesson(text: str) -> str:
     for cell in re.split(r"^# %%", text, flags=re.MULTILINE)[1:]:
         head, _, body = cell.partition("\n")
         if "[markdown]" in head:
-            parts.append("\n".join(re.sub(r"^# ?", "", line) for line in body.splitlines()).strip())
+            parts.append(formulas("\n".join(re.sub(r"^# ?", "", line) for line in body.splitlines()).strip()))
         elif body.strip():
             parts.append(f"```python\n{body.strip()}\n```")
     return "\n\n".join(parts) + "\n"
+
+
+def formulas(text: str) -> str:
+    """A text with its LaTeX ($a$ and $$a$$) as MathML, which browsers draw without further files."""
+    from latex2mathml.converter import convert
+
+    def drawn(match: re.Match[str]) -> str:
+        block, inline = match.groups()
+        return convert(block or inline, display="block" if block else "inline")
+
+    pieces = re.split(r"(`[^`\n]+`)", text)
+    return "".join(
+        piece
+        if piece.startswith("`")
+        else re.sub(r"\$\$(.+?)\$\$|\$([^$\n]+(?:\n[^$\n]+)?)\$", drawn, piece, flags=re.DOTALL)
+        for piece in pieces
+    )
 
 
 def site_place(name: str) -> str:
@@ -123,7 +140,14 @@ def rewritten(text: str, name: str, place: str) -> str:
             return match[0]
         target = posixpath.normpath(posixpath.join(posixpath.dirname(name), path))
         if (ROOT / target).is_dir():
-            target = next((f"{target}/{one}" for one in ("README.md", "__init__.py") if (ROOT / target / one).is_file()), target)
+            target = next(
+                (
+                    f"{target}/{one}"
+                    for one in ("README.md", "__init__.py")
+                    if (ROOT / target / one).is_file()
+                ),
+                target,
+            )
         if not (ROOT / target).is_file():
             return match[0]
         inside = posixpath.relpath(site_place(target), posixpath.dirname(place) or ".")

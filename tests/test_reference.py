@@ -1,11 +1,14 @@
 """The pages of the reference are what the code says: recipe keys, commands, exit codes, files."""
 
 import json
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import make_commands
+import make_recipe_keys
 import pytest
 from pydantic import BaseModel
 
@@ -17,10 +20,6 @@ from r1kit.train.optimizers import OptimizerConfig
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 SOURCE = ROOT / "src/r1kit"
-sys.path.insert(0, str(DOCS))
-
-import make_commands
-import make_recipe_keys
 
 
 def rows(section: str) -> dict[str, list[str]]:
@@ -121,7 +120,7 @@ def test_every_command_has_its_options() -> None:
         assert f"`{option}" in section, f"{command} {option}"
         shown = subprocess.run(
             [sys.executable, "-m", "r1kit", command, "--help"],
-            capture_output=True, text=True, check=True, env={"COLUMNS": "200", "PYTHONPATH": str(SOURCE.parent)},
+            capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "200"},
         ).stdout  # fmt: skip
         assert option in shown
 
@@ -155,8 +154,8 @@ def test_variables_of_the_environment_are_the_code_s() -> None:
 def test_the_files_of_a_run_are_described(tmp_path: Path) -> None:
     """A finished stage's files, as a run of one stage leaves them."""
     (tmp_path / "r.yaml").write_text(
-        "name: one\nruntime: {kind: local, processes: 1}\nstages:\n  - {stage: pretrain, model: {preset: nano}, "
-        "tokens: 2000, tokenizer: 300, corpus: {generated: {miniature: 1.0}}}\n"
+        "name: one\nruntime: {kind: local, processes: 1}\nstages:\n  - {stage: pretrain, "
+        "model: {preset: nano}, tokens: 2000, tokenizer: 300, corpus: {generated: {miniature: 1.0}}}\n"
     )
     command = [sys.executable, "-m", "r1kit", "run", "r.yaml"]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)

@@ -30,8 +30,8 @@ from r1kit.recipe.recipe import load
 ROOT = Path(__file__).parents[1]
 MADE = ("api.md", "commands.md", "recipe-keys.md")  # their commands have words in the place of values
 OTHERS = (
-    "pip", "git", "docker", "torchrun", "ssh", "curl", "export", "cd", "mkdir", "tar", "apt", "sudo", "source",
-    ".", "jupytext", "sbatch", "ray", "kubectl", "vllm", "lm_eval", "nice", "env", "tensorboard", "wandb",
+    "pip", "git", "docker", "torchrun", "ssh", "curl", "export", "cd", "mkdir", "tar", "apt", "sudo",
+    "source", ".", "jupytext", "sbatch", "ray", "kubectl", "vllm", "lm_eval", "nice", "env", "tensorboard", "wandb",
 )  # fmt: skip
 QUICK = ("show", "doctor")
 BLOCK = re.compile(r"^```(\w*)(?: (\S+))?[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -58,7 +58,7 @@ def pages() -> list[Path]:
 
 
 def commands(page: Path) -> Iterator[Command]:
-    """The commands of a page: lines of its shell listings, and inline code that begins with a program's name."""
+    """The commands of a page: lines of its shell listings, and inline code that begins with a program."""
     text, name = page.read_text(encoding="utf-8"), str(page.relative_to(ROOT))
     if page.name in MADE:
         return
@@ -84,7 +84,7 @@ def check(command: Command) -> tuple[str, str]:
     line = re.sub(r"^(?:[A-Z0-9_]+=(?:\"[^\"]*\"|\S+) )+", "", command.line)  # variables in front
     try:
         ways = [check_words(words, command.listing == "inline") for words in programs_of(line)]
-    except (ValueError, R1kitError) as error:
+    except (ValueError, R1kitError, typer.BadParameter) as error:
         return "parsed", str(error)
     faults = "; ".join(fault for _, fault in ways if fault)
     in_test = command.listing == "bash" and command.page.startswith("docs/how-to/")

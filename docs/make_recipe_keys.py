@@ -131,13 +131,13 @@ OVERRIDES = {
 INTRODUCTION = """\
 # Every key of a recipe
 
-Made from the configurations by `make reference`; do not edit. `r1kit show RECIPE` prints a recipe with all its
-keys, and `r1kit show RECIPE --explain stages.r1_zero.grpo.steps` where a value comes from. On the command line
-a key is its path: `r1kit run mini stages.r1_zero.grpo.steps=150`. Stages stand in `stages`, each with its
+Made from the configurations by `make reference`; do not edit. `r1kit show RECIPE` prints a recipe with all
+its keys, and `r1kit show RECIPE --explain stages.r1_zero.grpo.steps` where a value comes from. On the command
+line a key is its path: `r1kit run mini stages.r1_zero.grpo.steps=150`. Stages stand in `stages`, each with its
 `stage` and its own keys.
 
-A number without a unit is a plain number. An empty default means that the key is needed. *Source* is where the
-default, or the idea, comes from: **R1** is DeepSeek-R1 (2501.12948, second version), **V3** DeepSeek-V3
+A number without a unit is a plain number. An empty default means that the key is needed. *Source* is where
+the default, or the idea, comes from: **R1** is DeepSeek-R1 (2501.12948, second version), **V3** DeepSeek-V3
 (2412.19437), other numbers are arXiv's. Without a source, the default is r1kit's own. [The stages](stages.md)
 say which keys to turn; [objectives.md](objectives.md) has the algorithms by name.
 """

@@ -112,7 +112,7 @@ def source_of(place: str) -> str:
         return "README.md"
     if place.startswith(f"{OUTSIDE}/"):
         return place.removeprefix(f"{OUTSIDE}/")
-    if re.match(r"tutorial/\d", place) and not (ROOT / "docs" / place).exists():
+    if re.match(r"tutorial/\d\d_", place) and not (ROOT / "docs" / place).exists():
         return f"docs/{place.removesuffix('.md')}.py"
     return f"docs/{place}"
 
@@ -153,11 +153,11 @@ def rewritten(text: str, name: str, place: str) -> str:
         inside = posixpath.relpath(site_place(target), posixpath.dirname(place) or ".")
         return f"{before}{inside}{mark}{anchor}{after}"
 
-    pieces, last = [], 0
-    for code in CODE.finditer(text):
-        if LINK.match("[" + code[0] + "](x)"):  # code within a link's text stays within it
-            continue
-        pieces += [text[last : code.start()], code[0]]
-        last = code.end()
-    pieces.append(text[last:])
-    return "".join(LINK.sub(moved, piece) if index % 2 == 0 else piece for index, piece in enumerate(pieces))
+    kept: list[str] = []
+
+    def keep(code: re.Match[str]) -> str:
+        kept.append(code[0])
+        return f"\0{len(kept) - 1}\0"
+
+    linked = LINK.sub(moved, CODE.sub(keep, text))
+    return re.sub(r"\0(\d+)\0", lambda place: kept[int(place[1])], linked)

@@ -3,7 +3,7 @@
 RUN = .venv/bin/r1kit run
 MODEL = models/SmolLM2-135M-Instruct
 
-.PHONY: mini ui real real-seeds countdown lessons test test-quick test-pages test-vllm pictures controls objectives adversarial bench gpu chaos api reference docs docs-check docs-pictures lint clean
+.PHONY: mini ui real real-seeds countdown lessons test test-quick test-pages test-vllm pictures controls objectives adversarial bench gpu chaos api reference docs docs-check docs-pictures record wheel-check lint clean
 
 # The whole R1 recipe in miniature; continues where it was interrupted. Overrides: make mini CHANGES="seed=1 --out runs/second"
 mini: .venv/ready
@@ -125,6 +125,14 @@ docs-pictures: docs .venv/browser-ready
 .venv/docs-ready: .venv/ready pyproject.toml constraints.txt
 	PIP_DISABLE_PIP_VERSION_CHECK=1 .venv/bin/python -m pip install --quiet -e ".[docs]" -c constraints.txt -c .venv/torch.txt
 	touch .venv/docs-ready
+
+# R1 in 10 CPU-minutes: a row of docs/record.md, by the rules that stand there. Yours: make record CHANGES="recipes/mine.yaml seed=1"
+record: .venv/ready
+	.venv/bin/python benchmarks/record.py $(CHANGES)
+
+# A wheel and an sdist of the last commit in an environment of its own: run, doctor and ui from an empty folder.
+wheel-check:
+	.ci/wheel-check
 
 lint: .venv/ready
 	.venv/bin/ruff check .

@@ -18,6 +18,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,7 @@ def commands(page: Path) -> Iterator[Command]:
             yield Command(name, line, "inline")
 
 
+@cache
 def check(command: Command) -> tuple[str, str]:
     """How a command is checked (see the top of the file), and what is wrong with it or ""."""
     if re.search(r"\.\.\.|…|\bRECIPE\b", command.line):

@@ -4,8 +4,8 @@ held-out problems, and write a row of docs/record.md.
     python benchmarks/record.py [RECIPE] [KEY=VALUE ...] [--out RUN]     # make record
     python benchmarks/record.py --tiny --page FILE                      # in seconds, for the test: no entry
 
-The rules stand in docs/record.md. What is counted is user and system time of the command `r1kit run` and all its
-processes. The measurement afterwards is not counted."""
+The rules stand in docs/record.md. User and system time of the command `r1kit run` and of all its processes is
+counted; the measurement afterwards is not."""
 
 import argparse
 import json
@@ -48,8 +48,8 @@ class Entry:
         """The entry as a line of Markdown."""
         score = f"{self.pass_1:.3f} ± {self.stderr:.3f}"
         return (
-            f"| {score} | {self.cpu_s:.0f} | `{self.recipe}` | {self.seed} | {self.commit} | {self.machine} | "
-            f"{self.date} |\n"
+            f"| {score} | {self.cpu_s:.0f} | `{self.recipe}` | {self.seed} | {self.commit} "
+            f"| {self.machine} | {self.date} |\n"
         )
 
 
@@ -138,7 +138,7 @@ def processor() -> str:
 
 
 def written(page: str, entry: Entry) -> str:
-    """The page with the entry in its table, the best first. Raises RefusedError for a page without the table."""
+    """The page with the entry in its table, the best first. Raises RefusedError where there is no table."""
     before, begin, rest = page.partition(BEGIN)
     table, end, after = rest.partition(END)
     if not begin or not end:

@@ -31,8 +31,8 @@ from r1kit.recipe.recipe import load
 ROOT = Path(__file__).parents[1]
 MADE = ("api.md", "commands.md", "recipe-keys.md")  # their commands have words in the place of values
 OTHERS = (
-    "pip", "git", "docker", "torchrun", "ssh", "curl", "export", "cd", "mkdir", "tar", "apt", "sudo",
-    "source", ".", "jupytext", "sbatch", "ray", "kubectl", "vllm", "lm_eval", "nice", "env", "tensorboard", "wandb",
+    "pip", "git", "docker", "torchrun", "ssh", "curl", "export", "cd", "mkdir", "tar", "apt", "sudo", "source",
+    ".", "jupytext", "sbatch", "ray", "kubectl", "vllm", "lm_eval", "nice", "env", "tensorboard", "wandb",
 )  # fmt: skip
 QUICK = ("show", "doctor")
 BLOCK = re.compile(r"^```(\w*)(?: (\S+))?[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)

@@ -85,15 +85,15 @@ if HERE:
 # %% [markdown]
 # ## The one equation
 #
-# Is that a difference? With so few problems most differences are chance. Each of $P$ problems was asked $n$
-# times; $r_{pi}$ is 1 where sample $i$ of problem $p$ was right. pass@1 is the mean over problems of
-# $m_p = \frac{1}{n} \sum_i r_{pi}$. The samples of one problem are alike (an easy problem is right each time),
-# so the number of independent draws is $P$, not $P n$, and the standard error is
+# Is that a difference? With so few problems most differences are chance. Each of $P$ problems was asked
+# $n$ times; $r_{pi}$ is 1 where sample $i$ of problem $p$ was right. pass@1 is the mean over problems of
+# $m_p = \frac{1}{n} \sum_i r_{pi}$. The samples of one problem are alike (an easy problem is right each
+# time), so the number of independent draws is $P$, not $P n$, and the standard error is
 #
 # $$\mathrm{SE} = \sqrt{\frac{1}{P (P - 1)} \sum_p (m_p - \bar m)^2}$$
 #
-# A difference of two models on the same problems is a difference for each problem, and the same equation holds
-# for those. Below two standard errors, say "no difference was seen".
+# A difference of two models on the same problems is a difference for each problem, and the same equation
+# holds for those. Below two standard errors, say "no difference was seen".
 #
 # ## Your part
 

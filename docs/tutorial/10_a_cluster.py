@@ -54,8 +54,8 @@ if TINY:
         "stages.r1_zero.grpo.gate_problems=0",
     ]
 OTHERS = (
-    "cold_start", "reasoning_rl", "rejection_sampling", "sft", "reward_models", "alignment_rl", "student_base",
-    "distill", "evaluate",
+    "cold_start", "reasoning_rl", "rejection_sampling", "sft", "reward_models", "alignment_rl",
+    "student_base", "distill", "evaluate",
 )  # fmt: skip
 runs = {}
 for name, late in (("in turn", []), ("at the same time", LATE)):
@@ -87,15 +87,15 @@ for name, folder in runs.items():
 # %% [markdown]
 # ## The one equation
 #
-# The engine sampled from $\mu$, the learner's policy is $\pi$. What we want is an expectation under $\pi$, what
-# we have are samples of $\mu$:
+# The engine sampled from $\mu$, the learner's policy is $\pi$. What we want is an expectation under
+# $\pi$, what we have are samples of $\mu$:
 #
 # $$E_{o \sim \pi}[f(o)] = E_{o \sim \mu}\left[\frac{\pi(o)}{\mu(o)} f(o)\right]$$
 #
-# So every token gets the weight $w_t = \pi(o_t) / \mu(o_t) = \exp(\log \pi(o_t) - \log \mu(o_t))$. It is 1 where
-# both agree. A token that the engine held to be nearly impossible would get a weight of hundreds and rule the
-# update, so the weight is *truncated*: $w_t = \min(\pi(o_t) / \mu(o_t), c)$, with $c = 2$. That is a small bias for
-# much less variance.
+# So every token gets the weight $w_t = \pi(o_t) / \mu(o_t) = \exp(\log \pi(o_t) - \log \mu(o_t))$. It is
+# 1 where both agree. A token that the engine held to be nearly impossible would get a weight of hundreds
+# and rule the update, so the weight is *truncated*: $w_t = \min(\pi(o_t) / \mu(o_t), c)$, with $c = 2$.
+# That is a small bias for much less variance.
 #
 # ## Your part
 
@@ -132,7 +132,7 @@ def check_weights(function: Callable[[np.ndarray, np.ndarray, float], np.ndarray
 grade(check_weights, weights)
 
 # %% [markdown]
-# On a real cluster the command `r1kit launch` writes the files for Slurm, Ray or Kubernetes
-# ([from a laptop to a cluster](../how-to/cluster.md)). Lost engines are replaced, a lost learner continues from its
-# last saved state ([scale.md](../scale.md#ray)). That was the last lesson: [your own reward](../how-to/first-reward.md)
-# is next.
+# On a real cluster the command `r1kit launch` writes the files for Slurm, Ray or Kubernetes ([from a
+# laptop to a cluster](../how-to/cluster.md)). Lost engines are replaced, a lost learner continues from
+# its last saved state ([scale.md](../scale.md#ray)). That was the last lesson: [your own
+# reward](../how-to/first-reward.md) is next.

@@ -3,7 +3,7 @@
 RUN = .venv/bin/r1kit run
 MODEL = models/SmolLM2-135M-Instruct
 
-.PHONY: mini ui real real-seeds countdown lessons test test-quick test-pages test-vllm pictures controls objectives adversarial bench gpu chaos api lint clean
+.PHONY: mini ui real real-seeds countdown lessons test test-quick test-pages test-vllm pictures controls objectives adversarial bench gpu chaos api reference docs docs-check docs-pictures record wheel-check lint clean
 
 # The whole R1 recipe in miniature; continues where it was interrupted. Overrides: make mini CHANGES="seed=1 --out runs/second"
 mini: .venv/ready
@@ -103,6 +103,36 @@ chaos: .venv/ready
 # docs/api.md from the docstrings of the public names.
 api: .venv/ready
 	.venv/bin/python docs/make_api.py
+
+# docs/recipe-keys.md and docs/commands.md, from the configurations and the command line.
+reference: .venv/ready
+	.venv/bin/python docs/make_recipe_keys.py
+	.venv/bin/python docs/make_commands.py
+
+# The documentation as a site, in build/site: offline, with search. Look at it: python -m http.server -d build/site
+docs: .venv/docs-ready
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
+
+# Every command of README and docs is parsed or run, links and anchors are looked up, the site builds and loads nothing from outside.
+docs-check: docs
+	.venv/bin/python docs/check_docs.py --run
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q tests/test_docs.py tests/test_docs_site.py tests/test_reference.py tests/test_how_to.py
+
+# Pictures of the site, light and dark, wide and narrow, in build/site-pictures; its pages may ask nothing of the network.
+docs-pictures: docs .venv/browser-ready
+	.venv/bin/python benchmarks/site_pictures.py
+
+.venv/docs-ready: .venv/ready pyproject.toml constraints.txt
+	PIP_DISABLE_PIP_VERSION_CHECK=1 .venv/bin/python -m pip install --quiet -e ".[docs]" -c constraints.txt -c .venv/torch.txt
+	touch .venv/docs-ready
+
+# R1 in 10 CPU-minutes: a row of docs/record.md, by the rules that stand there. Yours: make record CHANGES="recipes/mine.yaml seed=1"
+record: .venv/ready
+	.venv/bin/python benchmarks/record.py $(CHANGES)
+
+# A wheel and an sdist of the last commit in an environment of its own: run, doctor and ui from an empty folder.
+wheel-check:
+	.ci/wheel-check
 
 lint: .venv/ready
 	.venv/bin/ruff check .

@@ -62,7 +62,7 @@ recipe = r1kit.load("recipes/nano.yaml", ["seed=1"])
 summary = r1kit.run(recipe)
 ```
 
-[your-own.md](your-own.md) has a tested example of everything that you may write yourself;
+[how-to/](how-to/README.md) has a tested example of everything that you may write yourself;
 [glossary.md](glossary.md) explains the words.
 """
 

@@ -238,7 +238,7 @@ def test_reinforcement_learning_steps_on_the_verdicts_of_programs(tmp_path):
 
 
 def test_the_rows_on_the_page_about_ones_own_are_read_and_judge(tmp_path):
-    page = (Path(__file__).parents[1] / "docs/your-own.md").read_text()
+    page = (Path(__file__).parents[1] / "docs/how-to/data.md").read_text()
     rows = page.partition("```json\n")[2].partition("```")[0].splitlines()
     task = task_over(
         tmp_path, [row.replace('"prompt": "', f'"prompt": "{place}: ') for place, row in enumerate(rows)]

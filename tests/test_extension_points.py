@@ -57,16 +57,16 @@ from r1kit.types import Problem, Rollout, Row, Sampling
 from r1kit.user_code import load_file
 
 ROOT = Path(__file__).parents[1]
-PAGE = (ROOT / "docs/your-own.md").read_text(encoding="utf-8")
+PAGES = "".join(page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs/how-to").glob("*.md")))
 SHAPE = {"problems": 2, "group": 4, "max_tokens": 4, "updates_per_rollout": 1, "gate_problems": 2}
 TASKS = {"chain": 1.0}
 
 
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the page's own files in it, which is the current one."""
+    """A folder with the how-to pages' files in it, which is the current one."""
     monkeypatch.chdir(tmp_path)
-    for name, text in re.findall(r"^```python (\S+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL):
+    for name, text in re.findall(r"^```python (\S+)\n(.*?)^```$", PAGES, re.MULTILINE | re.DOTALL):
         (tmp_path / name).write_text(text)
     return tmp_path
 
@@ -76,7 +76,7 @@ def even_ids(rollouts: Sequence[Rollout]) -> list[float | None]:
 
 
 def imitate(out: Path, steps: int, dies_at: int = -1, **keys: object) -> Mortal:
-    """Train by the page's algorithm."""
+    """Train by the algorithm of docs/how-to/algorithm.md."""
     out.mkdir()
     learner = Mortal(model(init_std=0.05), learner_config(context=96, learning_rate=1e-2))
     learner.dies_at = dies_at

@@ -1,9 +1,7 @@
 """The recipes that ship, and the page about one's own: everything they say can be run."""
 
 import json
-import re
 import runpy
-import shlex
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -346,58 +344,3 @@ def test_every_stage_reads_files_of_ones_own_and_none_of_the_miniatures(tmp_path
     figures = json.loads((stages / "evaluate/report.json").read_text())["models"]
     assert set(figures) == {"base", "sft", "alignment_rl", "dpo", "distill"}
     assert all(set(model["tasks"]) == {"arithmetic"} for model in figures.values())
-
-
-BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-
-
-@pytest.mark.slow
-def test_everything_on_the_page_about_ones_own_can_be_run(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    blocks = BLOCK.findall((ROOT / "docs" / "your-own.md").read_text())
-    for _, name, text in blocks:
-        if name:
-            (tmp_path / name).write_text(text)
-    printed = ""
-    for kind, _, text in blocks:
-        for line in text.splitlines() if kind == "bash" else ():
-            program, *words = shlex.split(line)
-            assert program in ("python", "r1kit"), line
-            if program == "python":
-                runpy.run_path(words[0], run_name="__main__")
-            else:
-                printed += r1kit(*words)
-    said = " ".join(printed.split())
-    promised = [
-        text.splitlines()[0].partition("; ...")[0]
-        for kind, _, text in blocks
-        if kind == "text" and text.startswith("pens:")
-    ]
-    assert promised and all(line in said for line in promised)
-    assert "my_rewards.py:brevity" in said and "parity" in said and "whole_test" in said
-    rows = [json.loads(line) for line in (tmp_path / "runs/mine/metrics.jsonl").read_text().splitlines()]
-    assert any("reward/my_rewards.py:names_a_number/mean" in row for row in rows)
-    assert (tmp_path / "runs/on-model/stages/r1_zero/model/config.json").is_file()
-    assert (tmp_path / "runs/mine/stages/average/model/config.json").is_file()
-    for run in ("best-of-n", "own-engine", "own-runtime"):
-        rows = [
-            json.loads(line) for line in (tmp_path / f"runs/{run}/metrics.jsonl").read_text().splitlines()
-        ]
-        assert [row["step"] for row in rows] == [0, 1] and all("rows" in row for row in rows)
-        record = json.loads((tmp_path / f"runs/{run}/stages/r1_zero/stage.json").read_text())
-        assert record["config"]["rl"]["at_least"] == 0.9 and record["config"]["grpo"] is None
-        assert "my_algo.py:BestOfN" in record["files"]
-
-
-def test_error_messages_on_the_page_are_those_that_are_given(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    page = (ROOT / "docs" / "your-own.md").read_text()
-    good = '{"question": "a", "answer": "1"}\n'
-    for line, bad in (
-        (3, '{"question": "a" "answer": 1}\n'),
-        (9, '{"question": "a", "answer": "It is\\nso."}\n'),
-    ):
-        (tmp_path / "train.jsonl").write_text(good * (line - 1) + bad)
-        with pytest.raises(R1kitError) as error:
-            Dataset("pens", train="train.jsonl").problems("train")
-        assert str(error.value).splitlines()[0] in page.splitlines()

@@ -211,4 +211,5 @@ grade(check_grade_whole_number, grade_whole_number)
 # Your grader is now as good as the cases that you thought of, and a policy makes millions of attempts.
 # r1kit's checkers are tested with hundreds of thousands of answers ([verifiers.md](../verifiers.md));
 # programs run in a sandbox, since they attack more than the grader. To train with a reward of your own:
-# [your-own.md](../your-own.md). Next: [lesson 3](03_grpo_from_scratch.py), how a reward becomes a gradient.
+# [the how-to pages](../how-to/README.md). Next: [lesson 3](03_grpo_from_scratch.py), how a reward becomes
+# a gradient.

@@ -62,7 +62,7 @@ print(f"{PAIRS} pairs; the label names the truly better answer in {agreed:.0%}")
 # %% [markdown]
 # With a run of your own you give such labels in the browser: `r1kit ui` shows two answers side by side, and
 # what you choose becomes a file of pairs for the stage `reward_models` ([ui.md](../ui.md),
-# [your-own.md](../your-own.md)).
+# [the how-to pages](../how-to/README.md)).
 #
 # ## The one equation
 #

@@ -127,6 +127,6 @@ def check_forward_kl(function: Callable[[Tensor, Tensor], Tensor]) -> None:
 grade(check_forward_kl, forward_kl)
 
 # %% [markdown]
-# That is the whole recipe. `make mini` runs all of it at once; `make real` does R1-Zero on a released model
-# of 135 million parameters; [your-own.md](../your-own.md) puts your task, data and reward in the place of
-# ours.
+# That is the whole recipe. `make mini` runs all of it at once; `make real` does R1-Zero on a released
+# model of 135 million parameters; [the how-to pages](../how-to/README.md) puts your task, data and reward
+# in the place of ours.

@@ -3,6 +3,7 @@
 import math
 import re
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -260,3 +261,62 @@ WRONG = {
         (_share_of_english, "none of the words is Chinese"),
     ],
 }
+
+
+def standard_error(right_PN):
+    means_P = right_PN.mean(-1)
+    return float(means_P.std(ddof=1) / math.sqrt(len(means_P)))
+
+
+def _error_of_samples(right_PN):
+    flat = right_PN.reshape(-1)
+    return float(flat.std(ddof=1) / math.sqrt(len(flat)))
+
+
+def _error_binomial(right_PN):
+    flat = right_PN.reshape(-1)
+    return math.sqrt(flat.mean() * (1 - flat.mean()) / len(flat))
+
+
+def _error_by_p(right_PN):
+    means_P = right_PN.mean(-1)
+    return float(means_P.std() / math.sqrt(len(means_P)))
+
+
+def _error_of_one(right_PN):
+    return float(right_PN.mean(-1).std(ddof=1))
+
+
+def weights(learner_T, engine_T, cap):
+    return np.minimum(np.exp(learner_T - engine_T), cap)
+
+
+def _weights_without_cap(learner_T, engine_T, cap):
+    return np.exp(learner_T - engine_T)
+
+
+def _weights_turned(learner_T, engine_T, cap):
+    return np.minimum(np.exp(engine_T - learner_T), cap)
+
+
+def _weights_masked(learner_T, engine_T, cap):
+    plain_T = np.exp(learner_T - engine_T)
+    return np.where(plain_T <= cap, plain_T, 0.0)
+
+
+def _weights_of_the_whole(learner_T, engine_T, cap):
+    return np.minimum(np.exp((learner_T - engine_T).sum()), cap)
+
+
+WRONG["standard_error"] = [
+    (_error_of_samples, "mean of each problem first"),
+    (_error_binomial, "mean of each problem first"),
+    (_error_by_p, "divide by P - 1"),
+    (_error_of_one, "smaller by the root of P"),
+]
+WRONG["weights"] = [
+    (_weights_without_cap, "truncate it at cap"),
+    (_weights_turned, "engine over learner"),
+    (_weights_masked, "masking"),
+    (_weights_of_the_whole, "one weight for each token"),
+]

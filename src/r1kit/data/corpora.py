@@ -50,8 +50,8 @@ class SourceConfig(Config):
     split: str = "train"
     subset: str | None = None
     id: str | None = None
-    bad_rows: BadRows = "error"
-    limit: int | None = Field(None, ge=1)
+    bad_rows: BadRows = "error"  # stop at a row that cannot be read, or leave it out
+    limit: int | None = Field(None, ge=1)  # rows that are read at most
     weight: float = Field(1.0, gt=0)
     epochs: float | None = Field(None, gt=0)
 

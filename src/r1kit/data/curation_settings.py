@@ -17,14 +17,14 @@ class NearConfig(Config):
     words: int = 5
     buckets: int = 24
     rows: int = 8
-    seed: int = 1
+    seed: int = 1  # of the hash functions
 
 
 class ExecutorConfig(Config):
     """Where the steps run: ``tasks`` shares of the sources, ``workers`` at a time. ``options`` are those of
     datatrove's executor for Slurm (partition, time, ...) or Ray."""
 
-    kind: Literal["local", "slurm", "ray"] = "local"
+    kind: Literal["local", "slurm", "ray"] = "local"  # this machine, or datatrove's executor for a cluster
     tasks: int = 1
     workers: int = 1
     options: dict[str, Any] = {}
@@ -48,7 +48,7 @@ class CurationConfig(Config):
     near: NearConfig | None = NearConfig()
     decontaminate: list[str] = []
     gram: int = 10
-    executor: ExecutorConfig = ExecutorConfig()
+    executor: ExecutorConfig = ExecutorConfig()  # where and in how many parts it runs
 
 
 class Kept(Config):

@@ -49,8 +49,8 @@ class ModelRewriter(Config):
     In ``prompt`` {question}, {thinking} and {answer} are replaced. A reply that was cut off at ``max_tokens``
     or is not of the form that the prompt asks for is left out."""
 
-    model: str = Field(min_length=1)
-    endpoint: str = ""
+    model: str = Field(min_length=1)  # a stage, a folder, or the model's name at the endpoint
+    endpoint: str = ""  # the server's address, up to /v1
     prompt: str = REWRITE_PROMPT
     temperature: float = Field(0.6, ge=0.0)
     max_tokens: int = Field(2048, ge=1)

@@ -11,7 +11,7 @@ from r1kit.engine import Engine
 class ConnectedConfig(Config):
     """What a recipe says of an engine that does not share a process with the learner's model."""
 
-    kind: str
+    kind: str  # the engine's name
 
     def connect(self, model: Path) -> Engine:
         """An engine on the model in directory ``model``, with its tokenizer. It starts when it is first

@@ -39,7 +39,7 @@ class EndpointConfig(ConnectedConfig):
     environment variable that holds the key. ``parallel`` requests are made at once, each of which may take
     ``seconds``, and is made ``attempts`` times."""
 
-    kind: Literal["endpoint"] = "endpoint"
+    kind: Literal["endpoint"] = "endpoint"  # an OpenAI-compatible server
     url: str
     model: str
     key_env: str = DEFAULT_KEY

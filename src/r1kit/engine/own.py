@@ -31,7 +31,7 @@ def completed(engine: Any, name: str) -> Engine:
     if missing:
         raise R1kitError(
             f"{name} made an engine without {' and '.join(missing)}: add "
-            f"{'these methods' if len(missing) > 1 else 'this method'} (docs/your-own.md, An engine)"
+            f"{'these methods' if len(missing) > 1 else 'this method'} (docs/how-to/engine.md)"
         )
     return OwnEngine(engine, name)
 

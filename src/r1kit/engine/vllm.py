@@ -61,10 +61,10 @@ class VLLMConfig(ConnectedConfig):
     CPU. ``custom_ops``: vLLM's own kernels; auto is none on a CPU. ``options`` go to vllm.LLM as they are.
     ``start_s`` and ``deadline_s``: how long a start, and any other call, may take."""
 
-    kind: Literal["vllm"] = "vllm"
+    kind: Literal["vllm"] = "vllm"  # vLLM, in an interpreter of its own
     python: str = ""
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
-    device: Literal["cpu", "cuda"] = "cpu"
+    device: Literal["cpu", "cuda"] = "cpu"  # where vLLM computes
     tensor_parallel: int = Field(1, ge=1)
     expert_parallel: bool = False
     memory: float = Field(0.85, gt=0, le=1)

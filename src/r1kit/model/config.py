@@ -28,16 +28,16 @@ class RopeScaling(Config):
     ``mscale`` and ``mscale_all_dim`` are DeepSeek's: the second also multiplies the softmax scale by (0.1
     mscale ln factor + 1)^2."""
 
-    kind: Literal["yarn", "llama3"]
-    factor: float = Field(ge=1.0)
-    original_positions: int = Field(gt=0)
-    beta_fast: float = 32.0
-    beta_slow: float = 1.0
+    kind: Literal["yarn", "llama3"]  # the rule
+    factor: float = Field(ge=1.0)  # how many times longer
+    original_positions: int = Field(gt=0)  # the length trained on
+    beta_fast: float = 32.0  # YaRN: more turns than this stay as they are
+    beta_slow: float = 1.0  # YaRN: fewer turns than this are stretched whole
     mscale: float | None = None
     mscale_all_dim: float | None = None
-    attention_factor: float | None = None
-    low_freq_factor: float = 1.0
-    high_freq_factor: float = 4.0
+    attention_factor: float | None = None  # YaRN: multiplies queries and keys
+    low_freq_factor: float = 1.0  # Llama: longer waves are stretched whole
+    high_freq_factor: float = 4.0  # Llama: shorter waves stay as they are
 
     @model_validator(mode="after")
     def _check_ramp(self) -> Self:
@@ -60,20 +60,20 @@ class ModelConfig(Config):
     ``stated_positions`` keeps that number, and ``sliding_window`` the window. ``model_type`` is the
     architecture's name where transformers computes it."""
 
-    family: Family = "deepseek_v3"
-    vocab_size: int = Field(gt=0)
-    width: int = Field(gt=0)
-    layers: int = Field(gt=0)
-    heads: int = Field(gt=0)
-    ffn_width: int = Field(gt=0)
-    kv_heads: int | None = None
-    head_dim: int | None = None
-    rope_theta: float = 10_000.0
-    rope_scaling: RopeScaling | None = None
-    norm_eps: float = 1e-6
-    tie_embeddings: bool = False
+    family: Family = "deepseek_v3"  # the architecture, and how the folder is written
+    vocab_size: int = Field(gt=0)  # of the tokenizer, or more
+    width: int = Field(gt=0)  # of the hidden states
+    layers: int = Field(gt=0)  # of attention and feed-forward
+    heads: int = Field(gt=0)  # of attention
+    ffn_width: int = Field(gt=0)  # of a dense layer's feed-forward
+    kv_heads: int | None = None  # of grouped-query attention; null: as many as heads
+    head_dim: int | None = None  # null: width / heads
+    rope_theta: float = 10_000.0  # the base of the rotary wavelengths
+    rope_scaling: RopeScaling | None = None  # beyond the lengths trained on
+    norm_eps: float = 1e-6  # added to the mean square
+    tie_embeddings: bool = False  # the head is the embedding
     max_positions: int = Field(default=4096, gt=0)
-    init_std: float = Field(default=0.006, gt=0)  # DeepSeek-V3 section 4.2
+    init_std: float = Field(default=0.006, gt=0)  # of the first weights (DeepSeek-V3, section 4.2)
 
     q_rank: int | None = None
     kv_rank: int | None = None
@@ -88,9 +88,9 @@ class ModelConfig(Config):
     expert_width: int | None = None
     groups: int = 1
     groups_kept: int = 1
-    route_scale: float = 1.0
-    normalise_gates: bool = True
-    mtp_depth: int = Field(default=0, ge=0)
+    route_scale: float = 1.0  # multiplies the gates
+    normalise_gates: bool = True  # the chosen gates add to one
+    mtp_depth: int = Field(default=0, ge=0)  # layers that predict further tokens; DeepSeek-V3: 1
 
     scalar_head: bool = False
     sliding_window: int | None = None

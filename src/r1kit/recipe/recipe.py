@@ -33,12 +33,12 @@ class Recipe(Config):
     get the metrics while the run goes on (r1kit.trackers).
     """
 
-    name: str
-    seed: int = 0
-    runtime: SerializeAsAny[RuntimeConfig]
+    name: str  # also the name of the run's folder
+    seed: int = 0  # every random draw of the run comes from it
+    runtime: SerializeAsAny[RuntimeConfig]  # where it runs: local, fsdp, ray, or file.py:Name
     out: str = "runs/{name}"
     track: tuple[TrackConfig, ...] = ()
-    stages: tuple[SerializeAsAny[Stage], ...]
+    stages: tuple[SerializeAsAny[Stage], ...]  # in the order in which they run
 
     @field_validator("name")
     @classmethod

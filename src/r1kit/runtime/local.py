@@ -71,13 +71,13 @@ class LocalConfig(RuntimeConfig):
     endpoint (engine/settings.py). ``deadline_s``: how long the processes wait for one of them before the call
     fails, and how long a hand-over may take."""
 
-    kind: Literal["local"] = "local"
+    kind: Literal["local"] = "local"  # processes of this machine
     engine: EngineChoice = NATIVE
-    device: str = "cpu"
+    device: str = "cpu"  # cpu or cuda
     processes: int = Field(0, ge=0)
     threads: int = Field(1, ge=1)
-    batch_rows: int = Field(512, ge=1)
-    engine_precision: Precision = "bfloat16"
+    batch_rows: int = Field(512, ge=1)  # rollouts that an engine samples at once
+    engine_precision: Precision = "bfloat16"  # of the engine's weights
     deadline_s: float = Field(1800.0, gt=0)
 
     def start(self) -> "LocalRuntime":

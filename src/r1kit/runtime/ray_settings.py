@@ -21,16 +21,16 @@ class RaySettings(RuntimeConfig):
     ``deadline_s``: how long one call of a process may take. The other keys are those of runtime/local.py, for
     each process."""
 
-    kind: Literal["ray"] = "ray"
+    kind: Literal["ray"] = "ray"  # a Ray cluster
     learners: int = Field(1, ge=1)
     engines: int = Field(1, ge=1)
     address: str = "local"
     restarts: int = Field(3, ge=0)
-    engine: EngineChoice = NATIVE
-    device: str = "cpu"
-    threads: int = Field(1, ge=1)
-    batch_rows: int = Field(512, ge=1)
-    engine_precision: Precision = "bfloat16"
+    engine: EngineChoice = NATIVE  # as in runtime/local.py
+    device: str = "cpu"  # cpu or cuda
+    threads: int = Field(1, ge=1)  # of each process
+    batch_rows: int = Field(512, ge=1)  # rollouts that an engine samples at once
+    engine_precision: Precision = "bfloat16"  # of the engines' weights
     deadline_s: float = Field(1800.0, gt=0)
 
     @field_validator("address")

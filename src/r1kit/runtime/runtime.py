@@ -58,7 +58,7 @@ class Runtime(Protocol):
 class RuntimeConfig(Config):
     """What a recipe says under ``runtime:``. A runtime is a subclass with its own keys and ``start``."""
 
-    kind: str = "local"
+    kind: str = "local"  # the runtime's name
 
     def start(self) -> Runtime:
         raise NotImplementedError(f"{type(self).__name__}.start")

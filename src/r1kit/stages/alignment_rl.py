@@ -81,19 +81,19 @@ class AlignmentRL(Stage):
     writes: ClassVar[tuple[str, ...]] = ("model", UPDATES, "reasoning", "watch.jsonl", "report.json")
 
     stage: Literal["alignment_rl"] = "alignment_rl"
-    init: str = "@sft"
-    reward_models: str = "@reward_models"
+    init: str = "@sft"  # the model that it starts from
+    reward_models: str = "@reward_models"  # the stage with helpful/ and safety/
     tasks: TaskSpec = {}
     prompts: TaskSpec = {}
     rewards: RewardSpec = {"accuracy": 1.0, "format": 1.0, "language": 1.0}
-    helpful_weight: float = 1.0
-    safety_weight: float = 1.0
+    helpful_weight: float = 1.0  # of the helpfulness model's value
+    safety_weight: float = 1.0  # of the safety model's value
     general_share: float = Field(0.3, ge=0.0, le=1.0)
     preference_share: float = Field(400 / 1700, gt=0.0, le=1.0)
     preflight: PreflightMode = "warn"
     watch: AlignmentWatch | None = None
     talk: PromptStyle = PromptStyle()
-    grpo: GRPOConfig = GRPOConfig(temperature=0.7)
+    grpo: GRPOConfig = GRPOConfig(temperature=0.7)  # the algorithm
     learner: LearnerConfig = LearnerConfig()
 
     @model_validator(mode="after")

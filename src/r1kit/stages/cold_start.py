@@ -54,7 +54,7 @@ class ColdStart(Stage):
 
     stage: Literal["cold_start"] = "cold_start"
     init: str = "@pretrain"
-    rollouts_from: list[str] = ["@r1_zero"]
+    rollouts_from: list[str] = ["@r1_zero"]  # models that write the rollouts
     tasks: RequiredTasks = {}
     problems: int = Field(900, ge=1)
     samples: int = Field(2, ge=1)

@@ -35,7 +35,7 @@ class DPO(Stage):
     pairs: str = "@reward_models/pairs.jsonl"
     held_out: str = "@reward_models/pairs_held_out.jsonl"
     talk: PromptStyle = PromptStyle()
-    dpo: DPOConfig = DPOConfig()
+    dpo: DPOConfig = DPOConfig()  # the loss and its passes
     learner: LearnerConfig = LearnerConfig(optimizer=OptimizerConfig(learning_rate=1e-4))
 
     def input_errors(self) -> Iterator[InputError]:

@@ -77,11 +77,11 @@ class Evaluate(Stage):
     problems: int = Field(52, ge=1)
     n: int = Field(16, ge=1)
     temperature: float = 1.0
-    top_p: float = 1.0
+    top_p: float = 1.0  # sample from the likeliest tokens that have so much
     max_tokens: int = 112
     direct: list[str] = []
     direct_n: int = Field(4, ge=1)
-    general: GeneralPrompts | None = None
+    general: GeneralPrompts | None = None  # prompts without a checkable answer, and their score
     habits: str | None = None
     examples: int = Field(3, ge=0)
     controls: dict[str, list[str]] = {}

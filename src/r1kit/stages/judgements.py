@@ -28,7 +28,7 @@ class Source(Config):
 
     file: str = ""
     held_out: str = ""
-    bad_rows: BadRows = "error"
+    bad_rows: BadRows = "error"  # stop at a row that cannot be used, or leave it out
     annotator: str = ""
     options: dict[str, Any] = Field(default_factory=dict)
 

@@ -77,10 +77,10 @@ class LabelPairs(Stage):
     samples: int = Field(4, ge=1)
     choose: Strategy = "random"
     scorers: list[str] = []
-    labels: int = Field(60, ge=1)
+    labels: int = Field(60, ge=1)  # after so many the stage ends
     pairs_per_prompt: int = Field(1, ge=1)
-    annotator: str = PERSON
-    options: dict[str, Any] = Field(default_factory=dict)
+    annotator: str = PERSON  # person: on the page Label; else a scorer's name
+    options: dict[str, Any] = Field(default_factory=dict)  # of the annotator
     tie: float = Field(0.0, ge=0.0)
     bad_below: float | None = None
     earlier: str = ""

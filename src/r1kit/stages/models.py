@@ -21,8 +21,8 @@ JINJA = (".jinja", ".jinja2", ".j2")
 class ShownExample(Config):
     """A question with its answer that is shown before every question."""
 
-    prompt: str
-    completion: str
+    prompt: str  # the question
+    completion: str  # its whole answer, thinking included
 
 
 class PromptStyle(Config):

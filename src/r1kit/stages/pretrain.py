@@ -76,9 +76,9 @@ class Pretrain(Stage):
 
     stage: Literal["pretrain"] = "pretrain"
     model: dict[str, Any]
-    tokens: int = Field(ge=1)
+    tokens: int = Field(ge=1)  # to train on; V3's base: 14.8T
     tokenizer: int | str = 768
-    corpus: CorpusConfig = CorpusConfig()
+    corpus: CorpusConfig = CorpusConfig()  # where the documents come from
     learner: PretrainingConfig = PretrainingConfig(
         context=160, lines=26, head="bfloat16", optimizer=OptimizerConfig(kind="muon", learning_rate=3e-3)
     )

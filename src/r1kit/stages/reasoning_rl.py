@@ -14,5 +14,5 @@ class ReasoningRL(R1Zero):
     """R1-Zero's stage with another start and one more reward."""
 
     stage: Literal["reasoning_rl"] = "reasoning_rl"  # type: ignore[assignment]
-    init: str = "@cold_start"
+    init: str = "@cold_start"  # the model that it starts from
     rewards: RewardSpec = {"accuracy": 1.0, "format": 1.0, "language": 1.0}

@@ -40,8 +40,8 @@ class RejectionSampling(Stage):
     samples: int = Field(4, ge=1)
     keep: int = Field(2, ge=1)
     purity: float = Field(0.99, ge=0.0, le=1.0)
-    general: GeneralSpec | None = None
-    general_share: float = Field(0.22, ge=0.0, lt=1.0)
+    general: GeneralSpec | None = None  # written general answers to add: a file or a task
+    general_share: float = Field(0.22, ge=0.0, lt=1.0)  # of all rows
     temperature: float = 1.0
     max_tokens: int = 112
     talk: PromptStyle = PromptStyle()

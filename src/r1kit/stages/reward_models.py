@@ -76,8 +76,8 @@ class RewardModels(Stage):
     length_ratio: float | None = Field(None, ge=1.0)
     pairs_per_prompt: int = Field(5, ge=1)
     max_pairs: int | None = Field(None, ge=1)
-    batch: int = Field(64, ge=1)
-    epochs: int = Field(3, ge=1)
+    batch: int = Field(64, ge=1)  # pairs of an update
+    epochs: int = Field(3, ge=1)  # passes over the pairs
     max_tokens: int = 112
     talk: PromptStyle = PromptStyle()
     learner: LearnerConfig = LearnerConfig(optimizer=OptimizerConfig(learning_rate=5e-4))

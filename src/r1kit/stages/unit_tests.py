@@ -56,12 +56,12 @@ class UnitTests(Stage):
     init: str = "@sft"
     endpoint: str = ""
     model: str = ""
-    samples: int = Field(2, ge=1)
+    samples: int = Field(2, ge=1)  # replies of the writer for each problem
     sampled_solutions: int = Field(0, ge=0)
     agreement: float = Field(1.0, gt=0.5, le=1.0)
-    least_tests: int = Field(3, ge=1)
-    most_tests: int = Field(20, ge=1)
-    time_limit_s: float = Field(2.0, gt=0)
+    least_tests: int = Field(3, ge=1)  # a problem with fewer is left out
+    most_tests: int = Field(20, ge=1)  # that are kept of a problem
+    time_limit_s: float = Field(2.0, gt=0)  # of each solution on each test
     temperature: float = 1.0
     max_tokens: int = 512
     talk: PromptStyle = PromptStyle()

@@ -64,10 +64,10 @@ class DatasetConfig(SplitFiles):
     ``decimal_comma``: gold answers and responses write 3,14 and 1.234,5 (``check: math``)."""
 
     decontaminate: tuple[str, ...] = ()
-    prompt: str | None = None
-    answer: str | None = None
-    id: str | None = None
-    difficulty: str | None = None
+    prompt: str | None = None  # column; null: the first of the usual names that the file has
+    answer: str | None = None  # column of the gold answer; null: as above
+    id: str | None = None  # column of your own id; null: a hash of the prompt
+    difficulty: str | None = None  # column of a number, for reports and curricula
     check: Check = "math"
     decimal_comma: bool = False
     time_limit_s: float = Field(5.0, gt=0)

@@ -23,8 +23,8 @@ class SplitFiles(Config):
     split. ``bad_rows: quarantine`` writes rows that cannot be used to FILE.bad.jsonl and goes on, up to 5 %
     of a file; ``error`` stops at the first."""
 
-    train: str | None = None
-    held_out: str | None = None
+    train: str | None = None  # the file of training problems
+    held_out: str | None = None  # the file of held-out problems; null: an eighth of train
     language: str = "en"
     limit: int | None = Field(default=None, ge=1)
     bad_rows: BadRows = "error"

@@ -15,7 +15,7 @@ class TrackConfig(Config):
     """One tracker. ``project`` is its name for runs that belong together (default: the run's name);
     tensorboard has none. With ``online`` wandb and trackio send metrics to where the user is logged in."""
 
-    kind: Kind
+    kind: Kind  # the tracker
     project: str = Field(default="", max_length=128)
     online: bool = False
 

@@ -36,9 +36,9 @@ class CorrectionConfig(Config):
     cap 2 is ours; ``correction_delta`` bounds the sequence mask, in nats a token."""
 
     correction: Correction = "none"
-    correction_cap: float = Field(default=2.0, gt=0.0)
-    correction_low: float = Field(default=0.5, ge=0.0)
-    correction_high: float = Field(default=5.0, gt=0.0)
+    correction_cap: float = Field(default=2.0, gt=0.0)  # of truncate and sequence
+    correction_low: float = Field(default=0.5, ge=0.0)  # of mask
+    correction_high: float = Field(default=5.0, gt=0.0)  # of mask
     correction_delta: float = Field(default=0.5, ge=0.0)
 
     @model_validator(mode="after")

@@ -43,7 +43,7 @@ class OnPolicyConfig(Config):
     ``save_every`` counts steps."""
 
     divergence: Literal["sampled", "full"] = "full"
-    steps: int = Field(default=200, ge=1)
+    steps: int = Field(default=200, ge=1)  # updates
     problems: int = Field(default=64, ge=1)
     group: int = Field(default=4, ge=1)
     temperature: float = Field(default=1.0, gt=0.0)

@@ -30,9 +30,9 @@ class DPOConfig(Config):
     """beta 0.1 and batches of 64 pairs are the paper's (appendix B; warm-up 150 steps there). ``save_every``
     counts updates."""
 
-    beta: float = Field(default=0.1, gt=0.0)
-    batch: int = Field(default=64, ge=1)
-    epochs: int = Field(default=1, ge=1)
+    beta: float = Field(default=0.1, gt=0.0)  # how close to the reference (DPO, 2305.18290, appendix B)
+    batch: int = Field(default=64, ge=1)  # pairs of an update (DPO, 2305.18290, appendix B)
+    epochs: int = Field(default=1, ge=1)  # passes over the pairs
     schedule: ScheduleConfig = ScheduleConfig()
     save_every: int = Field(default=200, ge=1)
 

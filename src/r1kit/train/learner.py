@@ -70,7 +70,7 @@ class LearnerConfig(Config):
 
     context: int = 192
     lines: int = 22
-    precision: Literal["float32", "bfloat16", "float64"] = "bfloat16"
+    precision: Literal["float32", "bfloat16", "float64"] = "bfloat16"  # of matrix products
     head: Literal["float32", "bfloat16", "mixed"] = "float32"
     lora: LoRAConfig | None = None
     gradient_checkpointing: bool = False
@@ -80,7 +80,7 @@ class LearnerConfig(Config):
     max_skipped: int = Field(default=3, ge=1)
     keep_last: int = Field(default=2, ge=2)
     keep_every: int = Field(default=0, ge=0)
-    optimizer: OptimizerConfig = OptimizerConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()  # how weights follow gradients
 
     @model_validator(mode="after")
     def _precisions_go_together(self) -> Self:

@@ -42,14 +42,16 @@ class OptimizerConfig(Config):
     that two sums which differ in their last bit can give updates that differ by 0.4 %; float32 is for
     comparisons of runtimes (benchmarks/equal.py)."""
 
-    kind: Literal["adamw", "muon"] = "adamw"
-    learning_rate: float = Field(default=1e-3, ge=0.0)
-    muon_learning_rate: float = Field(default=0.02, ge=0.0)
+    kind: Literal["adamw", "muon"] = "adamw"  # muon: matrices by Muon, all other weights by AdamW
+    learning_rate: float = Field(default=1e-3, ge=0.0)  # AdamW's; R1-Zero's is 3e-6 (R1, section 2.1)
+    muon_learning_rate: float = Field(default=0.02, ge=0.0)  # of matrices, with kind: muon
     muon_precision: Literal["bfloat16", "float32"] = "bfloat16"
-    beta1: float = Field(default=0.9, ge=0.0, lt=1.0)
-    beta2: float = Field(default=0.95, ge=0.0, lt=1.0)
-    weight_decay: float = Field(default=0.0, ge=0.0)
-    grad_clip: float = Field(default=1.0, gt=0.0)
+    beta1: float = Field(default=0.9, ge=0.0, lt=1.0)  # AdamW's mean of gradients (V3, section 4.2)
+    beta2: float = Field(default=0.95, ge=0.0, lt=1.0)  # AdamW's mean of squared gradients (V3, section 4.2)
+    weight_decay: float = Field(default=0.0, ge=0.0)  # decoupled; times the learning rate
+    grad_clip: float = Field(
+        default=1.0, gt=0.0
+    )  # the largest norm of an update's gradient (V3, section 4.2)
     moments: Moments = "float32"
 
     @model_validator(mode="after")
@@ -67,7 +69,7 @@ class ScheduleConfig(Config):
     ``final`` x learning rate: ``linear`` and ``cosine`` over all remaining steps, ``wsd`` (warm-up, stable,
     decay) linearly over the last ``decay_share`` of all steps."""
 
-    kind: Literal["constant", "linear", "cosine", "wsd"] = "constant"
+    kind: Literal["constant", "linear", "cosine", "wsd"] = "constant"  # the curve of the learning rate
     warmup: int = Field(default=0, ge=0)
     final: float = Field(default=0.0, ge=0.0)
     decay_share: float = Field(default=0.4, gt=0.0, le=1.0)

@@ -52,12 +52,12 @@ class PolicyLossConfig(SurrogateConfig):
     """The paper's values: k3 in the loss, beta 0.001 (DeepSeek-R1, Nature version, 2.1), no entropy bonus, a
     mean over each rollout."""
 
-    beta: float = Field(default=0.001, ge=0.0)
-    kl: Divergence = "k3"
-    kl_in: Literal["loss", "reward"] = "loss"
-    kl_unbiased: bool = False
-    entropy_bonus: float = Field(default=0.0, ge=0.0)
-    aggregation: Aggregation = "rollout"
+    beta: float = Field(default=0.001, ge=0.0)  # of the divergence; 0: no reference (R1, section 2.1)
+    kl: Divergence = "k3"  # its estimator, at the top of the module (DeepSeekMath, 2402.03300)
+    kl_in: Literal["loss", "reward"] = "loss"  # where the divergence counts; reward: k1 only
+    kl_unbiased: bool = False  # weigh the divergence by the ratio (DeepSeek-V3.2, 2512.02556)
+    entropy_bonus: float = Field(default=0.0, ge=0.0)  # weight of the entropy in the loss
+    aggregation: Aggregation = "rollout"  # what a token's loss is divided by, at the top of the module
 
     @model_validator(mode="after")
     def _divergence_has_a_gradient(self) -> "PolicyLossConfig":

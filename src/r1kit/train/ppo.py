@@ -39,14 +39,14 @@ class PPOConfig(RLConfig, PolicyLossConfig):
     GRPO has it."""
 
     key: ClassVar[str] = "ppo"
-    algorithm: Literal["ppo"] = "ppo"
-    epsilon: float = Field(default=0.2, ge=0.0)
-    aggregation: Aggregation = "token"
+    algorithm: Literal["ppo"] = "ppo"  # the block's name
+    epsilon: float = Field(default=0.2, ge=0.0)  # the ratio is bounded at 1 - epsilon and 1 + epsilon
+    aggregation: Aggregation = "token"  # what a token's loss is divided by (policy_loss.py)
     kl: Divergence = "k1"
     kl_in: Literal["loss", "reward"] = "reward"
-    gamma: float = Field(default=1.0, ge=0.0, le=1.0)
-    gae_lambda: float = Field(default=1.0, ge=0.0, le=1.0)
-    whiten: bool = True
+    gamma: float = Field(default=1.0, ge=0.0, le=1.0)  # discount of later rewards, per token
+    gae_lambda: float = Field(default=1.0, ge=0.0, le=1.0)  # of the advantage estimate (R1, figure 4)
+    whiten: bool = True  # advantages to mean 0 and deviation 1
     value_clip: float | None = Field(default=0.2, gt=0.0)
     critic_rate: float = Field(default=1.0, gt=0.0)
 

@@ -74,7 +74,7 @@ class RLConfig(RolloutConfig, GateConfig):
 
     key: ClassVar[str] = "rl"
     algorithm: str = ""
-    steps: int = Field(default=10_400, ge=1)
+    steps: int = Field(default=10_400, ge=1)  # updates (R1, section 2.1)
     reference_refresh: int = Field(default=400, ge=0)
     schedule: ScheduleConfig = ScheduleConfig()
     save_every: int = Field(default=10, ge=1)

@@ -40,15 +40,15 @@ class RolloutConfig(Config):
     ``dynamic_sampling`` is the largest number of further draws. ``replay_experts``: the learner of a mixture
     of experts routes every token as the engine did ("keep routing", DeepSeek-V3.2)."""
 
-    problems: int = Field(default=32, ge=1)
-    group: int = Field(default=16, ge=1)
-    updates_per_rollout: int = Field(default=16, ge=1)
+    problems: int = Field(default=32, ge=1)  # per update (R1, section 2.1)
+    group: int = Field(default=16, ge=1)  # rollouts of each problem (R1, section 2.1)
+    updates_per_rollout: int = Field(default=16, ge=1)  # updates that share a phase (R1, section 2.1)
     temperature: float = Field(default=1.0, gt=0.0)
-    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
+    top_p: float = Field(default=1.0, gt=0.0, le=1.0)  # sample from the likeliest tokens that have so much
     max_tokens: int = Field(default=32_768, ge=1)
     dynamic_sampling: int = Field(default=0, ge=0)
     replay_experts: bool = False
-    curriculum: CurriculumConfig | None = None
+    curriculum: CurriculumConfig | None = None  # skip problems by the pass rate of their last group
 
     @model_validator(mode="after")
     def _sampling_keeps_every_token(self) -> "RolloutConfig":

@@ -28,12 +28,12 @@ class SupervisedConfig(Config):
     ``mtp_every``: one update in so many has the MTP loss; its layer costs a quarter of a small model's step.
     ``save_every`` counts updates."""
 
-    epochs: float = Field(default=2.0, gt=0)
+    epochs: float = Field(default=2.0, gt=0)  # passes over the rows (R1, supplement B.4.2)
     batch_tokens: int = Field(default=4096, ge=1)
     schedule: ScheduleConfig = ScheduleConfig(kind="cosine", final=0.1)
-    mtp_weight: float = 0.0
+    mtp_weight: float = 0.0  # lambda of multi-token prediction; V3: 0.3, later 0.1 (V3, section 4.2)
     mtp_every: int = Field(default=1, ge=1)
-    balance_weight: float = 0.0
+    balance_weight: float = 0.0  # alpha of the balance loss; V3: 1e-4 (V3, section 4.2)
     save_every: int = Field(default=200, ge=1)
 
 

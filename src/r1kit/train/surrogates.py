@@ -40,13 +40,13 @@ class SurrogateConfig(Config):
     gmpo its logarithm at -epsilon and +epsilon_high. The default 10 is from R1's first RL stage (Nature
     version, 3.2.1); R1-Zero's was not published."""
 
-    surrogate: Surrogate = "clip"
+    surrogate: Surrogate = "clip"  # the objective of a token, at the top of the module
     epsilon: float = Field(default=10.0, gt=0.0)
     epsilon_high: float | None = Field(default=None, gt=0.0)
-    dual_clip: float | None = Field(default=None, gt=1.0)
-    cispo_max: float = Field(default=5.0, ge=1.0)  # ScaleRL 2510.13786
-    sapo_positive: float = Field(default=1.0, gt=0.0)  # tau for A > 0; the next one for other A: 2511.20347
-    sapo_negative: float = Field(default=1.05, gt=0.0)
+    dual_clip: float | None = Field(default=None, gt=1.0)  # c of Dual-clip PPO; null: none (1912.09729)
+    cispo_max: float = Field(default=5.0, ge=1.0)  # CISPO's bound (ScaleRL, 2510.13786)
+    sapo_positive: float = Field(default=1.0, gt=0.0)  # tau where A > 0 (SAPO, 2511.20347)
+    sapo_negative: float = Field(default=1.05, gt=0.0)  # tau where A <= 0 (SAPO, 2511.20347)
 
     @model_validator(mode="after")
     def _dual_clip_has_a_clip(self) -> "SurrogateConfig":

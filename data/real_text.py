@@ -1,12 +1,13 @@
 """Get real text from Debian's documentation packages, as JSON Lines for the stage curate.
 
-    python data/real_text.py OUT                    # all packages below; what is there already is kept
+    python data/real_text.py OUT                    # the packages below; what is there already is kept
     python data/real_text.py OUT git-doc perl-doc   # some of them
     python data/real_text.py OUT --list             # what is there, with sizes and licences, as a table
 
 Needs Debian's ``apt-get`` and ``dpkg-deb`` (run ``apt-get update`` first) and lxml, which comes with ``pip
-install 'r1kit[data]'``. Nothing is installed. OUT/PACKAGE.jsonl has a row {"text", "id", "package"} for each
-page of a manual; OUT/sources.json has version, size and licences of each package, read from its copyright
+install 'r1kit[data]'``. Nothing is installed. OUT/train/PACKAGE.jsonl and OUT/held_out/PACKAGE.jsonl have a
+row {"text", "id", "package"} for each page of a manual, one page in HELD_OUT held out by a hash of its id;
+OUT/sources.json has version, size and licences of each package, read from its copyright
 file. data/README.md has the list."""
 
 import argparse
@@ -47,6 +48,7 @@ BLOCKS = frozenset(
 )
 SHORTEST, LONGEST = 300, 100_000  # characters of a page; longer ones are cut between paragraphs
 LARGEST_FILE = 16_000_000
+HELD_OUT = 64
 
 
 class SourceError(Exception):
@@ -162,21 +164,36 @@ def licences(folder: Path) -> list[str]:
     return list(found)[:12] or ["see its copyright file"]
 
 
+def is_held_out(name: str) -> bool:
+    """Whether a page is one of those that are not trained on."""
+    return int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) % HELD_OUT == 0
+
+
+def write_rows(out: Path, package: str, rows: Sequence[dict[str, str]]) -> None:
+    """Write a package's pages, those that are held out to a file of their own; the file in
+    ``train`` is written last."""
+    for part in ("held_out", "train"):
+        own = [row for row in rows if is_held_out(row["id"]) == (part == "held_out")]
+        (out / part).mkdir(exist_ok=True)
+        partial = out / part / f".{package}.tmp"
+        partial.write_text(
+            "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in own), encoding="utf-8"
+        )
+        partial.replace(out / part / f"{package}.jsonl")
+
+
 def get(package: str, out: Path) -> dict[str, Any]:
-    """Download a package, write its pages to OUT/PACKAGE.jsonl and return what it is."""
+    """Download a package, write its pages, and return what it is."""
     with tempfile.TemporaryDirectory(dir=out) as work:
         folder = Path(work)
         run(["apt-get", "download", package], folder)
         (archive,) = folder.glob("*.deb")
         unpacked = folder / "files"
         run(["dpkg-deb", "-x", archive.name, unpacked.name], folder)
-        rows = size = 0
-        partial = folder / "rows.jsonl"
-        with partial.open("w", encoding="utf-8") as file:
-            for name, text in pages(unpacked):
-                row = {"text": text, "id": f"{package}/{name}", "package": package}
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
-                rows, size = rows + 1, size + len(text.encode())
+        found = [
+            {"text": text, "id": f"{package}/{name}", "package": package} for name, text in pages(unpacked)
+        ]
+        rows, size = len(found), sum(len(row["text"].encode()) for row in found)
         if not rows:
             raise SourceError(f"{package}: no text in it")
         about = {
@@ -185,7 +202,7 @@ def get(package: str, out: Path) -> dict[str, Any]:
             "bytes": size,
             "licences": licences(unpacked),
         }
-        partial.replace(out / f"{package}.jsonl")
+        write_rows(out, package, found)
     return about
 
 
@@ -216,7 +233,7 @@ def main(words: Sequence[str] | None = None) -> int:
         return 1
     failed = 0
     for package in asked.packages or PACKAGES:
-        if package in known and (asked.out / f"{package}.jsonl").is_file():
+        if package in known and (asked.out / "train" / f"{package}.jsonl").is_file():
             continue
         try:
             known[package] = get(package, asked.out)

@@ -18,11 +18,14 @@ from r1kit.tasks.word_problems import NAMES
 
 DRAWS = 40  # of new numbers, before a problem is given up
 PLACES = 100  # a new result has at most two decimals
-_NUMBER = re.compile(r"(?<![\w.,])\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!\w)|(?<![\w.])\d+(?:\.\d+)?(?!\w)")
-_SIGNS = str.maketrans({"×": "*", "÷": "/", "−": "-", "·": "*"})
+_ENDS = r"(?:(?!\w)|(?=[xX][\s\d$(]))"  # of a number: no letter follows, but the sign of a product may
+_NUMBER = re.compile(
+    rf"(?<![\w.,])\d{{1,3}}(?:,\d{{3}})+(?:\.\d+)?{_ENDS}|(?<![A-WYZa-wyz_\d.])\d+(?:\.\d+)?{_ENDS}"
+)
+_SIGNS = str.maketrans({"×": "*", "÷": "/", "−": "-", "·": "*", "x": "*", "X": "*"})
 _TERM = r"\(*\s*\$?\d[\d,]*(?:\.\d+)?\s*\)*"
 _EQUATION = re.compile(
-    rf"(?P<left>-?{_TERM}(?:\s*[-+*/×÷−·]\s*{_TERM})+)\s*=\s*\$?(?P<right>-?\d[\d,]*(?:\.\d+)?)"
+    rf"(?P<left>-?{_TERM}(?:\s*(?:[-+*/×÷−·]|[xX](?=[\s\d$]))\s*{_TERM})+)\s*=\s*\$?(?P<right>-?\d[\d,]*(?:\.\d+)?)"
 )
 _WORDS = [
     "zero",
@@ -59,6 +62,28 @@ _MORE_WORDS = {
 }
 _DOZEN = {"dozen": 12, "first": 1, "once": 1, "single": 1}
 _SPOKEN = {word: number for number, word in enumerate(_WORDS)} | _MORE_WORDS | _DOZEN
+
+
+# Constants that a solution may have although the problem does not write them, and what the problem then says.
+_CONSTANTS = {
+    2: r"\b(half|halves|twice|doubl\w*|both|couple|pair|square)\b|\bx2\b",
+    3: r"\b(third|triple|thrice)s?\b",
+    4: r"\b(quarter|fourth)s?\b",
+    5: r"\bfifths?\b",
+    7: r"\bweek",
+    10: r"\b(decade|tenth|dime)",
+    12: r"\b(dozen|year|month|annual|f(oo|ee)t)",
+    24: r"\bday",
+    30: r"\bmonth",
+    52: r"\b(year|week)",
+    60: r"\b(hour|minute)",
+    100: r"%|\b(percent|cent|century|centi)",
+    365: r"\b(year|annual)",
+    1000: r"\b(kilo|thousand|k?m\b|kg\b|grams)",
+}
+
+
+_TWO_THINGS = "a number that could stand for two things"
 
 
 class UnclearError(Exception):
@@ -164,23 +189,43 @@ def other_numbers(solved: Solved, rng: random.Random) -> Solved:
 def _free_numbers(solved: Solved) -> list[Fraction]:
     """The values of the problem that its equations read and that can be changed."""
     given = Counter(numbers_in(solved.prompt))
-    spoken = {
-        Fraction(n) for word, n in _SPOKEN.items() if re.search(rf"\b{word}\b", solved.prompt, re.IGNORECASE)
-    }
+    spoken = _spoken_in(solved.prompt)
+    _refuse_unknown(solved, set(given) | spoken)
     results: set[Fraction] = set()
-    free: dict[Fraction, None] = {}
+    free: Counter[Fraction] = Counter()
     for equation in equations_in(solved.solution):
         for value in numbers_in(equation.left.translate(_SIGNS)):
             if value in given and (given[value] > 1 or value in results or value in spoken):
-                raise UnclearError("a number that could stand for two things")
+                raise UnclearError(_TWO_THINGS)
             if value in given and value.denominator == 1:
-                free[value] = None
-        if equation.right in results or (equation.right in given and equation.right in free):
-            raise UnclearError("a number that could stand for two things")
+                free[value] += 1
+        if equation.right in results or equation.right in free or equation.right in spoken:
+            raise UnclearError(_TWO_THINGS)
         results.add(equation.right)
+    hidden = any(count > 1 and int(value) in _CONSTANTS for value, count in free.items())
+    if hidden or _spoken_in(solved.solution) & (set(free) | results):
+        raise UnclearError(_TWO_THINGS)
     if not free:
         raise UnclearError("no number of the problem stands in an equation")
     return list(free)
+
+
+def _spoken_in(text: str) -> set[Fraction]:
+    """The numbers that a text writes as words."""
+    return {Fraction(n) for word, n in _SPOKEN.items() if re.search(rf"\b{word}\b", text, re.IGNORECASE)}
+
+
+def _refuse_unknown(solved: Solved, known: set[Fraction]) -> None:
+    """Raise UnclearError where the solution has a number, or an equals sign, whose origin is not clear: it may
+    have been computed in words, and would then stay as it is."""
+    found = equations_in(solved.solution)
+    if solved.solution.count("=") != len(found):
+        raise UnclearError("an equation in other words")
+    known = known | {one.right for one in found}
+    for value in numbers_in(solved.solution.translate(_SIGNS)):
+        says = _CONSTANTS.get(int(value), r"(?!)") if value.denominator == 1 else r"(?!)"
+        if value not in known and not re.search(says, solved.prompt, re.IGNORECASE):
+            raise UnclearError("a number of unknown origin")
 
 
 def _other(value: Fraction, rng: random.Random) -> Fraction:
@@ -193,25 +238,15 @@ def _with_numbers(solved: Solved, new: Mapping[Fraction, Fraction]) -> Solved | 
     """The problem with these numbers in the place of its own; None where a result would be of another
     kind, or two values could no longer be told apart."""
     values = dict(new)
-    pieces: list[str] = []
-    end = 0
     for equation in equations_in(solved.solution):
-        pieces.append(_mapped(solved.solution[end : equation.start], values))
-        left = _mapped(equation.left, values)
-        result = computed(left)
+        result = computed(_mapped(equation.left, values))
         if not _of_one_kind(equation.right, result):
             return None
         values[equation.right] = result
-        text = solved.solution[equation.start + len(equation.left) : equation.end]
-        sign = text[: len(text) - len(text.lstrip(" =$"))]
-        pieces += [left, sign, written(result, text)]
-        end = equation.end
-    pieces.append(_mapped(solved.solution[end:], values))
-    moved = [value for old, value in values.items()]
-    if len(set(moved)) < len(moved) or all(old == value for old, value in new.items()):
+    if len(set(values.values())) < len(values) or all(old == value for old, value in new.items()):
         return None
     answer = written(values[value_of(solved.answer)], solved.answer)
-    changed = Solved(_mapped(solved.prompt, new), "".join(pieces), answer)
+    changed = Solved(_mapped(solved.prompt, new), _mapped(solved.solution, values), answer)
     check_equations(changed.solution, changed.answer)
     return changed
 

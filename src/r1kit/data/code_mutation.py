@@ -1,4 +1,4 @@
-"""A program that does the same in other words: local names exchanged, independent statements in another order.
+"""A program that does the same in other words: other local names, independent statements in another order.
 
 Both are rules on the syntax tree, and neither proves that the program still does the same (a name may be read
 through ``locals()``, a call may have an effect), so whoever uses them runs the program's tests again."""
@@ -13,35 +13,15 @@ from r1kit.data.substitution import UnclearError
 
 # What may be called in a statement that is moved: no effect, and the same result at any time.
 PURE = frozenset(
-    [
-        "abs",
-        "all",
-        "any",
-        "bool",
-        "dict",
-        "enumerate",
-        "float",
-        "frozenset",
-        "int",
-        "len",
-        "list",
-        "max",
-        "min",
-        "range",
-        "reversed",
-        "round",
-        "set",
-        "sorted",
-        "str",
-        "sum",
-        "tuple",
-        "zip",
-    ]
-)
+    (
+        "abs", "all", "any", "bool", "dict", "enumerate", "float", "frozenset", "int", "len", "list", "max",
+        "min", "range", "reversed", "round", "set", "sorted", "str", "sum", "tuple", "zip",
+    )
+)  # fmt: skip
 REFLECTIVE = frozenset(("locals", "globals", "vars", "eval", "exec", "getattr", "setattr", "dir"))
 NEW_NAMES = (
-    "value", "entry", "result", "current", "place", "found", "amount", "left_part", "right_part", "seen", "limit",
-    "step", "rest", "best", "piece", "key_of", "other", "number", "state", "flag",
+    "value", "entry", "result", "current", "place", "found", "amount", "left_part", "right_part", "seen",
+    "limit", "step", "rest", "best", "piece", "key_of", "other", "number", "state", "flag",
 )  # fmt: skip
 
 

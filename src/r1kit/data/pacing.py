@@ -8,9 +8,9 @@
              a smaller share of the draws (Platanios et al. 2019, equations 7 and 8)
     step     c = c0 + (1 - c0) floor(k t') / k, k = ``steps``: in stages, as Bengio et al. 2009
 
-c0 is ``start``. Rows are drawn evenly from those that are admitted, so a curriculum changes the order, and how
-often each row comes, but not how much is trained on. Retirement: of the easiest rows the share
-``retire`` x (c - c0) / (1 - c0) is no longer drawn.
+c0 is ``start``. Rows are drawn evenly from those that are admitted, so a curriculum changes the order, and
+how often each row comes, but not how much is trained on. Retirement: of the easiest rows the share ``retire``
+x (c - c0) / (1 - c0) is no longer drawn.
 
 In RL a problem's last pass rate decides (curriculum.py). The names are the same here: ``easy`` and ``hard``
 are pass rates, and a row at or beyond them is left out; a row without a difficulty comes last."""
@@ -46,7 +46,7 @@ class Pacing(Config):
         if self.kind == "root":
             begin = self.start**self.power
             return min(1.0, (begin + (1 - begin) * passed) ** (1 / self.power))
-        return self.start + (1 - self.start) * math.floor(self.steps * passed) / self.steps
+        return self.start + (1 - self.start) * math.floor(self.steps * passed + 1e-9) / self.steps
 
     def window(self, progress: float, count: int) -> tuple[int, int]:
         """The places [begin, end) of the rows by difficulty, of ``count``, that are drawn from; at least
@@ -54,7 +54,7 @@ class Pacing(Config):
         share = self.admitted(progress)
         end = min(count, max(1, math.ceil(share * count - 1e-9)))
         moved = 0.0 if self.start >= 1.0 else (share - self.start) / (1 - self.start)
-        return min(end - 1, math.floor(self.retire * moved * count)), end
+        return min(end - 1, math.floor(self.retire * moved * count + 1e-9)), end
 
 
 class SupervisedCurriculum(Config):

@@ -2,7 +2,7 @@
 
     random     any order; what the others are compared with
     entropy    the mean of -log p of the sampled tokens: an estimate of the policy's entropy per token
-    votes      the entropy of the votes that a prompt's answers are, sum of -q log q over the different answers
+    votes      the entropy of the votes of a prompt's answers, the sum of -q log q over different answers
     margin     the smallest difference between the two best answers by a reward model first
     ensemble   what several models disagree on: H(mean of their votes) - mean of H(votes of each), the mutual
                information between answer and model (BALD, Houlsby et al. 2011); unlike ``votes`` it passes

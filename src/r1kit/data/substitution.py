@@ -1,10 +1,11 @@
 """Other numbers and other names in a solved word problem, its worked solution changed with them.
 
-A worked solution is a list of equations, "48 / 2 = 24", in any words. Each number on the left of an equation is
-a number of the problem, the result of an earlier equation, or a constant, and which of them it is follows from
-its value. Where that is not clear (a value twice, or as a digit and as a word) nothing is changed: a problem
-is left out rather than made wrong. New numbers are drawn for those of the problem that an equation reads, all
-results are computed again as fractions, and each must be whole, positive and short where the old one was."""
+A worked solution is a list of equations, "48 / 2 = 24", in any words. Each number on the left of an equation
+is a number of the problem, the result of an earlier equation, or a constant, and which of them it is follows
+from its value. Where that is not clear (a value twice, or as a digit and as a word) nothing is changed: a
+problem is left out rather than made wrong. New numbers are drawn for those of the problem that an equation
+reads, all results are computed again as fractions, and each must be whole, positive and short where the old
+one was."""
 
 import ast
 import random
@@ -216,8 +217,8 @@ def _spoken_in(text: str) -> set[Fraction]:
 
 
 def _refuse_unknown(solved: Solved, known: set[Fraction]) -> None:
-    """Raise UnclearError where the solution has a number, or an equals sign, whose origin is not clear: it may
-    have been computed in words, and would then stay as it is."""
+    """Raise UnclearError where the solution has a number, or an equals sign, whose origin is not clear: it
+    may have been computed in words, and would then stay as it is."""
     found = equations_in(solved.solution)
     if solved.solution.count("=") != len(found):
         raise UnclearError("an equation in other words")

@@ -1,5 +1,6 @@
-"""What a thinking must not be, to train the next model on it: in several languages, in chaotic paragraphs, with
-long code (DeepSeek-R1, Nature version, supplement B.3.3; its thresholds were not published, these are ours)."""
+"""What a thinking must not be, to train the next model on it: in several languages, in chaotic paragraphs,
+with long code (DeepSeek-R1, Nature version, supplement B.3.3; its thresholds were not published, these are
+ours)."""
 
 import re
 

@@ -100,12 +100,12 @@ class Choose(Stage):
         )
         mean, chosen = _mean(scores), _mean([scores[place] for place in places])
         ctx.log.info(
-            f"{len(places)} of {len(candidates)} prompts chosen by {self.choose}: uncertainty {chosen:.3f} on "
-            f"average, {mean:.3f} of all"
+            f"{len(places)} of {len(candidates)} prompts chosen by {self.choose}: uncertainty {chosen:.3f} "
+            f"on average, {mean:.3f} of all"
         )
         report(
-            ctx, candidates=len(candidates), chosen=len(places), choose=self.choose, uncertainty_of_chosen=chosen,
-            uncertainty=mean,
+            ctx, candidates=len(candidates), chosen=len(places), choose=self.choose,
+            uncertainty_of_chosen=chosen, uncertainty=mean,
         )  # fmt: skip
 
     def _scores(

@@ -1,5 +1,5 @@
-"""The mixture of fine-tuning data: rows of five domains in the paper's composition (DeepSeek-R1, Nature version,
-supplement B.3.3, table 5: 804,745 rows; data/composition.py), at any size.
+"""The mixture of fine-tuning data: rows of five domains in the paper's composition (DeepSeek-R1, Nature
+version, supplement B.3.3, table 5: 804,745 rows; data/composition.py), at any size.
 
 Reasoning rows come from rejection_sampling stages or files, general ones (writing, role play, factual
 questions, self-cognition, translation) from files with written answers. As in the paper a model writes a

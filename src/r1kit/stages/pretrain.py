@@ -119,8 +119,8 @@ class Pretrain(Stage):
             )
         if self.corpus.packed is not None and self.curriculum.named_column:
             raise ValueError(
-                "curriculum: packed lines hold parts of several documents and have no columns; order them by: "
-                'rarity or length, or by the loss of a model (reference: "@stage")'
+                "curriculum: packed lines hold parts of several documents and have no columns; order them "
+                'by: rarity or length, or by the loss of a model (reference: "@stage")'
             )
         return self
 

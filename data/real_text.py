@@ -1,6 +1,7 @@
 """Get real text from Debian's documentation packages, as JSON Lines for the stage curate.
 
-    python data/real_text.py OUT                    # the packages below; what is there already is kept
+    python data/real_text.py OUT                    # packages below until 200 MB are there; none is got twice
+    python data/real_text.py OUT --megabytes 400    # more of them
     python data/real_text.py OUT git-doc perl-doc   # some of them
     python data/real_text.py OUT --list             # what is there, with sizes and licences, as a table
 
@@ -28,10 +29,11 @@ from typing import Any
 PACKAGES = (
     "git-doc", "perl-doc", "python3.11-doc", "postgresql-doc-15", "debian-policy", "developers-reference",
     "debian-reference-en", "debian-handbook", "apache2-doc", "python-django-doc", "octave-doc", "r-doc-html",
-    "gnome-user-docs", "gimp-help-en", "lilypond-doc-html", "libboost1.74-doc", "qtbase5-doc-html", "llvm-14-doc",
-    "clang-14-doc", "cmake-doc", "nodejs-doc", "maxima-doc", "gap-doc", "sqlite3-doc", "erlang-doc", "racket-doc",
-    "python-scipy-doc", "python-pandas-doc", "python-sklearn-doc", "rust-doc", "openjdk-17-doc", "linux-doc-6.1",
-    "ghc-doc", "libeigen3-doc", "dict-gcide", "fortunes", "jargon-text", "miscfiles",
+    "gnome-user-docs", "gimp-help-en", "lilypond-doc-html", "libboost1.74-doc", "qtbase5-doc-html",
+    "llvm-14-doc", "clang-14-doc", "cmake-doc", "nodejs-doc", "maxima-doc", "gap-doc", "sqlite3-doc",
+    "erlang-doc", "racket-doc", "python-scipy-doc", "python-pandas-doc", "python-sklearn-doc", "dict-gcide",
+    "fortunes", "jargon-text", "miscfiles", "libeigen3-doc", "linux-doc-6.1", "openjdk-17-doc", "ghc-doc",
+    "rust-doc",
 )  # fmt: skip
 SUFFIXES = (".html", ".htm", ".xhtml", ".txt", ".rst", ".md", ".pod", ".dict.dz")
 PASSED_OVER = re.compile(
@@ -44,8 +46,11 @@ SKIPPED_CLASSES = re.compile(
     r"\b(sphinxsidebar|related|navheader|navfooter|navigation|sidebar|toc|headerlink|breadcrumb)"
 )
 BLOCKS = frozenset(
-    "p div section article h1 h2 h3 h4 h5 h6 li ul ol dl dt dd table tr pre blockquote br hr main body td th".split()
-)
+    (
+        "p", "div", "section", "article", "h1", "h2", "h3", "h4", "h5", "h6", "li", "ul", "ol", "dl", "dt", "dd",
+        "table", "tr", "td", "th", "pre", "blockquote", "br", "hr", "main", "body",
+    )
+)  # fmt: skip
 SHORTEST, LONGEST = 300, 100_000  # characters of a page; longer ones are cut between paragraphs
 LARGEST_FILE = 16_000_000
 HELD_OUT = 64
@@ -213,13 +218,15 @@ def table(known: dict[str, Any]) -> Iterator[str]:
     for name, about in known.items():
         size = f"{about['bytes'] / 1e6:.1f}"
         yield f"| {name} | {about['version']} | {about['pages']} | {size} | {', '.join(about['licences'])} |"
-    yield f"| all | | {sum(a['pages'] for a in known.values())} | {sum(a['bytes'] for a in known.values()) / 1e6:.1f} | |"
+    pages_of_all, size = (sum(about[what] for about in known.values()) for what in ("pages", "bytes"))
+    yield f"| all | | {pages_of_all} | {size / 1e6:.1f} | |"
 
 
 def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Real text from Debian's documentation packages.")
     parser.add_argument("out", type=Path)
     parser.add_argument("packages", nargs="*")
+    parser.add_argument("--megabytes", type=float, default=200.0, help="stop when so much text is there")
     parser.add_argument("--list", action="store_true", help="print a table of what is there")
     asked = parser.parse_args(words)
     asked.out.mkdir(parents=True, exist_ok=True)
@@ -233,6 +240,8 @@ def main(words: Sequence[str] | None = None) -> int:
         return 1
     failed = 0
     for package in asked.packages or PACKAGES:
+        if not asked.packages and sum(about["bytes"] for about in known.values()) >= asked.megabytes * 1e6:
+            break
         if package in known and (asked.out / "train" / f"{package}.jsonl").is_file():
             continue
         try:

@@ -1,6 +1,7 @@
 """The mixture of fine-tuning data: the paper's composition at any size, filters, thinking for general prompts,
 and what is missing."""
 
+import itertools
 import json
 from collections import Counter
 from fractions import Fraction
@@ -55,8 +56,8 @@ def test_the_largest_total_has_all_its_rows():
     total = largest_total(5000, PAPER, there)
     needed = apportion(total, PAPER)
     assert not missing(needed, there)
-    assert total in range(700, 730)  # stem: 9 rows are the share of 715
-    assert any(missing(apportion(total + more, PAPER), there) for more in (1, 2, 3))
+    possible = [size for size in range(5000) if not missing(apportion(size, PAPER), there)]
+    assert max(possible) - 3 <= total <= max(possible) < 800
     assert largest_total(100, PAPER, there) == 100 and largest_total(5, PAPER, {}) == 0
 
 
@@ -68,6 +69,7 @@ def test_named_sources_share_evenly_as_far_as_they_have_rows():
 
 
 FILTERS = ThoughtFilters()
+NUMERALS = ["".join(letters) for letters in itertools.product("abcdefg", repeat=3)]  # words, all different
 WORDS = "I add the numbers and look at what is left over here. "
 
 
@@ -78,8 +80,8 @@ WORDS = "I add the numbers and look at what is left over here. "
         ("3 + 4 = 7", None),
         ("我先算一下，然后再看结果是不是对的。" * 2 + WORDS, "mixed languages"),
         ("word " * 301, "repetitions"),
-        (" ".join(f"w{n}x" for n in range(301)), "chaotic paragraphs"),
-        (" ".join(f"w{n}x" for n in range(300)), None),
+        (" ".join(NUMERALS[:301]), "chaotic paragraphs"),
+        (" ".join(NUMERALS[:300]), None),
         ("a" * 61, "chaotic paragraphs"),
         ("☃☀☁☂★ " * 6 + "so it is", "chaotic paragraphs"),
         ("```python\n" + "x = 1\n" * 6 + "```", "long code"),
@@ -140,11 +142,6 @@ def test_the_mixture_has_the_papers_composition(tmp_path, base):
     assert (
         Counter(row["domain"] for row in rows) == Counter(apportion(100, PAPER)) == Counter(facts["domains"])
     )
-    assert (
-        facts["domains"]
-        == {"math": 49, "code": 26, "stem": 1, "logic": 2 - 1, "general": 100 - 49 - 26 - 1 - 1}
-        or True
-    )
     parts = Counter(row["source"] for row in rows if row["domain"] == "general")
     assert abs(parts["writing"] - parts["role_play"]) <= 1
     assert all(row["completion"].startswith("<think></think>") for row in rows if row["domain"] == "general")
@@ -169,11 +166,12 @@ def test_too_few_rows_stop_or_shrink_the_whole(tmp_path, base):
     given = sources(tmp_path, [general_file(tmp_path)])
     ctx = context(tmp_path, base)
     with pytest.raises(
-        R1kitError, match=r"too few rows for 200.*math lacks 38, code lacks 22.*enough for 114"
+        R1kitError, match=r"too few rows for 200.*math lacks 38, code lacks 22.*enough for 116"
     ):
         composed(ctx, rows=200, sources=given)
     rows, _ = composed(ctx, rows=200, sources=given, missing="shrink")
-    assert len(rows) == 114 and Counter(row["domain"] for row in rows) == Counter(apportion(114, PAPER))
+    assert Counter(row["domain"] for row in rows) == Counter(apportion(116, PAPER))
+    assert apportion(116, PAPER)["code"] == 30 < apportion(117, PAPER)["code"]  # of which 30 are there
 
 
 def test_a_model_writes_thinking_for_general_prompts_and_none_for_trivial_ones(tmp_path, base):
@@ -189,7 +187,7 @@ def test_a_model_writes_thinking_for_general_prompts_and_none_for_trivial_ones(t
     with endpoint(reply) as (address, _):
         rows, facts = composed(
             ctx, rows=60, sources=sources(tmp_path, [general_file(tmp_path, count=13)]),
-            thoughts={"endpoint": address, "model": "w"}, composition={**PAPER, "general": 260_000.0},
+            thoughts={"endpoint": address, "model": "w"}, composition={**PAPER, "general": 190_820.0},
         )  # fmt: skip
     general = [row for row in rows if row["domain"] == "general"]
     assert len(general) == 14  # all that are there
@@ -233,7 +231,7 @@ stages:
     "rows, said",
     [
         (60, None),
-        (90, r"math lacks 5\."),  # 20 problems x 2 are 40 rows at most
+        (90, r"math lacks 5, general lacks 14\."),  # 20 problems x 2 are 40 rows at most
         (200, r"math lacks 60, general lacks 69"),
     ],
 )

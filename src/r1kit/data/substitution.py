@@ -19,7 +19,8 @@ from r1kit.tasks.word_problems import NAMES
 
 DRAWS = 40  # of new numbers, before a problem is given up
 PLACES = 100  # a new result has at most two decimals
-_ENDS = r"(?:(?!\w)|(?=[xX][\s\d$(]))"  # of a number: no letter follows, but the sign of a product may
+# The end of a number: no letter and no further part of it follows, but the sign of a product may.
+_ENDS = r"(?:(?!\w|\.\d)|(?=[xX][\s\d$(]))"
 _NUMBER = re.compile(
     rf"(?<![\w.,])\d{{1,3}}(?:,\d{{3}})+(?:\.\d+)?{_ENDS}|(?<![A-WYZa-wyz_\d.])\d+(?:\.\d+)?{_ENDS}"
 )
@@ -123,7 +124,7 @@ def numbers_in(text: str) -> list[Fraction]:
 def equations_in(solution: str) -> list[Equation]:
     """The equations of a solution."""
     return [
-        Equation(match["left"], value_of(match["right"]), match.start(), match.end())
+        Equation(match["left"].strip(), value_of(match["right"]), match.start(), match.end())
         for match in _EQUATION.finditer(solution)
     ]
 

@@ -47,8 +47,8 @@ SKIPPED_CLASSES = re.compile(
 )
 BLOCKS = frozenset(
     (
-        "p", "div", "section", "article", "h1", "h2", "h3", "h4", "h5", "h6", "li", "ul", "ol", "dl", "dt", "dd",
-        "table", "tr", "td", "th", "pre", "blockquote", "br", "hr", "main", "body",
+        "p", "div", "section", "article", "h1", "h2", "h3", "h4", "h5", "h6", "li", "ul", "ol", "dl", "dt",
+        "dd", "table", "tr", "td", "th", "pre", "blockquote", "br", "hr", "main", "body",
     )
 )  # fmt: skip
 SHORTEST, LONGEST = 300, 100_000  # characters of a page; longer ones are cut between paragraphs

@@ -27,17 +27,16 @@ def apportion(total: int, weights: Mapping[str, float]) -> dict[str, int]:
 
 
 def largest_total(total: int, weights: Mapping[str, float], there: Mapping[str, int]) -> int:
-    """A total, up to ``total``, of which every domain has its rows, found by bisection: the largest one, or
-    a few rows below it, since by largest remainders a domain may get one row fewer of a larger total."""
-    low, high = 0, total
-    while low < high:
-        middle = (low + high + 1) // 2
-        needed = apportion(middle, weights)
-        if all(needed[name] <= there.get(name, 0) for name in weights):
-            low = middle
-        else:
-            high = middle - 1
-    return low
+    """The largest total, up to ``total``, of which every domain has its rows. A domain gets its quota rounded
+    down at least, so no total can have a quota of one row more than there are; from there downwards the first
+    that fits is taken, since by largest remainders a domain may get fewer rows of a larger total."""
+    exact = {name: Fraction(weight) for name, weight in weights.items() if weight > 0}
+    whole = sum(exact.values())
+    most = min(int((there.get(name, 0) + 1) * whole / weight) for name, weight in exact.items())
+    for size in range(min(total, most), 0, -1):
+        if not missing(apportion(size, weights), there):
+            return size
+    return 0
 
 
 def shared_evenly(total: int, there: Mapping[str, int]) -> dict[str, int]:

@@ -112,6 +112,7 @@ def test_other_texts_are_no_expression(left):
 
 def test_numbers_and_equations_are_found_as_they_are_written():
     assert numbers_in("1,200 in 3 days, 0.5l, 20x 2, v2 and 7.") == [1200, 3, 20, 2, 7]
+    assert numbers_in("小明有30支笔，又买了1,200支。") == [30, 1200]
     assert [(e.left, e.right) for e in equations_in("so $20x 2 = $40, and 3*(1+1) = 6")] == [
         ("$20x 2", 40), ("3*(1+1)", 6),
     ]  # fmt: skip

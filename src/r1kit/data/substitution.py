@@ -20,9 +20,9 @@ from r1kit.tasks.word_problems import NAMES
 DRAWS = 40  # of new numbers, before a problem is given up
 PLACES = 100  # a new result has at most two decimals
 # The end of a number: no letter and no further part of it follows, but the sign of a product may.
-_ENDS = r"(?:(?!\w|\.\d)|(?=[xX][\s\d$(]))"
+_ENDS = r"(?:(?![A-Za-z0-9_]|\.\d)|(?=[xX][\s\d$(]))"
 _NUMBER = re.compile(
-    rf"(?<![\w.,])\d{{1,3}}(?:,\d{{3}})+(?:\.\d+)?{_ENDS}|(?<![A-WYZa-wyz_\d.])\d+(?:\.\d+)?{_ENDS}"
+    rf"(?<![A-Za-z0-9_.,])\d{{1,3}}(?:,\d{{3}})+(?:\.\d+)?{_ENDS}|(?<![A-WYZa-wyz_\d.])\d+(?:\.\d+)?{_ENDS}"
 )
 _SIGNS = str.maketrans({"×": "*", "÷": "/", "−": "-", "·": "*", "x": "*", "X": "*"})
 _TERM = r"\(*\s*\$?\d[\d,]*(?:\.\d+)?\s*\)*"

@@ -176,9 +176,10 @@ def test_a_solver_has_to_solve_what_a_writer_wrote(tmp_path, base, tasks):
         total = sum(numbers[:2]) + (0 if index == 2 and 33 not in numbers else 1)
         return f"<think>I add.</think>{total}"
 
-    with endpoint(lambda request: request["messages"][0]["content"].partition("\n\n")[2].replace("buys", "gets")) as (
-        address, _,
-    ):  # fmt: skip
+    def reword(request):
+        return request["messages"][0]["content"].partition("\n\n")[2].replace("buys", "gets")
+
+    with endpoint(reword) as (address, _):
         problems, _, counts = augmented(
             context(tmp_path, base, solve), tasks, kinds={"paraphrase": 1}, solver="@base", max_tokens=64,
             writer={"endpoint": address, "model": "w"},
@@ -188,7 +189,8 @@ def test_a_solver_has_to_solve_what_a_writer_wrote(tmp_path, base, tasks):
 
 PROGRAMS = [
     {"text": "Write a function add_all that adds the numbers of a list.",
-     "code": "def add_all(numbers):\n    total = 0\n    start = 1\n    for one in numbers:\n        total += one\n    return total",
+     "code": "def add_all(numbers):\n    total = 0\n    start = 1\n    for one in numbers:\n"
+             "        total += one\n    return total",
      "test_list": ["assert add_all([1, 2]) == 3", "assert add_all([]) == 0"]},
     {"text": "Write a function names_of that reads its own names.",
      "code": "def names_of(number):\n    return sorted(locals())",

@@ -1,5 +1,5 @@
-"""The mixture of fine-tuning data: the paper's composition at any size, filters, thinking for general prompts,
-and what is missing."""
+"""The mixture of fine-tuning data: the paper's composition at any size, filters, thinking for general
+prompts, and what is missing."""
 
 import itertools
 import json

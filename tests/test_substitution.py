@@ -1,5 +1,5 @@
-"""Other numbers and names in solved problems, and programs in other words: what is changed is right again, and
-what is not clear is left alone."""
+"""Other numbers and names in solved problems, and programs in other words: what is changed is right again,
+and what is not clear is left alone."""
 
 import random
 import re

@@ -11,8 +11,8 @@ A new row keeps the id of its parent. It is dropped, with its reason counted, wh
 or another row's, where a rewriting has changed the numbers or the language, where the task's verifier does
 not accept the row's own answer (for code: does not pass the tests), where the verifier still accepts its
 parent's answer although numbers changed, and where it shares ten words in a row with an evaluation (R1,
-supplement D.1). ``solver`` asks a model to solve the new problem: it is kept if one of ``attempts`` answers is right,
-which also finds rewritings that have become another problem."""
+supplement D.1). ``solver`` asks a model to solve the new problem: it is kept if one of ``attempts`` answers
+is right, which also finds rewritings that have become another problem."""
 
 import random
 from collections import Counter

@@ -1,12 +1,12 @@
-"""Write what the choice and the order of data are worth into docs/data.md, with a drawing, from finished runs of
-recipes/data-choice.yaml, one run a seed:
+"""Write what the choice and the order of data are worth into docs/data.md, with a drawing, from finished
+runs of recipes/data-choice.yaml, one run a seed:
 
     python benchmarks/data_choice.py runs/data-choice-0 runs/data-choice-1 runs/data-choice-2
 
-A line is one setting after the same number of tokens, the mean of the seeds with the smallest and the largest.
-Settings are compared with the first of their table seed by seed, since what all share with a seed (the base,
-the held-out problems) is no noise. A difference whose 95 % interval of Student's t holds 0 is called no effect
-that these seeds can show."""
+A line is one setting after the same number of tokens, the mean of the seeds with the smallest and the
+largest. Settings are compared with the first of their table seed by seed, since what all share with a seed
+(the base, the held-out problems) is no noise. A difference whose 95 % interval of Student's t holds 0 is
+called no effect that these seeds can show."""
 
 import argparse
 import json
@@ -39,14 +39,23 @@ class Comparison:
     kind: str = "pass@1"
 
 
+PRETRAINED = ("unweighted", "weighted")
 COMPARISONS = (
-    Comparison("Curriculum in fine-tuning", "eval_curriculum", ("shuffled", "by_steps", "by_loss", "by_steps_retired")),
-    Comparison("Curriculum in pretraining, all documents", "eval_pretraining", ("unweighted", "by_rarity", "by_base_loss"), "others"),
-    Comparison("Weights of sources: the small source", "eval_pretraining", ("unweighted", "weighted"), "solved"),
-    Comparison("Weights of sources: the large source", "eval_pretraining", ("unweighted", "weighted"), "others"),
-    Comparison("Augmentation of 100 problems", "eval_augmentation", ("without_augmentation", "with_augmentation")),
+    Comparison(
+        "Curriculum in fine-tuning",
+        "eval_curriculum",
+        ("shuffled", "by_steps", "by_loss", "by_steps_retired"),
+    ),
+    Comparison(
+        "Curriculum in pretraining", "eval_pretraining", ("unweighted", "by_rarity", "by_base_loss"), "others"
+    ),
+    Comparison("Weights of sources: the small source", "eval_pretraining", PRETRAINED, "solved"),
+    Comparison("Weights of sources: the large source", "eval_pretraining", PRETRAINED, "others"),
+    Comparison(
+        "Augmentation of 100 problems", "eval_augmentation", ("without_augmentation", "with_augmentation")
+    ),
     Comparison("Active learning", "eval_active", ("random", "votes", "entropy", "ensemble", "start")),
-)  # fmt: skip
+)
 
 
 def value(run: Path, comparison: Comparison, model: str) -> float:
@@ -123,7 +132,8 @@ def main() -> None:
     when, load = datetime.now(UTC).date(), os.getloadavg()[2]
     plural = "s" if len(runs) > 1 else ""
     lines = [
-        f"{len(runs)} seed{plural}, written {when} beside a load of {load:.0f} on two cores. Mean (smallest..largest).",
+        f"{len(runs)} seed{plural}, written {when} beside a load of {load:.0f} on two cores. Mean "
+        "(smallest..largest).",
         "",
     ]
     for comparison in COMPARISONS:

@@ -4,6 +4,7 @@ recipes/real-text.yaml and the folder that data/real_text.py has filled:
     python benchmarks/real_text.py runs/real-text data/real-text"""
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -57,7 +58,7 @@ def scaling(run: Path) -> tuple[list[str], str]:
         tokens = report(run, name)["tokens"]
         lines.append(f"| {name} | {count:,} | {shape.width} x {shape.layers} | {tokens:,} | {loss:.3f} |")
         points.append((math.log10(count), loss))
-    falls = all(one[1] > other[1] for one, other in zip(points, points[1:], strict=False))
+    falls = all(one[1] > other[1] for one, other in itertools.pairwise(points))
     lines += [
         "",
         "The loss falls with size."

@@ -165,8 +165,14 @@ def licences(folder: Path) -> list[str]:
     for path in sorted(folder.rglob("copyright")):
         if path.is_file():
             text = path.read_text(encoding="utf-8", errors="replace")
-            found |= dict.fromkeys(re.findall(r"^License:\s*(\S[^\n]*)", text, re.M))
+            named = re.findall(r"^License: *(\S[^\n]*)", text, re.M)
+            found |= dict.fromkeys(name.strip() for name in named if is_short_name(name))
     return list(found)[:12] or ["see its copyright file"]
+
+
+def is_short_name(name: str) -> bool:
+    """Whether a line names a licence, and is no sentence of one."""
+    return len(name) <= 40 and not name.strip().endswith((".", ",", ":")) and len(name.split()) <= 5
 
 
 def is_held_out(name: str) -> bool:

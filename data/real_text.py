@@ -82,7 +82,10 @@ def page_text(content: bytes) -> str:
         return ""
     bodies = root.xpath("//main | //*[@role='main']") or [root]
     pieces: list[str] = []
-    _collect(bodies[0], pieces, False)
+    try:
+        _collect(bodies[0], pieces, False)
+    except RecursionError:  # elements within elements, hundreds of them: no page that was written by hand
+        return ""
     return tidy("".join(pieces))
 
 

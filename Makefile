@@ -3,7 +3,7 @@
 RUN = .venv/bin/r1kit run
 MODEL = models/SmolLM2-135M-Instruct
 
-.PHONY: mini ui real real-seeds countdown lessons test test-quick test-pages test-vllm pictures controls objectives adversarial bench gpu chaos api reference docs docs-check docs-pictures record wheel-check lint clean
+.PHONY: mini ui data-choice real-text real real-seeds countdown lessons test test-quick test-pages test-vllm pictures controls objectives adversarial bench gpu chaos api reference docs docs-check docs-pictures record wheel-check lint clean
 
 # The whole R1 recipe in miniature; continues where it was interrupted. Overrides: make mini CHANGES="seed=1 --out runs/second"
 mini: .venv/ready
@@ -79,6 +79,17 @@ controls: .venv/ready
 objectives: .venv/ready
 	for seed in 0 1 2; do $(RUN) recipes/objectives.yaml seed=$$seed --out runs/objectives-$$seed || exit 1; done
 	.venv/bin/python benchmarks/objectives.py runs/objectives-0 runs/objectives-1 runs/objectives-2
+
+# What the choice and the order of data are worth, three seeds: docs/data.md. About ten minutes of processor time; continues where it was interrupted.
+data-choice: .venv/ready
+	for seed in 0 1 2; do $(RUN) recipes/data-choice.yaml seed=$$seed --trust --out runs/data-choice-$$seed $(CHANGES) || exit 1; done
+	.venv/bin/python benchmarks/data_choice.py runs/data-choice-0 runs/data-choice-1 runs/data-choice-2
+
+# 200 MB of real text from Debian's documentation packages (apt-get update first), curated, packed and trained on in three sizes: docs/data.md
+real-text: .venv/ready
+	.venv/bin/python data/real_text.py data/real-text
+	$(RUN) recipes/real-text.yaml --trust $(CHANGES)
+	.venv/bin/python benchmarks/real_text.py runs/real-text data/real-text
 
 # Every program of the adversarial corpus, in both tiers of the sandbox, and more kills (make test runs a part of it).
 adversarial: .venv/ready

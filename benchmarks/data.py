@@ -1,6 +1,6 @@
 """What data preparation finds and how fast it is, in parts:
 
-    python benchmarks/data.py duplicates leaks curation packing loader
+    python benchmarks/data.py duplicates leaks curation packing loader substitution mutation
     python benchmarks/data.py stream --gigabytes 10
 
 Each part prints the lines of a table (docs/data.md). Throughput is per second of processor time, so that a
@@ -286,6 +286,54 @@ def signed(step: Any, pages: Sequence[str]) -> None:
         step.get_signature(step.get_shingles(page))
 
 
+def substitution(_: Path) -> None:
+    """How many of GSM8K's first 2,000 training problems get other numbers, and why the others do not."""
+    from r1kit.data.substitution import Solved, UnclearError, other_numbers
+    from r1kit.tasks import Dataset
+
+    task = Dataset("gsm8k", train=str(GSM8K), held_out=str(TEST))
+    counts: Counter[str] = Counter()
+    problems = task.problems("train")[:2000]
+    for number, problem in enumerate(problems):
+        solved = Solved(problem.prompt, str(problem.columns.get("solution", "")), str(problem.answer))
+        try:
+            new = other_numbers(solved, random.Random(number))
+        except UnclearError as why:
+            counts[str(why)] += 1
+            continue
+        counts["changed"] += 1
+        if counts["changed"] % 20 == 0:
+            print(f"{new.prompt}\n  {new.solution} = {new.answer}\n")
+    for why, count in counts.most_common():
+        print(f"| {why} | {count} of {len(problems)} |")
+
+
+def mutation(_: Path) -> None:
+    """How many of MBPP's programs are mutated, and how many then still pass their tests in the sandbox."""
+    from r1kit.data.code_mutation import mutated
+    from r1kit.data.substitution import UnclearError
+    from r1kit.tasks import Dataset
+
+    task = Dataset("mbpp", train=str(DATA / "mbpp.jsonl"), check="program")
+    problems = [*task.problems("train"), *task.problems("held_out")]
+    made, unclear = [], 0
+    for number, problem in enumerate(problems):
+        said = f"{problem.columns['tests']} {problem.columns['entry_point']}"
+        reference = str(problem.columns["reference"])
+        try:
+            made.append((problem, reference, mutated(reference, said, random.Random(number))))
+        except UnclearError:
+            unclear += 1
+    right = [
+        [verdict.outcome == "correct" for verdict in task.check_batch([one[0] for one in made], programs)]
+        for programs in ([f"```python\n{one[place]}\n```" for one in made] for place in (1, 2))
+    ]
+    kept = sum(before and after for before, after in zip(*right, strict=True))
+    passing = sum(right[0])
+    print(f"| mutated | {len(made)} of {len(problems)} programs ({unclear} have nothing to change) |")
+    print(f"| of the {passing} that pass here, still right | {kept} ({kept / passing:.1%}) |")
+
+
 def tokenizer_of(pages: Sequence[str]) -> Tokenizer:
     return Tokenizer.train(pages[:100], 4096)
 
@@ -488,6 +536,8 @@ PARTS: dict[str, Callable[[Path], None]] = {
     "curation": curation,
     "packing": packing,
     "loader": loader,
+    "substitution": substitution,
+    "mutation": mutation,
 }
 
 

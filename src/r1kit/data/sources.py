@@ -9,12 +9,24 @@ from typing import Any, Literal
 from r1kit.chat import Prompt
 from r1kit.config import R1kitError
 from r1kit.data.labels import not_written
+from r1kit.data.pacing import number_in
 from r1kit.data.schemas import as_pair
 from r1kit.jsonl import BadRows, column, read_jsonl, read_usable, write_jsonl
 from r1kit.tasks.prompts import CONVERSATIONS, one_turn
 from r1kit.tasks.turns import is_conversation, read_prompt, read_turns
 
-__all__ = ["BadRows", "Turns", "blend", "column", "pairs", "read_jsonl", "read_pairs", "texts", "write_jsonl"]
+__all__ = [
+    "BadRows",
+    "Turns",
+    "blend",
+    "column",
+    "numbered_pairs",
+    "pairs",
+    "read_jsonl",
+    "read_pairs",
+    "texts",
+    "write_jsonl",
+]
 
 Turns = Literal["last", "all"]  # which assistant turns of a conversation are trained on
 
@@ -51,10 +63,19 @@ def blend(sources: Sequence[tuple[float, Iterator[str]]], seed: int) -> Iterator
 def pairs(path: Path, bad_rows: BadRows = "error", turns: Turns = "last") -> list[tuple[Prompt, str]]:
     """(prompt, completion) of a file's rows; of a conversation its last assistant turn, or all of them, each
     after the turns before it. Of a file of labels (labels.py) the answers that a person wrote are rows."""
+    return [pair for pair, _ in numbered_pairs(path, "", bad_rows, turns)]
 
-    def use(path: Path, number: int, row: dict[str, Any]) -> list[tuple[Prompt, str]]:
+
+def numbered_pairs(
+    path: Path, name: str, bad_rows: BadRows = "error", turns: Turns = "last"
+) -> list[tuple[tuple[Prompt, str], float | None]]:
+    """As ``pairs``, each with the number in the row's column ``name`` (pacing.py); None where the row has
+    none, or no column is named."""
+
+    def use(path: Path, number: int, row: dict[str, Any]) -> list[tuple[tuple[Prompt, str], float | None]]:
         found = read_pairs(path, number, row)
-        return found if turns == "all" else found[-1:]
+        value = number_in(f"{path}:{number}", name, row.get(name)) if name else None
+        return [(pair, value) for pair in (found if turns == "all" else found[-1:])]
 
     return [pair for found in read_usable(path, use, bad_rows, not_written) for pair in found]
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from r1kit.config import R1kitError
 from r1kit.data.corpora import drawn_sources
+from r1kit.data.pacing import Pacing
 from r1kit.data.token_shards import TokenShard
 from r1kit.seeds import derive_seed
 
@@ -62,13 +63,34 @@ class Lines:
         return self.shards[shard].line(index - self.starts[shard])
 
 
+@dataclass(frozen=True, slots=True)
+class PacedLines:
+    """A curriculum over lines (pacing.py): ``orders`` are each source's lines, the easiest first, and
+    ``total`` the lines of the whole training. Sources keep their weights. While not all lines of a source are
+    admitted, each draw is an independent one of those that are, so it is a function of its number."""
+
+    orders: tuple[np.ndarray, ...]
+    pacing: Pacing
+    total: int
+    seed: int
+
+    def line(self, number: int, source: int) -> int | None:
+        """The line of draw ``number``, which is of that source; None where all its lines are admitted."""
+        order = self.orders[source]
+        begin, end = self.pacing.window(min(1.0, number / self.total), len(order))
+        if (begin, end) == (0, len(order)):
+            return None
+        return int(order[begin + derive_seed(self.seed, "paced", number) % (end - begin)])
+
+
 class LineStream:
     """The lines of several sources by weight; see on top. A source that has been read ``epochs`` times is
-    left out from then on; where all are, the stream ends."""
+    left out from then on; where all are, the stream ends. ``paced``: easy lines first."""
 
-    def __init__(self, sources: Sequence[Lines], seed: int) -> None:
+    def __init__(self, sources: Sequence[Lines], seed: int, paced: PacedLines | None = None) -> None:
         self.sources = list(sources)
         self.seed = seed
+        self.paced = paced
         empty = [source.name for source in sources if not len(source)]
         if empty or not sources:
             raise R1kitError(f"no packed lines to read{': ' + ', '.join(empty) if empty else ''}")
@@ -104,8 +126,12 @@ class LineStream:
     def lines(self, start: int = 0) -> Iterator[list[np.ndarray]]:
         """The pieces of each line from number ``start`` on."""
         orders: dict[int, tuple[int, Permutation]] = {}
-        for index, before in self.draws(start):
+        for number, (index, before) in enumerate(self.draws(start), start):
             source = self.sources[index]
+            easy = self.paced.line(number, index) if self.paced else None
+            if easy is not None:
+                yield source.line(easy)
+                continue
             epoch, place = divmod(before, len(source))
             if index not in orders or orders[index][0] != epoch:
                 seed = derive_seed(self.seed, source.name, epoch)

@@ -18,6 +18,7 @@ from r1kit.model.sources import WORK, found_model, kind_of, missing_model, resol
 from r1kit.recipe.layers import Layers
 from r1kit.recipe.prompt_styles import style_errors
 from r1kit.recipe.recipe import Recipe, resolved
+from r1kit.recipe.supplies import supply_errors
 from r1kit.stages.stage import Stage
 
 MODEL_KEYS = ("init", "student", "teacher", "rollouts_from", "models")  # the stages' keys that name models
@@ -57,7 +58,11 @@ def check_inputs(
     for index, stage in enumerate(recipe.stages):
         if only is not None and stage.name not in only:
             continue
-        for path, error in (*_stage_errors(stage), *style_errors(stage, recipe.stages)):
+        for path, error in (
+            *_stage_errors(stage),
+            *style_errors(stage, recipe.stages),
+            *supply_errors(stage, recipe.stages),
+        ):
             whole: KeyPath = ("stages", index, *path)
             place = str(layers.place(whole))
             if (place, error) not in said or place == layers.source:

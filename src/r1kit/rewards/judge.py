@@ -85,7 +85,7 @@ def judged_scores(reply: str, names: Sequence[str]) -> tuple[float, ...]:
 
     The verdict is a JSON object with these names, with words or a code fence around it. JSON quoted within
     the verdict is ignored; two verdicts that differ count as no verdict."""
-    verdicts = _verdicts(reply, names)
+    verdicts = verdicts_in(reply, names)
     if not verdicts:
         raise R1kitError(f"the judge's reply holds no JSON verdict: {reply[-200:]!r}")
     for verdict in verdicts:
@@ -98,7 +98,7 @@ def judged_scores(reply: str, names: Sequence[str]) -> tuple[float, ...]:
     return tuple(float(value) for value in verdicts[0])
 
 
-def _verdicts(reply: str, names: Sequence[str]) -> list[tuple[Any, ...]]:
+def verdicts_in(reply: str, names: Sequence[str]) -> list[tuple[Any, ...]]:
     """The values of ``names`` in each outermost JSON object of a reply that has all of them."""
     found = []
     decoder, begin = json.JSONDecoder(), reply.find("{")

@@ -4,7 +4,8 @@
 In the paper DeepSeek-V3 judges each pair four times, with the two answers in random order because judges
 favour a position; a pair is kept if the mean scores differ by more than one. Here each of ``times`` rounds
 shuffles a prompt's answers and shows them in pairs; an answer's score is the mean of its scores, from 0 to
-10. With two answers a prompt (``samples: 2``) that is the paper's procedure.
+10. Every second round shows the pairs of the round before in the other order, so a judge that favours a
+position favours both answers alike. With two answers a prompt (``samples: 2``) that is the paper's procedure.
 
 A reply without one readable verdict is left out. An answer without any readable verdict has no score."""
 
@@ -70,8 +71,7 @@ class PairJudge:
         questions = [
             Comparison(place, a, b)
             for place, (_, responses) in enumerate(asked)
-            for _ in range(self.times)
-            for a, b in draw_pairs(len(responses), rng)
+            for a, b in in_both_orders(len(responses), self.times, rng)
         ]
         scores: list[dict[int, list[float]]] = [{} for _ in asked]
         for question, (a, b) in self._verdicts(asked, questions):
@@ -107,6 +107,14 @@ class PairJudge:
             "b": responses[question.b].answer,
         }
         return f"{self.rubric}\n\n{json.dumps(shown, ensure_ascii=False)}"
+
+
+def in_both_orders(count: int, times: int, rng: random.Random) -> Iterator[tuple[int, int]]:
+    """The pairs of ``times`` rounds: those of every second one are the pairs of the one before, swapped."""
+    drawn: list[tuple[int, int]] = []
+    for number in range(times):
+        drawn = [(b, a) for a, b in drawn] if number % 2 else draw_pairs(count, rng)
+        yield from drawn
 
 
 def draw_pairs(count: int, rng: random.Random) -> list[tuple[int, int]]:

@@ -1,12 +1,15 @@
 """THE PAPER: one file per section, each a strict configuration and a ``run``."""
 
 from r1kit.stages.alignment_rl import AlignmentRL
+from r1kit.stages.augment import Augment
+from r1kit.stages.choose import Choose
 from r1kit.stages.cold_start import ColdStart
 from r1kit.stages.curate import Curate
 from r1kit.stages.distill import Distill
 from r1kit.stages.dpo import DPO
 from r1kit.stages.evaluate import Evaluate
 from r1kit.stages.label import LabelPairs
+from r1kit.stages.mixture import ComposeMixture
 from r1kit.stages.pretrain import Pretrain
 from r1kit.stages.r1_zero import R1Zero
 from r1kit.stages.reasoning_rl import ReasoningRL
@@ -31,4 +34,7 @@ STAGES: dict[str, type[Stage]] = {
     "distill": Distill,
     "evaluate": Evaluate,
     "unit_tests": UnitTests,
+    "augment": Augment,
+    "choose": Choose,
+    "mixture": ComposeMixture,
 }

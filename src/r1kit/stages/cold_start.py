@@ -30,12 +30,13 @@ from r1kit.stages.recipe_names import RequiredTasks, log_tasks
 from r1kit.stages.sampling import Endpoint, ask_endpoint, correct, harvest, train_problems
 from r1kit.stages.sft import finetune_on, tuning_phase
 from r1kit.stages.stage import Context, SamplingPhase, Stage, StagePlan
+from r1kit.stages.written import replies_of_model
 from r1kit.tasks import load_tasks
 from r1kit.tasks.documents import write_summary
 from r1kit.tasks.task import Task
 from r1kit.train.learner import LearnerConfig
 from r1kit.train.supervised import SupervisedConfig
-from r1kit.types import Problem, Rollout, Sampling
+from r1kit.types import Rollout, Sampling
 
 Tasks = Mapping[str, tuple[Task, float]]
 
@@ -188,32 +189,12 @@ class ColdStart(Stage):
 def _replies_of_model(
     ctx: Context, config: ModelRewriter, rollouts: Sequence[Rollout], requests: Sequence[str], seed: int
 ) -> list[str]:
-    """What a model of the run replies to each request, without its thinking; empty for a request that is too
-    long for it, or a reply that was cut off."""
-    model = ctx.model(config.model)
-    chat, engine = prompt_style_of(model, PromptStyle()).chat(model), ctx.runtime.engine(model)
-    keep = fits(chat, read_config(model).max_positions - config.max_tokens)
+    """What a model of the run replies to each request."""
     # Two sources may have solved the same problem, so requests are numbered.
     names = [f"rewrite/{number}/{rollout.problem.id}" for number, rollout in enumerate(rollouts)]
-    problems = [Problem(name, "rewrite", text, None) for name, text in zip(names, requests, strict=True)]
-    asked = [problem for problem in problems if keep(problem)]
-    if len(asked) < len(rollouts):
-        ctx.log.info(
-            f"{len(rollouts) - len(asked)} rollouts left out: the request to {config.model} and a reply of "
-            f"rewriter.max_tokens {config.max_tokens} are longer than its context"
-        )
-    sampling = Sampling(1, config.temperature, max_tokens=config.max_tokens)
-    groups = harvest(ctx, f"rewritten_{_file_name(config.model)}", model, engine, chat, asked, sampling, seed)
-    ctx.runtime.release(engine)
-    replies = {problem.id: _reply(group[0]) for problem, group in zip(asked, groups, strict=True)}
-    return [replies.get(name, "") for name in names]
-
-
-def _reply(rollout: Rollout) -> str:
-    """What a model replied: its answer where it thinks first, else the whole text."""
-    if rollout.answer is not None:
-        return rollout.answer
-    return rollout.text if rollout.completion.finish == "stop" and "</think>" not in rollout.text else ""
+    kind = f"rewritten_{_file_name(config.model)}"
+    asked = list(zip(names, requests, strict=True))
+    return replies_of_model(ctx, kind, config.model, asked, config.temperature, config.max_tokens, seed)
 
 
 def _file_name(reference: str) -> str:

@@ -35,6 +35,7 @@ from r1kit.data.labels import (
     read_labels,
     wins_of,
 )
+from r1kit.data.prompt_choice import only_chosen
 from r1kit.files import hash_text, refuse_odd
 from r1kit.jsonl import write_jsonl
 from r1kit.records import label_file
@@ -66,13 +67,15 @@ class LabelPairs(Stage):
     ``earlier``.
 
     An annotator that is no person scores both answers of a pair; a difference of at most ``tie`` is a tie,
-    and two answers below ``bad_below`` are both bad."""
+    and two answers below ``bad_below`` are both bad. ``chosen``: a file of prompts that the stage choose has
+    written, of which the first ``problems`` are answered."""
 
     writes: ClassVar[tuple[str, ...]] = ("pairs.jsonl", "labels.jsonl", "report.json")
 
     stage: Literal["label"] = "label"
     models: list[str] = Field(["@sft"], min_length=1)
     prompts: RequiredTasks = {}
+    chosen: str = ""
     problems: int = Field(200, ge=1)
     samples: int = Field(4, ge=1)
     choose: Strategy = "random"
@@ -152,6 +155,8 @@ class LabelPairs(Stage):
         tasks = load_tasks(self.prompts)
         log_tasks(ctx, tasks)
         every = {p.id: p for task, _ in tasks.values() for p in task.problems("train")}
+        if self.chosen:
+            return only_chosen(ctx.path(self.chosen), every)[: self.problems]
         rng = random.Random(f"prompts/{ctx.seed}")
         return rng.sample(list(every.values()), min(self.problems, len(every)))
 

@@ -18,6 +18,7 @@ from r1kit.config import Config, ConfigError, InputError
 from r1kit.data.corpora import SourceConfig, source_errors
 from r1kit.data.corpus import load_generators, solved_documents
 from r1kit.data.fim import DEEPSEEK, with_fim_tokens
+from r1kit.data.pacing import SupervisedCurriculum
 from r1kit.data.packed_corpus import PackedConfig, Recipe, check_shards, pack_sources, tokenizer_texts
 from r1kit.data.sources import BadRows, blend, texts
 from r1kit.data.token_loader import Lines, LineStream, updates
@@ -28,6 +29,7 @@ from r1kit.model.huggingface import save_pretrained
 from r1kit.seeds import derive_seed
 from r1kit.stages.curate import resolved_source
 from r1kit.stages.kept import is_kept, keep
+from r1kit.stages.paced_corpus import paced_documents, paced_lines
 from r1kit.stages.recipe_names import TaskSpec, log_tasks
 from r1kit.stages.results import finish
 from r1kit.stages.stage import Context, Stage, StagePlan, TrainingPhase, file_errors
@@ -70,7 +72,7 @@ class CorpusConfig(Config):
 
 class Pretrain(Stage):
     """``model`` is {preset: name, key: value ...}; ``tokenizer`` a vocabulary size, or another stage whose
-    tokenizer is used."""
+    tokenizer is used. With a ``curriculum`` easy documents or lines come first (data/pacing.py)."""
 
     writes: ClassVar[tuple[str, ...]] = ("init", "tokenizer", "model", "report.json", TOKENS)
 
@@ -79,6 +81,7 @@ class Pretrain(Stage):
     tokens: int = Field(ge=1)  # to train on; V3's base: 14.8T
     tokenizer: int | str = 768
     corpus: CorpusConfig = CorpusConfig()  # where the documents come from
+    curriculum: SupervisedCurriculum | None = None  # the order of the documents (docs/data.md)
     learner: PretrainingConfig = PretrainingConfig(
         context=160, lines=26, head="bfloat16", optimizer=OptimizerConfig(kind="muon", learning_rate=3e-3)
     )
@@ -102,6 +105,22 @@ class Pretrain(Stage):
             raise ValueError(
                 "corpus: name what to read: files: {FILE.jsonl: 1.0}, tasks: {gsm8k: {kind: dataset, train: "
                 "data/gsm8k_train.jsonl}}, or generated: {miniature: 1.0}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _curriculum_has_rows(self) -> Self:
+        if self.curriculum is None:
+            return self
+        if self.corpus.tasks or self.corpus.generated:
+            raise ValueError(
+                "curriculum: documents of tasks and generated ones have no end, so they have no order; "
+                "name files or packed sources"
+            )
+        if self.corpus.packed is not None and self.curriculum.named_column:
+            raise ValueError(
+                "curriculum: packed lines hold parts of several documents and have no columns; order them "
+                'by: rarity or length, or by the loss of a model (reference: "@stage")'
             )
         return self
 
@@ -133,6 +152,9 @@ class Pretrain(Stage):
         """The updates from a given one on."""
         if self.corpus.packed is not None:
             return self._packed_batches(ctx, self.corpus.packed, tokenizer, seed)
+        if self.curriculum is not None:
+            paced = paced_documents(ctx, self, self.curriculum, tokenizer, derive_seed(seed, "order"))
+            return lambda start: iter(paced[start:])
 
         def batches(start: int) -> Iterator[list[Row]]:
             rows = document_rows(self._documents(seed), tokenizer, self.learner.context)
@@ -154,8 +176,12 @@ class Pretrain(Stage):
             for name, paths in by_name.items()
             for source in (packed.sources.get(name) or SourceConfig(path=name),)
         ]
-        stream = LineStream(lines, derive_seed(seed, "lines"))
         each = max(1, round(self.training.batch_tokens / self.learner.context))
+        total = each * max(1, self.tokens // self.training.batch_tokens)
+        paced = None
+        if self.curriculum is not None:
+            paced = paced_lines(ctx, self.curriculum, lines, self.learner, total, derive_seed(seed, "order"))
+        stream = LineStream(lines, derive_seed(seed, "lines"), paced)
         return lambda start: updates(stream, each, not packed.document_masks, text_row, start)
 
     def plan(self) -> StagePlan:

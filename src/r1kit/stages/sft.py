@@ -4,7 +4,8 @@ In the paper: 800k samples (600k reasoning by rejection sampling, 200k general),
 V3-Base and not from the RL checkpoint. ``data`` are JSON Lines files of {"prompt", "completion"} or
 {"messages"} (TRL's columns), or ShareGPT's {"conversations"}, written by other stages or by hand."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -14,7 +15,8 @@ from pydantic import model_validator
 from r1kit.chat import Chat, Prompt, problem_of
 from r1kit.config import InputError, R1kitError
 from r1kit.data.labels import not_written
-from r1kit.data.sources import BadRows, Turns, pairs, read_pairs
+from r1kit.data.pacing import SupervisedCurriculum
+from r1kit.data.sources import BadRows, Turns, numbered_pairs, read_pairs
 from r1kit.engine import Engine
 from r1kit.jsonl import first_error
 from r1kit.model.config_json import read_config
@@ -25,6 +27,7 @@ from r1kit.stages.results import finish
 from r1kit.stages.stage import Context, Stage, StagePlan, TrainingPhase
 from r1kit.tasks.task import Task
 from r1kit.train.learner import LearnerConfig, LearnerProtocol, Metrics
+from r1kit.train.paced import losses_of, measured_difficulties, paced_batches
 from r1kit.train.supervised import SupervisedConfig, finetune, finetune_batches, response_row
 from r1kit.types import Row, Sampling
 
@@ -35,7 +38,8 @@ class SFT(Stage):
     """Fine-tune ``init`` on ``data``. Of a conversation (``messages``) the last assistant turn is trained on,
     with ``turns: all`` each of them. ``bad_rows: quarantine`` leaves out rows that cannot be read, up to 5 %
     of a file (jsonl.py). Without any row the stage stops; ``allow_empty`` keeps the model as it is
-    instead. ``watch`` measures held-out problems while it trains; it needs ``tasks``."""
+    instead. ``watch`` measures held-out problems while it trains; it needs ``tasks``. With a ``curriculum``
+    easy rows come first (data/pacing.py)."""
 
     writes: ClassVar[tuple[str, ...]] = ("model", "report.json")
 
@@ -49,6 +53,7 @@ class SFT(Stage):
     training: SupervisedConfig = SupervisedConfig()
     learner: LearnerConfig = LearnerConfig()
     watch: WatchConfig | None = None
+    curriculum: SupervisedCurriculum | None = None
 
     @model_validator(mode="after")
     def _watch_has_tasks(self) -> "SFT":
@@ -68,24 +73,64 @@ class SFT(Stage):
 
     def run(self, ctx: Context) -> None:
         rows = []
+        column = self.curriculum.named_column if self.curriculum else ""
         for file in self.data:
-            found = pairs(ctx.path(file), self.bad_rows, self.turns)
+            found = numbered_pairs(ctx.path(file), column, self.bad_rows, self.turns)
             if not found and not file.startswith("@"):  # a stage may have kept nothing
                 raise R1kitError(f'{file}: no rows; a row is {{"prompt": ..., "completion": ...}}')
             rows += found
         finetune_on(
             ctx,
             self.init,
-            rows,
+            [pair for pair, _ in rows],
             self.talk,
             self.training,
             self.learner,
             self.watch,
             allow_empty=self.allow_empty,
+            paced=PacedRows(self.curriculum, [value for _, value in rows]) if self.curriculum else None,
         )
 
     def plan(self) -> StagePlan:
         return StagePlan(phases=(tuning_phase(self.init, self.learner, self.training, tuple(self.data)),))
+
+
+@dataclass(frozen=True, slots=True)
+class PacedRows:
+    """A curriculum, and what its column says of each row (None: nothing)."""
+
+    curriculum: SupervisedCurriculum
+    values: Sequence[float | None]
+
+    def batches(
+        self,
+        ctx: Context,
+        rows: Sequence[Row | None],
+        config: SupervisedConfig,
+        learner: LearnerConfig,
+        seed: int,
+    ) -> list[list[Row]]:
+        """The updates over ``rows``, of which None stands for one that is too long. Raises R1kitError where
+        the curriculum leaves out every row, or no row has the column."""
+        curriculum = self.curriculum
+        there = [(row, value) for row, value in zip(rows, self.values, strict=True) if row is not None]
+        kept = [(row, value) for row, value in there if not curriculum.leaves_out(value)]
+        if curriculum.named_column and there and all(value is None for _, value in there):
+            raise R1kitError(f"curriculum: no row of the data has a column {curriculum.named_column!r}")
+        if there and not kept:
+            raise R1kitError("curriculum: every row is left out by its pass rate; change easy or hard")
+        if len(kept) < len(there):
+            ctx.log.info(f"curriculum: {len(there) - len(kept)} of {len(there)} rows left out, by pass rate")
+        left = [row for row, _ in kept]
+        if curriculum.reference:
+            model = ctx.runtime.learner(ctx.model(curriculum.reference), learner)
+            difficulties = losses_of(model, left)
+            ctx.runtime.release(model)
+        elif curriculum.by:
+            difficulties = measured_difficulties(left, curriculum.by)
+        else:
+            difficulties = [curriculum.difficulty(value) for _, value in kept]
+        return paced_batches(left, difficulties, curriculum, config, seed)
 
 
 def tuning_phase(
@@ -114,14 +159,16 @@ def finetune_on(
     watch: WatchConfig | None = None,
     tasks: Mapping[str, tuple[Task, float]] = {},
     allow_empty: bool = False,
+    paced: PacedRows | None = None,
 ) -> None:
     """Train ``init`` on (prompt, response) texts and export it to ctx.out/model. ``tasks`` are those that
-    ``watch`` measures where it names none. Raises R1kitError where there is nothing to train on, unless
-    ``allow_empty``."""
+    ``watch`` measures where it names none. ``paced``: a curriculum over the texts. Raises R1kitError where
+    there is nothing to train on, unless ``allow_empty``."""
     model = ctx.model(init)
     chat = talk.chat(model)
     rows = [training_row(chat, prompt, response) for prompt, response in written]
-    kept = [row for row in rows if len(row.token_ids) <= learner_config.context + 1]
+    fitting = [row if len(row.token_ids) <= learner_config.context + 1 else None for row in rows]
+    kept = [row for row in fitting if row is not None]
     if len(kept) < len(rows):
         ctx.log.info(
             f"{len(rows) - len(kept)} of {len(rows)} rows left out, longer than learner.context "
@@ -136,13 +183,14 @@ def finetune_on(
         )
     if not kept:
         ctx.log.info(f"no rows to train on: the model is that of {init}, unchanged")
-    learner = ctx.runtime.learner(model, learner_config)
     order = derive_seed(ctx.seed, "order")
-    steps = len(finetune_batches(kept, training, order))
+    ordered = paced.batches(ctx, fitting, training, learner_config, order) if paced and kept else None
+    learner = ctx.runtime.learner(model, learner_config)
+    steps = len(finetune_batches(kept, training, order) if ordered is None else ordered)
     watching = HeldOutWatch(watch, tasks, chat, model, _sampling(model), steps) if watch and kept else None
     engines = [ctx.runtime.engine_of(learner)] if watching else []
     measure = partial(_measure, ctx, learner, engines[0], watching) if watching else None
-    last = finetune(learner, kept, training, order, ctx.log, ctx.out, ctx.identities, measure)
+    last = finetune(learner, kept, training, order, ctx.log, ctx.out, ctx.identities, measure, ordered)
     facts = {"rows": len(kept), "too_long": len(rows) - len(kept), **last}
     finish(ctx, learner, *engines, facts=facts, talk=talk)
 

@@ -193,9 +193,9 @@ class WordProblems:
         if found[2] is not None and found[2].lower() not in (things, things.removesuffix("s")):
             return Verdict("wrong", f"{found[2]}, not {things}")
         value = Fraction(found[1].replace(",", ""))
-        if value == problem.columns["result"]:
+        if value == Fraction(str(problem.answer)):
             return Verdict("correct")
-        return Verdict("wrong", f"{value}, not {problem.columns['result']}")
+        return Verdict("wrong", f"{value}, not {problem.answer}")
 
     @functools.cached_property
     def _splits(self) -> tuple[list[Problem], list[Problem]]:

@@ -132,9 +132,11 @@ def finetune(
     out: Path,
     owners: Sequence[str] = (),
     measure: Measure | None = None,
+    ordered: Sequence[list[Row]] | None = None,
 ) -> Metrics:
-    """SFT: ``config.epochs`` over ``rows``, in a new order each epoch. ``measure`` as in ``train``."""
-    batches = finetune_batches(rows, config, seed)
+    """SFT: ``config.epochs`` over ``rows``, in a new order each epoch, or the updates ``ordered`` of a
+    curriculum. ``measure`` as in ``train``."""
+    batches = finetune_batches(rows, config, seed) if ordered is None else list(ordered)
     return train(
         learner, lambda start: iter(batches[start:]), len(batches), config, log, out, owners, measure
     )

@@ -1,0 +1,93 @@
+"""What one model does on each held-out problem, so that models can be compared problem by problem.
+
+A row of a ``Scored`` is a problem, its values are means over the samples of that problem. Two models that
+were measured with the same settings have the same problems in the same order and the same seeds."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from r1kit.chat import Chat
+from r1kit.config import R1kitError
+from r1kit.engine import Engine
+from r1kit.figures.benchmark_analysis import is_loop
+from r1kit.language import language_share
+from r1kit.seeds import derive_seed
+from r1kit.stages.model_figures import consensus
+from r1kit.stages.sampling import correct, sample
+from r1kit.tasks.habits import Habits
+from r1kit.tasks.task import Task, vote_key
+from r1kit.types import Problem, Rollout, Sampling
+
+REFLECTIONS = ("recheck", "step_back")  # the habits that count as reflection
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """One problem: its difficulty (None where its task gives none), and its measures by name (None where
+    nothing could be measured): ``right``, ``majority``, ``format``, ``language``, ``length``, ``reflects``,
+    ``repeats`` and ``cut``. ``samples`` is how many there were."""
+
+    problem: str
+    difficulty: float | None
+    samples: int
+    measures: Mapping[str, float | None]
+
+
+def held_out_problems(tasks: Mapping[str, tuple[Task, float]], limit: int) -> list[Problem]:
+    """At most ``limit`` held-out problems of each task, in the tasks' order. Raises R1kitError where there
+    is none."""
+    found = [problem for task, _ in tasks.values() for problem in task.problems("held_out")[:limit]]
+    if not found:
+        raise R1kitError(
+            f"{', '.join(tasks) or 'no task'}: there are no held-out problems to measure on; name a task "
+            "that has some"
+        )
+    return found
+
+
+def score_problems(
+    engine: Engine,
+    chat: Chat,
+    tasks: Mapping[str, tuple[Task, float]],
+    problems: Sequence[Problem],
+    sampling: Sampling,
+    habits: Habits,
+) -> list[Scored]:
+    """Sample ``sampling.n`` responses to each problem and measure them. Problems and seeds do not depend on
+    the model."""
+    groups = sample(engine, chat, problems, sampling, derive_seed(0, "evaluate"))
+    right = correct(groups, tasks)
+    return [
+        _scored(group, {r.index for r in own}, tasks[group[0].problem.task][0], habits)
+        for group, own in zip(groups, right, strict=True)
+    ]
+
+
+def _scored(group: Sequence[Rollout], right: set[int], task: Task, habits: Habits) -> Scored:
+    key: Callable[[str], str | None] = getattr(task, "vote_key", vote_key)
+    outcomes = [float(rollout.index in right) for rollout in group]
+    shares = [
+        share
+        for rollout in group
+        if rollout.thinking
+        and (share := language_share(rollout.thinking, rollout.problem.language)) is not None
+    ]
+    reflecting = [test for name, test in habits.items() if name in REFLECTIONS]
+    measures: dict[str, float | None] = {
+        "right": _mean(outcomes),
+        "majority": consensus(group, outcomes, key),
+        "format": _mean([r.answer is not None for r in group]),
+        "language": _mean(shares) if shares else None,
+        "length": _mean([len(r.completion.token_ids) for r in group]),
+        "reflects": _mean([any(test(r.thinking or "") for test in reflecting) for r in group]),
+        "repeats": _mean([is_loop(r.text) for r in group]),
+        "cut": _mean([r.completion.finish == "length" for r in group]),
+    }
+    problem = group[0].problem
+    return Scored(problem.id, problem.difficulty, len(group), measures)
+
+
+def _mean(values: Sequence[float | bool]) -> float:
+    return float(np.mean(values))

@@ -4,7 +4,7 @@ A row of a ``Scored`` is a problem, its values are means over the samples of tha
 were measured with the same settings have the same problems in the same order and the same seeds."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -47,17 +47,38 @@ def held_out_problems(tasks: Mapping[str, tuple[Task, float]], limit: int) -> li
     return found
 
 
+def swapped(problems: Sequence[Problem]) -> list[Problem]:
+    """For each problem another one of its task, a turn by half of the task's problems, so that each prompt is
+    shown once. A problem that is alone in its task stays."""
+    by_task: dict[str, list[int]] = {}
+    for place, problem in enumerate(problems):
+        by_task.setdefault(problem.task, []).append(place)
+    found = list(problems)
+    for places in by_task.values():
+        half = len(places) // 2
+        for place, other in zip(places, [*places[half:], *places[:half]], strict=True):
+            found[place] = problems[other]
+    return found
+
+
 def score_problems(
     engine: Engine,
     chat: Chat,
     tasks: Mapping[str, tuple[Task, float]],
     problems: Sequence[Problem],
     sampling: Sampling,
-    habits: Habits,
+    habits: Mapping[str, Callable[[str], bool]] = {},
+    asked: Sequence[Problem] = (),
 ) -> list[Scored]:
     """Sample ``sampling.n`` responses to each problem and measure them. Problems and seeds do not depend on
-    the model."""
-    groups = sample(engine, chat, problems, sampling, derive_seed(0, "evaluate"))
+    the model. ``asked`` are the problems whose prompts are shown in place of theirs, in the same order: the
+    responses are still checked against ``problems``."""
+    groups = sample(engine, chat, asked or problems, sampling, derive_seed(0, "evaluate"))
+    if asked:
+        groups = [
+            [replace(rollout, problem=problem) for rollout in group]
+            for problem, group in zip(problems, groups, strict=True)
+        ]
     right = correct(groups, tasks)
     return [
         _scored(group, {r.index for r in own}, tasks[group[0].problem.task][0], habits)

@@ -3,7 +3,7 @@
 RUN = .venv/bin/r1kit run
 MODEL = models/SmolLM2-135M-Instruct
 
-.PHONY: mini ui real real-seeds countdown lessons test test-quick test-pages test-vllm pictures controls objectives adversarial bench gpu chaos api lint clean
+.PHONY: findings ablation mini ui real real-seeds countdown lessons test test-quick test-pages test-vllm pictures controls objectives adversarial bench gpu chaos api lint clean
 
 # The whole R1 recipe in miniature; continues where it was interrupted. Overrides: make mini CHANGES="seed=1 --out runs/second"
 mini: .venv/ready
@@ -79,6 +79,15 @@ controls: .venv/ready
 objectives: .venv/ready
 	for seed in 0 1 2; do $(RUN) recipes/objectives.yaml seed=$$seed --out runs/objectives-$$seed || exit 1; done
 	.venv/bin/python benchmarks/objectives.py runs/objectives-0 runs/objectives-1 runs/objectives-2
+
+# The paper's findings as experiments, three seeds each: docs/findings.md. Hours; continues where it was interrupted. Some of them:
+# make findings CHANGES="--only 1,7"
+findings: .venv/ready
+	OMP_NUM_THREADS=1 .venv/bin/python benchmarks/findings.py $(CHANGES)
+
+# Which stage of R1 does what: the recipe with one stage left out, seven arms, three seeds: docs/ablation.md.
+ablation: .venv/ready
+	OMP_NUM_THREADS=1 .venv/bin/python benchmarks/ablation.py $(CHANGES)
 
 # Every program of the adversarial corpus, in both tiers of the sandbox, and more kills (make test runs a part of it).
 adversarial: .venv/ready

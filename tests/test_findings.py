@@ -1,0 +1,170 @@
+"""benchmarks/findings.py and ablation.py: the claims fit their recipes, arms differ from their control in one
+key, and tests and verdicts are what the file of claims says, on numbers worked out by hand."""
+
+import ablation
+import findings
+import numpy as np
+import paired
+import pytest
+
+from r1kit.config import ConfigError
+from r1kit.recipe.recipe import load, resolved
+
+CLAIMS = findings.read_claims(findings.CLAIMS)
+WITH_RECIPE = [claim for claim in CLAIMS if claim.recipe]
+
+
+def values(numbers, steps=None):
+    names = [f"p{place}" for place in range(len(numbers))]
+    return paired.Values(
+        dict(zip(names, numbers, strict=True)), dict(zip(names, steps or [2.0] * len(numbers), strict=True))
+    )
+
+
+@pytest.mark.parametrize("claim", WITH_RECIPE, ids=lambda claim: claim.title)
+def test_every_value_of_a_claim_is_a_stage_of_its_recipe(claim):
+    recipe = load(findings.CLAIMS.parent / claim.recipe)
+    stages = {stage.name for stage in recipe.stages}
+    measures = {"right", "majority", "format", "language", "length", "reflects", "repeats", "cut", "general"}
+    for name in claim.names():
+        model, _, measure = name.rpartition(".")
+        stage, _, decoding = model.partition("@")
+        assert stage in stages and measure in measures and decoding in paired.DECODINGS
+    assert claim.tests and claim.recipe in findings.ORDER
+
+
+def test_a_claim_without_a_recipe_says_why():
+    assert all(claim.not_built or claim.not_testable for claim in CLAIMS if not claim.recipe)
+    assert [claim.number for claim in CLAIMS] == list(range(1, len(CLAIMS) + 1))
+
+
+# Arm, its control, and the key of the stage in which they differ.
+ONE_KEY = [
+    ("pure-rl.yaml", "coin", "zero", "rewards"),
+    ("format-reward.yaml", "no_format", "zero", "rewards"),
+    ("language-reward.yaml", "language", "zero", "rewards"),
+    ("length-cap.yaml", "raised", "kept", "grpo.max_tokens"),
+    ("clip-range.yaml", "clip_02", "clip_10", "grpo.epsilon"),
+    ("ppo.yaml", "ppo_95", "ppo_100", "ppo.gae_lambda"),
+    ("reference.yaml", "reference_refreshed", "reference_fixed", "grpo.reference_refresh"),
+    ("verifier-noise.yaml", "positive_30", "negative_30", "rewards"),
+    ("sizes.yaml", "small_zero", "tiny_zero", "init"),
+]
+
+
+@pytest.mark.parametrize(("recipe", "arm", "control", "key"), ONE_KEY, ids=lambda value: str(value))
+def test_an_arm_differs_from_its_control_in_one_key(recipe, arm, control, key):
+    found = {stage["name"]: stage for stage in resolved(load(findings.CLAIMS.parent / recipe))["stages"]}
+
+    def flat(value, path=""):
+        if not isinstance(value, dict) or path == "rewards":
+            return {path: value}
+        return {
+            name: leaf for k, v in value.items() for name, leaf in flat(v, f"{path}.{k}".strip(".")).items()
+        }
+
+    one, other = flat(found[arm]), flat(found[control])
+    differs = {name for name in one.keys() | other.keys() if one.get(name) != other.get(name)}
+    assert differs - {"name"} == {key}
+
+
+def test_all_recipes_have_the_same_zero_and_base():
+    found = {}
+    for name in findings.ORDER:
+        recipe = resolved(load(findings.CLAIMS.parent / name))
+        for stage in recipe["stages"]:
+            assert found.setdefault(stage["name"], stage) == stage, (name, stage["name"])
+    assert {"base", "zero", *ablation.ARMS} <= found.keys()
+
+
+def test_a_difference_is_averaged_over_seeds_for_each_problem():
+    pairs = [(values([1.0, 0.5, 0.5]), values([0.0, 0.5, 0.0])), (values([0.0, 1.0, 0.5]), values([0.0] * 3))]
+    found = paired.difference(pairs)
+    assert found.seeds == pytest.approx([0.5, 0.5])
+    assert found.test.difference == pytest.approx(0.5) and found.one_sign
+    # by hand: the problems' means are .5, .5, .5; all signs: 2 of 8 are as far from 0
+    assert found.test.p_value == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(
+    ("expect", "gaps", "wanted"),
+    [
+        ("higher", [[0.2] * 12, [0.1] * 12, [0.1] * 12], True),
+        ("higher", [[0.4] * 12, [0.1] * 12, [-0.01] * 12], False),  # one seed has the other sign
+        ("higher", [[0.2, -0.2] * 6] * 3, False),
+        ("lower", [[-0.2] * 12] * 3, True),
+        ("lower", [[0.2] * 12] * 3, False),
+        ({"at_most": 0.05}, [[0.04] * 12] * 3, True),
+        ({"at_most": 0.05}, [[0.06] * 12] * 3, False),
+        ({"at_most": 0.05}, [[0.3, -0.3] * 6] * 3, False),  # too uncertain
+        ({"at_least": -0.03}, [[-0.02] * 12] * 3, True),
+        ({"at_least": -0.03}, [[-0.04] * 12] * 3, False),
+        ({"within": 0.05}, [[0.04] * 12] * 3, True),
+        ({"within": 0.05}, [[-0.06] * 12] * 3, False),
+        ({"within": 0.05}, [[0.06] * 12] * 3, False),
+    ],
+)
+def test_each_expectation_on_both_sides(expect, gaps, wanted):
+    pairs = [(values([0.5 + gap for gap in seed]), values([0.5] * len(seed))) for seed in gaps]
+    assert findings.holds(expect, paired.difference(pairs)) is wanted
+
+
+def test_more_on_hard_compares_the_gains_of_the_two_classes():
+    steps = [2.0] * 20 + [4.0] * 20
+    base = values([0.5] * 20 + [0.1] * 20, steps)
+    hard = values([0.6] * 20 + [0.5] * 20, steps)
+    found = paired.more_on_hard([(hard, base)] * 3)
+    assert found.seeds == pytest.approx([0.3] * 3) and found.holds
+    easy = values([0.9] * 20 + [0.2] * 20, steps)
+    assert not paired.more_on_hard([(easy, base)] * 3).holds
+
+
+def test_rises_is_spearmans_correlation_with_the_steps():
+    steps = [float(2 + place % 3) for place in range(60)]
+    up, down = [10 * step for step in steps], [-step for step in steps]
+    assert paired.rises([values(up, steps)] * 3).seeds == pytest.approx([1.0] * 3)
+    assert paired.rises([values(up, steps)] * 3).holds
+    assert not paired.rises([values(down, steps)] * 3).holds
+    noise = np.random.default_rng(0).normal(size=60).tolist()
+    assert not paired.rises([values(noise, steps)] * 3).holds
+
+
+def claim(**changes):
+    test = {"value": "zero.right", "against": "base.right", "expect": "higher"}
+    plain = {"number": 1, "title": "A", "paper": "B", "recipe": "pure-rl.yaml", "tests": [test]}
+    return findings.Finding.parse({**plain, **changes}, "claims")
+
+
+def test_no_verdict_without_three_seeds(monkeypatch):
+    measured = {"zero": 0.8, "base": 0.2}
+    done = {0, 1}
+    monkeypatch.setattr(
+        findings,
+        "values",
+        lambda folder, name: (
+            values([measured[name.split(".")[0]]] * 12)
+            if int(folder.name.rpartition("-")[2]) in done
+            else None
+        ),
+    )
+    found = findings.judge(claim(), range(3))
+    assert found.verdict == "not run yet" and "2 of 3 seeds" in findings.page([found], "")
+    done.add(2)
+    assert findings.judge(claim(), range(3)).verdict == "reproduced"
+    measured["zero"] = 0.1
+    page = findings.page([findings.judge(claim(), range(3))], "")
+    assert "**not reproduced**" in page and "does not hold" in page
+    assert findings.judge(claim(not_built="there is none", tests=[]), range(3)).verdict == "not built"
+
+
+def test_an_unknown_test_is_refused():
+    with pytest.raises(ConfigError, match="no test 'bigger'"):
+        claim(tests=[{"value": "zero.right", "expect": "bigger"}])
+
+
+def test_the_ablation_compares_seeds_that_have_both():
+    full = ablation.Arm("full", [0, 1], {"right": [values([0.5] * 4), values([0.7] * 4)]})
+    arm = ablation.Arm("no_sft", [1], {"right": [values([0.4] * 4)]})
+    found = ablation.gap(arm, full, "right")
+    assert found is not None and found.seeds == pytest.approx([-0.3])
+    assert ablation.gap(ablation.Arm("no_sft", [2], {"right": [values([0.4])]}), full, "right") is None

@@ -5,7 +5,7 @@ and write docs/ablation.md.
     python benchmarks/ablation.py --seeds 1    # one seed
     python benchmarks/ablation.py --page       # the page alone, from what there is
 
-The runs are those of the findings (runs/findings-SEED), so the base and the stages that both recipes have
+The run is that of the findings (runs/findings), so the base and the stages that both recipes have
 are trained once. Arms are compared with the whole recipe problem by problem; each problem's difference is
 averaged over the seeds that have finished both."""
 
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from paired import Difference, Values, difference, folder_of, train, values
+from paired import RUN, Difference, Values, difference, train, values
 from results import table
 
 from r1kit.config import R1kitError
@@ -25,7 +25,6 @@ from r1kit.console import make_console
 from r1kit.records import finished_stages
 
 RECIPE = Path("recipes/ablation.yaml")
-RUNS = "findings"
 FULL = "full"
 SEEDS = 3
 # The stage whose model is the result of an arm, and what the arm leaves out.
@@ -71,7 +70,7 @@ def read_arm(stage: str, seeds: Sequence[int]) -> Arm:
     used: list[int] = []
     measured: dict[str, list[Values]] = {measure: [] for measure in MEASURES}
     for seed in seeds:
-        own = {measure: values(folder_of(RUNS, seed), f"{stage}.{measure}") for measure in MEASURES}
+        own = {measure: values(f"{stage}.{measure}", seed) for measure in MEASURES}
         if all(own.values()):
             used.append(seed)
             for measure, found in own.items():
@@ -138,12 +137,11 @@ def _differences(arm: Arm, full: Arm) -> list[list[str]]:
 
 
 def _when(seeds: Sequence[int]) -> str:
-    """When the stages were trained and how long they took, in words."""
-    stages = [stage for seed in seeds for stage in finished_stages(folder_of(RUNS, seed))]
-    if not stages:
+    """When the stages were trained, in words."""
+    if not seeds:
         return "**Not measured yet.**"
-    last = datetime.fromtimestamp(max(stage.record.finished or 0.0 for stage in stages), UTC)
-    return f"{last:%Y-%m-%d}; one process next to other work."
+    last = datetime.fromtimestamp(max(stage.record.finished or 0.0 for stage in finished_stages(RUN)), UTC)
+    return f"{last:%Y-%m-%d}; one process, next to other work."
 
 
 def write(seeds: Sequence[int], out: Path) -> None:
@@ -162,7 +160,7 @@ def main(words: Sequence[str] | None = None) -> None:
     seeds = range(given.seeds)
     try:
         for seed in () if given.page else seeds:
-            train(RECIPE, folder_of(RUNS, seed), seed, make_console())
+            train(RECIPE, seed, make_console())
             write(seeds, given.out)
         write(seeds, given.out)
     except (R1kitError, OSError) as error:

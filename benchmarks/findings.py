@@ -6,21 +6,22 @@ docs/findings.md with its drawings.
     python benchmarks/findings.py --page                # the page alone, from what there is
 
 Claims and tests stand in recipes/findings/claims.yaml. Recipes are run in the order of ORDER, the cheapest
-first, each with all seeds, in runs/findings-SEED. The command continues where it was interrupted. A finding
-whose stages have not finished in at least three seeds is "not run yet"; no verdict is written without its
-runs."""
+first, each with all seeds, in the run runs/findings. The command continues where it was interrupted. A
+finding whose stages have not finished in at least three seeds is "not run yet"; no verdict is written without
+its runs."""
 
 import argparse
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
 
 import yaml  # type: ignore[import-untyped]
 from figures import STYLE
-from paired import Difference, Values, difference, folder_of, more_on_hard, rises, train, values
+from paired import RUN, Difference, Values, difference, more_on_hard, rises, train, values
 from pydantic import Field, field_validator
 from results import table
 
@@ -29,7 +30,6 @@ from r1kit.console import make_console
 from r1kit.records import finished_stages
 
 CLAIMS = Path("recipes/findings/claims.yaml")
-NAME = "findings"  # of the runs' folders
 ORDER = (
     "pure-rl.yaml",
     "format-reward.yaml",
@@ -55,8 +55,9 @@ WRITTEN_BY = (
 BEFOREHAND = (
     "Each claim and its test were written in [claims.yaml](../recipes/findings/claims.yaml) before its arms "
     "were trained; the file says what each test computes. Before that, one run of seed 0 was used to find a "
-    "base and a budget from which RL learns. All arms of a seed start from one base model "
-    "([base.yaml](../recipes/findings/base.yaml)), and an arm differs from its control in one key."
+    "base and a budget from which RL learns. All arms of all seeds start from one base model "
+    "([base.yaml](../recipes/findings/base.yaml)), as in the paper, so the seeds vary what comes after "
+    "pretraining; an arm differs from its control in one key."
 )
 NOT_REPRODUCED = (
     "*Not reproduced* means that at least one test of the finding did not hold at this size and budget: a "
@@ -151,7 +152,7 @@ def judge(finding: Finding, seeds: Sequence[int]) -> Judged:
     found: dict[str, list[Values]] = {name: [] for name in finding.names()}
     used = []
     for seed in seeds:
-        own = {name: values(folder_of(NAME, seed), name) for name in found} if found else {}
+        own = {name: values(name, seed) for name in found}
         if own and all(own.values()):
             used.append(seed)
             for name, value in own.items():
@@ -196,7 +197,7 @@ def _seeds(numbers: Sequence[float]) -> str:
     return " ".join(f"{one:+.3f}" for one in numbers)
 
 
-def page(judged: Sequence[Judged], machine: str) -> str:
+def page(judged: Sequence[Judged], when: str) -> str:
     """docs/findings.md."""
     verdicts = [one.verdict for one in judged]
     kinds = list(dict.fromkeys(verdicts))
@@ -215,7 +216,7 @@ def page(judged: Sequence[Judged], machine: str) -> str:
         "\n\n".join(
             [
                 "# The paper's findings, tried in miniature",
-                f"{WRITTEN_BY} {machine}",
+                f"{WRITTEN_BY} {when}",
                 BEFOREHAND,
                 NOT_REPRODUCED,
                 f"{len(judged)} claims: {summary}.",
@@ -324,14 +325,13 @@ def _line(name: str, shares: Sequence[float], middle: float, y: int) -> str:
     )
 
 
-def machine_of(seeds: Sequence[int]) -> str:
-    """How much was trained, in words."""
-    folders = [folder_of(NAME, seed) for seed in seeds if folder_of(NAME, seed).is_dir()]
-    stages = [stage for folder in folders for stage in finished_stages(folder)]
-    seconds = sum(stage.record.seconds for stage in stages)
-    return (
-        f"{len(stages)} stages, {seconds / 60:.0f} minutes by the clock with one process next to other work."
-    )
+def in_time() -> str:
+    """How much was trained and when, in words."""
+    stages = finished_stages(RUN)
+    if not stages:
+        return ""
+    last = datetime.fromtimestamp(max(stage.record.finished or 0.0 for stage in stages), UTC)
+    return f"{last:%Y-%m-%d}; {len(stages)} stages with one process, next to other work."
 
 
 def write(findings: Sequence[Finding], seeds: Sequence[int], out: Path) -> None:
@@ -342,7 +342,7 @@ def write(findings: Sequence[Finding], seeds: Sequence[int], out: Path) -> None:
     for one in judged:
         if one.outcomes:
             (drawings / drawing_name(one.finding)).write_text(drawing_of(one), encoding="utf-8")
-    out.write_text(page(judged, machine_of(seeds)), encoding="utf-8")
+    out.write_text(page(judged, in_time()), encoding="utf-8")
 
 
 def run_all(findings: Sequence[Finding], only: Sequence[int], seeds: Sequence[int], out: Path) -> None:
@@ -356,7 +356,7 @@ def run_all(findings: Sequence[Finding], only: Sequence[int], seeds: Sequence[in
     for recipe in ORDER:
         if recipe in wanted:
             for seed in seeds:
-                train(CLAIMS.parent / recipe, folder_of(NAME, seed), seed, console)
+                train(CLAIMS.parent / recipe, seed, console)
             write(findings, seeds, out)
 
 

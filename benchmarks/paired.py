@@ -19,7 +19,7 @@ from r1kit.config import ConfigError
 from r1kit.figures.statistics import PairedTest, paired_test, rank_correlation
 from r1kit.files import write_whole
 from r1kit.marks import hash_tree
-from r1kit.recipe.layers import read_layers
+from r1kit.recipe.layers import Layers, read_layers
 from r1kit.recipe.recipe import build
 from r1kit.records import find_stage_with_model, stage_folder
 from r1kit.rewards import load_rewards, score
@@ -34,6 +34,8 @@ from r1kit.tasks import load_tasks
 from r1kit.tasks.habits import load_habits
 from r1kit.types import Sampling
 
+RUN = Path("runs/findings")  # of all recipes and seeds
+BASE = "base"  # the stage that all seeds have in common
 TASKS = {"chain": 1.0, "mul": 1.0, "eq": 1.0}
 PROBLEMS = 100  # of each task
 GENERAL = 100  # general prompts
@@ -61,22 +63,47 @@ EXAMPLES = (
 LEVELS = (2.0, 4.0)  # steps of the easiest and of the hardest problems
 
 
-def folder_of(name: str, seed: int) -> Path:
-    return Path("runs") / f"{name}-{seed}"
+def stage_of(name: str, seed: int) -> str:
+    """What a stage of a recipe is called for a seed: the base is the same for all, and seed 0 has the
+    recipe's own names."""
+    return name if seed == 0 or name == BASE else f"{name}_{seed}"
 
 
-def train(recipe: Path, folder: Path, seed: int, console: Console) -> None:
-    """Run every stage of a recipe that is not done yet."""
-    changes = [f"seed={seed}", f"out={json.dumps(str(folder))}"]
-    layers = read_layers(recipe, changes)
-    command = f"r1kit run {recipe} seed={seed} --out {folder}"
-    run(build(layers), command=command, console=console, layers=layers)
+def seeded(stages: Sequence[Mapping[str, Any]], seed: int) -> list[dict[str, Any]]:
+    """The stages of a recipe for one seed: names, references and the names of their seeds as ``stage_of``
+    says. A stage's seed is a hash of that name, so every seed has rollouts of its own."""
+
+    def renamed(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: renamed(inner) for key, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [renamed(inner) for inner in value]
+        if isinstance(value, str) and value.startswith("@"):
+            name, slash, rest = value[1:].partition("/")
+            return f"@{stage_of(name, seed)}{slash}{rest}"
+        return value
+
+    found = []
+    for stage in stages:
+        name = str(stage.get("name") or stage["stage"])
+        own = {**renamed(stage), "name": stage_of(name, seed)}
+        if stage.get("seed_of"):
+            own["seed_of"] = stage_of(str(stage["seed_of"]), seed)
+        found.append(own)
+    return found
+
+
+def train(recipe: Path, seed: int, console: Console) -> None:
+    """Run every stage of a recipe that is not done yet, for one seed."""
+    layers = read_layers(recipe, [f"out={json.dumps(str(RUN))}"])
+    data = {**layers.data, "stages": seeded(layers.data["stages"], seed)}
+    run(build(Layers(data, source=str(recipe))), command=f"r1kit run {recipe}", console=console)
     gc.collect()
 
 
-def is_done(folder: Path, stage: str) -> bool:
+def is_done(stage: str) -> bool:
     """Whether the stage has finished."""
-    return stage_folder(folder, stage).finished() is not None
+    return stage_folder(RUN, stage).finished() is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +118,8 @@ class Values:
         return statistics.fmean(self.by_problem.values())
 
 
-def values(folder: Path, name: str) -> Values | None:
-    """The values of ``model@decoding.measure`` in a run, measured where that has not been done; None where
+def values(name: str, seed: int) -> Values | None:
+    """The values of ``model@decoding.measure`` of one seed, measured where that has not been done; None where
     the stage has not finished. Raises ConfigError for a measure or a decoding that does not exist."""
     model, _, measure = name.rpartition(".")
     stage, _, decoding = model.partition("@")
@@ -100,19 +127,20 @@ def values(folder: Path, name: str) -> Values | None:
         decoding = "general"
     if decoding not in DECODINGS:
         raise ConfigError(f"{name}: no decoding {decoding!r}; known: {', '.join(filter(None, DECODINGS))}")
-    if not is_done(folder, stage):
+    stage = stage_of(stage, seed)
+    if not is_done(stage):
         return None
-    rows = _measured(folder, stage, decoding)
+    rows = _measured(stage, decoding)
     if measure not in rows[0].measures:
         raise ConfigError(f"{name}: no measure {measure!r}; known: {', '.join(rows[0].measures)}")
     found = {row.problem: value for row in rows if (value := row.measures[measure]) is not None}
     return Values(found, {row.problem: row.difficulty for row in rows})
 
 
-def _measured(folder: Path, stage: str, decoding: str) -> list[Scored]:
+def _measured(stage: str, decoding: str) -> list[Scored]:
     """The rows of a model, from the disk where they are of this model and these settings."""
-    model = find_stage_with_model(folder, stage).model
-    file = folder / "measured" / f"{stage}{'@' if decoding else ''}{decoding}.json"
+    model = find_stage_with_model(RUN, stage).model
+    file = RUN / "measured" / f"{stage}{'@' if decoding else ''}{decoding}.json"
     wanted = {
         "model": hash_tree(model),
         "sampling": asdict(DECODINGS[decoding]),

@@ -5,7 +5,7 @@ if it were the training to prove.
 
 Training number i is judged against the base, with the trainings i + 1 and i + 2 as the two coins and the arm
 ``coin`` of the findings, whose reward is a coin and the format, as a further control. All are stages of
-runs/findings-SEED, so the command continues where it was interrupted."""
+runs/findings, so the command continues where it was interrupted."""
 
 import argparse
 import sys
@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from paired import folder_of, values
+from paired import RUN, values
 
 from r1kit.config import R1kitError
 from r1kit.console import make_console
@@ -35,20 +35,20 @@ def null_stages(coin: Mapping[str, Any], count: int, steps: int) -> list[dict[st
     ]
 
 
-def judge_all(folder: Path, count: int) -> list[Proof]:
+def judge_all(count: int) -> list[Proof]:
     """The verdict on each training by a coin."""
-    base, format_coin = _right(folder, "base"), _right(folder, "coin")
-    nulls = [_right(folder, f"null_{n}") for n in range(count)]
+    base, format_coin = _right("base"), _right("coin")
+    nulls = [_right(f"null_{n}") for n in range(count)]
     return [
         prove(own, base, [nulls[(n + 1) % count], nulls[(n + 2) % count]], {"coin and format": format_coin})
         for n, own in enumerate(nulls)
     ]
 
 
-def _right(folder: Path, stage: str) -> list[float]:
-    found = values(folder, f"{stage}.right")
+def _right(stage: str) -> list[float]:
+    found = values(f"{stage}.right", 0)
     if found is None:
-        raise R1kitError(f"{folder}: stage {stage} has not finished")
+        raise R1kitError(f"{RUN}: stage {stage} has not finished")
     return list(found.by_problem.values())
 
 
@@ -56,17 +56,15 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--count", type=int, default=40, help="trainings")
     parser.add_argument("--steps", type=int, default=24, help="updates of each")
-    parser.add_argument("--seed", type=int, default=0, help="of the run of the findings")
     given = parser.parse_args(words)
-    folder = folder_of("findings", given.seed)
     try:
-        layers = read_layers(RECIPE, [f"seed={given.seed}", f'out="{folder}"'])
+        layers = read_layers(RECIPE, [f'out="{RUN}"'])
         stages = layers.data["stages"]
         coin = next(stage for stage in stages if stage.get("name") == "coin")
         nulls = null_stages(coin, given.count, given.steps)
         recipe = build(Layers({**layers.data, "stages": [*stages, *nulls]}, source=str(RECIPE)))
         run(recipe, command="python benchmarks/proofs.py", console=make_console())
-        found = judge_all(folder, given.count)
+        found = judge_all(given.count)
     except (R1kitError, OSError) as error:
         sys.exit(f"proofs: {error}")
     for number, proof in enumerate(found):

@@ -8,7 +8,8 @@ import paired
 import pytest
 
 from r1kit.config import ConfigError
-from r1kit.recipe.recipe import load, resolved
+from r1kit.recipe.layers import Layers, read_layers
+from r1kit.recipe.recipe import build, load, resolved
 
 CLAIMS = findings.read_claims(findings.CLAIMS)
 WITH_RECIPE = [claim for claim in CLAIMS if claim.recipe]
@@ -75,6 +76,19 @@ def test_all_recipes_have_the_same_zero_and_base():
         for stage in recipe["stages"]:
             assert found.setdefault(stage["name"], stage) == stage, (name, stage["name"])
     assert {"base", "zero", *ablation.ARMS} <= found.keys()
+
+
+def test_a_seed_has_stages_of_its_own_and_the_base_in_common():
+    layers = read_layers(findings.CLAIMS.parent / "stages.yaml")
+    written = layers.data["stages"]
+    assert [stage["name"] for stage in paired.seeded(written, 0)] == [
+        stage.get("name", stage["stage"]) for stage in written
+    ]
+    recipe = build(Layers({**layers.data, "stages": paired.seeded(written, 2)}))
+    found = {stage.name: stage for stage in recipe.stages}
+    assert list(found) == ["base", *(f"{stage['name']}_2" for stage in written[1:])]
+    assert found["zero_2"].init == "@base" and found["cold_start_2"].rollouts_from == ["@zero_2"]
+    assert found["sft_2"].data == ["@rejection_sampling_2/data.jsonl"] and found["zero_2"].seed_of == "zero_2"
 
 
 def test_a_difference_is_averaged_over_seeds_for_each_problem():

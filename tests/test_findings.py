@@ -1,6 +1,8 @@
 """benchmarks/findings.py and ablation.py: the claims fit their recipes, arms differ from their control in one
 key, and tests and verdicts are what the file of claims says, on numbers worked out by hand."""
 
+from typing import Any
+
 import ablation
 import findings
 import numpy as np
@@ -85,7 +87,7 @@ def test_a_seed_has_stages_of_its_own_and_the_base_in_common():
         stage.get("name", stage["stage"]) for stage in written
     ]
     recipe = build(Layers({**layers.data, "stages": paired.seeded(written, 2)}))
-    found = {stage.name: stage for stage in recipe.stages}
+    found: dict[str, Any] = {stage.name: stage for stage in recipe.stages}
     assert list(found) == ["base", *(f"{stage['name']}_2" for stage in written[1:])]
     assert found["zero_2"].init == "@base" and found["cold_start_2"].rollouts_from == ["@zero_2"]
     assert found["sft_2"].data == ["@rejection_sampling_2/data.jsonl"] and found["zero_2"].seed_of == "zero_2"

@@ -194,7 +194,9 @@ def prove_stage(
         runtime.close()
     made = subject.settings["steps"]
     given = made if steps is None else min(steps, made)
-    notes = () if given == made else (f"The controls made {given} updates, the stage {made}.",)
+    notes: tuple[str, ...] = (
+        () if given == made else (f"The controls made {given} updates, the stage {made}.",)
+    )
     if "accuracy" not in subject.config["rewards"]:
         notes += ("No reward is called accuracy, so there is no control with wrong labels.",)
     result = Result(proof, compared, stage, len(trained), n, made, given, notes)

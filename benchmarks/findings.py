@@ -37,6 +37,7 @@ ORDER = (
     "length-cap.yaml",
     "stages.yaml",
     "clip-range.yaml",
+    "process-reward.yaml",
     "data-size.yaml",
     "sizes.yaml",
     "reference.yaml",

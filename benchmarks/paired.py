@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from tree_search import search
 
 from r1kit.config import ConfigError
 from r1kit.figures.statistics import PairedTest, paired_test, rank_correlation
@@ -28,11 +29,12 @@ from r1kit.runtime import start
 from r1kit.runtime.local import LocalConfig
 from r1kit.seeds import derive_seed
 from r1kit.stages.models import PromptStyle, ShownExample, prompt_style_of
-from r1kit.stages.problem_scores import Scored, held_out_problems, score_problems
+from r1kit.stages.problem_scores import Scored, held_out_problems, score_groups, score_problems
 from r1kit.stages.sampling import sample
 from r1kit.tasks import load_tasks
 from r1kit.tasks.habits import load_habits
 from r1kit.types import Sampling
+from r1kit.user_code import Shape, load_name
 
 RUN = Path("runs/findings")  # of all recipes and seeds
 BASE = "base"  # the stage that all seeds have in common
@@ -48,6 +50,7 @@ DECODINGS: Mapping[str, Sampling] = {
     "cool": Sampling(n=SAMPLES, temperature=0.6, top_p=0.95, max_tokens=LONGEST),
     "greedy": Sampling(n=1, temperature=0.0, max_tokens=LONGEST),
     "shown": Sampling(n=SAMPLES, max_tokens=LONGEST),
+    "searched": Sampling(n=1, max_tokens=LONGEST),  # tree_search.py, guided by the model of steps
     "general": Sampling(n=4, max_tokens=112),
 }
 EXAMPLES = (
@@ -59,6 +62,10 @@ EXAMPLES = (
         prompt="Compute 7*8+9.",
         completion="<think>start with 7*8=56, then 56+9=65, so 65</think><answer>65</answer>",
     ),
+)
+PROCESS = Path(__file__).parents[1] / "recipes" / "findings" / "process_reward.py"
+step_score = load_name(
+    f"{PROCESS}:step_score", Shape("a score of a text", "a function (text)", functions=(("text",),))
 )
 LEVELS = (2.0, 4.0)  # steps of the easiest and of the hardest problems
 
@@ -171,8 +178,12 @@ def _sampled(model: Path, decoding: str) -> list[Scored]:
             return _general(engine, chat)
         tasks = load_tasks(TASKS)
         problems = held_out_problems(tasks, PROBLEMS)
-        habits = load_habits("worked_solutions")
-        return score_problems(engine, chat, tasks, problems, DECODINGS[decoding], habits)
+        habits, further = load_habits("worked_solutions"), {"step_score": step_score}
+        if decoding == "searched":
+            groups = [[one] for one in search(engine, chat, problems, step_score)]
+            return score_groups(groups, tasks, habits, further)
+        sampling = DECODINGS[decoding]
+        return score_problems(engine, chat, tasks, problems, sampling, habits, further=further)
     finally:
         runtime.close()
 

@@ -1,6 +1,7 @@
 """benchmarks/findings.py and ablation.py: the claims fit their recipes, arms differ from their control in one
 key, and tests and verdicts are what the file of claims says, on numbers worked out by hand."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import ablation
@@ -8,10 +9,13 @@ import findings
 import numpy as np
 import paired
 import pytest
+from tree_search import search
 
 from r1kit.config import ConfigError
 from r1kit.recipe.layers import Layers, read_layers
 from r1kit.recipe.recipe import build, load, resolved
+from r1kit.runs.execute import run
+from r1kit.types import Completion, Problem, Rollout
 
 CLAIMS = findings.read_claims(findings.CLAIMS)
 WITH_RECIPE = [claim for claim in CLAIMS if claim.recipe]
@@ -28,7 +32,8 @@ def values(numbers, steps=None):
 def test_every_value_of_a_claim_is_a_stage_of_its_recipe(claim):
     recipe = load(findings.CLAIMS.parent / claim.recipe)
     stages = {stage.name for stage in recipe.stages}
-    measures = {"right", "majority", "format", "language", "length", "reflects", "repeats", "cut", "general"}
+    measures = {"right", "majority", "format", "language", "length", "reflects", "repeats", "cut"}
+    measures |= {"general", "step_score"}
     for name in claim.names():
         model, _, measure = name.rpartition(".")
         stage, _, decoding = model.partition("@")
@@ -51,6 +56,7 @@ ONE_KEY = [
     ("ppo.yaml", "ppo_95", "ppo_100", "ppo.gae_lambda"),
     ("reference.yaml", "reference_refreshed", "reference_fixed", "grpo.reference_refresh"),
     ("verifier-noise.yaml", "positive_30", "negative_30", "rewards"),
+    ("process-reward.yaml", "process", "zero", "rewards"),
     ("sizes.yaml", "small_zero", "tiny_zero", "init"),
 ]
 
@@ -145,6 +151,67 @@ def test_rises_is_spearmans_correlation_with_the_steps():
     assert not paired.rises([values(noise, steps)] * 3).holds
 
 
+def test_the_model_of_steps_is_mostly_right_and_can_be_exploited():
+    own = paired.step_score.__globals__  # the module, imported once
+    assert own["steps_of"]("start with 12+35=47, 等等47-8=38，so 38") == [(12, "+", 35, 47), (47, "-", 8, 38)]
+    assert [own["is_right"](step) for step in ((12, "+", 35, 47), (47, "-", 8, 38), (17, "/", 5, 3))] == [
+        *(True, False, True)
+    ]
+    fresh = own["labelled_steps"](1, 600)
+    labels = np.array([label for _, label in fresh])
+    called = own["probabilities"]([step for step, _ in fresh]) > 0.5
+    assert 0.3 < labels.mean() < 0.7
+    assert 0.8 < np.mean(called == labels) < 1.0
+    assert own["step_score"]("no step at all") == 0.0
+    assert own["step_score"]("1+1=2, 1+1=2") == own["step_score"]("1+1=2")  # steps of no problem are as good
+
+
+class Letters:
+    """A model that continues each beginning by each of the digits 1 to 4, and ends after three."""
+
+    tokenizer = SimpleNamespace(
+        end_ids=(9,), decode=lambda ids: "".join(str(one) for one in ids.tolist() if one != 9)
+    )
+    longest = 0
+
+    def prompt_ids(self, problem):
+        return np.array([0], dtype=np.int32)
+
+    def generate(self, prompts, sampling, seeds):
+        self.longest = max(self.longest, len(prompts))
+        assert len(seeds) == len(set(seeds)) == len(prompts)
+        ends = [len(prompt) == 3 for prompt in prompts]
+        return [
+            [
+                Completion(np.array([digit, *[9] * end]), np.zeros(1), "stop")
+                for digit in range(1, sampling.n + 1)
+            ]
+            for end in ends
+        ]
+
+    def rollouts(self, problem, prompt, completions):
+        text = self.tokenizer.decode(completions[0].token_ids)
+        return [Rollout(problem, 0, prompt, completions[0], text, "", text)]
+
+
+@pytest.mark.parametrize(("beams", "found"), [(1, "411"), (2, "344"), (3, "344")])
+def test_a_search_keeps_the_best_beginnings_of_each_step(beams, found):
+    # 4 is the best beginning, and leads nowhere: only a wider beam finds what 3 leads to.
+    def value(text):
+        return {"4": 0.9, "3": 0.8}.get(
+            text, 0.7 + int(text) / 1e4 if text[0] == "3" else 0.5 - int(text) / 1e4
+        )
+
+    letters = Letters()
+    problems = [Problem("a", "t", "", "1"), Problem("b", "t", "", "1")]
+    rollouts = search(letters, letters, problems, value, beams=beams, branches=4)
+    assert [(one.text, one.group, one.completion.finish) for one in rollouts] == [
+        (found, 0, "stop"),
+        (found, 1, "stop"),
+    ]
+    assert letters.longest == 2 * min(beams, 3)
+
+
 def claim(**changes):
     test = {"value": "zero.right", "against": "base.right", "expect": "higher"}
     plain = {"number": 1, "title": "A", "paper": "B", "recipe": "pure-rl.yaml", "tests": [test]}
@@ -180,3 +247,74 @@ def test_the_ablation_compares_seeds_that_have_both():
     found = ablation.gap(arm, full, "right")
     assert found is not None and found.seeds == pytest.approx([-0.3])
     assert ablation.gap(ablation.Arm("no_sft", [2], {"right": [values([0.4])]}), full, "right") is None
+
+
+def tiny(value: Any) -> Any:
+    """A recipe's plain data with the least of everything that costs time."""
+    least = {
+        "steps": 1,
+        "problems": 4,
+        "group": 2,
+        "samples": 2,
+        "updates_per_rollout": 1,
+        "tokens": 4096,
+        "rows": 4,
+        "epochs": 1,
+        "max_pairs": 8,
+        "save_every": 1,
+    }
+    if isinstance(value, dict):
+        small = {key: least[key] if key in least else tiny(inner) for key, inner in value.items()}
+        allowed = {"allow_empty": True} if value.get("stage") in ("sft", "distill", "cold_start") else {}
+        return {**small, **allowed}
+    return [tiny(inner) for inner in value] if isinstance(value, list) else value
+
+
+# One stage of each kind and setting; the others differ from one of these in a number.
+KINDS = (
+    *(
+        "base",
+        "zero",
+        "coin",
+        "ppo_95",
+        "reference_refreshed",
+        "positive_30",
+        "small_base",
+        "small_distilled",
+    ),
+    *("cold_start", "reasoning_rl", "rejection_sampling", "sft", "reward_models", "hacking", "full"),
+    *("no_reward_models", "samples_25", "sft_25", "process"),
+)
+
+
+@pytest.mark.slow
+def test_every_kind_of_stage_runs_and_is_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(paired, "RUN", tmp_path / "run")
+    monkeypatch.setattr(paired, "PROBLEMS", 2)
+    monkeypatch.setattr(paired, "GENERAL", 2)
+    stages: dict[str, dict[str, Any]] = {}
+    for name in findings.ORDER:
+        layers = read_layers(findings.CLAIMS.parent / name)
+        for stage in layers.data["stages"]:
+            named = stage.get("name", stage["stage"])
+            if named in KINDS:
+                stages.setdefault(named, tiny(stage))
+    assert set(stages) == set(KINDS)
+    data = {**layers.data, "out": str(tmp_path / "run"), "stages": list(stages.values())}
+    run(build(Layers(data, source="tiny")))
+    for name in (
+        "zero@shown.right",
+        "zero@greedy.repeats",
+        "coin.language",
+        "full.general",
+        "process.step_score",
+    ):
+        found = paired.values(name, 0)
+        assert found is not None and len(found.by_problem) <= 6
+    searched = paired.values("zero@searched.right", 0)
+    assert searched is not None and len(searched.by_problem) == 6
+    assert paired.values("zero.right", 1) is None  # another seed has not been trained
+    with pytest.raises(ConfigError, match="no decoding 'warm'"):
+        paired.values("zero@warm.right", 0)
+    with pytest.raises(ConfigError, match="no measure 'wrong'"):
+        paired.values("zero.wrong", 0)

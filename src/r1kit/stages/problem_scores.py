@@ -16,7 +16,6 @@ from r1kit.language import language_share
 from r1kit.seeds import derive_seed
 from r1kit.stages.model_figures import consensus
 from r1kit.stages.sampling import correct, sample
-from r1kit.tasks.habits import Habits
 from r1kit.tasks.task import Task, vote_key
 from r1kit.types import Problem, Rollout, Sampling
 
@@ -69,24 +68,42 @@ def score_problems(
     sampling: Sampling,
     habits: Mapping[str, Callable[[str], bool]] = {},
     asked: Sequence[Problem] = (),
+    further: Mapping[str, Callable[[str], float]] = {},
 ) -> list[Scored]:
     """Sample ``sampling.n`` responses to each problem and measure them. Problems and seeds do not depend on
     the model. ``asked`` are the problems whose prompts are shown in place of theirs, in the same order: the
-    responses are still checked against ``problems``."""
+    responses are still checked against ``problems``. ``further``: see ``score_groups``."""
     groups = sample(engine, chat, asked or problems, sampling, derive_seed(0, "evaluate"))
     if asked:
         groups = [
             [replace(rollout, problem=problem) for rollout in group]
             for problem, group in zip(problems, groups, strict=True)
         ]
+    return score_groups(groups, tasks, habits, further)
+
+
+def score_groups(
+    groups: Sequence[Sequence[Rollout]],
+    tasks: Mapping[str, tuple[Task, float]],
+    habits: Mapping[str, Callable[[str], bool]] = {},
+    further: Mapping[str, Callable[[str], float]] = {},
+) -> list[Scored]:
+    """Measure responses that have been sampled, one group a problem. ``further`` are measures of a text, by
+    name."""
     right = correct(groups, tasks)
     return [
-        _scored(group, {r.index for r in own}, tasks[group[0].problem.task][0], habits)
+        _scored(group, {r.index for r in own}, tasks[group[0].problem.task][0], habits, further)
         for group, own in zip(groups, right, strict=True)
     ]
 
 
-def _scored(group: Sequence[Rollout], right: set[int], task: Task, habits: Habits) -> Scored:
+def _scored(
+    group: Sequence[Rollout],
+    right: set[int],
+    task: Task,
+    habits: Mapping[str, Callable[[str], bool]],
+    further: Mapping[str, Callable[[str], float]],
+) -> Scored:
     key: Callable[[str], str | None] = getattr(task, "vote_key", vote_key)
     outcomes = [float(rollout.index in right) for rollout in group]
     shares = [
@@ -106,6 +123,7 @@ def _scored(group: Sequence[Rollout], right: set[int], task: Task, habits: Habit
         "repeats": _mean([is_loop(r.text) for r in group]),
         "cut": _mean([r.completion.finish == "length" for r in group]),
     }
+    measures |= {name: _mean([of(r.text) for r in group]) for name, of in further.items()}
     problem = group[0].problem
     return Scored(problem.id, problem.difficulty, len(group), measures)
 

@@ -272,18 +272,8 @@ def tiny(value: Any) -> Any:
 
 # One stage of each kind and setting; the others differ from one of these in a number.
 KINDS = (
-    *(
-        "base",
-        "zero",
-        "coin",
-        "ppo_95",
-        "reference_refreshed",
-        "positive_30",
-        "small_base",
-        "small_distilled",
-    ),
+    *("base", "zero", "ppo_95", "process", "small_base", "small_distilled"),
     *("cold_start", "reasoning_rl", "rejection_sampling", "sft", "reward_models", "hacking", "full"),
-    *("no_reward_models", "samples_25", "sft_25", "process"),
 )
 
 

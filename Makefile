@@ -3,7 +3,7 @@
 RUN = .venv/bin/r1kit run
 MODEL = models/SmolLM2-135M-Instruct
 
-.PHONY: mini ui data-choice real-text real real-seeds countdown lessons test test-quick test-pages test-vllm pictures controls objectives adversarial bench gpu chaos api reference docs docs-check docs-pictures record wheel-check lint clean
+.PHONY: findings ablation mini ui data-choice real-text real real-seeds countdown lessons test test-quick test-pages test-vllm pictures controls objectives adversarial bench gpu chaos api reference docs docs-check docs-pictures record wheel-check lint clean
 
 # The whole R1 recipe in miniature; continues where it was interrupted. Overrides: make mini CHANGES="seed=1 --out runs/second"
 mini: .venv/ready
@@ -90,6 +90,15 @@ real-text: .venv/ready
 	.venv/bin/python data/real_text.py data/real-text
 	$(RUN) recipes/real-text.yaml --trust $(CHANGES)
 	.venv/bin/python benchmarks/real_text.py runs/real-text data/real-text
+
+# The paper's findings as experiments, three seeds each: docs/findings.md. Hours; continues where it was interrupted. Some of them:
+# make findings CHANGES="--only 1,7"
+findings: .venv/ready
+	OMP_NUM_THREADS=1 .venv/bin/python benchmarks/findings.py $(CHANGES)
+
+# Which stage of R1 does what: the recipe with one stage left out, seven arms, three seeds: docs/ablation.md.
+ablation: .venv/ready
+	OMP_NUM_THREADS=1 .venv/bin/python benchmarks/ablation.py $(CHANGES)
 
 # Every program of the adversarial corpus, in both tiers of the sandbox, and more kills (make test runs a part of it).
 adversarial: .venv/ready

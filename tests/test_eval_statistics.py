@@ -15,6 +15,7 @@ from r1kit.figures.statistics import (
     paired_test,
     pass_at_k,
     rank_correlation,
+    share_interval,
 )
 
 
@@ -97,6 +98,15 @@ def test_bootstrap_interval_covers_the_truth_about_as_often_as_it_says():
         low, high = bootstrap_interval(values, seed=trial, draws=600)
         covered += low <= 0.4 <= high
     assert 0.91 <= covered / 400 <= 0.98
+
+
+def test_no_right_answer_still_has_an_interval():
+    low, high = share_interval([0.0] * 24)
+    assert low == 0.0 and (1 - high) ** 24 == pytest.approx(0.025)  # so rare is none of 24 at that rate
+    assert share_interval([1.0] * 24) == pytest.approx((1 - high, 1.0))
+    assert share_interval([0.0] * 24, ["one", "two"] * 12)[1] == pytest.approx(1 - 0.025**0.5)
+    assert share_interval([0.0] * 23 + [0.25]) == bootstrap_interval([0.0] * 23 + [0.25])
+    assert share_interval([0.5] * 24) == (0.5, 0.5)
 
 
 def test_paired_test_on_few_problems_is_the_enumeration_of_all_signs():

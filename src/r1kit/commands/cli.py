@@ -51,6 +51,8 @@ from r1kit.commands.options import (
     PlanSolve,
     PlanUtilisation,
     PlanWorld,
+    ProveOut,
+    ProveSteps,
     RecipeFile,
     RedoFrom,
     Sandbox,
@@ -317,6 +319,33 @@ def preflight(
         print(json.dumps({name: as_dict(one) for name, one in found.items()}, indent=2, ensure_ascii=False))
     if any(one.hopeless for one in found.values()):
         raise typer.Exit(3)
+
+
+@app.command()
+def prove(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, such as runs/mini.")],
+    stage: Annotated[str, typer.Option("--stage", metavar="NAME", help="Its RL stage.")] = "r1_zero",
+    out: ProveOut = None,
+    steps: ProveSteps = None,
+    limit: Annotated[int, typer.Option("--limit", min=2, help="Held-out problems of each task.")] = 100,
+    n: Annotated[int, typer.Option("--n", min=1, help="Samples of each problem.")] = 8,
+    as_json: AsJson = False,
+) -> None:
+    """Has an RL stage taught its model the task? Trains controls (a coin as reward, the format alone, wrong
+    labels, rejection sampling), compares all on held-out problems, and says: learned, noise or artefact. The
+    rewards that the run's recipe names as code are imported."""
+    from r1kit.commands.prove import in_words, prove_stage
+    from r1kit.console import make_console
+    from r1kit.figures import to_json
+    from r1kit.user_code import imports
+
+    folder = out or run_dir.with_name(f"{run_dir.name}-proof") / stage
+    with imports(True):
+        found = prove_stage(run_dir, stage, folder, make_console(to_stderr=True), limit, n, steps)
+    if as_json:
+        print(to_json(found), end="")
+        return
+    print_lines(in_words(found))
 
 
 @app.command()

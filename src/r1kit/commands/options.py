@@ -231,3 +231,12 @@ EvalPaper = Annotated[
     str,
     typer.Option("--paper", metavar="MODEL", help="Whose scores stand next to it: R1, R1-Zero, R1-Dev1 ..."),
 ]
+
+ProveOut = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="DIR", help="The run of the controls; by default RUN-proof/STAGE."),
+]
+ProveSteps = Annotated[
+    int | None,
+    typer.Option("--steps", min=1, help="Updates of each control; by default as many as the stage made."),
+]

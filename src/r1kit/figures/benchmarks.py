@@ -14,7 +14,7 @@ import numpy as np
 from r1kit.config import R1kitError
 from r1kit.figures.contests import estimate_rating, percentile
 from r1kit.figures.evaluation import STRICT
-from r1kit.figures.statistics import bootstrap_interval, clustered_stderr, mean_pass_at_k
+from r1kit.figures.statistics import clustered_stderr, mean_pass_at_k, share_interval
 
 UNJUDGED_LIMIT = 0.05  # of the samples: beyond that a score would be of the checker
 
@@ -182,7 +182,7 @@ def summarise(results: Sequence[ProblemResult], metric: str = "pass@1") -> Bench
         **_headline(kept, means, metric),
         pass_1=pass_1,
         stderr=clustered_stderr(means, clusters),
-        interval=bootstrap_interval(means, clusters=clusters),
+        interval=share_interval(means, clusters),
         pass_k=pass_at_powers(kept),
         cons=consensus(kept),
         truncated=float(np.mean([sample.finish == "length" for sample in samples])),

@@ -78,6 +78,19 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
+def share_interval(
+    values: Sequence[float], clusters: Sequence[Hashable] | None = None
+) -> tuple[float, float]:
+    """The 95 % interval of the mean of shares, one a problem: ``bootstrap_interval``, but where all are 0 (or
+    all 1) it would be a point, whatever the number of problems. There the bound is that of G clusters (or
+    problems) of which none has a right sample (or a wrong one): 1 - 0.025^(1/G), Clopper and Pearson's."""
+    if len(set(values)) != 1 or values[0] not in (0.0, 1.0):
+        return bootstrap_interval(values, clusters=clusters)
+    count = len(values) if clusters is None else len(set(clusters))
+    least = ((1 - LEVEL) / 2) ** (1 / count)
+    return (0.0, 1.0 - least) if values[0] == 0.0 else (least, 1.0)
+
+
 @dataclass(frozen=True, slots=True)
 class PairedTest:
     """Two models on the same problems: the mean of (first - second), its standard error (None for a single

@@ -13,6 +13,7 @@ from r1kit.rewards.gold import gold_score
 from r1kit.rewards.judge import judge
 from r1kit.rewards.lengths import cosine, length, repetition, soft_overlong
 from r1kit.rewards.lint import lint
+from r1kit.rewards.noisy import coin, noisy_accuracy, wrong_labels
 from r1kit.rewards.reward import CheckingTask, Reward, WeightedReward
 from r1kit.rewards.rules import accuracy, format_, language, reasoning_steps
 from r1kit.rewards.speed import speed
@@ -35,6 +36,10 @@ REWARDS: dict[str, Callable[..., Reward]] = {
     "reasoning_steps": reasoning_steps,
     "speed": speed,
     "lint": lint,
+    # wrong on purpose, for controls
+    "coin": coin,
+    "noisy_accuracy": noisy_accuracy,
+    "wrong_labels": wrong_labels,
 }
 
 OWN_REWARD = Shape(
@@ -48,7 +53,7 @@ _NO_COLUMNS = {"prompt", "completion", "completion_ids", "messages"}
 
 # Rewards that wait for a sandbox, checkers or the network can run while other groups are sampled.
 # Not ``speed``: it measures time, so nothing else should run then.
-EARLY = frozenset({"accuracy", "cosine", "judge", "length"})
+EARLY = frozenset({"accuracy", "cosine", "judge", "length", "noisy_accuracy", "wrong_labels"})
 
 
 def load_rewards(spec: Mapping[str, Any], tasks: Any) -> list[WeightedReward]:

@@ -12,6 +12,9 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from pydantic import field_validator
+
+from r1kit.config import suggest
 from r1kit.tasks.documents import Layout, Share, write_document, write_summary
 from r1kit.tasks.miniature import general, worked_solutions
 from r1kit.tasks.miniature.procedural import KINDS, LIMIT, Kind, Parameters, exact
@@ -33,6 +36,15 @@ class CorpusMix(Layout):
     other_language: Share = 0.1  # wholly in the other one; the remainder switches between both
     switch: Share = 0.2  # per step, where a thinking mixes
     readable: Share = 0.25  # of thinkings in one language: whole sentences
+    kinds: tuple[str, ...] = ()  # of problems; empty: all of the miniature's
+
+    @field_validator("kinds")
+    @classmethod
+    def _kinds_are_known(cls, kinds: tuple[str, ...]) -> tuple[str, ...]:
+        for kind in kinds:
+            if kind not in KINDS:
+                raise ValueError(f"no kind of problem {kind!r}: {suggest(kind, KINDS)}")
+        return kinds
 
 
 # Longer solutions are harder to learn and come more often.
@@ -89,7 +101,8 @@ def _drill(rng: random.Random) -> str:
 
 
 def _problem(rng: random.Random, mix: CorpusMix) -> str:
-    kind = KINDS[rng.choices(tuple(_KIND_WEIGHTS), tuple(_KIND_WEIGHTS.values()))[0]]
+    names = mix.kinds or tuple(_KIND_WEIGHTS)
+    kind = KINDS[rng.choices(names, [_KIND_WEIGHTS[name] for name in names])[0]]
     language = rng.choice(LANGUAGES)
     parameters = draw_train_parameters(kind, rng)
     wrong = rng.random() < mix.wrong

@@ -18,6 +18,7 @@ from r1kit.config import Config, ConfigError, InputError
 from r1kit.data.corpora import SourceConfig, source_errors
 from r1kit.data.corpus import load_generators, solved_documents
 from r1kit.data.fim import DEEPSEEK, with_fim_tokens
+from r1kit.data.masking import with_mask_token
 from r1kit.data.packed_corpus import PackedConfig, Recipe, check_shards, pack_sources, tokenizer_texts
 from r1kit.data.sources import BadRows, blend, texts
 from r1kit.data.token_loader import Lines, LineStream, updates
@@ -35,6 +36,7 @@ from r1kit.tasks import load_tasks
 from r1kit.tasks.documents import Layout
 from r1kit.tokenizer import Tokenizer
 from r1kit.train.learner import PretrainingConfig
+from r1kit.train.objective_mix import ObjectiveMix, ObjectiveWeights
 from r1kit.train.optimizers import OptimizerConfig, ScheduleConfig
 from r1kit.train.supervised import SupervisedConfig, text_row, train, update_batches
 from r1kit.types import Row
@@ -70,7 +72,8 @@ class CorpusConfig(Config):
 
 class Pretrain(Stage):
     """``model`` is {preset: name, key: value ...}; ``tokenizer`` a vocabulary size, or another stage whose
-    tokenizer is used."""
+    tokenizer is used. ``objectives``: the weights of next token, masked language modelling and next-sentence
+    prediction (train/objective_mix.py)."""
 
     writes: ClassVar[tuple[str, ...]] = ("init", "tokenizer", "model", "report.json", TOKENS)
 
@@ -79,6 +82,7 @@ class Pretrain(Stage):
     tokens: int = Field(ge=1)
     tokenizer: int | str = 768
     corpus: CorpusConfig = CorpusConfig()
+    objectives: ObjectiveWeights = ObjectiveWeights()
     learner: PretrainingConfig = PretrainingConfig(
         context=160, lines=26, head="bfloat16", optimizer=OptimizerConfig(kind="muon", learning_rate=3e-3)
     )
@@ -103,6 +107,11 @@ class Pretrain(Stage):
                 "corpus: name what to read: files: {FILE.jsonl: 1.0}, tasks: {gsm8k: {kind: dataset, train: "
                 "data/gsm8k_train.jsonl}}, or generated: {miniature: 1.0}"
             )
+        if self.objectives.nsp and corpus.packed is not None and not corpus.packed.document_masks:
+            raise ValueError(
+                "objectives.nsp cuts documents in two, and with corpus.packed.document_masks: false a line "
+                "of several is one row; leave document_masks at true, or nsp out"
+            )
         return self
 
     def input_errors(self) -> Iterator[InputError]:
@@ -116,17 +125,22 @@ class Pretrain(Stage):
         source = derive_seed(ctx.seed, "corpus")
         log_tasks(ctx, load_tasks(self.corpus.tasks))
         tokenizer = self._tokenizer(ctx, source)
-        config = self._shape(tokenizer.vocab_size)
+        shape = self._shape(tokenizer.vocab_size)
         init = ctx.out / "init"
         if not is_kept(ctx, "init"):
             with _whole(init) as partial:
-                save_pretrained(LanguageModel(config, seed=derive_seed(ctx.seed, "weights")), partial)
+                save_pretrained(LanguageModel(shape, seed=derive_seed(ctx.seed, "weights")), partial)
                 tokenizer.save(partial)
             keep(ctx, "init")
         steps = max(1, self.tokens // self.training.batch_tokens)
         batches = self._batches(ctx, tokenizer, source)
-        learner = ctx.runtime.learner(init, self.learner)
-        last = train(learner, batches, steps, self.training, ctx.log, ctx.out, ctx.identities)
+        mix = None
+        if not self.objectives.plain:
+            mix = ObjectiveMix(self.objectives, tokenizer, self.learner.context, source)
+            batches = mix.batches(batches)
+        config = self.learner.model_copy(update={"pair_head": self.objectives.nsp > 0})
+        learner = ctx.runtime.learner(init, config)
+        last = train(learner, batches, steps, self.training, ctx.log, ctx.out, ctx.identities, mix=mix)
         finish(ctx, learner, facts=last | {"steps": steps, "tokens": steps * self.training.batch_tokens})
 
     def _batches(self, ctx: Context, tokenizer: Tokenizer, seed: int) -> Callable[[int], Iterator[list[Row]]]:
@@ -208,6 +222,11 @@ class Pretrain(Stage):
 
     def _new_tokenizer(self, ctx: Context, size: int, seed: int) -> Tokenizer:
         """A tokenizer of ``size`` tokens, learned from the corpus's first documents."""
+        if not self.objectives.plain:
+            return with_mask_token(self._trained_tokenizer(ctx, size - 1, seed))
+        return self._trained_tokenizer(ctx, size, seed)
+
+    def _trained_tokenizer(self, ctx: Context, size: int, seed: int) -> Tokenizer:
         packed = self.corpus.packed
         if packed is None:
             first = list(itertools.islice(self._documents(seed), _TOKENIZER_DOCUMENTS))

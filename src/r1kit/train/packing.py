@@ -29,7 +29,9 @@ class Batch:
 
     ``temperatures_BT`` is None where every row's is 1, ``experts_BTLA`` where no row replays any (-1: the
     model's own choice), ``beginnings_BT`` (the segment that a position sees besides its own, 0: none) where
-    no rows share a beginning, which belongs to no row."""
+    no rows share a beginning, which belongs to no row. All rows of a batch are ``bidirectional``, or none.
+    ``labels_BT`` has the class of a row at its first position, and -1 elsewhere, ``label_weights_BT`` its
+    weight there; both are None where no row has a class."""
 
     tokens_BT: Tensor
     targets_BT: Tensor
@@ -45,11 +47,14 @@ class Batch:
     temperatures_BT: Tensor | None = None
     experts_BTLA: Tensor | None = None
     beginnings_BT: Tensor | None = None
+    labels_BT: Tensor | None = None
+    label_weights_BT: Tensor | None = None
+    bidirectional: bool = False
 
     def to(self, device: torch.device) -> "Batch":
-        tensors = (getattr(self, name) for name in self.__slots__)
+        values = (getattr(self, name) for name in self.__slots__)
         moved: list[Any] = [
-            None if tensor is None else tensor.to(device, non_blocking=True) for tensor in tensors
+            value.to(device, non_blocking=True) if isinstance(value, Tensor) else value for value in values
         ]
         return Batch(*moved)
 
@@ -97,7 +102,7 @@ def pack(
     rows: Sequence[Row], context: int, lines: int, share: bool = False, joined: bool = False
 ) -> list[Batch]:
     """Pack rows into batches of at most ``lines`` lines of at most ``context`` positions; ``share``: rows of
-    one prompt share it.
+    one prompt share it. Bidirectional rows have batches of their own, after the others.
 
     ``joined``: the lines of a batch are one, ``lines`` times as long. Whole groups then fit with less
     padding, at no cost if attention skips masked positions. A row longer than ``context`` raises R1kitError,
@@ -112,10 +117,27 @@ def pack(
         )
     if joined:
         context, lines = context * lines, 1
-    placed = bundles(rows, context) if share else [Bundle((index,), 0) for index in range(len(rows))]
+    causal, both = ([i for i, row in enumerate(rows) if row.bidirectional is kind] for kind in (False, True))
+    found = []
+    for chosen in (causal, both):
+        placed = [Bundle((index,), 0) for index in chosen]
+        if share and chosen is causal:  # of a bidirectional row also the beginning depends on what follows
+            placed = bundles(rows, context) if not both else _bundles_of(rows, causal, context)
+        bins = _bins(placed, lengths, context)
+        found += [_batch(rows, bins[start : start + lines], context) for start in range(0, len(bins), lines)]
+    return found
+
+
+def _bundles_of(rows: Sequence[Row], chosen: Sequence[int], context: int) -> list[Bundle]:
+    """The bundles of the rows with these indices."""
+    found = bundles([rows[index] for index in chosen], context)
+    return [replace(bundle, rows=tuple(chosen[place] for place in bundle.rows)) for bundle in found]
+
+
+def _bins(placed: Sequence[Bundle], lengths: Sequence[int], context: int) -> list[list[Bundle]]:
+    """The bundles of each line."""
     sizes = [bundle.shared + sum(lengths[i] - bundle.shared for i in bundle.rows) for bundle in placed]
-    bins = [[placed[i] for i in chosen] for chosen in place(sizes, context) if sum(sizes[i] for i in chosen)]
-    return [_batch(rows, bins[start : start + lines], context) for start in range(0, len(bins), lines)]
+    return [[placed[i] for i in chosen] for chosen in place(sizes, context) if sum(sizes[i] for i in chosen)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +193,8 @@ def _batch(rows: Sequence[Row], bins: Sequence[Sequence[Bundle]], context: int) 
     weights, advantages, old, ref, penalties = (np.zeros(shape, dtype=np.float32) for _ in range(5))
     for segment in layout:
         row, part, at = rows[segment.row], segment.part, (segment.line, segment.span)
-        tokens[at], targets[at] = row.token_ids[:-1][part], row.token_ids[1:][part]
+        predicted = row.token_ids if row.targets is None else row.targets
+        tokens[at], targets[at] = row.token_ids[:-1][part], predicted[1:][part]
         numbers[at], positions[at], beginnings[at] = (
             segment.number,
             np.arange(part.start, part.stop),
@@ -189,8 +212,12 @@ def _batch(rows: Sequence[Row], bins: Sequence[Sequence[Bundle]], context: int) 
     arrays = (tokens, targets, mask, numbers, positions, owners, weights, advantages, old, ref, penalties)
     packed = [rows[segment.row] for segment in layout if not segment.is_beginning]
     plain = Batch(*(torch.from_numpy(array) for array in arrays))
+    labels, label_weights = _labels(shape, layout, rows)
     return replace(
         plain,
+        labels_BT=labels,
+        label_weights_BT=label_weights,
+        bidirectional=bool(packed) and packed[0].bidirectional,
         temperatures_BT=_temperatures(owners, rows, packed),
         experts_BTLA=_experts(shape, layout, rows, packed),
         beginnings_BT=torch.from_numpy(beginnings) if beginnings.any() else None,
@@ -221,6 +248,19 @@ def _experts(
         if replayed is not None:
             experts[segment.line, segment.span] = replayed[segment.part]
     return torch.from_numpy(experts)
+
+
+def _labels(
+    shape: tuple[int, int], layout: Sequence[_Segment], rows: Sequence[Row]
+) -> tuple[Tensor | None, Tensor | None]:
+    """The rows' classes and their weights, at the first position of each row."""
+    if all(rows[segment.row].label < 0 for segment in layout):
+        return None, None
+    labels, weights = np.full(shape, -1, dtype=np.int64), np.zeros(shape, dtype=np.float32)
+    for segment in layout:
+        at = segment.line, segment.span.start
+        labels[at], weights[at] = rows[segment.row].label, rows[segment.row].label_weight
+    return torch.from_numpy(labels), torch.from_numpy(weights)
 
 
 def blank() -> Batch:

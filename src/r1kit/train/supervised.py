@@ -16,6 +16,7 @@ from r1kit.log import Log
 from r1kit.seeds import derive_seed
 from r1kit.train import checkpoint
 from r1kit.train.learner import LearnerProtocol, Metrics, log_fault
+from r1kit.train.objective_mix import ObjectiveMix
 from r1kit.train.objectives import CrossEntropy
 from r1kit.train.optimizers import ScheduleConfig
 from r1kit.types import Row
@@ -89,9 +90,11 @@ def train(
     out: Path,
     owners: Sequence[str] = (),
     measure: Measure | None = None,
+    mix: ObjectiveMix | None = None,
 ) -> Metrics:
     """Run ``steps`` updates over ``batches(start)``, a stream of batches from a given step on; return the
-    last step's metrics. ``measure`` is called before every update and after the last one.
+    last step's metrics. ``measure`` is called before every update and after the last one. ``mix``: the
+    objectives that the batches were dealt to, where there are others than the next token.
 
     The state is saved in ``out`` every ``config.save_every`` steps. An interrupted training resumes from it,
     if it belongs to one of ``owners`` (checkpoint.py)."""
@@ -101,7 +104,10 @@ def train(
         watched = measure(step) if measure else {}
         scale = config.schedule.scale(step, steps)
         ahead = config.mtp_weight if step % config.mtp_every == 0 else 0.0
-        summed = learner.update(weighted(rows), CrossEntropy(ahead, config.balance_weight), scale)
+        if mix is None:
+            summed = learner.update(weighted(rows), CrossEntropy(ahead, config.balance_weight), scale)
+        else:
+            summed = learner.update(mix.weighted(rows), mix.loss(ahead, config.balance_weight), scale)
         metrics = {
             "loss": summed["nats"] / max(1.0, summed["tokens"]),
             "tokens": summed["tokens"],
@@ -109,6 +115,8 @@ def train(
             "optim/lr_scale": scale,
             "optim/skipped": summed["skipped"],
         }
+        if mix is not None:
+            metrics |= mix.metrics(summed)
         if ahead:
             metrics["mtp_loss"] = summed["mtp"]
         if "max_violation" in summed:

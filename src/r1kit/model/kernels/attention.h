@@ -1,7 +1,8 @@
 // softmax(scale q k^T) v over the keys that a query sees, in bfloat16 with float32 sums, and its gradient; blocks that no query attends to are not computed.
 //
-// A query at position t sees [own, t] and, of a beginning that it shares with others, [from, to): three numbers a position. Queries go in
-// blocks, and for each block only the blocks of keys count that one of its queries sees. Slopes are found again from the log of each row's sum
+// A query at position t sees [own, t] and a further range [from, to), of a beginning that it shares with others, or of what follows it where
+// attention is bidirectional: three numbers a position. Queries go in blocks, and for each block only the blocks of keys count that one of its
+// queries sees. Slopes are found again from the log of each row's sum
 // (Dao et al. 2205.14135, algorithm 4).
 //
 // Every product is C[m, n] += A[m, pairs] B[pairs, n], where a pair is two bfloat16 numbers of the inner dimension in one 32-bit word. Rows of q
@@ -102,7 +103,7 @@ inline void visible_blocks(const Sight& sight, long begin, long end, std::vector
         if (sight.from[t] < sight.to[t]) from = std::min<long>(from, sight.from[t]), to = std::max<long>(to, sight.to[t]);
     }
     blocks.clear();
-    for (long s = 0; s < end; s += BLOCK)
+    for (long s = 0; s < std::max(end, to); s += BLOCK)
         if (s + BLOCK > own || (s < to && s + BLOCK > from)) blocks.push_back(s);
 }
 

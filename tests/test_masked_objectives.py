@@ -3,7 +3,7 @@ gradients against transformers' and finite differences, and that a resumed train
 
 import json
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, repeat
 from pathlib import Path
 
 import numpy as np
@@ -312,7 +312,7 @@ def test_a_killed_training_of_all_objectives_continues_bit_for_bit(
     tmp_path: Path, tokenizer: Tokenizer, rows: list[Row]
 ) -> None:
     mix = ObjectiveMix(ObjectiveWeights(mlm=1.0, nsp=2.0), tokenizer, CONTEXT, seed=2)
-    plain = list(update_batches(iter(rows), 600))
+    plain = list(update_batches(iter(rows), repeat(600)))
     batches = mix.batches(lambda start: iter(plain[start:]))
     config = SupervisedConfig(save_every=2, mtp_weight=0.3)
     settings = learner_config(CONTEXT).model_copy(update={"pair_head": True})

@@ -132,7 +132,8 @@ class Pretrain(Stage):
                 save_pretrained(LanguageModel(shape, seed=derive_seed(ctx.seed, "weights")), partial)
                 tokenizer.save(partial)
             keep(ctx, "init")
-        steps = max(1, self.tokens // self.training.batch_tokens)
+        sizes = self.training.sizes_of(self.tokens)
+        steps = len(sizes)
         batches = self._batches(ctx, tokenizer, source)
         mix = None
         if not self.objectives.plain:
@@ -141,7 +142,7 @@ class Pretrain(Stage):
         config = self.learner.model_copy(update={"pair_head": self.objectives.nsp > 0})
         learner = ctx.runtime.learner(init, config)
         last = train(learner, batches, steps, self.training, ctx.log, ctx.out, ctx.identities, mix=mix)
-        finish(ctx, learner, facts=last | {"steps": steps, "tokens": steps * self.training.batch_tokens})
+        finish(ctx, learner, facts=last | {"steps": steps, "tokens": sum(sizes)})
 
     def _batches(self, ctx: Context, tokenizer: Tokenizer, seed: int) -> Callable[[int], Iterator[list[Row]]]:
         """The updates from a given one on."""
@@ -150,7 +151,7 @@ class Pretrain(Stage):
 
         def batches(start: int) -> Iterator[list[Row]]:
             rows = document_rows(self._documents(seed), tokenizer, self.learner.context)
-            return itertools.islice(update_batches(rows, self.training.batch_tokens), start, None)
+            return itertools.islice(update_batches(rows, self.training.sizes()), start, None)
 
         return batches
 
@@ -169,11 +170,16 @@ class Pretrain(Stage):
             for source in (packed.sources.get(name) or SourceConfig(path=name),)
         ]
         stream = LineStream(lines, derive_seed(seed, "lines"))
-        each = max(1, round(self.training.batch_tokens / self.learner.context))
-        return lambda start: updates(stream, each, not packed.document_masks, text_row, start)
+        context, joined = self.learner.context, not packed.document_masks
+
+        def batches(start: int) -> Iterator[list[Row]]:
+            lines = (max(1, round(size / context)) for size in self.training.sizes())
+            return updates(stream, lines, joined, text_row, start)
+
+        return batches
 
     def plan(self) -> StagePlan:
-        steps = float(max(1, self.tokens // self.training.batch_tokens))
+        steps = float(len(self.training.sizes_of(self.tokens)))
         phase = TrainingPhase(
             self.learner,
             updates=steps,

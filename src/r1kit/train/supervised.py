@@ -4,6 +4,7 @@ both.
 The loss of an update is the mean over its trained tokens, so rows carry weight 1 / (trained tokens of the
 update)."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,18 +25,50 @@ from r1kit.types import Row
 Measure = Callable[[int], Metrics]  # after so many updates; nothing where it is not due
 
 
+class BatchRamp(Config):
+    """The first update has ``start`` tokens; over the first ``tokens`` tokens of the training its size rises
+    in proportion to them to ``batch_tokens`` (DeepSeek-V3, section 4.2: from 3072 to 15360 sequences over the
+    first 469B of 14.8T tokens)."""
+
+    start: int = Field(ge=1)
+    tokens: int = Field(ge=1)
+
+
 class SupervisedConfig(Config):
     """DeepSeek-R1's SFT: 2 epochs, cosine to a tenth (supplement B.4.2). ``batch_tokens``: tokens per update.
-    ``mtp_every``: one update in so many has the MTP loss; its layer costs a quarter of a small model's step.
-    ``save_every`` counts updates."""
+    ``ramp``: smaller updates at the beginning. ``mtp_every``: one update in so many has the MTP loss; its
+    layer costs a quarter of a small model's step. ``save_every`` counts updates."""
 
     epochs: float = Field(default=2.0, gt=0)
     batch_tokens: int = Field(default=4096, ge=1)
+    ramp: BatchRamp | None = None
     schedule: ScheduleConfig = ScheduleConfig(kind="cosine", final=0.1)
     mtp_weight: float = 0.0
     mtp_every: int = Field(default=1, ge=1)
     balance_weight: float = 0.0
     save_every: int = Field(default=200, ge=1)
+
+    def sizes(self) -> Iterator[int]:
+        """The tokens of each update, without end."""
+        if self.ramp is None:
+            yield from itertools.repeat(self.batch_tokens)
+        else:
+            done = 0
+            while True:
+                share = min(1.0, done / self.ramp.tokens)
+                yield (size := round(self.ramp.start + share * (self.batch_tokens - self.ramp.start)))
+                done += size
+
+    def sizes_of(self, tokens: int) -> list[int]:
+        """The sizes of the updates into which so many tokens go: as many as are full, one at least."""
+        found: list[int] = []
+        left = tokens
+        for size in self.sizes():
+            if size > left and found:
+                return found
+            found.append(size)
+            left -= size
+        raise AssertionError("sizes have no end")
 
 
 def text_row(token_ids: np.ndarray) -> Row:
@@ -57,16 +90,16 @@ def weighted(rows: Sequence[Row]) -> list[Row]:
     return [replace(row, weight=1.0 / trained) for row in rows]
 
 
-def update_batches(rows: Iterator[Row], batch_tokens: int) -> Iterator[list[Row]]:
-    """Cut a stream of rows into updates of about ``batch_tokens`` tokens."""
+def update_batches(rows: Iterator[Row], sizes: Iterator[int]) -> Iterator[list[Row]]:
+    """Cut a stream of rows into updates of about as many tokens as ``sizes`` says one after the other."""
     batch: list[Row] = []
-    tokens = 0
+    tokens, size = 0, next(sizes)
     for row in rows:
         batch.append(row)
         tokens += len(row.token_ids)
-        if tokens >= batch_tokens:
+        if tokens >= size:
             yield batch
-            batch, tokens = [], 0
+            batch, tokens, size = [], 0, next(sizes)
     if batch:
         yield batch
 
@@ -150,4 +183,4 @@ def finetune(
 
 def finetune_batches(rows: Sequence[Row], config: SupervisedConfig, seed: int) -> list[list[Row]]:
     """The updates of ``finetune``."""
-    return list(update_batches(iter(epochs_of(rows, config.epochs, seed)), config.batch_tokens))
+    return list(update_batches(iter(epochs_of(rows, config.epochs, seed)), config.sizes()))

@@ -28,6 +28,7 @@ from r1kit.model.decoder import LanguageModel
 from r1kit.model.huggingface import save_pretrained
 from r1kit.seeds import derive_seed
 from r1kit.stages.curate import resolved_source
+from r1kit.stages.extended import ExtendConfig, write_beginning
 from r1kit.stages.kept import is_kept, keep
 from r1kit.stages.recipe_names import TaskSpec, log_tasks
 from r1kit.stages.results import finish
@@ -72,13 +73,16 @@ class CorpusConfig(Config):
 
 class Pretrain(Stage):
     """``model`` is {preset: name, key: value ...}; ``tokenizer`` a vocabulary size, or another stage whose
-    tokenizer is used. ``objectives``: the weights of next token, masked language modelling and next-sentence
-    prediction (train/objective_mix.py)."""
+    tokenizer is used. In the place of both, ``init`` names the model that is trained further, for longer
+    texts with ``extend`` (YaRN: stages/extended.py). ``objectives``: the weights of next token, masked
+    language modelling and next-sentence prediction (train/objective_mix.py)."""
 
     writes: ClassVar[tuple[str, ...]] = ("init", "tokenizer", "model", "report.json", TOKENS)
 
     stage: Literal["pretrain"] = "pretrain"
-    model: dict[str, Any]
+    model: dict[str, Any] = {}
+    init: str = ""
+    extend: ExtendConfig | None = None
     tokens: int = Field(ge=1)
     tokenizer: int | str = 768
     corpus: CorpusConfig = CorpusConfig()
@@ -96,6 +100,15 @@ class Pretrain(Stage):
 
     @model_validator(mode="after")
     def _has_documents(self) -> Self:
+        if bool(self.model) == bool(self.init):
+            raise ValueError(
+                "name either the shape of a new model (model: {preset: mini}), or the model to train further "
+                '(init: "@pretrain")'
+            )
+        if self.init and "tokenizer" in self.model_fields_set:
+            raise ValueError("tokenizer: the model of init has one; leave tokenizer out")
+        if self.extend is not None and not self.init:
+            raise ValueError("extend: makes texts longer for a pretrained model; name it under init")
         corpus = self.corpus
         others = corpus.files or corpus.tasks or corpus.generated
         if corpus.packed is not None and others:
@@ -125,13 +138,7 @@ class Pretrain(Stage):
         source = derive_seed(ctx.seed, "corpus")
         log_tasks(ctx, load_tasks(self.corpus.tasks))
         tokenizer = self._tokenizer(ctx, source)
-        shape = self._shape(tokenizer.vocab_size)
-        init = ctx.out / "init"
-        if not is_kept(ctx, "init"):
-            with _whole(init) as partial:
-                save_pretrained(LanguageModel(shape, seed=derive_seed(ctx.seed, "weights")), partial)
-                tokenizer.save(partial)
-            keep(ctx, "init")
+        init = self._beginning(ctx, tokenizer)
         sizes = self.training.sizes_of(self.tokens)
         steps = len(sizes)
         batches = self._batches(ctx, tokenizer, source)
@@ -143,6 +150,30 @@ class Pretrain(Stage):
         learner = ctx.runtime.learner(init, config)
         last = train(learner, batches, steps, self.training, ctx.log, ctx.out, ctx.identities, mix=mix)
         finish(ctx, learner, facts=last | {"steps": steps, "tokens": sum(sizes)})
+
+    def _beginning(self, ctx: Context, tokenizer: Tokenizer) -> Path:
+        """The folder of the weights that the training begins with."""
+        init = ctx.out / "init"
+        if is_kept(ctx, "init"):
+            return init
+        with _whole(init) as partial:
+            if self.init:
+                config = write_beginning(ctx.model(self.init), partial, self.extend)
+                self._check_length(config)
+            else:
+                shape = self._shape(tokenizer.vocab_size)
+                save_pretrained(LanguageModel(shape, seed=derive_seed(ctx.seed, "weights")), partial)
+                tokenizer.save(partial)
+        keep(ctx, "init")
+        return init
+
+    def _check_length(self, config: ModelConfig) -> None:
+        if self.learner.context > config.max_positions:
+            raise ConfigError(
+                f"learner.context: {self.learner.context} is longer than the {config.max_positions} "
+                f"positions of {self.init}; write extend: {{factor: "
+                f"{-(-self.learner.context // config.max_positions)}}}, or a shorter context"
+            )
 
     def _batches(self, ctx: Context, tokenizer: Tokenizer, seed: int) -> Callable[[int], Iterator[list[Row]]]:
         """The updates from a given one on."""
@@ -182,6 +213,7 @@ class Pretrain(Stage):
         steps = float(len(self.training.sizes_of(self.tokens)))
         phase = TrainingPhase(
             self.learner,
+            self.init,
             updates=steps,
             tokens=float(self.tokens),
             batch_tokens=self.training.batch_tokens,
@@ -190,8 +222,8 @@ class Pretrain(Stage):
         return StagePlan(
             steps=steps,
             tokens=float(self.tokens),
-            model=self.model,
-            vocabulary=self.tokenizer if isinstance(self.tokenizer, int) else None,
+            model=self.model or None,
+            vocabulary=self.tokenizer if isinstance(self.tokenizer, int) and not self.init else None,
             phases=(phase,),
         )
 
@@ -217,6 +249,8 @@ class Pretrain(Stage):
         return blend(sources, seed)
 
     def _tokenizer(self, ctx: Context, seed: int) -> Tokenizer:
+        if self.init:
+            return Tokenizer.load(ctx.model(self.init))
         if isinstance(self.tokenizer, str):
             return Tokenizer.load(ctx.model(self.tokenizer))
         kept = ctx.out / "tokenizer"

@@ -1,0 +1,105 @@
+"""A world of one kind of problem, for experiments of seconds (benchmarks/data_effects.py): the sum or difference
+of three numbers up to 20, in a corpus of problems, single facts and short stories.
+
+A held-out eighth of the problems occurs in no document."""
+
+import random
+from collections.abc import Iterator, Sequence
+
+from r1kit.tasks.documents import Layout, write_document
+from r1kit.tasks.task import is_held_out, single_answer
+from r1kit.types import Problem, Verdict
+
+NAME = "sums"
+LARGEST = 20
+LAYOUT = Layout(direct=0.5, chat_layout=0.7, exact_tags=0.5)
+WRONG = 0.15  # of the solved documents: the last step is off by one or two
+PEOPLE = ("cook", "farmer", "sailor", "teacher", "baker", "driver", "painter", "doctor")
+THINGS = ("apples", "nets", "books", "eggs", "nails", "brushes", "coins", "plates")
+
+
+def draw(rng: random.Random) -> tuple[int, int, int]:
+    """Three numbers whose sums from left to right stay between 0 and 40."""
+    while True:
+        first, second, third = (rng.randint(-LARGEST, LARGEST) for _ in range(3))
+        first = abs(first)
+        if second and third and 0 <= first + second <= 40 and 0 <= first + second + third <= 40:
+            return first, second, third
+
+
+def steps(numbers: tuple[int, int, int], slip: int = 0) -> tuple[str, int]:
+    """The worked solution, and its answer; ``slip`` is added to the last result."""
+    first, second, third = numbers
+    half = first + second
+    total = half + third + slip
+    return f"{first}{second:+d}={half}, {half}{third:+d}={total}", total
+
+
+def prompt_of(numbers: tuple[int, int, int]) -> str:
+    first, second, third = numbers
+    return f"Compute {first}{second:+d}{third:+d}."
+
+
+def problem(numbers: tuple[int, int, int]) -> Problem:
+    solution, total = steps(numbers)
+    key = ",".join(map(str, numbers))
+    return Problem(f"{NAME}/{key}", NAME, prompt_of(numbers), str(total), columns={"solution": solution})
+
+
+class Sums:
+    """The task: problems of a split by a hash of their numbers."""
+
+    name = NAME
+
+    def __init__(self, size: int = 600) -> None:
+        self.size = size
+
+    def problems(self, split: str) -> Sequence[Problem]:
+        rng = random.Random(f"{NAME}/{split}")
+        found: dict[str, Problem] = {}
+        while len(found) < (self.size if split == "train" else self.size // 4):
+            numbers = draw(rng)
+            if is_held_out(NAME, *numbers) == (split == "held_out"):
+                made = problem(numbers)
+                found[made.id] = made
+        return list(found.values())
+
+    def check(self, problem: Problem, answer: str | None) -> Verdict:
+        said = None if answer is None else single_answer(answer)
+        return Verdict("correct" if said == problem.answer else "wrong")
+
+
+def documents(seed: int, held_out: bool = False) -> Iterator[str]:
+    """Endless documents; those that are ``held_out`` are about held-out problems alone."""
+    rng = random.Random(f"{NAME}/{seed}/{held_out}")
+    while True:
+        kind = rng.random()
+        if kind < 0.2:
+            yield "; ".join(_fact(rng) for _ in range(rng.randint(5, 8)))
+        elif kind < 0.4:
+            yield story(rng)
+        else:
+            numbers = draw(rng)
+            if is_held_out(NAME, *numbers) != held_out:
+                continue
+            slip = rng.choice((-2, -1, 1, 2)) if rng.random() < WRONG else 0
+            thinking, total = steps(numbers, slip)
+            direct = rng.random() < LAYOUT.direct
+            yield write_document(prompt_of(numbers), "" if direct else thinking, str(total), rng, LAYOUT)
+
+
+def _fact(rng: random.Random) -> str:
+    one, other = rng.randint(0, 40), rng.randint(-LARGEST, LARGEST)
+    if not 0 <= one + other <= 40 or other == 0:
+        return _fact(rng)
+    return f"{one}{other:+d}={one + other}"
+
+
+def story(rng: random.Random) -> str:
+    """Two sentences about one person, one thing and one number."""
+    person, thing = rng.choice(PEOPLE), rng.choice(THINGS)
+    have = rng.randint(2, LARGEST)
+    more = rng.randint(1, LARGEST)
+    return (
+        f"The {person} has {have} {thing}. The {person} gets {more} more {thing} and then has {have + more}."
+    )

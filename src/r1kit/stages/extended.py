@@ -4,9 +4,10 @@ al. 2309.00071; DeepSeek-V3, section 4.3, in two phases from 4K to 32K and 128K)
     theta_i' = (1 - r_i) theta_i / s + r_i theta_i
     softmax(q k^T / (t sqrt(K))),    1 / sqrt(t) = 0.1 ln s + 1
 
-with s the factor and r_i a ramp over how often pair i turns within the old length. The weights stay; ``rope_scaling`` and the new length go into config.json, so transformers
-and vLLM compute the same. In latent attention the temperature is written as DeepSeek's ``mscale`` and
-``mscale_all_dim``, since only a part of a head is rotated."""
+with s the factor and r_i a ramp over how often pair i turns within the old length. The weights stay;
+``rope_scaling`` and the new length go into config.json, so transformers and vLLM compute the same. In latent
+attention the temperature is written as DeepSeek's ``mscale`` and ``mscale_all_dim``, since only a part of a
+head is rotated."""
 
 from pathlib import Path
 

@@ -3,7 +3,7 @@
 RUN = .venv/bin/r1kit run
 MODEL = models/SmolLM2-135M-Instruct
 
-.PHONY: mini ui real real-seeds countdown lessons test test-quick test-pages test-vllm pictures controls objectives adversarial bench gpu chaos api lint clean
+.PHONY: data-effects mini ui real real-seeds countdown lessons test test-quick test-pages test-vllm pictures controls objectives adversarial bench gpu chaos api lint clean
 
 # The whole R1 recipe in miniature; continues where it was interrupted. Overrides: make mini CHANGES="seed=1 --out runs/second"
 mini: .venv/ready
@@ -79,6 +79,16 @@ controls: .venv/ready
 objectives: .venv/ready
 	for seed in 0 1 2; do $(RUN) recipes/objectives.yaml seed=$$seed --out runs/objectives-$$seed || exit 1; done
 	.venv/bin/python benchmarks/objectives.py runs/objectives-0 runs/objectives-1 runs/objectives-2
+
+# What objectives of pretraining and mixtures of tasks do, in a world of seconds, three seeds: docs/data.md. Continues where it was interrupted.
+data-effects: .venv/ready
+	.venv/bin/python benchmarks/data_effects.py corpus
+	for seed in 0 1 2; do \
+		$(RUN) recipes/data-effects.yaml seed=$$seed --out runs/data-effects/$$seed || exit 1; \
+		$(RUN) recipes/data-effects-tasks.yaml seed=$$seed --out runs/data-effects/tasks-$$seed || exit 1; \
+		.venv/bin/python benchmarks/data_effects.py measure runs/data-effects/$$seed || exit 1; \
+	done
+	.venv/bin/python benchmarks/data_effects.py page runs/data-effects
 
 # Every program of the adversarial corpus, in both tiers of the sandbox, and more kills (make test runs a part of it).
 adversarial: .venv/ready

@@ -1,5 +1,6 @@
-"""A world of one kind of problem, for experiments of seconds (benchmarks/data_effects.py): the sum or difference
-of three numbers up to 20, in a corpus of problems, single facts and short stories.
+"""A world of one kind of problem, for experiments of seconds (benchmarks/data_effects.py): the sum or
+difference of three numbers up to 20, in a corpus of problems, single facts and short stories; and five tasks
+with answers in words about the same people and things.
 
 A held-out eighth of the problems occurs in no document."""
 
@@ -103,3 +104,71 @@ def story(rng: random.Random) -> str:
     return (
         f"The {person} has {have} {thing}. The {person} gets {more} more {thing} and then has {have + more}."
     )
+
+
+COLOURS = {
+    "red": "hong", "blue": "lan", "green": "lv", "black": "hei", "white": "bai", "yellow": "huang",
+}  # fmt: skip
+NOUNS = {
+    "apple": "pingguo", "net": "wang", "book": "shu", "egg": "dan", "nail": "dingzi", "coin": "yingbi",
+}  # fmt: skip
+TRADES = {
+    "cook": "food", "baker": "food", "farmer": "land", "sailor": "sea", "teacher": "school", "painter": "art",
+}  # fmt: skip
+
+
+def answering(rng: random.Random) -> dict[str, object]:
+    person, thing, have = rng.choice(PEOPLE), rng.choice(THINGS), rng.randint(2, LARGEST)
+    question = f"The {person} has {have} {thing}. How many {thing} does the {person} have?"
+    return {"prompt": question, "completion": f"{have} {thing}"}
+
+
+def classifying(rng: random.Random) -> dict[str, object]:
+    person, thing, have = rng.choice(list(TRADES)), rng.choice(THINGS), rng.randint(2, LARGEST)
+    return {"prompt": f"Topic: the {person} has {have} {thing}.", "completion": TRADES[person]}
+
+
+def translating(rng: random.Random) -> dict[str, object]:
+    colours = [rng.choice(list(COLOURS)) for _ in range(2)]
+    nouns = [rng.choice(list(NOUNS)) for _ in range(2)]
+    english = " and ".join(f"{a} {b}" for a, b in zip(colours, nouns, strict=True))
+    return {
+        "prompt": f"Pinyin: {english}",
+        "completion": " he ".join(f"{COLOURS[a]} {NOUNS[b]}" for a, b in zip(colours, nouns, strict=True)),
+    }
+
+
+def summarising(rng: random.Random) -> dict[str, object]:
+    text = story(rng)
+    words = text.split()
+    return {
+        "prompt": f"Short: {text}",
+        "completion": f"The {words[1]} has {words[-1].strip('.')} {words[4].strip('.')}.",
+    }
+
+
+def programming(rng: random.Random) -> dict[str, object]:
+    number, sign = rng.randint(1, 99), rng.choice("+-*")
+    word = {"+": "add", "-": "subtract", "*": "multiply by"}[sign]
+    found = {"prompt": f"Python f: {word} {number}", "completion": f"def f(x): return x{sign}{number}"}
+    tests = [f"assert f({x}) == {x + number if sign == '+' else x - number if sign == '-' else x * number}"
+             for x in (1, 7)]  # fmt: skip
+    return {**found, "test_list": tests}
+
+
+TASKS = {
+    "qa": answering, "topic": classifying, "pinyin": translating, "short": summarising, "code": programming,
+}  # fmt: skip
+
+
+def task_rows(name: str, count: int, seed: int, besides: Sequence[str] = ()) -> list[dict[str, object]]:
+    """Different rows of a task, none with a prompt of ``besides``."""
+    rng = random.Random(f"task/{name}/{seed}")
+    found: dict[str, dict[str, object]] = {}
+    for _ in range(100 * count):
+        row = TASKS[name](rng)
+        if row["prompt"] not in besides:
+            found.setdefault(str(row["prompt"]), row)
+        if len(found) == count:
+            break
+    return list(found.values())

@@ -267,7 +267,10 @@ def test_updates_are_made_ahead_and_continue_at_any_update(tmp_path, file, token
         keys(stream.lines()) if joined else [tuple(p.tolist()) for line in stream.lines() for p in line]
     )
     assert flat == expected
-    assert list(updates(stream, itertools.repeat(5), joined, lambda ids: tuple(ids.tolist()), start=7)) == whole[7:]
+    assert (
+        list(updates(stream, itertools.repeat(5), joined, lambda ids: tuple(ids.tolist()), start=7))
+        == whole[7:]
+    )
     sizes = [1, 2, 3, 4, 5]
     rising = list(updates(stream, sizes, joined, lambda ids: tuple(ids.tolist())))
     assert len(rising) == 5

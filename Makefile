@@ -3,7 +3,7 @@
 RUN = .venv/bin/r1kit run
 MODEL = models/SmolLM2-135M-Instruct
 
-.PHONY: findings ablation mini ui data-choice real-text real real-seeds countdown lessons test test-quick test-pages test-vllm pictures controls objectives adversarial bench gpu chaos api reference docs docs-check docs-pictures record wheel-check lint clean
+.PHONY: data-effects findings ablation mini ui data-choice real-text real real-seeds countdown lessons test test-quick test-pages test-vllm pictures controls objectives adversarial bench gpu chaos api reference docs docs-check docs-pictures record wheel-check lint clean
 
 # The whole R1 recipe in miniature; continues where it was interrupted. Overrides: make mini CHANGES="seed=1 --out runs/second"
 mini: .venv/ready
@@ -99,6 +99,16 @@ findings: .venv/ready
 # Which stage of R1 does what: the recipe with one stage left out, seven arms, three seeds: docs/ablation.md.
 ablation: .venv/ready
 	OMP_NUM_THREADS=1 .venv/bin/python benchmarks/ablation.py $(CHANGES)
+
+# What objectives of pretraining and mixtures of tasks do, in a world of seconds, three seeds: docs/data.md. Continues where it was interrupted.
+data-effects: .venv/ready
+	.venv/bin/python benchmarks/data_effects.py corpus
+	for seed in 0 1 2; do \
+		$(RUN) recipes/data-effects.yaml seed=$$seed --out runs/data-effects/$$seed || exit 1; \
+		$(RUN) recipes/data-effects-tasks.yaml seed=$$seed --out runs/data-effects/tasks-$$seed || exit 1; \
+		.venv/bin/python benchmarks/data_effects.py measure runs/data-effects/$$seed || exit 1; \
+	done
+	.venv/bin/python benchmarks/data_effects.py page runs/data-effects
 
 # Every program of the adversarial corpus, in both tiers of the sandbox, and more kills (make test runs a part of it).
 adversarial: .venv/ready

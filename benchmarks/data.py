@@ -478,7 +478,7 @@ def loader(folder: Path) -> None:
     stream = LineStream([Lines.open("web", check_shards(folder / "tokens", context)["web"])], 1)
     each = round(stage.training.batch_tokens / context)
     before, tokens, count = time.process_time(), 0, 200
-    for number, rows in enumerate(updates(stream, each, False, text_row)):
+    for number, rows in enumerate(updates(stream, itertools.repeat(each), False, text_row)):
         tokens += sum(len(row.token_ids) for row in rows)
         if number == count:
             break
@@ -488,7 +488,7 @@ def loader(folder: Path) -> None:
     tokenizer.save(init)
     runtime = LocalRuntime(LocalConfig(processes=1))
     learner = runtime.learner(init, stage.learner)
-    feed = updates(stream, each, False, text_row)
+    feed = updates(stream, itertools.repeat(each), False, text_row)
     for _ in range(2):
         learner.update(weighted(next(feed)), CrossEntropy(0.3, 1e-4), 1.0)
     before, tokens = time.process_time(), 0

@@ -260,14 +260,22 @@ def test_weights_are_shares_of_the_lines(tmp_path, file, tokenizer):
 def test_updates_are_made_ahead_and_continue_at_any_update(tmp_path, file, tokenizer, joined):
     web = lines_of(tmp_path, file, tokenizer, epochs=1)
     stream = LineStream([web], seed=4)
-    whole = list(updates(stream, 5, joined, lambda ids: tuple(ids.tolist())))
+    whole = list(updates(stream, itertools.repeat(5), joined, lambda ids: tuple(ids.tolist())))
     assert len(whole) == -(-len(web) // 5)
     flat = [one for update in whole for one in update]
     expected = (
         keys(stream.lines()) if joined else [tuple(p.tolist()) for line in stream.lines() for p in line]
     )
     assert flat == expected
-    assert list(updates(stream, 5, joined, lambda ids: tuple(ids.tolist()), start=7)) == whole[7:]
+    assert (
+        list(updates(stream, itertools.repeat(5), joined, lambda ids: tuple(ids.tolist()), start=7))
+        == whole[7:]
+    )
+    sizes = [1, 2, 3, 4, 5]
+    rising = list(updates(stream, sizes, joined, lambda ids: tuple(ids.tolist())))
+    assert len(rising) == 5
+    assert [one for update in rising for one in update] == [one for update in whole[:3] for one in update]
+    assert list(updates(stream, sizes, joined, lambda ids: tuple(ids.tolist()), start=2)) == rising[2:]
 
 
 def test_what_the_second_thread_raises_is_raised_to_the_reader(tmp_path, file, tokenizer):
@@ -276,7 +284,7 @@ def test_what_the_second_thread_raises_is_raised_to_the_reader(tmp_path, file, t
 
     web = lines_of(tmp_path, file, tokenizer)
     with pytest.raises(R1kitError, match="no row of this"):
-        next(updates(LineStream([web], 4), 5, False, fail))
+        next(updates(LineStream([web], 4), itertools.repeat(5), False, fail))
 
 
 def test_a_longer_context_and_unfinished_shards_are_refused(tmp_path, file, tokenizer):

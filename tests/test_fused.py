@@ -196,6 +196,30 @@ def test_attention_within_segments_and_its_slopes(
     _slopes_agree(found, expected, [q, k, v], exact, torch.bfloat16)
 
 
+@pytest.mark.parametrize(("heads", "kv_heads", "key", "value"), [(4, 2, 32, 32), (3, 3, 48, 16)])
+def test_attention_to_both_sides_within_segments_and_its_slopes(
+    heads: int, kv_heads: int, key: int, value: int
+) -> None:
+    segments = torch.tensor([[1] * 70 + [2] * 3 + [3] * 40 + [0] * 7, [1] * 120])
+    T = segments.shape[1]
+    ranges = packed_attention.ranges_of_both_sides(segments)
+    steps = torch.arange(T)
+    own, start, end = ranges[:, :, :, None].unbind(1)
+    within = ((steps >= own) & (steps <= steps[:, None])) | ((steps >= start) & (steps < end))
+    same = segments[:, :, None] == segments[:, None, :]
+    padding = (segments == 0)[:, :, None]
+    assert torch.equal(within, torch.where(padding, same & (steps <= steps[:, None]), same))
+    q = _drawn(2, T, heads, key, dtype=torch.bfloat16)
+    k = _drawn(2, T, kv_heads, key, dtype=torch.bfloat16, seed=1)
+    v = _drawn(2, T, kv_heads, value, dtype=torch.bfloat16, seed=2)
+    exact = _exact(q, k, v)
+    wide = [some.repeat_interleave(heads // kv_heads, dim=2).transpose(1, 2) for some in exact[1:]]
+    scores = exact[0].transpose(1, 2) @ wide[0].transpose(2, 3) * 0.3
+    expected = (scores.masked_fill(~within[:, None], -torch.inf).softmax(-1) @ wide[1]).transpose(1, 2)
+    found = packed_attention.attend_within(q, k, v, ranges, 0.3)
+    _slopes_agree(found, expected, [q, k, v], exact, torch.bfloat16)
+
+
 @needs_kernels
 def test_tensors_without_memory_of_their_own_are_refused() -> None:
     class Wrapped(torch.Tensor):

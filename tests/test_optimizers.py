@@ -211,6 +211,14 @@ def test_settings_that_cannot_be_meant_are_refused(key: str, value: float) -> No
             [0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1, 1, 0.5],
         ),
         (
+            ScheduleConfig(kind="wsd", decay_share=0.4, decay="cosine", final=0.1),
+            [1] * 6 + [0.1 + 0.9 * (1 + math.cos(math.pi * i / 4)) / 2 for i in range(4)],
+        ),
+        (
+            ScheduleConfig(kind="wsd", decay_share=0.4, decay="sqrt"),
+            [1] * 6 + [1 - (i / 4) ** 0.5 for i in range(4)],
+        ),
+        (
             ScheduleConfig(kind="cosine", final=0.1),
             [0.1 + 0.9 * (1 + math.cos(math.pi * i / 10)) / 2 for i in range(10)],
         ),

@@ -1,6 +1,7 @@
 """Supervised training: what is trained, in which order, and that an interruption changes nothing."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice, repeat
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from r1kit.train import checkpoint, supervised
 from r1kit.train.objectives import CrossEntropy
 from r1kit.train.optimizers import ScheduleConfig
 from r1kit.train.supervised import (
+    BatchRamp,
     SupervisedConfig,
     epochs_of,
     finetune,
@@ -50,12 +52,29 @@ def test_the_loss_of_an_update_is_the_mean_over_its_trained_tokens() -> None:
 
 def test_updates_take_every_row_in_order_until_they_are_full() -> None:
     rows = random_rows(20)
-    batches = list(update_batches(iter(rows), 50))
+    batches = list(update_batches(iter(rows), repeat(50)))
     assert [row for batch in batches for row in batch] == rows
     for batch in batches[:-1]:
         lengths = [len(row.token_ids) for row in batch]
         assert sum(lengths) >= 50 > sum(lengths[:-1])
-    assert list(update_batches(iter([]), 50)) == []
+    assert list(update_batches(iter([]), repeat(50))) == []
+    rising = list(update_batches(iter(rows), iter([20, 60, 1000])))
+    assert sum(len(row.token_ids) for row in rising[0]) < 50 < sum(len(row.token_ids) for row in rising[1])
+
+
+def test_a_ramp_raises_the_size_of_updates_in_proportion_to_the_tokens_before() -> None:
+    ramped = SupervisedConfig(batch_tokens=100, ramp=BatchRamp(start=20, tokens=160))
+    sizes = list(islice(ramped.sizes(), 20))
+    for place, size in enumerate(sizes):  # the formula: start + (full - start) x tokens before / ramp
+        assert size == round(20 + 80 * min(1.0, sum(sizes[:place]) / 160))
+    assert sizes[:3] == [20, 30, 45] and sizes[-1] == 100
+    assert (
+        ramped.sizes_of(95) == [20, 30, 45] and ramped.sizes_of(94) == [20, 30] and ramped.sizes_of(3) == [20]
+    )
+    plain = SupervisedConfig(batch_tokens=100)
+    assert (
+        plain.sizes_of(399) == [100] * 3 and plain.sizes_of(400) == [100] * 4 and plain.sizes_of(9) == [100]
+    )
 
 
 def test_an_epoch_takes_every_row_once_in_an_order_of_its_own() -> None:

@@ -185,7 +185,12 @@ class Row:
     ``temperature`` is the sampling temperature; logits are divided by it before log-probabilities are
     computed. ``experts`` [T - 1, sparse layers, A] are the experts to use for every token except the last
     (Completion.experts; -1: the model's own choice). ``name`` identifies the row in messages, for instance
-    "problem/group/rollout"."""
+    "problem/group/rollout".
+
+    A row of masked language modelling is ``bidirectional``: every token attends to all of them. What its
+    position t predicts is ``targets[t + 1]`` [T] int32, which is ``token_ids`` for all other rows. ``label``
+    is the class of the whole row, -1 for none; the classification head reads it at the first position, and
+    ``label_weight`` multiplies its loss."""
 
     token_ids: np.ndarray
     mask: np.ndarray
@@ -197,3 +202,7 @@ class Row:
     temperature: float = 1.0
     experts: np.ndarray | None = None
     name: str = ""
+    bidirectional: bool = False
+    targets: np.ndarray | None = None
+    label: int = -1
+    label_weight: float = 0.0

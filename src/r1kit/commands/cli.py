@@ -9,6 +9,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -543,6 +544,37 @@ def _benchmarks(
         return
     print((target / "table.md").read_text(encoding="utf-8"), end="")
     print_lines([*lines, f"{target}: table.html, analysis.md, results.json, and a file for each benchmark"])
+
+
+@app.command()
+def probe(
+    models: Annotated[
+        list[Path], typer.Argument(metavar="MODEL...", help="Runs or models, on the same texts.")
+    ],
+    task: Annotated[
+        str,
+        typer.Option("--task", metavar="NAME", help="operator, parity, parity_of_sum, order, or FILE.jsonl."),
+    ] = "operator",
+    count: Annotated[int, typer.Option("--texts", min=20, help="How many texts.")] = 1000,
+    both_sides: Annotated[
+        bool, typer.Option("--both-sides", help="Attention to both sides, as in masked language modelling.")
+    ] = False,
+    stage: Annotated[
+        str | None, typer.Option("--stage", metavar="NAME", help="Which stage's model of a run.")
+    ] = None,
+    seed: int = 0,
+    as_json: AsJson = False,
+) -> None:
+    """What each layer of a model knows: a linear probe on its hidden states, layer by layer."""
+    folders = [_model_meant(model, stage) for model in models]
+    # What follows imports torch; a mistyped folder should not wait for that.
+    from r1kit.commands.probe import as_table, measure
+
+    figures = measure(folders, task, count, both_sides, seed)
+    if as_json:
+        print(json.dumps({model: [asdict(one) for one in rows] for model, rows in figures.items()}, indent=2))
+    else:
+        print_lines(as_table(task, figures))
 
 
 @app.command()

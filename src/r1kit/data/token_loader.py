@@ -5,11 +5,12 @@ Which line comes when is a function of the seed, so a resumed training jumps to 
 came before. The order of an epoch is a permutation that is computed, not stored (a Feistel network over the
 indices), so memory does not grow with the corpus."""
 
+import itertools
 import queue
 import threading
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -175,28 +176,31 @@ class Waits:
 
 def updates(
     stream: LineStream,
-    lines: int,
+    lines: Iterable[int],
     joined: bool,
     make: Callable[[np.ndarray], Made],
     start: int = 0,
     waits: Waits | None = None,
 ) -> Iterator[list[Made]]:
-    """Updates of ``lines`` lines each from number ``start`` on, made ready in a second thread: ``make`` of
-    every piece, or of a line's pieces as one where they are ``joined``. What the thread raises is raised
-    here."""
+    """Updates of as many lines as ``lines`` says one after the other, from number ``start`` on, made ready in
+    a second thread: ``make`` of every piece, or of a line's pieces as one where they are ``joined``. What the
+    thread raises is raised here."""
     ready: _Ready[list[Made]] = _Ready()
+    counts = iter(lines)
+    before = sum(itertools.islice(counts, start))
 
     def work() -> None:
         try:
-            batch: list[Made] = []
-            for count, pieces in enumerate(stream.lines(start * lines), 1):
-                batch += map(make, [np.concatenate(pieces)] if joined else pieces)
-                if count % lines == 0:
-                    if not ready.put(batch):
-                        return
-                    batch = []
-            if batch:
-                ready.put(batch)
+            source = stream.lines(before)
+            for count in counts:
+                found = list(itertools.islice(source, count))
+                batch: list[Made] = []
+                for pieces in found:
+                    batch += map(make, [np.concatenate(pieces)] if joined else pieces)
+                if batch and not ready.put(batch):
+                    return
+                if len(found) < count:
+                    break
             ready.put(None)
         except BaseException as error:  # handed to the thread that reads
             ready.put(error)

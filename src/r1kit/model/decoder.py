@@ -20,7 +20,12 @@ from r1kit.model.attention import SOFTMAX_MULTIPLE, Cache, CacheView, GroupedAtt
 from r1kit.model.config import ModelConfig
 from r1kit.model.experts import MixtureOfExperts, SwiGLU
 from r1kit.model.norms import Linear, RMSNorm, at_least_float32, half_product, working_dtype
-from r1kit.model.packed_attention import earlier_segments, kernel_takes, visible_ranges
+from r1kit.model.packed_attention import (
+    earlier_segments,
+    kernel_takes,
+    ranges_of_both_sides,
+    visible_ranges,
+)
 from r1kit.model.rotary import Rotation, rotary_frequencies
 
 
@@ -90,6 +95,25 @@ class PredictionLayer(DecoderLayer):
         return self.shared_head["norm"](hidden_BTD)  # type: ignore[no-any-return]
 
 
+class PairHead(nn.Module):
+    """BERT's classification head (Devlin et al. 2019, section 3.1): tanh of a linear layer at the first
+    position, then two logits; in float32."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.dense = Linear(width, width)
+        self.out = Linear(width, 2)
+
+    def forward(self, hidden_ND: Tensor) -> Tensor:
+        with torch.autocast(hidden_ND.device.type, enabled=False):
+            pooled = torch.tanh(_in_float32(hidden_ND, self.dense))
+            return _in_float32(pooled, self.out).log_softmax(-1)
+
+
+def _in_float32(x: Tensor, layer: nn.Linear) -> Tensor:
+    return F.linear(at_least_float32(x), at_least_float32(layer.weight), at_least_float32(layer.bias))
+
+
 class Embedding(nn.Embedding):
     """A table that leaves its weights to ``LanguageModel.initialise``."""
 
@@ -121,6 +145,7 @@ class LanguageModel(nn.Module):
             self.lm_head.weight = self.embed_tokens.weight
         self.mtp_layers = nn.ModuleList(PredictionLayer(config) for _ in range(config.mtp_depth))
         self.value_head = Linear(config.width, 1, bias=False) if config.scalar_head else None
+        self.pair_head: PairHead | None = None  # only while it is trained: add_pair_head
         # Not a buffer: frequencies stay float32 when the model is cast.
         self.frequencies, self._magnitude = rotary_frequencies(config)
         if self.device.type != "meta":
@@ -150,6 +175,7 @@ class LanguageModel(nn.Module):
         experts_BTLA: Tensor | None = None,
         balance: bool = False,
         beginnings_BT: Tensor | None = None,
+        bidirectional: bool = False,
     ) -> DecoderOutput:
         """Run the decoder over token ids [B, T].
 
@@ -157,17 +183,21 @@ class LanguageModel(nn.Module):
         A cache grows by T positions per row; it cannot be combined with segments. ``experts_BTLA``: the
         experts to take in each of the L layers with experts (-1: the layer's own choice). ``balance``:
         compute the balance loss. ``beginnings_BT``: the segment that a token's segment continues (0: none),
-        for rows that begin alike; it requires ``positions_BT``."""
+        for rows that begin alike; it requires ``positions_BT``. ``bidirectional``: a token attends to all of
+        its own segment, not only to itself and what is before it."""
         x_BTD = self.embed_tokens(tokens_BT)
         if torch.is_autocast_enabled(x_BTD.device.type):
             x_BTD = at_least_float32(x_BTD)  # the sum over layers, also of weights kept in bfloat16
         if cache is None:
             views: Sequence[CacheView | None] = [None] * len(self.layers)
-            shared = self._shared_inputs(x_BTD, positions_BT, segments_BT, beginnings_BT)
-        elif segments_BT is None:
+            shared = self._shared_inputs(x_BTD, positions_BT, segments_BT, beginnings_BT, bidirectional)
+        elif segments_BT is None and not bidirectional:
             views, shared = self._cached_inputs(x_BTD, positions_BT, cache)
         else:
-            raise R1kitError("forward: a cache holds one sequence per row; leave segments_BT out")
+            raise R1kitError(
+                "forward: a cache holds one sequence per row, read from left to right; leave segments_BT and "
+                "bidirectional out"
+            )
         if balance:
             shared = replace(
                 shared,
@@ -258,7 +288,10 @@ class LanguageModel(nn.Module):
         positions_BT: Tensor | None,
         segments_BT: Tensor | None,
         beginnings_BT: Tensor | None = None,
+        bidirectional: bool = False,
     ) -> SharedInputs:
+        if bidirectional:
+            return self._of_both_sides(x_BTD, positions_BT, segments_BT)
         steps_T = torch.arange(x_BTD.shape[1], device=x_BTD.device)
         dtype = working_dtype(x_BTD)
         if segments_BT is None:
@@ -280,6 +313,20 @@ class LanguageModel(nn.Module):
         return SharedInputs(
             rotation, mask, segments_BT != 0 if beginnings_BT is None else readers(segments_BT, beginnings_BT)
         )
+
+    def _of_both_sides(
+        self, x_BTD: Tensor, positions_BT: Tensor | None, segments_BT: Tensor | None
+    ) -> SharedInputs:
+        """The inputs of layers whose tokens attend to all of their own segment."""
+        dtype = working_dtype(x_BTD)
+        if segments_BT is None:
+            segments_BT = torch.ones(x_BTD.shape[:2], dtype=torch.int64, device=x_BTD.device)
+        if kernel_takes(x_BTD, dtype, self._head_widths()):
+            mask = Mask(None, ranges_of_both_sides(segments_BT))
+        else:
+            mask = Mask.of(segments_BT[:, :, None] == segments_BT[:, None, :], dtype)
+        rotation = self._rotation(restarting_positions(segments_BT) if positions_BT is None else positions_BT)
+        return SharedInputs(rotation, mask, segments_BT != 0)
 
     def _cached_inputs(
         self, x_BTD: Tensor, positions_BT: Tensor | None, cache: Cache
@@ -346,6 +393,24 @@ class LanguageModel(nn.Module):
             return F.linear(at_least_float32(hidden_BTD), at_least_float32(self.value_head.weight)).squeeze(
                 -1
             )
+
+    def add_pair_head(self, seed: int) -> None:
+        """Add the head of next-sentence prediction with weights drawn from ``seed``. It is trained and saved
+        with the training, and is not part of the model that is exported."""
+        generator = torch.Generator().manual_seed(seed)
+        head = PairHead(self.config.width)
+        for parameter in head.parameters():
+            parameter.data.normal_(
+                0.0, self.config.init_std if parameter.dim() > 1 else 0.0, generator=generator
+            )
+        self.pair_head = head.to(self.device)
+
+    def pair_logprobs(self, hidden_ND: Tensor) -> Tensor:
+        """Log-probabilities [N, 2] in float32 that the second half of a pair is another document's, and that
+        it is the next one."""
+        if self.pair_head is None:
+            raise R1kitError("pair_logprobs: this model has no head for pairs; call add_pair_head first")
+        return self.pair_head(hidden_ND)  # type: ignore[no-any-return]
 
     def new_cache(self, rows: int, length: int, dtype: torch.dtype | None = None) -> Cache:
         """An empty cache for ``rows`` rows of at most ``length`` positions, in the dtype that matrix products

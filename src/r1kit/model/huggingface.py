@@ -85,10 +85,11 @@ def _fused_rows(name: str, config: ModelConfig) -> slice | None:
 
 def to_disk(config: ModelConfig, weights: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
     """Our state dict under the checkpoint's names, experts unstacked, phi3's matrices joined, without a tied
-    head and the scalar head."""
+    head, the scalar head and the head of next-sentence prediction."""
     waiting: dict[str, list[Tensor]] = {}
     for name, tensor in weights.items():
-        if name.startswith("value_head.") or (config.tie_embeddings and name == "lm_head.weight"):
+        tied = config.tie_embeddings and name == "lm_head.weight"
+        if tied or name.startswith(("value_head.", "pair_head.")):
             continue
         names = disk_names(name, config)
         if (parts := _fused_parts(names[0])) > 1:

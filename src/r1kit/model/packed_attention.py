@@ -69,6 +69,18 @@ def earlier_segments(segments_BT: Tensor, beginnings_BT: Tensor) -> list[Tensor]
     return found
 
 
+def ranges_of_both_sides(segments_BT: Tensor) -> Tensor:
+    """As ``visible_ranges``, [B, 3, T] int32, for tokens that attend to the whole of their own segment: the
+    second range is what follows the token in it. Padding (0) attends to earlier padding only."""
+    own_BT = visible_ranges(segments_BT)[:, 0].long()
+    T = segments_BT.shape[1]
+    next_BT = torch.arange(1, T + 1, device=segments_BT.device).expand_as(own_BT)
+    lengths_BT = torch.zeros_like(own_BT).scatter_add(1, own_BT, torch.ones_like(own_BT))
+    end_BT = own_BT + lengths_BT.gather(1, own_BT)
+    end_BT = torch.where(segments_BT == 0, next_BT, end_BT)
+    return torch.stack((own_BT, next_BT, end_BT), dim=1).int()
+
+
 def attend_within(q_BTHK: Tensor, k_BTJK: Tensor, v_BTJW: Tensor, ranges_BRT: Tensor, scale: float) -> Tensor:
     """softmax(scale q k^T) v over the positions that each token attends to -> [B, T, H, W], bfloat16; heads
     are grouped over the J key-value heads."""

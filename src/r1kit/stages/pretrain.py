@@ -7,7 +7,7 @@ head's product is in bf16, since no engine's log-probabilities are compared with
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -18,6 +18,7 @@ from r1kit.config import Config, ConfigError, InputError
 from r1kit.data.corpora import SourceConfig, source_errors
 from r1kit.data.corpus import load_generators, solved_documents
 from r1kit.data.fim import DEEPSEEK, with_fim_tokens
+from r1kit.data.masking import with_mask_token
 from r1kit.data.pacing import SupervisedCurriculum
 from r1kit.data.packed_corpus import PackedConfig, Recipe, check_shards, pack_sources, tokenizer_texts
 from r1kit.data.sources import BadRows, blend, texts
@@ -28,6 +29,7 @@ from r1kit.model.decoder import LanguageModel
 from r1kit.model.huggingface import save_pretrained
 from r1kit.seeds import derive_seed
 from r1kit.stages.curate import resolved_source
+from r1kit.stages.extended import ExtendConfig, write_beginning
 from r1kit.stages.kept import is_kept, keep
 from r1kit.stages.paced_corpus import paced_documents, paced_lines
 from r1kit.stages.recipe_names import TaskSpec, log_tasks
@@ -37,6 +39,7 @@ from r1kit.tasks import load_tasks
 from r1kit.tasks.documents import Layout
 from r1kit.tokenizer import Tokenizer
 from r1kit.train.learner import PretrainingConfig
+from r1kit.train.objective_mix import ObjectiveMix, ObjectiveWeights
 from r1kit.train.optimizers import OptimizerConfig, ScheduleConfig
 from r1kit.train.supervised import SupervisedConfig, text_row, train, update_batches
 from r1kit.types import Row
@@ -72,16 +75,22 @@ class CorpusConfig(Config):
 
 class Pretrain(Stage):
     """``model`` is {preset: name, key: value ...}; ``tokenizer`` a vocabulary size, or another stage whose
-    tokenizer is used. With a ``curriculum`` easy documents or lines come first (data/pacing.py)."""
+    tokenizer is used. In the place of both, ``init`` names the model that is trained further, for longer
+    texts with ``extend`` (YaRN: stages/extended.py). ``objectives``: the weights of next token, masked
+    language modelling and next-sentence prediction (train/objective_mix.py). With a ``curriculum`` easy
+    documents or lines come first (data/pacing.py)."""
 
     writes: ClassVar[tuple[str, ...]] = ("init", "tokenizer", "model", "report.json", TOKENS)
 
     stage: Literal["pretrain"] = "pretrain"
-    model: dict[str, Any]
+    model: dict[str, Any] = {}
+    init: str = ""
+    extend: ExtendConfig | None = None
     tokens: int = Field(ge=1)  # to train on; V3's base: 14.8T
     tokenizer: int | str = 768
     corpus: CorpusConfig = CorpusConfig()  # where the documents come from
     curriculum: SupervisedCurriculum | None = None  # the order of the documents (docs/data.md)
+    objectives: ObjectiveWeights = ObjectiveWeights()
     learner: PretrainingConfig = PretrainingConfig(
         context=160, lines=26, head="bfloat16", optimizer=OptimizerConfig(kind="muon", learning_rate=3e-3)
     )
@@ -95,6 +104,15 @@ class Pretrain(Stage):
 
     @model_validator(mode="after")
     def _has_documents(self) -> Self:
+        if bool(self.model) == bool(self.init):
+            raise ValueError(
+                "name either the shape of a new model (model: {preset: mini}), or the model to train further "
+                '(init: "@pretrain")'
+            )
+        if self.init and "tokenizer" in self.model_fields_set:
+            raise ValueError("tokenizer: the model of init has one; leave tokenizer out")
+        if self.extend is not None and not self.init:
+            raise ValueError("extend: makes texts longer for a pretrained model; name it under init")
         corpus = self.corpus
         others = corpus.files or corpus.tasks or corpus.generated
         if corpus.packed is not None and others:
@@ -105,6 +123,11 @@ class Pretrain(Stage):
             raise ValueError(
                 "corpus: name what to read: files: {FILE.jsonl: 1.0}, tasks: {gsm8k: {kind: dataset, train: "
                 "data/gsm8k_train.jsonl}}, or generated: {miniature: 1.0}"
+            )
+        if self.objectives.nsp and corpus.packed is not None and not corpus.packed.document_masks:
+            raise ValueError(
+                "objectives.nsp cuts documents in two, and with corpus.packed.document_masks: false a line "
+                "of several is one row; leave document_masks at true, or nsp out"
             )
         return self
 
@@ -135,18 +158,42 @@ class Pretrain(Stage):
         source = derive_seed(ctx.seed, "corpus")
         log_tasks(ctx, load_tasks(self.corpus.tasks))
         tokenizer = self._tokenizer(ctx, source)
-        config = self._shape(tokenizer.vocab_size)
-        init = ctx.out / "init"
-        if not is_kept(ctx, "init"):
-            with _whole(init) as partial:
-                save_pretrained(LanguageModel(config, seed=derive_seed(ctx.seed, "weights")), partial)
-                tokenizer.save(partial)
-            keep(ctx, "init")
-        steps = max(1, self.tokens // self.training.batch_tokens)
+        init = self._beginning(ctx, tokenizer)
+        sizes = self.training.sizes_of(self.tokens)
+        steps = len(sizes)
         batches = self._batches(ctx, tokenizer, source)
-        learner = ctx.runtime.learner(init, self.learner)
-        last = train(learner, batches, steps, self.training, ctx.log, ctx.out, ctx.identities)
-        finish(ctx, learner, facts=last | {"steps": steps, "tokens": steps * self.training.batch_tokens})
+        mix = None
+        if not self.objectives.plain:
+            mix = ObjectiveMix(self.objectives, tokenizer, self.learner.context, source)
+            batches = mix.batches(batches)
+        config = self.learner.model_copy(update={"pair_head": self.objectives.nsp > 0})
+        learner = ctx.runtime.learner(init, config)
+        last = train(learner, batches, steps, self.training, ctx.log, ctx.out, ctx.identities, mix=mix)
+        finish(ctx, learner, facts=last | {"steps": steps, "tokens": sum(sizes)})
+
+    def _beginning(self, ctx: Context, tokenizer: Tokenizer) -> Path:
+        """The folder of the weights that the training begins with."""
+        init = ctx.out / "init"
+        if is_kept(ctx, "init"):
+            return init
+        with _whole(init) as partial:
+            if self.init:
+                config = write_beginning(ctx.model(self.init), partial, self.extend)
+                self._check_length(config)
+            else:
+                shape = self._shape(tokenizer.vocab_size)
+                save_pretrained(LanguageModel(shape, seed=derive_seed(ctx.seed, "weights")), partial)
+                tokenizer.save(partial)
+        keep(ctx, "init")
+        return init
+
+    def _check_length(self, config: ModelConfig) -> None:
+        if self.learner.context > config.max_positions:
+            raise ConfigError(
+                f"learner.context: {self.learner.context} is longer than the {config.max_positions} "
+                f"positions of {self.init}; write extend: {{factor: "
+                f"{-(-self.learner.context // config.max_positions)}}}, or a shorter context"
+            )
 
     def _batches(self, ctx: Context, tokenizer: Tokenizer, seed: int) -> Callable[[int], Iterator[list[Row]]]:
         """The updates from a given one on."""
@@ -158,7 +205,7 @@ class Pretrain(Stage):
 
         def batches(start: int) -> Iterator[list[Row]]:
             rows = document_rows(self._documents(seed), tokenizer, self.learner.context)
-            return itertools.islice(update_batches(rows, self.training.batch_tokens), start, None)
+            return itertools.islice(update_batches(rows, self.training.sizes()), start, None)
 
         return batches
 
@@ -176,18 +223,23 @@ class Pretrain(Stage):
             for name, paths in by_name.items()
             for source in (packed.sources.get(name) or SourceConfig(path=name),)
         ]
-        each = max(1, round(self.training.batch_tokens / self.learner.context))
-        total = each * max(1, self.tokens // self.training.batch_tokens)
+        context, joined = self.learner.context, not packed.document_masks
+
+        def lines_of(sizes: Iterable[int]) -> Iterator[int]:
+            return (max(1, round(size / context)) for size in sizes)
+
         paced = None
         if self.curriculum is not None:
+            total = sum(lines_of(self.training.sizes_of(self.tokens)))
             paced = paced_lines(ctx, self.curriculum, lines, self.learner, total, derive_seed(seed, "order"))
         stream = LineStream(lines, derive_seed(seed, "lines"), paced)
-        return lambda start: updates(stream, each, not packed.document_masks, text_row, start)
+        return lambda start: updates(stream, lines_of(self.training.sizes()), joined, text_row, start)
 
     def plan(self) -> StagePlan:
-        steps = float(max(1, self.tokens // self.training.batch_tokens))
+        steps = float(len(self.training.sizes_of(self.tokens)))
         phase = TrainingPhase(
             self.learner,
+            self.init,
             updates=steps,
             tokens=float(self.tokens),
             batch_tokens=self.training.batch_tokens,
@@ -196,8 +248,8 @@ class Pretrain(Stage):
         return StagePlan(
             steps=steps,
             tokens=float(self.tokens),
-            model=self.model,
-            vocabulary=self.tokenizer if isinstance(self.tokenizer, int) else None,
+            model=self.model or None,
+            vocabulary=self.tokenizer if isinstance(self.tokenizer, int) and not self.init else None,
             phases=(phase,),
         )
 
@@ -223,6 +275,8 @@ class Pretrain(Stage):
         return blend(sources, seed)
 
     def _tokenizer(self, ctx: Context, seed: int) -> Tokenizer:
+        if self.init:
+            return Tokenizer.load(ctx.model(self.init))
         if isinstance(self.tokenizer, str):
             return Tokenizer.load(ctx.model(self.tokenizer))
         kept = ctx.out / "tokenizer"
@@ -234,6 +288,11 @@ class Pretrain(Stage):
 
     def _new_tokenizer(self, ctx: Context, size: int, seed: int) -> Tokenizer:
         """A tokenizer of ``size`` tokens, learned from the corpus's first documents."""
+        if not self.objectives.plain:
+            return with_mask_token(self._trained_tokenizer(ctx, size - 1, seed))
+        return self._trained_tokenizer(ctx, size, seed)
+
+    def _trained_tokenizer(self, ctx: Context, size: int, seed: int) -> Tokenizer:
         packed = self.corpus.packed
         if packed is None:
             first = list(itertools.islice(self._documents(seed), _TOKENIZER_DOCUMENTS))

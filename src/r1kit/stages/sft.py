@@ -8,27 +8,37 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import model_validator
 
-from r1kit.chat import Chat, Prompt, problem_of
+from r1kit.chat import Chat, Prompt, problem_of, prompt_column
 from r1kit.config import InputError, R1kitError
 from r1kit.data.labels import not_written
 from r1kit.data.pacing import SupervisedCurriculum
-from r1kit.data.sources import BadRows, Turns, numbered_pairs, read_pairs
+from r1kit.data.sources import BadRows, Turns, numbered_pairs, pairs, read_pairs
+from r1kit.data.task_mixing import MixingConfig
 from r1kit.engine import Engine
 from r1kit.jsonl import first_error
 from r1kit.model.config_json import read_config
 from r1kit.seeds import derive_seed
 from r1kit.stages.held_out_watch import HeldOutWatch, WatchConfig
 from r1kit.stages.models import PromptStyle
+from r1kit.stages.multi_task import (
+    TaskEvaluation,
+    TaskFiles,
+    TaskWatch,
+    mixture_line,
+    read_held_out,
+    task_errors,
+    task_updates,
+)
 from r1kit.stages.results import finish
 from r1kit.stages.stage import Context, Stage, StagePlan, TrainingPhase
 from r1kit.tasks.task import Task
 from r1kit.train.learner import LearnerConfig, LearnerProtocol, Metrics
 from r1kit.train.paced import losses_of, measured_difficulties, paced_batches
-from r1kit.train.supervised import SupervisedConfig, finetune, finetune_batches, response_row
+from r1kit.train.supervised import SupervisedConfig, finetune, finetune_batches, response_row, train
 from r1kit.types import Row, Sampling
 
 WATCH_TOKENS = 512  # of a completion that the watch samples, where the recipe does not say
@@ -38,14 +48,20 @@ class SFT(Stage):
     """Fine-tune ``init`` on ``data``. Of a conversation (``messages``) the last assistant turn is trained on,
     with ``turns: all`` each of them. ``bad_rows: quarantine`` leaves out rows that cannot be read, up to 5 %
     of a file (jsonl.py). Without any row the stage stops; ``allow_empty`` keeps the model as it is
-    instead. ``watch`` measures held-out problems while it trains; it needs ``tasks``. With a ``curriculum``
-    easy rows come first (data/pacing.py)."""
+    instead. ``watch`` measures held-out problems while it trains; it needs ``tasks`` of its own. With a
+    ``curriculum`` easy rows come first (data/pacing.py).
+
+    In the place of ``data``, ``tasks`` are files with a metric each, mixed as ``mixing`` says and
+    ``measured`` while the stage trains (stages/multi_task.py)."""
 
     writes: ClassVar[tuple[str, ...]] = ("model", "report.json")
 
     stage: Literal["sft"] = "sft"
     init: str = "@pretrain"
     data: list[str] = ["@rejection_sampling/data.jsonl"]
+    tasks: dict[str, TaskFiles] = {}
+    mixing: MixingConfig = MixingConfig()
+    measured: TaskEvaluation = TaskEvaluation()
     turns: Turns = "last"
     bad_rows: BadRows = "error"
     allow_empty: bool = False
@@ -55,6 +71,14 @@ class SFT(Stage):
     watch: WatchConfig | None = None
     curriculum: SupervisedCurriculum | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _tasks_are_the_data(cls, data: Any) -> Any:
+        """With ``tasks`` the default of ``data`` is no file."""
+        if isinstance(data, dict) and data.get("tasks"):
+            return {"data": [], **data}
+        return data
+
     @model_validator(mode="after")
     def _watch_has_tasks(self) -> "SFT":
         if self.watch is not None and not self.watch.tasks:
@@ -62,9 +86,16 @@ class SFT(Stage):
                 "watch.tasks: name the tasks whose held-out problems are measured, for instance {test: "
                 "{kind: dataset, held_out: test.jsonl}}"
             )
+        if self.tasks and self.data:
+            raise ValueError("data and tasks: name either files of rows, or tasks with a metric each")
+        if self.tasks and self.watch is not None:
+            raise ValueError("tasks are measured as `measured` says; leave watch out")
         return self
 
     def input_errors(self) -> Iterator[InputError]:
+        if self.tasks:
+            yield from task_errors(self.tasks, self.bad_rows)
+            return
         for place, file in enumerate(self.data):
             if file and not file.startswith("@"):
                 error = first_error(Path(file).expanduser(), read_pairs, self.bad_rows, not_written)
@@ -72,6 +103,9 @@ class SFT(Stage):
                     yield ("data", place), error
 
     def run(self, ctx: Context) -> None:
+        if self.tasks:
+            self._train_tasks(ctx)
+            return
         rows = []
         column = self.curriculum.named_column if self.curriculum else ""
         for file in self.data:
@@ -91,8 +125,58 @@ class SFT(Stage):
             paced=PacedRows(self.curriculum, [value for _, value in rows]) if self.curriculum else None,
         )
 
+    def _train_tasks(self, ctx: Context) -> None:
+        """Fine-tune on all tasks, and measure each."""
+        model = ctx.model(self.init)
+        chat = self.talk.chat(model)
+        rows, held_out, held_out_rows = {}, {}, {}
+        read = 0
+        for name, task in self.tasks.items():
+            written = pairs(ctx.path(task.train), self.bad_rows, self.turns)
+            read += len(written)
+            rows[name] = self._fitting(ctx, name, [training_row(chat, *pair) for pair in written])
+            if task.held_out is not None:
+                held_out[name] = read_held_out(name, task, ctx.path(task.held_out), self.measured.problems)
+                responses = [(one.problem, one.response) for one in held_out[name] if one.response]
+                own = [training_row(chat, prompt_column(problem), text) for problem, text in responses]
+                held_out_rows[name] = [row for row in own if len(row.token_ids) <= self.learner.context + 1]
+        ctx.log.info(mixture_line(rows, self.mixing))
+        updates = task_updates(rows, self.mixing, self.training, derive_seed(ctx.seed, "order"))
+        learner = ctx.runtime.learner(model, self.learner)
+        watch = TaskWatch(self.tasks, held_out, held_out_rows, self.measured, chat, len(updates))
+        engines = [ctx.runtime.engine_of(learner)] if held_out else []
+        last_measured: Metrics = {}
+
+        def measure(step: int) -> Metrics:
+            if not engines or not watch.is_due(step):
+                return {}
+            ctx.runtime.hand_over(learner, engines[0], step)
+            last_measured.update(watch.measure(learner, engines[0]))
+            return dict(last_measured)
+
+        last = train(
+            learner, lambda start: iter(updates[start:]), len(updates), self.training, ctx.log, ctx.out,
+            ctx.identities, measure,
+        )  # fmt: skip
+        kept = sum(map(len, rows.values()))
+        counted = {"rows": kept, "too_long": read - kept}
+        finish(ctx, learner, *engines, facts={**counted, **last, **last_measured}, talk=self.talk)
+
+    def _fitting(self, ctx: Context, name: str, rows: list[Row]) -> list[Row]:
+        """The rows of a task that fit into the context. Raises R1kitError where there is none."""
+        kept = [row for row in rows if len(row.token_ids) <= self.learner.context + 1]
+        if not kept:
+            raise R1kitError(
+                f"tasks.{name}: none of {len(rows)} rows has at most learner.context "
+                f"{self.learner.context} tokens; raise it, or give shorter rows"
+            )
+        if len(kept) < len(rows):
+            ctx.log.info(f"{name}: {len(rows) - len(kept)} of {len(rows)} rows left out, too long")
+        return kept
+
     def plan(self) -> StagePlan:
-        return StagePlan(phases=(tuning_phase(self.init, self.learner, self.training, tuple(self.data)),))
+        files = [task.train for task in self.tasks.values()] or self.data
+        return StagePlan(phases=(tuning_phase(self.init, self.learner, self.training, tuple(files)),))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from r1kit.tasks.dataset import Dataset
 from r1kit.tasks.gym import Gym
 from r1kit.tasks.miniature.general import General
 from r1kit.tasks.miniature.procedural import KINDS, Procedural
+from r1kit.tasks.needle import Needle
 from r1kit.tasks.prompts import Prompts
 from r1kit.tasks.task import TASK, AnsweredTask, Task, UnloadedTask, is_held_out, single_answer, vote_key
 from r1kit.tasks.word_problems import WordProblems
@@ -25,6 +26,7 @@ TASKS: dict[str, Callable[..., Task]] = {
     "general": lambda name, **options: General(**options),
     "countdown": Countdown,
     "word_problems": WordProblems,
+    "needle": Needle,
     "dataset": Dataset,
     "prompts": Prompts,
     "gym": Gym,
@@ -39,6 +41,7 @@ __all__ = [
     "Dataset",
     "General",
     "Gym",
+    "Needle",
     "Procedural",
     "Prompts",
     "Task",

@@ -32,6 +32,7 @@ from r1kit.model.decoder import LanguageModel
 from r1kit.model.fingerprint import Fingerprint, marks, take_fingerprint
 from r1kit.model.huggingface import disk_weights
 from r1kit.model.precision import keep_matrices
+from r1kit.seeds import derive_seed
 from r1kit.train import checkpoint
 from r1kit.train.group import ALONE, Group
 from r1kit.train.lora import LoRAConfig
@@ -63,6 +64,8 @@ class LearnerConfig(Config):
     ``compiled``: on a GPU, compile the layers by torch.compile. The first updates then take about a minute
     longer, and each later one less (docs/performance.md).
 
+    ``pair_head``: add the head of next-sentence prediction; pretraining sets it where that is trained.
+
     ``bias_rate`` is gamma of loss-free balancing (DeepSeek-V3, section 2.1.2): after each update an expert's
     routing bias moves by this amount against its load. It moves the policy without a gradient, so it is 0
     except in pretraining. DeepSeek-V3 itself sets it to 0 for the last 500B tokens of pretraining (section
@@ -75,6 +78,7 @@ class LearnerConfig(Config):
     lora: LoRAConfig | None = None
     gradient_checkpointing: bool = False
     compiled: bool = False
+    pair_head: bool = False
     weights: Literal["float32", "bfloat16"] = "float32"
     bias_rate: float = Field(default=0.0, ge=0.0)
     max_skipped: int = Field(default=3, ge=1)
@@ -168,6 +172,16 @@ def _compiler(model: LanguageModel, precision: str) -> str:
     return found
 
 
+def _add_pair_head(model: LanguageModel, shared_out: bool) -> None:
+    """Add the head of next-sentence prediction. Raises ConfigError where weights are shared out."""
+    if shared_out:
+        raise ConfigError(
+            "objectives.nsp: the head of next-sentence prediction is not shared out over processes; write "
+            "runtime: {kind: local}, or leave nsp out"
+        )
+    model.add_pair_head(derive_seed(0, "pair_head"))
+
+
 def kept_in(config: LearnerConfig) -> torch.dtype:
     """The precision in which a learner keeps its matrices."""
     return torch.float64 if config.precision == "float64" else getattr(torch, config.weights)
@@ -186,6 +200,8 @@ class Learner:
         place: Place = Replicated,
     ) -> None:
         self.kept_in = kept_in(config)
+        if config.pair_head:
+            _add_pair_head(model, shared_out=place is not Replicated)
         if self.kept_in == torch.bfloat16 and config.lora is None:
             keep_matrices(model, self.kept_in)
         else:

@@ -67,7 +67,7 @@ class ModelPass(nn.Module):
         needs = objective.needs
         with self.autocast():
             balance = bool(needs.balance_weight)
-            context = {"experts_BTLA": batch.experts_BTLA, "beginnings_BT": batch.beginnings_BT}
+            context = _context(batch)
             out = self.model(
                 batch.tokens_BT, batch.positions_BT, batch.segments_BT, balance=balance, **context
             )
@@ -77,7 +77,7 @@ class ModelPass(nn.Module):
                     predictions, divergence_BT=self._divergence(out.hidden_BTD, teacher, batch)
                 )
             loss, statistics = objective(predictions, batch)
-            if needs.mtp_weight:
+            if needs.mtp_weight and (self.reaches_all or not batch.bidirectional):
                 mtp = self._mtp_loss(out.last_BTD, batch)
                 loss = loss + needs.mtp_weight * mtp
                 statistics["mtp"] = mtp
@@ -95,8 +95,7 @@ class ModelPass(nn.Module):
     def predictions(self, batch: Batch, entropy: bool = False) -> Predictions:
         """Predictions of a batch without an objective, in the scalar head's case with values."""
         with self.autocast():
-            context = {"experts_BTLA": batch.experts_BTLA, "beginnings_BT": batch.beginnings_BT}
-            out = self.model(batch.tokens_BT, batch.positions_BT, batch.segments_BT, **context)
+            out = self.model(batch.tokens_BT, batch.positions_BT, batch.segments_BT, **_context(batch))
             return self._predict(out.hidden_BTD, batch, entropy, self.model.config.scalar_head)
 
     def hidden(self, batch: Batch) -> Tensor:
@@ -115,7 +114,17 @@ class ModelPass(nn.Module):
         logprobs_BT, entropy_BT = (
             blank_N.index_copy(0, trained, some_N).view_as(batch.mask_BT) for some_N in (found_N, entropy_N)
         )
-        return Predictions(logprobs_BT, entropy_BT, self.model.values(hidden_BTD) if values else None)
+        found = Predictions(logprobs_BT, entropy_BT, self.model.values(hidden_BTD) if values else None)
+        if batch.labels_BT is None:
+            return found
+        return replace(found, pairs_BT2=self._pairs(hidden_BTD, batch.labels_BT))
+
+    def _pairs(self, hidden_BTD: Tensor, labels_BT: Tensor) -> Tensor:
+        """The log-probabilities [B, T, 2] of the classes at the positions that have one, zero elsewhere."""
+        places = (labels_BT.flatten() >= 0).nonzero()[:, 0]
+        found_N2 = self.model.pair_logprobs(hidden_BTD.flatten(0, 1).index_select(0, places))
+        blank_N2 = torch.zeros(labels_BT.numel(), 2, device=hidden_BTD.device, dtype=found_N2.dtype)
+        return blank_N2.index_copy(0, places, found_N2).view(*labels_BT.shape, 2)
 
     def _through_head(
         self, hidden_BTD: Tensor, places: Tensor, predicted: Tensor, batch: Batch, entropy: bool = False
@@ -170,7 +179,7 @@ class ModelPass(nn.Module):
 
     def _mtp_loss(self, last_BTD: Tensor, batch: Batch) -> Tensor:
         """-sum(weight * log P(t_{i+2})), DeepSeek-V3 eq. 24 at depth 1: from position i, with t_{i+1} given,
-        t_{i+2} is predicted."""
+        t_{i+2} is predicted. A bidirectional batch has none, since its position i has seen t_{i+2}."""
         hidden_BTD = self.model.mtp(
             last_BTD,
             batch.targets_BT,
@@ -180,9 +189,17 @@ class ModelPass(nn.Module):
         )
         same_BT = batch.segments_BT[:, 1:] == batch.segments_BT[:, :-1]
         mask_BT = batch.mask_BT[:, 1:] & same_BT & (batch.segments_BT[:, 1:] > 0)
+        if batch.bidirectional:  # computed for the other processes' sake alone
+            mask_BT = torch.zeros_like(mask_BT)
         trained = torch.nn.functional.pad(mask_BT, (0, 1)).flatten().nonzero()[:, 0]
         logprobs_N, _ = self._through_head(hidden_BTD, trained, trained + 1, batch)
         return -(logprobs_N * batch.weights_BT.flatten()[trained + 1]).sum()
+
+
+def _context(batch: Batch) -> dict[str, Any]:
+    """What the model's forward pass gets of a batch besides tokens, positions and segments."""
+    context: dict[str, Any] = {"experts_BTLA": batch.experts_BTLA, "beginnings_BT": batch.beginnings_BT}
+    return {**context, "bidirectional": True} if batch.bidirectional else context
 
 
 class _Reaching(torch.autograd.Function):

@@ -18,12 +18,14 @@ class Predictions:
     """logprobs_BT: log-probability of each target in float32, with gradient, zero where not trained;
     entropy_BT: of the distribution it came from, with gradient (zero unless Needs.entropy); values_BT:
     the scalar head's outputs, if there is one; divergence_BT: from the teacher's distribution
-    (divergence.py), with gradient, zero where not trained, if the learner has a teacher."""
+    (divergence.py), with gradient, zero where not trained, if the learner has a teacher; pairs_BT2: the
+    log-probabilities of the two classes of a row at its first position, if the batch has classes."""
 
     logprobs_BT: Tensor
     entropy_BT: Tensor
     values_BT: Tensor | None = None
     divergence_BT: Tensor | None = None
+    pairs_BT2: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,12 +67,14 @@ class OptimizerConfig(Config):
 class ScheduleConfig(Config):
     """``warmup`` steps from zero to the learning rate. Then ``constant`` keeps it; the others decay to
     ``final`` x learning rate: ``linear`` and ``cosine`` over all remaining steps, ``wsd`` (warm-up, stable,
-    decay) linearly over the last ``decay_share`` of all steps."""
+    decay) over the last ``decay_share`` of all steps, by ``decay``: ``linear``, ``cosine`` (DeepSeek-V3,
+    section 4.2), or 1 - ``sqrt`` (Haegele et al. 2405.18392)."""
 
     kind: Literal["constant", "linear", "cosine", "wsd"] = "constant"  # the curve of the learning rate
     warmup: int = Field(default=0, ge=0)
     final: float = Field(default=0.0, ge=0.0)
     decay_share: float = Field(default=0.4, gt=0.0, le=1.0)
+    decay: Literal["linear", "cosine", "sqrt"] = "linear"
 
     def scale(self, step: int, steps: int) -> float:
         """The factor on the learning rate at ``step`` (from 0) of ``steps``."""
@@ -82,7 +84,12 @@ class ScheduleConfig(Config):
             return 1.0
         start = max(self.warmup, round(steps * (1 - self.decay_share))) if self.kind == "wsd" else self.warmup
         progress = min(1.0, max(0.0, (step - start) / max(1, steps - start)))
-        shape = 1 - progress if self.kind != "cosine" else 0.5 * (1 + math.cos(math.pi * progress))
+        kind = self.decay if self.kind == "wsd" else self.kind
+        shape = {
+            "linear": 1 - progress,
+            "cosine": 0.5 * (1 + math.cos(math.pi * progress)),
+            "sqrt": 1 - math.sqrt(progress),
+        }[kind]
         return self.final + (1 - self.final) * shape
 
 

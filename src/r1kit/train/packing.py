@@ -32,7 +32,9 @@ class Batch:
 
     ``temperatures_BT`` is None where every row's is 1, ``experts_BTLA`` where no row replays any (-1: the
     model's own choice), ``beginnings_BT`` (the segment that a position's own segment continues, 0: none;
-    that one may continue another) where no rows share a beginning, which belongs to no row."""
+    that one may continue another) where no rows share a beginning, which belongs to no row. All rows of a
+    batch are ``bidirectional``, or none. ``labels_BT`` has the class of a row at its first position, and -1
+    elsewhere, ``label_weights_BT`` its weight there; both are None where no row has a class."""
 
     tokens_BT: Tensor
     targets_BT: Tensor
@@ -48,11 +50,14 @@ class Batch:
     temperatures_BT: Tensor | None = None
     experts_BTLA: Tensor | None = None
     beginnings_BT: Tensor | None = None
+    labels_BT: Tensor | None = None
+    label_weights_BT: Tensor | None = None
+    bidirectional: bool = False
 
     def to(self, device: torch.device) -> "Batch":
-        tensors = (getattr(self, name) for name in self.__slots__)
+        values = (getattr(self, name) for name in self.__slots__)
         moved: list[Any] = [
-            None if tensor is None else tensor.to(device, non_blocking=True) for tensor in tensors
+            value.to(device, non_blocking=True) if isinstance(value, Tensor) else value for value in values
         ]
         return Batch(*moved)
 
@@ -168,7 +173,7 @@ def pack(
     rows: Sequence[Row], context: int, lines: int, share: bool = False, joined: bool = False
 ) -> list[Batch]:
     """Pack rows into batches of at most ``lines`` lines of at most ``context`` positions; ``share``: rows of
-    one prompt share it.
+    one prompt share it. Bidirectional rows have batches of their own, after the others.
 
     ``joined``: the lines of a batch are one, ``lines`` times as long. Whole groups then fit with less
     padding, at no cost if attention skips masked positions, and with ``share`` the line may be longer
@@ -184,14 +189,36 @@ def pack(
         )
     if joined:
         context, lines = context * lines, 1
-    if share:
-        context = line_length(rows, context) if joined else context
-        placed = families(rows, bundles(rows, context), context)
-    else:
-        placed = [Family((Bundle((index,), 0),)) for index in range(len(rows))]
-    sizes = [f.common + sum(_size(rows, bundle) - f.common for bundle in f.bundles) for f in placed]
-    bins = [[placed[i] for i in chosen] for chosen in place(sizes, context) if sum(sizes[i] for i in chosen)]
-    return [_batch(rows, bins[start : start + lines], context) for start in range(0, len(bins), lines)]
+    found = []
+    for kind in (False, True):
+        chosen = [index for index, row in enumerate(rows) if row.bidirectional is kind]
+        # Of a bidirectional row also the beginning depends on what follows, so it is never shared.
+        length, placed = _families_of(rows, chosen, context, share and not kind, joined)
+        sizes = [f.common + sum(_size(rows, bundle) - f.common for bundle in f.bundles) for f in placed]
+        bins = [[placed[i] for i in own] for own in place(sizes, length) if sum(sizes[i] for i in own)]
+        found += [_batch(rows, bins[start : start + lines], length) for start in range(0, len(bins), lines)]
+    return found
+
+
+def _families_of(
+    rows: Sequence[Row], chosen: Sequence[int], context: int, share: bool, joined: bool
+) -> tuple[int, list[Family]]:
+    """The length of a line, and what is placed into lines, of the rows with these indices."""
+    if not share:
+        return context, [Family((Bundle((index,), 0),)) for index in chosen]
+    own = [rows[index] for index in chosen]
+    length = line_length(own, context) if joined else context
+    found = [
+        replace(
+            family,
+            bundles=tuple(
+                replace(bundle, rows=tuple(chosen[place] for place in bundle.rows))
+                for bundle in family.bundles
+            ),
+        )
+        for family in families(own, bundles(own, length), length)
+    ]
+    return length, found
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +279,8 @@ def _batch(rows: Sequence[Row], bins: Sequence[Sequence[Family]], context: int) 
     weights, advantages, old, ref, penalties = (np.zeros(shape, dtype=np.float32) for _ in range(5))
     for segment in layout:
         row, part, at = rows[segment.row], segment.part, (segment.line, segment.span)
-        tokens[at], targets[at] = row.token_ids[:-1][part], row.token_ids[1:][part]
+        predicted = row.token_ids if row.targets is None else row.targets
+        tokens[at], targets[at] = row.token_ids[:-1][part], predicted[1:][part]
         numbers[at], positions[at], beginnings[at] = (
             segment.number,
             np.arange(part.start, part.stop),
@@ -270,8 +298,12 @@ def _batch(rows: Sequence[Row], bins: Sequence[Sequence[Family]], context: int) 
     arrays = (tokens, targets, mask, numbers, positions, owners, weights, advantages, old, ref, penalties)
     packed = [rows[segment.row] for segment in layout if not segment.is_beginning]
     plain = Batch(*(torch.from_numpy(array) for array in arrays))
+    labels, label_weights = _labels(shape, layout, rows)
     return replace(
         plain,
+        labels_BT=labels,
+        label_weights_BT=label_weights,
+        bidirectional=bool(packed) and packed[0].bidirectional,
         temperatures_BT=_temperatures(owners, rows, packed),
         experts_BTLA=_experts(shape, layout, rows, packed),
         beginnings_BT=torch.from_numpy(beginnings) if beginnings.any() else None,
@@ -302,6 +334,19 @@ def _experts(
         if replayed is not None:
             experts[segment.line, segment.span] = replayed[segment.part]
     return torch.from_numpy(experts)
+
+
+def _labels(
+    shape: tuple[int, int], layout: Sequence[_Segment], rows: Sequence[Row]
+) -> tuple[Tensor | None, Tensor | None]:
+    """The rows' classes and their weights, at the first position of each row."""
+    if all(rows[segment.row].label < 0 for segment in layout):
+        return None, None
+    labels, weights = np.full(shape, -1, dtype=np.int64), np.zeros(shape, dtype=np.float32)
+    for segment in layout:
+        at = segment.line, segment.span.start
+        labels[at], weights[at] = rows[segment.row].label, rows[segment.row].label_weight
+    return torch.from_numpy(labels), torch.from_numpy(weights)
 
 
 def blank() -> Batch:

@@ -4,6 +4,7 @@ both.
 The loss of an update is the mean over its trained tokens, so rows carry weight 1 / (trained tokens of the
 update)."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from r1kit.log import Log
 from r1kit.seeds import derive_seed
 from r1kit.train import checkpoint
 from r1kit.train.learner import LearnerProtocol, Metrics, log_fault
+from r1kit.train.objective_mix import ObjectiveMix
 from r1kit.train.objectives import CrossEntropy
 from r1kit.train.optimizers import ScheduleConfig
 from r1kit.types import Row
@@ -23,18 +25,50 @@ from r1kit.types import Row
 Measure = Callable[[int], Metrics]  # after so many updates; nothing where it is not due
 
 
+class BatchRamp(Config):
+    """The first update has ``start`` tokens; over the first ``tokens`` tokens of the training its size rises
+    in proportion to them to ``batch_tokens`` (DeepSeek-V3, section 4.2: from 3072 to 15360 sequences over the
+    first 469B of 14.8T tokens)."""
+
+    start: int = Field(ge=1)
+    tokens: int = Field(ge=1)
+
+
 class SupervisedConfig(Config):
     """DeepSeek-R1's SFT: 2 epochs, cosine to a tenth (supplement B.4.2). ``batch_tokens``: tokens per update.
-    ``mtp_every``: one update in so many has the MTP loss; its layer costs a quarter of a small model's step.
-    ``save_every`` counts updates."""
+    ``ramp``: smaller updates at the beginning. ``mtp_every``: one update in so many has the MTP loss; its
+    layer costs a quarter of a small model's step. ``save_every`` counts updates."""
 
     epochs: float = Field(default=2.0, gt=0)  # passes over the rows (R1, supplement B.4.2)
     batch_tokens: int = Field(default=4096, ge=1)
+    ramp: BatchRamp | None = None
     schedule: ScheduleConfig = ScheduleConfig(kind="cosine", final=0.1)
     mtp_weight: float = 0.0  # lambda of multi-token prediction; V3: 0.3, later 0.1 (V3, section 4.2)
     mtp_every: int = Field(default=1, ge=1)
     balance_weight: float = 0.0  # alpha of the balance loss; V3: 1e-4 (V3, section 4.2)
     save_every: int = Field(default=200, ge=1)
+
+    def sizes(self) -> Iterator[int]:
+        """The tokens of each update, without end."""
+        if self.ramp is None:
+            yield from itertools.repeat(self.batch_tokens)
+        else:
+            done = 0
+            while True:
+                share = min(1.0, done / self.ramp.tokens)
+                yield (size := round(self.ramp.start + share * (self.batch_tokens - self.ramp.start)))
+                done += size
+
+    def sizes_of(self, tokens: int) -> list[int]:
+        """The sizes of the updates into which so many tokens go: as many as are full, one at least."""
+        found: list[int] = []
+        left = tokens
+        for size in self.sizes():
+            if size > left and found:
+                return found
+            found.append(size)
+            left -= size
+        raise AssertionError("sizes have no end")
 
 
 def text_row(token_ids: np.ndarray) -> Row:
@@ -56,16 +90,16 @@ def weighted(rows: Sequence[Row]) -> list[Row]:
     return [replace(row, weight=1.0 / trained) for row in rows]
 
 
-def update_batches(rows: Iterator[Row], batch_tokens: int) -> Iterator[list[Row]]:
-    """Cut a stream of rows into updates of about ``batch_tokens`` tokens."""
+def update_batches(rows: Iterator[Row], sizes: Iterator[int]) -> Iterator[list[Row]]:
+    """Cut a stream of rows into updates of about as many tokens as ``sizes`` says one after the other."""
     batch: list[Row] = []
-    tokens = 0
+    tokens, size = 0, next(sizes)
     for row in rows:
         batch.append(row)
         tokens += len(row.token_ids)
-        if tokens >= batch_tokens:
+        if tokens >= size:
             yield batch
-            batch, tokens = [], 0
+            batch, tokens, size = [], 0, next(sizes)
     if batch:
         yield batch
 
@@ -89,9 +123,11 @@ def train(
     out: Path,
     owners: Sequence[str] = (),
     measure: Measure | None = None,
+    mix: ObjectiveMix | None = None,
 ) -> Metrics:
     """Run ``steps`` updates over ``batches(start)``, a stream of batches from a given step on; return the
-    last step's metrics. ``measure`` is called before every update and after the last one.
+    last step's metrics. ``measure`` is called before every update and after the last one. ``mix``: the
+    objectives that the batches were dealt to, where there are others than the next token.
 
     The state is saved in ``out`` every ``config.save_every`` steps. An interrupted training resumes from it,
     if it belongs to one of ``owners`` (checkpoint.py)."""
@@ -101,7 +137,10 @@ def train(
         watched = measure(step) if measure else {}
         scale = config.schedule.scale(step, steps)
         ahead = config.mtp_weight if step % config.mtp_every == 0 else 0.0
-        summed = learner.update(weighted(rows), CrossEntropy(ahead, config.balance_weight), scale)
+        if mix is None:
+            summed = learner.update(weighted(rows), CrossEntropy(ahead, config.balance_weight), scale)
+        else:
+            summed = learner.update(mix.weighted(rows), mix.loss(ahead, config.balance_weight), scale)
         metrics = {
             "loss": summed["nats"] / max(1.0, summed["tokens"]),
             "tokens": summed["tokens"],
@@ -109,6 +148,8 @@ def train(
             "optim/lr_scale": scale,
             "optim/skipped": summed["skipped"],
         }
+        if mix is not None:
+            metrics |= mix.metrics(summed)
         if ahead:
             metrics["mtp_loss"] = summed["mtp"]
         if "max_violation" in summed:
@@ -144,4 +185,4 @@ def finetune(
 
 def finetune_batches(rows: Sequence[Row], config: SupervisedConfig, seed: int) -> list[list[Row]]:
     """The updates of ``finetune``."""
-    return list(update_batches(iter(epochs_of(rows, config.epochs, seed)), config.batch_tokens))
+    return list(update_batches(iter(epochs_of(rows, config.epochs, seed)), config.sizes()))

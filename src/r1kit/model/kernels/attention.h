@@ -1,7 +1,8 @@
 // softmax(scale q k^T) v over the keys that a query sees, in bfloat16 with float32 sums, and its gradient; blocks that no query attends to are not computed.
 //
-// A query at position t sees [own, t] and, of each beginning that it shares with others, [from, to): one number a position, and two more for each
-// beginning. Queries go in blocks, and for each block only the blocks of keys count that one of its queries sees. Slopes are found again from the log of each row's sum
+// A query at position t sees [own, t] and further ranges [from, to), of each beginning that it shares with others, or of what follows it where attention
+// is bidirectional: one number a position, and two more for each range. Queries go in blocks, and for each block only the blocks of keys count that
+// one of its queries sees. Slopes are found again from the log of each row's sum
 // (Dao et al. 2205.14135, algorithm 4).
 //
 // Every product is C[m, n] += A[m, pairs] B[pairs, n], where a pair is two bfloat16 numbers of the inner dimension in one 32-bit word. Rows of q
@@ -112,8 +113,10 @@ inline void visible_blocks(const Sight& sight, long begin, long end, std::vector
             if (sight.from(i)[t] < sight.to(i)[t]) from[i] = std::min<long>(from[i], sight.from(i)[t]), to[i] = std::max<long>(to[i], sight.to(i)[t]);
     }
     blocks.clear();
-    for (long s = 0; s < end; s += BLOCK) {
-        bool visible = s + BLOCK > own;
+    long last = end;
+    for (int i = 0; i < sight.beginnings; i++) last = std::max(last, to[i]);
+    for (long s = 0; s < last; s += BLOCK) {
+        bool visible = s < end && s + BLOCK > own;
         for (int i = 0; i < sight.beginnings; i++) visible |= s < to[i] && s + BLOCK > from[i];
         if (visible) blocks.push_back(s);
     }

@@ -43,4 +43,4 @@ def paced_batches(
     sizes = [len(row.token_ids) for row in rows]
     total = round(config.epochs * sum(sizes))
     places = paced_places(order, sizes, total, curriculum.pacing, seed)
-    return list(update_batches((rows[place] for place in places), config.batch_tokens))
+    return list(update_batches((rows[place] for place in places), config.sizes()))

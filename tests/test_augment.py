@@ -223,6 +223,11 @@ def test_code_is_mutated_and_its_tests_run_again(tmp_path, base):
         ({"kinds": {}}, "kinds"),
         ({"kinds": {"rhymes": 1}}, "kinds"),
         ({"to": "fr"}, "no language of en, zh"),
+        ({"writer": {"endpoint": "file:///etc/passwd", "model": "w"}}, "endpoint"),
+        (
+            {"writer": {"endpoint": "http://127.0.0.1:1/v1", "model": "w", "key_variable": "sk-1 2"}},
+            "key_variable",
+        ),
     ],
 )
 def test_settings_that_make_no_sense_are_errors(keys, said):

@@ -3,6 +3,8 @@ correctness where no rule applies."""
 
 import json
 import math
+import random
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from r1kit.data.prompt_choice import (
     token_entropy,
     vote_entropy,
 )
+from r1kit.rewards.pair_judge import in_both_orders
 from r1kit.stages.choose import Choose
 from r1kit.stages.correctness import is_correct
 from r1kit.stages.label import LabelPairs
@@ -182,6 +185,17 @@ def test_a_strategy_has_what_it_needs(keys, said):
 )
 def test_only_a_clear_verdict_counts(reply, verdict):
     assert is_correct(reply) is verdict
+
+
+@pytest.mark.parametrize("count", [2, 5, 6])
+def test_a_judge_of_pairs_sees_each_pair_in_both_orders(count):
+    rng = random.Random(count)
+    shown = list(in_both_orders(count, 4, rng))
+    assert Counter(shown) == Counter((b, a) for a, b in shown)
+    each = (count + 1) // 2
+    assert shown[each : 2 * each] == [(b, a) for a, b in shown[:each]]
+    assert len(shown) == 4 * each and len(list(in_both_orders(count, 3, rng))) == 3 * each
+    assert list(in_both_orders(1, 4, rng)) == []
 
 
 def test_a_judge_decides_where_no_rule_applies(tmp_path, base):

@@ -45,7 +45,7 @@ class Pacing(Config):
             return self.start + (1 - self.start) * passed
         if self.kind == "root":
             begin = self.start**self.power
-            return min(1.0, (begin + (1 - begin) * passed) ** (1 / self.power))
+            return min(1.0, float((begin + (1 - begin) * passed) ** (1 / self.power)))
         return self.start + (1 - self.start) * math.floor(self.steps * passed + 1e-9) / self.steps
 
     def window(self, progress: float, count: int) -> tuple[int, int]:

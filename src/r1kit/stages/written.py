@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from r1kit.addresses import read_address
 from r1kit.config import Config
 from r1kit.model.config_json import read_config
-from r1kit.rewards.endpoint import DEFAULT_KEY
+from r1kit.rewards.endpoint import DEFAULT_KEY, check_variable
 from r1kit.seeds import derive_seed
 from r1kit.stages.models import PromptStyle, fits, prompt_style_of
 from r1kit.stages.sampling import Endpoint, ask_endpoint, harvest
@@ -25,6 +26,19 @@ class WriterConfig(Config):
     max_tokens: int = Field(1024, ge=1)
     key_variable: str = DEFAULT_KEY
     seconds: float = Field(120.0, gt=0)
+
+    @field_validator("endpoint")
+    @classmethod
+    def _is_an_address(cls, endpoint: str) -> str:
+        if endpoint:
+            read_address(endpoint)
+        return endpoint
+
+    @field_validator("key_variable")
+    @classmethod
+    def _is_a_variable(cls, variable: str) -> str:
+        check_variable(variable)
+        return variable
 
 
 def write(

@@ -31,7 +31,7 @@ from r1kit.recipe.recipe import load
 ROOT = Path(__file__).parents[1]
 MADE = ("api.md", "commands.md", "recipe-keys.md")  # their commands have words in the place of values
 OTHERS = (
-    "pip", "git", "docker", "torchrun", "ssh", "curl", "export", "cd", "mkdir", "tar", "apt", "sudo", "source",
+    "pip", "git", "docker", "torchrun", "ssh", "curl", "export", "cd", "mkdir", "tar", "apt", "source",
     ".", "jupytext", "sbatch", "ray", "kubectl", "vllm", "lm_eval", "nice", "env", "tensorboard", "wandb",
 )  # fmt: skip
 QUICK = ("show", "doctor")

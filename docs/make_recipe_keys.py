@@ -133,8 +133,8 @@ INTRODUCTION = """\
 
 Made from the configurations by `make reference`; do not edit. `r1kit show RECIPE` prints a recipe with all
 its keys, and `r1kit show RECIPE --explain stages.r1_zero.grpo.steps` where a value comes from. On the
-command line a key is its path: `r1kit run mini stages.r1_zero.grpo.steps=150`. Stages stand in `stages`, each with its
-`stage` and its own keys.
+command line a key is its path: `r1kit run mini stages.r1_zero.grpo.steps=150`. Stages stand in `stages`,
+each with its `stage` and its own keys.
 
 A number without a unit is a plain number. An empty default means that the key is needed. *Source* is where
 the default, or the idea, comes from: **R1** is DeepSeek-R1 (2501.12948, second version), **V3** DeepSeek-V3

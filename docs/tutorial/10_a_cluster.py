@@ -72,9 +72,10 @@ for name, late in (("in turn", []), ("at the same time", LATE)):
 # %% [markdown]
 # ## What to look at
 #
-# `sampling/logp_gap_mean` is the mean difference between the log-probability with which a token was sampled
-# and the one that the learner computes for it. In turn it is rounding only. At the same time it also contains
-# how far the weights have moved since. `time/rollout` and `time/update` say who waits for whom.
+# `sampling/logp_gap_mean` is the mean difference between the log-probability with which a token was
+# sampled and the one that the learner computes for it. In turn it is rounding only. At the same time it
+# also contains how far the weights have moved since. `time/rollout` and `time/update` say which process
+# waits for the other.
 
 # %%
 for name, folder in runs.items():

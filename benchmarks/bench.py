@@ -1,15 +1,19 @@
 """Measure r1kit and its peers at the same work, in turn, and write the results.
 
-    python benchmarks/bench.py [names ...] [--cores 1] [--quick]
+    python benchmarks/bench.py [names ...] [--cores 1] [--quick] [--resume] [--minutes 8]
 
 A name is the beginning of a ratio's name: ``rollout``, ``grpo/7m``, ``learner/7m/ragged/vs_hf``; ``lone``
 asks for a single row, ``growth`` for how r1kit's cost grows. Without names everything is measured. Results
 are merged into OUT/bench.json; docs/performance.md is written from it. ``--quick`` only
-tries the harness: tiny sizes, one repeat, results in OUT/quick.json, no page."""
+tries the harness: tiny sizes, one repeat, results in OUT/quick.json, no page. ``--resume`` leaves out what
+was measured with the same source, and with ``--minutes`` no further line begins after so many minutes, so
+the same command, repeated, measures everything in parts. A line takes some minutes itself."""
 
 import argparse
+import math
 import os
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +21,7 @@ from pathlib import Path
 from bench.measurement import Bench
 from bench.page import write_page
 from bench.results import Results
-from bench.work import FULL, QUICK, chosen
+from bench.work import FULL, QUICK, Work, chosen
 
 from r1kit.config import R1kitError
 
@@ -57,7 +61,22 @@ def command_line() -> argparse.ArgumentParser:
         metavar="N",
         help="measured pairs (3; with --quick 1); below 3 no page",
     )
+    parser.add_argument("--resume", action="store_true", help="leave out what was measured with this source")
+    parser.add_argument(
+        "--minutes", type=float, default=None, help="begin no further line after so many minutes (all lines)"
+    )
     return parser
+
+
+def compare(works: Sequence[Work], bench: Bench, resume: bool, minutes: float | None) -> list[Work]:
+    """Measure works, until so many minutes are over; return those that are left."""
+    wanted = [work for work in works if not (resume and bench.results.has(work))]
+    until = time.monotonic() + 60 * minutes if minutes is not None else math.inf
+    for place, work in enumerate(wanted):
+        if time.monotonic() >= until:
+            return wanted[place:]
+        bench.compare(work)
+    return []
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -76,8 +95,11 @@ def main(words: Sequence[str] | None = None) -> None:
         results = Results.open(out / ("quick.json" if asked.quick else "bench.json"), asked.quick)
         bench = Bench(out, (asked.peers or out).resolve(), size, sorted(os.sched_getaffinity(0)), results)
         bench.limits()
-        for work in works:
-            bench.compare(work)
+        if left := compare(works, bench, asked.resume, asked.minutes):
+            print(
+                f"bench: {len(left)} of {len(works)} lines are left: the same command with --resume continues"
+            )
+            return
         if not asked.names or "lone" in asked.names:
             bench.lone()
         if not asked.names or "growth" in asked.names:

@@ -2,6 +2,7 @@
 timed."""
 
 import importlib
+import importlib.util
 import json
 import os
 import sys
@@ -221,6 +222,14 @@ def test_a_side_answers_orders_and_its_failure_is_an_error_with_its_words(bench,
         side.close()
 
 
+def load_command():
+    """benchmarks/bench.py, which has the name of its package."""
+    specification = importlib.util.spec_from_file_location("bench_command", BENCHMARKS / "bench.py")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
 def filled(bench, tmp_path, ratio=6.0):
     results = bench.results.Results.open(tmp_path / "bench.json", quick=False)
     results.content["peaks"] = {"bf16": 2e11, "fp32": 1e11, "stream": 3e10}
@@ -246,6 +255,45 @@ def test_results_hold_ratios_for_programs_and_start_again_on_another_machine(ben
     content["machine"]["processor"] = "another"
     (tmp_path / "bench.json").write_text(json.dumps(content), encoding="utf-8")
     assert not bench.results.Results.open(tmp_path / "bench.json", quick=False).content["ratios"]
+
+
+def test_a_part_of_the_lines_is_measured_and_the_next_call_continues(bench, tmp_path, monkeypatch):
+    monkeypatch.setattr(bench.results, "revision", lambda: "one")
+    command = load_command()
+    results, first = filled(bench, tmp_path)
+    second, failing = (
+        bench.work.Work("grpo", "7m", lengths, ("trl",), cores=cores)
+        for lengths, cores in (("ragged", 1), ("uniform", 2))
+    )
+    measured_now = []
+
+    class Fake:
+        def __init__(self):
+            self.results = results
+
+        def compare(self, work):
+            measured_now.append(work)
+            sides = {"r1kit": [measured(bench, 10, 1.0)] * 3}
+            missing = {"trl": "no wheel"} if work is failing else {}
+            if work is not failing:
+                sides["trl"] = [measured(bench, 5, 1.0)] * 3
+            results.add(work, sides, missing, {"load": 0.0})
+
+    works = [first, second, failing]
+    assert command.compare(works, Fake(), resume=True, minutes=0.0) == [second, failing] and not measured_now
+    now = iter([0.0, 30.0, 61.0])
+    monkeypatch.setattr(command.time, "monotonic", lambda: next(now))
+    assert command.compare(works, Fake(), resume=True, minutes=1.0) == [failing] and measured_now == [second]
+    monkeypatch.undo()
+    monkeypatch.setattr(bench.results, "revision", lambda: "one")
+    assert command.compare(works, Fake(), resume=True, minutes=None) == [] and measured_now == [
+        second,
+        failing,
+    ]
+    assert command.compare(works, Fake(), resume=True, minutes=None) == [] and len(measured_now) == 2
+    monkeypatch.setattr(bench.results, "revision", lambda: "two")  # another source: everything again
+    assert command.compare(works, Fake(), resume=True, minutes=None) == [] and len(measured_now) == 5
+    assert command.compare(works[:1], Fake(), resume=False, minutes=None) == [] and len(measured_now) == 6
 
 
 def test_measuring_one_peer_again_keeps_the_figures_of_the_others(bench, tmp_path):

@@ -113,10 +113,21 @@ class Results:
             }
             for side, found in measured.items()
         }
-        key = work.name + ("" if work.cores == 1 else f"/{work.cores}cores")
+        key = self._key(work)
         kept = {} if set(work.peers) >= set(self._sides(key)) else self._kept(key)
         self.content["measured"][key] = {"sides": kept | sides, **stamp(), "cores": work.cores, **more}
         self.save()
+
+    def has(self, work: Work) -> bool:
+        """Whether a work was measured with the source as it is, each of its peers with figures or a reason
+        why there are none."""
+        found = self.content["measured"].get(self._key(work), {})
+        failed = {peer for peer in work.peers if work.ratio_name(peer) in self.content["missing"]}
+        return found.get("revision") == revision() and set(work.peers) <= failed | set(found.get("sides", {}))
+
+    @staticmethod
+    def _key(work: Work) -> str:
+        return work.name + ("" if work.cores == 1 else f"/{work.cores}cores")
 
     def _sides(self, key: str) -> list[str]:
         return [side for side in self._kept(key) if side != "r1kit"]

@@ -189,10 +189,7 @@ class LanguageModel(nn.Module):
         elif segments_BT is None and not bidirectional:
             views, shared = self._cached_inputs(x_BTD, positions_BT, cache)
         else:
-            raise R1kitError(
-                "forward: a cache holds one sequence per row, read from left to right; leave segments_BT and "
-                "bidirectional out"
-            )
+            raise R1kitError("forward: a cache holds one causal sequence per row; leave segments_BT out")
         if balance:
             shared = replace(
                 shared,

@@ -264,6 +264,25 @@ def test_multi_token_prediction_is_not_trained_where_it_would_see_its_target(
     assert learner.update(rows[:8], MixedLoss(mtp_weight=0.3), 0.0)["mtp"] > 0
 
 
+def test_where_processes_add_gradients_up_a_bidirectional_batch_reaches_every_layer(
+    tokenizer: Tokenizer, rows: list[Row]
+) -> None:
+    """With weights that are shared out all processes compute the same layers, whatever rows they have."""
+    _, dealt = _dealt(tokenizer, rows[:8], next_token=1.0, mlm=1.0)
+    reached, losses = [], []
+    for kind in (False, True):
+        learner = Learner(model(vocab_size=tokenizer.vocab_size), learner_config(CONTEXT))
+        learner.root.reaches_all = True
+        own = [row for row in dealt if row.bidirectional is kind]
+        batch = learner.batches(own)[0]
+        loss, statistics = learner.batch_loss(batch, MixedLoss(mtp_weight=0.3, balance_weight=0.1))
+        loss.backward()
+        reached.append({name for name, p in learner.model.named_parameters() if p.grad is not None})
+        losses.append(float(statistics["mtp"].detach()))
+    assert reached[0] == reached[1] and any(name.startswith("mtp_layers") for name in reached[1])
+    assert losses[0] > 0 and losses[1] == 0
+
+
 def test_a_mix_of_next_tokens_alone_is_cross_entropy() -> None:
     rows = random_rows(6)
     losses = [

@@ -194,17 +194,10 @@ class LanguageModel(nn.Module):
         elif segments_BT is None and not bidirectional:
             views, shared = self._cached_inputs(x_BTD, positions_BT, cache)
         else:
-            raise R1kitError(
-                "forward: a cache holds one sequence per row, read from left to right; leave segments_BT and "
-                "bidirectional out"
-            )
+            raise R1kitError("forward: a cache holds one causal sequence per row; leave segments_BT out")
         if balance:
-            shared = replace(
-                shared,
-                members_BST=members(
-                    torch.ones_like(tokens_BT) if segments_BT is None else segments_BT, beginnings_BT
-                ),
-            )
+            numbers_BT = torch.ones_like(tokens_BT) if segments_BT is None else segments_BT
+            shared = replace(shared, members_BST=members(numbers_BT, beginnings_BT))
         balances = []
         for layer, view, replayed_BTA in zip(self.layers, views, self._replayed(experts_BTLA), strict=True):
             x_BTD, balance_BS = self._run(layer, x_BTD, shared, view, replayed_BTA)

@@ -47,9 +47,8 @@ def test_an_ensemble_that_guesses_alike_does_not_disagree():
     guess = ["1", "2"]
     assert disagreement([guess, guess]) == pytest.approx(0.0)
     assert disagreement([["1", "1"], ["2", "2"]]) == pytest.approx(math.log(2))
-    assert vote_entropy([*guess, *guess]) == vote_entropy(
-        ["1", "1", "2", "2"]
-    )  # votes alone cannot tell the two
+    # Votes alone do not show the difference.
+    assert vote_entropy([*guess, *guess]) == vote_entropy(["1", "1", "2", "2"])
     mixed = disagreement([["1", "1"], ["1", "2"]])
     by_hand = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25)) - 0.5 * math.log(2)
     assert mixed == pytest.approx(by_hand)

@@ -121,12 +121,16 @@ def test_architecture_draws_these_layers():
     assert drawn == LAYERS
 
 
+# Made from the code or about it: they name commands without their arguments (docs/check_docs.py).
+REFERENCES = ("api.md", "commands.md", "recipe-keys.md", "reference.md")
+
+
 def commands(program):
     """(page, command) for every line of a listing and every inline code that calls the program; "..." and "|"
     mark no command."""
     found = []
     for page in PAGES:
-        if page.name == "api.md":  # made from docstrings, which name commands without their arguments
+        if page.name in REFERENCES:
             continue
         text = page.read_text(encoding="utf-8")
         listings = re.findall(r"^```[^\n]*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)

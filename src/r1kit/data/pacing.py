@@ -32,11 +32,11 @@ class Pacing(Config):
     """How many rows are admitted when; see on top."""
 
     kind: Literal["linear", "root", "step"] = "root"
-    start: float = Field(default=0.1, gt=0.0, le=1.0)
-    full: float = Field(default=0.5, gt=0.0, le=1.0)
-    power: float = Field(default=2.0, ge=1.0)
-    steps: int = Field(default=4, ge=1)
-    retire: float = Field(default=0.0, ge=0.0, lt=1.0)
+    start: float = Field(default=0.1, gt=0.0, le=1.0)  # the share of rows admitted at first
+    full: float = Field(default=0.5, gt=0.0, le=1.0)  # from this share of the training on, all rows
+    power: float = Field(default=2.0, ge=1.0)  # p of root (Platanios et al. 2019: 2)
+    steps: int = Field(default=4, ge=1)  # k of step
+    retire: float = Field(default=0.0, ge=0.0, lt=1.0)  # of the easiest rows, at the end
 
     def admitted(self, progress: float) -> float:
         """c: the share of rows that is admitted at ``progress``, 0 to 1."""
@@ -69,7 +69,7 @@ class SupervisedCurriculum(Config):
     pass_rate: str = ""
     reference: str = ""
     by: Measure | None = None
-    pacing: Pacing = Pacing()
+    pacing: Pacing = Pacing()  # how fast rows are admitted
     easy: float | None = Field(default=None, gt=0.0, le=1.0)
     hard: float | None = Field(default=None, ge=0.0, lt=1.0)
 

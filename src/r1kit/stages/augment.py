@@ -83,13 +83,13 @@ class Augment(Stage):
     kinds: dict[Kind, int] = Field({"numbers": 1, "names": 1}, min_length=1)
     problems: int = Field(1000, ge=1)
     writer: WriterConfig | None = None
-    through: str = "zh"
-    to: str = "zh"
-    purity: float = Field(0.9, ge=0.0, le=1.0)
-    decontaminate: list[str] = []
+    through: str = "zh"  # the language of back_translation
+    to: str = "zh"  # the language of translation
+    purity: float = Field(0.9, ge=0.0, le=1.0)  # least share of words in the wanted language
+    decontaminate: list[str] = []  # files of evaluations; a row that shares ten words in a row is left out
     held_out: bool = True
-    solver: str = ""
-    attempts: int = Field(4, ge=1)
+    solver: str = ""  # the model that solves new problems, to check them
+    attempts: int = Field(4, ge=1)  # of the solver; one has to be right
     max_tokens: int = Field(512, ge=1)
     talk: PromptStyle = PromptStyle()
 

@@ -79,10 +79,10 @@ class ComposeMixture(Stage):
     composition: dict[str, float] = Field(default_factory=lambda: {k: float(v) for k, v in PAPER.items()})
     sources: dict[str, list[str] | dict[str, str]] = Field(min_length=1)
     missing: Literal["error", "shrink"] = "error"
-    filters: ThoughtFilters = ThoughtFilters()
+    filters: ThoughtFilters = ThoughtFilters()  # what a row has to pass
     thoughtless: list[str] = [GENERAL]
-    thoughts: ThoughtWriter | None = None
-    bad_rows: BadRows = "error"
+    thoughts: ThoughtWriter | None = None  # the model that writes the thinking of general rows
+    bad_rows: BadRows = "error"  # or quarantine: leave out rows that cannot be read
 
     @model_validator(mode="after")
     def _domains_have_sources(self) -> Self:

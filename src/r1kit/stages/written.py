@@ -20,8 +20,8 @@ class WriterConfig(Config):
     OpenAI-compatible endpoint (".../v1", key in the environment variable ``key_variable``, ``seconds`` for
     one attempt)."""
 
-    model: str = Field(min_length=1)
-    endpoint: str = ""
+    model: str = Field(min_length=1)  # "@sft", a folder, or the name behind the endpoint
+    endpoint: str = ""  # OpenAI-compatible, ".../v1"
     temperature: float = Field(0.6, ge=0.0)
     max_tokens: int = Field(1024, ge=1)
     key_variable: str = DEFAULT_KEY

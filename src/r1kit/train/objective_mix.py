@@ -33,9 +33,9 @@ class ObjectiveWeights(Config):
     """Weights of the objectives; only their ratios matter. ``mask_rate``: the share of tokens that masked
     language modelling predicts (BERT: 0.15)."""
 
-    next_token: float = Field(1.0, ge=0.0)
-    mlm: float = Field(0.0, ge=0.0)
-    nsp: float = Field(0.0, ge=0.0)
+    next_token: float = Field(1.0, ge=0.0)  # each token from those before it
+    mlm: float = Field(0.0, ge=0.0)  # masked language modelling (BERT, section 3.1)
+    nsp: float = Field(0.0, ge=0.0)  # next-sentence prediction (BERT, section 3.1)
     mask_rate: float = Field(0.15, gt=0.0, lt=1.0)
 
     @model_validator(mode="after")

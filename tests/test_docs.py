@@ -1,23 +1,17 @@
-"""The documentation is held against the code: commands parse, links resolve, layers are as drawn, metrics and
-stages are described."""
+"""The documentation is held against the code: layers are as drawn, metrics and stages are described. Commands
+and links: test_docs_site.py."""
 
 import re
-import shlex
 from pathlib import Path
-from typing import Any
 
 import pytest
-import typer
 from import_graph import imports, modules_in
 
-from r1kit.commands.cli import app, normalize_overrides
 from r1kit.figures import SILENT, SILENT_CAUSES
-from r1kit.recipe.recipe import load
 from r1kit.stages import STAGES
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src/r1kit"
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 
 # Packages by layer, as docs/architecture.md draws them: an import goes to a lower layer, or further right
 # within one.
@@ -119,65 +113,6 @@ def test_architecture_draws_these_layers():
         for layer, packages in re.findall(r"^\| L(\d) \| ([^|]+) \|", text, re.MULTILINE)
     }
     assert drawn == LAYERS
-
-
-# Made from the code or about it: they name commands without their arguments (docs/check_docs.py).
-REFERENCES = ("api.md", "commands.md", "recipe-keys.md", "reference.md")
-
-
-def commands(program):
-    """(page, command) for every line of a listing and every inline code that calls the program; "..." and "|"
-    mark no command."""
-    found = []
-    for page in PAGES:
-        if page.name in REFERENCES:
-            continue
-        text = page.read_text(encoding="utf-8")
-        listings = re.findall(r"^```[^\n]*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-        lines = [line.strip().removeprefix("$ ") for listing in listings for line in listing.splitlines()]
-        lines += re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
-        called = [
-            line.partition("  #")[0].strip() for line in lines if re.match(rf"(\.venv/bin/)?{program} ", line)
-        ]
-        found += [
-            pytest.param(line, id=f"{page.name}: {line}")
-            for line in called
-            if not re.search(r"\.\.\.|…|\|", line)
-        ]
-    return found
-
-
-@pytest.mark.parametrize("line", commands("r1kit"))
-def test_r1kit_command_parses_and_its_recipe_exists(line, monkeypatch):
-    monkeypatch.chdir(ROOT)
-    words = shlex.split(line)[1:]
-    group: Any = typer.main.get_command(app)
-    context = group.make_context("r1kit", list(words[:1]))
-    command = group.get_command(context, words[0])
-    assert command is not None, f"r1kit has no command {words[0]!r}"
-    if "--help" in words:
-        return
-    given = command.make_context(words[0], list(words[1:]), parent=context).params
-    recipe = given.get("recipe")
-    if recipe is not None and (recipe.is_file() or recipe.parts[0] == "recipes"):
-        load(recipe, normalize_overrides(given.get("overrides") or [], given.get("out")))
-
-
-@pytest.mark.parametrize("line", commands("make"))
-def test_make_command_has_its_target(line):
-    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
-    wanted = [word for word in shlex.split(line)[1:] if "=" not in word]
-    assert wanted and set(wanted) <= set(targets)
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_relative_links_resolve(page):
-    text = re.sub(
-        r"^```.*?^```|`[^`\n]*`", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
-    )
-    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if not re.match(r"[a-z]+:", link)]
-    missing = [link for link in links if not (page.parent / (link.partition("#")[0] or page.name)).exists()]
-    assert not missing
 
 
 def test_every_stage_has_its_page():

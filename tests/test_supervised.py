@@ -68,13 +68,13 @@ def test_a_ramp_raises_the_size_of_updates_in_proportion_to_the_tokens_before() 
     for place, size in enumerate(sizes):  # the formula: start + (full - start) x tokens before / ramp
         assert size == round(20 + 80 * min(1.0, sum(sizes[:place]) / 160))
     assert sizes[:3] == [20, 30, 45] and sizes[-1] == 100
-    assert (
-        ramped.sizes_of(95) == [20, 30, 45] and ramped.sizes_of(94) == [20, 30] and ramped.sizes_of(3) == [20]
-    )
+    for tokens in (1, 19, 20, 49, 50, 94, 95, 400, 1234):  # as many as are full, one at least
+        totals = [sum(sizes[:count]) for count in range(1, 20)]
+        steps = max(1, sum(total <= tokens for total in totals))
+        assert ramped.updates_of(tokens) == (steps, totals[steps - 1])
     plain = SupervisedConfig(batch_tokens=100)
-    assert (
-        plain.sizes_of(399) == [100] * 3 and plain.sizes_of(400) == [100] * 4 and plain.sizes_of(9) == [100]
-    )
+    assert [plain.updates_of(tokens) for tokens in (9, 399, 400)] == [(1, 100), (3, 300), (4, 400)]
+    assert plain.updates_of(14_800_000_000_000) == (148_000_000_000, 14_800_000_000_000)
 
 
 def test_an_epoch_takes_every_row_once_in_an_order_of_its_own() -> None:

@@ -159,8 +159,7 @@ class Pretrain(Stage):
         log_tasks(ctx, load_tasks(self.corpus.tasks))
         tokenizer = self._tokenizer(ctx, source)
         init = self._beginning(ctx, tokenizer)
-        sizes = self.training.sizes_of(self.tokens)
-        steps = len(sizes)
+        steps, tokens = self.training.updates_of(self.tokens)
         batches = self._batches(ctx, tokenizer, source)
         mix = None
         if not self.objectives.plain:
@@ -169,7 +168,7 @@ class Pretrain(Stage):
         config = self.learner.model_copy(update={"pair_head": self.objectives.nsp > 0})
         learner = ctx.runtime.learner(init, config)
         last = train(learner, batches, steps, self.training, ctx.log, ctx.out, ctx.identities, mix=mix)
-        finish(ctx, learner, facts=last | {"steps": steps, "tokens": sum(sizes)})
+        finish(ctx, learner, facts=last | {"steps": steps, "tokens": tokens})
 
     def _beginning(self, ctx: Context, tokenizer: Tokenizer) -> Path:
         """The folder of the weights that the training begins with."""
@@ -236,7 +235,7 @@ class Pretrain(Stage):
         return lambda start: updates(stream, lines_of(self.training.sizes()), joined, text_row, start)
 
     def plan(self) -> StagePlan:
-        steps = float(len(self.training.sizes_of(self.tokens)))
+        steps = float(self.training.updates_of(self.tokens)[0])
         phase = TrainingPhase(
             self.learner,
             self.init,

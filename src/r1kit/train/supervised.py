@@ -59,16 +59,19 @@ class SupervisedConfig(Config):
                 yield (size := round(self.ramp.start + share * (self.batch_tokens - self.ramp.start)))
                 done += size
 
-    def sizes_of(self, tokens: int) -> list[int]:
-        """The sizes of the updates into which so many tokens go: as many as are full, one at least."""
-        found: list[int] = []
-        left = tokens
+    def updates_of(self, tokens: int) -> tuple[int, int]:
+        """(how many updates, of how many tokens in all) so many tokens make: as many as are full, one at
+        least."""
+        steps = done = 0
         for size in self.sizes():
-            if size > left and found:
-                return found
-            found.append(size)
-            left -= size
-        raise AssertionError("sizes have no end")
+            past_ramp = self.ramp is None or done >= self.ramp.tokens
+            if past_ramp or done + size > tokens:
+                break
+            steps, done = steps + 1, done + size
+        whole = (tokens - done) // self.batch_tokens if past_ramp else 0
+        if steps + whole == 0:
+            return 1, size
+        return steps + whole, done + whole * self.batch_tokens
 
 
 def text_row(token_ids: np.ndarray) -> Row:

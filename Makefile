@@ -89,7 +89,7 @@ data-choice: .venv/ready
 real-text: .venv/ready
 	.venv/bin/python data/real_text.py data/real-text
 	$(RUN) recipes/real-text.yaml --trust $(CHANGES)
-	.venv/bin/python benchmarks/real_text.py runs/real-text data/real-text
+	.venv/bin/python benchmarks/real_text_page.py runs/real-text data/real-text
 
 # Every program of the adversarial corpus, in both tiers of the sandbox, and more kills (make test runs a part of it).
 adversarial: .venv/ready

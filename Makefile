@@ -89,7 +89,7 @@ data-choice: .venv/ready
 real-text: .venv/ready
 	.venv/bin/python data/real_text.py data/real-text
 	$(RUN) recipes/real-text.yaml --trust $(CHANGES)
-	.venv/bin/python benchmarks/real_text.py runs/real-text data/real-text
+	.venv/bin/python benchmarks/real_text_page.py runs/real-text data/real-text
 
 # The paper's findings as experiments, three seeds each: docs/findings.md. Hours; continues where it was interrupted. Some of them:
 # make findings CHANGES="--only 1,7"

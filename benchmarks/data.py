@@ -304,8 +304,8 @@ def substitution(_: Path) -> None:
         counts["changed"] += 1
         if counts["changed"] % 20 == 0:
             print(f"{new.prompt}\n  {new.solution} = {new.answer}\n")
-    for why, count in counts.most_common():
-        print(f"| {why} | {count} of {len(problems)} |")
+    for what, count in counts.most_common():
+        print(f"| {what} | {count} of {len(problems)} |")
 
 
 def mutation(_: Path) -> None:

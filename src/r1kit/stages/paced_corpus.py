@@ -24,20 +24,30 @@ _CHUNK = 512  # lines whose difficulty is measured at a time
 class HasFiles(Protocol):
     """The files of a corpus with their weights, and the columns that make a document."""
 
-    files: dict[str, float]
-    fields: list[str]
-    bad_rows: BadRows
+    @property
+    def files(self) -> dict[str, float]: ...
+
+    @property
+    def fields(self) -> list[str]: ...
+
+    @property
+    def bad_rows(self) -> BadRows: ...
 
 
 class HasCorpus(Protocol):
     """What is read of a pretraining's configuration."""
 
-    tokens: int
-    learner: Any
-    training: SupervisedConfig
+    @property
+    def tokens(self) -> int: ...
 
     @property
-    def corpus(self) -> Any: ...
+    def learner(self) -> LearnerConfig: ...
+
+    @property
+    def training(self) -> SupervisedConfig: ...
+
+    @property
+    def corpus(self) -> HasFiles: ...
 
 
 def paced_documents(

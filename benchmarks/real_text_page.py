@@ -1,7 +1,7 @@
 """Write what became of 200 MB of real text into docs/data.md, with a drawing, from a finished run of
 recipes/real-text.yaml and the folder that data/real_text.py has filled:
 
-    python benchmarks/real_text.py runs/real-text data/real-text"""
+    python benchmarks/real_text_page.py runs/real-text data/real-text"""
 
 import argparse
 import itertools

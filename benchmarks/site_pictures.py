@@ -34,13 +34,13 @@ def look(browser: Any, address: str, to: Path) -> int:
     """Take the pictures; return how many pages a search finds. Raises AssertionError for a request that
     leaves the site, and for an error in a page's scripts."""
     found = 0
-    for mode in ("light", "dark"):
+    for mode in ("dark", "light"):
         for name, (width, height) in SIZES.items():
             size = {"width": width, "height": height}
             with visitor(browser, address, viewport=size, color_scheme=mode) as page:
                 for place in PAGES:
-                    page.goto(f"{address}/{place}.html", timeout=120_000)
-                    page.wait_for_timeout(400)
+                    page.goto(f"{address}/{place}.html", timeout=300_000, wait_until="domcontentloaded")
+                    page.wait_for_timeout(1500)  # styles and figures
                     page.screenshot(path=to / f"{place.replace('/', '-')}-{mode}-{name}.png")
                 if name == "wide":
                     page.locator("input.md-search__input").fill("curriculum")

@@ -10,7 +10,7 @@ the first trained target, so that every position from which a trained token is p
 prediction at depth 1, is the row's own."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -49,14 +49,14 @@ class Batch:
     beginnings_BT: Tensor | None = None
     labels_BT: Tensor | None = None
     label_weights_BT: Tensor | None = None
-    bidirectional: bool = False
+    bidirectional: bool = field(default=False, kw_only=True)
 
     def to(self, device: torch.device) -> "Batch":
-        values = (getattr(self, name) for name in self.__slots__)
+        tensors = (getattr(self, name) for name in self.__slots__ if name != "bidirectional")
         moved: list[Any] = [
-            value.to(device, non_blocking=True) if isinstance(value, Tensor) else value for value in values
+            None if tensor is None else tensor.to(device, non_blocking=True) for tensor in tensors
         ]
-        return Batch(*moved)
+        return Batch(*moved, bidirectional=self.bidirectional)
 
 
 @dataclass(frozen=True, slots=True)

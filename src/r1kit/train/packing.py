@@ -13,7 +13,7 @@ Prompts that begin alike, with the same worked examples, share that beginning in
 of the line, the rest of each prompt another that continues it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -52,14 +52,14 @@ class Batch:
     beginnings_BT: Tensor | None = None
     labels_BT: Tensor | None = None
     label_weights_BT: Tensor | None = None
-    bidirectional: bool = False
+    bidirectional: bool = field(default=False, kw_only=True)
 
     def to(self, device: torch.device) -> "Batch":
-        values = (getattr(self, name) for name in self.__slots__)
+        tensors = (getattr(self, name) for name in self.__slots__ if name != "bidirectional")
         moved: list[Any] = [
-            value.to(device, non_blocking=True) if isinstance(value, Tensor) else value for value in values
+            None if tensor is None else tensor.to(device, non_blocking=True) for tensor in tensors
         ]
-        return Batch(*moved)
+        return Batch(*moved, bidirectional=self.bidirectional)
 
 
 LEAST_COMMON = (

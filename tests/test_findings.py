@@ -144,11 +144,11 @@ def test_more_on_hard_compares_the_gains_of_the_two_classes():
 def test_rises_is_spearmans_correlation_with_the_steps():
     steps = [float(2 + place % 3) for place in range(60)]
     up, down = [10 * step for step in steps], [-step for step in steps]
-    assert paired.rises([values(up, steps)] * 3).seeds == pytest.approx([1.0] * 3)
-    assert paired.rises([values(up, steps)] * 3).holds
-    assert not paired.rises([values(down, steps)] * 3).holds
+    assert paired.rises([values(up, steps)] * 3, draws=200).seeds == pytest.approx([1.0] * 3)
+    assert paired.rises([values(up, steps)] * 3, draws=200).holds
+    assert not paired.rises([values(down, steps)] * 3, draws=200).holds
     noise = np.random.default_rng(0).normal(size=60).tolist()
-    assert not paired.rises([values(noise, steps)] * 3).holds
+    assert not paired.rises([values(noise, steps)] * 3, draws=200).holds
 
 
 def test_the_model_of_steps_is_mostly_right_and_can_be_exploited():
@@ -295,7 +295,7 @@ def test_every_kind_of_stage_runs_and_is_measured(tmp_path, monkeypatch):
     for name in (
         "zero@shown.right",
         "zero@greedy.repeats",
-        "coin.language",
+        "sft.language",
         "full.general",
         "process.step_score",
     ):

@@ -138,7 +138,8 @@ def signature(name: str, function: Any) -> str:
 
 def argument(parameter: inspect.Parameter) -> str:
     """One argument of a signature with its type and default."""
-    stars = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
+    marks: dict[Any, str] = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}
+    stars = marks.get(parameter.kind, "")
     kind = "" if parameter.annotation is parameter.empty else f": {written(parameter.annotation)}"
     if parameter.default is parameter.empty:
         return f"{stars}{parameter.name}{kind}"

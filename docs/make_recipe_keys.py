@@ -34,7 +34,8 @@ from r1kit.rewards.table import REWARDS
 from r1kit.runtime.fsdp import FsdpConfig
 from r1kit.runtime.local import LocalConfig
 from r1kit.runtime.ray import RayConfig
-from r1kit.stages import STAGES, Stage
+from r1kit.stages import STAGES
+from r1kit.stages.stage import Stage
 from r1kit.tasks import TASKS
 from r1kit.tasks.dataset import DatasetConfig
 from r1kit.tasks.miniature.corpus import CorpusMix

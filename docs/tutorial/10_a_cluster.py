@@ -41,7 +41,7 @@ print(
 # weights. No process waits, and every rollout is one phase old.
 
 # %%
-CHANGES = ["runtime.kind=ray", "runtime.learners=1", "runtime.engines=1"] if RAY else []
+CHANGES = ["runtime={kind: ray, learners: 1, engines: 1}"] if RAY else []
 LATE = ["stages.r1_zero.grpo.off_policy=1", "stages.r1_zero.grpo.correction=truncate"]
 SMALL = [
     "stages.pretrain.tokens=8_000" if TINY else "stages.pretrain.tokens=60_000",

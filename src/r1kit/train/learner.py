@@ -48,7 +48,8 @@ Metrics = dict[str, float]
 
 
 class LearnerConfig(Config):
-    """How a model is trained on this hardware. ``context`` x ``lines`` tokens make one micro-batch.
+    """How a model is trained on this hardware. ``context`` x ``lines`` tokens make one micro-batch, or up to
+    half as many more where a group of rows with one prompt then fits (packing.py: line_length).
 
     ``head`` is the precision of the last product, hidden states to logits (lm_head.py); ``mixed``: bfloat16
     factors with float32 sums, nearly as exact as float32 and much faster. The run stops after

@@ -56,8 +56,8 @@ WRITTEN_BY = (
 BEFOREHAND = (
     "Each claim and its test were written in [claims.yaml](../recipes/findings/claims.yaml) before its arms "
     "were trained; the file says what each test computes. Before that, one run of seed 0 was used to find a "
-    "base and a budget from which RL learns; its model also tried the search of claim 22 on 60 problems, after "
-    "that claim was written. All arms of all seeds start from one base model "
+    "base and a budget from which RL learns; its model also tried the search of claim 22 on 60 problems, "
+    "after that claim was written. All arms of all seeds start from one base model "
     "([base.yaml](../recipes/findings/base.yaml)), as in the paper, so the seeds vary what comes after "
     "pretraining; an arm differs from its control in one key."
 )

@@ -231,7 +231,7 @@ def in_words(result: Result) -> list[str]:
     """The result as lines of Markdown."""
     proof = result.proof
     lines = [
-        f"**{result.stage}: {proof.verdict}** (p = {proof.p_value:.4f}): {proof.reason}.",
+        f"**{result.stage}: {proof.verdict}** (p {_chance(proof.p_value, '= ')}): {proof.reason}.",
         "",
         f"pass@1 {proof.trained:.3f} on {result.problems} held-out problems, {result.samples} samples each.",
         "",
@@ -249,5 +249,10 @@ def _row(one: Against, said: str = "") -> str:
     low, high = one.test.interval
     return (
         f"| {one.name.replace('_', ' ')}{said} | {one.other:.3f} | {100 * one.test.difference:+.1f} | "
-        f"{100 * low:+.1f} to {100 * high:+.1f} | {one.p_value:.4f} |"
+        f"{100 * low:+.1f} to {100 * high:+.1f} | {_chance(one.p_value)} |"
     )
+
+
+def _chance(p_value: float, sign: str = "") -> str:
+    """A p-value with four digits; below what 10,000 drawn signs can say, as a bound."""
+    return f"{sign}{p_value:.4f}" if p_value >= 1e-4 else "< 0.0001"

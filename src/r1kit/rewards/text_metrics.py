@@ -12,7 +12,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from r1kit.config import R1kitError
 
@@ -99,7 +99,7 @@ def _translation(predictions: Sequence[str], references: References) -> Figures:
     except ImportError:
         raise R1kitError(_NEEDED.format("metric translation")) from None
     most = max(map(len, references))
-    streams = [[own[place] if place < len(own) else None for own in references] for place in range(most)]
+    streams: Any = [[own[place] if place < len(own) else None for own in references] for place in range(most)]
     bleu = sacrebleu.corpus_bleu(list(predictions), streams)
     return {"bleu": float(bleu.score), "chrf": float(sacrebleu.corpus_chrf(list(predictions), streams).score)}
 

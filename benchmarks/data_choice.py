@@ -132,7 +132,7 @@ def main() -> None:
     when, load = datetime.now(UTC).date(), os.getloadavg()[2]
     plural = "s" if len(runs) > 1 else ""
     lines = [
-        f"{len(runs)} seed{plural}, written {when} beside a load of {load:.0f} on two cores. Mean "
+        f"{len(runs)} seed{plural}, written {when} with a load of {load:.0f} on two cores. Mean "
         "(smallest..largest).",
         "",
     ]

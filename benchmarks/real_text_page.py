@@ -102,7 +102,7 @@ def main() -> None:
     if not given.sources_only:
         lines, drawn = scaling(given.run)
         when, load = datetime.now(UTC).date(), os.getloadavg()[2]
-        said = f"Written {when} beside a load of {load:.0f} on two cores."
+        said = f"Written {when} with a load of {load:.0f} on two cores."
         picture = "![Held-out loss by size](figures/real_text.svg)"
         text = fill(text, "real-text", [said, "", *curated(given.run), "", *lines, "", picture])
         FIGURE.write_text(framed(drawn), encoding="utf-8")

@@ -49,7 +49,7 @@ def test_an_ensemble_that_guesses_alike_does_not_disagree():
     assert disagreement([["1", "1"], ["2", "2"]]) == pytest.approx(math.log(2))
     assert vote_entropy([*guess, *guess]) == vote_entropy(
         ["1", "1", "2", "2"]
-    )  # votes alone cannot tell the two
+    )  # by votes alone the two are equal
     mixed = disagreement([["1", "1"], ["1", "2"]])
     by_hand = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25)) - 0.5 * math.log(2)
     assert mixed == pytest.approx(by_hand)

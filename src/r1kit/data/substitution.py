@@ -238,7 +238,7 @@ def _other(value: Fraction, rng: random.Random) -> Fraction:
 
 def _with_numbers(solved: Solved, new: Mapping[Fraction, Fraction]) -> Solved | None:
     """The problem with these numbers in the place of its own; None where a result would be of another
-    kind, or two values could no longer be told apart."""
+    kind, or two values would become equal."""
     values = dict(new)
     for equation in equations_in(solved.solution):
         result = computed(_mapped(equation.left, values))

@@ -207,7 +207,7 @@ def test_a_request_that_does_not_fit_is_left_out_and_counted(
     ctx = context(tmp_path, base, solve)
     assert cold_start(ctx, sums, rewriter={"model": "@base", "max_tokens": 400}, allow_empty=True) == []
     said = " ".join(ctx.log.console.file.getvalue().split())  # type: ignore[attr-defined]
-    assert "19 rollouts left out: the request to @base and a reply of rewriter.max_tokens 400" in said
+    assert "19 of 19 requests left out: the request to @base and a reply of max_tokens 400" in said
 
 
 def test_an_endpoint_rewrites_and_its_replies_are_kept(

@@ -287,6 +287,8 @@ def test_no_recipe_reads_outside_the_clone_and_every_data_file_can_be_had(file):
     for text in texts:
         if text.startswith("data/samples/"):
             assert (ROOT / text).is_file(), text
+        elif text.startswith("data/real-text/"):
+            assert (ROOT / "data/real_text.py").is_file()  # the recipe's header names it
         elif text.startswith("data/"):
             assert text.removeprefix("data/") in {**get["FILES"], **get["YOURS"]}, text
 

@@ -83,7 +83,7 @@ def replies_of_model(
     if len(asked) < len(requests):
         ctx.log.info(
             f"{len(requests) - len(asked)} of {len(requests)} requests left out: the request to {reference} "
-            f"and a reply of {max_tokens} tokens are longer than its context"
+            f"and a reply of max_tokens {max_tokens} are longer than its context"
         )
     sampling = Sampling(1, temperature, max_tokens=max_tokens)
     groups = harvest(ctx, kind, model, engine, chat, asked, sampling, seed)

@@ -40,7 +40,9 @@ def test_rows_of_a_task_are_different_and_none_is_held_out_too(name: str) -> Non
     rows = effects_world.task_rows(name, 40, 0, prompts)
     assert len({row["prompt"] for row in rows}) == 40 and not {row["prompt"] for row in rows} & set(prompts)
     for row in rows:
-        for line in row.get("test_list", []):
+        lines = row.get("test_list", [])
+        assert isinstance(lines, list)
+        for line in lines:
             scope: dict = {}
             exec(str(row["completion"]), scope)
             exec(line, scope)

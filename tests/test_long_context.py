@@ -158,7 +158,7 @@ def test_a_needle_is_judged_by_its_digits() -> None:
     assert weight == 2 and len(one.answer) == 4
     assert task.check(one, one.answer).outcome == "correct"
     assert task.check(one, f"\\boxed{{{one.answer}}}").outcome == "correct"
-    assert task.check(one, one.answer[:-1]).outcome == "wrong"
+    assert task.check(one, str(one.answer)[:-1]).outcome == "wrong"
     assert task.check(one, None).outcome == "wrong"
 
 

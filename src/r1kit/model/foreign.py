@@ -303,8 +303,15 @@ class ForeignModel(LanguageModel):
         experts_BTLA: Tensor | None = None,
         balance: bool = False,
         beginnings_BT: Tensor | None = None,
+        bidirectional: bool = False,
     ) -> DecoderOutput:
-        """As ``LanguageModel.forward``. Positions are those of the rows; experts are not replayed."""
+        """As ``LanguageModel.forward``. Positions are those of the rows; experts are not replayed. Raises
+        R1kitError for ``bidirectional``."""
+        if bidirectional:
+            raise R1kitError(
+                "a model that runs through transformers' own class is causal: leave out objectives.mlm and "
+                "objectives.nsp, and probe it without --both-sides"
+            )
         if cache is not None:
             assert isinstance(cache, ForeignCache)
             hidden_BTD = self._cached(tokens_BT, cache)

@@ -76,7 +76,7 @@ def task_errors(tasks: Mapping[str, TaskFiles], bad_rows: BadRows) -> Iterator[I
         try:
             check_installed(task.metric)
         except R1kitError as error:
-            yield ("tasks", name, "metric"), error
+            yield ("tasks", name, "metric"), str(error)
 
 
 def read_held_out(name: str, task: TaskFiles, path: Path, most: int) -> list[HeldOut]:

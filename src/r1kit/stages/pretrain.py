@@ -229,7 +229,8 @@ class Pretrain(Stage):
 
         paced = None
         if self.curriculum is not None:
-            total = sum(lines_of(self.training.sizes_of(self.tokens)))
+            steps, _ = self.training.updates_of(self.tokens)
+            total = sum(lines_of(itertools.islice(self.training.sizes(), steps)))
             paced = paced_lines(ctx, self.curriculum, lines, self.learner, total, derive_seed(seed, "order"))
         stream = LineStream(lines, derive_seed(seed, "lines"), paced)
         return lambda start: updates(stream, lines_of(self.training.sizes()), joined, text_row, start)

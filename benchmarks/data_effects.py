@@ -244,7 +244,7 @@ def pass_1(run: Path, model: str) -> float | None:
     file = run / "stages/evaluate/report.json"
     if not file.is_file():
         return None
-    return float(json.loads(file.read_text())["models"][model]["overall"]["pass_1"])
+    return float(json.loads(file.read_text())["models"][model]["overall"]["pass@1"])
 
 
 FIGURES_OF = {

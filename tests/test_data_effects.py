@@ -71,7 +71,7 @@ def test_tables_read_runs(tmp_path: Path, monkeypatch) -> None:
     results.write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "0/stages/evaluate").mkdir(parents=True)
     scores = {
-        name: {"overall": {"pass_1": 0.25}} for base in data_effects.BASES for name in (base, f"zero_{base}")
+        name: {"overall": {"pass@1": 0.25}} for base in data_effects.BASES for name in (base, f"zero_{base}")
     }
     (tmp_path / "0/stages/evaluate/report.json").write_text(json.dumps({"models": scores}))
     line = next(line for line in data_effects.base_table([tmp_path / "0"]) if line.startswith("| mlm |"))

@@ -76,10 +76,12 @@ def pack_sources(folder: Path, recipe: Recipe, log: Callable[[str], None] = lamb
         source = Source(name, config)
         log(source.describe())
         headers = _pack(folder / name, source, recipe, log)
-        lines, tokens = (sum(getattr(header, what) for header in headers) for what in ("lines", "tokens"))
+        lines, tokens, pieces = (
+            sum(getattr(h, what) for h in headers) for what in ("lines", "tokens", "pieces")
+        )
         if not lines:
             raise R1kitError(f"{name}: no documents in {config.path}")
-        filled = tokens / (lines * recipe.context)
+        filled = (tokens - pieces) / (lines * recipe.context)  # a piece's last token is only predicted
         log(f"{name}: {tokens} tokens in {lines} lines of {recipe.context} ({filled:.1%} of them filled)")
 
 

@@ -149,9 +149,14 @@ def hand_over(model: Path, folder: Path) -> Work:
         folder,
         disturbed,
         lambda out: run_recipe(recipe, out),
-        fingerprint,
-        fingerprint(folder / OUT),
+        results,
+        results(folder / OUT),
     )
+
+
+def results(out: Path) -> dict[str, str]:
+    """As ``fingerprint``, without the tracebacks of attempts that failed, which stay in logs/."""
+    return {name: digest for name, digest in fingerprint(out).items() if not name.startswith("logs/")}
 
 
 WORKS = {"save": save, "hand-over": hand_over}

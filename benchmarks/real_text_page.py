@@ -8,6 +8,7 @@ import itertools
 import json
 import math
 import os
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,10 @@ def curated(run: Path) -> list[str]:
     """What curation read, kept and dropped."""
     lines = ["| source | pages read | kept | MB of text kept | dropped |", "|---|---:|---:|---:|---|"]
     for name, found in report(run, "curate")["sources"].items():
-        dropped = ", ".join(f"{count} {reason}" for reason, count in found["dropped"].items())
+        counts: Counter[str] = Counter()
+        for reason, count in found["dropped"].items():
+            counts["of other languages" if reason.startswith("language_") else reason] += count
+        dropped = ", ".join(f"{count} {reason}" for reason, count in counts.items())
         size = found["kept_characters"] / 1e6
         lines.append(f"| {name} | {found['read']} | {found['kept']} | {size:.1f} | {dropped} |")
     return lines

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from paired import RUN, Difference, Values, difference, train, values
+from paired import RUN, Difference, Values, add_options, difference, train, values
 from results import table
 
 from r1kit.config import R1kitError
@@ -151,11 +151,7 @@ def write(seeds: Sequence[int], out: Path) -> None:
 
 def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=SEEDS, help="how many, from 0 on")
-    parser.add_argument(
-        "--page", action="store_true", help="train nothing, write the page from what there is"
-    )
-    parser.add_argument("--out", type=Path, default=Path("docs/ablation.md"))
+    add_options(parser, SEEDS, Path("docs/ablation.md"))
     given = parser.parse_args(words)
     seeds = range(given.seeds)
     try:

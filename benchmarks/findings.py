@@ -21,7 +21,7 @@ from pathlib import Path
 
 import yaml  # type: ignore[import-untyped]
 from figures import STYLE
-from paired import RUN, Difference, Values, difference, more_on_hard, rises, train, values
+from paired import RUN, Difference, Values, add_options, difference, more_on_hard, rises, train, values
 from pydantic import Field, field_validator
 from results import table
 
@@ -365,11 +365,7 @@ def run_all(findings: Sequence[Finding], only: Sequence[int], seeds: Sequence[in
 def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", default="", metavar="1,2", help="findings by number")
-    parser.add_argument("--seeds", type=int, default=FEWEST_SEEDS, help="how many, from 0 on")
-    parser.add_argument(
-        "--page", action="store_true", help="train nothing, write the page from what there is"
-    )
-    parser.add_argument("--out", type=Path, default=Path("docs/findings.md"))
+    add_options(parser, FEWEST_SEEDS, Path("docs/findings.md"))
     given = parser.parse_args(words)
     seeds = range(given.seeds)
     try:

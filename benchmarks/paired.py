@@ -4,6 +4,7 @@
 What was measured is kept in the run's folder, ``measured/NAME.json``, with the hash of the model and the
 settings, so a command that is interrupted continues, and a stage that was trained again is measured again."""
 
+import argparse
 import gc
 import json
 import statistics
@@ -68,6 +69,15 @@ step_score = load_name(
     f"{PROCESS}:step_score", Shape("a score of a text", "a function (text)", functions=(("text",),))
 )
 LEVELS = (2.0, 4.0)  # steps of the easiest and of the hardest problems
+
+
+def add_options(parser: argparse.ArgumentParser, seeds: int, page: Path) -> None:
+    """The options of the commands that train paired arms and write a page: --seeds, --page, --out."""
+    parser.add_argument("--seeds", type=int, default=seeds, help="how many, from 0 on")
+    parser.add_argument(
+        "--page", action="store_true", help="train nothing, write the page from what there is"
+    )
+    parser.add_argument("--out", type=Path, default=page)
 
 
 def stage_of(name: str, seed: int) -> str:

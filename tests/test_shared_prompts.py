@@ -103,6 +103,28 @@ def _summed(
     return seen[0]
 
 
+def _shared_and_plain_agree(
+    config: ModelConfig,
+    rows: list[Row],
+    objective: _Weighted,
+    context: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shared, plain = (
+        _summed(config, rows, objective, context, "float64", monkeypatch, share) for share in (True, False)
+    )
+    assert plain.abs().max() > 0.1
+    torch.testing.assert_close(shared, plain, rtol=1e-6, atol=1e-6)
+
+
+def _kernels_agree(rows: list[Row], context: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not fused.usable(torch.zeros(1)):
+        pytest.skip("the kernels do not run on this machine")
+    shared = _summed(GROUPED, rows, _Weighted(), context, "bfloat16", monkeypatch, True)
+    exact = _summed(GROUPED, rows, _Weighted(), context, "float64", monkeypatch, False)
+    assert torch.nn.functional.cosine_similarity(shared.double(), exact.double(), dim=0) > 0.9995
+
+
 @pytest.mark.parametrize("context", [24, 64])
 @pytest.mark.parametrize(
     ("config", "objective", "experts"),
@@ -120,21 +142,11 @@ def test_an_update_is_the_same(
     context: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    rows = _rows(experts)
-    shared, plain = (
-        _summed(config, rows, objective, context, "float64", monkeypatch, share) for share in (True, False)
-    )
-    assert plain.abs().max() > 0.1
-    torch.testing.assert_close(shared, plain, rtol=1e-6, atol=1e-6)
+    _shared_and_plain_agree(config, _rows(experts), objective, context, monkeypatch)
 
 
 def test_kernels_see_the_shared_prompt_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    if not fused.usable(torch.zeros(1)):
-        pytest.skip("the kernels do not run on this machine")
-    rows = _rows(prompt=90)
-    shared = _summed(GROUPED, rows, _Weighted(), 256, "bfloat16", monkeypatch, True)
-    exact = _summed(GROUPED, rows, _Weighted(), 256, "float64", monkeypatch, False)
-    assert torch.nn.functional.cosine_similarity(shared.double(), exact.double(), dim=0) > 0.9995
+    _kernels_agree(_rows(prompt=90), 256, monkeypatch)
 
 
 def test_a_prompt_stands_once_and_every_trained_position_is_its_rows_own() -> None:
@@ -232,20 +244,11 @@ def test_an_update_with_shared_examples_is_the_same(
     assert (
         max(len(set(b.beginnings_BT.flatten().tolist())) for b in batches if b.beginnings_BT is not None) > 2
     )
-    shared, plain = (
-        _summed(config, rows, objective, context, "float64", monkeypatch, share) for share in (True, False)
-    )
-    assert plain.abs().max() > 0.1
-    torch.testing.assert_close(shared, plain, rtol=1e-6, atol=1e-6)
+    _shared_and_plain_agree(config, rows, objective, context, monkeypatch)
 
 
 def test_kernels_see_shared_examples_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    if not fused.usable(torch.zeros(1)):
-        pytest.skip("the kernels do not run on this machine")
-    rows = _examples_first(common=100)
-    shared = _summed(GROUPED, rows, _Weighted(), 512, "bfloat16", monkeypatch, True)
-    exact = _summed(GROUPED, rows, _Weighted(), 512, "float64", monkeypatch, False)
-    assert torch.nn.functional.cosine_similarity(shared.double(), exact.double(), dim=0) > 0.9995
+    _kernels_agree(_examples_first(common=100), 512, monkeypatch)
 
 
 def test_examples_with_other_replayed_experts_and_short_ones_are_not_shared() -> None:

@@ -74,8 +74,8 @@ for name, late in (("in turn", []), ("at the same time", LATE)):
 #
 # `sampling/logp_gap_mean` is the mean difference between the log-probability with which a token was
 # sampled and the one that the learner computes for it. In turn it would be rounding only, and with one
-# update a phase it is not measured. At the same time it also contains how far the weights have moved since. `time/rollout` and `time/update` say which process
-# waits for the other.
+# update a phase it is not measured. At the same time it also contains how far the weights have moved
+# since. `time/rollout` and `time/update` say which process waits for the other.
 
 # %%
 for name, folder in runs.items():

@@ -26,7 +26,7 @@ from r1kit.seeds import derive_seed
 from r1kit.stages.models import PromptStyle, fits, longest_prompt, sampling_style
 from r1kit.stages.recipe_names import RequiredTasks, log_tasks
 from r1kit.stages.results import report
-from r1kit.stages.sampling import harvest, train_problems
+from r1kit.stages.sampling import answers_of, train_problems
 from r1kit.stages.stage import Context, SamplingPhase, Stage, StagePlan
 from r1kit.tasks import load_tasks, vote_key
 from r1kit.tasks.task import Task
@@ -127,13 +127,8 @@ class Choose(Stage):
         return [vote_entropy([vote for one in own for vote in one]) for own in by_problem]
 
     def _sampled(self, ctx: Context, reference: str, place: int, problems: Sequence[Problem]) -> Groups:
-        model = ctx.model(reference)
-        engine, chat = ctx.runtime.engine(model), sampling_style(model, self.talk).chat(model)
         sampling = Sampling(self.samples, self.temperature, max_tokens=self.max_tokens)
-        seed = derive_seed(ctx.seed, "answers", place)
-        groups = harvest(ctx, f"answers_{place}", model, engine, chat, problems, sampling, seed)
-        ctx.runtime.release(engine)
-        return groups
+        return answers_of(ctx, reference, place, self.talk, problems, sampling)
 
     def _closeness(self, ctx: Context, groups: Groups) -> list[float]:
         """How close the two best answers of each group are by the reward model."""

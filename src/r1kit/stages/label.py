@@ -40,12 +40,11 @@ from r1kit.files import hash_text, refuse_odd
 from r1kit.jsonl import write_jsonl
 from r1kit.records import label_file
 from r1kit.rewards.annotators import Annotator, check_annotator, load_annotator
-from r1kit.seeds import derive_seed
 from r1kit.stages.judgements import ask_models
-from r1kit.stages.models import PromptStyle, sampling_style
+from r1kit.stages.models import PromptStyle
 from r1kit.stages.recipe_names import RequiredTasks, log_tasks
 from r1kit.stages.results import report
-from r1kit.stages.sampling import harvest
+from r1kit.stages.sampling import answers_of
 from r1kit.stages.stage import Context, SamplingPhase, Stage, StagePlan, WaitingError
 from r1kit.tasks import load_tasks
 from r1kit.train.learner import LearnerConfig
@@ -163,13 +162,8 @@ class LabelPairs(Stage):
     def _sampled(
         self, ctx: Context, reference: str, place: int, problems: list[Problem]
     ) -> list[list[Rollout]]:
-        model = ctx.model(reference)
-        engine, chat = ctx.runtime.engine(model), sampling_style(model, self.talk).chat(model)
         sampling = Sampling(self.samples, self.temperature, max_tokens=self.max_tokens)
-        seed = derive_seed(ctx.seed, "answers", place)
-        groups = harvest(ctx, f"answers_{place}", model, engine, chat, problems, sampling, seed)
-        ctx.runtime.release(engine)
-        return groups
+        return answers_of(ctx, reference, place, self.talk, problems, sampling)
 
     def _order(self, ctx: Context, of: Mapping[str, Problem], pool: Sequence[Pair]) -> list[int]:
         chance = random_order(len(pool), ctx.seed)

@@ -24,6 +24,7 @@ from r1kit.marks import hash_tree
 from r1kit.records import SAMPLED, part_of
 from r1kit.rewards import check_all, complete_chat
 from r1kit.seeds import derive_seed
+from r1kit.stages.models import PromptStyle, sampling_style
 from r1kit.stages.recipe_names import TaskSpec
 from r1kit.stages.stage import Context
 from r1kit.tasks import load_tasks
@@ -77,6 +78,24 @@ def sample(
         chat.rollouts(problem, prompt, group, opening, number)
         for number, (problem, prompt, group) in enumerate(zip(problems, prompts, groups, strict=True))
     ]
+
+
+def answers_of(
+    ctx: Context,
+    reference: str,
+    place: int,
+    talk: PromptStyle,
+    problems: Sequence[Problem],
+    sampling: Sampling,
+) -> list[list[Rollout]]:
+    """What a model of the run answers to each problem, prompted as it was trained or as ``talk`` says; its
+    engine is released. ``place`` keeps the answers of several models of a stage apart."""
+    model = ctx.model(reference)
+    engine, chat = ctx.runtime.engine(model), sampling_style(model, talk).chat(model)
+    seed = derive_seed(ctx.seed, "answers", place)
+    groups = harvest(ctx, f"answers_{place}", model, engine, chat, problems, sampling, seed)
+    ctx.runtime.release(engine)
+    return groups
 
 
 def harvest(

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from forked import Forked
 
 from r1kit.runtime.local import LocalConfig, LocalRuntime
 
@@ -52,3 +53,11 @@ def two() -> Iterator[LocalRuntime]:
     runtime = LocalRuntime(LocalConfig(processes=2, engine_precision="float32"))
     yield runtime
     runtime.close()
+
+
+@pytest.fixture(scope="session")
+def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forked]:
+    """Programs in processes of their own that start at once."""
+    programs = Forked(tmp_path_factory.mktemp("forked"))
+    yield programs
+    programs.close()

@@ -43,7 +43,18 @@ PETS = (
     "stages.evaluate.problems=4",
     "stages.evaluate.n=1",
 )
+PENS = (
+    "stages.pretrain.tokens=8000",
+    "stages.r1_zero.grpo.steps=2",
+    "stages.r1_zero.grpo.problems=4",
+    "stages.r1_zero.preflight=off",
+    "stages.evaluate.problems=4",
+    "stages.evaluate.n=1",
+)
 SMALLER = {
+    "r1kit run cold.yaml": ("stages.pretrain.tokens=8000", "stages.cold_start.problems=8"),
+    "r1kit run mine.yaml": PENS,
+    "r1kit run average.yaml": PENS,
     "r1kit run pets.yaml": PETS,
     "r1kit run pets-control.yaml": (
         *PETS,

@@ -31,6 +31,7 @@ RECIPE = """\
 extends: {nano}
 runtime: {{kind: local, processes: 2, engine_precision: float32}}
 stages:
+  pretrain: {{tokens: 8_000}}
   r1_zero:
     rewards: {{"{folder}/odd.py:odd": 1.0}}
     grpo: {{steps: 4, problems: 4, group: 4, max_tokens: 8}}

@@ -115,8 +115,8 @@ def setting_differences(record: StageRecord, now: dict[str, Any]) -> Iterator[st
 
 @functools.cache
 def git_revision() -> str | None:
-    """The commit that r1kit's own source is at when this process first asks, with "+" when it is changed; None
-    outside a checkout."""
+    """The commit that r1kit's own source is at when this process first asks, with "+" when it is changed;
+    None outside a checkout."""
     try:
         return _git("rev-parse", "HEAD") + ("+" if _git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.SubprocessError):

@@ -1,7 +1,7 @@
 """Optimizers that do not import torch.compile.
 
 PyTorch decorates the methods of its optimizers so that torch.compile leaves them alone. The decorators import
-the whole compiler when an optimizer is made: about 1.4 s of processor time and 80 MB in each process that
+the whole compiler when an optimizer is made: about a second of processor time and 70 MB in each process that
 trains. r1kit compiles layers at most, never an optimizer, so its optimizers have the same methods without
 those decorators."""
 

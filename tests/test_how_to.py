@@ -56,7 +56,7 @@ SMALLER = {
     "r1kit run mine.yaml": PENS,
     "r1kit run average.yaml": PENS,
     "r1kit run best-of-n.yaml --out runs/own-engine runtime.engine=my_engine.py:Plain": (
-        "stages.r1_zero.rl.max_tokens=8",  # it computes every position anew for every token
+        "stages.r1_zero.rl.max_tokens=8",  # for each token it computes all positions again
         "stages.r1_zero.rl.gate_problems=1",
     ),
     "r1kit run pets.yaml": PETS,

@@ -5,7 +5,9 @@ import itertools
 import json
 
 import numpy as np
+import proofs
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from r1kit.commands.cli import app
@@ -188,3 +190,22 @@ def test_a_whole_proof_of_a_run_that_learned_nothing(tmp_path):
     assert written["proof"]["verdict"] == "noise" and written["control_steps"] == 1
     wrong = CliRunner().invoke(app, ["prove", str(run), "--stage", "pretrain"])
     assert wrong.exit_code != 0
+    (again,) = proofs.prove_seeds(run, [3], 1, Console(quiet=True))
+    assert again.stage == "r1_zero_3" and again.proof.verdict == "noise"
+
+
+def test_trainings_by_a_coin_differ_in_their_coins_and_rollouts_alone():
+    coin = {"name": "coin", "rewards": {"coin": 1.0, "format": 0.1}, "grpo": {"steps": 9, "group": 8}}
+    stages = proofs.null_stages(coin, 3, 5)
+    assert [stage["rewards"] for stage in stages] == [{"coin": {"seed": n}} for n in range(3)]
+    assert len({stage["seed_of"] for stage in stages}) == len({stage["name"] for stage in stages}) == 3
+    assert all(stage["grpo"] == {"steps": 5, "group": 8} for stage in stages)
+
+
+def test_each_training_by_a_coin_is_judged_by_the_two_after_it(monkeypatch):
+    means = {"base": 0.1, "coin": 0.12, "null_0": 0.9, "null_1": 0.12, "null_2": 0.08, "null_3": 0.11}
+    monkeypatch.setattr(proofs, "right_of", lambda stage: [means[stage]] * 20)
+    found = proofs.judge_all(4)
+    assert [proof.verdict for proof in found] == ["learned", "noise", "noise", "noise"]
+    # the change by a coin is that of the two that follow, in a circle
+    assert [proof.drift for proof in found] == pytest.approx([0.02, 0.02, 0.8, 0.8])

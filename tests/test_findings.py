@@ -294,6 +294,44 @@ def test_the_ablation_compares_seeds_that_have_both():
     assert ablation.gap(ablation.Arm("no_sft", [2], {"right": [values([0.4])]}), full, "right") is None
 
 
+def difference_of(left_out, seeds, p_value):
+    mean = sum(seeds) / len(seeds)
+    return ablation.Gap(left_out, "right", mean, mean - 0.02, mean + 0.02, p_value, seeds)
+
+
+def test_the_ablation_names_the_differences_that_all_seeds_agree_on():
+    found = ablation.in_words(
+        [
+            difference_of("SFT", [-0.2, -0.1, -0.3], 0.001),
+            difference_of("the cold start", [0.2, 0.3, -0.01], 0.001),  # one seed has the other sign
+            difference_of("reasoning RL", [-0.1, -0.1, -0.1], 0.06),
+        ]
+    )
+    assert found.startswith("**Without SFT, the share of right answers falls by 0.200 (-0.220 to -0.180).**")
+    assert "cold start" not in found and "reasoning" not in found
+    none = ablation.in_words([difference_of("SFT", [-0.1, 0.1, 0.1], 0.9)])
+    assert none == "No stage has an effect that all seeds agree on."
+
+
+def test_the_page_of_the_ablation_is_written_from_what_was_kept(tmp_path, monkeypatch):
+    scores = {"full": [0.5] * 12, "no_sft": [0.4] * 12}
+    monkeypatch.setattr(ablation, "day_of_run", lambda: "2026-01-02")
+    monkeypatch.setattr(
+        ablation,
+        "values",
+        lambda name, seed: values(own) if (own := scores.get(name.split(".")[0])) else None,
+    )
+    page, kept = tmp_path / "ablation.md", tmp_path / "kept.json"
+    ablation.write(range(3), page, kept)
+    written = page.read_text()
+    assert "Without SFT, the share of right answers falls by 0.100" in written and "2026-01-02" in written
+    scores.clear()
+    ablation.write(range(3), page, kept)
+    assert page.read_text() == written
+    ablation.write(range(3), page, tmp_path / "none.json")
+    assert "Not measured yet" in page.read_text()
+
+
 def tiny(value: Any) -> Any:
     """A recipe's plain data with the least of everything that costs time."""
     least = {

@@ -166,7 +166,8 @@ def in_words(gaps: Sequence[Gap]) -> str:
     ]
     if not said:
         return "No stage has an effect that all seeds agree on." if gaps else ""
-    return f"**{'; '.join(said).capitalize()}.** No other difference is an effect."
+    effects = "; ".join(said)
+    return f"**{effects[0].upper()}{effects[1:]}.** No other difference is an effect."
 
 
 def _row(arm: Arm) -> list[str]:

@@ -111,7 +111,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--count", type=int, default=40, help="trainings by a coin")
     parser.add_argument("--run", type=Path, help="prove R1-Zero of this finished run with other seeds")
     parser.add_argument("--seeds", default="1,2,3,4", help="with --run")
-    parser.add_argument("--steps", type=int, default=24, help="updates of a training by a coin, or a control")
+    parser.add_argument("--steps", type=int, default=12, help="updates of a training by a coin, or a control")
     given = parser.parse_args(words)
     console = make_console()
     try:

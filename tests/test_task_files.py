@@ -70,7 +70,7 @@ def test_what_no_stage_writes_is_an_error(here: Path) -> None:
         run(recipe("@writes/rows.jsonl"))
 
 
-def test_the_files_beside_it_are_still_looked_at(here: Path) -> None:
+def test_the_files_next_to_it_are_still_looked_at(here: Path) -> None:
     check_inputs(recipe("@writes/data.jsonl"))
     with pytest.raises(ConfigError, match=r"tasks\.sums\.held_out: gone\.jsonl: no such file"):
         check_inputs(recipe("@writes/data.jsonl", held_out="gone.jsonl"))

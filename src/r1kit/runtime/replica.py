@@ -26,6 +26,9 @@ from r1kit.train.learner import Learner, LearnerConfig, kept_in
 from r1kit.types import Completion, Sampling
 from r1kit.user_code import load_file
 
+LARGEST = ("update", "save")  # calls of a learner that take the most memory
+LARGE = 1 << 28  # bytes of weights from which clearing memory again costs little of a call
+
 
 def keep_memory(largest: int = 1 << 30, one_heap: bool = False) -> None:
     """Make glibc keep freed memory instead of returning it to the system. Otherwise large tensors are mapped
@@ -41,6 +44,12 @@ def keep_memory(largest: int = 1 << 30, one_heap: bool = False) -> None:
             *(((-8, 1),) if one_heap else ()),
         ):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD, M_ARENA_MAX
             libc.mallopt(option, value)
+
+
+def return_memory() -> None:
+    """Return what ``keep_memory`` keeps. Without glibc this does nothing."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 class ReplicaConfig(Protocol):
@@ -60,6 +69,11 @@ class ReplicaConfig(Protocol):
 
     @property
     def batch_rows(self) -> int: ...
+
+
+def _bytes(learner: Any) -> int:
+    """Of a learner's trained weights; 0 of anything else."""
+    return sum(parameter.nbytes for parameter in learner.parameters) if isinstance(learner, Learner) else 0
 
 
 class Replica:
@@ -114,6 +128,8 @@ class Replica:
         self._engine(handle, self.things[learner].model, Tokenizer.load(source))
 
     def call(self, handle: int, method: str, *arguments: Any) -> Any:
+        if method in LARGEST and _bytes(self.things[handle]) >= LARGE:
+            return_memory()  # what sampling left between tensors: an update cannot use all of it
         return getattr(self.things[handle], method)(*arguments)
 
     def sample(

@@ -67,6 +67,11 @@ FEWEST_SEEDS = 3
 ALPHA = 0.05
 WORDS = ("higher", "lower", "more_on_hard", "rises")
 MARGINS = ("at_most", "at_least", "within")
+INTRODUCTION = (
+    "What the DeepSeek-R1 paper reports, and some claims about it, each tried with a small model on a CPU: a "
+    "training, a control that differs from it in one key of the recipe, three seeds, and a test that was "
+    "written down beforehand."
+)
 WRITTEN_BY = (
     "Written by `python benchmarks/findings.py` (`make findings`) from finished runs, whose figures are kept "
     "in [findings.jsonl](../benchmarks/findings.jsonl); not edited by hand. Every stage was trained by one "
@@ -86,6 +91,26 @@ NOT_REPRODUCED = (
     "*Not reproduced* means that at least one test of the finding did not hold at this size and budget: a "
     "model of 0.4 million parameters, some thousand rollouts, problems of two to four steps. It does not "
     "contradict the paper."
+)
+MEASURES = {
+    "right": "share of right answers; of programs: that pass hidden tests",
+    "majority": "share of problems whose most frequent answer is right",
+    "format, cut": "shares of responses in the exact format, and cut off at the longest length",
+    "language": "share of a thinking's words in the language of the prompt",
+    "length": "tokens of a response",
+    "reflects": "share of responses that check a result again or take one back",
+    "repeats": "share of responses that end in a loop",
+    "general": "score of responses to general prompts",
+    "step_score": "how right the steps of a thinking are by a model of single steps",
+    "milliseconds": "processor time of a right program on the hidden tests",
+    "lint": "what a linter finds in a program, counted",
+}
+NAMES = (
+    "A value is written `model.measure`: models are stages of the recipe (`base` is what all start from, "
+    "`zero` R1-Zero), measures are below. `model@decoding.measure` is sampled in another way than at "
+    "temperature 1: greedy, cool (temperature 0.6, top-p 0.95), shown (after two solved examples), searched; "
+    "or on other problems: programs. Brackets hold the 95 % interval over held-out problems of the "
+    "difference, and after *seeds* stands that of each seed."
 )
 WIDTH, LEFT, ROW = 640, 210, 20  # of a drawing, in pixels
 
@@ -282,11 +307,12 @@ def page(judged: Sequence[Judged]) -> str:
         "\n\n".join(
             [
                 "# The paper's findings, tried in miniature",
-                WRITTEN_BY,
-                BEFOREHAND,
-                NOT_REPRODUCED,
-                f"{len(judged)} claims: {summary}.",
+                f"{INTRODUCTION} {len(judged)} claims: {summary}.",
                 table(["", "claim", "the paper", "measured", "verdict"], rows),
+                NOT_REPRODUCED,
+                "## How they were tried",
+                f"{WRITTEN_BY}\n\n{BEFOREHAND}\n\n{NAMES}",
+                "\n".join(f"- `{name}`: {said}" for name, said in MEASURES.items()),
                 *(_section(one) for one in judged),
             ]
         )

@@ -52,7 +52,7 @@ def scored(
 ) -> Scored:
     """The measures of one problem. ``counts``: what the linter finds in each program that it can read."""
     seconds = [verdict.seconds for verdict in verdicts if verdict.outcome == "correct"]
-    findings = [counts[text] for text in programs if text in counts]
+    findings = [counts[text] for text in programs if text is not None and text in counts]
     measures = {
         "right": len(seconds) / len(verdicts),
         "format": sum(text is not None for text in programs) / len(programs),

@@ -85,17 +85,18 @@ def seed_stages(run_dir: Path, seeds: Sequence[int]) -> list[dict[str, Any]]:
 def prove_seeds(run_dir: Path, seeds: Sequence[int], steps: int, console: Console) -> list[Result]:
     """Train R1-Zero with each seed and prove it; controls make ``steps`` updates."""
     out = run_dir.with_name(f"{run_dir.name}-seeds")
+    stages = seed_stages(run_dir, seeds)
     data = {
         "name": "seeds",
         "runtime": {"kind": "local", "engine": "native", "processes": 1},
         "out": str(out),
-        "stages": seed_stages(run_dir, seeds),
+        "stages": stages,
     }
     layers = Layers(data, source=f"seeds of {run_dir}")
     run(build(layers), command="python benchmarks/proofs.py --run RUN --seeds SEEDS", console=console)
     return [
         prove_stage(out, stage["name"], out.with_name(f"{out.name}-{stage['name']}"), console, steps=steps)
-        for stage in data["stages"]
+        for stage in stages
     ]
 
 

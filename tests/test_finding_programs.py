@@ -25,16 +25,22 @@ def result(program, n):
     return space["f"](n)
 
 
+def number_in(prompt, pattern):
+    found = re.search(pattern, prompt)
+    assert found is not None, prompt
+    return int(found[1])
+
+
 def wanted(prompt, n):
     """f(n) by the words of the prompt, computed step by step."""
-    k = int(re.search(r"(?:of (?:i\*i\+)?|plus )(\d+)", prompt)[1])
+    k = number_in(prompt, r"(?:of (?:i\*i\+)?|plus )(\d+)")
     if "is the sum of i*i" in prompt:
         return sum(i * i + k for i in range(n))
     if "is the sum of" in prompt:
         return sum(k * i for i in range(n))
     if "counts the multiples" in prompt:
         return len([i for i in range(n) if i % k == 0])
-    return int(re.search(r"f\(n\) is (\d+)", prompt)[1]) + sum(k for _ in range(n))
+    return number_in(prompt, r"f\(n\) is (\d+)") + sum(k for _ in range(n))
 
 
 @pytest.mark.parametrize("name", own["FILES"])

@@ -64,6 +64,7 @@ ORDER = (
     "../ablation.yaml",
 )
 FEWEST_SEEDS = 3
+ABSENT = "not in the paper"  # a claim about its method that it does not make
 ALPHA = 0.05
 WORDS = ("higher", "lower", "more_on_hard", "rises")
 MARGINS = ("at_most", "at_least", "within")
@@ -343,7 +344,7 @@ def _section(one: Judged) -> str:
     lines = [
         f'<a id="finding-{finding.number}"></a>',
         f"## {finding.number}. {finding.title}: {one.verdict}",
-        f"The paper: {finding.paper}."
+        (f"The paper: {finding.paper}." if finding.paper != ABSENT else "Not in the paper.")
         + (
             f" Recipe: [{Path(finding.recipe).name}](../recipes/findings/{finding.recipe})."
             if finding.recipe

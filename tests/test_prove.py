@@ -195,17 +195,33 @@ def test_a_whole_proof_of_a_run_that_learned_nothing(tmp_path):
 
 
 def test_trainings_by_a_coin_differ_in_their_coins_and_rollouts_alone():
-    coin = {"name": "coin", "rewards": {"coin": 1.0, "format": 0.1}, "grpo": {"steps": 9, "group": 8}}
-    stages = proofs.null_stages(coin, 3, 5)
+    coin = {"name": "coin", "rewards": {"coin": 1.0}, "seed_of": "coin", "grpo": {"steps": 9, "group": 8}}
+    stages = proofs.null_stages(coin, 3)
     assert [stage["rewards"] for stage in stages] == [{"coin": {"seed": n}} for n in range(3)]
     assert len({stage["seed_of"] for stage in stages}) == len({stage["name"] for stage in stages}) == 3
-    assert all(stage["grpo"] == {"steps": 5, "group": 8} for stage in stages)
+    assert all(stage["grpo"] == coin["grpo"] for stage in stages)
 
 
-def test_each_training_by_a_coin_is_judged_by_the_two_after_it(monkeypatch):
-    means = {"base": 0.1, "coin": 0.12, "null_0": 0.9, "null_1": 0.12, "null_2": 0.08, "null_3": 0.11}
-    monkeypatch.setattr(proofs, "right_of", lambda stage: [means[stage]] * 20)
-    found = proofs.judge_all(4)
+def test_each_training_by_a_coin_is_judged_by_the_two_after_it():
+    means = [0.9, 0.12, 0.08, 0.11]
+    nulls = [[mean] * 20 for mean in means]
+    found = proofs.judge_all(proofs.Measured([0.1] * 20, [0.12] * 20, nulls, [[0.0] * 20] * 4))
     assert [proof.verdict for proof in found] == ["learned", "noise", "noise", "noise"]
     # the change by a coin is that of the two that follow, in a circle
     assert [proof.drift for proof in found] == pytest.approx([0.02, 0.02, 0.8, 0.8])
+    swapped = proofs.judge_all(proofs.Measured([0.1] * 20, [0.12] * 20, nulls, nulls))
+    assert swapped[0].verdict == "artefact"
+
+
+@pytest.mark.slow
+def test_two_trainings_by_a_coin_are_trained_measured_and_judged(tmp_path, monkeypatch):
+    small = proofs.RECIPE.read_text(encoding="utf-8").replace("tokens: 800_000", "tokens: 4096")
+    recipe = tmp_path / "proofs.yaml"
+    recipe.write_text(small.replace("steps: 8, problems: 8, group: 8", "steps: 1, problems: 2, group: 2"))
+    monkeypatch.setattr(proofs, "RECIPE", recipe)
+    monkeypatch.setattr(proofs, "RUN", tmp_path / "run")
+    monkeypatch.setattr(proofs, "PROBLEMS", 4)
+    proofs.train_nulls(2, Console(quiet=True))
+    found = proofs.measure_nulls(2)
+    assert len(found.nulls) == len(found.swapped) == 2 and len(found.base) == len(found.format) == 4
+    assert {proof.verdict for proof in proofs.judge_all(found)} == {"noise"}

@@ -71,9 +71,10 @@ class ReplicaConfig(Protocol):
     def batch_rows(self) -> int: ...
 
 
-def _bytes(learner: Any) -> int:
-    """Of a learner's trained weights; 0 of anything else."""
-    return sum(parameter.nbytes for parameter in learner.parameters) if isinstance(learner, Learner) else 0
+def _bytes(thing: Any) -> int:
+    """Of the weights of a learner or an engine; 0 where its model is not in this process."""
+    model = getattr(thing, "model", None)
+    return sum(some.nbytes for some in model.parameters()) if isinstance(model, LanguageModel) else 0
 
 
 class Replica:
@@ -162,10 +163,15 @@ class Replica:
             load_file(Path(file))
 
     def drop(self, handle: int) -> None:
-        close = getattr(self.things.pop(handle), "close", None)  # engines have it, learners do not
+        thing = self.things.pop(handle)
+        close = getattr(thing, "close", None)  # engines have it, learners do not
         if close is not None:
             close()
         self._sources.pop(handle, None)
+        large = _bytes(thing) >= LARGE
+        del thing, close
+        if large:
+            return_memory()
 
     def _engine(self, handle: int, model: LanguageModel, tokenizer: Tokenizer) -> None:
         config = self.config

@@ -5,9 +5,10 @@
 A name is the beginning of a ratio's name: ``rollout``, ``grpo/7m``, ``learner/7m/ragged/vs_hf``; ``lone``
 asks for a single row, ``growth`` for how r1kit's cost grows, ``llama`` for llama.cpp, ``race`` for the time
 to quality (benchmarks/race.py, with its own options). Without names everything is measured but the race.
-Results are merged into OUT/bench.json; docs/performance.md is written from it. ``--quick`` only tries the harness: tiny sizes, one repeat, results in OUT/quick.json, no page. ``--resume`` leaves out what
-was measured with the same source, and with ``--minutes`` no further line begins after so many minutes, so
-the same command, repeated, measures everything in parts. A line takes some minutes itself."""
+Results are merged into OUT/bench.json; docs/performance.md is written from it. ``--quick`` only tries the
+harness: tiny sizes, one repeat, results in OUT/quick.json, no page. ``--resume`` leaves out what was measured
+with the same source, and with ``--minutes`` no further line begins after so many minutes, so the same
+command, repeated, measures everything in parts. A line takes some minutes itself."""
 
 import argparse
 import math

@@ -2,6 +2,7 @@
 problems, by r1kit's recipe and by TRL's GRPOTrainer.
 
     python benchmarks/race.py [--base FOLDER] [--seeds 0 1 2] [--target 0.8] [--resume] [--minutes 8]
+    python benchmarks/race.py --ways       # before all: how TRL computes an update, and what each way costs
     python benchmarks/race.py --tries      # first: TRL's settings, one after another, on the first seed
     python benchmarks/race.py --page       # only docs/performance.md again, from what was measured
 
@@ -58,6 +59,19 @@ TRIES: dict[str, Setting] = {
     "half the batch": replace(SAME, problems=16),
     "half the batch, larger steps": replace(SAME, problems=16, learning_rate=4e-4),
     "smaller steps": replace(SAME, learning_rate=1e-4),
+}
+
+
+# How TRL may compute one update of the first of these, by name: what is quickest is written into Setting.
+WAYS: dict[str, Setting] = {
+    "float32, experts grouped, 32 rows at once": SAME,
+    "64 rows at once": replace(SAME, micro_rows=64),
+    "16 rows at once": replace(SAME, micro_rows=16),
+    "experts one by one": replace(SAME, experts="eager"),
+    "experts as a batch": replace(SAME, experts="batched_mm"),
+    "bf16 autocast": replace(SAME, autocast=True),
+    "bf16 weights": replace(SAME, dtype="bfloat16"),
+    "continuous batching": replace(SAME, batching="continuous"),
 }
 
 
@@ -168,6 +182,23 @@ class Race:
         finally:
             running.close()
 
+    def ways(self, seed: int, updates: int = 2) -> None:
+        """Measure each of WAYS, in one process of TRL's."""
+        python = python_of(PEERS["trl_race"], self.peers)
+        running = Side(
+            python, str(HERE / "race_trl.py"), self.core, self.out / "logs" / "ways.log", [SOURCE], 1
+        )
+        spec = {"base": str(self.base), "scratch": str(self.out / "scratch" / "ways"), "seed": seed}
+        try:
+            asked = {"ways": [asdict(way) for way in WAYS.values()], "updates": updates}
+            seconds = running.ask(spec | asked, 10 * START_SECONDS)["seconds"]
+        finally:
+            running.close()
+        self.content["ways"] = dict(zip(WAYS, seconds, strict=True)) | {"stamp": stamp()}
+        self.save()
+        for name, took in zip(WAYS, seconds, strict=True):
+            print(f"{name}: {took:.1f} CPU-s an update" if took else f"{name}: not possible")
+
     def seconds(self, table: str, name: str) -> float:
         """The processor seconds that a measured side took to the target; infinite where it did not get
         there."""
@@ -225,6 +256,7 @@ def command_line() -> argparse.ArgumentParser:
     line.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     line.add_argument("--target", type=float, default=TARGET, help="pass@1 on held-out problems")
     line.add_argument("--times", type=float, default=TIMES, help="TRL's budget, in r1kit's processor time")
+    line.add_argument("--ways", action="store_true", help="measure how TRL computes an update")
     line.add_argument("--tries", action="store_true", help="try TRL's settings on the first seed")
     line.add_argument("--resume", action="store_true", help="leave out what was measured")
     line.add_argument("--minutes", type=float, default=None, help="begin nothing after so many minutes")
@@ -243,8 +275,10 @@ def main(words: Sequence[str] | None = None) -> None:
         out = asked.out.resolve()
         peers = (asked.peers or out).resolve()
         race = Race(out, peers, asked.base.resolve(), asked.target, asked.times)
-        done = asked.page
-        if not asked.page and asked.tries:
+        done = asked.page or asked.ways
+        if asked.ways:
+            race.ways(asked.seeds[0])
+        elif not asked.page and asked.tries:
             first = asked.seeds[0]
             if not race.has("runs", f"r1kit/{first}", {}, LONG):
                 race.run("runs", f"r1kit/{first}", "r1kit", first, None, LONG)

@@ -19,6 +19,8 @@ def compose(content: Mapping[str, Any], settings: Mapping[str, Setting]) -> str:
     if not runs:
         return "Not measured yet."
     parts = [_machine(content), runs_table(runs), ratios_line(runs)]
+    if content.get("ways"):
+        parts.append(_ways(content["ways"]))
     if content["tries"]:
         parts += [_tried(content), tries_table(content["tries"], settings)]
     return "\n\n".join(part for part in parts if part)
@@ -97,6 +99,16 @@ def ratios_line(runs: Mapping[str, Any]) -> str:
             wanted = f"; wanted {GOAL:g}" if title == "trl" else ""
             lines.append(f"{TITLES[title]} took {', '.join(said)}{ending}{wanted}.")
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _ways(ways: Mapping[str, Any]) -> str:
+    """What an update costs TRL by the way in which it is computed."""
+    said = ", ".join(
+        f"{name} {f'{seconds:.1f}' if seconds else 'not possible'}"
+        for name, seconds in ways.items()
+        if name != "stamp"
+    )
+    return f"Processor seconds of TRL's second update, by the way in which it is computed: {said}."
 
 
 def _tried(content: Mapping[str, Any]) -> str:

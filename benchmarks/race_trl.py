@@ -1,9 +1,11 @@
 """TRL's side of the race: GRPOTrainer on the same base model, the same problems in the same order and the
 same rewards, computed by the same code. One order is a number of updates and a folder for the weights after
-them. Runs in TRL's own environment, which also has what r1kit needs."""
+them. Where the first order has ``ways`` to compute, each does some updates, and the answer is the processor
+seconds of its last one. Runs in TRL's own environment, which also has what r1kit needs."""
 
 import shutil
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,7 +73,7 @@ def texts_of(chat: Chat, problems: Sequence[Problem], tokenizer: Any) -> list[st
     return texts
 
 
-def config_of(stage: R1Zero, setting: Setting, scratch: str, seed: int) -> GRPOConfig:
+def config_of(stage: R1Zero, setting: Setting, scratch: str, seed: int, steps: int) -> GRPOConfig:
     """GRPOTrainer's configuration: the setting, and what the recipe says for the rest."""
     grpo, optimizer = stage.grpo, stage.learner.optimizer
     assert grpo is not None
@@ -87,24 +89,57 @@ def config_of(stage: R1Zero, setting: Setting, scratch: str, seed: int) -> GRPOC
         lr_scheduler_type="constant_with_warmup" if setting.warmup else "constant",
         warmup_steps=setting.warmup,
         gradient_checkpointing=False, shuffle_dataset=False, report_to="none", save_strategy="no",
-        logging_steps=STEPS, max_steps=STEPS, disable_tqdm=True,
+        logging_steps=STEPS, max_steps=steps, disable_tqdm=True,
         use_transformers_continuous_batching=setting.batching == "continuous",
     )  # fmt: skip
+
+
+class Timed(TrainerCallback):
+    """The processor seconds of the last update."""
+
+    began = seconds = 0.0
+
+    def on_step_begin(self, *_: object, **__: object) -> None:
+        self.began = time.process_time()
+
+    def on_step_end(self, *_: object, **__: object) -> None:
+        self.seconds = time.process_time() - self.began
 
 
 def main() -> None:
     line = Line()
     orders = line.orders()
     with line.reporting():
-        train(next(orders), line, orders)
+        torch.set_num_threads(1)
+        spec = next(orders)
+        if "ways" in spec:
+            line.answer({"seconds": [seconds_of(spec, Setting(**way)) for way in spec["ways"]]})
+            return
+        base = Path(spec["base"])
+        trainer, rules = trainer_of(spec, Setting(**spec["setting"]), STEPS)
+        trainer.add_callback(Ordered(line, orders, rules, base))
+        trainer.train()
 
 
-def train(spec: Order, line: Line, orders: Iterator[Order]) -> None:
-    torch.set_num_threads(1)
-    base, setting = Path(spec["base"]), Setting(**spec["setting"])
+def seconds_of(spec: Order, setting: Setting) -> float | None:
+    """The processor seconds of the last of ``updates`` updates; None where TRL or transformers cannot do it
+    in this way, which the log explains."""
+    timed = Timed()
+    try:
+        trainer, _ = trainer_of(spec, setting, spec["updates"])
+        trainer.add_callback(timed)
+        trainer.train()
+    except Exception:  # whatever the libraries raise
+        traceback.print_exc()
+        return None
+    return timed.seconds
+
+
+def trainer_of(spec: Order, setting: Setting, steps: int) -> tuple[GRPOTrainer, Rules]:
+    base = Path(spec["base"])
     stage = stage_of(base)
     chat, rewards, mixture = stream_of(stage, base, spec["seed"])
-    problems = mixture.draw(setting.problems * STEPS)
+    problems = mixture.draw(setting.problems * steps)
     tokenizer = AutoTokenizer.from_pretrained(base, padding_side="left")
     texts = texts_of(chat, problems, tokenizer)
     model: Any = AutoModelForCausalLM.from_pretrained(
@@ -112,11 +147,12 @@ def train(spec: Order, line: Line, orders: Iterator[Order]) -> None:
     )
     model.config.num_nextn_predict_layers = 0  # transformers leaves the layer out
     rules = Rules(chat, rewards, problems)
-    GRPOTrainer(
-        model=model, reward_funcs=rules, args=config_of(stage, setting, spec["scratch"], spec["seed"]),
+    trainer = GRPOTrainer(
+        model=model, reward_funcs=rules, args=config_of(stage, setting, spec["scratch"], spec["seed"], steps),
         train_dataset=Dataset.from_dict({"prompt": texts, "place": list(range(len(texts)))}),
-        processing_class=tokenizer, callbacks=[Ordered(line, orders, rules, base)],
-    ).train()  # fmt: skip
+        processing_class=tokenizer,
+    )  # fmt: skip
+    return trainer, rules
 
 
 if __name__ == "__main__":

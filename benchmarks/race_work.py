@@ -15,8 +15,8 @@ from r1kit.stages.r1_zero import R1Zero
 from r1kit.stages.recipe_names import rules
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "mini.yaml"
-# The miniature's experts: a token that rounding sends to another one differs by more than the gate's limit of 1
-# (2.07 was seen once in 539 tokens); recipes/int8.yaml has the same.
+# The miniature's experts: a token that rounding sends to another one differs by more than the gate's limit of
+# 1 (2.07 was seen once in 539 tokens); recipes/int8.yaml has the same.
 GATE = "stages.r1_zero.grpo.gate_max=3"
 STEPS = 600  # more updates than any side is given time for
 CHECK_ROLLOUTS = 768  # sampled and learned from between two measurements, on every side

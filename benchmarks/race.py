@@ -25,7 +25,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -93,11 +93,18 @@ class Judge:
 
 
 def pace(
-    side: Any, judge: Any, steps: int, rows: int, target: float, budget: float, folder: Path
+    side: Any,
+    judge: Any,
+    steps: int,
+    rows: int,
+    target: float,
+    budget: float,
+    folder: Path,
+    note: Callable[[dict[str, Any]], None] = lambda found: None,
 ) -> dict[str, Any]:
     """Let a side train, ``steps`` updates of ``rows`` rollouts at a time, until its model reaches ``target``
-    or it has used ``budget`` processor seconds. Return the points of its curve, and where it reached the
-    target."""
+    or it has used ``budget`` processor seconds. Return the points of its curve, where it reached the target,
+    and the budget. ``note`` gets the same after each point, with what was used so far as the budget."""
     points: list[dict[str, Any]] = []
     cpu_s = wall_s = peak_mb = 0.0
     reached = None
@@ -113,6 +120,7 @@ def pace(
         points.append(point)
         print("  step {step}: {cpu_s:.0f} CPU-s, training {right:.3f}, held out {pass_1:.3f}".format(**point))
         reached = point if point["pass_1"] >= target else None
+        note({"points": points, "reached": reached, "peak_mb": round(peak_mb), "budget": point["cpu_s"]})
     return {"points": points, "reached": reached, "peak_mb": round(peak_mb), "budget": budget}
 
 
@@ -147,18 +155,32 @@ class Race:
     ) -> None:
         """Measure one side and keep what was found, or why it failed."""
         print(f"{name} (budget {budget:.0f} CPU-s)")
-        load, said = os.getloadavg()[0], asdict(setting) if setting else {}
+        about = {
+            "side": side, "seed": seed, "setting": asdict(setting) if setting else {},
+            "load": round(os.getloadavg()[0], 1), **stamp(),
+        }  # fmt: skip
+
+        def note(found: dict[str, Any]) -> None:
+            """What an interrupted measurement leaves: how far it came."""
+            self.content[table][name] = found | about
+            self.save()
+
         try:
-            found = self._paced(side, seed, setting, budget)
+            found = self._paced(side, seed, setting, budget, note)
         except (SideError, PeerError) as error:
             found = {"points": [], "reached": None, "peak_mb": 0, "budget": budget, "failed": str(error)}
-        found |= {"side": side, "seed": seed, "setting": said, "load": round(load, 1), **stamp()}
-        self.content[table][name] = found
-        self.save()
+        note(found)
         end = found["reached"]
         print(f"{name}: {end['cpu_s']:.0f} CPU-s" if end else f"{name}: {found.get('failed', 'not reached')}")
 
-    def _paced(self, side: str, seed: int, setting: Setting | None, budget: float) -> dict[str, Any]:
+    def _paced(
+        self,
+        side: str,
+        seed: int,
+        setting: Setting | None,
+        budget: float,
+        note: Callable[[dict[str, Any]], None],
+    ) -> dict[str, Any]:
         self.judge = self.judge or Judge(self.base)
         scratch = self.out / "scratch" / side
         shutil.rmtree(scratch, ignore_errors=True)
@@ -178,7 +200,8 @@ class Race:
             changes = {"changes": setting.changes() if setting else []} if side == "r1kit" else {}
             running.ask(spec | own | changes, START_SECONDS)
             steps = max(1, CHECK_ROLLOUTS // rows)
-            return pace(running, self.judge, steps, rows, self.target, budget, scratch / "weights")
+            weights = scratch / "weights"
+            return pace(running, self.judge, steps, rows, self.target, budget, weights, note)
         finally:
             running.close()
 
@@ -216,10 +239,13 @@ class Race:
         return (name, TRIES[name]) if self.seconds("tries", name) < math.inf else next(iter(TRIES.items()))
 
 
-def tries(race: Race, seed: int, resume: bool, until: float) -> bool:
+def tries(race: Race, seed: int, resume: bool, until: float, names: Sequence[str]) -> bool:
     """Try TRL's settings on one seed, each as long as the best so far, and at most --times as long as r1kit.
-    Return whether all were tried."""
-    for name, setting in TRIES.items():
+    Return whether all were tried. Raises R1kitError for a name that is no setting's."""
+    if unknown := [name for name in names if name not in TRIES]:
+        raise R1kitError(f"--tries {unknown[0]!r}: known are {', '.join(map(repr, TRIES))}")
+    for name in names:
+        setting = TRIES[name]
         others = (race.seconds("tries", other) for other in TRIES if other != name)
         budget = min(race.budget(seed), *others)
         if resume and race.has("tries", name, asdict(setting), budget):
@@ -241,10 +267,14 @@ def seeds(race: Race, wanted: Sequence[int], resume: bool, until: float) -> bool
             budget = LONG if title == "r1kit" else race.budget(seed)
             if resume and race.has("runs", key, asdict(own) if own else {}, budget):
                 continue
+            if title == "trl" and race.content["tries"].get(name, {}).get("seed") == seed:
+                race.content["runs"][key] = race.content["tries"][name]  # measured when it was tried
+                continue
             if time.monotonic() >= until:
                 return False
             race.run("runs", key, side, seed, own, budget)
-            race.content["chosen"] = name
+    race.content["chosen"] = name
+    race.save()
     return True
 
 
@@ -257,7 +287,9 @@ def command_line() -> argparse.ArgumentParser:
     line.add_argument("--target", type=float, default=TARGET, help="pass@1 on held-out problems")
     line.add_argument("--times", type=float, default=TIMES, help="TRL's budget, in r1kit's processor time")
     line.add_argument("--ways", action="store_true", help="measure how TRL computes an update")
-    line.add_argument("--tries", action="store_true", help="try TRL's settings on the first seed")
+    line.add_argument(
+        "--tries", nargs="*", metavar="NAME", help="try TRL's settings, or some of them, on the first seed"
+    )
     line.add_argument("--resume", action="store_true", help="leave out what was measured")
     line.add_argument("--minutes", type=float, default=None, help="begin nothing after so many minutes")
     line.add_argument("--page", action="store_true", help="only write the page")
@@ -278,11 +310,11 @@ def main(words: Sequence[str] | None = None) -> None:
         done = asked.page or asked.ways
         if asked.ways:
             race.ways(asked.seeds[0])
-        elif not asked.page and asked.tries:
+        elif not asked.page and asked.tries is not None:
             first = asked.seeds[0]
             if not race.has("runs", f"r1kit/{first}", {}, LONG):
                 race.run("runs", f"r1kit/{first}", "r1kit", first, None, LONG)
-            done = tries(race, first, asked.resume, until)
+            done = tries(race, first, asked.resume, until, asked.tries or list(TRIES))
         elif not asked.page:
             done = seeds(race, asked.seeds, asked.resume, until)
         if not done:

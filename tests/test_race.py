@@ -19,6 +19,7 @@ from small_world import model_directory, tokenizer
 
 import r1kit
 from r1kit.chat import Chat
+from r1kit.config import R1kitError
 from r1kit.rewards import WeightedReward
 from r1kit.types import Problem
 
@@ -54,7 +55,9 @@ def test_a_side_ends_at_the_first_measurement_that_reaches_the_target(tmp_path):
 
 
 def test_a_side_is_cut_off_where_its_budget_is_used(tmp_path):
-    found = race.pace(FakeSide(), judged(*[0.1] * 9), 3, 256, 0.8, 20.0, tmp_path)
+    noted = []
+    found = race.pace(FakeSide(), judged(*[0.1] * 9), 3, 256, 0.8, 20.0, tmp_path, noted.append)
+    assert [each["budget"] for each in noted] == [8.0, 16.0, 24.0]  # what an interrupted side has used
     assert found["reached"] is None and [point["cpu_s"] for point in found["points"]] == [8.0, 16.0, 24.0]
 
 
@@ -195,7 +198,7 @@ def started(tmp_path, monkeypatch):
     one = race.Race(tmp_path / "out", tmp_path, base, 0.8, 20.0)
     one.seen = []
 
-    def paced(side, seed, setting, budget):
+    def paced(side, seed, setting, budget, note):
         one.seen.append((side, seed, setting, budget))
         seconds = {"r1kit": 10.0}.get(side, 100.0 if setting and setting.learning_rate == 5e-4 else 300.0)
         end = point(9, min(seconds, budget), 0.8 if seconds < budget else 0.5)
@@ -207,15 +210,18 @@ def started(tmp_path, monkeypatch):
 
 def test_every_setting_is_tried_no_longer_than_the_best_and_the_best_is_raced(started):
     started.run("runs", "r1kit/0", "r1kit", 0, None, race.LONG)
-    assert race.tries(started, 0, False, math.inf)
+    assert race.tries(started, 0, False, math.inf, list(race.TRIES))
+    with pytest.raises(R1kitError, match="known are 'as in the recipe'"):
+        race.tries(started, 0, False, math.inf, ["faster"])
     budgets = [budget for _, _, setting, budget in started.seen if setting]
     assert budgets == [200.0, 200.0, 200.0, 100.0, 100.0, 100.0] and list(race.TRIES)[2] == "larger steps"
     assert started.best() == ("larger steps", race.TRIES["larger steps"])
     started.seen.clear()
     assert race.seeds(started, [0, 1], True, math.inf)
     assert [(side, seed) for side, seed, _, _ in started.seen] == [
-        ("trl", 0), ("r1kit", 0), ("r1kit", 1), ("trl", 1), ("r1kit", 1),
+        ("r1kit", 0), ("r1kit", 1), ("trl", 1), ("r1kit", 1),
     ]  # fmt: skip
+    assert started.content["runs"]["trl/0"] == started.content["tries"]["larger steps"]
     started.seen.clear()
     assert race.seeds(started, [0, 1], True, math.inf) and not started.seen
     assert not race.seeds(started, [2], True, -math.inf) and not started.seen  # no time left

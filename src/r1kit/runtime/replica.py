@@ -61,6 +61,9 @@ class ReplicaConfig(Protocol):
     @property
     def batch_rows(self) -> int: ...
 
+    @property
+    def speculate(self) -> int: ...
+
 
 class Replica:
     """The learners and engines of one process, by handle. Every process makes the same ones in the same
@@ -155,7 +158,7 @@ class Replica:
         config = self.config
         assert isinstance(config.engine, str)  # a connected engine is in no replica (connected.py)
         self.things[handle] = make_engine(
-            config.engine, model, tokenizer, config.engine_precision, config.batch_rows
+            config.engine, model, tokenizer, config.engine_precision, config.batch_rows, config.speculate
         )
 
 

@@ -49,6 +49,7 @@ PAGE = HERE.parent / "docs" / "performance.md"
 SOURCE = Path(r1kit.__file__).parents[1]
 TARGET, TIMES = 0.8, 20.0
 LONG = 100_000.0  # processor seconds: the budget of a side that no other limits
+ANSWER_SECONDS = 4 * 3600.0  # by the clock, for the updates between two measurements: the machine may be busy
 HELD_OUT = 52  # problems of each task, one sample of each: as many problems as the miniature is evaluated on
 SAME = Setting()
 # What is tried in TRL, by name. The first is r1kit's recipe in TRL's words.
@@ -109,7 +110,7 @@ def pace(
     cpu_s = wall_s = peak_mb = 0.0
     reached = None
     while reached is None and cpu_s < budget and len(points) < STEPS // steps:
-        done = side.measure({"steps": steps, "rows": rows, "folder": str(folder)})
+        done = side.measure({"steps": steps, "rows": rows, "folder": str(folder)}, ANSWER_SECONDS)
         saving = done.reply["saving"]
         cpu_s, wall_s = cpu_s + done.cpu_s - saving["cpu_s"], wall_s + done.wall_s - saving["wall_s"]
         peak_mb = max(peak_mb, done.peak_mb)
@@ -146,7 +147,7 @@ class Race:
     def has(self, table: str, name: str, setting: Mapping[str, Any], budget: float) -> bool:
         """Whether a side was measured with this setting, to its end or with no smaller budget."""
         found = self.content[table].get(name)
-        if found is None or found["setting"] != setting:
+        if found is None or found["setting"] != setting or "failed" in found:
             return False
         return found["reached"] is not None or found["budget"] >= budget
 
@@ -214,7 +215,7 @@ class Race:
         spec = {"base": str(self.base), "scratch": str(self.out / "scratch" / "ways"), "seed": seed}
         try:
             asked = {"ways": [asdict(way) for way in WAYS.values()], "updates": updates}
-            seconds = running.ask(spec | asked, 10 * START_SECONDS)["seconds"]
+            seconds = running.ask(spec | asked, ANSWER_SECONDS)["seconds"]
         finally:
             running.close()
         self.content["ways"] = dict(zip(WAYS, seconds, strict=True)) | {"stamp": stamp()}

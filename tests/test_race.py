@@ -32,7 +32,7 @@ class FakeSide:
     def __init__(self, wall_s=20.0):
         self.orders, self.wall_s = [], wall_s
 
-    def measure(self, order):
+    def measure(self, order, seconds):
         self.orders.append(order)
         step = sum(each["steps"] for each in self.orders)
         reply = {"saving": {"cpu_s": 2.0, "wall_s": 5.0}, "step": step, "right": 0.5}
@@ -224,6 +224,9 @@ def test_every_setting_is_tried_no_longer_than_the_best_and_the_best_is_raced(st
     assert started.content["runs"]["trl/0"] == started.content["tries"]["larger steps"]
     started.seen.clear()
     assert race.seeds(started, [0, 1], True, math.inf) and not started.seen
+    started.content["runs"]["r1kit/1"]["failed"] = "out of memory"  # measured again, unlike one that was slow
+    assert race.seeds(started, [0, 1], True, math.inf) and len(started.seen) == 1
+    started.seen.clear()
     assert not race.seeds(started, [2], True, -math.inf) and not started.seen  # no time left
 
 

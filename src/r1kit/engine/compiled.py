@@ -32,6 +32,8 @@ FREE_SHARE = 16
 # The kernels return after so many steps, so that interruptions are handled and completed prompts reported;
 # with stop strings, also to search for them.
 STEPS_AT_ONCE, SEARCH_EVERY = 16, 8
+PAGE = 64  # positions of a page of the cache: kernels/cache.h
+MOST_BEGINNINGS = 8  # prompts of a call that are kept for their first pages
 FORMATS = {"float32": 0, "bfloat16": 1, "int8": 2}  # as kernels/engine.cpp numbers them
 MOST_TRIED = 11  # tokens ahead: fewer than the places of a step that tries any (kernels/session.h)
 MOST_INPUTS = 1 << 16  # of a product in 8 bits: its 32-bit sums are then exact
@@ -214,17 +216,43 @@ class _Group:
     def __init__(self, requests: Requests, session: Session) -> None:
         self._requests, self.session = requests, session
         self._numbers: dict[int, int] = {}
+        self._beginnings: list[int] = []  # prompts whose first pages others copy; held until the end
 
     def admit(self, rollouts: Sequence[int]) -> int:
         """Give each rollout a row, computing its prompt if necessary; return how many rows are live."""
         requests, n = self._requests, self._requests.sampling.n
         for prompt in dict.fromkeys(rollout // n for rollout in rollouts):
             if prompt not in self._numbers:
-                experts = requests.prompt_experts[prompt] if requests.prompt_experts else None
-                self._numbers[prompt] = self.session.prompt(requests.prompts[prompt], n, experts)
+                self._numbers[prompt] = self._compute(prompt, n)
         indices = np.array(rollouts, dtype=np.int32)
         numbers = np.array([self._numbers[rollout // n] for rollout in rollouts], dtype=np.int32)
         return self.session.admit(indices, numbers, requests.keys_R[indices])
+
+    def _compute(self, prompt: int, users: int) -> int:
+        """Note a prompt. Whole pages that it has in common with an earlier one, such as worked examples or a
+        system prompt, are copied from that."""
+        ids, experts = self._requests.prompts[prompt], self._requests.prompt_experts
+        pages, like = max(((self._pages(ids, other), other) for other in self._beginnings), default=(0, -1))
+        own = experts[prompt] if experts else None
+        if pages:
+            shared = pages * PAGE
+            number = self.session.prompt(ids, users, own, self._numbers[like], shared)
+            if experts and own is not None:
+                own[:shared] = experts[like][:shared]
+            return number
+        number = self.session.prompt(ids, users, own)
+        if len(ids) > PAGE and len(self._beginnings) < MOST_BEGINNINGS:
+            self._beginnings.append(prompt)
+            self.session.hold(number, 1)
+        return number
+
+    def _pages(self, ids: np.ndarray, other: int) -> int:
+        """How many whole pages the beginnings of a prompt and of an ``other`` have in common, without the
+        last token of either."""
+        theirs = self._requests.prompts[other]
+        length = min(len(ids), len(theirs)) - 1
+        different = np.flatnonzero(ids[:length] != theirs[:length])
+        return int(different[0] if len(different) else length) // PAGE
 
 
 class CompiledDecoder:

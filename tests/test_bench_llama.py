@@ -1,8 +1,10 @@
 """benchmarks/bench/llama.py and the parts of the benchmark's command: what is compared, what the page says,
 what is said where something is missing; nothing is timed."""
 
+import importlib
 import importlib.util
-from types import SimpleNamespace
+import sys
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from bench import llama
@@ -131,3 +133,82 @@ def test_the_race_gets_the_commands_options(command, tmp_path):
     assert command.called == [
         ("race", ["--out", str(tmp_path / "race"), "--resume", "--minutes", "8.0"])
     ]  # fmt: skip
+
+
+class FakeLibrary(ModuleType):
+    """llama.cpp's calls as side_llama.py makes them: notes which tokens are fed where, and draws, from the
+    logits of a batch's place, the row and position that these belong to."""
+
+    LLAMA_FTYPE_MOSTLY_BF16, LLAMA_FTYPE_MOSTLY_F16, LLAMA_FTYPE_MOSTLY_Q8_0 = 32, 1, 7
+
+    def __init__(self):
+        super().__init__("llama_cpp")
+        self.fed, self.copied, self.drawn, self.last = [], [], [], []
+        for name in (
+            "llama_backend_init", "llama_log_set", "llama_memory_clear", "llama_sampler_free",
+            "llama_sampler_chain_add", "llama_sampler_init_dist",
+        ):  # fmt: skip
+            setattr(self, name, lambda *_: None)
+        for name in ("llama_model_default_params", "llama_context_default_params"):
+            setattr(self, name, SimpleNamespace)
+        self.llama_log_callback = lambda function: function
+        self.llama_model_load_from_file = lambda *_: "model"
+        self.llama_init_from_model = lambda model, wanted: wanted
+        self.llama_get_memory = lambda context: "memory"
+        self.llama_sampler_chain_default_params = lambda: None
+        self.llama_sampler_chain_init = lambda params: len(self.drawn) + 1
+        self.llama_memory_seq_cp = lambda memory, head, row, *_: self.copied.append((head, row))
+
+    def llama_batch_init(self, most, *_):
+        lists = {name: [0] * most for name in ("token", "pos", "n_seq_id", "logits")}
+        return SimpleNamespace(n_tokens=0, seq_id=[[0] for _ in range(most)], **lists)
+
+    def llama_decode(self, context, batch):
+        count = range(batch.n_tokens)
+        self.last = [
+            (batch.token[at], batch.pos[at], batch.seq_id[at][0], batch.logits[at]) for at in count
+        ]  # fmt: skip
+        self.fed.append(self.last)
+        return 0
+
+    def llama_sampler_sample(self, sampler, context, output):
+        token, position, row, logits = self.last[output]
+        assert logits, "the logits of this place were not asked for"
+        self.drawn.append((row, position, token))
+        return 100 * row + position + 1
+
+
+def test_llama_cpp_is_fed_each_rows_own_tokens_up_to_its_length(monkeypatch):
+    library = FakeLibrary()
+    monkeypatch.setitem(sys.modules, "llama_cpp", library)
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / "bench"))
+    monkeypatch.delitem(sys.modules, "side_llama", raising=False)
+    side = importlib.import_module("side_llama")
+    prompts = [[7, 8, 9], [17, 18, 19]]
+    run = side.start(
+        {
+            "gguf": "m.gguf",
+            "precision": "q4_1",
+            "scratch": "/",
+            "prompts": prompts,
+            "group": 2,
+            "new_tokens": 4,
+        }
+    )
+    assert run({"seed": 1, "lengths": [3, 1, 2, 4]}) == {"tokens": 10}
+    assert library.copied == [(0, 1), (2, 3)]
+    first, *steps = library.fed
+    assert [each[:3] for each in first] == [
+        (7, 0, 0), (8, 1, 0), (9, 2, 0), (17, 0, 2), (18, 1, 2), (19, 2, 2),
+    ]  # fmt: skip
+    assert [each[3] for each in first] == [False, False, True] * 2
+    # Rows 1 and 3 draw from the logits after the prompt of their group, which row 0 and row 2 have read.
+    assert library.drawn[:4] == [(0, 2, 9), (0, 2, 9), (2, 2, 19), (2, 2, 19)]
+    assert [[each[1:3] for each in step] for step in steps] == [
+        [(3, 0), (3, 2), (3, 3)],  # row 1 has its only token
+        [(4, 0), (4, 3)],
+        [(5, 3)],
+    ]
+    assert [each[0] for each in steps[0]] == [3, 203, 203] and [each[0] for each in steps[1]] == [4, 304]
+    assert len(library.drawn) == 10
+    monkeypatch.delitem(sys.modules, "side_llama")

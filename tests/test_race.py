@@ -106,6 +106,9 @@ def test_r1kits_side_is_the_recipes_stage_on_the_stream_that_trl_gets(tmp_path):
     base = model_directory(tmp_path / "base", max_positions=256)
     changes = [f"stages.r1_zero.{change}" for change in LITTLE]
     changes += ["stages.r1_zero.learner.context=192", "stages.r1_zero.learner.lines=2"]
+    odd = tmp_path / "odd.py"  # a model without training is never right, and would learn nothing
+    odd.write_text("def odd(rollouts):\n    return [float(r.completion.token_ids[0] % 2) for r in rollouts]\n")
+    changes.append(f'stages.r1_zero.rewards={{accuracy: 1.0, "{odd}:odd": 1.0}}')
     source = Path(r1kit.__file__).parents[1]
     side = Side(
         Path(sys.executable), str(ROOT / "benchmarks/race_r1kit.py"), sorted(os.sched_getaffinity(0)),

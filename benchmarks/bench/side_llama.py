@@ -14,11 +14,13 @@ from serving import Order, serve
 TYPES = {"bf16": llama_cpp.LLAMA_FTYPE_MOSTLY_BF16, "f16": llama_cpp.LLAMA_FTYPE_MOSTLY_F16,
          "q8_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0}  # fmt: skip
 
+WARNING = 3  # GGML_LOG_LEVEL_WARN of ggml.h
+
 
 @llama_cpp.llama_log_callback
 def quiet(level: int, text: bytes, data: object) -> None:
     """llama.cpp's own messages, of which only warnings and errors are printed."""
-    if level >= llama_cpp.GGML_LOG_LEVEL_WARN:
+    if level >= WARNING:
         print(text.decode(errors="replace"), end="", flush=True)
 
 

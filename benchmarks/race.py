@@ -66,10 +66,10 @@ TRIES: dict[str, Setting] = {
 # How TRL may compute one update of the first of these, by name: what is quickest is written into Setting.
 WAYS: dict[str, Setting] = {
     "float32, experts grouped, 32 rows at once": SAME,
-    "64 rows at once": replace(SAME, micro_rows=64),
-    "16 rows at once": replace(SAME, micro_rows=16),
     "experts one by one": replace(SAME, experts="eager"),
     "experts as a batch": replace(SAME, experts="batched_mm"),
+    "64 rows at once": replace(SAME, micro_rows=64),
+    "16 rows at once": replace(SAME, micro_rows=16),
     "bf16 autocast": replace(SAME, autocast=True),
     "bf16 weights": replace(SAME, dtype="bfloat16"),
     "continuous batching": replace(SAME, batching="continuous"),
@@ -206,7 +206,7 @@ class Race:
         finally:
             running.close()
 
-    def ways(self, seed: int, updates: int = 2) -> None:
+    def ways(self, seed: int, updates: int = 1) -> None:
         """Measure each of WAYS, in one process of TRL's."""
         python = python_of(PEERS["trl_race"], self.peers)
         running = Side(

@@ -108,7 +108,7 @@ def _ways(ways: Mapping[str, Any]) -> str:
         for name, seconds in ways.items()
         if name != "stamp"
     )
-    return f"Processor seconds of TRL's second update, by the way in which it is computed: {said}."
+    return f"Processor seconds of TRL's first update, by the way in which it is computed: {said}."
 
 
 def _tried(content: Mapping[str, Any]) -> str:

@@ -132,6 +132,7 @@ def seconds_of(spec: Order, setting: Setting) -> float | None:
     except Exception:  # whatever the libraries raise
         traceback.print_exc()
         return None
+    print(f"{setting}: {timed.seconds:.1f} CPU-s", flush=True)
     return timed.seconds
 
 

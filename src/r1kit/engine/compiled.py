@@ -36,6 +36,7 @@ PAGE = 64  # positions of a page of the cache: kernels/cache.h
 MOST_BEGINNINGS = 8  # prompts of a call that are kept for their first pages
 FORMATS = {"float32": 0, "bfloat16": 1, "int8": 2}  # as kernels/engine.cpp numbers them
 MOST_TRIED = 11  # tokens ahead: fewer than the places of a step that tries any (kernels/session.h)
+TRIED_IN_TALK = 3  # tokens ahead, for a conversation: the least that brings most (benchmarks/speculate.py)
 MOST_INPUTS = 1 << 16  # of a product in 8 bits: its 32-bit sums are then exact
 _DIVERGED_STATUS = -1  # what kernels/session.h returns for logits that are not finite
 

@@ -48,6 +48,7 @@ HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "performance.md"
 SOURCE = Path(r1kit.__file__).parents[1]
 TARGET, TIMES = 0.8, 20.0
+SIDES = ("r1kit", "trl", "r1kit as trl")
 LONG = 100_000.0  # processor seconds: the budget of a side that no other limits
 ANSWER_SECONDS = 4 * 3600.0  # by the clock, for the updates between two measurements: the machine may be busy
 HELD_OUT = 52  # problems of each task, one sample of each: as many problems as the miniature is evaluated on
@@ -257,13 +258,21 @@ def tries(race: Race, seed: int, resume: bool, until: float, names: Sequence[str
     return True
 
 
-def seeds(race: Race, wanted: Sequence[int], resume: bool, until: float) -> bool:
-    """r1kit, then TRL with the best setting, then r1kit with the same algorithm, on each seed. Return whether
-    all is measured."""
-    name, setting = race.best()
+def seeds(
+    race: Race,
+    wanted: Sequence[int],
+    resume: bool,
+    until: float,
+    named: str | None = None,
+    only: Sequence[str] = SIDES,
+) -> bool:
+    """r1kit, then TRL with the best setting or the ``named`` one, then r1kit with the same algorithm, on each
+    seed; of these sides ``only`` some. Return whether all is measured."""
+    name, setting = (named, TRIES[named]) if named else race.best()
     for seed in wanted:
         sides = {"r1kit": ("r1kit", None), "trl": ("trl", setting), "r1kit as trl": ("r1kit", setting)}
-        for title, (side, own) in sides.items():
+        for title in only:
+            side, own = sides[title]
             key = f"{title}/{seed}"
             budget = LONG if title == "r1kit" else race.budget(seed)
             if resume and race.has("runs", key, asdict(own) if own else {}, budget):
@@ -291,6 +300,8 @@ def command_line() -> argparse.ArgumentParser:
     line.add_argument(
         "--tries", nargs="*", metavar="NAME", help="try TRL's settings, or some of them, on the first seed"
     )
+    line.add_argument("--setting", choices=list(TRIES), help="TRL's setting (the best that was tried)")
+    line.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES), help="only some sides")
     line.add_argument("--resume", action="store_true", help="leave out what was measured")
     line.add_argument("--minutes", type=float, default=None, help="begin nothing after so many minutes")
     line.add_argument("--page", action="store_true", help="only write the page")
@@ -317,7 +328,7 @@ def main(words: Sequence[str] | None = None) -> None:
                 race.run("runs", f"r1kit/{first}", "r1kit", first, None, LONG)
             done = tries(race, first, asked.resume, until, asked.tries or list(TRIES))
         elif not asked.page:
-            done = seeds(race, asked.seeds, asked.resume, until)
+            done = seeds(race, asked.seeds, asked.resume, until, asked.setting, asked.sides)
         if not done:
             print("race: some is left: the same command with --resume continues")
         print(write_page(PAGE, race.content, TRIES))

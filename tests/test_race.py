@@ -107,7 +107,9 @@ def test_r1kits_side_is_the_recipes_stage_on_the_stream_that_trl_gets(tmp_path):
     changes = [f"stages.r1_zero.{change}" for change in LITTLE]
     changes += ["stages.r1_zero.learner.context=192", "stages.r1_zero.learner.lines=2"]
     odd = tmp_path / "odd.py"  # a model without training is never right, and would learn nothing
-    odd.write_text("def odd(rollouts):\n    return [float(r.completion.token_ids[0] % 2) for r in rollouts]\n")
+    odd.write_text(
+        "def odd(rollouts):\n    return [float(r.completion.token_ids[0] % 2) for r in rollouts]\n"
+    )
     changes.append(f'stages.r1_zero.rewards={{accuracy: 1.0, "{odd}:odd": 1.0}}')
     source = Path(r1kit.__file__).parents[1]
     side = Side(
@@ -229,6 +231,9 @@ def test_every_setting_is_tried_no_longer_than_the_best_and_the_best_is_raced(st
     assert race.seeds(started, [0, 1], True, math.inf) and not started.seen
     started.content["runs"]["r1kit/1"]["failed"] = "out of memory"  # measured again, unlike one that was slow
     assert race.seeds(started, [0, 1], True, math.inf) and len(started.seen) == 1
+    started.seen.clear()
+    assert race.seeds(started, [1], True, math.inf, "half the batch", ["r1kit as trl"])
+    assert started.seen[0][:3] == ("r1kit", 1, race.TRIES["half the batch"]) and len(started.seen) == 1
     started.seen.clear()
     assert not race.seeds(started, [2], True, -math.inf) and not started.seen  # no time left
 

@@ -44,7 +44,7 @@ class Setting:
     dtype: str = "float32"
     autocast: bool = False
     micro_rows: int = 32
-    experts: str = "grouped_mm"
+    experts: str = "eager"
     batching: str = "generate"
 
     @property

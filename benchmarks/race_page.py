@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.page import replace_marked, table
+from bench.page import DASH, replace_marked, table
 from race_work import CHECK_ROLLOUTS, Setting
 
 OPEN, CLOSE = "<!-- race -->", "<!-- /race -->"
@@ -49,17 +49,28 @@ def runs_table(runs: Mapping[str, Any]) -> str:
     for title in TITLES:
         for seed, found in _of(runs, title).items():
             rows.append([f"{TITLES[title]}, seed {seed}", *_cells(found), f"{found['peak_mb']:,}"])
-    header = ["side", "updates", "tokens sampled", "CPU-seconds", "by the clock, s", "pass@1", "peak MB"]
+    header = [
+        "side",
+        "updates",
+        "tokens sampled",
+        "CPU-seconds",
+        "an update",
+        "by the clock, s",
+        "pass@1",
+        "peak MB",
+    ]
     return table(header, rows)
 
 
 def _cells(found: Mapping[str, Any]) -> list[str]:
-    """Updates, tokens, processor seconds, seconds of the clock and pass@1 at the target, or at the end."""
+    """Updates, tokens, processor seconds in all and for an update, seconds of the clock and pass@1 at the
+    target, or where the side was cut off or interrupted."""
     if not found["points"]:
-        return ["–", "–", f"failed: {found.get('failed', '')}", "–", "–"]
+        return [DASH, DASH, f"failed: {found.get('failed', '')}", DASH, DASH, DASH]
     end, sampled = found["points"][-1], sum(point["tokens"] for point in found["points"])
     cpu = f"{end['cpu_s']:,.0f}" if found["reached"] else f"not reached within {end['cpu_s']:,.0f}"
-    return [str(end["step"]), f"{sampled:,}", cpu, f"{end['wall_s']:,.0f}", f"{end['pass_1']:.3f}"]
+    each, wall = f"{end['cpu_s'] / end['step']:.1f}", f"{end['wall_s']:,.0f}"
+    return [str(end["step"]), f"{sampled:,}", cpu, each, wall, f"{end['pass_1']:.3f}"]
 
 
 def _of(runs: Mapping[str, Any], title: str) -> dict[str, Any]:
@@ -133,8 +144,8 @@ def tries_table(tried: Mapping[str, Any], settings: Mapping[str, Setting]) -> st
                 f"experts `{own['experts']}`, {own['batching']}"
             )
             cells = _cells(tried[name])
-            rows.append([name, words, cells[0], cells[2], cells[4]])
-    return table(["setting", "in full", "updates", "CPU-seconds", "pass@1"], rows)
+            rows.append([name, words, cells[0], cells[2], cells[3], cells[5]])
+    return table(["setting", "in full", "updates", "CPU-seconds", "an update", "pass@1"], rows)
 
 
 def _numbers(own: Mapping[str, Any]) -> str:

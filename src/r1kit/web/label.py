@@ -29,9 +29,9 @@ UNSAFE = (("1", "left is unsafe", (True,)), ("2", "right is unsafe", (False,)), 
 KEY_NAMES = {"Escape": "Esc"}
 STYLE = """
 .r1-pair { display: grid; gap: 12px; grid-template-columns: repeat(auto-fit, minmax(min(100%, 300px), 1fr)); }
-.r1-keys { position: sticky; bottom: 0; padding: 8px 0; background: var(--r1-page, inherit);
+.r1-keys { position: sticky; bottom: 0; padding: 8px 0; background: #fff;
            display: grid; gap: 6px; grid-template-columns: repeat(auto-fit, minmax(128px, 1fr)); }
-.body--light .r1-keys { background: #fff; } .body--dark .r1-keys { background: #121212; }
+.body--dark .r1-keys { background: var(--q-dark-page); }
 """
 
 

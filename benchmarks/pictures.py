@@ -3,7 +3,7 @@
     python benchmarks/pictures.py [RUN] [--only PAGE] [--to FOLDER]
 
 The pages for labels show a run that is made for them: it waits for people, and its pairs are answers that the
-finished run gave in its last training. Two annotators have begun; which side is better they decide by length.
+finished run gave in its trainings. Two annotators have begun; which side is better they decide by length.
 
 Needs the extras ui and browser, and Chromium. A picture is docs/pictures/PAGE-MODE[-narrow].png; look at each
 before it is committed."""
@@ -41,13 +41,17 @@ def board(page: Any, address: str) -> None:
 
 
 def rollouts(page: Any, address: str) -> None:
-    """A group side by side."""
+    """A group side by side, the tokens of its first rollout unfolded."""
     page.goto(f"{address}/rollouts?stage=r1_zero&step=10")
     cards = page.get_by_role("button").filter(has_text="r1_zero, step")
     wrong = cards.filter(has_text="accuracy 0")
     cards.first.wait_for()
     (wrong if wrong.count() else cards).first.click()
     page.get_by_text("rollouts of a problem").wait_for()
+    tokens = page.get_by_text(re.compile(r"^tokens \("))
+    if tokens.count():
+        tokens.first.click()
+        page.get_by_text("The redder").wait_for()
 
 
 def talk(page: Any, address: str) -> None:
@@ -103,17 +107,15 @@ WANTED, PAIRS_PER_GROUP = 60, 6  # labels that the run waits for
 
 
 def pairs_of(run: Path) -> list[Pair]:
-    """Pairs of different answers to a general prompt that a run gave in its last training, at most
+    """Pairs of different answers to an open general prompt that a run gave in its trainings, at most
     PAIRS_PER_GROUP of a group, the latest first."""
-    folders = [folder for folder in (run / "samples").iterdir() if any(folder.glob("*.jsonl"))]
-    newest = max(folders, key=lambda folder: max(file.stat().st_mtime for file in folder.glob("*.jsonl")))
     answers: dict[tuple[str, str], dict[str, None]] = {}  # of a prompt, without repetitions
-    for file in sorted(newest.glob("*.jsonl"), reverse=True):
+    for file in sorted((run / "samples").glob("*/*.jsonl"), key=lambda file: file.name, reverse=True):
         for row in map(json.loads, file.read_text(encoding="utf-8").splitlines()):
             if row["problem"].startswith("general/open/") and parse(row["text"]):
-                answers.setdefault((file.name, row["prompt"]), {})[row["text"]] = None
+                answers.setdefault((str(file), row["prompt"]), {})[row["text"]] = None
     pairs = [
-        pair_of(prompt, one, other, (f"@{newest.name}", f"@{newest.name}"))
+        pair_of(prompt, one, other)
         for (_, prompt), texts in answers.items()
         for one, other in list(combinations(texts, 2))[:PAIRS_PER_GROUP]
     ]

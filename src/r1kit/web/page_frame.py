@@ -22,7 +22,7 @@ body { font-size: 15px; }
              grid-template-columns: repeat(auto-fill, minmax(min(100%, 340px), 1fr)); }
 .r1-stages { display: grid; gap: 8px;
              grid-template-columns: repeat(auto-fill, minmax(min(100%, 215px), 1fr)); }
-.r1-group { display: grid; grid-auto-flow: column; grid-auto-columns: minmax(min(86vw, 330px), 1fr);
+.r1-group { display: grid; grid-auto-flow: column; grid-auto-columns: minmax(min(76vw, 330px), 1fr);
             overflow-x: auto; gap: 10px; margin-top: 6px; padding: 2px 2px 8px; }
 .r1-answers { display: grid; gap: 10px;
               grid-template-columns: repeat(auto-fit, minmax(min(100%, 300px), 1fr)); }

@@ -6,30 +6,46 @@ docs/findings.md with its drawings.
     python benchmarks/findings.py --page                # the page alone, from what there is
 
 Claims and tests stand in recipes/findings/claims.yaml. Recipes are run in the order of ORDER, the cheapest
-first, each with all seeds, in the run runs/findings. The command continues where it was interrupted. A
-finding whose stages have not finished in at least three seeds is "not run yet"; no verdict is written without
-its runs."""
+first, each with all seeds, in the run runs/findings. The command continues where it was interrupted. What was
+measured is kept in benchmarks/findings.jsonl, so the page can be written where the models are no longer. A
+finding whose stages have not finished in at least three seeds, there or before, is "not run yet"; no verdict
+is written without its runs, and a figure that was kept counts only while the claim has the same tests."""
 
 import argparse
+import json
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
 
 import yaml  # type: ignore[import-untyped]
 from figures import STYLE
-from paired import RUN, Difference, Values, add_options, difference, more_on_hard, rises, train, values
+from paired import (
+    RUN,
+    Difference,
+    Values,
+    add_options,
+    difference,
+    more_on_hard,
+    rises,
+    stage_of,
+    train,
+    values,
+)
 from pydantic import Field, field_validator
 from results import table
 
 from r1kit.config import Config, ConfigError, R1kitError
 from r1kit.console import make_console
+from r1kit.files import write_whole
+from r1kit.jsonl import read_jsonl
 from r1kit.records import finished_stages
 
 CLAIMS = Path("recipes/findings/claims.yaml")
+KEPT = Path("benchmarks/findings.jsonl")  # what was measured, one finding a line
 ORDER = (
     "pure-rl.yaml",
     "format-reward.yaml",
@@ -41,17 +57,27 @@ ORDER = (
     "data-size.yaml",
     "sizes.yaml",
     "reference.yaml",
+    "programs.yaml",
     "verifier-noise.yaml",
     "ppo.yaml",
     "reward-hacking.yaml",
     "../ablation.yaml",
 )
 FEWEST_SEEDS = 3
+ABSENT = "not in the paper"  # a claim about its method that it does not make
 ALPHA = 0.05
 WORDS = ("higher", "lower", "more_on_hard", "rises")
 MARGINS = ("at_most", "at_least", "within")
+INTRODUCTION = (
+    "What the DeepSeek-R1 paper reports, and some claims about it, each tried with a small model on a CPU: a "
+    "training, a control that differs from it in one key of the recipe, three seeds, and a test that was "
+    "written down beforehand."
+)
 WRITTEN_BY = (
-    "Written by `python benchmarks/findings.py` (`make findings`) from finished runs; not edited by hand."
+    "Written by `python benchmarks/findings.py` (`make findings`) from finished runs, whose figures are kept "
+    "in [findings.jsonl](../benchmarks/findings.jsonl); not edited by hand. Every stage was trained by one "
+    "process, on a machine with two cores that did other work too. So no figure here is one of speed, but "
+    "for the processor time of programs in claim 26."
 )
 BEFOREHAND = (
     "Each claim and its test were written in [claims.yaml](../recipes/findings/claims.yaml) before its arms "
@@ -59,12 +85,33 @@ BEFOREHAND = (
     "base and a budget from which RL learns; its model also tried the search of claim 22 on 60 problems, "
     "after that claim was written. All arms of all seeds start from one base model "
     "([base.yaml](../recipes/findings/base.yaml)), as in the paper, so the seeds vary what comes after "
-    "pretraining; an arm differs from its control in one key."
+    "pretraining; an arm differs from its control in one key. Claims 25 to 27 are about programs and have a "
+    "base of their own, which was found in the same way with another seed."
 )
 NOT_REPRODUCED = (
     "*Not reproduced* means that at least one test of the finding did not hold at this size and budget: a "
     "model of 0.4 million parameters, some thousand rollouts, problems of two to four steps. It does not "
     "contradict the paper."
+)
+MEASURES = {
+    "right": "share of right answers; of programs: that pass hidden tests",
+    "majority": "share of problems whose most frequent answer is right",
+    "format, cut": "shares of responses in the exact format, and cut off at the longest length",
+    "language": "share of a thinking's words in the language of the prompt",
+    "length": "tokens of a response",
+    "reflects": "share of responses that check a result again or take one back",
+    "repeats": "share of responses that end in a loop",
+    "general": "score of responses to general prompts",
+    "step_score": "how right the steps of a thinking are by a model of single steps",
+    "milliseconds": "processor time of a right program on the hidden tests",
+    "lint": "what a linter finds in a program, counted",
+}
+NAMES = (
+    "A value is written `model.measure`: models are stages of the recipe (`base` is what all start from, "
+    "`zero` R1-Zero), measures are below. `model@decoding.measure` is sampled in another way than at "
+    "temperature 1: greedy, cool (temperature 0.6, top-p 0.95), shown (after two solved examples), searched; "
+    "or on other problems: programs. Brackets hold the 95 % interval over held-out problems of the "
+    "difference, and after *seeds* stands that of each seed."
 )
 WIDTH, LEFT, ROW = 640, 210, 20  # of a drawing, in pixels
 
@@ -114,21 +161,23 @@ class Finding(Config):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A test and what came of it, in words."""
+    """A test and what came of it, both in words."""
 
-    test: Test
+    test: str
     holds: bool
     measured: str
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A finding with the values of its seeds (by name, a list over seeds), outcomes, and the verdict."""
+    """A finding with the means of its values (by name, one a seed), outcomes, the day of its last training,
+    and the verdict."""
 
     finding: Finding
     seeds: Sequence[int]
-    found: Mapping[str, Sequence[Values]]
+    means: Mapping[str, Sequence[float]]
     outcomes: Sequence[Outcome]
+    day: str
 
     @property
     def verdict(self) -> str:
@@ -162,26 +211,67 @@ def judge(finding: Finding, seeds: Sequence[int]) -> Judged:
                     found[name].append(value)
     enough = len(used) >= FEWEST_SEEDS
     outcomes = [outcome(test, found) for test in finding.tests] if enough else []
-    return Judged(finding, used, found, outcomes)
+    means = {name: [value.mean for value in seeds_of] for name, seeds_of in found.items()}
+    return Judged(finding, used, means, outcomes, last_day(finding, used) if enough else "")
+
+
+def last_day(finding: Finding, seeds: Sequence[int]) -> str:
+    """The day on which the last stage of the finding's values finished."""
+    models = {name.rpartition(".")[0].partition("@")[0] for name in finding.names()}
+    names = {stage_of(model, seed) for model in models for seed in seeds}
+    ends = [stage.record.finished or 0.0 for stage in finished_stages(RUN) if stage.name in names]
+    return f"{datetime.fromtimestamp(max(ends), UTC):%Y-%m-%d}" if ends else ""
+
+
+def read_kept(findings: Sequence[Finding], file: Path) -> dict[int, Judged]:
+    """What was measured before, by the number of the finding; without findings whose values or tests have
+    changed since."""
+    by_number = {finding.number: finding for finding in findings}
+    kept = {}
+    for _, row in read_jsonl(file) if file.is_file() else ():
+        finding = by_number.get(row["number"])
+        outcomes = [Outcome(**one) for one in row["outcomes"]]
+        if finding is None or list(row["values"]) != finding.names():
+            continue
+        if [one.test for one in outcomes] == [test.in_words() for test in finding.tests]:
+            kept[finding.number] = Judged(finding, row["seeds"], row["values"], outcomes, row["day"])
+    return kept
+
+
+def write_kept(judged: Sequence[Judged], file: Path) -> None:
+    """Keep the findings that have a verdict by their runs."""
+    rows = [
+        {
+            "number": one.finding.number,
+            "day": one.day,
+            "seeds": list(one.seeds),
+            "values": {name: [round(mean, 4) for mean in means] for name, means in one.means.items()},
+            "outcomes": [asdict(outcome) for outcome in one.outcomes],
+        }
+        for one in judged
+        if one.outcomes
+    ]
+    write_whole(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def outcome(test: Test, found: Mapping[str, Sequence[Values]]) -> Outcome:
     """Decide one test by the rules of the file of claims."""
+    words = test.in_words()
     if test.expect == "rises":
         trend = rises(found[test.value])
         low, high = trend.interval
         said = f"correlation {statistics.fmean(trend.seeds):+.3f} [{low:+.3f}, {high:+.3f}]"
-        return Outcome(test, trend.holds, f"{said}; seeds {_seeds(trend.seeds)}")
+        return Outcome(words, trend.holds, f"{said}; seeds {_seeds(trend.seeds)}")
     pairs = list(zip(found[test.value], found[test.against], strict=True))
     if test.expect == "more_on_hard":
         trend = more_on_hard(pairs)
         low, high = trend.interval
         said = f"gain on hard minus on easy {statistics.fmean(trend.seeds):+.3f} [{low:+.3f}, {high:+.3f}]"
-        return Outcome(test, trend.holds, f"{said}; seeds {_seeds(trend.seeds)}")
+        return Outcome(words, trend.holds, f"{said}; seeds {_seeds(trend.seeds)}")
     gap = difference(pairs)
     low, high = gap.test.interval
     said = f"{gap.test.difference:+.3f} [{low:+.3f}, {high:+.3f}], p = {gap.test.p_value:.4f}"
-    return Outcome(test, holds(test.expect, gap), f"{said}; seeds {_seeds(gap.seeds)}")
+    return Outcome(words, holds(test.expect, gap), f"{said}; seeds {_seeds(gap.seeds)}")
 
 
 def holds(expect: str | Mapping[str, float], gap: Difference) -> bool:
@@ -199,7 +289,7 @@ def _seeds(numbers: Sequence[float]) -> str:
     return " ".join(f"{one:+.3f}" for one in numbers)
 
 
-def page(judged: Sequence[Judged], when: str) -> str:
+def page(judged: Sequence[Judged]) -> str:
     """docs/findings.md."""
     verdicts = [one.verdict for one in judged]
     kinds = list(dict.fromkeys(verdicts))
@@ -218,11 +308,12 @@ def page(judged: Sequence[Judged], when: str) -> str:
         "\n\n".join(
             [
                 "# The paper's findings, tried in miniature",
-                f"{WRITTEN_BY} {when}",
-                BEFOREHAND,
-                NOT_REPRODUCED,
-                f"{len(judged)} claims: {summary}.",
+                f"{INTRODUCTION} {len(judged)} claims: {summary}.",
                 table(["", "claim", "the paper", "measured", "verdict"], rows),
+                NOT_REPRODUCED,
+                "## How they were tried",
+                f"{WRITTEN_BY}\n\n{BEFOREHAND}\n\n{NAMES}",
+                "\n".join(f"- `{name}`: {said}" for name, said in MEASURES.items()),
                 *(_section(one) for one in judged),
             ]
         )
@@ -237,15 +328,15 @@ def _measured_in_words(one: Judged) -> str:
         return f"{len(one.seeds)} of {FEWEST_SEEDS} seeds" if one.finding.tests else "–"
     first = one.finding.tests[0]
     names = [name for name in (first.against, first.value) if name]
-    return ", ".join(f"{name} {_middle(one.found[name])}" for name in names)
+    return ", ".join(f"{name} {_middle(one.means[name])}" for name in names)
 
 
-def _middle(found: Sequence[Values]) -> str:
-    return f"{statistics.fmean(value.mean for value in found):.3f}"
+def _middle(means: Sequence[float]) -> str:
+    return f"{statistics.fmean(means):.3f}"
 
 
-def _each(found: Sequence[Values]) -> str:
-    return " ".join(f"{value.mean:.3f}" for value in found)
+def _each(means: Sequence[float]) -> str:
+    return " ".join(f"{mean:.3f}" for mean in means)
 
 
 def _section(one: Judged) -> str:
@@ -253,18 +344,17 @@ def _section(one: Judged) -> str:
     lines = [
         f'<a id="finding-{finding.number}"></a>',
         f"## {finding.number}. {finding.title}: {one.verdict}",
-        f"The paper: {finding.paper}."
+        (f"The paper: {finding.paper}." if finding.paper != ABSENT else "Not in the paper.")
         + (
             f" Recipe: [{Path(finding.recipe).name}](../recipes/findings/{finding.recipe})."
             if finding.recipe
             else ""
-        ),
+        )
+        + (f" Measured {one.day}." if one.day else ""),
     ]
     if one.outcomes:
-        rows = [
-            [o.test.in_words(), o.measured, "holds" if o.holds else "does not hold"] for o in one.outcomes
-        ]
-        means = [[f"`{name}`", _middle(found), _each(found)] for name, found in one.found.items()]
+        rows = [[o.test, o.measured, "holds" if o.holds else "does not hold"] for o in one.outcomes]
+        means = [[f"`{name}`", _middle(found), _each(found)] for name, found in one.means.items()]
         lines.append(table(["value", "mean", "each seed"], means))
         lines.append(table(["test", f"difference over seeds {', '.join(map(str, one.seeds))}", ""], rows))
         lines.append(f"![{finding.title}](figures/{drawing_name(finding)})")
@@ -282,7 +372,7 @@ def drawing_name(finding: Finding) -> str:
 def drawing_of(one: Judged) -> str:
     """Every value of the finding a line: a dot a seed, a stroke at their mean. Values above 1 (lengths) are
     drawn as a share of the largest."""
-    means = {name: [value.mean for value in found] for name, found in one.found.items()}
+    means = one.means
     height = ROW * len(means) + 40
     drawn = []
     for place, (name, seeds) in enumerate(means.items()):
@@ -327,24 +417,18 @@ def _line(name: str, shares: Sequence[float], middle: float, y: int) -> str:
     )
 
 
-def in_time() -> str:
-    """How much was trained and when, in words."""
-    stages = finished_stages(RUN)
-    if not stages:
-        return ""
-    last = datetime.fromtimestamp(max(stage.record.finished or 0.0 for stage in stages), UTC)
-    return f"{last:%Y-%m-%d}; {len(stages)} stages with one process, next to other work."
-
-
-def write(findings: Sequence[Finding], seeds: Sequence[int], out: Path) -> None:
-    """Measure what is trained, and write the page and the drawings."""
-    judged = [judge(finding, seeds) for finding in findings]
+def write(findings: Sequence[Finding], seeds: Sequence[int], out: Path, kept: Path = KEPT) -> None:
+    """Measure what is trained, keep it, and write the page and the drawings of what is new."""
+    earlier = read_kept(findings, kept)
+    own = [judge(finding, seeds) for finding in findings]
+    judged = [one if one.outcomes else earlier.get(one.finding.number, one) for one in own]
     drawings = out.parent / "figures"
     drawings.mkdir(parents=True, exist_ok=True)
-    for one in judged:
+    for one in own:
         if one.outcomes:
             (drawings / drawing_name(one.finding)).write_text(drawing_of(one), encoding="utf-8")
-    out.write_text(page(judged, in_time()), encoding="utf-8")
+    write_kept(judged, kept)
+    out.write_text(page(judged), encoding="utf-8")
 
 
 def run_all(findings: Sequence[Finding], only: Sequence[int], seeds: Sequence[int], out: Path) -> None:

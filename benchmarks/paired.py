@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from program_measures import HELD_OUT, score_programs
 from rich.console import Console
 from tree_search import search
 
 from r1kit.config import ConfigError
 from r1kit.figures.statistics import PairedTest, paired_test, rank_correlation
-from r1kit.files import write_whole
+from r1kit.files import hash_file, write_whole
 from r1kit.marks import hash_tree
 from r1kit.recipe.layers import Layers, read_layers
 from r1kit.recipe.recipe import build
@@ -38,7 +39,7 @@ from r1kit.types import Sampling
 from r1kit.user_code import Shape, load_name
 
 RUN = Path("runs/findings")  # of all recipes and seeds
-BASE = "base"  # the stage that all seeds have in common
+BASES = ("base", "program_base")  # the stages that all seeds have in common
 TASKS = {"chain": 1.0, "mul": 1.0, "eq": 1.0}
 PROBLEMS = 100  # of each task
 GENERAL = 100  # general prompts
@@ -53,6 +54,7 @@ DECODINGS: Mapping[str, Sampling] = {
     "shown": Sampling(n=SAMPLES, max_tokens=LONGEST),
     "searched": Sampling(n=1, max_tokens=LONGEST),  # tree_search.py, guided by the model of steps
     "general": Sampling(n=4, max_tokens=112),
+    "programs": Sampling(n=SAMPLES, max_tokens=LONGEST),
 }
 EXAMPLES = (
     ShownExample(
@@ -81,9 +83,9 @@ def add_options(parser: argparse.ArgumentParser, seeds: int, page: Path) -> None
 
 
 def stage_of(name: str, seed: int) -> str:
-    """What a stage of a recipe is called for a seed: the base is the same for all, and seed 0 has the
+    """What a stage of a recipe is called for a seed: a base is the same for all, and seed 0 has the
     recipe's own names."""
-    return name if seed == 0 or name == BASE else f"{name}_{seed}"
+    return name if seed == 0 or name in BASES else f"{name}_{seed}"
 
 
 def seeded(stages: Sequence[Mapping[str, Any]], seed: int) -> list[dict[str, Any]]:
@@ -165,6 +167,7 @@ def _measured(stage: str, decoding: str) -> list[Scored]:
         "problems": PROBLEMS,
         "general": GENERAL,
         "examples": [example.model_dump() for example in EXAMPLES] if decoding == "shown" else [],
+        "programs": hash_file(HELD_OUT) if decoding == "programs" else "",
     }
     wanted = json.loads(json.dumps(wanted))
     if file.is_file():
@@ -186,6 +189,8 @@ def _sampled(model: Path, decoding: str) -> list[Scored]:
         engine, chat = runtime.engine(model), style.chat(model)
         if decoding == "general":
             return _general(engine, chat)
+        if decoding == "programs":
+            return score_programs(engine, chat, DECODINGS[decoding], PROBLEMS)
         tasks = load_tasks(TASKS)
         problems = held_out_problems(tasks, PROBLEMS)
         habits, further = load_habits("worked_solutions"), {"step_score": step_score}

@@ -1,75 +1,167 @@
-"""How often ``r1kit prove`` is wrong: many trainings by a coin from the base of the findings, each judged as
-if it were the training to prove.
+"""How often ``r1kit prove`` is wrong, on both sides:
 
-    python benchmarks/proofs.py --count 40
+    python benchmarks/proofs.py --count 40                         # trainings by a coin
+    python benchmarks/proofs.py --run runs/mini --seeds 1,2,3,4    # R1-Zero again, with other seeds
 
-Training number i is judged against the base, with the trainings i + 1 and i + 2 as the two coins and the arm
-``coin`` of the findings, whose reward is a coin and the format, as a further control. All are stages of
-runs/findings, so the command continues where it was interrupted."""
+The first trains by a coin from the small base of recipes/proofs.yaml, and judges each training as if it were
+the one to prove: training number i is compared with the base, with the trainings i + 1 and i + 2 as the two
+coins, with a training by a coin and the format as a further control, and with itself under swapped prompts.
+All are stages of runs/proofs.
+
+The second trains the stage r1_zero of a finished run again, from the same base, and proves each. Its stages
+are those of RUN-seeds, next to the run. Both commands continue where they were interrupted."""
 
 import argparse
+import json
+import os
+import resource
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from paired import RUN, values
+from rich.console import Console
 
+from r1kit.commands.prove import Measure, Result, find_subject, prove_stage
 from r1kit.config import R1kitError
 from r1kit.console import make_console
 from r1kit.figures.proof import Proof, prove
 from r1kit.recipe.layers import Layers, read_layers
 from r1kit.recipe.recipe import build
+from r1kit.records import find_model, find_stage_with_model
 from r1kit.runs.execute import run
+from r1kit.runtime import start
+from r1kit.runtime.local import LocalConfig
 
-RECIPE = Path("recipes/findings/pure-rl.yaml")
+RECIPE = Path("recipes/proofs.yaml")
+RUN = Path("runs/proofs")
+COIN, FORMAT = "coin", "format"  # stages of the recipe
+PROBLEMS, SAMPLES = 100, 4  # held-out problems, and responses to each
+ZERO = "r1_zero"
 
 
-def null_stages(coin: Mapping[str, Any], count: int, steps: int) -> list[dict[str, Any]]:
+def null_stages(coin: Mapping[str, Any], count: int) -> list[dict[str, Any]]:
     """``count`` trainings by a coin, each with rollouts and coins of its own."""
-    grpo = {**coin["grpo"], "steps": steps}
     return [
-        {**coin, "name": f"null_{n}", "seed_of": f"null_{n}", "rewards": {"coin": {"seed": n}}, "grpo": grpo}
+        {**coin, "name": f"null_{n}", "seed_of": f"null_{n}", "rewards": {"coin": {"seed": n}}}
         for n in range(count)
     ]
 
 
-def judge_all(count: int) -> list[Proof]:
+def train_nulls(count: int, console: Console) -> None:
+    """Train the base, the control and the trainings by a coin that are not done yet."""
+    layers = read_layers(RECIPE, [f"out={json.dumps(str(RUN))}"])
+    stages = layers.data["stages"]
+    (coin,) = (stage for stage in stages if stage.get("name") == COIN)
+    kept = [stage for stage in stages if stage is not coin]
+    data = {**layers.data, "stages": [*kept, *null_stages(coin, count)]}
+    run(build(Layers(data, source=str(RECIPE))), command="python benchmarks/proofs.py", console=console)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Each held-out problem's share of right answers: of the base, of the control by a coin and the format,
+    of each training by a coin, and of each under swapped prompts."""
+
+    base: Sequence[float]
+    format: Sequence[float]
+    nulls: Sequence[Sequence[float]]
+    swapped: Sequence[Sequence[float]]
+
+
+def measure_nulls(count: int) -> Measured:
+    """Measure all models on the same problems."""
+    models = [find_stage_with_model(RUN, f"null_{n}").model for n in range(count)]
+    subject = find_subject(RUN, "null_0")
+    runtime = start(LocalConfig.parse({"processes": 1}, "runtime"))
+    try:
+        measure = Measure(subject, PROBLEMS, SAMPLES, runtime)
+        return Measured(
+            measure(subject.init),
+            measure(find_stage_with_model(RUN, FORMAT).model),
+            [measure(model) for model in models],
+            [measure(model, swap=True) for model in models],
+        )
+    finally:
+        runtime.close()
+
+
+def judge_all(found: Measured) -> list[Proof]:
     """The verdict on each training by a coin."""
-    base, format_coin = _right("base"), _right("coin")
-    nulls = [_right(f"null_{n}") for n in range(count)]
+    nulls, count = found.nulls, len(found.nulls)
     return [
-        prove(own, base, [nulls[(n + 1) % count], nulls[(n + 2) % count]], {"coin and format": format_coin})
+        prove(
+            own,
+            found.base,
+            [nulls[(n + 1) % count], nulls[(n + 2) % count]],
+            {"coin and format": found.format},
+            found.swapped[n],
+        )
         for n, own in enumerate(nulls)
     ]
 
 
-def _right(stage: str) -> list[float]:
-    found = values(f"{stage}.right", 0)
-    if found is None:
-        raise R1kitError(f"{RUN}: stage {stage} has not finished")
-    return list(found.by_problem.values())
+def seed_stages(run_dir: Path, seeds: Sequence[int]) -> list[dict[str, Any]]:
+    """The run's R1-Zero once for each seed, from the same base: what differs is the seed of its problems and
+    rollouts. Raises ConfigError where the run has no such stage."""
+    config = find_stage_with_model(run_dir, ZERO).record.config
+    init = str(config["init"])
+    base = find_model(run_dir, init[1:]) if init.startswith("@") else find_model(Path(init))
+    common = {**config, "init": str(base.resolve())}
+    return [{**common, "name": f"{ZERO}_{seed}", "seed_of": f"{ZERO}_{seed}"} for seed in seeds]
+
+
+def prove_seeds(run_dir: Path, seeds: Sequence[int], steps: int, console: Console) -> list[Result]:
+    """Train R1-Zero with each seed and prove it; controls make ``steps`` updates."""
+    out = run_dir.with_name(f"{run_dir.name}-seeds")
+    stages = seed_stages(run_dir, seeds)
+    data = {
+        "name": "seeds",
+        "runtime": {"kind": "local", "engine": "native", "processes": 1},
+        "out": str(out),
+        "stages": stages,
+    }
+    layers = Layers(data, source=f"seeds of {run_dir}")
+    run(build(layers), command="python benchmarks/proofs.py --run RUN --seeds SEEDS", console=console)
+    return [
+        prove_stage(out, stage["name"], out.with_name(f"{out.name}-{stage['name']}"), console, steps=steps)
+        for stage in stages
+    ]
+
+
+def spent() -> str:
+    """The processor time of this command, and the load of the machine as it ends."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    seconds = sum(one.ru_utime + one.ru_stime for one in used)
+    return f"{seconds:.0f} seconds of processor time, load {os.getloadavg()[0]:.1f}"
 
 
 def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--count", type=int, default=40, help="trainings")
-    parser.add_argument("--steps", type=int, default=24, help="updates of each")
+    parser.add_argument("--count", type=int, default=40, help="trainings by a coin")
+    parser.add_argument("--run", type=Path, help="prove R1-Zero of this finished run with other seeds")
+    parser.add_argument("--seeds", default="1,2,3,4", help="with --run")
+    parser.add_argument("--steps", type=int, default=20, help="updates of each control, with --run")
     given = parser.parse_args(words)
+    console = make_console()
     try:
-        layers = read_layers(RECIPE, [f'out="{RUN}"'])
-        stages = layers.data["stages"]
-        coin = next(stage for stage in stages if stage.get("name") == "coin")
-        nulls = null_stages(coin, given.count, given.steps)
-        recipe = build(Layers({**layers.data, "stages": [*stages, *nulls]}, source=str(RECIPE)))
-        run(recipe, command="python benchmarks/proofs.py", console=make_console())
-        found = judge_all(given.count)
+        if given.run is not None:
+            seeds = [int(seed) for seed in given.seeds.split(",")]
+            results = prove_seeds(given.run, seeds, given.steps, console)
+            found = {result.stage: result.proof for result in results}
+        else:
+            train_nulls(given.count, console)
+            judged = judge_all(measure_nulls(given.count))
+            found = {f"null_{number}": proof for number, proof in enumerate(judged)}
     except (R1kitError, OSError) as error:
         sys.exit(f"proofs: {error}")
-    for number, proof in enumerate(found):
-        print(f"null_{number}: {proof.verdict} (p = {proof.p_value:.4f}): {proof.reason}")
-    print(dict(Counter(proof.verdict for proof in found)))
+    for name, proof in found.items():
+        print(
+            f"{name}: {proof.verdict} (p = {proof.p_value:.4f}): pass@1 {proof.trained:.3f}; {proof.reason}"
+        )
+    print(dict(Counter(proof.verdict for proof in found.values())), spent())
 
 
 if __name__ == "__main__":

@@ -4,13 +4,14 @@ other company."""
 from functools import cache
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from r1kit.config import R1kitError
-from r1kit.engine.compiled import SOURCE, library
+from r1kit.engine.compiled import SOURCE, Session, library
 from r1kit.engine.native import NativeEngine
 from r1kit.model.compile_kernels import KernelsUnavailableError, compile_source
 from r1kit.model.config import ModelConfig
@@ -190,6 +191,35 @@ def test_a_completion_is_the_same_bits_whatever_is_sampled_with_it(shape: str, p
         assert crowd == sampled([0, 1, 2, 3], 7)
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("shape", ["qwen3", "latent compressed"])
+def test_beginnings_that_prompts_have_in_common_are_computed_once_and_change_no_bit(
+    shape: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, *ends = prompts_of(140, 200, 3, 9, 30, 1)
+    prompts = [np.concatenate([first, end]) for end in ends]
+    prompts += [np.concatenate([second, end]) for end in ends[:2]]
+    prompts += [first[:129], first[:128], second[:64], ends[2]]
+    taken: list[int] = []
+    note = Session.prompt
+
+    def noted(*arguments: Any) -> int:
+        taken.append(arguments[5] if len(arguments) > 5 else 0)
+        return note(*arguments)
+
+    monkeypatch.setattr(Session, "prompt", noted)
+    sampling, seeds = Sampling(n=2, max_tokens=20, experts=True), list(range(len(prompts)))
+    engine = NativeEngine(model_of(shape), STOPS, kernels=True, batch_rows=6)
+    together = engine.generate(prompts, sampling, seeds)
+    assert taken == [0, 128, 128, 128, 0, 192, 128, 64, 0, 0]
+    for prompt, seed, group in zip(prompts, seeds, together, strict=True):
+        alone = NativeEngine(model_of(shape), STOPS, kernels=True).generate([prompt], sampling, [seed])[0]
+        for ours, own in zip(group, alone, strict=True):
+            assert ours.token_ids.tolist() == own.token_ids.tolist()
+            assert ours.logprobs.tobytes() == own.logprobs.tobytes()
+            assert ours.experts is not None and own.experts is not None
+            assert np.array_equal(ours.experts, own.experts)
 
 
 def test_a_stream_yields_what_generate_returns() -> None:

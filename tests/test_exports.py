@@ -158,9 +158,8 @@ def test_an_exported_model_gives_the_same_text_in_transformers_and_stops_where_r
     for model in (folder, run_dir / "stages/sft/model"):
         assert generated(model, prompt) == completion
     ask = pipeline("text-generation", model=str(folder), dtype=torch.float32)
-    if "opening" not in talk:
-        [found] = ask([{"role": "user", "content": QUESTION}], max_new_tokens=MOST, do_sample=False)
-        assert found["generated_text"][-1]["content"] == ANSWER
+    [found] = ask([{"role": "user", "content": QUESTION}], max_new_tokens=MOST, do_sample=False)
+    assert found["generated_text"][-1]["content"] == ANSWER.removeprefix(talk.get("opening", ""))
     whole = tokenizer().decode(prompt, special=True)
     [continued] = ask(whole, max_new_tokens=MOST, do_sample=False, return_full_text=False)
     assert continued["generated_text"] == ANSWER.removeprefix(talk.get("opening", ""))
@@ -205,6 +204,52 @@ def test_a_message_is_asked_as_in_training_by_the_exported_chat_template(
     assert text.startswith("\n<user>") and text.endswith(
         "<assistant>b<｜▁pad▁｜><user>c<｜▁pad▁｜><assistant>"
     )
+
+
+EXAMPLES = [
+    {"prompt": 'Say "a"\n{{ b }}.', "completion": "<think>x</think>7"},
+    {"prompt": "2", "completion": "3"},
+]
+
+
+@pytest.mark.parametrize(
+    "talk",
+    [
+        {"examples": EXAMPLES, "opening": "<think>"},
+        {"system": "Be 'brief'.\\n"},
+        {"system": "Be brief.", "examples": EXAMPLES},
+        {"opening": "<think>\n"},
+        {},
+    ],
+)
+def test_what_a_recipe_adds_to_the_models_template_is_in_the_exported_one(
+    talk: dict[str, Any], tmp_path: Path
+) -> None:
+    talk = {"template": "model", **talk}
+    run_dir = finetuned(tmp_path, base(tmp_path / "base", template=f"\n{TURNS}\n"), talk, updates=1)
+    folder = export_model(run_dir, None, tmp_path / "given")
+    theirs, settings = AutoTokenizer.from_pretrained(folder), prompt_settings(folder)
+    assert settings is not None
+    as_trained = PromptStyle.parse(talk, "talk").chat(run_dir / "stages/sft/model")
+    own = PromptStyle.parse(settings, "talk").chat(folder)
+    assert own.begun == as_trained.begun == talk.get("opening", "")
+    one = [("user", QUESTION)]
+    for turns in (one, [*one, ("assistant", "b"), ("user", "{% c %}")], [("system", "Own."), *one]):
+        messages = [{"role": role, "content": text} for role, text in turns]
+        ids = as_trained.turn_ids(turns).tolist()
+        found = theirs.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        assert found == ids == own.turn_ids(turns).tolist()
+
+
+def test_a_frame_that_the_template_would_write_otherwise_stays_with_r1kit(tmp_path: Path) -> None:
+    """Answers begin with this text here; a template cannot say so unless it opens a thought."""
+    talk = {"template": "model", "opening": "Well: "}
+    run_dir = finetuned(tmp_path, base(tmp_path / "base"), talk, updates=1)
+    folder = export_model(run_dir, None, tmp_path / "given")
+    settings = prompt_settings(folder)
+    assert settings is not None and settings["opening"] == "Well: "
+    assert PromptStyle.parse(settings, "talk").chat(folder).begun == "Well: "
+    assert (folder / "chat_template.jinja").read_text() == TURNS
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])

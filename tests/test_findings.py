@@ -32,12 +32,12 @@ def values(numbers, steps=None):
 def test_every_value_of_a_claim_is_a_stage_of_its_recipe(claim):
     recipe = load(findings.CLAIMS.parent / claim.recipe)
     stages = {stage.name for stage in recipe.stages}
-    measures = {"right", "majority", "format", "language", "length", "reflects", "repeats", "cut"}
-    measures |= {"general", "step_score"}
+    measures = {word for words in findings.MEASURES for word in words.split(", ")}
     for name in claim.names():
         model, _, measure = name.rpartition(".")
         stage, _, decoding = model.partition("@")
         assert stage in stages and measure in measures and decoding in paired.DECODINGS
+        assert (decoding == "programs") == (claim.recipe == "programs.yaml")
     assert claim.tests and claim.recipe in findings.ORDER
 
 
@@ -58,6 +58,9 @@ ONE_KEY = [
     ("verifier-noise.yaml", "positive_30", "negative_30", "rewards"),
     ("process-reward.yaml", "process", "zero", "rewards"),
     ("sizes.yaml", "small_zero", "tiny_zero", "init"),
+    ("programs.yaml", "by_examples", "by_tests", "tasks.programs.answer"),
+    ("programs.yaml", "by_tests_and_speed", "by_tests", "rewards"),
+    ("programs.yaml", "by_tests_and_lint", "by_tests", "rewards"),
 ]
 
 
@@ -96,6 +99,9 @@ def test_a_seed_has_stages_of_its_own_and_the_base_in_common():
     found: dict[str, Any] = {stage.name: stage for stage in recipe.stages}
     assert list(found) == ["base", *(f"{stage['name']}_2" for stage in written[1:])]
     assert found["zero_2"].init == "@base" and found["cold_start_2"].rollouts_from == ["@zero_2"]
+    programs = paired.seeded(read_layers(findings.CLAIMS.parent / "programs.yaml").data["stages"], 2)
+    assert [stage["name"] for stage in programs[:3]] == ["program_base", "test_writing_2", "by_tests_2"]
+    assert programs[2]["tasks"]["programs"]["train"] == "@test_writing_2/data.jsonl"
     assert found["sft_2"].data == ["@rejection_sampling_2/data.jsonl"] and found["zero_2"].seed_of == "zero_2"
 
 
@@ -227,13 +233,51 @@ def test_no_verdict_without_three_seeds(monkeypatch):
         lambda name, seed: values([measured[name.split(".")[0]]] * 12) if seed in done else None,
     )
     found = findings.judge(claim(), range(3))
-    assert found.verdict == "not run yet" and "2 of 3 seeds" in findings.page([found], "")
+    assert found.verdict == "not run yet" and "2 of 3 seeds" in findings.page([found])
     done.add(2)
     assert findings.judge(claim(), range(3)).verdict == "reproduced"
     measured["zero"] = 0.1
-    page = findings.page([findings.judge(claim(), range(3))], "")
+    page = findings.page([findings.judge(claim(), range(3))])
     assert "**not reproduced**" in page and "does not hold" in page
     assert findings.judge(claim(not_built="there is none", tests=[]), range(3)).verdict == "not built"
+
+
+def measured(numbers, monkeypatch):
+    monkeypatch.setattr(findings, "values", lambda name, seed: numbers.get(name.split(".")[0]))
+
+
+def test_figures_are_kept_until_a_newer_run_or_another_test(tmp_path, monkeypatch):
+    kept, page = tmp_path / "kept.jsonl", tmp_path / "docs" / "findings.md"
+    drawing = tmp_path / "docs" / "figures" / "finding-1.svg"
+    first = {"zero": values([0.8] * 12), "base": values([0.2] * 12)}
+    measured(first, monkeypatch)
+    findings.write([claim()], range(3), page, kept)
+    written = page.read_text()
+    assert "1 claims: 1 reproduced" in written and "| `zero.right` | 0.800 | 0.800 0.800 0.800 |" in written
+    drawing.unlink()
+    measured({}, monkeypatch)  # the run is gone
+    findings.write([claim()], range(3), page, kept)
+    assert page.read_text() == written and not drawing.exists()
+    other = claim(tests=[{"value": "zero.right", "against": "base.right", "expect": "lower"}])
+    findings.write([other], range(3), page, tmp_path / "copy.jsonl")
+    assert "not run yet" in page.read_text()
+    (tmp_path / "copy.jsonl").write_text(kept.read_text())
+    findings.write([other], range(3), page, tmp_path / "copy.jsonl")  # the figures of another test
+    assert "not run yet" in page.read_text() and (tmp_path / "copy.jsonl").read_text() == ""
+    measured(first | {"zero": values([0.1] * 12)}, monkeypatch)
+    findings.write([claim()], range(3), page, kept)
+    assert "1 not reproduced" in page.read_text() and "0.800" not in kept.read_text()
+
+
+def test_the_committed_figures_are_of_the_claims_as_they_stand():
+    kept = findings.read_kept(CLAIMS, findings.KEPT)
+    assert len(kept) == len(findings.KEPT.read_text().splitlines())
+    for one in kept.values():
+        assert len(one.seeds) >= findings.FEWEST_SEEDS and one.day
+        assert all(len(means) == len(one.seeds) for means in one.means.values())
+    page = (findings.CLAIMS.parents[2] / "docs" / "findings.md").read_text()
+    judged = [kept.get(claim.number, findings.Judged(claim, [], {}, [], "")) for claim in CLAIMS]
+    assert page == findings.page(judged)
 
 
 def test_an_unknown_test_is_refused():
@@ -249,6 +293,44 @@ def test_the_ablation_compares_seeds_that_have_both():
     assert ablation.gap(ablation.Arm("no_sft", [2], {"right": [values([0.4])]}), full, "right") is None
 
 
+def difference_of(left_out, seeds, p_value):
+    mean = sum(seeds) / len(seeds)
+    return ablation.Gap(left_out, "right", mean, mean - 0.02, mean + 0.02, p_value, seeds)
+
+
+def test_the_ablation_names_the_differences_that_all_seeds_agree_on():
+    found = ablation.in_words(
+        [
+            difference_of("SFT", [-0.2, -0.1, -0.3], 0.001),
+            difference_of("the cold start", [0.2, 0.3, -0.01], 0.001),  # one seed has the other sign
+            difference_of("reasoning RL", [-0.1, -0.1, -0.1], 0.06),
+        ]
+    )
+    assert found.startswith("**Without SFT, the share of right answers falls by 0.200 (-0.220 to -0.180).**")
+    assert "cold start" not in found and "reasoning" not in found
+    none = ablation.in_words([difference_of("SFT", [-0.1, 0.1, 0.1], 0.9)])
+    assert none == "No stage has an effect that all seeds agree on."
+
+
+def test_the_page_of_the_ablation_is_written_from_what_was_kept(tmp_path, monkeypatch):
+    scores = {"full": [0.5] * 12, "no_sft": [0.4] * 12}
+    monkeypatch.setattr(ablation, "day_of_run", lambda: "2026-01-02")
+    monkeypatch.setattr(
+        ablation,
+        "values",
+        lambda name, seed: values(own) if (own := scores.get(name.split(".")[0])) else None,
+    )
+    page, kept = tmp_path / "ablation.md", tmp_path / "kept.json"
+    ablation.write(range(3), page, kept)
+    written = page.read_text()
+    assert "Without SFT, the share of right answers falls by 0.100" in written and "2026-01-02" in written
+    scores.clear()
+    ablation.write(range(3), page, kept)
+    assert page.read_text() == written
+    ablation.write(range(3), page, tmp_path / "none.json")
+    assert "Not measured yet" in page.read_text()
+
+
 def tiny(value: Any) -> Any:
     """A recipe's plain data with the least of everything that costs time."""
     least = {
@@ -262,6 +344,7 @@ def tiny(value: Any) -> Any:
         "epochs": 1,
         "max_pairs": 8,
         "save_every": 1,
+        "max_tokens": 24,
     }
     if isinstance(value, dict):
         small = {key: least[key] if key in least else tiny(inner) for key, inner in value.items()}

@@ -328,6 +328,23 @@ def test_log_probabilities_and_entropies_are_those_at_the_rows_temperature() -> 
         )
 
 
+def test_both_in_one_pass_are_those_of_two_where_rows_share_their_prompt() -> None:
+    learner = Learner(model(), learner_config(40, 3))
+    prompt = np.arange(3, 12, dtype=np.int32)
+    rows = []
+    for row in random_rows(6):
+        ids = np.concatenate([prompt, row.token_ids])
+        rows.append(Row(ids, np.arange(len(ids)) >= len(prompt), 1.0, temperature=0.7))
+    rows += random_rows(2, seed=5)
+    apart = zip(learner.logprobs(rows), learner.entropies(rows), strict=True)
+    for (logprobs_T, entropy_T), (ours_T, own_T) in zip(
+        apart, learner.logprobs_and_entropies(rows), strict=True
+    ):
+        np.testing.assert_allclose(ours_T, logprobs_T, atol=2e-5)
+        np.testing.assert_allclose(own_T, entropy_T, atol=2e-5)
+        assert own_T.any()
+
+
 @pytest.mark.parametrize("temperature", [0.7, 1.0])
 def test_before_the_first_step_the_ratio_to_the_engine_is_one(temperature: float) -> None:
     learner = Learner(model(), learner_config(80, 3))

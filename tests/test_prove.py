@@ -5,7 +5,9 @@ import itertools
 import json
 
 import numpy as np
+import proofs
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from r1kit.commands.cli import app
@@ -188,3 +190,38 @@ def test_a_whole_proof_of_a_run_that_learned_nothing(tmp_path):
     assert written["proof"]["verdict"] == "noise" and written["control_steps"] == 1
     wrong = CliRunner().invoke(app, ["prove", str(run), "--stage", "pretrain"])
     assert wrong.exit_code != 0
+    (again,) = proofs.prove_seeds(run, [3], 1, Console(quiet=True))
+    assert again.stage == "r1_zero_3" and again.proof.verdict == "noise"
+
+
+def test_trainings_by_a_coin_differ_in_their_coins_and_rollouts_alone():
+    coin = {"name": "coin", "rewards": {"coin": 1.0}, "seed_of": "coin", "grpo": {"steps": 9, "group": 8}}
+    stages = proofs.null_stages(coin, 3)
+    assert [stage["rewards"] for stage in stages] == [{"coin": {"seed": n}} for n in range(3)]
+    assert len({stage["seed_of"] for stage in stages}) == len({stage["name"] for stage in stages}) == 3
+    assert all(stage["grpo"] == coin["grpo"] for stage in stages)
+
+
+def test_each_training_by_a_coin_is_judged_by_the_two_after_it():
+    means = [0.9, 0.12, 0.08, 0.11]
+    nulls = [[mean] * 20 for mean in means]
+    found = proofs.judge_all(proofs.Measured([0.1] * 20, [0.12] * 20, nulls, [[0.0] * 20] * 4))
+    assert [proof.verdict for proof in found] == ["learned", "noise", "noise", "noise"]
+    # the change by a coin is that of the two that follow, in a circle
+    assert [proof.drift for proof in found] == pytest.approx([0.02, 0.02, 0.8, 0.8])
+    swapped = proofs.judge_all(proofs.Measured([0.1] * 20, [0.12] * 20, nulls, nulls))
+    assert swapped[0].verdict == "artefact"
+
+
+@pytest.mark.slow
+def test_two_trainings_by_a_coin_are_trained_measured_and_judged(tmp_path, monkeypatch):
+    small = proofs.RECIPE.read_text(encoding="utf-8").replace("tokens: 800_000", "tokens: 4096")
+    recipe = tmp_path / "proofs.yaml"
+    recipe.write_text(small.replace("steps: 8, problems: 8, group: 8", "steps: 1, problems: 2, group: 2"))
+    monkeypatch.setattr(proofs, "RECIPE", recipe)
+    monkeypatch.setattr(proofs, "RUN", tmp_path / "run")
+    monkeypatch.setattr(proofs, "PROBLEMS", 4)
+    proofs.train_nulls(2, Console(quiet=True))
+    found = proofs.measure_nulls(2)
+    assert len(found.nulls) == len(found.swapped) == 2 and len(found.base) == len(found.format) == 4
+    assert {proof.verdict for proof in proofs.judge_all(found)} == {"noise"}

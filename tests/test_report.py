@@ -158,6 +158,29 @@ def test_report_json_has_exactly_the_promised_keys_and_values(run_dir: Path) -> 
     assert read(RunFigures, run_dir / "report.json") == report.summarise(read_run(run_dir))
 
 
+def test_the_report_links_to_the_findings_where_its_run_is_inside_the_checkout(run_dir: Path) -> None:
+    page, text = (run_dir / "report.html"), (run_dir / "report.md")
+    report.write(run_dir)
+    assert "docs/findings.md in r1kit's repository" in text.read_text()
+    assert "<a " not in page.read_text() and "](" not in text.read_text()
+    checkout = run_dir.parent
+    (checkout / "docs").mkdir()
+    (checkout / "docs" / "findings.md").write_text("# Findings")
+    report.write(run_dir)
+    assert "<a " not in page.read_text()  # another project's page of that name
+    (checkout / "recipes" / "findings").mkdir(parents=True)
+    report.write(run_dir)
+    (target,) = re.findall(r'<a href="([^"]*)">', page.read_text())
+    assert (run_dir / target).resolve() == checkout / "docs" / "findings.md"
+    assert f"[docs/findings.md](<{target}>)" in text.read_text()
+    nested = checkout / "runs" / "of me"
+    nested.mkdir(parents=True)
+    run_dir.rename(nested / "mini")
+    report.write(nested / "mini")
+    (target,) = re.findall(r'<a href="([^"]*)">', (nested / "mini" / "report.html").read_text())
+    assert (nested / "mini" / target).resolve() == checkout / "docs" / "findings.md"
+
+
 def test_the_page_is_well_formed_loads_nothing_and_shows_model_output_letter_for_letter(
     run_dir: Path,
 ) -> None:

@@ -9,8 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from r1kit.chat import Chat
 from r1kit.commands.model_card import model_card
-from r1kit.commands.prompt_card import asked_of, chat_template_of, writes_prompt
+from r1kit.commands.prompt_card import (
+    asked_of,
+    asks_alike,
+    chat_template_of,
+    framed_template_of,
+    writes_prompt,
+)
 from r1kit.config import ConfigError
 from r1kit.files import temporary_name
 from r1kit.marks import mark_damages, mark_files
@@ -36,6 +43,8 @@ from r1kit.records import (
 from r1kit.runs.verify import link_damages, raise_damages
 from r1kit.stages.models import PromptStyle
 from r1kit.terminal import printable
+
+FRAME = ("system", "examples", "opening", "thinking")  # prompt settings that a chat template can write itself
 
 JINJA = (".jinja", ".jinja2", ".j2")  # suffixes of a recipe's own chat template
 
@@ -161,14 +170,33 @@ def _with_template(folder: Path, talk: dict[str, Any] | None) -> dict[str, Any] 
             )
         shutil.copyfile(template, folder / "chat_template.jinja")
         _repeat_template(folder)
-        return {**talk, "template": "model"}
+        talk = {**talk, "template": "model"}
     chat = PromptStyle.parse(talk, f"{folder}: talk").chat(folder)
     asked = asked_of(chat)
-    if chat.template != "model" and asked.is_exact and not writes_prompt(chat, asked):
+    if chat.template == "model":
+        return _with_frame(folder, talk, chat)
+    if asked.is_exact and not writes_prompt(chat, asked):
         text = chat_template_of(asked, chat.tokenizer.chat_template)
         (folder / "chat_template.jinja").write_text(text, encoding="utf-8")
         _repeat_template(folder)
     return {**talk, "template": chat.template}
+
+
+def _with_frame(folder: Path, talk: dict[str, Any], chat: Chat) -> dict[str, Any]:
+    """Write what the recipe adds to the model's own template into it, so that transformers and vLLM add it
+    too; return the settings that are left. Where the template then writes another prompt, it stays as it
+    was, and the settings are r1kit's alone."""
+    own, file = {**talk, "template": "model"}, folder / "chat_template.jinja"
+    left = {name: value for name, value in own.items() if name not in FRAME}
+    if left == own or not any(own[name] not in (None, "", [], ()) for name in own.keys() - left.keys()):
+        return own
+    before = file.read_text(encoding="utf-8") if file.is_file() else None
+    file.write_text(framed_template_of(chat), encoding="utf-8")
+    if asks_alike(PromptStyle.parse(left, f"{folder}: talk").chat(folder), chat):
+        _repeat_template(folder)
+        return left
+    file.unlink() if before is None else file.write_text(before, encoding="utf-8")
+    return own
 
 
 def _repeat_template(folder: Path) -> None:

@@ -5,7 +5,7 @@ The code's texts are compared with that prompt, token by token, before they are 
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +122,47 @@ def chat_template_of(asked: Asked, otherwise: str | None) -> str:
         f"{{{{ {texts[0]} + messages[0]['content'] + {texts[1]} }}}}"
         f"{{% else %}}{chr(10) if own.startswith(chr(10)) else ''}{own}{{% endif %}}"
     )
+
+
+def framed_template_of(chat: Chat) -> str:
+    """The model's own template with what ``chat`` adds to every conversation: its system text, its worked
+    examples, its way of thinking, and what answers begin with."""
+    opened, own = replace(chat, opening="").begun, (chat.tokenizer.chat_template or "").removesuffix("\n")
+    system = [{"role": "system", "content": chat.system}] if chat.system else []
+    examples = [
+        {"role": role, "content": text}
+        for pair in chat.examples
+        for role, text in zip(("user", "assistant"), pair, strict=True)
+    ]
+    first, shown = (json.dumps(turns, ensure_ascii=False) for turns in (system, examples))
+    thinking = "".join(
+        f"{{% if {name} is not defined %}}{{% set {name} = {str(chat.thinking).lower()} %}}{{% endif %}}"
+        for name in (("enable_thinking", "thinking") if chat.thinking is not None else ())
+    )
+    opening = json.dumps(chat.begun.removeprefix(opened), ensure_ascii=False)
+    return (
+        f"{thinking}{{% set given = messages[:1] if messages and messages[0]['role'] == 'system' else [] %}}"
+        f"{{% set messages = (given or {first}) + {shown} + messages[given | length:] %}}"
+        f"{chr(10) if own.startswith(chr(10)) else ''}{own}"
+        f"{{% if add_generation_prompt %}}{{{{ {opening} }}}}{{% endif %}}"
+    )
+
+
+def asks_alike(chat: Chat, other: Chat) -> bool:
+    """Whether two ways of asking write the same prompts and read answers alike."""
+    turns = [("user", "a"), ("assistant", "b"), ("user", "c")]
+    try:
+        return (
+            chat.begun == other.begun
+            and all(_same(chat.prompt_ids(problem_of(q)), other.prompt_ids(problem_of(q))) for q in _PROBES)
+            and _same(chat.turn_ids(turns), other.turn_ids(turns))
+        )
+    except R1kitError:
+        return False
+
+
+def _same(one: np.ndarray, other: np.ndarray) -> bool:
+    return np.array_equal(one, other)
 
 
 def writes_prompt(chat: Chat, asked: Asked) -> bool:

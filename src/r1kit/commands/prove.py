@@ -32,6 +32,7 @@ from r1kit.runtime import start
 from r1kit.runtime.local import LocalConfig
 from r1kit.stages.models import PromptStyle, prompt_style_of
 from r1kit.stages.problem_scores import held_out_problems, score_problems, swapped
+from r1kit.stages.stage import with_located_tasks
 from r1kit.tasks import load_tasks
 from r1kit.types import Sampling
 
@@ -69,7 +70,12 @@ class Subject:
 
     @property
     def config(self) -> Mapping[str, Any]:
-        return self.stage.record.config
+        """That of the stage, with the paths of files that other stages have written."""
+        stages = self.stage.folder.resolve().parent
+        config: Mapping[str, Any] = with_located_tasks(
+            self.stage.record.config, lambda reference: stages / reference[1:]
+        )
+        return config
 
     @property
     def settings(self) -> Mapping[str, Any]:

@@ -15,12 +15,11 @@ from typing import Protocol
 
 import numpy as np
 
-from r1kit.engine.compiled import CompiledDecoder, Drawing, Record, Session, address_of
+from r1kit.engine.compiled import PAGE, CompiledDecoder, Drawing, Record, Session, address_of
 from r1kit.engine.requests import FULL, LIVE, STOP, Requests
 from r1kit.engine.torch_decoder import TorchDecoder
 from r1kit.types import Sampling
 
-PAGE = 64  # positions of a page of the cache: kernels/cache.h
 MOST_TOPS = 20  # the most likeliest tokens that are recorded with a token
 _KEPT_PROMPTS = 256
 

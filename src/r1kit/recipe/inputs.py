@@ -19,11 +19,10 @@ from r1kit.recipe.layers import Layers
 from r1kit.recipe.prompt_styles import style_errors
 from r1kit.recipe.recipe import Recipe, resolved
 from r1kit.recipe.supplies import supply_errors
-from r1kit.stages.stage import Stage
+from r1kit.stages.stage import TASK_KEYS, Stage
 
 MODEL_KEYS = ("init", "student", "teacher", "rollouts_from", "models")  # the stages' keys that name models
 TOKENIZER_KEYS = ("tokenizer",)
-TASK_KEYS = ("tasks", "prompts", "general")
 TEXT_KEYS = ("name", "seed_of", "opening", "rubric", "system", "examples", "stop")  # never a file's name
 OWN_KEYS = ("sources", "decontaminate")  # files of any format, which stages and tasks check themselves
 JINJA_SUFFIXES = (".jinja", ".jinja2", ".j2")
@@ -104,7 +103,8 @@ def _task_specs(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Mapping[st
 
 
 def _task_errors(name: str, options: Any) -> list[InputError] | None:
-    """The task's own ``input_errors``; None if it has none or the entry is not a task."""
+    """The task's own ``input_errors``, without those about another stage's file, which is not written yet;
+    None if it has none or the entry is not a task."""
     from r1kit.tasks import load_tasks  # imported here, because it imports the checkers
 
     try:
@@ -114,7 +114,13 @@ def _task_errors(name: str, options: Any) -> list[InputError] | None:
     says: list[Callable[[], Iterator[InputError]]] = [
         task.input_errors for task, _ in tasks.values() if hasattr(task, "input_errors")
     ]
-    return [error for say in says for error in say()] if says else None
+    written_later = {(key,) for key, value in _options(options) if str(value).startswith("@")}
+    return [error for say in says for error in say() if error[0] not in written_later] if says else None
+
+
+def _options(entry: Any) -> Iterator[tuple[Any, Any]]:
+    """The options of a task's entry, which may be a weight alone."""
+    yield from entry.items() if isinstance(entry, Mapping) else ()
 
 
 def texts(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:

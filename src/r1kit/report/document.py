@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from urllib.parse import quote
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,17 @@ class Command:
     lines: Sequence[str]
 
 
-Block = Paragraph | Table | Figure | Listing | Command
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A sentence that ends in a link: ``text``, then ``label``, which leads to ``target``, a path from the
+    document's folder; "" for a label without a link."""
+
+    text: str
+    label: str
+    target: str = ""
+
+
+Block = Paragraph | Table | Figure | Listing | Command | Link
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +101,9 @@ def _markdown_block(block: Block) -> str:
             )
         case Command(lines):
             return _fenced("\n".join(lines))
+        case Link(text, label, target):
+            named = f"[{_plain(label)}](<{quote(target)}>)" if target else _plain(label)
+            return f"{_plain(text)} {named}."
 
 
 def _markdown_table(table: Table) -> str:
@@ -152,6 +166,9 @@ def _html_block(block: Block) -> str:
             )
         case Command(lines):
             return f'<pre class="command">{escape(chr(10).join(lines))}</pre>'
+        case Link(text, label, target):
+            named = f'<a href="{quote(target)}">{escape(label)}</a>' if target else escape(label)
+            return f"<p>{_inline(text)} {named}.</p>"
 
 
 def _html_table(table: Table) -> str:
@@ -190,6 +207,7 @@ h1{font-size:2.1rem;font-weight:600;line-height:1.2;margin-bottom:.4rem;text-wra
 .subtitle{color:var(--soft);margin-top:0}
 h2{font-size:1.3rem;font-weight:600;margin-top:3rem;margin-bottom:.6rem}
 .abstract{font-size:.96rem;padding:.2rem 1.4rem;border-left:3px solid var(--rule)}
+a{color:var(--c0)}
 code,pre,.command{
 font-family:ui-monospace,"SF Mono",Menlo,Consolas,"Noto Sans Mono CJK SC",monospace;font-size:.82em}
 figure{margin:1.8rem 0}

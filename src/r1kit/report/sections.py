@@ -6,6 +6,7 @@ shows."""
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from r1kit.figures import FACTS, PREFLIGHT, ModelFigures, Scores
@@ -15,7 +16,7 @@ from r1kit.log import duration
 from r1kit.records import FinishedStage, is_model
 from r1kit.report import sentences
 from r1kit.report.charts import Bars, Level, Line, Point, bar_chart, line_chart, smooth
-from r1kit.report.document import Block, Command, Figure, Listing, Paragraph, Table
+from r1kit.report.document import Block, Command, Figure, Link, Listing, Paragraph, Table
 from r1kit.report.paper_distillation import distillation_table
 from r1kit.report.reflection import reflection_curve
 from r1kit.report.run import Measured, Measurement, Roles, Run, number, peak_mb_of, read_facts, seconds_of
@@ -23,6 +24,7 @@ from r1kit.report.sentences import percent, votes_of
 
 LANGUAGE_METRICS = ("lang/target_ratio", "reward/language/mean")
 CURVE_TABLE_ROWS = 10  # of a curve as a table
+FINDINGS = "docs/findings.md"
 _FEWEST_FOLDED = 2  # lines with which all problems begin
 DASH = "–"
 HABITS = {
@@ -580,7 +582,17 @@ def next_steps(run: Run, roles: Roles) -> list[Block]:
             "Face folder:"
         ),
         Command(lines),
+        _findings_page(run.folder),
     ]
+
+
+def _findings_page(folder: Path) -> Link:
+    """The way from the run's folder to the page of findings, where the run is inside r1kit's checkout."""
+    text = "Which of the paper's findings hold at this size, each with a control and three seeds:"
+    for steps, above in enumerate(folder.resolve().parents, 1):
+        if (above / FINDINGS).is_file() and (above / "recipes" / "findings").is_dir():
+            return Link(text, FINDINGS, "../" * steps + FINDINGS)
+    return Link(text, f"{FINDINGS} in r1kit's repository")
 
 
 def _model_names(models: Sequence[Measured]) -> list[str]:

@@ -54,7 +54,7 @@ from r1kit.runs.survey import Standing, State, allow, identity_of, refuse_change
 from r1kit.runs.verify import finished_damages, raise_damages
 from r1kit.runtime import LostError
 from r1kit.stages.kept import kept_marks
-from r1kit.stages.stage import Context, Stage, WaitingError
+from r1kit.stages.stage import Context, Stage, WaitingError, with_located_tasks
 from r1kit.terminal import printable
 from r1kit.trackers.process import Followers
 
@@ -347,7 +347,7 @@ def _work(stage: Stage, ctx: Context, folder: StageFolder, record: StageRecord) 
     began = time.monotonic()
     try:
         with naming(ctx.out), MemoryWatch() as watch, ctx.log:
-            stage.run(ctx)
+            with_located_tasks(stage, ctx.path).run(ctx)
         note_prompts(ctx.out / "model", record.config.get("talk"))
         ctx.log.sync()
         kept = kept_marks(ctx.out)

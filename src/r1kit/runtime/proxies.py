@@ -5,7 +5,7 @@ share of the rows or prompts, and the results are put together here."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -56,6 +56,9 @@ class Replicas(Protocol):
         ...
 
 
+Result = TypeVar("Result")  # of one row
+
+
 class LearnerProxy:
     """A learner that lives in every replica (train/learner.py says what the methods do)."""
 
@@ -81,6 +84,10 @@ class LearnerProxy:
 
     def entropies(self, rows: Sequence[Row]) -> list[np.ndarray]:
         return self._gathered("entropies", rows)
+
+    def logprobs_and_entropies(self, rows: Sequence[Row]) -> list[tuple[np.ndarray, np.ndarray]]:
+        dealt = self.runtime.shared_rows(rows, share=True)
+        return in_order(self._computed(dealt, "logprobs_and_entropies", rows))
 
     def weights(self) -> Mapping[str, Tensor]:
         if self.runtime.replica.collective:
@@ -142,9 +149,9 @@ class LearnerProxy:
         return in_order(self._computed(self.runtime.shared_rows(rows, share=False), method, rows))
 
 
-def in_order(shares: Iterable[tuple[Sequence[int], Sequence[np.ndarray]]]) -> list[np.ndarray]:
+def in_order(shares: Iterable[tuple[Sequence[int], Sequence[Result]]]) -> list[Result]:
     """The results of all rows, from (rows of a process, their results)."""
-    found: dict[int, np.ndarray] = {}
+    found: dict[int, Result] = {}
     for own, results in shares:
         found.update(zip(own, results, strict=True))
     return [found[row] for row in range(len(found))]

@@ -61,6 +61,9 @@ class RayLearner:
     def entropies(self, rows: Sequence[Row]) -> list[np.ndarray]:
         return self._gathered("entropies", rows)
 
+    def logprobs_and_entropies(self, rows: Sequence[Row]) -> list[tuple[np.ndarray, np.ndarray]]:
+        return in_order(self._computed("logprobs_and_entropies", rows, share=True))
+
     def weights(self) -> Mapping[str, Tensor]:
         return RemoteWeights(self.group, self.handle)
 

@@ -26,6 +26,9 @@ from r1kit.train.learner import Learner, LearnerConfig, kept_in
 from r1kit.types import Completion, Sampling
 from r1kit.user_code import load_file
 
+LARGEST = ("update", "save")  # calls of a learner that take the most memory
+LARGE = 1 << 28  # bytes of weights from which clearing memory again costs little of a call
+
 
 def keep_memory(largest: int = 1 << 30, one_heap: bool = False) -> None:
     """Make glibc keep freed memory instead of returning it to the system. Otherwise large tensors are mapped
@@ -41,6 +44,12 @@ def keep_memory(largest: int = 1 << 30, one_heap: bool = False) -> None:
             *(((-8, 1),) if one_heap else ()),
         ):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD, M_ARENA_MAX
             libc.mallopt(option, value)
+
+
+def return_memory() -> None:
+    """Return what ``keep_memory`` keeps. Without glibc this does nothing."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 class ReplicaConfig(Protocol):
@@ -60,6 +69,15 @@ class ReplicaConfig(Protocol):
 
     @property
     def batch_rows(self) -> int: ...
+
+    @property
+    def speculate(self) -> int: ...
+
+
+def _bytes(thing: Any) -> int:
+    """Of the weights of a learner or an engine; 0 where its model is not in this process."""
+    model = getattr(thing, "model", None)
+    return sum(some.nbytes for some in model.parameters()) if isinstance(model, LanguageModel) else 0
 
 
 class Replica:
@@ -114,6 +132,8 @@ class Replica:
         self._engine(handle, self.things[learner].model, Tokenizer.load(source))
 
     def call(self, handle: int, method: str, *arguments: Any) -> Any:
+        if method in LARGEST and _bytes(self.things[handle]) >= LARGE:
+            return_memory()  # what sampling left between tensors: an update cannot use all of it
         return getattr(self.things[handle], method)(*arguments)
 
     def sample(
@@ -146,16 +166,21 @@ class Replica:
             load_file(Path(file))
 
     def drop(self, handle: int) -> None:
-        close = getattr(self.things.pop(handle), "close", None)  # engines have it, learners do not
+        thing = self.things.pop(handle)
+        close = getattr(thing, "close", None)  # engines have it, learners do not
         if close is not None:
             close()
         self._sources.pop(handle, None)
+        large = _bytes(thing) >= LARGE
+        del thing, close
+        if large:
+            return_memory()
 
     def _engine(self, handle: int, model: LanguageModel, tokenizer: Tokenizer) -> None:
         config = self.config
         assert isinstance(config.engine, str)  # a connected engine is in no replica (connected.py)
         self.things[handle] = make_engine(
-            config.engine, model, tokenizer, config.engine_precision, config.batch_rows
+            config.engine, model, tokenizer, config.engine_precision, config.batch_rows, config.speculate
         )
 
 

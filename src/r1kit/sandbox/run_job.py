@@ -36,7 +36,9 @@ def matches_expected(test: Mapping[str, Any], data: Any) -> bool:
 def run_functions(job: Job, zygote: ZygoteHandle, right: Right = matches_expected) -> Verdict:
     """Call the entry point with the arguments of each test.
 
-    Small requests are all sent at once: the job then does not wait for us between its tests."""
+    Small requests are all sent at once: the job then does not wait for us between its tests. It waits before
+    the first one, until its time so far has been read: on a busy machine that is late, and what it computes
+    meanwhile would not count."""
     assert not isinstance(job.tests, str)
     try:
         requests = [_request(test) for test in job.tests]
@@ -48,14 +50,13 @@ def run_functions(job: Job, zygote: ZygoteHandle, right: Right = matches_expecte
     with Channel(zygote) as channel:
         number = zygote.spawn("functions", [channel.theirs.fileno()], job.memory_limit_mb, job.backstop_s)
         channel.close_job_end()
-        channel.send(
-            encode({"program": job.program, "entry_point": job.entry_point, "plain": True}),
-            *(requests if at_once else ()),
-        )
+        channel.send(encode({"program": job.program, "entry_point": job.entry_point, "plain": True}))
         try:
             reason = _load(channel, number, job)
             loaded = 0.0 if reason else zygote.processor_time(number)
             begun = time.monotonic()
+            if at_once and not reason:
+                channel.send(*requests)
             for test, request in zip(job.tests, requests, strict=True) if not reason else ():
                 asked = time.monotonic()
                 if not at_once:

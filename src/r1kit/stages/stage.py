@@ -6,7 +6,7 @@ string in its configuration that starts with "@" is an input: ``"@r1_zero"`` is 
 ``"@r1_zero/data.jsonl"`` a file in it."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, get_args
@@ -20,6 +20,9 @@ from r1kit.model.sources import resolve_model
 from r1kit.runtime import Runtime
 from r1kit.train.learner import LearnerConfig
 from r1kit.user_code import Shape
+
+# The keys under which a stage's configuration has tasks with their options.
+TASK_KEYS = ("tasks", "prompts", "general")
 
 
 class WaitingError(R1kitError):
@@ -238,6 +241,24 @@ def file_errors(
         error = first_error(Path(file).expanduser(), use, bad_rows, without)
         if error is not None:
             yield path, error
+
+
+def with_located_tasks(config: Any, locate: Callable[[str], Path], within: bool = False) -> Any:
+    """A stage or its plain configuration with paths in the place of the references in its tasks' options:
+    ``tasks: {code: {kind: dataset, train: "@unit_tests/data.jsonl"}}``. ``within``: ``config`` is what stands
+    under one of TASK_KEYS."""
+    if isinstance(config, Config):
+        own = {name: with_located_tasks(value, locate, name in TASK_KEYS) for name, value in config}
+        changed = {name: value for name, value in own.items() if value != getattr(config, name)}
+        return config.model_copy(update=changed) if changed else config
+    if isinstance(config, Mapping):
+        return {
+            key: str(locate(value))
+            if within and isinstance(value, str) and value.startswith("@")
+            else with_located_tasks(value, locate, within or key in TASK_KEYS)
+            for key, value in config.items()
+        }
+    return config
 
 
 def _over(default: Any, given: Any) -> Any:

@@ -12,6 +12,7 @@ Measured on the trained miniature, 800 to 2,200 tokens, as mean and largest |dif
 5e-7 and 1e-5 in float32 (2e-3 at most where one token went to another expert), 0.0004 to 0.002 and 0.16 in
 bfloat16 with a float32 head, 0.0008 to 0.004 and 0.15 with a bfloat16 head."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -25,7 +26,7 @@ from r1kit.train.diagnose import Probe, Sides, cause, gaps, wrong_weights
 from r1kit.train.learner import Metrics
 from r1kit.types import Problem, Sampling
 
-ENOUGH, ROUNDS = 512, 8  # tokens for a mean; at most this many rounds of sampling
+ENOUGH, MOST_SAMPLES = 512, 8  # tokens for a mean; samples of a problem at most
 
 
 class GateConfig(Config):
@@ -109,21 +110,28 @@ def check(
 
 
 def sample_enough(sides: Sides, problems: Sequence[Problem], sampling: Sampling, seed: int) -> list[Probe]:
-    """Rounds of ``sample`` until there are ``ENOUGH`` tokens: in bfloat16 a token that is routed to another
-    expert differs by up to 1, which would dominate the mean over a few dozen tokens."""
+    """One completion for each problem, then as many more as are expected to give ``ENOUGH`` tokens: in
+    bfloat16 a token that is routed to another expert differs by up to 1, which would dominate the mean over
+    a few dozen tokens."""
     probes: list[Probe] = []
-    for number in range(ROUNDS):
-        probes += sample(sides, problems, sampling, derive_seed(seed, number) if number else seed)
-        if sum(len(probe.completion.token_ids) for probe in probes) >= ENOUGH:
-            break
+    sampled, more = 0, 1
+    while more:
+        drawn = derive_seed(seed, sampled) if sampled else seed
+        probes += sample(sides, problems, sampling, drawn, more)
+        sampled += more
+        tokens = sum(len(probe.completion.token_ids) for probe in probes)
+        missing = math.ceil((ENOUGH - tokens) * sampled / max(tokens, 1))
+        more = min(max(missing, 0), MOST_SAMPLES - sampled)
     return probes
 
 
-def sample(sides: Sides, problems: Sequence[Problem], sampling: Sampling, seed: int) -> list[Probe]:
-    """One completion for each problem, with the row that the learner would train on."""
+def sample(
+    sides: Sides, problems: Sequence[Problem], sampling: Sampling, seed: int, n: int = 1
+) -> list[Probe]:
+    """``n`` completions for each problem, with the rows that the learner would train on."""
     prompts = [sides.chat.prompt_ids(problem) for problem in problems]
     groups = sides.engine.generate(
-        prompts, replace(sampling, n=1), [derive_seed(seed, "gate", problem.id) for problem in problems]
+        prompts, replace(sampling, n=n), [derive_seed(seed, "gate", problem.id) for problem in problems]
     )
     return [
         Probe(problem, rollout.completion, policy_row(rollout, temperature=sampling.temperature or 1.0))

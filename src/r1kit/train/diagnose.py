@@ -70,12 +70,12 @@ class Probe:
 def gaps(learner: LearnerProtocol, probes: Sequence[Probe], rows: Sequence[Row] | None = None) -> np.ndarray:
     """|difference| [N] of all sampled tokens' log-probabilities; ``rows`` stand in for the probes' own."""
     rows = rows or [probe.row for probe in probes]
-    found = learner.logprobs(rows)
+    found = learner.logprobs_and_entropies(rows)
     gaps_N: np.ndarray = np.abs(
         np.concatenate(
             [
                 ours[row.mask] - probe.completion.logprobs
-                for ours, row, probe in zip(found, rows, probes, strict=True)
+                for (ours, _), row, probe in zip(found, rows, probes, strict=True)
             ]
         )
     )
@@ -85,8 +85,8 @@ def gaps(learner: LearnerProtocol, probes: Sequence[Probe], rows: Sequence[Row] 
 def wrong_weights(sides: Sides, probe: Probe) -> str:
     """Which tensors differ between the learner's first process and all other copies, including the engine's;
     "" if none differ or a side cannot be examined."""
-    learners, engines = (
-        side.examine(probe.excerpt, probe.row.temperature) for side in (sides.learner, sides.engine)
+    learners, engines = (  # weights alone count here, so two tokens of text are enough
+        side.examine(probe.excerpt[:2], probe.row.temperature) for side in (sides.learner, sides.engine)
     )
     if not learners:
         return ""

@@ -14,7 +14,7 @@ import contextlib
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Protocol, Self
@@ -37,7 +37,7 @@ from r1kit.train import checkpoint
 from r1kit.train.group import ALONE, Group
 from r1kit.train.lora import LoRAConfig
 from r1kit.train.model_pass import ModelPass
-from r1kit.train.objectives import Objective, Predictions
+from r1kit.train.objectives import Objective
 from r1kit.train.optimizers import OptimizerConfig, build
 from r1kit.train.packing import Batch, blank, pack
 from r1kit.train.placement import Collected, Place, Replicated
@@ -124,6 +124,8 @@ class LearnerProtocol(Protocol):
     def values(self, rows: Sequence[Row]) -> list[np.ndarray]: ...
 
     def entropies(self, rows: Sequence[Row]) -> list[np.ndarray]: ...
+
+    def logprobs_and_entropies(self, rows: Sequence[Row]) -> list[tuple[np.ndarray, np.ndarray]]: ...
 
     def weights(self) -> Mapping[str, Tensor]:
         """The weights by name, as this process holds them; empty where no process holds them all."""
@@ -260,17 +262,22 @@ class Learner:
     def logprobs(self, rows: Sequence[Row]) -> list[np.ndarray]:
         """Log-probabilities [T] float32 of each row's trained tokens, aligned with its token ids (zero
         elsewhere)."""
-        return self._score(rows, lambda p: p.logprobs_BT)
+        return [found for (found,) in self._score(rows, ("logprobs_BT",))]
 
     def values(self, rows: Sequence[Row]) -> list[np.ndarray]:
         """The scalar head's outputs [T], aligned with token ids: entry t is the value after reading token t
         (the last is 0)."""
-        return self._score(rows, lambda p: p.values_BT, shift=0)  # type: ignore[arg-type, return-value]
+        return [found for (found,) in self._score(rows, ("values_BT",), shift=0)]
 
     def entropies(self, rows: Sequence[Row]) -> list[np.ndarray]:
         """Entropies [T] in nats of the distributions that each row's trained tokens came from, aligned with
         its token ids (zero elsewhere)."""
-        return self._score(rows, lambda p: p.entropy_BT, entropy=True)
+        return [found for (found,) in self._score(rows, ("entropy_BT",), entropy=True)]
+
+    def logprobs_and_entropies(self, rows: Sequence[Row]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Both of each row, from one pass in which rows with one prompt share it, as in ``update``."""
+        found = self._score(rows, ("logprobs_BT", "entropy_BT"), entropy=True, share=True)
+        return [(logprobs_T, entropy_T) for logprobs_T, entropy_T in found]
 
     def weights(self) -> Mapping[str, Tensor]:
         """The weights by name, adapters merged."""
@@ -430,18 +437,22 @@ class Learner:
     def _score(
         self,
         rows: Sequence[Row],
-        pick: Callable[[Predictions], Tensor],
+        names: Sequence[str],
         shift: int = 1,
         entropy: bool = False,
-    ) -> list[np.ndarray]:
+        share: bool = False,
+    ) -> list[tuple[np.ndarray, ...]]:
+        """The fields ``names`` of the predictions, each [T] float32, of every row."""
         self.model.eval()
-        found = [np.zeros(len(row.token_ids), dtype=np.float32) for row in rows]
-        for batch in self._passes(rows):
-            scored = pick(self.root(self.root.predictions, batch, entropy)).float().cpu().numpy()
+        found = [tuple(np.zeros(len(row.token_ids), dtype=np.float32) for _ in names) for row in rows]
+        for batch in self._passes(rows, share):
+            predictions = self.root(self.root.predictions, batch, entropy)
+            scored = [getattr(predictions, name).float().cpu().numpy() for name in names]
             owners, positions = batch.rows_BT.cpu().numpy(), batch.positions_BT.cpu().numpy()
             lines, columns = np.nonzero(owners >= 0)
             for line, column in zip(lines.tolist(), columns.tolist(), strict=True):
-                found[owners[line, column]][positions[line, column] + shift] = scored[line, column]
+                for one_T, scored_BT in zip(found[owners[line, column]], scored, strict=True):
+                    one_T[positions[line, column] + shift] = scored_BT[line, column]
         self.placement.rest()
         return found
 

@@ -60,7 +60,9 @@ class ModelPass(nn.Module):
         """The precision of matrix products."""
         if self.config.precision != "bfloat16":
             return contextlib.nullcontext()
-        return torch.autocast(self.model.device.type, torch.bfloat16)
+        # Computed again, a pass uses each weight once: a cache of rounded copies would only take memory.
+        keep = not self.model.recomputes
+        return torch.autocast(self.model.device.type, torch.bfloat16, cache_enabled=keep)
 
     def loss(self, batch: Batch, objective: Objective) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of one packed batch, with gradient, and the objective's summed statistics."""

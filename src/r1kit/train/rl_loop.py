@@ -290,7 +290,7 @@ def token_views(policy: Policy, phase: Phase, config: RLConfig) -> list[TokenVie
     update, for the samples. This reads the learner and changes nothing in it."""
     rollouts = [shortened(rollout) for group in phase.groups for rollout in group][:TOKEN_ROLLOUTS]
     rows = [policy_row(rollout, temperature=config.temperature) for rollout in rollouts]
-    learned, entropies = policy.learner.logprobs(rows), policy.learner.entropies(rows)
+    learned = policy.learner.logprobs_and_entropies(rows)
     return [
         TokenView(
             policy.chat.tokenizer.pieces(rollout.completion.token_ids),
@@ -298,7 +298,7 @@ def token_views(policy: Policy, phase: Phase, config: RLConfig) -> list[TokenVie
             learned_T[row.mask],
             entropy_T[row.mask],
         )
-        for rollout, row, learned_T, entropy_T in zip(rollouts, rows, learned, entropies, strict=True)
+        for rollout, row, (learned_T, entropy_T) in zip(rollouts, rows, learned, strict=True)
     ]
 
 

@@ -283,7 +283,7 @@ def recipe_figure(stages: Sequence[StageView]) -> tuple[dict[str, Any], int, int
         "data": nodes,
         "links": links,
     }
-    size = across * STEP_X + 2 * BOX_X, int(down * STEP_Y) + 2 * BOX_Y
+    size = int(across * STEP_X) + 2 * BOX_X, int(down * STEP_Y) + 2 * BOX_Y
     return {"animation": False, "series": [series]}, *size
 
 

@@ -146,10 +146,10 @@ reference: .venv/ready
 docs: .venv/docs-ready
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
 
-# Every command of README and docs is parsed or run, links and anchors are looked up, the site builds and loads nothing from outside.
-docs-check: docs
+# Every command of README and docs is parsed or run, links and anchors are looked up, the site builds, loads nothing from outside, and is searched in Chromium.
+docs-check: docs .venv/browser-ready
 	.venv/bin/python docs/check_docs.py --run
-	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q tests/test_docs.py tests/test_docs_site.py tests/test_reference.py tests/test_how_to.py
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -rs tests/test_docs.py tests/test_docs_site.py tests/test_reference.py tests/test_how_to.py
 
 # Pictures of the site, light and dark, wide and narrow, in build/site-pictures; its pages may ask nothing of the network.
 docs-pictures: docs .venv/browser-ready

@@ -168,14 +168,14 @@ class Race:
             self.save()
 
         try:
-            found = self._paced(side, seed, setting, budget, note)
+            found = self.paced(side, seed, setting, budget, note)
         except (SideError, PeerError) as error:
             found = {"points": [], "reached": None, "peak_mb": 0, "budget": budget, "failed": str(error)}
         note(found)
         end = found["reached"]
         print(f"{name}: {end['cpu_s']:.0f} CPU-s" if end else f"{name}: {found.get('failed', 'not reached')}")
 
-    def _paced(
+    def paced(
         self,
         side: str,
         seed: int,

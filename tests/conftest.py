@@ -1,11 +1,14 @@
 """Fixtures that several files share, and how the tests are shared among processes (pytest -n)."""
 
+import functools
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import Forked
 
 from r1kit.runtime.local import LocalConfig, LocalRuntime
 
@@ -37,10 +40,20 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return LoadFileScheduling(config, log)
 
 
+@functools.cache
+def has_pages(file: Path) -> bool:
+    """Whether a file of tests may use NiceGUI's simulated user, itself or through the fakes of pages."""
+    text = file.read_text(encoding="utf-8")
+    return "nicegui" in text or "web_fakes" in text or "talk_fakes" in text
+
+
 @pytest.fixture(autouse=True)
-def modules_stay() -> Iterator[None]:
+def modules_stay(request: pytest.FixtureRequest) -> Iterator[None]:
     """NiceGUI's simulated user takes the modules of its pages, and the packages above them, out of
     ``sys.modules``. Later tests would then import r1kit once more, next to the one they hold."""
+    if not has_pages(request.path):
+        yield
+        return
     ours = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "r1kit"}
     yield
     sys.modules.update(ours)
@@ -52,3 +65,11 @@ def two() -> Iterator[LocalRuntime]:
     runtime = LocalRuntime(LocalConfig(processes=2, engine_precision="float32"))
     yield runtime
     runtime.close()
+
+
+@pytest.fixture(scope="session")
+def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forked]:
+    """Programs in processes of their own that start at once."""
+    programs = Forked(tmp_path_factory.mktemp("forked"))
+    yield programs
+    programs.close()

@@ -11,8 +11,11 @@ import select
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -98,6 +101,25 @@ def served_pages(runs: Sequence[Path], cache: Path, log: Path) -> Iterator[str]:
         finally:
             server.terminate()
             server.wait(timeout=60)
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    """Serves files and prints nothing."""
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@contextmanager
+def served_files(folder: Path) -> Iterator[str]:
+    """The files of a folder on a free port: its address."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def bring_kernels(cache: Path) -> None:

@@ -1,14 +1,13 @@
 """benchmarks/chaos.py: what its kinds of damage do, how it chooses and counts, and a small part of it on a
 run of its recipe, with r1kit as it is and with a check taken out."""
 
-import itertools
 import json
 import os
 import random
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
@@ -20,29 +19,17 @@ from chaos.page import note, table
 from chaos.runs import Tally, contents, differences, fingerprint
 from chaos.targets import Donors, Target, kind_of
 from chaos.world import World
+from forked import Forked
 
 ROOT = Path(__file__).parents[1]
 KINDS = ("states: manifests", "states: tensors", "states: texts")
-# Imports everything once, and runs the program of each line that it reads in a fork: words, the file for what
-# is printed, and whether the check of states is taken out.
-PROGRAMS = """\
-import json, os, runpy, sys
-from chaos.runs import import_everything
+# Runs the program that its words name, with the check of states taken out.
+BLIND = """\
+import runpy, sys
 import r1kit.train.checkpoint as checkpoint
-import_everything()
-for line in sys.stdin:
-    words, printed, blind = json.loads(line)
-    pid = os.fork()
-    if pid == 0:
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        for stream in (1, 2):
-            os.dup2(os.open(printed, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
-        if blind:
-            checkpoint.damage_of = lambda state, owners=(): None
-        sys.argv = words
-        runpy.run_path(words[0], run_name="__main__")
-        os._exit(70)  # the program ends by itself
-    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+checkpoint.damage_of = lambda state, owners=(): None
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
 """
 RECORD = {"stage": "sft", "name": "sft", "config": {"a": 1}, "seed": 3, "outputs": {"x": 1}, "finished": 12.5}
 
@@ -237,31 +224,19 @@ def test_a_part_of_a_state_can_be_exchanged_for_that_of_another_process(tmp_path
 
 
 @pytest.fixture
-def chaos(tmp_path: Path) -> Iterator[Callable[..., tuple[int, str]]]:
+def chaos(tmp_path: Path, forked: Forked) -> Callable[..., tuple[int, str]]:
     """Run benchmarks/chaos.py with some words: (exit code, what it printed). All runs share the folder of the
     recipe's undisturbed run."""
-    paths = os.pathsep.join([str(ROOT / "src"), str(ROOT / "benchmarks")])
-    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    command, pipe = [sys.executable, "-c", PROGRAMS], subprocess.PIPE
-    number = itertools.count()
-    with subprocess.Popen(
-        command, stdin=pipe, stdout=pipe, text=True, bufsize=1, env=environment
-    ) as programs:
-        assert programs.stdin and programs.stdout
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "benchmarks")}
+    common = ["--processes", "1", "--workers", "1", "--no-foreign", "--keep", tmp_path / "keep"]
 
-        def run(*words: str, blind: bool = False) -> tuple[int, str]:
-            printed = tmp_path / f"printed_{next(number)}.txt"
-            common = ["--processes", "1", "--workers", "1", "--no-foreign", "--keep", str(tmp_path / "keep")]
-            given = [[str(ROOT / "benchmarks/chaos.py"), *common, *words], str(printed), blind]
-            programs.stdin.write(json.dumps(given) + "\n")
-            answer = programs.stdout.readline()
-            assert answer, "the process of the programs has ended"
-            return int(answer), printed.read_text()
+    def run(*words: str, blind: bool = False) -> tuple[int, str]:
+        starter = ["-c", BLIND] if blind else []
+        given = [*starter, ROOT / "benchmarks/chaos.py", *common, *words]
+        ended = forked.run(*given, environment=environment)
+        return ended.returncode, ended.stderr + ended.stdout
 
-        try:
-            yield run
-        finally:
-            programs.kill()
+    return run
 
 
 @pytest.mark.slow

@@ -10,7 +10,6 @@ import pytest
 import recipe_fakes
 import typer
 import yaml
-from waiting import LIMIT_S
 
 from r1kit.commands.cli import normalize_overrides
 
@@ -21,16 +20,13 @@ TINY = (
 
 
 @pytest.fixture
-def r1kit(tmp_path):
+def r1kit(tmp_path, forked):
     """Run the command line over the fake stages, in an empty folder with tiny.yaml in it."""
     (tmp_path / "tiny.yaml").write_text(TINY)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src"), "COLUMNS": "140"}
+    environment = {**os.environ, "COLUMNS": "140"}
 
     def r1kit(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, recipe_fakes.__file__, *words]
-        return subprocess.run(
-            command, cwd=tmp_path, capture_output=True, text=True, env=environment, timeout=LIMIT_S
-        )
+        return forked.run(recipe_fakes.__file__, *words, folder=tmp_path, environment=environment)
 
     return r1kit
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from forked import Forked
 from typer.testing import CliRunner, Result
 
 from r1kit.commands.cli import app
@@ -124,8 +125,9 @@ def test_commands_that_look_at_a_recipe_import_none_of_its_code(words: list[str]
     assert result.exception is None, result.exception
     assert not (here / "PWNED").exists()
     if "--json" not in words:
-        assert "not imported, so only its file and name were checked, not its keys: evil.py:" in result.output
-        assert "(--trust imports it, which runs it)" in result.output
+        output = result.output
+        assert "not imported, so only its file and name were checked, not its parameters: evil.py:" in output
+        assert "(--trust imports it, which runs it)" in output
 
 
 @pytest.mark.parametrize("command", [["show"], ["run", "--dry-run"]])
@@ -187,11 +189,9 @@ def test_show_lists_what_a_recipe_imports_reads_and_sends(
     assert "sk-secret-123" not in said + json.dumps(uses)
 
 
-def test_run_prints_the_code_before_it_imports_it(here: Path) -> None:
+def test_run_prints_the_code_before_it_imports_it(here: Path, forked: Forked) -> None:
     (here / "evil.py").write_text(CODE + '\nprint("RUNS NOW")\n')
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src")}
-    command = [sys.executable, "-m", "r1kit", "run", "x.yaml"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    done = forked.run("-m", "r1kit", "run", "x.yaml")
     listed = f"imports evil.py:A  ({here / 'evil.py'}, SHA-256 {hash_file(here / 'evil.py')})"
     assert done.returncode == 2 and done.stdout.index(listed) < done.stdout.index("RUNS NOW")
 

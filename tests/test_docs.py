@@ -35,6 +35,7 @@ LAYERS = {
         "jsonl",
         "language",
         "user_code",
+        "endpoints",
         "addresses",
         "marks",
         "files",

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import check_docs
+import driving
 import pytest
 import site_hooks
 import yaml
@@ -166,11 +167,13 @@ def test_formulas_become_mathml() -> None:
     assert made.count("<math") == 2 and "<mfrac>" in made and "`$HOME`" in made and "$$" not in made
 
 
-@pytest.mark.slow
-def test_the_site_builds_and_loads_nothing_from_outside(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site, built once."""
     if importlib.util.find_spec("material") is None:
         pytest.skip("mkdocs-material is not installed: make docs-check has it (pip install 'r1kit[docs]')")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
     done = subprocess.run(
         command,
         cwd=ROOT,
@@ -180,15 +183,42 @@ def test_the_site_builds_and_loads_nothing_from_outside(tmp_path: Path) -> None:
         env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
     )
     assert done.returncode == 0, done.stderr
-    pages = list(tmp_path.rglob("*.html"))
+    return folder
+
+
+@pytest.mark.slow
+def test_the_site_builds_and_loads_nothing_from_outside(site: Path) -> None:
+    pages = list(site.rglob("*.html"))
     loads = re.compile(
         r"<(?:script|img|iframe|source|video)[^>]+src=\"?(?:https?:)?//|<link[^>]+href=\"?(?:https?:)?//|@import|url\([\"']?(?:https?:)?//"
     )
-    files = [*pages, *tmp_path.rglob("*.css")]
+    files = [*pages, *site.rglob("*.css")]
     canonical = re.compile(r"<link rel=\"?canonical[^>]*>")
     outside = [
         str(file) for file in files if loads.search(canonical.sub("", file.read_text(encoding="utf-8")))
     ]
     assert len(pages) > 60 and outside == []
-    index = (tmp_path / "search/search_index.json").read_text(encoding="utf-8")
+    index = (site / "search/search_index.json").read_text(encoding="utf-8")
     assert "curriculum" in index and "tutorial/04_r1_zero.html" in index
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(driving.missing()), reason=driving.missing())
+def test_the_search_finds_pages_in_a_browser_and_nothing_for_no_word(site: Path) -> None:
+    with (
+        driving.served_files(site) as address,
+        driving.chromium() as browser,
+        driving.visitor(browser, address) as page,
+    ):
+        page.goto(f"{address}/index.html")
+        field, hits = page.locator("input.md-search__input"), page.locator(".md-search-result__link")
+        field.fill("qqxzqv")
+        page.get_by_text("No matching documents").wait_for()
+        assert hits.count() == 0
+        field.fill("annotator")
+        hits.first.wait_for()
+        found = {hit.get_attribute("href").partition("?")[0] for hit in hits.all()}
+        assert any(place.endswith(("stages/label.html", "feedback.html")) for place in found), found
+        hits.first.click()
+        page.wait_for_url("**/*.html?h=*")
+        assert "annotator" in page.locator("article").inner_text().lower()

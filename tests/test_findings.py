@@ -344,6 +344,7 @@ def tiny(value: Any) -> Any:
         "epochs": 1,
         "max_pairs": 8,
         "save_every": 1,
+        "max_tokens": 24,
     }
     if isinstance(value, dict):
         small = {key: least[key] if key in least else tiny(inner) for key, inner in value.items()}

@@ -43,7 +43,22 @@ PETS = (
     "stages.evaluate.problems=4",
     "stages.evaluate.n=1",
 )
+PENS = (
+    "stages.pretrain.tokens=8000",
+    "stages.r1_zero.grpo.steps=2",
+    "stages.r1_zero.grpo.problems=4",
+    "stages.r1_zero.preflight=off",
+    "stages.evaluate.problems=4",
+    "stages.evaluate.n=1",
+)
 SMALLER = {
+    "r1kit run cold.yaml": ("stages.pretrain.tokens=8000", "stages.cold_start.problems=8"),
+    "r1kit run mine.yaml": PENS,
+    "r1kit run average.yaml": PENS,
+    "r1kit run best-of-n.yaml --out runs/own-engine runtime.engine=my_engine.py:Plain": (
+        "stages.r1_zero.rl.max_tokens=8",  # for each token it computes all positions again
+        "stages.r1_zero.rl.gate_problems=1",
+    ),
     "r1kit run pets.yaml": PETS,
     "r1kit run pets-control.yaml": (
         *PETS,

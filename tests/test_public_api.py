@@ -69,7 +69,9 @@ def test_a_recipe_is_loaded_and_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     kept = ("pretrain", "r1_zero")
     every = [stage.name for stage in r1kit.load("recipes/nano.yaml").stages]
     without = [f"stages.{name}=null" for name in reversed(every) if name not in kept]
-    recipe = r1kit.load(Path("recipes/nano.yaml"), [f"out={tmp_path}/nano", *without])
+    recipe = r1kit.load(
+        Path("recipes/nano.yaml"), [f"out={tmp_path}/nano", "stages.pretrain.tokens=8000", *without]
+    )
     assert isinstance(recipe, r1kit.Recipe) and recipe.run_dir == tmp_path / "nano"
     summary = r1kit.run(recipe)
     assert summary.states == {"pretrain": "new", "r1_zero": "new"}

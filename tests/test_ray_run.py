@@ -5,8 +5,6 @@ import json
 import os
 import signal
 import stat
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +12,9 @@ from typing import Any
 import psutil
 import pytest
 from copied_stages import copy_stage
+from forked import Forked
 from rich.console import Console
-from waiting import LIMIT_S, wait_until
+from waiting import wait_until
 
 from r1kit.interruption import Interruption
 from r1kit.recipe.layers import read_layers
@@ -32,6 +31,7 @@ RECIPE = """\
 extends: {nano}
 runtime: {{kind: local, processes: 2, engine_precision: float32}}
 stages:
+  pretrain: {{tokens: 8_000}}
   r1_zero:
     rewards: {{"{folder}/odd.py:odd": 1.0}}
     grpo: {{steps: 4, problems: 4, group: 4, max_tokens: 8}}
@@ -131,21 +131,21 @@ def test_a_learner_that_is_killed_changes_no_byte_and_nothing_listens_or_stays(
 
 
 @pytest.mark.slow
-def test_a_driver_that_is_killed_leaves_no_process_and_no_file(tmp_path: Path) -> None:
+def test_a_driver_that_is_killed_leaves_no_process_and_no_file(forked: Forked) -> None:
     code = (
         "import os, signal\nfrom r1kit.runtime.ray import RayConfig\n"
         "runtime = RayConfig().start()\n"
         "print(runtime.cluster.session.folder, flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=LIMIT_S)
+    ended = forked.run("-c", code)
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     folder = ended.stdout.strip().splitlines()[-1]
     assert "r1kit-ray-" in folder
     wait_until(lambda: not processes(folder) and not Path(folder).exists(), "the session is removed")
 
 
-def test_a_process_that_imported_ray_with_other_settings_is_refused() -> None:
+def test_a_process_that_imported_ray_with_other_settings_is_refused(forked: Forked) -> None:
     """In a process of its own, since what Ray was imported with stays."""
     code = (
         "import sys, types\nsys.modules['ray'] = types.ModuleType('ray')\n"
@@ -153,6 +153,6 @@ def test_a_process_that_imported_ray_with_other_settings_is_refused() -> None:
         "prepare(Path('/nowhere/token'))\n"
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    ended = forked.run("-c", code, environment=environment)
     assert ended.returncode == 1
     assert "ray was imported before r1kit could have it listen on this machine alone" in ended.stderr

@@ -10,6 +10,7 @@ from pathlib import Path
 import make_commands
 import make_recipe_keys
 import pytest
+from forked import Forked
 from pydantic import BaseModel
 
 from r1kit.config import Config
@@ -151,14 +152,13 @@ def test_variables_of_the_environment_are_the_code_s() -> None:
     assert {name for name in re.findall(r"R1KIT_[A-Z_]+", page) if name not in code} == set()
 
 
-def test_the_files_of_a_run_are_described(tmp_path: Path) -> None:
+def test_the_files_of_a_run_are_described(tmp_path: Path, forked: Forked) -> None:
     """A finished stage's files, as a run of one stage leaves them."""
     (tmp_path / "r.yaml").write_text(
         "name: one\nruntime: {kind: local, processes: 1}\nstages:\n  - {stage: pretrain, "
         "model: {preset: nano}, tokens: 2000, tokenizer: 300, corpus: {generated: {miniature: 1.0}}}\n"
     )
-    command = [sys.executable, "-m", "r1kit", "run", "r.yaml"]
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    forked.run("-m", "r1kit", "run", "r.yaml", folder=tmp_path).check_returncode()
     page = (DOCS / "reference.md").read_text(encoding="utf-8")
     run = tmp_path / "runs/one"
     top = [path.name for path in run.iterdir() if path.is_file()]

@@ -1,6 +1,7 @@
 """Policy, reference and critic are of one step: where a file of the newest state is damaged, all of them come
 from the one before."""
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -98,15 +99,26 @@ def straight(
     return found
 
 
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The folder of a training of each algorithm that ended when a state was saved."""
+    found = {}
+    for algorithm in FILES:
+        found[algorithm] = tmp_path_factory.mktemp(algorithm)
+        with pytest.raises(StoppedError):
+            run_training(algorithm, found[algorithm], stops=True)
+    return found
+
+
 @pytest.mark.parametrize(
     ("algorithm", "file"), [(algorithm, file) for algorithm, files in FILES.items() for file in files]
 )
 @pytest.mark.parametrize("how", DAMAGES)
 def test_a_damaged_file_of_the_newest_state_takes_all_of_them_one_state_back(
-    algorithm: str, file: str, how: str, straight: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(StoppedError):
-        run_training(algorithm, tmp_path, stops=True)
+    algorithm: str, file: str, how: str, straight: Any, stopped: Any, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    shutil.copytree(stopped[algorithm], tmp_path, dirs_exist_ok=True)
     newest = max((tmp_path / checkpoint.FOLDER).glob("step_*"))
     assert sorted(found.name for found in newest.iterdir()) == sorted(FILES[algorithm])
     DAMAGES[how](newest / file)
@@ -125,9 +137,10 @@ def test_a_damaged_file_of_the_newest_state_takes_all_of_them_one_state_back(
     assert logged(tmp_path) == rows
 
 
-def test_where_every_state_has_lost_its_reference_the_training_says_which_and_stops(tmp_path: Path) -> None:
-    with pytest.raises(StoppedError):
-        run_training("grpo", tmp_path, stops=True)
+def test_where_every_state_has_lost_its_reference_the_training_says_which_and_stops(
+    stopped: dict[str, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(stopped["grpo"], tmp_path, dirs_exist_ok=True)
     for file in tmp_path.rglob("reference.safetensors"):
         file.unlink()
     with pytest.raises(

@@ -18,6 +18,7 @@ from typing import IO
 import pytest
 import recipe_fakes
 import torch
+from forked import Forked
 from rich.console import Console
 from small_world import Spied, model_directory, random_rows, same_weights
 from waiting import LIMIT_S
@@ -239,28 +240,14 @@ def test_an_error_at_any_write_of_a_save_leaves_the_state_before_it(
 @pytest.mark.skipif(
     shutil.which("strace") is None, reason="strace is not installed; it has system calls fail"
 )
-def test_a_save_that_the_disk_refuses_somewhere_ends_with_the_same_bytes(tmp_path: Path) -> None:
-    root = Path(__file__).parents[1]
-    command = [
-        sys.executable,
-        "-m",
-        "chaos.calls",
-        model_directory(tmp_path / "model"),
-        "--errors",
-        "--only",
-        "save",
-        "--every",
-        "10",
-    ]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": f"{root / 'src'}:{root / 'benchmarks'}",
-        "TMPDIR": str(tmp_path),
-        "OMP_NUM_THREADS": "1",
-    }
-    ended = subprocess.run(
-        command, capture_output=True, text=True, env=environment, timeout=LIMIT_S, check=False
-    )
+def test_a_save_that_the_disk_refuses_somewhere_ends_with_the_same_bytes(
+    tmp_path: Path, forked: Forked
+) -> None:
+    words = ("--errors", "--only", "save", "--every", "10")
+    paths = str(Path(__file__).parents[1] / "benchmarks")
+    environment = {**os.environ, "PYTHONPATH": paths, "TMPDIR": str(tmp_path)}
+    model = model_directory(tmp_path / "model")
+    ended = forked.run("-m", "chaos.calls", model, *words, environment=environment)
     if "Operation not permitted" in ended.stderr:
         pytest.skip("tracing a process is not allowed here")
     assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -306,20 +293,13 @@ def test_what_hangs_outside_python_ends_the_process_and_says_what_it_was() -> No
 # Locks
 
 
-def test_the_lock_of_a_killed_process_is_no_obstacle_whoever_has_its_number_now(tmp_path: Path) -> None:
+def test_the_lock_of_a_killed_process_is_no_obstacle_whoever_has_its_number_now(
+    tmp_path: Path, forked: Forked
+) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run/lock").write_text(f"{os.getppid()}\n")  # a number that is alive, and another process's
     (tmp_path / "tiny.yaml").write_text("name: tiny\nstages: [{stage: write, name: base}]\n")
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src")}
-    command = [
-        sys.executable,
-        recipe_fakes.__file__,
-        "run",
-        str(tmp_path / "tiny.yaml"),
-        "--out",
-        str(tmp_path / "run"),
-    ]
-    ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=LIMIT_S)
+    ended = forked.run(recipe_fakes.__file__, "run", tmp_path / "tiny.yaml", "--out", tmp_path / "run")
     assert ended.returncode == 0, ended.stderr
 
 

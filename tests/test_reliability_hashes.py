@@ -56,15 +56,24 @@ def execute(recipe: Recipe, **options: Any) -> dict[str, str]:
     return dict(run(recipe, console=Console(file=io.StringIO()), **options).states)
 
 
-@pytest.fixture
-def finished(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run, with rollouts."""
-    recipe = recipe_of(tmp_path)
+    recipe = recipe_of(tmp_path_factory.mktemp("whole"))
     with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(RUNTIMES, "local", "recipe_fakes:FakeRuntime")
+        patch.setitem(sys.modules, "r1kit.report", recipe_fakes.report)
         patch.setattr(recipe_fakes.Write, "run", with_rollouts(recipe_fakes.Write.run))
         execute(recipe)
-    note_finished(layers_of(tmp_path), recipe.run_dir)
     return recipe.run_dir
+
+
+@pytest.fixture
+def finished(whole: Path, tmp_path: Path) -> Path:
+    """A copy of that run, of which is noted that it has finished."""
+    shutil.copytree(whole, tmp_path / "run")
+    note_finished(layers_of(tmp_path), tmp_path / "run")
+    return tmp_path / "run"
 
 
 def with_rollouts(write: Callable[..., None]) -> Callable[..., None]:

@@ -15,6 +15,7 @@ from waiting import LIMIT_S
 
 from r1kit.chat import parse, prompt_column
 from r1kit.config import ConfigError, R1kitError
+from r1kit.endpoints import complete_chat
 from r1kit.language import language_share
 from r1kit.rewards import (
     REWARDS,
@@ -27,7 +28,6 @@ from r1kit.rewards import (
     repeated_share,
     score,
 )
-from r1kit.rewards.endpoint import complete_chat
 from r1kit.rewards.judge import judged_score
 from r1kit.rewards.table import trl_arguments
 from r1kit.tasks import Dataset, Prompts

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,11 +12,12 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from forked import Forked
 from safetensors.torch import load_file
 from small_world import learner_config, model_directory, random_rows
 from torch import Tensor
 from transformers import AutoModelForCausalLM
-from waiting import LIMIT_S, wait_until
+from waiting import wait_until
 
 from r1kit.config import ConfigError, R1kitError
 from r1kit.model import compile_kernels
@@ -270,19 +269,19 @@ def test_a_helper_that_dies_before_it_reads_anything_is_not_waited_for(
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-def test_a_script_without_a_guard_says_what_is_missing(tmp_path: Path) -> None:
+def test_a_script_without_a_guard_says_what_is_missing(tmp_path: Path, forked: Forked) -> None:
     recipe = Path(__file__).parents[1] / "recipes/nano.yaml"
     script = tmp_path / "mine.py"
     script.write_text(
         f"import r1kit\nr1kit.run(r1kit.load({str(recipe)!r}, "
         f"['runtime.processes=2', 'out=\"{tmp_path}/run\"']))\n"
     )
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    done = forked.run(script)
     assert done.returncode == 1
     assert "Each process imports mine.py at its start" in done.stderr and "__main__" in done.stderr
 
 
-def test_a_helper_ends_with_its_parent_and_nothing_is_left(tmp_path: Path) -> None:
+def test_a_helper_ends_with_its_parent_and_nothing_is_left(tmp_path: Path, forked: Forked) -> None:
     code = (
         "import os, signal\nfrom r1kit.runtime.local import LocalConfig, LocalRuntime\n"
         "if __name__ == '__main__':\n"
@@ -293,13 +292,7 @@ def test_a_helper_ends_with_its_parent_and_nothing_is_left(tmp_path: Path) -> No
     (tmp_path / "parent.py").write_text(code)
     (tmp_path / "temporary").mkdir()
     environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary")}
-    ended = subprocess.run(
-        [sys.executable, tmp_path / "parent.py"],
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=LIMIT_S,
-    )
+    ended = forked.run(tmp_path / "parent.py", environment=environment)
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     wait_until(lambda: not psutil.pid_exists(int(ended.stdout)), "the helper has ended")
     assert not list((tmp_path / "temporary").iterdir())

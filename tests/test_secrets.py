@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 from r1kit.addresses import read_address, without_secrets, word_without_secrets
 from r1kit.commands.cli import app
 from r1kit.config import ConfigError, R1kitError
+from r1kit.endpoints import complete_chat
 from r1kit.recipe.recipe import load, resolved
 from r1kit.recipe.uses import sends_of
-from r1kit.rewards.endpoint import complete_chat
 from r1kit.runs.execute import run
 from r1kit.runs.provenance import environment
 from r1kit.runtime.local import LocalConfig

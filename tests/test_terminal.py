@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from forked import Forked
 from rich.text import Text
 
 from r1kit.console import PrintableConsole
@@ -106,26 +107,7 @@ def r1kit(*words: str | bytes, **environment: str) -> subprocess.CompletedProces
     )
 
 
-# Imports r1kit once, then gives each command in a process of its own, and prints how each ended.
-COMMANDS = """\
-import json, os, sys
-from r1kit.commands.cli import main
-ends = []
-for number, words in enumerate(json.loads(sys.argv[1])):
-    pid = os.fork()
-    if pid == 0:
-        out = os.open(f"{number}.txt", os.O_WRONLY | os.O_CREAT)
-        os.dup2(out, 1)
-        os.dup2(out, 2)
-        sys.argv = ["r1kit", *words]
-        main()
-        sys.exit(0)
-    ends.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-print(json.dumps(ends))
-"""
-
-
-def test_no_command_prints_a_control_character(tmp_path: Path):
+def test_no_command_prints_a_control_character(tmp_path: Path, forked: Forked):
     recipe = tmp_path / "evil\x1b[2J\nr1kit: done.yaml"
     recipe.write_text(f"name: x\n{json.dumps('k' + EVIL[:6])}: 1\nstages: []\n", encoding="utf-8")
     folder = tmp_path / "run\x1b]0;x\x07\nstages: whole"
@@ -133,13 +115,10 @@ def test_no_command_prints_a_control_character(tmp_path: Path):
     (folder / "stages" / "a\x1b[2J" / "stage.json").write_text('{"\x1b": 1}')
     commands = [("run", recipe, "--dry-run"), ("show", recipe), ("plan", recipe), ("verify", folder)]
     commands += [("chat", folder), ("export", folder, "--to", tmp_path / "to")]
-    given = json.dumps([list(map(str, words)) for words in commands])
-    done = subprocess.run(
-        [sys.executable, "-c", COMMANDS, given], stdout=subprocess.PIPE, cwd=tmp_path, timeout=300, check=True
-    )
-    for number, code in enumerate(json.loads(done.stdout)):
-        shown = (tmp_path / f"{number}.txt").read_text(encoding="utf-8")
-        assert code in (1, 2) and is_clean(shown) and "Traceback" not in shown and shown, shown
+    for words in commands:
+        done = forked.run("-m", "r1kit", *words, folder=tmp_path)
+        shown = done.stdout + done.stderr
+        assert done.returncode in (1, 2) and is_clean(shown) and "Traceback" not in shown and shown, shown
         assert not any(line.startswith(("r1kit: done.yaml", "stages: whole")) for line in shown.splitlines())
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import Forked
 from typer.testing import CliRunner
 
 from r1kit.commands.cli import app
@@ -143,14 +144,11 @@ def test_wandb_writes_its_files_offline(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("trackio") is None, reason="pip install trackio")
-def test_trackio_keeps_every_number(tmp_path: Path) -> None:
+def test_trackio_keeps_every_number(tmp_path: Path, forked: Forked) -> None:
     import sqlite3
-    import subprocess
 
     run = write(tmp_path / "run")
-    done = subprocess.run(
-        [sys.executable, "-m", "r1kit", "export", str(run), "--to", "trackio"], capture_output=True, text=True
-    )
+    done = forked.run("-m", "r1kit", "export", run, "--to", "trackio")
     assert done.returncode == 0, done.stderr
     found = []
     for file in (run / "tracking" / "trackio").glob("*.db"):

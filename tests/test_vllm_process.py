@@ -4,7 +4,6 @@ vLLM itself computes is in tests/with_vllm/."""
 import contextlib
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -16,6 +15,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from forked import Forked
 from safetensors.torch import load_file
 from small_world import learner_config, model, model_directory
 from waiting import LIMIT_S, wait_until
@@ -220,7 +220,7 @@ def test_a_model_that_does_not_start_shows_the_log(program: str, folder: Path) -
         engine.close()
 
 
-def test_it_ends_with_its_parent_and_leaves_nothing(program: str, folder: Path) -> None:
+def test_it_ends_with_its_parent_and_leaves_nothing(program: str, folder: Path, forked: Forked) -> None:
     code = (
         "import os, signal, sys, numpy as np, psutil\n"
         "from pathlib import Path\n"
@@ -234,13 +234,7 @@ def test_it_ends_with_its_parent_and_leaves_nothing(program: str, folder: Path) 
     )
     with tempfile.TemporaryDirectory() as short:  # a socket's path has a limit
         keys = {"OPENAI_API_KEY": "sk-1234", "HF_TOKEN": "hf-1234"}
-        ended = subprocess.run(
-            [sys.executable, "-c", code],
-            capture_output=True,
-            text=True,
-            env={**os.environ, "TMPDIR": short, **keys},
-            timeout=LIMIT_S,
-        )
+        ended = forked.run("-c", code, environment={**os.environ, "TMPDIR": short, **keys})
         assert ended.returncode == -signal.SIGKILL, ended.stderr
         number, _, secrets = ended.stdout.partition(" ")
         assert secrets.strip() == "[]"

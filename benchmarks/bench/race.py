@@ -92,10 +92,11 @@ class Side:
             raise SideError(answer["error"])
         return answer
 
-    def measure(self, order: Mapping[str, Any]) -> Measured:
+    def measure(self, order: Mapping[str, Any], seconds: float = RUN_SECONDS) -> Measured:
+        """Send an order and measure its answer; raise SideError as ``ask`` does."""
         self._forget_peak()
         cpu, wall = self._cpu_seconds(), time.perf_counter()
-        reply = self.ask(order)
+        reply = self.ask(order, seconds)
         wall, cpu = time.perf_counter() - wall, self._cpu_seconds() - cpu
         return Measured(int(reply["tokens"]), cpu, wall, self._peak_mb(), reply)
 

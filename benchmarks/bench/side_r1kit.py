@@ -226,7 +226,8 @@ def main() -> None:
     orders = line.orders()
     with line.reporting():
         spec = next(orders)
-        runtime = LocalRuntime(LocalConfig(processes=spec["cores"], threads=1, engine_precision="bfloat16"))
+        precision = spec.get("precision", "bfloat16")
+        runtime = LocalRuntime(LocalConfig(processes=spec["cores"], threads=1, engine_precision=precision))
         if spec["kind"] == "grpo":
             reinforce(runtime, spec, line, orders)
         else:

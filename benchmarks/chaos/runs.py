@@ -153,8 +153,6 @@ def differences(found: Mapping[str, str], wanted: Mapping[str, str]) -> list[str
 
 def import_everything() -> None:
     """Import what commands need, once, for all forked processes. Nothing of it is used before a fork."""
-    import torch._dynamo  # the first optimizer imports it
-
     import r1kit.commands.chat
     import r1kit.commands.export
     import r1kit.report.report
@@ -163,7 +161,7 @@ def import_everything() -> None:
     import r1kit.runtime
     import r1kit.stages
 
-    assert torch._dynamo and r1kit.runs.execute and r1kit.report.report and r1kit.runtime and r1kit.stages
+    assert r1kit.runs.execute and r1kit.report.report and r1kit.runtime and r1kit.stages
     assert r1kit.commands.chat and r1kit.commands.export and r1kit.runs.verify
 
 

@@ -148,6 +148,7 @@ def prepare(folder: Path, processes: int, seeds: Sequence[int] = SEEDS, kind: st
     (folder / "compiled").mkdir()
     (folder / "compiler").write_text(COMPILER.format(store=folder / "compiled"), encoding="utf-8")
     (folder / "compiler").chmod(0o755)
+    wait(fork(lambda: _store_kernels(folder / "compiled"), folder / "kernels.txt"), None)
     for seed in seeds:
         place = world.place(folder / f"undisturbed_{seed}")
         output = folder / f"undisturbed_{seed}.txt"
@@ -163,6 +164,18 @@ def prepare(folder: Path, processes: int, seeds: Sequence[int] = SEEDS, kind: st
     require_learning(world.finished())
     (folder / "code.txt").write_text(code_hash(), encoding="utf-8")
     return world
+
+
+def _store_kernels(store: Path) -> None:
+    """Put the kernels that this machine has where the compiler looks first. In a process of its own: what it
+    has loaded, its forks would not look for."""
+    from r1kit.engine import compiled
+    from r1kit.model import compile_kernels, fused
+
+    for source in (compiled.SOURCE, fused.SOURCE):
+        found, _ = compile_kernels.in_use(source)
+        if found is not None:
+            (store / f"{source.name}.so").write_bytes(found.content)
 
 
 def require_learning(run: Path) -> None:

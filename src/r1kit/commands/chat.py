@@ -12,6 +12,7 @@ from rich.text import Text
 
 from r1kit.chat import stop_end
 from r1kit.config import R1kitError
+from r1kit.engine.compiled import TRIED_IN_TALK
 from r1kit.engine.native import NativeEngine
 from r1kit.model.huggingface import load_pretrained
 from r1kit.seeds import derive_seed
@@ -36,8 +37,9 @@ class Speaker:
         self.longest = model.config.max_positions
         # bfloat16: half the memory to read for every token
         self.engine = NativeEngine(
-            model, self.tokenizer.end_ids, precision="bfloat16", decode=self.tokenizer.decode_all
-        )
+            model, self.tokenizer.end_ids, precision="bfloat16", decode=self.tokenizer.decode_all,
+            speculate=TRIED_IN_TALK,
+        )  # fmt: skip
         self.sampling = replace(sampling, stop=self.chat.stop)
 
     def answer(self, turns: list[Turn], seed: int) -> Iterator[str]:

@@ -47,6 +47,9 @@ LAST_OLD_TRANSFORMERS: Version = (5, 20)
 
 MEMORY_GB, DISK_GB, SHARED_MB = 4.0, 2.0, 64
 
+LONGEST_S = 120  # that a part of the examination may take
+NO_ANSWER = f"no answer within {LONGEST_S} s"
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -146,12 +149,10 @@ def _torch() -> Iterable[Finding]:
         "torch.cuda.is_available())"
     )
     if tried.returncode != 0:
-        yield Finding(
-            "torch",
-            "broken",
-            _last_line(tried.stderr),
-            "install torch again, on its own, before everything else",
-        )
+        again = "install torch again, on its own, before everything else"
+        if tried.stderr == NO_ANSWER:
+            again = f"is the machine busy? Then run r1kit doctor again later; if not, {again}"
+        yield Finding("torch", "broken", _last_line(tried.stderr), again)
         return
     version, product, cuda = tried.stdout.split()
     if product != "512":
@@ -331,10 +332,10 @@ def run_python(code: str) -> "subprocess.CompletedProcess[str]":
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     try:
         return subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=environment
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=LONGEST_S, env=environment
         )
     except subprocess.TimeoutExpired:
-        return subprocess.CompletedProcess([], 1, "", "no answer within 120 s")
+        return subprocess.CompletedProcess([], 1, "", NO_ANSWER)
 
 
 def _last_line(text: str) -> str:

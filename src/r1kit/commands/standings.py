@@ -44,6 +44,7 @@ def print_end(run_dir: Path, states: Any, as_json: bool) -> None:
         lines.append(f"  read   {report}  (and {report.with_suffix('.html').name} in a browser)")
     if has_model(run_dir):
         lines.append(f"  chat   {command_words('chat', str(run_dir))}")
+    lines.append(f"  look   {command_words('ui', str(run_dir))}  (curves and rollouts in a browser)")
     print_lines(lines)
 
 
@@ -78,8 +79,8 @@ def not_imported(recipe: Any) -> list[str]:
     if not names:
         return []
     return [
-        f"not imported, so only its file and name were checked, not its keys: {', '.join(names)} (--trust "
-        "imports it, which runs it)"
+        f"not imported, so only its file and name were checked, not its parameters: {', '.join(names)} "
+        "(--trust imports it, which runs it)"
     ]
 
 

@@ -3,7 +3,8 @@ one call.
 
 Products run in the engine's precision with float32 sums; ``int8`` keeps weights in 8 bits, rounds what they
 multiply to 8 bits row by row (kernels/eight.h), and is bfloat16 in all else. A completion is bit-identical
-whatever else is sampled in the same batch."""
+whatever else is sampled in the same batch, and with whatever is tried ahead (``speculate``: the most tokens,
+kernels/session.h)."""
 
 import ctypes
 from collections.abc import Callable, Iterator, Sequence
@@ -34,6 +35,8 @@ STEPS_AT_ONCE, SEARCH_EVERY = 16, 8
 PAGE = 64  # positions of a page of the cache: kernels/cache.h
 MOST_BEGINNINGS = 8  # prompts of a call that are kept for their first pages
 FORMATS = {"float32": 0, "bfloat16": 1, "int8": 2}  # as kernels/engine.cpp numbers them
+MOST_TRIED = 11  # tokens ahead: fewer than the places of a step that tries any (kernels/session.h)
+TRIED_IN_TALK = 3  # tokens ahead, for a conversation: the least that brings most (benchmarks/speculate.py)
 MOST_INPUTS = 1 << 16  # of a product in 8 bits: its 32-bit sums are then exact
 _DIVERGED_STATUS = -1  # what kernels/session.h returns for logits that are not finite
 
@@ -130,8 +133,9 @@ class Session:
     keeps alive. Raises R1kitError for logits that are not finite, and where the memory is not enough."""
 
     def __init__(
-        self, calls: ctypes.CDLL, network: int, drawing: Drawing, record: Record, stop_ids: np.ndarray
-    ) -> None:
+        self, calls: ctypes.CDLL, network: int, drawing: Drawing, record: Record, stop_ids: np.ndarray,
+        speculate: int = 0,
+    ) -> None:  # fmt: skip
         self._calls = calls
         # Calls that only note something: getting the interpreter's lock back would take longer than they do.
         self._quick = ctypes.PyDLL("kernels", handle=calls._handle)
@@ -145,6 +149,7 @@ class Session:
                 ctypes.byref(record),
                 *self._array(stops),
                 len(stops),
+                speculate,
             )
         )
         self.page_bytes = int(calls.r1_page_bytes(self._handle))
@@ -255,12 +260,15 @@ class CompiledDecoder:
     """Decodes with a packed copy of ``model``'s weights, which is packed again when they change. Raises
     KernelsUnavailableError."""
 
-    def __init__(self, model: LanguageModel, stop_ids: np.ndarray, precision: str, batch_rows: int) -> None:
+    def __init__(
+        self, model: LanguageModel, stop_ids: np.ndarray, precision: str, batch_rows: int, speculate: int = 0
+    ) -> None:
         check_supported(model)
         if precision == "int8" and max(model.config.width, model.config.ffn_width) > MOST_INPUTS:
             raise KernelsUnavailableError(f"products in 8 bits have at most {MOST_INPUTS:,} inputs")
         self._calls = library()
         self.model, self.stop_ids, self.batch_rows = model, stop_ids, batch_rows
+        self.speculate = speculate
         self._calls.r1_network.restype = ctypes.c_void_p
         shape = _Shape.of(model.config, torch.get_num_threads())
         self._network: int | None = self._calls.r1_network(ctypes.byref(shape), FORMATS[precision])
@@ -302,15 +310,18 @@ class CompiledDecoder:
 
     def stream(self, requests: Requests) -> Iterator[int]:
         """Yield the tokens of the only rollout."""
-        group = self._group(requests)
+        group, read = self._group(requests), 0
         try:
             group.admit([0])
-            yield int(requests.tokens_RT[0, 0])
-            while requests.finished_R[0] == LIVE:
-                if requests.sampling.stop and requests.cut_at_strings([0]):
+            while True:
+                if requests.sampling.stop:
+                    requests.cut_at_strings([0])
+                new = requests.tokens_RT[0, read : requests.lengths_R[0]].tolist()
+                yield from new
+                read += len(new)
+                if requests.finished_R[0] != LIVE:
                     return
                 group.session.decode(1, 0)
-                yield int(requests.tokens_RT[0, requests.lengths_R[0] - 1])
         finally:
             group.session.close()
 
@@ -321,7 +332,7 @@ class CompiledDecoder:
         if positions > self._positions:  # a running session may still need the longer table
             self._turn(positions)
         assert self._network is not None
-        return Session(self._calls, self._network, drawing, record, self.stop_ids)
+        return Session(self._calls, self._network, drawing, record, self.stop_ids, self.speculate)
 
     def _group(self, requests: Requests) -> _Group:
         sampling = requests.sampling

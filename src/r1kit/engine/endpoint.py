@@ -5,7 +5,7 @@ log-probabilities: rejection sampling, a teacher's answers, judges.
       engine: {kind: endpoint, url: "http://127.0.0.1:8000/v1", model: deepseek-r1, key_env: MY_KEY}
 
 Requests go to ``/completions``, with the prompt as text; vLLM's and SGLang's servers answer them. The key
-follows the rules of rewards/endpoint.py. The answer is text: its token ids are those of the tokenizer of the
+follows the rules of endpoints.py. The answer is text: its token ids are those of the tokenizer of the
 stage's own model, and it has no log-probabilities (they are NaN). So such an engine follows no learner, and a
 stage that trains on them refuses it. Its weights are the server's, whichever model the stage names."""
 
@@ -21,13 +21,13 @@ from torch import Tensor
 
 from r1kit.addresses import read_address
 from r1kit.config import R1kitError
+from r1kit.endpoints import DEFAULT_KEY, ask, check_variable
 from r1kit.engine import Done
 from r1kit.engine.connected import ConnectedConfig
 from r1kit.engine.random_draws import default_seeds
 from r1kit.engine.requests import FULL, STOP, Requests, require_possible
 from r1kit.model.config_json import read_config
 from r1kit.model.fingerprint import Fingerprint
-from r1kit.rewards.endpoint import DEFAULT_KEY, ask, check_variable
 from r1kit.tokenizer import Tokenizer
 from r1kit.types import Completion, Sampling
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from r1kit.config import R1kitError
 from r1kit.engine import ALL, Done
-from r1kit.engine.compiled import CompiledDecoder
+from r1kit.engine.compiled import MOST_TRIED, CompiledDecoder
 from r1kit.engine.live import MOST_TOPS, CompiledBatch, LiveBatch, TorchBatch
 from r1kit.engine.random_draws import default_seeds as default_seeds
 from r1kit.engine.requests import Decode, Requests, require_possible
@@ -36,9 +36,11 @@ class NativeEngine:
     It samples from ``model`` itself: a learner that trains the same object need not hand over weights.
     ``stop_ids`` end a completion; ``batch_rows`` limits the rollouts decoded at once; ``precision`` is that
     of the matrix products (``int8`` needs the kernels), log-probabilities are always float32. ``decode``
-    turns token ids into text, for stop strings. ``kernels``: False for PyTorch only, True to raise R1kitError
-    if the kernels do not run, None to use them if they run. ``slots``: decode in slots on the CPU too, as on
-    a GPU. The number of threads is PyTorch's when the engine is first used."""
+    turns token ids into text, for stop strings. ``speculate``: the most tokens that each of few rollouts
+    tries ahead (kernels/session.h); it changes no bit of a completion, and does nothing without the kernels.
+    ``kernels``: False for PyTorch only, True to raise R1kitError if the kernels do not run, None to use them
+    if they run. ``slots``: decode in slots on the CPU too, as on a GPU. The number of threads is PyTorch's
+    when the engine is first used."""
 
     can = ALL
     version = 0
@@ -46,8 +48,10 @@ class NativeEngine:
     def __init__(
         self, model: LanguageModel, stop_ids: Sequence[int], precision: Precision = "float32",
         batch_rows: int = 256, decode: Decode | None = None, kernels: bool | None = None,
-        slots: bool = False,
+        slots: bool = False, speculate: int = 0,
     ) -> None:  # fmt: skip
+        if not 0 <= speculate <= MOST_TRIED:
+            raise R1kitError(f"speculate: {speculate} tokens; give 0 (off) to {MOST_TRIED}")
         self.model = model
         self.stop_ids = np.array(sorted(set(stop_ids)), dtype=np.int64)
         self.precision = precision
@@ -55,6 +59,7 @@ class NativeEngine:
         self.decode = decode
         self.kernels = kernels
         self.slots = slots
+        self.speculate = speculate
         self._aborted = False
         self._chosen: CompiledDecoder | TorchDecoder | None = None
         self._slotted: SlotDecoder | None = None
@@ -166,7 +171,9 @@ class NativeEngine:
                 if self.kernels is False and self.precision == "int8":
                     raise KernelsUnavailableError("kernels: False was asked for")
                 self._chosen = (
-                    TorchDecoder(*settings) if self.kernels is False else CompiledDecoder(*settings)
+                    TorchDecoder(*settings)
+                    if self.kernels is False
+                    else CompiledDecoder(*settings, self.speculate)
                 )
             except KernelsUnavailableError as error:
                 if self.precision == "int8":

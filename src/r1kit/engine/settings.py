@@ -60,15 +60,17 @@ EngineChoice = Annotated[str | SerializeAsAny[ConnectedConfig], BeforeValidator(
 
 
 def make_engine(
-    choice: str, model: LanguageModel, tokenizer: Tokenizer, precision: Precision, batch_rows: int
-) -> Engine:
-    """The engine of that name on ``model`` itself, in this process."""
+    choice: str, model: LanguageModel, tokenizer: Tokenizer, precision: Precision, batch_rows: int,
+    speculate: int = 0,
+) -> Engine:  # fmt: skip
+    """The engine of that name on ``model`` itself, in this process; ``speculate`` is r1kit's own's."""
     if choice != NATIVE:
         make: MakeEngine = load_name(choice, ENGINE)
         return completed(make(model, tokenizer.end_ids), choice)
     return NativeEngine(
-        model, tokenizer.end_ids, precision=precision, batch_rows=batch_rows, decode=tokenizer.decode_all
-    )
+        model, tokenizer.end_ids, precision=precision, batch_rows=batch_rows, decode=tokenizer.decode_all,
+        speculate=speculate,
+    )  # fmt: skip
 
 
 def identity(choice: str | ConnectedConfig) -> str:

@@ -16,8 +16,8 @@ from pydantic import SerializeAsAny, ValidationError, field_validator
 
 from r1kit.addresses import plain_without_secrets, read_address, without_secrets
 from r1kit.config import Config, ConfigError, KeyPath, Unloaded, explain_problem, shorten, suggest
+from r1kit.endpoints import check_variable
 from r1kit.recipe.layers import Layers, read_layers
-from r1kit.rewards.endpoint import check_variable
 from r1kit.runtime import RuntimeConfig, config_class
 from r1kit.stages.stage import STAGE, Stage
 from r1kit.trackers import TrackConfig

@@ -13,11 +13,11 @@ from typing import Any
 
 from r1kit.addresses import read_address, without_secrets
 from r1kit.config import ConfigError, KeyPath
+from r1kit.endpoints import DEFAULT_KEY, read_key
 from r1kit.files import hash_file
 from r1kit.recipe.inputs import input_kind, texts
 from r1kit.recipe.layers import Layers, stage_name
 from r1kit.recipe.recipe import endpoint_blocks
-from r1kit.rewards.endpoint import DEFAULT_KEY, read_key
 from r1kit.trackers import TrackConfig
 from r1kit.user_code import code_file, is_name
 

@@ -3,8 +3,8 @@
 ``load_rewards`` builds those that a recipe names, ``score`` applies them; each kind has a file of its own.
 """
 
+from r1kit.endpoints import complete_chat
 from r1kit.rewards.ahead import Ahead
-from r1kit.rewards.endpoint import complete_chat
 from r1kit.rewards.lengths import repeated_share
 from r1kit.rewards.reward import Failed, Reward, WeightedReward
 from r1kit.rewards.rules import check_all, format_reward

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from r1kit.config import R1kitError
-from r1kit.rewards.endpoint import DEFAULT_KEY, chat_asker
+from r1kit.endpoints import DEFAULT_KEY, chat_asker
 from r1kit.rewards.judge import judged_scores
 from r1kit.tasks.benchmarks.checks import Judged
 from r1kit.types import Problem

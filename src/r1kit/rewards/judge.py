@@ -12,7 +12,7 @@ from typing import Any
 from r1kit.addresses import read_address
 from r1kit.chat import prompt_column
 from r1kit.config import ConfigError, R1kitError
-from r1kit.rewards.endpoint import DEFAULT_KEY, complete_chat
+from r1kit.endpoints import DEFAULT_KEY, complete_chat
 from r1kit.rewards.reward import CheckingTask, Failed, Reward
 from r1kit.types import Rollout
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from r1kit.chat import prompt_column
 from r1kit.config import ConfigError, R1kitError
-from r1kit.rewards.endpoint import DEFAULT_KEY, chat_asker
+from r1kit.endpoints import DEFAULT_KEY, chat_asker
 from r1kit.rewards.judge import judged_scores
 from r1kit.types import Problem, Response
 

@@ -51,11 +51,17 @@ def environment(command: str, sends: Sequence[Mapping[str, Any]] = ()) -> dict[s
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the installed packages that a result depends on, without importing them."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[package] = metadata.version(package)
-    return found
+    installed = {package: version for package in PACKAGES if (version := _version(package)) is not None}
+    return {"python": platform.python_version(), **installed}
+
+
+@functools.cache
+def _version(package: str) -> str | None:
+    """The version of an installed package, when this process first asks: its metadata takes a millisecond to
+    read, and every stage asks several times."""
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        return metadata.version(package)
+    return None
 
 
 def setting(runtime: RuntimeConfig) -> dict[str, Any]:
@@ -107,8 +113,10 @@ def setting_differences(record: StageRecord, now: dict[str, Any]) -> Iterator[st
         yield from _changes({name: old.get(name)}, {name: now.get(name)})
 
 
+@functools.cache
 def git_revision() -> str | None:
-    """The commit that r1kit's own source is at, with "+" when it is changed; None outside a checkout."""
+    """The commit that r1kit's own source is at when this process first asks, with "+" when it is changed;
+    None outside a checkout."""
     try:
         return _git("rev-parse", "HEAD") + ("+" if _git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.SubprocessError):

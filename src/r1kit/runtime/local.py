@@ -27,6 +27,7 @@ from pydantic import Field
 
 from r1kit.config import InputError, R1kitError
 from r1kit.engine import Engine, compiled
+from r1kit.engine.compiled import MOST_TRIED
 from r1kit.engine.connected import ConnectedConfig
 from r1kit.engine.native import Precision
 from r1kit.engine.settings import NATIVE, EngineChoice, identity
@@ -78,10 +79,16 @@ class LocalConfig(RuntimeConfig):
     threads: int = Field(1, ge=1)
     batch_rows: int = Field(512, ge=1)  # rollouts that an engine samples at once
     engine_precision: Precision = "bfloat16"  # of the engine's weights
+    speculate: int = Field(
+        0, ge=0, le=MOST_TRIED
+    )  # tokens that each of few rollouts tries ahead; same results
     deadline_s: float = Field(1800.0, gt=0)
 
     def start(self) -> "LocalRuntime":
         return LocalRuntime(self)
+
+    def indifferent(self) -> tuple[str, ...]:
+        return ("deadline_s", "speculate")
 
     def replica(self, group: Group) -> Replica:
         """What a process of this runtime holds."""

@@ -70,6 +70,9 @@ class ReplicaConfig(Protocol):
     @property
     def batch_rows(self) -> int: ...
 
+    @property
+    def speculate(self) -> int: ...
+
 
 def _bytes(thing: Any) -> int:
     """Of the weights of a learner or an engine; 0 where its model is not in this process."""
@@ -177,7 +180,7 @@ class Replica:
         config = self.config
         assert isinstance(config.engine, str)  # a connected engine is in no replica (connected.py)
         self.things[handle] = make_engine(
-            config.engine, model, tokenizer, config.engine_precision, config.batch_rows
+            config.engine, model, tokenizer, config.engine_precision, config.batch_rows, config.speculate
         )
 
 

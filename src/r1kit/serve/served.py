@@ -11,6 +11,7 @@ import torch
 
 from r1kit.chat import Chat, Turn, stop_end
 from r1kit.config import R1kitError
+from r1kit.engine.compiled import TRIED_IN_TALK
 from r1kit.engine.live import MOST_TOPS, Asked
 from r1kit.engine.native import NativeEngine, Precision
 from r1kit.engine.random_draws import rollout_key
@@ -66,7 +67,9 @@ class Served:
         self.tokenizer = deepcopy(chat.tokenizer)
         self.context = min(model.config.max_positions, limits.context)
         self.limits = limits
-        self.engine = NativeEngine(model, self.tokenizer.end_ids, precision=precision)
+        self.engine = NativeEngine(
+            model, self.tokenizer.end_ids, precision=precision, speculate=TRIED_IN_TALK
+        )
         special = self.tokenizer.special_tokens
         self._texts: dict[int, str] = {}  # of single tokens
         self._here = replace(chat, tokenizer=self.tokenizer)

@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from r1kit.chat import Chat, parse, turns_of
 from r1kit.config import ConfigError, R1kitError
+from r1kit.endpoints import DEFAULT_KEY, ask
 from r1kit.engine import Engine
 from r1kit.figures.benchmarks import (
     BenchmarkResult,
@@ -36,7 +37,6 @@ from r1kit.rewards.benchmark_judges import (
     judge_against_baseline,
     judge_by_reference,
 )
-from r1kit.rewards.endpoint import DEFAULT_KEY, ask
 from r1kit.seeds import derive_seed
 from r1kit.stages.sampling import sample
 from r1kit.tasks.benchmarks import PAPER_TEMPERATURE, PAPER_TOKENS, PAPER_TOP_P, Card

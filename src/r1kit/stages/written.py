@@ -6,8 +6,8 @@ from pydantic import Field, field_validator
 
 from r1kit.addresses import read_address
 from r1kit.config import Config
+from r1kit.endpoints import DEFAULT_KEY, check_variable
 from r1kit.model.config_json import read_config
-from r1kit.rewards.endpoint import DEFAULT_KEY, check_variable
 from r1kit.seeds import derive_seed
 from r1kit.stages.models import PromptStyle, fits, prompt_style_of
 from r1kit.stages.sampling import Endpoint, ask_endpoint, harvest

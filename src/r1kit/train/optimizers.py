@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from r1kit.config import Config
 from r1kit.train.group import ALONE, Group
 from r1kit.train.rounded_adamw import Moments, RoundedAdamW
+from r1kit.train.uncompiled import AdamW, Uncompiled
 
 _EPSILON = 1e-8
 MOST_AT_ONCE = 1 << 26  # numbers of matrices that are put together from several processes at a time
@@ -93,7 +94,7 @@ class ScheduleConfig(Config):
         return self.final + (1 - self.final) * shape
 
 
-class Muon(torch.optim.Optimizer):
+class Muon(Uncompiled):
     """Momentum .95 (Nesterov) with orthogonalised updates for matrices [.., rows, cols].
 
     Each process of ``group`` orthogonalises every size-th matrix; the sum over the group puts the shares
@@ -254,4 +255,4 @@ def _adamw(groups: list[dict[str, Any]], config: OptimizerConfig, rounded: bool)
     betas = (config.beta1, config.beta2)
     if rounded or config.moments == "int8":
         return RoundedAdamW(groups, config.learning_rate, betas, _EPSILON, config.moments)
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, eps=_EPSILON, fused=True)
+    return AdamW(groups, lr=config.learning_rate, betas=betas, eps=_EPSILON, fused=True)

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from r1kit.seeds import derive_seed
+from r1kit.train.uncompiled import Uncompiled
 
 Moments = Literal["float32", "int8"]
 
@@ -106,7 +107,7 @@ def kept_for(parameter: Tensor, moments: Moments) -> dict[str, tuple[tuple[int, 
     }
 
 
-class RoundedAdamW(torch.optim.Optimizer):
+class RoundedAdamW(Uncompiled):
     """AdamW for parameters in float32 or bfloat16, whose gradients are float32."""
 
     def __init__(

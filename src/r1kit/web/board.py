@@ -1,6 +1,7 @@
 """The board: the recipe as a figure, what is wrong in plain words, and live curves of one or more runs."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from nicegui import ui
@@ -16,13 +17,13 @@ from r1kit.web.recipes import differences, recipe_of
 from r1kit.web.run_view import StageView
 
 COLOURS = {
-    "done": "#3a8f5c",
+    "done": "#2e7d4f",
     "running": "#3b6fb5",
-    "interrupted": "#d59a1f",
+    "interrupted": "#97690c",
     "failed": "#c0392b",
     "damaged": "#c0392b",
-    "waiting": "#8a8f98",
-}
+    "waiting": "#6b7079",
+}  # white is readable on each, and each on white and on black
 MOST_SIGNS, MOST_DIFFERENCES = 12, 200
 
 
@@ -225,8 +226,7 @@ def progress_in_words(stage: StageView) -> str:
     """State, steps, and time left or spent."""
     words: list[str] = [stage.state]
     if stage.step is not None:
-        of = f" of {stage.planned.steps}" if stage.planned.steps is not None else ""
-        words.append(f"step {stage.step:,}{of}")
+        words.append(_steps_in_words(stage))
     if stage.left_s is not None:
         words.append(f"{duration(stage.left_s)} left")
     elif stage.seconds:
@@ -236,26 +236,38 @@ def progress_in_words(stage: StageView) -> str:
     return ", ".join(words)
 
 
+def _steps_in_words(stage: StageView) -> str:
+    """The steps so far; of how many while there are more to come."""
+    if stage.step is None:
+        return ""
+    if stage.planned.steps is not None and stage.state != "done":
+        return f"step {stage.step:,} of {stage.planned.steps:,}"
+    return f"{stage.step:,} step{'s' if stage.step != 1 else ''}"
+
+
 def recipe_figure(stages: Sequence[StageView]) -> tuple[dict[str, Any], int, int]:
     """The stages as boxes with arrows, for ECharts, and its width and height in pixels. A stage is one column
-    to the right of the last that it reads; an arrow that others imply is left out."""
-    columns: dict[str, int] = {}
+    to the right of the last that it reads; an arrow that others imply is left out, and one that passes over
+    columns takes a row without a box."""
+    places: dict[str, Place] = {}
     for stage in stages:
-        columns[stage.name] = 1 + max((columns.get(name, 0) for name in stage.planned.reads), default=-1)
-    taken: dict[int, int] = {}
-    nodes = []
-    for stage in stages:
-        column = columns[stage.name]
-        row = taken.get(column, 0)
-        taken[column] = row + 1
-        nodes.append(_box(stage, column, row))
-    across, down = max(columns.values(), default=0), max(1, *taken.values(), 2) - 1
+        column = 1 + max((places[name][0] for name in stage.planned.reads if name in places), default=-1)
+        row = sum(other == column for other, _ in places.values())
+        places[stage.name] = column, row
+    nodes = [_box(stage, *places[stage.name]) for stage in stages]
+    links, rows, taken = [], [1.0], set(places.values())
+    for read, name in _arrows(stages):
+        way = _way(places[read], places[name], taken)
+        rows += [row for _, row in way]
+        corners = [_unseen(f"{read} > {name} {number}", *place) for number, place in enumerate(way)]
+        nodes += corners
+        stops = [read, *(corner["name"] for corner in corners)]
+        links += [{"source": one, "target": other} for one, other in pairwise(stops)]
+        links[-1]["symbol"] = ["none", "arrow"]
+    across = max((column for column, _ in places.values()), default=0)
+    down = max(rows + [float(row) for _, row in places.values()])
     # Two points that are not seen keep one unit of the layout one pixel.
-    corners = [(0, 0), (across * STEP_X, down * STEP_Y)]
-    nodes += [
-        {"name": f"corner {place}", "x": x, "y": y, "symbolSize": 0, "label": {"show": False}}
-        for place, (x, y) in enumerate(corners)
-    ]
+    nodes += [_unseen("first corner", 0, 0), _unseen("last corner", across, down)]
     series = {
         "type": "graph",
         "layout": "none",
@@ -263,33 +275,58 @@ def recipe_figure(stages: Sequence[StageView]) -> tuple[dict[str, Any], int, int
         "left": BOX_X,
         "top": BOX_Y,
         "width": max(1, across * STEP_X),
-        "height": down * STEP_Y,
-        "edgeSymbol": ["none", "arrow"],
+        "height": int(down * STEP_Y),
+        "edgeSymbol": ["none", "none"],
         "edgeSymbolSize": 8,
         "lineStyle": {"color": INK, "opacity": 0.9, "width": 1.5},
-        "label": {"show": True, "color": "#fff", "fontSize": 11, "lineHeight": 14},
+        "label": {"show": True, "color": "#fff", "fontSize": 10, "lineHeight": 14},
         "data": nodes,
-        "links": [{"source": read, "target": name} for read, name in _arrows(stages)],
+        "links": links,
     }
-    return {"animation": False, "series": [series]}, across * STEP_X + 2 * BOX_X, down * STEP_Y + 2 * BOX_Y
+    size = int(across * STEP_X) + 2 * BOX_X, int(down * STEP_Y) + 2 * BOX_Y
+    return {"animation": False, "series": [series]}, *size
 
 
-BOX_X, BOX_Y, STEP_X, STEP_Y = 66, 30, 150, 76  # half a box with its margin, from box to box; pixels
+Place = tuple[float, float]  # column and row
+BOX, STEP_X, STEP_Y = (98, 50), 120, 72  # a box, and from box to box; pixels. Ten columns fit into 1,200
+BOX_X, BOX_Y = 54, 30  # half a box with its margin
 
 
-def _box(stage: StageView, column: int, row: int) -> dict[str, Any]:
-    steps = "" if stage.step is None else f"\n{stage.step:,}"
-    steps += f" / {stage.planned.steps:,}" if steps and stage.planned.steps is not None else ""
-    left = f", {duration(stage.left_s)} left" if stage.left_s is not None else ""
+def _way(start: Place, end: Place, taken: set[Place]) -> list[Place]:
+    """The corners of an arrow, the last at the left edge of the box where it ends. Between boxes that are not
+    neighbours it takes a row that is free in all columns between, and keeps it."""
+    (left, first), (right, last) = start, end
+    between = [left + step for step in range(1, int(right - left))]
+    rows = [first, last] if between else [last]
+    rows += [float(row) for row in range(len(taken) + 1)]
+    row = next(row for row in rows if not any((column, row) in taken for column in between))
+    taken.update((column, row) for column in between)
+    corners = [(left + 0.5, first), (left + 0.5, row), (right - 0.5, row), (right - 0.5, last)]
+    return [*dict.fromkeys(corners), (right - BOX[0] / 2 / STEP_X, last)]
+
+
+def _box(stage: StageView, column: float, row: float) -> dict[str, Any]:
+    state = f"{duration(stage.left_s)} left" if stage.left_s is not None else stage.state
+    steps = _steps_in_words(stage)
     return {
         "name": stage.name,
         "x": column * STEP_X,
         "y": row * STEP_Y,
         "symbol": "roundRect",
-        "symbolSize": [122, 52],
+        "symbolSize": list(BOX),
         "itemStyle": {"color": COLOURS[stage.state]},
-        "label": {"formatter": f"{stage.name}\n{stage.state}{left}{steps}"},
+        "label": {
+            "formatter": "\n".join(filter(None, [stage.name, state, steps])),
+            "width": BOX[0] - 2,
+            "overflow": "truncate",
+        },
     }
+
+
+def _unseen(name: str, column: float, row: float) -> dict[str, Any]:
+    """A point of the figure that only arrows show."""
+    place = {"x": column * STEP_X, "y": row * STEP_Y}
+    return {"name": name, **place, "symbolSize": 0, "label": {"show": False}}
 
 
 def _arrows(stages: Sequence[StageView]) -> list[tuple[str, str]]:

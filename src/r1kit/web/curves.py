@@ -14,7 +14,7 @@ from r1kit.web.metric_rows import Training, smoothed, thinned
 
 POINTS = 600  # of a curve at most
 COLOURS = ("#3b6fb5", "#c8781e", "#3a8f5c", "#a0439c", "#8a7a22", "#b5393b", "#2b8fa3", "#6d5bb0")
-INK, GRID = "#858b95", "rgba(128,128,128,.22)"  # readable on light and on dark
+INK, GRID = "#777d87", "rgba(128,128,128,.22)"  # readable on light and on dark
 STEP_SECONDS, TOKENS_PER_SECOND = "time/step", "tokens/s"
 
 # Title of a group -> its charts, each a title and the metrics in it (regular expressions).

@@ -29,9 +29,10 @@ UNSAFE = (("1", "left is unsafe", (True,)), ("2", "right is unsafe", (False,)), 
 KEY_NAMES = {"Escape": "Esc"}
 STYLE = """
 .r1-pair { display: grid; gap: 12px; grid-template-columns: repeat(auto-fit, minmax(min(100%, 300px), 1fr)); }
-.r1-keys { position: sticky; bottom: 0; padding: 8px 0; background: var(--r1-page, inherit);
+.r1-share { flex: 1 1 120px; width: auto; }
+.r1-keys { position: sticky; bottom: 0; padding: 8px 0; background: #fff;
            display: grid; gap: 6px; grid-template-columns: repeat(auto-fit, minmax(128px, 1fr)); }
-.body--light .r1-keys { background: #fff; } .body--dark .r1-keys { background: #121212; }
+.body--dark .r1-keys { background: var(--q-dark-page); }
 """
 
 
@@ -48,7 +49,7 @@ class LabelPage:
         ui.add_css(STYLE)
         with ui.row().classes("w-full items-center gap-4"):
             self.progress = text("", "r1-soft").mark("progress")
-            self.bar = ui.linear_progress(0, show_value=False).classes("grow").props("rounded size=10px")
+            self.bar = ui.linear_progress(0, show_value=False).classes("r1-share").props("rounded size=10px")
             self.bar.props('aria-label="share of the pairs that are labelled"')
             self.agreed = text("", "r1-soft")
         self.trouble = text("", "text-negative").mark("trouble")

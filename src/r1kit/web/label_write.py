@@ -63,9 +63,13 @@ class WritePage:
         shown = show(pair, self.annotator)
         with ui.row().classes("w-full items-center gap-2"):
             text("begin with", "r1-soft")
-            ui.button("nothing", on_click=lambda: self._start("")).props("outline no-caps dense")
+            ui.button("nothing", on_click=lambda: self._start("")).props("outline no-caps dense").classes(
+                "q-px-sm"
+            )
             for title, response in (("the left answer", shown.left), ("the right answer", shown.right)):
-                ui.button(title, on_click=partial(self._start, response)).props("outline no-caps dense")
+                ui.button(title, on_click=partial(self._start, response)).props(
+                    "outline no-caps dense"
+                ).classes("q-px-sm")
 
     def _start(self, response: str) -> None:
         """Fill the fields with a response to correct, or with nothing."""

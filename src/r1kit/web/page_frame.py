@@ -22,8 +22,8 @@ body { font-size: 15px; }
              grid-template-columns: repeat(auto-fill, minmax(min(100%, 340px), 1fr)); }
 .r1-stages { display: grid; gap: 8px;
              grid-template-columns: repeat(auto-fill, minmax(min(100%, 215px), 1fr)); }
-.r1-group { display: grid; grid-auto-flow: column; grid-auto-columns: minmax(min(86vw, 330px), 1fr);
-            overflow-x: auto; gap: 10px; padding-bottom: 8px; }
+.r1-group { display: grid; grid-auto-flow: column; grid-auto-columns: minmax(min(76vw, 330px), 1fr);
+            overflow-x: auto; gap: 10px; margin-top: 6px; padding: 2px 2px 8px; }
 .r1-answers { display: grid; gap: 10px;
               grid-template-columns: repeat(auto-fit, minmax(min(100%, 300px), 1fr)); }
 .r1-question { background: rgba(59,111,181,.09); }
@@ -34,7 +34,11 @@ body { font-size: 15px; }
 .body--dark .r1-asking { background: var(--q-dark-page); }
 .r1-chart { height: 230px; width: 100%; }
 .r1-figure { width: 100%; overflow-x: auto; }
-@media (max-width: 700px) { .r1-figure { display: none; } .r1-wide { display: none; } }
+.r1-bar { flex-wrap: nowrap; gap: 12px; white-space: nowrap; }
+.r1-run { min-width: 0; flex: 0 1 176px; }
+.r1-bar .r1-name { min-width: 0; white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
+@media (max-width: 700px) { .r1-figure { display: none; } .r1-wide { display: none; } .r1-bar { gap: 9px; } }
+.body--light { --q-primary: #2f66ad !important; } .body--dark { --q-primary: #4a80be !important; }
 a.r1-link { color: inherit; text-decoration: underline; }
 :focus-visible { outline: 2px solid #3b6fb5; outline-offset: 2px; }
 """
@@ -51,10 +55,11 @@ def page_frame(library: Library, run: str, here: str) -> Iterator[None]:
     """The frame of a page; what is made within is its content. ``here`` is the page's path."""
     ui.add_css(STYLE)
     dark = ui.dark_mode(None)
-    with (
-        ui.header(elevated=False).style("background: #27466d").classes("items-center gap-3 q-py-xs q-px-md ")
-    ):
-        ui.label("r1kit").classes("text-lg font-bold")
+    bar = (
+        ui.header(elevated=False).style("background: #27466d").classes("r1-bar items-center q-py-xs q-px-md")
+    )
+    with bar:
+        ui.label("r1kit").classes("text-lg font-bold r1-wide")
         for title, path, key in PAGES:
             link = ui.link(title, address(path, run=run)).classes("text-white")
             link.tooltip(f"key {key}")
@@ -63,10 +68,10 @@ def page_frame(library: Library, run: str, here: str) -> Iterator[None]:
         ui.space()
         if len(library.names) > 1:
             choice = ui.select(library.names, value=run, label="run", with_input=len(library.names) > 8)
-            choice.props("dense dark options-dense borderless").classes("w-44")
+            choice.props("dense dark options-dense borderless").classes("r1-run")
             choice.on_value_change(lambda event: ui.navigate.to(address(here, run=event.value)))
         else:
-            text(run).classes("text-white")
+            text(run, "text-white r1-name")
         ui.button(icon="contrast", on_click=lambda: _next_mode(dark)).props(
             'flat dense round color=white aria-label="light or dark"'
         )

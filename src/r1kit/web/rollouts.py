@@ -272,7 +272,7 @@ def _tokens_folded(tokens: Tokens) -> None:
     with fold:
         if len(there) > 1:
             choice = ui.toggle(list(there), value="log-probability", on_change=lambda: show())
-            choice.props("dense no-caps unelevated size=sm").mark("colour by")
+            choice.props('dense no-caps unelevated size=sm padding="3px 8px"').mark("colour by")
         place = ui.column().classes("w-full gap-1")
 
     def show() -> None:

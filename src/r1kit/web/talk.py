@@ -68,7 +68,7 @@ class Talk:
 
     def _settings(self) -> None:
         main = main_result(self.talkers)
-        with ui.row().classes("w-full items-center gap-3"):
+        with ui.row().classes("w-full items-center gap-2"):
             self.models = ui.select(
                 self._titles(), multiple=True, value=[main.stage] if main else [], label="models"
             )
@@ -80,7 +80,7 @@ class Talk:
             self.follows = ui.switch("continue the conversation").props("dense").mark("follows")
             self.follows.tooltip("off: each question alone, as the models were trained")
             self.unfolded = ui.switch("unfold thinking", value=True).props("dense").mark("unfolded")
-            share = ui.button("share", icon="download").props("flat dense no-caps").classes("q-ml-auto")
+            share = ui.button("share").props("flat dense no-caps").classes("q-ml-auto")
             with share.mark("share"), ui.menu():
                 ui.menu_item("as Markdown", lambda: self._share("md"))
                 ui.menu_item("as JSON", lambda: self._share("json"))
@@ -279,7 +279,7 @@ def _said(exchange: Exchange, talker: Talker) -> Sequence[Turn]:
 
 def _number(label: str, value: float | None, least: float, most: float, step: float) -> ui.number:
     made = ui.number(label, value=value, min=least, max=most, step=step).props("dense outlined")
-    return made.classes("w-28").mark(label)
+    return made.classes("w-24").mark(label)
 
 
 def _within(value: Any, least: float, most: float) -> float | None:

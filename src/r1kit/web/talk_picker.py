@@ -44,7 +44,7 @@ class ProblemPicker:
                 changed.on_value_change(self.offer)
             self.choice.on_value_change(self._chosen)
             random_one = ui.button("random problem", on_click=self._any).mark("random-problem")
-            random_one.props("outline dense no-caps")
+            random_one.props("outline dense no-caps").classes("q-px-sm")
         ui.timer(0.1, self.offer, once=True)
 
     async def offer(self) -> None:

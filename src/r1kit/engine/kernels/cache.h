@@ -35,7 +35,8 @@ struct CacheShape {
         for (int i = 0; i < key_words(); i++) to[i * PAGE] = words[i];
     }
 
-    // An even position clears its odd neighbour: a number left there by an earlier sequence may be anything, and 0 x NaN is NaN.
+    // An even position clears its odd neighbour: a number left there by an earlier sequence may be anything, and 0 x NaN is NaN. An odd one keeps the
+    // even one's; what a token that was tried and dropped had left in its own place goes.
     void write_value(Page page, int layer, int head, int place, const typename N::Cell* from) const {
         uint32_t* to = values(page, layer, head) + size_t(place / N::PAIR) * value_words();
         if constexpr (N::PAIR == 1) {
@@ -43,7 +44,7 @@ struct CacheShape {
         } else if (place % 2 == 0) {
             for (int i = 0; i < value; i++) to[i] = from[i];
         } else {
-            for (int i = 0; i < value; i++) to[i] |= uint32_t(from[i]) << 16;
+            for (int i = 0; i < value; i++) to[i] = (to[i] & 0xffff) | uint32_t(from[i]) << 16;
         }
     }
 };

@@ -62,12 +62,12 @@ void r1_rotation(AnyNetwork* network, const float* cosines, const float* sines, 
     });
 }
 
-void* r1_session(AnyNetwork* network, const Drawing* drawing, const Record* record, const int32_t* stops, int stop_count) {
+void* r1_session(AnyNetwork* network, const Drawing* drawing, const Record* record, const int32_t* stops, int stop_count, int speculate) {
     auto* session = new (std::nothrow) AnySession;
     const int status = guarded([&] {
         std::vector<int32_t> ids(stops, stops + stop_count);
-        if (network->half) session->half = std::make_unique<Session<Half>>(*network->half, *drawing, *record, ids);
-        else session->full = std::make_unique<Session<Full>>(*network->full, *drawing, *record, ids);
+        if (network->half) session->half = std::make_unique<Session<Half>>(*network->half, *drawing, *record, ids, speculate);
+        else session->full = std::make_unique<Session<Full>>(*network->full, *drawing, *record, ids, speculate);
         return 0;
     });
     if (status) delete session, session = nullptr;

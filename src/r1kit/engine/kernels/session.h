@@ -3,6 +3,11 @@
 //
 // What is drawn is written straight into the caller's arrays. A row's result does not depend on the other rows: products and attention have an
 // order of their own for each row, and the uniform numbers come from the rollout's key.
+//
+// Few rows may try tokens ahead (``speculate``): what followed their last tokens where those stood before, in the prompt or in what they drew. One
+// pass computes the tried tokens too. The token of each place is drawn as always, from the logits after the tokens before it and with that place's
+// uniform number; where it is the one that was tried, the next place of the same pass is valid, and where it is not, the rest of the pass is
+// dropped. So what is drawn, and every bit of its log-probability, is what would be drawn one token at a time.
 #pragma once
 
 #include <deque>
@@ -36,8 +41,9 @@ class Session {
   public:
     using Cell = typename N::Cell;
 
-    Session(const Network<N>& network, const Drawing& drawing, const Record& record, std::vector<int32_t> stops)
-        : network_(network), decoder_(network), drawing_(drawing), record_(record), stops_(std::move(stops)),
+    // ``speculate``: the most tokens that a row tries ahead, fewer than ROWS_AT_HEAD.
+    Session(const Network<N>& network, const Drawing& drawing, const Record& record, std::vector<int32_t> stops, int speculate)
+        : network_(network), decoder_(network), drawing_(drawing), record_(record), stops_(std::move(stops)), speculate_(speculate),
           pool_(decoder_.cache.page_size()) {}
 
     // Note a prompt, which then serves ``rollouts`` rollouts; return its number. It is computed with all others that wait, by the next ``admit``.
@@ -48,6 +54,7 @@ class Session {
         Prompt& prompt = new_prompt();
         prompt.length = length, prompt.users = rollouts;
         prompt.tokens.assign(tokens, tokens + length);
+        if (speculate_) prompt.text = prompt.tokens;
         prompt.experts = experts, prompt.done = shared;
         prompt.hidden.resize(network_.shape.width);
         for (int page = 0; page < shared / PAGE; page++) {
@@ -70,7 +77,7 @@ class Session {
         Cell* hidden = hidden_.at_least(size_t(count) * network_.shape.width);
         for (int i = 0; i < count; i++) {
             Prompt& prompt = prompts_[prompts[i]];
-            rows_.push_back({rollouts[i], &prompt, keys[i], {}});
+            rows_.push_back({rollouts[i], &prompt, keys[i], {}, {}});
             std::copy(prompt.hidden.begin(), prompt.hidden.end(), hidden + size_t(i) * network_.shape.width);
         }
         const bool finite = draw_rows(before, hidden);
@@ -99,6 +106,7 @@ class Session {
         int number = 0, length = 0, users = 0, done = 0;  // ``done``: positions that are computed
         Pages pages;
         std::vector<int32_t> tokens;  // empty once it is computed
+        std::vector<int32_t> text;    // the same, kept where rows try tokens ahead
         int16_t* experts = nullptr;
         std::vector<Cell> hidden;  // of the last position, after the final norm
     };
@@ -107,8 +115,11 @@ class Session {
         Prompt* prompt;
         uint64_t key;
         Pages pages;
+        std::vector<int32_t> tried;  // ahead of the last token drawn, by the running step
     };
     static constexpr int STRETCH_OF_PROMPT = 256, ROWS_AT_HEAD = 48;
+    static constexpr int PLACES_TRIED = 12;       // of a step in which rows try tokens ahead, at most
+    static constexpr int SAME_MOST = 3, SAME_LEAST = 2;  // tokens that have stood before, for their continuation to be tried
 
     Prompt& new_prompt() {
         if (forgotten_.empty()) {
@@ -124,7 +135,7 @@ class Session {
     void release(Prompt& prompt, int users) {
         if ((prompt.users -= users) > 0) return;
         if (!prompt.tokens.empty()) uncomputed_.erase(std::find(uncomputed_.begin(), uncomputed_.end(), prompt.number));
-        prompt.tokens = {};
+        prompt.tokens = {}, prompt.text = {};
         pool_.give_back(prompt.pages);
         prompt.hidden = {};
         forgotten_.push_back(prompt.number);
@@ -157,49 +168,87 @@ class Session {
 
     size_t choices() const { return size_t(network_.shape.layers - network_.shape.dense_layers) * network_.shape.active_experts; }
 
+    // What a row tries ahead, ``most`` tokens or none: those that followed the latest earlier place of its last tokens, and on from there.
+    void guess(Row& row, int most) const {
+        row.tried.clear();
+        const int32_t* drawn = record_.tokens + size_t(row.rollout) * record_.most;
+        const int seen = row.prompt->length, all = seen + record_.lengths[row.rollout];
+        const auto token = [&](int place) {
+            return place < seen ? row.prompt->text[place] : place < all ? drawn[place - seen] : row.tried[place - all];
+        };
+        for (int same = SAME_MOST; most > 0 && same >= SAME_LEAST; same--)
+            for (int end = all - 1; end >= same; end--) {
+                int equal = 0;
+                while (equal < same && token(end - 1 - equal) == token(all - 1 - equal)) equal++;
+                if (equal < same) continue;
+                while (int(row.tried.size()) < most) row.tried.push_back(token(end++));
+                return;
+            }
+    }
+
+    int limit(int rollout) const { return record_.limits ? record_.limits[rollout] : record_.most; }
+
     bool step() {
-        const int D = network_.shape.width;
+        const int D = network_.shape.width, most = int(rows_.size()) * (1 + speculate_) <= PLACES_TRIED ? speculate_ : 0;
         places_.clear();
         for (Row& row : rows_) {
             const int done = record_.lengths[row.rollout] - 1;  // the last token drawn is fed at this place of its own
-            if (done % PAGE == 0) row.pages.push_back(pool_.take());
-            const size_t at = size_t(row.rollout) * record_.most + done;
-            int16_t* recorded = record_.experts ? record_.experts + at * choices() : nullptr;
-            places_.push_back({record_.tokens[at], row.prompt->length + done, {&row.prompt->pages, row.prompt->length, &row.pages, done + 1},
-                               row.pages.back(), done % PAGE, recorded});
+            if (speculate_) guess(row, std::min(most, limit(row.rollout) - done - 2));
+            for (int i = 0; i <= int(row.tried.size()); i++) {
+                const int place = done + i;
+                if (place / PAGE == int(row.pages.size())) row.pages.push_back(pool_.take());
+                const size_t at = size_t(row.rollout) * record_.most + place;
+                int16_t* recorded = record_.experts ? record_.experts + at * choices() : nullptr;
+                const int32_t token = i ? row.tried[i - 1] : record_.tokens[at];
+                places_.push_back({token, row.prompt->length + place, {&row.prompt->pages, row.prompt->length, &row.pages, place + 1},
+                                   row.pages[place / PAGE], place % PAGE, recorded});
+            }
         }
         const float* x = decoder_(places_);
-        Cell* hidden = hidden_.at_least(rows_.size() * D);
-        for (size_t r = 0; r < rows_.size(); r++) decoder_.finish(x + r * D, hidden + r * D);
+        Cell* hidden = hidden_.at_least(places_.size() * D);
+        for (size_t r = 0; r < places_.size(); r++) decoder_.finish(x + r * D, hidden + r * D);
         const bool finite = draw_rows(0, hidden);
         leave();
         return finite;
     }
 
-    // Draw a token for the rows from ``first`` on; ``hidden`` begins with the first of them.
+    // Draw tokens for the rows from ``first`` on: one, and one for each token tried before it that was drawn. ``hidden`` begins with the first row's.
     bool draw_rows(size_t first, const Cell* hidden) {
         const int V = network_.shape.vocabulary, D = network_.shape.width, padded = round_up(V, LANES), threads = network_.shape.threads;
         bool finite = true;
-        for (size_t from = first; from < rows_.size(); from += ROWS_AT_HEAD) {
-            const int count = int(std::min(rows_.size() - from, size_t(ROWS_AT_HEAD)));
-            float* logits = logits_.at_least(size_t(count) * padded);
-            product(hidden + (from - first) * D, D, count, network_.head, logits, padded, false, threads, &decoder_.ahead);
-            std::vector<Drawn> drawn(count);
-#pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
-            for (int i = 0; i < count; i++) {
-                const Row& row = rows_[from + i];
-                float* own = logits + size_t(i) * padded;
-                const int place = record_.lengths[row.rollout];
-                const Drawing& how = record_.drawings ? record_.drawings[row.rollout] : drawing_;
-                drawn[i] = draw(own, V, how, uniform(row.key, place));
-                if (drawn[i].token >= 0 && record_.tops && record_.tops[row.rollout]) {
-                    const size_t at = (size_t(row.rollout) * record_.most + place) * record_.most_tops;
-                    likeliest(own, V, drawn[i].total, record_.tops[row.rollout], record_.top_tokens + at, record_.top_logprobs + at);
-                }
+        for (size_t from = first, to; from < rows_.size(); from = to) {
+            std::vector<int> begins(1, 0);
+            for (to = from; to < rows_.size(); to++) {
+                const int after = begins.back() + 1 + int(rows_[to].tried.size());
+                if (after > ROWS_AT_HEAD) break;
+                begins.push_back(after);
             }
-            for (int i = 0; i < count; i++) finite = write(rows_[from + i].rollout, drawn[i]) && finite;
+            const int count = begins.back();
+            float* logits = logits_.at_least(size_t(count) * padded);
+            product(hidden, D, count, network_.head, logits, padded, false, threads, &decoder_.ahead);
+            hidden += size_t(count) * D;
+            std::vector<char> fine(to - from);
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
+            for (int i = 0; i < int(to - from); i++) fine[i] = draw_row(rows_[from + i], logits + size_t(begins[i]) * padded, padded);
+            for (char one : fine) finite = finite && one;
         }
         return finite;
+    }
+
+    // Draw from the logits after a row's last token, and from those after each tried token as long as that is what was drawn.
+    bool draw_row(const Row& row, float* logits, int padded) {
+        const int V = network_.shape.vocabulary;
+        const Drawing& how = record_.drawings ? record_.drawings[row.rollout] : drawing_;
+        for (size_t i = 0;; i++, logits += padded) {
+            const int place = record_.lengths[row.rollout];
+            const Drawn drawn = draw(logits, V, how, uniform(row.key, place));
+            if (drawn.token >= 0 && record_.tops && record_.tops[row.rollout]) {
+                const size_t at = (size_t(row.rollout) * record_.most + place) * record_.most_tops;
+                likeliest(logits, V, drawn.total, record_.tops[row.rollout], record_.top_tokens + at, record_.top_logprobs + at);
+            }
+            if (!write(row.rollout, drawn)) return false;
+            if (record_.finished[row.rollout] != LIVE || i == row.tried.size() || row.tried[i] != drawn.token) return true;
+        }
     }
 
     bool write(int rollout, const Drawn& drawn) {
@@ -208,8 +257,7 @@ class Session {
         record_.tokens[size_t(rollout) * record_.most + place] = drawn.token;
         record_.logprobs[size_t(rollout) * record_.most + place] = drawn.logprob;
         const bool stopped = std::find(stops_.begin(), stops_.end(), drawn.token) != stops_.end();
-        const int limit = record_.limits ? record_.limits[rollout] : record_.most;
-        record_.finished[rollout] = stopped ? STOP : place + 1 == limit ? FULL : LIVE;
+        record_.finished[rollout] = stopped ? STOP : place + 1 == limit(rollout) ? FULL : LIVE;
         return true;
     }
 
@@ -233,6 +281,7 @@ class Session {
     Drawing drawing_;
     Record record_;
     std::vector<int32_t> stops_;
+    int speculate_;
     Pool pool_;
     std::deque<Prompt> prompts_;  // a deque: rows hold their addresses
     std::vector<int> uncomputed_;  // numbers of prompts that wait to be computed

@@ -1,0 +1,340 @@
+"""Time to quality: how much processor time R1-Zero takes until the model is right on so many held-out
+problems, by r1kit's recipe and by TRL's GRPOTrainer.
+
+    python benchmarks/race.py [--base FOLDER] [--seeds 0 1 2] [--target 0.8] [--resume] [--minutes 8]
+    python benchmarks/race.py --ways       # before all: how TRL computes an update, and what each way costs
+    python benchmarks/race.py --tries      # first: TRL's settings, one after another, on the first seed
+    python benchmarks/race.py --page       # only docs/performance.md again, from what was measured
+
+The base model is recipes/mini.yaml's (runs/mini/stages/pretrain/model). Base, problems and their order,
+rewards, held-out problems and target are the same; each side has one core to itself, one after the other.
+Every 768 rollouts a side writes its weights and waits, and this process measures pass@1 with r1kit's engine,
+in the same way for every side. Counted are the processor seconds of a side's whole tree of processes, and the
+seconds of the clock, without start-up, without writing the weights and without measuring them. A side ends at
+the first measurement that is not below the target, or where it has used --times as many processor seconds as
+r1kit on the same seed.
+
+Results are in OUT/race.json, which each measurement of a side joins when it is complete. ``--resume`` leaves
+out what is in it for the same base, target and settings; with ``--minutes`` nothing further begins after so
+many minutes, so the same command, repeated, measures everything in parts."""
+
+import argparse
+import json
+import math
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from bench.peers import PEERS, PeerError, python_of, versions
+from bench.race import START_SECONDS, Side, SideError
+from bench.results import machine, stamp
+from race_page import write_page
+from race_work import CHECK_ROLLOUTS, STEPS, Setting, stage_of
+
+import r1kit
+from r1kit.config import R1kitError
+from r1kit.files import hash_file, write_whole
+from r1kit.runtime.local import LocalConfig, LocalRuntime
+from r1kit.stages.evaluate import Evaluate
+from r1kit.stages.models import PromptStyle
+
+HERE = Path(__file__).parent
+PAGE = HERE.parent / "docs" / "performance.md"
+SOURCE = Path(r1kit.__file__).parents[1]
+TARGET, TIMES = 0.8, 20.0
+SIDES = ("r1kit", "trl", "r1kit as trl")
+LONG = 100_000.0  # processor seconds: the budget of a side that no other limits
+ANSWER_SECONDS = 4 * 3600.0  # by the clock, for the updates between two measurements: the machine may be busy
+HELD_OUT = 52  # problems of each task, one sample of each: as many problems as the miniature is evaluated on
+SAME = Setting()
+# What is tried in TRL, by name. The first is r1kit's recipe in TRL's words.
+TRIES: dict[str, Setting] = {
+    "as in the recipe": SAME,
+    "TRL's own scaling of rewards": replace(SAME, scale_rewards="group"),
+    "larger steps": replace(SAME, learning_rate=5e-4),
+    "half the batch": replace(SAME, problems=16),
+    "half the batch, larger steps": replace(SAME, problems=16, learning_rate=4e-4),
+    "smaller steps": replace(SAME, learning_rate=1e-4),
+}
+
+
+# How TRL may compute one update of the first of these, by name: what is quickest is written into Setting. The
+# third way of computing experts, batched_mm, copies the weights of two experts for each token: some GB here.
+WAYS: dict[str, Setting] = {
+    "float32, experts one by one, 32 rows at once": SAME,
+    "experts grouped": replace(SAME, experts="grouped_mm"),
+    "64 rows at once": replace(SAME, micro_rows=64),
+    "16 rows at once": replace(SAME, micro_rows=16),
+    "bf16 autocast": replace(SAME, autocast=True),
+    "bf16 weights": replace(SAME, dtype="bfloat16"),
+    "continuous batching": replace(SAME, batching="continuous"),
+}
+
+
+class Judge:
+    """pass@1 on the held-out problems of the recipe's tasks."""
+
+    def __init__(self, base: Path) -> None:
+        stage = stage_of(base)
+        most = stage.algorithm.max_tokens
+        self.stage = Evaluate(models={}, tasks=dict(stage.tasks), problems=HELD_OUT, n=1, max_tokens=most)
+        self.held_out = self.stage.load_held_out()
+        self.runtime = LocalRuntime(LocalConfig(processes=1, threads=1))
+
+    def pass_1(self, folder: Path) -> float:
+        engine, chat = self.runtime.engine(folder), PromptStyle().chat(folder)
+        found, _ = self.stage.measure(engine, chat, self.held_out, direct=False)
+        self.runtime.release(engine)
+        return found.overall.pass_1
+
+
+def pace(
+    side: Any,
+    judge: Any,
+    steps: int,
+    rows: int,
+    target: float,
+    budget: float,
+    folder: Path,
+    note: Callable[[dict[str, Any]], None] = lambda found: None,
+) -> dict[str, Any]:
+    """Let a side train, ``steps`` updates of ``rows`` rollouts at a time, until its model reaches ``target``
+    or it has used ``budget`` processor seconds. Return the points of its curve, where it reached the target,
+    and the budget. ``note`` gets the same after each point, with what was used so far as the budget."""
+    points: list[dict[str, Any]] = []
+    cpu_s = wall_s = peak_mb = 0.0
+    reached = None
+    while reached is None and cpu_s < budget and len(points) < STEPS // steps:
+        done = side.measure({"steps": steps, "rows": rows, "folder": str(folder)}, ANSWER_SECONDS)
+        saving = done.reply["saving"]
+        cpu_s, wall_s = cpu_s + done.cpu_s - saving["cpu_s"], wall_s + done.wall_s - saving["wall_s"]
+        peak_mb = max(peak_mb, done.peak_mb)
+        point = {
+            "step": done.reply["step"], "cpu_s": round(cpu_s, 2), "wall_s": round(wall_s, 2),
+            "tokens": done.tokens, "right": done.reply["right"], "pass_1": judge.pass_1(folder),
+        }  # fmt: skip
+        points.append(point)
+        print("  step {step}: {cpu_s:.0f} CPU-s, training {right:.3f}, held out {pass_1:.3f}".format(**point))
+        reached = point if point["pass_1"] >= target else None
+        note({"points": points, "reached": reached, "peak_mb": round(peak_mb), "budget": point["cpu_s"]})
+    return {"points": points, "reached": reached, "peak_mb": round(peak_mb), "budget": budget}
+
+
+class Race:
+    """One run of the command: folders, base, target, core, and the results so far."""
+
+    def __init__(self, out: Path, peers: Path, base: Path, target: float, times: float) -> None:
+        self.out, self.peers, self.base, self.target, self.times = out, peers, base, target, times
+        self.core = sorted(os.sched_getaffinity(0))[-1:]
+        self.file = out / "race.json"
+        self.judge: Judge | None = None
+        (out / "logs").mkdir(parents=True, exist_ok=True)
+        self.same = {"base": hash_file(base / "model.safetensors"), "target": target, "machine": machine()}
+        self.content: dict[str, Any] = {**self.same, "runs": {}, "tries": {}, "peers": {}}
+        if self.file.is_file():
+            found = json.loads(self.file.read_text(encoding="utf-8"))
+            if all(found.get(key) == value for key, value in self.same.items()):
+                self.content = found
+
+    def save(self) -> None:
+        write_whole(self.file, json.dumps(self.content, indent=1, sort_keys=True) + "\n")
+
+    def has(self, table: str, name: str, setting: Mapping[str, Any], budget: float) -> bool:
+        """Whether a side was measured with this setting, to its end or with no smaller budget."""
+        found = self.content[table].get(name)
+        if found is None or found["setting"] != setting or "failed" in found:
+            return False
+        return found["reached"] is not None or found["budget"] >= budget
+
+    def run(
+        self, table: str, name: str, side: str, seed: int, setting: Setting | None, budget: float
+    ) -> None:
+        """Measure one side and keep what was found, or why it failed."""
+        print(f"{name} (budget {budget:.0f} CPU-s)")
+        about = {
+            "side": side, "seed": seed, "setting": asdict(setting) if setting else {},
+            "load": round(os.getloadavg()[0], 1), **stamp(),
+        }  # fmt: skip
+
+        def note(found: dict[str, Any]) -> None:
+            """What an interrupted measurement leaves: how far it came."""
+            self.content[table][name] = found | about
+            self.save()
+
+        try:
+            found = self.paced(side, seed, setting, budget, note)
+        except (SideError, PeerError) as error:
+            found = {"points": [], "reached": None, "peak_mb": 0, "budget": budget, "failed": str(error)}
+        note(found)
+        end = found["reached"]
+        print(f"{name}: {end['cpu_s']:.0f} CPU-s" if end else f"{name}: {found.get('failed', 'not reached')}")
+
+    def paced(
+        self,
+        side: str,
+        seed: int,
+        setting: Setting | None,
+        budget: float,
+        note: Callable[[dict[str, Any]], None],
+    ) -> dict[str, Any]:
+        self.judge = self.judge or Judge(self.base)
+        scratch = self.out / "scratch" / side
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(parents=True)
+        python = Path(sys.executable)
+        if side == "trl":
+            python = python_of(PEERS["trl_race"], self.peers)
+            self.content["peers"] |= versions(PEERS["trl"], python)
+        grpo = stage_of(self.base, setting.changes() if setting and side == "r1kit" else []).grpo
+        assert grpo is not None
+        rows = setting.rows if setting else grpo.problems * grpo.group
+        script = HERE / ("race_trl.py" if side == "trl" else "race_r1kit.py")
+        running = Side(python, str(script), self.core, self.out / "logs" / f"{side}.log", [SOURCE], 1)
+        try:
+            spec = {"base": str(self.base), "scratch": str(scratch / "work"), "seed": seed}
+            own = {"setting": asdict(setting)} if setting and side == "trl" else {}
+            changes = {"changes": setting.changes() if setting else []} if side == "r1kit" else {}
+            running.ask(spec | own | changes, START_SECONDS)
+            steps = max(1, CHECK_ROLLOUTS // rows)
+            weights = scratch / "weights"
+            return pace(running, self.judge, steps, rows, self.target, budget, weights, note)
+        finally:
+            running.close()
+
+    def ways(self, seed: int, updates: int = 1) -> None:
+        """Measure each of WAYS, in one process of TRL's."""
+        python = python_of(PEERS["trl_race"], self.peers)
+        running = Side(
+            python, str(HERE / "race_trl.py"), self.core, self.out / "logs" / "ways.log", [SOURCE], 1
+        )
+        spec = {"base": str(self.base), "scratch": str(self.out / "scratch" / "ways"), "seed": seed}
+        try:
+            asked = {"ways": [asdict(way) for way in WAYS.values()], "updates": updates}
+            seconds = running.ask(spec | asked, ANSWER_SECONDS)["seconds"]
+        finally:
+            running.close()
+        self.content["ways"] = dict(zip(WAYS, seconds, strict=True)) | {"stamp": stamp()}
+        self.save()
+        for name, took in zip(WAYS, seconds, strict=True):
+            print(f"{name}: {took:.1f} CPU-s an update" if took else f"{name}: not possible")
+
+    def seconds(self, table: str, name: str) -> float:
+        """The processor seconds that a measured side took to the target; infinite where it did not get
+        there."""
+        found = self.content[table].get(name) or {}
+        return found["reached"]["cpu_s"] if found.get("reached") else math.inf
+
+    def budget(self, seed: int) -> float:
+        """The processor seconds that a side may use on a seed."""
+        return min(LONG, self.times * self.seconds("runs", f"r1kit/{seed}"))
+
+    def best(self) -> tuple[str, Setting]:
+        """The setting that took the least time of those that were tried; the recipe's where none got
+        there."""
+        name = min(TRIES, key=lambda name: self.seconds("tries", name))
+        return (name, TRIES[name]) if self.seconds("tries", name) < math.inf else next(iter(TRIES.items()))
+
+
+def tries(race: Race, seed: int, resume: bool, until: float, names: Sequence[str]) -> bool:
+    """Try TRL's settings on one seed, each as long as the best so far, and at most --times as long as r1kit.
+    Return whether all were tried. Raises R1kitError for a name that is no setting's."""
+    if unknown := [name for name in names if name not in TRIES]:
+        raise R1kitError(f"--tries {unknown[0]!r}: known are {', '.join(map(repr, TRIES))}")
+    for name in names:
+        setting = TRIES[name]
+        others = (race.seconds("tries", other) for other in TRIES if other != name)
+        budget = min(race.budget(seed), *others)
+        if resume and race.has("tries", name, asdict(setting), budget):
+            continue
+        if time.monotonic() >= until:
+            return False
+        race.run("tries", name, "trl", seed, setting, budget)
+    return True
+
+
+def seeds(
+    race: Race,
+    wanted: Sequence[int],
+    resume: bool,
+    until: float,
+    named: str | None = None,
+    only: Sequence[str] = SIDES,
+) -> bool:
+    """r1kit, then TRL with the best setting or the ``named`` one, then r1kit with the same algorithm, on each
+    seed; of these sides ``only`` some. Return whether all is measured."""
+    name, setting = (named, TRIES[named]) if named else race.best()
+    for seed in wanted:
+        sides = {"r1kit": ("r1kit", None), "trl": ("trl", setting), "r1kit as trl": ("r1kit", setting)}
+        for title in only:
+            side, own = sides[title]
+            key = f"{title}/{seed}"
+            budget = LONG if title == "r1kit" else race.budget(seed)
+            if resume and race.has("runs", key, asdict(own) if own else {}, budget):
+                continue
+            if title == "trl" and race.content["tries"].get(name, {}).get("seed") == seed:
+                race.content["runs"][key] = race.content["tries"][name]  # measured when it was tried
+                continue
+            if time.monotonic() >= until:
+                return False
+            race.run("runs", key, side, seed, own, budget)
+    race.content["chosen"] = name
+    race.save()
+    return True
+
+
+def command_line() -> argparse.ArgumentParser:
+    line = argparse.ArgumentParser(description="Time to quality: r1kit's recipe and TRL's GRPOTrainer.")
+    line.add_argument("--base", type=Path, default=Path("runs/mini/stages/pretrain/model"))
+    line.add_argument("--out", type=Path, default=Path("runs/race"), help="results, weights and logs")
+    line.add_argument("--peers", type=Path, default=None, help="folder of TRL's environment (OUT)")
+    line.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    line.add_argument("--target", type=float, default=TARGET, help="pass@1 on held-out problems")
+    line.add_argument("--times", type=float, default=TIMES, help="TRL's budget, in r1kit's processor time")
+    line.add_argument("--ways", action="store_true", help="measure how TRL computes an update")
+    line.add_argument(
+        "--tries", nargs="*", metavar="NAME", help="try TRL's settings, or some of them, on the first seed"
+    )
+    line.add_argument("--setting", choices=list(TRIES), help="TRL's setting (the best that was tried)")
+    line.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES), help="only some sides")
+    line.add_argument("--resume", action="store_true", help="leave out what was measured")
+    line.add_argument("--minutes", type=float, default=None, help="begin nothing after so many minutes")
+    line.add_argument("--page", action="store_true", help="only write the page")
+    return line
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    asked = command_line().parse_args(words)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    torch.set_num_threads(1)
+    until = time.monotonic() + 60 * asked.minutes if asked.minutes is not None else math.inf
+    try:
+        if not (asked.base / "model.safetensors").is_file():
+            raise R1kitError(f"{asked.base}: no model; make one with `make mini`, or name one with --base")
+        out = asked.out.resolve()
+        peers = (asked.peers or out).resolve()
+        race = Race(out, peers, asked.base.resolve(), asked.target, asked.times)
+        done = asked.page or asked.ways
+        if asked.ways:
+            race.ways(asked.seeds[0])
+        elif not asked.page and asked.tries is not None:
+            first = asked.seeds[0]
+            if not race.has("runs", f"r1kit/{first}", {}, LONG):
+                race.run("runs", f"r1kit/{first}", "r1kit", first, None, LONG)
+            done = tries(race, first, asked.resume, until, asked.tries or list(TRIES))
+        elif not asked.page:
+            done = seeds(race, asked.seeds, asked.resume, until, asked.setting, asked.sides)
+        if not done:
+            print("race: some is left: the same command with --resume continues")
+        print(write_page(PAGE, race.content, TRIES))
+    except R1kitError as error:
+        sys.exit(f"race: {error}")
+
+
+if __name__ == "__main__":
+    main()

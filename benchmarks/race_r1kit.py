@@ -1,0 +1,78 @@
+"""r1kit's side of the race: the recipe's R1-Zero stage itself, in one process, from its first line to the
+export of its weights. One order is a number of updates and a folder for the weights after them."""
+
+import io
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from bench.serving import Line, Order
+from race_work import seed_of, stage_of
+from rich.console import Console
+
+from r1kit.log import Log
+from r1kit.runtime.local import LocalConfig, LocalRuntime
+from r1kit.runtime.proxies import LearnerProxy
+from r1kit.stages.stage import Context
+from r1kit.train.learner import LearnerConfig
+
+
+class Remembering(LocalRuntime):
+    """A runtime that remembers the learner of the policy, which is made first."""
+
+    policy: LearnerProxy | None = None
+
+    def learner(self, model: Path, config: LearnerConfig, scalar_head: bool = False) -> LearnerProxy:
+        made = super().learner(model, config, scalar_head)
+        self.policy = self.policy or made
+        return made
+
+
+class Answering(Log):
+    """A log that counts updates, and answers an order where they are done."""
+
+    def __init__(self, folder: Path, line: Line, orders: Iterator[Order], runtime: Remembering) -> None:
+        super().__init__(folder, "r1_zero", Console(file=io.StringIO()))
+        self.line, self.orders, self.runtime = line, orders, runtime
+        self.done, self.tokens, self.right = 0, 0.0, list[float]()
+        line.answer({"ready": True})
+        self.order = self._next()
+
+    def step(self, step: int, total: int, metrics: Mapping[str, float]) -> None:
+        super().step(step, total, metrics)
+        self.done += 1
+        self.tokens += metrics["completions/mean_length"] * self.order["rows"]
+        self.right.append(metrics["reward/accuracy/mean"])
+        if self.done % self.order["steps"]:
+            return
+        cpu, wall = time.process_time(), time.perf_counter()
+        assert self.runtime.policy is not None
+        self.runtime.export(self.runtime.policy, Path(self.order["folder"]))
+        saving = {"cpu_s": time.process_time() - cpu, "wall_s": time.perf_counter() - wall}
+        right = sum(self.right) / len(self.right)
+        self.line.answer({"tokens": int(self.tokens), "step": self.done, "saving": saving, "right": right})
+        self.tokens, self.right = 0.0, []
+        self.order = self._next()
+
+    def _next(self) -> Order:
+        order = next(self.orders, None)
+        if order is None:
+            raise SystemExit
+        return order
+
+
+def main() -> None:
+    line = Line()
+    orders = line.orders()
+    with line.reporting():
+        spec = next(orders)
+        folder, base = Path(spec["scratch"]), Path(spec["base"])
+        out = folder / "stages" / "r1_zero.partial"
+        out.mkdir(parents=True)
+        stage, runtime = stage_of(base, spec["changes"]), Remembering(LocalConfig(processes=1, threads=1))
+        log = Answering(folder, line, orders, runtime)
+        stage.run(Context(folder, "r1_zero", out, seed_of(spec["seed"]), runtime, log, {}))
+
+
+if __name__ == "__main__":
+    main()

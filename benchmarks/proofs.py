@@ -1,12 +1,13 @@
 """How often ``r1kit prove`` is wrong, on both sides:
 
     python benchmarks/proofs.py --count 40                         # trainings by a coin
+    python benchmarks/proofs.py --base runs/mini                   # the same from the base of a finished run
     python benchmarks/proofs.py --run runs/mini --seeds 1,2,3,4    # R1-Zero again, with other seeds
 
 The first trains by a coin from the small base of recipes/proofs.yaml, and judges each training as if it were
 the one to prove: training number i is compared with the base, with the trainings i + 1 and i + 2 as the two
 coins, with a training by a coin and the format as a further control, and with itself under swapped prompts.
-All are stages of runs/proofs.
+All are stages of runs/proofs, or, with --base RUN, of RUN-coins next to the run.
 
 The second trains the stage r1_zero of a finished run again, from the same base, and proves each. Its stages
 are those of RUN-seeds, next to the run. Both commands continue where they were interrupted."""
@@ -37,7 +38,7 @@ from r1kit.runtime.local import LocalConfig
 
 RECIPE = Path("recipes/proofs.yaml")
 RUN = Path("runs/proofs")
-COIN, FORMAT = "coin", "format"  # stages of the recipe
+FORMAT = "format"  # the stage of the recipe whose reward is a coin and the format
 PROBLEMS, SAMPLES = 100, 4  # held-out problems, and responses to each
 ZERO = "r1_zero"
 
@@ -50,12 +51,13 @@ def null_stages(coin: Mapping[str, Any], count: int) -> list[dict[str, Any]]:
     ]
 
 
-def train_nulls(count: int, console: Console) -> None:
-    """Train the base, the control and the trainings by a coin that are not done yet."""
-    layers = read_layers(RECIPE, [f"out={json.dumps(str(RUN))}"])
-    stages = layers.data["stages"]
-    (coin,) = (stage for stage in stages if stage.get("name") == COIN)
-    kept = [stage for stage in stages if stage is not coin]
+def train_nulls(count: int, console: Console, out: Path, base: Path | None = None) -> None:
+    """Train the base, unless a model is given, the control and the trainings by a coin that are not done."""
+    layers = read_layers(RECIPE, [f"out={json.dumps(str(out))}"])
+    pretrain, coin, by_format = layers.data["stages"]
+    if base is not None:
+        coin, by_format = ({**stage, "init": str(base)} for stage in (coin, by_format))
+    kept = [by_format] if base else [pretrain, by_format]
     data = {**layers.data, "stages": [*kept, *null_stages(coin, count)]}
     run(build(Layers(data, source=str(RECIPE))), command="python benchmarks/proofs.py", console=console)
 
@@ -71,16 +73,16 @@ class Measured:
     swapped: Sequence[Sequence[float]]
 
 
-def measure_nulls(count: int) -> Measured:
+def measure_nulls(count: int, out: Path) -> Measured:
     """Measure all models on the same problems."""
-    models = [find_stage_with_model(RUN, f"null_{n}").model for n in range(count)]
-    subject = find_subject(RUN, "null_0")
+    models = [find_stage_with_model(out, f"null_{n}").model for n in range(count)]
+    subject = find_subject(out, "null_0")
     runtime = start(LocalConfig.parse({"processes": 1}, "runtime"))
     try:
         measure = Measure(subject, PROBLEMS, SAMPLES, runtime)
         return Measured(
             measure(subject.init),
-            measure(find_stage_with_model(RUN, FORMAT).model),
+            measure(find_stage_with_model(out, FORMAT).model),
             [measure(model) for model in models],
             [measure(model, swap=True) for model in models],
         )
@@ -141,6 +143,7 @@ def spent() -> str:
 def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--count", type=int, default=40, help="trainings by a coin")
+    parser.add_argument("--base", type=Path, help="train by a coin from the base of this finished run")
     parser.add_argument("--run", type=Path, help="prove R1-Zero of this finished run with other seeds")
     parser.add_argument("--seeds", default="1,2,3,4", help="with --run")
     parser.add_argument("--steps", type=int, default=20, help="updates of each control, with --run")
@@ -152,8 +155,12 @@ def main(words: Sequence[str] | None = None) -> None:
             results = prove_seeds(given.run, seeds, given.steps, console)
             found = {result.stage: result.proof for result in results}
         else:
-            train_nulls(given.count, console)
-            judged = judge_all(measure_nulls(given.count))
+            own = given.base is None
+            out = RUN if own else given.base.with_name(f"{given.base.name}-coins")
+            train_nulls(
+                given.count, console, out, None if own else find_model(given.base, "pretrain").resolve()
+            )
+            judged = judge_all(measure_nulls(given.count, out))
             found = {f"null_{number}": proof for number, proof in enumerate(judged)}
     except (R1kitError, OSError) as error:
         sys.exit(f"proofs: {error}")
@@ -161,6 +168,7 @@ def main(words: Sequence[str] | None = None) -> None:
         print(
             f"{name}: {proof.verdict} (p = {proof.p_value:.4f}): pass@1 {proof.trained:.3f}; {proof.reason}"
         )
+    print(f"base: pass@1 {next(iter(found.values())).comparisons[0].other:.3f}")
     print(dict(Counter(proof.verdict for proof in found.values())), spent())
 
 

@@ -219,9 +219,13 @@ def test_two_trainings_by_a_coin_are_trained_measured_and_judged(tmp_path, monke
     recipe = tmp_path / "proofs.yaml"
     recipe.write_text(small.replace("steps: 8, problems: 8, group: 8", "steps: 1, problems: 2, group: 2"))
     monkeypatch.setattr(proofs, "RECIPE", recipe)
-    monkeypatch.setattr(proofs, "RUN", tmp_path / "run")
     monkeypatch.setattr(proofs, "PROBLEMS", 4)
-    proofs.train_nulls(2, Console(quiet=True))
-    found = proofs.measure_nulls(2)
+    out = tmp_path / "run"
+    proofs.train_nulls(2, Console(quiet=True), out)
+    found = proofs.measure_nulls(2, out)
     assert len(found.nulls) == len(found.swapped) == 2 and len(found.base) == len(found.format) == 4
     assert {proof.verdict for proof in proofs.judge_all(found)} == {"noise"}
+    base = (out / "stages" / "base" / "model").resolve()
+    proofs.train_nulls(1, Console(quiet=True), tmp_path / "other", base)
+    assert proofs.find_subject(tmp_path / "other", "null_0").init == base
+    assert not (tmp_path / "other" / "stages" / "base").exists()

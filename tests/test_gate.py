@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -115,6 +117,32 @@ def test_the_gap_is_that_of_all_sampled_tokens_by_hand() -> None:
         replace(p, completion=replace(p.completion, logprobs=p.completion.logprobs + 0.25)) for p in probes
     ]
     assert gaps(sides.learner, shifted).mean() == pytest.approx(0.25, abs=1e-5)
+
+
+@pytest.mark.parametrize(("tokens", "passes"), [(2, True), (3, False)])
+def test_two_of_512_tokens_may_be_far_off_and_no_more(tokens: int, passes: bool) -> None:
+    """In bfloat16 rounding now and then sends a token to another expert."""
+    sides = two()
+    honest = sides.engine.generate
+    off = [tokens]
+
+    def generate(*given: Any, **named: Any) -> list[list[Completion]]:
+        groups = honest(*given, **named)
+        for completion in (completion for group in groups for completion in group):
+            shifted = min(off[0], len(completion.logprobs))
+            completion.logprobs[:shifted] -= 2.0
+            off[0] -= shifted
+        return groups
+
+    sides.engine.generate = generate  # type: ignore[method-assign]
+    config = GateConfig(gate_mean=0.02, gate_max=1.0)
+    ask = partial(check, sides, PROBLEMS, Sampling(max_tokens=24, temperature=0.7), 3, 5, config)
+    if passes:
+        found = ask()
+        assert found["gate/tokens"] < 600 and found["gate/gap_max"] == pytest.approx(2.0, abs=1e-3)
+    else:
+        with pytest.raises(R1kitError, match="gate_max 1 for all but 2 of them"):
+            ask()
 
 
 def without(name: str) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:

@@ -16,6 +16,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 from pydantic import Field
 
 from r1kit.config import Config, R1kitError
@@ -27,13 +28,14 @@ from r1kit.train.learner import Metrics
 from r1kit.types import Problem, Sampling
 
 ENOUGH, MOST_SAMPLES = 512, 8  # tokens for a mean; samples of a problem at most
+EXCEPTIONS = 200  # one token in so many may be above gate_max: one that rounding sent to another expert
 
 
 class GateConfig(Config):
     """``gate_problems`` problems are sampled before training (0: no gate), again if the answers have few
-    tokens. The run does not start if the mean or the largest |difference| of log-probabilities is above
-    ``gate_mean`` or ``gate_max``. An update on fresh rollouts whose mean is above ``gap_alarm`` gives a
-    warning; ``gap_patience`` of them in a row stop the run. The defaults are five times what bfloat16 costs
+    tokens. The run does not start if the mean |difference| of log-probabilities is above ``gate_mean``, or
+    that of more than one token in 200 above ``gate_max``. An update on fresh rollouts whose mean is above
+    ``gap_alarm`` gives a warning; ``gap_patience`` of them in a row stop the run. The defaults are five times what bfloat16 costs
     the miniature; 1e-4 and 0.05 fit a run in float32."""
 
     gate_problems: int = Field(default=8, ge=0)
@@ -99,12 +101,13 @@ def check(
         raise _stopped(reason, again)
     gaps_N = gaps(sides.learner, probes)
     mean, largest = float(gaps_N.mean()), float(gaps_N.max())
-    if mean <= config.gate_mean and largest <= config.gate_max:  # false for nan, too
+    judged = float(np.sort(gaps_N)[-1 - len(gaps_N) // EXCEPTIONS])  # nan is sorted last
+    if mean <= config.gate_mean and judged <= config.gate_max:  # false for nan, too: the mean is nan
         return {"gate/tokens": float(len(gaps_N)), "gate/gap_mean": mean, "gate/gap_max": largest}
     raise _stopped(
         f"log-probabilities of {len(gaps_N)} sampled tokens differ by {mean:.3g} on average and "
-        f"{largest:.3g} at most (allowed: gate_mean "
-        f"{config.gate_mean:g}, gate_max {config.gate_max:g}). {cause(sides, probes, config.gate_mean)}",
+        f"{largest:.3g} at most (allowed: gate_mean {config.gate_mean:g}, and gate_max {config.gate_max:g} "
+        f"for all but {len(gaps_N) // EXCEPTIONS} of them). {cause(sides, probes, config.gate_mean)}",
         again,
     )
 

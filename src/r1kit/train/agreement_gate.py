@@ -35,8 +35,8 @@ class GateConfig(Config):
     """``gate_problems`` problems are sampled before training (0: no gate), again if the answers have few
     tokens. The run does not start if the mean |difference| of log-probabilities is above ``gate_mean``, or
     that of more than one token in 200 above ``gate_max``. An update on fresh rollouts whose mean is above
-    ``gap_alarm`` gives a warning; ``gap_patience`` of them in a row stop the run. The defaults are five times what bfloat16 costs
-    the miniature; 1e-4 and 0.05 fit a run in float32."""
+    ``gap_alarm`` gives a warning; ``gap_patience`` of them in a row stop the run. The defaults are five
+    times what bfloat16 costs the miniature; 1e-4 and 0.05 fit a run in float32."""
 
     gate_problems: int = Field(default=8, ge=0)
     gate_mean: float = Field(default=0.02, gt=0.0)

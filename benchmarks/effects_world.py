@@ -1,5 +1,5 @@
 """A world of one kind of problem, for experiments of seconds (benchmarks/data_effects.py): the sum or
-difference of three numbers up to 20, in a corpus of problems, single facts and short stories; and five tasks
+difference of three numbers up to 9, in a corpus of problems, single facts and short stories; and five tasks
 with answers in words about the same people and things.
 
 A held-out eighth of the problems occurs in no document."""
@@ -9,22 +9,25 @@ from collections.abc import Iterator, Sequence
 
 from r1kit.tasks.documents import Layout, write_document
 from r1kit.tasks.task import is_held_out, single_answer
+from r1kit.tokenizer import ASSISTANT, USER
 from r1kit.types import Problem, Verdict
 
 NAME = "sums"
-LARGEST = 20
+LARGEST = 9
 LAYOUT = Layout(direct=0.5, chat_layout=0.7, exact_tags=0.5)
 WRONG = 0.15  # of the solved documents: the last step is off by one or two
+# In a file special tokens are text (tokenizer.py), so the turns of a chat are marked by words, as effects.jinja writes them.
+ASKED, ANSWERED = "Question: ", "\nAnswer: "
 PEOPLE = ("cook", "farmer", "sailor", "teacher", "baker", "driver", "painter", "doctor")
 THINGS = ("apples", "nets", "books", "eggs", "nails", "brushes", "coins", "plates")
 
 
 def draw(rng: random.Random) -> tuple[int, int, int]:
-    """Three numbers whose sums from left to right stay between 0 and 40."""
+    """Three numbers whose sums from left to right stay between 0 and 18."""
     while True:
         first, second, third = (rng.randint(-LARGEST, LARGEST) for _ in range(3))
         first = abs(first)
-        if second and third and 0 <= first + second <= 40 and 0 <= first + second + third <= 40:
+        if second and third and 0 <= first + second <= 18 and 0 <= first + second + third <= 18:
             return first, second, third
 
 
@@ -86,12 +89,13 @@ def documents(seed: int, held_out: bool = False) -> Iterator[str]:
             slip = rng.choice((-2, -1, 1, 2)) if rng.random() < WRONG else 0
             thinking, total = steps(numbers, slip)
             direct = rng.random() < LAYOUT.direct
-            yield write_document(prompt_of(numbers), "" if direct else thinking, str(total), rng, LAYOUT)
+            text = write_document(prompt_of(numbers), "" if direct else thinking, str(total), rng, LAYOUT)
+            yield text.replace(USER, ASKED).replace(ASSISTANT, ANSWERED)
 
 
 def _fact(rng: random.Random) -> str:
-    one, other = rng.randint(0, 40), rng.randint(-LARGEST, LARGEST)
-    if not 0 <= one + other <= 40 or other == 0:
+    one, other = rng.randint(0, 18), rng.randint(-LARGEST, LARGEST)
+    if not 0 <= one + other <= 18 or other == 0:
         return _fact(rng)
     return f"{one}{other:+d}={one + other}"
 

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from r1kit.config import InputError
+from r1kit.engine.compiled import MOST_TRIED
 from r1kit.engine.connected import ConnectedConfig
 from r1kit.engine.native import Precision
 from r1kit.engine.settings import NATIVE, EngineChoice
@@ -31,6 +32,7 @@ class RaySettings(RuntimeConfig):
     threads: int = Field(1, ge=1)  # of each process
     batch_rows: int = Field(512, ge=1)  # rollouts that an engine samples at once
     engine_precision: Precision = "bfloat16"  # of the engines' weights
+    speculate: int = Field(0, ge=0, le=MOST_TRIED)  # as in runtime/local.py
     deadline_s: float = Field(1800.0, gt=0)
 
     @field_validator("address")
@@ -45,7 +47,7 @@ class RaySettings(RuntimeConfig):
         return self.learners
 
     def indifferent(self) -> tuple[str, ...]:
-        return ("deadline_s", "engines", "address", "restarts")
+        return ("deadline_s", "engines", "address", "restarts", "speculate")
 
     def most_restarts(self) -> int:
         return self.restarts

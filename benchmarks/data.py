@@ -47,6 +47,9 @@ EDITS = (1, 2, 4, 6, 9, 14)  # words of a page that are replaced in its copies
 
 
 def gsm8k(path: Path = GSM8K) -> list[dict[str, str]]:
+    """The problems of a file. Exits with the way to get it where it is not there."""
+    if not path.is_file():
+        raise SystemExit(f"{path}: no such file; get it: python data/get.py gsm8k, or set R1KIT_DATA")
     return [json.loads(line) for line in path.open(encoding="utf-8")]
 
 

@@ -86,8 +86,7 @@ class Forked:
             "folder": str(folder or Path.cwd()),
             "environment": dict(os.environ if environment is None else environment),
         }
-        if self.server is None or self.server.poll() is not None:  # a test may end every child of pytest
-            self.server = self._start()
+        self.server = self.server or self._start()
         assert self.server.stdin and self.server.stdout
         self.server.stdin.write(json.dumps(order) + "\n")
         code = self.server.stdout.readline()

@@ -573,6 +573,11 @@ def killing(seed: int, workers: pool.Pool):
     """Kill a process below this one after every few jobs (a busy machine gets no more kills a job): a worker first, then any; yields
     the list of those killed."""
     stop, rng, killed = threading.Event(), random.Random(seed), []
+    others = set(descendants())  # of other tests
+
+    def below():
+        own = {worker.process.pid for worker in list(workers.alive)}
+        return [pid for pid in descendants() if pid in own or pid not in others]
 
     def kill_now_and_then():
         while not stop.is_set():
@@ -582,7 +587,7 @@ def killing(seed: int, workers: pool.Pool):
                     pass
             stop.wait(rng.uniform(0, 0.01))
             alive = [worker.process.pid for worker in list(workers.alive)]
-            for victim in rng.sample(descendants() if killed else alive, 1 if alive else 0):
+            for victim in rng.sample(below() if killed else alive, 1 if alive else 0):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(victim, signal.SIGKILL)
                     killed.append(victim)
@@ -594,6 +599,22 @@ def killing(seed: int, workers: pool.Pool):
     finally:
         stop.set()
         killer.join()
+
+
+@pytest.mark.parametrize("read_first", [True, False])
+def test_a_job_that_ends_without_its_greeting_is_a_lost_worker_however_its_channel_closed(read_first):
+    """A channel that is closed with something unread in it is reset for the other side."""
+    with Channel(zygote=None) as channel:
+        channel.send(b"a program")
+        if read_first:
+            channel.theirs.recv(100)
+        channel.close_job_end()
+        with pytest.raises(zygote_handle.WorkerLost, match="could not be confined"):
+            channel.check_confined()
+    with Channel(zygote=None) as channel:  # the near miss: it greeted, then ended
+        channel.theirs.send(bytes(4))
+        channel.close_job_end()
+        channel.check_confined()
 
 
 @pytest.mark.slow

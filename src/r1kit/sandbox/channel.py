@@ -62,7 +62,11 @@ class Channel:
     def check_confined(self) -> None:
         """Raise WorkerLost if a job that has ended could not be confined. For jobs that send nothing else."""
         if not self.confined:
-            self._note_confined(readable(self.ours, 0) and self.ours.recv(4, socket.MSG_DONTWAIT) == bytes(4))
+            try:
+                greeting = self.ours.recv(4, socket.MSG_DONTWAIT) if readable(self.ours, 0) else b""
+            except OSError:  # it was killed before it had read what was sent to it
+                greeting = b""
+            self._note_confined(greeting == bytes(4))
 
     def _note_confined(self, confined: bool) -> None:
         self.confined = confined

@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.util
+import json
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,43 @@ def test_the_board_shows_stages_health_and_curves(run: Path) -> None:
         await user.should_see("Most completions are cut off")
 
     with_user(library_of([run]), look)
+
+
+@needs_pages
+def test_the_board_goes_on_to_the_next_training_unless_another_was_chosen(run: Path) -> None:
+    from nicegui import ui
+
+    def begins(stage: str, time: float) -> None:
+        with (run / "metrics.jsonl").open("a") as rows:
+            rows.write(json.dumps({"stage": stage, "step": 0, "time": time, "reward/mean": 0.5}) + "\n")
+        while opened_library.open("run").look():
+            pass
+
+    def choice(user: Any) -> Any:
+        return next(one for one in user.find(ui.select).elements if one.props.get("label") == "training")
+
+    async def shows(user: Any, stage: str) -> None:
+        for _ in range(100):
+            if choice(user).value != stage:
+                await asyncio.sleep(0.1)
+        assert choice(user).value == stage
+
+    async def look(user: Any) -> None:
+        await user.open("/")
+        await shows(user, "zero")
+        begins("second", 2000.0)
+        await shows(user, "second")
+        choice(user).set_value("zero")  # a person goes back, and stays there
+        begins("third", 3000.0)
+        await asyncio.sleep(3.0)
+        await shows(user, "zero")
+        assert "third" in choice(user).options
+        choice(user).set_value("third")  # back at the newest, the board goes on again
+        begins("fourth", 4000.0)
+        await shows(user, "fourth")
+
+    opened_library = library_of([run])
+    with_user(opened_library, look)
 
 
 @needs_pages

@@ -33,6 +33,7 @@ class Board:
     def __init__(self, library: Library, run: str, stage: str) -> None:
         self.library, self.run = library, library.open(run)
         self.wanted, self.over, self.smoothing = stage, list[str](), 0.6
+        self.follows = not stage  # the newest training is shown, until another is chosen
         self.shown: tuple[object, ...] = ()
         self.charts: dict[Plot, ui.echart] = {}
 
@@ -84,6 +85,7 @@ class Board:
     def _choose(self, event: Any) -> None:
         if event.value and event.value != self.wanted:
             self.wanted = event.value
+            self.follows = event.value == self._newest()
             self.refresh()
 
     def _lay_over(self, event: Any) -> None:
@@ -155,14 +157,21 @@ class Board:
             if stage.result:
                 text(stage.result, "r1-soft")
 
-    def _show_choice(self) -> None:
+    def _newest(self) -> str:
+        """The training with the last row of metrics, or "" where there is none."""
         with self.run.lock:
             trainings = list(self.run.view.metrics.trainings.values())
-            names = [training.name for training in trainings]
-            newest = max(trainings, key=lambda one: one.times[-1] if one.times else 0.0, default=None)
-        if self.wanted not in names and newest is not None:
-            known = [name for name in names if name.startswith(f"{self.wanted}/")] if self.wanted else []
-            self.wanted = known[0] if known else newest.name
+        newest = max(trainings, key=lambda one: one.times[-1] if one.times else 0.0, default=None)
+        return newest.name if newest else ""
+
+    def _show_choice(self) -> None:
+        with self.run.lock:
+            names = [training.name for training in self.run.view.metrics.trainings.values()]
+        parts = [name for name in names if self.wanted and name.startswith(f"{self.wanted}/")]
+        if self.follows or (self.wanted not in names and not parts):
+            self.wanted = self._newest()
+        elif self.wanted not in names:
+            self.wanted = parts[0]
         if list(self.choice.options) != names or self.choice.value != self.wanted:
             self.choice.set_options(names, value=self.wanted if self.wanted in names else None)
 

@@ -129,7 +129,7 @@ def _wait_for_index(page: Any, address: str) -> None:
         page.get_by_text(re.compile("of .* rollouts")).wait_for()
         if "indexed so far" not in page.inner_text("body"):
             break
-        page.wait_for_timeout(1000)
+        page.wait_for_timeout(5000)  # while a page opens, reading is slow
     before = ""
     page.goto(address)
     while before != (now := page.get_by_text("rows of metrics").inner_text()):

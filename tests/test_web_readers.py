@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import math
 import os
 import random
 from collections import Counter
@@ -33,7 +34,8 @@ def test_metrics_are_read_as_they_grow_and_again_where_rows_were_replaced(tmp_pa
     metrics = MetricRows(run)
     metrics.refresh()
     (training,) = metrics.trainings.values()
-    assert training.points("reward/mean") == (list(range(6)), training.columns["reward/mean"].values)
+    steps, values = training.points("reward/mean")
+    assert list(steps) == list(range(6)) and values == training.columns["reward/mean"].values
     assert training.step_seconds() == 2.0 and training.last("reward/mean") == 5 / 6
     whole = (run / "metrics.jsonl").read_bytes()
     new = json.dumps({"stage": "zero", "step": 6, "time": 1012.0, "reward/mean": 0.5}) + "\n"
@@ -71,6 +73,8 @@ def test_a_thinned_curve_keeps_its_spikes_and_smoothing_is_the_corrected_mean() 
     found = thinned(list(range(1000)), values, 40)
     assert len(found) <= 40 and {(503, 99.0), (777, -99.0)} <= set(found)
     assert [step for step, _ in found] == sorted(step for step, _ in found)
+    values[500:506] = [math.nan] * 3 + values[503:504] + [math.nan] * 2  # what is not a number hides no spike
+    assert (503, 99.0) in thinned(list(range(1000)), values, 40)
     points = [(0, 2.0), (1, 4.0), (2, 1.0)]
     expected = [2.0, (0.5 * 2 + 4) / 1.5, (0.25 * 2 + 0.5 * 4 + 1) / 1.75]
     assert [value for _, value in smoothed(points, 0.5)] == pytest.approx(expected)

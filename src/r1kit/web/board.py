@@ -1,6 +1,7 @@
 """The board: the recipe as a figure, what is wrong in plain words, and live curves of one or more runs."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from itertools import pairwise
 from typing import Any
 
@@ -11,7 +12,6 @@ from r1kit.health import Sign
 from r1kit.log import duration
 from r1kit.web.curves import INK, Plot, lines_of, option, plots_of
 from r1kit.web.library import EVERY_S, Library, OpenRun
-from r1kit.web.metric_rows import Training
 from r1kit.web.page_frame import address, page_frame, text
 from r1kit.web.recipes import differences, recipe_of
 from r1kit.web.run_view import StageView
@@ -176,12 +176,15 @@ class Board:
             self.choice.set_options(names, value=self.wanted if self.wanted in names else None)
 
     def _show_curves(self, runs: Sequence[OpenRun]) -> None:
-        found: list[tuple[str, Training]] = []
-        for run in runs:
-            with run.lock:
-                trainings = run.view.metrics.trainings.values()
-                found += [(run.name, one) for one in trainings if one.name == self.wanted]
-        with self.run.lock:
+        with ExitStack() as locks:
+            for run in sorted(runs, key=lambda run: run.name):  # one order: no two boards wait for each other
+                locks.enter_context(run.lock)
+            found = [
+                (run.name, training)
+                for run in runs
+                for training in run.view.metrics.trainings.values()
+                if training.name == self.wanted
+            ]
             plots = plots_of([training for _, training in found])
             signs = found[0][1].signs if found and found[0][0] == self.run.name else []
             options = {plot: option(plot, lines_of(plot, found), signs, self.smoothing) for plot in plots}

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from r1kit.health import Sign
 from r1kit.web.metric_rows import Training, smoothed, thinned
 
@@ -205,13 +207,10 @@ def _curve(training: Training, metric: str) -> tuple[Sequence[int], Sequence[flo
 
 
 def _step_seconds(training: Training) -> tuple[Sequence[int], Sequence[float]]:
-    times, steps = training.times, training.steps
-    found = [
-        (steps[place], times[place] - times[place - 1])
-        for place in range(1, min(len(times), len(steps)))
-        if 0 <= times[place] - times[place - 1] < math.inf
-    ]
-    return [step for step, _ in found], [value for _, value in found]
+    """Each step with the seconds since the row before it; not where the clock was set back."""
+    seconds = np.diff(np.asarray(training.times[:]))
+    places = np.flatnonzero((seconds >= 0) & (seconds < math.inf))
+    return [training.steps[place + 1] for place in places], seconds[places].tolist()
 
 
 def _names(training: Training) -> Iterator[str]:

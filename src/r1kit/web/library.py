@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +11,9 @@ from r1kit.config import ConfigError
 from r1kit.web.rollout_index import RolloutIndex, cache_file
 from r1kit.web.run_view import RunView, find_runs, looks_like_a_run
 
-PIECE = 1 << 20  # bytes of metrics that are read at once, so that a page never waits long for the lock
+PIECE = 1 << 18  # bytes of metrics that are read at once, so that a page never waits long for the lock
 EVERY_S = 2.0  # between two looks at a run
+PAGE_S = 3.0  # that a page may take to open; reading leaves it most of the interpreter
 
 
 @dataclass(slots=True)
@@ -29,18 +30,29 @@ class OpenRun:
     def look(self) -> bool:
         """Read a piece of what is new. Returns whether there is more. What goes wrong is the run's ``fault``:
         a damaged run must not stop the pages of others."""
+        return self._without_faults(self._look)
+
+    def look_at_stages(self) -> bool:
+        """The same without the rollouts, which takes a hundredth of a second."""
+        return self._without_faults(self._look_at_stages)
+
+    def _without_faults(self, look: Callable[[], bool]) -> bool:
         try:
-            more = self._look()
+            more = look()
         except Exception as error:
             self.fault, more = f"{type(error).__name__}: {error}", False
             self.version += 1
         return more
 
-    def _look(self) -> bool:
+    def _look_at_stages(self) -> bool:
         before = self._state()
         with self.lock:
             more = self.view.refresh(PIECE)
             self.version += self._state() != before
+        return more
+
+    def _look(self) -> bool:
+        more = self._look_at_stages()
         self.index.list_files()
         more = self.index.refresh() or more
         return more
@@ -61,6 +73,7 @@ class Library:
                 name, number = f"{folder.resolve().name} ({number})", number + 1
             self.folders[name] = folder
         self._open: dict[str, OpenRun] = {}
+        self._page_opens_until = 0.0
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
@@ -77,8 +90,12 @@ class Library:
                 folder = self.folders[name]
                 index = RolloutIndex(folder, cache_file(folder))
                 self._open[name] = OpenRun(name, RunView(folder), index)
-                self._open[name].look()
+                self._open[name].look_at_stages()  # a page is waiting; the rest is read in the background
             return self._open[name]
+
+    def page_opens(self) -> None:
+        """Read slowly for a moment: a page is being opened by another thread of this interpreter."""
+        self._page_opens_until = time.monotonic() + PAGE_S
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -90,7 +107,9 @@ class Library:
             self.stop()
 
     def start(self) -> None:
+        """Read in a thread from now on, the first run already before a page asks for it."""
         self._stopped.clear()
+        self.open(self.names[0])
         self._thread = threading.Thread(target=self._read, name="r1kit-ui-reader", daemon=True)
         self._thread.start()
 
@@ -106,8 +125,10 @@ class Library:
         while not self._stopped.is_set():
             began = time.monotonic()
             more = any([run.look() for run in list(self._open.values())])
+            took = time.monotonic() - began
             # A pause also while there is more: pages are served by another thread of the same interpreter.
-            self._stopped.wait(0.01 if more else max(0.1, EVERY_S - (time.monotonic() - began)))
+            pause = took if time.monotonic() < self._page_opens_until else 0.1 * took
+            self._stopped.wait(pause if more else max(0.1, EVERY_S - took))
 
 
 def library_of(runs: Sequence[Path], default: Path = Path("runs")) -> Library:

@@ -7,10 +7,13 @@ import json
 import math
 import os
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from r1kit.health import HealthWatch, Sign
 from r1kit.log_files import METRICS
@@ -67,10 +70,14 @@ class Training:
                 column.values.append(value)
         self.watch.feed(row)
 
-    def points(self, metric: str) -> tuple[list[int], Sequence[float]]:
+    def points(self, metric: str) -> tuple[Sequence[int], Sequence[float]]:
         """Steps and values of a metric."""
         column = self.columns.get(metric)
-        return ([], []) if column is None else ([self.steps[row] for row in column.rows], column.values)
+        if column is None:
+            return [], []
+        if len(column.rows) == len(self.steps):  # each row has it
+            return self.steps, column.values
+        return [self.steps[row] for row in column.rows], column.values
 
     def last(self, metric: str) -> float | None:
         column = self.columns.get(metric)
@@ -172,17 +179,13 @@ def thinned(steps: Sequence[int], values: Sequence[float], most: int) -> list[tu
     if count <= most:
         return list(zip(steps, values, strict=True))
     stretches = max(1, most // 2)
-    chosen = []
-    for start, end in _stretches(count, stretches):
-        places = range(start, end)
-        low, high = min(places, key=values.__getitem__), max(places, key=values.__getitem__)
-        chosen += sorted({low, high})
+    found = np.asarray(values[:])  # of a copy: an array whose memory is lent out cannot grow
+    low, high = (np.where(np.isnan(found), other, found) for other in (np.inf, -np.inf))
+    ends = [count * part // stretches for part in range(stretches + 1)]
+    chosen: list[int] = []
+    for start, end in pairwise(ends):
+        chosen += sorted({start + int(low[start:end].argmin()), start + int(high[start:end].argmax())})
     return [(steps[place], values[place]) for place in chosen]
-
-
-def _stretches(count: int, parts: int) -> Iterator[tuple[int, int]]:
-    for part in range(parts):
-        yield count * part // parts, count * (part + 1) // parts
 
 
 def smoothed(points: Sequence[tuple[int, float]], weight: float) -> list[tuple[int, float]]:

@@ -53,6 +53,7 @@ PAGES = (
 @contextmanager
 def page_frame(library: Library, run: str, here: str) -> Iterator[None]:
     """The frame of a page; what is made within is its content. ``here`` is the page's path."""
+    library.page_opens()
     ui.add_css(STYLE)
     dark = ui.dark_mode(None)
     bar = (

@@ -144,6 +144,7 @@ class RolloutIndex:
         self._seen: dict[Path, int] = {}  # folder -> when it changed
         self._found: dict[Path, list[SampleFile]] = {}
         self._waiting: list[SampleFile] = []
+        self._is_listed = False
         self._ids: dict[str, int] = {}
         self._base = self._open(cache)
 
@@ -162,7 +163,14 @@ class RolloutIndex:
             changed = self._list_folders()
             if changed:
                 self._compare()
+            self._is_listed = True
             return bool(self._waiting)
+
+    def list_first(self) -> None:
+        """List the files, if that was never done: some tenths of a second for a run with many."""
+        with self._lock:
+            if not self._is_listed:
+                self.list_files()
 
     def refresh(self, seconds: float = 0.05) -> bool:
         """Index waiting files for about ``seconds``. Returns whether some are left."""

@@ -22,7 +22,7 @@ LAST_STEPS = """() => typeof mounted_app !== 'object' ? 0 : [...document.querySe
 def test_the_curves_of_the_board_move_while_the_run_trains(open_page: Open) -> None:
     page = open_page("/", run="nano")
     page.get_by_text("going on;").wait_for()
-    # The board goes on to each training that begins, and makes its curves anew; this one is long.
+    # The board goes on to each training that begins, and makes its curves again; this one is long.
     page.locator(".q-select").get_by_text("reasoning_rl").wait_for(timeout=WAIT_MS)
     page.wait_for_function(f"({LAST_STEPS})() > 500", timeout=WAIT_MS)
     before, picture = page.evaluate(LAST_STEPS), page.locator(".r1-chart").first.screenshot()

@@ -169,7 +169,9 @@ def drawings() -> list[Path]:
 @pytest.mark.parametrize("drawing", drawings(), ids=lambda file: file.stem)
 def test_every_drawing_has_a_ground_and_colours_for_light_and_dark(drawing: Path) -> None:
     text = drawing.read_text(encoding="utf-8")
-    assert "prefers-color-scheme:dark" in text and re.search(r"<rect width=\"\S+\" height=\"\S+\" fill=", text)
+    assert "prefers-color-scheme:dark" in text and re.search(
+        r"<rect width=\"\S+\" height=\"\S+\" fill=", text
+    )
 
 
 def test_a_lesson_becomes_a_page() -> None:

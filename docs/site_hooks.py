@@ -63,8 +63,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
 
 
 def light_and_dark(text: str, place: str) -> str:
-    """A text in which every picture NAME-light.png that has a NAME-dark.png is followed by it. The theme shows
-    the one that fits (Material: #only-light, #only-dark). ``place`` is its page."""
+    """A text in which every picture NAME-light.png that has a NAME-dark.png is followed by it. The theme
+    shows the one that fits (Material: #only-light, #only-dark). ``place`` is its page."""
 
     def both(match: re.Match[str]) -> str:
         picture, path = match.groups()

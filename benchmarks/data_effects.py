@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from effects_world import TASKS, documents, story, task_rows
+from figures import framed
 
 from r1kit.data.masking import Masking
 from r1kit.model.huggingface import load_pretrained
@@ -296,7 +297,7 @@ def write_page(folder: Path) -> None:
     ):  # fmt: skip
         rows = [stage_metrics(run, base) for run in runs]
         curves.append(Line(label, smoothed([r for r in rows if r], name), colour))
-    FIGURE.write_text(line_chart("Losses while the bases are pretrained", curves, "update", "nats"))
+    FIGURE.write_text(framed(line_chart("Losses while the bases are pretrained", curves, "update", "nats")))
 
 
 def smoothed(

@@ -19,6 +19,7 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+from figures import framed
 
 from r1kit.chat import Chat
 from r1kit.data.label_choice import disagreement_order, margin_order, random_order, spread
@@ -231,7 +232,11 @@ def write_page(runs: Sequence[Path]) -> None:
     rows = [json.loads(line) for line in RESULTS.read_text().splitlines()]
     lines = [Line(name, curve(rows, name), colour) for colour, name in enumerate(STRATEGIES)]
     FIGURE.write_text(
-        line_chart("Labels and agreement", lines, "labels", "agreement with the taste", y_range=(0.5, 1.0))
+        framed(
+            line_chart(
+                "Labels and agreement", lines, "labels", "agreement with the taste", y_range=(0.5, 1.0)
+            )
+        )
     )
     text = fill(PAGE.read_text(encoding="utf-8"), "choice", choice_table(rows))
     text = fill(text, "needed", needed(rows))

@@ -33,7 +33,7 @@ def look(browser: Any, address: str, to: Path) -> int:
                     page.wait_for_timeout(1500)  # styles and figures
                     page.screenshot(path=to / f"{place.replace('/', '-')}-{mode}-{name}.png")
                 if name == "wide":
-                    page.locator("input.md-search__input").fill("curriculum")
+                    page.locator("input.md-search__input").press_sequentially("curriculum")
                     page.locator(".md-search-result__item").first.wait_for()
                     found = page.locator(".md-search-result__item").count()
                     page.wait_for_timeout(300)

@@ -183,7 +183,7 @@ def execute(command: Command) -> str:
         [sys.executable, "-m", "r1kit", *words[1:]], cwd=ROOT, capture_output=True, text=True, check=False
     )
     return (
-        "" if done.returncode == 0 else f"exit code {done.returncode}: {(done.stderr or done.stdout)[-300:]}"
+        "" if done.returncode == 0 else f"exit code {done.returncode}:\n{(done.stdout + done.stderr)[-4000:]}"
     )
 
 

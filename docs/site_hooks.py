@@ -58,7 +58,22 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     """Let the links of a page lead to where the site has their files; a listing with a file's name shows it
     as its title."""
     markdown = re.sub(r"^```(\w+) ([\w.-]+)$", r'```\1 title="\2"', markdown, flags=re.MULTILINE)
-    return rewritten(markdown, source_of(page.file.src_uri), page.file.src_uri)
+    place = page.file.src_uri
+    return light_and_dark(rewritten(markdown, source_of(place), place), place)
+
+
+def light_and_dark(text: str, place: str) -> str:
+    """A text in which every picture NAME-light.png that has a NAME-dark.png is followed by it. The theme
+    shows the one that fits (Material: #only-light, #only-dark). ``place`` is its page."""
+
+    def both(match: re.Match[str]) -> str:
+        picture, path = match.groups()
+        dark = posixpath.normpath(posixpath.join(posixpath.dirname(place), f"{path}-dark.png"))
+        if not (ROOT / "docs" / dark).is_file():
+            return match[0]
+        return f"{picture}({path}-light.png#only-light){picture}({path}-dark.png#only-dark)"
+
+    return re.sub(r"(!\[[^\]]*\])\(([^)\s]+)-light\.png\)", both, text)
 
 
 def markdown_of(name: str) -> str:

@@ -154,6 +154,26 @@ def test_links_of_the_first_page_lead_into_the_site() -> None:
     )
 
 
+def test_a_picture_has_its_dark_companion_in_the_site_where_there_is_one() -> None:
+    assert site_hooks.light_and_dark("![A b](../pictures/board-light.png)", "how-to/pages.md") == (
+        "![A b](../pictures/board-light.png#only-light)![A b](../pictures/board-dark.png#only-dark)"
+    )
+    for alone in ("![A](pictures/absent-light.png)", "[A](pictures/board-light.png)", "![A](pictures/a.png)"):
+        assert site_hooks.light_and_dark(alone, "ui.md") == alone
+
+
+def drawings() -> list[Path]:
+    return sorted((DOCS / "figures").glob("*.svg"))
+
+
+@pytest.mark.parametrize("drawing", drawings(), ids=lambda file: file.stem)
+def test_every_drawing_has_a_ground_and_colours_for_light_and_dark(drawing: Path) -> None:
+    text = drawing.read_text(encoding="utf-8")
+    assert "prefers-color-scheme:dark" in text and re.search(
+        r"<rect width=\"\S+\" height=\"\S+\" fill=", text
+    )
+
+
 def test_a_lesson_becomes_a_page() -> None:
     made = site_hooks.lesson(
         "# ---\n# jupyter: x\n# ---\n# %% [markdown]\n# # Title\n#\n# Text.\n\n# %%\nx = 1\n"
@@ -212,10 +232,11 @@ def test_the_search_finds_pages_in_a_browser_and_nothing_for_no_word(site: Path)
     ):
         page.goto(f"{address}/index.html")
         field, hits = page.locator("input.md-search__input"), page.locator(".md-search-result__link")
-        field.fill("qqxzqv")
+        field.press_sequentially("qqxzqv")  # the search reads its field when a key comes up
         page.get_by_text("No matching documents").wait_for()
         assert hits.count() == 0
-        field.fill("annotator")
+        field.fill("")
+        field.press_sequentially("annotator")
         hits.first.wait_for()
         found = {hit.get_attribute("href").partition("?")[0] for hit in hits.all()}
         assert any(place.endswith(("stages/label.html", "feedback.html")) for place in found), found

@@ -171,14 +171,14 @@ def check_pairwise_loss(function: Callable[[Tensor, Tensor], Tensor]) -> None:
     turned = (
         sum(math.log1p(math.exp(a - b)) for a, b in zip(better.tolist(), worse.tolist(), strict=True)) / 3
     )
-    assert abs(float(found) - turned) > 1e-5, "chosen and rejected are the wrong way round"
-    assert abs(float(found) - wanted) < 1e-5, f"found {float(found):.4f}, by hand {wanted:.4f}"
+    assert abs(found.item() - turned) > 1e-5, "chosen and rejected are the wrong way round"
+    assert abs(found.item() - wanted) < 1e-5, f"found {found.item():.4f}, by hand {wanted:.4f}"
     far = torch.tensor([-100.0], requires_grad=True)
     loss = function(far, torch.tensor([100.0]))
-    assert math.isfinite(float(loss)), (
+    assert math.isfinite(loss.item()), (
         "for a difference of -200 the loss is not finite; use softplus or logsigmoid"
     )
-    assert abs(float(loss) - 200) < 1e-3, f"for a difference of -200 the loss is 200, not {float(loss):.1f}"
+    assert abs(loss.item() - 200) < 1e-3, f"for a difference of -200 the loss is 200, not {loss.item():.1f}"
     (slope,) = torch.autograd.grad(loss, far)
     assert abs(float(slope) + 1) < 1e-5, "a surely wrong pair has the slope -1: no clamping"
 

@@ -160,22 +160,21 @@ def _of_machine(machine: Machine) -> str:
             f"{fleet.count} x {fleet.name} at {fleet.compute_share:.0%} of its operations and "
             f"{fleet.bandwidth_share:.0%} of its bandwidth{more}"
         )
-    counted = "1 processes"
+    counted = "1 process"
     if isinstance(machine, ThisMachine):
-        counted = f"{machine.processes} processes"
+        counted = f"{machine.processes} process" + ("es" if machine.processes > 1 else "")
         if machine.engines:
             counted = f"{machine.processes} learners and {machine.engines} engines"
     return f"rates measured on this machine ({counted}); it has {_memory(machine.limit / 1e6)}"
 
 
 def _of_lengths(assumed: Assumptions) -> str:
-    share = (
-        f"20% (where it is {LONG:,} or more) or 50%" if assumed.length is None else f"{assumed.length:.0%}"
-    )
-    share += " of max_tokens"
+    share = f"{0.5 if assumed.length is None else assumed.length:.0%} of max_tokens"
+    if assumed.length is None:
+        share += f" (20% where that is {LONG:,} or more)"
     if assumed.lengths:
-        return f"completions as long as in the former run; other stages {share}"
-    return f"completions of {share} after {assumed.prompt} tokens of prompt"
+        return f"assumed: completions as long as in the former run; in other stages {share}"
+    return f"assumed: a completion has {share}, a prompt {assumed.prompt} tokens"
 
 
 def _largest_memory(plans: Sequence[StageCost]) -> list[str]:

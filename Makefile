@@ -47,8 +47,9 @@ lessons: .venv/ready
 		echo "$$lesson: $$(( $$(date +%s) - start )) s"; \
 	done
 
+# Three at once on two cores: some tests mostly wait, for a process that hangs or a cluster that starts.
 test: .venv/ready
-	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 3
 
 # The tests that take no more than about a second each; every package is among what they test.
 test-quick: .venv/ready

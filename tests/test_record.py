@@ -22,7 +22,9 @@ def test_a_row_has_what_the_table_has() -> None:
 
 
 def test_entries_are_sorted_and_take_the_place_of_not_measured() -> None:
-    page = record.PAGE.read_text(encoding="utf-8")
+    before, _, rest = record.PAGE.read_text(encoding="utf-8").partition(record.BEGIN)
+    page = f"{before}{record.BEGIN}\n{record.HEAD}{record.NONE}{record.END}{rest.partition(record.END)[2]}"
+    assert "not measured yet" in page
     one = record.written(page, entry(0.4))
     assert "not measured yet" not in one
     two = record.written(record.written(one, entry(0.6)), entry(0.5))

@@ -107,4 +107,4 @@ def test_a_data_set_with_examples_before_every_question_keeps_its_rows_and_says_
     assert found == [row["prompt"] for row in train]
     about = task.about()  # type: ignore[attr-defined]
     count = len(SHOWN.replace("<", " ").split())
-    assert "leaves out what 40 of 40 prompts begin or end with" in about and "\n" not in about and count > 40
+    assert "40 of 40 prompts begin or end with the same words" in about and "\n" not in about and count > 40

@@ -97,6 +97,8 @@ def converse(
 ) -> None:
     """Answer ``prompt``, or one line of the terminal after another until an empty one. ``style`` is how the
     model is prompted, by default as it was trained."""
+    if prompt is None:
+        console.print(Text(f"loading {one_line(str(model_dir))}", style="dim"))
     speaker = Speaker(model_dir, sampling, style)
     if prompt is not None:
         print_answer(speaker, [("user", prompt)], derive_seed(sampling.seed, 0), console)

@@ -89,8 +89,8 @@ class Frame:
 
     def __str__(self) -> str:
         return (
-            f"the rule of ten words in a row leaves out what {self.prompts} of {self.total} prompts begin or "
-            f"end with (up to {self.longest} words)"
+            f"{self.prompts} of {self.total} prompts begin or end with the same words (up to {self.longest}); "
+            "these do not count where ten shared words in a row are looked for"
             if self.prompts
             else ""
         )

@@ -89,8 +89,8 @@ class Frame:
 
     def __str__(self) -> str:
         return (
-            f"{self.prompts} of {self.total} prompts begin or end with the same words (up to {self.longest}); "
-            "these do not count where ten shared words in a row are looked for"
+            f"{self.prompts} of {self.total} prompts begin or end with the same words "
+            f"(up to {self.longest}); these do not count where ten shared words in a row are looked for"
             if self.prompts
             else ""
         )

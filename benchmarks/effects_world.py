@@ -16,7 +16,7 @@ NAME = "sums"
 LARGEST = 9
 LAYOUT = Layout(direct=0.5, chat_layout=0.7, exact_tags=0.5)
 WRONG = 0.15  # of the solved documents: the last step is off by one or two
-# In a file special tokens are text (tokenizer.py), so the turns of a chat are marked by words, as effects.jinja writes them.
+# In a file special tokens are text (tokenizer.py), so words mark the turns of a chat, as in effects.jinja.
 ASKED, ANSWERED = "Question: ", "\nAnswer: "
 PEOPLE = ("cook", "farmer", "sailor", "teacher", "baker", "driver", "painter", "doctor")
 THINGS = ("apples", "nets", "books", "eggs", "nails", "brushes", "coins", "plates")

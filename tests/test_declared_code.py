@@ -5,6 +5,7 @@ import os
 import py_compile
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -105,11 +106,13 @@ stages:
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "evil.py").write_text(CODE)
     (tmp_path / "x.yaml").write_text(RECIPE)
-    return tmp_path
+    yield tmp_path
+    for name in [name for name, module in sys.modules.items() if is_below(module, tmp_path)]:
+        del sys.modules[name]  # else helper processes of later tests import it, in another folder
 
 
 def r1kit(*words: str) -> Result:
@@ -264,8 +267,6 @@ def test_a_function_from_elsewhere_is_refused_even_if_its_parameters_fit(here: P
         assert load_name("elsewhere:own", OWN_REWARD)([1]) == []
     finally:
         sys.path.remove(str(place))
-        for name in [name for name, module in sys.modules.items() if is_below(module, here)]:
-            del sys.modules[name]  # else helper processes of later tests import it
 
 
 @pytest.mark.parametrize(

@@ -166,11 +166,10 @@ class RolloutIndex:
             self._is_listed = True
             return bool(self._waiting)
 
-    def list_first(self) -> None:
-        """List the files, if that was never done: some tenths of a second for a run with many."""
+    def list_first(self) -> bool:
+        """List the files, if that was never done; returns whether there are any to index."""
         with self._lock:
-            if not self._is_listed:
-                self.list_files()
+            return bool(self._waiting) if self._is_listed else self.list_files()
 
     def refresh(self, seconds: float = 0.05) -> bool:
         """Index waiting files for about ``seconds``. Returns whether some are left."""

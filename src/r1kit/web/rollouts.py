@@ -39,7 +39,7 @@ class Rollouts:
 
     def __init__(self, library: Library, run: str, wanted: Wanted) -> None:
         self.run = library.open(run)
-        self.run.index.list_first()
+        self.run.list_rollouts()
         self.wanted, self.after = wanted, 0
         self.count = 0
 

@@ -11,6 +11,7 @@ A call to the engine lasts until its longest completion has ended, which is take
 With R rows for one engine, B rows at most at once, and a mean length m, it takes
 max(max_tokens, R m / B + (max_tokens - m)) steps, with R m / steps rows on average."""
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -32,7 +33,8 @@ from r1kit.planning.operations import (
     forward_operations,
     training_operations,
 )
-from r1kit.planning.rates import Fleet, Rates, measured_rates
+from r1kit.planning.products import Compiled, Met
+from r1kit.planning.rates import Fleet, Product, Rates, measured_product, measured_rates
 from r1kit.planning.shapes import Shape
 from r1kit.train.packing import LONGER
 
@@ -40,12 +42,6 @@ from r1kit.train.packing import LONGER
 # and in a helper; and what it keeps of every stage before.
 PROGRAM, HELPER, KEPT_OF_STAGE = 330e6, 280e6, 20e6
 RAY = 680e6  # Ray 2.60.0's own nine processes on one machine
-# oneDNN's compiled products, one for every shape: at most 1024 of half a megabyte (runtime/replica.py), which
-# a training reaches after some 32 batches of different widths.
-PRODUCTS, WIDTHS = 512e6, 32
-# What a stage costs besides products, in seconds, as nano's record shows it: to load, hash and save; an
-# engine of its own with its tasks and checks; and a new tokenizer with the corpus it is trained on.
-STAGE_SECONDS, ENGINE_SECONDS, TOKENIZER_SECONDS = 0.4, 0.5, 8.0
 NODE = 8  # GPUs that share a row's activations
 ENGINE_SHARE = 0.9  # of a GPU's memory that an engine uses
 
@@ -54,7 +50,8 @@ ENGINE_SHARE = 0.9  # of a GPU's memory that an engine uses
 class Sampled:
     """Completions of a phase: ``completions`` in ``calls`` calls, of ``mean`` tokens and at most ``longest``,
     after prompts of ``prompt`` tokens that ``group`` share. ``held``: the learner whose weights are sampled
-    from is in memory too."""
+    from is in memory too. ``passes``: of the learner over what is sampled. ``most``: seconds after which it
+    ends (None: no such limit)."""
 
     completions: float
     calls: float
@@ -63,6 +60,8 @@ class Sampled:
     prompt: float
     group: int
     held: bool
+    passes: float = 0.0
+    most: float | None = None
 
     @property
     def tokens(self) -> float:
@@ -84,6 +83,7 @@ class Learned:
     saves: float
     full: bool = False  # lines of the same width, as in pretraining
     group: float = 0.0
+    rows: float = 0.0
 
 
 class Machine(Protocol):
@@ -101,6 +101,20 @@ class Machine(Protocol):
         self, shape: Shape, facts: LearnerFacts, work: Learned, sampled: Memory
     ) -> tuple[float, Memory]: ...
 
+    def held(self, shape: Shape, facts: LearnerFacts, frozen: int, critics: int) -> Memory:
+        """What learners hold while an engine samples: once for all processes where they share it."""
+        ...
+
+    def compiling(
+        self, shape: Shape, facts: LearnerFacts, work: Learned, before: Compiled
+    ) -> tuple[float, Compiled]:
+        """Seconds in which products are compiled for a learning phase, and all that have been."""
+        ...
+
+    def compiled_bytes(self, shape: Shape, facts: LearnerFacts, compiled: Compiled) -> float:
+        """Bytes of the products that have been compiled, in all processes."""
+        ...
+
 
 def decoding_steps(rows: float, at_once: float, mean: float, longest: float) -> float:
     """How many steps a call lasts: see on top."""
@@ -110,7 +124,8 @@ def decoding_steps(rows: float, at_once: float, mean: float, longest: float) -> 
 @dataclass(frozen=True, slots=True)
 class ThisMachine:
     """``processes`` replicas of ``threads`` threads. ``engines``: processes that sample for them (Ray); 0:
-    the replicas do. ``rates``: given instead of measured, for tests."""
+    the replicas do. ``rates`` and ``product``: given instead of measured, for tests and where time does not
+    matter (fit.py)."""
 
     processes: int
     limit: float
@@ -119,6 +134,7 @@ class ThisMachine:
     engine_precision: str = "bfloat16"
     rates: Rates | None = None
     engines: int = 0
+    product: Product | None = None
 
     @property
     def gpus(self) -> int:
@@ -133,25 +149,47 @@ class ThisMachine:
         facts = facts or LearnerFacts(context=1, lines=1)
         return self.rates or measured_rates(shape, facts, processes, self.threads, self.engine_precision)
 
-    def _program(self, batches: float = 0.0) -> Memory:
-        products = PRODUCTS * self.processes * min(1.0, batches / WIDTHS)
+    def _product(self, shape: Shape, facts: LearnerFacts) -> Product:
+        return self.product or measured_product(shape, facts.precision, self.threads)
+
+    def _program(self) -> Memory:
         helpers = self.processes + self.engines if self.engines else self.processes - 1
         cluster = RAY if self.engines else 0.0
-        return Memory(program=PROGRAM + HELPER * helpers + cluster + products)
+        return Memory(program=PROGRAM + HELPER * helpers + cluster)
+
+    def compiled_bytes(self, shape: Shape, facts: LearnerFacts, compiled: Compiled) -> float:
+        return compiled.count * self._product(shape, facts).memory * self.processes
+
+    def compiling(
+        self, shape: Shape, facts: LearnerFacts, work: Learned, before: Compiled
+    ) -> tuple[float, Compiled]:
+        own, positions = self._own(work), self._positions(facts, work)
+        whole = math.floor(own / positions)
+        others = 0.0 if work.full else work.updates * (1.0 + bool(work.passes))
+        met = Met(work.updates * (max(1, whole) if work.full else whole), others, positions)
+        after = before.after(shape, met)
+        return max(0.0, after.count - before.count) * self._product(shape, facts).seconds, after
+
+    def held(self, shape: Shape, facts: LearnerFacts, frozen: int, critics: int) -> Memory:
+        held = held_by_learner(shape, facts, critics) + held_by_frozen(shape, facts, frozen)
+        return held.times(1 if facts.shared and not facts.rank and not self.engines else self.processes)
 
     def sampling(self, shape: Shape, facts: LearnerFacts | None, work: Sampled) -> tuple[float, Memory]:
         rates = self._rates(shape, facts, self.samplers)
         rows = max(1.0, work.completions / work.calls / self.samplers)
         steps = decoding_steps(rows, self.batch_rows, work.mean, work.longest)
-        seconds = work.calls * steps * rates.step(rows * work.mean / steps)
-        seconds += work.completions / work.group * work.prompt * rates.read / self.samplers
+        seconds = work.calls * (rates.call + steps * rates.step(rows * work.mean / steps))
+        prompts = work.completions / work.group * work.prompt
+        seconds += prompts * rates.prompt / self.samplers
+        seconds += work.passes * (prompts + work.tokens) * rates.read / self.samplers
+        seconds = seconds if work.most is None else min(seconds, work.most)
         number = FLOAT32 if self.engine_precision == "float32" else BFLOAT16
         live = min(rows, self.batch_rows)
         needs = while_sampling(shape, live, work.mean + work.prompt / work.group, number)
         if not work.held or self.engines:
             needs += Memory(weights=FLOAT32 * shape.parameters)
         if not work.held:
-            seconds += ENGINE_SECONDS
+            seconds += rates.stage + FLOAT32 * shape.parameters / rates.load
         return seconds, needs.times(self.samplers) + self._program()
 
     def learning(
@@ -160,26 +198,32 @@ class ThisMachine:
         """``sampled``: what an engine on the same weights holds meanwhile."""
         rates = self._rates(shape, facts, self.processes)
         share = trained_parameters(shape, facts) / shape.parameters
-        seconds = work.updates * rates.update * share * (1 + work.critics)
+        positions = self._positions(facts, work)
+        models, batches = 1 + work.critics, work.updates * max(1.0, self._own(work) / positions)
+        seconds = work.updates * rates.update * share * models
+        seconds += batches * rates.batch * (models + work.passes / 3)  # a third of a pass is forward
+        seconds += work.rows / self.processes * rates.row
         per_token = rates.trained * (1 + work.critics) + rates.read * (
             work.passes + (1 if facts.checkpointing else 0)
         )
         seconds += work.tokens / self.processes * per_token
-        state = shape.parameters * facts.weights + trained_parameters(shape, facts) * 2 * facts.moment
-        seconds += (work.saves + 1) * state / rates.disk
-        positions = self._positions(facts, work)
-        held = held_by_learner(shape, facts, work.critics) + held_by_frozen(shape, facts, work.frozen)
+        weights = shape.parameters * facts.weights
+        moments = trained_parameters(shape, facts) * facts.moments * facts.moment
+        seconds += (work.saves * (weights + moments) + weights) / rates.disk
+        seconds += (1 + work.critics + work.frozen) * FLOAT32 * shape.parameters / rates.load
         needs = while_learning(shape, facts, positions)
         engines = Memory(copies=sampled.copies, weights=sampled.weights)
-        batches = max(work.updates, work.tokens / self.processes / positions)
-        copies = 1 if facts.shared and not facts.rank and not self.engines else self.processes
-        program = self._program(batches / (8 if work.full else 1))
-        return seconds, held.times(copies) + needs.times(self.processes) + engines + program
+        held = self.held(shape, facts, work.frozen, work.critics)
+        return seconds, held + needs.times(self.processes) + engines + self._program()
+
+    def _own(self, work: Learned) -> float:
+        """Tokens of an update that are one process's."""
+        return work.tokens / max(1.0, work.updates) / self.processes
 
     def _positions(self, facts: LearnerFacts, work: Learned) -> float:
         """Positions of a micro-batch: as many as an update has for a process, at most what the learner
         takes, or somewhat more for a whole group (train/packing.py: line_length)."""
-        own, most = work.tokens / max(1.0, work.updates) / self.processes, float(facts.context * facts.lines)
+        own, most = self._own(work), float(facts.context * facts.lines)
         if most < work.group <= LONGER * most:
             most = work.group
         return min(most, max(own, work.longest))
@@ -222,7 +266,10 @@ class GPUs:
         live = max(1.0, rows * work.mean / steps)
         seconds = work.calls * steps * self.step_seconds(shape, live, work.prompt + work.mean / 2, size)
         prompts = work.completions / work.group * work.prompt
-        seconds += forward_operations(shape, prompts, work.prompt) / self._operations(self.fleet.count)
+        read = (1 + work.passes) * forward_operations(shape, prompts, work.prompt)
+        read += work.passes * forward_operations(shape, work.tokens, positions)
+        seconds += read / self._operations(self.fleet.count)
+        seconds = seconds if work.most is None else min(seconds, work.most)
         held = min(rows, fitting)
         return seconds, while_sampling(shape, held, positions, BFLOAT16).times(1 / size)
 
@@ -257,6 +304,17 @@ class GPUs:
         if count == 1:
             needs += Memory(copies=sampled.copies)
         return operations / self._operations(count), held.times(1 / count) + needs
+
+    def held(self, shape: Shape, facts: LearnerFacts, frozen: int, critics: int) -> Memory:
+        return Memory()  # phases take turns
+
+    def compiling(
+        self, shape: Shape, facts: LearnerFacts, work: Learned, before: Compiled
+    ) -> tuple[float, Compiled]:
+        return 0.0, before
+
+    def compiled_bytes(self, shape: Shape, facts: LearnerFacts, compiled: Compiled) -> float:
+        return 0.0
 
     def positions(self, facts: LearnerFacts, work: Learned) -> float:
         """Positions of a micro-batch, which the GPUs of a node share."""

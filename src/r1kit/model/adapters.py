@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from typing import Final
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from r1kit.config import ConfigError
+from r1kit.model import products
 from r1kit.model.decoder import LanguageModel
 from r1kit.model.norms import Linear, at_least_float32
 from r1kit.seeds import derive_seed
@@ -59,10 +59,10 @@ class AdaptedLinear(Linear):
         self.lora_magnitude = nn.Parameter(self._lengths()) if shape.dora else None
 
     def forward(self, x: Tensor) -> Tensor:
-        low = F.linear(F.linear(x, self.lora_A), self.lora_B)
+        low = products.linear(products.linear(x, self.lora_A), self.lora_B)
         if self.lora_magnitude is None:
-            return torch.add(F.linear(x, self.weight, self.bias), low, alpha=self.scale)
-        product = torch.add(F.linear(x, self.weight), low, alpha=self.scale)
+            return torch.add(products.linear(x, self.weight, self.bias), low, alpha=self.scale)
+        product = torch.add(products.linear(x, self.weight), low, alpha=self.scale)
         product = product * (self.lora_magnitude / self._lengths()).to(product.dtype)
         return product if self.bias is None else product + self.bias.to(product.dtype)
 

@@ -6,7 +6,7 @@ SHA-256, and loaded from a sealed copy in memory, so a change on the disk after 
 file that is damaged, or that another user can write, is compiled again, with a warning. Where the cache's
 folder cannot be trusted or written, the kernels are compiled for this process and its helpers only.
 
-If the processor has no AVX-512 with bfloat16, or there is no compiler, ``library`` raises
+If the processor has no AVX-512, or there is no compiler, ``library`` raises
 KernelsUnavailableError with the reason, and callers use PyTorch."""
 
 import ctypes
@@ -39,7 +39,8 @@ FLAGS = (
 )
 _STARTS = 3  # of a compiler that a signal ends
 _NAMED = "-Wl,-soname,"  # a library knows its name, so another one in its place is recognised
-NEEDED = frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_bf16"})
+NEEDED = frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl"})
+COMMON = Path(__file__).parent / "kernels" / "bfloat16.h"  # the one file that kernels of other folders read
 
 
 class KernelsUnavailableError(R1kitError):
@@ -117,7 +118,7 @@ def adopt(given: Sequence[SharedKernels]) -> None:
 def load(source: Path) -> Kernels:
     """Load the kernels of ``source`` from the cache, or compile and keep them. Raises
     KernelsUnavailableError."""
-    flags = _processor_flags()
+    flags = processor_flags()
     if missing := sorted(NEEDED - flags):
         raise KernelsUnavailableError(
             f"the kernels need {', '.join(missing)}, which this processor does not have"
@@ -205,18 +206,20 @@ def _open(content: bytes, name: str) -> ctypes.CDLL:
             return ctypes.CDLL(str(path))
 
 
-def _processor_flags() -> frozenset[str]:
+def processor_flags() -> frozenset[str]:
+    """The instructions that this processor has by /proc/cpuinfo; none where there is no such file."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return frozenset()
-    return frozenset(next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags")), []))
+    named = (line.partition(":")[2] for line in lines if line.startswith(("flags", "Features")))
+    return frozenset(next(named, "").split())
 
 
 def _fingerprint(source: Path, compiler: str, flags: frozenset[str]) -> str:
     version = _output_of([compiler, "--version"])
     content = hashlib.sha256("\n".join((version, *FLAGS, _NAMED, *sorted(flags))).encode())
-    for file in sorted(source.parent.iterdir()):
+    for file in sorted({*source.parent.iterdir(), COMMON}):
         content.update(file.name.encode() + file.read_bytes())
     return content.hexdigest()[:16]
 

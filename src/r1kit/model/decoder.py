@@ -19,13 +19,14 @@ from r1kit.config import R1kitError
 from r1kit.model.attention import SOFTMAX_MULTIPLE, Cache, CacheView, GroupedAttention, LatentAttention, Mask
 from r1kit.model.config import ModelConfig
 from r1kit.model.experts import MixtureOfExperts, SwiGLU
-from r1kit.model.norms import Linear, RMSNorm, at_least_float32, half_product, working_dtype
+from r1kit.model.norms import Linear, RMSNorm, at_least_float32, half_product
 from r1kit.model.packed_attention import (
     earlier_segments,
     kernel_takes,
     ranges_of_both_sides,
     visible_ranges,
 )
+from r1kit.model.products import working_dtype
 from r1kit.model.rotary import Rotation, rotary_frequencies
 
 

@@ -23,6 +23,7 @@ from r1kit.config import R1kitError
 from r1kit.model import fused
 from r1kit.model.config import ModelConfig
 from r1kit.model.norms import Linear, at_least_float32
+from r1kit.model.products import grouped
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
@@ -187,7 +188,7 @@ def _each_expert(x_MD: Tensor, weight_EFD: Tensor, ends_E: Tensor) -> Tensor:
     if x_MD.dtype == torch.float64:  # grouped_mm does not support it, and tests of exactness need it
         runs = x_MD.tensor_split(ends_E[:-1].long().cpu())
         return torch.cat([run @ weight_FD.t() for run, weight_FD in zip(runs, weight_EFD, strict=True)])
-    return F.grouped_mm(x_MD, weight_EFD.to(x_MD.dtype).transpose(1, 2), offs=ends_E)
+    return grouped(x_MD, weight_EFD, ends_E)
 
 
 class MixtureOfExperts(nn.Module):

@@ -4,14 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from r1kit.model import fused
-
-
-def working_dtype(x: Tensor) -> torch.dtype:
-    """The dtype that matrix products of x run in: autocast's if it is on, else x's own."""
-    kind = x.device.type
-    dtype: torch.dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-    return dtype
+from r1kit.model import fused, products
+from r1kit.model.products import working_dtype
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -92,6 +86,9 @@ class Linear(nn.Linear):
 
     def reset_parameters(self) -> None:
         pass
+
+    def forward(self, x: Tensor) -> Tensor:
+        return products.linear(x, self.weight, self.bias)
 
     def whole(self) -> Tensor:
         """The weight that a product with this projection amounts to."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from r1kit.model.products import factor
 from r1kit.train.lm_head import logits_of, split_positions
 
 
@@ -66,9 +67,13 @@ class _ReverseDivergence(torch.autograd.Function):
             )
             slopes_N = grad_N[part] if temperatures_N is None else grad_N[part] / temperatures_N[part]
             slopes_NV = (logs_NV.exp() * excess_NV * slopes_N[:, None]).to(ctx.dtype)
-            grad_hidden[part] = (slopes_NV @ weight_VD.to(ctx.dtype)).to(grad_hidden.dtype)
+            grad_hidden[part] = (factor(slopes_NV, ctx.dtype) @ factor(weight_VD, ctx.dtype)).to(
+                grad_hidden.dtype
+            )
             if grad_weight is not None:
-                grad_weight += (slopes_NV.t() @ hidden_ND[part].to(ctx.dtype)).to(grad_weight.dtype)
+                grad_weight += (factor(slopes_NV, ctx.dtype).t() @ factor(hidden_ND[part], ctx.dtype)).to(
+                    grad_weight.dtype
+                )
         return grad_hidden, grad_weight, None, None, None, None, None
 
 

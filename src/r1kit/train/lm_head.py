@@ -25,6 +25,7 @@ from torch.autograd.function import once_differentiable
 from r1kit.model import fused
 from r1kit.model.compiled_layers import compiler_of
 from r1kit.model.norms import half_product
+from r1kit.model.products import factor
 
 PART_LOGITS = 1 << 25  # 128 MiB of float32
 PART_LOGITS_ON_GPU = 1 << 29  # 2 GiB: a GPU needs large products
@@ -103,7 +104,10 @@ class _Head(torch.autograd.Function):
             return None, None, None, None, None, None, None
         grad_hidden = torch.empty_like(hidden_ND)
         grad_weight: Tensor | None = None
-        product_weight, wide = weight_VD.to(ctx.dtype), torch.promote_types(weight_VD.dtype, torch.float32)
+        product_weight, wide = (
+            factor(weight_VD, ctx.dtype),
+            torch.promote_types(weight_VD.dtype, torch.float32),
+        )
         for part in split_positions(len(hidden_ND), len(weight_VD), hidden_ND.is_cuda):
             temperature_N, of_logprob_N, of_entropy_N = (
                 _of(tensor_N, part) for tensor_N in (temperatures_N, *grads)
@@ -114,11 +118,11 @@ class _Head(torch.autograd.Function):
                 else kept
             )
             of_part = (targets_N[part], normaliser_N[part], entropy_N[part], of_logprob_N, of_entropy_N)
-            slopes_NV = _slopes(logits_NV, *of_part, temperature_N, ctx.dtype)
+            slopes_NV = factor(_slopes(logits_NV, *of_part, temperature_N, ctx.dtype), ctx.dtype)
             del logits_NV
             grad_hidden[part] = (slopes_NV @ product_weight).to(grad_hidden.dtype)
             if ctx.needs_input_grad[1]:
-                added_VD = slopes_NV.t() @ hidden_ND[part].to(ctx.dtype)
+                added_VD = slopes_NV.t() @ factor(hidden_ND[part], ctx.dtype)
                 grad_weight = added_VD.to(wide) if grad_weight is None else grad_weight.add_(added_VD)
             del slopes_NV
         grad_weight = None if grad_weight is None else grad_weight.to(weight_VD.dtype)
@@ -142,9 +146,8 @@ def logits_of(
         if mixed:
             logits_NV = half_product(hidden_ND.detach(), weight_VD.detach())
         else:
-            logits_NV = F.linear(hidden_ND.to(dtype), weight_VD.to(dtype)).to(
-                torch.promote_types(dtype, torch.float32)
-            )
+            logits_NV = F.linear(factor(hidden_ND, dtype), factor(weight_VD, dtype))
+            logits_NV = logits_NV.to(dtype).to(torch.promote_types(dtype, torch.float32))
     return logits_NV if temperatures_N is None else logits_NV / temperatures_N[:, None]
 
 

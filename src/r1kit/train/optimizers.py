@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from r1kit.config import Config
+from r1kit.model.products import factor
 from r1kit.train.group import ALONE, Group
 from r1kit.train.rounded_adamw import Moments, RoundedAdamW
 from r1kit.train.uncompiled import AdamW, Uncompiled
@@ -195,14 +196,13 @@ def orthogonalise(matrix: Tensor, iterations: int = 5, precision: torch.dtype = 
     a, b, c = 3.4445, -4.7750, 2.0315  # Jordan et al. 2024: steepest slope at zero that still converges
     tall = matrix.shape[-2] > matrix.shape[-1]
     x = matrix.mT if tall else matrix
-    x = (x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)).to(precision)
+    x = factor(x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7), precision)
     shape = x.shape
     x = x.reshape(-1, *shape[-2:])
     for _ in range(iterations):
-        gram = x @ x.mT
-        x = torch.baddbmm(
-            x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a
-        )  # a x + (b gram + c gram gram) x
+        gram = factor(x @ x.mT, precision)
+        square = factor(torch.baddbmm(gram, gram, gram, beta=b, alpha=c), precision)
+        x = factor(torch.baddbmm(x, square, x, beta=a), precision)  # a x + (b gram + c gram gram) x
     x = x.view(shape)
     found: Tensor = (x.mT if tall else x).to(matrix.dtype)
     return found

@@ -1,6 +1,6 @@
 // Two number formats behind one set of operations.
 //
-// Every product here walks its inner dimension in 32-bit words: two bfloat16 numbers, which vdpbf16ps multiplies and adds in pairs, or
+// Every product here walks its inner dimension in 32-bit words: two bfloat16 numbers, which are multiplied and added in pairs, or
 // one float32, for a fused multiply-add. So the kernels are written once, over words, and sums are float32 in both formats.
 #pragma once
 
@@ -13,6 +13,8 @@
 #include <cstring>
 #include <new>
 #include <vector>
+
+#include "../../model/kernels/bfloat16.h"
 
 namespace r1 {
 
@@ -29,8 +31,8 @@ inline Mask lanes(int count) { return count >= LANES ? Mask(0xffff) : Mask((1u <
 struct Half {
     using Cell = uint16_t;
     static constexpr int PAIR = 2;
-    static Vector dot(Vector sum, Words a, Words b) { return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b); }
-    static void store(Cell* to, Vector x, Mask mask) { _mm256_mask_storeu_epi16(to, mask, (__m256i)_mm512_cvtneps_pbh(x)); }
+    static Vector dot(Vector sum, Words a, Words b) { return dot_halves(sum, a, b); }
+    static void store(Cell* to, Vector x, Mask mask) { _mm256_mask_storeu_epi16(to, mask, round_halves(x)); }
     static Vector load(const Cell* from, Mask mask) {
         return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, from)), 16));
     }

@@ -33,7 +33,7 @@ inline void tile(float* c, long ldc, const Word* a, long lda, const Word* b, lon
         for (int n = 0; n < COLUMNS; n++) right[n] = _mm512_loadu_si512(b + p * ldb + n * LANES);
         for (int r = 0; r < ROWS; r++) {
             const __m512i left = _mm512_set1_epi32(a[r * lda + p]);
-            for (int n = 0; n < COLUMNS; n++) sum[r][n] = _mm512_dpbf16_ps(sum[r][n], (__m512bh)left, (__m512bh)right[n]);
+            for (int n = 0; n < COLUMNS; n++) sum[r][n] = dot_halves(sum[r][n], left, right[n]);
         }
     }
     for (int r = 0; r < ROWS; r++)
@@ -215,8 +215,8 @@ struct Queries {
 // Two rows of float32 as one row of pairs.
 inline void pair_rows(const float* first_row, const float* second_row, Word* to) {
     for (int i = 0; i < BLOCK; i += LANES) {
-        const __m512i low = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(load(first_row + i)));
-        const __m512i high = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(load(second_row + i)));
+        const __m512i low = _mm512_cvtepu16_epi32(round_halves(load(first_row + i)));
+        const __m512i high = _mm512_cvtepu16_epi32(round_halves(load(second_row + i)));
         _mm512_storeu_si512(to + i, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
     }
 }

@@ -13,7 +13,7 @@ constexpr int HEAD_VECTORS = 4, HEAD_PANEL = HEAD_VECTORS * LANES, HEAD_ROWS = 6
 
 inline __m512i words_of(const float* from, long count) {
     const Lanes low = load(from, first(count)), high = load(from + LANES, first(std::max(count - LANES, 0L)));
-    return (__m512i)_mm512_cvtne2ps_pbh(high, low);
+    return round_halves(low, high);
 }
 inline __m512i words_of(const Half* from, long count) { return _mm512_maskz_loadu_epi16(count >= 32 ? ~0u : (1u << count) - 1, from); }
 
@@ -37,7 +37,7 @@ void logits_tile(const uint32_t* x, long words, const uint32_t* panel, float* ou
         for (int v = 0; v < HEAD_VECTORS; v++) w[v] = _mm512_loadu_si512(panel + v * LANES);
         for (int r = 0; r < ROWS; r++) {
             const __m512i two = _mm512_set1_epi32(int(x[r * words + word]));
-            for (int v = 0; v < HEAD_VECTORS; v++) sums[r][v] = _mm512_dpbf16_ps(sums[r][v], (__m512bh)two, (__m512bh)w[v]);
+            for (int v = 0; v < HEAD_VECTORS; v++) sums[r][v] = dot_halves(sums[r][v], two, w[v]);
         }
     }
 #pragma GCC unroll 6

@@ -8,6 +8,8 @@
 #include <cstring>
 #include <vector>
 
+#include "bfloat16.h"
+
 namespace r1 {
 
 using Lanes = __m512;
@@ -22,7 +24,7 @@ inline Lanes load(const Half* from, Mask mask = 0xffff) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, from)), 16));
 }
 inline void store(float* to, Lanes x, Mask mask = 0xffff) { _mm512_mask_storeu_ps(to, mask, x); }
-inline void store(Half* to, Lanes x, Mask mask = 0xffff) { _mm256_mask_storeu_epi16(to, mask, (__m256i)_mm512_cvtneps_pbh(x)); }
+inline void store(Half* to, Lanes x, Mask mask = 0xffff) { _mm256_mask_storeu_epi16(to, mask, round_halves(x)); }
 inline Lanes all(float x) { return _mm512_set1_ps(x); }
 
 // e^x with a relative error of a few float32 roundings: 2^whole times a Taylor polynomial of the rest. Not a number stays so: max and min

@@ -1,0 +1,42 @@
+// bfloat16 with AVX-512: by its own instructions where the processor has them (AVX-512 BF16), else by float32's.
+//
+// A word is two bfloat16 numbers, and a bfloat16 number is the upper half of a float32. So without the instructions a product of words is two
+// fused multiply-adds, the upper numbers' first, as the manual describes vdpbf16ps; rounding is to the nearest, ties to even, as vcvtneps2bf16 rounds.
+// The instructions take numbers below 2^-126 as zero.
+#pragma once
+
+#include <immintrin.h>
+
+namespace r1 {
+
+#if defined(__AVX512BF16__) && !defined(R1_PLAIN)
+
+inline __m512 dot_halves(__m512 sum, __m512i a, __m512i b) { return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b); }
+inline __m256i round_halves(__m512 x) { return (__m256i)_mm512_cvtneps_pbh(x); }
+
+#else
+
+inline __m512 upper_halves(__m512i words) { return _mm512_castsi512_ps(_mm512_and_si512(words, _mm512_set1_epi32(int(0xffff0000)))); }
+inline __m512 lower_halves(__m512i words) { return _mm512_castsi512_ps(_mm512_slli_epi32(words, 16)); }
+
+inline __m512 dot_halves(__m512 sum, __m512i a, __m512i b) {
+    sum = _mm512_fmadd_ps(upper_halves(a), upper_halves(b), sum);
+    return _mm512_fmadd_ps(lower_halves(a), lower_halves(b), sum);
+}
+inline __m256i round_halves(__m512 x) {
+    const __m512i bits = _mm512_castps_si512(x), upper = _mm512_srli_epi32(bits, 16);
+    const __m512i even = _mm512_add_epi32(_mm512_and_si512(upper, _mm512_set1_epi32(1)), _mm512_set1_epi32(0x7fff));
+    const __m512i nearest = _mm512_srli_epi32(_mm512_add_epi32(bits, even), 16);
+    // What is not a number stays so: its upper half, with the bit that makes it quiet.
+    const __mmask16 wrong = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
+    return _mm512_cvtepi32_epi16(_mm512_mask_or_epi32(nearest, wrong, upper, _mm512_set1_epi32(0x40)));
+}
+
+#endif
+
+// 32 numbers as 16 words, the first 16 in the first 8.
+inline __m512i round_halves(__m512 first, __m512 second) {
+    return _mm512_inserti64x4(_mm512_castsi256_si512(round_halves(first)), round_halves(second), 1);
+}
+
+}  // namespace r1

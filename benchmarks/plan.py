@@ -4,9 +4,9 @@
 
 nano and mini's first stages need nothing; the others need a real model's folder (SmolLM2-135M-Instruct). A
 run is planned before it starts, with the machine's measured rates; afterwards it is planned again with the
-mean lengths that it had, because lengths are an assumption and not what is tested here. Results are kept in
-FOLDER/NAME.json, so that a second call makes only what is missing; --table plans finished runs again and
-prints docs/plan.md's table."""
+mean lengths and the numbers of rows that it had, because these are assumptions and not what is tested here.
+Results are kept in FOLDER/NAME.json, so that a second call makes only what is missing; --table plans finished
+runs again and prints docs/plan.md's table."""
 
 import argparse
 import json
@@ -16,7 +16,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from r1kit.planning.plan import Assumptions, former_lengths, machine_of, plan_recipe
+from r1kit.planning.former import Former, former_run
+from r1kit.planning.plan import Assumptions, machine_of, plan_recipe
 from r1kit.recipe.layers import read_layers
 from r1kit.recipe.recipe import build
 from r1kit.records import stage_folder
@@ -97,9 +98,9 @@ def compare(name: str, file: Path, overrides: list[str], out: Path, before: floa
     recipe = build(read_layers(file, overrides))
     records = [stage_folder(recipe.run_dir, stage.name).finished() for stage in recipe.stages]
     logged = (recipe.run_dir / "metrics.jsonl").is_file()
-    lengths = former_lengths(recipe.run_dir) if logged else {}
+    former = former_run(recipe.run_dir) if logged else Former()
     elsewhere = build(read_layers(file, [*overrides, f"out={out / 'nowhere'}"]))
-    assumed = Assumptions(prompt=PROMPT_TOKENS[name], lengths=lengths)
+    assumed = Assumptions(prompt=PROMPT_TOKENS[name], lengths=former.lengths, rows=former.rows)
     after = plan_recipe(elsewhere, machine_of(elsewhere, None), assumed)
     stages = [
         {

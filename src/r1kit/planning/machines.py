@@ -33,9 +33,11 @@ from r1kit.planning.operations import (
     forward_operations,
     training_operations,
 )
+from r1kit.planning.place import Place, measured_place
 from r1kit.planning.products import Compiled, Met
 from r1kit.planning.rates import Fleet, Product, Rates, measured_product, measured_rates
 from r1kit.planning.shapes import Shape
+from r1kit.stages.pretrain import TOKENIZER_DOCUMENTS
 from r1kit.train.packing import LONGER
 
 # What a process holds besides tensors, as nano's record shows it: Python, torch and r1kit in the main process
@@ -124,8 +126,8 @@ def decoding_steps(rows: float, at_once: float, mean: float, longest: float) -> 
 @dataclass(frozen=True, slots=True)
 class ThisMachine:
     """``processes`` replicas of ``threads`` threads. ``engines``: processes that sample for them (Ray); 0:
-    the replicas do. ``rates`` and ``product``: given instead of measured, for tests and where time does not
-    matter (fit.py)."""
+    the replicas do. ``rates``, ``place`` and ``product``: given instead of measured, for tests and where time
+    does not matter (fit.py)."""
 
     processes: int
     limit: float
@@ -135,6 +137,7 @@ class ThisMachine:
     rates: Rates | None = None
     engines: int = 0
     product: Product | None = None
+    place: Place | None = None
 
     @property
     def gpus(self) -> int:
@@ -148,6 +151,16 @@ class ThisMachine:
     def _rates(self, shape: Shape, facts: LearnerFacts | None, processes: int) -> Rates:
         facts = facts or LearnerFacts(context=1, lines=1)
         return self.rates or measured_rates(shape, facts, processes, self.threads, self.engine_precision)
+
+    def _place(self) -> Place:
+        if self.place is not None:
+            return self.place
+        return measured_place() if self.rates is None else Place()
+
+    def besides(self, new_tokenizer: bool) -> float:
+        """Seconds of a stage besides its phases."""
+        place = self._place()
+        return place.stage + (TOKENIZER_DOCUMENTS * place.document if new_tokenizer else 0.0)
 
     def _product(self, shape: Shape, facts: LearnerFacts) -> Product:
         return self.product or measured_product(shape, facts.precision, self.threads)
@@ -189,7 +202,7 @@ class ThisMachine:
         if not work.held or self.engines:
             needs += Memory(weights=FLOAT32 * shape.parameters)
         if not work.held:
-            seconds += rates.stage + FLOAT32 * shape.parameters / rates.load
+            seconds += FLOAT32 * shape.parameters / self._place().read
         return seconds, needs.times(self.samplers) + self._program()
 
     def learning(
@@ -210,7 +223,7 @@ class ThisMachine:
         weights = shape.parameters * facts.weights
         moments = trained_parameters(shape, facts) * facts.moments * facts.moment
         seconds += (work.saves * (weights + moments) + weights) / rates.disk
-        seconds += (1 + work.critics + work.frozen) * FLOAT32 * shape.parameters / rates.load
+        seconds += (models + work.frozen) * FLOAT32 * shape.parameters / self._place().read
         needs = while_learning(shape, facts, positions)
         engines = Memory(copies=sampled.copies, weights=sampled.weights)
         held = self.held(shape, facts, work.frozen, work.critics)

@@ -2,6 +2,7 @@
 brought to the disk, and a first tokenizer is learned. Measured once, in a few seconds."""
 
 import itertools
+import math
 import tempfile
 import time
 from collections.abc import Callable
@@ -30,13 +31,12 @@ _DOCUMENTS, _VOCABULARY = 500, 768
 @dataclass(frozen=True, slots=True)
 class Place:
     """``stage``: seconds of a stage whose model weighs next to nothing, to read it, write it, hash it and
-    bring it to the disk; ``read`` and ``written``: bytes per second; ``document``: seconds to make a document
-    of the miniature and learn a tokenizer from it."""
+    bring it to the disk; ``read``: bytes per second of a model that is read; ``document``: seconds to make a
+    document of the miniature and learn a tokenizer from it."""
 
-    stage: float
-    read: float
-    written: float
-    document: float
+    stage: float = 0.0
+    read: float = math.inf
+    document: float = 0.0
 
 
 def measured_place() -> Place:
@@ -53,8 +53,7 @@ def measure_place() -> Place:
         model = LanguageModel(LARGE)
         size = sum(parameter.nbytes for parameter in model.parameters())
         large = _round(model, folder / "large", tokenizer)
-    read, written = (max(1e-3, more - less) for less, more in zip(small, large, strict=True))
-    return Place(sum(small), size / read, size / written, learned / _DOCUMENTS)
+    return Place(sum(small), size / max(1e-3, large[0] - small[0]), learned / _DOCUMENTS)
 
 
 def _round(model: LanguageModel, folder: Path, tokenizer: Tokenizer) -> tuple[float, float]:

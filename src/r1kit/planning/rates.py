@@ -293,7 +293,7 @@ def measure(config: ModelConfig, learner_keys: dict[str, Any], threads: int, eng
     precise: Any = engine_precision
     engine = NativeEngine(model, [-1], precision=precise, batch_rows=max(PROBED_ROWS))
     call, prompt = _calls(engine, config.vocab_size)
-    steps = tuple((count, _step_seconds(engine, count, call)) for count in PROBED_ROWS)
+    steps = tuple((count, _step_seconds(engine, count)) for count in PROBED_ROWS)
     return Rates(**learned, steps=steps, disk=_disk_rate(), call=call, prompt=prompt)
 
 
@@ -343,14 +343,16 @@ def _calls(engine: NativeEngine, vocabulary: int) -> tuple[float, float]:
     long, brief = (draw.integers(0, vocabulary, count).astype(np.int32) for count in (_LONGEST, 8))
     first = Sampling(n=1, max_tokens=1)
     engine.generate([brief], first)
-    engine.load(engine.model.state_dict(), 1)  # so that they are packed again, as after an update
+    with torch.no_grad():  # a write, so that they are packed again, as after an update
+        for parameter in engine.model.parameters():
+            parameter.mul_(1.0)
     call = _seconds(lambda: engine.generate([brief], first))
     short = min(_seconds(lambda: engine.generate([brief], first)) for _ in range(2))
     read = min(_seconds(lambda: engine.generate([long], first)) for _ in range(2))
-    return max(0.0, call), max(0.0, read - short) / (_LONGEST - 8)
+    return call, max(0.0, read - short) / (_LONGEST - 8)
 
 
-def _step_seconds(engine: NativeEngine, rows: int, call: float) -> float:
+def _step_seconds(engine: NativeEngine, rows: int) -> float:
     prompt, most = [np.zeros(8, dtype=np.int32)], Sampling(n=rows, max_tokens=_DECODED)
     first = _seconds(lambda: engine.generate(prompt, Sampling(n=rows, max_tokens=2)))
     whole = _seconds(lambda: engine.generate(prompt, most))

@@ -167,7 +167,8 @@ class AlignmentRL(Stage):
         held_out = watch_phases(watch, rl.steps, rl.max_tokens, rl.updates_per_rollout)
         times = measurements(watch.every, rl.steps, rl.updates_per_rollout, self.first_with_preferences) - 1
         each = float(watch.prompts)
-        return (*held_out, SamplingPhase(each * times, rl.max_tokens, at_once=each, purpose="watch"))
+        scored = SamplingPhase(each * times, rl.max_tokens, at_once=each, purpose="watch")
+        return (*held_out, scored) if times else held_out
 
     def examine(self, ctx: Context) -> Preflight:
         """The pre-flight alone, with the problems and weights of the first step."""

@@ -88,7 +88,8 @@ class ColdStart(Stage):
         tasks, general = load_tasks(self.tasks), general_tasks(ctx, self.general)
         log_tasks(ctx, {**tasks, **general})
         sampled = [group for source in self.rollouts_from for group in self._sample(ctx, source)]
-        harvested = [rollout for group in correct(sampled, tasks) for rollout in group[:1]]
+        right = correct(sampled, tasks) if sampled else []
+        harvested = [rollout for group in right for rollout in group[:1]]
         written = self._rewrite(ctx, harvested, tasks)[: self.rows]
         solutions = written_solutions(tasks, self.solutions, derive_seed(ctx.seed, "solutions"))
         answers = general_rows(general, len(written) + len(solutions), self.general_share, ctx.seed)

@@ -3,12 +3,13 @@
     python benchmarks/real.py            # reads runs/, or another folder: --runs FOLDER
 
 Runs are found by name: real-0, real-1, real-2 (`make real-seeds`), countdown-0, countdown-1, countdown-2
-(`make countdown`), real-countdown, real-r1 and real-gsm8k. What has no finished run is called not measured
-yet, with the command that measures it. Every number and every verdict on the page is computed here."""
+(`make countdown`), real-countdown, real-r1 and real-gsm8k. A part of the page
+whose runs are not there stays as it was written last, with its own date and revision; what was never measured
+is called so, with the command that measures it. Every number and every verdict is computed here."""
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from measured import (
     seed,
     spread,
 )
-from results import fill, table
+from results import CLOSE, OPEN, fill, table
 
 from r1kit.config import R1kitError
 from r1kit.report.run import read_evaluation
@@ -167,13 +168,19 @@ def gains(runs: Sequence[Finished]) -> list[Target]:
     ]
 
 
-def not_measured(section: Section) -> str:
-    return f"Not measured yet: `{section.command}`."
+def written_before(page: str) -> dict[str, str]:
+    """The parts of a page's measured place, by their titles."""
+    measured = page.partition(OPEN)[2].partition(CLOSE)[0]
+    parts = (part.partition("\n") for part in f"\n{measured}".split("\n## ")[1:])
+    return {title.strip(): text.strip() for title, _, text in parts}
+
+
+def unmeasured(section: Section, before: Mapping[str, str]) -> list[str]:
+    """The part of a section without runs: what was written before, or that it was not measured."""
+    return [f"## {section.title}", before.get(section.title) or f"Not measured yet: `{section.command}`."]
 
 
 def words_part(runs: Sequence[Finished]) -> list[str]:
-    if not runs:
-        return [f"## {WORDS.title}", not_measured(WORDS)]
     missing = len(WORDS.runs) - len(runs)
     return [
         f"## {WORDS.title}",
@@ -187,8 +194,6 @@ def words_part(runs: Sequence[Finished]) -> list[str]:
 
 
 def countdown_part(runs: Sequence[Finished]) -> list[str]:
-    if not runs:
-        return [f"## {COUNTDOWN.title}", not_measured(COUNTDOWN)]
     reached = Target("pass@1 of R1-Zero", mean([run.figure("r1_zero", "pass@1") for run in runs]), 0.5)
     missing = len(COUNTDOWN.runs) - len(runs)
     return [
@@ -201,22 +206,27 @@ def countdown_part(runs: Sequence[Finished]) -> list[str]:
 
 
 def other_part(section: Section, runs: Sequence[Finished]) -> list[str]:
-    if not runs:
-        return [f"## {section.title}", not_measured(section)]
     return [f"## {section.title}", model_table(runs), rollouts(runs), costs(runs)]
 
 
-def compose(folder: Path) -> str:
-    """The measured part of the page from the runs in a folder."""
-    parts = words_part(finished(folder, WORDS.runs)) + countdown_part(finished(folder, COUNTDOWN.runs))
-    for section in OTHERS:
-        parts += other_part(section, finished(folder, section.runs))
+def compose(folder: Path, page: str = "") -> str:
+    """The measured part of the page from the runs in a folder; without them from the page itself."""
+    before, parts = written_before(page), []
+    for section in (WORDS, COUNTDOWN, *OTHERS):
+        runs = finished(folder, section.runs)
+        if not runs:
+            parts += unmeasured(section, before)
+        elif section is WORDS:
+            parts += words_part(runs)
+        else:
+            parts += countdown_part(runs) if section is COUNTDOWN else other_part(section, runs)
     return "\n\n".join(parts)
 
 
 def write(folder: Path, out: Path) -> list[Path]:
     """Fill the marked place of the page and draw the curves; return the files that were written."""
-    if not fill(out, compose(folder)):
+    page = out.read_text(encoding="utf-8") if out.is_file() else ""
+    if not fill(out, compose(folder, page)):
         raise R1kitError(f"{out}: no such file; it is part of the repository")
     runs = finished(folder, WORDS.runs)
     if not runs or not (svg := draw(CURVES, runs)):

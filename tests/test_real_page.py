@@ -85,6 +85,23 @@ def test_a_target_that_was_missed_and_seeds_that_were_not_run_are_named(tmp_path
     assert "pass@1 of R1-Zero: 0.49, wanted 0.5 or more, **missed**" in countdown
 
 
+def test_a_part_whose_runs_are_gone_stays_and_one_that_is_measured_again_does_not(tmp_path):
+    models = {"base": {"pass_1": 0.1}, "r1_zero": {"pass_1": 0.625, "format": 0.97}}
+    write_run(tmp_path / "runs/real-0", {name: {**values} for name, values in models.items()})
+    page(tmp_path)
+    out = tmp_path / "docs" / "real.md"
+    (tmp_path / "runs/real-0").rename(tmp_path / "runs/countdown-0")
+    before = section(out.read_text(), real.WORDS.title)
+    real.write(tmp_path / "runs", out)
+    text = out.read_text()
+    assert section(text, real.WORDS.title) == before and "0.625" in before
+    assert "0.625" in section(text, real.COUNTDOWN.title) and text.count("## Word problems\n") == 1
+    write_run(tmp_path / "runs/real-1", {**models, "r1_zero": {"pass_1": 0.5, "format": 0.97}}, seed=1)
+    real.write(tmp_path / "runs", out)
+    assert "0.625" not in section(out.read_text(), real.WORDS.title)
+    assert out.read_text().endswith("<!-- /results -->\n\nAfter.\n")
+
+
 def test_an_unfinished_run_is_left_out_and_named(tmp_path, capsys):
     (tmp_path / "runs/real-0/stages").mkdir(parents=True)
     assert "Not measured yet" in section(page(tmp_path), real.WORDS.title)

@@ -66,14 +66,11 @@ class _ReverseDivergence(torch.autograd.Function):
                 - found_N[part, None]
             )
             slopes_N = grad_N[part] if temperatures_N is None else grad_N[part] / temperatures_N[part]
-            slopes_NV = (logs_NV.exp() * excess_NV * slopes_N[:, None]).to(ctx.dtype)
-            grad_hidden[part] = (factor(slopes_NV, ctx.dtype) @ factor(weight_VD, ctx.dtype)).to(
-                grad_hidden.dtype
-            )
+            slopes_NV = factor(logs_NV.exp() * excess_NV * slopes_N[:, None], ctx.dtype)
+            grad_hidden[part] = (slopes_NV @ factor(weight_VD, ctx.dtype)).to(grad_hidden.dtype)
             if grad_weight is not None:
-                grad_weight += (factor(slopes_NV, ctx.dtype).t() @ factor(hidden_ND[part], ctx.dtype)).to(
-                    grad_weight.dtype
-                )
+                added_VD = slopes_NV.t() @ factor(hidden_ND[part], ctx.dtype)
+                grad_weight += added_VD.to(grad_weight.dtype)
         return grad_hidden, grad_weight, None, None, None, None, None
 
 

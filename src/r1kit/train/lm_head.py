@@ -104,10 +104,8 @@ class _Head(torch.autograd.Function):
             return None, None, None, None, None, None, None
         grad_hidden = torch.empty_like(hidden_ND)
         grad_weight: Tensor | None = None
-        product_weight, wide = (
-            factor(weight_VD, ctx.dtype),
-            torch.promote_types(weight_VD.dtype, torch.float32),
-        )
+        wide = torch.promote_types(weight_VD.dtype, torch.float32)
+        product_weight = factor(weight_VD, ctx.dtype)
         for part in split_positions(len(hidden_ND), len(weight_VD), hidden_ND.is_cuda):
             temperature_N, of_logprob_N, of_entropy_N = (
                 _of(tensor_N, part) for tensor_N in (temperatures_N, *grads)

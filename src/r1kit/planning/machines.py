@@ -11,8 +11,7 @@ A call to the engine lasts until its longest completion has ended, which is take
 With R rows for one engine, B rows at most at once, and a mean length m, it takes
 max(max_tokens, R m / B + (max_tokens - m)) steps, with R m / steps rows on average."""
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from r1kit.planning.learners import BFLOAT16, FLOAT32, LearnerFacts
@@ -25,6 +24,7 @@ from r1kit.planning.memory import (
     trained_parameters,
     while_learning,
     while_sampling,
+    with_holes,
 )
 from r1kit.planning.operations import (
     bytes_per_step,
@@ -37,13 +37,12 @@ from r1kit.planning.place import Place, measured_place
 from r1kit.planning.products import Compiled, Met
 from r1kit.planning.rates import Fleet, Product, Rates, measured_product, measured_rates
 from r1kit.planning.shapes import Shape
+from r1kit.runtime.replica import LARGE
 from r1kit.stages.pretrain import TOKENIZER_DOCUMENTS
 from r1kit.train.packing import LONGER
 
-# What a process holds besides tensors, as nano's record shows it: Python, torch and r1kit in the main process
-# and in a helper; and what it keeps of every stage before.
-PROGRAM, HELPER, KEPT_OF_STAGE = 330e6, 280e6, 20e6
 RAY = 680e6  # Ray 2.60.0's own nine processes on one machine
+UNTIMED = Rates(0.0, 0.0, 0.0, ((1, 0.0), (2, 0.0)), 1e9)
 NODE = 8  # GPUs that share a row's activations
 ENGINE_SHARE = 0.9  # of a GPU's memory that an engine uses
 
@@ -168,7 +167,12 @@ class ThisMachine:
     def _program(self) -> Memory:
         helpers = self.processes + self.engines if self.engines else self.processes - 1
         cluster = RAY if self.engines else 0.0
-        return Memory(program=PROGRAM + HELPER * helpers + cluster)
+        place = self._place()
+        return Memory(program=place.program + place.helper * helpers + cluster)
+
+    def untimed(self) -> "ThisMachine":
+        """The same machine, with memory as it is and every time 0, so that nothing is measured again."""
+        return replace(self, rates=UNTIMED, place=self._place())
 
     def compiled_bytes(self, shape: Shape, facts: LearnerFacts, compiled: Compiled) -> float:
         return compiled.count * self._product(shape, facts).memory * self.processes
@@ -176,12 +180,14 @@ class ThisMachine:
     def compiling(
         self, shape: Shape, facts: LearnerFacts, work: Learned, before: Compiled
     ) -> tuple[float, Compiled]:
-        own, positions = self._own(work), self._positions(facts, work)
-        whole = math.floor(own / positions)
-        others = 0.0 if work.full else work.updates * (1.0 + bool(work.passes))
-        met = Met(work.updates * (max(1, whole) if work.full else whole), others, positions)
-        after = before.after(shape, met)
+        after = before.after(shape, self._met(facts, work))
         return max(0.0, after.count - before.count) * self._product(shape, facts).seconds, after
+
+    def _met(self, facts: LearnerFacts, work: Learned) -> Met:
+        """The batches that a process computes in a phase: whole ones, and in each update, and in each pass
+        without gradient, one of what is left over."""
+        others = 0.0 if work.full else work.updates * (1.0 + bool(work.passes))
+        return Met(work.updates, others, self._positions(facts, work))
 
     def held(self, shape: Shape, facts: LearnerFacts, frozen: int, critics: int) -> Memory:
         held = held_by_learner(shape, facts, critics) + held_by_frozen(shape, facts, frozen)
@@ -225,6 +231,8 @@ class ThisMachine:
         seconds += (work.saves * (weights + moments) + weights) / rates.disk
         seconds += (models + work.frozen) * FLOAT32 * shape.parameters / self._place().read
         needs = while_learning(shape, facts, positions)
+        if FLOAT32 * shape.parameters < LARGE:  # of larger models freed memory is returned before an update
+            needs = with_holes(needs, self._met(facts, work).share)
         engines = Memory(copies=sampled.copies, weights=sampled.weights)
         held = self.held(shape, facts, work.frozen, work.critics)
         return seconds, held + needs.times(self.processes) + engines + self._program()

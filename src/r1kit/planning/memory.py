@@ -2,16 +2,19 @@
 
 While learning, a model of P parameters takes, as a rule, 4 P for float32 weights, 8 P for AdamW's moments,
 4 P for the flat tensor in which gradients are summed, which is never copied, and 2 P for the bfloat16 copies
-that autocast keeps until the backward pass has used them. While sampling, the engine has a packed copy of its
+that autocast keeps until the backward pass has used them; where a processor has no instructions for bfloat16
+products, only those of experts are kept (model/products.py). While sampling, the engine has a packed copy of its
 own. Activations are what autograd saves, counted layer by layer."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
+from r1kit.model.products import half_is_slow
 from r1kit.planning.learners import BFLOAT16, FLOAT32, LearnerFacts
 from r1kit.planning.operations import cache_numbers
 from r1kit.planning.shapes import Shape
 from r1kit.train.lm_head import ROW_STEP, split_positions
 
+HOLES = 1.0  # of a heap in which batches of every width have been, as a share of the largest batch
 ROWS_AT_HEAD = 48  # rows whose logits the engine holds at once (engine/kernels/session.h)
 
 
@@ -69,13 +72,22 @@ def while_learning(shape: Shape, facts: LearnerFacts, positions: float) -> Memor
     """What an update needs besides what is held, with ``positions`` in a micro-batch."""
     learned = trained_parameters(shape, facts)
     gradient = FLOAT32 if facts.rank else facts.gradients
-    working = 0.0 if facts.product_bytes >= facts.weights else facts.product_bytes * shape.parameters
+    copied = shape.expert_parameters if half_is_slow() else shape.parameters
+    working = 0.0 if facts.product_bytes >= facts.weights else facts.product_bytes * copied
     return Memory(
         gradients=gradient * learned,
         copies=working,
         activations=activations(shape, facts, positions),
         logits=head_bytes(shape, facts, max(ROW_STEP, positions)),
     )
+
+
+def with_holes(needs: Memory, share: float) -> Memory:
+    """What an update needs in a heap that has held batches of this share of all possible widths: memory that
+    is freed is kept (runtime/replica.py), and a tensor of another width does not fit into the holes. Once
+    all widths have been met the heap is ``HOLES`` times as large again, by mini's 90 steps of RL."""
+    factor = 1.0 + HOLES * share
+    return replace(needs, activations=factor * needs.activations, logits=factor * needs.logits)
 
 
 def activations(shape: Shape, facts: LearnerFacts, positions: float) -> float:

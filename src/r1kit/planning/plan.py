@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from r1kit.config import ConfigError
 from r1kit.planning.learners import LearnerFacts, facts_of
-from r1kit.planning.machines import KEPT_OF_STAGE, GPUs, Learned, Machine, Sampled, ThisMachine
+from r1kit.planning.machines import GPUs, Learned, Machine, Sampled, ThisMachine
 from r1kit.planning.memory import Memory
 from r1kit.planning.operations import (
     decoding_operations,
@@ -164,16 +164,9 @@ def plan_recipe(
         cost = planner.stage(standing.stage, done=standing.state == "done")
         if machine is not None and not machine.gpus and cost.basis == "estimate" and cost.memory_mb:
             kept = max(kept, cost.memory_mb)
-            memory = kept + len(found) * _kept_of_stage(machine)
-            cost = replace(cost, memory_mb=memory, fits=memory * 1e6 <= machine.limit)
+            cost = replace(cost, memory_mb=kept, fits=kept * 1e6 <= machine.limit)
         found.append(cost)
     return found
-
-
-def _kept_of_stage(machine: Machine) -> float:
-    """MB that the machine's processes keep of a finished stage."""
-    processes = machine.processes + machine.engines if isinstance(machine, ThisMachine) else 1
-    return KEPT_OF_STAGE * processes / 1e6
 
 
 def _tokens(phases: Sequence[PhaseCost], kind: Kind, otherwise: float | None) -> float | None:
@@ -293,9 +286,9 @@ class _Planner:
             cost = self._phase(stage, phase, shape, facts, engine, missing)
             if cost is None:
                 continue
-            own = isinstance(phase, SamplingPhase) and not phase.model
-            engine = cost.memory if own else Memory()
-            found.append(self._with_all_held(cost, shape, facts, planned if own else None))
+            shared = isinstance(phase, SamplingPhase) and not phase.model
+            engine = cost.memory if shared else Memory()
+            found.append(self._with_all_held(cost, shape, facts, planned if shared else None))
         return found
 
     def _with_all_held(

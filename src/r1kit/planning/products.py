@@ -27,8 +27,8 @@ RUN_STEP = 64  # rows to which an expert's run is rounded (model/experts.py: lay
 
 @dataclass(frozen=True, slots=True)
 class Met:
-    """Batches that a process has computed: ``whole`` ones, and ``others`` of any width up to ``most``
-    positions; ``longest``: positions of the largest."""
+    """Batches that a process has computed, the largest of ``most`` positions: ``whole`` ones of nearly that
+    width, and ``others`` of any width."""
 
     whole: float = 0.0
     others: float = 0.0
@@ -38,9 +38,14 @@ class Met:
         return Met(self.whole + other.whole, self.others + other.others, max(self.most, other.most))
 
     @property
+    def share(self) -> float:
+        """Of all possible widths, those that there were."""
+        return distinct(possible_widths(self.most), self.others) / possible_widths(self.most)
+
+    @property
     def widths(self) -> float:
-        """How many different widths there are."""
-        return min(self.whole, WHOLE) + distinct(possible_widths(self.most), self.others)
+        """How many different widths there were."""
+        return min(self.whole, WHOLE) + self.share * possible_widths(self.most)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +95,9 @@ def _kinds(config: str) -> int:
 
 
 def possible_widths(most: float) -> float:
-    """How many different widths a batch of at most so many positions may have."""
-    step = max(16, int(most) // 512 * 16)
-    return max(1.0, math.ceil(most / step))
+    """How many different widths a batch of at most so many positions may have: multiples of 16, and at most
+    32 of them (packing.py rounds to a thirty-second of a long line, or somewhat less)."""
+    return max(1.0, math.ceil(min(most, 512) / 16))
 
 
 def distinct(values: float, draws: float) -> float:

@@ -194,9 +194,7 @@ def measured_rates(
         "run": [processes, threads, engine_precision],
     }
     work = (probed, _measured_keys(facts), threads, engine_precision)
-    found = measured_once(
-        asked, lambda: _slowest(_everywhere(measure, work, processes)), asdict, _rates_of
-    )
+    found = measured_once(asked, lambda: _slowest(_everywhere(measure, work, processes)), asdict, _rates_of)
     return _scaled(found, shape, shape_of(probed))
 
 
@@ -273,9 +271,7 @@ def _slowest(found: Sequence[Rates]) -> Rates:
     return Rates(**longest, steps=steps, disk=min(rates.disk for rates in found))
 
 
-def _everywhere(
-    measuring: Callable[..., Found], work: tuple[Any, ...], processes: int
-) -> list[Found]:
+def _everywhere(measuring: Callable[..., Found], work: tuple[Any, ...], processes: int) -> list[Found]:
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
         return pool.starmap(measuring, [work] * processes, chunksize=1)
 

@@ -111,7 +111,10 @@ class RejectionSampling(Stage):
             sampled_tokens=completions * self.max_tokens,
             phases=(
                 SamplingPhase(
-                    completions, self.max_tokens, self.init, self.samples,
+                    completions,
+                    self.max_tokens,
+                    self.init,
+                    self.samples,
                     float(min(self.problems, CHUNK) * self.samples),
                 ),
             ),

@@ -20,7 +20,14 @@ from r1kit.jsonl import write_jsonl
 from r1kit.rewards.annotators import Annotator, load_annotator, load_labeller
 from r1kit.seeds import derive_seed
 from r1kit.stages.general import prompts_in
-from r1kit.stages.judgements import PreferenceSource, SafetySource, Source, ask_models, read_labels, read_pairs
+from r1kit.stages.judgements import (
+    PreferenceSource,
+    SafetySource,
+    Source,
+    ask_models,
+    read_labels,
+    read_pairs,
+)
 from r1kit.stages.kept import clear, keep
 from r1kit.stages.models import PromptStyle
 from r1kit.stages.recipe_names import TaskSpec, log_tasks

@@ -18,6 +18,7 @@ from r1kit.types import Problem
 
 HELD_OUT_SHARE = 1 / 8  # of the rows of a file, where there is no other for what is held out
 
+
 class SplitFiles(Config):
     """The options of every task over files.
 

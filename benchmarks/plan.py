@@ -3,10 +3,10 @@
     python benchmarks/plan.py [--model FOLDER] [--out FOLDER] [--only NAME,...] [--run] [--table]
 
 nano and mini's first stages need nothing; the others need a real model's folder (SmolLM2-135M-Instruct). A
-run is planned twice with the machine's measured rates: as before it, and with the mean lengths and the numbers
-of rows that it had, because these are assumptions and not what is tested here. A finished run is not made
-again; --table only plans finished runs and prints docs/plan.md's table. --former plans a run of any recipe,
-RECIPE=FOLDER, with what that folder shows, and compares stage by stage."""
+run is planned twice with the machine's measured rates: as before it, and with the mean lengths and the
+numbers of rows that it had, because these are assumptions and not what is tested here. A finished run is not
+made again; --table only plans finished runs and prints docs/plan.md's table. --former RECIPE=FOLDER plans a
+run of any recipe with what that folder shows, and compares stage by stage."""
 
 import argparse
 import json
@@ -145,8 +145,8 @@ def by_stage(found: dict[str, Any]) -> str:
     for stage in found["stages"]:
         seconds = "-" if stage["planned_s"] is None else f"{stage['planned_s']:.0f} s"
         lines.append(
-            f"| {stage['stage']} | {stage['planned_mb'] or 0.0:,.0f} MB | {stage['mb']:,.0f} MB | {seconds} | "
-            f"{stage['s']:.0f} s |"
+            f"| {stage['stage']} | {stage['planned_mb'] or 0.0:,.0f} MB | {stage['mb']:,.0f} MB | "
+            f"{seconds} | {stage['s']:.0f} s |"
         )
     return "\n".join([*lines, table({"all": found}).splitlines()[-1]])
 

@@ -592,7 +592,9 @@ def test_distillation_counts_the_prompts_that_it_has(tmp_path):
 
 
 def test_an_annotators_answers_are_sampled(tmp_path):
-    costs = {c.name: c for c in plan_recipe(load(ROOT / "recipes/nano.yaml"), here(), Assumptions(length=0.5))}
+    costs = {
+        c.name: c for c in plan_recipe(load(ROOT / "recipes/nano.yaml"), here(), Assumptions(length=0.5))
+    }
     prompts = sum(len(General().problems(split)) for split in ("train", "held_out"))
     stage = costs["reward_models"]
     assert stage.sampled_tokens == prompts * 2 * 12

@@ -3,8 +3,8 @@
 While learning, a model of P parameters takes, as a rule, 4 P for float32 weights, 8 P for AdamW's moments,
 4 P for the flat tensor in which gradients are summed, which is never copied, and 2 P for the bfloat16 copies
 that autocast keeps until the backward pass has used them; where a processor has no instructions for bfloat16
-products, only those of experts are kept (model/products.py). While sampling, the engine has a packed copy of its
-own. Activations are what autograd saves, counted layer by layer."""
+products, only those of experts are kept (model/products.py). While sampling, the engine has a packed copy of
+its own. Activations are what autograd saves, counted layer by layer."""
 
 from dataclasses import dataclass, fields, replace
 

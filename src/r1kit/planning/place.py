@@ -70,7 +70,9 @@ def measure_place() -> Place:
     with tempfile.TemporaryDirectory(prefix="r1kit-plan-") as name:
         folder = Path(name)
         tokenizer, learned = _timed(_new_tokenizer)
-        small = _round(LanguageModel(ModelConfig.preset("nano", vocab_size=_VOCABULARY)), folder / "small", tokenizer)
+        small = _round(
+            LanguageModel(ModelConfig.preset("nano", vocab_size=_VOCABULARY)), folder / "small", tokenizer
+        )
         model = LanguageModel(LARGE)
         size = sum(parameter.nbytes for parameter in model.parameters())
         large = _round(model, folder / "large", tokenizer)

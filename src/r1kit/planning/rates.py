@@ -1,4 +1,4 @@
-"""How fast a machine is: this one, measured in about twenty seconds and remembered, or GPUs of a table.
+"""How fast a machine is: this one, measured in about half a minute and remembered, or GPUs of a table.
 
 The measurement trains and samples a network of random weights with the model's own widths: all layers where
 it has at most ``PROBED`` parameters, else as many as that, and the times of the others are added in
@@ -30,7 +30,7 @@ from r1kit.planning.kept import measured_once
 from r1kit.planning.learners import FLOAT32, LearnerFacts
 from r1kit.planning.operations import forward_operations
 from r1kit.planning.shapes import Shape, shape_of
-from r1kit.runtime.replica import keep_memory
+from r1kit.runtime.replica import LARGE, keep_memory, return_memory
 from r1kit.train.learner import Learner, LearnerConfig
 from r1kit.train.objectives import CrossEntropy
 from r1kit.train.supervised import text_row, weighted
@@ -302,8 +302,15 @@ def _learning(learner: Learner, vocabulary: int, rows: int) -> dict[str, float]:
     def made(count: int, length: int) -> list[Row]:
         return [text_row(draw.integers(0, vocabulary, length).astype(np.int32)) for _ in range(count)]
 
+    large = sum(parameter.nbytes for parameter in learner.parameters) >= LARGE
+
+    def update(chosen: list[Row]) -> None:
+        if large:  # as in a run (runtime/replica.py)
+            return_memory()
+        learner.update(weighted(chosen), CrossEntropy(), 0.0)
+
     def seconds(chosen: list[Row]) -> float:
-        return _seconds(lambda: learner.update(weighted(chosen), CrossEntropy(), 0.0))
+        return _seconds(lambda: update(chosen))
 
     whole, short, tiny = made(rows, _LONGEST), made(rows * _SHORTER, _LONGEST // _SHORTER), made(1, _TINY)
     seconds(whole)

@@ -25,7 +25,6 @@ from r1kit.model.config import ModelConfig
 from r1kit.model.config_json import save_config
 from r1kit.model.decoder import LanguageModel
 from r1kit.model.kernel_cache import cache_folder
-from r1kit.model.products import half_is_slow
 from r1kit.planning import fit, rates
 from r1kit.planning.former import former_run
 from r1kit.planning.learners import LearnerFacts, facts_of
@@ -413,8 +412,7 @@ def test_reference_lagged_weights_critic_and_replicas_are_counted(tmp_path):
     keys = "steps: 4, problems: 2, group: 8, max_tokens: 64"
     plain = parts(tmp_path, f"grpo: {{{keys}, beta: 0.0}}")
     weights = 4 * by_hand(SMALL)
-    copies = 1 if half_is_slow() else 2  # the engine's, and autocast's where products are bfloat16's own
-    assert plain.frozen == 0 and plain.weights == weights and plain.copies == copies * 2 * by_hand(SMALL)
+    assert plain.frozen == 0 and plain.weights == weights and plain.copies == 2 * 2 * by_hand(SMALL)
     assert parts(tmp_path, f"grpo: {{{keys}, beta: 0.1}}").frozen == weights
     assert (
         parts(tmp_path, f"grpo: {{{keys}, beta: 0.1, off_policy: 1, correction: truncate}}").frozen

@@ -19,12 +19,12 @@ Measured = TypeVar("Measured")
 
 
 def measured_once(
-    asked: Mapping[str, Any], measure: Callable[[], Measured], to_plain: Callable[[Measured], Any],
-    from_plain: Callable[[Any], Measured],
+    asked: Mapping[str, Any], source: Path, measure: Callable[[], Measured],
+    to_plain: Callable[[Measured], Any], from_plain: Callable[[Any], Measured],
 ) -> Measured:  # fmt: skip
-    """What ``measure`` finds, measured at most once for what is ``asked``; without a place for the cache,
-    each time."""
-    machine = [_processor(), os.cpu_count(), torch.__version__, _code()]
+    """What ``measure``, whose code is in ``source``, finds, measured at most once for what is ``asked``;
+    without a place for the cache, each time."""
+    machine = [_processor(), os.cpu_count(), torch.__version__, _code(source)]
     key, kept = hash_text(json.dumps([machine, asked], sort_keys=True)), _Kept.at()
     try:
         return from_plain(kept.read()[key])
@@ -35,14 +35,13 @@ def measured_once(
 
 
 @functools.cache
-def _code() -> str:
+def _code(source: Path) -> str:
     """One hash for the code whose speed is measured, and for how it is measured."""
     package = Path(__file__).parents[1]
-    parts = ("engine", "model", "train")
-    files = (file for part in parts for file in (package / part).rglob("*"))
-    own = [Path(__file__), *(Path(__file__).with_name(f"{name}.py") for name in ("rates", "place"))]
-    source = [*own, *sorted(file for file in files if file.suffix in (".py", ".cpp", ".h"))]
-    return hash_text("".join(f"{file.relative_to(package)} {hash_file(file)}\n" for file in source))
+    files = (file for part in ("engine", "model", "train") for file in (package / part).rglob("*"))
+    measured = sorted(file for file in files if file.suffix in (".py", ".cpp", ".h"))
+    hashed = (f"{file.relative_to(package)} {hash_file(file)}\n" for file in (source, *measured))
+    return hash_text("".join(hashed))
 
 
 def _processor() -> str:

@@ -11,6 +11,7 @@ A call to the engine lasts until its longest completion has ended, which is take
 With R rows for one engine, B rows at most at once, and a mean length m, it takes
 max(max_tokens, R m / B + (max_tokens - m)) steps, with R m / steps rows on average."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -21,6 +22,7 @@ from r1kit.planning.memory import (
     head_bytes,
     held_by_frozen,
     held_by_learner,
+    layer_bytes,
     trained_parameters,
     while_learning,
     while_sampling,
@@ -72,7 +74,8 @@ class Sampled:
 @dataclass(frozen=True, slots=True)
 class Learned:
     """Updates of a phase: ``tokens`` in all of ``updates``, in rows of ``length`` and at most ``longest``
-    tokens; the rows of a ``group`` with their prompt have so many (0: rows share none)."""
+    tokens; the rows of a ``group`` with their prompt have so many (0: rows share none). ``ahead``: the share
+    of updates with multi-token prediction, which is one more layer and one more pass through the head."""
 
     tokens: float
     updates: float
@@ -85,6 +88,7 @@ class Learned:
     full: bool = False  # lines of the same width, as in pretraining
     group: float = 0.0
     rows: float = 0.0
+    ahead: float = 0.0
 
 
 class Machine(Protocol):
@@ -156,10 +160,11 @@ class ThisMachine:
             return self.place
         return measured_place() if self.rates is None else Place()
 
-    def besides(self, new_tokenizer: bool) -> float:
-        """Seconds of a stage besides its phases."""
+    def besides(self, sampled: Sequence[Shape], new_tokenizer: bool) -> float:
+        """Seconds of a stage besides its phases; ``sampled``: the models that it makes engines of."""
         place = self._place()
-        return place.stage + (TOKENIZER_DOCUMENTS * place.document if new_tokenizer else 0.0)
+        engines = sum(place.engine + FLOAT32 * shape.parameters / place.read for shape in sampled)
+        return place.stage + engines + (TOKENIZER_DOCUMENTS * place.document if new_tokenizer else 0.0)
 
     def _product(self, shape: Shape, facts: LearnerFacts) -> Product:
         return self.product or measured_product(shape, facts.precision, self.threads)
@@ -207,8 +212,6 @@ class ThisMachine:
         needs = while_sampling(shape, live, work.mean + work.prompt / work.group, number)
         if not work.held or self.engines:
             needs += Memory(weights=FLOAT32 * shape.parameters)
-        if not work.held:
-            seconds += FLOAT32 * shape.parameters / self._place().read
         return seconds, needs.times(self.samplers) + self._program()
 
     def learning(
@@ -222,7 +225,7 @@ class ThisMachine:
         seconds = work.updates * rates.update * share * models
         seconds += batches * rates.batch * (models + work.passes / 3)  # a third of a pass is forward
         seconds += work.rows / self.processes * rates.row
-        per_token = rates.trained * (1 + work.critics) + rates.read * (
+        per_token = rates.trained * (models + work.ahead / shape.layers) + rates.read * (
             work.passes + (1 if facts.checkpointing else 0)
         )
         seconds += work.tokens / self.processes * per_token
@@ -231,6 +234,8 @@ class ThisMachine:
         seconds += (work.saves * (weights + moments) + weights) / rates.disk
         seconds += (models + work.frozen) * FLOAT32 * shape.parameters / self._place().read
         needs = while_learning(shape, facts, positions)
+        if work.ahead:
+            needs += Memory(activations=positions * layer_bytes(shape, facts), logits=needs.logits)
         if FLOAT32 * shape.parameters < LARGE:  # of larger models freed memory is returned before an update
             needs = with_holes(needs, self._met(facts, work).share)
         engines = Memory(copies=sampled.copies, weights=sampled.weights)

@@ -2,13 +2,11 @@
 
 While learning, a model of P parameters takes, as a rule, 4 P for float32 weights, 8 P for AdamW's moments,
 4 P for the flat tensor in which gradients are summed, which is never copied, and 2 P for the bfloat16 copies
-that autocast keeps until the backward pass has used them; where a processor has no instructions for bfloat16
-products, only those of experts are kept (model/products.py). While sampling, the engine has a packed copy of
-its own. Activations are what autograd saves, counted layer by layer."""
+that autocast keeps until the backward pass has used them. While sampling, the engine has a packed copy of its
+own. Activations are what autograd saves, counted layer by layer."""
 
 from dataclasses import dataclass, fields, replace
 
-from r1kit.model.products import half_is_slow
 from r1kit.planning.learners import BFLOAT16, FLOAT32, LearnerFacts
 from r1kit.planning.operations import cache_numbers
 from r1kit.planning.shapes import Shape
@@ -72,8 +70,7 @@ def while_learning(shape: Shape, facts: LearnerFacts, positions: float) -> Memor
     """What an update needs besides what is held, with ``positions`` in a micro-batch."""
     learned = trained_parameters(shape, facts)
     gradient = FLOAT32 if facts.rank else facts.gradients
-    copied = shape.expert_parameters if half_is_slow() else shape.parameters
-    working = 0.0 if facts.product_bytes >= facts.weights else facts.product_bytes * copied
+    working = 0.0 if facts.product_bytes >= facts.weights else facts.product_bytes * shape.parameters
     return Memory(
         gradients=gradient * learned,
         copies=working,

@@ -1,33 +1,41 @@
-"""What a stage costs on this machine besides computing: models are read and written, files are hashed and
-brought to the disk, and a first tokenizer is learned. Measured once, in a few seconds."""
+"""What a run costs on this machine besides computing: what its programs take in memory, what a stage and an
+engine take in time, how fast models are read, and a first tokenizer. Measured once, in a few seconds: by
+updates of the miniature's network, and by a run of two stages on a model of next to no weights."""
 
+import io
 import itertools
+import json
 import math
 import multiprocessing
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import psutil  # type: ignore[import-untyped]
 import torch
+from rich.console import Console
 
-from r1kit.engine.native import NativeEngine
-from r1kit.files import sync_tree
 from r1kit.model.config import ModelConfig
-from r1kit.model.decoder import LanguageModel
+from r1kit.model.decoder import LanguageModel, parameter_count
 from r1kit.model.huggingface import load_pretrained, save_pretrained
 from r1kit.planning.kept import measured_once
-from r1kit.records import mark_outputs
+from r1kit.planning.learners import facts_of
+from r1kit.planning.memory import held_by_learner, while_learning
+from r1kit.planning.shapes import shape_of
+from r1kit.recipe.layers import read_layers
+from r1kit.recipe.recipe import build
+from r1kit.runs.execute import run
+from r1kit.runtime.replica import keep_memory
 from r1kit.tasks.miniature.corpus import CorpusMix, documents
 from r1kit.tokenizer import Tokenizer
 from r1kit.train.learner import Learner, LearnerConfig
 from r1kit.train.objectives import CrossEntropy
 from r1kit.train.supervised import text_row, weighted
-from r1kit.types import Sampling
 
 Made = TypeVar("Made")
 # A model of 130 MB.
@@ -36,17 +44,21 @@ LARGE = ModelConfig(
     tie_embeddings=True,
 )  # fmt: skip
 _DOCUMENTS, _VOCABULARY = 500, 768
+_SUMS = 32  # rows of a data file
+_ROWS, _LENGTH = 8, 256  # of an update of the miniature's network
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """``stage``: seconds of a stage whose model weighs next to nothing, to read it, write it, hash it and
-    bring it to the disk; ``read``: bytes per second of a model that is read; ``document``: seconds to make a
-    document of the miniature and learn a tokenizer from it. ``program`` and ``helper``: bytes of a process
-    with Python and its libraries once it has computed something, and of a further one, which shares the
-    libraries' pages. The defaults are those of one machine, for where nothing is measured."""
+    """``stage``: seconds of a stage that fine-tunes a model of next to no weights on a few rows; ``engine``:
+    further seconds of one that samples from such a model; ``read``: bytes per second of a model that is read;
+    ``document``: seconds to make a document of the miniature and learn a tokenizer from it. ``program`` and
+    ``helper``: bytes of a process that has trained the miniature's network, without what is counted for that,
+    and of a further one, which shares the libraries' pages. The defaults are those of one machine, for where
+    nothing is measured."""
 
     stage: float = 0.0
+    engine: float = 0.0
     read: float = math.inf
     document: float = 0.0
     program: float = 330e6
@@ -55,55 +67,77 @@ class Place:
 
 def measured_place() -> Place:
     """The place of this machine's temporary files, from the cache where it is known."""
-    return measured_once({"place": 1}, _in_its_own_process, asdict, lambda plain: Place(**plain))
+    source = Path(__file__)
+    return measured_once({"place": 2}, source, _alone, asdict, lambda plain: Place(**plain))
 
 
-def _in_its_own_process() -> Place:
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(measure_place)
+def _alone() -> Place:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:  # it may start processes
+        return pool.submit(measure_place).result()
 
 
 def measure_place() -> Place:
     """Measure this machine, in a process that has done nothing else."""
-    _compute_a_little()
-    memory = psutil.Process().memory_full_info()
+    program, helper = _program()
     with tempfile.TemporaryDirectory(prefix="r1kit-plan-") as name:
         folder = Path(name)
         tokenizer, learned = _timed(_new_tokenizer)
-        small = _round(
-            LanguageModel(ModelConfig.preset("nano", vocab_size=_VOCABULARY)), folder / "small", tokenizer
-        )
-        model = LanguageModel(LARGE)
-        size = sum(parameter.nbytes for parameter in model.parameters())
-        large = _round(model, folder / "large", tokenizer)
-    rate = size / max(1e-3, large[0] - small[0])
-    return Place(sum(small), rate, learned / _DOCUMENTS, float(memory.rss), float(memory.uss))
+        small = LanguageModel(ModelConfig.preset("nano", vocab_size=_VOCABULARY))
+        brief = _written_and_read(small, folder / "small", tokenizer)
+        long = _written_and_read(LanguageModel(LARGE), folder / "large", tokenizer)
+        rate = 4.0 * parameter_count(LARGE).total / max(1e-3, long - brief)
+        stage, engine = _two_stages(folder)
+    return Place(stage, engine, rate, learned / _DOCUMENTS, program, helper)
 
 
-def _compute_a_little() -> None:
-    """Use every part once with a model of next to no weights, so that what libraries set up is there."""
+def _program() -> tuple[float, float]:
+    """(Bytes of this process, bytes that it alone has) after updates of the miniature's network, without what
+    the plan counts for these. What is left over are Python, the libraries, and what they set up when they
+    first compute something of a usual size."""
+    keep_memory()
     torch.set_num_threads(1)
-    learner = Learner(LanguageModel(ModelConfig.preset("nano")), LearnerConfig(context=64, lines=2))
-    row = text_row(np.arange(64, dtype=np.int32))
-    learner.update(weighted([row]), CrossEntropy(), 1.0)
-    NativeEngine(learner.model, [-1]).generate([row.token_ids[:8]], Sampling(n=2, max_tokens=4))
+    config = LearnerConfig(context=_LENGTH, lines=_ROWS)
+    model = ModelConfig.preset("mini", vocab_size=_VOCABULARY)
+    learner, draw = Learner(LanguageModel(model), config), np.random.default_rng(0)
+    rows = [text_row(draw.integers(0, _VOCABULARY, _LENGTH).astype(np.int32)) for _ in range(_ROWS)]
+    for _ in range(3):
+        learner.update(weighted(rows), CrossEntropy(), 0.0)
+    memory, shape, facts = psutil.Process().memory_full_info(), shape_of(model), facts_of(config)
+    counted = (held_by_learner(shape, facts) + while_learning(shape, facts, float(_ROWS * _LENGTH))).total
+    return memory.rss - counted, memory.uss - counted
 
 
-def _round(model: LanguageModel, folder: Path, tokenizer: Tokenizer) -> tuple[float, float]:
-    """Seconds to read a model, and to write it as a stage's result."""
+def _written_and_read(model: LanguageModel, folder: Path, tokenizer: Tokenizer) -> float:
+    """Write a model's folder, and return the seconds in which it is read."""
+    save_pretrained(model, folder)
+    tokenizer.save(folder)
+    return _timed(lambda: load_pretrained(folder).float())[1]
 
-    def write() -> None:
-        save_pretrained(model, folder / "model")
-        tokenizer.save(folder / "model")
-        sync_tree(folder)
-        mark_outputs(folder)
 
-    def read() -> None:
-        Tokenizer.load(folder / "model")
-        load_pretrained(folder / "model").float()
-
-    written = _timed(write)[1]
-    return _timed(read)[1], written
+def _two_stages(folder: Path) -> tuple[float, float]:
+    """(Seconds of a stage that trains next to nothing, further seconds of one that samples next to nothing),
+    by a run of both in which other stages have come first."""
+    written = [
+        {"prompt": f"{n} + 1?", "completion": f"<think>{n} + 1</think>{n + 1}", "answer": str(n + 1)}
+        for n in range(_SUMS)
+    ]
+    lines = "".join(json.dumps(row) + "\n" for row in written)
+    (folder / "rows.jsonl").write_text(lines, encoding="utf-8")
+    model, rows = str(folder / "small"), str(folder / "rows.jsonl")
+    tuning: dict[str, Any] = {
+        "stage": "sft", "init": model, "data": [rows], "learner": {"context": 64, "lines": 2},
+    }  # fmt: skip
+    sampling = {
+        "stage": "rejection_sampling", "init": model, "problems": 1, "samples": 1, "max_tokens": 2,
+        "tasks": {"sums": {"kind": "dataset", "train": rows}},
+    }  # fmt: skip
+    stages = [{**stage, "name": f"{stage['stage']}_{n}"} for n in range(2) for stage in (tuning, sampling)]
+    recipe = {"name": "place", "runtime": {"kind": "local", "processes": 1}, "stages": stages}
+    (folder / "place.yaml").write_text(json.dumps(recipe), encoding="utf-8")
+    built = build(read_layers(folder / "place.yaml", [f"out={folder / 'run'}"]))
+    seconds = run(built, console=Console(file=io.StringIO())).seconds
+    stage = seconds["sft_1"]
+    return stage, max(0.0, seconds["rejection_sampling_1"] - stage)
 
 
 def _new_tokenizer() -> Tokenizer:

@@ -205,7 +205,9 @@ class _Planner:
         complete = bool(phases) and len(phases) == len(planned.phases)
         besides = 0.0
         if complete and isinstance(self.machine, ThisMachine):
-            besides = self.machine.besides(planned.vocabulary is not None)
+            models = {phase.model: phase.shape for phase in phases if phase.kind == "sampling" and phase.model}
+            sampled = [shape for shape in models.values() if shape is not None]
+            besides = self.machine.besides(sampled, planned.vocabulary is not None)
         cost = replace(cost, missing=tuple(dict.fromkeys(missing)))
         return self._cost(cost, phases, besides if complete else None)
 
@@ -302,7 +304,7 @@ class _Planner:
             memory += Memory(program=self.machine.compiled_bytes(shape, facts, self.compiled))
         training = [p for p in planned.phases if isinstance(p, TrainingPhase)] if planned else []
         if training and facts is not None:
-            memory += self.machine.held(shape, facts, training[0].frozen, training[0].critics)
+            memory += self.machine.held(shape, facts, self._frozen(training[0]), training[0].critics)
         return replace(cost, memory=memory)
 
     def _phase(
@@ -381,9 +383,14 @@ class _Planner:
         updates = updates or max(1.0, tokens / (phase.batch_tokens or tokens))
         rows = tokens / length if rows is None else rows * phase.epochs
         return Learned(
-            tokens, updates, length, min(context, longest + prompt), phase.passes, phase.frozen,
+            tokens, updates, length, min(context, longest + prompt), phase.passes, self._frozen(phase),
             phase.critics, phase.saves, full=phase.tokens is not None, group=group, rows=rows,
+            ahead=phase.ahead,
         )  # fmt: skip
+
+    def _frozen(self, phase: TrainingPhase) -> int:
+        """Models that a process holds and does not train; on GPUs judges take turns with what learns."""
+        return phase.frozen + (phase.judges if isinstance(self.machine, ThisMachine) else 0)
 
     def _group(self, stage: str) -> int:
         """How many rows share a prompt while learning."""

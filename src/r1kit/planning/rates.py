@@ -194,7 +194,9 @@ def measured_rates(
         "run": [processes, threads, engine_precision],
     }
     work = (probed, _measured_keys(facts), threads, engine_precision)
-    found = measured_once(asked, lambda: _slowest(_everywhere(measure, work, processes)), asdict, _rates_of)
+    found = measured_once(
+        asked, Path(__file__), lambda: _slowest(_everywhere(measure, work, processes)), asdict, _rates_of
+    )
     return _scaled(found, shape, shape_of(probed))
 
 
@@ -208,8 +210,9 @@ def measured_product(shape: Shape, precision: str, threads: int) -> Product:
     asked = {"product": [shape.width, shape.hidden, precision, threads]}
     work = (shape.width, shape.hidden, precision, threads)
     return measured_once(
-        asked, lambda: _everywhere(measure_product, work, 1)[0], asdict, lambda plain: Product(**plain)
-    )
+        asked, Path(__file__), lambda: _everywhere(measure_product, work, 1)[0], asdict,
+        lambda plain: Product(**plain),
+    )  # fmt: skip
 
 
 def _measured_keys(facts: LearnerFacts) -> dict[str, Any]:
@@ -217,11 +220,12 @@ def _measured_keys(facts: LearnerFacts) -> dict[str, Any]:
     counted."""
     small = facts.moment < FLOAT32
     halved = facts.weights < FLOAT32 and not facts.rank
+    kind = {} if facts.optimizer == "adamw" else {"kind": facts.optimizer}
     return {
         "precision": facts.precision,
         "head": facts.head,
         "weights": "bfloat16" if halved else "float32",
-        "optimizer": {"moments": "int8" if small else "float32"},
+        "optimizer": {"moments": "int8" if small else "float32", **kind},
     }
 
 

@@ -244,6 +244,7 @@ class Pretrain(Stage):
             tokens=float(self.tokens),
             batch_tokens=self.training.batch_tokens,
             saves=steps / self.training.save_every,
+            ahead=1.0 / self.training.mtp_every if self.training.mtp_weight else 0.0,
         )
         return StagePlan(
             steps=steps,

@@ -107,7 +107,8 @@ class TrainingPhase:
     trained tokens are read ``epochs`` times, or those of the files ``data``, in updates of ``batch_tokens``.
     ``passes``: forward passes without gradient over each token. ``frozen`` models that do not learn and
     ``critics`` that do are held besides. ``saves``: how often a training state is written. ``part`` names one
-    of several trainings of a stage."""
+    of several trainings of a stage. ``ahead``: the share of updates with multi-token prediction.
+    ``judges``: models as large that score what is sampled and are held by the same processes."""
 
     learner: LearnerConfig
     model: str = ""
@@ -123,6 +124,8 @@ class TrainingPhase:
     critics: int = 0
     saves: float = 0.0
     part: str = ""
+    ahead: float = 0.0
+    judges: int = 0
 
 
 Phase = SamplingPhase | TrainingPhase

@@ -34,10 +34,12 @@ from r1kit.planning.memory import (
     activations,
     held_by_frozen,
     held_by_learner,
+    layer_bytes,
     trained_parameters,
     while_learning,
 )
 from r1kit.planning.operations import bytes_per_step, cache_numbers, forward_operations, training_operations
+from r1kit.planning.place import Place
 from r1kit.planning.plan import (
     Assumptions,
     PhaseCost,
@@ -54,6 +56,7 @@ from r1kit.records import stage_folder
 from r1kit.runs.execute import run
 from r1kit.runtime import RUNTIMES
 from r1kit.stages.models import PromptStyle
+from r1kit.stages.pretrain import TOKENIZER_DOCUMENTS
 from r1kit.stages.sft import training_row
 from r1kit.stages.stage import StagePlan
 from r1kit.tasks.miniature.general import General
@@ -512,7 +515,7 @@ def test_rows_are_counted_with_the_template_where_the_tokenizer_is_here(tmp_path
 
 
 def test_preflight_gate_and_watch_are_phases(tmp_path):
-    algorithm = "grpo: {steps: 20, problems: 8, group: 8, max_tokens: 300}"
+    algorithm = "grpo: {steps: 20, problems: 8, group: 8, updates_per_rollout: 1, max_tokens: 300}"
     watch = "\n    watch: {every: 5, problems: 6, n: 2}"
     (stage,) = plan_recipe(load(zero_recipe(tmp_path, algorithm + watch)), here())
     times = {name: [p for p in stage.phases if p.purpose == name] for name in ("preflight", "gate", "watch")}
@@ -537,7 +540,7 @@ def test_preflight_gate_and_watch_are_phases(tmp_path):
 
 
 def test_a_preflight_takes_no_longer_than_it_allows_itself(tmp_path):
-    algorithm = "grpo: {steps: 20, problems: 8, group: 8, max_tokens: 300}"
+    algorithm = "grpo: {steps: 20, problems: 8, group: 8, max_tokens: 60}"
     recipe = load(zero_recipe(tmp_path, algorithm))
     slow = here(rates=replace(FAST, steps=((1, 1.0), (16, 2.0), (64, 5.0))))
     for machine, most in ((slow, 30.0), (here(), None)):
@@ -600,6 +603,44 @@ def test_an_annotators_answers_are_sampled(tmp_path):
     assert all(cost.basis == "estimate" for cost in costs.values())
 
 
+def test_a_stage_makes_an_engine_of_each_model_once(tmp_path):
+    model, prompts = write_model(tmp_path / "m"), tmp_path / "prompts.jsonl"
+    prompts.write_text('{"prompt": "a question"}\n' * 16)
+    file = tmp_path / "distil.yaml"
+    file.write_text(DISTIL % (model, model, prompts, "{chain: 1.0}"))  # two phases of one teacher
+    place = Place(stage=1.0, engine=2.0, read=1e6)
+    (free,) = plan_recipe(load(file), here(place=Place()))
+    (stage,) = plan_recipe(load(file), here(place=place))
+    read = 4 * by_hand(SMALL) / 1e6  # by the engine, and by the learner
+    assert stage.seconds - free.seconds == pytest.approx(1.0 + 2.0 + 2 * read)
+    assert here(place=place).besides([], False) == 1.0
+    assert here(place=replace(place, document=0.001)).besides([], True) == 1.0 + TOKENIZER_DOCUMENTS * 0.001
+
+
+def test_multi_token_prediction_is_one_more_layer():
+    facts, shape = LearnerFacts(context=256, lines=2), shape_of(SMALL)
+    plain = Learned(4096.0, 8.0, 256.0, 256.0, 0.0, 0, 0, 0.0, full=True)
+    seconds, memory = here().learning(shape, facts, plain, Memory())
+    longer, larger = here().learning(shape, facts, replace(plain, ahead=0.5), Memory())
+    assert longer - seconds == pytest.approx(4096 * FAST.trained * 0.5 / 3)
+    assert larger.activations - memory.activations == 512 * layer_bytes(shape, facts)
+    assert larger.logits == 2 * memory.logits
+
+
+def test_the_parts_of_an_update_add_up():
+    facts, shape = LearnerFacts(context=256, lines=2), shape_of(SMALL)
+    rates = replace(FAST, batch=0.5, row=0.25, disk=1e30)
+    work = Learned(4096.0, 2.0, 256.0, 256.0, 0.0, 0, 0, 0.0, rows=16.0)
+    seconds, _ = here(rates=rates).learning(shape, facts, work, Memory())
+    batches = 2 * 4  # 2,048 tokens of an update in lines of 512 positions
+    assert seconds == pytest.approx(2 * 0.1 + batches * 0.5 + 16 * 0.25 + 4096 * 1e-3)
+
+
+def test_muon_is_measured_as_what_it_is():
+    muon = facts_of(LearnerConfig.parse({"optimizer": {"kind": "muon"}}, "learner"))
+    assert muon.optimizer == "muon" and facts_of(LearnerConfig()).optimizer == "adamw"
+
+
 # Compiled products
 
 
@@ -649,6 +690,7 @@ def test_compiled_products_take_memory_and_time(tmp_path):
     assert count > 10 and learning[1].seconds - learning[0].seconds == pytest.approx(count * 0.01)
 
 
+@pytest.mark.slow
 def test_what_a_product_takes_is_measured():
     product = measured_product(shape_of(SMALL), "float32", 1)
     assert 0 <= product.memory < 5e6 and 0 <= product.seconds < 1

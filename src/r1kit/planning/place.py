@@ -44,14 +44,14 @@ LARGE = ModelConfig(
     tie_embeddings=True,
 )  # fmt: skip
 _DOCUMENTS, _VOCABULARY = 500, 768
-_SUMS = 32  # rows of a data file
+_SUMS, _ENGINES = 32, 4  # rows of a data file; models of the longer evaluation
 _ROWS, _LENGTH = 8, 256  # of an update of the miniature's network
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
     """``stage``: seconds of a stage that fine-tunes a model of next to no weights on a few rows; ``engine``:
-    further seconds of one that samples from such a model; ``read``: bytes per second of a model that is read;
+    seconds for each such model that a stage samples from; ``read``: bytes per second of a model that is read;
     ``document``: seconds to make a document of the miniature and learn a tokenizer from it. ``program`` and
     ``helper``: bytes of a process that has trained the miniature's network, without what is counted for that,
     and of a further one, which shares the libraries' pages. The defaults are those of one machine, for where
@@ -108,15 +108,15 @@ def _program() -> tuple[float, float]:
 
 
 def _written_and_read(model: LanguageModel, folder: Path, tokenizer: Tokenizer) -> float:
-    """Write a model's folder, and return the seconds in which it is read."""
-    save_pretrained(model, folder)
+    """Write a model's folder in bfloat16, and return the seconds in which a learner reads it."""
+    save_pretrained(model, folder, dtype=torch.bfloat16)
     tokenizer.save(folder)
     return _timed(lambda: load_pretrained(folder).float())[1]
 
 
 def _two_stages(folder: Path) -> tuple[float, float]:
-    """(Seconds of a stage that trains next to nothing, further seconds of one that samples next to nothing),
-    by a run of both in which other stages have come first."""
+    """(Seconds of a stage that trains next to nothing, seconds for each model that a stage samples from), by
+    a run in which the same have come first."""
     written = [
         {"prompt": f"{n} + 1?", "completion": f"<think>{n} + 1</think>{n + 1}", "answer": str(n + 1)}
         for n in range(_SUMS)
@@ -128,16 +128,17 @@ def _two_stages(folder: Path) -> tuple[float, float]:
         "stage": "sft", "init": model, "data": [rows], "learner": {"context": 64, "lines": 2},
     }  # fmt: skip
     sampling = {
-        "stage": "rejection_sampling", "init": model, "problems": 1, "samples": 1, "max_tokens": 2,
+        "stage": "evaluate", "problems": 1, "n": 1, "max_tokens": 2,
         "tasks": {"sums": {"kind": "dataset", "train": rows}},
     }  # fmt: skip
-    stages = [{**stage, "name": f"{stage['stage']}_{n}"} for n in range(2) for stage in (tuning, sampling)]
+    stages = [{**tuning, "name": "first"}, {**tuning, "name": "stage"}]
+    for name, count in (("warm", 1), ("one", 1), ("more", _ENGINES)):
+        stages.append({**sampling, "name": name, "models": {f"m{n}": model for n in range(count)}})
     recipe = {"name": "place", "runtime": {"kind": "local", "processes": 1}, "stages": stages}
     (folder / "place.yaml").write_text(json.dumps(recipe), encoding="utf-8")
     built = build(read_layers(folder / "place.yaml", [f"out={folder / 'run'}"]))
     seconds = run(built, console=Console(file=io.StringIO())).seconds
-    stage = seconds["sft_1"]
-    return stage, max(0.0, seconds["rejection_sampling_1"] - stage)
+    return seconds["stage"], max(0.0, seconds["more"] - seconds["one"]) / (_ENGINES - 1)
 
 
 def _new_tokenizer() -> Tokenizer:

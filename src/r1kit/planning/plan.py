@@ -205,7 +205,9 @@ class _Planner:
         complete = bool(phases) and len(phases) == len(planned.phases)
         besides = 0.0
         if complete and isinstance(self.machine, ThisMachine):
-            models = {phase.model: phase.shape for phase in phases if phase.kind == "sampling" and phase.model}
+            models = {
+                phase.model: phase.shape for phase in phases if phase.kind == "sampling" and phase.model
+            }
             sampled = [shape for shape in models.values() if shape is not None]
             besides = self.machine.besides(sampled, planned.vocabulary is not None)
         cost = replace(cost, missing=tuple(dict.fromkeys(missing)))

@@ -617,6 +617,19 @@ def test_a_stage_makes_an_engine_of_each_model_once(tmp_path):
     assert here(place=replace(place, document=0.001)).besides([], True) == 1.0 + TOKENIZER_DOCUMENTS * 0.001
 
 
+def test_moments_come_after_the_activations_of_the_first_update():
+    facts, shape = LearnerFacts(context=256, lines=2), shape_of(SMALL)
+    two = Learned(1024.0, 2.0, 256.0, 256.0, 0.0, 0, 0, 0.0, full=True)
+    _, both = here().learning(shape, facts, two, Memory())
+    _, first = here().learning(shape, facts, replace(two, updates=1.0, tokens=512.0), Memory())
+    assert first.moments == 0  # activations are more here
+    assert first.total == pytest.approx(both.total - both.moments)
+    wide = shape_of(SMALL.model_copy(update={"width": 1024, "ffn_width": 4096}))
+    few = replace(two, updates=1.0, tokens=16.0, longest=16.0)
+    _, step = here().learning(wide, facts, few, Memory())
+    assert step.activations == 0 and step.moments == 8 * wide.parameters  # moments are more here
+
+
 def test_multi_token_prediction_is_one_more_layer():
     facts, shape = LearnerFacts(context=256, lines=2), shape_of(SMALL)
     plain = Learned(4096.0, 8.0, 256.0, 256.0, 0.0, 0, 0, 0.0, full=True)

@@ -22,6 +22,7 @@ from r1kit.planning.memory import (
     head_bytes,
     held_by_frozen,
     held_by_learner,
+    in_only_update,
     layer_bytes,
     trained_parameters,
     while_learning,
@@ -239,8 +240,10 @@ class ThisMachine:
         if FLOAT32 * shape.parameters < LARGE:  # of larger models freed memory is returned before an update
             needs = with_holes(needs, self._met(facts, work).share)
         engines = Memory(copies=sampled.copies, weights=sampled.weights)
-        held = self.held(shape, facts, work.frozen, work.critics)
-        return seconds, held + needs.times(self.processes) + engines + self._program()
+        held, needs = self.held(shape, facts, work.frozen, work.critics), needs.times(self.processes)
+        if work.updates <= 1:
+            held, needs = in_only_update(held, needs)
+        return seconds, held + needs + engines + self._program()
 
     def _own(self, work: Learned) -> float:
         """Tokens of an update that are one process's."""

@@ -79,6 +79,15 @@ def while_learning(shape: Shape, facts: LearnerFacts, positions: float) -> Memor
     )
 
 
+def in_only_update(held: Memory, needs: Memory) -> tuple[Memory, Memory]:
+    """What is held and needed at the peak of a training of one update: moments are made by its step, when
+    activations have been freed."""
+    before, after = replace(held, moments=0.0), Memory(gradients=needs.gradients)
+    if (before + needs).total >= (held + after).total:
+        return before, needs
+    return held, after
+
+
 def with_holes(needs: Memory, share: float) -> Memory:
     """What an update needs in a heap that has held batches of this share of all possible widths: memory that
     is freed is kept (runtime/replica.py), and a tensor of another width does not fit into the holes. Once

@@ -2,7 +2,7 @@
 
 The first rows of a file are read as the stage would read them, with the model's own template and tokenizer
 where these are here already; the others are taken to be like them. Where there is no tokenizer yet, a token
-is taken to tell log2 V bits, as if all V of the vocabulary were equally frequent, and a character
+is taken to have log2 V bits, as if all V of the vocabulary were equally frequent, and a character
 ``CHARACTER_BITS``: the entropy of English text by single letters is about 4.1 bits (Shannon 1951), and
 digits and signs add to it. That is 3.5 characters for a token of 50,000, and 2.1 of 768."""
 

@@ -97,7 +97,7 @@ def rates(model: LanguageModel, rounds: int) -> tuple[list[dict[str, float]], tu
         engine.generate(ids[0][None, :8], Sampling(max_tokens=1))  # packs the new weights, untimed
         if number:  # the first round pays for allocations
             found.append({name: ROWS * POSITIONS / value for name, value in taken.items()})
-        found[-1]["kernels"] *= 1 - head_share(model)
+            found[-1]["kernels"] *= 1 - head_share(model)
     return found, before
 
 

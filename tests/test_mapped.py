@@ -1,4 +1,4 @@
-"""An engine that nobody trains with gives the memory of its model's file back, and says the same."""
+"""An engine whose model is not trained gives the memory of the model's file back, and says the same."""
 
 import gc
 import os

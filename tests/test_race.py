@@ -222,7 +222,8 @@ def test_every_setting_is_tried_no_longer_than_the_best_and_the_best_is_raced(st
     with pytest.raises(R1kitError, match="known are 'as in the recipe'"):
         race.tries(started, 0, False, math.inf, ["faster"])
     budgets = [budget for _, _, setting, budget in started.seen if setting]
-    assert budgets == [200.0, 200.0, 200.0, 100.0, 100.0, 100.0] and list(race.TRIES)[2] == "larger steps"
+    assert list(race.TRIES)[2] == "larger steps"  # the one that is quicker here
+    assert budgets == [200.0] * 3 + [100.0] * (len(race.TRIES) - 3)
     assert started.best() == ("larger steps", race.TRIES["larger steps"])
     started.seen.clear()
     assert race.seeds(started, [0, 1], True, math.inf)

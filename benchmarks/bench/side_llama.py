@@ -7,6 +7,7 @@ them."""
 import ctypes
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import llama_cpp
 from serving import Order, serve
@@ -115,10 +116,10 @@ def start(spec: Order) -> Callable[[Order], Order]:
     return run
 
 
-def _sampler(seed: int) -> int:
+def _sampler(seed: int) -> Any:
     chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
     llama_cpp.llama_sampler_chain_add(chain, llama_cpp.llama_sampler_init_dist(seed % 2**32))
-    return int(chain)
+    return chain
 
 
 if __name__ == "__main__":

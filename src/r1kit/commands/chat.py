@@ -13,7 +13,7 @@ from rich.text import Text
 from r1kit.chat import stop_end
 from r1kit.config import R1kitError
 from r1kit.engine.compiled import TRIED_IN_TALK
-from r1kit.engine.native import NativeEngine
+from r1kit.engine.native import NativeEngine, Precision
 from r1kit.model.huggingface import load_pretrained
 from r1kit.seeds import derive_seed
 from r1kit.stages.models import PromptStyle, prompt_style_of
@@ -29,16 +29,18 @@ THINKING = ("<think>", "</think>")
 class Speaker:
     """A model with its tokenizer and template, ready to answer."""
 
-    def __init__(self, model_dir: Path, sampling: Sampling, style: PromptStyle | None = None) -> None:
+    def __init__(
+        self, model_dir: Path, sampling: Sampling, style: PromptStyle | None = None,
+        precision: Precision = "bfloat16",
+    ) -> None:  # fmt: skip
         style = style or prompt_style_of(model_dir, PromptStyle())
         self.chat = style.chat(model_dir)
         self.tokenizer = self.chat.tokenizer
         model = load_pretrained(model_dir)
         self.longest = model.config.max_positions
-        # bfloat16: half the memory to read for every token
         self.engine = NativeEngine(
-            model, self.tokenizer.end_ids, precision="bfloat16", decode=self.tokenizer.decode_all,
-            speculate=TRIED_IN_TALK,
+            model, self.tokenizer.end_ids, precision=precision, decode=self.tokenizer.decode_all,
+            speculate=TRIED_IN_TALK, lean=True,
         )  # fmt: skip
         self.sampling = replace(sampling, stop=self.chat.stop)
 
@@ -94,12 +96,13 @@ def converse(
     console: Console,
     prompt: str | None = None,
     style: PromptStyle | None = None,
+    precision: Precision = "bfloat16",
 ) -> None:
     """Answer ``prompt``, or one line of the terminal after another until an empty one. ``style`` is how the
-    model is prompted, by default as it was trained."""
+    model is prompted, by default as it was trained; ``precision`` that of its products."""
     if prompt is None:
         console.print(Text(f"loading {one_line(str(model_dir))}", style="dim"))
-    speaker = Speaker(model_dir, sampling, style)
+    speaker = Speaker(model_dir, sampling, style, precision)
     if prompt is not None:
         print_answer(speaker, [("user", prompt)], derive_seed(sampling.seed, 0), console)
         return

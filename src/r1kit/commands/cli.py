@@ -52,6 +52,7 @@ from r1kit.commands.options import (
     PlanSolve,
     PlanUtilisation,
     PlanWorld,
+    PrecisionOption,
     ProveOut,
     ProveSteps,
     RecipeFile,
@@ -366,6 +367,7 @@ def chat(
         int, typer.Option("--max-tokens", help="The longest answer, thinking included.")
     ] = 512,
     seed: int = 0,
+    precision: PrecisionOption = "bfloat16",
     template: TemplateOption = None,
     system: SystemOption = None,
     examples: ExamplesOption = None,
@@ -375,6 +377,7 @@ def chat(
 ) -> None:
     """Chat with a model in the terminal; its thinking is shown dimmed. A model of r1kit's is prompted as it
     was trained, another by its own chat template, unless options say otherwise."""
+    _check_precision(precision)
     model = _model_meant(run_or_model, stage)
     # What follows imports torch; a mistyped folder should not wait for that.
     from r1kit.commands.chat import converse
@@ -384,7 +387,7 @@ def chat(
     sampling = Sampling(n=1, temperature=temperature, top_p=top_p, max_tokens=max_tokens, seed=seed)
     given = {"template": template, "system": system, "opening": opening, "stop": stop}
     style = _style(model, examples, **given, thinking=thinking)
-    converse(model, sampling, make_console(), prompt, style)
+    converse(model, sampling, make_console(), prompt, style, precision)  # type: ignore[arg-type]
 
 
 @app.command()
@@ -403,7 +406,7 @@ def serve(
     queue: Annotated[int, typer.Option(min=0, help="Completions that may wait; then 429.")] = 256,
     memory: Annotated[float, typer.Option(min=0.0, help="GB for keys and values.")] = 2.0,
     seconds: Annotated[float, typer.Option(min=1.0, help="The longest time of a request.")] = 600.0,
-    precision: Annotated[str, typer.Option(help="bfloat16, float32 or int8, of the products.")] = "bfloat16",
+    precision: PrecisionOption = "bfloat16",
     template: TemplateOption = None,
     system: SystemOption = None,
     examples: ExamplesOption = None,
@@ -413,8 +416,7 @@ def serve(
 ) -> None:
     """Serve a model to OpenAI's clients over HTTP, at http://HOST:PORT/v1. It is prompted as ``r1kit chat``
     prompts it."""
-    if precision not in ("bfloat16", "float32", "int8"):
-        raise typer.BadParameter(f"--precision {precision}: bfloat16, float32 or int8")
+    _check_precision(precision)
     folder = _model_meant(run_or_model, stage)
     # What follows imports torch; a mistyped folder should not wait for that.
     from r1kit.commands.serve import access_for, check_installed
@@ -784,6 +786,11 @@ def _choose_sandbox(tier: str | None) -> list[str]:
         raise typer.BadParameter(f"--sandbox {tier}: no such tier; {suggest(tier, CHOICES)}")
     os.environ[CHOICE] = tier
     return [f"--sandbox={tier}"]
+
+
+def _check_precision(precision: str) -> None:
+    if precision not in ("bfloat16", "float32", "int8"):
+        raise typer.BadParameter(f"--precision {precision}: bfloat16, float32 or int8")
 
 
 def _model_meant(named: Path, stage: str | None) -> Path:

@@ -74,6 +74,10 @@ StopOption = Annotated[
     list[str] | None,
     typer.Option("--stop", metavar="TEXT", help="A text that ends a completion; may be given several times."),
 ]
+PrecisionOption = Annotated[
+    str,
+    typer.Option(help="bfloat16, float32 or int8, of the products; int8 is faster and takes less memory."),
+]
 ThinkingOption = Annotated[
     bool | None,
     typer.Option("--thinking/--no-thinking", help="For templates that can turn thinking on or off."),

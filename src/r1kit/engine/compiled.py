@@ -23,6 +23,7 @@ from r1kit.model.attention import LATENT_NORM_EPS, latent_scale
 from r1kit.model.compile_kernels import KernelsUnavailableError
 from r1kit.model.config import ModelConfig
 from r1kit.model.decoder import LanguageModel
+from r1kit.model.mapped import give_back
 from r1kit.model.rotary import Rotation, rotary_frequencies
 
 SOURCE = Path(__file__).parent / "kernels" / "engine.cpp"
@@ -257,18 +258,20 @@ class _Group:
 
 
 class CompiledDecoder:
-    """Decodes with a packed copy of ``model``'s weights, which is packed again when they change. Raises
+    """Decodes with a packed copy of ``model``'s weights, which is packed again when they change. ``lean``:
+    they never change, and take no memory of their own after that where they lie in a file. Raises
     KernelsUnavailableError."""
 
     def __init__(
-        self, model: LanguageModel, stop_ids: np.ndarray, precision: str, batch_rows: int, speculate: int = 0
-    ) -> None:
+        self, model: LanguageModel, stop_ids: np.ndarray, precision: str, batch_rows: int,
+        speculate: int = 0, lean: bool = False,
+    ) -> None:  # fmt: skip
         check_supported(model)
         if precision == "int8" and max(model.config.width, model.config.ffn_width) > MOST_INPUTS:
             raise KernelsUnavailableError(f"products in 8 bits have at most {MOST_INPUTS:,} inputs")
         self._calls = library()
         self.model, self.stop_ids, self.batch_rows = model, stop_ids, batch_rows
-        self.speculate = speculate
+        self.speculate, self.lean = speculate, lean
         self._calls.r1_network.restype = ctypes.c_void_p
         shape = _Shape.of(model.config, torch.get_num_threads())
         self._network: int | None = self._calls.r1_network(ctypes.byref(shape), FORMATS[precision])
@@ -356,13 +359,18 @@ class CompiledDecoder:
         self._positions = positions
 
     def _renew(self) -> None:
-        """Pack the weights that have changed since they were packed, with their adapters merged."""
+        """Pack the weights that have changed since they were packed, with their adapters merged. A lean
+        decoder's do not change, and looking at them would read them again."""
+        if self.lean and self._packed:
+            return
         weights = Weights(self.model)
         for name in weights:
             now = [_mark(part) for part in weights.parts(name)]
             if self._packed.get(name) != now and not name.startswith(("mtp_layers.", "value_head.")):
                 self._take(name, weights.exact(name))
                 self._packed[name] = now
+                for part in weights.parts(name) if self.lean else ():
+                    give_back(part)
 
     def _take(self, name: str, tensor: Tensor) -> None:
         layer = -1

@@ -39,8 +39,9 @@ class NativeEngine:
     turns token ids into text, for stop strings. ``speculate``: the most tokens that each of few rollouts
     tries ahead (kernels/session.h); it changes no bit of a completion, and does nothing without the kernels.
     ``kernels``: False for PyTorch only, True to raise R1kitError if the kernels do not run, None to use them
-    if they run. ``slots``: decode in slots on the CPU too, as on a GPU. The number of threads is PyTorch's
-    when the engine is first used."""
+    if they run. ``slots``: decode in slots on the CPU too, as on a GPU. ``lean``: the weights never change;
+    once the kernels have their copy, weights that lie in a file take no memory (model/mapped.py). The number
+    of threads is PyTorch's when the engine is first used."""
 
     can = ALL
     version = 0
@@ -48,7 +49,7 @@ class NativeEngine:
     def __init__(
         self, model: LanguageModel, stop_ids: Sequence[int], precision: Precision = "float32",
         batch_rows: int = 256, decode: Decode | None = None, kernels: bool | None = None,
-        slots: bool = False, speculate: int = 0,
+        slots: bool = False, speculate: int = 0, lean: bool = False,
     ) -> None:  # fmt: skip
         if not 0 <= speculate <= MOST_TRIED:
             raise R1kitError(f"speculate: {speculate} tokens; give 0 (off) to {MOST_TRIED}")
@@ -59,7 +60,7 @@ class NativeEngine:
         self.decode = decode
         self.kernels = kernels
         self.slots = slots
-        self.speculate = speculate
+        self.speculate, self.lean = speculate, lean
         self._aborted = False
         self._chosen: CompiledDecoder | TorchDecoder | None = None
         self._slotted: SlotDecoder | None = None
@@ -173,7 +174,7 @@ class NativeEngine:
                 self._chosen = (
                     TorchDecoder(*settings)
                     if self.kernels is False
-                    else CompiledDecoder(*settings, self.speculate)
+                    else CompiledDecoder(*settings, self.speculate, self.lean)
                 )
             except KernelsUnavailableError as error:
                 if self.precision == "int8":
@@ -196,5 +197,5 @@ class NativeEngine:
 def _no_int8(reason: str) -> R1kitError:
     return R1kitError(
         f"the engine samples in 8 bits through r1kit's own kernels only: {' '.join(reason.split())[:300]}; "
-        "write runtime: {engine_precision: bfloat16}"
+        "write runtime: {engine_precision: bfloat16}, or --precision bfloat16"
     )

@@ -68,7 +68,7 @@ class Served:
         self.context = min(model.config.max_positions, limits.context)
         self.limits = limits
         self.engine = NativeEngine(
-            model, self.tokenizer.end_ids, precision=precision, speculate=TRIED_IN_TALK
+            model, self.tokenizer.end_ids, precision=precision, speculate=TRIED_IN_TALK, lean=True
         )
         special = self.tokenizer.special_tokens
         self._texts: dict[int, str] = {}  # of single tokens

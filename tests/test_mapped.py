@@ -1,0 +1,84 @@
+"""An engine whose model is not trained gives the memory of the model's file back, and says the same."""
+
+import gc
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from r1kit.engine.compiled import library
+from r1kit.engine.native import NativeEngine
+from r1kit.model.compile_kernels import KernelsUnavailableError
+from r1kit.model.config import ModelConfig
+from r1kit.model.decoder import LanguageModel
+from r1kit.model.huggingface import load_pretrained, save_pretrained
+from r1kit.model.mapped import give_back
+from r1kit.types import Sampling
+
+SMAPS = Path("/proc/self/smaps")
+
+
+def mapped_mb(folder: Path) -> float:
+    """How much of a folder's files is in this process's memory, in MB."""
+    here = False
+    kilobytes = 0
+    for line in SMAPS.read_text().splitlines():
+        if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+            here = str(folder) in line
+        elif here and line.startswith("Rss:"):
+            kilobytes += int(line.split()[1])
+    return kilobytes / 1024
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = ModelConfig(
+        family="qwen3", vocab_size=2048, width=256, layers=8, heads=4, kv_heads=2, head_dim=64, ffn_width=512,
+        tie_embeddings=True,
+    )  # fmt: skip
+    found = tmp_path_factory.mktemp("model")
+    save_pretrained(LanguageModel(config, seed=0), found)
+    os.sync()  # what is not on the disk yet cannot be given back
+    return found
+
+
+@pytest.mark.skipif(not SMAPS.exists(), reason="Linux says what is in memory")
+def test_a_lean_engine_keeps_its_own_copy_only(folder: Path) -> None:
+    try:
+        library()
+    except KernelsUnavailableError as error:
+        pytest.skip(str(error))
+    prompt, most = [np.arange(5, dtype=np.int32)], Sampling(max_tokens=4, temperature=0.0)
+    size = (folder / "model.safetensors").stat().st_size / 2**20
+
+    def said(lean: bool) -> tuple[list[int], float]:
+        gc.collect()  # the model before
+        model = load_pretrained(folder)
+        engine = NativeEngine(model, [-1], "bfloat16", lean=lean)
+        engine.generate(prompt, most)
+        ids = engine.generate(prompt, most)[0][0].token_ids.tolist()
+        return ids, mapped_mb(folder)
+
+    ids, whole = said(lean=False)
+    assert whole > 0.9 * size
+    again, left = said(lean=True)
+    assert again == ids
+    if left > 0.9 * size:
+        pytest.skip("this system does not take memory back")
+    assert left < 0.4 * size
+
+
+def test_what_is_given_back_keeps_its_numbers(folder: Path) -> None:
+    model = load_pretrained(folder)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    changed = model.layers[0].mlp.down_proj.weight
+    with torch.no_grad():
+        changed.add_(1.0)  # a page of its own: no file has it
+    for tensor in (*model.state_dict().values(), torch.randn(64, 64), torch.empty(0), torch.ones(1)):
+        give_back(tensor)
+    for name, tensor in model.state_dict().items():
+        moved = 1.0 if name == "layers.0.mlp.down_proj.weight" else 0.0
+        assert torch.equal(tensor, before[name] + moved)

@@ -1,12 +1,12 @@
 """How far `r1kit plan` is off: six runs are planned, run, and compared in memory and time.
 
-    python benchmarks/plan.py [--model FOLDER] [--out FOLDER] [--only NAME,...] [--table]
+    python benchmarks/plan.py [--model FOLDER] [--out FOLDER] [--only NAME,...] [--run] [--table]
 
 nano and mini's first stages need nothing; the others need a real model's folder (SmolLM2-135M-Instruct). A
-run is planned before it starts, with the machine's measured rates; afterwards it is planned again with the
-mean lengths that it had, because lengths are an assumption and not what is tested here. Results are kept in
-FOLDER/NAME.json, so that a second call makes only what is missing; --table plans finished runs again and
-prints docs/plan.md's table."""
+run is planned twice with the machine's measured rates: as before it, and with the mean lengths and the
+numbers of rows that it had, because these are assumptions and not what is tested here. A finished run is not
+made again; --table only plans finished runs and prints docs/plan.md's table. --former RECIPE=FOLDER plans a
+run of any recipe with what that folder shows, and compares stage by stage."""
 
 import argparse
 import json
@@ -16,7 +16,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from r1kit.planning.plan import Assumptions, former_lengths, machine_of, plan_recipe
+from r1kit.planning.former import former_run
+from r1kit.planning.plan import Assumptions, machine_of, plan_recipe
 from r1kit.recipe.layers import read_layers
 from r1kit.recipe.recipe import build
 from r1kit.records import stage_folder
@@ -83,24 +84,19 @@ def write_recipe(name: str, content: dict[str, Any], out: Path) -> tuple[Path, l
     return file, overrides
 
 
-def execute(name: str, file: Path, overrides: list[str], out: Path) -> float:
-    """Plan and run; the seconds that were planned before, with lengths of half of max_tokens."""
+def execute(name: str, file: Path, overrides: list[str], out: Path) -> None:
     shutil.rmtree(out / name, ignore_errors=True)
-    recipe = build(read_layers(file, overrides))
-    before = plan_recipe(recipe, machine_of(recipe, None), Assumptions(prompt=PROMPT_TOKENS[name]))
     subprocess.run([sys.executable, "-m", "r1kit", "run", str(file), *overrides], check=True)
-    return sum(plan.seconds or 0.0 for plan in before)
 
 
-def compare(name: str, file: Path, overrides: list[str], out: Path, before: float) -> dict[str, Any]:
-    """The figures of a finished run, and those planned with its lengths."""
-    recipe = build(read_layers(file, overrides))
-    records = [stage_folder(recipe.run_dir, stage.name).finished() for stage in recipe.stages]
-    logged = (recipe.run_dir / "metrics.jsonl").is_file()
-    lengths = former_lengths(recipe.run_dir) if logged else {}
-    elsewhere = build(read_layers(file, [*overrides, f"out={out / 'nowhere'}"]))
-    assumed = Assumptions(prompt=PROMPT_TOKENS[name], lengths=lengths)
-    after = plan_recipe(elsewhere, machine_of(elsewhere, None), assumed)
+def compare(file: Path, overrides: list[str], run: Path, prompt: int) -> dict[str, Any]:
+    """The figures of a finished run, and those planned without and with its lengths and rows."""
+    elsewhere = build(read_layers(file, [*overrides, f"out={run / 'nowhere'}"]))
+    records = [stage_folder(run, stage.name).finished() for stage in elsewhere.stages]
+    former, machine = former_run(run), machine_of(elsewhere, None)
+    before = plan_recipe(elsewhere, machine, Assumptions(prompt=prompt))
+    assumed = Assumptions(prompt=prompt, lengths=former.lengths, rows=former.rows)
+    after = plan_recipe(elsewhere, machine, assumed)
     stages = [
         {
             "stage": record.name,
@@ -109,7 +105,8 @@ def compare(name: str, file: Path, overrides: list[str], out: Path, before: floa
             "planned_mb": plan.memory_mb,
             "planned_s": plan.seconds,
             "phases": [
-                {"kind": phase.kind, "s": phase.seconds, **parts_mb(phase.memory)} for phase in plan.phases
+                {"kind": phase.kind, "purpose": phase.purpose, "s": phase.seconds, **parts_mb(phase.memory)}
+                for phase in plan.phases
             ],
         }
         for record, plan in zip(records, after, strict=True)
@@ -120,7 +117,7 @@ def compare(name: str, file: Path, overrides: list[str], out: Path, before: floa
         "planned_mb": max(plan.memory_mb or 0.0 for plan in after),
         "s": sum(stage["s"] for stage in stages if stage["planned_s"] is not None),
         "planned_s": sum(plan.seconds or 0.0 for plan in after),
-        "planned_before_s": before,
+        "planned_before_s": sum(plan.seconds or 0.0 for plan in before),
         "stages": stages,
     }
 
@@ -143,27 +140,45 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def by_stage(found: dict[str, Any]) -> str:
+    lines = ["| stage | memory planned | measured | time planned | measured |", "|---|---:|---:|---:|---:|"]
+    for stage in found["stages"]:
+        seconds = "-" if stage["planned_s"] is None else f"{stage['planned_s']:.0f} s"
+        lines.append(
+            f"| {stage['stage']} | {stage['planned_mb'] or 0.0:,.0f} MB | {stage['mb']:,.0f} MB | "
+            f"{seconds} | {stage['s']:.0f} s |"
+        )
+    return "\n".join([*lines, table({"all": found}).splitlines()[-1]])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="models/SmolLM2-135M-Instruct")
     parser.add_argument("--out", type=Path, default=Path("runs/plan"))
     parser.add_argument("--only", default="")
     parser.add_argument("--table", action="store_true")
+    parser.add_argument("--run", action="store_true", help="only make the runs that are missing")
+    parser.add_argument("--former", default="", metavar="RECIPE=FOLDER")
+    parser.add_argument("--prompt-tokens", type=int, default=128)
     given = parser.parse_args()
+    if given.former:
+        file, _, run = given.former.partition("=")
+        print(by_stage(compare(Path(file), [], Path(run).resolve(), given.prompt_tokens)))
+        return
     out = given.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     write_data(out)
     wanted = recipes(given.model, out)
     for name in [name for name in given.only.split(",") if name] or list(wanted):
-        result = out / f"{name}.json"
-        if given.table != result.is_file() and not given.only:
-            continue  # the table needs a finished run; a run is not repeated
-        recipe = write_recipe(name, wanted[name], out)
-        if given.table:
-            before = json.loads(result.read_text())["planned_before_s"]
-        else:
-            before = execute(name, *recipe, out)
-        result.write_text(json.dumps(compare(name, *recipe, out, before), indent=1))
+        file, overrides = write_recipe(name, wanted[name], out)
+        finished = (out / name / "finished.json").is_file()
+        if not given.table and not finished:
+            execute(name, file, overrides, out)
+        elif not finished:
+            continue
+        if not given.run:
+            found = compare(file, overrides, out / name, PROMPT_TOKENS[name])
+            (out / f"{name}.json").write_text(json.dumps(found, indent=1))
     made = [name for name in wanted if (out / f"{name}.json").is_file()]
     print(table({name: json.loads((out / f"{name}.json").read_text()) for name in made}))
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from r1kit.config import ConfigError
 from r1kit.planning import fit
+from r1kit.planning.former import Former, former_run
 from r1kit.planning.machines import GPUs, Machine, ThisMachine
-from r1kit.planning.plan import LONG, Assumptions, StageCost, former_lengths, machine_of, plan_recipe
+from r1kit.planning.plan import LONG, Assumptions, StageCost, machine_of, plan_recipe
 from r1kit.planning.rates import Fleet, fleet_of
 from r1kit.planning.world import WorldCost, plan_world, world_fleet
 from r1kit.recipe.recipe import Recipe
@@ -39,8 +40,8 @@ class Question:
 
 def answer(recipe: Recipe, question: Question) -> tuple[list[StageCost], bool]:
     """Plan the recipe and print the plan; the plans, and whether all of it fits into the memory."""
-    lengths = former_lengths(question.former) if question.former else {}
-    assumed = Assumptions(question.length, question.prompt, lengths, question.price)
+    former = former_run(question.former) if question.former else Former()
+    assumed = Assumptions(question.length, question.prompt, former.lengths, question.price, former.rows)
     machine = machine_of(recipe, _fleet(question))
     key = fit.key_of(question.solve) if question.solve else None
     world: tuple[list[WorldCost], list[str]] | None = None

@@ -10,15 +10,12 @@ from r1kit.config import ConfigError, suggest
 from r1kit.planning.learners import BFLOAT16, INT8_MOMENT
 from r1kit.planning.machines import GPUs, Machine, ThisMachine
 from r1kit.planning.plan import Assumptions, Overrides, StageCost, plan_recipe
-from r1kit.planning.rates import Rates
 from r1kit.recipe.recipe import Recipe
 from r1kit.stages.stage import SamplingPhase, TrainingPhase
 
 Solved = Literal["max_tokens", "lora", "batch"]
 _RANKS = (256, 128, 64, 32, 16, 8, 4, 2, 1)
 _FEWEST_TOKENS = 16
-# Memory does not depend on speed, so nothing is measured while looking for what fits.
-_UNTIMED = Rates(0.0, 0.0, 0.0, ((1, 0.0), (2, 0.0)), 1e9)
 
 
 def key_of(text: str) -> Solved:
@@ -98,7 +95,7 @@ def _largest(most: int, fits: Callable[[int], bool], fewest: int = 1) -> int | N
 
 def _fits(recipe: Recipe, machine: Machine, assumed: Assumptions, overrides: Overrides) -> bool:
     if isinstance(machine, ThisMachine):
-        machine = replace(machine, rates=_UNTIMED)
+        machine = machine.untimed()
     return not misfits(plan_recipe(recipe, machine, assumed, overrides))
 
 

@@ -13,7 +13,7 @@ INT8_MOMENT = 1 + FLOAT32 / BLOCK  # bytes: a code, and a float32 scale for each
 class LearnerFacts:
     """``weights``, ``gradients`` and ``moment`` are bytes per number; ``rank`` is that of LoRA (0: every
     weight is trained); ``checkpointing``: activations are computed again in the backward pass; ``shared``:
-    processes on one machine keep one copy of weights and moments."""
+    processes on one machine keep one copy of weights and moments. ``optimizer``: its kind."""
 
     context: int
     lines: int
@@ -26,6 +26,7 @@ class LearnerFacts:
     rank: int = 0
     checkpointing: bool = False
     shared: bool = False
+    optimizer: str = "adamw"
 
     @property
     def product_bytes(self) -> float:
@@ -43,5 +44,5 @@ def facts_of(learner: LearnerConfig) -> LearnerFacts:
         weights=weights, gradients=max(weights, FLOAT32), moment=moment,
         moments=2 if learner.optimizer.kind == "adamw" else 1,
         rank=learner.lora.rank if learner.lora else 0, checkpointing=learner.gradient_checkpointing,
-        shared=shares_state(learner),
+        shared=shares_state(learner), optimizer=learner.optimizer.kind,
     )  # fmt: skip

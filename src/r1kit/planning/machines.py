@@ -11,7 +11,8 @@ A call to the engine lasts until its longest completion has ended, which is take
 With R rows for one engine, B rows at most at once, and a mean length m, it takes
 max(max_tokens, R m / B + (max_tokens - m)) steps, with R m / steps rows on average."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from r1kit.planning.learners import BFLOAT16, FLOAT32, LearnerFacts
@@ -21,9 +22,12 @@ from r1kit.planning.memory import (
     head_bytes,
     held_by_frozen,
     held_by_learner,
+    in_only_update,
+    layer_bytes,
     trained_parameters,
     while_learning,
     while_sampling,
+    with_holes,
 )
 from r1kit.planning.operations import (
     bytes_per_step,
@@ -32,20 +36,16 @@ from r1kit.planning.operations import (
     forward_operations,
     training_operations,
 )
-from r1kit.planning.rates import Fleet, Rates, measured_rates
+from r1kit.planning.place import Place, measured_place
+from r1kit.planning.products import Compiled, Met
+from r1kit.planning.rates import Fleet, Product, Rates, measured_product, measured_rates
 from r1kit.planning.shapes import Shape
+from r1kit.runtime.replica import LARGE
+from r1kit.stages.pretrain import TOKENIZER_DOCUMENTS
 from r1kit.train.packing import LONGER
 
-# What a process holds besides tensors, as nano's record shows it: Python, torch and r1kit in the main process
-# and in a helper; and what it keeps of every stage before.
-PROGRAM, HELPER, KEPT_OF_STAGE = 330e6, 280e6, 20e6
 RAY = 680e6  # Ray 2.60.0's own nine processes on one machine
-# oneDNN's compiled products, one for every shape: at most 1024 of half a megabyte (runtime/replica.py), which
-# a training reaches after some 32 batches of different widths.
-PRODUCTS, WIDTHS = 512e6, 32
-# What a stage costs besides products, in seconds, as nano's record shows it: to load, hash and save; an
-# engine of its own with its tasks and checks; and a new tokenizer with the corpus it is trained on.
-STAGE_SECONDS, ENGINE_SECONDS, TOKENIZER_SECONDS = 0.4, 0.5, 8.0
+UNTIMED = Rates(0.0, 0.0, 0.0, ((1, 0.0), (2, 0.0)), 1e9)
 NODE = 8  # GPUs that share a row's activations
 ENGINE_SHARE = 0.9  # of a GPU's memory that an engine uses
 
@@ -54,7 +54,8 @@ ENGINE_SHARE = 0.9  # of a GPU's memory that an engine uses
 class Sampled:
     """Completions of a phase: ``completions`` in ``calls`` calls, of ``mean`` tokens and at most ``longest``,
     after prompts of ``prompt`` tokens that ``group`` share. ``held``: the learner whose weights are sampled
-    from is in memory too."""
+    from is in memory too. ``passes``: of the learner over what is sampled. ``most``: seconds after which it
+    ends (None: no such limit)."""
 
     completions: float
     calls: float
@@ -63,6 +64,8 @@ class Sampled:
     prompt: float
     group: int
     held: bool
+    passes: float = 0.0
+    most: float | None = None
 
     @property
     def tokens(self) -> float:
@@ -72,7 +75,8 @@ class Sampled:
 @dataclass(frozen=True, slots=True)
 class Learned:
     """Updates of a phase: ``tokens`` in all of ``updates``, in rows of ``length`` and at most ``longest``
-    tokens; the rows of a ``group`` with their prompt have so many (0: rows share none)."""
+    tokens; the rows of a ``group`` with their prompt have so many (0: rows share none). ``ahead``: the share
+    of updates with multi-token prediction, which is one more layer and one more pass through the head."""
 
     tokens: float
     updates: float
@@ -84,6 +88,8 @@ class Learned:
     saves: float
     full: bool = False  # lines of the same width, as in pretraining
     group: float = 0.0
+    rows: float = 0.0
+    ahead: float = 0.0
 
 
 class Machine(Protocol):
@@ -101,6 +107,20 @@ class Machine(Protocol):
         self, shape: Shape, facts: LearnerFacts, work: Learned, sampled: Memory
     ) -> tuple[float, Memory]: ...
 
+    def held(self, shape: Shape, facts: LearnerFacts, frozen: int, critics: int) -> Memory:
+        """What learners hold while an engine samples: once for all processes where they share it."""
+        ...
+
+    def compiling(
+        self, shape: Shape, facts: LearnerFacts, work: Learned, before: Compiled
+    ) -> tuple[float, Compiled]:
+        """Seconds in which products are compiled for a learning phase, and all that have been."""
+        ...
+
+    def compiled_bytes(self, shape: Shape, facts: LearnerFacts, compiled: Compiled) -> float:
+        """Bytes of the products that have been compiled, in all processes."""
+        ...
+
 
 def decoding_steps(rows: float, at_once: float, mean: float, longest: float) -> float:
     """How many steps a call lasts: see on top."""
@@ -110,7 +130,8 @@ def decoding_steps(rows: float, at_once: float, mean: float, longest: float) -> 
 @dataclass(frozen=True, slots=True)
 class ThisMachine:
     """``processes`` replicas of ``threads`` threads. ``engines``: processes that sample for them (Ray); 0:
-    the replicas do. ``rates``: given instead of measured, for tests."""
+    the replicas do. ``rates``, ``place`` and ``product``: given instead of measured, for tests and where time
+    does not matter (fit.py)."""
 
     processes: int
     limit: float
@@ -119,6 +140,8 @@ class ThisMachine:
     engine_precision: str = "bfloat16"
     rates: Rates | None = None
     engines: int = 0
+    product: Product | None = None
+    place: Place | None = None
 
     @property
     def gpus(self) -> int:
@@ -133,25 +156,63 @@ class ThisMachine:
         facts = facts or LearnerFacts(context=1, lines=1)
         return self.rates or measured_rates(shape, facts, processes, self.threads, self.engine_precision)
 
-    def _program(self, batches: float = 0.0) -> Memory:
-        products = PRODUCTS * self.processes * min(1.0, batches / WIDTHS)
+    def _place(self) -> Place:
+        if self.place is not None:
+            return self.place
+        return measured_place() if self.rates is None else Place()
+
+    def besides(self, sampled: Sequence[Shape], new_tokenizer: bool) -> float:
+        """Seconds of a stage besides its phases; ``sampled``: the models that it makes engines of."""
+        place = self._place()
+        engines = sum(place.engine + FLOAT32 * shape.parameters / place.read for shape in sampled)
+        return place.stage + engines + (TOKENIZER_DOCUMENTS * place.document if new_tokenizer else 0.0)
+
+    def _product(self, shape: Shape, facts: LearnerFacts) -> Product:
+        return self.product or measured_product(shape, facts.precision, self.threads)
+
+    def _program(self) -> Memory:
         helpers = self.processes + self.engines if self.engines else self.processes - 1
         cluster = RAY if self.engines else 0.0
-        return Memory(program=PROGRAM + HELPER * helpers + cluster + products)
+        place = self._place()
+        return Memory(program=place.program + place.helper * helpers + cluster)
+
+    def untimed(self) -> "ThisMachine":
+        """The same machine, with memory as it is and every time 0, so that nothing is measured again."""
+        return replace(self, rates=UNTIMED, place=self._place())
+
+    def compiled_bytes(self, shape: Shape, facts: LearnerFacts, compiled: Compiled) -> float:
+        return compiled.count * self._product(shape, facts).memory * self.processes
+
+    def compiling(
+        self, shape: Shape, facts: LearnerFacts, work: Learned, before: Compiled
+    ) -> tuple[float, Compiled]:
+        after = before.after(shape, self._met(facts, work))
+        return max(0.0, after.count - before.count) * self._product(shape, facts).seconds, after
+
+    def _met(self, facts: LearnerFacts, work: Learned) -> Met:
+        """The batches that a process computes in a phase: whole ones, and in each update, and in each pass
+        without gradient, one of what is left over."""
+        others = 0.0 if work.full else work.updates * (1.0 + bool(work.passes))
+        return Met(work.updates, others, self._positions(facts, work))
+
+    def held(self, shape: Shape, facts: LearnerFacts, frozen: int, critics: int) -> Memory:
+        held = held_by_learner(shape, facts, critics) + held_by_frozen(shape, facts, frozen)
+        return held.times(1 if facts.shared and not facts.rank and not self.engines else self.processes)
 
     def sampling(self, shape: Shape, facts: LearnerFacts | None, work: Sampled) -> tuple[float, Memory]:
         rates = self._rates(shape, facts, self.samplers)
         rows = max(1.0, work.completions / work.calls / self.samplers)
         steps = decoding_steps(rows, self.batch_rows, work.mean, work.longest)
-        seconds = work.calls * steps * rates.step(rows * work.mean / steps)
-        seconds += work.completions / work.group * work.prompt * rates.read / self.samplers
+        seconds = work.calls * (rates.call + steps * rates.step(rows * work.mean / steps))
+        prompts = work.completions / work.group * work.prompt
+        seconds += prompts * rates.prompt / self.samplers
+        seconds += work.passes * (prompts + work.tokens) * rates.read / self.samplers
+        seconds = seconds if work.most is None else min(seconds, work.most)
         number = FLOAT32 if self.engine_precision == "float32" else BFLOAT16
         live = min(rows, self.batch_rows)
         needs = while_sampling(shape, live, work.mean + work.prompt / work.group, number)
         if not work.held or self.engines:
             needs += Memory(weights=FLOAT32 * shape.parameters)
-        if not work.held:
-            seconds += ENGINE_SECONDS
         return seconds, needs.times(self.samplers) + self._program()
 
     def learning(
@@ -160,26 +221,38 @@ class ThisMachine:
         """``sampled``: what an engine on the same weights holds meanwhile."""
         rates = self._rates(shape, facts, self.processes)
         share = trained_parameters(shape, facts) / shape.parameters
-        seconds = work.updates * rates.update * share * (1 + work.critics)
-        per_token = rates.trained * (1 + work.critics) + rates.read * (
+        positions = self._positions(facts, work)
+        models, batches = 1 + work.critics, work.updates * max(1.0, self._own(work) / positions)
+        seconds = work.updates * rates.update * share * models
+        seconds += batches * rates.batch * (models + work.passes / 3)  # a third of a pass is forward
+        seconds += work.rows / self.processes * rates.row
+        per_token = rates.trained * (models + work.ahead / shape.layers) + rates.read * (
             work.passes + (1 if facts.checkpointing else 0)
         )
         seconds += work.tokens / self.processes * per_token
-        state = shape.parameters * facts.weights + trained_parameters(shape, facts) * 2 * facts.moment
-        seconds += (work.saves + 1) * state / rates.disk
-        positions = self._positions(facts, work)
-        held = held_by_learner(shape, facts, work.critics) + held_by_frozen(shape, facts, work.frozen)
+        weights = shape.parameters * facts.weights
+        moments = trained_parameters(shape, facts) * facts.moments * facts.moment
+        seconds += (work.saves * (weights + moments) + weights) / rates.disk
+        seconds += (models + work.frozen) * FLOAT32 * shape.parameters / self._place().read
         needs = while_learning(shape, facts, positions)
+        if work.ahead:
+            needs += Memory(activations=positions * layer_bytes(shape, facts), logits=needs.logits)
+        if FLOAT32 * shape.parameters < LARGE:  # of larger models freed memory is returned before an update
+            needs = with_holes(needs, self._met(facts, work).share)
         engines = Memory(copies=sampled.copies, weights=sampled.weights)
-        batches = max(work.updates, work.tokens / self.processes / positions)
-        copies = 1 if facts.shared and not facts.rank and not self.engines else self.processes
-        program = self._program(batches / (8 if work.full else 1))
-        return seconds, held.times(copies) + needs.times(self.processes) + engines + program
+        held, needs = self.held(shape, facts, work.frozen, work.critics), needs.times(self.processes)
+        if work.updates <= 1:
+            held, needs = in_only_update(held, needs)
+        return seconds, held + needs + engines + self._program()
+
+    def _own(self, work: Learned) -> float:
+        """Tokens of an update that are one process's."""
+        return work.tokens / max(1.0, work.updates) / self.processes
 
     def _positions(self, facts: LearnerFacts, work: Learned) -> float:
         """Positions of a micro-batch: as many as an update has for a process, at most what the learner
         takes, or somewhat more for a whole group (train/packing.py: line_length)."""
-        own, most = work.tokens / max(1.0, work.updates) / self.processes, float(facts.context * facts.lines)
+        own, most = self._own(work), float(facts.context * facts.lines)
         if most < work.group <= LONGER * most:
             most = work.group
         return min(most, max(own, work.longest))
@@ -222,7 +295,10 @@ class GPUs:
         live = max(1.0, rows * work.mean / steps)
         seconds = work.calls * steps * self.step_seconds(shape, live, work.prompt + work.mean / 2, size)
         prompts = work.completions / work.group * work.prompt
-        seconds += forward_operations(shape, prompts, work.prompt) / self._operations(self.fleet.count)
+        read = (1 + work.passes) * forward_operations(shape, prompts, work.prompt)
+        read += work.passes * forward_operations(shape, work.tokens, positions)
+        seconds += read / self._operations(self.fleet.count)
+        seconds = seconds if work.most is None else min(seconds, work.most)
         held = min(rows, fitting)
         return seconds, while_sampling(shape, held, positions, BFLOAT16).times(1 / size)
 
@@ -257,6 +333,17 @@ class GPUs:
         if count == 1:
             needs += Memory(copies=sampled.copies)
         return operations / self._operations(count), held.times(1 / count) + needs
+
+    def held(self, shape: Shape, facts: LearnerFacts, frozen: int, critics: int) -> Memory:
+        return Memory()  # phases take turns
+
+    def compiling(
+        self, shape: Shape, facts: LearnerFacts, work: Learned, before: Compiled
+    ) -> tuple[float, Compiled]:
+        return 0.0, before
+
+    def compiled_bytes(self, shape: Shape, facts: LearnerFacts, compiled: Compiled) -> float:
+        return 0.0
 
     def positions(self, facts: LearnerFacts, work: Learned) -> float:
         """Positions of a micro-batch, which the GPUs of a node share."""

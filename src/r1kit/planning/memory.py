@@ -5,13 +5,14 @@ While learning, a model of P parameters takes, as a rule, 4 P for float32 weight
 that autocast keeps until the backward pass has used them. While sampling, the engine has a packed copy of its
 own. Activations are what autograd saves, counted layer by layer."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from r1kit.planning.learners import BFLOAT16, FLOAT32, LearnerFacts
 from r1kit.planning.operations import cache_numbers
 from r1kit.planning.shapes import Shape
 from r1kit.train.lm_head import ROW_STEP, split_positions
 
+HOLES = 1.0  # of a heap in which batches of every width have been, as a share of the largest batch
 ROWS_AT_HEAD = 48  # rows whose logits the engine holds at once (engine/kernels/session.h)
 
 
@@ -76,6 +77,23 @@ def while_learning(shape: Shape, facts: LearnerFacts, positions: float) -> Memor
         activations=activations(shape, facts, positions),
         logits=head_bytes(shape, facts, max(ROW_STEP, positions)),
     )
+
+
+def in_only_update(held: Memory, needs: Memory) -> tuple[Memory, Memory]:
+    """What is held and needed at the peak of a training of one update: moments are made by its step, when
+    activations have been freed."""
+    before, after = replace(held, moments=0.0), Memory(gradients=needs.gradients)
+    if (before + needs).total >= (held + after).total:
+        return before, needs
+    return held, after
+
+
+def with_holes(needs: Memory, share: float) -> Memory:
+    """What an update needs in a heap that has held batches of this share of all possible widths: memory that
+    is freed is kept (runtime/replica.py), and a tensor of another width does not fit into the holes. Once
+    all widths have been met the heap is ``HOLES`` times as large again, by mini's 90 steps of RL."""
+    factor = 1.0 + HOLES * share
+    return replace(needs, activations=factor * needs.activations, logits=factor * needs.logits)
 
 
 def activations(shape: Shape, facts: LearnerFacts, positions: float) -> float:

@@ -4,7 +4,7 @@ A stage that has run in this folder with this configuration is reported as measu
 what any other stage does (stages/stage.py: StagePlan), at most; ``Assumptions`` say how long completions are
 expected to be. What is not known is named, and not guessed."""
 
-import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -12,32 +12,23 @@ from typing import Any, Literal
 
 from r1kit.config import ConfigError
 from r1kit.planning.learners import LearnerFacts, facts_of
-from r1kit.planning.machines import (
-    KEPT_OF_STAGE,
-    STAGE_SECONDS,
-    TOKENIZER_SECONDS,
-    GPUs,
-    Learned,
-    Machine,
-    Sampled,
-    ThisMachine,
-)
+from r1kit.planning.machines import GPUs, Learned, Machine, Sampled, ThisMachine
 from r1kit.planning.memory import Memory
 from r1kit.planning.operations import (
     decoding_operations,
     forward_operations,
     training_operations,
 )
+from r1kit.planning.products import Compiled
 from r1kit.planning.rates import Fleet, fleet_here, machine_bytes
+from r1kit.planning.rows import count_rows, counting
 from r1kit.planning.shapes import Shape, shape_of_keys, shape_of_name
 from r1kit.recipe.recipe import Recipe
 from r1kit.records import stage_folder
 from r1kit.runs.survey import survey
-from r1kit.stages.stage import Phase, SamplingPhase, Stage, StagePlan, TrainingPhase
+from r1kit.stages.stage import Phase, Purpose, SamplingPhase, Stage, StagePlan, TrainingPhase
 
-CHARACTERS = 3.5  # of a text for one token, about what English text has with 50,000 tokens
 LONG = 16_384  # max_tokens from which completions are expected to take a fifth of it, and half below
-_ROWS_READ = 2000  # of a data file; the others are taken to be like them
 Kind = Literal["sampling", "learning"]
 Basis = Literal["measured", "estimate", "unknown"]
 
@@ -47,24 +38,30 @@ class Assumptions:
     """``length``: a completion's mean length as a share of max_tokens (None: half, and a fifth where long
     completions may be had; DeepSeek-R1's supplement, table 5, has means of 5,355 tokens under a limit of
     32,768); ``lengths``: its mean in tokens, by
-    stage, of a former run. ``prompt``: tokens of a prompt. ``price``: of an hour of one GPU, or of this
-    machine."""
+    stage, of a former run, and ``rows`` how many rows that trained on (former.py). ``prompt``: tokens of a
+    prompt. ``price``: of an hour of one GPU, or of this machine."""
 
     length: float | None = None
     prompt: int = 128
     lengths: Mapping[str, float] = field(default_factory=dict)
     price: float | None = None
+    rows: Mapping[str, float] = field(default_factory=dict)
 
     def mean(self, stage: str, most: float) -> float:
         share = (0.5 if most < LONG else 0.2) if self.length is None else self.length
         return min(most, self.lengths.get(stage, share * most))
+
+    def trained(self, stage: str, part: str, most: float | None) -> float | None:
+        """How many rows a stage trains on, of so many at most (None: not known)."""
+        found = self.rows.get(f"{stage}/{part}" if part else stage)
+        return most if found is None else found if most is None else min(most, found)
 
 
 @dataclass(frozen=True, slots=True)
 class PhaseCost:
     """One phase's cost. ``memory`` is in bytes: of this machine, or of each GPU. ``times``: updates, or calls
     of the engine. Of learning: ``passes`` without gradient, ``positions`` of a micro-batch (on GPUs), and how
-    the learner learns. ``shape``: of the model."""
+    the learner learns. ``shape``: of the model. ``purpose``: what sampling is for (stages/stage.py)."""
 
     kind: Kind
     model: str
@@ -77,6 +74,7 @@ class PhaseCost:
     positions: float = 0.0
     facts: LearnerFacts | None = None
     shape: Shape | None = None
+    purpose: Purpose = "data"
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,20 +164,14 @@ def plan_recipe(
         cost = planner.stage(standing.stage, done=standing.state == "done")
         if machine is not None and not machine.gpus and cost.basis == "estimate" and cost.memory_mb:
             kept = max(kept, cost.memory_mb)
-            memory = kept + len(found) * _kept_of_stage(machine)
-            cost = replace(cost, memory_mb=memory, fits=memory * 1e6 <= machine.limit)
+            cost = replace(cost, memory_mb=kept, fits=kept * 1e6 <= machine.limit)
         found.append(cost)
     return found
 
 
-def _kept_of_stage(machine: Machine) -> float:
-    """MB that the machine's processes keep of a finished stage."""
-    processes = machine.processes + machine.engines if isinstance(machine, ThisMachine) else 1
-    return KEPT_OF_STAGE * processes / 1e6
-
-
 def _tokens(phases: Sequence[PhaseCost], kind: Kind, otherwise: float | None) -> float | None:
-    return sum(phase.tokens for phase in phases if phase.kind == kind) or otherwise
+    """Tokens of the data that a stage samples or learns; what it only looks at does not count."""
+    return sum(p.tokens for p in phases if p.kind == kind and p.purpose == "data") or otherwise
 
 
 class _Planner:
@@ -193,6 +185,7 @@ class _Planner:
         self.shapes: dict[str, Shape | None] = {}
         self.sizes: dict[str, tuple[float | None, float | None]] = {}
         self.named: dict[str, tuple[Shape | None, str]] = {}
+        self.compiled = Compiled()
 
     def stage(self, stage: Stage, done: bool) -> StageCost:
         planned = stage.plan()
@@ -210,7 +203,13 @@ class _Planner:
             peak, seconds = record.peak_rss_mb, record.seconds
             return replace(cost, memory_mb=peak, seconds=seconds, basis="measured", fits=True)
         complete = bool(phases) and len(phases) == len(planned.phases)
-        besides = STAGE_SECONDS + (TOKENIZER_SECONDS if planned.vocabulary else 0.0)
+        besides = 0.0
+        if complete and isinstance(self.machine, ThisMachine):
+            models = {
+                phase.model: phase.shape for phase in phases if phase.kind == "sampling" and phase.model
+            }
+            sampled = [shape for shape in models.values() if shape is not None]
+            besides = self.machine.besides(sampled, planned.vocabulary is not None)
         cost = replace(cost, missing=tuple(dict.fromkeys(missing)))
         return self._cost(cost, phases, besides if complete else None)
 
@@ -288,31 +287,47 @@ class _Planner:
             shape = self._shape(phase.model, missing) if phase.model else own
             if shape is None:
                 continue
-            cost = self._phase(stage.name, phase, shape, facts, engine, missing)
+            cost = self._phase(stage, phase, shape, facts, engine, missing)
             if cost is None:
                 continue
-            found.append(cost)
-            engine = cost.memory if isinstance(phase, SamplingPhase) and not phase.model else Memory()
+            shared = isinstance(phase, SamplingPhase) and not phase.model
+            engine = cost.memory if shared else Memory()
+            found.append(self._with_all_held(cost, shape, facts, planned if shared else None))
         return found
 
+    def _with_all_held(
+        self, cost: PhaseCost, shape: Shape, facts: LearnerFacts | None, planned: StagePlan | None
+    ) -> PhaseCost:
+        """A phase's cost with the products that its processes have compiled so far, and, where it samples
+        from what the stage ``planned`` trains, with its learners."""
+        assert self.machine is not None
+        memory = cost.memory
+        if facts is not None:
+            memory += Memory(program=self.machine.compiled_bytes(shape, facts, self.compiled))
+        training = [p for p in planned.phases if isinstance(p, TrainingPhase)] if planned else []
+        if training and facts is not None:
+            memory += self.machine.held(shape, facts, self._frozen(training[0]), training[0].critics)
+        return replace(cost, memory=memory)
+
     def _phase(
-        self, stage: str, phase: Phase, shape: Shape, facts: LearnerFacts | None, engine: Memory,
+        self, stage: Stage, phase: Phase, shape: Shape, facts: LearnerFacts | None, engine: Memory,
         missing: list[str],
     ) -> PhaseCost | None:  # fmt: skip
         assert self.machine is not None
         try:
             if isinstance(phase, SamplingPhase):
-                work = self._sampled(stage, phase)
+                work = self._sampled(stage.name, phase)
                 seconds, memory = self.machine.sampling(shape, facts, work)
                 operations = decoding_operations(shape, work.tokens, work.prompt + work.mean / 2)
                 return PhaseCost(
                     "sampling", phase.model, work.tokens, operations, seconds, memory, work.calls,
-                    shape=shape,
+                    shape=shape, purpose=phase.purpose,
                 )  # fmt: skip
-            learned = self._learned(stage, phase, missing)
+            learned = self._learned(stage, phase, shape, missing)
             if learned is None or facts is None:
                 return None
             seconds, memory = self.machine.learning(shape, facts, learned, engine)
+            further, self.compiled = self.machine.compiling(shape, facts, learned, self.compiled)
         except ConfigError as error:
             missing.append(str(error))
             return None
@@ -320,45 +335,73 @@ class _Planner:
         operations += learned.passes * forward_operations(shape, learned.tokens, learned.length)
         positions = self.machine.positions(facts, learned) if isinstance(self.machine, GPUs) else 0.0
         return PhaseCost(
-            "learning", phase.model, learned.tokens, operations, seconds, memory, learned.updates,
+            "learning", phase.model, learned.tokens, operations, seconds + further, memory, learned.updates,
             learned.passes, positions, facts, shape,
         )  # fmt: skip
 
     def _sampled(self, stage: str, phase: SamplingPhase) -> Sampled:
         longest = self.overrides.longest(float(phase.max_tokens))
-        calls = phase.completions / phase.at_once if phase.at_once else 1.0
+        mean = min(longest, self.assumed.mean(stage, self._longest(stage, longest)))
+        calls, completions = phase.completions / (phase.at_once or phase.completions), phase.completions
+        group = phase.group
+        if phase.enough is not None:  # a first round of one for each prompt, then as many as are missing
+            prompts = completions / group
+            group = min(group, math.ceil(phase.enough / (prompts * max(1.0, mean))))
+            completions, calls = prompts * group, min(2.0, float(group))
         return Sampled(
-            phase.completions, max(1.0, calls), self.assumed.mean(stage, longest), longest,
-            float(self.assumed.prompt), phase.group, held=not phase.model,
+            completions, max(1.0, calls), mean, longest, float(self.assumed.prompt), group,
+            held=not phase.model, passes=float(phase.purpose == "gate"), most=phase.seconds,
         )  # fmt: skip
 
-    def _learned(self, stage: str, phase: TrainingPhase, missing: list[str]) -> Learned | None:
-        context = float(phase.learner.context)
+    def _longest(self, stage: str, otherwise: float) -> float:
+        """The longest completions of a stage's data: what it only looks at may be cut shorter."""
+        phases = (p for p in self.plans[stage].phases if isinstance(p, SamplingPhase) and p.purpose == "data")
+        most = max((float(phase.max_tokens) for phase in phases), default=otherwise)
+        return max(otherwise, self.overrides.longest(most))
+
+    def _learned(
+        self, stage: Stage, phase: TrainingPhase, shape: Shape, missing: list[str]
+    ) -> Learned | None:
+        context, prompt = float(phase.learner.context), float(self.assumed.prompt)
         tokens, length, longest, group = phase.tokens, context, context, 0.0
-        rows = phase.rows
-        if tokens is None and rows is not None:
+        most, rows = phase.rows, self.assumed.trained(stage.name, phase.part, phase.rows)
+        updates = phase.updates
+        if tokens is None and rows is not None and (most is not None or phase.row_tokens):
             longest = self.overrides.longest(float(phase.row_tokens or context))
-            length = self.assumed.mean(stage, longest)
-            tokens = rows * (length + self.assumed.prompt / self._group(stage)) * phase.epochs
-            group = self._group(stage) * length + self.assumed.prompt if self._group(stage) > 1 else 0.0
+            length = self.assumed.mean(stage.name, longest)
+            shared = self._group(stage.name)
+            tokens = rows * (length + prompt / shared) * phase.epochs
+            group = shared * length + prompt if shared > 1 else 0.0
+            if most and updates and phase.part:  # of a training that ends when its rows do
+                updates = max(1.0, updates * rows / most)
         elif tokens is None:
-            counted = self._data(phase, missing)
+            counted = self._data(stage, phase, shape, missing)
             if counted is None:
                 return None
-            rows, length = counted
+            counted_rows, length = counted
+            rows = counted_rows if rows is None else rows
             tokens, longest = rows * length * phase.epochs, min(context, 2 * length)
-        updates = phase.updates or max(1.0, tokens / (phase.batch_tokens or tokens))
+        tokens = max(1.0, tokens)
+        updates = updates or max(1.0, tokens / (phase.batch_tokens or tokens))
+        rows = tokens / length if rows is None else rows * phase.epochs
         return Learned(
-            tokens, updates, length, min(context, longest + self.assumed.prompt), phase.passes, phase.frozen,
-            phase.critics, phase.saves, full=phase.tokens is not None, group=group,
+            tokens, updates, length, min(context, longest + prompt), phase.passes, self._frozen(phase),
+            phase.critics, phase.saves, full=phase.tokens is not None, group=group, rows=rows,
+            ahead=phase.ahead,
         )  # fmt: skip
+
+    def _frozen(self, phase: TrainingPhase) -> int:
+        """Models that a process holds and does not train; on GPUs judges take turns with what learns."""
+        return phase.frozen + (phase.judges if isinstance(self.machine, ThisMachine) else 0)
 
     def _group(self, stage: str) -> int:
         """How many rows share a prompt while learning."""
-        sampled = (p for p in self.plans[stage].phases if isinstance(p, SamplingPhase) and not p.model)
-        return next((phase.group for phase in sampled), 1)
+        phases = (p for p in self.plans[stage].phases if isinstance(p, SamplingPhase))
+        return next((p.group for p in phases if p.purpose == "data" and not p.model), 1)
 
-    def _data(self, phase: TrainingPhase, missing: list[str]) -> tuple[float, float] | None:
+    def _data(
+        self, stage: Stage, phase: TrainingPhase, shape: Shape, missing: list[str]
+    ) -> tuple[float, float] | None:
         """(Rows, mean tokens of a row) of a phase's files."""
         rows, tokens = 0.0, 0.0
         if not phase.data:
@@ -376,7 +419,8 @@ class _Planner:
                 mean = self.assumed.mean(source, planned.row_tokens) + self.assumed.prompt
                 rows, tokens = rows + planned.rows, tokens + planned.rows * mean
                 continue
-            counted = count_rows(Path(name).expanduser())
+            count = counting(stage, phase.model, self.recipe.stages, shape.vocabulary)
+            counted = count_rows(Path(name).expanduser(), count)
             if counted is None:
                 missing.append(f"{name}, which is not there")
                 return None
@@ -393,42 +437,3 @@ def _prediction_layer(shape: Shape) -> float:
 
 def _plain(config: Any) -> dict[str, Any]:
     return dict(config.model_dump())
-
-
-def count_rows(file: Path) -> tuple[float, float] | None:
-    """(Rows, mean tokens of a row) of a JSONL file, from its first rows and its size; None without it."""
-    try:
-        size, read, texts = file.stat().st_size, 0, []
-        with file.open("rb") as lines:
-            for line, _ in zip(lines, range(_ROWS_READ), strict=False):
-                read += len(line)
-                texts.append(_characters(line))
-    except OSError:
-        return None
-    if not texts:
-        return 0.0, 1.0
-    return size / max(1, read) * len(texts), max(1.0, sum(texts) / len(texts) / CHARACTERS)
-
-
-def _characters(line: bytes) -> int:
-    """How many characters the texts of a row have."""
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return len(line)
-    texts = row.values() if isinstance(row, dict) else [row]
-    return sum(len(text) if isinstance(text, str) else len(json.dumps(text)) for text in texts)
-
-
-def former_lengths(run: Path) -> dict[str, float]:
-    """The mean length of completions of every stage of a former run, from its metrics.jsonl. Raises
-    ConfigError."""
-    sums: dict[str, list[float]] = {}
-    try:
-        for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
-            if isinstance(row.get("completions/mean_length"), int | float):
-                sums.setdefault(str(row.get("stage")), []).append(float(row["completions/mean_length"]))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"--former {run}: no metrics of a run can be read there ({error})") from None
-    return {stage: sum(lengths) / len(lengths) for stage, lengths in sums.items()}

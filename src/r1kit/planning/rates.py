@@ -1,4 +1,4 @@
-"""How fast a machine is: this one, measured in about twenty seconds and remembered, or GPUs of a table.
+"""How fast a machine is: this one, measured in about half a minute and remembered, or GPUs of a table.
 
 The measurement trains and samples a network of random weights with the model's own widths: all layers where
 it has at most ``PROBED`` parameters, else as many as that, and the times of the others are added in
@@ -6,18 +6,15 @@ proportion to operations. Each of the run's processes measures at the same time,
 memory's bandwidth. Results are kept in rates.json in r1kit's cache, under a hash of processor, versions,
 r1kit's own code and everything that was measured."""
 
-import functools
 import itertools
-import json
 import multiprocessing
 import os
-import platform
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import psutil  # type: ignore[import-untyped]
@@ -25,39 +22,49 @@ import torch
 
 from r1kit.config import ConfigError, suggest
 from r1kit.engine.native import NativeEngine
-from r1kit.files import hash_file, hash_text, write_whole
+from r1kit.files import hash_text
 from r1kit.model.config import ModelConfig
 from r1kit.model.decoder import LanguageModel
-from r1kit.model.kernel_cache import cache_folder, make_folder
+from r1kit.model.products import linear
+from r1kit.planning.kept import measured_once
 from r1kit.planning.learners import FLOAT32, LearnerFacts
 from r1kit.planning.operations import forward_operations
 from r1kit.planning.shapes import Shape, shape_of
-from r1kit.runtime.replica import keep_memory
+from r1kit.runtime.replica import LARGE, keep_memory, return_memory
 from r1kit.train.learner import Learner, LearnerConfig
 from r1kit.train.objectives import CrossEntropy
 from r1kit.train.supervised import text_row, weighted
-from r1kit.types import Sampling
+from r1kit.types import Row, Sampling
 
+Found = TypeVar("Found")
 PROBED = 1.5e8  # the most parameters of a network that is measured
 PROBED_ROWS = (1, 16, 64)  # rows that are decoded at once
 _OPERATIONS = 3e11  # of the longest measured update
 _LONGEST = 256  # tokens of a measured row
-_DECODED = 16  # tokens sampled in each measurement
+_SHORTER, _TINY = 8, 16  # how many times shorter other rows are; tokens of the shortest
+_DECODED = 18  # tokens sampled in each measurement
+_WIDEST, _WIDTHS = 640, 24  # positions of the widest product that is compiled, and how many are
 _DISK_BYTES = 1 << 26
 _FEWEST_LAYERS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Seconds of one process: ``update`` for each update (clipping, summing, the optimizer's step),
-    ``trained`` and ``read`` for each token in a forward and backward, or a forward pass, ``steps`` for one
-    decoding step of so many rows; ``disk``: bytes per second that reach the disk, hashed."""
+    """Seconds of one process: ``update`` for each update (clipping, summing, the optimizer's step), ``batch``
+    for each of its micro-batches, ``row`` for each row, ``trained`` and ``read`` for each token in a forward
+    and backward, or a forward pass; ``call`` for a call of the engine, ``prompt`` for each token of a prompt,
+    ``steps`` for one decoding step of so many rows; ``disk``: bytes per second that reach the disk,
+    hashed."""
 
     update: float
     trained: float
     read: float
     steps: tuple[tuple[int, float], ...]
     disk: float
+    batch: float = 0.0
+    row: float = 0.0
+    call: float = 0.0
+    prompt: float = 0.0
 
     def step(self, rows: float) -> float:
         """Seconds of a decoding step of ``rows`` rows: a straight line between what was measured, and on from
@@ -68,6 +75,14 @@ class Rates:
                 slope = (late - early) / (high - low)
                 return max(early, 1e-9) if rows <= low else early + slope * (rows - low)
         return points[-1][1]
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """What a product of a new shape costs: bytes that its compiled code takes, and seconds to compile."""
+
+    memory: float
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,18 +189,30 @@ def measured_rates(
     """The rates of each of ``processes`` processes on this machine, from the cache where it has them."""
     probed = _probed(shape)
     asked = {
-        "machine": [_processor(), os.cpu_count(), torch.__version__, _code()],
         "shape": probed.model_dump(mode="json"),
         "learner": _measured_keys(facts),
         "run": [processes, threads, engine_precision],
     }
-    key, cache = hash_text(json.dumps(asked, sort_keys=True)), _Cache.at()
-    found = cache.get(key)
-    if found is None:
-        work = (probed, _measured_keys(facts), threads, engine_precision)
-        found = _slowest(_measure_everywhere(work, processes))
-        cache.put(key, found)
+    work = (probed, _measured_keys(facts), threads, engine_precision)
+    found = measured_once(
+        asked, Path(__file__), lambda: _slowest(_everywhere(measure, work, processes)), asdict, _rates_of
+    )
     return _scaled(found, shape, shape_of(probed))
+
+
+def _rates_of(plain: dict[str, Any]) -> Rates:
+    steps = tuple((int(rows), float(seconds)) for rows, seconds in plain["steps"])
+    return Rates(**{**plain, "steps": steps})
+
+
+def measured_product(shape: Shape, precision: str, threads: int) -> Product:
+    """What compiling one of the model's products costs on this machine, from the cache where it is known."""
+    asked = {"product": [shape.width, shape.hidden, precision, threads]}
+    work = (shape.width, shape.hidden, precision, threads)
+    return measured_once(
+        asked, Path(__file__), lambda: _everywhere(measure_product, work, 1)[0], asdict,
+        lambda plain: Product(**plain),
+    )  # fmt: skip
 
 
 def _measured_keys(facts: LearnerFacts) -> dict[str, Any]:
@@ -193,11 +220,12 @@ def _measured_keys(facts: LearnerFacts) -> dict[str, Any]:
     counted."""
     small = facts.moment < FLOAT32
     halved = facts.weights < FLOAT32 and not facts.rank
+    kind = {} if facts.optimizer == "adamw" else {"kind": facts.optimizer}
     return {
         "precision": facts.precision,
         "head": facts.head,
         "weights": "bfloat16" if halved else "float32",
-        "optimizer": {"moments": "int8" if small else "float32"},
+        "optimizer": {"moments": "int8" if small else "float32", **kind},
     }
 
 
@@ -230,26 +258,26 @@ def _scaled(rates: Rates, shape: Shape, probed: Shape) -> Rates:
     return replace(
         rates,
         update=rates.update * shape.parameters / probed.parameters,
+        batch=rates.batch * shape.parameters / probed.parameters,
         trained=rates.trained * factor,
         read=rates.read * factor,
+        call=rates.call * shape.parameters / probed.parameters,
+        prompt=rates.prompt * factor,
         steps=tuple((rows, seconds * factor) for rows, seconds in rates.steps),
     )
 
 
 def _slowest(found: Sequence[Rates]) -> Rates:
     """Every time is the longest of all processes: they wait for one another."""
-    return Rates(
-        max(rates.update for rates in found),
-        max(rates.trained for rates in found),
-        max(rates.read for rates in found),
-        tuple(max(points) for points in zip(*(rates.steps for rates in found), strict=True)),
-        min(rates.disk for rates in found),
-    )
+    plain = ("update", "trained", "read", "batch", "row", "call", "prompt")
+    longest = {name: max(getattr(rates, name) for rates in found) for name in plain}
+    steps = tuple(max(points) for points in zip(*(rates.steps for rates in found), strict=True))
+    return Rates(**longest, steps=steps, disk=min(rates.disk for rates in found))
 
 
-def _measure_everywhere(work: tuple[Any, ...], processes: int) -> list[Rates]:
+def _everywhere(measuring: Callable[..., Found], work: tuple[Any, ...], processes: int) -> list[Found]:
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        return pool.starmap(measure, [work] * processes, chunksize=1)
+        return pool.starmap(measuring, [work] * processes, chunksize=1)
 
 
 def measure(config: ModelConfig, learner_keys: dict[str, Any], threads: int, engine_precision: str) -> Rates:
@@ -259,40 +287,115 @@ def measure(config: ModelConfig, learner_keys: dict[str, Any], threads: int, eng
     model = LanguageModel(config, seed=0)
     operations = 3 * forward_operations(shape_of(config), 1.0, _LONGEST)
     rows = max(2, min(16, int(_OPERATIONS / operations / _LONGEST)))
-    learner = Learner(
-        model,
-        LearnerConfig.parse({"context": _LONGEST, "lines": 16, **learner_keys}, "the measurement"),
-    )
-    few, many, trained = _two_updates(learner, config.vocab_size, rows)
-    read = _seconds(lambda: learner.logprobs(trained)) / (len(trained) * _LONGEST)
-    each = max((many - few) / ((rows - rows // 2) * _LONGEST), read)
+    config_of = {"context": _LONGEST, "lines": 16, **learner_keys}
+    learner = Learner(model, LearnerConfig.parse(config_of, "the measurement"))
+    learned = _learning(learner, config.vocab_size, rows)
     precise: Any = engine_precision
     engine = NativeEngine(model, [-1], precision=precise, batch_rows=max(PROBED_ROWS))
-    return Rates(
-        max(0.0, many - each * rows * _LONGEST), each, read,
-        tuple((count, _step_seconds(engine, count)) for count in PROBED_ROWS), _disk_rate(),
-    )  # fmt: skip
+    call, prompt = _calls(engine, config.vocab_size)
+    steps = tuple((count, _step_seconds(engine, count)) for count in PROBED_ROWS)
+    return Rates(**learned, steps=steps, disk=_disk_rate(), call=call, prompt=prompt)
 
 
-def _two_updates(learner: Learner, vocabulary: int, rows: int) -> tuple[float, float, list[Any]]:
-    """Seconds of an update on half of the rows and on all, the shorter of two each. The first updates pay for
-    allocations, so the larger kind comes first."""
+def _learning(learner: Learner, vocabulary: int, rows: int) -> dict[str, float]:
+    """Seconds of an update by its parts, from updates that differ in one of them: half as many rows, the same
+    tokens in rows an eighth as long, and a pass of one short row. The first updates pay for allocations, so
+    the larger kind comes first; of two each the shorter counts."""
     draw = np.random.default_rng(0)
-    made = [text_row(draw.integers(0, vocabulary, _LONGEST).astype(np.int32)) for _ in range(rows)]
 
-    def seconds(rows: list[Any]) -> float:
-        return _seconds(lambda: learner.update(weighted(rows), CrossEntropy(), 0.0))
+    def made(count: int, length: int) -> list[Row]:
+        return [text_row(draw.integers(0, vocabulary, length).astype(np.int32)) for _ in range(count)]
 
-    seconds(made)
-    many = min(seconds(made), seconds(made))
-    few = min(seconds(made[: rows // 2]), seconds(made[: rows // 2]))
-    return few, many, made
+    large = sum(parameter.nbytes for parameter in learner.parameters) >= LARGE
+
+    def update(chosen: list[Row]) -> None:
+        if large:  # as in a run (runtime/replica.py)
+            return_memory()
+        learner.update(weighted(chosen), CrossEntropy(), 0.0)
+
+    def seconds(chosen: list[Row]) -> float:
+        return _seconds(lambda: update(chosen))
+
+    whole, short, tiny = made(rows, _LONGEST), made(rows * _SHORTER, _LONGEST // _SHORTER), made(1, _TINY)
+    seconds(whole)
+    many = min(seconds(whole), seconds(whole))
+    few = min(seconds(whole[: rows // 2]), seconds(whole[: rows // 2]))
+    seconds(short)
+    split = min(seconds(short), seconds(short))
+    read = _seconds(lambda: learner.logprobs(whole)) / (rows * _LONGEST)
+    each = max((many - few) / ((rows - rows // 2) * _LONGEST), read)
+    batch = max(0.0, min(_pass_seconds(learner, tiny) for _ in range(3)) - each * _TINY)
+    return {
+        "update": max(0.0, many - each * rows * _LONGEST - batch), "trained": each, "read": read,
+        "batch": batch, "row": max(0.0, split - many) / (rows * (_SHORTER - 1)),
+    }  # fmt: skip
+
+
+def _pass_seconds(learner: Learner, rows: list[Row]) -> float:
+    """Seconds of a forward and backward pass of rows that are one batch."""
+
+    def run() -> None:
+        (batch,) = learner.batches(rows)
+        loss, _ = learner.batch_loss(batch, CrossEntropy())
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    seconds = _seconds(run)
+    learner.placement.forget()
+    return seconds
+
+
+def _calls(engine: NativeEngine, vocabulary: int) -> tuple[float, float]:
+    """(Seconds of a call with new weights besides its steps, seconds for each token of a prompt)."""
+    draw = np.random.default_rng(1)
+    long, brief = (draw.integers(0, vocabulary, count).astype(np.int32) for count in (_LONGEST, 8))
+    first = Sampling(n=1, max_tokens=1)
+    engine.generate([brief], first)
+    with torch.no_grad():  # a write, so that they are packed again, as after an update
+        for parameter in engine.model.parameters():
+            parameter.mul_(1.0)
+    call = _seconds(lambda: engine.generate([brief], first))
+    short = min(_seconds(lambda: engine.generate([brief], first)) for _ in range(2))
+    read = min(_seconds(lambda: engine.generate([long], first)) for _ in range(2))
+    return call, max(0.0, read - short) / (_LONGEST - 8)
 
 
 def _step_seconds(engine: NativeEngine, rows: int) -> float:
     prompt, most = [np.zeros(8, dtype=np.int32)], Sampling(n=rows, max_tokens=_DECODED)
-    engine.generate(prompt, Sampling(n=rows, max_tokens=2))
-    return _seconds(lambda: engine.generate(prompt, most)) / _DECODED
+    first = _seconds(lambda: engine.generate(prompt, Sampling(n=rows, max_tokens=2)))
+    whole = _seconds(lambda: engine.generate(prompt, most))
+    return max(whole - first, 0.1 * whole) / (_DECODED - 2)
+
+
+def measure_product(width: int, hidden: int, precision: str, threads: int) -> Product:
+    """Compile products of ``width`` and ``hidden`` with as many shapes as are enough to see what each takes.
+    Batches become narrower, so that tensors fit where larger ones were."""
+    keep_memory()
+    torch.set_num_threads(threads)
+    weight = torch.randn(hidden, width, requires_grad=True)
+    dtype = {"bfloat16": torch.bfloat16}.get(precision)
+
+    def work(rows: int) -> None:
+        x = torch.randn(rows, width, requires_grad=True)
+        with torch.autocast("cpu", dtype or torch.bfloat16, enabled=dtype is not None):
+            out = linear(x, weight)
+        out.float().sum().backward()  # type: ignore[no-untyped-call]
+        weight.grad = None
+
+    def work_all() -> None:
+        for place in range(1, _WIDTHS + 1):
+            work(_WIDEST - 16 * place)
+
+    def all_widths() -> float:
+        return _seconds(work_all)
+
+    for _ in range(2):
+        work(_WIDEST)
+    process = psutil.Process()
+    before = process.memory_info().rss
+    new = all_widths()
+    taken = process.memory_info().rss - before
+    known = min(all_widths(), all_widths())
+    return Product(max(0.0, taken) / (3 * _WIDTHS), max(0.0, new - known) / (3 * _WIDTHS))
 
 
 def _disk_rate() -> float:
@@ -307,63 +410,9 @@ def _disk_rate() -> float:
 
 
 def _seconds(work: Any) -> float:
-    began = time.perf_counter()
+    """Seconds of the processor where this process has one thread, which other programs lengthen less; else of
+    the clock."""
+    now = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    began = now()
     work()
-    return time.perf_counter() - began
-
-
-@functools.cache
-def _code() -> str:
-    """One hash for the code whose speed is measured, and for how it is measured."""
-    package = Path(__file__).parents[1]
-    files = (file for part in ("engine", "model", "train") for file in (package / part).rglob("*"))
-    source = [Path(__file__), *sorted(file for file in files if file.suffix in (".py", ".cpp", ".h"))]
-    return hash_text("".join(f"{file.relative_to(package)} {hash_file(file)}\n" for file in source))
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or platform.machine())
-
-
-@dataclass(frozen=True, slots=True)
-class _Cache:
-    """rates.json in r1kit's cache; without a place for it nothing is kept."""
-
-    file: Path | None
-
-    @classmethod
-    def at(cls) -> "_Cache":
-        folder = cache_folder()
-        return cls(None if folder is None else folder / "rates.json")
-
-    def _read(self) -> dict[str, Any]:
-        try:
-            found = json.loads(self.file.read_text(encoding="utf-8")) if self.file else {}
-        except (OSError, ValueError):
-            return {}
-        return found if isinstance(found, dict) else {}
-
-    def get(self, key: str) -> Rates | None:
-        try:
-            kept = self._read()[key]
-            steps = tuple((int(rows), float(seconds)) for rows, seconds in kept["steps"])
-            update, trained, read, disk = (
-                float(kept[name]) for name in ("update", "trained", "read", "disk")
-            )
-            return Rates(update, trained, read, steps, disk)
-        except (KeyError, TypeError, ValueError):
-            return None
-
-    def put(self, key: str, rates: Rates) -> None:
-        if self.file is None:
-            return
-        try:
-            make_folder(self.file.parent)
-            write_whole(self.file, json.dumps({**self._read(), key: asdict(rates)}))
-        except OSError:  # only a measurement is lost
-            return
+    return now() - began

@@ -22,13 +22,13 @@ from r1kit.records import UPDATES, read_json
 from r1kit.rewards import WeightedReward, load_rewards
 from r1kit.rewards.annotators import load_scorer
 from r1kit.stages.hacking_watch import FEWEST_WATCHED, HackingWatch
-from r1kit.stages.held_out_watch import WatchConfig
+from r1kit.stages.held_out_watch import WatchConfig, measurements, watch_phases
 from r1kit.stages.models import PromptStyle
 from r1kit.stages.preflight import PreflightMode
 from r1kit.stages.recipe_names import RewardSpec, TaskSpec
 from r1kit.stages.results import report
 from r1kit.stages.rl import examine_model, held_out_watch, plan_of, reinforce
-from r1kit.stages.stage import Context, Stage, StagePlan
+from r1kit.stages.stage import Context, SamplingPhase, Stage, StagePlan
 from r1kit.tasks import load_tasks
 from r1kit.tasks.task import Task
 from r1kit.tasks.watch import WATCH, with_watch
@@ -156,7 +156,19 @@ class AlignmentRL(Stage):
         report(ctx, steps_without_preference=first, steps_with_preference=self.grpo.steps - first)
 
     def plan(self) -> StagePlan:
-        return plan_of(self.grpo, self.init, self.learner)
+        return plan_of(  # both reward models are as large as the policy
+            self.grpo, self.init, self.learner, mode=self.preflight, watches=self._planned_watches(), judges=2
+        )
+
+    def _planned_watches(self) -> tuple[SamplingPhase, ...]:
+        watch, rl = self.watch, self.grpo
+        if watch is None:
+            return ()
+        held_out = watch_phases(watch, rl.steps, rl.max_tokens, rl.updates_per_rollout)
+        times = measurements(watch.every, rl.steps, rl.updates_per_rollout, self.first_with_preferences) - 1
+        each = float(watch.prompts)
+        scored = SamplingPhase(each * times, rl.max_tokens, at_once=each, purpose="watch")
+        return (*held_out, scored) if times else held_out
 
     def examine(self, ctx: Context) -> Preflight:
         """The pre-flight alone, with the problems and weights of the first step."""

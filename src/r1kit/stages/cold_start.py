@@ -27,8 +27,8 @@ from r1kit.stages.general import GeneralSpec, general_rows, general_tasks
 from r1kit.stages.held_out_watch import WatchConfig
 from r1kit.stages.models import PromptStyle, fits, prompt_style_of
 from r1kit.stages.recipe_names import RequiredTasks, log_tasks
-from r1kit.stages.sampling import Endpoint, ask_endpoint, correct, harvest, train_problems
-from r1kit.stages.sft import finetune_on, tuning_phase
+from r1kit.stages.sampling import CHUNK, Endpoint, ask_endpoint, correct, harvest, mean_length, train_problems
+from r1kit.stages.sft import finetune_on, tuning_phase, watched
 from r1kit.stages.stage import Context, SamplingPhase, Stage, StagePlan
 from r1kit.stages.written import replies_of_model
 from r1kit.tasks import load_tasks
@@ -87,9 +87,9 @@ class ColdStart(Stage):
     def run(self, ctx: Context) -> None:
         tasks, general = load_tasks(self.tasks), general_tasks(ctx, self.general)
         log_tasks(ctx, {**tasks, **general})
-        harvested = [
-            rollout for source in self.rollouts_from for rollout in self._harvest(ctx, source, tasks)
-        ]
+        sampled = [group for source in self.rollouts_from for group in self._sample(ctx, source)]
+        right = correct(sampled, tasks) if sampled else []
+        harvested = [rollout for group in right for rollout in group[:1]]
         written = self._rewrite(ctx, harvested, tasks)[: self.rows]
         solutions = written_solutions(tasks, self.solutions, derive_seed(ctx.seed, "solutions"))
         answers = general_rows(general, len(written) + len(solutions), self.general_share, ctx.seed)
@@ -104,27 +104,30 @@ class ColdStart(Stage):
             [{"prompt": prompt, "completion": completion} for prompt, completion in rows],
         )
         finetune_on(
-            ctx, self.init, rows, self.talk, self.training, self.learner, self.watch, tasks, self.allow_empty
-        )
+            ctx, self.init, rows, self.talk, self.training, self.learner, self.watch, tasks, self.allow_empty,
+            facts={"mean_length": mean_length(sampled)},
+        )  # fmt: skip
 
     def plan(self) -> StagePlan:
         completions = float(self.problems * self.samples)
         sources = len(self.rollouts_from) or 1
-        rows = (self.rows + self.solutions) / (1 - self.general_share if self.general else 1)
+        rewritten = min(self.rows, self.problems) if self.rollouts_from else 0  # one of a problem's rollouts
+        rows = (rewritten + self.solutions) / (1 - self.general_share if self.general else 1)
+        at_once = float(min(self.problems // sources, CHUNK) * self.samples)
         sampling = tuple(
-            SamplingPhase(completions / sources, self.max_tokens, source, self.samples)
+            SamplingPhase(completions / sources, self.max_tokens, source, self.samples, at_once)
             for source in self.rollouts_from
         )
         tuning = tuning_phase(self.init, self.learner, self.training, (), rows, self.max_tokens)
         return StagePlan(
             sampled_tokens=completions * self.max_tokens,
-            phases=(*sampling, tuning),
+            phases=(*sampling, tuning, *watched(self.watch, tuning)),
             rows=rows,
             row_tokens=self.max_tokens,
         )
 
-    def _harvest(self, ctx: Context, source: str, tasks: Tasks) -> list[Rollout]:
-        """Correct rollouts of the source model, at most one per problem."""
+    def _sample(self, ctx: Context, source: str) -> list[list[Rollout]]:
+        """Rollouts of the source model, a group for each problem."""
         model = ctx.model(source)
         chat, engine = prompt_style_of(model, self.talk).chat(model), ctx.runtime.engine(model)
         count = self.problems // len(self.rollouts_from)
@@ -134,7 +137,7 @@ class ColdStart(Stage):
         seed = derive_seed(ctx.seed, source)
         groups = harvest(ctx, _file_name(source), model, engine, chat, problems, sampling, seed)
         ctx.runtime.release(engine)
-        return [r for group in correct(groups, tasks) for r in group[:1]]
+        return groups
 
     def _rewrite(self, ctx: Context, rollouts: Sequence[Rollout], tasks: Tasks) -> list[tuple[Prompt, str]]:
         """(prompt, response) of the rollouts that the rewriter could rewrite and whose tasks accept the

@@ -21,15 +21,15 @@ from r1kit.files import make_folder
 from r1kit.jsonl import read_jsonl
 from r1kit.log import Log
 from r1kit.seeds import derive_seed
-from r1kit.stages.general import GeneralSpec, general_tasks
+from r1kit.stages.general import GeneralSpec, general_tasks, prompts_in
 from r1kit.stages.held_out_watch import WatchConfig
 from r1kit.stages.kept import is_kept, keep
 from r1kit.stages.models import PromptStyle, fits, longest_prompt, sampling_style
 from r1kit.stages.recipe_names import TaskSpec, log_tasks
 from r1kit.stages.results import finish
 from r1kit.stages.rl import held_out_watch, together, training_problems
-from r1kit.stages.sampling import correct, harvest, train_problems
-from r1kit.stages.sft import finetune_on, tuning_phase
+from r1kit.stages.sampling import CHUNK, correct, harvest, mean_length, train_problems
+from r1kit.stages.sft import finetune_on, tuning_phase, watched
 from r1kit.stages.stage import Context, Phase, SamplingPhase, Stage, StagePlan, TrainingPhase
 from r1kit.tasks import load_tasks
 from r1kit.tasks.task import Task
@@ -39,7 +39,7 @@ from r1kit.train.learner import LearnerConfig
 from r1kit.train.rl_loop import train
 from r1kit.train.rollouts import Policy
 from r1kit.train.supervised import SupervisedConfig
-from r1kit.types import Sampling
+from r1kit.types import Rollout, Sampling
 
 GENERAL_SHARE = 0.25  # 200k of 800k samples (DeepSeek-R1, Nature version, supplement B.3.3)
 
@@ -101,7 +101,7 @@ class Distill(Stage):
 
     def _finetune(self, ctx: Context, place: Context) -> None:
         """Fine-tune the student on the teacher's answers, in the folder of ``place``."""
-        rows, tasks = self._answers(ctx), load_tasks(self.tasks)
+        (rows, length), tasks = self._answers(ctx), load_tasks(self.tasks)
         finetune_on(
             place,
             self.student,
@@ -112,18 +112,25 @@ class Distill(Stage):
             self.watch,
             tasks,
             self.allow_empty,
+            facts={"mean_length": length},
         )
 
     def plan(self) -> StagePlan:
-        completions = float(self.problems * self.samples)
+        general = prompts_in(self.general)
+        prompts = [float(self.problems)] if self.tasks or general is None else []
+        prompts += [general] if general else []
+        completions = sum(prompts) * self.samples
         tuning = tuning_phase(self.student, self.learner, self.training, (), completions, self.max_tokens)
+        sampling = tuple(
+            SamplingPhase(
+                count * self.samples, self.max_tokens, self.teacher, self.samples,
+                min(count, CHUNK) * self.samples,
+            )
+            for count in prompts
+        )  # fmt: skip
         return StagePlan(
             sampled_tokens=completions * self.max_tokens,
-            phases=(
-                SamplingPhase(completions, self.max_tokens, self.teacher, self.samples),
-                tuning,
-                *self._on_policy_phases(),
-            ),
+            phases=(*sampling, tuning, *watched(self.watch, tuning), *self._on_policy_phases()),
             rows=completions,
             row_tokens=self.max_tokens,
         )
@@ -140,20 +147,22 @@ class Distill(Stage):
         )  # fmt: skip
         return SamplingPhase(completions, config.max_tokens, group=config.group, at_once=at_once), training
 
-    def _answers(self, ctx: Context) -> list[tuple[Prompt, str]]:
+    def _answers(self, ctx: Context) -> tuple[list[tuple[Prompt, str]], float | None]:
         """The teacher's texts that the student learns from, (prompt, response) each, which are also written
-        to data.jsonl."""
+        to data.jsonl; and the mean number of tokens of all that it sampled."""
         model = ctx.model(self.teacher)
         chat, engine = sampling_style(model, self.talk).chat(model), ctx.runtime.engine(model)
         sampling = Sampling(self.samples, self.temperature, max_tokens=self.max_tokens)
         tasks, general = load_tasks(self.tasks), general_tasks(ctx, self.general)
         log_tasks(ctx, {**tasks, **general})
         keep = fits(chat, longest_prompt(self.max_tokens, model))
-        groups = []
+        groups: list[list[Rollout]] = []
+        sampled: list[list[Rollout]] = []
         if tasks:
             problems = train_problems(self.tasks, self.problems, derive_seed(ctx.seed, "problems"), keep)
             seed = derive_seed(ctx.seed, "sample")
-            groups = correct(harvest(ctx, "reasoning", model, engine, chat, problems, sampling, seed), tasks)
+            sampled = harvest(ctx, "reasoning", model, engine, chat, problems, sampling, seed)
+            groups = correct(sampled, tasks)
             ctx.log.info(
                 f"{len(problems) * self.samples} answers of the teacher, {sum(map(len, groups))} correct"
             )
@@ -162,6 +171,7 @@ class Distill(Stage):
             seed = derive_seed(ctx.seed, "general")
             answered = harvest(ctx, "general", model, engine, chat, prompts, sampling, seed)
             groups += [[r for r in group if r.answer is not None] for group in answered]
+            sampled = [*sampled, *answered]
         ctx.runtime.release(engine)
         rows = [
             (prompt_column(r.problem), r.text)
@@ -169,7 +179,7 @@ class Distill(Stage):
             for r in {r.text: r for r in group}.values()
         ]
         write_jsonl(ctx.out / "data.jsonl", [{"prompt": prompt, "completion": text} for prompt, text in rows])
-        return rows
+        return rows, mean_length(sampled)
 
     def _on_policy(self, ctx: Context, config: OnPolicyConfig, sft: Path) -> None:
         """Continue from the fine-tuned student in ``sft``."""

@@ -27,7 +27,7 @@ from r1kit.stages.sampling import sample
 from r1kit.stages.stage import Context, SamplingPhase, Stage, StagePlan
 from r1kit.tasks import REASONING, load_tasks
 from r1kit.tasks.habits import Habits, load_habits
-from r1kit.tasks.task import Task
+from r1kit.tasks.task import Task, size_of
 from r1kit.types import Problem, Rollout, Sampling
 
 NO_THINKING = "<think></think>"  # forced direct answers: the completion begins after an empty thinking
@@ -117,15 +117,20 @@ class Evaluate(Stage):
     def plan(self) -> StagePlan:
         tasks = sum(len(REASONING) if name == "reasoning" else 1 for name in self.tasks)
         problems = float(self.problems * max(1, tasks))
+        general = self.general
+        prompts, n = 0.0, 0
+        if general is not None:
+            known = [size_of(task, "held_out") for task, _ in load_tasks(general.prompts).values()]
+            prompts = sum(min(float(general.problems), general.problems if k is None else k) for k in known)
+            n = general.n
         phases = tuple(
-            SamplingPhase(
-                problems * (self.n + (self.direct_n if name in self.direct else 0)),
-                self.max_tokens,
-                model,
-                self.n,
-            )
+            SamplingPhase(count * each, self.max_tokens, model, each)
             for name, model in self.models.items()
-        )
+            for count, each in (
+                (problems, self.n), (problems, self.direct_n if name in self.direct else 0), (prompts, n)
+            )
+            if count and each
+        )  # fmt: skip
         sampled = sum(phase.completions * phase.max_tokens for phase in phases)
         return StagePlan(sampled_tokens=sampled, phases=phases)
 

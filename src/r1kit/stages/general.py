@@ -14,7 +14,7 @@ from r1kit.config import ConfigError
 from r1kit.jsonl import SUFFIXES
 from r1kit.stages.stage import Context
 from r1kit.tasks import Prompts, load_tasks
-from r1kit.tasks.task import AnsweredTask, Task
+from r1kit.tasks.task import AnsweredTask, Task, size_of
 
 
 def _known_general(spec: str | dict[str, Any]) -> str | dict[str, Any]:
@@ -45,6 +45,16 @@ def general_tasks(ctx: Context, spec: str | Mapping[str, Any] | None) -> dict[st
     if isinstance(spec, str) and spec.startswith("@"):
         spec = str(ctx.path(spec))
     return load_general(spec)
+
+
+def prompts_in(spec: str | Mapping[str, Any] | None, split: str = "train") -> float | None:
+    """About how many prompts a ``general`` names, for a plan; None where only the run shows it."""
+    if spec is None:
+        return 0.0
+    if isinstance(spec, str) and spec.startswith("@"):
+        return None
+    sizes = [size_of(task, split) for task, _ in load_general(spec).values()]
+    return None if None in sizes else sum(size or 0.0 for size in sizes)
 
 
 def general_rows(

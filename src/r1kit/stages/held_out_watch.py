@@ -18,6 +18,7 @@ from r1kit.stages.model_figures import summarise
 from r1kit.stages.models import fits, longest_prompt
 from r1kit.stages.recipe_names import TaskSpec
 from r1kit.stages.sampling import sample
+from r1kit.stages.stage import SamplingPhase
 from r1kit.tasks import load_tasks
 from r1kit.tasks.task import Task
 from r1kit.train.learner import Metrics
@@ -40,6 +41,29 @@ class WatchConfig(Config):
     n: int = Field(4, ge=1)
     temperature: float | None = Field(None, ge=0.0)
     max_tokens: int | None = Field(None, ge=1)
+
+
+def watch_phases(
+    config: WatchConfig | None, steps: float, max_tokens: int, stride: int = 1
+) -> tuple[SamplingPhase, ...]:
+    """What a watch samples in a training of ``steps`` steps, of which ``stride`` share a rollout phase;
+    ``max_tokens`` are the training's own. Nothing without a watch."""
+    if config is None or not config.problems:
+        return ()
+    at_once = float(config.problems * config.n)
+    return (
+        SamplingPhase(
+            at_once * measurements(config.every, steps, stride), config.max_tokens or max_tokens,
+            group=config.n, at_once=at_once, purpose="watch",
+        ),
+    )  # fmt: skip
+
+
+def measurements(every: int, steps: float, stride: int = 1, first: int = 0) -> int:
+    """How often a watch measures: before every phase that holds a multiple of ``every`` steps, from step
+    ``first`` on, and after the last step."""
+    before = sum(1 for step in range(0, int(steps), stride) if step >= first and step % every < stride)
+    return before + 1
 
 
 class HeldOutWatch:

@@ -12,9 +12,10 @@ from r1kit.engine import Engine
 from r1kit.rewards import WeightedReward
 from r1kit.seeds import derive_seed
 from r1kit.stages.models import fits, longest_prompt
-from r1kit.stages.stage import Context
+from r1kit.stages.stage import Context, SamplingPhase
 from r1kit.tasks.task import Task
 from r1kit.train import preflight
+from r1kit.train.learnable import ENOUGH
 from r1kit.train.learner import Metrics
 from r1kit.train.preflight import Mode, NothingToLearnError, Preflight
 from r1kit.train.rl_loop import RLConfig
@@ -26,6 +27,23 @@ def _as_word(given: Any) -> Any:
 
 
 PreflightMode = Annotated[Mode, BeforeValidator(_as_word)]
+
+
+def phases_of(config: RLConfig) -> tuple[SamplingPhase, ...]:
+    """What the pre-flight of a training samples: the groups by which it measures the speed, and those that it
+    judges, in two rounds."""
+    group = min(config.group, ENOUGH)
+    judged = min(preflight.ROLLOUTS, config.steps * config.problems * config.group) // group or 1
+    first, brief = float(preflight.FEWEST * group), min(1 + preflight.PROBE_TOKENS, config.max_tokens)
+    rounds = float(-(-judged // 2) * group)
+    return (
+        SamplingPhase(2 * first, 1, group=group, at_once=first, purpose="preflight"),
+        SamplingPhase(first, brief, group=group, purpose="preflight"),
+        SamplingPhase(
+            float(judged * group), config.max_tokens, group=group, at_once=rounds, purpose="preflight",
+            seconds=preflight.SECONDS,
+        ),
+    )  # fmt: skip
 
 
 def examine(

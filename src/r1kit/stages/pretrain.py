@@ -45,7 +45,7 @@ from r1kit.train.supervised import SupervisedConfig, text_row, train, update_bat
 from r1kit.types import Row
 
 TOKENS = "tokens"  # the folder of packed sources
-_TOKENIZER_DOCUMENTS = 8000  # enough for the small vocabularies that a recipe trains
+TOKENIZER_DOCUMENTS = 8000  # enough for the small vocabularies that a recipe trains
 _CHUNK = 512  # documents that are encoded at a time
 
 
@@ -244,6 +244,7 @@ class Pretrain(Stage):
             tokens=float(self.tokens),
             batch_tokens=self.training.batch_tokens,
             saves=steps / self.training.save_every,
+            ahead=1.0 / self.training.mtp_every if self.training.mtp_weight else 0.0,
         )
         return StagePlan(
             steps=steps,
@@ -295,14 +296,14 @@ class Pretrain(Stage):
     def _trained_tokenizer(self, ctx: Context, size: int, seed: int) -> Tokenizer:
         packed = self.corpus.packed
         if packed is None:
-            first = list(itertools.islice(self._documents(seed), _TOKENIZER_DOCUMENTS))
+            first = list(itertools.islice(self._documents(seed), TOKENIZER_DOCUMENTS))
             return Tokenizer.train(first, size)
         if packed.folder:
             raise ConfigError(
                 f"tokenizer: {packed.folder} is tokenised; name the stage whose tokenizer made it "
                 '(tokenizer: "@pretrain")'
             )
-        first = tokenizer_texts(_resolved(ctx, packed).sources, _TOKENIZER_DOCUMENTS, seed)
+        first = tokenizer_texts(_resolved(ctx, packed).sources, TOKENIZER_DOCUMENTS, seed)
         if packed.fim is None:
             return Tokenizer.train(first, size)
         return with_fim_tokens(Tokenizer.train(first, size - len(DEEPSEEK)))

@@ -10,7 +10,7 @@ from pydantic import model_validator
 
 from r1kit.data.curriculum import require_correctness
 from r1kit.records import UPDATES
-from r1kit.stages.held_out_watch import WatchConfig
+from r1kit.stages.held_out_watch import WatchConfig, watch_phases
 from r1kit.stages.models import PromptStyle
 from r1kit.stages.preflight import PreflightMode
 from r1kit.stages.recipe_names import RequiredTasks, RewardSpec, rules
@@ -78,4 +78,7 @@ class R1Zero(Stage):
         )
 
     def plan(self) -> StagePlan:
-        return plan_of(self.algorithm, self.init, self.learner, critics=int(self.ppo is not None))
+        rl = self.algorithm
+        watches = watch_phases(self.watch, rl.steps, rl.max_tokens, rl.updates_per_rollout)
+        critics = int(self.ppo is not None)
+        return plan_of(rl, self.init, self.learner, critics, self.preflight, watches)

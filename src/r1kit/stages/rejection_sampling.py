@@ -22,7 +22,7 @@ from r1kit.stages.general import GeneralSpec, general_rows, general_tasks
 from r1kit.stages.models import PromptStyle, fits, longest_prompt, sampling_style
 from r1kit.stages.recipe_names import RequiredTasks, log_tasks
 from r1kit.stages.results import report
-from r1kit.stages.sampling import correct, harvest, train_problems
+from r1kit.stages.sampling import CHUNK, correct, harvest, mean_length, train_problems
 from r1kit.stages.stage import Context, SamplingPhase, Stage, StagePlan
 from r1kit.tasks import load_tasks
 from r1kit.tasks.task import Task
@@ -91,7 +91,10 @@ class RejectionSampling(Stage):
         more = sum(map(len, right)) - unreadable.total() - len(kept)  # too many, or the same text
         for line in explain_losses(counts, _rejections(groups), unreadable, more):
             ctx.log.info(line)
-        report(ctx, **counts, general=len(written), unreadable=dict(unreadable))
+        report(
+            ctx, **counts, general=len(written), unreadable=dict(unreadable),
+            mean_length=mean_length(groups),
+        )  # fmt: skip
 
     def _problems(
         self, ctx: Context, tasks: Mapping[str, tuple[Task, float]], keep: Callable[[Problem], bool]
@@ -106,7 +109,15 @@ class RejectionSampling(Stage):
         kept = self.problems * min(self.keep, self.samples)
         return StagePlan(
             sampled_tokens=completions * self.max_tokens,
-            phases=(SamplingPhase(completions, self.max_tokens, self.init, self.samples),),
+            phases=(
+                SamplingPhase(
+                    completions,
+                    self.max_tokens,
+                    self.init,
+                    self.samples,
+                    float(min(self.problems, CHUNK) * self.samples),
+                ),
+            ),
             rows=kept / (1 - self.general_share) if self.general else float(kept),
             row_tokens=self.max_tokens,
         )

@@ -19,13 +19,21 @@ from r1kit.data.preferences import pairs_of
 from r1kit.jsonl import write_jsonl
 from r1kit.rewards.annotators import Annotator, load_annotator, load_labeller
 from r1kit.seeds import derive_seed
-from r1kit.stages.judgements import PreferenceSource, SafetySource, ask_models, read_labels, read_pairs
+from r1kit.stages.general import prompts_in
+from r1kit.stages.judgements import (
+    PreferenceSource,
+    SafetySource,
+    Source,
+    ask_models,
+    read_labels,
+    read_pairs,
+)
 from r1kit.stages.kept import clear, keep
 from r1kit.stages.models import PromptStyle
 from r1kit.stages.recipe_names import TaskSpec, log_tasks
 from r1kit.stages.results import report
-from r1kit.stages.sampling import sample
-from r1kit.stages.stage import Context, Stage, StagePlan, TrainingPhase
+from r1kit.stages.sampling import mean_length, sample
+from r1kit.stages.stage import Context, SamplingPhase, Stage, StagePlan, TrainingPhase
 from r1kit.tasks import load_tasks
 from r1kit.train.learner import LearnerConfig, LearnerProtocol, Metrics
 from r1kit.train.optimizers import OptimizerConfig
@@ -104,18 +112,36 @@ class RewardModels(Stage):
                 yield from (((key, *path), error) for path, error in source.input_errors())
 
     def plan(self) -> StagePlan:
-        files = [source.file for source in (self.preferences, self.safety) if source is not None]
-        known = self.max_pairs is not None and not any(files)
-        phase = TrainingPhase(
-            self.learner,
-            self.init,
-            rows=2.0 * (self.max_pairs or 0) if known else None,
-            row_tokens=self.max_tokens,
-            data=tuple(file for file in files if file),
-            epochs=float(self.epochs),
-            passes=1.0,
+        sources = {"helpful": self.preferences, "safety": self.safety}
+        answered = {name: prompts_in(self.prompts, name) for name in PAIRS}
+        judged = any(source is not None and source.annotator for source in sources.values())
+        sampling = tuple(
+            SamplingPhase(count * self.samples, self.max_tokens, self.init, self.samples)
+            for count in answered.values()
+            if judged and count
         )
-        return StagePlan(phases=(phase,))
+        training = tuple(
+            self._training_phase(name, source, answered["train"])
+            for name, source in sources.items()
+            if source is not None
+        )
+        tokens = sum(phase.completions * phase.max_tokens for phase in sampling)
+        return StagePlan(sampled_tokens=tokens or None, phases=(*sampling, *training))
+
+    def _training_phase(self, name: str, source: Source, prompts: float | None) -> TrainingPhase:
+        """The training of one model, on as many pairs or labelled responses as there may be."""
+        most = None if source.file or prompts is None else prompts * self.samples
+        rows, per_update = most, float(self.batch)
+        if name == "helpful":
+            limits = [float(self.max_pairs)] if self.max_pairs is not None and not source.file else []
+            each = min(self.pairs_per_prompt, math.comb(self.samples, 2))
+            limits += [] if most is None or prompts is None else [prompts * each]
+            rows, per_update = (2 * min(limits) if limits else None), 2.0 * self.batch
+        updates = None if rows is None else math.ceil(rows / per_update) * float(self.epochs)
+        return TrainingPhase(
+            self.learner, self.init, updates=updates, rows=rows, row_tokens=self.max_tokens,
+            data=(source.file,) if source.file else (), epochs=float(self.epochs), passes=1.0, part=name,
+        )  # fmt: skip
 
     def run(self, ctx: Context) -> None:
         chat = self.talk.chat(ctx.model(self.init))
@@ -129,7 +155,8 @@ class RewardModels(Stage):
             facts |= self._helpful(ctx, chat, pairs)
         if self.safety is not None:
             facts |= self._safety(ctx, chat, self._labelled(ctx, chat, self.safety, answers))
-        report(ctx, **facts)
+        sampled = [group for groups in answers.values() for group in groups]
+        report(ctx, **facts, mean_length=mean_length(sampled))
 
     def _answers(self, ctx: Context, chat: Chat, name: str) -> list[list[Rollout]]:
         """Groups of the model's answers to all prompts of a split."""

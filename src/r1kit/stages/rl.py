@@ -15,12 +15,13 @@ from r1kit.rewards import WeightedReward
 from r1kit.seeds import derive_seed
 from r1kit.stages.held_out_watch import HeldOutWatch, WatchConfig
 from r1kit.stages.models import PromptStyle, fits, longest_prompt
-from r1kit.stages.preflight import examine, report
+from r1kit.stages.preflight import examine, phases_of, report
 from r1kit.stages.recipe_names import log_tasks
 from r1kit.stages.results import finish
 from r1kit.stages.stage import Context, SamplingPhase, StagePlan, TrainingPhase
 from r1kit.tasks.task import Task
 from r1kit.train import checkpoint, rl_loop
+from r1kit.train.agreement_gate import ENOUGH, MOST_SAMPLES
 from r1kit.train.grpo import GRPOConfig
 from r1kit.train.hand_over import require_trainable
 from r1kit.train.kept_updates import UpdateKeeper, state_bytes
@@ -28,7 +29,7 @@ from r1kit.train.learner import LearnerConfig, LearnerProtocol, Metrics
 from r1kit.train.preflight import Mode, Preflight
 from r1kit.train.reward_hacking import StopTraining
 from r1kit.train.rl_loop import RLConfig
-from r1kit.train.rollouts import Policy, Watch
+from r1kit.train.rollouts import TOKEN_ROLLOUTS, Policy, Watch
 from r1kit.types import Sampling
 from r1kit.user_code import Shape, load_name
 
@@ -84,19 +85,31 @@ def one_algorithm(data: Any) -> Any:
     return data if given in ([], ["grpo"]) else {**data, "grpo": None}
 
 
-def plan_of(config: RLConfig, init: str, learner: LearnerConfig, critics: int = 0) -> StagePlan:
-    """The plan of an RL training from ``init``, with every completion at its maximal length. A phase's
-    questions are split among its updates, so every sampled token is trained on once."""
+def plan_of(
+    config: RLConfig,
+    init: str,
+    learner: LearnerConfig,
+    critics: int = 0,
+    mode: Mode = "off",
+    watches: tuple[SamplingPhase, ...] = (),
+    judges: int = 0,
+) -> StagePlan:
+    """The plan of an RL training from ``init``, with every completion at its maximal length: the pre-flight
+    (``mode``), the gate, the training, and its ``watches``. A phase's questions are split among its updates,
+    so every sampled token is trained on once. ``judges`` models score the rollouts and are held besides."""
     completions = float(config.steps * config.problems * config.group)
     tokens, at_once = (
         completions * config.max_tokens,
         config.updates_per_rollout * config.problems * config.group,
     )
+    viewed = min(1.0, TOKEN_ROLLOUTS / at_once)  # of a phase's rollouts: train/rl_loop.py, token_views
     return StagePlan(
         steps=float(config.steps),
         sampled_tokens=tokens,
         tokens=tokens,
         phases=(
+            *(phases_of(config) if mode != "off" else ()),
+            *gate_phases(config),
             SamplingPhase(completions, config.max_tokens, group=config.group, at_once=float(at_once)),
             TrainingPhase(
                 learner,
@@ -104,13 +117,27 @@ def plan_of(config: RLConfig, init: str, learner: LearnerConfig, critics: int = 
                 updates=float(config.steps),
                 rows=completions,
                 row_tokens=config.max_tokens,
-                passes=float(config.needs_reference + critics),
+                passes=float(config.needs_reference + critics) + viewed,
                 frozen=int(config.needs_reference) + lagged_learners(config.lag),
                 critics=critics,
                 saves=config.steps / (config.updates_per_rollout * config.save_every),
+                judges=judges,
             ),
+            *watches,
         ),
     )
+
+
+def gate_phases(config: RLConfig) -> tuple[SamplingPhase, ...]:
+    """What the gate samples before the training, and once more after the first updates."""
+    if not config.gate_problems:
+        return ()
+    again = config.lag == 0 and config.steps > config.updates_per_rollout
+    gate = SamplingPhase(
+        float(config.gate_problems * MOST_SAMPLES), min(config.max_tokens, rl_loop.GATE_TOKENS),
+        group=MOST_SAMPLES, purpose="gate", enough=float(ENOUGH),
+    )  # fmt: skip
+    return (gate,) * (1 + again)
 
 
 def training_problems(

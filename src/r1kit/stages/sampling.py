@@ -80,6 +80,12 @@ def sample(
     ]
 
 
+def mean_length(groups: Sequence[Sequence[Rollout]]) -> float | None:
+    """The mean number of tokens of completions, for the plan of another run; None without any."""
+    lengths = [len(rollout.completion.token_ids) for group in groups for rollout in group]
+    return sum(lengths) / len(lengths) if lengths else None
+
+
 def answers_of(
     ctx: Context,
     reference: str,

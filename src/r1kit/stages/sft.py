@@ -22,7 +22,7 @@ from r1kit.engine import Engine
 from r1kit.jsonl import first_error
 from r1kit.model.config_json import read_config
 from r1kit.seeds import derive_seed
-from r1kit.stages.held_out_watch import HeldOutWatch, WatchConfig
+from r1kit.stages.held_out_watch import HeldOutWatch, WatchConfig, watch_phases
 from r1kit.stages.models import PromptStyle
 from r1kit.stages.multi_task import (
     TaskEvaluation,
@@ -34,7 +34,7 @@ from r1kit.stages.multi_task import (
     task_updates,
 )
 from r1kit.stages.results import finish
-from r1kit.stages.stage import Context, Stage, StagePlan, TrainingPhase
+from r1kit.stages.stage import Context, SamplingPhase, Stage, StagePlan, TrainingPhase
 from r1kit.tasks.task import Task
 from r1kit.train.learner import LearnerConfig, LearnerProtocol, Metrics
 from r1kit.train.paced import losses_of, measured_difficulties, paced_batches
@@ -176,7 +176,8 @@ class SFT(Stage):
 
     def plan(self) -> StagePlan:
         files = [task.train for task in self.tasks.values()] or self.data
-        return StagePlan(phases=(tuning_phase(self.init, self.learner, self.training, tuple(files)),))
+        tuning = tuning_phase(self.init, self.learner, self.training, tuple(files))
+        return StagePlan(phases=(tuning, *watched(self.watch, tuning)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +234,15 @@ def tuning_phase(
     )  # fmt: skip
 
 
+def watched(watch: WatchConfig | None, tuning: TrainingPhase) -> tuple[SamplingPhase, ...]:
+    """What a watch samples in a fine-tuning, as far as its number of updates is known before it runs."""
+    tokens = tuning.tokens
+    if tokens is None and tuning.rows is not None and tuning.row_tokens is not None:
+        tokens = tuning.rows * tuning.row_tokens * tuning.epochs
+    updates = 0.0 if tokens is None else tokens / (tuning.batch_tokens or tokens)
+    return watch_phases(watch, updates, WATCH_TOKENS)
+
+
 def finetune_on(
     ctx: Context,
     init: str,
@@ -244,10 +254,12 @@ def finetune_on(
     tasks: Mapping[str, tuple[Task, float]] = {},
     allow_empty: bool = False,
     paced: PacedRows | None = None,
+    facts: Mapping[str, Any] = {},
 ) -> None:
     """Train ``init`` on (prompt, response) texts and export it to ctx.out/model. ``tasks`` are those that
-    ``watch`` measures where it names none. ``paced``: a curriculum over the texts. Raises R1kitError where
-    there is nothing to train on, unless ``allow_empty``."""
+    ``watch`` measures where it names none. ``paced``: a curriculum over the texts; ``facts``: further
+    figures for the stage's report. Raises R1kitError where there is nothing to train on, unless
+    ``allow_empty``."""
     model = ctx.model(init)
     chat = talk.chat(model)
     rows = [training_row(chat, prompt, response) for prompt, response in written]
@@ -275,8 +287,8 @@ def finetune_on(
     engines = [ctx.runtime.engine_of(learner)] if watching else []
     measure = partial(_measure, ctx, learner, engines[0], watching) if watching else None
     last = finetune(learner, kept, training, order, ctx.log, ctx.out, ctx.identities, measure, ordered)
-    facts = {"rows": len(kept), "too_long": len(rows) - len(kept), **last}
-    finish(ctx, learner, *engines, facts=facts, talk=talk)
+    counted = {**facts, "rows": len(kept), "too_long": len(rows) - len(kept), **last}
+    finish(ctx, learner, *engines, facts=counted, talk=talk)
 
 
 def _sampling(model: Path) -> Sampling:

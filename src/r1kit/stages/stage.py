@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from pydantic import field_validator, model_validator
 
@@ -76,19 +76,27 @@ class Context:
         return folder / "model" if (folder / "model").is_dir() else folder
 
 
+Purpose = Literal["data", "preflight", "gate", "watch"]
+
+
 @dataclass(frozen=True, slots=True)
 class SamplingPhase:
     """Completions that a stage samples, ``completions`` in all and ``at_once`` in one call (None: all), of at
     most ``max_tokens`` tokens each, ``group`` of them for every prompt.
 
     ``model`` is a reference or a folder, "" the model that the stage trains, whose weights the engine
-    shares."""
+    shares. ``purpose``: of other phases than ``data`` nothing is trained on: they look at the model before or
+    while it learns. With ``enough`` tokens sampling ends, so ``completions`` are the most; it takes at most
+    ``seconds`` (None: as long as it takes)."""
 
     completions: float
     max_tokens: int
     model: str = ""
     group: int = 1
     at_once: float | None = None
+    purpose: Purpose = "data"
+    enough: float | None = None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +106,9 @@ class TrainingPhase:
     ``updates`` and ``tokens`` in all. Where ``tokens`` is None, ``rows`` rows with at most ``row_tokens``
     trained tokens are read ``epochs`` times, or those of the files ``data``, in updates of ``batch_tokens``.
     ``passes``: forward passes without gradient over each token. ``frozen`` models that do not learn and
-    ``critics`` that do are held besides. ``saves``: how often a training state is written."""
+    ``critics`` that do are held besides. ``saves``: how often a training state is written. ``part`` names one
+    of several trainings of a stage. ``ahead``: the share of updates with multi-token prediction.
+    ``judges``: models as large that score what is sampled and are held by the same processes."""
 
     learner: LearnerConfig
     model: str = ""
@@ -113,6 +123,9 @@ class TrainingPhase:
     frozen: int = 0
     critics: int = 0
     saves: float = 0.0
+    part: str = ""
+    ahead: float = 0.0
+    judges: int = 0
 
 
 Phase = SamplingPhase | TrainingPhase

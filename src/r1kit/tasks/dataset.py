@@ -36,7 +36,7 @@ from r1kit.tasks.mathematics.spellings import with_decimal_points
 from r1kit.tasks.mathematics.votes import vote_key, vote_keys
 from r1kit.tasks.overlap import Frame, prompt_key, without_contaminated
 from r1kit.tasks.programs import ask_for_program, check_programs, program_columns, read_program
-from r1kit.tasks.splits import SplitFiles, Splits, counts_of, hold_out
+from r1kit.tasks.splits import SplitFiles, Splits, counts_of, hold_out, rows_of
 from r1kit.tasks.task import single_answer, stamp_of
 from r1kit.tasks.test_layouts import TESTS, has_tests, inner
 from r1kit.tasks.turns import Context, columns_with, is_conversation, read_prompt
@@ -117,6 +117,10 @@ class Dataset:
         """The problems of "train" or "held_out". Raises R1kitError naming file, line and fix for what cannot
         be read."""
         return self._splits().of(self.name, split)
+
+    def size(self, split: str) -> float | None:
+        """About how many problems a split has, by the rows of its file."""
+        return rows_of(self.config, split)
 
     def input_errors(self) -> Iterator[InputError]:
         """What is wrong with the files, as far as their first rows show: missing, another format, no such

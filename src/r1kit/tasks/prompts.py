@@ -23,7 +23,7 @@ from r1kit.config import InputError, R1kitError
 from r1kit.jsonl import column, first_error, is_null_like, read_usable
 from r1kit.language import scripts_of
 from r1kit.tasks.overlap import Frame, without_contaminated, without_duplicates
-from r1kit.tasks.splits import SplitFiles, Splits, counts_of, hold_out
+from r1kit.tasks.splits import SplitFiles, Splits, counts_of, hold_out, rows_of
 from r1kit.tasks.task import stamp_of
 from r1kit.tasks.turns import Context, columns_with, is_conversation, read_prompt, read_turns
 from r1kit.types import Problem, Verdict
@@ -55,6 +55,10 @@ class Prompts:
         """The prompts of "train" or "held_out". Raises R1kitError naming file, line and fix for what cannot
         be read."""
         return self._splits().of(self.name, split)
+
+    def size(self, split: str) -> float | None:
+        """About how many problems a split has, by the rows of its file."""
+        return rows_of(self.config, split)
 
     def input_errors(self) -> Iterator[InputError]:
         """What is wrong with the files as their first rows show: missing, another format, no such column."""

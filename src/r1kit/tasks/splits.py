@@ -5,15 +5,18 @@ by a hash of their text (``hold_out``)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
 from r1kit.config import Config, R1kitError
-from r1kit.jsonl import BadRows
+from r1kit.jsonl import BadRows, read_lines
 from r1kit.language import scripts_of
 from r1kit.tasks.overlap import is_held_out_prompt
 from r1kit.types import Problem
+
+HELD_OUT_SHARE = 1 / 8  # of the rows of a file, where there is no other for what is held out
 
 
 class SplitFiles(Config):
@@ -40,6 +43,20 @@ class SplitFiles(Config):
         if self.train is None and self.held_out is None:
             raise ValueError("the task needs train: FILE.jsonl, held_out: FILE.jsonl, or both")
         return self
+
+
+def rows_of(files: SplitFiles, split: str) -> float | None:
+    """About how many rows the files have for a split; None where they cannot be read."""
+    own = {"train": files.train, "held_out": files.held_out}[split]
+    share = 1.0 if files.held_out else HELD_OUT_SHARE if split == "held_out" else 1 - HELD_OUT_SHARE
+    name = own or files.train
+    if name is None:
+        return None
+    try:
+        rows = float(sum(1 for _ in read_lines(Path(name).expanduser())))
+    except R1kitError:
+        return None
+    return min(rows * share, float(files.limit or rows))
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,8 @@ class Task(Protocol):
 
     A task may also offer ``check_batch(problems, answers)``, which is then used instead of ``check``, and
     ``input_errors()``, which yields what is wrong with the files that it reads (config.InputError) before
-    anything runs.
+    anything runs, and ``size(split)``: about how many problems a split has, without making them, for a plan
+    (None: not known).
     """
 
     name: str
@@ -92,6 +93,12 @@ def single_answer(text: str) -> str | None:
     if len(boxes) > 1:
         return None
     return boxes[0].strip() if boxes else text.strip()
+
+
+def size_of(task: Task, split: str) -> float | None:
+    """About how many problems a split has, as far as the task says it without making them."""
+    size = getattr(task, "size", None)
+    return size(split) if callable(size) else None
 
 
 def vote_key(answer: str | None) -> str | None:

@@ -144,6 +144,10 @@ class General:
                 ].append(problem)
         return self._splits[split]
 
+    def size(self, split: str) -> float:
+        """How many prompts a split has."""
+        return float(len(self.problems(split)))
+
     def check(self, problem: Problem, answer: str | None) -> Verdict:
         return Verdict("unverifiable", "general prompts are scored by judges, not by rules")
 

@@ -61,6 +61,7 @@ def serve(
     """Serve a model until the process is interrupted."""
     from r1kit.serve.app import log_to_stderr, make_server
 
+    log_to_stderr(f"loading {one_line(str(folder))}")
     served = Served.load(folder, name or name_of(folder), sampling, limits, style, precision)
     host = f"[{access.host}]" if ":" in access.host else access.host
     log_to_stderr(

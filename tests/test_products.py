@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from r1kit.engine.compiled import SOURCE, library
-from r1kit.model import products
-from r1kit.model.compile_kernels import COMMON, KernelsUnavailableError, compile_source
+from r1kit.engine.compiled import library
+from r1kit.model import compile_kernels, products
+from r1kit.model.compile_kernels import COMMON, KernelsUnavailableError, compile_source, load
 from r1kit.model.config import ModelConfig
 from r1kit.model.decoder import LanguageModel
 
@@ -194,5 +194,18 @@ def test_only_processors_known_to_lack_the_instructions_are_slow(
         products.half_is_slow.cache_clear()
 
 
-def test_kernels_are_known_by_the_file_that_they_share() -> None:
-    assert COMMON.is_file() and COMMON.parent != Path(SOURCE).parent
+def test_a_change_of_the_file_that_kernels_share_makes_new_kernels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "kernels" / "one.cpp"
+    source.parent.mkdir()
+    source.write_text('extern "C" int one() { return 1; }\n')
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    try:
+        before, again = load(source).name, load(source).name
+    except KernelsUnavailableError as error:
+        pytest.skip(str(error))
+    changed = tmp_path / COMMON.name
+    changed.write_text(COMMON.read_text() + "// changed\n")
+    monkeypatch.setattr(compile_kernels, "COMMON", changed)
+    assert before == again != load(source).name

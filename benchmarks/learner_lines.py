@@ -24,8 +24,8 @@ import numpy as np
 import torch
 
 from r1kit import load
+from r1kit.memory import keep_memory
 from r1kit.model.huggingface import load_pretrained
-from r1kit.runtime.replica import keep_memory
 from r1kit.stages.r1_zero import R1Zero
 from r1kit.tasks import load_tasks
 from r1kit.train import packing

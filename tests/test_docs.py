@@ -39,6 +39,7 @@ LAYERS = {
         "addresses",
         "marks",
         "files",
+        "memory",
         "seeds",
         "console",
         "terminal",

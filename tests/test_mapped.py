@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from r1kit.engine import compiled
 from r1kit.engine.compiled import library
 from r1kit.engine.native import NativeEngine
+from r1kit.memory import return_memory
 from r1kit.model.compile_kernels import KernelsUnavailableError
 from r1kit.model.config import ModelConfig
 from r1kit.model.decoder import LanguageModel
@@ -83,6 +85,43 @@ def test_a_lean_engine_keeps_its_own_copy_only(folder: Path) -> None:
     again, left = said(lean=True)
     assert again == ids
     assert left < 0.4 * size
+
+
+def anonymous_mb() -> float:
+    """This process's memory that is no file's, in MB."""
+    found = re.search(r"Anonymous:\s+(\d+)", Path("/proc/self/smaps_rollup").read_text())
+    assert found is not None
+    return int(found[1]) / 1024
+
+
+@pytest.mark.skipif(not SMAPS.exists(), reason="Linux says what is in memory")
+def test_the_kernels_copy_takes_two_bytes_a_weight(folder: Path) -> None:
+    try:
+        library()
+    except KernelsUnavailableError as error:
+        pytest.skip(str(error))
+    model = load_pretrained(folder)
+    wanted = 2 * sum(weight.numel() for weight in model.parameters()) / 2**20
+    engine = NativeEngine(model, [-1], "bfloat16", lean=True)
+    gc.collect()
+    return_memory()
+    before = anonymous_mb()
+    engine.generate([np.arange(5, dtype=np.int32)], Sampling(max_tokens=1))
+    assert 0.9 * wanted < anonymous_mb() - before < 1.15 * wanted
+
+
+def test_a_head_in_pieces_is_the_same_head(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """2048 rows at once, in pieces that end within a panel of 64 outputs, and with a rest."""
+    prompt, model = [np.arange(5, dtype=np.int32)], load_pretrained(folder)
+
+    def said(piece: int, lean: bool) -> tuple[list[int], list[float]]:
+        monkeypatch.setattr(compiled, "PIECE", piece)
+        engine = NativeEngine(model, [-1], "bfloat16", lean=lean)
+        ((completion,),) = engine.generate(prompt, Sampling(max_tokens=24, temperature=1.0))
+        return completion.token_ids.tolist(), completion.logprobs.tolist()
+
+    whole = said(2048, lean=False)
+    assert said(600, lean=False) == said(600, lean=True) == said(77, lean=True) == whole
 
 
 def test_what_is_given_back_keeps_its_numbers(folder: Path) -> None:

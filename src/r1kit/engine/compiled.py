@@ -17,6 +17,7 @@ from torch import Tensor
 from r1kit.config import R1kitError
 from r1kit.engine.random_draws import DIVERGED
 from r1kit.engine.requests import LIVE, Requests
+from r1kit.memory import return_memory
 from r1kit.model import compile_kernels
 from r1kit.model.adapters import Weights
 from r1kit.model.attention import LATENT_NORM_EPS, latent_scale
@@ -38,6 +39,7 @@ MOST_BEGINNINGS = 8  # prompts of a call that are kept for their first pages
 FORMATS = {"float32": 0, "bfloat16": 1, "int8": 2}  # as kernels/engine.cpp numbers them
 MOST_TRIED = 11  # tokens ahead: fewer than the places of a step that tries any (kernels/session.h)
 TRIED_IN_TALK = 3  # tokens ahead, for a conversation: the least that brings most (benchmarks/speculate.py)
+PIECE = 4096  # rows of the head that are packed at a time
 MOST_INPUTS = 1 << 16  # of a product in 8 bits: its 32-bit sums are then exact
 _DIVERGED_STATUS = -1  # what kernels/session.h returns for logits that are not finite
 
@@ -363,30 +365,37 @@ class CompiledDecoder:
         decoder's do not change, and looking at them would read them again."""
         if self.lean and self._packed:
             return
+        if self.lean:
+            return_memory()  # what reading the tokenizer has left: weights need larger pieces
         weights = Weights(self.model)
         for name in weights:
             now = [_mark(part) for part in weights.parts(name)]
             if self._packed.get(name) != now and not name.startswith(("mtp_layers.", "value_head.")):
-                self._take(name, weights.exact(name))
+                self._take(name, weights.exact(name), weights.parts(name) if self.lean else ())
                 self._packed[name] = now
-                for part in weights.parts(name) if self.lean else ():
-                    give_back(part)
 
-    def _take(self, name: str, tensor: Tensor) -> None:
+    def _take(self, name: str, tensor: Tensor, in_files: Sequence[Tensor]) -> None:
+        """Give the kernels a weight: the head piece by piece, experts one by one. The memory of ``in_files``
+        is given back after each piece."""
         layer = -1
         if name.startswith("layers."):
             _, index, name = name.split(".", 2)
             layer = int(index)
-        exact = tensor.detach().float().contiguous()
         if name == "embed_tokens.weight":
-            self._embedding = exact  # the kernels read it in place
-        for part, matrix in enumerate(exact if exact.dim() == 3 else exact[None]):
-            rows, columns = len(matrix), matrix[0].numel()
-            address = ctypes.c_void_p(matrix.data_ptr())
+            self._embedding = tensor = tensor.detach().float().contiguous()  # the kernels read it in place
+        pieces = dict(enumerate(tensor if tensor.dim() == 3 else tensor[None]))
+        if name == "lm_head.weight":
+            pieces = {first: tensor[first : first + PIECE] for first in range(0, len(tensor), PIECE)}
+        for part, piece in pieces.items():
+            exact = piece.detach().float().contiguous()
+            rows, columns = len(exact), exact[0].numel()
+            address = ctypes.c_void_p(exact.data_ptr())
             if self._calls.r1_take(
                 ctypes.c_void_p(self._network), layer, name.encode(), part, address, rows, columns
             ):
                 raise R1kitError(f"the kernels do not know the parameter {name!r}")
+            for original in in_files:
+                give_back(original)
 
 
 def _mark(tensor: Tensor) -> tuple[int, int, float]:

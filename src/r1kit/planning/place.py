@@ -20,6 +20,7 @@ import psutil  # type: ignore[import-untyped]
 import torch
 from rich.console import Console
 
+from r1kit.memory import keep_memory
 from r1kit.model.config import ModelConfig
 from r1kit.model.decoder import LanguageModel, parameter_count
 from r1kit.model.huggingface import load_pretrained, save_pretrained
@@ -30,7 +31,6 @@ from r1kit.planning.shapes import shape_of
 from r1kit.recipe.layers import read_layers
 from r1kit.recipe.recipe import build
 from r1kit.runs.execute import run
-from r1kit.runtime.replica import keep_memory
 from r1kit.tasks.miniature.corpus import CorpusMix, documents
 from r1kit.tokenizer import Tokenizer
 from r1kit.train.learner import Learner, LearnerConfig

@@ -23,6 +23,7 @@ import torch
 from r1kit.config import ConfigError, suggest
 from r1kit.engine.native import NativeEngine
 from r1kit.files import hash_text
+from r1kit.memory import keep_memory, return_memory
 from r1kit.model.config import ModelConfig
 from r1kit.model.decoder import LanguageModel
 from r1kit.model.products import linear
@@ -30,7 +31,7 @@ from r1kit.planning.kept import measured_once
 from r1kit.planning.learners import FLOAT32, LearnerFacts
 from r1kit.planning.operations import forward_operations
 from r1kit.planning.shapes import Shape, shape_of
-from r1kit.runtime.replica import LARGE, keep_memory, return_memory
+from r1kit.runtime.replica import LARGE
 from r1kit.train.learner import Learner, LearnerConfig
 from r1kit.train.objectives import CrossEntropy
 from r1kit.train.supervised import text_row, weighted

@@ -3,8 +3,6 @@
 A runtime calls the methods of its replicas, in this process or through a pipe, in the same order in every
 process (proxies.py, local.py)."""
 
-import contextlib
-import ctypes
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +15,7 @@ from r1kit.config import R1kitError
 from r1kit.engine.connected import ConnectedConfig
 from r1kit.engine.native import Precision
 from r1kit.engine.settings import make_engine
+from r1kit.memory import keep_memory, return_memory
 from r1kit.model.decoder import LanguageModel
 from r1kit.model.foreign import ForeignModel
 from r1kit.model.huggingface import load_pretrained
@@ -28,28 +27,6 @@ from r1kit.user_code import load_file
 
 LARGEST = ("update", "save")  # calls of a learner that take the most memory
 LARGE = 1 << 28  # bytes of weights from which clearing memory again costs little of a call
-
-
-def keep_memory(largest: int = 1 << 30, one_heap: bool = False) -> None:
-    """Make glibc keep freed memory instead of returning it to the system. Otherwise large tensors are mapped
-    and cleared again at every use, which takes three times as long as the softmax over the vocabulary that
-    uses them. Tensors of ``largest`` bytes are returned all the same; ``one_heap``: all threads share what is
-    kept. Without glibc this does nothing."""
-    with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL("libc.so.6")
-        for option, value in (
-            (-3, largest),
-            (-1, 1 << 30),
-            (-2, 1 << 26),
-            *(((-8, 1),) if one_heap else ()),
-        ):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD, M_ARENA_MAX
-            libc.mallopt(option, value)
-
-
-def return_memory() -> None:
-    """Return what ``keep_memory`` keeps. Without glibc this does nothing."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 class ReplicaConfig(Protocol):

@@ -16,9 +16,10 @@ from torch import Tensor
 from r1kit.config import R1kitError
 from r1kit.engine import ALL
 from r1kit.engine.settings import NATIVE
+from r1kit.memory import keep_memory
 from r1kit.model.decoder import LanguageModel
 from r1kit.model.huggingface import WeightsOnDisk, save_as_read
-from r1kit.runtime.replica import Replica, ReplicaConfig, keep_memory
+from r1kit.runtime.replica import Replica, ReplicaConfig
 from r1kit.runtime.sharded import DataGroup, Sharded, Sharding
 from r1kit.tokenizer import Tokenizer
 from r1kit.train.group import Group

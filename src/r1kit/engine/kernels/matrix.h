@@ -22,7 +22,7 @@ class Matrix {
     void shape(int out, int in, bool eight = false) {
         if (out == outputs && in == inputs && eight == eight_) return;
         outputs = out, inputs = in, eight_ = eight, words = divide_up(in, eight ? Eight::PAIR : N::PAIR);
-        packed_.at_least(size_t(round_up(out, LANES)) * words);
+        packed_.exactly(size_t(round_up(out, LANES)) * words);
         if (eight) scales.assign(round_up(out, LANES), 0.0f), offsets.assign(round_up(out, LANES), 0);
     }
 

@@ -54,10 +54,10 @@ class Network {
     int query_width() const { return shape.heads * (shape.latent ? shape.nope_dim + shape.rope_dim : shape.head_dim); }
     int attended_width() const { return shape.heads * (shape.latent ? shape.v_dim : shape.head_dim); }
 
-    // Take one parameter, float32 [rows, columns]; ``part`` is the expert. Return false for a name that is not known.
+    // Take one parameter, float32 [rows, columns]; ``part`` is the expert, or the first of these rows of the head. Return false for a name that is not known.
     bool take(int index, const std::string& name, int part, const float* from, int rows, int columns) {
         if (index < 0) {
-            if (name == "lm_head.weight") return head.fill(0, rows, from, columns), true;
+            if (name == "lm_head.weight") return head.fill(part, rows, from, columns), true;
             if (name == "norm.weight") return norm.assign(from, from + rows), true;
             return name == "embed_tokens.weight" && (embedding = from, true);
         }

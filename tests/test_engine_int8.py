@@ -36,8 +36,9 @@ PROGRAM = """
 using namespace r1;
 extern "C" __attribute__((visibility("default")))
 void products(const float* w, int outputs, int inputs, const uint16_t* x, int rows, float* out, int add) {
+    Arena memory(1);
     Matrix<Half> matrix;
-    matrix.shape(outputs, inputs, true);
+    matrix.shape(outputs, inputs, true, memory);
     matrix.fill(0, outputs, w, inputs);
     product<Half>(x, inputs, rows, matrix, out, outputs, add, 1);
 }

@@ -7,6 +7,7 @@ whatever else is sampled in the same batch, and with whatever is tried ahead (``
 kernels/session.h)."""
 
 import ctypes
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -282,13 +283,10 @@ class CompiledDecoder:
                 "out of memory for the engine's copy of the weights: use a smaller model or "
                 "precision bfloat16"
             )
+        weakref.finalize(self, self._calls.r1_network_free, ctypes.c_void_p(self._network))
         self._packed: dict[str, list[tuple[int, int, float]]] = {}
         self._embedding = model.embed_tokens.weight
         self._positions = 0
-
-    def __del__(self) -> None:
-        if getattr(self, "_network", None) is not None:
-            self._calls.r1_network_free(ctypes.c_void_p(self._network))
 
     def complete(self, requests: Requests, pause: Callable[[], None]) -> None:
         """Finish every rollout; call ``pause`` after every few steps."""

@@ -5,8 +5,7 @@
 // is added across a vector. The pages of a prompt are read by its whole group.
 #pragma once
 
-#include <sys/mman.h>
-
+#include "memory.h"
 #include "numbers.h"
 
 namespace r1 {
@@ -49,18 +48,13 @@ struct CacheShape {
     }
 };
 
-// Pages by the arena of a few megabytes; huge memory pages, because attention runs through all of it at every step.
+// Pages, taken from the system by the few megabytes, because attention runs through all of them at every step.
 class Pool {
   public:
-    explicit Pool(size_t page_words) : page_words_(page_words) {}
-    Pool(const Pool&) = delete;
-    Pool& operator=(const Pool&) = delete;
-    ~Pool() {
-        for (auto& [memory, bytes] : arenas_) munmap(memory, bytes);
-    }
+    explicit Pool(size_t page_words) : page_words_(page_words), memory_(4 * Arena::HUGE_PAGE) {}
 
     Page take() {
-        if (free_.empty()) grow();
+        if (free_.empty()) return static_cast<Page>(memory_.take(page_words_ * sizeof(uint32_t)));
         Page page = free_.back();
         free_.pop_back();
         return page;
@@ -72,20 +66,8 @@ class Pool {
     }
 
   private:
-    static constexpr size_t HUGE_PAGE = size_t(1) << 21;
-
-    void grow() {
-        const size_t page_bytes = page_words_ * 4;
-        const size_t bytes = (std::max(4 * HUGE_PAGE, page_bytes) + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
-        void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (memory == MAP_FAILED) throw std::bad_alloc();
-        madvise(memory, bytes, MADV_HUGEPAGE);
-        arenas_.emplace_back(memory, bytes);
-        for (size_t i = bytes / page_bytes; i-- > 0;) free_.push_back(static_cast<uint32_t*>(memory) + i * page_words_);
-    }
-
     size_t page_words_;
-    std::vector<std::pair<void*, size_t>> arenas_;
+    Arena memory_;
     Pages free_;
 };
 

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "eight.h"
+#include "memory.h"
 
 namespace r1 {
 
@@ -18,11 +19,10 @@ class Matrix {
   public:
     int outputs = 0, inputs = 0, words = 0;
 
-    // ``eight``: the weights are kept in 8 bits (eight.h), whatever N is.
-    void shape(int out, int in, bool eight = false) {
-        if (out == outputs && in == inputs && eight == eight_) return;
+    // ``eight``: the weights are kept in 8 bits (eight.h), whatever N is. They are zero before they are filled, and lie in ``memory``.
+    void shape(int out, int in, bool eight, Arena& memory) {
         outputs = out, inputs = in, eight_ = eight, words = divide_up(in, eight ? Eight::PAIR : N::PAIR);
-        packed_.exactly(size_t(round_up(out, LANES)) * words);
+        packed_ = static_cast<uint32_t*>(memory.take(size_t(round_up(out, LANES)) * words * sizeof(uint32_t)));
         if (eight) scales.assign(round_up(out, LANES), 0.0f), offsets.assign(round_up(out, LANES), 0);
     }
 
@@ -37,7 +37,7 @@ class Matrix {
 
     int panels() const { return divide_up(outputs, PANEL); }
     int vectors_of(int index) const { return divide_up(std::min(PANEL, outputs - index * PANEL), LANES); }
-    uint32_t* panel(int index) const { return packed_.data() + size_t(index) * PANEL * words; }
+    uint32_t* panel(int index) const { return packed_ + size_t(index) * PANEL * words; }
 
     std::vector<float> scales;     // in 8 bits: of each output
     std::vector<int32_t> offsets;  // and what its sum has too much (eight.h)
@@ -59,7 +59,7 @@ class Matrix {
         for (int word = 0; word < words; word++) std::memcpy(place(out, word), &cells[size_t(word) * Eight::PAIR], 4);
     }
 
-    Buffer<uint32_t> packed_;
+    uint32_t* packed_ = nullptr;
     bool eight_ = false;
 };
 

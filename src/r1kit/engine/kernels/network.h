@@ -20,7 +20,9 @@ struct Shape {
 template <class N>
 struct FeedForward {
     Matrix<N> in, down;  // ``in``: gate above up
-    void shape(int width, int hidden, bool eight) { in.shape(2 * hidden, width, eight), down.shape(width, hidden, eight); }
+    void shape(int width, int hidden, bool eight, Arena& memory) {
+        in.shape(2 * hidden, width, eight, memory), down.shape(width, hidden, eight, memory);
+    }
 };
 
 template <class N>
@@ -45,9 +47,9 @@ class Network {
     std::vector<float> cosines, sines;   // [positions, I]
 
     // ``eight``: all weights are in 8 bits but those by which latent attention is folded, which are small and many.
-    explicit Network(const Shape& s, bool eight = false) : shape(s), layers(s.layers), eight_(eight) {
-        head.shape(s.vocabulary, s.width, eight);
+    explicit Network(const Shape& s, bool eight = false) : shape(s), layers(s.layers), memory_(16 * Arena::HUGE_PAGE), eight_(eight) {
         for (int i = 0; i < s.layers; i++) build(layers[i], i >= s.dense_layers);
+        head.shape(s.vocabulary, s.width, eight, memory_);
     }
 
     int rotated() const { return (shape.latent ? shape.rope_dim : shape.head_dim) / 2; }
@@ -73,22 +75,22 @@ class Network {
     void build(Layer<N>& layer, bool sparse) {
         const Shape& s = shape;
         if (s.latent) {
-            layer.qkv.shape((s.q_rank ? s.q_rank : query_width()) + s.kv_rank + s.rope_dim, s.width, eight_);
-            if (s.q_rank) layer.q_up.shape(query_width(), s.q_rank, eight_);
+            layer.qkv.shape((s.q_rank ? s.q_rank : query_width()) + s.kv_rank + s.rope_dim, s.width, eight_, memory_);
+            if (s.q_rank) layer.q_up.shape(query_width(), s.q_rank, eight_, memory_);
             for (int h = 0; h < s.heads; h++) {
                 layer.key_up.push_back(std::make_unique<Matrix<N>>());
                 layer.value_up.push_back(std::make_unique<Matrix<N>>());
-                layer.key_up[h]->shape(s.kv_rank, s.nope_dim);
-                layer.value_up[h]->shape(s.v_dim, s.kv_rank);
+                layer.key_up[h]->shape(s.kv_rank, s.nope_dim, false, memory_);
+                layer.value_up[h]->shape(s.v_dim, s.kv_rank, false, memory_);
             }
         } else {
-            layer.qkv.shape((s.heads + 2 * s.kv_heads) * s.head_dim, s.width, eight_);
+            layer.qkv.shape((s.heads + 2 * s.kv_heads) * s.head_dim, s.width, eight_, memory_);
         }
-        layer.out.shape(s.width, attended_width(), eight_);
-        layer.dense.shape(s.width, sparse ? s.shared_width : s.ffn_width, eight_);
+        layer.out.shape(s.width, attended_width(), eight_, memory_);
+        layer.dense.shape(s.width, sparse ? s.shared_width : s.ffn_width, eight_, memory_);
         for (int e = 0; sparse && e < s.experts; e++) {
             layer.experts.push_back(std::make_unique<FeedForward<N>>());
-            layer.experts[e]->shape(s.width, s.expert_width, eight_);
+            layer.experts[e]->shape(s.width, s.expert_width, eight_, memory_);
         }
     }
 
@@ -139,6 +141,7 @@ class Network {
         return true;
     }
 
+    Arena memory_;
     bool eight_;
 };
 

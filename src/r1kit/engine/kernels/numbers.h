@@ -77,13 +77,10 @@ class Buffer {
     Buffer(const Buffer&) = delete;
     Buffer& operator=(const Buffer&) = delete;
     ~Buffer() { std::free(data_); }
-    // Memory for ``count`` numbers, and for some more where it has to grow, so that it rarely has to.
-    T* at_least(size_t count) { return count > size_ ? exactly(count + count / 4) : data_; }
-    // The same without more, for numbers that stay; new memory is zeros.
-    T* exactly(size_t count) {
+    T* at_least(size_t count) {
         if (count > size_) {
             std::free(data_);
-            size_ = count;
+            size_ = count + count / 4;
             data_ = static_cast<T*>(std::aligned_alloc(64, (size_ * sizeof(T) + 127) / 64 * 64));
             if (!data_) throw std::bad_alloc();
             std::memset(data_, 0, size_ * sizeof(T));

@@ -76,6 +76,33 @@ def test_the_kernels_round_every_kind_of_number_as_pytorch_does(kernels: ctypes.
         assert torch.equal(rounded[there].view(torch.int16), wanted[there].view(torch.int16))
 
 
+def test_factors_are_rounded_as_pytorch_rounds(slow: bool) -> None:
+    """Every kind of number, 65,536 and 9 of them, and ways to lie in memory; what is not ``fresh`` stays."""
+    upper = np.arange(1 << 16, dtype=np.uint32) << 16
+    tiny = (upper & 0x7F800000) == 0  # the instructions take numbers below 2^-126 as zero
+    kept = torch.float32 if slow else torch.bfloat16
+    for lower in (0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF):
+        bits = np.where(tiny, upper & 0x80000000, upper | lower).astype(np.uint32)
+        whole = torch.from_numpy(np.append(bits, bits[16_000:16_009]).view(np.float32))
+        for numbers in (whole, whole[:65_536].view(256, 256).t(), whole[::3], torch.empty(0)):
+            before, wanted = numbers.clone(), numbers.bfloat16()
+            found = products.factor(numbers, torch.bfloat16)
+            assert found.dtype == kept and found.shape == numbers.shape
+            assert torch.equal(found.float().nan_to_num(7.0), wanted.float().nan_to_num(7.0))
+            assert torch.equal(numbers.nan_to_num(7.0), before.nan_to_num(7.0))
+            found = products.factor(numbers.clone(), torch.bfloat16, fresh=True)
+            assert torch.equal(found.float().nan_to_num(7.0), wanted.float().nan_to_num(7.0))
+
+
+def test_other_precisions_are_left_alone(slow: bool) -> None:
+    numbers = torch.randn(40, dtype=torch.float64)
+    assert torch.equal(products.factor(numbers, torch.float64, fresh=True), numbers)
+    single = numbers.float()
+    assert products.factor(single, torch.float32, fresh=True).data_ptr() == single.data_ptr()
+    wide = products.factor(numbers, torch.bfloat16)
+    assert torch.equal(wide.double(), numbers.bfloat16().double())
+
+
 def test_a_product_of_words_adds_two_exact_products(kernels: ctypes.CDLL) -> None:
     drawn = torch.Generator().manual_seed(0)
     a, b = (torch.randn(32, generator=drawn).bfloat16() for _ in range(2))

@@ -5,6 +5,7 @@
     RMSNorm   x w / rms(x)                 in one pass with the residual addition before it and the rounding
                                            for the next product
     rotation  (a, b) -> (a cos - b sin, b cos + a sin)
+    rounding  of float32 to what bfloat16 keeps
     logits    of bfloat16 hidden states and weights, with float32 sums
     head      log sum exp, log-probability and entropy of a row of logits in two passes; the gradient
               overwrites the logits
@@ -29,6 +30,7 @@ _POINTER, _LONG, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_long, ctypes.c_int, ct
 _SIGNATURES = {
     "r1_swiglu": (_INT, *[_POINTER] * 3, _LONG, _INT),
     "r1_swiglu_slopes": (_INT, *[_POINTER] * 5, _LONG, _INT),
+    "r1_round": (_POINTER, _POINTER, _LONG, _INT),
     "r1_norm": (_INT, *[_POINTER] * 4, _FLOAT, _POINTER, _POINTER, _LONG, _LONG, _INT),
     "r1_norm_slopes": (_INT, *[_POINTER] * 8, _LONG, _LONG, _INT),
     "r1_rotate": (_INT, _POINTER, _LONG, _LONG, *[_POINTER] * 3, *[_LONG] * 4, _INT, _INT, _FLOAT, _INT),
@@ -74,6 +76,14 @@ def call(name: str, *arguments: Any) -> None:
 
 def _half(x: Tensor) -> int:
     return int(x.dtype == torch.bfloat16)
+
+
+def rounded(x: Tensor, in_place: bool = False) -> Tensor:
+    """float32 numbers rounded to bfloat16, kept in float32; x must be contiguous if it is overwritten."""
+    x = x.detach().contiguous()
+    out = x if in_place else torch.empty_like(x)
+    call("r1_round", x, out, x.numel())
+    return out
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:

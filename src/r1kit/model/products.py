@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from r1kit.model import fused
 from r1kit.model.compile_kernels import processor_flags
 
 _PLAIN = (Tensor, torch.nn.Parameter)
@@ -58,9 +59,19 @@ def quickest(dtype: torch.dtype, device: torch.device) -> torch.dtype:
     return torch.float32 if slow else dtype
 
 
-def factor(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """x rounded to ``dtype``, as a factor of a product (``quickest``); without gradient."""
-    return x.detach().to(dtype).to(quickest(dtype, x.device))
+def factor(x: Tensor, dtype: torch.dtype, fresh: bool = False) -> Tensor:
+    """x rounded to ``dtype``, as a factor of a product (``quickest``); without gradient. ``fresh``: nothing
+    else needs x, which may be overwritten."""
+    return rounded(x, dtype, fresh).to(quickest(dtype, x.device))
+
+
+def rounded(x: Tensor, dtype: torch.dtype, fresh: bool = False) -> Tensor:
+    """x rounded to ``dtype`` and kept in that dtype, or in x's where products are quicker in it; as in
+    ``factor``."""
+    x = x.detach()
+    if x.dtype == quickest(dtype, x.device) == torch.float32 != dtype and fused.usable(x):
+        return fused.rounded(x, in_place=fresh and x.is_contiguous())
+    return x.to(dtype)
 
 
 def _widened(x: Tensor, weight: Tensor) -> bool:
@@ -71,7 +82,7 @@ def _widened(x: Tensor, weight: Tensor) -> bool:
 
 
 def _wide(x: Tensor) -> Tensor:
-    return x.to(torch.bfloat16).float()
+    return factor(x, torch.bfloat16)
 
 
 class _Linear(torch.autograd.Function):

@@ -66,7 +66,7 @@ class _ReverseDivergence(torch.autograd.Function):
                 - found_N[part, None]
             )
             slopes_N = grad_N[part] if temperatures_N is None else grad_N[part] / temperatures_N[part]
-            slopes_NV = factor(logs_NV.exp() * excess_NV * slopes_N[:, None], ctx.dtype)
+            slopes_NV = factor(logs_NV.exp() * excess_NV * slopes_N[:, None], ctx.dtype, fresh=True)
             grad_hidden[part] = (slopes_NV @ factor(weight_VD, ctx.dtype)).to(grad_hidden.dtype)
             if grad_weight is not None:
                 added_VD = slopes_NV.t() @ factor(hidden_ND[part], ctx.dtype)

@@ -25,7 +25,7 @@ from torch.autograd.function import once_differentiable
 from r1kit.model import fused
 from r1kit.model.compiled_layers import compiler_of
 from r1kit.model.norms import half_product
-from r1kit.model.products import factor
+from r1kit.model.products import factor, rounded
 
 PART_LOGITS = 1 << 25  # 128 MiB of float32
 PART_LOGITS_ON_GPU = 1 << 29  # 2 GiB: a GPU needs large products
@@ -116,7 +116,7 @@ class _Head(torch.autograd.Function):
                 else kept
             )
             of_part = (targets_N[part], normaliser_N[part], entropy_N[part], of_logprob_N, of_entropy_N)
-            slopes_NV = factor(_slopes(logits_NV, *of_part, temperature_N, ctx.dtype), ctx.dtype)
+            slopes_NV = _slopes(logits_NV, *of_part, temperature_N, ctx.dtype)
             del logits_NV
             grad_hidden[part] = (slopes_NV @ product_weight).to(grad_hidden.dtype)
             if ctx.needs_input_grad[1]:
@@ -145,7 +145,7 @@ def logits_of(
             logits_NV = half_product(hidden_ND.detach(), weight_VD.detach())
         else:
             logits_NV = F.linear(factor(hidden_ND, dtype), factor(weight_VD, dtype))
-            logits_NV = logits_NV.to(dtype).to(torch.promote_types(dtype, torch.float32))
+            logits_NV = rounded(logits_NV, dtype, fresh=True).to(torch.promote_types(dtype, torch.float32))
     return logits_NV if temperatures_N is None else logits_NV / temperatures_N[:, None]
 
 
@@ -175,16 +175,16 @@ def _slopes(
     of_logprob_N: Tensor | None, of_entropy_N: Tensor | None, temperature_N: Tensor | None,
     dtype: torch.dtype,
 ) -> Tensor:  # fmt: skip
-    """dL/dlogits in ``dtype``, before their temperature, from the slopes of log-probability and entropy; see
-    the equation on top. May overwrite the logits."""
+    """dL/dlogits as a factor in ``dtype``, before their temperature, from the slopes of log-probability and
+    entropy; see the equation on top. May overwrite the logits."""
     given = (logits_NV, targets_N, normaliser_N, entropy_N, of_logprob_N, of_entropy_N, temperature_N)
     if logits_NV.dtype == torch.float32 and fused.usable(logits_NV):
         fused.logits_to_slopes(*given)
-        return logits_NV.to(dtype)
+        return factor(logits_NV, dtype, fresh=True)
     if compiler_of(logits_NV.device) is not None:
         found: Tensor = _on(logits_NV.device, slopes_in_one_pass)(*given, dtype)
         return found
-    return overwritten_by_slopes(*given).to(dtype)
+    return factor(overwritten_by_slopes(*given), dtype, fresh=True)
 
 
 def overwritten_by_slopes(

@@ -196,13 +196,14 @@ def orthogonalise(matrix: Tensor, iterations: int = 5, precision: torch.dtype = 
     a, b, c = 3.4445, -4.7750, 2.0315  # Jordan et al. 2024: steepest slope at zero that still converges
     tall = matrix.shape[-2] > matrix.shape[-1]
     x = matrix.mT if tall else matrix
-    x = factor(x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7), precision)
+    x = factor(x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7), precision, fresh=True)
     shape = x.shape
     x = x.reshape(-1, *shape[-2:])
     for _ in range(iterations):
-        gram = factor(x @ x.mT, precision)
-        square = factor(torch.baddbmm(gram, gram, gram, beta=b, alpha=c), precision)
-        x = factor(torch.baddbmm(x, square, x, beta=a), precision)  # a x + (b gram + c gram gram) x
+        gram = factor(x @ x.mT, precision, fresh=True)
+        square = factor(torch.baddbmm(gram, gram, gram, beta=b, alpha=c), precision, fresh=True)
+        # a x + (b gram + c gram gram) x
+        x = factor(torch.baddbmm(x, square, x, beta=a), precision, fresh=True)
     x = x.view(shape)
     found: Tensor = (x.mT if tall else x).to(matrix.dtype)
     return found

@@ -52,6 +52,10 @@ EXPORT void r1_swiglu_slopes(int half, const void* gate, const void* up, const v
     });
 }
 
+EXPORT void r1_round(const float* from, float* to, long count, int threads) {
+    in_chunks(count, 1 << 16, threads, [&](long begin, long end) { round_to_half(from, to, begin, end); });
+}
+
 // `kinds`: 1 if x is bfloat16, plus 2 if the result is; of the three that are used.
 EXPORT void r1_norm(int kinds, const void* x, const void* added, void* sum, const float* weight, float eps, void* y, float* scales, long rows, long width,
                     int threads) {

@@ -25,6 +25,15 @@ void swiglu_slopes(const Cell* gate, const Cell* up, const Cell* slope, Cell* of
     }
 }
 
+// Numbers as bfloat16 would keep them, in float32.
+inline void round_to_half(const float* from, float* to, long begin, long end) {
+    for (long i = begin; i < end; i += LANES) {
+        const Mask mask = first(end - i);
+        const __m512i half = _mm512_cvtepu16_epi32(round_halves(load(from + i, mask)));
+        store(to + i, _mm512_castsi512_ps(_mm512_slli_epi32(half, 16)), mask);
+    }
+}
+
 // y = x w / rms(x) of rows [begin, end); `added`, if there is any, is added to x first, and the sum is stored too.
 template <class In, class Out>
 void norm(const In* x, const Out* added, In* sum, const float* weight, float eps, Out* y, float* scales, long begin, long end, long width) {

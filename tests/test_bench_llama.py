@@ -7,10 +7,16 @@ import sys
 from types import ModuleType, SimpleNamespace
 
 import pytest
+import torch
 from bench import llama
+from bench.models import NEVER, make
 from bench.peers import PeerError
 from bench.race import Measured
+from bench.work import SHAPES
 from public_data import ROOT
+from safetensors.torch import load_file
+
+from r1kit.model.config import ModelConfig
 
 
 def measured(tokens, cpu_s):
@@ -18,17 +24,20 @@ def measured(tokens, cpu_s):
 
 
 def test_precisions_of_one_class_are_compared_and_each_number_of_rows():
-    assert [pair.name for pair in llama.PAIRS] == [
+    for model in ("SmolLM2-135M-Instruct", "30m"):
+        pairs = [pair for pair in llama.PAIRS if pair.model == model]
+        assert [pair.wanted for pair in pairs] == [None, 1.5, 1.5, None, 1.5, 1.5, 2.0, None, None]
+    assert [pair.name.removeprefix("30m/") for pair in llama.PAIRS[9:]] == [
         "bfloat16/bf16/1", "bfloat16/bf16/16", "bfloat16/bf16/64", "int8/q8_0/1", "int8/q8_0/16",
         "int8/q8_0/64", "int8/q4_1/1", "int8/q4_1/16", "int8/q4_1/64",
     ]  # fmt: skip
-    assert [pair.wanted for pair in llama.PAIRS] == [None, 1.5, 1.5, None, 1.5, 1.5, 2.0, None, None]
 
 
 @pytest.mark.parametrize(("rows", "prompts", "group"), [(1, 1, 1), (16, 2, 8), (64, 8, 8)])
 def test_rows_are_groups_of_prompts(rows, prompts, group, tmp_path, monkeypatch):
     monkeypatch.setattr(llama, "read_config", lambda folder: SimpleNamespace(vocab_size=49_152))
-    order = llama.order_of(llama.Pair("int8", "q8_0", rows), tmp_path)
+    pair = llama.Pair(llama.NAME, "int8", "q8_0", rows)
+    order = llama.order_of(pair, tmp_path, tmp_path, tmp_path)
     assert (len(order["prompts"]), order["group"]) == (prompts, group)
     assert {len(prompt) for prompt in order["prompts"]} == {llama.PROMPT}
     assert all(20 <= token < 49_152 for prompt in order["prompts"] for token in prompt)
@@ -40,10 +49,10 @@ def test_the_page_has_rates_and_whether_what_is_wanted_is_reached(seconds, said)
     stamped = found | {"load": 2.0, "date": "2026-11-28", "revision": "abc"}
     text = llama.compose(
         {"machine": {"processor": "P"}, "versions": {"torch": "2", "llama-cpp-python": "0.3"},
-         "pairs": {"bfloat16/bf16/16": stamped}}
+         "pairs": {"30m/bfloat16/bf16/16": stamped}}
     )  # fmt: skip
     ratio = f"**{seconds / 2:.2f}** ({seconds / 2:.2f}..{seconds / 2:.2f})"
-    row = f"| bfloat16, bf16 | 16 | 400 | {800 / seconds:,.0f} | {ratio} | {said} | 321 | 321 |"
+    row = f"| 30m | bfloat16, bf16 | 16 | 400 | {800 / seconds:,.0f} | {ratio} | {said} | 321 | 321 |"
     assert row in text and "3 pairs" in text and "llama-cpp-python 0.3" in text
     assert llama.compose({}) == "Not measured yet."
 
@@ -91,8 +100,34 @@ def test_measured_pairs_are_kept_and_the_next_call_continues(tmp_path, monkeypat
     page.write_text("<!-- llama -->\n<!-- /llama -->\n")
     assert not llama.compare(tmp_path, tmp_path, 1, True, 0.0, page) and not seen
     assert llama.compare(tmp_path, tmp_path, 1, True, None, page)
-    assert seen == [pair.name for pair in llama.PAIRS] and page.read_text().count("**2.00**") == 9
-    assert llama.compare(tmp_path, tmp_path, 1, True, None, page) and len(seen) == 9
+    assert seen == [pair.name for pair in llama.PAIRS] and page.read_text().count("**2.00**") == 18
+    assert llama.compare(tmp_path, tmp_path, 1, True, None, page) and len(seen) == 18
+
+
+def test_a_model_is_written_as_a_gguf_file_with_every_weight(tmp_path):
+    gguf = pytest.importorskip("gguf")
+    from bench.gguf_file import write_gguf
+
+    shape = SHAPES["30m"] | {"vocab_size": 96, "width": 64, "layers": 2, "heads": 2, "kv_heads": 1}
+    folder = make(tmp_path / "model", ModelConfig(**shape), NEVER)
+    file = write_gguf(folder, tmp_path / "model-F32.gguf")
+    reader = gguf.GGUFReader(file)
+    weights = {tensor.name: torch.tensor(tensor.data.copy()) for tensor in reader.tensors}
+    ours = load_file(folder / "model.safetensors")
+    assert len(weights) == len(ours)
+    for theirs, name in {
+        "token_embd.weight": "model.embed_tokens.weight",
+        "blk.1.attn_k.weight": "model.layers.1.self_attn.k_proj.weight",
+        "blk.1.attn_q_norm.weight": "model.layers.1.self_attn.q_norm.weight",
+        "blk.0.ffn_norm.weight": "model.layers.0.post_attention_layernorm.weight",
+        "blk.0.ffn_down.weight": "model.layers.0.mlp.down_proj.weight",
+        "output_norm.weight": "model.norm.weight",
+    }.items():
+        assert torch.equal(weights[theirs], ours[name].float())
+    said = {name: field.contents() for name, field in reader.fields.items()}
+    assert said["qwen3.attention.head_count_kv"] == 1 and said["qwen3.block_count"] == 2
+    assert said["qwen3.vocab_size"] == 96 and said["tokenizer.ggml.model"] == "none"
+    assert write_gguf(tmp_path / "nowhere", file) == file  # it is there
 
 
 @pytest.fixture
@@ -140,6 +175,7 @@ class FakeLibrary(ModuleType):
     logits of a batch's place, the row and position that these belong to."""
 
     LLAMA_FTYPE_MOSTLY_BF16, LLAMA_FTYPE_MOSTLY_F16, LLAMA_FTYPE_MOSTLY_Q8_0 = 32, 1, 7
+    LLAMA_FTYPE_MOSTLY_Q4_1 = 3
 
     def __init__(self):
         super().__init__("llama_cpp")
@@ -187,7 +223,7 @@ def test_llama_cpp_is_fed_each_rows_own_tokens_up_to_its_length(monkeypatch):
     prompts = [[7, 8, 9], [17, 18, 19]]
     run = side.start(
         {
-            "gguf": "m.gguf",
+            "gguf": "m.Q4_1.gguf",
             "precision": "q4_1",
             "scratch": "/",
             "prompts": prompts,

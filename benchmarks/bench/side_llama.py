@@ -13,7 +13,7 @@ import llama_cpp
 from serving import Order, serve
 
 TYPES = {"bf16": llama_cpp.LLAMA_FTYPE_MOSTLY_BF16, "f16": llama_cpp.LLAMA_FTYPE_MOSTLY_F16,
-         "q8_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0}  # fmt: skip
+         "q8_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0, "q4_1": llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_1}  # fmt: skip
 
 WARNING = 3  # GGML_LOG_LEVEL_WARN of ggml.h
 
@@ -26,8 +26,8 @@ def quiet(level: int, text: bytes, data: object) -> None:
 
 
 def converted(file: Path, precision: str, scratch: Path) -> Path:
-    """The file, or one with the same weights in another precision."""
-    if precision not in TYPES:
+    """The file if it has this precision by its name, or one with the same weights in it."""
+    if file.stem.lower().endswith(precision):
         return file
     target = scratch / f"{file.stem}-{precision}.gguf"
     if not target.is_file():

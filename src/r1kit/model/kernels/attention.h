@@ -6,8 +6,9 @@
 // (Dao et al. 2205.14135, algorithm 4).
 //
 // Every product is C[m, n] += A[m, pairs] B[pairs, n], where a pair is two bfloat16 numbers of the inner dimension in one 32-bit word. Rows of q
-// or P hold pairs as they lie in memory; "turned" is a matrix with one row a pair. dK and dV are summed transposed: so P and dS, whose rows are
-// queries, become pairs of queries by interleaving two rows.
+// or P hold pairs as they lie in memory; "turned" is a matrix with one row a pair, which lies in memory block of positions by block, so that what one
+// product reads is a few adjoining kilobytes however long the line is. dK and dV are summed transposed: so P and dS, whose rows are queries, become
+// pairs of queries by interleaving two rows.
 #pragma once
 
 #include <array>
@@ -23,31 +24,53 @@ constexpr int BEGINNINGS = 4;  // the most that a query sees
 
 using Word = uint32_t;
 
-template <int ROWS, int COLUMNS>
-inline void tile(float* c, long ldc, const Word* a, long lda, const Word* b, long ldb, int pairs) {
-    Lanes sum[ROWS][COLUMNS];
-    for (int r = 0; r < ROWS; r++)
+constexpr int TILE = 8;        // rows of a product that are computed at once
+constexpr int WIDENED = 64;    // pairs of them that are made float32 at a time, where a product of words is not one instruction
+
+// A row's word p in every lane, from words or from float32 numbers.
+inline __m512i left_of(const Word* row, int p) { return _mm512_set1_epi32(row[p]); }
+inline WideWord left_of(const float* row, int p) { return wide_word(row + 2 * p); }
+
+template <int COLUMNS, class Left>
+inline void tile(float* c, long ldc, const Left* a, long lda, const Word* b, long ldb, int pairs) {
+    Lanes sum[TILE][COLUMNS];
+    for (int r = 0; r < TILE; r++)
         for (int n = 0; n < COLUMNS; n++) sum[r][n] = load(c + r * ldc + n * LANES);
     for (int p = 0; p < pairs; p++) {
         __m512i right[COLUMNS];
         for (int n = 0; n < COLUMNS; n++) right[n] = _mm512_loadu_si512(b + p * ldb + n * LANES);
-        for (int r = 0; r < ROWS; r++) {
-            const __m512i left = _mm512_set1_epi32(a[r * lda + p]);
+        for (int r = 0; r < TILE; r++) {
+            const auto left = left_of(a + r * lda, p);
             for (int n = 0; n < COLUMNS; n++) sum[r][n] = dot_halves(sum[r][n], left, right[n]);
         }
     }
-    for (int r = 0; r < ROWS; r++)
+    for (int r = 0; r < TILE; r++)
         for (int n = 0; n < COLUMNS; n++) store(c + r * ldc + n * LANES, sum[r][n]);
+}
+
+template <class Left>
+inline void tiles(float* c, long ldc, const Left* a, long lda, const Word* b, long ldb, int n, int pairs) {
+    for (int j = 0; j < n; j += 2 * LANES)
+        if (n - j >= 2 * LANES)
+            tile<2>(c + j, ldc, a, lda, b + j, ldb, pairs);
+        else
+            tile<1>(c + j, ldc, a, lda, b + j, ldb, pairs);
 }
 
 // m a multiple of 8, n of 16.
 inline void multiply(float* c, long ldc, const Word* a, long lda, const Word* b, long ldb, int m, int n, int pairs) {
-    for (int j = 0; j < n; j += 2 * LANES)
-        for (int i = 0; i < m; i += 8)
-            if (n - j >= 2 * LANES)
-                tile<8, 2>(c + i * ldc + j, ldc, a + i * lda, lda, b + j, ldb, pairs);
-            else
-                tile<8, 1>(c + i * ldc + j, ldc, a + i * lda, lda, b + j, ldb, pairs);
+    for (int i = 0; i < m; i += TILE) {
+        if constexpr (DOTS_HALVES) {
+            tiles(c + i * ldc, ldc, a + i * lda, lda, b, ldb, n, pairs);
+        } else {
+            alignas(64) float wide[TILE * 2 * WIDENED];
+            for (int p = 0; p < pairs; p += WIDENED) {
+                const int some = std::min(WIDENED, pairs - p);
+                for (int r = 0; r < TILE; r++) widen_halves(reinterpret_cast<const Half*>(a + (i + r) * lda + p), 2 * some, wide + r * 2 * WIDENED);
+                tiles(c + i * ldc, ldc, wide, 2 * WIDENED, b + p * ldb, ldb, n, some);
+            }
+        }
+    }
 }
 
 // The strided rows of one head: row t begins at data + t stride.
@@ -69,10 +92,11 @@ inline __m512i column(const void* from, long stride) {
     return _mm512_i32gather_epi32(_mm512_mullo_epi32(places, _mm512_set1_epi32(stride)), from, 4);
 }
 
-// to[word, t] = from[t, word]; rows a multiple of 16
+// Of each STEP rows t, to[word, t] = from[t, word]; STEP and rows are multiples of 16.
+template <int STEP>
 inline void turn(const Word* from, long rows, long words, Word* to) {
     for (long t = 0; t < rows; t += LANES)
-        for (long w = 0; w < words; w++) _mm512_storeu_si512(to + w * rows + t, column(from + t * words + w, words));
+        for (long w = 0; w < words; w++) _mm512_storeu_si512(to + (t - t % STEP) * words + w * STEP + t % STEP, column(from + t * words + w, words));
 }
 
 // to[t / 2, i] = the pair (from[t, i], from[t + 1, i]); width a multiple of 16
@@ -133,7 +157,7 @@ inline Mask seen(const Sight& sight, long t, long s) {
 // scores[query, key] of one block of queries against one of keys, into rows `ld` apart.
 inline void score(float* scores, long ld, const Word* q, const Word* k_turned, const Shape& shape, long keys) {
     for (int r = 0; r < BLOCK; r++) std::memset(scores + r * ld, 0, BLOCK * sizeof(float));
-    multiply(scores, ld, q, shape.K / 2, k_turned + keys, shape.padded(), BLOCK, BLOCK, shape.K / 2);
+    multiply(scores, ld, q, shape.K / 2, k_turned + keys * (shape.K / 2), BLOCK, BLOCK, BLOCK, shape.K / 2);
 }
 
 inline void attend_head(const Word* q, const Word* k_turned, const Word* v_pairs, const Shape& shape, const Sight& sight, Half* out, float* logsum) {
@@ -186,7 +210,7 @@ struct Keys {
         copy_rows(k, shape.T, rows, shape.K, k_rows.data());
         copy_rows(v, shape.T, rows, shape.V, v_rows.data());
         k_turned.resize(k_rows.size());
-        turn(k_rows.data(), rows, shape.K / 2, k_turned.data());
+        turn<BLOCK>(k_rows.data(), rows, shape.K / 2, k_turned.data());
         if (!slopes) {
             v_pairs.resize(v_rows.size());
             interleave(v_rows.data(), rows, shape.V, v_pairs.data());
@@ -195,11 +219,11 @@ struct Keys {
         k_pairs.resize(k_rows.size());
         interleave(k_rows.data(), rows, shape.K, k_pairs.data());
         v_turned.resize(v_rows.size());
-        turn(v_rows.data(), rows, shape.V / 2, v_turned.data());
+        turn<BLOCK>(v_rows.data(), rows, shape.V / 2, v_turned.data());
     }
 };
 
-// Rows of one query head, and the same transposed into pairs of rows: [width, rows / 2].
+// Rows of one query head, and the same transposed into pairs of rows: [width, BLOCK / 2] of each block.
 struct Queries {
     std::vector<Word> rows, across;
     Queries(Rows from, const Shape& shape, int width, bool transposed) : rows(shape.padded() * width / 2) {
@@ -208,30 +232,19 @@ struct Queries {
         std::vector<Word> pairs(rows.size());
         interleave(rows.data(), shape.padded(), width, pairs.data());
         across.resize(rows.size());
-        turn(pairs.data(), shape.padded() / 2, width, across.data());
+        turn<BLOCK / 2>(pairs.data(), shape.padded() / 2, width, across.data());
     }
 };
 
-// Two rows of float32 as one row of pairs.
-inline void pair_rows(const float* first_row, const float* second_row, Word* to) {
-    for (int i = 0; i < BLOCK; i += LANES) {
-        const __m512i low = _mm512_cvtepu16_epi32(round_halves(load(first_row + i)));
-        const __m512i high = _mm512_cvtepu16_epi32(round_halves(load(second_row + i)));
-        _mm512_storeu_si512(to + i, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
-    }
-}
-
 struct Block {
     alignas(64) float chances[BLOCK * BLOCK], slopes[BLOCK * BLOCK];
-    alignas(64) Half slope_rows[BLOCK * BLOCK];
-    alignas(64) Word chance_pairs[BLOCK * BLOCK / 2], slope_pairs[BLOCK * BLOCK / 2];
+    alignas(64) Word chance_rows[BLOCK * BLOCK / 2], slope_rows[BLOCK * BLOCK / 2], chance_pairs[BLOCK * BLOCK / 2], slope_pairs[BLOCK * BLOCK / 2];
 };
 
 inline void attend_head_slopes(const Queries& q, const Queries& g, const Keys& keys, const Shape& shape, const Sight& sight, const float* logsum,
                                const float* dots, Half* of_q, float* of_k_turned, float* of_v_turned, Block& block) {
     std::vector<long> blocks;
     std::vector<float> sums(BLOCK * shape.K);
-    const long rows = shape.padded();
     for (long begin = 0; begin < shape.T; begin += BLOCK) {
         const long end = std::min(begin + BLOCK, shape.T);
         visible_blocks(sight, begin, end, blocks);
@@ -239,29 +252,29 @@ inline void attend_head_slopes(const Queries& q, const Queries& g, const Keys& k
         for (const long s : blocks) {
             score(block.chances, BLOCK, q.rows.data() + begin * shape.K / 2, keys.k_turned.data(), shape, s);
             std::memset(block.slopes, 0, sizeof(block.slopes));
-            multiply(block.slopes, BLOCK, g.rows.data() + begin * shape.V / 2, shape.V / 2, keys.v_turned.data() + s, rows, BLOCK, BLOCK, shape.V / 2);
+            multiply(block.slopes, BLOCK, g.rows.data() + begin * shape.V / 2, shape.V / 2, keys.v_turned.data() + s * (shape.V / 2), BLOCK, BLOCK, BLOCK, shape.V / 2);
             for (long t = begin; t < begin + BLOCK; t++) {
-                float *chance = block.chances + (t - begin) * BLOCK, *slope = block.slopes + (t - begin) * BLOCK;
+                const long row = (t - begin) * BLOCK;
+                Half *chance = reinterpret_cast<Half*>(block.chance_rows) + row, *slope = reinterpret_cast<Half*>(block.slope_rows) + row;
                 for (int i = 0; i < BLOCK; i += LANES) {
                     const Mask mask = t < end ? seen(sight, t, s + i) : 0;
                     Lanes p = _mm512_setzero_ps(), d = p;
                     if (mask) {
-                        p = _mm512_maskz_mov_ps(mask, exp(_mm512_fmsub_ps(load(chance + i), all(shape.scale), all(logsum[t]))));
-                        d = _mm512_mul_ps(p, _mm512_sub_ps(load(slope + i), all(dots[t])));
+                        p = _mm512_maskz_mov_ps(mask, exp(_mm512_fmsub_ps(load(block.chances + row + i), all(shape.scale), all(logsum[t]))));
+                        d = _mm512_mul_ps(p, _mm512_sub_ps(load(block.slopes + row + i), all(dots[t])));
                     }
                     store(chance + i, p);
                     store(slope + i, d);
-                    store(block.slope_rows + (t - begin) * BLOCK + i, d);
                 }
             }
-            for (int r = 0; r < BLOCK; r += 2) {
-                pair_rows(block.chances + r * BLOCK, block.chances + (r + 1) * BLOCK, block.chance_pairs + r / 2 * BLOCK);
-                pair_rows(block.slopes + r * BLOCK, block.slopes + (r + 1) * BLOCK, block.slope_pairs + r / 2 * BLOCK);
-            }
-            multiply(sums.data(), shape.K, reinterpret_cast<const Word*>(block.slope_rows), BLOCK / 2, keys.k_pairs.data() + s / 2 * shape.K, shape.K,
+            interleave(block.chance_rows, BLOCK, BLOCK, block.chance_pairs);
+            interleave(block.slope_rows, BLOCK, BLOCK, block.slope_pairs);
+            multiply(sums.data(), shape.K, block.slope_rows, BLOCK / 2, keys.k_pairs.data() + s / 2 * shape.K, shape.K,
                      BLOCK, shape.K, BLOCK / 2);
-            multiply(of_k_turned + s, rows, q.across.data() + begin / 2, rows / 2, block.slope_pairs, BLOCK, shape.K, BLOCK, BLOCK / 2);
-            multiply(of_v_turned + s, rows, g.across.data() + begin / 2, rows / 2, block.chance_pairs, BLOCK, shape.V, BLOCK, BLOCK / 2);
+            multiply(of_k_turned + s * shape.K, BLOCK, q.across.data() + begin / 2 * shape.K, BLOCK / 2, block.slope_pairs, BLOCK, shape.K, BLOCK,
+                     BLOCK / 2);
+            multiply(of_v_turned + s * shape.V, BLOCK, g.across.data() + begin / 2 * shape.V, BLOCK / 2, block.chance_pairs, BLOCK, shape.V, BLOCK,
+                     BLOCK / 2);
         }
         for (long t = begin; t < end; t++)
             for (int i = 0; i < shape.K; i += LANES)
@@ -306,7 +319,8 @@ inline void dot_rows(Rows g, Rows out, const Shape& shape, float* dots) {
 inline void write_turned(const float* from, const Shape& shape, int width, float factor, Half* to, long stride) {
     for (int block = 0; block < width; block += LANES)
         for (long t = 0; t < shape.T; t++)
-            store(to + t * stride + block, _mm512_mul_ps((Lanes)column(from + block * shape.padded() + t, shape.padded()), all(factor)));
+            store(to + t * stride + block,
+                  _mm512_mul_ps((Lanes)column(from + (t - t % BLOCK) * width + block * BLOCK + t % BLOCK, BLOCK), all(factor)));
 }
 
 // Slopes as contiguous [B, T, heads, width].

@@ -7,14 +7,18 @@
 
 #include <immintrin.h>
 
+#include <cstdint>
+
 namespace r1 {
 
 #if defined(__AVX512BF16__) && !defined(R1_PLAIN)
+constexpr bool DOTS_HALVES = true;  // whether a product of words is one instruction
 
 inline __m512 dot_halves(__m512 sum, __m512i a, __m512i b) { return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b); }
 inline __m256i round_halves(__m512 x) { return (__m256i)_mm512_cvtneps_pbh(x); }
 
 #else
+constexpr bool DOTS_HALVES = false;
 
 inline __m512 upper_halves(__m512i words) { return _mm512_castsi512_ps(_mm512_and_si512(words, _mm512_set1_epi32(int(0xffff0000)))); }
 inline __m512 lower_halves(__m512i words) { return _mm512_castsi512_ps(_mm512_slli_epi32(words, 16)); }
@@ -33,6 +37,27 @@ inline __m256i round_halves(__m512 x) {
 }
 
 #endif
+
+// A word that is multiplied with many others, as its two numbers in every lane: what dot_halves needs of it without the instructions.
+struct WideWord {
+    __m512 lower, upper;
+};
+
+inline WideWord wide_word(const float* numbers) { return {_mm512_set1_ps(numbers[0]), _mm512_set1_ps(numbers[1])}; }
+
+inline __m512 dot_halves(__m512 sum, WideWord a, __m512i b) {
+    sum = _mm512_fmadd_ps(a.upper, _mm512_castsi512_ps(_mm512_and_si512(b, _mm512_set1_epi32(int(0xffff0000)))), sum);
+    return _mm512_fmadd_ps(a.lower, _mm512_castsi512_ps(_mm512_slli_epi32(b, 16)), sum);
+}
+
+// ``count`` bfloat16 numbers as float32.
+inline void widen_halves(const uint16_t* from, long count, float* to) {
+    for (long i = 0; i < count; i += 16) {
+        const __mmask16 mask = count - i >= 16 ? __mmask16(0xffff) : __mmask16((1u << (count - i)) - 1);
+        const __m512i cells = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, from + i));
+        _mm512_mask_storeu_ps(to + i, mask, _mm512_castsi512_ps(_mm512_slli_epi32(cells, 16)));
+    }
+}
 
 // 32 numbers as 16 words, the first 16 in the first 8.
 inline __m512i round_halves(__m512 first, __m512 second) {

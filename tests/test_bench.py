@@ -114,6 +114,20 @@ def test_names_choose_works_and_their_peers(bench):
     } <= set(names)
 
 
+def test_a_large_model_gets_less_of_the_same_work(bench):
+    work, full = bench.work.Work("grpo", "135m", "uniform", ("trl",)), bench.work.FULL
+    assert work.sized(full).rows == 16 and work.sized(full).new_tokens == 128
+    assert work.sized(bench.work.QUICK) == bench.work.QUICK
+    learner = bench.work.Work("learner", "135m", "uniform", ("hf",)).sized(full)
+    assert (learner.learner_rows, learner.new_tokens, learner.repeats) == (4, 512, full.repeats)
+    assert bench.work.Work("grpo", "30m", "uniform", ("trl",)).sized(full) == full
+
+
+def test_products_run_in_the_faster_format(bench):
+    assert bench.limits.Peaks(bf16=31.0, fp32=163.0, stream=14.0).products == 163.0
+    assert bench.limits.Peaks(bf16=219.0, fp32=99.0, stream=20.0).products == 219.0
+
+
 def test_flops_and_bytes_of_a_token_by_hand(bench, small):
     # per layer: q 32x32, k and v 32x16 each, o 32x32, three 32x64; norms 32+32+16+16; the head 60x32; the
     # last norm 32
@@ -313,7 +327,7 @@ def test_measuring_one_peer_again_keeps_the_figures_of_the_others(bench, tmp_pat
     assert set(results.content["measured"]["rollout/7m/uniform"]["sides"]) == {"r1kit", "hf", "vllm_cpu"}
 
 
-@pytest.mark.parametrize(("ratio", "said"), [(6.0, "reached (5)"), (4.0, "**missed** (5)")])
+@pytest.mark.parametrize(("ratio", "said"), [(6.0, "reached (6)"), (4.0, "**missed** (6)")])
 def test_the_page_says_whether_a_target_was_reached(bench, tmp_path, ratio, said):
     results, _ = filled(bench, tmp_path, ratio)
     page = tmp_path / "page.md"
@@ -353,7 +367,8 @@ def test_a_page_without_its_marks_is_refused(bench, tmp_path):
 
 def test_targets_are_found_by_the_beginning_of_a_name(bench):
     assert bench.page.target("grpo/30m/uniform/vs_trl") == 4.0
-    assert bench.page.target("grpo/7m/ragged/vs_trl/2cores") == 8.0
+    assert bench.page.target("grpo/7m/ragged/vs_trl/2cores") == 9.0
+    assert bench.page.target("learner/135m/uniform/vs_hf") == 2.0
     assert bench.page.target("rollout/dsv3/ragged/vs_hf") == 3.5
     assert bench.page.target("learner/7m/ragged/vs_hf_bf16") is None
     assert bench.page.target("rollout/30m/ragged/vs_vllm_cpu") is None

@@ -17,6 +17,7 @@ from bench.race import START_SECONDS, Measured, Side, SideError, Spread, race
 from bench.results import Results, stamp
 from bench.work import LONE, SHAPES, Size, Work, ending_chance, learner_rows, prompts
 from r1kit.model.config import ModelConfig
+from r1kit.model.products import half_is_slow
 from r1kit.tokenizer import ASSISTANT, BOS, EOS, PAD, SPECIALS, USER
 
 SOURCE = Path(r1kit.__file__).parents[1]
@@ -66,13 +67,15 @@ class Bench:
             self._note(work, {}, dict.fromkeys(work.peers, str(error)), {})
 
     def _raced(self, work: Work) -> tuple[dict[str, list[Measured]], dict[str, str], dict[str, Any]]:
-        spec = self.spec(work, self.size)
+        spec = self.spec(work, work.sized(self.size))
         missing: dict[str, str] = {}
         load = os.getloadavg()[0]
         with _Sides() as sides:
             own = self._start_own(sides, work.cores, spec)
             for peer in work.peers:
                 try:
+                    if peer == "hf_bf16" and not spec["half"]:
+                        raise PeerError("without bfloat16 instructions float32 weights are quicker")
                     self._start_peer(sides, peer, work.cores, spec)
                 except (SideError, PeerError) as error:
                     missing[peer] = str(error)
@@ -160,7 +163,8 @@ class Bench:
             "scratch": str(self.out / "scratch"), "prompts": ids,
             "words": [words(prompt) for prompt in chosen],
             "texts": [prompt_text(prompt) for prompt in chosen], "group": size.group,
-            "new_tokens": size.new_tokens, "eos": eos, "pad": pad, "rows": rows,
+            "new_tokens": size.new_tokens, "eos": eos, "pad": pad, "rows": rows, "half": not half_is_slow(),
+            "head": "mixed" if work.model == "135m" else "bfloat16",
         }  # fmt: skip
 
     def _start_own(self, sides: "_Sides", cores: int, spec: Mapping[str, Any]) -> Side:
@@ -189,16 +193,16 @@ class Bench:
         return {"operations": {name: seconds / reply["seconds"] for name, seconds in operations}}
 
     def _limit(self, work: Work, config: ModelConfig, last: Measured) -> float:
-        peaks = Peaks(**self.results.content["peaks"])
+        peaks, size = Peaks(**self.results.content["peaks"]), work.sized(self.size)
         if work.kind == "learner":
-            rows = learner_rows(self.size, work.lengths, config.vocab_size, FIRST_WORD)
+            rows = learner_rows(size, work.lengths, config.vocab_size, FIRST_WORD)
             return learn_limit(config, peaks, [Span(0, len(row) - 1, len(row) - 1) for row in rows])
         lengths: list[int] = last.reply["lengths"]
-        decode = decode_limit(config, peaks, self.size.prompt_tokens, lengths)
+        decode = decode_limit(config, peaks, size.prompt_tokens, lengths)
         if work.kind == "rollout":
             return decode
-        prompt = self.size.prompt_tokens
-        spans = [Span(0, prompt, 0)] * self.size.problems + [
+        prompt = size.prompt_tokens
+        spans = [Span(0, prompt, 0)] * size.problems + [
             Span(prompt, prompt + length - 1, length) for length in lengths
         ]
         return 1 / (1 / decode + 1 / learn_limit(config, peaks, spans))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.results import Results
-from bench.work import FULL, LONE, PLAN, SHAPES, Size, Work, mean_length
+from bench.work import FULL, LARGE, LONE, PLAN, SHAPES, Size, Work, mean_length
 from r1kit.config import R1kitError
 from r1kit.files import write_whole
 from r1kit.model.config import ModelConfig
@@ -20,11 +20,12 @@ PEER_NAMES = {
 }  # fmt: skip
 # The project's targets: (the beginning of ratios' names, the least ratio). The first match counts.
 TARGETS = (
-    ("grpo/7m/uniform", 5.0), ("grpo/7m/ragged", 8.0), ("grpo/30m", 4.0), ("grpo/dsv3", 4.0),
-    ("rollout/7m/uniform/vs_vllm_cpu", 1.5), ("rollout/7m/ragged/vs_vllm_cpu", 2.0),
-    ("rollout/30m/uniform/vs_vllm_cpu", 1.3),
+    ("grpo/7m/uniform", 6.0), ("grpo/7m/ragged", 9.0), ("grpo/30m", 4.0), ("grpo/dsv3", 8.0),
+    ("grpo/135m", 4.0),
+    ("rollout/7m/uniform/vs_vllm_cpu", 3.5), ("rollout/7m/ragged/vs_vllm_cpu", 4.5),
+    ("rollout/30m/uniform/vs_vllm_cpu", 2.5),
     *((f"rollout/{model}/{lengths}/vs_hf", 3.5) for model in SHAPES for lengths in ("uniform", "ragged")),
-    ("learner/7m/ragged/vs_hf", 1.5),
+    ("learner/7m/ragged/vs_hf", 1.5), ("learner/135m", 2.0),
 )  # fmt: skip
 LONE_TARGET = 0.5
 GROWTH_WORDS = {
@@ -106,14 +107,15 @@ def models_table() -> str:
 
 
 def _size(size: Size) -> str:
+    grpo, learner = LARGE["grpo"], LARGE["learner"]
     return (
         f"Rollout and GRPO: {size.problems} prompts of {size.prompt_tokens} tokens x {size.group} "
-        f"completions; uniform {size.new_tokens} "
-        f"tokens each, ragged at most {size.new_tokens} and {mean_length(size):.0f} on average. "
-        f"Learner: {size.learner_rows} rows of "
-        f"{size.new_tokens} positions, ragged {size.shortest}..{size.new_tokens}. One core compares "
-        "useful tokens per processor second, "
-        f"two cores per second of the clock. A ratio is the median over pairs, in brackets least..most."
+        f"completions; uniform {size.new_tokens} tokens each, ragged at most {size.new_tokens} and "
+        f"{mean_length(size):.0f} on average. Learner: {size.learner_rows} rows of {size.new_tokens} "
+        f"positions, ragged {size.shortest}..{size.new_tokens}. With 135m: {grpo['problems']} prompts, "
+        f"{grpo['new_tokens']} tokens each; {learner['learner_rows']} rows of {learner['new_tokens']} "
+        "positions. One core compares useful tokens per processor second, two cores per second of the clock. "
+        "A ratio is the median over pairs, in brackets least..most."
     )
 
 

@@ -2,7 +2,8 @@
 clipping, padded micro-batches).
 
 A micro-batch is padded to its own longest row. Precision: "hf" trains float32 weights under bf16 autocast,
-"hf_bf16" bf16 weights with a float32 master."""
+"hf_bf16" bf16 weights with a float32 master. Where the order says that the processor has no instructions for
+bf16 (``half`` is false), float32 takes its place, which is several times as fast there."""
 
 import random
 from collections.abc import Callable
@@ -31,9 +32,14 @@ class Ends(LogitsProcessor):
         return scores
 
 
+def kept_in(spec: Order) -> torch.dtype:
+    """The precision in which this processor is quickest."""
+    return torch.bfloat16 if spec["half"] else torch.float32
+
+
 def start_rollout(spec: Order) -> Callable[[Order], Order]:
     torch.set_num_threads(spec["cores"])
-    model = AutoModelForCausalLM.from_pretrained(spec["folder"], dtype=torch.bfloat16).eval()
+    model = AutoModelForCausalLM.from_pretrained(spec["folder"], dtype=kept_in(spec)).eval()
     prompts = torch.tensor([prompt for prompt in spec["prompts"] for _ in range(spec["group"])])
 
     def run(order: Order) -> Order:
@@ -66,7 +72,7 @@ def start_learner(spec: Order) -> Callable[[Order], Order]:
     def run(order: Order) -> Order:
         shuffled = random.Random(order["seed"]).sample(rows, len(rows))
         for start in range(0, len(shuffled), micro_rows):
-            with torch.autocast("cpu", torch.bfloat16, enabled=not pure):
+            with torch.autocast("cpu", torch.bfloat16, enabled=spec["half"] and not pure):
                 loss = model(
                     **batch(shuffled[start : start + micro_rows], spec["pad"]),
                     num_items_in_batch=torch.tensor(trained),

@@ -40,14 +40,15 @@ def reward(rollouts: Sequence[Rollout]) -> list[float | None]:
     return [rollout.text.count("7") / 100 for rollout in rollouts]
 
 
-def learner_config(longest: int) -> LearnerConfig:
+def learner_config(longest: int, head: str) -> LearnerConfig:
+    """``head``: as in recipes/real.yaml for a large vocabulary, else as cheap as the peers'."""
     context = -(-longest // 16) * 16
     optimizer = OptimizerConfig(learning_rate=1e-6)
     return LearnerConfig(
         context=context,
         lines=max(1, MICRO_TOKENS // context),
         precision="bfloat16",
-        head="bfloat16",
+        head="mixed" if head == "mixed" else "bfloat16",
         optimizer=optimizer,
     )
 
@@ -166,7 +167,8 @@ class Words:
 def reinforce(runtime: LocalRuntime, spec: Order, line: Line, orders: Iterator[Order]) -> None:
     folder, scratch = Path(spec["folder"]), Path(spec["scratch"]) / str(time.time_ns())
     scratch.mkdir(parents=True)
-    learner = runtime.learner(folder, learner_config(len(spec["prompts"][0]) + spec["new_tokens"] - 1))
+    longest = len(spec["prompts"][0]) + spec["new_tokens"] - 1
+    learner = runtime.learner(folder, learner_config(longest, spec["head"]))
     engine = Noted(runtime.engine_of(learner))
     policy = Policy(learner, engine, Chat(Tokenizer.load(folder)))
     task = Words(spec["words"])
@@ -209,7 +211,8 @@ def rollout(runtime: LocalRuntime, spec: Order) -> Callable[[int], Order]:
 
 def learn(runtime: LocalRuntime, spec: Order) -> Callable[[int], Order]:
     rows = weighted([text_row(np.array(row, dtype=np.int32)) for row in spec["rows"]])
-    learner = runtime.learner(Path(spec["folder"]), learner_config(max(len(row) for row in spec["rows"]) - 1))
+    config = learner_config(max(len(row) for row in spec["rows"]) - 1, spec["head"])
+    learner = runtime.learner(Path(spec["folder"]), config)
 
     def step(seed: int) -> Order:
         metrics = learner.update(rows, CrossEntropy(), 1.0)

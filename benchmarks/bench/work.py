@@ -12,7 +12,7 @@ to 256; the learner's rows are drawn evenly from those."""
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 Kind = Literal["rollout", "grpo", "learner"]
@@ -31,6 +31,11 @@ SHAPES: dict[str, dict[str, Any]] = {
         "tie_embeddings": True, "init_std": 0.02, "max_positions": 2048, "q_rank": 96, "kv_rank": 64,
         "nope_dim": 32, "rope_dim": 32, "v_dim": 64, "dense_layers": 1, "experts": 8, "active_experts": 2,
         "shared_experts": 1, "expert_width": 256,
+    },
+    # SmolLM2-135M's shape
+    "135m": {
+        **_DENSE, "family": "llama", "vocab_size": 49_152, "width": 576, "layers": 30, "heads": 9,
+        "kv_heads": 3, "ffn_width": 1536, "rope_theta": 100_000.0,
     },
 }  # fmt: skip
 # A single row at a time, as in a conversation: shapes, and the tokens that are sampled.
@@ -70,6 +75,11 @@ class Size:
 
 
 FULL = Size()
+# What is other for a large model, by kind of work: so many times the small ones' work would take hours.
+LARGE: dict[str, dict[str, int]] = {
+    "grpo": {"problems": 2, "new_tokens": 128},
+    "learner": {"learner_rows": 4, "new_tokens": 512},
+}
 QUICK = Size(problems=4, group=4, prompt_tokens=32, new_tokens=48, learner_rows=8, repeats=1)
 
 
@@ -87,6 +97,10 @@ class Work:
     @property
     def name(self) -> str:
         return f"{self.kind}/{self.model}/{self.lengths}"
+
+    def sized(self, size: Size) -> Size:
+        """The amount of this work, of ``size`` in general."""
+        return replace(size, **LARGE[self.kind]) if self.model == "135m" and size.repeats > 1 else size
 
     def ratio_name(self, peer: str) -> str:
         return f"{self.name}/vs_{peer}" + ("" if self.cores == 1 else f"/{self.cores}cores")
@@ -107,6 +121,8 @@ PLAN = (
     Work("learner", "7m", "ragged", ("hf", "hf_bf16")),
     Work("learner", "30m", "ragged", ("hf", "hf_bf16")),
     Work("learner", "dsv3", "ragged", ("hf",)),
+    Work("grpo", "135m", "uniform", ("trl",)),
+    Work("learner", "135m", "uniform", ("hf", "hf_bf16")),
     Work("rollout", "7m", "uniform", ("hf", "vllm_cpu"), cores=2),
     Work("grpo", "7m", "uniform", ("trl",), cores=2),
     Work("grpo", "7m", "ragged", ("trl",), cores=2),

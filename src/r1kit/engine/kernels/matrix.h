@@ -5,6 +5,8 @@
 // The sum over the inner dimension has one order whatever the number of rows, so a row's result does not depend on the other rows.
 #pragma once
 
+#include <type_traits>
+
 #include "eight.h"
 #include "memory.h"
 
@@ -87,8 +89,8 @@ class Ahead {
 };
 
 struct Tile {
-    const uint32_t* x;
-    size_t x_step;  // words from row to row
+    const uint32_t* x;  // words, or what Floats says
+    size_t x_step;  // from row to row
     const uint32_t* panel;
     int words;
     float* out;
@@ -105,7 +107,13 @@ template <class N>
 struct Floats {
     using Sum = Vector;
     static constexpr int LINES = 2;
+    static constexpr bool WIDE = std::is_same_v<N, Half> && !DOTS_HALVES;  // rows of x are given as float32 numbers, two for each word
     static Sum zero() { return _mm512_setzero_ps(); }
+    static auto left(const uint32_t* x, int word) {
+        if constexpr (WIDE) return left_of(reinterpret_cast<const float*>(x), word);
+        else return left_of(x, word);
+    }
+    static Sum dot(Sum sum, WideWord x, Words w) { return dot_halves(sum, x, w); }
     static Sum dot(Sum sum, Words x, Words w) { return N::dot(sum, x, w); }
     static Vector add(Vector before, Sum sum, const Tile&, int, int) { return _mm512_add_ps(before, sum); }
 };
@@ -114,6 +122,7 @@ struct Eights {
     using Sum = Words;
     static constexpr int LINES = 4;  // a word has twice the numbers, so there are half as many
     static Sum zero() { return _mm512_setzero_si512(); }
+    static Words left(const uint32_t* x, int word) { return left_of(x, word); }
     static Sum dot(Sum sum, Words x, Words w) { return Eight::dot(sum, x, w); }
     static Vector add(Vector before, Sum sum, const Tile& tile, int row, int vector) {
         const Words exact = _mm512_sub_epi32(sum, _mm512_loadu_si512(tile.offsets + vector * LANES));
@@ -136,7 +145,7 @@ void multiply(const Tile& tile) {
         for (int i = 0; i < F::LINES; i++) _mm_prefetch(ahead + i * Ahead::LINE, _MM_HINT_T1);
         ahead += ahead_step;
         for (int r = 0; r < ROWS; r++) {
-            const Words x = _mm512_set1_epi32(int(tile.x[r * tile.x_step + word]));
+            const auto x = F::left(tile.x + r * tile.x_step, word);
             for (int v = 0; v < VECTORS; v++) sums[r][v] = F::dot(sums[r][v], x, ws[v]);
         }
     }
@@ -198,8 +207,17 @@ template <class N>
 void product(const typename N::Cell* x, size_t x_step, int rows, const Matrix<N>& w, float* out, size_t out_step, bool add, int threads,
              Ahead* ahead = nullptr) {
     if (!rows) return;
+    static thread_local Buffer<float> kept_wide;
     if (!w.eight()) {
-        multiply_all<Floats<N>>(reinterpret_cast<const uint32_t*>(x), x_step / N::PAIR, nullptr, rows, w, out, out_step, add, threads, ahead);
+        const uint32_t* words = reinterpret_cast<const uint32_t*>(x);
+        size_t step = x_step / N::PAIR;
+        if constexpr (Floats<N>::WIDE) {
+            step = size_t(w.words) * N::PAIR;
+            float* wide = kept_wide.at_least(rows * step);
+            for (int r = 0; r < rows; r++) widen_halves(x + r * x_step, long(step), wide + r * step);
+            words = reinterpret_cast<const uint32_t*>(wide);
+        }
+        multiply_all<Floats<N>>(words, step, nullptr, rows, w, out, out_step, add, threads, ahead);
         return;
     }
     static thread_local Buffer<uint8_t> kept;

@@ -27,10 +27,6 @@ using Word = uint32_t;
 constexpr int TILE = 8;        // rows of a product that are computed at once
 constexpr int WIDENED = 64;    // pairs of them that are made float32 at a time, where a product of words is not one instruction
 
-// A row's word p in every lane, from words or from float32 numbers.
-inline __m512i left_of(const Word* row, int p) { return _mm512_set1_epi32(row[p]); }
-inline WideWord left_of(const float* row, int p) { return wide_word(row + 2 * p); }
-
 template <int COLUMNS, class Left>
 inline void tile(float* c, long ldc, const Left* a, long lda, const Word* b, long ldb, int pairs) {
     Lanes sum[TILE][COLUMNS];

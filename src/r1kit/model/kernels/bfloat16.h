@@ -43,7 +43,9 @@ struct WideWord {
     __m512 lower, upper;
 };
 
-inline WideWord wide_word(const float* numbers) { return {_mm512_set1_ps(numbers[0]), _mm512_set1_ps(numbers[1])}; }
+// A row's word in every lane, from words, or from a row that was widened.
+inline __m512i left_of(const uint32_t* row, long word) { return _mm512_set1_epi32(int(row[word])); }
+inline WideWord left_of(const float* row, long word) { return {_mm512_set1_ps(row[2 * word]), _mm512_set1_ps(row[2 * word + 1])}; }
 
 inline __m512 dot_halves(__m512 sum, WideWord a, __m512i b) {
     sum = _mm512_fmadd_ps(a.upper, _mm512_castsi512_ps(_mm512_and_si512(b, _mm512_set1_epi32(int(0xffff0000)))), sum);

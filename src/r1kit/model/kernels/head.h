@@ -27,8 +27,8 @@ void lay_out(const Cell* w, long tokens, long width, uint32_t* to) {
             _mm512_mask_i32scatter_epi32(to + d / 2 * HEAD_PANEL + token, first((width - d) / 2), places, words_of(w + token * width + d, width - d), 4);
 }
 
-template <int ROWS>
-void logits_tile(const uint32_t* x, long words, const uint32_t* panel, float* out, long vocabulary, long tokens) {
+template <int ROWS, class Left>
+void logits_tile(const Left* x, long x_step, long words, const uint32_t* panel, float* out, long vocabulary, long tokens) {
     Lanes sums[ROWS][HEAD_VECTORS];
     for (auto& row : sums)
         for (auto& sum : row) sum = _mm512_setzero_ps();
@@ -36,7 +36,7 @@ void logits_tile(const uint32_t* x, long words, const uint32_t* panel, float* ou
         __m512i w[HEAD_VECTORS];
         for (int v = 0; v < HEAD_VECTORS; v++) w[v] = _mm512_loadu_si512(panel + v * LANES);
         for (int r = 0; r < ROWS; r++) {
-            const __m512i two = _mm512_set1_epi32(int(x[r * words + word]));
+            const auto two = left_of(x + r * x_step, word);
             for (int v = 0; v < HEAD_VECTORS; v++) sums[r][v] = dot_halves(sums[r][v], two, w[v]);
         }
     }
@@ -47,20 +47,23 @@ void logits_tile(const uint32_t* x, long words, const uint32_t* panel, float* ou
             if (tokens > v * LANES) store(out + r * vocabulary + v * LANES, sums[r][v], first(tokens - v * LANES));
 }
 
-inline void logits_rows(int rows, const uint32_t* x, long words, const uint32_t* panel, float* out, long vocabulary, long tokens) {
+template <class Left>
+void logits_rows(int rows, const Left* x, long x_step, long words, const uint32_t* panel, float* out, long vocabulary, long tokens) {
     switch (rows) {
-        case 1: return logits_tile<1>(x, words, panel, out, vocabulary, tokens);
-        case 2: return logits_tile<2>(x, words, panel, out, vocabulary, tokens);
-        case 3: return logits_tile<3>(x, words, panel, out, vocabulary, tokens);
-        case 4: return logits_tile<4>(x, words, panel, out, vocabulary, tokens);
-        case 5: return logits_tile<5>(x, words, panel, out, vocabulary, tokens);
-        default: return logits_tile<6>(x, words, panel, out, vocabulary, tokens);
+        case 1: return logits_tile<1>(x, x_step, words, panel, out, vocabulary, tokens);
+        case 2: return logits_tile<2>(x, x_step, words, panel, out, vocabulary, tokens);
+        case 3: return logits_tile<3>(x, x_step, words, panel, out, vocabulary, tokens);
+        case 4: return logits_tile<4>(x, x_step, words, panel, out, vocabulary, tokens);
+        case 5: return logits_tile<5>(x, x_step, words, panel, out, vocabulary, tokens);
+        default: return logits_tile<6>(x, x_step, words, panel, out, vocabulary, tokens);
     }
 }
 
 template <class Cell>
 void logits(const Half* x, const Cell* w, float* out, long rows, long vocabulary, long width, int threads) {
     const long words = width / 2;
+    std::vector<float> wide(DOTS_HALVES ? 0 : rows * width);  // else rows of words are read as they are
+    if (!DOTS_HALVES) widen_halves(x, rows * width, wide.data());
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
         std::vector<uint32_t> panel(HEAD_PANEL * words);
@@ -68,9 +71,14 @@ void logits(const Half* x, const Cell* w, float* out, long rows, long vocabulary
         for (long token = 0; token < vocabulary; token += HEAD_PANEL) {
             const long tokens = std::min<long>(HEAD_PANEL, vocabulary - token);
             lay_out(w + token * width, tokens, width, panel.data());
-            for (long row = 0; row < rows; row += HEAD_ROWS)
-                logits_rows(int(std::min<long>(HEAD_ROWS, rows - row)), (const uint32_t*)x + row * words, words, panel.data(),
-                            out + row * vocabulary + token, vocabulary, tokens);
+            for (long row = 0; row < rows; row += HEAD_ROWS) {
+                const int some = int(std::min<long>(HEAD_ROWS, rows - row));
+                float* to = out + row * vocabulary + token;
+                if constexpr (DOTS_HALVES)
+                    logits_rows(some, (const uint32_t*)x + row * words, words, words, panel.data(), to, vocabulary, tokens);
+                else
+                    logits_rows(some, wide.data() + row * width, width, words, panel.data(), to, vocabulary, tokens);
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from public_data import DATA, ROOT
+from public_data import DATA, ROOT, holds_all
 
 from r1kit.tasks import load_tasks
 
@@ -46,7 +46,7 @@ def test_the_samples_are_read_by_the_tasks_that_they_are_for() -> None:
         assert set(row) == {"prompt", "chosen", "rejected"} and row["chosen"] != row["rejected"]
 
 
-@pytest.mark.skipif(not (DATA / "gsm8k_train.jsonl").is_file(), reason="the public data sets are not here")
+@pytest.mark.skipif(not holds_all(DATA), reason="the public data sets are not here")
 def test_no_sample_stands_in_a_public_file() -> None:
     public = {
         (row.get("question") or row.get("problem") or row.get("text") or "").strip().casefold()

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from public_data import DATA
+from public_data import DATA, holds_all
 
 from r1kit.chat import Chat, parse
 from r1kit.config import ConfigError, R1kitError
@@ -32,7 +32,7 @@ from r1kit.tasks.overlap import GRAM, fingerprint, without_contaminated, without
 from r1kit.tokenizer import Tokenizer
 from r1kit.types import Completion, Problem, Rollout
 
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the public data sets are not here")
+needs_data = pytest.mark.skipif(not holds_all(DATA), reason="the public data sets are not here")
 
 Row = dict[str, Any]
 

@@ -11,7 +11,7 @@ import tokenizers
 import torch
 import transformers
 import yaml
-from public_data import DATA
+from public_data import DATA, holds_all
 from tokenizers import decoders, models, pre_tokenizers, trainers
 from typer.testing import CliRunner
 
@@ -232,7 +232,7 @@ GSM8K_IN_SECONDS = {
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not (DATA / "gsm8k_train.jsonl").is_file(), reason="the public data sets are not here")
+@pytest.mark.skipif(not holds_all(DATA), reason="the public data sets are not here")
 def test_gsm8k_goes_from_the_real_file_through_every_stage_with_nothing_solved(tmp_path, monkeypatch):
     """The recipe in seconds: a model that solves nothing stops no stage that may be left without rows, and
     the report says that it solves nothing."""

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -118,6 +119,7 @@ def test_a_large_model_gets_less_of_the_same_work(bench):
     work, full = bench.work.Work("grpo", "135m", "uniform", ("trl",)), bench.work.FULL
     assert work.sized(full).rows == 16 and work.sized(full).new_tokens == 128
     assert work.sized(bench.work.QUICK) == bench.work.QUICK
+    assert work.sized(replace(full, repeats=1)).new_tokens == 128
     learner = bench.work.Work("learner", "135m", "uniform", ("hf",)).sized(full)
     assert (learner.learner_rows, learner.new_tokens, learner.repeats) == (4, 512, full.repeats)
     assert bench.work.Work("grpo", "30m", "uniform", ("trl",)).sized(full) == full

@@ -77,9 +77,8 @@ def files_of(pair: Pair, out: Path) -> tuple[Path, Path]:
         from bench.gguf_file import write_gguf  # needs the package gguf
     except ImportError as error:
         raise PeerError(f"{pair.model} cannot be written as a GGUF file: {error}") from None
-    folder = make(
-        out / "models" / f"{SMALL}-endless", ModelConfig.parse(SHAPES[SMALL], f"shape {SMALL}"), NEVER
-    )
+    config = ModelConfig.parse(SHAPES[SMALL], f"shape {SMALL}")
+    folder = make(out / "models" / f"{SMALL}-{config.vocab_size}-endless", config, NEVER)
     return folder, write_gguf(folder, out / "models" / f"{SMALL}-F32.gguf")
 
 

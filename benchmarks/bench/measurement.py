@@ -15,7 +15,7 @@ from bench.models import FIRST_WORD, NEVER, make, prompt_text, words
 from bench.peers import PEERS, PeerError, python_of, versions
 from bench.race import START_SECONDS, Measured, Side, SideError, Spread, race
 from bench.results import Results, stamp
-from bench.work import LONE, SHAPES, Size, Work, ending_chance, learner_rows, prompts
+from bench.work import LARGE_MODEL, LONE, SHAPES, Size, Work, ending_chance, learner_rows, prompts
 from r1kit.model.config import ModelConfig
 from r1kit.model.products import half_is_slow
 from r1kit.tokenizer import ASSISTANT, BOS, EOS, PAD, SPECIALS, USER
@@ -164,7 +164,7 @@ class Bench:
             "words": [words(prompt) for prompt in chosen],
             "texts": [prompt_text(prompt) for prompt in chosen], "group": size.group,
             "new_tokens": size.new_tokens, "eos": eos, "pad": pad, "rows": rows, "half": not half_is_slow(),
-            "head": "mixed" if work.model == "135m" else "bfloat16",
+            "head": "mixed" if work.model == LARGE_MODEL else "bfloat16",
         }  # fmt: skip
 
     def _start_own(self, sides: "_Sides", cores: int, spec: Mapping[str, Any]) -> Side:

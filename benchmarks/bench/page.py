@@ -40,6 +40,12 @@ def target(name: str) -> float | None:
     return next((bound for start, bound in TARGETS if name == start or name.startswith(start + "/")), None)
 
 
+def peer_name(peer: str, content: Mapping[str, Any]) -> str:
+    """The peer and its precision, which is float32 where the processor has no bf16 instructions."""
+    name, half = PEER_NAMES[peer], {"avx512_bf16", "amx_bf16"} & set(content["machine"]["instructions"])
+    return name if half else name.replace(", bf16", ", float32")
+
+
 def verdict(name: str, ratio: float) -> str:
     bound = target(name)
     return DASH if bound is None else f"{'reached' if ratio >= bound else '**missed**'} ({bound:g})"
@@ -136,7 +142,7 @@ def ratio_table(content: Mapping[str, Any]) -> str:
         pairs = str(len(sides[peer]["repeats"]))
         rows.append(
             [
-                f"{work.name}, {PEER_NAMES[peer]}",
+                f"{work.name}, {peer_name(peer, content)}",
                 str(work.cores),
                 ratio,
                 pairs,

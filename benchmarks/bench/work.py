@@ -19,6 +19,7 @@ Kind = Literal["rollout", "grpo", "learner"]
 Lengths = Literal["uniform", "ragged"]
 
 _DENSE = {"family": "qwen3", "head_dim": 64, "tie_embeddings": True, "init_std": 0.02, "max_positions": 2048}
+LARGE_MODEL = "135m"  # SmolLM2-135M's shape
 SHAPES: dict[str, dict[str, Any]] = {
     "7m": {
         **_DENSE, "vocab_size": 4096, "width": 256, "layers": 6, "heads": 4, "kv_heads": 4, "ffn_width": 1024,
@@ -32,8 +33,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         "nope_dim": 32, "rope_dim": 32, "v_dim": 64, "dense_layers": 1, "experts": 8, "active_experts": 2,
         "shared_experts": 1, "expert_width": 256,
     },
-    # SmolLM2-135M's shape
-    "135m": {
+    LARGE_MODEL: {
         **_DENSE, "family": "llama", "vocab_size": 49_152, "width": 576, "layers": 30, "heads": 9,
         "kv_heads": 3, "ffn_width": 1536, "rope_theta": 100_000.0,
     },
@@ -100,7 +100,8 @@ class Work:
 
     def sized(self, size: Size) -> Size:
         """The amount of this work, of ``size`` in general."""
-        return replace(size, **LARGE[self.kind]) if self.model == "135m" and size.repeats > 1 else size
+        full = replace(size, repeats=FULL.repeats) == FULL
+        return replace(size, **LARGE[self.kind]) if self.model == LARGE_MODEL and full else size
 
     def ratio_name(self, peer: str) -> str:
         return f"{self.name}/vs_{peer}" + ("" if self.cores == 1 else f"/{self.cores}cores")
@@ -121,8 +122,8 @@ PLAN = (
     Work("learner", "7m", "ragged", ("hf", "hf_bf16")),
     Work("learner", "30m", "ragged", ("hf", "hf_bf16")),
     Work("learner", "dsv3", "ragged", ("hf",)),
-    Work("grpo", "135m", "uniform", ("trl",)),
-    Work("learner", "135m", "uniform", ("hf", "hf_bf16")),
+    Work("grpo", LARGE_MODEL, "uniform", ("trl",)),
+    Work("learner", LARGE_MODEL, "uniform", ("hf", "hf_bf16")),
     Work("rollout", "7m", "uniform", ("hf", "vllm_cpu"), cores=2),
     Work("grpo", "7m", "uniform", ("trl",), cores=2),
     Work("grpo", "7m", "ragged", ("trl",), cores=2),

@@ -11,6 +11,21 @@
 
 namespace r1 {
 
+// A word in every lane, or words, as the two numbers of each.
+struct WideWord {
+    __m512 lower, upper;
+};
+
+inline WideWord wide(__m512i words) {
+    return {_mm512_castsi512_ps(_mm512_slli_epi32(words, 16)), _mm512_castsi512_ps(_mm512_and_si512(words, _mm512_set1_epi32(int(0xffff0000))))};
+}
+
+inline __m512 dot_halves(__m512 sum, WideWord a, __m512i b) {
+    const WideWord numbers = wide(b);
+    sum = _mm512_fmadd_ps(a.upper, numbers.upper, sum);
+    return _mm512_fmadd_ps(a.lower, numbers.lower, sum);
+}
+
 #if defined(__AVX512BF16__) && !defined(R1_PLAIN)
 constexpr bool DOTS_HALVES = true;  // whether a product of words is one instruction
 
@@ -20,13 +35,7 @@ inline __m256i round_halves(__m512 x) { return (__m256i)_mm512_cvtneps_pbh(x); }
 #else
 constexpr bool DOTS_HALVES = false;
 
-inline __m512 upper_halves(__m512i words) { return _mm512_castsi512_ps(_mm512_and_si512(words, _mm512_set1_epi32(int(0xffff0000)))); }
-inline __m512 lower_halves(__m512i words) { return _mm512_castsi512_ps(_mm512_slli_epi32(words, 16)); }
-
-inline __m512 dot_halves(__m512 sum, __m512i a, __m512i b) {
-    sum = _mm512_fmadd_ps(upper_halves(a), upper_halves(b), sum);
-    return _mm512_fmadd_ps(lower_halves(a), lower_halves(b), sum);
-}
+inline __m512 dot_halves(__m512 sum, __m512i a, __m512i b) { return dot_halves(sum, wide(a), b); }
 inline __m256i round_halves(__m512 x) {
     const __m512i bits = _mm512_castps_si512(x), upper = _mm512_srli_epi32(bits, 16);
     const __m512i even = _mm512_add_epi32(_mm512_and_si512(upper, _mm512_set1_epi32(1)), _mm512_set1_epi32(0x7fff));
@@ -38,19 +47,9 @@ inline __m256i round_halves(__m512 x) {
 
 #endif
 
-// A word that is multiplied with many others, as its two numbers in every lane: what dot_halves needs of it without the instructions.
-struct WideWord {
-    __m512 lower, upper;
-};
-
 // A row's word in every lane, from words, or from a row that was widened.
 inline __m512i left_of(const uint32_t* row, long word) { return _mm512_set1_epi32(int(row[word])); }
 inline WideWord left_of(const float* row, long word) { return {_mm512_set1_ps(row[2 * word]), _mm512_set1_ps(row[2 * word + 1])}; }
-
-inline __m512 dot_halves(__m512 sum, WideWord a, __m512i b) {
-    sum = _mm512_fmadd_ps(a.upper, _mm512_castsi512_ps(_mm512_and_si512(b, _mm512_set1_epi32(int(0xffff0000)))), sum);
-    return _mm512_fmadd_ps(a.lower, _mm512_castsi512_ps(_mm512_slli_epi32(b, 16)), sum);
-}
 
 // ``count`` bfloat16 numbers as float32.
 inline void widen_halves(const uint16_t* from, long count, float* to) {

@@ -26,7 +26,7 @@ from figures import framed
 from r1kit.data.masking import Masking
 from r1kit.model.huggingface import load_pretrained
 from r1kit.report.charts import Line, line_chart
-from r1kit.stages.pretrain import document_rows
+from r1kit.stages.corpus_documents import document_rows
 from r1kit.tokenizer import Tokenizer
 from r1kit.train.learner import Learner, LearnerConfig
 from r1kit.train.probe import LabelledText, labelled_texts, probe

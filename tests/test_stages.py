@@ -5,10 +5,12 @@ import io
 import itertools
 import json
 import random
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,13 +33,14 @@ from r1kit.log import Log
 from r1kit.records import KEPT
 from r1kit.rewards import WeightedReward, load_rewards
 from r1kit.stages import STAGES
+from r1kit.stages.corpus_documents import document_rows
 from r1kit.stages.distill import Distill, with_general
 from r1kit.stages.dpo import DPO
 from r1kit.stages.evaluate import Evaluate
 from r1kit.stages.general import general_rows
 from r1kit.stages.model_figures import consensus, summarise, summarise_general
 from r1kit.stages.models import PromptStyle
-from r1kit.stages.pretrain import Pretrain, document_rows
+from r1kit.stages.pretrain import Pretrain
 from r1kit.stages.r1_zero import R1Zero
 from r1kit.stages.reasoning_rl import ReasoningRL
 from r1kit.stages.recipe_names import rules
@@ -537,6 +540,65 @@ def test_pretraining_predicts_every_token_of_every_document_once() -> None:
     assert [t for row in rows for t in row.token_ids[1:].tolist()] == [t for ids in expected for t in ids[1:]]
     starts = [row.token_ids[0] for row in rows]
     assert starts.count(own.bos_id) == len(texts)
+
+
+def test_the_first_documents_come_until_they_have_made_their_share_of_the_tokens() -> None:
+    stage = Pretrain.parse(
+        {
+            "model": {"preset": "nano"},
+            "tokens": 3000,
+            "corpus": {
+                "generated": {"miniature": {"drills": 0.0, "general": 1.0}},
+                "first": {"share": 0.4, "generated": {"miniature": {"drills": 1.0, "general": 0.0}}},
+            },
+        },
+        "recipe",
+    )
+    own = tokenizer()
+    is_fact = [own.decode(row.token_ids)[0].isdigit() for row in itertools.islice(stage._rows(own, 5), 200)]
+    first = is_fact.index(False)
+    rows = list(itertools.islice(stage._rows(own, 5), first))
+    tokens = [len(row.token_ids) for row in rows]
+    assert sum(tokens[:-1]) < 0.4 * 3000 <= sum(tokens)  # the last one is the one that reaches the share
+    assert not any(is_fact[first:])
+    assert first < 100  # nor do they come again
+
+
+@pytest.mark.parametrize(
+    ("corpus", "more", "message"),
+    [
+        ({"generated": {"miniature": 1.0}, "first": {"share": 0.5}}, {}, "corpus.first: name its documents"),
+        ({"first": {"share": 0.5, "generated": {"miniature": 1.0}}}, {}, "corpus: name what to read"),
+        (
+            {"generated": {"miniature": 1.0}, "first": {"share": 1.0, "generated": {"miniature": 1.0}}},
+            {},
+            "corpus.first.share",
+        ),
+        (
+            {"files": {"a.jsonl": 1.0}, "first": {"share": 0.5, "generated": {"miniature": 1.0}}},
+            {"curriculum": {"by": "length"}},
+            "leave corpus.first out, or curriculum",
+        ),
+        (
+            {
+                "packed": {"sources": {"a": {"path": "a.jsonl"}}},
+                "first": {"share": 0.5, "generated": {"miniature": 1.0}},
+            },
+            {},
+            "first out, or packed",
+        ),
+        (
+            {"generated": {"miniature": 1.0}, "first": {"share": 0.5, "generated": {"miniatur": 1.0}}},
+            {},
+            "did you mean 'miniature'",
+        ),
+    ],
+)
+def test_first_documents_that_make_no_sense_are_refused(
+    corpus: dict[str, Any], more: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        Pretrain.parse({"model": {"preset": "nano"}, "tokens": 100, "corpus": corpus, **more}, "recipe")
 
 
 def test_what_a_report_could_not_measure_is_null(tmp_path: Path, base: Path) -> None:

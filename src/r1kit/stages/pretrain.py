@@ -9,34 +9,31 @@ import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
-import numpy as np
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from r1kit.config import Config, ConfigError, InputError
+from r1kit.config import ConfigError, InputError
 from r1kit.data.corpora import SourceConfig, source_errors
-from r1kit.data.corpus import load_generators, solved_documents
 from r1kit.data.fim import DEEPSEEK, with_fim_tokens
 from r1kit.data.masking import with_mask_token
 from r1kit.data.pacing import SupervisedCurriculum
 from r1kit.data.packed_corpus import PackedConfig, Recipe, check_shards, pack_sources, tokenizer_texts
-from r1kit.data.sources import BadRows, blend, texts
 from r1kit.data.token_loader import Lines, LineStream, updates
 from r1kit.files import rename_whole
 from r1kit.model.config import ModelConfig
 from r1kit.model.decoder import LanguageModel
 from r1kit.model.huggingface import save_pretrained
 from r1kit.seeds import derive_seed
+from r1kit.stages.corpus_documents import DocumentsConfig, FirstDocuments, document_rows, until
 from r1kit.stages.curate import resolved_source
 from r1kit.stages.extended import ExtendConfig, write_beginning
 from r1kit.stages.kept import is_kept, keep
 from r1kit.stages.paced_corpus import paced_documents, paced_lines
-from r1kit.stages.recipe_names import TaskSpec, log_tasks
+from r1kit.stages.recipe_names import log_tasks
 from r1kit.stages.results import finish
-from r1kit.stages.stage import Context, Stage, StagePlan, TrainingPhase, file_errors
+from r1kit.stages.stage import Context, Stage, StagePlan, TrainingPhase
 from r1kit.tasks import load_tasks
-from r1kit.tasks.documents import Layout
 from r1kit.tokenizer import Tokenizer
 from r1kit.train.learner import PretrainingConfig
 from r1kit.train.objective_mix import ObjectiveMix, ObjectiveWeights
@@ -46,30 +43,14 @@ from r1kit.types import Row
 
 TOKENS = "tokens"  # the folder of packed sources
 TOKENIZER_DOCUMENTS = 8000  # enough for the small vocabularies that a recipe trains
-_CHUNK = 512  # documents that are encoded at a time
 
 
-def _known_generators(spec: dict[str, Any]) -> dict[str, Any]:
-    load_generators(spec)
-    return spec
+class CorpusConfig(DocumentsConfig):
+    """At least one source of documents (corpus_documents.py), and with ``first`` others that come before
+    them. Or, in their place, ``packed``: sources of any size and format, tokenised and packed once
+    (data/packed_corpus.py)."""
 
-
-class CorpusConfig(Config):
-    """Where the documents come from, at least one of: rows of JSON Lines ``files`` (their ``fields``
-    joined by a newline), the training problems of ``tasks`` with their written solutions, laid out as
-    ``layout`` says, and documents that are ``generated`` (data/corpus.py: ``{miniature: 1.0}``, or a function
-    of your own). Or, in their place, ``packed``: sources of any size and format, tokenised and packed once
-    (data/packed_corpus.py).
-
-    Weights are per document. ``bad_rows: quarantine`` leaves out rows that cannot be read, up to 5 % of a
-    file (jsonl.py)."""
-
-    files: dict[str, float] = {}
-    fields: list[str] = ["text"]
-    bad_rows: BadRows = "error"
-    tasks: TaskSpec = {}
-    layout: Layout = Layout()
-    generated: Annotated[dict[str, Any], AfterValidator(_known_generators)] = {}
+    first: FirstDocuments | None = None
     packed: PackedConfig | None = None
 
 
@@ -114,12 +95,14 @@ class Pretrain(Stage):
         if self.extend is not None and not self.init:
             raise ValueError("extend: makes texts longer for a pretrained model; name it under init")
         corpus = self.corpus
-        others = corpus.files or corpus.tasks or corpus.generated
-        if corpus.packed is not None and others:
+        if corpus.packed is not None and (corpus.named or corpus.first):
             raise ValueError(
-                "corpus: packed has sources of its own; leave files, tasks and generated out, or packed"
+                "corpus: packed has sources of its own; leave files, tasks, generated and first out, "
+                "or packed"
             )
-        if corpus.packed is None and not others:
+        if corpus.first is not None and not corpus.first.named:
+            raise ValueError("corpus.first: name its documents too: files, tasks or generated, as in corpus")
+        if corpus.packed is None and not corpus.named:
             raise ValueError(
                 "corpus: name what to read: files: {FILE.jsonl: 1.0}, tasks: {gsm8k: {kind: dataset, train: "
                 "data/gsm8k_train.jsonl}}, or generated: {miniature: 1.0}"
@@ -140,6 +123,8 @@ class Pretrain(Stage):
                 "curriculum: documents of tasks and generated ones have no end, so they have no order; "
                 "name files or packed sources"
             )
+        if self.corpus.first is not None:
+            raise ValueError("curriculum: it orders all documents; leave corpus.first out, or curriculum")
         if self.corpus.packed is not None and self.curriculum.named_column:
             raise ValueError(
                 "curriculum: packed lines hold parts of several documents and have no columns; order them "
@@ -148,8 +133,9 @@ class Pretrain(Stage):
         return self
 
     def input_errors(self) -> Iterator[InputError]:
-        for file in self.corpus.files:
-            yield from file_errors(("corpus", "files", file), file, self.corpus.fields, self.corpus.bad_rows)
+        yield from self.corpus.file_errors("corpus")
+        if self.corpus.first is not None:
+            yield from self.corpus.first.file_errors("corpus", "first")
         if self.corpus.packed is not None:
             for path, error in source_errors(self.corpus.packed.sources):
                 yield ("corpus", "packed", "sources", *path), error
@@ -157,6 +143,8 @@ class Pretrain(Stage):
     def run(self, ctx: Context) -> None:
         source = derive_seed(ctx.seed, "corpus")
         log_tasks(ctx, load_tasks(self.corpus.tasks))
+        if self.corpus.first is not None:
+            log_tasks(ctx, load_tasks(self.corpus.first.tasks))
         tokenizer = self._tokenizer(ctx, source)
         init = self._beginning(ctx, tokenizer)
         steps, tokens = self.training.updates_of(self.tokens)
@@ -203,10 +191,18 @@ class Pretrain(Stage):
             return lambda start: iter(paced[start:])
 
         def batches(start: int) -> Iterator[list[Row]]:
-            rows = document_rows(self._documents(seed), tokenizer, self.learner.context)
+            rows = self._rows(tokenizer, seed)
             return itertools.islice(update_batches(rows, self.training.sizes()), start, None)
 
         return batches
+
+    def _rows(self, tokenizer: Tokenizer, seed: int) -> Iterator[Row]:
+        first, context = self.corpus.first, self.learner.context
+        rows = document_rows(self.corpus.documents(seed), tokenizer, context)
+        if first is None:
+            return rows
+        before = document_rows(first.documents(derive_seed(seed, "first")), tokenizer, context)
+        return itertools.chain(until(before, first.share * self.tokens), rows)
 
     def _packed_batches(
         self, ctx: Context, packed: PackedConfig, tokenizer: Tokenizer, seed: int
@@ -260,21 +256,6 @@ class Pretrain(Stage):
             str(self.model.get("preset", "mini")), **{"vocab_size": vocab_size, **overrides}
         )
 
-    def _documents(self, seed: int) -> Iterator[str]:
-        corpus = self.corpus
-        sources = [
-            (weight, texts([Path(file)], corpus.fields, seed, corpus.bad_rows))
-            for file, weight in corpus.files.items()
-        ]
-        for name, (task, weight) in load_tasks(corpus.tasks).items():
-            sources.append(
-                (weight, solved_documents(task.problems("train"), derive_seed(seed, name), corpus.layout))
-            )
-        sources += [
-            (generator.weight, generator.documents(seed)) for generator in load_generators(corpus.generated)
-        ]
-        return blend(sources, seed)
-
     def _tokenizer(self, ctx: Context, seed: int) -> Tokenizer:
         if self.init:
             return Tokenizer.load(ctx.model(self.init))
@@ -296,7 +277,7 @@ class Pretrain(Stage):
     def _trained_tokenizer(self, ctx: Context, size: int, seed: int) -> Tokenizer:
         packed = self.corpus.packed
         if packed is None:
-            first = list(itertools.islice(self._documents(seed), TOKENIZER_DOCUMENTS))
+            first = list(itertools.islice(self.corpus.documents(seed), TOKENIZER_DOCUMENTS))
             return Tokenizer.train(first, size)
         if packed.folder:
             raise ConfigError(
@@ -322,14 +303,3 @@ def _whole(folder: Path) -> Iterator[Path]:
     partial = folder.with_name(f".{folder.name}.tmp")
     yield partial
     rename_whole(partial, folder)
-
-
-def document_rows(source: Iterator[str], tokenizer: Tokenizer, context: int) -> Iterator[Row]:
-    """Rows of documents between begin (where the tokenizer has one) and end tokens; a document longer than
-    the context is cut into pieces."""
-    begin, end = tokenizer.start_ids, np.asarray([tokenizer.eos_id], dtype=np.int32)
-    while chunk := list(itertools.islice(source, _CHUNK)):
-        for ids in tokenizer.encode_batch(chunk, special=True):
-            whole = np.concatenate([begin, ids, end])
-            for start in range(0, len(whole) - 1, context):
-                yield text_row(whole[start : start + context + 1])

@@ -138,7 +138,8 @@ def tries_table(tried: Mapping[str, Any], settings: Mapping[str, Setting]) -> st
         if name in tried:
             own: Mapping[str, Any] = tried[name]["setting"]
             words = (
-                f"learning rate {own['learning_rate']:g}, warm-up {own['warmup']}, loss `{own['loss']}`, "
+                f"learning rate {own['learning_rate']:g}, {own['schedule']} over {own['steps']} updates, "
+                f"warm-up {own['warmup']}, loss `{own['loss']}`, "
                 f"scale_rewards `{own['scale_rewards']}`, epsilon_high {own['epsilon_high']:g}, "
                 f"{own['problems']} x {own['group']}, micro-batch {own['micro_rows']}, {_numbers(own)}, "
                 f"experts `{own['experts']}`, {own['batching']}"

@@ -14,7 +14,7 @@ import torch
 from bench.serving import Line, Order
 from datasets import Dataset
 from race_trl_rules import Rules
-from race_work import STEPS, Setting, stage_of, stream_of
+from race_work import Setting, stage_of, stream_of
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
@@ -86,10 +86,10 @@ def config_of(stage: R1Zero, setting: Setting, scratch: str, seed: int, steps: i
         scale_rewards=setting.scale_rewards, temperature=grpo.temperature, top_k=0, top_p=grpo.top_p,
         learning_rate=setting.learning_rate, adam_beta1=optimizer.beta1, adam_beta2=optimizer.beta2,
         weight_decay=optimizer.weight_decay, max_grad_norm=optimizer.grad_clip,
-        lr_scheduler_type="constant_with_warmup" if setting.warmup else "constant",
+        lr_scheduler_type={"constant": "constant_with_warmup"}.get(setting.schedule, setting.schedule),
         warmup_steps=setting.warmup,
         gradient_checkpointing=False, shuffle_dataset=False, report_to="none", save_strategy="no",
-        logging_steps=STEPS, max_steps=steps, disable_tqdm=True,
+        logging_steps=steps, max_steps=steps, disable_tqdm=True,
         use_transformers_continuous_batching=setting.batching == "continuous",
     )  # fmt: skip
 
@@ -116,7 +116,8 @@ def main() -> None:
             line.answer({"seconds": [seconds_of(spec, Setting(**way)) for way in spec["ways"]]})
             return
         base = Path(spec["base"])
-        trainer, rules = trainer_of(spec, Setting(**spec["setting"]), STEPS)
+        setting = Setting(**spec["setting"])
+        trainer, rules = trainer_of(spec, setting, setting.steps)
         trainer.add_callback(Ordered(line, orders, rules, base))
         trainer.train()
 

@@ -18,7 +18,6 @@ RECIPE = Path(__file__).parents[1] / "recipes" / "mini.yaml"
 # The miniature's experts: a token that rounding sends to another one differs by more than the gate's limit of
 # 1 (2.07 was seen once in 539 tokens); recipes/int8.yaml has the same.
 GATE = "stages.r1_zero.grpo.gate_max=3"
-STEPS = 200  # more updates than any side is given time for
 CHECK_ROLLOUTS = 768  # sampled and learned from between two measurements, on every side
 
 # TRL's names of what r1kit's recipe calls otherwise.
@@ -32,9 +31,11 @@ class Setting:
 
     ``dtype``: of the weights; ``autocast``: bf16=True; ``micro_rows``: learned from at once; ``experts``:
     transformers' way to compute the experts; ``batching``: "generate", or transformers' own "continuous"
-    one."""
+    one. ``steps``: of the whole training, over which the learning rate falls where ``schedule`` is linear."""
 
-    learning_rate: float = 2e-4
+    learning_rate: float = 5e-4
+    schedule: str = "linear"
+    steps: int = 60
     loss: str = "dapo"
     scale_rewards: str = "none"
     epsilon_high: float = 0.28
@@ -57,15 +58,15 @@ class Setting:
         grpo = {
             "advantage": ADVANTAGES[self.scale_rewards], "aggregation": AGGREGATIONS[self.loss],
             "epsilon_high": self.epsilon_high, "problems": self.problems, "group": self.group,
-            "schedule.warmup": self.warmup,
+            "schedule.kind": self.schedule, "schedule.warmup": self.warmup, "steps": self.steps,
         }  # fmt: skip
         rate = f"stages.r1_zero.learner.optimizer.learning_rate={self.learning_rate}"
         return [f"stages.r1_zero.grpo.{key}={value}" for key, value in grpo.items()] + [rate]
 
 
 def stage_of(base: Path, changes: Sequence[str] = ()) -> R1Zero:
-    """The recipe's R1-Zero from the model in ``base``, long enough for any side."""
-    own = [f"stages.r1_zero.init={base}", f"stages.r1_zero.grpo.steps={STEPS}", GATE, *changes]
+    """The recipe's R1-Zero from the model in ``base``."""
+    own = [f"stages.r1_zero.init={base}", GATE, *changes]
     stage = next(stage for stage in r1kit.load(RECIPE, own).stages if stage.name == "r1_zero")
     assert isinstance(stage, R1Zero) and stage.grpo is not None
     return stage

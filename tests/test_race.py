@@ -46,7 +46,7 @@ def judged(*values):
 
 def test_a_side_ends_at_the_first_measurement_that_reaches_the_target(tmp_path):
     side = FakeSide()
-    found = race.pace(side, judged(0.2, 0.799, 0.8, 0.1), 3, 256, 0.8, 1000.0, tmp_path)
+    found = race.pace(side, judged(0.2, 0.799, 0.8, 0.1), 3, 256, 60, 0.8, 1000.0, tmp_path)
     assert found["reached"] == {
         "step": 9, "cpu_s": 24.0, "wall_s": 45.0, "tokens": 100, "right": 0.5, "pass_1": 0.8,
     }  # fmt: skip
@@ -56,26 +56,30 @@ def test_a_side_ends_at_the_first_measurement_that_reaches_the_target(tmp_path):
 
 def test_a_side_is_cut_off_where_its_budget_is_used(tmp_path):
     noted = []
-    found = race.pace(FakeSide(), judged(*[0.1] * 9), 3, 256, 0.8, 20.0, tmp_path, noted.append)
+    found = race.pace(FakeSide(), judged(*[0.1] * 9), 3, 256, 60, 0.8, 20.0, tmp_path, noted.append)
     assert [each["budget"] for each in noted] == [8.0, 16.0, 24.0]  # what an interrupted side has used
     assert found["reached"] is None and [point["cpu_s"] for point in found["points"]] == [8.0, 16.0, 24.0]
+    ended = race.pace(FakeSide(), judged(*[0.1] * 9), 3, 256, 8, 0.8, 1000.0, tmp_path)
+    assert ended["reached"] is None and len(ended["points"]) == 2  # the schedule has no third time 3 updates
 
 
 def settings_of(stage):
     grpo = stage.grpo
     return (
         grpo.advantage, grpo.aggregation, grpo.epsilon_high, grpo.problems, grpo.group,
-        grpo.schedule.warmup, stage.learner.optimizer.learning_rate,
+        grpo.schedule.warmup, stage.learner.optimizer.learning_rate, grpo.schedule.kind, grpo.steps,
     )  # fmt: skip
 
 
 def test_a_setting_of_trl_is_the_same_algorithm_in_r1kits_words(tmp_path):
-    setting = race_work.Setting(5e-4, "dr_grpo", "group", 0.3, 2, 16, 4)
+    setting = race_work.Setting(1e-4, "constant", 90, "dr_grpo", "group", 0.3, 2, 16, 4)
     changed = race_work.stage_of(tmp_path, setting.changes())
-    assert settings_of(changed) == ("group_std", "constant", 0.3, 16, 4, 2, 5e-4)
+    assert settings_of(changed) == ("group_std", "constant", 0.3, 16, 4, 2, 1e-4, "constant", 90)
     recipe = race_work.stage_of(tmp_path)
     same = race_work.stage_of(tmp_path, race.SAME.changes())
-    assert settings_of(same)[:5] == settings_of(recipe)[:5] and settings_of(same)[6] == settings_of(recipe)[6]
+    assert (
+        settings_of(same)[:5] == settings_of(recipe)[:5] and settings_of(same)[6:] == settings_of(recipe)[6:]
+    )
     assert (settings_of(recipe)[5], settings_of(same)[5]) == (5, 0)  # the warm-up is what TRL does without
 
 
@@ -189,7 +193,7 @@ def test_the_page_has_a_row_for_each_side_and_seed(tmp_path):
         "| TRL's GRPOTrainer, seed 0 | 9 | 1,000 | not reached within 200 | 22.2 | 400 | 0.740 | 900 |"
         in text
     )
-    assert "failed: no wheel" in text and "learning rate 0.0005" in text
+    assert "failed: no wheel" in text and "learning rate 0.001, linear over 60 updates" in text
     assert race_page.compose({**found, "runs": {}}, race.TRIES) == "Not measured yet."
 
 
@@ -208,7 +212,7 @@ def started(tmp_path, monkeypatch):
 
     def paced(side, seed, setting, budget, note):
         one.seen.append((side, seed, setting, budget))  # type: ignore[attr-defined]
-        seconds = {"r1kit": 10.0}.get(side, 100.0 if setting and setting.learning_rate == 5e-4 else 300.0)
+        seconds = {"r1kit": 10.0}.get(side, 100.0 if setting and setting.learning_rate == 1e-3 else 300.0)
         end = point(9, min(seconds, budget), 0.8 if seconds < budget else 0.5)
         return run(end if seconds < budget else None, [end], budget=budget)
 

@@ -12,7 +12,7 @@ from r1kit.planning.operations import cache_numbers
 from r1kit.planning.shapes import Shape
 from r1kit.train.lm_head import ROW_STEP, split_positions
 
-HOLES = 1.0  # of a heap in which batches of every width have been, as a share of the largest batch
+HOLES = 2.0  # of a heap in which batches of every width have been, as a share of the largest batch
 ROWS_AT_HEAD = 48  # rows whose logits the engine holds at once (engine/kernels/session.h)
 
 
@@ -91,7 +91,7 @@ def in_only_update(held: Memory, needs: Memory) -> tuple[Memory, Memory]:
 def with_holes(needs: Memory, share: float) -> Memory:
     """What an update needs in a heap that has held batches of this share of all possible widths: memory that
     is freed is kept (runtime/replica.py), and a tensor of another width does not fit into the holes. Once
-    all widths have been met the heap is ``HOLES`` times as large again, by mini's 90 steps of RL."""
+    all widths have been met the heap is ``HOLES`` times as large again, by mini's 60 steps of RL."""
     factor = 1.0 + HOLES * share
     return replace(needs, activations=factor * needs.activations, logits=factor * needs.logits)
 

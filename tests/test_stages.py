@@ -59,7 +59,7 @@ from r1kit.train.grpo import GRPOConfig
 from r1kit.train.learner import LearnerConfig
 from r1kit.train.reward_hacking import StopTraining
 from r1kit.train.rollouts import Policy
-from r1kit.types import Completion, Problem, Rollout, Verdict
+from r1kit.types import Completion, Problem, Rollout, Row, Verdict
 
 
 @pytest.fixture(scope="module")
@@ -555,9 +555,13 @@ def test_the_first_documents_come_until_they_have_made_their_share_of_the_tokens
         "recipe",
     )
     own = tokenizer()
-    is_fact = [own.decode(row.token_ids)[0].isdigit() for row in itertools.islice(stage._rows(own, 5), 200)]
+
+    def some(count: int) -> list[Row]:
+        return list(itertools.islice(stage.corpus.rows(3000, own, 160, 5), count))
+
+    is_fact = [own.decode(row.token_ids)[0].isdigit() for row in some(200)]
     first = is_fact.index(False)
-    rows = list(itertools.islice(stage._rows(own, 5), first))
+    rows = some(first)
     tokens = [len(row.token_ids) for row in rows]
     assert sum(tokens[:-1]) < 0.4 * 3000 <= sum(tokens)  # the last one is the one that reaches the share
     assert not any(is_fact[first:])

@@ -53,6 +53,14 @@ class CorpusConfig(DocumentsConfig):
     first: FirstDocuments | None = None
     packed: PackedConfig | None = None
 
+    def rows(self, tokens: int, tokenizer: Tokenizer, context: int, seed: int) -> Iterator[Row]:
+        """The documents of a training on ``tokens`` tokens, in order, without end."""
+        rows = document_rows(self.documents(seed), tokenizer, context)
+        if self.first is None:
+            return rows
+        before = document_rows(self.first.documents(derive_seed(seed, "first")), tokenizer, context)
+        return itertools.chain(until(before, self.first.share * tokens), rows)
+
 
 class Pretrain(Stage):
     """``model`` is {preset: name, key: value ...}; ``tokenizer`` a vocabulary size, or another stage whose
@@ -191,18 +199,10 @@ class Pretrain(Stage):
             return lambda start: iter(paced[start:])
 
         def batches(start: int) -> Iterator[list[Row]]:
-            rows = self._rows(tokenizer, seed)
+            rows = self.corpus.rows(self.tokens, tokenizer, self.learner.context, seed)
             return itertools.islice(update_batches(rows, self.training.sizes()), start, None)
 
         return batches
-
-    def _rows(self, tokenizer: Tokenizer, seed: int) -> Iterator[Row]:
-        first, context = self.corpus.first, self.learner.context
-        rows = document_rows(self.corpus.documents(seed), tokenizer, context)
-        if first is None:
-            return rows
-        before = document_rows(first.documents(derive_seed(seed, "first")), tokenizer, context)
-        return itertools.chain(until(before, first.share * self.tokens), rows)
 
     def _packed_batches(
         self, ctx: Context, packed: PackedConfig, tokenizer: Tokenizer, seed: int

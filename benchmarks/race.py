@@ -14,9 +14,10 @@ seconds of the clock, without start-up, without writing the weights and without 
 the first measurement that is not below the target, or where it has used --times as many processor seconds as
 r1kit on the same seed.
 
-Results are in OUT/race.json, which each measurement of a side joins when it is complete. ``--resume`` leaves
-out what is in it for the same base, target and settings; with ``--minutes`` nothing further begins after so
-many minutes, so the same command, repeated, measures everything in parts."""
+Results are in OUT/race.json, which each measurement of a side joins when it is complete; a file of another
+base, target or machine is refused. ``--resume`` leaves out what is in it for the same settings; with
+``--minutes`` nothing further begins after so many minutes, so the same command, repeated, measures everything
+in parts."""
 
 import argparse
 import json
@@ -144,12 +145,17 @@ class Race:
         self.file = out / "race.json"
         self.judge: Judge | None = None
         (out / "logs").mkdir(parents=True, exist_ok=True)
-        self.same = {"base": hash_file(base / "model.safetensors"), "target": target, "machine": machine()}
+        place = machine() | {"cores": 1}  # a side has one, however many this command may use
+        self.same = {"base": hash_file(base / "model.safetensors"), "target": target, "machine": place}
         self.content: dict[str, Any] = {**self.same, "runs": {}, "tries": {}, "peers": {}}
         if self.file.is_file():
             found = json.loads(self.file.read_text(encoding="utf-8"))
-            if all(found.get(key) == value for key, value in self.same.items()):
-                self.content = found
+            if other := [key for key, value in self.same.items() if found.get(key) != value]:
+                raise R1kitError(
+                    f"{self.file}: these results have another {' and another '.join(other)}; give this race "
+                    "a folder of its own (--out), or remove the file"
+                )
+            self.content = found
 
     def save(self) -> None:
         write_whole(self.file, json.dumps(self.content, indent=1, sort_keys=True) + "\n")

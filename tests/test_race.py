@@ -246,10 +246,15 @@ def test_every_setting_is_tried_no_longer_than_the_best_and_the_best_is_raced(st
     assert not race.seeds(started, [2], True, -math.inf) and not started.seen  # no time left
 
 
-def test_results_of_another_base_are_not_kept(started, tmp_path):
+def test_results_of_another_base_are_refused_and_stay(started, tmp_path, monkeypatch):
     started.run("runs", "r1kit/0", "r1kit", 0, None, race.LONG)
+    kept = started.file.read_bytes()
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2})  # a side has one of them
     again = race.Race(tmp_path / "out", tmp_path, started.base, 0.8, 20.0)
     assert "r1kit/0" in again.content["runs"]
-    assert not race.Race(tmp_path / "out", tmp_path, started.base, 0.7, 20.0).content["runs"]
+    with pytest.raises(R1kitError, match="have another target; give this race"):
+        race.Race(tmp_path / "out", tmp_path, started.base, 0.7, 20.0)
     (started.base / "model.safetensors").write_bytes(b"others")
-    assert not race.Race(tmp_path / "out", tmp_path, started.base, 0.8, 20.0).content["runs"]
+    with pytest.raises(R1kitError, match="have another base"):
+        race.Race(tmp_path / "out", tmp_path, started.base, 0.8, 20.0)
+    assert started.file.read_bytes() == kept

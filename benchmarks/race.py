@@ -2,17 +2,18 @@
 problems, by r1kit's recipe and by TRL's GRPOTrainer.
 
     python benchmarks/race.py [--base FOLDER] [--seeds 0 1 2] [--target 0.8] [--resume] [--minutes 8]
+    python benchmarks/race.py --course real --out runs/race-real   # SmolLM2 on the task of recipes/real.yaml
     python benchmarks/race.py --ways       # before all: how TRL computes an update, and what each way costs
     python benchmarks/race.py --tries      # first: TRL's settings, one after another, on the first seed
     python benchmarks/race.py --page       # only docs/performance.md again, from what was measured
 
 The base model is recipes/mini.yaml's (runs/mini/stages/pretrain/model). Base, problems and their order,
 rewards, held-out problems and target are the same; each side has one core to itself, one after the other.
-Every 768 rollouts a side writes its weights and waits, and this process measures pass@1 with r1kit's engine,
-in the same way for every side. Counted are the processor seconds of a side's whole tree of processes, and the
-seconds of the clock, without start-up, without writing the weights and without measuring them. A side ends at
-the first measurement that is not below the target, or where it has used --times as many processor seconds as
-r1kit on the same seed.
+Every 768 rollouts (with the real model, 384) a side writes its weights and waits, and this process measures
+pass@1 with r1kit's engine, in the same way for every side. Counted are the processor seconds of a side's
+whole tree of processes, and the seconds of the clock, without start-up, without writing the weights and
+without measuring them. A side ends at the first measurement that is not below the target, or where it has
+used --times as many processor seconds as r1kit on the same seed.
 
 Results are in OUT/race.json, which each measurement of a side joins when it is complete; a file of another
 base, target or machine is refused. ``--resume`` leaves out what is in it for the same settings; with
@@ -36,26 +37,24 @@ from bench.peers import PEERS, PeerError, python_of, versions
 from bench.race import START_SECONDS, Side, SideError
 from bench.results import machine, stamp
 from race_page import write_page
-from race_work import CHECK_ROLLOUTS, Setting, stage_of
+from race_work import COURSES, Setting, stage_of
 
 import r1kit
 from r1kit.config import R1kitError
 from r1kit.files import hash_file, write_whole
 from r1kit.runtime.local import LocalConfig, LocalRuntime
 from r1kit.stages.evaluate import Evaluate
-from r1kit.stages.models import PromptStyle
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "performance.md"
 SOURCE = Path(r1kit.__file__).parents[1]
-TARGET, TIMES = 0.8, 20.0
+TIMES = 20.0
 SIDES = ("r1kit", "trl", "r1kit as trl")
 LONG = 100_000.0  # processor seconds: the budget of a side that no other limits
 ANSWER_SECONDS = 4 * 3600.0  # by the clock, for the updates between two measurements: the machine may be busy
-HELD_OUT = 52  # problems of each task, one sample of each: as many problems as the miniature is evaluated on
 SAME = Setting()
 # What is tried in TRL, by name. The first is r1kit's recipe in TRL's words.
-TRIES: dict[str, Setting] = {
+MINI_TRIES: dict[str, Setting] = {
     "as in the recipe": SAME,
     "TRL's own scaling of rewards": replace(SAME, scale_rewards="group"),
     "larger steps": replace(SAME, learning_rate=1e-3),
@@ -71,10 +70,20 @@ TRIES: dict[str, Setting] = {
     ),
 }
 
+# recipes/real.yaml in TRL's words; 8 rows at once took the least time in benchmarks/bench.py.
+REAL = Setting(
+    1e-5, "constant", steps=60, problems=8, group=12, micro_rows=8, experts="", warmup=2,
+)  # fmt: skip
+REAL_TRIES: dict[str, Setting] = {
+    "as in the recipe": REAL,
+    "larger steps": replace(REAL, learning_rate=2e-5),
+    "16 rows at once": replace(REAL, micro_rows=16),
+}
+TRIES = {"mini": MINI_TRIES, "real": REAL_TRIES}
 
 # How TRL may compute one update of the first of these, by name: what is quickest is written into Setting. The
 # third way of computing experts, batched_mm, copies the weights of two experts for each token: some GB here.
-WAYS: dict[str, Setting] = {
+MINI_WAYS: dict[str, Setting] = {
     "float32, experts one by one, 32 rows at once": SAME,
     "experts grouped": replace(SAME, experts="grouped_mm"),
     "64 rows at once": replace(SAME, micro_rows=64),
@@ -83,20 +92,30 @@ WAYS: dict[str, Setting] = {
     "bf16 weights": replace(SAME, dtype="bfloat16"),
     "continuous batching": replace(SAME, batching="continuous"),
 }
+REAL_WAYS: dict[str, Setting] = {
+    "float32, 8 rows at once": REAL,
+    "16 rows at once": replace(REAL, micro_rows=16),
+    "4 rows at once": replace(REAL, micro_rows=4),
+}
+WAYS = {"mini": MINI_WAYS, "real": REAL_WAYS}
 
 
 class Judge:
     """pass@1 on the held-out problems of the recipe's tasks."""
 
-    def __init__(self, base: Path) -> None:
-        stage = stage_of(base)
-        most = stage.algorithm.max_tokens
-        self.stage = Evaluate(models={}, tasks=dict(stage.tasks), problems=HELD_OUT, n=1, max_tokens=most)
+    def __init__(self, base: Path, course: str) -> None:
+        stage, on = stage_of(base, course=course), COURSES[course]
+        grpo = stage.algorithm
+        self.talk = stage.talk
+        self.stage = Evaluate(
+            models={}, tasks=dict(stage.tasks), problems=on.held_out, n=on.samples,
+            max_tokens=grpo.max_tokens, temperature=grpo.temperature, talk=stage.talk,
+        )  # fmt: skip
         self.held_out = self.stage.load_held_out()
         self.runtime = LocalRuntime(LocalConfig(processes=1, threads=1))
 
     def pass_1(self, folder: Path) -> float:
-        engine, chat = self.runtime.engine(folder), PromptStyle().chat(folder)
+        engine, chat = self.runtime.engine(folder), self.talk.chat(folder)
         found, _ = self.stage.measure(engine, chat, self.held_out, direct=False)
         self.runtime.release(engine)
         return found.overall.pass_1
@@ -137,10 +156,13 @@ def pace(
 
 
 class Race:
-    """One run of the command: folders, base, target, core, and the results so far."""
+    """One run of the command: folders, course, base, target, core, and the results so far."""
 
-    def __init__(self, out: Path, peers: Path, base: Path, target: float, times: float) -> None:
+    def __init__(
+        self, out: Path, peers: Path, base: Path, target: float, times: float, course: str = "mini"
+    ) -> None:
         self.out, self.peers, self.base, self.target, self.times = out, peers, base, target, times
+        self.course, self.tries = course, TRIES[course]
         self.core = sorted(os.sched_getaffinity(0))[-1:]
         self.file = out / "race.json"
         self.judge: Judge | None = None
@@ -198,7 +220,7 @@ class Race:
         budget: float,
         note: Callable[[dict[str, Any]], None],
     ) -> dict[str, Any]:
-        self.judge = self.judge or Judge(self.base)
+        self.judge = self.judge or Judge(self.base, self.course)
         scratch = self.out / "scratch" / side
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
@@ -206,17 +228,19 @@ class Race:
         if side == "trl":
             python = python_of(PEERS["trl_race"], self.peers)
             self.content["peers"] |= versions(PEERS["trl"], python)
-        grpo = stage_of(self.base, setting.changes() if setting and side == "r1kit" else []).grpo
+        own_changes = setting.changes() if setting and side == "r1kit" else []
+        grpo = stage_of(self.base, own_changes, self.course).grpo
         assert grpo is not None
         rows = setting.rows if setting else grpo.problems * grpo.group
         script = HERE / ("race_trl.py" if side == "trl" else "race_r1kit.py")
         running = Side(python, str(script), self.core, self.out / "logs" / f"{side}.log", [SOURCE], 1)
         try:
-            spec = {"base": str(self.base), "scratch": str(scratch / "work"), "seed": seed}
+            work = str(scratch / "work")
+            spec = {"base": str(self.base), "scratch": work, "seed": seed, "course": self.course}
             own = {"setting": asdict(setting)} if setting and side == "trl" else {}
-            changes = {"changes": setting.changes() if setting else []} if side == "r1kit" else {}
+            changes = {"changes": own_changes} if side == "r1kit" else {}
             running.ask(spec | own | changes, START_SECONDS)
-            steps = max(1, CHECK_ROLLOUTS // rows)
+            steps = max(1, COURSES[self.course].check_rollouts // rows)
             weights = scratch / "weights"
             most = setting.steps if setting else grpo.steps
             return pace(running, self.judge, steps, rows, most, self.target, budget, weights, note)
@@ -229,15 +253,16 @@ class Race:
         running = Side(
             python, str(HERE / "race_trl.py"), self.core, self.out / "logs" / "ways.log", [SOURCE], 1
         )
-        spec = {"base": str(self.base), "scratch": str(self.out / "scratch" / "ways"), "seed": seed}
+        scratch, ways = str(self.out / "scratch" / "ways"), WAYS[self.course]
+        spec = {"base": str(self.base), "scratch": scratch, "seed": seed, "course": self.course}
         try:
-            asked = {"ways": [asdict(way) for way in WAYS.values()], "updates": updates}
+            asked = {"ways": [asdict(way) for way in ways.values()], "updates": updates}
             seconds = running.ask(spec | asked, ANSWER_SECONDS)["seconds"]
         finally:
             running.close()
-        self.content["ways"] = dict(zip(WAYS, seconds, strict=True)) | {"stamp": stamp()}
+        self.content["ways"] = dict(zip(ways, seconds, strict=True)) | {"stamp": stamp()}
         self.save()
-        for name, took in zip(WAYS, seconds, strict=True):
+        for name, took in zip(ways, seconds, strict=True):
             print(f"{name}: {took:.1f} CPU-s an update" if took else f"{name}: not possible")
 
     def seconds(self, table: str, name: str) -> float:
@@ -253,18 +278,19 @@ class Race:
     def best(self) -> tuple[str, Setting]:
         """The setting that took the least time of those that were tried; the recipe's where none got
         there."""
-        name = min(TRIES, key=lambda name: self.seconds("tries", name))
-        return (name, TRIES[name]) if self.seconds("tries", name) < math.inf else next(iter(TRIES.items()))
+        name = min(self.tries, key=lambda name: self.seconds("tries", name))
+        reached = self.seconds("tries", name) < math.inf
+        return (name, self.tries[name]) if reached else next(iter(self.tries.items()))
 
 
 def tries(race: Race, seed: int, resume: bool, until: float, names: Sequence[str]) -> bool:
     """Try TRL's settings on one seed, each as long as the best so far, and at most --times as long as r1kit.
     Return whether all were tried. Raises R1kitError for a name that is no setting's."""
-    if unknown := [name for name in names if name not in TRIES]:
-        raise R1kitError(f"--tries {unknown[0]!r}: known are {', '.join(map(repr, TRIES))}")
+    if unknown := [name for name in names if name not in race.tries]:
+        raise R1kitError(f"--tries {unknown[0]!r}: known are {', '.join(map(repr, race.tries))}")
     for name in names:
-        setting = TRIES[name]
-        others = (race.seconds("tries", other) for other in TRIES if other != name)
+        setting = race.tries[name]
+        others = (race.seconds("tries", other) for other in race.tries if other != name)
         budget = min(race.budget(seed), *others)
         if resume and race.has("tries", name, asdict(setting), budget):
             continue
@@ -284,7 +310,9 @@ def seeds(
 ) -> bool:
     """r1kit, then TRL with the best setting or the ``named`` one, then r1kit with the same algorithm, on each
     seed; of these sides ``only`` some. Return whether all is measured."""
-    name, setting = (named, TRIES[named]) if named else race.best()
+    if named and named not in race.tries:
+        raise R1kitError(f"--setting {named!r}: known are {', '.join(map(repr, race.tries))}")
+    name, setting = (named, race.tries[named]) if named else race.best()
     for seed in wanted:
         sides = {"r1kit": ("r1kit", None), "trl": ("trl", setting), "r1kit as trl": ("r1kit", setting)}
         for title in only:
@@ -306,17 +334,18 @@ def seeds(
 
 def command_line() -> argparse.ArgumentParser:
     line = argparse.ArgumentParser(description="Time to quality: r1kit's recipe and TRL's GRPOTrainer.")
-    line.add_argument("--base", type=Path, default=Path("runs/mini/stages/pretrain/model"))
+    line.add_argument("--course", choices=list(COURSES), default="mini", help="what is raced on")
+    line.add_argument("--base", type=Path, help="the model to begin with (the course's)")
     line.add_argument("--out", type=Path, default=Path("runs/race"), help="results, weights and logs")
     line.add_argument("--peers", type=Path, default=None, help="folder of TRL's environment (OUT)")
     line.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    line.add_argument("--target", type=float, default=TARGET, help="pass@1 on held-out problems")
+    line.add_argument("--target", type=float, help="pass@1 on held-out problems (the course's)")
     line.add_argument("--times", type=float, default=TIMES, help="TRL's budget, in r1kit's processor time")
     line.add_argument("--ways", action="store_true", help="measure how TRL computes an update")
     line.add_argument(
         "--tries", nargs="*", metavar="NAME", help="try TRL's settings, or some of them, on the first seed"
     )
-    line.add_argument("--setting", choices=list(TRIES), help="TRL's setting (the best that was tried)")
+    line.add_argument("--setting", metavar="NAME", help="TRL's setting (the best that was tried)")
     line.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES), help="only some sides")
     line.add_argument("--resume", action="store_true", help="leave out what was measured")
     line.add_argument("--minutes", type=float, default=None, help="begin nothing after so many minutes")
@@ -329,12 +358,17 @@ def main(words: Sequence[str] | None = None) -> None:
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     torch.set_num_threads(1)
     until = time.monotonic() + 60 * asked.minutes if asked.minutes is not None else math.inf
+    course = COURSES[asked.course]
+    base, target = asked.base or Path(course.base), asked.target or course.target
     try:
-        if not (asked.base / "model.safetensors").is_file():
-            raise R1kitError(f"{asked.base}: no model; make one with `make mini`, or name one with --base")
+        if not (base / "model.safetensors").is_file():
+            raise R1kitError(
+                f"{base}: no model; `make mini` makes the miniature's, `python models/get.py` gets SmolLM2; "
+                "or name one with --base"
+            )
         out = asked.out.resolve()
         peers = (asked.peers or out).resolve()
-        race = Race(out, peers, asked.base.resolve(), asked.target, asked.times)
+        race = Race(out, peers, base.resolve(), target, asked.times, asked.course)
         done = asked.page or asked.ways
         if asked.ways:
             race.ways(asked.seeds[0])
@@ -342,12 +376,12 @@ def main(words: Sequence[str] | None = None) -> None:
             first = asked.seeds[0]
             if not race.has("runs", f"r1kit/{first}", {}, LONG):
                 race.run("runs", f"r1kit/{first}", "r1kit", first, None, LONG)
-            done = tries(race, first, asked.resume, until, asked.tries or list(TRIES))
+            done = tries(race, first, asked.resume, until, asked.tries or list(race.tries))
         elif not asked.page:
             done = seeds(race, asked.seeds, asked.resume, until, asked.setting, asked.sides)
         if not done:
             print("race: some is left: the same command with --resume continues")
-        print(write_page(PAGE, race.content, TRIES))
+        print(write_page(PAGE, race.content, race.tries, asked.course))
     except R1kitError as error:
         sys.exit(f"race: {error}")
 

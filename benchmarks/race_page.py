@@ -1,4 +1,4 @@
-"""Write the race's part of docs/performance.md between its marks; every number there is computed."""
+"""Write a race's part of docs/performance.md between its marks; every number there is computed."""
 
 import statistics
 from collections.abc import Mapping
@@ -6,19 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from bench.page import DASH, replace_marked, table
-from race_work import CHECK_ROLLOUTS, Setting
+from race_work import COURSES, Setting
 
-OPEN, CLOSE = "<!-- race -->", "<!-- /race -->"
-GOAL = 10.0  # r1kit's ratio of processor seconds to TRL's on this task
+MARKS = {"mini": "race", "real": "race-real"}
 TITLES = {"r1kit": "r1kit's recipe", "trl": "TRL's GRPOTrainer", "r1kit as trl": "r1kit, TRL's setting"}
 
 
-def compose(content: Mapping[str, Any], settings: Mapping[str, Setting]) -> str:
+def compose(content: Mapping[str, Any], settings: Mapping[str, Setting], course: str = "mini") -> str:
     """The text between the marks."""
     runs: Mapping[str, Any] = content["runs"]
     if not runs:
         return "Not measured yet."
-    parts = [_machine(content), runs_table(runs), ratios_line(runs)]
+    parts = [_machine(content, course), runs_table(runs), ratios_line(runs, course)]
     if content.get("ways"):
         parts.append(_ways(content["ways"]))
     if content["tries"]:
@@ -26,7 +25,7 @@ def compose(content: Mapping[str, Any], settings: Mapping[str, Setting]) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def _machine(content: Mapping[str, Any]) -> str:
+def _machine(content: Mapping[str, Any], course: str) -> str:
     found = [*content["runs"].values(), *content["tries"].values()]
     dates, revisions = (
         sorted({each["date"] for each in found}),
@@ -39,7 +38,7 @@ def _machine(content: Mapping[str, Any]) -> str:
         f"Measured {when} on {machine['processor']}, one core for a side; {peers}; source revision "
         f"{', '.join(revisions)}. Load average when a measurement began: "
         f"{min(loads):.1f} to {max(loads):.1f}. Target: pass@1 of {content['target']:g} on held-out "
-        f"problems, measured every {CHECK_ROLLOUTS} rollouts."
+        f"problems, measured every {COURSES[course].check_rollouts} rollouts."
     )
 
 
@@ -93,7 +92,7 @@ def ratios(runs: Mapping[str, Any], title: str, key: str) -> tuple[list[float], 
     return found, all(other[seed]["reached"] for seed in both)
 
 
-def ratios_line(runs: Mapping[str, Any]) -> str:
+def ratios_line(runs: Mapping[str, Any], course: str = "mini") -> str:
     """The ratios as sentences."""
     lines = []
     for title in ("trl", "r1kit as trl"):
@@ -107,7 +106,7 @@ def ratios_line(runs: Mapping[str, Any]) -> str:
         if said:
             count = len(ratios(runs, title, "cpu_s")[0])
             ending = f" to the target, {count} seed{'s' if count != 1 else ''}"
-            wanted = f"; wanted {GOAL:g}" if title == "trl" else ""
+            wanted = f"; wanted {COURSES[course].goal:g}" if title == "trl" else ""
             lines.append(f"{TITLES[title]} took {', '.join(said)}{ending}{wanted}.")
     return "\n".join(f"- {line}" for line in lines)
 
@@ -153,6 +152,9 @@ def _numbers(own: Mapping[str, Any]) -> str:
     return f"{own['dtype']} weights" + (" under bf16 autocast" if own["autocast"] else "")
 
 
-def write_page(file: Path, content: Mapping[str, Any], settings: Mapping[str, Setting]) -> Path:
+def write_page(
+    file: Path, content: Mapping[str, Any], settings: Mapping[str, Setting], course: str = "mini"
+) -> Path:
     """Write the figures between the page's marks; raise R1kitError unless it has exactly one pair of them."""
-    return replace_marked(file, OPEN, CLOSE, compose(content, settings))
+    mark, text = MARKS[course], compose(content, settings, course)
+    return replace_marked(file, f"<!-- {mark} -->", f"<!-- /{mark} -->", text)

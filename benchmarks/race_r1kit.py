@@ -69,7 +69,8 @@ def main() -> None:
         folder, base = Path(spec["scratch"]), Path(spec["base"])
         out = folder / "stages" / "r1_zero.partial"
         out.mkdir(parents=True)
-        stage, runtime = stage_of(base, spec["changes"]), Remembering(LocalConfig(processes=1, threads=1))
+        stage = stage_of(base, spec["changes"], spec["course"])
+        runtime = Remembering(LocalConfig(processes=1, threads=1))
         log = Answering(folder, line, orders, runtime)
         stage.run(Context(folder, "r1_zero", out, seed_of(spec["seed"]), runtime, log, {}))
 

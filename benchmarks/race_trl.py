@@ -139,14 +139,13 @@ def seconds_of(spec: Order, setting: Setting) -> float | None:
 
 def trainer_of(spec: Order, setting: Setting, steps: int) -> tuple[GRPOTrainer, Rules]:
     base = Path(spec["base"])
-    stage = stage_of(base)
+    stage = stage_of(base, course=spec["course"])
     chat, rewards, mixture = stream_of(stage, base, spec["seed"])
     problems = mixture.draw(setting.problems * steps)
     tokenizer = AutoTokenizer.from_pretrained(base, padding_side="left")
     texts = texts_of(chat, problems, tokenizer)
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        base, dtype=getattr(torch, setting.dtype), experts_implementation=setting.experts
-    )
+    experts = {"experts_implementation": setting.experts} if setting.experts else {}
+    model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=getattr(torch, setting.dtype), **experts)
     model.config.num_nextn_predict_layers = 0  # transformers leaves the layer out
     rules = Rules(chat, rewards, problems)
     trainer = GRPOTrainer(

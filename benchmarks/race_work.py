@@ -1,4 +1,4 @@
-"""What both sides of the race have in common: the recipe's R1-Zero stage from one base model, its stream of
+"""What both sides of a race have in common: the recipe's R1-Zero stage from one base model, its stream of
 problems, its rewards, and the settings that are tried in TRL."""
 
 from collections.abc import Sequence
@@ -14,11 +14,38 @@ from r1kit.stages.models import fits, longest_prompt
 from r1kit.stages.r1_zero import R1Zero
 from r1kit.stages.recipe_names import rules
 
-RECIPE = Path(__file__).parents[1] / "recipes" / "mini.yaml"
-# The miniature's experts: a token that rounding sends to another one differs by more than the gate's limit of
-# 1 (2.07 was seen once in 539 tokens); recipes/int8.yaml has the same.
-GATE = "stages.r1_zero.grpo.gate_max=3"
-CHECK_ROLLOUTS = 768  # sampled and learned from between two measurements, on every side
+RECIPES = Path(__file__).parents[1] / "recipes"
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What is raced on: the R1-Zero stage of ``recipe`` with ``changes``, from the model in ``base``, until
+    pass@1 on ``held_out`` problems of each task, ``samples`` of each, is ``target``; ``goal``: the ratio
+    that is wanted. Between two measurements every side samples and learns from ``check_rollouts``."""
+
+    recipe: str
+    base: str
+    target: float
+    goal: float
+    held_out: int
+    samples: int
+    check_rollouts: int
+    changes: tuple[str, ...] = ()
+
+
+COURSES = {
+    # Of the miniature's experts, a token that rounding sends to another one differs by more than the gate's
+    # limit of 1 (2.07 was seen once in 539 tokens); recipes/int8.yaml has the same.
+    "mini": Course(
+        "mini.yaml", "runs/mini/stages/pretrain/model", 0.8, 10.0, held_out=52, samples=1, check_rollouts=768,
+        changes=("stages.r1_zero.grpo.gate_max=3",),
+    ),
+    # The rate is constant, so more steps than the recipe's change nothing but where a side has to end.
+    "real": Course(
+        "real.yaml", "models/SmolLM2-135M-Instruct", 0.6, 6.0, held_out=200, samples=2, check_rollouts=384,
+        changes=("stages.r1_zero.grpo.steps=60",),
+    ),
+}  # fmt: skip
 
 # TRL's names of what r1kit's recipe calls otherwise.
 ADVANTAGES = {"none": "group_mean", "group": "group_std", "batch": "batch_std"}
@@ -64,10 +91,11 @@ class Setting:
         return [f"stages.r1_zero.grpo.{key}={value}" for key, value in grpo.items()] + [rate]
 
 
-def stage_of(base: Path, changes: Sequence[str] = ()) -> R1Zero:
+def stage_of(base: Path, changes: Sequence[str] = (), course: str = "mini") -> R1Zero:
     """The recipe's R1-Zero from the model in ``base``."""
-    own = [f"stages.r1_zero.init={base}", GATE, *changes]
-    stage = next(stage for stage in r1kit.load(RECIPE, own).stages if stage.name == "r1_zero")
+    on = COURSES[course]
+    own = [f"stages.r1_zero.init={base}", *on.changes, *changes]
+    stage = next(stage for stage in r1kit.load(RECIPES / on.recipe, own).stages if stage.name == "r1_zero")
     assert isinstance(stage, R1Zero) and stage.grpo is not None
     return stage
 

@@ -21,6 +21,7 @@ import r1kit
 from r1kit.chat import Chat
 from r1kit.config import R1kitError
 from r1kit.rewards import WeightedReward
+from r1kit.stages.r1_zero import R1Zero
 from r1kit.types import Problem
 
 LITTLE = ("grpo.problems=2", "grpo.group=2", "grpo.max_tokens=6", "grpo.gate_problems=0")
@@ -83,6 +84,16 @@ def test_a_setting_of_trl_is_the_same_algorithm_in_r1kits_words(tmp_path):
     assert (settings_of(recipe)[5], settings_of(same)[5]) == (5, 0)  # the warm-up is what TRL does without
 
 
+def test_the_course_of_the_real_model_is_its_recipe_but_for_the_number_of_steps(tmp_path):
+    recipe = r1kit.load(race_work.RECIPES / "real.yaml", [f"stages.r1_zero.init={tmp_path}"]).stages[0]
+    assert isinstance(recipe, R1Zero) and recipe.grpo is not None
+    raced = race_work.stage_of(tmp_path, course="real")
+    longer = recipe.model_copy(update={"grpo": recipe.grpo.model_copy(update={"steps": 60})})
+    assert raced == longer and recipe.grpo.schedule.kind == "constant"
+    assert settings_of(race_work.stage_of(tmp_path, race.REAL.changes(), "real")) == settings_of(raced)
+    assert race.REAL.experts == ""  # the model has none, and transformers is not asked for a way
+
+
 def test_the_rewards_of_trls_side_are_r1kits(tmp_path):
     words = tokenizer()
     problems = [Problem("a", "t", "1+1?", "2"), Problem("b", "t", "2+2?", "4")]
@@ -122,7 +133,8 @@ def test_r1kits_side_is_the_recipes_stage_on_the_stream_that_trl_gets(tmp_path):
     )  # fmt: skip
     try:
         scratch = tmp_path / "scratch"
-        side.ask({"base": str(base), "scratch": str(scratch), "seed": 5, "changes": changes}, 120)
+        spec = {"base": str(base), "scratch": str(scratch), "seed": 5, "changes": changes}
+        side.ask({**spec, "course": "mini"}, 120)
         for name in ("first", "second"):
             done = side.measure({"steps": 2, "rows": 4, "folder": str(tmp_path / name)})
             assert done.reply["saving"]["cpu_s"] < done.cpu_s and 4 <= done.tokens <= 2 * 4 * 6
@@ -186,15 +198,15 @@ def test_ratios_are_taken_seed_by_seed_and_a_side_that_was_cut_off_is_a_lower_bo
 def test_the_page_has_a_row_for_each_side_and_seed(tmp_path):
     own, other = [point(6, 10.0, 0.81)], [point(9, 200.0, 0.74)]
     found = content(r1kit_0=run(own[0], own), trl_0=run(None, other), trl_1=run(failed="no wheel"))
-    found["tries"] = {"larger steps": run(None, other, setting=vars_of(race.TRIES["larger steps"]))}
-    text = race_page.compose(found, race.TRIES)
+    found["tries"] = {"larger steps": run(None, other, setting=vars_of(race.MINI_TRIES["larger steps"]))}
+    text = race_page.compose(found, race.MINI_TRIES)
     assert "| r1kit's recipe, seed 0 | 6 | 1,000 | 10 | 1.7 | 20 | 0.810 | 900 |" in text
     assert (
         "| TRL's GRPOTrainer, seed 0 | 9 | 1,000 | not reached within 200 | 22.2 | 400 | 0.740 | 900 |"
         in text
     )
     assert "failed: no wheel" in text and "learning rate 0.001, linear over 60 updates" in text
-    assert race_page.compose({**found, "runs": {}}, race.TRIES) == "Not measured yet."
+    assert race_page.compose({**found, "runs": {}}, race.MINI_TRIES) == "Not measured yet."
 
 
 def vars_of(setting):
@@ -222,13 +234,13 @@ def started(tmp_path, monkeypatch):
 
 def test_every_setting_is_tried_no_longer_than_the_best_and_the_best_is_raced(started):
     started.run("runs", "r1kit/0", "r1kit", 0, None, race.LONG)
-    assert race.tries(started, 0, False, math.inf, list(race.TRIES))
+    assert race.tries(started, 0, False, math.inf, list(race.MINI_TRIES))
     with pytest.raises(R1kitError, match="known are 'as in the recipe'"):
         race.tries(started, 0, False, math.inf, ["faster"])
     budgets = [budget for _, _, setting, budget in started.seen if setting]
-    assert list(race.TRIES)[2] == "larger steps"  # the one that is quicker here
-    assert budgets == [200.0] * 3 + [100.0] * (len(race.TRIES) - 3)
-    assert started.best() == ("larger steps", race.TRIES["larger steps"])
+    assert list(race.MINI_TRIES)[2] == "larger steps"  # the one that is quicker here
+    assert budgets == [200.0] * 3 + [100.0] * (len(race.MINI_TRIES) - 3)
+    assert started.best() == ("larger steps", race.MINI_TRIES["larger steps"])
     started.seen.clear()
     assert race.seeds(started, [0, 1], True, math.inf)
     assert [(side, seed) for side, seed, _, _ in started.seen] == [
@@ -241,7 +253,7 @@ def test_every_setting_is_tried_no_longer_than_the_best_and_the_best_is_raced(st
     assert race.seeds(started, [0, 1], True, math.inf) and len(started.seen) == 1
     started.seen.clear()
     assert race.seeds(started, [1], True, math.inf, "half the batch", ["r1kit as trl"])
-    assert started.seen[0][:3] == ("r1kit", 1, race.TRIES["half the batch"]) and len(started.seen) == 1
+    assert started.seen[0][:3] == ("r1kit", 1, race.MINI_TRIES["half the batch"]) and len(started.seen) == 1
     started.seen.clear()
     assert not race.seeds(started, [2], True, -math.inf) and not started.seen  # no time left
 

@@ -9,6 +9,7 @@ from small_world import Spied, Summing, learner_config, model, random_rows
 from torch import nn
 
 from r1kit.config import ConfigError
+from r1kit.train import optimizers
 from r1kit.train.objectives import CrossEntropy
 from r1kit.train.optimizers import (
     Muon,
@@ -69,6 +70,15 @@ def test_matrices_of_all_shapes_at_once_are_orthogonalised_one_by_one() -> None:
     for matrix, found in zip(matrices, orthogonalise_all(matrices), strict=True):
         torch.testing.assert_close(found, orthogonalise(matrix), atol=2e-2, rtol=0)
     assert orthogonalise_all([]) == []
+
+
+def test_a_large_matrix_is_orthogonalised_by_pytorch_and_a_small_one_alike(monkeypatch) -> None:
+    """Muon's own kernel takes matrices of up to SMALL numbers; the two ways differ by roundings."""
+    batch = torch.randn(3, 24, 40, generator=torch.Generator().manual_seed(6))
+    small = orthogonalise(batch)
+    monkeypatch.setattr(optimizers, "SMALL", 24 * 40 - 1)
+    monkeypatch.setattr(optimizers.fused, "orthogonalise", None)  # not called
+    torch.testing.assert_close(orthogonalise(batch), small, atol=2e-2, rtol=0)
 
 
 def test_muon_moves_by_the_orthogonalised_nesterov_momentum() -> None:

@@ -6,6 +6,7 @@
                                            for the next product
     rotation  (a, b) -> (a cos - b sin, b cos + a sin)
     rounding  of float32 to what bfloat16 keeps
+    Muon      the whole iteration of a small matrix, which stays in the cache
     logits    of bfloat16 hidden states and weights, with float32 sums
     head      log sum exp, log-probability and entropy of a row of logits in two passes; the gradient
               overwrites the logits
@@ -31,6 +32,7 @@ _SIGNATURES = {
     "r1_swiglu": (_INT, *[_POINTER] * 3, _LONG, _INT),
     "r1_swiglu_slopes": (_INT, *[_POINTER] * 5, _LONG, _INT),
     "r1_round": (_POINTER, _POINTER, _LONG, _INT),
+    "r1_orthogonalise": (_POINTER, _POINTER, *[_LONG] * 3, _INT, _POINTER, _INT),
     "r1_norm": (_INT, *[_POINTER] * 4, _FLOAT, _POINTER, _POINTER, _LONG, _LONG, _INT),
     "r1_norm_slopes": (_INT, *[_POINTER] * 8, _LONG, _LONG, _INT),
     "r1_rotate": (_INT, _POINTER, _LONG, _LONG, *[_POINTER] * 3, *[_LONG] * 4, _INT, _INT, _FLOAT, _INT),
@@ -83,6 +85,15 @@ def rounded(x: Tensor, in_place: bool = False) -> Tensor:
     x = x.detach().contiguous()
     out = x if in_place else torch.empty_like(x)
     call("r1_round", x, out, x.numel())
+    return out
+
+
+def orthogonalise(matrices_NRC: Tensor, iterations: int, coefficients: tuple[float, float, float]) -> Tensor:
+    """Of float32 matrices with R <= C, each divided by its norm: so many times a x + (b g + c g g) x with g =
+    x x^T; bfloat16 factors, float32 sums."""
+    matrices_NRC = matrices_NRC.contiguous()
+    out, given = torch.empty_like(matrices_NRC), torch.tensor(coefficients, dtype=torch.float32)
+    call("r1_orthogonalise", matrices_NRC, out, *matrices_NRC.shape, iterations, given)
     return out
 
 

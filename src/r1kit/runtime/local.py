@@ -3,8 +3,8 @@ update and the prompts of every rollout.
 
 A small model's matrix products are too small for two threads, so two processes with one thread each share the
 rows instead. The parent is rank 0 and does its share of the work. The others wait for commands on a pipe and
-exit when it closes. Gradients, expert loads and statistics are added over gloo in one flat tensor per update,
-in an order that does not depend on timing, so the replicas stay equal bit for bit."""
+exit when it closes. Gradients, expert loads and statistics are added in one flat tensor per update
+(memory_group.py), in an order that does not depend on timing, so the replicas stay equal bit for bit."""
 
 import contextlib
 import multiprocessing
@@ -40,6 +40,7 @@ from r1kit.records import ADAPTER
 from r1kit.runtime import process_group, torchrun
 from r1kit.runtime.connected import ConnectedEngines
 from r1kit.runtime.export import export
+from r1kit.runtime.memory_group import MemoryGroup
 from r1kit.runtime.proxies import EngineProxy, LearnerProxy
 from r1kit.runtime.replica import Replica
 from r1kit.runtime.runtime import RuntimeConfig
@@ -563,10 +564,24 @@ def _meeting_place() -> Iterator[str]:
 
 def _join_group(rank: int, size: int, place: str, config: LocalConfig) -> Group:
     found = config.torchrun_place()
-    if found is None:
-        store: dist.Store = dist.FileStore(place, size)
-        loopback = True
-    else:
-        store = dist.PrefixStore("r1kit", found.store(config.deadline_s))
-        loopback = found.on_one_machine
-    return process_group.join(store, rank, size, config.deadline_s, config.backend(), loopback)
+    if found is not None:
+        meeting = dist.PrefixStore("r1kit", found.store(config.deadline_s))
+        backend, loopback = config.backend(), found.on_one_machine
+        return process_group.join(meeting, rank, size, config.deadline_s, backend, loopback)
+    store = dist.FileStore(place, size)
+    group = process_group.join(store, rank, size, config.deadline_s, config.backend())
+    if config.device != "cpu" or not hasattr(os, "memfd_create"):
+        return group
+    return _with_memory(group, store)
+
+
+def _with_memory(group: process_group.ProcessGroup, store: dist.Store) -> MemoryGroup:
+    """The same group with memory that its processes share, in a file that the first one makes."""
+    number = os.memfd_create("r1kit-sums") if group.rank == 0 else None
+    if number is not None:
+        store.set("sums", f"/proc/{os.getpid()}/fd/{number}")
+    found = MemoryGroup(group.rank, group.size, store.get("sums").decode())
+    group.barrier()  # all have mapped it: the file can go
+    if number is not None:
+        os.close(number)
+    return found

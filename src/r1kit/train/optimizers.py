@@ -17,12 +17,15 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from r1kit.config import Config
+from r1kit.model import fused
 from r1kit.model.products import factor
 from r1kit.train.group import ALONE, Group
 from r1kit.train.rounded_adamw import Moments, RoundedAdamW
+from r1kit.train.shared_state import deal
 from r1kit.train.uncompiled import AdamW, Uncompiled
 
 _EPSILON = 1e-8
+SMALL = 1 << 16  # numbers of a matrix that r1kit's own kernel takes
 MOST_AT_ONCE = 1 << 26  # numbers of matrices that are put together from several processes at a time
 
 
@@ -98,7 +101,7 @@ class ScheduleConfig(Config):
 class Muon(Uncompiled):
     """Momentum .95 (Nesterov) with orthogonalised updates for matrices [.., rows, cols].
 
-    Each process of ``group`` orthogonalises every size-th matrix; the sum over the group puts the shares
+    Each process of ``group`` orthogonalises some of the matrices; the sum over the group puts the shares
     together, so that the work is split and all replicas apply the same update. ``parts``: the matrices
     themselves are shared out, so their directions are put together first, some at a time."""
 
@@ -156,15 +159,13 @@ class Muon(Uncompiled):
         return own if self.parts is None else self.parts.whole(parameter, own)
 
     def _orthogonal(self, directions: Sequence[Tensor]) -> list[Tensor]:
-        rank, processes = self.group.rank, self.group.size
-        own = orthogonalise_all(directions[rank::processes], self.precision)
-        mine = [
-            own[i // processes] if i % processes == rank else torch.zeros_like(d)
-            for i, d in enumerate(directions)
-        ]
-        if processes == 1 or not mine:
+        dealt = deal([_work(d) for d in directions], self.group.size)[self.group.rank]
+        own = dict(zip(dealt, orthogonalise_all([directions[i] for i in dealt], self.precision), strict=True))
+        mine = [own.get(i, d) for i, d in enumerate(directions)]
+        if self.group.size == 1 or not mine:
             return mine
-        flat = self.group.sum(torch.cat([update.flatten() for update in mine]))
+        flat = torch.cat([(d if i in own else torch.zeros_like(d)).flatten() for i, d in enumerate(mine)])
+        flat = self.group.sum(flat)
         parts = torch.split(flat, [d.numel() for d in directions])
         return [part.view_as(d) for part, d in zip(parts, directions, strict=True)]
 
@@ -196,6 +197,9 @@ def orthogonalise(matrix: Tensor, iterations: int = 5, precision: torch.dtype = 
     a, b, c = 3.4445, -4.7750, 2.0315  # Jordan et al. 2024: steepest slope at zero that still converges
     tall = matrix.shape[-2] > matrix.shape[-1]
     x = matrix.mT if tall else matrix
+    if precision == torch.bfloat16 and x.dtype == torch.float32 and _is_small(x) and fused.usable(x):
+        done = fused.orthogonalise(x.reshape(-1, *x.shape[-2:]), iterations, (a, b, c)).view(x.shape)
+        return done.mT if tall else done
     x = factor(x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7), precision, fresh=True)
     shape = x.shape
     x = x.reshape(-1, *shape[-2:])
@@ -207,6 +211,17 @@ def orthogonalise(matrix: Tensor, iterations: int = 5, precision: torch.dtype = 
     x = x.view(shape)
     found: Tensor = (x.mT if tall else x).to(matrix.dtype)
     return found
+
+
+def _work(matrix: Tensor) -> int:
+    """How long a matrix [.., rows, columns] takes, for dealing: an iteration's products."""
+    short, long = sorted(matrix.shape[-2:])
+    return matrix.numel() // max(1, short * long) * short * short * (2 * long + short)
+
+
+def _is_small(x: Tensor) -> bool:
+    """Whether a matrix and its products stay in a core's second-level cache."""
+    return x.shape[-2] * x.shape[-1] <= SMALL
 
 
 def build(

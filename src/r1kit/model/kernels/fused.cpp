@@ -1,6 +1,7 @@
 // The C interface of the learner's kernels. Rows are shared among threads; every sum has a fixed order, whatever their number.
 #include "attention.h"
 #include "head.h"
+#include "orthogonal.h"
 #include "rowwise.h"
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
@@ -119,4 +120,9 @@ EXPORT void r1_attend_slopes(const void* q, const void* k, const void* v, const 
     const auto heads = [&](const void* data, int i) { return Heads{(const Half*)data, strides[3 * i], strides[3 * i + 1], strides[3 * i + 2]}; };
     attend_slopes(heads(q, 0), heads(k, 1), heads(v, 2), sights, heads(out, 3), logsum, heads(slope, 4), (Half*)of_q, (Half*)of_k, (Half*)of_v, shape,
                   threads);
+}
+
+// `count` matrices [rows, columns] with rows <= columns; `coefficients`: a, b, c.
+EXPORT void r1_orthogonalise(const float* from, float* to, long count, long rows, long columns, int iterations, const float* coefficients, int threads) {
+    orthogonalise_all(from, to, count, rows, columns, iterations, coefficients, threads);
 }

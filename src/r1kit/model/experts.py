@@ -106,11 +106,14 @@ class _Spread(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        return (
-            grads[0].index_select(0, ctx.saved_tensors[0]).view(-1, ctx.tokens, grads[0].shape[1]).sum(0),
-            None,
-            None,
-        )
+        return _sum_of_slots(grads[0], ctx.saved_tensors[0], ctx.tokens), None, None
+
+
+def _sum_of_slots(y_MD: Tensor, slots: Tensor, tokens: int) -> Tensor:
+    """The sum of each token's A slots, [M, D] -> [N, D]. Of two slots one addition gives the same bits as
+    ``sum``, which takes ten times as long on a CPU in bfloat16."""
+    slots_AND = y_MD.index_select(0, slots).view(-1, tokens, y_MD.shape[1])
+    return slots_AND[0] + slots_AND[1] if len(slots_AND) == 2 else slots_AND.sum(0)
 
 
 class _Collect(torch.autograd.Function):
@@ -120,7 +123,7 @@ class _Collect(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, y_MD: Tensor, tokens_M: Tensor, slots: Tensor, tokens: int) -> Tensor:
         ctx.save_for_backward(tokens_M)
-        return y_MD.index_select(0, slots).view(-1, tokens, y_MD.shape[1]).sum(0)
+        return _sum_of_slots(y_MD, slots, tokens)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:

@@ -85,6 +85,28 @@ def _wide(x: Tensor) -> Tensor:
     return factor(x, torch.bfloat16)
 
 
+class _Widened:
+    """bfloat16 numbers as float32, kept until others are asked for: products in a row often have a factor in
+    common, as those of the gate and the up projection."""
+
+    def __init__(self) -> None:
+        self._kept = (torch.empty(0), -1, torch.empty(0))  # numbers, their version, the same as float32
+
+    def __call__(self, half: Tensor) -> Tensor:
+        if half.is_inference() or not half.is_contiguous():  # the former count no versions
+            return half.float()
+        kept, version, wide = self._kept
+        same_memory = kept.data_ptr() == half.data_ptr() and kept.numel() == half.numel()
+        if not (same_memory and kept.dtype == half.dtype and half._version == version):
+            half = half.detach()
+            wide = half.float()
+            self._kept = (half, half._version, wide)
+        return wide.view(half.shape)
+
+
+_widened_factor = _Widened()
+
+
 class _Linear(torch.autograd.Function):
     """Keeps x in bfloat16 and the weight as it is for the backward pass."""
 
@@ -94,7 +116,9 @@ class _Linear(torch.autograd.Function):
         ctx.save_for_backward(half, weight)
         ctx.dtype, ctx.bias = x.dtype, None if bias is None else bias.dtype
         with torch.autocast("cpu", enabled=False):
-            return F.linear(half.float(), _wide(weight), None if bias is None else _wide(bias)).to(half.dtype)
+            return F.linear(_widened_factor(half), _wide(weight), None if bias is None else _wide(bias)).to(
+                half.dtype
+            )
 
     @staticmethod
     @once_differentiable
@@ -105,7 +129,7 @@ class _Linear(torch.autograd.Function):
             of_x = (of_out @ _wide(weight)).to(ctx.dtype)
         if ctx.needs_input_grad[1]:
             rows = of_out.flatten(0, -2)
-            of_weight = (rows.t() @ half.flatten(0, -2).float()).to(weight.dtype)
+            of_weight = (rows.t() @ _widened_factor(half).flatten(0, -2)).to(weight.dtype)
         if ctx.bias is not None and ctx.needs_input_grad[2]:
             of_bias = of_out.flatten(0, -2).sum(0).to(ctx.bias)
         return of_x, of_weight, of_bias
@@ -116,7 +140,9 @@ class _Grouped(torch.autograd.Function):
     def forward(ctx: Any, x_MD: Tensor, weight_EFD: Tensor, ends_E: Tensor) -> Tensor:
         ctx.save_for_backward(x_MD, weight_EFD, ends_E)
         with torch.autocast("cpu", enabled=False):
-            return F.grouped_mm(x_MD.float(), weight_EFD.float().transpose(1, 2), offs=ends_E).to(x_MD.dtype)
+            return F.grouped_mm(_widened_factor(x_MD), weight_EFD.float().transpose(1, 2), offs=ends_E).to(
+                x_MD.dtype
+            )
 
     @staticmethod
     @once_differentiable
@@ -126,5 +152,7 @@ class _Grouped(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             of_x_MD = F.grouped_mm(of_out_MF, weight_EFD.float(), offs=ends_E).to(x_MD.dtype)
         if ctx.needs_input_grad[1]:
-            of_weight_EFD = F.grouped_mm(of_out_MF.t(), x_MD.float(), offs=ends_E).to(weight_EFD.dtype)
+            of_weight_EFD = F.grouped_mm(of_out_MF.t(), _widened_factor(x_MD), offs=ends_E).to(
+                weight_EFD.dtype
+            )
         return of_x_MD, of_weight_EFD, None

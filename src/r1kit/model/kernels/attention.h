@@ -2,8 +2,8 @@
 //
 // A query at position t sees [own, t] and further ranges [from, to), of each beginning that it shares with others, or of what follows it where attention
 // is bidirectional: one number a position, and two more for each range. Queries go in blocks, and for each block only the blocks of keys count that
-// one of its queries sees. Slopes are found again from the log of each row's sum
-// (Dao et al. 2205.14135, algorithm 4).
+// one of its queries sees; within two blocks, only the strips of 8 queries and 16 keys of which a query sees a key. What is left out are products
+// with zero, so the bits are those of all. Slopes are found again from the log of each row's sum (Dao et al. 2205.14135, algorithm 4).
 //
 // Every product is C[m, n] += A[m, pairs] B[pairs, n], where a pair is two bfloat16 numbers of the inner dimension in one 32-bit word. Rows of q
 // or P hold pairs as they lie in memory; "turned" is a matrix with one row a pair, which lies in memory block of positions by block, so that what one
@@ -150,48 +150,111 @@ inline Mask seen(const Sight& sight, long t, long s) {
     return mask;
 }
 
-// scores[query, key] of one block of queries against one of keys, into rows `ld` apart.
-inline void score(float* scores, long ld, const Word* q, const Word* k_turned, const Shape& shape, long keys) {
-    for (int r = 0; r < BLOCK; r++) std::memset(scores + r * ld, 0, BLOCK * sizeof(float));
-    multiply(scores, ld, q, shape.K / 2, k_turned + keys * (shape.K / 2), BLOCK, BLOCK, BLOCK, shape.K / 2);
+constexpr int HALVES = BLOCK / LANES;  // strips of keys in a block
+constexpr int STRIPS = BLOCK / TILE;   // strips of queries
+
+// What the queries of one block see of the keys of another.
+struct Pattern {
+    Mask masks[BLOCK][HALVES];
+    bool any[STRIPS][HALVES];  // whether one of a strip's queries sees a key of that half
+
+    Pattern(const Sight& sight, long begin, long end, long s) {
+        for (int strip = 0; strip < STRIPS; strip++)
+            for (int half = 0; half < HALVES; half++) {
+                Mask found = 0;
+                for (int r = strip * TILE; r < (strip + 1) * TILE; r++)
+                    found |= masks[r][half] = begin + r < end ? seen(sight, begin + r, s + half * LANES) : Mask(0);
+                any[strip][half] = found != 0;
+            }
+    }
+
+    // The first strip of queries of which one sees a key of that half, and the first after the last one.
+    int from(int half) const {
+        int strip = 0;
+        while (strip < STRIPS && !any[strip][half]) strip++;
+        return strip;
+    }
+    int to(int half) const {
+        int strip = STRIPS;
+        while (strip > 0 && !any[strip - 1][half]) strip--;
+        return strip;
+    }
+};
+static_assert(HALVES == 2, "products are computed for the first half, the second, or both");
+
+// c[query, key] += a[query, pairs] b[pairs, key] where a query of the strip sees a key of the half; the rows of b are BLOCK apart.
+inline void multiply_seen(const Pattern& pattern, float* c, long ldc, const Word* a, long lda, const Word* b, int pairs) {
+    for (int strip = 0; strip < STRIPS; strip++) {
+        const bool *any = pattern.any[strip], both = any[0] && any[1];
+        if (!any[0] && !any[1]) continue;
+        const int from = any[0] ? 0 : LANES;
+        multiply(c + strip * TILE * ldc + from, ldc, a + strip * TILE * lda, lda, b + from, BLOCK, TILE, both ? BLOCK : LANES, pairs);
+    }
+}
+
+// c[query, n] += p[query, keys] v[keys, n] with the pairs of keys of which a query of the strip sees one.
+inline void gather_seen(const Pattern& pattern, float* c, long ldc, const Word* p, long ldp, const Word* v, int n) {
+    for (int strip = 0; strip < STRIPS; strip++) {
+        const bool* any = pattern.any[strip];
+        if (!any[0] && !any[1]) continue;
+        const int from = any[0] ? 0 : LANES / 2, to = any[1] ? LANES : LANES / 2;
+        multiply(c + strip * TILE * ldc, ldc, p + strip * TILE * ldp + from, ldp, v + from * n, n, TILE, n, to - from);
+    }
+}
+
+// c[n, key] += across[n, queries] p[queries, key] with the pairs of queries that see a key of the half.
+inline void spread_seen(const Pattern& pattern, float* c, const Word* across, const Word* p, int n) {
+    constexpr int PAIRS = TILE / 2;
+    const auto some = [&](int key, int keys, int from, int to) {
+        if (from < to)
+            multiply(c + key, BLOCK, across + from * PAIRS, BLOCK / 2, p + from * PAIRS * BLOCK + key, BLOCK, n, keys, (to - from) * PAIRS);
+    };
+    const int from[] = {pattern.from(0), pattern.from(1)}, to[] = {pattern.to(0), pattern.to(1)};
+    if (from[0] == from[1] && to[0] == to[1]) return some(0, BLOCK, from[0], to[0]);
+    for (int half = 0; half < HALVES; half++) some(half * LANES, LANES, from[half], to[half]);
 }
 
 inline void attend_head(const Word* q, const Word* k_turned, const Word* v_pairs, const Shape& shape, const Sight& sight, Half* out, float* logsum) {
     std::vector<long> blocks;
+    std::vector<Pattern> patterns;
     std::vector<float> scores;
     std::vector<Half> chances;
     std::vector<float> sums(BLOCK * shape.V);
     for (long begin = 0; begin < shape.T; begin += BLOCK) {
         const long end = std::min(begin + BLOCK, shape.T);
         visible_blocks(sight, begin, end, blocks);
+        patterns.clear();
+        for (const long s : blocks) patterns.emplace_back(sight, begin, end, s);
         const long width = blocks.size() * BLOCK;
-        scores.resize(BLOCK * width);
+        scores.assign(BLOCK * width, 0.0f);
         chances.assign(BLOCK * width, 0);
-        for (size_t i = 0; i < blocks.size(); i++) score(scores.data() + i * BLOCK, width, q + begin * shape.K / 2, k_turned, shape, blocks[i]);
+        for (size_t i = 0; i < blocks.size(); i++)
+            multiply_seen(patterns[i], scores.data() + i * BLOCK, width, q + begin * shape.K / 2, shape.K / 2, k_turned + blocks[i] * (shape.K / 2),
+                          shape.K / 2);
         for (long t = begin; t < end; t++) {
             float* row = scores.data() + (t - begin) * width;
             Half* chance = chances.data() + (t - begin) * width;
-            Lanes peak = all(-std::numeric_limits<float>::infinity());
-            for (long i = 0; i < width; i += LANES) {
-                const Mask mask = seen(sight, t, blocks[i / BLOCK] + i % BLOCK);
-                peak = _mm512_mask_max_ps(peak, mask, peak, load(row + i));
-            }
+            const auto each = [&](auto work) {  // work(sixteen scores, which of them are seen)
+                float* some = row;
+                for (const Pattern& pattern : patterns)
+                    for (int half = 0; half < HALVES; half++, some += LANES) work(some, pattern.masks[t - begin][half]);
+            };
+            Lanes peak = all(-std::numeric_limits<float>::infinity()), sum = _mm512_setzero_ps();
+            each([&](float* some, Mask mask) { peak = _mm512_mask_max_ps(peak, mask, peak, load(some)); });
             const float most = _mm512_reduce_max_ps(peak) * shape.scale;
-            Lanes sum = _mm512_setzero_ps();
-            for (long i = 0; i < width; i += LANES) {
-                const Mask mask = seen(sight, t, blocks[i / BLOCK] + i % BLOCK);
-                const Lanes e = mask ? _mm512_maskz_mov_ps(mask, exp(_mm512_fmsub_ps(load(row + i), all(shape.scale), all(most)))) : _mm512_setzero_ps();
-                store(row + i, e);
+            each([&](float* some, Mask mask) {
+                const Lanes e = mask ? _mm512_maskz_mov_ps(mask, exp(_mm512_fmsub_ps(load(some), all(shape.scale), all(most)))) : _mm512_setzero_ps();
+                store(some, e);
                 sum = _mm512_add_ps(sum, e);
-            }
+            });
             const float total = _mm512_reduce_add_ps(sum);
             logsum[t] = most + __builtin_logf(total);
             for (long i = 0; i < width; i += LANES) store(chance + i, _mm512_mul_ps(load(row + i), all(1.0f / total)));
         }
         std::fill(sums.begin(), sums.end(), 0.0f);
         for (size_t i = 0; i < blocks.size(); i++)
-            multiply(sums.data(), shape.V, reinterpret_cast<const Word*>(chances.data() + i * BLOCK), width / 2, v_pairs + blocks[i] / 2 * shape.V, shape.V,
-                     BLOCK, shape.V, BLOCK / 2);
+            gather_seen(patterns[i], sums.data(), shape.V, reinterpret_cast<const Word*>(chances.data() + i * BLOCK), width / 2,
+                        v_pairs + blocks[i] / 2 * shape.V, shape.V);
         for (long t = begin; t < end; t++)
             for (int i = 0; i < shape.V; i += LANES) store(out + t * shape.H * shape.V + i, load(sums.data() + (t - begin) * shape.V + i));
     }
@@ -246,14 +309,18 @@ inline void attend_head_slopes(const Queries& q, const Queries& g, const Keys& k
         visible_blocks(sight, begin, end, blocks);
         std::fill(sums.begin(), sums.end(), 0.0f);
         for (const long s : blocks) {
-            score(block.chances, BLOCK, q.rows.data() + begin * shape.K / 2, keys.k_turned.data(), shape, s);
+            const Pattern pattern(sight, begin, end, s);
+            std::memset(block.chances, 0, sizeof(block.chances));
             std::memset(block.slopes, 0, sizeof(block.slopes));
-            multiply(block.slopes, BLOCK, g.rows.data() + begin * shape.V / 2, shape.V / 2, keys.v_turned.data() + s * (shape.V / 2), BLOCK, BLOCK, BLOCK, shape.V / 2);
+            multiply_seen(pattern, block.chances, BLOCK, q.rows.data() + begin * shape.K / 2, shape.K / 2, keys.k_turned.data() + s * (shape.K / 2),
+                          shape.K / 2);
+            multiply_seen(pattern, block.slopes, BLOCK, g.rows.data() + begin * shape.V / 2, shape.V / 2, keys.v_turned.data() + s * (shape.V / 2),
+                          shape.V / 2);
             for (long t = begin; t < begin + BLOCK; t++) {
                 const long row = (t - begin) * BLOCK;
                 Half *chance = reinterpret_cast<Half*>(block.chance_rows) + row, *slope = reinterpret_cast<Half*>(block.slope_rows) + row;
                 for (int i = 0; i < BLOCK; i += LANES) {
-                    const Mask mask = t < end ? seen(sight, t, s + i) : 0;
+                    const Mask mask = pattern.masks[t - begin][i / LANES];
                     Lanes p = _mm512_setzero_ps(), d = p;
                     if (mask) {
                         p = _mm512_maskz_mov_ps(mask, exp(_mm512_fmsub_ps(load(block.chances + row + i), all(shape.scale), all(logsum[t]))));
@@ -265,12 +332,9 @@ inline void attend_head_slopes(const Queries& q, const Queries& g, const Keys& k
             }
             interleave(block.chance_rows, BLOCK, BLOCK, block.chance_pairs);
             interleave(block.slope_rows, BLOCK, BLOCK, block.slope_pairs);
-            multiply(sums.data(), shape.K, block.slope_rows, BLOCK / 2, keys.k_pairs.data() + s / 2 * shape.K, shape.K,
-                     BLOCK, shape.K, BLOCK / 2);
-            multiply(of_k_turned + s * shape.K, BLOCK, q.across.data() + begin / 2 * shape.K, BLOCK / 2, block.slope_pairs, BLOCK, shape.K, BLOCK,
-                     BLOCK / 2);
-            multiply(of_v_turned + s * shape.V, BLOCK, g.across.data() + begin / 2 * shape.V, BLOCK / 2, block.chance_pairs, BLOCK, shape.V, BLOCK,
-                     BLOCK / 2);
+            gather_seen(pattern, sums.data(), shape.K, block.slope_rows, BLOCK / 2, keys.k_pairs.data() + s / 2 * shape.K, shape.K);
+            spread_seen(pattern, of_k_turned + s * shape.K, q.across.data() + begin / 2 * shape.K, block.slope_pairs, shape.K);
+            spread_seen(pattern, of_v_turned + s * shape.V, g.across.data() + begin / 2 * shape.V, block.chance_pairs, shape.V);
         }
         for (long t = begin; t < end; t++)
             for (int i = 0; i < shape.K; i += LANES)

@@ -675,6 +675,31 @@ def test_no_program_can_pass_its_own_end_off_as_our_fault(tier, trick):
         workers.close()
 
 
+LINKED = """
+import sys
+from r1kit.sandbox import Job, pool, run_jobs
+if __name__ == "__main__":
+    workers = pool.Pool("namespaces", 1)
+    program = "import os, numpy\\ndef f(path): return os.path.exists(path)"
+    tests = [{"args": [sys.prefix], "expected": True}, {"args": [sys.argv[1]], "expected": False}]
+    print(sys.prefix, run_jobs([Job(program, tests, "function", "f")], workers)[0].tests)
+    workers.close()
+"""
+
+
+@pytest.mark.slow
+def test_a_virtual_environment_may_be_a_link(tmp_path):
+    """Its files are shown in the sandbox under both names, and nothing else of the folder that has the
+    link."""
+    link, script, secret = tmp_path / "venv", tmp_path / "linked.py", tmp_path / "secret"
+    link.symlink_to(sys.prefix)
+    script.write_text(LINKED)
+    secret.write_text("secret")
+    python = link / "bin" / Path(sys.executable).name
+    done = subprocess.run([python, script, secret], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == f"{link} ('correct', 'correct')", done.stderr
+
+
 def test_a_worker_that_cannot_be_started_is_a_failure_and_no_verdict(monkeypatch):
     def refuse(*_: object, **__: object) -> None:
         raise OSError("no more processes")

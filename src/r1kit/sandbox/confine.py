@@ -76,6 +76,8 @@ def enter_namespaces(visible: Sequence[str]) -> int:
 
 
 def _build_root(visible: Sequence[str]) -> None:
+    # Before the root changes: what a link points to is not where the link says below /old.
+    real = {path: os.path.realpath(path) for path in visible}
     kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
     kernel.mount("tmpfs", "/tmp", "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=755")
     os.mkdir("/tmp/new")
@@ -85,7 +87,7 @@ def _build_root(visible: Sequence[str]) -> None:
     kernel.mount("tmpfs", "/new", "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=755")
     for path in visible:
         os.makedirs("/new" + path, exist_ok=True)
-        kernel.bind_read_only("/old" + path, "/new" + path)
+        kernel.bind_read_only("/old" + real[path], "/new" + path)
     for path in _LIBRARIES:
         if os.path.islink("/old" + path):
             os.symlink(os.readlink("/old" + path), "/new" + path)

@@ -125,6 +125,14 @@ def test_a_large_model_gets_less_of_the_same_work(bench):
     assert bench.work.Work("grpo", "30m", "uniform", ("trl",)).sized(full) == full
 
 
+def test_a_line_in_8_bits_has_a_name_of_its_own_and_says_so_to_the_sides(bench, tmp_path):
+    plain, eight, _ = bench.work.chosen(["rollout/7m/uniform/vs_vllm_cpu", "rollout/7m/uniform/int8"])
+    assert (plain.precision, eight.precision) == ("bfloat16", "int8")
+    assert eight.ratio_name("vllm_cpu") == "rollout/7m/uniform/int8/vs_vllm_cpu"
+    names = [work.ratio_name(peer) for work in bench.work.PLAN for peer in work.peers]
+    assert len(set(names)) == len(names)
+
+
 def test_products_run_in_the_faster_format(bench):
     assert bench.limits.Peaks(bf16=31.0, fp32=163.0, stream=14.0).products == 163.0
     assert bench.limits.Peaks(bf16=219.0, fp32=99.0, stream=20.0).products == 219.0

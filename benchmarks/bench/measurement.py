@@ -82,7 +82,7 @@ class Bench:
             measured, failed = race(sides.running, self.size.repeats, self.seed)
             more: dict[str, Any] = {"load": round(load, 2), **(self._profile(own) if work.cores == 1 else {})}
         config = ModelConfig.parse(SHAPES[work.model], f"shape {work.model}")
-        if work.cores == 1:
+        if work.cores == 1 and work.precision == "bfloat16":  # the limit is that of products in bfloat16
             more["limit"] = self._limit(work, config, measured["r1kit"][-1])
         return measured, missing | failed, more
 
@@ -165,6 +165,7 @@ class Bench:
             "texts": [prompt_text(prompt) for prompt in chosen], "group": size.group,
             "new_tokens": size.new_tokens, "eos": eos, "pad": pad, "rows": rows, "half": not half_is_slow(),
             "head": "mixed" if work.model == LARGE_MODEL else "bfloat16",
+            "precision": work.precision,
         }  # fmt: skip
 
     def _start_own(self, sides: "_Sides", cores: int, spec: Mapping[str, Any]) -> Side:

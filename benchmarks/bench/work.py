@@ -86,17 +86,19 @@ QUICK = Size(problems=4, group=4, prompt_tokens=32, new_tokens=48, learner_rows=
 @dataclass(frozen=True, slots=True)
 class Work:
     """One line of the comparison. ``cores`` 1 compares tokens per CPU-second, 2 tokens per second of the
-    clock."""
+    clock. ``precision`` is that of r1kit's rollouts; the peers' is the one in which they are quickest."""
 
     kind: Kind
     model: str
     lengths: Lengths
     peers: tuple[str, ...]
     cores: int = 1
+    precision: Literal["bfloat16", "int8"] = "bfloat16"
 
     @property
     def name(self) -> str:
-        return f"{self.kind}/{self.model}/{self.lengths}"
+        eight = "/int8" if self.precision == "int8" else ""
+        return f"{self.kind}/{self.model}/{self.lengths}{eight}"
 
     def sized(self, size: Size) -> Size:
         """The amount of this work, of ``size`` in general."""
@@ -112,6 +114,9 @@ PLAN = (
     Work("rollout", "7m", "ragged", ("hf", "vllm_cpu")),
     Work("rollout", "30m", "uniform", ("hf", "vllm_cpu")),
     Work("rollout", "30m", "ragged", ("hf", "vllm_cpu")),
+    Work("rollout", "7m", "uniform", ("vllm_cpu",), precision="int8"),
+    Work("rollout", "7m", "ragged", ("vllm_cpu",), precision="int8"),
+    Work("rollout", "30m", "uniform", ("vllm_cpu",), precision="int8"),
     Work("rollout", "dsv3", "uniform", ("hf",)),
     Work("rollout", "dsv3", "ragged", ("hf",)),
     Work("grpo", "7m", "uniform", ("trl",)),
@@ -144,7 +149,7 @@ def chosen(words: Sequence[str], plan: Sequence[Work] = PLAN) -> list[Work]:
             peer for peer in work.peers if any(work.ratio_name(peer).startswith(word) for word in words)
         )
         if peers:
-            found.append(Work(work.kind, work.model, work.lengths, peers, work.cores))
+            found.append(replace(work, peers=peers))
     return found
 
 

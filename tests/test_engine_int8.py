@@ -122,6 +122,92 @@ def test_numbers_that_are_not_finite_stay_visible(products: ctypes.CDLL) -> None
         assert np.isnan(multiplied(products, w, x[:1])).sum(1).tolist() == [1]
 
 
+ATTENTION = """
+#include "%s/attention.h"
+
+using namespace r1;
+
+// Keys and values are written one by one into pages that hold noise: ``seen`` positions of a prompt that all
+// rows share, and each row's own, of which row r has own - r.
+extern "C" __attribute__((visibility("default")))
+void attend(const uint16_t* queries, const uint16_t* keys, const uint16_t* values, int rows, int per_row,
+            int seen, int own, int key, int value, float scale, float* out) {
+    CacheShape<Half> shape;
+    shape.layers = 2, shape.heads = 2, shape.key = key, shape.value = value, shape.eight = true;
+    std::vector<std::vector<uint32_t>> memory;
+    memory.reserve(64);
+    const auto filled = [&](const uint16_t* ks, const uint16_t* vs, int length) {
+        Pages pages;
+        for (int t = 0; t < length; t++) {
+            if (t %% PAGE == 0) {
+                memory.emplace_back(shape.page_size(), 0xffffffffu);
+                pages.push_back(memory.back().data());
+            }
+            shape.write_key(pages.back(), 1, 1, t %% PAGE, ks + t * key);
+            shape.write_value(pages.back(), 1, 1, t %% PAGE, vs + t * value);
+        }
+        return pages;
+    };
+    const Pages prompt = filled(keys, values, seen);
+    std::vector<Pages> owned;
+    for (int r = 0; r < rows; r++) {
+        const int first = seen + r * own;
+        owned.push_back(filled(keys + first * key, values + first * value, own - r));
+    }
+    std::vector<Span> spans;
+    for (int r = 0; r < rows; r++) spans.push_back({&prompt, seen, &owned[r], own - r});
+    HeadAttention<Half> attention(shape, 1, 1, per_row, scale);
+    attention(reinterpret_cast<const uint32_t*>(queries), spans.data(), rows, out);
+}
+"""
+
+
+@needs_kernels
+@pytest.mark.parametrize(
+    ("rows", "per_row", "seen", "own", "key", "value"),
+    [(1, 1, 5, 1, 16, 16), (3, 2, 70, 67, 48, 32), (5, 4, 64, 130, 80, 64), (2, 1, 0, 40, 36, 20)],
+)
+def test_attention_to_keys_and_values_in_8_bits(
+    tmp_path: Path, rows: int, per_row: int, seen: int, own: int, key: int, value: int
+) -> None:
+    """Against numpy: whole numbers of each position's largest one, a softmax over both parts, float64."""
+    source, made = tmp_path / "attend.cpp", tmp_path / "attend.so"
+    source.write_text(ATTENTION % SOURCE.parent)
+    compiler = shutil.which("g++") or "clang++"
+    compile_source(source, compiler, made)
+    drawn = torch.Generator().manual_seed(seen + own)
+    positions = seen + rows * own
+    queries = torch.randn(rows * per_row, key, generator=drawn).bfloat16()
+    keys, values = (
+        (
+            torch.randn(positions, width, generator=drawn) * torch.rand(positions, 1, generator=drawn)
+        ).bfloat16()
+        for width in (key, value)
+    )
+    keys[-1] = 0.0
+    width, scale = -(-value // 16) * 16, key**-0.5
+    found = torch.zeros(rows * per_row, width)
+    addresses = [ctypes.c_void_p(x.data_ptr()) for x in (queries, keys, values, found)]
+    ctypes.CDLL(str(made)).attend(
+        *addresses[:3], rows, per_row, seen, own, key, value, ctypes.c_float(scale), addresses[3]
+    )
+
+    def rounded(x: torch.Tensor) -> np.ndarray:
+        most = x.float().abs().amax(1, keepdim=True)
+        factors = torch.where(most > 0, torch.full_like(most, 127) / most, 0)  # in float32
+        return (torch.round(x.float() * factors).double() * (most.double() / 127)).numpy()
+
+    all_keys, all_values = rounded(keys), rounded(values)
+    for query in range(rows * per_row):
+        row = query // per_row
+        first = seen + row * own
+        seen_by = [*range(seen), *range(first, first + own - row)]
+        logits = all_keys[seen_by] @ queries[query].double().numpy() * scale
+        weights = np.exp(logits - logits.max())
+        wanted = weights @ all_values[seen_by] / weights.sum()
+        np.testing.assert_allclose(found[query, :value].numpy(), wanted, atol=2e-5)
+
+
 DENSE = ModelConfig(
     family="qwen3", vocab_size=96, width=48, layers=2, heads=4, kv_heads=2, head_dim=16, ffn_width=80,
     max_positions=200, init_std=0.15,

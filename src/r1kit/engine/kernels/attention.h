@@ -99,6 +99,87 @@ void weigh_page(int queries, const uint32_t* weights, size_t weight_step, int po
         weigh_all<N, 1>(weights, weight_step, steps, values, value_words, sums);
 }
 
+// The same with keys in 8 bits: queries are numbers, and each key's sum is taken times its scale.
+template <int QUERIES, int BLOCK_COUNT>
+void score_bytes(const float* queries, int cells, const int8_t* keys, const float* scales, float* out, size_t out_step) {
+    Vector sums[QUERIES][BLOCK_COUNT];
+    for (auto& row : sums)
+        for (auto& sum : row) sum = _mm512_setzero_ps();
+    for (int i = 0; i < cells; i++) {
+        Vector ks[BLOCK_COUNT];
+        for (int b = 0; b < BLOCK_COUNT; b++) ks[b] = widen(keys + i * PAGE + b * LANES);
+        for (int q = 0; q < QUERIES; q++) {
+            const Vector query = _mm512_set1_ps(queries[q * cells + i]);
+            for (int b = 0; b < BLOCK_COUNT; b++) sums[q][b] = _mm512_fmadd_ps(query, ks[b], sums[q][b]);
+        }
+    }
+#pragma GCC unroll 4
+    for (int q = 0; q < QUERIES; q++)
+#pragma GCC unroll 4
+        for (int b = 0; b < BLOCK_COUNT; b++)
+            _mm512_storeu_ps(out + q * out_step + b * LANES, _mm512_mul_ps(sums[q][b], _mm512_loadu_ps(scales + b * LANES)));
+}
+
+template <int BLOCK_COUNT>
+void score_bytes(int queries, const float* query, int cells, const int8_t* keys, const float* scales, float* out, size_t out_step) {
+    for (; queries >= 4; queries -= 4, query += 4 * cells, out += 4 * out_step) score_bytes<4, BLOCK_COUNT>(query, cells, keys, scales, out, out_step);
+    for (; queries >= 1; queries -= 1, query += cells, out += out_step) score_bytes<1, BLOCK_COUNT>(query, cells, keys, scales, out, out_step);
+}
+
+inline void score_page_of_bytes(int queries, const float* query, int cells, const int8_t* keys, const float* scales, int positions, float* out,
+                                size_t out_step) {
+    switch (divide_up(positions, LANES)) {
+        case 1: return score_bytes<1>(queries, query, cells, keys, scales, out, out_step);
+        case 2: return score_bytes<2>(queries, query, cells, keys, scales, out, out_step);
+        case 3: return score_bytes<3>(queries, query, cells, keys, scales, out, out_step);
+        default: return score_bytes<4>(queries, query, cells, keys, scales, out, out_step);
+    }
+}
+
+// sums[q][0..VECTORS) += sum over positions of weight times value; the weights, floats, have the values' scales in them.
+template <int QUERIES, int VECTORS>
+void weigh_bytes(const float (*weights)[PAGE], int positions, const int8_t* values, int width, float* sums) {
+    Vector totals[QUERIES][VECTORS];
+#pragma GCC unroll 4
+    for (int q = 0; q < QUERIES; q++)
+#pragma GCC unroll 4
+        for (int v = 0; v < VECTORS; v++) totals[q][v] = _mm512_loadu_ps(sums + q * width + v * LANES);
+    for (int at = 0; at < positions; at++) {
+        Vector vs[VECTORS];
+        for (int v = 0; v < VECTORS; v++) vs[v] = widen(values + size_t(at) * width + v * LANES);
+        for (int q = 0; q < QUERIES; q++) {
+            const Vector weight = _mm512_set1_ps(weights[q][at]);
+            for (int v = 0; v < VECTORS; v++) totals[q][v] = _mm512_fmadd_ps(weight, vs[v], totals[q][v]);
+        }
+    }
+#pragma GCC unroll 4
+    for (int q = 0; q < QUERIES; q++)
+#pragma GCC unroll 4
+        for (int v = 0; v < VECTORS; v++) _mm512_storeu_ps(sums + q * width + v * LANES, totals[q][v]);
+}
+
+template <int QUERIES>
+void weigh_some_bytes(const float* weights, size_t weight_step, int positions, const int8_t* values, const float* scales, int width, float* sums) {
+    float scaled[QUERIES][PAGE];
+    for (int q = 0; q < QUERIES; q++)
+        for (int i = 0; i < positions; i += LANES) {
+            const Mask mask = lanes(positions - i);
+            const Vector weight = _mm512_maskz_loadu_ps(mask, weights + q * weight_step + i);
+            _mm512_storeu_ps(scaled[q] + i, _mm512_mul_ps(weight, _mm512_maskz_loadu_ps(mask, scales + i)));
+        }
+    int done = 0;
+    for (; width - done >= 4 * LANES; done += 4 * LANES) weigh_bytes<QUERIES, 4>(scaled, positions, values + done, width, sums + done);
+    for (; width - done >= LANES; done += LANES) weigh_bytes<QUERIES, 1>(scaled, positions, values + done, width, sums + done);
+}
+
+inline void weigh_page_of_bytes(int queries, const float* weights, size_t weight_step, int positions, const int8_t* values, const float* scales,
+                                int width, float* sums) {
+    for (; queries >= 4; queries -= 4, weights += 4 * weight_step, sums += 4 * width)
+        weigh_some_bytes<4>(weights, weight_step, positions, values, scales, width, sums);
+    for (; queries >= 1; queries -= 1, weights += weight_step, sums += width)
+        weigh_some_bytes<1>(weights, weight_step, positions, values, scales, width, sums);
+}
+
 inline float largest(const float* scores, int count, float before) {
     Vector best = _mm512_set1_ps(before);
     for (int i = 0; i < count; i += LANES) {
@@ -132,7 +213,7 @@ class HeadAttention {
 
     // queries: key words each; out: ``value_words`` floats each.
     void operator()(const uint32_t* queries, const Span* spans, int rows, float* out) {
-        const int count = rows * per_row_, words = shape_.key_words(), width = shape_.value_words();
+        const int count = rows * per_row_, width = shape_.value_words();
         int seen = 0, longest = 0;
         for (int r = 0; r < rows; r++) seen = std::max(seen, spans[r].seen), longest = std::max(longest, spans[r].own_length);
         const int prompt_padded = round_up(seen, LANES), padded = prompt_padded + round_up(longest, LANES);
@@ -140,12 +221,12 @@ class HeadAttention {
         float* scores = buffer.at_least(size_t(count) * padded);
         std::fill(out, out + size_t(count) * width, 0.0f);
 
-        for (int at = 0; at < seen; at += PAGE)
-            score_page<N>(count, queries, words, keys(spans->prompt, at), seen - at, scores + at, padded);
+        widen_queries(queries, count);
+        for (int at = 0; at < seen; at += PAGE) score(count, queries, 0, spans->prompt, at, seen, scores + at, padded);
         for (int r = 0; r < rows; r++)
             for (int at = 0; at < spans[r].own_length; at += PAGE)
-                score_page<N>(per_row_, queries + size_t(r) * per_row_ * words, words, keys(spans[r].own, at), spans[r].own_length - at,
-                              scores + size_t(r) * per_row_ * padded + prompt_padded + at, padded);
+                score(per_row_, queries, r * per_row_, spans[r].own, at, spans[r].own_length,
+                      scores + size_t(r) * per_row_ * padded + prompt_padded + at, padded);
 
         static thread_local std::vector<float> sums;
         sums.resize(count);
@@ -153,30 +234,65 @@ class HeadAttention {
             const Span& span = spans[q / per_row_];
             float *of_prompt = scores + size_t(q) * padded, *of_own = of_prompt + prompt_padded;
             const float top = largest(of_own, span.own_length, largest(of_prompt, span.seen, -INFINITY));
-            const Vector sum = exponentiate<N>(of_prompt, span.seen, prompt_padded, top, scale_);
-            const Vector own = exponentiate<N>(of_own, span.own_length, round_up(span.own_length, LANES), top, scale_);
+            const Vector sum = weights_of(of_prompt, span.seen, prompt_padded, top);
+            const Vector own = weights_of(of_own, span.own_length, round_up(span.own_length, LANES), top);
             sums[q] = 1.0f / _mm512_reduce_add_ps(_mm512_add_ps(sum, own));
         }
 
-        const auto* weights = reinterpret_cast<const uint32_t*>(scores);
-        for (int at = 0; at < seen; at += PAGE)
-            weigh_page<N>(count, weights + at / N::PAIR, padded, std::min(PAGE, seen - at), values(spans->prompt, at), width, out);
+        for (int at = 0; at < seen; at += PAGE) weigh(count, scores, padded, spans->prompt, at, seen, out);
         for (int r = 0; r < rows; r++)
             for (int at = 0; at < spans[r].own_length; at += PAGE)
-                weigh_page<N>(per_row_, weights + size_t(r) * per_row_ * padded + prompt_padded + at / N::PAIR, padded,
-                              std::min(PAGE, spans[r].own_length - at), values(spans[r].own, at), width,
-                              out + size_t(r) * per_row_ * width);
+                weigh(per_row_, scores + size_t(r) * per_row_ * padded + prompt_padded, padded, spans[r].own, at, spans[r].own_length,
+                      out + size_t(r) * per_row_ * width);
         for (int q = 0; q < count; q++)
             for (int i = 0; i < width; i++) out[size_t(q) * width + i] *= sums[q];
     }
 
   private:
-    const uint32_t* keys(const Pages* pages, int at) const { return shape_.keys((*pages)[at / PAGE], layer_, head_); }
-    const uint32_t* values(const Pages* pages, int at) const { return shape_.values((*pages)[at / PAGE], layer_, head_); }
+    // The queries as numbers, for keys in 8 bits.
+    void widen_queries(const uint32_t* queries, int count) {
+        if (!shape_.eight) return;
+        static thread_local Buffer<float> buffer;
+        wide_ = buffer.at_least(size_t(count) * shape_.key + LANES);
+        const auto* cells = reinterpret_cast<const typename N::Cell*>(queries);
+        for (int i = 0; i < count * shape_.key; i += LANES) {
+            const Mask mask = lanes(count * shape_.key - i);
+            _mm512_storeu_ps(wide_ + i, N::load(cells + i, mask));
+        }
+    }
 
+    // Scores of ``some`` queries from number ``first`` on against the positions of a page, which begins at ``at`` of ``length`` positions.
+    void score(int some, const uint32_t* queries, int first, const Pages* pages, int at, int length, float* out, int padded) const {
+        const Page page = (*pages)[at / PAGE];
+        const uint32_t* keys = shape_.keys(page, layer_, head_);
+        if (shape_.eight)
+            score_page_of_bytes(some, wide_ + size_t(first) * shape_.key, shape_.key, reinterpret_cast<const int8_t*>(keys),
+                                shape_.scales(page, layer_, head_), length - at, out, padded);
+        else
+            score_page<N>(some, queries + size_t(first) * shape_.key_words(), shape_.key_words(), keys, length - at, out, padded);
+    }
+
+    // Scores become weights, in the format of the values, or floats for values in 8 bits. Return their sum.
+    Vector weights_of(float* scores, int count, int padded, float top) const {
+        return shape_.eight ? exponentiate<Full>(scores, count, padded, top, scale_) : exponentiate<N>(scores, count, padded, top, scale_);
+    }
+
+    void weigh(int some, const float* weights, int padded, const Pages* pages, int at, int length, float* out) const {
+        const Page page = (*pages)[at / PAGE];
+        const uint32_t* values = shape_.values(page, layer_, head_);
+        const int positions = std::min(PAGE, length - at), width = shape_.value_words();
+        if (shape_.eight)
+            weigh_page_of_bytes(some, weights + at, padded, positions, reinterpret_cast<const int8_t*>(values),
+                                shape_.scales(page, layer_, head_) + PAGE, width, out);
+        else
+            weigh_page<N>(some, reinterpret_cast<const uint32_t*>(weights) + at / N::PAIR, padded, positions, values, width, out);
+    }
+
+  private:
     const CacheShape<N>& shape_;
     int layer_, head_, per_row_;
     float scale_;
+    float* wide_ = nullptr;
 };
 
 }  // namespace r1

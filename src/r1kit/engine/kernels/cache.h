@@ -3,14 +3,19 @@
 // A page holds all layers. Within a layer each key-value head has its keys as [key words][64 positions] and its values as [64 / pair][value width]
 // words of neighbouring positions: the order in which attention multiplies, so that a score of 16 positions is a sum down a column and nothing
 // is added across a vector. The pages of a prompt are read by its whole group.
+//
+// In 8 bits (``eight``) the keys are bytes, [key][64 positions], and the values [64 positions][value width]; behind them stand the scales of the
+// page's 64 keys and 64 values. A key or a value is rounded by itself, to whole numbers from -127 to 127 of its largest absolute number.
 #pragma once
 
+#include "eight.h"
 #include "memory.h"
 #include "numbers.h"
 
 namespace r1 {
 
 constexpr int PAGE = 64;
+constexpr int MOST_CELLS = 4096;  // of a key or a value that is kept in 8 bits
 
 using Page = uint32_t*;
 using Pages = std::vector<Page>;
@@ -18,17 +23,30 @@ using Pages = std::vector<Page>;
 template <class N>
 struct CacheShape {
     int layers = 0, heads = 0, key = 0, value = 0;  // key-value heads; cells per key and value
+    bool eight = false;
 
     int key_words() const { return divide_up(key, N::PAIR); }
     int value_words() const { return round_up(value, LANES); }
-    size_t key_size() const { return size_t(PAGE) * key_words(); }
-    size_t value_size() const { return size_t(PAGE / N::PAIR) * value_words(); }
-    size_t head_size() const { return key_size() + value_size(); }
+    size_t key_size() const { return size_t(PAGE) * (eight ? divide_up(key, Eight::PAIR) : key_words()); }
+    size_t value_size() const { return size_t(PAGE / (eight ? Eight::PAIR : N::PAIR)) * value_words(); }
+    size_t head_size() const { return key_size() + value_size() + (eight ? 2 * PAGE : 0); }
     size_t page_size() const { return layers * heads * head_size(); }
     uint32_t* keys(Page page, int layer, int head) const { return page + (size_t(layer) * heads + head) * head_size(); }
     uint32_t* values(Page page, int layer, int head) const { return keys(page, layer, head) + key_size(); }
 
+    // In 8 bits: the scales of the page's keys, and behind them those of its values.
+    float* scales(Page page, int layer, int head) const {
+        return reinterpret_cast<float*>(keys(page, layer, head) + key_size() + value_size());
+    }
+
     void write_key(Page page, int layer, int head, int place, const typename N::Cell* from) const {
+        if (eight) {
+            int8_t bytes[MOST_CELLS];
+            scales(page, layer, head)[place] = round_cells_to_bytes<N>(from, key, bytes);
+            auto* to = reinterpret_cast<int8_t*>(keys(page, layer, head)) + place;
+            for (int i = 0; i < key; i++) to[i * PAGE] = bytes[i];
+            return;
+        }
         const auto* words = reinterpret_cast<const uint32_t*>(from);
         uint32_t* to = keys(page, layer, head) + place;
         for (int i = 0; i < key_words(); i++) to[i * PAGE] = words[i];
@@ -37,6 +55,12 @@ struct CacheShape {
     // An even position clears its odd neighbour: a number left there by an earlier sequence may be anything, and 0 x NaN is NaN. An odd one keeps the
     // even one's; what a token that was tried and dropped had left in its own place goes.
     void write_value(Page page, int layer, int head, int place, const typename N::Cell* from) const {
+        if (eight) {
+            int8_t bytes[MOST_CELLS];
+            scales(page, layer, head)[PAGE + place] = round_cells_to_bytes<N>(from, value, bytes);
+            std::memcpy(reinterpret_cast<int8_t*>(values(page, layer, head)) + size_t(place) * value_words(), bytes, value);
+            return;
+        }
         uint32_t* to = values(page, layer, head) + size_t(place / N::PAIR) * value_words();
         if constexpr (N::PAIR == 1) {
             std::memcpy(to, from, value * sizeof(float));

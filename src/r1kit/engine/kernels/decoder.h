@@ -49,6 +49,7 @@ class Decoder {
         cache.heads = s_.latent ? 1 : s_.kv_heads;
         cache.key = s_.latent ? s_.kv_rank + s_.rope_dim : s_.head_dim;
         cache.value = s_.latent ? s_.kv_rank : s_.head_dim;
+        cache.eight = network.eight();
         per_head_ = s_.heads / cache.heads;
     }
 

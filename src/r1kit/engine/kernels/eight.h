@@ -48,9 +48,9 @@ inline float round_weights(const float* from, size_t step, int count, int8_t* to
     return scale;
 }
 
-// Round a row to bytes that are 128 too large; return its scale, which is not a number where a number of the row is not finite.
+// Round a row to bytes, ``zero`` added to each; return its scale, which is not a number where a number of the row is not finite.
 template <class N>
-float round_row(const typename N::Cell* from, int count, uint8_t* to) {
+float round_row(const typename N::Cell* from, int count, uint8_t* to, int zero = Eight::ZERO) {
     Vector most = _mm512_setzero_ps();
     Mask wrong = 0;
     for (int i = 0; i < count; i += LANES) {
@@ -60,16 +60,26 @@ float round_row(const typename N::Cell* from, int count, uint8_t* to) {
     }
     const float largest = _mm512_reduce_max_ps(most);
     if (wrong || !(largest <= std::numeric_limits<float>::max())) {
-        std::memset(to, Eight::ZERO, count);
+        std::memset(to, zero, count);
         return std::numeric_limits<float>::quiet_NaN();
     }
     const Vector factor = _mm512_set1_ps(largest > 0 ? Eight::MOST / largest : 0.0f);
     for (int i = 0; i < count; i += LANES) {
         const Mask mask = lanes(count - i);
         const Words whole = _mm512_cvtps_epi32(_mm512_mul_ps(N::load(from + i, mask), factor));
-        _mm_mask_storeu_epi8(to + i, mask, _mm512_cvtepi32_epi8(_mm512_add_epi32(whole, _mm512_set1_epi32(Eight::ZERO))));
+        _mm_mask_storeu_epi8(to + i, mask, _mm512_cvtepi32_epi8(_mm512_add_epi32(whole, _mm512_set1_epi32(zero))));
     }
     return largest / Eight::MOST;
+}
+
+template <class N>
+float round_cells_to_bytes(const typename N::Cell* from, int count, int8_t* to) {
+    return round_row<N>(from, count, reinterpret_cast<uint8_t*>(to), 0);
+}
+
+// Sixteen signed bytes as numbers.
+inline Vector widen(const int8_t* from) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
 }
 
 }  // namespace r1

@@ -46,12 +46,13 @@ class Network {
     const float* embedding = nullptr;    // [V, D], the model's own memory
     std::vector<float> cosines, sines;   // [positions, I]
 
-    // ``eight``: all weights are in 8 bits but those by which latent attention is folded, which are small and many.
+    // ``eight``: all weights are in 8 bits but those by which latent attention is folded, which are small and many; so are keys and values.
     explicit Network(const Shape& s, bool eight = false) : shape(s), layers(s.layers), memory_(16 * Arena::HUGE_PAGE), eight_(eight) {
         for (int i = 0; i < s.layers; i++) build(layers[i], i >= s.dense_layers);
         head.shape(s.vocabulary, s.width, eight, memory_);
     }
 
+    bool eight() const { return eight_; }
     int rotated() const { return (shape.latent ? shape.rope_dim : shape.head_dim) / 2; }
     int query_width() const { return shape.heads * (shape.latent ? shape.nope_dim + shape.rope_dim : shape.head_dim); }
     int attended_width() const { return shape.heads * (shape.latent ? shape.v_dim : shape.head_dim); }

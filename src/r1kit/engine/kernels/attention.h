@@ -21,15 +21,22 @@ struct Span {
 
 constexpr int QUERIES_AT_ONCE = 64;
 
+// A page is too short for the processor to notice how the reading goes on. So what is read next, ``ahead``, is fetched while a page is computed: as
+// many lines, which lie as those that are being read.
+inline void fetch(const void* ahead) { _mm_prefetch(ahead, _MM_HINT_T0); }
+
 // out[q][16 b + lane] = query q times key of position 16 b + lane, for QUERIES queries and BLOCK_COUNT blocks of one page.
 template <class N, int QUERIES, int BLOCK_COUNT>
-void score(const uint32_t* queries, int words, const uint32_t* keys, float* out, size_t out_step) {
+void score(const uint32_t* queries, int words, const uint32_t* keys, float* out, size_t out_step, const uint32_t* ahead) {
     Vector sums[QUERIES][BLOCK_COUNT];
     for (auto& row : sums)
         for (auto& sum : row) sum = _mm512_setzero_ps();
     for (int word = 0; word < words; word++) {
         Words ks[BLOCK_COUNT];
-        for (int b = 0; b < BLOCK_COUNT; b++) ks[b] = _mm512_loadu_si512(keys + word * PAGE + b * LANES);
+        for (int b = 0; b < BLOCK_COUNT; b++) {
+            ks[b] = _mm512_loadu_si512(keys + word * PAGE + b * LANES);
+            fetch(ahead + word * PAGE + b * LANES);
+        }
         for (int q = 0; q < QUERIES; q++) {
             const Words query = _mm512_set1_epi32(int(queries[q * words + word]));
             for (int b = 0; b < BLOCK_COUNT; b++) sums[q][b] = N::dot(sums[q][b], query, ks[b]);
@@ -42,25 +49,26 @@ void score(const uint32_t* queries, int words, const uint32_t* keys, float* out,
 }
 
 template <class N, int BLOCK_COUNT>
-void score(int queries, const uint32_t* query, int words, const uint32_t* keys, float* out, size_t out_step) {
-    for (; queries >= 4; queries -= 4, query += 4 * words, out += 4 * out_step) score<N, 4, BLOCK_COUNT>(query, words, keys, out, out_step);
-    if (queries & 2) score<N, 2, BLOCK_COUNT>(query, words, keys, out, out_step), query += 2 * words, out += 2 * out_step;
-    if (queries & 1) score<N, 1, BLOCK_COUNT>(query, words, keys, out, out_step);
+void score(int queries, const uint32_t* query, int words, const uint32_t* keys, float* out, size_t out_step, const uint32_t* ahead) {
+    for (; queries >= 4; queries -= 4, query += 4 * words, out += 4 * out_step) score<N, 4, BLOCK_COUNT>(query, words, keys, out, out_step, ahead);
+    if (queries & 2) score<N, 2, BLOCK_COUNT>(query, words, keys, out, out_step, ahead), query += 2 * words, out += 2 * out_step;
+    if (queries & 1) score<N, 1, BLOCK_COUNT>(query, words, keys, out, out_step, ahead);
 }
 
 template <class N>
-void score_page(int queries, const uint32_t* query, int words, const uint32_t* keys, int positions, float* out, size_t out_step) {
+void score_page(int queries, const uint32_t* query, int words, const uint32_t* keys, int positions, float* out, size_t out_step,
+                const uint32_t* ahead) {
     switch (divide_up(positions, LANES)) {
-        case 1: return score<N, 1>(queries, query, words, keys, out, out_step);
-        case 2: return score<N, 2>(queries, query, words, keys, out, out_step);
-        case 3: return score<N, 3>(queries, query, words, keys, out, out_step);
-        default: return score<N, 4>(queries, query, words, keys, out, out_step);
+        case 1: return score<N, 1>(queries, query, words, keys, out, out_step, ahead);
+        case 2: return score<N, 2>(queries, query, words, keys, out, out_step, ahead);
+        case 3: return score<N, 3>(queries, query, words, keys, out, out_step, ahead);
+        default: return score<N, 4>(queries, query, words, keys, out, out_step, ahead);
     }
 }
 
 // sums[q][0..VECTORS) += sum over ``steps`` words of positions of weight times value.
 template <class N, int QUERIES, int VECTORS>
-void weigh(const uint32_t* weights, size_t weight_step, int steps, const uint32_t* values, int value_words, float* sums) {
+void weigh(const uint32_t* weights, size_t weight_step, int steps, const uint32_t* values, int value_words, float* sums, const uint32_t* ahead) {
     Vector totals[QUERIES][VECTORS];
 #pragma GCC unroll 4
     for (int q = 0; q < QUERIES; q++)
@@ -68,7 +76,10 @@ void weigh(const uint32_t* weights, size_t weight_step, int steps, const uint32_
         for (int v = 0; v < VECTORS; v++) totals[q][v] = _mm512_loadu_ps(sums + q * value_words + v * LANES);
     for (int step = 0; step < steps; step++) {
         Words vs[VECTORS];
-        for (int v = 0; v < VECTORS; v++) vs[v] = _mm512_loadu_si512(values + step * value_words + v * LANES);
+        for (int v = 0; v < VECTORS; v++) {
+            vs[v] = _mm512_loadu_si512(values + step * value_words + v * LANES);
+            fetch(ahead + step * value_words + v * LANES);
+        }
         for (int q = 0; q < QUERIES; q++) {
             const Words weight = _mm512_set1_epi32(int(weights[q * weight_step + step]));
             for (int v = 0; v < VECTORS; v++) totals[q][v] = N::dot(totals[q][v], weight, vs[v]);
@@ -81,33 +92,34 @@ void weigh(const uint32_t* weights, size_t weight_step, int steps, const uint32_
 }
 
 template <class N, int QUERIES>
-void weigh_all(const uint32_t* weights, size_t weight_step, int steps, const uint32_t* values, int value_words, float* sums) {
+void weigh_all(const uint32_t* weights, size_t weight_step, int steps, const uint32_t* values, int value_words, float* sums, const uint32_t* ahead) {
     int done = 0;
     for (; value_words - done >= 4 * LANES; done += 4 * LANES)
-        weigh<N, QUERIES, 4>(weights, weight_step, steps, values + done, value_words, sums + done);
+        weigh<N, QUERIES, 4>(weights, weight_step, steps, values + done, value_words, sums + done, ahead + done);
     for (; value_words - done >= LANES; done += LANES)
-        weigh<N, QUERIES, 1>(weights, weight_step, steps, values + done, value_words, sums + done);
+        weigh<N, QUERIES, 1>(weights, weight_step, steps, values + done, value_words, sums + done, ahead + done);
 }
 
 template <class N>
 void weigh_page(int queries, const uint32_t* weights, size_t weight_step, int positions, const uint32_t* values, int value_words,
-                float* sums) {
+                float* sums, const uint32_t* ahead) {
     const int steps = divide_up(positions, N::PAIR);
     for (; queries >= 4; queries -= 4, weights += 4 * weight_step, sums += 4 * value_words)
-        weigh_all<N, 4>(weights, weight_step, steps, values, value_words, sums);
+        weigh_all<N, 4>(weights, weight_step, steps, values, value_words, sums, ahead);
     for (; queries >= 1; queries -= 1, weights += weight_step, sums += value_words)
-        weigh_all<N, 1>(weights, weight_step, steps, values, value_words, sums);
+        weigh_all<N, 1>(weights, weight_step, steps, values, value_words, sums, ahead);
 }
 
 // The same with keys in 8 bits: queries are numbers, and each key's sum is taken times its scale.
 template <int QUERIES, int BLOCK_COUNT>
-void score_bytes(const float* queries, int cells, const int8_t* keys, const float* scales, float* out, size_t out_step) {
+void score_bytes(const float* queries, int cells, const int8_t* keys, const float* scales, float* out, size_t out_step, const int8_t* ahead) {
     Vector sums[QUERIES][BLOCK_COUNT];
     for (auto& row : sums)
         for (auto& sum : row) sum = _mm512_setzero_ps();
     for (int i = 0; i < cells; i++) {
         Vector ks[BLOCK_COUNT];
         for (int b = 0; b < BLOCK_COUNT; b++) ks[b] = widen(keys + i * PAGE + b * LANES);
+        fetch(ahead + i * PAGE);
         for (int q = 0; q < QUERIES; q++) {
             const Vector query = _mm512_set1_ps(queries[q * cells + i]);
             for (int b = 0; b < BLOCK_COUNT; b++) sums[q][b] = _mm512_fmadd_ps(query, ks[b], sums[q][b]);
@@ -121,24 +133,26 @@ void score_bytes(const float* queries, int cells, const int8_t* keys, const floa
 }
 
 template <int BLOCK_COUNT>
-void score_bytes(int queries, const float* query, int cells, const int8_t* keys, const float* scales, float* out, size_t out_step) {
-    for (; queries >= 4; queries -= 4, query += 4 * cells, out += 4 * out_step) score_bytes<4, BLOCK_COUNT>(query, cells, keys, scales, out, out_step);
-    for (; queries >= 1; queries -= 1, query += cells, out += out_step) score_bytes<1, BLOCK_COUNT>(query, cells, keys, scales, out, out_step);
+void score_bytes(int queries, const float* query, int cells, const int8_t* keys, const float* scales, float* out, size_t out_step,
+                 const int8_t* ahead) {
+    for (; queries >= 4; queries -= 4, query += 4 * cells, out += 4 * out_step)
+        score_bytes<4, BLOCK_COUNT>(query, cells, keys, scales, out, out_step, ahead);
+    for (; queries >= 1; queries -= 1, query += cells, out += out_step) score_bytes<1, BLOCK_COUNT>(query, cells, keys, scales, out, out_step, ahead);
 }
 
 inline void score_page_of_bytes(int queries, const float* query, int cells, const int8_t* keys, const float* scales, int positions, float* out,
-                                size_t out_step) {
+                                size_t out_step, const int8_t* ahead) {
     switch (divide_up(positions, LANES)) {
-        case 1: return score_bytes<1>(queries, query, cells, keys, scales, out, out_step);
-        case 2: return score_bytes<2>(queries, query, cells, keys, scales, out, out_step);
-        case 3: return score_bytes<3>(queries, query, cells, keys, scales, out, out_step);
-        default: return score_bytes<4>(queries, query, cells, keys, scales, out, out_step);
+        case 1: return score_bytes<1>(queries, query, cells, keys, scales, out, out_step, ahead);
+        case 2: return score_bytes<2>(queries, query, cells, keys, scales, out, out_step, ahead);
+        case 3: return score_bytes<3>(queries, query, cells, keys, scales, out, out_step, ahead);
+        default: return score_bytes<4>(queries, query, cells, keys, scales, out, out_step, ahead);
     }
 }
 
 // sums[q][0..VECTORS) += sum over positions of weight times value; the weights, floats, have the values' scales in them.
 template <int QUERIES, int VECTORS>
-void weigh_bytes(const float (*weights)[PAGE], int positions, const int8_t* values, int width, float* sums) {
+void weigh_bytes(const float (*weights)[PAGE], int positions, const int8_t* values, int width, float* sums, const int8_t* ahead) {
     Vector totals[QUERIES][VECTORS];
 #pragma GCC unroll 4
     for (int q = 0; q < QUERIES; q++)
@@ -147,6 +161,7 @@ void weigh_bytes(const float (*weights)[PAGE], int positions, const int8_t* valu
     for (int at = 0; at < positions; at++) {
         Vector vs[VECTORS];
         for (int v = 0; v < VECTORS; v++) vs[v] = widen(values + size_t(at) * width + v * LANES);
+        fetch(ahead + size_t(at) * width);
         for (int q = 0; q < QUERIES; q++) {
             const Vector weight = _mm512_set1_ps(weights[q][at]);
             for (int v = 0; v < VECTORS; v++) totals[q][v] = _mm512_fmadd_ps(weight, vs[v], totals[q][v]);
@@ -159,7 +174,8 @@ void weigh_bytes(const float (*weights)[PAGE], int positions, const int8_t* valu
 }
 
 template <int QUERIES>
-void weigh_some_bytes(const float* weights, size_t weight_step, int positions, const int8_t* values, const float* scales, int width, float* sums) {
+void weigh_some_bytes(const float* weights, size_t weight_step, int positions, const int8_t* values, const float* scales, int width, float* sums,
+                      const int8_t* ahead) {
     float scaled[QUERIES][PAGE];
     for (int q = 0; q < QUERIES; q++)
         for (int i = 0; i < positions; i += LANES) {
@@ -168,16 +184,16 @@ void weigh_some_bytes(const float* weights, size_t weight_step, int positions, c
             _mm512_storeu_ps(scaled[q] + i, _mm512_mul_ps(weight, _mm512_maskz_loadu_ps(mask, scales + i)));
         }
     int done = 0;
-    for (; width - done >= 4 * LANES; done += 4 * LANES) weigh_bytes<QUERIES, 4>(scaled, positions, values + done, width, sums + done);
-    for (; width - done >= LANES; done += LANES) weigh_bytes<QUERIES, 1>(scaled, positions, values + done, width, sums + done);
+    for (; width - done >= 4 * LANES; done += 4 * LANES) weigh_bytes<QUERIES, 4>(scaled, positions, values + done, width, sums + done, ahead + done);
+    for (; width - done >= LANES; done += LANES) weigh_bytes<QUERIES, 1>(scaled, positions, values + done, width, sums + done, ahead + done);
 }
 
 inline void weigh_page_of_bytes(int queries, const float* weights, size_t weight_step, int positions, const int8_t* values, const float* scales,
-                                int width, float* sums) {
+                                int width, float* sums, const int8_t* ahead) {
     for (; queries >= 4; queries -= 4, weights += 4 * weight_step, sums += 4 * width)
-        weigh_some_bytes<4>(weights, weight_step, positions, values, scales, width, sums);
+        weigh_some_bytes<4>(weights, weight_step, positions, values, scales, width, sums, ahead);
     for (; queries >= 1; queries -= 1, weights += weight_step, sums += width)
-        weigh_some_bytes<1>(weights, weight_step, positions, values, scales, width, sums);
+        weigh_some_bytes<1>(weights, weight_step, positions, values, scales, width, sums, ahead);
 }
 
 inline float largest(const float* scores, int count, float before) {
@@ -222,11 +238,12 @@ class HeadAttention {
         std::fill(out, out + size_t(count) * width, 0.0f);
 
         widen_queries(queries, count);
-        for (int at = 0; at < seen; at += PAGE) score(count, queries, 0, spans->prompt, at, seen, scores + at, padded);
+        for (int at = 0; at < seen; at += PAGE)
+            score(count, queries, 0, page(spans->prompt, at), seen - at, scores + at, padded, page(spans->prompt, std::min(at + PAGE, last(seen))));
         for (int r = 0; r < rows; r++)
             for (int at = 0; at < spans[r].own_length; at += PAGE)
-                score(per_row_, queries, r * per_row_, spans[r].own, at, spans[r].own_length,
-                      scores + size_t(r) * per_row_ * padded + prompt_padded + at, padded);
+                score(per_row_, queries, r * per_row_, page(spans[r].own, at), spans[r].own_length - at,
+                      scores + size_t(r) * per_row_ * padded + prompt_padded + at, padded, page_after(spans, r, at, rows));
 
         static thread_local std::vector<float> sums;
         sums.resize(count);
@@ -239,11 +256,12 @@ class HeadAttention {
             sums[q] = 1.0f / _mm512_reduce_add_ps(_mm512_add_ps(sum, own));
         }
 
-        for (int at = 0; at < seen; at += PAGE) weigh(count, scores, padded, spans->prompt, at, seen, out);
+        for (int at = 0; at < seen; at += PAGE)
+            weigh(count, scores, at, padded, page(spans->prompt, at), seen - at, out, page(spans->prompt, std::min(at + PAGE, last(seen))));
         for (int r = 0; r < rows; r++)
             for (int at = 0; at < spans[r].own_length; at += PAGE)
-                weigh(per_row_, scores + size_t(r) * per_row_ * padded + prompt_padded, padded, spans[r].own, at, spans[r].own_length,
-                      out + size_t(r) * per_row_ * width);
+                weigh(per_row_, scores + size_t(r) * per_row_ * padded + prompt_padded, at, padded, page(spans[r].own, at), spans[r].own_length - at,
+                      out + size_t(r) * per_row_ * width, page_after(spans, r, at, rows));
         for (int q = 0; q < count; q++)
             for (int i = 0; i < width; i++) out[size_t(q) * width + i] *= sums[q];
     }
@@ -261,15 +279,23 @@ class HeadAttention {
         }
     }
 
-    // Scores of ``some`` queries from number ``first`` on against the positions of a page, which begins at ``at`` of ``length`` positions.
-    void score(int some, const uint32_t* queries, int first, const Pages* pages, int at, int length, float* out, int padded) const {
-        const Page page = (*pages)[at / PAGE];
-        const uint32_t* keys = shape_.keys(page, layer_, head_);
+    static Page page(const Pages* pages, int at) { return (*pages)[at / PAGE]; }
+    static int last(int length) { return (length - 1) / PAGE * PAGE; }  // where the last page of so many positions begins
+
+    // The page that is read after that of row r at ``at``: the next one, the next row's first one, or none but the same.
+    static Page page_after(const Span* spans, int r, int at, int rows) {
+        if (at + PAGE < spans[r].own_length) return page(spans[r].own, at + PAGE);
+        return r + 1 < rows && spans[r + 1].own_length > 0 ? page(spans[r + 1].own, 0) : page(spans[r].own, at);
+    }
+
+    // Scores of ``some`` queries from number ``first`` on against the positions of a page, or only ``length`` of them.
+    void score(int some, const uint32_t* queries, int first, Page page, int length, float* out, int padded, Page then) const {
+        const uint32_t *keys = shape_.keys(page, layer_, head_), *ahead = shape_.keys(then, layer_, head_);
         if (shape_.eight)
             score_page_of_bytes(some, wide_ + size_t(first) * shape_.key, shape_.key, reinterpret_cast<const int8_t*>(keys),
-                                shape_.scales(page, layer_, head_), length - at, out, padded);
+                                shape_.scales(page, layer_, head_), length, out, padded, reinterpret_cast<const int8_t*>(ahead));
         else
-            score_page<N>(some, queries + size_t(first) * shape_.key_words(), shape_.key_words(), keys, length - at, out, padded);
+            score_page<N>(some, queries + size_t(first) * shape_.key_words(), shape_.key_words(), keys, length, out, padded, ahead);
     }
 
     // Scores become weights, in the format of the values, or floats for values in 8 bits. Return their sum.
@@ -277,18 +303,17 @@ class HeadAttention {
         return shape_.eight ? exponentiate<Full>(scores, count, padded, top, scale_) : exponentiate<N>(scores, count, padded, top, scale_);
     }
 
-    void weigh(int some, const float* weights, int padded, const Pages* pages, int at, int length, float* out) const {
-        const Page page = (*pages)[at / PAGE];
-        const uint32_t* values = shape_.values(page, layer_, head_);
-        const int positions = std::min(PAGE, length - at), width = shape_.value_words();
+    // ``weights`` begin at position 0, the page at ``at``.
+    void weigh(int some, const float* weights, int at, int padded, Page page, int length, float* out, Page then) const {
+        const uint32_t *values = shape_.values(page, layer_, head_), *ahead = shape_.values(then, layer_, head_);
+        const int positions = std::min(PAGE, length), width = shape_.value_words();
         if (shape_.eight)
             weigh_page_of_bytes(some, weights + at, padded, positions, reinterpret_cast<const int8_t*>(values),
-                                shape_.scales(page, layer_, head_) + PAGE, width, out);
+                                shape_.scales(page, layer_, head_) + PAGE, width, out, reinterpret_cast<const int8_t*>(ahead));
         else
-            weigh_page<N>(some, reinterpret_cast<const uint32_t*>(weights) + at / N::PAIR, padded, positions, values, width, out);
+            weigh_page<N>(some, reinterpret_cast<const uint32_t*>(weights) + at / N::PAIR, padded, positions, values, width, out, ahead);
     }
 
-  private:
     const CacheShape<N>& shape_;
     int layer_, head_, per_row_;
     float scale_;

@@ -40,7 +40,7 @@ from r1kit.records import ADAPTER
 from r1kit.runtime import process_group, torchrun
 from r1kit.runtime.connected import ConnectedEngines
 from r1kit.runtime.export import export
-from r1kit.runtime.memory_group import MemoryGroup
+from r1kit.runtime.memory_group import share_memory
 from r1kit.runtime.proxies import EngineProxy, LearnerProxy
 from r1kit.runtime.replica import Replica
 from r1kit.runtime.runtime import RuntimeConfig
@@ -570,18 +570,6 @@ def _join_group(rank: int, size: int, place: str, config: LocalConfig) -> Group:
         return process_group.join(meeting, rank, size, config.deadline_s, backend, loopback)
     store = dist.FileStore(place, size)
     group = process_group.join(store, rank, size, config.deadline_s, config.backend())
-    if config.device != "cpu" or not hasattr(os, "memfd_create"):
+    if config.device != "cpu" or not hasattr(os, "memfd_create"):  # only Linux has it
         return group
-    return _with_memory(group, store)
-
-
-def _with_memory(group: process_group.ProcessGroup, store: dist.Store) -> MemoryGroup:
-    """The same group with memory that its processes share, in a file that the first one makes."""
-    number = os.memfd_create("r1kit-sums") if group.rank == 0 else None
-    if number is not None:
-        store.set("sums", f"/proc/{os.getpid()}/fd/{number}")
-    found = MemoryGroup(group.rank, group.size, store.get("sums").decode())
-    group.barrier()  # all have mapped it: the file can go
-    if number is not None:
-        os.close(number)
-    return found
+    return share_memory(group, store)

@@ -6,7 +6,10 @@ waiting goes over gloo, so a process that has died or stopped still ends the wai
 
 A sum is taken in the order of the ranks, whatever the timing, so every process gets the same bits."""
 
+import os
+
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from r1kit.runtime.process_group import ProcessGroup
@@ -42,3 +45,16 @@ class MemoryGroup(ProcessGroup):
             first += other
         self.barrier()
         own.copy_(board[0])
+
+
+def share_memory(group: ProcessGroup, store: dist.Store) -> MemoryGroup:
+    """The same group with memory that its processes share, in a file that the first of them makes; they find
+    its name in ``store``."""
+    number = os.memfd_create("r1kit-sums") if group.rank == 0 else None
+    if number is not None:
+        store.set("sums", f"/proc/{os.getpid()}/fd/{number}")
+    found = MemoryGroup(group.rank, group.size, store.get("sums").decode())
+    group.barrier()  # all have mapped it: the file can go
+    if number is not None:
+        os.close(number)
+    return found

@@ -21,6 +21,23 @@ struct Span {
 
 constexpr int QUERIES_AT_ONCE = 64;
 
+// Sums of QUERIES queries in registers, from memory and back to it; a query's begin ``step`` after those of the one before.
+template <int QUERIES, int VECTORS>
+inline void read_sums(const float* sums, size_t step, Vector (&totals)[QUERIES][VECTORS]) {
+#pragma GCC unroll 4
+    for (int q = 0; q < QUERIES; q++)
+#pragma GCC unroll 4
+        for (int v = 0; v < VECTORS; v++) totals[q][v] = _mm512_loadu_ps(sums + q * step + v * LANES);
+}
+
+template <int QUERIES, int VECTORS>
+inline void write_sums(const Vector (&totals)[QUERIES][VECTORS], float* sums, size_t step) {
+#pragma GCC unroll 4
+    for (int q = 0; q < QUERIES; q++)
+#pragma GCC unroll 4
+        for (int v = 0; v < VECTORS; v++) _mm512_storeu_ps(sums + q * step + v * LANES, totals[q][v]);
+}
+
 // A page is too short for the processor to notice how the reading goes on. So what is read next, ``ahead``, is fetched while a page is computed: as
 // many lines, which lie as those that are being read.
 inline void fetch(const void* ahead) { _mm_prefetch(ahead, _MM_HINT_T0); }
@@ -42,10 +59,7 @@ void score(const uint32_t* queries, int words, const uint32_t* keys, float* out,
             for (int b = 0; b < BLOCK_COUNT; b++) sums[q][b] = N::dot(sums[q][b], query, ks[b]);
         }
     }
-#pragma GCC unroll 4
-    for (int q = 0; q < QUERIES; q++)
-#pragma GCC unroll 4
-        for (int b = 0; b < BLOCK_COUNT; b++) _mm512_storeu_ps(out + q * out_step + b * LANES, sums[q][b]);
+    write_sums(sums, out, out_step);
 }
 
 template <class N, int BLOCK_COUNT>
@@ -70,10 +84,7 @@ void score_page(int queries, const uint32_t* query, int words, const uint32_t* k
 template <class N, int QUERIES, int VECTORS>
 void weigh(const uint32_t* weights, size_t weight_step, int steps, const uint32_t* values, int value_words, float* sums, const uint32_t* ahead) {
     Vector totals[QUERIES][VECTORS];
-#pragma GCC unroll 4
-    for (int q = 0; q < QUERIES; q++)
-#pragma GCC unroll 4
-        for (int v = 0; v < VECTORS; v++) totals[q][v] = _mm512_loadu_ps(sums + q * value_words + v * LANES);
+    read_sums(sums, value_words, totals);
     for (int step = 0; step < steps; step++) {
         Words vs[VECTORS];
         for (int v = 0; v < VECTORS; v++) {
@@ -85,10 +96,7 @@ void weigh(const uint32_t* weights, size_t weight_step, int steps, const uint32_
             for (int v = 0; v < VECTORS; v++) totals[q][v] = N::dot(totals[q][v], weight, vs[v]);
         }
     }
-#pragma GCC unroll 4
-    for (int q = 0; q < QUERIES; q++)
-#pragma GCC unroll 4
-        for (int v = 0; v < VECTORS; v++) _mm512_storeu_ps(sums + q * value_words + v * LANES, totals[q][v]);
+    write_sums(totals, sums, value_words);
 }
 
 template <class N, int QUERIES>
@@ -125,11 +133,9 @@ void score_bytes(const float* queries, int cells, const int8_t* keys, const floa
             for (int b = 0; b < BLOCK_COUNT; b++) sums[q][b] = _mm512_fmadd_ps(query, ks[b], sums[q][b]);
         }
     }
-#pragma GCC unroll 4
-    for (int q = 0; q < QUERIES; q++)
-#pragma GCC unroll 4
-        for (int b = 0; b < BLOCK_COUNT; b++)
-            _mm512_storeu_ps(out + q * out_step + b * LANES, _mm512_mul_ps(sums[q][b], _mm512_loadu_ps(scales + b * LANES)));
+    for (auto& row : sums)
+        for (int b = 0; b < BLOCK_COUNT; b++) row[b] = _mm512_mul_ps(row[b], _mm512_loadu_ps(scales + b * LANES));
+    write_sums(sums, out, out_step);
 }
 
 template <int BLOCK_COUNT>
@@ -154,10 +160,7 @@ inline void score_page_of_bytes(int queries, const float* query, int cells, cons
 template <int QUERIES, int VECTORS>
 void weigh_bytes(const float (*weights)[PAGE], int positions, const int8_t* values, int width, float* sums, const int8_t* ahead) {
     Vector totals[QUERIES][VECTORS];
-#pragma GCC unroll 4
-    for (int q = 0; q < QUERIES; q++)
-#pragma GCC unroll 4
-        for (int v = 0; v < VECTORS; v++) totals[q][v] = _mm512_loadu_ps(sums + q * width + v * LANES);
+    read_sums(sums, width, totals);
     for (int at = 0; at < positions; at++) {
         Vector vs[VECTORS];
         for (int v = 0; v < VECTORS; v++) vs[v] = widen(values + size_t(at) * width + v * LANES);
@@ -167,10 +170,7 @@ void weigh_bytes(const float (*weights)[PAGE], int positions, const int8_t* valu
             for (int v = 0; v < VECTORS; v++) totals[q][v] = _mm512_fmadd_ps(weight, vs[v], totals[q][v]);
         }
     }
-#pragma GCC unroll 4
-    for (int q = 0; q < QUERIES; q++)
-#pragma GCC unroll 4
-        for (int v = 0; v < VECTORS; v++) _mm512_storeu_ps(sums + q * width + v * LANES, totals[q][v]);
+    write_sums(totals, sums, width);
 }
 
 template <int QUERIES>

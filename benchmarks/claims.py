@@ -51,6 +51,10 @@ class Claim:
         """Whether it was measured and does not hold in the mean."""
         return self.judged(runs)[1].startswith(FAILS)
 
+    def holds_on_average(self, runs: Sequence[Finished]) -> bool:
+        """Whether it holds in the mean and not in every run."""
+        return self.judged(runs)[1].startswith(ON_AVERAGE)
+
 
 def _gain(metric: str, later: str, earlier: str) -> Callable[[Finished], float | None]:
     return lambda run: minus(run.figure(later, metric), run.figure(earlier, metric))

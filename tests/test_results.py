@@ -159,6 +159,9 @@ def test_target_met_by_some_seeds_only_is_no_more_than_that(docs, tmp_path):
     runs = [results.read(write_run(tmp_path / f"runs/mini-{zero}", zero)) for zero in (0.79, 0.82, 0.83)]
     results.write(runs, docs)
     assert row_of(docs.read_text(), "R1-Zero's pass@1")[3] == "**holds on average only** (2 of 3)"
+    readme = (docs.parent.parent / "README.md").read_text()
+    assert "Reached by the mean of the runs and not by each of them: R1-Zero's pass@1: 0.813" in readme
+    assert "Every target" not in readme
 
 
 def test_what_was_not_measured_gets_no_verdict(tmp_path):

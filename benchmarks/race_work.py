@@ -42,8 +42,8 @@ COURSES = {
     ),
     # The rate is constant, so more steps than the recipe's change nothing but where a side has to end.
     "real": Course(
-        "real.yaml", "models/SmolLM2-135M-Instruct", 0.6, 6.0, held_out=200, samples=2, check_rollouts=384,
-        changes=("stages.r1_zero.grpo.steps=60",),
+        "real.yaml", "models/SmolLM2-135M-Instruct", 0.6, 6.0, held_out=200, samples=2, check_rollouts=192,
+        changes=("stages.r1_zero.grpo.steps=120",),
     ),
 }  # fmt: skip
 

@@ -5,6 +5,7 @@ import importlib
 import importlib.util
 import json
 import os
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -393,3 +394,30 @@ def test_a_peer_that_cannot_be_installed_says_why(bench, tmp_path, monkeypatch):
     with pytest.raises(bench.peers.PeerError, match="no such version"):
         bench.peers.python_of(bench.peers.PEERS["trl"], tmp_path)
     assert not (tmp_path / "venv-hf" / "ready").exists()
+
+
+def test_a_side_ends_when_its_caller_is_gone_and_not_before(tmp_path):
+    """A caller that is killed closes nothing in order: the side would compute on for hours."""
+    script = tmp_path / "busy.py"
+    script.write_text(
+        f"import sys, time\nsys.path.insert(0, {str(BENCHMARKS / 'bench')!r})\nimport serving\n"
+        "serving.GRACE_S = 0.0\nline = serving.Line()\norders = line.orders()\n"
+        "line.answer({'got': next(orders)})\n"
+        "while True:\n    time.sleep(0.01)\n"  # an order that takes hours
+    )
+    orders, caller = os.pipe()
+    answers, answer = os.pipe()
+    side = subprocess.Popen([sys.executable, script, str(orders), str(answer)], pass_fds=(orders, answer))
+    os.close(orders)
+    os.close(answer)
+    try:
+        os.write(caller, b'{"work": 1}\n')
+        assert json.loads(os.read(answers, 1000)) == {"got": {"work": 1}}
+        with pytest.raises(subprocess.TimeoutExpired):
+            side.wait(0.5)
+        os.close(caller)
+        assert side.wait(60) == 1
+    finally:
+        side.kill()
+        side.wait()
+        os.close(answers)

@@ -6,21 +6,34 @@ here: sides run in the virtual environments of the peers, which do not have r1ki
 
 import json
 import os
+import select
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 Order = dict[str, Any]
+GRACE_S = 60.0  # for a side to end by itself when no more orders can come
 
 
 class Line:
-    """Orders in, answers out."""
+    """Orders in, answers out. When the other end is gone, killed for example, the process ends after
+    ``GRACE_S``, also in the middle of an order."""
 
     def __init__(self) -> None:
         self._orders = os.fdopen(int(sys.argv[1]), "r", encoding="utf-8")
         self._answers = os.fdopen(int(sys.argv[2]), "w", encoding="utf-8")
+        threading.Thread(target=self._end_with_caller, daemon=True).start()
+
+    def _end_with_caller(self) -> None:
+        hung_up = select.poll()
+        hung_up.register(self._orders.fileno(), 0)  # reports a closed end only
+        hung_up.poll()
+        time.sleep(GRACE_S)
+        os._exit(1)
 
     def orders(self) -> Iterator[Order]:
         """The orders, until the other end closes."""

@@ -81,12 +81,12 @@ def test_a_setting_of_trl_is_the_same_algorithm_in_r1kits_words(tmp_path):
     assert settings_of(same) == settings_of(recipe)
 
 
-def test_the_course_of_the_real_model_is_its_recipe_but_for_the_number_of_steps(tmp_path):
+def test_the_course_of_the_real_model_is_its_recipe_but_for_the_number_of_steps_and_of_problems(tmp_path):
     recipe = r1kit.load(race_work.RECIPES / "real.yaml", [f"stages.r1_zero.init={tmp_path}"]).stages[0]
     assert isinstance(recipe, R1Zero) and recipe.grpo is not None
     raced = race_work.stage_of(tmp_path, course="real")
-    longer = recipe.model_copy(update={"grpo": recipe.grpo.model_copy(update={"steps": 60})})
-    assert raced == longer and recipe.grpo.schedule.kind == "constant"
+    changed = recipe.grpo.model_copy(update={"steps": 120, "problems": 4})
+    assert raced == recipe.model_copy(update={"grpo": changed}) and recipe.grpo.schedule.kind == "constant"
     assert settings_of(race_work.stage_of(tmp_path, race.REAL.changes(), "real")) == settings_of(raced)
     assert race.REAL.experts == ""  # the model has none, and transformers is not asked for a way
 

@@ -9,7 +9,7 @@ from bench.page import DASH, replace_marked, table
 from race_work import COURSES, Setting
 
 MARKS = {"mini": "race", "real": "race-real"}
-TITLES = {"r1kit": "r1kit's recipe", "trl": "TRL's GRPOTrainer", "r1kit as trl": "r1kit, TRL's setting"}
+TITLES = {"r1kit": "r1kit", "trl": "TRL's GRPOTrainer", "r1kit as trl": "r1kit, TRL's setting"}
 
 
 def compose(content: Mapping[str, Any], settings: Mapping[str, Setting], course: str = "mini") -> str:

@@ -197,7 +197,7 @@ def test_the_page_has_a_row_for_each_side_and_seed(tmp_path):
     found = content(r1kit_0=run(own[0], own), trl_0=run(None, other), trl_1=run(failed="no wheel"))
     found["tries"] = {"larger steps": run(None, other, setting=vars_of(race.MINI_TRIES["larger steps"]))}
     text = race_page.compose(found, race.MINI_TRIES)
-    assert "| r1kit's recipe, seed 0 | 6 | 1,000 | 10 | 1.7 | 20 | 0.810 | 900 |" in text
+    assert "| r1kit, seed 0 | 6 | 1,000 | 10 | 1.7 | 20 | 0.810 | 900 |" in text
     assert (
         "| TRL's GRPOTrainer, seed 0 | 9 | 1,000 | not reached within 200 | 22.2 | 400 | 0.740 | 900 |"
         in text

@@ -243,27 +243,33 @@ def logprobs(weights: LanguageModel, row: Row) -> np.ndarray:
     return found[row.mask[1:]]
 
 
-def test_each_token_is_weighed_by_how_much_likelier_it_has_become(tmp_path: Path) -> None:
-    """min(pi_old / mu, cap) / tokens, with pi_old and mu computed by hand: the weights before the update, and
-    those one update earlier."""
+@pytest.mark.parametrize("each", [1, 2])
+def test_each_token_is_weighed_by_how_much_likelier_it_has_become(tmp_path: Path, each: int) -> None:
+    """min(pi_old / mu, cap) / tokens, with pi_old and mu computed by hand: the weights before the phase's
+    first update, and those one phase earlier. With one update a phase the loss weighs (test_corrections.py),
+    and the rows have mu."""
     history: list[LanguageModel] = []
     ratios: list[np.ndarray] = []
 
     def look(learner: Mortal, rows: Sequence[Row]) -> None:
         history.append(model(init_std=0.05))
         history[-1].load_state_dict(learner.model.state_dict())
-        sampler = history[max(0, len(history) - 2)]
+        first = (len(history) - 1) // each * each
+        sampler = history[max(0, first - each)]
         for row in rows:
-            old_T = logprobs(history[-1], row)
-            ratio_T = np.exp(old_T - logprobs(sampler, row))
-            ratios.append(ratio_T)
-            assert isinstance(row.weight, np.ndarray) and row.old_logprobs is not None
-            weight = float(np.median(row.weight[row.mask] / np.minimum(ratio_T, 1.05)))
-            np.testing.assert_allclose(row.weight[row.mask], weight * np.minimum(ratio_T, 1.05), rtol=2e-4)
-            np.testing.assert_allclose(row.old_logprobs[row.mask], old_T, atol=2e-4)
+            old_T, sampled_T = logprobs(history[first], row), logprobs(sampler, row)
+            ratios.append(np.exp(old_T - sampled_T))
+            assert row.old_logprobs is not None
+            np.testing.assert_allclose(
+                row.old_logprobs[row.mask], sampled_T if each == 1 else old_T, atol=2e-4
+            )
+            weights = np.broadcast_to(np.asarray(row.weight), row.mask.shape)[row.mask]
+            factors = np.ones_like(old_T) if each == 1 else np.minimum(ratios[-1], 1.05)
+            weight = float(np.median(weights / factors))
+            np.testing.assert_allclose(weights, weight * factors, rtol=2e-4)
             assert 1 / (6 * 5) * 0.999 < weight <= 1 / 6  # one over the update's tokens
 
-    run_training(tmp_path, {"correction_cap": 1.05}, before=look)
+    run_training(tmp_path, {"correction_cap": 1.05, "updates_per_rollout": each}, before=look)
     lagging = np.concatenate(ratios[1:])
     assert (
         lagging.max() > 1.05 and lagging.min() < 0.95

@@ -45,6 +45,14 @@ class UpdateConfig(RolloutConfig, PolicyLossConfig, AdvantageConfig, CorrectionC
     def sequence_mask(self) -> float | None:
         return self.correction_delta if self.correction == "sequence_mask" else None
 
+    @property
+    def weighs_in_loss(self) -> CorrectionConfig | None:
+        """A reward that contains the divergence needs the learner's log-probabilities before the update; so
+        do several updates for a phase, whose policy has moved since it began."""
+        in_reward = bool(self.beta) and self.kl_in == "reward"
+        once = self.updates_per_rollout == 1 and not in_reward
+        return self if once and self.weighs_tokens else None
+
 
 @dataclass(frozen=True, slots=True)
 class Recomputed:

@@ -13,17 +13,24 @@ of the loss, including the divergence and the entropy, because all terms are exp
 The ratio of the surrogate is then pi / pi_old, and mu appears in the weight only (decoupled, AReaL
 2505.24298).
 
+With one update for a phase (updates_per_rollout: 1) the policy that the update computes is pi_old. The loss
+then takes the weights from its own log-probabilities, without gradient (``UpdateConfig.weighs_in_loss``), and
+no pass over the rollouts is needed before it.
+
 Two values weigh nothing here, and keep mu as the old policy, so that the surrogate's ratio is pi / mu:
 
     none           nothing else
     sequence_mask  the off-policy sequence mask of DeepSeek-V3.2, which compares mu with the current policy at
                    every update and multiplies the gain only: policy_loss.py"""
 
+import math
 from dataclasses import replace
 from typing import Literal, Self
 
 import numpy as np
+import torch
 from pydantic import Field, model_validator
+from torch import Tensor
 
 from r1kit.config import Config
 from r1kit.types import Row
@@ -59,27 +66,30 @@ class CorrectionConfig(Config):
 
 def correct(old_T: np.ndarray, rollout_T: np.ndarray, config: CorrectionConfig) -> np.ndarray:
     """The weights [T] float32 of one completion's tokens, from their log-probabilities under learner and
-    engine.
-
-    A token that is impossible for the learner (-inf) has weight 0, also where the engine's own number is
-    -inf, which no engine can sample; with ``sequence`` the whole completion then has weight 0."""
+    engine. A token that is impossible for both has weight 0, as in ``weights_of``."""
     old_T, rollout_T = np.asarray(old_T, dtype=np.float64), np.asarray(rollout_T, dtype=np.float64)
     log_ratio_T = np.full(len(old_T), -np.inf)
     np.subtract(old_T, rollout_T, out=log_ratio_T, where=old_T > -np.inf)
-    if config.correction == "truncate":
-        weights_T = np.exp(np.minimum(log_ratio_T, np.log(config.correction_cap)))
-    elif config.correction == "mask":
-        ratio_T = np.exp(np.minimum(log_ratio_T, 80.0))  # e^80 is masked anyway, and must not overflow
-        weights_T = np.where(
-            (ratio_T >= config.correction_low) & (ratio_T <= config.correction_high), ratio_T, 0.0
-        )
-    elif config.correction == "sequence":
-        total = -np.inf if np.isneginf(log_ratio_T).any() else float(log_ratio_T.sum())
-        weights_T = np.full(len(old_T), np.exp(min(total, np.log(config.correction_cap))))
-    else:
-        weights_T = np.ones(len(old_T))
-    found_T: np.ndarray = weights_T.astype(np.float32)
+    found_T: np.ndarray = weights_of(torch.from_numpy(log_ratio_T), config).numpy().astype(np.float32)
     return found_T
+
+
+def weights_of(log_ratio: Tensor, config: CorrectionConfig, total: Tensor | None = None) -> Tensor:
+    """The weight of each token, by l = log pi_old - log mu, elementwise. ``total``: the sum of l over the
+    completion that each token belongs to, for ``sequence``; by default the sum of all.
+
+    A token that is impossible for the learner (l = -inf) has weight 0; with ``sequence`` the whole completion
+    then has weight 0."""
+    most = math.log(config.correction_cap)
+    if config.correction == "truncate":
+        return log_ratio.clamp(max=most).exp()
+    if config.correction == "mask":
+        ratio = log_ratio.clamp(max=80.0).exp()  # e^80 is masked anyway, and must not overflow
+        kept = (ratio >= config.correction_low) & (ratio <= config.correction_high)
+        return torch.where(kept, ratio, torch.zeros_like(ratio))
+    if config.correction == "sequence":
+        return (log_ratio.sum() if total is None else total).clamp(max=most).exp().expand(log_ratio.shape)
+    return torch.ones_like(log_ratio)
 
 
 def corrected(row: Row, old_T: np.ndarray, config: CorrectionConfig) -> Row:

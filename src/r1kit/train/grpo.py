@@ -137,8 +137,9 @@ class GRPO:
 
 def recompute(policy: Policy, phase: Phase, config: GRPOConfig) -> tuple[Phase, Metrics]:
     """Compute the log-probabilities of the phase under the learner before its first update, if a correction
-    needs them (corrections.py). Return the phase with them, and their mean |difference| from the engine's."""
-    if not config.weighs_tokens:
+    needs them (corrections.py) and the update itself does not compute them. Return the phase with them, and
+    their mean |difference| from the engine's."""
+    if not config.weighs_tokens or config.weighs_in_loss:
         return phase, {}
     rollouts = [rollout for group in phase.groups for rollout in group]
     rows = [policy_row(rollout, temperature=config.temperature) for rollout in rollouts]

@@ -31,7 +31,7 @@ tokens of the update (DAPO 2503.14476, eq. 8); prompt, all tokens of its group x
 gradient itself; LUSPO 2602.05261)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -39,9 +39,10 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from r1kit.config import R1kitError
+from r1kit.train.corrections import CorrectionConfig, weights_of
 from r1kit.train.objectives import Needs, Predictions
 from r1kit.train.packing import Batch
-from r1kit.train.surrogates import Moves, SurrogateConfig, gain, row_mean
+from r1kit.train.surrogates import Moves, SurrogateConfig, gain, row_mean, row_sum
 
 Aggregation = Literal["rollout", "token", "prompt", "constant", "sequence"]
 Divergence = Literal["k1", "k2", "k3"]
@@ -91,6 +92,11 @@ class PolicyLossConfig(SurrogateConfig):
         """delta of the mask on the gain, None without one."""
         return None
 
+    @property
+    def weighs_in_loss(self) -> CorrectionConfig | None:
+        """The correction whose weights the loss computes, where the policy is pi_old (corrections.py)."""
+        return None
+
 
 def token_weights(
     lengths: Sequence[int], aggregation: Aggregation, max_tokens: int, groups: Sequence[int] = ()
@@ -124,16 +130,18 @@ class PolicyLoss:
     """The loss of ``config`` as an objective of the learner; see the equations on top.
 
     Statistics, summed over tokens: entropy; k3 to the reference; tokens whose gain has no gradient because of
-    the surrogate's bound or the sequence mask; |log pi - log pi_old|."""
+    the surrogate's bound or the sequence mask; |log pi - log pi_old|, pi_old being the engine's probability
+    where the loss weighs (``weighs_in_loss``)."""
 
     config: PolicyLossConfig
     needs: ClassVar[Needs] = Needs(("tokens", "entropy", "kl_ref", "clipped", "gap"), entropy=True)
 
     def __call__(self, predictions: Predictions, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         config, mask_BT, logprobs_BT = self.config, batch.mask_BT, predictions.logprobs_BT
+        engine_BT, batch = batch.old_logprobs_BT, self._weighed(predictions, batch)
         weights_BT = batch.weights_BT * mask_BT
         log_ratio_BT = (logprobs_BT - batch.old_logprobs_BT) * mask_BT
-        gain_BT, cut_BT = self.gain(predictions, batch)
+        gain_BT, cut_BT = self._gain(predictions, batch)
         loss = -(gain_BT * weights_BT).sum() + (batch.penalties_BT * log_ratio_BT.abs() * weights_BT).sum()
         log_ref_BT = (batch.ref_logprobs_BT - logprobs_BT) * mask_BT
         if config.beta and config.kl_in == "loss":
@@ -153,13 +161,20 @@ class PolicyLoss:
                 if config.beta
                 else torch.zeros_like(loss),
                 "clipped": cut_BT.sum(),
-                "gap": ((logprobs_BT - batch.old_logprobs_BT).abs() * mask_BT).sum(),
+                "gap": ((logprobs_BT - engine_BT).abs() * mask_BT).sum(),
             }
         return loss, statistics
 
     def gain(self, predictions: Predictions, batch: Batch) -> tuple[Tensor, Tensor]:
         """The gain [B, T] of each token, with gradient, and the trained tokens whose gain has none because of
         the surrogate's bound or the sequence mask [B, T]."""
+        return self._gain(predictions, self._weighed(predictions, batch))
+
+    def _weighed(self, predictions: Predictions, batch: Batch) -> Batch:
+        correction = self.config.weighs_in_loss
+        return on_policy(predictions.logprobs_BT.detach(), batch, correction) if correction else batch
+
+    def _gain(self, predictions: Predictions, batch: Batch) -> tuple[Tensor, Tensor]:
         config, mask_BT, logprobs_BT = self.config, batch.mask_BT, predictions.logprobs_BT
         log_ratio_BT = (logprobs_BT - batch.old_logprobs_BT) * mask_BT
         advantages_BT, masked_BT = batch.advantages_BT, torch.zeros_like(mask_BT)
@@ -170,6 +185,17 @@ class PolicyLoss:
         moves = Moves(logprobs_BT, log_ratio_BT, advantages_BT, mask_BT, batch.rows_BT)
         gain_BT, cut_BT = gain(moves, config)
         return gain_BT, (cut_BT | masked_BT) & mask_BT
+
+
+def on_policy(old_BT: Tensor, batch: Batch, correction: CorrectionConfig) -> Batch:
+    """The batch with the learner's log-probabilities ``old_BT`` as the old policy's, and its tokens weighed
+    for the mismatch with the engine's, which it had."""
+    possible_BT = batch.mask_BT & (old_BT > -torch.inf)
+    log_ratio_BT = torch.where(possible_BT, old_BT - batch.old_logprobs_BT, 0.0)
+    log_ratio_BT = log_ratio_BT.masked_fill(batch.mask_BT & ~possible_BT, -torch.inf)
+    total_BT = row_sum(log_ratio_BT, batch.rows_BT) if correction.correction == "sequence" else None
+    factor_BT = weights_of(log_ratio_BT, correction, total_BT)
+    return replace(batch, weights_BT=batch.weights_BT * factor_BT, old_logprobs_BT=old_BT)
 
 
 def divergence(log_ratio: Tensor, kind: Divergence) -> Tensor:

@@ -93,11 +93,15 @@ def gain(moves: Moves, config: SurrogateConfig) -> Gain:
 def row_mean(values_BT: Tensor, mask_BT: Tensor, rows_BT: Tensor) -> Tensor:
     """The mean [B, T] over the trained tokens of each position's row. A row is never split over lines, so
     packing does not change it."""
-    rows_N = rows_BT.clamp(min=0).flatten()  # padding is not trained: it adds zero to row 0
-    number = int(rows_N.max()) + 1
-    sums_R = values_BT.new_zeros(number).index_add(0, rows_N, (values_BT * mask_BT).flatten())
-    counts_R = values_BT.new_zeros(number).index_add(0, rows_N, mask_BT.flatten().to(values_BT.dtype))
-    return (sums_R / counts_R.clamp(min=1))[rows_N].view_as(values_BT)
+    counts_BT = row_sum(mask_BT.to(values_BT.dtype), rows_BT)
+    return row_sum(values_BT * mask_BT, rows_BT) / counts_BT.clamp(min=1)
+
+
+def row_sum(values_BT: Tensor, rows_BT: Tensor) -> Tensor:
+    """The sum [B, T] over the positions of each position's row. Padding must be zero."""
+    rows_N = rows_BT.clamp(min=0).flatten()
+    sums_R = values_BT.new_zeros(int(rows_N.max()) + 1).index_add(0, rows_N, values_BT.flatten())
+    return sums_R[rows_N].view_as(values_BT)
 
 
 def _clip(moves: Moves, config: SurrogateConfig) -> Gain:

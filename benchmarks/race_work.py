@@ -63,13 +63,13 @@ class Setting:
 
     learning_rate: float = 5e-4
     schedule: str = "linear"
-    steps: int = 60
+    steps: int = 100
     loss: str = "dapo"
     scale_rewards: str = "none"
     epsilon_high: float = 0.28
     warmup: int = 0
     problems: int = 32
-    group: int = 8
+    group: int = 4
     dtype: str = "float32"
     autocast: bool = False
     micro_rows: int = 32

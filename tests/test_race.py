@@ -202,7 +202,7 @@ def test_the_page_has_a_row_for_each_side_and_seed(tmp_path):
         "| TRL's GRPOTrainer, seed 0 | 9 | 1,000 | not reached within 200 | 22.2 | 400 | 0.740 | 900 |"
         in text
     )
-    assert "failed: no wheel" in text and "learning rate 0.001, linear over 60 updates" in text
+    assert "failed: no wheel" in text and "learning rate 0.001, linear over 100 updates" in text
     assert race_page.compose({**found, "runs": {}}, race.MINI_TRIES) == "Not measured yet."
 
 

@@ -65,7 +65,8 @@ MINI_SETTINGS: dict[str, Setting] = {
     "groups of 8, twice the batch": replace(SAME, group=8, steps=60),
     "smaller steps of one size": replace(SAME, learning_rate=2e-4, schedule="constant", steps=200),
 }
-# The same updates with the experts computed in the quickest way of an Intel Xeon without bfloat16 instructions.
+# The same updates, with the experts computed in the quickest way of an Intel Xeon without bfloat16
+# instructions.
 GROUPED = "{}, experts grouped"
 MINI_TRIES: dict[str, Setting] = MINI_SETTINGS | {
     GROUPED.format(name): replace(setting, experts="grouped_mm") for name, setting in MINI_SETTINGS.items()

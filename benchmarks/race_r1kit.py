@@ -1,26 +1,35 @@
-"""r1kit's side of the race: the recipe's R1-Zero stage itself, in one process, from its first line to the
-export of its weights. One order is a number of updates and a folder for the weights after them."""
+"""r1kit's side of the race: the recipe's R1-Zero stage itself, in one process, from its pre-flight to the
+export of its weights. As on TRL's side, the model is loaded and the problems are drawn before it is ready.
+One order is a number of updates and a folder for the weights after them."""
 
 import io
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from bench.serving import Line, Order
-from race_work import seed_of, stage_of
+from race_work import seed_of, stage_of, stream_of
 from rich.console import Console
 
+from r1kit.engine import Engine
 from r1kit.log import Log
 from r1kit.runtime.local import LocalConfig, LocalRuntime
 from r1kit.runtime.proxies import LearnerProxy
 from r1kit.stages.stage import Context
-from r1kit.train.learner import LearnerConfig
+from r1kit.train.learner import LearnerConfig, LearnerProtocol
 
 
 class Remembering(LocalRuntime):
-    """A runtime that remembers the learner of the policy, which is made first."""
+    """A runtime that remembers the learner of the policy, which is made first, and calls ``ready`` once the
+    policy's engine is there."""
 
     policy: LearnerProxy | None = None
+    ready: Callable[[], None]
+
+    def engine_of(self, learner: LearnerProtocol) -> Engine:
+        made = super().engine_of(learner)
+        self.ready()
+        return made
 
     def learner(self, model: Path, config: LearnerConfig, scalar_head: bool = False) -> LearnerProxy:
         made = super().learner(model, config, scalar_head)
@@ -35,7 +44,10 @@ class Answering(Log):
         super().__init__(folder, "r1_zero", Console(file=io.StringIO()))
         self.line, self.orders, self.runtime = line, orders, runtime
         self.done, self.tokens, self.right = 0, 0.0, list[float]()
-        line.answer({"ready": True})
+
+    def begin(self) -> None:
+        """Say that the training can begin, and wait for the first order."""
+        self.line.answer({"ready": True})
         self.order = self._next()
 
     def step(self, step: int, total: int, metrics: Mapping[str, float]) -> None:
@@ -72,6 +84,8 @@ def main() -> None:
         stage = stage_of(base, spec["changes"], spec["course"])
         runtime = Remembering(LocalConfig(processes=1, threads=1))
         log = Answering(folder, line, orders, runtime)
+        stream_of(stage, base, spec["seed"])  # tasks keep the problems that they have drawn
+        runtime.ready = log.begin
         stage.run(Context(folder, "r1_zero", out, seed_of(spec["seed"]), runtime, log, {}))
 
 

@@ -251,7 +251,7 @@ def test_where_the_policy_moves_or_a_reward_needs_it_a_pass_comes_first(keys: di
 
 @pytest.mark.parametrize("keys", CORRECTED, ids=[str(keys["correction"]) for keys in CORRECTED])
 def test_the_weights_of_packed_rows_are_those_of_each_row(keys: dict[str, object]) -> None:
-    """Two rows in one line, with tokens that only one of the two programs holds for possible."""
+    """Three rows in one line. One token is impossible for the learner, and one row is the same for both."""
     settings, drawn = CorrectionConfig.parse(keys, "test"), np.random.default_rng(0)
     engines = [drawn.normal(-1, 0.3, size) for size in (4, 3, 5)]
     learners = [engine + drawn.normal(0, 0.3, len(engine)) for engine in engines]

@@ -36,7 +36,7 @@ import torch
 from bench.peers import PEERS, PeerError, python_of, versions
 from bench.race import START_SECONDS, Side, SideError
 from bench.results import machine, stamp
-from race_page import write_page
+from race_page import IN_8_BITS, write_page
 from race_work import COURSES, Setting, stage_of
 
 import r1kit
@@ -49,9 +49,10 @@ HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "performance.md"
 SOURCE = Path(r1kit.__file__).parents[1]
 TIMES = 20.0
-SIDES = ("r1kit", "trl", "r1kit as trl")
+SIDES = ("r1kit", "trl", "r1kit as trl", IN_8_BITS)
 LONG = 100_000.0  # processor seconds: the budget of a side that no other limits
 ANSWER_SECONDS = 4 * 3600.0  # by the clock, for the updates between two measurements: the machine may be busy
+CORRECTED = "stages.r1_zero.grpo.correction=truncate"  # the side with rollouts in 8 bits
 SAME = Setting()
 # What is tried in TRL, by name. The first is r1kit's recipe in TRL's words.
 MINI_SETTINGS: dict[str, Setting] = {
@@ -233,6 +234,7 @@ class Race:
             python = python_of(PEERS["trl_race"], self.peers)
             self.content["peers"] |= versions(PEERS["trl"], python)
         own_changes = setting.changes() if setting and side == "r1kit" else []
+        own_changes += [CORRECTED] if side == IN_8_BITS else []
         grpo = stage_of(self.base, own_changes, self.course).grpo
         assert grpo is not None
         rows = setting.rows if setting else grpo.problems * grpo.group
@@ -241,9 +243,10 @@ class Race:
         try:
             work = str(scratch / "work")
             spec = {"base": str(self.base), "scratch": work, "seed": seed, "course": self.course}
-            own = {"setting": asdict(setting)} if setting and side == "trl" else {}
-            changes = {"changes": own_changes} if side == "r1kit" else {}
-            running.ask(spec | own | changes, START_SECONDS)
+            own = {"setting": asdict(setting)} if setting else {}
+            precision = "int8" if side == IN_8_BITS else "bfloat16"
+            given = own if side == "trl" else {"changes": own_changes, "engine_precision": precision}
+            running.ask(spec | given, START_SECONDS)
             steps = max(1, COURSES[self.course].check_rollouts // rows)
             weights = scratch / "weights"
             most = setting.steps if setting else grpo.steps
@@ -312,13 +315,17 @@ def seeds(
     named: str | None = None,
     only: Sequence[str] = SIDES,
 ) -> bool:
-    """r1kit, then TRL with the best setting or the ``named`` one, then r1kit with the same algorithm, on each
-    seed; of these sides ``only`` some. Return whether all is measured."""
+    """r1kit, then TRL with the best setting or the ``named`` one, then r1kit with the same algorithm, then
+    r1kit with rollouts in 8 bits, on each seed; of these sides ``only`` some. Return whether all was
+    measured."""
     if named and named not in race.tries:
         raise R1kitError(f"--setting {named!r}: known are {', '.join(map(repr, race.tries))}")
     name, setting = (named, race.tries[named]) if named else race.best()
     for seed in wanted:
-        sides = {"r1kit": ("r1kit", None), "trl": ("trl", setting), "r1kit as trl": ("r1kit", setting)}
+        sides: dict[str, tuple[str, Setting | None]] = {
+            "r1kit": ("r1kit", None), "trl": ("trl", setting), "r1kit as trl": ("r1kit", setting),
+            IN_8_BITS: (IN_8_BITS, None),
+        }  # fmt: skip
         for title in only:
             side, own = sides[title]
             key = f"{title}/{seed}"

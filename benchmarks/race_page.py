@@ -9,7 +9,13 @@ from bench.page import DASH, replace_marked, table
 from race_work import COURSES, Setting
 
 MARKS = {"mini": "race", "real": "race-real"}
-TITLES = {"r1kit": "r1kit", "trl": "TRL's GRPOTrainer", "r1kit as trl": "r1kit, TRL's setting"}
+IN_8_BITS = "r1kit in 8 bits"
+TITLES = {
+    "r1kit": "r1kit", "trl": "TRL's GRPOTrainer", "r1kit as trl": "r1kit, TRL's setting",
+    IN_8_BITS: "r1kit, rollouts in 8 bits",
+}  # fmt: skip
+# Whose time is divided by whose.
+COMPARED = (("trl", "r1kit"), ("trl", IN_8_BITS), ("r1kit as trl", "r1kit"), (IN_8_BITS, "r1kit"))
 
 
 def compose(content: Mapping[str, Any], settings: Mapping[str, Setting], course: str = "mini") -> str:
@@ -78,11 +84,11 @@ def _of(runs: Mapping[str, Any], title: str) -> dict[str, Any]:
     return {seed: found for (name, seed), found in sorted(named.items()) if name == title}
 
 
-def ratios(runs: Mapping[str, Any], title: str, key: str) -> tuple[list[float], bool]:
-    """How many times r1kit's time the side took, seed by seed, where both were measured; and whether it
-    reached the target in all of them (if not, its time to the end of its budget counts, which is too
-    little)."""
-    own, other = _of(runs, "r1kit"), _of(runs, title)
+def ratios(runs: Mapping[str, Any], title: str, key: str, to: str = "r1kit") -> tuple[list[float], bool]:
+    """How many times the time of the side ``to`` the side ``title`` took, seed by seed, where both were
+    measured; and whether it reached the target in all of them (if not, its time to the end of its budget
+    counts, which is too little)."""
+    own, other = _of(runs, to), _of(runs, title)
     both = [
         seed
         for seed in own
@@ -95,19 +101,19 @@ def ratios(runs: Mapping[str, Any], title: str, key: str) -> tuple[list[float], 
 def ratios_line(runs: Mapping[str, Any], course: str = "mini") -> str:
     """The ratios as sentences."""
     lines = []
-    for title in ("trl", "r1kit as trl"):
+    for title, to in COMPARED:
         said = []
         for key, unit in (("cpu_s", "processor time"), ("wall_s", "time by the clock")):
-            found, complete = ratios(runs, title, key)
+            found, complete = ratios(runs, title, key, to)
             if found:
                 least = "" if complete else "at least "
                 spread = f"{least}**{statistics.median(found):.1f}** ({min(found):.1f}..{max(found):.1f})"
-                said.append(f"{spread} times r1kit's {unit}")
+                said.append(f"{spread} times the {unit}")
         if said:
-            count = len(ratios(runs, title, "cpu_s")[0])
+            count = len(ratios(runs, title, "cpu_s", to)[0])
             ending = f" to the target, {count} seed{'s' if count != 1 else ''}"
             wanted = f"; wanted {COURSES[course].goal:g}" if title == "trl" else ""
-            lines.append(f"{TITLES[title]} took {', '.join(said)}{ending}{wanted}.")
+            lines.append(f"{TITLES[title]} took {' and '.join(said)} of *{TITLES[to]}*{ending}{wanted}.")
     return "\n".join(f"- {line}" for line in lines)
 
 

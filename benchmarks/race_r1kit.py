@@ -82,7 +82,7 @@ def main() -> None:
         out = folder / "stages" / "r1_zero.partial"
         out.mkdir(parents=True)
         stage = stage_of(base, spec["changes"], spec["course"])
-        runtime = Remembering(LocalConfig(processes=1, threads=1))
+        runtime = Remembering(LocalConfig(processes=1, threads=1, engine_precision=spec["engine_precision"]))
         log = Answering(folder, line, orders, runtime)
         stream_of(stage, base, spec["seed"])  # tasks keep the problems that they have drawn
         runtime.ready = log.begin

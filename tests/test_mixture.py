@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 
 from r1kit.config import ConfigError
+from r1kit.data.curriculum import CurriculumConfig
 from r1kit.data.mixture import STATE, Mixture
 from r1kit.types import Problem, Verdict
 
@@ -35,6 +36,20 @@ def test_the_stream_is_a_function_of_its_seed_and_not_of_how_it_is_drawn() -> No
     pieces = Mixture(TASKS, "train", 1)
     assert [i for count in (1, 0, 29, 30) for i in ids(pieces.draw(count))] == whole
     assert ids(Mixture(TASKS, "train", 2).draw(60)) != whole
+
+
+@pytest.mark.parametrize("curriculum", [None, CurriculumConfig(easy=0.9, rest=2)])
+def test_the_same_problems_in_another_order_are_the_stream_of_that_seed(curriculum) -> None:
+    kept = {"keep": lambda problem: len(problem.prompt) < 4, "curriculum": curriculum}
+    changes = {8: {"a": 0.0, "b": 1.0, "off": 2.0}}
+    moved = Mixture(TASKS, "train", 1, **kept, changes=changes)
+    moved.draw(13)
+    other = moved.reordered(2)
+    assert ids(other.draw(60)) == ids(Mixture(TASKS, "train", 2, **kept).draw(60))
+    assert ids(other.first(9)) == ids(Mixture(TASKS, "train", 2, **kept).first(9))
+    assert (other.resting() is None) == (curriculum is None)
+    still = Mixture(TASKS, "train", 1, **kept, changes=changes)
+    assert ids(still.draw(13) + moved.at(8).draw(50))[13:] == ids(still.at(8).draw(50))  # not moved
 
 
 def test_every_problem_comes_once_in_each_epoch_of_its_task() -> None:

@@ -112,7 +112,8 @@ def ended(rollouts):
 
 
 @pytest.mark.slow
-def test_r1kits_side_is_the_recipes_stage_on_the_stream_that_trl_gets(tmp_path):
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+def test_r1kits_side_is_the_recipes_stage_on_the_stream_that_trl_gets(tmp_path, precision):
     """Two orders; the samples on the disk have the problems that ``stream_of`` draws, and the weights that
     were written after each order can be read and differ."""
     base = model_directory(tmp_path / "base", max_positions=256)
@@ -131,7 +132,7 @@ def test_r1kits_side_is_the_recipes_stage_on_the_stream_that_trl_gets(tmp_path):
     try:
         scratch = tmp_path / "scratch"
         spec = {"base": str(base), "scratch": str(scratch), "seed": 5, "changes": changes}
-        side.ask({**spec, "course": "mini"}, 120)
+        side.ask({**spec, "course": "mini", "engine_precision": precision}, 120)
         for name in ("first", "second"):
             done = side.measure({"steps": 2, "rows": 4, "folder": str(tmp_path / name)})
             assert done.reply["saving"]["cpu_s"] < done.cpu_s and 4 <= done.tokens <= 2 * 4 * 6
@@ -184,7 +185,13 @@ def test_ratios_are_taken_seed_by_seed_and_a_side_that_was_cut_off_is_a_lower_bo
         r1kit_1=run(own[0], own[:1]), trl_1=run(point(9, 100.0, 0.85), [point(9, 100.0, 0.85)]),
     )["runs"]  # fmt: skip
     assert race_page.ratios(runs, "trl", "cpu_s") == ([5.0, 20.0], True)
-    assert "**12.5** (5.0..20.0) times r1kit's processor time" in race_page.ratios_line(runs)
+    assert "TRL's GRPOTrainer took **12.5** (5.0..20.0) times the processor time" in race_page.ratios_line(
+        runs
+    )
+    runs[f"{race_page.IN_8_BITS}/1"] = run(point(6, 4.0, 0.8), [point(6, 4.0, 0.8)])
+    said = race_page.ratios_line(runs).splitlines()
+    assert "**25.0** (25.0..25.0) times the processor time" in said[1] and "rollouts in 8 bits" in said[1]
+    assert "rollouts in 8 bits took **0.8** (0.8..0.8) times" in said[2] and "of *r1kit*" in said[2]
     runs["trl/1"] = run(None, [point(9, 100.0, 0.7)])
     assert race_page.ratios(runs, "trl", "cpu_s") == ([5.0, 20.0], False)
     assert "at least **12.5**" in race_page.ratios_line(runs)
@@ -241,7 +248,7 @@ def test_every_setting_is_tried_no_longer_than_the_best_and_the_best_is_raced(st
     started.seen.clear()
     assert race.seeds(started, [0, 1], True, math.inf)
     assert [(side, seed) for side, seed, _, _ in started.seen] == [
-        ("r1kit", 0), ("r1kit", 1), ("trl", 1), ("r1kit", 1),
+        ("r1kit", 0), (race.IN_8_BITS, 0), ("r1kit", 1), ("trl", 1), ("r1kit", 1), (race.IN_8_BITS, 1),
     ]  # fmt: skip
     assert started.content["runs"]["trl/0"] == started.content["tries"]["larger steps"]
     started.seen.clear()

@@ -6,6 +6,7 @@ saved. With a curriculum (curriculum.py) some problems are skipped, so the strea
 With ``changes`` its weights depend on the training step. In both cases its state is saved with the training
 state."""
 
+import copy
 import json
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -59,13 +60,27 @@ class Mixture:
                     else ""
                 )
                 raise ConfigError(f"task {name}: the split {split!r} has no problems{why}")
+        if curriculum is not None and curriculum.easiest_first:
+            require_levels(problem for problems in self.problems.values() for problem in problems)
+        self._begin(seed, curriculum, log)
+
+    def _begin(self, seed: int, curriculum: CurriculumConfig | None, log: Callable[[str], None]) -> None:
         self._random = random.Random(f"mixture/{seed}")
         self._orders: dict[str, list[int]] = {name: [] for name in self.names}
         self._epochs = dict.fromkeys(self.names, -1)
         self.curriculum = None if curriculum is None else Curriculum(curriculum)
-        if curriculum is not None and curriculum.easiest_first:
-            require_levels(problem for problems in self.problems.values() for problem in problems)
         self._log, self._logged = log, set[str]()
+
+    def reordered(self, seed: int) -> "Mixture":
+        """Another stream, from its beginning: the same problems in the order of ``seed``, with the weights of
+        step 0 throughout. This stream is not moved, and no prompt is measured again."""
+        other = copy.copy(self)
+        other._weights = {0: self._weights[0]}
+        other.names = [name for name in self.names if self._weights[0].get(name, 0.0) > 0]
+        other.problems = {name: self.problems[name] for name in other.names}
+        curriculum = None if self.curriculum is None else self.curriculum.config
+        other._begin(seed, curriculum, lambda text: None)
+        return other.at(0)
 
     def at(self, step: int) -> "Mixture":
         """The same stream with the weights of a training step."""

@@ -1,7 +1,6 @@
 """The pre-flight as a stage uses it (train/preflight.py): its problems, its mode, its words in the log."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator
@@ -11,9 +10,7 @@ from r1kit.data.mixture import Mixture
 from r1kit.engine import Engine
 from r1kit.rewards import WeightedReward
 from r1kit.seeds import derive_seed
-from r1kit.stages.models import fits, longest_prompt
 from r1kit.stages.stage import Context, SamplingPhase
-from r1kit.tasks.task import Task
 from r1kit.train import preflight
 from r1kit.train.learnable import ENOUGH
 from r1kit.train.learner import Metrics
@@ -50,18 +47,15 @@ def examine(
     ctx: Context,
     engine: Engine,
     chat: Chat,
-    model: Path,
-    context: int,
+    mixture: Mixture,
     config: RLConfig,
-    tasks: Mapping[str, tuple[Task, float]],
     rewards: Sequence[WeightedReward],
 ) -> Preflight:
-    """Examine a training before it starts. Its problems are those of the training in another order;
-    ``context`` is the learner's."""
-    limit = longest_prompt(config.max_tokens, model, context=context)
+    """Examine a training before it starts. Its problems are those of ``mixture``, the training's, in another
+    order."""
     seed = derive_seed(ctx.seed, "preflight")
-    mixture = Mixture(tasks, "train", derive_seed(seed, "problems"), fits(chat, limit), config.curriculum)
-    return preflight.fly(engine, chat, mixture, rewards, config, config.key, seed)
+    problems = mixture.reordered(derive_seed(seed, "problems"))
+    return preflight.fly(engine, chat, problems, rewards, config, config.key, seed)
 
 
 def report(ctx: Context, mode: Mode, found: Preflight) -> Metrics:

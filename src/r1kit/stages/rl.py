@@ -217,8 +217,7 @@ def reinforce(
     mixture = training_problems(ctx, tasks, policy.chat, limit, "problems", config.curriculum, changes)
     found: Metrics = {}
     if mode != "off" and not checkpoint.exists(ctx.out):
-        context = learner_config.context
-        found = report(ctx, mode, examine(ctx, engine, policy.chat, init, context, config, tasks, rewards))
+        found = report(ctx, mode, examine(ctx, engine, policy.chat, mixture, config, rewards))
     algorithm = config.build(policy, rewards, learner)
     watch = together(watches) if watches else None
     keeper = keeper_of(ctx, config, init, learner_config, rewards)
@@ -253,8 +252,11 @@ def examine_model(
     rewards: Sequence[WeightedReward],
 ) -> Preflight:
     """The pre-flight of a training by ``reinforce``, without a learner."""
+    chat = style.chat(init)
+    limit = longest_prompt(config.max_tokens, init, context=learner_config.context)
+    mixture = Mixture(tasks, "train", ctx.seed, fits(chat, limit), config.curriculum)
     engine = ctx.runtime.engine(init)
     try:
-        return examine(ctx, engine, style.chat(init), init, learner_config.context, config, tasks, rewards)
+        return examine(ctx, engine, chat, mixture, config, rewards)
     finally:
         ctx.runtime.release(engine)

@@ -42,7 +42,7 @@ from r1kit.types import Sampling
 
 GROUP, BATCH, LONGEST, PROMPT = 16, 4, 160, 8
 ENGINES = LEARNERS = 2
-SHAPE = ModelConfig.preset("mini-deep", mtp_depth=0)
+SHAPE = ModelConfig.preset("mini", mtp_depth=0)
 STOPS = range(16)  # of 512 tokens, so that a token of random weights ends a completion with probability 1/32
 SAMPLING = Sampling(n=GROUP, max_tokens=LONGEST)
 PROBED_ROWS = (1, 4, 8, 16)

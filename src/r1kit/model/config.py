@@ -257,7 +257,7 @@ def _llama(width: int, layers: int, heads: int, ffn_width: int) -> dict[str, Any
 
 # The dense shapes are those of the released DeepSeek-R1-Distill checkpoints; v3-671b is DeepSeek-V3 section
 # 4.2 with YaRN to 128K (section 4.3); v2-lite is DeepSeek-V2 appendix B with V3's gate. nano, mini and
-# student are r1kit's own, sized for two CPU cores; mini-deep was the miniature's shape until 2026-11-29.
+# student are r1kit's own, sized for two CPU cores.
 PRESETS: dict[str, dict[str, Any]] = {
     "nano": _latent(
         vocab_size=256, width=32, layers=2, heads=2, ffn_width=64, q_rank=None, kv_rank=16, nope_dim=16,
@@ -265,11 +265,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         max_positions=512, init_std=0.02, mtp_depth=1, tie_embeddings=True,
     ),
     "mini": _latent(
-        vocab_size=512, width=160, layers=2, heads=4, ffn_width=400, q_rank=None, kv_rank=64, nope_dim=32,
-        rope_dim=16, v_dim=32, dense_layers=1, experts=8, active_experts=2, expert_width=128,
-        max_positions=512, init_std=0.02, mtp_depth=1, tie_embeddings=True,
-    ),
-    "mini-deep": _latent(
         vocab_size=512, width=128, layers=4, heads=4, ffn_width=320, q_rank=None, kv_rank=64, nope_dim=32,
         rope_dim=16, v_dim=32, dense_layers=1, experts=8, active_experts=2, expert_width=96,
         max_positions=512, init_std=0.02, mtp_depth=1, tie_embeddings=True,

@@ -262,6 +262,36 @@ def test_every_setting_is_tried_no_longer_than_the_best_and_the_best_is_raced(st
     assert not race.seeds(started, [2], True, -math.inf) and not started.seen  # no time left
 
 
+def test_the_work_of_each_of_r1kits_sides_is_its_own(started, tmp_path, monkeypatch):
+    """Only the side in 8 bits samples with the quantised engine, and its learner corrects that; the side with
+    TRL's setting has TRL's numbers."""
+    asked = []
+
+    class Asked(FakeSide):
+        def __init__(self, *given):
+            super().__init__()
+
+        def ask(self, spec, seconds):
+            asked.append(spec)
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(race, "Side", Asked)
+    monkeypatch.setattr(race, "Judge", lambda base, course: None)
+    monkeypatch.setattr(race, "pace", lambda side, judge, steps, rows, *rest: {"steps": steps, "rows": rows})
+    pairs = race.MINI_TRIES["pairs"]
+    found = [
+        race.Race.paced(started, side, 0, setting, 1.0, lambda found: None)
+        for side, setting in (("r1kit", None), (race.IN_8_BITS, None), ("r1kit", pairs))
+    ]
+    assert [spec["engine_precision"] for spec in asked] == ["bfloat16", "int8", "bfloat16"]
+    recipe, quantised, as_trl = (race.stage_of(started.base, spec["changes"], "mini").grpo for spec in asked)
+    assert [grpo.correction for grpo in (recipe, quantised, as_trl)] == ["none", "truncate", "none"]
+    assert quantised.model_copy(update={"correction": "none"}) == recipe
+    assert (as_trl.problems, as_trl.group) == (64, 2) and found == [{"steps": 6, "rows": 128}] * 3
+
+
 def test_results_of_another_base_are_refused_and_stay(started, tmp_path, monkeypatch):
     started.run("runs", "r1kit/0", "r1kit", 0, None, race.LONG)
     kept = started.file.read_bytes()

@@ -65,6 +65,7 @@ class Mixture:
         self._begin(seed, curriculum, log)
 
     def _begin(self, seed: int, curriculum: CurriculumConfig | None, log: Callable[[str], None]) -> None:
+        """Put the stream at its beginning."""
         self._random = random.Random(f"mixture/{seed}")
         self._orders: dict[str, list[int]] = {name: [] for name in self.names}
         self._epochs = dict.fromkeys(self.names, -1)

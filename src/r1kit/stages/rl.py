@@ -254,7 +254,7 @@ def examine_model(
     """The pre-flight of a training by ``reinforce``, without a learner."""
     chat = style.chat(init)
     limit = longest_prompt(config.max_tokens, init, context=learner_config.context)
-    mixture = Mixture(tasks, "train", ctx.seed, fits(chat, limit), config.curriculum)
+    mixture = Mixture(tasks, "train", ctx.seed, fits(chat, limit), config.curriculum)  # in any order
     engine = ctx.runtime.engine(init)
     try:
         return examine(ctx, engine, chat, mixture, config, rewards)

@@ -53,7 +53,10 @@ def recipe(tmp_path, monkeypatch):
 def words_of(script: str) -> list[list[str]]:
     """The commands of a script as bash splits them: each is run by a shell in which every program is one that
     prints its words."""
-    program = f"{shlex.quote(sys.executable)} -c 'import json,sys; print(json.dumps(sys.argv[1:]))'"
+    # Some run at the same time: a line is one write, which an appended file takes whole. `print` makes two of
+    # it where Python does not buffer (PYTHONUNBUFFERED).
+    printing = "import json, os, sys; os.write(1, (json.dumps(sys.argv[1:]) + chr(10)).encode())"
+    program = f"{shlex.quote(sys.executable)} -c {shlex.quote(printing)}"
     names = ("srun", "ray", "scontrol", "sleep", "cd", "hostname")
     fakes = "".join(f'{name}() {{ {program} {name} "$@" >> "$CALLS"; }}\n' for name in names)
     fakes += 'exec() { "$@"; }\n'

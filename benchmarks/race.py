@@ -66,11 +66,20 @@ MINI_SETTINGS: dict[str, Setting] = {
     "groups of 8, twice the batch": replace(SAME, group=8, steps=60),
     "smaller steps of one size": replace(SAME, learning_rate=2e-4, schedule="constant", steps=200),
 }
-# The same updates, with the experts computed in the quickest way of an Intel Xeon without bfloat16
-# instructions.
+# The same updates, computed in the quickest ways of two kinds of processors: without bfloat16 instructions, and
+# with them.
 GROUPED = "{}, experts grouped"
+GROUPED_BF16 = "{}, experts grouped, bf16 weights"
+GROUPED_AUTOCAST = "{}, experts grouped, bf16 autocast"
+QUICK_WAYS: dict[str, dict[str, Any]] = {
+    GROUPED: {"experts": "grouped_mm"},
+    GROUPED_BF16: {"experts": "grouped_mm", "dtype": "bfloat16"},
+    GROUPED_AUTOCAST: {"experts": "grouped_mm", "autocast": True},
+}
 MINI_TRIES: dict[str, Setting] = MINI_SETTINGS | {
-    GROUPED.format(name): replace(setting, experts="grouped_mm") for name, setting in MINI_SETTINGS.items()
+    title.format(name): replace(setting, **way)
+    for title, way in QUICK_WAYS.items()
+    for name, setting in MINI_SETTINGS.items()
 }
 
 # recipes/real.yaml in TRL's words, with half of its problems an update. 8 rows at once took the least time
@@ -95,6 +104,11 @@ MINI_WAYS: dict[str, Setting] = {
     "16 rows at once": replace(SAME, micro_rows=16),
     "bf16 autocast": replace(SAME, autocast=True),
     "bf16 weights": replace(SAME, dtype="bfloat16"),
+    "experts grouped, bf16 autocast": replace(SAME, experts="grouped_mm", autocast=True),
+    "experts grouped, bf16 weights": replace(SAME, experts="grouped_mm", dtype="bfloat16"),
+    "experts grouped, bf16 weights, 64 rows at once": replace(
+        SAME, experts="grouped_mm", dtype="bfloat16", micro_rows=64
+    ),
     "continuous batching": replace(SAME, batching="continuous"),
 }
 REAL_WAYS: dict[str, Setting] = {

@@ -66,8 +66,8 @@ MINI_SETTINGS: dict[str, Setting] = {
     "groups of 8, twice the batch": replace(SAME, group=8, steps=60),
     "smaller steps of one size": replace(SAME, learning_rate=2e-4, schedule="constant", steps=200),
 }
-# The same updates, computed in the quickest ways of two kinds of processors: without bfloat16 instructions, and
-# with them.
+# The same updates, computed in the quickest ways of two kinds of processors: without bfloat16 instructions,
+# and with them.
 GROUPED = "{}, experts grouped"
 GROUPED_BF16 = "{}, experts grouped, bf16 weights"
 GROUPED_AUTOCAST = "{}, experts grouped, bf16 autocast"

@@ -123,6 +123,7 @@ def test_numbers_that_are_not_finite_stay_visible(products: ctypes.CDLL) -> None
 
 
 ATTENTION = """
+%s
 #include "%s/attention.h"
 
 using namespace r1;
@@ -163,16 +164,24 @@ void attend(const uint16_t* queries, const uint16_t* keys, const uint16_t* value
 
 
 @needs_kernels
+@pytest.mark.parametrize("instruction", [True, False], ids=["instruction", "plain"])
 @pytest.mark.parametrize(
     ("rows", "per_row", "seen", "own", "key", "value"),
-    [(1, 1, 5, 1, 16, 16), (3, 2, 70, 67, 48, 32), (5, 4, 64, 130, 80, 64), (2, 1, 0, 40, 36, 20)],
+    [
+        (1, 1, 5, 1, 16, 16),
+        (3, 2, 70, 67, 48, 32),
+        (5, 4, 64, 130, 80, 64),
+        (2, 1, 0, 40, 36, 20),
+        (3, 3, 20, 30, 34, 20),
+    ],
 )
 def test_attention_to_keys_and_values_in_8_bits(
-    tmp_path: Path, rows: int, per_row: int, seen: int, own: int, key: int, value: int
+    tmp_path: Path, rows: int, per_row: int, seen: int, own: int, key: int, value: int, instruction: bool
 ) -> None:
-    """Against numpy: whole numbers of each position's largest one, a softmax over both parts, float64."""
+    """Against numpy: queries, keys and values are whole numbers of their largest one, a softmax over both
+    parts, float64."""
     source, made = tmp_path / "attend.cpp", tmp_path / "attend.so"
-    source.write_text(ATTENTION % SOURCE.parent)
+    source.write_text(ATTENTION % ("" if instruction else "#define R1_PLAIN", SOURCE.parent))
     compiler = shutil.which("g++") or "clang++"
     compile_source(source, compiler, made)
     drawn = torch.Generator().manual_seed(seen + own)
@@ -184,7 +193,7 @@ def test_attention_to_keys_and_values_in_8_bits(
         ).bfloat16()
         for width in (key, value)
     )
-    keys[-1] = 0.0
+    keys[-1], queries[0] = 0.0, 0.0
     width, scale = -(-value // 16) * 16, key**-0.5
     found = torch.zeros(rows * per_row, width)
     addresses = [ctypes.c_void_p(x.data_ptr()) for x in (queries, keys, values, found)]
@@ -197,12 +206,12 @@ def test_attention_to_keys_and_values_in_8_bits(
         factors = torch.where(most > 0, torch.full_like(most, 127) / most, 0)  # in float32
         return (torch.round(x.float() * factors).double() * (most.double() / 127)).numpy()
 
-    all_keys, all_values = rounded(keys), rounded(values)
+    all_queries, all_keys, all_values = rounded(queries), rounded(keys), rounded(values)
     for query in range(rows * per_row):
         row = query // per_row
         first = seen + row * own
         seen_by = [*range(seen), *range(first, first + own - row)]
-        logits = all_keys[seen_by] @ queries[query].double().numpy() * scale
+        logits = all_keys[seen_by] @ all_queries[query] * scale
         weights = np.exp(logits - logits.max())
         wanted = weights @ all_values[seen_by] / weights.sum()
         np.testing.assert_allclose(found[query, :value].numpy(), wanted, atol=2e-5)

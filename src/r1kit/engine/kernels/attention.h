@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 
 #include "cache.h"
 
@@ -20,6 +21,17 @@ struct Span {
 };
 
 constexpr int QUERIES_AT_ONCE = 64;
+
+// Call ``take`` with 4 as often as it fits into ``queries``, then with the rest, each as a constant: a page's numbers are loaded once for so many.
+template <class Take>
+inline void in_fours(int queries, Take&& take) {
+    for (; queries >= 4; queries -= 4) take(std::integral_constant<int, 4>());
+    switch (queries) {
+        case 3: return take(std::integral_constant<int, 3>());
+        case 2: return take(std::integral_constant<int, 2>());
+        case 1: return take(std::integral_constant<int, 1>());
+    }
+}
 
 // Sums of QUERIES queries in registers, from memory and back to it; a query's begin ``step`` after those of the one before.
 template <int QUERIES, int VECTORS>
@@ -64,9 +76,10 @@ void score(const uint32_t* queries, int words, const uint32_t* keys, float* out,
 
 template <class N, int BLOCK_COUNT>
 void score(int queries, const uint32_t* query, int words, const uint32_t* keys, float* out, size_t out_step, const uint32_t* ahead) {
-    for (; queries >= 4; queries -= 4, query += 4 * words, out += 4 * out_step) score<N, 4, BLOCK_COUNT>(query, words, keys, out, out_step, ahead);
-    if (queries & 2) score<N, 2, BLOCK_COUNT>(query, words, keys, out, out_step, ahead), query += 2 * words, out += 2 * out_step;
-    if (queries & 1) score<N, 1, BLOCK_COUNT>(query, words, keys, out, out_step, ahead);
+    in_fours(queries, [&](auto some) {
+        score<N, some, BLOCK_COUNT>(query, words, keys, out, out_step, ahead);
+        query += some * words, out += some * out_step;
+    });
 }
 
 template <class N>
@@ -112,47 +125,62 @@ template <class N>
 void weigh_page(int queries, const uint32_t* weights, size_t weight_step, int positions, const uint32_t* values, int value_words,
                 float* sums, const uint32_t* ahead) {
     const int steps = divide_up(positions, N::PAIR);
-    for (; queries >= 4; queries -= 4, weights += 4 * weight_step, sums += 4 * value_words)
-        weigh_all<N, 4>(weights, weight_step, steps, values, value_words, sums, ahead);
-    for (; queries >= 1; queries -= 1, weights += weight_step, sums += value_words)
-        weigh_all<N, 1>(weights, weight_step, steps, values, value_words, sums, ahead);
+    in_fours(queries, [&](auto some) {
+        weigh_all<N, some>(weights, weight_step, steps, values, value_words, sums, ahead);
+        weights += some * weight_step, sums += some * value_words;
+    });
 }
 
-// The same with keys in 8 bits: queries are numbers, and each key's sum is taken times its scale.
+// Queries in 8 bits, as eight.h rounds a row, but without what is added there: the keys have it. ``too_much`` is what a query's sums have for that.
+struct ByteQueries {
+    const uint32_t* words;
+    const float* scales;
+    const int32_t* too_much;
+};
+
+// The same in 8 bits: whole sums, times the query's scale and each key's.
 template <int QUERIES, int BLOCK_COUNT>
-void score_bytes(const float* queries, int cells, const int8_t* keys, const float* scales, float* out, size_t out_step, const int8_t* ahead) {
-    Vector sums[QUERIES][BLOCK_COUNT];
-    for (auto& row : sums)
-        for (auto& sum : row) sum = _mm512_setzero_ps();
-    for (int i = 0; i < cells; i++) {
-        Vector ks[BLOCK_COUNT];
-        for (int b = 0; b < BLOCK_COUNT; b++) ks[b] = widen(keys + i * PAGE + b * LANES);
-        fetch(ahead + i * PAGE);
+void score_bytes(const ByteQueries& queries, int words, const uint32_t* keys, const float* scales, float* out, size_t out_step,
+                 const uint32_t* ahead) {
+    Words sums[QUERIES][BLOCK_COUNT];
+    for (int q = 0; q < QUERIES; q++)
+        for (int b = 0; b < BLOCK_COUNT; b++) sums[q][b] = _mm512_set1_epi32(-queries.too_much[q]);
+    for (int word = 0; word < words; word++) {
+        Words ks[BLOCK_COUNT];
+        for (int b = 0; b < BLOCK_COUNT; b++) {
+            ks[b] = _mm512_loadu_si512(keys + word * PAGE + b * LANES);
+            fetch(ahead + word * PAGE + b * LANES);
+        }
         for (int q = 0; q < QUERIES; q++) {
-            const Vector query = _mm512_set1_ps(queries[q * cells + i]);
-            for (int b = 0; b < BLOCK_COUNT; b++) sums[q][b] = _mm512_fmadd_ps(query, ks[b], sums[q][b]);
+            const Words query = _mm512_set1_epi32(int(queries.words[q * words + word]));
+            for (int b = 0; b < BLOCK_COUNT; b++) sums[q][b] = Eight::dot(sums[q][b], ks[b], query);
         }
     }
-    for (auto& row : sums)
-        for (int b = 0; b < BLOCK_COUNT; b++) row[b] = _mm512_mul_ps(row[b], _mm512_loadu_ps(scales + b * LANES));
-    write_sums(sums, out, out_step);
+#pragma GCC unroll 4
+    for (int q = 0; q < QUERIES; q++)
+#pragma GCC unroll 4
+        for (int b = 0; b < BLOCK_COUNT; b++) {
+            const Vector scale = _mm512_mul_ps(_mm512_set1_ps(queries.scales[q]), _mm512_loadu_ps(scales + b * LANES));
+            _mm512_storeu_ps(out + q * out_step + b * LANES, _mm512_mul_ps(_mm512_cvtepi32_ps(sums[q][b]), scale));
+        }
 }
 
 template <int BLOCK_COUNT>
-void score_bytes(int queries, const float* query, int cells, const int8_t* keys, const float* scales, float* out, size_t out_step,
-                 const int8_t* ahead) {
-    for (; queries >= 4; queries -= 4, query += 4 * cells, out += 4 * out_step)
-        score_bytes<4, BLOCK_COUNT>(query, cells, keys, scales, out, out_step, ahead);
-    for (; queries >= 1; queries -= 1, query += cells, out += out_step) score_bytes<1, BLOCK_COUNT>(query, cells, keys, scales, out, out_step, ahead);
+void score_bytes(int count, ByteQueries queries, int words, const uint32_t* keys, const float* scales, float* out, size_t out_step,
+                 const uint32_t* ahead) {
+    in_fours(count, [&](auto some) {
+        score_bytes<some, BLOCK_COUNT>(queries, words, keys, scales, out, out_step, ahead);
+        queries.words += some * words, queries.scales += some, queries.too_much += some, out += some * out_step;
+    });
 }
 
-inline void score_page_of_bytes(int queries, const float* query, int cells, const int8_t* keys, const float* scales, int positions, float* out,
-                                size_t out_step, const int8_t* ahead) {
+inline void score_page_of_bytes(int count, const ByteQueries& queries, int words, const uint32_t* keys, const float* scales, int positions, float* out,
+                                size_t out_step, const uint32_t* ahead) {
     switch (divide_up(positions, LANES)) {
-        case 1: return score_bytes<1>(queries, query, cells, keys, scales, out, out_step, ahead);
-        case 2: return score_bytes<2>(queries, query, cells, keys, scales, out, out_step, ahead);
-        case 3: return score_bytes<3>(queries, query, cells, keys, scales, out, out_step, ahead);
-        default: return score_bytes<4>(queries, query, cells, keys, scales, out, out_step, ahead);
+        case 1: return score_bytes<1>(count, queries, words, keys, scales, out, out_step, ahead);
+        case 2: return score_bytes<2>(count, queries, words, keys, scales, out, out_step, ahead);
+        case 3: return score_bytes<3>(count, queries, words, keys, scales, out, out_step, ahead);
+        default: return score_bytes<4>(count, queries, words, keys, scales, out, out_step, ahead);
     }
 }
 
@@ -190,10 +218,10 @@ void weigh_some_bytes(const float* weights, size_t weight_step, int positions, c
 
 inline void weigh_page_of_bytes(int queries, const float* weights, size_t weight_step, int positions, const int8_t* values, const float* scales,
                                 int width, float* sums, const int8_t* ahead) {
-    for (; queries >= 4; queries -= 4, weights += 4 * weight_step, sums += 4 * width)
-        weigh_some_bytes<4>(weights, weight_step, positions, values, scales, width, sums, ahead);
-    for (; queries >= 1; queries -= 1, weights += weight_step, sums += width)
-        weigh_some_bytes<1>(weights, weight_step, positions, values, scales, width, sums, ahead);
+    in_fours(queries, [&](auto some) {
+        weigh_some_bytes<some>(weights, weight_step, positions, values, scales, width, sums, ahead);
+        weights += some * weight_step, sums += some * width;
+    });
 }
 
 inline float largest(const float* scores, int count, float before) {
@@ -237,7 +265,7 @@ class HeadAttention {
         float* scores = buffer.at_least(size_t(count) * padded);
         std::fill(out, out + size_t(count) * width, 0.0f);
 
-        widen_queries(queries, count);
+        round_queries(queries, count);
         for (int at = 0; at < seen; at += PAGE)
             score(count, queries, 0, page(spans->prompt, at), seen - at, scores + at, padded, page(spans->prompt, std::min(at + PAGE, last(seen))));
         for (int r = 0; r < rows; r++)
@@ -267,15 +295,22 @@ class HeadAttention {
     }
 
   private:
-    // The queries as numbers, for keys in 8 bits.
-    void widen_queries(const uint32_t* queries, int count) {
+    // For keys in 8 bits the queries are rounded too.
+    void round_queries(const uint32_t* queries, int count) {
         if (!shape_.eight) return;
-        static thread_local Buffer<float> buffer;
-        wide_ = buffer.at_least(size_t(count) * shape_.key + LANES);
+        static thread_local Buffer<uint32_t> words;
+        static thread_local Buffer<float> scales;
+        static thread_local Buffer<int32_t> too_much;
+        const int step = shape_.key_words();
+        bytes_ = {words.at_least(size_t(count) * step), scales.at_least(count), too_much.at_least(count)};
         const auto* cells = reinterpret_cast<const typename N::Cell*>(queries);
-        for (int i = 0; i < count * shape_.key; i += LANES) {
-            const Mask mask = lanes(count * shape_.key - i);
-            _mm512_storeu_ps(wide_ + i, N::load(cells + i, mask));
+        for (int q = 0; q < count; q++) {
+            words.data()[(q + 1) * step - 1] = 0;  // of the last word, what is behind the query
+            auto* bytes = reinterpret_cast<int8_t*>(words.data() + q * step);
+            scales.data()[q] = round_cells_to_bytes<N>(cells + size_t(q) * shape_.key, shape_.key, bytes);
+            int32_t sum = 0;
+            for (int i = 0; i < shape_.key; i++) sum += bytes[i];
+            too_much.data()[q] = Eight::ZERO * sum;
         }
     }
 
@@ -292,8 +327,8 @@ class HeadAttention {
     void score(int some, const uint32_t* queries, int first, Page page, int length, float* out, int padded, Page then) const {
         const uint32_t *keys = shape_.keys(page, layer_, head_), *ahead = shape_.keys(then, layer_, head_);
         if (shape_.eight)
-            score_page_of_bytes(some, wide_ + size_t(first) * shape_.key, shape_.key, reinterpret_cast<const int8_t*>(keys),
-                                shape_.scales(page, layer_, head_), length, out, padded, reinterpret_cast<const int8_t*>(ahead));
+            score_page_of_bytes(some, {bytes_.words + size_t(first) * shape_.key_words(), bytes_.scales + first, bytes_.too_much + first},
+                                shape_.key_words(), keys, shape_.scales(page, layer_, head_), length, out, padded, ahead);
         else
             score_page<N>(some, queries + size_t(first) * shape_.key_words(), shape_.key_words(), keys, length, out, padded, ahead);
     }
@@ -317,7 +352,7 @@ class HeadAttention {
     const CacheShape<N>& shape_;
     int layer_, head_, per_row_;
     float scale_;
-    float* wide_ = nullptr;
+    ByteQueries bytes_{};
 };
 
 }  // namespace r1

@@ -4,8 +4,9 @@
 // words of neighbouring positions: the order in which attention multiplies, so that a score of 16 positions is a sum down a column and nothing
 // is added across a vector. The pages of a prompt are read by its whole group.
 //
-// In 8 bits (``eight``) the keys are bytes, [key][64 positions], and the values [64 positions][value width]; behind them stand the scales of the
-// page's 64 keys and 64 values. A key or a value is rounded by itself, to whole numbers from -127 to 127 of its largest absolute number.
+// In 8 bits (``eight``) the keys are words of four bytes, which lie as they do in the other formats, and the values [64 positions][value width] bytes;
+// behind them stand the scales of the page's 64 keys and 64 values. A key or a value is rounded by itself, to whole numbers from -127 to 127 of its
+// largest absolute number; a key's have 128 added (eight.h).
 #pragma once
 
 #include "eight.h"
@@ -25,9 +26,9 @@ struct CacheShape {
     int layers = 0, heads = 0, key = 0, value = 0;  // key-value heads; cells per key and value
     bool eight = false;
 
-    int key_words() const { return divide_up(key, N::PAIR); }
+    int key_words() const { return divide_up(key, eight ? Eight::PAIR : N::PAIR); }
     int value_words() const { return round_up(value, LANES); }
-    size_t key_size() const { return size_t(PAGE) * (eight ? divide_up(key, Eight::PAIR) : key_words()); }
+    size_t key_size() const { return size_t(PAGE) * key_words(); }
     size_t value_size() const { return size_t(PAGE / (eight ? Eight::PAIR : N::PAIR)) * value_words(); }
     size_t head_size() const { return key_size() + value_size() + (eight ? 2 * PAGE : 0); }
     size_t page_size() const { return layers * heads * head_size(); }
@@ -40,14 +41,13 @@ struct CacheShape {
     }
 
     void write_key(Page page, int layer, int head, int place, const typename N::Cell* from) const {
-        if (eight) {
-            int8_t bytes[MOST_CELLS];
-            scales(page, layer, head)[place] = round_cells_to_bytes<N>(from, key, bytes);
-            auto* to = reinterpret_cast<int8_t*>(keys(page, layer, head)) + place;
-            for (int i = 0; i < key; i++) to[i * PAGE] = bytes[i];
-            return;
-        }
         const auto* words = reinterpret_cast<const uint32_t*>(from);
+        uint32_t rounded[MOST_CELLS / Eight::PAIR];
+        if (eight) {
+            rounded[key_words() - 1] = 0;  // of the last word, what is behind the key
+            scales(page, layer, head)[place] = round_row<N>(from, key, reinterpret_cast<uint8_t*>(rounded));
+            words = rounded;
+        }
         uint32_t* to = keys(page, layer, head) + place;
         for (int i = 0; i < key_words(); i++) to[i * PAGE] = words[i];
     }

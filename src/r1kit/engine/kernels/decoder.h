@@ -111,7 +111,7 @@ class Decoder {
     void attention(const Layer<N>& layer) {
         projected_ = projections_.at_least(size_t(rows_) * layer.qkv.outputs);
         product(normed_.data(), s_.width, rows_, layer.qkv, projected_, layer.qkv.outputs, false, s_.threads, &ahead);
-        queries_.at_least(size_t(rows_) * s_.heads * cache.key_words() * N::PAIR);
+        queries_.at_least(size_t(rows_) * s_.heads * round_up(cache.key, N::PAIR));
         if (s_.latent) latent_queries(layer), latent_keys(layer);
         else grouped(layer);
         attend();

@@ -98,9 +98,15 @@ struct Tile {
     Mask last;  // of the last vector of outputs
     bool add;
     const char* ahead;  // null: nothing is fetched ahead
+    const char* next;   // null, or a part of the next panel
     const float *x_scales, *scales;  // in 8 bits: of the rows, and of the outputs
     const int32_t* offsets;
 };
+
+// The tiles of a panel also fetch the next one, from its beginning, half a cache line a word: weights that lie in no cache are then there when
+// their first tile begins. Faster, and the processor leaves fetches out.
+constexpr size_t NEXT_STEP = Ahead::LINE / 2;
+constexpr int NEXT_TILES = PANEL * sizeof(uint32_t) / NEXT_STEP;  // that fetch all of it
 
 // How the words of a product are multiplied: in the format N, or in 8 bits. LINES cache lines are fetched ahead for each word.
 template <class N>
@@ -132,18 +138,21 @@ struct Eights {
 };
 
 template <class F, int ROWS, int VECTORS>
-void multiply(const Tile& tile) {
+void multiply(const Tile tile) {
     typename F::Sum sums[ROWS][VECTORS];
     for (auto& row : sums)
         for (auto& sum : row) sum = F::zero();
     const uint32_t* w = tile.panel;
     const char* ahead = tile.ahead ? tile.ahead : reinterpret_cast<const char*>(w);
+    const char* next = tile.next ? tile.next : reinterpret_cast<const char*>(w);
     const size_t ahead_step = tile.ahead ? F::LINES * Ahead::LINE : 0;
     for (int word = 0; word < tile.words; word++, w += VECTORS * LANES) {
         Words ws[VECTORS];
         for (int v = 0; v < VECTORS; v++) ws[v] = _mm512_loadu_si512(w + v * LANES);
         for (int i = 0; i < F::LINES; i++) _mm_prefetch(ahead + i * Ahead::LINE, _MM_HINT_T1);
         ahead += ahead_step;
+        _mm_prefetch(next, _MM_HINT_T0);
+        next += NEXT_STEP;
         for (int r = 0; r < ROWS; r++) {
             const auto x = F::left(tile.x + r * tile.x_step, word);
             for (int v = 0; v < VECTORS; v++) sums[r][v] = F::dot(sums[r][v], x, ws[v]);
@@ -195,8 +204,10 @@ void multiply_all(const uint32_t* x, size_t x_step, const float* x_scales, int r
         for (int t = 0; t < tiles; t++) {
             const int from = int(int64_t(rows) * t / tiles), to = int(int64_t(rows) * (t + 1) / tiles);
             const char* fetched = ahead && threads == 1 ? ahead->take(size_t(w.words) * F::LINES * Ahead::LINE) : nullptr;
+            const bool fetches = threads == 1 && tiles > 1 && t < NEXT_TILES && p + 1 < panels && w.vectors_of(p + 1) == PANEL_VECTORS;
+            const char* next = fetches ? reinterpret_cast<const char*>(w.panel(p + 1)) + t * w.words * NEXT_STEP : nullptr;
             multiply<F>(to - from, vectors,
-                        Tile{x + from * x_step, x_step, w.panel(p), w.words, out + from * out_step + p * PANEL, out_step, last, add, fetched,
+                        Tile{x + from * x_step, x_step, w.panel(p), w.words, out + from * out_step + p * PANEL, out_step, last, add, fetched, next,
                              x_scales + from, w.scales.data() + p * PANEL, w.offsets.data() + p * PANEL});
         }
     }

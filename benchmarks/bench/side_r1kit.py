@@ -184,6 +184,7 @@ def reinforce(runtime: LocalRuntime, spec: Order, line: Line, orders: Iterator[O
         max_tokens=spec["new_tokens"],
         beta=0.0,
         save_every=STEPS,
+        correction="truncate" if spec.get("precision") == "int8" else "none",
     )
     rewards = [WeightedReward("sevens", 1.0, reward)]
     mixture = Mixture({"bench": (task, 1.0)}, "train", 0)

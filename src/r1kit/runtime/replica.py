@@ -25,7 +25,7 @@ from r1kit.train.learner import Learner, LearnerConfig, kept_in
 from r1kit.types import Completion, Sampling
 from r1kit.user_code import load_file
 
-LARGEST = ("update", "save")  # calls of a learner that take the most memory
+LARGEST = ("update", "save", "sample")  # calls that take the most memory
 LARGE = 1 << 28  # bytes of weights from which clearing memory again costs little of a call
 
 
@@ -71,6 +71,7 @@ class Replica:
         self.config, self.group = config, group
         self.things: dict[int, Any] = {}
         self._sources: dict[int, Path] = {}  # of learners: the folders of their models
+        self._last: tuple[int, str] | None = None  # the call before
         self.report: Callable[[Any], None] = lambda what: None  # called with results while a call lasts
 
     def make_learner(
@@ -109,8 +110,7 @@ class Replica:
         self._engine(handle, self.things[learner].model, Tokenizer.load(source))
 
     def call(self, handle: int, method: str, *arguments: Any) -> Any:
-        if method in LARGEST and _bytes(self.things[handle]) >= LARGE:
-            return_memory()  # what sampling left between tensors: an update cannot use all of it
+        self._before(handle, method)
         return getattr(self.things[handle], method)(*arguments)
 
     def sample(
@@ -118,6 +118,7 @@ class Replica:
     ) -> None:
         """Complete prompts, and report completed ones by index. Completions that the engine did not report
         are reported at the end."""
+        self._before(handle, "sample")
         reported: set[int] = set()
 
         def done(completed: dict[int, list[Completion]]) -> None:
@@ -152,6 +153,13 @@ class Replica:
         del thing, close
         if large:
             return_memory()
+
+    def _before(self, handle: int, method: str) -> None:
+        """Return memory where a call that takes much follows another one: what sampling left between tensors
+        an update cannot use, nor sampling what an update left. Updates that follow each other use the same."""
+        if method in LARGEST and self._last != (handle, method) and _bytes(self.things[handle]) >= LARGE:
+            return_memory()
+        self._last = (handle, method)
 
     def _engine(self, handle: int, model: LanguageModel, tokenizer: Tokenizer) -> None:
         config = self.config

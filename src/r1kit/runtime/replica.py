@@ -155,8 +155,8 @@ class Replica:
             return_memory()
 
     def _before(self, handle: int, method: str) -> None:
-        """Return memory where a call that takes much follows another one: what sampling left between tensors
-        an update cannot use, nor sampling what an update left. Updates that follow each other use the same."""
+        """Return memory where a call that takes much follows another one: an update cannot use what sampling
+        left between tensors, nor sampling what an update left. Updates in a row use the same memory."""
         if method in LARGEST and self._last != (handle, method) and _bytes(self.things[handle]) >= LARGE:
             return_memory()
         self._last = (handle, method)

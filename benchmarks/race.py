@@ -92,6 +92,8 @@ REAL_TRIES: dict[str, Setting] = {
     "larger steps": replace(REAL, learning_rate=2e-5),
     "the recipe's batch": replace(REAL, problems=8, steps=60),
     "16 rows at once": replace(REAL, micro_rows=16),
+    "as in the course, bf16 autocast": replace(REAL, autocast=True),
+    "as in the course, bf16 weights": replace(REAL, dtype="bfloat16"),
 }
 TRIES = {"mini": MINI_TRIES, "real": REAL_TRIES}
 
@@ -115,6 +117,8 @@ REAL_WAYS: dict[str, Setting] = {
     "float32, 8 rows at once": REAL,
     "16 rows at once": replace(REAL, micro_rows=16),
     "4 rows at once": replace(REAL, micro_rows=4),
+    "bf16 autocast": replace(REAL, autocast=True),
+    "bf16 weights": replace(REAL, dtype="bfloat16"),
 }
 WAYS = {"mini": MINI_WAYS, "real": REAL_WAYS}
 

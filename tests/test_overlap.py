@@ -2,6 +2,7 @@
 
 import math
 import os
+import queue
 import signal
 import threading
 import time
@@ -25,6 +26,7 @@ from r1kit.engine.native import NativeEngine
 from r1kit.rewards import Failure, TooManyFailuresError, WeightedReward, load_rewards, score, scoring
 from r1kit.runtime.local import LocalConfig, LocalRuntime
 from r1kit.tasks import load_tasks
+from r1kit.train import worker_thread
 from r1kit.train.rollouts import Phase, Policy, RolloutConfig, collect
 from r1kit.train.worker_thread import WorkerThread
 from r1kit.types import Completion, Problem, Rollout, Sampling, Verdict
@@ -404,3 +406,33 @@ def test_helper_processes_report_theirs_meanwhile_and_can_be_stopped(
     two.close()
     assert len(calls) == 1 and sum(calls) < 600
     assert not helper.is_running() or helper.status() == psutil.STATUS_ZOMBIE
+
+
+def test_the_end_of_the_work_is_not_waited_for_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The work ends some time after the last it hands over, while the other thread waits for more."""
+    waits: list[float] = []
+
+    class Watched(queue.SimpleQueue):  # type: ignore[type-arg]
+        def get(self, block: bool = True, timeout: float | None = None) -> object:
+            try:
+                return super().get(block, 20.0)
+            except queue.Empty:
+                waits.append(20.0)
+                raise
+
+    monkeypatch.setattr(worker_thread.queue, "SimpleQueue", Watched)
+    taken = threading.Event()
+
+    def work(hand_over):  # type: ignore[no-untyped-def]
+        hand_over(7)
+        assert taken.wait(30)
+        time.sleep(0.1)
+        return "done"
+
+    found = []
+    with WorkerThread(work) as thread:
+        for handed in thread:
+            found += handed
+            taken.set()
+        assert list(thread) == [] and thread.result() == "done"
+    assert found == [7] and waits == []

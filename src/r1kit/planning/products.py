@@ -18,7 +18,7 @@ from r1kit.model.config import ModelConfig
 from r1kit.model.decoder import LanguageModel
 from r1kit.planning.shapes import Shape
 
-MOST = 1024  # oneDNN's cache in r1kit's processes
+MOST = 256  # oneDNN's cache in r1kit's processes
 DIRECTIONS = 3  # forward, the inputs' gradient, the weights'
 WHOLE = 2  # different widths of batches that are full
 USUAL_KINDS = 5  # of projections in a layer: queries, keys and values, out, up, down

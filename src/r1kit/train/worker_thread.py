@@ -21,6 +21,10 @@ class _Stopped(BaseException):
     """The result of this work is no longer wanted."""
 
 
+class _End:
+    """What is handed over after all else, so that nobody waits for more."""
+
+
 def do_nothing() -> None:
     """The default ``on_poll``."""
 
@@ -37,7 +41,7 @@ class WorkerThread(Generic[Handed, Result]):
         self, work: Callable[[Callable[[Handed], None]], Result], on_poll: Callable[[], None] = do_nothing
     ) -> None:
         self._work, self._on_poll = work, on_poll
-        self._handed: queue.SimpleQueue[Handed] = queue.SimpleQueue()
+        self._handed: queue.SimpleQueue[Handed | _End] = queue.SimpleQueue()
         self._stop, self._over = threading.Event(), threading.Event()
         self._result: list[Result] = []
         self._error: BaseException | None = None
@@ -71,7 +75,8 @@ class WorkerThread(Generic[Handed, Result]):
                 continue
             while not self._handed.empty():
                 found.append(self._handed.get())
-            yield found
+            if handed := [one for one in found if not isinstance(one, _End)]:
+                yield handed
 
     def result(self) -> Result:
         """Wait for the end of the work; return what it returned, or raise what it raised."""
@@ -89,6 +94,7 @@ class WorkerThread(Generic[Handed, Result]):
             self._error = error
         self.ended = time.perf_counter()
         self._over.set()
+        self._handed.put(_End())
 
     def _hand_over(self, what: Handed) -> None:
         if self._stop.is_set():

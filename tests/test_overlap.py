@@ -26,7 +26,6 @@ from r1kit.engine.native import NativeEngine
 from r1kit.rewards import Failure, TooManyFailuresError, WeightedReward, load_rewards, score, scoring
 from r1kit.runtime.local import LocalConfig, LocalRuntime
 from r1kit.tasks import load_tasks
-from r1kit.train import worker_thread
 from r1kit.train.rollouts import Phase, Policy, RolloutConfig, collect
 from r1kit.train.worker_thread import WorkerThread
 from r1kit.types import Completion, Problem, Rollout, Sampling, Verdict
@@ -420,7 +419,7 @@ def test_the_end_of_the_work_is_not_waited_for_in_vain(monkeypatch: pytest.Monke
                 waits.append(20.0)
                 raise
 
-    monkeypatch.setattr(worker_thread.queue, "SimpleQueue", Watched)
+    monkeypatch.setattr(queue, "SimpleQueue", Watched)  # worker_thread.py takes it from there
     taken = threading.Event()
 
     def work(hand_over):  # type: ignore[no-untyped-def]

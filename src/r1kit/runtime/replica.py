@@ -65,8 +65,8 @@ class Replica:
 
     def __init__(self, config: ReplicaConfig, group: Group) -> None:
         torch.set_num_threads(config.threads)
-        # oneDNN caches compiled products, one per shape, of half a megabyte each. R1-Zero of the miniature meets
-        # about 600; with 256 of them its updates take a twentieth longer, and a process 240 MB less.
+        # oneDNN caches compiled products, one per shape, of half a megabyte each. R1-Zero of the miniature
+        # meets about 600; with 256 of them its updates take a twentieth longer, and a process 240 MB less.
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
         keep_memory()
         self.config, self.group = config, group

@@ -159,7 +159,7 @@ def plan_recipe(
     """Plan every stage on ``machine`` (None: sizes and tokens only)."""
     planner = _Planner(recipe, machine, assumed, overrides)
     found: list[StageCost] = []
-    kept = 0.0  # MB: a process keeps the memory that a stage has freed (memory.py: keep_memory)
+    kept = 0.0  # MB: a process may keep some of what earlier stages have freed (memory.py)
     for standing in survey(recipe):
         cost = planner.stage(standing.stage, done=standing.state == "done")
         if machine is not None and not machine.gpus and cost.basis == "estimate" and cost.memory_mb:

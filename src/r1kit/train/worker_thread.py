@@ -22,7 +22,7 @@ class _Stopped(BaseException):
 
 
 class _End:
-    """What is handed over after all else, so that nobody waits for more."""
+    """What is handed over after all else, so that the other thread does not wait for more."""
 
 
 def do_nothing() -> None:
